@@ -94,6 +94,11 @@ def build_flags() -> tuple[list[str], list[str]]:
 
 COMPILE_ARGS, LINK_ARGS = build_flags()
 
+# As system headers, others' code stays out of our warnings and of -MMD's lists.
+SYSTEM_INCLUDES = [
+    f"-isystem{path}" for path in (pybind11.get_include(), sysconfig.get_paths()["include"])
+]
+
 
 def object_folder() -> str:
     """Name the folder of object files: one for each interpreter ABI and set of flags."""
@@ -103,7 +108,6 @@ def object_folder() -> str:
         pybind11.__version__,
         *(os.environ.get(name, "") for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "CPPFLAGS")),
         *(os.environ.get(name, "") for name in ("ARCHFLAGS", "MACOSX_DEPLOYMENT_TARGET")),
-        sys.prefix,
     ]
     digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:10]
     abi = sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag
@@ -118,11 +122,11 @@ def needs_recompile(obj: str, src: str) -> bool:
     """
     deps_file = Path(obj).with_suffix(".d")
     try:
-        built = os.stat(obj).st_mtime_ns
+        built = Path(obj).stat().st_mtime_ns
         rule = deps_file.read_text(encoding="utf-8").replace("\\\n", " ")
         _, _, listed = rule.partition(": ")
         prerequisites = [src, *listed.split()]
-        return any(os.stat(path).st_mtime_ns >= built for path in prerequisites)
+        return any(Path(path).stat().st_mtime_ns >= built for path in prerequisites)
     except FileNotFoundError:
         return True
 
@@ -150,7 +154,7 @@ extension = Pybind11Extension(
     include_dirs=["csrc"],
     depends=HEADERS,
     cxx_std=20,
-    extra_compile_args=COMPILE_ARGS,
+    extra_compile_args=[*SYSTEM_INCLUDES, *COMPILE_ARGS],
     extra_link_args=LINK_ARGS,
 )
 
