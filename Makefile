@@ -1,152 +1,159 @@
 # Build, run, test. `make help` lists the targets.
 #
 # Everything is set up on demand in $(VENV); stamps in it make the next run quick.
-#   make PYTHON=python3.12 VENV=.venv-312 test     # another interpreter beside this one
+#   make PYTHON=python3.12 VENV=.venv-3.12 test     # another interpreter beside this one
 
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip
-# A wheel cache, an index or a proxy come from pip's own configuration.
-PIP_FLAGS := -q --progress-bar off --disable-pip-version-check
+# An index, a cache or a proxy come from pip's own configuration.
+PIP_INSTALL := $(PY) -m pip install -qq --progress-bar off --disable-pip-version-check
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
 PYTEST := $(PY) -m pytest
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
 
-CSRC := $(shell find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.h' 2>/dev/null)
-# Folders too: their time changes when a file is removed.
-CSRC_DIRS := $(shell find csrc -type d 2>/dev/null)
 PY_PATHS := $(wildcard foundry_fastlog tests benchmarks .ci setup.py)
+CPP_PATHS = $(shell find csrc tests/cpp -path tests/cpp/third_party -prune -o \
+  \( -name '*.cpp' -o -name '*.hpp' \) -print)
 
 VENV_STAMP := $(VENV)/.stamp-venv
 DEMO_STAMP := $(VENV)/.stamp-demo
+TEST_STAMP := $(VENV)/.stamp-test
 DEV_STAMP := $(VENV)/.stamp-dev
 BENCH_STAMP := $(VENV)/.stamp-bench
-EXT_STAMP := $(VENV)/.stamp-ext
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 # Sub-builds run in parallel by themselves; two pips in one environment must not.
 .NOTPARALLEL:
-.DELETE_ON_ERROR:
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-# ---- set-up ------------------------------------------------------------------------
+# ---- set-up ------------------------------------------------------------------------------
 
 $(VENV_STAMP): .ci/bootstrap.sh
 	@.ci/bootstrap.sh "$(PYTHON)" "$(VENV)"
-	@$(PIP) install $(PIP_FLAGS) 'setuptools>=77' 'pybind11>=2.13,<4'
-	@touch $@
+	@$(PIP_INSTALL) 'setuptools>=77' 'pybind11>=2.13,<4'
+	@echo "$(PYTHON)" > $@
+
+# A PYTHON given by hand that is not the one of the last set-up: look again.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell cat $(VENV_STAMP) 2>/dev/null),$(PYTHON))
+.PHONY: $(VENV_STAMP)
+endif
+endif
 
 $(DEMO_STAMP): $(VENV_STAMP) pyproject.toml .ci/install-torch.sh
 	@.ci/install-torch.sh "$(VENV)"
-	@echo "[set-up] building foundry_fastlog and installing what the demo needs"
-	@$(PIP) install $(PIP_FLAGS) --no-build-isolation -e '.[demo]'
-	@touch $@ $(EXT_STAMP)
+	@.ci/install.sh "$(VENV)" demo
+	@touch $@
+
+$(TEST_STAMP): $(VENV_STAMP) pyproject.toml
+	@.ci/install.sh "$(VENV)" test
+	@touch $@
 
 $(DEV_STAMP): $(VENV_STAMP) pyproject.toml .ci/install-torch.sh
 	@.ci/install-torch.sh "$(VENV)"
-	@echo "[set-up] building foundry_fastlog and installing the development tools"
-	@$(PIP) install $(PIP_FLAGS) --no-build-isolation -e '.[dev]'
-	@touch $@ $(DEMO_STAMP) $(EXT_STAMP)
+	@.ci/install.sh "$(VENV)" dev
+	@touch $@ $(DEMO_STAMP) $(TEST_STAMP)
 
 $(BENCH_STAMP): $(DEV_STAMP)
-	@echo "[set-up] installing the peers that the benchmarks measure"
-	@$(PIP) install $(PIP_FLAGS) --no-build-isolation -e '.[dev,bench]'
-	@touch $@ $(EXT_STAMP)
+	@.ci/install.sh "$(VENV)" dev,bench
+	@touch $@
 
-# The extension: again when a source changed, or when the built file is gone.
-ifeq ($(wildcard foundry_fastlog/_core.*.so),)
-$(EXT_STAMP): rebuild-forced
-.PHONY: rebuild-forced
-rebuild-forced:
-endif
-$(EXT_STAMP): $(CSRC) $(CSRC_DIRS) setup.py pyproject.toml | $(VENV_STAMP)
-	@if [ -n "$$(find $@ -newer setup.py -newer pyproject.toml 2>/dev/null)" ] && \
-	    [ -z "$$(find csrc setup.py pyproject.toml -newer $@ -print -quit)" ] && \
-	    compgen -G 'foundry_fastlog/_core.*.so' >/dev/null; then exit 0; fi; \
-	echo "[build] foundry_fastlog._core"; \
-	$(PIP) install $(PIP_FLAGS) --no-build-isolation --no-deps -e . && touch $@
+# Always runs, and does nothing when what is built is current.
+.PHONY: extension
+extension: $(VENV_STAMP)
+	@.ci/install.sh "$(VENV)"
 
 .PHONY: venv
-venv: $(DEV_STAMP) $(EXT_STAMP) ## Make .venv with the package (editable) and the development tools
+venv: $(DEV_STAMP) extension ## Make .venv: the package (built, editable) and the development tools
 
-.PHONY: build
-build: venv ## Build the extension in place (FASTLOG_DEBUG=1 and others: see CONTRIBUTING.md)
+# ---- run ---------------------------------------------------------------------------------
 
-# ---- run -----------------------------------------------------------------------------
-
-DEMO_ARGS ?=
 .PHONY: demo
-demo: $(DEMO_STAMP) $(EXT_STAMP) ## Train a small GPT for about a minute, recording every step
+demo: $(DEMO_STAMP) extension ## Train a small GPT for about a minute, recording every step
 	@$(VENV)/bin/foundry-fastlog demo $(DEMO_ARGS)
 
-# ---- test ----------------------------------------------------------------------------
+# ---- test --------------------------------------------------------------------------------
 
 .PHONY: test
-test: venv ## Run all tests: C++ (doctest) and Python (pytest)
-	@$(MAKE) --no-print-directory cpp-test
+test: venv cpp-test ## Run all tests: C++ (doctest), then Python (pytest)
 	$(PYTEST) tests $(PYTEST_ARGS)
 
 .PHONY: cpp-test
-cpp-test: ## Run the C++ tests of csrc/core, plain build
+cpp-test: $(VENV_STAMP) ## Run the C++ tests of csrc/core, plain build
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=plain
 
 .PHONY: sanitize
-sanitize: ## Run the C++ tests under ASan+UBSan, then under TSan
+sanitize: $(VENV_STAMP) ## Run the C++ tests under ASan+UBSan, then under TSan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=asan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=tsan
+
+.PHONY: test-pythons
+test-pythons: ## Build and test with each other supported Python found here, without torch
+	@own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	for python in $$(.ci/pythons.sh); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  if [ "$$version" != "$$own" ]; then \
+	    echo "[versions] Python $$version"; \
+	    $(MAKE) --no-print-directory PYTHON="$$python" VENV=.venv-$$version test-core; \
+	  fi; \
+	done
+
+.PHONY: test-core
+test-core: $(TEST_STAMP) extension ## Run the Python tests that need no torch
+	$(PYTEST) tests --ignore-glob='*/test_demo*' -q $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: venv ## Run the Python tests with coverage of the Python code
 	$(PYTEST) tests --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
-# ---- benchmarks ------------------------------------------------------------------------
+# ---- benchmarks --------------------------------------------------------------------------
 
 .PHONY: gates
-gates: venv ## Check the overhead gates: ratios measured in one run
+gates: venv ## Check the overhead gates: ratios measured within one run
 	$(PYTEST) benchmarks/gates -q $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: $(BENCH_STAMP) $(EXT_STAMP) ## Run the benchmarks against all peers (several minutes)
+bench: $(BENCH_STAMP) extension ## Run the benchmarks beside all peers (many minutes)
 	$(PYTEST) benchmarks --ignore=benchmarks/gates $(PYTEST_ARGS)
 
-# ---- style -----------------------------------------------------------------------------
-
-CPP_STYLED = $(CSRC) $(wildcard tests/cpp/*.cpp tests/cpp/*.hpp)
+# ---- style -------------------------------------------------------------------------------
 
 .PHONY: lint
-lint: venv ## Check format, lint and types (ruff, mypy --strict, clang-format)
+lint: venv ## Check formats, lint and types (ruff, mypy --strict, clang-format)
 	$(VENV)/bin/ruff format --check $(PY_PATHS)
 	$(VENV)/bin/ruff check $(PY_PATHS)
 	$(PY) -m mypy
-	$(VENV)/bin/clang-format --dry-run -Werror $(CPP_STYLED)
+	@echo "$(VENV)/bin/clang-format --dry-run -Werror csrc tests/cpp"
+	@$(VENV)/bin/clang-format --dry-run -Werror $(CPP_PATHS)
 
 .PHONY: format
 format: venv ## Rewrite the sources in the project's format
 	$(VENV)/bin/ruff format $(PY_PATHS)
 	$(VENV)/bin/ruff check --fix $(PY_PATHS)
-	$(VENV)/bin/clang-format -i $(CPP_STYLED)
+	@$(VENV)/bin/clang-format -i $(CPP_PATHS)
 
 # ---- packages ----------------------------------------------------------------------------
 
 .PHONY: dist
 dist: venv ## Build the source archive and a wheel into dist/
-	@$(PIP) install $(PIP_FLAGS) build
+	@$(PIP_INSTALL) build
 	$(PY) -m build --no-isolation
 
 .PHONY: clean
-clean: ## Remove what was built; the virtual environment stays
+clean: ## Remove what was built; virtual environments stay
 	rm -rf build dist foundry_fastlog.egg-info foundry_fastlog/_core.*.so
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage htmlcov
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
-	rm -f $(EXT_STAMP)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage* htmlcov
+	find foundry_fastlog tests benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## Remove the virtual environment too
-	rm -rf $(VENV)
+distclean: clean ## Remove the virtual environments too
+	rm -rf .venv .venv-*

@@ -1,0 +1,296 @@
+"""The rooms of the code base: who may include or import whom.
+
+csrc/core knows nothing of Python, csrc/device knows only core, csrc/bindings knows both. In
+Python only recorder.py imports the extension, and all that reads runs works without it.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "foundry_fastlog"
+
+# Which rooms of csrc each room may include from; tests/cpp are the tests of core and device.
+MAY_INCLUDE = {
+    "core": {"core"},
+    "device": {"core", "device"},
+    "bindings": {"core", "device", "bindings"},
+}
+PYTHON_HEADER = re.compile(r"^(Python\.h|pybind11/.*|structmember\.h|frameobject\.h|numpy/.*)$")
+PYTHON_NAME = re.compile(r"\b(Py[A-Z_]\w*|pybind11|py)\b(?=\s*(::|\(|\*|&|\w|;))")
+# What must work where the extension was never built: a laptop that only reads runs.
+READING_MODULES = ("files", "reading", "export", "report")
+
+
+def strip_comments(source: str) -> str:
+    """Remove C++ comments and the contents of string literals, keeping line structure."""
+    pattern = re.compile(
+        r'//[^\n]*|/\*.*?\*/|R"(?P<tag>\w*)\(.*?\)(?P=tag)"|"(?:\\.|[^"\\\n])*"', re.DOTALL
+    )
+
+    def blank(match: re.Match[str]) -> str:
+        text = match.group()
+        return '""' if text.endswith('"') else "\n" * text.count("\n")
+
+    return pattern.sub(blank, source)
+
+
+def includes(source: str) -> list[tuple[str, str]]:
+    """List the includes of a C++ source as (kind, target); kind is `<` or `"`."""
+    without_comments = re.sub(r"/\*.*?\*/", "", source, flags=re.DOTALL)
+    return re.findall(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', without_comments, re.MULTILINE)
+
+
+def include_faults(room: str, folder: Path, source: str) -> list[str]:
+    """List what a file in `folder`, which belongs to `room`, must not include."""
+    faults = []
+    for kind, target in includes(source):
+        if PYTHON_HEADER.match(target):
+            if room != "bindings":
+                faults.append(f"{target}: Python is for csrc/bindings")
+            continue
+        if kind == "<":
+            continue
+        found = [path for path in (folder / target, CSRC / target) if path.is_file()]
+        if not found:
+            faults.append(f"{target}: no such file in csrc")
+            continue
+        target_room = found[0].resolve().relative_to(CSRC).parts[0]
+        if target_room not in MAY_INCLUDE[room]:
+            faults.append(f"{target}: {room} must not include {target_room}")
+    return faults
+
+
+def room_files(room: str) -> list[Path]:
+    """List the C++ files of a room of csrc."""
+    return sorted(
+        path for path in (CSRC / room).rglob("*") if path.suffix in (".hpp", ".h", ".cpp")
+    )
+
+
+def imported_modules(source: str, module: str) -> set[str]:
+    """List the modules a Python source names in imports, absolute, with their attributes.
+
+    Args:
+        source: The text of the module.
+        module: Its dotted name, to resolve relative imports; a package ends in `.__init__`.
+
+    Returns:
+        Every dotted name that the import may load: `from a import b` gives a and a.b. Names
+        passed as literals to `import_module` and `__import__` count too.
+    """
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = module.split(".")[: -node.level]
+                base = ".".join([*parent, base] if base else parent)
+            names.add(base)
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            function = node.func
+            name = function.attr if isinstance(function, ast.Attribute) else None
+            name = function.id if isinstance(function, ast.Name) else name
+            if name in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                target = node.args[0].value
+                dots = len(target) - len(target.lstrip("."))
+                parent = module.split(".")[:-dots] if dots else []
+                names.add(".".join([*parent, target.lstrip(".")]))
+    return names
+
+
+def package_imports() -> dict[str, set[str]]:
+    """Map each module file of the package (relative path) to the names it imports."""
+    result = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        relative = path.relative_to(ROOT)
+        module = ".".join(relative.with_suffix("").parts)
+        result[relative.as_posix()] = imported_modules(path.read_text(encoding="utf-8"), module)
+    return result
+
+
+def is_or_below(name: str, module: str) -> bool:
+    """Tell whether a dotted name is `module` or something inside it."""
+    return name == module or name.startswith(module + ".")
+
+
+@pytest.mark.parametrize(
+    ("room", "source"),
+    [
+        ("core", "#include <Python.h>\n"),
+        ("core", '#  include "pybind11/pybind11.h"\n'),
+        ("core", '#include "bindings/py_encode.hpp"\n'),
+        ("device", "#include <pybind11/pybind11.h>\n"),
+    ],
+)
+def test_the_rule_for_includes_sees_a_forbidden_one(room: str, source: str) -> None:
+    """A forbidden include is reported, so silence of the tests below means something."""
+    assert len(include_faults(room, CSRC / room, source)) == 1
+
+
+def test_the_rule_for_includes_ignores_comments() -> None:
+    """An include inside a comment is none."""
+    assert include_faults("core", CSRC / "core", "/*\n#include <Python.h>\n*/\n") == []
+
+
+@pytest.mark.parametrize("room", sorted(MAY_INCLUDE))
+def test_rooms_of_csrc_include_only_what_they_may(room: str) -> None:
+    """Core includes core, device adds core, bindings may include everything."""
+    faults = {
+        path.relative_to(ROOT).as_posix(): found
+        for path in room_files(room)
+        if (found := include_faults(room, path.parent, path.read_text(encoding="utf-8")))
+    }
+    assert faults == {}
+
+
+def test_every_folder_of_csrc_is_a_known_room() -> None:
+    """A new room must be given its rule above; core and bindings always exist."""
+    rooms = {path.name for path in CSRC.iterdir() if path.is_dir()}
+    assert {"core", "bindings"} <= rooms <= set(MAY_INCLUDE)
+    assert room_files("core")
+    assert room_files("bindings")
+
+
+@pytest.mark.parametrize("room", ["core", "device"])
+def test_core_and_device_name_nothing_of_python(room: str) -> None:
+    """Not even a forward declaration of a Python type occurs outside the bindings."""
+    named = {
+        path.relative_to(ROOT).as_posix(): sorted({match.group() for match in found})
+        for path in room_files(room)
+        if (found := list(PYTHON_NAME.finditer(strip_comments(path.read_text(encoding="utf-8")))))
+    }
+    assert named == {}
+
+
+def test_the_rule_for_python_names_sees_one() -> None:
+    """Names of the C API and of pybind11 are found in code and not in comments."""
+    code = 'PyObject* x; // PyLong_Check(x)\nauto y = py::none(); const char* s = "PyErr_Clear()";'
+    assert [m.group() for m in PYTHON_NAME.finditer(strip_comments(code))] == ["PyObject", "py"]
+
+
+def test_tests_of_the_core_include_only_csrc_and_doctest() -> None:
+    """The C++ tests need no Python: core and device, the standard library, doctest."""
+    sources = sorted((ROOT / "tests" / "cpp").glob("*.[ch]pp"))
+    assert sources
+    faults = []
+    for path in sources:
+        for kind, target in includes(path.read_text(encoding="utf-8")):
+            local = kind == '"' and (
+                target == "doctest/doctest.h"
+                or (path.parent / target).is_file()
+                or target.split("/")[0] in ("core", "device")
+            )
+            if PYTHON_HEADER.match(target) or not (local or kind == "<"):
+                faults.append(f"{path.name}: {target}")
+    assert faults == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import foundry_fastlog._core",
+        "from foundry_fastlog import _core",
+        "from foundry_fastlog._core import Recorder",
+        "from . import _core",
+        "from ._core import Recorder",
+        "def f():\n    from ._core import Recorder",
+        "import importlib\nimportlib.import_module('foundry_fastlog._core')",
+        "from importlib import import_module\nimport_module('._core', __package__)",
+    ],
+)
+def test_the_rule_for_imports_sees_each_way_to_import(source: str) -> None:
+    """Each spelling of an import of the extension is found."""
+    names = imported_modules(source, "foundry_fastlog.other")
+    assert any(is_or_below(name, "foundry_fastlog._core") for name in names)
+
+
+def test_only_the_recorder_imports_the_extension() -> None:
+    """In Python, recorder.py alone stands between the extension and everyone else."""
+    importers = {
+        path
+        for path, names in package_imports().items()
+        if any(is_or_below(name, "foundry_fastlog._core") for name in names)
+    }
+    assert importers == {"foundry_fastlog/recorder.py"}
+
+
+def test_the_package_imports_neither_tests_nor_benchmarks() -> None:
+    """What users install never depends on what only this repository has."""
+    importers = {
+        path: sorted(bad)
+        for path, names in package_imports().items()
+        if (bad := {name for name in names if name.split(".")[0] in ("tests", "benchmarks")})
+    }
+    assert importers == {}
+
+
+def run_without_extension(code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a fresh interpreter where the extension cannot be imported."""
+    blocker = """
+        import sys
+
+        class Blocker:
+            def find_spec(self, name, path=None, target=None):
+                if name == "foundry_fastlog._core":
+                    raise ModuleNotFoundError("blocked by the test", name=name)
+                return None
+
+        sys.meta_path.insert(0, Blocker())
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(blocker) + textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("module", READING_MODULES)
+def test_reading_modules_import_without_the_extension(module: str) -> None:
+    """Files, reading, export and report load where nothing native was built."""
+    done = run_without_extension(f"import foundry_fastlog.{module}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_summary_command_works_without_the_extension(tmp_path: Path) -> None:
+    """`foundry-fastlog summary` reads a run on a machine without the extension."""
+    lines = [
+        f'{{"timestamp":"2026-01-30T14:32:15.{i:06d}Z","seq":{i},"step":{i},'
+        f'"metrics":{{"loss":{2.5 - i / 8}}}}}\n'
+        for i in range(8)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
+    done = run_without_extension(f"""
+        sys.argv = ["foundry-fastlog", "summary", {str(tmp_path)!r}]
+        from foundry_fastlog.cli import main
+        sys.exit(main())
+    """)
+    assert done.returncode == 0, done.stderr
+    assert "loss" in done.stdout
+
+
+def test_the_recorder_without_the_extension_says_how_to_build_it() -> None:
+    """A missing extension is an ImportError with advice, raised when it is first needed."""
+    done = run_without_extension("""
+        import foundry_fastlog
+        try:
+            foundry_fastlog.Recorder
+        except ImportError as error:
+            print(error)
+    """)
+    assert done.returncode == 0, done.stderr
+    assert "pip install" in done.stdout
