@@ -1,0 +1,129 @@
+"""A stream of a run as a polars or pandas DataFrame. Both packages are optional."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from foundry_fastlog.lines import Record, restore_nonfinite
+
+if TYPE_CHECKING:  # optional packages, and Run imports this module
+    import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    import polars as pl
+
+    from foundry_fastlog.reading import Attempts, Run
+
+__all__ = ["to_pandas", "to_polars"]
+
+_EVENT = ("level", "logger", "step", "message", "error_type", "error_message", "traceback")
+
+# The columns that a stream always has, in order.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "metrics": ("step", "epoch"),
+    "performance": ("name", "duration_s", "step", "depth", "parent", "thread", "error"),
+    "errors": (*_EVENT, "context"),
+    "log": (*_EVENT[:4], "context"),
+}
+_INTEGERS = {"seq", "step", "epoch", "depth", "thread", "rank", "attempt"}
+_ORIGIN = ("rank", "attempt", "label")
+
+
+def _rows(run: Run, stream: str, attempts: Attempts, rank: int | None) -> Iterator[Record]:
+    """Yield flat records: the fixed fields, the metrics, and where the line is from."""
+    # An unknown stream has no fields here; entries() refuses it with a clear message.
+    fixed = ("timestamp", "seq", *_FIELDS.get(stream, ()))
+    taken = {*fixed, *_ORIGIN}
+    for _, series, record, _ in run.entries([stream], attempts=attempts, rank=rank):
+        if "dropped" in record:
+            continue
+        row: Record = {name: record.get(name) for name in fixed}
+        if "context" in row:
+            row["context"] = orjson.dumps(record.get("context", {})).decode()
+        restore_nonfinite(record)
+        for part in ("metrics", "summary"):
+            for key, value in (record.get(part) or {}).items():
+                row[f"metrics.{key}" if key in taken else key] = value
+        row["rank"] = series.writer.rank
+        row["attempt"] = series.writer.attempt
+        row["label"] = series.writer.label
+        yield row
+
+
+def _columns(run: Run, stream: str, attempts: Attempts, rank: int | None) -> dict[str, list[Any]]:
+    """Collect a stream into columns of equal length, each of one type."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("timestamp", "seq", *_FIELDS.get(stream, ()))
+    }
+    origin: dict[str, list[Any]] = {name: [] for name in _ORIGIN}
+    count = 0
+    for row in _rows(run, stream, attempts, rank):
+        for name in _ORIGIN:
+            origin[name].append(row.pop(name))
+        for name, value in row.items():
+            column = columns.get(name)
+            if column is None:
+                column = columns[name] = []
+            if len(column) < count:
+                column.extend([None] * (count - len(column)))
+            column.append(value)
+        count += 1
+    for name, column in columns.items():
+        column.extend([None] * (count - len(column)))
+        columns[name] = _one_type(column)
+    return columns | origin
+
+
+def _one_type(values: list[Any]) -> list[Any]:
+    """Give the values of a column one type: int and float become float, other mixes text."""
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {int, float}:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) > 1 or kinds & {dict, list}:
+        return [
+            value if value is None or type(value) is str else orjson.dumps(value).decode()
+            for value in values
+        ]
+    return values
+
+
+def _missing(package: str) -> str:
+    return (
+        f"{package} is not installed. Get it with: pip install 'foundry_fastlog[{package}]' "
+        f"(or read the lines with Run.lines, which needs nothing more)"
+    )
+
+
+def to_polars(
+    run: Run, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+) -> pl.DataFrame:
+    """Read a stream into a polars DataFrame; see ``Run.to_polars``."""
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise ImportError(_missing("polars")) from error
+    columns = []
+    for name, values in _columns(run, stream, attempts, rank).items():
+        known = pl.Int64 if name in _INTEGERS else None
+        columns.append(pl.Series(name, values, dtype=known))
+    moments = pl.col("timestamp").cast(pl.String).str.to_datetime(time_unit="us", time_zone="UTC")
+    return pl.DataFrame(columns).with_columns(moments)
+
+
+def to_pandas(
+    run: Run, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+) -> pd.DataFrame:
+    """Read a stream into a pandas DataFrame; see ``Run.to_pandas``."""
+    try:
+        import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    except ImportError as error:
+        raise ImportError(_missing("pandas")) from error
+    columns: dict[str, Any] = {}
+    for name, values in _columns(run, stream, attempts, rank).items():
+        kinds = set(map(type, values))
+        whole = kinds == {int, type(None)} or (name in _INTEGERS and int not in kinds)
+        columns[name] = pd.array(values, dtype="Int64") if whole else values
+    frame = pd.DataFrame(columns)
+    frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True, format="ISO8601")
+    return frame

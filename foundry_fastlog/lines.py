@@ -1,0 +1,247 @@
+"""Read the lines of one series of segments, and check them.
+
+The layer under ``reading``: bytes to records, in bounded memory, with every line
+that is damaged, torn, missing or there twice counted and reported, and none of it
+raised. The line format is the contract of ``docs/format.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from foundry_fastlog.checks import Problems, SeriesCheck
+from foundry_fastlog.files import Segment, Series
+
+__all__ = ["MAX_LINE_BYTES", "Record", "read_series", "restore_nonfinite"]
+
+Record = dict[str, Any]
+
+#: A longer line is damage: no record is that large, and a reader must not fill memory.
+MAX_LINE_BYTES = 64 << 20
+
+_NONFINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+_OVERSIZED = b"\n"  # stands for a line past MAX_LINE_BYTES; no line contains a newline
+_INT_OR_NONE = (int, type(None))
+
+
+def restore_nonfinite(record: Record) -> Record:
+    """Put NaN and the infinities back where a line has null for them, in place.
+
+    Args:
+        record: A parsed line.
+
+    Returns:
+        The same record. Its ``nonfinite`` field stays.
+    """
+    names = record.get("nonfinite")
+    if names:
+        for part in ("metrics", "summary", "context"):
+            values = record.get(part)
+            if isinstance(values, dict):
+                for key, text in names.items():
+                    if key in values and values[key] is None:
+                        values[key] = _NONFINITE.get(text)
+    return record
+
+
+def _check_common(record: Record) -> str | None:
+    if type(record.get("timestamp")) is not str:
+        return "no timestamp"
+    for name in ("step", "epoch"):
+        if type(record.get(name)) not in _INT_OR_NONE:
+            return f"{name} is no integer"
+    names = record.get("nonfinite")
+    if names is not None and (
+        type(names) is not dict or any(type(text) is not str for text in names.values())
+    ):
+        return "nonfinite is no object of texts"
+    return None
+
+
+def _check_metrics(record: Record) -> str | None:
+    body = record.get("metrics")
+    if body is None:
+        body = record.get("summary")
+    return None if type(body) is dict else "no metrics object"
+
+
+def _check_performance(record: Record) -> str | None:
+    if type(record.get("name")) is not str:
+        return "no name"
+    return None if type(record.get("duration_s")) in (float, int) else "no duration_s"
+
+
+def _check_event(record: Record) -> str | None:
+    if type(record.get("level")) is not str or type(record.get("message")) is not str:
+        return "no level or message"
+    return None if type(record.get("context", {})) is dict else "context is no object"
+
+
+_CHECKS: dict[str, Callable[[Record], str | None]] = {
+    "metrics": _check_metrics,
+    "performance": _check_performance,
+    "errors": _check_event,
+    "log": _check_event,
+}
+
+
+def _explain(raw: bytes) -> str:
+    """Say why a line could not be parsed."""
+    if raw == _OVERSIZED:
+        return f"damaged line: longer than {MAX_LINE_BYTES >> 20} MiB"
+    if not raw:
+        return "damaged line: empty"
+    if not raw.strip(b"\0"):
+        return f"damaged line: {len(raw)} NUL bytes (a block that never reached the disk)"
+    try:
+        value = orjson.loads(raw)
+    except ValueError as error:
+        return f"damaged line: no JSON ({error})"
+    if type(value) is not dict:
+        return "damaged line: JSON, but no object"
+    return "damaged line: no seq"
+
+
+class _Tail:
+    """Bytes behind the last newline of a file, left by ``_batches``."""
+
+    size = 0
+
+
+def _batches(path: Path, block: int, tail: _Tail) -> Iterator[list[bytes]]:
+    """Yield the whole lines of a file in lists, without their newlines.
+
+    The file is opened per block, so that a merge over thousands of writers needs no
+    file handle for each.
+    """
+    offset = 0
+    parts: list[bytes] = []
+    held = 0
+    oversized = False
+    while True:
+        with path.open("rb") as handle:
+            handle.seek(offset)
+            data = handle.read(block)
+        if not data:
+            break
+        offset += len(data)
+        if b"\n" in data:
+            lines = (b"".join(parts) + data).split(b"\n")
+            if oversized:
+                lines[0] = _OVERSIZED
+            parts = [lines.pop()]
+            held = len(parts[0])
+            oversized = False
+            yield lines
+        else:
+            held += len(data)
+            parts.append(data)
+            if held > MAX_LINE_BYTES:
+                parts.clear()
+                oversized = True
+    tail.size = held
+
+
+def read_series(
+    series: Series,
+    check: SeriesCheck,
+    problems: Problems,
+    *,
+    block: int = 1 << 20,
+    hidden: Callable[[Record], bool] | None = None,
+) -> Iterator[tuple[str, Series, Record, bytes]]:
+    """Yield the sound lines of a series in the order of its files.
+
+    Args:
+        series: The stream and writer to read.
+        check: Filled while reading, complete at the end.
+        problems: Receives what is wrong, with file and line.
+        block: Bytes to read at a time.
+        hidden: Says which records to leave out, after they were checked.
+
+    Yields:
+        Timestamp, series, parsed line, and the line's bytes without newline. Drop
+        markers are among them.
+    """
+    check.missing_files = series.missing_segments()
+    for name in check.missing_files:
+        problems.add("missing-file", name, 0, "segment is missing; later ones are there")
+    try:
+        for segment in series.segments:
+            yield from _read_segment(segment, series, check, problems, block, hidden)
+    finally:
+        for gap in check.gaps:
+            count = gap.last - gap.first + 1
+            what = f"seq {gap.first}" if count == 1 else f"seq {gap.first} to {gap.last}"
+            problems.add("gap", gap.file, gap.line, f"{what} missing before this line ({count})")
+
+
+def _read_segment(
+    segment: Segment,
+    series: Series,
+    check: SeriesCheck,
+    problems: Problems,
+    block: int,
+    hidden: Callable[[Record], bool] | None,
+) -> Iterator[tuple[str, Series, Record, bytes]]:
+    file = segment.path.name
+    loads = orjson.loads
+    check_body = _CHECKS[series.stream]
+    number = 0
+    tail = _Tail()
+    try:
+        for batch in _batches(segment.path, block, tail):
+            for raw in batch:
+                number += 1
+                try:
+                    record = loads(raw)
+                    seq = record["seq"]
+                except (ValueError, KeyError, TypeError):
+                    check.damaged += 1
+                    problems.add("damaged", file, number, _explain(raw))
+                    continue
+                wrong = _check_common(record)
+                if wrong is None and "dropped" not in record:
+                    wrong = check_body(record)
+                elif wrong is None and type(record["dropped"]) is not int:
+                    wrong = "dropped is no integer"
+                if type(seq) is not int or seq < 0:
+                    wrong = "seq is no count"
+                if wrong is not None:
+                    check.damaged += 1
+                    problems.add("damaged", file, number, f"damaged line: {wrong}")
+                    continue
+                if seq == check.next_seq:
+                    check.next_seq = seq + 1
+                else:
+                    kind = check.note_seq(seq, file, number)
+                    if kind == "duplicate":
+                        problems.add(kind, file, number, f"seq {seq} is there already")
+                    elif kind is not None:
+                        problems.add(kind, file, number, f"seq {seq} comes late")
+                check.lines += 1
+                if "dropped" in record:
+                    check.dropped += record["dropped"]
+                elif hidden is not None and hidden(record):
+                    check.superseded += 1
+                    continue
+                yield record["timestamp"], series, record, raw
+    except OSError as error:
+        check.unreadable += 1
+        problems.add("unreadable", file, 0, f"cannot be read: {error.strerror or error}")
+    if tail.size:
+        if segment is series.segments[-1]:
+            check.torn = 1
+            message = (
+                f"the last line is torn ({tail.size} bytes without newline) and was skipped: "
+                "its writer was killed, or is writing it now"
+            )
+            problems.add("torn", file, number + 1, message)
+        else:
+            check.damaged += 1
+            message = f"damaged line: {tail.size} bytes without newline, yet a later segment exists"
+            problems.add("damaged", file, number + 1, message)

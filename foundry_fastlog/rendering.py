@@ -1,0 +1,296 @@
+"""Show a summary on a terminal with rich: tables, and curves of the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from foundry_fastlog.curve import draw_curves, format_number
+
+if TYPE_CHECKING:  # report imports this module when it renders
+    from rich.console import Console
+
+    from foundry_fastlog.report import Summary
+
+__all__ = [
+    "format_bytes",
+    "format_seconds",
+    "printable",
+    "render_curves",
+    "render_metrics",
+    "render_summary",
+    "render_timings",
+]
+
+_LINE_CURVES = ("loss", "train_loss", "train/loss", "train.loss")
+_MARK_CURVES = ("val_loss", "valid_loss", "eval_loss", "val/loss", "val.loss", "test_loss")
+_MOST = 20  # rows of a list that can grow without bound
+
+
+def printable(text: str, limit: int = 0) -> str:
+    """Make text safe for a terminal: control characters become their escapes.
+
+    Args:
+        text: Any text, from a file that anyone may have written.
+        limit: Cut to this many characters, 0 for no limit.
+    """
+    if not text.isprintable():
+        text = "".join(
+            char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+        )
+    return text[: limit - 3] + "..." if 0 < limit < len(text) else text
+
+
+def format_bytes(count: int) -> str:
+    """Write a size: ``1.5 MB``."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration: ``12.3 us``, ``4.56 ms``, ``7.89 s``, ``2 min 03 s``, ``1 h 02 min``."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.3g} us"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def format_value(value: Any) -> str:  # noqa: ANN401  # a metric may be any JSON value
+    """Write a metric's value for a table."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return format_number(value)
+    return printable(str(value), 24)
+
+
+def _table(title: str, *columns: str) -> Table:
+    # No frame and narrow gaps: nine columns have to fit into 80 characters.
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for position, column in enumerate(columns):
+        # Folded, not cut: an ellipsis is no ASCII, and half a number is worse than two rows.
+        table.add_column(column, justify="right" if position else "left", overflow="fold")
+    return table
+
+
+def _show(table: Table, console: Console) -> None:
+    console.print()
+    console.print(table)
+
+
+def _row(table: Table, *cells: str, style: str = "") -> None:
+    # Text, because a str would be read as rich markup: a metric may be called "[red]".
+    table.add_row(*(Text(cell) for cell in cells), style=style)
+
+
+def _plural(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _extreme(value: float | None, step: int | None) -> str:
+    number = format_number(value)
+    return number if step is None else f"{number} @{step}"
+
+
+def _facts(summary: Summary, console: Console) -> None:
+    info = summary.info
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    _row(grid, "run", printable(str(summary.path)))
+    if isinstance(info.get("name"), str) and info["name"]:
+        _row(grid, "name", printable(info["name"]))
+    if isinstance(info.get("git_hash"), str) and info["git_hash"]:
+        _row(grid, "git", printable(info["git_hash"]))
+    if summary.first:
+        when = f"{printable(summary.first)} for {format_seconds(summary.wall_s)}"
+        _row(grid, "recorded", when)
+    if summary.first_step is not None and summary.last_step is not None:
+        _row(grid, "steps", f"{summary.first_step:,} to {summary.last_step:,}")
+    ranks = _plural(len(summary.ranks), "rank")
+    attempts = _plural(len({(a.stamp, a.attempt) for a in summary.attempts}), "attempt")
+    processes = _plural(len(summary.attempts), "process", "processes")
+    _row(grid, "writers", f"{processes}: {ranks}, {attempts}")
+    _row(grid, "files", f"{_plural(len(summary.files), 'file')}, {format_bytes(summary.bytes)}")
+    lines = sum(check.lines for check in summary.checks)
+    if summary.complete:
+        grid.add_row(Text("complete"), Text(f"yes: {lines:,} lines, none missing", "green"))
+    else:
+        grid.add_row(Text("complete"), Text("NO: see the problems below", "bold red"))
+    if summary.dropped:
+        text = ", ".join(f"{stream} {count:,}" for stream, count in summary.dropped.items())
+        grid.add_row(Text("dropped"), Text(f"{text} (the recorder's ring was full)", "yellow"))
+    if summary.superseded:
+        text = f"{summary.superseded:,} lines of steps that a later attempt recorded again"
+        _row(grid, "left out", text)
+    console.print(grid)
+
+
+def render_metrics(summary: Summary, console: Console) -> None:
+    """Show the table of metrics."""
+    if not summary.metrics:
+        return
+    table = _table("Metrics", "metric", "first", "last", "min @step", "mean", "max @step", "count")
+    for stats in summary.metrics:
+        nonfinite = f", {stats.nonfinite:,} NaN/Inf" if stats.nonfinite else ""
+        _row(
+            table,
+            printable(stats.name),
+            format_value(stats.first),
+            format_value(stats.last),
+            _extreme(stats.min, stats.min_step),
+            format_number(stats.mean),
+            _extreme(stats.max, stats.max_step),
+            f"{stats.count:,}{nonfinite}",
+            style="red" if nonfinite else "",
+        )
+    _show(table, console)
+
+
+def render_curves(summary: Summary, console: Console, *, height: int = 10) -> None:
+    """Draw the training and validation loss, or the first metric where there is none."""
+    curves = {name: points for name, points in summary.curves.items() if len(points) > 1}
+    line = next((name for name in _LINE_CURVES if name in curves), None)
+    mark = next((name for name in _MARK_CURVES if name in curves), None)
+    names = [name for name in (line, mark) if name] or list(curves)[:1]
+    if names:
+        text = draw_curves(
+            {printable(name, 24): curves[name] for name in names},
+            width=min(console.width, 100) - 1,
+            height=height,
+            ascii_only=console.options.ascii_only,
+        )
+        console.print()
+        console.print(text, soft_wrap=True)
+
+
+def render_timings(summary: Summary, console: Console) -> None:
+    """Show the table of timings."""
+    if not summary.timings:
+        return
+    base = "step" if summary.timing_base == "step" else "wall time"
+    columns = ["timer", "count", "total", "mean", "p50", "p95", "p99", "max", f"of {base}"]
+    table = _table("Timings", *columns)
+    for timing in summary.timings:
+        name = printable(timing.name) + (f" ({timing.errors} failed)" if timing.errors else "")
+        times = (timing.total_s, timing.mean_s, timing.p50_s, timing.p95_s, timing.p99_s)
+        share = "-" if timing.share is None else f"{timing.share:.1%}"
+        _row(
+            table,
+            name,
+            f"{timing.count:,}",
+            *map(format_seconds, (*times, timing.max_s)),
+            share,
+        )
+    _show(table, console)
+    if any(timing.sampled for timing in summary.timings):
+        console.print(Text("Percentiles over a million blocks are of a random sample.", "dim"))
+
+
+def _render_events(summary: Summary, console: Console) -> None:
+    if summary.errors_by_level or summary.log_by_level:
+        table = _table("Errors and messages", "what", "count")
+        for kind, count in summary.errors_by_type.items():
+            _row(table, f"error {printable(kind) or '(no exception)'}", f"{count:,}", style="red")
+        for level, count in summary.log_by_level.items():
+            _row(table, f"log {printable(level)}", f"{count:,}")
+        _show(table, console)
+    for error in summary.last_errors:
+        where = f" {error.label}" if error.label else ""
+        where += "" if error.step is None else f" step {error.step}"
+        kind = printable(error.error_type or error.level)
+        text = Text(f"{printable(error.timestamp)}{where} ", "dim")
+        text.append(kind, "red").append(f": {printable(error.message, 200)}", "default")
+        console.print(text)
+
+
+def _render_attempts(summary: Summary, console: Console) -> None:
+    if len(summary.attempts) < 2:
+        return
+    table = _table("Processes", "writer", "rank", "attempt", "steps", "lines", "first line", "time")
+    for attempt in _first(summary.attempts):
+        steps = "-"
+        if attempt.first_step is not None:
+            steps = f"{attempt.first_step:,} to {attempt.last_step:,}"
+        _row(
+            table,
+            attempt.label or "main",
+            str(attempt.rank),
+            str(attempt.attempt),
+            steps,
+            f"{sum(attempt.lines.values()):,}",
+            printable(attempt.first[:19]) or "-",
+            format_seconds(attempt.wall_s),
+        )
+    _show(table, console)
+    _rest(len(summary.attempts), console)
+
+
+def _render_files(summary: Summary, console: Console) -> None:
+    table = _table("Files", "file", "segments", "lines", "size")
+    for check in _first(summary.checks):
+        segments = check.series.segments
+        _row(
+            table,
+            segments[0].path.name,
+            f"{len(segments):,}",
+            f"{check.lines:,}",
+            format_bytes(check.series.size),
+        )
+    _show(table, console)
+    _rest(len(summary.checks), console)
+
+
+def _render_problems(summary: Summary, console: Console) -> None:
+    if not summary.problems:
+        return
+    console.print()
+    console.print(Text("Problems", "bold red"))
+    for problem in _first(summary.problems):
+        console.print(Text(f"  {printable(str(problem))}"))
+    _rest(len(summary.problems) + summary.problems_omitted, console)
+
+
+def _first(items: list[Any]) -> Iterable[Any]:
+    return items[:_MOST]
+
+
+def _rest(count: int, console: Console) -> None:
+    if count > _MOST:
+        console.print(Text(f"  ... and {count - _MOST:,} more", "dim"))
+
+
+def render_summary(summary: Summary, console: Console) -> None:
+    """Show a whole summary; see ``report.render``."""
+    _facts(summary, console)
+    render_metrics(summary, console)
+    render_curves(summary, console)
+    render_timings(summary, console)
+    _render_events(summary, console)
+    _render_attempts(summary, console)
+    _render_files(summary, console)
+    _render_problems(summary, console)

@@ -1,0 +1,243 @@
+"""Sum up a run: metrics, timings, errors, files and completeness, in one pass.
+
+``summarize(run)`` computes, ``render(summary, console)`` shows. The first needs no
+more than the package itself, the second rich.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from foundry_fastlog.accumulate import BATCH, Durations, MetricStats, Values, percentile
+from foundry_fastlog.checks import SeriesCheck
+from foundry_fastlog.files import STREAMS
+from foundry_fastlog.lines import Record, restore_nonfinite
+from foundry_fastlog.reading import Attempts, Run
+from foundry_fastlog.summary import (
+    AttemptSummary,
+    ErrorSummary,
+    FileSummary,
+    Summary,
+    TimingSummary,
+)
+
+if TYPE_CHECKING:  # only render() needs it, and the caller made one
+    from rich.console import Console
+
+__all__ = [
+    "AttemptSummary",
+    "ErrorSummary",
+    "FileSummary",
+    "MetricStats",
+    "Summary",
+    "TimingSummary",
+    "render",
+    "summarize",
+]
+
+#: The timer that holds a whole step: the shares of the other timers are of its total.
+STEP_TIMER = "step"
+
+_FOLD_AT = 32 * BATCH  # buffered values of all metrics together
+_LAST_ERRORS = 5
+
+
+class _Summing:
+    """The state of one pass over a run."""
+
+    def __init__(self, run: Run) -> None:
+        self.values: dict[str, Values] = {}
+        self.durations: dict[str, Durations] = {}
+        self.by_type: Counter[str] = Counter()
+        self.by_level: dict[str, Counter[str]] = {"errors": Counter(), "log": Counter()}
+        self.last_errors: list[ErrorSummary] = []
+        self.attempts = {
+            writer: AttemptSummary(writer.label, writer.rank, writer.attempt, writer.stamp)
+            for writer in run.writers
+        }
+        self.buffered = 0
+
+    def metrics(self, record: Record, attempt: AttemptSummary) -> None:
+        step = record.get("step")
+        body = record.get("metrics")
+        if body is None:
+            body = record["summary"]
+        elif step is not None:
+            if attempt.first_step is None or step < attempt.first_step:
+                attempt.first_step = step
+            if attempt.last_step is None or step > attempt.last_step:
+                attempt.last_step = step
+        if "nonfinite" in record:
+            restore_nonfinite(record)
+        values = self.values
+        for key, value in body.items():
+            metric = values.get(key)
+            if metric is None:
+                metric = values[key] = Values(key)
+            metric.values.append(value)
+            metric.steps.append(step)
+        self.buffered += len(body)
+        if self.buffered >= _FOLD_AT:
+            for metric in values.values():
+                metric.fold()
+            self.buffered = 0
+
+    def performance(self, record: Record) -> None:
+        name = record["name"]
+        timer = self.durations.get(name)
+        if timer is None:
+            timer = self.durations[name] = Durations()
+        timer.values.append(record["duration_s"])
+        if "error" in record:
+            timer.errors += 1
+        if len(timer.values) >= BATCH:
+            timer.fold()
+
+    def event(self, stream: str, record: Record, label: str) -> None:
+        level = record["level"]
+        self.by_level[stream][level] += 1
+        if stream == "errors":
+            kind = str(record.get("error_type") or "")
+            self.by_type[kind] += 1
+            self.last_errors.append(
+                ErrorSummary(
+                    timestamp=record["timestamp"],
+                    level=level,
+                    error_type=kind,
+                    message=record["message"] or str(record.get("error_message", "")),
+                    step=record.get("step"),
+                    label=label,
+                )
+            )
+            del self.last_errors[:-_LAST_ERRORS]
+
+
+def summarize(run: Run, *, attempts: Attempts = "last") -> Summary:
+    """Read a run once and sum it up.
+
+    Args:
+        run: The run, from ``read_run``.
+        attempts: ``"last"`` or ``"all"``; see ``Run.lines``.
+
+    Returns:
+        The summary. ``complete`` and ``problems`` say whether lines are missing.
+    """
+    state = _Summing(run)
+    checks: list[SeriesCheck] = []
+    for stream in STREAMS:
+        for stamp, series, record, _ in run.entries([stream], attempts=attempts, checks=checks):
+            attempt = state.attempts[series.writer]
+            if not attempt.first or stamp < attempt.first:
+                attempt.first = stamp
+                attempt.wall_s = max(attempt.wall_s, record.get("duration_s", 0.0))
+            if stamp > attempt.last:
+                attempt.last = stamp
+            if "dropped" in record:
+                continue
+            if stream == "metrics":
+                state.metrics(record, attempt)
+            elif stream == "performance":
+                state.performance(record)
+            else:
+                state.event(stream, record, series.writer.label)
+    return _finish(run, state, checks)
+
+
+def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
+    summary = Summary(run.path, run.info, ranks=run.ranks, checks=checks)
+    dropped: Counter[str] = Counter()
+    lines = {(check.series.writer, check.series.stream): check.lines for check in checks}
+    for check in checks:
+        dropped[check.series.stream] += check.dropped
+        summary.superseded += check.superseded
+    summary.dropped = {stream: count for stream, count in dropped.items() if count}
+    for writer, attempt in state.attempts.items():
+        # wall_s holds the duration of the first block until here: a timing's stamp is its end.
+        attempt.wall_s += _seconds(attempt.first, attempt.last)
+        attempt.lines = {s: lines[writer, s] for s in STREAMS if (writer, s) in lines}
+        summary.attempts.append(attempt)
+    seen = [attempt for attempt in summary.attempts if attempt.first]
+    if seen:
+        summary.first = min(attempt.first for attempt in seen)
+        summary.last = max(attempt.last for attempt in seen)
+        summary.wall_s = _seconds(summary.first, summary.last)
+    summary.first_step = min((a.first_step for a in seen if a.first_step is not None), default=None)
+    summary.last_step = max((a.last_step for a in seen if a.last_step is not None), default=None)
+    for name, values in state.values.items():
+        summary.metrics.append(values.stats())
+        if points := values.curve.points():
+            summary.curves[name] = points
+    _add_timings(summary, state.durations)
+    summary.errors_by_type = dict(state.by_type.most_common())
+    summary.errors_by_level = dict(state.by_level["errors"].most_common())
+    summary.log_by_level = dict(state.by_level["log"].most_common())
+    summary.last_errors = state.last_errors
+    summary.files = [
+        FileSummary(
+            segment.path.name,
+            series.stream,
+            series.writer.label,
+            segment.name.segment,
+            segment.size,
+        )
+        for series in run.series
+        for segment in series.segments
+    ]
+    summary.problems = run.problems
+    summary.problems_omitted = run.problems_omitted
+    return summary
+
+
+def _add_timings(summary: Summary, durations: dict[str, Durations]) -> None:
+    for timer in durations.values():
+        timer.fold()
+    if STEP_TIMER in durations:
+        summary.timing_base = "step"
+        summary.timing_base_s = durations[STEP_TIMER].total
+    else:
+        summary.timing_base_s = math.fsum(
+            attempt.wall_s for attempt in summary.attempts if "performance" in attempt.lines
+        )
+    base = summary.timing_base_s
+    for name, timer in durations.items():
+        ascending = timer.sorted_samples()
+        summary.timings.append(
+            TimingSummary(
+                name=name,
+                count=timer.count,
+                total_s=timer.total,
+                mean_s=timer.total / timer.count,
+                p50_s=percentile(ascending, 0.50),
+                p95_s=percentile(ascending, 0.95),
+                p99_s=percentile(ascending, 0.99),
+                max_s=timer.max,
+                share=timer.total / base if base > 0 else None,
+                errors=timer.errors,
+                sampled=timer.sampled,
+            )
+        )
+    summary.timings.sort(key=lambda timing: -timing.total_s)
+
+
+def _seconds(first: str, last: str) -> float:
+    """Seconds between two timestamps; 0 where one cannot be read."""
+    try:
+        begin, end = (datetime.fromisoformat(t.replace("Z", "+00:00")) for t in (first, last))
+        return (end - begin).total_seconds()
+    except (ValueError, TypeError):  # no text of a time, or one without and one with a zone
+        return 0.0
+
+
+def render(summary: Summary, console: Console) -> None:
+    """Show a summary: facts, metrics with curves, timings, errors, files, problems.
+
+    Args:
+        summary: From ``summarize``.
+        console: A rich console; it decides on width, colour and encoding.
+    """
+    from foundry_fastlog.rendering import render_summary
+
+    render_summary(summary, console)

@@ -1,0 +1,257 @@
+"""The oracle: one slow, obvious, stdlib-only writer of a run directory.
+
+It follows ``docs/format.md`` line by line with ``json`` and ``open``, so that the
+readers can be tested without the recorder, and the recorder against it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import traceback
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+START = datetime(2026, 1, 30, 14, 32, 15, 123456, tzinfo=timezone.utc)
+
+
+def stamp_text(moment: datetime) -> str:
+    """Write a moment as the format does: UTC, six decimals, ``Z``."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def text(value: str) -> str:
+    """Turn lone surrogates into the text of their escape, as the recorder does."""
+    return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def plain(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Split values into what strict JSON can say, and the names of the others."""
+    kept: dict[str, Any] = {}
+    nonfinite: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            kept[text(key)] = None
+            nonfinite[text(key)] = "nan" if value != value else "inf" if value > 0 else "-inf"
+        else:
+            kept[text(key)] = text(value) if isinstance(value, str) else value
+    return kept, nonfinite
+
+
+class OracleWriter:
+    """Writes one writer's files of a run.
+
+    Args:
+        run: The run directory; made when missing.
+        rank: Rank of the process.
+        attempt: 0 for the first start, 1 for the first resume, ...
+        children: ``w<pid>`` parts of a forked child, outermost first.
+        stamp: Start time for the file names, or ``""``.
+        segment_lines: Start a new segment after this many lines.
+        start: Time of the first line; each line is ``tick_s`` later.
+        tick_s: Seconds between two lines.
+    """
+
+    def __init__(
+        self,
+        run: str | os.PathLike[str],
+        *,
+        rank: int = 0,
+        attempt: int = 0,
+        children: tuple[str, ...] = (),
+        stamp: str = "",
+        segment_lines: int = 1_000_000_000,
+        start: datetime = START,
+        tick_s: float = 0.001,
+    ) -> None:
+        self.run = Path(run)
+        self.run.mkdir(parents=True, exist_ok=True)
+        parts = [f"r{rank}"] if rank else []
+        parts += [f"a{attempt}"] if attempt else []
+        self.label = "-".join(parts + list(children))
+        self.rank = rank
+        self.attempt = attempt
+        self.stamp = stamp
+        self.segment_lines = segment_lines
+        self.now = start
+        self.tick = timedelta(seconds=tick_s)
+        self.seq: dict[str, int] = {}
+        self.in_segment: dict[str, int] = {}
+        self.segment: dict[str, int] = {}
+        self.path("metrics").touch()
+
+    def path(self, stream: str) -> Path:
+        """The segment of a stream that the next line goes to."""
+        name = stream + (f"_{self.stamp}" if self.stamp else "")
+        name += f".{self.label}" if self.label else ""
+        number = self.segment.get(stream, 0)
+        name += f".{number:06d}" if number else ""
+        return self.run / f"{name}.jsonl"
+
+    def write(self, stream: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Append one line: timestamp and seq, then the fields.
+
+        Returns:
+            The line as it was written.
+        """
+        if self.in_segment.get(stream, 0) >= self.segment_lines:
+            self.segment[stream] = self.segment.get(stream, 0) + 1
+            self.in_segment[stream] = 0
+        seq = self.seq.get(stream, 0)
+        line = {"timestamp": stamp_text(self.now), "seq": seq, **fields}
+        with open(self.path(stream), "a", encoding="utf-8", newline="\n") as handle:
+            handle.write(json.dumps(line, ensure_ascii=False, allow_nan=False))
+            handle.write("\n")
+        self.seq[stream] = seq + 1
+        self.in_segment[stream] = self.in_segment.get(stream, 0) + 1
+        self.now += self.tick
+        return line
+
+    def metrics(self, step: int, epoch: int | None = None, **values: Any) -> dict[str, Any]:
+        """Write a metrics line."""
+        return self.metrics_dict(step, values, epoch)
+
+    def metrics_dict(
+        self, step: int, values: Mapping[str, Any], epoch: int | None = None
+    ) -> dict[str, Any]:
+        """Write a metrics line with any key names."""
+        kept, nonfinite = plain(values)
+        fields: dict[str, Any] = {"step": step}
+        if epoch is not None:
+            fields["epoch"] = epoch
+        fields["metrics"] = kept
+        if nonfinite:
+            fields["nonfinite"] = nonfinite
+        return self.write("metrics", fields)
+
+    def summary(self, epoch: int, **values: Any) -> dict[str, Any]:
+        """Write an epoch summary."""
+        kept, nonfinite = plain(values)
+        fields: dict[str, Any] = {"epoch": epoch, "summary": kept}
+        if nonfinite:
+            fields["nonfinite"] = nonfinite
+        return self.write("metrics", fields)
+
+    def timing(
+        self,
+        name: str,
+        duration_s: float,
+        step: int | None = None,
+        depth: int = 0,
+        parent: str | None = None,
+        thread: int = 4711,
+        error: str | None = None,
+    ) -> dict[str, Any]:
+        """Write a timing."""
+        fields: dict[str, Any] = {"name": text(name), "duration_s": duration_s}
+        if step is not None:
+            fields["step"] = step
+        fields["depth"] = depth
+        if parent is not None:
+            fields["parent"] = text(parent)
+        fields["thread"] = thread
+        if error is not None:
+            fields["error"] = error
+        return self.write("performance", fields)
+
+    def log(
+        self,
+        message: str,
+        *,
+        level: str = "INFO",
+        logger: str = "train",
+        step: int | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write a message."""
+        kept, nonfinite = plain(context or {})
+        fields: dict[str, Any] = {"level": level, "logger": logger}
+        if step is not None:
+            fields["step"] = step
+        fields |= {"message": text(message), "context": kept}
+        if nonfinite:
+            fields["nonfinite"] = nonfinite
+        return self.write("log", fields)
+
+    def error(
+        self,
+        message: str,
+        error: BaseException,
+        *,
+        level: str = "ERROR",
+        logger: str = "train",
+        step: int | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write an exception."""
+        kept, nonfinite = plain(context or {})
+        fields: dict[str, Any] = {"level": level, "logger": logger}
+        if step is not None:
+            fields["step"] = step
+        fields |= {
+            "message": text(message),
+            "error_type": type(error).__name__,
+            "error_message": text(str(error)),
+            "traceback": text("".join(traceback.format_exception(error))),
+            "context": kept,
+        }
+        if nonfinite:
+            fields["nonfinite"] = nonfinite
+        return self.write("errors", fields)
+
+    def dropped(self, stream: str, count: int) -> dict[str, Any]:
+        """Write a drop marker: ``count`` records of the stream were dropped here."""
+        return self.write(stream, {"dropped": count})
+
+    def torn(self, stream: str, data: bytes) -> None:
+        """Leave bytes without newline, as a killed writer does."""
+        with open(self.path(stream), "ab") as handle:
+            handle.write(data)
+
+
+def write_run_json(
+    run: str | os.PathLike[str],
+    *,
+    name: str = "oracle",
+    config: Mapping[str, Any] | None = None,
+    attempts: int = 1,
+    ended: bool = True,
+    start: datetime = START,
+) -> dict[str, Any]:
+    """Write ``run.json``.
+
+    Returns:
+        What was written.
+    """
+    info: dict[str, Any] = {
+        "format": 1,
+        "name": name,
+        "created": stamp_text(start),
+        "config": dict(config or {}),
+        "git_hash": None,
+        "host": "node1",
+        "world_size": 1,
+        "attempts": [
+            {
+                "attempt": number,
+                "label": f"a{number}" if number else "",
+                "rank": 0,
+                "pid": 4711 + number,
+                "host": "node1",
+                "started": stamp_text(start + timedelta(hours=number)),
+                "ended": stamp_text(start + timedelta(hours=number, minutes=30)) if ended else None,
+                "python": "3.11.7",
+                "platform": "Linux-6.1-x86_64",
+                "foundry_fastlog": "0.1.0",
+            }
+            for number in range(attempts)
+        ],
+    }
+    Path(run).mkdir(parents=True, exist_ok=True)
+    scratch = Path(run) / "run.json.tmp"
+    scratch.write_text(json.dumps(info, indent=1), encoding="utf-8")
+    os.replace(scratch, Path(run) / "run.json")
+    return info
