@@ -16,7 +16,14 @@ import orjson
 from foundry_fastlog.checks import Problems, SeriesCheck
 from foundry_fastlog.files import Segment, Series
 
-__all__ = ["MAX_LINE_BYTES", "Record", "read_series", "restore_nonfinite"]
+__all__ = [
+    "MAX_LINE_BYTES",
+    "Record",
+    "check_record",
+    "parse_line",
+    "read_series",
+    "restore_nonfinite",
+]
 
 Record = dict[str, Any]
 
@@ -48,7 +55,19 @@ def restore_nonfinite(record: Record) -> Record:
     return record
 
 
-def _check_common(record: Record) -> str | None:
+def check_record(stream: str, record: Record) -> str | None:
+    """Check what readers rely on; the schema files check every detail.
+
+    Args:
+        stream: The stream of the line.
+        record: The parsed line.
+
+    Returns:
+        None for a sound line, else what is wrong with it.
+    """
+    seq = record.get("seq")
+    if type(seq) is not int or seq < 0:
+        return "no seq"
     if type(record.get("timestamp")) is not str:
         return "no timestamp"
     for name in ("step", "epoch"):
@@ -59,7 +78,9 @@ def _check_common(record: Record) -> str | None:
         type(names) is not dict or any(type(text) is not str for text in names.values())
     ):
         return "nonfinite is no object of texts"
-    return None
+    if "dropped" in record:
+        return None if type(record["dropped"]) is int else "dropped is no integer"
+    return _CHECKS[stream](record)
 
 
 def _check_metrics(record: Record) -> str | None:
@@ -89,21 +110,29 @@ _CHECKS: dict[str, Callable[[Record], str | None]] = {
 }
 
 
-def _explain(raw: bytes) -> str:
-    """Say why a line could not be parsed."""
-    if raw == _OVERSIZED:
-        return f"damaged line: longer than {MAX_LINE_BYTES >> 20} MiB"
-    if not raw:
-        return "damaged line: empty"
-    if not raw.strip(b"\0"):
-        return f"damaged line: {len(raw)} NUL bytes (a block that never reached the disk)"
+def parse_line(stream: str, raw: bytes) -> Record | str:
+    """Parse one line.
+
+    Args:
+        stream: The stream of the line.
+        raw: Its bytes, without newline.
+
+    Returns:
+        The record, or, as text, why the line is damaged.
+    """
     try:
-        value = orjson.loads(raw)
+        record: Record = orjson.loads(raw)
+        if type(record) is not dict:
+            return "damaged line: JSON, but no object"
+        wrong = check_record(stream, record)
     except ValueError as error:
-        return f"damaged line: no JSON ({error})"
-    if type(value) is not dict:
-        return "damaged line: JSON, but no object"
-    return "damaged line: no seq"
+        if raw == _OVERSIZED:
+            return f"damaged line: longer than {MAX_LINE_BYTES >> 20} MiB"
+        if raw.strip(b"\0"):
+            return f"damaged line: no JSON ({error})"
+        # A block that never reached the disk reads as zeros.
+        return f"damaged line: {len(raw)} NUL bytes" if raw else "damaged line: empty"
+    return record if wrong is None else f"damaged line: {wrong}"
 
 
 class _Tail:
@@ -189,32 +218,20 @@ def _read_segment(
     hidden: Callable[[Record], bool] | None,
 ) -> Iterator[tuple[str, Series, Record, bytes]]:
     file = segment.path.name
-    loads = orjson.loads
-    check_body = _CHECKS[series.stream]
+    stream = series.stream
     number = 0
     tail = _Tail()
     try:
         for batch in _batches(segment.path, block, tail):
             for raw in batch:
                 number += 1
-                try:
-                    record = loads(raw)
-                    seq = record["seq"]
-                except (ValueError, KeyError, TypeError):
+                parsed = parse_line(stream, raw)
+                if isinstance(parsed, str):
                     check.damaged += 1
-                    problems.add("damaged", file, number, _explain(raw))
+                    problems.add("damaged", file, number, parsed)
                     continue
-                wrong = _check_common(record)
-                if wrong is None and "dropped" not in record:
-                    wrong = check_body(record)
-                elif wrong is None and type(record["dropped"]) is not int:
-                    wrong = "dropped is no integer"
-                if type(seq) is not int or seq < 0:
-                    wrong = "seq is no count"
-                if wrong is not None:
-                    check.damaged += 1
-                    problems.add("damaged", file, number, f"damaged line: {wrong}")
-                    continue
+                record = parsed
+                seq = record["seq"]
                 if seq == check.next_seq:
                     check.next_seq = seq + 1
                 else:

@@ -9,7 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from foundry_fastlog.checks import Problem, SeriesCheck
 from foundry_fastlog.curve import draw_curves, format_number
+from foundry_fastlog.files import Series
+from foundry_fastlog.lines import Record, restore_nonfinite
 
 if TYPE_CHECKING:  # report imports this module when it renders
     from rich.console import Console
@@ -18,16 +21,20 @@ if TYPE_CHECKING:  # report imports this module when it renders
 
 __all__ = [
     "format_bytes",
+    "format_line",
     "format_seconds",
     "printable",
+    "render_checks",
     "render_curves",
     "render_metrics",
+    "render_problems",
     "render_summary",
     "render_timings",
 ]
 
 _LINE_CURVES = ("loss", "train_loss", "train/loss", "train.loss")
 _MARK_CURVES = ("val_loss", "valid_loss", "eval_loss", "val/loss", "val.loss", "test_loss")
+_LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
 _MOST = 20  # rows of a list that can grow without bound
 
 
@@ -76,6 +83,67 @@ def format_value(value: Any) -> str:  # noqa: ANN401  # a metric may be any JSON
     if isinstance(value, (int, float)):
         return format_number(value)
     return printable(str(value), 24)
+
+
+def format_line(series: Series, record: Record) -> Text:
+    """Write a line of a run for people: time, writer, stream, step, what it says."""
+    moment = str(record["timestamp"])[:23].replace("T", " ")
+    text = Text(printable(moment), "dim").append(" ")
+    if series.writer.label:
+        text.append(f"{series.writer.label} ", "magenta")
+    text.append(f"{series.stream} ", "cyan")
+    for name in ("epoch", "step"):
+        if record.get(name) is not None:
+            text.append(f"{name}={record[name]} ", "bold")
+    if "dropped" in record:
+        return text.append(f"{record['dropped']} records were dropped here", "yellow")
+    restore_nonfinite(record)
+    if series.stream == "metrics":
+        body = record.get("metrics")
+        values = record["summary"] if body is None else body
+        return text.append(" ".join(f"{printable(k)}={format_value(v)}" for k, v in values.items()))
+    if series.stream == "performance":
+        text.append("  " * min(int(record.get("depth") or 0), 8) + printable(record["name"]))
+        text.append(f" {format_seconds(record['duration_s'])}")
+        return (
+            text.append(f" {printable(str(record['error']))}", "red") if "error" in record else text
+        )
+    level = record["level"]
+    text.append(f"{printable(level)} ", _LEVEL_STYLES.get(level, ""))
+    text.append(printable(record["message"]))
+    if record.get("error_type"):
+        what = f" [{record['error_type']}: {record.get('error_message', '')}]"
+        text.append(printable(what, 400), "red")
+    for key, value in record.get("context", {}).items():
+        text.append(f" {printable(key)}={format_value(value)}", "dim")
+    return text
+
+
+def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
+    """Show what is missing: one row per stream and process that is not whole."""
+    columns = ("writer", "lines", "missing", "seq missing", "damaged", "torn", "double", "dropped")
+    table = _table("What is missing", "stream", *columns)
+    for check in checks:
+        if check.complete and not check.dropped:
+            continue
+        ranges = [
+            f"{gap.first}" if gap.first == gap.last else f"{gap.first}-{gap.last}"
+            for gap in check.gaps[:3]
+        ]
+        more = ["..."] if len(check.gaps) > 3 else []
+        _row(
+            table,
+            check.series.stream,
+            check.series.writer.display,
+            f"{check.lines:,}",
+            f"{check.missing:,}",
+            ", ".join(ranges + more) or "-",
+            f"{check.damaged:,}",
+            f"{check.torn}",
+            f"{check.duplicates + check.out_of_order:,}",
+            f"{check.dropped:,}",
+        )
+    _show(table, console)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -265,14 +333,15 @@ def _render_files(summary: Summary, console: Console) -> None:
     _rest(len(summary.checks), console)
 
 
-def _render_problems(summary: Summary, console: Console) -> None:
-    if not summary.problems:
+def render_problems(problems: list[Problem], omitted: int, console: Console) -> None:
+    """Show the first problems, one a row."""
+    if not problems:
         return
     console.print()
     console.print(Text("Problems", "bold red"))
-    for problem in _first(summary.problems):
+    for problem in _first(problems):
         console.print(Text(f"  {printable(str(problem))}"))
-    _rest(len(summary.problems) + summary.problems_omitted, console)
+    _rest(len(problems) + omitted, console)
 
 
 def _first(items: list[Any]) -> Iterable[Any]:
@@ -293,4 +362,4 @@ def render_summary(summary: Summary, console: Console) -> None:
     _render_events(summary, console)
     _render_attempts(summary, console)
     _render_files(summary, console)
-    _render_problems(summary, console)
+    render_problems(summary.problems, summary.problems_omitted, console)

@@ -1,0 +1,351 @@
+"""The commands of ``foundry-fastlog``. Needs the extra ``cli`` (typer and rich)."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, ParamSpec
+
+import orjson
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from foundry_fastlog._version import __version__
+from foundry_fastlog.cli import CLOSED_PIPE, INTERRUPTED, PROBLEM, USAGE
+from foundry_fastlog.export import ExportError, ExportResult, export_run
+from foundry_fastlog.files import STREAMS, RunNotFoundError, open_run_dir
+from foundry_fastlog.follow import Follower, Polled
+from foundry_fastlog.reading import Run, read_run
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Look at runs that foundry_fastlog recorded, and try it out.",
+    epilog="A RUN is the directory that Recorder(path) was given. Start with: foundry-fastlog demo",
+)
+
+
+_P = ParamSpec("_P")
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to the one place that handles it."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich caught."""
+        raise BrokenPipeError
+
+
+def _graceful(command: Callable[_P, None]) -> Callable[_P, None]:
+    """End a command on Ctrl-C or a closed pipe with the exit code that shells know."""
+
+    @functools.wraps(command)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # What is still buffered has nowhere to go; the interpreter must not try at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(CLOSED_PIPE) from None
+
+    return wrapped
+
+
+class Stream(str, Enum):
+    """The streams of a run, as a choice."""
+
+    metrics = "metrics"
+    performance = "performance"
+    errors = "errors"
+    log = "log"
+
+
+class AttemptChoice(str, Enum):
+    """Which attempts to read, as a choice."""
+
+    last = "last"
+    all = "all"
+
+
+class TagChoice(str, Enum):
+    """Whether an export says where a line is from, as a choice."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")]
+Attempts = Annotated[
+    AttemptChoice,
+    typer.Option(
+        help="Where a resumed run recorded a step again: read its last attempt, or all of them."
+    ),
+]
+
+
+def _fail(message: str) -> typer.Exit:
+    _Console(stderr=True, highlight=False).print(
+        Text("error: ", "bold red").append(message, "default"), soft_wrap=True
+    )
+    return typer.Exit(USAGE)
+
+
+def _open(path: Path) -> Run:
+    try:
+        return read_run(path)
+    except RunNotFoundError as error:
+        raise _fail(str(error)) from None
+    except OSError as error:
+        raise _fail(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foundry-fastlog {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            callback=lambda v: _version(wanted=v),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    del version  # its callback did it
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog demo --steps 200`  \n"
+    "**Exit codes:** 0 trained, 1 failed, 2 wrong argument or file, 130 Ctrl-C."
+)
+@_graceful
+def demo(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="Experiment file (YAML)."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Run directory; runs/NAME-TIME by default."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps, in place of the file's.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps, in place of the file's.")
+    ] = None,
+) -> None:
+    """Train a small GPT for about a minute and record every step."""
+    from foundry_fastlog.demo import run
+
+    raise typer.Exit(run(config, out=out, steps=steps, device=device))
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog summary runs/exp0`  \n"
+    "**For scripts:** `foundry-fastlog summary runs/exp0 --json | jq .metrics`  \n"
+    "**Exit codes:** 0 all there, 1 lines are missing, damaged or dropped, 2 no run."
+)
+@_graceful
+def summary(
+    path: RunPath,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    attempts: Attempts = AttemptChoice.last,
+) -> None:
+    """Show a run: metrics with a loss curve, timings, errors, and whether it is complete."""
+    from foundry_fastlog.report import render, summarize
+
+    result = summarize(_open(path), attempts=attempts.value)
+    if as_json:
+        options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+        typer.echo(orjson.dumps(result.to_dict(), option=options))
+    else:
+        render(result, _Console(highlight=False))
+    if not result.complete or result.dropped:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog export runs/exp0 --to exp0.jsonl`  \n"
+    "**One stream to a pipe:** `foundry-fastlog export runs/exp0 -s metrics --to - | jq .step`  \n"
+    "**Exit codes:** 0 written and complete, 1 written but lines are missing, damaged or were "
+    "dropped, 2 nothing written."
+)
+@_graceful
+def export(
+    path: RunPath,
+    *,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FILE", help="File to write; - for standard output.")
+    ],
+    stream: Annotated[
+        list[Stream] | None,
+        typer.Option(
+            "--stream",
+            "-s",
+            metavar="STREAM",
+            help="Only this one: metrics, performance, errors or log; may be repeated. "
+            "All by default.",
+        ),
+    ] = None,
+    attempts: Attempts = AttemptChoice.last,
+    tag: Annotated[
+        TagChoice,
+        typer.Option(
+            help="Append where a line is from (stream; rank, attempt, label): auto does so where "
+            "several meet in the file."
+        ),
+    ] = TagChoice.auto,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    allow_dropped: Annotated[
+        bool,
+        typer.Option(
+            "--allow-dropped", help="Exit with 0 although the recorder itself dropped records."
+        ),
+    ] = False,
+) -> None:
+    """Merge a run into one JSONL file, in order, and prove by `seq` that nothing is missing."""
+    run = _open(path)
+    chosen = tuple(item.value for item in stream) if stream else STREAMS
+    try:
+        result = export_run(
+            run, to, streams=chosen, attempts=attempts.value, tag=tag.value, force=force
+        )
+    except ExportError as error:
+        raise _fail(str(error)) from None
+    _report_export(run, result)
+    if not result.complete or (result.dropped and not allow_dropped):
+        raise typer.Exit(PROBLEM)
+
+
+def _report_export(run: Run, result: ExportResult) -> None:
+    """Say what was written, to stderr: standard output may be the export."""
+    from foundry_fastlog.rendering import format_bytes, render_checks, render_problems
+
+    console = _Console(stderr=True, highlight=False)
+    name = "standard output" if result.path is None else str(result.path)
+    console.print(
+        Text(f"{result.lines:,} lines, {format_bytes(result.bytes)}, to {name}"), soft_wrap=True
+    )
+    if result.added:
+        console.print(f"added to each line: {', '.join(result.added)}")
+    if result.superseded:
+        console.print(
+            f"left out: {result.superseded:,} lines of steps that a later attempt recorded again "
+            "(--attempts all keeps them)",
+            soft_wrap=True,
+        )
+    if result.complete and not result.dropped:
+        console.print("[green]complete[/]: seq has no gap in any stream of any process")
+        return
+    if result.complete:
+        console.print(
+            f"complete but for {result.dropped:,} records that the recorder dropped because its "
+            "ring was full; markers say where",
+            style="yellow",
+            soft_wrap=True,
+        )
+    else:
+        console.print("NOT complete", style="bold red")
+    render_checks(result.checks, console)
+    render_problems(run.problems, run.problems_omitted, console)
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog tail -f runs/exp0`  \n"
+    "**Timings as JSON:** `foundry-fastlog tail -f --raw -s performance runs/exp0`  \n"
+    "**Exit codes:** 0 shown, 2 no run, 130 Ctrl-C."
+)
+@_graceful
+def tail(
+    path: RunPath,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")
+    ] = False,
+    count: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to show.")
+    ] = 10,
+    stream: Annotated[
+        list[Stream] | None,
+        typer.Option(
+            "--stream",
+            "-s",
+            metavar="STREAM",
+            help="Only this one: metrics, performance, errors or log; may be repeated. "
+            "All but performance by default.",
+        ),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the JSON lines as they are.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.01, help="Seconds between two looks, with --follow.")
+    ] = 0.25,
+) -> None:
+    """Show the last lines of a run, and with -f each new one, while it trains."""
+    chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
+    try:
+        follower = Follower(open_run_dir(path), chosen)
+    except RunNotFoundError as error:
+        raise _fail(str(error)) from None
+    show = _Shower(raw=raw)
+    show(_look(path, lambda: follower.last(count)))
+    while follow:
+        polled = _look(path, follower.poll)
+        show(polled)
+        if not polled.more:
+            time.sleep(interval)
+
+
+def _look(path: Path, read: Callable[[], Polled]) -> Polled:
+    try:
+        return read()
+    except OSError as error:
+        raise _fail(f"{path} cannot be read any more: {error.strerror or error}") from None
+
+
+class _Shower:
+    """Prints what a poll found, lines to standard output and notes to standard error."""
+
+    def __init__(self, *, raw: bool) -> None:
+        self._raw = raw
+        self._out = _Console(highlight=False)
+        self._notes = _Console(stderr=True, highlight=False)
+
+    def __call__(self, polled: Polled) -> None:
+        from foundry_fastlog.rendering import format_line, printable
+
+        for _, series, record, line in polled.lines:
+            if self._raw:
+                typer.echo(line)
+            elif self._out.is_terminal:
+                self._out.print(format_line(series, record), soft_wrap=True)
+            else:  # a pipe needs no layout, which takes most of the time
+                self._out.file.write(format_line(series, record).plain + "\n")
+        self._out.file.flush()
+        for note in polled.notes:
+            self._notes.print(Text(f"note: {printable(note)}", "yellow"), soft_wrap=True)

@@ -1,0 +1,221 @@
+"""Follow a run while it is written: its last lines, then each new one.
+
+Only whole lines are given out. New segments, new processes, and files that were
+truncated or replaced are noticed at each poll.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+
+from foundry_fastlog.files import STREAMS, Segment, Series, StrPath, Writer, list_series
+from foundry_fastlog.lines import MAX_LINE_BYTES, Record, parse_line
+
+__all__ = ["Follower", "Line", "Polled"]
+
+_BLOCK_BYTES = 1 << 16
+_POLL_BYTES = 4 << 20  # per file and poll, so that one long backlog does not hold up the rest
+
+#: Timestamp, series, parsed line, raw bytes without newline.
+Line = tuple[str, Series, Record, bytes]
+
+
+@dataclass
+class Polled:
+    """What one poll found.
+
+    Attributes:
+        lines: New lines, merged by time, each process's in its own order.
+        notes: What a person should know: damaged lines, truncated files.
+        more: Whether there is more to read at once.
+    """
+
+    lines: list[Line] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    more: bool = False
+
+
+@dataclass
+class _Place:
+    """How far a series has been read."""
+
+    segment: int
+    offset: int = 0  # behind the last whole line that was given out
+    inode: int = 0
+    gone: bool = False  # the file is missing, and that was said
+
+
+class Follower:
+    """Reads the end of a run, and goes on from there.
+
+    Args:
+        path: The run directory, as checked by ``files.open_run_dir``.
+        streams: Which streams to read.
+    """
+
+    def __init__(self, path: StrPath, streams: Collection[str] = STREAMS) -> None:
+        self.path = Path(path)
+        self._streams = frozenset(streams)
+        self._places: dict[tuple[str, Writer], _Place] = {}
+
+    def last(self, count: int) -> Polled:
+        """Give the last lines of the run, and place the follower behind them.
+
+        Args:
+            count: How many, over all streams and processes together.
+
+        Raises:
+            OSError: The run directory cannot be read.
+        """
+        result = Polled()
+        batches: list[list[Line]] = []
+        for series in self._list():
+            raws, place = _last_lines(series, count)
+            self._places[series.stream, series.writer] = place
+            batches.append(_parse(series, raws, result.notes))
+        merged = list(heapq.merge(*batches, key=itemgetter(0)))
+        result.lines = merged[max(0, len(merged) - count) :]
+        return result
+
+    def poll(self) -> Polled:
+        """Give the lines that were written since the last call.
+
+        Raises:
+            OSError: The run directory is gone or cannot be read.
+        """
+        result = Polled()
+        batches: list[list[Line]] = []
+        found = self._list()
+        for key in self._places.keys() - {(series.stream, series.writer) for series in found}:
+            result.notes.append(f"the {key[0]} files of {key[1].display} were removed")
+            del self._places[key]  # should they come back, they are new
+        for series in found:
+            key = (series.stream, series.writer)
+            place = self._places.get(key)
+            if place is None:  # a new process, or a stream's first record
+                place = self._places[key] = _Place(series.segments[0].name.segment)
+            raws = self._read(series, place, result)
+            batches.append(_parse(series, raws, result.notes))
+        result.lines = list(heapq.merge(*batches, key=itemgetter(0)))
+        return result
+
+    def _list(self) -> list[Series]:
+        return [series for series in list_series(self.path) if series.stream in self._streams]
+
+    def _read(self, series: Series, place: _Place, result: Polled) -> list[bytes]:
+        """Read the whole lines behind a place, over segments, up to a limit."""
+        raws: list[bytes] = []
+        budget = _POLL_BYTES
+        later = [segment for segment in series.segments if segment.name.segment >= place.segment]
+        if not later or later[0].name.segment > place.segment:
+            self._missing(series, place, result)
+        for position, segment in enumerate(later):
+            if segment.name.segment > place.segment:
+                place.segment, place.offset, place.inode = segment.name.segment, 0, 0
+            place.gone = False
+            # A later segment was seen before this read, so this one has all its lines.
+            final = position + 1 < len(later)
+            try:
+                budget -= _advance(segment.path, place, budget, raws, result.notes, final=final)
+            except FileNotFoundError:  # removed since the listing; the next poll says so
+                break
+            if budget <= 0:
+                result.more = True
+                break
+        return raws
+
+    @staticmethod
+    def _missing(series: Series, place: _Place, result: Polled) -> None:
+        if not place.gone:
+            name = series.segments[0].path.name
+            result.notes.append(f"segment {place.segment} of {name} was removed")
+            place.gone = True
+
+
+def _advance(
+    path: Path, place: _Place, budget: int, raws: list[bytes], notes: list[str], *, final: bool
+) -> int:
+    """Read one file from a place on. Returns the bytes that the new lines take."""
+    taken = 0
+    with path.open("rb") as handle:
+        status = os.fstat(handle.fileno())
+        if place.inode not in (0, status.st_ino):
+            notes.append(f"{path.name} was replaced; reading the new file from its start")
+            place.offset = 0
+        elif status.st_size < place.offset:
+            notes.append(f"{path.name} was truncated; reading it from its start")
+            place.offset = 0
+        place.inode = status.st_ino
+        handle.seek(place.offset)
+        rest = b""
+        while taken < budget:
+            block = handle.read(max(_BLOCK_BYTES, len(rest)))
+            if not block:
+                break
+            lines = (rest + block).split(b"\n")
+            rest = lines.pop()
+            raws += lines
+            size = sum(map(len, lines)) + len(lines)
+            place.offset += size
+            taken += size
+            if len(rest) > MAX_LINE_BYTES:
+                notes.append(f"{path.name}: skipping a line longer than {MAX_LINE_BYTES >> 20} MiB")
+                place.offset += len(rest)
+                taken += len(rest)
+                rest = b""
+    if final and rest and taken < budget:
+        notes.append(f"{path.name}: {len(rest)} bytes without newline at its end were skipped")
+    return taken
+
+
+def _last_lines(series: Series, count: int) -> tuple[list[bytes], _Place]:
+    """Read the last whole lines of a series backwards, and say where they end."""
+    newest = series.segments[-1]
+    place = _Place(newest.name.segment)
+    raws: list[bytes] = []
+    for segment in reversed(series.segments):
+        try:
+            lines, end, inode = _tail_of(segment, count - len(raws))
+        except FileNotFoundError:  # removed since the listing
+            continue
+        if segment is newest:
+            place.offset, place.inode = end, inode
+        raws[:0] = lines
+        if len(raws) >= count:
+            break
+    return raws, place
+
+
+def _tail_of(segment: Segment, count: int) -> tuple[list[bytes], int, int]:
+    """Read a file's last whole lines; with the offset behind them and the inode."""
+    with segment.path.open("rb") as handle:
+        status = os.fstat(handle.fileno())
+        start = status.st_size
+        data = b""
+        # One newline more than lines: the one before the first of them, or the start.
+        while start and data.count(b"\n") <= count and len(data) <= MAX_LINE_BYTES:
+            size = min(start, max(_BLOCK_BYTES, len(data)))
+            start -= size
+            handle.seek(start)
+            data = handle.read(size) + data
+    torn = len(data) - (data.rfind(b"\n") + 1)
+    lines = data.split(b"\n")[:-1]
+    if start and lines:  # the first one may be cut
+        lines = lines[1:]
+    return lines[max(0, len(lines) - count) :], status.st_size - torn, status.st_ino
+
+
+def _parse(series: Series, raws: list[bytes], notes: list[str]) -> list[Line]:
+    lines: list[Line] = []
+    for raw in raws:
+        record = parse_line(series.stream, raw)
+        if isinstance(record, str):
+            notes.append(f"{series.stream} of {series.writer.display}: skipped a {record}")
+        else:
+            lines.append((record["timestamp"], series, record, raw))
+    return lines
