@@ -10,9 +10,14 @@ Importing this package is cheap: torch, rich and pydantic are imported when
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 __all__ = ["run"]
+
+# What the demo needs beyond the package itself: module and package name.
+_NEEDED = {"torch": "torch", "numpy": "numpy", "rich": "rich", "yaml": "pyyaml"}
 
 
 def run(
@@ -42,6 +47,16 @@ def run(
         The exit code: 0 for a run that ended, 1 for one that failed, 2 for a
         wrong argument or experiment file, 130 after Ctrl-C.
     """
-    from foundry_fastlog.demo.app import run_demo
-
+    try:
+        from foundry_fastlog.demo.app import run_demo
+    except ModuleNotFoundError as error:
+        package = _NEEDED.get((error.name or "").partition(".")[0])
+        if package is None:
+            raise  # not a missing extra, but a broken installation
+        print(
+            f"error: the demo needs {package}, which is not installed. Run: "
+            f"{shlex.quote(sys.executable)} -m pip install 'foundry_fastlog[demo]'",
+            file=sys.stderr,
+        )
+        return 1
     return run_demo(config, out=out, steps=steps, device=device)

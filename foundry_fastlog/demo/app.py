@@ -1,0 +1,173 @@
+"""The ``foundry-fastlog demo`` command: set up, train, show what was recorded."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from foundry_fastlog import Recorder
+from foundry_fastlog.demo import console as ui
+from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
+from foundry_fastlog.demo.config import ConfigError, ExperimentConfig, load_config
+from foundry_fastlog.demo.data import Corpus, load_corpus
+from foundry_fastlog.demo.device import pick_device
+from foundry_fastlog.demo.progress import progress_view
+from foundry_fastlog.demo.train import Trainer
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_demo(
+    config_path: Path | None = None,
+    *,
+    out: Path | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+) -> int:
+    """Carry out :func:`foundry_fastlog.demo.run`, which documents the arguments."""
+    console = Console(highlight=False)
+    try:
+        config = load_config(config_path, steps=steps, device=device)
+        chosen = pick_device(config.training.device)
+        corpus = load_corpus(config.data, config.model.context)
+        run = choose_run_directory(config, out)
+        saved = list_checkpoints(run / FOLDER)
+        if saved and step_of(saved[0]) >= config.training.steps:
+            ui.show_finished(console, run, step_of(saved[0]))
+            return OK
+        if config.training.threads is not None:
+            torch.set_num_threads(config.training.threads)
+        with open_recorder(run, config) as recorder:
+            code = train(console, Trainer(config, corpus, recorder, chosen))
+        ui.show_result(console, recorder)
+    except ConfigError as error:
+        ui.show_error(str(error))
+        return USAGE
+    except FloatingPointError as error:
+        ui.show_error(str(error))
+        return FAILED
+    return code
+
+
+def choose_run_directory(config: ExperimentConfig, out: Path | None) -> Path:
+    """Choose the run directory, and refuse one that is used for something else.
+
+    Args:
+        config: The experiment; its name becomes part of a new directory's name.
+        out: The directory that the user asked for, if any.
+
+    Returns:
+        A directory that does not exist, is empty, or holds a run to resume.
+
+    Raises:
+        ConfigError: ``out`` cannot be used.
+    """
+    if out is None:
+        # Local time, as on the clock of the person who will look for the run.
+        stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
+        base = Path("runs") / f"{config.name}-{stamp}"
+        run, count = base, 1
+        while run.exists():
+            count += 1
+            run = base.with_name(f"{base.name}-{count}")
+        return run
+    if not out.exists():
+        return out
+    if not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file. Give a directory that does not exist yet.")
+    if any(out.glob("metrics*.jsonl")):
+        if not config.training.resume:
+            raise ConfigError(
+                f"--out {out}: holds a run already. Give another directory, or set "
+                "training.resume: true to go on with that run.",
+            )
+    elif any(out.iterdir()):
+        raise ConfigError(
+            f"--out {out}: is not empty and holds no run. Give a directory of its own.",
+        )
+    return out
+
+
+def open_recorder(run: Path, config: ExperimentConfig) -> Recorder:
+    """Open the recorder of a run with the options of the ``recorder`` section.
+
+    Raises:
+        ConfigError: The run directory cannot be made, or an option cannot be used.
+    """
+    try:
+        # The recorder itself would train on without a directory; a demo has none to show then.
+        run.mkdir(parents=True, exist_ok=True)
+        return Recorder(
+            run,
+            name=config.name,
+            config=config.model_dump(mode="json"),
+            **config.recorder.model_dump(),
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"the run directory {run} cannot be made: {error}. Choose another with --out.",
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"recorder: {error}.") from error
+
+
+def train(console: Console, trainer: Trainer) -> int:
+    """Train to the end, showing progress, and record how it went.
+
+    Args:
+        console: Where to show it.
+        trainer: A new trainer; it is resumed if its run has a checkpoint.
+
+    Returns:
+        ``OK``, ``FAILED`` if the restart drill found a fault, or
+        ``INTERRUPTED`` after Ctrl-C.
+    """
+    recorder, training = trainer.recorder, trainer.config.training
+    try:
+        resumed = trainer.resume()
+        ui.show_setup(console, trainer, resumed)
+        recorder.event(
+            "training started",
+            step=trainer.step,
+            context={"device": str(trainer.device), "parameters": trainer.model.size()},
+        )
+        ui.show_sample(console, trainer.step, sample(trainer))
+        with progress_view(console, first=trainer.step, total=training.steps) as show:
+            for progress in trainer.fit():
+                show(progress)
+        ui.show_sample(console, trainer.step, sample(trainer))
+        survived = True
+        if training.restart_drill:
+            survived = trainer.restart_drill()
+            ui.show_drill(console, trainer, survived=survived)
+        recorder.event("training finished", step=trainer.step)
+    except KeyboardInterrupt:
+        recorder.event("training interrupted", level="WARNING", step=trainer.step)
+        ui.show_interrupted(console, trainer)
+        return INTERRUPTED
+    except Exception as error:
+        recorder.event("training stopped", error=error, step=trainer.step)
+        raise
+    finally:
+        trainer.close()
+    return OK if survived else FAILED
+
+
+def sample(trainer: Trainer, length: int = 160) -> str:
+    """Let the model write.
+
+    Args:
+        trainer: Whose model writes.
+        length: Characters to write after the prompt.
+
+    Returns:
+        The prompt, ``"The "`` if the text has these characters, and what follows.
+    """
+    corpus: Corpus = trainer.corpus
+    prompt = "The "
+    known = set(prompt) <= set(corpus.characters)
+    tokens = corpus.encode(prompt) if known else corpus.validation[:4]
+    return corpus.decode(trainer.model.generate(tokens, length, seed=trainer.config.seed))

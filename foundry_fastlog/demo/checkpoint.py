@@ -1,0 +1,110 @@
+"""Checkpoints: written whole or not at all, and read with a plan B."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from foundry_fastlog import Recorder
+
+FOLDER = "checkpoints"
+"""Where a run keeps its checkpoints, inside the run directory."""
+
+_NAME = re.compile(r"step-(\d{6,})\.pt")
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Name the checkpoint that was made after ``step`` steps."""
+    return folder / f"step-{step:06d}.pt"
+
+
+def step_of(path: Path) -> int:
+    """Read the number of finished steps from a checkpoint's name."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path} is not named like a checkpoint, step-000500.pt")
+    return int(match[1])
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints in a folder, newest first; none if there is no folder."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int) -> int:
+    """Write a checkpoint so that a reader never sees half of it.
+
+    The file is written under another name, flushed to the disk and renamed.
+    Then the oldest checkpoints beyond ``keep`` are deleted.
+
+    Args:
+        path: From :func:`checkpoint_path`.
+        state: Tensors, numbers, text, and lists and dicts of them.
+        keep: Checkpoints to leave in the folder, at least 1.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    for old in list_checkpoints(path.parent)[keep:]:
+        old.unlink()
+    return path.stat().st_size
+
+
+def load_newest(
+    folder: Path,
+    recorder: Recorder,
+    *,
+    step: int | None = None,
+) -> tuple[Path, dict[str, Any]] | None:
+    """Load the newest checkpoint that can be read.
+
+    A checkpoint that cannot be read is recorded as an error, and the one
+    before it is tried.
+
+    Args:
+        folder: Where the checkpoints are.
+        recorder: Records what went wrong.
+        step: The training step at which this happens, if there is one.
+
+    Returns:
+        The path and what :func:`save_checkpoint` was given, with all tensors
+        on the CPU; None if no checkpoint can be read.
+    """
+    for path in list_checkpoints(folder):
+        try:
+            # weights_only: a checkpoint is data, and must not be able to run code.
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        # A damaged file makes torch.load raise almost anything, IndexError too; whatever
+        # it is, it is recorded, and there is a handful of files to try.
+        except Exception as error:  # noqa: BLE001, PERF203
+            recorder.event(
+                "checkpoint cannot be read, trying the one before it",
+                error=error,
+                step=step,
+                context={"path": str(path), "bytes": path.stat().st_size},
+            )
+        else:
+            return path, state
+    return None

@@ -1,0 +1,207 @@
+"""What the demo says before and after training."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from foundry_fastlog import read_run, rendering, report
+from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
+from foundry_fastlog.demo.device import describe_device
+from foundry_fastlog.rendering import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from foundry_fastlog import Recorder
+    from foundry_fastlog.demo.train import Trainer
+
+
+def show_setup(console: Console, trainer: Trainer, resumed: Path | None) -> None:
+    """Say what is trained, on what, and where it is recorded."""
+    config, corpus, recorder = trainer.config, trainer.corpus, trainer.recorder
+    shape, training = config.model, config.training
+    characters = len(corpus.train) + len(corpus.validation)
+    held_out = len(corpus.validation) / characters
+    model = f"GPT, {shape.layers} layers x {shape.width}, context {shape.context}"
+    rows = [
+        ("model", f"{model}: {trainer.model.size():,} parameters"),
+        ("text", f"{corpus.source}: {characters:,} characters, {held_out:.0%} for validation"),
+        ("device", describe_device(trainer.device)),
+        ("plan", f"{training.steps:,} steps of {training.batch_size} x {shape.context} characters"),
+        ("run", str(_short(recorder.path))),
+    ]
+    if resumed is not None:
+        rows.append(("resumed", f"attempt {recorder.attempt}, from {resumed.name}"))
+    console.print(_facts(rows))
+    console.print()
+
+
+def show_sample(console: Console, step: int, text: str) -> None:
+    """Show what the model writes after ``step`` steps."""
+    console.print(Text(f"what the model writes after {step:,} steps", style="dim"))
+    # A terminal that cannot show a character of the text gets "?" for it.
+    text = text.encode(console.encoding, "replace").decode(console.encoding)
+    body = Text("\n".join(f"  {line}" for line in text.splitlines()), style="italic")
+    console.print(body, soft_wrap=True)
+    console.print()
+
+
+def show_drill(console: Console, trainer: Trainer, *, survived: bool) -> None:
+    """Say how the restart drill went; its error is expected and recorded."""
+    newest = list_checkpoints(trainer.recorder.path / FOLDER)[0].name
+    if survived:
+        console.print(
+            "restart drill: a checkpoint cut in half was refused and recorded as an error; "
+            f"{newest} was read back in its place, every weight equal.",
+        )
+    else:
+        show_error(f"restart drill: {newest} could not be read back, see errors.jsonl")
+    console.print()
+
+
+def show_result(console: Console, recorder: Recorder) -> None:
+    """Show a closed run: its numbers, what recording cost, its files, what to do next."""
+    summary = report.summarize(read_run(recorder.path))
+    rendering.render_metrics(summary, console)
+    rendering.render_curves(summary, console)
+    rendering.render_timings(summary, console)
+    console.print()
+    show_cost(console, recorder, complete=summary.complete)
+    show_files(console, recorder)
+    show_next(console, recorder.path)
+
+
+def show_cost(console: Console, recorder: Recorder, *, complete: bool) -> None:
+    """Say what the recorder measured of itself.
+
+    Args:
+        console: Where to say it.
+        recorder: A closed recorder.
+        complete: Whether a reader found every line of the run.
+    """
+    stats = recorder.stats()
+    calls = stats["record_calls"] + stats["timer_calls"] + stats["event_calls"]
+    share = _percent(stats["overhead_fraction"])
+    spent, wall = format_seconds(stats["logging_s"]), format_seconds(stats["wall_s"])
+    read_back = "read back complete" if complete else "READ BACK INCOMPLETE, see summary"
+    beside, ring = (
+        format_seconds(stats["flush_cpu_s"]),
+        format_bytes(stats["ring_high_water_bytes"]),
+    )
+    rows = [
+        ("share", f"{share} of the time: {spent} in {calls:,} calls during {wall}"),
+        ("records", f"{stats['written']:,} written, {stats['dropped']:,} dropped, {read_back}"),
+        ("in the background", f"{beside} of CPU time, at most {ring} waiting in memory"),
+    ]
+    if stats["record_ns"] > 0:  # a very short run has no measured call
+        rows.insert(1, ("one record()", f"{stats['record_ns']:,.0f} ns on average"))
+    if stats["first_error"]:
+        rows.append(("first error", str(stats["first_error"])))
+    _heading(console, "What recording cost")
+    console.print(_facts(rows))
+    console.print()
+
+
+def show_files(console: Console, recorder: Recorder) -> None:
+    """List the files of the run with their sizes."""
+    paths = [*recorder.files(), recorder.path / "run.json"]
+    paths += list_checkpoints(recorder.path / FOLDER)
+    _heading(console, "Files")
+    for path in paths:
+        if path.exists():
+            line = f"  {format_bytes(path.stat().st_size):>9}  {_short(path)}"
+            console.print(line, markup=False, soft_wrap=True)
+    console.print()
+
+
+def show_next(console: Console, run: Path) -> None:
+    """Name the commands that go on from here."""
+    where = shlex.quote(str(_short(run)))
+    _heading(console, "Next")
+    for arguments in (
+        f"summary {where}",
+        f"tail {where}",
+        f"export {where} --to demo.jsonl",
+        "demo --help",
+    ):
+        console.print(f"  {command()} {arguments}", markup=False, soft_wrap=True)
+
+
+def show_finished(console: Console, run: Path, step: int) -> None:
+    """Say that there is nothing left to train, and how to see the run."""
+    console.print(
+        f"{run} is finished: its newest checkpoint is of step {step:,}. Give --steps a larger "
+        "number to train on, or another --out to start anew.",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print()
+    show_next(console, run)
+
+
+def show_interrupted(console: Console, trainer: Trainer) -> None:
+    """Say how to go on after Ctrl-C."""
+    run = trainer.recorder.path
+    saved = list_checkpoints(run / FOLDER)
+    where = f"from step {step_of(saved[0]):,}" if saved else "from the start (no checkpoint yet)"
+    console.print(f"Stopped after step {trainer.step:,}. To go on {where}:", markup=False)
+    console.print(
+        f"  {command()} demo --out {shlex.quote(str(_short(run)))}",
+        markup=False,
+        soft_wrap=True,
+    )
+    console.print()
+
+
+def show_error(message: str) -> None:
+    """Print a problem to standard error."""
+    Console(stderr=True, highlight=False).print(
+        f"error: {message}",
+        style="red",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def command() -> str:
+    """Name the command line tool so that it can be copied into the shell as it is."""
+    name = "foundry-fastlog"
+    if shutil.which(name) is not None:
+        return name
+    beside = Path(sys.executable).parent / name  # a virtual environment that is not active
+    return shlex.quote(str(_short(beside))) if beside.exists() else name
+
+
+def _short(path: Path) -> Path:
+    """Write a path below the current directory without the latter."""
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print(Text(text, style="bold"))
+
+
+def _facts(rows: list[tuple[str, str]]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in rows:
+        table.add_row(name, Text(fact))
+    return table
+
+
+def _percent(fraction: float) -> str:
+    """Write a fraction as per cent with two digits that say something."""
+    percent = 100.0 * fraction
+    if percent <= 0.0:
+        return "0 %"
+    return f"{percent:.2f} %" if percent >= 0.1 else f"{percent:.2g} %"

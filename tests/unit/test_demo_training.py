@@ -1,0 +1,324 @@
+"""The parts of the demo's trainer: text, model, schedule, device, checkpoints."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the demo trains with torch")
+
+
+from foundry_fastlog.demo.checkpoint import (  # noqa: E402  # after the check for torch
+    checkpoint_path,
+    list_checkpoints,
+    load_newest,
+    save_checkpoint,
+)
+from foundry_fastlog.demo.config import (  # noqa: E402
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    TrainingConfig,
+)
+from foundry_fastlog.demo.data import Batches, load_corpus, validation_batches  # noqa: E402
+from foundry_fastlog.demo.device import MemoryGauge, pick_device  # noqa: E402
+from foundry_fastlog.demo.model import GPT  # noqa: E402
+from foundry_fastlog.demo.train import learning_rate  # noqa: E402
+
+CPU = torch.device("cpu")
+TINY = ModelConfig(layers=2, heads=2, width=16, context=12)
+
+
+class Events:
+    """Stands for a recorder where only event() is called."""
+
+    def __init__(self) -> None:
+        """Start with no events."""
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+
+    def event(self, message: str, **details: Any) -> bool:
+        """Keep an event."""
+        self.seen.append((message, details))
+        return True
+
+
+# ---- text ----------------------------------------------------------------------------
+
+
+def test_the_text_is_real_english_on_every_machine() -> None:
+    """CPython's manual is there without a download, and long enough to learn from."""
+    corpus = load_corpus(DataConfig(), context=64)
+    text = corpus.decode(corpus.train)
+    assert len(corpus.train) + len(corpus.validation) > 400_000
+    assert text.startswith('The "assert" statement\n')
+    assert text.count(" the ") > 3_000
+    assert 90 < len(corpus.characters) < 200
+
+
+def test_training_and_validation_text_do_not_overlap(tmp_path: Path) -> None:
+    """The split is by position: joined again, the parts are the text, nothing twice."""
+    path = tmp_path / "text"
+    text = "".join(chr(0x4E00 + index) for index in range(1000))  # no character occurs twice
+    path.write_text(text, encoding="utf-8")
+    corpus = load_corpus(DataConfig(file=str(path), validation_fraction=0.25), context=8)
+    assert corpus.decode(corpus.train) + corpus.decode(corpus.validation) == text
+    assert len(corpus.validation) == 250
+
+    batches = Batches(corpus.train, batch_size=64, context=8, seed=1, device=CPU)
+    trained = set()
+    for _ in range(100):
+        inputs, targets = batches.next()
+        trained |= set(inputs.flatten().tolist()) | set(targets.flatten().tolist())
+    assert trained == set(corpus.train.tolist())  # every character is reached, the last too
+    validated = set()
+    for inputs, targets in validation_batches(
+        corpus.validation, batches=50, batch_size=5, context=8, device=CPU
+    ):
+        validated |= set(inputs.flatten().tolist()) | set(targets.flatten().tolist())
+    assert validated == set(corpus.validation.tolist())
+    assert not trained & validated
+
+
+def test_targets_are_the_inputs_one_character_later() -> None:
+    """A batch asks for the next character, nothing else."""
+    numbers = torch.arange(100)
+    inputs, targets = Batches(numbers, batch_size=4, context=7, seed=1, device=CPU).next()
+    assert inputs.shape == targets.shape == (4, 7)
+    assert torch.equal(targets, inputs + 1)
+
+
+def test_batches_depend_on_the_seed_alone() -> None:
+    """The same seed gives the same batches whatever else draws random numbers."""
+
+    def draw(seed: int) -> Any:
+        batches = Batches(torch.arange(1000), batch_size=4, context=7, seed=seed, device=CPU)
+        torch.rand(3)
+        return [batches.next()[0] for _ in range(3)]
+
+    assert all(map(torch.equal, draw(5), draw(5)))
+    assert not all(map(torch.equal, draw(5), draw(6)))
+
+
+@pytest.mark.parametrize(
+    ("text", "fraction", "part"),
+    [("short", 0.5, "training"), ("x" * 100, 0.01, "validation"), ("", 0.5, "training")],
+)
+def test_a_text_that_is_too_short_is_refused(
+    tmp_path: Path, text: str, fraction: float, part: str
+) -> None:
+    """The message says which part is too short and what could be changed."""
+    path = tmp_path / "text"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"the {part} part .* fewer than .* = 9\. Use a longer"):
+        load_corpus(DataConfig(file=str(path), validation_fraction=fraction), context=8)
+
+
+def test_a_text_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """A missing file is named together with its key."""
+    with pytest.raises(ConfigError, match=r"data\.file: .*nothing\.txt cannot be read"):
+        load_corpus(DataConfig(file=str(tmp_path / "nothing.txt")), context=8)
+
+
+# ---- model ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model() -> GPT:
+    """Return a tiny GPT over 11 characters."""
+    torch.manual_seed(3)
+    return GPT(11, TINY).eval()
+
+
+def test_logits_have_one_score_for_each_character(model: GPT) -> None:
+    """The output's shape is (batch, time, vocabulary), for short inputs too."""
+    assert model(torch.zeros(3, 12, dtype=torch.int64)).shape == (3, 12, 11)
+    assert model(torch.zeros(1, 1, dtype=torch.int64)).shape == (1, 1, 11)
+
+
+@pytest.mark.parametrize("position", [1, 5, 11])
+def test_a_later_character_changes_no_earlier_logits(model: GPT, position: int) -> None:
+    """The model is causal: it cannot look at what it has to predict."""
+    tokens = torch.randint(11, (2, 12), generator=torch.Generator().manual_seed(1))
+    changed = tokens.clone()
+    changed[:, position] = (changed[:, position] + 1) % 11
+    with torch.no_grad():
+        before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :position], after[:, :position])
+    assert not torch.allclose(before[:, position:], after[:, position:])
+
+
+def test_an_earlier_character_changes_later_logits(model: GPT) -> None:
+    """Attention looks back over the whole context, not only at the last character."""
+    tokens = torch.zeros(1, 12, dtype=torch.int64)
+    changed = tokens.clone()
+    changed[0, 0] = 1
+    with torch.no_grad():
+        assert not torch.allclose(model(tokens)[0, -1], model(changed)[0, -1])
+
+
+def test_an_untrained_model_knows_nothing(model: GPT) -> None:
+    """The first loss is close to that of a uniform guess, ln(vocabulary)."""
+    numbers = torch.randint(11, (64, 13), generator=torch.Generator().manual_seed(1))
+    assert model.loss(numbers[:, :-1], numbers[:, 1:]).item() == pytest.approx(
+        math.log(11), abs=0.1
+    )
+
+
+def test_every_parameter_gets_a_gradient(model: GPT) -> None:
+    """No weight is left out of the training."""
+    numbers = torch.arange(13)[None] % 11
+    model.loss(numbers[:, :-1], numbers[:, 1:]).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model.size() == sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_writing_follows_the_seed_and_leaves_the_random_state_alone(model: GPT) -> None:
+    """A sample in the middle of a run does not change the run."""
+    prompt = torch.tensor([1, 2, 3])
+    state = torch.get_rng_state()
+    model.train()
+    first = model.generate(prompt, 30, seed=1)  # longer than the context of 12
+    assert torch.equal(first, model.generate(prompt, 30, seed=1))
+    assert not torch.equal(first, model.generate(prompt, 30, seed=2))
+    assert first.shape == (33,)
+    assert torch.equal(first[:3], prompt)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+
+
+# ---- schedule and device ---------------------------------------------------------------
+
+
+def test_the_learning_rate_warms_up_and_falls() -> None:
+    """It rises in a line to its peak, then falls to the minimum, never above the peak."""
+    training = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0, min_learning_rate=0.1)
+    rates = [learning_rate(step, training) for step in range(1, 101)]
+    assert rates[:10] == pytest.approx([step / 10 for step in range(1, 11)])
+    assert all(later < earlier for earlier, later in itertools.pairwise(rates[9:]))
+    assert rates[-1] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("warmup", [0, 3, 50])
+def test_a_run_shorter_than_its_warm_up_has_a_schedule(warmup: int) -> None:
+    """Three steps with any warm-up: positive rates within the bounds."""
+    training = TrainingConfig(steps=3, warmup_steps=warmup)
+    rates = [learning_rate(step, training) for step in range(1, 4)]
+    assert all(0.0 < rate <= training.learning_rate for rate in rates)
+
+
+def test_auto_takes_a_device_that_is_there() -> None:
+    """With a GPU it is the GPU, without one the CPU."""
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("cpu") == CPU
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    """The message says what to use in its place."""
+    with pytest.raises(ConfigError, match=r"device 'cuda:97': torch sees .* Use --device cpu"):
+        pick_device("cuda:97")
+
+
+def test_the_memory_gauge_sees_memory_that_is_taken() -> None:
+    """64 MiB more in use are seen as at least half of that (pages may be shared)."""
+    gauge = MemoryGauge(CPU)
+    before = gauge.read_mb()
+    taken = torch.ones(16 << 20, dtype=torch.float32)
+    assert gauge.read_mb() > before + 32
+    assert taken.sum() > 0
+    gauge.close()
+
+
+# ---- checkpoints -----------------------------------------------------------------------
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    """Tensors, numbers and nested dicts survive, and no temporary file stays."""
+    state = {"step": 3, "model": {"w": torch.arange(5.0)}, "text": "x"}
+    path = checkpoint_path(tmp_path / "new", 3)
+    size = save_checkpoint(path, state, keep=2)
+    assert size == path.stat().st_size > 0
+    assert [entry.name for entry in path.parent.iterdir()] == ["step-000003.pt"]
+    events = Events()
+    found = load_newest(path.parent, events)
+    assert found is not None
+    assert found[0] == path
+    assert torch.equal(found[1]["model"]["w"], state["model"]["w"])
+    assert (found[1]["step"], found[1]["text"], events.seen) == (3, "x", [])
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    """Old ones are deleted by step, not by name: step 1,000,000 is newer than 999,999."""
+    (tmp_path / "notes.txt").write_text("stays")
+    for step in (5, 999_999, 1_000_000):
+        save_checkpoint(checkpoint_path(tmp_path, step), {"step": step}, keep=2)
+    assert [path.name for path in list_checkpoints(tmp_path)] == [
+        "step-1000000.pt",
+        "step-999999.pt",
+    ]
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    """What cannot be pickled fails before the rename; the last checkpoint stays whole."""
+    path = checkpoint_path(tmp_path, 1)
+    save_checkpoint(path, {"step": 1}, keep=1)
+    with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+        save_checkpoint(path, {"step": lambda: 2}, keep=1)
+    found = load_newest(tmp_path, Events())
+    assert found is not None
+    assert found[1] == {"step": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("left", [0, 1, 100, 0.5, -1])
+def test_a_torn_checkpoint_is_recorded_and_the_one_before_it_used(
+    tmp_path: Path, left: float
+) -> None:
+    """Wherever the file is cut, loading falls back and the error says which file it was."""
+    save_checkpoint(checkpoint_path(tmp_path, 1), {"step": 1}, keep=9)
+    whole = checkpoint_path(tmp_path, 2)
+    save_checkpoint(whole, {"step": 2, "model": torch.ones(1000)}, keep=9)
+    data = whole.read_bytes()
+    cut = int(len(data) * left) if isinstance(left, float) else left
+    whole.write_bytes(data[:cut])
+    events = Events()
+    found = load_newest(tmp_path, events, step=7)
+    assert found is not None
+    assert found[1] == {"step": 1}
+    [(message, details)] = events.seen
+    assert message == "checkpoint cannot be read, trying the one before it"
+    assert isinstance(details["error"], Exception)
+    assert details["step"] == 7
+    assert details["context"]["path"] == str(whole)
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    """Neither a missing folder nor one of torn files ends in an exception."""
+    assert load_newest(tmp_path / "missing", Events()) is None
+    checkpoint_path(tmp_path, 1).write_bytes(b"torn")
+    events = Events()
+    assert load_newest(tmp_path, events) is None
+    assert len(events.seen) == 1
+
+
+def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
+    """Loading data from elsewhere must not execute it."""
+    witness = tmp_path / "witness"
+
+    class Attack:
+        """Creates a file when it is unpickled without care."""
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            """Tell pickle to call Path.touch."""
+            return (Path.touch, (witness,))
+
+    torch.save({"step": Attack()}, checkpoint_path(tmp_path, 1))
+    events = Events()
+    assert load_newest(tmp_path, events) is None
+    assert len(events.seen) == 1
+    assert not witness.exists()
