@@ -1,0 +1,127 @@
+// RecorderCore: opening, flushing, closing, statistics. Everything that is not hot.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+
+#include "bindings/bindings.hpp"
+#include "bindings/handle.hpp"
+
+namespace fastlog::bindings {
+namespace {
+
+py::dict stats_dict(const RecorderStats& s) {
+    py::dict out;
+    const CallTotals& calls = s.calls;
+    const auto count = [&](CallKind kind) { return calls.calls[static_cast<std::size_t>(kind)]; };
+    const std::uint64_t records = count(CallKind::record);
+    const std::uint64_t timers = count(CallKind::timer_exit);
+    const std::uint64_t events = count(CallKind::event);
+    std::uint64_t written = 0;
+    std::uint64_t bytes = 0;
+    py::dict streams;
+    for (std::size_t i = 0; i < kStreamCount; ++i) {
+        const StreamStats& stream = s.flusher.streams[i];
+        written += stream.written;
+        bytes += stream.bytes;
+        py::dict one;
+        one["written"] = stream.written;
+        one["bytes"] = stream.bytes;
+        one["dropped"] = stream.dropped;
+        one["segments"] = stream.segments;
+        streams[kStreamNames[i]] = one;
+    }
+    const auto text = [](const std::string& t) -> py::object {
+        if (t.empty()) return py::none();
+        return py::reinterpret_steal<py::object>(
+            PyUnicode_DecodeUTF8(t.data(), static_cast<Py_ssize_t>(t.size()), "replace"));
+    };
+    out["calls"] = records + timers + events;
+    out["accepted"] = calls.accepted;
+    out["dropped"] = calls.dropped;
+    out["written"] = written;
+    out["bytes_written"] = bytes;
+    out["blocked_s"] = s.blocked_s;
+    out["record_ns"] = s.mean_ns[static_cast<std::size_t>(CallKind::record)];
+    out["timer_ns"] = s.mean_ns[static_cast<std::size_t>(CallKind::timer_enter)] +
+                      s.mean_ns[static_cast<std::size_t>(CallKind::timer_exit)];
+    out["record_calls"] = records;
+    out["timer_calls"] = timers;
+    out["event_calls"] = events;
+    out["logging_s"] = s.logging_s;
+    out["overhead_fraction"] = s.overhead_fraction;
+    out["wall_s"] = s.wall_s;
+    out["flush_cpu_s"] = static_cast<double>(s.flusher.cpu_ns) / 1e9;
+    out["ring_bytes"] = s.ring_bytes;
+    out["ring_high_water_bytes"] = s.flusher.high_water_bytes;
+    out["errors"] = s.flusher.errors;
+    out["first_error"] = text(s.flusher.first_error);
+    out["last_error"] = text(s.flusher.last_error);
+    out["key_sets"] = s.key_sets;
+    out["streams"] = streams;
+    return out;
+}
+
+RecorderOptions make_options(const std::string& directory, const std::string& stamp,
+                             const std::string& label, bool worker, std::size_t ring_bytes,
+                             bool block, double block_timeout_s, double flush_interval_s,
+                             std::uint64_t segment_bytes, double overhead_budget) {
+    RecorderOptions options;
+    options.sink = {directory, stamp, label, worker, segment_bytes};
+    options.ring_bytes = ring_bytes;
+    options.back_pressure = block ? BackPressure::block : BackPressure::drop;
+    options.block_timeout_ns = static_cast<std::int64_t>(block_timeout_s * 1e9);
+    options.flush_interval_ns = static_cast<std::int64_t>(flush_interval_s * 1e9);
+    options.overhead_budget = overhead_budget;
+    return options;
+}
+
+}  // namespace
+
+void bind_recorder(py::module_& module) {
+    RecorderHandle::closed_error = PyErr_NewExceptionWithDoc(
+        "foundry_fastlog.RecorderClosedError", "Raised when a closed Recorder is used to record.",
+        PyExc_RuntimeError, nullptr);
+    if (RecorderHandle::closed_error == nullptr) throw py::error_already_set();
+    module.attr("RecorderClosedError") = py::handle(RecorderHandle::closed_error);
+
+    py::class_<RecorderHandle> type(module, "RecorderCore",
+                                    "The native half of foundry_fastlog.Recorder.");
+    type.def(
+        py::init([](const std::string& directory, const std::string& stamp,
+                    const std::string& label, bool worker, std::size_t ring_bytes, bool block,
+                    double block_timeout_s, double flush_interval_s, std::uint64_t segment_bytes,
+                    double overhead_budget, py::object hook) {
+            return std::make_unique<RecorderHandle>(
+                make_options(directory, stamp, label, worker, ring_bytes, block, block_timeout_s,
+                             flush_interval_s, segment_bytes, overhead_budget),
+                std::move(hook));
+        }),
+        py::kw_only(), py::arg("directory"), py::arg("stamp"), py::arg("label"), py::arg("worker"),
+        py::arg("ring_bytes"), py::arg("block"), py::arg("block_timeout_s"),
+        py::arg("flush_interval_s"), py::arg("segment_bytes"), py::arg("overhead_budget"),
+        py::arg("hook"));
+    type.def("_flush", &RecorderHandle::flush, py::arg("timeout_s"));
+    type.def("_close", &RecorderHandle::close, py::arg("timeout_s"));
+    type.def("_stats", [](RecorderHandle& handle) { return stats_dict(handle.stats()); });
+    type.def("_files", [](RecorderHandle& handle) {
+        py::list out;
+        for (const std::string& path : handle.stats().flusher.files) {
+            out.append(py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefaultAndSize(
+                path.data(), static_cast<Py_ssize_t>(path.size()))));
+        }
+        return out;
+    });
+    type.def_property_readonly("_label", [](RecorderHandle& handle) -> py::object {
+        const FlusherStats stats = handle.stats().flusher;
+        if (!stats.label_known) return py::none();
+        return py::str(stats.label);
+    });
+    type.def_property_readonly("_largest_fragment", [](RecorderHandle& handle) {
+        return handle.core().max_payload();  // a constant of the recorder, also in a forked child
+    });
+    type.def_property_readonly("closed", &RecorderHandle::closed, "True after close().");
+    add_hot_methods(type.ptr());
+}
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,299 @@
+// timer(): a block's wall-clock duration as one record, with nesting.
+//
+// A Timer only holds its name and step; what is running lies on a stack of the thread. So one Timer
+// may be entered again while it runs (recursion) and by several threads at once.
+#include <Python.h>
+#include <structmember.h>
+
+#include <cstddef>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "bindings/bindings.hpp"
+#include "bindings/handle.hpp"
+#include "bindings/py_encode.hpp"
+#include "core/line_renderer.hpp"
+
+namespace fastlog::bindings {
+namespace {
+
+struct Timer {
+    PyObject_HEAD PyObject* recorder;  // owned
+    PyObject* name;                    // owned str
+    std::int64_t step;
+    bool has_step;
+};
+
+struct Frame {
+    Timer* timer;  // owned
+    std::uint64_t begin;
+    std::int64_t step;
+    std::uint16_t depth;
+    bool has_step;
+};
+
+// Frames of a thread that ends inside a block are leaked: no reference may be dropped without the
+// interpreter.
+thread_local std::vector<Frame> running;
+
+PyTypeObject* timer_type = nullptr;
+PyObject* decorate = nullptr;
+
+// The innermost running block of the same recorder.
+const Frame* parent_of(PyObject* recorder) noexcept {
+    for (auto frame = running.rbegin(); frame != running.rend(); ++frame) {
+        if (frame->timer->recorder == recorder) return &*frame;
+    }
+    return nullptr;
+}
+
+PyObject* timer_enter(PyObject* self, PyObject*) {
+    const std::uint64_t begin = span_ticks();
+    auto* timer = reinterpret_cast<Timer*>(self);
+    RecorderHandle* handle = RecorderHandle::from(timer->recorder);
+    if (handle == nullptr) return nullptr;
+    if (handle->core().gate().bits() != 0 && !handle->attend(false)) [[unlikely]]
+        return nullptr;
+    Frame frame{timer, begin, timer->step, 0, timer->has_step};
+    if (const Frame* parent = parent_of(timer->recorder)) {
+        frame.depth = static_cast<std::uint16_t>(parent->depth + 1);
+        if (!frame.has_step) {
+            frame.step = parent->step;
+            frame.has_step = parent->has_step;
+        }
+    }
+    try {
+        running.push_back(frame);
+    } catch (const std::bad_alloc&) {
+        return PyErr_NoMemory();
+    }
+    Py_INCREF(self);
+    ThreadSlot& slot = handle->core().slot();
+    if (slot.count_call(CallKind::timer_enter)) {
+        slot.add_sample(CallKind::timer_enter, span_ticks() - begin);
+    }
+    return Py_NewRef(self);
+}
+
+std::string_view type_name(PyObject* type) noexcept {
+    if (!PyType_Check(type)) return {};
+    const char* name = reinterpret_cast<PyTypeObject*>(type)->tp_name;
+    const char* dot = std::strrchr(name, '.');
+    return dot != nullptr ? dot + 1 : name;
+}
+
+// A name that the key table has no room for: the record carries its line's members itself.
+int submit_with_names(RecorderHandle& handle, std::uint64_t ticks, const TimingPayload& timing,
+                      PyObject* name, PyObject* parent, std::string_view error) noexcept {
+    std::vector<PyObject*> storage;
+    int result = -1;
+    try {
+        std::string_view name_text;
+        std::string_view parent_text;
+        if (utf8_of(name, name_text, storage) &&
+            (parent == nullptr || utf8_of(parent, parent_text, storage))) {
+            Recorder& core = handle.core();
+            const std::string text = render_timing_fragment(
+                name_text, parent_text, timing, core.ns_per_tick(), core.slot().thread_id, error);
+            result = submit_counted(handle, CallKind::timer_exit, RecordKind::fragment,
+                                    Stream::performance, ticks, text.data(), text.size());
+        }
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+    }
+    for (PyObject* bytes : storage) Py_DECREF(bytes);
+    return result;
+}
+
+int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& frame,
+                  std::uint64_t end, std::string_view error) noexcept {
+    TimingPayload timing{};
+    timing.step = frame.step;
+    timing.duration_ticks = end - frame.begin;
+    timing.depth = frame.depth;
+    if (frame.has_step) timing.flags |= TimingPayload::kHasStep;
+    KeyTable& table = handle.core().keys();
+    if (!handle.key_sets().name_id(table, frame.timer->name, timing.name)) return -1;
+    bool known = timing.name != KeyTable::kNone;
+    PyObject* parent_name = nullptr;
+    if (const Frame* parent = parent_of(frame.timer->recorder)) {
+        parent_name = parent->timer->name;
+        timing.flags |= TimingPayload::kHasParent;
+        if (!handle.key_sets().name_id(table, parent_name, timing.parent)) return -1;
+        known = known && timing.parent != KeyTable::kNone;
+    }
+    if (!known) [[unlikely]] {
+        return submit_with_names(handle, ticks, timing, frame.timer->name, parent_name, error);
+    }
+    std::byte payload[sizeof(TimingPayload) + 128];
+    error = error.substr(0, sizeof payload - sizeof timing);
+    timing.error_length = static_cast<std::uint32_t>(error.size());
+    std::memcpy(payload, &timing, sizeof timing);
+    std::memcpy(payload + sizeof timing, error.data(), error.size());
+    return submit_counted(handle, CallKind::timer_exit, RecordKind::timing, Stream::performance,
+                          ticks, payload, sizeof timing + error.size());
+}
+
+PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
+    const std::uint64_t end = span_ticks();
+    auto* timer = reinterpret_cast<Timer*>(self);
+    // Usually the last frame; further down when generators or coroutines were interleaved.
+    std::size_t i = running.size();
+    while (i != 0 && running[i - 1].timer != timer) --i;
+    if (i == 0) {
+        PyErr_SetString(PyExc_RuntimeError, "timer was left without having been entered here");
+        return nullptr;
+    }
+    const Frame frame = running[i - 1];
+    running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
+    const std::string_view error =
+        nargs > 0 && args[0] != Py_None ? type_name(args[0]) : std::string_view{};
+    RecorderHandle* handle = RecorderHandle::from(timer->recorder);
+    bool ok = handle != nullptr && (handle->core().gate().bits() == 0 || handle->attend(true)) &&
+              submit_timing(*handle, now_ticks(), frame, end, error) >= 0;
+    Py_DECREF(frame.timer);
+    if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
+        PyErr_Clear();  // closed while the block ran: its timing is gone, the block is not to blame
+        ok = true;
+    }
+    if (!ok) return nullptr;
+    Py_RETURN_FALSE;
+}
+
+PyObject* timer_call(PyObject* self, PyObject* args, PyObject* kwargs) {
+    if (decorate == nullptr || PyTuple_GET_SIZE(args) != 1 || kwargs != nullptr) {
+        PyErr_SetString(PyExc_TypeError, "a timer is called with the one function to decorate");
+        return nullptr;
+    }
+    return PyObject_CallFunctionObjArgs(decorate, self, PyTuple_GET_ITEM(args, 0), nullptr);
+}
+
+// No tp_clear: a cycle through a recorder is broken at the recorder, and a timer on some thread's
+// stack keeps its recorder.
+int timer_traverse(PyObject* self, visitproc visit, void* arg) {
+    auto* timer = reinterpret_cast<Timer*>(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(timer->recorder);
+    return 0;
+}
+
+void timer_dealloc(PyObject* self) {
+    PyObject_GC_UnTrack(self);
+    auto* timer = reinterpret_cast<Timer*>(self);
+    Py_XDECREF(timer->recorder);
+    Py_XDECREF(timer->name);
+    PyTypeObject* type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyObject* timer_repr(PyObject* self) {
+    return PyUnicode_FromFormat("<Timer %R>", reinterpret_cast<Timer*>(self)->name);
+}
+
+// timer(name, *, step=None) -> Timer
+PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    PyObject* name = nargs > 0 ? args[0] : nullptr;
+    PyObject* step = nullptr;
+    const Py_ssize_t keywords = names != nullptr ? PyTuple_GET_SIZE(names) : 0;
+    bool known = nargs <= 1;
+    for (Py_ssize_t i = 0; i < keywords && known; ++i) {
+        PyObject* keyword = PyTuple_GET_ITEM(names, i);
+        if (PyUnicode_CompareWithASCIIString(keyword, "step") == 0) {
+            step = args[nargs + i];
+        } else if (PyUnicode_CompareWithASCIIString(keyword, "name") == 0 && name == nullptr) {
+            name = args[nargs + i];
+        } else {
+            known = false;
+        }
+    }
+    if (!known || name == nullptr || !PyUnicode_Check(name)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "timer() takes the block's name, a str, and step=<int> as a keyword");
+        return nullptr;
+    }
+    std::int64_t number = 0;
+    const bool has_step = step != nullptr && step != Py_None;
+    if (has_step && !read_step(step, number)) return nullptr;
+    auto* timer = reinterpret_cast<Timer*>(timer_type->tp_alloc(timer_type, 0));
+    if (timer == nullptr) return nullptr;
+    timer->recorder = Py_NewRef(self);
+    timer->name = Py_NewRef(name);
+    timer->step = number;
+    timer->has_step = has_step;
+    return reinterpret_cast<PyObject*>(timer);
+}
+
+PyMethodDef timer_methods[] = {
+    {"__enter__", timer_enter, METH_NOARGS, "Start timing the block."},
+    {"__exit__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(timer_exit)), METH_FASTCALL,
+     "Record the block's duration; an exception's type is noted and the exception goes on."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyMemberDef timer_members[] = {
+    {"name", T_OBJECT_EX, offsetof(Timer, name), READONLY, "The block's name."},
+    {nullptr, 0, 0, 0, nullptr},
+};
+
+PyType_Slot timer_slots[] = {
+    {Py_tp_doc, const_cast<char*>("Times a block of code; made by Recorder.timer().")},
+    {Py_tp_dealloc, reinterpret_cast<void*>(timer_dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(timer_traverse)},
+    {Py_tp_repr, reinterpret_cast<void*>(timer_repr)},
+    {Py_tp_call, reinterpret_cast<void*>(timer_call)},
+    {Py_tp_methods, timer_methods},
+    {Py_tp_members, timer_members},
+    {0, nullptr},
+};
+
+PyType_Spec timer_spec = {
+    "foundry_fastlog._core.Timer", sizeof(Timer), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, timer_slots};
+
+PyMethodDef timer_factory = {"timer",
+                             reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(make_timer)),
+                             METH_FASTCALL | METH_KEYWORDS,
+                             R"(timer($self, name, *, step=None)
+--
+
+Time a block of code, as a context manager or a decorator.
+
+Blocks nest per thread: each line names its depth and its parent, and a block without a step of its
+own takes the step of the block around it. The object may be kept and entered again and again, also
+recursively and by several threads.
+
+Args:
+    name: The block's name.
+    step: The training step it belongs to.
+
+Returns:
+    The timer; ``with recorder.timer("forward"): ...`` or ``@recorder.timer("load")``.
+
+Raises:
+    TypeError: ``name`` is no str or ``step`` no int.
+    RecorderClosedError: On entering a block after the recorder was closed.)"};
+
+}  // namespace
+
+void bind_timer(py::module_& module, PyObject* recorder_type) {
+    timer_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&timer_spec));
+    if (timer_type == nullptr) throw py::error_already_set();
+    module.attr("Timer") = py::handle(reinterpret_cast<PyObject*>(timer_type));
+    module.def(
+        "set_decorate",
+        [](py::object function) {
+            Py_XDECREF(decorate);
+            decorate = function.release().ptr();
+        },
+        py::arg("function"), "Sets the function(timer, callable) behind @recorder.timer(name).");
+    PyObject* method =
+        PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(recorder_type), &timer_factory);
+    if (method == nullptr || PyObject_SetAttrString(recorder_type, "timer", method) != 0) {
+        throw py::error_already_set();
+    }
+    Py_DECREF(method);
+}
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,146 @@
+#include "bindings/key_set_cache.hpp"
+
+#include <new>
+
+namespace fastlog::bindings {
+
+static_assert(sizeof(std::uintptr_t) == 8, "slot_of() takes the top 9 of 64 bits");
+
+bool utf8_of(PyObject* text, std::string_view& out, std::vector<PyObject*>& storage) noexcept {
+    Py_ssize_t size = 0;
+    const char* utf8 = PyUnicode_AsUTF8AndSize(text, &size);
+    if (utf8 == nullptr) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) return false;
+        PyErr_Clear();
+        PyObject* bytes = PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
+        if (bytes == nullptr) return false;
+        try {
+            storage.push_back(bytes);
+        } catch (const std::bad_alloc&) {
+            Py_DECREF(bytes);
+            PyErr_NoMemory();
+            return false;
+        }
+        utf8 = PyBytes_AS_STRING(bytes);
+        size = PyBytes_GET_SIZE(bytes);
+    }
+    out = {utf8, static_cast<std::size_t>(size)};
+    return true;
+}
+
+KeySetCache::~KeySetCache() { clear(); }
+
+void KeySetCache::clear() noexcept {
+    for (Table* table : {&by_names_, &by_keys_}) {
+        for (auto& slot : *table) {
+            if (Entry* e = slot.exchange(nullptr, std::memory_order_acq_rel)) {
+                Py_DECREF(e->names);
+                delete e;
+            }
+        }
+    }
+}
+
+std::size_t KeySetCache::slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept {
+    std::uint64_t hash = static_cast<std::uint64_t>(count);
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        hash = (hash ^ reinterpret_cast<std::uintptr_t>(keys[i])) * 0x9E3779B97F4A7C15ULL;
+        hash ^= hash >> 29;
+    }
+    return static_cast<std::size_t>(hash % kSlots);
+}
+
+KeySetCache::Entry* KeySetCache::find_keys(std::size_t slot, PyObject* const* keys,
+                                           Py_ssize_t count) const noexcept {
+    Entry* e = by_keys_[slot].load(std::memory_order_acquire);
+    if (e == nullptr || PyTuple_GET_SIZE(e->names) != count) return nullptr;
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        if (PyTuple_GET_ITEM(e->names, i) != keys[i]) return nullptr;
+    }
+    return e;
+}
+
+bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys,
+                               Py_ssize_t count, KeySet& out) noexcept {
+    const std::size_t slot = slot_of_keys(keys, count);
+    if (Entry* e = find_keys(slot, keys, count)) {
+        out = e->set;
+        if (names != nullptr && e->names_left.load(std::memory_order_relaxed) > 0 &&
+            e->names_left.fetch_sub(1, std::memory_order_relaxed) > 0) {
+            put(by_names_, slot_of(names), names, out);
+        }
+        return true;
+    }
+    if (!intern(table, keys, count, out)) return false;
+    if (out.id == KeyTable::kNone) return true;
+    PyObject* own = PyTuple_New(count);
+    if (own == nullptr) {
+        PyErr_Clear();  // not cached, nothing more
+        return true;
+    }
+    for (Py_ssize_t i = 0; i < count; ++i) {
+        Py_INCREF(keys[i]);
+        PyTuple_SET_ITEM(own, i, keys[i]);
+    }
+    put(by_keys_, slot, own, out);
+    Py_DECREF(own);
+    return true;
+}
+
+// Steals nothing: takes its own reference to `names`. A failure to cache is no error.
+void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept {
+#ifdef Py_GIL_DISABLED
+    if (retired_.fetch_add(1, std::memory_order_relaxed) >= kMaxRetired) return;
+#endif
+    auto* entry = new (std::nothrow) Entry{names, set};
+    if (entry == nullptr) return;
+    Py_INCREF(names);
+    Entry* old = table[slot].exchange(entry, std::memory_order_acq_rel);
+#ifdef Py_GIL_DISABLED
+    // Another thread may be reading it: it stays, bounded by kMaxRetired.
+    (void)old;
+#else
+    if (old != nullptr) {
+        Py_DECREF(old->names);
+        delete old;
+    }
+#endif
+}
+
+bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count,
+                         KeySet& out) noexcept {
+    std::vector<PyObject*> storage;
+    bool ok = true;
+    out = {};
+    try {
+        std::vector<std::string_view> texts;
+        texts.reserve(static_cast<std::size_t>(count));
+        for (Py_ssize_t i = 0; i < count && ok; ++i) {
+            std::string_view text;
+            if (!PyUnicode_Check(keys[i])) {
+                PyErr_Format(PyExc_TypeError, "metric names must be str, got %R of type %s",
+                             keys[i], Py_TYPE(keys[i])->tp_name);
+                ok = false;
+            } else if ((ok = utf8_of(keys[i], text, storage))) {
+                if (text == "step") out.step = static_cast<std::int32_t>(i);
+                if (text == "epoch") out.epoch = static_cast<std::int32_t>(i);
+                texts.push_back(text);
+            }
+        }
+        if (ok) out.id = table.intern(texts);
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+        ok = false;
+    }
+    for (PyObject* bytes : storage) Py_DECREF(bytes);
+    return ok;
+}
+
+bool KeySetCache::name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept {
+    KeySet set;
+    if (!resolve_keys(table, nullptr, &name, 1, set)) return false;
+    out = set.id;
+    return true;
+}
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,93 @@
+// From the names of one call to the id of their key set, in a few nanoseconds.
+//
+// CPython hands a call site's keyword names over as one and the same tuple at every call, so its
+// address finds the id. `record(step, **metrics)` and record_dict() bring the same key objects in
+// fresh containers: a second table is looked up by the addresses of the keys. Both tables hold
+// references, so an address cannot come to mean something else. What neither knows goes to the
+// KeyTable by content. A names tuple made for one call looks like any other, so every key set may
+// enter only a few tuples into the first table.
+//
+// Ownership: with the GIL, the thread that holds it. On free-threaded builds the tables are read by
+// any thread (acquire, pairs with the release of the insertion); entries are then immutable and are
+// freed with the cache only, and past kMaxRetired of them nothing new is cached.
+#pragma once
+
+#include <Python.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "core/key_table.hpp"
+
+namespace fastlog::bindings {
+
+/// What a call needs to know of its keys; copied out of the cache.
+struct KeySet {
+    std::uint32_t id = KeyTable::kNone;  // kNone: write the keys into the record
+    std::int32_t epoch = -1;             // index of "epoch", or -1
+    std::int32_t step = -1;              // index of "step", or -1: never part of the set itself
+};
+
+class KeySetCache {
+  public:
+    KeySetCache() = default;
+    ~KeySetCache();
+    KeySetCache(const KeySetCache&) = delete;
+    KeySetCache& operator=(const KeySetCache&) = delete;
+
+    /// The key set of a call site's names tuple. False with a Python error set.
+    bool resolve(KeyTable& table, PyObject* names, KeySet& out) noexcept {
+        const Entry* e = by_names_[slot_of(names)].load(std::memory_order_acquire);
+        if (e != nullptr && e->names == names) [[likely]] {
+            out = e->set;
+            return true;
+        }
+        return resolve_keys(table, names, &PyTuple_GET_ITEM(names, 0), PyTuple_GET_SIZE(names),
+                            out);
+    }
+
+    /// The same for keys in an array; `names` is the tuple they come from, or null.
+    bool resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys, Py_ssize_t count,
+                      KeySet& out) noexcept;
+
+    /// The id of a single name (a timer's), cached by its address.
+    bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept;
+
+    /// Forgets all ids: the key table behind them is another one now.
+    void clear() noexcept;
+
+  private:
+    static constexpr std::size_t kSlots = 512;
+    static constexpr std::size_t kMaxRetired = 4096;
+
+    static constexpr int kNamesPerSet = 8;
+
+    struct Entry {
+        PyObject* names;  // tuple of keys, owned
+        KeySet set;
+        std::atomic<int> names_left{kNamesPerSet};
+    };
+    using Table = std::array<std::atomic<Entry*>, kSlots>;
+
+    static std::size_t slot_of(const void* address) noexcept {
+        const auto bits = reinterpret_cast<std::uintptr_t>(address);
+        return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 55);
+    }
+    static std::size_t slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept;
+    Entry* find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count) const noexcept;
+    bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, KeySet& out) noexcept;
+    void put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept;
+
+    Table by_names_{};
+    Table by_keys_{};
+    std::atomic<std::size_t> retired_{0};
+};
+
+/// The UTF-8 text of a str; lone surrogates become the text "\udcXX" (Python's backslashreplace).
+/// `storage` keeps the bytes alive when they are not the str's own. False with an error set.
+bool utf8_of(PyObject* text, std::string_view& out, std::vector<PyObject*>& storage) noexcept;
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,211 @@
+#include "bindings/py_encode.hpp"
+
+#include <new>
+#include <vector>
+
+#include "bindings/key_set_cache.hpp"
+
+namespace fastlog::bindings {
+namespace {
+
+bool set_real(PayloadBuilder& out, std::size_t i, double real) noexcept {
+    std::uint64_t bits;
+    std::memcpy(&bits, &real, sizeof bits);
+    out.set(i, ValueTag::real, bits);
+    return true;
+}
+
+bool set_integer(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
+    int overflow = 0;
+    const long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
+    if (overflow != 0) {
+        PyErr_Format(PyExc_OverflowError,
+                     "value of %R does not fit in a signed 64-bit integer; pass float(x) to record "
+                     "it as a real number or str(x) to keep its digits",
+                     key);
+        return false;
+    }
+    if (number == -1 && PyErr_Occurred()) return false;
+    out.set(i, ValueTag::integer, static_cast<std::uint64_t>(number));
+    return true;
+}
+
+bool set_text(PayloadBuilder& out, std::size_t i, PyObject* value) noexcept {
+    std::vector<PyObject*> storage;
+    std::string_view text;
+    const bool ok = utf8_of(value, text, storage) && out.set_string(i, text);
+    for (PyObject* bytes : storage) Py_DECREF(bytes);
+    return ok;
+}
+
+// Python's own scalars, subclasses included (numpy.float64 is a float, an IntEnum an int).
+enum class Plain : std::uint8_t { done, failed, other };
+
+Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
+    const auto result = [](bool ok) { return ok ? Plain::done : Plain::failed; };
+    if (PyBool_Check(value)) {
+        out.set(i, ValueTag::boolean, value == Py_True ? 1 : 0);
+        return Plain::done;
+    }
+    if (PyLong_Check(value)) return result(set_integer(out, i, key, value));
+    if (PyFloat_Check(value)) return result(set_real(out, i, PyFloat_AS_DOUBLE(value)));
+    if (value == Py_None) {
+        out.set(i, ValueTag::null, 0);
+        return Plain::done;
+    }
+    if (PyUnicode_Check(value)) return result(set_text(out, i, value));
+    return Plain::other;
+}
+
+bool refuse(PyObject* key, PyObject* value, const char* why) noexcept {
+    PyErr_Format(PyExc_TypeError,
+                 "value of %R has type %s, which record() does not take%s; it takes float, int, "
+                 "bool, None, str, numpy scalars, and 0-dim arrays and tensors on the CPU",
+                 key, Py_TYPE(value)->tp_name, why);
+    return false;
+}
+
+// A numpy scalar? Asked without importing numpy: an instance can only exist once numpy is there.
+bool is_numpy_scalar(PyObject* value) noexcept {
+    static constexpr const char* kRoot = "numpy.generic";
+    for (PyTypeObject* type = Py_TYPE(value); type != nullptr; type = type->tp_base) {
+        if (std::strcmp(type->tp_name, kRoot) == 0) return true;
+    }
+    return false;
+}
+
+// 1: an array or tensor with one element of no dimension, in host memory; 0: not that, with the
+// error set; -1: no array at all. Asked through DLPack's device protocol, which numpy, torch, jax
+// and others share (https://dmlc.github.io/dlpack/latest/python_spec.html): kDLCPU is 1.
+int is_host_scalar_array(PyObject* key, PyObject* value) noexcept {
+    PyObject* device = PyObject_CallMethod(value, "__dlpack_device__", nullptr);
+    if (device == nullptr) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return 0;
+        PyErr_Clear();
+        return -1;
+    }
+    long kind = -1;
+    if (PyTuple_Check(device) && PyTuple_GET_SIZE(device) == 2) {
+        PyObject* number = PyNumber_Long(PyTuple_GET_ITEM(device, 0));
+        if (number != nullptr) {
+            kind = PyLong_AsLong(number);
+            Py_DECREF(number);
+        }
+    }
+    Py_DECREF(device);
+    if (PyErr_Occurred()) return 0;
+    if (kind != 1) {
+        refuse(key, value,
+               " from a device other than the CPU: pass value.item(), which waits for "
+               "the device");
+        return 0;
+    }
+    PyObject* dimensions = PyObject_GetAttrString(value, "ndim");
+    if (dimensions == nullptr) return 0;
+    const long count = PyLong_AsLong(dimensions);
+    Py_DECREF(dimensions);
+    if (count == -1 && PyErr_Occurred()) return 0;
+    if (count != 0) {
+        refuse(key, value, " with one or more dimensions: pass a scalar such as value.mean()");
+        return 0;
+    }
+    return 1;
+}
+
+}  // namespace
+
+bool PayloadBuilder::reserve(std::size_t bytes) noexcept {
+    if (bytes <= capacity_) return true;
+    const std::size_t capacity = bytes < 2 * capacity_ ? 2 * capacity_ : bytes;
+    std::unique_ptr<std::byte[]> grown(new (std::nothrow) std::byte[capacity]);
+    if (!grown) {
+        PyErr_NoMemory();
+        return false;
+    }
+    std::memcpy(grown.get(), data_, size_);
+    heap_ = std::move(grown);
+    data_ = heap_.get();
+    capacity_ = capacity;
+    return true;
+}
+
+bool PayloadBuilder::begin(std::int64_t step, std::size_t count) noexcept {
+    count_ = count;
+    if (!reserve(metrics_strings_offset(count))) return false;
+    size_ = metrics_strings_offset(count);
+    const MetricsPayload head{step, 0, static_cast<std::uint16_t>(count), 0};
+    std::memcpy(data_, &head, sizeof head);
+    if (count % 8 != 0) {  // the padding behind the tags
+        std::memset(data_ + sizeof head + count, 0, metrics_tags_size(count) - count);
+    }
+    return true;
+}
+
+bool PayloadBuilder::set_string(std::size_t i, std::string_view text) noexcept {
+    const std::size_t offset = size_ - metrics_strings_offset(count_);
+    if (text.size() > UINT32_MAX || offset > UINT32_MAX) {
+        PyErr_SetString(PyExc_ValueError, "text of 4 GiB or more cannot be recorded");
+        return false;
+    }
+    if (!reserve(size_ + text.size())) return false;
+    std::memcpy(data_ + size_, text.data(), text.size());
+    size_ += text.size();
+    set(i, ValueTag::string, (static_cast<std::uint64_t>(offset) << 32) | text.size());
+    return true;
+}
+
+bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
+    Plain plain = encode_plain(out, i, key, value);
+    if (plain != Plain::other) return plain == Plain::done;
+
+    if (!is_numpy_scalar(value)) {
+        const int kind = is_host_scalar_array(key, value);
+        if (kind == 0) return false;
+        if (kind < 0) return refuse(key, value, "");
+    }
+    PyObject* item = PyObject_CallMethod(value, "item", nullptr);
+    if (item == nullptr) return false;
+    plain = encode_plain(out, i, key, item);
+    if (plain == Plain::other) {
+        // item() of a longdouble is a longdouble; complex and dates have no single real value.
+        if (Py_TYPE(item) == Py_TYPE(value) && PyNumber_Check(item) && !PyComplex_Check(item)) {
+            PyObject* real = PyNumber_Float(item);
+            if (real != nullptr) {
+                set_real(out, i, PyFloat_AS_DOUBLE(real));
+                Py_DECREF(real);
+                plain = Plain::done;
+            } else {
+                PyErr_Clear();
+            }
+        }
+        if (plain == Plain::other) refuse(key, value, "");
+    }
+    Py_DECREF(item);
+    return plain == Plain::done;
+}
+
+bool read_step(PyObject* object, std::int64_t& step) noexcept {
+    if (PyBool_Check(object) || !PyIndex_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "step must be an int, got %s", Py_TYPE(object)->tp_name);
+        return false;
+    }
+    int overflow = 0;
+    long long number;
+    if (PyLong_CheckExact(object)) {
+        number = PyLong_AsLongLongAndOverflow(object, &overflow);
+    } else {
+        PyObject* index = PyNumber_Index(object);
+        if (index == nullptr) return false;
+        number = PyLong_AsLongLongAndOverflow(index, &overflow);
+        Py_DECREF(index);
+    }
+    if (overflow != 0) {
+        PyErr_SetString(PyExc_OverflowError, "step does not fit in a signed 64-bit integer");
+        return false;
+    }
+    if (number == -1 && PyErr_Occurred()) return false;
+    step = number;
+    return true;
+}
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,68 @@
+// The only code that turns Python objects into record bytes.
+#pragma once
+
+#include <Python.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string_view>
+
+#include "core/record.hpp"
+
+namespace fastlog::bindings {
+
+/// A metrics payload under construction: on the stack for usual records, on the heap for large ones.
+class PayloadBuilder {
+  public:
+    /// Room for `count` values; false with MemoryError set.
+    bool begin(std::int64_t step, std::size_t count) noexcept;
+
+    void set(std::size_t i, ValueTag tag, std::uint64_t bits) noexcept {
+        data_[sizeof(MetricsPayload) + i] = static_cast<std::byte>(tag);
+        std::memcpy(data_ + metrics_values_offset(count_) + i * sizeof bits, &bits, sizeof bits);
+    }
+    ValueTag tag(std::size_t i) const noexcept {
+        return static_cast<ValueTag>(data_[sizeof(MetricsPayload) + i]);
+    }
+    /// Copies the text behind the values; false with MemoryError or ValueError set.
+    bool set_string(std::size_t i, std::string_view text) noexcept;
+    void set_key_set(std::uint32_t id) noexcept {
+        std::memcpy(data_ + offsetof(MetricsPayload, key_set), &id, sizeof id);
+    }
+
+    const std::byte* data() const noexcept { return data_; }
+    std::size_t size() const noexcept { return size_; }
+
+  private:
+    bool reserve(std::size_t bytes) noexcept;
+
+    alignas(8) std::byte inline_[1024];
+    std::unique_ptr<std::byte[]> heap_;
+    std::byte* data_ = inline_;
+    std::size_t capacity_ = sizeof inline_;
+    std::size_t count_ = 0;
+    std::size_t size_ = 0;
+};
+
+/// Writes `value` as the i-th value. Exact float and int are read straight from the object; the
+/// rest goes through encode_other(). False with a Python error set that names `key`.
+bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept;
+
+inline bool encode_value(PayloadBuilder& out, std::size_t i, PyObject* key,
+                         PyObject* value) noexcept {
+    if (PyFloat_CheckExact(value)) [[likely]] {
+        const double real = PyFloat_AS_DOUBLE(value);
+        std::uint64_t bits;
+        std::memcpy(&bits, &real, sizeof bits);
+        out.set(i, ValueTag::real, bits);
+        return true;
+    }
+    return encode_other(out, i, key, value);
+}
+
+/// Reads a step: any object with __index__ but bool, within int64. False with an error set.
+bool read_step(PyObject* object, std::int64_t& step) noexcept;
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,81 @@
+// The time of a call, taken as cheaply as the machine allows, and turned into wall time later.
+//
+// record() stores raw ticks. Where the processor's time stamp counter runs at a constant rate and
+// the kernel itself keeps time by it, a tick is one rdtsc (about 8 ns instead of 18 for
+// clock_gettime); everywhere else a tick is a nanosecond of CLOCK_REALTIME. The flush thread turns
+// ticks into wall time with pairs of both clocks ("anchors") that it takes at each drain: between
+// two anchors it interpolates, and a wall clock that is stepped moves later lines only.
+#pragma once
+
+#include <time.h>
+
+#include <cstdint>
+
+#if defined(__x86_64__) && defined(__linux__)
+#include <x86intrin.h>
+#define FASTLOG_HAS_TSC 1
+#else
+#define FASTLOG_HAS_TSC 0
+#endif
+
+namespace fastlog {
+
+namespace detail {
+bool tsc_is_reliable() noexcept;  // asks the processor and the kernel, once
+extern const bool use_tsc;
+}  // namespace detail
+
+inline std::int64_t clock_ns(clockid_t id) noexcept {
+    timespec ts;
+    ::clock_gettime(id, &ts);
+    return static_cast<std::int64_t>(ts.tv_sec) * 1'000'000'000 + ts.tv_nsec;
+}
+
+inline std::int64_t monotonic_ns() noexcept { return clock_ns(CLOCK_MONOTONIC); }
+
+/// Ticks now. Comparable within one process only.
+inline std::uint64_t now_ticks() noexcept {
+#if FASTLOG_HAS_TSC
+    if (detail::use_tsc) [[likely]]
+        return __rdtsc();
+#endif
+    return static_cast<std::uint64_t>(clock_ns(CLOCK_REALTIME));
+}
+
+/// Ticks for measuring a span: the same counter, or CLOCK_MONOTONIC where ticks are wall time.
+inline std::uint64_t span_ticks() noexcept {
+#if FASTLOG_HAS_TSC
+    if (detail::use_tsc) [[likely]]
+        return __rdtsc();
+#endif
+    return static_cast<std::uint64_t>(monotonic_ns());
+}
+
+/// Turns ticks into wall time and durations. Used by one thread at a time (the flush thread owns
+/// one; stats() makes its own).
+class TickConverter {
+  public:
+    /// Takes the first anchor.
+    TickConverter() noexcept;
+    /// Takes a new anchor; call before converting what was recorded since the last.
+    void refresh() noexcept;
+    /// Nanoseconds since the epoch (UTC).
+    std::int64_t wall_ns(std::uint64_t ticks) const noexcept;
+    /// The length of `ticks` in nanoseconds.
+    double duration_ns(std::uint64_t ticks) const noexcept;
+
+  private:
+    struct Anchor {
+        std::uint64_t ticks;
+        std::int64_t wall_ns;
+        std::int64_t mono_ns;
+    };
+    static Anchor take() noexcept;
+
+    Anchor first_;   // durations use the longest baseline there is
+    Anchor before_;  // wall times are read off the last two anchors
+    Anchor last_;
+    double ns_per_tick_ = 1.0;
+};
+
+}  // namespace fastlog

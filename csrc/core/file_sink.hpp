@@ -1,0 +1,84 @@
+// The files of one writer: per stream a series of numbered segments, written with pwrite().
+//
+// Owned by the flush thread; nobody else touches a FileSink while that runs. Errors are returned as
+// errno values and change nothing: the same write can be tried again.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/record.hpp"
+
+namespace fastlog {
+
+struct FileSinkOptions {
+    std::string directory;  // absolute
+    std::string stamp;      // goes behind the stream's name, "" or "_2025-09-30_14-30-00"
+    std::string label;      // the writer's label without attempt, "" for the main process
+    bool worker = false;    // a child process: its label ends in a pid, not in an attempt
+    std::uint64_t segment_bytes = std::uint64_t{256} << 20;
+};
+
+/// What the kernel answered, and about which file.
+struct SinkError {
+    int code = 0;  // errno; 0: no error
+    std::string what;
+    explicit operator bool() const noexcept { return code != 0; }
+};
+
+class FileSink {
+  public:
+    explicit FileSink(FileSinkOptions options);
+    ~FileSink();
+    FileSink(const FileSink&) = delete;
+    FileSink& operator=(const FileSink&) = delete;
+
+    /// Makes the directory and claims a label that no other writer of the run has, by creating its
+    /// first metrics file with O_EXCL. Once done, does nothing.
+    SinkError claim();
+    bool claimed() const noexcept { return claimed_; }
+    const std::string& label() const noexcept { return label_; }
+
+    /// True when `pending` more bytes plus `next` do not fit the stream's segment any more.
+    bool wants_rotation(Stream stream, std::size_t pending, std::size_t next) const noexcept;
+    /// Closes the segment; the next write opens the one behind it.
+    void rotate(Stream stream) noexcept;
+
+    /// Writes a prefix of `bytes` at the stream's end; `written` says how much of it is in the file,
+    /// also when an error is returned.
+    SinkError write(Stream stream, std::string_view bytes, std::size_t& written);
+
+    /// Notices a file that was removed or cut while open, and makes it writable again; call once
+    /// before a batch. The error says what was found; the sink can go on.
+    SinkError check(Stream stream);
+
+    std::uint32_t segments(Stream stream) const noexcept;
+    std::string path(Stream stream, std::uint32_t segment) const;
+    std::vector<std::string> paths() const;
+
+  private:
+    struct File {
+        int fd = -1;
+        std::uint32_t segment = 0;
+        std::uint64_t offset = 0;
+        bool exists = false;  // this segment has been created by us
+    };
+
+    SinkError open(Stream stream);
+    SinkError make_directory() const;
+    std::string candidate(unsigned n) const;
+    File& file(Stream stream) noexcept { return files_[static_cast<std::size_t>(stream)]; }
+    const File& file(Stream stream) const noexcept {
+        return files_[static_cast<std::size_t>(stream)];
+    }
+
+    const FileSinkOptions options_;
+    std::string label_;
+    bool claimed_ = false;
+    File files_[kStreamCount];
+};
+
+}  // namespace fastlog

@@ -1,0 +1,154 @@
+// The flush thread: wake, drain, render, write, publish. It never touches Python.
+//
+// Ownership:
+//   flush thread only    sink_, renderer_, batch_, cursor_, seq_
+//   any thread           wake(), wait_written(), wait_room(), stats(), request_close(), wait_done()
+// `progress_` guards what the flush thread shows to others (published_, done_).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/file_sink.hpp"
+#include "core/gate.hpp"
+#include "core/line_renderer.hpp"
+#include "core/monitor.hpp"
+#include "core/mpsc_ring.hpp"
+
+namespace fastlog {
+
+struct StreamStats {
+    std::uint64_t written = 0;  // records in the file, drop markers not counted
+    std::uint64_t bytes = 0;
+    std::uint64_t dropped = 0;  // filled in by the Recorder
+    std::uint32_t segments = 0;
+};
+
+struct FlusherStats {
+    StreamStats streams[kStreamCount];
+    std::uint64_t errors = 0;
+    std::string first_error;
+    std::string last_error;
+    std::int64_t cpu_ns = 0;
+    std::uint64_t high_water_bytes = 0;
+    std::uint64_t first_record_ticks = 0;  // 0: no record yet
+    double ns_per_tick = 1.0;
+    bool label_known = false;
+    std::string label;
+    std::vector<std::string> files;
+};
+
+class Flusher {
+  public:
+    struct Options {
+        FileSinkOptions sink;
+        std::int64_t interval_ns = 100'000'000;
+    };
+    /// Called by the flush thread, about once a second.
+    using Tick = std::function<void()>;
+    /// Called by the flush thread to learn of drops without a marker at the end: takes the count.
+    using TakeDrops = std::function<std::uint64_t(Stream)>;
+
+    static constexpr std::size_t kBatchBytes = std::size_t{256} << 10;
+    static constexpr std::int64_t kFirstBackoffNs = 100'000'000;
+    static constexpr std::int64_t kLongestBackoffNs = 5'000'000'000;
+
+    Flusher(MpscRing& ring, const std::byte* key_arena, Options options, Gate& gate, Tick tick,
+            TakeDrops take_drops);
+    /// The thread must have ended (wait_done() returned true and join() was called).
+    ~Flusher() = default;
+    Flusher(const Flusher&) = delete;
+    Flusher& operator=(const Flusher&) = delete;
+
+    /// Starts the thread. Throws std::system_error when the system refuses one.
+    void start();
+
+    /// Makes the thread drain now. From a producer only when the ring has become half full.
+    void wake();
+    void wake_if_half_full(std::uint64_t end) noexcept {
+        if (ring_.used_at_most(end) > ring_.capacity() / 2) [[unlikely]]
+            wake_checked(end);
+    }
+
+    /// Waits until everything before `position` is in the files; false at the deadline.
+    bool wait_written(std::uint64_t position, std::int64_t deadline_ns);
+    /// Waits until a record with `payload` bytes may fit; false at the deadline.
+    bool wait_room(std::size_t payload, std::int64_t deadline_ns);
+
+    /// Tells the thread to write everything before `final_tail` and to end.
+    void request_close(std::uint64_t final_tail);
+    /// Waits for the end; false at the deadline.
+    bool wait_done(std::int64_t deadline_ns);
+    void join();
+
+    FlusherStats stats() const;
+    double ns_per_tick() const noexcept { return ns_per_tick_.load(std::memory_order_relaxed); }
+    std::vector<std::string> take_messages();
+    /// Queues a sentence for the user and raises the gate's bit.
+    void tell(std::string message);
+
+  private:
+    struct Batch {
+        std::string bytes[kStreamCount];
+        std::size_t written[kStreamCount]{};
+        std::uint64_t records[kStreamCount]{};
+        bool empty() const noexcept;
+        std::size_t size() const noexcept;
+        void clear() noexcept;
+    };
+
+    void run();
+    bool drain();
+    void fill_batch();
+    bool write_batch();
+    bool write_stream(Stream stream);
+    void publish();
+    void publish_facts(std::int64_t cpu_ns);
+    void housekeeping(bool now_please);
+    void add_final_drops();
+    void note_error(const SinkError& error);
+    void sleep_until(std::int64_t deadline_ns);
+    void wake_checked(std::uint64_t end) noexcept;
+
+    MpscRing& ring_;
+    Gate& gate_;
+    const Options options_;
+    const Tick tick_;
+    const TakeDrops take_drops_;
+    std::thread thread_;
+
+    // Flush thread only.
+    FileSink sink_;
+    LineRenderer renderer_;
+    Batch batch_;
+    std::string line_;
+    std::uint64_t cursor_;  // behind the last rendered record
+    std::uint64_t seq_[kStreamCount]{};
+    std::int64_t backoff_ns_ = 0;
+    std::int64_t last_facts_ns_ = 0;
+    std::int64_t last_tick_ns_ = 0;
+    bool batch_rotates_[kStreamCount]{};
+
+    // Producers and flush thread.
+    alignas(kCacheLine) std::atomic<bool> wake_pending_{false};
+    std::atomic<std::uint32_t> waiters_{0};
+    std::atomic<double> ns_per_tick_{1.0};
+
+    // Guarded by wake_monitor_.
+    Monitor wake_monitor_;
+    bool wake_requested_ = false;
+    bool closing_ = false;
+    std::uint64_t final_tail_ = 0;
+
+    // Guarded by progress_.
+    mutable Monitor progress_;
+    FlusherStats published_;
+    std::vector<std::string> messages_;
+    bool done_ = false;
+};
+
+}  // namespace fastlog

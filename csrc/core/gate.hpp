@@ -1,0 +1,29 @@
+// One word that record() looks at: zero in the normal case, bits where something needs attention.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace fastlog {
+
+/// Set from any thread (fetch_or, release) and read on the hot path (relaxed: a bit seen one call
+/// later does no harm; what a bit stands for has its own synchronisation).
+class Gate {
+  public:
+    static constexpr std::uint32_t kMessages = 1;  // something to tell the user once
+    static constexpr std::uint32_t kDrops = 2;     // records were dropped, no marker written yet
+    static constexpr std::uint32_t kForked = 4;    // this process is a fork of the one that opened
+    static constexpr std::uint32_t kClosed = 8;
+
+    std::uint32_t bits() const noexcept { return bits_.load(std::memory_order_relaxed); }
+    void set(std::uint32_t bit) noexcept { bits_.fetch_or(bit, std::memory_order_release); }
+    /// Clears a bit; true when it was set.
+    bool clear(std::uint32_t bit) noexcept {
+        return (bits_.fetch_and(~bit, std::memory_order_acq_rel) & bit) != 0;
+    }
+
+  private:
+    std::atomic<std::uint32_t> bits_{0};
+};
+
+}  // namespace fastlog

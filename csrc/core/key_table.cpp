@@ -1,0 +1,71 @@
+#include "core/key_table.hpp"
+
+#include <cstring>
+#include <new>
+
+namespace fastlog {
+namespace {
+
+void put_u32(std::string& out, std::size_t value) {
+    const auto v = static_cast<std::uint32_t>(value);
+    char bytes[sizeof v];
+    std::memcpy(bytes, &v, sizeof v);
+    out.append(bytes, sizeof v);
+}
+
+std::uint32_t get_u32(const std::byte* at) {
+    std::uint32_t v;
+    std::memcpy(&v, at, sizeof v);
+    return v;
+}
+
+}  // namespace
+
+KeyTable::KeyTable(std::byte* arena, std::size_t bytes) noexcept
+    : arena_(arena), capacity_(bytes - kHeaderBytes) {
+    new (arena_) Published(0);
+}
+
+std::uint32_t KeyTable::intern(const std::vector<std::string_view>& keys) {
+    std::string entry;
+    put_u32(entry, 0);
+    put_u32(entry, keys.size());
+    for (std::string_view key : keys) {
+        put_u32(entry, key.size());
+        entry.append(key);
+    }
+    entry.resize((entry.size() + 7) & ~std::size_t{7}, '\0');
+    const auto entry_bytes = static_cast<std::uint32_t>(entry.size());
+    std::memcpy(entry.data(), &entry_bytes, sizeof entry_bytes);
+
+    const std::lock_guard lock(mutex_);
+    if (const auto found = ids_.find(entry); found != ids_.end()) return found->second;
+    auto* published = reinterpret_cast<Published*>(arena_);
+    const std::uint64_t used = published->load(std::memory_order_relaxed);  // only written below
+    const std::uint32_t id = count_.load(std::memory_order_relaxed);
+    if (id == kMaxSets || used + entry.size() > capacity_) return kNone;
+    std::memcpy(arena_ + kHeaderBytes + used, entry.data(), entry.size());
+    ids_.emplace(std::move(entry), id);
+    count_.store(id + 1, std::memory_order_relaxed);
+    published->store(used + entry_bytes, std::memory_order_release);
+    return id;
+}
+
+bool KeyTable::Reader::next(std::vector<std::string_view>& keys) {
+    const auto* published = reinterpret_cast<const Published*>(arena_);
+    if (offset_ >= published->load(std::memory_order_acquire)) return false;
+    const std::byte* at = arena_ + kHeaderBytes + offset_;
+    offset_ += get_u32(at);
+    const std::uint32_t count = get_u32(at + 4);
+    at += 8;
+    keys.clear();
+    keys.reserve(count);
+    for (std::uint32_t i = 0; i < count; ++i) {
+        const std::uint32_t length = get_u32(at);
+        keys.emplace_back(reinterpret_cast<const char*>(at + 4), length);
+        at += 4 + length;
+    }
+    return true;
+}
+
+}  // namespace fastlog

@@ -1,0 +1,60 @@
+// Interned key sets: a record carries a number instead of its keys.
+//
+// Thread ownership: intern() may be called by any thread (a mutex serialises it, it is off the hot
+// path); entries are append-only and never change once published. The flush thread reads them
+// without the mutex: `published` (release, in intern) pairs with its load (acquire, in the reader).
+//
+// The entries lie in a memory span so that whoever finds the ring can render its records:
+//   u64 published bytes (atomic), then per key set, in order of its id:
+//   u32 entry bytes | u32 key count | per key: u32 length, UTF-8 bytes | padding to 8
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+namespace fastlog {
+
+class KeyTable {
+  public:
+    static constexpr std::uint32_t kNone = 0xFFFFFFFFu;
+    static constexpr std::uint32_t kMaxSets = 65536;
+
+    /// Uses `bytes` of zeroed, 8-byte aligned memory at `arena`.
+    KeyTable(std::byte* arena, std::size_t bytes) noexcept;
+
+    /// The id of this sequence of keys; kNone when the table is full (the caller then writes the
+    /// keys into the record itself).
+    std::uint32_t intern(const std::vector<std::string_view>& keys);
+
+    std::uint32_t size() const noexcept { return count_.load(std::memory_order_relaxed); }
+
+    /// Walks published entries in order of their ids; one reader, any thread.
+    class Reader {
+      public:
+        explicit Reader(const std::byte* arena) noexcept : arena_(arena) {}
+        /// Fetches the next key set; false when none is published yet.
+        bool next(std::vector<std::string_view>& keys);
+
+      private:
+        const std::byte* arena_;
+        std::uint64_t offset_ = 0;
+    };
+
+  private:
+    using Published = std::atomic<std::uint64_t>;
+    static constexpr std::size_t kHeaderBytes = sizeof(std::uint64_t);
+
+    std::byte* arena_;
+    std::size_t capacity_;
+    std::atomic<std::uint32_t> count_{0};
+    std::mutex mutex_;
+    std::unordered_map<std::string, std::uint32_t> ids_;  // guarded by mutex_
+};
+
+}  // namespace fastlog

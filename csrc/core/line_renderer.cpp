@@ -1,0 +1,215 @@
+#include "core/line_renderer.hpp"
+
+#include <cmath>
+#include <cstring>
+
+namespace fastlog {
+namespace {
+
+template <class T>
+T load(const std::byte* at) noexcept {
+    T value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+}
+
+void append_value(std::string& out, ValueTag tag, std::uint64_t bits, const char* strings) {
+    switch (tag) {
+        case ValueTag::null:
+            out.append("null");
+            return;
+        case ValueTag::boolean:
+            out.append(bits != 0 ? "true" : "false");
+            return;
+        case ValueTag::integer:
+            json::append_int(out, static_cast<std::int64_t>(bits));
+            return;
+        case ValueTag::real: {
+            double value;
+            std::memcpy(&value, &bits, sizeof value);
+            json::append_double(out, value);
+            return;
+        }
+        case ValueTag::string:
+            json::append_string(out, {strings + (bits >> 32), bits & 0xFFFFFFFFu});
+            return;
+    }
+}
+
+const char* nonfinite_value(ValueTag tag, std::uint64_t bits) noexcept {
+    if (tag != ValueTag::real) return nullptr;
+    double value;
+    std::memcpy(&value, &bits, sizeof value);
+    return json::nonfinite_name(value);
+}
+
+// The members of a metrics line from "step" on. `key(i)` is the i-th key as JSON with its colon.
+template <class Key>
+void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::int32_t epoch,
+                    std::vector<std::pair<std::uint32_t, const char*>>& nonfinite) {
+    const auto head = load<MetricsPayload>(payload);
+    const auto* tags = reinterpret_cast<const ValueTag*>(payload + sizeof(MetricsPayload));
+    const std::byte* values = payload + metrics_values_offset(head.count);
+    const auto* strings =
+        reinterpret_cast<const char*>(payload + metrics_strings_offset(head.count));
+    nonfinite.clear();
+
+    out.append("\"step\":");
+    json::append_int(out, head.step);
+    if (epoch >= 0 && tags[epoch] != ValueTag::null) {
+        const auto i = static_cast<std::uint32_t>(epoch);
+        const auto bits = load<std::uint64_t>(values + i * sizeof(std::uint64_t));
+        out.append(",\"epoch\":");
+        append_value(out, tags[i], bits, strings);
+        if (const char* name = nonfinite_value(tags[i], bits)) nonfinite.emplace_back(i, name);
+    }
+    out.append(",\"metrics\":{");
+    bool first = true;
+    for (std::uint32_t i = 0; i < head.count; ++i) {
+        if (static_cast<std::int32_t>(i) == epoch) continue;
+        const auto bits = load<std::uint64_t>(values + i * sizeof(std::uint64_t));
+        if (!first) out.push_back(',');
+        first = false;
+        out.append(key(i));
+        append_value(out, tags[i], bits, strings);
+        if (const char* name = nonfinite_value(tags[i], bits)) nonfinite.emplace_back(i, name);
+    }
+    out.push_back('}');
+    if (nonfinite.empty()) return;
+    out.append(",\"nonfinite\":{");
+    for (std::size_t n = 0; n < nonfinite.size(); ++n) {
+        if (n != 0) out.push_back(',');
+        out.append(key(nonfinite[n].first));
+        out.push_back('"');
+        out.append(nonfinite[n].second);
+        out.push_back('"');
+    }
+    out.push_back('}');
+}
+
+// The members of a timing line behind "name".
+template <class Parent>
+void append_timing(std::string& out, const TimingPayload& timing, double duration_ns,
+                   Parent&& append_parent, std::uint32_t thread_id, std::string_view error) {
+    out.append(",\"duration_s\":");
+    json::append_double(out, std::round(duration_ns) / 1e9);
+    if (timing.flags & TimingPayload::kHasStep) {
+        out.append(",\"step\":");
+        json::append_int(out, timing.step);
+    }
+    out.append(",\"depth\":");
+    json::append_uint(out, timing.depth);
+    if (timing.flags & TimingPayload::kHasParent) {
+        out.append(",\"parent\":");
+        append_parent(out);
+    }
+    out.append(",\"thread\":");
+    json::append_uint(out, thread_id);
+    if (!error.empty()) {
+        out.append(",\"error\":");
+        json::append_string(out, error);
+    }
+}
+
+}  // namespace
+
+const LineRenderer::RenderedKeys& LineRenderer::keys(std::uint32_t id) {
+    // A record is only committed after its key set was published, so it is always there.
+    while (keys_.size() <= id && reader_.next(scratch_)) {
+        RenderedKeys& set = keys_.emplace_back();
+        for (std::size_t i = 0; i < scratch_.size(); ++i) {
+            json::append_string(set.text, scratch_[i]);
+            set.text.push_back(':');
+            set.ends.push_back(static_cast<std::uint32_t>(set.text.size()));
+            if (scratch_[i] == "epoch") set.epoch = static_cast<std::int32_t>(i);
+        }
+    }
+    return keys_.at(id);
+}
+
+void LineRenderer::open_line(std::uint64_t ticks, std::uint64_t seq, std::string& out) {
+    out.append("{\"timestamp\":\"");
+    timestamps_.append(out, clock_.wall_ns(ticks));
+    out.append("\",\"seq\":");
+    json::append_uint(out, seq);
+    out.push_back(',');
+}
+
+void LineRenderer::render(const RecordHeader& record, std::uint64_t seq, std::string& out) {
+    const auto* payload = reinterpret_cast<const std::byte*>(&record) + sizeof(RecordHeader);
+    if (record.kind == RecordKind::drops) {
+        render_drops(load<std::uint64_t>(payload), record.ticks, seq, out);
+        return;
+    }
+    open_line(record.ticks, seq, out);
+    if (record.kind == RecordKind::metrics) {
+        render_metrics(payload, out);
+    } else if (record.kind == RecordKind::timing) {
+        render_timing(record, payload, out);
+    } else {
+        out.append(reinterpret_cast<const char*>(payload), record.length);
+    }
+    out.append("}\n");
+}
+
+void LineRenderer::render_drops(std::uint64_t dropped, std::uint64_t ticks, std::uint64_t seq,
+                                std::string& out) {
+    open_line(ticks, seq, out);
+    out.append("\"dropped\":");
+    json::append_uint(out, dropped);
+    out.append("}\n");
+}
+
+void LineRenderer::render_metrics(const std::byte* payload, std::string& out) {
+    const RenderedKeys& set = keys(load<MetricsPayload>(payload).key_set);
+    append_metrics(out, payload, [&](std::size_t i) { return set.key(i); }, set.epoch, nonfinite_);
+}
+
+void LineRenderer::render_timing(const RecordHeader& record, const std::byte* payload,
+                                 std::string& out) {
+    const auto timing = load<TimingPayload>(payload);
+    const auto append_name = [&](std::string& to, std::uint32_t id) {
+        const std::string_view key = keys(id).key(0);
+        to.append(key.substr(0, key.size() - 1));  // without the colon
+    };
+    out.append("\"name\":");
+    append_name(out, timing.name);
+    append_timing(
+        out, timing, clock_.duration_ns(timing.duration_ticks),
+        [&](std::string& to) { append_name(to, timing.parent); }, record.thread_id,
+        {reinterpret_cast<const char*>(payload + sizeof(TimingPayload)), timing.error_length});
+}
+
+std::string render_timing_fragment(std::string_view name, std::string_view parent,
+                                   const TimingPayload& timing, double ns_per_tick,
+                                   std::uint32_t thread_id, std::string_view error) {
+    std::string out = "\"name\":";
+    json::append_string(out, name);
+    append_timing(
+        out, timing, static_cast<double>(timing.duration_ticks) * ns_per_tick,
+        [&](std::string& to) { json::append_string(to, parent); }, thread_id, error);
+    return out;
+}
+
+std::string render_metrics_fragment(const std::byte* payload,
+                                    const std::vector<std::string_view>& keys) {
+    std::string out;
+    std::string key_text;
+    std::vector<std::pair<std::uint32_t, const char*>> nonfinite;
+    std::int32_t epoch = -1;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        if (keys[i] == "epoch") epoch = static_cast<std::int32_t>(i);
+    }
+    append_metrics(
+        out, payload,
+        [&](std::size_t i) -> std::string_view {
+            key_text.clear();
+            json::append_string(key_text, keys[i]);
+            key_text.push_back(':');
+            return key_text;
+        },
+        epoch, nonfinite);
+    return out;
+}
+
+}  // namespace fastlog

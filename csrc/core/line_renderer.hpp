@@ -1,0 +1,67 @@
+// Turns records into lines. Owned by one thread (the flush thread).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/clock.hpp"
+#include "core/json_writer.hpp"
+#include "core/key_table.hpp"
+#include "core/record.hpp"
+
+namespace fastlog {
+
+class LineRenderer {
+  public:
+    explicit LineRenderer(const std::byte* key_arena) : reader_(key_arena) {}
+
+    /// Call before rendering what was recorded since the last time.
+    void refresh_clock() noexcept { clock_.refresh(); }
+    const TickConverter& clock() const noexcept { return clock_; }
+
+    /// Appends the record's line with its "\n" to `out`. `seq` is the line's number in its stream.
+    void render(const RecordHeader& record, std::uint64_t seq, std::string& out);
+
+    /// A line that says how many records of a stream were dropped here.
+    void render_drops(std::uint64_t dropped, std::uint64_t ticks, std::uint64_t seq,
+                      std::string& out);
+
+  private:
+    // The keys of one set as JSON, ready to be copied: `"loss":` at [ends[i-1], ends[i]).
+    struct RenderedKeys {
+        std::string text;
+        std::vector<std::uint32_t> ends;
+        std::int32_t epoch = -1;  // index of the key "epoch", or -1
+        std::string_view key(std::size_t i) const noexcept {
+            const std::uint32_t begin = i == 0 ? 0 : ends[i - 1];
+            return std::string_view(text).substr(begin, ends[i] - begin);
+        }
+    };
+
+    const RenderedKeys& keys(std::uint32_t id);
+    void open_line(std::uint64_t ticks, std::uint64_t seq, std::string& out);
+    void render_metrics(const std::byte* payload, std::string& out);
+    void render_timing(const RecordHeader& record, const std::byte* payload, std::string& out);
+
+    TickConverter clock_;
+    json::TimestampWriter timestamps_;
+    KeyTable::Reader reader_;
+    std::vector<RenderedKeys> keys_;
+    std::vector<std::string_view> scratch_;
+    std::vector<std::pair<std::uint32_t, const char*>> nonfinite_;
+};
+
+/// Renders a metrics payload whose keys did not fit the key table as fragment text: the members
+/// from "step" on. `keys[i]` belongs to value i.
+std::string render_metrics_fragment(const std::byte* payload,
+                                    const std::vector<std::string_view>& keys);
+
+/// The same for a timing whose name or parent did not fit the key table: the members from "name" on.
+std::string render_timing_fragment(std::string_view name, std::string_view parent,
+                                   const TimingPayload& timing, double ns_per_tick,
+                                   std::uint32_t thread_id, std::string_view error);
+
+}  // namespace fastlog

@@ -1,0 +1,212 @@
+// A bounded ring of variable-sized records: many producers, one consumer, no locks.
+//
+// All the atomics of the ring live in this file. Ownership:
+//   tail        producers, by compare-and-swap; its top bit is the closed flag, set once. Never goes
+//               backwards.
+//   head        written by the consumer only; producers read it. Never goes backwards.
+//   head_cache  the producers' copy of head, so that the consumer's cache line stays out of the hot
+//               path. Any producer may store an older value over a newer one: that only costs a
+//               refresh.
+//   stamp       of each record: written by the producer that claimed it, read by the consumer.
+// Pairs (release -> acquire):
+//   commit(): stamp          -> peek(): stamp        the record's bytes are complete
+//   release_to(): head       -> try_claim(): head    the consumer is done with the bytes to be reused
+//   try_claim(): head_cache  -> try_claim(): head_cache   hands that on from one producer to another
+// The claim itself is relaxed: it only divides positions; nothing is published by it.
+//
+// The ring works over memory that somebody else owns (anonymous or a mapped file).
+#pragma once
+
+#include <atomic>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "core/record.hpp"
+
+namespace fastlog {
+
+inline constexpr std::size_t kCacheLine = 64;
+
+/// The ring's shared words, each on a cache line of its own.
+template <template <class> class Atomic>
+struct BasicRingControl {
+    alignas(kCacheLine) Atomic<std::uint64_t> tail;
+    alignas(kCacheLine) Atomic<std::uint64_t> head;
+    alignas(kCacheLine) Atomic<std::uint64_t> head_cache;
+};
+
+enum class ClaimStatus : std::uint8_t { claimed, full, closed, too_large };
+
+/// `Atomic` is std::atomic; tests may substitute one that explores interleavings.
+template <template <class> class Atomic = std::atomic>
+class BasicMpscRing {
+  public:
+    using Control = BasicRingControl<Atomic>;
+    using Stamp = Atomic<std::uint64_t>;
+    static_assert(sizeof(Stamp) == sizeof(std::uint64_t));
+
+    static constexpr std::uint64_t kClosedBit = std::uint64_t{1} << 63;
+
+    struct Claim {
+        std::uint64_t position;  // absolute position of the record
+        std::byte* at;           // where it lies in memory
+    };
+
+    /// Takes a ring over `capacity` bytes (a power of two, at least 1 KiB) at `data`, both 64-byte
+    /// aligned. `salt` makes this ring's stamps its own.
+    BasicMpscRing(Control* control, std::byte* data, std::size_t capacity,
+                  std::uint64_t salt) noexcept
+        : control_(control), data_(data), capacity_(capacity), salt_(salt | 1) {
+        assert(capacity >= 1024 && (capacity & (capacity - 1)) == 0);
+    }
+
+    // ---- producers -----------------------------------------------------------------------------
+
+    /// Claims room for a record with `payload` bytes. After `claimed` the caller fills the record
+    /// with fill() and must commit(): nothing behind it is read before.
+    ClaimStatus try_claim(std::size_t payload, Claim& out) noexcept {
+        const std::uint64_t size = record_size(payload);
+        if (size > max_record_size()) return ClaimStatus::too_large;
+        std::uint64_t tail = control_->tail.load(std::memory_order_relaxed);
+        for (;;) {
+            if (tail & kClosedBit) return ClaimStatus::closed;
+            const std::uint64_t to_end = capacity_ - (tail & (capacity_ - 1));
+            const std::uint64_t need = size <= to_end ? size : to_end + size;
+            if (!has_room(tail + need, control_->head_cache.load(std::memory_order_acquire))) {
+                const std::uint64_t head = control_->head.load(std::memory_order_acquire);
+                control_->head_cache.store(head, std::memory_order_release);
+                if (!has_room(tail + need, head)) {
+                    // `tail` may be older than `head`; full only counts if nobody moved it.
+                    const std::uint64_t now = control_->tail.load(std::memory_order_relaxed);
+                    if (now == tail) return ClaimStatus::full;
+                    tail = now;
+                    continue;
+                }
+            }
+            if (!control_->tail.compare_exchange_weak(tail, tail + need, std::memory_order_relaxed,
+                                                      std::memory_order_relaxed)) {
+                continue;
+            }
+            if (need != size) {
+                write_pad(tail, to_end);
+                tail += to_end;
+            }
+            out = {tail, at(tail)};
+            return ClaimStatus::claimed;
+        }
+    }
+
+    /// Copies everything but the stamp into a claimed record. `header.length` bytes are read from
+    /// `payload`.
+    static void fill(const Claim& claim, const RecordHeader& header, const void* payload) noexcept {
+        constexpr std::size_t skip = sizeof(std::uint64_t);
+        std::memcpy(claim.at + skip, reinterpret_cast<const std::byte*>(&header) + skip,
+                    sizeof(RecordHeader) - skip);
+        if (header.length != 0) {
+            std::memcpy(claim.at + sizeof(RecordHeader), payload, header.length);
+        }
+    }
+
+    /// Publishes a filled record to the consumer.
+    void commit(const Claim& claim) noexcept {
+        stamp_at(claim.at)->store(stamp_for(claim.position), std::memory_order_release);
+    }
+
+    /// Bytes between `position` and what the producers last knew of the head: an upper bound.
+    std::uint64_t used_at_most(std::uint64_t position) const noexcept {
+        return position - control_->head_cache.load(std::memory_order_relaxed);
+    }
+
+    /// Refreshes the producers' copy of the head; returns the bytes between it and `position`.
+    std::uint64_t used_exactly(std::uint64_t position) noexcept {
+        const std::uint64_t head = control_->head.load(std::memory_order_acquire);
+        control_->head_cache.store(head, std::memory_order_release);
+        return position - head;
+    }
+
+    /// True when a record with `payload` bytes would find room now. Sequentially consistent, so
+    /// that a waiter who announced itself before asking cannot miss release_to().
+    bool room_for(std::size_t payload) noexcept {
+        const std::uint64_t size = record_size(payload);
+        const std::uint64_t tail = control_->tail.load(std::memory_order_seq_cst) & ~kClosedBit;
+        const std::uint64_t to_end = capacity_ - (tail & (capacity_ - 1));
+        const std::uint64_t need = size <= to_end ? size : to_end + size;
+        return has_room(tail + need, control_->head.load(std::memory_order_seq_cst));
+    }
+
+    /// Refuses every later claim; returns the final tail. Claims made before stay good.
+    std::uint64_t close() noexcept {
+        return control_->tail.fetch_or(kClosedBit, std::memory_order_acq_rel) & ~kClosedBit;
+    }
+
+    std::uint64_t tail() const noexcept {
+        return control_->tail.load(std::memory_order_acquire) & ~kClosedBit;
+    }
+
+    // ---- consumer ------------------------------------------------------------------------------
+
+    /// The committed record at `position`, or null while it is not there yet.
+    const RecordHeader* peek(std::uint64_t position) const noexcept {
+        std::byte* place = at(position);
+        if (stamp_at(place)->load(std::memory_order_acquire) != stamp_for(position)) return nullptr;
+        return reinterpret_cast<const RecordHeader*>(place);
+    }
+
+    static std::uint64_t after(std::uint64_t position, const RecordHeader& record) noexcept {
+        return position + record_size(record.length);
+    }
+
+    /// Gives all bytes before `position` back to the producers.
+    void release_to(std::uint64_t position) noexcept {
+        control_->head.store(position, std::memory_order_seq_cst);
+    }
+
+    std::uint64_t head() const noexcept { return control_->head.load(std::memory_order_acquire); }
+
+    // ---- facts ---------------------------------------------------------------------------------
+
+    std::size_t capacity() const noexcept { return capacity_; }
+    /// Larger records are refused, so that a few of them cannot take the ring for themselves.
+    std::size_t max_record_size() const noexcept { return capacity_ / 8; }
+    std::size_t max_payload() const noexcept { return max_record_size() - sizeof(RecordHeader); }
+
+    /// Never 0 (fresh memory), since positions are multiples of 32 and the salt is odd.
+    std::uint64_t stamp_for(std::uint64_t position) const noexcept {
+        return (position ^ salt_) * 0x9E3779B97F4A7C15ULL;
+    }
+
+  private:
+    bool has_room(std::uint64_t end, std::uint64_t head) const noexcept {
+        return static_cast<std::int64_t>(end - head) <= static_cast<std::int64_t>(capacity_);
+    }
+
+    std::byte* at(std::uint64_t position) const noexcept {
+        return data_ + (position & (capacity_ - 1));
+    }
+
+    static Stamp* stamp_at(std::byte* place) noexcept { return reinterpret_cast<Stamp*>(place); }
+
+    void write_pad(std::uint64_t position, std::uint64_t size) noexcept {
+        RecordHeader pad{};
+        pad.kind = RecordKind::pad;
+        pad.length = static_cast<std::uint32_t>(size - sizeof(RecordHeader));
+        const Claim claim{position, at(position)};
+        std::memcpy(claim.at + sizeof(std::uint64_t),
+                    reinterpret_cast<const std::byte*>(&pad) + sizeof(std::uint64_t),
+                    sizeof(RecordHeader) - sizeof(std::uint64_t));
+        commit(claim);
+    }
+
+    // Written once at construction, then only read, by everybody.
+    Control* control_;
+    std::byte* data_;
+    std::uint64_t capacity_;
+    std::uint64_t salt_;
+};
+
+using RingControl = BasicRingControl<std::atomic>;
+using MpscRing = BasicMpscRing<std::atomic>;
+
+}  // namespace fastlog

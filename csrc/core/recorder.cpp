@@ -1,0 +1,187 @@
+#include "core/recorder.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <mutex>
+#include <random>
+#include <set>
+
+namespace fastlog {
+namespace {
+
+// All recorders of this process, for the fork handlers. Leaked: they may run until the very end.
+struct ForkRegistry {
+    std::mutex mutex;
+    std::set<Recorder*> recorders;  // guarded by mutex
+};
+ForkRegistry& registry() {
+    static auto* instance = new ForkRegistry;
+    return *instance;
+}
+
+std::uint64_t random_salt() {
+    std::random_device device;
+    return (static_cast<std::uint64_t>(device()) << 32) | device();
+}
+
+std::int64_t deadline_after(std::int64_t timeout_ns) {
+    const std::int64_t now = monotonic_ns();
+    return timeout_ns > INT64_MAX - now ? INT64_MAX : now + timeout_ns;
+}
+
+}  // namespace
+
+void watch_forks() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        registry();
+        ::pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
+                         [] {
+                             for (Recorder* r : registry().recorders) r->gate().set(Gate::kForked);
+                             registry().recorders.clear();  // the parent's, not ours
+                             registry().mutex.unlock();
+                         });
+    });
+}
+
+Recorder::Recorder(RecorderOptions options)
+    : options_(std::move(options)),
+      memory_(options_.ring_bytes),
+      ring_(memory_.control(), memory_.data(), memory_.ring_bytes(), random_salt()),
+      keys_(memory_.key_table(), RingMemory::kKeyTableBytes),
+      flusher_(
+          ring_, memory_.key_table(), Flusher::Options{options_.sink, options_.flush_interval_ns},
+          gate_, [this] { check_budget(); },
+          [this](Stream stream) {
+              return drops_[static_cast<std::size_t>(stream)].exchange(0,
+                                                                       std::memory_order_relaxed);
+          }) {
+    watch_forks();
+    flusher_.start();
+    const std::lock_guard lock(registry().mutex);
+    registry().recorders.insert(this);
+}
+
+Recorder::~Recorder() {
+    const std::lock_guard lock(registry().mutex);
+    registry().recorders.erase(this);
+}
+
+Recorder::Submit Recorder::refused(ClaimStatus status) noexcept {
+    switch (status) {
+        case ClaimStatus::closed:
+            return Submit::closed;
+        case ClaimStatus::too_large:
+            return Submit::too_large;
+        default:
+            return Submit::full;
+    }
+}
+
+bool Recorder::wait_for_room(std::size_t payload) {
+    const std::uint64_t begin = span_ticks();
+    const bool room = flusher_.wait_room(payload, deadline_after(options_.block_timeout_ns));
+    if (!room) vain_wait_at_.store(ring_.head(), std::memory_order_relaxed);
+    ThreadSlot::add(slot().blocked_ticks, span_ticks() - begin);
+    return room;
+}
+
+void Recorder::count_drop(Stream stream, bool too_large) {
+    const auto s = static_cast<std::size_t>(stream);
+    ThreadSlot::add(slot().dropped, 1);
+    all_drops_[s].fetch_add(1, std::memory_order_relaxed);
+    drops_[s].fetch_add(1, std::memory_order_relaxed);
+    gate_.set(Gate::kDrops);
+    auto& told = too_large ? told_too_large_ : told_drop_;
+    if (told.exchange(true, std::memory_order_relaxed)) return;
+    if (too_large) {
+        flusher_.tell("foundry_fastlog dropped a record larger than " +
+                      std::to_string(max_payload()) +
+                      " bytes (an eighth of the ring): shorten its values or raise ring_bytes. "
+                      "Further ones are counted in stats()['dropped'] without a message.");
+    } else {
+        flusher_.tell("foundry_fastlog's ring of " + std::to_string(options_.ring_bytes) +
+                      " bytes is full and records are being dropped: the disk is slower than the "
+                      "training loop records. Each gap is marked in its file and counted in "
+                      "stats()['dropped']; raise ring_bytes or record less often.");
+    }
+}
+
+void Recorder::submit_drop_markers() {
+    gate_.clear(Gate::kDrops);
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        const std::uint64_t count = drops_[s].exchange(0, std::memory_order_relaxed);
+        if (count == 0) continue;
+        const Submit result = submit(RecordKind::drops, static_cast<Stream>(s), now_ticks(),
+                                     slot().thread_id, &count, sizeof count);
+        if (result == Submit::accepted) continue;
+        drops_[s].fetch_add(count, std::memory_order_relaxed);  // no room yet: next time
+        gate_.set(Gate::kDrops);
+    }
+}
+
+bool Recorder::flush(std::int64_t timeout_ns) {
+    return flusher_.wait_written(ring_.tail(), deadline_after(timeout_ns));
+}
+
+bool Recorder::close(std::int64_t timeout_ns) {
+    gate_.set(Gate::kClosed);
+    const std::lock_guard lock(close_mutex_);
+    if (joined_) return true;
+    std::uint64_t open = 0;
+    closed_at_.compare_exchange_strong(open, now_ticks(), std::memory_order_relaxed);
+    flusher_.request_close(ring_.close());
+    if (!flusher_.wait_done(deadline_after(timeout_ns))) return false;
+    flusher_.join();
+    joined_ = true;
+    return true;
+}
+
+// Runs in the flush thread, once a second.
+void Recorder::check_budget() {
+    if (told_budget_) return;
+    const RecorderStats now = stats();
+    constexpr double kSettleSeconds = 5.0;
+    if (now.wall_s < kSettleSeconds || now.overhead_fraction <= options_.overhead_budget) return;
+    told_budget_ = true;
+    char text[320];
+    std::snprintf(text, sizeof text,
+                  "foundry_fastlog took %.2f %% of wall time since the first record, over the "
+                  "budget of %.2f %% (%llu calls, %.3f s blocked). Record less often, or raise "
+                  "overhead_budget. This is said once; stats() has the current figures.",
+                  100 * now.overhead_fraction, 100 * options_.overhead_budget,
+                  static_cast<unsigned long long>(now.calls.accepted + now.calls.dropped),
+                  now.blocked_s);
+    flusher_.tell(text);
+}
+
+RecorderStats Recorder::stats() const {
+    RecorderStats s;
+    s.calls = slots_.totals();
+    s.flusher = flusher_.stats();
+    s.ring_bytes = memory_.ring_bytes();
+    s.key_sets = keys_.size();
+    const double seconds_per_tick = s.flusher.ns_per_tick / 1e9;
+    for (std::size_t i = 0; i < kStreamCount; ++i) {
+        s.flusher.streams[i].dropped = all_drops_[i].load(std::memory_order_relaxed);
+    }
+    for (std::size_t k = 0; k < kCallKinds; ++k) {
+        if (s.calls.samples[k] == 0) continue;
+        s.mean_ns[k] = static_cast<double>(s.calls.sampled_ticks[k]) /
+                       static_cast<double>(s.calls.samples[k]) * s.flusher.ns_per_tick;
+    }
+    s.blocked_s = static_cast<double>(s.calls.blocked_ticks) * seconds_per_tick;
+    s.logging_s = s.calls.estimated_ticks() * seconds_per_tick;
+    const std::uint64_t first = s.flusher.first_record_ticks;
+    const std::uint64_t closed = closed_at_.load(std::memory_order_relaxed);
+    const std::uint64_t end = closed != 0 ? closed : now_ticks();
+    if (first != 0 && end > first) {
+        s.wall_s = static_cast<double>(end - first) * seconds_per_tick;
+        s.overhead_fraction = s.logging_s / s.wall_s;
+    }
+    return s;
+}
+
+}  // namespace fastlog

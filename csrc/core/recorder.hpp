@@ -1,0 +1,139 @@
+// One process's recorder: ring, key table, flush thread, and the life cycle open -> closing ->
+// closed. No Python in it.
+//
+// Ownership: built and closed by its owner; submit() and the counters by any thread; drops_ by
+// producers and, at the end, the flush thread (exchange: a drop is marked exactly once).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "core/flusher.hpp"
+#include "core/gate.hpp"
+#include "core/key_table.hpp"
+#include "core/mpsc_ring.hpp"
+#include "core/ring_memory.hpp"
+#include "core/thread_slots.hpp"
+
+namespace fastlog {
+
+/// What record() does when the ring is full.
+enum class BackPressure : std::uint8_t {
+    block,  // wait for a bounded time, then drop; no second wait before something was written
+    drop,   // drop at once
+};
+
+struct RecorderOptions {
+    FileSinkOptions sink;
+    std::size_t ring_bytes = std::size_t{8} << 20;  // a power of two, at least 64 KiB
+    BackPressure back_pressure = BackPressure::block;
+    std::int64_t block_timeout_ns = 1'000'000'000;
+    std::int64_t flush_interval_ns = 100'000'000;
+    double overhead_budget = 0.01;  // fraction of wall time; told once when exceeded
+};
+
+struct RecorderStats {
+    CallTotals calls;
+    FlusherStats flusher;
+    std::uint64_t ring_bytes = 0;
+    std::uint32_t key_sets = 0;
+    double blocked_s = 0;
+    double logging_s = 0;
+    double wall_s = 0;  // since the first record
+    double overhead_fraction = 0;
+    double mean_ns[kCallKinds]{};  // sampled
+};
+
+class Recorder {
+  public:
+    enum class Submit : std::uint8_t { accepted, full, closed, too_large };
+
+    /// Opens the ring and starts the flush thread. A directory that cannot be written is no error
+    /// here: it is told, counted and tried again. Throws std::system_error without memory or thread.
+    explicit Recorder(RecorderOptions options);
+    /// Only after close() returned true. A recorder whose thread is stuck must be leaked.
+    ~Recorder();
+    Recorder(const Recorder&) = delete;
+    Recorder& operator=(const Recorder&) = delete;
+
+    Gate& gate() noexcept { return gate_; }
+    ThreadSlot& slot() noexcept { return slots_.local(); }
+    KeyTable& keys() noexcept { return keys_; }
+    const RecorderOptions& options() const noexcept { return options_; }
+    std::size_t max_payload() const noexcept { return ring_.max_payload(); }
+    double ns_per_tick() const noexcept { return flusher_.ns_per_tick(); }
+
+    /// Tries once to put a record into the ring. Wait-free but for the competition of producers.
+    Submit submit(RecordKind kind, Stream stream, std::uint64_t ticks, std::uint32_t thread_id,
+                  const void* payload, std::size_t length) noexcept {
+        MpscRing::Claim claim;
+        const ClaimStatus status = ring_.try_claim(length, claim);
+        if (status != ClaimStatus::claimed) [[unlikely]]
+            return refused(status);
+        RecordHeader header{};
+        header.length = static_cast<std::uint32_t>(length);
+        header.ticks = ticks;
+        header.thread_id = thread_id;
+        header.kind = kind;
+        header.stream = stream;
+        MpscRing::fill(claim, header, payload);
+        ring_.commit(claim);
+        flusher_.wake_if_half_full(claim.position + record_size(length));
+        return Submit::accepted;
+    }
+
+    /// True when the policy allows to wait for room now: policy block, and not already waited in
+    /// vain since the last write.
+    bool may_block() const noexcept {
+        return options_.back_pressure == BackPressure::block &&
+               vain_wait_at_.load(std::memory_order_relaxed) != ring_.head();
+    }
+    /// Waits for room, for the policy's time; call without any lock. Counts the time as blocked.
+    bool wait_for_room(std::size_t payload);
+
+    /// Counts a dropped record; the next accepted one is preceded by a marker.
+    void count_drop(Stream stream, bool too_large);
+    /// Puts markers for counted drops into the ring, if there is room.
+    void submit_drop_markers();
+
+    /// True when everything accepted before the call is in the files.
+    bool flush(std::int64_t timeout_ns);
+    /// Refuses further records, writes all accepted ones, ends the thread. True when all is written.
+    /// May be called again after a false.
+    bool close(std::int64_t timeout_ns);
+    /// Marks a recorder inherited through fork() as closed: its thread and memory are the parent's.
+    void abandon_in_child() noexcept { gate_.set(Gate::kClosed); }
+
+    RecorderStats stats() const;
+    std::vector<std::string> take_messages() { return flusher_.take_messages(); }
+    void tell(std::string message) { flusher_.tell(std::move(message)); }
+
+  private:
+    static Submit refused(ClaimStatus status) noexcept;
+    void check_budget();
+
+    const RecorderOptions options_;
+    RingMemory memory_;
+    MpscRing ring_;
+    KeyTable keys_;
+    Gate gate_;
+    ThreadSlots slots_;
+    std::atomic<std::uint64_t> drops_[kStreamCount]{};      // not yet marked
+    std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // ever
+    std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // head when a wait ended in vain
+    std::atomic<bool> told_drop_{false};
+    std::atomic<bool> told_too_large_{false};
+    bool told_budget_ = false;                 // flush thread only
+    std::atomic<std::uint64_t> closed_at_{0};  // ticks; 0 while open
+    bool joined_ = false;                      // guarded by close_mutex_
+    std::mutex close_mutex_;
+    Flusher flusher_;
+};
+
+/// Marks every open recorder of a forked child with Gate::kForked. Installed with the first one.
+void watch_forks();
+
+}  // namespace fastlog

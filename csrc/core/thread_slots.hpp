@@ -1,0 +1,103 @@
+// Per-thread counters of one recorder: the hot path counts without a locked instruction.
+//
+// Ownership: a slot's counters are written by the thread that holds it and only read by others
+// (relaxed: they are statistics, nothing is inferred from their order). A slot whose thread has
+// ended is handed to the next new thread and goes on counting: sums never go backwards.
+// `in_use`: release by the ending thread, acquire by the next owner, so that the next owner's
+// increments start from the last values.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace fastlog {
+
+enum class CallKind : std::uint8_t { record = 0, timer_enter = 1, timer_exit = 2, event = 3 };
+inline constexpr std::size_t kCallKinds = 4;
+
+struct alignas(64) ThreadSlot {
+    struct PerKind {
+        std::atomic<std::uint64_t> calls{0};
+        std::atomic<std::uint64_t> samples{0};
+        std::atomic<std::uint64_t> sampled_ticks{0};
+    };
+    PerKind kinds[kCallKinds];
+    std::atomic<std::uint64_t> accepted{0};
+    std::atomic<std::uint64_t> dropped{0};
+    std::atomic<std::uint64_t> blocked_ticks{0};
+    std::atomic<bool> in_use{true};
+    std::uint32_t thread_id = 0;
+
+    /// One call in 64 is timed: often enough for a mean, rare enough not to be seen in it.
+    static constexpr std::uint64_t kSampleEvery = 64;
+    static constexpr std::uint64_t kSamplePhase = 32;
+
+    /// Adds to a counter that only this thread writes.
+    static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
+        counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+    }
+    /// Counts a call; true when this one is to be timed.
+    bool count_call(CallKind kind) noexcept {
+        auto& calls = kinds[static_cast<std::size_t>(kind)].calls;
+        const std::uint64_t n = calls.load(std::memory_order_relaxed);
+        calls.store(n + 1, std::memory_order_relaxed);
+        return (n % kSampleEvery) == kSamplePhase;
+    }
+    void uncount_call(CallKind kind) noexcept {
+        auto& calls = kinds[static_cast<std::size_t>(kind)].calls;
+        calls.store(calls.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    }
+    void add_sample(CallKind kind, std::uint64_t ticks) noexcept {
+        auto& k = kinds[static_cast<std::size_t>(kind)];
+        add(k.samples, 1);
+        add(k.sampled_ticks, ticks);
+    }
+};
+
+/// The sums over all threads.
+struct CallTotals {
+    std::uint64_t calls[kCallKinds]{};
+    std::uint64_t samples[kCallKinds]{};
+    std::uint64_t sampled_ticks[kCallKinds]{};
+    std::uint64_t accepted = 0;
+    std::uint64_t dropped = 0;
+    std::uint64_t blocked_ticks = 0;
+
+    /// Ticks spent in calls: sampled means times counts, plus the time blocked, which is exact.
+    double estimated_ticks() const noexcept;
+};
+
+class ThreadSlots {
+  public:
+    ThreadSlots();
+    ThreadSlots(const ThreadSlots&) = delete;
+    ThreadSlots& operator=(const ThreadSlots&) = delete;
+
+    /// This thread's slot: a comparison with a thread-local on the hot path.
+    ThreadSlot& local() noexcept {
+        if (cached_owner == id_) [[likely]]
+            return *cached_slot;
+        return find_or_add();
+    }
+
+    CallTotals totals() const;
+
+  private:
+    ThreadSlot& find_or_add() noexcept;
+
+    // initial-exec: one load instead of a call; 16 bytes of the static TLS reserve.
+    [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t cached_owner;
+    [[gnu::tls_model("initial-exec")]] static thread_local ThreadSlot* cached_slot;
+
+    const std::uint64_t id_;  // never reused in this process, inherited by a forked child
+    mutable std::mutex mutex_;
+    std::vector<std::shared_ptr<ThreadSlot>> slots_;  // guarded by mutex_
+};
+
+/// The kernel's id of the calling thread.
+std::uint32_t current_thread_id() noexcept;
+
+}  // namespace fastlog

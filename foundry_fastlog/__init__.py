@@ -1,0 +1,59 @@
+"""foundry_fastlog: record what a training run does, at no cost to the run.
+
+    from foundry_fastlog import Recorder
+
+    with Recorder("runs/exp0") as recorder:
+        for step in range(1000):
+            recorder.record(step, loss=loss, lr=lr)
+
+Importing the package is cheap: everything is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from foundry_fastlog._version import __version__
+
+if TYPE_CHECKING:
+    from foundry_fastlog.config import RecorderConfig
+    from foundry_fastlog.files import RunNotFoundError
+    from foundry_fastlog.reading import Run, read_run
+    from foundry_fastlog.recorder import Recorder, RecorderClosedError, open_run
+
+__all__ = [
+    "Recorder",
+    "RecorderClosedError",
+    "RecorderConfig",
+    "Run",
+    "RunNotFoundError",
+    "__version__",
+    "open_run",
+    "read_run",
+]
+
+_HOMES = {
+    "Recorder": "foundry_fastlog.recorder",
+    "RecorderClosedError": "foundry_fastlog.recorder",
+    "RecorderConfig": "foundry_fastlog.config",
+    "Run": "foundry_fastlog.reading",
+    "RunNotFoundError": "foundry_fastlog.files",
+    "open_run": "foundry_fastlog.recorder",
+    "read_run": "foundry_fastlog.reading",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name from its module at its first use (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return sorted(__all__)

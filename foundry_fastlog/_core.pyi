@@ -1,0 +1,95 @@
+"""The native core: ring, flush thread and hot calls. Use it through `foundry_fastlog.Recorder`."""
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, TypedDict, TypeVar
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+class StreamStats(TypedDict):
+    """One stream's share of `RecorderStats`."""
+
+    written: int
+    bytes: int
+    dropped: int
+    segments: int
+
+class RecorderStats(TypedDict):
+    """What `Recorder.stats()` returns; see there for units."""
+
+    calls: int
+    accepted: int
+    dropped: int
+    written: int
+    bytes_written: int
+    blocked_s: float
+    record_ns: float
+    timer_ns: float
+    record_calls: int
+    timer_calls: int
+    event_calls: int
+    logging_s: float
+    overhead_fraction: float
+    wall_s: float
+    flush_cpu_s: float
+    ring_bytes: int
+    ring_high_water_bytes: int
+    errors: int
+    first_error: str | None
+    last_error: str | None
+    key_sets: int
+    streams: dict[str, StreamStats]
+
+class RecorderClosedError(RuntimeError):
+    """Raised when a closed Recorder is used to record."""
+
+class Timer:
+    """Times a block of code; made by `Recorder.timer()`."""
+
+    @property
+    def name(self) -> str: ...
+    def __enter__(self) -> Timer: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> bool: ...
+    def __call__(self, function: _F, /) -> _F: ...
+
+class RecorderCore:
+    """The native half of `foundry_fastlog.Recorder`."""
+
+    def __init__(
+        self,
+        *,
+        directory: str,
+        stamp: str,
+        label: str,
+        worker: bool,
+        ring_bytes: int,
+        block: bool,
+        block_timeout_s: float,
+        flush_interval_s: float,
+        segment_bytes: int,
+        overhead_budget: float,
+        hook: Callable[[str, str], None],
+    ) -> None: ...
+    def record(self, step: int, /, **values: object) -> bool: ...
+    def record_dict(self, step: int, metrics: Mapping[str, object]) -> bool: ...
+    def log(self, metrics: Mapping[str, object], step: int | None = None) -> bool: ...
+    def timer(self, name: str, *, step: int | None = None) -> Timer: ...
+    def _fragment(self, stream: int, members: bytes, /) -> bool: ...
+    def _flush(self, timeout_s: float) -> bool: ...
+    def _close(self, timeout_s: float) -> bool: ...
+    def _stats(self) -> RecorderStats: ...
+    def _files(self) -> list[str]: ...
+    @property
+    def _label(self) -> str | None: ...
+    @property
+    def _largest_fragment(self) -> int: ...
+    @property
+    def closed(self) -> bool: ...
+
+def set_decorate(function: Callable[[Timer, Callable[..., Any]], Callable[..., Any]]) -> None: ...

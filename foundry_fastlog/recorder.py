@@ -1,0 +1,472 @@
+"""The Recorder: the one door to the native core."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import inspect
+import logging
+import multiprocessing.util
+import os
+import re
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypeVar, cast
+
+try:
+    from foundry_fastlog import _core
+except ImportError as error:
+    raise ImportError(
+        "the native part of foundry_fastlog is missing or was built for another Python "
+        f"({error}). Install a wheel with `pip install foundry_fastlog`, or build from a checkout "
+        "with `pip install -e .` (needs g++ or clang with C++20 and the Python headers). Reading "
+        "runs (foundry_fastlog.read_run) works without it."
+    ) from error
+
+from foundry_fastlog.members import nonfinite_fields, render_members, safe_str
+from foundry_fastlog.run_info import RunFile, plain_config
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from foundry_fastlog._core import RecorderStats, Timer
+
+__all__ = ["Recorder", "RecorderClosedError", "open_run"]
+
+RecorderClosedError = _core.RecorderClosedError
+
+KIB = 1 << 10
+MIB = 1 << 20
+MIN_RING_BYTES = 64 * KIB
+MAX_RING_BYTES = 64 * MIB
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_log = logging.getLogger("foundry_fastlog")
+
+_ERRORS = 2  # stream numbers of csrc/core/record.hpp
+_LOG = 3
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LEVEL_NAMES = {
+    **{name: name for name in _LEVELS},
+    "WARN": "WARNING",
+    "FATAL": "CRITICAL",
+}
+_ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
+
+# Recorders by (directory, rank): two of one kind in a process would be two writers of one story.
+_open: weakref.WeakValueDictionary[tuple[str, int], Recorder] = weakref.WeakValueDictionary()
+_open_lock = threading.Lock()
+
+
+class Recorder(_core.RecorderCore):
+    """Records metrics, timings, errors and messages of one process of a training run.
+
+    ``record()`` puts a few bytes into a lock-free ring and returns; a background thread turns them
+    into JSON lines in ``path``. The calls ``record``, ``record_dict``, ``log`` and ``timer`` are
+    native methods. All methods may be called from any thread.
+
+    A forked child may go on using the object: its first record opens files of its own.
+
+    Example:
+        >>> with Recorder("runs/exp0") as recorder:  # doctest: +SKIP
+        ...     with recorder.timer("step", step=0):
+        ...         recorder.record(0, loss=2.5, lr=1e-4)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        ring_bytes: int = 8 * MIB,
+        back_pressure: str = "block",
+        block_timeout_s: float = 1.0,
+        flush_interval_s: float = 0.1,
+        segment_bytes: int = 256 * MIB,
+        overhead_budget: float = 0.01,
+        close_timeout_s: float = 10.0,
+        config: object = None,
+        name: str | None = None,
+    ) -> None:
+        """Open the run's directory and start the flush thread.
+
+        A directory that cannot be written is no error: training goes on, the fault is shown once
+        and in ``stats()``, records wait in the ring and writing is tried again.
+
+        Args:
+            path: The run's directory; made when absent. A directory that already holds a run is
+                resumed: what is there stays, and this process writes files of a new attempt.
+            rank: This process's rank; by default the environment's RANK, as torchrun sets it.
+            world_size: Number of ranks; by default the environment's WORLD_SIZE.
+            ring_bytes: Size of the ring in memory, 64 KiB to 64 MiB, rounded up to a power of two.
+            back_pressure: What to do when the ring is full: ``"block"`` waits up to
+                ``block_timeout_s`` and then drops; ``"drop"`` drops at once. Drops are counted and
+                marked in the file.
+            block_timeout_s: The longest wait in seconds. After a wait in vain nothing waits again
+                before the flush thread has written something.
+            flush_interval_s: How often the flush thread wakes, in seconds; a half full ring wakes
+                it at once.
+            segment_bytes: A file that would grow beyond this size is continued in a next segment.
+            overhead_budget: Fraction of wall time that logging may take before one warning says so.
+            close_timeout_s: Default timeout of ``flush()`` and ``close()`` in seconds.
+            config: The run's configuration for run.json: a mapping or a pydantic model.
+            name: The run's name for run.json; by default the directory's name.
+
+        Raises:
+            TypeError: An argument of a wrong type.
+            ValueError: An argument out of range, or this process already records there.
+            NotADirectoryError: ``path``, or a part of it, is a file.
+        """
+        directory = _absolute(path)
+        _check_directory(directory)
+        rank = _process_number("rank", rank, "RANK", least=0)
+        world_size = _process_number("world_size", world_size, "WORLD_SIZE", least=1)
+        if rank is not None and world_size is not None and rank >= world_size:
+            raise ValueError(f"rank must be below world_size, got {rank} of {world_size}")
+        _check_number("ring_bytes", ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES, whole=True)
+        _check_number("segment_bytes", segment_bytes, 4 * KIB, 1 << 50, whole=True)
+        _check_number("block_timeout_s", block_timeout_s, 0, 3600)
+        _check_number("flush_interval_s", flush_interval_s, 0.001, 3600)
+        _check_number("overhead_budget", overhead_budget, 0, 1)
+        _check_number("close_timeout_s", close_timeout_s, 0, 86400)
+        if back_pressure not in ("block", "drop"):
+            raise ValueError(f"back_pressure must be 'block' or 'drop', got {back_pressure!r}")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str, got {type(name).__name__}")
+        config = plain_config(config)
+
+        self._path = Path(directory)
+        self._rank = rank
+        self._world_size = world_size
+        self._close_timeout_s = float(close_timeout_s)
+        self._pid = os.getpid()
+        self._run_file: RunFile | None = None
+        key = (directory, rank or 0)
+        with _open_lock:
+            other = _open.get(key)
+            if other is not None and not other.closed:
+                raise ValueError(
+                    f"this process already records in {directory}: use open_run(path) to share "
+                    "that recorder, or close it first"
+                )
+            super().__init__(
+                directory=directory,
+                stamp="",
+                label=f"r{rank}" if rank else "",
+                worker=False,
+                ring_bytes=1 << (ring_bytes - 1).bit_length(),
+                block=back_pressure == "block",
+                block_timeout_s=float(block_timeout_s),
+                flush_interval_s=float(flush_interval_s),
+                segment_bytes=segment_bytes,
+                overhead_budget=float(overhead_budget),
+                hook=_on_core_event,
+            )
+            _open[key] = self
+        if not rank:
+            self._run_file = RunFile(
+                self._path,
+                name=name or self._path.name,
+                config=config,
+                world_size=world_size,
+                rank=rank,
+                label=self.label,
+                attempt=self.attempt,
+            )
+            self._run_file.write()
+
+    @property
+    def path(self) -> Path:
+        """The run's directory, absolute."""
+        return self._path
+
+    @property
+    def rank(self) -> int | None:
+        """This process's rank, or None when the run has no ranks."""
+        return self._rank
+
+    @property
+    def world_size(self) -> int | None:
+        """Number of ranks, or None when unknown."""
+        return self._world_size
+
+    @property
+    def label(self) -> str:
+        """The writer's label in the file names; empty for the main process's first attempt."""
+        return self._label or ""
+
+    @property
+    def attempt(self) -> int:
+        """How often this run has been resumed, 0 for the first attempt."""
+        found = _ATTEMPT.search(self.label)
+        return int(found.group(1)) if found else 0
+
+    def files(self) -> list[Path]:
+        """List the JSONL files that this process has made so far, by stream and segment."""
+        return [Path(path) for path in self._files()]
+
+    def event(
+        self,
+        message: str,
+        *,
+        level: str | int | None = None,
+        logger: str | None = None,
+        error: BaseException | None = None,
+        step: int | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Record a message, or an error with its traceback.
+
+        Args:
+            message: What happened.
+            level: DEBUG, INFO, WARNING, ERROR or CRITICAL, or a number of `logging`; by default
+                ERROR with ``error`` and INFO without.
+            logger: Name of the subsystem; by default ``foundry_fastlog``.
+            error: An exception: the line goes to the errors stream, with its type, message and
+                traceback, chained exceptions included. Without it the line goes to the log stream.
+            step: The training step.
+            context: Further fields. Values that JSON does not know are written as their ``str()``.
+
+        Returns:
+            True when the line was accepted, False when it was dropped.
+
+        Raises:
+            TypeError: ``message`` is no str, ``error`` no exception, or ``context`` no mapping.
+            ValueError: An unknown level.
+            RecorderClosedError: The recorder has been closed.
+        """
+        _check_type("message", message, str, "a str")
+        if error is not None:
+            _check_type("error", error, BaseException, "an exception")
+        if context is not None:
+            _check_type("context", context, Mapping, "a mapping")
+        if step is not None:
+            _check_type("step", step, SupportsIndex, "an int")
+        fields: dict[str, Any] = {
+            "level": _level_name(level, "INFO" if error is None else "ERROR"),
+            "logger": logger or "foundry_fastlog",
+        }
+        if step is not None:
+            fields["step"] = step.__index__()
+        fields["message"] = message
+        if error is not None:
+            fields["error_type"] = type(error).__name__
+            fields["error_message"] = safe_str(error)
+            fields["traceback"] = "".join(traceback.format_exception(error))
+        fields["context"] = context or {}
+        members = render_members(fields)
+        if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
+            fields["nonfinite"] = nonfinite
+            members = render_members(fields)
+        if len(members) > self._largest_fragment:
+            members = render_members(_shortened(fields, self._largest_fragment))
+        return self._fragment(_LOG if error is None else _ERRORS, members)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything accepted so far is in the files.
+
+        Args:
+            timeout: Seconds to wait at most; by default ``close_timeout_s``.
+
+        Returns:
+            True when it is, False when the time was up first; training may simply go on.
+        """
+        return self._flush(self._close_timeout_s if timeout is None else float(timeout))
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Write everything that was accepted and end the flush thread. Safe to call again.
+
+        Args:
+            timeout: Seconds to wait at most; by default ``close_timeout_s``.
+
+        Returns:
+            True when all is written. False when the time was up first (a disk that hangs or is
+            full): the flush thread goes on trying, and close() may be called again.
+        """
+        first = not self.closed
+        written = self._close(self._close_timeout_s if timeout is None else float(timeout))
+        if first and self._run_file is not None and os.getpid() == self._pid:
+            self._run_file.write(ended=True)
+        return written
+
+    def stats(self) -> RecorderStats:
+        """Return the recorder's figures about itself.
+
+        Returns:
+            A dict. Counts of records: ``calls`` = ``accepted`` + ``dropped``; ``written`` equals
+            ``accepted`` after close(); ``record_calls``, ``timer_calls``, ``event_calls``.
+            Times: ``record_ns`` and ``timer_ns`` (mean nanoseconds of a call and of a timer's enter
+            and exit, one in 64 is measured), ``blocked_s``, ``logging_s`` (estimated seconds in all
+            calls), ``wall_s`` (since the first record), ``overhead_fraction`` (``logging_s`` /
+            ``wall_s``), ``flush_cpu_s`` (of the flush thread). Sizes in bytes: ``bytes_written``,
+            ``ring_bytes``, ``ring_high_water_bytes``. Faults: ``errors`` (count), ``first_error``,
+            ``last_error``. ``key_sets``: distinct sets of metric names. ``streams``: per stream
+            ``written``, ``bytes``, ``dropped``, ``segments``.
+        """
+        return self._stats()
+
+    def __enter__(self) -> Self:
+        """Return the recorder itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the recorder; an exception goes on."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Show where it records, and whether it still does."""
+        state = "closed" if self.closed else "open"
+        return f"<Recorder {str(self._path)!r} label={self.label!r} {state}>"
+
+
+def open_run(
+    path: str | os.PathLike[str],
+    **options: Any,  # noqa: ANN401 - handed on to Recorder, which types them
+) -> Recorder:
+    """Return the recorder of this process for a run, opening it when there is none.
+
+    Args:
+        path: The run's directory.
+        **options: As for `Recorder`; used when it is opened, ignored when it is open already.
+
+    Returns:
+        The open recorder.
+    """
+    directory = _absolute(path)
+    rank = _process_number("rank", options.get("rank"), "RANK", least=0)
+    with _open_lock:
+        recorder = _open.get((directory, rank or 0))
+    if recorder is not None and not recorder.closed:
+        return recorder
+    return Recorder(path, **options)
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    # Not Path.resolve(): links stay as the user wrote them, as in the messages and file names.
+    return os.path.abspath(os.fspath(path))  # noqa: PTH100 - see above
+
+
+def _check_directory(directory: str) -> None:
+    """Raise NotADirectoryError where a file stands in the directory's place."""
+    part = Path(directory)
+    for place in (part, *part.parents):
+        # os.path: False instead of an exception where a place may not be looked at.
+        if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112 - see above
+            raise NotADirectoryError(
+                f"{place} is a file, so {directory} cannot be a run's directory: choose another "
+                "path"
+            )
+
+
+def _check_type(name: str, value: object, kind: type, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def _check_number(
+    name: str, value: object, least: float, most: float, *, whole: bool = False
+) -> None:
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        wanted = "an int" if whole else "a number"
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+    if not least <= value <= most:  # type: ignore[operator]  # narrowed by `kinds` above
+        raise ValueError(f"{name} must be between {least} and {most}, got {value}")
+
+
+def _process_number(name: str, value: object, variable: str, *, least: int) -> int | None:
+    """Return rank or world size from the argument or the launcher's environment variable."""
+    source = name
+    if value is None:
+        text = os.environ.get(variable)
+        if text is None or not text.strip():
+            return None
+        source = f"the environment variable {variable}"
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"{source} must be a whole number, got {text!r}") from None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{source} must be at least {least}, got {value}")
+    return value
+
+
+def _level_name(level: str | int | None, default: str) -> str:
+    if level is None:
+        return default
+    name = logging.getLevelName(level) if isinstance(level, int) else level
+    known = _LEVEL_NAMES.get(str(name).upper())
+    if known is None:
+        raise ValueError(f"level must be one of {', '.join(_LEVELS)}, got {level!r}")
+    return known
+
+
+def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Cut an event that is too large for the ring down to what fits, saying so."""
+    share = limit // 8  # escaping may double a text, and there are at most three long ones
+    short = dict(fields)
+    for key in ("message", "error_message"):
+        if len(text := str(short.get(key, ""))) > share // 6:
+            short[key] = text[: share // 6] + f"... ({len(text)} characters)"
+    if len(text := str(short.get("traceback", ""))) > share // 2:
+        short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
+    short.pop("nonfinite", None)
+    context = render_members(short["context"])
+    if len(context) > share:
+        head = context[: share // 4].decode("utf-8", "replace")
+        short["context"] = {"truncated": head, "bytes": len(context)}
+    return short
+
+
+def _on_core_event(kind: str, text: str) -> None:
+    """Receive the native core's calls; must not raise."""
+    if kind == "message":
+        _log.warning("%s", text)
+    elif kind == "forked":
+        # Children that multiprocessing forks leave by os._exit(), without atexit (before 3.13).
+        multiprocessing.util.Finalize(None, _close_all, exitpriority=100)
+
+
+def _close_all() -> None:
+    """Close what is still open when the process ends."""
+    for recorder in list(_open.values()):
+        recorder.close()
+
+
+def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Wrap a function, or a coroutine function, so that each call is timed."""
+    if not callable(function):
+        raise TypeError(f"a timer decorates a function, got {type(function).__name__}")
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def timed_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> object:
+            with timer:
+                return await function(*args, **kwargs)
+
+        return cast("Callable[_P, _R]", timed_coroutine)
+
+    @functools.wraps(function)
+    def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with timer:
+            return function(*args, **kwargs)
+
+    return timed
+
+
+_core.set_decorate(_decorate)
+atexit.register(_close_all)
