@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -55,7 +55,7 @@ class Timer:
         exc: BaseException | None,
         traceback: TracebackType | None,
         /,
-    ) -> bool: ...
+    ) -> Literal[False]: ...
     def __call__(self, function: _F, /) -> _F: ...
 
 class RecorderCore:
