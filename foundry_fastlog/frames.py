@@ -17,16 +17,38 @@ if TYPE_CHECKING:  # optional packages, and Run imports this module
 
 __all__ = ["to_pandas", "to_polars"]
 
-_EVENT = ("level", "logger", "step", "message", "error_type", "error_message", "traceback")
-
-# The columns that a stream always has, in order.
+# The columns that a stream always has, in order, and what they hold.
+_KINDS = {
+    "timestamp": str,
+    "seq": int,
+    "step": int,
+    "epoch": int,  # or float, where one is a fraction
+    "name": str,
+    "duration_s": float,
+    "depth": int,
+    "parent": str,
+    "thread": int,
+    "error": str,
+    "level": str,
+    "logger": str,
+    "message": str,
+    "error_type": str,
+    "error_message": str,
+    "traceback": str,
+    "context": str,
+    "rank": int,
+    "attempt": int,
+    "label": str,
+}
 _FIELDS: dict[str, tuple[str, ...]] = {
     "metrics": ("step", "epoch"),
     "performance": ("name", "duration_s", "step", "depth", "parent", "thread", "error"),
-    "errors": (*_EVENT, "context"),
-    "log": (*_EVENT[:4], "context"),
+    "errors": (
+        *("level", "logger", "step", "message"),
+        *("error_type", "error_message", "traceback", "context"),
+    ),
+    "log": ("level", "logger", "step", "message", "context"),
 }
-_INTEGERS = {"seq", "step", "epoch", "depth", "thread", "rank", "attempt"}
 _ORIGIN = ("rank", "attempt", "label")
 
 
@@ -44,7 +66,7 @@ def _rows(run: Run, stream: str, attempts: Attempts, rank: int | None) -> Iterat
         restore_nonfinite(record)
         for part in ("metrics", "summary"):
             for key, value in (record.get(part) or {}).items():
-                row[f"metrics.{key}" if key in taken else key] = value
+                row[f"metrics.{key}" if key in taken or not key else key] = value
         row["rank"] = series.writer.rank
         row["attempt"] = series.writer.attempt
         row["label"] = series.writer.label
@@ -88,6 +110,12 @@ def _one_type(values: list[Any]) -> list[Any]:
     return values
 
 
+def _kind(name: str, values: list[Any]) -> type | None:
+    """The type of a column's values; for one without values what it would hold."""
+    kinds = set(map(type, values)) - {type(None)}
+    return kinds.pop() if kinds else _KINDS.get(name)
+
+
 def _missing(package: str) -> str:
     return (
         f"{package} is not installed. Get it with: pip install 'foundry_fastlog[{package}]' "
@@ -103,11 +131,11 @@ def to_polars(
         import polars as pl
     except ImportError as error:
         raise ImportError(_missing("polars")) from error
+    dtypes: dict[type | None, Any] = {int: pl.Int64, float: pl.Float64, str: pl.String}
     columns = []
     for name, values in _columns(run, stream, attempts, rank).items():
-        known = pl.Int64 if name in _INTEGERS else None
-        columns.append(pl.Series(name, values, dtype=known))
-    moments = pl.col("timestamp").cast(pl.String).str.to_datetime(time_unit="us", time_zone="UTC")
+        columns.append(pl.Series(name, values, dtype=dtypes.get(_kind(name, values))))
+    moments = pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC")
     return pl.DataFrame(columns).with_columns(moments)
 
 
@@ -121,8 +149,7 @@ def to_pandas(
         raise ImportError(_missing("pandas")) from error
     columns: dict[str, Any] = {}
     for name, values in _columns(run, stream, attempts, rank).items():
-        kinds = set(map(type, values))
-        whole = kinds == {int, type(None)} or (name in _INTEGERS and int not in kinds)
+        whole = _kind(name, values) is int and (None in values or not values)
         columns[name] = pd.array(values, dtype="Int64") if whole else values
     frame = pd.DataFrame(columns)
     frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True, format="ISO8601")

@@ -32,7 +32,9 @@ MAX_LINE_BYTES = 64 << 20
 
 _NONFINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 _OVERSIZED = b"\n"  # stands for a line past MAX_LINE_BYTES; no line contains a newline
+_MAX_DEPTH = 64  # the recorder looks half as deep into a context
 _INT_OR_NONE = (int, type(None))
+_NUMBER_OR_NONE = (int, float, type(None))
 
 
 def restore_nonfinite(record: Record) -> Record:
@@ -46,13 +48,41 @@ def restore_nonfinite(record: Record) -> Record:
     """
     names = record.get("nonfinite")
     if names:
-        for part in ("metrics", "summary", "context"):
-            values = record.get(part)
-            if isinstance(values, dict):
-                for key, text in names.items():
-                    if key in values and values[key] is None:
-                        values[key] = _NONFINITE.get(text)
+        for path, text in names.items():
+            value = _NONFINITE.get(text)
+            if path == "epoch" and "epoch" in record:
+                record["epoch"] = value
+                continue
+            for part in ("metrics", "summary", "context"):
+                _restore(record.get(part), path, value)
     return record
+
+
+def _restore(holder: object, path: str, value: float | None) -> None:
+    """Put a value where a dotted path of keys and list indices finds null.
+
+    A key may have dots of its own: at each level the longest key that fits is taken.
+    """
+    for _ in range(_MAX_DEPTH):
+        if isinstance(holder, dict):
+            if path in holder:
+                if holder[path] is None:
+                    holder[path] = value
+                return
+            at = path.rfind(".")
+            while at >= 0 and path[:at] not in holder:
+                at = path.rfind(".", 0, at)
+            holder, path = holder.get(path[:at]) if at >= 0 else None, path[at + 1 :]
+        elif isinstance(holder, list):
+            index, _, path = path.partition(".")
+            if not index.isdecimal() or int(index) >= len(holder):
+                return
+            if not path and holder[int(index)] is None:
+                holder[int(index)] = value
+                return
+            holder = holder[int(index)]
+        else:
+            return
 
 
 def check_record(stream: str, record: Record) -> str | None:
@@ -70,9 +100,10 @@ def check_record(stream: str, record: Record) -> str | None:
         return "no seq"
     if type(record.get("timestamp")) is not str:
         return "no timestamp"
-    for name in ("step", "epoch"):
-        if type(record.get(name)) not in _INT_OR_NONE:
-            return f"{name} is no integer"
+    if type(record.get("step")) not in _INT_OR_NONE:
+        return "step is no integer"
+    if type(record.get("epoch")) not in _NUMBER_OR_NONE:
+        return "epoch is no number"
     names = record.get("nonfinite")
     if names is not None and (
         type(names) is not dict or any(type(text) is not str for text in names.values())

@@ -296,7 +296,7 @@ class _Steps:
 
     def __init__(self, series: Iterable[Series]) -> None:
         self._steps = StepSet()
-        self._epochs = StepSet()
+        self._epochs: set[float] = set()
         for one in series:
             # What is wrong with these files is reported when they are read themselves.
             for _, _, record, _ in read_series(one, SeriesCheck(one), Problems()):

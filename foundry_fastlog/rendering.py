@@ -63,7 +63,9 @@ def format_bytes(count: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration: ``12.3 us``, ``4.56 ms``, ``7.89 s``, ``2 min 03 s``, ``1 h 02 min``."""
+    """Write a duration: ``45 ns``, ``12.3 us``, ``7.89 s``, ``2 min 03 s``, ``1 h 02 min``."""
+    if seconds < 1e-6:
+        return f"{seconds * 1e9:.3g} ns"
     if seconds < 0.001:
         return f"{seconds * 1e6:.3g} us"
     if seconds < 1:
@@ -222,9 +224,10 @@ def render_metrics(summary: Summary, console: Console) -> None:
     """Show the table of metrics."""
     if not summary.metrics:
         return
-    table = _table("Metrics", "metric", "first", "last", "min @step", "mean", "max @step", "count")
+    nonfinite = any(stats.nonfinite for stats in summary.metrics)
+    columns = ["first", "last", "min @step", "mean", "max @step", "count"]
+    table = _table("Metrics", "metric", *columns, *(["NaN/Inf"] if nonfinite else []))
     for stats in summary.metrics:
-        nonfinite = f", {stats.nonfinite:,} NaN/Inf" if stats.nonfinite else ""
         _row(
             table,
             printable(stats.name),
@@ -233,8 +236,9 @@ def render_metrics(summary: Summary, console: Console) -> None:
             _extreme(stats.min, stats.min_step),
             format_number(stats.mean),
             _extreme(stats.max, stats.max_step),
-            f"{stats.count:,}{nonfinite}",
-            style="red" if nonfinite else "",
+            f"{stats.count:,}",
+            *([f"{stats.nonfinite:,}"] if nonfinite else []),
+            style="red" if stats.nonfinite else "",
         )
     _show(table, console)
 

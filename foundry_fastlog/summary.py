@@ -196,6 +196,8 @@ class Summary:
         for item in dataclasses.fields(self):
             if item.name == "checks":
                 result["checks"] = [_check_dict(check) for check in self.checks]
+            elif item.name == "info":
+                result["info"] = self.info  # JSON already, and perhaps nested deeply
             elif item.name != "curves":
                 result[item.name] = _jsonable(getattr(self, item.name))
         return result

@@ -102,7 +102,7 @@ class OracleWriter:
             self.in_segment[stream] = 0
         seq = self.seq.get(stream, 0)
         line = {"timestamp": stamp_text(self.now), "seq": seq, **fields}
-        with open(self.path(stream), "a", encoding="utf-8", newline="\n") as handle:
+        with self.path(stream).open("a", encoding="utf-8", newline="\n") as handle:
             handle.write(json.dumps(line, ensure_ascii=False, allow_nan=False))
             handle.write("\n")
         self.seq[stream] = seq + 1
@@ -110,12 +110,12 @@ class OracleWriter:
         self.now += self.tick
         return line
 
-    def metrics(self, step: int, epoch: int | None = None, **values: Any) -> dict[str, Any]:
+    def metrics(self, step: int, epoch: float | None = None, **values: Any) -> dict[str, Any]:
         """Write a metrics line."""
         return self.metrics_dict(step, values, epoch)
 
     def metrics_dict(
-        self, step: int, values: Mapping[str, Any], epoch: int | None = None
+        self, step: int, values: Mapping[str, Any], epoch: float | None = None
     ) -> dict[str, Any]:
         """Write a metrics line with any key names."""
         kept, nonfinite = plain(values)
@@ -127,7 +127,7 @@ class OracleWriter:
             fields["nonfinite"] = nonfinite
         return self.write("metrics", fields)
 
-    def summary(self, epoch: int, **values: Any) -> dict[str, Any]:
+    def summary(self, epoch: float, **values: Any) -> dict[str, Any]:
         """Write an epoch summary."""
         kept, nonfinite = plain(values)
         fields: dict[str, Any] = {"epoch": epoch, "summary": kept}
@@ -208,7 +208,7 @@ class OracleWriter:
 
     def torn(self, stream: str, data: bytes) -> None:
         """Leave bytes without newline, as a killed writer does."""
-        with open(self.path(stream), "ab") as handle:
+        with self.path(stream).open("ab") as handle:
             handle.write(data)
 
 
@@ -253,5 +253,5 @@ def write_run_json(
     Path(run).mkdir(parents=True, exist_ok=True)
     scratch = Path(run) / "run.json.tmp"
     scratch.write_text(json.dumps(info, indent=1), encoding="utf-8")
-    os.replace(scratch, Path(run) / "run.json")
+    scratch.replace(Path(run) / "run.json")
     return info
