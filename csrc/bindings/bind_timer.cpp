@@ -13,6 +13,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/py_encode.hpp"
+#include "bindings/submit.hpp"
 #include "core/line_renderer.hpp"
 
 namespace fastlog::bindings {

@@ -1,5 +1,7 @@
 #include "bindings/handle.hpp"
 
+#include "bindings/submit.hpp"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,6 +16,11 @@ PyObject* RecorderHandle::closed_error = nullptr;
 namespace {
 
 constexpr std::size_t kChildRingBytes = std::size_t{1} << 20;
+
+void set_closed_error() noexcept {
+    PyErr_SetString(RecorderHandle::closed_error,
+                    "this Recorder is closed; open a new one to go on recording");
+}
 
 std::int64_t to_ns(double seconds) noexcept {
     constexpr double kMost = 1e9;  // about 30 years: as good as forever
@@ -111,6 +118,25 @@ bool RecorderHandle::wait_for_room(std::size_t payload) {
     const bool room = recorder.wait_for_room(payload);
     PyEval_RestoreThread(state);
     return room;
+}
+
+int submit_refused(RecorderHandle& handle, Recorder::Submit result, CallKind call, Stream stream,
+                   std::size_t length) noexcept {
+    Recorder& core = handle.core();
+    if (result == Recorder::Submit::closed) {
+        core.slot().uncount_call(call);
+        set_closed_error();
+        return -1;
+    }
+    if (result == Recorder::Submit::full && core.may_block() && handle.wait_for_room(length)) {
+        return 2;
+    }
+    try {
+        core.count_drop(stream, result == Recorder::Submit::too_large);
+    } catch (const std::bad_alloc&) {
+        // No memory for the message; the drop itself has been counted.
+    }
+    return 0;
 }
 
 bool RecorderHandle::flush(double timeout_s) {

@@ -184,7 +184,7 @@ bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* v
     return plain == Plain::done;
 }
 
-bool read_step(PyObject* object, std::int64_t& step) noexcept {
+bool read_any_step(PyObject* object, std::int64_t& step) noexcept {
     if (PyBool_Check(object) || !PyIndex_Check(object)) {
         PyErr_Format(PyExc_TypeError, "step must be an int, got %s", Py_TYPE(object)->tp_name);
         return false;

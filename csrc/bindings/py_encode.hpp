@@ -62,7 +62,28 @@ inline bool encode_value(PayloadBuilder& out, std::size_t i, PyObject* key,
     return encode_other(out, i, key, value);
 }
 
-/// Reads a step: any object with __index__ but bool, within int64. False with an error set.
-bool read_step(PyObject* object, std::int64_t& step) noexcept;
+bool read_any_step(PyObject* object, std::int64_t& step) noexcept;
+
+/// Reads a step: any object with __index__ but bool, within int64. False with an error set. An int
+/// of one digit is read in place.
+inline bool read_step(PyObject* object, std::int64_t& step) noexcept {
+    if (PyLong_CheckExact(object)) [[likely]] {
+#if PY_VERSION_HEX >= 0x030C0000
+        auto* number = reinterpret_cast<PyLongObject*>(object);
+        if (PyUnstable_Long_IsCompact(number)) [[likely]] {
+            step = PyUnstable_Long_CompactValue(number);
+            return true;
+        }
+#else
+        const Py_ssize_t digits = Py_SIZE(object);  // signed
+        if (digits >= -1 && digits <= 1) [[likely]] {
+            step = digits *
+                   static_cast<std::int64_t>(reinterpret_cast<PyLongObject*>(object)->ob_digit[0]);
+            return true;
+        }
+#endif
+    }
+    return read_any_step(object, step);
+}
 
 }  // namespace fastlog::bindings

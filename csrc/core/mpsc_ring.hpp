@@ -65,7 +65,7 @@ class BasicMpscRing {
     // ---- producers -----------------------------------------------------------------------------
 
     /// Claims room for a record with `payload` bytes. After `claimed` the caller fills the record
-    /// with fill() and must commit(): nothing behind it is read before.
+    /// with fill_header() and its payload and must commit(): nothing behind it is read before.
     ClaimStatus try_claim(std::size_t payload, Claim& out) noexcept {
         const std::uint64_t size = record_size(payload);
         if (size > max_record_size()) return ClaimStatus::too_large;
@@ -98,15 +98,23 @@ class BasicMpscRing {
         }
     }
 
-    /// Copies everything but the stamp into a claimed record. `header.length` bytes are read from
-    /// `payload`.
-    static void fill(const Claim& claim, const RecordHeader& header, const void* payload) noexcept {
-        constexpr std::size_t skip = sizeof(std::uint64_t);
-        std::memcpy(claim.at + skip, reinterpret_cast<const std::byte*>(&header) + skip,
-                    sizeof(RecordHeader) - skip);
-        if (header.length != 0) {
-            std::memcpy(claim.at + sizeof(RecordHeader), payload, header.length);
-        }
+    /// Writes everything of a claimed record's header but the stamp, field by field: a copy of a
+    /// header built elsewhere would wait for its narrow stores.
+    static void fill_header(const Claim& claim, std::uint32_t length, std::uint64_t ticks,
+                            std::uint32_t thread_id, RecordKind kind, Stream stream) noexcept {
+        auto* header = reinterpret_cast<RecordHeader*>(claim.at);
+        header->length = length;
+        header->crc = 0;
+        header->ticks = ticks;
+        header->thread_id = thread_id;
+        header->kind = kind;
+        header->stream = stream;
+        header->flags = 0;
+    }
+
+    /// Where a claimed record's payload goes.
+    static std::byte* payload_of(const Claim& claim) noexcept {
+        return claim.at + sizeof(RecordHeader);
     }
 
     /// Publishes a filled record to the consumer.
@@ -189,13 +197,9 @@ class BasicMpscRing {
     static Stamp* stamp_at(std::byte* place) noexcept { return reinterpret_cast<Stamp*>(place); }
 
     void write_pad(std::uint64_t position, std::uint64_t size) noexcept {
-        RecordHeader pad{};
-        pad.kind = RecordKind::pad;
-        pad.length = static_cast<std::uint32_t>(size - sizeof(RecordHeader));
         const Claim claim{position, at(position)};
-        std::memcpy(claim.at + sizeof(std::uint64_t),
-                    reinterpret_cast<const std::byte*>(&pad) + sizeof(std::uint64_t),
-                    sizeof(RecordHeader) - sizeof(std::uint64_t));
+        fill_header(claim, static_cast<std::uint32_t>(size - sizeof(RecordHeader)), 0, 0,
+                    RecordKind::pad, Stream::metrics);
         commit(claim);
     }
 

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -66,23 +67,29 @@ class Recorder {
     std::size_t max_payload() const noexcept { return ring_.max_payload(); }
     double ns_per_tick() const noexcept { return flusher_.ns_per_tick(); }
 
-    /// Tries once to put a record into the ring. Wait-free but for the competition of producers.
+    /// Tries once to put a record into the ring; `write(std::byte*)` fills its `length` bytes of
+    /// payload in place and must neither fail nor run foreign code. Wait-free but for the
+    /// competition of producers.
+    template <class Write>
     Submit submit(RecordKind kind, Stream stream, std::uint64_t ticks, std::uint32_t thread_id,
-                  const void* payload, std::size_t length) noexcept {
+                  std::size_t length, Write&& write) noexcept {
         MpscRing::Claim claim;
         const ClaimStatus status = ring_.try_claim(length, claim);
         if (status != ClaimStatus::claimed) [[unlikely]]
             return refused(status);
-        RecordHeader header{};
-        header.length = static_cast<std::uint32_t>(length);
-        header.ticks = ticks;
-        header.thread_id = thread_id;
-        header.kind = kind;
-        header.stream = stream;
-        MpscRing::fill(claim, header, payload);
+        MpscRing::fill_header(claim, static_cast<std::uint32_t>(length), ticks, thread_id, kind,
+                              stream);
+        write(MpscRing::payload_of(claim));
         ring_.commit(claim);
         flusher_.wake_if_half_full(claim.position + record_size(length));
         return Submit::accepted;
+    }
+
+    /// The same with a payload that is copied.
+    Submit submit(RecordKind kind, Stream stream, std::uint64_t ticks, std::uint32_t thread_id,
+                  const void* payload, std::size_t length) noexcept {
+        return submit(kind, stream, ticks, thread_id, length,
+                      [&](std::byte* at) { std::memcpy(at, payload, length); });
     }
 
     /// True when the policy allows to wait for room now: policy block, and not already waited in

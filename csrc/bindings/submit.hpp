@@ -1,0 +1,52 @@
+// Submitting one record by the recorder's policy: count, time one call in 64, wait, drop.
+#pragma once
+
+#include <Python.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#include "bindings/handle.hpp"
+#include "core/recorder.hpp"
+
+namespace fastlog::bindings {
+
+/// The rest of submit_counted() when the ring did not take the record at once; may wait with the
+/// GIL released. 0: dropped; -1: closed, with the Python error set; 2: try again.
+int submit_refused(RecorderHandle& handle, Recorder::Submit result, CallKind call, Stream stream,
+                   std::size_t length) noexcept;
+
+/// Submits a record whose payload of `length` bytes `write(std::byte*)` fills in place. GIL held.
+/// `ticks` is the time of the call. 1: accepted; 0: dropped; -1: closed, with the Python error set.
+template <class Write>
+inline int submit_counted(RecorderHandle& handle, CallKind call, RecordKind kind, Stream stream,
+                          std::uint64_t ticks, std::size_t length, Write&& write) noexcept {
+    Recorder& core = handle.core();
+    ThreadSlot& slot = core.slot();
+    bool sample = slot.count_call(call);
+    for (;;) {
+        const auto result = core.submit(kind, stream, ticks, slot.thread_id, length, write);
+        if (result == Recorder::Submit::accepted) [[likely]] {
+            ThreadSlot::add(slot.accepted, 1);
+            if (sample) [[unlikely]] {
+                const std::uint64_t end = now_ticks();
+                if (end > ticks) slot.add_sample(call, end - ticks);
+            }
+            return 1;
+        }
+        const int next = submit_refused(handle, result, call, stream, length);
+        if (next != 2) return next;
+        sample = false;  // the wait is counted by itself
+    }
+}
+
+/// The same with a payload that is copied.
+inline int submit_counted(RecorderHandle& handle, CallKind call, RecordKind kind, Stream stream,
+                          std::uint64_t ticks, const void* payload, std::size_t length) noexcept {
+    return submit_counted(handle, call, kind, stream, ticks, length,
+                          [&](std::byte* at) { std::memcpy(at, payload, length); });
+}
+
+}  // namespace fastlog::bindings
