@@ -469,4 +469,5 @@ def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 _core.set_decorate(_decorate)
+_core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
 atexit.register(_close_all)

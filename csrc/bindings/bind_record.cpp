@@ -462,7 +462,7 @@ Append a line made of rendered JSON members to a stream (the engine of ``event``
 
 }  // namespace
 
-void add_hot_methods(PyObject* type) {
+void add_record_methods(PyObject* type) {
     for (std::size_t i = 0; i < kDocs.size(); ++i) {
         hot_methods[i].ml_doc = kDocs[i];
         PyObject* method =

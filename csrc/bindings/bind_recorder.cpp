@@ -121,7 +121,15 @@ void bind_recorder(py::module_& module) {
         return handle.core().max_payload();  // a constant of the recorder, also in a forked child
     });
     type.def_property_readonly("closed", &RecorderHandle::closed, "True after close().");
-    add_hot_methods(type.ptr());
+}
+
+void add_hot_methods(PyObject* recorder_type) {
+    if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(recorder_type),
+                          reinterpret_cast<PyTypeObject*>(py::type::of<RecorderHandle>().ptr()))) {
+        throw py::type_error("add_hot_methods() takes a subclass of RecorderCore");
+    }
+    add_record_methods(recorder_type);
+    add_timer_method(recorder_type);
 }
 
 }  // namespace fastlog::bindings

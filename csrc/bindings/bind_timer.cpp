@@ -278,7 +278,7 @@ Raises:
 
 }  // namespace
 
-void bind_timer(py::module_& module, PyObject* recorder_type) {
+void bind_timer(py::module_& module) {
     timer_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&timer_spec));
     if (timer_type == nullptr) throw py::error_already_set();
     module.attr("Timer") = py::handle(reinterpret_cast<PyObject*>(timer_type));
@@ -289,6 +289,9 @@ void bind_timer(py::module_& module, PyObject* recorder_type) {
             decorate = function.release().ptr();
         },
         py::arg("function"), "Sets the function(timer, callable) behind @recorder.timer(name).");
+}
+
+void add_timer_method(PyObject* recorder_type) {
     PyObject* method =
         PyDescr_NewMethod(reinterpret_cast<PyTypeObject*>(recorder_type), &timer_factory);
     if (method == nullptr || PyObject_SetAttrString(recorder_type, "timer", method) != 0) {

@@ -11,8 +11,14 @@
 
 namespace fastlog::bindings {
 
-void add_hot_methods(PyObject* recorder_type);                        // bind_record.cpp
-void bind_recorder(pybind11::module_& module);                        // bind_recorder.cpp
-void bind_timer(pybind11::module_& module, PyObject* recorder_type);  // bind_timer.cpp
+/// Puts record(), record_dict(), log() and timer() into a class: RecorderCore or a subclass of it.
+/// A subclass that has its own descriptors skips the check of the inheritance at every call.
+void add_hot_methods(PyObject* recorder_type);
+
+void add_record_methods(PyObject* recorder_type);  // bind_record.cpp
+void add_timer_method(PyObject* recorder_type);    // bind_timer.cpp
+
+void bind_recorder(pybind11::module_& module);  // bind_recorder.cpp
+void bind_timer(pybind11::module_& module);     // bind_timer.cpp
 
 }  // namespace fastlog::bindings

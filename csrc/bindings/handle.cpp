@@ -53,17 +53,8 @@ RecorderHandle::~RecorderHandle() {
     // A flush thread that does not end (a dead disk) still uses the core: leaked.
 }
 
-RecorderHandle* RecorderHandle::from(PyObject* self) noexcept {
-    // A method descriptor has already checked the type. pybind11 keeps the C++ pointer of a class
-    // without C++ bases in the first holder slot (pybind11/detail/common.h, `instance`).
-    auto* instance = reinterpret_cast<py::detail::instance*>(self);
-    void* value = instance->simple_layout ? instance->simple_value_holder[0] : nullptr;
-    if (value == nullptr) [[unlikely]] {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "this Recorder was never opened: its __init__ did not run");
-        return nullptr;
-    }
-    return static_cast<RecorderHandle*>(value);
+void RecorderHandle::set_unopened_error() noexcept {
+    PyErr_SetString(PyExc_RuntimeError, "this Recorder was never opened: its __init__ did not run");
 }
 
 bool RecorderHandle::attend(bool for_recording) {

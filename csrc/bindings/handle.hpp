@@ -52,11 +52,20 @@ class RecorderHandle {
 
     /// The handle of a `_core.Recorder` instance; null with a Python error set when its __init__
     /// never ran.
-    static RecorderHandle* from(PyObject* self) noexcept;
+    static RecorderHandle* from(PyObject* self) noexcept {
+        // A method descriptor has already checked the type. pybind11 keeps the C++ pointer of a
+        // class without C++ bases in the first holder slot (pybind11/detail/common.h, `instance`).
+        auto* instance = reinterpret_cast<py::detail::instance*>(self);
+        void* value = instance->simple_layout ? instance->simple_value_holder[0] : nullptr;
+        if (value == nullptr) [[unlikely]]
+            set_unopened_error();
+        return static_cast<RecorderHandle*>(value);
+    }
 
     static PyObject* closed_error;  // RecorderClosedError
 
   private:
+    static void set_unopened_error() noexcept;
     bool reopen_in_child();
     void tell_messages();
     void call_hook(const char* kind, const std::string& text) noexcept;
