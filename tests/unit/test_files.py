@@ -1,0 +1,319 @@
+"""File names of a run, and finding runs and their files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import OracleWriter, write_run_json
+
+from foundry_fastlog.files import (
+    STREAMS,
+    RunNotFoundError,
+    StreamName,
+    Writer,
+    find_runs,
+    format_name,
+    list_segments,
+    list_series,
+    looks_like_stream_file,
+    open_run_dir,
+    parse_name,
+)
+
+children = st.lists(
+    st.builds(
+        lambda pid, again: f"w{pid}" + (f"x{again}" if again else ""),
+        st.integers(1, 4_194_304),
+        st.integers(0, 20),
+    ),
+    max_size=3,
+).map(tuple)
+stamps = st.sampled_from(["", "2025-09-30_14-30-00", "1999-12-31_23-59-59"])
+writers = st.builds(Writer, st.integers(0, 5000), stamps, st.integers(0, 200), children)
+names = st.builds(StreamName, st.sampled_from(STREAMS), writers, st.integers(0, 3_000_000))
+
+
+@given(names)
+def test_a_name_reads_back_as_what_was_spelled(name: StreamName) -> None:
+    """Every name that can be spelled is parsed back to the same parts."""
+    assert parse_name(format_name(name)) == name
+
+
+@given(writers)
+def test_a_label_reads_back_as_its_writer(writer: Writer) -> None:
+    """A label and a stamp are all there is to a writer."""
+    assert Writer.from_label(writer.label, writer.stamp) == writer
+
+
+@given(st.text(alphabet="metricslog.-_0123456789rawx", max_size=40))
+def test_a_file_has_one_spelling(text: str) -> None:
+    """Whatever is parsed is spelled the same way, so no two names mean one file."""
+    parsed = parse_name(f"{text}.jsonl")
+    assert parsed is None or format_name(parsed) == f"{text}.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("metrics.jsonl", StreamName("metrics")),
+        ("metrics.000001.jsonl", StreamName("metrics", segment=1)),
+        ("metrics.1000000.jsonl", StreamName("metrics", segment=1_000_000)),
+        ("errors.r3.jsonl", StreamName("errors", Writer(rank=3))),
+        ("metrics.r3-a1.000002.jsonl", StreamName("metrics", Writer(rank=3, attempt=1), 2)),
+        (
+            "performance.a1-w4711.jsonl",
+            StreamName("performance", Writer(attempt=1, children=("w4711",))),
+        ),
+        ("log.w1-w2x1.jsonl", StreamName("log", Writer(children=("w1", "w2x1")))),
+        (
+            "metrics_2025-09-30_14-30-00.r1.jsonl",
+            StreamName("metrics", Writer(rank=1, stamp="2025-09-30_14-30-00")),
+        ),
+    ],
+)
+def test_the_documented_names_are_parsed(name: str, expected: StreamName) -> None:
+    """The examples of docs/format.md mean what it says."""
+    assert parse_name(name) == expected
+    assert format_name(expected) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics.000000.jsonl",
+        "metrics.0000001.jsonl",
+        "metrics.00001.jsonl",
+        "metrics.r0.jsonl",
+        "metrics.r03.jsonl",
+        "metrics.a0.jsonl",
+        "metrics.a1-r1.jsonl",
+        "metrics.r1a1.jsonl",
+        "metrics.w1w2.jsonl",
+        "metrics.w1x0.jsonl",
+        "metrics.-a1.jsonl",
+        "metrics.r1-.jsonl",
+        "metrics..jsonl",
+        "metrics.export.jsonl",
+        "metrics_yesterday.jsonl",
+        "metrics.jsonl.gz",
+        "metrics.jsonl\n",
+        "Metrics.jsonl",
+        "loss.jsonl",
+        "run.json",
+        "",
+    ],
+)
+def test_other_names_are_no_stream_files(name: str) -> None:
+    """Names outside of the grammar are left to other programs."""
+    assert parse_name(name) is None
+
+
+def test_a_wrong_label_is_named() -> None:
+    """Parsing a label says what labels look like."""
+    with pytest.raises(ValueError, match="'a1-r3' is no writer label"):
+        Writer.from_label("a1-r3")
+
+
+def test_a_wrong_stream_or_segment_cannot_be_spelled() -> None:
+    """Spelling a name checks its parts."""
+    with pytest.raises(ValueError, match="unknown stream 'metric'"):
+        format_name(StreamName("metric"))
+    with pytest.raises(ValueError, match="segment must be >= 0"):
+        format_name(StreamName("metrics", segment=-1))
+
+
+def test_writers_sort_by_rank_then_start_then_parents_first() -> None:
+    """The order in which writers are listed is the one that people expect."""
+    ordered = [
+        Writer(),
+        Writer(children=("w7",)),
+        Writer(attempt=1),
+        Writer(attempt=10),
+        Writer(rank=2),
+        Writer(rank=10),
+    ]
+    assert sorted(ordered[::-1]) == ordered
+
+
+def test_a_writer_is_shown_with_its_label_and_stamp() -> None:
+    """The main process has a name for people too."""
+    assert Writer().display == "main"
+    assert Writer(rank=3, attempt=1).display == "r3-a1"
+    assert Writer(stamp="2025-09-30_14-30-00").display == "main 2025-09-30_14-30-00"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "log_x.jsonl", "errors.all.jsonl", "LOG.jsonl"])
+def test_names_that_could_pass_for_the_runs_own_are_known(name: str) -> None:
+    """An export must not be taken for a part of the run, by anyone."""
+    assert looks_like_stream_file(name)
+    assert not looks_like_stream_file(f"my-{name}")
+
+
+def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
+    """Directories, pipes and other files are no segments; the rest is sorted by number."""
+    writer = OracleWriter(tmp_path, segment_lines=1)
+    for step in range(12):
+        writer.metrics(step, loss=1.0)
+    writer.log("hello")
+    (tmp_path / "errors.jsonl").mkdir()
+    os.mkfifo(tmp_path / "performance.jsonl")
+    (tmp_path / "metrics.bak.jsonl").touch()
+    (tmp_path / ".fastlog").mkdir()
+    (tmp_path / ".fastlog" / "metrics.jsonl").touch()
+    listed = [segment.path.name for segment in list_segments(tmp_path)]
+    assert listed == [
+        "metrics.jsonl",
+        *(f"metrics.{number:06d}.jsonl" for number in range(1, 12)),
+        "log.jsonl",
+    ]
+
+
+def test_a_file_that_vanishes_while_listing_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is being cleaned up does not stop a reader."""
+    OracleWriter(tmp_path).metrics(0, loss=1.0)
+
+    class Vanished:
+        name, path = "metrics.r1.jsonl", str(tmp_path / "metrics.r1.jsonl")
+
+        def is_file(self) -> bool:
+            return True
+
+        def stat(self) -> os.stat_result:
+            raise FileNotFoundError
+
+    class Scan:
+        def __init__(self, path: Path) -> None:
+            self.entries = [Vanished(), *real(path)]
+
+        def __enter__(self) -> list[object]:
+            return self.entries
+
+        def __exit__(self, *exc_info: object) -> None:
+            pass
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", Scan)
+    assert [segment.path.name for segment in list_segments(tmp_path)] == ["metrics.jsonl"]
+
+
+def test_a_series_knows_its_size_and_the_segments_it_lacks(tmp_path: Path) -> None:
+    """Missing segments are named, neighbours as a range, however far the numbers go."""
+    writer = OracleWriter(tmp_path, segment_lines=1)
+    for step in range(9):
+        writer.metrics(step, loss=1.0)
+    for number in (2, 5, 6):
+        (tmp_path / f"metrics.{number:06d}.jsonl").unlink()
+    (tmp_path / "metrics.999999999999.jsonl").touch()
+    (series,) = list_series(tmp_path)
+    assert series.missing_segments() == [
+        "metrics.000002.jsonl",
+        "metrics.000005.jsonl ... metrics.000006.jsonl",
+        "metrics.000009.jsonl ... metrics.999999999998.jsonl",
+    ]
+    assert series.size == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_a_run_directory_is_accepted(tmp_path: Path) -> None:
+    """A stream file makes a run, and so does run.json alone."""
+    OracleWriter(tmp_path / "a")
+    write_run_json(tmp_path / "b")
+    assert open_run_dir(tmp_path / "a") == tmp_path / "a"
+    assert open_run_dir(str(tmp_path / "b")) == tmp_path / "b"
+
+
+def test_a_missing_path_names_runs_beside_it(tmp_path: Path) -> None:
+    """A misspelled run is answered with the runs that are there."""
+    OracleWriter(tmp_path / "exp0")
+    with pytest.raises(RunNotFoundError, match=r"exp does not exist\. Runs in .*\n.*exp0$"):
+        open_run_dir(tmp_path / "exp")
+
+
+def test_a_missing_path_without_neighbours_says_what_a_run_is(tmp_path: Path) -> None:
+    """Where nothing is near, the message explains."""
+    with pytest.raises(RunNotFoundError, match="Check the spelling; a run is the directory"):
+        open_run_dir(tmp_path / "no" / "where")
+
+
+def test_a_file_of_a_run_names_its_directory(tmp_path: Path) -> None:
+    """A stream file given in place of the run is answered with the run."""
+    OracleWriter(tmp_path / "exp0")
+    with pytest.raises(RunNotFoundError, match=r"is a file.*Give its directory: .*exp0$"):
+        open_run_dir(tmp_path / "exp0" / "metrics.jsonl")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(RunNotFoundError, match=r"is a file.*that Recorder\(path\) was given"):
+        open_run_dir(tmp_path / "notes.txt")
+
+
+def test_a_parent_of_runs_lists_them_newest_first(tmp_path: Path) -> None:
+    """The most likely run is on top, the list is short, and the rest is counted."""
+    for number in range(12):
+        OracleWriter(tmp_path / "runs" / f"exp{number:02d}")
+        os.utime(tmp_path / "runs" / f"exp{number:02d}", (number, number))
+    with pytest.raises(RunNotFoundError) as raised:
+        open_run_dir(tmp_path)
+    message = str(raised.value)
+    assert "is no run, but 12 runs below it" in message
+    assert message.index("exp11") < message.index("exp10") < message.index("exp02")
+    assert "exp01" not in message
+    assert "... and 2 more" in message
+
+
+def test_a_parent_of_one_run_says_so(tmp_path: Path) -> None:
+    """One run is no list."""
+    OracleWriter(tmp_path / "a" / "b" / "exp0")
+    with pytest.raises(RunNotFoundError, match=r"one run below it can be given .*\n.*exp0$"):
+        open_run_dir(tmp_path)
+
+
+def test_an_empty_directory_says_how_to_get_a_run(tmp_path: Path) -> None:
+    """A new user learns what to do next."""
+    with pytest.raises(RunNotFoundError, match="'foundry-fastlog demo' makes one to try"):
+        open_run_dir(tmp_path)
+
+
+def test_an_unreadable_directory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without permission the answer is not 'no run'."""
+
+    def denied(path: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    # Root may read anything, so the refusal has to be staged.
+    monkeypatch.setattr(os, "scandir", denied)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(RunNotFoundError, match="permission denied"):
+        open_run_dir(tmp_path)
+    assert find_runs(tmp_path) == []
+
+
+def test_finding_runs_is_bounded_and_skips_hidden_directories(tmp_path: Path) -> None:
+    """A home directory full of files is not searched to its end."""
+    for number in range(5):
+        OracleWriter(tmp_path / f"exp{number}")
+    OracleWriter(tmp_path / ".hidden" / "exp")
+    OracleWriter(tmp_path / "a" / "b" / "c" / "too-deep")
+    assert len(find_runs(tmp_path, limit=3)) == 3
+    assert {path.name for path in find_runs(tmp_path)} == {f"exp{n}" for n in range(5)}
+
+
+def test_a_run_that_vanishes_while_searching_sorts_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removing runs while they are listed does no harm."""
+    for name in ("gone", "here"):
+        OracleWriter(tmp_path / name)
+    real = Path.stat
+
+    def stat(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if self.name == "gone":
+            shutil.rmtree(self, ignore_errors=True)
+        return real(self, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [path.name for path in find_runs(tmp_path)] == ["here", "gone"]
