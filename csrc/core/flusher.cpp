@@ -9,37 +9,48 @@
 #include <system_error>
 #include <utility>
 
+#include "core/kill_point.hpp"
+
 namespace fastlog {
 
-bool Flusher::Batch::empty() const noexcept { return size() == 0; }
-
-std::size_t Flusher::Batch::size() const noexcept {
-    std::size_t sum = 0;
-    for (const auto& b : bytes) sum += b.size();
-    return sum;
-}
-
-void Flusher::Batch::clear() noexcept {
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        bytes[s].clear();
-        written[s] = 0;
-        records[s] = 0;
+const RecordHeader* Flusher::Source::next(std::uint64_t& position) {
+    for (;;) {
+        const RecordHeader* record = ring_.peek(position);
+        if (record == nullptr || record->kind != RecordKind::pad) return record;
+        position = MpscRing::after(position, *record);
     }
 }
 
-Flusher::Flusher(MpscRing& ring, const std::byte* key_arena, Options options, Gate& gate, Tick tick,
-                 TakeDrops take_drops)
+// The slot that is not current is filled, then the epoch makes it current, then the head moves: only
+// then may producers use the bytes again. (Recovery relies on this order.)
+SinkError Flusher::Source::commit(CommitSlot& slot) {
+    if (memory_.mapped()) {
+        const std::uint64_t epoch = memory_.epoch()->load(std::memory_order_relaxed) + 1;
+        slot.epoch = epoch;
+        slot.crc = slot_crc(slot);
+        *memory_.slot(epoch) = slot;
+        KILL_POINT("slot_filled");
+        memory_.epoch()->store(epoch, std::memory_order_release);
+        KILL_POINT("epoch_stored");
+    }
+    ring_.release_to(slot.position);
+    return {};
+}
+
+Flusher::Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options options, Gate& gate,
+                 Tick tick, TakeDrops take_drops)
     : ring_(ring),
+      memory_(memory),
       gate_(gate),
       options_(std::move(options)),
       tick_(std::move(tick)),
       take_drops_(std::move(take_drops)),
-      sink_(options_.sink),
-      renderer_(key_arena),
-      cursor_(ring.head()) {
-    // Claim the label in the caller's thread, so that the file names are known when open returns.
-    // Where that fails, the thread goes on trying.
-    if (SinkError error = sink_.claim()) note_error(error);
+      sink_(sink),
+      renderer_(memory.key_table(), memory.key_table_bytes()),
+      source_(ring, memory),
+      drainer_(source_, sink_, renderer_, CommitSlot{}, options_.fsync,
+               [this](const SinkError& error) { note_error(error); }) {
+    drainer_.commit_start();
     publish_facts(0);
 }
 
@@ -150,9 +161,9 @@ void Flusher::run() {
             final_tail = final_tail_;
         }
         bool clean = drain();
-        if (closing && clean && cursor_ == final_tail) {
+        if (closing && clean && drainer_.position() == final_tail) {
             add_final_drops();
-            clean = drain();
+            clean = drain() && (options_.fsync == Fsync::none || drainer_.sync_committed());
             finished = clean;
         }
         if (clean) wake_pending_.store(false, std::memory_order_relaxed);
@@ -174,18 +185,20 @@ void Flusher::sleep_until(std::int64_t deadline_ns) {
 // Writes all that is committed; false when the sink refused and the batch has to be tried again.
 bool Flusher::drain() {
     for (;;) {
-        if (batch_.empty()) {
-            renderer_.refresh_clock();
-            fill_batch();
-            if (batch_.empty()) return true;
+        const std::uint64_t used = ring_.tail() - ring_.head();
+        if (used > published_.high_water_bytes) {
+            const std::lock_guard lock(progress_);
+            published_.high_water_bytes = used;
         }
-        if (!write_batch()) {
+        const Drainer::Step step = drainer_.step();
+        if (step == Drainer::Step::refused) {
             backoff_ns_ =
                 backoff_ns_ == 0 ? kFirstBackoffNs : std::min(2 * backoff_ns_, kLongestBackoffNs);
             return false;
         }
         backoff_ns_ = 0;
-        publish();
+        if (step == Drainer::Step::idle) return true;
+        publish_progress();
         housekeeping(false);  // producers may keep this loop busy for long
     }
 }
@@ -195,85 +208,27 @@ void Flusher::housekeeping(bool now_please) {
     if (!now_please && now - last_facts_ns_ < options_.interval_ns) return;
     last_facts_ns_ = now;
     publish_facts(clock_ns(CLOCK_THREAD_CPUTIME_ID));
+    if (options_.fsync == Fsync::interval && now - last_sync_ns_ >= options_.fsync_interval_ns) {
+        drainer_.sync_committed();
+        last_sync_ns_ = monotonic_ns();
+    }
+    memory_.populate(ring_.tail(), kAheadBytes);
     if (!now_please && now - last_tick_ns_ < 1'000'000'000) return;
     last_tick_ns_ = now;
     tick_();
 }
 
-void Flusher::fill_batch() {
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        if (std::exchange(batch_rotates_[s], false)) sink_.rotate(static_cast<Stream>(s));
-    }
-    const std::uint64_t used = ring_.tail() - ring_.head();
-    std::size_t bytes = 0;
-    while (bytes < kBatchBytes) {
-        const RecordHeader* record = ring_.peek(cursor_);
-        if (record == nullptr) break;
-        if (record->kind == RecordKind::pad) {
-            cursor_ = MpscRing::after(cursor_, *record);
-            continue;
-        }
-        const auto s = static_cast<std::size_t>(record->stream);
-        line_.clear();
-        renderer_.render(*record, seq_[s], line_);
-        if (sink_.wants_rotation(record->stream, batch_.bytes[s].size(), line_.size())) {
-            if (!batch_.empty()) {
-                batch_rotates_[s] = true;  // write what belongs before it first
-                break;
-            }
-            sink_.rotate(record->stream);
-        }
-        batch_.bytes[s].append(line_);
-        bytes += line_.size();
-        ++seq_[s];
-        if (record->kind != RecordKind::drops) ++batch_.records[s];
-        if (published_.first_record_ticks == 0) {
-            const std::lock_guard lock(progress_);
-            published_.first_record_ticks = record->ticks;
-        }
-        cursor_ = MpscRing::after(cursor_, *record);
-    }
-    if (batch_.empty() && cursor_ != ring_.head()) ring_.release_to(cursor_);  // a pad alone
-    if (used > published_.high_water_bytes) {
-        const std::lock_guard lock(progress_);
-        published_.high_water_bytes = used;
-    }
-}
-
-bool Flusher::write_batch() {
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        if (batch_.written[s] < batch_.bytes[s].size() && !write_stream(static_cast<Stream>(s))) {
-            return false;
-        }
-    }
-    return true;
-}
-
-bool Flusher::write_stream(Stream stream) {
-    const auto s = static_cast<std::size_t>(stream);
-    if (SinkError found = sink_.check(stream)) {
-        note_error(found);
-        batch_.written[s] = 0;  // what was written of this batch went with the file
-    }
-    std::size_t written = 0;
-    const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);
-    const SinkError error = sink_.write(stream, rest, written);
-    batch_.written[s] += written;
-    if (error) note_error(error);
-    return !error;
-}
-
-// Everything rendered so far is in the files: show it, and give the bytes back to the producers.
-void Flusher::publish() {
+// Tells waiters and readers of the figures that the head has moved.
+void Flusher::publish_progress() {
     {
         const std::lock_guard lock(progress_);
+        const Drainer::Counters& counters = drainer_.counters();
         for (std::size_t s = 0; s < kStreamCount; ++s) {
-            published_.streams[s].written += batch_.records[s];
-            published_.streams[s].bytes += batch_.bytes[s].size();
+            published_.streams[s].written = counters.written[s];
+            published_.streams[s].bytes = counters.bytes[s];
         }
+        published_.first_record_ticks = drainer_.first_ticks();
     }
-    batch_.clear();
-    ring_.release_to(cursor_);
     // A waiter counts itself before it looks at the head, both sequentially consistent, and this
     // thread moves the head before it looks at the count: one of the two sees the other.
     if (waiters_.load(std::memory_order_seq_cst) != 0) {
@@ -301,8 +256,7 @@ void Flusher::add_final_drops() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         const std::uint64_t dropped = take_drops_(static_cast<Stream>(s));
         if (dropped == 0) continue;
-        renderer_.render_drops(dropped, now_ticks(), seq_[s], batch_.bytes[s]);
-        ++seq_[s];
+        drainer_.add_drops(static_cast<Stream>(s), dropped, now_ticks());
     }
 }
 
