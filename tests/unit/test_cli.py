@@ -456,6 +456,8 @@ def test_output_can_be_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stdout", stream)
     assert main(["tail", "-n", "1", str(run)]) == 0
     assert stream.getvalue().endswith("log INFO done\n")
+    assert main(["tail", "-n", "1", "--raw", str(run)]) == 0
+    assert json.loads(stream.getvalue().splitlines()[-1])["message"] == "done"
 
 
 def test_a_terminal_without_unicode_shows_escapes(tmp_path: Path) -> None:
