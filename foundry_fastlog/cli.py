@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # not where a test or a notebook replaced it
             # A terminal that cannot show a character shows its escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
+    code: object = OK
     try:
         app(list(sys.argv[1:] if argv is None else argv), prog_name="foundry-fastlog")
-    except SystemExit as stop:  # typer always leaves this way
-        return stop.code if isinstance(stop.code, int) else OK
-    return OK
+    except SystemExit as stop:  # typer leaves this way, whatever happened
+        code = stop.code
+    return code if isinstance(code, int) else OK if code is None else PROBLEM

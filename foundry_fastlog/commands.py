@@ -328,6 +328,17 @@ def _look(path: Path, read: Callable[[], Polled]) -> Polled:
         raise _fail(f"{path} cannot be read any more: {error.strerror or error}") from None
 
 
+def _write_bytes(data: bytes) -> None:
+    """Write UTF-8 to standard output as it is, whatever encoding its text would get."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:  # a notebook's or a test's own stream takes text alone
+        sys.stdout.write(data.decode())
+    else:
+        sys.stdout.flush()
+        buffer.write(data)
+    sys.stdout.flush()
+
+
 class _Shower:
     """Prints what a poll found, lines to standard output and notes to standard error."""
 
@@ -339,13 +350,14 @@ class _Shower:
     def __call__(self, polled: Polled) -> None:
         from foundry_fastlog.rendering import format_line, printable
 
-        for _, series, record, line in polled.lines:
-            if self._raw:
-                typer.echo(line)
-            elif self._out.is_terminal:
-                self._out.print(format_line(series, record), soft_wrap=True)
-            else:  # a pipe needs no layout, which takes most of the time
-                self._out.file.write(format_line(series, record).plain + "\n")
-        self._out.file.flush()
+        if self._raw:
+            _write_bytes(b"".join(raw + b"\n" for _, _, _, raw in polled.lines))
+        else:
+            for _, series, record, _ in polled.lines:
+                if self._out.is_terminal:
+                    self._out.print(format_line(series, record), soft_wrap=True)
+                else:  # a pipe needs no layout, which takes most of the time
+                    self._out.file.write(format_line(series, record).plain + "\n")
+            self._out.file.flush()
         for note in polled.notes:
             self._notes.print(Text(f"note: {printable(note)}", "yellow"), soft_wrap=True)

@@ -89,6 +89,7 @@ def format_value(value: Any) -> str:  # noqa: ANN401  # a metric may be any JSON
 
 def format_line(series: Series, record: Record) -> Text:
     """Write a line of a run for people: time, writer, stream, step, what it says."""
+    restore_nonfinite(record)
     moment = str(record["timestamp"])[:23].replace("T", " ")
     text = Text(printable(moment), "dim").append(" ")
     if series.writer.label:
@@ -99,7 +100,6 @@ def format_line(series: Series, record: Record) -> Text:
             text.append(f"{name}={record[name]} ", "bold")
     if "dropped" in record:
         return text.append(f"{record['dropped']} records were dropped here", "yellow")
-    restore_nonfinite(record)
     if series.stream == "metrics":
         body = record.get("metrics")
         values = record["summary"] if body is None else body

@@ -181,8 +181,12 @@ void RecorderHandle::call_hook(const char* kind, const std::string& text) noexce
     PyObject* value;
     PyObject* trace;
     PyErr_Fetch(&type, &value, &trace);
-    PyObject* result = PyObject_CallFunction(hook_.ptr(), "ss#", kind, text.data(),
-                                             static_cast<Py_ssize_t>(text.size()));
+    // Decoded here: "s#" refuses the bytes of a path that is not UTF-8, and needs PY_SSIZE_T_CLEAN.
+    PyObject* sentence =
+        PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
+    PyObject* result =
+        sentence == nullptr ? nullptr : PyObject_CallFunction(hook_.ptr(), "sO", kind, sentence);
+    Py_XDECREF(sentence);
     if (result == nullptr) PyErr_WriteUnraisable(hook_.ptr());  // must not reach training
     Py_XDECREF(result);
     PyErr_Restore(type, value, trace);

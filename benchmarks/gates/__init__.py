@@ -1,0 +1,1 @@
+"""Overhead gates: ratios measured in one run, with bounds that CI enforces."""

@@ -1,0 +1,62 @@
+"""What one call with four float metrics costs, beside the empty C call and orjson + write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.child import spawn
+from benchmarks.gates.trying import Outcome, Reading, until_passed
+
+EMPTY_BOUND = 5.0
+EMPTY_GOAL = 3.0
+ORJSON_BOUND = 6.0
+ORJSON_GOAL = 10.0
+
+Check = Callable[[str, Outcome], None]
+
+
+def medians(*peers: str) -> dict[str, float]:
+    """Measure the peers burst by burst in turn, every output verified.
+
+    Returns:
+        Median ns per call of each, the bare loop subtracted.
+    """
+    found: dict[str, Any] = spawn("compare", peers=list(peers))
+    return {peer: row["median"] for peer, row in found.items()}
+
+
+def test_record_costs_at_most_five_empty_calls(check: Check) -> None:
+    """Four floats take at most five times the empty call (goal: three), in both forms of a call.
+
+    Like is compared with like: `rec.record(...)` with an empty method, the bound method with an
+    empty function. The look-up of the attribute is CPython's cost in both.
+    """
+
+    def measure() -> Reading:
+        ns = medians("empty_method", "fastlog", "empty_fastcall", "fastlog_bound")
+        method = ns["fastlog"] / ns["empty_method"]
+        bound = ns["fastlog_bound"] / ns["empty_fastcall"]
+        text = (
+            f"rec.record() {method:.2f}x ({ns['fastlog']:.1f} ns to {ns['empty_method']:.1f} ns), "
+            f"bound once {bound:.2f}x ({ns['fastlog_bound']:.1f} ns to "
+            f"{ns['empty_fastcall']:.1f} ns); bound {EMPTY_BOUND:g}x, goal {EMPTY_GOAL:g}x"
+        )
+        return Reading(max(method, bound) <= EMPTY_BOUND, text)
+
+    check("record() over the empty C call", until_passed(measure))
+
+
+def test_record_is_six_times_faster_than_orjson_and_write(check: Check) -> None:
+    """`orjson.dumps` + buffered write takes at least six times as long (goal: ten times)."""
+
+    def measure() -> Reading:
+        ns = medians("fastlog", "orjson_write")
+        ratio = ns["orjson_write"] / ns["fastlog"]
+        text = (
+            f"{ratio:.1f}x (bound {ORJSON_BOUND:g}x, goal {ORJSON_GOAL:g}x), "
+            f"{ns['orjson_write']:.0f} ns to {ns['fastlog']:.1f} ns"
+        )
+        return Reading(ratio >= ORJSON_BOUND, text)
+
+    check("orjson + write over record()", until_passed(measure))

@@ -1,0 +1,1 @@
+"""The measures: each module has `run(...) -> dict` and runs in a fresh interpreter."""

@@ -1,0 +1,63 @@
+"""Time of `import foundry_fastlog` over fresh interpreters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+from benchmarks.machine import ROOT
+from benchmarks.summary import describe, median
+
+HEAVY = ("torch", "wandb", "polars", "rich", "typer", "pydantic", "numpy")
+"""Packages that `import foundry_fastlog` must not pull in."""
+
+
+def start_s(code: str) -> float:
+    """Return the wall time in seconds of a fresh interpreter that runs `code`."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    return time.perf_counter() - start
+
+
+def heavy_imports() -> list[str]:
+    """Return which of `HEAVY` a fresh `import foundry_fastlog` has loaded."""
+    code = (
+        "import foundry_fastlog, sys; foundry_fastlog.Recorder; "
+        f"sys.stdout.write(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    return done.stdout.split()
+
+
+def run(rounds: int = 15) -> dict[str, Any]:
+    """Measure in turn a bare interpreter, the import, and the import with `Recorder` resolved.
+
+    Args:
+        rounds: Fresh interpreters of each kind.
+
+    Returns:
+        Milliseconds: `bare`, and `import` and `recorder` as the median of the differences to the
+        bare start of the same round, with percentiles; `heavy` lists packages loaded against the
+        rules.
+    """
+    codes = {
+        "bare": "pass",
+        "import": "import foundry_fastlog",
+        "recorder": "from foundry_fastlog import Recorder",
+    }
+    for code in codes.values():
+        start_s(code)  # writes the bytecode caches
+    times: dict[str, list[float]] = {name: [] for name in codes}
+    for turn in range(rounds):
+        order = list(codes)[turn % 3 :] + list(codes)[: turn % 3]
+        for name in order:
+            times[name].append(start_s(codes[name]) * 1e3)
+    result: dict[str, Any] = {"bare": describe(times["bare"]), "heavy": heavy_imports()}
+    for name in ("import", "recorder"):
+        differences = [a - b for a, b in zip(times[name], times["bare"], strict=True)]
+        result[name] = {**describe(differences), "median_start": median(times[name])}
+    return result

@@ -1,0 +1,41 @@
+"""The peers, in the order of the table. One module each; a module is imported only to run it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.peers.base import Peer
+
+PEERS = (
+    "empty_fastcall",
+    "empty_method",
+    "fastlog",
+    "fastlog_bound",
+    "orjson_write",
+    "trackio_local",
+    "picologging_json",
+    "structlog_orjson",
+    "plan_metrics_logger",
+    "stdlib_queue",
+    "loguru_enqueue",
+    "wandb_offline",
+    "tensorboard_scalars",
+)
+
+
+def load(name: str) -> Peer:
+    """Return a new peer.
+
+    Args:
+        name: One of `PEERS`.
+
+    Raises:
+        KeyError: There is no such peer.
+        ImportError: What the peer needs is not installed.
+    """
+    if name not in PEERS:
+        raise KeyError(f"no peer {name!r}; there are {', '.join(PEERS)}")
+    peer: Peer = import_module(f"benchmarks.peers.{name}").PEER()
+    return peer

@@ -1,0 +1,210 @@
+"""Markdown tables from a result file, and the place in the README where they go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import load
+
+BEGIN = "<!-- results:begin (written by `python -m benchmarks.run`; do not edit) -->"
+END = "<!-- results:end -->"
+THREADS = ("1", "2", "4", "8")
+
+
+def number(value: float) -> str:
+    """Return `value` with three significant digits and thousands separators."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        digits = len(str(int(abs(value)))) - 3
+        return f"{round(value, -digits):,.0f}"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.1f}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def machine(result: dict[str, Any]) -> str:
+    """Return the paragraph about where and when."""
+    facts = result["machine"]
+    return (
+        f"{facts['date'][:10]}, commit {facts['commit']}: {facts['cpu']}, {facts['cores']} cores, "
+        f"{facts['memory_gib']:.0f} GiB, {facts['system']}, {facts['filesystem']}; "
+        f"{facts['python']} ({facts['python_compiler']}). Load average "
+        f"{facts['load_average_at_start']} at the start, {facts['load_average_at_end']} at the end."
+    )
+
+
+def title(peer: str) -> str:
+    """Return a peer's title, or its module's name where it cannot even be imported."""
+    try:
+        return load(peer).title
+    except ImportError:
+        return f"`{peer}`"
+
+
+def calls(section: dict[str, Any]) -> str:
+    """Return the table of one call with four float metrics."""
+    rows = []
+    ran = {peer: row for peer, row in section.items() if "unavailable" not in row}
+    for peer, row in sorted(ran.items(), key=lambda item: item[1]["call_ns"]["median"]):
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        call, done = row["call_ns"], row["complete_ns"]
+        rows.append(
+            [
+                title(peer),
+                versions or "-",
+                number(call["median"]),
+                f"{number(call['min'])} - {number(call['max'])}",
+                f"{number(row['ratio']['median'])}x",
+                "-" if peer == "empty_fastcall" else number(done["median"]),
+                "-" if peer == "empty_fastcall" else f"{row['calls']:,}",
+            ]
+        )
+    for peer, row in section.items():
+        if "unavailable" in row:
+            rows.append([title(peer), f"cannot run here: {row['unavailable']}", *["-"] * 5])
+    head = [
+        "a step with four float metrics",
+        "versions",
+        "call, ns",
+        "range over rounds",
+        "x empty call",
+        "until complete in its file, ns/record",
+        "records verified",
+    ]
+    return table(head, rows)
+
+
+def durable(section: dict[str, Any]) -> str:
+    """Return the table of a million records to durable."""
+    rows = []
+    for peer in ("fastlog", "orjson_write"):
+        row = section[peer]
+        rows.append(
+            [
+                title(peer),
+                *(
+                    f"{row[key]['median']:.3f} ({row[key]['min']:.3f} - {row[key]['max']:.3f})"
+                    for key in ("calls_s", "complete_s", "fsync_s")
+                ),
+                number(row["bytes"]["median"] / 1e6),
+            ]
+        )
+    head = [
+        f"{section['count']:,} records, s since the first call",
+        "last call returned",
+        "closed, complete in the file",
+        "and fsynced",
+        "MB",
+    ]
+    return table(head, rows)
+
+
+def threads(section: dict[str, Any]) -> str:
+    """Return the table of records per second by threads."""
+    rows = [
+        [title(peer), *(number(section[peer][n]["records_per_s"]["median"]) for n in THREADS)]
+        for peer in ("fastlog", "orjson_write")
+    ]
+    head = [
+        f"records/s to durable, {section['count']:,} in all",
+        *(f"{n} threads" for n in THREADS),
+    ]
+    return table(head, rows)
+
+
+def latency(section: dict[str, Any]) -> str:
+    """Return the table of percentiles."""
+    points = ("p50", "p99", "p99.9", "max")
+    rows = []
+    for name, row in section.items():
+        rows.append([name, *(number(row["call_ns"][point]) for point in points)])
+        rows.append(
+            ["- the clock alone, same process", *(number(row["clock_ns"][p]) for p in points)]
+        )
+    return table(["one call, ns, clock included", *points], rows)
+
+
+def flush(section: dict[str, Any]) -> str:
+    """Return the table of the flush thread beside orjson."""
+    names = {
+        "fastlog": "flush thread: render, write, publish",
+        "orjson_dumps": "`orjson.dumps` of ready-made dicts, thrown away",
+    }
+    rows = [
+        [
+            name,
+            number(section[key]["records_per_s"]["median"]),
+            number(section[key]["mb_per_s"]["median"]),
+            number(section[key]["cpu_ns"]["median"]) if "cpu_ns" in section[key] else "-",
+        ]
+        for key, name in names.items()
+    ]
+    return table(["one thread", "records/s", "MB/s", "CPU ns/record"], rows)
+
+
+def memory_and_import(memory: dict[str, Any], imports: dict[str, Any]) -> str:
+    """Return the table of memory and import time."""
+    rows = [
+        ["resident memory of package and open run, peak", f"{memory['recorder']:.1f} MiB"],
+        [
+            f"- of it the ring ({memory['ring_mib']:.0f} MiB), buffers and files: opened",
+            f"{memory['open']:.1f} MiB",
+        ],
+        [
+            f"growth from the first tenth to the end of {memory['count']:,} records",
+            f"{memory['growth']:.1f} MiB",
+        ],
+        [
+            "`import foundry_fastlog`, over a bare interpreter",
+            f"{imports['import']['median']:.1f} ms",
+        ],
+        [
+            "`from foundry_fastlog import Recorder`, likewise",
+            f"{imports['recorder']['median']:.1f} ms",
+        ],
+        ["the bare interpreter", f"{imports['bare']['median']:.1f} ms"],
+    ]
+    return table(["memory and import", "median"], rows)
+
+
+def render(result: dict[str, Any]) -> str:
+    """Return all tables of a full run."""
+    blocks = [
+        machine(result),
+        "### One call",
+        calls(result["calls"]),
+        "### Time to durable",
+        durable(result["durable"]),
+        "### Threads",
+        threads(result["threads"]),
+        "### Single calls",
+        latency(result["latency"]),
+        "### The flush thread",
+        flush(result["flush"]),
+        "### Memory and import",
+        memory_and_import(result["memory"], result["imports"]),
+    ]
+    return "\n\n".join(blocks)
+
+
+def write(readme: Path, result: dict[str, Any]) -> None:
+    """Replace what stands between the markers of `readme`.
+
+    Raises:
+        ValueError: The markers are not there, once and in order.
+    """
+    text = readme.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"{readme.name} must have the two results markers once, in order")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(f"{before}{BEGIN}\n\n{render(result)}\n\n{END}{after}", encoding="utf-8")

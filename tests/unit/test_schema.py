@@ -1,0 +1,333 @@
+"""The schemas and docs/format.md: one contract for the oracle, the recorder and the page."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from oracle import OracleWriter, write_run_json
+
+from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.files import STREAMS, parse_name
+
+PAGE = Path(__file__).parents[2] / "docs" / "format.md"
+ORDER = {
+    "metrics": ["timestamp", "seq", "step", "epoch", "metrics", "summary", "nonfinite"],
+    "performance": [
+        *("timestamp", "seq", "name", "duration_s", "step", "depth", "parent", "thread", "error"),
+    ],
+    "errors": [
+        *("timestamp", "seq", "level", "logger", "step", "message", "error_type"),
+        *("error_message", "traceback", "context", "nonfinite"),
+    ],
+    "log": ["timestamp", "seq", "level", "logger", "step", "message", "context", "nonfinite"],
+}
+
+
+def schema(name: str) -> dict[str, Any]:
+    """A schema as it ships with the package."""
+    text = (files("foundry_fastlog") / "schema" / f"{name}.schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+VALIDATORS = {name: Draft202012Validator(schema(name)) for name in (*STREAMS, "run")}
+
+
+def check_files(run: Path) -> dict[str, int]:
+    """Validate every line of a run, key order included; count the lines per stream."""
+    counts = dict.fromkeys(STREAMS, 0)
+    for path in run.glob("*.jsonl"):
+        name = parse_name(path.name)
+        assert name is not None, path
+        data = path.read_bytes()
+        assert b"\r" not in data
+        assert not data or data.endswith(b"\n")
+        for raw in data.split(b"\n")[:-1]:
+            line = json.loads(raw.decode("utf-8"))
+            VALIDATORS[name.stream].validate(line)
+            known = ["timestamp", "seq", "dropped"] if "dropped" in line else ORDER[name.stream]
+            assert list(line) == [key for key in known if key in line]
+            counts[name.stream] += 1
+    return counts
+
+
+def blocks(language: str) -> list[str]:
+    """The page's code blocks of a language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+# Text of any characters, lone surrogates among them.
+anything = st.text(st.one_of(st.characters(), st.characters(categories=["Cs"])), max_size=8)
+values = st.dictionaries(
+    anything,
+    st.one_of(
+        st.floats(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.booleans(),
+        st.none(),
+        anything,
+    ),
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize("name", [*STREAMS, "run"])
+def test_a_schema_is_a_schema(name: str) -> None:
+    """Each file follows its own specification and has a name of its own."""
+    Draft202012Validator.check_schema(schema(name))
+    assert schema(name)["$id"].endswith(f"/{name}.schema.json")
+
+
+def test_the_oracle_keeps_the_contract(tmp_path: Path) -> None:
+    """Every kind of line that the oracle writes is a valid one."""
+    writer = OracleWriter(tmp_path, segment_lines=2)
+    writer.metrics(0, epoch=1, loss=math.nan, n=3, note="x", ok=True, none=None)
+    writer.metrics(1, epoch=0.5)
+    writer.summary(1, loss=math.inf)
+    writer.timing("forward", 0.1, step=3, depth=1, parent="step", error="ValueError")
+    writer.timing("step", 0.2)
+    writer.error("boom", ValueError("x"), step=3, context={"x": -math.inf})
+    writer.error("boom", ValueError("x"))
+    writer.log("hello", step=1, context={"x": math.nan})
+    for stream in STREAMS:
+        writer.dropped(stream, 3)
+    assert check_files(tmp_path) == {"metrics": 4, "performance": 3, "errors": 3, "log": 2}
+    VALIDATORS["run"].validate(write_run_json(tmp_path, attempts=2))
+    VALIDATORS["run"].validate(write_run_json(tmp_path, ended=False))
+
+
+def test_the_recorder_keeps_the_contract(tmp_path: Path) -> None:
+    """Every kind of line that the recorder writes is a valid one, and reads back whole."""
+    with Recorder(tmp_path, config={"lr": 0.1}, segment_bytes=4096) as recorder:
+        for step in range(100):
+            with recorder.timer("step", step=step), recorder.timer("forward"):
+                recorder.record(step, epoch=step / 10, loss=1 / (step + 1), n=step, ok=True)
+        recorder.record(100, loss=math.nan, up=math.inf, down=-math.inf, note='a"\n\u2028\udc80')
+        recorder.record(101, epoch=math.nan, none=None)
+        recorder.log({"a": {"b": 1.0}, "epoch": 3})
+        with contextlib.suppress(KeyError), recorder.timer("fails"):
+            raise KeyError
+        recorder.event("boom", error=ValueError("bad"), step=7, context={"x": {"y": math.nan}})
+        recorder.event("hello", level="WARNING", context={"x": math.inf})
+        recorder.event("plain")
+    counts = check_files(tmp_path)
+    assert counts == {"metrics": 103, "performance": 201, "errors": 1, "log": 2}
+    VALIDATORS["run"].validate(json.loads((tmp_path / "run.json").read_text("utf-8")))
+    run = read_run(tmp_path)
+    assert all(check.complete for check in run.check())
+    assert run.problems == []
+    lines = list(run.lines("metrics"))
+    assert [line["step"] for line in lines] == list(range(103))
+    last = lines[100]["metrics"]
+    assert math.isnan(last["loss"])
+    assert (last["up"], last["down"]) == (math.inf, -math.inf)
+    assert last["note"] == 'a"\n\u2028\\udc80'
+    assert math.isnan(lines[101]["epoch"])
+    assert lines[102]["metrics"] == {"a.b": 1.0}
+    (error,) = run.lines("errors")
+    assert math.isnan(error["context"]["x"]["y"])
+
+
+def test_recorders_drops_ranks_and_resumes_read_as_one_run(tmp_path: Path) -> None:
+    """Real files of two ranks and a resume merge, and the last attempt of a step wins."""
+    for rank in (0, 1):
+        for attempt in range(2):
+            with Recorder(tmp_path, rank=rank, world_size=2) as recorder:
+                assert recorder.attempt == attempt
+                for step in range(attempt * 5, 10 + attempt * 5):
+                    recorder.record(step, attempt=attempt)
+    run = read_run(tmp_path)
+    assert [writer.label for writer in run.writers] == ["", "a1", "r1", "r1-a1"]
+    for rank in (0, 1):
+        lines = list(run.lines("metrics", rank=rank))
+        assert [(line["step"], line["metrics"]["attempt"]) for line in lines] == [
+            (step, int(step >= 5)) for step in range(15)
+        ]
+    assert all(check.complete and check.lines == 10 for check in run.check())
+    check_files(tmp_path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), values), max_size=8))
+def test_the_recorder_agrees_with_the_oracle(
+    tmp_path_factory: pytest.TempPathFactory, recorded: list[tuple[int, dict[str, Any]]]
+) -> None:
+    """The fast writer and the slow, obvious one leave the same lines behind."""
+    fast, slow = tmp_path_factory.mktemp("fast"), tmp_path_factory.mktemp("slow")
+    writer = OracleWriter(slow)
+    with Recorder(fast) as recorder:
+        for step, metrics in recorded:
+            metrics.pop("epoch", None)  # a field of its own, with rules of its own
+            assert recorder.record_dict(step, metrics)
+            writer.metrics_dict(step, metrics)
+
+    def lines(run: Path) -> list[dict[str, Any]]:
+        parsed = [json.loads(raw) for raw in (run / "metrics.jsonl").read_bytes().splitlines()]
+        return [{**line, "timestamp": ""} for line in parsed]
+
+    got, expected = lines(fast), lines(slow)
+    assert got == expected
+    assert [list(line) for line in got] == [list(line) for line in expected]
+    for one, other in zip(got, expected, strict=True):
+        assert [type(v) for v in one["metrics"].values()] == [
+            type(v) for v in other["metrics"].values()
+        ]
+    check_files(fast)
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "metrics": {"seq": 0, "step": 1, "metrics": {"x": 1.0}},
+    "performance": {"seq": 0, "name": "x", "duration_s": 0.1, "depth": 0, "thread": 1},
+    "errors": {
+        "seq": 0,
+        "level": "ERROR",
+        "logger": "x",
+        "message": "",
+        "error_type": "E",
+        "error_message": "",
+        "traceback": "",
+        "context": {},
+    },
+    "log": {"seq": 0, "level": "INFO", "logger": "x", "message": "", "context": {}},
+}
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_the_schemas_refuse_what_breaks_the_contract(stream: str) -> None:
+    """Missing, misspelled and mistyped fields are found, so a valid line means something."""
+    good = {"timestamp": "2026-01-30T14:32:15.123456Z", **GOOD[stream]}
+    validator = VALIDATORS[stream]
+    assert validator.is_valid(good)
+    for name, value in good.items():
+        assert not validator.is_valid({key: good[key] for key in good if key != name}), name
+        assert not validator.is_valid({**good, name: [value]}), name
+    bad: list[dict[str, Any]] = [
+        {"timestamp": "2026-01-30 14:32:15.123456"},
+        {"timestamp": "2026-01-30T14:32:15Z"},
+        {"timestamp": "2026-13-30T14:32:15.123456Z"},
+        {"seq": -1},
+        {"seq": 1.5},
+        {"step": "1"},
+        {"step": 2**63},
+        {"unknown": 1},
+        {"dropped": 3},
+    ]
+    if stream != "performance":
+        bad += [{"nonfinite": {}}, {"nonfinite": {"x": "NaN"}}, {"nonfinite": ["x"]}]
+    if stream == "metrics":
+        bad += [{"metrics": {"x": [1]}}, {"metrics": {"x": {}}}, {"summary": {}}, {"epoch": "1"}]
+    for fields in bad:
+        assert not validator.is_valid({**good, **fields}), fields
+    marker = {"timestamp": good["timestamp"], "seq": 3, "dropped": 17}
+    assert validator.is_valid(marker)
+    for fields in ({"dropped": 0}, {"dropped": "17"}, {"step": 1}):
+        assert not validator.is_valid({**marker, **fields}), fields
+
+
+def test_the_schema_of_run_json_refuses_what_breaks_the_contract(tmp_path: Path) -> None:
+    """The facts of a run have types too."""
+    good = write_run_json(tmp_path)
+    for name in good:
+        wrong = copy.deepcopy(good)
+        del wrong[name]
+        assert not VALIDATORS["run"].is_valid(wrong), name
+    for name in good["attempts"][0]:
+        wrong = copy.deepcopy(good)
+        wrong["attempts"][0][name] = [1]
+        assert not VALIDATORS["run"].is_valid(wrong), name
+
+
+# ---- docs/format.md ------------------------------------------------------------------
+
+
+@pytest.fixture
+def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place with the page's runs/exp0, written by the recorder, and its command on PATH."""
+    with Recorder(tmp_path / "runs" / "exp0", rank=0, segment_bytes=4096) as recorder:
+        for step in range(100):
+            with recorder.timer("step", step=step):
+                recorder.record(step, loss=1 / (step + 1), lr=1e-4)
+        recorder.record(100, loss=math.nan)
+    with Recorder(tmp_path / "runs" / "exp0", rank=1) as recorder:
+        recorder.record(0, loss=0.5)
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "foundry-fastlog"
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m foundry_fastlog "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
+@pytest.mark.usefixtures("documented")
+def test_the_pages_python_runs(code: str) -> None:
+    """Each Python block runs as it stands on a real run, and shows something."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, "format.md", "exec"), {})
+    assert out.getvalue() or "validate" in code
+
+
+@pytest.mark.parametrize(
+    "code",
+    [code for code in blocks("sh") if shutil.which("jq") or not code.startswith("jq")],
+    ids=lambda code: code.split()[0],
+)
+def test_the_pages_commands_run(code: str, documented: Path) -> None:
+    """Each shell block runs as it stands; jq's only where there is a jq."""
+    done = subprocess.run(["sh", "-e", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    if "> metrics.jsonl" in code:
+        assert len((documented / "metrics.jsonl").read_text().splitlines()) == 102
+
+
+def test_the_pages_examples_are_valid_lines() -> None:
+    """What the page shows is what the schemas say, fields in order."""
+    headings = re.split(r"^### (.*)$", PAGE.read_text("utf-8"), flags=re.MULTILINE)
+    sections = dict(zip(headings[1::2], headings[2::2], strict=True))
+    for stream in (*STREAMS, "drop markers"):
+        examples = re.findall(r"^```json\n(.*?)^```$", sections[stream], re.MULTILINE | re.DOTALL)[
+            0
+        ]
+        for raw in examples.splitlines():
+            line = json.loads(raw)
+            validator = VALIDATORS["metrics" if stream == "drop markers" else stream]
+            validator.validate(line)
+            assert list(line) == [
+                key for key in [*ORDER.get(stream, ["timestamp", "seq"]), "dropped"] if key in line
+            ]
+    (facts,) = (json.loads(text) for text in blocks("json") if text.startswith("{\n"))
+    VALIDATORS["run"].validate(facts)
+
+
+def test_the_page_names_every_field_and_file() -> None:
+    """Nothing in the schemas is left to guess."""
+    text = PAGE.read_text("utf-8")
+    for name in (*STREAMS, "run"):
+        assert f"`{name}`" in text
+        shape = schema(name)
+        for variant in shape.get("oneOf", [shape]):
+            for field in variant["properties"]:
+                assert f"`{field}`" in text or f'"{field}"' in text, field
+    for name in re.findall(r"[├└]── (\S+\.jsonl)", text):
+        assert parse_name(name) is not None, name
