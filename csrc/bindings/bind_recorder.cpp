@@ -136,21 +136,23 @@ void bind_recorder(py::module_& module) {
 
     py::class_<RecorderHandle> type(module, "RecorderCore",
                                     "The native half of foundry_fastlog.Recorder.");
-    type.def(py::init([](const std::string& directory, const std::string& stamp,
-                         const std::string& label, bool worker, std::size_t ring_bytes, bool block,
-                         double block_timeout_s, double flush_interval_s,
-                         std::uint64_t segment_bytes, double overhead_budget, py::object hook) {
-                 return std::make_unique<RecorderHandle>(
-                     make_options(directory, stamp, label, worker, ring_bytes, block,
-                                  block_timeout_s, flush_interval_s, segment_bytes, overhead_budget,
-                                  rank, ring, fsync, fsync_interval_s),
-                     std::move(hook));
-             }),
-             py::kw_only(), py::arg("directory"), py::arg("stamp"), py::arg("label"),
-             py::arg("worker"), py::arg("ring_bytes"), py::arg("block"), py::arg("block_timeout_s"),
-             py::arg("flush_interval_s"), py::arg("segment_bytes"), py::arg("overhead_budget"),
-             py::arg("rank"), py::arg("ring"), py::arg("fsync"), py::arg("fsync_interval_s"),
-             py::arg("hook"));
+    type.def(
+        py::init([](const std::string& directory, const std::string& stamp,
+                    const std::string& label, bool worker, std::size_t ring_bytes, bool block,
+                    double block_timeout_s, double flush_interval_s, std::uint64_t segment_bytes,
+                    double overhead_budget, int rank, const std::string& ring,
+                    const std::string& fsync, double fsync_interval_s, py::object hook) {
+            return std::make_unique<RecorderHandle>(
+                make_options(directory, stamp, label, worker, ring_bytes, block, block_timeout_s,
+                             flush_interval_s, segment_bytes, overhead_budget, rank, ring, fsync,
+                             fsync_interval_s),
+                std::move(hook));
+        }),
+        py::kw_only(), py::arg("directory"), py::arg("stamp"), py::arg("label"), py::arg("worker"),
+        py::arg("ring_bytes"), py::arg("block"), py::arg("block_timeout_s"),
+        py::arg("flush_interval_s"), py::arg("segment_bytes"), py::arg("overhead_budget"),
+        py::arg("rank"), py::arg("ring"), py::arg("fsync"), py::arg("fsync_interval_s"),
+        py::arg("hook"));
     type.def("_flush", &RecorderHandle::flush, py::arg("timeout_s"));
     type.def("_close", &RecorderHandle::close, py::arg("timeout_s"));
     type.def("_stats", [](RecorderHandle& handle) { return stats_dict(handle.stats()); });
