@@ -118,7 +118,12 @@ SinkError FileSink::open(Stream stream) {
     File& f = file(stream);
     const std::string name = path(stream, f.segment);
     // A segment of ours that vanished is made anew; one that we have not made must not be there.
-    const int fd = open_retrying(name, f.exists ? kOpenFlags : kOpenFlags | O_EXCL);
+    const int flags = f.exists ? kOpenFlags : kOpenFlags | O_EXCL;
+    int fd = open_retrying(name, flags);
+    if (fd < 0 && errno == ENOENT) {  // the directory was removed
+        if (SinkError error = make_directory()) return error;
+        fd = open_retrying(name, flags);
+    }
     if (fd < 0) return failed("open", name);
     f.fd = fd;
     f.exists = true;
