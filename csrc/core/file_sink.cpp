@@ -125,6 +125,16 @@ SinkError FileSink::open(Stream stream) {
         fd = open_retrying(name, flags);
     }
     if (fd < 0) return failed("open", name);
+    if (f.exists) {
+        // Usually empty; if somebody put a file in the lost one's place, write behind its text.
+        struct stat info;
+        if (::fstat(fd, &info) != 0) {
+            const SinkError error = failed("stat", name);
+            ::close(fd);
+            return error;
+        }
+        f.offset = static_cast<std::uint64_t>(info.st_size);
+    }
     f.fd = fd;
     f.exists = true;
     return {};
