@@ -1,5 +1,6 @@
 #include "core/file_sink.hpp"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -86,11 +87,33 @@ std::string FileSink::candidate(unsigned n) const {
     return options_.label + (options_.label.empty() ? "a" : "-a") + std::to_string(n);
 }
 
+// True when the run holds a file of this label, of whatever stream and segment.
+bool FileSink::taken(const std::string& label) const {
+    DIR* directory = ::opendir(options_.directory.c_str());
+    if (directory == nullptr) return false;  // not readable: the first metrics file decides alone
+    bool found = false;
+    while (const dirent* entry = found ? nullptr : ::readdir(directory)) {
+        const std::string_view name = entry->d_name;
+        for (const char* stream : kStreamNames) {
+            const std::string begin = stream + options_.stamp + (label.empty() ? "" : "." + label);
+            if (!name.starts_with(begin) || !name.ends_with(".jsonl")) continue;
+            // What lies between is nothing, or the number of a segment.
+            const auto middle = name.substr(begin.size()).substr(0, name.size() - begin.size() - 6);
+            found = found || middle.empty() ||
+                    (middle.size() > 1 && middle[0] == '.' &&
+                     middle.find_first_not_of("0123456789", 1) == std::string_view::npos);
+        }
+    }
+    ::closedir(directory);
+    return found;
+}
+
 SinkError FileSink::claim() {
     if (claimed_) return {};
     if (SinkError error = make_directory()) return error;
     for (unsigned n = 0;; ++n) {
         label_ = candidate(n);
+        if (taken(label_)) continue;
         const std::string name = path(Stream::metrics, 0);
         const int fd = open_retrying(name, kOpenFlags | O_EXCL);
         if (fd < 0 && errno == EEXIST) continue;
