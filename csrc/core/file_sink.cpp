@@ -173,15 +173,15 @@ SinkError FileSink::check(Stream stream) {
         f.fd = -1;
         f.offset = 0;
         if (SinkError error = make_directory()) return error;
-        return {ENOENT,
-                "file was removed while open, a new one is made: " + path(stream, f.segment)};
+        return {ENOENT, "find " + path(stream, f.segment) +
+                            " any more (removed while open; a new one is made)"};
     }
     const auto size = static_cast<std::uint64_t>(info.st_size);
     if (size < f.offset) {
         // Somebody cut the file. Writing on at the old offset would leave a hole of NULs.
         f.offset = size;
-        return {EIO, "file was truncated by somebody else, writing goes on at its new end: " +
-                         path(stream, f.segment)};
+        return {EIO, "keep " + path(stream, f.segment) +
+                         " whole (truncated by somebody else; writing goes on at its new end)"};
     }
     return {};
 }
