@@ -96,6 +96,11 @@ sanitize: $(VENV_STAMP) ## Run the C++ tests under ASan+UBSan, then under TSan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=asan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=tsan
 
+# Tests that build, import or train in processes of their own prove nothing here.
+.PHONY: sanitize-python
+sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan extension
+	.ci/sanitize-python.sh "$(VENV)" $(wildcard tests/unit/test_recorder*.py) -q $(PYTEST_ARGS)
+
 .PHONY: test-pythons
 test-pythons: ## Build and test with each other supported Python found here, without torch
 	@own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \

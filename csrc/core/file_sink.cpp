@@ -1,5 +1,6 @@
 #include "core/file_sink.hpp"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -89,11 +90,33 @@ std::string FileSink::candidate(unsigned n) const {
     return options_.label + (options_.label.empty() ? "a" : "-a") + std::to_string(n);
 }
 
+// True when the run holds a file of this label, of whatever stream and segment.
+bool FileSink::taken(const std::string& label) const {
+    DIR* directory = ::opendir(options_.directory.c_str());
+    if (directory == nullptr) return false;  // not readable: the first metrics file decides alone
+    bool found = false;
+    while (const dirent* entry = found ? nullptr : ::readdir(directory)) {
+        const std::string_view name = entry->d_name;
+        for (const char* stream : kStreamNames) {
+            const std::string begin = stream + options_.stamp + (label.empty() ? "" : "." + label);
+            if (!name.starts_with(begin) || !name.ends_with(".jsonl")) continue;
+            // What lies between is nothing, or the number of a segment.
+            const auto middle = name.substr(begin.size()).substr(0, name.size() - begin.size() - 6);
+            found = found || middle.empty() ||
+                    (middle.size() > 1 && middle[0] == '.' &&
+                     middle.find_first_not_of("0123456789", 1) == std::string_view::npos);
+        }
+    }
+    ::closedir(directory);
+    return found;
+}
+
 SinkError FileSink::claim() {
     if (claimed_) return {};
     if (SinkError error = make_directory()) return error;
     for (unsigned n = 0;; ++n) {
         label_ = candidate(n);
+        if (taken(label_)) continue;
         const std::string name = path(Stream::metrics, 0);
         const int fd = open_retrying(name, kOpenFlags | O_EXCL);
         if (fd < 0 && errno == EEXIST) continue;
@@ -240,8 +263,23 @@ SinkError FileSink::open(Stream stream) {
     File& f = file(stream);
     const std::string name = path(stream, f.segment);
     // A segment of ours that vanished is made anew; one that we have not made must not be there.
-    const int fd = open_retrying(name, f.exists ? kOpenFlags : kOpenFlags | O_EXCL);
+    const int flags = f.exists ? kOpenFlags : kOpenFlags | O_EXCL;
+    int fd = open_retrying(name, flags);
+    if (fd < 0 && errno == ENOENT) {  // the directory was removed
+        if (SinkError error = make_directory()) return error;
+        fd = open_retrying(name, flags);
+    }
     if (fd < 0) return failed("open", name);
+    if (f.exists) {
+        // Usually empty; if somebody put a file in the lost one's place, write behind its text.
+        struct stat info;
+        if (::fstat(fd, &info) != 0) {
+            const SinkError error = failed("stat", name);
+            ::close(fd);
+            return error;
+        }
+        f.offset = static_cast<std::uint64_t>(info.st_size);
+    }
     f.fd = fd;
     f.exists = true;
     return {};
@@ -257,14 +295,16 @@ SinkError FileSink::check(Stream stream) {
         f.fd = -1;
         f.offset = f.synced = 0;
         if (SinkError error = make_directory()) return error;
-        return {ENOENT,
-                "file was removed while open, a new one is made: " + path(stream, f.segment)};
+        return {ENOENT, "find " + path(stream, f.segment) +
+                            " any more (removed while open; a new one is made)"};
     }
     if (static_cast<std::uint64_t>(info.st_size) < f.offset) {
         // Somebody cut the file, perhaps inside a line: nothing is appended to that.
-        const std::string name = path(stream, f.segment);
+        SinkError found{EIO, "keep " + path(stream, f.segment) +
+                                 " whole (truncated by somebody else; writing goes on in a new "
+                                 "segment)"};
         rotate(stream);
-        return {EIO, "file was truncated while open, a new segment is begun behind it: " + name};
+        return found;
     }
     return {};
 }

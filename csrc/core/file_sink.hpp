@@ -38,7 +38,7 @@ class FileSink {
     FileSink(const FileSink&) = delete;
     FileSink& operator=(const FileSink&) = delete;
 
-    /// Makes the directory and claims a label that no other writer of the run has, by creating its
+    /// Makes the directory and claims a label under which the run holds no file yet, by creating its
     /// first metrics file with O_EXCL. Once done, does nothing.
     SinkError claim();
     bool claimed() const noexcept { return claimed_; }
@@ -92,6 +92,7 @@ class FileSink {
     SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
     SinkError make_directory() const;
     std::string candidate(unsigned n) const;
+    bool taken(const std::string& label) const;
     File& file(Stream stream) noexcept { return files_[static_cast<std::size_t>(stream)]; }
     const File& file(Stream stream) const noexcept {
         return files_[static_cast<std::size_t>(stream)];

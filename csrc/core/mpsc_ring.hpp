@@ -84,8 +84,8 @@ class BasicMpscRing {
     /// Claims room for a record with `payload` bytes. After `claimed` the caller fills the record
     /// with fill_header() and its payload and must commit(): nothing behind it is read before.
     ClaimStatus try_claim(std::size_t payload, Claim& out) noexcept {
+        if (payload > max_payload()) return ClaimStatus::too_large;
         const std::uint64_t size = record_size(payload);
-        if (size > max_record_size()) return ClaimStatus::too_large;
         std::uint64_t tail = control_->tail.load(std::memory_order_relaxed);
         for (;;) {
             if (tail & kClosedBit) return ClaimStatus::closed;

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from foundry_fastlog import Recorder
 from foundry_fastlog.demo.config import ExperimentConfig, load_config
 from foundry_fastlog.demo.data import load_corpus
 from foundry_fastlog.demo.device import pick_device
@@ -25,6 +24,8 @@ from foundry_fastlog.demo.train import Trainer
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+
+    from foundry_fastlog import Recorder
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -95,7 +96,7 @@ def interleaved_ab(
     device = pick_device(config.training.device)
     with (
         tempfile.TemporaryDirectory(prefix="fastlog-ab-") as folder,
-        Recorder(Path(folder) / "run", **config.recorder.model_dump()) as recorder,
+        config.recorder.open(Path(folder) / "run") as recorder,
     ):
         trainer = Trainer(config, corpus, recorder, device)
         try:

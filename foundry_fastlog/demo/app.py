@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
-from foundry_fastlog import Recorder
 from foundry_fastlog.demo import console as ui
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
 from foundry_fastlog.demo.config import ConfigError, ExperimentConfig, load_config
@@ -16,6 +16,9 @@ from foundry_fastlog.demo.data import Corpus, load_corpus
 from foundry_fastlog.demo.device import pick_device
 from foundry_fastlog.demo.progress import progress_view
 from foundry_fastlog.demo.train import Trainer
+
+if TYPE_CHECKING:
+    from foundry_fastlog import Recorder
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -100,12 +103,7 @@ def open_recorder(run: Path, config: ExperimentConfig) -> Recorder:
     try:
         # The recorder itself would train on without a directory; a demo has none to show then.
         run.mkdir(parents=True, exist_ok=True)
-        return Recorder(
-            run,
-            name=config.name,
-            config=config.model_dump(mode="json"),
-            **config.recorder.model_dump(),
-        )
+        return config.recorder.open(run, name=config.name, config=config)
     except OSError as error:
         raise ConfigError(
             f"the run directory {run} cannot be made: {error}. Choose another with --out.",

@@ -18,6 +18,10 @@ FOLDER = "checkpoints"
 _NAME = re.compile(r"step-(\d{6,})\.pt")
 
 
+class CheckpointError(Exception):
+    """A file that is no checkpoint, or not a whole one."""
+
+
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Name the checkpoint that was made after ``step`` steps."""
     return folder / f"step-{step:06d}.pt"
@@ -72,6 +76,27 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int) -> int:
     return path.stat().st_size
 
 
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load one checkpoint.
+
+    Args:
+        path: A file of :func:`save_checkpoint`.
+
+    Returns:
+        What was saved, with all tensors on the CPU.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is damaged.
+    """
+    try:
+        # weights_only: a checkpoint is data, and must not be able to run code.
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # A damaged file makes torch raise nearly anything: OSError, RuntimeError, IndexError.
+        raise CheckpointError(f"{path.name} is no whole checkpoint: {error}") from error
+    return state
+
+
 def load_newest(
     folder: Path,
     recorder: Recorder,
@@ -94,17 +119,12 @@ def load_newest(
     """
     for path in list_checkpoints(folder):
         try:
-            # weights_only: a checkpoint is data, and must not be able to run code.
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        # A damaged file makes torch.load raise almost anything, IndexError too; whatever
-        # it is, it is recorded, and there is a handful of files to try.
-        except Exception as error:  # noqa: BLE001, PERF203
+            return path, load_checkpoint(path)
+        except CheckpointError as error:  # noqa: PERF203  # a handful of files
             recorder.event(
                 "checkpoint cannot be read, trying the one before it",
                 error=error,
                 step=step,
                 context={"path": str(path), "bytes": path.stat().st_size},
             )
-        else:
-            return path, state
     return None

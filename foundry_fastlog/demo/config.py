@@ -11,10 +11,12 @@ import difflib
 import math
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from foundry_fastlog.config import RecorderConfig
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -108,18 +110,6 @@ class TrainingConfig(_Section):
                 f"learning_rate ({self.learning_rate:g})",
             )
         return self
-
-
-class RecorderConfig(_Section):
-    """Options of :class:`foundry_fastlog.Recorder`, by the same names."""
-
-    ring_bytes: PositiveInt = 8 << 20
-    back_pressure: Literal["block", "drop"] = "block"
-    block_timeout_s: Annotated[Float, Field(ge=0.0)] = 1.0
-    flush_interval_s: Annotated[Float, Field(gt=0.0)] = 0.1
-    segment_bytes: PositiveInt = 256 << 20
-    overhead_budget: Annotated[Float, Field(gt=0.0, le=1.0)] = 0.01
-    close_timeout_s: Annotated[Float, Field(gt=0.0)] = 10.0
 
 
 class ExperimentConfig(_Section):

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="the demo trains with torch")
 
 
 from foundry_fastlog.demo.checkpoint import (  # noqa: E402  # after the check for torch
+    CheckpointError,
     checkpoint_path,
     list_checkpoints,
     load_newest,
@@ -292,7 +293,8 @@ def test_a_torn_checkpoint_is_recorded_and_the_one_before_it_used(
     assert found[1] == {"step": 1}
     [(message, details)] = events.seen
     assert message == "checkpoint cannot be read, trying the one before it"
-    assert isinstance(details["error"], Exception)
+    assert isinstance(details["error"], CheckpointError)
+    assert details["error"].__cause__ is not None
     assert details["step"] == 7
     assert details["context"]["path"] == str(whole)
 
