@@ -152,7 +152,7 @@ def test_a_disk_that_stays_dead_leaves_all_in_the_ring(fault: Fault, name: str) 
 
 
 def test_endless_short_writes_only_slow_the_flush_thread(fault: Fault) -> None:
-    """pwrite takes half of what it is given, always: all lines are whole in the end."""
+    """Pwrite takes half of what it is given, always: all lines are whole in the end."""
     answer = fault.play("midway", "pwrite", 0)
     fault.switch.unlink()
     _core.recover_run(str(fault.run))
@@ -224,7 +224,7 @@ def test_a_disk_that_hangs_does_not_hang_training(fault: Fault) -> None:
 
 @pytest.mark.parametrize("call", ["unlink", "fstat"])
 def test_faults_beside_the_write_path_lose_nothing(fault: Fault, call: str) -> None:
-    """unlink of the ring at the end, fstat of the files: survived, and recovery is idempotent."""
+    """Unlink of the ring at the end, fstat of the files: survived, and recovery is idempotent."""
     answer = fault.play("midway", call, errno.EIO, suffix="" if call == "unlink" else ".jsonl")
     fault.switch.unlink()
     _core.recover_run(str(fault.run))

@@ -291,7 +291,7 @@ def test_data_loader_workers_record(run: Path, persistent: bool, method: str) ->
         "torch", reason="the torch-free environments test all the rest of this file"
     )
     play(run, LOADER.format(persistent=persistent, method=method))
-    expected = Counter({index: 3 for index in range(64)}) + Counter(range(1000, 1003))
+    expected = Counter(dict.fromkeys(range(64), 3)) + Counter(range(1000, 1003))
     assert steps(run) == expected
     assert len(lines_by_writer(run)) == (3 if persistent else 7)
     loads = [line for lines in lines_by_writer(run, "performance").values() for line in lines]
