@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/py_encode.hpp"
 #include "bindings/submit.hpp"
@@ -184,16 +185,30 @@ class Items {
   public:
     Items() = default;
     ~Items() {
-        for (Py_ssize_t i = 0; i < count_; ++i) {
-            Py_DECREF(keys_[i]);
-            Py_DECREF(values_[i]);
-        }
+        python_call([this] {
+            for (Py_ssize_t i = 0; i < count_; ++i) {
+                Py_DECREF(keys_[i]);
+                Py_DECREF(values_[i]);
+            }
+        });
     }
     Items(const Items&) = delete;
     Items& operator=(const Items&) = delete;
 
     /// Takes all items; false with an error set. Nested dicts become "outer.inner" if `flatten`.
     bool take(PyObject* mapping, bool flatten) noexcept {
+        return python_call([&] { return take_mapping(mapping, flatten); });
+    }
+
+    PyObject* const* keys() const noexcept { return keys_; }
+    PyObject* const* values() const noexcept { return values_; }
+    Py_ssize_t count() const noexcept { return count_; }
+
+  private:
+    static constexpr Py_ssize_t kInline = 32;
+    static constexpr int kMaxNesting = 32;
+
+    bool take_mapping(PyObject* mapping, bool flatten) {
         if (PyDict_Check(mapping)) return take_dict(mapping, flatten, nullptr);
         if (!PyMapping_Check(mapping) || PyUnicode_Check(mapping) ||
             !PyObject_HasAttrString(mapping, "keys")) {
@@ -207,14 +222,6 @@ class Items {
         Py_XDECREF(dict);
         return ok;
     }
-
-    PyObject* const* keys() const noexcept { return keys_; }
-    PyObject* const* values() const noexcept { return values_; }
-    Py_ssize_t count() const noexcept { return count_; }
-
-  private:
-    static constexpr Py_ssize_t kInline = 32;
-    static constexpr int kMaxNesting = 32;
 
     bool grow() noexcept {
         try {
@@ -245,7 +252,7 @@ class Items {
         return true;
     }
 
-    bool take_dict(PyObject* dict, bool flatten, PyObject* prefix) noexcept {
+    bool take_dict(PyObject* dict, bool flatten, PyObject* prefix) {
         bool ok = true;
 #ifdef Py_GIL_DISABLED
         Py_BEGIN_CRITICAL_SECTION(dict);
@@ -278,7 +285,7 @@ class Items {
         return ok;
     }
 
-    bool take_nested(PyObject* dict, PyObject* name) noexcept {
+    bool take_nested(PyObject* dict, PyObject* name) {
         if (!PyUnicode_Check(name)) {
             PyErr_Format(PyExc_TypeError, "metric names must be str, got %R", name);
             return false;

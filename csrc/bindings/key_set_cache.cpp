@@ -2,6 +2,8 @@
 
 #include <new>
 
+#include "bindings/gil.hpp"
+
 namespace fastlog::bindings {
 
 static_assert(sizeof(std::uintptr_t) == 8, "slot_of() takes the top 9 of 64 bits");
@@ -118,8 +120,10 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
         for (Py_ssize_t i = 0; i < count && ok; ++i) {
             std::string_view text;
             if (!PyUnicode_Check(keys[i])) {
-                PyErr_Format(PyExc_TypeError, "metric names must be str, got %R of type %s",
-                             keys[i], Py_TYPE(keys[i])->tp_name);
+                python_call([&] {  // repr() is anybody's code
+                    PyErr_Format(PyExc_TypeError, "metric names must be str, got %R of type %s",
+                                 keys[i], Py_TYPE(keys[i])->tp_name);
+                });
                 ok = false;
             } else if ((ok = utf8_of(keys[i], text, storage))) {
                 if (text == "step") out.step = static_cast<std::int32_t>(i);

@@ -3,6 +3,7 @@
 #include <new>
 #include <vector>
 
+#include "bindings/gil.hpp"
 #include "bindings/key_set_cache.hpp"
 
 namespace fastlog::bindings {
@@ -15,7 +16,7 @@ bool set_real(PayloadBuilder& out, std::size_t i, double real) noexcept {
     return true;
 }
 
-bool set_integer(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
+bool set_integer(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) {
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
     if (overflow != 0) {
@@ -41,7 +42,7 @@ bool set_text(PayloadBuilder& out, std::size_t i, PyObject* value) noexcept {
 // Python's own scalars, subclasses included (numpy.float64 is a float, an IntEnum an int).
 enum class Plain : std::uint8_t { done, failed, other };
 
-Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
+Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) {
     const auto result = [](bool ok) { return ok ? Plain::done : Plain::failed; };
     if (PyBool_Check(value)) {
         out.set(i, ValueTag::boolean, value == Py_True ? 1 : 0);
@@ -57,7 +58,7 @@ Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* 
     return Plain::other;
 }
 
-bool refuse(PyObject* key, PyObject* value, const char* why) noexcept {
+bool refuse(PyObject* key, PyObject* value, const char* why) {
     PyErr_Format(PyExc_TypeError,
                  "value of %R has type %s, which record() does not take%s; it takes float, int, "
                  "bool, None, str, numpy scalars, and 0-dim arrays and tensors on the CPU",
@@ -77,7 +78,7 @@ bool is_numpy_scalar(PyObject* value) noexcept {
 // 1: an array or tensor with one element of no dimension, in host memory; 0: not that, with the
 // error set; -1: no array at all. Asked through DLPack's device protocol, which numpy, torch, jax
 // and others share (https://dmlc.github.io/dlpack/latest/python_spec.html): kDLCPU is 1.
-int is_host_scalar_array(PyObject* key, PyObject* value) noexcept {
+int is_host_scalar_array(PyObject* key, PyObject* value) {
     PyObject* device = PyObject_CallMethod(value, "__dlpack_device__", nullptr);
     if (device == nullptr) {
         if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return 0;
@@ -110,6 +111,36 @@ int is_host_scalar_array(PyObject* key, PyObject* value) noexcept {
         return 0;
     }
     return 1;
+}
+
+bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) {
+    Plain plain = encode_plain(out, i, key, value);
+    if (plain != Plain::other) return plain == Plain::done;
+
+    if (!is_numpy_scalar(value)) {
+        const int kind = is_host_scalar_array(key, value);
+        if (kind == 0) return false;
+        if (kind < 0) return refuse(key, value, "");
+    }
+    PyObject* item = PyObject_CallMethod(value, "item", nullptr);
+    if (item == nullptr) return false;
+    plain = encode_plain(out, i, key, item);
+    if (plain == Plain::other) {
+        // item() of a longdouble is a longdouble; complex and dates have no single real value.
+        if (Py_TYPE(item) == Py_TYPE(value) && PyNumber_Check(item) && !PyComplex_Check(item)) {
+            PyObject* real = PyNumber_Float(item);
+            if (real != nullptr) {
+                set_real(out, i, PyFloat_AS_DOUBLE(real));
+                Py_DECREF(real);
+                plain = Plain::done;
+            } else {
+                PyErr_Clear();
+            }
+        }
+        if (plain == Plain::other) refuse(key, value, "");
+    }
+    Py_DECREF(item);
+    return plain == Plain::done;
 }
 
 }  // namespace
@@ -155,33 +186,7 @@ bool PayloadBuilder::set_string(std::size_t i, std::string_view text) noexcept {
 }
 
 bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
-    Plain plain = encode_plain(out, i, key, value);
-    if (plain != Plain::other) return plain == Plain::done;
-
-    if (!is_numpy_scalar(value)) {
-        const int kind = is_host_scalar_array(key, value);
-        if (kind == 0) return false;
-        if (kind < 0) return refuse(key, value, "");
-    }
-    PyObject* item = PyObject_CallMethod(value, "item", nullptr);
-    if (item == nullptr) return false;
-    plain = encode_plain(out, i, key, item);
-    if (plain == Plain::other) {
-        // item() of a longdouble is a longdouble; complex and dates have no single real value.
-        if (Py_TYPE(item) == Py_TYPE(value) && PyNumber_Check(item) && !PyComplex_Check(item)) {
-            PyObject* real = PyNumber_Float(item);
-            if (real != nullptr) {
-                set_real(out, i, PyFloat_AS_DOUBLE(real));
-                Py_DECREF(real);
-                plain = Plain::done;
-            } else {
-                PyErr_Clear();
-            }
-        }
-        if (plain == Plain::other) refuse(key, value, "");
-    }
-    Py_DECREF(item);
-    return plain == Plain::done;
+    return python_call([&] { return encode_foreign(out, i, key, value); });
 }
 
 bool read_any_step(PyObject* object, std::int64_t& step) noexcept {
@@ -194,7 +199,7 @@ bool read_any_step(PyObject* object, std::int64_t& step) noexcept {
     if (PyLong_CheckExact(object)) {
         number = PyLong_AsLongLongAndOverflow(object, &overflow);
     } else {
-        PyObject* index = PyNumber_Index(object);
+        PyObject* index = python_call([&] { return PyNumber_Index(object); });
         if (index == nullptr) return false;
         number = PyLong_AsLongLongAndOverflow(index, &overflow);
         Py_DECREF(index);
