@@ -8,6 +8,10 @@ namespace fastlog::bindings {
 
 static_assert(sizeof(std::uintptr_t) == 8, "slot_of() takes the top 9 of 64 bits");
 
+namespace {
+constexpr std::size_t kKeyBytes = 64;  // a str without its text, and the tuple's pointer to it
+}
+
 bool utf8_of(PyObject* text, std::string_view& out, std::vector<PyObject*>& storage) noexcept {
     Py_ssize_t size = 0;
     const char* utf8 = PyUnicode_AsUTF8AndSize(text, &size);
@@ -35,12 +39,16 @@ KeySetCache::~KeySetCache() { clear(); }
 void KeySetCache::clear() noexcept {
     for (Table* table : {&by_names_, &by_keys_}) {
         for (auto& slot : *table) {
-            if (Entry* e = slot.exchange(nullptr, std::memory_order_acq_rel)) {
-                Py_DECREF(e->names);
-                delete e;
-            }
+            if (Entry* e = slot.exchange(nullptr, std::memory_order_acq_rel)) drop(e);
         }
     }
+}
+
+// Of an entry that no table knows any more: the last reference to a key may run anybody's code.
+void KeySetCache::drop(Entry* entry) noexcept {
+    held_bytes_.fetch_sub(entry->bytes, std::memory_order_relaxed);
+    python_call([&] { Py_DECREF(entry->names); });
+    delete entry;
 }
 
 std::size_t KeySetCache::slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept {
@@ -91,21 +99,28 @@ bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const
 
 // Steals nothing: takes its own reference to `names`. A failure to cache is no error.
 void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept {
+    std::size_t bytes = sizeof(Entry);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
+        PyObject* key = PyTuple_GET_ITEM(names, i);
+        bytes += kKeyBytes + static_cast<std::size_t>(PyUnicode_GET_LENGTH(key)) *
+                                 static_cast<std::size_t>(PyUnicode_KIND(key));
+    }
+    const bool fits = held_bytes_.load(std::memory_order_relaxed) + bytes <= kMaxHeldBytes;
 #ifdef Py_GIL_DISABLED
-    if (retired_.fetch_add(1, std::memory_order_relaxed) >= kMaxRetired) return;
+    if (!fits || retired_.fetch_add(1, std::memory_order_relaxed) >= kMaxRetired) return;
+#else
+    if (!fits) clear();  // what is in use comes back at its next call
 #endif
-    auto* entry = new (std::nothrow) Entry{names, set};
+    auto* entry = new (std::nothrow) Entry{names, set, bytes};
     if (entry == nullptr) return;
     Py_INCREF(names);
+    held_bytes_.fetch_add(bytes, std::memory_order_relaxed);
     Entry* old = table[slot].exchange(entry, std::memory_order_acq_rel);
 #ifdef Py_GIL_DISABLED
-    // Another thread may be reading it: it stays, bounded by kMaxRetired.
+    // Another thread may be reading it: it stays, bounded by kMaxRetired and kMaxHeldBytes.
     (void)old;
 #else
-    if (old != nullptr) {
-        Py_DECREF(old->names);
-        delete old;
-    }
+    if (old != nullptr) drop(old);
 #endif
 }
 
