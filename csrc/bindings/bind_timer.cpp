@@ -27,7 +27,8 @@ struct Timer {
 };
 
 struct Frame {
-    Timer* timer;  // owned
+    Timer* timer;      // owned
+    PyObject* parent;  // owned name of the block around it, or null
     std::uint64_t begin;
     std::int64_t step;
     std::uint16_t depth;
@@ -56,8 +57,10 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     if (handle == nullptr) return nullptr;
     if (handle->core().gate().bits() != 0 && !handle->attend(false)) [[unlikely]]
         return nullptr;
-    Frame frame{timer, begin, timer->step, 0, timer->has_step};
+    Frame frame{timer, nullptr, begin, timer->step, 0, timer->has_step};
+    // Noted now: the block around it may end first, when generators are interleaved.
     if (const Frame* parent = parent_of(timer->recorder)) {
+        frame.parent = parent->timer->name;
         frame.depth = static_cast<std::uint16_t>(parent->depth + 1);
         if (!frame.has_step) {
             frame.step = parent->step;
@@ -70,6 +73,7 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
         return PyErr_NoMemory();
     }
     Py_INCREF(self);
+    Py_XINCREF(frame.parent);
     ThreadSlot& slot = handle->core().slot();
     if (slot.count_call(CallKind::timer_enter)) {
         slot.add_sample(CallKind::timer_enter, span_ticks() - begin);
@@ -117,15 +121,13 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& fram
     KeyTable& table = handle.core().keys();
     if (!handle.key_sets().name_id(table, frame.timer->name, timing.name)) return -1;
     bool known = timing.name != KeyTable::kNone;
-    PyObject* parent_name = nullptr;
-    if (const Frame* parent = parent_of(frame.timer->recorder)) {
-        parent_name = parent->timer->name;
+    if (frame.parent != nullptr) {
         timing.flags |= TimingPayload::kHasParent;
-        if (!handle.key_sets().name_id(table, parent_name, timing.parent)) return -1;
+        if (!handle.key_sets().name_id(table, frame.parent, timing.parent)) return -1;
         known = known && timing.parent != KeyTable::kNone;
     }
     if (!known) [[unlikely]] {
-        return submit_with_names(handle, ticks, timing, frame.timer->name, parent_name, error);
+        return submit_with_names(handle, ticks, timing, frame.timer->name, frame.parent, error);
     }
     std::byte payload[sizeof(TimingPayload) + 128];
     error = error.substr(0, sizeof payload - sizeof timing);
@@ -153,6 +155,7 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
     bool ok = handle != nullptr && (handle->core().gate().bits() == 0 || handle->attend(true)) &&
               submit_timing(*handle, now_ticks(), frame, end, error) >= 0;
+    Py_XDECREF(frame.parent);
     Py_DECREF(frame.timer);
     if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
         PyErr_Clear();  // closed while the block ran: its timing is gone, the block is not to blame
