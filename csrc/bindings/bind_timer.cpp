@@ -88,6 +88,13 @@ std::string_view type_name(PyObject* type) noexcept {
     return dot != nullptr ? dot + 1 : name;
 }
 
+// At most `bytes` of UTF-8, cut between characters.
+std::string_view cut(std::string_view text, std::size_t bytes) noexcept {
+    if (text.size() <= bytes) return text;
+    while (bytes != 0 && (static_cast<unsigned char>(text[bytes]) & 0xC0) == 0x80) --bytes;
+    return text.substr(0, bytes);
+}
+
 // A name that the key table has no room for: the record carries its line's members itself.
 int submit_with_names(RecorderHandle& handle, std::uint64_t ticks, const TimingPayload& timing,
                       PyObject* name, PyObject* parent, std::string_view error) noexcept {
@@ -130,7 +137,7 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& fram
         return submit_with_names(handle, ticks, timing, frame.timer->name, frame.parent, error);
     }
     std::byte payload[sizeof(TimingPayload) + 128];
-    error = error.substr(0, sizeof payload - sizeof timing);
+    error = cut(error, sizeof payload - sizeof timing);
     timing.error_length = static_cast<std::uint32_t>(error.size());
     std::memcpy(payload, &timing, sizeof timing);
     std::memcpy(payload + sizeof timing, error.data(), error.size());
