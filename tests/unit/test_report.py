@@ -402,6 +402,18 @@ def test_eighty_columns_hold_the_tables_unfolded(trained: Path) -> None:
     assert step.split()[0:4] == ["step", "200", "6", "ms"]
 
 
+def test_a_table_closes_its_gaps_before_it_folds(tmp_path: Path) -> None:
+    """A timer's name of usual length stays in one piece on the usual terminal."""
+    writer = OracleWriter(tmp_path)
+    for name in ("restart_drill_2", "step"):
+        for step in range(1000):
+            writer.timing(name, 0.0561 + step / 1e6, step=step)
+    lines = shown(summarize(read_run(tmp_path)), width=80).splitlines()
+    assert any(line.startswith("restart_drill_2 1,000 ") for line in lines)
+    lines = shown(summarize(read_run(tmp_path)), width=100).splitlines()
+    assert any(line.startswith("restart_drill_2  1,000 ") for line in lines)
+
+
 def test_problems_are_shown_and_the_verdict_is_clear(tmp_path: Path) -> None:
     """A damaged run cannot be mistaken for a whole one."""
     writer = OracleWriter(tmp_path)
@@ -496,6 +508,7 @@ def test_any_curve_can_be_drawn(
         (1234567, "1,234,567"),
         (12345.678, "12,346"),
         (2.45678, "2.457"),
+        (8449.12, "8,449"),
         (0.0001, "0.0001"),
         (1.23456e-9, "1.235e-09"),
         (1e300, "1e+300"),
