@@ -170,6 +170,13 @@ RecorderStats RecorderHandle::stats() {
     return recorder.stats();
 }
 
+std::size_t RecorderHandle::largest_payload() noexcept {
+    Recorder& recorder = core();
+    const std::size_t own = recorder.max_payload();
+    if (!(recorder.gate().bits() & Gate::kForked)) return own;
+    return std::min(own, kChildRingBytes / 8 - sizeof(RecordHeader));
+}
+
 void RecorderHandle::tell_messages() {
     Recorder& recorder = core();
     if ((recorder.gate().bits() & Gate::kForked) || !recorder.gate().clear(Gate::kMessages)) return;

@@ -43,6 +43,8 @@ class RecorderHandle {
     bool close(double timeout_s);
     bool closed() noexcept { return (core().gate().bits() & Gate::kClosed) != 0; }
     RecorderStats stats();
+    /// The largest payload that the ring takes; in a forked child that of the ring it will open.
+    std::size_t largest_payload() noexcept;
 
     /// The step after the last one, for log() without a step.
     std::int64_t next_step() const noexcept {
