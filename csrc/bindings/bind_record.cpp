@@ -203,6 +203,8 @@ class Items {
     PyObject* const* keys() const noexcept { return keys_; }
     PyObject* const* values() const noexcept { return values_; }
     Py_ssize_t count() const noexcept { return count_; }
+    /// Whether some names were put together from the keys of nested dicts.
+    bool joined() const noexcept { return joined_; }
 
   private:
     static constexpr Py_ssize_t kInline = 32;
@@ -294,6 +296,7 @@ class Items {
             PyErr_SetString(PyExc_ValueError, "metrics are nested more than 32 dicts deep");
             return false;
         }
+        joined_ = true;
         const bool ok = take_dict(dict, true, name);
         --nesting_;
         return ok;
@@ -308,6 +311,7 @@ class Items {
     Py_ssize_t capacity_ = kInline;
     Py_ssize_t count_ = 0;
     int nesting_ = 0;
+    bool joined_ = false;
 };
 
 PyObject* record_mapping(RecorderHandle& handle, std::uint64_t ticks, std::int64_t step,
@@ -316,7 +320,7 @@ PyObject* record_mapping(RecorderHandle& handle, std::uint64_t ticks, std::int64
     if (!items.take(mapping, flatten)) return nullptr;
     KeySet set;
     if (!handle.key_sets().resolve_keys(handle.core().keys(), nullptr, items.keys(), items.count(),
-                                        set)) {
+                                        set, items.joined())) {
         return nullptr;
     }
     return answer(
@@ -459,6 +463,7 @@ Returns:
 
 Raises:
     TypeError: ``metrics`` is no mapping, or a name or value cannot be recorded.
+    ValueError: Two names become the same, as in ``{"a": {"b": 1}, "a.b": 2}``.
     OverflowError: An int beyond 64 bits.
     RecorderClosedError: The recorder has been closed.)",
     R"(_fragment($self, stream, members, /)

@@ -1,6 +1,8 @@
 #include "bindings/key_set_cache.hpp"
 
+#include <algorithm>
 #include <new>
+#include <string>
 
 #include "bindings/gil.hpp"
 
@@ -9,8 +11,20 @@ namespace fastlog::bindings {
 static_assert(sizeof(std::uintptr_t) == 8, "slot_of() takes the top 9 of 64 bits");
 
 namespace {
+
 constexpr std::size_t kKeyBytes = 64;  // a str without its text, and the tuple's pointer to it
+
+// A line has every key once. False with an error set that names the one that comes again.
+bool all_differ(std::vector<std::string_view> texts) {
+    std::sort(texts.begin(), texts.end());
+    const auto again = std::adjacent_find(texts.begin(), texts.end());
+    if (again == texts.end()) return true;
+    PyErr_Format(PyExc_ValueError, "two metrics of one record would be written as '%s'",
+                 std::string(again->substr(0, 200)).c_str());
+    return false;
 }
+
+}  // namespace
 
 bool utf8_of(PyObject* text, std::string_view& out, std::vector<PyObject*>& storage) noexcept {
     Py_ssize_t size = 0;
@@ -71,7 +85,7 @@ KeySetCache::Entry* KeySetCache::find_keys(std::size_t slot, PyObject* const* ke
 }
 
 bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys,
-                               Py_ssize_t count, KeySet& out) noexcept {
+                               Py_ssize_t count, KeySet& out, bool joined) noexcept {
     const std::size_t slot = slot_of_keys(keys, count);
     if (Entry* e = find_keys(slot, keys, count)) {
         out = e->set;
@@ -81,7 +95,7 @@ bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const
         }
         return true;
     }
-    if (!intern(table, keys, count, out)) return false;
+    if (!intern(table, keys, count, joined, out)) return false;
     if (out.id == KeyTable::kNone) return true;
     PyObject* own = PyTuple_New(count);
     if (own == nullptr) {
@@ -124,7 +138,7 @@ void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const Key
 #endif
 }
 
-bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count,
+bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
                          KeySet& out) noexcept {
     std::vector<PyObject*> storage;
     bool ok = true;
@@ -146,6 +160,8 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
                 texts.push_back(text);
             }
         }
+        // The str objects of a mapping differ, but "\udc80" is written as the text of its escape.
+        if (ok && (joined || !storage.empty())) ok = all_differ(texts);
         if (ok) out.id = table.intern(texts);
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();

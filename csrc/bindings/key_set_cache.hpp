@@ -50,9 +50,10 @@ class KeySetCache {
                             out);
     }
 
-    /// The same for keys in an array; `names` is the tuple they come from, or null.
+    /// The same for keys in an array; `names` is the tuple they come from, or null. `joined`: some
+    /// keys were put together here, so that two of them may have become the same.
     bool resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys, Py_ssize_t count,
-                      KeySet& out) noexcept;
+                      KeySet& out, bool joined = false) noexcept;
 
     /// The id of a single name (a timer's), cached by its address.
     bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept;
@@ -80,7 +81,8 @@ class KeySetCache {
     }
     static std::size_t slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept;
     Entry* find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count) const noexcept;
-    bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, KeySet& out) noexcept;
+    bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
+                KeySet& out) noexcept;
     void drop(Entry* entry) noexcept;
     void put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept;
 
