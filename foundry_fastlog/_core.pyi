@@ -64,7 +64,7 @@ class RecorderCore:
     def __init__(
         self,
         *,
-        directory: str,
+        directory: bytes,
         stamp: str,
         label: str,
         worker: bool,

@@ -157,7 +157,7 @@ class Recorder(_core.RecorderCore):
                     "that recorder, or close it first"
                 )
             super().__init__(
-                directory=directory,
+                directory=os.fsencode(directory),
                 stamp="",
                 label=f"r{rank}" if rank else "",
                 worker=False,
@@ -354,8 +354,13 @@ def open_run(
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a Path, got {type(text).__name__}")
+    if "\0" in text:
+        raise ValueError(f"path must not contain a NUL character, got {text!r}")
     # Not Path.resolve(): links stay as the user wrote them, as in the messages and file names.
-    return os.path.abspath(os.fspath(path))  # noqa: PTH100 - see above
+    return os.path.abspath(text)  # noqa: PTH100 - see above
 
 
 def _check_directory(directory: str) -> None:
