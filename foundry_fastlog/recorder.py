@@ -238,8 +238,10 @@ class Recorder(_core.RecorderCore):
             True when the line was accepted, False when it was dropped.
 
         Raises:
-            TypeError: ``message`` is no str, ``error`` no exception, or ``context`` no mapping.
+            TypeError: ``message`` or ``logger`` is no str, ``error`` no exception, ``step`` no int,
+                or ``context`` no mapping.
             ValueError: An unknown level.
+            OverflowError: A step beyond 64 bits.
             RecorderClosedError: The recorder has been closed.
         """
         _check_type("message", message, str, "a str")
@@ -247,20 +249,20 @@ class Recorder(_core.RecorderCore):
             _check_type("error", error, BaseException, "an exception")
         if context is not None:
             _check_type("context", context, Mapping, "a mapping")
-        if step is not None:
-            _check_type("step", step, SupportsIndex, "an int")
+        if logger is not None:
+            _check_type("logger", logger, str, "a str")
         fields: dict[str, Any] = {
             "level": _level_name(level, "INFO" if error is None else "ERROR"),
             "logger": logger or "foundry_fastlog",
         }
         if step is not None:
-            fields["step"] = step.__index__()
+            fields["step"] = _step_number(step)
         fields["message"] = message
         if error is not None:
             fields["error_type"] = type(error).__name__
             fields["error_message"] = safe_str(error)
             fields["traceback"] = "".join(traceback.format_exception(error))
-        fields["context"] = context or {}
+        fields["context"] = {} if context is None else dict(context)
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
@@ -378,6 +380,16 @@ def _check_directory(directory: str) -> None:
 def _check_type(name: str, value: object, kind: type, wanted: str) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def _step_number(step: object) -> int:
+    """Return a step as record() takes it."""
+    if isinstance(step, bool) or not isinstance(step, SupportsIndex):
+        raise TypeError(f"step must be an int, got {type(step).__name__}")
+    number = step.__index__()
+    if not -(1 << 63) <= number < 1 << 63:
+        raise OverflowError("step does not fit in a signed 64-bit integer")
+    return number
 
 
 def _check_number(
