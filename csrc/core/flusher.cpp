@@ -73,9 +73,9 @@ void Flusher::wake_checked(std::uint64_t end) noexcept {
 }
 
 bool Flusher::wait_written(std::uint64_t position, std::int64_t deadline_ns) {
+    waiters_.fetch_add(1, std::memory_order_seq_cst);  // before wake(): see nap_ns(), publish()
     wake();
     const std::lock_guard lock(progress_);
-    waiters_.fetch_add(1, std::memory_order_seq_cst);
     while (ring_.head() < position && monotonic_ns() < deadline_ns) {
         progress_.wait_until(deadline_ns);
     }
@@ -84,9 +84,9 @@ bool Flusher::wait_written(std::uint64_t position, std::int64_t deadline_ns) {
 }
 
 bool Flusher::wait_room(std::size_t payload, std::int64_t deadline_ns) {
+    waiters_.fetch_add(1, std::memory_order_seq_cst);  // before wake(): see nap_ns(), publish()
     wake();
     const std::lock_guard lock(progress_);
-    waiters_.fetch_add(1, std::memory_order_seq_cst);  // before room_for(): see publish()
     bool room;
     while (!(room = ring_.room_for(payload)) && monotonic_ns() < deadline_ns) {
         progress_.wait_until(deadline_ns);
@@ -140,9 +140,9 @@ void Flusher::run() {
     ::pthread_setname_np(::pthread_self(), "fastlog-flush");
 #endif
     bool finished = false;
+    bool closing = false;
     while (!finished) {
-        sleep_until(monotonic_ns() + (backoff_ns_ != 0 ? backoff_ns_ : options_.interval_ns));
-        bool closing;
+        sleep_until(monotonic_ns() + nap_ns(closing));
         std::uint64_t final_tail;
         {
             const std::lock_guard lock(wake_monitor_);
@@ -161,6 +161,15 @@ void Flusher::run() {
     const std::lock_guard lock(progress_);
     done_ = true;
     progress_.notify_all();
+}
+
+// A record that is claimed but not committed has a producer at work on it, which will not wake
+// anybody: whoever waits behind that record does not wait for the timer too.
+std::int64_t Flusher::nap_ns(bool closing) const noexcept {
+    if (backoff_ns_ != 0) return backoff_ns_;
+    const bool awaited = closing || waiters_.load(std::memory_order_relaxed) != 0;
+    if (awaited && cursor_ != ring_.tail()) return std::min(kPollNs, options_.interval_ns);
+    return options_.interval_ns;
 }
 
 void Flusher::sleep_until(std::int64_t deadline_ns) {
