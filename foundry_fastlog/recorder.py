@@ -61,7 +61,7 @@ _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
 # Recorders by (directory, rank): two of one kind in a process would be two writers of one story.
 _open: weakref.WeakValueDictionary[tuple[str, int], Recorder] = weakref.WeakValueDictionary()
-_open_lock = threading.Lock()
+_open_lock = threading.RLock()  # open_run() holds it while Recorder() takes it
 
 
 class Recorder(_core.RecorderCore):
@@ -348,11 +348,11 @@ def open_run(
     """
     directory = _absolute(path)
     rank = _process_number("rank", options.get("rank"), "RANK", least=0)
-    with _open_lock:
+    with _open_lock:  # two threads that ask at once get one recorder
         recorder = _open.get((directory, rank or 0))
-    if recorder is not None and not recorder.closed:
-        return recorder
-    return Recorder(path, **options)
+        if recorder is not None and not recorder.closed:
+            return recorder
+        return Recorder(path, **options)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -449,6 +449,12 @@ def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
     return short
 
 
+def _renew_lock() -> None:
+    """Replace the lock in a forked child, where a thread that held it does not exist."""
+    global _open_lock  # noqa: PLW0603 - a lock of another process can only be replaced
+    _open_lock = threading.RLock()
+
+
 def _on_core_event(kind: str, text: str) -> None:
     """Receive the native core's calls; must not raise."""
     if kind == "message":
@@ -488,3 +494,4 @@ def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
 _core.set_decorate(_decorate)
 _core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
 atexit.register(_close_all)
+os.register_at_fork(after_in_child=_renew_lock)
