@@ -55,6 +55,8 @@ class FileSink {
     /// before a batch. The error says what was found; the sink can go on.
     SinkError check(Stream stream);
 
+    /// Bytes of the stream's segment that are in its file.
+    std::uint64_t size(Stream stream) const noexcept { return file(stream).offset; }
     std::uint32_t segments(Stream stream) const noexcept;
     std::string path(Stream stream, std::uint32_t segment) const;
     std::vector<std::string> paths() const;

@@ -260,9 +260,12 @@ bool Flusher::write_batch() {
 
 bool Flusher::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
+    const std::uint64_t before = sink_.size(stream);
     if (SinkError found = sink_.check(stream)) {
         note_error(found);
-        batch_.written[s] = 0;  // what was written of this batch went with the file
+        // What was written of this batch lay at the file's end, so it was lost first.
+        const std::uint64_t lost = before - sink_.size(stream);
+        batch_.written[s] -= std::min<std::uint64_t>(batch_.written[s], lost);
     }
     std::size_t written = 0;
     const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);
