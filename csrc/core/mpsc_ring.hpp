@@ -171,7 +171,8 @@ class BasicMpscRing {
         control_->head.store(position, std::memory_order_seq_cst);
     }
 
-    std::uint64_t head() const noexcept { return control_->head.load(std::memory_order_acquire); }
+    /// Sequentially consistent for the same reason as room_for().
+    std::uint64_t head() const noexcept { return control_->head.load(std::memory_order_seq_cst); }
 
     // ---- facts ---------------------------------------------------------------------------------
 
