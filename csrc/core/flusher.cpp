@@ -155,7 +155,8 @@ void Flusher::run() {
             clean = drain();
             finished = clean;
         }
-        if (clean) wake_pending_.store(false, std::memory_order_relaxed);
+        // Before nap_ns() looks at the tail: a producer that still saw `true` has claimed by then.
+        if (clean) wake_pending_.exchange(false, std::memory_order_seq_cst);
         housekeeping(finished || !clean);
     }
     const std::lock_guard lock(progress_);
@@ -164,11 +165,14 @@ void Flusher::run() {
 }
 
 // A record that is claimed but not committed has a producer at work on it, which will not wake
-// anybody: whoever waits behind that record does not wait for the timer too.
+// anybody: neither whoever waits behind that record nor a ring that fills up waits for the timer.
 std::int64_t Flusher::nap_ns(bool closing) const noexcept {
     if (backoff_ns_ != 0) return backoff_ns_;
+    const std::uint64_t left = ring_.tail() - cursor_;
     const bool awaited = closing || waiters_.load(std::memory_order_relaxed) != 0;
-    if (awaited && cursor_ != ring_.tail()) return std::min(kPollNs, options_.interval_ns);
+    if (left > ring_.capacity() / 2 || (awaited && left != 0)) {
+        return std::min(kPollNs, options_.interval_ns);
+    }
     return options_.interval_ns;
 }
 
