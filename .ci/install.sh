@@ -20,7 +20,7 @@ variant+=" ${CXX:-} ${CXXFLAGS:-} ${CFLAGS:-} ${LDFLAGS:-}"
 fresh() {
   [ -f "$library" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$variant" ] &&
     # Folders too: their time changes when a file is removed.
-    [ -z "$(find csrc setup.py pyproject.toml -newer "$stamp" -print -quit)" ]
+    [ -z "$(find csrc setup.py pyproject.toml -newer "$stamp" -print | head -n 1)" ]
 }
 
 if [ -z "$extras" ]; then

@@ -165,7 +165,7 @@ def memory(say: Say, count: int = 2 * MILLION) -> dict[str, Any]:
 def flush(rounds: int, say: Say, count: int = MILLION) -> dict[str, Any]:
     """Throughput of the flush thread alone beside `orjson.dumps` alone."""
     results = [spawn("flush", count=count) for _ in range(rounds)]
-    table: dict[str, Any] = {"count": count}
+    table: dict[str, Any] = {"count": results[0]["count"]}
     for which in ("fastlog", "orjson_dumps"):
         table[which] = {
             key: describe([r[which][key] for r in results]) for key in results[0][which]

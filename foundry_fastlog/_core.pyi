@@ -83,7 +83,7 @@ class RecorderCore:
     def __init__(
         self,
         *,
-        directory: str,
+        directory: bytes,
         stamp: str,
         label: str,
         worker: bool,
@@ -117,4 +117,4 @@ class RecorderCore:
 
 def set_decorate(function: Callable[[Timer, Callable[..., Any]], Callable[..., Any]]) -> None: ...
 def add_hot_methods(recorder_type: type[RecorderCore]) -> None: ...
-def recover_run(run_directory: str) -> list[RecoveryReport]: ...
+def recover_run(run_directory: str | bytes) -> list[RecoveryReport]: ...

@@ -42,9 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # not where a test or a notebook replaced it
             # A terminal that cannot show a character shows its escape, not a traceback.
             stream.reconfigure(errors="backslashreplace")
+    arguments = list(sys.argv[1:] if argv is None else argv)
     code: object = OK
     try:
-        app(list(sys.argv[1:] if argv is None else argv), prog_name="foundry-fastlog")
+        app(arguments or ["--help"], prog_name="foundry-fastlog")
     except SystemExit as stop:  # typer leaves this way, whatever happened
         code = stop.code
+    if not arguments:
+        return USAGE  # whatever this version of typer makes of it
     return code if isinstance(code, int) else OK if code is None else PROBLEM

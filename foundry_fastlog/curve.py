@@ -29,7 +29,7 @@ def format_number(value: float | None) -> str:
         return f"{int(value):,}"
     if 1e4 <= abs(value) < 1e7:
         return f"{value:,.0f}"
-    return f"{value:.4g}"
+    return f"{value:,.4g}"
 
 
 class _Scale:

@@ -61,7 +61,7 @@ _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
 # Recorders by (directory, rank): two of one kind in a process would be two writers of one story.
 _open: weakref.WeakValueDictionary[tuple[str, int], Recorder] = weakref.WeakValueDictionary()
-_open_lock = threading.Lock()
+_open_lock = threading.RLock()  # open_run() holds it while Recorder() takes it
 
 
 class Recorder(_core.RecorderCore):
@@ -182,7 +182,7 @@ class Recorder(_core.RecorderCore):
                 "fsync_interval_s": float(fsync_interval_s),
             }
             super().__init__(
-                directory=directory,
+                directory=os.fsencode(directory),
                 stamp="",
                 label=f"r{rank}" if rank else "",
                 worker=False,
@@ -230,7 +230,7 @@ class Recorder(_core.RecorderCore):
             own = f"{label}-w{self._pid}" if label else f"w{self._pid}"
             _core.RecorderCore.__init__(
                 self,
-                directory=str(path),
+                directory=os.fsencode(path),
                 stamp="",
                 label=own,
                 worker=True,
@@ -318,8 +318,10 @@ class Recorder(_core.RecorderCore):
             True when the line was accepted, False when it was dropped.
 
         Raises:
-            TypeError: ``message`` is no str, ``error`` no exception, or ``context`` no mapping.
+            TypeError: ``message`` or ``logger`` is no str, ``error`` no exception, ``step`` no int,
+                or ``context`` no mapping.
             ValueError: An unknown level.
+            OverflowError: A step beyond 64 bits.
             RecorderClosedError: The recorder has been closed.
         """
         _check_type("message", message, str, "a str")
@@ -327,20 +329,20 @@ class Recorder(_core.RecorderCore):
             _check_type("error", error, BaseException, "an exception")
         if context is not None:
             _check_type("context", context, Mapping, "a mapping")
-        if step is not None:
-            _check_type("step", step, SupportsIndex, "an int")
+        if logger is not None:
+            _check_type("logger", logger, str, "a str")
         fields: dict[str, Any] = {
             "level": _level_name(level, "INFO" if error is None else "ERROR"),
             "logger": logger or "foundry_fastlog",
         }
         if step is not None:
-            fields["step"] = step.__index__()
+            fields["step"] = _step_number(step)
         fields["message"] = message
         if error is not None:
             fields["error_type"] = type(error).__name__
             fields["error_message"] = safe_str(error)
             fields["traceback"] = "".join(traceback.format_exception(error))
-        fields["context"] = context or {}
+        fields["context"] = {} if context is None else dict(context)
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
@@ -427,16 +429,21 @@ def open_run(
     """
     directory = _absolute(path)
     rank = _process_number("rank", options.get("rank"), "RANK", least=0)
-    with _open_lock:
+    with _open_lock:  # two threads that ask at once get one recorder
         recorder = _open.get((directory, rank or 0))
-    if recorder is not None and not recorder.closed:
-        return recorder
-    return Recorder(path, **options)
+        if recorder is not None and not recorder.closed:
+            return recorder
+        return Recorder(path, **options)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a Path, got {type(text).__name__}")
+    if "\0" in text:
+        raise ValueError(f"path must not contain a NUL character, got {text!r}")
     # Not Path.resolve(): links stay as the user wrote them, as in the messages and file names.
-    return os.path.abspath(os.fspath(path))  # noqa: PTH100 - see above
+    return os.path.abspath(text)  # noqa: PTH100 - see above
 
 
 def _check_directory(directory: str) -> None:
@@ -460,6 +467,16 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         wanted = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {wanted}, got {value!r}")
+
+
+def _step_number(step: object) -> int:
+    """Return a step as record() takes it."""
+    if isinstance(step, bool) or not isinstance(step, SupportsIndex):
+        raise TypeError(f"step must be an int, got {type(step).__name__}")
+    number = step.__index__()
+    if not -(1 << 63) <= number < 1 << 63:
+        raise OverflowError("step does not fit in a signed 64-bit integer")
+    return number
 
 
 def _check_number(
@@ -519,6 +536,12 @@ def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
     return short
 
 
+def _renew_lock() -> None:
+    """Replace the lock in a forked child, where a thread that held it does not exist."""
+    global _open_lock  # noqa: PLW0603 - a lock of another process can only be replaced
+    _open_lock = threading.RLock()
+
+
 def _on_core_event(kind: str, text: str) -> None:
     """Receive the native core's calls; must not raise."""
     if kind == "message":
@@ -534,7 +557,7 @@ def _close_at_worker_exit() -> None:
 
 def _recover(directory: str) -> None:
     """Put what dead processes left in their rings into the run's files, and say so."""
-    for report in _core.recover_run(directory):
+    for report in _core.recover_run(os.fsencode(directory)):
         if report["outcome"] == "recovered" and report["emitted"]:
             _log.info(
                 "recovered %d records that a killed process had left in %s",
@@ -580,3 +603,4 @@ def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
 _core.set_decorate(_decorate)
 _core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
 atexit.register(_close_all)
+os.register_at_fork(after_in_child=_renew_lock)

@@ -115,7 +115,7 @@ def format_line(series: Series, record: Record) -> Text:
     text.append(printable(record["message"]))
     if record.get("error_type"):
         what = f" [{record['error_type']}: {record.get('error_message', '')}]"
-        text.append(printable(what, 400), "red")
+        text.append(printable(what, 160), "red")
     for key, value in record.get("context", {}).items():
         text.append(f" {printable(key)}={format_value(value)}", "dim")
     return text
@@ -168,6 +168,9 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _show(table: Table, console: Console) -> None:
+    unlimited = console.options.update(width=10_000)
+    if console.measure(table, options=unlimited).maximum > console.width:
+        table.padding = (0, 0)  # a narrower gap, before anything has to be folded
     console.print()
     console.print(table)
 

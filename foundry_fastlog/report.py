@@ -63,8 +63,10 @@ class _Summing:
     def metrics(self, record: Record, attempt: AttemptSummary) -> None:
         step = record.get("step")
         body = record.get("metrics")
-        if body is None:
+        ending = ""
+        if body is None:  # values of an epoch are not mixed with those of its steps
             body = record["summary"]
+            ending = " (epoch)"
         elif step is not None:
             if attempt.first_step is None or step < attempt.first_step:
                 attempt.first_step = step
@@ -74,6 +76,8 @@ class _Summing:
             restore_nonfinite(record)
         values = self.values
         for key, value in body.items():
+            if ending:
+                key += ending
             metric = values.get(key)
             if metric is None:
                 metric = values[key] = Values(key)

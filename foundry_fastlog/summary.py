@@ -129,7 +129,8 @@ class Summary:
         first_step: Lowest step in the metrics, None without.
         last_step: Highest step in the metrics.
         ranks: Ranks that recorded.
-        metrics: Per metric, in the order of first appearance.
+        metrics: Per metric, in the order of first appearance; values of epoch summaries
+            under their key with `` (epoch)`` behind it.
         timings: Per timer name, the largest total first.
         timing_base: What a share is of: ``"step"`` or ``"wall"``.
         timing_base_s: That sum, in seconds.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/py_encode.hpp"
 #include "bindings/submit.hpp"
@@ -184,16 +185,32 @@ class Items {
   public:
     Items() = default;
     ~Items() {
-        for (Py_ssize_t i = 0; i < count_; ++i) {
-            Py_DECREF(keys_[i]);
-            Py_DECREF(values_[i]);
-        }
+        python_call([this] {
+            for (Py_ssize_t i = 0; i < count_; ++i) {
+                Py_DECREF(keys_[i]);
+                Py_DECREF(values_[i]);
+            }
+        });
     }
     Items(const Items&) = delete;
     Items& operator=(const Items&) = delete;
 
     /// Takes all items; false with an error set. Nested dicts become "outer.inner" if `flatten`.
     bool take(PyObject* mapping, bool flatten) noexcept {
+        return python_call([&] { return take_mapping(mapping, flatten); });
+    }
+
+    PyObject* const* keys() const noexcept { return keys_; }
+    PyObject* const* values() const noexcept { return values_; }
+    Py_ssize_t count() const noexcept { return count_; }
+    /// Whether some names were put together from the keys of nested dicts.
+    bool joined() const noexcept { return joined_; }
+
+  private:
+    static constexpr Py_ssize_t kInline = 32;
+    static constexpr int kMaxNesting = 32;
+
+    bool take_mapping(PyObject* mapping, bool flatten) {
         if (PyDict_Check(mapping)) return take_dict(mapping, flatten, nullptr);
         if (!PyMapping_Check(mapping) || PyUnicode_Check(mapping) ||
             !PyObject_HasAttrString(mapping, "keys")) {
@@ -207,14 +224,6 @@ class Items {
         Py_XDECREF(dict);
         return ok;
     }
-
-    PyObject* const* keys() const noexcept { return keys_; }
-    PyObject* const* values() const noexcept { return values_; }
-    Py_ssize_t count() const noexcept { return count_; }
-
-  private:
-    static constexpr Py_ssize_t kInline = 32;
-    static constexpr int kMaxNesting = 32;
 
     bool grow() noexcept {
         try {
@@ -245,7 +254,7 @@ class Items {
         return true;
     }
 
-    bool take_dict(PyObject* dict, bool flatten, PyObject* prefix) noexcept {
+    bool take_dict(PyObject* dict, bool flatten, PyObject* prefix) {
         bool ok = true;
 #ifdef Py_GIL_DISABLED
         Py_BEGIN_CRITICAL_SECTION(dict);
@@ -278,7 +287,7 @@ class Items {
         return ok;
     }
 
-    bool take_nested(PyObject* dict, PyObject* name) noexcept {
+    bool take_nested(PyObject* dict, PyObject* name) {
         if (!PyUnicode_Check(name)) {
             PyErr_Format(PyExc_TypeError, "metric names must be str, got %R", name);
             return false;
@@ -287,6 +296,7 @@ class Items {
             PyErr_SetString(PyExc_ValueError, "metrics are nested more than 32 dicts deep");
             return false;
         }
+        joined_ = true;
         const bool ok = take_dict(dict, true, name);
         --nesting_;
         return ok;
@@ -301,6 +311,7 @@ class Items {
     Py_ssize_t capacity_ = kInline;
     Py_ssize_t count_ = 0;
     int nesting_ = 0;
+    bool joined_ = false;
 };
 
 PyObject* record_mapping(RecorderHandle& handle, std::uint64_t ticks, std::int64_t step,
@@ -309,7 +320,7 @@ PyObject* record_mapping(RecorderHandle& handle, std::uint64_t ticks, std::int64
     if (!items.take(mapping, flatten)) return nullptr;
     KeySet set;
     if (!handle.key_sets().resolve_keys(handle.core().keys(), nullptr, items.keys(), items.count(),
-                                        set)) {
+                                        set, items.joined())) {
         return nullptr;
     }
     return answer(
@@ -452,6 +463,7 @@ Returns:
 
 Raises:
     TypeError: ``metrics`` is no mapping, or a name or value cannot be recorded.
+    ValueError: Two names become the same, as in ``{"a": {"b": 1}, "a.b": 2}``.
     OverflowError: An int beyond 64 bits.
     RecorderClosedError: The recorder has been closed.)",
     R"(_fragment($self, stream, members, /)

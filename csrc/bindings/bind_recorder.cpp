@@ -169,9 +169,7 @@ void bind_recorder(py::module_& module) {
         if (!stats.label_known) return py::none();
         return py::str(stats.label);
     });
-    type.def_property_readonly("_largest_fragment", [](RecorderHandle& handle) {
-        return handle.core().max_payload();  // a constant of the recorder, also in a forked child
-    });
+    type.def_property_readonly("_largest_fragment", &RecorderHandle::largest_payload);
     type.def_property_readonly("closed", &RecorderHandle::closed, "True after close().");
 }
 

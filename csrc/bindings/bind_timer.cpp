@@ -27,7 +27,8 @@ struct Timer {
 };
 
 struct Frame {
-    Timer* timer;  // owned
+    Timer* timer;      // owned
+    PyObject* parent;  // owned name of the block around it, or null
     std::uint64_t begin;
     std::int64_t step;
     std::uint16_t depth;
@@ -56,8 +57,10 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     if (handle == nullptr) return nullptr;
     if (handle->core().gate().bits() != 0 && !handle->attend(false)) [[unlikely]]
         return nullptr;
-    Frame frame{timer, begin, timer->step, 0, timer->has_step};
+    Frame frame{timer, nullptr, begin, timer->step, 0, timer->has_step};
+    // Noted now: the block around it may end first, when generators are interleaved.
     if (const Frame* parent = parent_of(timer->recorder)) {
+        frame.parent = parent->timer->name;
         frame.depth = static_cast<std::uint16_t>(parent->depth + 1);
         if (!frame.has_step) {
             frame.step = parent->step;
@@ -70,6 +73,7 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
         return PyErr_NoMemory();
     }
     Py_INCREF(self);
+    Py_XINCREF(frame.parent);
     ThreadSlot& slot = handle->core().slot();
     if (slot.count_call(CallKind::timer_enter)) {
         slot.add_sample(CallKind::timer_enter, span_ticks() - begin);
@@ -82,6 +86,13 @@ std::string_view type_name(PyObject* type) noexcept {
     const char* name = reinterpret_cast<PyTypeObject*>(type)->tp_name;
     const char* dot = std::strrchr(name, '.');
     return dot != nullptr ? dot + 1 : name;
+}
+
+// At most `bytes` of UTF-8, cut between characters.
+std::string_view cut(std::string_view text, std::size_t bytes) noexcept {
+    if (text.size() <= bytes) return text;
+    while (bytes != 0 && (static_cast<unsigned char>(text[bytes]) & 0xC0) == 0x80) --bytes;
+    return text.substr(0, bytes);
 }
 
 // A name that the key table has no room for: the record carries its line's members itself.
@@ -117,18 +128,16 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& fram
     KeyTable& table = handle.core().keys();
     if (!handle.key_sets().name_id(table, frame.timer->name, timing.name)) return -1;
     bool known = timing.name != KeyTable::kNone;
-    PyObject* parent_name = nullptr;
-    if (const Frame* parent = parent_of(frame.timer->recorder)) {
-        parent_name = parent->timer->name;
+    if (frame.parent != nullptr) {
         timing.flags |= TimingPayload::kHasParent;
-        if (!handle.key_sets().name_id(table, parent_name, timing.parent)) return -1;
+        if (!handle.key_sets().name_id(table, frame.parent, timing.parent)) return -1;
         known = known && timing.parent != KeyTable::kNone;
     }
     if (!known) [[unlikely]] {
-        return submit_with_names(handle, ticks, timing, frame.timer->name, parent_name, error);
+        return submit_with_names(handle, ticks, timing, frame.timer->name, frame.parent, error);
     }
     std::byte payload[sizeof(TimingPayload) + 128];
-    error = error.substr(0, sizeof payload - sizeof timing);
+    error = cut(error, sizeof payload - sizeof timing);
     timing.error_length = static_cast<std::uint32_t>(error.size());
     std::memcpy(payload, &timing, sizeof timing);
     std::memcpy(payload + sizeof timing, error.data(), error.size());
@@ -153,6 +162,7 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
     bool ok = handle != nullptr && (handle->core().gate().bits() == 0 || handle->attend(true)) &&
               submit_timing(*handle, now_ticks(), frame, end, error) >= 0;
+    Py_XDECREF(frame.parent);
     Py_DECREF(frame.timer);
     if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
         PyErr_Clear();  // closed while the block ran: its timing is gone, the block is not to blame

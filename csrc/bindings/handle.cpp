@@ -9,6 +9,8 @@
 #include <new>
 #include <system_error>
 
+#include "bindings/gil.hpp"
+
 namespace fastlog::bindings {
 
 PyObject* RecorderHandle::closed_error = nullptr;
@@ -33,7 +35,7 @@ std::int64_t to_ns(double seconds) noexcept {
 RecorderHandle::RecorderHandle(RecorderOptions options, py::object hook) : hook_(std::move(hook)) {
     Recorder* core = nullptr;
     {
-        py::gil_scoped_release unlocked;  // creates directories and files
+        const GilReleased unlocked;  // creates directories and files
         core = new Recorder(std::move(options));
         label_ = core->stats().flusher.label;
     }
@@ -46,7 +48,7 @@ RecorderHandle::~RecorderHandle() {
     if (core->gate().bits() & Gate::kForked) return;  // the parent's: leaked here
     bool ended;
     {
-        py::gil_scoped_release unlocked;
+        const GilReleased unlocked;
         ended = core->close(to_ns(1.0));
         if (ended) delete core;
     }
@@ -77,7 +79,7 @@ bool RecorderHandle::attend(bool for_recording) {
 bool RecorderHandle::reopen_in_child() {
     std::string label;
     try {
-        py::gil_scoped_release unlocked;
+        const GilReleased unlocked;
         const std::lock_guard lock(reopen_mutex_);
         Recorder* inherited = core_.load(std::memory_order_acquire);
         if (!(inherited->gate().bits() & Gate::kForked)) return true;  // another thread was faster
@@ -105,10 +107,8 @@ bool RecorderHandle::reopen_in_child() {
 
 bool RecorderHandle::wait_for_room(std::size_t payload) {
     Recorder& recorder = core();
-    PyThreadState* state = PyEval_SaveThread();
-    const bool room = recorder.wait_for_room(payload);
-    PyEval_RestoreThread(state);
-    return room;
+    const GilReleased unlocked;
+    return recorder.wait_for_room(payload);
 }
 
 int submit_refused(RecorderHandle& handle, Recorder::Submit result, CallKind call, Stream stream,
@@ -135,7 +135,7 @@ bool RecorderHandle::flush(double timeout_s) {
     if (recorder.gate().bits() & Gate::kForked) return true;  // nothing recorded here yet
     bool written;
     {
-        py::gil_scoped_release unlocked;
+        const GilReleased unlocked;
         written = recorder.flush(to_ns(timeout_s));
     }
     tell_messages();
@@ -150,7 +150,7 @@ bool RecorderHandle::close(double timeout_s) {
     }
     bool written;
     {
-        py::gil_scoped_release unlocked;
+        const GilReleased unlocked;
         written = recorder.close(to_ns(timeout_s));
     }
     tell_messages();
@@ -166,8 +166,15 @@ RecorderStats RecorderHandle::stats() {
     }
     Recorder& recorder = core();
     if (recorder.gate().bits() & Gate::kForked) return {};  // closed before the fork
-    py::gil_scoped_release unlocked;
+    const GilReleased unlocked;
     return recorder.stats();
+}
+
+std::size_t RecorderHandle::largest_payload() noexcept {
+    Recorder& recorder = core();
+    const std::size_t own = recorder.max_payload();
+    if (!(recorder.gate().bits() & Gate::kForked)) return own;
+    return std::min(own, kChildRingBytes / 8 - sizeof(RecordHeader));
 }
 
 void RecorderHandle::tell_messages() {
@@ -184,8 +191,9 @@ void RecorderHandle::call_hook(const char* kind, const std::string& text) noexce
     // Decoded here: "s#" refuses the bytes of a path that is not UTF-8, and needs PY_SSIZE_T_CLEAN.
     PyObject* sentence =
         PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
-    PyObject* result =
-        sentence == nullptr ? nullptr : PyObject_CallFunction(hook_.ptr(), "sO", kind, sentence);
+    PyObject* result = sentence == nullptr ? nullptr : python_call([&] {
+        return PyObject_CallFunction(hook_.ptr(), "sO", kind, sentence);
+    });
     Py_XDECREF(sentence);
     if (result == nullptr) PyErr_WriteUnraisable(hook_.ptr());  // must not reach training
     Py_XDECREF(result);

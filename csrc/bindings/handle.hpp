@@ -43,10 +43,13 @@ class RecorderHandle {
     bool close(double timeout_s);
     bool closed() noexcept { return (core().gate().bits() & Gate::kClosed) != 0; }
     RecorderStats stats();
+    /// The largest payload that the ring takes; in a forked child that of the ring it will open.
+    std::size_t largest_payload() noexcept;
 
-    /// The step after the last one, for log() without a step.
+    /// The step after the last one, for log() without a step; the greatest one stays.
     std::int64_t next_step() const noexcept {
-        return last_step_.load(std::memory_order_relaxed) + 1;
+        const std::int64_t last = last_step_.load(std::memory_order_relaxed);
+        return last == INT64_MAX ? last : last + 1;
     }
     void saw_step(std::int64_t step) noexcept { last_step_.store(step, std::memory_order_relaxed); }
 

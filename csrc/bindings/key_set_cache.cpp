@@ -1,10 +1,30 @@
 #include "bindings/key_set_cache.hpp"
 
+#include <algorithm>
 #include <new>
+#include <string>
+
+#include "bindings/gil.hpp"
 
 namespace fastlog::bindings {
 
 static_assert(sizeof(std::uintptr_t) == 8, "slot_of() takes the top 9 of 64 bits");
+
+namespace {
+
+constexpr std::size_t kKeyBytes = 64;  // a str without its text, and the tuple's pointer to it
+
+// A line has every key once. False with an error set that names the one that comes again.
+bool all_differ(std::vector<std::string_view> texts) {
+    std::sort(texts.begin(), texts.end());
+    const auto again = std::adjacent_find(texts.begin(), texts.end());
+    if (again == texts.end()) return true;
+    PyErr_Format(PyExc_ValueError, "two metrics of one record would be written as '%s'",
+                 std::string(again->substr(0, 200)).c_str());
+    return false;
+}
+
+}  // namespace
 
 bool utf8_of(PyObject* text, std::string_view& out, std::vector<PyObject*>& storage) noexcept {
     Py_ssize_t size = 0;
@@ -33,12 +53,16 @@ KeySetCache::~KeySetCache() { clear(); }
 void KeySetCache::clear() noexcept {
     for (Table* table : {&by_names_, &by_keys_}) {
         for (auto& slot : *table) {
-            if (Entry* e = slot.exchange(nullptr, std::memory_order_acq_rel)) {
-                Py_DECREF(e->names);
-                delete e;
-            }
+            if (Entry* e = slot.exchange(nullptr, std::memory_order_acq_rel)) drop(e);
         }
     }
+}
+
+// Of an entry that no table knows any more: the last reference to a key may run anybody's code.
+void KeySetCache::drop(Entry* entry) noexcept {
+    held_bytes_.fetch_sub(entry->bytes, std::memory_order_relaxed);
+    python_call([&] { Py_DECREF(entry->names); });
+    delete entry;
 }
 
 std::size_t KeySetCache::slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept {
@@ -61,7 +85,7 @@ KeySetCache::Entry* KeySetCache::find_keys(std::size_t slot, PyObject* const* ke
 }
 
 bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys,
-                               Py_ssize_t count, KeySet& out) noexcept {
+                               Py_ssize_t count, KeySet& out, bool joined) noexcept {
     const std::size_t slot = slot_of_keys(keys, count);
     if (Entry* e = find_keys(slot, keys, count)) {
         out = e->set;
@@ -71,7 +95,7 @@ bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const
         }
         return true;
     }
-    if (!intern(table, keys, count, out)) return false;
+    if (!intern(table, keys, count, joined, out)) return false;
     if (out.id == KeyTable::kNone) return true;
     PyObject* own = PyTuple_New(count);
     if (own == nullptr) {
@@ -89,25 +113,32 @@ bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const
 
 // Steals nothing: takes its own reference to `names`. A failure to cache is no error.
 void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept {
+    std::size_t bytes = sizeof(Entry);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
+        PyObject* key = PyTuple_GET_ITEM(names, i);
+        bytes += kKeyBytes + static_cast<std::size_t>(PyUnicode_GET_LENGTH(key)) *
+                                 static_cast<std::size_t>(PyUnicode_KIND(key));
+    }
+    const bool fits = held_bytes_.load(std::memory_order_relaxed) + bytes <= kMaxHeldBytes;
 #ifdef Py_GIL_DISABLED
-    if (retired_.fetch_add(1, std::memory_order_relaxed) >= kMaxRetired) return;
+    if (!fits || retired_.fetch_add(1, std::memory_order_relaxed) >= kMaxRetired) return;
+#else
+    if (!fits) clear();  // what is in use comes back at its next call
 #endif
-    auto* entry = new (std::nothrow) Entry{names, set};
+    auto* entry = new (std::nothrow) Entry{names, set, bytes};
     if (entry == nullptr) return;
     Py_INCREF(names);
+    held_bytes_.fetch_add(bytes, std::memory_order_relaxed);
     Entry* old = table[slot].exchange(entry, std::memory_order_acq_rel);
 #ifdef Py_GIL_DISABLED
-    // Another thread may be reading it: it stays, bounded by kMaxRetired.
+    // Another thread may be reading it: it stays, bounded by kMaxRetired and kMaxHeldBytes.
     (void)old;
 #else
-    if (old != nullptr) {
-        Py_DECREF(old->names);
-        delete old;
-    }
+    if (old != nullptr) drop(old);
 #endif
 }
 
-bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count,
+bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
                          KeySet& out) noexcept {
     std::vector<PyObject*> storage;
     bool ok = true;
@@ -118,8 +149,10 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
         for (Py_ssize_t i = 0; i < count && ok; ++i) {
             std::string_view text;
             if (!PyUnicode_Check(keys[i])) {
-                PyErr_Format(PyExc_TypeError, "metric names must be str, got %R of type %s",
-                             keys[i], Py_TYPE(keys[i])->tp_name);
+                python_call([&] {  // repr() is anybody's code
+                    PyErr_Format(PyExc_TypeError, "metric names must be str, got %R of type %s",
+                                 keys[i], Py_TYPE(keys[i])->tp_name);
+                });
                 ok = false;
             } else if ((ok = utf8_of(keys[i], text, storage))) {
                 if (text == "step") out.step = static_cast<std::int32_t>(i);
@@ -127,6 +160,8 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
                 texts.push_back(text);
             }
         }
+        // The str objects of a mapping differ, but "\udc80" is written as the text of its escape.
+        if (ok && (joined || !storage.empty())) ok = all_differ(texts);
         if (ok) out.id = table.intern(texts);
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();

@@ -5,7 +5,8 @@
 // fresh containers: a second table is looked up by the addresses of the keys. Both tables hold
 // references, so an address cannot come to mean something else. What neither knows goes to the
 // KeyTable by content. A names tuple made for one call looks like any other, so every key set may
-// enter only a few tuples into the first table.
+// enter only a few tuples into the first table. Keys that are new objects at every call (f-strings)
+// would fill the second one with what never comes again, so what both hold is bounded in bytes.
 //
 // Ownership: with the GIL, the thread that holds it. On free-threaded builds the tables are read by
 // any thread (acquire, pairs with the release of the insertion); entries are then immutable and are
@@ -49,9 +50,10 @@ class KeySetCache {
                             out);
     }
 
-    /// The same for keys in an array; `names` is the tuple they come from, or null.
+    /// The same for keys in an array; `names` is the tuple they come from, or null. `joined`: some
+    /// keys were put together here, so that two of them may have become the same.
     bool resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys, Py_ssize_t count,
-                      KeySet& out) noexcept;
+                      KeySet& out, bool joined = false) noexcept;
 
     /// The id of a single name (a timer's), cached by its address.
     bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept;
@@ -62,12 +64,13 @@ class KeySetCache {
   private:
     static constexpr std::size_t kSlots = 512;
     static constexpr std::size_t kMaxRetired = 4096;
-
+    static constexpr std::size_t kMaxHeldBytes = std::size_t{8} << 20;
     static constexpr int kNamesPerSet = 8;
 
     struct Entry {
         PyObject* names;  // tuple of keys, owned
         KeySet set;
+        std::size_t bytes;  // what the keys take, about
         std::atomic<int> names_left{kNamesPerSet};
     };
     using Table = std::array<std::atomic<Entry*>, kSlots>;
@@ -78,12 +81,15 @@ class KeySetCache {
     }
     static std::size_t slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept;
     Entry* find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count) const noexcept;
-    bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, KeySet& out) noexcept;
+    bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
+                KeySet& out) noexcept;
+    void drop(Entry* entry) noexcept;
     void put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept;
 
     Table by_names_{};
     Table by_keys_{};
     std::atomic<std::size_t> retired_{0};
+    std::atomic<std::size_t> held_bytes_{0};
 };
 
 /// The UTF-8 text of a str; lone surrogates become the text "\udcXX" (Python's backslashreplace).

@@ -1,8 +1,10 @@
 #include "bindings/py_encode.hpp"
 
 #include <new>
+#include <string_view>
 #include <vector>
 
+#include "bindings/gil.hpp"
 #include "bindings/key_set_cache.hpp"
 
 namespace fastlog::bindings {
@@ -15,7 +17,7 @@ bool set_real(PayloadBuilder& out, std::size_t i, double real) noexcept {
     return true;
 }
 
-bool set_integer(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
+bool set_integer(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) {
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
     if (overflow != 0) {
@@ -41,7 +43,7 @@ bool set_text(PayloadBuilder& out, std::size_t i, PyObject* value) noexcept {
 // Python's own scalars, subclasses included (numpy.float64 is a float, an IntEnum an int).
 enum class Plain : std::uint8_t { done, failed, other };
 
-Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
+Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) {
     const auto result = [](bool ok) { return ok ? Plain::done : Plain::failed; };
     if (PyBool_Check(value)) {
         out.set(i, ValueTag::boolean, value == Py_True ? 1 : 0);
@@ -57,7 +59,7 @@ Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* 
     return Plain::other;
 }
 
-bool refuse(PyObject* key, PyObject* value, const char* why) noexcept {
+bool refuse(PyObject* key, PyObject* value, const char* why) {
     PyErr_Format(PyExc_TypeError,
                  "value of %R has type %s, which record() does not take%s; it takes float, int, "
                  "bool, None, str, numpy scalars, and 0-dim arrays and tensors on the CPU",
@@ -65,22 +67,64 @@ bool refuse(PyObject* key, PyObject* value, const char* why) noexcept {
     return false;
 }
 
-// A numpy scalar? Asked without importing numpy: an instance can only exist once numpy is there.
-bool is_numpy_scalar(PyObject* value) noexcept {
-    static constexpr const char* kRoot = "numpy.generic";
-    for (PyTypeObject* type = Py_TYPE(value); type != nullptr; type = type->tp_base) {
-        if (std::strcmp(type->tp_name, kRoot) == 0) return true;
-    }
+// Refuses a value that raised while it was looked at; its error becomes the cause. KeyboardInterrupt
+// and the like go on as they are.
+bool refuse_failed(PyObject* key, PyObject* value) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+    PyObject* type;
+    PyObject* cause;
+    PyObject* trace;
+    PyErr_Fetch(&type, &cause, &trace);
+    PyErr_NormalizeException(&type, &cause, &trace);
+    if (trace != nullptr) PyException_SetTraceback(cause, trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    refuse(key, value, " (reading it failed)");
+    PyObject* error;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    PyException_SetCause(error, Py_NewRef(cause));
+    PyException_SetContext(error, cause);
+    PyErr_Restore(type, error, trace);
     return false;
+}
+
+enum class Numpy : std::uint8_t { no, scalar, unusable };
+
+// A numpy scalar? Asked without importing numpy: an instance can only exist once numpy is there.
+// Dates and complex numbers have no single real value; item() of some of them would invent one.
+Numpy numpy_scalar(PyObject* value) noexcept {
+    bool unusable = false;
+    for (PyTypeObject* type = Py_TYPE(value); type != nullptr; type = type->tp_base) {
+        const std::string_view name = type->tp_name;
+        unusable |= name == "numpy.datetime64" || name == "numpy.timedelta64" ||
+                    name == "numpy.complexfloating";
+        if (name == "numpy.generic") return unusable ? Numpy::unusable : Numpy::scalar;
+    }
+    return Numpy::no;
+}
+
+bool encode_numpy(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* scalar) {
+    if (numpy_scalar(scalar) == Numpy::unusable) return refuse(key, scalar, "");
+    PyObject* item = PyObject_CallMethod(scalar, "item", nullptr);
+    if (item != nullptr && Py_TYPE(item) == Py_TYPE(scalar)) {  // a longdouble stays one
+        PyObject* real = PyNumber_Float(item);
+        Py_DECREF(item);
+        item = real;
+    }
+    if (item == nullptr) return refuse_failed(key, scalar);
+    const Plain plain = encode_plain(out, i, key, item);
+    Py_DECREF(item);
+    return plain == Plain::other ? refuse(key, scalar, "") : plain == Plain::done;
 }
 
 // 1: an array or tensor with one element of no dimension, in host memory; 0: not that, with the
 // error set; -1: no array at all. Asked through DLPack's device protocol, which numpy, torch, jax
 // and others share (https://dmlc.github.io/dlpack/latest/python_spec.html): kDLCPU is 1.
-int is_host_scalar_array(PyObject* key, PyObject* value) noexcept {
+int is_host_scalar_array(PyObject* key, PyObject* value) {
     PyObject* device = PyObject_CallMethod(value, "__dlpack_device__", nullptr);
     if (device == nullptr) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return 0;
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return refuse_failed(key, value);
         PyErr_Clear();
         return -1;
     }
@@ -93,23 +137,54 @@ int is_host_scalar_array(PyObject* key, PyObject* value) noexcept {
         }
     }
     Py_DECREF(device);
-    if (PyErr_Occurred()) return 0;
+    if (PyErr_Occurred()) return refuse_failed(key, value);
     if (kind != 1) {
-        refuse(key, value,
-               " from a device other than the CPU: pass value.item(), which waits for "
-               "the device");
-        return 0;
+        return refuse(key, value,
+                      " from a device other than the CPU: pass value.item(), which waits for "
+                      "the device");
     }
     PyObject* dimensions = PyObject_GetAttrString(value, "ndim");
-    if (dimensions == nullptr) return 0;
+    if (dimensions == nullptr) return refuse_failed(key, value);
     const long count = PyLong_AsLong(dimensions);
     Py_DECREF(dimensions);
-    if (count == -1 && PyErr_Occurred()) return 0;
+    if (count == -1 && PyErr_Occurred()) return refuse_failed(key, value);
     if (count != 0) {
-        refuse(key, value, " with one or more dimensions: pass a scalar such as value.mean()");
-        return 0;
+        return refuse(key, value,
+                      " with one or more dimensions: pass a scalar such as value.mean()");
     }
     return 1;
+}
+
+// The element of an array that passed is_host_scalar_array(). numpy's own arrays give a numpy
+// scalar, which still knows a date from an int.
+PyObject* element_of(PyObject* array) {
+    if (std::strcmp(Py_TYPE(array)->tp_name, "numpy.ndarray") != 0) {
+        return PyObject_CallMethod(array, "item", nullptr);
+    }
+    PyObject* nowhere = PyTuple_New(0);
+    PyObject* element = nowhere != nullptr ? PyObject_GetItem(array, nowhere) : nullptr;
+    Py_XDECREF(nowhere);
+    return element;
+}
+
+bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) {
+    Plain plain = encode_plain(out, i, key, value);
+    if (plain != Plain::other) return plain == Plain::done;
+    if (numpy_scalar(value) != Numpy::no) return encode_numpy(out, i, key, value);
+
+    const int array = is_host_scalar_array(key, value);
+    if (array <= 0) return array < 0 ? refuse(key, value, "") : false;
+    PyObject* element = element_of(value);
+    if (element == nullptr) return refuse_failed(key, value);
+    bool ok;
+    if (numpy_scalar(element) != Numpy::no) {
+        ok = encode_numpy(out, i, key, element);
+    } else {
+        plain = encode_plain(out, i, key, element);
+        ok = plain == Plain::other ? refuse(key, value, "") : plain == Plain::done;
+    }
+    Py_DECREF(element);
+    return ok;
 }
 
 }  // namespace
@@ -155,33 +230,7 @@ bool PayloadBuilder::set_string(std::size_t i, std::string_view text) noexcept {
 }
 
 bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
-    Plain plain = encode_plain(out, i, key, value);
-    if (plain != Plain::other) return plain == Plain::done;
-
-    if (!is_numpy_scalar(value)) {
-        const int kind = is_host_scalar_array(key, value);
-        if (kind == 0) return false;
-        if (kind < 0) return refuse(key, value, "");
-    }
-    PyObject* item = PyObject_CallMethod(value, "item", nullptr);
-    if (item == nullptr) return false;
-    plain = encode_plain(out, i, key, item);
-    if (plain == Plain::other) {
-        // item() of a longdouble is a longdouble; complex and dates have no single real value.
-        if (Py_TYPE(item) == Py_TYPE(value) && PyNumber_Check(item) && !PyComplex_Check(item)) {
-            PyObject* real = PyNumber_Float(item);
-            if (real != nullptr) {
-                set_real(out, i, PyFloat_AS_DOUBLE(real));
-                Py_DECREF(real);
-                plain = Plain::done;
-            } else {
-                PyErr_Clear();
-            }
-        }
-        if (plain == Plain::other) refuse(key, value, "");
-    }
-    Py_DECREF(item);
-    return plain == Plain::done;
+    return python_call([&] { return encode_foreign(out, i, key, value); });
 }
 
 bool read_any_step(PyObject* object, std::int64_t& step) noexcept {
@@ -194,7 +243,7 @@ bool read_any_step(PyObject* object, std::int64_t& step) noexcept {
     if (PyLong_CheckExact(object)) {
         number = PyLong_AsLongLongAndOverflow(object, &overflow);
     } else {
-        PyObject* index = PyNumber_Index(object);
+        PyObject* index = python_call([&] { return PyNumber_Index(object); });
         if (index == nullptr) return false;
         number = PyLong_AsLongLongAndOverflow(index, &overflow);
         Py_DECREF(index);

@@ -1,5 +1,6 @@
 #include "core/drainer.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "core/kill_point.hpp"
@@ -109,9 +110,15 @@ bool Drainer::write() {
 
 bool Drainer::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
-    if (SinkError found = sink_.check(stream)) {
+    std::uint64_t lost = 0;
+    if (SinkError found = sink_.check(stream, lost)) {
         fault_(found);
-        batch_.written[s] = 0;  // what was written of this batch went with the file
+        // What was written of this batch lay at the file's end, so it was lost first. A new file
+        // begins with a whole line.
+        std::size_t kept = batch_.written[s];
+        kept -= std::min<std::uint64_t>(kept, lost);
+        const std::size_t newline = kept == 0 ? 0 : batch_.bytes[s].rfind('\n', kept - 1) + 1;
+        batch_.written[s] = newline;
     }
     std::size_t written = 0;
     const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);

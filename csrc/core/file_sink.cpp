@@ -285,14 +285,16 @@ SinkError FileSink::open(Stream stream) {
     return {};
 }
 
-SinkError FileSink::check(Stream stream) {
+SinkError FileSink::check(Stream stream, std::uint64_t& lost) {
     File& f = file(stream);
+    lost = 0;
     if (f.fd < 0) return {};
     struct stat info;
     if (::fstat(f.fd, &info) != 0) return failed("stat", path(stream, f.segment));
     if (info.st_nlink == 0) {
         ::close(f.fd);
         f.fd = -1;
+        lost = f.offset;
         f.offset = f.synced = 0;
         if (SinkError error = make_directory()) return error;
         return {ENOENT, "find " + path(stream, f.segment) +
@@ -303,6 +305,7 @@ SinkError FileSink::check(Stream stream) {
         SinkError found{EIO, "keep " + path(stream, f.segment) +
                                  " whole (truncated by somebody else; writing goes on in a new "
                                  "segment)"};
+        lost = f.offset - static_cast<std::uint64_t>(info.st_size);
         rotate(stream);
         return found;
     }

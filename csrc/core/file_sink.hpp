@@ -60,8 +60,9 @@ class FileSink {
     SinkError write(Stream stream, std::string_view bytes, std::size_t& written);
 
     /// Notices a file that was removed or cut while open, and makes it writable again; call once
-    /// before a batch. The error says what was found; the sink can go on.
-    SinkError check(Stream stream);
+    /// before a batch. The error says what was found, `lost` how many bytes at the stream's end went
+    /// with it; the sink can go on.
+    SinkError check(Stream stream, std::uint64_t& lost);
 
     /// Puts the stream's written bytes on the disk (fdatasync).
     SinkError sync(Stream stream);

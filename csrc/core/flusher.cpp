@@ -84,9 +84,9 @@ void Flusher::wake_checked(std::uint64_t end) noexcept {
 }
 
 bool Flusher::wait_written(std::uint64_t position, std::int64_t deadline_ns) {
+    waiters_.fetch_add(1, std::memory_order_seq_cst);  // before wake(): see nap_ns(), publish()
     wake();
     const std::lock_guard lock(progress_);
-    waiters_.fetch_add(1, std::memory_order_seq_cst);
     while (ring_.head() < position && monotonic_ns() < deadline_ns) {
         progress_.wait_until(deadline_ns);
     }
@@ -95,9 +95,9 @@ bool Flusher::wait_written(std::uint64_t position, std::int64_t deadline_ns) {
 }
 
 bool Flusher::wait_room(std::size_t payload, std::int64_t deadline_ns) {
+    waiters_.fetch_add(1, std::memory_order_seq_cst);  // before wake(): see nap_ns(), publish()
     wake();
     const std::lock_guard lock(progress_);
-    waiters_.fetch_add(1, std::memory_order_seq_cst);  // before room_for(): see publish()
     bool room;
     while (!(room = ring_.room_for(payload)) && monotonic_ns() < deadline_ns) {
         progress_.wait_until(deadline_ns);
@@ -151,9 +151,9 @@ void Flusher::run() {
     ::pthread_setname_np(::pthread_self(), "fastlog-flush");
 #endif
     bool finished = false;
+    bool closing = false;
     while (!finished) {
-        sleep_until(monotonic_ns() + (backoff_ns_ != 0 ? backoff_ns_ : options_.interval_ns));
-        bool closing;
+        sleep_until(monotonic_ns() + nap_ns(closing));
         std::uint64_t final_tail;
         {
             const std::lock_guard lock(wake_monitor_);
@@ -166,12 +166,25 @@ void Flusher::run() {
             clean = drain() && (options_.fsync == Fsync::none || drainer_.sync_committed());
             finished = clean;
         }
-        if (clean) wake_pending_.store(false, std::memory_order_relaxed);
+        // Before nap_ns() looks at the tail: a producer that still saw `true` has claimed by then.
+        if (clean) wake_pending_.exchange(false, std::memory_order_seq_cst);
         housekeeping(finished || !clean);
     }
     const std::lock_guard lock(progress_);
     done_ = true;
     progress_.notify_all();
+}
+
+// A record that is claimed but not committed has a producer at work on it, which will not wake
+// anybody: neither whoever waits behind that record nor a ring that fills up waits for the timer.
+std::int64_t Flusher::nap_ns(bool closing) const noexcept {
+    if (backoff_ns_ != 0) return backoff_ns_;
+    const std::uint64_t left = ring_.tail() - drainer_.position();
+    const bool awaited = closing || waiters_.load(std::memory_order_relaxed) != 0;
+    if (left > ring_.capacity() / 2 || (awaited && left != 0)) {
+        return std::min(kPollNs, options_.interval_ns);
+    }
+    return options_.interval_ns;
 }
 
 void Flusher::sleep_until(std::int64_t deadline_ns) {

@@ -58,6 +58,7 @@ class Flusher {
 
     /// How far ahead of the tail the flush thread makes a mapped ring's pages writable.
     static constexpr std::size_t kAheadBytes = std::size_t{256} << 10;
+    static constexpr std::int64_t kPollNs = 1'000'000;  // for a commit that somebody waits for
     static constexpr std::int64_t kFirstBackoffNs = 100'000'000;
     static constexpr std::int64_t kLongestBackoffNs = 5'000'000'000;
 
@@ -120,6 +121,7 @@ class Flusher {
     void housekeeping(bool now_please);
     void add_final_drops();
     void note_error(const SinkError& error);
+    std::int64_t nap_ns(bool closing) const noexcept;
     void sleep_until(std::int64_t deadline_ns);
     void wake_checked(std::uint64_t end) noexcept;
 

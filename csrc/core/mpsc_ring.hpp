@@ -145,14 +145,14 @@ class BasicMpscRing {
 
     /// Bytes between `position` and what the producers last knew of the head: an upper bound.
     std::uint64_t used_at_most(std::uint64_t position) const noexcept {
-        return position - control_->head_cache.load(std::memory_order_relaxed);
+        return used_since(control_->head_cache.load(std::memory_order_relaxed), position);
     }
 
     /// Refreshes the producers' copy of the head; returns the bytes between it and `position`.
     std::uint64_t used_exactly(std::uint64_t position) noexcept {
         const std::uint64_t head = control_->head.load(std::memory_order_acquire);
         control_->head_cache.store(head, std::memory_order_release);
-        return position - head;
+        return used_since(head, position);
     }
 
     /// True when a record with `payload` bytes would find room now. Sequentially consistent, so
@@ -192,7 +192,8 @@ class BasicMpscRing {
         control_->head.store(position, std::memory_order_seq_cst);
     }
 
-    std::uint64_t head() const noexcept { return control_->head.load(std::memory_order_acquire); }
+    /// Sequentially consistent for the same reason as room_for().
+    std::uint64_t head() const noexcept { return control_->head.load(std::memory_order_seq_cst); }
 
     // ---- facts ---------------------------------------------------------------------------------
 
@@ -209,6 +210,11 @@ class BasicMpscRing {
   private:
     bool has_room(std::uint64_t end, std::uint64_t head) const noexcept {
         return static_cast<std::int64_t>(end - head) <= static_cast<std::int64_t>(capacity_);
+    }
+
+    // A producer that was interrupted after its commit may ask with a position already read.
+    static std::uint64_t used_since(std::uint64_t head, std::uint64_t position) noexcept {
+        return position > head ? position - head : 0;
     }
 
     std::byte* at(std::uint64_t position) const noexcept {

@@ -136,6 +136,7 @@ def train(console: Console, trainer: Trainer) -> int:
         with progress_view(console, first=trainer.step, total=training.steps) as show:
             for progress in trainer.fit():
                 show(progress)
+        console.print()
         ui.show_sample(console, trainer.step, sample(trainer))
         survived = True
         if training.restart_drill:

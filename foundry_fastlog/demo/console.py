@@ -14,6 +14,7 @@ from rich.text import Text
 
 from foundry_fastlog import read_run, rendering, report
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
+from foundry_fastlog.demo.config import DEFAULT_CONFIG
 from foundry_fastlog.demo.device import describe_device
 from foundry_fastlog.rendering import format_bytes, format_seconds
 
@@ -45,10 +46,10 @@ def show_setup(console: Console, trainer: Trainer, resumed: Path | None) -> None
 def show_sample(console: Console, step: int, text: str) -> None:
     """Show what the model writes after ``step`` steps."""
     console.print(Text(f"what the model writes after {step:,} steps", style="dim"))
-    # A terminal that cannot show a character of the text gets "?" for it.
-    text = text.encode(console.encoding, "replace").decode(console.encoding)
-    body = Text("\n".join(f"  {line}" for line in text.splitlines()), style="italic")
-    console.print(body, soft_wrap=True)
+    for line in text.splitlines():
+        # What a terminal cannot show becomes "?", what would steer it becomes its escape.
+        shown = rendering.printable(line).encode(console.encoding, "replace")
+        console.print(Text(f"  {shown.decode(console.encoding)}", "italic"), soft_wrap=True)
     console.print()
 
 
@@ -62,7 +63,6 @@ def show_drill(console: Console, trainer: Trainer, *, survived: bool) -> None:
         )
     else:
         show_error(f"restart drill: {newest} could not be read back, see errors.jsonl")
-    console.print()
 
 
 def show_result(console: Console, recorder: Recorder) -> None:
@@ -128,9 +128,13 @@ def show_next(console: Console, run: Path) -> None:
         f"summary {where}",
         f"tail {where}",
         f"export {where} --to demo.jsonl",
-        "demo --help",
     ):
         console.print(f"  {command()} {arguments}", markup=False, soft_wrap=True)
+    folder = _short(Path(__file__).parent)
+    experiment = shlex.quote(str(folder / "configs" / DEFAULT_CONFIG))
+    copy = f"cp {experiment} mine.yaml && {command()} demo --config mine.yaml"
+    console.print(f"  {copy}", markup=False, soft_wrap=True)
+    console.print(f"The trainer to learn from: {folder / 'train.py'}", markup=False, soft_wrap=True)
 
 
 def show_finished(console: Console, run: Path, step: int) -> None:

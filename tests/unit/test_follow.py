@@ -247,3 +247,6 @@ def test_a_line_without_end_does_not_fill_the_memory(
     writer.torn("metrics", b"\n")
     fill(writer, 1, 2)
     assert steps(follower.poll()) == [1]
+    last = Follower(tmp_path).last(5)
+    assert steps(last) == [1]
+    assert last.notes == []

@@ -161,20 +161,23 @@ def test_a_summary_has_every_metric_in_order_of_appearance(tmp_path: Path) -> No
     writer.summary(0, loss=0.5, epoch_time=9.0)
     summary = summarize(read_run(tmp_path))
     assert [stats.name for stats in summary.metrics] == [
-        *("loss", "note", "ok", "val_loss", "epoch_time"),
+        *("loss", "note", "ok", "val_loss", "loss (epoch)", "epoch_time (epoch)"),
     ]
     loss = summary.metric("loss")
     assert loss is not None
-    assert (loss.count, loss.numbers, loss.nonfinite) == (6, 4, 2)
-    assert (loss.first, loss.last) == (4.0, 0.5)
-    assert (loss.min, loss.min_step, loss.max, loss.max_step) == (0.5, None, 4.0, 0)
-    assert loss.mean == 8.5 / 4
+    assert (loss.count, loss.numbers, loss.nonfinite) == (5, 3, 2)
+    assert (loss.first, loss.last) == (4.0, 3.0)
+    assert (loss.min, loss.min_step, loss.max, loss.max_step) == (1.0, 1, 4.0, 0)
+    assert loss.mean == 8.0 / 3
+    epoch = summary.metric("loss (epoch)")
+    assert epoch is not None
+    assert (epoch.count, epoch.last, epoch.min_step) == (1, 0.5, None)
     note = summary.metric("note")
     assert note is not None
     assert (note.first, note.last, note.count, note.mean) == ("n0", "n4", 5, None)
     assert summary.metric("nope") is None
     assert summary.curves["loss"] == [(0, 4.0), (1, 1.0), (4, 3.0)]
-    assert "epoch_time" not in summary.curves
+    assert list(summary.curves) == ["loss", "val_loss"]
     assert (summary.first_step, summary.last_step) == (0, 4)
 
 
@@ -399,6 +402,18 @@ def test_eighty_columns_hold_the_tables_unfolded(trained: Path) -> None:
     assert step.split()[0:4] == ["step", "200", "6", "ms"]
 
 
+def test_a_table_closes_its_gaps_before_it_folds(tmp_path: Path) -> None:
+    """A timer's name of usual length stays in one piece on the usual terminal."""
+    writer = OracleWriter(tmp_path)
+    for name in ("restart_drill_2", "step"):
+        for step in range(1000):
+            writer.timing(name, 0.0561 + step / 1e6, step=step)
+    lines = shown(summarize(read_run(tmp_path)), width=80).splitlines()
+    assert any(line.startswith("restart_drill_2 1,000 ") for line in lines)
+    lines = shown(summarize(read_run(tmp_path)), width=100).splitlines()
+    assert any(line.startswith("restart_drill_2  1,000 ") for line in lines)
+
+
 def test_problems_are_shown_and_the_verdict_is_clear(tmp_path: Path) -> None:
     """A damaged run cannot be mistaken for a whole one."""
     writer = OracleWriter(tmp_path)
@@ -493,6 +508,7 @@ def test_any_curve_can_be_drawn(
         (1234567, "1,234,567"),
         (12345.678, "12,346"),
         (2.45678, "2.457"),
+        (8449.12, "8,449"),
         (0.0001, "0.0001"),
         (1.23456e-9, "1.235e-09"),
         (1e300, "1e+300"),

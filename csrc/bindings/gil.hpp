@@ -1,0 +1,48 @@
+// Leaving and taking the GIL, and calling Python, in C++ frames that must not be unwound.
+//
+// When the interpreter ends, CPython before 3.14 stops every other thread that asks for the GIL by
+// pthread_exit(). glibc does that by unwinding the thread's stack, and the first noexcept function
+// or destructor on it aborts the whole process. Here such a thread sleeps instead until the process
+// is gone, as it does in 3.14.
+#pragma once
+
+#include <Python.h>
+#include <unistd.h>
+
+#include <utility>
+
+#if defined(__GLIBCXX__)
+#include <cxxabi.h>
+#endif
+
+namespace fastlog::bindings {
+
+/// Returns `call()`, which may run Python code or wait for the GIL; never unwound by pthread_exit().
+template <class Call>
+decltype(auto) python_call(Call&& call) {
+#if defined(__GLIBCXX__)
+    try {
+        return std::forward<Call>(call)();
+    } catch (abi::__forced_unwind&) {
+        for (;;) ::pause();
+    }
+#else
+    return std::forward<Call>(call)();
+#endif
+}
+
+/// Releases the GIL for its life time.
+class GilReleased {
+  public:
+    GilReleased() noexcept : state_(PyEval_SaveThread()) {}
+    ~GilReleased() {
+        python_call([this] { PyEval_RestoreThread(state_); });
+    }
+    GilReleased(const GilReleased&) = delete;
+    GilReleased& operator=(const GilReleased&) = delete;
+
+  private:
+    PyThreadState* state_;
+};
+
+}  // namespace fastlog::bindings
