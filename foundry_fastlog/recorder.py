@@ -251,7 +251,7 @@ class Recorder(_core.RecorderCore):
         if self.closed:
             raise RecorderClosedError("a closed Recorder cannot be sent to another process")
         return (
-            type(self)._open_worker,
+            type(self)._open_worker,  # noqa: SLF001 - its own class's
             (
                 self._path,
                 self._rank,
@@ -389,8 +389,8 @@ class Recorder(_core.RecorderCore):
             and exit, one in 64 is measured), ``blocked_s``, ``logging_s`` (estimated seconds in all
             calls), ``wall_s`` (since the first record), ``overhead_fraction`` (``logging_s`` /
             ``wall_s``), ``flush_cpu_s`` (of the flush thread). Sizes in bytes: ``bytes_written``,
-            ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None in memory. Faults: ``errors`` (count), ``first_error``,
-            ``last_error``. ``key_sets``: distinct sets of metric names. ``streams``: per stream
+            ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None in memory.
+            Faults: ``errors`` (count), ``first_error``, ``last_error``. ``key_sets``: distinct sets of metric names. ``streams``: per stream
             ``written``, ``bytes``, ``dropped``, ``segments``.
         """
         return self._stats()

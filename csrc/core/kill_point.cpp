@@ -17,8 +17,15 @@ void pass_kill_point(const char* name) noexcept {
     if (wanted == nullptr) return;
     const std::size_t length = std::strcspn(wanted, ":");
     if (std::strlen(name) != length || std::strncmp(wanted, name, length) != 0) return;
-    const long at = wanted[length] == ':' ? std::atol(wanted + length + 1) : 1;
-    if (passed.fetch_add(1) + 1 == at) ::kill(::getpid(), SIGKILL);
+    char* ending = nullptr;
+    const long at = wanted[length] == ':' ? std::strtol(wanted + length + 1, &ending, 10) : 1;
+    if (passed.fetch_add(1) + 1 != at) return;
+    const bool hold = ending != nullptr && std::strcmp(ending, ":hold") == 0;
+    if (!hold && (ending == nullptr || std::strcmp(ending, ":stop") != 0)) {
+        ::kill(::getpid(), SIGKILL);
+    }
+    ::raise(SIGSTOP);
+    while (hold) ::pause();
 }
 
 }  // namespace fastlog
