@@ -58,6 +58,8 @@ def nonfinite_fields(context: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _find_nonfinite(value: object, path: str, depth: int, found: dict[str, str]) -> None:
+    if type(value).__module__ == "numpy":
+        value = _from_numpy(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             found[path] = "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
@@ -72,6 +74,15 @@ def _find_nonfinite(value: object, path: str, depth: int, found: dict[str, str])
         return
     for key, item in items:
         _find_nonfinite(item, f"{path}.{key}" if path else key, depth + 1, found)
+
+
+def _from_numpy(value: Any) -> object:  # noqa: ANN401 - numpy may not be installed
+    """Return a numpy scalar or array as orjson shows it, None where it is shown as text."""
+    try:
+        orjson.dumps(value, option=_OPTIONS)
+    except TypeError:
+        return None
+    return value.tolist()
 
 
 def _readable(value: object, depth: int, above: set[int]) -> object:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from foundry_fastlog.demo.config import ExperimentConfig, load_config
 from foundry_fastlog.demo.data import load_corpus
-from foundry_fastlog.demo.device import pick_device
+from foundry_fastlog.demo.device import pick_device, use_threads
 from foundry_fastlog.demo.train import Trainer
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def interleaved_ab(
     config = load_config() if config is None else config
     corpus = load_corpus(config.data, config.model.context)
     device = pick_device(config.training.device)
+    use_threads(config.training.threads)
     with (
         tempfile.TemporaryDirectory(prefix="fastlog-ab-") as folder,
         config.recorder.open(Path(folder) / "run") as recorder,

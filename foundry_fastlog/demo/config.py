@@ -100,7 +100,7 @@ class TrainingConfig(_Section):
     """At the end, check that a restart survives a half-written checkpoint."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     threads: PositiveInt | None = None
-    """Threads for torch on the CPU; None: torch decides."""
+    """Threads for torch on the CPU; None: torch's choice, at most 4."""
 
     @model_validator(mode="after")
     def _learning_rates_are_ordered(self) -> TrainingConfig:
