@@ -389,9 +389,10 @@ class Recorder(_core.RecorderCore):
             and exit, one in 64 is measured), ``blocked_s``, ``logging_s`` (estimated seconds in all
             calls), ``wall_s`` (since the first record), ``overhead_fraction`` (``logging_s`` /
             ``wall_s``), ``flush_cpu_s`` (of the flush thread). Sizes in bytes: ``bytes_written``,
-            ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None in memory.
-            Faults: ``errors`` (count), ``first_error``, ``last_error``. ``key_sets``: distinct sets of metric names. ``streams``: per stream
-            ``written``, ``bytes``, ``dropped``, ``segments``.
+            ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None in
+            memory. Faults: ``errors`` (count), ``first_error``, ``last_error``. ``key_sets``:
+            distinct sets of metric names. ``streams``: per stream ``written``, ``bytes``,
+            ``dropped``, ``segments``.
         """
         return self._stats()
 
