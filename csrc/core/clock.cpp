@@ -93,12 +93,15 @@ std::int64_t TickConverter::wall_ns(std::uint64_t ticks) const noexcept {
     // From the nearer anchor, at the measured rate: a stepped wall clock does not bend the line.
     const auto to_last = static_cast<std::int64_t>(ticks - last_.ticks);
     const auto to_before = static_cast<std::int64_t>(ticks - before_.ticks);
-    const Anchor& near = (to_last < 0 && to_before < -to_last) ? before_ : last_;
+    const bool before = to_last < 0 && (to_before < 0 || to_before + to_last < 0);
+    const Anchor& near = before ? before_ : last_;
     const auto delta = static_cast<std::int64_t>(ticks - near.ticks);
     const double ns = static_cast<double>(delta) * ns_per_tick_;
     constexpr double kCentury = 3.2e18;  // a damaged tick must not overflow
     if (!(std::abs(ns) < kCentury)) return near.wall_ns;
-    return near.wall_ns + std::llround(ns);
+    // Nor must a damaged anchor: unsigned numbers wrap.
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(near.wall_ns) +
+                                     static_cast<std::uint64_t>(std::llround(ns)));
 }
 
 double TickConverter::duration_ns(std::uint64_t ticks) const noexcept {
