@@ -52,6 +52,7 @@ class RingImage {
     std::unique_ptr<std::byte, Free> bytes_;  // the whole file, aligned to a page
     std::uint64_t end_ = 0;                   // no record lies behind this position
     bool tail_trusted_ = false;
+    mutable std::uint64_t mismatched_ = 0;  // bytes of records with a wrong checksum
 };
 
 }  // namespace fastlog
