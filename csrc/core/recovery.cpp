@@ -8,10 +8,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <system_error>
+#include <thread>
 
 #include "core/drainer.hpp"
 #include "core/kill_point.hpp"
@@ -71,12 +73,14 @@ class DeadRing final : public RecordSource {
     }
 
     bool wanted(Stream stream, std::uint64_t seq) override {
-        if (present_ != nullptr && present_[static_cast<std::size_t>(stream)].contains(seq)) {
-            ++report_.skipped;
-            return false;
+        const auto s = static_cast<std::size_t>(stream);
+        const bool skip = present_ != nullptr && present_[s].contains(seq);
+        // A line that has to wait for a new segment is asked for twice.
+        if (seq >= counted_[s]) {
+            ++(skip ? report_.skipped : report_.emitted);
+            counted_[s] = seq + 1;
         }
-        ++report_.emitted;
-        return true;
+        return !skip;
     }
 
     SinkError commit(CommitSlot& slot) override {
@@ -116,6 +120,7 @@ class DeadRing final : public RecordSource {
     LineRenderer& renderer_;
     RecoveryReport& report_;
     std::uint64_t epoch_;
+    std::uint64_t counted_[kStreamCount]{};  // lines below are in the report
     const SeqSet* present_ = nullptr;
 };
 
@@ -125,22 +130,24 @@ SinkError scan_streams(const FileSink& sink, CommitSlot& slot, SeqSet (&present)
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         const auto stream = static_cast<Stream>(s);
         StreamCommit& at = slot.streams[s];
-        at.has_trim = 0;
-        std::uint32_t last = 0;
+        const std::uint32_t committed = at.segment;
+        // A stream whose files are all gone begins anew.
+        at.has_trim = at.exists = 0;
+        at.segment = 0;
+        at.offset = 0;
         // Segments may be missing in the middle (a user removed one), none beyond the next.
-        for (std::uint32_t segment = 0; segment <= at.segment + 1; ++segment) {
+        for (std::uint32_t segment = 0; segment <= committed + 1; ++segment) {
             std::uint64_t end = 0;
             std::uint64_t size = 0;
             bool exists = false;
             const std::string path = sink.path(stream, segment);
             if (SinkError error = scan_lines(path, present[s], end, size, exists)) return error;
             if (!exists) continue;
-            last = segment;
+            at.segment = segment;
             at.offset = end;
             at.exists = 1;
-            if (segment >= at.segment) cut_bytes += size - end;
+            if (segment >= committed) cut_bytes += size - end;
         }
-        if (at.exists != 0) at.segment = last;
     }
     return {};
 }
@@ -241,15 +248,33 @@ void quarantine(const std::string& run, const std::string& path, RecoveryReport&
     }
 }
 
-// The path in a pointer file's first line; empty with the reason set.
+// Locks a ring that no process writes. A reader that shows what is in the ring shares a lock for as
+// long as it takes to read it: that is waited for, it does not make the ring a live one.
+bool lock_dead(int fd) {
+    constexpr int kTries = 200;
+    for (int i = 0; i < kTries; ++i) {
+        if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
+        if (errno != EWOULDBLOCK || ::flock(fd, LOCK_SH | LOCK_NB) != 0) return false;
+        ::flock(fd, LOCK_UN);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    errno = EWOULDBLOCK;
+    return false;
+}
+
+// The path in a pointer file's first line; empty with the reason set, and with errno when the system
+// refused: then the pointer may well be good.
 std::string read_pointer(const std::string& pointer, std::string& reason) {
     const Descriptor fd(::open(pointer.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
     char text[4096];
     const ssize_t n = fd.get() < 0 ? -1 : ::pread(fd.get(), text, sizeof text, 0);
     if (n < 0) {
-        reason = describe({errno, "read " + pointer});
+        const int code = errno;
+        reason = describe({code, "read " + pointer});
+        errno = code;
         return {};
     }
+    errno = 0;
     const std::string_view all(text, static_cast<std::size_t>(n));
     const std::string path(all.substr(0, all.find('\n')));
     if (path.empty() || path[0] != '/' || !ends_with(path, kRingSuffix)) {
@@ -286,7 +311,12 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     if (by_pointer) {
         ring = read_pointer(path, report.reason);
         if (ring.empty()) {
-            quarantine(run_directory, path, report);
+            const int code = errno;
+            if (code == 0) {
+                quarantine(run_directory, path, report);
+            } else if (code == ENOENT) {
+                report.outcome = Outcome::gone;
+            }
             return report;
         }
         report.ring = ring;
@@ -306,7 +336,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         }
         return report;
     }
-    if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (!lock_dead(fd.get())) {
         report.outcome = errno == EWOULDBLOCK ? Outcome::live : Outcome::failed;
         if (report.outcome == Outcome::failed) report.reason = describe({errno, "lock " + ring});
         return report;
