@@ -73,7 +73,8 @@ void Drainer::fill() {
             renderer_.render(*record, seq_[s], line_);
             if (sink_.wants_rotation(stream, batch_.bytes[s].size(), line_.size())) {
                 if (batch_.size != 0) {
-                    rotate_[s] = true;  // first write what belongs before it
+                    rotate_[s] = true;   // first write what belongs before it
+                    cursor_ = position;  // holes before it are not met (and counted) again
                     return;
                 }
                 sink_.rotate(stream);
