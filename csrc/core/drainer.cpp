@@ -112,14 +112,10 @@ bool Drainer::write() {
 bool Drainer::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
     std::uint64_t lost = 0;
-    if (SinkError found = sink_.check(stream, lost)) {
+    if (SinkError found = sink_.check(stream, &lost)) {
         fault_(found);
-        // What was written of this batch lay at the file's end, so it was lost first. A new file
-        // begins with a whole line.
-        std::size_t kept = batch_.written[s];
-        kept -= std::min<std::uint64_t>(kept, lost);
-        const std::size_t newline = kept == 0 ? 0 : batch_.bytes[s].rfind('\n', kept - 1) + 1;
-        batch_.written[s] = newline;
+        // What was written of this batch lay at the file's end, so it was lost first.
+        batch_.written[s] -= std::min<std::uint64_t>(batch_.written[s], lost);
     }
     std::size_t written = 0;
     const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);

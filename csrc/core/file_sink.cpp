@@ -28,6 +28,27 @@ SinkError failed(const char* verb, const std::string& path) {
     return {code, std::string(verb) + " " + path};
 }
 
+// Moves `end` back to behind the last "\n" before it. False with errno when the file cannot be read.
+bool end_of_last_line(int fd, std::uint64_t& end) {
+    char block[4096];
+    while (end != 0) {
+        const std::size_t want = std::min<std::uint64_t>(end, sizeof block);
+        const ssize_t n = ::pread(fd, block, want, static_cast<off_t>(end - want));
+        if (n < 0 && errno == EINTR) continue;
+        if (n != static_cast<ssize_t>(want)) {
+            if (n >= 0) errno = EIO;  // it shrinks again at this moment
+            return false;
+        }
+        const std::size_t newline = std::string_view(block, want).rfind('\n');
+        if (newline != std::string_view::npos) {
+            end -= want - newline - 1;
+            return true;
+        }
+        end -= want;
+    }
+    return true;
+}
+
 }  // namespace
 
 FileSink::FileSink(FileSinkOptions options) : options_(std::move(options)) {}
@@ -285,31 +306,33 @@ SinkError FileSink::open(Stream stream) {
     return {};
 }
 
-SinkError FileSink::check(Stream stream, std::uint64_t& lost) {
+SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
     File& f = file(stream);
-    lost = 0;
     if (f.fd < 0) return {};
     struct stat info;
     if (::fstat(f.fd, &info) != 0) return failed("stat", path(stream, f.segment));
     if (info.st_nlink == 0) {
         ::close(f.fd);
         f.fd = -1;
-        lost = f.offset;
+        if (lost != nullptr) *lost = f.offset;
         f.offset = f.synced = 0;
         if (SinkError error = make_directory()) return error;
         return {ENOENT, "find " + path(stream, f.segment) +
                             " any more (removed while open; a new one is made)"};
     }
-    if (static_cast<std::uint64_t>(info.st_size) < f.offset) {
-        // Somebody cut the file, perhaps inside a line: nothing is appended to that.
-        SinkError found{EIO, "keep " + path(stream, f.segment) +
-                                 " whole (truncated by somebody else; writing goes on in a new "
-                                 "segment)"};
-        lost = f.offset - static_cast<std::uint64_t>(info.st_size);
-        rotate(stream);
-        return found;
-    }
-    return {};
+    const auto size = static_cast<std::uint64_t>(info.st_size);
+    if (size >= f.offset) return {};
+    // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
+    // written behind it would be lost with it, and writing at the old offset would leave a hole.
+    const std::string name = path(stream, f.segment);
+    std::uint64_t end = size;
+    if (!end_of_last_line(f.fd, end)) return failed("read", name);
+    if (end != size && ::ftruncate(f.fd, static_cast<off_t>(end)) != 0) return failed("cut", name);
+    if (lost != nullptr) *lost = f.offset - end;
+    f.offset = end;
+    f.synced = std::min(f.synced, end);
+    return {EIO,
+            "keep " + name + " whole (truncated by somebody else; writing goes on at its new end)"};
 }
 
 SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& written) {

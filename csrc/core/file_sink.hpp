@@ -62,7 +62,7 @@ class FileSink {
     /// Notices a file that was removed or cut while open, and makes it writable again; call once
     /// before a batch. The error says what was found, `lost` how many bytes at the stream's end went
     /// with it; the sink can go on.
-    SinkError check(Stream stream, std::uint64_t& lost);
+    SinkError check(Stream stream, std::uint64_t* lost = nullptr);
 
     /// Puts the stream's written bytes on the disk (fdatasync).
     SinkError sync(Stream stream);
