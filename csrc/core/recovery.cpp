@@ -61,7 +61,8 @@ class DeadRing final : public RecordSource {
           image_(image),
           renderer_(renderer),
           report_(report),
-          epoch_(image.slot().epoch) {}
+          epoch_(image.slot().epoch),
+          flags_(image.slot().flags) {}
 
     const RecordHeader* next(std::uint64_t& position) override {
         for (;;) {
@@ -88,6 +89,7 @@ class DeadRing final : public RecordSource {
         slot.anchor_ticks = image_.slot().anchor_ticks;
         slot.anchor_wall_ns = image_.slot().anchor_wall_ns;
         slot.ns_per_tick = image_.slot().ns_per_tick;
+        slot.flags = flags_;
         slot.crc = slot_crc(slot);
         if (SinkError error = put(&slot, sizeof slot, kSlotOffsets[slot.epoch & 1])) return error;
         KILL_POINT("recovery_slot_written");
@@ -97,11 +99,8 @@ class DeadRing final : public RecordSource {
         return {};
     }
 
-    /// Notes that the drops that had no marker have one now.
-    SinkError clear_drops() {
-        const std::uint64_t zeros[kStreamCount]{};
-        return put(zeros, sizeof zeros, kDropsOffset);
-    }
+    /// The next commit says that the drops that had no marker have one now.
+    void mark_drops() noexcept { flags_ |= CommitSlot::kDropsWritten; }
 
     void skip_lines_in(const SeqSet (&present)[kStreamCount]) { present_ = present; }
 
@@ -120,6 +119,7 @@ class DeadRing final : public RecordSource {
     LineRenderer& renderer_;
     RecoveryReport& report_;
     std::uint64_t epoch_;
+    std::uint32_t flags_;
     std::uint64_t counted_[kStreamCount]{};  // lines below are in the report
     const SeqSet* present_ = nullptr;
 };
@@ -207,14 +207,12 @@ void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
         if (step != Drainer::Step::idle) continue;
         if (drops_added) break;
         drops_added = true;
-        bool any = false;
         for (std::size_t s = 0; s < kStreamCount; ++s) {
             if (image.drops(static_cast<Stream>(s)) == 0) continue;
             drainer.add_drops(static_cast<Stream>(s), image.drops(static_cast<Stream>(s)),
                               start.anchor_ticks);
-            any = true;
         }
-        if (any) error = source.clear_drops();
+        source.mark_drops();
     }
     if (!error && !drainer.sync_committed()) error = fault;
     KILL_POINT("recovery_synced");

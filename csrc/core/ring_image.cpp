@@ -122,6 +122,7 @@ bool RingImage::choose_slot(std::string& reason) {
 }
 
 std::uint64_t RingImage::drops(Stream stream) const noexcept {
+    if ((slot_.flags & CommitSlot::kDropsWritten) != 0) return 0;
     return load<std::uint64_t>(bytes_.get() + kDropsOffset +
                                static_cast<std::size_t>(stream) * sizeof(std::uint64_t));
 }

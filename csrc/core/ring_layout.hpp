@@ -65,13 +65,15 @@ struct StreamCommit {
 static_assert(sizeof(StreamCommit) == 40);
 
 struct CommitSlot {
+    static constexpr std::uint32_t kDropsWritten = 1;  // by recovery: all drops have a marker
+
     std::uint64_t epoch;
     std::uint64_t position;
     std::uint64_t anchor_ticks;  // how to read ticks: one moment in both clocks, and the rate
     std::int64_t anchor_wall_ns;
     double ns_per_tick;
     StreamCommit streams[kStreamCount];
-    std::uint32_t reserved;
+    std::uint32_t flags;
     std::uint32_t crc;  // crc32c of all before
 };
 static_assert(sizeof(CommitSlot) == 208);
