@@ -39,7 +39,7 @@ def render_members(fields: Mapping[str, Any]) -> bytes:
     try:
         rendered = orjson.dumps(fields, default=safe_str, option=_OPTIONS)
     except (TypeError, RecursionError):  # orjson.JSONEncodeError is a TypeError
-        rendered = orjson.dumps(_readable(fields, 0, set()), option=_OPTIONS)
+        rendered = orjson.dumps(readable(fields), option=_OPTIONS)
     return rendered[1:-1]
 
 
@@ -85,8 +85,12 @@ def _from_numpy(value: Any) -> object:  # noqa: ANN401 - numpy may not be instal
     return value.tolist()
 
 
+def readable(value: object) -> object:
+    """Copy `value` into something that orjson certainly takes: huge ints and the like as text."""
+    return _readable(value, 0, set())
+
+
 def _readable(value: object, depth: int, above: set[int]) -> object:
-    """Copy `value` into something that orjson certainly takes."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):

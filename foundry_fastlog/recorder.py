@@ -172,15 +172,9 @@ class Recorder(_core.RecorderCore):
             _open[key] = self
         if not rank:
             self._run_file = RunFile(
-                self._path,
-                name=name or self._path.name,
-                config=config,
-                world_size=world_size,
-                rank=rank,
-                label=self.label,
-                attempt=self.attempt,
+                self._path, name=name, config=config, world_size=world_size, rank=rank
             )
-            self._run_file.write()
+            self._write_run_file(ended=False)
 
     @property
     def path(self) -> Path:
@@ -294,9 +288,14 @@ class Recorder(_core.RecorderCore):
         """
         first = not self.closed
         written = self._close(self._close_timeout_s if timeout is None else float(timeout))
-        if first and self._run_file is not None and os.getpid() == self._pid:
-            self._run_file.write(ended=True)
+        if first and os.getpid() == self._pid:
+            self._write_run_file(ended=True)
         return written
+
+    def _write_run_file(self, *, ended: bool) -> None:
+        # Without a label the directory cannot be written, which the core has told already.
+        if self._run_file is not None and self._label is not None:
+            self._run_file.write(self.label, self.attempt, ended=ended)
 
     def stats(self) -> RecorderStats:
         """Return the recorder's figures about itself.
