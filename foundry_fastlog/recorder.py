@@ -433,18 +433,20 @@ def _level_name(level: str | int | None, default: str) -> str:
 
 def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
     """Cut an event that is too large for the ring down to what fits, saying so."""
-    share = limit // 8  # escaping may double a text, and there are at most three long ones
+    share = limit // 9  # at most six bytes a character: four texts, a traceback of three, context
     short = dict(fields)
-    for key in ("message", "error_message"):
+    for key in ("message", "error_message", "logger", "error_type"):
         if len(text := str(short.get(key, ""))) > share // 6:
             short[key] = text[: share // 6] + f"... ({len(text)} characters)"
     if len(text := str(short.get("traceback", ""))) > share // 2:
         short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
-    short.pop("nonfinite", None)
     context = render_members(short["context"])
     if len(context) > share:
         head = context[: share // 4].decode("utf-8", "replace")
         short["context"] = {"truncated": head, "bytes": len(context)}
+        short.pop("nonfinite", None)
+    elif len(render_members(short.get("nonfinite", {}))) > share // 2:
+        short.pop("nonfinite")
     return short
 
 
