@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypedDict, TypeVar
 
+from typing_extensions import Self
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 class StreamStats(TypedDict):
@@ -48,7 +50,7 @@ class Timer:
 
     @property
     def name(self) -> str: ...
-    def __enter__(self) -> Timer: ...
+    def __enter__(self) -> Self: ...
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
