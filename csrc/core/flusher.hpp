@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <string>
 #include <thread>
@@ -103,7 +104,9 @@ class Flusher {
     };
 
     void run();
+    bool attend(bool closing, std::uint64_t final_tail);
     bool drain();
+    void back_off() noexcept;
     void fill_batch();
     bool write_batch();
     bool write_stream(Stream stream);
@@ -112,6 +115,7 @@ class Flusher {
     void housekeeping(bool now_please);
     void add_final_drops();
     void note_error(const SinkError& error);
+    void note_exception(const std::exception& error) noexcept;
     std::int64_t nap_ns(bool closing) const noexcept;
     void sleep_until(std::int64_t deadline_ns);
     void wake_checked(std::uint64_t end) noexcept;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 namespace fastlog {
 namespace {
@@ -114,15 +115,19 @@ void append_timing(std::string& out, const TimingPayload& timing, double duratio
 }  // namespace
 
 const LineRenderer::RenderedKeys& LineRenderer::keys(std::uint32_t id) {
-    // A record is only committed after its key set was published, so it is always there.
-    while (keys_.size() <= id && reader_.next(scratch_)) {
-        RenderedKeys& set = keys_.emplace_back();
+    // A record is only committed after its key set was published, so it is always there. Where
+    // memory runs out in between, the reader has not moved on and the set is read again.
+    KeyTable::Reader ahead = reader_;
+    while (keys_.size() <= id && ahead.next(scratch_)) {
+        RenderedKeys set;
         for (std::size_t i = 0; i < scratch_.size(); ++i) {
             json::append_string(set.text, scratch_[i]);
             set.text.push_back(':');
             set.ends.push_back(static_cast<std::uint32_t>(set.text.size()));
             if (scratch_[i] == "epoch") set.epoch = static_cast<std::int32_t>(i);
         }
+        keys_.push_back(std::move(set));
+        reader_ = ahead;
     }
     return keys_.at(id);
 }
