@@ -81,5 +81,4 @@ def facts() -> dict[str, Any]:
         "python_compiler": platform.python_compiler(),
         "python_flags": sysconfig.get_config_var("CONFIG_ARGS") or "",
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
-        "load_average_at_start": load_average(),
     }

@@ -39,8 +39,9 @@ def machine(result: dict[str, Any]) -> str:
     return (
         f"{facts['date'][:10]}, commit {facts['commit']}: {facts['cpu']}, {facts['cores']} cores, "
         f"{facts['memory_gib']:.0f} GiB, {facts['system']}, {facts['filesystem']}; "
-        f"{facts['python']} ({facts['python_compiler']}). Load average "
-        f"{facts['load_average_at_start']} at the start, {facts['load_average_at_end']} at the end."
+        f"{facts['python']} ({facts['python_compiler']}). "
+        f"{facts['measurements'] - facts['started_busy']} of {facts['measurements']} measurements "
+        "started on an idle machine."
     )
 
 

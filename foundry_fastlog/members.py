@@ -8,6 +8,7 @@ what somebody put into its context.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ import orjson
 
 _MAX_DEPTH = 32
 _INT64 = 1 << 63
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 _OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
 
 
@@ -24,7 +26,12 @@ def safe_str(value: object) -> str:
         text = str(value)
     except Exception as error:  # noqa: BLE001 - a user's __str__ may raise anything
         return f"<{type(value).__name__} whose str() raised {type(error).__name__}>"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _valid(text)
+
+
+def _valid(text: str) -> str:
+    # str's own method: an enum of texts is written as its text, not as its name.
+    return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")
 
 
 def render_members(fields: Mapping[str, Any]) -> bytes:
@@ -37,9 +44,13 @@ def render_members(fields: Mapping[str, Any]) -> bytes:
         UTF-8 bytes such as ``b'"level":"INFO","message":"hi"'``.
     """
     try:
-        rendered = orjson.dumps(fields, default=safe_str, option=_OPTIONS)
+        rendered = orjson.dumps(fields, default=_simpler, option=_OPTIONS)
+        # orjson writes unsigned 64-bit ints too, which not every reader of the lines takes.
+        clean = _LONG_NUMBER.search(rendered) is None
     except (TypeError, RecursionError):  # orjson.JSONEncodeError is a TypeError
-        rendered = orjson.dumps(_readable(fields, 0, set()), option=_OPTIONS)
+        clean = False
+    if not clean:
+        rendered = orjson.dumps(readable(fields), option=_OPTIONS)
     return rendered[1:-1]
 
 
@@ -85,16 +96,35 @@ def _from_numpy(value: Any) -> object:  # noqa: ANN401 - numpy may not be instal
     return value.tolist()
 
 
+def _simpler(value: object) -> object:
+    """Replace what orjson does not know."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return list(value)
+    return safe_str(value)
+
+
+def readable(value: object) -> object:
+    """Copy `value` into something that orjson certainly takes: huge ints and the like as text."""
+    return _readable(value, 0, set())
+
+
 def _readable(value: object, depth: int, above: set[int]) -> object:
-    """Copy `value` into something that orjson certainly takes."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
         return int(value) if -_INT64 <= value < _INT64 else str(int(value))
     if isinstance(value, float):
         return float(value)
+    if isinstance(value, str):
+        return _valid(value)
     if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
-        return safe_str(value)
+        try:  # what orjson knows by itself: dates, enums, dataclasses, numpy
+            known = orjson.loads(orjson.dumps(value, option=_OPTIONS))
+        except (TypeError, RecursionError):
+            return safe_str(value)
+        return _readable(known, depth + 1, above)
     if id(value) in above:
         return "<circular reference>"
     if depth > _MAX_DEPTH:

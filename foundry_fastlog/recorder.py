@@ -28,6 +28,9 @@ except ImportError as error:
     ) from error
 
 from foundry_fastlog.members import nonfinite_fields, render_members, safe_str
+from foundry_fastlog.overlay import Overlay
+from foundry_fastlog.recovery import runs_with_rings
+from foundry_fastlog.ring_files import RingReport
 from foundry_fastlog.run_info import RunFile, plain_config
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
     from foundry_fastlog._core import RecorderStats, Timer
 
-__all__ = ["Recorder", "RecorderClosedError", "open_run"]
+__all__ = ["Recorder", "RecorderClosedError", "RingReport", "open_run", "recover"]
 
 RecorderClosedError = _core.RecorderClosedError
 
@@ -193,15 +196,9 @@ class Recorder(_core.RecorderCore):
             _open[key] = self
         if not rank:
             self._run_file = RunFile(
-                self._path,
-                name=name or self._path.name,
-                config=config,
-                world_size=world_size,
-                rank=rank,
-                label=self.label,
-                attempt=self.attempt,
+                self._path, name=name, config=config, world_size=world_size, rank=rank
             )
-            self._run_file.write()
+            self._write_run_file(ended=False)
 
     @classmethod
     def _open_worker(
@@ -374,10 +371,16 @@ class Recorder(_core.RecorderCore):
         """
         first = not self.closed
         written = self._close(self._close_timeout_s if timeout is None else float(timeout))
-        if first and self._run_file is not None and os.getpid() == self._pid:
-            _recover(str(self._path))  # workers that were killed, or left without closing
-            self._run_file.write(ended=True)
+        if first and os.getpid() == self._pid:
+            if self._run_file is not None:
+                _recover(str(self._path))  # workers that were killed, or left without closing
+            self._write_run_file(ended=True)
         return written
+
+    def _write_run_file(self, *, ended: bool) -> None:
+        # Without a label the directory cannot be written, which the core has told already.
+        if self._run_file is not None and self._label is not None:
+            self._run_file.write(self.label, self.attempt, ended=ended)
 
     def stats(self) -> RecorderStats:
         """Return the recorder's figures about itself.
@@ -435,6 +438,31 @@ def open_run(
         if recorder is not None and not recorder.closed:
             return recorder
         return Recorder(path, **options)
+
+
+def recover(path: str | os.PathLike[str]) -> list[RingReport]:
+    """Put what killed processes left in their rings into the files of their runs.
+
+    Opening and closing a `Recorder` does so for its run, and readers show these records
+    anyway; this is for runs that nobody goes on with, and for those that read the files
+    with other programs. Safe at any time, also while the run trains, and safe to repeat.
+
+    Args:
+        path: A run's directory, or a directory with runs somewhere below it.
+
+    Returns:
+        A report per ring that was found; see `RingReport`. Its ``sound`` is False where
+        something could not be recovered.
+
+    Raises:
+        RunNotFoundError: There is no run. The message says what to do.
+    """
+    reports: list[RingReport] = []
+    for run in runs_with_rings(path):
+        found = [RingReport(run, **report) for report in _core.recover_run(os.fsencode(run))]
+        # No ring at all: perhaps because they may not be listed, which the overlay tells.
+        reports += found or Overlay(run).refresh()
+    return reports
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -522,18 +550,20 @@ def _level_name(level: str | int | None, default: str) -> str:
 
 def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
     """Cut an event that is too large for the ring down to what fits, saying so."""
-    share = limit // 8  # escaping may double a text, and there are at most three long ones
+    share = limit // 9  # at most six bytes a character: four texts, a traceback of three, context
     short = dict(fields)
-    for key in ("message", "error_message"):
+    for key in ("message", "error_message", "logger", "error_type"):
         if len(text := str(short.get(key, ""))) > share // 6:
             short[key] = text[: share // 6] + f"... ({len(text)} characters)"
     if len(text := str(short.get("traceback", ""))) > share // 2:
         short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
-    short.pop("nonfinite", None)
     context = render_members(short["context"])
     if len(context) > share:
         head = context[: share // 4].decode("utf-8", "replace")
         short["context"] = {"truncated": head, "bytes": len(context)}
+        short.pop("nonfinite", None)
+    elif len(render_members(short.get("nonfinite", {}))) > share // 2:
+        short.pop("nonfinite")
     return short
 
 

@@ -11,7 +11,6 @@ import os
 import platform
 import socket
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import orjson
 
 from foundry_fastlog._version import __version__
-from foundry_fastlog.members import safe_str
+from foundry_fastlog.members import readable, safe_str
 
 RUN_FILE = "run.json"
 FORMAT = 1
@@ -81,31 +80,35 @@ class RunFile:
         self,
         directory: Path,
         *,
-        name: str,
+        name: str | None,
         config: object,
         world_size: int | None,
         rank: int | None,
-        label: str,
-        attempt: int,
     ) -> None:
-        """Collect the facts; write() puts them into the file."""
+        """Collect the facts; write() puts them into the file.
+
+        Args:
+            directory: The run's directory.
+            name: The run's name; None keeps the one in the file, or takes the directory's.
+            config: See plain_config(); None and an empty one keep what is in the file.
+            world_size: Number of ranks; None keeps what is in the file.
+            rank: This process's rank.
+        """
         self._path = directory / RUN_FILE
-        self._run: dict[str, Any] = {
-            "format": FORMAT,
+        self._host = socket.gethostname()
+        self._git_hash = git_hash()
+        self._given: dict[str, Any] = {
             "name": name,
-            "created": utc_now(),
             "config": plain_config(config),
-            "git_hash": git_hash(),
-            "host": socket.gethostname(),
             "world_size": world_size,
         }
         self._attempt: dict[str, Any] = {
-            "attempt": attempt,
-            "label": label,
+            "attempt": 0,
+            "label": "",
             "rank": rank or 0,
             "pid": os.getpid(),
-            "host": self._run["host"],
-            "started": self._run["created"],
+            "host": self._host,
+            "started": utc_now(),
             "ended": None,
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -113,12 +116,15 @@ class RunFile:
         }
         self._reported = False
 
-    def write(self, *, ended: bool = False) -> None:
+    def write(self, label: str, attempt: int, *, ended: bool = False) -> None:
         """Put this attempt into the file, beside the attempts that are there.
 
         Args:
+            label: The writer's label in the file names.
+            attempt: The attempt that the label says.
             ended: Whether the attempt is over; notes the time.
         """
+        self._attempt.update(label=label, attempt=attempt)
         if ended:
             self._attempt["ended"] = utc_now()
         before = self._read()
@@ -127,11 +133,21 @@ class RunFile:
             for a in before.get("attempts", [])
             if isinstance(a, dict) and a.get("attempt") != self._attempt["attempt"]
         ]
-        run = {**self._run, "created": before.get("created", self._run["created"])}
-        run["attempts"] = [*attempts, self._attempt]
+        # A later start that says less must not take away what an earlier one said.
+        given = {key: value or before.get(key) for key, value in self._given.items()}
+        run = {
+            "format": FORMAT,
+            "name": given["name"] or self._path.parent.name,
+            "created": before.get("created", self._attempt["started"]),
+            "config": given["config"] or {},
+            "git_hash": self._git_hash,
+            "host": self._host,
+            "world_size": given["world_size"],
+            "attempts": [*attempts, self._attempt],
+        }
         try:
-            self._replace(orjson.dumps(run, default=safe_str, option=_WRITE_OPTIONS) + b"\n")
-        except (OSError, TypeError) as error:
+            self._replace(_render(run))
+        except OSError as error:
             if not self._reported:
                 self._reported = True
                 _log.warning(
@@ -146,19 +162,23 @@ class RunFile:
         return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
 
     def _replace(self, content: bytes) -> None:
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".run.json.")
-        temporary = Path(name)
+        temporary = self._path.with_name(f".run.json.{os.getpid()}-{os.urandom(4).hex()}")
+        # Not tempfile: its files are 0600, and a program's umask can only be read by changing it.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123 - see above
                 file.write(content)
-            # mkstemp makes 0600: give the file the permissions that open() would have given.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
             temporary.replace(self._path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _render(run: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(run, default=safe_str, option=_WRITE_OPTIONS) + b"\n"
+    except TypeError:  # an int beyond 64 bits, a lone surrogate, a circle
+        return orjson.dumps(readable(run), option=_WRITE_OPTIONS) + b"\n"
 
 
 _WRITE_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY

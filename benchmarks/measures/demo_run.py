@@ -17,7 +17,6 @@ from typing import Any
 
 from benchmarks.peers.base import VerificationError, json_lines
 from benchmarks.peers.fastlog import check_accounting
-from foundry_fastlog import Recorder
 
 STEP_BLOCKS = ("step", "data", "forward", "backward", "optimizer")
 
@@ -50,7 +49,7 @@ class TimedBlock:
 class TimedRecorder:
     """A recorder that adds up the time spent in its calls, in nanoseconds."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Any) -> None:
         self.recorder = recorder
         self.path = recorder.path
         self.spent_ns = 0
@@ -137,7 +136,7 @@ def run(steps: int) -> dict[str, Any]:
     config = load_config(steps=steps)
     corpus = load_corpus(config.data, config.model.context)
     with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:
-        recorder = Recorder(Path(scratch) / "run", **config.recorder.model_dump())
+        recorder = config.recorder.open(Path(scratch) / "run")
         timed: Any = TimedRecorder(recorder)
         trainer = Trainer(config, corpus, timed, pick_device(config.training.device))
         for _ in trainer.fit():

@@ -90,6 +90,12 @@ void Drainer::fill() {
     }
 }
 
+void Drainer::reserve_line(Stream stream) {
+    constexpr std::size_t kDropsLine = 256;
+    std::string& bytes = batch_.bytes[static_cast<std::size_t>(stream)];
+    bytes.reserve(bytes.size() + kDropsLine);
+}
+
 void Drainer::add_drops(Stream stream, std::uint64_t dropped, std::uint64_t ticks) {
     const auto s = static_cast<std::size_t>(stream);
     const std::size_t before = batch_.bytes[s].size();
@@ -113,9 +119,9 @@ bool Drainer::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
     std::uint64_t lost = 0;
     if (SinkError found = sink_.check(stream, &lost)) {
-        fault_(found);
         // What was written of this batch lay at the file's end, so it was lost first.
         batch_.written[s] -= std::min<std::uint64_t>(batch_.written[s], lost);
+        fault_(found);
     }
     std::size_t written = 0;
     const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);

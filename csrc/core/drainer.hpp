@@ -54,6 +54,8 @@ class Drainer {
     /// Writes one batch. `refused`: the sink did not take all of it; the same batch is tried again
     /// at the next step.
     Step step();
+    /// Takes the memory for a line of add_drops(), which then needs none.
+    void reserve_line(Stream stream);
     /// Adds a line that no record stands for: drops at the end of a stream.
     void add_drops(Stream stream, std::uint64_t dropped, std::uint64_t ticks);
     /// Forces all committed bytes to the disk; false when that failed and was told, or when a batch

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <memory>
 
 namespace fastlog {
 namespace {
@@ -113,10 +114,11 @@ std::string FileSink::candidate(unsigned n) const {
 
 // True when the run holds a file of this label, of whatever stream and segment.
 bool FileSink::taken(const std::string& label) const {
-    DIR* directory = ::opendir(options_.directory.c_str());
-    if (directory == nullptr) return false;  // not readable: the first metrics file decides alone
+    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(options_.directory.c_str()),
+                                                        &::closedir);
+    if (!directory) return false;  // not readable: the first metrics file decides alone
     bool found = false;
-    while (const dirent* entry = found ? nullptr : ::readdir(directory)) {
+    while (const dirent* entry = found ? nullptr : ::readdir(directory.get())) {
         const std::string_view name = entry->d_name;
         for (const char* stream : kStreamNames) {
             const std::string begin = stream + options_.stamp + (label.empty() ? "" : "." + label);
@@ -128,7 +130,6 @@ bool FileSink::taken(const std::string& label) const {
                      middle.find_first_not_of("0123456789", 1) == std::string_view::npos);
         }
     }
-    ::closedir(directory);
     return found;
 }
 

@@ -4,8 +4,11 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
+#include <exception>
 #include <mutex>
+#include <new>
 #include <system_error>
 #include <utility>
 
@@ -160,19 +163,32 @@ void Flusher::run() {
             closing = closing_;
             final_tail = final_tail_;
         }
-        bool clean = drain();
-        if (closing && clean && drainer_.position() == final_tail) {
-            add_final_drops();
-            clean = drain() && (options_.fsync == Fsync::none || drainer_.sync_committed());
-            finished = clean;
+        try {
+            finished = attend(closing, final_tail);
+        } catch (const std::exception& error) {
+            // Memory ran out. What was rendered is in the batch, the rest is in the ring: try again.
+            back_off();
+            note_exception(error);
         }
-        // Before nap_ns() looks at the tail: a producer that still saw `true` has claimed by then.
-        if (clean) wake_pending_.exchange(false, std::memory_order_seq_cst);
-        housekeeping(finished || !clean);
     }
     const std::lock_guard lock(progress_);
     done_ = true;
     progress_.notify_all();
+}
+
+// One round; true when all is written and the thread is to end.
+bool Flusher::attend(bool closing, std::uint64_t final_tail) {
+    bool finished = false;
+    bool clean = drain();
+    if (closing && clean && drainer_.position() == final_tail) {
+        add_final_drops();
+        clean = drain() && (options_.fsync == Fsync::none || drainer_.sync_committed());
+        finished = clean;
+    }
+    // Before nap_ns() looks at the tail: a producer that still saw `true` has claimed by then.
+    if (clean) wake_pending_.exchange(false, std::memory_order_seq_cst);
+    housekeeping(finished || !clean);
+    return finished;
 }
 
 // A record that is claimed but not committed has a producer at work on it, which will not wake
@@ -205,8 +221,7 @@ bool Flusher::drain() {
         }
         const Drainer::Step step = drainer_.step();
         if (step == Drainer::Step::refused) {
-            backoff_ns_ =
-                backoff_ns_ == 0 ? kFirstBackoffNs : std::min(2 * backoff_ns_, kLongestBackoffNs);
+            back_off();
             return false;
         }
         backoff_ns_ = 0;
@@ -214,6 +229,10 @@ bool Flusher::drain() {
         publish_progress();
         housekeeping(false);  // producers may keep this loop busy for long
     }
+}
+
+void Flusher::back_off() noexcept {
+    backoff_ns_ = backoff_ns_ == 0 ? kFirstBackoffNs : std::min(2 * backoff_ns_, kLongestBackoffNs);
 }
 
 void Flusher::housekeeping(bool now_please) {
@@ -267,6 +286,7 @@ void Flusher::publish_facts(std::int64_t cpu_ns) {
 // Drops that no later record could mark: said in a last line of their stream.
 void Flusher::add_final_drops() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
+        drainer_.reserve_line(static_cast<Stream>(s));  // what is taken is not lost again
         const std::uint64_t dropped = take_drops_(static_cast<Stream>(s));
         if (dropped == 0) continue;
         drainer_.add_drops(static_cast<Stream>(s), dropped, now_ticks());
@@ -279,15 +299,26 @@ void Flusher::note_error(const SinkError& error) {
     bool first;
     {
         const std::lock_guard lock(progress_);
-        first = published_.errors++ == 0;
+        first = published_.first_error.empty();
         if (first) published_.first_error = text;
         published_.last_error = text;
+        ++published_.errors;
     }
     if (first) {
         tell("foundry_fastlog could not " + text +
              ". Training goes on, records wait in memory and the write is tried again; free space "
              "or make the place writable before the ring is full. stats()['last_error'] has the "
              "latest state.");
+    }
+}
+
+void Flusher::note_exception(const std::exception& error) noexcept {
+    try {
+        const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
+        note_error({memory ? ENOMEM : EINVAL, std::string("render records: ") + error.what()});
+    } catch (const std::exception&) {
+        const std::lock_guard lock(progress_);  // no memory for the text either
+        ++published_.errors;
     }
 }
 

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <string>
 #include <thread>
@@ -115,12 +116,15 @@ class Flusher {
     };
 
     void run();
+    bool attend(bool closing, std::uint64_t final_tail);
     bool drain();
     void publish_progress();
+    void back_off() noexcept;
     void publish_facts(std::int64_t cpu_ns);
     void housekeeping(bool now_please);
     void add_final_drops();
     void note_error(const SinkError& error);
+    void note_exception(const std::exception& error) noexcept;
     std::int64_t nap_ns(bool closing) const noexcept;
     void sleep_until(std::int64_t deadline_ns);
     void wake_checked(std::uint64_t end) noexcept;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 namespace fastlog {
 namespace {
@@ -179,14 +180,18 @@ bool LineRenderer::has_keys(std::uint32_t id) {
 }
 
 bool LineRenderer::add_keys() {
-    if (!reader_.next(scratch_)) return false;
-    RenderedKeys& set = keys_.emplace_back();
+    // Where memory runs out in between, the reader has not moved on and the set is read again.
+    KeyTable::Reader ahead = reader_;
+    if (!ahead.next(scratch_)) return false;
+    RenderedKeys set;
     for (std::size_t i = 0; i < scratch_.size(); ++i) {
         json::append_string(set.text, scratch_[i]);
         set.text.push_back(':');
         set.ends.push_back(static_cast<std::uint32_t>(set.text.size()));
         if (scratch_[i] == "epoch") set.epoch = static_cast<std::int32_t>(i);
     }
+    keys_.push_back(std::move(set));
+    reader_ = ahead;
     return true;
 }
 

@@ -81,9 +81,17 @@ Recorder::Recorder(RecorderOptions options)
                       " ms; everything else works.");
     }
     watch_forks();
-    flusher_.start();
-    const std::lock_guard lock(registry().mutex);
-    registry().recorders.insert(this);
+    {
+        const std::lock_guard lock(registry().mutex);
+        registry().recorders.insert(this);
+    }
+    try {
+        flusher_.start();  // last: nothing may throw once the thread runs
+    } catch (...) {
+        const std::lock_guard lock(registry().mutex);
+        registry().recorders.erase(this);
+        throw;
+    }
 }
 
 Recorder::~Recorder() {

@@ -5,22 +5,16 @@ has and records every step. Read :mod:`foundry_fastlog.demo.train` first: it
 is the trainer, written to be copied.
 
 Importing this package is cheap: torch, rich and pydantic are imported when
-:func:`run` is called. It sets ``OMP_WAIT_POLICY`` in the environment, unless
-it is set, because that has to happen before torch is imported.
+:func:`run` is called.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
 
 __all__ = ["run"]
-
-# By default torch's threads wait for each other in a busy loop. On a machine that does
-# anything else beside the demo, a step of 40 ms then takes half a second.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # What the demo needs beyond the package itself: module and package name.
 _NEEDED = {"torch": "torch", "numpy": "numpy", "rich": "rich", "yaml": "pyyaml"}

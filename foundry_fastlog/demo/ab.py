@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from foundry_fastlog.demo.config import ExperimentConfig, load_config
 from foundry_fastlog.demo.data import load_corpus
-from foundry_fastlog.demo.device import pick_device, use_threads
+from foundry_fastlog.demo.device import pick_device
 from foundry_fastlog.demo.train import Trainer
 
 if TYPE_CHECKING:
@@ -94,7 +96,8 @@ def interleaved_ab(
     config = load_config() if config is None else config
     corpus = load_corpus(config.data, config.model.context)
     device = pick_device(config.training.device)
-    use_threads(config.training.threads)
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
     with (
         tempfile.TemporaryDirectory(prefix="fastlog-ab-") as folder,
         config.recorder.open(Path(folder) / "run") as recorder,

@@ -6,13 +6,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from rich.console import Console
 
 from foundry_fastlog.demo import console as ui
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
 from foundry_fastlog.demo.config import ConfigError, ExperimentConfig, load_config
 from foundry_fastlog.demo.data import Corpus, load_corpus
-from foundry_fastlog.demo.device import pick_device, use_threads
+from foundry_fastlog.demo.device import pick_device
 from foundry_fastlog.demo.progress import progress_view
 from foundry_fastlog.demo.train import Trainer
 
@@ -40,7 +41,8 @@ def run_demo(
         if saved and step_of(saved[0]) >= config.training.steps:
             ui.show_finished(console, run, step_of(saved[0]))
             return OK
-        use_threads(config.training.threads)
+        if config.training.threads is not None:
+            torch.set_num_threads(config.training.threads)
         with open_recorder(run, config) as recorder:
             code = train(console, Trainer(config, corpus, recorder, chosen))
         ui.show_result(console, recorder)

@@ -82,25 +82,27 @@ class DataConfig(_Section):
 class TrainingConfig(_Section):
     """The schedule of the run."""
 
-    steps: PositiveInt = 1500
+    steps: PositiveInt = 1000
     batch_size: PositiveInt = 16
-    learning_rate: Annotated[Float, Field(gt=0.0)] = 2e-3
+    learning_rate: Annotated[Float, Field(gt=0.0)] = 4e-3
     min_learning_rate: Annotated[Float, Field(ge=0.0)] = 1e-4
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
     weight_decay: Annotated[Float, Field(ge=0.0)] = 0.1
     grad_clip: Annotated[Float, Field(gt=0.0)] = 1.0
     """The norm that gradients are clipped to."""
     validate_every: PositiveInt = 100
     validation_batches: PositiveInt = 8
-    checkpoint_every: PositiveInt = 500
+    checkpoint_every: PositiveInt = 250
     keep_checkpoints: PositiveInt = 2
     resume: bool = True
     """Go on from the newest checkpoint when the run directory has one."""
     restart_drill: bool = True
     """At the end, check that a restart survives a half-written checkpoint."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
-    threads: PositiveInt | None = None
-    """Threads for torch on the CPU; None: torch's choice, at most 4."""
+    threads: PositiveInt | None = 1
+    """Threads for torch on the CPU; None: torch's choice. More than one is
+    faster on an idle machine and much slower on a busy one, where the threads
+    of such small operations mostly wait for each other."""
 
     @model_validator(mode="after")
     def _learning_rates_are_ordered(self) -> TrainingConfig:

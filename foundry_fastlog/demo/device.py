@@ -41,16 +41,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def use_threads(count: int | None) -> None:
-    """Set how many threads torch uses on the CPU, for the whole process.
-
-    Args:
-        count: The number of threads. None leaves torch's choice, up to four: the
-            demo's matrices are so small that more would wait for each other.
-    """
-    torch.set_num_threads(count if count is not None else min(4, torch.get_num_threads()))
-
-
 def describe_device(device: torch.device) -> str:
     """Name a device for people, such as ``cpu (2 threads)``."""
     if device.type == "cuda":

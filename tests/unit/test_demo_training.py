@@ -27,7 +27,7 @@ from foundry_fastlog.demo.config import (  # noqa: E402
     TrainingConfig,
 )
 from foundry_fastlog.demo.data import Batches, load_corpus, validation_batches  # noqa: E402
-from foundry_fastlog.demo.device import MemoryGauge, pick_device, use_threads  # noqa: E402
+from foundry_fastlog.demo.device import MemoryGauge, pick_device  # noqa: E402
 from foundry_fastlog.demo.model import GPT  # noqa: E402
 from foundry_fastlog.demo.train import learning_rate  # noqa: E402
 
@@ -222,20 +222,6 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     """The message says what to use in its place."""
     with pytest.raises(ConfigError, match=r"device 'cuda:97': torch sees .* Use --device cpu"):
         pick_device("cuda:97")
-
-
-@pytest.mark.parametrize(
-    ("asked", "torch_has", "expected"), [(None, 7, 4), (None, 2, 2), (6, 2, 6)]
-)
-def test_a_small_model_gets_few_threads(asked: int | None, torch_has: int, expected: int) -> None:
-    """Without a wish torch's own choice is capped; a wish is carried out."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(torch_has)
-        use_threads(asked)
-        assert torch.get_num_threads() == expected
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_the_memory_gauge_sees_memory_that_is_taken() -> None:

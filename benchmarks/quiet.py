@@ -1,0 +1,56 @@
+"""Waiting for an idle machine before each measurement, and counting where that was in vain."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+STAT = Path("/proc/stat")
+SAMPLE_S = 0.5
+IDLE = 0.9
+"""Share of all cores' time that must be idle."""
+LIMIT_S = 60.0
+"""Longest wait before one measurement."""
+
+
+def idle_share(seconds: float = SAMPLE_S) -> float:
+    """Return the share of CPU time that was idle over the next `seconds` (1.0 off Linux)."""
+    if not STAT.exists():
+        return 1.0
+
+    def read() -> tuple[int, int]:
+        user, nice, system, idle, iowait, *rest = map(
+            int, STAT.read_text().split("\n")[0].split()[1:9]
+        )
+        return idle + iowait, user + nice + system + idle + iowait + sum(rest)
+
+    idle_before, all_before = read()
+    time.sleep(seconds)
+    idle_after, all_after = read()
+    return (idle_after - idle_before) / max(1, all_after - all_before)
+
+
+class Patience:
+    """Waits until the machine is idle, a bounded time before each measurement and in all.
+
+    Attributes:
+        left_s: Seconds that may still be waited in all.
+        measurements: How many measurements were announced.
+        busy: Before how many of them the machine was still busy when the time was up.
+    """
+
+    def __init__(self, total_s: float) -> None:
+        self.left_s = total_s
+        self.measurements = 0
+        self.busy = 0
+
+    def wait(self) -> None:
+        """Return when the machine is idle, or after `LIMIT_S`, or when no time is left."""
+        self.measurements += 1
+        started = time.monotonic()
+        limit = min(LIMIT_S, self.left_s)
+        while idle_share() < IDLE:
+            if time.monotonic() - started > limit:
+                self.busy += 1
+                break
+        self.left_s -= time.monotonic() - started

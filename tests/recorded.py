@@ -1,0 +1,108 @@
+"""What the recorder's tests share: strict reading of its files, scripts in their own processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+import foundry_fastlog
+
+# The folder that holds the package under test: scripts import the same one.
+PACKAGE_ROOT = Path(foundry_fastlog.__file__).parents[1]
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+_SEGMENT = re.compile(r"\.(\d{6,})\.jsonl$")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    assert len(members) == len(pairs), f"a key comes twice: {pairs}"
+    return members
+
+
+def _refuse(constant: str) -> None:
+    raise AssertionError(f"{constant} is no strict JSON")
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Parse one line as strictly as two parsers can, and check that they agree."""
+    parsed = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+    assert isinstance(parsed, dict)
+    assert orjson.loads(line) == parsed
+    assert TIMESTAMP.fullmatch(parsed["timestamp"])
+    return parsed
+
+
+def raw_lines(path: Path) -> list[bytes]:
+    """Return a finished file's lines; each must end with a newline."""
+    content = path.read_bytes()
+    assert not content or content.endswith(b"\n"), f"{path} has a torn last line"
+    return content.split(b"\n")[:-1]
+
+
+def segments(run: Path, stream: str = "metrics", label: str = "") -> list[Path]:
+    """Return the files of one writer's stream in order of their numbers."""
+    first = run / f"{stream}{'.' if label else ''}{label}.jsonl"
+    numbered = run.glob(f"{first.stem}.[0-9][0-9][0-9][0-9][0-9][0-9]*.jsonl")
+    found = [path for path in numbered if _SEGMENT.search(path.name)]
+    return ([first] if first.exists() else []) + sorted(found)
+
+
+def lines(run: Path, stream: str = "metrics", label: str = "") -> list[dict[str, Any]]:
+    """Return all lines of one writer's stream; `seq` must count them from 0 without a gap."""
+    parsed = [parse(line) for path in segments(run, stream, label) for line in raw_lines(path)]
+    assert [line["seq"] for line in parsed] == list(range(len(parsed)))
+    return parsed
+
+
+def steps(run: Path, label: str = "") -> list[int]:
+    """Return the steps of a writer's metrics in order of its lines, without drop markers."""
+    return [line["step"] for line in lines(run, "metrics", label) if "step" in line]
+
+
+def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line without the fields that differ from run to run."""
+    return {
+        key: value
+        for key, value in line.items()
+        if key not in ("timestamp", "duration_s", "thread")
+    }
+
+
+def run_python(
+    code: str,
+    *arguments: object,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    returncode: int | None = 0,
+    timeout: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own, with the package under test.
+
+    Args:
+        code: The script; `arguments` are its `sys.argv[1:]`.
+        *arguments: Written with str().
+        options: Options of the interpreter.
+        environment: Variables to add.
+        returncode: What the process must return; None to leave that to the caller.
+        timeout: Seconds after which the test fails; generous, the machine may be busy.
+    """
+    path = os.pathsep.join([str(PACKAGE_ROOT), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", *options, "-c", code, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if returncode is not None:
+        assert done.returncode == returncode, f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done

@@ -1,0 +1,380 @@
+"""How record(), record_dict() and log() are called, and what a wrong call says."""
+
+from __future__ import annotations
+
+import types
+from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded import lines
+
+from foundry_fastlog import Recorder, RecorderClosedError
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """An open recorder."""
+    with Recorder(tmp_path / "run") as opened:
+        yield opened
+
+
+def read(recorder: Recorder) -> list[tuple[int, dict[str, Any]]]:
+    """Close; return (step, metrics) of every line."""
+    recorder.close()
+    return [(line["step"], line["metrics"]) for line in lines(recorder.path)]
+
+
+class Index:
+    """An object with __index__, as torch tensors and numpy ints have."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0),
+        (-1, -1),
+        (2**30, 2**30),
+        (-(2**30), -(2**30)),
+        (2**60, 2**60),
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (np.int32(7), 7),
+        (np.uint8(7), 7),
+        (Index(9), 9),
+    ],
+)
+def test_steps(recorder: Recorder, step: Any, expected: int) -> None:
+    """Steps are ints within 64 bits, or objects with __index__."""
+    assert recorder.record(step, x=1.0)
+    assert recorder.record(step=step, x=2.0)
+    assert recorder.record_dict(step, {"x": 3.0})
+    assert recorder.log({"x": 4.0}, step)
+    assert [found for found, _ in read(recorder)] == [expected] * 4
+
+
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        (None, TypeError),
+        (True, TypeError),
+        (1.0, TypeError),
+        ("1", TypeError),
+        ([1], TypeError),
+        (np.float32(1), TypeError),
+        (2**63, OverflowError),
+        (-(2**63) - 1, OverflowError),
+        (Index(2**64), OverflowError),
+    ],
+)
+def test_wrong_steps(recorder: Recorder, step: Any, error: type[Exception]) -> None:
+    """Anything else is no step, and nothing is written."""
+    calls: list[Callable[[], object]] = [
+        lambda: recorder.record(step, x=1.0),
+        lambda: recorder.record(step=step, x=1.0),
+        lambda: recorder.record_dict(step, {"x": 1.0}),
+        lambda: recorder.timer("t", step=step),
+    ]
+    if step is None:
+        calls.pop()  # a timer without a step
+    for call in calls:
+        with pytest.raises(error, match="step"):
+            call()
+    assert read(recorder) == []
+
+
+def test_index_that_raises(recorder: Recorder) -> None:
+    """An error in __index__ reaches the caller."""
+
+    class Broken:
+        def __index__(self) -> int:
+            raise LookupError("no step")
+
+    with pytest.raises(LookupError, match="no step"):
+        recorder.record(Broken(), x=1.0)
+
+
+def test_step_as_keyword(recorder: Recorder) -> None:
+    """`step` may stand anywhere among the keywords, and is no metric then."""
+    assert recorder.record(step=5, loss=1.0)
+    assert recorder.record(loss=2.0, epoch=1, step=6, note="x")
+    everything = {"loss": 3.0, "step": 7}
+    assert recorder.record(**everything)
+    assert recorder.record(step=8)
+    assert read(recorder) == [
+        (5, {"loss": 1.0}),
+        (6, {"loss": 2.0, "note": "x"}),
+        (7, {"loss": 3.0}),
+        (8, {}),
+    ]
+    assert lines(recorder.path)[1]["epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda r: r.record(),
+        lambda r: r.record(loss=1.0),
+        lambda r: r.record(1, 2.0),
+        lambda r: r.record(1, {"loss": 1.0}),
+        lambda r: r.record(1, 2, step=3),
+        lambda r: r.record(1, step=1, loss=1.0),
+        lambda r: r.record_dict(),
+        lambda r: r.record_dict(1),
+        lambda r: r.record_dict({"x": 1.0}),
+        lambda r: r.record_dict(1, {"x": 1.0}, 2),
+        lambda r: r.record_dict(1, {"x": 1.0}, metrics={}),
+        lambda r: r.record_dict(1, {"x": 1.0}, step=1),
+        lambda r: r.record_dict(1, values={"x": 1.0}),
+        lambda r: r.log(),
+        lambda r: r.log(step=1),
+        lambda r: r.log({}, 1, 2),
+        lambda r: r.log({}, commit=True),
+        lambda r: r.timer(),
+        lambda r: r.timer(5),
+        lambda r: r.timer("a", 1),
+        lambda r: r.timer("a", name="b"),
+        lambda r: r.timer("a", epoch=1),
+    ],
+)
+def test_misuse(recorder: Recorder, call: Callable[[Any], object]) -> None:
+    """Too few, too many and unknown arguments: TypeError that names the function's arguments."""
+    with pytest.raises(TypeError, match=r"step|metrics|name"):
+        call(recorder)
+    assert read(recorder) == []
+
+
+def test_keyword_arguments(recorder: Recorder) -> None:
+    """record_dict() and log() take their arguments by name in any order."""
+    assert recorder.record_dict(metrics={"a": 1.0}, step=1)
+    assert recorder.record_dict(2, metrics={"a": 2.0})
+    assert recorder.log(step=3, metrics={"a": 3.0})
+    assert recorder.log(metrics={"a": 4.0})
+    with recorder.timer(name="t"):
+        pass
+    assert read(recorder) == [(n, {"a": float(n)}) for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("epoch", [0, -1, 2, 1.5, np.int64(3), np.float32(0.5), None, 2**63 - 1])
+def test_epoch(recorder: Recorder, epoch: Any) -> None:
+    """An epoch is an int, a float or None, in all three calls."""
+    assert recorder.record(1, epoch=epoch, x=1.0)
+    assert recorder.record_dict(1, {"x": 1.0, "epoch": epoch})
+    assert recorder.log({"epoch": epoch, "x": 1.0}, 1)
+    recorder.close()
+    for line in lines(recorder.path):
+        assert line["metrics"] == {"x": 1.0}
+        assert line.get("epoch") == epoch
+
+
+@pytest.mark.parametrize(
+    ("epoch", "error"),
+    [("2", TypeError), (True, TypeError), ([1], TypeError), (2**63, OverflowError)],
+)
+def test_wrong_epoch(recorder: Recorder, epoch: object, error: type[Exception]) -> None:
+    """Any other epoch is refused, and nothing is written."""
+    with pytest.raises(error, match="epoch"):
+        recorder.record(1, x=1.0, epoch=epoch)
+    assert read(recorder) == []
+
+
+def test_epoch_inside_nested_dicts_is_a_metric(recorder: Recorder) -> None:
+    """Only the key `epoch` itself is special."""
+    recorder.log({"train": {"epoch": "first"}, "epochs": 3})
+    assert read(recorder) == [(0, {"train.epoch": "first", "epochs": 3})]
+
+
+class Minimal(Mapping[str, float]):
+    """A mapping by the letter of collections.abc."""
+
+    def __getitem__(self, key: str) -> float:
+        return {"a": 1.0, "b": 2.0}[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("a", "b"))
+
+    def __len__(self) -> int:
+        return 2
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"a": 1.0, "b": 2.0},
+        OrderedDict(a=1.0, b=2.0),
+        defaultdict(float, a=1.0, b=2.0),
+        types.MappingProxyType({"a": 1.0, "b": 2.0}),
+        UserDict(a=1.0, b=2.0),
+        ChainMap({"b": 2.0}, {"a": 1.0, "b": 3.0}),
+        Minimal(),
+    ],
+    ids=lambda mapping: type(mapping).__name__,
+)
+def test_mappings(recorder: Recorder, mapping: Mapping[str, float]) -> None:
+    """record_dict() and log() take every mapping, and leave it as it was."""
+    before = dict(mapping)
+    assert recorder.record_dict(0, mapping)
+    assert recorder.log(mapping)
+    assert dict(mapping) == before
+    assert read(recorder) == [(0, {"a": 1.0, "b": 2.0}), (1, {"a": 1.0, "b": 2.0})]
+
+
+def test_counter_and_step_keys(recorder: Recorder) -> None:
+    """A Counter is a mapping; in record_dict() and log() `step` is a metric like any other."""
+    assert recorder.record_dict(3, Counter("aab"))
+    assert recorder.record_dict(4, {"step": 1})
+    assert recorder.log({"step": 2}, step=5)
+    assert read(recorder) == [(3, {"a": 2, "b": 1}), (4, {"step": 1}), (5, {"step": 2})]
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 1, 1.0, "a", [("a", 1.0)], {"a"}, ["a"], iter(()), object()]
+)
+def test_no_mapping(recorder: Recorder, wrong: Any) -> None:
+    """What is no mapping is refused by its type."""
+    for call in (lambda: recorder.record_dict(0, wrong), lambda: recorder.log(wrong)):
+        with pytest.raises(TypeError, match=rf"mapping.*{type(wrong).__name__}"):
+            call()
+    assert read(recorder) == []
+
+
+@pytest.mark.parametrize("key", [1, None, b"x", 1.5, ("a",), Path("x")])
+def test_keys_must_be_text(recorder: Recorder, key: object) -> None:
+    """A key that is no str is refused, at any depth."""
+    wrong: Any = {key: 1.0}
+    for call in (
+        lambda: recorder.record_dict(0, wrong),
+        lambda: recorder.log(wrong),
+        lambda: recorder.log({"deep": wrong}),
+        lambda: recorder.log({key: {"deep": 1.0}}),  # type: ignore[dict-item]
+    ):
+        with pytest.raises(TypeError, match="metric names must be str"):
+            call()
+    assert read(recorder) == []
+
+
+def test_a_mapping_that_raises(recorder: Recorder) -> None:
+    """Errors of a mapping's own code reach the caller, and nothing is written."""
+
+    class Broken(Minimal):
+        def __getitem__(self, key: str) -> float:
+            raise LookupError(key)
+
+    with pytest.raises(LookupError):
+        recorder.record_dict(0, Broken())
+    assert read(recorder) == []
+
+
+def test_values_may_change_the_mapping(recorder: Recorder) -> None:
+    """A value whose method empties the mapping meanwhile is recorded with all the others."""
+    metrics: dict[str, Any] = {}
+
+    class Clearing:
+        ndim = 0
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            metrics.clear()
+            return (1, 0)
+
+        def item(self) -> float:
+            return 1.0
+
+    metrics.update(a=Clearing(), b="text" * 10, c=2.0)
+    assert recorder.record_dict(0, metrics)
+    assert read(recorder) == [(0, {"a": 1.0, "b": "text" * 10, "c": 2.0})]
+
+
+def test_log_flattens_dicts(recorder: Recorder) -> None:
+    """Nested dicts become dotted names, in order; empty ones vanish; 32 levels are enough."""
+    recorder.log({"a": {"b": {"c": 1, "d": 2}, "e": {}}, "f": 3, "": {"": 4}})
+    deep: Any = 1.0
+    for _ in range(33):
+        deep = {"x": deep}
+    assert recorder.log(deep)
+    with pytest.raises(ValueError, match="32"):
+        recorder.log({"x": deep})
+    circular: dict[str, Any] = {}
+    circular["again"] = circular
+    with pytest.raises(ValueError, match="32"):
+        recorder.log(circular)
+    assert read(recorder) == [
+        (0, {"a.b.c": 1, "a.b.d": 2, "f": 3, ".": 4}),
+        (1, {".".join("x" * 33): 1.0}),
+    ]
+
+
+def test_nested_dicts_are_for_log_only(recorder: Recorder) -> None:
+    """record_dict() takes keys as they are, so that a dict is no value there."""
+    with pytest.raises(TypeError, match="'a' has type dict"):
+        recorder.record_dict(0, {"a": {"b": 1.0}})
+
+
+def test_names_that_become_the_same(recorder: Recorder) -> None:
+    """One line has every name once: a ValueError names the one that comes twice."""
+    with pytest.raises(ValueError, match=r"'a\.b'"):
+        recorder.log({"a": {"b": 1}, "a.b": 2})
+    with pytest.raises(ValueError, match="udc80"):
+        recorder.record_dict(0, {"\udc80": 1, "\\udc80": 2})
+    assert read(recorder) == []
+
+
+def test_log_counts_steps(recorder: Recorder) -> None:
+    """Without a step log() takes the last recorded one plus 1, whatever recorded that."""
+    recorder.log({"n": 0})
+    recorder.log({"n": 1})
+    recorder.record(10, n=10)
+    recorder.log({"n": 11}, step=None)
+    recorder.record_dict(20, {"n": 20})
+    recorder.log({"n": 21})
+    recorder.log({"n": 5}, step=5)
+    recorder.log({"n": 6})
+    recorder.record(2**63 - 1, n=2**63 - 1)
+    recorder.log({"n": 2**63 - 1})  # there is none behind it
+    assert [(step, metrics["n"]) for step, metrics in read(recorder)] == [
+        (n, n) for n in (0, 1, 10, 11, 20, 21, 5, 6, 2**63 - 1, 2**63 - 1)
+    ]
+
+
+def test_a_refused_call_does_not_count_as_a_step(recorder: Recorder) -> None:
+    """log() goes on from the last accepted record."""
+    with pytest.raises(TypeError):
+        recorder.record(50, x=[])
+    recorder.log({"x": 1.0})
+    assert read(recorder) == [(0, {"x": 1.0})]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda r: r.record(1, x=1.0),
+        lambda r: r.record_dict(1, {"x": 1.0}),
+        lambda r: r.log({"x": 1.0}),
+        lambda r: r.event("m"),
+        lambda r: r.timer("t").__enter__(),
+    ],
+    ids=["record", "record_dict", "log", "event", "timer"],
+)
+def test_closed(recorder: Recorder, call: Callable[[Recorder], object]) -> None:
+    """Recording after close() is a named error, a RuntimeError too."""
+    recorder.close()
+    with pytest.raises(RecorderClosedError, match="closed") as caught:
+        call(recorder)
+    assert isinstance(caught.value, RuntimeError)
+    assert recorder.stats()["calls"] == 0
+
+
+def test_a_recorder_that_was_never_opened() -> None:
+    """An object made without __init__ says so instead of crashing."""
+    unopened = Recorder.__new__(Recorder)
+    for call in (lambda: unopened.record(1), lambda: unopened.timer("t").__enter__()):
+        with pytest.raises(RuntimeError, match="never opened"):
+            call()

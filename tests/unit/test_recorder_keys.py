@@ -1,0 +1,211 @@
+"""Names of metrics: many, long, new at every call, more than the key table holds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded import lines, raw_lines
+
+from foundry_fastlog import Recorder
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """An open recorder with a large ring."""
+    with Recorder(tmp_path / "run", ring_bytes=64 << 20) as opened:
+        yield opened
+
+
+def metrics_of(recorder: Recorder) -> list[dict[str, Any]]:
+    """Close; return the metrics of every line."""
+    recorder.close()
+    assert recorder.stats()["dropped"] == 0
+    return [line["metrics"] for line in lines(recorder.path)]
+
+
+def test_ten_thousand_names_in_one_call(recorder: Recorder) -> None:
+    """One record may have 10,000 metrics, as keywords and as a mapping."""
+    metrics = {f'layer{n}.weight "{n}"\n': n / 3 for n in range(10_000)}
+    assert recorder.record(0, **metrics)
+    assert recorder.record_dict(1, metrics)
+    assert recorder.record_dict(2, {**metrics, "note": "x"})
+    assert metrics_of(recorder) == [metrics, metrics, {**metrics, "note": "x"}]
+
+
+def test_ten_thousand_names_over_many_calls(recorder: Recorder) -> None:
+    """10,000 key sets are told apart, when they come again in another order too."""
+    for repeat in range(2):
+        for n in range(10_000) if repeat == 0 else reversed(range(10_000)):
+            recorder.record_dict(n, {f"name{n}": n, f"other{n}": repeat})
+    assert recorder.stats()["key_sets"] == 10_000
+    found = metrics_of(recorder)
+    expected = [{f"name{n}": n, f"other{n}": 0} for n in range(10_000)]
+    assert found[:10_000] == expected
+    assert found[10_000:] == [{**m, k: 1} for m in reversed(expected) for k in list(m)[1:]]
+
+
+def test_most_and_too_many_metrics(recorder: Recorder) -> None:
+    """65,535 metrics fit one record; one more is a ValueError that says how many do."""
+    most = {f"m{n}": float(n) for n in range(65_535)}
+    assert recorder.record_dict(0, most)
+    with pytest.raises(ValueError, match=r"65536 metrics.*65535"):
+        recorder.record_dict(1, {**most, "more": 1.0})
+    assert metrics_of(recorder) == [most]
+
+
+def test_long_names(recorder: Recorder) -> None:
+    """A name may be longer than any buffer, and than the whole key table."""
+    for size in (1_000, 100_000, 2_000_000):
+        for _ in range(2):
+            assert recorder.record_dict(size, {"k" * size: 1.0, "é" * 10: 2})
+    found = metrics_of(recorder)
+    assert [[len(key) for key in metrics] for metrics in found] == [
+        [size, 10] for size in (1_000, 1_000, 100_000, 100_000, 2_000_000, 2_000_000)
+    ]
+
+
+def test_more_key_sets_than_the_table_holds(tmp_path: Path) -> None:
+    """Past 65,536 sets, or 1 MiB of names, a record carries its keys: the lines are the same."""
+    names = [f"n{n:06d}" for n in range(70_000)]
+    values: dict[str, Any] = {
+        "é\n": float("nan"),
+        "epoch": 3,
+        "text": "x\udc80",
+        "b": True,
+        "i": -1,
+    }
+    with Recorder(tmp_path / "sets", ring_bytes=64 << 20) as recorder:
+        for step, name in enumerate(names):
+            recorder.record_dict(step, {name: 1.5})
+        full = recorder.stats()["key_sets"]
+        recorder.record_dict(-1, {"new": None, **values})
+        recorder.record(-2, newer=None, **values)
+        with recorder.timer("a new timer"), recorder.timer(names[0]):
+            pass
+        with pytest.raises(ZeroDivisionError), recorder.timer("another", step=1):
+            raise ZeroDivisionError
+    assert full < 65_536  # 1 MiB of names came first
+    assert recorder.stats()["key_sets"] == full
+    found = lines(tmp_path / "sets")
+    assert [line["metrics"] for line in found[:-2]] == [{name: 1.5} for name in names]
+    assert [list(line) for line in found[-2:]] == [
+        ["timestamp", "seq", "step", "epoch", "metrics", "nonfinite"]
+    ] * 2
+    timings = lines(tmp_path / "sets", "performance")
+    assert [(line["name"], line.get("parent"), line["depth"]) for line in timings] == [
+        (names[0], "a new timer", 1),
+        ("a new timer", None, 0),
+        ("another", None, 0),
+    ]
+    assert timings[2]["error"] == "ZeroDivisionError"
+    assert all(line["duration_s"] > 0 for line in timings)
+
+    with Recorder(tmp_path / "few") as recorder:
+        recorder.record_dict(-1, {"new": None, **values})
+        recorder.record(-2, newer=None, **values)
+    few = [line.split(b',"step"')[1] for line in raw_lines(tmp_path / "few" / "metrics.jsonl")]
+    many = [line.split(b',"step"')[1] for line in raw_lines(tmp_path / "sets" / "metrics.jsonl")]
+    assert many[-2:] == few
+
+
+def test_number_of_key_sets_is_bounded(recorder: Recorder) -> None:
+    """However short the names are, the table stops at 65,536 sets; every line is right."""
+    names = [chr(0x10000 + n) for n in range(70_000)]  # four bytes each: the smallest entry
+    for step, name in enumerate(names):
+        recorder.record_dict(step, {name: step})
+    assert 60_000 < recorder.stats()["key_sets"] <= 65_536
+    assert metrics_of(recorder) == [{name: step} for step, name in enumerate(names)]
+
+
+def test_fresh_dicts(recorder: Recorder) -> None:
+    """record(step, **metrics) with a new dict at every call, interned keys or new ones."""
+    for step in range(300):
+        metrics = {"loss": step / 7, "lr": 1.0} if step % 2 else {f"lo{'ss'}": step / 7, "lr": 1.0}
+        assert recorder.record(step, **metrics)
+    for step in range(300, 600):
+        assert recorder.record(step, **{"".join(("lo", "ss")): step / 7, f"l{'r'}": 1.0})
+    assert recorder.stats()["key_sets"] == 1
+    assert metrics_of(recorder) == [{"loss": step / 7, "lr": 1.0} for step in range(600)]
+
+
+def test_order_of_names_is_the_order_of_the_call(recorder: Recorder) -> None:
+    """The same names in another order are another line."""
+    for _ in range(3):
+        recorder.record(0, a=1, b=2)
+        recorder.record(0, b=2, a=1)
+        recorder.record_dict(0, {"b": 2, "a": 1})
+    assert [list(metrics) for metrics in metrics_of(recorder)] == [
+        ["a", "b"],
+        ["b", "a"],
+        ["b", "a"],
+    ] * 3
+
+
+def test_one_call_site_with_changing_names(recorder: Recorder) -> None:
+    """A call site whose names change at every call never mixes them up."""
+
+    def call(step: int, **metrics: float) -> None:
+        recorder.record(step, **metrics)
+
+    for step in range(2_000):
+        call(step, **{f"k{(step * 7 + offset) % 50}": float(offset) for offset in range(3)})
+    assert metrics_of(recorder) == [
+        {f"k{(step * 7 + offset) % 50}": float(offset) for offset in range(3)}
+        for step in range(2_000)
+    ]
+
+
+def test_names_die_and_their_memory_is_used_again(recorder: Recorder) -> None:
+    """Names made for one call each: an address that comes again never brings an old name."""
+    expected = []
+    for step in range(5_000):
+        name = f"{'x' * (step % 13)}{step % 251}"
+        recorder.record_dict(step, {name: step})
+        expected.append({name: step})
+    assert metrics_of(recorder) == expected
+
+
+def test_names_of_a_str_subclass(recorder: Recorder) -> None:
+    """A name may be of a subclass of str: its text counts."""
+
+    class Name(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return "another"
+
+    assert recorder.record(0, **{Name("own"): 1.0})
+    assert recorder.record_dict(1, {Name("own"): 2.0})
+    assert recorder.log({Name("a"): {Name("b"): 3.0}})
+    assert metrics_of(recorder) == [{"own": 1.0}, {"own": 2.0}, {"a.b": 3.0}]
+
+
+def test_names_with_code_in_their_finalizer(recorder: Recorder) -> None:
+    """Names whose __del__ records again, run from inside the cache, do no harm."""
+
+    class Name(str):
+        __slots__ = ("__weakref__",)
+
+        def __del__(self) -> None:
+            if not recorder.closed:
+                recorder.record(-1, died=1)
+
+    for step in range(3_000):
+        recorder.record_dict(step, {Name(f"n{step}"): step})
+    found = metrics_of(recorder)
+    assert [metrics for metrics in found if "died" not in metrics] == [
+        {f"n{step}": step} for step in range(3_000)
+    ]
+    assert {"died": 1} in found
+
+
+def test_interned_names_stay_shared(recorder: Recorder) -> None:
+    """The recorder keeps references to names; it never changes them."""
+    name = sys.intern("a rather special name")
+    recorder.record_dict(0, {name: 1.0})
+    assert sys.intern("a rather special name") is name
+    assert metrics_of(recorder) == [{name: 1.0}]

@@ -1,0 +1,210 @@
+"""Any value under any key, written and read back with two JSON parsers."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import oracle
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from recorded import lines, parse, raw_lines
+
+from foundry_fastlog import Recorder
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+# Any code point, lone surrogates too.
+TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=40)
+FLOATS = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
+BITS = st.binary(min_size=8, max_size=8).map(lambda data: struct.unpack("<d", data)[0])
+VALUES = st.one_of(FLOATS, BITS, INT64, st.booleans(), st.none(), TEXT)
+# As written: keys that differ in memory only by how a lone surrogate is spelled are refused.
+METRICS = st.dictionaries(TEXT, VALUES, max_size=40).filter(
+    lambda metrics: len({oracle.text(key) for key in metrics}) == len(metrics)
+)
+STEPS = INT64
+
+
+class Tail:
+    """An open recorder, and what it wrote since the last look."""
+
+    def __init__(self, run: Path) -> None:
+        """Open the run."""
+        self.recorder = Recorder(run)
+        self.offsets: dict[str, int] = {}
+
+    def last_line(self, stream: str = "metrics") -> bytes:
+        """Flush, and return the one line that is new."""
+        assert self.recorder.flush()
+        with (self.recorder.path / f"{stream}.jsonl").open("rb") as file:
+            file.seek(self.offsets.get(stream, 0))
+            new = file.read()
+        self.offsets[stream] = self.offsets.get(stream, 0) + len(new)
+        assert new.count(b"\n") == 1
+        assert new.endswith(b"\n")
+        return new[:-1]
+
+
+@pytest.fixture(scope="module")
+def tail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tail]:
+    """One recorder for all examples; at the end, `seq` has no gap over all of them."""
+    opened = Tail(tmp_path_factory.mktemp("roundtrip") / "run")
+    with opened.recorder as recorder:
+        yield opened
+    for stream in ("metrics", "performance", "errors", "log"):
+        lines(recorder.path, stream)
+    assert recorder.stats()["dropped"] == 0
+
+
+def same_bits(first: float, second: float) -> bool:
+    """Compare floats by their bits: -0.0 is not 0.0."""
+    return struct.pack("<d", first) == struct.pack("<d", second)
+
+
+def check_values(metrics: dict[str, Any], line: bytes) -> None:
+    """Compare a metrics line with what was recorded, as both parsers read it."""
+    expected, nonfinite = oracle.plain(metrics)
+    epoch = expected.pop("epoch", None)
+    for loads in (json.loads, orjson.loads):
+        read = loads(line)
+        assert list(read["metrics"]) == list(expected)
+        for key, value in expected.items():
+            found = read["metrics"][key]
+            assert type(found) is type(value)
+            if isinstance(value, float):
+                assert same_bits(found, value)
+            else:
+                assert found == value
+        assert read.get("nonfinite", {}) == nonfinite
+        assert read.get("epoch") == epoch
+
+
+@given(step=STEPS, metrics=METRICS)
+@example(
+    step=0, metrics={"": float("nan"), "\x00": 5e-324, "\udcff": "\ud800\udc00", "n": -(2**63)}
+)
+def test_record_dict_round_trip(tail: Tail, step: int, metrics: dict[str, Any]) -> None:
+    """record_dict() writes what both parsers read back as the same values of the same types."""
+    metrics.pop("epoch", None)
+    assert tail.recorder.record_dict(step, metrics)
+    line = tail.last_line()
+    assert parse(line)["step"] == step
+    check_values(metrics, line)
+
+
+@given(step=STEPS, metrics=METRICS, epoch=st.one_of(st.none(), INT64, FLOATS))
+def test_record_round_trip(
+    tail: Tail, step: int, metrics: dict[str, Any], epoch: float | None
+) -> None:
+    """record(step, **metrics) does the same, `epoch` being a field of its own."""
+    metrics.pop("step", None)
+    metrics["epoch"] = epoch
+    assert tail.recorder.record(step, **metrics)
+    line = tail.last_line()
+    assert parse(line)["step"] == step
+    check_values(metrics, line)
+
+
+@given(values=st.lists(FLOATS, max_size=100))
+def test_floats_round_trip(tail: Tail, values: list[float]) -> None:
+    """The path of records that hold floats only keeps every bit."""
+    metrics = {f"k{number}": value for number, value in enumerate(values)}
+    assert tail.recorder.record(0, **metrics)
+    check_values(metrics, tail.last_line())
+
+
+NESTED = st.recursive(
+    st.dictionaries(TEXT.filter(lambda key: "." not in key), VALUES, max_size=4),
+    lambda inner: st.dictionaries(
+        TEXT.filter(lambda key: "." not in key), st.one_of(VALUES, inner), max_size=4
+    ),
+    max_leaves=12,
+)
+
+
+def flatten(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Join the keys of nested dicts with dots, in order."""
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+@given(step=STEPS, nested=NESTED)
+def test_log_round_trip(tail: Tail, step: int, nested: dict[str, Any]) -> None:
+    """log() writes nested dicts under dotted names, or refuses two that become the same."""
+    flat = list(flatten(nested))
+    metrics = dict(flat)
+    metrics.pop("epoch", None)
+    if any(key == "epoch" for key, _ in flat):
+        return  # its type is checked: see test_recorder_calls.py
+    if len({oracle.text(key) for key, _ in flat}) < len(flat):
+        with pytest.raises(ValueError, match="would be written as"):
+            tail.recorder.log(nested, step=step)
+        return
+    assert tail.recorder.log(nested, step)
+    check_values(metrics, tail.last_line())
+
+
+JSON_LIKE = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), FLOATS, TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXT, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+def as_written(value: object) -> object:
+    """What the format makes of a context: null for NaN, text for huge ints and surrogates."""
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return oracle.text(value)
+    if isinstance(value, list):
+        return [as_written(item) for item in value]
+    assert isinstance(value, dict)
+    return {oracle.text(key): as_written(item) for key, item in value.items()}
+
+
+@given(message=TEXT, logger=TEXT, context=st.dictionaries(TEXT, JSON_LIKE, max_size=5))
+def test_event_round_trip(tail: Tail, message: str, logger: str, context: dict[str, Any]) -> None:
+    """event() writes any text and any JSON-like context; nothing in it can fail the call."""
+    assert tail.recorder.event(message, logger=logger, context=context)
+    line = orjson.loads(tail.last_line("log"))
+    assert line["message"] == oracle.text(message)
+    assert line["logger"] == (oracle.text(logger) or "foundry_fastlog")
+    assert line["context"] == as_written(context)
+
+
+@given(name=TEXT, outer=TEXT, step=st.one_of(st.none(), STEPS))
+def test_timer_round_trip(tail: Tail, name: str, outer: str, step: int | None) -> None:
+    """Timers take any text as their name and any step."""
+    with tail.recorder.timer(outer, step=step):
+        with tail.recorder.timer(name):
+            pass
+        inner = parse(tail.last_line("performance"))
+    parse(tail.last_line("performance"))
+    assert inner["name"] == oracle.text(name)
+    assert inner["parent"] == oracle.text(outer)
+    assert inner.get("step") == step
+
+
+def test_lines_of_the_examples_are_files_of_lines(tmp_path: Path) -> None:
+    """Line breaks of every kind in keys and values do not break lines."""
+    breaks = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+    with Recorder(tmp_path) as recorder:
+        recorder.record_dict(0, {breaks: breaks})
+        recorder.event(breaks, context={breaks: breaks})
+    assert len(raw_lines(tmp_path / "metrics.jsonl")) == 1
+    assert lines(tmp_path)[0]["metrics"] == {breaks: breaks}
+    assert lines(tmp_path, "log")[0]["context"] == {breaks: breaks}
