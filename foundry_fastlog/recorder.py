@@ -28,17 +28,15 @@ except ImportError as error:
     ) from error
 
 from foundry_fastlog.members import nonfinite_fields, render_members, safe_str
-from foundry_fastlog.overlay import Overlay
-from foundry_fastlog.recovery import runs_with_rings
-from foundry_fastlog.ring_files import RingReport
 from foundry_fastlog.run_info import RunFile, plain_config
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from foundry_fastlog._core import RecorderStats, Timer
+    from foundry_fastlog.ring_files import RingReport
 
-__all__ = ["Recorder", "RecorderClosedError", "RingReport", "open_run", "recover"]
+__all__ = ["Recorder", "RecorderClosedError", "open_run", "recover"]
 
 RecorderClosedError = _core.RecorderClosedError
 
@@ -451,12 +449,16 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
         path: A run's directory, or a directory with runs somewhere below it.
 
     Returns:
-        A report per ring that was found; see `RingReport`. Its ``sound`` is False where
-        something could not be recovered.
+        A report per ring that was found; see `foundry_fastlog.RingReport`. Its ``sound`` is
+        False where something could not be recovered.
 
     Raises:
         RunNotFoundError: There is no run. The message says what to do.
     """
+    from foundry_fastlog.overlay import Overlay
+    from foundry_fastlog.recovery import runs_with_rings
+    from foundry_fastlog.ring_files import RingReport
+
     reports: list[RingReport] = []
     for run in runs_with_rings(path):
         found = [RingReport(run, **report) for report in _core.recover_run(os.fsencode(run))]
