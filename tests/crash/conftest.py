@@ -1,0 +1,65 @@
+"""What the crash tests share: the built driver, and the figures that they print and keep."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crash.driving import RELEASE, ROOT, Scene, build
+
+FIGURES = ROOT / "build" / "crash" / ("figures" if RELEASE else "figures-ci")
+_shown: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def plain_build() -> Path:
+    """The driver as users' code is built, with kill points."""
+    return build("plain")
+
+
+@pytest.fixture(scope="session")
+def asan_build() -> Path:
+    """The driver under ASan and UBSan."""
+    return build("asan")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, plain_build: Path) -> Scene:
+    """An empty run directory and the driver."""
+    return Scene(tmp_path / "scene", plain_build)
+
+
+@pytest.fixture
+def scenes(tmp_path: Path, plain_build: Path) -> Iterator[Callable[[], Scene]]:
+    """Make scenes, for tests that need many."""
+    count = 0
+
+    def make() -> Scene:
+        nonlocal count
+        count += 1
+        return Scene(tmp_path / f"scene-{count}", plain_build)
+
+    yield make
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Figures of a test: shown at the end of the session, kept for docs/reliability.md."""
+    figures: dict[str, Any] = {}
+    begun = time.monotonic()
+    yield figures
+    figures["seconds"] = round(time.monotonic() - begun, 1)
+    name = request.node.name
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    (FIGURES / f"{name}.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    _shown.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures."""
+    for line in _shown:
+        terminalreporter.write_line(line)

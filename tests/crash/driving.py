@@ -1,0 +1,260 @@
+"""Start, kill and recover processes that record with the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import mmap
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from crash.acked import Life, Verdict, check_run
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+#: Read at import: tests run without the variables that configure the package.
+RELEASE = os.environ.get("FASTLOG_CRASH") == "release"
+#: Other sources and programs than this checkout's, from mutations.py.
+_CSRC = os.environ.get("FASTLOG_CRASH_CSRC")
+_BUILD = os.environ.get("FASTLOG_CRASH_BUILD")
+
+ACKS_BYTES = 4096
+OPENED, STALLED, CLOSED = 1, 2, 3
+
+
+def size(release: int, ci: int) -> int:
+    """How often to do something: `make crash` sets FASTLOG_CRASH=release."""
+    return release if RELEASE else ci
+
+
+def build(variant: str) -> Path:
+    """Build the programs of a variant; return their folder."""
+    folder = Path(_BUILD) / variant if _BUILD else ROOT / "build" / "crash" / variant
+    command = ["make", "--no-print-directory", "-C", str(HERE), f"-j{os.cpu_count() or 2}"]
+    command += [f"VARIANT={variant}", f"BUILD={folder}"]
+    if _CSRC:
+        command.append(f"CSRC={_CSRC}")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+class Acks:
+    """The counter file that a recording process shares with us."""
+
+    def __init__(self, path: Path) -> None:
+        path.write_bytes(bytes(ACKS_BYTES))
+        self.path = path
+        with path.open("r+b") as handle:
+            self._map = mmap.mmap(handle.fileno(), ACKS_BYTES)
+        self._words = (ctypes.c_uint64 * (ACKS_BYTES // 8)).from_buffer(self._map)
+
+    @property
+    def phase(self) -> int:
+        """How far the process is: OPENED, STALLED or CLOSED; 0 before."""
+        return self._words[0]
+
+    def of(self, thread: int) -> int:
+        """How many records of a thread were accepted."""
+        return self._words[8 * (thread + 1)]
+
+    def counter(self, thread: int) -> ctypes.c_uint64:
+        """A thread's counter itself, for one that records in Python."""
+        return ctypes.c_uint64.from_buffer(self._map, 64 * (thread + 1))
+
+    def counts(self, threads: int) -> list[int]:
+        """The counters of all threads."""
+        return [self.of(thread) for thread in range(threads)]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a process records; the driver's arguments of the same names."""
+
+    threads: int = 1
+    ring: int = 4096
+    segment: int = 16384
+    flush_us: int = 1000
+    block_ms: int = 1000
+    fsync: str = "none"
+    place: str = "file"
+    fill: int = 80
+    keys: int = 64
+    pace: int = 0
+    records: int = 0
+    rank: int = 0
+    recover: int = 1
+    stall: str = ""
+
+    def arguments(self) -> list[str]:
+        """As key=value."""
+        return [f"{name}={value}" for name, value in vars(self).items() if value != ""]
+
+
+def draw_settings(rng: random.Random, **fixed: Any) -> Settings:
+    """Draw settings in which wraps, back-pressure and rotation happen within milliseconds."""
+    drawn = Settings(
+        ring=rng.choice((4096, 4096, 16384, 65536)),
+        segment=rng.choice((4096, 16384, 1 << 20)),
+        flush_us=rng.choice((100, 1000, 20_000)),
+        block_ms=rng.choice((1000, 1000, 1000, 0)),
+        fsync=rng.choice(("none", "none", "interval", "every_flush")),
+        place=rng.choice(("file", "file", "file", "shm")),
+        fill=rng.choice((20, 80)),
+        keys=rng.choice((1, 64)),
+        pace=rng.choice((0, 0, 2000, 20_000)),
+    )
+    return replace(drawn, **fixed)
+
+
+class Process:
+    """A process that records."""
+
+    def __init__(self, life: Life, acks: Acks, process: subprocess.Popen[bytes]) -> None:
+        self.life = life
+        self.acks = acks
+        self.process = process
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it still lives."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+
+    def kill(self) -> int:
+        """Kill it, if it still lives, and wait; return its status (-9: killed)."""
+        self.signal(signal.SIGKILL)
+        return self.wait()
+
+    def wait(self, timeout: float = 120) -> int:
+        """Wait for its end and take its counters."""
+        status = self.process.wait(timeout)
+        self.life.acked = self.acks.counts(self.life.threads)
+        assert status in (0, -signal.SIGKILL), f"the driver ended with status {status}"
+        return status
+
+    def wait_stopped(self) -> None:
+        """Wait until it has stopped itself at a kill point."""
+        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+            raise AssertionError(f"it ended without stopping (status {status})")
+
+    def wait_phase(self, phase: int) -> None:
+        """Wait until it is as far as `phase`."""
+        self._wait(lambda: self.acks.phase >= phase, f"phase {phase}")
+
+    def wait_acked(self, total: int) -> None:
+        """Wait until so many records were accepted."""
+        self._wait(lambda: sum(self.acks.counts(self.life.threads)) >= total, f"{total} records")
+
+    def wait_quiet(self, quiet_s: float = 0.1) -> None:
+        """Wait until no record was accepted for a while: all its threads stand still."""
+        before = (-1, time.monotonic())
+        while True:
+            count = sum(self.acks.counts(self.life.threads))
+            now = time.monotonic()
+            if count != before[0]:
+                before = (count, now)
+            elif now - before[1] > quiet_s:
+                return
+            time.sleep(0.005)
+
+    def _wait(self, done: Any, what: str) -> None:
+        deadline = time.monotonic() + 60
+        while not done():
+            assert self.process.poll() is None, f"it ended before {what}"
+            assert time.monotonic() < deadline, f"no {what} within a minute"
+            time.sleep(0.0005)
+
+
+class Scene:
+    """A run directory, the lives that recorded into it, and their counters."""
+
+    def __init__(self, folder: Path, driver: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.run = folder / "run"
+        self.run.mkdir()
+        self.driver = driver / "driver"
+        self.lives: list[Life] = []
+
+    def start(self, settings: Settings, env: Mapping[str, str] | None = None) -> Process:
+        """Start a process that records until it is killed (or has its records)."""
+        life = Life(
+            number=len(self.lives) + 1,
+            threads=settings.threads,
+            fill=settings.fill,
+            keys=settings.keys,
+            segment=settings.segment,
+        )
+        self.lives.append(life)
+        acks = Acks(self.folder / f"acks-{life.number}")
+        command = [self.driver, "record", f"dir={self.run}", f"acks={acks.path}"]
+        command += [f"life={life.number}", *settings.arguments()]
+        # close_fds=False lets Python use vfork(): twice as many lives a second.
+        process = subprocess.Popen(command, env={**os.environ, **(env or {})}, close_fds=False)
+        return Process(life, acks, process)
+
+    def record(self, settings: Settings, env: Mapping[str, str] | None = None) -> int:
+        """Run a process to its end; return its status."""
+        return self.start(settings, env).wait()
+
+    def start_recovery(
+        self, env: Mapping[str, str] | None = None, *, at_ns: int = 0
+    ) -> subprocess.Popen[str]:
+        """Start the recover command."""
+        return subprocess.Popen(
+            [self.driver, "recover", f"dir={self.run}", f"at={at_ns}"],
+            env={**os.environ, **(env or {})},
+            stdout=subprocess.PIPE,
+            text=True,
+            close_fds=False,
+        )
+
+    def recover(self, env: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+        """Recover to the end; return the reports."""
+        process = self.start_recovery(env)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, f"recovery ended with status {process.returncode}"
+        return [json.loads(line) for line in output.splitlines()]
+
+    def recover_until_killed(self, point: str) -> bool:
+        """Recover with a kill point; True when it was passed."""
+        process = self.start_recovery({"FASTLOG_KILL_AT": point})
+        process.communicate(timeout=120)
+        assert process.returncode in (0, -signal.SIGKILL)
+        return process.returncode != 0
+
+    def rings(self) -> list[Path]:
+        """The ring files in the run's own directory."""
+        return sorted((self.run / ".fastlog").glob("*.ring"))
+
+    def check(self, *, leftovers: bool = True) -> Verdict:
+        """Ask the oracle; a scene that fails is kept under build/crash/failed."""
+        verdict = check_run(self.run, self.lives, leftovers=leftovers)
+        if verdict.violations:
+            kept = ROOT / "build" / "crash" / "failed" / self.folder.name
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(self.folder, kept)
+            verdict.violations.append(f"kept in {kept}")
+        return verdict
+
+    def must_hold(self) -> Verdict:
+        """Ask the oracle and fail the test with what it found."""
+        verdict = self.check()
+        assert verdict.violations == [], "\n".join(verdict.violations)
+        return verdict
+
+    def remove(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self.folder)

@@ -1,0 +1,337 @@
+"""The mutation check: breaks one step of the protocol at a time and shows which test notices.
+
+    python tests/crash/mutations.py            # all of them: a quarter of an hour
+    python tests/crash/mutations.py --named    # those that the protocol's description names
+
+Works on a copy of csrc. Each mutation is a patch of one place; a test named beforehand must pass on
+the sources as they are and fail on the broken ones. Prints a table; the status is 1 when a mutant
+survived.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+PROTOCOL = "test_protocol.py::"
+KILL_POINTS = "test_kill_points.py::"
+POWER_LOSS = "test_power_loss.py::"
+REUSED = PROTOCOL + "test_bytes_are_not_reused_before_it_is_committed_that_they_are_written"
+ORDERS = PROTOCOL + "test_orders_that_threads_rely_on"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A broken step.
+
+    Attributes:
+        name: What is broken.
+        file: In csrc/core.
+        old: The text there, which must occur exactly once.
+        new: What takes its place.
+        test: Who must notice: a file and test below tests/crash.
+        named: True when docs/reliability.md promises that this one is noticed.
+        variant: The build that the test uses.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    named: bool = False
+    variant: str = "plain"
+
+
+MUTATIONS = (
+    Mutation(
+        "head moves before the commit slot is published",
+        "flusher.cpp",
+        "    if (memory_.mapped()) {\n        const std::uint64_t epoch =",
+        "    ring_.release_to(slot.position);\n"
+        "    if (memory_.mapped()) {\n        const std::uint64_t epoch =",
+        REUSED + "[slot_begun-5]",
+        named=True,
+    ),
+    Mutation(
+        "commit before write",
+        "drainer.cpp",
+        "    if (!dirty_ && !write()) return Step::refused;",
+        "    if (!dirty_ && (!commit() || !write())) return Step::refused;",
+        KILL_POINTS + "test_writer_killed_at[stream_written-2]",
+        named=True,
+    ),
+    Mutation(
+        "stamp published before the payload is written",
+        "recorder.hpp",
+        "        write(MpscRing::payload_of(claim));\n        ring_.commit(claim);",
+        "        ring_.commit(claim);\n        write(MpscRing::payload_of(claim));",
+        PROTOCOL + "test_an_unfinished_record_is_never_read[20]",
+        named=True,
+    ),
+    Mutation(
+        "stamp without release",
+        "mpsc_ring.hpp",
+        "stamp_at(claim.at)->store(stamp_for(claim.position), std::memory_order_release)",
+        "stamp_at(claim.at)->store(stamp_for(claim.position), std::memory_order_relaxed)",
+        ORDERS,
+        named=True,
+        variant="tsan",
+    ),
+    Mutation(
+        "stamp read without acquire",
+        "mpsc_ring.hpp",
+        "if (stamp_at(place)->load(std::memory_order_acquire)",
+        "if (stamp_at(place)->load(std::memory_order_relaxed)",
+        ORDERS,
+        variant="tsan",
+    ),
+    Mutation(
+        "head stored without release",
+        "mpsc_ring.hpp",
+        "control_->head.store(position, std::memory_order_seq_cst)",
+        "control_->head.store(position, std::memory_order_relaxed)",
+        ORDERS,
+        named=True,
+        variant="tsan",
+    ),
+    Mutation(
+        "head read without acquire",
+        "mpsc_ring.hpp",
+        "                const std::uint64_t head = control_->head.load(std::memory_order_acquire);",
+        "                const std::uint64_t head = control_->head.load(std::memory_order_relaxed);",
+        ORDERS,
+        variant="tsan",
+    ),
+    Mutation(
+        "copy of the head read without acquire",
+        "mpsc_ring.hpp",
+        "control_->head_cache.load(std::memory_order_acquire)",
+        "control_->head_cache.load(std::memory_order_relaxed)",
+        ORDERS,
+        variant="tsan",
+    ),
+    Mutation(
+        "record's checksum not checked",
+        "ring_image.cpp",
+        "if (record->crc == record_crc(*record, payload, position)) return record;",
+        "return record;",
+        PROTOCOL + "test_a_damaged_record_is_not_written[payload's last byte]",
+        named=True,
+    ),
+    Mutation(
+        "recovery stops at a hole",
+        "ring_image.cpp",
+        "            at += kRecordAlign;\n            hole += kRecordAlign;\n            continue;",
+        "            break;",
+        PROTOCOL + "test_records_behind_an_unfinished_one_are_recovered",
+        named=True,
+    ),
+    Mutation(
+        "commit slot's checksum not checked",
+        "ring_image.cpp",
+        "if (slot.crc != slot_crc(slot) || !plausible(slot)) continue;",
+        "if (!plausible(slot)) continue;",
+        PROTOCOL + "test_a_torn_commit_slot_is_not_used[3-40]",
+    ),
+    Mutation(
+        "older commit slot preferred",
+        "ring_image.cpp",
+        "if (found && slot.epoch <= slot_.epoch) continue;",
+        "if (found && slot.epoch >= slot_.epoch) continue;",
+        REUSED + "[committed-5]",
+    ),
+    Mutation(
+        "pad taken for a record by recovery",
+        "ring_image.cpp",
+        "if (record->kind != RecordKind::pad) {",
+        "if (record != nullptr) {",
+        PROTOCOL + "test_a_pad_is_no_record",
+        named=True,
+    ),
+    Mutation(
+        "pad taken for a record by the flush thread",
+        "flusher.cpp",
+        "if (record == nullptr || record->kind != RecordKind::pad) return record;",
+        "return record;",
+        PROTOCOL + "test_a_pad_is_no_record",
+    ),
+    Mutation(
+        "recovery does not cut the files",
+        "file_sink.cpp",
+        "            if (static_cast<std::uint64_t>(info.st_size) > f.offset &&\n"
+        "                ::ftruncate(fd,",
+        "            if (f.offset > UINT64_MAX - 1 &&\n                ::ftruncate(fd,",
+        PROTOCOL + "test_what_lies_behind_the_commit_is_cut",
+        named=True,
+    ),
+    Mutation(
+        "recovery keeps segments that were not committed",
+        "file_sink.cpp",
+        "        for (std::uint32_t next = f.segment + 1; ::unlink(",
+        "        for (std::uint32_t next = f.segment + 1; false && ::unlink(",
+        PROTOCOL + "test_begun_segments_that_were_not_committed_are_begun_anew",
+    ),
+    Mutation(
+        "lines moved after a failed fsync stay where they were, too",
+        "file_sink.cpp",
+        "    if (!f.has_trim) return;\n",
+        "    f.has_trim = false;\n    if (!f.has_trim) return;\n",
+        KILL_POINTS + "test_writer_killed_after_a_failed_fsync",
+    ),
+    Mutation(
+        "recovery forgets that drops have their markers",
+        "recovery.cpp",
+        "flags_ |= CommitSlot::kDropsWritten;",
+        "",
+        KILL_POINTS + "test_recovery_killed_at_each_pass_of[committed]",
+    ),
+    Mutation(
+        "recovery does not ask for the lock",
+        "recovery.cpp",
+        "bool lock_dead(int fd) {\n",
+        "bool lock_dead(int fd) {\n    if (fd >= 0) return true;\n",
+        KILL_POINTS + "test_second_recoverer_leaves_the_first_alone",
+    ),
+    Mutation(
+        "after a power loss all is written again",
+        "recovery.cpp",
+        "(present_[s].contains(seq) ||",
+        "(false ||",
+        PROTOCOL + "test_lines_that_are_there_are_not_written_again_after_a_power_loss",
+    ),
+    Mutation(
+        "after a power loss numbers are trusted behind a hole",
+        "recovery.cpp",
+        "if (report_.holes + report_.damaged != 0) flags_ |= CommitSlot::kRecordsLost;",
+        "",
+        POWER_LOSS + "test_behind_a_hole_no_line_is_written_twice",
+    ),
+    Mutation(
+        "key set's checksum not checked",
+        "key_table.cpp",
+        " || get_u32(at + kCrcOffset) != entry_crc(at)",
+        "",
+        POWER_LOSS + "test_key_sets_on_a_lost_page_are_not_guessed",
+    ),
+    Mutation(
+        "bounds of a string not checked",
+        "line_renderer.cpp",
+        "if ((bits >> 32) > strings || size > strings - (bits >> 32)) return false;",
+        "if (size > (std::uint64_t{1} << 40) + strings) return false;",
+        "test_fuzz.py::test_no_ring_file_breaks_who_reads_it",
+        variant="asan",
+    ),
+)
+
+
+class Workshop:
+    """A copy of csrc, its build, and a way to ask a test about it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.csrc = folder / "csrc"
+        self.build_folder = folder / "build"
+        self.report = folder / "report.xml"
+        shutil.copytree(ROOT / "csrc", self.csrc)
+        # Many small builds: what the optimizer would make of them is not asked here.
+        self.env = {
+            **os.environ,
+            "CXXFLAGS": "-O0 -Wno-error",
+            "FASTLOG_CRASH_CSRC": str(self.csrc),
+            "FASTLOG_CRASH_BUILD": str(self.build_folder),
+        }
+
+    def build(self, variant: str) -> None:
+        """Build what changed."""
+        command = ["make", "--no-print-directory", "-C", str(HERE), f"-j{os.cpu_count() or 2}"]
+        command += [f"VARIANT={variant}", f"BUILD={self.build_folder / variant}"]
+        command.append(f"CSRC={self.csrc}")
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"does not build:\n{done.stdout}{done.stderr}")
+
+    def ask(self, test: str) -> str:
+        """Run a test; return passed, failed or what else happened to it."""
+        self.report.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        command += [f"--junitxml={self.report}", f"tests/crash/{test}"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False
+        )
+        if not self.report.exists():
+            return f"no report (status {done.returncode}):\n{done.stdout[-2000:]}"
+        suite = ET.parse(self.report).getroot().find("testsuite")
+        counts = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors")}
+        if counts["errors"] or not counts["tests"]:
+            return f"error:\n{done.stdout[-2000:]}"
+        return "failed" if counts["failures"] else "passed"
+
+    def patch(self, mutation: Mutation) -> str:
+        """Apply a mutation; return the text before."""
+        path = self.csrc / "core" / mutation.file
+        before = path.read_text(encoding="utf-8")
+        if before.count(mutation.old) != 1:
+            raise SystemExit(f"{mutation.name}: its text is not (once) in {mutation.file}")
+        path.write_text(before.replace(mutation.old, mutation.new), encoding="utf-8")
+        return before
+
+    def restore(self, mutation: Mutation, before: str) -> None:
+        """Take a mutation back."""
+        (self.csrc / "core" / mutation.file).write_text(before, encoding="utf-8")
+
+
+def check(mutations: list[Mutation]) -> int:
+    """Check mutations, print the table; return how many survived."""
+    survivors = 0
+    with tempfile.TemporaryDirectory(prefix="fastlog-mutations-") as folder:
+        workshop = Workshop(Path(folder))
+        for variant in sorted({mutation.variant for mutation in mutations}):
+            workshop.build(variant)
+        for test in sorted({mutation.test for mutation in mutations}):
+            if (answer := workshop.ask(test)) != "passed":
+                raise SystemExit(f"{test} does not pass on the sources as they are: {answer}")
+        for mutation in mutations:
+            begun = time.monotonic()
+            before = workshop.patch(mutation)
+            workshop.build(mutation.variant)
+            answer = workshop.ask(mutation.test)
+            workshop.restore(mutation, before)
+            survivors += answer != "failed"
+            verdict = "noticed" if answer == "failed" else f"SURVIVED: {answer}"
+            print(
+                f"{mutation.name:58} {verdict:8} {mutation.test} "
+                f"({time.monotonic() - begun:.0f} s)",
+                flush=True,
+            )
+    print(f"{len(mutations)} mutations, {len(mutations) - survivors} noticed, {survivors} survived")
+    return survivors
+
+
+def main() -> int:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--named", action="store_true", help="only those with named=True")
+    parser.add_argument("words", nargs="*", help="only those whose name has one of these words")
+    arguments = parser.parse_args()
+    chosen = [
+        mutation
+        for mutation in MUTATIONS
+        if (mutation.named or not arguments.named)
+        and (not arguments.words or any(word in mutation.name for word in arguments.words))
+    ]
+    return 1 if check(chosen) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

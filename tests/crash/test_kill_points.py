@@ -1,0 +1,304 @@
+"""Killed between each pair of steps of the protocol: the writer, and whoever recovers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crash.acked import parse
+from crash.driving import Process, Scene, Settings, draw_settings, size
+
+MakeScene = Callable[[], Scene]
+
+# Passed once in a writer's life, and often.
+OPENING = ("ring_zeroed", "ring_mapped")
+WRITING = (
+    "batch_filled",
+    "stream_written",
+    "rotated",
+    "batch_written",
+    "slot_begun",
+    "slot_filled",
+    "epoch_stored",
+    "committed",
+)
+# Passed once for each ring, and often.
+RECOVERY = (
+    "recovery_before_cut",
+    "recovery_after_cut",
+    "recovery_synced",
+    "recovery_ring_removed",
+)
+RECOVERY_WRITING = (
+    "batch_filled",
+    "stream_written",
+    "rotated",
+    "batch_written",
+    "recovery_slot_written",
+    "recovery_epoch_written",
+    "committed",
+)
+ALL_RECOVERY = RECOVERY + RECOVERY_WRITING
+
+FULL = Settings(threads=2, ring=1 << 16, segment=4096, flush_us=200, block_ms=0)
+
+
+def leave_full_ring(scene: Scene, settings: Settings = FULL, point: str = "batch_filled:3") -> None:
+    """Kill a writer whose flush thread stood still, so that its ring is full of records."""
+    process = start_and_hold(scene, settings, point)
+    assert process.kill() == -signal.SIGKILL
+
+
+def start_and_hold(scene: Scene, settings: Settings, point: str = "batch_filled:3") -> Process:
+    """Start a writer, hold its flush thread at a point, wait until the ring is full."""
+    process = scene.start(settings, {"FASTLOG_KILL_AT": f"{point}:hold"})
+    process.wait_stopped()
+    process.signal(signal.SIGCONT)
+    process.wait_quiet()
+    return process
+
+
+def recovered_files(run: Path) -> dict[str, bytes]:
+    """The bytes of the JSONL files of a run."""
+    return {path.name: path.read_bytes() for path in run.glob("*.jsonl")}
+
+
+def copy_of(scene: Scene) -> Scene:
+    """Another scene with the same files and lives."""
+    copy = Scene(scene.folder / "copy", scene.driver.parent)
+    shutil.copytree(scene.run, copy.run, dirs_exist_ok=True)
+    copy.lives = scene.lives
+    return copy
+
+
+def recover_a_copy(scene: Scene) -> dict[str, bytes]:
+    """What the files would be if nobody disturbed the recovery."""
+    copy = copy_of(scene)
+    copy.recover()
+    files = recovered_files(copy.run)
+    copy.remove()
+    return files
+
+
+@pytest.mark.parametrize("nth", [1, 2, 7])
+@pytest.mark.parametrize("point", WRITING)
+def test_writer_killed_at(scene: Scene, point: str, nth: int) -> None:
+    """Whatever the flush thread was doing, each accepted record is there once."""
+    settings = Settings(threads=2, segment=4096, flush_us=200)
+    assert scene.record(settings, {"FASTLOG_KILL_AT": f"{point}:{nth}"}) == -signal.SIGKILL
+    scene.recover()
+    scene.must_hold()
+
+
+@pytest.mark.parametrize("point", OPENING)
+def test_writer_killed_while_it_opens(scene: Scene, point: str) -> None:
+    """Half a ring file is swept away, and the next start is as any other."""
+    assert scene.record(Settings(), {"FASTLOG_KILL_AT": point}) == -signal.SIGKILL
+    assert [path.suffix for path in (scene.run / ".fastlog").iterdir()] == [".tmp"]
+    assert scene.record(Settings(records=50)) == 0
+    scene.must_hold()
+
+
+def test_writer_killed_after_its_close(scene: Scene) -> None:
+    """When close() has removed the ring, all is in the files."""
+    settings = Settings(records=200)
+    assert scene.record(settings, {"FASTLOG_KILL_AT": "ring_removed"}) == -signal.SIGKILL
+    assert scene.lives[0].acked == [200]
+    scene.must_hold()
+
+
+@pytest.mark.parametrize("failing", [1, 2, 5])
+@pytest.mark.parametrize("point", ["unsynced_moved:1", "batch_filled:4", "slot_filled:6"])
+def test_writer_killed_after_a_failed_fsync(scene: Scene, point: str, failing: int) -> None:
+    """Lines that a failed fsync moved into another segment are in one of the two, not in both."""
+    env = {"FASTLOG_KILL_AT": point, "FASTLOG_TEST_FAIL_SYNC": str(failing)}
+    settings = Settings(threads=2, fsync="every_flush", segment=1 << 20)
+    assert scene.record(settings, env) == -signal.SIGKILL
+    scene.recover()
+    scene.must_hold()
+
+
+@pytest.mark.parametrize("point", RECOVERY_WRITING)
+def test_recovery_killed_at_each_pass_of(scene: Scene, point: str) -> None:
+    """A recovery that was killed is done again, to the same bytes."""
+    leave_full_ring(scene)
+    undisturbed = recover_a_copy(scene)
+    for nth in itertools.count(1):
+        copy = copy_of(scene)
+        killed = copy.recover_until_killed(f"{point}:{nth}")
+        copy.recover()
+        assert recovered_files(copy.run) == undisturbed, f"killed at pass {nth}"
+        copy.must_hold()
+        copy.remove()
+        if not killed:
+            break
+    assert nth > 7
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("point", RECOVERY)
+def test_recovery_killed_at_the_nth_ring(scene: Scene, point: str, nth: int) -> None:
+    """Of three rings some are recovered when the recovery is killed; then the rest is."""
+    writers = [
+        start_and_hold(scene, Settings(segment=4096, flush_us=200, block_ms=0, rank=rank))
+        for rank in range(3)
+    ]
+    for writer in writers:  # only now: each would recover a dead one
+        assert writer.kill() == -signal.SIGKILL
+    undisturbed = recover_a_copy(scene)
+    assert scene.recover_until_killed(f"{point}:{nth}")
+    assert len(scene.rings()) == (3 - nth if point == "recovery_ring_removed" else 4 - nth)
+    scene.recover()
+    assert recovered_files(scene.run) == undisturbed
+    scene.must_hold()
+
+
+@pytest.mark.parametrize("point", ALL_RECOVERY)
+def test_next_start_killed_while_it_recovers(scene: Scene, point: str) -> None:
+    """A start that dies in the recovery of the last life leaves all to the start after it."""
+    leave_full_ring(scene)
+    kill_at = {"FASTLOG_KILL_AT": point}
+    assert scene.record(Settings(records=20), kill_at) == -signal.SIGKILL
+    assert scene.record(Settings(records=20)) == 0
+    scene.must_hold()
+
+
+def kill_recovery(scene: Scene, rng: random.Random) -> bool:
+    """Kill a recovery at a random named point, or at a random instant."""
+    if rng.random() < 0.7:
+        nth = rng.choice((1, 1, 2, 3, 5, 8, 13))
+        return scene.recover_until_killed(f"{rng.choice(ALL_RECOVERY)}:{nth}")
+    process = scene.start_recovery()
+    time.sleep(rng.uniform(0, 0.006))
+    process.kill()
+    process.communicate()
+    return process.returncode != 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_double_crashes(scenes: MakeScene, figures: dict[str, Any]) -> None:
+    """The writer is killed, then recoveries at random points, until one gets through."""
+    rng = random.Random(5)
+    wanted = size(200, 20)
+    total = {"double crashes": 0, "recoveries killed": 0, "violations": 0, "acked records": 0}
+    while total["double crashes"] < wanted:
+        scene = scenes()
+        settings = draw_settings(
+            rng, threads=rng.choice((1, 3)), place="file", ring=1 << 16, segment=4096
+        )
+        process = scene.start(settings)
+        process.wait_acked(rng.choice((1, 100, 1000)))
+        process.kill()
+        killed = sum(kill_recovery(scene, rng) for _ in range(rng.randint(1, 4)))
+        scene.recover()
+        total["double crashes"] += killed > 0
+        total["recoveries killed"] += killed
+        total["acked records"] += scene.must_hold().acked
+        scene.remove()
+    figures.update(total)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_recoverers_at_once(scenes: MakeScene, figures: dict[str, Any]) -> None:
+    """Four recoveries begin at the same moment: each ring is recovered by one of them."""
+    rounds = size(200, 10)
+    for _ in range(rounds):
+        scene = scenes()
+        process = scene.start(Settings(threads=2, ring=1 << 16, segment=4096, flush_us=20_000))
+        process.wait_acked(100)
+        process.kill()
+        at_ns = time.monotonic_ns() + 20_000_000
+        recoveries = [scene.start_recovery(at_ns=at_ns) for _ in range(4)]
+        outcomes = []
+        for recovery in recoveries:
+            output, _ = recovery.communicate(timeout=60)
+            assert recovery.returncode == 0
+            outcomes += [json.loads(line)["outcome"] for line in output.splitlines()]
+        assert outcomes.count("recovered") == 1
+        assert set(outcomes) <= {"recovered", "live", "gone"}
+        scene.must_hold()
+        scene.remove()
+    figures["rounds of four recoveries"] = rounds
+    figures["violations"] = 0
+
+
+def stop_recovery(scene: Scene, point: str) -> subprocess.Popen[str]:
+    """Start a recovery that stops itself at a point."""
+    process = scene.start_recovery({"FASTLOG_KILL_AT": f"{point}:1:stop"})
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), f"{point} was not passed"
+    return process
+
+
+def resume(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Let a stopped recovery go on to its end."""
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.mark.parametrize("point", ALL_RECOVERY)
+def test_second_recoverer_leaves_the_first_alone(scene: Scene, point: str) -> None:
+    """At whatever step the first stands, the second finds the ring in use and changes nothing."""
+    leave_full_ring(scene)
+    undisturbed = recover_a_copy(scene)
+    first = stop_recovery(scene, point)
+    before = recovered_files(scene.run)
+    second = [report["outcome"] for report in scene.recover()]
+    assert second == ([] if point == "recovery_ring_removed" else ["live"])
+    assert recovered_files(scene.run) == before
+    assert [report["outcome"] for report in resume(first)] == ["recovered"]
+    assert recovered_files(scene.run) == undisturbed
+    scene.must_hold()
+
+
+def test_recovery_leaves_a_live_writer_alone(scene: Scene) -> None:
+    """A ring whose writer lives is reported as such; the writer goes on and loses nothing."""
+    process = scene.start(Settings(threads=2))
+    process.wait_acked(100)
+    for _ in range(20):
+        assert [report["outcome"] for report in scene.recover()] == ["live"]
+    process.wait_acked(sum(process.acks.counts(2)) + 100)
+    process.kill()
+    scene.recover()
+    scene.must_hold()
+
+
+def whole_lines(run: Path) -> list[bytes]:
+    """What a reader that knows nothing of rings sees: the whole lines, each parsed."""
+    lines = []
+    for path in sorted(run.glob("*.jsonl")):
+        lines += path.read_bytes().split(b"\n")[:-1]
+    return lines
+
+
+@pytest.mark.parametrize("point", ALL_RECOVERY)
+def test_files_are_readable_while_they_are_recovered(scene: Scene, point: str) -> None:
+    """At each step the files hold whole lines only, none twice, and none that goes away again."""
+    leave_full_ring(scene)
+    undisturbed = {name: set(raw.split(b"\n")) for name, raw in recover_a_copy(scene).items()}
+    first = stop_recovery(scene, point)
+    now = recovered_files(scene.run)
+    for name, raw in now.items():
+        *whole, rest = raw.split(b"\n")
+        assert len(set(whole)) == len(whole)
+        for line in whole:
+            parse(line)
+        if point != "recovery_before_cut":  # a killed writer's last line may be torn until then
+            assert rest == b""
+            assert set(whole) <= undisturbed[name]
+    resume(first)
+    scene.must_hold()

@@ -1,0 +1,124 @@
+"""SIGKILL at random instants, checked by the acked-counter oracle."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crash.driving import HERE, OPENED, Process, Scene, Settings, draw_settings, size
+
+from foundry_fastlog import _core
+
+MakeScene = Callable[[], Scene]
+
+
+def wait_and_kill(process: Process, settings: Settings, rng: random.Random) -> None:
+    """Kill at a random instant: from before the ring exists to many laps later."""
+    if settings.place == "shm":
+        # Nobody finds a ring in /dev/shm whose pointer was not written yet: it would stay there.
+        process.wait_phase(OPENED)
+    time.sleep(rng.choice((rng.uniform(0, 0.008), rng.uniform(0, 0.04))))
+    assert process.kill() != 0
+
+
+def finish(scene: Scene, settings: Settings, rng: random.Random) -> str:
+    """Recover in one of the three ways that there are."""
+    way = rng.choice(("the recover command", "recover_run()", "the next start"))
+    if way == "the recover command":
+        outcomes = {report["outcome"] for report in scene.recover()}
+    elif way == "recover_run()":
+        outcomes = {str(report["outcome"]) for report in _core.recover_run(str(scene.run))}
+    else:
+        assert scene.record(Settings(records=rng.randint(1, 50), segment=settings.segment)) == 0
+        outcomes = {report["outcome"] for report in scene.recover()}
+    assert outcomes <= {"recovered"}
+    return way
+
+
+def kill_often(
+    make: MakeScene, threads: tuple[int, ...], kills: int, seed: int, figures: dict[str, Any]
+) -> None:
+    """Kill lives, several in one run one after the other, and check each run."""
+    rng = random.Random(seed)
+    total = {"kills": 0, "violations": 0, "acked records": 0, "not acked, but there": 0}
+    while total["kills"] < kills:
+        scene = make()
+        settings = draw_settings(rng, threads=rng.choice(threads))
+        for _ in range(rng.randint(1, 4)):
+            wait_and_kill(scene.start(settings), settings, rng)
+            total["kills"] += 1
+        finish(scene, settings, rng)
+        verdict = scene.must_hold()
+        total["acked records"] += verdict.acked
+        total["not acked, but there"] += verdict.extra
+        scene.remove()
+    figures.update(total)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_one_thread_loses_nothing(scenes: MakeScene, figures: dict[str, Any]) -> None:
+    """Random kills of a process that records from one thread, with rotation and wraps."""
+    kill_often(scenes, (1,), size(1200, 60), 1, figures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_many_threads_lose_nothing(scenes: MakeScene, figures: dict[str, Any]) -> None:
+    """Random kills of a process that records from two to eight threads."""
+    kill_often(scenes, (2, 3, 4, 8), size(1200, 80), 2, figures)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_python_threads_lose_nothing(
+    tmp_path: Path, plain_build: Path, figures: dict[str, Any]
+) -> None:
+    """Random kills of processes that record through the package."""
+    command = [sys.executable, str(HERE / "python_lives.py"), str(tmp_path / "lives")]
+    done = subprocess.run(
+        [*command, str(size(600, 40)), "3"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["violations"] == [], "\n".join(found["violations"])
+    figures["kills"] = found["kills"]
+    figures["violations"] = 0
+    figures["acked records"] = found["acked"]
+    figures["not acked, but there"] = found["extra"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ranks_that_die_beside_each_other(scenes: MakeScene, figures: dict[str, Any]) -> None:
+    """Three ranks share a run; each is killed and started anew, which recovers the dead only."""
+    rng = random.Random(4)
+    kills = 0
+    while kills < size(300, 15):
+        scene = scenes()
+        settings = draw_settings(rng, threads=2, place="file")
+        ranks: dict[int, Process] = {}
+        for _ in range(6):
+            rank = rng.randrange(3)
+            if rank in ranks:
+                assert ranks.pop(rank).kill() != 0
+                kills += 1
+            ranks[rank] = scene.start(
+                draw_settings(rng, threads=2, place="file", rank=rank, segment=settings.segment)
+            )
+            time.sleep(rng.uniform(0, 0.015))
+        for process in ranks.values():
+            assert process.kill() != 0
+            kills += 1
+        scene.recover()
+        scene.must_hold()
+        scene.remove()
+    figures["kills"] = kills
+    figures["violations"] = 0
