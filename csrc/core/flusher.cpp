@@ -303,6 +303,7 @@ bool Flusher::write_stream(Stream stream) {
 
 // Everything rendered so far is in the files: show it, and give the bytes back to the producers.
 void Flusher::publish() {
+    publish_files();  // before the release: who waited for it may ask for the files next
     {
         const std::lock_guard lock(progress_);
         for (std::size_t s = 0; s < kStreamCount; ++s) {
@@ -323,15 +324,32 @@ void Flusher::publish() {
 void Flusher::publish_facts(std::int64_t cpu_ns) {
     const double ns_per_tick = renderer_.clock().duration_ns(1'000'000'000) / 1e9;
     ns_per_tick_.store(ns_per_tick, std::memory_order_relaxed);
+    publish_files();
     const std::lock_guard lock(progress_);
     published_.ns_per_tick = ns_per_tick;
     published_.cpu_ns = cpu_ns;
-    published_.label_known = sink_.claimed();
-    published_.label = sink_.label();
+}
+
+// The label and the files, where they have changed. Without memory they are shown later.
+void Flusher::publish_files() noexcept {
+    bool same = published_.label_known == sink_.claimed() && published_.label == sink_.label();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        published_.streams[s].segments = sink_.segments(static_cast<Stream>(s));
+        same = same && published_.streams[s].segments == sink_.segments(static_cast<Stream>(s));
     }
-    published_.files = sink_.paths();
+    if (same) return;
+    try {
+        std::string label = sink_.label();
+        std::vector<std::string> files = sink_.paths();
+        const std::lock_guard lock(progress_);
+        published_.label_known = sink_.claimed();
+        published_.label.swap(label);
+        published_.files.swap(files);
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            published_.streams[s].segments = sink_.segments(static_cast<Stream>(s));
+        }
+    } catch (const std::bad_alloc&) {
+        return;
+    }
 }
 
 // Drops that no later record could mark: said in a last line of their stream.

@@ -112,6 +112,7 @@ class Flusher {
     bool write_stream(Stream stream);
     void publish();
     void publish_facts(std::int64_t cpu_ns);
+    void publish_files() noexcept;
     void housekeeping(bool now_please);
     void add_final_drops();
     void note_error(const SinkError& error);
