@@ -124,7 +124,7 @@ coverage: venv ## Run the Python tests with coverage of the Python code
 
 .PHONY: gates
 gates: venv ## Check the overhead gates: ratios measured within one run
-	$(PYTEST) benchmarks/gates -q $(PYTEST_ARGS)
+	$(PYTEST) benchmarks/gates -q --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(BENCH_STAMP) extension ## Run the benchmarks beside all peers (many minutes)
