@@ -20,27 +20,32 @@ if TYPE_CHECKING:
     from foundry_fastlog.config import RecorderConfig
     from foundry_fastlog.files import RunNotFoundError
     from foundry_fastlog.reading import Run, read_run
-    from foundry_fastlog.recorder import Recorder, RecorderClosedError, open_run
+    from foundry_fastlog.recorder import Recorder, RecorderClosedError, open_run, recover
+    from foundry_fastlog.ring_files import RingReport
 
 __all__ = [
     "Recorder",
     "RecorderClosedError",
     "RecorderConfig",
+    "RingReport",
     "Run",
     "RunNotFoundError",
     "__version__",
     "open_run",
     "read_run",
+    "recover",
 ]
 
 _HOMES = {
     "Recorder": "foundry_fastlog.recorder",
     "RecorderClosedError": "foundry_fastlog.recorder",
     "RecorderConfig": "foundry_fastlog.config",
+    "RingReport": "foundry_fastlog.ring_files",
     "Run": "foundry_fastlog.reading",
     "RunNotFoundError": "foundry_fastlog.files",
     "open_run": "foundry_fastlog.recorder",
     "read_run": "foundry_fastlog.reading",
+    "recover": "foundry_fastlog.recorder",
 }
 
 

@@ -35,12 +35,31 @@ class RecorderStats(TypedDict):
     wall_s: float
     flush_cpu_s: float
     ring_bytes: int
+    ring_path: str | None
     ring_high_water_bytes: int
     errors: int
     first_error: str | None
     last_error: str | None
     key_sets: int
     streams: dict[str, StreamStats]
+
+class RecoveryReport(TypedDict):
+    """What `recover_run()` did with one ring file.
+
+    `outcome` is one of live, recovered, quarantined, elsewhere, failed, gone.
+    """
+
+    outcome: str
+    ring: str
+    label: str
+    reason: str
+    same_boot: bool
+    emitted: int
+    skipped: int
+    holes: int
+    hole_bytes: int
+    damaged: int
+    cut_bytes: int
 
 class RecorderClosedError(RuntimeError):
     """Raised when a closed Recorder is used to record."""
@@ -76,6 +95,10 @@ class RecorderCore:
         flush_interval_s: float,
         segment_bytes: int,
         overhead_budget: float,
+        rank: int,
+        ring: str,
+        fsync: str,
+        fsync_interval_s: float,
         hook: Callable[[str, str], None],
     ) -> None: ...
     def record(self, step: int, /, **values: object) -> bool: ...
@@ -96,3 +119,4 @@ class RecorderCore:
 
 def set_decorate(function: Callable[[Timer, Callable[..., Any]], Callable[..., Any]]) -> None: ...
 def add_hot_methods(recorder_type: type[RecorderCore]) -> None: ...
+def recover_run(run_directory: str | bytes) -> list[RecoveryReport]: ...

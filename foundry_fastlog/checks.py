@@ -20,8 +20,8 @@ class Problem:
 
     Attributes:
         kind: ``damaged``, ``torn``, ``gap``, ``duplicate``, ``order``, ``missing-file``,
-            ``unreadable`` or ``run-info``.
-        file: Name of the file inside the run.
+            ``unreadable``, ``ring`` or ``run-info``.
+        file: Name of the file inside the run; of a ring, its path.
         line: Line number from 1, or 0 for the file as a whole.
         message: What is wrong, in words.
     """

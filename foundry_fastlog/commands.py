@@ -320,6 +320,52 @@ def tail(
             time.sleep(interval)
 
 
+@app.command(
+    epilog="**Example:** `foundry-fastlog recover runs/exp0`  \n"
+    "**Look first:** `foundry-fastlog recover --dry-run runs`  \n"
+    "**Exit codes:** 0 all that was found is in the files (or would be, or its process still "
+    "runs), 1 something could not be recovered or was quarantined, 2 wrong argument or no run."
+)
+@_graceful
+def recover(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A run, or a directory with runs below it.")
+    ],
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+) -> None:
+    """Write what killed processes left in their ring files into the files of their runs.
+
+    A process that is killed leaves records in its ring file (in the run's .fastlog directory, or
+    where a pointer there says). The next start in the run recovers them, and summary, export and
+    tail show them before that; this command writes them now. Rings of processes that still run are
+    left alone. A ring that cannot be trusted is moved to .fastlog/quarantine, with the reason
+    beside it; nothing is deleted before its records are in the files. Safe to interrupt and repeat.
+    """
+    try:
+        if dry_run:
+            from foundry_fastlog.recovery import preview as act
+        else:
+            from foundry_fastlog.recorder import recover as act
+        reports = act(path)
+    except ImportError as error:
+        raise _fail(f"{error} To see what is there: recover --dry-run") from None
+    except RunNotFoundError as error:
+        raise _fail(str(error)) from None
+    if as_json:
+        result = {"dry_run": dry_run, "rings": [report.to_dict() for report in reports]}
+        typer.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+    else:
+        from foundry_fastlog.rendering import render_rings
+
+        render_rings(reports, path, _Console(highlight=False))
+    if not all(report.sound for report in reports):
+        raise typer.Exit(PROBLEM)
+
+
 def _look(path: Path, read: Callable[[], Polled]) -> Polled:
     try:
         return read()

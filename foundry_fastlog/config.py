@@ -46,6 +46,16 @@ class RecorderConfig(BaseModel):
         default=10.0, ge=0, le=86400, description="Default timeout of flush() and close(), seconds"
     )
 
+    ring: Literal["file", "shm", "memory"] = Field(
+        default="file", description="Where the ring lies: a mapped file survives a kill"
+    )
+    fsync: Literal["none", "interval", "every_flush"] = Field(
+        default="interval", description="When lines are forced to the disk, against a power loss"
+    )
+    fsync_interval_s: float = Field(
+        default=1.0, ge=0.001, le=3600, description="Seconds between two of them"
+    )
+
     def open(
         self,
         path: str | Path,

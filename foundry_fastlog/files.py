@@ -5,7 +5,7 @@ its own, one series of numbered segments per stream::
 
     {stream}[_{stamp}][.{label}][.{segment:06d}].jsonl
 
-``docs/format.md`` is the contract that this module parses. Nothing here opens a
+``docs/format.md`` is the contract that this module parses. Nothing here reads a
 stream file: names and directory entries are enough.
 """
 
@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Union
 
+from foundry_fastlog.segment_file import SegmentFile
+
 __all__ = [
     "PRIVATE_DIR",
     "RUN_INFO",
@@ -29,8 +31,8 @@ __all__ = [
     "Writer",
     "find_runs",
     "format_name",
+    "group_series",
     "list_segments",
-    "list_series",
     "looks_like_stream_file",
     "open_run_dir",
     "parse_name",
@@ -44,7 +46,7 @@ STREAMS = ("metrics", "performance", "errors", "log")
 #: The file with the run's facts. It may be absent or stale.
 RUN_INFO = "run.json"
 
-#: The recorder's own directory inside a run. Readers leave it alone.
+#: The recorder's own directory inside a run, with the rings of its processes.
 PRIVATE_DIR = ".fastlog"
 
 _NAME = re.compile(
@@ -181,15 +183,30 @@ def looks_like_stream_file(name: str) -> bool:
 class Segment:
     """One stream file on disk.
 
+    A process that was killed may have left lines for it in its ring; they are `pending`,
+    and the file on disk may lack them, or not even be there. See ``overlay``.
+
     Attributes:
         path: Where the file is.
         name: What its name says.
-        size: Bytes in the file when the directory was listed.
+        size: Bytes in the file when the directory was listed, with what is pending.
+        keep: How many bytes of the file on disk count; None for all of them.
+        pending: What follows them.
     """
 
     path: Path
     name: StreamName
     size: int
+    keep: int | None = None
+    pending: bytes = field(default=b"", repr=False)
+
+    def open(self) -> SegmentFile:
+        """Open it for reading.
+
+        Raises:
+            OSError: It cannot be opened.
+        """
+        return SegmentFile(self.path, self.keep, self.pending)
 
 
 @dataclass(frozen=True)
@@ -251,19 +268,20 @@ def list_segments(directory: StrPath) -> list[Segment]:
                     found.append(Segment(Path(entry.path), name, entry.stat().st_size))
             except FileNotFoundError:  # removed between the listing and the stat
                 continue
+    return _sorted(found)
+
+
+def _sorted(segments: Iterable[Segment]) -> list[Segment]:
     order = {stream: position for position, stream in enumerate(STREAMS)}
-    found.sort(key=lambda seg: (order[seg.name.stream], seg.name.writer, seg.name.segment))
-    return found
+    return sorted(
+        segments, key=lambda seg: (order[seg.name.stream], seg.name.writer, seg.name.segment)
+    )
 
 
-def list_series(directory: StrPath) -> list[Series]:
-    """Group a run's stream files by stream and writer, sorted in that order.
-
-    Raises:
-        OSError: The directory cannot be listed.
-    """
+def group_series(segments: Iterable[Segment]) -> list[Series]:
+    """Group stream files by stream and writer, sorted in that order."""
     groups: dict[tuple[str, Writer], list[Segment]] = {}
-    for segment in list_segments(directory):
+    for segment in _sorted(segments):
         groups.setdefault((segment.name.stream, segment.name.writer), []).append(segment)
     return [Series(stream, writer, tuple(segs)) for (stream, writer), segs in groups.items()]
 

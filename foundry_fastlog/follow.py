@@ -1,20 +1,21 @@
 """Follow a run while it is written: its last lines, then each new one.
 
 Only whole lines are given out. New segments, new processes, and files that were
-truncated or replaced are noticed at each poll.
+truncated or replaced are noticed at each poll. When a process is killed, what it left in
+its ring follows; recovery later puts the same bytes into the files, in the same places.
 """
 
 from __future__ import annotations
 
 import heapq
-import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 
-from foundry_fastlog.files import STREAMS, Segment, Series, StrPath, Writer, list_series
+from foundry_fastlog.files import STREAMS, Segment, Series, StrPath, Writer
 from foundry_fastlog.lines import MAX_LINE_BYTES, Record, parse_line
+from foundry_fastlog.overlay import Overlay
 
 __all__ = ["Follower", "Line", "Polled"]
 
@@ -48,6 +49,9 @@ class _Place:
     offset: int = 0  # behind the last whole line that was given out
     inode: int = 0
     gone: bool = False  # the file is missing, and that was said
+    next_seq: int = 0  # of the line behind the last one that was given out
+    overlaid: bool = False  # its writer is dead and left a ring
+    known_below: int = 0  # lines with a lower seq were given out, and come again
 
 
 class Follower:
@@ -60,6 +64,7 @@ class Follower:
 
     def __init__(self, path: StrPath, streams: Collection[str] = STREAMS) -> None:
         self.path = Path(path)
+        self._overlay = Overlay(self.path)
         self._streams = frozenset(streams)
         self._places: dict[tuple[str, Writer], _Place] = {}
 
@@ -77,7 +82,7 @@ class Follower:
         for series in self._list():
             raws, place = _last_lines(series, count)
             self._places[series.stream, series.writer] = place
-            batches.append(_parse(series, raws, result.notes))
+            batches.append(_parse(series, raws, place, result.notes))
         merged = list(heapq.merge(*batches, key=itemgetter(0)))
         result.lines = merged[max(0, len(merged) - count) :]
         return result
@@ -99,13 +104,15 @@ class Follower:
             place = self._places.get(key)
             if place is None:  # a new process, or a stream's first record
                 place = self._places[key] = _Place(series.segments[0].name.segment)
+            _step_back(series, place)
             raws = self._read(series, place, result)
-            batches.append(_parse(series, raws, result.notes))
+            batches.append(_parse(series, raws, place, result.notes))
         result.lines = list(heapq.merge(*batches, key=itemgetter(0)))
         return result
 
     def _list(self) -> list[Series]:
-        return [series for series in list_series(self.path) if series.stream in self._streams]
+        found = self._overlay.list_series()
+        return [series for series in found if series.stream in self._streams]
 
     def _read(self, series: Series, place: _Place, result: Polled) -> list[bytes]:
         """Read the whole lines behind a place, over segments, up to a limit."""
@@ -121,7 +128,7 @@ class Follower:
             # A later segment was seen before this read, so this one has all its lines.
             final = position + 1 < len(later)
             try:
-                budget -= _advance(segment.path, place, budget, raws, result.notes, final=final)
+                budget -= _advance(segment, place, budget, raws, result.notes, final=final)
             except FileNotFoundError:  # removed since the listing; the next poll says so
                 break
             if budget <= 0:
@@ -137,20 +144,43 @@ class Follower:
             place.gone = True
 
 
+def _step_back(series: Series, place: _Place) -> None:
+    """Notice that a writer was killed, and go back to where its files end.
+
+    What it wrote behind that comes again out of its ring, perhaps with other digits, so the
+    lines that were given out already are told by their seq.
+    """
+    overlaid = next((seg for seg in series.segments if seg.keep is not None), None)
+    if overlaid is None or place.overlaid:
+        return
+    place.overlaid = True
+    end = (overlaid.name.segment, overlaid.keep or 0)
+    if (place.segment, place.offset) > end:
+        place.segment, place.offset = end
+        place.inode = 0
+        place.known_below = place.next_seq
+
+
 def _advance(
-    path: Path, place: _Place, budget: int, raws: list[bytes], notes: list[str], *, final: bool
+    segment: Segment,
+    place: _Place,
+    budget: int,
+    raws: list[bytes],
+    notes: list[str],
+    *,
+    final: bool,
 ) -> int:
     """Read one file from a place on. Returns the bytes that the new lines take."""
+    path = segment.path
     taken = 0
-    with path.open("rb") as handle:
-        status = os.fstat(handle.fileno())
-        if place.inode not in (0, status.st_ino):
+    with segment.open() as handle:
+        if handle.inode and place.inode not in (0, handle.inode):
             notes.append(f"{path.name} was replaced; reading the new file from its start")
-            place.offset = 0
-        elif status.st_size < place.offset:
+            place.offset = place.known_below = 0
+        elif handle.size < place.offset:
             notes.append(f"{path.name} was truncated; reading it from its start")
-            place.offset = 0
-        place.inode = status.st_ino
+            place.offset = place.known_below = 0
+        place.inode = handle.inode
         handle.seek(place.offset)
         rest = b""
         while taken < budget:
@@ -193,9 +223,8 @@ def _last_lines(series: Series, count: int) -> tuple[list[bytes], _Place]:
 
 def _tail_of(segment: Segment, count: int) -> tuple[list[bytes], int, int]:
     """Read a file's last whole lines; with the offset behind them and the inode."""
-    with segment.path.open("rb") as handle:
-        status = os.fstat(handle.fileno())
-        start = status.st_size
+    with segment.open() as handle:
+        start = handle.size
         data = b""
         # One newline more than lines: the one before the first of them, or the start.
         while start and data.count(b"\n") <= count and len(data) <= MAX_LINE_BYTES:
@@ -207,15 +236,16 @@ def _tail_of(segment: Segment, count: int) -> tuple[list[bytes], int, int]:
     lines = data.split(b"\n")[:-1]
     if start and lines:  # the first one may be cut
         lines = lines[1:]
-    return lines[max(0, len(lines) - count) :], status.st_size - torn, status.st_ino
+    return lines[max(0, len(lines) - count) :], handle.size - torn, handle.inode
 
 
-def _parse(series: Series, raws: list[bytes], notes: list[str]) -> list[Line]:
+def _parse(series: Series, raws: list[bytes], place: _Place, notes: list[str]) -> list[Line]:
     lines: list[Line] = []
     for raw in raws:
         record = parse_line(series.stream, raw)
         if isinstance(record, str):
             notes.append(f"{series.stream} of {series.writer.display}: skipped a {record}")
-        else:
+        elif record["seq"] >= place.known_below:
             lines.append((record["timestamp"], series, record, raw))
+            place.next_seq = record["seq"] + 1
     return lines

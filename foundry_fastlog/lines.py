@@ -8,7 +8,6 @@ raised. The line format is the contract of ``docs/format.md``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -172,7 +171,7 @@ class _Tail:
     size = 0
 
 
-def _batches(path: Path, block: int, tail: _Tail) -> Iterator[list[bytes]]:
+def _batches(segment: Segment, block: int, tail: _Tail) -> Iterator[list[bytes]]:
     """Yield the whole lines of a file in lists, without their newlines.
 
     The file is opened per block, so that a merge over thousands of writers needs no
@@ -183,7 +182,7 @@ def _batches(path: Path, block: int, tail: _Tail) -> Iterator[list[bytes]]:
     held = 0
     oversized = False
     while True:
-        with path.open("rb") as handle:
+        with segment.open() as handle:
             handle.seek(offset)
             data = handle.read(block)
         if not data:
@@ -253,7 +252,7 @@ def _read_segment(
     number = 0
     tail = _Tail()
     try:
-        for batch in _batches(segment.path, block, tail):
+        for batch in _batches(segment, block, tail):
             for raw in batch:
                 number += 1
                 parsed = parse_line(stream, raw)

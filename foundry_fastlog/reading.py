@@ -8,7 +8,8 @@
     []
 
 Works from the files alone, while the run is being written or years later, and never
-changes them. Reading is lazy: a run of any size takes a few megabytes of memory.
+changes them. What a process that was killed had recorded and not yet written is read
+from its ring. Reading is lazy: a run of any size takes a few megabytes of memory.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ from foundry_fastlog.files import (
     Series,
     StrPath,
     Writer,
-    list_series,
     open_run_dir,
 )
 from foundry_fastlog.lines import Record, read_series, restore_nonfinite
+from foundry_fastlog.overlay import Overlay
 
 if TYPE_CHECKING:  # optional packages, imported by the methods that need them
     import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
     import polars as pl
+
+    from foundry_fastlog.ring_files import RingReport
 
 __all__ = [
     "Attempts",
@@ -73,7 +76,9 @@ class Run:
 
     Attributes:
         path: The run directory.
-        series: Every stream of every writer, with its files, sorted.
+        series: Every stream of every writer, with its files, sorted. Lines that a process
+            left in its ring when it was killed are among them, as if they were in its files.
+        rings: The ring files of the run's processes, and what was found in them.
         info: What ``run.json`` says; empty when there is none. It may be stale.
 
     Raises:
@@ -82,8 +87,14 @@ class Run:
 
     def __init__(self, path: StrPath, *, strict: bool = False) -> None:
         self.path: Path = open_run_dir(path)
-        self.series: tuple[Series, ...] = tuple(list_series(self.path))
+        overlay = Overlay(self.path)
+        self.series: tuple[Series, ...] = tuple(overlay.list_series())
         self._problems = Problems(strict=strict)
+        self.rings: tuple[RingReport, ...] = tuple(overlay.rings)
+        for ring in self.rings:
+            if ring.outcome in ("damaged", "failed"):
+                what = "the records of a killed process cannot be read"
+                self._problems.add("ring", ring.ring, 0, f"{what}: {ring.reason}")
         self.info: dict[str, Any] = self._read_info()
         self._later: dict[tuple[str, int], list[tuple[tuple[str, int], _Steps]]] = {}
 

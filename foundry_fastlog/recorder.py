@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from foundry_fastlog._core import RecorderStats, Timer
+    from foundry_fastlog.ring_files import RingReport
 
-__all__ = ["Recorder", "RecorderClosedError", "open_run"]
+__all__ = ["Recorder", "RecorderClosedError", "open_run", "recover"]
 
 RecorderClosedError = _core.RecorderClosedError
 
@@ -92,6 +93,9 @@ class Recorder(_core.RecorderCore):
         segment_bytes: int = 256 * MIB,
         overhead_budget: float = 0.01,
         close_timeout_s: float = 10.0,
+        ring: str = "file",
+        fsync: str = "interval",
+        fsync_interval_s: float = 1.0,
         config: object = None,
         name: str | None = None,
     ) -> None:
@@ -116,6 +120,14 @@ class Recorder(_core.RecorderCore):
             segment_bytes: A file that would grow beyond this size is continued in a next segment.
             overhead_budget: Fraction of wall time that logging may take before one warning says so.
             close_timeout_s: Default timeout of ``flush()`` and ``close()`` in seconds.
+            ring: Where the ring lies. ``"file"``: in a mapped file, so that a killed process loses
+                nothing; on a file system that does not suit mapping, in a local temporary
+                directory. ``"shm"``: in /dev/shm, which the disk's write-back never touches, but
+                which goes with the container or machine. ``"memory"``: nowhere else; a killed
+                process loses what it recorded in the last ``flush_interval_s``.
+            fsync: When lines are forced to the disk, against a power loss: ``"none"`` (when the
+                kernel likes), ``"interval"`` or ``"every_flush"``. A killed process needs none.
+            fsync_interval_s: Seconds between two of them for ``"interval"``.
             config: The run's configuration for run.json: a mapping or a pydantic model.
             name: The run's name for run.json; by default the directory's name.
 
@@ -136,8 +148,10 @@ class Recorder(_core.RecorderCore):
         _check_number("flush_interval_s", flush_interval_s, 0.001, 3600)
         _check_number("overhead_budget", overhead_budget, 0, 1)
         _check_number("close_timeout_s", close_timeout_s, 0, 86400)
-        if back_pressure not in ("block", "drop"):
-            raise ValueError(f"back_pressure must be 'block' or 'drop', got {back_pressure!r}")
+        _check_number("fsync_interval_s", fsync_interval_s, 0.001, 3600)
+        _check_choice("back_pressure", back_pressure, ("block", "drop"))
+        _check_choice("ring", ring, ("file", "shm", "memory"))
+        _check_choice("fsync", fsync, ("none", "interval", "every_flush"))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         config = plain_config(config)
@@ -156,18 +170,26 @@ class Recorder(_core.RecorderCore):
                     f"this process already records in {directory}: use open_run(path) to share "
                     "that recorder, or close it first"
                 )
+            _recover(directory)
+            self._options: dict[str, Any] = {
+                "ring_bytes": 1 << (ring_bytes - 1).bit_length(),
+                "block": back_pressure == "block",
+                "block_timeout_s": float(block_timeout_s),
+                "flush_interval_s": float(flush_interval_s),
+                "segment_bytes": segment_bytes,
+                "overhead_budget": float(overhead_budget),
+                "ring": ring,
+                "fsync": fsync,
+                "fsync_interval_s": float(fsync_interval_s),
+            }
             super().__init__(
                 directory=os.fsencode(directory),
                 stamp="",
                 label=f"r{rank}" if rank else "",
                 worker=False,
-                ring_bytes=1 << (ring_bytes - 1).bit_length(),
-                block=back_pressure == "block",
-                block_timeout_s=float(block_timeout_s),
-                flush_interval_s=float(flush_interval_s),
-                segment_bytes=segment_bytes,
-                overhead_budget=float(overhead_budget),
+                rank=-1 if rank is None else rank,
                 hook=_on_core_event,
+                **self._options,
             )
             _open[key] = self
         if not rank:
@@ -175,6 +197,65 @@ class Recorder(_core.RecorderCore):
                 self._path, name=name, config=config, world_size=world_size, rank=rank
             )
             self._write_run_file(ended=False)
+
+    @classmethod
+    def _open_worker(
+        cls,
+        path: Path,
+        rank: int | None,
+        world_size: int | None,
+        close_timeout_s: float,
+        label: str,
+        options: dict[str, Any],
+    ) -> Recorder:
+        """Open the recorder of a process that was spawned by one which records (see __reduce__)."""
+        key = (str(path), rank or 0)
+        with _open_lock:
+            present = _open.get(key)
+            if present is not None and not present.closed:
+                return present
+            self = cls.__new__(cls)
+            self._path = path
+            self._rank = rank
+            self._world_size = world_size
+            self._close_timeout_s = close_timeout_s
+            self._pid = os.getpid()
+            self._run_file = None
+            self._options = options
+            own = f"{label}-w{self._pid}" if label else f"w{self._pid}"
+            _core.RecorderCore.__init__(
+                self,
+                directory=os.fsencode(path),
+                stamp="",
+                label=own,
+                worker=True,
+                rank=-1 if rank is None else rank,
+                hook=_on_core_event,
+                **{**options, "ring_bytes": min(options["ring_bytes"], MIB)},
+            )
+            _open[key] = self
+        _close_at_worker_exit()
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for a spawned worker: there it records to files of its own, as a forked one does.
+
+        Raises:
+            RecorderClosedError: The recorder has been closed.
+        """
+        if self.closed:
+            raise RecorderClosedError("a closed Recorder cannot be sent to another process")
+        return (
+            type(self)._open_worker,  # noqa: SLF001 - its own class's
+            (
+                self._path,
+                self._rank,
+                self._world_size,
+                self._close_timeout_s,
+                self.label,
+                self._options,
+            ),
+        )
 
     @property
     def path(self) -> Path:
@@ -289,6 +370,8 @@ class Recorder(_core.RecorderCore):
         first = not self.closed
         written = self._close(self._close_timeout_s if timeout is None else float(timeout))
         if first and os.getpid() == self._pid:
+            if self._run_file is not None:
+                _recover(str(self._path))  # workers that were killed, or left without closing
             self._write_run_file(ended=True)
         return written
 
@@ -307,9 +390,10 @@ class Recorder(_core.RecorderCore):
             and exit, one in 64 is measured), ``blocked_s``, ``logging_s`` (estimated seconds in all
             calls), ``wall_s`` (since the first record), ``overhead_fraction`` (``logging_s`` /
             ``wall_s``), ``flush_cpu_s`` (of the flush thread). Sizes in bytes: ``bytes_written``,
-            ``ring_bytes``, ``ring_high_water_bytes``. Faults: ``errors`` (count), ``first_error``,
-            ``last_error``. ``key_sets``: distinct sets of metric names. ``streams``: per stream
-            ``written``, ``bytes``, ``dropped``, ``segments``.
+            ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None in
+            memory. Faults: ``errors`` (count), ``first_error``, ``last_error``. ``key_sets``:
+            distinct sets of metric names. ``streams``: per stream ``written``, ``bytes``,
+            ``dropped``, ``segments``.
         """
         return self._stats()
 
@@ -354,6 +438,35 @@ def open_run(
         return Recorder(path, **options)
 
 
+def recover(path: str | os.PathLike[str]) -> list[RingReport]:
+    """Put what killed processes left in their rings into the files of their runs.
+
+    Opening and closing a `Recorder` does so for its run, and readers show these records
+    anyway; this is for runs that nobody goes on with, and for those that read the files
+    with other programs. Safe at any time, also while the run trains, and safe to repeat.
+
+    Args:
+        path: A run's directory, or a directory with runs somewhere below it.
+
+    Returns:
+        A report per ring that was found; see `foundry_fastlog.RingReport`. Its ``sound`` is
+        False where something could not be recovered.
+
+    Raises:
+        RunNotFoundError: There is no run. The message says what to do.
+    """
+    from foundry_fastlog.overlay import Overlay
+    from foundry_fastlog.recovery import runs_with_rings
+    from foundry_fastlog.ring_files import RingReport
+
+    reports: list[RingReport] = []
+    for run in runs_with_rings(path):
+        found = [RingReport(run, **report) for report in _core.recover_run(os.fsencode(run))]
+        # No ring at all: perhaps because they may not be listed, which the overlay tells.
+        reports += found or Overlay(run).refresh()
+    return reports
+
+
 def _absolute(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not isinstance(text, str):
@@ -379,6 +492,12 @@ def _check_directory(directory: str) -> None:
 def _check_type(name: str, value: object, kind: type, wanted: str) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        wanted = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {wanted}, got {value!r}")
 
 
 def _step_number(step: object) -> int:
@@ -461,8 +580,30 @@ def _on_core_event(kind: str, text: str) -> None:
     if kind == "message":
         _log.warning("%s", text)
     elif kind == "forked":
-        # Children that multiprocessing forks leave by os._exit(), without atexit (before 3.13).
-        multiprocessing.util.Finalize(None, _close_all, exitpriority=100)
+        _close_at_worker_exit()
+
+
+def _close_at_worker_exit() -> None:
+    """Close when a multiprocessing child ends: it leaves by os._exit(), without atexit."""
+    multiprocessing.util.Finalize(None, _close_all, exitpriority=100)
+
+
+def _recover(directory: str) -> None:
+    """Put what dead processes left in their rings into the run's files, and say so."""
+    for report in _core.recover_run(os.fsencode(directory)):
+        if report["outcome"] == "recovered" and report["emitted"]:
+            _log.info(
+                "recovered %d records that a killed process had left in %s",
+                report["emitted"],
+                report["ring"],
+            )
+        elif report["outcome"] in ("quarantined", "failed", "elsewhere"):
+            _log.warning(
+                "a ring file could not be recovered (%s): %s: %s",
+                report["outcome"],
+                report["ring"],
+                report["reason"],
+            )
 
 
 def _close_all() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # report imports this module when it renders
     from rich.console import Console
 
     from foundry_fastlog.report import Summary
+    from foundry_fastlog.ring_files import RingReport
 
 __all__ = [
     "format_bytes",
@@ -28,6 +31,7 @@ __all__ = [
     "render_curves",
     "render_metrics",
     "render_problems",
+    "render_rings",
     "render_summary",
     "render_timings",
 ]
@@ -217,6 +221,15 @@ def _facts(summary: Summary, console: Console) -> None:
     if summary.dropped:
         text = ", ".join(f"{stream} {count:,}" for stream, count in summary.dropped.items())
         grid.add_row(Text("dropped"), Text(f"{text} (the recorder's ring was full)", "yellow"))
+    pending = sum(ring.emitted for ring in summary.rings)
+    if pending:
+        text = f"{_plural(pending, 'line')} of killed processes, read from their rings; to write them: "
+        text += f"foundry-fastlog recover {summary.path}"
+        grid.add_row(Text("pending"), Text(printable(text), "yellow"))
+    away = sum(ring.outcome == "elsewhere" for ring in summary.rings)
+    if away:
+        text = f"{_plural(away, 'ring')} on other hosts, or lost: foundry-fastlog recover --dry-run"
+        grid.add_row(Text("elsewhere"), Text(text, "yellow"))
     if summary.superseded:
         text = f"{summary.superseded:,} lines of steps that a later attempt recorded again"
         _row(grid, "left out", text)
@@ -349,6 +362,45 @@ def render_problems(problems: list[Problem], omitted: int, console: Console) -> 
     for problem in _first(problems):
         console.print(Text(f"  {printable(str(problem))}"))
     _rest(len(problems) + omitted, console)
+
+
+_OUTCOME_STYLES = {
+    "recovered": "green",
+    "recoverable": "green",
+    "live": "cyan",
+    "gone": "dim",
+    "elsewhere": "yellow",
+}
+
+
+def render_rings(reports: list[RingReport], root: Path, console: Console) -> None:
+    """Show what became of rings, or would: one row each, and a reason where it has one."""
+    if not reports:
+        console.print("nothing to recover: no process left a ring file behind")
+        return
+    counts = ("found", "emitted", "skipped", "damaged", "holes", "cut")
+    table = _table("Rings", "run", "writer", "ring", "outcome", *counts)
+    table.columns[3].no_wrap = True
+    for report in reports:
+        run = os.path.relpath(report.run, root)
+        known = report.outcome in ("recovered", "recoverable")
+        counted = (report.found, report.emitted, report.skipped, report.damaged, report.holes)
+        table.add_row(
+            Text(printable(root.resolve().name if run == "." else run)),
+            Text(printable(report.label) or ("main" if known else "-")),
+            Text(printable(Path(report.ring).name.removeprefix("fastlog-"), 11)),
+            Text(report.outcome, _OUTCOME_STYLES.get(report.outcome, "bold red")),
+            *(Text(f"{count:,}" if count else "-") for count in counted),
+            Text(format_bytes(report.cut_bytes) if report.cut_bytes else "-"),
+        )
+    console.print(table)
+    for report in reports:
+        if report.reason:
+            console.print(Text(f"  {printable(report.ring)}: {printable(report.reason)}", "yellow"))
+    lines = sum(report.emitted for report in reports)
+    changed = any(report.outcome == "recovered" for report in reports)
+    verb = "written" if changed or not lines else "would be written"
+    console.print(f"{_plural(len(reports), 'ring')}, {_plural(lines, 'line')} {verb}")
 
 
 def _first(items: list[Any]) -> Iterable[Any]:

@@ -151,7 +151,7 @@ def summarize(run: Run, *, attempts: Attempts = "last") -> Summary:
 
 
 def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
-    summary = Summary(run.path, run.info, ranks=run.ranks, checks=checks)
+    summary = Summary(run.path, run.info, ranks=run.ranks, checks=checks, rings=list(run.rings))
     dropped: Counter[str] = Counter()
     lines = {(check.series.writer, check.series.stream): check.lines for check in checks}
     for check in checks:

@@ -6,10 +6,13 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.accumulate import MetricStats
 from foundry_fastlog.checks import Problem, SeriesCheck
+
+if TYPE_CHECKING:  # loaded when a run has rings
+    from foundry_fastlog.ring_files import RingReport
 
 __all__ = ["AttemptSummary", "ErrorSummary", "FileSummary", "Summary", "TimingSummary"]
 
@@ -143,6 +146,8 @@ class Summary:
         attempts: Per process, by rank and attempt.
         files: Per stream file.
         checks: Completeness per stream and process.
+        rings: What was found in the ring files of the run's processes. Lines of processes that
+            were killed are read from them.
         problems: What is wrong with the files.
         problems_omitted: Problems beyond those.
         curves: Points ``(step, value)`` per numeric metric, thinned out to at most 2048.
@@ -169,6 +174,7 @@ class Summary:
     attempts: list[AttemptSummary] = field(default_factory=list)
     files: list[FileSummary] = field(default_factory=list)
     checks: list[SeriesCheck] = field(default_factory=list)
+    rings: list[RingReport] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     problems_omitted: int = 0
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)

@@ -6,6 +6,7 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/handle.hpp"
+#include "core/recovery.hpp"
 
 namespace fastlog::bindings {
 namespace {
@@ -53,6 +54,7 @@ py::dict stats_dict(const RecorderStats& s) {
     out["wall_s"] = s.wall_s;
     out["flush_cpu_s"] = static_cast<double>(s.flusher.cpu_ns) / 1e9;
     out["ring_bytes"] = s.ring_bytes;
+    out["ring_path"] = text(s.ring_path);
     out["ring_high_water_bytes"] = s.flusher.high_water_bytes;
     out["errors"] = s.flusher.errors;
     out["first_error"] = text(s.flusher.first_error);
@@ -65,7 +67,9 @@ py::dict stats_dict(const RecorderStats& s) {
 RecorderOptions make_options(const std::string& directory, const std::string& stamp,
                              const std::string& label, bool worker, std::size_t ring_bytes,
                              bool block, double block_timeout_s, double flush_interval_s,
-                             std::uint64_t segment_bytes, double overhead_budget) {
+                             std::uint64_t segment_bytes, double overhead_budget, int rank,
+                             const std::string& ring, const std::string& fsync,
+                             double fsync_interval_s) {
     RecorderOptions options;
     options.sink = {directory, stamp, label, worker, segment_bytes};
     options.ring_bytes = ring_bytes;
@@ -73,10 +77,55 @@ RecorderOptions make_options(const std::string& directory, const std::string& st
     options.block_timeout_ns = static_cast<std::int64_t>(block_timeout_s * 1e9);
     options.flush_interval_ns = static_cast<std::int64_t>(flush_interval_s * 1e9);
     options.overhead_budget = overhead_budget;
+    options.rank = rank;
+    options.ring_place = ring == "memory" ? RingPlace::memory
+                         : ring == "shm"  ? RingPlace::shm
+                                          : RingPlace::file;
+    options.fsync = fsync == "none"          ? Fsync::none
+                    : fsync == "every_flush" ? Fsync::every_flush
+                                             : Fsync::interval;
+    options.fsync_interval_ns = static_cast<std::int64_t>(fsync_interval_s * 1e9);
     return options;
 }
 
 }  // namespace
+
+py::dict report_dict(const RecoveryReport& report) {
+    py::dict out;
+    const auto text = [](const std::string& t) {
+        return py::reinterpret_steal<py::object>(
+            PyUnicode_DecodeFSDefaultAndSize(t.data(), static_cast<Py_ssize_t>(t.size())));
+    };
+    out["outcome"] = outcome_name(report.outcome);
+    out["ring"] = text(report.ring);
+    out["label"] = text(report.label);
+    out["reason"] = text(report.reason);
+    out["same_boot"] = report.same_boot;
+    out["emitted"] = report.emitted;
+    out["skipped"] = report.skipped;
+    out["holes"] = report.holes;
+    out["hole_bytes"] = report.hole_bytes;
+    out["damaged"] = report.damaged;
+    out["cut_bytes"] = report.cut_bytes;
+    return out;
+}
+
+void bind_recovery(py::module_& module) {
+    module.def(
+        "recover_run",
+        [](const std::string& run_directory) {
+            std::vector<RecoveryReport> reports;
+            {
+                py::gil_scoped_release unlocked;
+                reports = recover_run(run_directory);
+            }
+            py::list out;
+            for (const RecoveryReport& report : reports) out.append(report_dict(report));
+            return out;
+        },
+        py::arg("run_directory"),
+        "Finishes what dead processes left in a run's ring files; one dict per ring.");
+}
 
 void bind_recorder(py::module_& module) {
     RecorderHandle::closed_error = PyErr_NewExceptionWithDoc(
@@ -91,15 +140,18 @@ void bind_recorder(py::module_& module) {
         py::init([](const std::string& directory, const std::string& stamp,
                     const std::string& label, bool worker, std::size_t ring_bytes, bool block,
                     double block_timeout_s, double flush_interval_s, std::uint64_t segment_bytes,
-                    double overhead_budget, py::object hook) {
+                    double overhead_budget, int rank, const std::string& ring,
+                    const std::string& fsync, double fsync_interval_s, py::object hook) {
             return std::make_unique<RecorderHandle>(
                 make_options(directory, stamp, label, worker, ring_bytes, block, block_timeout_s,
-                             flush_interval_s, segment_bytes, overhead_budget),
+                             flush_interval_s, segment_bytes, overhead_budget, rank, ring, fsync,
+                             fsync_interval_s),
                 std::move(hook));
         }),
         py::kw_only(), py::arg("directory"), py::arg("stamp"), py::arg("label"), py::arg("worker"),
         py::arg("ring_bytes"), py::arg("block"), py::arg("block_timeout_s"),
         py::arg("flush_interval_s"), py::arg("segment_bytes"), py::arg("overhead_budget"),
+        py::arg("rank"), py::arg("ring"), py::arg("fsync"), py::arg("fsync_interval_s"),
         py::arg("hook"));
     type.def("_flush", &RecorderHandle::flush, py::arg("timeout_s"));
     type.def("_close", &RecorderHandle::close, py::arg("timeout_s"));

@@ -6,6 +6,7 @@
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.doc() = "The native core of foundry_fastlog: ring, flush thread and hot calls.";
     fastlog::bindings::bind_recorder(module);
+    fastlog::bindings::bind_recovery(module);
     fastlog::bindings::bind_timer(module);
     fastlog::bindings::add_hot_methods(module.attr("RecorderCore").ptr());
     module.def(

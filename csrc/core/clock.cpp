@@ -62,8 +62,17 @@ TickConverter::TickConverter() noexcept : first_(take()), before_(first_), last_
     }
 }
 
+TickConverter::TickConverter(bool tsc, std::uint64_t anchor_ticks, std::int64_t anchor_wall_ns,
+                             double ns_per_tick) noexcept
+    : first_{anchor_ticks, anchor_wall_ns, 0},
+      before_(first_),
+      last_(first_),
+      ns_per_tick_(tsc ? ns_per_tick : 1.0),
+      tsc_(tsc),
+      fixed_(true) {}
+
 void TickConverter::refresh() noexcept {
-    if (!detail::use_tsc) return;
+    if (!tsc_ || fixed_) return;
     const Anchor now = take();
     const auto ticks = static_cast<double>(now.ticks) - static_cast<double>(last_.ticks);
     const auto ns = static_cast<double>(now.mono_ns - last_.mono_ns);
@@ -80,13 +89,19 @@ void TickConverter::refresh() noexcept {
 }
 
 std::int64_t TickConverter::wall_ns(std::uint64_t ticks) const noexcept {
-    if (!detail::use_tsc) return static_cast<std::int64_t>(ticks);
+    if (!tsc_) return static_cast<std::int64_t>(ticks);
     // From the nearer anchor, at the measured rate: a stepped wall clock does not bend the line.
     const auto to_last = static_cast<std::int64_t>(ticks - last_.ticks);
     const auto to_before = static_cast<std::int64_t>(ticks - before_.ticks);
-    const Anchor& near = (to_last < 0 && to_before < -to_last) ? before_ : last_;
+    const bool before = to_last < 0 && (to_before < 0 || to_before + to_last < 0);
+    const Anchor& near = before ? before_ : last_;
     const auto delta = static_cast<std::int64_t>(ticks - near.ticks);
-    return near.wall_ns + std::llround(static_cast<double>(delta) * ns_per_tick_);
+    const double ns = static_cast<double>(delta) * ns_per_tick_;
+    constexpr double kCentury = 3.2e18;  // a damaged tick must not overflow
+    if (!(std::abs(ns) < kCentury)) return near.wall_ns;
+    // Nor must a damaged anchor: unsigned numbers wrap.
+    return static_cast<std::int64_t>(static_cast<std::uint64_t>(near.wall_ns) +
+                                     static_cast<std::uint64_t>(std::llround(ns)));
 }
 
 double TickConverter::duration_ns(std::uint64_t ticks) const noexcept {

@@ -57,6 +57,16 @@ class TickConverter {
   public:
     /// Takes the first anchor.
     TickConverter() noexcept;
+    /// Reads another process's ticks by what describe() told of them; refresh() does nothing then.
+    TickConverter(bool tsc, std::uint64_t anchor_ticks, std::int64_t anchor_wall_ns,
+                  double ns_per_tick) noexcept;
+    /// One moment in both clocks, and the rate.
+    void describe(std::uint64_t& anchor_ticks, std::int64_t& anchor_wall_ns,
+                  double& ns_per_tick) const noexcept {
+        anchor_ticks = last_.ticks;
+        anchor_wall_ns = last_.wall_ns;
+        ns_per_tick = ns_per_tick_;
+    }
     /// Takes a new anchor; call before converting what was recorded since the last.
     void refresh() noexcept;
     /// Nanoseconds since the epoch (UTC).
@@ -76,6 +86,8 @@ class TickConverter {
     Anchor before_;  // wall times are read off the last two anchors
     Anchor last_;
     double ns_per_tick_ = 1.0;
+    bool tsc_ = detail::use_tsc;
+    bool fixed_ = false;
 };
 
 }  // namespace fastlog

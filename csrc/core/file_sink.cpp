@@ -13,7 +13,7 @@
 namespace fastlog {
 namespace {
 
-constexpr int kOpenFlags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
+constexpr int kOpenFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
 constexpr mode_t kMode = 0666;  // the umask decides
 
 int open_retrying(const std::string& path, int flags) {
@@ -29,9 +29,33 @@ SinkError failed(const char* verb, const std::string& path) {
     return {code, std::string(verb) + " " + path};
 }
 
+// Moves `end` back to behind the last "\n" before it. False with errno when the file cannot be read.
+bool end_of_last_line(int fd, std::uint64_t& end) {
+    char block[4096];
+    while (end != 0) {
+        const std::size_t want = std::min<std::uint64_t>(end, sizeof block);
+        const ssize_t n = ::pread(fd, block, want, static_cast<off_t>(end - want));
+        if (n < 0 && errno == EINTR) continue;
+        if (n != static_cast<ssize_t>(want)) {
+            if (n >= 0) errno = EIO;  // it shrinks again at this moment
+            return false;
+        }
+        const std::size_t newline = std::string_view(block, want).rfind('\n');
+        if (newline != std::string_view::npos) {
+            end -= want - newline - 1;
+            return true;
+        }
+        end -= want;
+    }
+    return true;
+}
+
 }  // namespace
 
 FileSink::FileSink(FileSinkOptions options) : options_(std::move(options)) {}
+
+FileSink::FileSink(FileSinkOptions options, std::string label)
+    : options_(std::move(options)), label_(std::move(label)), claimed_(true) {}
 
 FileSink::~FileSink() {
     for (auto& f : files_) {
@@ -135,7 +159,126 @@ bool FileSink::wants_rotation(Stream stream, std::size_t pending, std::size_t ne
 void FileSink::rotate(Stream stream) noexcept {
     File& f = file(stream);
     if (f.fd >= 0) ::close(f.fd);
-    f = {-1, f.segment + 1, 0, false};
+    File next;
+    next.segment = f.segment + 1;
+    next.has_trim = f.has_trim;
+    next.trim_segment = f.trim_segment;
+    next.trim_bytes = f.trim_bytes;
+    f = next;
+}
+
+StreamCommit FileSink::state(Stream stream) const noexcept {
+    const File& f = file(stream);
+    StreamCommit state{};
+    state.offset = f.offset;
+    state.segment = f.segment;
+    state.exists = f.exists ? 1 : 0;
+    state.has_trim = f.has_trim ? 1 : 0;
+    state.trim_segment = f.trim_segment;
+    state.trim_bytes = f.trim_bytes;
+    return state;
+}
+
+SinkError FileSink::resume(const StreamCommit (&streams)[kStreamCount]) {
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        const auto stream = static_cast<Stream>(s);
+        const StreamCommit& from = streams[s];
+        File& f = file(stream);
+        f.segment = from.segment;
+        f.offset = f.synced = from.offset;
+        f.has_trim = from.has_trim != 0;
+        f.trim_segment = from.trim_segment;
+        f.trim_bytes = from.trim_bytes;
+        trim(stream);
+        const std::string name = path(stream, f.segment);
+        const int fd = open_retrying(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0 && errno != ENOENT) return failed("open", name);
+        if (fd >= 0) {
+            f.fd = fd;
+            f.exists = true;
+            struct stat info;
+            if (::fstat(fd, &info) != 0) return failed("stat", name);
+            if (static_cast<std::uint64_t>(info.st_size) > f.offset &&
+                ::ftruncate(fd, static_cast<off_t>(f.offset)) != 0) {
+                return failed("cut", name);
+            }
+        }
+        // A segment that was begun but never committed: its records are still in the ring.
+        for (std::uint32_t next = f.segment + 1; ::unlink(path(stream, next).c_str()) == 0;
+             ++next) {
+        }
+    }
+    return {};
+}
+
+SinkError FileSink::sync(Stream stream) {
+    File& f = file(stream);
+    if (f.fd < 0 || f.synced == f.offset) return {};
+    const std::string name = path(stream, f.segment);
+    // After one failure the kernel may report success without the bytes being on the disk.
+    if (f.sync_failed) return {EIO, "sync " + name};
+    int result;
+    do {
+        result = ::fdatasync(f.fd);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0) {
+        SinkError error = failed("sync", name);
+        f.sync_failed = true;
+        return error;
+    }
+    f.synced = f.offset;
+    return {};
+}
+
+SinkError FileSink::move_unsynced(Stream stream) {
+    File& old = file(stream);
+    // The page cache still has the bytes even where the disk does not.
+    std::string bytes(old.offset - old.synced, '\0');
+    std::size_t got = 0;
+    while (got < bytes.size()) {
+        const ssize_t n = ::pread(old.fd, bytes.data() + got, bytes.size() - got,
+                                  static_cast<off_t>(old.synced + got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return failed("read back", path(stream, old.segment));
+        got += static_cast<std::size_t>(n);
+    }
+    File next;
+    next.segment = old.segment + 1;
+    next.has_trim = true;
+    next.trim_segment = old.segment;
+    next.trim_bytes = old.synced;
+    const std::string name = path(stream, next.segment);
+    next.fd = open_retrying(name, kOpenFlags | O_EXCL);
+    if (next.fd < 0) return failed("create", name);
+    next.exists = true;
+    std::size_t written = 0;
+    SinkError error = write_at(next, stream, bytes, written);
+    if (!error && ::fdatasync(next.fd) != 0) error = failed("sync", name);
+    if (error) {
+        ::close(next.fd);
+        ::unlink(name.c_str());
+        return error;
+    }
+    next.synced = next.offset;
+    ::close(old.fd);
+    old = next;
+    return {};
+}
+
+void FileSink::trim(Stream stream) noexcept {
+    File& f = file(stream);
+    if (!f.has_trim) return;
+    const std::string name = path(stream, f.trim_segment);
+    struct stat info;
+    if (::lstat(name.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+        static_cast<std::uint64_t>(info.st_size) > f.trim_bytes) {
+        const int fd = open_retrying(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0) return;  // tried again with the next commit
+        const bool cut = ::ftruncate(fd, static_cast<off_t>(f.trim_bytes)) == 0;
+        ::close(fd);
+        if (!cut) return;
+    }
+    f.has_trim = false;
 }
 
 SinkError FileSink::open(Stream stream) {
@@ -164,7 +307,7 @@ SinkError FileSink::open(Stream stream) {
     return {};
 }
 
-SinkError FileSink::check(Stream stream) {
+SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
     File& f = file(stream);
     if (f.fd < 0) return {};
     struct stat info;
@@ -172,19 +315,25 @@ SinkError FileSink::check(Stream stream) {
     if (info.st_nlink == 0) {
         ::close(f.fd);
         f.fd = -1;
-        f.offset = 0;
+        if (lost != nullptr) *lost = f.offset;
+        f.offset = f.synced = 0;
         if (SinkError error = make_directory()) return error;
         return {ENOENT, "find " + path(stream, f.segment) +
                             " any more (removed while open; a new one is made)"};
     }
     const auto size = static_cast<std::uint64_t>(info.st_size);
-    if (size < f.offset) {
-        // Somebody cut the file. Writing on at the old offset would leave a hole of NULs.
-        f.offset = size;
-        return {EIO, "keep " + path(stream, f.segment) +
-                         " whole (truncated by somebody else; writing goes on at its new end)"};
-    }
-    return {};
+    if (size >= f.offset) return {};
+    // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
+    // written behind it would be lost with it, and writing at the old offset would leave a hole.
+    const std::string name = path(stream, f.segment);
+    std::uint64_t end = size;
+    if (!end_of_last_line(f.fd, end)) return failed("read", name);
+    if (end != size && ::ftruncate(f.fd, static_cast<off_t>(end)) != 0) return failed("cut", name);
+    if (lost != nullptr) *lost = f.offset - end;
+    f.offset = end;
+    f.synced = std::min(f.synced, end);
+    return {EIO,
+            "keep " + name + " whole (truncated by somebody else; writing goes on at its new end)"};
 }
 
 SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& written) {
@@ -194,13 +343,16 @@ SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& wr
     if (f.fd < 0) {
         if (SinkError error = open(stream)) return error;
     }
+    return write_at(f, stream, bytes, written);
+}
+
+SinkError FileSink::write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written) {
     while (written < bytes.size()) {
         const ssize_t n = ::pwrite(f.fd, bytes.data() + written, bytes.size() - written,
                                    static_cast<off_t>(f.offset));
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return failed("write", path(stream, f.segment));
-        if (n == 0) {
-            errno = ENOSPC;
+        if (n <= 0) {
+            if (n == 0) errno = ENOSPC;
             return failed("write", path(stream, f.segment));
         }
         written += static_cast<std::size_t>(n);

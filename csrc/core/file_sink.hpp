@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/record.hpp"
+#include "core/ring_layout.hpp"
 
 namespace fastlog {
 
@@ -32,6 +32,8 @@ struct SinkError {
 class FileSink {
   public:
     explicit FileSink(FileSinkOptions options);
+    /// With a label that is claimed already; see resume().
+    FileSink(FileSinkOptions options, std::string label);
     ~FileSink();
     FileSink(const FileSink&) = delete;
     FileSink& operator=(const FileSink&) = delete;
@@ -41,6 +43,12 @@ class FileSink {
     SinkError claim();
     bool claimed() const noexcept { return claimed_; }
     const std::string& label() const noexcept { return label_; }
+
+    /// Takes over where a writer with this label was stopped; claim() is not needed then. What the
+    /// streams hold behind their offsets is cut off, segments behind theirs are removed.
+    SinkError resume(const StreamCommit (&streams)[kStreamCount]);
+    /// The streams' places as a commit slot states them (without seq).
+    StreamCommit state(Stream stream) const noexcept;
 
     /// True when `pending` more bytes plus `next` do not fit the stream's segment any more.
     bool wants_rotation(Stream stream, std::size_t pending, std::size_t next) const noexcept;
@@ -52,11 +60,18 @@ class FileSink {
     SinkError write(Stream stream, std::string_view bytes, std::size_t& written);
 
     /// Notices a file that was removed or cut while open, and makes it writable again; call once
-    /// before a batch. The error says what was found; the sink can go on.
-    SinkError check(Stream stream);
+    /// before a batch. The error says what was found, `lost` how many bytes at the stream's end went
+    /// with it; the sink can go on.
+    SinkError check(Stream stream, std::uint64_t* lost = nullptr);
 
-    /// Bytes of the stream's segment that are in its file.
-    std::uint64_t size(Stream stream) const noexcept { return file(stream).offset; }
+    /// Puts the stream's written bytes on the disk (fdatasync).
+    SinkError sync(Stream stream);
+    /// After a failed sync(): the kernel may have thrown the unsynced bytes away and will not say so
+    /// again, so they are copied into a new segment. The old one is to be cut at its synced length:
+    /// state() says so, and trim() does it once that is committed.
+    SinkError move_unsynced(Stream stream);
+    void trim(Stream stream) noexcept;
+
     std::uint32_t segments(Stream stream) const noexcept;
     std::string path(Stream stream, std::uint32_t segment) const;
     std::vector<std::string> paths() const;
@@ -66,10 +81,16 @@ class FileSink {
         int fd = -1;
         std::uint32_t segment = 0;
         std::uint64_t offset = 0;
+        std::uint64_t synced = 0;  // bytes known to be on the disk
+        bool sync_failed = false;
         bool exists = false;  // this segment has been created by us
+        bool has_trim = false;
+        std::uint32_t trim_segment = 0;
+        std::uint64_t trim_bytes = 0;
     };
 
     SinkError open(Stream stream);
+    SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
     SinkError make_directory() const;
     std::string candidate(unsigned n) const;
     bool taken(const std::string& label) const;

@@ -12,37 +12,50 @@
 #include <system_error>
 #include <utility>
 
+#include "core/kill_point.hpp"
+
 namespace fastlog {
 
-bool Flusher::Batch::empty() const noexcept { return size() == 0; }
-
-std::size_t Flusher::Batch::size() const noexcept {
-    std::size_t sum = 0;
-    for (const auto& b : bytes) sum += b.size();
-    return sum;
-}
-
-void Flusher::Batch::clear() noexcept {
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        bytes[s].clear();
-        written[s] = 0;
-        records[s] = 0;
+const RecordHeader* Flusher::Source::next(std::uint64_t& position) {
+    for (;;) {
+        const RecordHeader* record = ring_.peek(position);
+        if (record == nullptr || record->kind != RecordKind::pad) return record;
+        position = MpscRing::after(position, *record);
     }
 }
 
-Flusher::Flusher(MpscRing& ring, const std::byte* key_arena, Options options, Gate& gate, Tick tick,
-                 TakeDrops take_drops)
+// The slot that is not current is filled, then the epoch makes it current, then the head moves: only
+// then may producers use the bytes again. (Recovery relies on this order.)
+SinkError Flusher::Source::commit(CommitSlot& slot) {
+    if (memory_.mapped()) {
+        const std::uint64_t epoch = memory_.epoch()->load(std::memory_order_relaxed) + 1;
+        slot.epoch = epoch;
+        slot.crc = slot_crc(slot);
+        *memory_.slot(epoch) = slot;
+        KILL_POINT("slot_filled");
+        memory_.epoch()->store(epoch, std::memory_order_release);
+        KILL_POINT("epoch_stored");
+    }
+    flusher_.publish_progress();
+    ring_.release_to(slot.position);
+    flusher_.notify_waiters();
+    return {};
+}
+
+Flusher::Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options options, Gate& gate,
+                 Tick tick, TakeDrops take_drops)
     : ring_(ring),
+      memory_(memory),
       gate_(gate),
       options_(std::move(options)),
       tick_(std::move(tick)),
       take_drops_(std::move(take_drops)),
-      sink_(options_.sink),
-      renderer_(key_arena),
-      cursor_(ring.head()) {
-    // Claim the label in the caller's thread, so that the file names are known when open returns.
-    // Where that fails, the thread goes on trying.
-    if (SinkError error = sink_.claim()) note_error(error);
+      sink_(sink),
+      renderer_(memory.key_table(), memory.key_table_bytes()),
+      source_(*this, ring, memory),
+      drainer_(source_, sink_, renderer_, CommitSlot{}, options_.fsync,
+               [this](const SinkError& error) { note_error(error); }) {
+    drainer_.commit_start();
     publish_facts(0);
 }
 
@@ -169,9 +182,9 @@ void Flusher::run() {
 bool Flusher::attend(bool closing, std::uint64_t final_tail) {
     bool finished = false;
     bool clean = drain();
-    if (closing && clean && cursor_ == final_tail) {
+    if (closing && clean && drainer_.position() == final_tail) {
         add_final_drops();
-        clean = drain();
+        clean = drain() && (options_.fsync == Fsync::none || drainer_.sync_committed());
         finished = clean;
     }
     // Before nap_ns() looks at the tail: a producer that still saw `true` has claimed by then.
@@ -184,7 +197,7 @@ bool Flusher::attend(bool closing, std::uint64_t final_tail) {
 // anybody: neither whoever waits behind that record nor a ring that fills up waits for the timer.
 std::int64_t Flusher::nap_ns(bool closing) const noexcept {
     if (backoff_ns_ != 0) return backoff_ns_;
-    const std::uint64_t left = ring_.tail() - cursor_;
+    const std::uint64_t left = ring_.tail() - drainer_.position();
     const bool awaited = closing || waiters_.load(std::memory_order_relaxed) != 0;
     if (left > ring_.capacity() / 2 || (awaited && left != 0)) {
         return std::min(kPollNs, options_.interval_ns);
@@ -203,20 +216,18 @@ void Flusher::sleep_until(std::int64_t deadline_ns) {
 // Writes all that is committed; false when the sink refused and the batch has to be tried again.
 bool Flusher::drain() {
     for (;;) {
-        if (batch_.empty()) {
-            renderer_.refresh_clock();
-            fill_batch();
-            if (batch_.empty()) {
-                backoff_ns_ = 0;
-                return true;
-            }
+        const std::uint64_t used = ring_.tail() - ring_.head();
+        if (used > published_.high_water_bytes) {
+            const std::lock_guard lock(progress_);
+            published_.high_water_bytes = used;
         }
-        if (!write_batch()) {
+        const Drainer::Step step = drainer_.step();
+        if (step == Drainer::Step::refused) {
             back_off();
             return false;
         }
         backoff_ns_ = 0;
-        publish();
+        if (step == Drainer::Step::idle) return true;
         housekeeping(false);  // producers may keep this loop busy for long
     }
 }
@@ -230,95 +241,35 @@ void Flusher::housekeeping(bool now_please) {
     if (!now_please && now - last_facts_ns_ < options_.interval_ns) return;
     last_facts_ns_ = now;
     publish_facts(clock_ns(CLOCK_THREAD_CPUTIME_ID));
+    if (options_.fsync == Fsync::interval && now - last_sync_ns_ >= options_.fsync_interval_ns) {
+        drainer_.sync_committed();
+        last_sync_ns_ = monotonic_ns();
+    }
+    memory_.populate(ring_.tail(), kAheadBytes);
     if (!now_please && now - last_tick_ns_ < 1'000'000'000) return;
     last_tick_ns_ = now;
     tick_();
 }
 
-void Flusher::fill_batch() {
+// What the files hold now, for stats(): shown before the head moves, since who waited for that may ask
+// for it next.
+void Flusher::publish_progress() noexcept {
+    publish_files();
+    const std::lock_guard lock(progress_);
+    const Drainer::Counters& counters = drainer_.counters();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        if (std::exchange(batch_rotates_[s], false)) sink_.rotate(static_cast<Stream>(s));
+        published_.streams[s].written = counters.written[s];
+        published_.streams[s].bytes = counters.bytes[s];
     }
-    const std::uint64_t used = ring_.tail() - ring_.head();
-    std::size_t bytes = 0;
-    while (bytes < kBatchBytes) {
-        const RecordHeader* record = ring_.peek(cursor_);
-        if (record == nullptr) break;
-        if (record->kind == RecordKind::pad) {
-            cursor_ = MpscRing::after(cursor_, *record);
-            continue;
-        }
-        const auto s = static_cast<std::size_t>(record->stream);
-        line_.clear();
-        renderer_.render(*record, seq_[s], line_);
-        if (sink_.wants_rotation(record->stream, batch_.bytes[s].size(), line_.size())) {
-            if (!batch_.empty()) {
-                batch_rotates_[s] = true;  // write what belongs before it first
-                break;
-            }
-            sink_.rotate(record->stream);
-        }
-        batch_.bytes[s].append(line_);
-        bytes += line_.size();
-        ++seq_[s];
-        if (record->kind != RecordKind::drops) ++batch_.records[s];
-        if (published_.first_record_ticks == 0) {
-            const std::lock_guard lock(progress_);
-            published_.first_record_ticks = record->ticks;
-        }
-        cursor_ = MpscRing::after(cursor_, *record);
-    }
-    if (batch_.empty() && cursor_ != ring_.head()) ring_.release_to(cursor_);  // a pad alone
-    if (used > published_.high_water_bytes) {
-        const std::lock_guard lock(progress_);
-        published_.high_water_bytes = used;
-    }
+    published_.first_record_ticks = drainer_.first_ticks();
 }
 
-bool Flusher::write_batch() {
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        if (batch_.written[s] < batch_.bytes[s].size() && !write_stream(static_cast<Stream>(s))) {
-            return false;
-        }
-    }
-    return true;
-}
-
-bool Flusher::write_stream(Stream stream) {
-    const auto s = static_cast<std::size_t>(stream);
-    const std::uint64_t before = sink_.size(stream);
-    if (SinkError found = sink_.check(stream)) {
-        note_error(found);
-        // What was written of this batch lay at the file's end, so it was lost first.
-        const std::uint64_t lost = before - sink_.size(stream);
-        batch_.written[s] -= std::min<std::uint64_t>(batch_.written[s], lost);
-    }
-    std::size_t written = 0;
-    const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);
-    const SinkError error = sink_.write(stream, rest, written);
-    batch_.written[s] += written;
-    if (error) note_error(error);
-    return !error;
-}
-
-// Everything rendered so far is in the files: show it, and give the bytes back to the producers.
-void Flusher::publish() {
-    publish_files();  // before the release: who waited for it may ask for the files next
-    {
-        const std::lock_guard lock(progress_);
-        for (std::size_t s = 0; s < kStreamCount; ++s) {
-            published_.streams[s].written += batch_.records[s];
-            published_.streams[s].bytes += batch_.bytes[s].size();
-        }
-    }
-    batch_.clear();
-    ring_.release_to(cursor_);
+void Flusher::notify_waiters() noexcept {
     // A waiter counts itself before it looks at the head, both sequentially consistent, and this
     // thread moves the head before it looks at the count: one of the two sees the other.
-    if (waiters_.load(std::memory_order_seq_cst) != 0) {
-        const std::lock_guard lock(progress_);
-        progress_.notify_all();
-    }
+    if (waiters_.load(std::memory_order_seq_cst) == 0) return;
+    const std::lock_guard lock(progress_);
+    progress_.notify_all();
 }
 
 void Flusher::publish_facts(std::int64_t cpu_ns) {
@@ -355,12 +306,10 @@ void Flusher::publish_files() noexcept {
 // Drops that no later record could mark: said in a last line of their stream.
 void Flusher::add_final_drops() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        std::string& bytes = batch_.bytes[s];
-        bytes.reserve(bytes.size() + 256);  // room for the line: what is taken is not lost again
+        drainer_.reserve_line(static_cast<Stream>(s));  // what is taken is not lost again
         const std::uint64_t dropped = take_drops_(static_cast<Stream>(s));
         if (dropped == 0) continue;
-        renderer_.render_drops(dropped, now_ticks(), seq_[s], bytes);
-        ++seq_[s];
+        drainer_.add_drops(static_cast<Stream>(s), dropped, now_ticks());
     }
 }
 

@@ -1,7 +1,7 @@
-// The flush thread: wake, drain, render, write, publish. It never touches Python.
+// The flush thread: wake, drain, publish, tell. It never touches Python.
 //
 // Ownership:
-//   flush thread only    sink_, renderer_, batch_, cursor_, seq_
+//   flush thread only    sink_, renderer_, drainer_, back-off and times
 //   any thread           wake(), wait_written(), wait_room(), stats(), request_close(), wait_done()
 // `progress_` guards what the flush thread shows to others (published_, done_).
 #pragma once
@@ -14,11 +14,13 @@
 #include <thread>
 #include <vector>
 
+#include "core/drainer.hpp"
 #include "core/file_sink.hpp"
 #include "core/gate.hpp"
 #include "core/line_renderer.hpp"
 #include "core/monitor.hpp"
 #include "core/mpsc_ring.hpp"
+#include "core/ring_memory.hpp"
 
 namespace fastlog {
 
@@ -46,21 +48,24 @@ struct FlusherStats {
 class Flusher {
   public:
     struct Options {
-        FileSinkOptions sink;
         std::int64_t interval_ns = 100'000'000;
+        Fsync fsync = Fsync::interval;
+        std::int64_t fsync_interval_ns = 1'000'000'000;
     };
     /// Called by the flush thread, about once a second.
     using Tick = std::function<void()>;
     /// Called by the flush thread to learn of drops without a marker at the end: takes the count.
     using TakeDrops = std::function<std::uint64_t(Stream)>;
 
-    static constexpr std::size_t kBatchBytes = std::size_t{256} << 10;
+    /// How far ahead of the tail the flush thread makes a mapped ring's pages writable.
+    static constexpr std::size_t kAheadBytes = std::size_t{256} << 10;
     static constexpr std::int64_t kPollNs = 1'000'000;  // for a commit that somebody waits for
     static constexpr std::int64_t kFirstBackoffNs = 100'000'000;
     static constexpr std::int64_t kLongestBackoffNs = 5'000'000'000;
 
-    Flusher(MpscRing& ring, const std::byte* key_arena, Options options, Gate& gate, Tick tick,
-            TakeDrops take_drops);
+    /// `sink` has claimed its label, or not been able to yet.
+    Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options options, Gate& gate,
+            Tick tick, TakeDrops take_drops);
     /// The thread must have ended (wait_done() returned true and join() was called).
     ~Flusher() = default;
     Flusher(const Flusher&) = delete;
@@ -90,27 +95,34 @@ class Flusher {
     FlusherStats stats() const;
     double ns_per_tick() const noexcept { return ns_per_tick_.load(std::memory_order_relaxed); }
     std::vector<std::string> take_messages();
+    /// Counts and tells a fault from before the thread started.
+    void tell_claim(const SinkError& error) {
+        if (error) note_error(error);
+    }
     /// Queues a sentence for the user and raises the gate's bit.
     void tell(std::string message);
 
   private:
-    struct Batch {
-        std::string bytes[kStreamCount];
-        std::size_t written[kStreamCount]{};
-        std::uint64_t records[kStreamCount]{};
-        bool empty() const noexcept;
-        std::size_t size() const noexcept;
-        void clear() noexcept;
+    // The live ring: commits into the memory's slots, and gives bytes back to the producers.
+    class Source final : public RecordSource {
+      public:
+        Source(Flusher& flusher, MpscRing& ring, RingMemory& memory)
+            : flusher_(flusher), ring_(ring), memory_(memory) {}
+        const RecordHeader* next(std::uint64_t& position) override;
+        SinkError commit(CommitSlot& slot) override;
+
+      private:
+        Flusher& flusher_;
+        MpscRing& ring_;
+        RingMemory& memory_;
     };
 
     void run();
     bool attend(bool closing, std::uint64_t final_tail);
     bool drain();
+    void publish_progress() noexcept;
+    void notify_waiters() noexcept;
     void back_off() noexcept;
-    void fill_batch();
-    bool write_batch();
-    bool write_stream(Stream stream);
-    void publish();
     void publish_facts(std::int64_t cpu_ns);
     void publish_files() noexcept;
     void housekeeping(bool now_please);
@@ -122,6 +134,7 @@ class Flusher {
     void wake_checked(std::uint64_t end) noexcept;
 
     MpscRing& ring_;
+    RingMemory& memory_;
     Gate& gate_;
     const Options options_;
     const Tick tick_;
@@ -129,16 +142,14 @@ class Flusher {
     std::thread thread_;
 
     // Flush thread only.
-    FileSink sink_;
+    FileSink& sink_;
     LineRenderer renderer_;
-    Batch batch_;
-    std::string line_;
-    std::uint64_t cursor_;  // behind the last rendered record
-    std::uint64_t seq_[kStreamCount]{};
+    Source source_;
+    Drainer drainer_;
     std::int64_t backoff_ns_ = 0;
     std::int64_t last_facts_ns_ = 0;
     std::int64_t last_tick_ns_ = 0;
-    bool batch_rotates_[kStreamCount]{};
+    std::int64_t last_sync_ns_ = 0;
 
     // Producers and flush thread.
     alignas(kCacheLine) std::atomic<bool> wake_pending_{false};

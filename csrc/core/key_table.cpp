@@ -1,5 +1,6 @@
 #include "core/key_table.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -53,18 +54,27 @@ std::uint32_t KeyTable::intern(const std::vector<std::string_view>& keys) {
 
 bool KeyTable::Reader::next(std::vector<std::string_view>& keys) {
     const auto* published = reinterpret_cast<const Published*>(arena_);
-    if (offset_ >= published->load(std::memory_order_acquire)) return false;
+    const std::uint64_t end = std::min(published->load(std::memory_order_acquire), capacity_);
+    if (end < 8 || offset_ > end - 8) return false;
     const std::byte* at = arena_ + kHeaderBytes + offset_;
-    offset_ += get_u32(at);
+    const std::uint32_t entry_bytes = get_u32(at);
     const std::uint32_t count = get_u32(at + 4);
+    if (entry_bytes < 8 || entry_bytes % 8 != 0 || entry_bytes > end - offset_ ||
+        count > entry_bytes / 4) {
+        return false;
+    }
+    const std::byte* entry_end = at + entry_bytes;
     at += 8;
     keys.clear();
     keys.reserve(count);
     for (std::uint32_t i = 0; i < count; ++i) {
+        if (entry_end - at < 4) return false;
         const std::uint32_t length = get_u32(at);
+        if (length > entry_end - at - 4) return false;
         keys.emplace_back(reinterpret_cast<const char*>(at + 4), length);
         at += 4 + length;
     }
+    offset_ += entry_bytes;
     return true;
 }
 

@@ -37,12 +37,15 @@ class KeyTable {
     /// Walks published entries in order of their ids; one reader, any thread.
     class Reader {
       public:
-        explicit Reader(const std::byte* arena) noexcept : arena_(arena) {}
-        /// Fetches the next key set; false when none is published yet.
+        Reader(const std::byte* arena, std::size_t bytes) noexcept
+            : arena_(arena), capacity_(bytes - kHeaderBytes) {}
+        /// Fetches the next key set; false when none is published yet, and for an entry that is
+        /// damaged (an arena found in a file): nothing outside the arena is read.
         bool next(std::vector<std::string_view>& keys);
 
       private:
         const std::byte* arena_;
+        std::uint64_t capacity_;
         std::uint64_t offset_ = 0;
     };
 

@@ -115,21 +115,84 @@ void append_timing(std::string& out, const TimingPayload& timing, double duratio
 }  // namespace
 
 const LineRenderer::RenderedKeys& LineRenderer::keys(std::uint32_t id) {
-    // A record is only committed after its key set was published, so it is always there. Where
-    // memory runs out in between, the reader has not moved on and the set is read again.
-    KeyTable::Reader ahead = reader_;
-    while (keys_.size() <= id && ahead.next(scratch_)) {
-        RenderedKeys set;
-        for (std::size_t i = 0; i < scratch_.size(); ++i) {
-            json::append_string(set.text, scratch_[i]);
-            set.text.push_back(':');
-            set.ends.push_back(static_cast<std::uint32_t>(set.text.size()));
-            if (scratch_[i] == "epoch") set.epoch = static_cast<std::int32_t>(i);
-        }
-        keys_.push_back(std::move(set));
-        reader_ = ahead;
-    }
+    // A record is only committed after its key set was published, so it is always there.
+    has_keys(id);
     return keys_.at(id);
+}
+
+bool LineRenderer::check(const RecordHeader& record) {
+    const auto* payload = reinterpret_cast<const std::byte*>(&record) + sizeof(RecordHeader);
+    if (static_cast<std::size_t>(record.stream) >= kStreamCount) return false;
+    switch (record.kind) {
+        case RecordKind::pad:
+            return true;
+        case RecordKind::metrics:
+            return check_metrics(payload, record.length);
+        case RecordKind::timing:
+            return check_timing(payload, record.length);
+        case RecordKind::drops:
+            return record.length == sizeof(std::uint64_t);
+        case RecordKind::fragment:
+            break;
+        default:
+            return false;
+    }
+    // JSON text never holds a raw control character, so one fragment is never two lines.
+    for (std::size_t i = 0; i < record.length; ++i) {
+        if (static_cast<unsigned char>(payload[i]) < 0x20) return false;
+    }
+    return record.length != 0;
+}
+
+bool LineRenderer::check_metrics(const std::byte* payload, std::size_t length) {
+    if (length < sizeof(MetricsPayload)) return false;
+    const auto head = load<MetricsPayload>(payload);
+    if (length < metrics_strings_offset(head.count) || !has_keys(head.key_set) ||
+        keys(head.key_set).ends.size() != head.count) {
+        return false;
+    }
+    const std::size_t strings = length - metrics_strings_offset(head.count);
+    for (std::size_t i = 0; i < head.count; ++i) {
+        const auto tag = static_cast<ValueTag>(payload[sizeof head + i]);
+        if (tag > ValueTag::string) return false;
+        if (tag != ValueTag::string) continue;
+        const auto bits = load<std::uint64_t>(payload + metrics_values_offset(head.count) +
+                                              i * sizeof(std::uint64_t));
+        const std::uint64_t size = bits & 0xFFFFFFFFu;
+        if ((bits >> 32) > strings || size > strings - (bits >> 32)) return false;
+    }
+    return true;
+}
+
+bool LineRenderer::check_timing(const std::byte* payload, std::size_t length) {
+    if (length < sizeof(TimingPayload)) return false;
+    const auto timing = load<TimingPayload>(payload);
+    const auto is_name = [&](std::uint32_t id) { return has_keys(id) && !keys(id).ends.empty(); };
+    return timing.error_length == length - sizeof timing && is_name(timing.name) &&
+           ((timing.flags & TimingPayload::kHasParent) == 0 || is_name(timing.parent));
+}
+
+bool LineRenderer::has_keys(std::uint32_t id) {
+    while (keys_.size() <= id) {
+        if (!add_keys()) return false;
+    }
+    return true;
+}
+
+bool LineRenderer::add_keys() {
+    // Where memory runs out in between, the reader has not moved on and the set is read again.
+    KeyTable::Reader ahead = reader_;
+    if (!ahead.next(scratch_)) return false;
+    RenderedKeys set;
+    for (std::size_t i = 0; i < scratch_.size(); ++i) {
+        json::append_string(set.text, scratch_[i]);
+        set.text.push_back(':');
+        set.ends.push_back(static_cast<std::uint32_t>(set.text.size()));
+        if (scratch_[i] == "epoch") set.epoch = static_cast<std::int32_t>(i);
+    }
+    keys_.push_back(std::move(set));
+    reader_ = ahead;
+    return true;
 }
 
 void LineRenderer::open_line(std::uint64_t ticks, std::uint64_t seq, std::string& out) {

@@ -16,7 +16,16 @@ namespace fastlog {
 
 class LineRenderer {
   public:
-    explicit LineRenderer(const std::byte* key_arena) : reader_(key_arena) {}
+    /// For records of this process.
+    LineRenderer(const std::byte* key_arena, std::size_t arena_bytes)
+        : reader_(key_arena, arena_bytes) {}
+    /// For records that another process left.
+    LineRenderer(const std::byte* key_arena, std::size_t arena_bytes, const TickConverter& clock)
+        : clock_(clock), reader_(key_arena, arena_bytes) {}
+
+    /// True when the record can be rendered: every offset, length and number in it is in bounds.
+    /// Records of this process always can; those of a found ring are asked.
+    bool check(const RecordHeader& record);
 
     /// Call before rendering what was recorded since the last time.
     void refresh_clock() noexcept { clock_.refresh(); }
@@ -42,6 +51,10 @@ class LineRenderer {
     };
 
     const RenderedKeys& keys(std::uint32_t id);
+    bool has_keys(std::uint32_t id);
+    bool add_keys();
+    bool check_metrics(const std::byte* payload, std::size_t length);
+    bool check_timing(const std::byte* payload, std::size_t length);
     void open_line(std::uint64_t ticks, std::uint64_t seq, std::string& out);
     void render_metrics(const std::byte* payload, std::string& out);
     void render_timing(const RecordHeader& record, const std::byte* payload, std::string& out);

@@ -23,6 +23,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/crc32c.hpp"
 #include "core/record.hpp"
 
 namespace fastlog {
@@ -36,6 +37,17 @@ struct BasicRingControl {
     alignas(kCacheLine) Atomic<std::uint64_t> head;
     alignas(kCacheLine) Atomic<std::uint64_t> head_cache;
 };
+
+/// The checksum of a record at `position`: all of its header but stamp and crc, its payload, and the
+/// position, so that neither a damaged nor a displaced record passes.
+inline std::uint32_t record_crc(const RecordHeader& header, const std::byte* payload,
+                                std::uint64_t position) noexcept {
+    std::uint64_t words[2] = {position, header.length};
+    std::uint32_t crc = crc32c(0, words, sizeof words);
+    crc = crc32c(crc, &header.ticks, sizeof(RecordHeader) - offsetof(RecordHeader, ticks));
+    if (header.kind == RecordKind::pad) return crc;  // what lies in a pad is nobody's
+    return crc32c(crc, payload, header.length);
+}
 
 enum class ClaimStatus : std::uint8_t { claimed, full, closed, too_large };
 
@@ -55,10 +67,15 @@ class BasicMpscRing {
     };
 
     /// Takes a ring over `capacity` bytes (a power of two, at least 1 KiB) at `data`, both 64-byte
-    /// aligned. `salt` makes this ring's stamps its own.
-    BasicMpscRing(Control* control, std::byte* data, std::size_t capacity,
-                  std::uint64_t salt) noexcept
-        : control_(control), data_(data), capacity_(capacity), salt_(salt | 1) {
+    /// aligned. `salt` makes this ring's stamps its own. With `checksums` every record carries a
+    /// CRC, for whoever finds the ring in a file.
+    BasicMpscRing(Control* control, std::byte* data, std::size_t capacity, std::uint64_t salt,
+                  bool checksums = false) noexcept
+        : control_(control),
+          data_(data),
+          capacity_(capacity),
+          salt_(salt | 1),
+          checksums_(checksums) {
         assert(capacity >= 1024 && (capacity & (capacity - 1)) == 0);
     }
 
@@ -119,6 +136,10 @@ class BasicMpscRing {
 
     /// Publishes a filled record to the consumer.
     void commit(const Claim& claim) noexcept {
+        if (checksums_) {
+            auto* header = reinterpret_cast<RecordHeader*>(claim.at);
+            header->crc = record_crc(*header, payload_of(claim), claim.position);
+        }
         stamp_at(claim.at)->store(stamp_for(claim.position), std::memory_order_release);
     }
 
@@ -214,6 +235,7 @@ class BasicMpscRing {
     std::byte* data_;
     std::uint64_t capacity_;
     std::uint64_t salt_;
+    bool checksums_;
 };
 
 using RingControl = BasicRingControl<std::atomic>;

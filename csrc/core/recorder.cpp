@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <mutex>
-#include <random>
 #include <set>
+
+#include "core/kill_point.hpp"
+#include "core/recovery.hpp"
 
 namespace fastlog {
 namespace {
@@ -19,11 +21,6 @@ struct ForkRegistry {
 ForkRegistry& registry() {
     static auto* instance = new ForkRegistry;
     return *instance;
-}
-
-std::uint64_t random_salt() {
-    std::random_device device;
-    return (static_cast<std::uint64_t>(device()) << 32) | device();
 }
 
 std::int64_t deadline_after(std::int64_t timeout_ns) {
@@ -39,25 +36,50 @@ void watch_forks() {
         registry();
         ::pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
                          [] {
-                             for (Recorder* r : registry().recorders) r->gate().set(Gate::kForked);
+                             for (Recorder* r : registry().recorders) r->notice_fork();
                              registry().recorders.clear();  // the parent's, not ours
                              registry().mutex.unlock();
                          });
     });
 }
 
+// The label is claimed first: the ring file states it, for whoever has to finish its records.
+RingSpec Recorder::ring_spec(const RecorderOptions& options, FileSink& sink, SinkError& error) {
+    error = sink.claim();
+    RingSpec spec;
+    spec.place = error ? RingPlace::memory : options.ring_place;
+    spec.ring_bytes = options.ring_bytes;
+    spec.run_directory = options.sink.directory;
+    spec.label = sink.label();
+    spec.stamp = options.sink.stamp;
+    spec.segment_bytes = options.sink.segment_bytes;
+    spec.rank = options.rank;
+    return spec;
+}
+
 Recorder::Recorder(RecorderOptions options)
     : options_(std::move(options)),
-      memory_(options_.ring_bytes),
-      ring_(memory_.control(), memory_.data(), memory_.ring_bytes(), random_salt()),
-      keys_(memory_.key_table(), RingMemory::kKeyTableBytes),
+      sink_(options_.sink),
+      memory_(ring_spec(options_, sink_, claim_error_), ring_error_),
+      ring_(memory_.control(), memory_.data(), memory_.ring_bytes(), memory_.salt(),
+            memory_.mapped()),
+      keys_(memory_.key_table(), memory_.key_table_bytes()),
       flusher_(
-          ring_, memory_.key_table(), Flusher::Options{options_.sink, options_.flush_interval_ns},
-          gate_, [this] { check_budget(); },
+          ring_, memory_, sink_,
+          Flusher::Options{options_.flush_interval_ns, options_.fsync, options_.fsync_interval_ns},
+          gate_, [this] { tick(); },
           [this](Stream stream) {
-              return drops_[static_cast<std::size_t>(stream)].exchange(0,
-                                                                       std::memory_order_relaxed);
+              return memory_.drops()[static_cast<std::size_t>(stream)].exchange(
+                  0, std::memory_order_relaxed);
           }) {
+    flusher_.tell_claim(claim_error_);
+    if (ring_error_ && !claim_error_) {
+        flusher_.tell("foundry_fastlog keeps its ring in memory only: it could not " +
+                      ring_error_.what + " (errno " + std::to_string(ring_error_.code) +
+                      "). A killed process then loses what it recorded in the last " +
+                      std::to_string(options_.flush_interval_ns / 1'000'000) +
+                      " ms; everything else works.");
+    }
     watch_forks();
     {
         const std::lock_guard lock(registry().mutex);
@@ -100,7 +122,7 @@ void Recorder::count_drop(Stream stream, bool too_large) {
     const auto s = static_cast<std::size_t>(stream);
     ThreadSlot::add(slot().dropped, 1);
     all_drops_[s].fetch_add(1, std::memory_order_relaxed);
-    drops_[s].fetch_add(1, std::memory_order_relaxed);
+    memory_.drops()[s].fetch_add(1, std::memory_order_relaxed);
     gate_.set(Gate::kDrops);
     auto& told = too_large ? told_too_large_ : told_drop_;
     if (told.exchange(true, std::memory_order_relaxed)) return;
@@ -120,12 +142,12 @@ void Recorder::count_drop(Stream stream, bool too_large) {
 void Recorder::submit_drop_markers() {
     gate_.clear(Gate::kDrops);
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        const std::uint64_t count = drops_[s].exchange(0, std::memory_order_relaxed);
+        const std::uint64_t count = memory_.drops()[s].exchange(0, std::memory_order_relaxed);
         if (count == 0) continue;
         const Submit result = submit(RecordKind::drops, static_cast<Stream>(s), now_ticks(),
                                      slot().thread_id, &count, sizeof count);
         if (result == Submit::accepted) continue;
-        drops_[s].fetch_add(count, std::memory_order_relaxed);  // no room yet: next time
+        memory_.drops()[s].fetch_add(count, std::memory_order_relaxed);  // no room yet: next time
         gate_.set(Gate::kDrops);
     }
 }
@@ -143,11 +165,32 @@ bool Recorder::close(std::int64_t timeout_ns) {
     flusher_.request_close(ring_.close());
     if (!flusher_.wait_done(deadline_after(timeout_ns))) return false;
     flusher_.join();
+    memory_.remove_file();  // all of it is in the files
+    KILL_POINT("ring_removed");
     joined_ = true;
     return true;
 }
 
 // Runs in the flush thread, once a second.
+void Recorder::tick() {
+    check_budget();
+    collect_children();
+}
+
+// Workers that were killed, or left by os._exit(), leave their rings: one of a hundred epochs would
+// fill the disk with them.
+void Recorder::collect_children() {
+    constexpr std::int64_t kCollectEveryNs = 5'000'000'000;
+    if (options_.sink.worker || !memory_.mapped()) return;
+    if (monotonic_ns() - last_collect_ns_ < kCollectEveryNs) return;
+    last_collect_ns_ = monotonic_ns();
+    for (const RecoveryReport& report : recover_run(options_.sink.directory)) {
+        if (report.outcome != RecoveryReport::Outcome::quarantined) continue;
+        flusher_.tell("foundry_fastlog moved a damaged ring file aside, " + report.ring + ": " +
+                      report.reason);
+    }
+}
+
 void Recorder::check_budget() {
     if (told_budget_) return;
     const RecorderStats now = stats();
@@ -170,6 +213,7 @@ RecorderStats Recorder::stats() const {
     s.calls = slots_.totals();
     s.flusher = flusher_.stats();
     s.ring_bytes = memory_.ring_bytes();
+    s.ring_path = memory_.path();
     s.key_sets = keys_.size();
     const double seconds_per_tick = s.flusher.ns_per_tick / 1e9;
     for (std::size_t i = 0; i < kStreamCount; ++i) {

@@ -34,12 +34,17 @@ struct RecorderOptions {
     std::int64_t block_timeout_ns = 1'000'000'000;
     std::int64_t flush_interval_ns = 100'000'000;
     double overhead_budget = 0.01;  // fraction of wall time; told once when exceeded
+    RingPlace ring_place = RingPlace::file;
+    std::int32_t rank = -1;  // -1: none
+    Fsync fsync = Fsync::interval;
+    std::int64_t fsync_interval_ns = 1'000'000'000;
 };
 
 struct RecorderStats {
     CallTotals calls;
     FlusherStats flusher;
     std::uint64_t ring_bytes = 0;
+    std::string ring_path;  // empty: in memory only
     std::uint32_t key_sets = 0;
     double blocked_s = 0;
     double logging_s = 0;
@@ -113,6 +118,11 @@ class Recorder {
     bool close(std::int64_t timeout_ns);
     /// Marks a recorder inherited through fork() as closed: its thread and memory are the parent's.
     void abandon_in_child() noexcept { gate_.set(Gate::kClosed); }
+    /// Called by the fork handler in the child. Async-signal-safe.
+    void notice_fork() noexcept {
+        gate_.set(Gate::kForked);
+        memory_.close_in_child();
+    }
 
     RecorderStats stats() const;
     std::vector<std::string> take_messages() { return flusher_.take_messages(); }
@@ -120,20 +130,26 @@ class Recorder {
 
   private:
     static Submit refused(ClaimStatus status) noexcept;
+    static RingSpec ring_spec(const RecorderOptions& options, FileSink& sink, SinkError& error);
+    void tick();
     void check_budget();
+    void collect_children();
 
     const RecorderOptions options_;
+    Gate gate_;
+    FileSink sink_;          // the flush thread's, once that runs
+    SinkError claim_error_;  // written by the constructor
+    SinkError ring_error_;   // likewise
     RingMemory memory_;
     MpscRing ring_;
     KeyTable keys_;
-    Gate gate_;
     ThreadSlots slots_;
-    std::atomic<std::uint64_t> drops_[kStreamCount]{};      // not yet marked
     std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // ever
     std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // head when a wait ended in vain
     std::atomic<bool> told_drop_{false};
     std::atomic<bool> told_too_large_{false};
     bool told_budget_ = false;                 // flush thread only
+    std::int64_t last_collect_ns_ = 0;         // flush thread only
     std::atomic<std::uint64_t> closed_at_{0};  // ticks; 0 while open
     bool joined_ = false;                      // guarded by close_mutex_
     std::mutex close_mutex_;

@@ -1,31 +1,376 @@
 #include "core/ring_memory.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <new>
+#include <random>
 #include <system_error>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/vfs.h>
+#else
+#include <sys/mount.h>
+#include <sys/param.h>
+#include <sys/sysctl.h>
+#endif
+
+#include "core/clock.hpp"
+#include "core/crc32c.hpp"
+#include "core/kill_point.hpp"
 
 namespace fastlog {
+namespace {
+
+std::uint64_t random_u64() {
+    std::random_device device;
+    return (static_cast<std::uint64_t>(device()) << 32) | device();
+}
+
+// RFC 4122 version 4.
+std::string random_uuid() {
+    const std::uint64_t a = (random_u64() & ~0xF000ULL) | 0x4000ULL;
+    const std::uint64_t b = (random_u64() & ~(3ULL << 62)) | (2ULL << 62);
+    char text[40];
+    std::snprintf(text, sizeof text, "%08x-%04x-%04x-%04x-%012llx", static_cast<unsigned>(a >> 32),
+                  static_cast<unsigned>(a >> 16) & 0xFFFFu, static_cast<unsigned>(a) & 0xFFFFu,
+                  static_cast<unsigned>(b >> 48),
+                  static_cast<unsigned long long>(b & 0xFFFFFFFFFFFFULL));
+    return text;
+}
+
+SinkError failed(const char* verb, const std::string& path) {
+    const int code = errno;
+    return {code, std::string(verb) + " " + path};
+}
+
+template <std::size_t N>
+void put_text(char (&field)[N], const std::string& text) {
+    const std::size_t n = std::min(text.size(), N - 1);
+    std::memcpy(field, text.data(), n);
+    std::memset(field + n, 0, N - n);
+}
+
+// Start of this process in clock ticks since boot: field 22 of /proc/self/stat (proc(5)).
+std::uint64_t process_start() {
+    std::uint64_t start = 0;
+#if defined(__linux__)
+    if (std::FILE* file = std::fopen("/proc/self/stat", "re")) {
+        char line[1024] = {};
+        const std::size_t got = std::fread(line, 1, sizeof line - 1, file);
+        std::fclose(file);
+        const char* at = got != 0 ? std::strrchr(line, ')') : nullptr;  // behind the command's name
+        for (int field = 2; at != nullptr && field < 22; ++field) {
+            at = std::strchr(at + 1, ' ');
+        }
+        if (at != nullptr) start = std::strtoull(at, nullptr, 10);
+    }
+#endif
+    return start;
+}
+
+// May stores to a mapped file of this directory be relied upon? Not where pages are copied on write
+// (a full disk would be a SIGBUS), nor where another machine keeps them.
+bool suits_mapping(const std::string& directory) {
+#if defined(__linux__)
+    struct statfs info;
+    if (::statfs(directory.c_str(), &info) != 0) return false;
+    switch (static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL) {
+        case 0xEF53:      // ext2, ext3, ext4
+        case 0x58465342:  // xfs
+        case 0x01021994:  // tmpfs
+        case 0x794C7630:  // overlayfs: new files lie in its upper directory
+        case 0xF2F52010:  // f2fs
+            return true;
+        default:
+            return false;
+    }
+#else
+    struct statfs info;
+    if (::statfs(directory.c_str(), &info) != 0) return false;
+    return std::strcmp(info.f_fstypename, "apfs") == 0 ||
+           std::strcmp(info.f_fstypename, "hfs") == 0;
+#endif
+}
+
+SinkError make_directory(const std::string& path) {
+    struct stat info;
+    if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST)
+        return failed("create directory", path);
+    if (::lstat(path.c_str(), &info) != 0) return failed("stat", path);
+    if (!S_ISDIR(info.st_mode)) {
+        errno = ENOTDIR;
+        return failed("use", path);
+    }
+    return {};
+}
+
+SinkError write_all(int fd, const void* bytes, std::size_t size, std::uint64_t offset,
+                    const std::string& path) {
+    const auto* at = static_cast<const char*>(bytes);
+    while (size != 0) {
+        const ssize_t n = ::pwrite(fd, at, size, static_cast<off_t>(offset));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            if (n == 0) errno = ENOSPC;
+            return failed("write", path);
+        }
+        at += n;
+        offset += static_cast<std::uint64_t>(n);
+        size -= static_cast<std::size_t>(n);
+    }
+    return {};
+}
+
+}  // namespace
+
+std::string boot_id() {
+#if defined(__linux__)
+    std::string id;
+    if (std::FILE* file = std::fopen("/proc/sys/kernel/random/boot_id", "re")) {
+        char text[40] = {};
+        const std::size_t got = std::fread(text, 1, 36, file);
+        std::fclose(file);
+        id.assign(text, got);
+    }
+    return id;
+#else
+    char text[64] = {};
+    std::size_t size = sizeof text - 1;
+    if (::sysctlbyname("kern.bootsessionuuid", text, &size, nullptr, 0) != 0) return {};
+    return std::string(text).substr(0, 36);
+#endif
+}
+
+std::string host_name() {
+    char name[256] = {};
+    if (::gethostname(name, sizeof name - 1) != 0) return {};
+    return std::string(name).substr(0, 63);
+}
+
+std::uint32_t header_crc(const RingFileHeader& header) noexcept {
+    return crc32c(0, &header, offsetof(RingFileHeader, crc));
+}
+
+std::uint32_t slot_crc(const CommitSlot& slot) noexcept {
+    return crc32c(0, &slot, offsetof(CommitSlot, crc));
+}
 
 RingMemory::RingMemory(std::size_t ring_bytes)
-    : size_(kControlBytes + kKeyTableBytes + ring_bytes), ring_bytes_(ring_bytes) {
+    : ring_bytes_(ring_bytes),
+      key_table_bytes_(key_table_bytes_for(ring_bytes)),
+      salt_(random_u64() | 1) {
+    size_ = kKeyTableOffset + key_table_bytes_ + ring_bytes_;
+    map_anonymous();
+}
+
+RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
+    : ring_bytes_(spec.ring_bytes),
+      key_table_bytes_(key_table_bytes_for(spec.ring_bytes)),
+      salt_(random_u64() | 1) {
+    size_ = kKeyTableOffset + key_table_bytes_ + ring_bytes_;
+    if (spec.place != RingPlace::memory) {
+        error = map_file(spec);
+        if (!error) return;
+        if (fd_ >= 0) ::close(fd_);
+        fd_ = -1;
+        path_.clear();
+        pointer_.clear();
+    }
+    map_anonymous();
+}
+
+RingMemory::~RingMemory() {
+    if (base_ != nullptr) ::munmap(base_, size_);
+    if (fd_ >= 0) ::close(fd_);
+}
+
+void RingMemory::map_anonymous() {
     void* base = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (base == MAP_FAILED) {
         throw std::system_error(errno, std::generic_category(),
                                 "cannot map " + std::to_string(size_) + " bytes for the ring");
     }
     base_ = static_cast<std::byte*>(base);
+    finish_mapping();
+}
+
+void RingMemory::finish_mapping() noexcept {
 #ifdef MADV_DONTFORK
     ::madvise(base_, size_, MADV_DONTFORK);
 #endif
+    new (base_ + kControlOffset) RingControl{};
+    new (base_ + kEpochOffset) CommitEpoch{0};
+    for (std::size_t s = 0; s < kStreamCount; ++s) new (drops() + s) DropCount{0};
     // Touch the data pages now, so that the first lap of record() does not pay for page faults.
-    for (std::size_t offset = 0; offset < ring_bytes_; offset += 4096) {
+    for (std::size_t offset = 0; offset < ring_bytes_; offset += kPageBytes) {
         *reinterpret_cast<volatile std::byte*>(data() + offset) = std::byte{0};
     }
-    new (base_) RingControl{};
 }
 
-RingMemory::~RingMemory() { ::munmap(base_, size_); }
+SinkError RingMemory::map_file(const RingSpec& spec) {
+    const std::string own = spec.run_directory + "/" + kPrivateDirectory;
+    if (SinkError error = make_directory(own)) return error;
+    std::vector<std::string> places;
+    if (spec.place == RingPlace::shm) {
+        places = {"/dev/shm"};
+    } else {
+        places = {own};
+        const char* temporary = std::getenv("TMPDIR");
+        if (temporary != nullptr && *temporary == '/') places.emplace_back(temporary);
+        places.insert(places.end(), {"/var/tmp", "/tmp"});
+    }
+    SinkError error{ENOTSUP, "map a ring file below " + own};
+    for (const std::string& place : places) {
+        if (!suits_mapping(place)) continue;
+        std::string uuid;
+        error = make_file(spec, place, uuid);
+        if (error) continue;
+        if (place == own) return {};
+        error = write_pointer(spec, uuid);
+        if (!error) return {};
+        ::unlink(path_.c_str());
+        ::munmap(base_, size_);
+        base_ = nullptr;
+        ::close(fd_);
+        fd_ = -1;
+    }
+    return error;
+}
+
+// Makes, fills, locks and maps a file in `directory`, and gives it its name last: whoever finds a
+// *.ring finds a whole one.
+SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directory,
+                                std::string& uuid) {
+    const bool ours = directory == spec.run_directory + "/" + kPrivateDirectory;
+    uuid = random_uuid();
+    path_ = directory + (ours ? "/" : "/fastlog-") + uuid + kRingSuffix;
+    const std::string temporary = path_ + kTemporarySuffix;
+    fd_ = ::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                 ours ? 0666 : 0600);
+    if (fd_ < 0) return failed("create", temporary);
+    SinkError error;
+    // A sweep may take a file that is not locked yet for a dead one: then it is gone by now.
+    struct stat info;
+    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+        error = failed("lock", temporary);
+    } else if (::fstat(fd_, &info) != 0 || info.st_nlink == 0) {
+        errno = ENOENT;
+        error = failed("keep", temporary);
+    } else {
+        error = fill_file(spec, uuid);
+    }
+    if (!error && ::rename(temporary.c_str(), path_.c_str()) != 0) error = failed("name", path_);
+    if (!error) return {};
+    ::unlink(temporary.c_str());
+    if (base_ != nullptr) ::munmap(base_, size_);
+    base_ = nullptr;
+    ::close(fd_);
+    fd_ = -1;
+    return error;
+}
+
+SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
+    // Allocated and written with zeros: a store to a hole of a full disk would be a SIGBUS.
+#if defined(__linux__)
+    int code;
+    do {
+        code = ::posix_fallocate(fd_, 0, static_cast<off_t>(size_));
+    } while (code == EINTR);
+    if (code != 0) {
+        errno = code;
+        return failed("allocate", path_);
+    }
+#endif
+    const std::vector<char> zeros(std::min(size_, std::size_t{1} << 20));
+    for (std::size_t offset = 0; offset < size_; offset += zeros.size()) {
+        const std::size_t n = std::min(zeros.size(), size_ - offset);
+        if (SinkError error = write_all(fd_, zeros.data(), n, offset, path_)) return error;
+    }
+    KILL_POINT("ring_zeroed");
+    struct stat run;
+    if (::stat(spec.run_directory.c_str(), &run) != 0) return failed("stat", spec.run_directory);
+    RingFileHeader header{};
+    std::memcpy(header.magic, kRingMagic, sizeof header.magic);
+    header.version = kRingVersion;
+    header.flags = detail::use_tsc ? RingFileHeader::kTicksAreTsc : 0;
+    header.file_bytes = size_;
+    header.key_table_bytes = key_table_bytes_;
+    header.ring_bytes = ring_bytes_;
+    header.salt = salt_;
+    header.run_device = static_cast<std::uint64_t>(run.st_dev);
+    header.run_inode = static_cast<std::uint64_t>(run.st_ino);
+    header.segment_bytes = spec.segment_bytes;
+    header.process_start = process_start();
+    header.pid = static_cast<std::uint32_t>(::getpid());
+    header.rank = spec.rank;
+    put_text(header.uuid, uuid);
+    put_text(header.boot_id, boot_id());
+    put_text(header.host, host_name());
+    put_text(header.label, spec.label);
+    put_text(header.stamp, spec.stamp);
+    header.crc = header_crc(header);
+    if (SinkError error = write_all(fd_, &header, sizeof header, 0, path_)) return error;
+
+    int flags = MAP_SHARED;
+#ifdef MAP_POPULATE
+    flags |= MAP_POPULATE;
+#endif
+    void* base = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, flags, fd_, 0);
+    if (base == MAP_FAILED) return failed("map", path_);
+    base_ = static_cast<std::byte*>(base);
+    finish_mapping();
+    KILL_POINT("ring_mapped");
+    return {};
+}
+
+// The run's own note of where its ring lies.
+SinkError RingMemory::write_pointer(const RingSpec& spec, const std::string& uuid) {
+    pointer_ = spec.run_directory + "/" + kPrivateDirectory + "/" + uuid + kPointerSuffix;
+    const int fd =
+        ::open(pointer_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd < 0) return failed("create", pointer_);
+    const std::string text = path_ + "\n" + host_name() + "\n" + boot_id() + "\n";
+    SinkError error = write_all(fd, text.data(), text.size(), 0, pointer_);
+    ::close(fd);
+    if (error) ::unlink(pointer_.c_str());
+    return error;
+}
+
+void RingMemory::remove_file() noexcept {
+    if (!mapped()) return;
+    ::unlink(path_.c_str());
+    if (!pointer_.empty()) ::unlink(pointer_.c_str());
+}
+
+void RingMemory::close_in_child() noexcept {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+}
+
+void RingMemory::populate(std::uint64_t position, std::size_t bytes) noexcept {
+#if defined(__linux__)
+#ifndef MADV_POPULATE_WRITE
+    constexpr int MADV_POPULATE_WRITE = 23;  // Linux 5.14
+#endif
+    if (!mapped()) return;
+    const std::size_t offset = position & (ring_bytes_ - 1) & ~(kPageBytes - 1);
+    const std::size_t here = std::min(bytes, ring_bytes_ - offset);
+    ::madvise(data() + offset, here, MADV_POPULATE_WRITE);
+    if (here < bytes) ::madvise(data(), std::min(bytes - here, offset), MADV_POPULATE_WRITE);
+#else
+    (void)position;
+    (void)bytes;
+#endif
+}
 
 }  // namespace fastlog

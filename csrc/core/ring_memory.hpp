@@ -1,39 +1,99 @@
-// The memory span behind one ring: control words, key table, data.
+// The memory behind one ring: anonymous pages, or a mapped file that survives the process.
 //
-//   [ control page 4 KiB | key table arena | ring data ]
-//
-// Owned by the Recorder; anonymous pages here, the same layout a mapped file can have. A forked
-// child never sees it (MADV_DONTFORK): two processes must not share one ring.
+// Owned by the Recorder. A forked child never sees the pages (MADV_DONTFORK) and closes the file's
+// descriptor: the lock on it says that its writer lives.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
-#include "core/mpsc_ring.hpp"
+#include "core/file_sink.hpp"
+#include "core/ring_layout.hpp"
 
 namespace fastlog {
 
+/// Where the ring lies.
+enum class RingPlace : std::uint8_t {
+    file,    // in the run's .fastlog directory, or in a local one that a pointer there names
+    shm,     // in /dev/shm, with such a pointer: no write-back, gone with the machine
+    memory,  // nowhere else: a killed process loses what was not flushed
+};
+
+inline constexpr const char* kPrivateDirectory = ".fastlog";
+inline constexpr const char* kRingSuffix = ".ring";
+inline constexpr const char* kPointerSuffix = ".ring-at";
+inline constexpr const char* kTemporarySuffix = ".tmp";
+
+struct RingSpec {
+    RingPlace place = RingPlace::file;
+    std::size_t ring_bytes = std::size_t{8} << 20;
+    std::string run_directory;  // absolute, exists
+    std::string label;
+    std::string stamp;
+    std::uint64_t segment_bytes = 0;
+    std::int32_t rank = -1;
+};
+
 class RingMemory {
   public:
-    static constexpr std::size_t kControlBytes = 4096;
-    static constexpr std::size_t kKeyTableBytes = std::size_t{1} << 20;
-
-    /// Maps room for a ring of `ring_bytes` (a power of two). Throws std::system_error when the
-    /// system has no memory for it.
+    /// Anonymous memory. Throws std::system_error when the system has none.
     explicit RingMemory(std::size_t ring_bytes);
+    /// A mapped file by the spec's policy. Where none can be made it is anonymous memory, and
+    /// `error` says why.
+    RingMemory(const RingSpec& spec, SinkError& error);
     ~RingMemory();
     RingMemory(const RingMemory&) = delete;
     RingMemory& operator=(const RingMemory&) = delete;
 
-    RingControl* control() const noexcept { return reinterpret_cast<RingControl*>(base_); }
-    std::byte* key_table() const noexcept { return base_ + kControlBytes; }
-    std::byte* data() const noexcept { return base_ + kControlBytes + kKeyTableBytes; }
+    /// The file's path; empty for anonymous memory.
+    const std::string& path() const noexcept { return path_; }
+    bool mapped() const noexcept { return !path_.empty(); }
+
+    RingControl* control() const noexcept { return at<RingControl>(kControlOffset); }
+    CommitEpoch* epoch() const noexcept { return at<CommitEpoch>(kEpochOffset); }
+    DropCount* drops() const noexcept { return at<DropCount>(kDropsOffset); }
+    CommitSlot* slot(std::uint64_t epoch) const noexcept {
+        return at<CommitSlot>(kSlotOffsets[epoch & 1]);
+    }
+    std::byte* key_table() const noexcept { return base_ + kKeyTableOffset; }
+    std::size_t key_table_bytes() const noexcept { return key_table_bytes_; }
+    std::byte* data() const noexcept { return base_ + kKeyTableOffset + key_table_bytes_; }
     std::size_t ring_bytes() const noexcept { return ring_bytes_; }
+    std::uint64_t salt() const noexcept { return salt_; }
+
+    /// Removes the file: everything in it has been written. Keeps the mapping.
+    void remove_file() noexcept;
+    /// In a forked child: gives the inherited lock up. Async-signal-safe.
+    void close_in_child() noexcept;
+    /// Makes the pages around `position` writable now, so that no producer waits for the file
+    /// system. Called by the flush thread.
+    void populate(std::uint64_t position, std::size_t bytes) noexcept;
 
   private:
-    std::byte* base_;
+    template <class T>
+    T* at(std::size_t offset) const noexcept {
+        return reinterpret_cast<T*>(base_ + offset);
+    }
+    void map_anonymous();
+    SinkError map_file(const RingSpec& spec);
+    SinkError make_file(const RingSpec& spec, const std::string& directory, std::string& path);
+    SinkError fill_file(const RingSpec& spec, const std::string& uuid);
+    SinkError write_pointer(const RingSpec& spec, const std::string& uuid);
+    void finish_mapping() noexcept;
+
+    std::byte* base_ = nullptr;
     std::size_t size_;
     std::size_t ring_bytes_;
+    std::size_t key_table_bytes_;
+    std::uint64_t salt_;
+    int fd_ = -1;
+    std::string path_;
+    std::string pointer_;  // the file in the run that names path_, or empty
 };
+
+/// Facts about this process and machine, as a ring file states them.
+std::string boot_id();
+std::string host_name();
 
 }  // namespace fastlog

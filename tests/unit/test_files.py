@@ -18,8 +18,8 @@ from foundry_fastlog.files import (
     Writer,
     find_runs,
     format_name,
+    group_series,
     list_segments,
-    list_series,
     looks_like_stream_file,
     open_run_dir,
     parse_name,
@@ -211,7 +211,7 @@ def test_a_series_knows_its_size_and_the_segments_it_lacks(tmp_path: Path) -> No
     for number in (2, 5, 6):
         (tmp_path / f"metrics.{number:06d}.jsonl").unlink()
     (tmp_path / "metrics.999999999999.jsonl").touch()
-    (series,) = list_series(tmp_path)
+    (series,) = group_series(list_segments(tmp_path))
     assert series.missing_segments() == [
         "metrics.000002.jsonl",
         "metrics.000005.jsonl ... metrics.000006.jsonl",

@@ -1,0 +1,102 @@
+// From records to files, one batch at a time: fill, write, sync, commit. Used by the flush thread on
+// a live ring and by recovery on a dead one; owned by one thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "core/file_sink.hpp"
+#include "core/line_renderer.hpp"
+#include "core/ring_layout.hpp"
+
+namespace fastlog {
+
+/// When written bytes are forced to the disk. What each promises: docs/reliability.md.
+enum class Fsync : std::uint8_t { none, interval, every_flush };
+
+/// Where records come from, and where it is noted how far they are in the files.
+class RecordSource {
+  public:
+    virtual ~RecordSource() = default;
+    /// The next record at or behind `position`, which moves past what is no record; null when there
+    /// is none (yet).
+    virtual const RecordHeader* next(std::uint64_t& position) = 0;
+    /// False when the line with this number is in its file already.
+    virtual bool wanted(Stream stream, std::uint64_t seq) {
+        (void)stream;
+        (void)seq;
+        return true;
+    }
+    /// Notes that everything before `slot.position` is in the files. The caller fills all of `slot`
+    /// but epoch and crc.
+    virtual SinkError commit(CommitSlot& slot) = 0;
+};
+
+class Drainer {
+  public:
+    enum class Step : std::uint8_t { idle, wrote, refused };
+    using Fault = std::function<void(const SinkError&)>;
+
+    static constexpr std::size_t kBatchBytes = std::size_t{256} << 10;
+
+    struct Counters {
+        std::uint64_t written[kStreamCount]{};  // records, drop markers not counted
+        std::uint64_t bytes[kStreamCount]{};
+    };
+
+    /// Begins at `start.position` with `start`'s seq numbers.
+    Drainer(RecordSource& source, FileSink& sink, LineRenderer& renderer, const CommitSlot& start,
+            Fsync fsync, Fault fault);
+
+    /// Commits the beginning, so that a ring found later tells how to read its first records.
+    void commit_start() { commit(); }
+    /// Writes one batch. `refused`: the sink did not take all of it; the same batch is tried again
+    /// at the next step.
+    Step step();
+    /// Takes the memory for a line of add_drops(), which then needs none.
+    void reserve_line(Stream stream);
+    /// Adds a line that no record stands for: drops at the end of a stream.
+    void add_drops(Stream stream, std::uint64_t dropped, std::uint64_t ticks);
+    /// Forces all committed bytes to the disk; false when that failed and was told, or when a batch
+    /// is waiting to be written.
+    bool sync_committed();
+
+    std::uint64_t position() const noexcept { return cursor_; }
+    std::uint64_t committed() const noexcept { return committed_; }
+    std::uint64_t first_ticks() const noexcept { return first_ticks_; }
+    const Counters& counters() const noexcept { return counters_; }
+
+  private:
+    struct Batch {
+        std::string bytes[kStreamCount];
+        std::size_t written[kStreamCount]{};
+        std::uint64_t records[kStreamCount]{};
+        std::size_t size = 0;
+        void clear() noexcept;
+    };
+
+    void fill();
+    bool write();
+    bool write_stream(Stream stream);
+    bool sync(Stream stream, bool& moved);
+    bool sync_all(bool& moved);
+    bool commit();
+
+    RecordSource& source_;
+    FileSink& sink_;
+    LineRenderer& renderer_;
+    const Fsync fsync_;
+    const Fault fault_;
+    Batch batch_;
+    std::string line_;
+    std::uint64_t cursor_;     // behind the last rendered record
+    std::uint64_t committed_;  // everything before is in the files
+    std::uint64_t seq_[kStreamCount];
+    std::uint64_t first_ticks_ = 0;
+    bool rotate_[kStreamCount]{};
+    bool dirty_ = false;  // written, not committed
+    Counters counters_;
+};
+
+}  // namespace fastlog

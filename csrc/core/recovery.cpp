@@ -1,0 +1,416 @@
+#include "core/recovery.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#include "core/drainer.hpp"
+#include "core/kill_point.hpp"
+#include "core/ring_image.hpp"
+#include "core/ring_memory.hpp"
+#include "core/written_lines.hpp"
+
+namespace fastlog {
+namespace {
+
+using Outcome = RecoveryReport::Outcome;
+
+std::string describe(const SinkError& error) {
+    return error.what + ": " + std::system_category().message(error.code);
+}
+
+bool ends_with(const std::string& text, const char* suffix) {
+    const std::size_t n = std::strlen(suffix);
+    return text.size() >= n && text.compare(text.size() - n, n, suffix) == 0;
+}
+
+std::string private_directory(const std::string& run) { return run + "/" + kPrivateDirectory; }
+
+// A descriptor that is closed (and its lock given up) at the end of its scope.
+class Descriptor {
+  public:
+    explicit Descriptor(int fd) : fd_(fd) {}
+    ~Descriptor() {
+        if (fd_ >= 0) ::close(fd_);
+    }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    int get() const noexcept { return fd_; }
+
+  private:
+    int fd_;
+};
+
+// The records of a dead ring. Works on a copy in memory: a file that shrinks meanwhile is a read
+// error, not a SIGBUS. Commits go into the file itself.
+class DeadRing final : public RecordSource {
+  public:
+    DeadRing(int fd, const RingImage& image, LineRenderer& renderer, RecoveryReport& report)
+        : fd_(fd),
+          image_(image),
+          renderer_(renderer),
+          report_(report),
+          epoch_(image.slot().epoch),
+          flags_(image.slot().flags) {}
+
+    const RecordHeader* next(std::uint64_t& position) override {
+        for (;;) {
+            const RecordHeader* record = image_.next(position, report_.holes, report_.hole_bytes);
+            if (record == nullptr || renderer_.check(*record)) return record;
+            ++report_.damaged;
+            position = MpscRing::after(position, *record);
+        }
+    }
+
+    bool wanted(Stream stream, std::uint64_t seq) override {
+        const auto s = static_cast<std::size_t>(stream);
+        const bool skip = present_ != nullptr && present_[s].contains(seq);
+        // A line that has to wait for a new segment is asked for twice.
+        if (seq >= counted_[s]) {
+            ++(skip ? report_.skipped : report_.emitted);
+            counted_[s] = seq + 1;
+        }
+        return !skip;
+    }
+
+    SinkError commit(CommitSlot& slot) override {
+        slot.epoch = epoch_ + 1;
+        slot.anchor_ticks = image_.slot().anchor_ticks;
+        slot.anchor_wall_ns = image_.slot().anchor_wall_ns;
+        slot.ns_per_tick = image_.slot().ns_per_tick;
+        slot.flags = flags_;
+        slot.crc = slot_crc(slot);
+        if (SinkError error = put(&slot, sizeof slot, kSlotOffsets[slot.epoch & 1])) return error;
+        KILL_POINT("recovery_slot_written");
+        if (SinkError error = put(&slot.epoch, sizeof slot.epoch, kEpochOffset)) return error;
+        KILL_POINT("recovery_epoch_written");
+        epoch_ = slot.epoch;
+        return {};
+    }
+
+    /// The next commit says that the drops that had no marker have one now.
+    void mark_drops() noexcept { flags_ |= CommitSlot::kDropsWritten; }
+
+    void skip_lines_in(const SeqSet (&present)[kStreamCount]) { present_ = present; }
+
+  private:
+    SinkError put(const void* bytes, std::size_t size, std::size_t offset) {
+        ssize_t n;
+        do {
+            n = ::pwrite(fd_, bytes, size, static_cast<off_t>(offset));
+        } while (n < 0 && errno == EINTR);
+        if (n == static_cast<ssize_t>(size)) return {};
+        return {n < 0 ? errno : ENOSPC, "write " + report_.ring};
+    }
+
+    int fd_;
+    const RingImage& image_;
+    LineRenderer& renderer_;
+    RecoveryReport& report_;
+    std::uint64_t epoch_;
+    std::uint32_t flags_;
+    std::uint64_t counted_[kStreamCount]{};  // lines below are in the report
+    const SeqSet* present_ = nullptr;
+};
+
+// Reads the writer's files: what is in them, and where the last whole line of each stream ends.
+SinkError scan_streams(const FileSink& sink, CommitSlot& slot, SeqSet (&present)[kStreamCount],
+                       std::uint64_t& cut_bytes) {
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        const auto stream = static_cast<Stream>(s);
+        StreamCommit& at = slot.streams[s];
+        const std::uint32_t committed = at.segment;
+        // A stream whose files are all gone begins anew.
+        at.has_trim = at.exists = 0;
+        at.segment = 0;
+        at.offset = 0;
+        // Segments may be missing in the middle (a user removed one), none beyond the next.
+        for (std::uint32_t segment = 0; segment <= committed + 1; ++segment) {
+            std::uint64_t end = 0;
+            std::uint64_t size = 0;
+            bool exists = false;
+            const std::string path = sink.path(stream, segment);
+            if (SinkError error = scan_lines(path, present[s], end, size, exists)) return error;
+            if (!exists) continue;
+            at.segment = segment;
+            at.offset = end;
+            at.exists = 1;
+            if (segment >= committed) cut_bytes += size - end;
+        }
+    }
+    return {};
+}
+
+// True when every stream's file has at least the bytes that the slot speaks of.
+bool files_hold_offsets(const FileSink& sink, const CommitSlot& slot, std::uint64_t& behind) {
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        const StreamCommit& at = slot.streams[s];
+        struct stat info;
+        const std::string path = sink.path(static_cast<Stream>(s), at.segment);
+        if (::lstat(path.c_str(), &info) != 0) {
+            if (at.offset != 0) return false;
+            continue;
+        }
+        const auto size = static_cast<std::uint64_t>(info.st_size);
+        if (!S_ISREG(info.st_mode) || size < at.offset) return false;
+        behind += size - at.offset;
+    }
+    return true;
+}
+
+void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
+                     RecoveryReport& report) {
+    const RingFileHeader& header = image.header();
+    FileSinkOptions options;
+    options.directory = run;
+    options.label = report.label;
+    options.stamp = header.stamp;
+    options.segment_bytes = header.segment_bytes;
+    FileSink sink(options, report.label);
+
+    CommitSlot start = image.slot();
+    const TickConverter clock((header.flags & RingFileHeader::kTicksAreTsc) != 0,
+                              start.anchor_ticks, start.anchor_wall_ns, start.ns_per_tick);
+    LineRenderer renderer(image.key_table(), header.key_table_bytes, clock);
+    DeadRing source(fd, image, renderer, report);
+    SeqSet present[kStreamCount];
+    std::uint64_t behind = 0;
+    SinkError error;
+    if (report.same_boot && files_hold_offsets(sink, start, behind)) {
+        report.cut_bytes = behind;
+    } else {
+        error = scan_streams(sink, start, present, report.cut_bytes);
+        source.skip_lines_in(present);
+    }
+    KILL_POINT("recovery_before_cut");
+    if (!error) error = sink.resume(start.streams);
+    KILL_POINT("recovery_after_cut");
+
+    SinkError fault;
+    Drainer drainer(source, sink, renderer, start, Fsync::none,
+                    [&](const SinkError& found) { fault = found; });
+    bool drops_added = false;
+    while (!error) {
+        const Drainer::Step step = drainer.step();
+        if (step == Drainer::Step::refused) error = fault;
+        if (step != Drainer::Step::idle) continue;
+        if (drops_added) break;
+        drops_added = true;
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            if (image.drops(static_cast<Stream>(s)) == 0) continue;
+            drainer.add_drops(static_cast<Stream>(s), image.drops(static_cast<Stream>(s)),
+                              start.anchor_ticks);
+        }
+        source.mark_drops();
+    }
+    if (!error && !drainer.sync_committed()) error = fault;
+    KILL_POINT("recovery_synced");
+    if (error) {
+        report.outcome = Outcome::failed;
+        report.reason =
+            describe(error) + ". The ring stays; make the place writable and recover again";
+        return;
+    }
+    report.outcome = Outcome::recovered;
+}
+
+// Moves what cannot be trusted out of the way, with the reason beside it. Nothing is deleted.
+void quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
+    const std::string directory = private_directory(run) + "/quarantine";
+    const std::string target = directory + path.substr(path.rfind('/'));
+    report.outcome = Outcome::quarantined;
+    if (::mkdir(directory.c_str(), 0777) != 0 && errno != EEXIST) {
+        report.reason += " (and could not be moved: " + describe({errno, directory}) + ")";
+        return;
+    }
+    const int fd = ::open((target + ".reason").c_str(),
+                          O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (fd >= 0) {
+        const std::string text = report.reason + "\n";
+        if (::write(fd, text.data(), text.size()) < 0) report.reason += " (not noted in a file)";
+        ::close(fd);
+    }
+    if (::rename(path.c_str(), target.c_str()) != 0) {
+        report.reason += " (and could not be moved: " + describe({errno, path}) + ")";
+    }
+}
+
+// Locks a ring that no process writes. A reader that shows what is in the ring shares a lock for as
+// long as it takes to read it: that is waited for, it does not make the ring a live one.
+bool lock_dead(int fd) {
+    constexpr int kTries = 200;
+    for (int i = 0; i < kTries; ++i) {
+        if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return true;
+        if (errno != EWOULDBLOCK || ::flock(fd, LOCK_SH | LOCK_NB) != 0) return false;
+        ::flock(fd, LOCK_UN);
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    errno = EWOULDBLOCK;
+    return false;
+}
+
+// The path in a pointer file's first line; empty with the reason set, and with errno when the system
+// refused: then the pointer may well be good.
+std::string read_pointer(const std::string& pointer, std::string& reason) {
+    const Descriptor fd(::open(pointer.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    char text[4096];
+    const ssize_t n = fd.get() < 0 ? -1 : ::pread(fd.get(), text, sizeof text, 0);
+    if (n < 0) {
+        const int code = errno;
+        reason = describe({code, "read " + pointer});
+        errno = code;
+        return {};
+    }
+    errno = 0;
+    const std::string_view all(text, static_cast<std::size_t>(n));
+    const std::string path(all.substr(0, all.find('\n')));
+    if (path.empty() || path[0] != '/' || !ends_with(path, kRingSuffix)) {
+        reason = "the pointer " + pointer + " names no ring file";
+        return {};
+    }
+    return path;
+}
+
+}  // namespace
+
+const char* outcome_name(Outcome outcome) noexcept {
+    switch (outcome) {
+        case Outcome::live:
+            return "live";
+        case Outcome::recovered:
+            return "recovered";
+        case Outcome::quarantined:
+            return "quarantined";
+        case Outcome::elsewhere:
+            return "elsewhere";
+        case Outcome::gone:
+            return "gone";
+        default:
+            return "failed";
+    }
+}
+
+RecoveryReport recover_ring(const std::string& run_directory, const std::string& path) {
+    RecoveryReport report;
+    report.ring = path;
+    const bool by_pointer = ends_with(path, kPointerSuffix);
+    std::string ring = path;
+    if (by_pointer) {
+        ring = read_pointer(path, report.reason);
+        if (ring.empty()) {
+            const int code = errno;
+            if (code == 0) {
+                quarantine(run_directory, path, report);
+            } else if (code == ENOENT) {
+                report.outcome = Outcome::gone;
+            }
+            return report;
+        }
+        report.ring = ring;
+    }
+    const Descriptor fd(::open(ring.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (fd.get() < 0) {
+        const int code = errno;
+        report.outcome = code != ENOENT ? Outcome::failed
+                         : by_pointer   ? Outcome::elsewhere
+                                        : Outcome::gone;
+        report.reason = describe({code, "open " + ring});
+        if (by_pointer && code == ENOENT) {
+            report.reason +=
+                ". It is on another host, or was lost with this one's restart: recover "
+                "there, or remove the pointer " +
+                path;
+        }
+        return report;
+    }
+    if (!lock_dead(fd.get())) {
+        report.outcome = errno == EWOULDBLOCK ? Outcome::live : Outcome::failed;
+        if (report.outcome == Outcome::failed) report.reason = describe({errno, "lock " + ring});
+        return report;
+    }
+    struct stat info;
+    if (::fstat(fd.get(), &info) != 0 || info.st_nlink == 0) {
+        report.outcome = Outcome::gone;
+        return report;
+    }
+    const std::unique_ptr<RingImage> image =
+        S_ISREG(info.st_mode) ? RingImage::read(fd.get(), report.reason) : nullptr;
+    if (S_ISREG(info.st_mode) && image == nullptr && report.reason.empty()) {
+        report.outcome = Outcome::failed;
+        report.reason = "no memory to read " + ring;
+        return report;
+    }
+    struct stat run;
+    const bool of_this_run = ::stat(run_directory.c_str(), &run) == 0 && image != nullptr &&
+                             image->header().run_device == static_cast<std::uint64_t>(run.st_dev) &&
+                             image->header().run_inode == static_cast<std::uint64_t>(run.st_ino);
+    if (image == nullptr || (by_pointer && !of_this_run)) {
+        if (!S_ISREG(info.st_mode)) report.reason = ring + " is no regular file";
+        if (image != nullptr) report.reason = ring + " belongs to another run";
+        // What a pointer leads to may be anybody's: only the pointer is moved.
+        quarantine(run_directory, path, report);
+        return report;
+    }
+    report.label = image->header().label;
+    if (image->header().version > kRingVersion) {
+        report.outcome = Outcome::failed;
+        report.reason = "written by a newer version of foundry_fastlog: recover with that";
+        return report;
+    }
+    report.same_boot = boot_id() == image->header().boot_id && !boot_id().empty();
+    image->trust_tail(report.same_boot);
+    try {
+        drain_dead_ring(run_directory, fd.get(), *image, report);
+    } catch (const std::bad_alloc&) {
+        report.outcome = Outcome::failed;
+        report.reason = "no memory to recover " + ring;
+    }
+    if (report.outcome != Outcome::recovered) return report;
+    ::unlink(ring.c_str());
+    if (by_pointer) ::unlink(path.c_str());
+    KILL_POINT("recovery_ring_removed");
+    return report;
+}
+
+std::vector<RecoveryReport> recover_run(const std::string& run_directory) {
+    std::vector<RecoveryReport> reports;
+    const std::string directory = private_directory(run_directory);
+    const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return reports;
+    DIR* listing = ::fdopendir(fd);
+    if (listing == nullptr) {
+        ::close(fd);
+        return reports;
+    }
+    std::vector<std::string> names;
+    while (const dirent* entry = ::readdir(listing)) names.emplace_back(entry->d_name);
+    ::closedir(listing);
+    std::sort(names.begin(), names.end());
+    for (const std::string& name : names) {
+        const std::string path = directory + "/" + name;
+        if (ends_with(name, kRingSuffix) || ends_with(name, kPointerSuffix)) {
+            reports.push_back(recover_ring(run_directory, path));
+        } else if (ends_with(name, (std::string(kRingSuffix) + kTemporarySuffix).c_str())) {
+            // Left by a process that died while making it: no record is in it.
+            const Descriptor half(
+                ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+            if (half.get() >= 0 && ::flock(half.get(), LOCK_EX | LOCK_NB) == 0) {
+                ::unlink(path.c_str());
+            }
+        }
+    }
+    return reports;
+}
+
+}  // namespace fastlog

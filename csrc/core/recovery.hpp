@@ -1,0 +1,46 @@
+// What a dead process left in its ring file, put into the JSONL exactly once.
+//
+// Recovery is the flush thread's work on somebody else's ring, so it can itself be killed at any
+// instant and done again: it commits into the ring file by the same protocol. A lock on the file
+// (flock) says that its writer, or another recovery, is at work.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace fastlog {
+
+struct RecoveryReport {
+    enum class Outcome : std::uint8_t {
+        live,         // its writer (or another recovery) holds the lock: left alone
+        recovered,    // everything in it is in the files; the ring is gone
+        quarantined,  // no ring that can be trusted: moved aside, nothing deleted; see reason
+        elsewhere,    // its bytes are on another host; see reason
+        failed,       // the system refused; the ring stays for another try; see reason
+        gone,         // another recovery was faster
+    };
+    Outcome outcome = Outcome::failed;
+    std::string ring;   // path
+    std::string label;  // of its writer
+    std::string reason;
+    bool same_boot = true;
+    std::uint64_t emitted = 0;  // lines written to the files
+    std::uint64_t skipped = 0;  // records whose line was there already (power loss)
+    std::uint64_t holes = 0;    // claims that their thread never finished
+    std::uint64_t hole_bytes = 0;
+    std::uint64_t damaged = 0;    // records that could not be rendered
+    std::uint64_t cut_bytes = 0;  // torn tails removed from the files
+};
+
+const char* outcome_name(RecoveryReport::Outcome outcome) noexcept;
+
+/// Recovers one ring, named by its *.ring file or by the *.ring-at pointer in the run's private
+/// directory.
+RecoveryReport recover_ring(const std::string& run_directory, const std::string& path);
+
+/// Recovers every ring that the run's private directory has; also removes what processes left that
+/// died while making one. Live rings are in the report as such.
+std::vector<RecoveryReport> recover_run(const std::string& run_directory);
+
+}  // namespace fastlog

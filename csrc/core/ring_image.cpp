@@ -1,0 +1,194 @@
+#include "core/ring_image.hpp"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+namespace fastlog {
+namespace {
+
+constexpr std::uint64_t kMostOffset = std::uint64_t{1} << 60;
+constexpr std::uint32_t kMostSegments = 1'000'000;
+
+bool read_all(int fd, void* into, std::size_t size, std::size_t offset) {
+    auto* at = static_cast<char*>(into);
+    while (size != 0) {
+        const ssize_t n = ::pread(fd, at, size, static_cast<off_t>(offset));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        at += n;
+        offset += static_cast<std::size_t>(n);
+        size -= static_cast<std::size_t>(n);
+    }
+    return true;
+}
+
+// Text of the given characters that ends within its field. It becomes part of file names.
+template <std::size_t N>
+bool is_name(const char (&field)[N], const char* allowed) {
+    const std::size_t length = ::strnlen(field, N);
+    return length < N && std::strspn(field, allowed) == length;
+}
+
+bool plausible(const CommitSlot& slot) {
+    if (slot.position % kRecordAlign != 0 || (slot.position & MpscRing::kClosedBit) != 0) {
+        return false;
+    }
+    return std::all_of(std::begin(slot.streams), std::end(slot.streams), [](const auto& s) {
+        return s.offset < kMostOffset && s.segment < kMostSegments &&
+               s.trim_segment < kMostSegments && s.trim_bytes < kMostOffset && s.seq < kMostOffset;
+    });
+}
+
+template <class T>
+T load(const std::byte* at) noexcept {
+    T value;
+    std::memcpy(&value, at, sizeof value);
+    return value;
+}
+
+}  // namespace
+
+void RingImage::Free::operator()(std::byte* bytes) const noexcept { std::free(bytes); }
+
+std::unique_ptr<RingImage> RingImage::read(int fd, std::string& reason) {
+    reason.clear();
+    struct stat info;
+    if (::fstat(fd, &info) != 0) {
+        reason = "it cannot be looked at";
+        return nullptr;
+    }
+    const auto size = static_cast<std::uint64_t>(info.st_size);
+    auto image = std::unique_ptr<RingImage>(new RingImage);
+    if (size < kKeyTableOffset || !read_all(fd, &image->header_, sizeof image->header_, 0)) {
+        reason = "it has " + std::to_string(size) + " bytes, too few for a ring file";
+        return nullptr;
+    }
+    if (!image->check_header(size, reason)) return nullptr;
+    image->bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, size)));
+    if (image->bytes_ == nullptr) return nullptr;
+    if (!read_all(fd, image->bytes_.get(), size, 0)) {
+        reason = "it could not be read to its end";
+        return nullptr;
+    }
+    if (!image->choose_slot(reason)) return nullptr;
+    image->trust_tail(true);
+    return image;
+}
+
+bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) const {
+    const RingFileHeader& h = header_;
+    if (std::memcmp(h.magic, kRingMagic, sizeof kRingMagic) != 0) {
+        reason = "it does not begin as a ring file";
+    } else if (h.crc != header_crc(h)) {
+        reason = "its header is damaged (checksum)";
+    } else if (h.ring_bytes < kLeastRingBytes || h.ring_bytes > kMostRingBytes ||
+               (h.ring_bytes & (h.ring_bytes - 1)) != 0 || h.key_table_bytes < 64 ||
+               h.key_table_bytes > kMostKeyTableBytes || h.key_table_bytes % kPageBytes != 0 ||
+               file_bytes % kPageBytes != 0 ||
+               h.file_bytes != kKeyTableOffset + h.key_table_bytes + h.ring_bytes ||
+               h.file_bytes != file_bytes) {
+        reason = "its sizes do not fit together";
+    } else if (!is_name(h.label, "abcdefghijklmnopqrstuvwxyz0123456789-") ||
+               !is_name(h.stamp, "_0123456789-") || ::strnlen(h.boot_id, 40) == 40 ||
+               h.segment_bytes == 0) {
+        reason = "its label is none that a recorder gives";
+    }
+    return reason.empty();
+}
+
+// The newest slot that is whole. One that was filled but whose epoch was not stored is true as well:
+// its lines are in the files, and the head had not moved.
+bool RingImage::choose_slot(std::string& reason) {
+    bool found = false;
+    bool untouched = true;
+    for (const std::size_t offset : kSlotOffsets) {
+        const auto slot = load<CommitSlot>(bytes_.get() + offset);
+        static constexpr CommitSlot kZero{};
+        untouched = untouched && std::memcmp(&slot, &kZero, sizeof slot) == 0;
+        if (slot.crc != slot_crc(slot) || !plausible(slot)) continue;
+        if (found && slot.epoch <= slot_.epoch) continue;
+        slot_ = slot;
+        found = true;
+    }
+    // No slot at all: its writer died before it could record anything.
+    if (found || untouched) return true;
+    reason = "both of its commit slots are damaged (checksum)";
+    return false;
+}
+
+std::uint64_t RingImage::drops(Stream stream) const noexcept {
+    if ((slot_.flags & CommitSlot::kDropsWritten) != 0) return 0;
+    return load<std::uint64_t>(bytes_.get() + kDropsOffset +
+                               static_cast<std::size_t>(stream) * sizeof(std::uint64_t));
+}
+
+void RingImage::trust_tail(bool trusted) noexcept {
+    const std::uint64_t tail =
+        load<std::uint64_t>(bytes_.get() + kControlOffset + offsetof(RingControl, tail)) &
+        ~MpscRing::kClosedBit;
+    const std::uint64_t most = slot_.position + header_.ring_bytes;
+    tail_trusted_ = trusted && tail >= slot_.position && tail <= most;
+    end_ = tail_trusted_ ? tail : most;
+}
+
+const RecordHeader* RingImage::record_at(std::uint64_t position) const noexcept {
+    const std::uint64_t offset = position & (header_.ring_bytes - 1);
+    std::byte* data = bytes_.get() + kKeyTableOffset + header_.key_table_bytes;
+    RingControl unused{};
+    const MpscRing ring(&unused, data, header_.ring_bytes, header_.salt);
+    const RecordHeader* record = ring.peek(position);
+    if (record == nullptr || record->length > ring.max_payload() ||
+        record_size(record->length) > header_.ring_bytes - offset ||
+        record_size(record->length) > end_ - position) {
+        return nullptr;
+    }
+    // Records do not overlap, so no ring of ours has more bytes in records than it is long: in one
+    // that was made so that each of its places has to be checked, nothing more is believed.
+    if (mismatched_ > 2 * header_.ring_bytes) return nullptr;
+    const std::byte* payload = data + offset + sizeof(RecordHeader);
+    if (record->crc == record_crc(*record, payload, position)) return record;
+    mismatched_ += record_size(record->length);
+    return nullptr;
+}
+
+const RecordHeader* RingImage::next(std::uint64_t& position, std::uint64_t& holes,
+                                    std::uint64_t& hole_bytes) const noexcept {
+    std::uint64_t at = position;
+    std::uint64_t hole = 0;
+    while (end_ - at >= kRecordAlign && at < end_) {
+        const RecordHeader* record = record_at(at);
+        if (record == nullptr) {
+            at += kRecordAlign;
+            hole += kRecordAlign;
+            continue;
+        }
+        if (hole != 0) {
+            ++holes;
+            hole_bytes += hole;
+            hole = 0;
+        }
+        if (record->kind != RecordKind::pad) {
+            position = at;
+            return record;
+        }
+        at = MpscRing::after(at, *record);
+    }
+    // What is behind the last record: unfinished claims, where the tail tells of them.
+    if (tail_trusted_) {
+        if (hole != 0) {
+            ++holes;
+            hole_bytes += hole;
+        }
+        position = end_;
+    } else {
+        position = at - hole;
+    }
+    return nullptr;
+}
+
+}  // namespace fastlog

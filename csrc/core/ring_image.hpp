@@ -1,0 +1,58 @@
+// A ring file read into memory and checked: header, newest commit slot, key table, records.
+//
+// Everything in it may be damaged or hostile. read() refuses what is no ring; next() gives only
+// records whose stamp, bounds and checksum are right.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/ring_layout.hpp"
+
+namespace fastlog {
+
+class RingImage {
+  public:
+    static constexpr std::uint64_t kMostRingBytes = std::uint64_t{64} << 20;
+    static constexpr std::uint64_t kLeastRingBytes = 1024;
+    static constexpr std::uint64_t kMostKeyTableBytes = std::uint64_t{1} << 20;
+
+    /// Reads the file behind `fd`. Null with the reason when it is no ring that can be trusted; null
+    /// without one when memory ran out. Allocates at most what a real ring has.
+    static std::unique_ptr<RingImage> read(int fd, std::string& reason);
+
+    const RingFileHeader& header() const noexcept { return header_; }
+    /// The newest slot that is whole.
+    const CommitSlot& slot() const noexcept { return slot_; }
+    const std::byte* key_table() const noexcept { return bytes_.get() + kKeyTableOffset; }
+    /// Drops of a stream that no line tells of.
+    std::uint64_t drops(Stream stream) const noexcept;
+
+    /// Whether the tail bounds the records: after a power loss its page may be older than theirs.
+    void trust_tail(bool trusted) noexcept;
+    /// The next committed record at or behind `position`: skips pads, and holes that a killed thread
+    /// left. Null at the end.
+    const RecordHeader* next(std::uint64_t& position, std::uint64_t& holes,
+                             std::uint64_t& hole_bytes) const noexcept;
+
+  private:
+    RingImage() = default;
+    bool check_header(std::uint64_t file_bytes, std::string& reason) const;
+    bool choose_slot(std::string& reason);
+    const RecordHeader* record_at(std::uint64_t position) const noexcept;
+
+    struct Free {
+        void operator()(std::byte* bytes) const noexcept;
+    };
+    RingFileHeader header_{};
+    CommitSlot slot_{};
+    std::unique_ptr<std::byte, Free> bytes_;  // the whole file, aligned to a page
+    std::uint64_t end_ = 0;                   // no record lies behind this position
+    bool tail_trusted_ = false;
+    mutable std::uint64_t mismatched_ = 0;  // bytes of records with a wrong checksum
+};
+
+}  // namespace fastlog

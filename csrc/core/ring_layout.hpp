@@ -1,0 +1,105 @@
+// The bytes of a ring file: drawn once, here. Little-endian, offsets in bytes.
+//
+//        0  RingFileHeader: written once, before the file gets its name; never changed
+//     4096  control words: tail, head, head_cache (64 bytes each), commit epoch, drops
+//     4608  commit slot 0            (kSlotOffsets)
+//     5120  commit slot 1
+//     8192  key table
+//        .  ring data                (8192 + key_table_bytes)
+//
+// A commit slot says: all records before `position` are in the files up to the offsets given, exactly
+// once, and no byte from `position` on was used again. The flush thread fills the slot that is not
+// current, then stores the epoch (release), then moves the head: a crash at any point leaves one of
+// the two slots true. Protocol: two alternating meta pages, as in LMDB.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/mpsc_ring.hpp"
+#include "core/record.hpp"
+
+namespace fastlog {
+
+inline constexpr char kRingMagic[8] = {'F', 'L', 'O', 'G', 'R', 'I', 'N', 'G'};
+inline constexpr std::uint32_t kRingVersion = 1;
+
+struct RingFileHeader {
+    static constexpr std::uint32_t kTicksAreTsc = 1;
+
+    char magic[8];
+    std::uint32_t version;
+    std::uint32_t flags;
+    std::uint64_t file_bytes;
+    std::uint64_t key_table_bytes;
+    std::uint64_t ring_bytes;
+    std::uint64_t salt;
+    std::uint64_t run_device;  // st_dev and st_ino of the run's directory
+    std::uint64_t run_inode;
+    std::uint64_t segment_bytes;
+    std::uint64_t process_start;  // of the writer, in clock ticks since boot
+    std::uint32_t pid;
+    std::int32_t rank;  // -1: none
+    char uuid[40];      // text; also the file's name
+    char boot_id[40];   // text
+    char host[64];
+    char label[192];
+    char stamp[64];
+    std::uint32_t reserved;
+    std::uint32_t crc;  // crc32c of all before
+};
+static_assert(sizeof(RingFileHeader) == 496);
+
+/// Where a stream's next byte goes.
+struct StreamCommit {
+    std::uint64_t offset;      // in the segment
+    std::uint64_t seq;         // of the next line
+    std::uint64_t trim_bytes;  // see has_trim
+    std::uint32_t segment;
+    std::uint32_t trim_segment;
+    std::uint16_t exists;    // the segment has been created
+    std::uint16_t has_trim;  // an earlier segment ends at trim_bytes: what followed was moved
+    std::uint32_t reserved;
+};
+static_assert(sizeof(StreamCommit) == 40);
+
+struct CommitSlot {
+    static constexpr std::uint32_t kDropsWritten = 1;  // by recovery: all drops have a marker
+
+    std::uint64_t epoch;
+    std::uint64_t position;
+    std::uint64_t anchor_ticks;  // how to read ticks: one moment in both clocks, and the rate
+    std::int64_t anchor_wall_ns;
+    double ns_per_tick;
+    StreamCommit streams[kStreamCount];
+    std::uint32_t flags;
+    std::uint32_t crc;  // crc32c of all before
+};
+static_assert(sizeof(CommitSlot) == 208);
+
+inline constexpr std::size_t kPageBytes = 4096;
+inline constexpr std::size_t kControlOffset = kPageBytes;
+inline constexpr std::size_t kEpochOffset = kControlOffset + sizeof(RingControl);
+inline constexpr std::size_t kDropsOffset = kEpochOffset + kCacheLine;
+inline constexpr std::size_t kSlotOffsets[2] = {kControlOffset + 512, kControlOffset + 1024};
+inline constexpr std::size_t kKeyTableOffset = 2 * kPageBytes;
+static_assert(kDropsOffset + kStreamCount * sizeof(std::uint64_t) <= kSlotOffsets[0]);
+static_assert(sizeof(CommitSlot) <= 512);
+
+/// The words of the control page beside the ring's own.
+using CommitEpoch = std::atomic<std::uint64_t>;
+using DropCount = std::atomic<std::uint64_t>;  // kStreamCount of them: dropped, no marker yet
+
+/// The key table grows with the ring: 64 KiB to 1 MiB.
+constexpr std::size_t key_table_bytes_for(std::size_t ring_bytes) noexcept {
+    const std::size_t wanted = ring_bytes / 8;
+    return wanted<(std::size_t{64} << 10) ? std::size_t{64} << 10 : wanted>(std::size_t{1} << 20)
+               ? std::size_t{1} << 20
+               : wanted;
+}
+
+std::uint32_t header_crc(const RingFileHeader& header) noexcept;
+std::uint32_t slot_crc(const CommitSlot& slot) noexcept;
+
+}  // namespace fastlog

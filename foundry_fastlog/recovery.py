@@ -1,0 +1,61 @@
+"""Find the runs whose processes left rings, and preview what recovery would do.
+
+Recovery itself is native: ``foundry_fastlog.recover``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from foundry_fastlog.files import PRIVATE_DIR, RunNotFoundError, StrPath, find_runs, open_run_dir
+from foundry_fastlog.overlay import Overlay
+from foundry_fastlog.ring_files import RingReport
+
+__all__ = ["RingReport", "preview", "runs_with_rings"]
+
+
+def runs_with_rings(path: StrPath) -> list[Path]:
+    """List the runs that a path names and that may have rings, sorted.
+
+    Args:
+        path: A run, or a directory with runs somewhere below it. Links and hidden
+            directories are not followed.
+
+    Returns:
+        The directories that have a private directory; none where all processes closed.
+
+    Raises:
+        RunNotFoundError: There is no run. The message says what to do.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        open_run_dir(root)  # says what is wrong
+    found = []
+    for directory, names, _ in os.walk(root):
+        place = Path(directory)
+        if PRIVATE_DIR in names and not (place / PRIVATE_DIR).is_symlink():
+            found.append(place)
+        names[:] = sorted(name for name in names if not name.startswith("."))
+    if not found:
+        try:
+            open_run_dir(root)
+        except RunNotFoundError:
+            if not find_runs(root):
+                raise
+    return found
+
+
+def preview(path: StrPath) -> list[RingReport]:
+    """Say what recovery would do, and change nothing. Works without the native core.
+
+    Args:
+        path: A run, or a directory with runs below it.
+
+    Returns:
+        A report per ring.
+
+    Raises:
+        RunNotFoundError: There is no run.
+    """
+    return [report for run in runs_with_rings(path) for report in Overlay(run).refresh()]

@@ -1,0 +1,232 @@
+"""Find the ring files of a run, tell dead writers from live ones, and read what is left.
+
+A writer holds a lock (``flock``) on its ring as long as it lives, so a reader asks for a
+shared one: refused, the writer lives (or a recovery is at work), and its ring is left
+alone. Nothing here writes, waits, or follows a link.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from foundry_fastlog.files import PRIVATE_DIR
+from foundry_fastlog.members import safe_str
+from foundry_fastlog.ring_image import VERSION, RingError, RingImage
+
+__all__ = ["POINTER_SUFFIX", "RING_SUFFIX", "FoundRing", "RingReport", "find_ring", "list_rings"]
+
+RING_SUFFIX = ".ring"
+POINTER_SUFFIX = ".ring-at"
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_POINTER_BYTES = 4096
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID_COMMAND = ("sysctl", "-n", "kern.bootsessionuuid")  # where there is no such file: macOS
+_BOOT_ID_LENGTH = 36
+
+
+@dataclass(frozen=True)
+class RingReport:
+    """What became of one ring file, or would.
+
+    Attributes:
+        run: The run directory.
+        ring: Path of the ring file, or of the pointer to one where that leads nowhere.
+        outcome: ``recovered`` (its records are in the run's files now), ``live`` (its
+            writer is at work), ``gone`` (another recovery was faster), ``quarantined``
+            (damaged, and moved to ``.fastlog/quarantine``), ``elsewhere`` (on another
+            host), ``failed`` (the system refused). Where nothing is to be changed:
+            ``recoverable`` and ``damaged`` in place of ``recovered`` and ``quarantined``.
+        label: Label of the writer.
+        reason: Why not, and what to do.
+        same_boot: Whether the machine has run on since. If not, lines are put back by
+            their ``seq``.
+        emitted: Lines written to the files, drop markers among them.
+        skipped: Records whose line was there already.
+        holes: Places that a thread had claimed and not filled when it was killed.
+        hole_bytes: Their size.
+        damaged: Records that cannot be rendered.
+        cut_bytes: Bytes removed from the ends of files: lines written in part, or written
+            and not yet noted in the ring, which come again out of it.
+    """
+
+    run: Path
+    ring: str
+    outcome: str
+    label: str = ""
+    reason: str = ""
+    same_boot: bool = True
+    emitted: int = 0
+    skipped: int = 0
+    holes: int = 0
+    hole_bytes: int = 0
+    damaged: int = 0
+    cut_bytes: int = 0
+
+    @property
+    def found(self) -> int:
+        """Records in the ring that its writer had not noted as written."""
+        return self.emitted + self.skipped + self.damaged
+
+    @property
+    def sound(self) -> bool:
+        """Whether all that it holds is, or can be, in the run's files."""
+        return not self.damaged and self.outcome in ("recovered", "recoverable", "live", "gone")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the report as JSON values."""
+        fields = {**asdict(self), "found": self.found}
+        return {
+            name: safe_str(value) if isinstance(value, (str, Path)) else value
+            for name, value in fields.items()
+        }
+
+
+class FoundRing(NamedTuple):
+    """A ring file as it was found.
+
+    Attributes:
+        ring: Its path, or that of a pointer that leads nowhere.
+        outcome: ``dead``, or why there is nothing to read, as in `RingReport`.
+        reason: The same in words.
+        image: What is in it, if it is dead.
+        same_boot: Whether its writer ran in this boot of this machine.
+        label: Label of its writer, where that is known.
+    """
+
+    ring: str
+    outcome: str
+    reason: str = ""
+    image: RingImage | None = None
+    same_boot: bool = True
+    label: str = ""
+
+
+def list_rings(run: Path) -> list[str]:
+    """List the rings and pointers to rings in a run's private directory, sorted by name.
+
+    Raises:
+        OSError: The directory is there and cannot be listed.
+    """
+    try:
+        descriptor = os.open(
+            run / PRIVATE_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+        )
+    except (FileNotFoundError, NotADirectoryError):  # a link is none either
+        return []
+    try:
+        names = os.listdir(descriptor)  # noqa: PTH208  # pathlib lists by name, not by descriptor
+    finally:
+        os.close(descriptor)
+    return sorted(name for name in names if name.endswith((RING_SUFFIX, POINTER_SUFFIX)))
+
+
+def find_ring(run: Path, name: str) -> FoundRing:
+    """Read one ring, if its writer is dead. The steps are those of ``recovery.cpp``.
+
+    Args:
+        run: The run directory.
+        name: Name of a ring or of a pointer in its private directory.
+    """
+    path = str(run / PRIVATE_DIR / name)
+    ring = path
+    by_pointer = name.endswith(POINTER_SUFFIX)
+    if by_pointer:
+        try:
+            ring = _read_pointer(path)
+        except FileNotFoundError:
+            return FoundRing(path, "gone")
+        except OSError as error:
+            return FoundRing(path, "failed", _describe("read", path, error))
+        if not ring:
+            return FoundRing(path, "damaged", f"the pointer {path} names no ring file")
+    try:
+        descriptor = os.open(ring, _READ)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            return FoundRing(ring, "failed", _describe("open", ring, error))
+        if not by_pointer:
+            return FoundRing(ring, "gone")
+        return FoundRing(
+            ring,
+            "elsewhere",
+            f"{_describe('open', ring, error)}. It is on another host, or was lost with this one's "
+            f"restart: recover there, or remove the pointer {path}",
+        )
+    try:
+        return _read_ring(run, ring, descriptor, by_pointer=by_pointer)
+    except OSError as error:
+        return FoundRing(ring, "failed", _describe("read", ring, error))
+    finally:
+        # Not by close() alone: a child that was forked meanwhile would keep the lock.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> FoundRing:
+    try:
+        # Given back after milliseconds. A recovery that meets it waits for that.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return FoundRing(ring, "live")
+    status = os.fstat(descriptor)
+    if not status.st_nlink:
+        return FoundRing(ring, "gone")
+    if not stat.S_ISREG(status.st_mode):
+        return FoundRing(ring, "damaged", f"{ring} is no regular file")
+    try:
+        image = RingImage.read(descriptor)
+    except RingError as error:
+        return FoundRing(ring, "damaged", str(error))
+    header = image.header
+    home = run.stat()
+    if by_pointer and (header.run_device, header.run_inode) != (home.st_dev, home.st_ino):
+        return FoundRing(ring, "damaged", f"{ring} belongs to another run")
+    if header.version > VERSION:
+        reason = "written by a newer version of foundry_fastlog: recover with that"
+        return FoundRing(ring, "failed", reason, label=header.label)
+    boot = boot_id()
+    same_boot = boot != "" and boot == header.boot_id
+    return FoundRing(ring, "dead", "", image, same_boot, header.label)
+
+
+def _read_pointer(pointer: str) -> str:
+    """The path in a pointer's first line; empty when it cannot be that of a ring.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    descriptor = os.open(pointer, _READ)
+    try:
+        text = os.pread(descriptor, _POINTER_BYTES, 0)
+    finally:
+        os.close(descriptor)
+    path = os.fsdecode(text.partition(b"\n")[0])
+    return path if path.startswith("/") and path.endswith(RING_SUFFIX) and "\0" not in path else ""
+
+
+def boot_id() -> str:
+    """Which boot of which machine this is; empty where that cannot be known."""
+    try:
+        if _BOOT_ID.exists():
+            text = _BOOT_ID.read_text(encoding="ascii")
+        else:
+            text = subprocess.run(
+                _BOOT_ID_COMMAND, capture_output=True, text=True, check=True
+            ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return text.strip()[:_BOOT_ID_LENGTH]
+
+
+def _describe(verb: str, path: str, error: OSError) -> str:
+    return f"{verb} {path}: {error.strerror or error}"

@@ -1,0 +1,477 @@
+"""Forked, spawned and dying processes: each records to files of its own, and nothing is lost.
+
+The scenarios run in processes of their own, since they fork, are killed or end without clean-up.
+What they had acknowledged is passed back as an exit code or a file, never through the recorder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foundry_fastlog import _core
+
+PREAMBLE = """
+import multiprocessing, os, signal, sys, threading, time
+from foundry_fastlog import Recorder, open_run
+RUN = sys.argv[1]
+"""
+
+
+def play(run: Path, body: str, *, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """Run a scenario in a fresh process; check its exit code unless it is None."""
+    script = run.parent / "scenario.py"
+    script.write_text(PREAMBLE + textwrap.dedent(body))
+    result = subprocess.run(
+        [sys.executable, script, run], capture_output=True, text=True, timeout=120, check=False
+    )
+    if code is not None:
+        assert result.returncode == code, result.stderr
+    return result
+
+
+def lines_by_writer(run: Path, stream: str = "metrics") -> dict[str, list[dict[str, Any]]]:
+    """Read a stream's lines per label; each writer's seq must count from 0 without a gap."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(run.glob(f"{stream}*.jsonl")):
+        label = path.name.removeprefix(stream).removesuffix(".jsonl").removeprefix(".")
+        found[label] = [json.loads(line) for line in path.read_text().splitlines()]
+    for label, lines in found.items():
+        assert [line["seq"] for line in lines] == list(range(len(lines))), label
+    return found
+
+
+def steps(run: Path) -> Counter[int]:
+    """Count each step over all writers."""
+    return Counter(
+        line["step"] for lines in lines_by_writer(run).values() for line in lines if "step" in line
+    )
+
+
+def assert_no_ring_left(run: Path) -> None:
+    """No ring file may stay behind once everything is written."""
+    assert list((run / ".fastlog").glob("*.ring*")) == []
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's directory, not made yet."""
+    return tmp_path / "run"
+
+
+def test_a_forked_child_writes_its_own_files(run: Path) -> None:
+    """Parent and child go on with one object, and never write one file."""
+    play(
+        run,
+        """
+        recorder = Recorder(RUN)
+        for step in range(100):
+            recorder.record(step, who="parent")
+        child = os.fork()
+        if child == 0:
+            for step in range(100, 200):
+                recorder.record(step, who="child")
+            recorder.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        for step in range(200, 300):
+            recorder.record(step, who="parent")
+        recorder.close()
+        """,
+    )
+    by_writer = lines_by_writer(run)
+    assert len(by_writer) == 2
+    assert {line["metrics"]["who"] for line in by_writer[""]} == {"parent"}
+    assert steps(run) == Counter(range(300))
+    assert_no_ring_left(run)
+
+
+@pytest.mark.parametrize("ending", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_child_that_ends_without_closing_loses_nothing(run: Path, ending: str) -> None:
+    """os._exit() or SIGKILL in a child: the parent's close collects what its ring still held."""
+    play(
+        run,
+        f"""
+        recorder = Recorder(RUN, flush_interval_s=60)
+        recorder.record(0, who="parent")
+        child = os.fork()
+        if child == 0:
+            for step in range(1, 500):
+                recorder.record(step, who="child")
+            {ending}
+        os.waitpid(child, 0)
+        recorder.close()
+        """,
+    )
+    assert steps(run) == Counter(range(500))
+    assert_no_ring_left(run)
+
+
+def test_nested_forks_each_have_their_own_files(run: Path) -> None:
+    """A child's child records too; labels tell the line of descent."""
+    play(
+        run,
+        """
+        recorder = Recorder(RUN)
+        recorder.record(0, depth=0)
+        child = os.fork()
+        if child == 0:
+            recorder.record(1, depth=1)
+            grandchild = os.fork()
+            if grandchild == 0:
+                recorder.record(2, depth=2)
+                os._exit(0)
+            os.waitpid(grandchild, 0)
+            recorder.record(3, depth=1)
+            os._exit(0)
+        os.waitpid(child, 0)
+        recorder.close()
+        """,
+    )
+    by_writer = lines_by_writer(run)
+    assert sorted(label.count("w") for label in by_writer) == [0, 1, 2]
+    assert steps(run) == Counter(range(4))
+    assert_no_ring_left(run)
+
+
+def test_a_child_that_never_records_leaves_nothing(run: Path) -> None:
+    """A fork alone makes no files, whatever way the child ends."""
+    play(
+        run,
+        """
+        recorder = Recorder(RUN)
+        recorder.record(0, loss=1.0)
+        for ending in (sys.exit, os._exit):
+            child = os.fork()
+            if child == 0:
+                ending(0)
+            assert os.waitpid(child, 0)[1] == 0
+        recorder.close()
+        """,
+    )
+    assert list(lines_by_writer(run)) == [""]
+    assert steps(run) == Counter([0])
+
+
+def test_a_fork_while_threads_record_and_flush_does_not_hang(run: Path) -> None:
+    """Locks of the parent's threads may be held at the fork: the child uses none of them."""
+    play(
+        run,
+        """
+        recorder = Recorder(RUN, flush_interval_s=0.001)
+        stop = threading.Event()
+        counts = [0] * 3
+        def work(n):
+            while not stop.is_set():
+                recorder.record(counts[n], thread=n)
+                counts[n] += 1
+                if n == 0 and counts[n] % 100 == 0:
+                    recorder.flush(1)
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                with recorder.timer("in child", step=7):
+                    assert recorder.record(1_000_000, thread=9)
+                assert recorder.flush(20)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert recorder.close(60)
+        stats = recorder.stats()
+        assert stats["accepted"] == stats["written"] == sum(counts), (stats, counts)
+        """,
+    )
+    assert steps(run)[1_000_000] == 20
+    assert_no_ring_left(run)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_workers_record(run: Path, method: str) -> None:
+    """A recorder handed to multiprocessing workers of each start method just works."""
+    play(
+        run,
+        f"""
+        def work(recorder, first):
+            for step in range(first, first + 50):
+                recorder.record(step, pid=os.getpid())
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("{method}")
+            with Recorder(RUN) as recorder:
+                recorder.record(0, pid=os.getpid())
+                workers = [
+                    context.Process(target=work, args=(recorder, 50 * n + 1)) for n in range(3)
+                ]
+                for worker in workers:
+                    worker.start()
+                for worker in workers:
+                    worker.join()
+                    assert worker.exitcode == 0
+        """,
+    )
+    assert len(lines_by_writer(run)) == 4
+    assert steps(run) == Counter(range(151))
+    assert_no_ring_left(run)
+
+
+def test_killed_pool_workers_are_collected(run: Path) -> None:
+    """Workers that are killed in the middle: what they had recorded is in the run."""
+    play(
+        run,
+        """
+        if __name__ == "__main__":
+            recorder = Recorder(RUN)
+            reader, writer = os.pipe()
+            children = []
+            for n in range(8):
+                child = os.fork()
+                if child == 0:
+                    for step in range(100):
+                        recorder.record(100 * n + step, worker=n)
+                    os.write(writer, b"x")
+                    signal.pause()
+                children.append(child)
+            for _ in children:
+                os.read(reader, 1)
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+            recorder.close()
+        """,
+    )
+    assert steps(run) == Counter(range(800))
+    assert_no_ring_left(run)
+
+
+LOADER = """
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+class Numbers(Dataset):
+    def __init__(self, recorder):
+        self.recorder = recorder
+    def __len__(self):
+        return 64
+    def __getitem__(self, index):
+        with self.recorder.timer("load"):
+            self.recorder.record(index, worker=torch.utils.data.get_worker_info().id)
+        return torch.tensor(index)
+
+if __name__ == "__main__":
+    recorder = Recorder(RUN)
+    loader = DataLoader(Numbers(recorder), batch_size=4, num_workers=2,
+                        persistent_workers={persistent}, multiprocessing_context="{method}")
+    for epoch in range(3):
+        assert sorted(torch.cat(list(loader)).tolist()) == list(range(64))
+        recorder.record(1000 + epoch, epoch=epoch)
+    del loader
+    recorder.close()
+"""
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_data_loader_workers_record(run: Path, persistent: bool, method: str) -> None:
+    """Real DataLoader workers, kept over the epochs or not: every item's record is there once."""
+    pytest.importorskip(
+        "torch", reason="the torch-free environments test all the rest of this file"
+    )
+    play(run, LOADER.format(persistent=persistent, method=method))
+    expected = Counter(dict.fromkeys(range(64), 3)) + Counter(range(1000, 1003))
+    assert steps(run) == expected
+    assert len(lines_by_writer(run)) == (3 if persistent else 7)
+    loads = [line for lines in lines_by_writer(run, "performance").values() for line in lines]
+    assert len(loads) == 3 * 64
+    assert_no_ring_left(run)
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("sys.exit(3)", 3),
+        ("raise RuntimeError('out of luck')", 1),
+        ("os._exit(4)", 4),
+        ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
+        ("os.abort()", -signal.SIGABRT),
+        ("raise SystemExit(5)", 5),
+    ],
+)
+def test_no_way_to_end_loses_a_record(run: Path, ending: str, code: int) -> None:
+    """However the process ends, all that was accepted is there: at once, or after recovery."""
+    play(
+        run,
+        f"""
+        recorder = Recorder(RUN, flush_interval_s=60)
+        for step in range(1000):
+            recorder.record(step, loss=1.5)
+        {ending}
+        """,
+        code=code,
+    )
+    _core.recover_run(str(run))
+    assert steps(run) == Counter(range(1000))
+    assert_no_ring_left(run)
+
+
+def test_the_next_start_recovers_the_last_attempt(run: Path) -> None:
+    """A killed run is finished when the same run is opened again; the new attempt has its files."""
+    for attempt in range(3):
+        play(
+            run,
+            f"""
+            recorder = Recorder(RUN, flush_interval_s=60)
+            assert recorder.attempt == {attempt}
+            for step in range(10):
+                recorder.record(step, attempt=recorder.attempt)
+            os.kill(os.getpid(), signal.SIGKILL)
+            """,
+            code=-signal.SIGKILL,
+        )
+    play(run, "Recorder(RUN).close()")
+    by_writer = lines_by_writer(run)
+    assert {label: len(lines) for label, lines in by_writer.items()} == {
+        "": 10,
+        "a1": 10,
+        "a2": 10,
+        "a3": 0,
+    }
+    assert_no_ring_left(run)
+
+
+def test_the_interpreter_may_end_while_threads_record(run: Path) -> None:
+    """Daemon threads that record through finalization: no crash, no hang, no half line."""
+    for _ in range(5):
+        play(
+            run,
+            """
+            recorder = Recorder(RUN)
+            def work():
+                step = 0
+                while True:
+                    recorder.record(step, loss=0.5)
+                    step += 1
+            for _ in range(3):
+                threading.Thread(target=work, daemon=True).start()
+            recorder.record(-1, loss=0.5)
+            """,
+        )
+    _core.recover_run(str(run))
+    assert steps(run)[-1] == 5
+
+
+def test_a_live_ring_is_left_alone(run: Path) -> None:
+    """Recovery beside a recording process takes nothing from it."""
+    result = play(
+        run,
+        """
+        from foundry_fastlog import _core
+        recorder = Recorder(RUN, flush_interval_s=60)
+        for step in range(10):
+            recorder.record(step, loss=1.0)
+        child = os.fork()
+        if child == 0:
+            outcomes = [report["outcome"] for report in _core.recover_run(RUN)]
+            os._exit(0 if outcomes == ["live"] else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        recorder.close()
+        """,
+    )
+    assert result.stderr == ""
+    assert steps(run) == Counter(range(10))
+
+
+def test_thousands_of_leftover_rings_are_collected_while_training(run: Path) -> None:
+    """Workers that leave by os._exit(), epoch after epoch: their rings do not pile up."""
+    play(
+        run,
+        """
+        recorder = Recorder(RUN, flush_interval_s=0.01)
+        for epoch in range(100):
+            child = os.fork()
+            if child == 0:
+                recorder.record(epoch, loss=1.0)
+                os._exit(0)
+            os.waitpid(child, 0)
+        deadline = time.monotonic() + 60
+        private = os.path.join(RUN, ".fastlog")
+        while len([n for n in os.listdir(private) if n.endswith(".ring")]) > 1:
+            assert time.monotonic() < deadline, "the flush thread does not collect"
+            time.sleep(0.05)
+        recorder.close()
+        """,
+    )
+    assert steps(run) == Counter(range(100))
+
+
+def test_run_files_have_the_permissions_of_the_umask(run: Path) -> None:
+    """Directories and files, the ring among them, get what the umask leaves and no more."""
+    result = play(
+        run,
+        """
+        os.umask(0o027)
+        recorder = Recorder(RUN)
+        recorder.record(0, loss=1.0)
+        recorder.event("hello")
+        recorder.flush()
+        for folder, _, names in os.walk(RUN):
+            print(oct(os.stat(folder).st_mode & 0o777), "directory")
+            for name in names:
+                print(oct(os.stat(os.path.join(folder, name)).st_mode & 0o777), name)
+        recorder.close()
+        """,
+    )
+    modes = [line.split() for line in result.stdout.splitlines()]
+    assert {mode for mode, what in modes if what == "directory"} == {"0o750"}
+    assert {mode for mode, what in modes if what != "directory"} == {"0o640"}
+    assert any(what.endswith(".ring") for _, what in modes)
+
+
+def test_recovery_follows_no_symbolic_link(run: Path) -> None:
+    """A link in place of a ring, of the private directory or of a stream's file is not followed."""
+    play(
+        run,
+        """
+        recorder = Recorder(RUN, flush_interval_s=60)
+        for step in range(10):
+            recorder.record(step, loss=1.0)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        code=-signal.SIGKILL,
+    )
+    outside = run.parent / "outside"
+    outside.write_text("precious\n")
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to(outside)
+    (run / ".fastlog/x.ring").symlink_to(outside)
+    (report, link) = _core.recover_run(str(run))
+    assert report["outcome"] == "failed"
+    assert link["outcome"] == "failed"
+    assert outside.read_text() == "precious\n"
+    (run / "metrics.jsonl").unlink()
+    (run / ".fastlog/x.ring").unlink()
+    (report,) = _core.recover_run(str(run))
+    assert report["outcome"] == "recovered"
+    assert steps(run) == Counter(range(10))
+    private = run / ".fastlog"
+    private.rmdir()
+    elsewhere = run.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "y.ring").write_bytes(os.urandom(9000))
+    private.symlink_to(elsewhere)
+    assert _core.recover_run(str(run)) == []
+    assert (elsewhere / "y.ring").exists()
