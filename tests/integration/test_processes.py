@@ -183,7 +183,7 @@ def test_a_fork_while_threads_record_and_flush_does_not_hang(run: Path) -> None:
             child = os.fork()
             if child == 0:
                 with recorder.timer("in child", step=7):
-                    assert recorder.record(1_000_000, thread=9)
+                    assert recorder.record(-1, thread=9)
                 assert recorder.flush(20)
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
@@ -195,7 +195,7 @@ def test_a_fork_while_threads_record_and_flush_does_not_hang(run: Path) -> None:
         assert stats["accepted"] == stats["written"] == sum(counts), (stats, counts)
         """,
     )
-    assert steps(run)[1_000_000] == 20
+    assert steps(run)[-1] == 20
     assert_no_ring_left(run)
 
 
