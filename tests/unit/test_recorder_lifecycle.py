@@ -172,11 +172,27 @@ def test_many_recorders_at_once(tmp_path: Path) -> None:
         assert found == [{f"key{number}": step} for step in range(200)]
 
 
-def test_recorders_cannot_be_copied_or_pickled(recorder: Recorder) -> None:
-    """A copy would be two objects with one native half: refused."""
-    for call in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match="pickle"):
-            call(recorder)
+def test_a_recorder_is_one_per_process(recorder: Recorder) -> None:
+    """Copied or unpickled in its own process it is the same object; closed it is refused."""
+    assert copy.copy(recorder) is recorder
+    assert copy.deepcopy(recorder) is recorder
+    pickled = pickle.dumps(recorder)
+    assert pickle.loads(pickled) is recorder
+    recorder.close()
+    with pytest.raises(RecorderClosedError, match="another process"):
+        pickle.dumps(recorder)
+
+
+def test_a_recorder_unpickled_elsewhere_is_a_worker(recorder: Recorder) -> None:
+    """Where no such recorder is open, as in a spawned process, a worker's one is opened."""
+    pickled = pickle.dumps(recorder)
+    recorder.close()
+    worker = pickle.loads(pickled)
+    assert worker is not recorder
+    assert worker.label == f"w{os.getpid()}"
+    assert worker.record(1, loss=2.0)
+    assert worker.close()
+    assert [path.name for path in worker.files()] == [f"metrics.w{os.getpid()}.jsonl"]
 
 
 def test_subclass(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ KEYS = {
     "wall_s",
     "flush_cpu_s",
     "ring_bytes",
+    "ring_path",
     "ring_high_water_bytes",
     "errors",
     "first_error",
@@ -73,7 +74,10 @@ def test_before_the_first_record(tmp_path: Path) -> None:
     assert stats["ring_bytes"] == 8 << 20
     assert stats["first_error"] is None
     assert stats["last_error"] is None
-    zero = KEYS - {"ring_bytes", "first_error", "last_error", "streams", "flush_cpu_s"}
+    assert stats["ring_path"] is not None
+    assert stats["ring_path"].startswith(str(tmp_path / ".fastlog"))
+    set_by_then = {"ring_bytes", "ring_path", "first_error", "last_error", "streams", "flush_cpu_s"}
+    zero = KEYS - set_by_then
     assert {key: stats[key] for key in zero} == dict.fromkeys(zero, 0)  # type: ignore[literal-required]
 
 
