@@ -298,8 +298,8 @@ void Flusher::publish_files() noexcept {
         for (std::size_t s = 0; s < kStreamCount; ++s) {
             published_.streams[s].segments = sink_.segments(static_cast<Stream>(s));
         }
-    } catch (const std::bad_alloc&) {
-        return;
+    } catch (const std::bad_alloc& error) {
+        note_exception(error);  // counted; tried again with the next batch
     }
 }
 
