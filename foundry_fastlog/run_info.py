@@ -12,6 +12,7 @@ import platform
 import socket
 import subprocess
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -53,20 +54,22 @@ def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
 
 
 def plain_config(config: object) -> dict[str, Any]:
-    """Return a configuration as plain data: a mapping, a pydantic model, a dataclass-like object.
+    """Return a configuration as plain data: a mapping, a pydantic model, a dataclass, a namespace.
 
     Raises:
         TypeError: `config` is nothing of the kind.
     """
     if config is None:
         return {}
-    dump = getattr(config, "model_dump", None)
-    if callable(dump):
-        return dict(dump(mode="json"))
     if isinstance(config, Mapping):
         return dict(config)
-    if hasattr(config, "__dict__") and not isinstance(config, type):
-        return dict(vars(config))
+    if not isinstance(config, type):  # a model itself, not its class
+        if callable(dump := getattr(config, "model_dump", None)):
+            return dict(dump(mode="json"))
+        if is_dataclass(config):
+            return {field.name: getattr(config, field.name) for field in fields(config)}
+        if hasattr(config, "__dict__"):
+            return dict(vars(config))
     raise TypeError(
         f"config must be a mapping or a pydantic model, got {type(config).__name__}; "
         "pass a dict of the run's settings"
