@@ -223,7 +223,7 @@ def _facts(summary: Summary, console: Console) -> None:
         grid.add_row(Text("dropped"), Text(f"{text} (the recorder's ring was full)", "yellow"))
     pending = sum(ring.emitted for ring in summary.rings)
     if pending:
-        text = f"{_plural(pending, 'line')} of killed processes, read from their rings; to write them: "
+        text = f"{_plural(pending, 'line')} of killed processes, from their rings; to write them: "
         text += f"foundry-fastlog recover {summary.path}"
         grid.add_row(Text("pending"), Text(printable(text), "yellow"))
     away = sum(ring.outcome == "elsewhere" for ring in summary.rings)
