@@ -113,8 +113,8 @@ test-pythons: ## Build and test with each other supported Python found here, wit
 	done
 
 .PHONY: test-core
-test-core: $(TEST_STAMP) extension ## Run the Python tests that need no torch
-	$(PYTEST) tests --ignore-glob='*/test_demo*' -q $(PYTEST_ARGS)
+test-core: $(TEST_STAMP) extension ## Run the unit tests that need no torch
+	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -q $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: venv ## Run the Python tests with coverage of the Python code
