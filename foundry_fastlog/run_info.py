@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import socket
-import subprocess
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -39,6 +35,8 @@ def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
     Args:
         directory: A directory of the checkout; the current one by default.
     """
+    import subprocess  # imports within functions here: they would make every start slower
+
     try:
         result = subprocess.run(
             ["git", "rev-parse", "HEAD"],
@@ -66,8 +64,10 @@ def plain_config(config: object) -> dict[str, Any]:
     if not isinstance(config, type):  # a model itself, not its class
         if callable(dump := getattr(config, "model_dump", None)):
             return dict(dump(mode="json"))
-        if is_dataclass(config):
-            return {field.name: getattr(config, field.name) for field in fields(config)}
+        if hasattr(config, "__dataclass_fields__"):
+            import dataclasses
+
+            return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
         if hasattr(config, "__dict__"):
             return dict(vars(config))
     raise TypeError(
@@ -97,6 +97,9 @@ class RunFile:
             world_size: Number of ranks; None keeps what is in the file.
             rank: This process's rank.
         """
+        import platform
+        import socket
+
         self._path = directory / RUN_FILE
         self._host = socket.gethostname()
         self._git_hash = git_hash()
