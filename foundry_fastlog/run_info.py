@@ -65,9 +65,10 @@ def plain_config(config: object) -> dict[str, Any]:
         if callable(dump := getattr(config, "model_dump", None)):
             return dict(dump(mode="json"))
         if hasattr(config, "__dataclass_fields__"):
-            import dataclasses
+            from dataclasses import fields, is_dataclass
 
-            return {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+            if is_dataclass(config):
+                return {field.name: getattr(config, field.name) for field in fields(config)}
         if hasattr(config, "__dict__"):
             return dict(vars(config))
     raise TypeError(
