@@ -190,14 +190,14 @@ class Segment:
         path: Where the file is.
         name: What its name says.
         size: Bytes in the file when the directory was listed, with what is pending.
-        keep: How many bytes of the file on disk count; None for all of them.
+        kept: Which bytes of the file on disk count, as ranges of offsets; None for all.
         pending: What follows them.
     """
 
     path: Path
     name: StreamName
     size: int
-    keep: int | None = None
+    kept: tuple[tuple[int, int], ...] | None = None
     pending: bytes = field(default=b"", repr=False)
 
     def open(self) -> SegmentFile:
@@ -206,7 +206,7 @@ class Segment:
         Raises:
             OSError: It cannot be opened.
         """
-        return SegmentFile(self.path, self.keep, self.pending)
+        return SegmentFile(self.path, self.kept, self.pending)
 
 
 @dataclass(frozen=True)

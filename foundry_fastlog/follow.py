@@ -150,11 +150,13 @@ def _step_back(series: Series, place: _Place) -> None:
     What it wrote behind that comes again out of its ring, perhaps with other digits, so the
     lines that were given out already are told by their seq.
     """
-    overlaid = next((seg for seg in series.segments if seg.keep is not None), None)
+    overlaid = next((seg for seg in series.segments if seg.kept is not None), None)
     if overlaid is None or place.overlaid:
         return
     place.overlaid = True
-    end = (overlaid.name.segment, overlaid.keep or 0)
+    first = overlaid.kept[0] if overlaid.kept else (0, 0)
+    # Up to here it is as it was read.
+    end = (overlaid.name.segment, 0 if first[0] else first[1])
     if (place.segment, place.offset) > end:
         place.segment, place.offset = end
         place.inode = 0

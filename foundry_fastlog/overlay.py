@@ -69,8 +69,9 @@ class Overlay:
             if edit.removed:
                 segments.pop(name, None)
             elif parsed is not None:  # a ring may name files that are none of a run
-                size = edit.keep + len(edit.pending)
-                segments[name] = Segment(self._run / name, parsed, size, edit.keep, edit.pending)
+                segments[name] = Segment(
+                    self._run / name, parsed, edit.size, edit.kept, edit.pending
+                )
         return group_series(segments.values())
 
     def refresh(self) -> list[RingReport]:

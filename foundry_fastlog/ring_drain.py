@@ -15,9 +15,9 @@ from pathlib import Path
 from foundry_fastlog.checks import StepSet
 from foundry_fastlog.files import STREAMS
 from foundry_fastlog.ring_files import FoundRing, RingReport
-from foundry_fastlog.ring_image import RingHeader, StreamCommit
+from foundry_fastlog.ring_image import RECORDS_LOST, RingHeader, StreamCommit
 from foundry_fastlog.ring_lines import LineRenderer, dropped_members
-from foundry_fastlog.segment_file import SegmentFile
+from foundry_fastlog.segment_file import Range, SegmentFile
 
 __all__ = ["MOST_PENDING_BYTES", "Edit", "drain"]
 
@@ -25,9 +25,15 @@ __all__ = ["MOST_PENDING_BYTES", "Edit", "drain"]
 #: quarter of it.
 MOST_PENDING_BYTES = 1 << 30
 
+#: A file with more pieces of damage than this is not mended in memory.
+_MOST_RANGES = 1 << 20
+
+_SEQ_NUMBERS = 1 << 64
+_SEGMENT_NUMBERS = 1 << 32
 _BLOCK_BYTES = 1 << 20
 _LONGEST_LINE = 64 << 20
 _LINE = re.compile(rb'\{"timestamp":"[^\x00-\x1f]{27}","seq":([0-9]+),[^\x00-\x1f]*\}')
+_OTHER_LINE = re.compile(rb"\{[^\x00-\x1f]*\}")
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,34 @@ class Edit:
     """A file as recovery would leave it.
 
     Attributes:
-        keep: How many of its bytes stay.
+        kept: Which of its bytes stay.
         pending: What is written behind them.
         removed: It is gone, a segment that was begun and never noted.
     """
 
-    keep: int
+    kept: tuple[Range, ...]
     pending: bytes = b""
     removed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file then."""
+        return sum(end - begin for begin, end in self.kept) + len(self.pending)
 
 
 class _RefusedError(Exception):
     """Recovery would fail here; the text says why."""
+
+
+class _Numbers(StepSet):
+    """Numbers of lines."""
+
+    end = 0  # one past the largest
+
+    def add(self, step: int) -> None:
+        """Add a number."""
+        super().add(step)
+        self.end = max(self.end, step + 1)
 
 
 class _File:
@@ -54,13 +76,13 @@ class _File:
 
     def __init__(self, path: Path, edit: Edit | None) -> None:
         self.path = path
-        self.parts: list[bytes] = []
         self.changed = edit is not None
         self.regular = True
         self.exists = edit is not None and not edit.removed
-        self.keep = 0
+        self.kept: tuple[Range, ...] = ()
+        self.parts: list[bytes] = []
         if edit is not None:
-            self.keep = edit.keep
+            self.kept = edit.kept
             self.parts = [edit.pending] if edit.pending else []
         else:
             try:
@@ -70,8 +92,8 @@ class _File:
             if status is not None:
                 self.exists = True
                 self.regular = stat.S_ISREG(status.st_mode)
-                self.keep = status.st_size
-        self.size = self.keep + sum(map(len, self.parts))
+                self.kept = ((0, status.st_size),) if status.st_size else ()
+        self.size = self.edit().size
 
     def require_regular(self) -> None:
         """Raise where recovery would refuse to write."""
@@ -80,18 +102,37 @@ class _File:
 
     def cut(self, size: int) -> None:
         """Leave out what lies behind a size."""
-        if not self.exists or self.size <= size:
-            return
-        pending = b"".join(self.parts)[: max(0, size - self.keep)]
-        self.keep = min(self.keep, size)
-        self.parts = [pending] if pending else []
-        self.size = size
+        if self.exists and self.size > size:
+            self.keep_only([(0, size)])
+
+    def keep_only(self, ranges: list[Range]) -> None:
+        """Leave out all but these ranges of what the file is now, in order."""
+        pending = b"".join(self.parts)
+        behind = self.size - len(pending)
+        kept: list[Range] = []
+        parts: list[bytes] = []
+        start = 0
+        at = 0  # in self.kept
+        for begin, end in ranges:
+            parts.append(pending[max(0, begin - behind) : max(0, end - behind)])
+            while at < len(self.kept) and start < end:
+                first, last = self.kept[at]
+                stop = start + last - first
+                if begin < stop:
+                    kept.append((first + max(0, begin - start), first + min(end, stop) - start))
+                if stop > end:
+                    break
+                start = stop
+                at += 1
+        self.kept = tuple((begin, end) for begin, end in kept if begin < end)
+        self.parts = [part for part in parts if part]
+        self.size = self.edit().size
         self.changed = True
 
     def remove(self) -> None:
         """Leave the file out."""
         self.exists, self.regular, self.changed = False, True, True
-        self.parts, self.keep, self.size = [], 0, 0
+        self.parts, self.kept, self.size = [], (), 0
 
     def append(self, line: bytes) -> None:
         """Add a line; makes the file."""
@@ -99,9 +140,13 @@ class _File:
         self.parts.append(line)
         self.size += len(line)
 
+    def open(self) -> SegmentFile:
+        """Open the file as it is now."""
+        return SegmentFile(self.path, self.kept, b"".join(self.parts))
+
     def edit(self) -> Edit:
         """Give the changes."""
-        return Edit(self.keep, b"".join(self.parts), removed=not self.exists)
+        return Edit(self.kept, b"".join(self.parts), removed=not self.exists)
 
 
 class _Sink:
@@ -127,14 +172,14 @@ class _Sink:
             found = self._files[name] = _File(self._run / name, self._edits.get(name))
         return found
 
-    def segments(self, stream: int, most: int) -> list[int]:
-        """Numbers of the segments that are there, up to one."""
+    def segments(self, stream: int) -> list[int]:
+        """Numbers of the segments that are there."""
         begin = re.escape(f"{STREAMS[stream]}{self._stamp}{self._label}")
-        pattern = re.compile(begin + r"(?:\.([0-9]{6,7}))?\.jsonl")
+        pattern = re.compile(begin + r"(?:\.([0-9]{6,10}))?\.jsonl")
         # What is there, and what a ring before this one adds.
         names = {*os.listdir(self._run), *self._edits}  # noqa: PTH208  # names are all we need
         numbers = {int(match[1] or 0) for name in names if (match := pattern.fullmatch(name))}
-        return [n for n in sorted(numbers) if n <= most and self.file(stream, n).exists]
+        return [n for n in sorted(numbers) if n < _SEGMENT_NUMBERS and self.file(stream, n).exists]
 
     def hold(self, streams: tuple[StreamCommit, ...]) -> int | None:
         """Bytes behind the offsets, or None when a file has fewer bytes than its offset."""
@@ -179,44 +224,60 @@ class _Sink:
         return {name: file.edit() for name, file in self._files.items() if file.changed}
 
 
-def _scan(file: _File, present: StepSet) -> int:
-    """Note the numbers of a file's lines; returns where its last whole line ends."""
+def _sound_lines(file: _File, present: _Numbers) -> list[Range]:
+    """Note the numbers of a file's lines, and tell where those are that stay.
+
+    Ours do, once each, and what somebody else may have added; not torn ones, nor NULs.
+    """
     file.require_regular()
-    end = at = 0
+    ranges: list[Range] = []
+    at = 0
     rest = b""
     oversized = False
-    with SegmentFile(file.path, file.keep, b"".join(file.parts)) as handle:
+    with file.open() as handle:
         while block := handle.read(_BLOCK_BYTES):
             *lines, last = block.split(b"\n")
-            for line in lines:
-                at += len(line) + 1
-                match = None if oversized else _LINE.fullmatch(rest + line)
+            for piece in lines:
+                begin = at - len(rest)
+                at += len(piece) + 1
+                line = b"" if oversized else rest + piece
                 rest, oversized = b"", False
-                if match is not None and (seq := int(match[1])) < 1 << 64:
+                match = _LINE.fullmatch(line)
+                if match is not None and (seq := int(match[1])) < _SEQ_NUMBERS:
+                    if seq in present:
+                        continue
                     present.add(seq)
-                    end = at
+                elif _OTHER_LINE.fullmatch(line) is None:
+                    continue
+                if ranges and ranges[-1][1] == begin:
+                    begin = ranges.pop()[0]
+                ranges.append((begin, at))
+            if len(ranges) > _MOST_RANGES:
+                raise _RefusedError(f"{file.path} is damaged all over")
             at += len(last)
             rest += last
             if len(rest) > _LONGEST_LINE:
                 rest, oversized = b"", True  # no line of ours, however it goes on
-    return end
+    return ranges
 
 
-def _scan_streams(
-    sink: _Sink, streams: tuple[StreamCommit, ...], present: tuple[StepSet, ...]
+def _take_stock(
+    sink: _Sink, streams: tuple[StreamCommit, ...], present: tuple[_Numbers, ...]
 ) -> tuple[tuple[StreamCommit, ...], int]:
     """Find out from the files alone where each stream ends, and which lines are in them."""
     found = []
     cut_bytes = 0
     for stream, at in enumerate(streams):
-        last, offset = 0, 0
-        # Segments may be missing in the middle (a user removed one), none beyond the next.
-        for segment in sink.segments(stream, at.segment + 1):
+        segment = offset = 0
+        for segment in sink.segments(stream):
             file = sink.file(stream, segment)
-            last, offset = segment, _scan(file, present[stream])
-            if segment >= at.segment:
-                cut_bytes += file.size - offset
-        found.append(at._replace(segment=last, offset=offset, has_trim=0))
+            before = file.size
+            ranges = _sound_lines(file, present[stream])
+            if ranges != ([(0, before)] if before else []):
+                file.keep_only(ranges)
+            offset = file.size
+            cut_bytes += before - offset
+        found.append(at._replace(segment=segment, offset=offset, has_trim=0))
     return tuple(found), cut_bytes
 
 
@@ -249,23 +310,28 @@ def _drain(
     image = ring.image
     assert image is not None
     sink = _Sink(run, image.header, edits)
-    present = tuple(StepSet() for _ in STREAMS)
+    present = tuple(_Numbers() for _ in STREAMS)
     streams = image.slot.streams
     cut_bytes = sink.hold(streams) if ring.same_boot else None
     if cut_bytes is None:
         # Neither the offsets nor the order in which pages reached the disk can be trusted.
-        streams, cut_bytes = _scan_streams(sink, streams, present)
+        streams, cut_bytes = _take_stock(sink, streams, present)
     sink.resume(streams)
 
     renderer = LineRenderer(image)
     seqs = [at.seq for at in streams]
     emitted = skipped = damaged = size = 0
+    records_lost = bool(image.slot.flags & RECORDS_LOST)
 
     def wanted(stream: int) -> bool:
-        nonlocal emitted, skipped
+        nonlocal emitted, skipped, records_lost
+        records_lost = records_lost or image.holes + damaged > 0
         seq = seqs[stream]
         seqs[stream] += 1
-        if seq in present[stream]:
+        # A power loss may have taken records out of the middle of the ring: the numbers counted
+        # behind them are too low, and what the files hold may be these records as well.
+        unsure = records_lost and not ring.same_boot
+        if seq in present[stream] or (unsure and seq < present[stream].end):
             skipped += 1
             return False
         emitted += 1

@@ -196,6 +196,9 @@ def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> Fo
         return FoundRing(ring, "failed", reason, label=header.label)
     boot = boot_id()
     same_boot = boot != "" and boot == header.boot_id
+    if not same_boot and not image.dated:
+        reason = "neither of its commit slots reached the disk: its records have no time"
+        return FoundRing(ring, "damaged", reason, same_boot=False, label=header.label)
     return FoundRing(ring, "dead", "", image, same_boot, header.label)
 
 

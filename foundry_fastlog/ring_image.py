@@ -21,8 +21,10 @@ from foundry_fastlog.crc32c import crc32c
 
 __all__ = [
     "DROPS",
+    "DROPS_WRITTEN",
     "FRAGMENT",
     "METRICS",
+    "RECORDS_LOST",
     "TIMING",
     "Record",
     "RingError",
@@ -34,6 +36,9 @@ __all__ = [
 
 #: Kinds of records; 0 is a pad.
 PAD, METRICS, TIMING, FRAGMENT, DROPS = range(5)
+
+#: Flags of a slot: all drops have a marker in the files; there were holes among the records before.
+DROPS_WRITTEN, RECORDS_LOST = 1, 2
 
 #: The newest layout that this module knows.
 VERSION = 1
@@ -48,7 +53,6 @@ _LEAST_RING = 1024
 _MOST_RING = 64 << 20
 _MOST_KEY_TABLE = 1 << 20
 _TICKS_ARE_TSC = 1
-_DROPS_WRITTEN = 1
 _CLOSED = 1 << 63
 _UINT64 = (1 << 64) - 1
 _MOST_OFFSET = 1 << 60
@@ -142,7 +146,7 @@ class Slot(NamedTuple):
         anchor_wall_ns: ... and in nanoseconds since 1970.
         ns_per_tick: The clock's rate.
         streams: Per stream, where its files end.
-        drops_written: Whether all drops have a marker in the files; recovery says so.
+        flags: `DROPS_WRITTEN` and `RECORDS_LOST`, set by recovery.
     """
 
     epoch: int = 0
@@ -151,7 +155,7 @@ class Slot(NamedTuple):
     anchor_wall_ns: int = 0
     ns_per_tick: float = 0.0
     streams: tuple[StreamCommit, ...] = (StreamCommit(),) * _STREAMS
-    drops_written: bool = False
+    flags: int = 0
 
 
 class Record(NamedTuple):
@@ -225,9 +229,14 @@ class RingImage:
     @property
     def drops(self) -> tuple[int, ...]:
         """Per stream, how many records were dropped of which no line tells."""
-        if self.slot.drops_written:
+        if self.slot.flags & DROPS_WRITTEN:
             return (0,) * _STREAMS
         return struct.unpack_from("<4Q", self._control, _DROPS - _PAGE)
+
+    @property
+    def dated(self) -> bool:
+        """Whether anything tells what the ticks of its records mean, if it has records."""
+        return self.slot.epoch != 0 or next(self.records(trust_tail=False), None) is None
 
     def records(self, *, trust_tail: bool) -> Iterator[Record]:
         """Yield the records that no file has, in order, and count the holes between them.
@@ -396,8 +405,7 @@ def _newest_slot(data: bytes) -> Slot:
         untouched = untouched and not any(raw)
         epoch, position, ticks, wall_ns, rate, streams, flags, crc = _SLOT.unpack(raw)
         commits = tuple(map(StreamCommit._make, _STREAM.iter_unpack(streams)))
-        drops_written = bool(flags & _DROPS_WRITTEN)
-        slot = Slot(epoch, position, ticks, wall_ns, rate, commits, drops_written)
+        slot = Slot(epoch, position, ticks, wall_ns, rate, commits, flags)
         if crc != crc32c(raw[:-4]) or not _plausible(slot):
             continue
         if newest is None or slot.epoch > newest.epoch:

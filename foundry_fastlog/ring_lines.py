@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from foundry_fastlog.crc32c import crc32c
 from foundry_fastlog.files import STREAMS
 from foundry_fastlog.ring_image import DROPS, FRAGMENT, METRICS, TIMING, Record, RingImage
 
@@ -109,12 +110,14 @@ def _key_sets(table: memoryview) -> list[_KeySet]:
     arena = bytes(table[8:])
     end = min(published, len(arena))
     offset = 0
-    while offset + 8 <= end:
-        size, count = struct.unpack_from("<2I", arena, offset)
-        if size < 8 or size % 8 or size > end - offset or count > size // 4:
+    while offset + 12 <= end:
+        size, count, crc = struct.unpack_from("<3I", arena, offset)
+        at, limit = offset + 12, offset + size
+        if size < 12 or size % 8 or limit > end or count > size // 4:
+            break
+        if crc != crc32c(arena[at:limit], crc32c(arena[offset : offset + 8])):
             break
         keys: list[bytes] = []
-        at, limit = offset + 8, offset + size
         while len(keys) < count and at + 4 <= limit:
             (length,) = struct.unpack_from("<I", arena, at)
             if length > limit - at - 4:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
@@ -11,7 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["SegmentFile"]
+__all__ = ["Range", "SegmentFile"]
+
+#: From one offset in a file up to another.
+Range = tuple[int, int]
 
 
 class SegmentFile:
@@ -19,7 +24,7 @@ class SegmentFile:
 
     Args:
         path: The file. It need not be there when nothing of it is kept.
-        keep: How many of its bytes count; all of them by default.
+        kept: Which of its bytes count; all of them by default.
         pending: What follows them, from the ring of a process that was killed.
 
     Attributes:
@@ -30,19 +35,22 @@ class SegmentFile:
         OSError: It cannot be opened.
     """
 
-    def __init__(self, path: Path, keep: int | None = None, pending: bytes = b"") -> None:
+    def __init__(
+        self, path: Path, kept: tuple[Range, ...] | None = None, pending: bytes = b""
+    ) -> None:
         self._path = path
-        self._pending = pending
         self._file: BinaryIO | None = None
-        self._at = 0
-        self.inode = self.size = 0
-        if keep != 0:
+        self.inode = self.size = self._at = 0
+        if kept != ():
             self._file = path.open("rb")
             status = os.fstat(self._file.fileno())
             self.inode, self.size = status.st_ino, status.st_size
-        self._keep = keep
-        if keep is not None:
-            self.size = keep + len(pending)
+        self._kept = kept
+        self._pending = pending
+        if kept is not None:
+            # Where each range begins for the reader, and where the pending bytes do.
+            self._starts = [0, *accumulate(end - begin for begin, end in kept)]
+            self.size = self._starts[-1] + len(pending)
 
     def __enter__(self) -> Self:
         """Return the file itself."""
@@ -61,7 +69,8 @@ class SegmentFile:
     def seek(self, offset: int) -> None:
         """Go to an offset from the beginning."""
         self._at = offset
-        if self._file is not None:
+        if self._kept is None:
+            assert self._file is not None
             self._file.seek(offset)
 
     def read(self, count: int) -> bytes:
@@ -70,18 +79,28 @@ class SegmentFile:
         Raises:
             OSError: The file cannot be read, or has lost bytes that its writer had in it.
         """
-        if self._keep is None:
+        if self._kept is None:
             assert self._file is not None
             return self._file.read(count)
-        data = b""
-        here = min(count, self._keep - self._at)
-        if here > 0:
-            assert self._file is not None
-            data = self._file.read(here)
-            if len(data) < here:
-                raise OSError(errno.EIO, "it is shorter than its writer left it", str(self._path))
+        parts: list[bytes] = []
+        while count and (part := self._part(count)):
+            parts.append(part)
+            count -= len(part)
+            self._at += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _part(self, count: int) -> bytes:
+        """Read what lies here in one piece."""
+        assert self._kept is not None
+        number = bisect_right(self._starts, self._at) - 1
+        within = self._at - self._starts[number]
+        if number == len(self._kept):
+            return self._pending[within : within + count]
+        assert self._file is not None
+        begin, end = self._kept[number]
+        count = min(count, end - begin - within)
+        self._file.seek(begin + within)
+        data = self._file.read(count)
         if len(data) < count:
-            begin = max(0, self._at - self._keep)
-            data += self._pending[begin : begin + count - len(data)]
-        self._at += len(data)
+            raise OSError(errno.EIO, "it is shorter than its writer left it", str(self._path))
         return data

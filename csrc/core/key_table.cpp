@@ -4,6 +4,8 @@
 #include <cstring>
 #include <new>
 
+#include "core/crc32c.hpp"
+
 namespace fastlog {
 namespace {
 
@@ -20,6 +22,15 @@ std::uint32_t get_u32(const std::byte* at) {
     return v;
 }
 
+constexpr std::size_t kCrcOffset = 8;
+constexpr std::size_t kKeysOffset = 12;
+
+// Of all of an entry but the checksum itself.
+std::uint32_t entry_crc(const std::byte* entry) {
+    const std::uint32_t crc = crc32c(0, entry, kCrcOffset);
+    return crc32c(crc, entry + kKeysOffset, get_u32(entry) - kKeysOffset);
+}
+
 }  // namespace
 
 KeyTable::KeyTable(std::byte* arena, std::size_t bytes) noexcept
@@ -31,6 +42,7 @@ std::uint32_t KeyTable::intern(const std::vector<std::string_view>& keys) {
     std::string entry;
     put_u32(entry, 0);
     put_u32(entry, keys.size());
+    put_u32(entry, 0);
     for (std::string_view key : keys) {
         put_u32(entry, key.size());
         entry.append(key);
@@ -38,6 +50,8 @@ std::uint32_t KeyTable::intern(const std::vector<std::string_view>& keys) {
     entry.resize((entry.size() + 7) & ~std::size_t{7}, '\0');
     const auto entry_bytes = static_cast<std::uint32_t>(entry.size());
     std::memcpy(entry.data(), &entry_bytes, sizeof entry_bytes);
+    const std::uint32_t crc = entry_crc(reinterpret_cast<const std::byte*>(entry.data()));
+    std::memcpy(entry.data() + kCrcOffset, &crc, sizeof crc);
 
     const std::lock_guard lock(mutex_);
     if (const auto found = ids_.find(entry); found != ids_.end()) return found->second;
@@ -59,12 +73,12 @@ bool KeyTable::Reader::next(std::vector<std::string_view>& keys) {
     const std::byte* at = arena_ + kHeaderBytes + offset_;
     const std::uint32_t entry_bytes = get_u32(at);
     const std::uint32_t count = get_u32(at + 4);
-    if (entry_bytes < 8 || entry_bytes % 8 != 0 || entry_bytes > end - offset_ ||
-        count > entry_bytes / 4) {
+    if (entry_bytes < kKeysOffset || entry_bytes % 8 != 0 || entry_bytes > end - offset_ ||
+        count > entry_bytes / 4 || get_u32(at + kCrcOffset) != entry_crc(at)) {
         return false;
     }
     const std::byte* entry_end = at + entry_bytes;
-    at += 8;
+    at += kKeysOffset;
     keys.clear();
     keys.reserve(count);
     for (std::uint32_t i = 0; i < count; ++i) {

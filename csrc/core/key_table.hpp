@@ -6,7 +6,10 @@
 //
 // The entries lie in a memory span so that whoever finds the ring can render its records:
 //   u64 published bytes (atomic), then per key set, in order of its id:
-//   u32 entry bytes | u32 key count | per key: u32 length, UTF-8 bytes | padding to 8
+//   u32 entry bytes | u32 key count | u32 crc32c of the rest of the entry
+//   per key: u32 length, UTF-8 bytes | padding to 8
+// The checksum is for whoever finds the ring in a file: after a power loss an entry may lie on a page
+// that reached the disk and on one that did not.
 #pragma once
 
 #include <atomic>

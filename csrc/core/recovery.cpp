@@ -75,7 +75,9 @@ class DeadRing final : public RecordSource {
 
     bool wanted(Stream stream, std::uint64_t seq) override {
         const auto s = static_cast<std::size_t>(stream);
-        const bool skip = present_ != nullptr && present_[s].contains(seq);
+        note_lost_records();
+        const bool skip = present_ != nullptr && (present_[s].contains(seq) ||
+                                                  (numbers_unsure() && seq < present_[s].end()));
         // A line that has to wait for a new segment is asked for twice.
         if (seq >= counted_[s]) {
             ++(skip ? report_.skipped : report_.emitted);
@@ -105,6 +107,16 @@ class DeadRing final : public RecordSource {
     void skip_lines_in(const SeqSet (&present)[kStreamCount]) { present_ = present; }
 
   private:
+    // A power loss may have taken records out of the middle of the ring: then the number that is
+    // counted for the next one is too low, and where the files hold a line of that number or of a
+    // higher one, they may hold this record as well. Losing it is what a power loss may do;
+    // writing it twice is not.
+    bool numbers_unsure() const noexcept {
+        return !report_.same_boot && (flags_ & CommitSlot::kRecordsLost) != 0;
+    }
+    void note_lost_records() noexcept {
+        if (report_.holes + report_.damaged != 0) flags_ |= CommitSlot::kRecordsLost;
+    }
     SinkError put(const void* bytes, std::size_t size, std::size_t offset) {
         ssize_t n;
         do {
@@ -123,34 +135,6 @@ class DeadRing final : public RecordSource {
     std::uint64_t counted_[kStreamCount]{};  // lines below are in the report
     const SeqSet* present_ = nullptr;
 };
-
-// Reads the writer's files: what is in them, and where the last whole line of each stream ends.
-SinkError scan_streams(const FileSink& sink, CommitSlot& slot, SeqSet (&present)[kStreamCount],
-                       std::uint64_t& cut_bytes) {
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        const auto stream = static_cast<Stream>(s);
-        StreamCommit& at = slot.streams[s];
-        const std::uint32_t committed = at.segment;
-        // A stream whose files are all gone begins anew.
-        at.has_trim = at.exists = 0;
-        at.segment = 0;
-        at.offset = 0;
-        // Segments may be missing in the middle (a user removed one), none beyond the next.
-        for (std::uint32_t segment = 0; segment <= committed + 1; ++segment) {
-            std::uint64_t end = 0;
-            std::uint64_t size = 0;
-            bool exists = false;
-            const std::string path = sink.path(stream, segment);
-            if (SinkError error = scan_lines(path, present[s], end, size, exists)) return error;
-            if (!exists) continue;
-            at.segment = segment;
-            at.offset = end;
-            at.exists = 1;
-            if (segment >= committed) cut_bytes += size - end;
-        }
-    }
-    return {};
-}
 
 // True when every stream's file has at least the bytes that the slot speaks of.
 bool files_hold_offsets(const FileSink& sink, const CommitSlot& slot, std::uint64_t& behind) {
@@ -190,7 +174,12 @@ void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
     if (report.same_boot && files_hold_offsets(sink, start, behind)) {
         report.cut_bytes = behind;
     } else {
-        error = scan_streams(sink, start, present, report.cut_bytes);
+        const std::string scratch =
+            private_directory(run) + report.ring.substr(report.ring.rfind('/')) + kScratchSuffix;
+        for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
+            error = take_stock(sink, static_cast<Stream>(s), scratch, start.streams[s], present[s],
+                               report.cut_bytes);
+        }
         source.skip_lines_in(present);
     }
     KILL_POINT("recovery_before_cut");
@@ -223,6 +212,13 @@ void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
         return;
     }
     report.outcome = Outcome::recovered;
+}
+
+// False when there are records, but nothing tells what their ticks mean.
+bool is_dated(const RingImage& image) {
+    std::uint64_t position = image.slot().position;
+    std::uint64_t holes = 0;
+    return image.slot().epoch != 0 || image.next(position, holes, holes) == nullptr;
 }
 
 // Moves what cannot be trusted out of the way, with the reason beside it. Nothing is deleted.
@@ -370,6 +366,11 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     }
     report.same_boot = boot_id() == image->header().boot_id && !boot_id().empty();
     image->trust_tail(report.same_boot);
+    if (!report.same_boot && !is_dated(*image)) {
+        report.reason = "neither of its commit slots reached the disk: its records have no time";
+        quarantine(run_directory, path, report);
+        return report;
+    }
     try {
         drain_dead_ring(run_directory, fd.get(), *image, report);
     } catch (const std::bad_alloc&) {

@@ -65,7 +65,9 @@ struct StreamCommit {
 static_assert(sizeof(StreamCommit) == 40);
 
 struct CommitSlot {
-    static constexpr std::uint32_t kDropsWritten = 1;  // by recovery: all drops have a marker
+    // By recovery: all drops have a marker; there were holes among the records before `position`.
+    static constexpr std::uint32_t kDropsWritten = 1;
+    static constexpr std::uint32_t kRecordsLost = 2;
 
     std::uint64_t epoch;
     std::uint64_t position;

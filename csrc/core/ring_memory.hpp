@@ -24,6 +24,7 @@ inline constexpr const char* kPrivateDirectory = ".fastlog";
 inline constexpr const char* kRingSuffix = ".ring";
 inline constexpr const char* kPointerSuffix = ".ring-at";
 inline constexpr const char* kTemporarySuffix = ".tmp";
+inline constexpr const char* kScratchSuffix = ".lines";  // recovery rewrites a damaged file
 
 struct RingSpec {
     RingPlace place = RingPlace::file;

@@ -1,5 +1,6 @@
 #include "core/written_lines.hpp"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -7,7 +8,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <utility>
 #include <vector>
+
+#include "core/kill_point.hpp"
 
 namespace fastlog {
 
@@ -61,10 +65,39 @@ bool parse_line(std::string_view line, std::uint64_t& seq) {
     return error == std::errc{} && end != at && *end == ',';
 }
 
-SinkError scan_lines(const std::string& path, SeqSet& seqs, std::uint64_t& end_of_last_line,
-                     std::uint64_t& size, bool& exists) {
-    end_of_last_line = size = 0;
-    exists = false;
+namespace {
+
+struct Found {
+    bool exists = false;
+    mode_t mode = 0;
+    std::uint64_t size = 0;
+    std::uint64_t end = 0;      // behind the last line that stays
+    std::uint64_t damaged = 0;  // bytes before that which do not
+};
+
+// Not ours, but a line that somebody may have added: nothing to do with a power loss.
+bool may_stay(std::string_view line) {
+    return line.size() >= 2 && line.front() == '{' && line.back() == '}' &&
+           std::none_of(line.begin(), line.end(),
+                        [](char c) { return static_cast<unsigned char>(c) < 0x20; });
+}
+
+SinkError write_line(int fd, std::string& line, const std::string& path) {
+    line.push_back('\n');
+    std::string_view rest = line;
+    while (!rest.empty()) {
+        const ssize_t n = ::write(fd, rest.data(), rest.size());
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return {errno, "write " + path};
+        rest.remove_prefix(static_cast<std::size_t>(n));
+    }
+    return {};
+}
+
+// Reads one file. With `out`, writes there what stays.
+SinkError scan_lines(const std::string& path, SeqSet& seqs, Found& found, int out,
+                     const std::string& out_path) {
+    found = {};
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
         if (errno == ENOENT) return {};
@@ -75,39 +108,136 @@ SinkError scan_lines(const std::string& path, SeqSet& seqs, std::uint64_t& end_o
         ::close(fd);
         return {EINVAL, "read " + path + " (no regular file)"};
     }
-    exists = true;
+    found.exists = true;
+    found.mode = info.st_mode & 07777;
+    SinkError error;
     std::string line;  // the beginning of a line that the last block ended in
+    std::uint64_t begin = 0;
+    std::uint64_t damaged = 0;  // since the last line that stays
     std::vector<char> block(std::size_t{1} << 20);
-    for (;;) {
-        const ssize_t n = ::pread(fd, block.data(), block.size(), static_cast<off_t>(size));
+    while (!error) {
+        const ssize_t n = ::pread(fd, block.data(), block.size(), static_cast<off_t>(found.size));
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) {
-            const int code = errno;
-            ::close(fd);
-            return {code, "read " + path};
-        }
-        if (n == 0) break;
+        if (n < 0) error = {errno, "read " + path};
+        if (n <= 0) break;
         std::string_view rest(block.data(), static_cast<std::size_t>(n));
-        while (!rest.empty()) {
+        while (!rest.empty() && !error) {
             const std::size_t newline = rest.find('\n');
             const std::string_view part = rest.substr(0, newline);
             if (line.size() + part.size() <= kLongestLine) line.append(part);
             if (newline == std::string_view::npos) {
-                size += rest.size();
+                found.size += rest.size();
                 break;
             }
-            size += newline + 1;
+            found.size += newline + 1;
             rest.remove_prefix(newline + 1);
             std::uint64_t seq = 0;
-            if (parse_line(line, seq)) {
-                seqs.add(seq);
-                end_of_last_line = size;
+            const bool ours = parse_line(line, seq);
+            if (ours ? !seqs.contains(seq) : may_stay(line)) {
+                if (ours) seqs.add(seq);
+                found.damaged += std::exchange(damaged, 0);
+                found.end = found.size;
+                if (out >= 0) error = write_line(out, line, out_path);
+            } else {
+                damaged += found.size - begin;
             }
+            begin = found.size;
             line.clear();
         }
     }
     ::close(fd);
-    return {};
+    return error;
+}
+
+SinkError cut(const std::string& path, std::uint64_t size) {
+    const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return {errno, "open " + path};
+    SinkError error;
+    if (::ftruncate(fd, static_cast<off_t>(size)) != 0) error = {errno, "cut " + path};
+    ::close(fd);
+    return error;
+}
+
+// Puts a file with the lines that stay in the place of one that has others between them.
+SinkError rewrite(const std::string& path, const std::string& scratch, SeqSet& seqs, Found& found) {
+    const mode_t mode = found.mode;
+    const int out =
+        ::open(scratch.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (out < 0) return {errno, "create " + scratch};
+    SinkError error = scan_lines(path, seqs, found, out, scratch);
+    if (!error && ::fchmod(out, mode) != 0) error = {errno, "chmod " + scratch};
+    if (!error && ::fdatasync(out) != 0) error = {errno, "sync " + scratch};
+    ::close(out);
+    KILL_POINT("recovery_lines_copied");
+    if (!error && ::rename(scratch.c_str(), path.c_str()) != 0) error = {errno, "replace " + path};
+    if (error) ::unlink(scratch.c_str());
+    KILL_POINT("recovery_lines_replaced");
+    return error;
+}
+
+// The numbers of a stream's segments, in order. They may have gaps: a user removed one, or its name
+// never reached the disk.
+std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, SinkError& error) {
+    constexpr std::string_view kEnd = ".jsonl";
+    const std::string first = sink.path(stream, 0);
+    const std::size_t slash = first.rfind('/');
+    const std::string begin = first.substr(slash + 1, first.size() - slash - 1 - kEnd.size());
+    std::vector<std::uint32_t> numbers;
+    DIR* directory = ::opendir(first.substr(0, slash).c_str());
+    if (directory == nullptr) {
+        error = {errno, "list " + first.substr(0, slash)};
+        return numbers;
+    }
+    while (const dirent* entry = ::readdir(directory)) {
+        const std::string_view name = entry->d_name;
+        if (!name.starts_with(begin) || !name.ends_with(kEnd)) continue;
+        std::uint32_t number = 0;
+        if (name.size() > begin.size() + kEnd.size()) {
+            const char* from = name.data() + begin.size() + 1;
+            if (std::from_chars(from, name.data() + name.size(), number).ec != std::errc{})
+                continue;
+        }
+        const std::string path = sink.path(stream, number);
+        if (path.compare(slash + 1, std::string::npos, name) == 0) numbers.push_back(number);
+    }
+    ::closedir(directory);
+    std::sort(numbers.begin(), numbers.end());
+    return numbers;
+}
+
+}  // namespace
+
+SinkError take_stock(const FileSink& sink, Stream stream, const std::string& scratch,
+                     StreamCommit& at, SeqSet& seqs, std::uint64_t& cut_bytes) {
+    SinkError error;
+    const std::vector<std::uint32_t> segments = segments_of(sink, stream, error);
+    // A stream whose files are all gone begins anew.
+    at.has_trim = at.exists = 0;
+    at.segment = 0;
+    at.offset = 0;
+    for (const std::uint32_t segment : segments) {
+        const std::string path = sink.path(stream, segment);
+        const SeqSet before = seqs;
+        Found found;
+        if (!error) error = scan_lines(path, seqs, found, -1, {});
+        if (error) return error;
+        if (!found.exists) continue;
+        cut_bytes += found.damaged + (found.size - found.end);
+        if (found.damaged != 0) {
+            seqs = before;
+            const std::uint64_t end = found.end - found.damaged;
+            if ((error = rewrite(path, scratch, seqs, found))) return error;
+            found.size = found.end = end;
+        }
+        // The last segment's tail is cut by whoever goes on writing there.
+        if (segment != segments.back() && found.size != found.end) {
+            if ((error = cut(path, found.end))) return error;
+        }
+        at.segment = segment;
+        at.offset = found.end;
+        at.exists = 1;
+    }
+    return error;
 }
 
 }  // namespace fastlog

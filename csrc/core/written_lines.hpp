@@ -17,6 +17,8 @@ class SeqSet {
     void add(std::uint64_t seq);
     bool contains(std::uint64_t seq) const;
     std::size_t ranges() const noexcept { return ends_.size(); }
+    /// One past the largest; 0 when there is none.
+    std::uint64_t end() const noexcept { return ends_.empty() ? 0 : ends_.rbegin()->second; }
 
   private:
     std::map<std::uint64_t, std::uint64_t> ends_;  // first -> one past last
@@ -26,9 +28,11 @@ class SeqSet {
 /// torn, of NULs, or somebody else's.
 bool parse_line(std::string_view line, std::uint64_t& seq);
 
-/// Reads one file: adds its lines' numbers, and tells where its last whole line ends. A file that is
-/// not there has no lines. Memory is bounded by the longest line.
-SinkError scan_lines(const std::string& path, SeqSet& seqs, std::uint64_t& end_of_last_line,
-                     std::uint64_t& size, bool& exists);
+/// Reads all files of a writer's stream, whatever their number: adds their lines' numbers, and sets
+/// `at` behind the last whole line. Lines of NULs, torn ones and ones whose number came before are
+/// taken out (the file is written anew as `scratch` and moved into place); `cut_bytes` counts what
+/// goes, the tail behind `at` included. Memory is bounded by the longest line.
+SinkError take_stock(const FileSink& sink, Stream stream, const std::string& scratch,
+                     StreamCommit& at, SeqSet& seqs, std::uint64_t& cut_bytes);
 
 }  // namespace fastlog

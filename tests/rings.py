@@ -1,0 +1,285 @@
+"""Ring files for tests: built byte by byte, and real ones of processes that were killed.
+
+``RingBuilder`` is the obvious writer of the layout in ``docs/format.md``. Run as a script,
+this module records at random in children that are killed::
+
+    python tests/rings.py DIRECTORY SEED...
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = 4096
+HEADER_BYTES = 496
+SLOT_BYTES = 208
+SLOTS = (PAGE + 512, PAGE + 1024)
+KEY_TABLE = 2 * PAGE
+STREAMS = ("metrics", "performance", "errors", "log")
+PAD, METRICS, TIMING, FRAGMENT, DROPS = range(5)
+NULL, BOOLEAN, INTEGER, REAL, STRING = range(5)
+OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
+UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+MASK = (1 << 64) - 1
+
+
+def crc32c(data: bytes, crc: int = 0) -> int:
+    """CRC-32C, bit by bit."""
+    crc ^= 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+def this_boot() -> str:
+    """The id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def text(field: str, size: int) -> bytes:
+    """A text in its field."""
+    return field.encode().ljust(size, b"\0")
+
+
+class RingBuilder:
+    """A ring file in the making; change what you like and ``build()``."""
+
+    def __init__(self, ring_bytes: int = PAGE, key_table_bytes: int = PAGE, start: int = 0) -> None:
+        self.ring_bytes, self.key_table_bytes = ring_bytes, key_table_bytes
+        self.magic, self.version, self.flags, self.salt = b"FLOGRING", 1, 0, 0x1234567
+        self.run_device = self.run_inode = 0
+        self.segment_bytes, self.pid, self.rank = 1 << 20, 4711, -1
+        self.boot_id, self.host, self.label, self.stamp = this_boot(), "node1", "", ""
+        self.file_bytes = KEY_TABLE + key_table_bytes + ring_bytes
+        self.start = self.tail = start
+        self.drops = [0, 0, 0, 0]
+        # offset, seq, trim bytes, segment, trim segment, exists, has trim, reserved
+        self.streams = [[0, 0, 0, 0, 0, 0, 0, 0] for _ in STREAMS]
+        self.epoch, self.anchor, self.slot_flags = 2, (0, 0, 1.0), 0
+        self.keys = b""
+        self.key_sets = 0
+        self.data = bytearray(ring_bytes)
+
+    def key_set(self, *keys: str | bytes) -> int:
+        """Add a key set; returns its number."""
+        body = b""
+        for key in keys:
+            raw = key.encode() if isinstance(key, str) else key
+            body += struct.pack("<I", len(raw)) + raw
+        body += b"\0" * ((4 - len(body)) % 8)
+        head = struct.pack("<2I", 12 + len(body), len(keys))
+        self.keys += head + struct.pack("<I", crc32c(body, crc32c(head))) + body
+        self.key_sets += 1
+        return self.key_sets - 1
+
+    def record(
+        self,
+        kind: int,
+        stream: int,
+        payload: bytes,
+        *,
+        ticks: int = 0,
+        thread: int = 7,
+        committed: bool = True,
+        length: int | None = None,
+        wrong_crc: bool = False,
+    ) -> int:
+        """Add a record where the tail is; returns its position."""
+        position = self.tail
+        at = position % self.ring_bytes
+        length = len(payload) if length is None else length
+        fields = struct.pack("<QI2BH", ticks, thread, kind, stream, 0)
+        crc = crc32c(struct.pack("<2Q", position, length) + fields)
+        if kind != PAD:
+            crc = crc32c(payload, crc)
+        stamp = (position ^ (self.salt | 1)) * 0x9E3779B97F4A7C15 & MASK
+        head = struct.pack("<Q2I", stamp if committed else 0, length, crc ^ wrong_crc) + fields
+        size = 32 + (len(payload) + 31 & -32)
+        assert at + size <= self.ring_bytes, "pad first"
+        self.data[at : at + 32 + len(payload)] = head + payload
+        self.tail += size
+        return position
+
+    def pad(self) -> None:
+        """Fill the ring up to its end."""
+        self.record(PAD, 0, b"\xaa" * (self.ring_bytes - self.tail % self.ring_bytes - 32))
+
+    def metrics(self, step: int, number: int, *values: tuple[int, object], **options: int) -> int:
+        """Add a metrics record; each value comes with its tag."""
+        tags = bytes(tag for tag, _ in values)
+        words, strings = b"", b""
+        for tag, value in values:
+            if tag == STRING:
+                raw = value if isinstance(value, bytes) else str(value).encode()
+                words += struct.pack("<2I", len(raw), len(strings))
+                strings += raw
+            else:
+                words += struct.pack("<d" if tag == REAL else "<q", 0 if value is None else value)
+        tags += b"\0" * (-len(tags) % 8)
+        head = struct.pack("<qI2H", step, number, len(values), 0)
+        return self.record(METRICS, 0, head + tags + words + strings, **options)
+
+    def fragment(self, members: str, stream: int = 3) -> int:
+        """Add a record of JSON members."""
+        return self.record(FRAGMENT, stream, members.encode())
+
+    def slot(self, epoch: int) -> bytes:
+        """A commit slot with its checksum."""
+        slot = struct.pack("<2QQqd", epoch, self.start, *self.anchor)
+        for stream in self.streams:
+            slot += struct.pack("<3Q2I2HI", *stream)
+        slot += struct.pack("<I", self.slot_flags)
+        return slot + struct.pack("<I", crc32c(slot))
+
+    def header(self) -> bytes:
+        """The header with its checksum."""
+        fields = (self.magic, self.version, self.flags, self.file_bytes, self.key_table_bytes)
+        fields += (self.ring_bytes, self.salt, self.run_device, self.run_inode, self.segment_bytes)
+        header = struct.pack("<8s2I8QIi", *fields, 99, self.pid, self.rank)
+        header += text(UUID, 40) + text(self.boot_id, 40) + text(self.host, 64)
+        header += text(self.label, 192) + text(self.stamp, 64) + bytes(4)
+        return header + struct.pack("<I", crc32c(header))
+
+    def build(self) -> bytes:
+        """All bytes of the file."""
+        control = bytearray(PAGE)
+        struct.pack_into("<Q", control, 0, self.tail)
+        struct.pack_into("<4Q", control, 256, *self.drops)
+        at = SLOTS[self.epoch & 1] - PAGE
+        control[at : at + SLOT_BYTES] = self.slot(self.epoch)
+        keys = struct.pack("<Q", len(self.keys)) + self.keys
+        return (
+            self.header().ljust(PAGE, b"\0")
+            + control
+            + keys.ljust(self.key_table_bytes, b"\0")
+            + self.data
+        )
+
+    def put(self, run: Path, name: str = f"{UUID}.ring") -> Path:
+        """Write the file into a run's private directory."""
+        path = run / ".fastlog" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.build())
+        return path
+
+
+def patch_header(ring: Path, offset: int, value: bytes) -> None:
+    """Change some bytes of a ring's header, and its checksum."""
+    data = bytearray(ring.read_bytes())
+    data[offset : offset + len(value)] = value
+    struct.pack_into("<I", data, HEADER_BYTES - 4, crc32c(bytes(data[: HEADER_BYTES - 4])))
+    ring.write_bytes(data)
+
+
+def move_to_other_boot(ring: Path) -> None:
+    """Make a ring look as if the machine had been started anew since."""
+    patch_header(ring, 128, text(OTHER_BOOT, 40))
+
+
+def make_killed_runs(directory: Path, seeds: range) -> list[Path]:
+    """Make runs of processes that recorded at random and were killed; one per seed."""
+    subprocess.run(
+        [sys.executable, __file__, str(directory), *map(str, seeds)], check=True, timeout=240
+    )
+    return [directory / str(seed) for seed in seeds]
+
+
+def copy_run(run: Path, target: Path) -> Path:
+    """Copy a killed run. Its ring is in its own directory, so it goes along."""
+    shutil.rmtree(target, ignore_errors=True)
+    return Path(shutil.copytree(run, target))
+
+
+def ring_of(run: Path) -> Path:
+    """The one ring of a run."""
+    (ring,) = (run / ".fastlog").glob("*.ring")
+    return ring
+
+
+def random_value(rng: random.Random) -> object:
+    """Any value that a metric may have."""
+    awkward = (float("nan"), float("inf"), -float("inf"), -0.0, 1e22, 1e5, 123456.0, 5e-324, 1e-4)
+    letters = (rng.randrange(0x80), rng.randrange(0x80, 0xD800), 0x1F600)
+    makers = (
+        lambda: rng.uniform(-10, 10),
+        lambda: rng.uniform(-1e20, 1e20),
+        lambda: rng.randrange(-(1 << 63), 1 << 63),
+        lambda: rng.random() < 0.5,
+        lambda: None,
+        lambda: "".join(chr(rng.choice(letters)) for _ in range(rng.randrange(12))),
+        lambda: rng.choice(awkward),
+        lambda: float(rng.randrange(10**18)),
+        lambda: 10.0 ** rng.randrange(-30, 30) * rng.choice([1, 1.5, 3.25, 7]),
+    )
+    return rng.choice(makers)()
+
+
+def record_and_die(path: str, seed: int) -> None:
+    """Record at random, flush now and then, and be killed."""
+    from foundry_fastlog import Recorder
+
+    rng = random.Random(seed)
+    recorder = Recorder(
+        path,
+        rank=seed % 4 or None,
+        ring_bytes=64 << 10 if seed % 3 == 0 else 1 << 20,
+        segment_bytes=4096 if seed % 2 else 1 << 20,
+        flush_interval_s=3600,  # only a half full ring and flush() write
+        back_pressure="drop",
+    )
+    key_sets = (
+        ["loss", "lr"],
+        ["a", "epoch", "b c"],
+        ['q"uo\\te', "\x01\n", "ünï"],
+        [f"k{i}" for i in range(40)],
+        ["epoch"],
+        [],
+    )
+    for step in range(rng.randrange(1, 400)):
+        kind = rng.randrange(12)
+        if kind < 7:
+            values = {key: random_value(rng) for key in rng.choice(key_sets)}
+            if "epoch" in values:
+                values["epoch"] = rng.choice([None, 1, 2.5, float("nan")])
+            recorder.record_dict(rng.randrange(-5, 10**6), values)
+        elif kind < 9:
+            wrong = ValueError if rng.random() < 0.3 else None
+            with recorder.timer("outer", step=rng.choice([None, step])):
+                inner = recorder.timer(f"inner {rng.randrange(5)}")
+                inner.__enter__()
+                inner.__exit__(wrong, None, None)
+        elif kind == 9:
+            recorder.event("hello", context={"value": random_value(rng)})
+        elif kind == 10:
+            recorder.event("bad", error=OSError("no"), step=step, context={"v": [1, float("nan")]})
+        elif rng.random() < 0.3:
+            recorder.flush()
+    if seed % 5 == 0:  # more than the ring holds
+        for step in range(3000):
+            recorder.record(step, x=1.0, y="z" * 50)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main() -> None:
+    """Record in children, one per seed."""
+    directory, seeds = sys.argv[1], sys.argv[2:]
+    for seed in seeds:
+        pid = os.fork()
+        if pid == 0:
+            record_and_die(f"{directory}/{seed}", int(seed))
+        _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+            raise SystemExit(f"seed {seed}: the child was not killed but ended with {status}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,754 @@
+"""What readers show of killed processes: to the byte what recovery writes, and no file changed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import shutil
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rings
+from rings import FRAGMENT, RingBuilder, copy_run, move_to_other_boot, ring_of
+
+from foundry_fastlog import Recorder, _core, read_run
+from foundry_fastlog.export import export_run
+from foundry_fastlog.follow import Follower
+from foundry_fastlog.overlay import Overlay
+from foundry_fastlog.reading import ReadProblemError
+from foundry_fastlog.report import summarize
+from foundry_fastlog.ring_files import RingReport
+
+SEEDS = range(24)
+OUTCOMES = {"recoverable": "recovered", "damaged": "quarantined"}
+
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="session")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs of processes that recorded at random and were killed."""
+    return rings.make_killed_runs(tmp_path_factory.mktemp("killed"), SEEDS)
+
+
+@pytest.fixture
+def run(killed: list[Path], tmp_path: Path) -> Path:
+    """One of them, with lines in its files and in its ring."""
+    return copy_run(killed[7], tmp_path / "run")
+
+
+def seen(run: Path) -> Files:
+    """The stream files of a run as readers see them."""
+    files: Files = {}
+    for series in Overlay(run).list_series():
+        for segment in series.segments:
+            with segment.open() as file:
+                files[segment.path.name] = file.read(file.size)
+            assert len(files[segment.path.name]) == segment.size
+    return files
+
+
+def on_disk(run: Path) -> Files:
+    """The stream files of a run as they are."""
+    return {path.name: path.read_bytes() for path in run.glob("*.jsonl") if path.is_file()}
+
+
+def snapshot(directory: Path) -> dict[str, object]:
+    """All that can be seen of a directory from outside, but for times of access."""
+    found: dict[str, object] = {}
+    for path in sorted(directory.rglob("*")):
+        status = path.lstat()
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        found[str(path)] = (status.st_mode, status.st_ino, status.st_mtime_ns, content)
+    return found
+
+
+def check_against_recovery(run: Path) -> list[RingReport]:
+    """Compare what readers show, and what is reported, with what recovery does."""
+    before = snapshot(run)
+    reports = Overlay(run).refresh()
+    shown = seen(run)
+    assert snapshot(run) == before
+    native = _core.recover_run(str(run))
+    # Where the system refuses in the middle, recovery has done a part, and goes on another time.
+    assert shown == on_disk(run) or any(report.outcome == "failed" for report in reports)
+    assert len(reports) == len(native)
+    for ours, theirs in zip(reports, native, strict=True):
+        fields = ours.to_dict()
+        assert OUTCOMES.get(ours.outcome, ours.outcome) == theirs["outcome"]
+        compared = theirs.keys() - {"outcome"}
+        if ours.outcome == "failed":
+            compared = {"ring", "label", "same_boot"}
+        assert {name: theirs[name] for name in compared} == {  # type: ignore[literal-required]
+            name: fields[name] for name in compared
+        }
+    return reports
+
+
+# ---- against recovery ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("boot", ["same", "other"])
+def test_readers_show_what_recovery_writes(
+    killed: list[Path], seed: int, boot: str, tmp_path: Path
+) -> None:
+    """Each random run: all kinds of values, drops, rotation, ranks, flushes in between."""
+    run = copy_run(killed[seed], tmp_path / "run")
+    if boot == "other":
+        move_to_other_boot(ring_of(run))
+    (report,) = check_against_recovery(run)
+    assert report.outcome == "recoverable"
+    assert report.same_boot == (boot == "same")
+    assert all(check.complete for check in read_run(run).check())
+    assert seen(run) == on_disk(run)
+
+
+def flip_ring(run: Path, rng: random.Random) -> None:
+    """Flip bits among the records."""
+    path = ring_of(run)
+    data = bytearray(path.read_bytes())
+    begin = rings.KEY_TABLE + struct.unpack_from("<Q", data, 24)[0]
+    for _ in range(rng.randrange(1, 20)):
+        data[begin + rng.randrange(20_000)] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def punch_ring(run: Path, rng: random.Random) -> None:
+    """Set a part of the records to zero, as a page that never reached the disk."""
+    path = ring_of(run)
+    data = bytearray(path.read_bytes())
+    begin = rings.KEY_TABLE + struct.unpack_from("<Q", data, 24)[0] + rng.randrange(600) * 32
+    size = rng.randrange(1, 128) * 32
+    data[begin : begin + size] = bytes(len(data[begin : begin + size]))
+    path.write_bytes(data)
+
+
+def forge_records(run: Path, rng: random.Random) -> None:
+    """Change records, and give them fitting checksums."""
+    path = ring_of(run)
+    data = bytearray(path.read_bytes())
+    key_table, ring_bytes, salt = struct.unpack_from("<3Q", data, 24)
+    begin = rings.KEY_TABLE + key_table
+    places = [
+        at
+        for at in range(0, min(ring_bytes, 60_000), 32)
+        if struct.unpack_from("<Q", data, begin + at)[0]
+        == (at ^ (salt | 1)) * 0x9E3779B97F4A7C15 & rings.MASK
+    ]
+    for at in rng.sample(places, min(4, len(places))):
+        offset = begin + at
+        (length,) = struct.unpack_from("<I", data, offset + 8)
+        for _ in range(rng.randrange(1, 4)):
+            data[offset + 16 + rng.randrange(16 + length)] ^= 1 << rng.randrange(8)
+        crc = rings.crc32c(struct.pack("<2Q", at, length) + data[offset + 16 : offset + 32])
+        if data[offset + 28]:
+            crc = rings.crc32c(bytes(data[offset + 32 : offset + 32 + length]), crc)
+        struct.pack_into("<I", data, offset + 12, crc)
+    path.write_bytes(data)
+
+
+def damage_slot(run: Path, rng: random.Random) -> None:
+    """Flip a bit in a commit slot, with a fitting checksum or without."""
+    path = ring_of(run)
+    data = bytearray(path.read_bytes())
+    at = rng.choice(rings.SLOTS)
+    data[at + rng.randrange(204)] ^= 1 << rng.randrange(8)
+    if rng.random() < 0.7:
+        struct.pack_into("<I", data, at + 204, rings.crc32c(bytes(data[at : at + 204])))
+    path.write_bytes(data)
+
+
+def change_control(run: Path, rng: random.Random) -> None:
+    """Set the tail or a count of drops to anything."""
+    path = ring_of(run)
+    data = bytearray(path.read_bytes())
+    numbers = (0, 32, 3, 1 << 20, 1 << 63 | 4096, rings.MASK)
+    offset = rng.choice([rings.PAGE, *range(rings.PAGE + 256, rings.PAGE + 288, 8)])
+    struct.pack_into("<Q", data, offset, rng.choice(numbers))
+    path.write_bytes(data)
+
+
+def damage_keys(run: Path, rng: random.Random) -> None:
+    """Flip a bit in the key table."""
+    path = ring_of(run)
+    data = bytearray(path.read_bytes())
+    data[rings.KEY_TABLE + rng.randrange(400)] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def change_header(run: Path, rng: random.Random) -> None:
+    """Another segment size, another clock, a newer version, another boot; with a checksum."""
+    offset, value = rng.choice(
+        [(72, struct.pack("<Q", size)) for size in (1, 500, 4096, 1 << 63)]
+        + [(12, b"\0"), (8, b"\2"), (128, rings.text(rings.OTHER_BOOT, 40))]
+    )
+    rings.patch_header(ring_of(run), offset, value)
+
+
+def append_to_file(run: Path, rng: random.Random) -> None:
+    """What a batch leaves that was not noted: whole lines, a torn one, NULs, and rubbish."""
+    line = b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":%d,"x":1}\n' % rng.randrange(10**21)
+    tail = rng.choice([b'{"torn', bytes(100), line, line[:-1], b"rubbish\n", b"\0" + line])
+    with rng.choice(sorted(run.glob("*.jsonl"))).open("ab") as file:
+        file.write(tail)
+
+
+def cut_file(run: Path, rng: random.Random) -> None:
+    """A file that lost its end."""
+    path = rng.choice(sorted(run.glob("*.jsonl")))
+    os.truncate(path, rng.randrange(path.stat().st_size + 1))
+
+
+def zero_file(run: Path, rng: random.Random) -> None:
+    """A page of a file that never reached the disk."""
+    path = rng.choice(sorted(run.glob("*.jsonl")))
+    data = bytearray(path.read_bytes())
+    begin = rng.randrange(len(data) + 1)
+    data[begin : begin + 300] = bytes(len(data[begin : begin + 300]))
+    path.write_bytes(data)
+
+
+def remove_file(run: Path, rng: random.Random) -> None:
+    """A file that somebody removed."""
+    rng.choice(sorted(run.glob("*.jsonl"))).unlink()
+
+
+def begin_segment(run: Path, rng: random.Random) -> None:
+    """Segments that were begun and not noted."""
+    path = rng.choice(sorted(run.glob("metrics*.jsonl")))
+    base, _, number = path.name.removesuffix(".jsonl").rpartition(".")
+    if not number.isdecimal():
+        base, number = f"{base}.{number}" if base else number, "0"
+    for step in range(rng.randrange(1, 4)):
+        next_one = run / f"{base}.{int(number) + 1 + step:06d}.jsonl"
+        if not next_one.exists():
+            next_one.write_bytes(b'{"begun":1}\n')
+
+
+MUTATIONS: tuple[Callable[[Path, random.Random], None], ...] = (
+    flip_ring,
+    punch_ring,
+    forge_records,
+    damage_slot,
+    change_control,
+    damage_keys,
+    change_header,
+    append_to_file,
+    cut_file,
+    zero_file,
+    remove_file,
+    begin_segment,
+)
+
+
+@pytest.mark.parametrize("number", range(120))
+def test_readers_show_what_recovery_makes_of_damage(
+    killed: list[Path], number: int, tmp_path: Path
+) -> None:
+    """Damaged rings and files in all combinations: the two never differ by a byte."""
+    rng = random.Random(number)
+    run = copy_run(rng.choice(killed), tmp_path / "run")
+    first = MUTATIONS[number % len(MUTATIONS)]
+    for mutate in [first, *rng.sample(MUTATIONS, rng.choice([0, 1, 1, 2, 3]))]:
+        if any(run.glob("*.jsonl")) and any(run.glob("metrics*.jsonl")):
+            mutate(run, rng)
+    check_against_recovery(run)
+
+
+def test_two_rings_of_one_label_are_taken_in_turn(tmp_path: Path) -> None:
+    """No recorder makes such, but a file may: the second one cuts what the first one wrote."""
+    first, second = RingBuilder(), RingBuilder()
+    first.fragment('"a":1')
+    first.fragment('"a":2')
+    second.fragment('"b":1')
+    second.streams[3][:2] = [10, 5]
+    first.put(tmp_path, "1.ring")
+    second.put(tmp_path, "2.ring")
+    third = RingBuilder()
+    third.boot_id = rings.OTHER_BOOT
+    third.fragment('"c":1')
+    third.fragment('"c":2')
+    third.put(tmp_path, "3.ring")
+    (tmp_path / "metrics.jsonl").touch()
+    assert [report.skipped for report in check_against_recovery(tmp_path)] == [0, 0, 0]
+
+
+def test_lines_that_were_moved_are_cut_where_they_were(tmp_path: Path) -> None:
+    """After a failed fsync a new segment has them, and the ring says where the old one ends."""
+    builder = RingBuilder()
+    builder.streams[0] = [3, 2, 6, 1, 0, 1, 1, 0]
+    builder.streams[3] = [0, 0, 6, 1, 0, 0, 1, 0]
+    builder.put(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(b"first\nmoved\n")
+    (tmp_path / "metrics.000001.jsonl").write_bytes(b"mo\n")
+    (tmp_path / "outside").write_bytes(b"first\nmoved\n")
+    (tmp_path / "log.jsonl").symlink_to(tmp_path / "outside")
+    check_against_recovery(tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b"first\n"
+    assert (tmp_path / "outside").read_bytes() == b"first\nmoved\n"
+
+
+@pytest.mark.parametrize("made", ["link", "directory", "pipe"])
+@pytest.mark.parametrize("name", ["log.jsonl", "log.000001.jsonl"])
+def test_what_is_no_file_is_left_alone(made: str, name: str, tmp_path: Path) -> None:
+    """Neither read nor written through: outside the run nothing changes."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"x" * 100)
+    run = tmp_path / "run"
+    builder = RingBuilder()
+    builder.segment_bytes = 100
+    builder.fragment('"a":"' + "x" * 60 + '"')
+    builder.fragment('"a":"' + "y" * 60 + '"')
+    builder.put(run)
+    (run / "metrics.jsonl").touch()
+    {
+        "link": lambda: (run / name).symlink_to(outside),
+        "directory": (run / name).mkdir,
+        "pipe": lambda: os.mkfifo(run / name),
+    }[made]()
+    before = Overlay(run).refresh()
+    native = _core.recover_run(str(run))
+    assert [OUTCOMES.get(one.outcome, one.outcome) for one in before] == [native[0]["outcome"]]
+    if before[0].outcome == "failed":
+        assert (run / name).exists()
+        assert Overlay(run).refresh()[0].outcome == "failed"
+    assert outside.read_bytes() == b"x" * 100
+
+
+def test_a_ring_whose_text_is_too_large_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long key named by many small records: memory stays bounded."""
+    monkeypatch.setattr("foundry_fastlog.ring_drain.MOST_PENDING_BYTES", 1000)
+    (report,) = Overlay(run).refresh()
+    assert report.outcome == "failed"
+    assert "more text than fits into memory" in report.reason
+    assert seen(run) == on_disk(run)
+
+
+def test_a_line_that_is_longer_than_any_is_none(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading files back takes bounded memory, and goes on behind it."""
+    monkeypatch.setattr("foundry_fastlog.ring_drain._LONGEST_LINE", 200)
+    monkeypatch.setattr("foundry_fastlog.ring_drain._BLOCK_BYTES", 64)
+    for path in run.glob("*.jsonl"):
+        path.unlink()
+    builder = RingBuilder()
+    builder.boot_id, builder.label = rings.OTHER_BOOT, "r3"
+    for _ in range(4):
+        builder.fragment('"a":1', stream=0)
+    ring_of(run).unlink()
+    builder.put(run)
+    text = '{"timestamp":"2026-01-30T14:32:15.123456Z","seq":%d,"x":"%s"}\n'
+    lines = [text % (0, ""), text % (1, "x" * 400), text % (2, "")]
+    (run / "metrics.r3.jsonl").write_text("".join(lines))
+    (report,) = Overlay(run).refresh()
+    assert (report.skipped, report.emitted) == (2, 2)
+
+
+# ---- every reader --------------------------------------------------------------------
+
+
+def test_every_reader_shows_the_pending_lines(run: Path, tmp_path: Path) -> None:
+    """Lines, checks, summary and export are those of the run after recovery."""
+    before = snapshot(run)
+
+    def read(place: Path, to: Path) -> list[Any]:
+        opened = read_run(place, strict=True)
+        summary = summarize(opened).to_dict()
+        for name in ("path", "rings"):
+            summary.pop(name)
+        export_run(opened, to)
+        return [
+            [list(opened.lines(stream)) for stream in opened.streams],
+            [check.lines for check in opened.check()],
+            summary,
+            to.read_bytes(),
+        ]
+
+    pending = repr(read(run, tmp_path / "before.jsonl"))
+    assert snapshot(run) == before
+    assert sum(ring.emitted for ring in read_run(run).rings) > 0
+    _core.recover_run(str(run))
+    assert repr(read(run, tmp_path / "after.jsonl")) == pending
+    assert read_run(run).rings == ()
+
+
+def test_a_run_that_was_opened_before_recovery_reads_on(run: Path) -> None:
+    """Its view stays true while the files change under it."""
+    opened = read_run(run)
+    _core.recover_run(str(run))
+    lines = list(opened.lines("metrics"))
+    assert lines == list(read_run(run).lines("metrics"))
+    assert opened.problems == []
+
+
+def test_a_file_that_loses_bytes_meanwhile_is_unreadable(run: Path) -> None:
+    """No line is made up of what is left of one file and what follows in memory."""
+    opened = read_run(run)
+    segment = next(seg for series in opened.series for seg in series.segments if seg.kept)
+    os.truncate(segment.path, 1)
+    assert not all(check.complete for check in opened.check())
+    assert "shorter than its writer left it" in "\n".join(map(str, opened.problems))
+
+
+def test_a_live_writer_is_left_alone(tmp_path: Path) -> None:
+    """Its ring is its own business, and readers see its files as they are."""
+    with Recorder(tmp_path / "run", flush_interval_s=3600) as recorder:
+        recorder.record(0, x=1)
+        recorder.flush()
+        recorder.record(1, x=1)
+        opened = read_run(tmp_path / "run")
+        assert [line["step"] for line in opened.lines("metrics")] == [0]
+        assert [ring.outcome for ring in opened.rings] == ["live"]
+        assert all(segment.kept is None for one in opened.series for segment in one.segments)
+    assert [line["step"] for line in read_run(tmp_path / "run").lines("metrics")] == [0, 1]
+
+
+def test_a_reader_is_not_taken_for_a_live_writer(run: Path) -> None:
+    """A recovery that meets a reader's lock waits for it."""
+    with ring_of(run).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert Overlay(run).refresh()[0].outcome == "recoverable"
+        release = threading.Timer(0.02, fcntl.flock, (file, fcntl.LOCK_UN))
+        release.start()
+        (report,) = _core.recover_run(str(run))
+        release.join()
+    assert report["outcome"] == "recovered"
+
+
+def test_a_recovery_at_work_is_left_alone(run: Path) -> None:
+    """Like a live writer, it holds the lock alone."""
+    with ring_of(run).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert [report.outcome for report in Overlay(run).refresh()] == ["live"]
+        assert [report["outcome"] for report in _core.recover_run(str(run))] == ["live"]
+
+
+def test_a_damaged_ring_is_a_problem_of_the_run(run: Path) -> None:
+    """Readers say that records are missing, and go on with the files."""
+    ring_of(run).write_bytes(b"rubbish")
+    opened = read_run(run)
+    (problem,) = opened.problems
+    assert (problem.kind, problem.line) == ("ring", 0)
+    assert "too few for a ring file" in problem.message
+    assert seen(run) == on_disk(run)
+    with pytest.raises(ReadProblemError, match="too few for a ring file"):
+        read_run(run, strict=True)
+
+
+# ---- what is found in the private directory ------------------------------------------
+
+
+def pointed(tmp_path: Path) -> tuple[Path, Path]:
+    """A run whose ring lies elsewhere, with a pointer to it."""
+    run, away = tmp_path / "run", tmp_path / "away"
+    (run / ".fastlog").mkdir(parents=True)
+    away.mkdir()
+    (run / "metrics.jsonl").touch()
+    builder = RingBuilder()
+    builder.run_device, builder.run_inode = run.stat().st_dev, run.stat().st_ino
+    builder.fragment('"a":1')
+    ring = away / "fastlog-x.ring"
+    ring.write_bytes(builder.build())
+    (run / ".fastlog" / "x.ring-at").write_text(f"{ring}\nnode1\n{rings.this_boot()}\n")
+    return run, ring
+
+
+def test_a_ring_elsewhere_on_this_host_is_found_by_its_pointer(tmp_path: Path) -> None:
+    """As on a network file system, where the ring lies in a local directory."""
+    run, ring = pointed(tmp_path)
+    assert [line["a"] for line in read_run(run).lines("log")] == []  # no message: damaged
+    (report,) = check_against_recovery(run)
+    assert (report.outcome, report.ring, report.emitted) == ("recoverable", str(ring), 1)
+
+
+def test_a_pointer_without_its_ring_says_where_to_look(tmp_path: Path) -> None:
+    """On another host, or lost; that is no problem of the files."""
+    run, ring = pointed(tmp_path)
+    ring.unlink()
+    (report,) = check_against_recovery(run)
+    assert report.outcome == "elsewhere"
+    assert "recover there, or remove the pointer" in report.reason
+    assert read_run(run, strict=True).problems == []
+
+
+def test_a_pointer_to_the_ring_of_another_run_is_damaged(tmp_path: Path) -> None:
+    """A run's files are written from its own rings alone; that of the other stays."""
+    run, ring = pointed(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    (report,) = check_against_recovery(other)
+    assert (report.outcome, ring.exists()) == ("damaged", True)
+    assert "belongs to another run" in report.reason
+
+
+@pytest.mark.parametrize("text", ["", "\n", "relative.ring\n", "/etc/passwd\n", "/a\0.ring\n"])
+def test_a_pointer_to_anything_else_is_damaged(tmp_path: Path, text: str) -> None:
+    """Only absolute paths of rings are followed."""
+    run, _ = pointed(tmp_path)
+    (run / ".fastlog" / "x.ring-at").write_text(text)
+    (report,) = Overlay(run).refresh()
+    assert report.outcome == "damaged"
+    assert "names no ring file" in report.reason
+
+
+@pytest.mark.parametrize("made", ["link", "directory", "pipe"])
+@pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
+def test_a_ring_that_is_no_file_is_not_read(made: str, name: str, tmp_path: Path) -> None:
+    """Nothing is followed, and nothing blocks."""
+    run, ring = pointed(tmp_path)
+    target = run / ".fastlog" / name
+    target.unlink(missing_ok=True)
+    {
+        "link": lambda: target.symlink_to(ring),
+        "directory": target.mkdir,
+        "pipe": lambda: os.mkfifo(target),
+    }[made]()
+    reports = [one for one in Overlay(run).refresh() if one.ring == str(target)]
+    assert [one.outcome for one in reports] in (["failed"], ["damaged"])
+    assert seen(run).keys() <= {"metrics.jsonl", "log.jsonl"}
+
+
+def test_a_ring_of_a_newer_version_waits_for_that(run: Path) -> None:
+    """What it means is not guessed."""
+    rings.patch_header(ring_of(run), 8, b"\2")
+    (report,) = check_against_recovery(run)
+    assert report.outcome == "failed"
+    assert "newer version" in report.reason
+
+
+def test_a_link_in_place_of_the_private_directory_is_not_followed(
+    run: Path, tmp_path: Path
+) -> None:
+    """The rings of another run are not this one's."""
+    (run / ".fastlog").rename(tmp_path / "moved")
+    (run / ".fastlog").symlink_to(tmp_path / "moved")
+    assert Overlay(run).refresh() == []
+    assert _core.recover_run(str(run)) == []
+
+
+def test_a_private_directory_that_cannot_be_listed_is_told(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's, or a failing disk."""
+
+    def fail(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", fail)
+    opened = read_run(run)
+    assert "Permission denied" in opened.problems[0].message
+
+
+@pytest.mark.parametrize("step", ["read pointer", "open", "read", "lock"])
+def test_a_ring_that_the_system_refuses_is_told(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No permission, no descriptors, a failing disk: nothing is believed damaged."""
+    run, _ = pointed(tmp_path)
+    really_open, really_read = os.open, os.pread
+
+    def fail_open(path: Any, *rest: Any, **options: Any) -> int:
+        if str(path).endswith(".ring-at" if step == "read pointer" else ".ring"):
+            raise OSError(24, "Too many open files")
+        return really_open(path, *rest, **options)
+
+    def fail_read(descriptor: int, size: int, at: int) -> bytes:
+        if size == rings.HEADER_BYTES:
+            raise OSError(5, "Input/output error")
+        return really_read(descriptor, size, at)
+
+    def fail_lock(descriptor: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    if step == "read":
+        monkeypatch.setattr(os, "pread", fail_read)
+    elif step == "lock":
+        monkeypatch.setattr(fcntl, "flock", fail_lock)
+    else:
+        monkeypatch.setattr(os, "open", fail_open)
+    (report,) = Overlay(run).refresh()
+    assert report.outcome == "failed"
+    assert report.reason
+
+
+@pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
+def test_a_ring_that_is_recovered_meanwhile_is_gone(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the listing and the reading."""
+    (tmp_path / ".fastlog").mkdir()
+    monkeypatch.setattr(os, "listdir", lambda path: [name])
+    assert [report.outcome for report in Overlay(tmp_path).refresh()] == ["gone"]
+
+
+def test_a_ring_that_is_removed_while_it_is_opened_is_gone(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name went away after the open, its lock with the recovery."""
+    lock = fcntl.flock
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        ring_of(run).unlink()
+        monkeypatch.setattr(fcntl, "flock", lock)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    assert [report.outcome for report in Overlay(run).refresh()] == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("echo", "  0f8fad5b-d9cb-469f-a165-70867728950e-and-more"), rings.UUID),
+        (("false",), ""),
+        (("/nowhere/sysctl",), ""),
+    ],
+)
+def test_the_boot_is_known_by_a_command_where_there_is_no_file(
+    command: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on macOS; where neither tells, no ring is of this boot."""
+    monkeypatch.setattr("foundry_fastlog.ring_files._BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr("foundry_fastlog.ring_files._BOOT_ID_COMMAND", command)
+    builder = RingBuilder()
+    builder.boot_id = rings.UUID
+    builder.put(tmp_path)
+    (report,) = Overlay(tmp_path).refresh()
+    assert report.same_boot == (expected != "")
+
+
+# ---- following -----------------------------------------------------------------------
+
+
+def steps(lines: list[Any]) -> list[int]:
+    """The steps of metrics lines."""
+    return [record["step"] for _, _, record, _ in lines]
+
+
+@pytest.fixture
+def dying(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """A run at ``tmp_path / "run"`` whose writer is killed when this is called.
+
+    It noted two lines as written and two more it did not, with other digits; of the last one
+    only a part reached the file.
+    """
+    run = tmp_path / "run"
+    builder = RingBuilder(start=4096)
+    keys = builder.key_set("x")
+    builder.anchor = (0, 0, 1.0)
+    noted = [line(0, "1.5"), line(1, "1.5")]
+    builder.streams[0][:2] = [sum(map(len, noted)), 2]
+    for step in range(2, 6):
+        builder.metrics(step, keys, (rings.REAL, 2.25), ticks=step * 1000)
+    ring = builder.put(run)
+    unnoted = [line(2, "2.250001"), line(3, "2.250001"), line(4, "2.25")[:30]]
+    (run / "metrics.jsonl").write_bytes(b"".join([*noted, *unnoted]))
+    file = ring.open("rb")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield file.close
+    file.close()
+
+
+def line(step: int, value: str) -> bytes:
+    """A metrics line of the dying writer."""
+    return (
+        f'{{"timestamp":"1970-01-01T00:00:00.{step:06d}Z","seq":{step},"step":{step},'
+        f'"metrics":{{"x":{value}}}}}\n'
+    ).encode()
+
+
+def test_a_follower_goes_on_over_a_kill_and_a_recovery(
+    dying: Callable[[], None], tmp_path: Path
+) -> None:
+    """Each line is given out once, whatever was in the files when."""
+    follower = Follower(tmp_path / "run")
+    assert steps(follower.last(10).lines) == [0, 1, 2, 3]
+    assert follower.poll().lines == []
+    dying()
+    after_kill = follower.poll()
+    assert (steps(after_kill.lines), after_kill.notes) == ([4, 5], [])
+    assert follower.poll().lines == []
+    _core.recover_run(str(tmp_path / "run"))
+    after_recovery = follower.poll()
+    assert (after_recovery.lines, after_recovery.notes) == ([], [])
+    with (tmp_path / "run" / "metrics.jsonl").open("ab") as file:
+        file.write(line(6, "1.0"))
+    more = follower.poll()
+    assert (steps(more.lines), more.notes) == ([6], [])
+
+
+def test_a_follower_keeps_its_view_while_a_recovery_works(
+    dying: Callable[[], None], tmp_path: Path
+) -> None:
+    """The files are cut and written again, and the ring is locked, under it."""
+    run = tmp_path / "run"
+    follower = Follower(run)
+    dying()
+    assert steps(follower.last(10).lines) == [0, 1, 2, 3, 4, 5]
+    with ring_of(run).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        os.truncate(run / "metrics.jsonl", len(line(0, "1.5") * 2))
+        polled = follower.poll()
+        assert (polled.lines, polled.notes) == ([], [])
+    _core.recover_run(str(run))
+    polled = follower.poll()
+    assert (polled.lines, polled.notes) == ([], [])
+
+
+def test_a_follower_notes_a_file_that_is_replaced_after_a_kill(
+    dying: Callable[[], None], tmp_path: Path
+) -> None:
+    """Its lines are new ones, whatever their numbers."""
+    run = tmp_path / "run"
+    follower = Follower(run)
+    follower.last(10)
+    dying()
+    follower.poll()
+    _core.recover_run(str(run))
+    follower.poll()
+    (run / "other").write_bytes(line(0, "9.0") * 1)
+    (run / "other").replace(run / "metrics.jsonl")
+    polled = follower.poll()
+    assert steps(polled.lines) == [0]
+    assert "replaced" in polled.notes[0]
+
+
+def test_a_follower_gives_out_segments_that_are_in_memory_only(
+    killed: list[Path], tmp_path: Path
+) -> None:
+    """All lines of a rotated run, by polls alone, before and after recovery."""
+    run = copy_run(killed[5], tmp_path / "run")
+    follower, lines = Follower(run), []
+    while (polled := follower.poll()).lines or polled.more:
+        lines += [raw for *_, raw in polled.lines]
+        assert polled.notes == []
+    assert any(not (run / name).exists() for name in seen(run))
+    _core.recover_run(str(run))
+    assert follower.poll().lines == []
+    assert sorted(lines) == sorted(b"".join(on_disk(run).values()).split(b"\n")[:-1])
+
+
+def test_a_ring_is_read_once_by_a_follower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead ring stays what it is; damaged ones are not read again either."""
+    (run / ".fastlog" / "damaged.ring").write_bytes(b"x")
+    follower = Follower(run)
+    follower.poll()
+    monkeypatch.setattr("foundry_fastlog.ring_files.find_ring", None)
+    follower.poll()
+    shutil.rmtree(run / ".fastlog")
+    follower.poll()
+
+
+def test_other_names_in_a_ring_are_no_files_of_the_run(tmp_path: Path) -> None:
+    """A label that no reader takes for one is recovered, and not shown."""
+    builder = RingBuilder()
+    builder.label = "zz"
+    builder.record(FRAGMENT, 3, b'"a":1')
+    builder.put(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    assert seen(tmp_path) == {"metrics.jsonl": b""}
+    assert Overlay(tmp_path).refresh()[0].emitted == 1

@@ -1,0 +1,588 @@
+"""The decoder of ring files: what it reads, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+
+import pytest
+import rings
+from hypothesis import given
+from hypothesis import strategies as st
+from rings import DROPS, FRAGMENT, INTEGER, METRICS, NULL, PAD, REAL, STRING, TIMING, RingBuilder
+
+from foundry_fastlog import Recorder, ring_image
+from foundry_fastlog.crc32c import crc32c
+from foundry_fastlog.ring_image import Record, RingError, RingImage
+from foundry_fastlog.ring_lines import LineRenderer, double_text, string_text
+
+
+def image(builder: RingBuilder) -> RingImage:
+    """The image of a ring."""
+    return RingImage(builder.build())
+
+
+def payloads(builder: RingBuilder, *, trust_tail: bool = True) -> list[bytes]:
+    """The payloads of the records that are found in a ring."""
+    found = image(builder).records(trust_tail=trust_tail)
+    return [bytes(record.payload) for record in found]
+
+
+def lines(builder: RingBuilder) -> list[bytes | None]:
+    """The lines of the records in a ring, numbered from 0 through all streams."""
+    read = image(builder)
+    renderer = LineRenderer(read)
+    texts: list[bytes | None] = []
+    for seq, record in enumerate(read.records(trust_tail=True)):
+        members = renderer.members(record)
+        texts.append(None if members is None else renderer.opening(record.ticks, seq) + members)
+    return texts
+
+
+def first_line(builder: RingBuilder) -> bytes | None:
+    """The line of the first record in a ring."""
+    return lines(builder)[0]
+
+
+# ---- the checksum --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [
+        (b"", 0),
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+    ],
+)
+def test_the_checksum_is_the_one_of_rfc_3720(data: bytes, crc: int) -> None:
+    """The vectors of the standard's appendix B.4."""
+    assert crc32c(data) == crc
+
+
+@given(st.binary(max_size=70), st.integers(0, 70))
+def test_the_checksum_goes_on_from_any_place(data: bytes, cut: int) -> None:
+    """Lengths that are no multiple of four, and checksums in two steps."""
+    assert crc32c(memoryview(data)[cut:], crc32c(data[:cut])) == rings.crc32c(data)
+
+
+# ---- what is refused -----------------------------------------------------------------
+
+
+def change(**fields: object) -> RingBuilder:
+    """A ring with other fields in its header."""
+    builder = RingBuilder()
+    for name, value in fields.items():
+        assert hasattr(builder, name)
+        setattr(builder, name, value)
+    return builder
+
+
+@pytest.mark.parametrize(
+    ("builder", "reason"),
+    [
+        (change(magic=b"FLOGRINK"), "does not begin as a ring file"),
+        (change(ring_bytes=1 << 13), "its sizes do not fit together"),
+        (change(file_bytes=1 << 13), "its sizes do not fit together"),
+        (RingBuilder(ring_bytes=512), "its sizes do not fit together"),
+        (RingBuilder(ring_bytes=3 * 4096), "its sizes do not fit together"),
+        (RingBuilder(key_table_bytes=4096 + 64), "its sizes do not fit together"),
+        (RingBuilder(key_table_bytes=2 << 20), "its sizes do not fit together"),
+        (change(label="../evil"), "its label is none that a recorder gives"),
+        (change(label="Main"), "its label is none that a recorder gives"),
+        (change(label="r" * 192), "its label is none that a recorder gives"),
+        (change(stamp="_2025/"), "its label is none that a recorder gives"),
+        (change(boot_id="x" * 40), "its label is none that a recorder gives"),
+        (change(segment_bytes=0), "its label is none that a recorder gives"),
+    ],
+)
+def test_a_header_that_no_recorder_writes_is_refused(builder: RingBuilder, reason: str) -> None:
+    """Each field that decides on memory or on file names is checked, with a valid checksum."""
+    with pytest.raises(RingError, match=reason):
+        image(builder)
+
+
+def test_a_damaged_header_is_refused() -> None:
+    """One flipped bit anywhere in the header is noticed."""
+    whole = RingBuilder().build()
+    for offset in range(8, rings.HEADER_BYTES):
+        data = bytearray(whole)
+        data[offset] ^= 4
+        with pytest.raises(RingError, match="its header is damaged"):
+            RingImage(bytes(data))
+
+
+@pytest.mark.parametrize("size", [0, 8, 496, 8191])
+def test_a_file_that_is_too_short_is_refused(size: int, tmp_path: Path) -> None:
+    """A ring that was cut short, or that is empty, is none."""
+    path = tmp_path / "x.ring"
+    path.write_bytes(RingBuilder().build()[:size])
+    with path.open("rb") as file, pytest.raises(RingError, match=f"it has {size} bytes"):
+        RingImage.read(file.fileno())
+    with pytest.raises(RingError, match=f"it has {size} bytes"):
+        RingImage(path.read_bytes())
+
+
+def test_a_huge_file_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sparse terabyte costs one read of the header, whatever that claims."""
+    path = tmp_path / "x.ring"
+    path.write_bytes(change(file_bytes=1 << 40, ring_bytes=1 << 39).build()[:16384])
+    os.truncate(path, 1 << 40)
+    asked: list[int] = []
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: asked.append(size) or read(fd, size, at))
+    with path.open("rb") as file, pytest.raises(RingError, match="its sizes do not fit"):
+        RingImage.read(file.fileno())
+    assert sum(asked) <= 4096
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end comes early, and no signal does."""
+    path = tmp_path / "x.ring"
+    path.write_bytes(RingBuilder().build())
+    read = os.pread
+    monkeypatch.setattr(
+        os, "pread", lambda fd, size, at: read(fd, min(size, 5000), at) if at < 5000 else b""
+    )
+    with path.open("rb") as file, pytest.raises(RingError, match="could not be read to its end"):
+        RingImage.read(file.fileno())
+
+
+def test_a_read_in_parts_is_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may give less than was asked for."""
+    builder = RingBuilder()
+    builder.fragment('"a":1')
+    path = tmp_path / "x.ring"
+    path.write_bytes(builder.build())
+    read = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: read(fd, min(size, 1000), at))
+    with path.open("rb") as file:
+        found = RingImage.read(file.fileno())
+    assert [bytes(record.payload) for record in found.records(trust_tail=True)] == [b'"a":1']
+
+
+# ---- commit slots --------------------------------------------------------------------
+
+
+def with_slots(*slots: bytes) -> bytes:
+    """A ring with these bytes in its slots."""
+    data = bytearray(RingBuilder().build())
+    for at, slot in zip(rings.SLOTS, slots, strict=True):
+        data[at : at + rings.SLOT_BYTES] = slot
+    return bytes(data)
+
+
+def slot(epoch: int, position: int = 0, **stream: int) -> bytes:
+    """A whole slot."""
+    builder = RingBuilder(start=position)
+    for name, value in stream.items():
+        builder.streams[1][["offset", "seq", "trim_bytes", "segment"].index(name)] = value
+    return builder.slot(epoch)
+
+
+def test_the_newest_whole_slot_counts() -> None:
+    """Of two good ones the newer, else the one that is whole."""
+    broken = bytes([slot(9)[0] ^ 1]) + slot(9)[1:]
+    assert RingImage(with_slots(slot(4, 64), slot(5, 96))).slot.position == 96
+    assert RingImage(with_slots(slot(6, 64), slot(5, 96))).slot.position == 64
+    assert RingImage(with_slots(slot(4, 64), broken)).slot.position == 64
+    assert RingImage(with_slots(bytes(208), slot(5, 96))).slot.position == 96
+    assert RingImage(with_slots(slot(4, 64, offset=77, seq=3), broken)).slot.streams[1].seq == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        slot(8, 33),
+        slot(8, 1 << 63),
+        slot(8, offset=1 << 60),
+        slot(8, seq=1 << 60),
+        slot(8, trim_bytes=1 << 61),
+        slot(8, segment=1_000_000),
+    ],
+)
+def test_a_slot_with_numbers_out_of_bounds_does_not_count(wrong: bytes) -> None:
+    """A fitting checksum is not enough."""
+    assert RingImage(with_slots(slot(7, 64), wrong)).slot.epoch == 7
+    with pytest.raises(RingError, match="both of its commit slots are damaged"):
+        RingImage(with_slots(wrong, wrong))
+
+
+def test_a_ring_that_was_never_committed_begins_at_its_start() -> None:
+    """Its writer died while it opened."""
+    found = RingImage(with_slots(bytes(208), bytes(208)))
+    assert found.slot == ring_image.Slot()
+    assert found.drops == (0, 0, 0, 0)
+
+
+def test_drops_count_until_a_slot_says_that_they_are_written() -> None:
+    """Recovery notes in the slot that the markers are in the files."""
+    builder = RingBuilder()
+    builder.drops = [3, 0, 0, 1 << 63]
+    assert image(builder).drops == (3, 0, 0, 1 << 63)
+    builder.slot_flags = 1
+    assert image(builder).drops == (0, 0, 0, 0)
+
+
+# ---- records -------------------------------------------------------------------------
+
+
+def test_records_come_in_order_and_pads_are_skipped() -> None:
+    """Through the end of the ring and on at its beginning."""
+    builder = RingBuilder(start=4096 * 5 + 3968)
+    builder.record(FRAGMENT, 3, b"a" * 30)
+    builder.pad()
+    builder.record(FRAGMENT, 3, b"b" * 33)
+    builder.record(DROPS, 0, bytes(8))
+    assert payloads(builder) == [b"a" * 30, b"b" * 33, bytes(8)]
+    assert payloads(builder, trust_tail=False) == [b"a" * 30, b"b" * 33, bytes(8)]
+
+
+def test_every_field_of_a_record_is_read() -> None:
+    """Kind, stream, time and thread."""
+    builder = RingBuilder()
+    builder.record(TIMING, 1, b"x" * 40, ticks=1 << 63, thread=0xFFFFFFFF)
+    (record,) = image(builder).records(trust_tail=True)
+    assert record[:4] == (TIMING, 1, 1 << 63, 0xFFFFFFFF)
+
+
+def test_a_hole_hides_nothing_behind_it() -> None:
+    """A thread that was killed in mid-claim leaves a hole; the others' records are found."""
+    builder = RingBuilder()
+    builder.record(FRAGMENT, 3, b"one")
+    builder.record(FRAGMENT, 3, b"x" * 100, committed=False)
+    builder.record(FRAGMENT, 3, b"two")
+    builder.record(FRAGMENT, 3, b"y" * 10, committed=False)
+    found = image(builder)
+    assert [bytes(r.payload) for r in found.records(trust_tail=True)] == [b"one", b"two"]
+    assert (found.holes, found.hole_bytes) == (2, 160 + 64)
+    # Where the tail is not trusted, nothing tells that the last one was claimed.
+    assert [bytes(r.payload) for r in found.records(trust_tail=False)] == [b"one", b"two"]
+    assert (found.holes, found.hole_bytes) == (1, 160)
+
+
+def test_a_damaged_record_is_none() -> None:
+    """A wrong checksum, and a right one for another place."""
+    builder = RingBuilder()
+    builder.record(FRAGMENT, 3, b"good")
+    builder.record(FRAGMENT, 3, b"bad", wrong_crc=True)
+    builder.record(FRAGMENT, 3, b"behind")
+    assert payloads(builder) == [b"good", b"behind"]
+    builder.data[64 + 16] ^= 1  # the time of a record that is damaged anyway
+    builder.data[128 + 16] ^= 1
+    assert payloads(builder) == [b"good"]
+
+
+def test_bytes_of_an_earlier_lap_are_no_records() -> None:
+    """Their stamps are of other positions."""
+    builder = RingBuilder()
+    for _ in range(64):
+        builder.record(FRAGMENT, 3, b"old")
+    builder.start = builder.tail
+    builder.record(FRAGMENT, 3, b"new")
+    assert payloads(builder) == [b"new"]
+    assert payloads(builder, trust_tail=False) == [b"new"]
+
+
+@pytest.mark.parametrize("length", [4096 // 8 - 31, 1 << 31, (1 << 32) - 1])
+def test_a_record_out_of_bounds_is_none(length: int) -> None:
+    """Longer than any record may be, longer than the ring, with a fitting checksum or not."""
+    builder = RingBuilder()
+    builder.record(FRAGMENT, 3, b"x" * min(length, 500), length=length)
+    assert payloads(builder) == []
+
+
+def test_a_record_beyond_the_ring_or_the_tail_is_none() -> None:
+    """Its end has to lie in the ring, and before the tail."""
+    builder = RingBuilder(start=4064)
+    stamp = (4064 ^ builder.salt) * 0x9E3779B97F4A7C15 & rings.MASK
+    builder.data[4064:4096] = struct.pack("<Q2IQI2BH", stamp, 32, 0, 0, 0, 3, 3, 0)
+    builder.tail = 4096
+    assert payloads(builder) == []
+    behind = RingBuilder()
+    behind.record(FRAGMENT, 3, b"x" * 64)
+    behind.tail -= 32
+    assert payloads(behind) == []
+    assert payloads(behind, trust_tail=False) == [b"x" * 64]
+
+
+@pytest.mark.parametrize("tail", [0, 1 << 40, rings.MASK])
+def test_an_impossible_tail_is_not_trusted(tail: int) -> None:
+    """Before the commit, or more than a ring behind it: then the records alone count."""
+    builder = RingBuilder(start=8192)
+    builder.record(FRAGMENT, 3, b"x")
+    builder.tail = tail
+    assert payloads(builder) == [b"x"]
+    builder.tail = 8192 + 64 | 1 << 63  # closed
+    assert payloads(builder) == [b"x"]
+
+
+def test_a_payload_that_imitates_a_record_is_passed_over() -> None:
+    """A whole record copied into a text: whoever knows the salt can do that."""
+    inner = RingBuilder()
+    inner.tail = 64  # where it comes to lie
+    inner.record(FRAGMENT, 3, b"fake")
+    builder = RingBuilder()
+    builder.record(FRAGMENT, 3, b"x" * 32 + bytes(inner.data[64:128]))
+    builder.record(FRAGMENT, 3, b"real")
+    assert [payload[-4:] for payload in payloads(builder)][1:] == [b"real"]
+
+
+def test_a_ring_of_overlapping_records_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a hostile file can make a reader do is bounded by its size."""
+    builder = RingBuilder(ring_bytes=1 << 16)
+    length = (1 << 13) - 32
+    for position in range(0, (1 << 16) - (1 << 13), 32):
+        stamp = (position ^ builder.salt) * 0x9E3779B97F4A7C15 & rings.MASK
+        builder.data[position : position + 32] = struct.pack(
+            "<Q2IQI2BH", stamp, length, 0xBAD, 0, 0, FRAGMENT, 3, 0
+        )
+    builder.tail = 1 << 16
+    checked = 0
+
+    def counting(data: bytes | memoryview, crc: int = 0) -> int:
+        nonlocal checked
+        checked += len(data)
+        return crc32c(data, crc)
+
+    read = image(builder)
+    monkeypatch.setattr(ring_image, "crc32c", counting)
+    assert list(read.records(trust_tail=True)) == []
+    assert checked < 3 << 16
+
+
+# ---- lines ---------------------------------------------------------------------------
+
+
+def test_a_metrics_line_has_all_its_fields() -> None:
+    """Values of each type, epoch, and what is not finite, named in the recorder's order."""
+    builder = RingBuilder()
+    keys = builder.key_set("loss", "epoch", 'q"\n', "n", "ok", "z", "s", "inf")
+    builder.metrics(
+        -3,
+        keys,
+        (REAL, float("nan")),
+        (REAL, float("-inf")),
+        (REAL, 1e-4),
+        (INTEGER, -(1 << 63)),
+        (rings.BOOLEAN, True),
+        (NULL, None),
+        (STRING, 'a"\x1f€'),
+        (REAL, float("inf")),
+        ticks=1_769_783_535_123_456_789,
+    )
+    assert first_line(builder) == (
+        b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":0,"step":-3,"epoch":null,"metrics":{'
+        b'"loss":null,"q\\"\\n":1e-04,"n":-9223372036854775808,"ok":true,"z":null,'
+        b'"s":"a\\"\\u001f\xe2\x82\xac","inf":null},'
+        b'"nonfinite":{"epoch":"-inf","loss":"nan","inf":"inf"}}\n'
+    )
+
+
+def test_an_epoch_that_is_null_is_left_out() -> None:
+    """Neither a field of the line nor a metric."""
+    builder = RingBuilder()
+    builder.metrics(1, builder.key_set("epoch"), (NULL, None))
+    line = first_line(builder)
+    assert line is not None
+    assert line.endswith(b'"step":1,"metrics":{}}\n')
+
+
+def timing(builder: RingBuilder, *fields: object, error: bytes = b"", length: int = -1) -> None:
+    """Add a timing record."""
+    size = len(error) if length < 0 else length
+    builder.record(TIMING, 1, struct.pack("<qQ2I2HI", *fields, size) + error, thread=8)
+
+
+def test_a_timing_line_has_its_fields() -> None:
+    """With all of them, and with those alone that are always there."""
+    builder = RingBuilder()
+    outer, inner = builder.key_set("outer"), builder.key_set("in ner", "more")
+    timing(builder, 5, 1500, inner, outer, 1, 3, error=b"ValueError")
+    timing(builder, 5, 2**64 - 1, outer, 99, 0, 0)
+    bodies = [line[line.index(b'"name"') :] for line in lines(builder) if line]
+    assert bodies == [
+        (
+            b'"name":"in ner","duration_s":1.5e-06,"step":5,"depth":1,"parent":"outer","thread":8,'
+            b'"error":"ValueError"}\n'
+        ),
+        b'"name":"outer","duration_s":18446744073.709553,"depth":0,"thread":8}\n',
+    ]
+
+
+def test_fragments_and_drop_markers_are_lines() -> None:
+    """Text of the recorder passes through; a marker says how many are missing."""
+    builder = RingBuilder()
+    builder.fragment('"level":"INFO","message":"hi"')
+    builder.record(DROPS, 0, struct.pack("<Q", rings.MASK))
+    texts = [line[line.index(b'"seq"') :] for line in lines(builder) if line]
+    assert texts == [
+        b'"seq":0,"level":"INFO","message":"hi"}\n',
+        b'"seq":1,"dropped":18446744073709551615}\n',
+    ]
+
+
+def damaged_records(builder: RingBuilder) -> None:
+    """Add one of each record that cannot be rendered."""
+    keys = builder.key_set("a")
+    empty = builder.key_set()
+    head = struct.Struct("<qI2H")
+    builder.record(METRICS, 0, b"short")
+    builder.record(METRICS, 0, head.pack(1, keys, 1, 0))  # its value is missing
+    builder.record(METRICS, 0, head.pack(1, keys, 0, 0))  # fewer values than keys
+    builder.record(METRICS, 0, head.pack(1, 77, 0, 0))  # unknown keys
+    builder.record(METRICS, 0, head.pack(1, keys, 1, 0) + bytes([9] + [0] * 15))  # unknown tag
+    for begin, size in ((0, 4), (4, 0), (2**32 - 1, 2**32 - 1)):  # texts out of bounds
+        word = struct.pack("<2I", size, begin)
+        builder.record(METRICS, 0, head.pack(1, keys, 1, 0) + bytes([4] + [0] * 7) + word + b"abc")
+    builder.record(TIMING, 1, b"short")
+    timing(builder, 0, 0, 77, 0, 0, 0)  # unknown name
+    timing(builder, 0, 0, empty, 0, 0, 0)  # a name without a key
+    timing(builder, 0, 0, keys, 77, 0, 2)  # unknown parent
+    timing(builder, 0, 0, keys, 0, 0, 0, error=b"abc", length=4)
+    builder.record(FRAGMENT, 3, b"")
+    builder.record(FRAGMENT, 3, b'"a":1}\n{"b":2')  # two lines
+    builder.record(DROPS, 0, bytes(9))
+    builder.record(77, 0, b"")
+    builder.record(FRAGMENT, 4, b'"a":1')
+
+
+def test_records_that_cannot_be_rendered_are_told() -> None:
+    """Checksums fit, but an offset, a length, a kind or a stream is out of bounds."""
+    builder = RingBuilder()
+    damaged_records(builder)
+    builder.fragment('"good":1')
+    *damaged, good = lines(builder)
+    assert damaged == [None] * 18
+    assert good is not None
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "good"),
+    [
+        (0, 4, 0),  # an entry shorter than its head
+        (0, 28, 0),  # not a multiple of 8
+        (24, 1 << 20, 1),  # an entry that ends behind the table
+        (28, 1 << 20, 1),  # more keys than could be in it
+        (28, 3, 1),  # more keys than are in it
+        (32, 1 << 20, 1),  # a key that ends behind its entry
+        (52, 0, 2),  # a name without a key
+    ],
+)
+def test_a_damaged_key_table_is_read_up_to_the_damage(offset: int, value: int, good: int) -> None:
+    """Key sets before it are good; those behind it have no number any more."""
+    builder = RingBuilder()
+    for number in [builder.key_set("first"), builder.key_set("second"), builder.key_set("third")]:
+        timing(builder, 0, 0, number, 0, 0, 0)
+    keys = bytearray(builder.keys)
+    assert len(keys) == 24 * 3
+    struct.pack_into("<I", keys, offset, value)
+    builder.keys = bytes(keys)
+    assert [line is not None for line in lines(builder)] == [n < good for n in range(3)]
+
+
+def test_a_key_table_claims_no_more_than_it_has() -> None:
+    """The published size may be anything."""
+    builder = RingBuilder()
+    timing(builder, 0, 0, builder.key_set("name"), 0, 0, 0)
+    data = bytearray(builder.build())
+    for published in (0, 7, 15, rings.MASK):
+        struct.pack_into("<Q", data, rings.KEY_TABLE, published)
+        read = RingImage(bytes(data))
+        (record,) = read.records(trust_tail=True)
+        assert (LineRenderer(read).members(record) is None) == (published < 24)
+
+
+@pytest.mark.parametrize(
+    ("anchor", "tsc", "ticks", "text"),
+    [
+        ((1000, 1_000_000_000, 0.5), True, 1003, "1970-01-01T00:00:01.000000"),
+        ((1000, 999_999_999, 0.5), True, 1001, "1970-01-01T00:00:01.000000"),  # half: away from 0
+        ((1000, 999_999_999, 0.4), True, 1001, "1970-01-01T00:00:00.999999"),
+        ((1000, 0, 1.0), True, 999, "1969-12-31T23:59:59.999999"),
+        ((1000, 5, -0.5), True, 1001, "1970-01-01T00:00:00.000000"),
+        ((0, 7_000, float("nan")), True, 1 << 60, "1970-01-01T00:00:00.000007"),
+        ((0, 7_000, float("inf")), True, 1, "1970-01-01T00:00:00.000007"),
+        ((0, (1 << 63) - 1, 1.0), True, 1, "1677-09-21T00:12:43.145224"),  # wraps
+        ((0, 0, 99.0), False, 1_769_783_535_000_001_000, "2026-01-30T14:32:15.000001"),
+        ((0, 0, 1.0), False, 1 << 63, "1677-09-21T00:12:43.145224"),
+    ],
+)
+def test_ticks_become_times(
+    anchor: tuple[int, int, float],
+    tsc: bool,
+    ticks: int,
+    text: str,
+) -> None:
+    """By the slot's anchor and rate, or as they are; damaged ones stay within the centuries."""
+    builder = RingBuilder()
+    builder.anchor, builder.flags = anchor, int(tsc)
+    renderer = LineRenderer(image(builder))
+    assert renderer.opening(ticks, 8) == f'{{"timestamp":"{text}Z","seq":8,'.encode()
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(float("nan"), b"null"), (float("inf"), b"null"), (-1e-9, b"-0.0"), (2.0, b"6e-09")],
+)
+def test_a_damaged_clock_gives_durations_anyhow(rate: float, text: bytes) -> None:
+    """As the recorder itself would write them."""
+    builder = RingBuilder()
+    builder.anchor, builder.flags = (0, 0, rate), 1
+    timing(builder, 0, 3, builder.key_set("t"), 0, 0, 0)
+    line = first_line(builder)
+    assert line is not None
+    assert b'"duration_s":%b,' % text in line
+
+
+@given(st.text())
+def test_strings_are_json(text: str) -> None:
+    """A strict parser reads the same text back."""
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:  # the recorder has replaced lone surrogates before
+        raw = text.encode("utf-8", "backslashreplace")
+    assert json.loads(string_text(raw)) == raw.decode()
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_read_back_as_the_same_double(value: float) -> None:
+    """And never as an int."""
+    text = double_text(value)
+    assert struct.pack("<d", float(text)) == struct.pack("<d", value)
+    assert b"." in text or b"e" in text
+
+
+def test_floats_have_the_digits_that_the_recorder_writes(tmp_path: Path) -> None:
+    """Every power of two and ten, and many bit patterns, against the native writer."""
+    values = [sign * 2.0**power for power in range(-1074, 1024) for sign in (1, -1)]
+    values += [digits * 10.0**power for power in range(-30, 30) for digits in (1, 1.5, 12345, 9.87)]
+    values += [0.0, -0.0, 5e-324, 1.7976931348623157e308, 123456789012345680.0]
+    step = 0x000F_1234_5678_9ABD << 3
+    values += struct.unpack(
+        "<4000d", struct.pack("<4000Q", *(step * n % (0x7FF << 52) for n in range(4000)))
+    )
+    with Recorder(tmp_path / "run") as recorder:
+        for number, value in enumerate(values):
+            recorder.record(number, x=value)
+    written = (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()
+    native = [line[line.index(b'{"x":') + 5 : -2] for line in written]
+    assert [double_text(value) for value in values] == native
+
+
+def test_records_are_plain_tuples() -> None:
+    """A pad is never seen outside."""
+    builder = RingBuilder()
+    builder.record(PAD, 0, b"")
+    builder.record(FRAGMENT, 3, b"x")
+    (record,) = image(builder).records(trust_tail=True)
+    assert isinstance(record, Record)
+    assert record.kind == FRAGMENT
