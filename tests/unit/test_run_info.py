@@ -136,6 +136,7 @@ class Slotted:
         (Plain(), {"lr": 0.1}),
         (Slotted(0.1), {"lr": 0.1}),
         (argparse.Namespace(lr=0.1), {"lr": 0.1}),
+        (argparse.Namespace(__dataclass_fields__=1), {"__dataclass_fields__": 1}),
     ],
     ids=lambda value: type(value).__name__,
 )
