@@ -38,12 +38,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def machine(result: dict[str, Any]) -> str:
     """Return the paragraph about where and when."""
     facts = result["machine"]
+    priority = f", all of them at priority nice {facts['nice']}" if facts["nice"] else ""
     return (
         f"{facts['date'][:10]}, commit {facts['commit']}: {facts['cpu']}, {facts['cores']} cores, "
         f"{facts['memory_gib']:.0f} GiB, {facts['system']}, {facts['filesystem']}; "
         f"{facts['python']} ({facts['python_compiler']}). "
         f"{facts['measurements'] - facts['started_busy']} of {facts['measurements']} measurements "
-        "started on an idle machine."
+        f"started on an idle machine{priority}."
     )
 
 
