@@ -120,7 +120,9 @@ class Overlay:
         if ring.outcome == "dead":
             report, changes = drain(self._run, ring, edits)
             return _Known(self._identify(name, report), report, changes)
-        report = RingReport(self._run, ring.ring, ring.outcome, ring.label, ring.reason)
+        report = RingReport(
+            self._run, ring.ring, ring.outcome, ring.label, ring.reason, ring.same_boot
+        )
         identity = self._identify(name, report) if ring.outcome == "damaged" else None
         return _Known(identity, report, {})
 

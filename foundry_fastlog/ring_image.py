@@ -256,7 +256,7 @@ class RingImage:
         at, hole = start, 0
         while at + _ALIGN <= end:
             expected = (at ^ salt) * _STAMP_FACTOR & _UINT64
-            # A word of 8 bytes and its stamp: most places of a hole end here.
+            # Most places of a hole end here.
             record = self._record(at, end) if stamps[(at & mask) >> 3] == expected else None
             if record is None:
                 at += _ALIGN
@@ -289,14 +289,14 @@ class RingImage:
             or self._mismatched > 2 * ring_bytes
         ):
             return None
-        payload = self._data[offset + _ALIGN : offset + _ALIGN + length]
-        found = crc32c(self._data[offset + 16 : offset + 32], crc32c(_PLACE.pack(position, length)))
-        if kind != PAD:  # what lies in a pad is nobody's
-            found = crc32c(payload, found)
+        stop = offset + _ALIGN + length
+        # What lies in a pad is nobody's.
+        checked = self._data[offset + 16 : offset + _ALIGN if kind == PAD else stop]
+        found = crc32c(_PLACE.pack(position, length) + checked)
         if found != crc:
             self._mismatched += size
             return None
-        return Record(kind, stream, ticks, thread, payload)
+        return Record(kind, stream, ticks, thread, self._data[offset + _ALIGN : stop])
 
 
 def _record_size(length: int) -> int:

@@ -57,9 +57,7 @@ Drainer::Step Drainer::step() {
 
 void Drainer::fill() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        if (!std::exchange(rotate_[s], false)) continue;
-        sink_.rotate(static_cast<Stream>(s));
-        KILL_POINT("rotated");
+        if (std::exchange(rotate_[s], false)) rotate(static_cast<Stream>(s));
     }
     while (batch_.size < kBatchBytes) {
         std::uint64_t position = cursor_;
@@ -79,8 +77,7 @@ void Drainer::fill() {
                     cursor_ = position;  // holes before it are not met (and counted) again
                     return;
                 }
-                sink_.rotate(stream);
-                KILL_POINT("rotated");
+                rotate(stream);
             }
             batch_.bytes[s].append(line_);
             batch_.size += line_.size();
@@ -96,6 +93,15 @@ void Drainer::reserve_line(Stream stream) {
     constexpr std::size_t kDropsLine = 256;
     std::string& bytes = batch_.bytes[static_cast<std::size_t>(stream)];
     bytes.reserve(bytes.size() + kDropsLine);
+}
+
+// A segment that is left is not opened again: what is to be forced to the disk has to be now. One that
+// cannot be is written on, beyond its size, or has gone on in a new one already.
+void Drainer::rotate(Stream stream) {
+    bool moved = false;
+    if (fsync_ != Fsync::none && (!sync(stream, moved) || moved)) return;
+    sink_.rotate(stream);
+    KILL_POINT("rotated");
 }
 
 void Drainer::add_drops(Stream stream, std::uint64_t dropped, std::uint64_t ticks) {

@@ -77,6 +77,7 @@ class Drainer {
     };
 
     void fill();
+    void rotate(Stream stream);
     bool write();
     bool write_stream(Stream stream);
     bool sync(Stream stream, bool& moved);

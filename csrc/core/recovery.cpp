@@ -187,7 +187,8 @@ void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
     KILL_POINT("recovery_after_cut");
 
     SinkError fault;
-    Drainer drainer(source, sink, renderer, start, Fsync::none,
+    // All of it is on the disk before the ring goes: segments that are left, and the last ones below.
+    Drainer drainer(source, sink, renderer, start, Fsync::interval,
                     [&](const SinkError& found) { fault = found; });
     bool drops_added = false;
     while (!error) {

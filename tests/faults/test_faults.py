@@ -211,6 +211,43 @@ def test_a_failed_fsync_is_not_trusted_when_it_works_again(
         ).exists()
 
 
+def test_every_segment_is_forced_to_the_disk_before_it_is_left(fault: Fault) -> None:
+    """An fsync interval longer than the run: each segment has its own fsync at its end."""
+    answer = fault.play(
+        "from_start", "fdatasync", -1, fsync="interval", fsync_interval_s=3600, segment_bytes=8192
+    )
+    segments = len(list(fault.run.glob("*.jsonl")))
+    assert segments > 20
+    assert fault.log.stat().st_size >= segments
+    fault.expect_everything(answer)
+
+
+def test_recovery_forces_every_segment_to_the_disk(fault: Fault) -> None:
+    """The ring is removed at the end: by then all that was in it is safe from a power loss."""
+    answer = fault.play("midway", "pwrite", errno.ENOSPC, segment_bytes=8192, fsync="none")
+    fault.log.unlink()
+    before = len(list(fault.run.glob("*.jsonl")))
+    code = "import sys; from foundry_fastlog import _core; _core.recover_run(sys.argv[1])"
+    subprocess.run(
+        [sys.executable, "-c", code, fault.run],
+        env={
+            **os.environ,
+            "LD_PRELOAD": str(fault.shim),
+            "FAULT_DIR": str(fault.run),
+            "FAULT_SWITCH": str(fault.switch),
+            "FAULT_CALL": "fdatasync",
+            "FAULT_ERRNO": "-1",  # counts them, and waits for a millisecond
+            "FAULT_SUFFIX": ".jsonl",
+            "FAULT_LOG": str(fault.log),
+        },
+        check=True,
+    )
+    segments = len(list(fault.run.glob("*.jsonl"))) - before
+    assert segments > 20
+    assert fault.log.stat().st_size >= segments
+    fault.expect_everything(answer)
+
+
 def test_a_disk_that_hangs_does_not_hang_training(fault: Fault) -> None:
     """A write that takes long: no call of the loop waits for it, and close() keeps its timeout."""
     answer = fault.play("midway", "pwrite", -3000, count=1)

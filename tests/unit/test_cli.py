@@ -71,7 +71,7 @@ def read_line(stream: IO[str] | None) -> dict[str, object]:
 # ---- help and versions ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["summary"], ["export"], ["tail"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["summary"], ["export"], ["tail"], ["recover"]])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_has_an_example_and_the_exit_codes(
     command: list[str], flag: str, capsys: pytest.CaptureFixture[str]

@@ -28,7 +28,7 @@ MAY_INCLUDE = {
 PYTHON_HEADER = re.compile(r"^(Python\.h|pybind11/.*|structmember\.h|frameobject\.h|numpy/.*)$")
 PYTHON_NAME = re.compile(r"\b(Py[A-Z_]\w*|pybind11|py)\b(?=\s*(::|\(|\*|&|\w|;))")
 # What must work where the extension was never built: a laptop that only reads runs.
-READING_MODULES = ("files", "reading", "export", "report")
+READING_MODULES = ("files", "reading", "export", "report", "follow", "overlay", "recovery")
 
 
 def strip_comments(source: str) -> str:
@@ -261,7 +261,7 @@ def run_without_extension(code: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("module", READING_MODULES)
 def test_reading_modules_import_without_the_extension(module: str) -> None:
-    """Files, reading, export and report load where nothing native was built."""
+    """What reads runs and shows rings loads where nothing native was built."""
     done = run_without_extension(f"import foundry_fastlog.{module}")
     assert done.returncode == 0, done.stderr
 

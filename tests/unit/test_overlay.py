@@ -205,6 +205,16 @@ def cut_file(run: Path, rng: random.Random) -> None:
     os.truncate(path, rng.randrange(path.stat().st_size + 1))
 
 
+def double_lines(run: Path, rng: random.Random) -> None:
+    """Lines that come twice, and lines of somebody else."""
+    path = rng.choice(sorted(run.glob("*.jsonl")))
+    lines = path.read_bytes().splitlines(keepends=True)
+    for _ in range(5):
+        line = rng.choice([*lines, b"{}\n", b"\n", b'{"mine":1}\n', b"{\0}\n"])
+        lines.insert(rng.randrange(len(lines) + 1), line)
+    path.write_bytes(b"".join(lines))
+
+
 def zero_file(run: Path, rng: random.Random) -> None:
     """A page of a file that never reached the disk."""
     path = rng.choice(sorted(run.glob("*.jsonl")))
@@ -241,13 +251,14 @@ MUTATIONS: tuple[Callable[[Path, random.Random], None], ...] = (
     change_header,
     append_to_file,
     cut_file,
+    double_lines,
     zero_file,
     remove_file,
     begin_segment,
 )
 
 
-@pytest.mark.parametrize("number", range(120))
+@pytest.mark.parametrize("number", range(130))
 def test_readers_show_what_recovery_makes_of_damage(
     killed: list[Path], number: int, tmp_path: Path
 ) -> None:
@@ -277,6 +288,62 @@ def test_two_rings_of_one_label_are_taken_in_turn(tmp_path: Path) -> None:
     third.put(tmp_path, "3.ring")
     (tmp_path / "metrics.jsonl").touch()
     assert [report.skipped for report in check_against_recovery(tmp_path)] == [0, 0, 0]
+
+
+def log_line(seq: int, value: int) -> bytes:
+    """A line of a log, as the builder's rings have them."""
+    return b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,"a":%d}\n' % (seq, value)
+
+
+def test_lines_in_memory_are_looked_through_like_those_in_files(tmp_path: Path) -> None:
+    """A ring of another boot behind one of the same label: numbers that came before go."""
+    first, second = RingBuilder(), RingBuilder()
+    for value in range(4):
+        first.fragment(f'"a":{value}')
+        second.fragment(f'"a":{value + 4}')
+    on_file = b"torn\n" + log_line(1, 9) + b"\0\0\n" + log_line(3, 9) + b"torn"
+    first.streams[3][0] = len(on_file)
+    second.boot_id = rings.OTHER_BOOT
+    first.put(tmp_path, "1.ring")
+    second.put(tmp_path, "2.ring")
+    (tmp_path / "log.jsonl").write_bytes(on_file)
+    (tmp_path / "metrics.jsonl").touch()
+    reports = check_against_recovery(tmp_path)
+    assert [(report.emitted, report.skipped) for report in reports] == [(4, 0), (1, 3)]
+    # The torn end of the file and the first line in memory became one damaged line.
+    assert (tmp_path / "log.jsonl").read_bytes() == (
+        log_line(1, 9) + log_line(3, 9) + log_line(2, 2) + log_line(0, 4)
+    )
+
+
+def test_a_file_that_is_damaged_all_over_is_not_mended_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered of it is bounded; recovery mends it on disk."""
+    monkeypatch.setattr("foundry_fastlog.ring_drain._MOST_RANGES", 10)
+    builder = RingBuilder()
+    builder.boot_id = rings.OTHER_BOOT
+    builder.put(tmp_path)
+    (tmp_path / "metrics.jsonl").write_bytes(b"{}\n\n" * 20)
+    (report,) = Overlay(tmp_path).refresh()
+    assert report.outcome == "failed"
+    assert "damaged all over" in report.reason
+
+
+@pytest.mark.parametrize("records", [0, 1])
+def test_records_of_another_boot_without_a_clock_are_damaged(records: int, tmp_path: Path) -> None:
+    """No commit slot reached the disk, so nothing tells their time."""
+    builder = RingBuilder()
+    builder.boot_id = rings.OTHER_BOOT
+    for _ in range(records):
+        builder.fragment('"a":1')
+    ring = builder.put(tmp_path)
+    (tmp_path / "metrics.jsonl").touch()
+    data = bytearray(ring.read_bytes())
+    data[rings.PAGE : 2 * rings.PAGE] = bytes(rings.PAGE)
+    ring.write_bytes(data)
+    (report,) = check_against_recovery(tmp_path)
+    assert report.outcome == ("damaged" if records else "recoverable")
 
 
 def test_lines_that_were_moved_are_cut_where_they_were(tmp_path: Path) -> None:
@@ -474,6 +541,15 @@ def test_a_pointer_without_its_ring_says_where_to_look(tmp_path: Path) -> None:
     assert report.outcome == "elsewhere"
     assert "recover there, or remove the pointer" in report.reason
     assert read_run(run, strict=True).problems == []
+
+
+def test_a_ring_that_vanishes_behind_its_pointer_is_noticed(tmp_path: Path) -> None:
+    """A follower had read it, and its directory was emptied."""
+    run, ring = pointed(tmp_path)
+    overlay = Overlay(run)
+    assert overlay.refresh()[0].outcome == "recoverable"
+    ring.unlink()
+    assert overlay.refresh()[0].outcome == "elsewhere"
 
 
 def test_a_pointer_to_the_ring_of_another_run_is_damaged(tmp_path: Path) -> None:

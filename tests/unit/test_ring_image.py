@@ -468,16 +468,19 @@ def test_records_that_cannot_be_rendered_are_told() -> None:
 @pytest.mark.parametrize(
     ("offset", "value", "good"),
     [
-        (0, 4, 0),  # an entry shorter than its head
+        (0, 8, 0),  # an entry shorter than its head
         (0, 28, 0),  # not a multiple of 8
         (24, 1 << 20, 1),  # an entry that ends behind the table
         (28, 1 << 20, 1),  # more keys than could be in it
         (28, 3, 1),  # more keys than are in it
-        (32, 1 << 20, 1),  # a key that ends behind its entry
+        (36, 1 << 20, 1),  # a key that ends behind its entry
         (52, 0, 2),  # a name without a key
     ],
 )
-def test_a_damaged_key_table_is_read_up_to_the_damage(offset: int, value: int, good: int) -> None:
+@pytest.mark.parametrize("forged", [True, False])
+def test_a_damaged_key_table_is_read_up_to_the_damage(
+    offset: int, value: int, good: int, forged: bool
+) -> None:
     """Key sets before it are good; those behind it have no number any more."""
     builder = RingBuilder()
     for number in [builder.key_set("first"), builder.key_set("second"), builder.key_set("third")]:
@@ -485,6 +488,12 @@ def test_a_damaged_key_table_is_read_up_to_the_damage(offset: int, value: int, g
     keys = bytearray(builder.keys)
     assert len(keys) == 24 * 3
     struct.pack_into("<I", keys, offset, value)
+    if forged:  # with a checksum that fits
+        begin = offset // 24 * 24
+        (size,) = struct.unpack_from("<I", keys, begin)
+        crc = rings.crc32c(bytes(keys[begin : begin + 8]))
+        crc = rings.crc32c(bytes(keys[begin + 12 : begin + size]), crc)
+        struct.pack_into("<I", keys, begin + 8, crc)
     builder.keys = bytes(keys)
     assert [line is not None for line in lines(builder)] == [n < good for n in range(3)]
 
