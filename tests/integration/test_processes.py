@@ -32,7 +32,12 @@ def play(run: Path, body: str, *, code: int | None = 0) -> subprocess.CompletedP
     script = run.parent / "scenario.py"
     script.write_text(PREAMBLE + textwrap.dedent(body))
     result = subprocess.run(
-        [sys.executable, script, run], capture_output=True, text=True, timeout=120, check=False
+        # Python 3.12 warns of every fork of a process with threads: what these tests are about.
+        [sys.executable, "-W", "ignore::DeprecationWarning", script, run],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     if code is not None:
         assert result.returncode == code, result.stderr
