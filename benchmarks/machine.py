@@ -79,6 +79,7 @@ def facts() -> dict[str, Any]:
         "filesystem": filesystem(tempfile.gettempdir()),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "python_compiler": platform.python_compiler(),
+        "nice": os.nice(0),
         "python_flags": sysconfig.get_config_var("CONFIG_ARGS") or "",
         "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
     }

@@ -13,7 +13,6 @@ from typing import Any
 from benchmarks import machine, sections, tables
 
 HERE = Path(__file__).resolve().parent
-README = HERE / "README.md"
 SECTIONS = ("calls", "durable", "threads", "latency", "flush", "memory", "imports")
 
 
@@ -59,13 +58,19 @@ def measure(names: list[str], peers: list[str], rounds: int) -> dict[str, Any]:
     return result
 
 
+def publish(result: dict[str, Any]) -> None:
+    """Write the tables of this directory's page and the figure of the project's first page."""
+    tables.write(HERE / "README.md", "results", f"\n{tables.render(result)}\n")
+    tables.write(machine.ROOT / "README.md", "figure", tables.figure(result))
+
+
 def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.run",
         description="Measure foundry_fastlog and its peers, each in fresh processes, and verify "
         "every output. A full run writes benchmarks/results/*.json and the tables of "
-        "benchmarks/README.md; a run with --only or --peers prints its JSON.",
+        "benchmarks/README.md and README.md; a run with --only or --peers prints its JSON.",
     )
     parser.add_argument("--rounds", type=int, default=5, help="fresh processes per figure (5)")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="measure these sections")
@@ -92,7 +97,7 @@ def main(argv: list[str]) -> int:
     options = arguments(argv)
     path = result_path()
     if options.render:
-        tables.write(README, json.loads(path.read_text(encoding="utf-8")))
+        publish(json.loads(path.read_text(encoding="utf-8")))
         return 0
     sections.patience.left_s = options.patience
     started = time.perf_counter()
@@ -108,7 +113,7 @@ def main(argv: list[str]) -> int:
         return 0
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    tables.write(README, result)
+    publish(result)
     say(tables.render(result))
     return 0
 

@@ -28,7 +28,7 @@ PACE_NS = 50_000
 BLOCK = os.urandom(1 << 20)
 
 
-def storm(directory: str, stop: Any) -> None:  # noqa: ANN401 - multiprocessing has no public type
+def storm(directory: str, stop: Any) -> None:
     """Write a megabyte and fsync it, over and over, in a ring of 64 MiB."""
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         while not stop.is_set():

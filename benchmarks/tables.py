@@ -7,8 +7,10 @@ from typing import Any
 
 from benchmarks.peers import load
 
-BEGIN = "<!-- results:begin (written by `python -m benchmarks.run`; do not edit) -->"
-END = "<!-- results:end -->"
+MARKERS = (
+    "<!-- {0}:begin (written by `python -m benchmarks.run`; do not edit) -->",
+    "<!-- {0}:end -->",
+)
 THREADS = ("1", "2", "4", "8")
 FLOORS = ("empty_fastcall", "empty_method")
 """Peers that write nothing."""
@@ -36,12 +38,13 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def machine(result: dict[str, Any]) -> str:
     """Return the paragraph about where and when."""
     facts = result["machine"]
+    priority = f", all of them at priority nice {facts['nice']}" if facts["nice"] else ""
     return (
         f"{facts['date'][:10]}, commit {facts['commit']}: {facts['cpu']}, {facts['cores']} cores, "
         f"{facts['memory_gib']:.0f} GiB, {facts['system']}, {facts['filesystem']}; "
         f"{facts['python']} ({facts['python_compiler']}). "
         f"{facts['measurements'] - facts['started_busy']} of {facts['measurements']} measurements "
-        "started on an idle machine."
+        f"started on an idle machine{priority}."
     )
 
 
@@ -200,15 +203,33 @@ def render(result: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def write(readme: Path, result: dict[str, Any]) -> None:
-    """Replace what stands between the markers of `readme`.
+def figure(result: dict[str, Any]) -> str:
+    """Return the few figures that the project's first page shows, linked to their tables."""
+    rows, durable = result["calls"], result["durable"]
+    ours, empty = rows["fastlog"]["call_ns"]["median"], rows["empty_method"]["call_ns"]["median"]
+    by_hand = rows["orjson_write"]["call_ns"]["median"]
+    seconds = {peer: durable[peer]["complete_s"]["median"] for peer in ("fastlog", "orjson_write")}
+    return (
+        f"A step with four float metrics costs **{number(ours)} ns**, {number(ours / empty)} times "
+        f"a C method that does nothing; `orjson.dumps` and a buffered `file.write` cost "
+        f"{number(by_hand)} ns. A million such steps are complete in their file after "
+        f"{seconds['fastlog']:.2f} s, by hand after {seconds['orjson_write']:.2f} s. "
+        "Eight more loggers, how it was measured and how to repeat it: "
+        f"[benchmarks](benchmarks/README.md) ({result['machine']['python']}, "
+        f"{result['machine']['cores']} cores)."
+    )
+
+
+def write(readme: Path, name: str, text: str) -> None:
+    """Replace what stands between the markers `name` of `readme`.
 
     Raises:
         ValueError: The markers are not there, once and in order.
     """
-    text = readme.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"{readme.name} must have the two results markers once, in order")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    readme.write_text(f"{before}{BEGIN}\n\n{render(result)}\n\n{END}{after}", encoding="utf-8")
+    begin, end = (marker.format(name) for marker in MARKERS)
+    page = readme.read_text(encoding="utf-8")
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f"{readme} must have the markers {begin} and {end} once, in order")
+    before, rest = page.split(begin)
+    after = rest.split(end)[1]
+    readme.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

@@ -104,7 +104,9 @@ def _mean(values: list[Any]) -> float:
     try:
         return math.fsum(values) / len(values)
     except OverflowError:
-        return math.fsum(value / len(values) for value in values)
+        # Halved, so that rounding up cannot overflow; a mean is never outside its values.
+        mean = 2 * math.fsum(value / 2 / len(values) for value in values)
+        return float(min(max(values), max(min(values), mean)))
 
 
 class Values:
@@ -170,7 +172,9 @@ class Values:
             self.curve.extend(steps, values)
 
     def _mean(self) -> float:
-        return math.fsum(count / self._numbers * mean for count, mean in self._means)
+        mean = 2 * math.fsum(count / self._numbers * (mean / 2) for count, mean in self._means)
+        means = [mean for _, mean in self._means]
+        return min(max(means), max(min(means), mean))
 
     def stats(self) -> MetricStats:
         """Fold what is buffered and give the statistics."""

@@ -51,10 +51,13 @@ def _columns(points: Points, scale: _Scale) -> dict[int, float]:
     groups: dict[int, list[float]] = {}
     for step, value in points:
         groups.setdefault(scale(step), []).append(value)
-    return {
-        column: math.fsum(value / len(values) for value in values)
-        for column, values in sorted(groups.items())
-    }
+    return {column: _mean(values) for column, values in sorted(groups.items())}
+
+
+def _mean(values: list[float]) -> float:
+    """Average without overflow: the sum of finite floats need not be finite."""
+    mean = sum(value / len(values) for value in values)
+    return min(max(values), max(min(values), mean))
 
 
 def _line(points: Points, across: _Scale, up: _Scale) -> set[tuple[int, int]]:

@@ -78,7 +78,7 @@ def _find_nonfinite(value: object, path: str, depth: int, found: dict[str, str])
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, Mapping):
-        items = [(safe_str(key), item) for key, item in value.items()]
+        items = [(_key(key), item) for key, item in value.items()]
     elif isinstance(value, (list, tuple)):
         items = [(str(index), item) for index, item in enumerate(value)]
     else:
@@ -94,6 +94,17 @@ def _from_numpy(value: Any) -> object:  # noqa: ANN401 - numpy may not be instal
     except TypeError:
         return None
     return value.tolist()
+
+
+def _key(key: object) -> str:
+    """Return the text of a mapping's key, as orjson writes it."""
+    if isinstance(key, str):
+        return _valid(key)
+    try:
+        known: dict[str, int] = orjson.loads(orjson.dumps({key: 0}, option=_OPTIONS))
+    except TypeError:
+        return safe_str(key)
+    return next(iter(known))
 
 
 def _simpler(value: object) -> object:
@@ -132,7 +143,7 @@ def _readable(value: object, depth: int, above: set[int]) -> object:
     above.add(id(value))
     try:
         if isinstance(value, Mapping):
-            return {safe_str(k): _readable(v, depth + 1, above) for k, v in value.items()}
+            return {_key(k): _readable(v, depth + 1, above) for k, v in value.items()}
         return [_readable(item, depth + 1, above) for item in value]
     finally:
         above.discard(id(value))

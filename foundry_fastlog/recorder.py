@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
-import inspect
 import logging
-import multiprocessing.util
 import os
 import re
 import threading
@@ -585,6 +583,8 @@ def _on_core_event(kind: str, text: str) -> None:
 
 def _close_at_worker_exit() -> None:
     """Close when a multiprocessing child ends: it leaves by os._exit(), without atexit."""
+    import multiprocessing.util  # in workers only
+
     multiprocessing.util.Finalize(None, _close_all, exitpriority=100)
 
 
@@ -614,6 +614,8 @@ def _close_all() -> None:
 
 def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Wrap a function, or a coroutine function, so that each call is timed."""
+    import inspect  # where something is decorated, only
+
     if not callable(function):
         raise TypeError(f"a timer decorates a function, got {type(function).__name__}")
     if inspect.iscoroutinefunction(function):

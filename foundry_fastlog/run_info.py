@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
-import socket
-import subprocess
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -38,6 +35,8 @@ def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
     Args:
         directory: A directory of the checkout; the current one by default.
     """
+    import subprocess  # imports within functions here: they would make every start slower
+
     try:
         result = subprocess.run(
             ["git", "rev-parse", "HEAD"],
@@ -53,20 +52,25 @@ def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
 
 
 def plain_config(config: object) -> dict[str, Any]:
-    """Return a configuration as plain data: a mapping, a pydantic model, a dataclass-like object.
+    """Return a configuration as plain data: a mapping, a pydantic model, a dataclass, a namespace.
 
     Raises:
         TypeError: `config` is nothing of the kind.
     """
     if config is None:
         return {}
-    dump = getattr(config, "model_dump", None)
-    if callable(dump):
-        return dict(dump(mode="json"))
     if isinstance(config, Mapping):
         return dict(config)
-    if hasattr(config, "__dict__") and not isinstance(config, type):
-        return dict(vars(config))
+    if not isinstance(config, type):  # a model itself, not its class
+        if callable(dump := getattr(config, "model_dump", None)):
+            return dict(dump(mode="json"))
+        if hasattr(config, "__dataclass_fields__"):
+            from dataclasses import fields, is_dataclass
+
+            if is_dataclass(config):
+                return {field.name: getattr(config, field.name) for field in fields(config)}
+        if hasattr(config, "__dict__"):
+            return dict(vars(config))
     raise TypeError(
         f"config must be a mapping or a pydantic model, got {type(config).__name__}; "
         "pass a dict of the run's settings"
@@ -94,6 +98,9 @@ class RunFile:
             world_size: Number of ranks; None keeps what is in the file.
             rank: This process's rank.
         """
+        import platform
+        import socket
+
         self._path = directory / RUN_FILE
         self._host = socket.gethostname()
         self._git_hash = git_hash()

@@ -58,7 +58,7 @@ class TimedRecorder:
     def record(self, step: int, **values: Any) -> bool:
         """Record and time the call."""
         start = time.perf_counter_ns()
-        accepted = self.recorder.record(step, **values)
+        accepted: bool = self.recorder.record(step, **values)
         self.spent_ns += time.perf_counter_ns() - start
         self.calls["record"] += 1
         return accepted
@@ -74,7 +74,7 @@ class TimedRecorder:
     def event(self, message: str, **values: Any) -> bool:
         """Write an event and time the call."""
         start = time.perf_counter_ns()
-        accepted = self.recorder.event(message, **values)
+        accepted: bool = self.recorder.event(message, **values)
         self.spent_ns += time.perf_counter_ns() - start
         self.calls["event"] += 1
         return accepted

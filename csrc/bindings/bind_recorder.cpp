@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bindings/bindings.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "core/recovery.hpp"
 
@@ -116,7 +117,7 @@ void bind_recovery(py::module_& module) {
         [](const std::string& run_directory) {
             std::vector<RecoveryReport> reports;
             {
-                py::gil_scoped_release unlocked;
+                const GilReleased unlocked;
                 reports = recover_run(run_directory);
             }
             py::list out;

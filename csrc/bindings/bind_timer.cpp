@@ -140,7 +140,7 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& fram
     error = cut(error, sizeof payload - sizeof timing);
     timing.error_length = static_cast<std::uint32_t>(error.size());
     std::memcpy(payload, &timing, sizeof timing);
-    std::memcpy(payload + sizeof timing, error.data(), error.size());
+    if (!error.empty()) std::memcpy(payload + sizeof timing, error.data(), error.size());
     return submit_counted(handle, CallKind::timer_exit, RecordKind::timing, Stream::performance,
                           ticks, payload, sizeof timing + error.size());
 }

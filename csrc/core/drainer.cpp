@@ -39,15 +39,17 @@ Drainer::Step Drainer::step() {
     }
     KILL_POINT("batch_filled");
     if (!dirty_ && !write()) return Step::refused;
-    dirty_ = true;
+    if (!dirty_) {
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            counters_.written[s] += batch_.records[s];
+            counters_.bytes[s] += batch_.bytes[s].size();
+        }
+        dirty_ = true;
+    }
     KILL_POINT("batch_written");
     bool moved = false;
     if (fsync_ == Fsync::every_flush && !sync_all(moved)) return Step::refused;
     if (!commit()) return Step::refused;
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        counters_.written[s] += batch_.records[s];
-        counters_.bytes[s] += batch_.bytes[s].size();
-    }
     batch_.clear();
     dirty_ = false;
     return Step::wrote;

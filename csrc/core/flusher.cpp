@@ -36,7 +36,9 @@ SinkError Flusher::Source::commit(CommitSlot& slot) {
         memory_.epoch()->store(epoch, std::memory_order_release);
         KILL_POINT("epoch_stored");
     }
+    flusher_.publish_progress();
     ring_.release_to(slot.position);
+    flusher_.notify_waiters();
     return {};
 }
 
@@ -50,7 +52,7 @@ Flusher::Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options opt
       take_drops_(std::move(take_drops)),
       sink_(sink),
       renderer_(memory.key_table(), memory.key_table_bytes()),
-      source_(ring, memory),
+      source_(*this, ring, memory),
       drainer_(source_, sink_, renderer_, CommitSlot{}, options_.fsync,
                [this](const SinkError& error) { note_error(error); }) {
     drainer_.commit_start();
@@ -226,7 +228,6 @@ bool Flusher::drain() {
         }
         backoff_ns_ = 0;
         if (step == Drainer::Step::idle) return true;
-        publish_progress();
         housekeeping(false);  // producers may keep this loop busy for long
     }
 }
@@ -250,37 +251,56 @@ void Flusher::housekeeping(bool now_please) {
     tick_();
 }
 
-// Tells waiters and readers of the figures that the head has moved.
-void Flusher::publish_progress() {
-    {
-        const std::lock_guard lock(progress_);
-        const Drainer::Counters& counters = drainer_.counters();
-        for (std::size_t s = 0; s < kStreamCount; ++s) {
-            published_.streams[s].written = counters.written[s];
-            published_.streams[s].bytes = counters.bytes[s];
-        }
-        published_.first_record_ticks = drainer_.first_ticks();
+// What the files hold now, for stats(): shown before the head moves, since who waited for that may ask
+// for it next.
+void Flusher::publish_progress() noexcept {
+    publish_files();
+    const std::lock_guard lock(progress_);
+    const Drainer::Counters& counters = drainer_.counters();
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        published_.streams[s].written = counters.written[s];
+        published_.streams[s].bytes = counters.bytes[s];
     }
+    published_.first_record_ticks = drainer_.first_ticks();
+}
+
+void Flusher::notify_waiters() noexcept {
     // A waiter counts itself before it looks at the head, both sequentially consistent, and this
     // thread moves the head before it looks at the count: one of the two sees the other.
-    if (waiters_.load(std::memory_order_seq_cst) != 0) {
-        const std::lock_guard lock(progress_);
-        progress_.notify_all();
-    }
+    if (waiters_.load(std::memory_order_seq_cst) == 0) return;
+    const std::lock_guard lock(progress_);
+    progress_.notify_all();
 }
 
 void Flusher::publish_facts(std::int64_t cpu_ns) {
     const double ns_per_tick = renderer_.clock().duration_ns(1'000'000'000) / 1e9;
     ns_per_tick_.store(ns_per_tick, std::memory_order_relaxed);
+    publish_files();
     const std::lock_guard lock(progress_);
     published_.ns_per_tick = ns_per_tick;
     published_.cpu_ns = cpu_ns;
-    published_.label_known = sink_.claimed();
-    published_.label = sink_.label();
+}
+
+// The label and the files, where they have changed. Without memory they are shown later.
+void Flusher::publish_files() noexcept {
+    bool same = published_.label_known == sink_.claimed() && published_.label == sink_.label();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        published_.streams[s].segments = sink_.segments(static_cast<Stream>(s));
+        same = same && published_.streams[s].segments == sink_.segments(static_cast<Stream>(s));
     }
-    published_.files = sink_.paths();
+    if (same) return;
+    try {
+        std::string label = sink_.label();
+        std::vector<std::string> files = sink_.paths();
+        const std::lock_guard lock(progress_);
+        published_.label_known = sink_.claimed();
+        published_.label.swap(label);
+        published_.files.swap(files);
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            published_.streams[s].segments = sink_.segments(static_cast<Stream>(s));
+        }
+    } catch (const std::bad_alloc& error) {
+        note_exception(error);  // counted; tried again with the next batch
+    }
 }
 
 // Drops that no later record could mark: said in a last line of their stream.

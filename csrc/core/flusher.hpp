@@ -106,11 +106,13 @@ class Flusher {
     // The live ring: commits into the memory's slots, and gives bytes back to the producers.
     class Source final : public RecordSource {
       public:
-        Source(MpscRing& ring, RingMemory& memory) : ring_(ring), memory_(memory) {}
+        Source(Flusher& flusher, MpscRing& ring, RingMemory& memory)
+            : flusher_(flusher), ring_(ring), memory_(memory) {}
         const RecordHeader* next(std::uint64_t& position) override;
         SinkError commit(CommitSlot& slot) override;
 
       private:
+        Flusher& flusher_;
         MpscRing& ring_;
         RingMemory& memory_;
     };
@@ -118,9 +120,11 @@ class Flusher {
     void run();
     bool attend(bool closing, std::uint64_t final_tail);
     bool drain();
-    void publish_progress();
+    void publish_progress() noexcept;
+    void notify_waiters() noexcept;
     void back_off() noexcept;
     void publish_facts(std::int64_t cpu_ns);
+    void publish_files() noexcept;
     void housekeeping(bool now_please);
     void add_final_drops();
     void note_error(const SinkError& error);

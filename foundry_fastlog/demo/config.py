@@ -82,7 +82,7 @@ class DataConfig(_Section):
 class TrainingConfig(_Section):
     """The schedule of the run."""
 
-    steps: PositiveInt = 1000
+    steps: PositiveInt = 800
     batch_size: PositiveInt = 16
     learning_rate: Annotated[Float, Field(gt=0.0)] = 4e-3
     min_learning_rate: Annotated[Float, Field(ge=0.0)] = 1e-4
@@ -92,7 +92,7 @@ class TrainingConfig(_Section):
     """The norm that gradients are clipped to."""
     validate_every: PositiveInt = 100
     validation_batches: PositiveInt = 8
-    checkpoint_every: PositiveInt = 250
+    checkpoint_every: PositiveInt = 200
     keep_checkpoints: PositiveInt = 2
     resume: bool = True
     """Go on from the newest checkpoint when the run directory has one."""

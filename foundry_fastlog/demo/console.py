@@ -100,7 +100,7 @@ def show_cost(console: Console, recorder: Recorder, *, complete: bool) -> None:
         ("in the background", f"{beside} of CPU time, at most {ring} waiting in memory"),
     ]
     if stats["record_ns"] > 0:  # a very short run has no measured call
-        rows.insert(1, ("one record()", f"{stats['record_ns']:,.0f} ns on average"))
+        rows.insert(1, ("one record()", f"{format_seconds(stats['record_ns'] / 1e9)} on average"))
     if stats["first_error"]:
         rows.append(("first error", str(stats["first_error"])))
     _heading(console, "What recording cost")

@@ -32,7 +32,12 @@ def play(run: Path, body: str, *, code: int | None = 0) -> subprocess.CompletedP
     script = run.parent / "scenario.py"
     script.write_text(PREAMBLE + textwrap.dedent(body))
     result = subprocess.run(
-        [sys.executable, script, run], capture_output=True, text=True, timeout=120, check=False
+        # Python 3.12 warns of every fork of a process with threads: what these tests are about.
+        [sys.executable, "-W", "ignore::DeprecationWarning", script, run],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     if code is not None:
         assert result.returncode == code, result.stderr
@@ -174,8 +179,8 @@ def test_a_fork_while_threads_record_and_flush_does_not_hang(run: Path) -> None:
             while not stop.is_set():
                 recorder.record(counts[n], thread=n)
                 counts[n] += 1
-                if n == 0 and counts[n] % 100 == 0:
-                    recorder.flush(1)
+                if counts[n] % 100 == 0:
+                    recorder.flush(1)  # also keeps the run's size within reason
         threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
         for thread in threads:
             thread.start()
@@ -183,7 +188,7 @@ def test_a_fork_while_threads_record_and_flush_does_not_hang(run: Path) -> None:
             child = os.fork()
             if child == 0:
                 with recorder.timer("in child", step=7):
-                    assert recorder.record(1_000_000, thread=9)
+                    assert recorder.record(-1, thread=9)
                 assert recorder.flush(20)
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
@@ -195,7 +200,7 @@ def test_a_fork_while_threads_record_and_flush_does_not_hang(run: Path) -> None:
         assert stats["accepted"] == stats["written"] == sum(counts), (stats, counts)
         """,
     )
-    assert steps(run)[1_000_000] == 20
+    assert steps(run)[-1] == 20
     assert_no_ring_left(run)
 
 

@@ -225,11 +225,12 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 def test_the_memory_gauge_sees_memory_that_is_taken() -> None:
-    """64 MiB more in use are seen as at least half of that (pages may be shared)."""
+    """64 MiB more in use are seen as at least half of that, except where only the peak is told."""
     gauge = MemoryGauge(CPU)
     before = gauge.read_mb()
     taken = torch.ones(16 << 20, dtype=torch.float32)
-    assert gauge.read_mb() > before + 32
+    gain = 32.0 if Path("/proc/self/statm").exists() else 0.0
+    assert gauge.read_mb() >= before + gain > 0.0
     assert taken.sum() > 0
     gauge.close()
 

@@ -264,7 +264,7 @@ REFUSED: list[tuple[object, str]] = [
     (np.datetime64("2020-01-01"), "datetime64"),
     (np.datetime64("2020-01-01", "ns"), "datetime64"),
     (np.array(np.datetime64("2020-01-01", "ns")), "datetime64"),
-    (np.datetime64("NaT"), "datetime64"),
+    (np.datetime64("NaT", "ns"), "datetime64"),
     (np.timedelta64(5, "ns"), "timedelta64"),
     (np.bytes_(b"x"), "bytes_"),
     (np.void(b"x"), "void"),

@@ -1,0 +1,258 @@
+// A sink when the file system does not do as told. Works for root too: no permissions are involved.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <string>
+
+#include "core/file_sink.hpp"
+#include "test_support.hpp"
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+namespace {
+
+FileSinkOptions in(const std::string& directory) { return {directory, "", "", false, 1 << 20}; }
+
+struct Written {
+    SinkError error;
+    std::size_t bytes = 0;
+};
+
+Written try_write(FileSink& sink, Stream stream, std::string_view text) {
+    Written result;
+    result.error = sink.write(stream, text, result.bytes);
+    return result;
+}
+
+void append(FileSink& sink, Stream stream, std::string_view text) {
+    const Written result = try_write(sink, stream, text);
+    REQUIRE_MESSAGE(!result.error, result.error.what);
+    REQUIRE(result.bytes == text.size());
+}
+
+#if defined(__linux__)
+// The descriptor of this process that is open on `path`.
+int descriptor_of(const std::string& path) {
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code gone;  // the descriptor of the listing itself
+        if (std::filesystem::read_symlink(entry.path(), gone) == path) {
+            return std::stoi(entry.path().filename().string());
+        }
+    }
+    throw std::runtime_error("not open: " + path);
+}
+#endif
+
+}  // namespace
+
+TEST_SUITE("file_sink faults") {
+    TEST_CASE("should say that a directory cannot be made, and succeed once it can") {
+        TempDir dir;
+        write_file(dir / "file", "a file where a directory should be");
+        FileSink sink(in(dir / "file/run"));
+        const SinkError error = sink.claim();
+        CHECK(error.code == ENOTDIR);
+        CHECK(error.what == "create directory " + (dir / "file/run"));
+        CHECK_FALSE(sink.claimed());
+        CHECK(sink.paths().empty());
+        const Written refused = try_write(sink, Stream::metrics, "x\n");
+        CHECK(refused.error.code == ENOTDIR);
+        CHECK(refused.bytes == 0);
+        std::filesystem::remove(dir / "file");
+        append(sink, Stream::metrics, "x\n");
+        CHECK(sink.claimed());
+        CHECK(read_file(dir / "file/run/metrics.jsonl") == "x\n");
+    }
+
+    TEST_CASE("should say so when the directory itself is a file") {
+        TempDir dir;
+        write_file(dir / "run", "");
+        FileSink sink(in(dir / "run"));
+        CHECK(sink.claim().code == ENOTDIR);
+        CHECK_FALSE(sink.claimed());
+    }
+
+    TEST_CASE("should find nothing wrong with files that are well") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        CHECK_FALSE(sink.check(Stream::metrics));
+        append(sink, Stream::metrics, "x\n");
+        CHECK_FALSE(sink.check(Stream::metrics));
+        CHECK_FALSE(sink.check(Stream::log));
+    }
+
+    TEST_CASE("should notice a removed file and make a new one") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "lost\n");
+        std::filesystem::remove(dir / "metrics.jsonl");
+        const SinkError found = sink.check(Stream::metrics);
+        CHECK(found.code == ENOENT);
+        CHECK(found.what.find("removed") != std::string::npos);
+        CHECK(found.what.find(dir / "metrics.jsonl") != std::string::npos);
+        append(sink, Stream::metrics, "new\n");
+        CHECK(read_file(dir / "metrics.jsonl") == "new\n");
+        CHECK(sink.segments(Stream::metrics) == 1);
+        CHECK_FALSE(sink.check(Stream::metrics));
+    }
+
+    TEST_CASE("should make a removed later segment anew, under its number") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "a\n");
+        sink.rotate(Stream::metrics);
+        append(sink, Stream::metrics, "lost\n");
+        std::filesystem::remove(dir / "metrics.000001.jsonl");
+        CHECK(sink.check(Stream::metrics).code == ENOENT);
+        append(sink, Stream::metrics, "b\n");
+        CHECK(read_file(dir / "metrics.000001.jsonl") == "b\n");
+        CHECK(sink.segments(Stream::metrics) == 2);
+    }
+
+    TEST_CASE("should not write over a file that took the place of a removed one") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "lost\n");
+        std::filesystem::remove(dir / "metrics.jsonl");
+        CHECK(sink.check(Stream::metrics).code == ENOENT);
+        write_file(dir / "metrics.jsonl", "somebody put this back\n");
+        append(sink, Stream::metrics, "new\n");
+        CHECK(read_file(dir / "metrics.jsonl") == "somebody put this back\nnew\n");
+    }
+
+    TEST_CASE("should make a removed directory anew, whichever stream comes next") {
+        for (const Stream next : {Stream::metrics, Stream::performance}) {
+            TempDir dir;
+            FileSink sink(in(dir / "runs/one"));
+            append(sink, Stream::metrics, "lost\n");
+            std::filesystem::remove_all(dir / "runs");
+            sink.check(next);
+            append(sink, next, "new\n");
+            CHECK(read_file(sink.path(next, 0)) == "new\n");
+        }
+    }
+
+    TEST_CASE("should make a removed directory anew between two segments") {
+        TempDir dir;
+        FileSink sink(in(dir / "run"));
+        append(sink, Stream::metrics, "lost\n");
+        sink.rotate(Stream::metrics);
+        std::filesystem::remove_all(dir / "run");
+        CHECK_FALSE(sink.check(Stream::metrics));  // no file is open
+        append(sink, Stream::metrics, "new\n");
+        CHECK(read_file(dir / "run/metrics.000001.jsonl") == "new\n");
+    }
+
+    TEST_CASE("should make a removed directory anew even if it could not at first") {
+        TempDir dir;
+        FileSink sink(in(dir / "runs/one"));
+        append(sink, Stream::metrics, "lost\n");
+        std::filesystem::remove_all(dir / "runs");
+        write_file(dir / "runs", "a file where the directory was");
+        CHECK(sink.check(Stream::metrics).code == ENOTDIR);
+        CHECK(try_write(sink, Stream::metrics, "new\n").error.code == ENOTDIR);
+        CHECK_FALSE(sink.check(Stream::metrics));
+        CHECK(try_write(sink, Stream::metrics, "new\n").error.code == ENOTDIR);
+        std::filesystem::remove(dir / "runs");
+        append(sink, Stream::metrics, "new\n");
+        CHECK(read_file(dir / "runs/one/metrics.jsonl") == "new\n");
+    }
+
+    TEST_CASE("should go on at the new end of a truncated file, without a hole") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "one\ntwo\n");
+        std::filesystem::resize_file(dir / "metrics.jsonl", 4);
+        const SinkError found = sink.check(Stream::metrics);
+        CHECK(found.code == EIO);
+        CHECK(found.what.find("truncated") != std::string::npos);
+        CHECK_FALSE(sink.check(Stream::metrics));
+        append(sink, Stream::metrics, "three\n");
+        CHECK(read_file(dir / "metrics.jsonl") == "one\nthree\n");
+        std::filesystem::resize_file(dir / "metrics.jsonl", 0);
+        CHECK(sink.check(Stream::metrics).code == EIO);
+        append(sink, Stream::metrics, "four\n");
+        CHECK(read_file(dir / "metrics.jsonl") == "four\n");
+    }
+
+    TEST_CASE("should not follow a link or overwrite a file in the place of its next segment") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "a\n");
+        sink.rotate(Stream::metrics);
+        write_file(dir / "target", "not ours\n");
+        std::filesystem::create_symlink(dir / "target", dir / "metrics.000001.jsonl");
+        Written refused = try_write(sink, Stream::metrics, "b\n");
+        CHECK(refused.error.code == EEXIST);
+        CHECK(refused.error.what == "open " + (dir / "metrics.000001.jsonl"));
+        CHECK(refused.bytes == 0);
+        std::filesystem::remove(dir / "metrics.000001.jsonl");
+        write_file(dir / "metrics.000001.jsonl", "not ours\n");
+        CHECK(try_write(sink, Stream::metrics, "b\n").error.code == EEXIST);
+        CHECK(read_file(dir / "metrics.000001.jsonl") == "not ours\n");
+        CHECK(read_file(dir / "target") == "not ours\n");
+        CHECK(sink.segments(Stream::metrics) == 1);
+        std::filesystem::remove(dir / "metrics.000001.jsonl");
+        append(sink, Stream::metrics, "b\n");
+        CHECK(read_file(dir / "metrics.000001.jsonl") == "b\n");
+    }
+
+#if defined(__linux__)  // has /dev/full
+    TEST_CASE("should report a full disk and lose nothing when space returns") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "one\n");
+        // The sink's own descriptor leads to the device that is always full.
+        const int fd = descriptor_of(dir / "metrics.jsonl");
+        const int real = ::dup(fd);
+        const int full = ::open("/dev/full", O_WRONLY | O_CLOEXEC);
+        REQUIRE(real >= 0);
+        REQUIRE(full >= 0);
+        REQUIRE(::dup2(full, fd) == fd);
+        for (int i = 0; i < 3; ++i) {
+            const Written refused = try_write(sink, Stream::metrics, "two\n");
+            CHECK(refused.error.code == ENOSPC);
+            CHECK(refused.error.what == "write " + (dir / "metrics.jsonl"));
+            CHECK(refused.bytes == 0);
+        }
+        append(sink, Stream::log, "other streams go on\n");
+        REQUIRE(::dup2(real, fd) == fd);
+        ::close(real);
+        ::close(full);
+        append(sink, Stream::metrics, "two\n");
+        CHECK(read_file(dir / "metrics.jsonl") == "one\ntwo\n");
+    }
+#endif
+
+    TEST_CASE("should say how much a short write left in the file, and go on behind it") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "0123456789\n");
+        const std::string text = "abcdefghijklmnopqrstuvwxyz\n";
+        rlimit old{};
+        REQUIRE(::getrlimit(RLIMIT_FSIZE, &old) == 0);
+        const auto handler = ::signal(SIGXFSZ, SIG_IGN);
+        rlimit low = old;
+        low.rlim_cur = 20;
+        REQUIRE(::setrlimit(RLIMIT_FSIZE, &low) == 0);
+        // The limit also holds for this test's own output: nothing is checked before it is lifted.
+        const Written part = try_write(sink, Stream::metrics, text);
+        const Written none =
+            try_write(sink, Stream::metrics, std::string_view(text).substr(part.bytes));
+        ::setrlimit(RLIMIT_FSIZE, &old);
+        ::signal(SIGXFSZ, handler);
+        CHECK(part.error.code == EFBIG);
+        CHECK(part.bytes == 9);
+        CHECK(none.error.code == EFBIG);
+        CHECK(none.bytes == 0);
+        CHECK(read_file(dir / "metrics.jsonl") == "0123456789\nabcdefghi");
+        CHECK_FALSE(sink.check(Stream::metrics));
+        append(sink, Stream::metrics, std::string_view(text).substr(part.bytes));
+        CHECK(read_file(dir / "metrics.jsonl") == "0123456789\n" + text);
+    }
+}

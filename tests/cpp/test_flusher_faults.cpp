@@ -1,0 +1,248 @@
+// The flush thread on a disk that fails: nothing is lost, doubled or torn once it works again.
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "test_flusher_support.hpp"
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+namespace {
+
+/// Waits for `count` failed attempts.
+bool failed(const TestFlusher& f, std::uint64_t count) {
+    return eventually([&] { return f.flusher.stats().errors >= count; });
+}
+
+}  // namespace
+
+TEST_SUITE("flusher faults") {
+    TEST_CASE("should try again, less and less often, until the directory can be made") {
+        TempDir dir;
+        Obstacle obstacle(dir);
+        TestFlusher f(obstacle.run(), 1'000'000);
+        CHECK_FALSE(f.flusher.stats().label_known);
+        CHECK(f.flusher.stats().errors == 1);  // the claim when it was opened
+        f.start();
+        const std::int64_t begin = monotonic_ns();
+        for (std::uint64_t i = 0; i < 10; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
+        REQUIRE(failed(f, 4));  // at about 0, 100 and 300 ms
+        CHECK(monotonic_ns() - begin >= 3 * Flusher::kFirstBackoffNs);
+        CHECK(f.r.ring.head() == 0);  // the records wait in the ring
+        CHECK(f.flusher.stats().streams[0].written == 0);
+        obstacle.remove();
+        REQUIRE(eventually([&] { return f.r.ring.head() == f.r.ring.tail(); }));
+        REQUIRE(f.close(far_deadline()));
+        const auto lines = lines_of_stream(obstacle.run(), "metrics");
+        CHECK(numbers(lines) == counting(10));
+        CHECK(gapless(lines));
+        CHECK(f.flusher.stats().label_known);
+        CHECK(f.flusher.stats().streams[0].written == 10);
+        std::filesystem::remove_all(obstacle.run());
+    }
+
+    TEST_CASE("should tell the first error once and keep the last") {
+        TempDir dir;
+        Obstacle obstacle(dir);
+        TestFlusher f(obstacle.run());
+        CHECK((f.gate.bits() & Gate::kMessages) != 0);
+        const auto messages = f.flusher.take_messages();
+        REQUIRE(messages.size() == 1);
+        CHECK(messages[0].find("foundry_fastlog could not create directory " + obstacle.run() +
+                               ": Not a directory (errno 20)") == 0);
+        f.start();
+        for (int i = 0; i < 3; ++i) {
+            REQUIRE(f.put(0) == ClaimStatus::claimed);
+            CHECK_FALSE(f.flush(monotonic_ns() + 1'000'000));
+        }
+        REQUIRE(failed(f, 3));
+        CHECK(f.flusher.take_messages().empty());
+        const FlusherStats stats = f.flusher.stats();
+        CHECK(stats.first_error ==
+              "create directory " + obstacle.run() + ": Not a directory (errno 20)");
+        CHECK(stats.last_error == stats.first_error);
+        obstacle.remove();
+        REQUIRE(f.close(far_deadline()));
+        CHECK(f.flusher.stats().first_error == stats.first_error);  // stays to be seen
+        std::filesystem::remove_all(obstacle.run());
+    }
+
+    TEST_CASE("should give up a ticket at its deadline and honour a later one") {
+        TempDir dir;
+        Obstacle obstacle(dir);
+        TestFlusher f(obstacle.run());
+        f.start();
+        REQUIRE(f.put(0) == ClaimStatus::claimed);
+        CHECK_FALSE(f.flush(monotonic_ns()));
+        CHECK_FALSE(f.flush(monotonic_ns() + 5'000'000));
+        obstacle.remove();
+        CHECK(f.flush(far_deadline()));
+        CHECK(numbers(lines_of_stream(obstacle.run(), "metrics")) == counting(1));
+        REQUIRE(f.close(far_deadline()));
+        std::filesystem::remove_all(obstacle.run());
+    }
+
+    TEST_CASE("should not end on a dead disk, and end when it is asked again later") {
+        TempDir dir;
+        Obstacle obstacle(dir);
+        TestFlusher f(obstacle.run());
+        f.start();
+        for (std::uint64_t i = 0; i < 3; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
+        f.drops[0].store(9);
+        CHECK_FALSE(f.close(monotonic_ns() + 5'000'000));
+        CHECK_FALSE(f.close(monotonic_ns()));
+        obstacle.remove();
+        CHECK(f.close(far_deadline()));
+        const auto lines = lines_of_stream(obstacle.run(), "metrics");
+        CHECK(numbers(lines) == counting(3));
+        REQUIRE(lines.size() == 4);
+        CHECK(lines[3]["dropped"].count() == 9);
+        CHECK(gapless(lines));
+        std::filesystem::remove_all(obstacle.run());
+    }
+
+    TEST_CASE("should write the last drop marker once although its first try failed") {
+        TempDir dir;
+        TestFlusher f(dir.path());
+        f.start();
+        REQUIRE(f.put(0) == ClaimStatus::claimed);
+        REQUIRE(f.flush(far_deadline()));
+        // The marker's stream has no file yet, and a directory is in its place.
+        std::filesystem::create_directory(dir / "errors.jsonl");
+        f.drops[2].store(4);
+        CHECK_FALSE(f.close(monotonic_ns() + 5'000'000));
+        REQUIRE(failed(f, 1));
+        std::filesystem::remove(dir / "errors.jsonl");
+        REQUIRE(f.close(far_deadline()));
+        const auto lines = lines_of_stream(dir.path(), "errors");
+        REQUIRE(lines.size() == 1);
+        CHECK(lines[0]["dropped"].count() == 4);
+        CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(1));
+    }
+
+    TEST_CASE("should not double what one stream has written when another fails") {
+        TempDir dir;
+        TestFlusher f(dir.path());
+        f.start();
+        std::filesystem::create_directory(dir / "log.jsonl");
+        for (std::uint64_t i = 0; i < 5; ++i) {
+            REQUIRE(f.put(i) == ClaimStatus::claimed);
+            REQUIRE(f.put(i, Stream::log) == ClaimStatus::claimed);
+        }
+        CHECK_FALSE(f.flush(monotonic_ns() + 5'000'000));
+        REQUIRE(failed(f, 2));
+        std::filesystem::remove(dir / "log.jsonl");
+        REQUIRE(f.close(far_deadline()));
+        CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(5));
+        CHECK(numbers(lines_of_stream(dir.path(), "log")) == counting(5));
+        CHECK(gapless(lines_of_stream(dir.path(), "metrics")));
+        CHECK(f.flusher.stats().streams[0].written == 5);
+        CHECK(f.flusher.stats().streams[3].written == 5);
+    }
+
+    TEST_CASE("should go on behind a short write when the disk has room again") {
+        TempDir dir;
+        TestFlusher f(dir.path());
+        f.start();
+        for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
+        FileSizeLimit limit(333);  // not a multiple of a line's length
+        const bool flushed = f.flush(monotonic_ns() + 20'000'000);
+        const bool tried = failed(f, 1);
+        limit.lift();
+        CHECK_FALSE(flushed);
+        REQUIRE(tried);
+        CHECK(f.flusher.stats().first_error.find("write " + (dir / "metrics.jsonl")) == 0);
+        CHECK(f.flusher.stats().first_error.find("(errno 27)") != std::string::npos);
+        REQUIRE(f.close(far_deadline()));
+        const auto lines = lines_of_stream(dir.path(), "metrics");
+        CHECK(numbers(lines) == counting(20));
+        CHECK(gapless(lines));
+    }
+
+    TEST_CASE("should restore exactly what was cut off a batch that is half written") {
+        for (const std::uintmax_t left : {std::uintmax_t{0}, std::uintmax_t{1}, std::uintmax_t{100},
+                                          std::uintmax_t{299}, std::uintmax_t{300}}) {
+            CAPTURE(left);
+            TempDir dir;
+            TestFlusher f(dir.path());
+            f.start();
+            for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
+            FileSizeLimit limit(300);
+            const bool flushed = f.flush(monotonic_ns() + 5'000'000);
+            const bool tried = failed(f, 1);
+            // The thread is backing off: somebody cuts the file to make room.
+            std::filesystem::resize_file(dir / "metrics.jsonl", left);
+            limit.lift();
+            CHECK_FALSE(flushed);
+            REQUIRE(tried);
+            REQUIRE(f.close(far_deadline()));
+            const auto lines = lines_of_stream(dir.path(), "metrics");
+            CHECK(numbers(lines) == counting(20));
+            CHECK(gapless(lines));
+        }
+    }
+
+    TEST_CASE("should write a half written batch again as a whole when its file is removed") {
+        TempDir dir;
+        TestFlusher f(dir.path());
+        f.start();
+        for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
+        FileSizeLimit limit(300);
+        const bool flushed = f.flush(monotonic_ns() + 5'000'000);
+        const bool tried = failed(f, 1);
+        std::filesystem::remove(dir / "metrics.jsonl");
+        limit.lift();
+        CHECK_FALSE(flushed);
+        REQUIRE(tried);
+        REQUIRE(f.close(far_deadline()));
+        CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(20));
+    }
+
+    TEST_CASE("should go on in a new file when its file is removed") {
+        TempDir dir;
+        TestFlusher f(dir.path());
+        f.start();
+        REQUIRE(f.put(0) == ClaimStatus::claimed);
+        REQUIRE(f.flush(far_deadline()));
+        std::filesystem::remove(dir / "metrics.jsonl");
+        REQUIRE(f.put(1) == ClaimStatus::claimed);
+        REQUIRE(f.put(2) == ClaimStatus::claimed);
+        REQUIRE(f.flush(far_deadline()));
+        const auto lines = lines_of_stream(dir.path(), "metrics");
+        CHECK(numbers(lines) == std::vector<std::uint64_t>{1, 2});
+        CHECK(lines[0]["seq"].count() == 1);  // a reader sees that line 0 is gone
+        const FlusherStats stats = f.flusher.stats();
+        CHECK(stats.errors == 1);
+        CHECK(stats.first_error == "find " + (dir / "metrics.jsonl") +
+                                       " any more (removed while open; a new one is made): No "
+                                       "such file or directory (errno 2)");
+    }
+
+    TEST_CASE("should go on in a new directory when its directory is removed") {
+        TempDir dir;
+        TestFlusher f(dir / "run");
+        f.start();
+        REQUIRE(f.put(0) == ClaimStatus::claimed);
+        REQUIRE(f.flush(far_deadline()));
+        std::filesystem::remove_all(dir / "run");
+        REQUIRE(f.put(0, Stream::performance) == ClaimStatus::claimed);
+        REQUIRE(f.flush(far_deadline()));
+        CHECK(numbers(lines_of_stream(dir / "run", "performance")) == counting(1));
+    }
+
+    TEST_CASE("should not hurry through its back-off because the ring fills up") {
+        TempDir dir;
+        Obstacle obstacle(dir);
+        TestFlusher f(obstacle.run());
+        f.start();
+        const std::int64_t begin = monotonic_ns();
+        while (f.put(0) == ClaimStatus::claimed) {
+        }
+        while (f.flusher.stats().errors < 4) f.flusher.wake_if_half_full(f.r.ring.tail());
+        CHECK(monotonic_ns() - begin >= 3 * Flusher::kFirstBackoffNs);  // as without the wakes
+        obstacle.remove();
+        REQUIRE(f.close(far_deadline()));
+        std::filesystem::remove_all(obstacle.run());
+    }
+}

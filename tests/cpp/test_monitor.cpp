@@ -1,0 +1,160 @@
+// The two small primitives: Monitor (mutex and condition) and Gate (one word of bits).
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/gate.hpp"
+#include "core/monitor.hpp"
+#include "test_support.hpp"
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+TEST_SUITE("monitor") {
+    TEST_CASE("should let one thread at a time through") {
+        Monitor monitor;
+        std::uint64_t count = 0;  // plain: only the lock makes this right
+        std::vector<std::thread> threads;
+        for (int t = 0; t < 4; ++t) {
+            threads.emplace_back([&] {
+                for (int i = 0; i < 10'000; ++i) {
+                    const std::lock_guard lock(monitor);
+                    ++count;
+                }
+            });
+        }
+        for (auto& thread : threads) thread.join();
+        CHECK(count == 40'000);
+    }
+
+    TEST_CASE("should wake all waiters when notified") {
+        Monitor monitor;
+        bool go = false;
+        int waiting = 0;
+        int woken = 0;
+        std::vector<std::thread> threads;
+        for (int t = 0; t < 4; ++t) {
+            threads.emplace_back([&] {
+                const std::lock_guard lock(monitor);
+                ++waiting;
+                const std::int64_t deadline = far_deadline();
+                while (!go && monotonic_ns() < deadline) monitor.wait_until(deadline);
+                if (go) ++woken;
+            });
+        }
+        const bool all_wait = eventually([&] {
+            const std::lock_guard lock(monitor);
+            return waiting == 4;
+        });
+        {
+            const std::lock_guard lock(monitor);
+            go = true;
+            monitor.notify_all();
+        }
+        for (auto& thread : threads) thread.join();
+        CHECK(all_wait);
+        CHECK(woken == 4);
+    }
+
+    TEST_CASE("should return at the deadline when nobody notifies, with the lock held") {
+        Monitor monitor;
+        monitor.lock();
+        const std::int64_t deadline = monotonic_ns() + 2'000'000;
+        while (monotonic_ns() < deadline) monitor.wait_until(deadline);  // it may wake early
+        // Held: another thread has to wait for it.
+        std::atomic<bool> entered{false};
+        std::thread other([&] {
+            const std::lock_guard lock(monitor);
+            entered.store(true);
+        });
+        CHECK_FALSE(entered.load());
+        monitor.unlock();
+        other.join();
+        CHECK(entered.load());
+    }
+
+    TEST_CASE("should return at once for deadlines that are past, negative or now") {
+        Monitor monitor;
+        const std::lock_guard lock(monitor);
+        for (const std::int64_t deadline :
+             {std::int64_t{0}, std::int64_t{-1}, INT64_MIN, monotonic_ns() - 1, monotonic_ns()}) {
+            monitor.wait_until(deadline);  // a hang here is the failure
+            CHECK(monotonic_ns() >= deadline);
+        }
+    }
+
+    TEST_CASE("should take the latest deadline there is for one that never comes") {
+        Monitor monitor;
+        bool go = false;
+        bool waiting = false;
+        std::thread waiter([&] {
+            const std::lock_guard lock(monitor);
+            waiting = true;
+            while (!go) monitor.wait_until(INT64_MAX);
+        });
+        const bool waits = eventually([&] {
+            const std::lock_guard lock(monitor);
+            return waiting;
+        });
+        {
+            const std::lock_guard lock(monitor);
+            go = true;
+            monitor.notify_all();
+        }
+        waiter.join();
+        CHECK(waits);
+    }
+}
+
+TEST_SUITE("gate") {
+    TEST_CASE("should hold each bit by itself") {
+        Gate gate;
+        CHECK(gate.bits() == 0);
+        gate.set(Gate::kMessages);
+        gate.set(Gate::kClosed);
+        gate.set(Gate::kClosed);
+        CHECK(gate.bits() == (Gate::kMessages | Gate::kClosed));
+        CHECK(gate.clear(Gate::kMessages));
+        CHECK_FALSE(gate.clear(Gate::kMessages));
+        CHECK_FALSE(gate.clear(Gate::kDrops));
+        CHECK(gate.bits() == Gate::kClosed);
+    }
+
+    TEST_CASE("should have four different bits") {
+        CHECK((Gate::kMessages | Gate::kDrops | Gate::kForked | Gate::kClosed) == 15);
+    }
+
+    TEST_CASE("should let exactly one of many threads clear a bit, and publish what is behind it") {
+        constexpr std::uint64_t kRounds = 2'000;
+        Gate gate;
+        std::uint64_t behind = 0;  // plain: set() releases it, clear() acquires it
+        std::atomic<std::uint64_t> cleared{0};
+        std::atomic<int> wrong{0};
+        std::vector<std::thread> threads;
+        for (int t = 0; t < 3; ++t) {
+            threads.emplace_back([&] {
+                for (;;) {
+                    const std::uint64_t round = cleared.load(std::memory_order_relaxed);
+                    if (round == kRounds) return;
+                    if (!gate.clear(Gate::kMessages)) {
+                        ::sched_yield();
+                        continue;
+                    }
+                    // Alone here until the bit is set again, which waits for `cleared`.
+                    if (behind != cleared.load() + 1) wrong.fetch_add(1);
+                    cleared.fetch_add(1);
+                }
+            });
+        }
+        for (std::uint64_t round = 0; round < kRounds; ++round) {
+            ++behind;
+            gate.set(Gate::kMessages);
+            gate.set(Gate::kDrops);
+            while (cleared.load() == round) ::sched_yield();
+        }
+        for (auto& thread : threads) thread.join();
+        CHECK(cleared.load() == kRounds);
+        CHECK(wrong.load() == 0);
+        CHECK(gate.bits() == Gate::kDrops);
+    }
+}

@@ -1,0 +1,139 @@
+// Flush thread and recorder when memory runs out, at each of their allocations in turn.
+//
+// Replaces operator new, so only in the plain build: sanitizers bring their own.
+#include "test_support.hpp"
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "test_recorder_support.hpp"
+
+namespace {
+
+thread_local bool spared = false;                // this thread always gets memory
+std::atomic<std::int64_t> allocations_left{-1};  // of all others; negative: no end
+std::atomic<int> refusals{0};
+
+bool refused() noexcept {
+    if (spared || allocations_left.load(std::memory_order_relaxed) < 0) return false;
+    // Exactly one allocation is refused: the one that finds the count at 0.
+    if (allocations_left.fetch_sub(1, std::memory_order_relaxed) != 0) return false;
+    refusals.fetch_add(1, std::memory_order_relaxed);
+    return true;
+}
+
+std::size_t files_in(const std::string& directory) {
+    std::size_t count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+        if (entry.is_regular_file()) ++count;
+    }
+    return count;
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+    void* at = refused() ? nullptr : std::malloc(size != 0 ? size : 1);
+    if (at == nullptr) throw std::bad_alloc();
+    return at;
+}
+void operator delete(void* at) noexcept { std::free(at); }
+void operator delete(void* at, std::size_t) noexcept { std::free(at); }
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+TEST_SUITE("out of memory") {
+    TEST_CASE("should lose nothing when any one of its allocations is refused") {
+        spared = true;
+        int met = 0;
+        int told = 0;
+        for (std::int64_t nth = 0;; ++nth) {
+            CAPTURE(nth);
+            TempDir dir;
+            TestFlusher f(dir / "run", kHourNs, 2000);
+            const std::string text(5000, 'x');
+            for (std::uint64_t i = 0; i < 12; ++i) {
+                // New key sets, long lines and several segments: buffers grow all the time.
+                const std::string key = "key_" + std::to_string(i) + std::string(40, 'k');
+                const std::string payload =
+                    MetricsBuilder(static_cast<std::int64_t>(i), f.table.intern({key, "epoch"}))
+                        .string(std::string_view(text).substr(0, i * 400))
+                        .integer(1)
+                        .payload();
+                REQUIRE(f.r.put(payload, RecordKind::metrics) == ClaimStatus::claimed);
+                REQUIRE(f.put(i, Stream::log) == ClaimStatus::claimed);
+            }
+            f.drops[2].store(3);
+            refusals.store(0);
+            allocations_left.store(nth);
+            f.start();
+            // Asked again and again, it does not wait for its back-off to pass.
+            const auto soon = [] { return monotonic_ns() + 1'000'000; };
+            const bool flushed = eventually([&] { return f.flush(soon()); });
+            const bool closed = eventually([&] { return f.close(soon()); });
+            allocations_left.store(-1);
+            REQUIRE(flushed);
+            REQUIRE(closed);
+            const auto metrics = lines_of_stream(dir / "run", "metrics");
+            REQUIRE(metrics.size() == 12);
+            for (std::uint64_t i = 0; i < 12; ++i) {
+                REQUIRE(metrics[i]["step"].count() == i);
+                const Json& values = metrics[i]["metrics"];
+                REQUIRE(values.keys().at(0) == "key_" + std::to_string(i) + std::string(40, 'k'));
+                REQUIRE(values.members[0].second.text.size() == i * 400);
+            }
+            REQUIRE(gapless(metrics));
+            REQUIRE(numbers(lines_of_stream(dir / "run", "log")) == counting(12));
+            REQUIRE(marked_drops(lines_of_stream(dir / "run", "errors")) == 3);
+            const FlusherStats stats = f.flusher.stats();
+            REQUIRE(stats.streams[0].written == 12);
+            // The first run without a refusal has been through all allocations.
+            if (refusals.load() == 0) break;
+            ++met;
+            if (stats.errors != 0) ++told;
+            REQUIRE(stats.files.size() == files_in(dir / "run"));
+        }
+        CHECK(met > 100);
+        // The list of files alone is no fault: it is shown later.
+        CHECK(told > met / 2);
+        spared = false;
+    }
+
+    TEST_CASE("should open or say that it cannot when any one allocation is refused") {
+        spared = true;
+        int met = 0;
+        for (std::int64_t nth = 0;; ++nth) {
+            CAPTURE(nth);
+            TempDir dir;
+            RecorderOptions options = options_for(dir / "a/path/that/is/longer/than/small/strings");
+            std::unique_ptr<Recorder> recorder;
+            refusals.store(0);
+            allocations_left.store(nth);
+            spared = false;
+            try {
+                recorder = std::make_unique<Recorder>(std::move(options));
+            } catch (const std::bad_alloc&) {
+                ++met;  // let out; the destructors have run
+            }
+            spared = true;
+            allocations_left.store(-1);
+            if (recorder != nullptr) {
+                REQUIRE(record_number(*recorder, 1) == Recorded::accepted);
+                REQUIRE(recorder->close(60'000'000'000));
+                if (refusals.load() == 0) break;
+            }
+        }
+        CHECK(met > 10);
+        spared = false;
+    }
+}
+
+#endif

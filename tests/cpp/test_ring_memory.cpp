@@ -1,0 +1,79 @@
+// The memory behind a ring: three spans that do not overlap, zeroed, not inherited by a fork.
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <system_error>
+
+#include "core/ring_memory.hpp"
+#include "test_support.hpp"
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+TEST_SUITE("ring_memory") {
+    TEST_CASE("should lay control words, key table and data side by side") {
+        RingMemory memory(std::size_t{64} << 10);
+        const auto control = reinterpret_cast<std::uintptr_t>(memory.control());
+        const auto keys = reinterpret_cast<std::uintptr_t>(memory.key_table());
+        const auto data = reinterpret_cast<std::uintptr_t>(memory.data());
+        CHECK(memory.ring_bytes() == std::size_t{64} << 10);
+        CHECK(keys >= control + sizeof(RingControl));
+        CHECK(data >= keys + memory.key_table_bytes());
+        CHECK(control % kCacheLine == 0);
+        CHECK(keys % 8 == 0);
+        CHECK(data % kCacheLine == 0);
+    }
+
+    TEST_CASE("should start zeroed and be writable to the last byte") {
+        RingMemory memory(std::size_t{64} << 10);
+        const auto zero = [](std::byte b) { return b == std::byte{0}; };
+        CHECK(memory.control()->tail.load() == 0);
+        CHECK(memory.control()->head.load() == 0);
+        CHECK(memory.control()->head_cache.load() == 0);
+        CHECK(std::all_of(memory.key_table(), memory.key_table() + memory.key_table_bytes(), zero));
+        CHECK(std::all_of(memory.data(), memory.data() + memory.ring_bytes(), zero));
+        memory.key_table()[memory.key_table_bytes() - 1] = std::byte{1};
+        memory.data()[memory.ring_bytes() - 1] = std::byte{2};
+        CHECK(memory.data()[0] == std::byte{0});
+    }
+
+    TEST_CASE("should carry a ring") {
+        RingMemory memory(std::size_t{64} << 10);
+        MpscRing ring(memory.control(), memory.data(), memory.ring_bytes(), 1);
+        MpscRing::Claim claim{};
+        for (int i = 0; i < 10'000; ++i) {
+            REQUIRE(ring.try_claim(100, claim) == ClaimStatus::claimed);
+            MpscRing::fill_header(claim, 100, 0, 0, RecordKind::fragment, Stream::log);
+            std::memset(MpscRing::payload_of(claim), 'x', 100);
+            ring.commit(claim);
+            ring.release_to(ring.tail());
+        }
+    }
+
+    TEST_CASE("should say so when the system has no memory for it") {
+        CHECK_THROWS_AS(RingMemory(std::size_t{1} << 62), std::system_error);
+    }
+
+#if defined(__linux__)  // has MADV_DONTFORK
+    TEST_CASE("should not exist in a forked child") {
+        RingMemory memory(std::size_t{64} << 10);
+        const auto mapped = [](const void* at) {
+            unsigned char resident = 0;
+            return ::mincore(const_cast<void*>(at), 1, &resident) == 0;
+        };
+        REQUIRE(mapped(memory.control()));
+        const pid_t child = ::fork();
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            ::_exit((mapped(memory.control()) ? 1 : 0) + (mapped(memory.key_table()) ? 2 : 0) +
+                    (mapped(memory.data()) ? 4 : 0));
+        }
+        int status = 0;
+        REQUIRE(::waitpid(child, &status, 0) == child);
+        REQUIRE(WIFEXITED(status));
+        CHECK(WEXITSTATUS(status) == 0);
+    }
+#endif
+}

@@ -1,0 +1,186 @@
+// Counters per thread: exact sums, one sample in 64, slots that go from ended threads to new ones.
+#include <optional>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "core/thread_slots.hpp"
+#include "test_support.hpp"
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+namespace {
+constexpr auto kRecord = static_cast<std::size_t>(CallKind::record);
+constexpr auto kEvent = static_cast<std::size_t>(CallKind::event);
+}  // namespace
+
+TEST_SUITE("thread_slots") {
+    TEST_CASE("should give one thread the same slot each time") {
+        ThreadSlots slots;
+        ThreadSlot& slot = slots.local();
+        CHECK(&slots.local() == &slot);
+        CHECK(slot.thread_id == current_thread_id());
+        CHECK(reinterpret_cast<std::uintptr_t>(&slot) % kCacheLine == 0);
+    }
+
+    TEST_CASE("should keep apart the slots of two recorders in one thread") {
+        ThreadSlots first;
+        ThreadSlots second;
+        ThreadSlot& a = first.local();
+        ThreadSlot& b = second.local();
+        CHECK(&a != &b);
+        for (int i = 0; i < 10; ++i) {
+            CHECK(&first.local() == &a);
+            CHECK(&second.local() == &b);
+        }
+        ThreadSlot::add(first.local().accepted, 3);
+        ThreadSlot::add(second.local().accepted, 4);
+        CHECK(first.totals().accepted == 3);
+        CHECK(second.totals().accepted == 4);
+    }
+
+    TEST_CASE("should start from zero in a new recorder where an old one was") {
+        std::optional<ThreadSlots> slots;
+        for (int i = 0; i < 100; ++i) {
+            slots.emplace();
+            CHECK(slots->totals().accepted == 0);
+            ThreadSlot::add(slots->local().accepted, 1);
+            CHECK(slots->totals().accepted == 1);
+        }
+    }
+
+    TEST_CASE("should time one call in 64") {
+        ThreadSlots slots;
+        ThreadSlot& slot = slots.local();
+        std::vector<int> timed;
+        for (int i = 0; i < 200; ++i) {
+            if (slot.count_call(CallKind::record)) timed.push_back(i);
+        }
+        CHECK(timed == std::vector<int>{32, 96, 160});
+        CHECK(slots.totals().calls[kRecord] == 200);
+        CHECK(slots.totals().calls[kEvent] == 0);
+        slot.uncount_call(CallKind::record);
+        CHECK(slots.totals().calls[kRecord] == 199);
+    }
+
+    TEST_CASE("should count kinds of calls separately") {
+        ThreadSlots slots;
+        for (std::size_t k = 0; k < kCallKinds; ++k) {
+            for (std::size_t i = 0; i <= k; ++i) slots.local().count_call(static_cast<CallKind>(k));
+        }
+        for (std::size_t k = 0; k < kCallKinds; ++k) CHECK(slots.totals().calls[k] == k + 1);
+    }
+
+    TEST_CASE("should estimate the time in calls from the samples") {
+        CallTotals totals;
+        CHECK(totals.estimated_ticks() == 0.0);
+        totals.calls[kRecord] = 640;
+        totals.samples[kRecord] = 10;
+        totals.sampled_ticks[kRecord] = 500;  // 50 ticks a call
+        CHECK(totals.estimated_ticks() == 640 * 50.0);
+        totals.calls[kEvent] = 7;  // no sample yet: nothing is known
+        CHECK(totals.estimated_ticks() == 640 * 50.0);
+        totals.samples[kEvent] = 2;
+        totals.sampled_ticks[kEvent] = 3;
+        totals.blocked_ticks = 1'000'000;
+        CHECK(totals.estimated_ticks() == 640 * 50.0 + 7 * 1.5 + 1'000'000);
+    }
+
+    TEST_CASE("should hand the slot of an ended thread to the next and go on counting") {
+        ThreadSlots slots;
+        std::set<ThreadSlot*> seen;
+        std::set<std::uint32_t> ids;
+        for (std::uint64_t i = 1; i <= 20; ++i) {
+            std::thread([&] {
+                ThreadSlot& slot = slots.local();
+                seen.insert(&slot);
+                ids.insert(slot.thread_id);
+                if (slot.thread_id != current_thread_id()) FAIL_CHECK("the id of another thread");
+                ThreadSlot::add(slot.accepted, 5);
+            }).join();
+            CHECK(slots.totals().accepted == 5 * i);
+        }
+        CHECK(seen.size() == 1);
+        CHECK(ids.count(current_thread_id()) == 0);
+    }
+
+    TEST_CASE("should never share a slot between threads that live at once") {
+        ThreadSlots slots;
+        constexpr std::size_t kThreads = 8;
+        std::atomic<std::size_t> arrived{0};
+        ThreadSlot* seen[kThreads] = {};
+        std::vector<std::thread> threads;
+        for (std::size_t t = 0; t < kThreads; ++t) {
+            threads.emplace_back([&, t] {
+                seen[t] = &slots.local();
+                arrived.fetch_add(1);
+                while (arrived.load() < kThreads) ::sched_yield();  // all live now
+            });
+        }
+        for (auto& thread : threads) thread.join();
+        CHECK(std::set<ThreadSlot*>(seen, seen + kThreads).size() == kThreads);
+    }
+
+    TEST_CASE("should sum up exactly over threads that come and go, and never go backwards") {
+        ThreadSlots slots;
+        constexpr std::uint64_t kThreads = 6;
+        constexpr std::uint64_t kGenerations = 5;
+        constexpr std::uint64_t kCalls = 2'000;
+        std::atomic<bool> over{false};
+        bool back = false;
+        std::thread reader([&] {
+            std::uint64_t last = 0;
+            while (!over.load()) {
+                const std::uint64_t now = slots.totals().accepted;
+                back = back || now < last;
+                last = now;
+            }
+        });
+        for (std::uint64_t g = 0; g < kGenerations; ++g) {
+            std::vector<std::thread> threads;
+            for (std::uint64_t t = 0; t < kThreads; ++t) {
+                threads.emplace_back([&] {
+                    for (std::uint64_t i = 0; i < kCalls; ++i) {
+                        ThreadSlot& slot = slots.local();
+                        if (slot.count_call(CallKind::event)) slot.add_sample(CallKind::event, 10);
+                        ThreadSlot::add(slot.accepted, 1);
+                        ThreadSlot::add(slot.dropped, 2);
+                        ThreadSlot::add(slot.blocked_ticks, 3);
+                    }
+                });
+            }
+            for (auto& thread : threads) thread.join();
+        }
+        over.store(true);
+        reader.join();
+        CHECK_FALSE(back);
+        const CallTotals totals = slots.totals();
+        const std::uint64_t all = kThreads * kGenerations * kCalls;
+        CHECK(totals.calls[kEvent] == all);
+        CHECK(totals.accepted == all);
+        CHECK(totals.dropped == 2 * all);
+        CHECK(totals.blocked_ticks == 3 * all);
+        // Slots go on counting where they stood, so the samples follow the calls.
+        CHECK(totals.samples[kEvent] >= all / 64 - kThreads);
+        CHECK(totals.samples[kEvent] <= all / 64 + kThreads);
+        CHECK(totals.sampled_ticks[kEvent] == 10 * totals.samples[kEvent]);
+    }
+
+    TEST_CASE("should outlive a recorder that a thread still holds a slot of") {
+        std::atomic<int> phase{0};
+        auto slots = std::make_unique<ThreadSlots>();
+        std::thread holder([&] {
+            ThreadSlot::add(slots->local().accepted, 1);
+            phase.store(1);
+            while (phase.load() != 2) ::sched_yield();
+            ThreadSlots next;  // drops what it held of the first one
+            ThreadSlot::add(next.local().accepted, 1);
+        });
+        while (phase.load() != 1) ::sched_yield();
+        CHECK(slots->totals().accepted == 1);
+        slots.reset();
+        phase.store(2);
+        holder.join();
+    }
+}

@@ -1,0 +1,59 @@
+"""What the demo's tests share: a tiny experiment, and a strict reader of its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foundry_fastlog import Recorder
+from foundry_fastlog.demo.config import load_config
+from foundry_fastlog.demo.data import load_corpus
+from foundry_fastlog.demo.train import Trainer
+
+TINY = """
+name: tiny
+model: {layers: 1, heads: 2, width: 16, context: 16}
+training:
+  steps: 12
+  batch_size: 4
+  warmup_steps: 2
+  validate_every: 4
+  validation_batches: 2
+  checkpoint_every: 5
+  device: cpu
+"""
+
+
+def read(run: Path, name: str) -> list[dict[str, Any]]:
+    """Read a JSONL file strictly: every line whole, every line standard JSON."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    data = (run / name).read_bytes()
+    assert data.endswith(b"\n")
+    return [json.loads(line, parse_constant=refuse) for line in data.splitlines()]
+
+
+def training_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep the lines of training steps; the rest are validations."""
+    return [line for line in lines if "loss" in line["metrics"]]
+
+
+def train_some(experiment: Path, run: Path, *, steps: int | None = None) -> list[float]:
+    """Train, from the newest checkpoint if there is one, and stop after ``steps`` steps."""
+    config = load_config(experiment)
+    corpus = load_corpus(config.data, config.model.context)
+    losses = []
+    with Recorder(run) as recorder:
+        trainer = Trainer(config, corpus, recorder, torch.device("cpu"))
+        trainer.resume()
+        for progress in trainer.fit():
+            losses.append(progress.loss)
+            if len(losses) == steps:
+                break
+        trainer.close()
+    return losses

@@ -1,0 +1,267 @@
+"""Rendering of contexts: nothing that somebody puts into one is lost, raises, or breaks a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import uuid
+from collections import OrderedDict, UserDict
+from datetime import date, datetime, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foundry_fastlog.members import nonfinite_fields, readable, render_members, safe_str
+
+
+class Word(str, enum.Enum):
+    """Texts with names."""
+
+    HELLO = "hello"
+
+
+class Number(enum.IntEnum):
+    """Ints with names."""
+
+    ONE = 1
+
+
+@dataclasses.dataclass
+class Point:
+    """Something with fields."""
+
+    x: Any = 1
+
+
+class Bad:
+    """An object without a text."""
+
+    def __str__(self) -> str:
+        raise LookupError("no text")
+
+
+def rendered(value: object) -> Any:
+    """Render one value; parse it strictly with both parsers."""
+    text = b"{" + render_members({"v": value}) + b"}"
+    parsed = orjson.loads(text)
+    assert json.loads(text) == parsed
+    return parsed["v"]
+
+
+def test_members_have_no_braces() -> None:
+    """The caller puts members together; order is kept, and nothing gives nothing."""
+    assert render_members({"b": 1, "a": "x"}) == b'"b":1,"a":"x"'
+    assert render_members({}) == b""
+
+
+WELL_KNOWN = [
+    (None, None),
+    (True, True),
+    (-(2**63), -(2**63)),
+    (2**63 - 1, 2**63 - 1),
+    (2**63, str(2**63)),
+    (2**64 - 1, str(2**64 - 1)),
+    (-(2**63) - 1, str(-(2**63) - 1)),
+    (10**400, str(10**400)),
+    (1.5, 1.5),
+    (math.nan, None),
+    (math.inf, None),
+    ("text", "text"),
+    ("9" * 30, "9" * 30),
+    ("\udc80", "\\udc80"),
+    (b"x", "b'x'"),
+    ((1, 2), [1, 2]),
+    ([1, [2]], [1, [2]]),
+    ({1}, [1]),
+    (frozenset({1}), [1]),
+    (UserDict(a=UserDict(b=1)), {"a": {"b": 1}}),
+    (OrderedDict(a=1), {"a": 1}),
+    ({1: "int", None: "none"}, {"1": "int", "null": "none"}),
+    ({False: "bool", 1.5: "float"}, {"false": "bool", "1.5": "float"}),
+    ({date(2026, 1, 30): 1}, {"2026-01-30": 1}),
+    ({"\udc80": 1}, {"\\udc80": 1}),
+    ({("a", "b"): 1}, {"('a', 'b')": 1}),
+    (Word.HELLO, "hello"),
+    (Number.ONE, 1),
+    (Point(), {"x": 1}),
+    (Point(2**63), {"x": str(2**63)}),
+    (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+    (date(2026, 1, 30), "2026-01-30"),
+    (datetime(2026, 1, 30, tzinfo=timezone.utc), "2026-01-30T00:00:00+00:00"),
+    (Decimal("1.50"), "1.50"),
+    (Path("/a"), "/a"),
+    (1 + 2j, "(1+2j)"),
+    (ValueError("v"), "v"),
+    (np.float32(0.5), 0.5),
+    (np.int64(5), 5),
+    (np.uint64(2**64 - 1), str(2**64 - 1)),
+    (np.bool_(1), True),
+    (np.array([[1.5, 2.5]]), [[1.5, 2.5]]),
+    (Bad(), "<Bad whose str() raised LookupError>"),
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), WELL_KNOWN, ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize("beside", [0, 10**30, "\udc80"], ids=["alone", "huge int", "surrogate"])
+def test_values(value: object, expected: object, beside: object) -> None:
+    """A value is written in one way, whatever stands beside it in the context."""
+    found = rendered([value, beside])[0]
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_circles() -> None:
+    """What contains itself is cut there; what is merely used twice is written twice."""
+    circular: list[Any] = [1]
+    circular.append(circular)
+    assert rendered(circular) == [1, "<circular reference>"]
+    mutual: dict[str, Any] = {}
+    mutual["set"] = {"back": mutual}
+    assert rendered(mutual) == {"set": {"back": "<circular reference>"}}
+    twice = [10**30]
+    assert rendered([twice, twice]) == [[str(10**30)]] * 2
+
+
+@pytest.mark.parametrize("depth", [30, 200, 2_000, 100_000])
+def test_depth(depth: int) -> None:
+    """Any depth is taken; too much of it is cut."""
+    deep: Any = 1
+    for _ in range(depth):
+        deep = [deep]
+    found, levels = rendered(deep), 0
+    while isinstance(found, list):
+        (found,) = found
+        levels += 1
+    assert (found, levels) == (1, depth) if depth < 200 else found in (1, "<nested too deep>")
+    while isinstance(deep, list):  # freed level by level: a recursion of its own otherwise
+        deep = deep.pop()
+
+
+def test_mapping_that_raises_in_the_middle() -> None:
+    """A mapping that cannot be read is a TypeError's business of the caller, not a torn line."""
+
+    class Broken(UserDict[str, int]):
+        def __iter__(self) -> Any:
+            raise LookupError("no keys")
+
+    with pytest.raises(LookupError):
+        render_members({"v": Broken(a=1)})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("plain", "plain"),
+        ("\ud800", "\\ud800"),
+        (5, "5"),
+        (None, "None"),
+        (Bad(), "<Bad whose str() raised LookupError>"),
+        (Bad, str(Bad)),
+    ],
+)
+def test_safe_str(value: object, expected: str) -> None:
+    """Always a text that UTF-8 can say."""
+    assert safe_str(value) == expected
+
+
+def test_safe_str_lets_interrupts_through() -> None:
+    """Ctrl-C in a __str__ stays Ctrl-C."""
+
+    class Interrupted:
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        safe_str(Interrupted())
+
+
+def test_nonfinite_fields() -> None:
+    """Dotted paths through mappings, lists, tuples and numpy; finite numbers are not named."""
+    nan, inf = math.nan, math.inf
+    assert nonfinite_fields(
+        {
+            "a": nan,
+            "b": {"c": [1.0, inf, {"d": -inf}], 5: (nan,), None: nan},
+            "user": UserDict(x=nan),
+            "ok": 1.0,
+            "int": 10**400,
+            "bool": True,
+            "text": "nan",
+            "none": None,
+            "\udc80": nan,
+            "f32": np.float32("nan"),
+            "f16": np.float16("-inf"),
+            "array": np.array([[1.0, nan]]),
+            "long": np.longdouble("nan"),  # orjson writes it as text
+            "strided": np.array([nan, 1.0, 2.0])[::2],  # likewise
+        }
+    ) == {
+        "a": "nan",
+        "b.c.1": "inf",
+        "b.c.2.d": "-inf",
+        "b.5.0": "nan",
+        "b.null": "nan",
+        "user.x": "nan",
+        "\\udc80": "nan",
+        "f32": "nan",
+        "f16": "-inf",
+        "array.0.1": "nan",
+    }
+
+
+def test_nonfinite_fields_of_a_circle() -> None:
+    """The search ends in a circle too."""
+    circular: dict[str, Any] = {"n": math.nan}
+    circular["again"] = circular
+    found = nonfinite_fields(circular)
+    assert found["n"] == found["again.n"] == "nan"
+    assert len(found) < 50
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(max_size=4)
+)
+CONTEXTS = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.tuples(inner),
+        st.dictionaries(st.one_of(st.text(max_size=5), st.integers()), inner, max_size=3),
+    ),
+    max_leaves=10,
+)
+
+
+@given(CONTEXTS)
+def test_anything_is_one_strict_json_value(value: object) -> None:
+    """Both parsers take it, nonfinite values are null and named, and no int leaves 64 bits."""
+
+    def walk(found: Any) -> None:
+        if isinstance(found, dict):
+            for item in found.values():
+                walk(item)
+        elif isinstance(found, list):
+            for item in found:
+                walk(item)
+        elif isinstance(found, int):
+            assert -(2**63) <= found < 2**63
+
+    found = rendered(value)
+    walk(found)
+    assert (found is None) == (
+        value is None or (isinstance(value, float) and not math.isfinite(value))
+    )
+
+
+@given(CONTEXTS)
+def test_readable_is_what_orjson_takes(value: object) -> None:
+    """readable() leaves nothing for orjson to refuse."""
+    orjson.dumps(readable(value), option=orjson.OPT_NON_STR_KEYS)

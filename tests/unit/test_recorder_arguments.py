@@ -1,0 +1,300 @@
+"""Opening a recorder: arguments, ranks, directories, and open_run()."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded import lines
+
+from foundry_fastlog import Recorder, open_run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        ({"rank": -1}, ValueError, "rank"),
+        ({"rank": 1.0}, TypeError, "rank"),
+        ({"rank": True}, TypeError, "rank"),
+        ({"rank": "1"}, TypeError, "rank"),
+        ({"world_size": 0}, ValueError, "world_size"),
+        ({"world_size": "2"}, TypeError, "world_size"),
+        ({"rank": 2, "world_size": 2}, ValueError, "rank must be below world_size"),
+        ({"ring_bytes": (64 << 10) - 1}, ValueError, "ring_bytes"),
+        ({"ring_bytes": (64 << 20) + 1}, ValueError, "ring_bytes"),
+        ({"ring_bytes": 1e6}, TypeError, "ring_bytes"),
+        ({"ring_bytes": True}, TypeError, "ring_bytes"),
+        ({"segment_bytes": 4095}, ValueError, "segment_bytes"),
+        ({"segment_bytes": None}, TypeError, "segment_bytes"),
+        ({"back_pressure": "wait"}, ValueError, "back_pressure.*'block', 'drop'"),
+        ({"ring": "disk"}, ValueError, "ring.*'file', 'shm', 'memory'"),
+        ({"fsync": True}, ValueError, "fsync.*'none', 'interval', 'every_flush'"),
+        ({"fsync_interval_s": 0}, ValueError, "fsync_interval_s"),
+        ({"back_pressure": None}, ValueError, "back_pressure"),
+        ({"block_timeout_s": -1}, ValueError, "block_timeout_s"),
+        ({"block_timeout_s": float("nan")}, ValueError, "block_timeout_s"),
+        ({"block_timeout_s": float("inf")}, ValueError, "block_timeout_s"),
+        ({"flush_interval_s": 0}, ValueError, "flush_interval_s"),
+        ({"flush_interval_s": "0.1"}, TypeError, "flush_interval_s"),
+        ({"overhead_budget": 1.5}, ValueError, "overhead_budget"),
+        ({"close_timeout_s": -0.1}, ValueError, "close_timeout_s"),
+        ({"config": 5}, TypeError, "config"),
+        ({"config": [1]}, TypeError, "config"),
+        ({"name": 5}, TypeError, "name"),
+    ],
+)
+def test_bad_arguments(
+    tmp_path: Path, arguments: dict[str, Any], error: type[Exception], name: str
+) -> None:
+    """A bad argument is an error at once, and leaves no file."""
+    with pytest.raises(error, match=name):
+        Recorder(tmp_path / "run", **arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_arguments(tmp_path: Path) -> None:
+    """A misspelt option is refused, and all but the path go by name."""
+    with pytest.raises(TypeError, match="ring_byte"):
+        Recorder(tmp_path, ring_byte=1 << 20)  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        Recorder(tmp_path, 0)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("extreme", ["least", "most"])
+def test_limits_are_allowed(tmp_path: Path, extreme: str) -> None:
+    """The smallest and the largest value of every option work."""
+    options: dict[str, Any] = {
+        "least": {
+            "ring_bytes": 64 << 10,
+            "block_timeout_s": 0,
+            "flush_interval_s": 0.001,
+            "segment_bytes": 4096,
+            "overhead_budget": 0,
+            "close_timeout_s": 0,
+        },
+        "most": {
+            "ring_bytes": 64 << 20,
+            "block_timeout_s": 3600,
+            "flush_interval_s": 3600,
+            "segment_bytes": 1 << 50,
+            "overhead_budget": 1,
+            "close_timeout_s": 86400,
+        },
+    }[extreme]
+    recorder = Recorder(tmp_path, **options)
+    assert recorder.record(0, x=1.0)
+    assert recorder.flush(60)
+    assert recorder.close(60)
+    assert [line["step"] for line in lines(tmp_path)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"), [(64 << 10, 64 << 10), ((64 << 10) + 1, 128 << 10), (100_000, 128 << 10)]
+)
+def test_ring_size_is_rounded_up(tmp_path: Path, asked: int, given: int) -> None:
+    """The ring gets the next power of two."""
+    with Recorder(tmp_path, ring_bytes=asked) as recorder:
+        assert recorder.stats()["ring_bytes"] == given
+
+
+def test_path_may_be_text_or_path_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A str, a Path, a relative one: `path` is absolute, and parents are made."""
+    monkeypatch.chdir(tmp_path)
+    with Recorder("a/b/../c") as recorder:
+        monkeypatch.chdir("/")
+        assert recorder.path == tmp_path / "a" / "c"
+        recorder.record(0, x=1.0)
+    assert len(lines(tmp_path / "a" / "c")) == 1
+    with Recorder(tmp_path / "d") as recorder:
+        assert recorder.path == tmp_path / "d"
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        ("a\0b", ValueError, "NUL"),
+        (b"bytes", TypeError, "path must be a str or a Path"),
+        (5, TypeError, "not int"),
+        (None, TypeError, "NoneType"),
+    ],
+)
+def test_bad_paths(path: Any, error: type[Exception], message: str) -> None:
+    """What is no path is an error at once, in Recorder() and open_run()."""
+    for opening in (Recorder, open_run):
+        with pytest.raises(error, match=message):
+            opening(path)
+
+
+def test_path_that_is_not_utf8(tmp_path: Path) -> None:
+    """A directory with undecodable bytes in its name works, messages about it too."""
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
+    with Recorder(path) as recorder:
+        recorder.record(0, x=1.0)
+        assert recorder.flush()
+        (file,) = recorder.files()
+        assert os.fsencode(file).endswith(b"/\xff\xfe/metrics.jsonl")
+    assert len(lines(Path(path))) == 1
+    assert (Path(path) / "run.json").exists()
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_a_file_in_the_way(tmp_path: Path, depth: int) -> None:
+    """Where a file stands in the directory's place, or in a parent's, the error names it."""
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    with pytest.raises(NotADirectoryError, match=rf"{tmp_path}/file is a file"):
+        Recorder(tmp_path.joinpath("file", *"abc"[:depth]))
+
+
+@pytest.mark.parametrize(
+    ("rank", "label", "file"),
+    [(None, "", "metrics.jsonl"), (0, "", "metrics.jsonl"), (3, "r3", "metrics.r3.jsonl")],
+)
+def test_ranks(tmp_path: Path, rank: int | None, label: str, file: str) -> None:
+    """Rank 0 and no rank write the main files, others have their rank in the name."""
+    with Recorder(tmp_path, rank=rank, world_size=8) as recorder:
+        assert (recorder.rank, recorder.world_size) == (rank, 8)
+        assert (recorder.label, recorder.attempt) == (label, 0)
+        assert [path.name for path in recorder.files()] == [file]
+    assert (tmp_path / "run.json").exists() == (not rank)
+
+
+def test_rank_from_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RANK and WORLD_SIZE count where no argument is given."""
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with Recorder(tmp_path) as recorder:
+        assert (recorder.rank, recorder.world_size, recorder.label) == (2, 4, "r2")
+    with Recorder(tmp_path, rank=0, world_size=1) as recorder:
+        assert (recorder.rank, recorder.world_size, recorder.label) == (0, 1, "")
+    monkeypatch.setenv("RANK", " ")
+    monkeypatch.delenv("WORLD_SIZE")
+    with Recorder(tmp_path / "unset") as recorder:
+        assert (recorder.rank, recorder.world_size) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("RANK", "first", "RANK must be a whole number, got 'first'"),
+        ("RANK", "-1", "RANK must be at least 0"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE must be at least 1"),
+        ("WORLD_SIZE", "1.5", "WORLD_SIZE must be a whole number"),
+    ],
+)
+def test_bad_launcher_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, message: str
+) -> None:
+    """A wrong variable is an error that names it."""
+    monkeypatch.setenv(variable, text)
+    with pytest.raises(ValueError, match=message):
+        Recorder(tmp_path)
+
+
+def test_rank_beyond_the_world_size_of_the_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Argument and variable are checked against each other."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="got 2 of 2"):
+        Recorder(tmp_path, rank=2)
+
+
+def test_second_recorder_of_a_run(tmp_path: Path) -> None:
+    """A process has one recorder per run and rank; after close() the next is a new attempt."""
+    with Recorder(tmp_path / "run") as first:
+        with pytest.raises(ValueError, match="open_run"):
+            Recorder(tmp_path / "elsewhere" / ".." / "run")
+        with pytest.raises(ValueError, match="open_run"):
+            Recorder(tmp_path / "run", rank=0)
+        with Recorder(tmp_path / "run", rank=1) as other, Recorder(tmp_path / "other") as third:
+            assert (other.label, third.label) == ("r1", "")
+            other.record(0, x=1.0)
+        first.record(0, x=1.0)
+    for attempt in (1, 2):
+        with Recorder(tmp_path / "run") as again:
+            assert (again.attempt, again.label) == (attempt, f"a{attempt}")
+            again.record(0, x=float(attempt))
+    with Recorder(tmp_path / "run", rank=1) as again:
+        assert (again.attempt, again.label) == (1, "r1-a1")
+    assert [
+        lines(tmp_path / "run", label=label)[0]["metrics"]["x"] for label in ("", "a1", "a2")
+    ] == [
+        1.0,
+        1.0,
+        2.0,
+    ]
+
+
+def test_a_label_is_taken_by_any_of_its_files(tmp_path: Path) -> None:
+    """Where only other streams' files are left of an attempt, nothing is written behind them."""
+    (tmp_path / "performance.jsonl").write_bytes(b"{}\n")
+    (tmp_path / "log.a1.000003.jsonl").write_bytes(b"{}\n")
+    with Recorder(tmp_path) as recorder:
+        assert recorder.label == "a2"
+        with recorder.timer("t"):
+            pass
+        recorder.event("m")
+    assert (tmp_path / "performance.jsonl").read_bytes() == b"{}\n"
+    assert len(lines(tmp_path, "performance", "a2")) == len(lines(tmp_path, "log", "a2")) == 1
+
+
+def test_open_run_shares(tmp_path: Path) -> None:
+    """open_run() gives the open recorder of the run and rank, or opens one."""
+    with open_run(tmp_path / "run", config={"a": 1}) as first:
+        assert open_run(str(tmp_path / "run"), config={"ignored": 2}) is first
+        assert open_run(tmp_path / "run" / ".", rank=0) is first
+        with open_run(tmp_path / "run", rank=1) as other:
+            assert other is not first
+    with open_run(tmp_path / "run") as second:
+        assert second is not first
+        assert second.attempt == 1
+
+
+def test_open_run_finds_what_recorder_opened(tmp_path: Path) -> None:
+    """It does not matter which of the two opened the run."""
+    with Recorder(tmp_path) as recorder:
+        assert open_run(tmp_path) is recorder
+
+
+def test_open_run_of_the_launcher_s_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_run() looks for the rank that Recorder() would take."""
+    monkeypatch.setenv("RANK", "5")
+    with open_run(tmp_path) as recorder:
+        assert recorder.label == "r5"
+        assert open_run(tmp_path) is recorder
+
+
+def test_open_run_from_many_threads(tmp_path: Path) -> None:
+    """Threads that ask at the same moment share one recorder."""
+    for attempt in range(20):
+        barrier = threading.Barrier(6)
+        found: list[object] = []
+
+        def ask(run: Path, barrier: threading.Barrier, found: list[object]) -> None:
+            barrier.wait()
+            try:
+                found.append(open_run(run))
+            except ValueError as error:
+                found.append(error)
+
+        arguments = (tmp_path / str(attempt), barrier, found)
+        threads = [threading.Thread(target=ask, args=arguments) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(map(id, found))) == 1
+        assert isinstance(found[0], Recorder)
+        found[0].close()
+
+
+def test_numpy_numbers_as_options(tmp_path: Path) -> None:
+    """Options are Python numbers: numpy's float64 is one, its int64 is refused clearly."""
+    with Recorder(tmp_path, flush_interval_s=np.float64(0.05)) as recorder:
+        assert recorder.record(0, x=1.0)
+    with pytest.raises(TypeError, match="rank must be an int, got int64"):
+        Recorder(tmp_path / "other", rank=np.int64(1))  # type: ignore[arg-type]

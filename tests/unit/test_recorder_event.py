@@ -1,0 +1,335 @@
+"""event(): messages and errors, and contexts that resist being written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import types
+from collections import UserDict
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded import lines, raw_lines
+
+from foundry_fastlog import Recorder
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """An open recorder with the smallest ring."""
+    with Recorder(tmp_path / "run", ring_bytes=64 << 10) as opened:
+        yield opened
+
+
+def only_line(recorder: Recorder, stream: str) -> dict[str, Any]:
+    """Close; return the one line of a stream."""
+    recorder.close()
+    (line,) = lines(recorder.path, stream)
+    return line
+
+
+def raised(make: Callable[[], object]) -> BaseException:
+    """Run; return what it raised."""
+    try:
+        make()
+    except BaseException as error:  # noqa: BLE001 - tests record any of them
+        return error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize(
+    ("level", "name"),
+    [
+        (None, "INFO"),
+        ("debug", "DEBUG"),
+        ("Info", "INFO"),
+        ("WARN", "WARNING"),
+        ("WARNING", "WARNING"),
+        ("FATAL", "CRITICAL"),
+        (logging.DEBUG, "DEBUG"),
+        (logging.INFO, "INFO"),
+        (logging.WARNING, "WARNING"),
+        (logging.ERROR, "ERROR"),
+        (logging.CRITICAL, "CRITICAL"),
+    ],
+)
+def test_levels(recorder: Recorder, level: str | int | None, name: str) -> None:
+    """Names in any case and logging's numbers; INFO by default."""
+    assert recorder.event("m", level=level)
+    assert only_line(recorder, "log")["level"] == name
+
+
+@pytest.mark.parametrize("level", ["LOUD", "", 25, 0, True, object()])
+def test_unknown_levels(recorder: Recorder, level: Any) -> None:
+    """An unknown level is a ValueError that lists the known ones."""
+    with pytest.raises(ValueError, match="DEBUG, INFO, WARNING, ERROR, CRITICAL"):
+        recorder.event("m", level=level)
+
+
+def test_error_goes_to_its_own_stream(recorder: Recorder) -> None:
+    """With an exception the level is ERROR unless another one is given."""
+    assert recorder.event("a", error=ValueError("v"))
+    assert recorder.event("b", error=ValueError("v"), level="critical")
+    recorder.close()
+    assert [line["level"] for line in lines(recorder.path, "errors")] == ["ERROR", "CRITICAL"]
+    assert not (recorder.path / "log.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"message": 5}, TypeError, "message must be a str, got int"),
+        ({"message": b"m"}, TypeError, "message must be a str"),
+        ({"logger": 5}, TypeError, "logger must be a str"),
+        ({"error": "failed"}, TypeError, "error must be an exception"),
+        ({"error": ValueError}, TypeError, "error must be an exception"),
+        ({"context": [1]}, TypeError, "context must be a mapping"),
+        ({"step": "1"}, TypeError, "step must be an int"),
+        ({"step": 1.0}, TypeError, "step must be an int"),
+        ({"step": True}, TypeError, "step must be an int"),
+        ({"step": 2**63}, OverflowError, "step"),
+    ],
+)
+def test_wrong_arguments(
+    recorder: Recorder, arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """Wrong types are errors at once, and nothing is written."""
+    with pytest.raises(error, match=message):
+        recorder.event(**{"message": "m", **arguments})
+    recorder.close()
+    assert recorder.stats()["calls"] == 0
+
+
+def test_step_may_be_any_index(recorder: Recorder) -> None:
+    """A numpy int is a step here as in record()."""
+    assert recorder.event("m", step=np.int64(-7))
+    assert only_line(recorder, "log")["step"] == -7
+
+
+def test_chained_exceptions(recorder: Recorder) -> None:
+    """The traceback shows causes and contexts, as Python prints them."""
+
+    def fail() -> None:
+        try:
+            try:
+                {}["missing"]
+            except KeyError as error:
+                raise ValueError("cause") from error
+        except ValueError:
+            raise RuntimeError("context")  # noqa: B904 - chained implicitly on purpose
+
+    assert recorder.event("failed", error=raised(fail))
+    line = only_line(recorder, "errors")
+    assert (line["error_type"], line["error_message"]) == ("RuntimeError", "context")
+    for part in (
+        "KeyError: 'missing'",
+        "The above exception was the direct cause",
+        "ValueError: cause",
+        "During handling of the above exception",
+        "RuntimeError: context",
+        "in fail",
+    ):
+        assert part in line["traceback"]
+
+
+def test_circular_exception_chain(recorder: Recorder) -> None:
+    """Exceptions that name each other as their cause end somewhere."""
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert recorder.event("failed", error=first)
+    assert "second" in only_line(recorder, "errors")["traceback"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are new in 3.11")
+def test_exception_group(recorder: Recorder) -> None:
+    """A group shows its members."""
+    group = ExceptionGroup("several", [ValueError("one"), KeyError("two")])  # noqa: F821 - 3.11
+    assert recorder.event("failed", error=group)
+    line = only_line(recorder, "errors")
+    assert line["error_type"] == "ExceptionGroup"
+    assert "ValueError: one" in line["traceback"]
+    assert "KeyError: 'two'" in line["traceback"]
+
+
+class Mute(Exception):  # noqa: N818 - a name for a test
+    """An exception that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_exception_whose_str_raises(recorder: Recorder) -> None:
+    """A broken __str__ costs the text, not the line."""
+    assert recorder.event("failed", error=Mute())
+    line = only_line(recorder, "errors")
+    assert line["error_message"] == "<Mute whose str() raised RuntimeError>"
+    assert "Mute" in line["traceback"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
+def test_base_exceptions(recorder: Recorder, error: BaseException) -> None:
+    """Any exception can be recorded."""
+    assert recorder.event("stopped", error=error)
+    assert only_line(recorder, "errors")["error_type"] == type(error).__name__
+
+
+def test_context_of_every_kind(recorder: Recorder) -> None:
+    """Contexts keep their shape; what JSON does not know becomes readable text."""
+    moment = datetime(2026, 1, 30, tzinfo=timezone.utc)
+    context = types.MappingProxyType(
+        {
+            "path": Path("/a/b"),
+            "user": UserDict(a=1),
+            "tuple": (1, 2),
+            "set": {1},
+            "when": moment,
+            "array": np.array([1.5, 2.5]),
+            "scalar": np.float32(0.5),
+            5: "int key",
+            "object": type("Odd", (), {"__str__": lambda _: "odd"})(),
+            "broken": type("Bad", (), {"__str__": lambda _: 1 / 0})(),
+        }
+    )
+    assert recorder.event("m", context=context)
+    assert only_line(recorder, "log")["context"] == {
+        "path": "/a/b",
+        "user": {"a": 1},
+        "tuple": [1, 2],
+        "set": [1],
+        "when": "2026-01-30T00:00:00+00:00",
+        "array": [1.5, 2.5],
+        "scalar": 0.5,
+        "5": "int key",
+        "object": "odd",
+        "broken": "<Bad whose str() raised ZeroDivisionError>",
+    }
+
+
+def test_nonfinite_context(recorder: Recorder) -> None:
+    """Non-finite numbers at any depth are null, and named by their dotted path."""
+    nan, inf = float("nan"), float("inf")
+    assert recorder.event("m", context={"a": nan, "b": {"c": [1.0, -inf]}, "d": np.float32("inf")})
+    line = only_line(recorder, "log")
+    assert line["context"] == {"a": None, "b": {"c": [1.0, None]}, "d": None}
+    assert line["nonfinite"] == {"a": "nan", "b.c.1": "-inf", "d": "inf"}
+
+
+def test_null_is_not_nonfinite(recorder: Recorder) -> None:
+    """None, and the text null, name nothing."""
+    assert recorder.event("null", context={"a": None, "b": "null"})
+    assert "nonfinite" not in only_line(recorder, "log")
+
+
+def test_circular_and_deep_contexts(recorder: Recorder) -> None:
+    """A context that contains itself, or is nested without end, is cut with a note."""
+    circular: dict[str, Any] = {"n": float("nan")}
+    circular["again"] = [circular]
+    assert recorder.event("m", context=circular)
+    deep: Any = 1
+    for _ in range(400):
+        deep = {"d": deep}
+    assert recorder.event("m", context=deep)
+    recorder.close()
+    first, second = lines(recorder.path, "log")
+    again = {"n": None, "again": "<circular reference>"}
+    assert first["context"] == {"n": None, "again": [again]}
+    assert first["nonfinite"]["n"] == "nan"
+    assert "<nested too deep>" in json.dumps(second["context"])
+
+
+def test_context_is_taken_at_the_call(recorder: Recorder) -> None:
+    """What the caller does with its dict afterwards does not change the line."""
+    context = {"a": [1]}
+    recorder.event("m", context=context)
+    context["a"].append(2)
+    context["b"] = [3]
+    assert only_line(recorder, "log")["context"] == {"a": [1]}
+
+
+def test_context_may_record_itself(recorder: Recorder) -> None:
+    """A __str__ that calls event() again gives two lines."""
+
+    class Chatty:
+        def __str__(self) -> str:
+            recorder.event("inner")
+            return "chatty"
+
+    assert recorder.event("outer", context={"c": Chatty()})
+    recorder.close()
+    assert [line["message"] for line in lines(recorder.path, "log")] == ["inner", "outer"]
+
+
+LONG = 1 << 20
+
+
+def test_long_message_is_shortened(recorder: Recorder) -> None:
+    """A message beyond an eighth of the ring keeps its beginning, and says how long it was."""
+    assert recorder.event("beginning " + "x" * LONG, context={"kept": 1})
+    line = only_line(recorder, "log")
+    assert line["message"].startswith("beginning xxx")
+    assert line["message"].endswith(f"... ({LONG + 10} characters)")
+    assert line["context"] == {"kept": 1}
+
+
+def test_long_traceback_keeps_its_end(recorder: Recorder) -> None:
+    """Of a long traceback the end matters: it has the exception."""
+
+    def recurse(n: int, hint: str) -> int:
+        if n == 0:
+            raise ValueError(hint)
+        exec(
+            f"def f{n}(): recurse(n - 1, hint)\nf{n}()", {"recurse": recurse, "n": n, "hint": hint}
+        )
+        return n
+
+    error = raised(lambda: recurse(150, "the end"))
+    assert recorder.event("deep", error=error)
+    line = only_line(recorder, "errors")
+    assert line["traceback"].endswith("ValueError: the end\n")
+    assert "characters) ..." in line["traceback"]
+    assert line["message"] == "deep"
+
+
+def test_large_context_is_cut(recorder: Recorder) -> None:
+    """A large context becomes its beginning and its size."""
+    assert recorder.event("m", context={"big": "y" * LONG, "n": float("nan")})
+    line = only_line(recorder, "log")
+    assert set(line["context"]) == {"truncated", "bytes"}
+    assert line["context"]["truncated"].startswith('"big":"yyy')
+    assert line["context"]["bytes"] > LONG
+    assert "nonfinite" not in line
+
+
+def test_nonfinite_stays_with_a_context_that_stays(recorder: Recorder) -> None:
+    """A long message does not cost a small context its `nonfinite`; a huge one goes."""
+    small = {"a": float("nan")}
+    assert recorder.event("x" * LONG, context=small)
+    nested: Any = [float("inf")] * 40
+    for _ in range(8):
+        nested = {"k" * 12: nested}
+    assert recorder.event("x" * LONG, context=nested)
+    recorder.close()
+    first, second = lines(recorder.path, "log")
+    assert first["nonfinite"] == {"a": "nan"}
+    assert "nonfinite" not in second
+    assert second["context"] == json.loads(json.dumps(nested).replace("Infinity", "null"))
+
+
+@pytest.mark.parametrize("ring_bytes", [64 << 10, 128 << 10, 1 << 20])
+@pytest.mark.parametrize("letter", ["x", "\0", "é", "😀", '"', "\udc80"])
+def test_everything_too_long_at_once(tmp_path: Path, ring_bytes: int, letter: str) -> None:
+    """However the texts are escaped, the shortened line fits the ring."""
+    text = letter * 20_000 if ring_bytes < 1 << 20 else letter * 200_000
+    error = type("É" * 10_000, (Exception,), {})(text)
+    with Recorder(tmp_path, ring_bytes=ring_bytes) as recorder:
+        for size in (0, ring_bytes // 500, ring_bytes // 74, ring_bytes // 72 - 20, len(text)):
+            context = {"c": letter * size, "n": float("nan")}
+            assert recorder.event(text, logger=text, error=error, step=-(2**63), context=context)
+    assert recorder.stats()["dropped"] == 0
+    assert len(lines(tmp_path, "errors")) == 5
+    assert max(map(len, raw_lines(tmp_path / "errors.jsonl"))) <= ring_bytes // 8 + 100

@@ -1,0 +1,216 @@
+"""Hot calls, repeated: reference counts stay, and memory does not grow."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded import run_python
+
+from foundry_fastlog import Recorder
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """An open recorder that drops rather than waits: the disk's speed is not the subject."""
+    with Recorder(tmp_path / "run", back_pressure="drop") as opened:
+        yield opened
+
+
+def test_reference_counts(recorder: Recorder) -> None:
+    """Values, keys, mappings and the step are as often referenced as before."""
+    name = "".join(("a fresh", " name"))
+    big = int("9" * 15)
+    real, text, array = float("1.25"), "".join(("te", "xt")), np.float32(0.5)
+    inner = {name: real}
+    mapping = {name: real, "t": text, "a": array, "n": big}
+    nested = {"in": inner, "t": text}
+    watched: list[object] = [big, real, array, inner, mapping, nested]
+    names: list[object] = [name, text]  # as keys and timer names, the cache has some references
+
+    def calls() -> None:
+        recorder.record(big, r=real, t=text, a=array, n=big, epoch=real)
+        recorder.record(step=big, r=real, t=text)
+        recorder.record(big, **mapping)
+        recorder.record_dict(big, mapping)
+        recorder.record_dict(step=big, metrics=mapping)
+        recorder.log(nested, big)
+        recorder.log(nested)
+        recorder.event(text, step=big, context=mapping)
+        with recorder.timer(name, step=big), recorder.timer(text):
+            pass
+
+    for _ in range(20):  # the caches have their references
+        calls()
+    before = [sys.getrefcount(thing) for thing in watched]
+    names_before = [sys.getrefcount(thing) for thing in names]
+    for _ in range(2_000):
+        calls()
+    assert [sys.getrefcount(thing) for thing in watched] == before
+    for thing, count in zip(names, names_before, strict=True):
+        assert abs(sys.getrefcount(thing) - count) < 50
+
+
+class Raising:
+    """A value that fails when it is looked at."""
+
+    ndim = 0
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        raise RuntimeError("gone")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1],
+        object(),
+        2**64,
+        np.zeros(2),
+        np.complex64(1),
+        np.datetime64("2020-01-01", "ns"),
+        Raising(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_reference_counts_of_refused_calls(recorder: Recorder, value: Any) -> None:
+    """A refused value, and what came before it, is released again."""
+    name = "".join(("another fresh", " name"))
+    real = float("1.25")
+    mapping = {"r": real, name: value}
+    watched: list[object] = [real, value, mapping]
+
+    def calls() -> None:
+        for call in (
+            lambda: recorder.record(1, r=real, v=value),
+            lambda: recorder.record(1, **mapping),
+            lambda: recorder.record_dict(1, mapping),
+            lambda: recorder.log({"deep": mapping}),
+            lambda: recorder.record(value, r=real),
+        ):
+            try:
+                call()
+            except (TypeError, OverflowError):
+                continue
+            pytest.fail("the call was not refused")
+
+    for _ in range(20):
+        calls()
+    gc.collect()
+    before = [sys.getrefcount(thing) for thing in watched]
+    names_before = sys.getrefcount(name)
+    for _ in range(500):
+        calls()
+    gc.collect()
+    assert [sys.getrefcount(thing) for thing in watched] == before
+    # The cache of names holds some references, and others displace them.
+    assert abs(sys.getrefcount(name) - names_before) < 50
+
+
+def test_python_memory(tmp_path: Path) -> None:
+    """Python's own allocator sees no growth over 5,000 rounds of every call."""
+    run_python(
+        """
+import gc, sys, tracemalloc
+from foundry_fastlog import Recorder
+recorder = Recorder(sys.argv[1], back_pressure="drop", overhead_budget=1)
+
+def calls(n):
+    for step in range(n):
+        loss = step / 7
+        recorder.record(step, loss=loss, note=f"text {step}")
+        recorder.record(step, **{f"key{step % 5}": loss, "lr": loss})
+        recorder.record_dict(step, {f"fresh{'x' * (step % 7)}": loss, "\\udc80": 1})
+        recorder.log({"deep": {f"k{step % 3}": loss}})
+        with recorder.timer("outer", step=step), recorder.timer(f"t{step % 9}"):
+            pass
+        if step % 50 == 0:
+            recorder.event("m", context={"step": step})
+            recorder.stats()
+            recorder.flush(0)
+            recorder.files()
+
+tracemalloc.start()
+calls(5_000)  # until the caches are full
+grown = []
+for _ in range(4):
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    calls(5_000)
+    gc.collect()
+    grown.append(tracemalloc.get_traced_memory()[0] - before)
+recorder.close()
+# The least: the interpreter's table of interned strings may double in one of the rounds.
+assert min(grown) < 40_000, grown
+""",
+        tmp_path,
+    )
+
+
+RESIDENT = """
+import gc, os, sys
+from foundry_fastlog import Recorder
+
+def resident():
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+recorder = Recorder(sys.argv[1], back_pressure="drop")
+
+def calls(n):
+    for step in range(n):
+        CALL
+
+calls(2_000)
+recorder.flush()
+before = resident()
+calls(ROUNDS)
+recorder.flush()
+grown = resident() - before
+recorder.close()
+assert grown < LIMIT << 20, f"{grown / (1 << 20):.1f} MiB"
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux shows resident memory")
+@pytest.mark.parametrize(
+    ("call", "rounds", "limit"),
+    [
+        ("recorder.record(step, a=1.0, b=2.0, c='text')", 300_000, 4),
+        ("recorder.record(step, **{f'k{i}': 1.0 for i in range(20)})", 20_000, 12),
+        ("recorder.record_dict(step, {f'layer{i}.norm': 1.0 for i in range(2_000)})", 400, 16),
+        ("recorder.record_dict(step, {'x' * 100_000: 1.0})", 2_000, 12),
+        ("recorder.record_dict(step, {f'{step}': 1.0})", 100_000, 24),
+    ],
+    ids=["constant", "fresh", "many fresh", "long fresh", "new sets"],
+)
+def test_resident_memory(tmp_path: Path, call: str, rounds: int, limit: int) -> None:
+    """The process stays within a few MiB, whatever the names are: caches are bounded in bytes."""
+    code = RESIDENT.replace("CALL", call).replace("ROUNDS", str(rounds))
+    run_python(code.replace("LIMIT", str(limit)), tmp_path)
+
+
+def test_recorders_are_given_back(tmp_path: Path) -> None:
+    """Opening and closing many recorders leaves no object behind."""
+    Recorder(tmp_path / "warm").close()
+    gc.collect()
+    kinds: Callable[[], int] = lambda: sum(  # noqa: E731 - counted twice, nowhere else
+        type(thing).__name__ in ("Recorder", "Timer", "RunFile") for thing in gc.get_objects()
+    )
+    before = kinds()
+    for number in range(30):
+        recorder = Recorder(tmp_path / str(number), ring_bytes=64 << 10)
+        recorder.record(0, **{f"n{number}": 1.0})
+        with recorder.timer(f"t{number}"):
+            pass
+        if number % 2:
+            recorder.close()
+        del recorder
+    gc.collect()
+    assert kinds() == before

@@ -1,0 +1,351 @@
+"""From open to closed: flush, close, garbage collection, segments, files and their permissions."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import logging
+import os
+import pickle
+import stat
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from recorded import lines, parse, raw_lines, segments, steps
+
+from foundry_fastlog import Recorder, RecorderClosedError, RecorderConfig
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """An open recorder whose flush thread sleeps for an hour unless it is asked."""
+    with Recorder(tmp_path / "run", flush_interval_s=3600) as opened:
+        yield opened
+
+
+def test_flush_puts_everything_into_the_files(recorder: Recorder) -> None:
+    """After flush() every stream's lines can be read by somebody else."""
+    recorder.record(0, x=1.0)
+    with recorder.timer("t"):
+        pass
+    recorder.event("m")
+    recorder.event("e", error=ValueError("v"))
+    assert recorder.flush()
+    for stream in ("metrics", "performance", "log", "errors"):
+        assert len(lines(recorder.path, stream)) == 1
+    assert recorder.stats()["written"] == 4
+    assert recorder.flush(0)  # nothing to do
+    recorder.record(1, x=1.0)
+    assert recorder.flush(None)
+    assert steps(recorder.path) == [0, 1]
+
+
+@pytest.mark.parametrize("timeout", [60, 60.0, float("inf"), 1e300])
+def test_timeouts(tmp_path: Path, timeout: float) -> None:
+    """Any number of seconds is a timeout, also forever."""
+    recorder = Recorder(tmp_path)
+    recorder.record(0, x=1.0)
+    assert recorder.flush(timeout)
+    assert recorder.close(timeout)
+
+
+def test_odd_timeouts(recorder: Recorder) -> None:
+    """A negative timeout and NaN wait not at all; a text is an error."""
+    for timeout in (-1, float("nan")):
+        assert recorder.flush(timeout)
+    for call in (recorder.flush, recorder.close):
+        with pytest.raises((TypeError, ValueError)):
+            call("soon")  # type: ignore[arg-type]
+    assert not recorder.closed
+
+
+def test_close_writes_everything_and_may_come_again(recorder: Recorder) -> None:
+    """close() returns True each time; the recorder stays closed, readable and harmless."""
+    for step in range(1_000):
+        recorder.record(step, x=1.0)
+    assert not recorder.closed
+    assert [recorder.close(), recorder.close(), recorder.close(0)] == [True] * 3
+    assert recorder.closed
+    assert steps(recorder.path) == list(range(1_000))
+    assert recorder.stats()["written"] == 1_000
+    assert recorder.flush()
+    assert recorder.files() == [recorder.path / "metrics.jsonl"]
+    with recorder as again:
+        assert again is recorder
+    with pytest.raises(RecorderClosedError):
+        recorder.record(0, x=1.0)
+
+
+def test_context_manager_closes_and_lets_exceptions_through(tmp_path: Path) -> None:
+    """The exception of the block goes on, and what was recorded before is there."""
+    recorder = Recorder(tmp_path)
+    recorder.record(0, x=1.0)
+    with pytest.raises(KeyError, match="own"), recorder:
+        raise KeyError("own")
+    assert recorder.closed
+    assert steps(tmp_path) == [0]
+
+
+def test_repr(recorder: Recorder) -> None:
+    """The repr says where it records and whether it still does."""
+    assert repr(recorder) == f"<Recorder '{recorder.path}' label='' open>"
+    recorder.close()
+    assert repr(recorder).endswith(" closed>")
+
+
+def test_an_empty_run(tmp_path: Path) -> None:
+    """A run without records has an empty metrics file and no other stream's."""
+    Recorder(tmp_path).close()
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
+    assert names == {"metrics.jsonl", "run.json"}
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+def test_unclosed_recorder_is_written_when_it_is_collected(tmp_path: Path) -> None:
+    """A recorder that is forgotten writes what it accepted, and ends."""
+    recorder = Recorder(tmp_path, flush_interval_s=3600)
+    for step in range(100):
+        recorder.record(step, x=1.0)
+    alive = weakref.ref(recorder)
+    del recorder
+    gc.collect()
+    assert alive() is None
+    assert steps(tmp_path) == list(range(100))
+    with Recorder(tmp_path) as again:  # the process no longer records there
+        assert again.attempt == 1
+
+
+def test_unclosed_recorder_in_a_cycle_is_collected(tmp_path: Path) -> None:
+    """A timer kept on the recorder is a cycle, which the garbage collector breaks."""
+    recorder = Recorder(tmp_path)
+    recorder.mine = recorder.timer("t")  # type: ignore[attr-defined]
+    with recorder.mine:  # type: ignore[attr-defined]
+        pass
+    alive = weakref.ref(recorder)
+    del recorder
+    assert alive() is not None
+    gc.collect()
+    assert alive() is None
+    assert len(lines(tmp_path, "performance")) == 1
+
+
+def test_collected_in_another_thread(tmp_path: Path) -> None:
+    """The last reference may die in any thread."""
+    holder = [Recorder(tmp_path)]
+    holder[0].record(0, x=1.0)
+    thread = threading.Thread(target=holder.clear)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert steps(tmp_path) == [0]
+
+
+def test_many_recorders_one_after_the_other(tmp_path: Path) -> None:
+    """Threads and file descriptors are given back."""
+    fds, threads = Path("/proc/self/fd"), Path("/proc/self/task")
+    Recorder(tmp_path / "warm").close()
+    if fds.exists():
+        before = len(list(fds.iterdir())), len(list(threads.iterdir()))
+    for number in range(50):
+        with Recorder(tmp_path / str(number)) as recorder:
+            recorder.record(0, x=1.0)
+            with recorder.timer("t"):
+                pass
+    del recorder
+    gc.collect()
+    if fds.exists():
+        assert (len(list(fds.iterdir())), len(list(threads.iterdir()))) <= before
+
+
+def test_many_recorders_at_once(tmp_path: Path) -> None:
+    """Recorders of different runs do not mix."""
+    recorders = [Recorder(tmp_path / str(number), ring_bytes=64 << 10) for number in range(20)]
+    for step in range(200):
+        for number, recorder in enumerate(recorders):
+            recorder.record(step, **{f"key{number}": step})
+    for number, recorder in enumerate(recorders):
+        assert recorder.close()
+        found = [line["metrics"] for line in lines(recorder.path)]
+        assert found == [{f"key{number}": step} for step in range(200)]
+
+
+def test_a_recorder_is_one_per_process(recorder: Recorder) -> None:
+    """Copied or unpickled in its own process it is the same object; closed it is refused."""
+    assert copy.copy(recorder) is recorder
+    assert copy.deepcopy(recorder) is recorder
+    pickled = pickle.dumps(recorder)
+    assert pickle.loads(pickled) is recorder
+    recorder.close()
+    with pytest.raises(RecorderClosedError, match="another process"):
+        pickle.dumps(recorder)
+
+
+def test_a_recorder_unpickled_elsewhere_is_a_worker(recorder: Recorder) -> None:
+    """Where no such recorder is open, as in a spawned process, a worker's one is opened."""
+    pickled = pickle.dumps(recorder)
+    recorder.close()
+    worker = pickle.loads(pickled)
+    assert worker is not recorder
+    assert worker.label == f"w{os.getpid()}"
+    assert worker.record(1, loss=2.0)
+    assert worker.close()
+    assert [path.name for path in worker.files()] == [f"metrics.w{os.getpid()}.jsonl"]
+
+
+def test_subclass(tmp_path: Path) -> None:
+    """A program may extend the class; hot methods can be overridden and called."""
+
+    class Doubling(Recorder):
+        def record(self, step: int, /, **values: object) -> bool:
+            return super().record(step, **values) and super().record(step, again=True, **values)
+
+    with Doubling(tmp_path) as recorder:
+        assert recorder.record(1, x=1.0)
+    assert [line["metrics"] for line in lines(tmp_path)] == [{"x": 1.0}, {"again": True, "x": 1.0}]
+
+
+SEGMENT = 4096
+
+
+def test_segments_rotate_by_size(tmp_path: Path) -> None:
+    """Segments are full but for a line, number on, and `seq` runs through all of them."""
+    with Recorder(tmp_path, segment_bytes=SEGMENT, ring_bytes=64 << 10) as recorder:
+        for step in range(2_000):
+            recorder.record(step, loss=step / 3, note="x" * (step % 50))
+        for number in range(100):
+            with recorder.timer(f"t{number}"):
+                pass
+        assert recorder.flush()
+        stats = recorder.stats()
+    metrics = segments(tmp_path)
+    assert [path.name for path in metrics] == ["metrics.jsonl"] + [
+        f"metrics.{number:06d}.jsonl" for number in range(1, len(metrics))
+    ]
+    assert len(metrics) > 40
+    sizes = [path.stat().st_size for path in metrics]
+    assert max(sizes) <= SEGMENT
+    longest = max(len(line) + 1 for path in metrics for line in raw_lines(path))
+    assert min(sizes[:-1]) > SEGMENT - longest
+    assert steps(tmp_path) == list(range(2_000))
+    assert len(lines(tmp_path, "performance")) == 100
+    assert stats["streams"]["metrics"]["segments"] == len(metrics)
+    assert stats["streams"]["metrics"]["bytes"] == sum(sizes)
+    assert set(recorder.files()) == {*metrics, *segments(tmp_path, "performance")}
+
+
+def test_a_line_longer_than_a_segment(tmp_path: Path) -> None:
+    """A line is never split: one that is too long has a segment for itself."""
+    with Recorder(tmp_path, segment_bytes=SEGMENT) as recorder:
+        for step in range(6):
+            recorder.record(step, note="x" * (10_000 if step % 2 else 10))
+            assert step % 3 or recorder.flush()
+    found = segments(tmp_path)
+    counts = [len(raw_lines(path)) for path in found]
+    assert counts == [1] * 6
+    assert steps(tmp_path) == list(range(6))
+    assert all(len(parse(raw_lines(path)[0])["metrics"]["note"]) in (10, 10_000) for path in found)
+
+
+def test_segments_of_a_new_attempt(tmp_path: Path) -> None:
+    """Every attempt counts its own segments and its own `seq`."""
+    for attempt in range(3):
+        with Recorder(tmp_path, segment_bytes=SEGMENT) as recorder:
+            for step in range(100):
+                recorder.record(step, attempt=attempt)
+    for attempt, label in enumerate(("", "a1", "a2")):
+        assert len(segments(tmp_path, label=label)) == 3
+        assert {line["metrics"]["attempt"] for line in lines(tmp_path, label=label)} == {attempt}
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    """Files and directories get the permissions that open() and mkdir() would give them."""
+    before = os.umask(umask)
+    try:
+        with Recorder(tmp_path / "a" / "run") as recorder:
+            recorder.record(0, x=1.0)
+            recorder.event("m")
+    finally:
+        os.umask(before)
+    for name in ("metrics.jsonl", "log.jsonl", "run.json"):
+        assert stat.S_IMODE((tmp_path / "a" / "run" / name).stat().st_mode) == mode
+    directory_mode = stat.S_IMODE((tmp_path / "a").stat().st_mode)
+    assert directory_mode == 0o777 & ~umask
+
+
+def test_no_temporary_files_stay(recorder: Recorder) -> None:
+    """Writing run.json leaves nothing beside it."""
+    recorder.close()
+    assert not [path for path in recorder.path.iterdir() if path.name.startswith(".run.json")]
+
+
+def test_recorder_config(tmp_path: Path) -> None:
+    """RecorderConfig.open() hands its options and the run's facts on."""
+    config = RecorderConfig(ring_bytes=100_000, back_pressure="drop")
+    with config.open(tmp_path, rank=2, world_size=3) as recorder:
+        assert recorder.stats()["ring_bytes"] == 128 << 10
+        assert recorder.label == "r2"
+
+
+def test_messages_are_logged_not_raised(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    """What the core has to say comes as one warning of the `foundry_fastlog` logger."""
+    with (
+        caplog.at_level(logging.WARNING, "foundry_fastlog"),
+        Recorder(tmp_path, ring_bytes=64 << 10) as recorder,
+    ):
+        assert not recorder.record(0, note="x" * 10_000)
+        assert not recorder.record(1, note="x" * 10_000)
+        assert recorder.record(2, x=1.0)
+    (message,) = caplog.messages
+    assert "dropped a record larger than 8160 bytes" in message
+    assert "ring_bytes" in message
+    assert caplog.records[0].levelno == logging.WARNING
+    assert not recwarn.list
+
+
+def test_a_logging_handler_may_record(tmp_path: Path) -> None:
+    """A handler that records every log message does not deadlock with the recorder's own."""
+    recorder = Recorder(tmp_path, ring_bytes=64 << 10)
+
+    class Recording(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            recorder.event(record.getMessage(), level=record.levelno)
+
+    handler = Recording()
+    logging.getLogger("foundry_fastlog").addHandler(handler)
+    try:
+        recorder.record(0, note="x" * 10_000)
+        recorder.record(1, x=1.0)
+    finally:
+        logging.getLogger("foundry_fastlog").removeHandler(handler)
+        recorder.close()
+    assert "dropped a record" in lines(tmp_path, "log")[0]["message"]
+
+
+def test_a_handler_that_raises_does_not_reach_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception in the user's logging goes to the unraisable hook; the record is taken."""
+    caught: list[object] = []
+    monkeypatch.setattr(
+        "sys.unraisablehook", lambda unraisable: caught.append(unraisable.exc_value)
+    )
+
+    def fail(_: logging.LogRecord) -> bool:
+        raise LookupError("a broken filter")
+
+    logger = logging.getLogger("foundry_fastlog")
+    logger.addFilter(fail)
+    try:
+        with Recorder(tmp_path, ring_bytes=64 << 10) as recorder:
+            assert not recorder.record(0, note="x" * 10_000)
+            assert recorder.record(1, x=1.0)
+    finally:
+        logger.removeFilter(fail)
+    assert [str(error) for error in caught] == ["a broken filter"]
+    assert steps(tmp_path) == [1]

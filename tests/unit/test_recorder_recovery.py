@@ -1,0 +1,113 @@
+"""What the Recorder and recover() say and do about rings that killed processes left."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from recorded import lines, run_python, steps
+
+from foundry_fastlog import Recorder, RunNotFoundError, recover
+
+
+def leave(run: Path, count: int = 100) -> None:
+    """Record in a process that is killed before anything is written."""
+    run_python(
+        """
+import os, signal, sys
+from foundry_fastlog import Recorder
+recorder = Recorder(sys.argv[1], flush_interval_s=3600)
+for step in range(int(sys.argv[2])):
+    recorder.record(step, x=step / 3)
+    recorder.event("m", step=step)
+os.kill(os.getpid(), signal.SIGKILL)
+""",
+        run,
+        count,
+        returncode=-9,
+    )
+
+
+def test_recover(tmp_path: Path) -> None:
+    """recover() completes every run below a directory, reports each ring, and may come again."""
+    for name in ("a", "b"):
+        leave(tmp_path / name)
+    reports = recover(tmp_path)
+    assert sorted(report.run.name for report in reports) == ["a", "b"]
+    assert all(report.sound and report.emitted == 200 for report in reports)
+    for name in ("a", "b"):
+        assert steps(tmp_path / name) == list(range(100))
+        assert [line["step"] for line in lines(tmp_path / name, "log")] == list(range(100))
+        assert recover(tmp_path / name) == []
+
+
+def test_recover_beside_a_recorder(tmp_path: Path) -> None:
+    """The ring of a process that records is reported as live and left alone."""
+    with Recorder(tmp_path) as recorder:
+        recorder.record(0, x=1.0)
+        (report,) = recover(tmp_path)
+        assert (report.outcome, report.emitted) == ("live", 0)
+        recorder.record(1, x=1.0)
+    assert steps(tmp_path) == [0, 1]
+    assert recover(tmp_path) == []
+
+
+def test_no_run(tmp_path: Path) -> None:
+    """A place without a run is an error that says so."""
+    with pytest.raises(RunNotFoundError, match="missing"):
+        recover(tmp_path / "missing")
+
+
+def test_the_next_start_says_what_it_recovered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Opening the run again completes the attempt before, and says so as information."""
+    leave(tmp_path)
+    with caplog.at_level(logging.INFO, "foundry_fastlog"), Recorder(tmp_path) as recorder:
+        assert recorder.attempt == 1
+        recorder.record(0, x=1.0)
+    (message,) = caplog.messages
+    assert "recovered 200 records" in message
+    assert caplog.records[0].levelno == logging.INFO
+    assert steps(tmp_path) == list(range(100))
+    assert steps(tmp_path, "a1") == [0]
+
+
+def test_a_damaged_ring_does_not_stop_a_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A ring file that cannot be read is put aside with one warning; recording goes on."""
+    (tmp_path / ".fastlog").mkdir()
+    (tmp_path / ".fastlog" / "damaged.ring").write_bytes(b"x" * 10_000)
+    with caplog.at_level(logging.WARNING, "foundry_fastlog"), Recorder(tmp_path) as recorder:
+        assert recorder.record(0, x=1.0)
+    (message,) = caplog.messages
+    assert "could not be recovered (quarantined)" in message
+    assert "damaged.ring" in message
+    assert steps(tmp_path) == [0]
+
+
+@pytest.mark.parametrize("ring", ["file", "shm", "memory"])
+def test_places_of_the_ring(tmp_path: Path, ring: str) -> None:
+    """`ring_path` says where the ring lies while it is open; nothing of it stays."""
+    with Recorder(tmp_path, ring=ring) as recorder:
+        path = recorder.stats()["ring_path"]
+        assert recorder.record(0, x=1.0)
+        assert (path is None) == (ring == "memory")
+        if path is not None:
+            assert Path(path).exists()
+            assert Path(path).is_relative_to(tmp_path) == (ring == "file")
+    assert path is None or not Path(path).exists()
+    assert steps(tmp_path) == [0]
+
+
+@pytest.mark.parametrize("fsync", ["none", "interval", "every_flush"])
+def test_every_fsync_policy_writes_the_same(tmp_path: Path, fsync: str) -> None:
+    """Forcing lines to the disk changes when they are safe, not what they are."""
+    with Recorder(tmp_path, fsync=fsync, fsync_interval_s=0.001, segment_bytes=4096) as recorder:
+        for step in range(300):
+            recorder.record(step, x=1.0)
+            assert step % 100 or recorder.flush()
+    assert steps(tmp_path) == list(range(300))
+    assert recorder.stats()["errors"] == 0

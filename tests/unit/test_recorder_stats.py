@@ -1,0 +1,274 @@
+"""stats(): what the recorder says about itself, and the sums that always hold."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded import lines, segments, steps
+
+from foundry_fastlog import Recorder
+
+KEYS = {
+    "calls",
+    "accepted",
+    "dropped",
+    "written",
+    "bytes_written",
+    "blocked_s",
+    "record_ns",
+    "timer_ns",
+    "record_calls",
+    "timer_calls",
+    "event_calls",
+    "logging_s",
+    "overhead_fraction",
+    "wall_s",
+    "flush_cpu_s",
+    "ring_bytes",
+    "ring_path",
+    "ring_high_water_bytes",
+    "errors",
+    "first_error",
+    "last_error",
+    "key_sets",
+    "streams",
+}
+SMALL = 64 << 10
+
+
+def check_sums(recorder: Recorder, run: Path) -> Any:
+    """Check the sums of a closed recorder against each other and the files; return the stats."""
+    stats = recorder.stats()
+    assert stats["calls"] == stats["accepted"] + stats["dropped"]
+    assert stats["calls"] == stats["record_calls"] + stats["timer_calls"] + stats["event_calls"]
+    assert stats["written"] == stats["accepted"]
+    streams = stats["streams"]
+    for counter, total in (
+        ("written", "written"),
+        ("dropped", "dropped"),
+        ("bytes", "bytes_written"),
+    ):
+        assert sum(stream[counter] for stream in streams.values()) == stats[total]  # type: ignore[literal-required]
+    for name, stream in streams.items():
+        files = segments(run, name, recorder.label)
+        found = lines(run, name, recorder.label)
+        marked = sum(line["dropped"] for line in found if "dropped" in line)
+        assert stream["written"] == sum("dropped" not in line for line in found)
+        assert stream["dropped"] == marked
+        assert stream["bytes"] == sum(path.stat().st_size for path in files)
+        assert stream["segments"] == len(files)
+    return stats
+
+
+def test_before_the_first_record(tmp_path: Path) -> None:
+    """A fresh recorder has every figure, and nothing counted."""
+    with Recorder(tmp_path) as recorder:
+        stats = recorder.stats()
+    assert set(stats) == KEYS
+    assert set(stats["streams"]) == {"metrics", "performance", "errors", "log"}
+    assert stats["ring_bytes"] == 8 << 20
+    assert stats["first_error"] is None
+    assert stats["last_error"] is None
+    assert stats["ring_path"] is not None
+    assert stats["ring_path"].startswith(str(tmp_path / ".fastlog"))
+    set_by_then = {"ring_bytes", "ring_path", "first_error", "last_error", "streams", "flush_cpu_s"}
+    zero = KEYS - set_by_then
+    assert {key: stats[key] for key in zero} == dict.fromkeys(zero, 0)  # type: ignore[literal-required]
+
+
+def test_sums(tmp_path: Path) -> None:
+    """Calls by kind, written lines and bytes by stream."""
+    with Recorder(tmp_path) as recorder:
+        for step in range(10):
+            recorder.record(step, x=1.0)
+        for _ in range(3):
+            recorder.log({"x": 1.0})
+        with recorder.timer("a"), recorder.timer("b"):
+            pass
+        recorder.event("m")
+        recorder.event("e", error=ValueError())
+    stats = check_sums(recorder, tmp_path)
+    assert (stats["record_calls"], stats["timer_calls"], stats["event_calls"]) == (13, 2, 2)
+    assert stats["key_sets"] == 3  # x, and the timers' names
+    assert stats["ring_high_water_bytes"] > 0
+    assert stats["errors"] == 0
+
+
+def test_refused_calls_are_not_counted(tmp_path: Path) -> None:
+    """A call that raises is no attempt."""
+    with Recorder(tmp_path) as recorder:
+        for wrong in ([], 2**64, {}):
+            with pytest.raises((TypeError, OverflowError)):
+                recorder.record(0, x=wrong)
+        recorder.record(0, x=1.0)
+    assert check_sums(recorder, tmp_path)["calls"] == 1
+
+
+def test_sampled_times(tmp_path: Path) -> None:
+    """After some hundred calls the mean times are known, and logging_s is made of them."""
+    with Recorder(tmp_path, overhead_budget=1) as recorder:
+        for step in range(1_000):
+            with recorder.timer("t"):
+                recorder.record(step, x=1.0)
+        assert recorder.flush()
+        stats = recorder.stats()
+    assert 1 < stats["record_ns"] < 1e9
+    assert 1 < stats["timer_ns"] < 1e9
+    assert stats["blocked_s"] == 0
+    assert 0 < stats["logging_s"] < stats["wall_s"]
+    assert stats["overhead_fraction"] == pytest.approx(stats["logging_s"] / stats["wall_s"])
+    assert 0 < recorder.stats()["flush_cpu_s"] < 60
+
+
+def test_wall_time_ends_with_close(tmp_path: Path) -> None:
+    """wall_s counts from the first record to close(), not on."""
+    recorder = Recorder(tmp_path)
+    assert recorder.stats()["wall_s"] == 0
+    before = time.perf_counter()
+    recorder.record(0, x=1.0)
+    recorder.close()
+    first = recorder.stats()["wall_s"]
+    assert 0 < first <= (time.perf_counter() - before) * 2
+    assert recorder.stats()["wall_s"] == first
+
+
+@pytest.mark.parametrize("back_pressure", ["block", "drop"])
+def test_sums_with_threads_and_drops(tmp_path: Path, back_pressure: str) -> None:
+    """Threads that record more than the ring holds: nothing is lost without being counted."""
+    count, threads_count = 5_000, 4
+    returned: list[tuple[int, int]] = []
+    with Recorder(
+        tmp_path,
+        ring_bytes=SMALL,
+        back_pressure=back_pressure,
+        block_timeout_s=60,
+        segment_bytes=100_000,
+    ) as recorder:
+
+        def work(thread: int) -> None:
+            accepted = 0
+            for n in range(count):
+                accepted += recorder.record(n, thread=thread, note="x" * 100)
+                accepted += recorder.event("e", context={"thread": thread, "n": n})
+            returned.append((thread, accepted))
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(threads_count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    stats = check_sums(recorder, tmp_path)
+    assert stats["calls"] == 2 * count * threads_count
+    assert stats["accepted"] == sum(accepted for _, accepted in returned)
+    if back_pressure == "block":
+        assert stats["dropped"] == 0
+        assert stats["blocked_s"] >= 0
+    for thread in range(threads_count):
+        own = [line for line in lines(tmp_path) if "metrics" in line]
+        found = [line["step"] for line in own if line["metrics"]["thread"] == thread]
+        assert found == sorted(set(found))
+
+
+def test_too_large_records(tmp_path: Path) -> None:
+    """A record beyond an eighth of the ring is dropped, counted, and marked in its stream."""
+    with Recorder(tmp_path, ring_bytes=SMALL) as recorder:
+        assert recorder.record(0, x=1.0)
+        assert not recorder.record(1, note="x" * SMALL)
+        assert not recorder.record_dict(2, {f"k{n}": float(n) for n in range(2_000)})
+        assert recorder.record(3, x=1.0)
+        assert not recorder.record(4, note="x" * SMALL)
+    stats = check_sums(recorder, tmp_path)
+    assert stats["dropped"] == 3
+    assert steps(tmp_path) == [0, 3]
+    kinds = ["step" if "step" in line else "marker" for line in lines(tmp_path)]
+    assert kinds == ["step", "marker", "marker", "step", "marker"]
+
+
+def test_largest_record(tmp_path: Path) -> None:
+    """From one size on records are too large: a little below an eighth of the ring."""
+    with Recorder(tmp_path, ring_bytes=SMALL) as recorder:
+        fits, too_large = 0, SMALL
+        while too_large - fits > 1:
+            size = (fits + too_large) // 2
+            if recorder.record(size, x="x" * size):
+                fits = size
+            else:
+                too_large = size
+        assert SMALL // 8 - 200 < fits < SMALL // 8
+        assert recorder.record(-1, x="x" * fits)
+        assert not recorder.record(-2, x="x" * too_large)
+    check_sums(recorder, tmp_path)
+    assert lines(tmp_path)[-2]["metrics"]["x"] == "x" * fits
+
+
+def test_markers_of_several_streams(tmp_path: Path) -> None:
+    """Every stream marks its own drops; at close() the marker is the last line."""
+    with Recorder(tmp_path, ring_bytes=SMALL) as recorder:
+        with recorder.timer("t" * 2_000_000):  # fits neither the table of names nor the ring
+            pass
+        assert not recorder.record(0, note="x" * SMALL)
+    stats = check_sums(recorder, tmp_path)
+    for stream in ("metrics", "performance"):
+        assert stats["streams"][stream]["dropped"] == 1
+        assert [line["dropped"] for line in lines(tmp_path, stream)] == [1]
+
+
+def test_stats_from_many_threads(tmp_path: Path) -> None:
+    """stats() may be called while others record, and never counts backwards."""
+    done = threading.Event()
+    with Recorder(tmp_path) as recorder:
+
+        def work() -> None:
+            step = 0
+            while not done.is_set():
+                recorder.record(step, x=1.0)
+                step += 1
+
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        before = recorder.stats()
+        for _ in range(50):
+            now = recorder.stats()
+            for key in ("calls", "accepted", "written", "bytes_written", "wall_s"):
+                assert now[key] >= before[key]  # type: ignore[literal-required]
+            before = now
+        done.set()
+        for thread in threads:
+            thread.join()
+    check_sums(recorder, tmp_path)
+
+
+def test_counts_outlive_their_threads(tmp_path: Path) -> None:
+    """Calls of threads that have ended stay counted, and their slots are used again."""
+    with Recorder(tmp_path) as recorder:
+        for step in range(50):
+            thread = threading.Thread(target=recorder.record, args=(step,), kwargs={"x": 1.0})
+            thread.start()
+            thread.join()
+    assert check_sums(recorder, tmp_path)["calls"] == 50
+    assert steps(tmp_path) == list(range(50))
+
+
+def test_budget_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Logging that takes more than its budget says so once, with figures."""
+    deadline = time.monotonic() + 60
+    with (
+        caplog.at_level(logging.WARNING, "foundry_fastlog"),
+        Recorder(tmp_path, overhead_budget=0, segment_bytes=1 << 50) as recorder,
+    ):
+        step = 0
+        while not caplog.messages:  # it comes after five seconds of figures
+            recorder.record(step, x=1.0)
+            step += 1
+            time.sleep(0.001)
+            assert time.monotonic() < deadline
+    (message,) = caplog.messages
+    assert "% of wall time" in message
+    assert "over the budget of 0.00 %" in message
+    assert "overhead_budget" in message

@@ -1,0 +1,281 @@
+"""run.json: content, attempts, permissions, and that it never stands in the way."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import platform
+import re
+import socket
+import subprocess
+from collections import UserDict
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import BaseModel
+from recorded import TIMESTAMP
+
+import foundry_fastlog
+from foundry_fastlog import Recorder
+from foundry_fastlog.run_info import RunFile, git_hash, plain_config, utc_now
+
+SCHEMA = Path(foundry_fastlog.__file__).parent / "schema" / "run.schema.json"
+
+
+def read(run: Path) -> dict[str, Any]:
+    """Read run.json and check it against the shipped schema."""
+    content: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(content)
+    return content
+
+
+def test_content(tmp_path: Path) -> None:
+    """Every fact of the run and of its one attempt, while it runs and after."""
+    with Recorder(tmp_path / "exp0", rank=0, world_size=4, config={"lr": 0.1}):
+        running = read(tmp_path / "exp0")
+    ended = read(tmp_path / "exp0")
+    assert list(running) == [
+        "format",
+        "name",
+        "created",
+        "config",
+        "git_hash",
+        "host",
+        "world_size",
+        "attempts",
+    ]
+    assert running["format"] == 1
+    assert running["name"] == "exp0"
+    assert running["config"] == {"lr": 0.1}
+    assert running["world_size"] == 4
+    assert running["host"] == socket.gethostname()
+    (attempt,) = running["attempts"]
+    assert attempt == {
+        "attempt": 0,
+        "label": "",
+        "rank": 0,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started": running["created"],
+        "ended": None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "foundry_fastlog": foundry_fastlog.__version__,
+    }
+    finished = ended["attempts"][0].pop("ended")
+    assert TIMESTAMP.fullmatch(finished)
+    assert finished >= attempt["started"]
+    attempt.pop("ended")
+    assert ended == running
+
+
+def test_attempts(tmp_path: Path) -> None:
+    """Each resume adds its attempt; what the first start said stays unless it is said anew."""
+    with Recorder(tmp_path, name="first", config={"a": 1}, world_size=2):
+        created = read(tmp_path)["created"]
+    with Recorder(tmp_path):
+        pass
+    found = read(tmp_path)
+    assert (found["name"], found["config"], found["world_size"]) == ("first", {"a": 1}, 2)
+    with Recorder(tmp_path, name="second", config={"a": 2}, world_size=8):
+        pass
+    found = read(tmp_path)
+    assert (found["name"], found["config"], found["world_size"]) == ("second", {"a": 2}, 8)
+    assert found["created"] == created
+    assert [(a["attempt"], a["label"]) for a in found["attempts"]] == [
+        (0, ""),
+        (1, "a1"),
+        (2, "a2"),
+    ]
+    assert all(a["ended"] for a in found["attempts"])
+
+
+def test_other_ranks_leave_it_alone(tmp_path: Path) -> None:
+    """Only rank 0 writes the file."""
+    with Recorder(tmp_path, rank=1):
+        assert not (tmp_path / "run.json").exists()
+    assert not (tmp_path / "run.json").exists()
+
+
+class Settings(BaseModel):
+    """A configuration model."""
+
+    lr: float = 0.1
+    path: Path = Path("/data")
+
+
+@dataclasses.dataclass
+class Plain:
+    """A configuration dataclass."""
+
+    lr: float = 0.1
+
+
+@dataclasses.dataclass
+class Slotted:
+    """A configuration dataclass without __dict__."""
+
+    __slots__ = ("lr",)
+    lr: float
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (None, {}),
+        ({}, {}),
+        ({"lr": 0.1}, {"lr": 0.1}),
+        (UserDict(lr=0.1), {"lr": 0.1}),
+        (Settings(), {"lr": 0.1, "path": "/data"}),
+        (Plain(), {"lr": 0.1}),
+        (Slotted(0.1), {"lr": 0.1}),
+        (argparse.Namespace(lr=0.1), {"lr": 0.1}),
+        (argparse.Namespace(__dataclass_fields__=1), {"__dataclass_fields__": 1}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_configurations(tmp_path: Path, config: object, expected: dict[str, object]) -> None:
+    """Mappings, pydantic models, dataclasses and namespaces become plain data."""
+    assert plain_config(config) == expected
+    with Recorder(tmp_path, config=config):
+        assert read(tmp_path)["config"] == expected
+
+
+@pytest.mark.parametrize("wrong", [5, "lr=0.1", [("lr", 0.1)], Settings, Plain, dict, object()])
+def test_no_configuration(wrong: object) -> None:
+    """Anything else, also a class in place of an object, is a TypeError that says so."""
+    with pytest.raises(TypeError, match=f"mapping or a pydantic model, got {type(wrong).__name__}"):
+        plain_config(wrong)
+
+
+def test_odd_configuration_values(tmp_path: Path) -> None:
+    """What JSON does not know is text; a value that orjson refuses does not cost the file."""
+    circular: dict[str, Any] = {}
+    circular["again"] = circular
+    config = {
+        "seed": 2**128,
+        "path": Path("/data"),
+        "nan": float("nan"),
+        5: "int key",
+        "\udc80": "\udc81",
+        "circular": circular,
+    }
+    with Recorder(tmp_path, config=config, name="\udc80"):
+        found = read(tmp_path)
+    assert found["name"] == "\\udc80"
+    assert found["config"] == {
+        "seed": str(2**128),
+        "path": "/data",
+        "nan": None,
+        "5": "int key",
+        "\\udc80": "\\udc81",
+        "circular": {"again": "<circular reference>"},
+    }
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b'{"attempts":5}', b'{"attempts":[5,{"attempt":0}]}']
+)
+def test_a_damaged_file_is_replaced(tmp_path: Path, content: bytes) -> None:
+    """A run.json that cannot be read does not stop a start; the file is whole afterwards."""
+    (tmp_path / "run.json").write_bytes(content)
+    with Recorder(tmp_path, name="new"):
+        found = read(tmp_path)
+    assert found["name"] == "new"
+    assert [a["pid"] for a in found["attempts"]] == [os.getpid()]
+
+
+def test_what_others_added_to_attempts_stays(tmp_path: Path) -> None:
+    """Entries of attempts that this process does not know are kept at its end."""
+    with Recorder(tmp_path):
+        content = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+        content["attempts"].append({**content["attempts"][0], "attempt": 7, "label": "a7"})
+        (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    assert [a["attempt"] for a in read(tmp_path)["attempts"]] == [7, 0]
+
+
+def make(directory: Path) -> RunFile:
+    """Make a file for a directory."""
+    return RunFile(directory, name=None, config=None, world_size=None, rank=None)
+
+
+def test_failure_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file that cannot be written is one warning, and no exception."""
+    file = make(tmp_path / "missing")
+    with caplog.at_level(logging.WARNING, "foundry_fastlog"):
+        file.write("", 0)
+        file.write("", 0, ended=True)
+    (message,) = caplog.messages
+    assert re.search(r"could not write .*missing/run\.json.*records are not affected", message)
+
+
+def test_failed_replacement_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the rename fails, the old file stays and the temporary one goes."""
+    file = make(tmp_path)
+    file.write("", 0)
+    before = (tmp_path / "run.json").read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("refused")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    file.write("", 0, ended=True)
+    assert (tmp_path / "run.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert "refused" in caplog.text
+
+
+def test_git_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit of a checkout; None outside of one, before the first commit, and without git."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    assert git_hash(repository) is None
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-c", "user.name=n", "-c", "user.email=e@x", *arguments],
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    git("init", "-q")
+    assert git_hash(repository) is None
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    assert git_hash(repository) == git("rev-parse", "HEAD")
+    monkeypatch.chdir(repository)
+    assert git_hash() == git("rev-parse", "HEAD")
+    with Recorder(tmp_path / "run"):
+        assert read(tmp_path / "run")["git_hash"] == git("rev-parse", "HEAD")
+    assert git_hash(tmp_path / "nowhere") is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_hash(repository) is None
+
+
+def test_git_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A git that takes too long costs the hash, nothing else."""
+
+    def hang(*_: object, **__: object) -> None:
+        raise subprocess.TimeoutExpired("git", 5)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    assert git_hash() is None
+
+
+def test_utc_now() -> None:
+    """The time has the lines' form."""
+    assert TIMESTAMP.fullmatch(utc_now())
