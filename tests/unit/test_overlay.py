@@ -597,11 +597,14 @@ def test_a_ring_that_is_no_file_is_not_read(made: str, name: str, tmp_path: Path
 
 
 def test_a_ring_of_a_newer_version_waits_for_that(run: Path) -> None:
-    """What it means is not guessed."""
-    rings.patch_header(ring_of(run), 8, b"\2")
+    """What it means is not guessed, and it is not taken for a damaged one."""
+    data = bytearray(ring_of(run).read_bytes())
+    data[8 : rings.PAGE] = b"\2" * (rings.PAGE - 8)  # another header, with its checksum elsewhere
+    ring_of(run).write_bytes(data)
     (report,) = check_against_recovery(run)
     assert report.outcome == "failed"
     assert "newer version" in report.reason
+    assert ring_of(run).read_bytes() == data
 
 
 def test_a_link_in_place_of_the_private_directory_is_not_followed(
