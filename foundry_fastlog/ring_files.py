@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from foundry_fastlog.files import PRIVATE_DIR
 from foundry_fastlog.members import safe_str
-from foundry_fastlog.ring_image import VERSION, RingError, RingImage
+from foundry_fastlog.ring_image import NewerRingError, RingError, RingImage
 
 __all__ = ["POINTER_SUFFIX", "RING_SUFFIX", "FoundRing", "RingReport", "find_ring", "list_rings"]
 
@@ -185,15 +185,14 @@ def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> Fo
         return FoundRing(ring, "damaged", f"{ring} is no regular file")
     try:
         image = RingImage.read(descriptor)
+    except NewerRingError as error:
+        return FoundRing(ring, "failed", str(error))
     except RingError as error:
         return FoundRing(ring, "damaged", str(error))
     header = image.header
     home = run.stat()
     if by_pointer and (header.run_device, header.run_inode) != (home.st_dev, home.st_ino):
         return FoundRing(ring, "damaged", f"{ring} belongs to another run")
-    if header.version > VERSION:
-        reason = "written by a newer version of foundry_fastlog: recover with that"
-        return FoundRing(ring, "failed", reason, label=header.label)
     boot = boot_id()
     same_boot = boot != "" and boot == header.boot_id
     if not same_boot and not image.dated:

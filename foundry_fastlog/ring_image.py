@@ -26,6 +26,7 @@ __all__ = [
     "METRICS",
     "RECORDS_LOST",
     "TIMING",
+    "NewerRingError",
     "Record",
     "RingError",
     "RingHeader",
@@ -73,6 +74,10 @@ _STAMP = re.compile(rb"[_0-9-]*")
 
 class RingError(ValueError):
     """The file is no ring that can be trusted; the text says why."""
+
+
+class NewerRingError(ValueError):
+    """The file may be a good ring, of a layout that this version does not know."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,7 @@ class RingImage:
 
     Raises:
         RingError: It cannot be trusted.
+        NewerRingError: It is of a newer version.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -213,6 +219,7 @@ class RingImage:
 
         Raises:
             RingError: It cannot be trusted.
+            NewerRingError: It is of a newer version.
             OSError: It cannot be read.
         """
         size = os.fstat(descriptor).st_size
@@ -322,6 +329,7 @@ def _parse_header(data: bytes, file_bytes: int) -> RingHeader:
 
     Raises:
         RingError: It is none.
+        NewerRingError: It is none that can be read.
     """
     if file_bytes < _KEY_TABLE:
         raise RingError(f"it has {file_bytes} bytes, too few for a ring file")
@@ -349,6 +357,8 @@ def _parse_header(data: bytes, file_bytes: int) -> RingHeader:
     ) = _HEADER.unpack_from(data)
     if magic != _MAGIC:
         raise RingError("it does not begin as a ring file")
+    if version > VERSION:  # nothing else is known of its layout, not even its checksum
+        raise NewerRingError("written by a newer version of foundry_fastlog: recover with that")
     if crc != crc32c(data[: _HEADER.size - 4]):
         raise RingError("its header is damaged (checksum)")
     if not (

@@ -348,6 +348,10 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.reason = "no memory to read " + ring;
         return report;
     }
+    if (image == nullptr && report.reason == RingImage::kNewerVersion) {
+        report.outcome = Outcome::failed;
+        return report;
+    }
     struct stat run;
     const bool of_this_run = ::stat(run_directory.c_str(), &run) == 0 && image != nullptr &&
                              image->header().run_device == static_cast<std::uint64_t>(run.st_dev) &&
@@ -360,11 +364,6 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         return report;
     }
     report.label = image->header().label;
-    if (image->header().version > kRingVersion) {
-        report.outcome = Outcome::failed;
-        report.reason = "written by a newer version of foundry_fastlog: recover with that";
-        return report;
-    }
     report.same_boot = boot_id() == image->header().boot_id && !boot_id().empty();
     image->trust_tail(report.same_boot);
     if (!report.same_boot && !is_dated(*image)) {

@@ -84,6 +84,8 @@ bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) cons
     const RingFileHeader& h = header_;
     if (std::memcmp(h.magic, kRingMagic, sizeof kRingMagic) != 0) {
         reason = "it does not begin as a ring file";
+    } else if (h.version > kRingVersion) {
+        reason = kNewerVersion;  // nothing else is known of its layout, not even its checksum
     } else if (h.crc != header_crc(h)) {
         reason = "its header is damaged (checksum)";
     } else if (h.ring_bytes < kLeastRingBytes || h.ring_bytes > kMostRingBytes ||

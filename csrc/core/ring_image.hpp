@@ -20,6 +20,10 @@ class RingImage {
     static constexpr std::uint64_t kLeastRingBytes = 1024;
     static constexpr std::uint64_t kMostKeyTableBytes = std::uint64_t{1} << 20;
 
+    /// The reason for a ring that may be good, but is not ours to read.
+    static constexpr const char* kNewerVersion =
+        "written by a newer version of foundry_fastlog: recover with that";
+
     /// Reads the file behind `fd`. Null with the reason when it is no ring that can be trusted; null
     /// without one when memory ran out. Allocates at most what a real ring has.
     static std::unique_ptr<RingImage> read(int fd, std::string& reason);

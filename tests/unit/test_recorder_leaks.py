@@ -204,7 +204,7 @@ def test_recorders_are_given_back(tmp_path: Path) -> None:
         type(thing).__name__ in ("Recorder", "Timer", "RunFile") for thing in gc.get_objects()
     )
     before = kinds()
-    for number in range(30):
+    for number in range(10):
         recorder = Recorder(tmp_path / str(number), ring_bytes=64 << 10)
         recorder.record(0, **{f"n{number}": 1.0})
         with recorder.timer(f"t{number}"):

@@ -149,7 +149,7 @@ def test_many_recorders_one_after_the_other(tmp_path: Path) -> None:
     Recorder(tmp_path / "warm").close()
     if fds.exists():
         before = len(list(fds.iterdir())), len(list(threads.iterdir()))
-    for number in range(50):
+    for number in range(20):
         with Recorder(tmp_path / str(number)) as recorder:
             recorder.record(0, x=1.0)
             with recorder.timer("t"):

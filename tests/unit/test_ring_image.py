@@ -15,7 +15,7 @@ from rings import DROPS, FRAGMENT, INTEGER, METRICS, NULL, PAD, REAL, STRING, TI
 
 from foundry_fastlog import Recorder, ring_image
 from foundry_fastlog.crc32c import crc32c
-from foundry_fastlog.ring_image import Record, RingError, RingImage
+from foundry_fastlog.ring_image import NewerRingError, Record, RingError, RingImage
 from foundry_fastlog.ring_lines import LineRenderer, double_text, string_text
 
 
@@ -112,6 +112,10 @@ def test_a_damaged_header_is_refused() -> None:
     for offset in range(8, rings.HEADER_BYTES):
         data = bytearray(whole)
         data[offset] ^= 4
+        if offset < 12:  # the version: it may be a good ring of a newer one
+            with pytest.raises(NewerRingError, match="written by a newer version"):
+                RingImage(bytes(data))
+            continue
         with pytest.raises(RingError, match="its header is damaged"):
             RingImage(bytes(data))
 
