@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
 PY_PATHS := $(wildcard foundry_fastlog tests benchmarks .ci setup.py)
-CPP_PATHS = $(shell find csrc tests/cpp -path tests/cpp/third_party -prune -o \
+CPP_PATHS = $(shell find csrc tests/cpp tests/crash -path tests/cpp/third_party -prune -o \
   \( -name '*.cpp' -o -name '*.hpp' \) -print)
 
 VENV_STAMP := $(VENV)/.stamp-venv
@@ -120,6 +120,12 @@ test-core: $(TEST_STAMP) extension ## Run the unit tests that need no torch
 .PHONY: coverage
 coverage: venv ## Run the Python tests with coverage of the Python code
 	$(PYTEST) tests --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
+
+.PHONY: crash
+crash: venv ## Run the release-sized crash tests and write their figures (an hour)
+	@rm -rf build/crash/figures
+	FASTLOG_CRASH=release $(PYTEST) tests/crash -q -o faulthandler_timeout=0 $(PYTEST_ARGS)
+	$(PY) tests/crash/figures.py
 
 # ---- benchmarks --------------------------------------------------------------------------
 

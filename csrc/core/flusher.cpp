@@ -31,6 +31,7 @@ SinkError Flusher::Source::commit(CommitSlot& slot) {
         const std::uint64_t epoch = memory_.epoch()->load(std::memory_order_relaxed) + 1;
         slot.epoch = epoch;
         slot.crc = slot_crc(slot);
+        KILL_POINT("slot_begun");
         *memory_.slot(epoch) = slot;
         KILL_POINT("slot_filled");
         memory_.epoch()->store(epoch, std::memory_order_release);

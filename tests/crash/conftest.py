@@ -28,22 +28,28 @@ def asan_build() -> Path:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, plain_build: Path) -> Scene:
+def scene(tmp_path: Path, plain_build: Path) -> Iterator[Scene]:
     """An empty run directory and the driver."""
-    return Scene(tmp_path / "scene", plain_build)
+    scene = Scene(tmp_path / "scene", plain_build)
+    yield scene
+    scene.end()
 
 
 @pytest.fixture
 def scenes(tmp_path: Path, plain_build: Path) -> Iterator[Callable[[], Scene]]:
     """Make scenes, for tests that need many."""
     count = 0
+    last: Scene | None = None
 
     def make() -> Scene:
-        nonlocal count
+        nonlocal count, last
         count += 1
-        return Scene(tmp_path / f"scene-{count}", plain_build)
+        last = Scene(tmp_path / f"scene-{count}", plain_build)
+        return last
 
     yield make
+    if last is not None:
+        last.end()
 
 
 @pytest.fixture

@@ -293,7 +293,8 @@ void mutate(Random& random, Sample& sample) {
         case 5: {
             const std::size_t from = place(random, sample) / 32 * 32;
             const std::size_t to = where / 32 * 32;
-            const std::size_t bytes = std::min<std::size_t>({32 * random.below(16), room(from), room(to)});
+            const std::size_t bytes =
+                std::min<std::size_t>({32 * random.below(16), room(from), room(to)});
             std::memmove(sample.at(to), sample.at(from), bytes);
             return;
         }
@@ -466,7 +467,8 @@ class Fuzzer {
         ++totals_.recovered;
         fs::remove_all(scratch_);
         fs::create_directories(run_ / fastlog::kPrivateDirectory);
-        const std::string lines = "{\"timestamp\":\"2026-01-30T14:32:15.123456Z\",\"seq\":0,\"x\":1}\n";
+        const std::string lines =
+            "{\"timestamp\":\"2026-01-30T14:32:15.123456Z\",\"seq\":0,\"x\":1}\n";
         std::ofstream(run_ / "metrics.jsonl") << lines;
         const fs::path ring = run_ / fastlog::kPrivateDirectory / "u.ring";
         std::ofstream(ring).write(reinterpret_cast<const char*>(sample.at(0)),
@@ -475,14 +477,16 @@ class Fuzzer {
         require(reports.size() == 1, "not one report");
         using Outcome = fastlog::RecoveryReport::Outcome;
         const Outcome outcome = reports[0].outcome;
-        require(fs::exists(ring) == (outcome == Outcome::failed), "a ring that should (not) be there");
+        require(fs::exists(ring) == (outcome == Outcome::failed),
+                "a ring that should (not) be there");
         require((outcome == Outcome::quarantined) ==
                     fs::exists(run_ / fastlog::kPrivateDirectory / "quarantine" / "u.ring"),
                 "not in quarantine, or for no reason");
         require(std::distance(fs::directory_iterator(scratch_), fs::directory_iterator()) == 1,
                 "a file outside the run");
         for (const auto& entry : fs::directory_iterator(run_)) {
-            require(entry.is_directory() || entry.file_size() < std::size_t{1} << 24, "a file out of proportion");
+            require(entry.is_directory() || entry.file_size() < std::size_t{1} << 24,
+                    "a file out of proportion");
         }
     }
 
@@ -504,10 +508,11 @@ int fuzz(const Arguments& arguments) {
     for (std::uint64_t i = first; i < first + executions; ++i) fuzzer.execute(i);
     const Totals& totals = fuzzer.totals();
     const auto number = [](std::uint64_t n) { return static_cast<unsigned long long>(n); };
-    std::printf("{\"executions\":%llu,\"rings\":%llu,\"records\":%llu,\"rendered\":%llu,"
-                "\"recovered\":%llu}\n",
-                number(executions), number(totals.rings), number(totals.records),
-                number(totals.rendered), number(totals.recovered));
+    std::printf(
+        "{\"executions\":%llu,\"rings\":%llu,\"records\":%llu,\"rendered\":%llu,"
+        "\"recovered\":%llu}\n",
+        number(executions), number(totals.rings), number(totals.records), number(totals.rendered),
+        number(totals.recovered));
     return 0;
 }
 

@@ -81,9 +81,9 @@ struct Content {
             std::uint64_t longest)
         : life(life_), thread(thread_), n(n_) {
         const std::uint64_t h = mix((life << 44) ^ (thread << 36) ^ n);
-        constexpr Stream kStreams[8] = {Stream::metrics,     Stream::metrics, Stream::metrics,
-                                        Stream::metrics,     Stream::performance,
-                                        Stream::performance, Stream::errors,  Stream::log};
+        constexpr Stream kStreams[8] = {Stream::metrics, Stream::metrics,     Stream::metrics,
+                                        Stream::metrics, Stream::performance, Stream::performance,
+                                        Stream::errors,  Stream::log};
         stream = kStreams[h & 7];
         const std::uint64_t length = (h >> 8) % (longest + 1);
         fill = text.substr((h >> 24) % (kTextBytes - longest), length) + "\xC3\xA9";  // é
@@ -140,8 +140,8 @@ class Worker {
             }
             if (pace_ns_ == 0) continue;
             random = mix(random);
-            const std::int64_t until = fastlog::monotonic_ns() +
-                                       static_cast<std::int64_t>(random % (2 * pace_ns_));
+            const std::int64_t until =
+                fastlog::monotonic_ns() + static_cast<std::int64_t>(random % (2 * pace_ns_));
             while (fastlog::monotonic_ns() < until) {
             }
         }

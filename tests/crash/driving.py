@@ -160,9 +160,11 @@ class Process:
     def wait_quiet(self, quiet_s: float = 0.1) -> None:
         """Wait until no record was accepted for a while: all its threads stand still."""
         before = (-1, time.monotonic())
+        deadline = time.monotonic() + 30
         while True:
             count = sum(self.acks.counts(self.life.threads))
             now = time.monotonic()
+            assert now < deadline, "its threads go on although nothing is written"
             if count != before[0]:
                 before = (count, now)
             elif now - before[1] > quiet_s:
@@ -187,6 +189,7 @@ class Scene:
         self.run.mkdir()
         self.driver = driver / "driver"
         self.lives: list[Life] = []
+        self._processes: list[subprocess.Popen[Any]] = []
 
     def start(self, settings: Settings, env: Mapping[str, str] | None = None) -> Process:
         """Start a process that records until it is killed (or has its records)."""
@@ -203,6 +206,7 @@ class Scene:
         command += [f"life={life.number}", *settings.arguments()]
         # close_fds=False lets Python use vfork(): twice as many lives a second.
         process = subprocess.Popen(command, env={**os.environ, **(env or {})}, close_fds=False)
+        self._processes.append(process)
         return Process(life, acks, process)
 
     def record(self, settings: Settings, env: Mapping[str, str] | None = None) -> int:
@@ -213,13 +217,22 @@ class Scene:
         self, env: Mapping[str, str] | None = None, *, at_ns: int = 0
     ) -> subprocess.Popen[str]:
         """Start the recover command."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [self.driver, "recover", f"dir={self.run}", f"at={at_ns}"],
             env={**os.environ, **(env or {})},
             stdout=subprocess.PIPE,
             text=True,
             close_fds=False,
         )
+        self._processes.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill what a failed test left running."""
+        for process in self._processes:
+            if process.returncode is None:
+                process.kill()
+                process.communicate()
 
     def recover(self, env: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
         """Recover to the end; return the reports."""

@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.machine import facts
+from benchmarks.machine import facts  # noqa: E402 - the path comes first
 
 FIGURES = ROOT / "build" / "crash" / "figures"
 RESULT = ROOT / "benchmarks" / "results" / "crash.json"
@@ -43,15 +43,17 @@ def number(value: Any) -> str:
 
 def table(results: dict[str, dict[str, Any]], machine: dict[str, Any]) -> str:
     """Write the figures as a table for the page."""
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}"
     lines = [
-        f"Release run of {machine['date'][:10]}, commit {machine['commit']}, on {machine['cpu']}, "
-        f"{machine['cores']} cores, {machine['system']}, {machine['filesystem']}:",
+        f"Release run of {machine['date'][:10]} (commit {machine['commit']}) on {where}:",
         "",
         "| what | figures |",
         "| --- | --- |",
     ]
     for name, title in TITLES.items():
-        cells = [f"{number(value)} {key}" for key, value in results[name].items() if key != "seconds"]
+        cells = [
+            f"{number(value)} {key}" for key, value in results[name].items() if key != "seconds"
+        ]
         lines.append(f"| {title} | {', '.join(cells)} |")
     minutes = sum(result["seconds"] for result in results.values()) / 60
     lines += ["", f"{minutes:.0f} minutes. Writer and recovery killed at every named point between"]

@@ -22,10 +22,10 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from crash.acked import Life, Verdict, check_run
-from crash.driving import Acks
+from crash.acked import Life, Verdict, check_run  # noqa: E402 - the path comes first
+from crash.driving import Acks  # noqa: E402 - likewise
 
-from foundry_fastlog import Recorder, _core
+from foundry_fastlog import Recorder, _core  # noqa: E402 - likewise
 
 
 def record_all(recorder: Recorder, life: Life, thread: int, counter: ctypes.c_uint64) -> None:
@@ -80,7 +80,7 @@ def kill_one(folder: Path, life: Life, rng: random.Random) -> None:
     if pid == 0:
         try:
             live(folder / "run", life, acks, options)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a child must never return into the parent's code
             traceback.print_exc()
         os._exit(1)
     time.sleep(wait_s)
@@ -94,8 +94,8 @@ def kill_one(folder: Path, life: Life, rng: random.Random) -> None:
 def recover(run: Path) -> None:
     """Recover until no ring is left.
 
-    A life that is killed while it starts `git` for run.json leaves a child that has its descriptors,
-    and with them the ring's lock, until its exec.
+    A life that is killed while it starts `git` for run.json leaves a child that has its
+    descriptors, and with them the ring's lock, until its exec.
     """
     deadline = time.monotonic() + 10
     while True:
