@@ -172,7 +172,7 @@ using SteppedRing = BasicTestRing<SteppedAtomic>;
 struct World {
     explicit World(std::uint64_t start) : r(1024) {
         std::string text;
-        while (r.ring.tail() < start) {
+        for (std::uint64_t at = 0; at < start; at += kRecordAlign) {
             r.put("");
             r.take(text);
         }

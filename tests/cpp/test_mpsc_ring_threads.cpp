@@ -113,7 +113,8 @@ void run_producers(std::size_t capacity, std::size_t producers, std::uint32_t ea
     Checker checker(r.ring, producers);
     const std::vector<std::uint32_t> all(producers, each);
     bool ok = true;
-    while (ok && checker.counts() != all) {
+    const std::int64_t deadline = far_deadline();
+    while (ok && checker.counts() != all && monotonic_ns() < deadline) {
         const std::uint64_t before = checker.cursor();
         ok = checker.drain(batch);
         if (checker.cursor() == before) ::sched_yield();
@@ -149,10 +150,12 @@ TEST_SUITE("mpsc_ring threads") {
             }
             Checker checker(r.ring, kProducers);
             bool ok = true;
+            const std::int64_t deadline = far_deadline();
+            const auto go_on = [&] { return ok && monotonic_ns() < deadline; };
             const std::uint64_t some = 1024 * static_cast<std::uint64_t>(round);
-            while (ok && checker.cursor() < some) ok = checker.drain(2);
+            while (go_on() && checker.cursor() < some) ok = checker.drain(2);
             const std::uint64_t final_tail = r.ring.close();
-            while (ok && checker.cursor() != final_tail) ok = checker.drain(2);
+            while (go_on() && checker.cursor() != final_tail) ok = checker.drain(2);
             for (auto& thread : threads) thread.join();
             CHECK(ok);
             CHECK(r.ring.tail() == final_tail);
@@ -167,7 +170,8 @@ TEST_SUITE("mpsc_ring threads") {
         std::thread producer([&] { produce(r.ring, 0, UINT32_MAX); });
         Checker checker(r.ring, 1);
         bool ok = true;
-        while (ok && checker.cursor() == 0) ok = checker.drain(1);
+        const std::int64_t deadline = far_deadline();
+        while (ok && checker.cursor() == 0 && monotonic_ns() < deadline) ok = checker.drain(1);
         std::uint64_t tails[3] = {};
         std::vector<std::thread> closers;
         for (auto& tail : tails) closers.emplace_back([&] { tail = r.ring.close(); });
