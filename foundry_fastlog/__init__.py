@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING
 from foundry_fastlog._version import __version__
 
 if TYPE_CHECKING:
-    from foundry_fastlog.config import RecorderConfig
+    from foundry_fastlog.config import LoggingConfig, RecorderConfig
+    from foundry_fastlog.config_file import ConfigError
     from foundry_fastlog.files import RunNotFoundError
     from foundry_fastlog.reading import Run, read_run
     from foundry_fastlog.recorder import Recorder, RecorderClosedError, open_run, recover
     from foundry_fastlog.ring_files import RingReport
 
 __all__ = [
+    "ConfigError",
+    "LoggingConfig",
     "Recorder",
     "RecorderClosedError",
     "RecorderConfig",
@@ -37,6 +40,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ConfigError": "foundry_fastlog.config_file",
+    "LoggingConfig": "foundry_fastlog.config",
     "Recorder": "foundry_fastlog.recorder",
     "RecorderClosedError": "foundry_fastlog.recorder",
     "RecorderConfig": "foundry_fastlog.config",

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
+from foundry_fastlog.config_file import ConfigError
 from foundry_fastlog.demo import console as ui
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
-from foundry_fastlog.demo.config import ConfigError, ExperimentConfig, load_config
+from foundry_fastlog.demo.config import ExperimentConfig, load_config
 from foundry_fastlog.demo.data import Corpus, load_corpus
 from foundry_fastlog.demo.device import pick_device
 from foundry_fastlog.demo.progress import progress_view

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from foundry_fastlog.demo.config import ConfigError, DataConfig
+from foundry_fastlog.config_file import ConfigError
+from foundry_fastlog.demo.config import DataConfig
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from foundry_fastlog.config_file import ConfigError
 from foundry_fastlog.demo.checkpoint import (
     FOLDER,
     checkpoint_path,
@@ -28,7 +29,7 @@ from foundry_fastlog.demo.checkpoint import (
     load_newest,
     save_checkpoint,
 )
-from foundry_fastlog.demo.config import ConfigError, ExperimentConfig, TrainingConfig
+from foundry_fastlog.demo.config import ExperimentConfig, TrainingConfig
 from foundry_fastlog.demo.data import Batches, Corpus, validation_batches
 from foundry_fastlog.demo.device import MemoryGauge
 from foundry_fastlog.demo.model import GPT
