@@ -6,6 +6,7 @@ written is reported through `logging` once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from foundry_fastlog._version import __version__
 from foundry_fastlog.members import readable, safe_str
 
 RUN_FILE = "run.json"
+_TEMPORARY = ".run.json."
+_LOOK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 FORMAT = 1
 
 _log = logging.getLogger("foundry_fastlog")
@@ -169,16 +172,44 @@ class RunFile:
         return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
 
     def _replace(self, content: bytes) -> None:
-        temporary = self._path.with_name(f".run.json.{os.getpid()}-{os.urandom(4).hex()}")
-        # Not tempfile: its files are 0600, and a program's umask can only be read by changing it.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
+        """Write the whole file beside the old one and put it into its place.
+
+        A process that is killed on the way leaves its new file behind. Whoever writes holds a lock
+        on it, so the next one can tell what is left over, and removes it.
+        """
+        import fcntl
+
+        self._remove_leftovers()
+        for last_try in (False, False, True):
+            temporary = self._path.with_name(f"{_TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}")
+            # Not tempfile: its files are 0600, and a program's umask can only be read by changing
+            # it. O_CREAT with 0666 gives what the umask leaves.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123 - see above
-                file.write(content)
-            temporary.replace(self._path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+                try:
+                    with contextlib.suppress(OSError):  # a file system without locks
+                        fcntl.flock(file, fcntl.LOCK_EX)
+                    file.write(content)
+                    file.flush()
+                    # Unless somebody removed it before it was locked.
+                    if os.fstat(file.fileno()).st_nlink or last_try:
+                        temporary.replace(self._path)
+                        return
+                except BaseException:
+                    temporary.unlink(missing_ok=True)
+                    raise
+
+    def _remove_leftovers(self) -> None:
+        import fcntl
+
+        for path in self._path.parent.glob(f"{_TEMPORARY}*"):
+            # Locked: somebody is writing it now. Gone, or no locks here: not ours to remove.
+            with (
+                contextlib.suppress(OSError),
+                open(os.open(path, _LOOK), "rb") as file,  # noqa: PTH123 - without following links
+            ):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def _render(run: dict[str, Any]) -> bytes:

@@ -174,8 +174,12 @@ def parse(raw: bytes) -> dict[str, Any]:
 def list_files(run: Path, verdict: Verdict) -> dict[tuple[str, str], dict[int, Path]]:
     """List the segments of each (label, stream); what does not belong there is a violation."""
     found: dict[tuple[str, str], dict[int, Path]] = {}
+    # Who is killed while it writes run.json leaves its new file; the next start removes it.
+    unfinished = list(run.glob(".run.json.*"))
+    if len(unfinished) > 1:
+        verdict.fail(f"nobody removed {unfinished[0].name}")
     for path in sorted(run.iterdir()):
-        if path.name in (".fastlog", "run.json"):
+        if path.name in (".fastlog", "run.json") or path in unfinished:
             continue
         match = _NAME.fullmatch(path.name)
         if match is None:

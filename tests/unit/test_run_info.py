@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import fcntl
 import json
 import logging
 import os
@@ -279,3 +280,48 @@ def test_git_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_utc_now() -> None:
     """The time has the lines' form."""
     assert TIMESTAMP.fullmatch(utc_now())
+
+
+def write(run: Path) -> None:
+    """Write a run.json."""
+    RunFile(run, name=None, config=None, world_size=None, rank=None).write("", 0)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """A new file that never got into its place goes at the next start."""
+    (tmp_path / ".run.json.4711-0badcafe").write_bytes(b'{"format":')
+    write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+    """A new file is locked as long as somebody writes it; links and pipes are left alone."""
+    held = tmp_path / ".run.json.4711-0badcafe"
+    (tmp_path / "target").write_bytes(b"mine")
+    (tmp_path / ".run.json.link").symlink_to(tmp_path / "target")
+    with held.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write(tmp_path)
+        assert held.exists()
+    assert (tmp_path / "target").read_bytes() == b"mine"
+    assert (tmp_path / ".run.json.link").is_symlink()
+
+
+def test_a_file_removed_before_it_was_locked_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cleans up may see a new file before its writer has locked it."""
+    removed = []
+
+    def lock(file: Any, how: int) -> None:
+        if not removed:
+            [new] = tmp_path.glob(".run.json.*")
+            new.unlink()
+            removed.append(new.name)
+        fcntl_flock(file, how)
+
+    fcntl_flock = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", lock)
+    write(tmp_path)
+    assert removed
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
