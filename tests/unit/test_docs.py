@@ -1,0 +1,136 @@
+"""Every Python block of the documentation runs, page by page, as a reader would type it in.
+
+A block that shows a part of a source file has `<!-- excerpt of PATH -->` above it: its lines must be
+there. One that takes minutes has `<!-- run by PATH -->`: that test must use what it imports.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from foundry_fastlog import Recorder
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "csrc/*.md", "benchmarks/*.md")
+    for path in ROOT.glob(pattern)
+)
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>excerpt of|run by) (?P<target>\S+) -->\n+)?"
+    r"^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^(?P=indent)```",
+    re.MULTILINE | re.DOTALL,
+)
+
+# Runs the blocks of a page one after the other in one namespace; a traceback names page and line.
+RUNNER = """
+import sys
+page, *blocks = sys.argv[1:]
+names = {"__name__": "__main__"}
+for block in blocks:
+    line, code = block.split(":", 1)
+    exec(compile("\\n" * int(line) + code, page, "exec"), names)
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of Python.
+
+    Attributes:
+        line: Lines of the page above its first line.
+        code: Its text, without the indentation of the fence.
+        mark: "", "excerpt of" or "run by".
+        target: The file that the mark names.
+    """
+
+    line: int
+    code: str
+    mark: str
+    target: str
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Find the blocks of a page."""
+    return [
+        Block(
+            text.count("\n", 0, match.start("code")),
+            textwrap.dedent(match["code"]),
+            match["mark"] or "",
+            match["target"] or "",
+        )
+        for match in _BLOCK.finditer(text)
+    ]
+
+
+def run_blocks(page: str, blocks: list[Block], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run blocks in a process of their own, in a folder of their own."""
+    arguments = [f"{block.line}:{block.code}" for block in blocks]
+    return subprocess.run(
+        [sys.executable, "-c", RUNNER, page, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the run that the pages speak of, runs/exp0."""
+    with Recorder(tmp_path / "runs" / "exp0") as recorder:
+        for step in range(20):
+            with recorder.timer("forward", step=step):
+                pass
+            recorder.record(step, epoch=0, loss=2.0 / (step + 1), lr=1e-4)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
+    """No block raises."""
+    blocks = [block for block in blocks_of(page.read_text(encoding="utf-8")) if not block.mark]
+    if not blocks:  # a page of prose: nothing that could be wrong
+        return
+    done = run_blocks(page.name, blocks, folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_marked_blocks_are_what_they_say(page: Path) -> None:
+    """Excerpts are in the file that they name; what is run elsewhere is used there."""
+    for block in blocks_of(page.read_text(encoding="utf-8")):
+        if not block.mark:
+            continue
+        source = (ROOT / block.target).read_text(encoding="utf-8")
+        wanted = [line.strip() for line in block.code.splitlines()]
+        if block.mark == "run by":
+            wanted = re.findall(r"^from \S+ import (\w+)$", block.code, re.MULTILINE)
+            assert wanted, f"{page.name}:{block.line} imports nothing by name"
+        there = source if block.mark == "run by" else [line.strip() for line in source.splitlines()]
+        missing = [line for line in wanted if line not in ("", "...") and line not in there]
+        assert missing == [], f"{page.name}:{block.line} says what {block.target} does not"
+
+
+def test_a_page_with_a_wrong_block_is_noticed(tmp_path: Path) -> None:
+    """The blocks really run, one after the other, and a failure says where."""
+    text = "# Page\n\n```python\nx = 1\n```\n\nand\n\n```python\nassert x == 2\n```\n"
+    done = run_blocks("page.md", blocks_of(text), tmp_path)
+    assert done.returncode == 1
+    assert 'File "page.md", line 10' in done.stderr
+    assert "AssertionError" in done.stderr
+
+
+def test_the_readme_has_blocks() -> None:
+    """The pattern finds blocks at all, marks included."""
+    assert blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    marked = "<!-- excerpt of a/b.py -->\n```python\nx\n```\n"
+    assert blocks_of(marked) == [Block(2, "x\n", "excerpt of", "a/b.py")]
