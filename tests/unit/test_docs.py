@@ -1,7 +1,7 @@
 """Every Python block of the documentation runs, page by page, as a reader would type it in.
 
-A block that shows a part of a source file has `<!-- excerpt of PATH -->` above it: its lines must be
-there. One that takes minutes has `<!-- run by PATH -->`: that test must use what it imports.
+A block that shows a part of a source file has `<!-- excerpt of PATH -->` above it: its lines must
+be there. One that takes minutes has `<!-- run by PATH -->`: that test must use what it imports.
 """
 
 from __future__ import annotations
