@@ -35,6 +35,7 @@ _KINDS = {
     "error_type": str,
     "error_message": str,
     "traceback": str,
+    "fingerprint": str,
     "context": str,
     "rank": int,
     "attempt": int,
@@ -45,7 +46,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "performance": ("name", "duration_s", "step", "depth", "parent", "thread", "error"),
     "errors": (
         *("level", "logger", "step", "message"),
-        *("error_type", "error_message", "traceback", "context"),
+        *("error_type", "error_message", "traceback", "fingerprint", "context"),
     ),
     "log": ("level", "logger", "step", "message", "context"),
 }

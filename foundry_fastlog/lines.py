@@ -49,7 +49,7 @@ def restore_nonfinite(record: Record) -> Record:
     if names:
         for path, text in names.items():
             value = _NONFINITE.get(text)
-            if path == "epoch" and "epoch" in record:
+            if path == "epoch" and record.get("epoch", 0) is None:
                 record["epoch"] = value
                 continue
             for part in ("metrics", "summary", "context"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import math
 import os
 import re
 import threading
@@ -25,8 +26,10 @@ except ImportError as error:
         "runs (foundry_fastlog.read_run) works without it."
     ) from error
 
+from foundry_fastlog.fingerprint import fingerprint
 from foundry_fastlog.members import nonfinite_fields, render_members, safe_str
 from foundry_fastlog.run_info import RunFile, plain_config
+from foundry_fastlog.values import metric_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from foundry_fastlog._core import RecorderStats, Timer
     from foundry_fastlog.ring_files import RingReport
 
-__all__ = ["Recorder", "RecorderClosedError", "open_run", "recover"]
+__all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "recover"]
 
 RecorderClosedError = _core.RecorderClosedError
 
@@ -48,7 +51,8 @@ _R = TypeVar("_R")
 
 _log = logging.getLogger("foundry_fastlog")
 
-_ERRORS = 2  # stream numbers of csrc/core/record.hpp
+_METRICS = 0  # stream numbers of csrc/core/record.hpp
+_ERRORS = 2
 _LOG = 3
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LEVEL_NAMES = {
@@ -56,6 +60,7 @@ _LEVEL_NAMES = {
     "WARN": "WARNING",
     "FATAL": "CRITICAL",
 }
+_STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
 # Recorders by (directory, rank): two of one kind in a process would be two writers of one story.
@@ -96,6 +101,7 @@ class Recorder(_core.RecorderCore):
         fsync_interval_s: float = 1.0,
         config: object = None,
         name: str | None = None,
+        stamp: str | None = None,
     ) -> None:
         """Open the run's directory and start the flush thread.
 
@@ -128,6 +134,8 @@ class Recorder(_core.RecorderCore):
             fsync_interval_s: Seconds between two of them for ``"interval"``.
             config: The run's configuration for run.json: a mapping or a pydantic model.
             name: The run's name for run.json; by default the directory's name.
+            stamp: When this start began, ``"2025-09-30_14-30-00"``, for the file names:
+                ``metrics_2025-09-30_14-30-00.jsonl``. All processes of one start share it.
 
         Raises:
             TypeError: An argument of a wrong type.
@@ -152,11 +160,16 @@ class Recorder(_core.RecorderCore):
         _check_choice("fsync", fsync, ("none", "interval", "every_flush"))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
+        if stamp is not None:
+            _check_type("stamp", stamp, str, "a str")
+            if _STAMP.fullmatch(stamp) is None:
+                raise ValueError(f"stamp must look like 2025-09-30_14-30-00, got {stamp!r}")
         config = plain_config(config)
 
         self._path = Path(directory)
         self._rank = rank
         self._world_size = world_size
+        self._stamp = stamp or ""
         self._close_timeout_s = float(close_timeout_s)
         self._pid = os.getpid()
         self._run_file: RunFile | None = None
@@ -182,7 +195,7 @@ class Recorder(_core.RecorderCore):
             }
             super().__init__(
                 directory=os.fsencode(directory),
-                stamp="",
+                stamp=f"_{stamp}" if stamp else "",
                 label=f"r{rank}" if rank else "",
                 worker=False,
                 rank=-1 if rank is None else rank,
@@ -192,7 +205,12 @@ class Recorder(_core.RecorderCore):
             _open[key] = self
         if not rank:
             self._run_file = RunFile(
-                self._path, name=name, config=config, world_size=world_size, rank=rank
+                self._path,
+                name=name,
+                config=config,
+                world_size=world_size,
+                rank=rank,
+                stamp=self._stamp,
             )
             self._write_run_file(ended=False)
 
@@ -202,6 +220,7 @@ class Recorder(_core.RecorderCore):
         path: Path,
         rank: int | None,
         world_size: int | None,
+        stamp: str,
         close_timeout_s: float,
         label: str,
         options: dict[str, Any],
@@ -216,6 +235,7 @@ class Recorder(_core.RecorderCore):
             self._path = path
             self._rank = rank
             self._world_size = world_size
+            self._stamp = stamp
             self._close_timeout_s = close_timeout_s
             self._pid = os.getpid()
             self._run_file = None
@@ -224,7 +244,7 @@ class Recorder(_core.RecorderCore):
             _core.RecorderCore.__init__(
                 self,
                 directory=os.fsencode(path),
-                stamp="",
+                stamp=f"_{stamp}" if stamp else "",
                 label=own,
                 worker=True,
                 rank=-1 if rank is None else rank,
@@ -249,6 +269,7 @@ class Recorder(_core.RecorderCore):
                 self._path,
                 self._rank,
                 self._world_size,
+                self._stamp,
                 self._close_timeout_s,
                 self.label,
                 self._options,
@@ -274,6 +295,11 @@ class Recorder(_core.RecorderCore):
     def label(self) -> str:
         """The writer's label in the file names; empty for the main process's first attempt."""
         return self._label or ""
+
+    @property
+    def stamp(self) -> str:
+        """The start's time in the file names; empty when there is none."""
+        return self._stamp
 
     @property
     def attempt(self) -> int:
@@ -303,7 +329,8 @@ class Recorder(_core.RecorderCore):
                 ERROR with ``error`` and INFO without.
             logger: Name of the subsystem; by default ``foundry_fastlog``.
             error: An exception: the line goes to the errors stream, with its type, message and
-                traceback, chained exceptions included. Without it the line goes to the log stream.
+                traceback, chained exceptions included, and a fingerprint that equal errors share.
+                Without it the line goes to the log stream.
             step: The training step.
             context: Further fields. Values that JSON does not know are written as their ``str()``.
 
@@ -335,6 +362,7 @@ class Recorder(_core.RecorderCore):
             fields["error_type"] = type(error).__name__
             fields["error_message"] = safe_str(error)
             fields["traceback"] = "".join(traceback.format_exception(error))
+            fields["fingerprint"] = fingerprint(error)
         fields["context"] = {} if context is None else dict(context)
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
@@ -343,6 +371,52 @@ class Recorder(_core.RecorderCore):
         if len(members) > self._largest_fragment:
             members = render_members(_shortened(fields, self._largest_fragment))
         return self._fragment(_LOG if error is None else _ERRORS, members)
+
+    def epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
+        """Record values of a whole epoch, which belong to no step.
+
+        Args:
+            epoch: The epoch; may be a fraction.
+            summary: Values by name, of the types that ``record()`` takes. More than the ring has
+                room for at once become several lines.
+
+        Returns:
+            True when the summary was accepted, False when it, or a part of it, was dropped.
+
+        Raises:
+            TypeError: ``epoch`` is no number, ``summary`` no mapping, or a name or value cannot be
+                recorded.
+            OverflowError: An int beyond 64 bits.
+            RecorderClosedError: The recorder has been closed.
+        """
+        number = metric_value("epoch", epoch)
+        if isinstance(number, (bool, str)) or number is None:
+            raise TypeError(f"epoch must be an int or a float, got {type(epoch).__name__}")
+        _check_type("summary", summary, Mapping, "a mapping")
+        for name in summary:
+            if not isinstance(name, str):
+                raise TypeError(f"names in a summary must be str, got {name!r}")
+        values = {name: metric_value(name, value) for name, value in summary.items()}
+        return self._summary_lines(number, values)
+
+    def _summary_lines(self, epoch: float, values: dict[str, Any]) -> bool:
+        """Record one line, or two halves where it is too large for the ring."""
+        fields: dict[str, Any] = {"epoch": epoch, "summary": values}
+        if nonfinite := nonfinite_fields({"epoch": epoch}) | _nonfinite_values(values):
+            fields["nonfinite"] = nonfinite
+        members = render_members(fields)
+        if len(members) <= self._largest_fragment:
+            return self._fragment(_METRICS, members)
+        if len(values) > 1:
+            names, half = list(values), len(values) // 2
+            first = self._summary_lines(epoch, {name: values[name] for name in names[:half]})
+            return self._summary_lines(epoch, {n: values[n] for n in names[half:]}) and first
+        ((name, value),) = values.items()  # one text, or one name, that is larger than all
+        room = self._largest_fragment // 16
+        name = name if len(name) <= room else f"{name[:room]}... ({len(name)} characters)"
+        if isinstance(value, str) and len(value) > room:
+            value = f"{value[:room]}... ({len(value)} characters)"
+        return self._summary_lines(epoch, {name: value})
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything accepted so far is in the files.
@@ -427,13 +501,22 @@ def open_run(
     Returns:
         The open recorder.
     """
-    directory = _absolute(path)
-    rank = _process_number("rank", options.get("rank"), "RANK", least=0)
     with _open_lock:  # two threads that ask at once get one recorder
+        return recorder_of(path, options.get("rank")) or Recorder(path, **options)
+
+
+def recorder_of(path: str | os.PathLike[str], rank: int | None = None) -> Recorder | None:
+    """Return the recorder that this process has open for a run, or None.
+
+    Args:
+        path: The run's directory.
+        rank: As for `Recorder`.
+    """
+    directory = _absolute(path)
+    rank = _process_number("rank", rank, "RANK", least=0)
+    with _open_lock:
         recorder = _open.get((directory, rank or 0))
-        if recorder is not None and not recorder.closed:
-            return recorder
-        return Recorder(path, **options)
+    return recorder if recorder is not None and not recorder.closed else None
 
 
 def recover(path: str | os.PathLike[str]) -> list[RingReport]:
@@ -546,6 +629,16 @@ def _level_name(level: str | int | None, default: str) -> str:
     if known is None:
         raise ValueError(f"level must be one of {', '.join(_LEVELS)}, got {level!r}")
     return known
+
+
+def _nonfinite_values(values: Mapping[str, Any]) -> dict[str, str]:
+    """Name the non-finite ones among values without nesting, by their keys as they are written."""
+    odd = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    }
+    return nonfinite_fields(odd)
 
 
 def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:

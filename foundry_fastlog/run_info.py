@@ -91,6 +91,7 @@ class RunFile:
         config: object,
         world_size: int | None,
         rank: int | None,
+        stamp: str = "",
     ) -> None:
         """Collect the facts; write() puts them into the file.
 
@@ -100,6 +101,7 @@ class RunFile:
             config: See plain_config(); None and an empty one keep what is in the file.
             world_size: Number of ranks; None keeps what is in the file.
             rank: This process's rank.
+            stamp: The stamp in the file names, or empty. With one, attempts count anew.
         """
         import platform
         import socket
@@ -124,6 +126,8 @@ class RunFile:
             "platform": platform.platform(),
             "foundry_fastlog": __version__,
         }
+        if stamp:
+            self._attempt["stamp"] = stamp
         self._reported = False
 
     def write(self, label: str, attempt: int, *, ended: bool = False) -> None:
@@ -141,7 +145,7 @@ class RunFile:
         attempts = [
             a
             for a in before.get("attempts", [])
-            if isinstance(a, dict) and a.get("attempt") != self._attempt["attempt"]
+            if isinstance(a, dict) and _start_of(a) != _start_of(self._attempt)
         ]
         # A later start that says less must not take away what an earlier one said.
         given = {key: value or before.get(key) for key, value in self._given.items()}
@@ -210,6 +214,11 @@ class RunFile:
             ):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
+
+
+def _start_of(attempt: dict[str, Any]) -> tuple[object, object]:
+    """Say which start of the run an entry is of."""
+    return (attempt.get("stamp", ""), attempt.get("attempt"))
 
 
 def _render(run: dict[str, Any]) -> bytes:

@@ -185,6 +185,7 @@ class OracleWriter:
         logger: str = "train",
         step: int | None = None,
         context: Mapping[str, Any] | None = None,
+        fingerprint: str = "0123456789abcdef",
     ) -> dict[str, Any]:
         """Write an exception."""
         kept, nonfinite = plain(context or {})
@@ -196,6 +197,7 @@ class OracleWriter:
             "error_type": type(error).__name__,
             "error_message": text(str(error)),
             "traceback": text("".join(traceback.format_exception(error))),
+            "fingerprint": fingerprint,
             "context": kept,
         }
         if nonfinite:

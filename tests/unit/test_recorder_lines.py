@@ -160,7 +160,8 @@ def test_error_line(recorder: Recorder) -> None:
         (
             '{"timestamp":"T","seq":0,"level":"ERROR","logger":"foundry_fastlog","step":5,'
             '"message":"saving","error_type":"OSError","error_message":"disk full",'
-            '"traceback":"OSError: disk full\\n","context":{"path":"/ckpt"}}'
+            '"traceback":"OSError: disk full\\n","fingerprint":"b120f114578cb22d",'
+            '"context":{"path":"/ckpt"}}'
         )
     ]
     assert not (recorder.path / "log.jsonl").exists()

@@ -33,7 +33,7 @@ ORDER = {
     ],
     "errors": [
         *("timestamp", "seq", "level", "logger", "step", "message", "error_type"),
-        *("error_message", "traceback", "context", "nonfinite"),
+        *("error_message", "traceback", "fingerprint", "context", "nonfinite"),
     ],
     "log": ["timestamp", "seq", "level", "logger", "step", "message", "context", "nonfinite"],
 }

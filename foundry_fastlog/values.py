@@ -1,0 +1,70 @@
+"""Values of metrics, as `Recorder.record()` takes them, for the calls that are not native."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from foundry_fastlog.members import safe_str
+
+__all__ = ["MetricValue", "metric_value", "recordable"]
+
+MetricValue = float | int | bool | str | None
+
+_INT64 = 1 << 63
+
+
+def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - anything with item()
+    """Return a value as a line can say it.
+
+    Args:
+        name: Its key, for the message.
+        value: A float, int, bool, None, str, numpy scalar, or an array or tensor without
+            dimensions; reading one that lies on a GPU waits for it.
+
+    Raises:
+        TypeError: Anything else.
+        OverflowError: An int beyond 64 bits.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if getattr(value, "shape", None) == () and callable(item := getattr(value, "item", None)):
+        try:
+            value = item()
+        except Exception as error:
+            raise TypeError(f"value of {name!r} cannot be read: {safe_str(error)}") from error
+        if value is None or isinstance(value, (bool, str)):
+            return value
+    if isinstance(value, int):
+        if not -_INT64 <= value < _INT64:
+            raise OverflowError(f"value of {name!r} does not fit in a signed 64-bit integer")
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    raise TypeError(
+        f"value of {name!r} has type {type(value).__name__}, which is no metric; pass a float, "
+        "int, bool, None, str, a numpy scalar, or an array or tensor without dimensions"
+    )
+
+
+def recordable(metrics: Mapping[Any, Any]) -> tuple[dict[str, MetricValue], list[str]]:
+    """Make something that can be recorded of any mapping: what is no metric becomes its text.
+
+    Args:
+        metrics: Keys and values of any type.
+
+    Returns:
+        The values by name, and the names whose value or key had to become text.
+    """
+    values: dict[str, MetricValue] = {}
+    odd: list[str] = []
+    for key, value in metrics.items():
+        name = key if isinstance(key, str) else safe_str(key)
+        try:
+            values[name] = metric_value(name, value)
+            if name is not key:
+                odd.append(name)
+        except (TypeError, OverflowError):
+            values[name] = safe_str(value)
+            odd.append(name)
+    return values, odd
