@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from foundry_fastlog.config import LoggingConfig, RecorderConfig
     from foundry_fastlog.config_file import ConfigError
     from foundry_fastlog.files import RunNotFoundError
+    from foundry_fastlog.metrics import MetricsLogger
+    from foundry_fastlog.performance import PerformanceLogger
     from foundry_fastlog.reading import Run, read_run
     from foundry_fastlog.recorder import Recorder, RecorderClosedError, open_run, recover
     from foundry_fastlog.ring_files import RingReport
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigError",
     "LoggingConfig",
+    "MetricsLogger",
+    "PerformanceLogger",
     "Recorder",
     "RecorderClosedError",
     "RecorderConfig",
@@ -42,6 +46,8 @@ __all__ = [
 _HOMES = {
     "ConfigError": "foundry_fastlog.config_file",
     "LoggingConfig": "foundry_fastlog.config",
+    "MetricsLogger": "foundry_fastlog.metrics",
+    "PerformanceLogger": "foundry_fastlog.performance",
     "Recorder": "foundry_fastlog.recorder",
     "RecorderClosedError": "foundry_fastlog.recorder",
     "RecorderConfig": "foundry_fastlog.config",

@@ -1,0 +1,87 @@
+"""Statistics of the plan's components: over a list of numbers, and over a stream of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["Moments", "describe"]
+
+
+def describe(numbers: Sequence[float]) -> dict[str, Any]:
+    """Describe finite numbers, exactly rounded, without overflow on the way.
+
+    Args:
+        numbers: Any number of them.
+
+    Returns:
+        ``count``, ``mean``, ``std`` (of a sample: n - 1; 0.0 for a single one), ``min``, ``max``
+        and ``total``; None in place of all but count where there are none. ``std`` and ``total``
+        are infinite where no float is large enough.
+    """
+    count = len(numbers)
+    if not count:
+        return {"count": 0, **dict.fromkeys(("mean", "std", "min", "max", "total"))}
+    low, high = min(numbers), max(numbers)
+    try:
+        total = math.fsum(numbers)
+        mean = total / count
+    except OverflowError:
+        mean = 2 * math.fsum(number / 2 / count for number in numbers)
+        total = math.copysign(math.inf, mean)
+    mean = min(high, max(low, mean))
+    # In units of the largest distance from the mean, halved: no square overflows or vanishes.
+    scale = max(high / 2 - mean / 2, mean / 2 - low / 2)
+    std = 0.0
+    if count > 1 and scale > 0:
+        squares = math.fsum(((number / 2 - mean / 2) / scale) ** 2 for number in numbers)
+        std = 2 * (scale * math.sqrt(squares / (count - 1)))
+    return {"count": count, "mean": mean, "std": std, "min": low, "max": high, "total": total}
+
+
+class Moments:
+    """Count, sum, mean, standard deviation and extremes of all numbers added, in little memory.
+
+    One thread at a time may use it.
+    """
+
+    __slots__ = ("_mean", "_squares", "count", "high", "low", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.low = math.inf
+        self.high = -math.inf
+        self._mean = 0.0
+        self._squares = 0.0  # sum of squared distances from the mean
+
+    def add(self, numbers: Sequence[float]) -> None:
+        """Take in finite numbers, by the parallel algorithm of Chan et al. (1979)."""
+        more = len(numbers)
+        if not more:
+            return
+        total = math.fsum(numbers)
+        mean = total / more
+        squares = math.fsum((number - mean) ** 2 for number in numbers)
+        count = self.count + more
+        apart = mean - self._mean
+        self._squares += squares + apart * apart * (self.count * (more / count))
+        self._mean += apart * (more / count)
+        self.count = count
+        self.total += total
+        self.low = min(self.low, *numbers)
+        self.high = max(self.high, *numbers)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the statistics, under the keys of the function of this name."""
+        if not self.count:
+            return describe(())
+        return {
+            "count": self.count,
+            "mean": min(self.high, max(self.low, self._mean)),
+            "std": math.sqrt(self._squares / (self.count - 1)) if self.count > 1 else 0.0,
+            "min": self.low,
+            "max": self.high,
+            "total": self.total,
+        }
