@@ -21,6 +21,8 @@ STREAMS = ("metrics", "performance", "errors", "log")
 _STREAM_OF = ("metrics",) * 4 + ("performance",) * 2 + ("errors", "log")
 _ALPHABET = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 {}[]:,"\\\n\t\x01'
 _TEXT_CHARACTERS = 4096
+#: Of each ValueError("e") that was not raised: equal errors share it.
+_FINGERPRINT = "12fe410b1ede4028"
 _MASK = (1 << 64) - 1
 _NAME = re.compile(
     r"(?P<stream>metrics|performance|errors|log)"
@@ -100,6 +102,7 @@ class Life:
         if stream == "errors" and self.python:
             error = {"error_type": "ValueError", "error_message": "e"}
             error["traceback"] = "ValueError: e\n"
+            error["fingerprint"] = _FINGERPRINT
             level = "ERROR"
         elif stream == "errors":
             error = {"error_type": "E", "error_message": "e", "traceback": ""}
