@@ -19,15 +19,18 @@ from foundry_fastlog._version import __version__
 if TYPE_CHECKING:
     from foundry_fastlog.config import LoggingConfig, RecorderConfig
     from foundry_fastlog.config_file import ConfigError
+    from foundry_fastlog.errors import ErrorTracker
     from foundry_fastlog.files import RunNotFoundError
     from foundry_fastlog.metrics import MetricsLogger
     from foundry_fastlog.performance import PerformanceLogger
     from foundry_fastlog.reading import Run, read_run
     from foundry_fastlog.recorder import Recorder, RecorderClosedError, open_run, recover
     from foundry_fastlog.ring_files import RingReport
+    from foundry_fastlog.trace import export_chrome_trace
 
 __all__ = [
     "ConfigError",
+    "ErrorTracker",
     "LoggingConfig",
     "MetricsLogger",
     "PerformanceLogger",
@@ -38,6 +41,7 @@ __all__ = [
     "Run",
     "RunNotFoundError",
     "__version__",
+    "export_chrome_trace",
     "open_run",
     "read_run",
     "recover",
@@ -45,6 +49,7 @@ __all__ = [
 
 _HOMES = {
     "ConfigError": "foundry_fastlog.config_file",
+    "ErrorTracker": "foundry_fastlog.errors",
     "LoggingConfig": "foundry_fastlog.config",
     "MetricsLogger": "foundry_fastlog.metrics",
     "PerformanceLogger": "foundry_fastlog.performance",
@@ -54,6 +59,7 @@ _HOMES = {
     "RingReport": "foundry_fastlog.ring_files",
     "Run": "foundry_fastlog.reading",
     "RunNotFoundError": "foundry_fastlog.files",
+    "export_chrome_trace": "foundry_fastlog.trace",
     "open_run": "foundry_fastlog.recorder",
     "read_run": "foundry_fastlog.reading",
     "recover": "foundry_fastlog.recorder",

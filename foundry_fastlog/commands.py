@@ -276,6 +276,49 @@ def _report_export(run: Run, result: ExportResult) -> None:
 
 
 @app.command(
+    epilog="**Example:** `foundry-fastlog trace runs/exp0 -o trace.json`, then open the file at "
+    "https://ui.perfetto.dev (it stays in the browser)  \n"
+    "**Exit codes:** 0 written, 1 written but timings are missing or damaged, 2 nothing written."
+)
+@_graceful
+def trace(
+    path: RunPath,
+    *,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="File to write, compressed when it ends in .gz; - for standard output.",
+        ),
+    ],
+    attempts: Attempts = AttemptChoice.last,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write the timings as a trace for Perfetto or chrome://tracing."""
+    from foundry_fastlog.rendering import render_problems
+    from foundry_fastlog.trace import export_chrome_trace
+
+    run = _open(path)
+    if "performance" not in run.streams:
+        raise _fail(f"{path} has no timings: record some with Recorder.timer or PerformanceLogger")
+    try:
+        result = export_chrome_trace(run, out, attempts=attempts.value, force=force)
+    except ExportError as error:
+        raise _fail(str(error)) from None
+    console = _Console(stderr=True, highlight=False)
+    name = "standard output" if result.path is None else str(result.path)
+    console.print(
+        Text(f"{result.events:,} blocks of {result.processes:,} processes, to {name}"),
+        soft_wrap=True,
+    )
+    if not result.complete:
+        render_problems(run.problems, run.problems_omitted, console)
+        raise typer.Exit(PROBLEM)
+
+
+@app.command(
     epilog="**Example:** `foundry-fastlog tail -f runs/exp0`  \n"
     "**Timings as JSON:** `foundry-fastlog tail -f --raw -s performance runs/exp0`  \n"
     "**Exit codes:** 0 shown, 2 no run, 130 Ctrl-C."

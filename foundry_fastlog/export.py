@@ -29,7 +29,7 @@ from foundry_fastlog.files import (
 )
 from foundry_fastlog.reading import Attempts, Run
 
-__all__ = ["ExportError", "ExportResult", "Tag", "export_run"]
+__all__ = ["ExportError", "ExportResult", "Tag", "check_target", "export_run", "open_output"]
 
 #: Whether to append the fields that say where a line is from.
 Tag = Literal["auto", "always", "never"]
@@ -117,8 +117,8 @@ def export_run(
     lines = size = 0
     # Built before the file is made, so that a wrong argument leaves nothing behind.
     entries = run.entries(streams, attempts=attempts, checks=checks)
-    path = None if to == "-" else _target(run, Path(to), force=force)
-    with _output(path, force=force) as handle:
+    path = None if to == "-" else check_target(run, Path(to), force=force)
+    with open_output(path, force=force) as handle:
         batch: list[bytes] = []
         pending = 0
         for _, series, _, raw in entries:
@@ -172,8 +172,16 @@ class _Tags:
         return raw.rstrip()[:-1] + ending
 
 
-def _target(run: Run, target: Path, *, force: bool) -> Path:
+def check_target(run: Run, target: Path, *, force: bool) -> Path:
     """Check where to write.
+
+    Args:
+        run: The run that is exported; its own files are not to be replaced.
+        target: The file to write.
+        force: Whether it may exist.
+
+    Returns:
+        The file, absolute.
 
     Raises:
         ExportError: Nothing may be written there.
@@ -203,8 +211,16 @@ def _target(run: Run, target: Path, *, force: bool) -> Path:
 
 
 @contextmanager
-def _output(path: Path | None, *, force: bool) -> Iterator[BinaryIO]:
-    """Open where to write; a regular file appears under its name only at the end."""
+def open_output(path: Path | None, *, force: bool) -> Iterator[BinaryIO]:
+    """Open where to write; a regular file appears under its name only at the end.
+
+    Args:
+        path: The file, None for standard output.
+        force: Replace an existing file.
+
+    Raises:
+        ExportError: It cannot be written.
+    """
     if path is None:
         sys.stdout.flush()
         yield sys.stdout.buffer
