@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from foundry_fastlog.reading import Run, read_run
     from foundry_fastlog.recorder import Recorder, RecorderClosedError, open_run, recover
     from foundry_fastlog.ring_files import RingReport
+    from foundry_fastlog.sinks.wandb import WandBLogger
+    from foundry_fastlog.system_metrics import SystemMetrics
     from foundry_fastlog.trace import export_chrome_trace
 
 __all__ = [
@@ -40,6 +42,8 @@ __all__ = [
     "RingReport",
     "Run",
     "RunNotFoundError",
+    "SystemMetrics",
+    "WandBLogger",
     "__version__",
     "export_chrome_trace",
     "open_run",
@@ -59,6 +63,8 @@ _HOMES = {
     "RingReport": "foundry_fastlog.ring_files",
     "Run": "foundry_fastlog.reading",
     "RunNotFoundError": "foundry_fastlog.files",
+    "SystemMetrics": "foundry_fastlog.system_metrics",
+    "WandBLogger": "foundry_fastlog.sinks.wandb",
     "export_chrome_trace": "foundry_fastlog.trace",
     "open_run": "foundry_fastlog.recorder",
     "read_run": "foundry_fastlog.reading",

@@ -1,0 +1,423 @@
+"""Weights & Biases: `WandBLogger` hands metrics, models and artifacts to wandb, in this process.
+
+wandb may be absent, refuse a value, lose its service or its network: none of that reaches the
+training loop. The run's own files have everything; W&B gets a copy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+from foundry_fastlog.members import safe_str
+from foundry_fastlog.sinks.tally import Tally
+from foundry_fastlog.sinks.wandb_hooks import guard_hooks
+from foundry_fastlog.sinks.wandb_values import (
+    config_project,
+    experiment_name,
+    flat,
+    settings,
+    textual,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from foundry_fastlog.system_reader import SystemReader
+
+__all__ = ["WandBLogger"]
+
+_MAX_ARTIFACT_NAME = 128
+
+_log = logging.getLogger("foundry_fastlog")
+
+# Ids of the runs that WandBLoggers of this process have open.
+_own_runs: set[str] = set()
+
+
+class WandBLogger:
+    """Sends a run's metrics to Weights & Biases. Every method may be called from any thread.
+
+    Nothing that goes wrong in wandb is raised: it is told once through `logging`, counted in
+    `stats()`, and the call returns False. Only a call that is wrong in itself (a step that is no
+    int, metrics that are no mapping) raises TypeError, whether W&B is on or off.
+
+    The environment: ``WANDB_MODE=disabled`` switches W&B off whatever the arguments say, without
+    importing it; ``offline`` writes to ``wandb/`` for a later ``wandb sync``. ``WANDB_PROJECT``
+    names the project where no argument does. ``WANDB_SILENT`` and all others work as wandb says.
+
+    The process that made it is the one that logs: in a forked child, and after unpickling in a
+    spawned one, it does nothing.
+
+    Attributes:
+        enabled: Whether W&B is on; False as well when wandb is absent or could not start.
+        run: wandb's own run object, None when W&B is off.
+
+    Example:
+        >>> with WandBLogger(project="demo", name="exp0", enabled=False) as wandb_logger:
+        ...     wandb_logger.log_metrics(step=100, metrics={"train/loss": 2.5})
+        False
+    """
+
+    def __init__(
+        self,
+        config: object = None,
+        enabled: bool = True,
+        *,
+        project: str | None = None,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        step_metric: str | None = None,
+        all_ranks: bool = False,
+        **init_options: Any,  # noqa: ANN401 - wandb.init's
+    ) -> None:
+        """Start a W&B run, unless W&B is off.
+
+        A run that the program itself has started with ``wandb.init()`` is joined, and left open by
+        `finish()`; beside a run of another WandBLogger a further one is started.
+
+        Without a login, or a server that answers, the run is recorded offline.
+
+        Args:
+            config: The experiment's settings, shown in W&B: a mapping, a pydantic model, a
+                dataclass, a namespace or anything with ``dict()``. Its ``experiment_name`` is the
+                default of ``name``, its ``logging.wandb_project`` of ``project``.
+            enabled: False touches nothing: wandb is not even imported.
+            project: The project; by default WANDB_PROJECT, then the configuration's, then
+                ``model_foundry``.
+            name: The run's name; by default ``config.experiment_name``, else wandb makes one up.
+            tags: Tags of the run.
+            step_metric: None: the training step is W&B's step, and a step older than the newest
+                one is refused. A name, such as ``"step"``: the step is a metric of that name and
+                the x axis of all charts, each call is a row, and steps may come in any order.
+            all_ranks: Start a run in each process of a distributed training; by default only in
+                that with RANK 0 or none.
+            **init_options: Further arguments of ``wandb.init``: ``entity``, ``group``, ``dir``,
+                ``id``, ``resume``, ``mode``, ``settings``...
+
+        Raises:
+            TypeError: ``config`` is nothing of the kind, or a name or tag is no str. Not raised
+                when W&B is off.
+        """
+        self.enabled = False
+        self.run: Any = None
+        self._wandb: Any = None
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._joined = False
+        self._step_metric = step_metric
+        self._newest = 0
+        self._watching = False
+        self._finished = False
+        self._tally = Tally("W&B")
+        self._system: SystemReader | None = None
+        mode = os.environ.get("WANDB_MODE", "").strip().lower()
+        if not enabled or mode == "disabled" or init_options.get("mode") == "disabled":
+            return
+        if not all_ranks and os.environ.get("RANK", "0").strip() not in ("", "0"):
+            return
+        for label, value in (("project", project), ("name", name), ("step_metric", step_metric)):
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{label} must be a str, got {type(value).__name__}")
+        tags = [tags] if isinstance(tags, str) else list(tags or ())
+        if not all(isinstance(tag, str) for tag in tags):
+            raise TypeError(f"tags must be texts, got {tags!r}")
+        options: dict[str, Any] = {
+            "project": project or os.environ.get("WANDB_PROJECT") or config_project(config),
+            "name": name or experiment_name(config),
+            "tags": tags or None,
+            "config": settings(config),
+        }
+        if mode:  # wandb reads the environment once per process; it may have changed since
+            init_options.setdefault("mode", mode)
+        self._start({**options, **init_options})
+
+    # ---- starting ------------------------------------------------------------------------
+
+    def _start(self, options: dict[str, Any]) -> None:
+        try:
+            wandb = importlib.import_module("wandb")
+            if not hasattr(wandb, "init"):
+                raise ImportError("a folder named wandb is in its place")  # noqa: TRY301 - the same end
+        except Exception as error:  # noqa: BLE001 - a broken installation raises anything
+            _log.warning(
+                "W&B is asked for, but the package wandb cannot be imported (%s). Training goes on "
+                "and the run's files have all records. To send them to W&B: "
+                "pip install 'foundry_fastlog[wandb]'; to be rid of this: WANDB_MODE=disabled.",
+                safe_str(error),
+            )
+            return
+        try:
+            self._wandb = wandb
+            self.run = self._join(wandb.run, options) or self._init(options)
+            self._newest = int(self.run.step)
+            if self._step_metric is not None:
+                self.run.define_metric(self._step_metric)
+                self.run.define_metric("*", step_metric=self._step_metric)
+            self.enabled = True
+        except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
+            self.run = None
+            self._tally.failed("start", error, "W&B is off for this run")
+
+    def _join(self, active: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401 - wandb's Run
+        """Return the run that the program has started by itself, with our settings in it."""
+        if active is None or active.id in _own_runs:
+            return None
+        self._joined = True
+        active.config.update(options["config"], allow_val_change=True)
+        if options["tags"]:
+            active.tags = (*(active.tags or ()), *options["tags"])
+        _log.info("W&B: joined the run %s, which is already active", active.id)
+        return active
+
+    def _init(self, options: dict[str, Any]) -> Any:  # noqa: ANN401 - wandb's Run
+        if _own_runs:  # wandb.init() would return that one
+            options.setdefault("reinit", "create_new")
+        try:
+            run = self._wandb.init(**options)
+        except Exception as error:  # no login, no network
+            if options.get("mode") not in (None, "online", "run"):
+                raise
+            run = self._wandb.init(**{**options, "mode": "offline"})
+            self._tally.failed("going online", error, f"the run is recorded offline in {run.dir}")
+        _own_runs.add(run.id)
+        return run
+
+    # ---- logging -------------------------------------------------------------------------
+
+    def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> bool:
+        """Log metrics of a step. Several calls with one step make one row.
+
+        Args:
+            step: The training step. One below the newest is refused by W&B (see ``step_metric``):
+                told once and counted.
+            metrics: Names and values. Numbers (NaN and infinities too), numpy scalars, tensors
+                without dimensions (reading one on a GPU waits for it), texts, and what wandb knows:
+                ``wandb.Image`` and the like. Nested mappings become dotted names; anything else
+                is sent as its text.
+
+        Returns:
+            True when it was handed to wandb.
+
+        Raises:
+            TypeError: ``step`` is no int or ``metrics`` no mapping.
+        """
+        step = _step_number(step)
+        if not isinstance(metrics, Mapping):
+            raise TypeError(f"metrics must be a mapping, got {type(metrics).__name__}")
+        return self._usable() and self._send("log_metrics", step, metrics)
+
+    def log_system_metrics(self, step: int | None = None) -> bool:
+        """Log what this machine and process use now: CPU, memory, disk, GPUs.
+
+        wandb itself samples the machine in the background as well; this gives figures at a step.
+        ``system/gpu_memory_allocated`` and ``system/gpu_memory_reserved`` (10^9 bytes) are torch's,
+        where it uses CUDA; the others are those of `foundry_fastlog.SystemMetrics`.
+
+        Args:
+            step: The training step; by default the newest one, so that no row is begun.
+
+        Returns:
+            True when it was handed to wandb.
+
+        Raises:
+            TypeError: ``step`` is no int.
+        """
+        if step is not None:
+            step = _step_number(step)
+        if not self._usable():
+            return False
+        try:
+            from foundry_fastlog.system_reader import SystemReader, torch_memory
+
+            self._system = self._system or SystemReader()
+            values = {**self._system.read(), **torch_memory()}
+        except Exception as error:  # noqa: BLE001 - e.g. a CUDA fault shows up in any call to it
+            return self._tally.failed("log_system_metrics", error)
+        return self._send("log_system_metrics", self._newest if step is None else step, values)
+
+    def _send(self, what: str, step: int, metrics: Mapping[Any, Any]) -> bool:
+        with self._lock:
+            run = self.run
+            if run is None:
+                return False
+            if self._step_metric is None and step < self._newest:
+                return self._tally.refused(
+                    f"step {step} comes after step {self._newest}, and W&B takes no older steps",
+                    "WandBLogger(step_metric='step') takes steps in any order",
+                )
+            try:
+                row = flat(metrics)
+                if not row:
+                    return True
+                try:
+                    self._log(run, step, row)
+                except (TypeError, ValueError):  # a value that wandb cannot take
+                    self._log(run, step, {key: textual(value) for key, value in row.items()})
+            except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
+                return self._tally.failed(what, error)
+            self._newest = max(self._newest, step)
+            self._tally.sent()
+            return True
+
+    def _log(self, run: Any, step: int, row: dict[str, Any]) -> None:  # noqa: ANN401 - wandb's Run
+        if self._step_metric is None:
+            run.log(row, step=step)
+        else:
+            run.log({**row, self._step_metric: step})
+
+    def watch_model(self, model: Any, log_freq: int = 100, log: str | None = "all") -> bool:  # noqa: ANN401 - torch may be absent
+        """Log histograms of a model's parameters and gradients as it trains.
+
+        wandb computes them within forward and backward, at every ``log_freq``-th of them; one that
+        fails there is told once and counted, and does not stop the training.
+
+        Args:
+            model: A ``torch.nn.Module``.
+            log_freq: Batches from one histogram to the next.
+            log: ``"gradients"``, ``"parameters"`` or ``"all"``.
+
+        Returns:
+            True when the hooks are in place.
+
+        Raises:
+            TypeError: ``model`` is no module, or ``log_freq`` no int.
+            ValueError: ``log_freq`` is below 1.
+        """
+        if not callable(getattr(model, "named_parameters", None)):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if isinstance(log_freq, bool) or not isinstance(log_freq, int):
+            raise TypeError(f"log_freq must be an int, got {type(log_freq).__name__}")
+        if log_freq < 1:
+            raise ValueError(f"log_freq must be at least 1, got {log_freq}")
+        if not self._usable():
+            return False
+        run = self.run
+        try:
+            if not self._watching:
+                guard_hooks(run, self._of_this_process, self._tally)
+            run.watch(model, log=log, log_freq=log_freq)
+        except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
+            return self._tally.failed("watch_model", error)
+        self._watching = True
+        return True
+
+    def log_artifact(
+        self,
+        path: str | os.PathLike[str],
+        artifact_type: str = "model",
+        name: str | None = None,
+    ) -> bool:
+        """Log a file or a directory, such as a checkpoint, as an artifact.
+
+        wandb copies it now, which takes as long as the disk does, and uploads it in the background
+        (with ``wandb sync`` when offline), so that the original may be changed or removed.
+
+        Args:
+            path: The file or directory.
+            artifact_type: ``"model"``, ``"dataset"`` or any other word.
+            name: The artifact's name; by default that of the file. Characters that W&B does not
+                take become ``-``.
+
+        Returns:
+            True when it was handed to wandb. A path that does not exist counts as an error.
+
+        Raises:
+            TypeError: ``path`` is no path.
+        """
+        source = Path(path)
+        if not self._usable():
+            return False
+        label = re.sub(r"[^A-Za-z0-9_.-]", "-", name or source.resolve().name or "artifact")
+        try:
+            source.stat()  # a clearer error than wandb's when there is nothing
+            self.run.log_artifact(str(source), name=label[:_MAX_ARTIFACT_NAME], type=artifact_type)
+        except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
+            return self._tally.failed("log_artifact", error)
+        return True
+
+    # ---- ending --------------------------------------------------------------------------
+
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run; online, wait until wandb has sent everything. Safe to call again.
+
+        A program that never calls it is finished by wandb at its exit.
+
+        Args:
+            exit_code: 0 for a training that went well; another marks the run as failed.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            run, self.run = self.run, None
+            if run is None:
+                return
+            self._finished = True
+        self.enabled = False
+        try:
+            if self._watching:
+                run.unwatch()
+            if not self._joined:
+                run.finish(exit_code=exit_code)
+        except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
+            self._tally.failed("finish", error)
+        finally:
+            _own_runs.discard(run.id)
+
+    def stats(self) -> dict[str, Any]:
+        """Return what became of the calls.
+
+        Returns:
+            ``enabled``; ``sent``: rows handed to wandb; ``refused``: rows with an older step, after
+            finish() or in another process; ``errors``: calls that failed; ``first_error``,
+            ``last_error``: None or their text.
+        """
+        return {"enabled": self.enabled, **self._tally.counts()}
+
+    def _usable(self) -> bool:
+        """Tell whether this process may log; count and tell what should not have been tried."""
+        if os.getpid() != self._pid:
+            if self.enabled:
+                self._tally.refused(
+                    "another process started this W&B run, so nothing from this one goes there",
+                    "let that process log, or make a WandBLogger here",
+                )
+            return False
+        if self.run is None:
+            if self._finished:
+                self._tally.refused("the W&B run is finished", "log before finish()")
+            return False
+        return True
+
+    def _of_this_process(self) -> Any:  # noqa: ANN401 - wandb's Run
+        return self.run if os.getpid() == self._pid else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for a spawned worker: there it is switched off, as in a forked one."""
+        return (WandBLogger, (None, False))
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Finish the run, as failed when an exception goes through; it goes on."""
+        self.finish(exit_code=0 if exc_type is None else 1)
+
+
+def _step_number(step: object) -> int:
+    if isinstance(step, bool) or not isinstance(step, SupportsIndex):
+        raise TypeError(f"step must be an int, got {type(step).__name__}")
+    return step.__index__()

@@ -1,0 +1,79 @@
+"""What wandb is given: a configuration as plain data, metrics as one flat row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Number
+from typing import Any
+
+from foundry_fastlog.members import readable, safe_str
+from foundry_fastlog.run_info import plain_config
+
+__all__ = ["DEFAULT_PROJECT", "config_project", "experiment_name", "flat", "settings", "textual"]
+
+DEFAULT_PROJECT = "model_foundry"
+_PLAIN = (float, int, str, bool, type(None))
+
+
+def settings(config: object) -> dict[str, Any]:
+    """Return an experiment's configuration as plain data.
+
+    Raises:
+        TypeError: It is no mapping, model, dataclass or namespace.
+    """
+    if (
+        not isinstance(config, (Mapping, type))
+        and not hasattr(config, "model_dump")
+        and callable(dump := getattr(config, "dict", None))
+    ):
+        config = dump()
+    plain = readable(plain_config(config))
+    return plain if isinstance(plain, dict) else {}
+
+
+def _member(config: object, name: str) -> object:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def experiment_name(config: object) -> str | None:
+    """Return a configuration's ``experiment_name``, if it has one."""
+    return _text(_member(config, "experiment_name"))
+
+
+def config_project(config: object) -> str:
+    """Return a configuration's ``logging.wandb_project``, or the default project."""
+    return _text(_member(_member(config, "logging"), "wandb_project")) or DEFAULT_PROJECT
+
+
+def flat(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings to dotted names, with values as wandb takes them."""
+    row: dict[str, Any] = {}
+    for key, value in metrics.items():
+        name = prefix + (key if isinstance(key, str) else safe_str(key))
+        if type(value) in _PLAIN:
+            row[name] = value
+        elif isinstance(value, Mapping):
+            row.update(flat(value, name + "."))
+        else:
+            row[name] = _number(value)
+    return row
+
+
+def _number(value: Any) -> Any:  # noqa: ANN401 - anything with item()
+    """Read a scalar out of numpy, torch, jax or decimal; leave anything else to wandb."""
+    if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
+        value = item()
+    if isinstance(value, Number) and not isinstance(value, (float, int, complex)):
+        return float(value)  # type: ignore[arg-type]  # Decimal, Fraction, numpy.longdouble
+    return value
+
+
+def textual(value: Any) -> Any:  # noqa: ANN401 - anything
+    """Return the text of a value, unless wandb has types for it."""
+    if type(value) in _PLAIN or type(value).__module__.partition(".")[0] == "wandb":
+        return value
+    return safe_str(value)
