@@ -1,0 +1,379 @@
+"""LoggingConfig: the plan's fields and defaults, validation, YAML files and the environment."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from foundry_fastlog import ConfigError, LoggingConfig, RecorderConfig
+from foundry_fastlog.config import LOG_LEVELS
+from foundry_fastlog.config_file import ConfigFile, show
+
+# Section 6 of the plan, and its section about W&B.
+PLAN = {
+    "console_level": "INFO",
+    "file_level": "DEBUG",
+    "use_structured_logging": True,
+    "log_to_wandb": True,
+    "max_log_files": 10,
+    "max_log_size_mb": 100,
+    "log_metrics_every_n_steps": 10,
+    "log_detailed_metrics_every_n_steps": 100,
+    "profile_performance": False,
+    "log_memory_every_n_steps": 100,
+    "max_errors_to_track": 1000,
+    "use_wandb": False,
+    "wandb_project": None,
+}
+COUNTS = [name for name, value in PLAN.items() if type(value) is int]
+
+
+def write(folder: Path, text: str) -> Path:
+    """Write an experiment file."""
+    path = folder / "exp.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_plans_fields_and_defaults() -> None:
+    """Every field of the plan is there with its default, and every field is described."""
+    fields = LoggingConfig.model_fields
+    assert {name: fields[name].default for name in PLAN} == PLAN
+    assert all(field.description for field in fields.values())
+
+
+def test_what_is_beyond_the_plan() -> None:
+    """The engine's options and those of the files have the defaults that are documented."""
+    config = LoggingConfig()
+    extra = {name: value for name, value in config if name not in PLAN}
+    assert extra == {
+        "log_dir": "logs",
+        "root_logger": "model_foundry",
+        "subsystem_levels": {},
+        "console": True,
+        "system_metrics_every_s": 10.0,
+        "recorder": RecorderConfig(),
+    }
+
+
+@pytest.mark.parametrize("field", ["console_level", "file_level"])
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        *((level, level) for level in LOG_LEVELS),
+        ("info", "INFO"),
+        (" Warn ", "WARNING"),
+        ("fatal", "CRITICAL"),
+        (logging.ERROR, "ERROR"),
+    ],
+)
+def test_levels_become_names(field: str, given: object, name: str) -> None:
+    """Names in any case, aliases and logging's numbers."""
+    assert getattr(LoggingConfig(**{field: given}), field) == name
+
+
+@pytest.mark.parametrize("level", ["INVALID", "", 25, True, None, 1.5, ["INFO"]])
+def test_what_is_no_level_is_refused(level: Any) -> None:
+    """The message lists the levels."""
+    with pytest.raises(ValidationError, match="DEBUG, INFO, WARNING, ERROR, CRITICAL"):
+        LoggingConfig(console_level=level)
+    with pytest.raises(ValidationError, match="must be one of"):
+        LoggingConfig(subsystem_levels={"data": level})
+
+
+@pytest.mark.parametrize("field", COUNTS)
+@pytest.mark.parametrize("value", [0, -1, True, "many", 1.5, None])
+def test_counts_are_positive_integers(field: str, value: object) -> None:
+    """Neither zero, nor a boolean, nor a fraction."""
+    with pytest.raises(ValidationError, match=field):
+        LoggingConfig.model_validate({field: value})
+
+
+def test_subsystem_levels_from_a_mapping_and_from_a_text() -> None:
+    """Both spellings give the same names."""
+    wanted = {"data": "WARNING", "training.loop": "DEBUG"}
+    assert LoggingConfig(subsystem_levels={"data": "warning", "training.loop": 10}) == (
+        LoggingConfig.model_validate({"subsystem_levels": " data = WARNING, training.loop=debug,"})
+    )
+    assert LoggingConfig(subsystem_levels=wanted).subsystem_levels == wanted
+
+
+@pytest.mark.parametrize("text", ["data", "=DEBUG", "data=DEBUG,loop"])
+def test_a_text_of_levels_that_is_none(text: str) -> None:
+    """The message shows how to write it."""
+    with pytest.raises(ValidationError, match="must look like 'data=WARNING"):
+        LoggingConfig.model_validate({"subsystem_levels": text})
+
+
+def test_an_unknown_field_is_refused_and_assignments_are_checked() -> None:
+    """A misspelt option never passes for a default."""
+    with pytest.raises(ValidationError, match="console_lvl"):
+        LoggingConfig.model_validate({"console_lvl": "INFO"})
+    config = LoggingConfig()
+    config.console_level = "debug"
+    assert config.console_level == "DEBUG"
+    with pytest.raises(ValidationError, match="max_log_files"):
+        config.max_log_files = 0
+
+
+def test_defaults_are_not_shared() -> None:
+    """One config's levels are not another's."""
+    LoggingConfig().subsystem_levels["data"] = "DEBUG"
+    assert LoggingConfig().subsystem_levels == {}
+
+
+@pytest.mark.parametrize("use", [False, True])
+@pytest.mark.parametrize("log_to", [False, True])
+def test_wandb_needs_both_switches(use: bool, log_to: bool) -> None:
+    """use_wandb asks for it, log_to_wandb can keep a run out of it."""
+    config = LoggingConfig(use_wandb=use, log_to_wandb=log_to)
+    assert config.wandb_enabled is (use and log_to)
+
+
+def test_embedded_in_an_experiments_config_of_any_kind() -> None:
+    """As a field of a strict, frozen model; from a dict; and through dict(), the older name."""
+
+    class ExperimentConfig(BaseModel):
+        model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+        experiment_name: str
+        logging: LoggingConfig = LoggingConfig()
+
+    given = {"experiment_name": "exp0", "logging": LoggingConfig(console_level="DEBUG").dict()}
+    config = ExperimentConfig(**given)
+    assert config.logging == LoggingConfig(console_level="DEBUG")
+    assert ExperimentConfig.model_validate_json(config.model_dump_json()) == config
+    assert LoggingConfig().dict(include={"log_dir"}) == {"log_dir": "logs"}
+
+
+config_values = st.fixed_dictionaries(
+    {},
+    optional={
+        "console_level": st.sampled_from(LOG_LEVELS),
+        "max_log_files": st.integers(1, 10**9),
+        "profile_performance": st.booleans(),
+        "subsystem_levels": st.dictionaries(
+            st.from_regex(r"[a-z]+(\.[a-z]+)?", fullmatch=True),
+            st.sampled_from(LOG_LEVELS),
+            max_size=3,
+        ),
+        "system_metrics_every_s": st.floats(0, 86400),
+        "recorder": st.builds(RecorderConfig, ring=st.sampled_from(["file", "shm", "memory"])),
+    },
+)
+
+
+@given(config_values)
+def test_environment_says_what_the_model_says(values: dict[str, Any]) -> None:
+    """Each field can be set by its variable, and reads back equal."""
+    config = LoggingConfig(**values)
+    environ = {}
+    for name, value in values.items():
+        if name == "recorder":
+            environ["FASTLOG_RECORDER__RING"] = value.ring
+        elif name == "subsystem_levels":
+            pairs = (f"{part}={level}" for part, level in value.items())
+            environ["FASTLOG_SUBSYSTEM_LEVELS"] = ",".join(pairs)
+        else:
+            environ[f"FASTLOG_{name.upper()}"] = str(value)
+    assert LoggingConfig.from_env(environ) == config
+
+
+def test_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """from_env() reads os.environ; without variables it gives the defaults."""
+    assert LoggingConfig.from_env() == LoggingConfig()
+    monkeypatch.setenv("FASTLOG_CONSOLE", "no")
+    monkeypatch.setenv("FASTLOG_RECORDER__FSYNC", "none")
+    config = LoggingConfig.from_env()
+    assert (config.console, config.recorder.fsync) == (False, "none")
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"WANDB_PROJECT": "p"}, {"wandb_project": "p"}),
+        ({"WANDB_PROJECT": ""}, {"wandb_project": "mine"}),
+        ({"WANDB_PROJECT": "p", "FASTLOG_WANDB_PROJECT": "q"}, {"wandb_project": "q"}),
+        ({"FASTLOG_WANDB_PROJECT": "q", "WANDB_PROJECT": "p"}, {"wandb_project": "q"}),
+        ({"WANDB_MODE": "disabled"}, {"use_wandb": False}),
+        ({"WANDB_MODE": " Disabled "}, {"use_wandb": False}),
+        ({"WANDB_MODE": "offline"}, {"use_wandb": True}),
+        ({"WANDB_MODE": "disabled", "FASTLOG_USE_WANDB": "1"}, {"use_wandb": False}),
+    ],
+)
+def test_wandb_s_own_variables(environ: dict[str, str], expected: dict[str, object]) -> None:
+    """WANDB_PROJECT and WANDB_MODE=disabled have an effect; this package's names the project."""
+    config = LoggingConfig(use_wandb=True, wandb_project="mine").with_environment(environ)
+    assert config.model_dump(include=set(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"FASTLOG_MAX_LOG_FILES": "0"}, "FASTLOG_MAX_LOG_FILES: must be greater than or equal"),
+        ({"FASTLOG_CONSOLE_LEVEL": "loud"}, "FASTLOG_CONSOLE_LEVEL: must be one of DEBUG"),
+        ({"FASTLOG_RECORDER__RING": "disk"}, "FASTLOG_RECORDER__RING: must be 'file', 'shm'"),
+        ({"FASTLOG_SUBSYSTEM_LEVELS": "data=x"}, "FASTLOG_SUBSYSTEM_LEVELS: must be one of"),
+        (
+            {"FASTLOG_MAX_LOG_FILE": "3"},
+            "FASTLOG_MAX_LOG_FILE: unknown. Did you mean FASTLOG_MAX_L",
+        ),
+    ],
+)
+def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> None:
+    """The message has the variable's name, not the field's."""
+    with pytest.raises(ConfigError, match=message):
+        LoggingConfig.from_env(environ)
+
+
+def test_several_wrong_variables_are_all_told() -> None:
+    """A line for each."""
+    with pytest.raises(ConfigError) as caught:
+        LoggingConfig.from_env({"FASTLOG_CONSOLE": "x", "FASTLOG_MAX_LOG_SIZE_MB": "x"})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_field_that_was_made_wrong_without_validation() -> None:
+    """A fault that no variable made is told by its field."""
+    config = LoggingConfig.model_construct(**{**dict(LoggingConfig()), "max_log_files": 0})
+    with pytest.raises(ConfigError, match="max_log_files: must be"):
+        config.with_environment({})
+
+
+def test_variables_of_others_are_ignored() -> None:
+    """A FASTLOG_ variable that resembles no field is no concern of this class."""
+    assert LoggingConfig.from_env({"FASTLOG_DEBUG": "1", "FASTLOG_WERROR": "1"}) == LoggingConfig()
+
+
+YAML = """\
+model:
+  layers: 2
+logging:
+  console_level: warning
+  max_log_files: 5
+  subsystem_levels:
+    training.loop: DEBUG
+  recorder:
+    ring: memory
+"""
+
+
+def test_from_an_experiment_file(tmp_path: Path) -> None:
+    """The section of the file, overridden by the environment."""
+    path = write(tmp_path, YAML)
+    expected = LoggingConfig(
+        console_level="WARNING",
+        max_log_files=5,
+        subsystem_levels={"training.loop": "DEBUG"},
+        recorder=RecorderConfig(ring="memory"),
+    )
+    assert LoggingConfig.from_yaml(path) == expected
+    overridden = LoggingConfig.from_yaml(str(path), environ={"FASTLOG_MAX_LOG_FILES": "7"})
+    assert overridden == expected.model_copy(update={"max_log_files": 7})
+
+
+@pytest.mark.parametrize(
+    ("text", "section"),
+    [
+        ("max_log_files: 5\n", None),
+        ("run:\n  logging:\n    max_log_files: 5\n", "run.logging"),
+    ],
+)
+def test_the_section_may_be_anywhere(tmp_path: Path, text: str, section: str | None) -> None:
+    """The whole file, or one below others."""
+    assert LoggingConfig.from_yaml(write(tmp_path, text), section).max_log_files == 5
+
+
+@pytest.mark.parametrize("text", ["", "logging:\n", "model: {}\n", "# nothing\n"])
+def test_an_absent_or_empty_section_means_defaults(tmp_path: Path, text: str) -> None:
+    """Nothing said is nothing changed."""
+    assert LoggingConfig.from_yaml(write(tmp_path, text)) == LoggingConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("console_lvl: INFO", "2: logging.console_lvl: unknown key. Did you mean 'console_level'"),
+        ("zzz: 1", "2: logging.zzz: unknown key. Known keys: console_level, file_level"),
+        ("recorder:\n    rink: 1", "3: logging.recorder.rink: unknown key. Did you mean 'ring'"),
+        ("max_log_files: x", "2: logging.max_log_files: must be a valid integer.*, not 'x'"),
+        ("max_log_files: true", "2: logging.max_log_files: must be a number, not true"),
+        ("console_level: 7", "2: logging.console_level: must be one of .* not 'Level 7'"),
+        ("recorder: [1]", "2: logging.recorder: must be a section of 'key: value' lines"),
+        ("console: [", "3: not valid YAML"),
+        ("console: true\n  console: true", r"3: logging.console: given twice \(first on line 2\)"),
+    ],
+)
+def test_faults_of_a_section_name_file_line_and_key(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    """So that they can be mended without a search."""
+    with pytest.raises(ConfigError, match="exp.yaml:" + message):
+        LoggingConfig.from_yaml(write(tmp_path, f"logging:\n  {text}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("logging: 5\n", "exp.yaml:1: logging: must be a section of 'key: value' lines, not 5"),
+        ("- 1\n", "exp.yaml: must be a mapping; found a list"),
+    ],
+)
+def test_files_that_are_no_sections(tmp_path: Path, text: str, message: str) -> None:
+    """A value in the place of a section, and a file that is no mapping."""
+    with pytest.raises(ConfigError, match=message):
+        LoggingConfig.from_yaml(write(tmp_path, text))
+
+
+def test_a_path_through_a_value_is_no_section(tmp_path: Path) -> None:
+    """A number has no section logging."""
+    with pytest.raises(ConfigError, match=r"exp.yaml:1: run: must be a section"):
+        LoggingConfig.from_yaml(write(tmp_path, "run: 5\n"), "run.logging")
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """Absent, and not UTF-8."""
+    with pytest.raises(ConfigError, match=r"gone.yaml: no such file\. Give the path"):
+        LoggingConfig.from_yaml(tmp_path / "gone.yaml")
+    path = tmp_path / "exp.yaml"
+    path.write_bytes(b"logging: \xff\n")
+    with pytest.raises(ConfigError, match="cannot be read as UTF-8"):
+        LoggingConfig.from_yaml(path)
+
+
+def test_without_pyyaml_the_message_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extra is named."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ImportError, match=r"foundry_fastlog\[yaml\]"):
+        LoggingConfig.from_yaml(write(tmp_path, YAML))
+
+
+def test_places_in_a_file() -> None:
+    """The deepest known part of a path has the line; without any there is none."""
+    file = ConfigFile("f.yaml", "a:\n  b: 1\n")
+    assert file.place(["a", "b", "c"]) == "f.yaml:2: a.b.c"
+    assert file.place(["a", "x"]) == "f.yaml:1: a.x"
+    assert file.place(["x"]) == "f.yaml: x"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "empty"),
+        (False, "false"),
+        (float("nan"), "nan"),
+        ("x" * 80, "'" + "x" * 56 + "..."),
+        (1.5, "1.5"),
+    ],
+)
+def test_values_in_messages(value: object, text: str) -> None:
+    """As YAML has them, on one short line."""
+    assert show(value) == text

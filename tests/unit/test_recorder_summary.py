@@ -1,0 +1,273 @@
+"""Epoch summaries, stamps in file names, and values of metrics outside the native calls."""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import re
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recorded import lines, raw_lines, without_clock
+
+import foundry_fastlog
+from foundry_fastlog import Recorder, RecorderClosedError, read_run
+from foundry_fastlog.recorder import recorder_of
+from foundry_fastlog.values import metric_value, recordable
+
+STAMP = "2025-09-30_14-30-00"
+SCHEMAS = Path(foundry_fastlog.__file__).parent / "schema"
+
+
+def summaries(tmp_path: Path, *given: tuple[Any, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Record summaries; return their lines, checked against the schema."""
+    with Recorder(tmp_path / "run", ring_bytes=64 << 10) as recorder:
+        for epoch, summary in given:
+            assert recorder.epoch_summary(epoch, summary)
+    validator = jsonschema.Draft202012Validator(
+        json.loads((SCHEMAS / "metrics.schema.json").read_text())
+    )
+    found = lines(tmp_path / "run")
+    for line in found:
+        validator.validate(line)
+    return found
+
+
+def test_a_summary_is_a_line_without_step(tmp_path: Path) -> None:
+    """Byte for byte, but for the clock."""
+    with Recorder(tmp_path / "run") as recorder:
+        assert recorder.epoch_summary(5, {"avg_loss": 2.4, "tokens": 1_000_000, "note": "x"})
+    (raw,) = raw_lines(tmp_path / "run" / "metrics.jsonl")
+    assert re.sub(rb'"timestamp":"[^"]*"', b'"timestamp":"T"', raw) == (
+        b'{"timestamp":"T","seq":0,"epoch":5,'
+        b'"summary":{"avg_loss":2.4,"tokens":1000000,"note":"x"}}'
+    )
+
+
+def test_nonfinite_values_and_epochs_are_named(tmp_path: Path) -> None:
+    """As in the lines of steps; readers put them back."""
+    summary = {"a": math.nan, "b.c": math.inf, "d": -math.inf, "epoch": math.nan, "e": None}
+    first, second = summaries(tmp_path, (1, summary), (math.inf, {"loss": 1.0}))
+    assert first["nonfinite"] == {"a": "nan", "b.c": "inf", "d": "-inf", "epoch": "nan"}
+    assert second["nonfinite"] == {"epoch": "inf"}
+    back, late = read_run(tmp_path / "run").lines("metrics")
+    assert back["epoch"] == 1
+    assert [str(value) for value in back["summary"].values()] == [
+        "nan",
+        "inf",
+        "-inf",
+        "nan",
+        "None",
+    ]
+    assert late["epoch"] == math.inf
+
+
+def test_numpy_and_torch_values(tmp_path: Path) -> None:
+    """Scalars, and arrays and tensors without dimensions, become plain numbers."""
+    torch = pytest.importorskip("torch")
+    summary = {
+        "a": np.float32(1.5),
+        "b": np.int64(2),
+        "c": np.bool_(1),
+        "d": np.array(2.5),
+        "e": torch.tensor(3.5),
+        "f": np.str_("x"),
+    }
+    (line,) = summaries(tmp_path, (np.int32(3), summary))
+    assert line["epoch"] == 3
+    assert line["summary"] == {"a": 1.5, "b": 2, "c": True, "d": 2.5, "e": 3.5, "f": "x"}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "summary", "error", "message"),
+    [
+        ("1", {}, TypeError, "epoch must be an int or a float, got str"),
+        (True, {}, TypeError, "epoch must be an int or a float, got bool"),
+        (None, {}, TypeError, "epoch must be an int or a float, got NoneType"),
+        (10**30, {}, OverflowError, "value of 'epoch' does not fit"),
+        (1, [], TypeError, "summary must be a mapping, got list"),
+        (1, {1: 2.0}, TypeError, "names in a summary must be str, got 1"),
+        (1, {"a": [1]}, TypeError, "value of 'a' has type list"),
+        (1, {"a": 2**63}, OverflowError, "value of 'a' does not fit"),
+    ],
+)
+def test_wrong_arguments(
+    tmp_path: Path, epoch: Any, summary: Any, error: type[Exception], message: str
+) -> None:
+    """Told at once; nothing is written."""
+    with Recorder(tmp_path) as recorder, pytest.raises(error, match=message):
+        recorder.epoch_summary(epoch, summary)
+    assert lines(tmp_path) == []
+
+
+def test_after_close(tmp_path: Path) -> None:
+    """As every call that records."""
+    with Recorder(tmp_path) as recorder:
+        pass
+    with pytest.raises(RecorderClosedError):
+        recorder.epoch_summary(1, {})
+
+
+def test_many_values_become_several_lines(tmp_path: Path) -> None:
+    """More than the ring has room for at once: nothing is lost, the epoch is the same."""
+    summary = {f"layer.{i}.weight.norm": float(i) for i in range(2000)}
+    found = summaries(tmp_path, (7, summary))
+    assert len(found) > 1
+    assert {line["epoch"] for line in found} == {7}
+    together: dict[str, float] = {}
+    for line in found:
+        together |= line["summary"]
+    assert together == summary
+
+
+@pytest.mark.parametrize("text", ["x" * 100_000, "\0" * 100_000, "\udc80" * 100_000])
+def test_one_value_larger_than_all_is_cut(tmp_path: Path, text: str) -> None:
+    """The line says how long it was; a name may be as long."""
+    cut, named = summaries(tmp_path, (1, {"note": text}), (2, {text: 1.5}))
+    assert cut["summary"]["note"].endswith("... (100000 characters)")
+    ((name, value),) = named["summary"].items()
+    assert name.endswith("... (100000 characters)")
+    assert value == 1.5
+
+
+numbers = st.one_of(
+    st.floats(), st.integers(-(2**63), 2**63 - 1), st.booleans(), st.none(), st.text(max_size=5)
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), numbers, max_size=5), st.floats(allow_nan=False))
+def test_any_summary_reads_back(
+    tmp_path_factory: pytest.TempPathFactory, summary: dict[str, Any], epoch: float
+) -> None:
+    """Types included: a float stays one."""
+    path = tmp_path_factory.mktemp("run")
+    with Recorder(path, ring="memory", fsync="none") as recorder:
+        assert recorder.epoch_summary(epoch, summary)
+    (line,) = read_run(path, strict=True).lines("metrics")
+    assert repr((line["epoch"], line["summary"])) == repr((epoch, summary))
+
+
+@pytest.mark.parametrize("value", [1.5, 2, True, None, "x", -(2**63)])
+def test_plain_values_are_as_they_are(value: Any) -> None:
+    """Nothing is converted that needs no conversion."""
+    assert metric_value("k", value) is value
+
+
+class Unreadable:
+    """Looks like a scalar and is none."""
+
+    shape = ()
+
+    def item(self) -> float:
+        """Fail, as a lost device does."""
+        raise RuntimeError("device lost")
+
+
+@pytest.mark.parametrize(
+    "value", [[1], b"x", 1j, np.array([1.0]), Decimal(1), Unreadable(), object]
+)
+def test_values_that_are_no_metrics(value: Any) -> None:
+    """A TypeError that names the key."""
+    with pytest.raises(TypeError, match="value of 'k'"):
+        metric_value("k", value)
+
+
+def test_anything_can_be_made_recordable() -> None:
+    """What is no metric becomes its text, and is named."""
+    values, odd = recordable({"a": 1.5, 2: 3, "b": [1], "c": 10**30, "d": Fraction(1, 2)})
+    assert values == {"a": 1.5, "2": 3, "b": "[1]", "c": str(10**30), "d": "1/2"}
+    assert odd == ["2", "b", "c", "d"]
+
+
+def test_stamps_are_in_all_file_names(tmp_path: Path) -> None:
+    """The layout of section 7 of the plan."""
+    with Recorder(tmp_path, stamp=STAMP) as recorder:
+        recorder.record(1, loss=1.0)
+        with recorder.timer("t"):
+            pass
+        recorder.event("m")
+        recorder.event("e", error=ValueError("v"))
+        assert recorder.stamp == STAMP
+    streams = ("metrics", "performance", "errors", "log")
+    names = {path.name for path in tmp_path.glob("*.jsonl")}
+    assert names == {f"{stream}_{STAMP}.jsonl" for stream in streams}
+    run = read_run(tmp_path)
+    assert [writer.stamp for writer in run.writers] == [STAMP]
+    assert [line["metrics"] for line in run.lines("metrics")] == [{"loss": 1.0}]
+
+
+def test_without_a_stamp(tmp_path: Path) -> None:
+    """The default."""
+    with Recorder(tmp_path) as recorder:
+        assert recorder.stamp == ""
+
+
+def test_starts_with_other_stamps_are_later_attempts(tmp_path: Path) -> None:
+    """Readers take a step from the later start; run.json has an entry for each start."""
+    stamps = (STAMP, STAMP, "2025-10-01_00-00-00")
+    for value, stamp in enumerate(stamps):
+        with Recorder(tmp_path, stamp=stamp) as recorder:
+            recorder.record(1, start=value)
+            recorder.epoch_summary(1, {"start": value})
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [
+        f"metrics_{STAMP}.a1.jsonl",
+        f"metrics_{STAMP}.jsonl",
+        "metrics_2025-10-01_00-00-00.jsonl",
+    ]
+    step, epoch = read_run(tmp_path).lines("metrics")
+    assert (step["metrics"], epoch["summary"]) == ({"start": 2}, {"start": 2})
+    run = json.loads((tmp_path / "run.json").read_text())
+    jsonschema.Draft202012Validator(json.loads((SCHEMAS / "run.schema.json").read_text())).validate(
+        run
+    )
+    starts = [(attempt["stamp"], attempt["attempt"]) for attempt in run["attempts"]]
+    assert starts == [(STAMP, 0), (STAMP, 1), ("2025-10-01_00-00-00", 0)]
+    assert all(attempt["ended"] for attempt in run["attempts"])
+
+
+@pytest.mark.parametrize(
+    ("stamp", "error"),
+    [("now", ValueError), ("", ValueError), (STAMP + "x", ValueError), (5, TypeError)],
+)
+def test_wrong_stamps(tmp_path: Path, stamp: Any, error: type[Exception]) -> None:
+    """Only what readers of file names take for one."""
+    with pytest.raises(error, match="stamp must"):
+        Recorder(tmp_path, stamp=stamp)
+
+
+def _record_one(recorder: Recorder) -> None:
+    recorder.record(2, loss=2.0)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_children_have_the_stamp_too(tmp_path: Path, method: str) -> None:
+    """In forked and in spawned processes."""
+    context = multiprocessing.get_context(method)
+    with Recorder(tmp_path, stamp=STAMP) as recorder:
+        recorder.record(1, loss=1.0)
+        child = context.Process(target=_record_one, args=(recorder,))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+    name = f"metrics_{STAMP}.w{child.pid}.jsonl"
+    (line,) = map(json.loads, raw_lines(tmp_path / name))
+    assert without_clock(line) == {"seq": 0, "step": 2, "metrics": {"loss": 2.0}}
+    assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [1, 2]
+
+
+def test_the_recorder_of_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found while it is open, by directory and rank."""
+    monkeypatch.chdir(tmp_path)
+    assert recorder_of("run") is None
+    with Recorder("run", rank=1, world_size=2) as recorder:
+        assert recorder_of(tmp_path / "run") is None
+        assert recorder_of(tmp_path / "run", 1) is recorder
+    assert recorder_of("run", 1) is None
