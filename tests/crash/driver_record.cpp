@@ -8,6 +8,10 @@
 //   pace=N                 about N ns of work between two records
 //   stall=THREAD:N:BYTES   the thread writes BYTES of its N-th record and then stands still
 //   rank=R recover=0|1     recover: finish what earlier lives left, as a start does
+//   churn=N                each thread ends after N records and a new one goes on; 0: never
+//   watch=0|1              one more thread asks for stats(), messages and flushes all the time
+//   close_us=N             the recorder is closed after so long, while the threads record; 0: behind
+//                          them
 //
 // A record is a function of (life, thread, n); tests/crash/acked.py has the same function.
 #include <fcntl.h>
@@ -117,7 +121,9 @@ class Worker {
           records_(arguments.number("records", 0)),
           fill_(arguments.number("fill", 100)),
           keys_(arguments.number("keys", 64)),
-          pace_ns_(arguments.number("pace", 0)) {
+          pace_ns_(arguments.number("pace", 0)),
+          churn_(arguments.number("churn", 0)),
+          may_be_closed_(arguments.number("close_us", 0) != 0) {
         unsigned long long stalling = 0;
         unsigned long long at = 0;
         unsigned long long bytes = 0;
@@ -130,11 +136,21 @@ class Worker {
     }
 
     void run() {
-        std::uint64_t random = mix(life_ * 64 + thread_);
-        for (std::uint64_t n = 0; records_ == 0 || n < records_;) {
-            if (record(n)) {
-                ++n;
-                acks_.acked[thread_].value.store(n, std::memory_order_release);
+        if (churn_ == 0) return run_to(records_);
+        while (!closed_ && (records_ == 0 || next_ < records_)) {
+            const std::uint64_t end = next_ + churn_;
+            std::thread([this, end] { run_to(end); }).join();
+        }
+    }
+
+  private:
+    // Records up to the n-th, or until the recorder is closed; 0: no end.
+    void run_to(std::uint64_t end) {
+        std::uint64_t random = mix(life_ * 64 + thread_ + next_);
+        while (!closed_ && (end == 0 || next_ < end)) {
+            if (record(next_)) {
+                ++next_;
+                acks_.acked[thread_].value.store(next_, std::memory_order_release);
             } else {
                 ::sched_yield();
             }
@@ -147,9 +163,10 @@ class Worker {
         }
     }
 
-  private:
     // What the bindings do for one call: drop markers first, then submit by the policy.
     bool record(std::uint64_t n) {
+        closed_ = may_be_closed_ && (recorder_.gate().bits() & fastlog::Gate::kClosed) != 0;
+        if (closed_) return false;
         if (recorder_.gate().bits() & fastlog::Gate::kDrops) recorder_.submit_drop_markers();
         const Content content(text_, life_, thread_, n, fill_);
         payload_.clear();
@@ -168,6 +185,8 @@ class Worker {
                 recorder_.wait_for_room(payload_.size())) {
                 continue;
             }
+            closed_ = result == Recorder::Submit::closed && may_be_closed_;
+            if (closed_) return false;
             if (result != Recorder::Submit::full) fail("a record was refused for good");
             recorder_.count_drop(content.stream, false);
             return false;
@@ -260,6 +279,10 @@ class Worker {
     const std::uint64_t fill_;
     const std::uint64_t keys_;
     const std::uint64_t pace_ns_;
+    const std::uint64_t churn_;
+    const bool may_be_closed_;
+    std::uint64_t next_ = 0;
+    bool closed_ = false;
     std::uint64_t stall_at_ = UINT64_MAX;
     std::size_t stall_bytes_ = 0;
     std::string payload_;
@@ -292,6 +315,15 @@ fastlog::RecorderOptions make_options(const Arguments& arguments) {
     return options;
 }
 
+/// What a monitoring thread of a training asks for, without a pause.
+void watch(Recorder& recorder, const std::atomic<bool>& stop) {
+    for (std::int64_t n = 0; !stop.load(std::memory_order_relaxed); ++n) {
+        recorder.stats();
+        recorder.take_messages();
+        recorder.flush(n % 8 * 100'000);
+    }
+}
+
 }  // namespace
 
 int record(const Arguments& arguments) {
@@ -308,7 +340,19 @@ int record(const Arguments& arguments) {
         Worker& worker = workers.emplace_back(recorder, *acks, arguments, text, t);
         threads.emplace_back([&worker] { worker.run(); });
     }
+    std::atomic<bool> stop{false};
+    std::thread watcher;
+    if (arguments.number("watch", 0) != 0) {
+        watcher = std::thread([&recorder, &stop] { watch(recorder, stop); });
+    }
+    const auto close_us = static_cast<useconds_t>(arguments.number("close_us", 0));
+    if (close_us != 0) {
+        ::usleep(close_us);
+        recorder.close(0);  // not in time, mostly: the last close() below waits for it
+    }
     for (std::thread& thread : threads) thread.join();
+    stop.store(true, std::memory_order_relaxed);
+    if (watcher.joinable()) watcher.join();
     if (!recorder.close(std::int64_t{60} * 1'000'000'000)) fail("close() was not in time");
     acks->phase.value.store(Acks::kClosed, std::memory_order_release);
     return 0;

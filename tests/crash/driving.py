@@ -12,8 +12,9 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,29 @@ def size(release: int, ci: int) -> int:
     return release if RELEASE else ci
 
 
-def build(variant: str) -> Path:
-    """Build the programs of a variant; return their folder."""
+def build(variant: str, *targets: str) -> Path:
+    """Build the programs of a variant, or some of them; return their folder."""
     folder = Path(_BUILD) / variant if _BUILD else ROOT / "build" / "crash" / variant
     command = ["make", "--no-print-directory", "-C", str(HERE), f"-j{os.cpu_count() or 2}"]
-    command += [f"VARIANT={variant}", f"BUILD={folder}"]
+    command += [f"VARIANT={variant}", f"BUILD={folder}", *targets]
     if _CSRC:
         command.append(f"CSRC={_CSRC}")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@cache
+def fix_addresses() -> list[str]:
+    """Return what to write before a program under ThreadSanitizer.
+
+    Older ones need it where addresses have many random bits.
+    """
+    try:
+        done = subprocess.run(["setarch", "-R", "true"], capture_output=True, check=False)
+    except FileNotFoundError:
+        return []
+    return ["setarch", "-R"] if done.returncode == 0 else []
 
 
 class Acks:
@@ -95,6 +109,9 @@ class Settings:
     rank: int = 0
     recover: int = 1
     stall: str = ""
+    churn: int = 0
+    watch: int = 0
+    close_us: int = 0
 
     def arguments(self) -> list[str]:
         """As key=value."""
@@ -180,14 +197,21 @@ class Process:
 
 
 class Scene:
-    """A run directory, the lives that recorded into it, and their counters."""
+    """A run directory, the lives that recorded into it, and their counters.
 
-    def __init__(self, folder: Path, driver: Path) -> None:
+    Args:
+        folder: Where to make all that.
+        driver: Folder of the driver.
+        prefix: What to write before the driver's command.
+    """
+
+    def __init__(self, folder: Path, driver: Path, prefix: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
         self.run = folder / "run"
         self.run.mkdir()
         self.driver = driver / "driver"
+        self.prefix = prefix
         self.lives: list[Life] = []
         self._processes: list[subprocess.Popen[Any]] = []
 
@@ -202,7 +226,7 @@ class Scene:
         )
         self.lives.append(life)
         acks = Acks(self.folder / f"acks-{life.number}")
-        command = [self.driver, "record", f"dir={self.run}", f"acks={acks.path}"]
+        command = [*self.prefix, self.driver, "record", f"dir={self.run}", f"acks={acks.path}"]
         command += [f"life={life.number}", *settings.arguments()]
         # close_fds=False lets Python use vfork(): twice as many lives a second.
         process = subprocess.Popen(command, env={**os.environ, **(env or {})}, close_fds=False)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from crash.driving import STALLED, Process, Scene, Settings, build
+from crash.driving import STALLED, Process, Scene, Settings, build, fix_addresses
 from crash.ring_file import PAD, SLOT_BYTES, SLOTS, Record, RingFile
 from crash.test_kill_points import WRITING, leave_full_ring
 
@@ -241,19 +241,9 @@ def test_lines_that_are_there_are_not_written_again_after_a_power_loss(
 def test_orders_that_threads_rely_on(tmp_path: Path, nth: int) -> None:
     """ThreadSanitizer sees every byte of the ring handed over by a release and an acquire."""
     program = build("tsan") / "ring_race"
-    fixed = ["setarch", "-R"] if _may_fix_addresses() else []
     env = {**os.environ, "TSAN_OPTIONS": f"halt_on_error=1 exitcode=66 random_seed={nth}"}
     done = subprocess.run(
-        [*fixed, program, "5000"], capture_output=True, text=True, env=env, check=False
+        [*fix_addresses(), program, "5000"], capture_output=True, text=True, env=env, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "15000 records\n"
-
-
-def _may_fix_addresses() -> bool:
-    """Older ThreadSanitizers need it where addresses have many random bits."""
-    try:
-        done = subprocess.run(["setarch", "-R", "true"], capture_output=True, check=False)
-    except FileNotFoundError:
-        return False
-    return done.returncode == 0
