@@ -28,27 +28,29 @@ from crash.driving import Acks  # noqa: E402 - likewise
 from foundry_fastlog import Recorder, _core  # noqa: E402 - likewise
 
 
+def record_one(recorder: Recorder, life: Life, thread: int, n: int) -> bool:
+    """Record the n-th record of a thread; True when it was accepted."""
+    stream, fill, x = life.parts(thread, n)
+    origin = {"life": life.number, "thread": thread, "n": n}
+    if stream == "metrics":
+        return recorder.record_dict(n, {**origin, "x": x, f"k{n // life.keys}": fill})
+    if stream == "performance":
+        with recorder.timer(f"{life.number}:{thread}", step=n):
+            return True
+    return recorder.event(
+        fill,
+        logger="crash",
+        error=ValueError("e") if stream == "errors" else None,
+        step=n,
+        context={**origin, "x": x},
+    )
+
+
 def record_all(recorder: Recorder, life: Life, thread: int, counter: ctypes.c_uint64) -> None:
     """Record one after the other, counting each that was accepted."""
     n = 0
     while True:
-        stream, fill, x = life.parts(thread, n)
-        origin = {"life": life.number, "thread": thread, "n": n}
-        accepted = True
-        if stream == "metrics":
-            accepted = recorder.record_dict(n, {**origin, "x": x, f"k{n // life.keys}": fill})
-        elif stream == "performance":
-            with recorder.timer(f"{life.number}:{thread}", step=n):
-                pass
-        else:
-            accepted = recorder.event(
-                fill,
-                logger="crash",
-                error=ValueError("e") if stream == "errors" else None,
-                step=n,
-                context={**origin, "x": x},
-            )
-        if accepted:
+        if record_one(recorder, life, thread, n):
             n += 1
             counter.value = n
 
