@@ -27,7 +27,7 @@ class StructuredLike(Protocol):
 
     logger: logging.Logger
 
-    def log_structured(self, level: int, message: str, **context: Any) -> None:  # noqa: ANN401 - any context
+    def log_structured(self, level: int, message: str, /, **context: Any) -> None:  # noqa: ANN401 - any context
         """Log a message with context."""
 
 

@@ -44,7 +44,7 @@ def render_members(fields: Mapping[str, Any]) -> bytes:
         UTF-8 bytes such as ``b'"level":"INFO","message":"hi"'``.
     """
     try:
-        rendered = orjson.dumps(fields, default=_simpler, option=_OPTIONS)
+        rendered = orjson.dumps(fields, default=simpler, option=_OPTIONS)
         # orjson writes unsigned 64-bit ints too, which not every reader of the lines takes.
         clean = _LONG_NUMBER.search(rendered) is None
     except (TypeError, RecursionError):  # orjson.JSONEncodeError is a TypeError
@@ -107,8 +107,8 @@ def _key(key: object) -> str:
     return next(iter(known))
 
 
-def _simpler(value: object) -> object:
-    """Replace what orjson does not know."""
+def simpler(value: object) -> object:
+    """Replace what orjson does not know: its ``default``."""
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset)):

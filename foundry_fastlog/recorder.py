@@ -26,8 +26,10 @@ except ImportError as error:
         "runs (foundry_fastlog.read_run) works without it."
     ) from error
 
+import orjson
+
 from foundry_fastlog.fingerprint import fingerprint
-from foundry_fastlog.members import nonfinite_fields, render_members, safe_str
+from foundry_fastlog.members import nonfinite_fields, render_members, safe_str, simpler
 from foundry_fastlog.run_info import RunFile, plain_config
 from foundry_fastlog.values import metric_value
 
@@ -60,6 +62,10 @@ _LEVEL_NAMES = {
     "WARN": "WARNING",
     "FATAL": "CRITICAL",
 }
+_SHORT = 8 * KIB  # fits into the smallest ring
+# Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
+_SIMPLE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_STRICT_INTEGER
+_NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
@@ -364,13 +370,41 @@ class Recorder(_core.RecorderCore):
             fields["traceback"] = "".join(traceback.format_exception(error))
             fields["fingerprint"] = fingerprint(error)
         fields["context"] = {} if context is None else dict(context)
+        return self._event(_LOG if error is None else _ERRORS, fields)
+
+    def message(self, level: str, logger: str, message: str, context: Mapping[str, Any]) -> bool:
+        """Record a message: event() for those that log many, such as handlers.
+
+        Args:
+            level: The level's name; any text.
+            logger: Name of the subsystem.
+            message: What happened.
+            context: Fields; values that JSON does not know are written as their ``str()``.
+
+        Returns:
+            True when the line was accepted, False when it was dropped or the recorder is closed.
+        """
+        fields = {"level": level, "logger": logger, "message": message, "context": context}
+        try:
+            try:
+                rendered = orjson.dumps(fields, simpler, _SIMPLE)
+            except (TypeError, RecursionError):
+                return self._event(_LOG, fields)
+            # A null may stand for a number that is not finite; a long text may not fit the ring.
+            if len(rendered) > _SHORT or _NULL(rendered) is not None:
+                return self._event(_LOG, fields)
+            return self._fragment(_LOG, rendered[1:-1])
+        except RecorderClosedError:
+            return False
+
+    def _event(self, stream: int, fields: dict[str, Any]) -> bool:
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
             members = render_members(fields)
         if len(members) > self._largest_fragment:
             members = render_members(_shortened(fields, self._largest_fragment))
-        return self._fragment(_LOG if error is None else _ERRORS, members)
+        return self._fragment(stream, members)
 
     def epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
         """Record values of a whole epoch, which belong to no step.

@@ -1,0 +1,259 @@
+"""Text log files: whole lines appended, rotation by size, retention.
+
+Several processes may write to one file: each opens it for appending and writes whole lines. Who
+writes to a file holds a shared lock on it, so that retention and clean-up leave it alone; who
+shifts names holds the directory's lock, and the others see that the name leads to another file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from foundry_fastlog.text_lines import Message
+
+__all__ = ["LOG_NAME", "TextFile", "remove_old", "remove_unused", "text_logs", "timestamp"]
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+
+LOG_NAME = re.compile(
+    r"(?P<kind>.+)_(?P<stamp>\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.log(?:\.(?P<number>[1-9]\d*))?"
+)
+"""A text log's name; the number counts rotations, 1 is the newest."""
+
+_log = logging.getLogger("foundry_fastlog")
+
+
+def timestamp() -> str:
+    """Return the local time as file names have it."""
+    return time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+class TextFile:
+    """One log file, as the background thread writes it."""
+
+    def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = 0, keep: int = 0) -> None:
+        """Open the file, so that it is there at once; a directory that refuses is only reported.
+
+        Args:
+            path: The file. Directories above it are made.
+            max_bytes: A file that would grow beyond this is rotated; 0 for no limit.
+            keep: How many text logs of this kind the directory keeps; 0 for all.
+        """
+        self.path = Path(path).absolute()
+        self.max_bytes = max_bytes
+        self.keep = keep
+        self.errors = 0
+        self._fd = -1
+        self._torn = False
+        self._reported = False
+        try:
+            self._open()
+        except OSError as error:
+            self._report(error)
+        else:
+            self._remove_old()
+
+    def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
+        """Append messages. A fault of the disk is reported once and counted in ``errors``.
+
+        Args:
+            messages: Not used: what a file gets is the text.
+            texts: The messages as text, each with its line end.
+        """
+        lines = [text.encode("utf-8", "backslashreplace") for text in texts]
+        try:
+            for chunk in self._chunks(lines):
+                self._write_all(chunk)
+            self._reported = False
+        except OSError as error:
+            self.errors += len(messages)
+            self._report(error)
+
+    def close(self) -> None:
+        """Close the file; the next write opens it again."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with contextlib.suppress(OSError):  # somebody closed it below us
+                os.close(fd)
+
+    def _chunks(self, lines: Sequence[bytes]) -> Iterator[bytes]:
+        """Cut lines into what still fits into the file, rotating between the pieces."""
+        self._renew()
+        room = self._room()
+        chunk: list[bytes] = []
+        for line in lines:
+            if len(line) > room:
+                yield b"".join(chunk)
+                chunk = []
+                self._rotate(len(line))
+                room = self._room()
+            chunk.append(line)
+            room -= len(line)
+        yield b"".join(chunk)
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(b"\n" + data if self._torn else data)
+        written = 0
+        try:
+            while written < len(view):
+                written += os.write(self._fd, view[written:])
+        finally:  # a full disk may take a part of a line: the next one begins on a line of its own
+            self._torn = written < len(view) if written else self._torn
+
+    def _room(self) -> float:
+        if not self.max_bytes:
+            return float("inf")
+        size = os.fstat(self._fd).st_size
+        return self.max_bytes - size if size else float("inf")
+
+    def _renew(self) -> None:
+        """Open the file that the name leads to; another process may have rotated it."""
+        if self._fd >= 0:
+            try:
+                if os.path.samestat(os.fstat(self._fd), self.path.stat()):
+                    return
+            except OSError:  # the name leads nowhere, or the descriptor was closed below us
+                pass
+            self.close()
+        self._open()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            self._fd = os.open(self.path, _FLAGS, 0o666)
+            _lock_shared(self._fd)
+            # Between opening and locking somebody may have taken it for one that nobody writes.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._fd), self.path.stat()):
+                    break
+            self.close()
+
+    def _rotate(self, wanted: int) -> None:
+        """Shift path to path.1 and so on, unless another process has just done so."""
+        with _directory_locked(self.path.parent):
+            self._renew()
+            size = os.fstat(self._fd).st_size
+            if not size or size + wanted <= self.max_bytes:
+                return
+            number = 1
+            while _numbered(self.path, number).exists():
+                number += 1
+            for n in range(number, 0, -1):
+                _numbered(self.path, n - 1).rename(_numbered(self.path, n))
+            self.close()
+            self._open()
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        if self.keep:
+            remove_old(self.path, self.keep)
+
+    def _report(self, error: OSError) -> None:
+        """Tell of a fault once, until writing works again."""
+        if not self._reported:
+            self._reported = True
+            _log.warning(
+                "could not write the text log %s: %s. Training goes on; the run's own records "
+                "are not affected.",
+                self.path,
+                error,
+            )
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def _lock_shared(fd: int) -> None:
+    """Mark a file as being written; a file system without locks leaves it unmarked."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(fd, fcntl.LOCK_SH)  # nobody holds the other kind for long
+
+
+@contextlib.contextmanager
+def _directory_locked(directory: Path) -> Iterator[None]:
+    """Hold the lock of those that shift and remove names in a directory, where there are locks."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def remove_unused(path: Path) -> bool:
+    """Remove a text log unless a process is writing to it, or that cannot be found out.
+
+    Returns:
+        Whether it was removed.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def text_logs(directory: Path) -> list[tuple[Path, re.Match[str], os.stat_result]]:
+    """List the text logs of a directory, rotated ones included, the newest first."""
+    found = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                match = LOG_NAME.fullmatch(entry.name)
+                if match is None:
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    if entry.is_file(follow_symlinks=False):
+                        found.append((Path(entry.path), match, entry.stat()))
+    except OSError:  # no such directory, or not ours to read
+        return []
+    return sorted(
+        found,
+        key=lambda log: (log[1]["stamp"], -int(log[1]["number"] or 0), log[2].st_mtime),
+        reverse=True,
+    )
+
+
+def remove_old(path: Path, keep: int) -> list[Path]:
+    """Remove the oldest text logs beside `path` that are of its kind.
+
+    Args:
+        path: A text log. Its kind is what stands before the time stamp; a name without a stamp is
+            a kind of its own, of which nothing is removed.
+        keep: How many may stay, files in use included. Those are never removed.
+
+    Returns:
+        What was removed.
+    """
+    own = LOG_NAME.fullmatch(path.name)
+    if own is None:
+        return []
+    removed: list[Path] = []
+    try:
+        with _directory_locked(path.parent):
+            logs = [log for log, name, _ in text_logs(path.parent) if name["kind"] == own["kind"]]
+            surplus = len(logs) - keep
+            for log in reversed(logs):
+                if surplus <= len(removed):
+                    break
+                if log != path and remove_unused(log):
+                    removed.append(log)
+    except OSError as error:
+        _log.warning("could not remove old text logs in %s: %s", path.parent, error)
+    return removed
