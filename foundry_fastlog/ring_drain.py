@@ -15,24 +15,26 @@ from pathlib import Path
 from foundry_fastlog.checks import StepSet
 from foundry_fastlog.files import STREAMS
 from foundry_fastlog.ring_files import FoundRing, RingReport
-from foundry_fastlog.ring_image import RECORDS_LOST, RingHeader, StreamCommit
+from foundry_fastlog.ring_image import MOST_SEGMENTS, RECORDS_LOST, RingHeader, StreamCommit
 from foundry_fastlog.ring_lines import LineRenderer, dropped_members
 from foundry_fastlog.segment_file import Range, SegmentFile
 
 __all__ = ["MOST_PENDING_BYTES", "Edit", "drain"]
 
-#: More text from one ring is not held in memory. The largest ring, full of small records, makes a
-#: quarter of it.
+#: More text from one ring is not held in memory. A ring of 16 MiB makes no more of it, whatever is
+#: in it; the largest one does with many long keys, or in hostile hands.
 MOST_PENDING_BYTES = 1 << 30
 
 #: A file with more pieces of damage than this is not mended in memory.
 _MOST_RANGES = 1 << 20
 
 _SEQ_NUMBERS = 1 << 64
-_SEGMENT_NUMBERS = 1 << 32
 _BLOCK_BYTES = 1 << 20
+_HEAD_BYTES = 128
 _LONGEST_LINE = 64 << 20
 _LINE = re.compile(rb'\{"timestamp":"[^\x00-\x1f]{27}","seq":([0-9]+),[^\x00-\x1f]*\}')
+_LINE_HEAD, _TIMESTAMP, _SEQ_HEAD = b'{"timestamp":"', 27, b'","seq":'
+_SEQ = re.compile(rb"[0-9]+")
 _OTHER_LINE = re.compile(rb"\{[^\x00-\x1f]*\}")
 
 
@@ -175,11 +177,11 @@ class _Sink:
     def segments(self, stream: int) -> list[int]:
         """Numbers of the segments that are there."""
         begin = re.escape(f"{STREAMS[stream]}{self._stamp}{self._label}")
-        pattern = re.compile(begin + r"(?:\.([0-9]{6,10}))?\.jsonl")
+        pattern = re.compile(begin + r"(?:\.([0-9]{6}))?\.jsonl")
         # What is there, and what a ring before this one adds.
         names = {*os.listdir(self._run), *self._edits}  # noqa: PTH208  # names are all we need
         numbers = {int(match[1] or 0) for name in names if (match := pattern.fullmatch(name))}
-        return [n for n in sorted(numbers) if n < _SEGMENT_NUMBERS and self.file(stream, n).exists]
+        return [n for n in sorted(numbers) if self.file(stream, n).exists]
 
     def hold(self, streams: tuple[StreamCommit, ...]) -> int | None:
         """Bytes behind the offsets, or None when a file has fewer bytes than its offset."""
@@ -191,8 +193,13 @@ class _Sink:
             behind += max(0, file.size - at.offset) if file.exists else 0
         return behind
 
-    def resume(self, streams: tuple[StreamCommit, ...]) -> None:
-        """Cut off what lies behind the offsets, and leave out the segments behind theirs."""
+    def resume(self, streams: tuple[StreamCommit, ...]) -> int:
+        """Cut off what lies behind the offsets, and leave out the segments begun behind theirs.
+
+        Returns:
+            Bytes in those segments.
+        """
+        removed_bytes = 0
         for stream, at in enumerate(streams):
             if at.has_trim:
                 trimmed = self.file(stream, at.trim_segment)
@@ -202,26 +209,52 @@ class _Sink:
             file.require_regular()
             file.cut(at.offset)
             self._current.append((at.segment, file))
-            segment = at.segment + 1
-            while (later := self.file(stream, segment)).exists:
-                if not later.regular and later.path.is_dir() and not later.path.is_symlink():
-                    break  # no unlink() removes it
-                later.remove()
-                segment += 1
+            for segment in self.segments(stream):
+                later = self.file(stream, segment)
+                if segment > at.segment and later.regular and _begun_behind(later, at, segment):
+                    removed_bytes += later.size
+                    later.remove()
+        return removed_bytes
 
     def append(self, stream: int, line: bytes, *, rotate: bool = True) -> None:
         """Write a line, into a next segment when it does not fit."""
         segment, file = self._current[stream]
-        if rotate and file.size and file.size + len(line) > self._segment_bytes:
+        full = file.size and file.size + len(line) > self._segment_bytes
+        if rotate and full and segment + 1 < MOST_SEGMENTS:
             segment += 1
-            file = self.file(stream, segment)
+            while (file := self.file(stream, segment)).exists:  # somebody else's
+                if segment + 1 == MOST_SEGMENTS:
+                    raise _RefusedError(f"open {file.path}: File exists")
+                segment += 1
             self._current[stream] = segment, file
-            if file.exists:
-                raise _RefusedError(f"open {file.path}: File exists")
         file.append(line)
 
     def edits(self) -> dict[str, Edit]:
         return {name: file.edit() for name, file in self._files.items() if file.changed}
+
+
+def _begun_behind(file: _File, noted: StreamCommit, segment: int) -> bool:
+    """Whether a segment behind the noted one has lines that are still in the ring.
+
+    It begins as they do, and not with an older line: that is a copy of another segment. (In the
+    next segment older lines may be those that a failed fsync had moved there.)
+    """
+    with file.open() as handle:
+        head = handle.read(_HEAD_BYTES)
+    rest = head[len(_LINE_HEAD) + _TIMESTAMP :]
+    if not (
+        _LINE_HEAD.startswith(head[: len(_LINE_HEAD)])
+        and _SEQ_HEAD.startswith(rest[: len(_SEQ_HEAD)])
+    ):
+        return False
+    rest = rest[len(_SEQ_HEAD) :]
+    number = _SEQ.match(rest)
+    end = number.end() if number is not None else 0
+    if end == len(rest):
+        return True  # torn before the number's end
+    if number is None or rest[end : end + 1] != b"," or int(number[0]) >= _SEQ_NUMBERS:
+        return False
+    return int(number[0]) >= noted.seq or segment == noted.segment + 1
 
 
 def _sound_lines(file: _File, present: _Numbers) -> list[Range]:
@@ -316,7 +349,7 @@ def _drain(
     if cut_bytes is None:
         # Neither the offsets nor the order in which pages reached the disk can be trusted.
         streams, cut_bytes = _take_stock(sink, streams, present)
-    sink.resume(streams)
+    cut_bytes += sink.resume(streams)
 
     renderer = LineRenderer(image)
     seqs = [at.seq for at in streams]

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from foundry_fastlog.crc32c import crc32c
+from foundry_fastlog.ring_keys import read_key_sets
 
 __all__ = [
     "DROPS",
     "DROPS_WRITTEN",
     "FRAGMENT",
     "METRICS",
+    "MOST_SEGMENTS",
     "RECORDS_LOST",
     "TIMING",
     "NewerRingError",
@@ -57,7 +59,7 @@ _TICKS_ARE_TSC = 1
 _CLOSED = 1 << 63
 _UINT64 = (1 << 64) - 1
 _MOST_OFFSET = 1 << 60
-_MOST_SEGMENTS = 1_000_000
+MOST_SEGMENTS = 1_000_000
 _STREAMS = 4
 
 _HEADER = struct.Struct("<8s2I8QIi40s40s64s192s64s2I")
@@ -190,6 +192,7 @@ class RingImage:
     Attributes:
         header: What it says about its writer.
         slot: The newest commit that is whole.
+        key_sets: The sets of keys that records name by number.
         holes: Claims that their threads never finished; complete when `records` has ended.
         hole_bytes: Their size.
 
@@ -204,7 +207,9 @@ class RingImage:
         self._control = data[_PAGE:_KEY_TABLE]
         view = memoryview(data)
         begin = _KEY_TABLE + self.header.key_table_bytes
-        self._key_table = view[_KEY_TABLE:begin]
+        self.key_sets = read_key_sets(view[_KEY_TABLE:begin])
+        if not all(keys.fits for keys in self.key_sets):
+            raise RingError("its key table has a key that is longer than a recorder puts there")
         self._data = view[begin:]
         self.holes = 0
         self.hole_bytes = 0
@@ -227,11 +232,6 @@ class RingImage:
             raise RingError(f"it has {size} bytes, too few for a ring file")
         _parse_header(_read(descriptor, _HEADER.size), size)
         return cls(_read(descriptor, size))
-
-    @property
-    def key_table(self) -> memoryview:
-        """The key sets that records name by number."""
-        return self._key_table
 
     @property
     def drops(self) -> tuple[int, ...]:
@@ -433,7 +433,7 @@ def _plausible(slot: Slot) -> bool:
         and not slot.position & _CLOSED
         and all(
             max(at.offset, at.seq, at.trim_bytes) < _MOST_OFFSET
-            and max(at.segment, at.trim_segment) < _MOST_SEGMENTS
+            and max(at.segment, at.trim_segment) < MOST_SEGMENTS
             for at in slot.streams
         )
     )

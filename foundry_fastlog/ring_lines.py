@@ -11,13 +11,12 @@ import re
 import struct
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
-from foundry_fastlog.crc32c import crc32c
 from foundry_fastlog.files import STREAMS
 from foundry_fastlog.ring_image import DROPS, FRAGMENT, METRICS, TIMING, Record, RingImage
+from foundry_fastlog.ring_keys import KeySet, string_text
 
-__all__ = ["LineRenderer", "double_text", "string_text"]
+__all__ = ["LineRenderer", "double_text"]
 
 _UINT64 = 1 << 64
 _INT64 = 1 << 63
@@ -29,22 +28,7 @@ _TIMING = struct.Struct("<qQ2I2HI")
 _HAS_STEP, _HAS_PARENT = 1, 2
 _NULL, _BOOLEAN, _INTEGER, _REAL, _STRING = range(5)
 
-_ESCAPED = re.compile(rb'[\x00-\x1f"\\]')
 _CONTROL = re.compile(rb"[\x00-\x1f]")
-_ESCAPES = {
-    **{code: f"\\u{code:04x}".encode() for code in range(0x20)},
-    **{
-        ord(char): f"\\{name}".encode()
-        for char, name in zip('\b\t\n\f\r"\\', 'btnfr"\\', strict=True)
-    },
-}
-
-
-def string_text(text: bytes) -> bytes:
-    """Write UTF-8 text as a JSON string."""
-    if _ESCAPED.search(text):
-        text = _ESCAPED.sub(lambda match: _ESCAPES[match[0][0]], text)
-    return b'"' + text + b'"'
 
 
 def double_text(value: float) -> bytes:
@@ -96,43 +80,6 @@ def _nonfinite(value: float) -> bytes:
     return b"inf" if value > 0 else b"-inf"
 
 
-class _KeySet(NamedTuple):
-    """A key set as JSON: each key quoted, with its colon; where ``epoch`` is, or -1."""
-
-    keys: tuple[bytes, ...]
-    epoch: int
-
-
-def _key_sets(table: memoryview) -> list[_KeySet]:
-    """Read the key sets up to the first damaged one."""
-    sets: list[_KeySet] = []
-    (published,) = struct.unpack_from("<Q", table)
-    arena = bytes(table[8:])
-    end = min(published, len(arena))
-    offset = 0
-    while offset + 12 <= end:
-        size, count, crc = struct.unpack_from("<3I", arena, offset)
-        at, limit = offset + 12, offset + size
-        if size < 12 or size % 8 or limit > end or count > size // 4:
-            break
-        if crc != crc32c(arena[at:limit], crc32c(arena[offset : offset + 8])):
-            break
-        keys: list[bytes] = []
-        while len(keys) < count and at + 4 <= limit:
-            (length,) = struct.unpack_from("<I", arena, at)
-            if length > limit - at - 4:
-                break
-            keys.append(arena[at + 4 : at + 4 + length])
-            at += 4 + length
-        if len(keys) < count:
-            break
-        epochs = [index for index, key in enumerate(keys) if key == b"epoch"]
-        texts = tuple(string_text(key) + b":" for key in keys)
-        sets.append(_KeySet(texts, epochs[-1] if epochs else -1))
-        offset += size
-    return sets
-
-
 class LineRenderer:
     """Renders the records of a ring.
 
@@ -141,7 +88,7 @@ class LineRenderer:
     """
 
     def __init__(self, image: RingImage) -> None:
-        self._key_sets = _key_sets(image.key_table)
+        self._key_sets = image.key_sets
         self._tsc = image.header.tsc
         self._anchor_ticks = image.slot.anchor_ticks
         self._anchor_wall_ns = image.slot.anchor_wall_ns
@@ -184,7 +131,7 @@ class LineRenderer:
             return self._anchor_wall_ns
         return _signed(self._anchor_wall_ns + int(_rounded(ns)))
 
-    def _keys(self, number: int) -> _KeySet | None:
+    def _keys(self, number: int) -> KeySet | None:
         return self._key_sets[number] if number < len(self._key_sets) else None
 
     def _name(self, number: int) -> bytes | None:
@@ -207,6 +154,7 @@ class LineRenderer:
         words = raw.cast("Q")
         reals = raw.cast("d")
         strings = bytes(payload[strings_at:])
+        used = 0
         texts: list[bytes] = []
         nonfinite: list[bytes] = []
         epoch = b""
@@ -226,7 +174,8 @@ class LineRenderer:
                 text = b"true" if words[index] else b"false"
             elif tag == _STRING:
                 begin, length = words[index] >> 32, words[index] & 0xFFFFFFFF
-                if begin + length > len(strings):
+                used += length  # texts do not overlap, so a line is no multiple of its record
+                if max(begin + length, used) > len(strings):
                     return None
                 text = string_text(strings[begin : begin + length])
             else:

@@ -10,6 +10,8 @@
 #include <cstdio>
 #include <memory>
 
+#include "core/written_lines.hpp"
+
 namespace fastlog {
 namespace {
 
@@ -153,7 +155,8 @@ SinkError FileSink::claim() {
 
 bool FileSink::wants_rotation(Stream stream, std::size_t pending, std::size_t next) const noexcept {
     const std::uint64_t filled = file(stream).offset + pending;
-    return filled != 0 && filled + next > options_.segment_bytes;
+    return filled != 0 && filled + next > options_.segment_bytes &&
+           file(stream).segment + 1 < kMostSegments;
 }
 
 void FileSink::rotate(Stream stream) noexcept {
@@ -179,7 +182,8 @@ StreamCommit FileSink::state(Stream stream) const noexcept {
     return state;
 }
 
-SinkError FileSink::resume(const StreamCommit (&streams)[kStreamCount]) {
+SinkError FileSink::resume(const StreamCommit (&streams)[kStreamCount],
+                           std::uint64_t& removed_bytes) {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         const auto stream = static_cast<Stream>(s);
         const StreamCommit& from = streams[s];
@@ -203,10 +207,7 @@ SinkError FileSink::resume(const StreamCommit (&streams)[kStreamCount]) {
                 return failed("cut", name);
             }
         }
-        // A segment that was begun but never committed: its records are still in the ring.
-        for (std::uint32_t next = f.segment + 1; ::unlink(path(stream, next).c_str()) == 0;
-             ++next) {
-        }
+        if (SinkError error = remove_begun(*this, stream, from, removed_bytes)) return error;
     }
     return {};
 }
@@ -247,8 +248,8 @@ SinkError FileSink::move_unsynced(Stream stream) {
     next.has_trim = true;
     next.trim_segment = old.segment;
     next.trim_bytes = old.synced;
-    const std::string name = path(stream, next.segment);
-    next.fd = open_retrying(name, kOpenFlags | O_EXCL);
+    std::string name;
+    next.fd = create(stream, next, name);
     if (next.fd < 0) return failed("create", name);
     next.exists = true;
     std::size_t written = 0;
@@ -281,15 +282,29 @@ void FileSink::trim(Stream stream) noexcept {
     f.has_trim = false;
 }
 
+// Makes a segment that is not there. Where somebody has put something of its name, it is the next one
+// that is free (readers find it behind the one before; a first one they would not find): nothing of
+// theirs is written to.
+int FileSink::create(Stream stream, File& f, std::string& name) const {
+    for (;; ++f.segment) {
+        name = path(stream, f.segment);  // before the file is there: memory may run out
+        const int fd = open_retrying(name, kOpenFlags | O_EXCL);
+        if (fd >= 0 || errno != EEXIST) return fd;
+        if (f.segment == 0 || f.segment + 1 >= kMostSegments) return fd;
+    }
+}
+
 SinkError FileSink::open(Stream stream) {
     File& f = file(stream);
-    const std::string name = path(stream, f.segment);
-    // A segment of ours that vanished is made anew; one that we have not made must not be there.
-    const int flags = f.exists ? kOpenFlags : kOpenFlags | O_EXCL;
-    int fd = open_retrying(name, flags);
+    // A segment of ours that vanished is made anew.
+    std::string name = path(stream, f.segment);
+    const auto make = [&] {
+        return f.exists ? open_retrying(name, kOpenFlags) : create(stream, f, name);
+    };
+    int fd = make();
     if (fd < 0 && errno == ENOENT) {  // the directory was removed
         if (SinkError error = make_directory()) return error;
-        fd = open_retrying(name, flags);
+        fd = make();
     }
     if (fd < 0) return failed("open", name);
     if (f.exists) {

@@ -45,8 +45,10 @@ class FileSink {
     const std::string& label() const noexcept { return label_; }
 
     /// Takes over where a writer with this label was stopped; claim() is not needed then. What the
-    /// streams hold behind their offsets is cut off, segments behind theirs are removed.
-    SinkError resume(const StreamCommit (&streams)[kStreamCount]);
+    /// streams hold behind their offsets is cut off, segments behind theirs that the writer had begun
+    /// are removed (`removed_bytes` counts what was in them): their records are still in the ring.
+    /// Somebody else's files under such names stay.
+    SinkError resume(const StreamCommit (&streams)[kStreamCount], std::uint64_t& removed_bytes);
     /// The streams' places as a commit slot states them (without seq).
     StreamCommit state(Stream stream) const noexcept;
 
@@ -90,6 +92,7 @@ class FileSink {
     };
 
     SinkError open(Stream stream);
+    int create(Stream stream, File& f, std::string& name) const;
     SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
     SinkError make_directory() const;
     std::string candidate(unsigned n) const;

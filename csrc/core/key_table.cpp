@@ -5,6 +5,7 @@
 #include <new>
 
 #include "core/crc32c.hpp"
+#include "core/json_writer.hpp"
 
 namespace fastlog {
 namespace {
@@ -38,7 +39,15 @@ KeyTable::KeyTable(std::byte* arena, std::size_t bytes) noexcept
     new (arena_) Published(0);
 }
 
+bool KeyTable::fits(std::string_view key) {
+    if (key.size() > kMaxKeyText) return false;
+    std::string text;
+    json::append_string(text, key);
+    return text.size() <= kMaxKeyText;
+}
+
 std::uint32_t KeyTable::intern(const std::vector<std::string_view>& keys) {
+    if (!std::all_of(keys.begin(), keys.end(), fits)) return kNone;
     std::string entry;
     put_u32(entry, 0);
     put_u32(entry, keys.size());

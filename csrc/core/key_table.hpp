@@ -27,12 +27,19 @@ class KeyTable {
   public:
     static constexpr std::uint32_t kNone = 0xFFFFFFFFu;
     static constexpr std::uint32_t kMaxSets = 65536;
+    /// A longer key, as JSON with its quotes, is written into each record itself. So no line is
+    /// longer than 64 times its record in the ring: two keys of it (the second time in "nonfinite") and
+    /// 32 more bytes stand against the 9 of a value; names and parents of timings have a record of 64.
+    static constexpr std::size_t kMaxKeyText = 256;
 
     /// Uses `bytes` of zeroed, 8-byte aligned memory at `arena`.
     KeyTable(std::byte* arena, std::size_t bytes) noexcept;
 
-    /// The id of this sequence of keys; kNone when the table is full (the caller then writes the
-    /// keys into the record itself).
+    /// True when a record may name this key by its set's number.
+    static bool fits(std::string_view key);
+
+    /// The id of this sequence of keys; kNone when the table is full or a key does not fit (the caller
+    /// then writes the keys into the record itself).
     std::uint32_t intern(const std::vector<std::string_view>& keys);
 
     std::uint32_t size() const noexcept { return count_.load(std::memory_order_relaxed); }

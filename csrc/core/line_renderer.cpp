@@ -152,6 +152,7 @@ bool LineRenderer::check_metrics(const std::byte* payload, std::size_t length) {
         return false;
     }
     const std::size_t strings = length - metrics_strings_offset(head.count);
+    std::uint64_t used = 0;
     for (std::size_t i = 0; i < head.count; ++i) {
         const auto tag = static_cast<ValueTag>(payload[sizeof head + i]);
         if (tag > ValueTag::string) return false;
@@ -160,6 +161,8 @@ bool LineRenderer::check_metrics(const std::byte* payload, std::size_t length) {
                                               i * sizeof(std::uint64_t));
         const std::uint64_t size = bits & 0xFFFFFFFFu;
         if ((bits >> 32) > strings || size > strings - (bits >> 32)) return false;
+        used += size;  // texts do not overlap, so a line is no multiple of its record
+        if (used > strings) return false;
     }
     return true;
 }

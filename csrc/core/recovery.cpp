@@ -183,7 +183,7 @@ void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
         source.skip_lines_in(present);
     }
     KILL_POINT("recovery_before_cut");
-    if (!error) error = sink.resume(start.streams);
+    if (!error) error = sink.resume(start.streams, report.cut_bytes);
     KILL_POINT("recovery_after_cut");
 
     SinkError fault;

@@ -7,12 +7,15 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <new>
+#include <string_view>
+
+#include "core/key_table.hpp"
 
 namespace fastlog {
 namespace {
 
 constexpr std::uint64_t kMostOffset = std::uint64_t{1} << 60;
-constexpr std::uint32_t kMostSegments = 1'000'000;
 
 bool read_all(int fd, void* into, std::size_t size, std::size_t offset) {
     auto* at = static_cast<char*>(into);
@@ -75,7 +78,7 @@ std::unique_ptr<RingImage> RingImage::read(int fd, std::string& reason) {
         reason = "it could not be read to its end";
         return nullptr;
     }
-    if (!image->choose_slot(reason)) return nullptr;
+    if (!image->choose_slot(reason) || !image->check_keys(reason)) return nullptr;
     image->trust_tail(true);
     return image;
 }
@@ -121,6 +124,22 @@ bool RingImage::choose_slot(std::string& reason) {
     if (found || untouched) return true;
     reason = "both of its commit slots are damaged (checksum)";
     return false;
+}
+
+// With longer keys than a recorder puts there, small records would make lines without bound.
+bool RingImage::check_keys(std::string& reason) const {
+    try {
+        KeyTable::Reader reader(key_table(), header_.key_table_bytes);
+        std::vector<std::string_view> keys;
+        while (reader.next(keys)) {
+            if (std::all_of(keys.begin(), keys.end(), KeyTable::fits)) continue;
+            reason = "its key table has a key that is longer than a recorder puts there";
+            return false;
+        }
+        return true;
+    } catch (const std::bad_alloc&) {
+        return false;
+    }
 }
 
 std::uint64_t RingImage::drops(Stream stream) const noexcept {

@@ -46,6 +46,7 @@ class RingImage {
     RingImage() = default;
     bool check_header(std::uint64_t file_bytes, std::string& reason) const;
     bool choose_slot(std::string& reason);
+    bool check_keys(std::string& reason) const;
     const RecordHeader* record_at(std::uint64_t position) const noexcept;
 
     struct Free {

@@ -25,6 +25,9 @@ namespace fastlog {
 inline constexpr char kRingMagic[8] = {'F', 'L', 'O', 'G', 'R', 'I', 'N', 'G'};
 inline constexpr std::uint32_t kRingVersion = 1;
 
+/// A stream has no more segments; what would begin another one goes on in the last.
+inline constexpr std::uint32_t kMostSegments = 1'000'000;
+
 struct RingFileHeader {
     static constexpr std::uint32_t kTicksAreTsc = 1;
 

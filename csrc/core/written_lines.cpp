@@ -16,8 +16,11 @@
 namespace fastlog {
 
 namespace {
-constexpr std::size_t kLongestLine = std::size_t{64} << 20;  // no ring renders a longer one
-}
+constexpr std::size_t kLongestLine = std::size_t{64} << 20;  // no recorder writes a longer one
+constexpr std::string_view kOpen = "{\"timestamp\":\"";
+constexpr std::string_view kSeq = "\",\"seq\":";
+constexpr std::size_t kTimestamp = 27;  // 2026-01-30T14:32:15.123456Z
+}  // namespace
 
 void SeqSet::add(std::uint64_t seq) {
     auto next = ends_.upper_bound(seq);
@@ -48,9 +51,6 @@ bool SeqSet::contains(std::uint64_t seq) const {
 }
 
 bool parse_line(std::string_view line, std::uint64_t& seq) {
-    constexpr std::string_view kOpen = "{\"timestamp\":\"";
-    constexpr std::string_view kSeq = "\",\"seq\":";
-    constexpr std::size_t kTimestamp = 27;  // 2026-01-30T14:32:15.123456Z
     if (line.size() < kOpen.size() + kTimestamp + kSeq.size() + 2 || !line.starts_with(kOpen) ||
         line.substr(kOpen.size() + kTimestamp, kSeq.size()) != kSeq || line.back() != '}') {
         return false;
@@ -63,6 +63,21 @@ bool parse_line(std::string_view line, std::uint64_t& seq) {
     const char* at = line.data() + kOpen.size() + kTimestamp + kSeq.size();
     const auto [end, error] = std::from_chars(at, line.data() + line.size(), seq);
     return error == std::errc{} && end != at && *end == ',';
+}
+
+LineHead parse_line_head(std::string_view bytes) {
+    constexpr std::size_t kSeqAt = kOpen.size() + kTimestamp;
+    LineHead head;
+    head.ours = kOpen.starts_with(bytes.substr(0, kOpen.size()));
+    if (!head.ours || bytes.size() <= kSeqAt) return head;
+    const std::string_view behind = bytes.substr(kSeqAt);
+    head.ours = kSeq.starts_with(behind.substr(0, kSeq.size()));
+    if (!head.ours || behind.size() <= kSeq.size()) return head;
+    const char* end = behind.data() + behind.size();
+    const auto [at, error] = std::from_chars(behind.data() + kSeq.size(), end, head.seq);
+    head.numbered = error == std::errc{} && at != end && *at == ',';
+    head.ours = head.numbered || at == end;  // torn within the number
+    return head;
 }
 
 namespace {
@@ -198,7 +213,9 @@ std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, Sink
                 continue;
         }
         const std::string path = sink.path(stream, number);
-        if (path.compare(slash + 1, std::string::npos, name) == 0) numbers.push_back(number);
+        if (number < kMostSegments && path.compare(slash + 1, std::string::npos, name) == 0) {
+            numbers.push_back(number);
+        }
     }
     ::closedir(directory);
     std::sort(numbers.begin(), numbers.end());
@@ -206,6 +223,32 @@ std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, Sink
 }
 
 }  // namespace
+
+SinkError remove_begun(const FileSink& sink, Stream stream, const StreamCommit& noted,
+                       std::uint64_t& removed_bytes) {
+    SinkError error;
+    for (const std::uint32_t segment : segments_of(sink, stream, error)) {
+        if (segment <= noted.segment) continue;
+        const std::string path = sink.path(stream, segment);
+        struct stat info;
+        if (::lstat(path.c_str(), &info) != 0) return {errno, "stat " + path};
+        if (!S_ISREG(info.st_mode)) continue;
+        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (fd < 0) return {errno, "open " + path};
+        char bytes[128];
+        const ssize_t n = ::pread(fd, bytes, sizeof bytes, 0);
+        const int code = errno;
+        ::close(fd);
+        if (n < 0) return {code, "read " + path};
+        const LineHead head = parse_line_head({bytes, static_cast<std::size_t>(n)});
+        // Older lines may be in the next segment alone, where a failed fsync had moved them.
+        const bool older = head.numbered && head.seq < noted.seq && segment != noted.segment + 1;
+        if (!head.ours || older) continue;
+        if (::unlink(path.c_str()) != 0) return {errno, "remove " + path};
+        removed_bytes += static_cast<std::uint64_t>(info.st_size);
+    }
+    return error;
+}
 
 SinkError take_stock(const FileSink& sink, Stream stream, const std::string& scratch,
                      StreamCommit& at, SeqSet& seqs, std::uint64_t& cut_bytes) {

@@ -28,6 +28,20 @@ class SeqSet {
 /// torn, of NULs, or somebody else's.
 bool parse_line(std::string_view line, std::uint64_t& seq);
 
+/// What the first bytes of a file say, which may end anywhere in its first line.
+struct LineHead {
+    bool ours = false;      // lines of this package begin so
+    bool numbered = false;  // `seq` is known
+    std::uint64_t seq = 0;
+};
+LineHead parse_line_head(std::string_view bytes);
+
+/// Removes the segments that a writer had begun and never noted: their records are still in its ring.
+/// One that does not begin as they do is somebody else's and stays, and so does one with older lines: a
+/// copy of another segment. `removed_bytes` counts what was in the others.
+SinkError remove_begun(const FileSink& sink, Stream stream, const StreamCommit& noted,
+                       std::uint64_t& removed_bytes);
+
 /// Reads all files of a writer's stream, whatever their number: adds their lines' numbers, and sets
 /// `at` behind the last whole line. Lines of NULs, torn ones and ones whose number came before are
 /// taken out (the file is written anew as `scratch` and moved into place); `cut_bytes` counts what

@@ -180,26 +180,78 @@ TEST_SUITE("file_sink faults") {
         CHECK(read_file(dir / "metrics.jsonl") == "four\n");
     }
 
-    TEST_CASE("should not follow a link or overwrite a file in the place of its next segment") {
+    TEST_CASE("should go around a link, a file or a directory in the place of its next segment") {
         TempDir dir;
         FileSink sink(in(dir.path()));
         append(sink, Stream::metrics, "a\n");
         sink.rotate(Stream::metrics);
         write_file(dir / "target", "not ours\n");
         std::filesystem::create_symlink(dir / "target", dir / "metrics.000001.jsonl");
-        Written refused = try_write(sink, Stream::metrics, "b\n");
-        CHECK(refused.error.code == EEXIST);
-        CHECK(refused.error.what == "open " + (dir / "metrics.000001.jsonl"));
-        CHECK(refused.bytes == 0);
-        std::filesystem::remove(dir / "metrics.000001.jsonl");
-        write_file(dir / "metrics.000001.jsonl", "not ours\n");
-        CHECK(try_write(sink, Stream::metrics, "b\n").error.code == EEXIST);
-        CHECK(read_file(dir / "metrics.000001.jsonl") == "not ours\n");
-        CHECK(read_file(dir / "target") == "not ours\n");
-        CHECK(sink.segments(Stream::metrics) == 1);
-        std::filesystem::remove(dir / "metrics.000001.jsonl");
+        std::filesystem::create_symlink(dir / "nowhere", dir / "metrics.000002.jsonl");
+        write_file(dir / "metrics.000003.jsonl", "not ours\n");
+        std::filesystem::create_directory(dir / "metrics.000004.jsonl");
         append(sink, Stream::metrics, "b\n");
-        CHECK(read_file(dir / "metrics.000001.jsonl") == "b\n");
+        CHECK(read_file(dir / "metrics.000005.jsonl") == "b\n");
+        CHECK(read_file(dir / "metrics.000003.jsonl") == "not ours\n");
+        CHECK(read_file(dir / "target") == "not ours\n");
+        CHECK_FALSE(exists(dir / "nowhere"));
+        CHECK(sink.state(Stream::metrics).segment == 5);
+    }
+
+    TEST_CASE("should refuse to take a stream's first file from somebody else") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "a\n");
+        write_file(dir / "log.jsonl", "not ours\n");
+        const Written refused = try_write(sink, Stream::log, "b\n");
+        CHECK(refused.error.code == EEXIST);
+        CHECK(refused.error.what == "open " + (dir / "log.jsonl"));
+        CHECK(refused.bytes == 0);
+        CHECK(read_file(dir / "log.jsonl") == "not ours\n");
+        std::filesystem::remove(dir / "log.jsonl");
+        append(sink, Stream::log, "b\n");
+        CHECK(read_file(dir / "log.jsonl") == "b\n");
+    }
+
+    TEST_CASE("should move unsynced lines around a file in the place of its next segment") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "a\n");
+        write_file(dir / "metrics.000001.jsonl", "not ours\n");
+        CHECK_FALSE(sink.move_unsynced(Stream::metrics));
+        CHECK(read_file(dir / "metrics.000001.jsonl") == "not ours\n");
+        CHECK(read_file(dir / "metrics.000002.jsonl") == "a\n");
+        CHECK(sink.state(Stream::metrics).segment == 2);
+        CHECK(sink.state(Stream::metrics).trim_segment == 0);
+    }
+
+    TEST_CASE("should go on in the last segment that a ring can speak of") {
+        TempDir dir;
+        auto options = in(dir.path());
+        options.segment_bytes = 2;
+        FileSink sink(options, "");
+        StreamCommit streams[kStreamCount]{};
+        streams[0].segment = kMostSegments - 2;
+        std::uint64_t removed = 0;
+        CHECK_FALSE(sink.resume(streams, removed));
+        append(sink, Stream::metrics, "a\n");
+        CHECK(sink.wants_rotation(Stream::metrics, 0, 2));
+        sink.rotate(Stream::metrics);
+        append(sink, Stream::metrics, "b\n");
+        CHECK_FALSE(sink.wants_rotation(Stream::metrics, 0, 2));
+        append(sink, Stream::metrics, "c\n");
+        CHECK(read_file(dir / "metrics.999999.jsonl") == "b\nc\n");
+    }
+
+    TEST_CASE("should not look for a free segment for ever") {
+        TempDir dir;
+        FileSink sink(in(dir.path()), "");
+        StreamCommit streams[kStreamCount]{};
+        streams[0].segment = kMostSegments - 1;
+        std::uint64_t removed = 0;
+        CHECK_FALSE(sink.resume(streams, removed));
+        std::filesystem::create_directory(dir / "metrics.999999.jsonl");
+        CHECK(try_write(sink, Stream::metrics, "a\n").error.code == EEXIST);
     }
 
 #if defined(__linux__)  // has /dev/full

@@ -129,6 +129,19 @@ TEST_SUITE("key_table") {
         CHECK_FALSE(reader.next(keys));
     }
 
+    TEST_CASE("should leave keys to their records that would make long lines of short ones") {
+        TestTable t;
+        const std::string longest(KeyTable::kMaxKeyText - 2, 'k');  // and two quotes
+        CHECK(t.table.intern({longest}) == 0);
+        CHECK(t.table.intern({longest + "k"}) == KeyTable::kNone);
+        CHECK(t.table.intern({"a", longest + "k"}) == KeyTable::kNone);
+        const std::string controls((KeyTable::kMaxKeyText - 2) / 6, '\1');  // \u0001
+        CHECK(t.table.intern({controls}) == 1);
+        CHECK(t.table.intern({controls + "\1"}) == KeyTable::kNone);
+        CHECK(t.table.intern({longest, controls}) == 2);
+        CHECK(t.table.size() == 3);
+    }
+
     TEST_CASE("should fill its memory to the last byte and not beyond") {
         const std::size_t room = 8 + 3 * 24;  // the published count, three sets of one short key
         AlignedBytes arena(room + 64);

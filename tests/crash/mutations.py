@@ -180,9 +180,9 @@ MUTATIONS = (
     ),
     Mutation(
         "recovery keeps segments that were not committed",
-        "file_sink.cpp",
-        "        for (std::uint32_t next = f.segment + 1; ::unlink(",
-        "        for (std::uint32_t next = f.segment + 1; false && ::unlink(",
+        "written_lines.cpp",
+        '        if (::unlink(path.c_str()) != 0) return {errno, "remove " + path};\n',
+        "",
         PROTOCOL + "test_begun_segments_that_were_not_committed_are_begun_anew",
     ),
     Mutation(

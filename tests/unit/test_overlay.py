@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import rings
+from ring_checks import OUTCOMES, check_against_recovery, on_disk, seen, snapshot
 from rings import FRAGMENT, RingBuilder, copy_run, move_to_other_boot, ring_of
 
 from foundry_fastlog import Recorder, _core, read_run
@@ -23,12 +24,8 @@ from foundry_fastlog.follow import Follower
 from foundry_fastlog.overlay import Overlay
 from foundry_fastlog.reading import ReadProblemError
 from foundry_fastlog.report import summarize
-from foundry_fastlog.ring_files import RingReport
 
 SEEDS = range(24)
-OUTCOMES = {"recoverable": "recovered", "damaged": "quarantined"}
-
-Files = dict[str, bytes]
 
 
 @pytest.fixture(scope="session")
@@ -41,54 +38,6 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def run(killed: list[Path], tmp_path: Path) -> Path:
     """One of them, with lines in its files and in its ring."""
     return copy_run(killed[7], tmp_path / "run")
-
-
-def seen(run: Path) -> Files:
-    """The stream files of a run as readers see them."""
-    files: Files = {}
-    for series in Overlay(run).list_series():
-        for segment in series.segments:
-            with segment.open() as file:
-                files[segment.path.name] = file.read(file.size)
-            assert len(files[segment.path.name]) == segment.size
-    return files
-
-
-def on_disk(run: Path) -> Files:
-    """The stream files of a run as they are."""
-    return {path.name: path.read_bytes() for path in run.glob("*.jsonl") if path.is_file()}
-
-
-def snapshot(directory: Path) -> dict[str, object]:
-    """All that can be seen of a directory from outside, but for times of access."""
-    found: dict[str, object] = {}
-    for path in sorted(directory.rglob("*")):
-        status = path.lstat()
-        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-        found[str(path)] = (status.st_mode, status.st_ino, status.st_mtime_ns, content)
-    return found
-
-
-def check_against_recovery(run: Path) -> list[RingReport]:
-    """Compare what readers show, and what is reported, with what recovery does."""
-    before = snapshot(run)
-    reports = Overlay(run).refresh()
-    shown = seen(run)
-    assert snapshot(run) == before
-    native = _core.recover_run(str(run))
-    # Where the system refuses in the middle, recovery has done a part, and goes on another time.
-    assert shown == on_disk(run) or any(report.outcome == "failed" for report in reports)
-    assert len(reports) == len(native)
-    for ours, theirs in zip(reports, native, strict=True):
-        fields = ours.to_dict()
-        assert OUTCOMES.get(ours.outcome, ours.outcome) == theirs["outcome"]
-        compared = theirs.keys() - {"outcome"}
-        if ours.outcome == "failed":
-            compared = {"ring", "label", "same_boot"}
-        assert {name: theirs[name] for name in compared} == {  # type: ignore[literal-required]
-            name: fields[name] for name in compared
-        }
-    return reports
 
 
 # ---- against recovery ----------------------------------------------------------------
@@ -827,6 +776,51 @@ def test_a_ring_is_read_once_by_a_follower(run: Path, monkeypatch: pytest.Monkey
     follower.poll()
     shutil.rmtree(run / ".fastlog")
     follower.poll()
+
+
+def one_line_ring(run: Path, value: int) -> RingBuilder:
+    """A ring of a run with one line in it."""
+    home = run.stat()
+    builder = RingBuilder()
+    builder.run_device, builder.run_inode = home.st_dev, home.st_ino
+    builder.fragment(f'"a":{value}')
+    return builder
+
+
+@pytest.mark.parametrize("replaced", ["ring", "ring of a pointer", "pointer"])
+def test_a_ring_in_the_place_of_another_is_read(replaced: str, tmp_path: Path) -> None:
+    """What is remembered of a ring is not taken for what a file of its name has now."""
+    run = tmp_path / "run"
+    (run / ".fastlog").mkdir(parents=True)
+    (run / "metrics.jsonl").touch()
+    names = [tmp_path / "1.ring", tmp_path / "2.ring"]
+    for value, path in enumerate(names):
+        path.write_bytes(one_line_ring(run, value).build())
+    entry = run / ".fastlog" / ("x.ring" if replaced == "ring" else "x.ring-at")
+    if replaced == "ring":
+        names[0].rename(entry)
+    else:
+        entry.write_text(f"{names[0]}\n")
+    overlay = Overlay(run)
+
+    def value_shown() -> list[int]:
+        return [
+            json.loads(segment.pending)["a"]
+            for series in overlay.list_series()
+            for segment in series.segments
+            if segment.pending
+        ]
+
+    assert value_shown() == value_shown() == [0]
+    # Both files stay there to the end, so that no inode is used again.
+    with (entry if replaced == "ring" else names[0]).open("rb"):
+        if replaced == "pointer":
+            (tmp_path / "other").write_text(f"{names[1]}\n")
+            with entry.open("rb"):
+                (tmp_path / "other").replace(entry)
+        else:
+            names[1].replace(entry if replaced == "ring" else names[0])
+        assert value_shown() == value_shown() == [1]
 
 
 def test_other_names_in_a_ring_are_no_files_of_the_run(tmp_path: Path) -> None:

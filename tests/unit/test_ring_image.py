@@ -16,7 +16,8 @@ from rings import DROPS, FRAGMENT, INTEGER, METRICS, NULL, PAD, REAL, STRING, TI
 from foundry_fastlog import Recorder, ring_image
 from foundry_fastlog.crc32c import crc32c
 from foundry_fastlog.ring_image import NewerRingError, Record, RingError, RingImage
-from foundry_fastlog.ring_lines import LineRenderer, double_text, string_text
+from foundry_fastlog.ring_keys import string_text
+from foundry_fastlog.ring_lines import LineRenderer, double_text
 
 
 def image(builder: RingBuilder) -> RingImage:

@@ -1,0 +1,251 @@
+"""Recovery of files and rings that are not as a recorder leaves them: what it keeps and refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rings
+from ring_checks import check_against_recovery, seen
+from rings import METRICS, REAL, STRING, TIMING, RingBuilder, ring_of
+
+from foundry_fastlog import Recorder, _core, read_run
+from foundry_fastlog.overlay import Overlay
+
+LONGEST_KEY = "k" * 254  # with its quotes 256 bytes
+
+
+def line(seq: int) -> bytes:
+    """A metrics line of `leave_run`."""
+    return (
+        b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,"step":%d,"metrics":{"x":1.0}}\n'
+        % (seq, seq)
+    )
+
+
+def leave_run(run: Path, *, noted: int = 2, total: int = 10) -> list[bytes]:
+    """A killed writer with two lines a segment: `noted` of them are, the rest is in the ring."""
+    builder = RingBuilder()
+    keys = builder.key_set("x")
+    builder.segment_bytes = 2 * len(line(0))
+    builder.streams[0] = [len(line(0)) * noted, noted, 0, 0, 0, 1, 0, 0]
+    for step in range(noted, total):
+        builder.metrics(step, keys, (REAL, 1.0))
+    builder.put(run)
+    lines = [line(seq) for seq in range(total)]
+    (run / "metrics.jsonl").write_bytes(b"".join(lines[:noted]))
+    return lines
+
+
+def check_whole(run: Path, lines: list[bytes]) -> None:
+    """All lines are in the files, once and in order."""
+    found = read_run(run)
+    assert [check.complete for check in found.check()] == [True]
+    shown = seen(run)
+    numbered = sorted(shown, key=lambda name: (name.count("."), name))
+    assert b"".join(shown[name] for name in numbered).splitlines(keepends=True) == lines
+
+
+# ---- segments ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("torn", [0, 1, 20, 45, 52, 60])
+def test_a_removed_segment_between_begun_ones_does_no_harm(torn: int, tmp_path: Path) -> None:
+    """What lies behind the gap is in the ring too: it is taken off, and written in its place."""
+    lines = leave_run(tmp_path)
+    begun = lines[4] + lines[5][:torn]
+    (tmp_path / "metrics.000002.jsonl").write_bytes(begun)
+    (tmp_path / "metrics.000004.jsonl").write_bytes(lines[8][:torn])
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.outcome, report.emitted) == ("recoverable", 8)
+    assert report.cut_bytes == len(begun) + torn
+    check_whole(tmp_path, lines)
+
+
+def test_a_removed_segment_does_no_harm_after_a_power_loss(tmp_path: Path) -> None:
+    """There the lines behind the gap are kept, and those that are in no file come behind them."""
+    lines = leave_run(tmp_path)
+    (tmp_path / "metrics.000002.jsonl").write_bytes(lines[4] + lines[5])
+    rings.move_to_other_boot(ring_of(tmp_path))
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.outcome, report.emitted, report.skipped) == ("recoverable", 6, 2)
+    assert sorted(b"".join(seen(tmp_path).values()).splitlines(keepends=True)) == sorted(lines)
+
+
+def make_file(content: bytes) -> Callable[[Path], object]:
+    """Something that writes a file."""
+    return lambda path: path.write_bytes(content)
+
+
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "notes": make_file(b"my notes\n"),
+    "other lines": make_file(b'{"mine":1}\n'),
+    "almost ours": make_file(b'{"timestamp":"2026-01-30T14:32:15.123456Z","step":9,"seq":9}\n'),
+    "no number": make_file(b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":nine,"step":9}\n'),
+    "too large a number": make_file(line(1 << 64)),
+    "directory": Path.mkdir,
+    "link": lambda path: path.symlink_to("outside"),
+    "pipe": os.mkfifo,
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_is_not_ours_is_neither_removed_nor_written_to(
+    kind: str, number: int, tmp_path: Path
+) -> None:
+    """The lines go into the next free segment."""
+    run = tmp_path / "run"
+    lines = leave_run(run)
+    other = run / f"metrics.{number:06d}.jsonl"
+    OTHERS[kind](other)
+    before = other.lstat()
+    (report,) = Overlay(run).refresh()
+    shown = seen(run)
+    (native,) = rings_recovered(run)
+    assert (report.outcome, native["outcome"]) == ("recoverable", "recovered")
+    assert native["emitted"] == report.emitted == 8
+    after = other.lstat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
+        before.st_ino,
+        before.st_size,
+        before.st_mtime_ns,
+    )
+    names = [f"metrics.{n:06d}.jsonl" for n in range(1, 6) if n != number]
+    assert b"".join((run / name).read_bytes() for name in names) == b"".join(lines[2:])
+    assert all(shown[name] == (run / name).read_bytes() for name in names)
+    assert not (run / "outside").exists()
+
+
+def rings_recovered(run: Path) -> list[dict[str, object]]:
+    """Recover a run natively."""
+    return [dict(report) for report in _core.recover_run(str(run))]
+
+
+def test_a_copy_of_an_older_segment_is_not_removed(tmp_path: Path) -> None:
+    """Its lines are not in the ring; readers say that they come twice."""
+    lines = leave_run(tmp_path)
+    (tmp_path / "metrics.000003.jsonl").write_bytes(b"".join(lines[:2]))
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.outcome, report.emitted) == ("recoverable", 8)
+    assert (tmp_path / "metrics.000003.jsonl").read_bytes() == b"".join(lines[:2])
+    assert (tmp_path / "metrics.000005.jsonl").read_bytes() == b"".join(lines[8:])
+
+
+def test_a_writer_goes_around_a_file_of_its_next_segment(tmp_path: Path) -> None:
+    """Somebody else's file is not written to, nothing waits, and recovery leaves it too."""
+    other = tmp_path / "metrics.000001.jsonl"
+    body = """
+import os, signal, sys
+from foundry_fastlog import Recorder
+recorder = Recorder(sys.argv[1], segment_bytes=4096)
+recorder.record(0, x="a" * 3000)
+recorder.flush()
+open(sys.argv[2], "w").write("my notes\\n")
+recorder.record(1, x="a" * 3000)
+assert recorder.flush(10)
+assert recorder.stats()["errors"] == 0
+recorder.record(2, x="a" * 3000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", body, tmp_path, other], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    assert all(one["outcome"] == "recovered" for one in rings_recovered(tmp_path))
+    assert other.read_text() == "my notes\n"
+    steps = [
+        record["step"]
+        for name in ("metrics.jsonl", "metrics.000002.jsonl", "metrics.000003.jsonl")
+        for record in map(json.loads, (tmp_path / name).read_bytes().splitlines())
+    ]
+    assert steps == [0, 1, 2]
+
+
+# ---- text from a ring ----------------------------------------------------------------
+
+
+def amplification(builder: RingBuilder, run: Path) -> float:
+    """Bytes of text from a ring per byte of its records."""
+    builder.put(run)
+    (report,) = check_against_recovery(run)
+    assert report.outcome == "recoverable"
+    assert not report.damaged
+    return sum(map(len, seen(run).values())) / (builder.tail - builder.start)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 100])
+def test_no_record_makes_a_line_of_more_than_64_times_its_size(count: int, tmp_path: Path) -> None:
+    """The longest keys, and values with the most text: what recovery can be made to write ends."""
+    builder = RingBuilder(ring_bytes=1 << 14, key_table_bytes=1 << 15)
+    builder.anchor = (0, 1 << 62, 1.0)
+    keys = [f"{n:06d}" + LONGEST_KEY[6:] for n in range(count)]
+    number = builder.key_set(*keys)
+    builder.streams[0][1] = builder.streams[1][1] = (1 << 60) - 10
+    for _ in range(2):
+        builder.metrics(-(1 << 63), number, *[(REAL, -float("inf"))] * count)
+        builder.metrics(-(1 << 63), number, *[(REAL, -2.2250738585072014e-308)] * count)
+        builder.metrics(-(1 << 63), number, *[(STRING, b"\x01" * 20)] * count)
+    if count:
+        timing = struct.pack("<qQ2I2HI", -(1 << 63), (1 << 63) - 1, number, number, 65535, 3, 0)
+        builder.record(TIMING, 1, timing, thread=0xFFFFFFFF)
+    assert amplification(builder, tmp_path) <= 64
+
+
+@pytest.mark.parametrize("key", [LONGEST_KEY + "k", "k" * 100 + "\x01" * 26, "x" * 3000])
+def test_a_key_that_no_recorder_puts_there_is_refused(key: str, tmp_path: Path) -> None:
+    """Many small records that name it would make text without bound; nothing is written."""
+    builder = RingBuilder()
+    good = builder.key_set("x")
+    builder.key_set(key)
+    for step in range(20):
+        builder.metrics(step, good, (REAL, 1.0))
+    content = builder.put(tmp_path).read_bytes()
+    (tmp_path / "metrics.jsonl").touch()
+    (report,) = check_against_recovery(tmp_path)
+    assert report.outcome == "damaged"
+    assert "longer than a recorder puts there" in report.reason
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+    (kept,) = (tmp_path / ".fastlog" / "quarantine").glob("*.ring")
+    assert kept.read_bytes() == content
+
+
+def test_texts_that_share_their_bytes_are_damage(tmp_path: Path) -> None:
+    """One record with many values that all name one long text would make a line without bound."""
+    builder = RingBuilder(ring_bytes=1 << 14)
+    number = builder.key_set(*"abcdefgh")
+    head = struct.pack("<qI2H", 1, number, 8, 0) + bytes([STRING]) * 8
+    fair = struct.pack("<16I", *(word for n in range(8) for word in (100, 100 * n)))
+    shared = struct.pack("<2I", 800, 0) * 8
+    once_too_often = fair[:-8] + struct.pack("<2I", 101, 699)
+    for words in (fair, shared, once_too_often):
+        builder.record(METRICS, 0, head + words + b"t" * 800)
+    builder.put(tmp_path)
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.emitted, report.damaged) == (1, 2)
+
+
+@pytest.mark.parametrize("key", [LONGEST_KEY, LONGEST_KEY + "k", "ü" * 126 + '"', "x" * 20_000])
+def test_a_recorder_takes_keys_of_any_length(key: str, tmp_path: Path) -> None:
+    """Those that are too long for the table come with each record; recovery knows no difference."""
+    pid = os.fork()
+    if pid == 0:
+        recorder = Recorder(tmp_path, flush_interval_s=3600)
+        recorder.record_dict(1, {key: 1.5, "epoch": 2})
+        with recorder.timer(key), recorder.timer("inner"):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.outcome, report.emitted, report.damaged) == ("recoverable", 3, 0)
+    run = read_run(tmp_path)
+    assert [check.complete for check in run.check()] == [True, True]
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert json.loads(text)["metrics"] == {key: 1.5}
