@@ -114,7 +114,7 @@ class WandBLogger:
         self._joined = False
         self._step_metric = step_metric
         self._newest = 0
-        self._watching = False
+        self._watched = 0  # models
         self._finished = False
         self._tally = Tally("W&B")
         self._system: SystemReader | None = None
@@ -301,12 +301,12 @@ class WandBLogger:
             return False
         run = self.run
         try:
-            if not self._watching:
+            if not self._watched:
                 guard_hooks(run, self._of_this_process, self._tally)
-            run.watch(model, log=log, log_freq=log_freq)
+            run.watch(model, log=log, log_freq=log_freq, idx=self._watched)
         except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
             return self._tally.failed("watch_model", error)
-        self._watching = True
+        self._watched += 1
         return True
 
     def log_artifact(
@@ -362,7 +362,7 @@ class WandBLogger:
             self._finished = True
         self.enabled = False
         try:
-            if self._watching:
+            if self._watched:
                 run.unwatch()
             if not self._joined:
                 run.finish(exit_code=exit_code)
@@ -392,7 +392,7 @@ class WandBLogger:
             return False
         if self.run is None:
             if self._finished:
-                self._tally.refused("the W&B run is finished", "log before finish()")
+                self._tally.refused("the run is finished", "log before finish()")
             return False
         return True
 

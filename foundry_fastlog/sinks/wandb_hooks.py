@@ -19,21 +19,24 @@ def guard_hooks(run: Any, current: Callable[[], Any], tally: Tally) -> None:  # 
         current: Returns the run that is open in this process, or None; for another one than `run`
             the hooks do nothing.
         tally: Where failures are counted.
+
+    Raises:
+        RuntimeError: `run` is not wandb's global run, which is where its hooks log to.
     """
+    wandb = importlib.import_module("wandb")
+    if wandb.run is not run:
+        raise RuntimeError("wandb watches models only for the first run that a process has open")
     # wandb has no public way to catch what its hooks raise. Without this attribute (disabled, or
     # another version of wandb) they stay as they are.
     history = getattr(run, "_torch", None)
     original = getattr(history, "log_tensor_stats", None)
     if history is None or original is None:
         return
-    wandb = importlib.import_module("wandb")
 
     def guarded(tensor: object, name: str) -> None:
-        if current() is not run:
+        if current() is not run or wandb.run is not run:
             return
         try:
-            if wandb.run is not run:  # the hooks log to the process's global run
-                raise RuntimeError("wandb watches models for a process's first open run only")  # noqa: TRY301 - the same end
             original(tensor, name)
         except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
             tally.failed("watch_model", error)
