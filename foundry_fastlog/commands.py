@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import sys
 import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from foundry_fastlog._version import __version__
-from foundry_fastlog.cli import CLOSED_PIPE, INTERRUPTED, PROBLEM, USAGE
+from foundry_fastlog.cli import PROBLEM
 from foundry_fastlog.export import ExportError, ExportResult, export_run
 from foundry_fastlog.files import STREAMS, RunNotFoundError, open_run_dir
 from foundry_fastlog.follow import Follower, Polled
+from foundry_fastlog.migrate_command import EPILOG as MIGRATE_EPILOG
+from foundry_fastlog.migrate_command import migrate
 from foundry_fastlog.reading import Run, read_run
+from foundry_fastlog.terminal import Console, fail, graceful
 
 __all__ = ["app"]
 
@@ -33,35 +33,6 @@ app = typer.Typer(
     help="Look at runs that foundry_fastlog recorded, and try it out.",
     epilog="A RUN is the directory that Recorder(path) was given. Start with: foundry-fastlog demo",
 )
-
-
-_P = ParamSpec("_P")
-
-
-class _Console(Console):
-    """A console that leaves a closed pipe to the one place that handles it."""
-
-    def on_broken_pipe(self) -> None:
-        """Raise what rich caught."""
-        raise BrokenPipeError
-
-
-def _graceful(command: Callable[_P, None]) -> Callable[_P, None]:
-    """End a command on Ctrl-C or a closed pipe with the exit code that shells know."""
-
-    @functools.wraps(command)
-    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # What is still buffered has nowhere to go; the interpreter must not try at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(CLOSED_PIPE) from None
-
-    return wrapped
 
 
 class Stream(str, Enum):
@@ -97,20 +68,13 @@ Attempts = Annotated[
 ]
 
 
-def _fail(message: str) -> typer.Exit:
-    _Console(stderr=True, highlight=False).print(
-        Text("error: ", "bold red").append(message, "default"), soft_wrap=True
-    )
-    return typer.Exit(USAGE)
-
-
 def _open(path: Path) -> Run:
     try:
         return read_run(path)
     except RunNotFoundError as error:
-        raise _fail(str(error)) from None
+        raise fail(str(error)) from None
     except OSError as error:
-        raise _fail(f"{path} cannot be read: {error.strerror or error}") from None
+        raise fail(f"{path} cannot be read: {error.strerror or error}") from None
 
 
 def _version(*, wanted: bool) -> None:
@@ -139,7 +103,7 @@ def _main(
     epilog="**Example:** `foundry-fastlog demo --steps 200`  \n"
     "**Exit codes:** 0 trained, 1 failed, 2 wrong argument or file, 130 Ctrl-C."
 )
-@_graceful
+@graceful
 def demo(
     config: Annotated[
         Path | None,
@@ -169,7 +133,7 @@ def demo(
     "**For scripts:** `foundry-fastlog summary runs/exp0 --json | jq .metrics`  \n"
     "**Exit codes:** 0 all there, 1 lines are missing, damaged or dropped, 2 no run."
 )
-@_graceful
+@graceful
 def summary(
     path: RunPath,
     *,
@@ -184,7 +148,7 @@ def summary(
         options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
         typer.echo(orjson.dumps(result.to_dict(), option=options))
     else:
-        render(result, _Console(highlight=False))
+        render(result, Console(highlight=False))
     if not result.complete or result.dropped:
         raise typer.Exit(PROBLEM)
 
@@ -195,7 +159,7 @@ def summary(
     "**Exit codes:** 0 written and complete, 1 written but lines are missing, damaged or were "
     "dropped, 2 nothing written."
 )
-@_graceful
+@graceful
 def export(
     path: RunPath,
     *,
@@ -236,7 +200,7 @@ def export(
             run, to, streams=chosen, attempts=attempts.value, tag=tag.value, force=force
         )
     except ExportError as error:
-        raise _fail(str(error)) from None
+        raise fail(str(error)) from None
     _report_export(run, result)
     if not result.complete or (result.dropped and not allow_dropped):
         raise typer.Exit(PROBLEM)
@@ -246,7 +210,7 @@ def _report_export(run: Run, result: ExportResult) -> None:
     """Say what was written, to stderr: standard output may be the export."""
     from foundry_fastlog.rendering import format_bytes, render_checks, render_problems
 
-    console = _Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False)
     name = "standard output" if result.path is None else str(result.path)
     console.print(
         Text(f"{result.lines:,} lines, {format_bytes(result.bytes)}, to {name}"), soft_wrap=True
@@ -280,7 +244,7 @@ def _report_export(run: Run, result: ExportResult) -> None:
     "https://ui.perfetto.dev (it stays in the browser)  \n"
     "**Exit codes:** 0 written, 1 written but timings are missing or damaged, 2 nothing written."
 )
-@_graceful
+@graceful
 def trace(
     path: RunPath,
     *,
@@ -302,12 +266,12 @@ def trace(
 
     run = _open(path)
     if "performance" not in run.streams:
-        raise _fail(f"{path} has no timings: record some with Recorder.timer or PerformanceLogger")
+        raise fail(f"{path} has no timings: record some with Recorder.timer or PerformanceLogger")
     try:
         result = export_chrome_trace(run, out, attempts=attempts.value, force=force)
     except ExportError as error:
-        raise _fail(str(error)) from None
-    console = _Console(stderr=True, highlight=False)
+        raise fail(str(error)) from None
+    console = Console(stderr=True, highlight=False)
     name = "standard output" if result.path is None else str(result.path)
     console.print(
         Text(f"{result.events:,} blocks of {result.processes:,} processes, to {name}"),
@@ -323,7 +287,7 @@ def trace(
     "**Timings as JSON:** `foundry-fastlog tail -f --raw -s performance runs/exp0`  \n"
     "**Exit codes:** 0 shown, 2 no run, 130 Ctrl-C."
 )
-@_graceful
+@graceful
 def tail(
     path: RunPath,
     *,
@@ -353,7 +317,7 @@ def tail(
     try:
         follower = Follower(open_run_dir(path), chosen)
     except RunNotFoundError as error:
-        raise _fail(str(error)) from None
+        raise fail(str(error)) from None
     show = _Shower(raw=raw)
     show(_look(path, lambda: follower.last(count)))
     while follow:
@@ -369,7 +333,7 @@ def tail(
     "**Exit codes:** 0 all that was found is in the files (or would be, or its process still "
     "runs), 1 something could not be recovered or was quarantined, 2 wrong argument or no run."
 )
-@_graceful
+@graceful
 def recover(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="A run, or a directory with runs below it.")
@@ -395,25 +359,28 @@ def recover(
             from foundry_fastlog.recorder import recover as act
         reports = act(path)
     except ImportError as error:
-        raise _fail(f"{error} To see what is there: recover --dry-run") from None
+        raise fail(f"{error} To see what is there: recover --dry-run") from None
     except RunNotFoundError as error:
-        raise _fail(str(error)) from None
+        raise fail(str(error)) from None
     if as_json:
         result = {"dry_run": dry_run, "rings": [report.to_dict() for report in reports]}
         typer.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     else:
         from foundry_fastlog.rendering import render_rings
 
-        render_rings(reports, path, _Console(highlight=False))
+        render_rings(reports, path, Console(highlight=False))
     if not all(report.sound for report in reports):
         raise typer.Exit(PROBLEM)
+
+
+app.command(epilog=MIGRATE_EPILOG)(migrate)
 
 
 def _look(path: Path, read: Callable[[], Polled]) -> Polled:
     try:
         return read()
     except OSError as error:
-        raise _fail(f"{path} cannot be read any more: {error.strerror or error}") from None
+        raise fail(f"{path} cannot be read any more: {error.strerror or error}") from None
 
 
 def _write_bytes(data: bytes) -> None:
@@ -432,8 +399,8 @@ class _Shower:
 
     def __init__(self, *, raw: bool) -> None:
         self._raw = raw
-        self._out = _Console(highlight=False)
-        self._notes = _Console(stderr=True, highlight=False)
+        self._out = Console(highlight=False)
+        self._notes = Console(stderr=True, highlight=False)
 
     def __call__(self, polled: Polled) -> None:
         from foundry_fastlog.rendering import format_line, printable

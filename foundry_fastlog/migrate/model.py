@@ -1,0 +1,116 @@
+"""What the migration is asked for and what it answers."""
+
+from __future__ import annotations
+
+import keyword
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["LEVELS", "FileReport", "Finding", "LeftAloneError", "Options"]
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+#: What became of a print: it can be (or was) converted; it stays and is for a person to decide;
+#: it stays because its author marked it.
+Status = Literal["convert", "left", "kept"]
+
+
+class LeftAloneError(Exception):
+    """A print that is not converted. Its message is the reason, for the user to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to convert.
+
+    Attributes:
+        logger: Name of the module's logger and of the attribute of ``self`` that holds one.
+        level: One of `LEVELS` for all calls, or "auto": by the wording of each message.
+        line_length: Characters in a line before a call takes a line for each argument.
+        assume_structured: Take a logger whose kind cannot be seen for a StructuredLogger.
+        drop_empty: Remove prints that show only an empty line or decoration.
+
+    Raises:
+        ValueError: A value is not one of those above.
+    """
+
+    logger: str = "logger"
+    level: str = "auto"
+    line_length: int = 100
+    assume_structured: bool = False
+    drop_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.logger.isidentifier() or keyword.iskeyword(self.logger):
+            raise ValueError(f"the logger's name must be a Python name, not {self.logger!r}")
+        if self.level != "auto" and self.level not in LEVELS:
+            raise ValueError(f"the level must be auto or one of {', '.join(LEVELS)}")
+        if self.line_length < 1:
+            raise ValueError("the line length must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One use of print.
+
+    Attributes:
+        line: First line, from 1.
+        column: First column, from 0, in characters.
+        status: "convert", "left" or "kept".
+        old: Its source.
+        new: What replaces it, if it is converted; an empty string removes it.
+        level: The level of the new call.
+        reason: Why it stays.
+        note: What to know about the conversion.
+    """
+
+    line: int
+    column: int
+    status: Status
+    old: str
+    new: str | None = None
+    level: str | None = None
+    reason: str | None = None
+    note: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the finding for JSON, without what does not apply."""
+        names = ("line", "column", "status", "level", "old", "new", "reason", "note")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+@dataclass(slots=True)
+class FileReport:
+    """What was found in one file.
+
+    Attributes:
+        path: The file, as the user named it.
+        findings: Every use of print, in the order of the file.
+        added: Lines that the converted file needs besides: an import, a logger.
+        added_at: The line that they go before, from 1.
+        source: The text before.
+        result: The text after; equal to `source` where nothing is to be done.
+        error: Why the file could not be looked at, or could not be written.
+    """
+
+    path: str
+    findings: list[Finding] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    added_at: int = 0
+    source: str = ""
+    result: str = ""
+    error: str | None = None
+
+    def count(self, status: Status) -> int:
+        """Count the findings of a status."""
+        return sum(finding.status == status for finding in self.findings)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the report for JSON."""
+        return {
+            "path": self.path,
+            "error": self.error,
+            "added": self.added,
+            "added_at": self.added_at,
+            "prints": [finding.to_dict() for finding in self.findings],
+        }

@@ -1,0 +1,107 @@
+"""One parsed module, and what is known about its names and places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import libcst as cst
+from libcst import metadata as meta
+
+__all__ = ["Module", "function_of", "node_of"]
+
+
+class Module:
+    """A module with its metadata.
+
+    Args:
+        tree: The module.
+    """
+
+    def __init__(self, tree: cst.Module) -> None:
+        # A tree fresh from the parser has no node twice, so it needs no copy.
+        wrapper = meta.MetadataWrapper(tree, unsafe_skip_copy=True)
+        self.tree = wrapper.module
+        self.parents = wrapper.resolve(meta.ParentNodeProvider)
+        self._scopes = wrapper.resolve(meta.ScopeProvider)
+        self._spans = wrapper.resolve(meta.ByteSpanPositionProvider)
+        self._positions = wrapper.resolve(meta.PositionProvider)
+
+    # ---- places --------------------------------------------------------------------------
+
+    def span(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Return the first byte of a node in the UTF-8 source, and the one after its last."""
+        span = self._spans[node]
+        return span.start, span.start + span.length
+
+    def start(self, node: cst.CSTNode) -> int:
+        """Return the first byte of a node in the UTF-8 source."""
+        return self._spans[node].start
+
+    def lines(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Return the first and the last line of a node, from 1."""
+        position = self._positions[node]
+        return position.start.line, position.end.line
+
+    def column(self, node: cst.CSTNode) -> int:
+        """Return the column of a node's start, from 0, in characters."""
+        return self._positions[node].start.column
+
+    def code(self, node: cst.CSTNode) -> str:
+        """Return the source of a node."""
+        return self.tree.code_for_node(node)
+
+    def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """List the nodes around a node, from the inside out."""
+        while (parent := self.parents.get(node)) is not None:
+            yield parent
+            node = parent
+
+    # ---- names ---------------------------------------------------------------------------
+
+    def bindings(self, name: str, at: cst.CSTNode) -> Sequence[meta.BaseAssignment] | None:
+        """List what a name may stand for at a place; None where that is unknown."""
+        scope = self._scopes.get(at)
+        return None if scope is None else sorted(scope[name], key=self._binding_order)
+
+    def _binding_order(self, binding: meta.BaseAssignment) -> int:
+        node = node_of(binding)
+        return -1 if node is None else self._spans[node].start
+
+    def is_builtin(self, name: str, at: cst.CSTNode) -> bool:
+        """Tell whether a name means the builtin at a place."""
+        found = self.bindings(name, at)
+        return bool(found) and all(isinstance(it, meta.BuiltinAssignment) for it in found or ())
+
+    def line_of_binding(self, name: str, at: cst.CSTNode) -> int | None:
+        """Return the line where something gives a name its meaning at a place."""
+        for binding in self.bindings(name, at) or ():
+            node = node_of(binding)
+            if node is not None:
+                return self.lines(node)[0]
+        return None
+
+    def qualified(self, node: cst.CSTNode) -> set[str]:
+        """Return the dotted names that an expression may stand for, by the imports."""
+        scope = self._scopes.get(node)
+        if scope is None or not isinstance(node, cst.Name | cst.Attribute | cst.Call):
+            return set()
+        return {found.name for found in scope.get_qualified_names_for(node)}
+
+    def is_global(self, binding: meta.BaseAssignment) -> bool:
+        """Tell whether a binding is one of the module."""
+        return isinstance(binding.scope, meta.GlobalScope)
+
+
+def function_of(module: Module, node: cst.CSTNode) -> cst.FunctionDef | None:
+    """Return the innermost function whose body has a node in it."""
+    inner = node
+    for outer in module.ancestors(node):
+        if isinstance(outer, cst.FunctionDef) and inner is outer.body:
+            return outer
+        inner = outer
+    return None
+
+
+def node_of(binding: meta.BaseAssignment) -> cst.CSTNode | None:
+    """Return the node that binds a name; None for a builtin."""
+    return binding.node if isinstance(binding, meta.Assignment) else None

@@ -1,0 +1,306 @@
+"""A print call, read as the text and the values that it shows, in their order."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import libcst as cst
+
+from foundry_fastlog.migrate.formats import is_layout, split_braces, split_percent
+from foundry_fastlog.migrate.model import LeftAloneError
+
+__all__ = ["Part", "Template", "TemplateReader", "Value", "literal_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value that a print shows.
+
+    Attributes:
+        node: The expression.
+        spec: The format spec that its field keeps; "" for the value itself.
+        by_repr: It was shown by its repr().
+    """
+
+    node: cst.BaseExpression
+    spec: str = ""
+    by_repr: bool = False
+
+
+Part = str | Value
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a print shows and where: texts and values, never two texts in a row."""
+
+    parts: list[Part]
+    to_stderr: bool
+
+
+def literal_text(node: cst.CSTNode) -> str | None:
+    """Return the value of a string literal without values in it, else None."""
+    if isinstance(node, cst.SimpleString):
+        value = node.evaluated_value
+        return value if isinstance(value, str) else None
+    if isinstance(node, cst.ConcatenatedString):
+        left, right = literal_text(node.left), literal_text(node.right)
+        return None if left is None or right is None else left + right
+    return None
+
+
+def _is_plain(node: cst.CSTNode) -> bool:
+    """Tell whether evaluating a node does nothing but look up names."""
+    if isinstance(node, cst.Attribute):
+        return _is_plain(node.value)
+    return isinstance(node, cst.Name | cst.Integer | cst.Float | cst.SimpleString)
+
+
+class TemplateReader:
+    """Reads print calls of one module.
+
+    Args:
+        code_of: Returns the source of a node.
+        is_builtin: Tells whether a name means the builtin function at that place.
+        qualified: Returns the dotted names that a node may stand for, by its imports.
+    """
+
+    def __init__(
+        self,
+        code_of: Callable[[cst.CSTNode], str],
+        is_builtin: Callable[[cst.Name], bool],
+        qualified: Callable[[cst.CSTNode], set[str]],
+    ) -> None:
+        self._code_of = code_of
+        self._is_builtin = is_builtin
+        self._qualified = qualified
+
+    def read(self, call: cst.Call) -> Template:
+        """Read a call of print.
+
+        Raises:
+            LeftAloneError: It does something that a log call cannot, or that is not understood.
+        """
+        options: dict[str, cst.BaseExpression] = {}
+        shown: list[cst.BaseExpression] = []
+        for argument in call.args:
+            if argument.star:
+                raise LeftAloneError("takes its arguments from a sequence or mapping (* or **)")
+            if argument.keyword is None:
+                shown.append(argument.value)
+            else:
+                options[argument.keyword.value] = argument.value
+        if unknown := options.keys() - {"sep", "end", "file", "flush"}:
+            raise LeftAloneError(f"print() has no argument {min(unknown)}")
+        separator = self._text_option(options, "sep", " ")
+        end = self._text_option(options, "end", "\n")
+        if "\n" not in end or end.strip(" \n"):
+            raise LeftAloneError("its line goes on after it (end=)")
+        if "flush" in options and not _is_plain(options["flush"]):
+            raise LeftAloneError("computes flush=")
+        parts: list[Part] = []
+        for index, node in enumerate(shown):
+            if index:
+                parts.append(separator)
+            parts.extend(self._parts(node))
+        return Template(_merged(parts), self._goes_to_stderr(options.get("file")))
+
+    def _text_option(self, options: dict[str, cst.BaseExpression], name: str, default: str) -> str:
+        node = options.get(name)
+        if node is None or (isinstance(node, cst.Name) and node.value == "None"):
+            return default
+        text = literal_text(node)
+        if text is None:
+            raise LeftAloneError(f"{name}= is not a literal")
+        return text
+
+    def _goes_to_stderr(self, node: cst.BaseExpression | None) -> bool:
+        if node is None or (isinstance(node, cst.Name) and node.value == "None"):
+            return False
+        names = self._qualified(node)
+        if names <= {"sys.stdout", "sys.__stdout__"} and names:
+            return False
+        if names <= {"sys.stderr", "sys.__stderr__"} and names:
+            return True
+        raise LeftAloneError(f"writes to a file of its own ({self._code_of(node).strip()})")
+
+    # ---- expressions ---------------------------------------------------------------------
+
+    def _parts(self, node: cst.BaseExpression) -> Iterator[Part]:
+        """Take an expression, shown by str(), to pieces."""
+        text = literal_text(node)
+        if text is not None:
+            yield text
+        elif isinstance(node, cst.ConcatenatedString):
+            yield from self._parts(node.left)
+            yield from self._parts(node.right)
+        elif isinstance(node, cst.FormattedString):
+            yield from self._f_string(node)
+        elif isinstance(node, cst.BinaryOperation):
+            yield from self._operation(node)
+        elif isinstance(node, cst.Call):
+            yield from self._call(node)
+        elif not self._is_colour(node):
+            yield Value(node)
+
+    def _is_colour(self, node: cst.BaseExpression) -> bool:
+        """Tell whether a node is a constant of colorama: of a terminal, not of a message."""
+        return any(
+            re.fullmatch(r"colorama\.(Fore|Back|Style)\.[A-Z_]+", name)
+            for name in self._qualified(node)
+        )
+
+    def _operation(self, node: cst.BinaryOperation) -> Iterator[Part]:
+        operator, left, right = node.operator, node.left, node.right
+        if isinstance(operator, cst.Modulo) and (text := literal_text(left)) is not None:
+            yield from self._percent(text, right)
+        elif isinstance(operator, cst.Add) and any(map(_is_text, leaves := list(_leaves(node)))):
+            for leaf in leaves:
+                yield from self._parts(leaf)
+        elif isinstance(operator, cst.Multiply) and (ruler := _ruler(left, right)):
+            yield ruler
+        else:
+            yield Value(node)
+
+    def _call(self, node: cst.Call) -> Iterator[Part]:
+        function, arguments = node.func, node.args
+        if isinstance(function, cst.Attribute) and function.attr.value == "format":
+            if (text := literal_text(function.value)) is not None:
+                yield from self._format(text, arguments)
+                return
+        elif (
+            isinstance(function, cst.Name)
+            and function.value == "str"
+            and self._is_builtin(function)
+            and len(arguments) == 1
+            and not arguments[0].star
+            and arguments[0].keyword is None
+        ):
+            yield from self._parts(arguments[0].value)
+            return
+        yield Value(node)
+
+    def _f_string(self, node: cst.FormattedString) -> Iterator[Part]:
+        prefix, quote = node.prefix.lower().replace("f", ""), node.end
+        for piece in node.parts:
+            if isinstance(piece, cst.FormattedStringText):
+                text = piece.value.replace("{{", "{").replace("}}", "}")
+                yield str(ast.literal_eval(f"{prefix}{quote}{text}{quote}"))
+                continue
+            assert isinstance(piece, cst.FormattedStringExpression)
+            if piece.equal is not None:  # "{x = }" shows the source, spaces and all
+                code = self._code_of(piece)[1:]
+                yield code[: code.index("=", len(self._code_of(piece.expression))) + 1]
+            spec = self._spec(piece)
+            inner = list(self._parts(piece.expression))
+            shown_as_text = piece.conversion is None and piece.equal is None and not spec
+            if shown_as_text and not _is_single_value(inner):
+                yield from inner  # an f-string inside: its pieces are pieces of this one
+                continue
+            by_repr = piece.conversion in ("r", "a") or (
+                piece.equal is not None and piece.conversion is None and piece.format_spec is None
+            )
+            yield Value(piece.expression, spec=spec, by_repr=by_repr)
+
+    def _spec(self, piece: cst.FormattedStringExpression) -> str:
+        """Return the spec that a field keeps: "" where the spec is only layout."""
+        text, computed = "", False
+        for part in piece.format_spec or ():
+            if isinstance(part, cst.FormattedStringText):
+                text += part.value
+                continue
+            assert isinstance(part, cst.FormattedStringExpression)
+            if not _is_plain(part.expression):
+                raise LeftAloneError("computes its format spec")
+            text, computed = text + "1", True
+        if piece.conversion is not None or is_layout(text):
+            return ""
+        if computed or "{" in text or "\\" in text:
+            raise LeftAloneError("computes its format spec")
+        return text
+
+    def _percent(self, text: str, right: cst.BaseExpression) -> Iterator[Part]:
+        pieces = list(split_percent(text))
+        keys = [key for _, key, spec in pieces if spec is not None]
+        nodes: dict[str | int, cst.BaseExpression] = {}
+        if any(key is not None for key in keys):
+            nodes.update(_dict_items(right))
+            wanted: list[str | int] = [key for key in keys if key is not None]
+        else:
+            wanted = list(range(len(keys)))
+            if not isinstance(right, cst.Tuple):
+                nodes[0] = right
+            elif not any(isinstance(item, cst.StarredElement) for item in right.elements):
+                nodes.update(enumerate(item.value for item in right.elements))
+        if len(wanted) != len(keys) or set(wanted) != nodes.keys():
+            raise LeftAloneError("its %-format does not take each of its values")
+        for (before, _, spec), key in zip(pieces, [*wanted, ""], strict=True):
+            yield before
+            if spec is not None:
+                yield Value(nodes[key], spec=spec)
+
+    def _format(self, text: str, arguments: Sequence[cst.Arg]) -> Iterator[Part]:
+        nodes: dict[str | int, cst.BaseExpression] = {}
+        for argument in arguments:
+            if argument.star:
+                raise LeftAloneError("takes its arguments from a sequence or mapping (* or **)")
+            nodes[argument.keyword.value if argument.keyword else len(nodes)] = argument.value
+        pieces = list(split_braces(text))
+        if {key for _, key, _ in pieces if key is not None} != nodes.keys():
+            raise LeftAloneError("its format does not take each of its arguments")
+        for before, key, spec in pieces:
+            yield before
+            if key is not None:
+                yield Value(nodes[key], spec=spec or "")
+
+
+def _is_text(node: cst.BaseExpression) -> bool:
+    """Tell whether an expression is a string, by its look alone."""
+    return isinstance(node, cst.SimpleString | cst.ConcatenatedString | cst.FormattedString)
+
+
+def _leaves(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    """List the operands of a chain of additions."""
+    if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Add):
+        yield from _leaves(node.left)
+        yield from _leaves(node.right)
+    else:
+        yield node
+
+
+def _ruler(left: cst.BaseExpression, right: cst.BaseExpression) -> str | None:
+    """Return the text that ``"=" * 60`` repeats, if it is decoration."""
+    for text, times in ((literal_text(left), right), (literal_text(right), left)):
+        if text is not None and not re.search(r"\w", text.replace("_", "")) and _is_plain(times):
+            return text
+    return None
+
+
+def _dict_items(node: cst.BaseExpression) -> Iterator[tuple[str, cst.BaseExpression]]:
+    """List the items of a dict display whose keys are string literals."""
+    if not isinstance(node, cst.Dict):
+        raise LeftAloneError("its %-format takes its values from a mapping")
+    for element in node.elements:
+        key = literal_text(element.key) if isinstance(element, cst.DictElement) else None
+        if key is None:
+            raise LeftAloneError("its %-format takes its values from a mapping")
+        yield key, element.value
+
+
+def _is_single_value(parts: list[Part]) -> bool:
+    """Tell whether taking an expression to pieces left it as it is."""
+    return len(parts) == 1 and isinstance(parts[0], Value)
+
+
+def _merged(parts: list[Part]) -> list[Part]:
+    """Join texts that follow each other, and drop empty ones."""
+    merged: list[Part] = []
+    for part in parts:
+        if isinstance(part, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += part
+        elif part != "":
+            merged.append(part)
+    return merged

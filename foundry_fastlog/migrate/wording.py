@@ -1,0 +1,150 @@
+"""What the words of a print say: the level, and the message without values and decoration.
+
+A value's place in a text is marked by the character U+0000.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = [
+    "GAP",
+    "clean_message",
+    "has_words",
+    "level_of",
+    "without_level_word",
+    "without_terminal_codes",
+]
+
+#: Stands in a text where a value was.
+GAP = "\0"
+
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+# Marks that open or close a line for the eye. A dash before a word ("--flag") is no such mark.
+_SYMBOLS = "•·▪●○◦✓✔✗✘✕✖→⇒➜➤►▶…\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+_FRONT = re.compile(rf"^(?:\s+|[-=*#<>~+|._:;,!]+(?=\s|$)|[-=*#~_+.]{{3,}}|[{_SYMBOLS}]+)+")
+_BACK = re.compile(rf"(?:[\s:;,=~|>*#{_SYMBOLS}]+|(?<=\s)[-\u2013\u2014+]+|\.+|[-_]{{2,}})+$")
+
+_PREFIXES = {
+    "debug": "debug", "dbg": "debug", "trace": "debug", "verbose": "debug",
+    "info": "info", "note": "info",
+    "warning": "warning", "warn": "warning", "caution": "warning",
+    "error": "error", "err": "error", "exception": "error",
+    "critical": "critical", "fatal": "critical", "fatal error": "critical",
+}  # fmt: skip
+_PREFIX = re.compile(
+    rf"^[\[(<]?(?P<word>{'|'.join(sorted(_PREFIXES, key=len, reverse=True))})\b"
+    r"(?:[\])>]\s*[:\-\u2013]?|\s*:|\s+[-\u2013])\s*",
+    re.IGNORECASE,
+)
+_NOT_AN_ERROR = r"(?!\s*(?:rates?|bars?|counts?|terms?|functions?|norms?|ratios?|codes?|types?)\b)"
+_BY_WORDS = [
+    ("error", re.compile(r"[❌✗✘✖🛑🔥]")),
+    ("warning", re.compile(r"⚠")),
+    ("critical", re.compile(r"\bout of memory\b|\bcorrupt(?:ed)?\b.*\bcannot\b", re.IGNORECASE)),
+    ("warning", re.compile(r"^(?:warn(?:ing)?|caution)\b", re.IGNORECASE)),
+    (
+        "error",
+        re.compile(
+            rf"^(?:error|exception|fail(?:ed|ure)?)\b{_NOT_AN_ERROR}"
+            r"|\b(?:failed to|failure|could not|couldn't|cannot|can't|unable to|an error)\b"
+            r"|\berrors? (?:while|when|during|in|at|on|occurred|loading|reading|opening|saving|"
+            r"writing|parsing)\b"
+            r"|(?<![\d\0])(?<!no)(?<!not)\s+fail(?:s|ed)\b(?!\s+\w+s\b)",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        "warning",
+        re.compile(
+            r"\bwarning:|\bdeprecated\b|\bfall(?:ing|s)? ?back\b|\bskipp(?:ing|ed)\b"
+            r"|\bretrying\b|\bnot found\b|\bunavailable\b|\bunexpected(?:ly)?\b",
+            re.IGNORECASE,
+        ),
+    ),
+    ("debug", re.compile(r"^(?:debug|dbg)\b", re.IGNORECASE)),
+]
+
+_SMALL = "to from at in of with for on by into is was are as and or than via using per the a an"
+_PREPOSITION = rf"(?:{'|'.join(_SMALL.split())})"
+_OPEN, _CLOSE = r"[(\[{<'\"`\u201c\u2018]", r"[)\]}>'\"`\u201d\u2019]"
+_STEPS = [  # what a value leaves behind when it goes, in the order in which it is tidied away
+    (re.compile(rf"{GAP}\s*(?:[/,;:|x\u00d7=+~@&-]|\b{_PREPOSITION}\b)?\s*{GAP}"), GAP),
+    (re.compile(rf"{_OPEN}\s*[,;/]?\s*{GAP}\s*[,;/]?\s*{_CLOSE}"), GAP),
+    (re.compile(rf"\s*[=:#@~$]+\s*{GAP}"), GAP),
+    (re.compile(rf"\s*(?:->|=>|→|\.\.\.|…)\s*{GAP}"), GAP),
+    (
+        re.compile(
+            rf"(?<![\w-]){_PREPOSITION}\s*{GAP}(?=\s*(?:$|[,;:.!?)\]{GAP}]|{_PREPOSITION}\b))",
+            re.IGNORECASE,
+        ),
+        GAP,
+    ),
+    (re.compile(rf"[,;|/]\s*{GAP}(?=\s*(?:$|[,;:.)\]|]))"), GAP),
+    (re.compile(rf"^\s*{GAP}\s*[,;:.|/)=-]+"), GAP),
+]
+
+
+def without_terminal_codes(text: str) -> str:
+    """Remove colours and cursor movements."""
+    return _TERMINAL.sub("", text).replace("\r", "").replace("\t", " ")
+
+
+def has_words(text: str) -> bool:
+    """Tell whether a text has a letter in it."""
+    return any(character.isalpha() for character in text)
+
+
+def _undecorated(text: str) -> str:
+    return _BACK.sub("", _FRONT.sub("", text))
+
+
+def level_of(text: str) -> str:
+    """Return the level that a text speaks of; "info" where it says nothing.
+
+    Args:
+        text: The text, with `GAP` for each value.
+    """
+    start = _FRONT.sub("", text)
+    if match := _PREFIX.match(start):
+        return _PREFIXES[match["word"].lower()]
+    for level, pattern in _BY_WORDS:
+        if pattern.search(text) or pattern.search(start):
+            return level
+    return "info"
+
+
+def without_level_word(text: str, whole: str) -> str:
+    """Remove "WARNING: " and the like from the start of a text.
+
+    Args:
+        text: What stands before the first value.
+        whole: All of the text; where it has no other words, the level word stays.
+    """
+    start = _FRONT.sub("", text)
+    match = _PREFIX.match(start)
+    if match is None or not has_words(_PREFIX.sub("", _FRONT.sub("", whole), count=1)):
+        return text
+    return start[match.end() :]
+
+
+def clean_message(text: str) -> str:
+    """Return the message of a text: without values and decoration.
+
+    Args:
+        text: The text, with `GAP` for each value.
+    """
+    if GAP in text:
+        text = _tidied(text)
+    return _undecorated(text)
+
+
+def _tidied(text: str) -> str:
+    """Close the gaps that values left."""
+    before = None
+    while before != text:
+        before = text
+        for pattern, new in _STEPS:
+            text = pattern.sub(new, text)
+    text = re.sub(r"\s+", " ", text.replace(GAP, " "))
+    return re.sub(r" (?=[,;:.!?)\]])", "", text).replace("( ", "(").strip()
