@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from foundry_fastlog.engine_handler import RecorderHandler
     from foundry_fastlog.environment import get_device, get_git_commit_hash
     from foundry_fastlog.errors import ErrorTracker
+    from foundry_fastlog.experiment import ExperimentLogging
     from foundry_fastlog.files import RunNotFoundError
     from foundry_fastlog.log_setup import (
         HIERARCHY,
@@ -49,6 +50,7 @@ __all__ = [
     "ConfigError",
     "ConsoleHandler",
     "ErrorTracker",
+    "ExperimentLogging",
     "LoggingConfig",
     "MetricsLogger",
     "PerformanceLogger",
@@ -81,6 +83,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ExperimentLogging": "foundry_fastlog.experiment",
     "ConfigError": "foundry_fastlog.config_file",
     "ConsoleHandler": "foundry_fastlog.text_logs",
     "ErrorTracker": "foundry_fastlog.errors",
