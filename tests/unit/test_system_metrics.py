@@ -1,0 +1,476 @@
+"""System metrics: what is read of the machine, and the sampler beside the training."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_nvml import FakeNvml
+from recorded import lines
+
+from foundry_fastlog import Recorder, SystemMetrics, system_reader
+from foundry_fastlog.system_reader import SystemReader, torch_memory
+
+ALWAYS = {
+    "system/process_cpu_percent",
+    "system/rss_gb",
+    "system/memory_percent",
+    "system/disk_used_gb",
+    "system/disk_free_gb",
+}
+GPU_KEYS = ["memory_used_gb", "memory_percent", "utilization_percent", "temperature_c", "power_w"]
+
+
+@pytest.fixture(autouse=True)
+def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU of this machine, unless a test brings its own."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """An open recorder."""
+    with Recorder(tmp_path / "run") as opened:
+        yield opened
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a thread has done something; fails after half a minute."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what}"
+        time.sleep(0.005)
+
+
+def busy_until_the_clock_ticks(reader: SystemReader) -> dict[str, float]:
+    """Read until the machine's CPU clocks, which tick every 10 ms, have moved."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        figures = reader.read()
+        if "system/cpu_percent" in figures:
+            return figures
+    raise AssertionError("the CPU's clocks stand still")
+
+
+# ---- the figures -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", ["psutil", "proc"])
+def test_figures_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
+) -> None:
+    """With psutil and without it the same figures, which agree with other sources."""
+    if source == "proc":
+        if not Path("/proc/self/statm").exists():
+            pytest.skip("no /proc here")
+        monkeypatch.setitem(sys.modules, "psutil", None)  # type: ignore[arg-type]
+    reader = SystemReader(tmp_path)
+    figures = busy_until_the_clock_ticks(reader)
+    assert set(figures) == ALWAYS | {"system/cpu_percent"}
+    assert all(isinstance(value, float) for value in figures.values())
+    assert 0 <= figures["system/cpu_percent"] <= 100
+    # The loop above kept one core busy; the machine may have given it less than all of one.
+    assert 1 < figures["system/process_cpu_percent"] < 150
+    assert 0 < figures["system/memory_percent"] < 100
+    size = os.statvfs(tmp_path)
+    assert figures["system/disk_free_gb"] == pytest.approx(
+        size.f_bavail * size.f_frsize / 1e9, rel=0.05
+    )
+    held = bytearray(os.urandom(1)) * 200_000_000
+    assert reader.read()["system/rss_gb"] - figures["system/rss_gb"] == pytest.approx(0.2, abs=0.05)
+    del held
+
+
+def test_both_sources_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Psutil and /proc give the same memory and, but for a tick, the same CPU clocks."""
+    psutil = pytest.importorskip("psutil")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("no /proc here")
+    theirs, ours = system_reader._PsutilProbe(psutil), system_reader._ProcProbe()
+    assert ours.memory()[1] == theirs.memory()[1]
+    assert ours.rss() == pytest.approx(theirs.rss(), rel=0.05)
+    ticks = os.sysconf("SC_CLK_TCK")
+    ours_busy, ours_all = ours.cpu_seconds()
+    theirs_busy, theirs_all = theirs.cpu_seconds()
+    assert ours_all / ticks == pytest.approx(theirs_all, rel=1e-3)
+    assert ours_busy / ticks == pytest.approx(theirs_busy, rel=1e-3)
+
+
+def test_a_machine_with_neither_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without psutil and /proc there is what Python itself knows; a lost disk is left out."""
+    monkeypatch.setitem(sys.modules, "psutil", None)  # type: ignore[arg-type]
+    monkeypatch.setattr(system_reader, "_PROC", tmp_path)
+    reader = SystemReader(tmp_path / "absent")
+    assert set(reader.read()) == {"system/process_cpu_percent"}
+    monkeypatch.setattr(time, "monotonic", lambda: 5.0)
+    reader.read()
+    assert reader.read() == {}  # no time has passed: no percentage
+
+
+def test_a_forked_child_reads_its_own_process(tmp_path: Path) -> None:
+    """In a forked child the reader begins anew, with the child's memory and clocks."""
+    reader = SystemReader(tmp_path)
+    reader.read()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            held = bytearray(os.urandom(1)) * 300_000_000
+            figures = reader.read()
+            code = 0 if figures["system/rss_gb"] > 0.3 and held else 2
+            reader.close()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_child_s_part_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A reader of another process opens everything anew, and leaves the other's driver alone."""
+    nvml = fake_nvml(monkeypatch)
+    reader = SystemReader(tmp_path)
+    reader.read()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 1)
+        reader.close()
+        assert nvml.closed == 0
+        reader.read()
+        assert nvml.opened == 2
+        reader.close()
+        assert nvml.closed == 1
+
+
+@pytest.mark.parametrize("initialized", [True, False])
+def test_memory_of_torch(monkeypatch: pytest.MonkeyPatch, initialized: bool) -> None:
+    """Torch's GPU memory, only where it is imported and uses CUDA already."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert torch_memory() == {}
+    assert "torch" not in sys.modules
+    cuda = types.SimpleNamespace(
+        is_initialized=lambda: initialized,
+        memory_allocated=lambda: 1_500_000_000,
+        memory_reserved=lambda: 2_000_000_000,
+    )
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))  # type: ignore[arg-type]
+    expected = {"system/gpu_memory_allocated": 1.5, "system/gpu_memory_reserved": 2.0}
+    assert torch_memory() == (expected if initialized else {})
+
+
+# ---- GPUs --------------------------------------------------------------------------------
+
+
+def fake_nvml(monkeypatch: pytest.MonkeyPatch, **options: Any) -> FakeNvml:
+    """Put a fake NVML into the place of pynvml."""
+    nvml = FakeNvml(**options)
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    return nvml
+
+
+def gpu_figures(reader: SystemReader) -> dict[str, float]:
+    """Return a reader's figures of GPUs, without the common prefix."""
+    prefix = "system/gpu"
+    return {k.removeprefix(prefix): v for k, v in reader.read().items() if k.startswith(prefix)}
+
+
+def gpu_names(reader: SystemReader) -> list[str]:
+    """Return which GPUs a reader has figures of."""
+    return sorted({key.partition("/")[0] for key in gpu_figures(reader)})
+
+
+def test_the_fake_is_like_the_real_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nvidia-ml-py has every name that the fake has, with the same parameters and fields."""
+    monkeypatch.delitem(sys.modules, "pynvml")
+    real = pytest.importorskip("pynvml")
+    used = [name for name in vars(FakeNvml) if name.startswith("nvml")]
+    assert len(used) == 9
+    for name in used:
+        ours = list(inspect.signature(getattr(FakeNvml, name)).parameters)[1:]
+        assert list(inspect.signature(getattr(real, name)).parameters) == ours, name
+    for name in (name for name in vars(FakeNvml) if name.startswith("NVML_")):
+        assert getattr(real, name) == getattr(FakeNvml, name)
+    assert str(real.NVMLError(FakeNvml.NVML_ERROR_NOT_SUPPORTED)) == "Not Supported"
+    memory = dict(real.c_nvmlMemory_t._fields_)
+    assert {"total", "free", "used"} <= set(memory)
+    assert {"gpu", "memory"} <= set(dict(real.c_nvmlUtilization_t._fields_))
+
+
+def test_figures_of_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Memory, utilisation, temperature and power of each GPU; close() lets go of the driver."""
+    nvml = fake_nvml(monkeypatch)
+    reader = SystemReader(tmp_path)
+    figures = gpu_figures(reader)
+    assert figures == {
+        **dict(zip((f"0/{key}" for key in GPU_KEYS), (20.0, 25.0, 93.0, 61.0, 412.5), strict=True)),
+        **dict(zip((f"1/{key}" for key in GPU_KEYS), (40.0, 50.0, 93.0, 61.0, 412.5), strict=True)),
+    }
+    assert all(type(value) is float for value in figures.values())
+    reader.close()
+    reader.close()
+    assert (nvml.opened, nvml.closed) == (1, 1)
+    assert gpu_figures(reader) == {}
+
+
+@pytest.mark.parametrize("lacking", ["memory", "utilization", "power"])
+def test_what_a_gpu_does_not_support(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacking: str
+) -> None:
+    """A figure that a GPU does not give is left out, the others stay."""
+    nvml = fake_nvml(monkeypatch)
+    nvml.unsupported = {lacking, "nvmlShutdown"}
+    reader = SystemReader(tmp_path)
+    found = {key.partition("/")[2] for key in gpu_figures(reader)}
+    assert found == {key for key in GPU_KEYS if not key.startswith(lacking)}
+    reader.close()
+
+
+def test_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """nvidia-ml-py on a machine without a driver: no figures, and no question asked again."""
+    nvml = fake_nvml(monkeypatch)
+    nvml.unsupported = {"nvmlInit"}
+    reader = SystemReader(tmp_path)
+    assert gpu_figures(reader) == {}
+    nvml.unsupported = set()
+    assert gpu_figures(reader) == {}
+    assert set(reader.read()) >= ALWAYS
+    reader.close()
+    assert nvml.closed == 0
+
+
+@pytest.mark.parametrize(
+    ("visible", "local_rank", "expected"),
+    [
+        (None, None, {"0": 20.0, "1": 40.0}),
+        ("1,0", None, {"0": 40.0, "1": 20.0}),
+        ("1", None, {"0": 40.0}),
+        ("", None, {}),
+        ("-1", None, {}),
+        ("0,-1,1", None, {"0": 20.0}),
+        ("7", None, {}),
+        ("GPU-bbbb, GPU-aaaa", None, {"0": 40.0, "1": 20.0}),
+        ("GPU-gone,GPU-bbbb", None, {"1": 40.0}),
+        (None, "1", {"1": 40.0}),
+        ("1,0", "1", {"1": 20.0}),
+        ("1", "1", {"0": 40.0}),
+        (None, "x", {"0": 20.0, "1": 40.0}),
+    ],
+)
+def test_the_gpus_of_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    visible: str | None,
+    local_rank: str | None,
+    expected: dict[str, float],
+) -> None:
+    """GPUs are numbered as CUDA numbers them here; a rank has its own alone."""
+    fake_nvml(monkeypatch)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    figures = gpu_figures(SystemReader(tmp_path))
+    found = {k.partition("/")[0]: v for k, v in figures.items() if k.endswith("memory_used_gb")}
+    assert found == expected
+
+
+def test_a_gpu_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A GPU without permission is left out."""
+    fake_nvml(monkeypatch).unsupported = {"index 0"}
+    assert gpu_names(SystemReader(tmp_path)) == ["1"]
+
+
+@pytest.mark.gpu
+def test_a_real_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a machine with a GPU the figures are those of nvidia-smi."""
+    monkeypatch.undo()
+    pytest.importorskip("pynvml")
+    figures = gpu_figures(SystemReader(tmp_path))
+    smi = subprocess.run(
+        ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert figures["0/memory_used_gb"] == pytest.approx(int(smi.stdout) * 2**20 / 1e9, abs=0.8)
+    assert 0 <= figures["0/utilization_percent"] <= 100
+
+
+# ---- the sampler -------------------------------------------------------------------------
+
+
+def test_samples_are_metrics_of_a_step(recorder: Recorder) -> None:
+    """With a step the figures are metrics of it, beside the training's own."""
+    with SystemMetrics(recorder, 0.01, step=lambda: 42) as system:
+        assert system.running
+        recorder.record(42, loss=1.0)
+        wait_for(lambda: system.samples >= 3, "samples")
+    assert not system.running
+    recorder.close()
+    found = [line for line in lines(recorder.path) if "system/rss_gb" in line["metrics"]]
+    assert len(found) == system.samples
+    assert {line["step"] for line in found} == {42}
+    assert set(found[-1]["metrics"]) >= ALWAYS
+    assert system.errors == 0
+
+
+@pytest.mark.parametrize("step", [None, lambda: None])
+def test_samples_without_a_step(recorder: Recorder, step: Callable[[], int | None] | None) -> None:
+    """Without a step they are messages, and Recorder.log() counts its steps undisturbed."""
+    recorder.log({"loss": 1.0})
+    with SystemMetrics(recorder, 0.01, step=step) as system:
+        wait_for(lambda: system.samples >= 2, "samples")
+    recorder.log({"loss": 2.0})
+    recorder.close()
+    assert [line["step"] for line in lines(recorder.path)] == [0, 1]
+    messages = lines(recorder.path, "log")
+    assert len(messages) == system.samples
+    assert messages[0]["message"] == "System metrics"
+    assert (messages[0]["level"], messages[0]["logger"]) == ("DEBUG", "model_foundry.system")
+    assert set(messages[0]["context"]) >= ALWAYS
+
+
+def test_the_first_sample_comes_early(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of a minute with an interval of an hour has a sample, too."""
+    monkeypatch.setattr("foundry_fastlog.system_metrics._FIRST_S", 0.01)
+    with SystemMetrics(recorder, 3600) as system:
+        wait_for(lambda: system.samples == 1, "sample")
+    assert system.samples == 1
+
+
+def test_start_and_stop_may_be_repeated(recorder: Recorder) -> None:
+    """One thread at most; after stop() it may be started again."""
+    system = SystemMetrics(recorder, 0.01)
+    system.stop()
+    assert not system.running
+    before = threading.active_count()
+    assert system.start().start() is system
+    assert threading.active_count() == before + 1
+    system.stop()
+    system.stop()
+    assert threading.active_count() == before
+    taken = system.samples
+    system.start()
+    wait_for(lambda: system.samples > taken, "sample")
+    system.stop()
+
+
+def test_read_once_records_nothing(recorder: Recorder) -> None:
+    """read_once() gives the figures to the caller alone."""
+    system = SystemMetrics(recorder)
+    assert ALWAYS - {"system/process_cpu_percent"} <= set(system.read_once())
+    assert set(system.read_once()) >= ALWAYS
+    recorder.close()
+    assert lines(recorder.path) == []
+    assert system.samples == 0
+
+
+def test_a_sample_that_fails(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+    """A step() that raises is told once and counted, and sampling goes on."""
+    answers: Iterator[int] = iter(range(3))
+
+    def step() -> int:
+        return 10 // (2 - next(answers, 0))  # 5, 10, a division by zero, 5, 5...
+
+    with SystemMetrics(recorder, 0.01, step=step) as system:
+        wait_for(lambda: system.samples >= 3, "samples after the failure")
+    assert system.errors == 1
+    (message,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "ZeroDivisionError" in message
+    assert "Training is not affected" in message
+
+
+def test_further_failures_are_only_counted(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A sampler that never works says so once."""
+    with SystemMetrics(recorder, 0.01, step=lambda: "x") as system:  # type: ignore[arg-type, return-value]
+        wait_for(lambda: system.errors >= 3, "errors")
+    assert system.samples == 0
+    assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
+
+
+def test_a_closed_recorder_ends_the_sampler(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing the recorder first is no error: the thread ends by itself."""
+    system = SystemMetrics(recorder, 0.01).start()
+    wait_for(lambda: system.samples >= 1, "sample")
+    recorder.close()
+    wait_for(lambda: not system.running, "end of the thread")
+    assert system.errors == 0
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    system.stop()
+
+
+def test_stop_from_within_a_sample(recorder: Recorder) -> None:
+    """step() may stop the sampler that calls it."""
+    system = SystemMetrics(recorder, 0.01, step=lambda: [system.stop(), 1][1])
+    system.start()
+    wait_for(lambda: not system.running, "end of the thread")
+    assert system.samples == 1
+
+
+def test_a_forked_child(recorder: Recorder) -> None:
+    """A forked child has no sampler; it may start one, which writes to the child's files."""
+    system = SystemMetrics(recorder, 0.01, step=lambda: 1).start()
+    wait_for(lambda: system.samples >= 1, "sample")
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            assert not system.running
+            system.stop()
+            before = system.samples
+            system.start()
+            wait_for(lambda: system.samples >= before + 2, "sample of the child")
+            system.stop()
+            recorder.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert system.running
+    system.stop()
+    recorder.close()
+    (own,) = recorder.path.glob(f"metrics.w{child}*.jsonl")
+    samples = [json.loads(line) for line in own.read_text().splitlines()]
+    assert len(samples) >= 2
+    assert all("system/rss_gb" in sample["metrics"] for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"interval_s": "10"}, TypeError, "interval_s must be a number, got str"),
+        ({"interval_s": True}, TypeError, "interval_s must be a number, got bool"),
+        ({"interval_s": 0}, ValueError, "interval_s must be between 0.01 and 86400, got 0"),
+        ({"interval_s": float("nan")}, ValueError, "interval_s must be between"),
+        ({"step": 5}, TypeError, "step must be a function or None, got int"),
+    ],
+)
+def test_wrong_arguments(
+    recorder: Recorder, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """What the caller got wrong is said at once."""
+    with pytest.raises(error, match=message):
+        SystemMetrics(recorder, **options)
+
+
+def test_importing_loads_neither_psutil_nor_pynvml() -> None:
+    """The module costs nothing until a reader is made."""
+    code = (
+        "import sys, foundry_fastlog.system_metrics as m\n"
+        "assert m.SystemMetrics\n"
+        "assert not {'psutil', 'pynvml', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
