@@ -418,6 +418,8 @@ class WandBLogger:
 
 
 def _step_number(step: object) -> int:
+    if type(step) is int:  # the check of a protocol takes microseconds
+        return step
     if isinstance(step, bool) or not isinstance(step, SupportsIndex):
         raise TypeError(f"step must be an int, got {type(step).__name__}")
     return step.__index__()
