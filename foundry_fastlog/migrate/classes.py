@@ -202,23 +202,17 @@ class ClassLoggers:
         return bool(names) and names <= _QUIET_BASES
 
     def _inherited(self, owner: cst.ClassDef) -> _ClassLogger | None:
-        """Take the logger of a base class of the same module."""
+        """Take the logger of the first base class, if that is of the same module."""
+        found = self._class_named(owner.bases[0].value) if owner.bases else None
+        logger = self._logger_of(found) if found is not None else None
         init = next((it for it in _functions(owner) if it.name.value == "__init__"), None)
-        for base in owner.bases:
-            found = self._class_named(base.value)
-            logger = self._logger_of(found) if found is not None else None
-            if logger is None:
-                continue
-            if logger.after is None or init is None:
-                return logger
-            for statement in _simple_statements(init.body):
-                if self._module.code(statement).startswith("super().__init__("):
-                    after = self._module.start(statement)
-                    early = self._uses_object_before(
-                        owner, init, _first_parameter(init) or "", after
-                    )
-                    return replace(logger, after=after, in_methods=logger.in_methods and not early)
-            return None
+        if logger is None or logger.after is None or init is None:
+            return logger
+        for statement in _simple_statements(init.body):
+            if self._module.code(statement).startswith("super().__init__("):
+                after = self._module.start(statement)
+                early = self._uses_object_before(owner, init, _first_parameter(init) or "", after)
+                return replace(logger, after=after, in_methods=logger.in_methods and not early)
         return None
 
     def _class_named(self, node: cst.BaseExpression) -> cst.ClassDef | None:

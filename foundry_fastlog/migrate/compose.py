@@ -141,7 +141,7 @@ class Composer:
         fields = self._distinct(found)
         message = clean_message(GAP.join(texts))
         if not has_words(message):
-            if not labels:  # the words were units: a row of a table
+            if not labels and not has_words(GAP.join(texts)):  # only units: a row of a table
                 raise LeftAloneError(NO_WORDS)
             message = ", ".join(name for name, _ in fields)
         exception = any(_mentions(item.value.node, caught) for item in found)

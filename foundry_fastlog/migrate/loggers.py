@@ -163,8 +163,9 @@ class LoggerChooser:
                 if _must_come_first(statement, index):
                     raise LeftAloneError("shares its line with what must stay first in a module")
                 break
-            if _must_come_first(statement, index) or _is_import(statement):
-                place, blank_before = last_line + 1, not _is_import(statement)
+            first_of_all = _must_come_first(statement, index)
+            if first_of_all or _is_import(statement):
+                place, blank_before = last_line + 1, first_of_all
         lines = [] if imported else [_IMPORT]
         if blank_before:
             lines.insert(0, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 
 import libcst as cst
@@ -35,17 +36,25 @@ def migrate_source(source: str, options: Options | None = None, path: str = "") 
     if not re.search(r"\bprint\b", source):
         return report
     try:
+        return _migrated(source, options or Options(), report)
+    except cst.ParserSyntaxError as error:
+        report.error = f"is no valid Python: see line {error.raw_line}"
+    except RecursionError:
+        report.error = "is nested too deeply"
+    return report
+
+
+def _migrated(source: str, options: Options, report: FileReport) -> FileReport:
+    """Fill a report."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of literals with escapes that Python does not know
         tree = cst.parse_module(source)
         prints = _Prints()
         tree.visit(prints)
         if tree.code != source:
             report.error = "cannot be read without loss"
         elif prints.names:  # what is known about a module's names takes long to find out
-            _Migration(Module(tree), options or Options(), report).run(prints.names)
-    except cst.ParserSyntaxError as error:
-        report.error = f"is no valid Python: line {error.raw_line}: {error.message}"
-    except RecursionError:
-        report.error = "is nested too deeply"
+            _Migration(Module(tree), options, report).run(prints.names)
     return report
 
 

@@ -161,7 +161,7 @@ class TemplateReader:
             for leaf in leaves:
                 yield from self._parts(leaf)
         elif isinstance(operator, cst.Multiply) and (ruler := _ruler(left, right)):
-            yield ruler
+            yield ruler * 3  # enough to be seen as decoration
         else:
             yield Value(node)
 
@@ -188,7 +188,8 @@ class TemplateReader:
         for piece in node.parts:
             if isinstance(piece, cst.FormattedStringText):
                 text = piece.value.replace("{{", "{").replace("}}", "}")
-                yield str(ast.literal_eval(f"{prefix}{quote}{text}{quote}"))
+                # The space keeps a quote at the end of the text away from the end of the literal.
+                yield str(ast.literal_eval(f"{prefix}{quote}{text} {quote}"))[:-1]
                 continue
             assert isinstance(piece, cst.FormattedStringExpression)
             if piece.equal is not None:  # "{x = }" shows the source, spaces and all
@@ -197,7 +198,7 @@ class TemplateReader:
             spec = self._spec(piece)
             inner = list(self._parts(piece.expression))
             shown_as_text = piece.conversion is None and piece.equal is None and not spec
-            if shown_as_text and not _is_single_value(inner):
+            if shown_as_text and not _is_just(inner, piece.expression):
                 yield from inner  # an f-string inside: its pieces are pieces of this one
                 continue
             by_repr = piece.conversion in ("r", "a") or (
@@ -290,9 +291,9 @@ def _dict_items(node: cst.BaseExpression) -> Iterator[tuple[str, cst.BaseExpress
         yield key, element.value
 
 
-def _is_single_value(parts: list[Part]) -> bool:
+def _is_just(parts: list[Part], node: cst.BaseExpression) -> bool:
     """Tell whether taking an expression to pieces left it as it is."""
-    return len(parts) == 1 and isinstance(parts[0], Value)
+    return len(parts) == 1 and isinstance(parts[0], Value) and parts[0].node is node
 
 
 def _merged(parts: list[Part]) -> list[Part]:
