@@ -179,25 +179,22 @@ class ErrorTracker(Component):
         step: int | None,
         level: str,
     ) -> None:
+        fields: dict[str, Any] = {
+            "level": level,
+            "logger": self._logger_name,
+            "error": error,
+            "context": context,
+        }
         try:
-            self._recorder.event(
-                message,
-                level=level,
-                logger=self._logger_name,
-                error=error,
-                step=step,
-                context=context,
-            )
-        except OverflowError:  # a step beyond 64 bits; the context has it
-            self._recorder.event(
-                message, level=level, logger=self._logger_name, error=error, context=context
-            )
+            try:
+                self._recorder.event(message, step=step, **fields)
+            except OverflowError:  # a step beyond 64 bits; the context has it
+                self._recorder.event(message, **fields)
+            self.flush(FLUSH_TIMEOUT_S)
         except RecorderClosedError:
             self._tell_once(
                 "closed", f"errors were logged after the recorder of {self._directory} was closed"
             )
-        else:
-            self.flush(FLUSH_TIMEOUT_S)
 
     def _count(self, kind: str, entry: dict[str, Any]) -> None:
         with self._lock:

@@ -1,0 +1,94 @@
+"""Statistics beside the standard library's, which computes them exactly."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foundry_fastlog.describing import Moments, describe
+
+KEYS = {"count", "mean", "std", "min", "max", "total"}
+NOTHING = {"count": 0, "mean": None, "std": None, "min": None, "max": None, "total": None}
+durations = st.lists(st.floats(0, 1e6), max_size=30)
+
+
+@given(st.lists(st.floats(-1e150, 1e150, allow_subnormal=False), min_size=1, max_size=30))
+def test_like_the_standard_library(numbers: list[float]) -> None:
+    """Mean, deviation, sum and extremes."""
+    found = describe(numbers)
+    assert set(found) == KEYS
+    assert (found["count"], found["min"], found["max"]) == (
+        len(numbers),
+        min(numbers),
+        max(numbers),
+    )
+    assert found["total"] == math.fsum(numbers)
+    exact = statistics.mean(numbers)
+    assert found["mean"] == pytest.approx(exact, rel=1e-12, abs=1e-300)
+    spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+    # The rounding of the mean shows in the deviation of numbers that are nearly equal.
+    assert found["std"] == pytest.approx(spread, rel=1e-9, abs=abs(exact) * 1e-15)
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=10))
+def test_no_finite_numbers_are_too_large(numbers: list[float]) -> None:
+    """No exception and no NaN; the mean lies within."""
+    found = describe(numbers)
+    assert min(numbers) <= found["mean"] <= max(numbers)
+    assert found["std"] >= 0
+    assert not math.isnan(found["total"])
+
+
+def test_the_largest_floats() -> None:
+    """Sum and deviation that no float can say are infinite."""
+    big = sys.float_info.max
+    assert describe([big, big]) == {
+        "count": 2,
+        "mean": big,
+        "std": 0.0,
+        "min": big,
+        "max": big,
+        "total": math.inf,
+    }
+    assert describe([-big, big, -big, -big])["std"] <= math.inf
+    assert describe([-big, -big])["total"] == -math.inf
+
+
+def test_none_and_one() -> None:
+    """Nothing has no mean; one number has no spread."""
+    assert describe([]) == Moments().describe() == NOTHING
+    one = {"count": 1, "mean": 2.5, "std": 0.0, "min": 2.5, "max": 2.5, "total": 2.5}
+    moments = Moments()
+    moments.add([2.5])
+    assert describe([2.5]) == moments.describe() == one
+
+
+@given(st.lists(durations, max_size=6))
+def test_in_parts_as_in_one(parts: list[list[float]]) -> None:
+    """Batches of any sizes give what all numbers at once give."""
+    moments = Moments()
+    for part in parts:
+        moments.add(part)
+    together = [number for part in parts for number in part]
+    found, wanted = moments.describe(), describe(together)
+    assert {key: found[key] for key in ("count", "min", "max")} == {
+        key: wanted[key] for key in ("count", "min", "max")
+    }
+    if together:
+        assert found["total"] == pytest.approx(wanted["total"], rel=1e-12)
+        assert found["mean"] == pytest.approx(wanted["mean"], rel=1e-12)
+        limit = max(together) * 1e-7
+        assert found["std"] == pytest.approx(wanted["std"], rel=1e-6, abs=limit)
+
+
+def test_a_small_spread_of_large_numbers() -> None:
+    """Where sums of squares would have lost it."""
+    moments = Moments()
+    for i in range(1000):
+        moments.add([1e6 + (i % 2) * 1e-3])
+    assert moments.describe()["std"] == pytest.approx(5.0025e-4, rel=1e-4)

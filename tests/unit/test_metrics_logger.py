@@ -1,0 +1,437 @@
+"""MetricsLogger: recording, the echo, reading back, many threads and processes, a kill."""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recorded import PACKAGE_ROOT, lines, without_clock
+
+from foundry_fastlog import LoggingConfig, MetricsLogger, Recorder, RecorderConfig, read_run
+
+NAME = "model_foundry.metrics"
+
+
+@pytest.fixture
+def metrics(tmp_path: Path) -> Any:
+    """A logger of its own run."""
+    with MetricsLogger("exp", tmp_path / "run") as opened:
+        yield opened
+
+
+def test_a_step_is_a_line(metrics: MetricsLogger) -> None:
+    """Step, epoch and values; an epoch of None is left out."""
+    assert metrics.log_step(step=100, epoch=2, metrics={"loss": 2.5, "lr": 1e-3})
+    assert metrics.log_step(101, None, {"loss": 2.25})
+    assert metrics.log_step(102, 2.5, {"epoch": 7, "loss": 2.0})
+    metrics.close()
+    assert [without_clock(line) for line in lines(metrics.output_dir)] == [
+        {"seq": 0, "step": 100, "epoch": 2, "metrics": {"loss": 2.5, "lr": 1e-3}},
+        {"seq": 1, "step": 101, "metrics": {"loss": 2.25}},
+        {"seq": 2, "step": 102, "epoch": 2.5, "metrics": {"loss": 2.0}},
+    ]
+
+
+def test_the_run_has_the_experiments_name(metrics: MetricsLogger) -> None:
+    """In run.json; the attributes are the plan's."""
+    assert read_run(metrics.output_dir).info["name"] == "exp"
+    assert metrics.experiment_name == "exp"
+    assert metrics.logger is logging.getLogger(NAME)
+    assert metrics.recorder.path == metrics.output_dir
+
+
+def test_the_file_is_this_writers(tmp_path: Path) -> None:
+    """After a resume, and with a stamp."""
+    for name in ("metrics.jsonl", "metrics.a1.jsonl"):
+        with MetricsLogger("exp", tmp_path / "run") as metrics:
+            assert metrics.metrics_file == tmp_path / "run" / name
+    stamp = "2025-09-30_14-30-00"
+    with (
+        Recorder(tmp_path / "run", stamp=stamp) as recorder,
+        MetricsLogger("exp", tmp_path / "run", recorder=recorder) as metrics,
+    ):
+        assert metrics.metrics_file == tmp_path / "run" / f"metrics_{stamp}.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ({"loss": 2.5, "lr": 0.001}, "loss=2.5000, lr=0.0010"),
+        ({"lr": 1e-5, "z": 0.0, "n": math.nan}, "lr=1.0000e-05, z=0.0000, n=nan"),
+        ({"t": 8500, "ok": True, "s": "x", "z": None}, "t=8500, ok=True, s=x, z=None"),
+        ({}, ""),
+    ],
+)
+def test_the_echo(
+    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture, given: dict[str, Any], shown: str
+) -> None:
+    """At INFO, with the place of the call."""
+    with caplog.at_level(logging.INFO, NAME):
+        metrics.log_step(100, 2, given)
+    (record,) = caplog.records
+    assert (record.getMessage(), record.levelname) == (f"Step 100: {shown}", "INFO")
+    assert (record.name, record.filename) == (NAME, Path(__file__).name)
+
+
+def test_the_echo_of_an_epoch(metrics: MetricsLogger, caplog: pytest.LogCaptureFixture) -> None:
+    """The same way."""
+    with caplog.at_level(logging.INFO, NAME):
+        metrics.log_epoch_summary(5, {"avg_loss": 2.4})
+    (record,) = caplog.records
+    assert record.getMessage() == "Epoch 5 summary: avg_loss=2.4000"
+    assert record.filename == Path(__file__).name
+
+
+def test_intervals_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every step is recorded; the echo and the detailed metrics come now and then."""
+    config = LoggingConfig(
+        root_logger="mine",
+        log_metrics_every_n_steps=3,
+        log_detailed_metrics_every_n_steps=4,
+        recorder=RecorderConfig(ring_bytes=64 << 10),
+    )
+    calls: list[int] = []
+
+    def detail(step: int) -> dict[str, float]:
+        calls.append(step)
+        return {"grad_norm": 1.0 * step}
+
+    with (
+        caplog.at_level(logging.INFO, "mine"),
+        MetricsLogger("exp", tmp_path, config=config) as metrics,
+    ):
+        assert metrics.recorder.stats()["ring_bytes"] == 64 << 10
+        for step in range(8):
+            metrics.log_step(step, 0, {"loss": 1.0})
+            assert metrics.log_detailed(step, 0, lambda step=step: detail(step)) is (step % 4 == 0)
+        assert metrics.log_detailed(8, None, {"given": 1})
+    echoes = [record.getMessage() for record in caplog.records if record.name == "mine.metrics"]
+    assert echoes == [f"Step {step}: loss=1.0000" for step in (0, 3, 6)]
+    assert calls == [0, 4]
+    found = [(line["step"], line["metrics"]) for line in lines(tmp_path)]
+    assert [step for step, values in found if "loss" in values] == list(range(8))
+    assert [pair for pair in found if "loss" not in pair[1]] == [
+        (0, {"grad_norm": 0.0}),
+        (4, {"grad_norm": 4.0}),
+        (8, {"given": 1}),
+    ]
+
+
+def test_nothing_is_rendered_for_a_level_that_is_off(metrics: MetricsLogger) -> None:
+    """A value's __format__ is not called."""
+
+    class Loud(float):
+        def __format__(self, spec: str) -> str:
+            raise AssertionError(spec)
+
+    logging.getLogger(NAME).setLevel(logging.WARNING)
+    try:
+        assert metrics.log_step(1, 0, {"loss": Loud(1.0)})
+    finally:
+        logging.getLogger(NAME).setLevel(logging.NOTSET)
+
+
+def test_the_echo_of_a_structured_logger(tmp_path: Path) -> None:
+    """It gets step and epoch as context."""
+    inner = logging.getLogger("test.structured")
+    inner.setLevel(logging.INFO)
+    calls: list[Any] = []
+    logger = SimpleNamespace(
+        logger=inner, log_structured=lambda *args, **kwargs: calls.append((args, kwargs))
+    )
+    with MetricsLogger("exp", tmp_path, logger=logger) as metrics:
+        metrics.log_step(1, None, {"loss": 1.0})
+        metrics.log_epoch_summary(2, {"a": 1.0})
+    assert calls == [
+        ((logging.INFO, "Step 1: loss=1.0000"), {"stacklevel": 4, "step": 1}),
+        ((logging.INFO, "Epoch 2 summary: a=1.0000"), {"stacklevel": 4, "epoch": 2}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("1", 0, {}), TypeError, "step must be an int"),
+        ((1.5, 0, {}), TypeError, "step must be an int"),
+        ((1, "0", {"a": 1}), TypeError, "epoch must be an int, a float or None"),
+        ((1, "0", {"a": [1]}), TypeError, "epoch must be an int, a float or None"),
+        ((1, 0, [1]), TypeError, "metrics must be a mapping"),
+        ((1, 0, None), TypeError, "metrics must be a mapping"),
+        ((2**63, 0, {}), OverflowError, "step does not fit"),
+    ],
+)
+def test_wrong_calls(
+    metrics: MetricsLogger, arguments: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
+    """What is wrong with the call itself is told, and nothing is written."""
+    with pytest.raises(error, match=message):
+        metrics.log_step(*arguments)
+    metrics.close()
+    assert lines(metrics.output_dir) == []
+
+
+def test_wrong_calls_of_the_others(metrics: MetricsLogger, tmp_path: Path) -> None:
+    """Summaries, detailed metrics, and the constructor."""
+    with pytest.raises(TypeError, match="summary must be a mapping"):
+        metrics.log_epoch_summary(1, [1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="epoch must be"):
+        metrics.log_epoch_summary("1", {})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="metrics must be a mapping"):
+        metrics.log_detailed(1, 0, 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="experiment_name must be a str"):
+        MetricsLogger(5, tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"logger must be a logging.Logger or a StructuredLogger"):
+        MetricsLogger("x", tmp_path, logger=SimpleNamespace())  # type: ignore[arg-type]
+
+
+def test_values_that_are_no_metrics_are_recorded_as_text(
+    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A training run is not ended by a list in its metrics; one warning per name says so."""
+    for step in range(2):
+        assert metrics.log_step(step, 0, {"loss": 1.5, "shape": [1, 2], "big": 10**30, 7: 1})
+    assert metrics.log_detailed(2, 0, {"shape": "x" * 50, "set": {1}})
+    assert metrics.log_epoch_summary(0, {"shape": [1, 2], "long": list(range(99))})
+    metrics.close()
+    first, second, third, summary = lines(metrics.output_dir)
+    expected = {"loss": 1.5, "shape": "[1, 2]", "big": str(10**30), "7": 1}
+    assert first["metrics"] == second["metrics"] == expected
+    assert third["metrics"] == {"shape": "x" * 50, "set": "{1}"}
+    assert summary["summary"]["shape"] == "[1, 2]"
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert sorted(warnings) == [
+        f"metric {name!r} is no single value: recorded as text"
+        for name in ("7", "big", "long", "set", "shape")
+    ]
+
+
+def test_the_echo_of_values_that_are_no_metrics(
+    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their text, cut to a short one."""
+    with caplog.at_level(logging.INFO, NAME):
+        metrics.log_step(1, 0, {"shape": [1, 2], "long": list(range(99))})
+    message = caplog.records[-1].getMessage()
+    assert message == "Step 1: shape=[1, 2], long=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11..."
+
+
+def test_tensors_and_numpy(metrics: MetricsLogger, caplog: pytest.LogCaptureFixture) -> None:
+    """Scalars of both are numbers, in the file and in the echo."""
+    np, torch = pytest.importorskip("numpy"), pytest.importorskip("torch")
+    with caplog.at_level(logging.INFO, NAME):
+        metrics.log_step(1, 0, {"a": np.float32(1.5), "b": torch.tensor(2.5)})
+    assert caplog.records[-1].getMessage() == "Step 1: a=1.5000, b=2.5000"
+    assert metrics.get_metrics_history()[0]["metrics"] == {"a": 1.5, "b": 2.5}
+
+
+def test_after_close_nothing_raises(
+    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The calls say False, and one warning says why."""
+    metrics.log_step(1, 0, {"loss": 1.0})
+    metrics.close()
+    assert not metrics.log_step(2, 0, {"loss": 1.0})
+    assert not metrics.log_detailed(2, 0, {"loss": 1.0})
+    assert not metrics.log_epoch_summary(2, {"loss": 1.0})
+    warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "after the recorder" in warnings[0].getMessage()
+    assert [line["step"] for line in metrics.get_metrics_history()] == [1]
+    assert metrics.flush()
+
+
+def test_history(metrics: MetricsLogger) -> None:
+    """Steps as recorded, without summaries; NaN is a float again."""
+    for step in (5, 3, 4):
+        metrics.log_step(step, 0, {"loss": math.inf if step == 3 else 1.0 * step})
+    metrics.log_epoch_summary(0, {"loss": math.nan})
+    history = metrics.get_metrics_history()
+    assert [(line["step"], line["metrics"]["loss"]) for line in history] == [
+        (5, 5.0),
+        (3, math.inf),
+        (4, 4.0),
+    ]
+    assert [line["step"] for line in metrics.get_metrics_for_steps(4, 5)] == [5, 4]
+    assert metrics.get_metrics_for_steps(6, 9) == metrics.get_metrics_for_steps(5, 4) == []
+    (summary,) = metrics.get_epoch_summaries()
+    assert math.isnan(summary["summary"]["loss"])
+
+
+def test_history_after_a_resume(tmp_path: Path) -> None:
+    """A step that was recorded again is there once, from the last attempt."""
+    for attempt, steps in enumerate((range(5), range(3, 6))):
+        with MetricsLogger("exp", tmp_path) as metrics:
+            for step in steps:
+                metrics.log_step(step, 0, {"attempt": attempt})
+    history = metrics.get_metrics_history()
+    assert [(line["step"], line["metrics"]["attempt"]) for line in history] == [
+        *((step, 0) for step in range(3)),
+        *((step, 1) for step in range(3, 6)),
+    ]
+
+
+def test_statistics(metrics: MetricsLogger) -> None:
+    """Over finite numbers; the others are counted."""
+    values: list[Any] = [3.0, math.nan, 2, "text", True, None, math.inf, 2.5]
+    for step, value in enumerate(values):
+        metrics.log_step(step, 0, {"loss": value})
+    metrics.log_step(99, 0, {"other": 1.0})
+    metrics.log_epoch_summary(0, {"loss": 100.0})
+    found = metrics.compute_statistics("loss")
+    numbers = [3.0, 2.0, 2.5]
+    assert found == {
+        "count": 3,
+        "mean": pytest.approx(2.5),
+        "std": pytest.approx(statistics.stdev(numbers)),
+        "min": 2.0,
+        "max": 3.0,
+        "total": 7.5,
+        "first": 3.0,
+        "last": 2.5,
+        "nonfinite": 2,
+        "other": 3,
+    }
+    nothing = metrics.compute_statistics("unknown")
+    assert (nothing["count"], nothing["mean"], nothing["last"]) == (0, None, None)
+
+
+int64 = st.integers(-(2**63), 2**63 - 1)
+values = st.one_of(st.floats(), int64, st.booleans(), st.text(max_size=3))
+steps = st.lists(
+    st.tuples(
+        int64,
+        st.one_of(st.none(), st.integers(0, 99)),
+        st.dictionaries(st.text(max_size=3).filter(lambda key: key != "epoch"), values, max_size=4),
+    ),
+    max_size=5,
+)
+
+
+@given(steps)
+def test_any_metrics_read_back(
+    tmp_path_factory: pytest.TempPathFactory, given: list[tuple[int, int | None, dict[str, Any]]]
+) -> None:
+    """Types included."""
+    config = LoggingConfig(recorder=RecorderConfig(ring="memory", fsync="none"))
+    with MetricsLogger("exp", tmp_path_factory.mktemp("run"), config=config) as metrics:
+        for step in given:
+            assert metrics.log_step(*step)
+        found = [
+            (line["step"], line.get("epoch"), line["metrics"])
+            for line in metrics.get_metrics_history()
+        ]
+    assert repr(found) == repr(given)
+
+
+def test_many_threads(metrics: MetricsLogger) -> None:
+    """All lines are there, whole; each thread's in its order."""
+
+    def work(thread: int) -> None:
+        for i in range(500):
+            metrics.log_step(thread * 1000 + i, thread, {"i": i})
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    history = metrics.get_metrics_history()
+    assert len(history) == 4000
+    for n in range(8):
+        assert [line["metrics"]["i"] for line in history if line["epoch"] == n] == list(range(500))
+
+
+def _log_many(metrics: MetricsLogger, worker: int) -> None:
+    for i in range(200):
+        metrics.log_step(worker * 1000 + i, 0, {"worker": worker})
+
+
+def test_forked_processes(metrics: MetricsLogger) -> None:
+    """Each child has files of its own; the parent's history has all lines."""
+    context = multiprocessing.get_context("fork")
+    metrics.log_step(0, 0, {"worker": 0})
+    children = [context.Process(target=_log_many, args=(metrics, n)) for n in (1, 2, 3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    expected = [0, *(n * 1000 + i for n in (1, 2, 3) for i in range(200))]
+    assert sorted(line["step"] for line in metrics.get_metrics_history()) == expected
+    assert len(list(metrics.output_dir.glob("metrics*.jsonl"))) == 4
+
+
+def _open_and_log(path: str, worker: int) -> None:
+    with MetricsLogger("exp", path) as metrics:
+        _log_many(metrics, worker)
+
+
+def test_processes_that_know_nothing_of_each_other(tmp_path: Path) -> None:
+    """Each opens the directory by itself, as attempts that run at once; nothing is lost."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_open_and_log, args=(str(tmp_path), n)) for n in (1, 2, 3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    run = read_run(tmp_path, strict=True)
+    found = sorted(line["step"] for line in run.lines("metrics", attempts="all"))
+    assert found == [n * 1000 + i for n in (1, 2, 3) for i in range(200)]
+    assert all(check.complete for check in run.check())
+
+
+KILLED = """
+import os, sys
+from foundry_fastlog import LoggingConfig, MetricsLogger, RecorderConfig
+
+config = LoggingConfig(recorder=RecorderConfig(flush_interval_s=3600))
+metrics = MetricsLogger("exp", sys.argv[1], config=config)
+for step in range(10**9):
+    metrics.log_step(step, step // 100, {"loss": step / 8, "note": "x"})
+    if step % 100 == 99:
+        metrics.log_epoch_summary(step // 100, {"mean": step / 8})
+        os.write(1, b"%d\\n" % step)
+"""
+
+
+@pytest.mark.parametrize("after", [99, 4999])
+def test_a_kill_loses_nothing(tmp_path: Path, after: int) -> None:
+    """SIGKILL in the middle of logging: what a call returned for is there, before and after."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
+    )
+    assert process.stdout is not None
+    acked = -1
+    while acked < after:
+        acked = int(process.stdout.readline())
+    process.send_signal(signal.SIGKILL)
+    for line in process.stdout:  # what it had said before it died
+        acked = int(line)
+    process.wait(60)
+    process.stdout.close()
+    for _ in range(2):  # read from the dead process's ring, then recovered by the next start
+        steps = [line["step"] for line in read_run(tmp_path).lines("metrics") if "step" in line]
+        assert steps == list(range(len(steps)))
+        assert len(steps) > acked
+        with MetricsLogger("exp", tmp_path) as metrics:
+            history = metrics.get_metrics_history()
+            assert [line["step"] for line in history] == steps
+            assert all(line["metrics"]["loss"] == line["step"] / 8 for line in history)
+            assert len(metrics.get_epoch_summaries()) >= (acked + 1) // 100
+    assert all(check.complete for check in read_run(tmp_path).check())

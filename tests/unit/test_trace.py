@@ -1,0 +1,319 @@
+"""Traces: events that Perfetto can nest, names of processes and threads, the command."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import OracleWriter, write_run_json
+
+from foundry_fastlog import Recorder, export_chrome_trace, read_run
+from foundry_fastlog.cli import main
+from foundry_fastlog.export import ExportError
+from foundry_fastlog.files import RunNotFoundError
+from foundry_fastlog.trace import _Thread
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Parse a trace file."""
+    loaded: dict[str, Any] = json.loads(path.read_bytes())
+    assert list(loaded) == ["displayTimeUnit", "otherData", "traceEvents"]
+    return loaded
+
+
+def blocks(trace: dict[str, Any]) -> list[dict[str, Any]]:
+    """The complete events, in whole nanoseconds."""
+    return [
+        {**e, "ts": round(e["ts"] * 1000), "dur": round(e["dur"] * 1000)}
+        for e in trace["traceEvents"]
+        if e["ph"] == "X"
+    ]
+
+
+def names(trace: dict[str, Any], kind: str) -> dict[tuple[int, int], Any]:
+    """What metadata events of a kind say, by process and thread."""
+    return {
+        (e["pid"], e["tid"]): next(iter(e["args"].values()))
+        for e in trace["traceEvents"]
+        if e["ph"] == "M" and e["name"] == kind
+    }
+
+
+def overlaps(events: list[dict[str, Any]]) -> int:
+    """Count events of one thread that neither nest nor follow each other."""
+    stack: list[int] = []
+    count = 0
+    for event in sorted(events, key=lambda e: (e["ts"], -e["dur"])):
+        end = event["ts"] + event["dur"]
+        while stack and stack[-1] <= event["ts"]:
+            stack.pop()
+        count += bool(stack) and end > stack[-1]
+        stack.append(end)
+    return count
+
+
+def test_what_a_block_becomes(tmp_path: Path) -> None:
+    """Times in microseconds from the first block on; step, parent and error as arguments."""
+    writer = OracleWriter(tmp_path, tick_s=0.001)
+    writer.timing("forward", 0.0005, step=3, depth=1, parent="step")
+    writer.timing("step", 0.0035, step=3, error="ValueError")
+    result = export_chrome_trace(tmp_path, tmp_path / "trace.json")
+    assert (result.events, result.processes, result.complete) == (2, 1, True)
+    trace = load(tmp_path / "trace.json")
+    common = {"ph": "X", "pid": 1, "tid": 4711, "cat": "performance"}
+    assert [e for e in trace["traceEvents"] if e["ph"] == "X"] == [
+        {
+            "name": "forward",
+            "ts": 2000.0,
+            "dur": 500.0,
+            **common,
+            "args": {"step": 3, "parent": "step"},
+        },
+        {
+            "name": "step",
+            "ts": 0.0,
+            "dur": 3500.0,
+            **common,
+            "args": {"step": 3, "error": "ValueError"},
+        },
+    ]
+    assert trace["displayTimeUnit"] == "ms"
+    # The step's line is written a millisecond after the first one, at its end.
+    assert trace["otherData"] == {
+        "run": tmp_path.name,
+        "start": "2026-01-30T14:32:15.120956+00:00",
+    }
+
+
+def test_writers_are_processes(tmp_path: Path) -> None:
+    """Ranks, attempts and children, by their names; main threads where they are known."""
+    write_run_json(tmp_path, name="exp0")
+    OracleWriter(tmp_path).timing("a", 0.001, thread=4711)
+    OracleWriter(tmp_path).timing("a", 0.001, thread=5)
+    OracleWriter(tmp_path, rank=1).timing("a", 0.001)
+    OracleWriter(tmp_path, rank=1, children=("w88", "w99x2")).timing("a", 0.001, thread=99)
+    OracleWriter(tmp_path, rank=2).metrics(1, loss=1.0)
+    result = export_chrome_trace(read_run(tmp_path), tmp_path / "trace.json")
+    trace = load(tmp_path / "trace.json")
+    assert result.processes == 3
+    assert names(trace, "process_name") == {
+        (1, 0): "rank 0: main",
+        (2, 0): "rank 1: r1",
+        (3, 0): "rank 1: r1-w88-w99x2",
+    }
+    assert names(trace, "process_sort_index") == {(1, 0): 1, (2, 0): 2, (3, 0): 3}
+    assert names(trace, "thread_name") == {
+        (1, 5): "thread 5",
+        (1, 4711): "main thread",
+        (2, 4711): "thread 4711",
+        (3, 99): "main thread",
+    }
+    assert trace["otherData"]["run"] == "exp0"
+
+
+@pytest.mark.parametrize("info", ["[]", '{"attempts":5,"name":5}', '{"attempts":[5,{"pid":"x"}]}'])
+def test_a_run_json_that_says_nothing(tmp_path: Path, info: str) -> None:
+    """Names are then what the files tell."""
+    OracleWriter(tmp_path).timing("a", 0.001)
+    (tmp_path / "run.json").write_text(info)
+    export_chrome_trace(tmp_path, tmp_path / "trace.json")
+    trace = load(tmp_path / "trace.json")
+    assert names(trace, "thread_name") == {(1, 4711): "thread 4711"}
+    assert trace["otherData"]["run"] == tmp_path.name
+
+
+def test_attempts(tmp_path: Path) -> None:
+    """The last attempt of a step, or all."""
+    OracleWriter(tmp_path).timing("a", 0.001, step=1)
+    OracleWriter(tmp_path, attempt=1).timing("a", 0.001, step=1)
+    last = export_chrome_trace(tmp_path, tmp_path / "t.json")
+    every = export_chrome_trace(tmp_path, tmp_path / "t.json", attempts="all", force=True)
+    assert (last.events, last.processes) == (1, 1)
+    assert (every.events, every.processes) == (2, 2)
+
+
+def test_lines_that_no_recorder_writes(tmp_path: Path) -> None:
+    """Odd numbers do no harm: a time that is none, a negative duration, an endless one."""
+    writer = OracleWriter(tmp_path)
+    writer.write("performance", {"name": "a", "duration_s": -1, "depth": -5, "thread": "x"})
+    writer.write("performance", {"name": "b", "duration_s": 1e308, "depth": 10**9})
+    writer.dropped("performance", 5)
+    path = writer.path("performance")
+    line = '{"timestamp":"soon","seq":3,"name":"c","duration_s":1}\n'
+    path.write_text(path.read_text() + line)
+    result = export_chrome_trace(tmp_path, tmp_path / "trace.json")
+    found = blocks(load(tmp_path / "trace.json"))
+    assert result.events == 3
+    assert [(e["name"], e["tid"], e["dur"]) for e in found] == [
+        ("a", 0, 0),
+        ("b", 0, 10**18),
+        ("c", 0, 10**9),
+    ]
+
+
+def test_a_run_without_timings(tmp_path: Path) -> None:
+    """An empty trace, and no error."""
+    OracleWriter(tmp_path).metrics(1, loss=1.0)
+    result = export_chrome_trace(tmp_path, tmp_path / "trace.json")
+    assert (result.events, result.processes) == (0, 0)
+    assert load(tmp_path / "trace.json")["traceEvents"] == []
+
+
+def test_compressed(tmp_path: Path) -> None:
+    """The same trace, and the same bytes at each export."""
+    OracleWriter(tmp_path).timing("a", 0.001)
+    for name in ("a.json", "b.json.gz", "c.json.gz"):
+        export_chrome_trace(tmp_path, tmp_path / name)
+    packed = (tmp_path / "b.json.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "a.json").read_bytes()
+    assert packed == (tmp_path / "c.json.gz").read_bytes()
+
+
+def test_where_it_may_not_be_written(tmp_path: Path) -> None:
+    """As an export: an existing file, a name of the run's own, no run."""
+    OracleWriter(tmp_path).timing("a", 0.001)
+    (tmp_path / "there.json").touch()
+    with pytest.raises(ExportError, match="exists"):
+        export_chrome_trace(tmp_path, tmp_path / "there.json")
+    with pytest.raises(ExportError, match="would pass for a file of the run"):
+        export_chrome_trace(tmp_path, tmp_path / "metrics.x.jsonl")
+    with pytest.raises(RunNotFoundError):
+        export_chrome_trace(tmp_path / "no", tmp_path / "trace.json")
+    with pytest.raises(ValueError, match="attempts must be"):
+        export_chrome_trace(tmp_path, tmp_path / "trace.json", attempts="first")  # type: ignore[arg-type]
+    assert not (tmp_path / "trace.json").exists()
+
+
+def test_recorded_blocks_nest(tmp_path: Path) -> None:
+    """Of a real recorder, thousands of very short ones, in several threads."""
+
+    def work() -> None:
+        for step in range(300):
+            with recorder.timer("step", step=step):
+                with recorder.timer("a"):
+                    with recorder.timer("b"):
+                        pass
+                    with recorder.timer("c"):
+                        pass
+                with recorder.timer("d"):
+                    pass
+
+    with Recorder(tmp_path) as recorder:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        work()
+        for thread in threads:
+            thread.join()
+    result = export_chrome_trace(tmp_path, tmp_path / "trace.json")
+    assert result.events == 4 * 300 * 5
+    trace = load(tmp_path / "trace.json")
+    found = blocks(trace)
+    tids = {e["tid"] for e in found}
+    assert len(tids) == 4
+    assert [overlaps([e for e in found if e["tid"] == tid]) for tid in tids] == [0] * 4
+    assert names(trace, "thread_name")[(1, os.getpid())] == "main thread"
+
+
+tree = st.recursive(
+    st.just([]), lambda inner: st.lists(inner, min_size=1, max_size=4), max_leaves=25
+)
+
+
+@given(tree, st.data())
+def test_rounded_blocks_nest_again(root: list[Any], data: st.DataObject) -> None:
+    """Any nesting, with ends cut to microseconds and durations exact, as lines have them."""
+    time = 0
+    exact: list[tuple[int, int, int]] = []
+
+    def walk(node: list[Any], depth: int) -> None:
+        nonlocal time
+        begin = time
+        time += data.draw(st.integers(0, 1500))
+        for child in node:
+            walk(child, depth + 1)
+            time += data.draw(st.integers(0, 1500))
+        exact.append((depth, begin, time))
+
+    for node in root:
+        walk(node, 0)
+    thread = _Thread()
+    placed = []
+    for depth, begin, end in exact:
+        cut = end // 1000 * 1000
+        start, stop = thread.place(depth, cut - (end - begin), cut)
+        assert abs(start - begin) <= 1000
+        assert abs(stop - end) <= 1000
+        placed.append({"ts": start, "dur": stop - start})
+    assert overlaps(placed) == 0
+
+
+def test_a_block_ends_no_earlier_than_those_inside_it() -> None:
+    """Where the clock that gives the ends was adjusted by a few microseconds."""
+    thread = _Thread()
+    assert thread.place(1, 0, 5000) == (0, 5000)
+    assert thread.place(0, 0, 4000) == (0, 5000)
+
+
+def test_what_really_overlaps_is_left_as_it_is() -> None:
+    """Coroutines that take turns, and a clock that was set back."""
+    thread = _Thread()
+    assert thread.place(0, 0, 1_000_000) == (0, 1_000_000)
+    assert thread.place(0, 500_000, 1_500_000) == (500_000, 1_500_000)
+    assert thread.place(1, 100_000, 200_000) == (100_000, 200_000)
+    assert thread.place(0, 150_000, 180_000) == (150_000, 180_000)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Writes the file and says how many blocks it has."""
+    OracleWriter(tmp_path / "run").timing("a", 0.001)
+    out = tmp_path / "trace.json"
+    assert main(["trace", str(tmp_path / "run"), "-o", str(out)]) == 0
+    assert "1 blocks of 1 processes, to" in capsys.readouterr().err
+    assert len(blocks(load(out))) == 1
+    assert main(["trace", str(tmp_path / "run"), "-o", str(out)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main(["trace", str(tmp_path / "run"), "-o", str(out), "--force"]) == 0
+
+
+def test_the_command_to_a_pipe(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Standard output has the trace and nothing else."""
+    OracleWriter(tmp_path).timing("a", 0.001)
+    assert main(["trace", str(tmp_path), "--out", "-"]) == 0
+    captured = capfdbinary.readouterr()
+    assert len(json.loads(captured.out)["traceEvents"]) == 4
+    assert b"to standard output" in captured.err
+
+
+def test_the_command_without_timings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Says how to record some."""
+    OracleWriter(tmp_path).metrics(1, loss=1.0)
+    assert main(["trace", str(tmp_path), "-o", str(tmp_path / "t.json")]) == 2
+    assert "has no timings" in capsys.readouterr().err
+
+
+def test_the_command_on_a_damaged_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Writes what is there, and says what is not."""
+    writer = OracleWriter(tmp_path)
+    writer.timing("a", 0.001)
+    writer.torn("performance", b'{"timest')
+    assert main(["trace", str(tmp_path), "-o", str(tmp_path / "t.json")]) == 1
+    assert "torn" in capsys.readouterr().err
+    assert len(blocks(load(tmp_path / "t.json"))) == 1
+
+
+def test_it_needs_nothing_native() -> None:
+    """A laptop that only reads runs can export traces."""
+    code = (
+        "import sys; sys.modules['foundry_fastlog._core'] = None\n"
+        "import foundry_fastlog.trace; assert 'foundry_fastlog.recorder' not in sys.modules"
+    )
+    assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0
