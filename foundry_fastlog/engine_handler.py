@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.members import safe_str
 from foundry_fastlog.text_lines import PARTS, Parts, fields_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class RecorderHandler(logging.Handler):
                 context = {
                     **context,
                     "error_type": type(error).__name__,
-                    "error_message": str(error),
+                    "error_message": safe_str(error),
                     "traceback": _PLAIN.formatException(record.exc_info or (None, None, None)),
                 }
             self.take(record.levelname, record.name, message, context)

@@ -128,16 +128,13 @@ class StructuredLogger:
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         experiment, config = _experiment(experiment_config)
-        self._take_logger(logging.getLogger(name))
+        self.logger = logging.getLogger(name)
+        self._route: Route | None = None
         self.context = self._build_base_context(experiment)
         self._as_json = bool(setting(config, "use_structured_logging", default=True))
         self._bound: frozenset[str] = frozenset()
         self._family = object()
         _default_level(self.logger, config)
-
-    def _take_logger(self, logger: logging.Logger) -> None:
-        self.logger = logger
-        self._route: Route | None = None
 
     def _build_base_context(self, experiment: str | None) -> dict[str, Any]:
         """Return the context that appears in all messages."""
@@ -362,6 +359,10 @@ class StructuredLogger:
             stacklevel=stacklevel + 1,
             extra={PARTS: (message, context, shown)},
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the handlers that were found: another process has its own."""
+        return {**self.__dict__, "_route": None}
 
     def __repr__(self) -> str:
         """Show name and experiment."""

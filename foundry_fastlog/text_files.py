@@ -86,16 +86,16 @@ class TextFile:
     def _chunks(self, lines: Sequence[bytes]) -> Iterator[bytes]:
         """Cut lines into what still fits into the file, rotating between the pieces."""
         self._renew()
-        room = self._room()
+        size = os.fstat(self._fd).st_size if self.max_bytes else 0
         chunk: list[bytes] = []
         for line in lines:
-            if len(line) > room:
+            if self.max_bytes and size and size + len(line) > self.max_bytes:
                 yield b"".join(chunk)
                 chunk = []
                 self._rotate(len(line))
-                room = self._room()
+                size = os.fstat(self._fd).st_size
             chunk.append(line)
-            room -= len(line)
+            size += len(line)
         yield b"".join(chunk)
 
     def _write_all(self, data: bytes) -> None:
@@ -106,12 +106,6 @@ class TextFile:
                 written += os.write(self._fd, view[written:])
         finally:  # a full disk may take a part of a line: the next one begins on a line of its own
             self._torn = written < len(view) if written else self._torn
-
-    def _room(self) -> float:
-        if not self.max_bytes:
-            return float("inf")
-        size = os.fstat(self._fd).st_size
-        return self.max_bytes - size if size else float("inf")
 
     def _renew(self) -> None:
         """Open the file that the name leads to; another process may have rotated it."""

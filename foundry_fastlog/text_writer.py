@@ -239,9 +239,8 @@ writer = TextWriter()
 """This process's writer."""
 
 atexit.register(writer.end)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=writer.before_fork,
-        after_in_parent=writer.after_fork_in_parent,
-        after_in_child=writer.after_fork_in_child,
-    )
+os.register_at_fork(
+    before=writer.before_fork,
+    after_in_parent=writer.after_fork_in_parent,
+    after_in_child=writer.after_fork_in_child,
+)

@@ -1,0 +1,295 @@
+"""Text log files: appended by several processes, rotated, and removed only when nobody writes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from foundry_fastlog import text_files
+from foundry_fastlog.text_files import TextFile, remove_old, remove_unused, text_logs, timestamp
+
+NAME = "main_2025-09-30_14-30-00.log"
+
+
+def put(file: TextFile, *texts: str) -> None:
+    """Write texts as the writer thread does."""
+    file.write([(0.0, 20, "x", text, {}, "") for text in texts], texts)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of a log that is not there yet."""
+    return tmp_path / "exp0" / NAME
+
+
+@pytest.fixture
+def file(path: Path) -> Iterator[TextFile]:
+    """Open a log of at most 100 bytes."""
+    file = TextFile(path, max_bytes=100, keep=3)
+    yield file
+    file.close()
+
+
+def test_a_file_is_there_at_once_and_is_appended_to(path: Path) -> None:
+    """Directories are made; what is in the file stays; odd characters are no fault."""
+    TextFile(path).close()
+    assert path.read_bytes() == b""
+    path.write_text("before\n")
+    file = TextFile(path)
+    put(file, "é\n", "\udc80\n")
+    file.close()
+    file.close()
+    assert path.read_text() == "before\né\n\\udc80\n"
+
+
+def test_a_file_rotates_before_it_is_too_large(file: TextFile, path: Path) -> None:
+    """Names shift, the oldest beyond the limit goes, no line is split or lost."""
+    for n in range(10):
+        put(file, f"{n}" * 39 + "\n", f"{n}" * 39 + "\n")
+    names = sorted(p.name for p in path.parent.iterdir())
+    assert names == [NAME, f"{NAME}.1", f"{NAME}.2"]
+    kept = [(path.parent / name).read_text() for name in reversed(names)]
+    assert "".join(kept) == "".join((f"{n}" * 39 + "\n") * 2 for n in (7, 8, 9))
+
+
+def test_a_batch_is_cut_where_the_file_is_full(file: TextFile, path: Path) -> None:
+    """One write may fill several files; a line longer than a file has one for itself."""
+    put(file, "a" * 59 + "\n", "b" * 59 + "\n", "c" * 200 + "\n", "d\n")
+    assert path.read_text() == "d\n"
+    assert path.with_name(f"{NAME}.1").read_text() == "c" * 200 + "\n"
+    assert path.with_name(f"{NAME}.2").read_text() == "b" * 59 + "\n"
+
+
+def test_a_file_that_another_process_rotated_is_found_again(file: TextFile, path: Path) -> None:
+    """So is one that was removed, or that somebody replaced."""
+    put(file, "one\n")
+    path.rename(path.with_name(f"{NAME}.1"))
+    put(file, "two\n")
+    path.write_text("")
+    path.unlink()
+    put(file, "three\n")
+    assert path.read_text() == "three\n"
+
+
+def test_two_writers_rotate_once(file: TextFile, path: Path) -> None:
+    """Who comes second sees that the name leads to a new file already."""
+    other = TextFile(path, max_bytes=100, keep=3)
+    put(file, "a" * 79 + "\n")
+    put(other, "b" * 79 + "\n")
+    with text_files._directory_locked(path.parent):
+        pass
+    file._rotate(10)
+    put(file, "c" * 9 + "\n")
+    other.close()
+    assert path.read_text() == "b" * 79 + "\n" + "c" * 9 + "\n"
+    assert path.with_name(f"{NAME}.1").read_text() == "a" * 79 + "\n"
+    assert not path.with_name(f"{NAME}.2").exists()
+
+
+WRITER = """
+    import sys
+    from foundry_fastlog.text_files import TextFile
+
+    file = TextFile(sys.argv[1], max_bytes=10_000)
+    for n in range(400):
+        text = f"{sys.argv[2]} {n} " + "x" * (n % 90) + "\\n"
+        file.write([None], [text])
+"""
+
+
+def test_several_processes_share_a_file_that_rotates(path: Path) -> None:
+    """Every line of every process is in one of the files, whole and once."""
+    workers = [
+        subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(n)])
+        for n in range(3)
+    ]
+    for worker in workers:
+        assert worker.wait(120) == 0
+    files = list(path.parent.iterdir())
+    assert len(files) > 3
+    rows = [row for file in files for row in file.read_text().splitlines()]
+    wanted = [f"{w} {n} " + "x" * (n % 90) for w in range(3) for n in range(400)]
+    assert sorted(rows) == sorted(wanted)
+    # A process that had not yet noticed a rotation may have filled the old file a little more.
+    assert max(file.stat().st_size for file in files) < 11_000
+
+
+def test_a_full_disk_is_told_once_and_leaves_no_joined_lines(
+    file: TextFile,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Half a line may be there; the next one begins on a line of its own."""
+    write = os.write
+
+    def fill(fd: int, data: memoryview) -> int:
+        if len(data) > 4:
+            return write(fd, data[:4])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(os, "write", fill)
+        put(file, "1234567\n")
+        put(file, "lost\n")
+    assert file.errors == 2
+    assert [record.message.count("No space left") for record in caplog.records] == [1]
+    put(file, "after\n")
+    put(file, "more\n")
+    # "1234", then the newline before "lost" and its first letters, then lines again.
+    assert path.read_text().splitlines()[-2:] == ["after", "more"]
+    assert "1234" in path.read_text().splitlines()
+
+
+def test_a_directory_that_refuses_is_told_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file stands in the directory's place; when that has gone, writing works."""
+    place = tmp_path / "exp0"
+    place.write_text("a file")
+    file = TextFile(place / NAME)
+    put(file, "lost\n")
+    assert file.errors == 1
+    assert len(caplog.records) == 1
+    assert "could not write the text log" in caplog.text
+    place.unlink()
+    put(file, "there\n")
+    file.close()
+    assert (place / NAME).read_text() == "there\n"
+
+
+def test_a_descriptor_that_was_closed_is_opened_again(file: TextFile, path: Path) -> None:
+    """Programs that become daemons close all descriptors."""
+    os.close(file._fd)
+    put(file, "one\n")
+    os.close(file._fd)
+    file.close()
+    assert path.read_text() == "one\n"
+
+
+def make_logs(directory: Path, *names: str) -> None:
+    """Make logs of one line."""
+    directory.mkdir(exist_ok=True)
+    for name in names:
+        (directory / name).write_text("x\n")
+
+
+def test_only_the_oldest_of_a_kind_are_removed(tmp_path: Path) -> None:
+    """Rotated ones count; other kinds, data, links and foreign names stay."""
+    stay = [
+        "debug_2025-09-30_14-30-00.log",
+        "errors_2020-09-30_14-30-00.jsonl",
+        "main_2020-09-30_14-30-00.log.bak",
+        "main.log",
+        "main_2025-09-30_14-30-02.log",
+        "main_2025-09-30_14-30-02.log.1",
+    ]
+    go = ["main_2025-09-30_14-30-02.log.10", "main_2025-09-30_14-30-02.log.2", NAME, f"{NAME}.1"]
+    make_logs(tmp_path, *stay, *go)
+    (tmp_path / "main_2020-01-01_00-00-00.log").symlink_to(tmp_path / "main.log")
+    (tmp_path / "main_2020-01-02_00-00-00.log").mkdir()
+    removed = remove_old(tmp_path / "main_2025-09-30_14-30-02.log", keep=2)
+    assert [path.name for path in removed] == [f"{NAME}.1", NAME, go[0], go[1]]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*stay, "main_2020-01-01_00-00-00.log", "main_2020-01-02_00-00-00.log"}
+
+
+def test_a_log_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
+    """Neither by retention nor by clean-up, from this process or another."""
+    old = tmp_path / NAME
+    code = "import sys; from foundry_fastlog.text_files import TextFile; f = TextFile(sys.argv[1])"
+    other = subprocess.Popen(
+        [sys.executable, "-c", f"{code}; print('open', flush=True); sys.stdin.read()", str(old)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"open\n"
+    make_logs(tmp_path, "main_2025-09-30_14-30-01.log")
+    new = TextFile(tmp_path / "main_2025-09-30_14-30-02.log", keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        NAME,
+        "main_2025-09-30_14-30-02.log",
+    ]
+    assert not remove_unused(old)
+    assert not remove_unused(new.path)
+    other.communicate()
+    assert remove_unused(old)
+    assert not remove_unused(old)
+    new.close()
+
+
+def test_a_file_removed_between_opening_and_locking_is_opened_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention of another process may take it for one that nobody writes."""
+    lock = text_files._lock_shared
+
+    def remove_then_lock(fd: int) -> None:
+        monkeypatch.setattr(text_files, "_lock_shared", lock)
+        path.unlink()
+        lock(fd)
+
+    monkeypatch.setattr(text_files, "_lock_shared", remove_then_lock)
+    file = TextFile(path)
+    put(file, "one\n")
+    file.close()
+    assert path.read_text() == "one\n"
+
+
+def test_without_locks_files_are_written_and_none_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems have no locks."""
+
+    def refuse(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    file = TextFile(path, max_bytes=10, keep=1)
+    put(file, "12345678\n", "12345678\n")
+    file.close()
+    assert {p.name for p in path.parent.iterdir()} == {NAME, f"{NAME}.1"}
+
+
+def test_a_directory_that_cannot_be_listed_has_no_logs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Retention says that it could not do its work."""
+    assert text_logs(tmp_path / "absent") == []
+    assert remove_old(tmp_path / "absent" / NAME, keep=1) == []
+    assert "could not remove old text logs" in caplog.text
+    assert remove_old(tmp_path / "main.log", keep=1) == []
+
+
+def test_a_log_removed_while_they_are_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several processes may apply retention at the same time."""
+    make_logs(tmp_path, NAME, f"{NAME}.1")
+    entries = list(os.scandir(tmp_path))
+
+    class Listing:
+        def __enter__(self) -> Iterator[os.DirEntry[str]]:
+            (tmp_path / NAME).unlink()
+            return iter(entries)
+
+        def __exit__(self, *error: object) -> None:
+            return
+
+    monkeypatch.setattr(os, "scandir", lambda directory: Listing())
+    assert [path.name for path, _, _ in text_logs(tmp_path)] == [f"{NAME}.1"]
+
+
+def test_the_time_stamp_is_the_plans() -> None:
+    """A name with it is a text log's name."""
+    assert text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.log")

@@ -1,0 +1,174 @@
+"""Handlers of text files and console."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from foundry_fastlog import ConsoleHandler, TextFileHandler
+from foundry_fastlog.text_console import ConsoleOutput
+from foundry_fastlog.text_logs import TextHandler, find_handler
+
+MESSAGE = (0.0, logging.WARNING, "x", "hello", {"step": 1}, "")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Say so."""
+        return True
+
+
+@pytest.fixture
+def logger() -> logging.Logger:
+    """Return a logger that nobody else has."""
+    logger = logging.Logger("handlers", logging.DEBUG)  # noqa: LOG001 - this test's alone
+    logger.propagate = False
+    return logger
+
+
+def console_text(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write one message to a console on a stream."""
+    monkeypatch.setattr(sys, "stdout", stream)
+    output = ConsoleOutput()
+    output.write([MESSAGE], ["plain hello\n"])
+    assert output.errors == 0
+    return stream.getvalue()
+
+
+def test_a_file_handler_takes_the_standard_librarys_calls(
+    tmp_path: Path, logger: logging.Logger
+) -> None:
+    """Arguments, extra fields and tracebacks, from its level on."""
+    handler = TextFileHandler(tmp_path / "x.log", logging.INFO)
+    logger.addHandler(handler)
+    logger.debug("not this")
+    logger.info("n=%d", 3, extra={"step": 7})
+    logger.error("failed", exc_info=ValueError("bad"))
+    handler.close()
+    text = handler.path.read_text()
+    assert "[INFO] handlers: n=3\n  step: 7\n" in text
+    assert "[ERROR] handlers: failed\n  ValueError: bad\n" in text
+    assert "not this" not in text
+
+
+def test_a_wrong_call_is_told_on_stderr_and_does_not_raise(
+    tmp_path: Path, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with every handler of the standard library."""
+    logger.addHandler(TextFileHandler(tmp_path / "x.log"))
+    logger.info("n=%d", "no number")  # noqa: PLE1205, RUF100 - the wrong call
+    assert "TypeError" in capsys.readouterr().err
+
+
+def test_a_critical_message_is_in_the_file_when_the_call_returns(
+    tmp_path: Path, logger: logging.Logger
+) -> None:
+    """It is often the last one; everything before it is there too."""
+    logger.addHandler(TextFileHandler(tmp_path / "x.log"))
+    logger.info("before")
+    logger.critical("the end")
+    text = (tmp_path / "x.log").read_text()
+    assert "before" in text
+    assert "[CRITICAL] handlers: the end\n" in text
+
+
+def test_the_console_is_what_the_stream_is_at_the_time(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notebooks, tests and programs replace it after set-up."""
+    handler = ConsoleHandler(logging.INFO)
+    errors = ConsoleHandler(logging.ERROR, stream="stderr", kind="errors")
+    logger.addHandler(handler)
+    logger.addHandler(errors)
+    logger.info("one")
+    logger.error("two")
+    handler.flush()
+    captured = capsys.readouterr()
+    assert captured.out.count("handlers: ") == 2
+    assert captured.err.count("[ERROR] handlers: two") == 1
+    other = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", other)
+    logger.info("three")
+    handler.close()
+    assert "[INFO] handlers: three\n" in other.getvalue()
+
+
+def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Level and time are coloured; square brackets are no markup; the console is made once."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    output = ConsoleOutput()
+    message = (0.0, logging.ERROR, "x", "[bold]\udc80", {"long": "y" * 300}, "")
+    output.write([message], ["unused"])
+    first = output._coloured
+    output.write([message], ["unused"])
+    assert output._coloured is first
+    text = stream.getvalue()
+    assert "\x1b[" in text
+    assert "x: [bold]\\udc80\n" in text
+    assert "  long: " + "y" * 300 in text  # no wrapping: a terminal does that itself
+    assert text.count("ERROR") == 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_can_be_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By NO_COLOR, or by a terminal that has none."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    assert console_text(Terminal(), monkeypatch) == "plain hello\n"
+
+
+def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich is optional."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert console_text(Terminal(), monkeypatch) == "plain hello\n"
+
+
+def test_a_stream_that_is_no_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe or file."""
+    assert console_text(io.StringIO(), monkeypatch) == "plain hello\n"
+
+
+def test_a_console_that_cannot_show_a_character_shows_its_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """LANG=C, or a lone surrogate."""
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    output = ConsoleOutput()
+    output.write([MESSAGE], ["é\udc80\n"])
+    assert raw.getvalue() == b"\\xe9\\udc80\n"
+    assert output.errors == 0
+
+
+def test_a_console_that_is_gone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A closed stream is counted; a program without a console has None there."""
+    output = ConsoleOutput()
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    output.write([MESSAGE], ["x\n"])
+    assert output.errors == 1
+    monkeypatch.setattr(sys, "stdout", None)
+    output.write([MESSAGE], ["x\n"])
+    assert output.errors == 1
+
+
+def test_a_handler_is_found_by_its_kind_whatever_its_class(logger: logging.Logger) -> None:
+    """A module that was reloaded has other classes."""
+    assert find_handler(logger, "console") is None
+    logger.addHandler(logging.NullHandler())
+    old = type("ConsoleHandler", (logging.NullHandler,), {"fastlog_kind": "console"})()
+    logger.addHandler(old)
+    assert find_handler(logger, "console") is old
+    assert not isinstance(old, TextHandler)
