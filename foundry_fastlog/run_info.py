@@ -187,9 +187,9 @@ class RunFile:
         for last_try in (False, False, True):
             temporary = self._path.with_name(f"{_TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}")
             # Not tempfile: its files are 0600, and a program's umask can only be read by changing
-            # it. O_CREAT with 0666 gives what the umask leaves.
+            # it. O_CREAT gives what the umask leaves.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with open(os.open(temporary, flags, 0o666), "wb") as file:  # noqa: PTH123 - see above
+            with open(os.open(temporary, flags, 0o664), "wb") as file:  # noqa: PTH123 - see above
                 try:
                     with contextlib.suppress(OSError):  # a file system without locks
                         fcntl.flock(file, fcntl.LOCK_EX)

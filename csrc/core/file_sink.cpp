@@ -16,12 +16,11 @@ namespace fastlog {
 namespace {
 
 constexpr int kOpenFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
-constexpr mode_t kMode = 0666;  // the umask decides
 
 int open_retrying(const std::string& path, int flags) {
     int fd;
     do {
-        fd = ::open(path.c_str(), flags, kMode);
+        fd = ::open(path.c_str(), flags, kFileMode);
     } while (fd < 0 && errno == EINTR);
     return fd;
 }
@@ -98,7 +97,7 @@ SinkError FileSink::make_directory() const {
     for (std::size_t end = 1; end != std::string::npos;) {
         end = directory.find('/', end + 1);
         const std::string part = directory.substr(0, end);
-        if (::mkdir(part.c_str(), 0777) == 0 || errno == EEXIST) continue;
+        if (::mkdir(part.c_str(), kDirectoryMode) == 0 || errno == EEXIST) continue;
         struct stat info;
         const int code = errno;
         if (::stat(part.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) continue;

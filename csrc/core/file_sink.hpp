@@ -4,6 +4,8 @@
 // errno values and change nothing: the same write can be tried again.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -13,6 +15,10 @@
 #include "core/ring_layout.hpp"
 
 namespace fastlog {
+
+/// What is made gets what the umask leaves of these: never writable by everybody.
+inline constexpr mode_t kFileMode = 0664;
+inline constexpr mode_t kDirectoryMode = 0775;
 
 struct FileSinkOptions {
     std::string directory;  // absolute

@@ -227,12 +227,12 @@ void quarantine(const std::string& run, const std::string& path, RecoveryReport&
     const std::string directory = private_directory(run) + "/quarantine";
     const std::string target = directory + path.substr(path.rfind('/'));
     report.outcome = Outcome::quarantined;
-    if (::mkdir(directory.c_str(), 0777) != 0 && errno != EEXIST) {
+    if (::mkdir(directory.c_str(), kDirectoryMode) != 0 && errno != EEXIST) {
         report.reason += " (and could not be moved: " + describe({errno, directory}) + ")";
         return;
     }
     const int fd = ::open((target + ".reason").c_str(),
-                          O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+                          O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, kFileMode);
     if (fd >= 0) {
         const std::string text = report.reason + "\n";
         if (::write(fd, text.data(), text.size()) < 0) report.reason += " (not noted in a file)";

@@ -104,7 +104,7 @@ bool suits_mapping(const std::string& directory) {
 
 SinkError make_directory(const std::string& path) {
     struct stat info;
-    if (::mkdir(path.c_str(), 0777) != 0 && errno != EEXIST)
+    if (::mkdir(path.c_str(), kDirectoryMode) != 0 && errno != EEXIST)
         return failed("create directory", path);
     if (::lstat(path.c_str(), &info) != 0) return failed("stat", path);
     if (!S_ISDIR(info.st_mode)) {
@@ -256,7 +256,7 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     path_ = directory + (ours ? "/" : "/fastlog-") + uuid + kRingSuffix;
     const std::string temporary = path_ + kTemporarySuffix;
     fd_ = ::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-                 ours ? 0666 : 0600);
+                 ours ? kFileMode : 0600);
     if (fd_ < 0) return failed("create", temporary);
     SinkError error;
     // A sweep may take a file that is not locked yet for a dead one: then it is gone by now.
@@ -337,7 +337,7 @@ SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
 SinkError RingMemory::write_pointer(const RingSpec& spec, const std::string& uuid) {
     pointer_ = spec.run_directory + "/" + kPrivateDirectory + "/" + uuid + kPointerSuffix;
     const int fd =
-        ::open(pointer_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+        ::open(pointer_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, kFileMode);
     if (fd < 0) return failed("create", pointer_);
     const std::string text = path_ + "\n" + host_name() + "\n" + boot_id() + "\n";
     SinkError error = write_all(fd, text.data(), text.size(), 0, pointer_);

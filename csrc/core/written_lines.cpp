@@ -84,7 +84,7 @@ namespace {
 
 struct Found {
     bool exists = false;
-    mode_t mode = 0;
+    mode_t mode = 0;  // without what a file from elsewhere might have: set-user-ID, all may write
     std::uint64_t size = 0;
     std::uint64_t end = 0;      // behind the last line that stays
     std::uint64_t damaged = 0;  // bytes before that which do not
@@ -124,7 +124,7 @@ SinkError scan_lines(const std::string& path, SeqSet& seqs, Found& found, int ou
         return {EINVAL, "read " + path + " (no regular file)"};
     }
     found.exists = true;
-    found.mode = info.st_mode & 07777;
+    found.mode = info.st_mode & kDirectoryMode;
     SinkError error;
     std::string line;  // the beginning of a line that the last block ended in
     std::uint64_t begin = 0;

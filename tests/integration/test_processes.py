@@ -423,29 +423,6 @@ def test_thousands_of_leftover_rings_are_collected_while_training(run: Path) -> 
     assert steps(run) == Counter(range(100))
 
 
-def test_run_files_have_the_permissions_of_the_umask(run: Path) -> None:
-    """Directories and files, the ring among them, get what the umask leaves and no more."""
-    result = play(
-        run,
-        """
-        os.umask(0o027)
-        recorder = Recorder(RUN)
-        recorder.record(0, loss=1.0)
-        recorder.event("hello")
-        recorder.flush()
-        for folder, _, names in os.walk(RUN):
-            print(oct(os.stat(folder).st_mode & 0o777), "directory")
-            for name in names:
-                print(oct(os.stat(os.path.join(folder, name)).st_mode & 0o777), name)
-        recorder.close()
-        """,
-    )
-    modes = [line.split() for line in result.stdout.splitlines()]
-    assert {mode for mode, what in modes if what == "directory"} == {"0o750"}
-    assert {mode for mode, what in modes if what != "directory"} == {"0o640"}
-    assert any(what.endswith(".ring") for _, what in modes)
-
-
 def test_recovery_follows_no_symbolic_link(run: Path) -> None:
     """A link in place of a ring, of the private directory or of a stream's file is not followed."""
     play(
