@@ -17,6 +17,7 @@ PEERS = (
     "trackio_local",
     "picologging_json",
     "structlog_orjson",
+    "fastlog_metrics_logger",
     "plan_metrics_logger",
     "stdlib_queue",
     "loguru_enqueue",

@@ -1,0 +1,43 @@
+"""The plan's `MetricsLogger.log_step`, as this package has it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.peers.base import Loop
+from benchmarks.peers.fastlog import Fastlog
+from benchmarks.workload import Row
+from foundry_fastlog import LoggingConfig, MetricsLogger, RecorderConfig
+
+
+class FastlogMetricsLogger(Fastlog):
+    """The class that takes the place of the plan's, its logger at the default level, too."""
+
+    name = "fastlog_metrics_logger"
+    title = "**foundry_fastlog** `MetricsLogger.log_step(...)`"
+
+    def setup(self, directory: Path) -> Loop:
+        """Make the logger."""
+        config = LoggingConfig(log_metrics_every_n_steps=1, recorder=RecorderConfig(fsync="none"))
+        logger = MetricsLogger("bench", directory / "run", config=config)
+        self.recorder = logger.recorder
+        self.logger = logger  # it owns the recorder
+
+        def loop(rows: Iterator[Row]) -> None:
+            for step, (loss, lr, grad_norm, tokens_per_sec) in rows:
+                logger.log_step(
+                    step,
+                    0,
+                    {
+                        "loss": loss,
+                        "lr": lr,
+                        "grad_norm": grad_norm,
+                        "tokens_per_sec": tokens_per_sec,
+                    },
+                )
+
+        return loop
+
+
+PEER = FastlogMetricsLogger
