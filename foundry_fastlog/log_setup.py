@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 StrPath = str | os.PathLike[str]
+# An experiment on a logger: which one, its handlers, its configuration.
+_Attached = tuple[tuple[str, "int | None"], list[logging.Handler], "LoggingConfig"]
 
 _ROOT = "model_foundry"
 
@@ -67,6 +69,8 @@ HIERARCHY: tuple[str, ...] = tuple(
 _MB = 1_000_000
 _BEFORE = "fastlog_before"
 """Attribute of a logger: level and propagation before an experiment was attached to it."""
+_ATTACHED = "fastlog_attached"
+"""Attribute of a logger: the experiments attached to it, the newest last, which gets messages."""
 
 
 def setup_logging(
@@ -169,6 +173,9 @@ def attach_experiment(
     ``debug_<time>.log`` everything if ``config.file_level`` is DEBUG, the console what is at least
     ``config.console_level``, and the recorder's log stream whatever the loggers let through.
 
+    One experiment gets messages at a time: the one that was attached last. When that is detached,
+    the one before it gets them again. The same one attached again takes its own place.
+
     Args:
         directory: The experiment's directory.
         stamp: The time in the file names; now by default.
@@ -182,13 +189,20 @@ def attach_experiment(
     file_level, console_level = _levels(logging.INFO, config)
     logger = logging.getLogger(config.root_logger)
     vars(logger).setdefault(_BEFORE, (logger.level, logger.propagate))
-    _prepared(logger.name, min(file_level, console_level if config.console else file_level))
+    key = (str(directory.absolute()), getattr(recorder, "rank", None))
+    attached: list[_Attached] = vars(logger).setdefault(_ATTACHED, [])
+    for former in attached:
+        for handler in former[1]:
+            logger.removeHandler(handler)
+            if former[0] == key:
+                handler.close()
+    attached[:] = [former for former in attached if former[0] != key]
+    for kind in ("main", "debug", "console", "recorder"):
+        _drop(logger, kind)
     handlers: list[logging.Handler] = []
     files = {"main": max(file_level, logging.INFO)}
     if file_level <= logging.DEBUG:
         files["debug"] = file_level
-    for kind in ("main", "debug", "console", "recorder"):
-        _drop(logger, kind)
     for kind, level in files.items():
         path = directory / f"{kind}_{stamp}.log"
         handlers.append(_file_handler(path, level, kind, config))
@@ -196,21 +210,36 @@ def attach_experiment(
         handlers.append(ConsoleHandler(console_level))
     if recorder is not None:
         handlers.append(RecorderHandler(recorder))
-    for handler in handlers:
-        logger.addHandler(handler)
-    apply_levels(config)
+    mine: _Attached = (key, handlers, config)
+    attached.append(mine)
+    _direct(logger, mine)
 
     def detach() -> None:
-        ours = [handler for handler in handlers if handler in logger.handlers]
-        for handler in ours:
+        if not any(one is mine for one in attached):
+            return
+        newest = attached[-1] is mine
+        attached[:] = [one for one in attached if one is not mine]
+        for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
-        if ours:
+        if newest and attached:
+            _direct(logger, attached[-1])
+        elif newest:
             level, logger.propagate = vars(logger).pop(_BEFORE)
             logger.setLevel(level)
             _clear_levels(logger.name)
 
     return detach
+
+
+def _direct(logger: logging.Logger, attached: _Attached) -> None:
+    """Let an experiment have a logger's messages, at its levels."""
+    _, handlers, config = attached
+    file_level, console_level = _levels(logging.INFO, config)
+    _prepared(logger.name, min(file_level, console_level if config.console else file_level))
+    for handler in handlers:
+        logger.addHandler(handler)
+    apply_levels(config)
 
 
 def apply_levels(config: LoggingConfig, root: str | None = None) -> None:
@@ -293,7 +322,7 @@ def _levels(level: int | str, config: LoggingConfig | None) -> tuple[int, int]:
 
 
 def _experiment_directory(log_dir: StrPath, experiment: str) -> Path:
-    if not experiment or Path(experiment).name != experiment:
+    if experiment in ("", "..") or Path(experiment).name != experiment:
         raise ValueError(
             f"an experiment's name must be usable as a directory's name, got {experiment!r}"
         )

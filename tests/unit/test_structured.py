@@ -1,0 +1,314 @@
+"""StructuredLogger: what a message holds, and which way it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import logging
+import pickle
+import threading
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+
+from foundry_fastlog import LoggingConfig, StructuredLogger, log_context
+from foundry_fastlog.structured import LEVEL_MARK
+
+NUMBER = count()
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """Return a logger's name that nobody has used."""
+    name = f"structured{next(NUMBER)}"
+    yield name
+    logging.getLogger(name).handlers.clear()
+
+
+@pytest.fixture
+def logger(name: str) -> StructuredLogger:
+    """Return a logger of an experiment."""
+    return StructuredLogger(name, "exp0")
+
+
+def sent(logger: StructuredLogger, *args: Any, level: str = "info", **fields: Any) -> Any:
+    """Return what a call gives to the standard library's log()."""
+    with patch.object(logger.logger, "log") as log:
+        getattr(logger, level)(*args, **fields)
+    return log.call_args
+
+
+def entry(logger: StructuredLogger, *args: Any, **fields: Any) -> dict[str, Any]:
+    """Return the JSON of a message."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"not strict JSON: {constant}")
+
+    text = sent(logger, *args, **fields).args[1]
+    loaded: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return loaded
+
+
+def context(logger: StructuredLogger, **fields: Any) -> dict[str, Any]:
+    """Return the context of a message, without the base."""
+    found = entry(logger, "m", **fields)["context"]
+    return {k: v for k, v in found.items() if k not in ("experiment", "git_hash", "device")}
+
+
+def test_a_message_has_the_standard_fields(logger: StructuredLogger, name: str) -> None:
+    """Timestamp, level, logger, message and context, in this order."""
+    found = entry(logger, "Completed training step", step=1000, loss=2.456)
+    assert list(found) == ["timestamp", "level", "logger", "message", "context"]
+    assert found["timestamp"].endswith("Z")
+    assert (found["level"], found["logger"]) == ("INFO", name)
+    assert found["message"] == "Completed training step"
+    assert list(found["context"]) == ["experiment", "git_hash", "device", "step", "loss"]
+    assert found["context"]["experiment"] == "exp0"
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        ("exp1", "exp1"),
+        ({"experiment_name": "exp1", "logging": {"use_structured_logging": True}}, "exp1"),
+        (SimpleNamespace(experiment_name="exp1"), "exp1"),
+        (None, "default"),
+    ],
+)
+def test_an_experiment_is_given_in_several_ways(config: object, wanted: str, name: str) -> None:
+    """By name, as a mapping, as an object, or not at all."""
+    assert StructuredLogger(name, config).context["experiment"] == wanted
+
+
+@pytest.mark.parametrize("config", [3, {"name": "x"}, {"experiment_name": 3}, LoggingConfig()])
+def test_what_has_no_experiments_name_is_refused(config: object, name: str) -> None:
+    """At set-up a mistake is an error that says what is wanted."""
+    with pytest.raises(TypeError, match="experiment_name"):
+        StructuredLogger(name, config)
+    with pytest.raises(TypeError, match="name must be a str"):
+        StructuredLogger(config, "exp0")  # type: ignore[arg-type]
+
+
+def test_every_level_has_a_method(logger: StructuredLogger) -> None:
+    """Including one of the program's own, through log_structured()."""
+    for level in ("debug", "info", "warning", "error", "critical"):
+        call = sent(logger, "m", level=level, step=1)
+        assert call.args[0] == getattr(logging, level.upper())
+        assert json.loads(call.args[1])["level"] == level.upper()
+    call = sent(logger, "m", level="exception")
+    assert (call.args[0], call.kwargs["exc_info"]) == (logging.ERROR, True)
+    with patch.object(logger.logger, "log") as log:
+        logger.log_structured(25, "m", step=1)
+        logger.log(25, "m", step=1)
+    assert [json.loads(c.args[1])["level"] for c in log.call_args_list] == ["Level 25"] * 2
+
+
+def test_a_level_that_is_off_costs_no_work(logger: StructuredLogger) -> None:
+    """The check comes first: values are not even looked at."""
+
+    class Never:
+        def __str__(self) -> str:
+            raise AssertionError("looked at")
+
+    logger.logger.setLevel(logging.CRITICAL + 1)
+    with patch.object(logger, "_log") as log:
+        for level in ("debug", "info", "warning", "error", "critical", "exception"):
+            getattr(logger, level)("m", value=Never())
+        logger.log_structured(logging.ERROR, "m", value=Never())
+    log.assert_not_called()
+    assert not logger.isEnabledFor(logging.CRITICAL)
+
+
+def test_odd_values_become_readable_text(logger: StructuredLogger) -> None:
+    """A message is never lost because of a value, nor does it raise."""
+
+    class Odd:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    circle: list[Any] = []
+    circle.append(circle)
+    found = context(
+        logger, odd=Odd(), path=Path("a"), n=np.float32(2.5), big=1 << 70, circle=circle, s="\udc80"
+    )
+    assert found["odd"] == "<Odd whose str() raised RuntimeError>"
+    assert found["path"] == "a"
+    assert found["n"] == 2.5
+    assert found["big"] == str(1 << 70)
+    assert found["s"] == "\\udc80"
+
+
+def test_numbers_that_are_not_finite_are_null_and_named(logger: StructuredLogger) -> None:
+    """Strict JSON for every reader, and nothing lost; a null alone is no such number."""
+    found = entry(logger, "m", loss=float("nan"), norm=float("-inf"), best=None)
+    assert found["context"]["loss"] is None
+    assert found["nonfinite"] == {"loss": "nan", "norm": "-inf"}
+    assert "nonfinite" not in entry(logger, "m", best=None)
+
+
+def test_placeholders_work_as_in_the_standard_library(logger: StructuredLogger) -> None:
+    """Calls that were written for logging.Logger go on working; wrong ones are shown."""
+    assert entry(logger, "n=%d of %s", 3, "x")["message"] == "n=3 of x"
+    assert entry(logger, "n=%(n)d", {"n": 3})["message"] == "n=3"
+    assert entry(logger, "100%")["message"] == "100%"
+    assert entry(logger, "n=%d", "three")["message"] == "n=%d three"
+    assert entry(logger, ValueError("bad"))["message"] == "bad"
+
+
+def test_any_name_may_be_a_fields(logger: StructuredLogger) -> None:
+    """Also those of the methods' own parameters, and of a LogRecord's attributes."""
+    fields = {"message": "m", "level": 3, "self": 1, "args": 2, "name": "n", "msg": "x", "extra": 4}
+    with patch.object(logger.logger, "log") as log:
+        logger.info("m", **{**fields, "self": 1})
+    found = json.loads(log.call_args.args[1])["context"]
+    assert {name: found[name] for name in fields} == fields
+    logger.logger.addHandler(logging.NullHandler())
+    logger.info("m", **fields)  # through a real LogRecord
+
+
+def test_context_is_added_changed_and_removed(logger: StructuredLogger) -> None:
+    """For all further messages; removing what is not there is no error."""
+    logger.update_context(step=1, epoch=2)
+    assert context(logger, step=5) == {"step": 5, "epoch": 2}
+    assert logger.context["step"] == 1
+    logger.clear_context_field("step", "epoch", "absent")
+    assert context(logger) == {}
+
+
+def test_bound_loggers_are_children_with_a_context_of_their_own(logger: StructuredLogger) -> None:
+    """What the child has, the parent has not, and the other way round."""
+    logger.update_context(run=1)
+    child = logger.bind(split="validation")
+    grandchild = child.bind(worker=3)
+    logger.update_context(late=True)
+    assert child.logger is logger.logger
+    assert context(child) == {"run": 1, "split": "validation"}
+    assert context(grandchild) == {"run": 1, "split": "validation", "worker": 3}
+    assert context(logger) == {"run": 1, "late": True}
+    child.clear_context_field("split")
+    with log_context(split="ambient"):
+        assert context(child)["split"] == "ambient"
+    assert repr(child) == f"<StructuredLogger {logger.name!r} experiment='exp0'>"
+
+
+def test_precedence_is_base_ambient_bound_call(logger: StructuredLogger) -> None:
+    """Each overrides those before it."""
+    logger.update_context(a="base", b="base", c="base", d="base")
+    bound = logger.bind(c="bound", d="bound")
+    with log_context(b="ambient", c="ambient", d="ambient"):
+        assert context(bound, d="call") == {"a": "base", "b": "ambient", "c": "bound", "d": "call"}
+
+
+def test_ambient_fields_reach_all_loggers_or_one_family(logger: StructuredLogger) -> None:
+    """log_context() is for all, context_fields() for one and those bound to it; inner wins."""
+    other, child = StructuredLogger(logger.name, "exp1"), logger.bind(bound=1)
+    with log_context(epoch=3, phase="train"):
+        with logger.context_fields(phase="validate", batch=7) as same:
+            assert same is logger
+            assert context(logger) == {"epoch": 3, "phase": "validate", "batch": 7}
+            assert context(child)["batch"] == 7
+            assert context(other) == {"epoch": 3, "phase": "train"}
+            with log_context(phase="inner"):
+                assert context(logger)["phase"] == "inner"
+        assert context(logger) == {"epoch": 3, "phase": "train"}
+    assert context(logger) == {}
+    with other.context_fields(x=1):
+        assert context(logger) == {}
+
+
+def test_ambient_fields_end_with_an_exception(logger: StructuredLogger) -> None:
+    """The block is left either way."""
+    with pytest.raises(ValueError, match="bad"), log_context(epoch=3):
+        raise ValueError("bad")
+    assert context(logger) == {}
+
+
+def test_ambient_fields_follow_asyncio_tasks_and_not_threads(logger: StructuredLogger) -> None:
+    """Two tasks that take turns keep their own."""
+
+    async def work(n: int) -> dict[str, Any]:
+        with log_context(task=n):
+            await asyncio.sleep(0)
+            return await asyncio.create_task(inner())
+
+    async def inner() -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return context(logger)
+
+    async def main() -> list[dict[str, Any]]:
+        with log_context(run=1):
+            return await asyncio.gather(work(1), work(2))
+
+    assert asyncio.run(main()) == [{"run": 1, "task": 1}, {"run": 1, "task": 2}]
+    seen: list[dict[str, Any]] = []
+    with log_context(run=1):
+        thread = threading.Thread(target=lambda: seen.append(context(logger)))
+        thread.start()
+        thread.join()
+    assert seen == [{}]
+
+
+def test_handlers_name_the_line_of_the_call(
+    logger: StructuredLogger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For every method, and with stacklevel for the caller's caller."""
+
+    def helper() -> None:
+        logger.info("m", stacklevel=2)
+
+    with caplog.at_level(logging.DEBUG):
+        logger.debug("m")
+        logger.log_structured(logging.INFO, "m")
+        logger.bind(a=1).exception("m", exc_info=ValueError("bad"))
+        helper()
+    functions = [(record.filename, record.funcName) for record in caplog.records]
+    own = "test_handlers_name_the_line_of_the_call"
+    assert functions == [("test_structured.py", own)] * 4
+    assert caplog.records[2].exc_info is not None
+    lines = [record.lineno for record in caplog.records]
+    assert lines == sorted(set(lines))
+
+
+def test_messages_can_be_plain_text(name: str) -> None:
+    """use_structured_logging: false; the base context is left out, the fields follow a bar."""
+    config = {"experiment_name": "exp0", "logging": {"use_structured_logging": False}}
+    logger = StructuredLogger(name, config)
+    assert sent(logger, "Loaded", size=3, path="a b").args[1] == "Loaded | size=3, path=a b"
+    assert sent(logger, "Loaded").args[1] == "Loaded"
+    assert sent(logger, "m", device="cuda:9").args[1] == "m | device=cuda:9"
+    logger.context.clear()
+    assert sent(logger, "m", step=1).args[1] == "m | step=1"
+
+
+def test_the_level_is_the_configurations_where_only_the_root_has_one(name: str) -> None:
+    """A level of the logger itself, or of one above it, stays."""
+    config = SimpleNamespace(
+        experiment_name="x", logging=LoggingConfig(console_level="ERROR", file_level="INFO")
+    )
+    assert StructuredLogger(name, config).logger.level == logging.INFO
+    assert StructuredLogger(f"{name}.low", "x").logger.level == logging.NOTSET
+    assert getattr(logging.getLogger(name), LEVEL_MARK) == logging.INFO
+    logging.getLogger(name).setLevel(logging.ERROR)
+    assert StructuredLogger(name, config).logger.level == logging.ERROR
+    odd = {"experiment_name": "x", "logging": {"console_level": "odd", "file_level": "odd"}}
+    assert StructuredLogger(f"other-{name}", odd).logger.level == logging.DEBUG
+    before = logging.getLogger().level
+    assert StructuredLogger("root", "x").logger.level == before
+
+
+def test_loggers_travel_to_other_processes(logger: StructuredLogger) -> None:
+    """A DataLoader's dataset may hold one; copies have contexts of their own."""
+    logger.update_context(step=1)
+    logger.info("m")
+    for other in (pickle.loads(pickle.dumps(logger)), copy.deepcopy(logger)):
+        assert other.logger is logger.logger
+        other.update_context(step=2)
+        assert context(other) == {"step": 2}
+    assert context(logger) == {"step": 1}

@@ -1,0 +1,319 @@
+"""The direct way of messages, and that whoever wants LogRecords gets them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from foundry_fastlog import Recorder, RecorderHandler, StructuredLogger, TextFileHandler
+from foundry_fastlog.routes import find_route
+
+NUMBER = count()
+
+
+class Seeing(logging.Handler):
+    """A handler of somebody else."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record."""
+        self.records.append(record)
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """Open a recorder."""
+    with Recorder(tmp_path / "run", fsync="none") as recorder:
+        yield recorder
+
+
+@pytest.fixture
+def top(recorder: Recorder, tmp_path: Path) -> Iterator[logging.Logger]:
+    """Return a logger with a text file and a recorder behind it."""
+    top = logging.getLogger(f"routes{next(NUMBER)}")
+    top.propagate = False
+    top.setLevel(logging.DEBUG)
+    top.addHandler(RecorderHandler(recorder))
+    top.addHandler(TextFileHandler(tmp_path / "x.log", logging.INFO))
+    ours = list(top.handlers)
+    yield top
+    for handler in ours:
+        top.removeHandler(handler)
+        handler.close()
+
+
+@pytest.fixture
+def logger(top: logging.Logger) -> StructuredLogger:
+    """Return a structured logger two levels below."""
+    return StructuredLogger(f"{top.name}.training.loop", "exp0")
+
+
+def lines(recorder: Recorder) -> list[dict[str, Any]]:
+    """Return the lines of the log stream."""
+    assert recorder.flush()
+    path = recorder.path / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def text(top: logging.Logger) -> str:
+    """Return the text log."""
+    handler = top.handlers[1]
+    handler.flush()
+    assert isinstance(handler, TextFileHandler)
+    return handler.path.read_text()
+
+
+def only_ours(top: logging.Logger) -> None:
+    """Take off the handlers that pytest puts on loggers which do not propagate."""
+    for handler in list(top.handlers):
+        if not hasattr(handler, "fastlog_takes"):
+            top.removeHandler(handler)
+
+
+def takes_the_direct_way(logger: StructuredLogger) -> bool:
+    """Tell whether a message makes no LogRecord."""
+    made: list[object] = []
+    make = logging.getLogRecordFactory()
+
+    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made.append(args)
+        return make(*args, **kwargs)
+
+    logging.setLogRecordFactory(factory)
+    try:
+        logger.info("which way?")
+    finally:
+        logging.setLogRecordFactory(make)
+    return not made
+
+
+def test_the_direct_way_writes_what_the_other_one_writes(
+    logger: StructuredLogger, top: logging.Logger, recorder: Recorder
+) -> None:
+    """Line by line, but for times and sequence numbers; with a foreign handler and without."""
+    only_ours(top)
+    seeing = Seeing()
+    logger.update_context(run=1)
+
+    def log() -> None:
+        logger.debug("only recorded", step=1)
+        logger.info("n=%d", 3, step=2, loss=2.5, values=[1, 2])
+        logger.bind(bound=True).warning("bad", loss=float("nan"), big=1 << 60)
+        logger.critical("end", text="a\nb", long="x" * 20_000)
+        logger.log(25, "own level", nothing=None)
+
+    assert takes_the_direct_way(logger)
+    log()
+    direct, direct_text = lines(recorder)[1:], text(top)
+    top.addHandler(seeing)
+    assert not takes_the_direct_way(logger)
+    log()
+    other, other_text = lines(recorder)[len(direct) + 2 :], text(top)[len(direct_text) :]
+    for line in (*direct, *other):
+        del line["timestamp"], line["seq"]
+    assert direct == other
+    assert [line["message"] for line in direct] == [
+        "only recorded",
+        "n=3",
+        "bad",
+        "end",
+        "own level",
+    ]
+    assert direct[2]["nonfinite"] == {"loss": "nan"}
+    assert direct[2]["context"]["big"] == 1 << 60
+
+    def without_times(log: str) -> list[str]:
+        return [row[19:] if row.startswith("20") else row for row in log.splitlines()]
+
+    assert without_times(direct_text)[2:] == without_times(other_text)[2:]
+    assert "only recorded" not in direct_text
+    assert "run: 1" in direct_text
+    assert "git_hash" not in direct_text
+    assert [json.loads(r.getMessage())["message"] for r in seeing.records[1:]] == [
+        line["message"] for line in other
+    ]
+
+
+def test_who_listens_is_noticed_at_once(logger: StructuredLogger, top: logging.Logger) -> None:
+    """A handler on any logger of the chain, and its leaving again."""
+    only_ours(top)
+    for place in (logger.logger, top):
+        seeing = Seeing()
+        assert takes_the_direct_way(logger)
+        place.addHandler(seeing)
+        assert not takes_the_direct_way(logger)
+        place.removeHandler(seeing)
+        assert takes_the_direct_way(logger)
+        assert len(seeing.records) == 1
+
+
+def test_a_logger_that_comes_between_is_noticed(
+    logger: StructuredLogger, top: logging.Logger
+) -> None:
+    """Loggers are made in any order, and get handlers later."""
+    only_ours(top)
+    assert takes_the_direct_way(logger)
+    between = logging.getLogger(f"{top.name}.training")
+    seeing = Seeing()
+    between.addHandler(seeing)
+    assert not takes_the_direct_way(logger)
+    between.handlers = []
+    assert takes_the_direct_way(logger)
+    top.propagate = True
+    assert takes_the_direct_way(logger) is not bool(logging.getLogger().handlers)
+
+
+def test_a_longer_chain_is_noticed(recorder: Recorder) -> None:
+    """A logger whose chain ended at the root may get others in between."""
+    root = logging.Logger("chain-root")  # noqa: LOG001 - a root of this test's own
+    low = logging.Logger("low", logging.DEBUG)  # noqa: LOG001 - likewise
+    low.parent = root
+    low.addHandler(RecorderHandler(recorder))
+    route = find_route(low)
+    assert route.direct
+    assert route.holds(low)
+    root.parent = logging.Logger("above")  # noqa: LOG001 - likewise
+    assert not route.holds(low)
+    low.parent = None
+    assert not route.holds(low)
+
+
+def test_filters_see_records(logger: StructuredLogger, top: logging.Logger) -> None:
+    """Of the logger and of each handler."""
+    only_ours(top)
+    for place in (logger.logger, top.handlers[0], top.handlers[1]):
+        seen: list[logging.LogRecord] = []
+
+        def keep(record: logging.LogRecord, seen: list[logging.LogRecord] = seen) -> bool:
+            seen.append(record)
+            return False
+
+        assert takes_the_direct_way(logger)
+        place.addFilter(keep)
+        assert not takes_the_direct_way(logger)
+        assert len(seen) == 1
+        place.removeFilter(keep)
+    assert takes_the_direct_way(logger)
+
+
+def test_levels_of_handlers_count_as_they_are(
+    logger: StructuredLogger, top: logging.Logger, recorder: Recorder
+) -> None:
+    """They may change at any time."""
+    only_ours(top)
+    logger.info("one")
+    top.handlers[1].setLevel(logging.ERROR)
+    logger.info("two")
+    top.handlers[0].setLevel(logging.ERROR)
+    logger.info("three")
+    assert [line["message"] for line in lines(recorder)] == ["one", "two"]
+    assert text(top).count("[INFO]") == 1
+    assert takes_the_direct_way(logger)
+
+
+def test_a_patched_log_method_gets_the_message(
+    logger: StructuredLogger, top: logging.Logger
+) -> None:
+    """As tests of programs do."""
+    only_ours(top)
+    logger.info("before")
+    with patch.object(logger.logger, "log") as log:
+        logger.info("m")
+    log.assert_called_once()
+    assert takes_the_direct_way(logger)
+
+
+@pytest.mark.parametrize("step", ["handle", "callHandlers", "_log"])
+def test_a_patched_class_gets_the_message(step: str, top: logging.Logger) -> None:
+    """As error trackers do, before loggers are used."""
+    original = getattr(logging.Logger, step)
+    calls: list[object] = []
+
+    def patched(*args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+        original(*args, **kwargs)
+
+    with patch.object(logging.Logger, step, patched):
+        StructuredLogger(top.name, "exp0").info("m")
+    assert len(calls) == 1
+
+
+def test_exceptions_are_recorded_with_their_traceback(
+    logger: StructuredLogger, top: logging.Logger, recorder: Recorder
+) -> None:
+    """In the context of the line, below the fields of the text; fields of the call stay."""
+    try:
+        Path("absent/checkpoint").read_bytes()
+    except OSError:
+        logger.exception("Failed to read checkpoint", step=5000)
+    line = lines(recorder)[0]
+    assert line["level"] == "ERROR"
+    assert line["context"]["step"] == 5000
+    assert line["context"]["error_type"] == "FileNotFoundError"
+    assert "No such file" in line["context"]["error_message"]
+    assert line["context"]["traceback"].startswith("Traceback")
+    found = text(top)
+    assert (
+        "Failed to read checkpoint\n  step: 5000\n  Traceback (most recent call last):\n" in found
+    )
+    assert "error_type" not in found
+
+
+def test_plain_loggers_are_recorded_too(top: logging.Logger, recorder: Recorder) -> None:
+    """Those of libraries, with what they give as extra; a wrong call is told on stderr."""
+    logging.getLogger(f"{top.name}.data").warning("n=%d", 3, extra={"size": 5})
+    top.error("failed", exc_info=(None, None, None))
+    found = lines(recorder)
+    assert found[0]["message"] == "n=3"
+    assert found[0]["logger"] == f"{top.name}.data"
+    assert found[0]["context"] == {"size": 5}
+    assert found[1]["context"] == {}
+
+
+def test_a_record_that_cannot_be_shown_is_told_on_stderr(
+    top: logging.Logger, recorder: Recorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As every handler of the standard library does."""
+    top.handlers[0].emit(logging.makeLogRecord({"name": "x", "msg": "n=%d", "args": ("three",)}))
+    assert "TypeError" in capsys.readouterr().err
+    assert lines(recorder) == []
+
+
+def test_the_recorders_own_messages_are_not_recorded(
+    top: logging.Logger, recorder: Recorder
+) -> None:
+    """They are about the stream that they would be written to."""
+    top.handlers[0].emit(logging.makeLogRecord({"name": "foundry_fastlog", "msg": "disk full"}))
+    assert lines(recorder) == []
+
+
+def test_after_the_recorder_is_closed_messages_go_on_to_the_text_log(
+    logger: StructuredLogger, top: logging.Logger, recorder: Recorder
+) -> None:
+    """The run is over, the program may have things to say."""
+    only_ours(top)
+    recorder.close()
+    logger.info("after")
+    top.handlers[0].flush()
+    assert "after" in text(top)
+    assert not recorder.message("INFO", "x", "m", {})
+
+
+def test_a_handler_flushes_its_recorder(
+    logger: StructuredLogger, top: logging.Logger, recorder: Recorder
+) -> None:
+    """As logging.shutdown() asks every handler to."""
+    logger.info("m")
+    top.handlers[0].flush()
+    assert (recorder.path / "log.jsonl").read_text().count("\n") == 1
