@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypeVar, cast
 
+from foundry_fastlog.arguments import level_name
 from foundry_fastlog.component import AnyLogger, Component, stdlib_logger
 from foundry_fastlog.error_hooks import Hooks
 from foundry_fastlog.fingerprint import fingerprint
@@ -34,13 +35,6 @@ _R = TypeVar("_R")
 
 FLUSH_TIMEOUT_S = 2.0
 _MAX_TEXT = 16_000  # characters of a text that are kept in memory; the file has all of them
-_LEVELS = {
-    "DEBUG": logging.DEBUG,
-    "INFO": logging.INFO,
-    "WARNING": logging.WARNING,
-    "ERROR": logging.ERROR,
-    "CRITICAL": logging.CRITICAL,
-}
 # Names that LogRecord has for itself, and the parameters of StructuredLogger.log_structured().
 _RESERVED = frozenset(
     {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
@@ -144,7 +138,7 @@ class ErrorTracker(Component):
         *,
         stacklevel: int,
     ) -> dict[str, Any]:
-        level = _level_name(level)
+        level = level_name(level, "ERROR")
         if context is not None and not isinstance(context, Mapping):
             raise TypeError(f"context must be a mapping, got {type(context).__name__}")
         if not isinstance(error, BaseException):
@@ -168,7 +162,7 @@ class ErrorTracker(Component):
         }
         self._count(kind, entry)
         vars(error)[_MARK] = self._mark  # not setattr(): a class may have one of its own
-        self._log(_LEVELS[level], message, error, fields, stacklevel + 1)
+        self._log(getattr(logging, level), message, error, fields, stacklevel + 1)
         return entry
 
     def _record(
@@ -298,7 +292,7 @@ class ErrorTracker(Component):
             raise TypeError(f"context must be a mapping, got {type(context).__name__}")
         if step is not None and not isinstance(step, SupportsIndex):
             raise TypeError(f"step must be an int, got {type(step).__name__}")
-        level = _level_name(level)
+        level = level_name(level, "ERROR")
         return Capture(self, context, reraise=reraise, step=step, level=level)
 
     def install_hooks(self) -> None:
@@ -382,14 +376,6 @@ class Capture:
             return None
 
         return cast("Callable[_P, _R]", captured)
-
-
-def _level_name(level: str | int) -> str:
-    """Return the name of a level, in capitals."""
-    name = logging.getLevelName(level) if isinstance(level, int) else str(level).upper()
-    if name not in _LEVELS:
-        raise ValueError(f"level must be one of {', '.join(_LEVELS)}, got {level!r}")
-    return str(name)
 
 
 def _safe_name(name: object) -> str:

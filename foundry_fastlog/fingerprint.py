@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import PurePath
@@ -54,6 +53,8 @@ def fingerprint(error: BaseException) -> str:
     Args:
         error: The exception, raised or not.
     """
+    import hashlib  # when something went wrong, only
+
     digest = hashlib.sha256()
     for one in _chain(error):
         parts = [type(one).__module__, type(one).__qualname__, normalised(safe_str(one))]

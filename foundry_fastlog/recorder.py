@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
-import math
 import os
 import re
 import threading
@@ -14,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 try:
     from foundry_fastlog import _core
@@ -28,6 +27,17 @@ except ImportError as error:
 
 import orjson
 
+from foundry_fastlog.arguments import (
+    absolute,
+    check_choice,
+    check_directory,
+    check_number,
+    check_type,
+    level_name,
+    process_number,
+    step_number,
+)
+from foundry_fastlog.event_lines import shortened, summary_members
 from foundry_fastlog.fingerprint import fingerprint
 from foundry_fastlog.members import nonfinite_fields, render_members, safe_str, simpler
 from foundry_fastlog.run_info import RunFile, plain_config
@@ -56,12 +66,6 @@ _log = logging.getLogger("foundry_fastlog")
 _METRICS = 0  # stream numbers of csrc/core/record.hpp
 _ERRORS = 2
 _LOG = 3
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_LEVEL_NAMES = {
-    **{name: name for name in _LEVELS},
-    "WARN": "WARNING",
-    "FATAL": "CRITICAL",
-}
 _SHORT = 8 * KIB  # fits into the smallest ring
 # Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
 _SIMPLE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_STRICT_INTEGER
@@ -148,26 +152,26 @@ class Recorder(_core.RecorderCore):
             ValueError: An argument out of range, or this process already records there.
             NotADirectoryError: ``path``, or a part of it, is a file.
         """
-        directory = _absolute(path)
-        _check_directory(directory)
-        rank = _process_number("rank", rank, "RANK", least=0)
-        world_size = _process_number("world_size", world_size, "WORLD_SIZE", least=1)
+        directory = absolute(path)
+        check_directory(directory)
+        rank = process_number("rank", rank, "RANK", least=0)
+        world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
         if rank is not None and world_size is not None and rank >= world_size:
             raise ValueError(f"rank must be below world_size, got {rank} of {world_size}")
-        _check_number("ring_bytes", ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES, whole=True)
-        _check_number("segment_bytes", segment_bytes, 4 * KIB, 1 << 50, whole=True)
-        _check_number("block_timeout_s", block_timeout_s, 0, 3600)
-        _check_number("flush_interval_s", flush_interval_s, 0.001, 3600)
-        _check_number("overhead_budget", overhead_budget, 0, 1)
-        _check_number("close_timeout_s", close_timeout_s, 0, 86400)
-        _check_number("fsync_interval_s", fsync_interval_s, 0.001, 3600)
-        _check_choice("back_pressure", back_pressure, ("block", "drop"))
-        _check_choice("ring", ring, ("file", "shm", "memory"))
-        _check_choice("fsync", fsync, ("none", "interval", "every_flush"))
+        check_number("ring_bytes", ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES, whole=True)
+        check_number("segment_bytes", segment_bytes, 4 * KIB, 1 << 50, whole=True)
+        check_number("block_timeout_s", block_timeout_s, 0, 3600)
+        check_number("flush_interval_s", flush_interval_s, 0.001, 3600)
+        check_number("overhead_budget", overhead_budget, 0, 1)
+        check_number("close_timeout_s", close_timeout_s, 0, 86400)
+        check_number("fsync_interval_s", fsync_interval_s, 0.001, 3600)
+        check_choice("back_pressure", back_pressure, ("block", "drop"))
+        check_choice("ring", ring, ("file", "shm", "memory"))
+        check_choice("fsync", fsync, ("none", "interval", "every_flush"))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         if stamp is not None:
-            _check_type("stamp", stamp, str, "a str")
+            check_type("stamp", stamp, str, "a str")
             if _STAMP.fullmatch(stamp) is None:
                 raise ValueError(f"stamp must look like 2025-09-30_14-30-00, got {stamp!r}")
         config = plain_config(config)
@@ -350,19 +354,19 @@ class Recorder(_core.RecorderCore):
             OverflowError: A step beyond 64 bits.
             RecorderClosedError: The recorder has been closed.
         """
-        _check_type("message", message, str, "a str")
+        check_type("message", message, str, "a str")
         if error is not None:
-            _check_type("error", error, BaseException, "an exception")
+            check_type("error", error, BaseException, "an exception")
         if context is not None:
-            _check_type("context", context, Mapping, "a mapping")
+            check_type("context", context, Mapping, "a mapping")
         if logger is not None:
-            _check_type("logger", logger, str, "a str")
+            check_type("logger", logger, str, "a str")
         fields: dict[str, Any] = {
-            "level": _level_name(level, "INFO" if error is None else "ERROR"),
+            "level": level_name(level, "INFO" if error is None else "ERROR"),
             "logger": logger or "foundry_fastlog",
         }
         if step is not None:
-            fields["step"] = _step_number(step)
+            fields["step"] = step_number(step)
         fields["message"] = message
         if error is not None:
             fields["error_type"] = type(error).__name__
@@ -403,7 +407,7 @@ class Recorder(_core.RecorderCore):
             fields["nonfinite"] = nonfinite
             members = render_members(fields)
         if len(members) > self._largest_fragment:
-            members = render_members(_shortened(fields, self._largest_fragment))
+            members = render_members(shortened(fields, self._largest_fragment))
         return self._fragment(stream, members)
 
     def epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
@@ -426,31 +430,15 @@ class Recorder(_core.RecorderCore):
         number = metric_value("epoch", epoch)
         if isinstance(number, (bool, str)) or number is None:
             raise TypeError(f"epoch must be an int or a float, got {type(epoch).__name__}")
-        _check_type("summary", summary, Mapping, "a mapping")
+        check_type("summary", summary, Mapping, "a mapping")
         for name in summary:
             if not isinstance(name, str):
                 raise TypeError(f"names in a summary must be str, got {name!r}")
         values = {name: metric_value(name, value) for name, value in summary.items()}
-        return self._summary_lines(number, values)
-
-    def _summary_lines(self, epoch: float, values: dict[str, Any]) -> bool:
-        """Record one line, or two halves where it is too large for the ring."""
-        fields: dict[str, Any] = {"epoch": epoch, "summary": values}
-        if nonfinite := nonfinite_fields({"epoch": epoch}) | _nonfinite_values(values):
-            fields["nonfinite"] = nonfinite
-        members = render_members(fields)
-        if len(members) <= self._largest_fragment:
-            return self._fragment(_METRICS, members)
-        if len(values) > 1:
-            names, half = list(values), len(values) // 2
-            first = self._summary_lines(epoch, {name: values[name] for name in names[:half]})
-            return self._summary_lines(epoch, {n: values[n] for n in names[half:]}) and first
-        ((name, value),) = values.items()  # one text, or one name, that is larger than all
-        room = self._largest_fragment // 16
-        name = name if len(name) <= room else f"{name[:room]}... ({len(name)} characters)"
-        if isinstance(value, str) and len(value) > room:
-            value = f"{value[:room]}... ({len(value)} characters)"
-        return self._summary_lines(epoch, {name: value})
+        accepted = True
+        for members in summary_members(number, values, self._largest_fragment):
+            accepted = self._fragment(_METRICS, members) and accepted
+        return accepted
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything accepted so far is in the files.
@@ -546,8 +534,8 @@ def recorder_of(path: str | os.PathLike[str], rank: int | None = None) -> Record
         path: The run's directory.
         rank: As for `Recorder`.
     """
-    directory = _absolute(path)
-    rank = _process_number("rank", rank, "RANK", least=0)
+    directory = absolute(path)
+    rank = process_number("rank", rank, "RANK", least=0)
     with _open_lock:
         recorder = _open.get((directory, rank or 0))
     return recorder if recorder is not None and not recorder.closed else None
@@ -580,118 +568,6 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
         # No ring at all: perhaps because they may not be listed, which the overlay tells.
         reports += found or Overlay(run).refresh()
     return reports
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    text = os.fspath(path)
-    if not isinstance(text, str):
-        raise TypeError(f"path must be a str or a Path, got {type(text).__name__}")
-    if "\0" in text:
-        raise ValueError(f"path must not contain a NUL character, got {text!r}")
-    # Not Path.resolve(): links stay as the user wrote them, as in the messages and file names.
-    return os.path.abspath(text)  # noqa: PTH100 - see above
-
-
-def _check_directory(directory: str) -> None:
-    """Raise NotADirectoryError where a file stands in the directory's place."""
-    part = Path(directory)
-    for place in (part, *part.parents):
-        # os.path: False instead of an exception where a place may not be looked at.
-        if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112 - see above
-            raise NotADirectoryError(
-                f"{place} is a file, so {directory} cannot be a run's directory: choose another "
-                "path"
-            )
-
-
-def _check_type(name: str, value: object, kind: type, wanted: str) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        wanted = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} must be one of {wanted}, got {value!r}")
-
-
-def _step_number(step: object) -> int:
-    """Return a step as record() takes it."""
-    if isinstance(step, bool) or not isinstance(step, SupportsIndex):
-        raise TypeError(f"step must be an int, got {type(step).__name__}")
-    number = step.__index__()
-    if not -(1 << 63) <= number < 1 << 63:
-        raise OverflowError("step does not fit in a signed 64-bit integer")
-    return number
-
-
-def _check_number(
-    name: str, value: object, least: float, most: float, *, whole: bool = False
-) -> None:
-    kinds: tuple[type, ...] = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds):
-        wanted = "an int" if whole else "a number"
-        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
-    if not least <= value <= most:  # type: ignore[operator]  # narrowed by `kinds` above
-        raise ValueError(f"{name} must be between {least} and {most}, got {value}")
-
-
-def _process_number(name: str, value: object, variable: str, *, least: int) -> int | None:
-    """Return rank or world size from the argument or the launcher's environment variable."""
-    source = name
-    if value is None:
-        text = os.environ.get(variable)
-        if text is None or not text.strip():
-            return None
-        source = f"the environment variable {variable}"
-        try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(f"{source} must be a whole number, got {text!r}") from None
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{source} must be at least {least}, got {value}")
-    return value
-
-
-def _level_name(level: str | int | None, default: str) -> str:
-    if level is None:
-        return default
-    name = logging.getLevelName(level) if isinstance(level, int) else level
-    known = _LEVEL_NAMES.get(str(name).upper())
-    if known is None:
-        raise ValueError(f"level must be one of {', '.join(_LEVELS)}, got {level!r}")
-    return known
-
-
-def _nonfinite_values(values: Mapping[str, Any]) -> dict[str, str]:
-    """Name the non-finite ones among values without nesting, by their keys as they are written."""
-    odd = {
-        name: value
-        for name, value in values.items()
-        if isinstance(value, float) and not math.isfinite(value)
-    }
-    return nonfinite_fields(odd)
-
-
-def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Cut an event that is too large for the ring down to what fits, saying so."""
-    share = limit // 9  # at most six bytes a character: four texts, a traceback of three, context
-    short = dict(fields)
-    for key in ("message", "error_message", "logger", "error_type"):
-        if len(text := str(short.get(key, ""))) > share // 6:
-            short[key] = text[: share // 6] + f"... ({len(text)} characters)"
-    if len(text := str(short.get("traceback", ""))) > share // 2:
-        short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
-    context = render_members(short["context"])
-    if len(context) > share:
-        head = context[: share // 4].decode("utf-8", "replace")
-        short["context"] = {"truncated": head, "bytes": len(context)}
-        short.pop("nonfinite", None)
-    elif len(render_members(short.get("nonfinite", {}))) > share // 2:
-        short.pop("nonfinite")
-    return short
 
 
 def _renew_lock() -> None:

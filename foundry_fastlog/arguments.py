@@ -1,0 +1,114 @@
+"""Checks of what a `Recorder` is given: a clear error at once, in place of a fault much later."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import SupportsIndex
+
+__all__ = [
+    "absolute",
+    "check_choice",
+    "check_directory",
+    "check_number",
+    "check_type",
+    "level_name",
+    "process_number",
+    "step_number",
+]
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LEVEL_NAMES = {
+    **{name: name for name in _LEVELS},
+    "WARN": "WARNING",
+    "FATAL": "CRITICAL",
+}
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as absolute text; TypeError and ValueError for what is none."""
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a Path, got {type(text).__name__}")
+    if "\0" in text:
+        raise ValueError(f"path must not contain a NUL character, got {text!r}")
+    # Not Path.resolve(): links stay as the user wrote them, as in the messages and file names.
+    return os.path.abspath(text)  # noqa: PTH100 - see above
+
+
+def check_directory(directory: str) -> None:
+    """Raise NotADirectoryError where a file stands in the directory's place."""
+    part = Path(directory)
+    for place in (part, *part.parents):
+        # os.path: False instead of an exception where a place may not be looked at.
+        if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112 - see above
+            raise NotADirectoryError(
+                f"{place} is a file, so {directory} cannot be a run's directory: choose another "
+                "path"
+            )
+
+
+def check_type(name: str, value: object, kind: type, wanted: str) -> None:
+    """Raise TypeError where `value` is not of a type, or of one of several."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError where `value` is none of the choices."""
+    if value not in choices:
+        wanted = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {wanted}, got {value!r}")
+
+
+def step_number(step: object) -> int:
+    """Return a step as record() takes it."""
+    if isinstance(step, bool) or not isinstance(step, SupportsIndex):
+        raise TypeError(f"step must be an int, got {type(step).__name__}")
+    number = step.__index__()
+    if not -(1 << 63) <= number < 1 << 63:
+        raise OverflowError("step does not fit in a signed 64-bit integer")
+    return number
+
+
+def check_number(
+    name: str, value: object, least: float, most: float, *, whole: bool = False
+) -> None:
+    """Raise TypeError for what is no number, and ValueError for one out of range."""
+    kinds: tuple[type, ...] = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        wanted = "an int" if whole else "a number"
+        raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+    if not least <= value <= most:  # type: ignore[operator]  # narrowed by `kinds` above
+        raise ValueError(f"{name} must be between {least} and {most}, got {value}")
+
+
+def process_number(name: str, value: object, variable: str, *, least: int) -> int | None:
+    """Return rank or world size from the argument or the launcher's environment variable."""
+    source = name
+    if value is None:
+        text = os.environ.get(variable)
+        if text is None or not text.strip():
+            return None
+        source = f"the environment variable {variable}"
+        try:
+            value = int(text)
+        except ValueError:
+            raise ValueError(f"{source} must be a whole number, got {text!r}") from None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{source} must be at least {least}, got {value}")
+    return value
+
+
+def level_name(level: str | int | None, default: str) -> str:
+    """Return the name of a level of `logging`; ValueError for an unknown one."""
+    if level is None:
+        return default
+    name = logging.getLevelName(level) if isinstance(level, int) else level
+    known = _LEVEL_NAMES.get(str(name).upper())
+    if known is None:
+        raise ValueError(f"level must be one of {', '.join(_LEVELS)}, got {level!r}")
+    return known
