@@ -26,11 +26,11 @@ def run_files(folder: Path) -> list[Path]:
 
 
 def records(path: Path) -> Iterator[Any]:
-    """Yield the records of a run file."""
+    """Yield the records of a run file; none while wandb has not written any."""
     from wandb.proto import wandb_internal_pb2 as proto
 
     data = path.read_bytes()
-    assert data.startswith(b":W&B"), "no run file of wandb"
+    assert not data or data.startswith(b":W&B"), "no run file of wandb"
     at, parts = _FILE_HEADER, b""
     while at + _HEADER.size <= len(data):
         room = _BLOCK - at % _BLOCK
@@ -39,6 +39,8 @@ def records(path: Path) -> Iterator[Any]:
             continue
         _, length, kind = _HEADER.unpack_from(data, at)
         at += _HEADER.size
+        if kind == 0 or at + length > len(data):
+            return  # the service is writing this very record
         parts += data[at : at + length]
         at += length
         if kind in _LAST_OF_A_RECORD:

@@ -674,6 +674,11 @@ def test_what_a_child_is_told(
     assert "another process started this W&B run" in warning
     assert logger.enabled
     assert logger.log_metrics(1, {"loss": 1.0})
+    logger.finish()
+    with monkeypatch.context() as patch:  # a child of a process that has finished its run
+        patch.setattr(os, "getpid", lambda: 1)
+        assert not logger.log_metrics(2, {"loss": 1.0})
+    assert logger.stats()["refused"] == 2
 
 
 def test_pickled_for_a_spawned_worker(start: Callable[..., WandBLogger]) -> None:

@@ -120,7 +120,7 @@ def test_silent(tmp_path: Path) -> None:
     assert silent.stdout + silent.stderr == ""
     assert only_run(tmp_path).values("loss") == {1: 1.0}
     told = run_python(LOG_ONE, environment={"WANDB_MODE": "offline"})
-    assert "Run data is saved locally" in told.stderr
+    assert "wandb: Tracking run" in told.stderr
     assert len(run_files(tmp_path)) == 2
 
 
@@ -128,8 +128,8 @@ def test_without_a_login(tmp_path: Path) -> None:
     """Online without an API key: recorded offline, with one warning of ours."""
     script = "import logging; logging.basicConfig(format='%(levelname)s %(message)s')" + LOG_ONE
     done = run_python(script, environment={"WANDB_SILENT": "true", "WANDB_MODE": "online"})
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("WARNING")]
-    assert "No API key configured" in line
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("WARNING W&B")]
+    assert "UsageError" in line  # wandb's words for it change from version to version
     assert "recorded offline" in line
     assert only_run(tmp_path).values("loss") == {1: 1.0}
 
