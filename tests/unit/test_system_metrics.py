@@ -81,8 +81,8 @@ def test_figures_of_the_machine(
     assert set(figures) == ALWAYS | {"system/cpu_percent"}
     assert all(isinstance(value, float) for value in figures.values())
     assert 0 <= figures["system/cpu_percent"] <= 100
-    # The loop above kept one core busy; the machine may have given it less than all of one.
-    assert 1 < figures["system/process_cpu_percent"] < 150
+    # One thread was busy; how much of a core it got in that moment is up to the machine.
+    assert 0 < figures["system/process_cpu_percent"] < 150
     assert 0 < figures["system/memory_percent"] < 100
     size = os.statvfs(tmp_path)
     assert figures["system/disk_free_gb"] == pytest.approx(
