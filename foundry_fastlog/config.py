@@ -126,7 +126,7 @@ _Fields = dict[str, Any]
 class LoggingConfig(BaseModel):
     """What a training framework's `ExperimentConfig` says about logging.
 
-    Embed it as ``logging: LoggingConfig = LoggingConfig()``. Metrics and errors go to W&B when
+    Embed it as ``logging: LoggingConfig = LoggingConfig()``. Metrics go to W&B when
     ``use_wandb`` and ``log_to_wandb`` are both true: the first asks for W&B at all, the second can
     keep one run out of it.
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
+import weakref
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.config import LoggingConfig
+from foundry_fastlog.config_file import ConfigError, explain
 from foundry_fastlog.errors import ErrorTracker
 from foundry_fastlog.metrics import MetricsLogger
 from foundry_fastlog.performance import PerformanceLogger
-from foundry_fastlog.structured import StructuredLogger
+from foundry_fastlog.structured import StructuredLogger, setting
 
 if TYPE_CHECKING:
-    import os
-
     from typing_extensions import Self
 
     from foundry_fastlog.recorder import Recorder
@@ -28,6 +30,11 @@ __all__ = ["ExperimentLogging"]
 
 _STAMP = "%Y-%m-%d_%H-%M-%S"
 
+# Those of this process, by (directory, rank): unpickling finds the one that is there.
+_present: weakref.WeakValueDictionary[tuple[str, int], ExperimentLogging] = (
+    weakref.WeakValueDictionary()
+)
+
 
 class ExperimentLogging:
     """Everything that a trainer logs with, over one `Recorder`.
@@ -37,23 +44,36 @@ class ExperimentLogging:
     ``log_<time>.jsonl`` for programs. A run that is started again in the same directory adds files
     with its own time; readers of this package show all of them as one run.
 
+    Several experiments may be open in a process. What the loggers below one ``root_logger`` say
+    goes to the one that was opened last; when that is closed, the one before it gets it again.
+    Metrics, timings and errors belong to the object that they were given to.
+
+    Forked workers log through the object that they inherit, spawned ones through one that was
+    pickled for them, or a logger of it. An object that nobody closes is closed when the program
+    ends.
+
     Attributes:
+        experiment_name: The experiment's name.
         config: The `LoggingConfig` in use, the environment's overrides included.
-        directory: The experiment's directory, ``log_dir/<experiment_name>``.
+        directory: The experiment's directory, absolute.
         recorder: The run's `Recorder`.
         metrics: The `MetricsLogger`.
         performance: The `PerformanceLogger`.
         errors: The `ErrorTracker`.
         wandb: The `WandBLogger`; switched off unless the configuration asks for W&B.
-        system: The `SystemMetrics` sampler, or None when its interval is 0 or this is another rank.
+        system: The `SystemMetrics` sampler, or None when its interval is 0 or this is another rank
+            or a spawned worker.
 
     Example:
         >>> with ExperimentLogging("exp0_baseline") as logs:  # doctest: +SKIP
-        ...     logs.logger("trainer").info("Experiment initialized", model_params=124_823_296)
+        ...     logs.logger("trainer").info("Model created", model_params=124_823_296)
         ...     with logs.performance.time_block("forward_pass"):
         ...         loss = 2.5
         ...     logs.log_step(step=1, epoch=0, metrics={"loss": loss, "lr": 1e-4})
     """
+
+    wandb: WandBLogger
+    system: SystemMetrics | None
 
     def __init__(
         self,
@@ -75,70 +95,95 @@ class ExperimentLogging:
             directory: The experiment's own directory, in place of ``log_dir/<experiment_name>``.
             stamped: Whether the names of the ``.jsonl`` files have the start time. Without it they
                 are ``metrics.jsonl`` and so on, and a later start adds ``metrics.a1.jsonl``.
-            rank: As for `Recorder`. Only rank 0 writes to the console and to W&B.
+            rank: As for `Recorder`. Only rank 0 writes to the console and to W&B, and samples the
+                machine.
             world_size: As for `Recorder`.
 
         Raises:
-            TypeError: The configuration has no usable ``experiment_name``.
+            TypeError: The configuration has no ``experiment_name``.
+            ValueError: The name cannot name a directory, or this process has the experiment open.
             ConfigError: The ``logging`` section, or an environment variable, cannot be used.
+            NotADirectoryError: The directory, or a part of it, is a file.
         """
-        from foundry_fastlog.log_setup import attach_experiment
-        from foundry_fastlog.sinks.wandb import WandBLogger
-
         name, section = _name_and_section(experiment_config)
-        self.experiment_name = name
-        self.config = section.with_environment()
-        self.directory = (
-            Path(directory)
-            if directory is not None
-            else Path(log_dir if log_dir is not None else self.config.log_dir) / name
-        )
-        self._stamp = stamp = datetime.now().strftime(_STAMP)  # noqa: DTZ005 - people read it on their clock
-        self.recorder: Recorder = self.config.recorder.open(
-            self.directory,
+        config = section.with_environment()
+        if directory is None:
+            if Path(name).name != name or name == "..":
+                raise ValueError(f"experiment_name must be able to name a directory, got {name!r}")
+            directory = Path(config.log_dir if log_dir is None else log_dir) / name
+        stamp = datetime.now().strftime(_STAMP)  # noqa: DTZ005 - people read it on their clock
+        _refuse_open_run(directory, rank)
+        recorder = config.recorder.open(
+            Path(directory),
             stamp=stamp if stamped else None,
             name=name,
             rank=rank,
             world_size=world_size,
             config=None if isinstance(experiment_config, str) else experiment_config,
         )
-        main = not self.recorder.rank
-        self._experiment_config = experiment_config
-        self._loggers: dict[str, StructuredLogger] = {}
-        self._lock = threading.Lock()
-        self._step: int | None = None
-        self._detach = attach_experiment(
-            self.directory,
-            stamp=stamp,
-            config=self.config if main else self.config.model_copy(update={"console": False}),
-            recorder=self.recorder,
-        )
-        self.metrics = MetricsLogger(
-            name, self.directory, config=self.config, recorder=self.recorder
-        )
-        self.performance = PerformanceLogger(self.logger("training"), recorder=self.recorder)
-        self.errors = ErrorTracker(
-            self.logger("system.errors"),
-            self.directory,
-            max_errors=self.config.max_errors_to_track,
-            recorder=self.recorder,
-        )
-        self.wandb: WandBLogger = WandBLogger(
-            experiment_config if not isinstance(experiment_config, str) else None,
-            enabled=main and self.config.wandb_enabled,
-            project=self.config.wandb_project,
-            name=name,
-        )
-        self.system: SystemMetrics | None = None
-        if main and self.config.system_metrics_every_s:
+        self._set_up(name, config, stamp, recorder)
+        if recorder.rank:
+            return
+        if config.wandb_enabled:
+            from foundry_fastlog.sinks.wandb import WandBLogger
+
+            self.wandb = WandBLogger(
+                None if isinstance(experiment_config, str) else experiment_config,
+                project=config.wandb_project,
+                name=name,
+            )
+        if config.system_metrics_every_s:
             from foundry_fastlog.system_metrics import SystemMetrics
 
+            # Not self: the sampler's thread would keep it for ever.
+            latest = self._latest
             self.system = SystemMetrics(
-                self.recorder,
-                self.config.system_metrics_every_s,
-                step=lambda: self._step,
-            )
-            self.system.start()
+                recorder, config.system_metrics_every_s, step=lambda: latest.step
+            ).start()
+        base = self.logger("system").context
+        self.logger("system").info(
+            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
+        )
+
+    def _set_up(self, name: str, config: LoggingConfig, stamp: str, recorder: Recorder) -> None:
+        """Make what every process of the run has."""
+        from foundry_fastlog.log_setup import attach_experiment
+        from foundry_fastlog.sinks.wandb import WandBLogger
+
+        self.experiment_name = name
+        self.config = config
+        self.directory = recorder.path
+        self.recorder = recorder
+        self._stamp = stamp
+        self._pid = os.getpid()
+        self._worker = False
+        self._ended = False
+        self._lock = threading.Lock()
+        self._loggers: dict[str, StructuredLogger] = {}
+        self._latest = SimpleNamespace(step=None)
+        self._detach = attach_experiment(
+            recorder.path,
+            stamp=stamp,
+            config=config.model_copy(update={"console": False}) if recorder.rank else config,
+            recorder=recorder,
+        )
+        self.metrics = MetricsLogger(name, recorder.path, config=config, recorder=recorder)
+        self.performance = PerformanceLogger(self.logger("training"), recorder=recorder)
+        self.errors = ErrorTracker(
+            self.logger("system.errors"),
+            recorder.path,
+            max_errors=config.max_errors_to_track,
+            recorder=recorder,
+        )
+        self.wandb = WandBLogger(enabled=False)
+        self.system = None
+        _present[str(recorder.path), recorder.rank or 0] = self
+        atexit.register(self.close)
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._ended
 
     def logger(self, subsystem: str = "") -> StructuredLogger:
         """Return the logger of a subsystem.
@@ -149,64 +194,118 @@ class ExperimentLogging:
 
         Returns:
             The same object for the same name.
+
+        Raises:
+            TypeError: ``subsystem`` is no str.
         """
+        if not isinstance(subsystem, str):
+            raise TypeError(f"subsystem must be a str, got {type(subsystem).__name__}")
         with self._lock:
             logger = self._loggers.get(subsystem)
             if logger is None:
                 root = self.config.root_logger
                 name = f"{root}.{subsystem}" if subsystem else root
-                logger = StructuredLogger(name, self._experiment_config)
-                self._loggers[subsystem] = logger
+                # Not the caller's configuration: the environment's overrides are in this one.
+                mine = {"experiment_name": self.experiment_name, "logging": self.config}
+                logger = self._loggers[subsystem] = StructuredLogger(name, mine)
+                vars(logger)["_experiment"] = _Experiment(self)
             return logger
 
-    def log_step(self, step: int, epoch: int, metrics: Mapping[str, Any]) -> bool:
+    def log_step(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> bool:
         """Log a training step's metrics wherever the configuration says.
 
         Every step goes to the metrics file. The echo to the log and W&B get one in
-        ``log_metrics_every_n_steps``; memory is logged every ``log_memory_every_n_steps``.
+        ``log_metrics_every_n_steps``. Every ``log_memory_every_n_steps`` the memory in use is
+        logged at DEBUG, and W&B gets the machine's figures.
 
         Args:
             step: The training step.
-            epoch: The epoch.
-            metrics: Names and values, as for `Recorder.record_dict`.
+            epoch: The epoch; None leaves it out.
+            metrics: Names and values, as for `MetricsLogger.log_step`.
 
         Returns:
-            True when the record was accepted, False when it was dropped.
+            True when the record was accepted, False when it was dropped or the run is closed.
+
+        Raises:
+            TypeError: ``step`` is no int, ``epoch`` no number or ``metrics`` no mapping.
+            OverflowError: A step beyond 64 bits.
         """
-        self._step = step
         accepted = self.metrics.log_step(step, epoch, metrics)
-        if step % self.config.log_metrics_every_n_steps == 0 and self.wandb.enabled:
-            self.wandb.log_metrics(step, dict(metrics))
-        if step % self.config.log_memory_every_n_steps == 0:
+        self._latest.step = step
+        config = self.config
+        if step % config.log_metrics_every_n_steps == 0 and self.wandb.enabled:
+            self.wandb.log_metrics(step, metrics)
+        if step % config.log_memory_every_n_steps == 0:
             self.performance.log_memory_usage(step=step)
+            if self.wandb.enabled:
+                self.wandb.log_system_metrics(step)
+        return accepted
+
+    def log_epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
+        """Log values of a whole epoch: to the metrics file, the log, and W&B.
+
+        Args:
+            epoch: The epoch.
+            summary: Names and values; in W&B they are called ``epoch/<name>``.
+
+        Returns:
+            True when the summary was accepted, False when it was dropped or the run is closed.
+
+        Raises:
+            TypeError: ``epoch`` is no number or ``summary`` no mapping.
+        """
+        accepted = self.metrics.log_epoch_summary(epoch, summary)
+        if self.wandb.enabled:
+            values = {f"epoch/{name}": value for name, value in summary.items()}
+            self.wandb.log_metrics(self._latest.step or 0, {"epoch": epoch, **values})
         return accepted
 
     def close(self) -> bool:
         """Flush and close everything, W&B too. Safe to call again.
 
         With ``profile_performance`` the timings are also written as a report
-        (``timing_<time>.json``) and a trace for Perfetto (``trace_<time>.json``).
+        (``timing_<time>.json``) and a trace for Perfetto (``trace_<time>.json``). A worker that
+        closes ends its own part of the run only.
 
         Returns:
             True when all is written; see `Recorder.close`.
         """
+        return self._end(None)
+
+    def _end(self, error: BaseException | None) -> bool:
+        with self._lock:
+            first, self._ended = not self._ended, True
+        if not first:
+            return self.recorder.close()
+        atexit.unregister(self.close)
         if self.system is not None:
             self.system.stop()
-        self.wandb.finish()
-        self.metrics.close()
-        self.errors.close()
-        first = not self.recorder.closed
+        self.errors.uninstall_hooks()
+        if not self._worker and os.getpid() == self._pid and not self.recorder.rank:
+            self._say_how_it_ended(error)
+            if self.config.profile_performance:
+                self._write_profile()
         self._detach()
         written = self.recorder.close()
-        if first and self.config.profile_performance and not self.recorder.rank:
-            self._write_profile()
+        self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for a network
         return written
+
+    def _say_how_it_ended(self, error: BaseException | None) -> None:
+        step = self._latest.step
+        figures = {} if step is None else {"step": step}
+        figures["errors"] = sum(self.errors.get_error_summary().values())
+        log = self.logger("system")
+        if error is None:
+            log.info("Run ended", **figures)
+        else:
+            log.warning("Run stopped", reason=type(error).__name__, **figures)
 
     def _write_profile(self) -> None:
         """Write what profile_performance asks for; a disk that refuses stops nobody."""
         from foundry_fastlog.trace import export_chrome_trace
 
         self.performance.export_timing_report(self.directory / f"timing_{self._stamp}.json")
+        self.recorder.flush()
         try:
             export_chrome_trace(self.directory, self.directory / f"trace_{self._stamp}.json")
         except OSError as error:
@@ -222,10 +321,62 @@ class ExperimentLogging:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Record an exception that ends the run, and close; the exception goes on."""
-        if isinstance(exc, Exception):
-            self.errors.log_error(exc, context={"step": self._step} if self._step else None)
-        self.close()
+        """Record an exception that ends the run, and close; the exception goes on.
+
+        One that the `ErrorTracker` has recorded already is not recorded again. KeyboardInterrupt
+        and SystemExit are no errors: the log says that the run was stopped.
+        """
+        step = self._latest.step
+        context = None if step is None else {"step": step}
+        self.errors.capture(context, level="CRITICAL").__exit__(exc_type, exc, traceback)
+        self._end(exc)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for a spawned worker: there it logs to the same run, in files of its own.
+
+        Raises:
+            RecorderClosedError: It has been closed.
+        """
+        return _in_worker, (self.experiment_name, self.config, self._stamp, self.recorder)
+
+    def __repr__(self) -> str:
+        """Show the experiment, its directory, and whether it is open."""
+        state = "closed" if self._ended else "open"
+        return f"<ExperimentLogging {self.experiment_name!r} in {str(self.directory)!r} {state}>"
+
+
+class _Experiment:
+    """What a logger knows of its experiment: pickled with it, that sets up the worker's loggers."""
+
+    def __init__(self, logs: ExperimentLogging | None) -> None:
+        self.logs = logs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        logs = self.logs
+        return (_Experiment, (None if logs is None or logs.recorder.closed else logs,))
+
+
+def _in_worker(
+    name: str, config: LoggingConfig, stamp: str, recorder: Recorder
+) -> ExperimentLogging:
+    """Return this process's object for a run that another process has opened."""
+    present = _present.get((str(recorder.path), recorder.rank or 0))
+    if present is not None and present.recorder is recorder:
+        return present
+    logs = ExperimentLogging.__new__(ExperimentLogging)
+    logs._set_up(name, config, stamp, recorder)  # noqa: SLF001 - its own class's
+    logs._worker = True  # noqa: SLF001 - as above
+    return logs
+
+
+def _refuse_open_run(directory: str | os.PathLike[str], rank: int | None) -> None:
+    from foundry_fastlog.recorder import recorder_of
+
+    if recorder_of(directory, rank) is not None:
+        raise ValueError(
+            f"this process already logs to {os.fspath(directory)}: use that ExperimentLogging, or "
+            "close() it (and other loggers of the same directory) first"
+        )
 
 
 def _name_and_section(experiment_config: object) -> tuple[str, LoggingConfig]:
@@ -233,19 +384,27 @@ def _name_and_section(experiment_config: object) -> tuple[str, LoggingConfig]:
     if isinstance(experiment_config, str):
         name: object = experiment_config
         section: object = None
-    elif isinstance(experiment_config, Mapping):
-        name = experiment_config.get("experiment_name")
-        section = experiment_config.get("logging")
     else:
-        name = getattr(experiment_config, "experiment_name", None)
-        section = getattr(experiment_config, "logging", None)
-    if not isinstance(name, str) or not name.strip() or Path(name).name != name:
+        name = setting(experiment_config, "experiment_name")
+        section = setting(experiment_config, "logging")
+    if not isinstance(name, str):
         raise TypeError(
-            "experiment_config must be the experiment's name, or have an experiment_name that can "
-            f"name a directory; got {name!r} in a {type(experiment_config).__name__}"
+            "experiment_config must be the experiment's name, or have it as experiment_name (a "
+            f"str); got {name!r} in a {type(experiment_config).__name__}"
         )
+    if not name.strip():
+        raise ValueError("experiment_name must not be empty")
     if section is None:
         return name, LoggingConfig()
     if isinstance(section, LoggingConfig):
         return name, section
-    return name, LoggingConfig.model_validate(section)
+    from pydantic import ValidationError
+
+    try:
+        return name, LoggingConfig.model_validate(section, from_attributes=True)
+    except ValidationError as error:
+        lines = [
+            explain(problem, ".".join(["logging", *map(str, problem["loc"])]), LoggingConfig)
+            for problem in error.errors()
+        ]
+        raise ConfigError("\n".join(lines)) from error
