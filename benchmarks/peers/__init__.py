@@ -25,18 +25,29 @@ PEERS = (
     "tensorboard_scalars",
 )
 
+MESSAGES = (
+    "message_fastlog",
+    "message_fastlog_text",
+    "message_fastlog_all",
+    "message_picologging",
+    "message_structlog",
+    "message_stdlib",
+    "message_loguru",
+)
+"""Peers of the message path: a message with five fields, and the experiment's context."""
+
 
 def load(name: str) -> Peer:
     """Return a new peer.
 
     Args:
-        name: One of `PEERS`.
+        name: One of `PEERS` or `MESSAGES`.
 
     Raises:
         KeyError: There is no such peer.
         ImportError: What the peer needs is not installed.
     """
-    if name not in PEERS:
-        raise KeyError(f"no peer {name!r}; there are {', '.join(PEERS)}")
+    if name not in PEERS + MESSAGES:
+        raise KeyError(f"no peer {name!r}; there are {', '.join(PEERS + MESSAGES)}")
     peer: Peer = import_module(f"benchmarks.peers.{name}").PEER()
     return peer

@@ -1,0 +1,71 @@
+"""What the peers of the message path share: the message, its context, the verifiers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.base import VerificationError, check_steps, json_lines
+from benchmarks.workload import KEYS
+
+TEXT = "Training step completed"
+LOGGER = "model_foundry.training.loop"
+CONTEXT = {"experiment": "exp0_baseline", "git_hash": "e7607e6", "device": "cuda:0"}
+"""Base context: every peer writes it with every message, bound once where the peer can."""
+
+
+def check_messages(path: Path, count: int, fields: Sequence[str] = ("context",)) -> None:
+    """Check that a file of JSON lines has the messages of steps 0..count-1, whole and in order.
+
+    Args:
+        path: The file.
+        count: How many messages were logged.
+        fields: The way to the object with context and fields; empty where the line itself is it.
+
+    Raises:
+        VerificationError: A message is missing, repeated, out of place or other than it was.
+    """
+    check_steps((_step(line, fields) for line in json_lines(path)), count)
+
+
+def _step(line: dict[str, Any], fields: Sequence[str]) -> tuple[int, dict[str, float]]:
+    found = line
+    for name in fields:
+        found = found[name]
+    for name, value in CONTEXT.items():
+        if found[name] != value:
+            raise VerificationError(f"{name} is not {value!r} in {line}")
+    return found["step"], {name: found[name] for name in KEYS}
+
+
+def check_text(path: Path, count: int, prefix: str = "") -> None:
+    """Check the same of a text log.
+
+    Args:
+        path: The file.
+        count: How many messages were logged.
+        prefix: What stands before the logger's name.
+
+    Raises:
+        VerificationError: A message is missing, repeated, out of place or other than it was.
+    """
+    check_steps(_text_steps(path, f" [INFO] {prefix}{LOGGER}: {TEXT}\n"), count)
+
+
+def _text_steps(path: Path, head: str) -> Iterator[tuple[int, dict[str, float]]]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith(head):
+                raise VerificationError(f"no message's first line: {line!r}")
+            found = dict(next(file).strip().split(": ") for _ in range(len(KEYS) + 1))
+            yield int(found.pop("step")), {name: float(value) for name, value in found.items()}
+
+
+def private_logger(name: str) -> logging.Logger:
+    """Return a logger of the standard library, at INFO, that nobody else listens to."""
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return logger
