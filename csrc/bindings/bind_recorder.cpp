@@ -159,7 +159,7 @@ void bind_recorder(py::module_& module) {
     type.def("_stats", [](RecorderHandle& handle) { return stats_dict(handle.stats()); });
     type.def("_files", [](RecorderHandle& handle) {
         py::list out;
-        for (const std::string& path : handle.stats().flusher.files) {
+        for (const std::string& path : handle.files()) {
             out.append(py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefaultAndSize(
                 path.data(), static_cast<Py_ssize_t>(path.size()))));
         }

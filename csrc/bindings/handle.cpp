@@ -157,17 +157,29 @@ bool RecorderHandle::close(double timeout_s) {
     return written;
 }
 
-RecorderStats RecorderHandle::stats() {
+void RecorderHandle::attend_to_show() {
     if (core().gate().bits() & (Gate::kForked | Gate::kMessages)) {
         if (!attend(false) && PyErr_Occurred()) {
             if (!PyErr_ExceptionMatches(closed_error)) throw py::error_already_set();
             PyErr_Clear();  // the figures of a closed recorder stay readable
         }
     }
+}
+
+RecorderStats RecorderHandle::stats() {
+    attend_to_show();
     Recorder& recorder = core();
     if (recorder.gate().bits() & Gate::kForked) return {};  // closed before the fork
     const GilReleased unlocked;
     return recorder.stats();
+}
+
+std::vector<std::string> RecorderHandle::files() {
+    attend_to_show();
+    Recorder& recorder = core();
+    if (recorder.gate().bits() & Gate::kForked) return {};  // closed before the fork
+    const GilReleased unlocked;
+    return recorder.files();
 }
 
 std::size_t RecorderHandle::largest_payload() noexcept {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "bindings/key_set_cache.hpp"
 #include "core/recorder.hpp"
@@ -43,6 +44,8 @@ class RecorderHandle {
     bool close(double timeout_s);
     bool closed() noexcept { return (core().gate().bits() & Gate::kClosed) != 0; }
     RecorderStats stats();
+    /// The files of this process so far; in a forked child those of its own core.
+    std::vector<std::string> files();
     /// The largest payload that the ring takes; in a forked child that of the ring it will open.
     std::size_t largest_payload() noexcept;
 
@@ -68,6 +71,7 @@ class RecorderHandle {
     static PyObject* closed_error;  // RecorderClosedError
 
   private:
+    void attend_to_show();
     static void set_unopened_error() noexcept;
     bool reopen_in_child();
     void tell_messages();

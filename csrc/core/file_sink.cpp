@@ -65,9 +65,13 @@ FileSink::~FileSink() {
 }
 
 std::string FileSink::path(Stream stream, std::uint32_t segment) const {
+    return path(label_, stream, segment);
+}
+
+std::string FileSink::path(const std::string& label, Stream stream, std::uint32_t segment) const {
     std::string name = options_.directory + "/" + kStreamNames[static_cast<std::size_t>(stream)];
     name += options_.stamp;
-    if (!label_.empty()) name += "." + label_;
+    if (!label.empty()) name += "." + label;
     if (segment != 0) {
         char number[16];
         std::snprintf(number, sizeof number, ".%06u", segment);
@@ -77,10 +81,17 @@ std::string FileSink::path(Stream stream, std::uint32_t segment) const {
 }
 
 std::vector<std::string> FileSink::paths() const {
+    std::uint32_t counts[kStreamCount];
+    for (std::size_t s = 0; s < kStreamCount; ++s) counts[s] = segments(static_cast<Stream>(s));
+    return paths(label_, counts);
+}
+
+std::vector<std::string> FileSink::paths(const std::string& label,
+                                         const std::uint32_t (&segments)[kStreamCount]) const {
     std::vector<std::string> all;
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        for (std::uint32_t n = 0; n < segments(static_cast<Stream>(s)); ++n) {
-            all.push_back(path(static_cast<Stream>(s), n));
+        for (std::uint32_t n = 0; n < segments[s]; ++n) {
+            all.push_back(path(label, static_cast<Stream>(s), n));
         }
     }
     return all;

@@ -83,6 +83,10 @@ class FileSink {
     std::uint32_t segments(Stream stream) const noexcept;
     std::string path(Stream stream, std::uint32_t segment) const;
     std::vector<std::string> paths() const;
+    /// The names of so many segments of each stream under a label. Any thread: nothing that changes is
+    /// looked at.
+    std::vector<std::string> paths(const std::string& label,
+                                   const std::uint32_t (&segments)[kStreamCount]) const;
 
   private:
     struct File {
@@ -97,6 +101,7 @@ class FileSink {
         std::uint64_t trim_bytes = 0;
     };
 
+    std::string path(const std::string& label, Stream stream, std::uint32_t segment) const;
     SinkError open(Stream stream);
     int create(Stream stream, File& f, std::string& name) const;
     SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);

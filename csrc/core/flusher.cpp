@@ -135,6 +135,13 @@ FlusherStats Flusher::stats() const {
     return published_;
 }
 
+std::vector<std::string> Flusher::files() const {
+    const FlusherStats now = stats();
+    std::uint32_t segments[kStreamCount];
+    for (std::size_t s = 0; s < kStreamCount; ++s) segments[s] = now.streams[s].segments;
+    return sink_.paths(now.label, segments);
+}
+
 std::vector<std::string> Flusher::take_messages() {
     const std::lock_guard lock(progress_);
     return std::exchange(messages_, {});
@@ -282,7 +289,7 @@ void Flusher::publish_facts(std::int64_t cpu_ns) {
     published_.cpu_ns = cpu_ns;
 }
 
-// The label and the files, where they have changed. Without memory they are shown later.
+// The label and how many files there are, where they have changed. Without memory it is shown later.
 void Flusher::publish_files() noexcept {
     bool same = published_.label_known == sink_.claimed() && published_.label == sink_.label();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
@@ -291,11 +298,9 @@ void Flusher::publish_files() noexcept {
     if (same) return;
     try {
         std::string label = sink_.label();
-        std::vector<std::string> files = sink_.paths();
         const std::lock_guard lock(progress_);
         published_.label_known = sink_.claimed();
         published_.label.swap(label);
-        published_.files.swap(files);
         for (std::size_t s = 0; s < kStreamCount; ++s) {
             published_.streams[s].segments = sink_.segments(static_cast<Stream>(s));
         }

@@ -42,7 +42,6 @@ struct FlusherStats {
     double ns_per_tick = 1.0;
     bool label_known = false;
     std::string label;
-    std::vector<std::string> files;
 };
 
 class Flusher {
@@ -93,6 +92,9 @@ class Flusher {
     void join();
 
     FlusherStats stats() const;
+    /// The files that were made so far, by stream and segment. Their names are not kept: a run of months
+    /// has many.
+    std::vector<std::string> files() const;
     double ns_per_tick() const noexcept { return ns_per_tick_.load(std::memory_order_relaxed); }
     std::vector<std::string> take_messages();
     /// Counts and tells a fault from before the thread started.

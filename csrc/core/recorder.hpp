@@ -125,6 +125,8 @@ class Recorder {
     }
 
     RecorderStats stats() const;
+    /// The files that were made so far, by stream and segment.
+    std::vector<std::string> files() const { return flusher_.files(); }
     std::vector<std::string> take_messages() { return flusher_.take_messages(); }
     void tell(std::string message) { flusher_.tell(std::move(message)); }
 
