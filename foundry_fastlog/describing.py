@@ -43,7 +43,8 @@ def describe(numbers: Sequence[float]) -> dict[str, Any]:
 class Moments:
     """Count, sum, mean, standard deviation and extremes of all numbers added, in little memory.
 
-    One thread at a time may use it.
+    For numbers such as durations: between 1e-150 and 1e150, or zero. One thread at a time may use
+    it.
     """
 
     __slots__ = ("_mean", "_squares", "count", "high", "low", "total")
