@@ -118,8 +118,9 @@ def format_line(series: Series, record: Record) -> Text:
     text.append(f"{printable(level)} ", _LEVEL_STYLES.get(level, ""))
     text.append(printable(record["message"]))
     if record.get("error_type"):
-        what = f" [{record['error_type']}: {record.get('error_message', '')}]"
-        text.append(printable(what, 160), "red")
+        what = f"{record['error_type']}: {record.get('error_message', '')}"
+        if what != record["message"]:  # an ErrorTracker's message says it all
+            text.append(printable(f" [{what}]", 160), "red")
     for key, value in record.get("context", {}).items():
         text.append(f" {printable(key)}={format_value(value)}", "dim")
     return text
@@ -312,7 +313,8 @@ def _render_events(summary: Summary, console: Console) -> None:
         where += "" if error.step is None else f" step {error.step}"
         kind = printable(error.error_type or error.level)
         text = Text(f"{printable(error.timestamp)}{where} ", "dim")
-        text.append(kind, "red").append(f": {printable(error.message, 200)}", "default")
+        message = error.message.removeprefix(f"{error.error_type}: ")
+        text.append(kind, "red").append(f": {printable(message, 200)}", "default")
         console.print(text)
 
 

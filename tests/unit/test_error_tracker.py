@@ -23,6 +23,7 @@ import pytest
 from recorded import lines, run_python, without_clock
 
 from foundry_fastlog import ErrorTracker, Recorder, read_run
+from foundry_fastlog.cli import main
 from foundry_fastlog.error_hooks import Hooks
 
 LOGGER = logging.getLogger("test.errors")
@@ -596,3 +597,20 @@ def test_an_error_whose_text_fails(tracker: ErrorTracker) -> None:
 
     entry = tracker.log_error(MuteError())
     assert entry["error_message"] == "<MuteError whose str() raised LookupError>"
+
+
+def test_the_command_line_shows_an_error_once(
+    tracker: ErrorTracker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Class and text are the message already; another message stands before them."""
+    tracker.log_error(ValueError("bad batch"))
+    tracker.recorder.event("while saving", error=OSError("disk full"))
+    tracker.close()
+    assert main(["tail", str(tracker.recorder.path)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("errors ERROR ValueError: bad batch")
+    assert second.endswith("errors ERROR while saving [OSError: disk full]")
+    assert main(["summary", str(tracker.recorder.path)]) == 0
+    shown = capsys.readouterr().out
+    assert " ValueError: bad batch\n" in shown
+    assert " OSError: while saving\n" in shown
