@@ -225,6 +225,8 @@ def _report_export(run: Run, result: ExportResult) -> None:
         )
     if result.complete and not result.dropped:
         console.print("[green]complete[/]: seq has no gap in any stream of any process")
+        # What a ring holds that cannot be read is behind the last line, where no gap shows.
+        render_problems([one for one in run.problems if one.kind == "ring"], 0, console)
         return
     if result.complete:
         console.print(

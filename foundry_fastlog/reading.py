@@ -34,6 +34,7 @@ from foundry_fastlog.files import (
 )
 from foundry_fastlog.lines import Record, read_series, restore_nonfinite
 from foundry_fastlog.overlay import Overlay
+from foundry_fastlog.run_info import read_run_file
 
 if TYPE_CHECKING:  # optional packages, imported by the methods that need them
     import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -264,7 +265,7 @@ class Run:
 
     def _read_info(self) -> dict[str, Any]:
         try:
-            info = orjson.loads((self.path / RUN_INFO).read_bytes())
+            info = orjson.loads(read_run_file(self.path / RUN_INFO))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

@@ -265,16 +265,17 @@ def _sound_lines(file: _File, present: _Numbers) -> list[Range]:
     file.require_regular()
     ranges: list[Range] = []
     at = 0
-    rest = b""
-    oversized = False
+    parts: list[bytes] = []  # of the line that the last block ended in
+    held = 0  # bytes in it
     with file.open() as handle:
         while block := handle.read(_BLOCK_BYTES):
             *lines, last = block.split(b"\n")
             for piece in lines:
-                begin = at - len(rest)
+                begin = at - held
                 at += len(piece) + 1
-                line = b"" if oversized else rest + piece
-                rest, oversized = b"", False
+                fits = held + len(piece) <= _LONGEST_LINE
+                line = b"".join([*parts, piece]) if fits else b""
+                parts, held = [], 0
                 match = _LINE.fullmatch(line)
                 if match is not None and (seq := int(match[1])) < _SEQ_NUMBERS:
                     if seq in present:
@@ -288,9 +289,8 @@ def _sound_lines(file: _File, present: _Numbers) -> list[Range]:
             if len(ranges) > _MOST_RANGES:
                 raise _RefusedError(f"{file.path} is damaged all over")
             at += len(last)
-            rest += last
-            if len(rest) > _LONGEST_LINE:
-                rest, oversized = b"", True  # no line of ours, however it goes on
+            held += len(last)
+            parts = [*parts, last] if held <= _LONGEST_LINE else []  # no line, however it goes on
     return ranges
 
 

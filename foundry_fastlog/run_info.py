@@ -7,8 +7,10 @@ written is reported through `logging` once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import stat
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,8 +25,26 @@ RUN_FILE = "run.json"
 _TEMPORARY = ".run.json."
 _LOOK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 FORMAT = 1
+_MOST_BYTES = 64 << 20
 
 _log = logging.getLogger("foundry_fastlog")
+
+
+def read_run_file(path: Path) -> bytes:
+    """Read a `run.json`, which may be anybody's: no pipe is waited for, and memory is bounded.
+
+    Raises:
+        OSError: It cannot be read, or is none that a recorder writes.
+    """
+    with open(
+        path, "rb", opener=lambda name, _: os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    ) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, "it is larger than any that a recorder writes", str(path))
+        return file.read(_MOST_BYTES)
 
 
 def utc_now() -> str:
@@ -170,7 +190,7 @@ class RunFile:
 
     def _read(self) -> dict[str, Any]:
         try:
-            run = orjson.loads(self._path.read_bytes())
+            run = orjson.loads(read_run_file(self._path))
         except (OSError, ValueError):
             return {}
         return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}

@@ -222,25 +222,39 @@ bool is_dated(const RingImage& image) {
     return image.slot().epoch != 0 || image.next(position, holes, holes) == nullptr;
 }
 
-// Moves what cannot be trusted out of the way, with the reason beside it. Nothing is deleted.
+// Moves what cannot be trusted out of the way, with the reason beside it. Nothing is deleted, nothing
+// that is there already is replaced, and a link in the directory's place is not followed.
 void quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
+    constexpr unsigned kTries = 1000;
     const std::string directory = private_directory(run) + "/quarantine";
-    const std::string target = directory + path.substr(path.rfind('/'));
+    const std::string base = path.substr(path.rfind('/') + 1);
     report.outcome = Outcome::quarantined;
-    if (::mkdir(directory.c_str(), kDirectoryMode) != 0 && errno != EEXIST) {
+    ::mkdir(directory.c_str(), kDirectoryMode);
+    const Descriptor place(
+        ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
+    if (place.get() < 0) {
         report.reason += " (and could not be moved: " + describe({errno, directory}) + ")";
         return;
     }
-    const int fd = ::open((target + ".reason").c_str(),
-                          O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, kFileMode);
-    if (fd >= 0) {
-        const std::string text = report.reason + "\n";
-        if (::write(fd, text.data(), text.size()) < 0) report.reason += " (not noted in a file)";
-        ::close(fd);
+    const std::string text = report.reason + "\n";
+    for (unsigned n = 0; n < kTries; ++n) {
+        const std::string name = n == 0 ? base : base + "." + std::to_string(n);
+        const std::string note = name + ".reason";
+        struct stat info;
+        if (::fstatat(place.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) continue;
+        const Descriptor fd(::openat(place.get(), note.c_str(),
+                                     O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kFileMode));
+        if (fd.get() < 0 && errno == EEXIST) continue;
+        if (fd.get() < 0 || ::write(fd.get(), text.data(), text.size()) < 0) {
+            report.reason += " (not noted in a file)";
+        }
+        if (::renameat(AT_FDCWD, path.c_str(), place.get(), name.c_str()) == 0) return;
+        const int code = errno;
+        if (fd.get() >= 0) ::unlinkat(place.get(), note.c_str(), 0);
+        errno = code;
+        break;
     }
-    if (::rename(path.c_str(), target.c_str()) != 0) {
-        report.reason += " (and could not be moved: " + describe({errno, path}) + ")";
-    }
+    report.reason += " (and could not be moved: " + describe({errno, path}) + ")";
 }
 
 // Locks a ring that no process writes. A reader that shows what is in the ring shares a lock for as
@@ -378,8 +392,12 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.reason = "no memory to recover " + ring;
     }
     if (report.outcome != Outcome::recovered) return report;
-    ::unlink(ring.c_str());
-    if (by_pointer) ::unlink(path.c_str());
+    // What stays is known as written: it does no harm, and goes at the next recovery that may remove it.
+    if ((::unlink(ring.c_str()) != 0 && errno != ENOENT) ||
+        (by_pointer && ::unlink(path.c_str()) != 0 && errno != ENOENT)) {
+        report.reason =
+            "all of it is written, but it stays: " + describe({errno, "remove " + ring});
+    }
     KILL_POINT("recovery_ring_removed");
     return report;
 }

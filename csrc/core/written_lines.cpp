@@ -127,6 +127,7 @@ SinkError scan_lines(const std::string& path, SeqSet& seqs, Found& found, int ou
     found.mode = info.st_mode & kDirectoryMode;
     SinkError error;
     std::string line;  // the beginning of a line that the last block ended in
+    std::size_t length = 0;
     std::uint64_t begin = 0;
     std::uint64_t damaged = 0;  // since the last line that stays
     std::vector<char> block(std::size_t{1} << 20);
@@ -139,7 +140,12 @@ SinkError scan_lines(const std::string& path, SeqSet& seqs, Found& found, int ou
         while (!rest.empty() && !error) {
             const std::size_t newline = rest.find('\n');
             const std::string_view part = rest.substr(0, newline);
-            if (line.size() + part.size() <= kLongestLine) line.append(part);
+            length += part.size();
+            if (length <= kLongestLine) {
+                line.append(part);
+            } else {
+                line.clear();  // no line, however it goes on
+            }
             if (newline == std::string_view::npos) {
                 found.size += rest.size();
                 break;
@@ -158,6 +164,7 @@ SinkError scan_lines(const std::string& path, SeqSet& seqs, Found& found, int ou
             }
             begin = found.size;
             line.clear();
+            length = 0;
         }
     }
     ::close(fd);
@@ -176,8 +183,9 @@ SinkError cut(const std::string& path, std::uint64_t size) {
 // Puts a file with the lines that stay in the place of one that has others between them.
 SinkError rewrite(const std::string& path, const std::string& scratch, SeqSet& seqs, Found& found) {
     const mode_t mode = found.mode;
-    const int out =
-        ::open(scratch.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    ::unlink(
+        scratch.c_str());  // of a recovery that was killed; or anything, which is not written to
+    const int out = ::open(scratch.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0) return {errno, "create " + scratch};
     SinkError error = scan_lines(path, seqs, found, out, scratch);
     if (!error && ::fchmod(out, mode) != 0) error = {errno, "chmod " + scratch};

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import rings
+from rings import RingBuilder
 
 from foundry_fastlog import _core
 
@@ -106,3 +107,169 @@ def assert_modes(folder: Path, mask: int) -> None:
     for path in folder.rglob("*"):
         most = 0o775 if path.is_dir() else 0o664
         assert stat.S_IMODE(path.stat().st_mode) == most & ~mask, path
+
+
+def leave_ring(run: Path, value: int = 1, name: str = f"{rings.UUID}.ring") -> Path:
+    """A ring with one line, of a process that was killed."""
+    builder = RingBuilder()
+    builder.fragment(f'"a":{value}')
+    ring = builder.put(run, name)
+    (run / "metrics.jsonl").touch()
+    return ring
+
+
+RECOVER = """
+from foundry_fastlog import _core
+outcomes = [report["outcome"] for report in _core.recover_run(RUN)]
+assert outcomes == OUTCOMES, outcomes
+"""
+
+
+def recover_to(outcome: str, run: Path) -> None:
+    """Recover in a process that ends, whatever it waits for."""
+    play(run, f"OUTCOMES = [{outcome!r}]\n{RECOVER}")
+
+
+@pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
+def test_a_file_in_the_place_of_recoverys_own_is_not_written_to(kind: str, run: Path) -> None:
+    """Where damaged lines are taken out of a file, the others are copied to a file of that name."""
+    ring = leave_ring(run)
+    rings.move_to_other_boot(ring)
+    kept = b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":0,"a":0}\n'
+    (run / "log.jsonl").write_bytes(bytes(10) + b"\n" + kept)
+    outside = run.parent / "outside"
+    outside.write_text("precious\n")
+    scratch = ring.with_name(ring.name + ".lines")
+    if kind == "link":
+        scratch.symlink_to(outside)
+    elif kind == "hard link":
+        scratch.hardlink_to(outside)
+    else:
+        os.mkfifo(scratch)
+    recover_to("recovered", run)
+    assert outside.read_text() == "precious\n"
+    assert (run / "log.jsonl").read_bytes() == kept
+    assert not list((run / ".fastlog").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "file"])
+def test_quarantine_is_a_directory_of_the_run(kind: str, run: Path) -> None:
+    """What is in its place is not followed and not written to; the damaged ring stays."""
+    ring = run / ".fastlog" / "x.ring"
+    ring.parent.mkdir(parents=True)
+    ring.write_bytes(b"no ring")
+    outside = run.parent / "outside"
+    outside.mkdir()
+    place = run / ".fastlog" / "quarantine"
+    if kind == "link":
+        place.symlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.write_text("mine")
+    recover_to("quarantined", run)
+    assert ring.read_bytes() == b"no ring"
+    assert not list(outside.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "file"])
+def test_nothing_in_quarantine_is_replaced(kind: str, run: Path) -> None:
+    """A second ring of one name, or anything in the place of the reason, is kept beside it."""
+    quarantine = run / ".fastlog" / "quarantine"
+    quarantine.mkdir(parents=True)
+    outside = run.parent / "outside"
+    outside.write_text("precious\n")
+    note = quarantine / "x.ring.reason"
+    if kind == "link":
+        note.symlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(note)
+    else:
+        note.write_text("before")
+    for content in (b"first", b"second"):
+        (run / ".fastlog" / "x.ring").write_bytes(content)
+        recover_to("quarantined", run)
+    assert outside.read_text() == "precious\n"
+    assert {path.name for path in quarantine.iterdir()} == {
+        "x.ring.reason",
+        "x.ring.1",
+        "x.ring.1.reason",
+        "x.ring.2",
+        "x.ring.2.reason",
+    }
+    assert (quarantine / "x.ring.1").read_bytes() == b"first"
+    assert (quarantine / "x.ring.2").read_bytes() == b"second"
+    assert "too few for a ring file" in (quarantine / "x.ring.2.reason").read_text()
+    if kind == "file":
+        assert note.read_text() == "before"
+
+
+READ_ONLY = """
+from foundry_fastlog import _core
+os.mkdir(RUN + "/.fastlog/quarantine")
+os.chdir(RUN)
+if os.geteuid() == 0:  # whom no permission stops
+    for path in (".", "metrics.jsonl", ".fastlog", ".fastlog/quarantine", RING):
+        os.chown(path, 65534, 65534)
+    os.seteuid(65534)
+os.chmod(".fastlog", 0o555)
+for attempt in range(2):
+    (report,) = _core.recover_run(".")
+    assert report["outcome"] == OUTCOME, report
+    assert REASON in report["reason"], report
+    assert os.path.exists(RING)
+    assert not os.listdir(".fastlog/quarantine")
+os.chmod(".fastlog", 0o755)
+(report,) = _core.recover_run(".")
+assert report["outcome"] == OUTCOME, report
+assert not os.path.exists(RING)
+"""
+
+
+def read_only(outcome: str, reason: str) -> str:
+    """A scenario in which the run's private directory cannot be written, and then can."""
+    ring = f".fastlog/{rings.UUID}.ring"
+    return f"OUTCOME, REASON, RING = {outcome!r}, {reason!r}, {ring!r}\n{READ_ONLY}"
+
+
+def test_a_damaged_ring_that_cannot_be_moved_is_told_and_stays(run: Path) -> None:
+    """No recovery leaves a reason in quarantine for a ring that is not there."""
+    leave_ring(run).write_bytes(b"no ring")
+    play(run, read_only("quarantined", "could not be moved"))
+
+
+def test_a_ring_that_cannot_be_removed_is_written_once(run: Path) -> None:
+    """It says so, and goes when it can."""
+    leave_ring(run)
+    play(run, read_only("recovered", "all of it is written, but it stays"))
+    (line,) = (run / "log.jsonl").read_text().splitlines()
+    assert '"a":1' in line
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "huge", "nested"])
+def test_a_run_json_of_somebody_stops_nobody(kind: str, run: Path) -> None:
+    """Neither a start nor a reader waits for it, nor takes memory for it."""
+    run.mkdir()
+    path = run / "run.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "huge":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        path.write_bytes(b'{"attempts":' + b"[" * 100_000)
+    body = """
+from foundry_fastlog import read_run
+os.link(RUN + "/run.json", RUN + "/kept", follow_symlinks=False)
+open(RUN + "/metrics.jsonl", "w").close()
+(problem,) = read_run(RUN).problems
+assert problem.kind == "run-info", problem
+recorder = Recorder(RUN)
+assert recorder.record(0, loss=1.0)
+assert recorder.close()
+run = read_run(RUN)
+assert not run.problems and run.info["format"] == 1
+"""
+    play(run, body)

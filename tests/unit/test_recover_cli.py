@@ -192,6 +192,22 @@ def test_a_summary_says_where_pending_lines_are(
     assert sorted(outcomes) == ["elsewhere", "recoverable"]
 
 
+def test_an_export_names_a_ring_that_it_cannot_read(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it holds is behind the last line: no gap in the numbers would show it."""
+    target = tmp_path / "out.jsonl"
+    assert main(["export", str(tree / "closed"), "--to", str(target)]) == 0
+    assert "Problems" not in capsys.readouterr().err
+    private = tree / "closed" / ".fastlog"
+    private.mkdir(exist_ok=True)
+    (private / "x.ring").write_bytes(b"no ring")
+    assert main(["export", str(tree / "closed"), "--to", str(target), "--force"]) == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "complete: seq has no gap" in err
+    assert "the records of a killed process cannot be read" in err
+
+
 @pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--json"]])
 @pytest.mark.parametrize("what", ["missing", "file", "empty"])
 def test_no_run_exits_with_2(

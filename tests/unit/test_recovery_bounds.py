@@ -249,3 +249,19 @@ def test_a_recorder_takes_keys_of_any_length(key: str, tmp_path: Path) -> None:
     assert [check.complete for check in run.check()] == [True, True]
     text = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(text)["metrics"] == {key: 1.5}
+
+
+@pytest.mark.parametrize("block", [1 << 20, 3 << 20])
+def test_a_line_that_no_recorder_writes_is_taken_out_whole(block: int, tmp_path: Path) -> None:
+    """Not the part of it that fits into memory, though that begins and ends as a line does."""
+    lines = leave_run(tmp_path)
+    path = tmp_path / "metrics.jsonl"
+    with path.open("ab") as file:
+        file.write(b"\0\n{" + b"x" * (block - 500))
+        for _ in range((64 << 20) // block):
+            file.write(b"x" * block)
+        file.write(b"}\n" + lines[2])
+    rings.move_to_other_boot(ring_of(tmp_path))
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.emitted, report.skipped) == (7, 1)
+    check_whole(tmp_path, lines)
