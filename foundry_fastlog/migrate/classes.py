@@ -53,7 +53,7 @@ class _ClassLogger:
     Attributes:
         kind: Its kind.
         line: Where it is made.
-        after: First byte of ``__init__`` from which it is there; None: from the start.
+        after: First character of ``__init__`` from which it is there; None: from the start.
         in_methods: Every method but ``__init__`` may take it to be there.
     """
 

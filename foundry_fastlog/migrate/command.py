@@ -113,12 +113,13 @@ def show_totals(totals: Totals, console: Console, *, write: bool) -> None:
     done = "converted" if write else "can be converted"
     kept = f", {totals.kept:,} kept as marked" if totals.kept else ""
     console.print(
-        f"{totals.files:,} files: {totals.convert:,} uses of print {done}, "
+        f"{_count(totals.files, 'file')}: {_count(totals.convert, 'print')} {done}, "
         f"{totals.left:,} left{kept}",
         soft_wrap=True,
     )
     if totals.errors:
-        console.print(f"{totals.errors:,} files could not be migrated", style="bold red")
+        text = f"{_count(totals.errors, 'file')} could not be migrated"
+        console.print(text, style="bold red")
     if totals.convert and not write:
         console.print("Nothing was changed. To change it: the same command with --write")
     elif totals.convert:
@@ -127,6 +128,10 @@ def show_totals(totals: Totals, console: Console, *, write: bool) -> None:
             "(setup_logging) where it starts.",
             soft_wrap=True,
         )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def exit_code(totals: Totals, *, write: bool, check: bool) -> int:

@@ -187,7 +187,11 @@ class Composer:
             name = name or ("elapsed" if suffix in _TIMES else base)
         texts[index + 1] = after
         name = usable(name or "value")
-        return name if not suffix or name.endswith(f"_{suffix}") else f"{name}_{suffix}"
+        last = name.rpartition("_")[2]
+        says_unit = (
+            suffix is None or suffix in (last, _UNITS.get(last)) or name.endswith(f"_{suffix}")
+        )
+        return name if says_unit else f"{name}_{suffix}"
 
     def _code(self, value: Value, has_builtin: Callable[[str], bool], *, is_caught: bool) -> str:
         """Return the source of a field's value."""

@@ -84,7 +84,5 @@ def kind_of_binding(module: Module, binding: meta.BaseAssignment) -> Kind:
         annotated = kind_of_annotation(module, target.annotation)
         return annotated if annotated is not Kind.UNKNOWN else kind_of_value(module, target.value)
     if isinstance(target, cst.AssignTarget):
-        statement = module.parents[target]
-        if isinstance(statement, cst.Assign):
-            return kind_of_value(module, statement.value)
+        return kind_of_value(module, cst.ensure_type(module.parents[target], cst.Assign).value)
     return Kind.UNKNOWN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import libcst as cst
 from libcst import metadata as meta
@@ -11,7 +12,7 @@ from libcst import metadata as meta
 from foundry_fastlog.migrate.classes import ClassLoggers
 from foundry_fastlog.migrate.kinds import Kind, binding_is_parameter, joint_kind, kind_of_binding
 from foundry_fastlog.migrate.model import LeftAloneError, Options
-from foundry_fastlog.migrate.module import Module, function_of, node_of
+from foundry_fastlog.migrate.module import Module, function_of, node_of, source_lines
 
 __all__ = ["Insertion", "LoggerChooser"]
 
@@ -78,6 +79,8 @@ class LoggerChooser:
             what = "a logging.Logger" if kind is Kind.STDLIB else "of a kind that cannot be seen"
             note = f"{code} (line {line}) is {what}, so the module's logger is used"
         name = self._options.logger
+        if self._module.is_captured(name):
+            raise LeftAloneError(f"a pattern binds {name}; choose another name with --logger")
         bindings = self._module.bindings(name, node)
         if not bindings:
             return name, note, True
@@ -114,9 +117,8 @@ class LoggerChooser:
 
     def _defined_at(self, bindings: Sequence[meta.BaseAssignment]) -> int | None:
         """Return where the module's body, unconditionally, defines a name, if it does so once."""
-        if len(bindings) != 1 or not self._module.is_global(bindings[0]):
-            return None
-        node = node_of(bindings[0])
+        only = bindings[0] if len(bindings) == 1 and self._module.is_global(bindings[0]) else None
+        node = node_of(only) if only is not None else None
         if node is None:
             return None
         for outer in self._module.ancestors(node):
@@ -225,12 +227,8 @@ def _must_come_first(statement: cst.CSTNode, index: int) -> bool:
 
 def _line_after_comments(module: Module) -> int:
     """Return the line after the comments with which a file starts."""
-    line = 1
-    for text in module.tree.code.splitlines():
-        if not text.startswith("#"):
-            break
-        line += 1
-    return line
+    lines = source_lines(module.tree.code)
+    return 1 + sum(1 for _ in takewhile(lambda line: line.startswith("#"), lines))
 
 
 class _Imports(cst.CSTVisitor):

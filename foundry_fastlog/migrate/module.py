@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import libcst as cst
 from libcst import metadata as meta
 
-__all__ = ["Module", "function_of", "node_of"]
+__all__ = ["Module", "function_of", "node_of", "source_lines"]
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+
+
+def source_lines(source: str) -> list[str]:
+    """Split a source into its lines, with their ends; a form feed ends none."""
+    return _LINE.findall(source)
 
 
 class Module:
@@ -21,21 +30,27 @@ class Module:
         # A tree fresh from the parser has no node twice, so it needs no copy.
         wrapper = meta.MetadataWrapper(tree, unsafe_skip_copy=True)
         self.tree = wrapper.module
+        providers = (meta.ParentNodeProvider, meta.ScopeProvider, meta.PositionProvider)
+        wrapper.resolve_many(providers)  # in as few walks as they need
         self.parents = wrapper.resolve(meta.ParentNodeProvider)
         self._scopes = wrapper.resolve(meta.ScopeProvider)
-        self._spans = wrapper.resolve(meta.ByteSpanPositionProvider)
         self._positions = wrapper.resolve(meta.PositionProvider)
+        lengths = [len(line) for line in source_lines(tree.code)]
+        self._line_starts = [0, *accumulate(lengths)]
+        self._captures = _Captures()
+        self.tree.visit(self._captures)
 
     # ---- places --------------------------------------------------------------------------
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
-        """Return the first byte of a node in the UTF-8 source, and the one after its last."""
-        span = self._spans[node]
-        return span.start, span.start + span.length
+        """Return the first character of a node in the source, and the one after its last."""
+        end = self._positions[node].end
+        return self.start(node), self._line_starts[end.line - 1] + end.column
 
     def start(self, node: cst.CSTNode) -> int:
-        """Return the first byte of a node in the UTF-8 source."""
-        return self._spans[node].start
+        """Return the first character of a node in the source."""
+        start = self._positions[node].start
+        return self._line_starts[start.line - 1] + start.column
 
     def lines(self, node: cst.CSTNode) -> tuple[int, int]:
         """Return the first and the last line of a node, from 1."""
@@ -65,12 +80,18 @@ class Module:
 
     def _binding_order(self, binding: meta.BaseAssignment) -> int:
         node = node_of(binding)
-        return -1 if node is None else self._spans[node].start
+        return -1 if node is None else self.start(node)
 
     def is_builtin(self, name: str, at: cst.CSTNode) -> bool:
         """Tell whether a name means the builtin at a place."""
+        if self.is_captured(name):
+            return False
         found = self.bindings(name, at)
         return bool(found) and all(isinstance(it, meta.BuiltinAssignment) for it in found or ())
+
+    def is_captured(self, name: str) -> bool:
+        """Tell whether a pattern, or an assignment to `builtins`, may bind a name somewhere."""
+        return name in self._captures.names
 
     def line_of_binding(self, name: str, at: cst.CSTNode) -> int | None:
         """Return the line where something gives a name its meaning at a place."""
@@ -90,6 +111,35 @@ class Module:
     def is_global(self, binding: meta.BaseAssignment) -> bool:
         """Tell whether a binding is one of the module."""
         return isinstance(binding.scope, meta.GlobalScope)
+
+
+class _Captures(cst.CSTVisitor):
+    """Collects what LibCST's scopes do not see: names that patterns and `builtins.x = y` bind."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def visit_MatchAs(self, node: cst.MatchAs) -> None:
+        self._add(node.name)
+
+    def visit_MatchStar(self, node: cst.MatchStar) -> None:
+        self._add(node.name)
+
+    def visit_MatchMapping(self, node: cst.MatchMapping) -> None:
+        self._add(node.rest)
+
+    def visit_AssignTarget(self, node: cst.AssignTarget) -> None:
+        target = node.target
+        if (
+            isinstance(target, cst.Attribute)
+            and isinstance(target.value, cst.Name)
+            and target.value.value in ("builtins", "__builtins__")
+        ):
+            self._add(target.attr)
+
+    def _add(self, name: cst.Name | None) -> None:
+        if name is not None:
+            self.names.add(name.value)
 
 
 def function_of(module: Module, node: cst.CSTNode) -> cst.FunctionDef | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import replace
+from itertools import zip_longest
 
 import libcst as cst
 
 from foundry_fastlog.migrate.compose import EMPTY, Composer, Entry
 from foundry_fastlog.migrate.loggers import Insertion, LoggerChooser
 from foundry_fastlog.migrate.model import FileReport, Finding, LeftAloneError, Options
-from foundry_fastlog.migrate.module import Module
+from foundry_fastlog.migrate.module import Module, source_lines
 from foundry_fastlog.migrate.render import render_call
 from foundry_fastlog.migrate.template import TemplateReader
 
@@ -52,10 +53,17 @@ def _migrated(source: str, options: Options, report: FileReport) -> FileReport:
         prints = _Prints()
         tree.visit(prints)
         if tree.code != source:
-            report.error = "cannot be read without loss"
+            line = _first_difference(source, tree.code)
+            report.error = f"is not given back unchanged by LibCST: see line {line}"
         elif prints.names:  # what is known about a module's names takes long to find out
             _Migration(Module(tree), options, report).run(prints.names)
     return report
+
+
+def _first_difference(one: str, other: str) -> int:
+    """Return the first line, from 1, in which two texts differ."""
+    pairs = zip_longest(source_lines(one), source_lines(other))
+    return next(number for number, (a, b) in enumerate(pairs, 1) if a != b)
 
 
 class _Prints(cst.CSTVisitor):
@@ -87,7 +95,7 @@ class _Migration:
         self._report = report
         self._loggers = LoggerChooser(module, options)
         self._composer = Composer(module.code, module.start, options.level)
-        self._lines = report.source.splitlines(keepends=True)
+        self._lines = source_lines(report.source)
         self._need_logger: list[cst.Call] = []
         self._empty: list[cst.Call] = []
         self._edits: list[tuple[int, int, str]] = []
@@ -115,11 +123,7 @@ class _Migration:
             return parent
         if isinstance(parent, cst.Arg) and parent.keyword is name:
             return None
-        if not self._module.is_builtin("print", name) or isinstance(
-            parent, cst.NameItem | cst.ImportAlias
-        ):
-            return None
-        if isinstance(parent, cst.Attribute) and parent.attr is name:
+        if not self._module.is_builtin("print", name):
             return None
         statement = next(
             (it for it in self._module.ancestors(name) if isinstance(it, cst.BaseSmallStatement)),
@@ -169,6 +173,7 @@ class _Migration:
             line_length=self._options.line_length,
             indent=self._module.tree.default_indent,
             newline=self._module.tree.default_newline,
+            known=self._report.source,
         )
         return Finding(
             line=first,
@@ -252,8 +257,8 @@ class _Migration:
                 ):
                     gone[block] = gone.get(block, 0) + 1
                     first, last = module.lines(line)
-                    start = len("".join(self._lines[: first - 1]).encode())
-                    end = start + len("".join(self._lines[first - 1 : last]).encode())
+                    start = len("".join(self._lines[: first - 1]))
+                    end = start + len("".join(self._lines[first - 1 : last]))
                     self._edits.append((start, end, ""))
                     new = ""
             converted[call] = replace(converted[call], status="convert", reason=None, new=new)
@@ -269,12 +274,12 @@ class _Migration:
                 text += newline
             if before and not before.endswith(("\n", "\r")):
                 text = newline + text
-            place = len(before.encode())
+            place = len(before)
             self._edits.append((place, place, text))
-        raw = self._report.source.encode()
+        result = self._report.source
         for start, end, text in sorted(self._edits, reverse=True):
-            raw = raw[:start] + text.encode() + raw[end:]
-        return raw.decode()
+            result = result[:start] + text + result[end:]
+        return result
 
 
 def _before_text(line: cst.SimpleStatementLine, block: cst.IndentedBlock | cst.Module) -> bool:

@@ -97,6 +97,7 @@ def stays(code: str, **options: object) -> str:
             'print(f"Saved to {path} in {t:.1f}s")',
             'logger.info("Saved", path=path, elapsed_s=t)',
         ),
+        ('print(f"Waited {all_seconds} s")', 'logger.info("Waited", all_seconds=all_seconds)'),
         ('print(f"Waited {wait_s} s")', 'logger.info("Waited", wait_s=wait_s)'),
         # Counted things
         ('print("Saved %d files" % n)', 'logger.info("Saved files", num_files=n)'),
@@ -182,6 +183,7 @@ def test_formats_of_every_kind_are_read(old: str, new: str | None) -> None:
         ('print("see", x1, sep="")', 'logger.info("see", x1=x1)'),
         ('print("a", "b", sep="/")', 'logger.info("a/b")'),
         ('print("a", "b", sep=None, end=None, file=None)', 'logger.info("a b")'),
+        ('print("a", flush=x.y, end="\\n\\n")', 'logger.info("a")'),
         ('print("a", end="\\n\\n", flush=True)', 'logger.info("a")'),
         ('import sys\nprint("a", file=sys.stdout)', 'logger.info("a")'),
         ('import sys\nprint("a", file=sys.stderr)', 'logger.warning("a")'),
@@ -243,6 +245,9 @@ def test_arguments_of_print_are_understood(old: str, new: str) -> None:
         ("def print(*a): ...\nprint('a')", "another name here (line 1)"),
         ("from rich import print\nprint('a')", "another name here (line 1)"),
         ("from rich import *\nprint('a')", "star import"),
+        ("import builtins\nbuiltins.print = f\nprint('a')", "another name here"),
+        ("def f[print]():\n    print('a')", "another name here (line 1)"),
+        ("match x:\n    case {**logger}:\n        print('a')", "a pattern binds logger"),
         ("def f(print):\n    print('a')", "another name here"),
         ("def f(x, format):\n    print(f'at {x:%H}')", "needs format()"),
         ("def f(str):\n    try: ...\n    except E as e: print('a', e)", "needs str()"),
@@ -274,6 +279,16 @@ def test_other_things_of_that_name_are_none(code: str) -> None:
     assert report.findings == []
     assert report.error is None
     assert report.result == code
+
+
+@pytest.mark.parametrize("pattern", ["print", "[1, *print]", "{'a': 1, **print}", "int() as print"])
+def test_a_pattern_may_bind_the_name(pattern: str) -> None:
+    """Captures of a match statement are seen, wherever they are."""
+    report = migrate_source(
+        f"match x:\n    case {pattern}:\n        print('a b')\n    case _: ...\n"
+    )
+    assert report.findings[-1].reason == "print is another name here"
+    assert report.count("convert") == 0
 
 
 @pytest.mark.parametrize("mark", ["# noqa: T201", "# noqa", "# noqa: E501, T201", "# NOQA:T20"])
@@ -406,6 +421,8 @@ def test_fields_have_names_of_their_own_and_keep_their_order(old: str, new: str)
         ("a + b", "saw"),
         ("len([1])", "saw"),
         ("options.get(key)", "saw"),
+        ("template.format(1)", "template"),
+        ("str(a, b)", "saw"),
         ("f()()", "saw"),
         ("1 if a else b", "saw"),
         ("x[0][0]", "saw"),

@@ -103,6 +103,14 @@ def test_a_docstring_that_shares_its_line_with_a_print_is_refused() -> None:
     assert reasons('"doc"; print("a")') == ["shares its line with what must stay first in a module"]
 
 
+def test_a_form_feed_ends_no_line() -> None:
+    """Old sources have them between sections: places below are still right."""
+    assert result('import a\n\f\nif x:\n  print("b", y_, z_)\n', line_length=1) == (
+        f"import a\n{DEFINITION}\n\f\nif x:\n  logger.info(\n"
+        '    "b",\n    y_=y_,\n    z_=z_,\n  )\n'
+    ).replace("\n\n\f", "\n\f").replace("y_=y_", "y=y_").replace("z_=z_", "z=z_")
+
+
 def test_line_ends_and_a_missing_last_one_are_kept() -> None:
     """New lines end as the file's do."""
     assert result('import a\r\nprint("a")') == (
@@ -116,6 +124,18 @@ def test_all_else_stays_as_it_is() -> None:
         "import a\nlogger = a.StructuredLogger( 'x' )  # mine\nif  a :print( 'b' ) ;x=1   # c\n\f\n"
     )
     assert result(code) == code.replace("print( 'b' )", 'logger.info("b")')
+
+
+def test_a_last_import_without_a_line_end_gets_one() -> None:
+    """The logger's lines are lines of their own."""
+    assert result("if a:\n    def f(): print('b')\nimport c") == (
+        f'if a:\n    def f(): logger.info("b")\nimport c\n{DEFINITION}'
+    )
+
+
+def test_the_name_of_a_builtin_is_no_logger() -> None:
+    """A logger's name that Python knows already would be found where none is."""
+    assert "not simply one object" in migrate("print('a')", logger="input").findings[0].reason
 
 
 def test_a_report_says_what_is_added() -> None:
@@ -276,6 +296,8 @@ def in_class(body: str, bases: str = "") -> str:
         (INIT.format(MADE), ""),
         (INIT.format("self.logger = logger"), ""),
         (INIT.format("self.x = x; self.logger: StructuredLogger = make()"), ""),
+        (INIT.format("self.x = x; self.logger: object = StructuredLogger('a')"), ""),
+        ("    x: int\n    logger: object = StructuredLogger('a')\n", "(make())"),
         (INIT.format(f"super().__init__(); {MADE}"), "(threading.Thread)"),
         (INIT.format(f"super().__init__(); {MADE}"), "(Generic[T], object)"),
         ("    logger = structlog.get_logger()\n", "(Unknown)"),
@@ -304,13 +326,13 @@ def test_a_nested_function_uses_the_logger_of_the_object_around() -> None:
         "    @classmethod\n    def f(cls):\n        print('x y')\n",
         "    def f():\n        print('x y')\n",
         "    def f(self):\n        self = None\n        print('x y')\n",
-        "    def f(self):\n        class B:\n            def g(it):\n                print('x y')\n",
+        "    def f(self):\n        class B:\n            def g(b): print('x y')\n",
         "    print('x y')\n",
     ],
 )
 def test_a_place_without_the_object_uses_the_logger_of_the_module(method: str) -> None:
     """Static methods, finalisers and other classes have no self.logger."""
-    assert '  logger.info("x y")' in result(in_class(INIT.format(MADE) + method))
+    assert ' logger.info("x y")' in result(in_class(INIT.format(MADE) + method))
 
 
 @pytest.mark.parametrize(
@@ -394,11 +416,11 @@ def test_class_loggers_are_inherited_and_circles_end() -> None:
     code = in_class("    logger = StructuredLogger('a')\n")
     code += "class B(A):\n    def __init__(self):\n        print('x y')\n"
     assert 'self.logger.info("x y")' in result(code)
-    assert 'logger.info("x y")' in result("class A(A):\n    def f(self):\n        print('x y')\n")
+    for base in ("A", "a.B"):
+        code = f"class A({base}):\n    def f(self):\n        print('x y')\n"
+        assert '        logger.info("x y")' in result(code)
     assert 'logger.info("x y")' in result(
-        in_class(
-            "    def make(self):\n        self.logger = StructuredLogger('a')\n        print('x y')\n"
-        )
+        in_class(f"    def make(self):\n        {MADE}\n        print('x y')\n")
     )
 
 
@@ -450,6 +472,13 @@ def test_dropping_leaves_prints_whose_value_is_used() -> None:
 
 
 # ---- sources that cannot be migrated -----------------------------------------------------
+
+
+def test_a_source_that_would_not_come_back_whole_is_refused() -> None:
+    """LibCST loses a space or a mark here and there: such a source is not touched."""
+    report = migrate_source('\ufeffprint("a")')
+    assert report.error == "is not given back unchanged by LibCST: see line 1"
+    assert report.result == report.source
 
 
 def test_python_2_is_refused() -> None:

@@ -1,0 +1,285 @@
+"""The migrate command, as a user meets it, and the files that it reads and writes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from foundry_fastlog.cli import main
+from foundry_fastlog.migrate import Options, tree
+from foundry_fastlog.migrate.tree import migrate_file, python_files
+
+OLD = 'import os\n\nprint(f"Loaded {len(os.sep)} examples")\n'
+NEW = (
+    "import os\nfrom foundry_fastlog import StructuredLogger\n\n"
+    "logger = StructuredLogger(__name__)\n\n"
+    'logger.info("Loaded examples", num_examples=len(os.sep))\n'
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a few modules, as the working directory."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "data.py").write_text(OLD)
+    (tmp_path / "sub" / "mixed.py").write_text('print("Error: a")\nprint(b)\nprint()\n')
+    (tmp_path / "clean.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+def test_the_listing_shows_each_print_and_changes_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """File and line, old and new, reasons, and a sum."""
+    assert main(["migrate", "."]) == 0
+    assert capsys.readouterr().out == (
+        "data.py:2  adds a logger\n"
+        "  + from foundry_fastlog import StructuredLogger\n"
+        "  + \n"
+        "  + logger = StructuredLogger(__name__)\n"
+        "data.py:3  info\n"
+        '  - print(f"Loaded {len(os.sep)} examples")\n'
+        '  + logger.info("Loaded examples", num_examples=len(os.sep))\n'
+        "sub/mixed.py:1  adds a logger\n"
+        "  + from foundry_fastlog import StructuredLogger\n"
+        "  + \n"
+        "  + logger = StructuredLogger(__name__)\n"
+        "sub/mixed.py:1  error\n"
+        '  - print("Error: a")\n'
+        '  + logger.error("a")\n'
+        "sub/mixed.py:2  left: shows a value without words: nothing says what it is\n"
+        "    print(b)\n"
+        "sub/mixed.py:3  left: shows only an empty line or decoration\n"
+        "    print()\n"
+        "3 files: 2 prints can be converted, 2 left\n"
+        "Nothing was changed. To change it: the same command with --write\n"
+    )
+    assert (project / "data.py").read_text() == OLD
+
+
+def test_write_changes_the_files(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--write makes the calls; what is left gives exit code 1, and a second run does nothing."""
+    assert main(["migrate", "--write", "data.py"]) == 0
+    assert (project / "data.py").read_text() == NEW
+    assert "1 file: 1 print converted, 0 left" in capsys.readouterr().out
+    assert main(["migrate", "--write", "."]) == 1
+    assert main(["migrate", "--write", "--drop-empty", "."]) == 1
+    assert (project / "sub" / "mixed.py").read_text().endswith('logger.error("a")\nprint(b)\n')
+    assert "removed\n  - print()\n" in capsys.readouterr().out
+    assert main(["migrate", "--write", "data.py", "clean.py"]) == 0
+    assert (project / "data.py").read_text() == NEW
+
+
+def test_the_new_code_logs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the command writes runs on this package's logger."""
+    assert main(["migrate", "--write", "data.py"]) == 0
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logging.getLogger("migrated").addHandler(handler)
+    code = compile((project / "data.py").read_text(), "data.py", "exec")
+    try:
+        exec(code, {"__name__": "migrated"})
+    finally:
+        logging.getLogger("migrated").removeHandler(handler)
+    entry = json.loads(records[0].getMessage())
+    assert (entry["level"], entry["message"]) == ("INFO", "Loaded examples")
+    assert entry["context"]["num_examples"] == 1
+
+
+def test_check_fails_while_there_are_prints(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--check is for CI: marked prints are no failure."""
+    assert main(["migrate", "--check", "."]) == 1
+    (project / "data.py").write_text('print("usage: a")  # noqa: T201\n')
+    assert main(["migrate", "--check", "data.py", "clean.py"]) == 0
+    out = capsys.readouterr().out
+    assert "data.py:1  kept: marked with noqa" in out
+    assert "2 files: 0 prints can be converted, 0 left, 1 kept as marked\n" in out
+    assert (project / "data.py").read_text() == 'print("usage: a")  # noqa: T201\n'
+
+
+def test_options_reach_the_conversion(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name, level, line length and trust are the user's."""
+    (project / "data.py").write_text("from a import log\nprint('one two', x1, y1)\n")
+    arguments = ["--logger", "log", "--level", "DEBUG", "--line-length", "20"]
+    assert main(["migrate", *arguments, "--assume-structured", "data.py"]) == 0
+    assert (
+        '  + log.debug(\n  +     "one two",\n  +     x1=x1,\n  +     y1=y1,\n  + )\n'
+        in capsys.readouterr().out
+    )
+
+
+def test_json_is_for_programs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json gives the same as one JSON object."""
+    assert main(["migrate", "--json", "sub"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["written"] is False
+    assert [file["path"] for file in answer["files"]] == ["sub/mixed.py"]
+    assert [found["status"] for found in answer["files"][0]["prints"]] == [
+        "convert",
+        "left",
+        "left",
+    ]
+
+
+def test_notes_and_blank_lines_of_long_calls_are_shown(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A note stands below its call; control characters in a source reach no terminal."""
+    (project / "data.py").write_text(
+        "import logging\nclass A:\n    logger = logging.getLogger()\n    def f(self):\n"
+        "        print(\n            'see',\n\n            x1\n        )\n"
+        "        print('\x1b[2J')\n"
+    )
+    assert main(["migrate", "data.py"]) == 0
+    out = capsys.readouterr().out
+    assert "  - print(\n  -     'see',\n  - \n  -     x1\n  - )\n" in out
+    assert (
+        "    note: self.logger (line 3) is a logging.Logger, so the module's logger is used" in out
+    )
+    assert "print('\\x1b[2J')" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or directory"),
+        (["--write", "--check", "."], "--check changes nothing"),
+        (["--logger", "a b", "."], "must be a Python name"),
+        (["--level", "loud", "."], "the level must be auto or one of debug"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    """A wrong argument is one line and exit code 2."""
+    assert main(["migrate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_libcst_the_command_says_what_to_install(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The extra is named; another missing module is a fault of the installation."""
+    for name in [name for name in sys.modules if name.startswith("foundry_fastlog.migrate.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "foundry_fastlog.migrate")
+    monkeypatch.setitem(sys.modules, "libcst", None)
+    assert main(["migrate", "."]) == 2
+    assert "pip install 'foundry_fastlog[migrate]'" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "libcst")
+    monkeypatch.setitem(sys.modules, "foundry_fastlog.migrate.source", None)
+    with pytest.raises(ModuleNotFoundError):
+        main(["migrate", "."])
+
+
+# ---- files -------------------------------------------------------------------------------
+
+
+def test_trees_are_searched_for_code_of_the_project(project: Path) -> None:
+    """Hidden folders, environments and build outputs are left out, unless they are named."""
+    for folder in (".git", "build", "__pycache__", "env", "pkg"):
+        (project / folder).mkdir()
+        (project / folder / "a.py").write_text("")
+    (project / "env" / "pyvenv.cfg").write_text("")
+    (project / "notes.txt").write_text("")
+    found = [str(path) for path in python_files([Path(), Path("data.py"), Path("build")])]
+    assert found == ["clean.py", "data.py", "pkg/a.py", "sub/mixed.py", "build/a.py"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\xef\xbb\xbfprint('a')\r\n",
+        "# coding: latin-1\nprint('é')\n".encode("latin-1"),
+        b"\xef\xbb\xbf# coding: utf-8\nprint('\xc3\xa9')",
+    ],
+)
+def test_encodings_and_marks_are_kept(tmp_path: Path, raw: bytes) -> None:
+    """A file keeps its encoding, byte order mark and line ends."""
+    path = tmp_path / "a.py"
+    path.write_bytes(raw)
+    assert migrate_file(path, Options(), write=True).error is None
+    new = path.read_bytes()
+    assert new[:3] == raw[:3] or not raw.startswith(b"\xef\xbb\xbf")
+    assert new.count(b"\r\n") == (6 if b"\r\n" in raw else 0) or new.count(b"\r\n") == 5
+    text = "é" if b"coding" in raw else "a"
+    encoding = "latin-1" if b"latin" in raw else "utf-8"
+    assert f'logger.info("{text}")'.encode(encoding) in new
+
+
+def test_a_message_that_the_encoding_lacks_is_escaped(tmp_path: Path) -> None:
+    """An escape may stand for a character that the file itself cannot have."""
+    path = tmp_path / "a.py"
+    path.write_bytes(b"# coding: latin-1\nprint('price 5 \\u20ac', 'b')\n")
+    report = migrate_file(path, Options(), write=True)
+    assert report.error is None
+    assert b'logger.info("price 5 \\u20ac b")' in path.read_bytes()
+
+
+def test_mode_and_links_are_kept(tmp_path: Path) -> None:
+    """A link still points to its file, and a script can still be run."""
+    path, link = tmp_path / "a.py", tmp_path / "b.py"
+    path.write_text(OLD)
+    path.chmod(0o755)
+    link.symlink_to(path)
+    assert migrate_file(link, Options(), write=True).error is None
+    assert link.is_symlink()
+    assert path.read_text() == NEW
+    assert path.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_file_that_cannot_be_read_or_decoded_is_reported(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bad file is a line in the listing and the exit code 1; the others are done."""
+    (project / "bad.py").write_bytes(b"print('\xff')\n")
+    (project / "two.py").write_text("print 'a'\n")
+    (project / "coding.py").write_text("# coding: nonsense\nprint('a')\n")
+    (project / "gone.py").symlink_to("nowhere.py")
+    assert main(["migrate", "--write", "."]) == 1
+    out = capsys.readouterr().out
+    assert "bad.py: cannot be decoded: " in out
+    assert "two.py: is no valid Python: see line 1\n" in out
+    assert "coding.py: cannot be decoded: unknown encoding" in out
+    assert "gone.py: cannot be read: No such file or directory\n" in out
+    assert "4 files could not be migrated" in out
+    assert (project / "data.py").read_text() == NEW
+
+
+def test_a_file_that_cannot_be_written_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that fails leaves the old file and nothing beside it."""
+    path = tmp_path / "a.py"
+    path.write_text(OLD)
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    report = migrate_file(path, Options(), write=True)
+    assert report.error == "cannot be written: No space left on device"
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
+    report = migrate_file(path, Options(), write=True)
+    assert report.error == "cannot be written: Permission denied"
+    assert [item.name for item in tmp_path.iterdir()] == ["a.py"]
+    assert path.read_text() == OLD
+
+
+def test_many_files_are_reported_as_they_are_done(tmp_path: Path) -> None:
+    """Reports come one after the other: a tree is never in memory as a whole."""
+    (tmp_path / "a.py").write_text(OLD)
+    reports = tree.migrate_paths([tmp_path], Options())
+    assert next(reports).count("convert") == 1
+    assert next(reports, None) is None
