@@ -324,7 +324,7 @@ class StructuredLogger:
         for take in takers:
             take(_NAMES.get(level) or _level_name(level), logger.name, message, context)
         if outputs:
-            shown = settled(_shown(context, fields))
+            shown = settled(_shown(self.context, context, fields))
             writer.put(outputs, (time.time(), level, logger.name, message, shown, ""))
             if level >= CRITICAL:
                 writer.flush(1.0)
@@ -346,7 +346,7 @@ class StructuredLogger:
         fields: dict[str, Any],
     ) -> None:
         context = {**self.context, **fields}
-        shown = _shown(context, fields)
+        shown = _shown(self.context, context, fields)
         if self._as_json:
             text = _json_text(level, self.logger.name, message, context)
         else:
@@ -381,9 +381,9 @@ def _formatted(message: object, args: tuple[object, ...]) -> str:
         return f"{text} {', '.join(safe_str(value) for value in args)}"
 
 
-def _shown(context: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+def _shown(base: dict[str, Any], context: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     """Return the fields for the text logs: all but the base context, unless a call gave it."""
-    if len(context) == len(fields):
+    if len(base) == len(BASE_FIELDS) and all(map(base.__contains__, BASE_FIELDS)):
         return fields
     return {
         name: value for name, value in context.items() if name not in BASE_FIELDS or name in fields

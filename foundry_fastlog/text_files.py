@@ -67,10 +67,15 @@ class TextFile:
             messages: Not used: what a file gets is the text.
             texts: The messages as text, each with its line end.
         """
-        lines = [text.encode("utf-8", "backslashreplace") for text in texts]
         try:
-            for chunk in self._chunks(lines):
-                self._write_all(chunk)
+            self._renew()
+            whole = "".join(texts).encode("utf-8", "backslashreplace")
+            if not self.max_bytes or os.fstat(self._fd).st_size + len(whole) <= self.max_bytes:
+                self._write_all(whole)
+            else:
+                lines = [text.encode("utf-8", "backslashreplace") for text in texts]
+                for chunk in self._chunks(lines):
+                    self._write_all(chunk)
             self._reported = False
         except OSError as error:
             self.errors += len(messages)
@@ -85,11 +90,10 @@ class TextFile:
 
     def _chunks(self, lines: Sequence[bytes]) -> Iterator[bytes]:
         """Cut lines into what still fits into the file, rotating between the pieces."""
-        self._renew()
-        size = os.fstat(self._fd).st_size if self.max_bytes else 0
+        size = os.fstat(self._fd).st_size
         chunk: list[bytes] = []
         for line in lines:
-            if self.max_bytes and size and size + len(line) > self.max_bytes:
+            if size and size + len(line) > self.max_bytes:
                 yield b"".join(chunk)
                 chunk = []
                 self._rotate(len(line))

@@ -177,20 +177,29 @@ class TextWriter:
     def _write(self, batch: list[_Item]) -> None:
         by_output: dict[Output, tuple[list[Message], list[str]]] = {}
         done: threading.Event | None = None
-        last: tuple[Output, ...] = ()
+        outputs: tuple[Output, ...] = ()
+        lists: list[tuple[list[Message], list[str]]] = []
         for item in batch:
             if not isinstance(item, tuple):
                 done = item
                 continue
-            last, message = item
-            self._sort(by_output, last, message)
-        if self.dropped and last:
+            if item[0] is not outputs:
+                outputs = item[0]
+                lists = [by_output.setdefault(output, ([], [])) for output in outputs]
+            message = item[1]
+            text = text_of(message)  # once, for all outputs
+            for messages, texts in lists:
+                messages.append(message)
+                texts.append(text)
+        if self.dropped and outputs:
             lost, self.dropped = self.dropped, 0
             notice = (
                 f"{lost} messages were left out here: the text log could not be written in time"
             )
             warning: Message = (time.time(), logging.WARNING, "foundry_fastlog", notice, {}, "")
-            self._sort(by_output, last, warning)
+            for messages, texts in lists:
+                messages.append(warning)
+                texts.append(text_of(warning))
         with self._write_lock:
             for output, (messages, texts) in by_output.items():
                 output.write(messages, texts)
@@ -198,20 +207,6 @@ class TextWriter:
         if done is not None:
             self._hurry.clear()
             done.set()
-
-    @staticmethod
-    def _sort(
-        by_output: dict[Output, tuple[list[Message], list[str]]],
-        outputs: tuple[Output, ...],
-        message: Message,
-    ) -> None:
-        text = text_of(message)  # once, for all outputs
-        for output in outputs:
-            lists = by_output.get(output)
-            if lists is None:
-                lists = by_output[output] = ([], [])
-            lists[0].append(message)
-            lists[1].append(text)
 
     def before_fork(self) -> None:
         """Wait until no batch is half written: a child would inherit the other half, or a lock."""
