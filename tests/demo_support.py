@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from foundry_fastlog import Recorder
+from foundry_fastlog.demo.app import open_logging
 from foundry_fastlog.demo.config import load_config
 from foundry_fastlog.demo.data import load_corpus
 from foundry_fastlog.demo.train import Trainer
 
 TINY = """
-name: tiny
+experiment_name: tiny
 model: {layers: 1, heads: 2, width: 16, context: 16}
 training:
   steps: 12
@@ -39,8 +39,18 @@ def read(run: Path, name: str) -> list[dict[str, Any]]:
 
 
 def training_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep the lines of training steps; the rest are validations."""
-    return [line for line in lines if "loss" in line["metrics"]]
+    """Keep the lines of training steps; the rest are validations and epoch summaries."""
+    return [line for line in lines if "loss" in line.get("metrics", {})]
+
+
+def validation_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep the lines of validations."""
+    return [line for line in lines if "val_loss" in line.get("metrics", {})]
+
+
+def said(run: Path, message: str, name: str = "log.jsonl") -> list[dict[str, Any]]:
+    """List the contexts of a message in the log."""
+    return [line["context"] for line in read(run, name) if line["message"] == message]
 
 
 def train_some(experiment: Path, run: Path, *, steps: int | None = None) -> list[float]:
@@ -48,8 +58,8 @@ def train_some(experiment: Path, run: Path, *, steps: int | None = None) -> list
     config = load_config(experiment)
     corpus = load_corpus(config.data, config.model.context)
     losses = []
-    with Recorder(run) as recorder:
-        trainer = Trainer(config, corpus, recorder, torch.device("cpu"))
+    with open_logging(run, config) as logs:
+        trainer = Trainer(config, corpus, logs, torch.device("cpu"))
         trainer.resume()
         for progress in trainer.fit():
             losses.append(progress.loss)

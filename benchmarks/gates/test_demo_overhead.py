@@ -22,7 +22,7 @@ Check = Callable[[str, Outcome], None]
 
 
 def test_calls_of_the_recorder_take_less_than_one_percent_of_the_steps(check: Check) -> None:
-    """Time in record(), timers and events, clocked from outside, over the time of the steps."""
+    """Time in steps, blocks and messages, clocked from outside, over the time of the steps."""
 
     def measure() -> Reading:
         found = spawn("demo_run", steps=STEPS)

@@ -1,8 +1,8 @@
-"""What the demo's training loop spends in the recorder's calls, timed from outside.
+"""What the demo's training loop spends in the calls of its logging, timed from outside.
 
-Every call of the recorder is wrapped in two readings of the clock. The wrapper's own cost counts as
-the recorder's, so the figure is an upper bound; it does not rest on what the recorder says of
-itself, which is reported beside it.
+Every call is wrapped in two readings of the clock: steps with their echo, timed blocks, messages,
+epoch summaries. The wrapper's own cost counts as the logging's, so the figure is an upper bound; it
+does not rest on what the recorder says of itself, which is reported beside it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers.base import VerificationError, json_lines
 from benchmarks.peers.fastlog import check_accounting
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 STEP_BLOCKS = ("step", "data", "forward", "backward", "optimizer")
 
@@ -24,15 +27,22 @@ STEP_BLOCKS = ("step", "data", "forward", "backward", "optimizer")
 class TimedBlock:
     """A timer block whose entry and exit are timed."""
 
-    def __init__(self, owner: TimedRecorder, block: Any) -> None:
+    def __init__(self, owner: TimedLogging, block: Any) -> None:
         self.owner = owner
         self.block = block
 
-    def __enter__(self) -> None:
+    @property
+    def elapsed(self) -> float:
+        """Seconds in the block."""
+        elapsed: float = self.block.elapsed
+        return elapsed
+
+    def __enter__(self) -> Self:
         """Enter the block."""
         start = time.perf_counter_ns()
         self.block.__enter__()
         self.owner.spent_ns += time.perf_counter_ns() - start
+        return self
 
     def __exit__(
         self,
@@ -46,38 +56,60 @@ class TimedBlock:
         self.owner.spent_ns += time.perf_counter_ns() - start
 
 
-class TimedRecorder:
-    """A recorder that adds up the time spent in its calls, in nanoseconds."""
+class TimedLogger:
+    """A logger whose messages are timed."""
 
-    def __init__(self, recorder: Any) -> None:
-        self.recorder = recorder
-        self.path = recorder.path
+    def __init__(self, owner: TimedLogging, logger: Any) -> None:
+        self.owner = owner
+        self.logger = logger
+
+    def info(self, message: str, **fields: Any) -> None:
+        """Log and time the call."""
+        start = time.perf_counter_ns()
+        self.logger.info(message, **fields)
+        self.owner.spent_ns += time.perf_counter_ns() - start
+
+
+class TimedLogging:
+    """An ExperimentLogging that adds up the time spent in its calls, in nanoseconds.
+
+    It stands for its PerformanceLogger, too.
+    """
+
+    def __init__(self, logs: Any) -> None:
+        self.logs = logs
+        self.directory = logs.directory
+        self.performance = self
         self.spent_ns = 0
         self.calls: Counter[str] = Counter()
 
-    def record(self, step: int, **values: Any) -> bool:
-        """Record and time the call."""
+    def logger(self, subsystem: str) -> TimedLogger:
+        """Return a logger whose calls are timed."""
+        return TimedLogger(self, self.logs.logger(subsystem))
+
+    def log_step(self, step: int, epoch: int, metrics: Any) -> bool:
+        """Record and time the call, with its echo."""
         start = time.perf_counter_ns()
-        accepted: bool = self.recorder.record(step, **values)
+        accepted: bool = self.logs.log_step(step, epoch, metrics)
         self.spent_ns += time.perf_counter_ns() - start
         self.calls["record"] += 1
         return accepted
 
-    def timer(self, name: str, *, step: int | None = None) -> TimedBlock:
+    def log_epoch_summary(self, epoch: int, summary: Any) -> bool:
+        """Record and time the call."""
+        start = time.perf_counter_ns()
+        accepted: bool = self.logs.log_epoch_summary(epoch, summary)
+        self.spent_ns += time.perf_counter_ns() - start
+        self.calls["summary"] += 1
+        return accepted
+
+    def time_block(self, name: str, *, step: int | None = None) -> TimedBlock:
         """Make a block and time that, too."""
         start = time.perf_counter_ns()
-        block = TimedBlock(self, self.recorder.timer(name, step=step))
+        block = TimedBlock(self, self.logs.performance.time_block(name, step=step))
         self.spent_ns += time.perf_counter_ns() - start
         self.calls[name] += 1
         return block
-
-    def event(self, message: str, **values: Any) -> bool:
-        """Write an event and time the call."""
-        start = time.perf_counter_ns()
-        accepted: bool = self.recorder.event(message, **values)
-        self.spent_ns += time.perf_counter_ns() - start
-        self.calls["event"] += 1
-        return accepted
 
 
 def step_seconds(run: Path, steps: int, calls: Counter[str]) -> float:
@@ -102,8 +134,9 @@ def step_seconds(run: Path, steps: int, calls: Counter[str]) -> float:
             yield line
 
     metrics = list(lines("metrics"))
-    trained = [line["step"] for line in metrics if "loss" in line["metrics"]]
-    if trained != list(range(1, steps + 1)) or len(metrics) != calls["record"]:
+    trained = [line["step"] for line in metrics if "loss" in line.get("metrics", ())]
+    given = calls["record"] + calls["summary"]
+    if trained != list(range(1, steps + 1)) or len(metrics) != given:
         raise VerificationError(f"{len(metrics)} metrics lines, {len(trained)} of {steps} steps")
     blocks: Counter[str] = Counter()
     total = 0.0
@@ -111,7 +144,7 @@ def step_seconds(run: Path, steps: int, calls: Counter[str]) -> float:
         blocks[line["name"]] += 1
         if line["name"] == "step":
             total += line["duration_s"]
-    expected = Counter({name: n for name, n in calls.items() if name not in ("record", "event")})
+    expected = Counter({name: n for name, n in calls.items() if name not in ("record", "summary")})
     if blocks != expected or any(blocks[name] != steps for name in STEP_BLOCKS):
         raise VerificationError(f"timed blocks in the file {blocks}, called {expected}")
     return total
@@ -128,6 +161,7 @@ def run(steps: int) -> dict[str, Any]:
         `own_fraction` of the same, and `flush_fraction`, the flush thread's CPU time over the same
         steps (it runs beside training, on whatever core is free).
     """
+    from foundry_fastlog.demo.app import open_logging
     from foundry_fastlog.demo.config import load_config
     from foundry_fastlog.demo.data import load_corpus
     from foundry_fastlog.demo.device import pick_device
@@ -136,17 +170,19 @@ def run(steps: int) -> dict[str, Any]:
     config = load_config(steps=steps)
     corpus = load_corpus(config.data, config.model.context)
     with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:
-        recorder = config.recorder.open(Path(scratch) / "run")
-        timed: Any = TimedRecorder(recorder)
+        logs = open_logging(Path(scratch) / "run", config)
+        timed: Any = TimedLogging(logs)
         trainer = Trainer(config, corpus, timed, pick_device(config.training.device))
         for _ in trainer.fit():
             pass
         trainer.close()
-        if not recorder.close(timeout=60.0):
+        if not logs.close():
             raise VerificationError("close() timed out")
-        stats = recorder.stats()
-        check_accounting(stats, sum(timed.calls.values()))
-        seconds = step_seconds(recorder.path, steps, timed.calls)
+        stats = logs.recorder.stats()
+        # Messages come on top: the epoch summary, echoes of steps, start and end.
+        blocks = sum(n for name, n in timed.calls.items() if name not in ("record", "summary"))
+        check_accounting(stats, timed.calls["record"] + blocks + stats["event_calls"])
+        seconds = step_seconds(logs.directory, steps, timed.calls)
     return {
         "steps": steps,
         "calls": sum(timed.calls.values()),

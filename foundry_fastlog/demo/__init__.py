@@ -1,4 +1,4 @@
-"""A real training run that shows the recorder at work.
+"""A real training run that shows the logging at work.
 
 ``foundry-fastlog demo`` trains a small GPT on English text that every machine
 has and records every step. Read :mod:`foundry_fastlog.demo.train` first: it

@@ -1,6 +1,6 @@
 """Does recording slow training down? The same steps, with and without, in turns.
 
-Blocks of training steps alternate between a recorder and none, in one process
+Blocks of training steps alternate between logging and none, in one process
 and on the same batches, so that a machine that speeds up or slows down does so
 for both. The answer is a ratio of medians with a confidence interval: on a
 machine that does other work, its width says how much the answer is worth.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from foundry_fastlog import ExperimentLogging
 from foundry_fastlog.demo.config import ExperimentConfig, load_config
 from foundry_fastlog.demo.data import load_corpus
 from foundry_fastlog.demo.device import pick_device
@@ -27,26 +28,29 @@ from foundry_fastlog.demo.train import Trainer
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from foundry_fastlog import Recorder
-
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 WARM_UP_STEPS = 5
 
 
-class NoRecorder:
-    """The part of a recorder that a training step calls, doing nothing."""
+class NoLogging:
+    """The part of the logging that a training step calls, doing nothing."""
 
     _nothing = contextlib.nullcontext()
 
-    def timer(self, name: str, *, step: int | None = None) -> AbstractContextManager[None]:
+    @property
+    def performance(self) -> NoLogging:
+        """The timings, which are not taken."""
+        return self
+
+    def time_block(self, name: str, *, step: int | None = None) -> AbstractContextManager[None]:
         """Return a block that is not timed."""
         del name, step
         return self._nothing
 
-    def record(self, step: int, **values: object) -> bool:
+    def log_step(self, step: int, epoch: int, metrics: dict[str, float]) -> bool:
         """Record nothing."""
-        del step, values
+        del step, epoch, metrics
         return True
 
 
@@ -57,7 +61,7 @@ def interleaved_ab(
 ) -> dict[str, Any]:
     """Time training steps with recording on and off, in alternating blocks.
 
-    One pair of blocks trains on the same batches, once with the recorder and
+    One pair of blocks trains on the same batches, once with the logging and
     once without; which comes first alternates. A block is timed whole: with
     recording on, it ends when all that it recorded is in the files.
 
@@ -100,15 +104,15 @@ def interleaved_ab(
         torch.set_num_threads(config.training.threads)
     with (
         tempfile.TemporaryDirectory(prefix="fastlog-ab-") as folder,
-        config.recorder.open(Path(folder) / "run") as recorder,
+        _open_logging(config, Path(folder) / "run") as logs,
     ):
-        trainer = Trainer(config, corpus, recorder, device)
+        trainer = Trainer(config, corpus, logs, device)
         try:
-            timed = _alternate(trainer, recorder, steps_per_block, blocks)
+            timed = _alternate(trainer, logs, steps_per_block, blocks)
         finally:
             trainer.close()
-        recorder.close()
-        stats = recorder.stats()
+        logs.close()
+        stats = logs.recorder.stats()
 
     on_steps, off_steps, on_blocks, off_blocks = timed
     ratio, low, high = _ratio_of_medians(on_steps, off_steps, config.seed)
@@ -138,25 +142,34 @@ def interleaved_ab(
     }
 
 
+def _open_logging(config: ExperimentConfig, run: Path) -> ExperimentLogging:
+    """Open the logging, without what would run beside the blocks without it, or be in their way."""
+    section = config.logging.model_copy(
+        update={"console": False, "system_metrics_every_s": 0, "use_wandb": False}
+    )
+    config = config.model_copy(update={"logging": section})
+    return ExperimentLogging(config, directory=run, stamped=False)
+
+
 def _alternate(
     trainer: Trainer,
-    recorder: Recorder,
+    logs: ExperimentLogging,
     steps_per_block: int,
     blocks: int,
 ) -> tuple[list[list[float]], list[list[float]], list[float], list[float]]:
     """Run the pairs of blocks; return the times of steps and blocks, on and off."""
     # Only what train_step() calls is called on it.
-    nothing = cast("Recorder", NoRecorder())
+    nothing = cast("ExperimentLogging", NoLogging())
     steps: dict[bool, list[list[float]]] = {True: [], False: []}
     totals: dict[bool, list[float]] = {True: [], False: []}
-    trainer.recorder = nothing
+    trainer.logs = nothing
     for step in range(1, WARM_UP_STEPS + 1):
         trainer.train_step(step)
     for pair in range(blocks):
         batches = trainer.batches.generator.get_state()
         for recording in (True, False) if pair % 2 else (False, True):
             trainer.batches.generator.set_state(batches)
-            trainer.recorder = recorder if recording else nothing
+            trainer.logs = logs if recording else nothing
             times = []
             begin = time.perf_counter()
             for offset in range(steps_per_block):
@@ -164,7 +177,7 @@ def _alternate(
                 trainer.train_step(pair * steps_per_block + offset + 1)
                 times.append(time.perf_counter() - started)
             if recording:
-                recorder.flush()
+                logs.recorder.flush()
             totals[recording].append(time.perf_counter() - begin)
             steps[recording].append(times)
     return steps[True], steps[False], totals[True], totals[False]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
 
+from foundry_fastlog import ExperimentLogging
 from foundry_fastlog.config_file import ConfigError
 from foundry_fastlog.demo import console as ui
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
@@ -17,9 +17,6 @@ from foundry_fastlog.demo.data import Corpus, load_corpus
 from foundry_fastlog.demo.device import pick_device
 from foundry_fastlog.demo.progress import progress_view
 from foundry_fastlog.demo.train import Trainer
-
-if TYPE_CHECKING:
-    from foundry_fastlog import Recorder
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -44,9 +41,9 @@ def run_demo(
             return OK
         if config.training.threads is not None:
             torch.set_num_threads(config.training.threads)
-        with open_recorder(run, config) as recorder:
-            code = train(console, Trainer(config, corpus, recorder, chosen))
-        ui.show_result(console, recorder)
+        with open_logging(run, config) as logs:
+            code = train(console, Trainer(config, corpus, logs, chosen))
+        ui.show_result(console, logs.recorder)
     except ConfigError as error:
         ui.show_error(str(error))
         return USAGE
@@ -72,7 +69,7 @@ def choose_run_directory(config: ExperimentConfig, out: Path | None) -> Path:
     if out is None:
         # Local time, as on the clock of the person who will look for the run.
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-        base = Path("runs") / f"{config.name}-{stamp}"
+        base = Path(config.logging.log_dir) / f"{config.experiment_name}-{stamp}"
         run, count = base, 1
         while run.exists():
             count += 1
@@ -95,22 +92,22 @@ def choose_run_directory(config: ExperimentConfig, out: Path | None) -> Path:
     return out
 
 
-def open_recorder(run: Path, config: ExperimentConfig) -> Recorder:
-    """Open the recorder of a run with the options of the ``recorder`` section.
+def open_logging(run: Path, config: ExperimentConfig) -> ExperimentLogging:
+    """Open the logging of a run with the options of the ``logging`` section.
 
     Raises:
-        ConfigError: The run directory cannot be made, or an option cannot be used.
+        ConfigError: The run directory cannot be made, or is in use.
     """
     try:
-        # The recorder itself would train on without a directory; a demo has none to show then.
+        # Logging itself would train on without a directory; a demo has none to show then.
         run.mkdir(parents=True, exist_ok=True)
-        return config.recorder.open(run, name=config.name, config=config)
+        return ExperimentLogging(config, directory=run, stamped=False)
     except OSError as error:
         raise ConfigError(
             f"the run directory {run} cannot be made: {error}. Choose another with --out.",
         ) from error
     except ValueError as error:
-        raise ConfigError(f"recorder: {error}.") from error
+        raise ConfigError(f"logging: {error}.") from error
 
 
 def train(console: Console, trainer: Trainer) -> int:
@@ -124,14 +121,19 @@ def train(console: Console, trainer: Trainer) -> int:
         ``OK``, ``FAILED`` if the restart drill found a fault, or
         ``INTERRUPTED`` after Ctrl-C.
     """
-    recorder, training = trainer.recorder, trainer.config.training
+    log, training = trainer.logs.logger("training.loop"), trainer.config.training
     try:
         resumed = trainer.resume()
         ui.show_setup(console, trainer, resumed)
-        recorder.event(
-            "training started",
+        log.info(
+            "Training started",
             step=trainer.step,
-            context={"device": str(trainer.device), "parameters": trainer.model.size()},
+            device=str(trainer.device),
+            parameters=trainer.model.size(),
+            total_steps=training.steps,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            warmup_steps=training.warmup_steps,
         )
         ui.show_sample(console, trainer.step, sample(trainer))
         with progress_view(console, first=trainer.step, total=training.steps) as show:
@@ -143,14 +145,11 @@ def train(console: Console, trainer: Trainer) -> int:
         if training.restart_drill:
             survived = trainer.restart_drill()
             ui.show_drill(console, trainer, survived=survived)
-        recorder.event("training finished", step=trainer.step)
+        log.info("Training finished", step=trainer.step)
     except KeyboardInterrupt:
-        recorder.event("training interrupted", level="WARNING", step=trainer.step)
+        log.warning("Training interrupted", step=trainer.step)
         ui.show_interrupted(console, trainer)
         return INTERRUPTED
-    except Exception as error:
-        recorder.event("training stopped", error=error, step=trainer.step)
-        raise
     finally:
         trainer.close()
     return OK if survived else FAILED

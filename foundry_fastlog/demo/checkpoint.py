@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from foundry_fastlog import Recorder
+    from foundry_fastlog import ErrorTracker
 
 FOLDER = "checkpoints"
 """Where a run keeps its checkpoints, inside the run directory."""
@@ -99,7 +99,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def load_newest(
     folder: Path,
-    recorder: Recorder,
+    errors: ErrorTracker,
     *,
     step: int | None = None,
 ) -> tuple[Path, dict[str, Any]] | None:
@@ -110,7 +110,7 @@ def load_newest(
 
     Args:
         folder: Where the checkpoints are.
-        recorder: Records what went wrong.
+        errors: Records what went wrong.
         step: The training step at which this happens, if there is one.
 
     Returns:
@@ -121,10 +121,13 @@ def load_newest(
         try:
             return path, load_checkpoint(path)
         except CheckpointError as error:  # noqa: PERF203  # a handful of files
-            recorder.event(
-                "checkpoint cannot be read, trying the one before it",
-                error=error,
+            errors.log_error(
+                error,
+                context={
+                    "operation": "load checkpoint, then try the one before it",
+                    "path": str(path),
+                    "bytes": path.stat().st_size,
+                },
                 step=step,
-                context={"path": str(path), "bytes": path.stat().st_size},
             )
     return None

@@ -1,7 +1,7 @@
 """The experiment file: what it may say, and clear words when it is wrong.
 
 An experiment is a YAML file with the sections ``model``, ``data``,
-``training`` and ``recorder``. Every key has a default, unknown keys are
+``training`` and ``logging``. Every key has a default, unknown keys are
 rejected, and an error names the file, the line, the key and what to do.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from foundry_fastlog.config import RecorderConfig
+from foundry_fastlog.config import Count, Level, LoggingConfig
 from foundry_fastlog.config_file import ConfigError, ConfigFile, explain
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _ADVICE = (
 )
 _PATTERNS = {
     "device": "auto, cpu, cuda, cuda:N or mps",
-    "name": "letters, digits, '.', '_' and '-' only",
+    "experiment_name": "letters, digits, '.', '_' and '-' only",
 }
 
 
@@ -117,15 +117,29 @@ class TrainingConfig(_Section):
         return self
 
 
+class DemoLogging(LoggingConfig):
+    """The options of logging, with defaults for a program that has a console view of its own."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file_level: Level = "INFO"
+    log_metrics_every_n_steps: Count = 100
+    log_dir: Annotated[str, Field(min_length=1)] = "runs"
+    console: bool = False
+    system_metrics_every_s: Annotated[float, Field(ge=0, le=86400)] = 0.0
+
+
 class ExperimentConfig(_Section):
     """A whole experiment file."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)] = "demo"
+    experiment_name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    ] = "demo"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1337
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
-    recorder: RecorderConfig = RecorderConfig()
+    logging: DemoLogging = DemoLogging()
 
 
 def load_config(
@@ -142,7 +156,8 @@ def load_config(
         device: Replaces ``training.device``.
 
     Returns:
-        The experiment, with ``data.file`` made absolute.
+        The experiment, with ``data.file`` made absolute and the environment's overrides of
+        ``logging`` in place.
 
     Raises:
         ConfigError: The file cannot be read, is no YAML mapping, or says
@@ -167,6 +182,7 @@ def load_config(
     except ValidationError as error:
         lines = [_explain(file, overrides, problem) for problem in error.errors()]
         raise ConfigError("\n".join(lines)) from error
+    config = config.model_copy(update={"logging": config.logging.with_environment()})
     if path is not None and config.data.file is not None:
         absolute = str((path.parent / config.data.file).expanduser().resolve())
         config = config.model_copy(

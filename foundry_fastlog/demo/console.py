@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def show_setup(console: Console, trainer: Trainer, resumed: Path | None) -> None:
     """Say what is trained, on what, and where it is recorded."""
-    config, corpus, recorder = trainer.config, trainer.corpus, trainer.recorder
+    config, corpus, recorder = trainer.config, trainer.corpus, trainer.logs.recorder
     shape, training = config.model, config.training
     characters = len(corpus.train) + len(corpus.validation)
     held_out = len(corpus.validation) / characters
@@ -55,7 +55,7 @@ def show_sample(console: Console, step: int, text: str) -> None:
 
 def show_drill(console: Console, trainer: Trainer, *, survived: bool) -> None:
     """Say how the restart drill went; its error is expected and recorded."""
-    newest = list_checkpoints(trainer.recorder.path / FOLDER)[0].name
+    newest = list_checkpoints(trainer.logs.directory / FOLDER)[0].name
     if survived:
         console.print(
             "restart drill: a checkpoint cut in half was refused and recorded as an error; "
@@ -111,6 +111,8 @@ def show_cost(console: Console, recorder: Recorder, *, complete: bool) -> None:
 def show_files(console: Console, recorder: Recorder) -> None:
     """List the files of the run with their sizes."""
     paths = [*recorder.files(), recorder.path / "run.json"]
+    for pattern in ("*.log*", "timing_*.json", "trace_*.json"):
+        paths += sorted(recorder.path.glob(pattern))
     paths += list_checkpoints(recorder.path / FOLDER)
     _heading(console, "Files")
     for path in paths:
@@ -151,7 +153,7 @@ def show_finished(console: Console, run: Path, step: int) -> None:
 
 def show_interrupted(console: Console, trainer: Trainer) -> None:
     """Say how to go on after Ctrl-C."""
-    run = trainer.recorder.path
+    run = trainer.logs.directory
     saved = list_checkpoints(run / FOLDER)
     where = f"from step {step_of(saved[0]):,}" if saved else "from the start (no checkpoint yet)"
     console.print(f"Stopped after step {trainer.step:,}. To go on {where}:", markup=False)

@@ -1,14 +1,16 @@
 """The trainer. Read this file to see how a training loop records itself.
 
-Four calls are all there is to it::
+Five calls are all there is to it::
 
-    rec.record(step, loss=2.3, lr=1e-3)      # the numbers of one step
-    with rec.timer("forward"): ...           # how long a block took; blocks nest
-    rec.event("checkpoint saved", step=500)  # something happened
-    rec.event("cannot read", error=error)    # something went wrong
+    logs.log_step(step, epoch, {"loss": 2.3, "lr": 1e-3})  # the numbers of one step
+    logs.log_epoch_summary(epoch, {"loss": 2.1})           # and of an epoch
+    with logs.performance.time_block("forward"): ...       # how long a block took; blocks nest
+    log.info("Checkpoint saved", step=500)                 # something happened
+    logs.errors.log_error(error, {"path": path})           # something went wrong
 
-None of them waits for the disk: they copy a few bytes into memory, and a thread
-of the recorder, which never takes Python's lock, writes the JSONL files.
+The first four never wait for the disk: they copy a few bytes into memory, and a thread
+of the recorder, which never takes Python's lock, writes the JSONL files. The last one returns
+when the error is on record.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from foundry_fastlog import Recorder
+    from foundry_fastlog import ExperimentLogging
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Trainer:
     Attributes:
         model: The GPT, on its device.
         step: Steps done so far: 0 before the first, ``training.steps`` at the end.
-        recorder: Where the run is recorded.
+        logs: Where the run is recorded.
         device: Where the model is.
     """
 
@@ -72,15 +74,17 @@ class Trainer:
         self,
         config: ExperimentConfig,
         corpus: Corpus,
-        recorder: Recorder,
+        logs: ExperimentLogging,
         device: torch.device,
     ) -> None:
         """Make the model, the optimizer and the batches, all from ``config.seed``."""
         self.config = config
         self.corpus = corpus
-        self.recorder = recorder
+        self.logs = logs
+        self.log = logs.logger("training.checkpointing")
         self.device = device
         self.step = 0
+        self.epoch_losses: list[float] = []  # since the epoch began, or the run was resumed
         training, context = config.training, config.model.context
 
         torch.manual_seed(config.seed)
@@ -109,7 +113,7 @@ class Trainer:
         self.tokens_per_step = training.batch_size * context
 
     def close(self) -> None:
-        """Give back what the trainer holds open; the recorder is its owner's."""
+        """Give back what the trainer holds open; the logging is its owner's."""
         self.memory.close()
 
     def fit(self) -> Iterator[Progress]:
@@ -133,28 +137,31 @@ class Trainer:
                     f"the loss is {progress.loss} at step {self.step}; "
                     "a smaller training.learning_rate may help",
                 )
+            self.epoch_losses.append(progress.loss)
+            if last or self.epoch(self.step + 1) != self.epoch(self.step):
+                self.end_epoch()
             val_loss = None
             if last or self.step % training.validate_every == 0:
                 val_loss = self.validate()
             if last or self.step % training.checkpoint_every == 0:
-                self.save(self.recorder.path / FOLDER)
+                self.save(self.logs.directory / FOLDER)
             yield Progress(self.step, progress.loss, progress.tokens_per_sec, val_loss)
 
     def train_step(self, step: int) -> Progress:
         """Do one step of training, and record it."""
-        rec = self.recorder
+        perf = self.logs.performance
         lr = learning_rate(step, self.config.training)
         started = time.perf_counter()
 
-        with rec.timer("step", step=step):  # the blocks inside inherit the step
-            with rec.timer("data"):
+        with perf.time_block("step", step=step):  # the blocks inside inherit the step
+            with perf.time_block("data"):
                 inputs, targets = self.batches.next()
-            with rec.timer("forward"):
+            with perf.time_block("forward"):
                 loss = self.model.loss(inputs, targets)
-            with rec.timer("backward"):
+            with perf.time_block("backward"):
                 self.optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            with rec.timer("optimizer"):
+            with perf.time_block("optimizer"):
                 grad_norm = torch.nn.utils.clip_grad_norm_(
                     self.model.parameters(),
                     self.config.training.grad_clip,
@@ -166,26 +173,36 @@ class Trainer:
             loss_value, grad_norm_value = torch.stack((loss.detach(), grad_norm)).tolist()
 
         tokens_per_sec = self.tokens_per_step / (time.perf_counter() - started)
-        rec.record(
+        self.logs.log_step(
             step,
             epoch=self.epoch(step),
-            loss=loss_value,
-            lr=lr,
-            grad_norm=grad_norm_value,
-            tokens_per_sec=tokens_per_sec,
-            memory_mb=self.memory.read_mb(),
+            metrics={
+                "loss": loss_value,
+                "lr": lr,
+                "grad_norm": grad_norm_value,
+                "tokens_per_sec": tokens_per_sec,
+                "memory_mb": self.memory.read_mb(),
+            },
         )
         return Progress(step, loss_value, tokens_per_sec)
 
     def validate(self) -> float:
         """Measure the loss on text that is never trained on, and record it."""
-        with self.recorder.timer("validation", step=self.step), torch.no_grad():
+        perf = self.logs.performance
+        with perf.time_block("validation", step=self.step), torch.no_grad():
             self.model.eval()
             losses = [self.model.loss(inputs, targets) for inputs, targets in self.validation]
             self.model.train()
             val_loss = torch.stack(losses).mean().item()
-        self.recorder.record(self.step, epoch=self.epoch(self.step), val_loss=val_loss)
+        self.logs.log_step(self.step, self.epoch(self.step), {"val_loss": val_loss})
         return val_loss
+
+    def end_epoch(self) -> None:
+        """Record what the epoch's steps came to."""
+        losses, self.epoch_losses = self.epoch_losses, []
+        self.logs.log_epoch_summary(
+            self.epoch(self.step), {"loss": math.fsum(losses) / len(losses), "steps": len(losses)}
+        )
 
     def epoch(self, step: int) -> int:
         """Return how many times the training text's length has been sampled."""
@@ -196,12 +213,15 @@ class Trainer:
     def save(self, folder: Path) -> None:
         """Write a checkpoint of the current step, timed, and say so in the log."""
         path = checkpoint_path(folder, self.step)
-        with self.recorder.timer("checkpoint", step=self.step):
+        self.log.info("Saving checkpoint", step=self.step, path=str(path))
+        with self.logs.performance.time_block("checkpoint", step=self.step) as block:
             size = save_checkpoint(path, self.state(), keep=self.config.training.keep_checkpoints)
-        self.recorder.event(
-            "checkpoint saved",
+        self.log.info(
+            "Checkpoint saved",
             step=self.step,
-            context={"path": str(path), "bytes": size},
+            path=str(path),
+            bytes=size,
+            save_time_seconds=block.elapsed,
         )
 
     def state(self) -> dict[str, Any]:
@@ -225,7 +245,7 @@ class Trainer:
         Raises:
             ConfigError: The checkpoint is of another model or another text.
         """
-        found = load_newest(self.recorder.path / FOLDER, self.recorder)
+        found = load_newest(self.logs.directory / FOLDER, self.logs.errors)
         if found is None:
             return None
         path, state = found
@@ -244,7 +264,7 @@ class Trainer:
         self.batches.generator.set_state(state["batches"])
         torch.set_rng_state(state["torch_random"])
         self.step = state["step"]
-        self.recorder.event("resumed", step=self.step, context={"checkpoint": str(path)})
+        self.log.info("Resumed", step=self.step, checkpoint=str(path))
         return path
 
     def restart_drill(self) -> bool:
@@ -258,27 +278,25 @@ class Trainer:
         Returns:
             True if training could go on without loss.
         """
-        newest = list_checkpoints(self.recorder.path / FOLDER)[0]
-        scratch = self.recorder.path / "restart_drill"
-        with self.recorder.timer("restart_drill", step=self.step):
+        newest = list_checkpoints(self.logs.directory / FOLDER)[0]
+        scratch = self.logs.directory / "restart_drill"
+        with self.logs.performance.time_block("restart_drill", step=self.step):
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             shutil.copyfile(newest, scratch / newest.name)
             whole = newest.read_bytes()
             checkpoint_path(scratch, self.step + 1).write_bytes(whole[: len(whole) // 2])
             # Records the error that reading the torn file ends in.
-            found = load_newest(scratch, self.recorder, step=self.step)
+            found = load_newest(scratch, self.logs.errors, step=self.step)
             shutil.rmtree(scratch)
         mine = self.model.state_dict()
         survived = found is not None and all(
             torch.equal(mine[name].cpu(), tensor) for name, tensor in found[1]["model"].items()
         )
-        self.recorder.event(
-            "restart drill passed" if survived else "restart drill failed",
-            level="INFO" if survived else "ERROR",
-            step=self.step,
-            context={"checkpoint": newest.name, "recovered": survived},
-        )
+        if survived:
+            self.log.info("Restart drill passed", step=self.step, checkpoint=newest.name)
+        else:
+            self.log.error("Restart drill failed", step=self.step, checkpoint=newest.name)
         return survived
 
 

@@ -16,10 +16,20 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the demo trains with torch")
 
-from demo_support import TINY, read, train_some, training_lines  # noqa: E402  # needs torch
+from demo_support import (  # noqa: E402  # needs torch
+    TINY,
+    read,
+    said,
+    train_some,
+    training_lines,
+    validation_lines,
+)
 
-from foundry_fastlog import Recorder, RecorderConfig, demo  # noqa: E402
+from foundry_fastlog import Recorder, RecorderConfig, StructuredLogger, demo  # noqa: E402
+from foundry_fastlog.demo.app import open_logging  # noqa: E402
 from foundry_fastlog.demo.config import ExperimentConfig, dump_config, load_config  # noqa: E402
+from foundry_fastlog.demo.data import load_corpus  # noqa: E402
+from foundry_fastlog.demo.train import Trainer  # noqa: E402
 
 pytestmark = pytest.mark.integration
 
@@ -73,9 +83,12 @@ def test_every_step_is_recorded(experiment: Path, tmp_path: Path) -> None:
         assert all(type(value) is float and value > 0 for value in line["metrics"].values())
         assert line["epoch"] == 0
         assert "nonfinite" not in line
-    validations = [line for line in lines if "val_loss" in line["metrics"]]
-    assert [line["step"] for line in validations] == [0, 4, 8, 12]
-    assert len(lines) == 12 + 4
+    assert [line["step"] for line in validation_lines(lines)] == [0, 4, 8, 12]
+    [summary] = [line for line in lines if "summary" in line]
+    average = sum(line["metrics"]["loss"] for line in steps) / 12
+    assert (summary["epoch"], summary["summary"]["steps"]) == (0, 12)
+    assert summary["summary"]["loss"] == pytest.approx(average)
+    assert len(lines) == 12 + 4 + 1
 
 
 def test_blocks_are_timed_inside_their_step(experiment: Path, tmp_path: Path) -> None:
@@ -105,16 +118,58 @@ def test_a_real_error_is_caught_and_recorded(experiment: Path, tmp_path: Path) -
     assert "torch.load(" in error["traceback"]  # the cause is torch's own error
     assert error["step"] == 12
     assert error["context"]["path"].endswith("step-000013.pt")
-    log = [(line["message"], line["step"]) for line in read(run, "log.jsonl")]
-    assert log == [
-        ("training started", 0),
-        ("checkpoint saved", 5),
-        ("checkpoint saved", 10),
-        ("checkpoint saved", 12),
-        ("restart drill passed", 12),
-        ("training finished", 12),
-    ]
     assert not (run / "restart_drill").exists()
+
+
+def test_the_log_tells_the_story(experiment: Path, tmp_path: Path) -> None:
+    """Start, checkpoints, summary, drill and end, in log.jsonl and for people in the text log."""
+    run = tmp_path / "run"
+    assert demo.run(experiment, out=run) == 0
+    log = [
+        (line["message"].partition(":")[0], line["context"].get("step"))
+        for line in read(run, "log.jsonl")
+    ]
+    assert log == [
+        ("Run started", None),
+        ("Training started", 0),
+        ("Step 0", None),
+        ("Saving checkpoint", 5),
+        ("Checkpoint saved", 5),
+        ("Saving checkpoint", 10),
+        ("Checkpoint saved", 10),
+        ("Epoch 0 summary", None),
+        ("Saving checkpoint", 12),
+        ("Checkpoint saved", 12),
+        ("CheckpointError", None),
+        ("Restart drill passed", 12),
+        ("Training finished", 12),
+        ("Run ended", 12),
+    ]
+    [main] = run.glob("main_*.log")
+    text = main.read_text()
+    assert "[INFO] model_foundry.training.checkpointing: Checkpoint saved\n  step: 5\n" in text
+    assert list(run.glob("debug_*.log")) == []
+
+
+def test_the_trainer_s_logger_is_structured(experiment: Path, tmp_path: Path) -> None:
+    """As the plan wants it."""
+    config = load_config(experiment)
+    with open_logging(tmp_path / "run", config) as logs:
+        corpus = load_corpus(config.data, config.model.context)
+        trainer = Trainer(config, corpus, logs, torch.device("cpu"))
+        assert isinstance(trainer.log, StructuredLogger)
+        trainer.close()
+
+
+def test_the_environment_overrides_the_file(
+    experiment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FASTLOG_FILE_LEVEL=DEBUG gives the debug log with each block's time."""
+    monkeypatch.setenv("FASTLOG_FILE_LEVEL", "debug")
+    run = tmp_path / "run"
+    assert demo.run(experiment, out=run) == 0
+    [debug] = run.glob("debug_*.log")
+    assert debug.read_text().count(": forward completed in ") == 12
 
 
 def test_the_newest_checkpoints_are_on_disk(experiment: Path, tmp_path: Path) -> None:
@@ -123,9 +178,9 @@ def test_the_newest_checkpoints_are_on_disk(experiment: Path, tmp_path: Path) ->
     assert demo.run(experiment, out=run) == 0
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["step-000010.pt", "step-000012.pt"]
-    saved = [line for line in read(run, "log.jsonl") if line["message"] == "checkpoint saved"]
-    last = Path(saved[-1]["context"]["path"])
-    assert last.stat().st_size == saved[-1]["context"]["bytes"]
+    last = said(run, "Checkpoint saved")[-1]
+    assert Path(last["path"]).stat().st_size == last["bytes"]
+    assert last["save_time_seconds"] > 0
 
 
 def test_the_run_knows_its_experiment(experiment: Path, tmp_path: Path) -> None:
@@ -150,7 +205,7 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     lines = read(run, "metrics.jsonl")
     losses = [line["metrics"]["loss"] for line in training_lines(lines)]
     assert sum(losses[-10:]) / 10 < losses[0] * 2 / 3
-    val_losses = [line["metrics"]["val_loss"] for line in lines if "val_loss" in line["metrics"]]
+    val_losses = [line["metrics"]["val_loss"] for line in validation_lines(lines)]
     assert val_losses[0] > val_losses[1] > val_losses[2]
     assert val_losses[2] < val_losses[0] * 2 / 3
 
@@ -187,7 +242,7 @@ def test_a_resumed_run_is_a_new_attempt(experiment: Path, tmp_path: Path) -> Non
         assert (run / name).read_bytes() == data
     lines = training_lines(read(run, "metrics.a1.jsonl"))
     assert [line["step"] for line in lines] == list(range(6, 13))
-    [resumed] = [line for line in read(run, "log.a1.jsonl") if line["message"] == "resumed"]
+    [resumed] = said(run, "Resumed", "log.a1.jsonl")
     assert resumed["step"] == 5
     attempts = json.loads((run / "run.json").read_text())["attempts"]
     assert [attempt["attempt"] for attempt in attempts] == [0, 1]
@@ -203,7 +258,8 @@ def test_a_torn_checkpoint_costs_steps_not_the_run(experiment: Path, tmp_path: P
     lines = training_lines(read(run, "metrics.a1.jsonl"))
     assert [line["step"] for line in lines] == list(range(6, 13))
     errors = read(run, "errors.a1.jsonl")
-    assert errors[0]["context"] == {"path": str(newest), "bytes": 5000}
+    context = errors[0]["context"]
+    assert (context["path"], context["bytes"]) == (str(newest), 5000)
 
 
 def test_ctrl_c_keeps_what_was_recorded(experiment: Path, tmp_path: Path) -> None:
@@ -225,8 +281,9 @@ def test_ctrl_c_keeps_what_was_recorded(experiment: Path, tmp_path: Path) -> Non
     assert "demo --out run\n" in out
     steps = [line["step"] for line in training_lines(read(run, "metrics.jsonl"))]
     assert steps == list(range(1, len(steps) + 1))
-    last = read(run, "log.jsonl")[-1]
-    assert (last["message"], last["level"]) == ("training interrupted", "WARNING")
+    told, end = read(run, "log.jsonl")[-2:]
+    assert (told["message"], told["level"]) == ("Training interrupted", "WARNING")
+    assert (end["message"], end["context"]["step"]) == ("Run ended", steps[-1])
 
 
 def test_a_finished_run_is_left_alone(

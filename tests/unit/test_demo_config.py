@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry_fastlog.config import RecorderConfig
+from foundry_fastlog.config import LoggingConfig, RecorderConfig
 from foundry_fastlog.demo.config import (
     ConfigError,
     DataConfig,
+    DemoLogging,
     ExperimentConfig,
     ModelConfig,
     TrainingConfig,
@@ -52,13 +53,32 @@ def test_the_shipped_file_names_every_key() -> None:
     assert set(values["model"]) == set(ModelConfig.model_fields)
     assert set(values["data"]) == set(DataConfig.model_fields)
     assert set(values["training"]) == set(TrainingConfig.model_fields)
-    assert set(values["recorder"]) == set(RecorderConfig.model_fields)
+    assert set(values["logging"]) == set(LoggingConfig.model_fields)
+    assert set(values["logging"]["recorder"]) == set(RecorderConfig.model_fields)
+
+
+def test_what_a_logging_section_leaves_out_is_the_demos(tmp_path: Path) -> None:
+    """A section with one key does not turn the console on."""
+    config = load_config(write(tmp_path, "logging:\n  max_log_files: 3\n"))
+    assert config.logging == DemoLogging(max_log_files=3)
+    assert config.logging.console is False
+
+
+def test_the_environment_overrides_the_logging_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a variable that cannot be used is named."""
+    monkeypatch.setenv("FASTLOG_LOG_DIR", "elsewhere")
+    assert load_config().logging.log_dir == "elsewhere"
+    monkeypatch.setenv("FASTLOG_FILE_LEVEL", "loud")
+    with pytest.raises(ConfigError, match="FASTLOG_FILE_LEVEL"):
+        load_config()
 
 
 @given(
     config=st.builds(
         ExperimentConfig,
-        name=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
+        experiment_name=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
         seed=st.integers(0, 2**63 - 1),
         model=st.builds(
             ModelConfig, heads=st.just(2), width=st.integers(1, 99).map(lambda n: 2 * n)
@@ -75,10 +95,15 @@ def test_the_shipped_file_names_every_key() -> None:
             device=st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"]),
             resume=st.booleans(),
         ),
-        recorder=st.builds(
-            RecorderConfig,
-            back_pressure=st.sampled_from(["block", "drop"]),
-            flush_interval_s=st.floats(0.001, 3600.0),
+        logging=st.builds(
+            DemoLogging,
+            file_level=st.sampled_from(["DEBUG", "ERROR"]),
+            subsystem_levels=st.dictionaries(st.sampled_from(["data", "x.y"]), st.just("INFO")),
+            recorder=st.builds(
+                RecorderConfig,
+                back_pressure=st.sampled_from(["block", "drop"]),
+                flush_interval_s=st.floats(0.001, 3600.0),
+            ),
         ),
     ),
 )
@@ -111,7 +136,7 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
             "experiment.yaml:2: model.widht: unknown key. Did you mean 'width'?",
         ),
         (
-            "name: x\nmodle: {}\n",
+            "experiment_name: x\nmodle: {}\n",
             "experiment.yaml:2: modle: unknown key. Did you mean 'model'?",
         ),
         (
@@ -162,12 +187,22 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
             "experiment.yaml:1: model: width (130) must be a multiple of heads (4).",
         ),
         (
-            "recorder:\n  back_pressure: wait\n",
-            "experiment.yaml:2: recorder.back_pressure: must be 'block' or 'drop', not 'wait'.",
+            "logging:\n  recorder:\n    back_pressure: wait\n",
+            (
+                "experiment.yaml:3: logging.recorder.back_pressure: must be 'block' or 'drop', "
+                "not 'wait'."
+            ),
         ),
         (
-            "name: a/b\n",
-            "experiment.yaml:1: name: use letters, digits, '.', '_' and '-' only, not 'a/b'.",
+            "logging:\n  file_levle: DEBUG\n",
+            "experiment.yaml:2: logging.file_levle: unknown key. Did you mean 'file_level'?",
+        ),
+        (
+            "experiment_name: a/b\n",
+            (
+                "experiment.yaml:1: experiment_name: use letters, digits, '.', '_' and '-' only, "
+                "not 'a/b'."
+            ),
         ),
         (
             "model: 4\n",
@@ -184,8 +219,8 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
         (
             "- 1\n- 2\n",
             (
-                "experiment.yaml: must be a mapping with the keys name, seed, model, data, "
-                "training, recorder; found a list."
+                "experiment.yaml: must be a mapping with the keys experiment_name, seed, model, "
+                "data, training, logging; found a list."
             ),
         ),
         (
@@ -207,7 +242,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
 
 def test_code_in_yaml_is_not_run(tmp_path: Path) -> None:
     """An experiment file is data: a tag that names a Python function is an error."""
-    text = "name: !!python/object/apply:os.getcwd []\n"
+    text = "experiment_name: !!python/object/apply:os.getcwd []\n"
     assert "not valid YAML: could not determine a constructor" in complaint(tmp_path, text)
 
 
@@ -225,7 +260,7 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path, kind: str) -> None:
     if kind == "folder":
         path.mkdir()
     else:
-        path.write_bytes("name: é\n".encode("latin-1"))
+        path.write_bytes("experiment_name: é\n".encode("latin-1"))
     with pytest.raises(ConfigError, match=r"experiment\.yaml: cannot be read as UTF-8 text"):
         load_config(path)
 

@@ -35,17 +35,16 @@ CPU = torch.device("cpu")
 TINY = ModelConfig(layers=2, heads=2, width=16, context=12)
 
 
-class Events:
-    """Stands for a recorder where only event() is called."""
+class Errors:
+    """Stands for an ErrorTracker where only log_error() is called."""
 
     def __init__(self) -> None:
-        """Start with no events."""
-        self.seen: list[tuple[str, dict[str, Any]]] = []
+        """Start with no errors."""
+        self.seen: list[tuple[Exception, dict[str, Any]]] = []
 
-    def event(self, message: str, **details: Any) -> bool:
-        """Keep an event."""
-        self.seen.append((message, details))
-        return True
+    def log_error(self, error: Exception, **details: Any) -> None:
+        """Keep an error."""
+        self.seen.append((error, details))
 
 
 # ---- text ----------------------------------------------------------------------------
@@ -245,12 +244,12 @@ def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     size = save_checkpoint(path, state, keep=2)
     assert size == path.stat().st_size > 0
     assert [entry.name for entry in path.parent.iterdir()] == ["step-000003.pt"]
-    events = Events()
-    found = load_newest(path.parent, events)
+    errors = Errors()
+    found = load_newest(path.parent, errors)
     assert found is not None
     assert found[0] == path
     assert torch.equal(found[1]["model"]["w"], state["model"]["w"])
-    assert (found[1]["step"], found[1]["text"], events.seen) == (3, "x", [])
+    assert (found[1]["step"], found[1]["text"], errors.seen) == (3, "x", [])
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -271,7 +270,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(path, {"step": 1}, keep=1)
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
         save_checkpoint(path, {"step": lambda: 2}, keep=1)
-    found = load_newest(tmp_path, Events())
+    found = load_newest(tmp_path, Errors())
     assert found is not None
     assert found[1] == {"step": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
@@ -288,25 +287,24 @@ def test_a_torn_checkpoint_is_recorded_and_the_one_before_it_used(
     data = whole.read_bytes()
     cut = int(len(data) * left) if isinstance(left, float) else left
     whole.write_bytes(data[:cut])
-    events = Events()
-    found = load_newest(tmp_path, events, step=7)
+    errors = Errors()
+    found = load_newest(tmp_path, errors, step=7)
     assert found is not None
     assert found[1] == {"step": 1}
-    [(message, details)] = events.seen
-    assert message == "checkpoint cannot be read, trying the one before it"
-    assert isinstance(details["error"], CheckpointError)
-    assert details["error"].__cause__ is not None
+    [(error, details)] = errors.seen
+    assert isinstance(error, CheckpointError)
+    assert error.__cause__ is not None
     assert details["step"] == 7
     assert details["context"]["path"] == str(whole)
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     """Neither a missing folder nor one of torn files ends in an exception."""
-    assert load_newest(tmp_path / "missing", Events()) is None
+    assert load_newest(tmp_path / "missing", Errors()) is None
     checkpoint_path(tmp_path, 1).write_bytes(b"torn")
-    events = Events()
-    assert load_newest(tmp_path, events) is None
-    assert len(events.seen) == 1
+    errors = Errors()
+    assert load_newest(tmp_path, errors) is None
+    assert len(errors.seen) == 1
 
 
 def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
@@ -321,7 +319,7 @@ def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
             return (Path.touch, (witness,))
 
     torch.save({"step": Attack()}, checkpoint_path(tmp_path, 1))
-    events = Events()
-    assert load_newest(tmp_path, events) is None
-    assert len(events.seen) == 1
+    errors = Errors()
+    assert load_newest(tmp_path, errors) is None
+    assert len(errors.seen) == 1
     assert not witness.exists()
