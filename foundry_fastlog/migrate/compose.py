@@ -39,6 +39,7 @@ _UNIT = re.compile(rf"\s?({'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![
 _NOUN = re.compile(r"\s+((?:[A-Za-z]+[ -])?[A-Za-z]{2,}[^\Ws])s(?!\w)")
 _LABEL_END = re.compile(r"(?P<sign>[:=]+)\s*(?P<open>['\"\[({<`$]?)\s*$")
 _LABEL_START = re.compile(r"[,;|()\[\]{}/•\u2013\u2014=:]|(?:^|\s)[-*>+#]+\s")
+_RULER = re.compile(r" *[-=*#~_/+|.]{3,} *(?=\n)|(?<=\n) *[-=*#~_/+|.]{3,} *")
 _LISTED = re.compile(r"(?P<rest>.*[,;|(]\s*)(?P<label>[^\W\d]\w*(?: \w+)?)\s+")
 _CLOSERS = {"'": "'", '"': '"', "[": "]", "(": ")", "{": "}", "<": ">", "`": "`"}
 _NO_LABELS = frozenset(
@@ -131,6 +132,8 @@ class Composer:
         whole = GAP.join(texts)
         if not has_words(whole):
             raise LeftAloneError(NO_WORDS if values else EMPTY)
+        if re.match(r"\W*usage\s*:", whole, re.IGNORECASE):
+            raise LeftAloneError("shows how the program is used")
         texts[0] = without_level_word(texts[0], whole)
         found = []
         labels = any(_label(text, first=False)[0] for text in texts[:-1])
@@ -236,6 +239,7 @@ def _split(parts: list[Part]) -> tuple[list[str], list[Value]]:
         else:
             values.append(part)
             texts.append("")
+    texts = [_RULER.sub("", text) for text in texts]
     texts[0] = texts[0].lstrip("\n")
     texts[-1] = texts[-1].rstrip("\n ")
     lines = [line for line in GAP.join(texts).split("\n") if has_words(line)]
