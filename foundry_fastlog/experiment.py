@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import weakref
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.config import LoggingConfig
 from foundry_fastlog.config_file import ConfigError, explain
 from foundry_fastlog.errors import ErrorTracker
+from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.metrics import MetricsLogger
 from foundry_fastlog.performance import PerformanceLogger
 from foundry_fastlog.structured import StructuredLogger, setting
@@ -124,6 +124,10 @@ class ExperimentLogging:
         self._set_up(name, config, stamp, recorder)
         if recorder.rank:
             return
+        base = self.logger("system").context
+        self.logger("system").info(
+            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
+        )
         if config.wandb_enabled:
             from foundry_fastlog.sinks.wandb import WandBLogger
 
@@ -140,10 +144,6 @@ class ExperimentLogging:
             self.system = SystemMetrics(
                 recorder, config.system_metrics_every_s, step=lambda: latest.step
             ).start()
-        base = self.logger("system").context
-        self.logger("system").info(
-            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
-        )
 
     def _set_up(self, name: str, config: LoggingConfig, stamp: str, recorder: Recorder) -> None:
         """Make what every process of the run has."""
@@ -158,7 +158,7 @@ class ExperimentLogging:
         self._pid = os.getpid()
         self._worker = False
         self._ended = False
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._loggers: dict[str, StructuredLogger] = {}
         self._latest = SimpleNamespace(step=None)
         self._detach = attach_experiment(
@@ -278,15 +278,17 @@ class ExperimentLogging:
         if not first:
             return self.recorder.close()
         atexit.unregister(self.close)
-        if self.system is not None:
-            self.system.stop()
-        self.errors.uninstall_hooks()
-        if not self._worker and os.getpid() == self._pid and not self.recorder.rank:
-            self._say_how_it_ended(error)
-            if self.config.profile_performance:
-                self._write_profile()
-        self._detach()
-        written = self.recorder.close()
+        try:
+            if self.system is not None:
+                self.system.stop()
+            self.errors.uninstall_hooks()
+            if not self._worker and os.getpid() == self._pid and not self.recorder.rank:
+                self._say_how_it_ended(error)
+                if self.config.profile_performance:
+                    self._write_profile()
+        finally:  # whatever Ctrl-C comes between
+            self._detach()
+            written = self.recorder.close()
         self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for a network
         return written
 

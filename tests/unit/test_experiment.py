@@ -640,6 +640,43 @@ def test_closing_twice_is_once(start: Open) -> None:
     assert {p: p.read_bytes() for p in logs.directory.rglob("*") if p.is_file()} == before
 
 
+def test_ctrl_c_while_it_closes_leaves_no_handlers(
+    start: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is interrupted, the loggers are put back and the data is written."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    logs = start(quiet())
+    logs.log_step(1, 0, {"loss": 1.0})
+    monkeypatch.setattr(logs, "_say_how_it_ended", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        logs.close()
+    assert handlers() == []
+    assert logs.recorder.closed
+    assert [line["step"] for line in lines(logs, "metrics")] == [1]
+
+
+def test_a_place_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    """Training goes on; the fault is told on stderr, once for each kind of file."""
+    code = (
+        "import sys; from foundry_fastlog import ExperimentLogging\n"
+        "config = {'experiment_name': 'e', 'logging': {'console': False,"
+        " 'profile_performance': True, 'recorder': {'close_timeout_s': 0.1}}}\n"
+        "with ExperimentLogging(config, log_dir='/proc/nowhere') as logs:\n"
+        "    logs.logger().info('x')\n"
+        "    logs.log_step(1, 0, {'loss': 1.0})\n"
+        "    logs.log_epoch_summary(0, {'loss': 1.0})\n"
+        "    logs.errors.log_error(ValueError('x'))\n"
+        "print('trained')\n"
+    )
+    done = run_python(code)
+    assert done.stdout == "trained\n"
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("could not create directory") == 1
+
+
 def test_closing_puts_the_loggers_back(start: Open) -> None:
     """Handlers, level and propagation of the root logger, and hooks, are what they were."""
     root = logging.getLogger(ROOT)
