@@ -400,8 +400,8 @@ def render_rings(reports: list[RingReport], root: Path, console: Console) -> Non
         if report.reason:
             console.print(Text(f"  {printable(report.ring)}: {printable(report.reason)}", "yellow"))
     lines = sum(report.emitted for report in reports)
-    changed = any(report.outcome == "recovered" for report in reports)
-    verb = "written" if changed or not lines else "would be written"
+    looked = any(report.outcome in ("recoverable", "damaged") for report in reports)
+    verb = "would be written" if looked and lines else "written"
     console.print(f"{_plural(len(reports), 'ring')}, {_plural(lines, 'line')} {verb}")
 
 

@@ -31,6 +31,7 @@ _MOST_RANGES = 1 << 20
 _SEQ_NUMBERS = 1 << 64
 _BLOCK_BYTES = 1 << 20
 _HEAD_BYTES = 128
+_MOST_BEGUN = 8  # segments behind the noted one; a writer begins two at most
 _LONGEST_LINE = 64 << 20
 _LINE = re.compile(rb'\{"timestamp":"[^\x00-\x1f]{27}","seq":([0-9]+),[^\x00-\x1f]*\}')
 _LINE_HEAD, _TIMESTAMP, _SEQ_HEAD = b'{"timestamp":"', 27, b'","seq":'
@@ -209,9 +210,9 @@ class _Sink:
             file.require_regular()
             file.cut(at.offset)
             self._current.append((at.segment, file))
-            for segment in self.segments(stream):
+            for segment in range(at.segment + 1, at.segment + 1 + _MOST_BEGUN):
                 later = self.file(stream, segment)
-                if segment > at.segment and later.regular and _begun_behind(later, at, segment):
+                if later.exists and later.regular and _begun_behind(later, at, segment):
                     removed_bytes += later.size
                     later.remove()
         return removed_bytes

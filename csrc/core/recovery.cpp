@@ -17,6 +17,7 @@
 
 #include "core/drainer.hpp"
 #include "core/kill_point.hpp"
+#include "core/quarantine.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
 #include "core/written_lines.hpp"
@@ -36,21 +37,6 @@ bool ends_with(const std::string& text, const char* suffix) {
 }
 
 std::string private_directory(const std::string& run) { return run + "/" + kPrivateDirectory; }
-
-// A descriptor that is closed (and its lock given up) at the end of its scope.
-class Descriptor {
-  public:
-    explicit Descriptor(int fd) : fd_(fd) {}
-    ~Descriptor() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-    int get() const noexcept { return fd_; }
-
-  private:
-    int fd_;
-};
 
 // The records of a dead ring. Works on a copy in memory: a file that shrinks meanwhile is a read
 // error, not a SIGBUS. Commits go into the file itself.
@@ -80,7 +66,7 @@ class DeadRing final : public RecordSource {
                                                   (numbers_unsure() && seq < present_[s].end()));
         // A line that has to wait for a new segment is asked for twice.
         if (seq >= counted_[s]) {
-            ++(skip ? report_.skipped : report_.emitted);
+            ++(skip ? skipped_ : emitted_);
             counted_[s] = seq + 1;
         }
         return !skip;
@@ -98,7 +84,14 @@ class DeadRing final : public RecordSource {
         if (SinkError error = put(&slot.epoch, sizeof slot.epoch, kEpochOffset)) return error;
         KILL_POINT("recovery_epoch_written");
         epoch_ = slot.epoch;
+        report_counts();
         return {};
+    }
+
+    /// What is in the files is in the report; of a batch that was refused nothing is.
+    void report_counts() noexcept {
+        report_.emitted = emitted_;
+        report_.skipped = skipped_;
     }
 
     /// The next commit says that the drops that had no marker have one now.
@@ -132,7 +125,9 @@ class DeadRing final : public RecordSource {
     RecoveryReport& report_;
     std::uint64_t epoch_;
     std::uint32_t flags_;
-    std::uint64_t counted_[kStreamCount]{};  // lines below are in the report
+    std::uint64_t emitted_ = 0;
+    std::uint64_t skipped_ = 0;
+    std::uint64_t counted_[kStreamCount]{};  // lines below are in these
     const SeqSet* present_ = nullptr;
 };
 
@@ -212,6 +207,7 @@ void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
             describe(error) + ". The ring stays; make the place writable and recover again";
         return;
     }
+    source.report_counts();
     report.outcome = Outcome::recovered;
 }
 
@@ -220,41 +216,6 @@ bool is_dated(const RingImage& image) {
     std::uint64_t position = image.slot().position;
     std::uint64_t holes = 0;
     return image.slot().epoch != 0 || image.next(position, holes, holes) == nullptr;
-}
-
-// Moves what cannot be trusted out of the way, with the reason beside it. Nothing is deleted, nothing
-// that is there already is replaced, and a link in the directory's place is not followed.
-void quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
-    constexpr unsigned kTries = 1000;
-    const std::string directory = private_directory(run) + "/quarantine";
-    const std::string base = path.substr(path.rfind('/') + 1);
-    report.outcome = Outcome::quarantined;
-    ::mkdir(directory.c_str(), kDirectoryMode);
-    const Descriptor place(
-        ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW));
-    if (place.get() < 0) {
-        report.reason += " (and could not be moved: " + describe({errno, directory}) + ")";
-        return;
-    }
-    const std::string text = report.reason + "\n";
-    for (unsigned n = 0; n < kTries; ++n) {
-        const std::string name = n == 0 ? base : base + "." + std::to_string(n);
-        const std::string note = name + ".reason";
-        struct stat info;
-        if (::fstatat(place.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0) continue;
-        const Descriptor fd(::openat(place.get(), note.c_str(),
-                                     O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, kFileMode));
-        if (fd.get() < 0 && errno == EEXIST) continue;
-        if (fd.get() < 0 || ::write(fd.get(), text.data(), text.size()) < 0) {
-            report.reason += " (not noted in a file)";
-        }
-        if (::renameat(AT_FDCWD, path.c_str(), place.get(), name.c_str()) == 0) return;
-        const int code = errno;
-        if (fd.get() >= 0) ::unlinkat(place.get(), note.c_str(), 0);
-        errno = code;
-        break;
-    }
-    report.reason += " (and could not be moved: " + describe({errno, path}) + ")";
 }
 
 // Locks a ring that no process writes. A reader that shows what is in the ring shares a lock for as
@@ -269,6 +230,13 @@ bool lock_dead(int fd) {
     }
     errno = EWOULDBLOCK;
     return false;
+}
+
+void move_to_quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
+    report.outcome = Outcome::quarantined;
+    if (const SinkError error = quarantine(private_directory(run), path, report.reason)) {
+        report.reason += " (and could not be moved: " + describe(error) + ")";
+    }
 }
 
 // The path in a pointer file's first line; empty with the reason set, and with errno when the system
@@ -322,7 +290,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         if (ring.empty()) {
             const int code = errno;
             if (code == 0) {
-                quarantine(run_directory, path, report);
+                move_to_quarantine(run_directory, path, report);
             } else if (code == ENOENT) {
                 report.outcome = Outcome::gone;
             }
@@ -374,7 +342,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         if (!S_ISREG(info.st_mode)) report.reason = ring + " is no regular file";
         if (image != nullptr) report.reason = ring + " belongs to another run";
         // What a pointer leads to may be anybody's: only the pointer is moved.
-        quarantine(run_directory, path, report);
+        move_to_quarantine(run_directory, path, report);
         return report;
     }
     report.label = image->header().label;
@@ -382,7 +350,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     image->trust_tail(report.same_boot);
     if (!report.same_boot && !is_dated(*image)) {
         report.reason = "neither of its commit slots reached the disk: its records have no time";
-        quarantine(run_directory, path, report);
+        move_to_quarantine(run_directory, path, report);
         return report;
     }
     try {

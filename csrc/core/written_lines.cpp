@@ -234,28 +234,33 @@ std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, Sink
 
 SinkError remove_begun(const FileSink& sink, Stream stream, const StreamCommit& noted,
                        std::uint64_t& removed_bytes) {
-    SinkError error;
-    for (const std::uint32_t segment : segments_of(sink, stream, error)) {
-        if (segment <= noted.segment) continue;
+    // A batch begins one segment, or two where the first takes lines whose fsync failed. A few more are
+    // looked at; not the whole directory, which may have the files of thousands of dead workers.
+    constexpr std::uint32_t kMostBegun = 8;
+    for (std::uint32_t n = 1; n <= kMostBegun; ++n) {
+        const std::uint32_t segment = noted.segment + n;
         const std::string path = sink.path(stream, segment);
         struct stat info;
-        if (::lstat(path.c_str(), &info) != 0) return {errno, "stat " + path};
+        if (::lstat(path.c_str(), &info) != 0) {
+            if (errno == ENOENT) continue;
+            return {errno, "stat " + path};
+        }
         if (!S_ISREG(info.st_mode)) continue;
         const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd < 0) return {errno, "open " + path};
         char bytes[128];
-        const ssize_t n = ::pread(fd, bytes, sizeof bytes, 0);
+        const ssize_t got = ::pread(fd, bytes, sizeof bytes, 0);
         const int code = errno;
         ::close(fd);
-        if (n < 0) return {code, "read " + path};
-        const LineHead head = parse_line_head({bytes, static_cast<std::size_t>(n)});
+        if (got < 0) return {code, "read " + path};
+        const LineHead head = parse_line_head({bytes, static_cast<std::size_t>(got)});
         // Older lines may be in the next segment alone, where a failed fsync had moved them.
         const bool older = head.numbered && head.seq < noted.seq && segment != noted.segment + 1;
         if (!head.ours || older) continue;
         if (::unlink(path.c_str()) != 0) return {errno, "remove " + path};
         removed_bytes += static_cast<std::uint64_t>(info.st_size);
     }
-    return error;
+    return {};
 }
 
 SinkError take_stock(const FileSink& sink, Stream stream, const std::string& scratch,
