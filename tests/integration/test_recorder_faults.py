@@ -375,9 +375,10 @@ for step in range(100):
 assert not recorder.flush(0.1)
 assert "No such file or directory" in recorder.stats()["first_error"], recorder.stats()
 assert len(told) == 1, told
-place.mkdir()
-(place / "run").mkdir()
-(place / "run" / "metrics.jsonl").write_text("")  # and another attempt was faster
+soon = run / "soon"
+(soon / "run").mkdir(parents=True)
+(soon / "run" / "metrics.jsonl").write_text("")  # another attempt was faster
+soon.rename(place)
 assert recorder.flush()
 assert (recorder.label, recorder.attempt) == ("a1", 1)
 assert recorder.close()
