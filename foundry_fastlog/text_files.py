@@ -123,9 +123,9 @@ class TextFile:
         self._open()
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _make_directories(self.path.parent)
         while True:
-            self._fd = os.open(self.path, _FLAGS, 0o666)
+            self._fd = os.open(self.path, _FLAGS, 0o664)
             _lock_shared(self._fd)
             # Between opening and locking somebody may have taken it for one that nobody writes.
             with contextlib.suppress(FileNotFoundError):
@@ -255,3 +255,11 @@ def remove_old(path: Path, keep: int) -> list[Path]:
     except OSError as error:
         _log.warning("could not remove old text logs in %s: %s", path.parent, error)
     return removed
+
+
+def _make_directories(directory: Path) -> None:
+    """Make a directory and those above it; none is writable by everybody, whatever the umask."""
+    for part in (*reversed(directory.parents), directory):
+        if not part.is_dir():
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                part.mkdir(mode=0o775)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import mmap
-import os
 import sys
 import threading
 import time

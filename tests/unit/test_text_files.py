@@ -293,3 +293,15 @@ def test_a_log_removed_while_they_are_listed_is_left_out(
 def test_the_time_stamp_is_the_plans() -> None:
     """A name with it is a text log's name."""
     assert text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.log")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o000, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_nothing_is_writable_by_everybody(path: Path, umask: int, mode: int) -> None:
+    """Logs and directories have what the umask leaves, and never more than the group's share."""
+    before = os.umask(umask)
+    try:
+        TextFile(path).close()
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
+    assert path.parent.stat().st_mode & 0o777 == mode | (mode & 0o444) >> 2
