@@ -97,7 +97,8 @@ sanitize: $(VENV_STAMP) ## Run the C++ tests under ASan+UBSan, then under TSan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=tsan
 
 # Not the leak tests: they measure resident memory, and the sanitizer keeps what was freed.
-ASAN_TESTS = $(filter-out %_leaks.py,$(wildcard tests/unit/test_recorder*.py))
+# Nor the ones that spawn interpreters, which start without the sanitizer's library.
+ASAN_TESTS = $(filter-out %_leaks.py %_summary.py,$(wildcard tests/unit/test_recorder*.py))
 .PHONY: sanitize-python
 sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan extension
 	.ci/sanitize-python.sh "$(VENV)" $(ASAN_TESTS) -q $(PYTEST_ARGS)
@@ -114,8 +115,8 @@ test-pythons: ## Build and test with each other supported Python found here, wit
 	done
 
 .PHONY: test-core
-test-core: $(TEST_STAMP) extension ## Run the unit tests that need no torch
-	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -q $(PYTEST_ARGS)
+test-core: $(TEST_STAMP) extension ## Run the unit tests that need neither torch nor minutes
+	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -m 'not slow' -q $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: venv ## Run the Python tests with coverage of the Python code

