@@ -97,7 +97,8 @@ sanitize: $(VENV_STAMP) ## Run the C++ tests under ASan+UBSan, then under TSan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=tsan
 
 # Not the leak tests: they measure resident memory, and the sanitizer keeps what was freed.
-# Nor the ones that spawn interpreters, which start without the sanitizer's library.
+# Nor the one that spawns: the child looks for its module below the checkout, and would find the plain
+# extension there.
 ASAN_TESTS = $(filter-out %_leaks.py %_summary.py,$(wildcard tests/unit/test_recorder*.py))
 .PHONY: sanitize-python
 sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan extension
