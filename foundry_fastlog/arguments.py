@@ -8,19 +8,22 @@ from pathlib import Path
 from typing import SupportsIndex
 
 __all__ = [
+    "LEVELS",
     "absolute",
     "check_choice",
     "check_directory",
     "check_number",
     "check_type",
+    "known_level",
     "level_name",
     "process_number",
     "step_number",
+    "whole_number",
 ]
 
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LEVEL_NAMES = {
-    **{name: name for name in _LEVELS},
+    **{name: name for name in LEVELS},
     "WARN": "WARNING",
     "FATAL": "CRITICAL",
 }
@@ -62,11 +65,18 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {wanted}, got {value!r}")
 
 
+def whole_number(name: str, value: object) -> int:
+    """Return an int of any size; TypeError for what is none."""
+    if type(value) is int:  # the check of a protocol takes microseconds
+        return value
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    return value.__index__()
+
+
 def step_number(step: object) -> int:
     """Return a step as record() takes it."""
-    if isinstance(step, bool) or not isinstance(step, SupportsIndex):
-        raise TypeError(f"step must be an int, got {type(step).__name__}")
-    number = step.__index__()
+    number = whole_number("step", step)
     if not -(1 << 63) <= number < 1 << 63:
         raise OverflowError("step does not fit in a signed 64-bit integer")
     return number
@@ -103,12 +113,17 @@ def process_number(name: str, value: object, variable: str, *, least: int) -> in
     return value
 
 
+def known_level(level: object) -> str | None:
+    """Return the name of a level that `logging` knows, from its name in any case or its number."""
+    name = logging.getLevelName(level) if isinstance(level, int) else level
+    return _LEVEL_NAMES.get(str(name).upper())
+
+
 def level_name(level: str | int | None, default: str) -> str:
     """Return the name of a level of `logging`; ValueError for an unknown one."""
     if level is None:
         return default
-    name = logging.getLevelName(level) if isinstance(level, int) else level
-    known = _LEVEL_NAMES.get(str(name).upper())
+    known = known_level(level)
     if known is None:
-        raise ValueError(f"level must be one of {', '.join(_LEVELS)}, got {level!r}")
+        raise ValueError(f"level must be one of {', '.join(LEVELS)}, got {level!r}")
     return known

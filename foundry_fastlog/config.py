@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from foundry_fastlog.arguments import LEVELS, known_level
 from foundry_fastlog.config_file import ConfigError, ConfigFile, explain
 
 if TYPE_CHECKING:
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LOG_LEVELS", "ConfigError", "LoggingConfig", "RecorderConfig"]
 
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_ALIASES = {"WARN": "WARNING", "FATAL": "CRITICAL"}
+LOG_LEVELS = LEVELS
 _PREFIX = "FASTLOG_"
 
 
@@ -91,11 +91,8 @@ def _level(value: object) -> object:
     """Turn ``"info"`` and ``logging.INFO`` into ``"INFO"``; reject what is no level."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = logging.getLevelName(value)
-    if isinstance(value, str):
-        name = value.strip().upper()
-        name = _ALIASES.get(name, name)
-        if name in LOG_LEVELS:
-            return name
+    if isinstance(value, str) and (name := known_level(value.strip())) is not None:
+        return name
     raise ValueError(f"must be one of {', '.join(LOG_LEVELS)}, not {value!r}")
 
 

@@ -1,4 +1,4 @@
-"""The facts that stand in every message: which commit runs, and on which device."""
+"""Facts of this process: which commit runs, on which device, with how much memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from foundry_fastlog.run_info import git_hash
 
-__all__ = ["get_device", "get_git_commit_hash"]
+__all__ = ["get_device", "get_git_commit_hash", "rss_bytes"]
 
 _SHORT = 7
 _HIDDEN = ("", "-1", "none")
@@ -86,3 +86,15 @@ def _gpu_expected(torch: Any) -> bool:  # noqa: ANN401 - a module that may not b
     if any(os.environ.get(name, "all").strip().lower() in _HIDDEN for name in variables):
         return False
     return any(Path(node).exists() for node in nodes)
+
+
+def rss_bytes() -> int:
+    """Return the resident set size of this process; where the system hides it, its highest."""
+    try:
+        pages = Path("/proc/self/statm").read_bytes().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        import resource  # not where /proc tells
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -6,7 +6,6 @@ import atexit
 import os
 import weakref
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.metrics import MetricsLogger
 from foundry_fastlog.performance import PerformanceLogger
 from foundry_fastlog.structured import StructuredLogger, setting
+from foundry_fastlog.text_files import timestamp
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from foundry_fastlog.system_metrics import SystemMetrics
 
 __all__ = ["ExperimentLogging"]
-
-_STAMP = "%Y-%m-%d_%H-%M-%S"
 
 # Those of this process, by (directory, rank): unpickling finds the one that is there.
 _present: weakref.WeakValueDictionary[tuple[str, int], ExperimentLogging] = (
@@ -108,10 +106,10 @@ class ExperimentLogging:
         name, section = _name_and_section(experiment_config)
         config = section.with_environment()
         if directory is None:
-            if Path(name).name != name or name == "..":
-                raise ValueError(f"experiment_name must be able to name a directory, got {name!r}")
-            directory = Path(config.log_dir if log_dir is None else log_dir) / name
-        stamp = datetime.now().strftime(_STAMP)  # noqa: DTZ005 - people read it on their clock
+            from foundry_fastlog.log_setup import experiment_directory
+
+            directory = experiment_directory(config.log_dir if log_dir is None else log_dir, name)
+        stamp = timestamp()
         _refuse_open_run(directory, rank)
         recorder = config.recorder.open(
             Path(directory),

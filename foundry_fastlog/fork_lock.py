@@ -18,10 +18,11 @@ class ForkLock:
     is sound after each single statement.
     """
 
-    __slots__ = ("__weakref__", "_lock")
+    __slots__ = ("__weakref__", "_lock", "_pid")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._pid = os.getpid()
         _all.add(self)
 
     def __enter__(self) -> None:
@@ -35,7 +36,11 @@ class ForkLock:
         traceback: TracebackType | None,
     ) -> None:
         """Give it back."""
-        self._lock.release()
+        try:
+            self._lock.release()
+        except RuntimeError:  # the holder itself forked: the child's lock is another, and free
+            if os.getpid() == self._pid:
+                raise
 
     def _renew(self) -> None:
         self._lock = threading.RLock()

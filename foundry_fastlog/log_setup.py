@@ -28,6 +28,7 @@ __all__ = [
     "apply_levels",
     "attach_experiment",
     "cleanup_empty_logs",
+    "experiment_directory",
     "get_latest_log",
     "list_experiment_logs",
     "setup_experiment_logging",
@@ -101,7 +102,7 @@ def setup_logging(
         TypeError: A level that is neither an int nor a str.
     """
     file_level, console_level = _levels(level, config)
-    directory = _experiment_directory(log_dir, experiment)
+    directory = experiment_directory(log_dir, experiment)
     logger = _prepared(name, min(file_level, console_level))
     _ensure_file(logger, "file", directory, experiment, file_level, config)
     _ensure_console(logger, console_level, config)
@@ -143,7 +144,7 @@ def setup_multi_logging(
         TypeError: As setup_logging().
     """
     file_level, console_level = _levels(level, config)
-    directory = _experiment_directory(log_dir, experiment)
+    directory = experiment_directory(log_dir, experiment)
     console: tuple[int, str]
     loggers = {}
     for kind, least, console in (
@@ -321,10 +322,12 @@ def _levels(level: int | str, config: LoggingConfig | None) -> tuple[int, int]:
     )
 
 
-def _experiment_directory(log_dir: StrPath, experiment: str) -> Path:
+def experiment_directory(log_dir: StrPath, experiment: str) -> Path:
+    """Return an experiment's directory; ValueError for a name that would lead elsewhere."""
     if experiment in ("", "..") or Path(experiment).name != experiment:
         raise ValueError(
-            f"an experiment's name must be usable as a directory's name, got {experiment!r}"
+            "experiment_name must be an experiment's name that can name a directory, "
+            f"got {experiment!r}"
         )
     return Path(log_dir) / experiment
 

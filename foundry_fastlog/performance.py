@@ -19,7 +19,7 @@ import orjson
 from foundry_fastlog.accumulate import percentile
 from foundry_fastlog.component import AnyLogger, log_text, stdlib_logger
 from foundry_fastlog.describing import Moments
-from foundry_fastlog.environment import get_device
+from foundry_fastlog.environment import get_device, rss_bytes
 from foundry_fastlog.fork_lock import ForkLock
 
 if TYPE_CHECKING:
@@ -325,18 +325,6 @@ class PerformanceLogger:
             _log.warning("the timing report %s could not be written: %s", target, error)
             return False
         return True
-
-
-def rss_bytes() -> int:
-    """Return the resident set size of this process; where the system hides it, its highest."""
-    try:
-        pages = Path("/proc/self/statm").read_bytes().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
-        import resource  # not where /proc tells
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _gpu_memory() -> dict[str, float]:

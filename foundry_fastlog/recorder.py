@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import re
-import threading
 import traceback
 import weakref
 from collections.abc import Callable, Mapping
@@ -39,6 +38,7 @@ from foundry_fastlog.arguments import (
 )
 from foundry_fastlog.event_lines import shortened, summary_members
 from foundry_fastlog.fingerprint import fingerprint
+from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.members import nonfinite_fields, render_members, safe_str, simpler
 from foundry_fastlog.run_info import RunFile, plain_config
 from foundry_fastlog.values import metric_value
@@ -75,7 +75,7 @@ _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
 # Recorders by (directory, rank): two of one kind in a process would be two writers of one story.
 _open: weakref.WeakValueDictionary[tuple[str, int], Recorder] = weakref.WeakValueDictionary()
-_open_lock = threading.RLock()  # open_run() holds it while Recorder() takes it
+_open_lock = ForkLock()  # reentrant: open_run() holds it while Recorder() takes it
 
 
 class Recorder(_core.RecorderCore):
@@ -570,12 +570,6 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
     return reports
 
 
-def _renew_lock() -> None:
-    """Replace the lock in a forked child, where a thread that held it does not exist."""
-    global _open_lock  # noqa: PLW0603 - a lock of another process can only be replaced
-    _open_lock = threading.RLock()
-
-
 def _on_core_event(kind: str, text: str) -> None:
     """Receive the native core's calls; must not raise."""
     if kind == "message":
@@ -641,4 +635,3 @@ def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
 _core.set_decorate(_decorate)
 _core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_renew_lock)

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from foundry_fastlog.environment import rss_bytes
+
 __all__ = ["SystemReader", "torch_memory"]
 
 _GB = 1e9  # bytes, as the plan's figures
@@ -50,8 +52,7 @@ class _ProcProbe:
         return sum(fields) - sum(fields[i] for i in _IDLE_FIELDS), sum(fields)
 
     def rss(self) -> int:
-        pages = int((_PROC / "self" / "statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return rss_bytes()
 
     def memory(self) -> tuple[int, int]:
         kib = {}

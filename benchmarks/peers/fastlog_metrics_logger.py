@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.peers.base import Loop
 from benchmarks.peers.fastlog import Fastlog
-from benchmarks.workload import Row
+from benchmarks.peers.plan_metrics_logger import log_step_loop
 from foundry_fastlog import LoggingConfig, MetricsLogger, RecorderConfig
 
 
@@ -23,21 +22,7 @@ class FastlogMetricsLogger(Fastlog):
         logger = MetricsLogger("bench", directory / "run", config=config)
         self.recorder = logger.recorder
         self.logger = logger  # it owns the recorder
-
-        def loop(rows: Iterator[Row]) -> None:
-            for step, (loss, lr, grad_norm, tokens_per_sec) in rows:
-                logger.log_step(
-                    step,
-                    0,
-                    {
-                        "loss": loss,
-                        "lr": lr,
-                        "grad_norm": grad_norm,
-                        "tokens_per_sec": tokens_per_sec,
-                    },
-                )
-
-        return loop
+        return log_step_loop(logger)
 
 
 PEER = FastlogMetricsLogger

@@ -7,13 +7,30 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.base import VerificationError, check_steps, json_lines
-from benchmarks.workload import KEYS
+from benchmarks.peers.base import Loop, VerificationError, check_steps, json_lines
+from benchmarks.workload import KEYS, Row
 
 TEXT = "Training step completed"
 LOGGER = "model_foundry.training.loop"
 CONTEXT = {"experiment": "exp0_baseline", "git_hash": "e7607e6", "device": "cuda:0"}
 """Base context: every peer writes it with every message, bound once where the peer can."""
+
+
+def info_loop(log: Any) -> Loop:
+    """Return the loop of a logger that takes fields as keywords."""
+
+    def loop(rows: Iterator[Row]) -> None:
+        for step, (loss, lr, grad_norm, tokens_per_sec) in rows:
+            log.info(
+                TEXT,
+                step=step,
+                loss=loss,
+                lr=lr,
+                grad_norm=grad_norm,
+                tokens_per_sec=tokens_per_sec,
+            )
+
+    return loop
 
 
 def check_messages(path: Path, count: int, fields: Sequence[str] = ("context",)) -> None:

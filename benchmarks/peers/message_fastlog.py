@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import foundry_fastlog
 from benchmarks.peers.base import Loop, Peer, VerificationError
-from benchmarks.peers.message import CONTEXT, LOGGER, TEXT, check_messages, private_logger
-from benchmarks.workload import Row
+from benchmarks.peers.message import CONTEXT, LOGGER, check_messages, info_loop, private_logger
 from foundry_fastlog import Recorder, RecorderHandler, StructuredLogger
 
 
@@ -29,19 +27,7 @@ class MessageFastlog(Peer):
             self.top.addHandler(handler)
         log = StructuredLogger(f"{self.root}.{LOGGER}", CONTEXT["experiment"])
         log.update_context(**CONTEXT)
-
-        def loop(rows: Iterator[Row]) -> None:
-            for step, (loss, lr, grad_norm, tokens_per_sec) in rows:
-                log.info(
-                    TEXT,
-                    step=step,
-                    loss=loss,
-                    lr=lr,
-                    grad_norm=grad_norm,
-                    tokens_per_sec=tokens_per_sec,
-                )
-
-        return loop
+        return info_loop(log)
 
     def handlers(self, directory: Path) -> list[logging.Handler]:
         """Return what messages go to."""

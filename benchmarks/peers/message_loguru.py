@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from loguru import logger
 
 from benchmarks.peers.base import Loop, Peer
-from benchmarks.peers.message import CONTEXT, TEXT, check_messages
-from benchmarks.workload import Row
+from benchmarks.peers.message import CONTEXT, check_messages, info_loop
 
 
 class MessageLoguru(Peer):
@@ -25,19 +23,7 @@ class MessageLoguru(Peer):
         logger.remove()
         logger.add(self.path, serialize=True, format="{message}", level="INFO")
         log = logger.bind(**CONTEXT)
-
-        def loop(rows: Iterator[Row]) -> None:
-            for step, (loss, lr, grad_norm, tokens_per_sec) in rows:
-                log.info(
-                    TEXT,
-                    step=step,
-                    loss=loss,
-                    lr=lr,
-                    grad_norm=grad_norm,
-                    tokens_per_sec=tokens_per_sec,
-                )
-
-        return loop
+        return info_loop(log)
 
     def finish(self) -> None:
         """Close the sink."""

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
-import structlog
-
 from benchmarks.peers.base import Loop, Peer
-from benchmarks.peers.message import CONTEXT, LOGGER, TEXT, check_messages
-from benchmarks.workload import Row
+from benchmarks.peers.message import CONTEXT, LOGGER, check_messages, info_loop
+from benchmarks.peers.structlog_orjson import bytes_logger
 
 
 class MessageStructlog(Peer):
@@ -25,30 +20,7 @@ class MessageStructlog(Peer):
         """Configure structlog."""
         self.path = directory / "messages.jsonl"
         self.file = self.path.open("wb")
-        structlog.configure(
-            cache_logger_on_first_use=True,
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.JSONRenderer(serializer=orjson.dumps),
-            ],
-            logger_factory=structlog.BytesLoggerFactory(self.file),
-        )
-        log = structlog.get_logger().bind(**CONTEXT, logger=LOGGER)
-
-        def loop(rows: Iterator[Row]) -> None:
-            for step, (loss, lr, grad_norm, tokens_per_sec) in rows:
-                log.info(
-                    TEXT,
-                    step=step,
-                    loss=loss,
-                    lr=lr,
-                    grad_norm=grad_norm,
-                    tokens_per_sec=tokens_per_sec,
-                )
-
-        return loop
+        return info_loop(bytes_logger(self.file, **CONTEXT, logger=LOGGER))
 
     def finish(self) -> None:
         """Close the file (structlog flushed it with every line)."""

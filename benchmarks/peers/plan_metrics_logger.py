@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers.base import Loop, Peer, check_steps, json_lines
 from benchmarks.workload import Row
@@ -42,6 +43,25 @@ class MetricsLogger:
 # fmt: on
 
 
+def log_step_loop(logger: Any) -> Loop:
+    """Return the loop of a `MetricsLogger`, the plan's or another."""
+
+    def loop(rows: Iterator[Row]) -> None:
+        for step, (loss, lr, grad_norm, tokens_per_sec) in rows:
+            logger.log_step(
+                step,
+                0,
+                {
+                    "loss": loss,
+                    "lr": lr,
+                    "grad_norm": grad_norm,
+                    "tokens_per_sec": tokens_per_sec,
+                },
+            )
+
+    return loop
+
+
 class PlanMetricsLogger(Peer):
     """The plan's class, its logger left at the default level (INFO lines are not emitted)."""
 
@@ -50,22 +70,8 @@ class PlanMetricsLogger(Peer):
 
     def setup(self, directory: Path) -> Loop:
         """Make the logger."""
-        self.logger = logger = MetricsLogger("bench", directory)
-
-        def loop(rows: Iterator[Row]) -> None:
-            for step, (loss, lr, grad_norm, tokens_per_sec) in rows:
-                logger.log_step(
-                    step,
-                    0,
-                    {
-                        "loss": loss,
-                        "lr": lr,
-                        "grad_norm": grad_norm,
-                        "tokens_per_sec": tokens_per_sec,
-                    },
-                )
-
-        return loop
+        self.logger = MetricsLogger("bench", directory)
+        return log_step_loop(self.logger)
 
     def finish(self) -> None:
         """Do nothing: every step closed the file."""

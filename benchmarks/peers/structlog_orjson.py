@@ -5,12 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import orjson
 import structlog
 
 from benchmarks.peers.base import Loop, Peer, check_steps, json_lines
 from benchmarks.workload import Row
+
+
+def bytes_logger(file: BinaryIO, **context: Any) -> Any:
+    """Configure structlog for a file; return a logger with a bound context."""
+    structlog.configure(
+        cache_logger_on_first_use=True,
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(serializer=orjson.dumps),
+        ],
+        logger_factory=structlog.BytesLoggerFactory(file),
+    )
+    return structlog.get_logger().bind(**context)
 
 
 class StructlogOrjson(Peer):
@@ -24,17 +40,7 @@ class StructlogOrjson(Peer):
         """Configure structlog."""
         self.path = directory / "metrics.jsonl"
         self.file = self.path.open("wb")
-        structlog.configure(
-            cache_logger_on_first_use=True,
-            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            processors=[
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                structlog.processors.JSONRenderer(serializer=orjson.dumps),
-            ],
-            logger_factory=structlog.BytesLoggerFactory(self.file),
-        )
-        log = structlog.get_logger().bind()
+        log = bytes_logger(self.file)
 
         def loop(rows: Iterator[Row]) -> None:
             for step, (loss, lr, grad_norm, tokens_per_sec) in rows:

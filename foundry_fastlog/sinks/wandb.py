@@ -14,8 +14,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.arguments import whole_number
 from foundry_fastlog.members import safe_str
 from foundry_fastlog.sinks.tally import Tally
 from foundry_fastlog.sinks.wandb_hooks import guard_hooks
@@ -209,7 +210,7 @@ class WandBLogger:
         Raises:
             TypeError: ``step`` is no int or ``metrics`` no mapping.
         """
-        step = _step_number(step)
+        step = whole_number("step", step)
         if not isinstance(metrics, Mapping):
             raise TypeError(f"metrics must be a mapping, got {type(metrics).__name__}")
         return self._usable() and self._send("log_metrics", step, metrics)
@@ -231,7 +232,7 @@ class WandBLogger:
             TypeError: ``step`` is no int.
         """
         if step is not None:
-            step = _step_number(step)
+            step = whole_number("step", step)
         if not self._usable():
             return False
         try:
@@ -415,11 +416,3 @@ class WandBLogger:
     ) -> None:
         """Finish the run, as failed when an exception goes through; it goes on."""
         self.finish(exit_code=0 if exc_type is None else 1)
-
-
-def _step_number(step: object) -> int:
-    if type(step) is int:  # the check of a protocol takes microseconds
-        return step
-    if isinstance(step, bool) or not isinstance(step, SupportsIndex):
-        raise TypeError(f"step must be an int, got {type(step).__name__}")
-    return step.__index__()

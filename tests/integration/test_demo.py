@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="the demo trains with torch")
 
 from demo_support import (  # noqa: E402  # needs torch
-    TINY,
     read,
     said,
     train_some,
@@ -31,24 +29,7 @@ from foundry_fastlog.demo.config import ExperimentConfig, dump_config, load_conf
 from foundry_fastlog.demo.data import load_corpus  # noqa: E402
 from foundry_fastlog.demo.train import Trainer  # noqa: E402
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: quick for a tiny model, and the same bits at every run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def experiment(tmp_path: Path) -> Path:
-    """Return an experiment file of a training that takes well under a second."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY, encoding="utf-8")
-    return path
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 
 def demo_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:

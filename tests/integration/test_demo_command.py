@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,24 +23,7 @@ from foundry_fastlog.demo.config import load_config  # noqa: E402
 from foundry_fastlog.demo.progress import progress_view  # noqa: E402
 from foundry_fastlog.demo.train import Progress  # noqa: E402
 
-pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread: quick for a tiny model, and the same bits at every run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def experiment(tmp_path: Path) -> Path:
-    """Return an experiment file of a training that takes well under a second."""
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY, encoding="utf-8")
-    return path
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 
 # ---- what a user sees --------------------------------------------------------------------

@@ -726,7 +726,7 @@ def test_a_restart_adds_files_and_overwrites_none(
         logs.log_step(step, 0, {"loss": float(step)})
     logs.close()
     before = {path: path.read_bytes() for path in logs.directory.glob("*.jsonl")}
-    monkeypatch.setattr(experiment, "_STAMP", "2099-01-01_00-00-00")
+    monkeypatch.setattr(experiment, "timestamp", lambda: "2099-01-01_00-00-00")
     again = start(quiet())
     for step in (3, 4):
         again.log_step(step, 0, {"loss": step * 10.0})
