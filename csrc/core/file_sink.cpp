@@ -80,12 +80,6 @@ std::string FileSink::path(const std::string& label, Stream stream, std::uint32_
     return name + ".jsonl";
 }
 
-std::vector<std::string> FileSink::paths() const {
-    std::uint32_t counts[kStreamCount];
-    for (std::size_t s = 0; s < kStreamCount; ++s) counts[s] = segments(static_cast<Stream>(s));
-    return paths(label_, counts);
-}
-
 std::vector<std::string> FileSink::paths(const std::string& label,
                                          const std::uint32_t (&segments)[kStreamCount]) const {
     std::vector<std::string> all;

@@ -82,7 +82,6 @@ class FileSink {
 
     std::uint32_t segments(Stream stream) const noexcept;
     std::string path(Stream stream, std::uint32_t segment) const;
-    std::vector<std::string> paths() const;
     /// The names of so many segments of each stream under a label. Any thread: nothing that changes is
     /// looked at.
     std::vector<std::string> paths(const std::string& label,

@@ -177,7 +177,7 @@ TEST_SUITE("file_sink") {
         CHECK(sink.segments(Stream::metrics) == 1);
         CHECK(sink.segments(Stream::log) == 1);
         CHECK(sink.segments(Stream::errors) == 0);
-        CHECK(sink.paths() == std::vector<std::string>{dir / "metrics.jsonl", dir / "log.jsonl"});
+        CHECK(paths_of(sink) == std::vector<std::string>{dir / "metrics.jsonl", dir / "log.jsonl"});
     }
 
     TEST_CASE("should want a rotation exactly when the next line does not fit any more") {
@@ -218,7 +218,7 @@ TEST_SUITE("file_sink") {
         CHECK(read_file(dir / "metrics.r1.000002.jsonl") == "d\n");
         CHECK(read_file(dir / "log.r1.jsonl") == "x\ny\n");
         CHECK(sink.segments(Stream::metrics) == 3);
-        CHECK(sink.paths() ==
+        CHECK(paths_of(sink) ==
               std::vector<std::string>{dir / "metrics.r1.jsonl", dir / "metrics.r1.000001.jsonl",
                                        dir / "metrics.r1.000002.jsonl", dir / "log.r1.jsonl"});
     }

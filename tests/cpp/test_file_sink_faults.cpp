@@ -59,7 +59,7 @@ TEST_SUITE("file_sink faults") {
         CHECK(error.code == ENOTDIR);
         CHECK(error.what == "create directory " + (dir / "file/run"));
         CHECK_FALSE(sink.claimed());
-        CHECK(sink.paths().empty());
+        CHECK(paths_of(sink).empty());
         const Written refused = try_write(sink, Stream::metrics, "x\n");
         CHECK(refused.error.code == ENOTDIR);
         CHECK(refused.bytes == 0);

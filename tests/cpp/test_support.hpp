@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "core/clock.hpp"
+#include "core/file_sink.hpp"
 #include "core/mpsc_ring.hpp"
 #include "core/record.hpp"
 #include "doctest/doctest.h"
@@ -224,5 +225,14 @@ class MetricsBuilder {
     std::vector<std::uint64_t> values_;
     std::string strings_;
 };
+
+/// The files that a sink has made so far.
+inline std::vector<std::string> paths_of(const FileSink& sink) {
+    std::uint32_t segments[kStreamCount];
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        segments[s] = sink.segments(static_cast<Stream>(s));
+    }
+    return sink.paths(sink.label(), segments);
+}
 
 }  // namespace fastlog::test
