@@ -68,6 +68,13 @@ class RecorderConfig(BaseModel):
         default=1.0, ge=0.001, le=3600, description="Seconds between two of them"
     )
 
+    device_timeout_s: float = Field(
+        default=120.0, ge=0.001, le=86400, description="Longest wait for a device's value, seconds"
+    )
+    watch_nonfinite: Literal["none", "device", "all"] = Field(
+        default="device", description="Which metrics make an event when they turn NaN or infinite"
+    )
+
     def open(
         self,
         path: str | Path,

@@ -76,4 +76,4 @@ class RecorderHandler(logging.Handler):
     def flush(self) -> None:
         """Wait until what was recorded is in the file."""
         if not self.recorder.closed:
-            self.recorder.flush()
+            self.recorder.flush(stream="log")

@@ -184,7 +184,8 @@ class ErrorTracker(Component):
                 self._recorder.event(message, step=step, **fields)
             except OverflowError:  # a step beyond 64 bits; the context has it
                 self._recorder.event(message, **fields)
-            self.flush(FLUSH_TIMEOUT_S)
+            # Not of metrics: a hung device is when errors have to be in the file.
+            self._recorder.flush(FLUSH_TIMEOUT_S, stream="errors")
         except RecorderClosedError:
             self._tell_once(
                 "closed", f"errors were logged after the recorder of {self._directory} was closed"

@@ -37,6 +37,7 @@ from foundry_fastlog.arguments import (
     step_number,
 )
 from foundry_fastlog.event_lines import shortened, summary_members
+from foundry_fastlog.files import STREAMS
 from foundry_fastlog.fingerprint import fingerprint
 from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.members import nonfinite_fields, render_members, safe_str, simpler
@@ -109,6 +110,8 @@ class Recorder(_core.RecorderCore):
         ring: str = "file",
         fsync: str = "interval",
         fsync_interval_s: float = 1.0,
+        device_timeout_s: float = 120.0,
+        watch_nonfinite: str = "device",
         config: object = None,
         name: str | None = None,
         stamp: str | None = None,
@@ -142,6 +145,10 @@ class Recorder(_core.RecorderCore):
             fsync: When lines are forced to the disk, against a power loss: ``"none"`` (when the
                 kernel likes), ``"interval"`` or ``"every_flush"``. A killed process needs none.
             fsync_interval_s: Seconds between two of them for ``"interval"``.
+            device_timeout_s: How long a line waits for its values from a device, in seconds. Then
+                they are null, and named in its ``missing``; what was on the CPU is there.
+            watch_nonfinite: Which metrics make a ``nonfinite`` event in the errors stream when they
+                turn NaN or infinite: ``"device"`` (those from a device), ``"all"`` or ``"none"``.
             config: The run's configuration for run.json: a mapping or a pydantic model.
             name: The run's name for run.json; by default the directory's name.
             stamp: When this start began, ``"2025-09-30_14-30-00"``, for the file names:
@@ -165,9 +172,11 @@ class Recorder(_core.RecorderCore):
         check_number("overhead_budget", overhead_budget, 0, 1)
         check_number("close_timeout_s", close_timeout_s, 0, 86400)
         check_number("fsync_interval_s", fsync_interval_s, 0.001, 3600)
+        check_number("device_timeout_s", device_timeout_s, 0.001, 86400)
         check_choice("back_pressure", back_pressure, ("block", "drop"))
         check_choice("ring", ring, ("file", "shm", "memory"))
         check_choice("fsync", fsync, ("none", "interval", "every_flush"))
+        check_choice("watch_nonfinite", watch_nonfinite, ("none", "device", "all"))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         if stamp is not None:
@@ -202,6 +211,8 @@ class Recorder(_core.RecorderCore):
                 "ring": ring,
                 "fsync": fsync,
                 "fsync_interval_s": float(fsync_interval_s),
+                "device_timeout_s": float(device_timeout_s),
+                "watch_nonfinite": watch_nonfinite,
             }
             super().__init__(
                 directory=os.fsencode(directory),
@@ -440,16 +451,25 @@ class Recorder(_core.RecorderCore):
             accepted = self._fragment(_METRICS, members) and accepted
         return accepted
 
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until everything accepted so far is in the files.
+    def flush(self, timeout: float | None = None, *, stream: str | None = None) -> bool:
+        """Wait until everything accepted so far is in the files, values from devices included.
 
         Args:
             timeout: Seconds to wait at most; by default ``close_timeout_s``.
+            stream: Wait for this one only: ``metrics``, ``performance``, ``errors`` or ``log``.
+                Lines of others that wait for a device do not hold it up.
 
         Returns:
             True when it is, False when the time was up first; training may simply go on.
+
+        Raises:
+            ValueError: An unknown stream.
         """
-        return self._flush(self._close_timeout_s if timeout is None else float(timeout))
+        limit = self._close_timeout_s if timeout is None else float(timeout)
+        if stream is None:
+            return self._flush(limit)
+        check_choice("stream", stream, STREAMS)
+        return self._flush_stream(STREAMS.index(stream), limit)
 
     def close(self, timeout: float | None = None) -> bool:
         """Write everything that was accepted and end the flush thread. Safe to call again.

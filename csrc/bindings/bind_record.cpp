@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/device_send.hpp"
 #include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/py_encode.hpp"
@@ -99,10 +100,23 @@ int record_any(RecorderHandle& handle, std::uint64_t ticks, std::int64_t step, c
         return -1;
     }
     handle.saw_step(step);
-    if (set.id == KeyTable::kNone) return submit_with_keys(handle, ticks, payload, keys, count);
+    if (set.id == KeyTable::kNone) {
+        for (const DeviceArgument& argument : payload.device_arguments()) {
+            payload.set(argument.index, ValueTag::missing,
+                        missing_bits(MissingReason::no_key_space));
+        }
+        return submit_with_keys(handle, ticks, payload, keys, count);
+    }
     payload.set_key_set(set.id);
-    return submit_counted(handle, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
-                          payload.data(), payload.size());
+    TicketChain chain;
+    if (!payload.device_arguments().empty() && !send_device_values(handle, payload, chain)) {
+        return -1;
+    }
+    const int accepted =
+        submit_counted(handle, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
+                       payload.data(), payload.size(), chain.flags());
+    if (accepted != 1 && chain.first != kNoTicket) DevicePool::instance().abandon(chain);
+    return accepted;
 }
 
 // Everything behind the parsing: `keys` and `values` hold `count` objects each.

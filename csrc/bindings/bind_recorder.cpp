@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bindings/bindings.hpp"
+#include "bindings/device_send.hpp"
 #include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "core/recovery.hpp"
@@ -62,6 +63,12 @@ py::dict stats_dict(const RecorderStats& s) {
     out["last_error"] = text(s.flusher.last_error);
     out["key_sets"] = s.key_sets;
     out["streams"] = streams;
+    const DeviceStats device = DevicePool::stats_of_process();
+    py::dict values;
+    values["scalars"] = device.sent;
+    values["waiting"] = device.waiting;
+    values["missing"] = device.missing;
+    out["device"] = values;
     return out;
 }
 
@@ -70,7 +77,8 @@ RecorderOptions make_options(const std::string& directory, const std::string& st
                              bool block, double block_timeout_s, double flush_interval_s,
                              std::uint64_t segment_bytes, double overhead_budget, int rank,
                              const std::string& ring, const std::string& fsync,
-                             double fsync_interval_s) {
+                             double fsync_interval_s, double device_timeout_s,
+                             const std::string& watch_nonfinite) {
     RecorderOptions options;
     options.sink = {directory, stamp, label, worker, segment_bytes};
     options.ring_bytes = ring_bytes;
@@ -86,6 +94,10 @@ RecorderOptions make_options(const std::string& directory, const std::string& st
                     : fsync == "every_flush" ? Fsync::every_flush
                                              : Fsync::interval;
     options.fsync_interval_ns = static_cast<std::int64_t>(fsync_interval_s * 1e9);
+    options.device_timeout_ns = static_cast<std::int64_t>(device_timeout_s * 1e9);
+    options.watch_nonfinite = watch_nonfinite == "none"  ? WatchNonfinite::none
+                              : watch_nonfinite == "all" ? WatchNonfinite::all
+                                                         : WatchNonfinite::device;
     return options;
 }
 
@@ -142,19 +154,22 @@ void bind_recorder(py::module_& module) {
                     const std::string& label, bool worker, std::size_t ring_bytes, bool block,
                     double block_timeout_s, double flush_interval_s, std::uint64_t segment_bytes,
                     double overhead_budget, int rank, const std::string& ring,
-                    const std::string& fsync, double fsync_interval_s, py::object hook) {
+                    const std::string& fsync, double fsync_interval_s, double device_timeout_s,
+                    const std::string& watch_nonfinite, py::object hook) {
             return std::make_unique<RecorderHandle>(
                 make_options(directory, stamp, label, worker, ring_bytes, block, block_timeout_s,
                              flush_interval_s, segment_bytes, overhead_budget, rank, ring, fsync,
-                             fsync_interval_s),
+                             fsync_interval_s, device_timeout_s, watch_nonfinite),
                 std::move(hook));
         }),
         py::kw_only(), py::arg("directory"), py::arg("stamp"), py::arg("label"), py::arg("worker"),
         py::arg("ring_bytes"), py::arg("block"), py::arg("block_timeout_s"),
         py::arg("flush_interval_s"), py::arg("segment_bytes"), py::arg("overhead_budget"),
         py::arg("rank"), py::arg("ring"), py::arg("fsync"), py::arg("fsync_interval_s"),
-        py::arg("hook"));
+        py::arg("device_timeout_s"), py::arg("watch_nonfinite"), py::arg("hook"));
     type.def("_flush", &RecorderHandle::flush, py::arg("timeout_s"));
+    type.def("_flush_stream", &RecorderHandle::flush_stream, py::arg("stream"),
+             py::arg("timeout_s"));
     type.def("_close", &RecorderHandle::close, py::arg("timeout_s"));
     type.def("_stats", [](RecorderHandle& handle) { return stats_dict(handle.stats()); });
     type.def("_files", [](RecorderHandle& handle) {

@@ -11,10 +11,13 @@
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/device_send.hpp"
+#include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/py_encode.hpp"
 #include "bindings/submit.hpp"
 #include "core/line_renderer.hpp"
+#include "device/device_reader.hpp"
 
 namespace fastlog::bindings {
 namespace {
@@ -22,8 +25,17 @@ namespace {
 struct Timer {
     PyObject_HEAD PyObject* recorder;  // owned
     PyObject* name;                    // owned str
+    PyObject* device;                  // owned; null: the block is not timed on a device
     std::int64_t step;
     bool has_step;
+};
+
+// How a block is timed on a device: by a ticket, or not, for the reason in `missing`.
+struct DeviceBlock {
+    bool wanted = false;
+    DeviceId device{};
+    std::uint16_t ticket = kNoTicket;
+    std::uint64_t missing = 0;
 };
 
 struct Frame {
@@ -33,6 +45,7 @@ struct Frame {
     std::int64_t step;
     std::uint16_t depth;
     bool has_step;
+    DeviceBlock block{};
 };
 
 // Frames of a thread that ends inside a block are leaked: no reference may be dropped without the
@@ -50,8 +63,68 @@ const Frame* parent_of(PyObject* recorder) noexcept {
     return nullptr;
 }
 
+// A device and its current stream, asked of the framework. `wanted` stays false without one.
+bool ask_stream(PyObject* which, DeviceBlock& block, void*& stream) {
+    return python_call([&] {
+        PyObject* function = device_function("block_stream");
+        PyObject* facts =
+            function != nullptr ? PyObject_CallFunctionObjArgs(function, which, nullptr) : nullptr;
+        if (facts == nullptr) return false;
+        bool ok = true;
+        if (facts != Py_None) {
+            int device_type = 0;
+            unsigned long long handle = 0;
+            ok = PyArg_ParseTuple(facts, "iiK", &device_type, &block.device.index, &handle) != 0;
+            block.device.kind = kind_of(device_type);
+            stream = reinterpret_cast<void*>(handle);
+            block.wanted = ok;
+        }
+        Py_DECREF(facts);
+        return ok;
+    });
+}
+
+bool begin_on_device(RecorderHandle& handle, PyObject* which, DeviceBlock& block) {
+    void* stream = nullptr;
+    if (!ask_stream(which, block, stream)) return false;
+    if (!block.wanted) return true;
+    DevicePool& pool = DevicePool::instance();
+    if (pool.has_driver(block.device.kind) && pool.capture_error(block.device, stream) != 0) {
+        set_capture_error("a block's time on a device");
+        return false;
+    }
+    try {
+        handle.core().use_device([&] { return std::make_unique<DeviceReader>(pool); });
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+        return false;
+    }
+    block.ticket = pool.begin_block(block.device, stream, block.missing);
+    return true;
+}
+
+void end_on_device(DeviceBlock& block) noexcept {
+    if (block.ticket == kNoTicket) return;
+    PyObject* index = PyLong_FromLong(block.device.index);
+    DeviceBlock now;
+    void* stream = nullptr;
+    if (index == nullptr || !ask_stream(index, now, stream) || !now.wanted) {
+        PyErr_Clear();
+        DevicePool::instance().abandon({block.ticket, block.ticket});
+        block.ticket = kNoTicket;
+        block.missing = missing_bits(MissingReason::backend_error);
+    } else {
+        DevicePool::instance().end_block(block.ticket, stream);
+    }
+    Py_XDECREF(index);
+}
+
+void abandon(const DeviceBlock& block) noexcept {
+    if (block.ticket != kNoTicket) DevicePool::instance().abandon({block.ticket, block.ticket});
+}
+
 PyObject* timer_enter(PyObject* self, PyObject*) {
-    const std::uint64_t begin = span_ticks();
+    std::uint64_t begin = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
     if (handle == nullptr) return nullptr;
@@ -67,9 +140,14 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
             frame.has_step = parent->has_step;
         }
     }
+    if (timer->device != nullptr) {
+        if (!begin_on_device(*handle, timer->device, frame.block)) return nullptr;
+        frame.begin = begin = span_ticks();  // what the device needed is not the block's
+    }
     try {
         running.push_back(frame);
     } catch (const std::bad_alloc&) {
+        abandon(frame.block);
         return PyErr_NoMemory();
     }
     Py_INCREF(self);
@@ -107,7 +185,8 @@ int submit_with_names(RecorderHandle& handle, std::uint64_t ticks, const TimingP
             (parent == nullptr || utf8_of(parent, parent_text, storage))) {
             Recorder& core = handle.core();
             const std::string text = render_timing_fragment(
-                name_text, parent_text, timing, core.ns_per_tick(), core.slot().thread_id, error);
+                name_text, parent_text, timing, core.ns_per_tick(), core.slot().thread_id, error,
+                missing_bits(MissingReason::no_key_space));
             result = submit_counted(handle, CallKind::timer_exit, RecordKind::fragment,
                                     Stream::performance, ticks, text.data(), text.size());
         }
@@ -125,6 +204,14 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& fram
     timing.duration_ticks = end - frame.begin;
     timing.depth = frame.depth;
     if (frame.has_step) timing.flags |= TimingPayload::kHasStep;
+    const DeviceBlock& block = frame.block;
+    if (block.wanted) {
+        timing.flags = static_cast<std::uint16_t>(
+            timing.flags | TimingPayload::kHasDevice |
+            (block.ticket == kNoTicket ? TimingPayload::kDeviceMissing : 0) |
+            (static_cast<unsigned>(block.device.kind) << TimingPayload::kDeviceKindShift) |
+            (static_cast<unsigned>(block.device.index) << TimingPayload::kDeviceIndexShift));
+    }
     KeyTable& table = handle.core().keys();
     if (!handle.key_sets().name_id(table, frame.timer->name, timing.name)) return -1;
     bool known = timing.name != KeyTable::kNone;
@@ -134,15 +221,24 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& fram
         known = known && timing.parent != KeyTable::kNone;
     }
     if (!known) [[unlikely]] {
+        abandon(block);
         return submit_with_names(handle, ticks, timing, frame.timer->name, frame.parent, error);
     }
-    std::byte payload[sizeof(TimingPayload) + 128];
-    error = cut(error, sizeof payload - sizeof timing);
+    std::byte payload[sizeof(TimingPayload) + 128 + sizeof block.missing];
+    error = cut(error, 128);
     timing.error_length = static_cast<std::uint32_t>(error.size());
     std::memcpy(payload, &timing, sizeof timing);
     if (!error.empty()) std::memcpy(payload + sizeof timing, error.data(), error.size());
-    return submit_counted(handle, CallKind::timer_exit, RecordKind::timing, Stream::performance,
-                          ticks, payload, sizeof timing + error.size());
+    std::size_t length = sizeof timing + error.size();
+    if ((timing.flags & TimingPayload::kDeviceMissing) != 0) {
+        std::memcpy(payload + length, &block.missing, sizeof block.missing);
+        length += sizeof block.missing;
+    }
+    const int accepted =
+        submit_counted(handle, CallKind::timer_exit, RecordKind::timing, Stream::performance, ticks,
+                       payload, length, TicketChain{block.ticket, block.ticket}.flags());
+    if (accepted != 1) abandon(block);
+    return accepted;
 }
 
 PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
@@ -155,13 +251,18 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
         PyErr_SetString(PyExc_RuntimeError, "timer was left without having been entered here");
         return nullptr;
     }
-    const Frame frame = running[i - 1];
+    Frame frame = running[i - 1];
     running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
     const std::string_view error =
         nargs > 0 && args[0] != Py_None ? type_name(args[0]) : std::string_view{};
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
-    bool ok = handle != nullptr && (handle->core().gate().bits() == 0 || handle->attend(true)) &&
-              submit_timing(*handle, now_ticks(), frame, end, error) >= 0;
+    if (frame.block.wanted) end_on_device(frame.block);
+    bool ok = handle != nullptr && (handle->core().gate().bits() == 0 || handle->attend(true));
+    if (ok) {
+        ok = submit_timing(*handle, now_ticks(), frame, end, error) >= 0;
+    } else {
+        abandon(frame.block);
+    }
     Py_XDECREF(frame.parent);
     Py_DECREF(frame.timer);
     if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
@@ -194,6 +295,7 @@ void timer_dealloc(PyObject* self) {
     auto* timer = reinterpret_cast<Timer*>(self);
     Py_XDECREF(timer->recorder);
     Py_XDECREF(timer->name);
+    Py_XDECREF(timer->device);
     PyTypeObject* type = Py_TYPE(self);
     type->tp_free(self);
     Py_DECREF(type);
@@ -203,16 +305,19 @@ PyObject* timer_repr(PyObject* self) {
     return PyUnicode_FromFormat("<Timer %R>", reinterpret_cast<Timer*>(self)->name);
 }
 
-// timer(name, *, step=None) -> Timer
+// timer(name, *, step=None, device=None) -> Timer
 PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     PyObject* name = nargs > 0 ? args[0] : nullptr;
     PyObject* step = nullptr;
+    PyObject* device = nullptr;
     const Py_ssize_t keywords = names != nullptr ? PyTuple_GET_SIZE(names) : 0;
     bool known = nargs <= 1;
     for (Py_ssize_t i = 0; i < keywords && known; ++i) {
         PyObject* keyword = PyTuple_GET_ITEM(names, i);
         if (PyUnicode_CompareWithASCIIString(keyword, "step") == 0) {
             step = args[nargs + i];
+        } else if (PyUnicode_CompareWithASCIIString(keyword, "device") == 0) {
+            device = args[nargs + i];
         } else if (PyUnicode_CompareWithASCIIString(keyword, "name") == 0 && name == nullptr) {
             name = args[nargs + i];
         } else {
@@ -220,8 +325,10 @@ PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
         }
     }
     if (!known || name == nullptr || !PyUnicode_Check(name)) {
-        PyErr_SetString(PyExc_TypeError,
-                        "timer() takes the block's name, a str, and step=<int> as a keyword");
+        PyErr_SetString(
+            PyExc_TypeError,
+            "timer() takes the block's name, a str, and step=<int> and device=<True, or "
+            "a device> as keywords");
         return nullptr;
     }
     std::int64_t number = 0;
@@ -233,6 +340,8 @@ PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
     timer->name = Py_NewRef(name);
     timer->step = number;
     timer->has_step = has_step;
+    const bool on_device = device != nullptr && device != Py_None && device != Py_False;
+    timer->device = on_device ? Py_NewRef(device) : nullptr;
     return reinterpret_cast<PyObject*>(timer);
 }
 
@@ -266,7 +375,7 @@ PyType_Spec timer_spec = {
 PyMethodDef timer_factory = {"timer",
                              reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(make_timer)),
                              METH_FASTCALL | METH_KEYWORDS,
-                             R"(timer($self, name, *, step=None)
+                             R"(timer($self, name, *, step=None, device=None)
 --
 
 Time a block of code, as a context manager or a decorator.
@@ -278,12 +387,17 @@ recursively and by several threads.
 Args:
     name: The block's name.
     step: The training step it belongs to.
+    device: True times the block on the current CUDA device as well, by a pair of events on its
+        current stream and without waiting for it: the line gets ``device`` and
+        ``device_duration_s``. A torch.device, its text or an index names another device. Without
+        CUDA in use only the wall-clock time is recorded.
 
 Returns:
     The timer; ``with recorder.timer("forward"): ...`` or ``@recorder.timer("load")``.
 
 Raises:
-    TypeError: ``name`` is no str or ``step`` no int.
+    TypeError: ``name`` is no str, ``step`` no int or ``device`` no device (the last on entering).
+    RuntimeError: On entering with ``device`` while a stream is being captured into a graph.
     RecorderClosedError: On entering a block after the recorder was closed.)"};
 
 }  // namespace

@@ -142,6 +142,21 @@ bool RecorderHandle::flush(double timeout_s) {
     return written;
 }
 
+bool RecorderHandle::flush_stream(int stream, double timeout_s) {
+    if (stream < 0 || stream >= static_cast<int>(kStreamCount)) {
+        throw py::value_error("no such stream");
+    }
+    Recorder& recorder = core();
+    if (recorder.gate().bits() & Gate::kForked) return true;  // nothing recorded here yet
+    bool written;
+    {
+        const GilReleased unlocked;
+        written = recorder.flush(static_cast<Stream>(stream), to_ns(timeout_s));
+    }
+    tell_messages();
+    return written;
+}
+
 bool RecorderHandle::close(double timeout_s) {
     Recorder& recorder = core();
     if (recorder.gate().bits() & Gate::kForked) {

@@ -41,6 +41,8 @@ class RecorderHandle {
     bool wait_for_room(std::size_t payload);
 
     bool flush(double timeout_s);
+    /// Of one stream: what others wait for does not hold it up.
+    bool flush_stream(int stream, double timeout_s);
     bool close(double timeout_s);
     bool closed() noexcept { return (core().gate().bits() & Gate::kClosed) != 0; }
     RecorderStats stats();

@@ -2,12 +2,14 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/bindings.hpp"
+#include "bindings/device_send.hpp"
 
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.doc() = "The native core of foundry_fastlog: ring, flush thread and hot calls.";
     fastlog::bindings::bind_recorder(module);
     fastlog::bindings::bind_recovery(module);
     fastlog::bindings::bind_timer(module);
+    fastlog::bindings::bind_device(module);
     fastlog::bindings::add_hot_methods(module.attr("RecorderCore").ptr());
     module.def(
         "add_hot_methods",

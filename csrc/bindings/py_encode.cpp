@@ -59,36 +59,6 @@ Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* 
     return Plain::other;
 }
 
-bool refuse(PyObject* key, PyObject* value, const char* why) {
-    PyErr_Format(PyExc_TypeError,
-                 "value of %R has type %s, which record() does not take%s; it takes float, int, "
-                 "bool, None, str, numpy scalars, and 0-dim arrays and tensors on the CPU",
-                 key, Py_TYPE(value)->tp_name, why);
-    return false;
-}
-
-// Refuses a value that raised while it was looked at; its error becomes the cause. KeyboardInterrupt
-// and the like go on as they are.
-bool refuse_failed(PyObject* key, PyObject* value) {
-    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
-    PyObject* type;
-    PyObject* cause;
-    PyObject* trace;
-    PyErr_Fetch(&type, &cause, &trace);
-    PyErr_NormalizeException(&type, &cause, &trace);
-    if (trace != nullptr) PyException_SetTraceback(cause, trace);
-    Py_XDECREF(type);
-    Py_XDECREF(trace);
-    refuse(key, value, " (reading it failed)");
-    PyObject* error;
-    PyErr_Fetch(&type, &error, &trace);
-    PyErr_NormalizeException(&type, &error, &trace);
-    PyException_SetCause(error, Py_NewRef(cause));
-    PyException_SetContext(error, cause);
-    PyErr_Restore(type, error, trace);
-    return false;
-}
-
 enum class Numpy : std::uint8_t { no, scalar, unusable };
 
 // A numpy scalar? Asked without importing numpy: an instance can only exist once numpy is there.
@@ -167,9 +137,23 @@ PyObject* element_of(PyObject* array) {
     return element;
 }
 
+bool encode_tensor(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value,
+                   const TensorType& type) {
+    Element element;
+    if (!describe_element(type, key, value, element)) return false;
+    if (!is_host(element.device_type)) return out.add_device_argument(i, value, element);
+    const SettledValue read = decode(element.dtype, reinterpret_cast<const void*>(element.address));
+    out.set(i, read.tag, read.bits);
+    Py_XDECREF(element.holder);
+    return true;
+}
+
 bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) {
     Plain plain = encode_plain(out, i, key, value);
     if (plain != Plain::other) return plain == Plain::done;
+    TensorType tensor;
+    if (!tensor_type_of(Py_TYPE(value), tensor)) return false;
+    if (tensor.is_tensor) return encode_tensor(out, i, key, value, tensor);
     if (numpy_scalar(value) != Numpy::no) return encode_numpy(out, i, key, value);
 
     const int array = is_host_scalar_array(key, value);
@@ -187,7 +171,70 @@ bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject*
     return ok;
 }
 
+// Puts the current error behind the one that `raise` sets.
+template <class Raise>
+bool raise_from_current(Raise&& raise) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+    PyObject* type;
+    PyObject* cause;
+    PyObject* trace;
+    PyErr_Fetch(&type, &cause, &trace);
+    PyErr_NormalizeException(&type, &cause, &trace);
+    if (trace != nullptr) PyException_SetTraceback(cause, trace);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    raise(cause);
+    PyObject* error;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    PyException_SetCause(error, Py_NewRef(cause));
+    PyException_SetContext(error, cause);
+    PyErr_Restore(type, error, trace);
+    return false;
+}
+
 }  // namespace
+
+bool refuse(PyObject* key, PyObject* value, const char* why) {
+    PyErr_Format(
+        PyExc_TypeError,
+        "value of %R has type %s, which record() does not take%s; it takes float, int, "
+        "bool, None, str, numpy scalars, 0-dim arrays on the CPU, and tensors of one element",
+        key, Py_TYPE(value)->tp_name, why);
+    return false;
+}
+
+bool refuse_failed(PyObject* key, PyObject* value) {
+    return raise_from_current([&](PyObject*) { refuse(key, value, " (reading it failed)"); });
+}
+
+bool refuse_for_reason(PyObject* key, PyObject* value) {
+    return raise_from_current([&](PyObject* cause) {
+        PyObject* words = PyObject_Str(cause);
+        const char* text = words != nullptr ? PyUnicode_AsUTF8(words) : nullptr;
+        if (text == nullptr) PyErr_Clear();
+        PyErr_Format(PyExc_TypeError, "value of %R has type %s, which record() does not take: %s",
+                     key, Py_TYPE(value)->tp_name, text != nullptr ? text : "reading it failed");
+        Py_XDECREF(words);
+    });
+}
+
+PayloadBuilder::~PayloadBuilder() {
+    for (const DeviceArgument& argument : arguments_) Py_XDECREF(argument.element.holder);
+}
+
+bool PayloadBuilder::add_device_argument(std::size_t i, PyObject* value,
+                                         const Element& element) noexcept {
+    try {
+        arguments_.push_back({i, value, element});
+    } catch (const std::bad_alloc&) {
+        Py_XDECREF(element.holder);
+        PyErr_NoMemory();
+        return false;
+    }
+    set(i, ValueTag::missing, missing_bits(MissingReason::lost));
+    return true;
+}
 
 bool PayloadBuilder::reserve(std::size_t bytes) noexcept {
     if (bytes <= capacity_) return true;

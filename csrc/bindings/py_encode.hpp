@@ -8,14 +8,28 @@
 #include <cstring>
 #include <memory>
 #include <string_view>
+#include <vector>
 
+#include "bindings/tensors.hpp"
 #include "core/record.hpp"
 
 namespace fastlog::bindings {
 
+/// A value that lies on a device: which one of the record's it is.
+struct DeviceArgument {
+    std::size_t index;
+    PyObject* value;  // borrowed
+    Element element;
+};
+
 /// A metrics payload under construction: on the stack for usual records, on the heap for large ones.
 class PayloadBuilder {
   public:
+    PayloadBuilder() = default;
+    ~PayloadBuilder();
+    PayloadBuilder(const PayloadBuilder&) = delete;
+    PayloadBuilder& operator=(const PayloadBuilder&) = delete;
+
     /// Room for `count` values; false with MemoryError set.
     bool begin(std::int64_t step, std::size_t count) noexcept;
 
@@ -28,8 +42,19 @@ class PayloadBuilder {
     }
     /// Copies the text behind the values; false with MemoryError or ValueError set.
     bool set_string(std::size_t i, std::string_view text) noexcept;
+    /// Notes a value that a device has to deliver; takes the element's holder. False with MemoryError
+    /// set.
+    bool add_device_argument(std::size_t i, PyObject* value, const Element& element) noexcept;
+    const std::vector<DeviceArgument>& device_arguments() const noexcept { return arguments_; }
     void set_key_set(std::uint32_t id) noexcept {
         std::memcpy(data_ + offsetof(MetricsPayload, key_set), &id, sizeof id);
+    }
+
+    /// The one value of a payload of one.
+    SettledValue settled() const noexcept {
+        SettledValue value{tag(0), 0};
+        std::memcpy(&value.bits, data_ + metrics_values_offset(1), sizeof value.bits);
+        return value;
     }
 
     const std::byte* data() const noexcept { return data_; }
@@ -44,11 +69,19 @@ class PayloadBuilder {
     std::size_t capacity_ = sizeof inline_;
     std::size_t count_ = 0;
     std::size_t size_ = 0;
+    std::vector<DeviceArgument> arguments_;
 };
 
 /// Writes `value` as the i-th value. Exact float and int are read straight from the object; the
 /// rest goes through encode_other(). False with a Python error set that names `key`.
 bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept;
+
+/// Sets the TypeError of a value that is not taken, with the reason; returns false.
+bool refuse(PyObject* key, PyObject* value, const char* why);
+/// The same after an error, which becomes its cause. KeyboardInterrupt and the like go on as they are.
+bool refuse_failed(PyObject* key, PyObject* value);
+/// The same with the error's own words as the reason.
+bool refuse_for_reason(PyObject* key, PyObject* value);
 
 inline bool encode_value(PayloadBuilder& out, std::size_t i, PyObject* key,
                          PyObject* value) noexcept {

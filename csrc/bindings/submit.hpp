@@ -22,12 +22,13 @@ int submit_refused(RecorderHandle& handle, Recorder::Submit result, CallKind cal
 /// `ticks` is the time of the call. 1: accepted; 0: dropped; -1: closed, with the Python error set.
 template <class Write>
 inline int submit_counted(RecorderHandle& handle, CallKind call, RecordKind kind, Stream stream,
-                          std::uint64_t ticks, std::size_t length, Write&& write) noexcept {
+                          std::uint64_t ticks, std::size_t length, Write&& write,
+                          std::uint16_t flags = 0) noexcept {
     Recorder& core = handle.core();
     ThreadSlot& slot = core.slot();
     bool sample = slot.count_call(call);
     for (;;) {
-        const auto result = core.submit(kind, stream, ticks, slot.thread_id, length, write);
+        const auto result = core.submit(kind, stream, ticks, slot.thread_id, length, write, flags);
         if (result == Recorder::Submit::accepted) [[likely]] {
             ThreadSlot::add(slot.accepted, 1);
             if (sample) [[unlikely]] {
@@ -44,9 +45,11 @@ inline int submit_counted(RecorderHandle& handle, CallKind call, RecordKind kind
 
 /// The same with a payload that is copied.
 inline int submit_counted(RecorderHandle& handle, CallKind call, RecordKind kind, Stream stream,
-                          std::uint64_t ticks, const void* payload, std::size_t length) noexcept {
-    return submit_counted(handle, call, kind, stream, ticks, length,
-                          [&](std::byte* at) { std::memcpy(at, payload, length); });
+                          std::uint64_t ticks, const void* payload, std::size_t length,
+                          std::uint16_t flags = 0) noexcept {
+    return submit_counted(
+        handle, call, kind, stream, ticks, length,
+        [&](std::byte* at) { std::memcpy(at, payload, length); }, flags);
 }
 
 }  // namespace fastlog::bindings

@@ -1,6 +1,7 @@
 #include "core/drainer.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "core/kill_point.hpp"
@@ -18,14 +19,15 @@ void Drainer::Batch::clear() noexcept {
 
 Drainer::Drainer(RecordSource& source, FileSink& sink, LineRenderer& renderer,
                  const CommitSlot& start, Fsync fsync, Fault fault)
-    : source_(source),
-      sink_(sink),
-      renderer_(renderer),
-      fsync_(fsync),
-      fault_(std::move(fault)),
-      cursor_(start.position),
-      committed_(start.position) {
-    for (std::size_t s = 0; s < kStreamCount; ++s) seq_[s] = start.streams[s].seq;
+    : source_(source), sink_(sink), renderer_(renderer), fsync_(fsync), fault_(std::move(fault)) {
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        cursors_[s] = committed_[s] = start.stream_position(static_cast<Stream>(s));
+        seq_[s] = start.streams[s].seq;
+    }
+}
+
+std::uint64_t Drainer::position() const noexcept {
+    return *std::min_element(std::begin(cursors_), std::end(cursors_));
 }
 
 Drainer::Step Drainer::step() {
@@ -33,7 +35,7 @@ Drainer::Step Drainer::step() {
         renderer_.refresh_clock();
         fill();
         if (batch_.size == 0) {
-            if (cursor_ == committed_) return Step::idle;
+            if (std::equal(std::begin(cursors_), std::end(cursors_), committed_)) return Step::idle;
             return commit() ? Step::idle : Step::refused;  // a pad alone, or lines not wanted
         }
     }
@@ -55,37 +57,69 @@ Drainer::Step Drainer::step() {
     return Step::wrote;
 }
 
+// From the stream that is furthest behind: what lies before another stream's cursor is done there. A
+// stream whose next record waits for a device stays where it is, so that its lines keep their order and
+// numbers; the others go on.
 void Drainer::fill() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         if (std::exchange(rotate_[s], false)) rotate(static_cast<Stream>(s));
     }
+    DeviceValues* device = source_.device();
+    if (device != nullptr) device->begin_round();
+    bool waiting[kStreamCount]{};
+    std::uint64_t position = this->position();
     while (batch_.size < kBatchBytes) {
-        std::uint64_t position = cursor_;
         const RecordHeader* record = source_.next(position);
-        if (record == nullptr) {
-            cursor_ = position;
-            return;
-        }
+        if (record == nullptr) break;
         const Stream stream = record->stream;
         const auto s = static_cast<std::size_t>(stream);
+        const std::uint64_t end = MpscRing::after(position, *record);
+        if (position < cursors_[s] || waiting[s]) {
+            position = end;
+            continue;
+        }
+        if (waits(*record, position, device)) {
+            waiting[s] = true;
+            cursors_[s] = position;
+            position = end;
+            continue;
+        }
         if (source_.wanted(stream, seq_[s])) {
             line_.clear();
-            renderer_.render(*record, seq_[s], line_);
+            renderer_.render(*record, seq_[s], line_, device);
             if (sink_.wants_rotation(stream, batch_.bytes[s].size(), line_.size())) {
                 if (batch_.size != 0) {
-                    rotate_[s] = true;   // first write what belongs before it
-                    cursor_ = position;  // holes before it are not met (and counted) again
-                    return;
+                    rotate_[s] = true;  // first write what belongs before it
+                    break;              // and go on here: holes before it are not met again
                 }
                 rotate(stream);
             }
             batch_.bytes[s].append(line_);
             batch_.size += line_.size();
             if (record->kind != RecordKind::drops) ++batch_.records[s];
+            if (record->kind == RecordKind::metrics) source_.rendered_metrics(*record, renderer_);
         }
+        if (device != nullptr && record->flags != 0) device->release(ticket_of(*record));
         ++seq_[s];
         if (first_ticks_ == 0) first_ticks_ = record->ticks;
-        cursor_ = MpscRing::after(position, *record);
+        cursors_[s] = position = end;
+    }
+    scanned_to(position, waiting);
+}
+
+bool Drainer::waits(const RecordHeader& record, std::uint64_t position, DeviceValues* device) {
+    if (device == nullptr || record.flags == 0) return false;
+    const std::uint16_t ticket = ticket_of(record);
+    if (device->poll(ticket) == DeviceValues::State::settled) return false;
+    MissingReason why = MissingReason::timeout;
+    if (!source_.must_settle(position, device->made_ns(ticket), why)) return true;
+    device->give_up(ticket, why);
+    return false;
+}
+
+void Drainer::scanned_to(std::uint64_t position, const bool (&waiting)[kStreamCount]) noexcept {
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        if (!waiting[s]) cursors_[s] = std::max(cursors_[s], position);
     }
 }
 
@@ -168,19 +202,21 @@ bool Drainer::sync_committed() {
 
 bool Drainer::commit() {
     CommitSlot slot{};
-    slot.position = cursor_;
+    slot.position = position();
     renderer_.clock().describe(slot.anchor_ticks, slot.anchor_wall_ns, slot.ns_per_tick);
     bool trims = false;
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         slot.streams[s] = sink_.state(static_cast<Stream>(s));
         slot.streams[s].seq = seq_[s];
+        slot.streams[s].ahead =
+            static_cast<std::uint32_t>((cursors_[s] - slot.position) / kRecordAlign);
         trims = trims || slot.streams[s].has_trim != 0;
     }
     if (const SinkError error = source_.commit(slot)) {
         fault_(error);
         return false;
     }
-    committed_ = cursor_;
+    std::copy(std::begin(cursors_), std::end(cursors_), committed_);
     KILL_POINT("committed");
     if (trims) {
         for (std::size_t s = 0; s < kStreamCount; ++s) sink_.trim(static_cast<Stream>(s));

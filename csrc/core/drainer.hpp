@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 
+#include "core/device_values.hpp"
 #include "core/file_sink.hpp"
 #include "core/line_renderer.hpp"
 #include "core/ring_layout.hpp"
@@ -28,9 +29,23 @@ class RecordSource {
         (void)seq;
         return true;
     }
-    /// Notes that everything before `slot.position` is in the files. The caller fills all of `slot`
-    /// but epoch and crc.
+    /// Notes that everything before `slot.position` is in the files, and of each stream everything
+    /// before its own position. The caller fills all of `slot` but epoch and crc.
     virtual SinkError commit(CommitSlot& slot) = 0;
+    /// Who delivers the values of records with tickets; null for a ring whose process is dead.
+    virtual DeviceValues* device() { return nullptr; }
+    /// True when the record at `position`, made at `made_ns`, must not wait for its values any longer.
+    virtual bool must_settle(std::uint64_t position, std::int64_t made_ns, MissingReason& why) {
+        (void)position;
+        (void)made_ns;
+        (void)why;
+        return false;
+    }
+    /// A metrics record has been rendered; the renderer still knows what in it was not finite.
+    virtual void rendered_metrics(const RecordHeader& record, const LineRenderer& renderer) {
+        (void)record;
+        (void)renderer;
+    }
 };
 
 class Drainer {
@@ -62,8 +77,8 @@ class Drainer {
     /// is waiting to be written.
     bool sync_committed();
 
-    std::uint64_t position() const noexcept { return cursor_; }
-    std::uint64_t committed() const noexcept { return committed_; }
+    /// Everything before is rendered.
+    std::uint64_t position() const noexcept;
     std::uint64_t first_ticks() const noexcept { return first_ticks_; }
     const Counters& counters() const noexcept { return counters_; }
 
@@ -77,6 +92,8 @@ class Drainer {
     };
 
     void fill();
+    bool waits(const RecordHeader& record, std::uint64_t position, DeviceValues* device);
+    void scanned_to(std::uint64_t position, const bool (&waiting)[kStreamCount]) noexcept;
     void rotate(Stream stream);
     bool write();
     bool write_stream(Stream stream);
@@ -91,8 +108,8 @@ class Drainer {
     const Fault fault_;
     Batch batch_;
     std::string line_;
-    std::uint64_t cursor_;     // behind the last rendered record
-    std::uint64_t committed_;  // everything before is in the files
+    std::uint64_t cursors_[kStreamCount];    // all of the stream's records before are rendered
+    std::uint64_t committed_[kStreamCount];  // and these are in the files
     std::uint64_t seq_[kStreamCount];
     std::uint64_t first_ticks_ = 0;
     bool rotate_[kStreamCount]{};

@@ -38,21 +38,44 @@ SinkError Flusher::Source::commit(CommitSlot& slot) {
         KILL_POINT("epoch_stored");
     }
     flusher_.publish_progress();
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        flusher_.written_to_[s].store(slot.stream_position(static_cast<Stream>(s)),
+                                      std::memory_order_seq_cst);  // see notify_waiters()
+    }
     ring_.release_to(slot.position);
     flusher_.notify_waiters();
     return {};
 }
 
+// A record that waits keeps its bytes of the ring: half of it is not taken from the producers for that.
+bool Flusher::Source::must_settle(std::uint64_t position, std::int64_t made_ns,
+                                  MissingReason& why) {
+    if (flusher_.give_up_values_.load(std::memory_order_relaxed) ||
+        monotonic_ns() - made_ns >= flusher_.options_.device_timeout_ns) {
+        why = MissingReason::timeout;
+        return true;
+    }
+    why = MissingReason::no_room;
+    return ring_.tail() - position > ring_.capacity() / 2;
+}
+
+void Flusher::Source::rendered_metrics(const RecordHeader& record, const LineRenderer& renderer) {
+    flusher_.watch_.observe(record, renderer);
+    flusher_.emit_events();
+}
+
 Flusher::Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options options, Gate& gate,
-                 Tick tick, TakeDrops take_drops)
+                 Tick tick, TakeDrops take_drops, Emit emit)
     : ring_(ring),
       memory_(memory),
       gate_(gate),
       options_(std::move(options)),
       tick_(std::move(tick)),
       take_drops_(std::move(take_drops)),
+      emit_(std::move(emit)),
       sink_(sink),
       renderer_(memory.key_table(), memory.key_table_bytes()),
+      watch_(options_.watch),
       source_(*this, ring, memory),
       drainer_(source_, sink_, renderer_, CommitSlot{}, options_.fsync,
                [this](const SinkError& error) { note_error(error); }) {
@@ -89,27 +112,36 @@ void Flusher::wake_checked(std::uint64_t end) noexcept {
     if (!wake_pending_.exchange(true, std::memory_order_relaxed)) wake();
 }
 
-bool Flusher::wait_written(std::uint64_t position, std::int64_t deadline_ns) {
+template <class Reached>
+bool Flusher::wait_reached(Reached&& reached, std::int64_t deadline_ns) {
     waiters_.fetch_add(1, std::memory_order_seq_cst);  // before wake(): see nap_ns(), publish()
     wake();
     const std::lock_guard lock(progress_);
-    while (ring_.head() < position && monotonic_ns() < deadline_ns) {
+    bool there;
+    while (!(there = reached()) && monotonic_ns() < deadline_ns) {
         progress_.wait_until(deadline_ns);
     }
     waiters_.fetch_sub(1, std::memory_order_relaxed);
-    return ring_.head() >= position;
+    return there;
+}
+
+bool Flusher::wait_written(std::uint64_t position, std::int64_t deadline_ns) {
+    return wait_reached([&] { return ring_.head() >= position; }, deadline_ns);
+}
+
+bool Flusher::wait_written(Stream stream, std::uint64_t position, std::int64_t deadline_ns) {
+    const auto& written_to = written_to_[static_cast<std::size_t>(stream)];
+    return wait_reached([&] { return written_to.load(std::memory_order_seq_cst) >= position; },
+                        deadline_ns);
 }
 
 bool Flusher::wait_room(std::size_t payload, std::int64_t deadline_ns) {
-    waiters_.fetch_add(1, std::memory_order_seq_cst);  // before wake(): see nap_ns(), publish()
-    wake();
-    const std::lock_guard lock(progress_);
-    bool room;
-    while (!(room = ring_.room_for(payload)) && monotonic_ns() < deadline_ns) {
-        progress_.wait_until(deadline_ns);
-    }
-    waiters_.fetch_sub(1, std::memory_order_relaxed);
-    return room;
+    return wait_reached([&] { return ring_.room_for(payload); }, deadline_ns);
+}
+
+void Flusher::give_up_values() noexcept {
+    give_up_values_.store(true, std::memory_order_relaxed);
+    wake();  // whose lock orders the flag
 }
 
 void Flusher::request_close(std::uint64_t final_tail) {
@@ -238,6 +270,11 @@ bool Flusher::drain() {
         if (step == Drainer::Step::idle) return true;
         housekeeping(false);  // producers may keep this loop busy for long
     }
+}
+
+// Of values that turned NaN or infinite. An event that finds no room is recorded with the next one.
+void Flusher::emit_events() noexcept {
+    while (!watch_.events().empty() && emit_(watch_.events().front())) watch_.pop_event();
 }
 
 void Flusher::back_off() noexcept {

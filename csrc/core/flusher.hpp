@@ -20,6 +20,7 @@
 #include "core/line_renderer.hpp"
 #include "core/monitor.hpp"
 #include "core/mpsc_ring.hpp"
+#include "core/nonfinite_watch.hpp"
 #include "core/ring_memory.hpp"
 
 namespace fastlog {
@@ -50,11 +51,16 @@ class Flusher {
         std::int64_t interval_ns = 100'000'000;
         Fsync fsync = Fsync::interval;
         std::int64_t fsync_interval_ns = 1'000'000'000;
+        std::int64_t device_timeout_ns = 120'000'000'000;
+        WatchNonfinite watch = WatchNonfinite::device;
     };
     /// Called by the flush thread, about once a second.
     using Tick = std::function<void()>;
     /// Called by the flush thread to learn of drops without a marker at the end: takes the count.
     using TakeDrops = std::function<std::uint64_t(Stream)>;
+    /// Called by the flush thread to record an event, as a producer among others: puts a line's members
+    /// into the errors stream; false when there is no room now.
+    using Emit = std::function<bool(const std::string&)>;
 
     /// How far ahead of the tail the flush thread makes a mapped ring's pages writable.
     static constexpr std::size_t kAheadBytes = std::size_t{256} << 10;
@@ -64,7 +70,7 @@ class Flusher {
 
     /// `sink` has claimed its label, or not been able to yet.
     Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options options, Gate& gate,
-            Tick tick, TakeDrops take_drops);
+            Tick tick, TakeDrops take_drops, Emit emit);
     /// The thread must have ended (wait_done() returned true and join() was called).
     ~Flusher() = default;
     Flusher(const Flusher&) = delete;
@@ -80,8 +86,18 @@ class Flusher {
             wake_checked(end);
     }
 
+    /// Tells who delivers the values of records with tickets; before the first of them is committed.
+    void set_device(DeviceValues* device) noexcept {
+        device_.store(device, std::memory_order_release);
+    }
+    DeviceValues* device() const noexcept { return device_.load(std::memory_order_acquire); }
+    /// Values of devices are not waited for any more: the process is about to end.
+    void give_up_values() noexcept;
+
     /// Waits until everything before `position` is in the files; false at the deadline.
     bool wait_written(std::uint64_t position, std::int64_t deadline_ns);
+    /// Waits only for one stream: values of a device that another waits for do not hold it up.
+    bool wait_written(Stream stream, std::uint64_t position, std::int64_t deadline_ns);
     /// Waits until a record with `payload` bytes may fit; false at the deadline.
     bool wait_room(std::size_t payload, std::int64_t deadline_ns);
 
@@ -112,6 +128,9 @@ class Flusher {
             : flusher_(flusher), ring_(ring), memory_(memory) {}
         const RecordHeader* next(std::uint64_t& position) override;
         SinkError commit(CommitSlot& slot) override;
+        DeviceValues* device() override { return flusher_.device(); }
+        bool must_settle(std::uint64_t position, std::int64_t made_ns, MissingReason& why) override;
+        void rendered_metrics(const RecordHeader& record, const LineRenderer& renderer) override;
 
       private:
         Flusher& flusher_;
@@ -119,7 +138,10 @@ class Flusher {
         RingMemory& memory_;
     };
 
+    template <class Reached>
+    bool wait_reached(Reached&& reached, std::int64_t deadline_ns);
     void run();
+    void emit_events() noexcept;
     bool attend(bool closing, std::uint64_t final_tail);
     bool drain();
     void publish_progress() noexcept;
@@ -141,11 +163,13 @@ class Flusher {
     const Options options_;
     const Tick tick_;
     const TakeDrops take_drops_;
+    const Emit emit_;
     std::thread thread_;
 
     // Flush thread only.
     FileSink& sink_;
     LineRenderer renderer_;
+    NonfiniteWatch watch_;
     Source source_;
     Drainer drainer_;
     std::int64_t backoff_ns_ = 0;
@@ -156,6 +180,9 @@ class Flusher {
     // Producers and flush thread.
     alignas(kCacheLine) std::atomic<bool> wake_pending_{false};
     std::atomic<std::uint32_t> waiters_{0};
+    std::atomic<std::uint64_t> written_to_[kStreamCount]{};  // per stream, like the ring's head
+    std::atomic<DeviceValues*> device_{nullptr};
+    std::atomic<bool> give_up_values_{false};
     std::atomic<double> ns_per_tick_{1.0};
 
     // Guarded by wake_monitor_.

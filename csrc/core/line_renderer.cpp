@@ -34,7 +34,26 @@ void append_value(std::string& out, ValueTag tag, std::uint64_t bits, const char
         case ValueTag::string:
             json::append_string(out, {strings + (bits >> 32), bits & 0xFFFFFFFFu});
             return;
+        case ValueTag::pending:
+        case ValueTag::missing:
+            out.append("null");
+            return;
     }
+}
+
+// The reason as text, quoted.
+void append_reason(std::string& out, std::uint64_t bits) {
+    static constexpr const char* kTexts[] = {"lost",   "timeout", "no_slot",      "driver_error_",
+                                             "forked", "no_room", "no_key_space", "backend_error"};
+    const auto reason = static_cast<MissingReason>(bits & 0xFF);
+    out.push_back('"');
+    out.append(kTexts[static_cast<std::size_t>(reason)]);
+    if (reason == MissingReason::driver_error) json::append_uint(out, (bits >> 16) & 0xFFFFFFFFu);
+    out.push_back('"');
+}
+
+bool is_reason(std::uint64_t bits) noexcept {
+    return (bits & 0xFF) <= static_cast<std::uint64_t>(kLastMissingReason);
 }
 
 const char* nonfinite_value(ValueTag tag, std::uint64_t bits) noexcept {
@@ -44,47 +63,87 @@ const char* nonfinite_value(ValueTag tag, std::uint64_t bits) noexcept {
     return json::nonfinite_name(value);
 }
 
+// Appends `,"name":{"key":<text>,...}` for what a list of a line names.
+template <class Item, class Key, class Text>
+void append_named(std::string& out, const char* name, const std::vector<Item>& items, Key&& key,
+                  Text&& text) {
+    if (items.empty()) return;
+    out.append(",\"").append(name).append("\":{");
+    for (std::size_t n = 0; n < items.size(); ++n) {
+        if (n != 0) out.push_back(',');
+        out.append(key(items[n].index));
+        text(items[n]);
+    }
+    out.push_back('}');
+}
+
+// What a metrics line is made of beside its keys.
+struct MetricsParts {
+    std::vector<LineRenderer::Nonfinite>& nonfinite;
+    std::vector<LineRenderer::Missing>& missing;
+    const DeviceValues* device;
+};
+
 // The members of a metrics line from "step" on. `key(i)` is the i-th key as JSON with its colon.
 template <class Key>
 void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::int32_t epoch,
-                    std::vector<std::pair<std::uint32_t, const char*>>& nonfinite) {
+                    const MetricsParts& parts) {
     const auto head = load<MetricsPayload>(payload);
     const auto* tags = reinterpret_cast<const ValueTag*>(payload + sizeof(MetricsPayload));
     const std::byte* values = payload + metrics_values_offset(head.count);
     const auto* strings =
         reinterpret_cast<const char*>(payload + metrics_strings_offset(head.count));
-    nonfinite.clear();
+    parts.nonfinite.clear();
+    parts.missing.clear();
+    const auto append = [&](std::uint32_t i) {
+        ValueTag tag = tags[i];
+        auto bits = load<std::uint64_t>(values + i * sizeof(std::uint64_t));
+        if (tag == ValueTag::pending) [[unlikely]] {
+            const SettledValue settled = parts.device != nullptr
+                                             ? parts.device->value(PendingValue::from(bits))
+                                             : SettledValue{};
+            tag = settled.tag;
+            bits = settled.bits;
+        }
+        append_value(out, tag, bits, strings);
+        if (tag == ValueTag::missing) [[unlikely]]
+            parts.missing.push_back({i, bits});
+        if (const char* name = nonfinite_value(tag, bits)) parts.nonfinite.push_back({i, name});
+    };
 
     out.append("\"step\":");
     json::append_int(out, head.step);
     if (epoch >= 0 && tags[epoch] != ValueTag::null) {
-        const auto i = static_cast<std::uint32_t>(epoch);
-        const auto bits = load<std::uint64_t>(values + i * sizeof(std::uint64_t));
         out.append(",\"epoch\":");
-        append_value(out, tags[i], bits, strings);
-        if (const char* name = nonfinite_value(tags[i], bits)) nonfinite.emplace_back(i, name);
+        append(static_cast<std::uint32_t>(epoch));
     }
     out.append(",\"metrics\":{");
     bool first = true;
     for (std::uint32_t i = 0; i < head.count; ++i) {
         if (static_cast<std::int32_t>(i) == epoch) continue;
-        const auto bits = load<std::uint64_t>(values + i * sizeof(std::uint64_t));
         if (!first) out.push_back(',');
         first = false;
         out.append(key(i));
-        append_value(out, tags[i], bits, strings);
-        if (const char* name = nonfinite_value(tags[i], bits)) nonfinite.emplace_back(i, name);
+        append(i);
     }
     out.push_back('}');
-    if (nonfinite.empty()) return;
-    out.append(",\"nonfinite\":{");
-    for (std::size_t n = 0; n < nonfinite.size(); ++n) {
-        if (n != 0) out.push_back(',');
-        out.append(key(nonfinite[n].first));
-        out.push_back('"');
-        out.append(nonfinite[n].second);
-        out.push_back('"');
-    }
+    append_named(out, "nonfinite", parts.nonfinite, key,
+                 [&](const auto& item) { out.append("\"").append(item.name).append("\""); });
+    append_named(out, "missing", parts.missing, key,
+                 [&](const auto& item) { append_reason(out, item.bits); });
+}
+
+// The members that a device's time adds to a timing line.
+void append_device_time(std::string& out, const TimingPayload& timing,
+                        const SettledValue& duration) {
+    const unsigned kind = (timing.flags >> TimingPayload::kDeviceKindShift) & 0xF;
+    out.append(",\"device\":\"").append(kDeviceNames[kind]).append(":");
+    json::append_uint(out, timing.flags >> TimingPayload::kDeviceIndexShift);
+    out.append("\",\"device_duration_s\":");
+    append_value(out, duration.tag, duration.bits, nullptr);
+    if (duration.tag != ValueTag::missing) return;
+    out.append(",\"missing\":{\"device_duration_s\":");
+    append_reason(out, duration.bits);
     out.push_back('}');
 }
 
@@ -155,10 +214,15 @@ bool LineRenderer::check_metrics(const std::byte* payload, std::size_t length) {
     std::uint64_t used = 0;
     for (std::size_t i = 0; i < head.count; ++i) {
         const auto tag = static_cast<ValueTag>(payload[sizeof head + i]);
-        if (tag > ValueTag::string) return false;
-        if (tag != ValueTag::string) continue;
+        if (tag > kLastValueTag) return false;
+        if (tag < ValueTag::string) continue;
         const auto bits = load<std::uint64_t>(payload + metrics_values_offset(head.count) +
                                               i * sizeof(std::uint64_t));
+        if (tag != ValueTag::string) {
+            if (static_cast<std::int32_t>(i) == keys(head.key_set).epoch) return false;
+            if (tag == ValueTag::missing && !is_reason(bits)) return false;
+            continue;
+        }
         const std::uint64_t size = bits & 0xFFFFFFFFu;
         if ((bits >> 32) > strings || size > strings - (bits >> 32)) return false;
         used += size;  // texts do not overlap, so a line is no multiple of its record
@@ -171,7 +235,16 @@ bool LineRenderer::check_timing(const std::byte* payload, std::size_t length) {
     if (length < sizeof(TimingPayload)) return false;
     const auto timing = load<TimingPayload>(payload);
     const auto is_name = [&](std::uint32_t id) { return has_keys(id) && !keys(id).ends.empty(); };
-    return timing.error_length == length - sizeof timing && is_name(timing.name) &&
+    std::size_t behind = length - sizeof timing;
+    const bool on_device = (timing.flags & TimingPayload::kHasDevice) != 0;
+    const unsigned kind = (timing.flags >> TimingPayload::kDeviceKindShift) & 0xF;
+    if (on_device && kind > static_cast<unsigned>(kLastDeviceKind)) return false;
+    if ((timing.flags & TimingPayload::kDeviceMissing) != 0) {
+        if (!on_device || behind < sizeof(std::uint64_t)) return false;
+        behind -= sizeof(std::uint64_t);
+        if (!is_reason(load<std::uint64_t>(payload + sizeof timing + behind))) return false;
+    }
+    return timing.error_length == behind && is_name(timing.name) &&
            ((timing.flags & TimingPayload::kHasParent) == 0 || is_name(timing.parent));
 }
 
@@ -206,7 +279,9 @@ void LineRenderer::open_line(std::uint64_t ticks, std::uint64_t seq, std::string
     out.push_back(',');
 }
 
-void LineRenderer::render(const RecordHeader& record, std::uint64_t seq, std::string& out) {
+void LineRenderer::render(const RecordHeader& record, std::uint64_t seq, std::string& out,
+                          const DeviceValues* device) {
+    if (record.flags == 0) device = nullptr;  // nothing is under way
     const auto* payload = reinterpret_cast<const std::byte*>(&record) + sizeof(RecordHeader);
     if (record.kind == RecordKind::drops) {
         render_drops(load<std::uint64_t>(payload), record.ticks, seq, out);
@@ -214,9 +289,9 @@ void LineRenderer::render(const RecordHeader& record, std::uint64_t seq, std::st
     }
     open_line(record.ticks, seq, out);
     if (record.kind == RecordKind::metrics) {
-        render_metrics(payload, out);
+        render_metrics(payload, device, out);
     } else if (record.kind == RecordKind::timing) {
-        render_timing(record, payload, out);
+        render_timing(record, payload, device, out);
     } else {
         out.append(reinterpret_cast<const char*>(payload), record.length);
     }
@@ -231,13 +306,15 @@ void LineRenderer::render_drops(std::uint64_t dropped, std::uint64_t ticks, std:
     out.append("}\n");
 }
 
-void LineRenderer::render_metrics(const std::byte* payload, std::string& out) {
+void LineRenderer::render_metrics(const std::byte* payload, const DeviceValues* device,
+                                  std::string& out) {
     const RenderedKeys& set = keys(load<MetricsPayload>(payload).key_set);
-    append_metrics(out, payload, [&](std::size_t i) { return set.key(i); }, set.epoch, nonfinite_);
+    append_metrics(out, payload, [&](std::size_t i) { return set.key(i); }, set.epoch,
+                   {nonfinite_, missing_, device});
 }
 
 void LineRenderer::render_timing(const RecordHeader& record, const std::byte* payload,
-                                 std::string& out) {
+                                 const DeviceValues* device, std::string& out) {
     const auto timing = load<TimingPayload>(payload);
     const auto append_name = [&](std::string& to, std::uint32_t id) {
         const std::string_view key = keys(id).key(0);
@@ -245,20 +322,32 @@ void LineRenderer::render_timing(const RecordHeader& record, const std::byte* pa
     };
     out.append("\"name\":");
     append_name(out, timing.name);
-    append_timing(
-        out, timing, clock_.duration_ns(timing.duration_ticks),
-        [&](std::string& to) { append_name(to, timing.parent); }, record.thread_id,
-        {reinterpret_cast<const char*>(payload + sizeof(TimingPayload)), timing.error_length});
+    const std::byte* error = payload + sizeof(TimingPayload);
+    append_timing(out, timing, clock_.duration_ns(timing.duration_ticks),
+                  [&](std::string& to) { append_name(to, timing.parent); }, record.thread_id,
+                  {reinterpret_cast<const char*>(error), timing.error_length});
+    if ((timing.flags & TimingPayload::kHasDevice) == 0) return;
+    SettledValue duration;
+    if ((timing.flags & TimingPayload::kDeviceMissing) != 0) {
+        duration.bits = load<std::uint64_t>(error + timing.error_length);
+    } else if (device != nullptr) {
+        duration = device->duration(ticket_of(record));
+    }
+    append_device_time(out, timing, duration);
 }
 
 std::string render_timing_fragment(std::string_view name, std::string_view parent,
                                    const TimingPayload& timing, double ns_per_tick,
-                                   std::uint32_t thread_id, std::string_view error) {
+                                   std::uint32_t thread_id, std::string_view error,
+                                   std::uint64_t missing) {
     std::string out = "\"name\":";
     json::append_string(out, name);
     append_timing(
         out, timing, static_cast<double>(timing.duration_ticks) * ns_per_tick,
         [&](std::string& to) { json::append_string(to, parent); }, thread_id, error);
+    if ((timing.flags & TimingPayload::kHasDevice) != 0) {
+        append_device_time(out, timing, {ValueTag::missing, missing});
+    }
     return out;
 }
 
@@ -266,20 +355,20 @@ std::string render_metrics_fragment(const std::byte* payload,
                                     const std::vector<std::string_view>& keys) {
     std::string out;
     std::string key_text;
-    std::vector<std::pair<std::uint32_t, const char*>> nonfinite;
+    std::vector<LineRenderer::Nonfinite> nonfinite;
+    std::vector<LineRenderer::Missing> missing;
     std::int32_t epoch = -1;
     for (std::size_t i = 0; i < keys.size(); ++i) {
         if (keys[i] == "epoch") epoch = static_cast<std::int32_t>(i);
     }
-    append_metrics(
-        out, payload,
-        [&](std::size_t i) -> std::string_view {
-            key_text.clear();
-            json::append_string(key_text, keys[i]);
-            key_text.push_back(':');
-            return key_text;
-        },
-        epoch, nonfinite);
+    append_metrics(out, payload,
+                   [&](std::size_t i) -> std::string_view {
+                       key_text.clear();
+                       json::append_string(key_text, keys[i]);
+                       key_text.push_back(':');
+                       return key_text;
+                   },
+                   epoch, {nonfinite, missing, nullptr});
     return out;
 }
 

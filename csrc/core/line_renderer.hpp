@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/clock.hpp"
+#include "core/device_values.hpp"
 #include "core/json_writer.hpp"
 #include "core/key_table.hpp"
 #include "core/record.hpp"
@@ -32,11 +33,31 @@ class LineRenderer {
     const TickConverter& clock() const noexcept { return clock_; }
 
     /// Appends the record's line with its "\n" to `out`. `seq` is the line's number in its stream.
-    void render(const RecordHeader& record, std::uint64_t seq, std::string& out);
+    /// Values under way come from `device`; without one they are lost.
+    void render(const RecordHeader& record, std::uint64_t seq, std::string& out,
+                const DeviceValues* device = nullptr);
+
+    /// A value of the last metrics record that was NaN or infinite.
+    struct Nonfinite {
+        std::uint32_t index;
+        const char* name;  // "nan", "inf" or "-inf"
+    };
+    const std::vector<Nonfinite>& nonfinite() const noexcept { return nonfinite_; }
+    /// The i-th key of a set as JSON with its quotes.
+    std::string_view key_text(std::uint32_t key_set, std::size_t i) const noexcept {
+        const std::string_view key = keys_[key_set].key(i);
+        return key.substr(0, key.size() - 1);
+    }
 
     /// A line that says how many records of a stream were dropped here.
     void render_drops(std::uint64_t dropped, std::uint64_t ticks, std::uint64_t seq,
                       std::string& out);
+
+    /// A value that a device did not deliver.
+    struct Missing {
+        std::uint32_t index;
+        std::uint64_t bits;  // missing_bits()
+    };
 
   private:
     // The keys of one set as JSON, ready to be copied: `"loss":` at [ends[i-1], ends[i]).
@@ -56,25 +77,29 @@ class LineRenderer {
     bool check_metrics(const std::byte* payload, std::size_t length);
     bool check_timing(const std::byte* payload, std::size_t length);
     void open_line(std::uint64_t ticks, std::uint64_t seq, std::string& out);
-    void render_metrics(const std::byte* payload, std::string& out);
-    void render_timing(const RecordHeader& record, const std::byte* payload, std::string& out);
+    void render_metrics(const std::byte* payload, const DeviceValues* device, std::string& out);
+    void render_timing(const RecordHeader& record, const std::byte* payload,
+                       const DeviceValues* device, std::string& out);
 
     TickConverter clock_;
     json::TimestampWriter timestamps_;
     KeyTable::Reader reader_;
     std::vector<RenderedKeys> keys_;
     std::vector<std::string_view> scratch_;
-    std::vector<std::pair<std::uint32_t, const char*>> nonfinite_;
+    std::vector<Nonfinite> nonfinite_;
+    std::vector<Missing> missing_;
 };
 
 /// Renders a metrics payload whose keys did not fit the key table as fragment text: the members
-/// from "step" on. `keys[i]` belongs to value i.
+/// from "step" on. `keys[i]` belongs to value i; no value is under way.
 std::string render_metrics_fragment(const std::byte* payload,
                                     const std::vector<std::string_view>& keys);
 
 /// The same for a timing whose name or parent did not fit the key table: the members from "name" on.
+/// With TimingPayload::kDeviceMissing, `missing` says why there is no time of the device.
 std::string render_timing_fragment(std::string_view name, std::string_view parent,
                                    const TimingPayload& timing, double ns_per_tick,
-                                   std::uint32_t thread_id, std::string_view error);
+                                   std::uint32_t thread_id, std::string_view error,
+                                   std::uint64_t missing = missing_bits(MissingReason::lost));
 
 }  // namespace fastlog

@@ -118,7 +118,8 @@ class BasicMpscRing {
     /// Writes everything of a claimed record's header but the stamp, field by field: a copy of a
     /// header built elsewhere would wait for its narrow stores.
     static void fill_header(const Claim& claim, std::uint32_t length, std::uint64_t ticks,
-                            std::uint32_t thread_id, RecordKind kind, Stream stream) noexcept {
+                            std::uint32_t thread_id, RecordKind kind, Stream stream,
+                            std::uint16_t flags = 0) noexcept {
         auto* header = reinterpret_cast<RecordHeader*>(claim.at);
         header->length = length;
         header->crc = 0;
@@ -126,7 +127,7 @@ class BasicMpscRing {
         header->thread_id = thread_id;
         header->kind = kind;
         header->stream = stream;
-        header->flags = 0;
+        header->flags = flags;
     }
 
     /// Where a claimed record's payload goes.

@@ -13,8 +13,11 @@
 // 32 | payload, padded to a multiple of 32 bytes  |
 //    +-------------------------------------------+
 //
+// flags: 1 + the ticket of values that a device delivers later (core/device_values.hpp); 0: none. It
+// means nothing any more once its process has ended.
+//
 // metrics payload:  MetricsPayload | tags[count], padded to 8 | values[count] | string bytes
-// timing payload:   TimingPayload | error type name
+// timing payload:   TimingPayload | error type name | reason (kDeviceMissing only)
 // fragment payload: JSON members without braces, rendered by the caller ("level":"INFO",...)
 // drops payload:    u64 number of records dropped in the header's stream
 //
@@ -52,6 +55,11 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == kRecordAlign);
 
+/// The first ticket of a record with values under way.
+constexpr std::uint16_t ticket_of(const RecordHeader& header) noexcept {
+    return static_cast<std::uint16_t>(header.flags - 1);
+}
+
 /// Bytes that a record with `payload` bytes occupies in the ring.
 constexpr std::size_t record_size(std::size_t payload) noexcept {
     return sizeof(RecordHeader) + ((payload + kRecordAlign - 1) & ~(kRecordAlign - 1));
@@ -64,6 +72,40 @@ enum class ValueTag : std::uint8_t {
     integer = 2,  // int64
     real = 3,     // IEEE 754 double
     string = 4,   // low 32 bits: length; high 32 bits: offset into the string bytes
+    pending = 5,  // a device delivers it: PendingValue
+    missing = 6,  // a device will not deliver it: missing_bits()
+};
+inline constexpr ValueTag kLastValueTag = ValueTag::missing;
+
+/// Why a value that a device should have delivered is not there.
+enum class MissingReason : std::uint8_t {
+    lost = 0,           // its process ended first
+    timeout = 1,        // device_timeout_s
+    no_slot = 2,        // too many values were under way
+    driver_error = 3,   // with the driver's number
+    forked = 4,         // recorded in a forked child, where the device cannot be used
+    no_room = 5,        // given up to make room in the ring
+    no_key_space = 6,   // its line was rendered at once, since its keys did not fit the key table
+    backend_error = 7,  // the framework's own copy failed
+};
+inline constexpr MissingReason kLastMissingReason = MissingReason::backend_error;
+
+/// The bits of a missing value: the reason in the lowest byte, the driver's number from bit 16 on.
+constexpr std::uint64_t missing_bits(MissingReason reason, std::uint32_t error = 0) noexcept {
+    return static_cast<std::uint64_t>(reason) | (static_cast<std::uint64_t>(error) << 16);
+}
+
+/// The bits of a value under way: where it will be, and what its bytes mean there.
+struct PendingValue {
+    std::uint32_t slot;
+    std::uint8_t dtype;
+
+    constexpr std::uint64_t bits() const noexcept {
+        return slot | (static_cast<std::uint64_t>(dtype) << 32);
+    }
+    static constexpr PendingValue from(std::uint64_t bits) noexcept {
+        return {static_cast<std::uint32_t>(bits), static_cast<std::uint8_t>(bits >> 32)};
+    }
 };
 
 struct MetricsPayload {
@@ -89,6 +131,10 @@ constexpr std::size_t metrics_strings_offset(std::size_t count) noexcept {
 struct TimingPayload {
     static constexpr std::uint16_t kHasStep = 1;
     static constexpr std::uint16_t kHasParent = 2;
+    static constexpr std::uint16_t kHasDevice = 4;      // a device measures the block as well
+    static constexpr std::uint16_t kDeviceMissing = 8;  // it will not: missing_bits() at the end
+    static constexpr unsigned kDeviceKindShift = 4;     // four bits: DeviceKind
+    static constexpr unsigned kDeviceIndexShift = 8;    // eight bits
     std::int64_t step;
     std::uint64_t duration_ticks;
     std::uint32_t name;    // key set id of the one key `name`
@@ -98,5 +144,10 @@ struct TimingPayload {
     std::uint32_t error_length;
 };
 static_assert(sizeof(TimingPayload) == 32);
+
+/// Kinds of devices as far as lines name them; torch calls the first two the same.
+enum class DeviceKind : std::uint8_t { cuda = 0, rocm = 1, xpu = 2, mps = 3, other = 4 };
+inline constexpr const char* kDeviceNames[] = {"cuda", "cuda", "xpu", "mps", "device"};
+inline constexpr DeviceKind kLastDeviceKind = DeviceKind::other;
 
 }  // namespace fastlog

@@ -66,12 +66,14 @@ Recorder::Recorder(RecorderOptions options)
       keys_(memory_.key_table(), memory_.key_table_bytes()),
       flusher_(
           ring_, memory_, sink_,
-          Flusher::Options{options_.flush_interval_ns, options_.fsync, options_.fsync_interval_ns},
+          Flusher::Options{options_.flush_interval_ns, options_.fsync, options_.fsync_interval_ns,
+                           options_.device_timeout_ns, options_.watch_nonfinite},
           gate_, [this] { tick(); },
           [this](Stream stream) {
               return memory_.drops()[static_cast<std::size_t>(stream)].exchange(
                   0, std::memory_order_relaxed);
-          }) {
+          },
+          [this](const std::string& members) { return emit(members); }) {
     flusher_.tell_claim(claim_error_);
     if (ring_error_ && !claim_error_) {
         flusher_.tell("foundry_fastlog keeps its ring in memory only: it could not " +
@@ -156,18 +158,41 @@ bool Recorder::flush(std::int64_t timeout_ns) {
     return flusher_.wait_written(ring_.tail(), deadline_after(timeout_ns));
 }
 
+bool Recorder::flush(Stream stream, std::int64_t timeout_ns) {
+    return flusher_.wait_written(stream, ring_.tail(), deadline_after(timeout_ns));
+}
+
 bool Recorder::close(std::int64_t timeout_ns) {
     gate_.set(Gate::kClosed);
     const std::lock_guard lock(close_mutex_);
     if (joined_) return true;
+    const std::int64_t deadline = deadline_after(timeout_ns);
+    // Values under way get half of the time. While the ring is open, their events find room in it.
+    if (flusher_.device() != nullptr) {
+        if (!flusher_.wait_written(ring_.tail(), deadline_after(timeout_ns / 2))) {
+            flusher_.give_up_values();
+        }
+    }
     std::uint64_t open = 0;
     closed_at_.compare_exchange_strong(open, now_ticks(), std::memory_order_relaxed);
     flusher_.request_close(ring_.close());
-    if (!flusher_.wait_done(deadline_after(timeout_ns))) return false;
+    if (!flusher_.wait_done(deadline)) return false;
     flusher_.join();
     memory_.remove_file();  // all of it is in the files
     KILL_POINT("ring_removed");
     joined_ = true;
+    return true;
+}
+
+// Runs in the flush thread, which must never wait for room that only it can make.
+bool Recorder::emit(const std::string& members) noexcept {
+    ThreadSlot& own = slot();
+    const Submit result = submit(RecordKind::fragment, Stream::errors, now_ticks(), own.thread_id,
+                                 members.data(), members.size());
+    if (result == Submit::full) return false;
+    if (result != Submit::accepted) return true;  // the ring is closed: the line itself says it
+    own.count_call(CallKind::event);
+    ThreadSlot::add(own.accepted, 1);
     return true;
 }
 

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -38,6 +39,9 @@ struct RecorderOptions {
     std::int32_t rank = -1;  // -1: none
     Fsync fsync = Fsync::interval;
     std::int64_t fsync_interval_ns = 1'000'000'000;
+    std::int64_t device_timeout_ns =
+        120'000'000'000;  // then a value that did not arrive is missing
+    WatchNonfinite watch_nonfinite = WatchNonfinite::device;
 };
 
 struct RecorderStats {
@@ -77,13 +81,13 @@ class Recorder {
     /// competition of producers.
     template <class Write>
     Submit submit(RecordKind kind, Stream stream, std::uint64_t ticks, std::uint32_t thread_id,
-                  std::size_t length, Write&& write) noexcept {
+                  std::size_t length, Write&& write, std::uint16_t flags = 0) noexcept {
         MpscRing::Claim claim;
         const ClaimStatus status = ring_.try_claim(length, claim);
         if (status != ClaimStatus::claimed) [[unlikely]]
             return refused(status);
         MpscRing::fill_header(claim, static_cast<std::uint32_t>(length), ticks, thread_id, kind,
-                              stream);
+                              stream, flags);
         write(MpscRing::payload_of(claim));
         ring_.commit(claim);
         flusher_.wake_if_half_full(claim.position + record_size(length));
@@ -111,8 +115,22 @@ class Recorder {
     /// Puts markers for counted drops into the ring, if there is room.
     void submit_drop_markers();
 
-    /// True when everything accepted before the call is in the files.
+    /// True when everything accepted before the call is in the files, values of devices included.
     bool flush(std::int64_t timeout_ns);
+    /// The same of one stream.
+    bool flush(Stream stream, std::int64_t timeout_ns);
+    /// Before the first record with tickets is submitted: `make()` gives who delivers their values, as
+    /// a std::unique_ptr, which is kept.
+    template <class Make>
+    void use_device(Make&& make) {
+        if (flusher_.device() != nullptr) [[likely]]
+            return;
+        const std::lock_guard lock(device_mutex_);
+        if (device_ == nullptr) device_ = make();
+        flusher_.set_device(device_.get());
+    }
+    /// Makes the flush thread look now.
+    void wake() { flusher_.wake(); }
     /// Refuses further records, writes all accepted ones, ends the thread. True when all is written.
     /// May be called again after a false.
     bool close(std::int64_t timeout_ns);
@@ -136,6 +154,7 @@ class Recorder {
     void tick();
     void check_budget();
     void collect_children();
+    bool emit(const std::string& members) noexcept;
 
     const RecorderOptions options_;
     Gate gate_;
@@ -155,6 +174,8 @@ class Recorder {
     std::atomic<std::uint64_t> closed_at_{0};  // ticks; 0 while open
     bool joined_ = false;                      // guarded by close_mutex_
     std::mutex close_mutex_;
+    std::mutex device_mutex_;
+    std::unique_ptr<DeviceValues> device_;  // guarded by device_mutex_; used by the flush thread
     Flusher flusher_;
 };
 

@@ -53,7 +53,9 @@ class DeadRing final : public RecordSource {
     const RecordHeader* next(std::uint64_t& position) override {
         for (;;) {
             const RecordHeader* record = image_.next(position, report_.holes, report_.hole_bytes);
-            if (record == nullptr || renderer_.check(*record)) return record;
+            if (record == nullptr || is_written(*record, position) || renderer_.check(*record)) {
+                return record;
+            }
             ++report_.damaged;
             position = MpscRing::after(position, *record);
         }
@@ -100,6 +102,12 @@ class DeadRing final : public RecordSource {
     void skip_lines_in(const SeqSet (&present)[kStreamCount]) { present_ = present; }
 
   private:
+    // A record of a stream that was ahead: in its file already, and passed over.
+    bool is_written(const RecordHeader& record, std::uint64_t position) const noexcept {
+        return static_cast<std::size_t>(record.stream) < kStreamCount &&
+               position < image_.slot().stream_position(record.stream);
+    }
+
     // A power loss may have taken records out of the middle of the ring: then the number that is
     // counted for the next one is too low, and where the files hold a line of that number or of a
     // higher one, they may hold this record as well. Losing it is what a power loss may do;

@@ -37,13 +37,14 @@ bool is_name(const char (&field)[N], const char* allowed) {
     return length < N && std::strspn(field, allowed) == length;
 }
 
-bool plausible(const CommitSlot& slot) {
+bool plausible(const CommitSlot& slot, std::uint64_t ring_bytes) {
     if (slot.position % kRecordAlign != 0 || (slot.position & MpscRing::kClosedBit) != 0) {
         return false;
     }
-    return std::all_of(std::begin(slot.streams), std::end(slot.streams), [](const auto& s) {
+    return std::all_of(std::begin(slot.streams), std::end(slot.streams), [&](const auto& s) {
         return s.offset < kMostOffset && s.segment < kMostSegments &&
-               s.trim_segment < kMostSegments && s.trim_bytes < kMostOffset && s.seq < kMostOffset;
+               s.trim_segment < kMostSegments && s.trim_bytes < kMostOffset &&
+               s.seq < kMostOffset && s.ahead <= ring_bytes / kRecordAlign;
     });
 }
 
@@ -115,7 +116,7 @@ bool RingImage::choose_slot(std::string& reason) {
         const auto slot = load<CommitSlot>(bytes_.get() + offset);
         static constexpr CommitSlot kZero{};
         untouched = untouched && std::memcmp(&slot, &kZero, sizeof slot) == 0;
-        if (slot.crc != slot_crc(slot) || !plausible(slot)) continue;
+        if (slot.crc != slot_crc(slot) || !plausible(slot, header_.ring_bytes)) continue;
         if (found && slot.epoch <= slot_.epoch) continue;
         slot_ = slot;
         found = true;

@@ -8,9 +8,13 @@
 //        .  ring data                (8192 + key_table_bytes)
 //
 // A commit slot says: all records before `position` are in the files up to the offsets given, exactly
-// once, and no byte from `position` on was used again. The flush thread fills the slot that is not
-// current, then stores the epoch (release), then moves the head: a crash at any point leaves one of
-// the two slots true. Protocol: two alternating meta pages, as in LMDB.
+// once, and no byte from `position` on was used again. A stream whose next record waits for a device
+// holds `position` back; the others are ahead of it: all records of a stream before its own
+// position + 32 * ahead are in its files. The flush thread fills the slot that is not current, then
+// stores the epoch (release), then moves the head: a crash at any point leaves one of the two slots
+// true. Protocol: two alternating meta pages, as in LMDB.
+//
+// Version 1 had 0 in the place of `ahead`.
 #pragma once
 
 #include <atomic>
@@ -23,7 +27,7 @@
 namespace fastlog {
 
 inline constexpr char kRingMagic[8] = {'F', 'L', 'O', 'G', 'R', 'I', 'N', 'G'};
-inline constexpr std::uint32_t kRingVersion = 1;
+inline constexpr std::uint32_t kRingVersion = 2;
 
 /// A stream has no more segments; what would begin another one goes on in the last.
 inline constexpr std::uint32_t kMostSegments = 1'000'000;
@@ -63,7 +67,7 @@ struct StreamCommit {
     std::uint32_t trim_segment;
     std::uint16_t exists;    // the segment has been created
     std::uint16_t has_trim;  // an earlier segment ends at trim_bytes: what followed was moved
-    std::uint32_t reserved;
+    std::uint32_t ahead;     // in units of kRecordAlign bytes
 };
 static_assert(sizeof(StreamCommit) == 40);
 
@@ -80,6 +84,11 @@ struct CommitSlot {
     StreamCommit streams[kStreamCount];
     std::uint32_t flags;
     std::uint32_t crc;  // crc32c of all before
+
+    /// All records of the stream before this position are in its files.
+    std::uint64_t stream_position(Stream stream) const noexcept {
+        return position + kRecordAlign * streams[static_cast<std::size_t>(stream)].ahead;
+    }
 };
 static_assert(sizeof(CommitSlot) == 208);
 

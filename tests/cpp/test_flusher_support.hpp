@@ -60,7 +60,8 @@ class TestFlusher {
           flusher(
               r.ring, memory, sink, {interval_ns, Fsync::none, kHourNs}, gate,
               [this] { ticks.fetch_add(1); },
-              [this](Stream s) { return drops[static_cast<std::size_t>(s)].exchange(0); }) {
+              [this](Stream s) { return drops[static_cast<std::size_t>(s)].exchange(0); },
+              [](const std::string&) { return true; }) {
         flusher.tell_claim(claimed);
     }
     ~TestFlusher() {

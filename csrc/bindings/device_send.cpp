@@ -1,0 +1,181 @@
+#include "bindings/device_send.hpp"
+
+#include <pybind11/stl.h>
+
+#include <vector>
+
+#include "bindings/gil.hpp"
+#include "device/device_reader.hpp"
+
+namespace fastlog::bindings {
+namespace {
+
+PyObject* deliver = nullptr;  // the module's function, kept
+
+// The arguments of one device, with its current stream.
+struct Group {
+    DeviceId device;
+    std::int32_t device_type;
+    void* stream;
+    std::vector<const DeviceArgument*> arguments;
+};
+
+// False with an error set when a framework cannot tell its stream.
+bool group_by_device(const PayloadBuilder& payload, std::vector<Group>& groups) {
+    for (const DeviceArgument& argument : payload.device_arguments()) {
+        const Element& element = argument.element;
+        Group* group = nullptr;
+        for (Group& known : groups) {
+            if (known.device_type == element.device_type &&
+                known.device.index == element.device_id) {
+                group = &known;
+            }
+        }
+        if (group == nullptr) {
+            void* stream = nullptr;
+            if (!current_stream(element, stream)) return false;
+            groups.push_back({{kind_of(element.device_type), element.device_id},
+                              element.device_type,
+                              stream,
+                              {}});
+            group = &groups.back();
+        }
+        group->arguments.push_back(&argument);
+    }
+    return true;
+}
+
+void note(PayloadBuilder& payload, const Group& group, const std::vector<SettledValue>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        payload.set(group.arguments[i]->index, values[i].tag, values[i].bits);
+    }
+}
+
+void send_by_driver(DevicePool& pool, const Group& group, PayloadBuilder& payload,
+                    TicketChain& chain) {
+    std::vector<DeviceScalar> scalars;
+    scalars.reserve(group.arguments.size());
+    for (const DeviceArgument* argument : group.arguments) {
+        scalars.push_back({argument->element.address, argument->element.dtype});
+    }
+    std::vector<SettledValue> values(scalars.size());
+    pool.send(group.device, group.stream, scalars.data(), scalars.size(), values.data(), chain);
+    note(payload, group, values);
+}
+
+// A device without a driver API that is known here: its framework copies, and tells when it has.
+void send_by_framework(DevicePool& pool, const Group& group, PayloadBuilder& payload,
+                       TicketChain& chain) {
+    std::vector<SettledValue> values(group.arguments.size());
+    pool.expect(values.size(), values.data(), chain);
+    note(payload, group, values);
+    PyObject* list = PyList_New(0);
+    bool ok = list != nullptr;
+    std::vector<std::uint32_t> slots;
+    for (std::size_t i = 0; i < values.size() && ok; ++i) {
+        if (values[i].tag != ValueTag::pending) continue;
+        const DeviceArgument& argument = *group.arguments[i];
+        PyObject* tensor =
+            argument.element.holder != nullptr ? argument.element.holder : argument.value;
+        slots.push_back(PendingValue::from(values[i].bits).slot);
+        PyObject* pair = Py_BuildValue("(OI)", tensor, slots.back());
+        ok = pair != nullptr && PyList_Append(list, pair) == 0;
+        Py_XDECREF(pair);
+    }
+    PyObject* function = ok ? device_function("start_transfer") : nullptr;
+    PyObject* started = function != nullptr
+                            ? PyObject_CallFunctionObjArgs(function, list, deliver, nullptr)
+                            : nullptr;
+    Py_XDECREF(list);
+    if (started == nullptr) {
+        // Logging must not end training: the values are missing, and the fault is shown.
+        PyErr_WriteUnraisable(function);
+        for (const std::uint32_t slot : slots) pool.delivered(slot);
+    }
+    Py_XDECREF(started);
+}
+
+}  // namespace
+
+DeviceKind kind_of(std::int32_t device_type) noexcept {
+    switch (device_type) {
+        case dlpack::kCuda:
+        case dlpack::kCudaManaged:
+            return DeviceKind::cuda;
+        case dlpack::kRocm:
+            return DeviceKind::rocm;
+        case dlpack::kOneApi:
+            return DeviceKind::xpu;
+        case dlpack::kMetal:
+            return DeviceKind::mps;
+        default:
+            return DeviceKind::other;
+    }
+}
+
+void set_capture_error(const char* what) noexcept {
+    PyErr_Format(PyExc_RuntimeError,
+                 "%s cannot be recorded while a stream is being captured into a graph: each replay "
+                 "would copy into the same place. Record after the capture, and after each replay",
+                 what);
+}
+
+bool send_device_values(RecorderHandle& handle, PayloadBuilder& payload, TicketChain& chain) {
+    return python_call([&] {
+        try {
+            std::vector<Group> groups;
+            if (!group_by_device(payload, groups)) return false;
+            DevicePool& pool = DevicePool::instance();
+            for (const Group& group : groups) {
+                if (pool.has_driver(group.device.kind) &&
+                    pool.capture_error(group.device, group.stream) != 0) {
+                    set_capture_error("a value on a device");
+                    return false;
+                }
+            }
+            handle.core().use_device([&] { return std::make_unique<DeviceReader>(pool); });
+            for (const Group& group : groups) {
+                if (pool.has_driver(group.device.kind)) {
+                    send_by_driver(pool, group, payload, chain);
+                } else {
+                    send_by_framework(pool, group, payload, chain);
+                }
+            }
+            if (pool.crowded()) handle.core().wake();
+            return true;
+        } catch (const std::bad_alloc&) {
+            DevicePool::instance().abandon(chain);
+            chain = {};
+            PyErr_NoMemory();
+            return false;
+        }
+    });
+}
+
+void bind_device(py::module_& module) {
+    module.def(
+        "deliver",
+        [](const std::vector<std::uint32_t>& slots, const std::vector<py::object>& values) {
+            if (slots.size() != values.size()) throw py::value_error("as many values as slots");
+            DevicePool& pool = DevicePool::instance();
+            for (std::size_t i = 0; i < slots.size(); ++i) {
+                if (slots[i] >= DevicePool::kTickets * kSlotsPerTicket) {
+                    throw py::value_error("no such slot");
+                }
+                PyObject* value = values[i].ptr();
+                if (value == Py_None) continue;  // stays missing
+                PayloadBuilder one;
+                if (!one.begin(0, 1) || !encode_value(one, 0, Py_None, value)) {
+                    PyErr_Clear();
+                    continue;
+                }
+                pool.deliver(slots[i], one.settled());
+            }
+            for (const std::uint32_t slot : slots) pool.delivered(slot);
+        },
+        py::arg("slots"), py::arg("values"),
+        "Delivers values that a framework copied from a device; None for one that failed.");
+    deliver = py::object(module.attr("deliver")).release().ptr();
+}
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,25 @@
+// From values on devices to tickets: the part of record() that only records with such values take.
+#pragma once
+
+#include <Python.h>
+
+#include "bindings/handle.hpp"
+#include "bindings/py_encode.hpp"
+#include "device/device_pool.hpp"
+
+namespace fastlog::bindings {
+
+/// Puts a payload's values of devices under way and notes in it where they will be. GIL held. False
+/// with RuntimeError set when a stream is being captured into a graph; then nothing is under way. Other
+/// faults of devices make values missing, with the reason.
+bool send_device_values(RecorderHandle& handle, PayloadBuilder& payload, TicketChain& chain);
+
+/// The kind of a device of DLPack's type.
+DeviceKind kind_of(std::int32_t device_type) noexcept;
+
+/// Sets the RuntimeError of a recording inside a graph capture.
+void set_capture_error(const char* what) noexcept;
+
+void bind_device(pybind11::module_& module);
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,231 @@
+#include "bindings/tensors.hpp"
+
+#include <array>
+#include <atomic>
+#include <new>
+
+#include "bindings/py_encode.hpp"
+
+namespace fastlog::bindings {
+namespace {
+
+struct CachedType {
+    PyTypeObject* type;  // owned: its address stays its own
+    TensorType found;
+};
+// Entries are never freed, and at most as many are made as there are places.
+std::array<std::atomic<CachedType*>, 256> cache{};
+
+std::size_t place_of(const PyTypeObject* type) noexcept {
+    const auto bits = reinterpret_cast<std::uintptr_t>(type);
+    return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 56);
+}
+
+// The table of a version that is known here, from the newest one back.
+const dlpack::Exchange* usable(const dlpack::ExchangeHeader* header) noexcept {
+    for (; header != nullptr; header = header->previous) {
+        if (header->major != dlpack::kMajor) continue;
+        const auto* exchange = reinterpret_cast<const dlpack::Exchange*>(header);
+        const bool whole = exchange->tensor_from_py_object_no_sync != nullptr &&
+                           exchange->current_work_stream != nullptr;
+        return whole ? exchange : nullptr;
+    }
+    return nullptr;
+}
+
+bool look_up(PyTypeObject* type, TensorType& out) {
+    out = {};
+    PyObject* capsule =
+        PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), dlpack::kExchangeAttribute);
+    if (capsule != nullptr && PyCapsule_IsValid(capsule, dlpack::kExchangeCapsule)) {
+        out.exchange = usable(static_cast<const dlpack::ExchangeHeader*>(
+            PyCapsule_GetPointer(capsule, dlpack::kExchangeCapsule)));
+        out.is_tensor = out.exchange != nullptr;
+    }
+    Py_XDECREF(capsule);
+    if (PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+        PyErr_Clear();
+    }
+    if (out.is_tensor) return true;
+    // Tensors of an older torch have these and no table.
+    for (const char* name : {"data_ptr", "is_neg", "dtype", "device"}) {
+        const int has = PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name);
+        if (has == 0) return true;
+    }
+    out.is_tensor = true;
+    return true;
+}
+
+// The tensor behind a wrapper, by Python: owned, or null with TypeError set.
+PyObject* plain_tensor(PyObject* key, PyObject* value) {
+    PyObject* function = device_function("plain_tensor");
+    if (function == nullptr) return nullptr;
+    PyObject* plain = PyObject_CallFunctionObjArgs(function, value, nullptr);
+    if (plain == nullptr) refuse_for_reason(key, value);
+    return plain;
+}
+
+bool one_element(const dlpack::Tensor& tensor) noexcept {
+    for (std::int32_t i = 0; i < tensor.ndim; ++i) {
+        if (tensor.shape[i] != 1) return false;
+    }
+    return true;
+}
+
+// Only the imaginary part of a conjugated tensor has its sign bit set apart from its memory (torch:
+// Tensor.is_neg). Such a part lies at an odd multiple of its size, where nothing that was allocated by
+// itself lies: the others need not be asked.
+bool may_be_negated(const Element& element) noexcept {
+    const std::size_t size = size_of(element.dtype);
+    return size != 0 && (element.address / size) % 2 != 0;
+}
+
+bool is_negated(PyObject* value, bool& out) {
+    PyObject* answer = PyObject_CallMethod(value, "is_neg", nullptr);
+    if (answer == nullptr) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return false;
+        PyErr_Clear();
+        out = false;
+        return true;
+    }
+    const int truth = PyObject_IsTrue(answer);
+    Py_DECREF(answer);
+    out = truth == 1;
+    return truth >= 0;
+}
+
+bool check(PyObject* key, PyObject* value, const dlpack::Tensor& tensor, Element& out) {
+    if (!one_element(tensor)) {
+        return refuse(key, value,
+                      " with more than one element: pass a scalar such as value.mean()");
+    }
+    out.dtype = dtype_of(tensor.code, tensor.bits, tensor.lanes);
+    if (out.dtype == DType::none) {
+        return refuse(key, value,
+                      " with elements that are no single real number (complex, packed or unknown): "
+                      "pass value.abs(), value.real or the like");
+    }
+    out.address = reinterpret_cast<std::uint64_t>(tensor.data) + tensor.byte_offset;
+    out.device_type = tensor.device_type;
+    out.device_id = tensor.device_id;
+    return true;
+}
+
+// (device_type, device_id, address, code, bits, stream): what an older torch is asked for.
+bool ask_python(PyObject* key, PyObject* value, Element& out) {
+    PyObject* function = device_function("describe_tensor");
+    if (function == nullptr) return false;
+    PyObject* facts = PyObject_CallFunctionObjArgs(function, value, nullptr);
+    if (facts == nullptr) return refuse_for_reason(key, value);
+    int device_type = 0;
+    int device_id = 0;
+    int code = 0;
+    int bits = 0;
+    unsigned long long address = 0;
+    unsigned long long stream = 0;
+    const bool parsed = PyArg_ParseTuple(facts, "iiKiiK", &device_type, &device_id, &address, &code,
+                                         &bits, &stream) != 0;
+    Py_DECREF(facts);
+    if (!parsed) return refuse_failed(key, value);
+    const dlpack::Tensor tensor{reinterpret_cast<void*>(address),
+                                device_type,
+                                device_id,
+                                0,
+                                static_cast<std::uint8_t>(code),
+                                static_cast<std::uint8_t>(bits),
+                                1,
+                                nullptr,
+                                nullptr,
+                                0};
+    out.stream = reinterpret_cast<void*>(stream);
+    out.exchange = nullptr;
+    return check(key, value, tensor, out);
+}
+
+bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, bool& wrapped) {
+    wrapped = false;
+    out.exchange = type.exchange;
+    if (type.exchange == nullptr) return ask_python(key, value, out);
+    dlpack::Tensor tensor{};
+    if (type.exchange->tensor_from_py_object_no_sync(value, &tensor) != 0) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+        PyErr_Clear();
+        wrapped = true;  // Python finds the better words
+        return false;
+    }
+    if (!check(key, value, tensor, out)) return false;
+    wrapped = out.address == 0;
+    return !wrapped;
+}
+
+}  // namespace
+
+PyObject* device_function(const char* name) {
+    static PyObject* module = nullptr;  // borrowed from sys.modules, and kept
+    if (module == nullptr) {
+        module = PyImport_ImportModule("foundry_fastlog.device_tensors");
+        if (module == nullptr) return nullptr;
+    }
+    PyObject* function = PyObject_GetAttrString(module, name);
+    Py_XDECREF(function);  // the module keeps it
+    return function;
+}
+
+bool tensor_type_of(PyTypeObject* type, TensorType& out) {
+    std::atomic<CachedType*>& place = cache[place_of(type)];
+    const CachedType* known = place.load(std::memory_order_acquire);
+    if (known != nullptr && known->type == type) {
+        out = known->found;
+        return true;
+    }
+    if (!look_up(type, out)) return false;
+    if (known != nullptr) return true;  // another type lives there
+    auto* made = new (std::nothrow) CachedType{type, out};
+    if (made == nullptr) return true;
+    Py_INCREF(type);
+    CachedType* nobody = nullptr;
+    if (!place.compare_exchange_strong(nobody, made, std::memory_order_release,
+                                       std::memory_order_relaxed)) {
+        Py_DECREF(type);
+        delete made;
+    }
+    return true;
+}
+
+bool describe_element(const TensorType& type, PyObject* key, PyObject* value, Element& out) {
+    out = {};
+    bool wrapped = false;
+    if (ask(type, key, value, out, wrapped)) {
+        if (!may_be_negated(out)) [[likely]]
+            return true;
+        bool negated = false;
+        if (!is_negated(value, negated)) return refuse_failed(key, value);
+        if (!negated) return true;
+        wrapped = true;
+    }
+    if (!wrapped) return false;
+    // A wrapper without memory of its own: the tensor that it stands for, or a reason why there is none.
+    PyObject* plain = plain_tensor(key, value);
+    if (plain == nullptr) return false;
+    TensorType plain_type;
+    const bool ok = tensor_type_of(Py_TYPE(plain), plain_type) && plain_type.is_tensor &&
+                    ask(plain_type, key, plain, out, wrapped);
+    if (!ok) {
+        Py_DECREF(plain);
+        if (!PyErr_Occurred()) return refuse(key, value, " without memory of its own");
+        return false;
+    }
+    out.holder = plain;
+    return true;
+}
+
+bool current_stream(const Element& element, void*& stream) {
+    stream = element.stream;
+    if (element.exchange == nullptr) return true;
+    const std::int32_t device =
+        element.device_type == dlpack::kCudaManaged ? dlpack::kCuda : element.device_type;
+    return element.exchange->current_work_stream(device, element.device_id, &stream) == 0;
+}
+
+}  // namespace fastlog::bindings

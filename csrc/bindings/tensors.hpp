@@ -1,0 +1,52 @@
+// What a Python object that is a tensor says about its one element: where it lies, of which type.
+//
+// By DLPack's exchange table where its type has one (torch from 2.10 on: no Python code runs), else by
+// asking foundry_fastlog.device_tensors.
+#pragma once
+
+#include <Python.h>
+
+#include <cstdint>
+
+#include "bindings/dlpack.hpp"
+#include "device/dtype.hpp"
+
+namespace fastlog::bindings {
+
+/// How tensors of a type are asked.
+struct TensorType {
+    const dlpack::Exchange* exchange = nullptr;  // null: by Python
+    bool is_tensor = false;
+};
+
+/// Looks a type up, in a cache by its address. False with an error set only for what is no Exception.
+bool tensor_type_of(PyTypeObject* type, TensorType& out);
+
+/// The one element of a tensor.
+struct Element {
+    std::uint64_t address = 0;
+    std::int32_t device_type = 0;  // of DLPack
+    std::int32_t device_id = 0;
+    DType dtype = DType::none;
+    const dlpack::Exchange* exchange = nullptr;  // null: `stream` is known already
+    void* stream = nullptr;
+    PyObject* holder = nullptr;  // owned: stands for the object that was given, or null
+};
+
+/// Describes the element of a tensor. False with TypeError set, which names key and type and says what
+/// to do, for one that is none: several elements, complex, without memory of its own. No device waits.
+bool describe_element(const TensorType& type, PyObject* key, PyObject* value, Element& out);
+
+/// Its device's current stream; false with an error set.
+bool current_stream(const Element& element, void*& stream);
+
+/// True for memory that the host reads.
+constexpr bool is_host(std::int32_t device_type) noexcept {
+    return device_type == dlpack::kCpu || device_type == dlpack::kCudaHost ||
+           device_type == dlpack::kRocmHost;
+}
+
+/// A function of foundry_fastlog.device_tensors, borrowed; null with an error set.
+PyObject* device_function(const char* name);
+
+}  // namespace fastlog::bindings

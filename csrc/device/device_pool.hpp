@@ -1,0 +1,146 @@
+// Values of devices under way: pinned memory, events, tickets. One for the process.
+//
+// Producers send; each recorder's DeviceReader (device_reader.hpp) finds out what has arrived. Nothing
+// here waits for a device, and nothing is made before the first value is sent. What was made is never
+// freed: at exit the driver may be gone before us.
+//
+// After fork() the child may use neither driver nor slots: what it sends is missing at once.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "core/device_values.hpp"
+#include "device/driver.hpp"
+#include "device/dtype.hpp"
+#include "device/ticket.hpp"
+
+namespace fastlog {
+
+/// A device as the driver numbers it.
+struct DeviceId {
+    DeviceKind kind = DeviceKind::cuda;
+    int index = 0;
+};
+
+/// A scalar in a device's memory.
+struct DeviceScalar {
+    std::uint64_t address;
+    DType dtype;
+};
+
+/// The tickets of one record.
+struct TicketChain {
+    std::uint16_t first = kNoTicket;
+    std::uint16_t last = kNoTicket;
+    /// The flags of the record's header.
+    std::uint16_t flags() const noexcept { return static_cast<std::uint16_t>(first + 1); }
+};
+
+struct DeviceStats {
+    std::uint64_t sent = 0;     // scalars and block timings ever put under way
+    std::uint64_t waiting = 0;  // tickets in use
+    std::uint64_t missing = 0;  // values that were given up
+};
+
+class DevicePool {
+  public:
+    static constexpr std::uint32_t kTickets = 4096;
+    static constexpr int kMostDevices = 32;
+
+    DevicePool();
+    DevicePool(const DevicePool&) = delete;
+    DevicePool& operator=(const DevicePool&) = delete;
+    /// The process's own; made when it is first asked for, and leaked.
+    static DevicePool& instance();
+
+    // ---- producers -----------------------------------------------------------------------------
+
+    /// Whether the driver's own way works for a kind of device; else its framework has to copy.
+    bool has_driver(DeviceKind kind) noexcept;
+    /// The driver's error when the stream is being captured into a graph, or none may be used now
+    /// because another is; 0 otherwise. Other faults show when something is sent.
+    int capture_error(DeviceId device, DriverHandle stream) noexcept;
+    /// Puts copies of `count` scalars under way, behind what is on the stream, with an event behind
+    /// each eight. `out` receives pending values, or missing ones with the reason.
+    void send(DeviceId device, DriverHandle stream, const DeviceScalar* scalars, std::size_t count,
+              SettledValue* out, TicketChain& chain) noexcept;
+    /// Takes tickets for `count` values that a framework copies itself.
+    void expect(std::size_t count, SettledValue* out, TicketChain& chain) noexcept;
+    /// Delivers one of them; then, for all slots of a ticket, that they are there.
+    void deliver(std::uint32_t slot, const SettledValue& value) noexcept;
+    void delivered(std::uint32_t slot) noexcept;
+
+    /// Records the begin of a block on a stream: a ticket, or kNoTicket with the reason in `missing`.
+    std::uint16_t begin_block(DeviceId device, DriverHandle stream,
+                              std::uint64_t& missing) noexcept;
+    /// Records its end; the ticket is the chain of the block's record.
+    void end_block(std::uint16_t ticket, DriverHandle stream) noexcept;
+
+    /// The record was not accepted: its copies arrive for nobody.
+    void abandon(const TicketChain& chain) noexcept;
+
+    /// True when most tickets are in use, so that the flush thread should look now.
+    bool crowded() const noexcept {
+        return in_use_.load(std::memory_order_relaxed) > kTickets / 4 * 3;
+    }
+    DeviceStats stats() const noexcept;
+    /// Those of the process's own; zeros while there is none.
+    static DeviceStats stats_of_process() noexcept;
+
+  private:
+    friend class DeviceReader;
+
+    struct DeviceState {
+        std::atomic<DriverHandle> context{nullptr};  // once it is known; never changes then
+        std::atomic<int> broken{0};                  // the driver's error that does not go away
+        TicketStack copies;                          // free tickets whose event is of this context
+        TicketStack timings;
+    };
+    struct Driver {
+        std::atomic<int> state{0};  // 0: not looked for, 1: ready, 2: absent
+        DriverApi api{};
+    };
+
+    static std::uint8_t state_index(DeviceId device) noexcept {
+        return static_cast<std::uint8_t>(static_cast<int>(device.kind) * kMostDevices +
+                                         device.index);
+    }
+    const DriverApi& api_of(const Ticket& ticket) const noexcept {
+        return drivers_[ticket.device / kMostDevices].api;
+    }
+    std::byte* pinned(std::uint32_t slot) const noexcept {
+        return pinned_.load(std::memory_order_acquire) + std::size_t{slot} * sizeof(std::uint64_t);
+    }
+    DeviceState* ready(DeviceId device, std::uint64_t& missing) noexcept;
+    std::uint64_t prepare(DeviceId device, DeviceState& state) noexcept;
+    std::uint16_t take(TicketStack& stack) noexcept;
+    std::uint16_t take_new() noexcept;
+    std::uint16_t take_for(DeviceId device, DeviceState& state, bool times,
+                           std::uint64_t& missing) noexcept;
+    void link(TicketChain& chain, std::uint16_t number) noexcept;
+    void give_back(std::uint16_t number) noexcept;
+    void keep_late(std::uint16_t number) noexcept;
+
+    std::unique_ptr<Ticket[]> tickets_;
+    std::atomic<std::byte*> pinned_{nullptr};  // eight bytes a slot
+    std::unique_ptr<SettledValue[]>
+        delivered_;  // a slot's value by a framework; made with the first
+    std::atomic<bool> has_delivered_{false};
+    Driver drivers_[2];  // by DeviceKind: cuda, rocm
+    DeviceState devices_[2 * kMostDevices];
+    TicketStack framework_;  // free tickets of frameworks' copies
+    TicketStack late_;       // given up, and their copies not known to have ended
+    std::atomic<std::uint32_t> late_count_{0};
+    std::atomic<std::uint32_t> unused_{0};  // tickets from this number on were never taken
+    std::atomic<std::uint32_t> in_use_{0};
+    std::atomic<std::uint64_t> sent_{0};
+    std::atomic<std::uint64_t> missing_{0};
+    std::mutex setup_mutex_;
+};
+
+}  // namespace fastlog

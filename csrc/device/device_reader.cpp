@@ -1,0 +1,169 @@
+#include "device/device_reader.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace fastlog {
+
+void DeviceReader::begin_round() noexcept {
+    busy_.clear();
+    if (pool_.late_count_.load(std::memory_order_relaxed) != 0) collect_late();
+}
+
+bool DeviceReader::is_busy(const Ticket& ticket) const noexcept {
+    return std::any_of(busy_.begin(), busy_.end(), [&](const Stream& stream) {
+        return stream.device == ticket.device && stream.handle == ticket.stream;
+    });
+}
+
+void DeviceReader::note_busy(const Ticket& ticket) noexcept {
+    if (busy_.size() < busy_.capacity() && !is_busy(ticket)) {
+        busy_.push_back({ticket.device, ticket.stream});
+    }
+}
+
+// The driver's answer for a ticket's event.
+int DeviceReader::query(const Ticket& ticket) noexcept {
+    const DriverApi& api = pool_.api_of(ticket);
+    thread_local bool relaxed = false;
+    if (!relaxed) {
+        int mode = DriverApi::kRelaxed;
+        api.exchange_capture_mode(&mode);
+        relaxed = true;
+    }
+    DriverHandle context = pool_.devices_[ticket.device].context.load(std::memory_order_relaxed);
+    if (context != current_) {
+        if (const int code = api.context_set_current(context); code != DriverApi::kSuccess) {
+            return code;
+        }
+        current_ = context;
+    }
+    return api.event_query(ticket.event);
+}
+
+void DeviceReader::settle(Ticket& ticket) noexcept {
+    if (ticket.by_framework) {
+        ticket.settled = ticket.arrived.load(std::memory_order_acquire);
+        return;
+    }
+    const int broken = pool_.devices_[ticket.device].broken.load(std::memory_order_relaxed);
+    if (broken != 0) {
+        ticket.late = true;
+        ticket.settle_missing(missing_bits(MissingReason::driver_error, broken));
+        return;
+    }
+    if (is_busy(ticket)) return;
+    const int code = query(ticket);
+    if (code == DriverApi::kSuccess) {
+        ticket.settled = true;
+    } else if (code == DriverApi::kNotReady || is_capture_error(code)) {
+        note_busy(ticket);
+    } else {
+        // An error of the context stays: no value of this device will arrive any more.
+        pool_.devices_[ticket.device].broken.store(code, std::memory_order_relaxed);
+        ticket.late = true;
+        ticket.settle_missing(
+            missing_bits(MissingReason::driver_error, static_cast<std::uint32_t>(code)));
+    }
+}
+
+DeviceValues::State DeviceReader::poll(std::uint16_t first) noexcept {
+    State state = State::settled;
+    for (std::uint16_t number = first; number != kNoTicket; number = pool_.tickets_[number].next) {
+        Ticket& ticket = pool_.tickets_[number];
+        if (!ticket.settled) settle(ticket);
+        if (!ticket.settled) state = State::waiting;
+    }
+    return state;
+}
+
+std::int64_t DeviceReader::made_ns(std::uint16_t ticket) const noexcept {
+    return pool_.tickets_[ticket].made_ns;
+}
+
+void DeviceReader::give_up(std::uint16_t first, MissingReason reason) noexcept {
+    for (std::uint16_t number = first; number != kNoTicket; number = pool_.tickets_[number].next) {
+        Ticket& ticket = pool_.tickets_[number];
+        if (ticket.settled) continue;
+        ticket.late = true;
+        ticket.settle_missing(missing_bits(reason));
+    }
+}
+
+SettledValue DeviceReader::value(PendingValue pending) const noexcept {
+    const Ticket& ticket = pool_.tickets_[pending.slot / kSlotsPerTicket];
+    SettledValue found;
+    if (ticket.missing != 0) {
+        found = {ValueTag::missing, ticket.missing - 1};
+    } else if (ticket.by_framework) {
+        found = pool_.delivered_[pending.slot];
+    } else {
+        return decode(static_cast<DType>(pending.dtype), pool_.pinned(pending.slot));
+    }
+    return found;
+}
+
+SettledValue DeviceReader::duration(std::uint16_t number) const noexcept {
+    const Ticket& ticket = pool_.tickets_[number];
+    if (ticket.missing != 0) return {ValueTag::missing, ticket.missing - 1};
+    float ms = 0;
+    const int code = pool_.api_of(ticket).event_elapsed_ms(&ms, ticket.begin, ticket.event);
+    if (code != DriverApi::kSuccess) {
+        return {ValueTag::missing,
+                missing_bits(MissingReason::driver_error, static_cast<std::uint32_t>(code))};
+    }
+    // The driver's resolution is about half a microsecond: digits of nanoseconds are enough.
+    const double seconds = std::round(double{ms} * 1e6) / 1e9;
+    SettledValue found{ValueTag::real, 0};
+    static_assert(sizeof seconds == sizeof found.bits);
+    std::memcpy(&found.bits, &seconds, sizeof seconds);
+    return found;
+}
+
+void DeviceReader::release(std::uint16_t first) noexcept {
+    for (std::uint16_t number = first; number != kNoTicket;) {
+        const Ticket& ticket = pool_.tickets_[number];
+        const std::uint16_t next = ticket.next;
+        if (ticket.missing != 0) {
+            pool_.missing_.fetch_add(ticket.count, std::memory_order_relaxed);
+        }
+        if (ticket.late && !ticket.times) {
+            pool_.keep_late(number);
+        } else {
+            pool_.give_back(number);
+        }
+        number = next;
+    }
+}
+
+// Tickets that nobody waits for any more, once their copies have ended. Those of a device that is broken
+// stay: nothing says that it does not write any more.
+void DeviceReader::collect_late() noexcept {
+    TicketStack still;
+    for (;;) {
+        const std::uint16_t number = pool_.late_.pop(pool_.tickets_.get());
+        if (number == kNoTicket) break;
+        Ticket& ticket = pool_.tickets_[number];
+        bool ended;
+        if (ticket.by_framework) {
+            ended = ticket.arrived.load(std::memory_order_acquire);
+        } else {
+            ended = ticket.lost || (!is_busy(ticket) && query(ticket) == DriverApi::kSuccess);
+            if (!ended) note_busy(ticket);
+        }
+        if (ended) {
+            pool_.late_count_.fetch_sub(1, std::memory_order_relaxed);
+            pool_.give_back(number);
+        } else {
+            still.push(pool_.tickets_.get(), number);
+        }
+    }
+    for (;;) {
+        const std::uint16_t number = still.pop(pool_.tickets_.get());
+        if (number == kNoTicket) return;
+        pool_.late_.push(pool_.tickets_.get(), number);
+    }
+}
+
+}  // namespace fastlog

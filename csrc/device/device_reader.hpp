@@ -1,0 +1,42 @@
+// Finds out which values of one recorder's records have arrived. Owned by its flush thread.
+//
+// Asks the oldest event of each stream: what is behind it on the same stream has not arrived either.
+// The driver is told once per thread that these questions must not end somebody's graph capture.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "device/device_pool.hpp"
+
+namespace fastlog {
+
+class DeviceReader final : public DeviceValues {
+  public:
+    explicit DeviceReader(DevicePool& pool) : pool_(pool) { busy_.reserve(64); }
+
+    void begin_round() noexcept override;
+    State poll(std::uint16_t ticket) noexcept override;
+    std::int64_t made_ns(std::uint16_t ticket) const noexcept override;
+    void give_up(std::uint16_t ticket, MissingReason reason) noexcept override;
+    SettledValue value(PendingValue pending) const noexcept override;
+    SettledValue duration(std::uint16_t ticket) const noexcept override;
+    void release(std::uint16_t ticket) noexcept override;
+
+  private:
+    struct Stream {
+        std::uint8_t device;
+        DriverHandle handle;
+    };
+    bool is_busy(const Ticket& ticket) const noexcept;
+    void note_busy(const Ticket& ticket) noexcept;
+    void settle(Ticket& ticket) noexcept;
+    int query(const Ticket& ticket) noexcept;
+    void collect_late() noexcept;
+
+    DevicePool& pool_;
+    std::vector<Stream> busy_;  // in this round
+    DriverHandle current_ = nullptr;
+};
+
+}  // namespace fastlog

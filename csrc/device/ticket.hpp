@@ -1,0 +1,91 @@
+// What stands for values under way: a ticket has eight slots and the event behind their copies.
+//
+// A record with values of devices has a chain of tickets: one for each stream and each eight values.
+// Ownership of a ticket's fields goes round:
+//   free      in a TicketStack; nobody's
+//   producer  from pop() until its record is committed: fills everything
+//   reader    the flush thread of that record's ring, until it pushes the ticket back
+// pop() and push() pair (acquire, release), and the ring's stamp hands a ticket from producer to reader.
+// `arrived` alone is written by somebody else meanwhile: whoever delivers the values of a framework's own
+// copy (release, acquire in the reader).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "core/device_values.hpp"
+#include "device/driver.hpp"
+
+namespace fastlog {
+
+inline constexpr std::uint16_t kNoTicket = 0xFFFF;
+inline constexpr std::uint32_t kSlotsPerTicket = 8;
+
+struct alignas(64) Ticket {
+    std::atomic<std::uint16_t> below{kNoTicket};  // in a stack
+    std::atomic<bool> arrived{false};             // by a framework's own copy
+    std::uint16_t next = kNoTicket;               // in the chain
+    std::uint8_t device = 0;    // index of its DeviceState; fixed at the first use
+    bool by_framework = false;  // likewise: no driver, no event
+    bool times = false;         // likewise: `begin` and `event` measure a block
+    bool settled = false;
+    bool late = false;          // given up: the copy may still arrive
+    bool lost = false;          // nothing will tell when its copies end: not used again
+    std::uint8_t count = 0;     // values
+    std::uint64_t missing = 0;  // missing_bits() + 1, when all of its values are missing
+    DriverHandle event = nullptr;
+    DriverHandle begin = nullptr;
+    DriverHandle stream = nullptr;
+    std::int64_t made_ns = 0;
+
+    /// Makes it ready for another use.
+    void open(std::int64_t now_ns) noexcept {
+        arrived.store(false, std::memory_order_relaxed);
+        next = kNoTicket;
+        settled = late = false;
+        missing = 0;
+        made_ns = now_ns;
+    }
+    void settle_missing(std::uint64_t bits) noexcept {
+        settled = true;
+        missing = bits + 1;
+    }
+};
+
+/// A stack of tickets for any number of threads, without locks. The number in its head's upper half
+/// changes with each push, so that a ticket that went and came back is not taken for the same.
+class TicketStack {
+  public:
+    void push(Ticket* tickets, std::uint16_t number) noexcept {
+        std::uint64_t head = head_.load(std::memory_order_relaxed);
+        std::uint64_t mine;
+        do {
+            tickets[number].below.store(static_cast<std::uint16_t>(head),
+                                        std::memory_order_relaxed);
+            mine = ((head & ~kNumber) + kOnePush) | number;
+        } while (!head_.compare_exchange_weak(head, mine, std::memory_order_release,
+                                              std::memory_order_relaxed));
+    }
+
+    /// The number of a ticket, or kNoTicket.
+    std::uint16_t pop(Ticket* tickets) noexcept {
+        std::uint64_t head = head_.load(std::memory_order_acquire);
+        for (;;) {
+            const auto number = static_cast<std::uint16_t>(head);
+            if (number == kNoTicket) return kNoTicket;
+            const std::uint64_t below =
+                (head & ~kNumber) | tickets[number].below.load(std::memory_order_relaxed);
+            if (head_.compare_exchange_weak(head, below, std::memory_order_acquire,
+                                            std::memory_order_acquire)) {
+                return number;
+            }
+        }
+    }
+
+  private:
+    static constexpr std::uint64_t kNumber = 0xFFFF;
+    static constexpr std::uint64_t kOnePush = 0x10000;
+    std::atomic<std::uint64_t> head_{kNoTicket};
+};
+
+}  // namespace fastlog
