@@ -136,7 +136,7 @@ def change_header(run: Path, rng: random.Random) -> None:
     """Another segment size, another clock, a newer version, another boot; with a checksum."""
     offset, value = rng.choice(
         [(72, struct.pack("<Q", size)) for size in (1, 500, 4096, 1 << 63)]
-        + [(12, b"\0"), (8, b"\2"), (128, rings.text(rings.OTHER_BOOT, 40))]
+        + [(12, b"\0"), (8, b"\3"), (128, rings.text(rings.OTHER_BOOT, 40))]
     )
     rings.patch_header(ring_of(run), offset, value)
 
