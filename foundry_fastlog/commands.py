@@ -405,7 +405,8 @@ class _Shower:
         self._notes = Console(stderr=True, highlight=False)
 
     def __call__(self, polled: Polled) -> None:
-        from foundry_fastlog.rendering import format_line, printable
+        from foundry_fastlog.rendering import printable
+        from foundry_fastlog.shown_lines import format_line
 
         if self._raw:
             _write_bytes(b"".join(raw + b"\n" for _, _, _, raw in polled.lines))

@@ -29,9 +29,12 @@ _KINDS = {
     "parent": str,
     "thread": int,
     "error": str,
+    "device": str,
+    "device_duration_s": float,
     "level": str,
     "logger": str,
     "message": str,
+    "event": str,
     "error_type": str,
     "error_message": str,
     "traceback": str,
@@ -43,9 +46,12 @@ _KINDS = {
 }
 _FIELDS: dict[str, tuple[str, ...]] = {
     "metrics": ("step", "epoch"),
-    "performance": ("name", "duration_s", "step", "depth", "parent", "thread", "error"),
+    "performance": (
+        *("name", "duration_s", "step", "depth", "parent", "thread", "error"),
+        *("device", "device_duration_s"),
+    ),
     "errors": (
-        *("level", "logger", "step", "message"),
+        *("level", "logger", "step", "message", "event"),
         *("error_type", "error_message", "traceback", "fingerprint", "context"),
     ),
     "log": ("level", "logger", "step", "message", "context"),

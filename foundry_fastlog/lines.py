@@ -34,6 +34,8 @@ _OVERSIZED = b"\n"  # stands for a line past MAX_LINE_BYTES; no line contains a 
 _MAX_DEPTH = 64  # the recorder looks half as deep into a context
 _INT_OR_NONE = (int, type(None))
 _NUMBER_OR_NONE = (int, float, type(None))
+_TEXT_OR_NONE = (str, type(None))
+_NAMES = ("nonfinite", "missing")  # fields that say of other values why they are null
 
 
 def restore_nonfinite(record: Record) -> Record:
@@ -103,14 +105,19 @@ def check_record(stream: str, record: Record) -> str | None:
         return "step is no integer"
     if type(record.get("epoch")) not in _NUMBER_OR_NONE:
         return "epoch is no number"
-    names = record.get("nonfinite")
-    if names is not None and (
-        type(names) is not dict or any(type(text) is not str for text in names.values())
-    ):
-        return "nonfinite is no object of texts"
+    for names in _NAMES:
+        if names in record and not _is_texts(record[names]):
+            return f"{names} is no object of texts"
     if "dropped" in record:
         return None if type(record["dropped"]) is int else "dropped is no integer"
     return _CHECKS[stream](record)
+
+
+def _is_texts(names: object) -> bool:
+    """Whether it is an object of texts, or null."""
+    return names is None or (
+        type(names) is dict and all(type(text) is str for text in names.values())
+    )
 
 
 def _check_metrics(record: Record) -> str | None:
@@ -123,6 +130,11 @@ def _check_metrics(record: Record) -> str | None:
 def _check_performance(record: Record) -> str | None:
     if type(record.get("name")) is not str:
         return "no name"
+    if "device" in record or "device_duration_s" in record:
+        if type(record.get("device")) not in _TEXT_OR_NONE:
+            return "device is no text"
+        if type(record.get("device_duration_s")) not in _NUMBER_OR_NONE:
+            return "device_duration_s is no number"
     return None if type(record.get("duration_s")) in (float, int) else "no duration_s"
 
 

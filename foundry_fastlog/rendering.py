@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,6 @@ from rich.text import Text
 
 from foundry_fastlog.checks import Problem, SeriesCheck
 from foundry_fastlog.curve import draw_curves, format_number
-from foundry_fastlog.files import Series
-from foundry_fastlog.lines import Record, restore_nonfinite
 
 if TYPE_CHECKING:  # report imports this module when it renders
     from rich.console import Console
@@ -24,8 +23,8 @@ if TYPE_CHECKING:  # report imports this module when it renders
 
 __all__ = [
     "format_bytes",
-    "format_line",
     "format_seconds",
+    "format_value",
     "printable",
     "render_checks",
     "render_curves",
@@ -38,7 +37,7 @@ __all__ = [
 
 _LINE_CURVES = ("loss", "train_loss", "train/loss", "train.loss")
 _MARK_CURVES = ("val_loss", "valid_loss", "eval_loss", "val/loss", "val.loss", "test_loss")
-_LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
+_MOST_REASONS = 6
 _MOST = 20  # rows of a list that can grow without bound
 
 
@@ -89,41 +88,6 @@ def format_value(value: Any) -> str:  # noqa: ANN401  # a metric may be any JSON
     if isinstance(value, (int, float)):
         return format_number(value)
     return printable(str(value), 24)
-
-
-def format_line(series: Series, record: Record) -> Text:
-    """Write a line of a run for people: time, writer, stream, step, what it says."""
-    restore_nonfinite(record)
-    moment = str(record["timestamp"])[:23].replace("T", " ")
-    text = Text(printable(moment), "dim").append(" ")
-    if series.writer.label:
-        text.append(f"{series.writer.label} ", "magenta")
-    text.append(f"{series.stream} ", "cyan")
-    for name in ("epoch", "step"):
-        if record.get(name) is not None:
-            text.append(f"{name}={record[name]} ", "bold")
-    if "dropped" in record:
-        return text.append(f"{record['dropped']} records were dropped here", "yellow")
-    if series.stream == "metrics":
-        body = record.get("metrics")
-        values = record["summary"] if body is None else body
-        return text.append(" ".join(f"{printable(k)}={format_value(v)}" for k, v in values.items()))
-    if series.stream == "performance":
-        text.append("  " * min(int(record.get("depth") or 0), 8) + printable(record["name"]))
-        text.append(f" {format_seconds(record['duration_s'])}")
-        return (
-            text.append(f" {printable(str(record['error']))}", "red") if "error" in record else text
-        )
-    level = record["level"]
-    text.append(f"{printable(level)} ", _LEVEL_STYLES.get(level, ""))
-    text.append(printable(record["message"]))
-    if record.get("error_type"):
-        what = f"{record['error_type']}: {record.get('error_message', '')}"
-        if what != record["message"]:  # an ErrorTracker's message says it all
-            text.append(printable(f" [{what}]", 160), "red")
-    for key, value in record.get("context", {}).items():
-        text.append(f" {printable(key)}={format_value(value)}", "dim")
-    return text
 
 
 def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
@@ -222,6 +186,11 @@ def _facts(summary: Summary, console: Console) -> None:
     if summary.dropped:
         text = ", ".join(f"{stream} {count:,}" for stream, count in summary.dropped.items())
         grid.add_row(Text("dropped"), Text(f"{text} (the recorder's ring was full)", "yellow"))
+    if summary.missing:
+        reasons = Counter[str]()
+        for found in summary.missing.values():
+            reasons.update(found)
+        grid.add_row(Text("missing"), Text(_missing_text(reasons), "yellow"))
     pending = sum(ring.emitted for ring in summary.rings)
     if pending:
         text = f"{_plural(pending, 'line')} of killed processes, from their rings; to write them: "
@@ -235,6 +204,26 @@ def _facts(summary: Summary, console: Console) -> None:
         text = f"{summary.superseded:,} lines of steps that a later attempt recorded again"
         _row(grid, "left out", text)
     console.print(grid)
+
+
+def _missing_text(reasons: Mapping[str, int]) -> str:
+    """Write how many values are missing: ``3 values never arrived: timeout 2, lost 1``."""
+    shown = Counter(reasons).most_common(_MOST_REASONS)
+    why = [f"{printable(reason, 40)} {count:,}" for reason, count in shown]
+    total = sum(reasons.values())
+    if others := total - sum(count for _, count in shown):
+        why.append(f"others {others:,}")
+    return f"{_plural(total, 'value')} never arrived: {', '.join(why)}"
+
+
+def _render_missing(summary: Summary, console: Console) -> None:
+    if not summary.missing:
+        return
+    console.print()
+    console.print(Text("Missing values", "bold"))
+    for name, reasons in _first(list(summary.missing.items())):
+        console.print(Text(f"  {printable(name, 80)}: {_missing_text(reasons)}", "yellow"))
+    _rest(len(summary.missing), console)
 
 
 def render_metrics(summary: Summary, console: Console) -> None:
@@ -305,10 +294,13 @@ def _render_events(summary: Summary, console: Console) -> None:
         table = _table("Errors and messages", "what", "count")
         for kind, count in summary.errors_by_type.items():
             _row(table, f"error {printable(kind) or '(no exception)'}", f"{count:,}", style="red")
+        for name, count in summary.events.items():
+            _row(table, f"event {printable(name)}", f"{count:,}", style="yellow")
         for level, count in summary.log_by_level.items():
             _row(table, f"log {printable(level)}", f"{count:,}")
         _show(table, console)
-    for error in summary.last_errors:
+    latest = sorted(summary.last_errors + summary.last_events, key=lambda one: one.timestamp)
+    for error in latest:
         where = f" {error.label}" if error.label else ""
         where += "" if error.step is None else f" step {error.step}"
         kind = printable(error.error_type or error.level)
@@ -420,6 +412,7 @@ def render_summary(summary: Summary, console: Console) -> None:
     render_metrics(summary, console)
     render_curves(summary, console)
     render_timings(summary, console)
+    _render_missing(summary, console)
     _render_events(summary, console)
     _render_attempts(summary, console)
     _render_files(summary, console)

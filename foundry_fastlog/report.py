@@ -51,9 +51,12 @@ class _Summing:
     def __init__(self, run: Run) -> None:
         self.values: dict[str, Values] = {}
         self.durations: dict[str, Durations] = {}
+        self.missing: dict[str, Counter[str]] = {}
         self.by_type: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
         self.by_level: dict[str, Counter[str]] = {"errors": Counter(), "log": Counter()}
         self.last_errors: list[ErrorSummary] = []
+        self.last_events: list[ErrorSummary] = []
         self.attempts = {
             writer: AttemptSummary(writer.label, writer.rank, writer.attempt, writer.stamp)
             for writer in run.writers
@@ -83,6 +86,10 @@ class _Summing:
                 metric = values[key] = Values(key)
             metric.values.append(value)
             metric.steps.append(step)
+        if names := record.get("missing"):
+            for key, reason in names.items():
+                if body.get(key, 0) is None:
+                    self._miss(key + ending, reason)
         self.buffered += len(body)
         if self.buffered >= _FOLD_AT:
             for metric in values.values():
@@ -91,32 +98,52 @@ class _Summing:
 
     def performance(self, record: Record) -> None:
         name = record["name"]
+        self._time(name, record["duration_s"], failed="error" in record)
+        if record.get("device") is not None:
+            name = f"{name} ({record['device']})"
+            taken = record.get("device_duration_s")
+            if taken is not None:
+                self._time(name, taken)
+            elif reason := (record.get("missing") or {}).get("device_duration_s"):
+                self._miss(name, reason)
+
+    def _time(self, name: str, duration_s: float, *, failed: bool = False) -> None:
         timer = self.durations.get(name)
         if timer is None:
             timer = self.durations[name] = Durations()
-        timer.values.append(record["duration_s"])
-        if "error" in record:
+        timer.values.append(duration_s)
+        if failed:
             timer.errors += 1
         if len(timer.values) >= BATCH:
             timer.fold()
 
+    def _miss(self, name: str, reason: str) -> None:
+        self.missing.setdefault(name, Counter())[reason] += 1
+
     def event(self, stream: str, record: Record, label: str) -> None:
         level = record["level"]
         self.by_level[stream][level] += 1
-        if stream == "errors":
-            kind = str(record.get("error_type") or "")
+        if stream != "errors":
+            return
+        kind = str(record.get("error_type") or "")
+        name = record.get("event")
+        if isinstance(name, str) and not kind:
+            self.events[name] += 1
+            last = self.last_events
+        else:
             self.by_type[kind] += 1
-            self.last_errors.append(
-                ErrorSummary(
-                    timestamp=record["timestamp"],
-                    level=level,
-                    error_type=kind,
-                    message=record["message"] or str(record.get("error_message", "")),
-                    step=record.get("step"),
-                    label=label,
-                )
+            last = self.last_errors
+        last.append(
+            ErrorSummary(
+                timestamp=record["timestamp"],
+                level=level,
+                error_type=kind,
+                message=record["message"] or str(record.get("error_message", "")),
+                step=record.get("step"),
+                label=label,
             )
-            del self.last_errors[:-_LAST_ERRORS]
+        )
+        del last[:-_LAST_ERRORS]
 
 
 def summarize(run: Run, *, attempts: Attempts = "last") -> Summary:
@@ -175,10 +202,13 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
         if points := values.curve.points():
             summary.curves[name] = points
     _add_timings(summary, state.durations)
+    summary.missing = {name: dict(found.most_common()) for name, found in state.missing.items()}
     summary.errors_by_type = dict(state.by_type.most_common())
+    summary.events = dict(state.events.most_common())
     summary.errors_by_level = dict(state.by_level["errors"].most_common())
     summary.log_by_level = dict(state.by_level["log"].most_common())
     summary.last_errors = state.last_errors
+    summary.last_events = state.last_events
     summary.files = [
         FileSummary(
             segment.path.name,

@@ -354,6 +354,7 @@ def _drain(
 
     renderer = LineRenderer(image)
     seqs = [at.seq for at in streams]
+    positions = image.slot.positions
     emitted = skipped = damaged = size = 0
     records_lost = bool(image.slot.flags & RECORDS_LOST)
 
@@ -372,6 +373,8 @@ def _drain(
         return True
 
     for record in image.records(trust_tail=ring.same_boot):
+        if record.stream < len(STREAMS) and record.position < positions[record.stream]:
+            continue  # in the files, while another stream waited
         members = renderer.members(record)
         if members is None:
             damaged += 1

@@ -44,7 +44,7 @@ PAD, METRICS, TIMING, FRAGMENT, DROPS = range(5)
 DROPS_WRITTEN, RECORDS_LOST = 1, 2
 
 #: The newest layout that this module knows.
-VERSION = 1
+VERSION = 2
 
 _MAGIC = b"FLOGRING"
 _PAGE = 4096
@@ -130,7 +130,8 @@ class StreamCommit(NamedTuple):
         trim_segment: An earlier one whose rest was moved into a later one.
         exists: Whether the segment has been made.
         has_trim: Whether `trim_segment` has to be cut.
-        reserved: 0.
+        ahead: How far its position is before the commit's, in steps of 32 bytes: its records
+            before that are in the files too. Always 0 in a ring of version 1.
     """
 
     offset: int = 0
@@ -140,15 +141,16 @@ class StreamCommit(NamedTuple):
     trim_segment: int = 0
     exists: int = 0
     has_trim: int = 0
-    reserved: int = 0
+    ahead: int = 0
 
 
 class Slot(NamedTuple):
-    """A commit: every record before `position` is in the files, once; none behind it is.
+    """A commit: every record before its stream's position is in the files, once; no other is.
 
     Attributes:
         epoch: Number of the commit.
-        position: Where the first record lies that is not in the files.
+        position: Where the first record lies that is not in the files: the least position of
+            a stream.
         anchor_ticks: A moment in ticks, ...
         anchor_wall_ns: ... and in nanoseconds since 1970.
         ns_per_tick: The clock's rate.
@@ -164,6 +166,11 @@ class Slot(NamedTuple):
     streams: tuple[StreamCommit, ...] = (StreamCommit(),) * _STREAMS
     flags: int = 0
 
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Per stream, where its first record lies that is not in the files."""
+        return tuple(self.position + _ALIGN * at.ahead for at in self.streams)
+
 
 class Record(NamedTuple):
     """A record as it lies in the ring.
@@ -174,6 +181,7 @@ class Record(NamedTuple):
         ticks: Time of the call.
         thread: Id of the thread.
         payload: The rest.
+        position: Where it lies.
     """
 
     kind: int
@@ -181,6 +189,7 @@ class Record(NamedTuple):
     ticks: int
     thread: int
     payload: memoryview
+    position: int
 
 
 class RingImage:
@@ -203,7 +212,7 @@ class RingImage:
 
     def __init__(self, data: bytes) -> None:
         self.header = _parse_header(data, len(data))
-        self.slot = _newest_slot(data)
+        self.slot = _newest_slot(data, self.header.ring_bytes)
         self._control = data[_PAGE:_KEY_TABLE]
         view = memoryview(data)
         begin = _KEY_TABLE + self.header.key_table_bytes
@@ -246,7 +255,10 @@ class RingImage:
         return self.slot.epoch != 0 or next(self.records(trust_tail=False), None) is None
 
     def records(self, *, trust_tail: bool) -> Iterator[Record]:
-        """Yield the records that no file has, in order, and count the holes between them.
+        """Yield the records from the slot's position on, and count the holes between them.
+
+        A stream may be ahead of others: those of its records that lie before its own position
+        are among them, and in the files already.
 
         Args:
             trust_tail: Whether the tail bounds the records. After a power loss its page
@@ -303,7 +315,8 @@ class RingImage:
         if found != crc:
             self._mismatched += size
             return None
-        return Record(kind, stream, ticks, thread, self._data[offset + _ALIGN : stop])
+        payload = self._data[offset + _ALIGN : stop]
+        return Record(kind, stream, ticks, thread, payload, position)
 
 
 def _record_size(length: int) -> int:
@@ -399,7 +412,7 @@ def _is_name(field: bytes, allowed: re.Pattern[bytes]) -> bool:
     return b"\0" in field and allowed.fullmatch(_text(field)) is not None
 
 
-def _newest_slot(data: bytes) -> Slot:
+def _newest_slot(data: bytes, ring_bytes: int) -> Slot:
     """Choose the newest commit that is whole.
 
     One that was filled but not made current is true as well: its lines are in the files,
@@ -416,7 +429,7 @@ def _newest_slot(data: bytes) -> Slot:
         epoch, position, ticks, wall_ns, rate, streams, flags, crc = _SLOT.unpack(raw)
         commits = tuple(map(StreamCommit._make, _STREAM.iter_unpack(streams)))
         slot = Slot(epoch, position, ticks, wall_ns, rate, commits, flags)
-        if crc != crc32c(raw[:-4]) or not _plausible(slot):
+        if crc != crc32c(raw[:-4]) or not _plausible(slot, ring_bytes):
             continue
         if newest is None or slot.epoch > newest.epoch:
             newest = slot
@@ -427,13 +440,14 @@ def _newest_slot(data: bytes) -> Slot:
     raise RingError("both of its commit slots are damaged (checksum)")
 
 
-def _plausible(slot: Slot) -> bool:
+def _plausible(slot: Slot, ring_bytes: int) -> bool:
     return (
         slot.position % _ALIGN == 0
         and not slot.position & _CLOSED
         and all(
             max(at.offset, at.seq, at.trim_bytes) < _MOST_OFFSET
             and max(at.segment, at.trim_segment) < MOST_SEGMENTS
+            and _ALIGN * at.ahead <= ring_bytes
             for at in slot.streams
         )
     )

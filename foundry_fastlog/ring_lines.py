@@ -25,8 +25,18 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # UTC throughout; the text has th
 
 _METRICS = struct.Struct("<qI2H")
 _TIMING = struct.Struct("<qQ2I2HI")
-_HAS_STEP, _HAS_PARENT = 1, 2
-_NULL, _BOOLEAN, _INTEGER, _REAL, _STRING = range(5)
+_HAS_STEP, _HAS_PARENT, _HAS_DEVICE, _DEVICE_MISSING = 1, 2, 4, 8
+_NULL, _BOOLEAN, _INTEGER, _REAL, _STRING, _PENDING, _MISSING = range(7)
+
+# Kinds of devices, and why a value of a device never arrived, by number.
+_DEVICES = (b"cuda", b"cuda", b"xpu", b"mps", b"device")
+_LOST = b"lost"
+_REASONS = (
+    *(_LOST, b"timeout", b"no_slot", b"driver_error_", b"forked"),
+    *(b"no_room", b"no_key_space", b"backend_error"),
+)
+_DRIVER_ERROR = 3
+_REASON_WORD = struct.Struct("<Q")
 
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 
@@ -78,6 +88,15 @@ def _nonfinite(value: float) -> bytes:
     if math.isnan(value):
         return b"nan"
     return b"inf" if value > 0 else b"-inf"
+
+
+def _reason(word: int) -> bytes | None:
+    """Say why a value was given up; None for a reason that there is not."""
+    code = word & 0xFF
+    if code >= len(_REASONS):
+        return None
+    number = b"%d" % (word >> 16 & 0xFFFFFFFF) if code == _DRIVER_ERROR else b""
+    return _REASONS[code] + number
 
 
 class LineRenderer:
@@ -157,6 +176,7 @@ class LineRenderer:
         used = 0
         texts: list[bytes] = []
         nonfinite: list[bytes] = []
+        missing: list[bytes] = []
         epoch = b""
         for index, (tag, key) in enumerate(zip(tags, key_set.keys, strict=True)):
             if tag == _REAL:
@@ -178,6 +198,13 @@ class LineRenderer:
                 if max(begin + length, used) > len(strings):
                     return None
                 text = string_text(strings[begin : begin + length])
+            elif tag in (_PENDING, _MISSING) and index != key_set.epoch:
+                # What a process waited for when it died never comes.
+                reason = _LOST if tag == _PENDING else _reason(words[index])
+                if reason is None:
+                    return None
+                text = b"null"
+                missing.append(b'%b"%b"' % (key, reason))
             else:
                 return None
             if index != key_set.epoch:
@@ -187,6 +214,8 @@ class LineRenderer:
         members = b'"step":%d%b,"metrics":{%b}' % (step, epoch, b",".join(texts))
         if nonfinite:
             members += b',"nonfinite":{%b}' % b",".join(nonfinite)
+        if missing:
+            members += b',"missing":{%b}' % b",".join(missing)
         return members
 
     def _timing(self, record: Record) -> bytes | None:
@@ -198,7 +227,9 @@ class LineRenderer:
         )
         name = self._name(number)
         parent = self._name(parent_number) if flags & _HAS_PARENT else b""
-        if name is None or parent is None or error_length != len(payload) - _TIMING.size:
+        error_end = _TIMING.size + error_length
+        device = _device(flags, payload[error_end:])
+        if name is None or parent is None or len(payload) < error_end or device is None:
             return None
         duration = double_text(_rounded(ticks * self._ns_per_tick) / 1e9)
         parts = [b'"name":%b,"duration_s":%b' % (name, duration)]
@@ -209,8 +240,8 @@ class LineRenderer:
             parts.append(b'"parent":' + parent)
         parts.append(b'"thread":%d' % record.thread)
         if error_length:
-            parts.append(b'"error":' + string_text(bytes(payload[_TIMING.size :])))
-        return b",".join(parts)
+            parts.append(b'"error":' + string_text(bytes(payload[_TIMING.size : error_end])))
+        return b",".join(parts) + device
 
     def _fragment(self, record: Record) -> bytes | None:
         """JSON text as it is; it never holds a control character, so it is one line."""
@@ -221,6 +252,29 @@ class LineRenderer:
         if len(record.payload) != 8:
             return None
         return dropped_members(*struct.unpack("<Q", record.payload))
+
+
+def _device(flags: int, rest: memoryview) -> bytes | None:
+    """Render the members of a block's device; its duration never arrived.
+
+    Args:
+        flags: Of the timing.
+        rest: What follows the name of its error: why the duration was given up at once.
+    """
+    given_up = flags & _DEVICE_MISSING
+    if len(rest) != (_REASON_WORD.size if given_up else 0):
+        return None
+    if not flags & _HAS_DEVICE:
+        return None if given_up else b""
+    reason = _reason(*_REASON_WORD.unpack(rest)) if given_up else _LOST
+    kind = flags >> 4 & 0xF
+    if reason is None or kind >= len(_DEVICES):
+        return None
+    return b',"device":"%b:%d","device_duration_s":null,"missing":{"device_duration_s":"%b"}' % (
+        _DEVICES[kind],
+        flags >> 8,
+        reason,
+    )
 
 
 def dropped_members(count: int) -> bytes:

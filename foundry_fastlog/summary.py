@@ -22,7 +22,7 @@ class TimingSummary:
     """One timer name over a run. Durations are in seconds.
 
     Attributes:
-        name: The timer's name.
+        name: The timer's name; with the device in parentheses for the time that it took there.
         count: Blocks timed.
         total_s: Sum of their durations.
         mean_s: Mean duration.
@@ -52,7 +52,7 @@ class TimingSummary:
 
 @dataclass(frozen=True)
 class ErrorSummary:
-    """One recorded error.
+    """One recorded error, or event.
 
     Attributes:
         timestamp: When it was recorded (UTC text).
@@ -137,10 +137,13 @@ class Summary:
         timings: Per timer name, the largest total first.
         timing_base: What a share is of: ``"step"`` or ``"wall"``.
         timing_base_s: That sum, in seconds.
+        missing: Per metric, or timer and device, how many of its values never arrived, by reason.
         errors_by_type: Count of errors per exception class.
+        events: Count per name of what is told of among the errors and is no exception.
         errors_by_level: Count of errors per level.
         log_by_level: Count of messages per level.
         last_errors: The latest errors, oldest first.
+        last_events: The latest of those events.
         dropped: Dropped records per stream, streams without any left out.
         superseded: Lines left out because a later attempt recorded the step again.
         attempts: Per process, by rank and attempt.
@@ -165,10 +168,13 @@ class Summary:
     timings: list[TimingSummary] = field(default_factory=list)
     timing_base: str = "wall"
     timing_base_s: float = 0.0
+    missing: dict[str, dict[str, int]] = field(default_factory=dict)
     errors_by_type: dict[str, int] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
     errors_by_level: dict[str, int] = field(default_factory=dict)
     log_by_level: dict[str, int] = field(default_factory=dict)
     last_errors: list[ErrorSummary] = field(default_factory=list)
+    last_events: list[ErrorSummary] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     superseded: int = 0
     attempts: list[AttemptSummary] = field(default_factory=list)

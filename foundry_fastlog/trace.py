@@ -30,6 +30,8 @@ _MICROSECOND = timedelta(microseconds=1)
 # this much.
 _ROUNDING = 10_000
 _LONGEST_S = 1e9
+# A device's time is a fact of the block: no line says when it began there, so it has no track.
+_ARGUMENTS = ("step", "parent", "error", "device", "device_duration_s", "missing")
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class _Tracks:
             "pid": pid,
             "tid": tid,
             "cat": "performance",
-            "args": {key: record[key] for key in ("step", "parent", "error") if key in record},
+            "args": {key: record[key] for key in _ARGUMENTS if record.get(key) is not None},
         }
 
     def metadata(self) -> Iterator[dict[str, Any]]:

@@ -115,9 +115,13 @@ class OracleWriter:
         return self.metrics_dict(step, values, epoch)
 
     def metrics_dict(
-        self, step: int, values: Mapping[str, Any], epoch: float | None = None
+        self,
+        step: int,
+        values: Mapping[str, Any],
+        epoch: float | None = None,
+        missing: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Write a metrics line with any key names."""
+        """Write a metrics line with any key names; `missing` names values that never arrived."""
         kept, nonfinite = plain(values)
         fields: dict[str, Any] = {"step": step}
         if epoch is not None:
@@ -125,6 +129,8 @@ class OracleWriter:
         fields["metrics"] = kept
         if nonfinite:
             fields["nonfinite"] = nonfinite
+        if missing:
+            fields["missing"] = dict(missing)
         return self.write("metrics", fields)
 
     def summary(self, epoch: float, **values: Any) -> dict[str, Any]:
@@ -144,8 +150,10 @@ class OracleWriter:
         parent: str | None = None,
         thread: int = 4711,
         error: str | None = None,
+        device: str | None = None,
+        device_duration_s: float | str = 0.0,
     ) -> dict[str, Any]:
-        """Write a timing."""
+        """Write a timing; a text for the duration on the device says why it never arrived."""
         fields: dict[str, Any] = {"name": text(name), "duration_s": duration_s}
         if step is not None:
             fields["step"] = step
@@ -155,6 +163,12 @@ class OracleWriter:
         fields["thread"] = thread
         if error is not None:
             fields["error"] = error
+        if device is not None:
+            fields["device"] = device
+            fields["device_duration_s"] = device_duration_s
+            if isinstance(device_duration_s, str):
+                fields["device_duration_s"] = None
+                fields["missing"] = {"device_duration_s": device_duration_s}
         return self.write("performance", fields)
 
     def log(
@@ -202,6 +216,13 @@ class OracleWriter:
         }
         if nonfinite:
             fields["nonfinite"] = nonfinite
+        return self.write("errors", fields)
+
+    def nonfinite(self, key: str, value: str, step: int) -> dict[str, Any]:
+        """Write the event of a metric that became NaN or infinite."""
+        fields: dict[str, Any] = {"level": "WARNING", "logger": "foundry_fastlog"}
+        fields |= {"message": f"{text(key)} became {value} at step {step}", "event": "nonfinite"}
+        fields |= {"step": step, "context": {"key": text(key), "value": value}}
         return self.write("errors", fields)
 
     def dropped(self, stream: str, count: int) -> dict[str, Any]:

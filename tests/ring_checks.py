@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
+
+from rings import RingBuilder
 
 from foundry_fastlog import _core
 from foundry_fastlog.overlay import Overlay
 from foundry_fastlog.ring_files import RingReport
+from foundry_fastlog.ring_image import RingImage
+from foundry_fastlog.ring_lines import LineRenderer
 
 OUTCOMES = {"recoverable": "recovered", "damaged": "quarantined"}
 
 Files = dict[str, bytes]
+
+
+def image(builder: RingBuilder) -> RingImage:
+    """The image of a ring."""
+    return RingImage(builder.build())
+
+
+def lines(builder: RingBuilder) -> list[bytes | None]:
+    """The lines of the records in a ring, numbered from 0 through all streams."""
+    read = image(builder)
+    renderer = LineRenderer(read)
+    texts: list[bytes | None] = []
+    for seq, record in enumerate(read.records(trust_tail=True)):
+        members = renderer.members(record)
+        texts.append(None if members is None else renderer.opening(record.ticks, seq) + members)
+    return texts
+
+
+def first_line(builder: RingBuilder) -> bytes | None:
+    """The line of the first record in a ring."""
+    return lines(builder)[0]
+
+
+@functools.cache
+def native_version() -> int:
+    """The newest version of rings that the extension which is built here recovers."""
+    with tempfile.TemporaryDirectory() as run:
+        RingBuilder(version=2).put(Path(run))
+        (report,) = _core.recover_run(run)
+    return 2 if report["outcome"] == "recovered" else 1
+
+
+def check_ring(run: Path) -> RingReport:
+    """Check the one ring of a run against recovery, where that knows its version."""
+    (ring,) = (run / ".fastlog").glob("*.ring")
+    if ring.read_bytes()[8] <= native_version():
+        (report,) = check_against_recovery(run)
+    else:
+        (report,) = Overlay(run).refresh()
+    return report
 
 
 def seen(run: Path) -> Files:

@@ -24,10 +24,26 @@ SLOTS = (PAGE + 512, PAGE + 1024)
 KEY_TABLE = 2 * PAGE
 STREAMS = ("metrics", "performance", "errors", "log")
 PAD, METRICS, TIMING, FRAGMENT, DROPS = range(5)
-NULL, BOOLEAN, INTEGER, REAL, STRING = range(5)
+NULL, BOOLEAN, INTEGER, REAL, STRING, PENDING, MISSING = range(7)
+HAS_STEP, HAS_PARENT, HAS_DEVICE, DEVICE_MISSING = 1, 2, 4, 8
 OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 MASK = (1 << 64) - 1
+
+
+def word(value: object) -> bytes:
+    """The eight bytes of a value."""
+    return struct.pack("<Q", (value if isinstance(value, int) else 0) & MASK)
+
+
+def missing(code: int, driver_error: int = 0) -> tuple[int, int]:
+    """A value that was given up, with its tag."""
+    return MISSING, code | driver_error << 16
+
+
+def pending(slot: int, dtype: int = 0) -> tuple[int, int]:
+    """A value that has not arrived, with its tag."""
+    return PENDING, slot | dtype << 32
 
 
 def crc32c(data: bytes, crc: int = 0) -> int:
@@ -53,16 +69,23 @@ def text(field: str, size: int) -> bytes:
 class RingBuilder:
     """A ring file in the making; change what you like and ``build()``."""
 
-    def __init__(self, ring_bytes: int = PAGE, key_table_bytes: int = PAGE, start: int = 0) -> None:
+    def __init__(
+        self,
+        ring_bytes: int = PAGE,
+        key_table_bytes: int = PAGE,
+        start: int = 0,
+        *,
+        version: int = 1,
+    ) -> None:
         self.ring_bytes, self.key_table_bytes = ring_bytes, key_table_bytes
-        self.magic, self.version, self.flags, self.salt = b"FLOGRING", 1, 0, 0x1234567
+        self.magic, self.version, self.flags, self.salt = b"FLOGRING", version, 0, 0x1234567
         self.run_device = self.run_inode = 0
         self.segment_bytes, self.pid, self.rank = 1 << 20, 4711, -1
         self.boot_id, self.host, self.label, self.stamp = this_boot(), "node1", "", ""
         self.file_bytes = KEY_TABLE + key_table_bytes + ring_bytes
         self.start = self.tail = start
         self.drops = [0, 0, 0, 0]
-        # offset, seq, trim bytes, segment, trim segment, exists, has trim, reserved
+        # offset, seq, trim bytes, segment, trim segment, exists, has trim, ahead (see `done`)
         self.streams = [[0, 0, 0, 0, 0, 0, 0, 0] for _ in STREAMS]
         self.epoch, self.anchor, self.slot_flags = 2, (0, 0, 1.0), 0
         self.keys = b""
@@ -89,6 +112,7 @@ class RingBuilder:
         *,
         ticks: int = 0,
         thread: int = 7,
+        tickets: int = 0,
         committed: bool = True,
         length: int | None = None,
         wrong_crc: bool = False,
@@ -97,7 +121,7 @@ class RingBuilder:
         position = self.tail
         at = position % self.ring_bytes
         length = len(payload) if length is None else length
-        fields = struct.pack("<QI2BH", ticks, thread, kind, stream, 0)
+        fields = struct.pack("<QI2BH", ticks, thread, kind, stream, tickets)
         crc = crc32c(struct.pack("<2Q", position, length) + fields)
         if kind != PAD:
             crc = crc32c(payload, crc)
@@ -123,7 +147,7 @@ class RingBuilder:
                 words += struct.pack("<2I", len(raw), len(strings))
                 strings += raw
             else:
-                words += struct.pack("<d" if tag == REAL else "<q", 0 if value is None else value)
+                words += struct.pack("<d", value) if tag == REAL else word(value)
         tags += b"\0" * (-len(tags) % 8)
         head = struct.pack("<qI2H", step, number, len(values), 0)
         return self.record(METRICS, 0, head + tags + words + strings, **options)
@@ -131,6 +155,32 @@ class RingBuilder:
     def fragment(self, members: str, stream: int = 3) -> int:
         """Add a record of JSON members."""
         return self.record(FRAGMENT, stream, members.encode())
+
+    def timing(
+        self,
+        name: int,
+        *,
+        ticks: int = 0,
+        step: int | None = None,
+        device: tuple[int, int] | None = None,
+        missing: int | None = None,
+        error: bytes = b"",
+        tickets: int = 0,
+    ) -> int:
+        """Add a timing; a device is its kind and index, `missing` a word with a reason."""
+        flags = HAS_STEP if step is not None else 0
+        if device is not None:
+            flags |= HAS_DEVICE | device[0] << 4 | device[1] << 8
+        if missing is not None:
+            flags |= DEVICE_MISSING
+        payload = struct.pack("<qQ2I2HI", step or 0, ticks, name, 0, 0, flags, len(error)) + error
+        payload += b"" if missing is None else struct.pack("<Q", missing)
+        return self.record(TIMING, 1, payload, tickets=tickets)
+
+    def done(self, *streams: str) -> None:
+        """Note all records so far as in the files, for these streams alone."""
+        for stream in streams:
+            self.streams[STREAMS.index(stream)][7] = (self.tail - self.start) // 32
 
     def slot(self, epoch: int) -> bytes:
         """A commit slot with its checksum."""

@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 import rings
-from ring_checks import OUTCOMES, check_against_recovery, on_disk, seen, snapshot
+from ring_checks import (
+    OUTCOMES,
+    check_against_recovery,
+    native_version,
+    on_disk,
+    seen,
+    snapshot,
+)
 from rings import FRAGMENT, RingBuilder, copy_run, move_to_other_boot, ring_of
 
 from foundry_fastlog import Recorder, _core, read_run
@@ -136,7 +143,7 @@ def change_header(run: Path, rng: random.Random) -> None:
     """Another segment size, another clock, a newer version, another boot; with a checksum."""
     offset, value = rng.choice(
         [(72, struct.pack("<Q", size)) for size in (1, 500, 4096, 1 << 63)]
-        + [(12, b"\0"), (8, b"\2"), (128, rings.text(rings.OTHER_BOOT, 40))]
+        + [(12, b"\0"), (8, b"\3"), (128, rings.text(rings.OTHER_BOOT, 40))]
     )
     rings.patch_header(ring_of(run), offset, value)
 
@@ -219,6 +226,35 @@ def test_readers_show_what_recovery_makes_of_damage(
     for mutate in [first, *rng.sample(MUTATIONS, rng.choice([0, 1, 1, 2, 3]))]:
         if any(run.glob("*.jsonl")) and any(run.glob("metrics*.jsonl")):
             mutate(run, rng)
+    check_against_recovery(run)
+
+
+def put_ahead(run: Path, rng: random.Random) -> None:
+    """Make a ring one of version 2 in which any streams are ahead of the others."""
+    path = ring_of(run)
+    rings.patch_header(path, 8, b"\2")
+    data = bytearray(path.read_bytes())
+    for at in rings.SLOTS:
+        for stream in range(4):
+            ahead = rng.choice([0, 1, rng.randrange(200), rng.randrange(1 << 12)])
+            struct.pack_into("<I", data, at + 40 + 40 * stream + 36, ahead)
+        struct.pack_into("<I", data, at + 204, rings.crc32c(bytes(data[at : at + 204])))
+    path.write_bytes(data)
+
+
+@pytest.mark.skipif(native_version() < 2, reason="the extension was built before version 2")
+@pytest.mark.parametrize("number", range(40))
+def test_streams_that_are_ahead_are_read_like_recovery_reads_them(
+    killed: list[Path], number: int, tmp_path: Path
+) -> None:
+    """Wherever the positions are, with damage and without: the two never differ by a byte."""
+    rng = random.Random(number)
+    run = copy_run(rng.choice(killed), tmp_path / "run")
+    put_ahead(run, rng)
+    for mutate in rng.sample((flip_ring, punch_ring, append_to_file, cut_file), number % 3):
+        mutate(run, rng)
+    if number % 2:
+        move_to_other_boot(ring_of(run))
     check_against_recovery(run)
 
 

@@ -382,6 +382,14 @@ def test_a_torn_line_before_a_later_segment_is_damage(tmp_path: Path) -> None:
             b'{"timestamp":"x","seq":1,"step":1,"metrics":{},"nonfinite":{"a":1}}',
             "nonfinite is no object of texts",
         ),
+        (
+            b'{"timestamp":"x","seq":1,"step":1,"metrics":{},"missing":"lost"}',
+            "missing is no object of texts",
+        ),
+        (
+            b'{"timestamp":"x","seq":1,"step":1,"metrics":{"a":null},"missing":{"a":null}}',
+            "missing is no object of texts",
+        ),
     ],
 )
 def test_a_damaged_line_is_reported_with_file_and_line(
@@ -406,6 +414,17 @@ def test_a_damaged_line_is_reported_with_file_and_line(
     [
         ("performance", {"duration_s": 0.1}, "no name"),
         ("performance", {"name": "x", "duration_s": None}, "no duration_s"),
+        ("performance", {"name": "x", "duration_s": 1, "device": 0}, "device is no text"),
+        (
+            "performance",
+            {"name": "x", "duration_s": 1, "device": "cuda:0", "device_duration_s": "1"},
+            "device_duration_s is no number",
+        ),
+        (
+            "performance",
+            {"name": "x", "duration_s": 1, "missing": [1]},
+            "missing is no object of texts",
+        ),
         ("errors", {"level": "ERROR"}, "no level or message"),
         ("log", {"message": "x"}, "no level or message"),
         ("log", {"level": "INFO", "message": "x", "context": []}, "context is no object"),
@@ -709,6 +728,28 @@ def test_every_stream_becomes_a_frame_even_an_empty_one(mixed: Run, tmp_path: Pa
         assert empty.height == 0
         assert set(empty.schema.items()) <= set(mixed.to_polars(stream).schema.items())
     assert mixed.to_polars("errors").schema["step"] == timings.schema["step"]
+
+
+def test_frames_have_the_times_of_devices_and_null_for_what_never_arrived(tmp_path: Path) -> None:
+    """Values that are missing are null, and a column of them alone has its type."""
+    writer = OracleWriter(tmp_path)
+    writer.timing("x", 0.1, device="cuda:0", device_duration_s="lost")
+    run = read_run(tmp_path)
+    assert str(run.to_polars("performance").schema["device_duration_s"]) == "Float64"
+    writer.timing("x", 0.1, device="cuda:1", device_duration_s=0.25)
+    writer.timing("x", 0.1)
+    writer.metrics(0, loss=0.5)
+    writer.metrics_dict(1, {"loss": None}, missing={"loss": "timeout"})
+    writer.nonfinite("loss", "nan", 1)
+    writer.error("boom", ValueError("x"))
+    run = read_run(tmp_path)
+    timings = run.to_polars("performance")
+    assert timings["device"].to_list() == ["cuda:0", "cuda:1", None]
+    assert timings["device_duration_s"].to_list() == [None, 0.25, None]
+    metrics = run.to_polars("metrics")
+    assert (metrics["loss"].to_list(), "missing" in metrics.columns) == ([0.5, None], False)
+    assert run.to_polars("errors")["event"].to_list() == ["nonfinite", None]
+    assert run.to_polars("errors")["error_type"].to_list() == [None, "ValueError"]
 
 
 def test_pandas_frames_have_the_same_columns(mixed: Run) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import rings
-from ring_checks import check_against_recovery, seen
-from rings import METRICS, REAL, STRING, TIMING, RingBuilder, ring_of
+from ring_checks import check_against_recovery, check_ring, seen
+from rings import METRICS, REAL, STRING, TIMING, RingBuilder, missing, pending, ring_of
 
 from foundry_fastlog import Recorder, _core, read_run
 from foundry_fastlog.overlay import Overlay
@@ -175,7 +175,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def amplification(builder: RingBuilder, run: Path) -> float:
     """Bytes of text from a ring per byte of its records."""
     builder.put(run)
-    (report,) = check_against_recovery(run)
+    report = check_ring(run)
     assert report.outcome == "recoverable"
     assert not report.damaged
     return sum(map(len, seen(run).values())) / (builder.tail - builder.start)
@@ -195,6 +195,23 @@ def test_no_record_makes_a_line_of_more_than_64_times_its_size(count: int, tmp_p
         builder.metrics(-(1 << 63), number, *[(STRING, b"\x01" * 20)] * count)
     if count:
         timing = struct.pack("<qQ2I2HI", -(1 << 63), (1 << 63) - 1, number, number, 65535, 3, 0)
+        builder.record(TIMING, 1, timing, thread=0xFFFFFFFF)
+    assert amplification(builder, tmp_path) <= 64
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 100])
+def test_missing_values_make_no_longer_lines(count: int, tmp_path: Path) -> None:
+    """Their keys come twice, with the longest reason; and the timing with the most to say."""
+    builder = RingBuilder(ring_bytes=1 << 14, key_table_bytes=1 << 15, version=2)
+    builder.anchor = (0, 1 << 62, 1.0)
+    number = builder.key_set(*(f"{n:06d}" + LONGEST_KEY[6:] for n in range(count)))
+    builder.streams[0][1] = builder.streams[1][1] = (1 << 60) - 10
+    driver_error = missing(3, (1 << 32) - 1)
+    builder.metrics(-(1 << 63), number, *[driver_error] * count)
+    builder.metrics(-(1 << 63), number, *[pending(0)] * count)
+    if count:
+        fields = (-(1 << 63), (1 << 63) - 1, number, number, 65535, 15 | 4 << 4 | 255 << 8, 0)
+        timing = struct.pack("<qQ2I2HIQ", *fields, driver_error[1])
         builder.record(TIMING, 1, timing, thread=0xFFFFFFFF)
     assert amplification(builder, tmp_path) <= 64
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import statistics
 from datetime import timedelta
 from pathlib import Path
@@ -23,13 +24,13 @@ from foundry_fastlog.curve import draw_curves, format_number
 from foundry_fastlog.reading import read_run
 from foundry_fastlog.rendering import (
     format_bytes,
-    format_line,
     format_seconds,
     format_value,
     printable,
     render_checks,
 )
 from foundry_fastlog.report import render, summarize
+from foundry_fastlog.shown_lines import format_line
 from foundry_fastlog.summary import Summary
 
 HOUR = timedelta(hours=1)
@@ -451,6 +452,75 @@ def test_names_from_files_cannot_control_the_terminal(tmp_path: Path) -> None:
     assert not {"\x1b", "\x07", "\r", "\u202e"} & set(text)
 
 
+def test_values_that_never_arrived_are_counted_and_told(tmp_path: Path) -> None:
+    """Per metric, and per timer and device, with the reasons; other nulls are none of them."""
+    writer = OracleWriter(tmp_path)
+    for step in range(3):
+        reason = "lost" if step == 2 else "timeout"
+        writer.metrics_dict(step, {"loss": None, "z": None}, missing={"loss": reason})
+    writer.metrics_dict(3, {"loss": 1.0}, missing={"loss": "lost", "other": "lost"})  # of nobody
+    writer.metrics_dict(4, {"\x1bn": None}, missing={"\x1bn": "\x1b[31m"})
+    writer.timing("forward", 0.1, device="cuda:0", device_duration_s=0.5)
+    writer.timing("forward", 0.1, device="cuda:0", device_duration_s="driver_error_700")
+    writer.write(
+        "performance",
+        {"name": "odd", "duration_s": 0.1, "depth": 0, "thread": 1, "device": "mps:0"},
+    )
+    summary = summarize(read_run(tmp_path))
+    assert summary.missing == {
+        "loss": {"timeout": 2, "lost": 1},
+        "\x1bn": {"\x1b[31m": 1},
+        "forward (cuda:0)": {"driver_error_700": 1},
+    }
+    assert summary.to_dict()["missing"] == summary.missing
+    timings = {timing.name: (timing.count, timing.total_s) for timing in summary.timings}
+    assert timings == {"forward": (2, 0.2), "forward (cuda:0)": (1, 0.5), "odd": (1, 0.1)}
+    text = shown(summary)
+    assert "5 values never arrived: timeout 2, lost 1, " in text
+    assert "  loss: 3 values never arrived: timeout 2, lost 1\n" in text
+    assert "  forward (cuda:0): 1 value never arrived: driver_error_700 1\n" in text
+    assert "  \\x1bn: 1 value never arrived: \\x1b[31m 1\n" in text
+    assert "\x1b" not in text
+    assert "never arrived" not in shown(summarize(read_run(OracleWriter(tmp_path / "no").run)))
+
+
+def test_long_lists_of_what_never_arrived_are_cut(tmp_path: Path) -> None:
+    """A driver that fails in ever new ways, and a model of many metrics."""
+    writer = OracleWriter(tmp_path)
+    for number in range(25):
+        writer.metrics_dict(0, {f"x{number}": None}, missing={f"x{number}": "lost"})
+        writer.metrics_dict(0, {"loss": None}, missing={"loss": f"driver_error_{number}"})
+    text = shown(summarize(read_run(tmp_path)), width=200)
+    assert "50 values never arrived: lost 25, driver_error_0 1, " in text
+    assert ", driver_error_4 1, others 20\n" in text
+    assert "... and 6 more" in text
+
+
+def test_events_among_the_errors_are_told_beside_them(tmp_path: Path) -> None:
+    """They are no exceptions, and many of them do not hide the last of those."""
+    writer = OracleWriter(tmp_path)
+    writer.error("boom", ValueError("bad"), step=7)
+    for step in range(8):
+        writer.nonfinite("loss", "-inf", step)
+    writer.write("errors", {"level": "ERROR", "logger": "x", "message": "old", "context": {}})
+    summary = summarize(read_run(tmp_path))
+    assert summary.errors_by_type == {"ValueError": 1, "": 1}
+    assert summary.events == {"nonfinite": 8}
+    assert summary.errors_by_level == {"WARNING": 8, "ERROR": 2}
+    assert [error.message for error in summary.last_errors] == ["boom", "old"]
+    assert [(event.step, event.level) for event in summary.last_events] == [
+        (step, "WARNING") for step in range(3, 8)
+    ]
+    text = shown(summary)
+    assert re.search(r"^error ValueError +1 *$", text, re.MULTILINE)
+    assert re.search(r"^event nonfinite +8 *$", text, re.MULTILINE)
+    latest = [line for line in text.splitlines() if re.match(r"2026-\S+Z ", line)]
+    assert len(latest) == 7
+    assert latest[0].endswith("step 7 ValueError: boom")
+    assert latest[5].endswith("step 7 WARNING: loss became -inf at step 7")
+    assert latest[6].endswith("ERROR: old")
+
+
 def test_a_run_without_losses_draws_its_first_metric(tmp_path: Path) -> None:
     """Any numeric metric makes a curve; a single point makes none."""
     writer = OracleWriter(tmp_path)
@@ -567,6 +637,10 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
     writer.timing("step", 0.1)
     writer.error("boom", ValueError("bad"), step=3, context={"x": math.inf})
     writer.log("hello", level="WARNING")
+    writer.metrics_dict(4, {"loss": None, "n": 1, "z": None}, missing={"loss": "driver_error_7"})
+    writer.timing("step", 0.1, error="OSError", device="cuda:0", device_duration_s=0.05)
+    writer.timing("step", 0.1, device="cuda:0", device_duration_s="lost\n")
+    writer.nonfinite("loss", "nan", 5)
     run = read_run(tmp_path)
     lines = [format_line(series, record).plain for _, series, record, _ in run.entries()]
     assert [line.partition(" r1 ")[2] for line in lines] == [
@@ -577,6 +651,10 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
         "performance step 100 ms",
         "errors step=3 ERROR boom [ValueError: bad] x=inf",
         "log WARNING hello",
+        "metrics step=4 loss=null (driver_error_7) n=1 z=null",
+        "performance step 100 ms, cuda:0 50 ms OSError",
+        "performance step 100 ms, cuda:0 null (lost\\n)",
+        "errors step=5 WARNING loss became nan at step 5 key=loss value=nan",
     ]
     assert lines[0].startswith("2026-01-30 14:32:15.123 ")
 

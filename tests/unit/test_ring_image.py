@@ -11,6 +11,7 @@ import pytest
 import rings
 from hypothesis import given
 from hypothesis import strategies as st
+from ring_checks import first_line, image, lines
 from rings import DROPS, FRAGMENT, INTEGER, METRICS, NULL, PAD, REAL, STRING, TIMING, RingBuilder
 
 from foundry_fastlog import Recorder, ring_image
@@ -20,31 +21,10 @@ from foundry_fastlog.ring_keys import string_text
 from foundry_fastlog.ring_lines import LineRenderer, double_text
 
 
-def image(builder: RingBuilder) -> RingImage:
-    """The image of a ring."""
-    return RingImage(builder.build())
-
-
 def payloads(builder: RingBuilder, *, trust_tail: bool = True) -> list[bytes]:
     """The payloads of the records that are found in a ring."""
     found = image(builder).records(trust_tail=trust_tail)
     return [bytes(record.payload) for record in found]
-
-
-def lines(builder: RingBuilder) -> list[bytes | None]:
-    """The lines of the records in a ring, numbered from 0 through all streams."""
-    read = image(builder)
-    renderer = LineRenderer(read)
-    texts: list[bytes | None] = []
-    for seq, record in enumerate(read.records(trust_tail=True)):
-        members = renderer.members(record)
-        texts.append(None if members is None else renderer.opening(record.ticks, seq) + members)
-    return texts
-
-
-def first_line(builder: RingBuilder) -> bytes | None:
-    """The line of the first record in a ring."""
-    return lines(builder)[0]
 
 
 # ---- the checksum --------------------------------------------------------------------

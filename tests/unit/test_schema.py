@@ -12,11 +12,11 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+from contract import VALIDATORS, in_order, schema
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -26,27 +26,6 @@ from foundry_fastlog import Recorder, read_run
 from foundry_fastlog.files import STREAMS, parse_name
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
-ORDER = {
-    "metrics": ["timestamp", "seq", "step", "epoch", "metrics", "summary", "nonfinite"],
-    "performance": [
-        *("timestamp", "seq", "name", "duration_s", "step", "depth", "parent", "thread", "error"),
-    ],
-    "errors": [
-        *("timestamp", "seq", "level", "logger", "step", "message", "error_type"),
-        *("error_message", "traceback", "fingerprint", "context", "nonfinite"),
-    ],
-    "log": ["timestamp", "seq", "level", "logger", "step", "message", "context", "nonfinite"],
-}
-
-
-def schema(name: str) -> dict[str, Any]:
-    """A schema as it ships with the package."""
-    text = (files("foundry_fastlog") / "schema" / f"{name}.schema.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
-
-
-VALIDATORS = {name: Draft202012Validator(schema(name)) for name in (*STREAMS, "run")}
 
 
 def check_files(run: Path) -> dict[str, int]:
@@ -61,8 +40,7 @@ def check_files(run: Path) -> dict[str, int]:
         for raw in data.split(b"\n")[:-1]:
             line = json.loads(raw.decode("utf-8"))
             VALIDATORS[name.stream].validate(line)
-            known = ["timestamp", "seq", "dropped"] if "dropped" in line else ORDER[name.stream]
-            assert list(line) == [key for key in known if key in line]
+            assert list(line) == in_order(name.stream, line)
             counts[name.stream] += 1
     return counts
 
@@ -101,15 +79,19 @@ def test_the_oracle_keeps_the_contract(tmp_path: Path) -> None:
     writer = OracleWriter(tmp_path, segment_lines=2)
     writer.metrics(0, epoch=1, loss=math.nan, n=3, note="x", ok=True, none=None)
     writer.metrics(1, epoch=0.5)
+    writer.metrics_dict(2, {"loss": None, "lr": math.nan}, missing={"loss": "timeout"})
     writer.summary(1, loss=math.inf)
     writer.timing("forward", 0.1, step=3, depth=1, parent="step", error="ValueError")
     writer.timing("step", 0.2)
+    writer.timing("step", 0.2, device="cuda:0", device_duration_s=0.3)
+    writer.timing("step", 0.2, error="E", device="mps:0", device_duration_s="driver_error_700")
+    writer.nonfinite("loss", "-inf", 3)
     writer.error("boom", ValueError("x"), step=3, context={"x": -math.inf})
     writer.error("boom", ValueError("x"))
     writer.log("hello", step=1, context={"x": math.nan})
     for stream in STREAMS:
         writer.dropped(stream, 3)
-    assert check_files(tmp_path) == {"metrics": 4, "performance": 3, "errors": 3, "log": 2}
+    assert check_files(tmp_path) == {"metrics": 5, "performance": 5, "errors": 4, "log": 2}
     VALIDATORS["run"].validate(write_run_json(tmp_path, attempts=2))
     VALIDATORS["run"].validate(write_run_json(tmp_path, ended=False))
 
@@ -234,12 +216,49 @@ def test_the_schemas_refuse_what_breaks_the_contract(stream: str) -> None:
         bad += [{"nonfinite": {}}, {"nonfinite": {"x": "NaN"}}, {"nonfinite": ["x"]}]
     if stream == "metrics":
         bad += [{"metrics": {"x": [1]}}, {"metrics": {"x": {}}}, {"summary": {}}, {"epoch": "1"}]
+        bad += [{"missing": value} for value in ({}, ["x"], {"x": "late"}, {"x": None})]
+        bad += [{"missing": {"x": text}} for text in ("driver_error_", "driver_error_-1", "lost ")]
+    if stream == "performance":
+        known = {"device": "cuda:0", "device_duration_s": 0.1}
+        lost = {"device_duration_s": None, "missing": {"device_duration_s": "lost"}}
+        for fields in (known, known | lost):
+            assert validator.is_valid({**good, **fields}), fields
+        bad += [{"device": "cuda:0"}, {"device_duration_s": 0.1}, lost]
+        bad += [known | {"device": name} for name in ("cuda", "cuda:", "tpu:0", "cuda:-1", 0)]
+        bad += [known | {"device_duration_s": value} for value in (None, -0.1, "0.1")]
+        bad += [known | {"missing": {"device_duration_s": "lost"}}]  # it is there
+        for names in ({}, {"duration_s": "lost"}, {"device_duration_s": "x"}):
+            bad += [known | lost | {"missing": names}]
+    if stream == "errors":
+        bad += [{"event": "nonfinite"}]  # an exception is none
     for fields in bad:
         assert not validator.is_valid({**good, **fields}), fields
     marker = {"timestamp": good["timestamp"], "seq": 3, "dropped": 17}
     assert validator.is_valid(marker)
     for fields in ({"dropped": 0}, {"dropped": "17"}, {"step": 1}):
         assert not validator.is_valid({**marker, **fields}), fields
+
+
+def test_the_schema_of_an_event_refuses_what_breaks_the_contract() -> None:
+    """A line of errors without an exception is the one that is described, or none."""
+    good = {
+        "timestamp": "2026-01-30T14:32:15.123456Z",
+        "seq": 0,
+        "level": "WARNING",
+        "logger": "x",
+        "message": "",
+        "event": "nonfinite",
+        "step": 1,
+        "context": {"key": "loss", "value": "nan"},
+    }
+    assert VALIDATORS["errors"].is_valid(good)
+    bad: list[dict[str, Any]] = [{"event": "other"}, {"error_type": "E"}, {"unknown": 1}]
+    bad += [{"context": context} for context in ({}, {"key": "x"}, {"key": "x", "value": "NaN"})]
+    for name, value in good.items():
+        assert not VALIDATORS["errors"].is_valid({key: good[key] for key in good if key != name})
+        bad += [{name: [value]}]
+    for fields in bad:
+        assert not VALIDATORS["errors"].is_valid({**good, **fields}), fields
 
 
 def test_the_schema_of_run_json_refuses_what_breaks_the_contract(tmp_path: Path) -> None:
@@ -306,16 +325,14 @@ def test_the_pages_examples_are_valid_lines() -> None:
     headings = re.split(r"^### (.*)$", PAGE.read_text("utf-8"), flags=re.MULTILINE)
     sections = dict(zip(headings[1::2], headings[2::2], strict=True))
     for stream in (*STREAMS, "drop markers"):
-        examples = re.findall(r"^```json\n(.*?)^```$", sections[stream], re.MULTILINE | re.DOTALL)[
-            0
-        ]
-        for raw in examples.splitlines():
+        examples = re.findall(r"^```json\n(.*?)^```$", sections[stream], re.MULTILINE | re.DOTALL)
+        texts = [text for text in examples if not text.startswith("{\n")]  # run.json is below
+        assert texts
+        for raw in "".join(texts).splitlines():
             line = json.loads(raw)
             validator = VALIDATORS["metrics" if stream == "drop markers" else stream]
             validator.validate(line)
-            assert list(line) == [
-                key for key in [*ORDER.get(stream, ["timestamp", "seq"]), "dropped"] if key in line
-            ]
+            assert list(line) == in_order(stream, line)
     (facts,) = (json.loads(text) for text in blocks("json") if text.startswith("{\n"))
     VALIDATORS["run"].validate(facts)
 

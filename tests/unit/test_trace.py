@@ -93,6 +93,20 @@ def test_what_a_block_becomes(tmp_path: Path) -> None:
     }
 
 
+def test_the_time_of_a_device_is_an_argument_of_its_block(tmp_path: Path) -> None:
+    """When it began there nobody knows, so it is no block; one that is missing says why."""
+    writer = OracleWriter(tmp_path)
+    writer.timing("a", 0.0005, device="cuda:0", device_duration_s=0.25)
+    writer.timing("a", 0.0005, step=1, device="cuda:1", device_duration_s="timeout")
+    assert export_chrome_trace(tmp_path, tmp_path / "trace.json").events == 2
+    events = blocks(load(tmp_path / "trace.json"))
+    assert [event["args"] for event in events] == [
+        {"device": "cuda:0", "device_duration_s": 0.25},
+        {"step": 1, "device": "cuda:1", "missing": {"device_duration_s": "timeout"}},
+    ]
+    assert [event["dur"] for event in events] == [500_000, 500_000]
+
+
 def test_writers_are_processes(tmp_path: Path) -> None:
     """Ranks, attempts and children, by their names; main threads where they are known."""
     write_run_json(tmp_path, name="exp0")

@@ -1,0 +1,414 @@
+"""Rings of version 2: values of devices that never arrived, streams that are ahead of others."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rings
+from contract import VALIDATORS, in_order
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ring_checks import check_ring, first_line, image, lines, native_version, seen
+from rings import (
+    FRAGMENT,
+    HAS_DEVICE,
+    INTEGER,
+    NULL,
+    REAL,
+    STREAMS,
+    STRING,
+    TIMING,
+    RingBuilder,
+    copy_run,
+    missing,
+    move_to_other_boot,
+    pending,
+    ring_of,
+)
+
+from foundry_fastlog import read_run
+from foundry_fastlog.lines import parse_line
+from foundry_fastlog.ring_image import NewerRingError, RingError
+
+REASONS = {
+    0: "lost",
+    1: "timeout",
+    2: "no_slot",
+    4: "forked",
+    5: "no_room",
+    6: "no_key_space",
+    7: "backend_error",
+}
+ANY_WORD = 0xFFFF_FFFF_FFFF_FFFF
+
+
+def ring(**options: int) -> RingBuilder:
+    """A ring as recorders of this version write them."""
+    return RingBuilder(version=2, **options)
+
+
+def members(builder: RingBuilder) -> bytes:
+    """The first line of a ring behind its number; as readers and schema want it."""
+    line = first_line(builder)
+    assert line is not None
+    stream = "metrics" if b'"metrics"' in line else "performance"
+    record: Any = parse_line(stream, line[:-1])
+    assert isinstance(record, dict), record
+    VALIDATORS[stream].validate(record)
+    assert list(record) == in_order(stream, record)
+    return line[line.index(b'"seq":0,') + 8 : -2]
+
+
+# ---- values --------------------------------------------------------------------------
+
+
+def test_a_value_that_had_not_arrived_is_lost() -> None:
+    """The others are there, and the line says which is not; where the value was to come, too."""
+    builder = ring()
+    keys = builder.key_set("loss", "lr", "epoch", 'q"', "nan", "note", "last")
+    builder.metrics(
+        7,
+        keys,
+        pending(0),
+        (REAL, 0.5),
+        (INTEGER, 3),
+        pending((1 << 32) - 1, dtype=255),
+        (REAL, float("nan")),
+        (STRING, "x"),
+        (rings.PENDING, ANY_WORD),
+        tickets=65535,
+    )
+    assert members(builder) == (
+        b'"step":7,"epoch":3,"metrics":{"loss":null,"lr":0.5,"q\\"":null,"nan":null,"note":"x",'
+        b'"last":null},"nonfinite":{"nan":"nan"},'
+        b'"missing":{"loss":"lost","q\\"":"lost","last":"lost"}'
+    )
+
+
+@pytest.mark.parametrize("code", REASONS)
+@pytest.mark.parametrize("rest", [0, ANY_WORD & ~0xFF])
+def test_a_value_that_was_given_up_says_why(code: int, rest: int) -> None:
+    """Only the low byte counts, but for errors of the driver."""
+    builder = ring()
+    builder.metrics(1, builder.key_set("loss"), (rings.MISSING, code | rest))
+    assert members(builder) == (
+        f'"step":1,"metrics":{{"loss":null}},"missing":{{"loss":"{REASONS[code]}"}}'.encode()
+    )
+
+
+@pytest.mark.parametrize("number", [0, 700, (1 << 32) - 1])
+def test_an_error_of_the_driver_has_its_number(number: int) -> None:
+    """The middle of the word alone."""
+    builder = ring()
+    tag, word = missing(3, number)
+    builder.metrics(1, builder.key_set("loss"), (tag, word | 0xFFFF_0000_0000_FF00))
+    assert members(builder).endswith(b'"missing":{"loss":"driver_error_%d"}' % number)
+
+
+def test_an_epoch_beside_missing_values() -> None:
+    """An epoch that is null is left out as ever, and what misses is named in the metrics' order."""
+    builder = ring()
+    builder.metrics(1, builder.key_set("b", "epoch", "a"), missing(1), (NULL, None), pending(2))
+    assert members(builder) == (
+        b'"step":1,"metrics":{"b":null,"a":null},"missing":{"b":"timeout","a":"lost"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [missing(8), missing(255), (7, 0), (255, 0)],
+)
+def test_an_unknown_tag_or_reason_is_damage(value: tuple[int, int]) -> None:
+    """Nothing is guessed."""
+    builder = ring()
+    builder.metrics(1, builder.key_set("loss"), value)
+    builder.metrics(1, builder.key_set("loss"), (REAL, 0.5))
+    damaged, good = lines(builder)
+    assert damaged is None
+    assert good is not None
+
+
+@pytest.mark.parametrize("value", [pending(0), missing(0), missing(1)])
+def test_an_epoch_is_never_a_value_of_a_device(value: tuple[int, int]) -> None:
+    """No recorder writes such."""
+    builder = ring()
+    builder.metrics(1, builder.key_set("loss", "epoch"), (REAL, 0.5), value)
+    assert first_line(builder) is None
+
+
+# ---- timings -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [((0, 0), "cuda:0"), ((1, 7), "cuda:7"), ((2, 1), "xpu:1"), ((3, 0), "mps:0")],
+)
+def test_a_block_on_a_device_lost_its_duration_there(device: tuple[int, int], name: str) -> None:
+    """That of the host is known."""
+    builder = ring()
+    number = builder.key_set("forward")
+    builder.timing(number, ticks=1500, step=3, device=device, error=b"OSError", tickets=9)
+    assert (
+        members(builder)
+        == (
+            '"name":"forward","duration_s":1.5e-06,"step":3,"depth":0,"thread":7,"error":"OSError",'
+            f'"device":"{name}","device_duration_s":null,'
+            '"missing":{"device_duration_s":"lost"}'
+        ).encode()
+    )
+
+
+@pytest.mark.parametrize("error", [b"", b"ValueError"])
+@pytest.mark.parametrize("tickets", [0, 1])
+def test_a_duration_that_was_given_up_says_why(error: bytes, tickets: int) -> None:
+    """The reason stands behind the name of the error."""
+    builder = ring()
+    _, word = missing(3, 719)
+    number = builder.key_set("forward")
+    builder.timing(number, device=(4, 255), missing=word, error=error, tickets=tickets)
+    assert members(builder) == (
+        b'"name":"forward","duration_s":0.0,"depth":0,"thread":7,%b'
+        b'"device":"device:255","device_duration_s":null,'
+        b'"missing":{"device_duration_s":"driver_error_719"}'
+        % (b'"error":"%b",' % error if error else b"")
+    )
+
+
+def timing(flags: int, rest: bytes, error_length: int = 0) -> bytes | None:
+    """The line of a timing with these flags and bytes behind its fields."""
+    builder = ring()
+    number = builder.key_set("forward")
+    fields = struct.pack("<qQ2I2HI", 0, 0, number, 0, 0, flags, error_length)
+    builder.record(TIMING, 1, fields + rest)
+    return first_line(builder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "rest", "error_length"),
+    [
+        (4 | 5 << 4, b"", 0),  # a kind that there is not
+        (4 | 15 << 4, b"", 0),
+        (8, bytes(8), 0),  # a reason without a device
+        (4, bytes(8), 0),  # bytes that nothing tells of
+        (4 | 8, b"", 0),  # no reason, or a part of one
+        (4 | 8, bytes(7), 0),
+        (4 | 8, bytes(9), 0),
+        (4 | 8, bytes(8), 1),  # the error's name takes of its bytes
+        (4 | 8, bytes(8), 8),
+        (4 | 8, bytes(8), 9),
+        (4 | 8, bytes(8), (1 << 32) - 1),
+        (4 | 8, b"\x08" + bytes(7), 0),  # a reason that there is not
+    ],
+)
+def test_a_timing_whose_device_makes_no_sense_is_damage(
+    flags: int, rest: bytes, error_length: int
+) -> None:
+    """Every byte of a payload has its place."""
+    assert timing(flags, rest, error_length) is None
+    assert timing(HAS_DEVICE, b"") is not None
+
+
+def test_a_block_without_a_device_says_nothing_of_one() -> None:
+    """Whatever the bits are that would tell which."""
+    line = timing(0xFFF0, b"")
+    assert line is not None
+    assert line.endswith(b'"thread":7}\n')
+
+
+# ---- versions and positions ----------------------------------------------------------
+
+
+def test_a_newer_version_is_not_guessed() -> None:
+    """Versions 1 and 2 are read."""
+    for version in (1, 2):
+        assert image(RingBuilder(version=version)).header.version == version
+    with pytest.raises(NewerRingError, match="written by a newer version"):
+        image(RingBuilder(version=3))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_stream_is_ahead_by_a_whole_ring_at_most(version: int) -> None:
+    """Its records cannot have been read beyond the place where the next lap begins."""
+    builder = RingBuilder(start=64, version=version)
+    builder.streams[1][7] = 4096 // 32
+    assert image(builder).slot.positions == (64, 64 + 4096, 64, 64)
+    for ahead in (4096 // 32 + 1, (1 << 32) - 1):
+        builder.streams[1][7] = ahead
+        with pytest.raises(RingError, match="both of its commit slots are damaged"):
+            image(builder)
+
+
+def opening(seq: int) -> bytes:
+    """The beginning of a line of these rings."""
+    return b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,' % seq
+
+
+def waiting(run: Path, *, boot: str = "", drops: int = 0) -> RingBuilder:
+    """A run in which metrics wait from step 2 on, while timings and messages went on."""
+    builder = ring(start=4096 - 64)
+    keys, name = builder.key_set("loss"), builder.key_set("forward")
+    builder.boot_id = boot or builder.boot_id
+    builder.drops = [drops, drops, 0, 0]
+    builder.metrics(2, keys, pending(1))
+    builder.timing(name, ticks=1000)
+    builder.fragment('"level":"INFO","logger":"x","message":"a","context":{}')
+    builder.done("log")
+    builder.metrics(3, keys, (REAL, 0.5))
+    builder.timing(name, ticks=2000, device=(0, 0))
+    builder.done("performance", "errors")
+    builder.fragment('"level":"INFO","logger":"x","message":"b","context":{}')
+    builder.timing(name, ticks=3000, device=(0, 1))
+    noted = {
+        "metrics": b"".join(opening(n) + b'"step":%d,"metrics":{}}\n' % n for n in range(2)),
+        "performance": b"".join(
+            opening(n) + b'"name":"forward","duration_s":1e-06,"depth":0,"thread":7}\n'
+            for n in range(2)
+        ),
+        "log": opening(0) + b'"level":"INFO","logger":"x","message":"a","context":{}}\n',
+    }
+    builder.put(run)
+    for stream, content in noted.items():
+        (run / f"{stream}.jsonl").write_bytes(content)
+        commit = builder.streams[STREAMS.index(stream)]
+        commit[:2] = len(content), content.count(b"\n")
+    builder.put(run)
+    return builder
+
+
+def test_each_stream_goes_on_where_its_own_lines_end(tmp_path: Path) -> None:
+    """No line comes twice, none is missing, and records that were passed over are not counted."""
+    waiting(tmp_path)
+    report = check_ring(tmp_path)
+    assert (report.emitted, report.skipped, report.damaged, report.holes) == (4, 0, 0, 0)
+    run = read_run(tmp_path)
+    assert all(check.complete for check in run.check())
+    assert [check.lines for check in run.check()] == [4, 3, 2]
+    assert [line.get("missing") for line in run.lines("metrics")] == [
+        *(None, None, {"loss": "lost"}, None),
+    ]
+    assert [line["message"] for line in run.lines("log")] == ["a", "b"]
+    last = list(run.lines("performance"))[-1]
+    assert (last["device"], last["device_duration_s"]) == ("cuda:1", None)
+    assert last["missing"] == {"device_duration_s": "lost"}
+
+
+def test_the_beginning_of_a_batch_is_cut_in_each_stream(tmp_path: Path) -> None:
+    """A process that was killed between its files left lines behind the offsets."""
+    waiting(tmp_path)
+    before = seen(tmp_path)
+    for stream in STREAMS:
+        with (tmp_path / f"{stream}.jsonl").open("ab") as file:
+            file.write(opening(2) + b'"torn')
+    assert check_ring(tmp_path).cut_bytes == len(opening(2) + b'"torn') * 4
+    assert {name: content for name, content in seen(tmp_path).items() if content} == before
+
+
+def test_drops_are_marked_behind_each_streams_last_line(tmp_path: Path) -> None:
+    """Those that no line tells of yet."""
+    waiting(tmp_path, drops=3)
+    assert check_ring(tmp_path).emitted == 6
+    shown = seen(tmp_path)
+    assert shown["metrics.jsonl"].splitlines()[-1] == opening(4) + b'"dropped":3}'
+    assert shown["performance.jsonl"].splitlines()[-1] == opening(3) + b'"dropped":3}'
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_after_a_power_loss_lines_that_are_there_are_not_written_again(
+    more: int, tmp_path: Path
+) -> None:
+    """Their numbers count from each stream's own position."""
+    waiting(tmp_path, boot=rings.OTHER_BOOT)
+    if more:
+        with (tmp_path / "metrics.jsonl").open("ab") as file:
+            file.write(opening(2) + b'"step":2,"metrics":{"loss":0.25}}\n')
+    report = check_ring(tmp_path)
+    assert (report.emitted, report.skipped) == (4 - more, more)
+    assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [0, 1, 2, 3]
+    assert all(check.complete for check in read_run(tmp_path).check())
+
+
+def test_holes_count_wherever_they_are_and_damage_behind_the_streams_position(
+    tmp_path: Path,
+) -> None:
+    """What is in the files already is not looked at; a stream that there is not has no position."""
+    builder = ring()
+    builder.record(FRAGMENT, 3, b"lost", committed=False)
+    builder.record(FRAGMENT, 0, b"")  # damaged, and in the files: as the metrics' position says
+    builder.record(FRAGMENT, 77, b'"a":1')
+    builder.done("metrics")
+    builder.record(FRAGMENT, 0, b"")
+    builder.record(FRAGMENT, 0, b'"a":2')
+    builder.record(FRAGMENT, 1, b'"a":3')
+    builder.streams[0][1] = 5
+    builder.put(tmp_path)
+    report = check_ring(tmp_path)
+    assert (report.emitted, report.damaged, report.holes, report.hole_bytes) == (2, 2, 1, 64)
+    assert seen(tmp_path) == {
+        "metrics.jsonl": opening(5) + b'"a":2}\n',
+        "performance.jsonl": opening(0) + b'"a":3}\n',
+    }
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    order=st.lists(st.sampled_from(range(4)), max_size=40),
+    noted=st.tuples(*[st.integers(0, 40)] * 4),
+    torn=st.tuples(*[st.integers(0, 300)] * 4),
+    lap=st.integers(0, 200),
+)
+def test_whatever_was_noted_all_lines_are_there_once(
+    tmp_path_factory: pytest.TempPathFactory,
+    order: list[int],
+    noted: tuple[int, ...],
+    torn: tuple[int, ...],
+    lap: int,
+) -> None:
+    """Any streams in turn, each written up to anywhere, and a part of a batch behind that."""
+    builder = ring(start=32 * lap)
+    written: list[list[bytes]] = [[], [], [], []]
+    positions: list[list[int]] = [[], [], [], []]
+    for number, stream in enumerate(order):
+        body = b'"a":"%b"' % (b"x" * number)
+        if builder.tail % 4096 + 128 > 4096:
+            builder.pad()
+        positions[stream].append(builder.record(FRAGMENT, stream, body))
+        written[stream].append(opening(len(written[stream])) + body + b"}\n")
+    counts = [min(count, len(found)) for count, found in zip(noted, written, strict=True)]
+    firsts = [
+        found[count] if count < len(found) else builder.tail
+        for found, count in zip(positions, counts, strict=True)
+    ]
+    builder.start = min(firsts)
+    run = tmp_path_factory.mktemp("run")
+    for stream, name in enumerate(STREAMS):
+        done = b"".join(written[stream][: counts[stream]])
+        begun = b"".join(written[stream][counts[stream] :])[: torn[stream]]
+        (run / f"{name}.jsonl").write_bytes(done + begun)
+        builder.streams[stream] = [len(done), counts[stream], 0, 0, 0, 1, 0, 0]
+        builder.streams[stream][7] = (firsts[stream] - builder.start) // 32
+    builder.put(run)
+    report = check_ring(run)
+    assert (report.holes, report.damaged, report.skipped) == (0, 0, 0)
+    assert report.emitted == len(order) - sum(counts)
+    assert seen(run) == {f"{name}.jsonl": b"".join(written[n]) for n, name in enumerate(STREAMS)}
+
+
+@pytest.mark.skipif(native_version() < 2, reason="the extension was built before version 2")
+@pytest.mark.parametrize("number", range(20))
+@pytest.mark.parametrize("boot", ["same", "other"])
+def test_positions_of_any_streams_are_read_like_recovery_reads_them(
+    number: int, boot: str, tmp_path: Path
+) -> None:
+    """Offsets that do not belong to them included: the two never differ by a byte."""
+    run = tmp_path / "run"
+    builder = waiting(run)
+    for stream in range(4):
+        builder.streams[stream][7] = number * (stream + 3) % 15
+    builder.put(run)
+    copy = copy_run(run, tmp_path / "copy")
+    if boot == "other":
+        move_to_other_boot(ring_of(copy))
+    check_ring(copy)
