@@ -213,8 +213,8 @@ static void move_bytes(const Op* op, unsigned char* alias) {
 
 static void complete(const Op* op) {
     Event* event = machine.events[op->number];
-    if (event == NULL) return;  // destroyed meanwhile
-    if (op->generation > event->completed) event->completed = op->generation;
+    if (event == NULL || op->generation <= event->completed) return;  // destroyed, or overtaken
+    event->completed = op->generation;
     clock_gettime(CLOCK_MONOTONIC, &event->timestamp);
 }
 

@@ -1,7 +1,7 @@
 // Many threads on the fake driver at once, for ThreadSanitizer and AddressSanitizer.
 //
 // Recorders copy and record on their own streams, one poller asks about all events, one thread
-// frees, allocates and injects. With the argument "early" a slot is read before its event is ready:
+// frees, allocates and injects; then two threads go on through resets. With the argument "early" a slot is read before its event is ready:
 // the race that the fake has to show.
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "fake_cuda.h"
 
@@ -91,6 +92,39 @@ static void poll_all(void) {
     }
 }
 
+static atomic_int resets_done;
+
+// Works on while everything is taken away: calls may fail, never more than that.
+static void* insist(void* argument) {
+    void* slot = argument;
+    while (!atomic_load(&resets_done)) {
+        void* context;
+        void* event = NULL;
+        if (cuDevicePrimaryCtxRetain(&context, 0) != 0 || cuCtxSetCurrent(context) != 0) continue;
+        FakePointer pointer = fake_malloc(0, 4);
+        FakeStream stream = fake_stream(0);
+        fake_delay(stream, 50);
+        cuMemcpyDtoHAsync_v2(slot, pointer, 4, stream);
+        if (cuEventCreate(&event, 2) == 0 && cuEventRecord(event, stream) == 0)
+            for (int i = 0; i < 100 && cuEventQuery(event) == 600; ++i) fake_wait(stream, 10);
+        fake_free(pointer, stream);
+    }
+    return NULL;
+}
+
+static void reset_meanwhile(void* slots[2]) {
+    pthread_t threads[2];
+    for (int i = 0; i < 2; ++i) pthread_create(&threads[i], NULL, insist, slots[i]);
+    for (int i = 0; i < 50; ++i) {
+        struct timespec pause = {0, 500000};
+        nanosleep(&pause, NULL);
+        fake_reset();
+    }
+    atomic_store(&resets_done, 1);
+    for (int i = 0; i < 2; ++i) pthread_join(threads[i], NULL);
+    fake_reset();
+}
+
 static int read_early(void) {
     Recorder* self = &recorders[0];
     int value = 7;
@@ -126,5 +160,7 @@ int main(int argc, char** argv) {
     fake_hang(recorders[0].stream);
     fake_reset();
     CHECK(fake_count("live_events") == 0 && cuEventQuery(recorders[0].events[0]) == 201);
+    void* slots[2] = {recorders[0].slots, recorders[1].slots};
+    reset_meanwhile(slots);
     return 0;
 }

@@ -304,6 +304,21 @@ def test_leaked_tensors_and_exports_can_be_counted(
     assert (fake_tensor.live(), fake_tensor.live_exports()) == (before, 0)
 
 
+def test_a_subclass_has_the_table_too(fake_tensor: ModuleType) -> None:
+    """As torch's Parameter does; and it comes and goes without a leak."""
+    before = fake_tensor.live()
+
+    class Parameter(fake_tensor.FakeTensor):  # type: ignore[misc, name-defined]
+        """A subclass from Python."""
+
+    for _ in range(100):
+        parameter = Parameter(4096, requires_grad=True)
+        assert exported(parameter).data == 4096
+        assert type(parameter.detach()) is Parameter
+    del parameter
+    assert fake_tensor.live() == before
+
+
 def test_a_tensor_in_a_cycle_with_its_owner_is_collected(fake_tensor: ModuleType) -> None:
     """It takes part in garbage collection."""
     before = fake_tensor.live()

@@ -222,11 +222,12 @@ def test_a_delay_holds_back_the_event_behind_it(cuda: Cuda) -> None:
     """The time between two events around a delay is that of the delay."""
     cuda.use(0)
     stream = cuda.stream(0)
-    start = recorded_event(cuda, stream, 0)
-    cuda.delay(stream, 20_000)
-    end = recorded_event(cuda, stream, 0)
     took = c_float()
-    assert cuda.call("cuEventElapsedTime", took, start, end) == fakes.NOT_READY
+    with cuda.hanging(stream):
+        start = recorded_event(cuda, stream, 0)
+        cuda.delay(stream, 20_000)
+        end = recorded_event(cuda, stream, 0)
+        assert cuda.call("cuEventElapsedTime", took, start, end) == fakes.NOT_READY
     until_ready(cuda, end)
     assert cuda.call("cuEventElapsedTime", took, start, end) == 0
     assert 19 < took.value < 2000
@@ -259,6 +260,18 @@ def test_an_event_recorded_again_waits_for_the_newer_record(cuda: Cuda) -> None:
         assert cuda.call("cuEventRecord", event, stream) == 0
         assert cuda.call("cuEventQuery", event) == fakes.NOT_READY
     until_ready(cuda, event)
+
+
+def test_of_two_streams_that_record_an_event_the_later_call_counts(cuda: Cuda) -> None:
+    """Whichever of them gets there first."""
+    cuda.use(0)
+    slow, fast = cuda.stream(0), cuda.stream(0)
+    with cuda.hanging(slow):
+        event = recorded_event(cuda, slow)
+        assert cuda.call("cuEventRecord", event, fast) == 0
+        until_ready(cuda, event)
+    assert cuda.wait(slow)
+    assert cuda.call("cuEventQuery", event) == 0
 
 
 def test_a_destroyed_event_is_unknown(cuda: Cuda) -> None:
