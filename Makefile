@@ -15,8 +15,8 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 
 PY_PATHS := $(wildcard foundry_fastlog tests benchmarks .ci setup.py)
-CPP_PATHS = $(shell find csrc tests/cpp tests/crash -path tests/cpp/third_party -prune -o \
-  \( -name '*.cpp' -o -name '*.hpp' \) -print)
+CPP_PATHS = $(shell find csrc tests/cpp tests/crash tests/device -path tests/cpp/third_party -prune -o \
+  \( -name '*.cpp' -o -name '*.hpp' -o -path 'tests/device/*.[ch]' \) -print)
 
 VENV_STAMP := $(VENV)/.stamp-venv
 DEMO_STAMP := $(VENV)/.stamp-demo

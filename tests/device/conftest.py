@@ -1,0 +1,42 @@
+"""Fixtures of the tests with the fake driver."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+from device.fakes import FakeDriver, load_driver, load_tensors
+
+
+def loaded(*, hip: bool = False) -> FakeDriver:
+    """Load a driver, where there can be one."""
+    if sys.platform != "linux":
+        pytest.skip("the fake driver's memory needs memfd_create")
+    return load_driver(hip=hip)
+
+
+@pytest.fixture(scope="session")
+def fake_tensor() -> ModuleType:
+    """The extension module with the fake tensors."""
+    return load_tensors()
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    """The fake CUDA driver as it is at its start, where the recorder looks for it."""
+    driver = loaded()
+    monkeypatch.setenv("FASTLOG_CUDA_LIBRARY", str(driver.path))
+    driver.reset()
+    yield driver
+    driver.reset()
+
+
+@pytest.fixture
+def hip() -> Iterator[FakeDriver]:
+    """The fake driver with the names of HIP."""
+    driver = loaded(hip=True)
+    driver.reset()
+    yield driver
+    driver.reset()

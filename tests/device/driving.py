@@ -1,0 +1,61 @@
+"""What tests call the fake driver with: slots, events, threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from ctypes import c_char, c_void_p
+from typing import Any
+
+from device import fakes
+from device.fakes import FakeDriver as Cuda
+
+
+class Pinned:
+    """A pinned slot of a few bytes."""
+
+    def __init__(self, cuda: Cuda, size: int = 8) -> None:
+        """Allocate it in the current context."""
+        pointer = c_void_p()
+        assert cuda.call("cuMemHostAlloc", pointer, size, 1) == 0
+        assert pointer.value is not None
+        self.address = pointer.value
+        self.bytes = (c_char * size).from_address(self.address)
+
+    def value(self, dtype: str = "fp32") -> Any:
+        """Return what is in it."""
+        return fakes.decode(self.bytes.raw[: fakes.size_of(dtype)], dtype)
+
+
+def new_event(cuda: Cuda, flags: int = fakes.DISABLE_TIMING) -> int:
+    """Make an event in the current context."""
+    event = c_void_p()
+    assert cuda.call("cuEventCreate", event, flags) == 0
+    assert event.value is not None
+    return event.value
+
+
+def recorded_event(cuda: Cuda, stream: int | None, flags: int = fakes.DISABLE_TIMING) -> int:
+    """Make an event and record it."""
+    event = new_event(cuda, flags)
+    assert cuda.call("cuEventRecord", event, stream) == 0
+    return event
+
+
+def until_ready(cuda: Cuda, event: int) -> None:
+    """Query until the event is complete."""
+    deadline = time.monotonic() + 10
+    while (code := cuda.call("cuEventQuery", event)) == fakes.NOT_READY:
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+    assert code == 0
+
+
+def in_thread(function: Callable[[], Any]) -> Any:
+    """Call in a thread of its own; return its result."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(function()))
+    thread.start()
+    thread.join()
+    return answers[0]

@@ -1,0 +1,498 @@
+"""Build the fake driver and the fake tensors, and drive them from tests.
+
+`fake_cuda.c` imitates the CUDA driver (or with another name for everything, HIP's) and
+`fake_tensor.c` what torch's tensors show, so that the path of a device scalar runs on machines
+without a GPU. The recorder finds the driver by FASTLOG_CUDA_LIBRARY, and this module loads the same
+file: both then talk to one instance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import math
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from ctypes import POINTER, c_float, c_int, c_long, c_size_t, c_uint, c_ulonglong, c_void_p
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+HERE = Path(__file__).parent
+BUILT = HERE.parents[1] / "build" / "test-device"
+DRIVER_SOURCES = ("fake_cuda.c", "fake_machine.c")
+WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror")
+
+CPU, CUDA, MPS, ROCM, XPU = 1, 2, 8, 10, 14  # device types of DLPack
+GLOBAL, THREAD_LOCAL, RELAXED = 0, 1, 2  # modes of capture
+INVALID_VALUE, NOT_INITIALIZED, INVALID_CONTEXT, INVALID_HANDLE, NOT_READY = 1, 3, 201, 400, 600
+CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, CAPTURE_IMPLICIT, CAPTURED_EVENT = 900, 901, 906, 907
+ILLEGAL_ADDRESS = 700
+DISABLE_TIMING = 2  # flag of an event
+POISON = 0xDB
+
+# ---- building ------------------------------------------------------------------------------------
+
+
+def compiler() -> str:
+    """Return the C compiler; one builds the package, so there is one."""
+    found = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    assert found is not None, "no C compiler"
+    return found
+
+
+def compile_c(name: str, sources: tuple[str, ...], *flags: str) -> Path:
+    """Compile sources of this folder to `name`, unless the same bytes were compiled before.
+
+    Args:
+        name: File name of the result.
+        sources: Files of this folder.
+        *flags: Arguments of the compiler beside the warnings.
+
+    Returns:
+        The result, below build/test-device/.
+    """
+    digest = hashlib.sha256(repr((compiler(), sources, flags)).encode())
+    for path in sorted(HERE.glob("*.[ch]")):
+        digest.update(path.read_bytes())
+    target = BUILT / digest.hexdigest()[:16] / name
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside and renamed: another process may build the same at this moment.
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / name
+            paths = [str(HERE / source) for source in sources]
+            subprocess.run([compiler(), *WARNINGS, *flags, "-o", made, *paths], check=True)
+            made.replace(target)
+    return target
+
+
+def build_driver(*, hip: bool = False, sanitize: str = "") -> Path:
+    """Build the fake driver, with the names of CUDA or of HIP."""
+    flags = ["-O1", "-g", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
+    flags += ["-DFAKE_HIP"] if hip else []
+    flags += [f"-fsanitize={sanitize}"] if sanitize else []
+    return compile_c("libfake_hip.so" if hip else "libfake_cuda.so", DRIVER_SOURCES, *flags)
+
+
+def build_tensors() -> Path:
+    """Build the extension module for the running interpreter."""
+    include = sysconfig.get_path("include")
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    flags = ("-O1", "-g", "-shared", "-fPIC", f"-I{include}")
+    if sys.platform == "darwin":
+        flags = (*flags, "-undefined", "dynamic_lookup")
+    return compile_c(f"fake_tensor{suffix}", ("fake_tensor.c",), *flags)
+
+
+@functools.cache
+def load_tensors() -> ModuleType:
+    """Build and import `fake_tensor`."""
+    spec = importlib.util.spec_from_file_location("fake_tensor", build_tensors())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fake_tensor"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def load_driver(*, hip: bool = False) -> FakeDriver:
+    """Build and load the driver; a process has one of each kind."""
+    return FakeDriver(build_driver(hip=hip), hip=hip)
+
+
+# ---- values and their bits -----------------------------------------------------------------------
+
+# name: DLPack's code, bits, format of `struct` or None, name in torch
+DTYPES: dict[str, tuple[int, int, str | None, str]] = {
+    "i8": (0, 8, "b", "int8"),
+    "i16": (0, 16, "h", "int16"),
+    "i32": (0, 32, "i", "int32"),
+    "i64": (0, 64, "q", "int64"),
+    "u8": (1, 8, "B", "uint8"),
+    "u16": (1, 16, "H", "uint16"),
+    "u32": (1, 32, "I", "uint32"),
+    "u64": (1, 64, "Q", "uint64"),
+    "fp16": (2, 16, "e", "float16"),
+    "fp32": (2, 32, "f", "float32"),
+    "fp64": (2, 64, "d", "float64"),
+    "bf16": (4, 16, None, "bfloat16"),
+    "complex64": (5, 64, None, "complex64"),
+    "bool": (6, 8, "?", "bool"),
+    "fp8_e4m3fn": (10, 8, None, "float8_e4m3fn"),
+    "fp8_e4m3fnuz": (11, 8, None, "float8_e4m3fnuz"),
+    "fp8_e5m2": (12, 8, None, "float8_e5m2"),
+    "fp8_e5m2fnuz": (13, 8, None, "float8_e5m2fnuz"),
+    "fp8_e8m0fnu": (14, 8, None, "float8_e8m0fnu"),
+    "fp4": (17, 4, None, "float4_e2m1fn_x2"),
+}
+# fp8: bits of the fraction, bias
+EIGHT_BITS = {
+    "fp8_e4m3fn": (3, 7),
+    "fp8_e4m3fnuz": (3, 8),
+    "fp8_e5m2": (2, 15),
+    "fp8_e5m2fnuz": (2, 16),
+}
+
+
+def dtype_of(name: str) -> str:
+    """Accept torch's name of a type too."""
+    by_torch = {torch_name: short for short, (*_, torch_name) in DTYPES.items()}
+    return name if name in DTYPES else by_torch[name]
+
+
+def value_of_byte(byte: int, dtype: str) -> float:
+    """Return the value of an 8-bit float, by the definition of its type."""
+    if dtype == "fp8_e8m0fnu":
+        return math.nan if byte == 0xFF else math.ldexp(1.0, byte - 127)
+    fraction_bits, bias = EIGHT_BITS[dtype]
+    sign = -1.0 if byte & 0x80 else 1.0
+    exponent = (byte & 0x7F) >> fraction_bits
+    fraction = byte & ((1 << fraction_bits) - 1)
+    if dtype.endswith("fnuz"):
+        if byte == 0x80:
+            return math.nan
+    elif dtype == "fp8_e4m3fn":
+        if byte & 0x7F == 0x7F:
+            return math.nan
+    elif exponent == 0x1F:
+        return math.nan if fraction else sign * math.inf
+    if exponent == 0:
+        return sign * math.ldexp(fraction, 1 - bias - fraction_bits)
+    return sign * math.ldexp((1 << fraction_bits) + fraction, exponent - bias - fraction_bits)
+
+
+def encode(value: Any, dtype: str = "fp32") -> bytes:
+    """Return the bytes of a value, rounded to the nearest of its type; bytes stay as they are."""
+    if isinstance(value, bytes):
+        return value
+    dtype = dtype_of(dtype)
+    form = DTYPES[dtype][2]
+    if form is not None:
+        return struct.pack("<" + form, value)
+    if dtype == "complex64":
+        return struct.pack("<ff", complex(value).real, complex(value).imag)
+    if dtype == "fp4":
+        return struct.pack("<B", int(value))
+    if dtype == "bf16":
+        (bits,) = struct.unpack("<I", struct.pack("<f", value))
+        if math.isnan(value):
+            return struct.pack("<H", (bits >> 16) | 0x40)
+        return struct.pack("<H", (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
+    return bytes([nearest_byte(value, dtype)])
+
+
+def nearest_byte(value: float, dtype: str) -> int:
+    """Return the code of the nearest 8-bit float, of two the even one."""
+    codes = [(code, value_of_byte(code, dtype)) for code in range(256)]
+    if math.isnan(value):
+        return next(code for code, known in codes if math.isnan(known))
+    if math.isinf(value):
+        return next(code for code, known in codes if known == value)
+    finite = [(code, known) for code, known in codes if math.isfinite(known)]
+    sign = math.copysign(1.0, value)
+    return min(
+        finite,
+        key=lambda pair: (abs(pair[1] - value), math.copysign(1.0, pair[1]) != sign, pair[0] & 1),
+    )[0]
+
+
+def decode(raw: bytes, dtype: str = "fp32") -> Any:
+    """Return the Python value of the bytes."""
+    dtype = dtype_of(dtype)
+    form = DTYPES[dtype][2]
+    if form is not None:
+        return struct.unpack("<" + form, raw)[0]
+    if dtype == "complex64":
+        return complex(*struct.unpack("<ff", raw))
+    if dtype == "fp4":
+        return raw[0]
+    if dtype == "bf16":
+        return struct.unpack("<f", b"\0\0" + raw)[0]
+    return value_of_byte(raw[0], dtype)
+
+
+def size_of(dtype: str) -> int:
+    """Return the bytes of one element."""
+    return (DTYPES[dtype_of(dtype)][1] + 7) // 8
+
+
+def tensor_dtype(dtype: str) -> tuple[int, int, int]:
+    """Return what FakeTensor takes: code, bits, lanes."""
+    code, bits, *_ = DTYPES[dtype_of(dtype)]
+    return (code, bits, 1)
+
+
+def host_tensor(
+    value: Any, dtype: str = "fp32", *, device: tuple[int, int] = (CPU, 0), **options: Any
+) -> Any:
+    """Make a tensor of a device whose memory the host reads: the CPU, or a fake XPU or MPS."""
+    raw = encode(value, dtype)
+    memory = ctypes.create_string_buffer(raw, len(raw))
+    return options.pop("kind", load_tensors().FakeTensor)(
+        ctypes.addressof(memory), tensor_dtype(dtype), device, owner=memory, **options
+    )
+
+
+# ---- the driver ----------------------------------------------------------------------------------
+
+# The driver's functions as the recorder calls them: name in HIP, arguments.
+API: dict[str, tuple[str, list[Any]]] = {
+    "cuDeviceGet": ("hipDeviceGet", [POINTER(c_int), c_int]),
+    "cuDevicePrimaryCtxGetState": (
+        "hipDevicePrimaryCtxGetState",
+        [c_int, POINTER(c_uint), POINTER(c_int)],
+    ),
+    "cuDevicePrimaryCtxRetain": ("hipDevicePrimaryCtxRetain", [POINTER(c_void_p), c_int]),
+    "cuCtxGetCurrent": ("hipCtxGetCurrent", [POINTER(c_void_p)]),
+    "cuCtxSetCurrent": ("hipCtxSetCurrent", [c_void_p]),
+    "cuMemHostAlloc": ("hipHostMalloc", [POINTER(c_void_p), c_size_t, c_uint]),
+    "cuMemFreeHost": ("hipHostFree", [c_void_p]),
+    "cuMemcpyDtoHAsync_v2": ("hipMemcpyDtoHAsync", [c_void_p, c_ulonglong, c_size_t, c_void_p]),
+    "cuEventCreate": ("hipEventCreateWithFlags", [POINTER(c_void_p), c_uint]),
+    "cuEventDestroy_v2": ("hipEventDestroy", [c_void_p]),
+    "cuEventRecord": ("hipEventRecord", [c_void_p, c_void_p]),
+    "cuEventQuery": ("hipEventQuery", [c_void_p]),
+    "cuEventElapsedTime": ("hipEventElapsedTime", [POINTER(c_float), c_void_p, c_void_p]),
+    "cuStreamIsCapturing": ("hipStreamIsCapturing", [c_void_p, POINTER(c_int)]),
+    "cuThreadExchangeStreamCaptureMode": ("hipThreadExchangeStreamCaptureMode", [POINTER(c_int)]),
+    "cuCtxSynchronize": ("hipDeviceSynchronize", []),
+    "cuStreamSynchronize": ("hipStreamSynchronize", [c_void_p]),
+    "cuEventSynchronize": ("hipEventSynchronize", [c_void_p]),
+    "cuMemcpyDtoH_v2": ("hipMemcpyDtoH", [c_void_p, c_ulonglong, c_size_t]),
+}
+CONTROLS: dict[str, tuple[Any, list[Any]]] = {
+    "fake_reset": (None, []),
+    "fake_reset_counts": (None, []),
+    "fake_set_devices": (c_int, [c_int]),
+    "fake_activate": (c_int, [c_int]),
+    "fake_malloc": (c_ulonglong, [c_int, c_size_t]),
+    "fake_free": (c_int, [c_ulonglong, c_void_p]),
+    "fake_store": (c_int, [c_void_p, c_ulonglong, c_void_p, c_size_t]),
+    "fake_store_now": (c_int, [c_ulonglong, c_void_p, c_size_t]),
+    "fake_load": (c_int, [c_ulonglong, c_void_p, c_size_t]),
+    "fake_stream": (c_void_p, [c_int]),
+    "fake_stream_nonblocking": (c_void_p, [c_int]),
+    "fake_legacy_stream": (c_void_p, [c_int]),
+    "fake_delay": (c_int, [c_void_p, c_long]),
+    "fake_hang": (c_int, [c_void_p]),
+    "fake_release": (c_int, [c_void_p]),
+    "fake_wait": (c_int, [c_void_p, c_long]),
+    "fake_not_ready": (None, [c_int]),
+    "fake_fail": (c_int, [ctypes.c_char_p, c_int, c_int]),
+    "fake_break": (c_int, [c_int, c_int]),
+    "fake_begin_capture": (c_int, [c_void_p, c_int]),
+    "fake_end_capture": (c_int, [c_void_p]),
+    "fake_count": (c_long, [ctypes.c_char_p]),
+    "fake_calls_in_child": (c_long, []),
+}
+
+
+class FakeDriver:
+    """The fake driver of this process: streams and pointers are plain numbers."""
+
+    def __init__(self, path: Path, *, hip: bool = False) -> None:
+        """Load the library and declare its functions."""
+        self.path = path
+        self.hip = hip
+        self.device_type = ROCM if hip else CUDA
+        self.library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in CONTROLS.items():
+            function = self.library[name]
+            setattr(self.library, name, function)
+            function.restype, function.argtypes = result, arguments
+        self.api: dict[str, Any] = {}
+        for name, (hip_name, arguments) in API.items():
+            function = self.library[hip_name if hip else name]
+            function.restype, function.argtypes = c_int, arguments
+            self.api[name] = function
+
+    def _do(self, name: str, *arguments: Any) -> None:
+        assert getattr(self.library, name)(*arguments) == 0, f"{name}{arguments} was refused"
+
+    # -- the machine --
+
+    def reset(self) -> None:
+        """Return everything to its start: two inactive devices, nothing else."""
+        self.library.fake_reset()
+        load_tensors().reset()
+
+    def reset_counts(self) -> None:
+        """Forget counts and injections; handles stay valid."""
+        self.library.fake_reset_counts()
+
+    def set_devices(self, count: int) -> None:
+        """Have so many devices."""
+        self._do("fake_set_devices", count)
+
+    def activate(self, device: int = 0) -> None:
+        """Create the primary context of a device, as the first use by torch does."""
+        self._do("fake_activate", device)
+
+    def use(self, device: int = 0) -> None:
+        """Create the context, if need be, and make it this thread's current one, as torch does."""
+        self.activate(device)
+        context = c_void_p()
+        assert self.call("cuDevicePrimaryCtxRetain", context, device) == 0
+        assert self.call("cuCtxSetCurrent", context) == 0
+
+    def call(self, name: str, *arguments: Any) -> int:
+        """Call a function of the driver by CUDA's name; outputs are ctypes objects. The code."""
+        return int(self.api[name](*arguments))
+
+    # -- memory --
+
+    def allocate(self, device: int, size: int) -> int:
+        """Return the address of so many bytes of a device."""
+        address = int(self.library.fake_malloc(device, size))
+        assert address != 0, "the fake device is full"
+        return address
+
+    def malloc(self, device: int, value: Any, dtype: str = "fp32") -> int:
+        """Allocate device memory that has this value at once."""
+        raw = encode(value, dtype)
+        address = self.allocate(device, len(raw))
+        self.store_now(address, raw)
+        return address
+
+    def free(self, address: int, stream: int) -> None:
+        """Free: reusable at once, poisoned in the order of the stream."""
+        self._do("fake_free", address, stream)
+
+    def store(self, stream: int, address: int, value: Any, dtype: str = "fp32") -> None:
+        """Enqueue a kernel that writes a value."""
+        raw = encode(value, dtype)
+        self._do("fake_store", stream, address, raw, len(raw))
+
+    def store_now(self, address: int, value: Any, dtype: str = "fp32") -> None:
+        """Write a value without any order."""
+        raw = encode(value, dtype)
+        self._do("fake_store_now", address, raw, len(raw))
+
+    def load(self, address: int, dtype: str = "fp32") -> Any:
+        """Return the value that is in device memory now."""
+        buffer = ctypes.create_string_buffer(size_of(dtype))
+        self._do("fake_load", address, buffer, len(buffer))
+        return decode(buffer.raw, dtype)
+
+    # -- streams --
+
+    def stream(self, device: int = 0, *, nonblocking: bool = False) -> int:
+        """Make a stream; torch's are nonblocking."""
+        make = self.library.fake_stream_nonblocking if nonblocking else self.library.fake_stream
+        return int(make(device))
+
+    def legacy_stream(self, device: int = 0) -> int:
+        """Return a handle for the stream that the driver calls NULL."""
+        return int(self.library.fake_legacy_stream(device))
+
+    def delay(self, stream: int, microseconds: int) -> None:
+        """Enqueue work that takes so long."""
+        self._do("fake_delay", stream, microseconds)
+
+    def hang(self, stream: int) -> None:
+        """Enqueue work that ends when it is released."""
+        self._do("fake_hang", stream)
+
+    def release(self, stream: int) -> None:
+        """End all hangs that were enqueued so far."""
+        self._do("fake_release", stream)
+
+    @contextlib.contextmanager
+    def hanging(self, stream: int) -> Iterator[None]:
+        """Have the stream hang during a block."""
+        self.hang(stream)
+        try:
+            yield
+        finally:
+            self.release(stream)
+
+    def wait(self, stream: int, seconds: float = 10.0) -> bool:
+        """Wait until the stream has nothing to do; False when it took too long."""
+        return bool(self.library.fake_wait(stream, int(seconds * 1e6)))
+
+    # -- injections, capture --
+
+    def not_ready(self, queries: int) -> None:
+        """Let the next event queries answer "not ready"."""
+        self.library.fake_not_ready(queries)
+
+    def _name(self, name: str) -> bytes:
+        return (API[name][0] if self.hip and name in API else name).encode()
+
+    def fail(self, name: str, code: int, count: int = 1) -> None:
+        """Let the next calls of a function (CUDA's name) return a code; -1: all of them."""
+        self._do("fake_fail", self._name(name), code, count)
+
+    def break_device(self, device: int = 0, code: int = ILLEGAL_ADDRESS) -> None:
+        """Let everything on a device's context fail for good."""
+        self._do("fake_break", device, code)
+
+    def begin_capture(self, stream: int, mode: int = GLOBAL) -> None:
+        """Begin a capture, by this thread."""
+        self._do("fake_begin_capture", stream, mode)
+
+    def end_capture(self, stream: int) -> bool:
+        """End the capture; tell whether it was valid to its end."""
+        return bool(self.library.fake_end_capture(stream))
+
+    # -- counts --
+
+    def count(self, name: str) -> int:
+        """Return calls of a function (CUDA's name), or one of the counts in fake_cuda.h."""
+        count = int(self.library.fake_count(self._name(name)))
+        assert count >= 0, f"no such count: {name}"
+        return count
+
+    def calls_in_child(self) -> int:
+        """Return how many calls forked processes made."""
+        return int(self.library.fake_calls_in_child())
+
+    # -- tensors --
+
+    def tensor(
+        self,
+        value: Any,
+        dtype: str = "fp32",
+        device: int = 0,
+        *,
+        stream: int | None = None,
+        kind: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Make a tensor over device memory.
+
+        Args:
+            value: A number, or the raw bytes.
+            dtype: A name of DTYPES, or torch's.
+            device: Index of the device.
+            stream: Where a kernel writes the value; without one it is there at once.
+            kind: Class of the tensor; FakeTensor by default.
+            **options: Of the class: shape, requires_grad, is_neg, is_conj, null_data, raises.
+
+        Returns:
+            The tensor. Its memory lives until `free(tensor.data_ptr(), stream)`, or a reset.
+        """
+        raw = encode(value, dtype)
+        address = self.allocate(device, len(raw))
+        if stream is None:
+            self.store_now(address, raw)
+        else:
+            self.store(stream, address, raw)
+        make = kind or load_tensors().FakeTensor
+        return make(address, tensor_dtype(dtype), (self.device_type, device), **options)
+
+    def set_stream(self, stream: int, device: int = 0) -> None:
+        """Make this torch's current stream of the device; 0 is the legacy one."""
+        load_tensors().set_stream(self.device_type, device, stream)
