@@ -13,7 +13,7 @@ from foundry_fastlog.component import AnyLogger, Component, log_text, stdlib_log
 from foundry_fastlog.describing import describe
 from foundry_fastlog.members import safe_str
 from foundry_fastlog.recorder import RecorderClosedError
-from foundry_fastlog.values import recordable
+from foundry_fastlog.values import device_of, recordable
 
 if TYPE_CHECKING:
     import os
@@ -96,13 +96,15 @@ class MetricsLogger(Component):
         Args:
             step: The training step.
             epoch: The epoch; None leaves it out.
-            metrics: Values by name: float, int, bool, None, str, numpy scalars, and arrays and
-                tensors without dimensions (reading one that lies on a GPU waits for it).
+            metrics: Values by name: float, int, bool, None, str, numpy scalars, arrays without
+                dimensions and tensors of one element, on a GPU too: it is not waited for, and the
+                value is in the line of its step once it has arrived. (The echo names its device.)
 
         Returns:
             True when it was recorded, False when the ring was full or the recorder is closed.
 
         Raises:
+            RuntimeError: A value on a GPU while a stream is being captured into a graph.
             TypeError: ``step`` is no int, ``epoch`` no number or ``metrics`` no mapping.
             OverflowError: A step beyond 64 bits.
         """
@@ -177,9 +179,16 @@ class MetricsLogger(Component):
             raise TypeError(
                 f"metrics must be a mapping of names to values, got {type(metrics).__name__}"
             ) from None
-        values, odd = recordable(metrics)
+        values, odd = recordable(metrics, from_devices=True)
         values["epoch"] = epoch
-        accepted = self._record(step, values)  # again wrong: step or epoch, the caller's fault
+        try:
+            accepted = self._record(step, values)
+        except TypeError:  # one of them is no real number; or, once more, step or epoch is wrong
+            for name, device in ((name, device_of(value)) for name, value in values.items()):
+                if device is not None:
+                    values[name] = f"<{type(values[name]).__name__} on {device}>"
+                    odd.append(name)
+            accepted = self._record(step, values)
         self._tell_odd(odd)
         return accepted
 
@@ -277,6 +286,8 @@ def _shown(value: object) -> str:
         return f"{value:.4e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
     if isinstance(value, (bool, int, str)) or value is None:
         return str(value)
+    if (device := device_of(value)) is not None:
+        return f"<on {device}>"  # showing it would wait for the device
     try:
         return f"{value:.4f}"
     except Exception:  # noqa: BLE001 - a value of any type, with any __format__

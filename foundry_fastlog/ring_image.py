@@ -450,4 +450,6 @@ def _plausible(slot: Slot, ring_bytes: int) -> bool:
             and _ALIGN * at.ahead <= ring_bytes
             for at in slot.streams
         )
+        # Its position is that of the stream which is furthest behind.
+        and any(at.ahead == 0 for at in slot.streams)
     )

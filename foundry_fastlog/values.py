@@ -7,7 +7,7 @@ from typing import Any
 
 from foundry_fastlog.members import safe_str
 
-__all__ = ["MetricValue", "metric_value", "recordable"]
+__all__ = ["MetricValue", "device_of", "metric_value", "recordable"]
 
 MetricValue = float | int | bool | str | None
 
@@ -47,19 +47,39 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
     )
 
 
-def recordable(metrics: Mapping[Any, Any]) -> tuple[dict[str, MetricValue], list[str]]:
+def device_of(value: object) -> str | None:
+    """Name the device on which a tensor's memory lies; None for what the host reads at once.
+
+    Args:
+        value: Any object. It is not read: that would wait for the device.
+    """
+    device = getattr(value, "device", None)
+    return None if getattr(device, "type", "cpu") == "cpu" else str(device)
+
+
+def recordable(
+    metrics: Mapping[Any, Any], *, from_devices: bool = False
+) -> tuple[dict[str, Any], list[str]]:
     """Make something that can be recorded of any mapping: what is no metric becomes its text.
 
     Args:
         metrics: Keys and values of any type.
+        from_devices: Leave tensors of one element that lie on a device as they are, for record()
+            to take without waiting; say of others where they lie.
 
     Returns:
         The values by name, and the names whose value or key had to become text.
     """
-    values: dict[str, MetricValue] = {}
+    values: dict[str, Any] = {}
     odd: list[str] = []
     for key, value in metrics.items():
         name = key if isinstance(key, str) else safe_str(key)
+        if from_devices and (device := device_of(value)) is not None:
+            single = all(size == 1 for size in getattr(value, "shape", (0,)))
+            values[name] = value if single else f"<{type(value).__name__} on {device}>"
+            if name is not key or not single:
+                odd.append(name)
+            continue
         try:
             values[name] = metric_value(name, value)
             if name is not key:

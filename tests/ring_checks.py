@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
 from pathlib import Path
 
 from rings import RingBuilder
@@ -38,25 +36,6 @@ def lines(builder: RingBuilder) -> list[bytes | None]:
 def first_line(builder: RingBuilder) -> bytes | None:
     """The line of the first record in a ring."""
     return lines(builder)[0]
-
-
-@functools.cache
-def native_version() -> int:
-    """The newest version of rings that the extension which is built here recovers."""
-    with tempfile.TemporaryDirectory() as run:
-        RingBuilder(version=2).put(Path(run))
-        (report,) = _core.recover_run(run)
-    return 2 if report["outcome"] == "recovered" else 1
-
-
-def check_ring(run: Path) -> RingReport:
-    """Check the one ring of a run against recovery, where that knows its version."""
-    (ring,) = (run / ".fastlog").glob("*.ring")
-    if ring.read_bytes()[8] <= native_version():
-        (report,) = check_against_recovery(run)
-    else:
-        (report,) = Overlay(run).refresh()
-    return report
 
 
 def seen(run: Path) -> Files:

@@ -75,7 +75,7 @@ class RingBuilder:
         key_table_bytes: int = PAGE,
         start: int = 0,
         *,
-        version: int = 1,
+        version: int = 2,
     ) -> None:
         self.ring_bytes, self.key_table_bytes = ring_bytes, key_table_bytes
         self.magic, self.version, self.flags, self.salt = b"FLOGRING", version, 0, 0x1234567

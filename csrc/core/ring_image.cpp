@@ -41,6 +41,11 @@ bool plausible(const CommitSlot& slot, std::uint64_t ring_bytes) {
     if (slot.position % kRecordAlign != 0 || (slot.position & MpscRing::kClosedBit) != 0) {
         return false;
     }
+    // The commit's position is that of the stream which is furthest behind.
+    if (std::none_of(std::begin(slot.streams), std::end(slot.streams),
+                     [](const auto& s) { return s.ahead == 0; })) {
+        return false;
+    }
     return std::all_of(std::begin(slot.streams), std::end(slot.streams), [&](const auto& s) {
         return s.offset < kMostOffset && s.segment < kMostSegments &&
                s.trim_segment < kMostSegments && s.trim_bytes < kMostOffset &&

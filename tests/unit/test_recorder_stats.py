@@ -37,6 +37,7 @@ KEYS = {
     "last_error",
     "key_sets",
     "streams",
+    "device",
 }
 SMALL = 64 << 10
 
@@ -77,6 +78,7 @@ def test_before_the_first_record(tmp_path: Path) -> None:
     assert stats["ring_path"] is not None
     assert stats["ring_path"].startswith(str(tmp_path / ".fastlog"))
     set_by_then = {"ring_bytes", "ring_path", "first_error", "last_error", "streams", "flush_cpu_s"}
+    set_by_then |= {"device"}  # of the whole process
     zero = KEYS - set_by_then
     assert {key: stats[key] for key in zero} == dict.fromkeys(zero, 0)  # type: ignore[literal-required]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import rings
-from ring_checks import check_against_recovery, check_ring, seen
+from ring_checks import check_against_recovery, seen
 from rings import METRICS, REAL, STRING, TIMING, RingBuilder, missing, pending, ring_of
 
 from foundry_fastlog import Recorder, _core, read_run
@@ -175,7 +175,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def amplification(builder: RingBuilder, run: Path) -> float:
     """Bytes of text from a ring per byte of its records."""
     builder.put(run)
-    report = check_ring(run)
+    (report,) = check_against_recovery(run)
     assert report.outcome == "recoverable"
     assert not report.damaged
     return sum(map(len, seen(run).values())) / (builder.tail - builder.start)
