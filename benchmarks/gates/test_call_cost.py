@@ -10,6 +10,7 @@ from benchmarks.gates.trying import Outcome, Reading, until_passed
 
 EMPTY_BOUND = 5.0
 EMPTY_GOAL = 3.0
+TENSOR_BOUND = 5.0
 ORJSON_BOUND = 6.0
 ORJSON_GOAL = 10.0
 
@@ -45,6 +46,23 @@ def test_record_costs_at_most_five_empty_calls(check: Check) -> None:
         return Reading(max(method, bound) <= EMPTY_BOUND, text)
 
     check("record() over the empty C call", until_passed(measure))
+
+
+def test_tensors_cost_at_most_five_times_floats(check: Check) -> None:
+    """Four 0-dim CPU tensors take at most five times four floats, and less than `.item()` of them."""
+
+    def measure() -> Reading:
+        ns = medians("fastlog", "fastlog_tensors", "fastlog_item")
+        tensors = ns["fastlog_tensors"] / ns["fastlog"]
+        item = ns["fastlog_item"] / ns["fastlog_tensors"]
+        text = (
+            f"{tensors:.2f}x ({ns['fastlog_tensors']:.0f} ns to {ns['fastlog']:.1f} ns; bound "
+            f"{TENSOR_BOUND:g}x); `.item()` of each takes {item:.2f}x as long "
+            f"({ns['fastlog_item']:.0f} ns)"
+        )
+        return Reading(tensors <= TENSOR_BOUND and item > 1, text)
+
+    check("four CPU tensors over four floats", until_passed(measure))
 
 
 def test_record_is_six_times_faster_than_orjson_and_write(check: Check) -> None:

@@ -13,6 +13,8 @@ PEERS = (
     "empty_method",
     "fastlog",
     "fastlog_bound",
+    "fastlog_tensors",
+    "fastlog_item",
     "orjson_write",
     "trackio_local",
     "picologging_json",

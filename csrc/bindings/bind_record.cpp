@@ -115,7 +115,7 @@ int record_any(RecorderHandle& handle, std::uint64_t ticks, std::int64_t step, c
     const int accepted =
         submit_counted(handle, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
                        payload.data(), payload.size(), chain.flags());
-    if (accepted != 1 && chain.first != kNoTicket) DevicePool::instance().abandon(chain);
+    if (accepted != 1 && chain.first != kNoTicket) abandon_device_values(handle, payload, chain);
     return accepted;
 }
 

@@ -5,7 +5,6 @@
 #include <string>
 
 #include "bindings/bindings.hpp"
-#include "bindings/device_send.hpp"
 #include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "core/recovery.hpp"
@@ -63,12 +62,11 @@ py::dict stats_dict(const RecorderStats& s) {
     out["last_error"] = text(s.flusher.last_error);
     out["key_sets"] = s.key_sets;
     out["streams"] = streams;
-    const DeviceStats device = DevicePool::stats_of_process();
-    py::dict values;
-    values["scalars"] = device.sent;
-    values["waiting"] = device.waiting;
-    values["missing"] = device.missing;
-    out["device"] = values;
+    py::dict device;
+    device["scalars"] = s.device_values;
+    device["waiting"] = s.device_waiting;
+    device["missing"] = s.device_missing;
+    out["device"] = device;
     return out;
 }
 

@@ -100,27 +100,33 @@ bool begin_on_device(RecorderHandle& handle, PyObject* which, DeviceBlock& block
         return false;
     }
     block.ticket = pool.begin_block(block.device, stream, block.missing);
+    const bool sent = block.ticket != kNoTicket;
+    handle.core().count_device_values(sent ? 1 : 0, sent ? 0 : 1);
     return true;
 }
 
-void end_on_device(DeviceBlock& block) noexcept {
+// Gives a block's ticket back; in a forked child it was another recorder that had counted it.
+void abandon(RecorderHandle* handle, DeviceBlock& block, MissingReason reason) noexcept {
     if (block.ticket == kNoTicket) return;
+    if (handle != nullptr && handle->core().has_device()) handle->core().uncount_device_values(1);
+    DevicePool::instance().abandon({block.ticket, block.ticket});
+    block.ticket = kNoTicket;
+    block.missing = missing_bits(reason);
+}
+
+void end_on_device(RecorderHandle* handle, DeviceBlock& block) noexcept {
+    if (block.ticket == kNoTicket) return;
+    if (DevicePool::in_forked_child()) return abandon(handle, block, MissingReason::forked);
     PyObject* index = PyLong_FromLong(block.device.index);
     DeviceBlock now;
     void* stream = nullptr;
-    if (index == nullptr || !ask_stream(index, now, stream) || !now.wanted) {
-        PyErr_Clear();
-        DevicePool::instance().abandon({block.ticket, block.ticket});
-        block.ticket = kNoTicket;
-        block.missing = missing_bits(MissingReason::backend_error);
-    } else {
+    if (index != nullptr && ask_stream(index, now, stream) && now.wanted) {
         DevicePool::instance().end_block(block.ticket, stream);
+    } else {
+        PyErr_Clear();
+        abandon(handle, block, MissingReason::backend_error);
     }
     Py_XDECREF(index);
-}
-
-void abandon(const DeviceBlock& block) noexcept {
-    if (block.ticket != kNoTicket) DevicePool::instance().abandon({block.ticket, block.ticket});
 }
 
 PyObject* timer_enter(PyObject* self, PyObject*) {
@@ -147,7 +153,7 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     try {
         running.push_back(frame);
     } catch (const std::bad_alloc&) {
-        abandon(frame.block);
+        abandon(handle, frame.block, MissingReason::lost);
         return PyErr_NoMemory();
     }
     Py_INCREF(self);
@@ -197,14 +203,14 @@ int submit_with_names(RecorderHandle& handle, std::uint64_t ticks, const TimingP
     return result;
 }
 
-int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& frame,
-                  std::uint64_t end, std::string_view error) noexcept {
+int submit_timing(RecorderHandle& handle, std::uint64_t ticks, Frame& frame, std::uint64_t end,
+                  std::string_view error) noexcept {
     TimingPayload timing{};
     timing.step = frame.step;
     timing.duration_ticks = end - frame.begin;
     timing.depth = frame.depth;
     if (frame.has_step) timing.flags |= TimingPayload::kHasStep;
-    const DeviceBlock& block = frame.block;
+    DeviceBlock& block = frame.block;
     if (block.wanted) {
         timing.flags = static_cast<std::uint16_t>(
             timing.flags | TimingPayload::kHasDevice |
@@ -221,7 +227,7 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& fram
         known = known && timing.parent != KeyTable::kNone;
     }
     if (!known) [[unlikely]] {
-        abandon(block);
+        abandon(&handle, block, MissingReason::lost);
         return submit_with_names(handle, ticks, timing, frame.timer->name, frame.parent, error);
     }
     std::byte payload[sizeof(TimingPayload) + 128 + sizeof block.missing];
@@ -237,7 +243,7 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, const Frame& fram
     const int accepted =
         submit_counted(handle, CallKind::timer_exit, RecordKind::timing, Stream::performance, ticks,
                        payload, length, TicketChain{block.ticket, block.ticket}.flags());
-    if (accepted != 1) abandon(block);
+    if (accepted != 1) abandon(&handle, block, MissingReason::lost);
     return accepted;
 }
 
@@ -256,12 +262,12 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     const std::string_view error =
         nargs > 0 && args[0] != Py_None ? type_name(args[0]) : std::string_view{};
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
-    if (frame.block.wanted) end_on_device(frame.block);
+    if (frame.block.wanted) end_on_device(handle, frame.block);
     bool ok = handle != nullptr && (handle->core().gate().bits() == 0 || handle->attend(true));
     if (ok) {
         ok = submit_timing(*handle, now_ticks(), frame, end, error) >= 0;
     } else {
-        abandon(frame.block);
+        abandon(handle, frame.block, MissingReason::lost);
     }
     Py_XDECREF(frame.parent);
     Py_DECREF(frame.timer);

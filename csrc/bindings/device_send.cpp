@@ -95,7 +95,21 @@ void send_by_framework(DevicePool& pool, const Group& group, PayloadBuilder& pay
     Py_XDECREF(started);
 }
 
+std::size_t pending_values(const PayloadBuilder& payload) noexcept {
+    std::size_t pending = 0;
+    for (const DeviceArgument& argument : payload.device_arguments()) {
+        pending += payload.tag(argument.index) == ValueTag::pending;
+    }
+    return pending;
+}
+
 }  // namespace
+
+void abandon_device_values(RecorderHandle& handle, const PayloadBuilder& payload,
+                           const TicketChain& chain) noexcept {
+    handle.core().uncount_device_values(pending_values(payload));
+    DevicePool::instance().abandon(chain);
+}
 
 DeviceKind kind_of(std::int32_t device_type) noexcept {
     switch (device_type) {
@@ -141,6 +155,8 @@ bool send_device_values(RecorderHandle& handle, PayloadBuilder& payload, TicketC
                     send_by_framework(pool, group, payload, chain);
                 }
             }
+            const std::size_t sent = pending_values(payload);
+            handle.core().count_device_values(sent, payload.device_arguments().size() - sent);
             if (pool.crowded()) handle.core().wake();
             return true;
         } catch (const std::bad_alloc&) {

@@ -14,6 +14,10 @@ namespace fastlog::bindings {
 /// faults of devices make values missing, with the reason.
 bool send_device_values(RecorderHandle& handle, PayloadBuilder& payload, TicketChain& chain);
 
+/// The record was not accepted: its values arrive for nobody.
+void abandon_device_values(RecorderHandle& handle, const PayloadBuilder& payload,
+                           const TicketChain& chain) noexcept;
+
 /// The kind of a device of DLPack's type.
 DeviceKind kind_of(std::int32_t device_type) noexcept;
 

@@ -5,6 +5,7 @@
 // the line is made (the ring's stamp hands it over).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 #include "core/record.hpp"
@@ -20,6 +21,14 @@ struct SettledValue {
 class DeviceValues {
   public:
     enum class State : std::uint8_t { waiting, settled };
+
+    /// Of one recorder: producers and its flush thread add to them; statistics, so relaxed.
+    struct Counts {
+        std::atomic<std::uint64_t> sent{0};     // put under way
+        std::atomic<std::uint64_t> settled{0};  // of these: arrived, or given up
+        std::atomic<std::uint64_t> missing{0};  // given up, or never under way
+    };
+    Counts counts;
 
     virtual ~DeviceValues() = default;
     /// Begins a round of questions: a stream that was busy in the last round may have moved on.

@@ -240,6 +240,13 @@ RecorderStats Recorder::stats() const {
     s.ring_bytes = memory_.ring_bytes();
     s.ring_path = memory_.path();
     s.key_sets = keys_.size();
+    if (const DeviceValues* device = flusher_.device()) {
+        const std::uint64_t settled = device->counts.settled.load(std::memory_order_relaxed);
+        const std::uint64_t sent = device->counts.sent.load(std::memory_order_relaxed);
+        s.device_missing = device->counts.missing.load(std::memory_order_relaxed);
+        s.device_waiting = sent > settled ? sent - settled : 0;
+        s.device_values = sent;
+    }
     const double seconds_per_tick = s.flusher.ns_per_tick / 1e9;
     for (std::size_t i = 0; i < kStreamCount; ++i) {
         s.flusher.streams[i].dropped = all_drops_[i].load(std::memory_order_relaxed);

@@ -50,6 +50,9 @@ struct RecorderStats {
     std::uint64_t ring_bytes = 0;
     std::string ring_path;  // empty: in memory only
     std::uint32_t key_sets = 0;
+    std::uint64_t device_values = 0;  // that devices had to deliver
+    std::uint64_t device_waiting = 0;
+    std::uint64_t device_missing = 0;
     double blocked_s = 0;
     double logging_s = 0;
     double wall_s = 0;  // since the first record
@@ -128,6 +131,17 @@ class Recorder {
         const std::lock_guard lock(device_mutex_);
         if (device_ == nullptr) device_ = make();
         flusher_.set_device(device_.get());
+    }
+    bool has_device() const noexcept { return flusher_.device() != nullptr; }
+    /// Counts values that a producer has put under way, or could not. After use_device().
+    void count_device_values(std::uint64_t sent, std::uint64_t missing) noexcept {
+        DeviceValues::Counts& counts = flusher_.device()->counts;
+        counts.sent.fetch_add(sent, std::memory_order_relaxed);
+        counts.missing.fetch_add(missing, std::memory_order_relaxed);
+    }
+    /// Takes back what was counted for a record that was not accepted.
+    void uncount_device_values(std::uint64_t sent) noexcept {
+        flusher_.device()->counts.sent.fetch_sub(sent, std::memory_order_relaxed);
     }
     /// Makes the flush thread look now.
     void wake() { flusher_.wake(); }

@@ -11,7 +11,6 @@ namespace fastlog {
 namespace {
 
 std::atomic<bool> forked{false};
-std::atomic<const DevicePool*> own{nullptr};
 
 void watch_forks() {
     static std::once_flag once;
@@ -67,18 +66,11 @@ class RelaxedCapture {
 DevicePool::DevicePool() : tickets_(new Ticket[kTickets]) { watch_forks(); }
 
 DevicePool& DevicePool::instance() {
-    static auto* pool = [] {
-        auto* made = new DevicePool;
-        own.store(made, std::memory_order_release);
-        return made;
-    }();
+    static auto* pool = new DevicePool;
     return *pool;
 }
 
-DeviceStats DevicePool::stats_of_process() noexcept {
-    const DevicePool* pool = own.load(std::memory_order_acquire);
-    return pool != nullptr ? pool->stats() : DeviceStats{};
-}
+bool DevicePool::in_forked_child() noexcept { return forked.load(std::memory_order_relaxed); }
 
 bool DevicePool::has_driver(DeviceKind kind) noexcept {
     if (kind != DeviceKind::cuda && kind != DeviceKind::rocm) return false;
@@ -86,7 +78,7 @@ bool DevicePool::has_driver(DeviceKind kind) noexcept {
     const int known = driver.state.load(std::memory_order_acquire);
     if (known != 0) [[likely]]
         return known == 1;
-    if (forked.load(std::memory_order_relaxed)) return true;  // send() says what is wrong
+    if (in_forked_child()) return true;  // send() says what is wrong
     const std::lock_guard lock(setup_mutex_);
     if (driver.state.load(std::memory_order_relaxed) == 0) {
         bool found = false;
@@ -103,7 +95,7 @@ bool DevicePool::has_driver(DeviceKind kind) noexcept {
 
 // What a device can be used with, or null with the reason.
 DevicePool::DeviceState* DevicePool::ready(DeviceId device, std::uint64_t& missing) noexcept {
-    if (forked.load(std::memory_order_relaxed)) {
+    if (in_forked_child()) {
         missing = missing_bits(MissingReason::forked);
         return nullptr;
     }
@@ -236,7 +228,7 @@ void DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
         if (number == kNoTicket) return give_up(at, count);
         Ticket& ticket = tickets_[number];
         ticket.stream = stream;
-        ticket.count = static_cast<std::uint8_t>(n);
+        ticket.count = 0;
         link(chain, number);
         for (std::size_t i = at; i < at + n; ++i) {
             const DeviceScalar& scalar = scalars[i];
@@ -244,6 +236,7 @@ void DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
             const int code =
                 api.copy_to_host_async(pinned(slot), scalar.address, size_of(scalar.dtype), stream);
             if (code == DriverApi::kSuccess) {
+                ++ticket.count;
                 out[i] = {ValueTag::pending,
                           PendingValue{slot, static_cast<std::uint8_t>(scalar.dtype)}.bits()};
             } else {
@@ -266,7 +259,7 @@ void DevicePool::expect(std::size_t count, SettledValue* out, TicketChain& chain
         std::fill(out + from, out + count, SettledValue{ValueTag::missing, missing_bits(reason)});
         missing_.fetch_add(count - from, std::memory_order_relaxed);
     };
-    if (forked.load(std::memory_order_relaxed)) return give_up(0, MissingReason::forked);
+    if (in_forked_child()) return give_up(0, MissingReason::forked);
     if (!has_delivered_.load(std::memory_order_acquire)) {
         const std::lock_guard lock(setup_mutex_);
         if (!has_delivered_.load(std::memory_order_relaxed)) {

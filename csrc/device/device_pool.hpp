@@ -57,6 +57,8 @@ class DevicePool {
     DevicePool& operator=(const DevicePool&) = delete;
     /// The process's own; made when it is first asked for, and leaked.
     static DevicePool& instance();
+    /// True after fork(): neither driver nor slots may be touched.
+    static bool in_forked_child() noexcept;
 
     // ---- producers -----------------------------------------------------------------------------
 
@@ -89,8 +91,6 @@ class DevicePool {
         return in_use_.load(std::memory_order_relaxed) > kTickets / 4 * 3;
     }
     DeviceStats stats() const noexcept;
-    /// Those of the process's own; zeros while there is none.
-    static DeviceStats stats_of_process() noexcept;
 
   private:
     friend class DeviceReader;

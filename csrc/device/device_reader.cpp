@@ -125,7 +125,9 @@ void DeviceReader::release(std::uint16_t first) noexcept {
     for (std::uint16_t number = first; number != kNoTicket;) {
         const Ticket& ticket = pool_.tickets_[number];
         const std::uint16_t next = ticket.next;
+        counts.settled.fetch_add(ticket.count, std::memory_order_relaxed);
         if (ticket.missing != 0) {
+            counts.missing.fetch_add(ticket.count, std::memory_order_relaxed);
             pool_.missing_.fetch_add(ticket.count, std::memory_order_relaxed);
         }
         if (ticket.late && !ticket.times) {
