@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gpu_support import cycles_per_second
 
 from foundry_fastlog import Recorder
 
 
 @pytest.fixture(autouse=True)
 def idle_device() -> Iterator[None]:
-    """Wait for the device after each test, so that its faults are the test's own."""
+    """Wait for the device after each test, so that its faults are the test's own.
+
+    Before it, `keep_busy` learns the device's clock, which waits: not inside what a test measures.
+    """
     import torch
 
+    cycles_per_second()
     yield
     torch.cuda.synchronize()
 
