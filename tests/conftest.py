@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import pytest
@@ -46,19 +47,20 @@ def hermetic_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
 
-def _has_cuda() -> bool:
-    """Tell whether torch is here and sees a CUDA device."""
+@functools.cache
+def _no_cuda() -> str | None:
+    """Return why tests marked `gpu` cannot run here, or None when they can."""
     try:
         import torch
     except ModuleNotFoundError:
-        return False
-    return bool(torch.cuda.is_available())
+        return "needs torch"
+    if torch.cuda.is_available():
+        return None
+    return f"needs an NVIDIA GPU: torch {torch.__version__} sees none"
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests marked `gpu` on a machine without one, and say how many."""
-    gpu_items = [item for item in items if item.get_closest_marker("gpu")]
-    if not gpu_items or _has_cuda():
-        return
-    config.hook.pytest_deselected(items=gpu_items)
-    items[:] = [item for item in items if item not in gpu_items]
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `gpu` on a machine without one, before any of their fixtures."""
+    if item.get_closest_marker("gpu") and (reason := _no_cuda()):
+        pytest.skip(reason)

@@ -44,6 +44,22 @@ def log_records(data: bytes) -> Iterator[bytes]:
             yield parts
 
 
+def history(data: bytes) -> Iterator[tuple[int, dict[str, float]]]:
+    """Yield step and all values of each history record of a `.wandb` file."""
+    from wandb.proto import wandb_internal_pb2
+
+    for payload in log_records(data):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(payload)
+        if record.WhichOneof("record_type") != "history":
+            continue
+        items = {
+            item.key or ".".join(item.nested_key): json.loads(item.value_json)
+            for item in record.history.item
+        }
+        yield items.get("_step", record.history.step.num), items
+
+
 class WandbOffline(Peer):
     """An offline run without system statistics, console capture or git look-up."""
 
@@ -84,24 +100,8 @@ class WandbOffline(Peer):
     def verify(self, directory: Path, count: int) -> None:
         """Decode the run file and check every history record."""
         (path,) = directory.glob("wandb/offline-run-*/*.wandb")
-        check_steps(self._history(path.read_bytes()), count)
-
-    @staticmethod
-    def _history(data: bytes) -> Iterator[tuple[int, dict[str, float]]]:
-        """Yield step and metrics of each history record."""
-        from wandb.proto import wandb_internal_pb2
-
-        for payload in log_records(data):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(payload)
-            if record.WhichOneof("record_type") != "history":
-                continue
-            items = {
-                item.key or ".".join(item.nested_key): json.loads(item.value_json)
-                for item in record.history.item
-            }
-            step = items.get("_step", record.history.step.num)
-            yield step, {key: items[key] for key in KEYS}
+        found = history(path.read_bytes())
+        check_steps(((step, {key: row[key] for key in KEYS}) for step, row in found), count)
 
 
 PEER = WandbOffline

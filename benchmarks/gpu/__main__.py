@@ -1,0 +1,148 @@
+"""Measure device scalars on a GPU: `python -m benchmarks.gpu`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from benchmarks.child import spawn
+from benchmarks.gpu import goals, page, plot
+
+RESULTS = machine.ROOT / "benchmarks" / "results"
+SMOKE_OUT = machine.ROOT / "build" / "gpu-smoke"
+ARMS = ("none", "none_again", "fastlog", "fastlog_item", "wandb", "tensorboard")
+PROFILED_STEPS = 10
+# Step time in ms, model, and seconds of measuring.
+SIZES = ((1.0, "small", 20.0), (5.0, "medium", 25.0), (20.0, "large", 35.0), (100.0, "large", 45.0))
+QUICK = ((5.0, "medium", 10.0), (20.0, "large", 15.0))
+SMOKE = ((5.0, "tiny", 0.5),)
+
+
+def say(line: str) -> None:
+    """Print one progress line at once."""
+    print(line, flush=True)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run every measure in a fresh process each.
+
+    Returns:
+        The result as it is written to the file.
+    """
+    smoke = options.device == "cpu"
+    sizes = SMOKE if smoke else QUICK if options.quick else SIZES
+    rounds = 5 if smoke else 60 if options.quick else 200
+    say("cost of a call")
+    scalars = spawn("gpu_scalars", device=options.device, rounds=rounds)
+    training = []
+    for wanted_ms, shape, seconds in sizes:
+        say(f"training, steps of about {wanted_ms:g} ms")
+        section = spawn(
+            "gpu_training",
+            device=options.device,
+            shape=shape,
+            wanted_ms=wanted_ms,
+            arms=options.arms,
+            seconds=seconds,
+            steps=options.steps or (3 if smoke else None),
+            profiled_steps=PROFILED_STEPS if wanted_ms == goals.SHARE_AT_MS else 0,
+        )
+        training.append(section)
+        for arm, why in section["unavailable"].items():
+            say(f"  {arm} cannot run here: {why}")
+    result: dict[str, Any] = {
+        "format": 1,
+        "smoke": smoke,
+        "quick": bool(options.quick),
+        "machine": machine.facts(),
+        "gpu": scalars.pop("gpu"),
+        "scalars": scalars,
+        "training": training,
+    }
+    result["goals"] = goals.judge(result)
+    return result
+
+
+def slug(result: dict[str, Any]) -> str:
+    """Return the name of a result's files: `gpu-nvidia-h100-80gb-hbm3`, or `smoke-no-gpu`."""
+    name = re.sub(r"[^a-z0-9]+", "-", result["gpu"]["name"].lower()).strip("-")
+    return "smoke-no-gpu" if result["smoke"] else f"gpu-{name}"
+
+
+def write(result: dict[str, Any], directory: Path, name: str) -> Path:
+    """Write the page and the plot beside the result.
+
+    Returns:
+        The page.
+    """
+    drawing, text = directory / f"{name}.svg", directory / f"{name}.md"
+    drawing.write_text(plot.svg(result), encoding="utf-8")
+    text.write_text(page.render(result, drawing.name), encoding="utf-8")
+    return text
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description="Measure what device scalars cost: a call beside bare asynchronous copies, and "
+        "training with and without logging. Verifies every output; writes JSON, page and plot.",
+    )
+    parser.add_argument("--quick", action="store_true", help="two step times, fewer rounds")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps in a block (about 0.3 s)")
+    parser.add_argument("--out", type=Path, help="directory (benchmarks/results)")
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=list(ARMS), help="these arms (all)"
+    )
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a smoke run, no figures"
+    )
+    parser.add_argument(
+        "--render", type=Path, metavar="FILE", help="measure nothing; page and plot from this JSON"
+    )
+    options = parser.parse_args(argv)
+    if not {"none", "none_again", "fastlog"} <= set(options.arms):
+        parser.error("--arms needs none, none_again and fastlog: the goals compare them")
+    # What the others are compared with comes first.
+    options.arms = [arm for arm in ARMS if arm in options.arms]
+    if options.steps is not None and options.steps < 1:
+        parser.error("--steps must be at least 1")
+    smoke = options.device == "cpu"
+    options.out = options.out or (SMOKE_OUT if smoke else RESULTS)
+    if smoke and options.out.resolve() == RESULTS and options.render is None:
+        parser.error(f"a smoke run is no result: it does not go to {RESULTS.name}/")
+    return options
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line.
+
+    Returns:
+        The exit status.
+    """
+    options = arguments(argv)
+    if options.render is not None:
+        result = json.loads(options.render.read_text(encoding="utf-8"))
+        result["goals"] = goals.judge(result)
+        say(str(write(result, options.render.parent, options.render.stem)))
+        return 0
+    started = time.perf_counter()
+    result = measure(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    name = slug(result)
+    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    text = write(result, options.out, name)
+    for each in result["goals"]:
+        say(goals.line(each))
+    say(f"{time.perf_counter() - started:.0f} s; {text}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

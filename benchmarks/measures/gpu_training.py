@@ -1,0 +1,244 @@
+"""A training loop with each way of logging, in blocks of steps that take turns.
+
+All arms train the same model in one process: a block of steps with one, then a block with the next,
+every round beginning with another. What the machine does over minutes (clocks, temperature, other
+processes) then meets all of them, and the figure is a median of ratios within rounds.
+"""
+
+from __future__ import annotations
+
+import gc
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu.arms import ARMS, Arm, Row
+from benchmarks.gpu.model import SHAPES, Scalars, Training
+from benchmarks.gpu.ratios import bootstrap, ratio
+from benchmarks.gpu.syncs import copies_to_host, trace, waits
+from benchmarks.gpu.target import Target
+from benchmarks.summary import describe, median
+
+LARGEST_BATCH = 1024
+LEAST_ROUNDS = 8
+"""Rounds that are made even when the time is up: fewer have no interval worth the name."""
+
+
+def step_seconds(training: Training, target: Target, steps: int = 8) -> float:
+    """Return what a step without logging takes, after as many to warm up."""
+    times = []
+    for _ in range(2):
+        target.synchronize()
+        start = time.perf_counter()
+        for _ in range(steps):
+            training.step()
+        target.synchronize()
+        times.append((time.perf_counter() - start) / steps)
+    return times[-1]
+
+
+def calibrate(training: Training, target: Target, wanted_s: float) -> float:
+    """Choose the batch whose step takes about `wanted_s`.
+
+    The batch stays at one sequence where that takes longer, and at the largest that fits into the
+    device's memory where that takes less.
+
+    Returns:
+        Seconds of a step as it is now.
+    """
+    found: dict[int, float] = {}
+
+    def attempt(batch: int) -> bool:
+        """Measure a batch; False when it does not fit."""
+        try:
+            training.set_batch(batch)
+            found[batch] = step_seconds(training, target)
+        except torch.cuda.OutOfMemoryError:
+            training.optimizer.zero_grad(set_to_none=True)
+            return False
+        finally:
+            if target.cuda:
+                torch.cuda.empty_cache()
+        return True
+
+    batch = 1
+    while attempt(batch) and found[batch] < wanted_s and batch < LARGEST_BATCH:
+        batch *= 2
+    if not found:
+        raise RuntimeError("not even one sequence fits into the device's memory")
+    largest = max(found)
+    if found[largest] > wanted_s and largest > 1:
+        # Between the last two, in proportion.
+        low, high = found[largest // 2], found[largest]
+        part = min(1.0, max(0.0, (wanted_s - low) / max(high - low, 1e-9)))
+        attempt(round(largest // 2 * (1.0 + part)))
+    best = min(found, key=lambda each: abs(found[each] - wanted_s))
+    training.set_batch(best)
+    return step_seconds(training, target)
+
+
+class Lane:
+    """An arm in the rotation with what was measured of it."""
+
+    def __init__(self, arm: Arm, training: Training, target: Target) -> None:
+        self.arm, self.training, self.target = arm, training, target
+        self.block_s: list[float] = []
+        self.call_s: list[float] = []
+
+    def train(self, steps: int) -> tuple[list[tuple[Scalars, float]], float]:
+        """Train and log some steps.
+
+        Returns:
+            What was logged, and the seconds in the logging's calls.
+        """
+        kept, spent, clock = [], 0, time.perf_counter_ns
+        first, log, train = self.arm.step, self.arm.log, self.training.step
+        for step in range(first, first + steps):
+            scalars, lr = train()
+            before = clock()
+            log(step, scalars, lr)
+            spent += clock() - before
+            kept.append((scalars, lr))
+        self.arm.step += steps
+        return kept, spent / 1e9
+
+    def block(self, steps: int) -> None:
+        """Train a block of steps on the clock, from an idle device to an idle device."""
+        self.target.synchronize()
+        start = time.perf_counter()
+        kept, spent = self.train(steps)
+        self.target.synchronize()
+        self.block_s.append(time.perf_counter() - start)
+        self.call_s.append(spent)
+        self.arm.settle()
+        self.arm.given += values(kept)
+
+    def profile(self, steps: int) -> dict[str, Any]:
+        """Count what some more steps waited for; not on the clock."""
+        kept: list[tuple[Scalars, float]] = []
+        events = trace(lambda: kept.extend(self.train(steps)[0]))
+        self.arm.settle()
+        self.arm.given += values(kept)
+        found = waits(events)
+        return {
+            "steps": steps,
+            "waits": dict(found),
+            "waits_per_step": found.total() / steps,
+            "copies_to_host": dict(copies_to_host(events)),
+        }
+
+
+def values(kept: list[tuple[Scalars, float]]) -> list[Row]:
+    """Read what was kept on the device, all of it at once."""
+    columns = [
+        [scalars.loss, scalars.grad_norm, scalars.loss_max, scalars.loss_std] for scalars, _ in kept
+    ]
+    flat = torch.stack([value.double() for row in columns for value in row]).reshape(-1, 4).tolist()
+    return [(*row, lr) for row, (_, lr) in zip(flat, kept, strict=True)]
+
+
+def open_arms(names: list[str], directory: Path) -> tuple[list[Arm], dict[str, str]]:
+    """Open the arms that can run here.
+
+    Returns:
+        Them, and why the others cannot.
+    """
+    opened, unavailable = [], {}
+    for name in names:
+        arm = ARMS[name]()
+        (directory / name).mkdir()
+        try:
+            arm.open(directory / name)
+        except ImportError as error:
+            unavailable[name] = str(error)
+        else:
+            opened.append(arm)
+    return opened, unavailable
+
+
+def run(
+    device: str,
+    shape: str,
+    wanted_ms: float,
+    arms: list[str],
+    seconds: float,
+    block_s: float = 0.3,
+    steps: int | None = None,
+    profiled_steps: int = 0,
+) -> dict[str, Any]:
+    """Calibrate a step, then measure all arms.
+
+    Args:
+        device: "cuda", or "cpu" for the smoke mode.
+        shape: One of `SHAPES`.
+        wanted_ms: The step time to calibrate for.
+        arms: Names of arms; the first is what the others are compared with.
+        seconds: Bound of the rotation; `LEAST_ROUNDS` rounds are made anyway.
+        block_s: How long a block should be.
+        steps: Steps in a block, instead.
+        profiled_steps: How many more steps of each arm to count waits in; 0 counts none.
+
+    Returns:
+        The sizes, `arms` with times, ratios and waits of each, and `unavailable`.
+
+    Raises:
+        VerificationError: An arm's output is not what the device had.
+    """
+    target = Target(device)
+    training = Training(SHAPES[shape], 1, target)
+    calibrated_s = calibrate(training, target, wanted_ms / 1e3)
+    steps = steps or max(4, round(block_s / calibrated_s))
+    with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:
+        directory = Path(scratch)
+        opened, unavailable = open_arms(arms, directory)
+        lanes = [Lane(arm, training, target) for arm in opened]
+        for lane in lanes:
+            lane.block(steps)
+            lane.block_s.clear()
+            lane.call_s.clear()
+        gc.collect()
+        gc.freeze()
+        deadline = time.perf_counter() + seconds
+        number = 0
+        while number < LEAST_ROUNDS or time.perf_counter() < deadline:
+            first = number % len(lanes)
+            for lane in lanes[first:] + lanes[:first]:
+                lane.block(steps)
+            number += 1
+        profiles = {
+            lane.arm.name: lane.profile(profiled_steps) if profiled_steps else None
+            for lane in lanes
+        }
+        for lane in lanes:
+            lane.arm.close()
+        for lane in lanes:
+            lane.arm.verify(directory / lane.arm.name)
+        base = lanes[0]
+        found = {}
+        for lane in lanes:
+            step_ms = [each / steps * 1e3 for each in lane.block_s]
+            found[lane.arm.name] = {
+                "step_ms": describe(step_ms),
+                "throughput": ratio(base.block_s, lane.block_s),
+                "call_us": bootstrap([each / steps * 1e6 for each in lane.call_s]),
+                "call_share": median(lane.call_s) / median(lane.block_s),
+                "profile": profiles[lane.arm.name],
+                "verified": len(lane.arm.given) if lane is not base else 0,
+                "versions": lane.arm.versions(),
+            }
+    return {
+        "shape": shape,
+        "parameters": training.size(),
+        "batch": training.batch,
+        "sequence": training.shape.sequence,
+        "dtype": str(target.dtype).removeprefix("torch."),
+        "wanted_ms": wanted_ms,
+        "steps_per_block": steps,
+        "rounds": number,
+        "arms": found,
+        "unavailable": unavailable,
+        "gpu": target.facts(),
+    }
