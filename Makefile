@@ -129,6 +129,10 @@ crash: venv ## Run the release-sized crash tests and write their figures (half a
 	FASTLOG_CRASH=release $(PYTEST) tests/crash tests/faults -q -o faulthandler_timeout=0 $(PYTEST_ARGS)
 	$(PY) tests/crash/figures.py
 
+.PHONY: gpu-test
+gpu-test: venv ## Run the tests that need an NVIDIA GPU (a few minutes)
+	$(PYTEST) tests -m gpu $(PYTEST_ARGS)
+
 # ---- benchmarks --------------------------------------------------------------------------
 
 .PHONY: gates
@@ -138,6 +142,10 @@ gates: venv ## Check the overhead gates: ratios measured within one run
 .PHONY: bench
 bench: $(BENCH_STAMP) extension ## Run the benchmarks beside all peers (many minutes)
 	$(PYTEST) benchmarks --ignore=benchmarks/gates $(PYTEST_ARGS)
+
+.PHONY: gpu-bench
+gpu-bench: $(BENCH_STAMP) extension ## Measure device scalars on an NVIDIA GPU (about 5 minutes)
+	$(PY) -m benchmarks.gpu
 
 # ---- style -------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ def test_record_costs_at_most_five_empty_calls(check: Check) -> None:
 
 
 def test_tensors_cost_at_most_five_times_floats(check: Check) -> None:
-    """Four 0-dim CPU tensors take at most five times four floats, and less than `.item()` of them."""
+    """Four CPU tensors take at most five times four floats, and less than `.item()` of them."""
 
     def measure() -> Reading:
         ns = medians("fastlog", "fastlog_tensors", "fastlog_item")
