@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.arguments import process_number
 from foundry_fastlog.config import LoggingConfig
 from foundry_fastlog.config_file import ConfigError, explain
 from foundry_fastlog.errors import ErrorTracker
 from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.metrics import MetricsLogger
 from foundry_fastlog.performance import PerformanceLogger
+from foundry_fastlog.start_stamp import StartStamp
 from foundry_fastlog.structured import StructuredLogger, setting
 from foundry_fastlog.text_files import timestamp
 
@@ -72,6 +74,7 @@ class ExperimentLogging:
 
     wandb: WandBLogger
     system: SystemMetrics | None
+    _start: StartStamp | None = None
 
     def __init__(
         self,
@@ -109,17 +112,24 @@ class ExperimentLogging:
             from foundry_fastlog.log_setup import experiment_directory
 
             directory = experiment_directory(config.log_dir if log_dir is None else log_dir, name)
-        stamp = timestamp()
         _refuse_open_run(directory, rank)
-        recorder = config.recorder.open(
-            Path(directory),
-            stamp=stamp if stamped else None,
-            name=name,
-            rank=rank,
-            world_size=world_size,
-            config=None if isinstance(experiment_config, str) else experiment_config,
-        )
-        self._set_up(name, config, stamp, recorder)
+        rank = process_number("rank", rank, "RANK", least=0)
+        world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
+        start = StartStamp(timestamp(), directory, rank, world_size)
+        try:
+            recorder = config.recorder.open(
+                Path(directory),
+                stamp=start.text if stamped else None,
+                name=name,
+                rank=rank,
+                world_size=world_size,
+                config=None if isinstance(experiment_config, str) else experiment_config,
+            )
+            self._set_up(name, config, start.text, recorder)
+        except BaseException:
+            start.withdraw()
+            raise
+        self._start = start
         if recorder.rank:
             return
         base = self.logger("system").context
@@ -285,6 +295,8 @@ class ExperimentLogging:
                 if self.config.profile_performance:
                     self._write_profile()
         finally:  # whatever Ctrl-C comes between
+            if self._start is not None:
+                self._start.withdraw()
             self._detach()
             written = self.recorder.close()
         self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for a network

@@ -172,7 +172,9 @@ def attach_experiment(
 
     ``main_<time>.log`` gets what is at least INFO (and ``config.file_level``),
     ``debug_<time>.log`` everything if ``config.file_level`` is DEBUG, the console what is at least
-    ``config.console_level``, and the recorder's log stream whatever the loggers let through.
+    ``config.console_level``, and the recorder's log stream whatever the loggers let through. Ranks
+    other than 0 have text logs of their own, ``main_<time>.r1.log``: they may be on other hosts,
+    and not every shared file system appends for several of them.
 
     One experiment gets messages at a time: the one that was attached last. When that is detached,
     the one before it gets them again. The same one attached again takes its own place.
@@ -190,7 +192,8 @@ def attach_experiment(
     file_level, console_level = _levels(logging.INFO, config)
     logger = logging.getLogger(config.root_logger)
     vars(logger).setdefault(_BEFORE, (logger.level, logger.propagate))
-    key = (str(directory.absolute()), getattr(recorder, "rank", None))
+    rank = getattr(recorder, "rank", None)
+    key = (str(directory.absolute()), rank)
     attached: list[_Attached] = vars(logger).setdefault(_ATTACHED, [])
     for former in attached:
         for handler in former[1]:
@@ -205,7 +208,7 @@ def attach_experiment(
     if file_level <= logging.DEBUG:
         files["debug"] = file_level
     for kind, level in files.items():
-        path = directory / f"{kind}_{stamp}.log"
+        path = directory / (f"{kind}_{stamp}.r{rank}.log" if rank else f"{kind}_{stamp}.log")
         handlers.append(_file_handler(path, level, kind, config))
     if config.console:
         handlers.append(ConsoleHandler(console_level))
