@@ -17,6 +17,7 @@ from foundry_fastlog.errors import ErrorTracker
 from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.metrics import MetricsLogger
 from foundry_fastlog.performance import PerformanceLogger
+from foundry_fastlog.run_info import starts_in
 from foundry_fastlog.start_stamp import StartStamp
 from foundry_fastlog.structured import StructuredLogger, setting
 from foundry_fastlog.text_files import timestamp
@@ -133,8 +134,9 @@ class ExperimentLogging:
         if recorder.rank:
             return
         base = self.logger("system").context
+        attempt = max(recorder.attempt, starts_in(recorder.path) - 1)
         self.logger("system").info(
-            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
+            "Run started", **base, directory=str(self.directory), attempt=attempt
         )
         if config.wandb_enabled:
             from foundry_fastlog.sinks.wandb import WandBLogger

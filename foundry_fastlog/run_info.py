@@ -196,7 +196,7 @@ class RunFile:
         self._attempt.update(label=label, attempt=attempt)
         if ended:
             self._attempt["ended"] = utc_now()
-        before = self._read()
+        before = _read(self._path)
         attempts = [
             a
             for a in before.get("attempts", [])
@@ -222,13 +222,6 @@ class RunFile:
                 _log.warning(
                     "could not write %s: %s. The records are not affected.", self._path, error
                 )
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            run = orjson.loads(read_run_file(self._path))
-        except (OSError, ValueError):
-            return {}
-        return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
 
     def _replace(self, content: bytes) -> None:
         """Write the whole file beside the old one and put it into its place.
@@ -269,6 +262,19 @@ class RunFile:
             ):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
+
+
+def starts_in(directory: Path) -> int:
+    """Return how often a run was started, by its `run.json`; 0 where there is none."""
+    return len(_read(directory / RUN_FILE).get("attempts", ()))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        run = orjson.loads(read_run_file(path))
+    except (OSError, ValueError):
+        return {}
+    return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
 
 
 def _start_of(attempt: dict[str, Any]) -> tuple[object, object]:

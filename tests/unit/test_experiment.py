@@ -737,6 +737,9 @@ def test_a_restart_adds_files_and_overwrites_none(
     }
     assert steps == {1: 1.0, 2: 2.0, 3: 30.0, 4: 40.0}
     assert len(list(logs.directory.glob("main_*.log"))) == 2
+    assert [
+        line["context"]["attempt"] for line in lines(again, "log") if "attempt" in line["context"]
+    ] == [0, 1]
 
 
 def test_a_restart_within_the_second_adds_files_too(start: Open) -> None:
