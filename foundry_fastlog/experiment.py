@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ class ExperimentLogging:
 
     Forked workers log through the object that they inherit, spawned ones through one that was
     pickled for them, or a logger of it. An object that nobody closes is closed when the program
-    ends.
+    ends; an exception that ends it is the reason then, in the log and in W&B.
 
     Attributes:
         experiment_name: The experiment's name.
@@ -188,7 +189,7 @@ class ExperimentLogging:
         self.wandb = WandBLogger(enabled=False)
         self.system = None
         _present[str(recorder.path), recorder.rank or 0] = self
-        atexit.register(self.close)
+        atexit.register(self._at_exit)
 
     @property
     def closed(self) -> bool:
@@ -282,12 +283,17 @@ class ExperimentLogging:
         """
         return self._end(None)
 
+    def _at_exit(self) -> None:
+        """Close what nobody has closed; the interpreter knows whether an exception ends it."""
+        interactive = sys.flags.interactive or hasattr(sys, "ps1")  # there it is that of a cell
+        self._end(None if interactive else getattr(sys, "last_value", None))
+
     def _end(self, error: BaseException | None) -> bool:
         with self._lock:
             first, self._ended = not self._ended, True
         if not first:
             return self.recorder.close()
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
         try:
             if self.system is not None:
                 self.system.stop()
