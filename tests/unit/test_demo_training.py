@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import pickle
@@ -274,6 +275,25 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert found is not None
     assert found[1] == {"step": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_what_stops_a_save_is_what_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    """A full disk, or Ctrl-C: torch, writing the file itself, would make a RuntimeError of it."""
+
+    class Stopped(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise kind("stopped")
+
+    path = checkpoint_path(tmp_path, 1)
+    save_checkpoint(path, {"step": 1}, keep=1)
+    monkeypatch.setattr(Path, "open", lambda *_: Stopped())
+    with pytest.raises(kind, match="stopped"):
+        save_checkpoint(path, {"step": 2}, keep=1)
+    monkeypatch.undo()
+    assert torch.load(path)["step"] == 1
 
 
 @pytest.mark.parametrize("left", [0, 1, 100, 0.5, -1])
