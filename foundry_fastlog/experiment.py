@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.arguments import process_number
 from foundry_fastlog.config import LoggingConfig
-from foundry_fastlog.config_file import ConfigError, explain
 from foundry_fastlog.errors import ErrorTracker
+from foundry_fastlog.experiment_settings import name_and_section
 from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.metrics import MetricsLogger
 from foundry_fastlog.performance import PerformanceLogger
 from foundry_fastlog.run_info import starts_in
 from foundry_fastlog.start_stamp import StartStamp
-from foundry_fastlog.structured import StructuredLogger, setting
+from foundry_fastlog.structured import StructuredLogger
 from foundry_fastlog.text_files import timestamp
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class ExperimentLogging:
             ConfigError: The ``logging`` section, or an environment variable, cannot be used.
             NotADirectoryError: The directory, or a part of it, is a file.
         """
-        name, section = _name_and_section(experiment_config)
+        name, section = name_and_section(experiment_config)
         config = section.with_environment()
         if directory is None:
             from foundry_fastlog.log_setup import experiment_directory
@@ -397,34 +397,3 @@ def _refuse_open_run(directory: str | os.PathLike[str], rank: int | None) -> Non
             f"this process already logs to {os.fspath(directory)}: use that ExperimentLogging, or "
             "close() it (and other loggers of the same directory) first"
         )
-
-
-def _name_and_section(experiment_config: object) -> tuple[str, LoggingConfig]:
-    """Find the experiment's name and its logging section."""
-    if isinstance(experiment_config, str):
-        name: object = experiment_config
-        section: object = None
-    else:
-        name = setting(experiment_config, "experiment_name")
-        section = setting(experiment_config, "logging")
-    if not isinstance(name, str):
-        raise TypeError(
-            "experiment_config must be the experiment's name, or have it as experiment_name (a "
-            f"str); got {name!r} in a {type(experiment_config).__name__}"
-        )
-    if not name.strip():
-        raise ValueError("experiment_name must not be empty")
-    if section is None:
-        return name, LoggingConfig()
-    if isinstance(section, LoggingConfig):
-        return name, section
-    from pydantic import ValidationError
-
-    try:
-        return name, LoggingConfig.model_validate(section, from_attributes=True)
-    except ValidationError as error:
-        lines = [
-            explain(problem, ".".join(["logging", *map(str, problem["loc"])]), LoggingConfig)
-            for problem in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from error
