@@ -112,6 +112,13 @@ class Settings(BaseModel):
     path: Path = Path("/data")
 
 
+class Handmade:
+    """A configuration that is nothing but an object with attributes."""
+
+    def __init__(self) -> None:
+        self.lr = 0.1
+
+
 @dataclasses.dataclass
 class Plain:
     """A configuration dataclass."""
@@ -139,6 +146,7 @@ class Slotted:
         (Slotted(0.1), {"lr": 0.1}),
         (argparse.Namespace(lr=0.1), {"lr": 0.1}),
         (argparse.Namespace(__dataclass_fields__=1), {"__dataclass_fields__": 1}),
+        (Handmade(), {"lr": 0.1}),
     ],
     ids=lambda value: type(value).__name__,
 )
