@@ -38,7 +38,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def machine(result: dict[str, Any]) -> str:
     """Return the paragraph about where and when."""
     facts = result["machine"]
-    priority = f", all of them at priority nice {facts['nice']}" if facts["nice"] else ""
+    nice = facts.get("nice", 0)  # results that are older than the field were at no priority
+    priority = f", all of them at priority nice {nice}" if nice else ""
     return (
         f"{facts['date'][:10]}, commit {facts['commit']}: {facts['cpu']}, {facts['cores']} cores, "
         f"{facts['memory_gib']:.0f} GiB, {facts['system']}, {facts['filesystem']}; "

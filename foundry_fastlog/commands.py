@@ -15,7 +15,7 @@ from rich.text import Text
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.cli import PROBLEM
-from foundry_fastlog.export import ExportError, ExportResult, export_run
+from foundry_fastlog.export import ExportError, export_run
 from foundry_fastlog.files import STREAMS, RunNotFoundError, open_run_dir
 from foundry_fastlog.follow import Follower, Polled
 from foundry_fastlog.migrate_command import EPILOG as MIGRATE_EPILOG
@@ -201,44 +201,11 @@ def export(
         )
     except ExportError as error:
         raise fail(str(error)) from None
-    _report_export(run, result)
+    from foundry_fastlog.rendering import render_export
+
+    render_export(run, result, Console(stderr=True, highlight=False))
     if not result.complete or (result.dropped and not allow_dropped):
         raise typer.Exit(PROBLEM)
-
-
-def _report_export(run: Run, result: ExportResult) -> None:
-    """Say what was written, to stderr: standard output may be the export."""
-    from foundry_fastlog.rendering import format_bytes, render_checks, render_problems
-
-    console = Console(stderr=True, highlight=False)
-    name = "standard output" if result.path is None else str(result.path)
-    console.print(
-        Text(f"{result.lines:,} lines, {format_bytes(result.bytes)}, to {name}"), soft_wrap=True
-    )
-    if result.added:
-        console.print(f"added to each line: {', '.join(result.added)}")
-    if result.superseded:
-        console.print(
-            f"left out: {result.superseded:,} lines of steps that a later attempt recorded again "
-            "(--attempts all keeps them)",
-            soft_wrap=True,
-        )
-    if result.complete and not result.dropped:
-        console.print("[green]complete[/]: seq has no gap in any stream of any process")
-        # What a ring holds that cannot be read is behind the last line, where no gap shows.
-        render_problems([one for one in run.problems if one.kind == "ring"], 0, console)
-        return
-    if result.complete:
-        console.print(
-            f"complete but for {result.dropped:,} records that the recorder dropped because its "
-            "ring was full; markers say where",
-            style="yellow",
-            soft_wrap=True,
-        )
-    else:
-        console.print("NOT complete", style="bold red")
-    render_checks(result.checks, console)
-    render_problems(run.problems, run.problems_omitted, console)
 
 
 @app.command(
@@ -405,7 +372,7 @@ class _Shower:
         self._notes = Console(stderr=True, highlight=False)
 
     def __call__(self, polled: Polled) -> None:
-        from foundry_fastlog.rendering import printable
+        from foundry_fastlog.formatting import printable
         from foundry_fastlog.shown_lines import format_line
 
         if self._raw:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.arguments import process_number
 from foundry_fastlog.config import LoggingConfig
-from foundry_fastlog.config_file import ConfigError, explain
 from foundry_fastlog.errors import ErrorTracker
+from foundry_fastlog.experiment_settings import name_and_section
 from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.metrics import MetricsLogger
 from foundry_fastlog.performance import PerformanceLogger
-from foundry_fastlog.structured import StructuredLogger, setting
+from foundry_fastlog.run_info import starts_in
+from foundry_fastlog.start_stamp import StartStamp
+from foundry_fastlog.structured import StructuredLogger
 from foundry_fastlog.text_files import timestamp
 
 if TYPE_CHECKING:
@@ -48,7 +52,7 @@ class ExperimentLogging:
 
     Forked workers log through the object that they inherit, spawned ones through one that was
     pickled for them, or a logger of it. An object that nobody closes is closed when the program
-    ends.
+    ends; an exception that ends it is the reason then, in the log and in W&B.
 
     Attributes:
         experiment_name: The experiment's name.
@@ -72,6 +76,7 @@ class ExperimentLogging:
 
     wandb: WandBLogger
     system: SystemMetrics | None
+    _start: StartStamp | None = None
 
     def __init__(
         self,
@@ -103,28 +108,36 @@ class ExperimentLogging:
             ConfigError: The ``logging`` section, or an environment variable, cannot be used.
             NotADirectoryError: The directory, or a part of it, is a file.
         """
-        name, section = _name_and_section(experiment_config)
+        name, section = name_and_section(experiment_config)
         config = section.with_environment()
         if directory is None:
             from foundry_fastlog.log_setup import experiment_directory
 
             directory = experiment_directory(config.log_dir if log_dir is None else log_dir, name)
-        stamp = timestamp()
         _refuse_open_run(directory, rank)
-        recorder = config.recorder.open(
-            Path(directory),
-            stamp=stamp if stamped else None,
-            name=name,
-            rank=rank,
-            world_size=world_size,
-            config=None if isinstance(experiment_config, str) else experiment_config,
-        )
-        self._set_up(name, config, stamp, recorder)
+        rank = process_number("rank", rank, "RANK", least=0)
+        world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
+        start = StartStamp(timestamp(), directory, rank, world_size)
+        try:
+            recorder = config.recorder.open(
+                Path(directory),
+                stamp=start.text if stamped else None,
+                name=name,
+                rank=rank,
+                world_size=world_size,
+                config=None if isinstance(experiment_config, str) else experiment_config,
+            )
+            self._set_up(name, config, start.text, recorder)
+        except BaseException:
+            start.withdraw()
+            raise
+        self._start = start
         if recorder.rank:
             return
         base = self.logger("system").context
+        attempt = max(recorder.attempt, starts_in(recorder.path) - 1)
         self.logger("system").info(
-            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
+            "Run started", **base, directory=str(self.directory), attempt=attempt
         )
         if config.wandb_enabled:
             from foundry_fastlog.sinks.wandb import WandBLogger
@@ -176,7 +189,7 @@ class ExperimentLogging:
         self.wandb = WandBLogger(enabled=False)
         self.system = None
         _present[str(recorder.path), recorder.rank or 0] = self
-        atexit.register(self.close)
+        atexit.register(self._at_exit)
 
     @property
     def closed(self) -> bool:
@@ -270,12 +283,17 @@ class ExperimentLogging:
         """
         return self._end(None)
 
+    def _at_exit(self) -> None:
+        """Close what nobody has closed; the interpreter knows whether an exception ends it."""
+        interactive = sys.flags.interactive or hasattr(sys, "ps1")  # there it is that of a cell
+        self._end(None if interactive else getattr(sys, "last_value", None))
+
     def _end(self, error: BaseException | None) -> bool:
         with self._lock:
             first, self._ended = not self._ended, True
         if not first:
             return self.recorder.close()
-        atexit.unregister(self.close)
+        atexit.unregister(self._at_exit)
         try:
             if self.system is not None:
                 self.system.stop()
@@ -285,6 +303,8 @@ class ExperimentLogging:
                 if self.config.profile_performance:
                     self._write_profile()
         finally:  # whatever Ctrl-C comes between
+            if self._start is not None:
+                self._start.withdraw()
             self._detach()
             written = self.recorder.close()
         self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for a network
@@ -377,34 +397,3 @@ def _refuse_open_run(directory: str | os.PathLike[str], rank: int | None) -> Non
             f"this process already logs to {os.fspath(directory)}: use that ExperimentLogging, or "
             "close() it (and other loggers of the same directory) first"
         )
-
-
-def _name_and_section(experiment_config: object) -> tuple[str, LoggingConfig]:
-    """Find the experiment's name and its logging section."""
-    if isinstance(experiment_config, str):
-        name: object = experiment_config
-        section: object = None
-    else:
-        name = setting(experiment_config, "experiment_name")
-        section = setting(experiment_config, "logging")
-    if not isinstance(name, str):
-        raise TypeError(
-            "experiment_config must be the experiment's name, or have it as experiment_name (a "
-            f"str); got {name!r} in a {type(experiment_config).__name__}"
-        )
-    if not name.strip():
-        raise ValueError("experiment_name must not be empty")
-    if section is None:
-        return name, LoggingConfig()
-    if isinstance(section, LoggingConfig):
-        return name, section
-    from pydantic import ValidationError
-
-    try:
-        return name, LoggingConfig.model_validate(section, from_attributes=True)
-    except ValidationError as error:
-        lines = [
-            explain(problem, ".".join(["logging", *map(str, problem["loc"])]), LoggingConfig)
-            for problem in error.errors()
-        ]
-        raise ConfigError("\n".join(lines)) from error

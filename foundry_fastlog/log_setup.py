@@ -6,17 +6,16 @@ handler of a kind, found on the logger itself.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundry_fastlog.engine_handler import RecorderHandler
+from foundry_fastlog.log_listing import cleanup_empty_logs, get_latest_log, list_experiment_logs
 from foundry_fastlog.structured import LEVEL_MARK
-from foundry_fastlog.text_files import remove_unused, timestamp
+from foundry_fastlog.text_files import timestamp
 from foundry_fastlog.text_logs import ConsoleHandler, TextFileHandler, find_handler
 
 if TYPE_CHECKING:
@@ -172,7 +171,9 @@ def attach_experiment(
 
     ``main_<time>.log`` gets what is at least INFO (and ``config.file_level``),
     ``debug_<time>.log`` everything if ``config.file_level`` is DEBUG, the console what is at least
-    ``config.console_level``, and the recorder's log stream whatever the loggers let through.
+    ``config.console_level``, and the recorder's log stream whatever the loggers let through. Ranks
+    other than 0 have text logs of their own, ``main_<time>.r1.log``: they may be on other hosts,
+    and not every shared file system appends for several of them.
 
     One experiment gets messages at a time: the one that was attached last. When that is detached,
     the one before it gets them again. The same one attached again takes its own place.
@@ -190,7 +191,8 @@ def attach_experiment(
     file_level, console_level = _levels(logging.INFO, config)
     logger = logging.getLogger(config.root_logger)
     vars(logger).setdefault(_BEFORE, (logger.level, logger.propagate))
-    key = (str(directory.absolute()), getattr(recorder, "rank", None))
+    rank = getattr(recorder, "rank", None)
+    key = (str(directory.absolute()), rank)
     attached: list[_Attached] = vars(logger).setdefault(_ATTACHED, [])
     for former in attached:
         for handler in former[1]:
@@ -205,7 +207,7 @@ def attach_experiment(
     if file_level <= logging.DEBUG:
         files["debug"] = file_level
     for kind, level in files.items():
-        path = directory / f"{kind}_{stamp}.log"
+        path = directory / (f"{kind}_{stamp}.r{rank}.log" if rank else f"{kind}_{stamp}.log")
         handlers.append(_file_handler(path, level, kind, config))
     if config.console:
         handlers.append(ConsoleHandler(console_level))
@@ -257,58 +259,6 @@ def apply_levels(config: LoggingConfig, root: str | None = None) -> None:
         logger = logging.getLogger(name)
         logger.setLevel(level)
         setattr(logger, LEVEL_MARK, logger.level)
-
-
-def get_latest_log(experiment_name: str, log_dir: StrPath = "logs") -> Path | None:
-    """Return an experiment's newest text log, None where there is none."""
-    logs = _by_time(Path(log_dir) / experiment_name, "*.log")
-    return logs[0][0] if logs else None
-
-
-def list_experiment_logs(
-    experiment_name: str, log_dir: StrPath = "logs", max_files: int = 10
-) -> list[tuple[str, str, int]]:
-    """List an experiment's text logs, the newest first.
-
-    Args:
-        experiment_name: The experiment.
-        log_dir: Directory of all experiments.
-        max_files: The most to list.
-
-    Returns:
-        File name, local time of the last change (``YYYY-mm-dd HH:MM:SS``) and size in bytes.
-    """
-    return [
-        (
-            path.name,
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.st_mtime)),
-            info.st_size,
-        )
-        for path, info in _by_time(Path(log_dir) / experiment_name, "*.log", "*.log.[0-9]*")[
-            : max(max_files, 0)
-        ]
-    ]
-
-
-def cleanup_empty_logs(log_dir: StrPath = "logs") -> int:
-    """Remove empty text logs of all experiments.
-
-    Files that a process has open for writing stay; so does everything that is no text log.
-
-    Args:
-        log_dir: Directory of all experiments.
-
-    Returns:
-        How many files were removed.
-    """
-    removed = 0
-    for path in Path(log_dir).rglob("*.log"):
-        try:
-            empty = path.is_file() and not path.is_symlink() and path.stat().st_size == 0
-        except OSError:  # removed meanwhile, or not ours to look at
-            continue
-        removed += empty and remove_unused(path)
-    return removed
 
 
 def _levels(level: int | str, config: LoggingConfig | None) -> tuple[int, int]:
@@ -402,12 +352,3 @@ def _drop(logger: logging.Logger, kind: str) -> None:
     while (handler := find_handler(logger, kind)) is not None:
         logger.removeHandler(handler)
         handler.close()
-
-
-def _by_time(directory: Path, *patterns: str) -> list[tuple[Path, os.stat_result]]:
-    """List files of a directory, the last changed first."""
-    logs = []
-    for path in (path for pattern in patterns for path in directory.glob(pattern)):
-        with contextlib.suppress(OSError):  # removed since it was listed
-            logs.append((path, path.stat()))
-    return sorted(logs, key=lambda log: log[1].st_mtime_ns, reverse=True)

@@ -14,10 +14,18 @@ from rich.text import Text
 
 from foundry_fastlog.checks import Problem, SeriesCheck
 from foundry_fastlog.curve import draw_curves, format_number
+from foundry_fastlog.formatting import (
+    format_bytes,
+    format_seconds,
+    format_value,
+    printable,
+)
 
 if TYPE_CHECKING:  # report imports this module when it renders
     from rich.console import Console
 
+    from foundry_fastlog.export import ExportResult
+    from foundry_fastlog.reading import Run
     from foundry_fastlog.report import Summary
     from foundry_fastlog.ring_files import RingReport
 
@@ -28,6 +36,7 @@ __all__ = [
     "printable",
     "render_checks",
     "render_curves",
+    "render_export",
     "render_metrics",
     "render_problems",
     "render_rings",
@@ -39,55 +48,6 @@ _LINE_CURVES = ("loss", "train_loss", "train/loss", "train.loss")
 _MARK_CURVES = ("val_loss", "valid_loss", "eval_loss", "val/loss", "val.loss", "test_loss")
 _MOST_REASONS = 6
 _MOST = 20  # rows of a list that can grow without bound
-
-
-def printable(text: str, limit: int = 0) -> str:
-    """Make text safe for a terminal: control characters become their escapes.
-
-    Args:
-        text: Any text, from a file that anyone may have written.
-        limit: Cut to this many characters, 0 for no limit.
-    """
-    if not text.isprintable():
-        text = "".join(
-            char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-        )
-    return text[: limit - 3] + "..." if 0 < limit < len(text) else text
-
-
-def format_bytes(count: int) -> str:
-    """Write a size: ``1.5 MB``."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-def format_seconds(seconds: float) -> str:
-    """Write a duration: ``45 ns``, ``12.3 us``, ``7.89 s``, ``2 min 03 s``, ``1 h 02 min``."""
-    if seconds < 1e-6:
-        return f"{seconds * 1e9:.3g} ns"
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.3g} us"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    whole = round(seconds)
-    if whole < 7200:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
-
-
-def format_value(value: Any) -> str:  # noqa: ANN401  # a metric may be any JSON value
-    """Write a metric's value for a table."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, (int, float)):
-        return format_number(value)
-    return printable(str(value), 24)
 
 
 def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
@@ -356,6 +316,38 @@ def render_problems(problems: list[Problem], omitted: int, console: Console) -> 
     for problem in _first(problems):
         console.print(Text(f"  {printable(str(problem))}"))
     _rest(len(problems) + omitted, console)
+
+
+def render_export(run: Run, result: ExportResult, console: Console) -> None:
+    """Say what an export has written, and whether it is complete."""
+    name = "standard output" if result.path is None else str(result.path)
+    console.print(
+        Text(f"{result.lines:,} lines, {format_bytes(result.bytes)}, to {name}"), soft_wrap=True
+    )
+    if result.added:
+        console.print(f"added to each line: {', '.join(result.added)}")
+    if result.superseded:
+        console.print(
+            f"left out: {result.superseded:,} lines of steps that a later attempt recorded again "
+            "(--attempts all keeps them)",
+            soft_wrap=True,
+        )
+    if result.complete and not result.dropped:
+        console.print("[green]complete[/]: seq has no gap in any stream of any process")
+        # What a ring holds that cannot be read is behind the last line, where no gap shows.
+        render_problems([one for one in run.problems if one.kind == "ring"], 0, console)
+        return
+    if result.complete:
+        console.print(
+            f"complete but for {result.dropped:,} records that the recorder dropped because its "
+            "ring was full; markers say where",
+            style="yellow",
+            soft_wrap=True,
+        )
+    else:
+        console.print("NOT complete", style="bold red")
+    render_checks(result.checks, console)
+    render_problems(run.problems, run.problems_omitted, console)
 
 
 _OUTCOME_STYLES = {

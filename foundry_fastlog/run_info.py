@@ -26,6 +26,7 @@ _TEMPORARY = ".run.json."
 _LOOK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 FORMAT = 1
 _MOST_BYTES = 64 << 20
+_MAX_DEPTH = 32
 
 _log = logging.getLogger("foundry_fastlog")
 
@@ -77,27 +78,61 @@ def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
 def plain_config(config: object) -> dict[str, Any]:
     """Return a configuration as plain data: a mapping, a pydantic model, a dataclass, a namespace.
 
+    So are those within it. Values of other types are left as they are.
+
     Raises:
         TypeError: `config` is nothing of the kind.
     """
     if config is None:
         return {}
+    members = _members(config)
+    if members is None and hasattr(config, "__dict__") and not isinstance(config, type):
+        members = dict(vars(config))
+    if members is None:
+        raise TypeError(
+            f"config must be a mapping or a pydantic model, got {type(config).__name__}; "
+            "pass a dict of the run's settings"
+        )
+    return {name: _plain(value, (id(config),)) for name, value in members.items()}
+
+
+def _plain(value: object, above: tuple[int, ...]) -> object:
+    """Return what is within a configuration as plain data, where it is a configuration itself."""
+    if value is None or isinstance(value, (bool, int, float, str)) or len(above) > _MAX_DEPTH:
+        return value
+    if id(value) in above:
+        return "<circular reference>"
+    inside = (*above, id(value))
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, inside) for item in value]
+    try:
+        members = _members(value)
+    except Exception:  # noqa: BLE001 - an object that only looks like a model
+        members = None
+    if members is None:
+        return value
+    return {name: _plain(item, inside) for name, item in members.items()}
+
+
+def _members(config: object) -> dict[Any, Any] | None:
+    """Return the settings in an object that is certainly a configuration, else None."""
     if isinstance(config, Mapping):
         return dict(config)
-    if not isinstance(config, type):  # a model itself, not its class
-        if callable(dump := getattr(config, "model_dump", None)):
+    if isinstance(config, type):  # a model's class, not a model
+        return None
+    if callable(dump := getattr(config, "model_dump", None)):
+        try:
             return dict(dump(mode="json"))
-        if hasattr(config, "__dataclass_fields__"):
-            from dataclasses import fields, is_dataclass
+        except Exception:  # noqa: BLE001 - a field that is nothing for JSON, or any serializer's fault
+            return dict(dump())
+    if hasattr(config, "__dataclass_fields__"):
+        from dataclasses import fields, is_dataclass
 
-            if is_dataclass(config):
-                return {field.name: getattr(config, field.name) for field in fields(config)}
-        if hasattr(config, "__dict__"):
-            return dict(vars(config))
-    raise TypeError(
-        f"config must be a mapping or a pydantic model, got {type(config).__name__}; "
-        "pass a dict of the run's settings"
-    )
+        if is_dataclass(config):
+            return {field.name: getattr(config, field.name) for field in fields(config)}
+    if type(config).__name__ in ("Namespace", "SimpleNamespace"):  # argparse's, types'
+        return dict(vars(config))
+    return None
 
 
 class RunFile:
@@ -161,7 +196,7 @@ class RunFile:
         self._attempt.update(label=label, attempt=attempt)
         if ended:
             self._attempt["ended"] = utc_now()
-        before = self._read()
+        before = _read(self._path)
         attempts = [
             a
             for a in before.get("attempts", [])
@@ -187,13 +222,6 @@ class RunFile:
                 _log.warning(
                     "could not write %s: %s. The records are not affected.", self._path, error
                 )
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            run = orjson.loads(read_run_file(self._path))
-        except (OSError, ValueError):
-            return {}
-        return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
 
     def _replace(self, content: bytes) -> None:
         """Write the whole file beside the old one and put it into its place.
@@ -234,6 +262,19 @@ class RunFile:
             ):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
+
+
+def starts_in(directory: Path) -> int:
+    """Return how often a run was started, by its `run.json`; 0 where there is none."""
+    return len(_read(directory / RUN_FILE).get("attempts", ()))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        run = orjson.loads(read_run_file(path))
+    except (OSError, ValueError):
+        return {}
+    return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
 
 
 def _start_of(attempt: dict[str, Any]) -> tuple[object, object]:

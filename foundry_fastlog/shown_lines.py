@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from foundry_fastlog.files import Series
+from foundry_fastlog.formatting import format_seconds, format_value, printable
 from foundry_fastlog.lines import Record, restore_nonfinite
-from foundry_fastlog.rendering import format_seconds, format_value, printable
 
 __all__ = ["format_line"]
 

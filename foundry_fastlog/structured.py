@@ -6,11 +6,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.ambient import ambient, layer, log_context
 from foundry_fastlog.environment import get_device, get_git_commit_hash
+from foundry_fastlog.experiment_settings import name_and_config, setting
 from foundry_fastlog.members import nonfinite_fields, render_members, safe_str
 from foundry_fastlog.routes import Route, find_route
 from foundry_fastlog.run_info import utc_now
@@ -36,56 +37,6 @@ DEBUG, INFO, WARNING, ERROR, CRITICAL = (
     logging.CRITICAL,
 )
 _NAMES = {level: logging.getLevelName(level) for level in (DEBUG, INFO, WARNING, ERROR, CRITICAL)}
-
-
-class _Ambient:
-    """Fields of the code that runs now, layer upon layer; never changed once it is made."""
-
-    def __init__(self, layers: tuple[tuple[object, dict[str, Any]], ...]) -> None:
-        self.layers = layers
-        self._merged: dict[object, dict[str, Any]] = {}
-
-    def of(self, family: object) -> dict[str, Any]:
-        """Return the fields for the loggers of a family; inner layers win."""
-        merged = self._merged.get(family)
-        if merged is None:
-            merged = {}
-            for owner, fields in self.layers:
-                if owner is None or owner is family:
-                    merged.update(fields)
-            self._merged[family] = merged
-        return merged
-
-
-_ambient: ContextVar[_Ambient | None] = ContextVar("foundry_fastlog_fields", default=None)
-
-
-@contextlib.contextmanager
-def log_context(**fields: Any) -> Iterator[None]:  # noqa: ANN401 - fields are anything
-    """Give fields to all messages of all StructuredLoggers that are logged within.
-
-    They follow the code into asyncio tasks that it starts; a thread has its own.
-
-    Args:
-        **fields: Names and values.
-
-    Example:
-        >>> with log_context(epoch=3):  # doctest: +SKIP
-        ...     logger.info("Validated", loss=2.1)
-    """
-    with _layer(None, fields):
-        yield
-
-
-@contextlib.contextmanager
-def _layer(owner: object, fields: dict[str, Any]) -> Iterator[None]:
-    outer = _ambient.get()
-    layers = outer.layers if outer is not None else ()
-    token = _ambient.set(_Ambient((*layers, (owner, fields))))
-    try:
-        yield
-    finally:
-        _ambient.reset(token)
 
 
 class StructuredLogger:
@@ -127,7 +78,7 @@ class StructuredLogger:
         """
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
-        experiment, config = _experiment(experiment_config)
+        experiment, config = name_and_config(experiment_config)
         self.logger = logging.getLogger(name)
         self._route: Route | None = None
         self.context = self._build_base_context(experiment)
@@ -182,7 +133,7 @@ class StructuredLogger:
         Args:
             **fields: Names and values.
         """
-        with _layer(self._family, fields):
+        with layer(self._family, fields):
             yield self
 
     def is_enabled_for(self, level: int) -> bool:
@@ -309,9 +260,9 @@ class StructuredLogger:
         """Send an enabled message, directly where only handlers of this package listen."""
         if args or message.__class__ is not str:
             message = _formatted(message, args)
-        ambient = _ambient.get()
-        if ambient is not None:
-            fields = self._with_ambient(ambient.of(self._family), fields)
+        around = ambient.get()
+        if around is not None:
+            fields = self._with_ambient(around.of(self._family), fields)
         route = self._route
         logger = self.logger
         if route is None or not route.holds(logger):
@@ -329,13 +280,13 @@ class StructuredLogger:
             if level >= CRITICAL:
                 writer.flush(1.0)
 
-    def _with_ambient(self, ambient: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    def _with_ambient(self, around: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         """Put ambient fields below the bound ones, which are below the call's."""
-        if not ambient:
+        if not around:
             return fields
         context = self.context
         bound = {name: context[name] for name in self._bound if name in context}
-        return {**ambient, **bound, **fields}
+        return {**around, **bound, **fields}
 
     def _log_through_stdlib(
         self,
@@ -412,30 +363,6 @@ def _plain_text(message: str, shown: Mapping[str, Any]) -> str:
 
 def _level_name(level: int) -> str:
     return logging.getLevelName(level)
-
-
-def _experiment(config: object) -> tuple[str, object]:
-    """Return an experiment's name, and its logging configuration where it has one.
-
-    Raises:
-        TypeError: It has no name.
-    """
-    if config is None or isinstance(config, str):
-        return config or "default", None
-    name = setting(config, "experiment_name")
-    if not isinstance(name, str):
-        raise TypeError(
-            "experiment_config must have an experiment_name (a str), or be that name itself; "
-            f"got {type(config).__name__}"
-        )
-    return name, setting(config, "logging")
-
-
-def setting(config: object, name: str, default: Any = None) -> Any:  # noqa: ANN401 - any setting
-    """Return a setting of a mapping, or of an object with attributes."""
-    if isinstance(config, Mapping):
-        return config.get(name, default)
-    return getattr(config, name, default)
 
 
 def _default_level(logger: logging.Logger, config: object) -> None:

@@ -18,14 +18,23 @@ from pathlib import Path
 
 from foundry_fastlog.text_lines import Message
 
-__all__ = ["LOG_NAME", "TextFile", "remove_old", "remove_unused", "text_logs", "timestamp"]
+__all__ = [
+    "LOG_NAME",
+    "TextFile",
+    "make_directories",
+    "remove_old",
+    "remove_unused",
+    "text_logs",
+    "timestamp",
+]
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
 
 LOG_NAME = re.compile(
-    r"(?P<kind>.+)_(?P<stamp>\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})\.log(?:\.(?P<number>[1-9]\d*))?"
+    r"(?P<kind>.+)_(?P<stamp>\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})(?:\.(?P<rank>r[1-9]\d*))?\.log"
+    r"(?:\.(?P<number>[1-9]\d*))?"
 )
-"""A text log's name; the number counts rotations, 1 is the newest."""
+"""A text log's name; the number counts rotations, 1 is the newest. Rank 0 has no label."""
 
 _log = logging.getLogger("foundry_fastlog")
 
@@ -123,7 +132,7 @@ class TextFile:
         self._open()
 
     def _open(self) -> None:
-        _make_directories(self.path.parent)
+        make_directories(self.path.parent)
         while True:
             self._fd = os.open(self.path, _FLAGS, 0o664)
             _lock_shared(self._fd)
@@ -232,8 +241,8 @@ def remove_old(path: Path, keep: int) -> list[Path]:
     """Remove the oldest text logs beside `path` that are of its kind.
 
     Args:
-        path: A text log. Its kind is what stands before the time stamp; a name without a stamp is
-            a kind of its own, of which nothing is removed.
+        path: A text log. Its kind is what stands before the time stamp, and the rank behind it; a
+            name without a stamp is a kind of its own, of which nothing is removed.
         keep: How many may stay, files in use included. Those are never removed.
 
     Returns:
@@ -243,9 +252,12 @@ def remove_old(path: Path, keep: int) -> list[Path]:
     if own is None:
         return []
     removed: list[Path] = []
+    kind = own.group("kind", "rank")
     try:
         with _directory_locked(path.parent):
-            logs = [log for log, name, _ in text_logs(path.parent) if name["kind"] == own["kind"]]
+            logs = [
+                log for log, name, _ in text_logs(path.parent) if name.group("kind", "rank") == kind
+            ]
             surplus = len(logs) - keep
             for log in reversed(logs):
                 if surplus <= len(removed):
@@ -257,7 +269,7 @@ def remove_old(path: Path, keep: int) -> list[Path]:
     return removed
 
 
-def _make_directories(directory: Path) -> None:
+def make_directories(directory: Path) -> None:
     """Make a directory and those above it; none is writable by everybody, whatever the umask."""
     for part in (*reversed(directory.parents), directory):
         if not part.is_dir():

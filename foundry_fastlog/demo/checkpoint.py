@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
@@ -62,9 +63,12 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
+    # Not into the file: of a full disk, or of Ctrl-C, torch.save() makes a RuntimeError then.
+    content = io.BytesIO()
+    torch.save(state, content)
     try:
         with unfinished.open("wb") as file:
-            torch.save(state, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -16,7 +16,7 @@ from foundry_fastlog import read_run, rendering, report
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
 from foundry_fastlog.demo.config import DEFAULT_CONFIG
 from foundry_fastlog.demo.device import describe_device
-from foundry_fastlog.rendering import format_bytes, format_seconds
+from foundry_fastlog.formatting import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from foundry_fastlog import Recorder

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from foundry_fastlog.cli import OK, PROBLEM
+from foundry_fastlog.formatting import printable
 from foundry_fastlog.migrate.model import FileReport, Finding, Options
 from foundry_fastlog.migrate.tree import migrate_paths
-from foundry_fastlog.rendering import printable
 
 __all__ = ["Totals", "exit_code", "show_report", "show_totals", "survey"]
 

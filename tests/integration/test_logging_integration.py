@@ -427,16 +427,23 @@ def test_workers_of_a_data_loader_log(tmp_path: Path, start_method: str) -> None
 
 @pytest.mark.slow
 def test_ranks_share_a_run(tmp_path: Path) -> None:
-    """Three processes as a launcher starts them: files by rank, rank 0 alone on the console."""
+    """Three processes as a launcher starts them: files by rank, rank 0 alone on the console.
+
+    Their clocks are hours apart, as those of other hosts may be; the names have rank 0's time.
+    """
     code = (
-        "import sys; from tiny_training import *\n"
-        "Trainer(tiny_experiment(console=True), sys.argv[1]).train()\n"
+        "import os, sys; from foundry_fastlog import experiment\n"
+        "hour = 10 + int(os.environ['RANK'])\n"
+        "experiment.timestamp = lambda: f'2025-09-30_{hour}-00-00'\n"
+        "from tiny_training import *\n"
+        "Trainer(tiny_experiment(console=True), sys.argv[1], stamped=True).train()\n"
     )
     paths = os.pathsep.join([str(PACKAGE_ROOT), str(Path(__file__).parents[1])])
+    launcher = {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": paths, "RANK": str(rank), "WORLD_SIZE": "3"},
+            env={**os.environ, **launcher, "PYTHONPATH": paths, "RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -452,8 +459,14 @@ def test_ranks_share_a_run(tmp_path: Path) -> None:
     for rank in range(3):
         steps = [e["step"] for e in run.lines("metrics", rank=rank) if "step" in e]
         assert steps == list(range(1, 13))
-    assert text(output).count("Starting training loop") == 3
     assert len(said(output, "Run started")) == 1
+    names = [path.name for kind in ("*.jsonl", "*.log") for path in output.glob(kind)]
+    assert len(names) >= 4 * 3  # metrics, performance, messages; the text log
+    assert {name.partition("_")[2][:20] for name in names} == {"2025-09-30_10-00-00."}
+    for label in ("", ".r1", ".r2"):
+        log = output / f"main_2025-09-30_10-00-00{label}.log"
+        assert log.read_text().count("Starting training loop") == 1
+    assert list((output / ".fastlog").iterdir()) == []
 
 
 def test_two_trainings_follow_each_other_in_one_process(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import pickle
+from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the demo trains with torch")
 
 
+from foundry_fastlog.demo import app  # noqa: E402
 from foundry_fastlog.demo.checkpoint import (  # noqa: E402  # after the check for torch
     CheckpointError,
     checkpoint_path,
@@ -25,6 +29,7 @@ from foundry_fastlog.demo.config import (  # noqa: E402
     DataConfig,
     ModelConfig,
     TrainingConfig,
+    load_config,
 )
 from foundry_fastlog.demo.data import Batches, load_corpus, validation_batches  # noqa: E402
 from foundry_fastlog.demo.device import MemoryGauge, pick_device  # noqa: E402
@@ -276,6 +281,25 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_what_stops_a_save_is_what_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    """A full disk, or Ctrl-C: torch, writing the file itself, would make a RuntimeError of it."""
+
+    class Stopped(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise kind("stopped")
+
+    path = checkpoint_path(tmp_path, 1)
+    save_checkpoint(path, {"step": 1}, keep=1)
+    monkeypatch.setattr(Path, "open", lambda *_: Stopped())
+    with pytest.raises(kind, match="stopped"):
+        save_checkpoint(path, {"step": 2}, keep=1)
+    monkeypatch.undo()
+    assert torch.load(path)["step"] == 1
+
+
 @pytest.mark.parametrize("left", [0, 1, 100, 0.5, -1])
 def test_a_torn_checkpoint_is_recorded_and_the_one_before_it_used(
     tmp_path: Path, left: float
@@ -323,3 +347,37 @@ def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
     assert load_newest(tmp_path, errors) is None
     assert len(errors.seen) == 1
     assert not witness.exists()
+
+
+# ---- the run's directory -----------------------------------------------------------------
+
+
+def test_runs_of_one_second_have_directories_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second is numbered."""
+    monkeypatch.chdir(tmp_path)
+    moment = datetime(2025, 9, 30, 14, 30, tzinfo=timezone.utc)
+    local = SimpleNamespace(astimezone=lambda: moment)
+    monkeypatch.setattr(app, "datetime", SimpleNamespace(now=lambda: local))
+    config = load_config(None)
+    names = []
+    for _ in range(3):
+        run = app.choose_run_directory(config, None)
+        run.mkdir(parents=True)
+        names.append(run.name)
+    first = f"{config.experiment_name}-2025-09-30_14-30-00"
+    assert names == [first, f"{first}-2", f"{first}-3"]
+
+
+def test_a_directory_that_cannot_be_had_is_an_error_with_advice(tmp_path: Path) -> None:
+    """One below a file, and one that is in use."""
+    config = load_config(None)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match=r"file/run cannot be made: .*Choose another with --out"):
+        app.open_logging(tmp_path / "file" / "run", config)
+    with (
+        app.open_logging(tmp_path / "run", config),
+        pytest.raises(ConfigError, match="logging: this process already logs to"),
+    ):
+        app.open_logging(tmp_path / "run", config)

@@ -708,6 +708,31 @@ def test_a_program_that_does_not_close_loses_nothing(tmp_path: Path) -> None:
     assert json.loads((run / "run.json").read_text())["attempts"][0]["ended"] is not None
 
 
+@pytest.mark.parametrize(
+    ("last", "said", "code"),
+    [
+        ("raise OSError('No space left on device')", "Run stopped\n  reason: OSError\n", 1),
+        ("raise KeyboardInterrupt", "Run stopped\n  reason: KeyboardInterrupt\n", 1),
+        ("sys.exit(3)", "Run ended\n", 0),
+        ("sys.ps1 = '>>> '; raise OSError", "Run ended\n", 0),
+    ],
+)
+def test_a_program_that_dies_without_closing_says_why(
+    tmp_path: Path, last: str, said: str, code: int
+) -> None:
+    """W&B learns it too; in an interactive session the last exception ended nothing."""
+    script = (
+        "import sys; from types import SimpleNamespace\n"
+        "from foundry_fastlog import ExperimentLogging\n"
+        "logs = ExperimentLogging({'experiment_name': 'e', 'logging': {'console': False}},"
+        " log_dir=sys.argv[1])\n"
+        "logs.wandb = SimpleNamespace(finish=lambda exit_code: print('exit code', exit_code))\n"
+    )
+    done = run_python(script + last, tmp_path, returncode=None)
+    assert said in next((tmp_path / "e").glob("main_*.log")).read_text()
+    assert done.stdout == f"exit code {code}\n"
+
+
 def test_the_same_experiment_is_open_once(start: Open) -> None:
     """The second is refused with advice, and the first goes on undisturbed."""
     logs = start(quiet())
@@ -737,6 +762,9 @@ def test_a_restart_adds_files_and_overwrites_none(
     }
     assert steps == {1: 1.0, 2: 2.0, 3: 30.0, 4: 40.0}
     assert len(list(logs.directory.glob("main_*.log"))) == 2
+    assert [
+        line["context"]["attempt"] for line in lines(again, "log") if "attempt" in line["context"]
+    ] == [0, 1]
 
 
 def test_a_restart_within_the_second_adds_files_too(start: Open) -> None:

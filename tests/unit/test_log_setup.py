@@ -108,20 +108,31 @@ def test_another_experiment_gets_the_logger_to_itself(name: str, tmp_path: Path)
     assert len(ours(logger)) == 2
 
 
-def test_a_reloaded_module_finds_the_old_handlers(name: str, tmp_path: Path) -> None:
+@pytest.fixture
+def reloaded() -> Iterator[None]:
+    """Reloads the two modules; at the end each of their names is the object that it was."""
+    modules = (text_logs, log_setup)
+    before = [dict(vars(module)) for module in modules]
+    for module in modules:
+        importlib.reload(module)
+    yield
+    for module, names in zip(modules, before, strict=True):
+        vars(module).clear()
+        vars(module).update(names)
+
+
+def test_a_reloaded_module_finds_the_old_handlers(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Their class is another one then; the handlers on the logger are what counts."""
     logger = setup_logging(name, "exp0", tmp_path)
-    try:
-        importlib.reload(text_logs)
-        importlib.reload(log_setup)
-        log_setup.setup_logging(name, "exp0", tmp_path)
-        assert len(ours(logger)) == 2
-        attach = log_setup.attach_experiment
-        attach(tmp_path, config=LoggingConfig(root_logger=name))()
-        assert [handler.fastlog_kind for handler in ours(logger)] == ["file"]  # type: ignore[attr-defined]
-    finally:
-        importlib.reload(text_logs)
-        importlib.reload(log_setup)
+    request.getfixturevalue("reloaded")
+    assert log_setup.setup_logging is not setup_logging
+    log_setup.setup_logging(name, "exp0", tmp_path)
+    assert len(ours(logger)) == 2
+    attach = log_setup.attach_experiment
+    attach(tmp_path, config=LoggingConfig(root_logger=name))()
+    assert [handler.fastlog_kind for handler in ours(logger)] == ["file"]  # type: ignore[attr-defined]
 
 
 SPAWNED = """

@@ -21,14 +21,9 @@ import foundry_fastlog.accumulate
 import foundry_fastlog.report
 from foundry_fastlog.accumulate import BATCH, Curve, Durations, Values, percentile
 from foundry_fastlog.curve import draw_curves, format_number
+from foundry_fastlog.formatting import format_bytes, format_seconds, format_value, printable
 from foundry_fastlog.reading import read_run
-from foundry_fastlog.rendering import (
-    format_bytes,
-    format_seconds,
-    format_value,
-    printable,
-    render_checks,
-)
+from foundry_fastlog.rendering import render_checks
 from foundry_fastlog.report import render, summarize
 from foundry_fastlog.shown_lines import format_line
 from foundry_fastlog.summary import Summary

@@ -14,11 +14,12 @@ import socket
 import subprocess
 from collections import UserDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 from recorded import TIMESTAMP
 
 import foundry_fastlog
@@ -111,6 +112,13 @@ class Settings(BaseModel):
     path: Path = Path("/data")
 
 
+class Handmade:
+    """A configuration that is nothing but an object with attributes."""
+
+    def __init__(self) -> None:
+        self.lr = 0.1
+
+
 @dataclasses.dataclass
 class Plain:
     """A configuration dataclass."""
@@ -138,6 +146,7 @@ class Slotted:
         (Slotted(0.1), {"lr": 0.1}),
         (argparse.Namespace(lr=0.1), {"lr": 0.1}),
         (argparse.Namespace(__dataclass_fields__=1), {"__dataclass_fields__": 1}),
+        (Handmade(), {"lr": 0.1}),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -146,6 +155,68 @@ def test_configurations(tmp_path: Path, config: object, expected: dict[str, obje
     assert plain_config(config) == expected
     with Recorder(tmp_path, config=config):
         assert read(tmp_path)["config"] == expected
+
+
+class Opaque:
+    """What neither JSON nor pydantic knows, as a device of a framework is."""
+
+    def __str__(self) -> str:
+        return "cuda:0"
+
+
+class WithOpaque(BaseModel):
+    """A configuration with such a value."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    device: Opaque = Opaque()
+    inner: Settings = Settings()
+
+
+def test_a_model_that_json_cannot_have_is_no_obstacle(tmp_path: Path) -> None:
+    """What pydantic does not serialize is text; the rest is what it is."""
+    expected = {"device": "cuda:0", "inner": {"lr": 0.1, "path": "/data"}}
+    with Recorder(tmp_path, config=WithOpaque()):
+        assert read(tmp_path)["config"] == expected
+
+
+def test_configurations_within_configurations(tmp_path: Path) -> None:
+    """They are plain data too, as in programs that put a model into a dict or a namespace."""
+    config = {
+        "logging": Settings(),
+        "parts": [Plain(0.2), (Slotted(0.3),)],
+        "arguments": argparse.Namespace(deeper=SimpleNamespace(lr=0.4), opaque=Opaque()),
+        "mapping": UserDict(model=Settings(lr=0.5)),
+        "kind": Settings,
+    }
+    with Recorder(tmp_path, config=config):
+        found = read(tmp_path)["config"]
+    assert found == {
+        "logging": {"lr": 0.1, "path": "/data"},
+        "parts": [{"lr": 0.2}, [{"lr": 0.3}]],
+        "arguments": {"deeper": {"lr": 0.4}, "opaque": "cuda:0"},
+        "mapping": {"model": {"lr": 0.5, "path": "/data"}},
+        "kind": str(Settings),
+    }
+
+
+def test_values_that_only_look_like_configurations_are_text(tmp_path: Path) -> None:
+    """An object that raises when it is asked stops nobody, nor does one nested without end."""
+
+    class Liar:
+        def model_dump(self, **_: object) -> None:
+            raise RuntimeError("no")
+
+        def __str__(self) -> str:
+            return "liar"
+
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with Recorder(tmp_path, config={"liar": Liar(), "deep": deep}):
+        found = read(tmp_path)["config"]
+    assert found["liar"] == "liar"
+    assert "nested too deep" in json.dumps(found["deep"])
 
 
 @pytest.mark.parametrize("wrong", [5, "lr=0.1", [("lr", 0.1)], Settings, Plain, dict, object()])

@@ -168,6 +168,30 @@ def test_what_a_fork_does_to_locks() -> None:
         pass
 
 
+def test_a_lock_whose_holder_forks_is_free_in_the_child() -> None:
+    """The child leaves the block, and its lock is another one; the parent's is given back."""
+    lock = ForkLock()
+    with lock:
+        child = os.fork()
+    if child == 0:  # pragma: no cover - in the child, which leaves without a report
+        with lock:
+            os._exit(7)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+    lock._pid = 0  # the same in this process, which then seems to be the child
+    with lock:
+        fork_lock._renew_all()
+    with lock:
+        pass
+
+
+def test_a_lock_that_is_given_back_twice_is_a_mistake() -> None:
+    """Only a fork excuses it."""
+    lock = ForkLock()
+    with pytest.raises(RuntimeError, match="un-acquired"), lock:
+        lock._lock.release()
+
+
 def test_without_close_everything_is_there_at_exit(tmp_path: Path) -> None:
     """The recorder closes itself."""
     run_python(

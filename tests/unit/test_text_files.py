@@ -203,6 +203,16 @@ def test_only_the_oldest_of_a_kind_are_removed(tmp_path: Path) -> None:
     assert left == {*stay, "main_2020-01-01_00-00-00.log", "main_2020-01-02_00-00-00.log"}
 
 
+def test_each_rank_keeps_its_own(tmp_path: Path) -> None:
+    """Many ranks are one start, and do not push out the log of rank 0."""
+    starts = [f"main_2025-09-30_14-30-0{second}" for second in range(3)]
+    make_logs(tmp_path, *(f"{start}{rank}.log" for start in starts for rank in ("", ".r1", ".r12")))
+    make_logs(tmp_path, f"{starts[0]}.r1.log.1")
+    removed = remove_old(tmp_path / f"{starts[2]}.r1.log", keep=2)
+    assert [path.name for path in removed] == [f"{starts[0]}.r1.log.1", f"{starts[0]}.r1.log"]
+    assert remove_old(tmp_path / f"{starts[2]}.log", keep=3) == []
+
+
 def test_a_log_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
     """Neither by retention nor by clean-up, from this process or another."""
     old = tmp_path / NAME
@@ -293,6 +303,7 @@ def test_a_log_removed_while_they_are_listed_is_left_out(
 def test_the_time_stamp_is_the_plans() -> None:
     """A name with it is a text log's name."""
     assert text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.log")
+    assert not text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.r0.log")
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o000, 0o664), (0o022, 0o644), (0o077, 0o600)])
