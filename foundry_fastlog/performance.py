@@ -62,24 +62,32 @@ class TimedBlock:
         elapsed: Seconds that the block took; 0.0 before it has ended.
     """
 
-    __slots__ = ("_level", "_name", "_owner", "_start", "_step", "_timer", "elapsed")
+    __slots__ = ("_device", "_level", "_name", "_owner", "_start", "_step", "_timer", "elapsed")
 
-    def __init__(self, owner: PerformanceLogger, name: str, level: int, step: int | None) -> None:
+    def __init__(
+        self,
+        owner: PerformanceLogger,
+        name: str,
+        level: int,
+        step: int | None,
+        device: object = None,
+    ) -> None:
         self._owner = owner
         self._name = name
         self._level = level
         self._step = step
+        self._device = device
         self._start = 0.0
         self.elapsed = 0.0
         recorder = owner._recorder  # noqa: SLF001 - the class that makes blocks
-        self._timer = None if recorder is None else recorder.timer(name, step=step)
+        self._timer = None if recorder is None else recorder.timer(name, step=step, device=device)
 
     def __enter__(self) -> Self:
         """Start timing."""
         if self._timer is not None:
             try:
                 self._timer.__enter__()
-            except RuntimeError:  # the recorder has been closed
+            except RuntimeError:  # closed; or, with `device`, within a capture: no line
                 self._timer = None
         self._start = perf_counter()
         return self
@@ -112,7 +120,8 @@ class TimedBlock:
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Decorate a function, or a coroutine function: each call is a block of its own."""
         return _decorated(
-            function, lambda: TimedBlock(self._owner, self._name, self._level, self._step)
+            function,
+            lambda: TimedBlock(self._owner, self._name, self._level, self._step, self._device),
         )
 
 
@@ -211,7 +220,12 @@ class PerformanceLogger:
         self._lock = ForkLock()
 
     def time_block(
-        self, block_name: str, log_level: int = logging.DEBUG, *, step: int | None = None
+        self,
+        block_name: str,
+        log_level: int = logging.DEBUG,
+        *,
+        step: int | None = None,
+        device: object = None,
     ) -> TimedBlock:
         """Time a block of code, as a context manager or a decorator.
 
@@ -219,6 +233,8 @@ class PerformanceLogger:
             block_name: The block's name.
             log_level: Level of the message ``"<name> completed in 0.0234s"``.
             step: The training step; by default that of the block around it.
+            device: True, or a device, times the block on the GPU too, without waiting for it: the
+                line gets ``device_duration_s``. See ``Recorder.timer``.
 
         Returns:
             The block; its ``elapsed`` has the seconds afterwards.
@@ -228,7 +244,9 @@ class PerformanceLogger:
         """
         if not isinstance(block_name, str):
             raise TypeError(f"block_name must be a str, got {type(block_name).__name__}")
-        return TimedBlock(self, block_name, log_level, step) if self._profile else _UNTIMED
+        if not self._profile:
+            return _UNTIMED
+        return TimedBlock(self, block_name, log_level, step, device)
 
     def _note(self, name: str, seconds: float) -> None:
         series = self._series.get(name)
