@@ -1,4 +1,4 @@
-"""The example of docs/device_scalars.md runs as it stands: here on the CPU, on a GPU in tests/gpu."""
+"""The example of docs/device_scalars.md runs as it stands: on the CPU, and on a GPU where one is."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ torch: Any = pytest.importorskip("torch")
 PAGE = Path(__file__).parents[2] / "docs" / "device_scalars.md"
 
 
-def test_the_example_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_example_of_the_guide_runs(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every step is recorded with its tensors, and its block is timed."""
     code = PAGE.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
     assert Recorder.__name__ in code
     monkeypatch.chdir(tmp_path)
-    model = torch.nn.Linear(4, 1)
+    model = torch.nn.Linear(4, 1, device=device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     names = {
         "torch": torch,
         "model": model,
         "optimizer": optimizer,
-        "batches": [torch.randn(8, 4) for _ in range(5)],
+        "batches": [torch.randn(8, 4, device=device) for _ in range(5)],
         "scheduler": torch.optim.lr_scheduler.ConstantLR(optimizer),
     }
-    exec(compile(code, PAGE.name, "exec"), names)  # noqa: S102 - the page's own code
+    exec(compile(code, PAGE.name, "exec"), names)
     run = read_run(tmp_path / "runs" / "gpu")
     lines = list(run.lines("metrics"))
     assert [line["step"] for line in lines] == list(range(5))
