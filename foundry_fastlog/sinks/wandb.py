@@ -6,11 +6,14 @@ training loop. The run's own files have everything; W&B gets a copy.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib
 import logging
 import os
 import re
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +23,7 @@ from foundry_fastlog.arguments import whole_number
 from foundry_fastlog.members import safe_str
 from foundry_fastlog.sinks.tally import Tally
 from foundry_fastlog.sinks.wandb_hooks import guard_hooks
+from foundry_fastlog.sinks.wandb_rows import DelayedRows
 from foundry_fastlog.sinks.wandb_values import (
     config_project,
     experiment_name,
@@ -36,11 +40,20 @@ if TYPE_CHECKING:
 __all__ = ["WandBLogger"]
 
 _MAX_ARTIFACT_NAME = 128
+_DEVICE_TIMEOUT_S = 10.0  # of finish(), for values that are still on a device
 
 _log = logging.getLogger("foundry_fastlog")
 
 # Ids of the runs that WandBLoggers of this process have open.
 _own_runs: set[str] = set()
+
+
+def _send_rest(logger: weakref.ref[WandBLogger]) -> None:
+    """Send the rows that wait, of a logger that nobody has finished."""
+    if (found := logger()) is not None and os.getpid() == found._pid:  # noqa: SLF001 - this module's
+        with found._lock:  # noqa: SLF001 - as above
+            if found.run is not None:
+                found._rows.finish(_DEVICE_TIMEOUT_S)  # noqa: SLF001 - as above
 
 
 class WandBLogger:
@@ -118,6 +131,7 @@ class WandBLogger:
         self._watched = 0  # models
         self._finished = False
         self._tally = Tally("W&B")
+        self._rows = DelayedRows(self._write, self._tally.failed)
         self._system: SystemReader | None = None
         mode = os.environ.get("WANDB_MODE", "").strip().lower()
         if not enabled or mode == "disabled" or init_options.get("mode") == "disabled":
@@ -163,6 +177,9 @@ class WandBLogger:
                 self.run.define_metric(self._step_metric)
                 self.run.define_metric("*", step_metric=self._step_metric)
             self.enabled = True
+            # Before wandb's own end of the run: rows whose values were on a device until now.
+            self._at_exit = functools.partial(_send_rest, weakref.ref(self))
+            atexit.register(self._at_exit)
         except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
             self.run = None
             self._tally.failed("start", error, "W&B is off for this run")
@@ -200,9 +217,10 @@ class WandBLogger:
             step: The training step. One below the newest is refused by W&B (see ``step_metric``):
                 told once and counted.
             metrics: Names and values. Numbers (NaN and infinities too), numpy scalars, tensors
-                without dimensions (reading one on a GPU waits for it), texts, and what wandb knows:
-                ``wandb.Image`` and the like. Nested mappings become dotted names; anything else
-                is sent as its text.
+                without dimensions, texts, and what wandb knows: ``wandb.Image`` and the like.
+                Nested mappings become dotted names; anything else is sent as its text. A scalar on
+                a GPU is not waited for: its row, and those behind it, are sent by a later call, or
+                by `finish()`, once it has arrived.
 
         Returns:
             True when it was handed to wandb.
@@ -242,31 +260,41 @@ class WandBLogger:
             values = {**self._system.read(), **torch_memory()}
         except Exception as error:  # noqa: BLE001 - e.g. a CUDA fault shows up in any call to it
             return self._tally.failed("log_system_metrics", error)
-        return self._send("log_system_metrics", self._newest if step is None else step, values)
+        return self._send("log_system_metrics", step, values)
 
-    def _send(self, what: str, step: int, metrics: Mapping[Any, Any]) -> bool:
+    def _send(self, what: str, step: int | None, metrics: Mapping[Any, Any]) -> bool:
         with self._lock:
-            run = self.run
-            if run is None:
+            if self.run is None:
                 return False
-            if self._step_metric is None and step < self._newest:
+            newest = self._rows.newest_step(self._newest)
+            if step is None:
+                step = newest
+            if self._step_metric is None and step < newest:
                 return self._tally.refused(
-                    f"step {step} comes after step {self._newest}, and W&B takes no older steps",
+                    f"step {step} comes after step {newest}, and W&B takes no older steps",
                     "WandBLogger(step_metric='step') takes steps in any order",
                 )
             try:
                 row = flat(metrics)
-                if not row:
-                    return True
-                try:
-                    self._log(run, step, row)
-                except (TypeError, ValueError):  # a value that wandb cannot take
-                    self._log(run, step, {key: textual(value) for key, value in row.items()})
-            except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
+            except Exception as error:  # noqa: BLE001 - of a value's own code
                 return self._tally.failed(what, error)
-            self._newest = max(self._newest, step)
-            self._tally.sent()
+            return self._rows.add(what, step, row)
+
+    def _write(self, what: str, step: int, row: Mapping[str, Any]) -> bool:
+        """Hand a row to wandb. The caller holds the lock."""
+        run = self.run
+        if not row:
             return True
+        try:
+            try:
+                self._log(run, step, dict(row))
+            except (TypeError, ValueError):  # a value that wandb cannot take
+                self._log(run, step, {key: textual(value) for key, value in row.items()})
+        except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
+            return self._tally.failed(what, error)
+        self._newest = max(self._newest, step)
+        self._tally.sent()
+        return True
 
     def _log(self, run: Any, step: int, row: dict[str, Any]) -> None:  # noqa: ANN401 - wandb's Run
         if self._step_metric is None:
@@ -357,9 +385,11 @@ class WandBLogger:
         if os.getpid() != self._pid:
             return
         with self._lock:
-            run, self.run = self.run, None
-            if run is None:
+            if self.run is None:
                 return
+            self._rows.finish(_DEVICE_TIMEOUT_S)
+            atexit.unregister(self._at_exit)
+            run, self.run = self.run, None
             self._finished = True
         self.enabled = False
         try:

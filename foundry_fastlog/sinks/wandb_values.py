@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from numbers import Number
 from typing import Any
 
+from foundry_fastlog.host_copies import is_device_scalar
 from foundry_fastlog.members import readable, safe_str
 from foundry_fastlog.run_info import plain_config
 
@@ -50,7 +51,10 @@ def config_project(config: object) -> str:
 
 
 def flat(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to dotted names, with values as wandb takes them."""
+    """Flatten nested mappings to dotted names, with values as wandb takes them.
+
+    Scalars on a device stay as they are: reading one would wait for it.
+    """
     row: dict[str, Any] = {}
     for key, value in metrics.items():
         name = prefix + (key if isinstance(key, str) else safe_str(key))
@@ -65,6 +69,8 @@ def flat(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 def _number(value: Any) -> Any:  # noqa: ANN401 - anything with item()
     """Read a scalar out of numpy, torch, jax or decimal; leave anything else to wandb."""
+    if is_device_scalar(value):
+        return value
     if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
         value = item()
     if isinstance(value, Number) and not isinstance(value, (float, int, complex)):

@@ -1,4 +1,4 @@
-"""The example of docs/device_scalars.md runs as it stands: on the CPU, and on a GPU where one is."""
+"""The example of docs/device_scalars.md runs as it stands: on the CPU and on a GPU."""
 
 from __future__ import annotations
 

@@ -1,0 +1,116 @@
+"""Rows whose values are still on a device: they go to W&B once these have arrived, in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from foundry_fastlog.host_copies import HostCopies, is_device_scalar
+
+__all__ = ["DelayedRows"]
+
+_POLL_S = 0.001
+
+
+class _Row(NamedTuple):
+    """A row that waits, or that stands behind one that does."""
+
+    what: str
+    step: int
+    values: dict[str, Any]
+    names: list[str]  # of the values that `copies` has
+    copies: HostCopies | None
+
+
+class DelayedRows:
+    """Rows in the order in which they were logged. The caller holds its lock around each call.
+
+    W&B takes no older steps, so a row stands behind those before it.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str, int, Mapping[str, Any]], bool],
+        failed: Callable[[str, Exception], bool],
+    ) -> None:
+        """Begin without rows.
+
+        Args:
+            write: Sends a row whose values are on the host: name of the call, step, values.
+            failed: Counts and tells an error.
+        """
+        self._write = write
+        self._failed = failed
+        self._rows: deque[_Row] = deque()
+
+    def __len__(self) -> int:
+        """Return how many rows wait."""
+        return len(self._rows)
+
+    def newest_step(self, newest: int) -> int:
+        """Return the newest step of all rows, those that were written included."""
+        return max([newest, *(row.step for row in self._rows)])
+
+    def add(self, what: str, step: int, row: dict[str, Any]) -> bool:
+        """Send a row, now or when its values and those before it have arrived.
+
+        Args:
+            what: Name of the call.
+            step: The training step.
+            row: Flat names and values.
+
+        Returns:
+            False when it was not taken.
+        """
+        names = [name for name, value in row.items() if is_device_scalar(value)]
+        copies = None
+        if names:
+            try:
+                copies = HostCopies([row[name] for name in names])
+            except Exception as error:  # noqa: BLE001 - torch's, must not stop a training
+                self._failed(what, error)
+                row = {name: value for name, value in row.items() if name not in names}
+        self.send_arrived()
+        if copies is None and not self._rows:
+            return self._write(what, step, row)
+        self._rows.append(_Row(what, step, row, names, copies))
+        return True
+
+    def send_arrived(self) -> None:
+        """Send the rows at the front whose values are there. Never waits."""
+        while self._rows and self._send_first(give_up=False):
+            pass
+
+    def finish(self, timeout: float) -> None:
+        """Send all rows; those whose values have not arrived in time, without these.
+
+        Args:
+            timeout: Seconds to wait at most.
+        """
+        deadline = time.monotonic() + timeout
+        while self._rows:
+            if not self._send_first(give_up=time.monotonic() >= deadline):
+                time.sleep(_POLL_S)
+
+    def _send_first(self, *, give_up: bool) -> bool:
+        row = self._rows[0]
+        values = dict(row.values)
+        if row.copies is not None:
+            try:
+                if row.copies.arrived():
+                    read = (tensor.item() for tensor in row.copies.tensors)
+                    values.update(zip(row.names, read, strict=True))
+                elif give_up:
+                    raise TimeoutError(  # noqa: TRY301 - ends as a device's own error does
+                        f"values of step {row.step} have not arrived from their device"
+                    )
+                else:
+                    return False
+            except Exception as error:  # noqa: BLE001 - torch's, must not stop a training
+                self._failed(row.what, error)
+                values = {name: value for name, value in values.items() if name not in row.names}
+        self._rows.popleft()
+        self._write(row.what, row.step, values)
+        return True

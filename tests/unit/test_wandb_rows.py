@@ -1,0 +1,248 @@
+"""W&B rows with values on a device: nobody waits, and rows stay in order."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from foundry_fastlog.host_copies import HostCopies, is_device_scalar
+from foundry_fastlog.sinks import wandb as wandb_sink
+from foundry_fastlog.sinks.wandb import WandBLogger
+from foundry_fastlog.sinks.wandb_rows import DelayedRows
+
+Written = list[tuple[str, int, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device as torch names it."""
+
+    type: str = "xpu"
+    index: int = 0
+
+
+@dataclass
+class Machine:
+    """What stands for torch: devices that are busy until somebody says that they are not."""
+
+    busy: bool = True
+    broken: bool = False
+    records: list[str] = field(default_factory=list)
+
+    def event(self, device: Device) -> Any:
+        """Make an event."""
+
+        def query() -> bool:
+            if self.broken:
+                raise RuntimeError("the device has failed")
+            return not self.busy
+
+        def record(stream: str = "default") -> None:
+            self.records.append(f"{device.type} {stream}")
+
+        return SimpleNamespace(query=query, record=record)
+
+
+class Scalar:
+    """A tensor of one element on a device; reading it there is a fault."""
+
+    def __init__(self, value: float, device: Device | None = None, *, copied: bool = False) -> None:
+        """Keep the value."""
+        self.value = value
+        self.device = Device("cpu") if copied else device or Device()
+        self.shape = (1,)
+        self.copied = copied
+
+    def detach(self) -> Scalar:
+        """Return itself."""
+        return self
+
+    def to(self, target: str, *, non_blocking: bool) -> Scalar:
+        """Copy to the host, in the background."""
+        assert (target, non_blocking) == ("cpu", True)
+        return Scalar(self.value, copied=True)
+
+    def item(self) -> float:
+        """Read it."""
+        assert self.copied, "reading it on the device would wait"
+        return self.value
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A busy machine in the place of torch."""
+    made = Machine()
+    current = SimpleNamespace(
+        current_stream=lambda device: f"stream of {device.index}", is_initialized=lambda: False
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(Event=made.event, cuda=current))
+    return made
+
+
+@pytest.fixture
+def written() -> Written:
+    """What was sent."""
+    return []
+
+
+@pytest.fixture
+def failures() -> list[str]:
+    """What failed."""
+    return []
+
+
+@pytest.fixture
+def rows(written: Written, failures: list[str]) -> DelayedRows:
+    """Rows that go to `written`."""
+
+    def write(what: str, step: int, row: Any) -> bool:
+        written.append((what, step, dict(row)))
+        return True
+
+    def failed(what: str, error: Exception) -> bool:
+        failures.append(f"{what}: {type(error).__name__}")
+        return False
+
+    return DelayedRows(write, failed)
+
+
+def test_a_row_waits_for_its_values_and_rows_behind_it_for_their_turn(
+    machine: Machine, rows: DelayedRows, written: Written
+) -> None:
+    """W&B takes no older steps: what is on the host waits as well."""
+    assert rows.add("log", 1, {"lr": 0.1})
+    assert rows.add("log", 2, {"loss": Scalar(2.5), "lr": 0.2})
+    assert rows.add("log", 3, {"lr": 0.3})
+    assert written == [("log", 1, {"lr": 0.1})]
+    assert len(rows) == 2
+    assert rows.newest_step(1) == 3
+    machine.busy = False
+    assert rows.add("log", 4, {"lr": 0.4})
+    assert written[1:] == [
+        ("log", 2, {"loss": 2.5, "lr": 0.2}),
+        ("log", 3, {"lr": 0.3}),
+        ("log", 4, {"lr": 0.4}),
+    ]
+    assert rows.newest_step(4) == 4
+
+
+def test_finish_sends_what_arrives_in_time_and_the_rest_without_it(
+    machine: Machine, rows: DelayedRows, written: Written, failures: list[str]
+) -> None:
+    """A device that hangs costs its values, not the row."""
+    rows.add("log", 2, {"loss": Scalar(2.5), "lr": 0.2})
+    rows.finish(0.01)
+    assert written == [("log", 2, {"lr": 0.2})]
+    assert failures == ["log: TimeoutError"]
+    rows.add("log", 3, {"loss": Scalar(3.5)})
+    machine.busy = False
+    rows.finish(0.01)
+    assert written[1:] == [("log", 3, {"loss": 3.5})]
+
+
+def test_a_device_that_fails_costs_its_values_only(
+    machine: Machine, rows: DelayedRows, written: Written, failures: list[str]
+) -> None:
+    """While the copy is under way, and when it cannot be begun."""
+    rows.add("log", 1, {"loss": Scalar(1.0), "lr": 0.1})
+    machine.broken = True
+    rows.send_arrived()
+    broken = Scalar(2.0)
+    broken.shape = ()
+    broken.detach = None  # type: ignore[assignment,method-assign]  # calling it raises
+    assert rows.add("log", 2, {"loss": broken, "lr": 0.2})
+    assert written == [("log", 1, {"lr": 0.1}), ("log", 2, {"lr": 0.2})]
+    assert failures == ["log: RuntimeError", "log: TypeError"]
+
+
+def test_each_device_has_an_event_on_its_current_stream(machine: Machine) -> None:
+    """All of them have to have come."""
+    cuda, xpu = Device("cuda", 1), Device()
+    copies = HostCopies([Scalar(1.0, cuda), Scalar(2.0, xpu), Scalar(3.0, cuda)])
+    assert machine.records == ["cuda stream of 1", "xpu default"]
+    assert not copies.arrived()
+    machine.busy = False
+    assert copies.arrived()
+    assert [tensor.item() for tensor in copies.tensors] == [1.0, 2.0, 3.0]
+
+
+def test_events_of_an_older_torch(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch 2.4 has one kind of event for each kind of device."""
+    older = SimpleNamespace(xpu=SimpleNamespace(Event=lambda: machine.event(Device())))
+    monkeypatch.setitem(sys.modules, "torch", older)
+    assert not HostCopies([Scalar(1.0)]).arrived()
+    assert machine.records == ["xpu default"]
+
+
+def test_what_is_a_scalar_on_a_device() -> None:
+    """Of one element, and not on the CPU."""
+    assert is_device_scalar(Scalar(1.0))
+    assert not is_device_scalar(Scalar(1.0, copied=True))
+    assert not is_device_scalar(1.0)
+    matrix = Scalar(1.0)
+    matrix.shape = (2,)
+    assert not is_device_scalar(matrix)
+
+
+class Run:
+    """What stands for wandb's run."""
+
+    id = "none"
+
+    def __init__(self) -> None:
+        """Begin without rows."""
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+
+    def log(self, row: dict[str, Any], *, step: int) -> None:
+        """Take a row."""
+        self.rows.append((step, row))
+
+
+@pytest.fixture
+def logger() -> WandBLogger:
+    """A logger with such a run."""
+    made = WandBLogger(enabled=False)
+    made.run, made.enabled, made._joined = Run(), True, True
+    made._at_exit = lambda: None
+    return made
+
+
+def test_the_logger_waits_for_no_device(machine: Machine, logger: WandBLogger) -> None:
+    """Rows come in order, system metrics among them; an older step is refused at once."""
+    run = logger.run
+    assert logger.log_metrics(5, {"train": {"loss": Scalar(0.5)}})
+    assert logger.log_system_metrics()
+    assert not logger.log_metrics(4, {"lr": 0.1})
+    assert run.rows == []
+    assert logger.stats()["refused"] == 1
+    machine.busy = False
+    assert logger.log_metrics(6, {"lr": 0.1})
+    assert [step for step, _ in run.rows] == [5, 5, 6]
+    assert run.rows[0][1] == {"train.loss": 0.5}
+    logger.log_metrics(7, {"loss": Scalar(0.25)})
+    machine.busy = False
+    logger.finish()
+    assert run.rows[-1] == (7, {"loss": 0.25})
+
+
+def test_a_logger_that_nobody_finishes_sends_its_rows_at_exit(
+    machine: Machine, logger: WandBLogger
+) -> None:
+    """Not in a forked child, and not where it is finished or gone."""
+    import weakref
+
+    run = logger.run
+    logger.log_metrics(7, {"loss": Scalar(0.25)})
+    machine.busy = False
+    wandb_sink._send_rest(weakref.ref(logger))
+    assert run.rows == [(7, {"loss": 0.25})]
+    logger.finish()
+    wandb_sink._send_rest(weakref.ref(logger))
+    reference = weakref.ref(logger)
+    del logger
+    wandb_sink._send_rest(reference)
+    assert len(run.rows) == 1
