@@ -69,6 +69,7 @@ void send_by_framework(DevicePool& pool, const Group& group, PayloadBuilder& pay
     std::vector<SettledValue> values(group.arguments.size());
     pool.expect(values.size(), values.data(), chain);
     note(payload, group, values);
+    if (values.front().tag != ValueTag::pending) return;  // nor is any other
     PyObject* list = PyList_New(0);
     bool ok = list != nullptr;
     std::vector<std::uint32_t> slots;

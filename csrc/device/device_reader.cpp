@@ -8,6 +8,7 @@ namespace fastlog {
 
 void DeviceReader::begin_round() noexcept {
     busy_.clear();
+    if (DevicePool::in_forked_child()) return;  // what is late is the parent's
     if (pool_.late_count_.load(std::memory_order_relaxed) != 0) collect_late();
 }
 
