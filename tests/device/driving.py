@@ -6,10 +6,26 @@ import threading
 import time
 from collections.abc import Callable
 from ctypes import c_char, c_void_p
+from pathlib import Path
 from typing import Any
 
 from device import fakes
 from device.fakes import FakeDriver as Cuda
+from recorded import lines
+
+
+def working_stream(cuda: Cuda, device: int = 0) -> int:
+    """Have a context and a current stream, as a program that trains has; return the stream."""
+    cuda.use(device)
+    stream = cuda.stream(device, nonblocking=True)
+    cuda.set_stream(stream, device)
+    return stream
+
+
+def one_line(run: Path, stream: str = "metrics") -> dict[str, Any]:
+    """Return the only line of a run's stream."""
+    (line,) = lines(run, stream)
+    return line
 
 
 class Pinned:
