@@ -144,7 +144,7 @@ def test_what_is_no_device_is_refused(torch: Any, device: Any) -> None:
 def test_a_tensor_is_described(torch: Any, device: Any, expected: Any, stream: int) -> None:
     """Device, address, type; the current stream of a CUDA device."""
     tensor = fakes.load_tensors().FakeTensor(4096, (4, 16, 1), device)
-    assert describe_tensor(tensor) == (*expected, 4096, 4, 16, stream)
+    assert describe_tensor(tensor) == (*expected, 4096, 4, 16, stream, tensor)
 
 
 @pytest.mark.parametrize("dtype", fakes.DTYPES)
@@ -190,7 +190,7 @@ def test_a_wrapper_is_described_by_the_tensor_behind_it(torch: Any) -> None:
         def resolve_neg(self) -> Any:
             return inner
 
-    assert describe_tensor(Negated(8192, is_neg=True)) == (fakes.CPU, 0, 4096, 2, 64, 0)
+    assert describe_tensor(Negated(8192, is_neg=True)) == (fakes.CPU, 0, 4096, 2, 64, 0, inner)
 
 
 # ---- plain_tensor --------------------------------------------------------------------------------
