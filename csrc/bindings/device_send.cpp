@@ -192,6 +192,16 @@ void bind_device(py::module_& module) {
         },
         py::arg("slots"), py::arg("values"),
         "Delivers values that a framework copied from a device; None for one that failed.");
+    module.def(
+        "takes",
+        [](py::handle value) {
+            PayloadBuilder one;
+            if (one.begin(0, 1) && encode_value(one, 0, Py_None, value.ptr())) return true;
+            if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
+            PyErr_Clear();
+            return false;
+        },
+        py::arg("value"), "Tells whether record() takes a value; waits for no device.");
     deliver = py::object(module.attr("deliver")).release().ptr();
 }
 
