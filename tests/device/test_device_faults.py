@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from device.alone import alone, at_once, eventually
-from device.driving import one_line, working_stream
+from device.driving import busy_tickets, one_line, working_stream
 from device.fakes import FakeDriver as Cuda
 from recorded import lines
 
@@ -26,7 +26,7 @@ def reasons(run: Path, key: str = "loss") -> list[str | None]:
 
 
 def waiting(recorder: Recorder) -> int:
-    """Return how many tickets of the process are in use."""
+    """Return how many values a recorder waits for."""
     return recorder.stats()["device"]["waiting"]
 
 
@@ -249,8 +249,9 @@ def test_a_late_arrival_does_not_touch_a_later_record(cuda: Cuda, run: Path) -> 
         for step in range(20):
             recorder.record(step, loss=cuda.tensor(-5.0, stream=stuck))
         assert recorder.flush(20)
-        assert waiting(recorder) == 20
+        assert waiting(recorder) == 0  # they are given up, and their slots are not free
         cuda.set_stream(other, 0)
+        assert busy_tickets(cuda, recorder, other) == 20
         for step in range(20, 60):
             if step == 40:
                 cuda.delay(other, 20_000)
@@ -261,8 +262,11 @@ def test_a_late_arrival_does_not_touch_a_later_record(cuda: Cuda, run: Path) -> 
         assert eventually(lambda: waiting(recorder) == 0)
         for step in range(60, 100):
             recorder.record(step, loss=cuda.tensor(float(step), stream=other))
-    assert reasons(run) == ["timeout"] * 20 + [None] * 80
-    assert [line["metrics"]["loss"] for line in lines(run)[20:]] == list(map(float, range(20, 100)))
+        assert cuda.wait(stuck)
+        assert busy_tickets(cuda, recorder, other) == 0
+    found = [line for line in lines(run) if line["step"] >= 0]
+    assert [line.get("missing") for line in found] == [{"loss": "timeout"}] * 20 + [None] * 80
+    assert [line["metrics"]["loss"] for line in found[20:]] == list(map(float, range(20, 100)))
 
 
 @alone
@@ -302,22 +306,23 @@ def test_tickets_of_dropped_records_come_back(cuda: Cuda, run: Path) -> None:
         assert cuda.wait(stream)
         assert recorder.flush(20)
         assert eventually(lambda: waiting(recorder) == 0)
-        assert recorder.record(-1, loss=loss)
-    steps = [line["step"] for line in lines(run) if "step" in line]
-    assert steps == [step for step, taken in enumerate(accepted) if taken] + [-1]
+        assert busy_tickets(cuda, recorder, stream) == 0
+    steps = [line["step"] for line in lines(run) if line.get("step", -1) >= 0]
+    assert steps == [step for step, taken in enumerate(accepted) if taken]
     assert sum(line.get("dropped", 0) for line in lines(run)) == accepted.count(False)
 
 
 @alone
 def test_a_record_that_is_too_large_leaves_no_ticket(cuda: Cuda, run: Path) -> None:
     """It is dropped, and its copies arrive for nobody."""
-    working_stream(cuda)
+    stream = working_stream(cuda)
     with Recorder(run, ring_bytes=64 << 10) as recorder:
         assert not recorder.record(0, loss=cuda.tensor(1.5), text="x" * 9000)
         assert recorder.record(1, loss=cuda.tensor(2.5))
-        assert recorder.flush(20)
-        assert eventually(lambda: waiting(recorder) == 0)
-    assert [line["metrics"] for line in lines(run) if "step" in line] == [{"loss": 2.5}]
+        assert cuda.wait(stream)
+        assert busy_tickets(cuda, recorder, stream) == 0
+    found = [line["metrics"] for line in lines(run) if line.get("step", -1) >= 0]
+    assert found == [{"loss": 2.5}]
 
 
 @alone

@@ -234,9 +234,21 @@ def test_the_echo_of_a_step_does_not_read_the_device(
     with MetricsLogger("exp", run, logger=logger) as metrics, cuda.hanging(stream), at_once():
         loss = cuda.tensor(1.5, stream=stream, kind=kind)
         metrics.log_step(5, 1, {"loss": loss, "lr": 0.5})
-    assert shown == ["Step 5: loss=<cuda:0>, lr=0.5000"]
+    assert shown == [f"Step 5: loss=<on {loss.device}>, lr=0.5000"]
     assert fake_tensor.item_calls() == 0
     assert one_line(run)["metrics"] == {"loss": 1.5, "lr": 0.5}
+
+
+class Broken:
+    """What no tensor is, with a property that raises."""
+
+    @property
+    def device(self) -> Any:
+        """Raise."""
+        raise RuntimeError("no device")
+
+    def __repr__(self) -> str:
+        return "broken"
 
 
 @alone
@@ -250,6 +262,7 @@ def test_an_odd_metric_beside_a_value_of_a_device_does_not_read_the_device(
         "list": [1, 2],
         "complex": cuda.tensor(1j, "complex64", kind=kind),
         "many": cuda.tensor(bytes(8), shape=(2,), kind=kind),
+        "broken": Broken(),
     }
     with MetricsLogger("exp", run) as metrics:
         loss = cuda.tensor(1.5, stream=stream, kind=kind)
@@ -258,8 +271,9 @@ def test_an_odd_metric_beside_a_value_of_a_device_does_not_read_the_device(
         "loss": 1.5,
         "lr": 0.5,
         "list": "[1, 2]",
-        "complex": "<cuda:0>",
-        "many": "<cuda:0>",
+        "complex": f"<Shown on {loss.device}>",
+        "many": f"<Shown on {loss.device}>",
+        "broken": "broken",
     }
     assert fake_tensor.item_calls() == 0
     assert cuda.count("synchronisations") == 0
