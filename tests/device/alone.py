@@ -24,6 +24,7 @@ from select import select
 from typing import Any
 
 from device import fakes
+from recorded import PACKAGE_ROOT
 
 TESTS = Path(__file__).parents[1]
 #: What the process itself provides, by the name of the argument.
@@ -39,7 +40,7 @@ class Nursery:
         fakes.build_driver()
         fakes.build_driver(hip=True)
         fakes.build_tensors()
-        path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+        path = os.pathsep.join([str(PACKAGE_ROOT), str(TESTS)])
         ambient = ("FASTLOG_", "RANK", "WORLD_SIZE")
         hermetic = {name: v for name, v in os.environ.items() if not name.startswith(ambient)}
         self._process = subprocess.Popen(

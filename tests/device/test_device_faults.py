@@ -143,6 +143,16 @@ def test_a_function_that_fails_for_long_costs_no_line(cuda: Cuda, run: Path, fun
     assert [line["metrics"]["lr"] for line in lines(run)] == [0.1] * 21
 
 
+@alone
+def test_an_answer_about_captures_that_fails_is_no_capture(cuda: Cuda, run: Path) -> None:
+    """What is wrong shows when something is copied; here nothing is."""
+    working_stream(cuda)
+    with Recorder(run) as recorder:
+        cuda.fail("cuStreamIsCapturing", 999, -1)
+        recorder.record(0, loss=cuda.tensor(1.5))
+    assert one_line(run)["metrics"] == {"loss": 1.5}
+
+
 @pytest.mark.parametrize("function", ["cuEventRecord", "cuEventCreate"])
 @alone
 def test_an_event_that_fails_costs_the_values_of_its_record(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from device import fakes
-from device.alone import alone, at_once, eventually
+from device.alone import Nursery, alone, at_once, eventually
 from device.driving import one_line, working_stream
 from device.fakes import FakeDriver as Cuda
 from recorded import lines
+from ring_checks import check_against_recovery
 
 from foundry_fastlog import Recorder, device_tensors
 
@@ -193,6 +196,46 @@ def test_an_end_that_fails_says_why(cuda: Cuda, run: Path) -> None:
     assert found["captured"]["missing"] == {"device_duration_s": "driver_error_900"}
     assert found["moved"]["missing"] == {"device_duration_s": "backend_error"}
     assert "missing" not in found["fine"]
+
+
+@alone
+def test_a_block_that_waits_gives_its_room_to_others(cuda: Cuda, run: Path) -> None:
+    """A small ring: metrics are neither dropped nor held up by a device that hangs."""
+    stream = timed_stream(cuda)
+    with Recorder(run, ring_bytes=64 << 10, flush_interval_s=0.02) as recorder:
+        with cuda.hanging(stream):
+            with recorder.timer("stuck", device=True):
+                pass
+            for step in range(3000):
+                with at_once(0.9):
+                    assert recorder.record(step, lr=float(step))
+            assert recorder.flush(20, stream="metrics")
+            assert len(lines(run)) == 3000
+        assert recorder.stats()["dropped"] == 0
+    assert one_line(run, "performance")["missing"] == {"device_duration_s": "no_room"}
+
+
+def dies_in_a_timed_block(cuda: Cuda, run: Path) -> None:
+    """Leave a block whose time on the device is on its way, and be killed."""
+    stream = timed_stream(cuda)
+    recorder = Recorder(run)
+    cuda.hang(stream)
+    with recorder.timer("forward", step=4, device="cuda:0"):
+        pass
+    recorder.flush(0.05)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_kill_loses_only_the_time_on_the_device(nursery: Nursery, tmp_path: Path) -> None:
+    """The wall clock's is recovered, once."""
+    run = tmp_path / "run"
+    nursery(dies_in_a_timed_block, tmp_path / "output", exit_status=-signal.SIGKILL, run=run)
+    check_against_recovery(run)
+    line = one_line(run, "performance")
+    assert (line["name"], line["step"], line["device"]) == ("forward", 4, "cuda:0")
+    assert line["duration_s"] >= 0
+    assert line["device_duration_s"] is None
+    assert line["missing"] == {"device_duration_s": "lost"}
 
 
 @alone
