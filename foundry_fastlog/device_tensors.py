@@ -78,15 +78,15 @@ def _device_type(value: Any) -> str:  # noqa: ANN401 - any framework's tensor
     return str(getattr(getattr(value, "device", None), "type", ""))
 
 
-def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int]:  # noqa: ANN401 - likewise
+def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # noqa: ANN401 - likewise
     """Describe the one element of a tensor of torch 2.4 to 2.9, which has no C interface for it.
 
     Args:
         value: The tensor.
 
     Returns:
-        Device type (DLPack's), device index, address, type code and bits (DLPack's), and the
-        device's current stream.
+        Device type (DLPack's), device index, address, type code and bits (DLPack's), the device's
+        current stream, and the tensor whose memory that is: ``value``, or the one behind it.
 
     Raises:
         TypeError: It is no single number; the text says what to do.
@@ -109,7 +109,7 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int]:  # noqa:
     device_type = _DEVICE_TYPES.get(kind, _EXTENSION)
     if kind == "cuda":
         device_type, stream = _cuda_type(), _cuda_stream(index)
-    return device_type, index, address, *code_bits, stream
+    return device_type, index, address, *code_bits, stream, value
 
 
 def _cuda_type() -> int:

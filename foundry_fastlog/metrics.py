@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.component import AnyLogger, Component, log_text, stdlib_logger
 from foundry_fastlog.describing import describe
 from foundry_fastlog.members import safe_str
-from foundry_fastlog.recorder import RecorderClosedError
+from foundry_fastlog.recorder import RecorderClosedError, takes
 from foundry_fastlog.values import device_of, recordable
 
 if TYPE_CHECKING:
@@ -184,9 +184,9 @@ class MetricsLogger(Component):
         try:
             accepted = self._record(step, values)
         except TypeError:  # one of them is no real number; or, once more, step or epoch is wrong
-            for name, device in ((name, device_of(value)) for name, value in values.items()):
-                if device is not None:
-                    values[name] = f"<{type(values[name]).__name__} on {device}>"
+            for name, value in values.items():
+                if (device := device_of(value)) is not None and not takes(value):
+                    values[name] = f"<{type(value).__name__} on {device}>"
                     odd.append(name)
             accepted = self._record(step, values)
         self._tell_odd(odd)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from foundry_fastlog._core import RecorderStats, Timer
     from foundry_fastlog.ring_files import RingReport
 
-__all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "recover"]
+__all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "recover", "takes"]
 
 RecorderClosedError = _core.RecorderClosedError
 
@@ -588,6 +588,11 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
         # No ring at all: perhaps because they may not be listed, which the overlay tells.
         reports += found or Overlay(run).refresh()
     return reports
+
+
+def takes(value: object) -> bool:
+    """Tell whether ``record()`` takes a value, without waiting for a device that it may lie on."""
+    return _core.takes(value)
 
 
 def _on_core_event(kind: str, text: str) -> None:

@@ -53,8 +53,11 @@ def device_of(value: object) -> str | None:
     Args:
         value: Any object. It is not read: that would wait for the device.
     """
-    device = getattr(value, "device", None)
-    return None if getattr(device, "type", "cpu") == "cpu" else str(device)
+    try:
+        device = getattr(value, "device", None)
+        return None if getattr(device, "type", "cpu") == "cpu" else str(device)
+    except Exception:  # noqa: BLE001 - a value of any type, with any property
+        return None
 
 
 def recordable(

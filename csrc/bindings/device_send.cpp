@@ -69,6 +69,7 @@ void send_by_framework(DevicePool& pool, const Group& group, PayloadBuilder& pay
     std::vector<SettledValue> values(group.arguments.size());
     pool.expect(values.size(), values.data(), chain);
     note(payload, group, values);
+    if (values.front().tag != ValueTag::pending) return;  // nor is any other
     PyObject* list = PyList_New(0);
     bool ok = list != nullptr;
     std::vector<std::uint32_t> slots;
@@ -191,6 +192,16 @@ void bind_device(py::module_& module) {
         },
         py::arg("slots"), py::arg("values"),
         "Delivers values that a framework copied from a device; None for one that failed.");
+    module.def(
+        "takes",
+        [](py::handle value) {
+            PayloadBuilder one;
+            if (one.begin(0, 1) && encode_value(one, 0, Py_None, value.ptr())) return true;
+            if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
+            PyErr_Clear();
+            return false;
+        },
+        py::arg("value"), "Tells whether record() takes a value; waits for no device.");
     deliver = py::object(module.attr("deliver")).release().ptr();
 }
 

@@ -112,7 +112,8 @@ bool check(PyObject* key, PyObject* value, const dlpack::Tensor& tensor, Element
     return true;
 }
 
-// (device_type, device_id, address, code, bits, stream): what an older torch is asked for.
+// (device_type, device_id, address, code, bits, stream, holder): what an older torch is asked for. The
+// memory may be that of a tensor made just now, which has to live until it is read or copied.
 bool ask_python(PyObject* key, PyObject* value, Element& out) {
     PyObject* function = device_function("describe_tensor");
     if (function == nullptr) return false;
@@ -124,8 +125,10 @@ bool ask_python(PyObject* key, PyObject* value, Element& out) {
     int bits = 0;
     unsigned long long address = 0;
     unsigned long long stream = 0;
-    const bool parsed = PyArg_ParseTuple(facts, "iiKiiK", &device_type, &device_id, &address, &code,
-                                         &bits, &stream) != 0;
+    PyObject* holder = nullptr;
+    const bool parsed = PyArg_ParseTuple(facts, "iiKiiKO", &device_type, &device_id, &address,
+                                         &code, &bits, &stream, &holder) != 0;
+    Py_XINCREF(holder);
     Py_DECREF(facts);
     if (!parsed) return refuse_failed(key, value);
     const dlpack::Tensor tensor{reinterpret_cast<void*>(address),
@@ -140,7 +143,13 @@ bool ask_python(PyObject* key, PyObject* value, Element& out) {
                                 0};
     out.stream = reinterpret_cast<void*>(stream);
     out.exchange = nullptr;
-    return check(key, value, tensor, out);
+    const bool ok = check(key, value, tensor, out);
+    if (ok && holder != value) {
+        out.holder = holder;
+    } else {
+        Py_DECREF(holder);
+    }
+    return ok;
 }
 
 bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, bool& wrapped) {
@@ -199,6 +208,7 @@ bool describe_element(const TensorType& type, PyObject* key, PyObject* value, El
     if (ask(type, key, value, out, wrapped)) {
         if (!may_be_negated(out)) [[likely]]
             return true;
+        if (type.exchange == nullptr) return true;  // Python has looked
         bool negated = false;
         if (!is_negated(value, negated)) return refuse_failed(key, value);
         if (!negated) return true;
@@ -216,7 +226,11 @@ bool describe_element(const TensorType& type, PyObject* key, PyObject* value, El
         if (!PyErr_Occurred()) return refuse(key, value, " without memory of its own");
         return false;
     }
-    out.holder = plain;
+    if (out.holder == nullptr) {
+        out.holder = plain;
+    } else {
+        Py_DECREF(plain);  // the memory is that of a tensor behind it
+    }
     return true;
 }
 

@@ -167,10 +167,12 @@ bool Recorder::close(std::int64_t timeout_ns) {
     const std::lock_guard lock(close_mutex_);
     if (joined_) return true;
     const std::int64_t deadline = deadline_after(timeout_ns);
-    // Values under way get half of the time. While the ring is open, their events find room in it.
-    if (flusher_.device() != nullptr) {
+    // Values under way get half of the time. While the ring is open, events of values that are not
+    // finite find room in it: lines behind one that is given up have theirs, too.
+    if (flusher_.device() != nullptr || options_.watch_nonfinite == WatchNonfinite::all) {
         if (!flusher_.wait_written(ring_.tail(), deadline_after(timeout_ns / 2))) {
             flusher_.give_up_values();
+            flusher_.wait_written(ring_.tail(), deadline_after(timeout_ns / 4));
         }
     }
     std::uint64_t open = 0;

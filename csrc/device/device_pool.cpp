@@ -162,12 +162,32 @@ int DevicePool::capture_error(DeviceId device, DriverHandle stream) noexcept {
     return 0;
 }
 
-std::uint16_t DevicePool::take_new() noexcept {
+std::uint16_t DevicePool::take_unused() noexcept {
     std::uint32_t number = unused_.load(std::memory_order_relaxed);
     do {
         if (number == kTickets) return kNoTicket;
     } while (!unused_.compare_exchange_weak(number, number + 1, std::memory_order_relaxed));
     return static_cast<std::uint16_t>(number);
+}
+
+// One that was never used, or a free one of another device or use, whose events end here: whoever had
+// all tickets on their way once does not keep the others from theirs for ever.
+std::uint16_t DevicePool::take_new() noexcept {
+    std::uint16_t number = take_unused();
+    if (number == kNoTicket) number = framework_.pop(tickets_.get());
+    for (DeviceState& state : devices_) {
+        if (number != kNoTicket) break;
+        number = state.copies.pop(tickets_.get());
+        if (number == kNoTicket) number = state.timings.pop(tickets_.get());
+    }
+    if (number == kNoTicket) return kNoTicket;
+    Ticket& ticket = tickets_[number];
+    for (DriverHandle* event : {&ticket.event, &ticket.begin}) {
+        if (*event != nullptr) api_of(ticket).event_destroy(*event);
+        *event = nullptr;
+    }
+    ticket.by_framework = ticket.times = false;
+    return number;
 }
 
 // A free ticket of this device. Its events are made with its first use and stay with it.

@@ -119,6 +119,7 @@ class DevicePool {
     DeviceState* ready(DeviceId device, std::uint64_t& missing) noexcept;
     std::uint64_t prepare(DeviceId device, DeviceState& state) noexcept;
     std::uint16_t take(TicketStack& stack) noexcept;
+    std::uint16_t take_unused() noexcept;
     std::uint16_t take_new() noexcept;
     std::uint16_t take_for(DeviceId device, DeviceState& state, bool times,
                            std::uint64_t& missing) noexcept;

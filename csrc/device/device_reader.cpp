@@ -8,6 +8,7 @@ namespace fastlog {
 
 void DeviceReader::begin_round() noexcept {
     busy_.clear();
+    if (DevicePool::in_forked_child()) return;  // what is late is the parent's
     if (pool_.late_count_.load(std::memory_order_relaxed) != 0) collect_late();
 }
 
@@ -26,18 +27,18 @@ void DeviceReader::note_busy(const Ticket& ticket) noexcept {
 // The driver's answer for a ticket's event.
 int DeviceReader::query(const Ticket& ticket) noexcept {
     const DriverApi& api = pool_.api_of(ticket);
-    thread_local bool relaxed = false;
-    if (!relaxed) {
+    if (bool& relaxed = relaxed_[ticket.device / DevicePool::kMostDevices]; !relaxed) {
         int mode = DriverApi::kRelaxed;
         api.exchange_capture_mode(&mode);
         relaxed = true;
     }
-    DriverHandle context = pool_.devices_[ticket.device].context.load(std::memory_order_relaxed);
-    if (context != current_) {
+    if (ticket.device != current_) {
+        DriverHandle context =
+            pool_.devices_[ticket.device].context.load(std::memory_order_relaxed);
         if (const int code = api.context_set_current(context); code != DriverApi::kSuccess) {
             return code;
         }
-        current_ = context;
+        current_ = ticket.device;
     }
     return api.event_query(ticket.event);
 }

@@ -36,7 +36,8 @@ class DeviceReader final : public DeviceValues {
 
     DevicePool& pool_;
     std::vector<Stream> busy_;  // in this round
-    DriverHandle current_ = nullptr;
+    int current_ = -1;          // the device whose context is current in the flush thread
+    bool relaxed_[2]{};         // by DeviceKind: its driver has been told
 };
 
 }  // namespace fastlog

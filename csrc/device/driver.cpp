@@ -24,6 +24,7 @@ constexpr Function kFunctions[] = {
     {offsetof(DriverApi, host_alloc), "cuMemHostAlloc", "hipHostMalloc"},
     {offsetof(DriverApi, copy_to_host_async), "cuMemcpyDtoHAsync_v2", "hipMemcpyDtoHAsync"},
     {offsetof(DriverApi, event_create), "cuEventCreate", "hipEventCreateWithFlags"},
+    {offsetof(DriverApi, event_destroy), "cuEventDestroy_v2", "hipEventDestroy"},
     {offsetof(DriverApi, event_record), "cuEventRecord", "hipEventRecord"},
     {offsetof(DriverApi, event_query), "cuEventQuery", "hipEventQuery"},
     {offsetof(DriverApi, event_elapsed_ms), "cuEventElapsedTime", "hipEventElapsedTime"},

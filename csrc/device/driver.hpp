@@ -35,6 +35,7 @@ struct DriverApi {
     int (*host_alloc)(void** memory, std::size_t bytes, unsigned flags);
     int (*copy_to_host_async)(void* to, std::uint64_t from, std::size_t bytes, DriverHandle stream);
     int (*event_create)(DriverHandle* event, unsigned flags);
+    int (*event_destroy)(DriverHandle event);
     int (*event_record)(DriverHandle event, DriverHandle stream);
     int (*event_query)(DriverHandle event);
     int (*event_elapsed_ms)(float* ms, DriverHandle begin, DriverHandle end);

@@ -25,7 +25,7 @@ struct alignas(64) Ticket {
     std::atomic<std::uint16_t> below{kNoTicket};  // in a stack
     std::atomic<bool> arrived{false};             // by a framework's own copy
     std::uint16_t next = kNoTicket;               // in the chain
-    std::uint8_t device = 0;    // index of its DeviceState; fixed at the first use
+    std::uint8_t device = 0;    // index of its DeviceState; stays while it has events
     bool by_framework = false;  // likewise: no driver, no event
     bool times = false;         // likewise: `begin` and `event` measure a block
     bool settled = false;

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+from device.alone import Nursery
 from device.fakes import FakeDriver, load_driver, load_tensors
 
 
@@ -15,6 +16,16 @@ def loaded(*, hip: bool = False) -> FakeDriver:
     if sys.platform != "linux":
         pytest.skip("the fake driver's memory needs memfd_create")
     return load_driver(hip=hip)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """What gives tests a process of their own."""
+    if sys.platform != "linux":
+        pytest.skip("the fake driver's memory needs memfd_create")
+    made = Nursery()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,45 @@ import threading
 import time
 from collections.abc import Callable
 from ctypes import c_char, c_void_p
+from pathlib import Path
 from typing import Any
 
 from device import fakes
 from device.fakes import FakeDriver as Cuda
+from recorded import lines
+
+from foundry_fastlog import Recorder
+
+
+def working_stream(cuda: Cuda, device: int = 0) -> int:
+    """Have a context and a current stream, as a program that trains has; return the stream."""
+    cuda.use(device)
+    stream = cuda.stream(device, nonblocking=True)
+    cuda.set_stream(stream, device)
+    return stream
+
+
+def one_line(run: Path, stream: str = "metrics") -> dict[str, Any]:
+    """Return the only line of a run's stream."""
+    (line,) = lines(run, stream)
+    return line
+
+
+def busy_tickets(cuda: Cuda, recorder: Recorder, stream: int, step: int = -9) -> int:
+    """Return how many tickets of a device are not free, though nothing is on its way.
+
+    That shows when as many records wait at once as there are tickets with an event.
+    """
+    loss = cuda.tensor(0.5)
+    recorder.record(step, probe=loss)
+    assert recorder.flush(20)  # a round of the flush thread, which frees what it can
+    known = cuda.count("cuEventCreate")
+    with cuda.hanging(stream):
+        for _ in range(known):
+            recorder.record(step, probe=loss)
+        busy = cuda.count("cuEventCreate") - known
+    assert recorder.flush(20)
+    return busy
 
 
 class Pinned:

@@ -1,0 +1,327 @@
+"""Ends of processes with values on their way: closing, leaving, forks, kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from ctypes import c_void_p
+from pathlib import Path
+from typing import Any
+
+import pytest
+from device import fakes
+from device.alone import Nursery, alone, at_once
+from device.driving import busy_tickets, one_line, working_stream
+from device.fakes import FakeDriver as Cuda
+from recorded import lines
+from ring_checks import check_against_recovery
+
+from foundry_fastlog import Recorder, device_tensors, read_run, recover
+
+# ---- closing -------------------------------------------------------------------------------------
+
+
+@alone
+def test_closing_waits_for_values(cuda: Cuda, run: Path) -> None:
+    """Those that arrive within half of its time are in the file."""
+    stream = working_stream(cuda)
+    recorder = Recorder(run)
+    cuda.delay(stream, 200_000)
+    recorder.record(0, loss=cuda.tensor(1.5, stream=stream))
+    assert recorder.close()
+    assert one_line(run)["metrics"] == {"loss": 1.5}
+
+
+@alone
+def test_closing_while_the_device_hangs_ends_in_time(cuda: Cuda, run: Path) -> None:
+    """Every line is written, with what was on the CPU."""
+    stream = working_stream(cuda)
+    recorder = Recorder(run)
+    with cuda.hanging(stream):
+        for step in range(100):
+            recorder.record(step, loss=cuda.tensor(1.5, stream=stream), lr=float(step))
+        with at_once(5):
+            assert recorder.close(1.0)
+    assert not recorder.stats()["ring_path"] or not Path(recorder.stats()["ring_path"]).exists()
+    for step, line in enumerate(lines(run)):
+        assert line["metrics"] == {"loss": None, "lr": float(step)}
+        assert line["missing"] == {"loss": "timeout"}
+    assert len(lines(run)) == 100
+
+
+@alone
+def test_two_recorders_share_the_slots(cuda: Cuda, run: Path) -> None:
+    """Each has its own values; one may be closed while the other's wait."""
+    stream = working_stream(cuda)
+    slow = cuda.stream(0, nonblocking=True)
+    first, second = Recorder(run / "a"), Recorder(run / "b", flush_interval_s=0.005)
+    with cuda.hanging(slow):
+        for step in range(300):
+            cuda.set_stream(slow, 0)
+            first.record(step, loss=cuda.tensor(step + 0.5, stream=slow))
+            cuda.set_stream(stream, 0)
+            second.record(step, loss=cuda.tensor(-step * 1.0, stream=stream))
+        assert second.flush(20)
+        assert second.close()
+        assert first.close(0.4)
+    third = Recorder(run / "c", flush_interval_s=0.005)
+    third.record(0, loss=cuda.tensor(7.5, stream=stream))
+    assert third.flush(20)
+    assert cuda.wait(slow)
+    assert busy_tickets(cuda, third, stream) == 0  # the first one's, too
+    third.close()
+    assert [line["metrics"]["loss"] for line in lines(run / "b")] == [-float(i) for i in range(300)]
+    assert {line["missing"]["loss"] for line in lines(run / "a")} == {"timeout"}
+    assert lines(run / "c")[0]["metrics"] == {"loss": 7.5}
+
+
+# ---- ends of processes ---------------------------------------------------------------------------
+
+
+def leaves(cuda: Cuda, run: Path, how: str) -> None:
+    """Record values that take a while, and end without close()."""
+    stream = working_stream(cuda)
+    recorder = Recorder(run, close_timeout_s=1.0 if how == "hang" else 20.0)
+    cuda.delay(stream, 100_000)
+    for step in range(50):
+        recorder.record(step, loss=cuda.tensor(step / 2, stream=stream), lr=0.1)
+    if how == "hang":
+        cuda.hang(stream)
+        recorder.record(50, loss=cuda.tensor(1.0, stream=stream), lr=0.1)
+    elif how == "exit":
+        sys.exit(3)
+    elif how == "raise":
+        raise KeyError("unhandled")
+    elif how == "_exit":
+        os._exit(4)
+    elif how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("how", "status"), [("return", 0), ("exit", 3), ("raise", 1), ("hang", 0)])
+def test_a_process_that_leaves_without_closing_loses_nothing(
+    nursery: Nursery, tmp_path: Path, how: str, status: int
+) -> None:
+    """Its values are waited for, not for ever; a device that hangs does not keep it."""
+    with at_once(15):
+        output = nursery(
+            leaves, tmp_path / "output", exit_status=status, run=tmp_path / "run", how=how
+        )
+    assert ("KeyError: 'unhandled'" in output) == (how == "raise")
+    found = lines(tmp_path / "run")
+    assert [line["metrics"]["loss"] for line in found[:50]] == [i / 2 for i in range(50)]
+    assert len(found) == (51 if how == "hang" else 50)
+    if how == "hang":
+        assert found[50]["metrics"] == {"loss": None, "lr": 0.1}
+        assert found[50]["missing"] == {"loss": "timeout"}
+
+
+@pytest.mark.parametrize(("how", "status"), [("_exit", 4), ("kill", -signal.SIGKILL)])
+def test_a_process_that_dies_loses_only_values_that_had_not_arrived(
+    nursery: Nursery, tmp_path: Path, how: str, status: int
+) -> None:
+    """Readers show their lines at once, recovery writes the same bytes, each of them once."""
+    run = tmp_path / "run"
+    nursery(leaves, tmp_path / "output", exit_status=status, run=run, how=how)
+    parsed = list(read_run(run).lines("metrics"))
+    (report,) = check_against_recovery(run)  # by the bytes
+    assert report.outcome == "recoverable"
+    found = lines(run)
+    assert [line["step"] for line in found] == list(range(50))
+    assert [line["metrics"]["lr"] for line in found] == [0.1] * 50
+    for line in found:
+        assert line["metrics"]["loss"] is None
+        assert line["missing"] == {"loss": "lost"}
+    assert list(read_run(run).lines("metrics")) == parsed
+    assert recover(run) == []
+
+
+def dies_with_streams_apart(cuda: Cuda, run: Path, kills_at: int) -> None:
+    """Let metrics wait while the other streams go on, and be killed."""
+    stream = working_stream(cuda)
+    recorder = Recorder(run, flush_interval_s=0.002)
+    for step in range(20):
+        recorder.record(step, loss=cuda.tensor(float(step), stream=stream))
+    recorder.flush(20)
+    cuda.hang(stream)
+    for step in range(20, 120):
+        recorder.record(step, loss=cuda.tensor(float(step), stream=stream), lr=0.1)
+        with recorder.timer("block", step=step):
+            recorder.event("fault", error=ValueError("x"), step=step)
+        recorder.event(f"message {step}")
+        if step == kills_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if step % 20 == 0:
+            for name in ("log", "errors", "performance"):
+                recorder.flush(20, stream=name)
+
+
+@pytest.mark.parametrize("kills_at", [20, 21, 60, 119])
+def test_a_kill_with_streams_ahead_of_each_other_loses_and_doubles_nothing(
+    nursery: Nursery, tmp_path: Path, kills_at: int
+) -> None:
+    """What the others had written stays; what metrics waited for is recovered as lost."""
+    run = tmp_path / "run"
+    nursery(
+        dies_with_streams_apart,
+        tmp_path / "o",
+        exit_status=-signal.SIGKILL,
+        run=run,
+        kills_at=kills_at,
+    )
+    before = {name: list(read_run(run).lines(name)) for name in ("metrics", "log", "errors")}
+    check_against_recovery(run)
+    after = {name: list(read_run(run).lines(name)) for name in ("metrics", "log", "errors")}
+    assert before == after
+    metrics = lines(run)
+    assert [line["step"] for line in metrics] == list(range(kills_at + 1))
+    assert [line["metrics"]["loss"] for line in metrics] == [
+        *map(float, range(20)),
+        *[None] * (kills_at - 19),
+    ]
+    assert all(line["missing"] == {"loss": "lost"} for line in metrics[20:])
+    count = kills_at - 19
+    assert [line["step"] for line in lines(run, "performance")] == list(range(20, kills_at + 1))
+    assert [len(lines(run, name)) for name in ("log", "errors")] == [count, count]
+
+
+# ---- forks ---------------------------------------------------------------------------------------
+
+
+def in_child(cuda: Cuda, function: Callable[[], None]) -> None:
+    """Fork and run a function there; the child must end well and call no driver."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            function()
+            status = 0
+        except Exception:  # noqa: BLE001 - the child has to end here
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert cuda.calls_in_child() == 0
+
+
+def child_label(run: Path, stream: str = "metrics") -> str:
+    """Return the label of the child's files."""
+    (path,) = run.glob(f"{stream}.w*.jsonl")
+    return path.name.removeprefix(f"{stream}.").removesuffix(".jsonl")
+
+
+@alone
+def test_a_forked_child_touches_neither_driver_nor_slots(cuda: Cuda, run: Path) -> None:
+    """Its values of the CPU are recorded, an inherited tensor's is missing; the parent goes on."""
+    stream = working_stream(cuda)
+    loss = cuda.tensor(1.5, stream=stream)
+    with Recorder(run) as recorder:
+        cuda.delay(stream, 50_000)
+        recorder.record(0, loss=loss)
+
+        def child() -> None:
+            for step in range(20):
+                recorder.record(step, loss=loss, lr=float(step))
+            assert recorder.close()
+
+        in_child(cuda, child)
+        recorder.record(1, loss=loss)
+        assert recorder.flush(20)
+    found = lines(run, label=child_label(run))
+    assert [line["metrics"] for line in found] == [
+        {"loss": None, "lr": float(step)} for step in range(20)
+    ]
+    assert {line["missing"]["loss"] for line in found} == {"forked"}
+    assert [line["metrics"] for line in lines(run)] == [{"loss": 1.5}] * 2
+
+
+@alone
+def test_a_child_does_not_ask_for_values_that_its_parent_gave_up(cuda: Cuda, run: Path) -> None:
+    """They are the parent's to wait for."""
+    stream = working_stream(cuda)
+    with Recorder(run, device_timeout_s=0.05, flush_interval_s=0.005) as recorder:
+        with cuda.hanging(stream):
+            recorder.record(0, loss=cuda.tensor(1.5, stream=stream))
+            assert recorder.flush(20)
+            assert recorder.stats()["device"] == {"scalars": 1, "waiting": 0, "missing": 1}
+
+            def child() -> None:
+                recorder.record(1, loss=cuda.tensor(2.5), lr=0.5)
+                assert recorder.flush(20)
+                assert recorder.close()
+
+            in_child(cuda, child)
+        assert cuda.wait(stream)
+        assert busy_tickets(cuda, recorder, stream) == 0
+    assert lines(run, label=child_label(run))[0]["missing"] == {"loss": "forked"}
+
+
+@alone
+def test_a_child_may_end_a_block_that_its_parent_began(cuda: Cuda, run: Path) -> None:
+    """And time blocks of its own: their time on the device is missing."""
+    stream = working_stream(cuda)
+    device_tensors.block_stream = lambda device: (2, 0, stream)
+    with Recorder(run) as recorder:
+        outer = recorder.timer("outer", device=True)
+        outer.__enter__()
+
+        def child() -> None:
+            with recorder.timer("own", device=True):
+                pass
+            outer.__exit__(None, None, None)
+            assert recorder.close()
+
+        in_child(cuda, child)
+        outer.__exit__(None, None, None)
+    found = lines(run, "performance", label=child_label(run, "performance"))
+    assert [line["name"] for line in found] == ["own", "outer"]
+    for line in found:
+        assert line["device_duration_s"] is None
+        assert line["missing"] == {"device_duration_s": "forked"}
+    assert "missing" not in one_line(run, "performance")
+
+
+@alone
+def test_a_child_can_be_the_first_to_record_a_value(cuda: Cuda, run: Path) -> None:
+    """The parent had only opened the recorder, and had asked for nothing of the driver."""
+    working_stream(cuda)
+    loss = cuda.tensor(1.5)
+    cuda.call("cuCtxGetCurrent", c_void_p())
+    with Recorder(run) as recorder:
+        recorder.record(0, cpu=fakes.host_tensor(0.5))
+
+        def child() -> None:
+            os.environ["FASTLOG_CUDA_LIBRARY"] = "/nonexistent"  # the first sight of it
+            recorder.record(0, lr=0.1)
+            assert recorder.close()
+
+        in_child(cuda, child)
+        recorder.record(1, loss=loss)
+    assert lines(run)[1]["metrics"] == {"loss": 1.5}
+    assert lines(run, label=child_label(run))[0]["metrics"] == {"lr": 0.1}
+
+
+@alone
+def test_a_child_does_not_ask_frameworks_either(cuda: Cuda, run: Path) -> None:
+    """A value of an XPU in a child is missing, without a word on the error output."""
+    seen: list[Any] = []
+    tensor = fakes.host_tensor(1.5, device=(fakes.XPU, 0))
+    working_stream(cuda)
+    with Recorder(run) as recorder:
+        recorder.record(0, loss=cuda.tensor(1.5))
+
+        def child() -> None:
+            sys.unraisablehook = seen.append
+            recorder.record(1, loss=tensor, lr=0.5)
+            assert recorder.close()
+            assert seen == []
+
+        in_child(cuda, child)
+    line = lines(run, label=child_label(run))[0]
+    assert line["metrics"] == {"loss": None, "lr": 0.5}
+    assert line["missing"] == {"loss": "forked"}
