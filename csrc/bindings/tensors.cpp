@@ -73,12 +73,12 @@ bool one_element(const dlpack::Tensor& tensor) noexcept {
     return true;
 }
 
-// Only the imaginary part of a conjugated tensor has its sign bit set apart from its memory (torch:
-// Tensor.is_neg). Such a part lies at an odd multiple of its size, where nothing that was allocated by
-// itself lies: the others need not be asked.
+// Only the imaginary part of a conjugated tensor has its sign apart from its memory (torch:
+// Tensor.is_neg). It lies behind the real part, so never where an allocation begins, unless its complex
+// number is not aligned to its own size. What lies there, as the results of operations do, is not asked.
 bool may_be_negated(const Element& element) noexcept {
-    const std::size_t size = size_of(element.dtype);
-    return size != 0 && (element.address / size) % 2 != 0;
+    constexpr std::uint64_t kAllocation = 64;  // the least alignment of torch's allocators
+    return element.address % kAllocation != 0;
 }
 
 bool is_negated(PyObject* value, bool& out) {

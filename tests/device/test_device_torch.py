@@ -275,7 +275,6 @@ def test_a_value_is_that_of_the_call(recorder: Recorder, prepared: Any) -> None:
     assert [line["metrics"]["v"] for line in lines(recorder.path)] == list(map(float, range(100)))
 
 
-@pytest.mark.xfail(reason="is_neg() is asked only at odd multiples of the element's size")
 def test_the_sign_of_a_conjugated_part_at_an_odd_place_is_right(recorder: Recorder) -> None:
     """A complex number that lies at half of its size, as in a packed record of numpy's."""
     import numpy as np
