@@ -139,10 +139,17 @@ void DeviceReader::release(std::uint16_t first) noexcept {
 
 // Tickets that nobody waits for any more, once their copies have ended. Those of a device that is broken
 // stay: nothing says that it does not write any more.
+// The oldest is asked first, which is the lowest in the stack: what keeps coming does not stand before it.
+// Nor before records that are waited for: these may be older than a copy that ends for nobody.
 void DeviceReader::collect_late() noexcept {
-    TicketStack still;
+    TicketStack oldest_first;
     for (;;) {
         const std::uint16_t number = pool_.late_.pop(pool_.tickets_.get());
+        if (number == kNoTicket) break;
+        oldest_first.push(pool_.tickets_.get(), number);
+    }
+    for (;;) {
+        const std::uint16_t number = oldest_first.pop(pool_.tickets_.get());
         if (number == kNoTicket) break;
         Ticket& ticket = pool_.tickets_[number];
         bool ended;
@@ -156,14 +163,10 @@ void DeviceReader::collect_late() noexcept {
             pool_.late_count_.fetch_sub(1, std::memory_order_relaxed);
             pool_.give_back(number);
         } else {
-            still.push(pool_.tickets_.get(), number);
+            pool_.late_.push(pool_.tickets_.get(), number);
         }
     }
-    for (;;) {
-        const std::uint16_t number = still.pop(pool_.tickets_.get());
-        if (number == kNoTicket) return;
-        pool_.late_.push(pool_.tickets_.get(), number);
-    }
+    busy_.clear();
 }
 
 }  // namespace fastlog
