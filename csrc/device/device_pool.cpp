@@ -75,6 +75,8 @@ DevicePool& DevicePool::instance() {
     return *pool;
 }
 
+bool DevicePool::in_forked_child() noexcept { return forked.load(std::memory_order_relaxed); }
+
 DeviceStats DevicePool::stats_of_process() noexcept {
     const DevicePool* pool = own.load(std::memory_order_acquire);
     return pool != nullptr ? pool->stats() : DeviceStats{};
@@ -86,7 +88,7 @@ bool DevicePool::has_driver(DeviceKind kind) noexcept {
     const int known = driver.state.load(std::memory_order_acquire);
     if (known != 0) [[likely]]
         return known == 1;
-    if (forked.load(std::memory_order_relaxed)) return true;  // send() says what is wrong
+    if (in_forked_child()) return true;  // send() says what is wrong
     const std::lock_guard lock(setup_mutex_);
     if (driver.state.load(std::memory_order_relaxed) == 0) {
         bool found = false;
@@ -103,7 +105,7 @@ bool DevicePool::has_driver(DeviceKind kind) noexcept {
 
 // What a device can be used with, or null with the reason.
 DevicePool::DeviceState* DevicePool::ready(DeviceId device, std::uint64_t& missing) noexcept {
-    if (forked.load(std::memory_order_relaxed)) {
+    if (in_forked_child()) {
         missing = missing_bits(MissingReason::forked);
         return nullptr;
     }
@@ -171,6 +173,8 @@ int DevicePool::capture_error(DeviceId device, DriverHandle stream) noexcept {
 }
 
 std::uint16_t DevicePool::take_new() noexcept {
+    const std::uint16_t blank = blank_.pop(tickets_.get());
+    if (blank != kNoTicket) return blank;
     std::uint32_t number = unused_.load(std::memory_order_relaxed);
     do {
         if (number == kTickets) return kNoTicket;
@@ -196,7 +200,10 @@ std::uint16_t DevicePool::take_for(DeviceId device, DeviceState& state, bool tim
         const RelaxedCapture relaxed(api);
         int code = api.event_create(&ticket.event, times ? 0 : DriverApi::kDisableTiming);
         if (code == DriverApi::kSuccess && times) code = api.event_create(&ticket.begin, 0);
-        if (code != DriverApi::kSuccess) {  // this one ticket is lost
+        if (code != DriverApi::kSuccess) {
+            ticket.event = nullptr;  // leaked, if it is only the second that was not made
+            ticket.times = false;
+            blank_.push(tickets_.get(), number);
             missing = driver_error(code);
             return kNoTicket;
         }
@@ -266,7 +273,7 @@ void DevicePool::expect(std::size_t count, SettledValue* out, TicketChain& chain
         std::fill(out + from, out + count, SettledValue{ValueTag::missing, missing_bits(reason)});
         missing_.fetch_add(count - from, std::memory_order_relaxed);
     };
-    if (forked.load(std::memory_order_relaxed)) return give_up(0, MissingReason::forked);
+    if (in_forked_child()) return give_up(0, MissingReason::forked);
     if (!has_delivered_.load(std::memory_order_acquire)) {
         const std::lock_guard lock(setup_mutex_);
         if (!has_delivered_.load(std::memory_order_relaxed)) {
@@ -331,6 +338,7 @@ std::uint16_t DevicePool::begin_block(DeviceId device, DriverHandle stream,
 
 void DevicePool::end_block(std::uint16_t number, DriverHandle stream) noexcept {
     Ticket& ticket = tickets_[number];
+    if (in_forked_child()) return ticket.settle_missing(missing_bits(MissingReason::forked));
     ticket.stream = stream;
     ticket.made_ns = monotonic_ns();
     const DeviceState& state = devices_[ticket.device];

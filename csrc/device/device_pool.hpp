@@ -106,6 +106,7 @@ class DevicePool {
         DriverApi api{};
     };
 
+    static bool in_forked_child() noexcept;
     static std::uint8_t state_index(DeviceId device) noexcept {
         return static_cast<std::uint8_t>(static_cast<int>(device.kind) * kMostDevices +
                                          device.index);
@@ -118,7 +119,6 @@ class DevicePool {
     }
     DeviceState* ready(DeviceId device, std::uint64_t& missing) noexcept;
     std::uint64_t prepare(DeviceId device, DeviceState& state) noexcept;
-    std::uint16_t take(TicketStack& stack) noexcept;
     std::uint16_t take_new() noexcept;
     std::uint16_t take_for(DeviceId device, DeviceState& state, bool times,
                            std::uint64_t& missing) noexcept;
@@ -133,6 +133,7 @@ class DevicePool {
     std::atomic<bool> has_delivered_{false};
     Driver drivers_[2];  // by DeviceKind: cuda, rocm
     DeviceState devices_[2 * kMostDevices];
+    TicketStack blank_;      // free tickets without an event: the driver made none
     TicketStack framework_;  // free tickets of frameworks' copies
     TicketStack late_;       // given up, and their copies not known to have ended
     std::atomic<std::uint32_t> late_count_{0};

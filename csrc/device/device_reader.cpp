@@ -8,6 +8,7 @@ namespace fastlog {
 
 void DeviceReader::begin_round() noexcept {
     busy_.clear();
+    if (DevicePool::in_forked_child()) return;
     if (pool_.late_count_.load(std::memory_order_relaxed) != 0) collect_late();
 }
 
@@ -43,6 +44,11 @@ int DeviceReader::query(const Ticket& ticket) noexcept {
 }
 
 void DeviceReader::settle(Ticket& ticket) noexcept {
+    if (DevicePool::in_forked_child()) {  // of a record that the parent had begun
+        ticket.late = true;
+        ticket.settle_missing(missing_bits(MissingReason::forked));
+        return;
+    }
     if (ticket.by_framework) {
         ticket.settled = ticket.arrived.load(std::memory_order_acquire);
         return;
