@@ -244,13 +244,14 @@ void DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
         Ticket& ticket = tickets_[number];
         ticket.stream = stream;
         ticket.count = static_cast<std::uint8_t>(n);
-        link(chain, number);
+        bool under_way = false;
         for (std::size_t i = at; i < at + n; ++i) {
             const DeviceScalar& scalar = scalars[i];
             const auto slot = static_cast<std::uint32_t>(number * kSlotsPerTicket + (i - at));
             const int code =
                 api.copy_to_host_async(pinned(slot), scalar.address, size_of(scalar.dtype), stream);
             if (code == DriverApi::kSuccess) {
+                under_way = true;
                 out[i] = {ValueTag::pending,
                           PendingValue{slot, static_cast<std::uint8_t>(scalar.dtype)}.bits()};
             } else {
@@ -258,13 +259,18 @@ void DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
                 give_up(i, i + 1);
             }
         }
+        sent_.fetch_add(n, std::memory_order_relaxed);
+        if (!under_way) {  // as of a device that is broken
+            give_back(number);
+            continue;
+        }
+        link(chain, number);
         const int code = api.event_record(ticket.event, stream);
         if (code != DriverApi::kSuccess) {
             // Nothing will tell when the copies have ended: the ticket is not used again.
             ticket.settle_missing(driver_error(code));
             ticket.lost = true;
         }
-        sent_.fetch_add(n, std::memory_order_relaxed);
     }
 }
 
@@ -368,8 +374,8 @@ void DevicePool::abandon(const TicketChain& chain) noexcept {
 
 void DevicePool::give_back(std::uint16_t number) noexcept {
     Ticket& ticket = tickets_[number];
-    if (ticket.lost) return;
     in_use_.fetch_sub(1, std::memory_order_relaxed);
+    if (ticket.lost) return;
     if (ticket.by_framework) {
         framework_.push(tickets_.get(), number);
         return;

@@ -249,6 +249,38 @@ TEST_SUITE("device pool") {
         CHECK(p.pool.stats().missing == 1);
     }
 
+    TEST_CASE("should not use tickets up for values of which no copy is under way") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeStream stream = machine.stream();
+        const DeviceScalar good = machine.scalar(1);
+        REQUIRE(::fake_break(0, FAKE_ILLEGAL_ADDRESS) == 0);  // and no question has told it yet
+        for (std::uint32_t i = 0; i < 2 * DevicePool::kTickets; ++i) {
+            const Sent sent = p.send(std::vector<DeviceScalar>(9, good), stream);
+            REQUIRE(p.reason(sent, 8) == +MissingReason::driver_error);
+            REQUIRE(sent.chain.flags() == 0);
+        }
+        CHECK(p.pool.stats().waiting == 0);
+        CHECK(p.pool.stats().sent == 0);  // not even a ticket's event could be made
+        REQUIRE(::fake_break(0, 0) == 0);
+        const DeviceScalar bad{12345, DType::float32};
+        for (std::uint32_t i = 0; i < 2 * DevicePool::kTickets; ++i) {
+            const Sent sent = p.send({bad}, stream);
+            REQUIRE(p.error(sent) == FAKE_INVALID_VALUE);
+            REQUIRE(sent.chain.flags() == 0);
+        }
+        CHECK(p.pool.stats().waiting == 0);
+        CHECK(p.pool.stats().missing == 20 * DevicePool::kTickets);
+        // Eight that do not come before one that does: the chain begins with the second ticket.
+        std::vector<DeviceScalar> mixed(8, bad);
+        mixed.push_back(good);
+        const Sent sent = p.send(mixed, stream);
+        REQUIRE(p.arrives(sent));
+        CHECK(p.error(sent, 7) == FAKE_INVALID_VALUE);
+        CHECK(p.number(sent, 8) == 1);
+        p.release(sent);
+    }
+
     TEST_CASE("should lose the ticket, and nothing else, whose event was not recorded") {
         FakeMachine machine;
         TestPool p;
@@ -268,6 +300,7 @@ TEST_SUITE("device pool") {
         }
         p.release(sent);
         CHECK(p.pool.stats().missing == 8);
+        CHECK(p.pool.stats().waiting == 0);
         for (int i = 0; i < 20; ++i) {
             const Sent next = p.send(scalars, stream);
             CHECK(next.chain.first != lost);
