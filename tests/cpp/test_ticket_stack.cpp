@@ -1,9 +1,11 @@
 // The free list of tickets: nobody else has what a thread has popped, and nothing is lost.
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <random>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "device/ticket.hpp"
@@ -14,7 +16,21 @@ using namespace fastlog::test;
 
 namespace {
 
-std::vector<std::uint16_t> drained(TicketStack& stack, Ticket* tickets) {
+/// An atomic in which others have their way between what a thread has read and its exchange.
+template <class T>
+struct Interrupted {
+    Interrupted(T first) : value(first) {}
+    T load(std::memory_order order) const { return value.load(order); }
+    bool compare_exchange_weak(T& expected, T desired, std::memory_order, std::memory_order) {
+        if (others) std::exchange(others, nullptr)();
+        return value.compare_exchange_strong(expected, desired);
+    }
+    std::atomic<T> value;
+    static inline std::function<void()> others;
+};
+
+template <class Stack>
+std::vector<std::uint16_t> drained(Stack& stack, Ticket* tickets) {
     std::vector<std::uint16_t> all;
     for (std::uint16_t n; (n = stack.pop(tickets)) != kNoTicket;) all.push_back(n);
     return all;
@@ -58,9 +74,31 @@ TEST_SUITE("ticket stack") {
         CHECK(drained(to, tickets.get()) == std::vector<std::uint16_t>{1, 2});
     }
 
-    // Few tickets and many threads that take several and give them back in another order: a stack
-    // without the number that changes with each push gives one ticket to two threads within
-    // milliseconds. The plain fields are written without a lock: ThreadSanitizer sees a ticket that
+    TEST_CASE("should not take a ticket that came back for the one that it has seen") {
+        const auto tickets = std::make_unique<Ticket[]>(3);
+        BasicTicketStack<Interrupted> stack;
+        for (const int n : {2, 1, 0}) stack.push(tickets.get(), static_cast<std::uint16_t>(n));
+        // Another thread takes 0 and 1 and brings 0 back; 1 is its own.
+        Interrupted<std::uint64_t>::others = [&] {
+            CHECK(stack.pop(tickets.get()) == 0);
+            CHECK(stack.pop(tickets.get()) == 1);
+            stack.push(tickets.get(), 0);
+        };
+        CHECK(stack.pop(tickets.get()) == 0);
+        CHECK(drained(stack, tickets.get()) == std::vector<std::uint16_t>{2});
+    }
+
+    TEST_CASE("should lose no ticket when another is pushed at the same moment") {
+        const auto tickets = std::make_unique<Ticket[]>(3);
+        BasicTicketStack<Interrupted> stack;
+        stack.push(tickets.get(), 0);
+        Interrupted<std::uint64_t>::others = [&] { stack.push(tickets.get(), 1); };
+        stack.push(tickets.get(), 2);
+        CHECK(drained(stack, tickets.get()) == std::vector<std::uint16_t>{2, 1, 0});
+        CHECK_FALSE(Interrupted<std::uint64_t>::others);
+    }
+
+    // Few tickets and many threads that take several and give them back in another order. The plain fields are written without a lock: ThreadSanitizer sees a ticket that
     // is handed over without an order.
     TEST_CASE("should give a ticket to one thread at a time, however often it comes back") {
         constexpr std::uint16_t kTickets = 6;
