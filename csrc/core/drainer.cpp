@@ -78,6 +78,12 @@ void Drainer::fill() {
             position = end;
             continue;
         }
+        if (device == nullptr && record->flags != 0) {
+            // The first of them all: made known after this round began, but before this record was
+            // committed.
+            device = source_.device();
+            if (device != nullptr) device->begin_round();
+        }
         if (waits(*record, position, device)) {
             waiting[s] = true;
             cursors_[s] = position;

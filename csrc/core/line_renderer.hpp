@@ -43,6 +43,13 @@ class LineRenderer {
         const char* name;  // "nan", "inf" or "-inf"
     };
     const std::vector<Nonfinite>& nonfinite() const noexcept { return nonfinite_; }
+    /// A value that a device did not deliver.
+    struct Missing {
+        std::uint32_t index;
+        std::uint64_t bits;  // missing_bits()
+    };
+    /// Those of the last metrics record.
+    const std::vector<Missing>& missing() const noexcept { return missing_; }
     /// The i-th key of a set as JSON with its quotes.
     std::string_view key_text(std::uint32_t key_set, std::size_t i) const noexcept {
         const std::string_view key = keys_[key_set].key(i);
@@ -52,12 +59,6 @@ class LineRenderer {
     /// A line that says how many records of a stream were dropped here.
     void render_drops(std::uint64_t dropped, std::uint64_t ticks, std::uint64_t seq,
                       std::string& out);
-
-    /// A value that a device did not deliver.
-    struct Missing {
-        std::uint32_t index;
-        std::uint64_t bits;  // missing_bits()
-    };
 
   private:
     // The keys of one set as JSON, ready to be copied: `"loss":` at [ends[i-1], ends[i]).

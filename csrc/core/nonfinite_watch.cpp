@@ -26,6 +26,7 @@ bool NonfiniteWatch::watched(const RecordHeader& record, std::size_t i) const no
 void NonfiniteWatch::observe(const RecordHeader& record, const LineRenderer& renderer) noexcept {
     if (which_ == WatchNonfinite::none) return;
     const auto& found = renderer.nonfinite();
+    const auto& missing = renderer.missing();
     if (found.empty() && turned_.empty()) [[likely]]
         return;
     MetricsPayload head;
@@ -33,6 +34,10 @@ void NonfiniteWatch::observe(const RecordHeader& record, const LineRenderer& ren
     try {
         for (std::size_t i = 0; i < head.count; ++i) {
             if (!watched(record, i)) continue;
+            if (std::any_of(missing.begin(), missing.end(),
+                            [&](const auto& item) { return item.index == i; })) {
+                continue;  // it did not turn finite
+            }
             const auto nonfinite = std::find_if(found.begin(), found.end(),
                                                 [&](const auto& item) { return item.index == i; });
             std::string key(renderer.key_text(head.key_set, i));

@@ -22,7 +22,7 @@ class NonfiniteWatch {
     static constexpr std::size_t kMostKeys = 4096;
     static constexpr std::size_t kMostEvents = 256;
 
-    explicit NonfiniteWatch(WatchNonfinite which) noexcept : which_(which) {}
+    explicit NonfiniteWatch(WatchNonfinite which) : which_(which) {}  // a deque allocates
 
     /// Looks at the metrics record that `renderer` has just rendered. A key that was finite before, or
     /// never seen, makes an event; the next one comes after it has been finite again.

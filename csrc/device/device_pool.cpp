@@ -173,7 +173,8 @@ std::uint16_t DevicePool::take_unused() noexcept {
 // One that was never used, or a free one of another device or use, whose events end here: whoever had
 // all tickets on their way once does not keep the others from theirs for ever.
 std::uint16_t DevicePool::take_new() noexcept {
-    std::uint16_t number = take_unused();
+    std::uint16_t number = blank_.pop(tickets_.get());
+    if (number == kNoTicket) number = take_unused();
     if (number == kNoTicket) number = framework_.pop(tickets_.get());
     for (DeviceState& state : devices_) {
         if (number != kNoTicket) break;
@@ -208,7 +209,8 @@ std::uint16_t DevicePool::take_for(DeviceId device, DeviceState& state, bool tim
         const RelaxedCapture relaxed(api);
         int code = api.event_create(&ticket.event, times ? 0 : DriverApi::kDisableTiming);
         if (code == DriverApi::kSuccess && times) code = api.event_create(&ticket.begin, 0);
-        if (code != DriverApi::kSuccess) {  // this one ticket is lost
+        if (code != DriverApi::kSuccess) {
+            blank_.push(tickets_.get(), number);
             missing = driver_error(code);
             return kNoTicket;
         }
@@ -249,7 +251,6 @@ void DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
         Ticket& ticket = tickets_[number];
         ticket.stream = stream;
         ticket.count = 0;
-        link(chain, number);
         for (std::size_t i = at; i < at + n; ++i) {
             const DeviceScalar& scalar = scalars[i];
             const auto slot = static_cast<std::uint32_t>(number * kSlotsPerTicket + (i - at));
@@ -264,13 +265,18 @@ void DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
                 give_up(i, i + 1);
             }
         }
+        sent_.fetch_add(n, std::memory_order_relaxed);
+        if (ticket.count == 0) {  // as of a device that is broken
+            give_back(number);
+            continue;
+        }
+        link(chain, number);
         const int code = api.event_record(ticket.event, stream);
         if (code != DriverApi::kSuccess) {
             // Nothing will tell when the copies have ended: the ticket is not used again.
             ticket.settle_missing(driver_error(code));
             ticket.lost = true;
         }
-        sent_.fetch_add(n, std::memory_order_relaxed);
     }
 }
 
@@ -344,6 +350,7 @@ std::uint16_t DevicePool::begin_block(DeviceId device, DriverHandle stream,
 
 void DevicePool::end_block(std::uint16_t number, DriverHandle stream) noexcept {
     Ticket& ticket = tickets_[number];
+    if (in_forked_child()) return ticket.settle_missing(missing_bits(MissingReason::forked));
     ticket.stream = stream;
     ticket.made_ns = monotonic_ns();
     const DeviceState& state = devices_[ticket.device];
@@ -373,8 +380,8 @@ void DevicePool::abandon(const TicketChain& chain) noexcept {
 
 void DevicePool::give_back(std::uint16_t number) noexcept {
     Ticket& ticket = tickets_[number];
-    if (ticket.lost) return;
     in_use_.fetch_sub(1, std::memory_order_relaxed);
+    if (ticket.lost) return;
     if (ticket.by_framework) {
         framework_.push(tickets_.get(), number);
         return;

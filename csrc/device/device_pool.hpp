@@ -118,7 +118,6 @@ class DevicePool {
     }
     DeviceState* ready(DeviceId device, std::uint64_t& missing) noexcept;
     std::uint64_t prepare(DeviceId device, DeviceState& state) noexcept;
-    std::uint16_t take(TicketStack& stack) noexcept;
     std::uint16_t take_unused() noexcept;
     std::uint16_t take_new() noexcept;
     std::uint16_t take_for(DeviceId device, DeviceState& state, bool times,
@@ -134,6 +133,7 @@ class DevicePool {
     std::atomic<bool> has_delivered_{false};
     Driver drivers_[2];  // by DeviceKind: cuda, rocm
     DeviceState devices_[2 * kMostDevices];
+    TicketStack blank_;      // free tickets that lack an event: the driver made none
     TicketStack framework_;  // free tickets of frameworks' copies
     TicketStack late_;       // given up, and their copies not known to have ended
     std::atomic<std::uint32_t> late_count_{0};

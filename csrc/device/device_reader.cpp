@@ -44,6 +44,11 @@ int DeviceReader::query(const Ticket& ticket) noexcept {
 }
 
 void DeviceReader::settle(Ticket& ticket) noexcept {
+    if (DevicePool::in_forked_child()) {  // of a record that the parent had begun
+        ticket.late = true;
+        ticket.settle_missing(missing_bits(MissingReason::forked));
+        return;
+    }
     if (ticket.by_framework) {
         ticket.settled = ticket.arrived.load(std::memory_order_acquire);
         return;
@@ -142,10 +147,17 @@ void DeviceReader::release(std::uint16_t first) noexcept {
 
 // Tickets that nobody waits for any more, once their copies have ended. Those of a device that is broken
 // stay: nothing says that it does not write any more.
+// The oldest is asked first, which is the lowest in the stack: what keeps coming does not stand before it.
+// Nor before records that are waited for: these may be older than a copy that ends for nobody.
 void DeviceReader::collect_late() noexcept {
-    TicketStack still;
+    TicketStack oldest_first;
     for (;;) {
         const std::uint16_t number = pool_.late_.pop(pool_.tickets_.get());
+        if (number == kNoTicket) break;
+        oldest_first.push(pool_.tickets_.get(), number);
+    }
+    for (;;) {
+        const std::uint16_t number = oldest_first.pop(pool_.tickets_.get());
         if (number == kNoTicket) break;
         Ticket& ticket = pool_.tickets_[number];
         bool ended;
@@ -159,14 +171,10 @@ void DeviceReader::collect_late() noexcept {
             pool_.late_count_.fetch_sub(1, std::memory_order_relaxed);
             pool_.give_back(number);
         } else {
-            still.push(pool_.tickets_.get(), number);
+            pool_.late_.push(pool_.tickets_.get(), number);
         }
     }
-    for (;;) {
-        const std::uint16_t number = still.pop(pool_.tickets_.get());
-        if (number == kNoTicket) return;
-        pool_.late_.push(pool_.tickets_.get(), number);
-    }
+    busy_.clear();
 }
 
 }  // namespace fastlog

@@ -54,7 +54,9 @@ struct alignas(64) Ticket {
 
 /// A stack of tickets for any number of threads, without locks. The number in its head's upper half
 /// changes with each push, so that a ticket that went and came back is not taken for the same.
-class TicketStack {
+/// `Atomic` is std::atomic; tests may substitute one that lets others in at a bad moment.
+template <template <class> class Atomic = std::atomic>
+class BasicTicketStack {
   public:
     void push(Ticket* tickets, std::uint16_t number) noexcept {
         std::uint64_t head = head_.load(std::memory_order_relaxed);
@@ -85,7 +87,8 @@ class TicketStack {
   private:
     static constexpr std::uint64_t kNumber = 0xFFFF;
     static constexpr std::uint64_t kOnePush = 0x10000;
-    std::atomic<std::uint64_t> head_{kNoTicket};
+    Atomic<std::uint64_t> head_{kNoTicket};
 };
+using TicketStack = BasicTicketStack<>;
 
 }  // namespace fastlog

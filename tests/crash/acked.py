@@ -23,6 +23,8 @@ _ALPHABET = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 {}[]
 _TEXT_CHARACTERS = 4096
 #: Of each ValueError("e") that was not raised: equal errors share it.
 _FINGERPRINT = "12fe410b1ede4028"
+#: Lost with its process, given up in time, or for room in the ring.
+MISSING = [{"x": reason} for reason in ("lost", "timeout", "no_room")]
 _MASK = (1 << 64) - 1
 _NAME = re.compile(
     r"(?P<stream>metrics|performance|errors|log)"
@@ -52,6 +54,7 @@ class Life:
         keys: A new set of keys begins every so many records.
         segment: Most bytes of a segment.
         python: Recorded by Python threads through the package, not by the driver.
+        device: Numbers of metrics may have come from a device, and may not have arrived.
         acked: Per thread the number of records that were accepted, once it is dead.
     """
 
@@ -61,6 +64,7 @@ class Life:
     keys: int = 64
     segment: int = 1 << 28
     python: bool = False
+    device: bool = False
     acked: list[int] = field(default_factory=list)
 
     def stream_of(self, thread: int, n: int) -> str:
@@ -142,6 +146,7 @@ class Verdict:
         acked: Records that were accepted.
         extra: Records in the files whose acceptance was not counted any more.
         drops: Drop markers read.
+        missing: Numbers that did not arrive, by the reason that the line gives.
     """
 
     violations: list[str] = field(default_factory=list)
@@ -149,6 +154,7 @@ class Verdict:
     acked: int = 0
     extra: int = 0
     drops: int = 0
+    missing: Counter[str] = field(default_factory=Counter)
 
     def fail(self, sentence: str) -> None:
         """Note a violation; the first few say enough."""
@@ -226,6 +232,10 @@ def check_line(stream: str, where: str, line: dict[str, Any], lives: dict[int, L
     ):
         return f"{where}: a timing without its times: {line}"
     wanted = life.line(thread, n)
+    if life.device and given.get("missing") in MISSING:
+        wanted["metrics"]["x"] = None
+        wanted["missing"] = given["missing"]
+        wanted.pop("nonfinite", None)
     return "" if given == wanted else f"{where}: is {given}, not {wanted}"
 
 
@@ -277,6 +287,7 @@ def check_run(run: Path, lives: list[Life], *, leftovers: bool = True) -> Verdic
             if origin is None:
                 verdict.drops += 1
                 continue
+            verdict.missing.update(line.get("missing", {}).values())
             number, thread, n = origin
             numbers.add(number)
             seen.setdefault((number, thread), Counter())[n] += 1

@@ -10,6 +10,8 @@
 //   rank=R recover=0|1     recover: finish what earlier lives left, as a start does
 //   churn=N                each thread ends after N records and a new one goes on; 0: never
 //   watch=0|1              one more thread asks for stats(), messages and flushes all the time
+//   device=N               half of the metrics' numbers come from a device, up to N us later, and one in
+//                          500 of these never; 0: all from the host
 //   close_us=N             the recorder is closed after so long, while the threads record; 0: behind
 //                          them
 //
@@ -24,6 +26,7 @@
 #include <cstdio>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <string_view>
 #include <thread>
 #include <vector>
@@ -33,6 +36,7 @@
 #include "core/recorder.hpp"
 #include "core/recovery.hpp"
 #include "driver.hpp"
+#include "driver_device.hpp"
 
 namespace crash {
 namespace {
@@ -111,9 +115,10 @@ void put(std::string& out, T value) {
 
 class Worker {
   public:
-    Worker(Recorder& recorder, Acks& acks, const Arguments& arguments, const std::string& text,
-           std::uint64_t thread)
+    Worker(Recorder& recorder, LateValues& values, Acks& acks, const Arguments& arguments,
+           const std::string& text, std::uint64_t thread)
         : recorder_(recorder),
+          values_(values),
           acks_(acks),
           text_(text),
           thread_(thread),
@@ -123,6 +128,7 @@ class Worker {
           keys_(arguments.number("keys", 64)),
           pace_ns_(arguments.number("pace", 0)),
           churn_(arguments.number("churn", 0)),
+          device_us_(arguments.number("device", 0)),
           may_be_closed_(arguments.number("close_us", 0) != 0) {
         unsigned long long stalling = 0;
         unsigned long long at = 0;
@@ -170,6 +176,7 @@ class Worker {
         if (recorder_.gate().bits() & fastlog::Gate::kDrops) recorder_.submit_drop_markers();
         const Content content(text_, life_, thread_, n, fill_);
         payload_.clear();
+        ticket_ = LateValues::kNone;
         const RecordKind kind = encode(content);
         const std::size_t held = n == stall_at_ ? stall_bytes_ : std::string::npos;
         const auto write = [&](std::byte* at) {
@@ -177,14 +184,15 @@ class Worker {
             if (held != std::string::npos) stall();
         };
         for (;;) {
-            const auto result =
-                recorder_.submit(kind, content.stream, fastlog::now_ticks(),
-                                 recorder_.slot().thread_id, payload_.size(), write);
+            const auto result = recorder_.submit(kind, content.stream, fastlog::now_ticks(),
+                                                 recorder_.slot().thread_id, payload_.size(), write,
+                                                 flags_of(ticket_));
             if (result == Recorder::Submit::accepted) return true;
             if (result == Recorder::Submit::full && recorder_.may_block() &&
                 recorder_.wait_for_room(payload_.size())) {
                 continue;
             }
+            if (ticket_ != LateValues::kNone) values_.give_back(ticket_);
             closed_ = result == Recorder::Submit::closed && may_be_closed_;
             if (closed_) return false;
             if (result != Recorder::Submit::full) fail("a record was refused for good");
@@ -204,6 +212,18 @@ class Worker {
         return encode_event(c);
     }
 
+    static std::uint16_t flags_of(std::uint16_t ticket) {
+        return static_cast<std::uint16_t>(ticket + 1);  // 0 of none
+    }
+
+    // Whether a device delivers a number, and when.
+    void send(const Content& c) {
+        const std::uint64_t h = mix(mix(c.ticks) ^ c.n);
+        if (device_us_ == 0 || h % 2 == 0) return;
+        const std::uint64_t us = h % 1000 == 1 ? 3'600'000'000 : (h >> 20) % device_us_;
+        ticket_ = values_.send(c.x, static_cast<std::int64_t>(us * 1000));
+    }
+
     RecordKind encode_metrics(const Content& c) {
         using fastlog::ValueTag;
         const std::string last = "k" + std::to_string(c.n / keys_);
@@ -213,15 +233,21 @@ class Worker {
         head.key_set = recorder_.keys().intern(keys);
         head.count = static_cast<std::uint16_t>(keys.size());
         put(payload_, head);
+        if (head.key_set != KeyTable::kNone) send(c);
+        const bool pending = ticket_ != LateValues::kNone;
         for (ValueTag tag : {ValueTag::integer, ValueTag::integer, ValueTag::integer,
-                             ValueTag::real, ValueTag::string}) {
+                             pending ? ValueTag::pending : ValueTag::real, ValueTag::string}) {
             put(payload_, tag);
         }
         payload_.resize(fastlog::metrics_values_offset(keys.size()));
         put(payload_, c.life);
         put(payload_, c.thread);
         put(payload_, c.n);
-        put(payload_, c.x);
+        if (pending) {
+            put(payload_, fastlog::PendingValue{ticket_, 0}.bits());
+        } else {
+            put(payload_, c.x);
+        }
         put(payload_, std::uint64_t{c.fill.size()});  // at offset 0
         payload_ += c.fill;
         if (head.key_set != KeyTable::kNone) return RecordKind::metrics;
@@ -271,6 +297,7 @@ class Worker {
     }
 
     Recorder& recorder_;
+    LateValues& values_;
     Acks& acks_;
     const std::string& text_;
     const std::uint64_t thread_;
@@ -280,12 +307,14 @@ class Worker {
     const std::uint64_t keys_;
     const std::uint64_t pace_ns_;
     const std::uint64_t churn_;
+    const std::uint64_t device_us_;
     const bool may_be_closed_;
     std::uint64_t next_ = 0;
     bool closed_ = false;
     std::uint64_t stall_at_ = UINT64_MAX;
     std::size_t stall_bytes_ = 0;
     std::string payload_;
+    std::uint16_t ticket_ = LateValues::kNone;  // of the record that is being made
 };
 
 fastlog::RecorderOptions make_options(const Arguments& arguments) {
@@ -309,6 +338,8 @@ fastlog::RecorderOptions make_options(const Arguments& arguments) {
     options.fsync_interval_ns =
         static_cast<std::int64_t>(arguments.number("fsync_ms", 5) * 1'000'000);
     const std::string place = arguments.text("place", "file");
+    options.watch_nonfinite = fastlog::WatchNonfinite::none;  // its lines are no records of ours
+    options.device_timeout_ns = 20'000'000;
     options.ring_place = place == "shm"      ? fastlog::RingPlace::shm
                          : place == "memory" ? fastlog::RingPlace::memory
                                              : fastlog::RingPlace::file;
@@ -331,13 +362,16 @@ int record(const Arguments& arguments) {
     const std::string text = make_text();
     if (arguments.number("recover", 1) != 0) fastlog::recover_run(arguments.text("dir"));
     Recorder recorder(make_options(arguments));
+    auto late = std::make_unique<LateValues>();
+    LateValues& values = *late;
+    if (arguments.number("device", 0) != 0) recorder.use_device([&] { return std::move(late); });
     acks->phase.value.store(Acks::kOpened, std::memory_order_release);
     std::vector<std::thread> threads;
     std::vector<Worker> workers;
     const std::uint64_t count = arguments.number("threads", 1);
     workers.reserve(count);
     for (std::uint64_t t = 0; t < count; ++t) {
-        Worker& worker = workers.emplace_back(recorder, *acks, arguments, text, t);
+        Worker& worker = workers.emplace_back(recorder, values, *acks, arguments, text, t);
         threads.emplace_back([&worker] { worker.run(); });
     }
     std::atomic<bool> stop{false};

@@ -112,6 +112,7 @@ class Settings:
     churn: int = 0
     watch: int = 0
     close_us: int = 0
+    device: int = 0
 
     def arguments(self) -> list[str]:
         """As key=value."""
@@ -223,6 +224,7 @@ class Scene:
             fill=settings.fill,
             keys=settings.keys,
             segment=settings.segment,
+            device=settings.device != 0,
         )
         self.lives.append(life)
         acks = Acks(self.folder / f"acks-{life.number}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,13 @@ ROOT = HERE.parents[1]
 PROTOCOL = "test_protocol.py::"
 KILL_POINTS = "test_kill_points.py::"
 POWER_LOSS = "test_power_loss.py::"
+WAITING = "test_waiting_streams.py::"
+# A case of tests/cpp, by a pattern of its name.
+CPP = "cpp:"
+CPP_TESTS = (
+    "test_drainer_streams.cpp test_ticket_stack.cpp test_device_pool.cpp test_device_faults.cpp "
+    "test_device_reader.cpp test_ring_image.cpp test_recorder_device.cpp"
+)
 REUSED = PROTOCOL + "test_bytes_are_not_reused_before_it_is_committed_that_they_are_written"
 ORDERS = PROTOCOL + "test_orders_that_threads_rely_on"
 
@@ -37,12 +45,12 @@ class Mutation:
 
     Attributes:
         name: What is broken.
-        file: In csrc/core.
+        file: In csrc/core, or with its folder in csrc.
         old: The text there, which must occur exactly once.
         new: What takes its place.
-        test: Who must notice: a file and test below tests/crash.
+        test: Who must notice: a file and test below tests/crash, or "cpp:" and a case of tests/cpp.
         named: True when docs/reliability.md promises that this one is noticed.
-        variant: The build that the test uses.
+        variant: The build that the test uses; "cpp" is that of tests/cpp.
     """
 
     name: str
@@ -143,8 +151,8 @@ MUTATIONS = (
     Mutation(
         "commit slot's checksum not checked",
         "ring_image.cpp",
-        "if (slot.crc != slot_crc(slot) || !plausible(slot)) continue;",
-        "if (!plausible(slot)) continue;",
+        "if (slot.crc != slot_crc(slot) || !plausible(slot, header_.ring_bytes)) continue;",
+        "if (!plausible(slot, header_.ring_bytes)) continue;",
         PROTOCOL + "test_a_torn_commit_slot_is_not_used[3-40]",
     ),
     Mutation(
@@ -235,6 +243,134 @@ MUTATIONS = (
         "test_fuzz.py::test_no_ring_file_breaks_who_reads_it",
         variant="asan",
     ),
+    Mutation(
+        "commit slot does not say which streams are ahead",
+        "drainer.cpp",
+        "static_cast<std::uint32_t>((cursors_[s] - slot.position) / kRecordAlign);",
+        "0;",
+        WAITING + "test_bytes_of_a_record_that_waits_are_not_reused[committed-30]",
+    ),
+    Mutation(
+        "recovery writes again what streams ahead have written",
+        "drainer.cpp",
+        "committed_[s] = start.stream_position(static_cast<Stream>(s));",
+        "committed_[s] = start.position;",
+        WAITING + "test_a_stream_that_is_ahead_is_not_written_twice",
+    ),
+    Mutation(
+        "recovery checks and counts what is written already",
+        "recovery.cpp",
+        "is_written(*record, position) || ",
+        "",
+        CPP + "*should neither check nor count what lies before*",
+        variant="cpp",
+    ),
+    Mutation(
+        "stream ahead of more than the ring believed",
+        "ring_image.cpp",
+        "s.ahead <= ring_bytes / kRecordAlign;",
+        "ring_bytes != 0;",
+        CPP + "*should believe a stream ahead by no more*",
+        variant="cpp",
+    ),
+    Mutation(
+        "head moves beyond a record that waits",
+        "flusher.cpp",
+        "ring_.release_to(slot.position);",
+        "ring_.release_to(slot.stream_position(Stream::errors));",
+        CPP + "*should flush a stream although another waits*",
+        variant="cpp",
+    ),
+    Mutation(
+        "records overtake one of their stream that waits",
+        "drainer.cpp",
+        "if (position < cursors_[s] || waiting[s]) {",
+        "if (position < cursors_[s]) {",
+        CPP + "*should write the other streams while one waits*",
+        variant="cpp",
+    ),
+    Mutation(
+        "ticket released before its value is read",
+        "drainer.cpp",
+        "            renderer_.render(*record, seq_[s], line_, device);\n",
+        "            if (device != nullptr && record->flags != 0) {\n"
+        "                device->release(ticket_of(*record));\n            }\n"
+        "            renderer_.render(*record, seq_[s], line_, device);\n",
+        WAITING + "test_all_is_there_after_a_close_with_values_under_way[0]",
+    ),
+    Mutation(
+        "ticket not released",
+        "drainer.cpp",
+        "if (device != nullptr && record->flags != 0) device->release(ticket_of(*record));",
+        "",
+        CPP + "*should write the other streams while one waits*",
+        variant="cpp",
+    ),
+    Mutation(
+        "device asked for only when a round begins",
+        "drainer.cpp",
+        "if (device == nullptr && record->flags != 0) {",
+        "if (device == nullptr && record == nullptr) {",
+        CPP + "*should wait for the first record with tickets*",
+        variant="cpp",
+    ),
+    Mutation(
+        "value read before its copy has ended",
+        "device/device_reader.cpp",
+        "if (code == DriverApi::kSuccess) {\n        ticket.settled",
+        "if (code == DriverApi::kSuccess || code == DriverApi::kNotReady) {\n"
+        "        ticket.settled",
+        CPP + "*should ask a busy stream once a round*",
+        variant="cpp",
+    ),
+    Mutation(
+        "slot used again before a late copy has ended",
+        "device/device_reader.cpp",
+        "if (ticket.late && !ticket.times) {",
+        "if (ticket.late && ticket.times) {",
+        CPP + "*should use a slot again only when the late copy*",
+        variant="cpp",
+    ),
+    Mutation(
+        "slot of a refused record used again at once",
+        "device/device_pool.cpp",
+        "if (tickets_[number].times) {",
+        "if (number != kNoTicket) {",
+        CPP + "*should use a slot again only when the late copy*",
+        variant="cpp",
+    ),
+    Mutation(
+        "late copies stand before records that wait",
+        "device/device_reader.cpp",
+        "    }\n    busy_.clear();\n}",
+        "    }\n}",
+        CPP + "*should see an old record's value*",
+        variant="cpp",
+    ),
+    Mutation(
+        "ticket used again whose event was not recorded",
+        "device/device_pool.cpp",
+        "    if (ticket.lost) return;\n",
+        "",
+        CPP + "*whose event was not recorded*",
+        variant="cpp",
+    ),
+    Mutation(
+        "ticket that came back is taken for the same",
+        "device/ticket.hpp",
+        "((head & ~kNumber) + kOnePush) | number",
+        "(head & ~kNumber) | number",
+        CPP + "*should not take a ticket that came back*",
+        variant="cpp",
+    ),
+    Mutation(
+        "forked child asks about late copies",
+        "device/device_reader.cpp",
+        "    if (DevicePool::in_forked_child()) return;\n",
+        "",
+        CPP + "*should touch neither driver nor slots in a forked child*",
+        variant="cpp",
+    ),
 )
 
 
@@ -256,15 +392,21 @@ class Workshop:
 
     def build(self, variant: str) -> None:
         """Build what changed."""
-        command = ["make", "--no-print-directory", "-C", str(HERE), f"-j{os.cpu_count() or 2}"]
-        command += [f"VARIANT={variant}", f"BUILD={self.build_folder / variant}"]
-        command.append(f"CSRC={self.csrc}")
+        folder = ROOT / "tests" / "cpp" if variant == "cpp" else HERE
+        command = ["make", "--no-print-directory", "-C", str(folder), f"-j{os.cpu_count() or 2}"]
+        command += [f"BUILD={self.build_folder / variant}", f"CSRC={self.csrc}"]
+        if variant == "cpp":
+            command += ["build", "VARIANT=plain", f"TESTS={CPP_TESTS}"]
+        else:
+            command.append(f"VARIANT={variant}")
         done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise SystemExit(f"does not build:\n{done.stdout}{done.stderr}")
 
     def ask(self, test: str) -> str:
         """Run a test; return passed, failed or what else happened to it."""
+        if test.startswith(CPP):
+            return self.ask_cpp(test.removeprefix(CPP))
         self.report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
         command += [f"--junitxml={self.report}", f"tests/crash/{test}"]
@@ -279,9 +421,30 @@ class Workshop:
             return f"error:\n{done.stdout[-2000:]}"
         return "failed" if counts["failures"] else "passed"
 
+    def ask_cpp(self, pattern: str) -> str:
+        """Run cases of tests/cpp; one that hangs or ends the program has noticed as well."""
+        runner = self.build_folder / "cpp" / "run_tests"
+        try:
+            done = subprocess.run(
+                [runner, f"--test-case={pattern}"],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "failed"
+        if done.returncode == 0 and not re.search(r"test cases: +1 \|", done.stdout):
+            return f"error: not one case {pattern}"
+        return "failed" if done.returncode else "passed"
+
+    def path(self, mutation: Mutation) -> Path:
+        """Where a mutation's file lies in the copy."""
+        return self.csrc / ("" if "/" in mutation.file else "core") / mutation.file
+
     def patch(self, mutation: Mutation) -> str:
         """Apply a mutation; return the text before."""
-        path = self.csrc / "core" / mutation.file
+        path = self.path(mutation)
         before = path.read_text(encoding="utf-8")
         if before.count(mutation.old) != 1:
             raise SystemExit(f"{mutation.name}: its text is not (once) in {mutation.file}")
@@ -290,7 +453,7 @@ class Workshop:
 
     def restore(self, mutation: Mutation, before: str) -> None:
         """Take a mutation back."""
-        (self.csrc / "core" / mutation.file).write_text(before, encoding="utf-8")
+        self.path(mutation).write_text(before, encoding="utf-8")
 
 
 def check(mutations: list[Mutation]) -> int:

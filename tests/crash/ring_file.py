@@ -68,11 +68,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Slot:
-    """A commit slot: position and, per stream, segment, offset and seq."""
+    """A commit slot: position and, per stream, segment, offset and seq, and how far it is ahead."""
 
     epoch: int
     position: int
     streams: tuple[tuple[int, int, int], ...]
+    ahead: tuple[int, ...]
 
 
 class RingFile:
@@ -107,7 +108,8 @@ class RingFile:
             return None
         epoch, position = struct.unpack_from("<QQ", raw)
         streams = [_STREAM.unpack_from(raw, 40 + 40 * i) for i in range(4)]
-        return Slot(epoch, position, tuple((s[3], s[0], s[1]) for s in streams))
+        ahead = tuple(32 * s[7] for s in streams)
+        return Slot(epoch, position, tuple((s[3], s[0], s[1]) for s in streams), ahead)
 
     @property
     def tail(self) -> int:

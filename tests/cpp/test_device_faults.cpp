@@ -1,0 +1,140 @@
+// Values of devices when calls of the driver fail: what is missing says why, and no ticket is used up.
+#include <vector>
+
+#include "test_device_support.hpp"
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+namespace {
+
+constexpr DeviceId kDevice{DeviceKind::cuda, 0};
+
+}  // namespace
+
+TEST_SUITE("device faults") {
+    TEST_CASE("should tell the driver's error of each call before the copies, and try again") {
+        for (const char* name :
+             {"cuDeviceGet", "cuDevicePrimaryCtxGetState", "cuDevicePrimaryCtxRetain",
+              "cuMemHostAlloc", "cuCtxGetCurrent", "cuCtxSetCurrent", "cuEventCreate"}) {
+            CAPTURE(name);
+            FakeMachine machine;
+            TestPool p;
+            const FakeStream stream = machine.stream();
+            const auto scalars = machine.scalars(9, 1);
+            REQUIRE(::fake_fail(name, 719, -1) == 0);
+            in_new_thread([&] {
+                const Sent sent = p.send(scalars, stream);
+                for (std::size_t i = 0; i < 9; ++i) {
+                    CHECK(p.reason(sent, i) == +MissingReason::driver_error);
+                    CHECK(p.error(sent, i) == 719);
+                }
+                CHECK(sent.chain.flags() == 0);
+            });
+            CHECK(p.pool.stats().waiting == 0);
+            CHECK(p.pool.stats().missing == 9);
+            REQUIRE(::fake_fail(name, 0, 0) == 0);
+            const Sent again = p.send(scalars, stream);
+            REQUIRE(p.arrives(again));
+            CHECK(p.number(again, 8) == 9);
+            p.release(again);
+        }
+    }
+
+    TEST_CASE("should not use tickets up while the driver makes no events") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeStream stream = machine.stream();
+        const DeviceScalar scalar = machine.scalar(1);
+        REQUIRE(::fake_fail("cuEventCreate", 2, -1) == 0);
+        for (std::uint32_t i = 0; i < 2 * DevicePool::kTickets; ++i) {
+            REQUIRE(p.reason(p.send({scalar}, stream)) == +MissingReason::driver_error);
+        }
+        std::uint64_t missing = 0;
+        CHECK(p.pool.begin_block(kDevice, stream, missing) == kNoTicket);
+        CHECK(missing == missing_bits(MissingReason::driver_error, 2));
+        REQUIRE(::fake_fail("cuEventCreate", 0, 0) == 0);
+        p.finish(p.send({scalar}, stream));
+        p.finish(p.expect(0));
+    }
+
+    TEST_CASE("should miss only the values whose copies the driver refused") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeStream stream = machine.stream();
+        auto scalars = machine.scalars(10, 1);
+        scalars[3].address = 12345;  // no device memory
+        const Sent sent = p.send(scalars, stream);
+        REQUIRE(p.arrives(sent));
+        for (std::size_t i = 0; i < 10; ++i) {
+            if (i == 3) {
+                CHECK(p.reason(sent, i) == +MissingReason::driver_error);
+                CHECK(p.error(sent, i) == FAKE_INVALID_VALUE);
+            } else {
+                CHECK(p.number(sent, i) == static_cast<double>(i + 1));
+            }
+        }
+        p.release(sent);
+        CHECK(p.pool.stats().missing == 1);
+    }
+
+    TEST_CASE("should not use tickets up for values of which no copy is under way") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeStream stream = machine.stream();
+        const DeviceScalar good = machine.scalar(1);
+        REQUIRE(::fake_break(0, FAKE_ILLEGAL_ADDRESS) == 0);  // and no question has told it yet
+        for (std::uint32_t i = 0; i < 2 * DevicePool::kTickets; ++i) {
+            const Sent sent = p.send(std::vector<DeviceScalar>(9, good), stream);
+            REQUIRE(p.reason(sent, 8) == +MissingReason::driver_error);
+            REQUIRE(sent.chain.flags() == 0);
+        }
+        CHECK(p.pool.stats().waiting == 0);
+        CHECK(p.pool.stats().sent == 0);  // not even a ticket's event could be made
+        REQUIRE(::fake_break(0, 0) == 0);
+        const DeviceScalar bad{12345, DType::float32};
+        for (std::uint32_t i = 0; i < 2 * DevicePool::kTickets; ++i) {
+            const Sent sent = p.send({bad}, stream);
+            REQUIRE(p.error(sent) == FAKE_INVALID_VALUE);
+            REQUIRE(sent.chain.flags() == 0);
+        }
+        CHECK(p.pool.stats().waiting == 0);
+        CHECK(p.pool.stats().missing == 20 * DevicePool::kTickets);
+        // Eight that do not come before one that does: the chain begins with the second ticket.
+        std::vector<DeviceScalar> mixed(8, bad);
+        mixed.push_back(good);
+        const Sent sent = p.send(mixed, stream);
+        REQUIRE(p.arrives(sent));
+        CHECK(p.error(sent, 7) == FAKE_INVALID_VALUE);
+        CHECK(p.number(sent, 8) == 1);
+        p.release(sent);
+    }
+
+    TEST_CASE("should lose the ticket, and nothing else, whose event was not recorded") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeStream stream = machine.stream();
+        const auto scalars = machine.scalars(12, 1);
+        REQUIRE(::fake_fail("cuEventRecord", 400, 1) == 0);
+        const Sent sent = p.send(scalars, stream);
+        const std::uint16_t lost = sent.chain.first;
+        REQUIRE(p.arrives(sent));
+        for (std::size_t i = 0; i < 12; ++i) {
+            if (i < 8) {
+                CHECK(p.reason(sent, i) == +MissingReason::driver_error);
+                CHECK(p.error(sent, i) == 400);
+            } else {
+                CHECK(p.number(sent, i) == static_cast<double>(i + 1));
+            }
+        }
+        p.release(sent);
+        CHECK(p.pool.stats().missing == 8);
+        CHECK(p.pool.stats().waiting == 0);
+        for (int i = 0; i < 20; ++i) {
+            const Sent next = p.send(scalars, stream);
+            CHECK(next.chain.first != lost);
+            CHECK(next.chain.last != lost);
+            p.finish(next);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+// Streams that are ahead in a found ring: what is believed, what is passed over, what is written.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/recovery.hpp"
+#include "core/ring_image.hpp"
+#include "core/ring_memory.hpp"
+#include "test_flusher_support.hpp"
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+namespace {
+
+constexpr std::size_t kRing = 4096;
+
+/// A ring file that a dead process left; what it says is patched before it is read.
+class Found {
+  public:
+    Found() {
+        RingSpec spec;
+        spec.ring_bytes = kRing;
+        spec.run_directory = dir.path();
+        spec.segment_bytes = 1 << 20;
+        SinkError error;
+        memory = std::make_unique<RingMemory>(spec, error);
+        REQUIRE(memory->mapped());
+        ring = std::make_unique<MpscRing>(memory->control(), memory->data(), memory->ring_bytes(),
+                                          memory->salt(), true);
+        slot.epoch = 1;
+        slot.ns_per_tick = 1;
+    }
+
+    /// Records {"n":<n>}; where it begins.
+    std::uint64_t put(Stream stream, int n, RecordKind kind = RecordKind::fragment) {
+        const std::string members = "\"n\":" + std::to_string(n);
+        MpscRing::Claim claim{};
+        REQUIRE(ring->try_claim(members.size(), claim) == ClaimStatus::claimed);
+        MpscRing::fill_header(claim, static_cast<std::uint32_t>(members.size()), 1, 7, kind, stream,
+                              5);  // a ticket that means nothing any more
+        std::memcpy(MpscRing::payload_of(claim), members.data(), members.size());
+        ring->commit(claim);
+        return claim.position;
+    }
+    void ahead(Stream stream, std::uint64_t bytes) {
+        slot.streams[static_cast<std::size_t>(stream)].ahead =
+            static_cast<std::uint32_t>(bytes / kRecordAlign);
+    }
+    void commit(std::uint64_t epoch = 1) {
+        slot.epoch = epoch;
+        slot.crc = slot_crc(slot);
+        *memory->slot(epoch) = slot;
+        memory->epoch()->store(epoch);
+    }
+    /// Another process finds it.
+    std::string file() {
+        if (copy.empty()) {
+            copy = dir / "found";
+            std::filesystem::copy_file(memory->path(), copy);
+        }
+        return copy;
+    }
+    std::unique_ptr<RingImage> read(std::string& reason) {
+        const int fd = ::open(file().c_str(), O_RDONLY);
+        auto image = RingImage::read(fd, reason);
+        ::close(fd);
+        return image;
+    }
+    RecoveryReport recover() {
+        const std::string name = memory->path();
+        const std::string content = read_file(name);
+        memory->remove_file();
+        ring.reset();
+        memory.reset();  // with its lock
+        write_file(name, content);
+        return recover_ring(dir.path(), name);
+    }
+    std::vector<std::uint64_t> written(const char* stream) {
+        return numbers(lines_of_stream(dir.path(), stream));
+    }
+
+    TempDir dir;
+    std::unique_ptr<RingMemory> memory;
+    std::unique_ptr<MpscRing> ring;
+    CommitSlot slot{};
+    std::string copy;
+};
+
+}  // namespace
+
+TEST_SUITE("ring image") {
+    TEST_CASE("should believe a stream ahead by no more than the ring is long") {
+        for (const bool plausible : {true, false}) {
+            Found f;
+            f.commit(1);
+            f.ahead(Stream::log, kRing + (plausible ? 0 : kRecordAlign));
+            f.commit(2);
+            std::string reason;
+            const auto image = f.read(reason);
+            REQUIRE(image != nullptr);
+            CHECK(image->slot().epoch == (plausible ? 2 : 1));
+            CHECK(image->slot().stream_position(Stream::log) == (plausible ? kRing : 0));
+        }
+    }
+
+    TEST_CASE("should be no ring when neither slot's streams can be where they say") {
+        Found f;
+        f.ahead(Stream::metrics, std::uint64_t{UINT32_MAX} * kRecordAlign);
+        f.commit(1);
+        f.commit(2);
+        std::string reason;
+        CHECK(f.read(reason) == nullptr);
+        CHECK(reason == "both of its commit slots are damaged (checksum)");
+    }
+
+    TEST_CASE("should pass over what a stream ahead has written, and go on with its numbers") {
+        Found f;
+        f.put(Stream::metrics, 0);
+        f.put(Stream::log, 100);  // written
+        f.put(Stream::log, 101);  // written
+        f.put(Stream::metrics, 1);
+        const std::uint64_t log_at = f.put(Stream::log, 2);
+        f.put(Stream::errors, 0);
+        f.ahead(Stream::log, log_at);
+        f.slot.streams[3].seq = 2;
+        const std::string two =
+            "{\"timestamp\":\"t\",\"seq\":0,\"n\":0}\n"
+            "{\"timestamp\":\"t\",\"seq\":1,\"n\":1}\n";
+        f.slot.streams[3].offset = two.size();
+        f.slot.streams[3].exists = 1;
+        write_file(f.dir / "log.jsonl", two + "{\"torn");
+        f.commit();
+        const RecoveryReport report = f.recover();
+        CHECK(report.outcome == RecoveryReport::Outcome::recovered);
+        CHECK(report.emitted == 4);
+        CHECK(report.damaged == 0);
+        CHECK(report.cut_bytes == 6);
+        CHECK(f.written("metrics") == counting(2));
+        CHECK(f.written("log") == counting(3));
+        CHECK(gapless(lines_of_stream(f.dir.path(), "log")));
+        CHECK(f.written("errors") == counting(1));
+    }
+
+    TEST_CASE("should neither check nor count what lies before a stream's own position") {
+        for (const bool written : {true, false}) {
+            CAPTURE(written);
+            Found f;
+            f.put(Stream::metrics, 0);
+            f.put(Stream::log, 7, RecordKind::timing);  // none: it cannot be rendered
+            const std::uint64_t end = f.put(Stream::metrics, 1);
+            if (written) f.ahead(Stream::log, end);
+            f.commit();
+            const RecoveryReport report = f.recover();
+            CHECK(report.outcome == RecoveryReport::Outcome::recovered);
+            CHECK(report.damaged == (written ? 0 : 1));
+            CHECK(report.emitted == 2);
+            CHECK(f.written("metrics") == counting(2));
+        }
+    }
+
+    TEST_CASE("should end where the records end although a stream says it is beyond") {
+        Found f;
+        f.put(Stream::metrics, 0);
+        f.put(Stream::log, 0);
+        f.ahead(Stream::log, kRing);
+        f.commit();
+        const RecoveryReport report = f.recover();
+        CHECK(report.outcome == RecoveryReport::Outcome::recovered);
+        CHECK(report.emitted == 1);
+        CHECK(f.written("metrics") == counting(1));
+    }
+}

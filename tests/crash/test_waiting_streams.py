@@ -1,0 +1,142 @@
+"""Kills while the metrics stream waits for values of a device and the other streams go on."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from crash.driving import Scene, Settings, draw_settings, size
+from crash.ring_file import RingFile
+from crash.test_kill_points import (
+    RECOVERY_WRITING,
+    WRITING,
+    copy_of,
+    recover_a_copy,
+    recovered_files,
+    start_and_hold,
+)
+
+MakeScene = Callable[[], Scene]
+
+WAITING = Settings(threads=3, ring=1 << 14, segment=4096, flush_us=100, block_ms=5, device=20_000)
+
+
+def leave_stream_behind(scene: Scene, settings: Settings = WAITING) -> RingFile:
+    """Kill a writer when some stream is well ahead of another; return its ring."""
+    for _ in range(300):
+        process = scene.start(settings)
+        process.wait_acked(40)
+        time.sleep(0.002)
+        process.kill()
+        ring = RingFile(scene.rings()[0])
+        if max(ring.slot().ahead) > 1000:
+            return ring
+        scene.recover()
+    raise AssertionError("no stream was ahead in 300 lives")
+
+
+@pytest.mark.parametrize("nth", [1, 2, 7, 40])
+@pytest.mark.parametrize("point", WRITING)
+def test_writer_killed_while_a_stream_waits_at(scene: Scene, point: str, nth: int) -> None:
+    """Whatever the flush thread was doing, each accepted record is there once."""
+    assert scene.record(WAITING, {"FASTLOG_KILL_AT": f"{point}:{nth}"}) == -signal.SIGKILL
+    scene.recover()
+    scene.must_hold()
+
+
+@pytest.mark.parametrize("nth", [2, 9, 30])
+@pytest.mark.parametrize("point", WRITING)
+def test_bytes_of_a_record_that_waits_are_not_reused(scene: Scene, point: str, nth: int) -> None:
+    """With the flush thread held anywhere, the others fill the ring and overwrite no such byte."""
+    process = start_and_hold(scene, WAITING, f"{point}:{nth}")
+    process.kill()
+    scene.recover()
+    scene.must_hold()
+
+
+def test_a_stream_that_is_ahead_is_not_written_twice(scene: Scene) -> None:
+    """Recovery passes over what lies behind the slot's position and is in its file already."""
+    ring = leave_stream_behind(scene)
+    slot = ring.slot()
+    passed_over = [
+        record
+        for record in ring.pending()
+        if record.kind and record.position < slot.position + slot.ahead[record.stream]
+    ]
+    assert passed_over
+    [report] = scene.recover()
+    assert report["holes"] <= WAITING.threads
+    scene.must_hold()
+
+
+def test_what_waited_is_lost_with_its_process_and_nothing_else(scene: Scene) -> None:
+    """The line is there, with null and the reason; host values and numbers are as they were."""
+    leave_stream_behind(scene)
+    scene.recover()
+    verdict = scene.must_hold()
+    assert verdict.missing["lost"] > 0
+
+
+@pytest.mark.parametrize("point", RECOVERY_WRITING)
+def test_recovery_killed_with_a_stream_ahead_at_each_pass_of(scene: Scene, point: str) -> None:
+    """A recovery that was killed is done again, to the same bytes."""
+    leave_stream_behind(scene)
+    undisturbed = recover_a_copy(scene)
+    for nth in itertools.count(1):
+        copy = copy_of(scene)
+        killed = copy.recover_until_killed(f"{point}:{nth}")
+        copy.recover()
+        assert recovered_files(copy.run) == undisturbed, f"killed at pass {nth}"
+        copy.must_hold()
+        copy.remove()
+        if not killed:
+            break
+    assert nth > 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_random_kills_while_streams_wait(scenes: MakeScene, figures: dict[str, Any]) -> None:
+    """Random kills of lives whose values arrive in time, late or never, several in a run."""
+    rng = random.Random(6)
+    total = {"kills": 0, "violations": 0, "acked records": 0, "not acked, but there": 0}
+    missing: Counter[str] = Counter()
+    while total["kills"] < size(1200, 60):
+        scene = scenes()
+        for _ in range(rng.randint(1, 3)):
+            settings = draw_settings(
+                rng,
+                threads=rng.choice((1, 2, 4)),
+                place="file",
+                segment=16384,
+                device=rng.choice((200, 2000, 20_000, 100_000)),
+            )
+            process = scene.start(settings)
+            time.sleep(rng.choice((rng.uniform(0, 0.008), rng.uniform(0, 0.06))))
+            assert process.kill() == -signal.SIGKILL
+            total["kills"] += 1
+        scene.recover()
+        verdict = scene.must_hold()
+        total["acked records"] += verdict.acked
+        total["not acked, but there"] += verdict.extra
+        missing += verdict.missing
+        scene.remove()
+    assert missing["lost"] > 0
+    figures.update(total, **{f"values {reason}": count for reason, count in missing.items()})
+
+
+@pytest.mark.parametrize("close_us", [0, 5000])
+def test_all_is_there_after_a_close_with_values_under_way(scene: Scene, close_us: int) -> None:
+    """close() waits for what comes, gives the rest up, and loses no line."""
+    settings = Settings(
+        threads=3, ring=1 << 16, records=300, flush_us=500, device=3000, close_us=close_us
+    )
+    assert scene.record(settings) == 0
+    verdict = scene.must_hold()
+    assert set(verdict.missing) <= {"timeout", "no_room"}
