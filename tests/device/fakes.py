@@ -21,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 from collections.abc import Iterator
 from ctypes import POINTER, c_float, c_int, c_long, c_size_t, c_uint, c_ulonglong, c_void_p
 from pathlib import Path
@@ -84,6 +85,9 @@ def build_driver(*, hip: bool = False, sanitize: str = "") -> Path:
     return compile_c("libfake_hip.so" if hip else "libfake_cuda.so", DRIVER_SOURCES, *flags)
 
 
+_loading = threading.Lock()
+
+
 def build_tensors() -> Path:
     """Build the extension module for the running interpreter."""
     include = sysconfig.get_path("include")
@@ -94,9 +98,14 @@ def build_tensors() -> Path:
     return compile_c(f"fake_tensor{suffix}", ("fake_tensor.c",), *flags)
 
 
-@functools.cache
 def load_tensors() -> ModuleType:
-    """Build and import `fake_tensor`."""
+    """Build and import `fake_tensor`; any thread may be the first."""
+    with _loading:
+        return _load_tensors()
+
+
+@functools.cache
+def _load_tensors() -> ModuleType:
     spec = importlib.util.spec_from_file_location("fake_tensor", build_tensors())
     assert spec is not None
     assert spec.loader is not None
