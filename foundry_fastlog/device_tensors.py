@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from foundry_fastlog.host_copies import HostCopies
+
 __all__ = ["block_stream", "describe_tensor", "plain_tensor", "start_transfer"]
 
 # Device types of DLPack: https://dmlc.github.io/dlpack/latest/c_api.html
@@ -154,10 +156,9 @@ def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - 
 class _Transfer(NamedTuple):
     """Copies of some tensors, under way on one stream."""
 
-    copies: list[Any]
+    copies: HostCopies
     slots: list[int]
     deliver: Callable[[list[int], list[Any]], None]
-    done: Any  # an event, or None where the copies are known to have ended
 
 
 class _Transfers:
@@ -192,10 +193,11 @@ class _Transfers:
             time.sleep(_POLL_S)
 
     def _deliver(self, transfer: _Transfer) -> bool:
+        values: list[Any]
         try:
-            if transfer.done is not None and not transfer.done.query():
+            if not transfer.copies.arrived():
                 return False
-            values = transfer.copies
+            values = transfer.copies.tensors
         except Exception:  # noqa: BLE001 - whatever a framework raises, the values are missing
             values = [None] * len(transfer.slots)
         transfer.deliver(transfer.slots, values)
@@ -219,8 +221,5 @@ def start_transfer(
     Raises:
         Exception: What the framework raises.
     """
-    torch = sys.modules["torch"]
-    copies = [tensor.detach().to("cpu", non_blocking=True) for tensor, _ in tensors]
-    done = torch.Event(tensors[0][0].device)
-    done.record()
-    _transfers.add(_Transfer(copies, [slot for _, slot in tensors], deliver, done))
+    copies = HostCopies([tensor for tensor, _ in tensors])
+    _transfers.add(_Transfer(copies, [slot for _, slot in tensors], deliver))
