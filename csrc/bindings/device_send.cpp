@@ -2,6 +2,7 @@
 
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <vector>
 
 #include "bindings/gil.hpp"
@@ -89,8 +90,10 @@ void send_by_framework(DevicePool& pool, const Group& group, PayloadBuilder& pay
                             : nullptr;
     Py_XDECREF(list);
     if (started == nullptr) {
-        // Logging must not end training: the values are missing, and the fault is shown.
-        PyErr_WriteUnraisable(function);
+        // Logging must not end training: the values are missing, and the first fault is shown.
+        static std::atomic<bool> shown{false};
+        if (!shown.exchange(true, std::memory_order_relaxed)) PyErr_WriteUnraisable(function);
+        PyErr_Clear();
         for (const std::uint32_t slot : slots) pool.delivered(slot);
     }
     Py_XDECREF(started);

@@ -109,7 +109,7 @@ void Flusher::wake() {
 void Flusher::wake_checked(std::uint64_t end) noexcept {
     if (wake_pending_.load(std::memory_order_relaxed)) return;
     if (ring_.used_exactly(end) <= ring_.capacity() / 2) return;
-    if (!wake_pending_.exchange(true, std::memory_order_relaxed)) wake();
+    wake_once();
 }
 
 template <class Reached>

@@ -81,6 +81,10 @@ class Flusher {
 
     /// Makes the thread drain now. From a producer only when the ring has become half full.
     void wake();
+    /// The same from a producer that may ask again and again: one notification a drain is enough.
+    void wake_once() noexcept {
+        if (!wake_pending_.exchange(true, std::memory_order_relaxed)) wake();
+    }
     void wake_if_half_full(std::uint64_t end) noexcept {
         if (ring_.used_at_most(end) > ring_.capacity() / 2) [[unlikely]]
             wake_checked(end);

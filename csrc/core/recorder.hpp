@@ -144,7 +144,7 @@ class Recorder {
         flusher_.device()->counts.sent.fetch_sub(sent, std::memory_order_relaxed);
     }
     /// Makes the flush thread look now.
-    void wake() { flusher_.wake(); }
+    void wake() noexcept { flusher_.wake_once(); }
     /// Refuses further records, writes all accepted ones, ends the thread. True when all is written.
     /// May be called again after a false.
     bool close(std::int64_t timeout_ns);
