@@ -96,6 +96,12 @@ sanitize: $(VENV_STAMP) ## Run the C++ tests under ASan+UBSan, then under TSan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=asan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=tsan
 
+.PHONY: sanitize-build
+sanitize-build: $(VENV_STAMP) ## Build what `sanitize` and `sanitize-python` run
+	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) build VARIANT=asan
+	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) build VARIANT=tsan
+	.ci/sanitize-python.sh "$(VENV)" --build
+
 # Not the leak tests: they measure resident memory, and the sanitizer keeps what was freed.
 # Nor the one that spawns: the child looks for its module below the checkout, and would find the plain
 # extension there.

@@ -2,6 +2,7 @@
 # Run Python tests with the extension and core built under AddressSanitizer and UBSan.
 #
 #   usage: sanitize-python.sh VENV [PYTEST ARGUMENTS...]
+#          sanitize-python.sh VENV --build         # only build, so that a later run is quick
 #
 # The instrumented package is built into build/asan-lib, so the installed one stays as it is.
 set -euo pipefail
@@ -22,6 +23,8 @@ FASTLOG_SANITIZE=address,undefined "$venv/bin/python" setup.py -q \
   cat build/asan-build.log >&2
   exit 1
 }
+
+[ "${1:-}" != --build ] || exit 0
 
 # Python itself is not instrumented: its library comes first by preloading, its own leaks at
 # exit are none of ours, and its allocator must not hide what lies around a block.

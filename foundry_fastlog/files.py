@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Union
 
 from foundry_fastlog.segment_file import SegmentFile
+from foundry_fastlog.streams import STREAMS
 
 __all__ = [
     "PRIVATE_DIR",
@@ -39,9 +40,6 @@ __all__ = [
 ]
 
 StrPath = Union[str, "os.PathLike[str]"]
-
-#: The streams of a run, in the order in which they are listed everywhere.
-STREAMS = ("metrics", "performance", "errors", "log")
 
 #: The file with the run's facts. It may be absent or stale.
 RUN_INFO = "run.json"

@@ -37,11 +37,11 @@ from foundry_fastlog.arguments import (
     step_number,
 )
 from foundry_fastlog.event_lines import shortened, summary_members
-from foundry_fastlog.files import STREAMS
 from foundry_fastlog.fingerprint import fingerprint
 from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.members import nonfinite_fields, render_members, safe_str, simpler
 from foundry_fastlog.run_info import RunFile, plain_config
+from foundry_fastlog.streams import STREAMS
 from foundry_fastlog.values import metric_value
 
 if TYPE_CHECKING:
