@@ -112,14 +112,10 @@ sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan
 
 .PHONY: test-pythons
 test-pythons: ## Build and test with each other supported Python found here, without torch
-	@own=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	for python in $$(.ci/pythons.sh); do \
-	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	  if [ "$$version" != "$$own" ]; then \
-	    echo "[versions] Python $$version"; \
-	    $(MAKE) --no-print-directory PYTHON="$$python" VENV=.venv-$$version test-core; \
-	  fi; \
-	done
+	@PYTEST_ARGS="$(PYTEST_ARGS)" .ci/test-pythons.sh "$(PYTHON)"
+
+.PHONY: core-venv
+core-venv: $(TEST_STAMP) extension
 
 .PHONY: test-core
 test-core: $(TEST_STAMP) extension ## Run the unit tests that need neither torch nor minutes

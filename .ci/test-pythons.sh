@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Build and test with each other supported Python found here, without torch.
+#
+#   usage: test-pythons.sh OWN_PYTHON
+#
+# The environments are made one after the other, since they build in one checkout; then the tests run
+# beside each other, and their output is shown one after the other.
+set -euo pipefail
+
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+own=$(version_of "${1:?usage: test-pythons.sh OWN_PYTHON}")
+logs=build/versions
+rm -rf "$logs"
+mkdir -p "$logs"
+
+names=()
+for python in $(.ci/pythons.sh); do
+  version=$(version_of "$python")
+  [ "$version" != "$own" ] || continue
+  echo "[versions] Python $version: environment"
+  make --no-print-directory PYTHON="$python" VENV=".venv-$version" core-venv
+  names+=("$version=$python")
+done
+
+jobs=()
+for name in "${names[@]}"; do
+  version=${name%%=*}
+  make --no-print-directory PYTHON="${name#*=}" VENV=".venv-$version" \
+    PYTEST_ARGS="-p no:cacheprovider ${PYTEST_ARGS:-}" test-core >"$logs/$version.log" 2>&1 </dev/null &
+  jobs+=("$!")
+done
+
+failed=0
+for i in "${!jobs[@]}"; do
+  version=${names[$i]%%=*}
+  status=0
+  wait "${jobs[$i]}" || status=$?
+  echo "[versions] Python $version"
+  cat "$logs/$version.log"
+  if [ "$status" -ne 0 ]; then
+    echo "[versions] Python $version: FAILED with status $status"
+    failed=1
+  fi
+done
+exit "$failed"
