@@ -6,6 +6,7 @@
 # The environments are made one after the other, since they build in one checkout; then the tests run
 # beside each other, and their output is shown one after the other.
 set -euo pipefail
+set -m  # jobs as a shell's user has them: without, they and the tests' children would ignore Ctrl-C
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 
