@@ -7,19 +7,23 @@ from collections.abc import Callable
 from benchmarks.child import spawn
 from benchmarks.gates.trying import Outcome, Reading, until_passed
 
-BOUND_MS = 60.0
+BOUND = 2.5  # 60 ms where a bare interpreter starts in 24 ms, as on the machine of the tables
 
 
-def test_the_import_takes_less_than_60_ms(check: Callable[[str, Outcome], None]) -> None:
-    """Median over fresh interpreters, as the difference to a bare one; nothing heavy is loaded."""
+def test_the_import_takes_less_than_two_and_a_half_bare_starts(
+    check: Callable[[str, Outcome], None],
+) -> None:
+    """What it adds to a bare interpreter's start, in turn with that; nothing heavy is loaded."""
 
     def measure() -> Reading:
         found = spawn("imports", rounds=11)
+        bare = found["bare"]["median"]
         package, recorder = found["import"]["median"], found["recorder"]["median"]
         text = (
-            f"{package:.1f} ms, with Recorder resolved {recorder:.1f} ms (bound {BOUND_MS:g} ms), "
+            f"{package / bare:.2f}x a bare start ({package:.1f} ms to {bare:.1f} ms), with "
+            f"Recorder resolved {recorder / bare:.2f}x ({recorder:.1f} ms; bound {BOUND:g}x), "
             f"heavy packages loaded: {', '.join(found['heavy']) or 'none'}"
         )
-        return Reading(max(package, recorder) < BOUND_MS and not found["heavy"], text)
+        return Reading(max(package, recorder) < BOUND * bare and not found["heavy"], text)
 
     check("import foundry_fastlog", until_passed(measure))
