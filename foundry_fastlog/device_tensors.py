@@ -136,7 +136,7 @@ def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - 
         TypeError: ``device`` is no device.
     """
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+    if torch is None or not torch.cuda.is_initialized():
         return None
     if device is True:
         index = torch.cuda.current_device()

@@ -46,6 +46,14 @@ class CurrentContext {
     bool changed_ = false;
 };
 
+// The driver's answer, with a stream that is being captured as an error like the others of captures.
+int ask_capturing(const DriverApi& api, DriverHandle stream) noexcept {
+    int status = DriverApi::kNotCapturing;
+    const int code = api.stream_is_capturing(stream, &status);
+    const bool capturing = code == DriverApi::kSuccess && status != DriverApi::kNotCapturing;
+    return capturing ? DriverApi::kFirstCaptureError : code;
+}
+
 // Calls that allocate must not end a capture that goes on in another thread.
 class RelaxedCapture {
   public:
@@ -120,7 +128,7 @@ DevicePool::DeviceState* DevicePool::ready(DeviceId device, std::uint64_t& missi
 std::uint64_t DevicePool::prepare(DeviceId device, DeviceState& state) noexcept {
     const std::lock_guard lock(setup_mutex_);
     if (state.context.load(std::memory_order_relaxed) != nullptr) return 0;
-    const DriverApi& api = drivers_[static_cast<std::size_t>(device.kind)].api;
+    const DriverApi& api = api_of(device.kind);
     int handle = 0;
     unsigned flags = 0;
     int active = 0;
@@ -150,16 +158,11 @@ int DevicePool::capture_error(DeviceId device, DriverHandle stream) noexcept {
     std::uint64_t missing = 0;
     DeviceState* state = ready(device, missing);
     if (state == nullptr) return 0;
-    const DriverApi& api = drivers_[static_cast<std::size_t>(device.kind)].api;
+    const DriverApi& api = api_of(device.kind);
     const CurrentContext current(api, state->context.load(std::memory_order_relaxed));
     if (current.error() != DriverApi::kSuccess) return 0;
-    int status = DriverApi::kNotCapturing;
-    const int code = api.stream_is_capturing(stream, &status);
-    if (is_capture_error(code)) return code;
-    if (code == DriverApi::kSuccess && status != DriverApi::kNotCapturing) {
-        return DriverApi::kFirstCaptureError;
-    }
-    return 0;
+    const int code = ask_capturing(api, stream);
+    return is_capture_error(code) ? code : 0;
 }
 
 std::uint16_t DevicePool::take_unused() noexcept {
@@ -205,7 +208,7 @@ std::uint16_t DevicePool::take_for(DeviceId device, DeviceState& state, bool tim
         Ticket& ticket = tickets_[number];
         ticket.device = state_index(device);
         ticket.times = times;
-        const DriverApi& api = drivers_[static_cast<std::size_t>(device.kind)].api;
+        const DriverApi& api = api_of(device.kind);
         const RelaxedCapture relaxed(api);
         int code = api.event_create(&ticket.event, times ? 0 : DriverApi::kDisableTiming);
         if (code == DriverApi::kSuccess && times) code = api.event_create(&ticket.begin, 0);
@@ -238,7 +241,7 @@ void DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
     };
     DeviceState* state = ready(device, missing);
     if (state == nullptr) return give_up(0, count);
-    const DriverApi& api = drivers_[static_cast<std::size_t>(device.kind)].api;
+    const DriverApi& api = api_of(device.kind);
     const CurrentContext current(api, state->context.load(std::memory_order_relaxed));
     if (current.error() != DriverApi::kSuccess) {
         missing = driver_error(current.error());
@@ -327,7 +330,7 @@ std::uint16_t DevicePool::begin_block(DeviceId device, DriverHandle stream,
                                       std::uint64_t& missing) noexcept {
     DeviceState* state = ready(device, missing);
     if (state == nullptr) return kNoTicket;
-    const DriverApi& api = drivers_[static_cast<std::size_t>(device.kind)].api;
+    const DriverApi& api = api_of(device.kind);
     const CurrentContext current(api, state->context.load(std::memory_order_relaxed));
     if (current.error() != DriverApi::kSuccess) {
         missing = driver_error(current.error());
@@ -357,11 +360,7 @@ void DevicePool::end_block(std::uint16_t number, DriverHandle stream) noexcept {
     const DriverApi& api = api_of(ticket);
     const CurrentContext current(api, state.context.load(std::memory_order_relaxed));
     int code = current.error();
-    int status = DriverApi::kNotCapturing;
-    if (code == DriverApi::kSuccess) code = api.stream_is_capturing(stream, &status);
-    if (code == DriverApi::kSuccess && status != DriverApi::kNotCapturing) {
-        code = DriverApi::kFirstCaptureError;
-    }
+    if (code == DriverApi::kSuccess) code = ask_capturing(api, stream);
     if (code == DriverApi::kSuccess) code = api.event_record(ticket.event, stream);
     if (code != DriverApi::kSuccess) ticket.settle_missing(driver_error(code));
 }

@@ -110,6 +110,9 @@ class DevicePool {
         return static_cast<std::uint8_t>(static_cast<int>(device.kind) * kMostDevices +
                                          device.index);
     }
+    const DriverApi& api_of(DeviceKind kind) const noexcept {
+        return drivers_[static_cast<std::size_t>(kind)].api;
+    }
     const DriverApi& api_of(const Ticket& ticket) const noexcept {
         return drivers_[ticket.device / kMostDevices].api;
     }

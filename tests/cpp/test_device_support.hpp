@@ -1,7 +1,6 @@
 // The fake driver of tests/device beneath a pool of its own, for the tests of csrc/device.
 #pragma once
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <bit>
@@ -54,17 +53,6 @@ void in_new_thread(Body&& body) {
 }
 
 inline constexpr int kInChildOk = 0;
-
-/// Runs `body` in a forked child; its exit code.
-template <class Body>
-int in_forked_child(Body&& body) {
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(body());
-    REQUIRE(child > 0);
-    int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
 
 constexpr std::uint64_t bits_of(double value) { return std::bit_cast<std::uint64_t>(value); }
 

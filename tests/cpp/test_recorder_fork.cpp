@@ -1,5 +1,4 @@
 // fork(): the child sees one bit, the parent sees nothing.
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <memory>
@@ -16,17 +15,6 @@ namespace {
 
 constexpr std::int64_t kFar = 60'000'000'000;
 
-/// Runs `body` in a forked child and returns its exit code; no destructor runs there.
-template <class Body>
-int in_child(Body&& body) {
-    const pid_t child = ::fork();
-    if (child == 0) ::_exit(body());
-    REQUIRE(child > 0);
-    int status = 0;
-    REQUIRE(::waitpid(child, &status, 0) == child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
-
 }  // namespace
 
 TEST_SUITE("recorder fork") {
@@ -35,7 +23,7 @@ TEST_SUITE("recorder fork") {
         Recorder first(options_for(dir.path()));
         Recorder second(options_for(dir.path()));
         REQUIRE(record_number(first, 0) == Recorded::accepted);
-        CHECK(in_child([&] {
+        CHECK(in_forked_child([&] {
                   if (first.gate().bits() != Gate::kForked) return 1;
                   if (second.gate().bits() != Gate::kForked) return 2;
                   first.abandon_in_child();
@@ -54,13 +42,13 @@ TEST_SUITE("recorder fork") {
         auto recorder = std::make_unique<Recorder>(options_for(dir.path()));
         REQUIRE(recorder->close(kFar));
         recorder.reset();
-        CHECK(in_child([] { return 0; }) == 0);  // the handler would write to freed memory
+        CHECK(in_forked_child([] { return 0; }) == 0);  // the handler would write to freed memory
     }
 
     TEST_CASE("should mark a child's inheritance once: a grandchild is none of its business") {
         TempDir dir;
         Recorder recorder(options_for(dir.path()));
-        CHECK(in_child([&] {
+        CHECK(in_forked_child([&] {
                   recorder.gate().clear(Gate::kForked);
                   const pid_t grandchild = ::fork();
                   if (grandchild == 0) ::_exit(recorder.gate().bits() == 0 ? 0 : 1);
@@ -87,7 +75,8 @@ TEST_SUITE("recorder fork") {
         }
         int wrong = 0;
         for (int i = 0; i < scaled(20, 8); ++i) {
-            wrong += in_child([&] { return recorder.gate().bits() & Gate::kForked ? 0 : 1; });
+            wrong +=
+                in_forked_child([&] { return recorder.gate().bits() & Gate::kForked ? 0 : 1; });
         }
         over.store(true);
         for (auto& thread : threads) thread.join();
@@ -110,7 +99,7 @@ TEST_SUITE("recorder fork") {
         Recorder recorder(options_for(dir.path()));
         REQUIRE(record_number(recorder, 0) == Recorded::accepted);
         const auto child = [&](const std::string& label) {
-            return in_child([&] {
+            return in_forked_child([&] {
                 RecorderOptions options = recorder.options();
                 options.sink.label = label;
                 options.sink.worker = true;

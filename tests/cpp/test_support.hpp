@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -236,6 +237,17 @@ inline std::vector<std::string> paths_of(const FileSink& sink) {
         segments[s] = sink.segments(static_cast<Stream>(s));
     }
     return sink.paths(sink.label(), segments);
+}
+
+/// Runs `body` in a forked child and returns its exit code; no destructor runs there.
+template <class Body>
+int in_forked_child(Body&& body) {
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(body());
+    REQUIRE(child > 0);
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
 }  // namespace fastlog::test

@@ -21,13 +21,9 @@ class Cuda:
 
     available = initialized = True
 
-    def is_available(self) -> bool:
-        """Tell whether there is a device."""
-        return self.available
-
     def is_initialized(self) -> bool:
-        """Tell whether one was used."""
-        return self.initialized
+        """Tell whether a device was used; so there is one, and this is no forked child."""
+        return self.available and self.initialized
 
     def current_device(self) -> int:
         """Return the current index."""
