@@ -166,11 +166,9 @@ bool Drainer::write() {
 bool Drainer::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
     std::uint64_t lost = 0;
-    if (SinkError found = sink_.check(stream, &lost)) {
-        // What was written of this batch lay at the file's end, so it was lost first.
-        batch_.written[s] -= std::min<std::uint64_t>(batch_.written[s], lost);
-        fault_(found);
-    }
+    if (SinkError found = sink_.check(stream, &lost)) fault_(found);
+    // What was written of this batch lay at the file's end, so it was lost first.
+    batch_.written[s] -= std::min<std::uint64_t>(batch_.written[s], lost);
     std::size_t written = 0;
     const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);
     const SinkError error = sink_.write(stream, rest, written);
@@ -184,6 +182,8 @@ bool Drainer::sync(Stream stream, bool& moved) {
     const SinkError error = sink_.sync(stream);
     if (!error) return true;
     fault_(error);
+    // The cut that an earlier failure left comes first, or its lines would stand in two segments.
+    if (sink_.trim_due(stream) && !commit()) return false;
     if (const SinkError again = sink_.move_unsynced(stream)) {
         fault_(again);
         return false;

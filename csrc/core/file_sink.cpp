@@ -1,6 +1,5 @@
 #include "core/file_sink.hpp"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,27 +7,15 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <memory>
+#include <set>
+#include <utility>
 
-#include "core/written_lines.hpp"
+#include "core/labels.hpp"
 
 namespace fastlog {
 namespace {
 
-constexpr int kOpenFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
-
-int open_retrying(const std::string& path, int flags) {
-    int fd;
-    do {
-        fd = ::open(path.c_str(), flags, kFileMode);
-    } while (fd < 0 && errno == EINTR);
-    return fd;
-}
-
-SinkError failed(const char* verb, const std::string& path) {
-    const int code = errno;
-    return {code, std::string(verb) + " " + path};
-}
+constexpr int kMakeFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
 
 // Moves `end` back to behind the last "\n" before it. False with errno when the file cannot be read.
 bool end_of_last_line(int fd, std::uint64_t& end) {
@@ -55,29 +42,35 @@ bool end_of_last_line(int fd, std::uint64_t& end) {
 
 FileSink::FileSink(FileSinkOptions options) : options_(std::move(options)) {}
 
-FileSink::FileSink(FileSinkOptions options, std::string label)
-    : options_(std::move(options)), label_(std::move(label)), claimed_(true) {}
+FileSink::FileSink(FileSinkOptions options, std::string label, FileLedger* ledger)
+    : options_(std::move(options)),
+      label_(std::move(label)),
+      claimed_(true),
+      recovers_(true),
+      ledger_(ledger) {}
 
 FileSink::~FileSink() {
-    for (auto& f : files_) {
-        if (f.fd >= 0) ::close(f.fd);
-    }
+    for (auto& f : files_) close_file(f);
+    if (id_of(directory_.get()) != directory_id_) directory_.release();
+}
+
+std::string FileSink::name(Stream stream, std::uint32_t segment) const {
+    return name(label_, stream, segment);
 }
 
 std::string FileSink::path(Stream stream, std::uint32_t segment) const {
-    return path(label_, stream, segment);
+    return options_.directory + "/" + name(stream, segment);
 }
 
-std::string FileSink::path(const std::string& label, Stream stream, std::uint32_t segment) const {
-    std::string name = options_.directory + "/" + kStreamNames[static_cast<std::size_t>(stream)];
-    name += options_.stamp;
-    if (!label.empty()) name += "." + label;
+std::string FileSink::name(const std::string& label, Stream stream, std::uint32_t segment) const {
+    std::string text = kStreamNames[static_cast<std::size_t>(stream)] + options_.stamp;
+    if (!label.empty()) text += "." + label;
     if (segment != 0) {
         char number[16];
         std::snprintf(number, sizeof number, ".%06u", segment);
-        name += number;
+        text += number;
     }
-    return name + ".jsonl";
+    return text + ".jsonl";
 }
 
 std::vector<std::string> FileSink::paths(const std::string& label,
@@ -85,7 +78,7 @@ std::vector<std::string> FileSink::paths(const std::string& label,
     std::vector<std::string> all;
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         for (std::uint32_t n = 0; n < segments[s]; ++n) {
-            all.push_back(path(label, static_cast<Stream>(s), n));
+            all.push_back(options_.directory + "/" + name(label, static_cast<Stream>(s), n));
         }
     }
     return all;
@@ -93,22 +86,18 @@ std::vector<std::string> FileSink::paths(const std::string& label,
 
 std::uint32_t FileSink::segments(Stream stream) const noexcept {
     const File& f = file(stream);
-    return f.segment + (f.exists ? 1 : 0);
+    return f.segment + (f.id ? 1 : 0);
 }
 
-SinkError FileSink::make_directory() const {
-    // All missing parents, like mkdir -p.
-    const std::string& directory = options_.directory;
-    for (std::size_t end = 1; end != std::string::npos;) {
-        end = directory.find('/', end + 1);
-        const std::string part = directory.substr(0, end);
-        if (::mkdir(part.c_str(), kDirectoryMode) == 0 || errno == EEXIST) continue;
-        struct stat info;
-        const int code = errno;
-        if (::stat(part.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) continue;
-        errno = code;
-        return failed("create directory", part);
+SinkError FileSink::open_directory() {
+    if (directory_.get() >= 0) return {};
+    if (!recovers_) {
+        if (SinkError error = make_directories(options_.directory)) return error;
     }
+    Descriptor fd(open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
+    if (fd.get() < 0) return failed("open directory", options_.directory);
+    directory_id_ = id_of(fd.get());
+    directory_ = std::move(fd);
     return {};
 }
 
@@ -118,43 +107,45 @@ std::string FileSink::candidate(unsigned n) const {
     return options_.label + (options_.label.empty() ? "a" : "-a") + std::to_string(n);
 }
 
-// True when the run holds a file of this label, of whatever stream and segment.
-bool FileSink::taken(const std::string& label) const {
-    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(options_.directory.c_str()),
-                                                        &::closedir);
-    if (!directory) return false;  // not readable: the first metrics file decides alone
-    bool found = false;
-    while (const dirent* entry = found ? nullptr : ::readdir(directory.get())) {
-        const std::string_view name = entry->d_name;
-        for (const char* stream : kStreamNames) {
-            const std::string begin = stream + options_.stamp + (label.empty() ? "" : "." + label);
-            if (!name.starts_with(begin) || !name.ends_with(".jsonl")) continue;
-            // What lies between is nothing, or the number of a segment.
-            const auto middle = name.substr(begin.size()).substr(0, name.size() - begin.size() - 6);
-            found = found || middle.empty() ||
-                    (middle.size() > 1 && middle[0] == '.' &&
-                     middle.find_first_not_of("0123456789", 1) == std::string_view::npos);
-        }
-    }
-    return found;
-}
-
 SinkError FileSink::claim() {
     if (claimed_) return {};
-    if (SinkError error = make_directory()) return error;
+    if (SinkError error = open_directory()) return error;
+    const std::set<std::string> used = labels_in_use(directory_.get(), options_.stamp);
     for (unsigned n = 0;; ++n) {
         label_ = candidate(n);
-        if (taken(label_)) continue;
-        const std::string name = path(Stream::metrics, 0);
-        const int fd = open_retrying(name, kOpenFlags | O_EXCL);
+        if (used.count(label_) != 0) continue;
+        const std::string first = name(Stream::metrics, 0);
+        const int fd = open_to_keep(directory_.get(), first, kMakeFlags);
         if (fd < 0 && errno == EEXIST) continue;
-        if (fd < 0) return failed("create", name);
+        if (fd < 0) {
+            SinkError error = failed("create", path(Stream::metrics, 0));
+            if (error.code == ENOENT) directory_.reset();  // removed a moment ago
+            return error;
+        }
         File& f = file(Stream::metrics);
         f.fd = fd;
-        f.exists = true;
+        f.id = id_of(fd);
         claimed_ = true;
-        return {};
+        return keep_notes(ledger_);
     }
+}
+
+SinkError FileSink::keep_notes(FileLedger* ledger) {
+    ledger_ = ledger;
+    noted_ = false;
+    if (!claimed_) return {};
+    SinkError error;
+    if (ledger != nullptr) error = ledger->note_home(options_.directory, directory_id_, label_);
+    for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
+        error = note(static_cast<Stream>(s), files_[s].id);
+    }
+    noted_ = !error;
+    return error;
+}
+
+SinkError FileSink::note(Stream stream, FileId id) {
+    if (ledger_ == nullptr) return {};
+    return ledger_->note_file(stream, file(stream).segment, id);
 }
 
 bool FileSink::wants_rotation(Stream stream, std::size_t pending, std::size_t next) const noexcept {
@@ -165,12 +156,14 @@ bool FileSink::wants_rotation(Stream stream, std::size_t pending, std::size_t ne
 
 void FileSink::rotate(Stream stream) noexcept {
     File& f = file(stream);
-    if (f.fd >= 0) ::close(f.fd);
+    close_file(f);
     File next;
     next.segment = f.segment + 1;
+    next.lost = f.lost;
     next.has_trim = f.has_trim;
     next.trim_segment = f.trim_segment;
     next.trim_bytes = f.trim_bytes;
+    next.trim_id = f.trim_id;
     f = next;
 }
 
@@ -179,188 +172,195 @@ StreamCommit FileSink::state(Stream stream) const noexcept {
     StreamCommit state{};
     state.offset = f.offset;
     state.segment = f.segment;
-    state.exists = f.exists ? 1 : 0;
+    state.exists = f.id ? 1 : 0;
     state.has_trim = f.has_trim ? 1 : 0;
     state.trim_segment = f.trim_segment;
     state.trim_bytes = f.trim_bytes;
     return state;
 }
 
-SinkError FileSink::resume(const StreamCommit (&streams)[kStreamCount],
-                           std::uint64_t& removed_bytes) {
+SinkError FileSink::resume(const StreamPlace (&places)[kStreamCount]) {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         const auto stream = static_cast<Stream>(s);
-        const StreamCommit& from = streams[s];
-        File& f = file(stream);
-        f.segment = from.segment;
-        f.offset = f.synced = from.offset;
-        f.has_trim = from.has_trim != 0;
-        f.trim_segment = from.trim_segment;
-        f.trim_bytes = from.trim_bytes;
-        trim(stream);
-        const std::string name = path(stream, f.segment);
-        const int fd = open_retrying(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0 && errno != ENOENT) return failed("open", name);
-        if (fd >= 0) {
-            f.fd = fd;
-            f.exists = true;
-            struct stat info;
-            if (::fstat(fd, &info) != 0) return failed("stat", name);
-            if (static_cast<std::uint64_t>(info.st_size) > f.offset &&
-                ::ftruncate(fd, static_cast<off_t>(f.offset)) != 0) {
-                return failed("cut", name);
-            }
-        }
-        if (SinkError error = remove_begun(*this, stream, from, removed_bytes)) return error;
-    }
-    return {};
-}
-
-SinkError FileSink::sync(Stream stream) {
-    File& f = file(stream);
-    if (f.fd < 0 || f.synced == f.offset) return {};
-    const std::string name = path(stream, f.segment);
-    // After one failure the kernel may report success without the bytes being on the disk.
-    if (f.sync_failed) return {EIO, "sync " + name};
-    int result;
-    do {
-        result = ::fdatasync(f.fd);
-    } while (result != 0 && errno == EINTR);
-    if (result != 0) {
-        SinkError error = failed("sync", name);
-        f.sync_failed = true;
-        return error;
-    }
-    f.synced = f.offset;
-    return {};
-}
-
-SinkError FileSink::move_unsynced(Stream stream) {
-    File& old = file(stream);
-    // The page cache still has the bytes even where the disk does not.
-    std::string bytes(old.offset - old.synced, '\0');
-    std::size_t got = 0;
-    while (got < bytes.size()) {
-        const ssize_t n = ::pread(old.fd, bytes.data() + got, bytes.size() - got,
-                                  static_cast<off_t>(old.synced + got));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return failed("read back", path(stream, old.segment));
-        got += static_cast<std::size_t>(n);
-    }
-    File next;
-    next.segment = old.segment + 1;
-    next.has_trim = true;
-    next.trim_segment = old.segment;
-    next.trim_bytes = old.synced;
-    std::string name;
-    next.fd = create(stream, next, name);
-    if (next.fd < 0) return failed("create", name);
-    next.exists = true;
-    std::size_t written = 0;
-    SinkError error = write_at(next, stream, bytes, written);
-    if (!error && ::fdatasync(next.fd) != 0) error = failed("sync", name);
-    if (error) {
-        ::close(next.fd);
-        ::unlink(name.c_str());
-        return error;
-    }
-    next.synced = next.offset;
-    ::close(old.fd);
-    old = next;
-    return {};
-}
-
-void FileSink::trim(Stream stream) noexcept {
-    File& f = file(stream);
-    if (!f.has_trim) return;
-    const std::string name = path(stream, f.trim_segment);
-    struct stat info;
-    if (::lstat(name.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
-        static_cast<std::uint64_t>(info.st_size) > f.trim_bytes) {
-        const int fd = open_retrying(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0) return;  // tried again with the next commit
-        const bool cut = ::ftruncate(fd, static_cast<off_t>(f.trim_bytes)) == 0;
-        ::close(fd);
-        if (!cut) return;
-    }
-    f.has_trim = false;
-}
-
-// Makes a segment that is not there. Where somebody has put something of its name, it is the next one
-// that is free (readers find it behind the one before; a first one they would not find): nothing of
-// theirs is written to.
-int FileSink::create(Stream stream, File& f, std::string& name) const {
-    for (;; ++f.segment) {
-        name = path(stream, f.segment);  // before the file is there: memory may run out
-        const int fd = open_retrying(name, kOpenFlags | O_EXCL);
-        if (fd >= 0 || errno != EEXIST) return fd;
-        if (f.segment == 0 || f.segment + 1 >= kMostSegments) return fd;
-    }
-}
-
-SinkError FileSink::open(Stream stream) {
-    File& f = file(stream);
-    // A segment of ours that vanished is made anew.
-    std::string name = path(stream, f.segment);
-    const auto make = [&] {
-        return f.exists ? open_retrying(name, kOpenFlags) : create(stream, f, name);
-    };
-    int fd = make();
-    if (fd < 0 && errno == ENOENT) {  // the directory was removed
-        if (SinkError error = make_directory()) return error;
-        fd = make();
-    }
-    if (fd < 0) return failed("open", name);
-    if (f.exists) {
-        // Usually empty; if somebody put a file in the lost one's place, write behind its text.
+        File& f = files_[s];
+        f.segment = places[s].segment;
+        if (!places[s].id) continue;
+        f.id = places[s].id;
+        f.offset = f.synced = places[s].offset;
+        if (!open_by_name(stream)) return failed("open", path(stream, f.segment));
         struct stat info;
-        if (::fstat(fd, &info) != 0) {
-            const SinkError error = failed("stat", name);
-            ::close(fd);
-            return error;
+        if (::fstat(f.fd, &info) != 0) return failed("stat", path(stream, f.segment));
+        if (static_cast<std::uint64_t>(info.st_size) > f.offset &&
+            ::ftruncate(f.fd, static_cast<off_t>(f.offset)) != 0) {
+            return failed("cut", path(stream, f.segment));
         }
-        f.offset = static_cast<std::uint64_t>(info.st_size);
+        if (SinkError error = note(stream, f.id)) return error;
     }
-    f.fd = fd;
-    f.exists = true;
     return {};
+}
+
+// ---- what others may have done -------------------------------------------------------------------
+
+// A number that was closed below us may be somebody else's by now: that is not closed.
+void FileSink::close_file(File& f) noexcept {
+    if (f.fd >= 0 && id_of(f.fd) == f.id) ::close(f.fd);
+    f.fd = -1;
+}
+
+// The file is not where readers look for it any more: a new one is to be made.
+void FileSink::forget(File& f) noexcept {
+    close_file(f);
+    f.lost += f.offset;
+    f.offset = f.synced = 0;
+    f.sync_failed = false;
+    f.id = {};
+}
+
+// Opens the segment if it is still the file that we made. Otherwise false, with errno.
+bool FileSink::open_by_name(Stream stream) noexcept {
+    File& f = file(stream);
+    const int fd =
+        open_to_keep(directory_.get(), name(stream, f.segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && id_of(fd) == f.id) {
+        f.fd = fd;
+        return true;
+    }
+    if (fd >= 0) ::close(fd);
+    if (fd >= 0 || errno == ELOOP || errno == ENXIO) errno = ENOENT;  // another file
+    return false;
+}
+
+SinkError FileSink::check_directory() {
+    struct stat info;
+    if (::fstat(directory_.get(), &info) == 0 && id_of(info) == directory_id_) {
+        if (info.st_nlink != 0) return {};
+        directory_.reset();
+    } else {
+        directory_.release();
+        Descriptor again(open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
+        if (id_of(again.get()) == directory_id_) {
+            directory_ = std::move(again);
+            return {};
+        }
+        if (again.get() < 0 && errno != ENOENT && errno != ENOTDIR) {
+            return failed("open directory", options_.directory);
+        }
+    }
+    if (SinkError error = move_house(/*gone=*/true)) return error;
+    return {ENOENT,
+            "find the directory " + options_.directory +
+                " any more (removed or replaced while open; it goes on in new files there)"};
+}
+
+// New files under a label that is free: the directory is gone, with all that was in it, or a name in it
+// is somebody else's.
+SinkError FileSink::move_house(bool gone) {
+    for (File& f : files_) {
+        File next;
+        next.lost = f.lost + (gone ? f.offset : 0);
+        close_file(f);
+        f = next;
+    }
+    claimed_ = false;
+    return claim();
 }
 
 SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
     File& f = file(stream);
-    if (f.fd < 0) return {};
+    SinkError found;
+    if (claimed_) found = check_directory();
     struct stat info;
-    if (::fstat(f.fd, &info) != 0) return failed("stat", path(stream, f.segment));
-    if (info.st_nlink == 0) {
-        ::close(f.fd);
-        f.fd = -1;
-        if (lost != nullptr) *lost = f.offset;
-        f.offset = f.synced = 0;
-        if (SinkError error = make_directory()) return error;
-        return {ENOENT, "find " + path(stream, f.segment) +
-                            " any more (removed while open; a new one is made)"};
+    if (claimed_ && !found && f.id) {
+        const std::string text = path(stream, f.segment);
+        if (::fstat(f.fd, &info) != 0 || id_of(info) != f.id) {
+            f.fd = -1;  // closed below us, and perhaps somebody else's now
+            if (open_by_name(stream)) {
+                found = {EBADF, "keep " + text +
+                                    " open (the program closed its descriptor; it was opened "
+                                    "again)"};
+            } else if (errno != ENOENT) {
+                return failed("open", text);  // no descriptor is free, perhaps
+            } else {
+                forget(f);
+                found = {ENOENT, "find " + text + " any more (a new one is made)"};
+            }
+        } else if (info.st_nlink == 0) {
+            forget(f);
+            found = {ENOENT, "find " + text + " any more (removed while open; a new one is made)"};
+        }
+        struct stat named;
+        if (!found && (::fstatat(directory_.get(), name(stream, f.segment).c_str(), &named,
+                                 AT_SYMLINK_NOFOLLOW) != 0 ||
+                       id_of(named) != f.id)) {
+            ::fdatasync(f.fd);  // it is not looked at again
+            forget(f);
+            found = {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};
+        }
+        if (!found) found = check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
     }
-    const auto size = static_cast<std::uint64_t>(info.st_size);
+    if (lost != nullptr) *lost += std::exchange(f.lost, 0);
+    return found;
+}
+
+SinkError FileSink::check_size(Stream stream, std::uint64_t size, std::uint64_t* lost) {
+    File& f = file(stream);
     if (size >= f.offset) return {};
     // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
     // written behind it would be lost with it, and writing at the old offset would leave a hole.
-    const std::string name = path(stream, f.segment);
+    const std::string text = path(stream, f.segment);
     std::uint64_t end = size;
-    if (!end_of_last_line(f.fd, end)) return failed("read", name);
-    if (end != size && ::ftruncate(f.fd, static_cast<off_t>(end)) != 0) return failed("cut", name);
-    if (lost != nullptr) *lost = f.offset - end;
+    if (!end_of_last_line(f.fd, end)) return failed("read", text);
+    if (end != size && ::ftruncate(f.fd, static_cast<off_t>(end)) != 0) return failed("cut", text);
+    if (lost != nullptr) *lost += f.offset - end;
     f.offset = end;
     f.synced = std::min(f.synced, end);
     return {EIO,
-            "keep " + name + " whole (truncated by somebody else; writing goes on at its new end)"};
+            "keep " + text + " whole (truncated by somebody else; writing goes on at its new end)"};
+}
+
+// ---- writing --------------------------------------------------------------------------------------
+
+// Makes the stream's segment. Where somebody has put something of its name, it is the next one that is
+// free (readers find it behind the one before). Behind somebody else's first one readers would take ours
+// for theirs: then all streams go on under another label.
+SinkError FileSink::create(Stream stream) {
+    File& f = file(stream);
+    for (;; ++f.segment) {
+        const std::string segment = name(stream, f.segment);  // before: memory may run out
+        const std::string text = path(stream, f.segment);
+        struct stat info;
+        if (::fstatat(directory_.get(), segment.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+            if (SinkError error = note(stream, {})) return error;
+            const int fd = open_to_keep(directory_.get(), segment, kMakeFlags);
+            if (fd < 0 && errno != EEXIST) return failed("open", text);
+            if (fd >= 0) {
+                f.fd = fd;
+                f.id = id_of(fd);
+                return note(stream, f.id);
+            }
+        }
+        if (f.segment == 0 && !recovers_) return {EEXIST, "open " + text};
+        if (f.segment + 1 >= kMostSegments) return {EEXIST, "open " + text};
+    }
 }
 
 SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& written) {
     written = 0;
+    if (bytes.empty()) return {};
     if (SinkError error = claim()) return error;
+    if (!noted_) {
+        if (SinkError error = keep_notes(ledger_)) return error;
+    }
     File& f = file(stream);
-    if (f.fd < 0) {
-        if (SinkError error = open(stream)) return error;
+    if (!f.id) {
+        SinkError error = create(stream);
+        if (error.code == EEXIST && f.segment == 0 && !recovers_) {
+            error = move_house(/*gone=*/false);
+            if (!error && !f.id) error = create(stream);
+        }
+        if (error) return error;
+    } else if (f.fd < 0) {
+        return {EBADF, "open " + path(stream, f.segment)};  // check() could not
     }
     return write_at(f, stream, bytes, written);
 }
@@ -378,6 +378,81 @@ SinkError FileSink::write_at(File& f, Stream stream, std::string_view bytes, std
         f.offset += static_cast<std::uint64_t>(n);
     }
     return {};
+}
+
+SinkError FileSink::sync(Stream stream) {
+    File& f = file(stream);
+    if (!f.id || f.synced == f.offset) return {};
+    // A file that is lost has nothing to force: check() tells.
+    const std::string text = path(stream, f.segment);
+    if (id_of(f.fd) != f.id) {
+        f.fd = -1;
+        if (!open_by_name(stream)) return errno == ENOENT ? SinkError{} : failed("open", text);
+    }
+    // After one failure the kernel may report success without the bytes being on the disk.
+    if (f.sync_failed) return {EIO, "sync " + text};
+    int result;
+    do {
+        result = ::fdatasync(f.fd);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0) {
+        SinkError error = failed("sync", text);
+        f.sync_failed = true;
+        return error;
+    }
+    f.synced = f.offset;
+    return {};
+}
+
+SinkError FileSink::move_unsynced(Stream stream) {
+    File& old = file(stream);
+    if (old.has_trim) return {EBUSY, "cut " + path(stream, old.trim_segment)};
+    // The page cache still has the bytes even where the disk does not.
+    std::string bytes(old.offset - old.synced, '\0');
+    std::size_t got = 0;
+    while (got < bytes.size()) {
+        const ssize_t n = ::pread(old.fd, bytes.data() + got, bytes.size() - got,
+                                  static_cast<off_t>(old.synced + got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return failed("read back", path(stream, old.segment));
+        got += static_cast<std::size_t>(n);
+    }
+    const File before = old;
+    old = File{};
+    old.segment = before.segment + 1;
+    old.has_trim = true;
+    old.trim_segment = before.segment;
+    old.trim_bytes = before.synced;
+    old.trim_id = before.id;
+    SinkError error = create(stream);
+    std::size_t written = 0;
+    if (!error) error = write_at(old, stream, bytes, written);
+    if (!error && ::fdatasync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
+    if (error) {
+        if (old.id) ::unlinkat(directory_.get(), name(stream, old.segment).c_str(), 0);
+        close_file(old);
+        old = before;
+        return error;
+    }
+    old.synced = old.offset;
+    File done = before;
+    close_file(done);
+    return {};
+}
+
+void FileSink::trim(Stream stream) noexcept {
+    File& f = file(stream);
+    if (!f.has_trim) return;
+    const Descriptor fd(
+        open_at(directory_.get(), name(stream, f.trim_segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+    if (fd.get() < 0 && errno != ENOENT) return;  // tried again with the next commit
+    struct stat info;
+    const bool ours = fd.get() >= 0 && ::fstat(fd.get(), &info) == 0 && id_of(info) == f.trim_id;
+    if (ours && static_cast<std::uint64_t>(info.st_size) > f.trim_bytes &&
+        ::ftruncate(fd.get(), static_cast<off_t>(f.trim_bytes)) != 0) {
+        return;
+    }
+    f.has_trim = false;
 }
 
 }  // namespace fastlog

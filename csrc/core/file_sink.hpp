@@ -2,9 +2,12 @@
 //
 // Owned by the flush thread; nobody else touches a FileSink while that runs. Errors are returned as
 // errno values and change nothing: the same write can be tried again.
+//
+// A name is not a file: while we record, files and the whole directory may be removed, renamed, copied
+// over or replaced, and our descriptors closed and their numbers used by others. So a file is known by
+// its inode, names are looked up below the descriptor of the directory, and what is made is made with
+// O_EXCL: nothing is written to, cut or removed that this writer did not make.
 #pragma once
-
-#include <sys/types.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -12,13 +15,10 @@
 #include <string_view>
 #include <vector>
 
+#include "core/posix.hpp"
 #include "core/ring_layout.hpp"
 
 namespace fastlog {
-
-/// What is made gets what the umask leaves of these: never writable by everybody.
-inline constexpr mode_t kFileMode = 0664;
-inline constexpr mode_t kDirectoryMode = 0775;
 
 struct FileSinkOptions {
     std::string directory;  // absolute
@@ -28,33 +28,44 @@ struct FileSinkOptions {
     std::uint64_t segment_bytes = std::uint64_t{256} << 20;
 };
 
-/// What the kernel answered, and about which file.
-struct SinkError {
-    int code = 0;  // errno; 0: no error
-    std::string what;
-    explicit operator bool() const noexcept { return code != 0; }
+/// Where it is noted which files are the writer's own, for whoever finishes its work (FileNote).
+class FileLedger {
+  public:
+    virtual ~FileLedger() = default;
+    /// The writer's files lie in this directory from now on, under this label.
+    virtual SinkError note_home(const std::string& directory, FileId id,
+                                const std::string& label) = 0;
+    /// A segment that has been made, or, without an id, is about to be.
+    virtual SinkError note_file(Stream stream, std::uint32_t segment, FileId id) = 0;
+};
+
+/// Where a stream goes on: what take_stock() found.
+struct StreamPlace {
+    std::uint32_t segment = 0;
+    std::uint64_t offset = 0;
+    FileId id;  // none: the segment is still to be made
 };
 
 class FileSink {
   public:
     explicit FileSink(FileSinkOptions options);
-    /// With a label that is claimed already; see resume().
-    FileSink(FileSinkOptions options, std::string label);
+    /// For recovery, with a label that is claimed already; see resume(). A first segment whose place is
+    /// taken goes on in the next number that is free: a dead writer gets no other label.
+    FileSink(FileSinkOptions options, std::string label, FileLedger* ledger);
     ~FileSink();
     FileSink(const FileSink&) = delete;
     FileSink& operator=(const FileSink&) = delete;
 
-    /// Makes the directory and claims a label under which the run holds no file yet, by creating its
-    /// first metrics file with O_EXCL. Once done, does nothing.
+    /// Makes the directory and claims a label that it does not know yet, by creating the first metrics
+    /// file with O_EXCL. Once done, does nothing.
     SinkError claim();
     bool claimed() const noexcept { return claimed_; }
     const std::string& label() const noexcept { return label_; }
+    /// From now on (and for what was made so far) files are noted there.
+    SinkError keep_notes(FileLedger* ledger);
 
-    /// Takes over where a writer with this label was stopped; claim() is not needed then. What the
-    /// streams hold behind their offsets is cut off, segments behind theirs that the writer had begun
-    /// are removed (`removed_bytes` counts what was in them): their records are still in the ring.
-    /// Somebody else's files under such names stay.
-    SinkError resume(const StreamCommit (&streams)[kStreamCount], std::uint64_t& removed_bytes);
+    /// Takes over where a writer with this label was stopped; claim() is not needed then.
+    SinkError resume(const StreamPlace (&places)[kStreamCount]);
     /// The streams' places as a commit slot states them (without seq).
     StreamCommit state(Stream stream) const noexcept;
 
@@ -67,7 +78,7 @@ class FileSink {
     /// also when an error is returned.
     SinkError write(Stream stream, std::string_view bytes, std::size_t& written);
 
-    /// Notices a file that was removed or cut while open, and makes it writable again; call once
+    /// Notices what happened to the stream's file from outside, and makes it writable again; call once
     /// before a batch. The error says what was found, `lost` how many bytes at the stream's end went
     /// with it; the sink can go on.
     SinkError check(Stream stream, std::uint64_t* lost = nullptr);
@@ -76,11 +87,18 @@ class FileSink {
     SinkError sync(Stream stream);
     /// After a failed sync(): the kernel may have thrown the unsynced bytes away and will not say so
     /// again, so they are copied into a new segment. The old one is to be cut at its synced length:
-    /// state() says so, and trim() does it once that is committed.
+    /// state() says so, and trim() does it once that is committed. Refused while an earlier cut is due.
     SinkError move_unsynced(Stream stream);
     void trim(Stream stream) noexcept;
+    bool trim_due(Stream stream) const noexcept { return file(stream).has_trim; }
+
+    /// The run's directory; -1 before claim().
+    int directory() const noexcept { return directory_.get(); }
+    FileId directory_id() const noexcept { return directory_id_; }
+    SinkError open_directory();
 
     std::uint32_t segments(Stream stream) const noexcept;
+    std::string name(Stream stream, std::uint32_t segment) const;
     std::string path(Stream stream, std::uint32_t segment) const;
     /// The names of so many segments of each stream under a label. Any thread: nothing that changes is
     /// looked at.
@@ -90,23 +108,29 @@ class FileSink {
   private:
     struct File {
         int fd = -1;
+        FileId id;  // of the segment that we made; none before
         std::uint32_t segment = 0;
         std::uint64_t offset = 0;
         std::uint64_t synced = 0;  // bytes known to be on the disk
+        std::uint64_t lost = 0;    // bytes that went with a file; check() tells
         bool sync_failed = false;
-        bool exists = false;  // this segment has been created by us
         bool has_trim = false;
         std::uint32_t trim_segment = 0;
         std::uint64_t trim_bytes = 0;
+        FileId trim_id;
     };
 
-    std::string path(const std::string& label, Stream stream, std::uint32_t segment) const;
-    SinkError open(Stream stream);
-    int create(Stream stream, File& f, std::string& name) const;
-    SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
-    SinkError make_directory() const;
+    std::string name(const std::string& label, Stream stream, std::uint32_t segment) const;
     std::string candidate(unsigned n) const;
-    bool taken(const std::string& label) const;
+    bool open_by_name(Stream stream) noexcept;
+    SinkError create(Stream stream);
+    SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
+    SinkError check_directory();
+    SinkError check_size(Stream stream, std::uint64_t size, std::uint64_t* lost);
+    SinkError move_house(bool gone);
+    SinkError note(Stream stream, FileId id);
+    static void close_file(File& f) noexcept;
+    static void forget(File& f) noexcept;
     File& file(Stream stream) noexcept { return files_[static_cast<std::size_t>(stream)]; }
     const File& file(Stream stream) const noexcept {
         return files_[static_cast<std::size_t>(stream)];
@@ -115,6 +139,11 @@ class FileSink {
     const FileSinkOptions options_;
     std::string label_;
     bool claimed_ = false;
+    bool noted_ = false;  // the ledger knows directory, label and files
+    const bool recovers_ = false;
+    FileLedger* ledger_ = nullptr;
+    Descriptor directory_;
+    FileId directory_id_;
     File files_[kStreamCount];
 };
 

@@ -74,6 +74,7 @@ Recorder::Recorder(RecorderOptions options)
                   0, std::memory_order_relaxed);
           },
           [this](const std::string& members) { return emit(members); }) {
+    if (!claim_error_) claim_error_ = sink_.keep_notes(&memory_);
     flusher_.tell_claim(claim_error_);
     if (ring_error_ && !claim_error_) {
         flusher_.tell("foundry_fastlog keeps its ring in memory only: it could not " +
@@ -183,7 +184,7 @@ bool Recorder::close(std::int64_t timeout_ns) {
     if (!flusher_.wait_done(now + (deadline - now) / 2)) flusher_.give_up_values();
     if (!flusher_.wait_done(deadline)) return false;
     flusher_.join();
-    memory_.remove_file();  // all of it is in the files
+    memory_.remove_file(sink_.directory());  // all of it is in the files
     KILL_POINT("ring_removed");
     joined_ = true;
     return true;

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <ctime>
 #include <memory>
 #include <new>
 #include <system_error>
@@ -20,6 +21,7 @@
 #include "core/quarantine.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
+#include "core/ring_pointer.hpp"
 #include "core/written_lines.hpp"
 
 namespace fastlog {
@@ -39,12 +41,14 @@ bool ends_with(const std::string& text, const char* suffix) {
 std::string private_directory(const std::string& run) { return run + "/" + kPrivateDirectory; }
 
 // The records of a dead ring. Works on a copy in memory: a file that shrinks meanwhile is a read
-// error, not a SIGBUS. Commits go into the file itself.
-class DeadRing final : public RecordSource {
+// error, not a SIGBUS. Commits and notes go into the file itself.
+class DeadRing final : public RecordSource, public FileLedger {
   public:
-    DeadRing(int fd, const RingImage& image, LineRenderer& renderer, RecoveryReport& report)
+    DeadRing(int fd, const RingImage& image, const Provenance& provenance, LineRenderer& renderer,
+             RecoveryReport& report)
         : fd_(fd),
           image_(image),
+          provenance_(provenance),
           renderer_(renderer),
           report_(report),
           epoch_(image.slot().epoch),
@@ -64,8 +68,8 @@ class DeadRing final : public RecordSource {
     bool wanted(Stream stream, std::uint64_t seq) override {
         const auto s = static_cast<std::size_t>(stream);
         note_lost_records();
-        const bool skip = present_ != nullptr && (present_[s].contains(seq) ||
-                                                  (numbers_unsure() && seq < present_[s].end()));
+        const bool skip =
+            present_[s].contains(seq) || (numbers_unsure() && seq < present_[s].end());
         // A line that has to wait for a new segment is asked for twice.
         if (seq >= counted_[s]) {
             ++(skip ? skipped_ : emitted_);
@@ -90,6 +94,18 @@ class DeadRing final : public RecordSource {
         return {};
     }
 
+    SinkError note_home(const std::string&, FileId, const std::string&) override { return {}; }
+    // A ring that is somebody else's copy, or of a version without notes, goes by what the files say.
+    SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override {
+        if (!image_.has_notes() || !provenance_.own_ring) return {};
+        FileNote note{id.device, id.inode, segment, static_cast<std::uint32_t>(image_.home().epoch),
+                      1,         0};
+        note.crc = note_crc(note);
+        SinkError error = put(&note, sizeof note, file_note_offset(stream, segment));
+        KILL_POINT("recovery_file_noted");
+        return error;
+    }
+
     /// What is in the files is in the report; of a batch that was refused nothing is.
     void report_counts() noexcept {
         report_.emitted = emitted_;
@@ -99,7 +115,8 @@ class DeadRing final : public RecordSource {
     /// The next commit says that the drops that had no marker have one now.
     void mark_drops() noexcept { flags_ |= CommitSlot::kDropsWritten; }
 
-    void skip_lines_in(const SeqSet (&present)[kStreamCount]) { present_ = present; }
+    /// The lines that are in the files already.
+    SeqSet& present(Stream stream) noexcept { return present_[static_cast<std::size_t>(stream)]; }
 
   private:
     // A record of a stream that was ahead: in its file already, and passed over.
@@ -108,12 +125,12 @@ class DeadRing final : public RecordSource {
                position < image_.slot().stream_position(record.stream);
     }
 
-    // A power loss may have taken records out of the middle of the ring: then the number that is
-    // counted for the next one is too low, and where the files hold a line of that number or of a
-    // higher one, they may hold this record as well. Losing it is what a power loss may do;
-    // writing it twice is not.
+    // A power loss (or a copy of a ring in use) may have taken records out of the middle of the ring:
+    // then the number that is counted for the next one is too low, and where the files hold a line of
+    // that number or of a higher one, they may hold this record as well. Losing it is what a power loss
+    // may do; writing it twice is not.
     bool numbers_unsure() const noexcept {
-        return !report_.same_boot && (flags_ & CommitSlot::kRecordsLost) != 0;
+        return !provenance_.certain() && (flags_ & CommitSlot::kRecordsLost) != 0;
     }
     void note_lost_records() noexcept {
         if (report_.holes + report_.damaged != 0) flags_ |= CommitSlot::kRecordsLost;
@@ -129,6 +146,7 @@ class DeadRing final : public RecordSource {
 
     int fd_;
     const RingImage& image_;
+    const Provenance provenance_;
     LineRenderer& renderer_;
     RecoveryReport& report_;
     std::uint64_t epoch_;
@@ -136,57 +154,40 @@ class DeadRing final : public RecordSource {
     std::uint64_t emitted_ = 0;
     std::uint64_t skipped_ = 0;
     std::uint64_t counted_[kStreamCount]{};  // lines below are in these
-    const SeqSet* present_ = nullptr;
+    SeqSet present_[kStreamCount];
 };
 
-// True when every stream's file has at least the bytes that the slot speaks of.
-bool files_hold_offsets(const FileSink& sink, const CommitSlot& slot, std::uint64_t& behind) {
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        const StreamCommit& at = slot.streams[s];
-        struct stat info;
-        const std::string path = sink.path(static_cast<Stream>(s), at.segment);
-        if (::lstat(path.c_str(), &info) != 0) {
-            if (at.offset != 0) return false;
-            continue;
-        }
-        const auto size = static_cast<std::uint64_t>(info.st_size);
-        if (!S_ISREG(info.st_mode) || size < at.offset) return false;
-        behind += size - at.offset;
-    }
-    return true;
+// A hostile ring that wants tiny segments would make a file of each of its records.
+std::uint64_t segment_bytes_of(const RingFileHeader& header) {
+    return std::max({header.segment_bytes, header.ring_bytes / 64, std::uint64_t{kPageBytes}});
 }
 
 void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
-                     RecoveryReport& report) {
+                     const Provenance& provenance, RecoveryReport& report) {
     const RingFileHeader& header = image.header();
     FileSinkOptions options;
     options.directory = run;
     options.label = report.label;
     options.stamp = header.stamp;
-    options.segment_bytes = header.segment_bytes;
-    FileSink sink(options, report.label);
+    options.segment_bytes = segment_bytes_of(header);
 
     CommitSlot start = image.slot();
     const TickConverter clock((header.flags & RingFileHeader::kTicksAreTsc) != 0,
                               start.anchor_ticks, start.anchor_wall_ns, start.ns_per_tick);
     LineRenderer renderer(image.key_table(), header.key_table_bytes, clock);
-    DeadRing source(fd, image, renderer, report);
-    SeqSet present[kStreamCount];
-    std::uint64_t behind = 0;
-    SinkError error;
-    if (report.same_boot && files_hold_offsets(sink, start, behind)) {
-        report.cut_bytes = behind;
-    } else {
-        const std::string scratch =
-            private_directory(run) + report.ring.substr(report.ring.rfind('/')) + kScratchSuffix;
-        for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
-            error = take_stock(sink, static_cast<Stream>(s), scratch, start.streams[s], present[s],
-                               report.cut_bytes);
-        }
-        source.skip_lines_in(present);
-    }
+    DeadRing source(fd, image, provenance, renderer, report);
+    FileSink sink(options, report.label, &source);
+    const std::string scratch =
+        private_directory(run) + report.ring.substr(report.ring.rfind('/')) + kScratchSuffix;
+    StreamPlace places[kStreamCount];
+    SinkError error = sink.open_directory();
     KILL_POINT("recovery_before_cut");
-    if (!error) error = sink.resume(start.streams, report.cut_bytes);
+    for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
+        const auto stream = static_cast<Stream>(s);
+        error = take_stock(sink, stream, image, provenance, scratch, places[s],
+                           source.present(stream), report.cut_bytes);
+    }
+    if (!error) error = sink.resume(places);
     KILL_POINT("recovery_after_cut");
 
     SinkError fault;
@@ -240,33 +241,26 @@ bool lock_dead(int fd) {
     return false;
 }
 
-void move_to_quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
-    report.outcome = Outcome::quarantined;
-    if (const SinkError error = quarantine(private_directory(run), path, report.reason)) {
-        report.reason += " (and could not be moved: " + describe(error) + ")";
-    }
+// What is empty and new may be in the making: on a network file system a name can be seen before what
+// is in the file, and clocks differ.
+bool is_young(const struct stat& info) {
+    constexpr std::time_t kYoungSeconds = 600;
+    const std::time_t age = std::time(nullptr) - info.st_mtime;
+    return age < kYoungSeconds && age > -kYoungSeconds;
 }
 
-// The path in a pointer file's first line; empty with the reason set, and with errno when the system
-// refused: then the pointer may well be good.
-std::string read_pointer(const std::string& pointer, std::string& reason) {
-    const Descriptor fd(::open(pointer.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-    char text[4096];
-    const ssize_t n = fd.get() < 0 ? -1 : ::pread(fd.get(), text, sizeof text, 0);
-    if (n < 0) {
-        const int code = errno;
-        reason = describe({code, "read " + pointer});
-        errno = code;
-        return {};
+void move_to_quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
+    struct stat info;
+    if (::lstat(path.c_str(), &info) == 0 && info.st_size == 0 && is_young(info)) {
+        report.outcome = Outcome::live;
+        report.reason = "it is empty, and so new that it may be in the making";
+        return;
     }
-    errno = 0;
-    const std::string_view all(text, static_cast<std::size_t>(n));
-    const std::string path(all.substr(0, all.find('\n')));
-    if (path.empty() || path[0] != '/' || !ends_with(path, kRingSuffix)) {
-        reason = "the pointer " + pointer + " names no ring file";
-        return {};
+    report.outcome = Outcome::quarantined;
+    if (const SinkError error = quarantine(private_directory(run), path, report.reason)) {
+        report.outcome = Outcome::failed;
+        report.reason += " (and could not be moved aside: " + describe(error) + ")";
     }
-    return path;
 }
 
 }  // namespace
@@ -294,7 +288,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     const bool by_pointer = ends_with(path, kPointerSuffix);
     std::string ring = path;
     if (by_pointer) {
-        ring = read_pointer(path, report.reason);
+        ring = read_pointer(AT_FDCWD, path, report.reason);
         if (ring.empty()) {
             const int code = errno;
             if (code == 0) {
@@ -343,9 +337,9 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         return report;
     }
     struct stat run;
-    const bool of_this_run = ::stat(run_directory.c_str(), &run) == 0 && image != nullptr &&
-                             image->header().run_device == static_cast<std::uint64_t>(run.st_dev) &&
-                             image->header().run_inode == static_cast<std::uint64_t>(run.st_ino);
+    const bool of_this_run =
+        image != nullptr && ::stat(run_directory.c_str(), &run) == 0 &&
+        id_of(run) == FileId{image->home().run_device, image->home().run_inode};
     if (image == nullptr || (by_pointer && !of_this_run)) {
         if (!S_ISREG(info.st_mode)) report.reason = ring + " is no regular file";
         if (image != nullptr) report.reason = ring + " belongs to another run";
@@ -353,16 +347,19 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         move_to_quarantine(run_directory, path, report);
         return report;
     }
-    report.label = image->header().label;
+    report.label = image->home().label;
     report.same_boot = boot_id() == image->header().boot_id && !boot_id().empty();
-    image->trust_tail(report.same_boot);
-    if (!report.same_boot && !is_dated(*image)) {
+    const FileId itself{image->home().ring_device, image->home().ring_inode};
+    const Provenance provenance{of_this_run && (!image->has_notes() || id_of(info) == itself),
+                                report.same_boot};
+    image->trust_tail(provenance.certain());
+    if (!provenance.certain() && !is_dated(*image)) {
         report.reason = "neither of its commit slots reached the disk: its records have no time";
         move_to_quarantine(run_directory, path, report);
         return report;
     }
     try {
-        drain_dead_ring(run_directory, fd.get(), *image, report);
+        drain_dead_ring(run_directory, fd.get(), *image, provenance, report);
     } catch (const std::bad_alloc&) {
         report.outcome = Outcome::failed;
         report.reason = "no memory to recover " + ring;
@@ -396,11 +393,14 @@ std::vector<RecoveryReport> recover_run(const std::string& run_directory) {
         const std::string path = directory + "/" + name;
         if (ends_with(name, kRingSuffix) || ends_with(name, kPointerSuffix)) {
             reports.push_back(recover_ring(run_directory, path));
-        } else if (ends_with(name, (std::string(kRingSuffix) + kTemporarySuffix).c_str())) {
-            // Left by a process that died while making it: no record is in it.
-            const Descriptor half(
-                ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-            if (half.get() >= 0 && ::flock(half.get(), LOCK_EX | LOCK_NB) == 0) {
+        } else if (name.ends_with(std::string(kRingSuffix) + kTemporarySuffix) ||
+                   name.ends_with(std::string(kPointerSuffix) + kTemporarySuffix)) {
+            // Left by a process that died while making it: no record is in it. A new one may have its
+            // maker, which has not locked it yet.
+            struct stat info;
+            const Descriptor half(open_at(AT_FDCWD, path, O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+            if (half.get() >= 0 && ::fstat(half.get(), &info) == 0 && !is_young(info) &&
+                ::flock(half.get(), LOCK_EX | LOCK_NB) == 0) {
                 ::unlink(path.c_str());
             }
         }

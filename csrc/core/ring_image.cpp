@@ -30,6 +30,8 @@ bool read_all(int fd, void* into, std::size_t size, std::size_t offset) {
     return true;
 }
 
+constexpr const char* kLabelLetters = "abcdefghijklmnopqrstuvwxyz0123456789-";
+
 // Text of the given characters that ends within its field. It becomes part of file names.
 template <std::size_t N>
 bool is_name(const char (&field)[N], const char* allowed) {
@@ -85,8 +87,25 @@ std::unique_ptr<RingImage> RingImage::read(int fd, std::string& reason) {
         return nullptr;
     }
     if (!image->choose_slot(reason) || !image->check_keys(reason)) return nullptr;
+    image->choose_home();
     image->trust_tail(true);
     return image;
+}
+
+bool RingImage::read_label(int fd, const std::string& stamp, std::string& label) {
+    RingImage image;
+    image.bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kKeyTableOffset)));
+    struct stat info;
+    std::string reason;
+    if (fd < 0 || image.bytes_ == nullptr || ::fstat(fd, &info) != 0 ||
+        !read_all(fd, image.bytes_.get(), kKeyTableOffset, 0)) {
+        return false;
+    }
+    std::memcpy(&image.header_, image.bytes_.get(), sizeof image.header_);
+    if (!image.check_header(static_cast<std::uint64_t>(info.st_size), reason)) return false;
+    image.choose_home();
+    label = image.home_.label;
+    return stamp == image.header_.stamp;
 }
 
 bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) const {
@@ -104,9 +123,8 @@ bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) cons
                h.file_bytes != kKeyTableOffset + h.key_table_bytes + h.ring_bytes ||
                h.file_bytes != file_bytes) {
         reason = "its sizes do not fit together";
-    } else if (!is_name(h.label, "abcdefghijklmnopqrstuvwxyz0123456789-") ||
-               !is_name(h.stamp, "_0123456789-") || ::strnlen(h.boot_id, 40) == 40 ||
-               h.segment_bytes == 0) {
+    } else if (!is_name(h.label, kLabelLetters) || !is_name(h.stamp, "_0123456789-") ||
+               ::strnlen(h.boot_id, 40) == 40 || h.segment_bytes == 0) {
         reason = "its label is none that a recorder gives";
     }
     return reason.empty();
@@ -130,6 +148,44 @@ bool RingImage::choose_slot(std::string& reason) {
     if (found || untouched) return true;
     reason = "both of its commit slots are damaged (checksum)";
     return false;
+}
+
+// The newest home that is whole, and the notes made under it.
+void RingImage::choose_home() noexcept {
+    std::memcpy(home_.label, header_.label, sizeof home_.label);
+    home_.run_device = header_.run_device;
+    home_.run_inode = header_.run_inode;
+    if (header_.version < kFirstVersionWithNotes) return;
+    for (const std::size_t offset : kHomeOffsets) {
+        const auto note = load<HomeNote>(bytes_.get() + offset);
+        if (note.epoch > home_.epoch && note.crc == note_crc(note) &&
+            is_name(note.label, kLabelLetters)) {
+            home_ = note;
+        }
+    }
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        for (std::uint32_t n = 0; n < kFileNotes; ++n) {
+            const std::size_t offset = file_note_offset(static_cast<Stream>(s), n);
+            const auto note = load<FileNote>(bytes_.get() + offset);
+            if (note.used == 1 && note.crc == note_crc(note) &&
+                note.home == static_cast<std::uint32_t>(home_.epoch)) {
+                file_notes_[s][n] = note;
+            }
+        }
+    }
+}
+
+const FileNote* RingImage::file_note(Stream stream, std::uint32_t segment) const noexcept {
+    const FileNote& note = file_notes_[static_cast<std::size_t>(stream)][segment % kFileNotes];
+    return note.used == 1 && note.segment == segment ? &note : nullptr;
+}
+
+std::vector<std::uint32_t> RingImage::noted_segments(Stream stream) const {
+    std::vector<std::uint32_t> segments;
+    for (const FileNote& note : file_notes_[static_cast<std::size_t>(stream)]) {
+        if (note.used == 1) segments.push_back(note.segment);
+    }
+    return segments;
 }
 
 // With longer keys than a recorder puts there, small records would make lines without bound.

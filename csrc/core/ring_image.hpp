@@ -28,7 +28,17 @@ class RingImage {
     /// without one when memory ran out. Allocates at most what a real ring has.
     static std::unique_ptr<RingImage> read(int fd, std::string& reason);
 
+    /// The label of the ring behind `fd`, if it is one of a writer with this stamp. Reads two pages.
+    static bool read_label(int fd, const std::string& stamp, std::string& label);
+
     const RingFileHeader& header() const noexcept { return header_; }
+    /// Where the writer's files lie. Of an older ring that is what its header says, with epoch 0.
+    const HomeNote& home() const noexcept { return home_; }
+    /// Whether the ring says which files are its writer's. Otherwise names alone do.
+    bool has_notes() const noexcept { return home_.epoch != 0; }
+    /// The note of one of the last segments that the writer made; null when there is none.
+    const FileNote* file_note(Stream stream, std::uint32_t segment) const noexcept;
+    std::vector<std::uint32_t> noted_segments(Stream stream) const;
     /// The newest slot that is whole.
     const CommitSlot& slot() const noexcept { return slot_; }
     const std::byte* key_table() const noexcept { return bytes_.get() + kKeyTableOffset; }
@@ -46,6 +56,7 @@ class RingImage {
     RingImage() = default;
     bool check_header(std::uint64_t file_bytes, std::string& reason) const;
     bool choose_slot(std::string& reason);
+    void choose_home() noexcept;
     bool check_keys(std::string& reason) const;
     const RecordHeader* record_at(std::uint64_t position) const noexcept;
 
@@ -54,6 +65,8 @@ class RingImage {
     };
     RingFileHeader header_{};
     CommitSlot slot_{};
+    HomeNote home_{};
+    FileNote file_notes_[kStreamCount][kFileNotes]{};
     std::unique_ptr<std::byte, Free> bytes_;  // the whole file, aligned to a page
     std::uint64_t end_ = 0;                   // no record lies behind this position
     bool tail_trusted_ = false;

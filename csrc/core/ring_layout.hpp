@@ -4,6 +4,8 @@
 //     4096  control words: tail, head, head_cache (64 bytes each), commit epoch, drops
 //     4608  commit slot 0            (kSlotOffsets)
 //     5120  commit slot 1
+//     5632  home notes 0 and 1       (kHomeOffsets)
+//     6144  file notes               (kFileNotes of each stream)
 //     8192  key table
 //        .  ring data                (8192 + key_table_bytes)
 //
@@ -14,7 +16,11 @@
 // stores the epoch (release), then moves the head: a crash at any point leaves one of the two slots
 // true. Protocol: two alternating meta pages, as in LMDB.
 //
-// Version 1 had 0 in the place of `ahead`.
+// Notes say which files are the writer's own, by inode: names alone do not. A directory may have been
+// removed, copied or renamed, and another program's file may stand where a segment was. They are made
+// before the first byte is written there; recovery touches no other file (see written_lines.hpp).
+//
+// Version 1 had 0 in the place of `ahead`; versions 1 and 2 have no notes.
 #pragma once
 
 #include <atomic>
@@ -27,7 +33,8 @@
 namespace fastlog {
 
 inline constexpr char kRingMagic[8] = {'F', 'L', 'O', 'G', 'R', 'I', 'N', 'G'};
-inline constexpr std::uint32_t kRingVersion = 2;
+inline constexpr std::uint32_t kRingVersion = 3;
+inline constexpr std::uint32_t kFirstVersionWithNotes = 3;
 
 /// A stream has no more segments; what would begin another one goes on in the last.
 inline constexpr std::uint32_t kMostSegments = 1'000'000;
@@ -92,14 +99,48 @@ struct CommitSlot {
 };
 static_assert(sizeof(CommitSlot) == 208);
 
+/// Where the writer's files lie and what they are called. The newest whole one of two counts.
+struct HomeNote {
+    std::uint64_t epoch;        // 0: unused
+    std::uint64_t ring_device;  // of the ring file itself: a copy of it has another inode
+    std::uint64_t ring_inode;
+    std::uint64_t run_device;
+    std::uint64_t run_inode;
+    char label[192];
+    std::uint32_t reserved;
+    std::uint32_t crc;  // crc32c of all before
+};
+static_assert(sizeof(HomeNote) == 240);
+
+/// A segment of a stream that the writer made, or is about to make. One of the last kFileNotes; its
+/// place is the segment's number modulo that.
+struct FileNote {
+    std::uint64_t device;
+    std::uint64_t inode;  // 0: about to be made
+    std::uint32_t segment;
+    std::uint32_t home;  // epoch of the home note under which it was made
+    std::uint32_t used;  // 1
+    std::uint32_t crc;   // crc32c of all before
+};
+static_assert(sizeof(FileNote) == 32);
+
 inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::size_t kControlOffset = kPageBytes;
 inline constexpr std::size_t kEpochOffset = kControlOffset + sizeof(RingControl);
 inline constexpr std::size_t kDropsOffset = kEpochOffset + kCacheLine;
 inline constexpr std::size_t kSlotOffsets[2] = {kControlOffset + 512, kControlOffset + 1024};
+inline constexpr std::size_t kHomeOffsets[2] = {kControlOffset + 1536, kControlOffset + 1792};
+inline constexpr std::size_t kFileNotesOffset = kControlOffset + 2048;
+inline constexpr std::size_t kFileNotes = 8;  // per stream; a batch begins two segments at most
 inline constexpr std::size_t kKeyTableOffset = 2 * kPageBytes;
+constexpr std::size_t file_note_offset(Stream stream, std::uint32_t segment) noexcept {
+    return kFileNotesOffset +
+           (static_cast<std::size_t>(stream) * kFileNotes + segment % kFileNotes) *
+               sizeof(FileNote);
+}
 static_assert(kDropsOffset + kStreamCount * sizeof(std::uint64_t) <= kSlotOffsets[0]);
 static_assert(sizeof(CommitSlot) <= 512);
+static_assert(kFileNotesOffset + kStreamCount * kFileNotes * sizeof(FileNote) <= kKeyTableOffset);
 
 /// The words of the control page beside the ring's own.
 using CommitEpoch = std::atomic<std::uint64_t>;
@@ -115,5 +156,7 @@ constexpr std::size_t key_table_bytes_for(std::size_t ring_bytes) noexcept {
 
 std::uint32_t header_crc(const RingFileHeader& header) noexcept;
 std::uint32_t slot_crc(const CommitSlot& slot) noexcept;
+std::uint32_t note_crc(const HomeNote& note) noexcept;
+std::uint32_t note_crc(const FileNote& note) noexcept;
 
 }  // namespace fastlog

@@ -27,6 +27,7 @@
 #include "core/clock.hpp"
 #include "core/crc32c.hpp"
 #include "core/kill_point.hpp"
+#include "core/ring_pointer.hpp"
 
 namespace fastlog {
 namespace {
@@ -46,11 +47,6 @@ std::string random_uuid() {
                   static_cast<unsigned>(b >> 48),
                   static_cast<unsigned long long>(b & 0xFFFFFFFFFFFFULL));
     return text;
-}
-
-SinkError failed(const char* verb, const std::string& path) {
-    const int code = errno;
-    return {code, std::string(verb) + " " + path};
 }
 
 template <std::size_t N>
@@ -102,35 +98,6 @@ bool suits_mapping(const std::string& directory) {
 #endif
 }
 
-SinkError make_directory(const std::string& path) {
-    struct stat info;
-    if (::mkdir(path.c_str(), kDirectoryMode) != 0 && errno != EEXIST)
-        return failed("create directory", path);
-    if (::lstat(path.c_str(), &info) != 0) return failed("stat", path);
-    if (!S_ISDIR(info.st_mode)) {
-        errno = ENOTDIR;
-        return failed("use", path);
-    }
-    return {};
-}
-
-SinkError write_all(int fd, const void* bytes, std::size_t size, std::uint64_t offset,
-                    const std::string& path) {
-    const auto* at = static_cast<const char*>(bytes);
-    while (size != 0) {
-        const ssize_t n = ::pwrite(fd, at, size, static_cast<off_t>(offset));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            if (n == 0) errno = ENOSPC;
-            return failed("write", path);
-        }
-        at += n;
-        offset += static_cast<std::uint64_t>(n);
-        size -= static_cast<std::size_t>(n);
-    }
-    return {};
-}
-
 }  // namespace
 
 std::string boot_id() {
@@ -165,6 +132,14 @@ std::uint32_t slot_crc(const CommitSlot& slot) noexcept {
     return crc32c(0, &slot, offsetof(CommitSlot, crc));
 }
 
+std::uint32_t note_crc(const HomeNote& note) noexcept {
+    return crc32c(0, &note, offsetof(HomeNote, crc));
+}
+
+std::uint32_t note_crc(const FileNote& note) noexcept {
+    return crc32c(0, &note, offsetof(FileNote, crc));
+}
+
 RingMemory::RingMemory(std::size_t ring_bytes)
     : ring_bytes_(ring_bytes),
       key_table_bytes_(key_table_bytes_for(ring_bytes)),
@@ -183,6 +158,7 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
         if (!error) return;
         if (fd_ >= 0) ::close(fd_);
         fd_ = -1;
+        id_ = {};
         path_.clear();
         pointer_.clear();
     }
@@ -236,12 +212,13 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
         error = make_file(spec, place, uuid);
         if (error) continue;
         if (place == own) return {};
-        error = write_pointer(spec, uuid);
+        pointer_ = own + "/" + uuid + kPointerSuffix;
+        error = write_pointer(pointer_, path_);
         if (!error) return {};
         ::unlink(path_.c_str());
         ::munmap(base_, size_);
         base_ = nullptr;
-        ::close(fd_);
+        if (fd_ >= 0) ::close(fd_);
         fd_ = -1;
     }
     return error;
@@ -259,18 +236,19 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
                  ours ? kFileMode : 0600);
     if (fd_ < 0) return failed("create", temporary);
     SinkError error;
-    // A sweep may take a file that is not locked yet for a dead one: then it is gone by now.
-    struct stat info;
-    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-        error = failed("lock", temporary);
-    } else if (::fstat(fd_, &info) != 0 || info.st_nlink == 0) {
-        errno = ENOENT;
-        error = failed("keep", temporary);
-    } else {
-        error = fill_file(spec, uuid);
-    }
+    id_ = id_of(fd_);
+    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) error = failed("lock", temporary);
+    if (!error) error = fill_file(spec, uuid);
     if (!error && ::rename(temporary.c_str(), path_.c_str()) != 0) error = failed("name", path_);
-    if (!error) return {};
+    if (!error) {
+#if defined(__linux__)
+        // The mapping holds the open file and so its lock (flock(2) goes with the last reference to
+        // it): without a number nobody closes it below us, and no forked child keeps it.
+        ::close(fd_);
+        fd_ = -1;
+#endif
+        return {};
+    }
     ::unlink(temporary.c_str());
     if (base_ != nullptr) ::munmap(base_, size_);
     base_ = nullptr;
@@ -333,23 +311,58 @@ SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
     return {};
 }
 
-// The run's own note of where its ring lies.
-SinkError RingMemory::write_pointer(const RingSpec& spec, const std::string& uuid) {
-    pointer_ = spec.run_directory + "/" + kPrivateDirectory + "/" + uuid + kPointerSuffix;
-    const int fd =
-        ::open(pointer_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, kFileMode);
-    if (fd < 0) return failed("create", pointer_);
-    const std::string text = path_ + "\n" + host_name() + "\n" + boot_id() + "\n";
-    SinkError error = write_all(fd, text.data(), text.size(), 0, pointer_);
-    ::close(fd);
-    if (error) ::unlink(pointer_.c_str());
-    return error;
+// ---- notes: which files are ours -------------------------------------------------------------------
+
+SinkError RingMemory::note_home(const std::string& directory, FileId id, const std::string& label) {
+    if (!mapped()) return {};
+    // A ring that lies elsewhere is found by a pointer, which went with the directory.
+    if (!pointer_.empty() && home_.epoch != 0 && FileId{home_.run_device, home_.run_inode} != id) {
+        const std::string own = directory + "/" + kPrivateDirectory;
+        const std::string pointer = own + pointer_.substr(pointer_.rfind('/'));
+        if (SinkError error = make_directory(own)) return error;
+        SinkError error = write_pointer(pointer, path_);
+        if (error && error.code != EEXIST) return error;
+    }
+    home_.ring_device = id_.device;
+    home_.ring_inode = id_.inode;
+    home_.run_device = id.device;
+    home_.run_inode = id.inode;
+    put_text(home_.label, label);
+    ++home_.epoch;
+    home_.crc = note_crc(home_);
+    *at<HomeNote>(kHomeOffsets[home_.epoch & 1]) = home_;
+    KILL_POINT("home_noted");
+    return {};
 }
 
-void RingMemory::remove_file() noexcept {
+SinkError RingMemory::note_file(Stream stream, std::uint32_t segment, FileId id) {
+    if (!mapped()) return {};
+    FileNote note{};
+    note.device = id.device;
+    note.inode = id.inode;
+    note.segment = segment;
+    note.home = static_cast<std::uint32_t>(home_.epoch);
+    note.used = 1;
+    note.crc = note_crc(note);
+    *at<FileNote>(file_note_offset(stream, segment)) = note;
+    KILL_POINT("file_noted");
+    return {};
+}
+
+void RingMemory::remove_file(int run_directory) noexcept {
     if (!mapped()) return;
-    ::unlink(path_.c_str());
-    if (!pointer_.empty()) ::unlink(pointer_.c_str());
+    // The run may have another name by now. What has our uuid is ours.
+    const auto unlink_own = [&](const std::string& path) {
+        std::string below = kPrivateDirectory;
+        below += path.substr(path.rfind('/'));
+        if (::unlinkat(run_directory, below.c_str(), 0) != 0) ::unlink(path.c_str());
+    };
+    if (pointer_.empty()) {
+        unlink_own(path_);
+    } else {
+        ::unlink(path_.c_str());
+        unlink_own(pointer_);
+    }
 }
 
 void RingMemory::close_in_child() noexcept {

@@ -1,7 +1,7 @@
 // The memory behind one ring: anonymous pages, or a mapped file that survives the process.
 //
-// Owned by the Recorder. A forked child never sees the pages (MADV_DONTFORK) and closes the file's
-// descriptor: the lock on it says that its writer lives.
+// Owned by the Recorder; notes are written by whoever owns the FileSink. The lock on the file says that
+// its writer lives: a forked child never sees the pages (MADV_DONTFORK), which hold it.
 #pragma once
 
 #include <cstddef>
@@ -36,14 +36,14 @@ struct RingSpec {
     std::int32_t rank = -1;
 };
 
-class RingMemory {
+class RingMemory final : public FileLedger {
   public:
     /// Anonymous memory. Throws std::system_error when the system has none.
     explicit RingMemory(std::size_t ring_bytes);
     /// A mapped file by the spec's policy. Where none can be made it is anonymous memory, and
     /// `error` says why.
     RingMemory(const RingSpec& spec, SinkError& error);
-    ~RingMemory();
+    ~RingMemory() override;
     RingMemory(const RingMemory&) = delete;
     RingMemory& operator=(const RingMemory&) = delete;
 
@@ -63,8 +63,12 @@ class RingMemory {
     std::size_t ring_bytes() const noexcept { return ring_bytes_; }
     std::uint64_t salt() const noexcept { return salt_; }
 
-    /// Removes the file: everything in it has been written. Keeps the mapping.
-    void remove_file() noexcept;
+    SinkError note_home(const std::string& directory, FileId id, const std::string& label) override;
+    SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override;
+
+    /// Removes the file: everything in it has been written. Keeps the mapping. `run_directory` is a
+    /// descriptor.
+    void remove_file(int run_directory) noexcept;
     /// In a forked child: gives the inherited lock up. Async-signal-safe.
     void close_in_child() noexcept;
     /// Makes the pages around `position` writable now, so that no producer waits for the file
@@ -80,7 +84,6 @@ class RingMemory {
     SinkError map_file(const RingSpec& spec);
     SinkError make_file(const RingSpec& spec, const std::string& directory, std::string& path);
     SinkError fill_file(const RingSpec& spec, const std::string& uuid);
-    SinkError write_pointer(const RingSpec& spec, const std::string& uuid);
     void finish_mapping() noexcept;
 
     std::byte* base_ = nullptr;
@@ -91,6 +94,8 @@ class RingMemory {
     int fd_ = -1;
     std::string path_;
     std::string pointer_;  // the file in the run that names path_, or empty
+    FileId id_;            // of the ring file
+    HomeNote home_{};      // the last one, flush thread only once that runs
 };
 
 /// Facts about this process and machine, as a ring file states them.

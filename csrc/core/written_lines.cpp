@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -82,59 +83,109 @@ LineHead parse_line_head(std::string_view bytes) {
 
 namespace {
 
-struct Found {
-    bool exists = false;
-    mode_t mode = 0;  // without what a file from elsewhere might have: set-user-ID, all may write
+std::string read_head(int fd, SinkError& error, const std::string& path) {
+    char bytes[128];
+    const ssize_t got = ::pread(fd, bytes, sizeof bytes, 0);
+    if (got < 0) error = failed("read", path);
+    return std::string(bytes, got < 0 ? 0 : static_cast<std::size_t>(got));
+}
+
+struct Scan {
     std::uint64_t size = 0;
     std::uint64_t end = 0;      // behind the last line that stays
     std::uint64_t damaged = 0;  // bytes before that which do not
 };
 
-// Not ours, but a line that somebody may have added: nothing to do with a power loss.
-bool may_stay(std::string_view line) {
-    return line.size() >= 2 && line.front() == '{' && line.back() == '}' &&
-           std::none_of(line.begin(), line.end(),
-                        [](char c) { return static_cast<unsigned char>(c) < 0x20; });
-}
+// The stream's files, one at a time.
+class Inventory {
+  public:
+    Inventory(const FileSink& sink, Stream stream, const RingImage& ring, Provenance provenance,
+              SeqSet& seqs)
+        : sink_(sink), stream_(stream), ring_(ring), provenance_(provenance), seqs_(seqs) {}
 
-SinkError write_line(int fd, std::string& line, const std::string& path) {
-    line.push_back('\n');
-    std::string_view rest = line;
-    while (!rest.empty()) {
-        const ssize_t n = ::write(fd, rest.data(), rest.size());
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return {errno, "write " + path};
-        rest.remove_prefix(static_cast<std::size_t>(n));
+    /// Opens a segment if it is the writer's. A link, a pipe or a stranger's file is not.
+    SinkError open(std::uint32_t segment, Descriptor& fd) const {
+        fd.reset(open_at(sink_.directory(), sink_.name(stream_, segment),
+                         O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+        if (fd.get() < 0) {
+            const bool no_file =
+                errno == ENOENT || errno == ELOOP || errno == ENXIO || errno == EISDIR;
+            return no_file ? SinkError{} : failed("open", sink_.path(stream_, segment));
+        }
+        SinkError error;
+        if (!is_ours(segment, fd.get(), error)) fd.reset();
+        return error;
     }
-    return {};
-}
 
-// Reads one file. With `out`, writes there what stays.
-SinkError scan_lines(const std::string& path, SeqSet& seqs, Found& found, int out,
-                     const std::string& out_path) {
-    found = {};
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (fd < 0) {
-        if (errno == ENOENT) return {};
-        return {errno, "open " + path};
+    /// Reads from `begin` on. With `out`, writes there what stays.
+    SinkError scan(int fd, const std::string& path, std::uint64_t begin, Scan& found, int out = -1,
+                   const std::string& out_path = {}) const;
+
+    /// Puts a file with the lines that stay in the place of one that has others between them.
+    SinkError rewrite(std::uint32_t segment, Descriptor& fd, const std::string& scratch,
+                      Scan& found) const;
+
+    /// Cuts off the lines that a failed fsync has moved into a later segment.
+    SinkError trim(const StreamCommit& noted, std::uint64_t& cut_bytes) const {
+        Descriptor fd;
+        struct stat info;
+        if (SinkError error = open(noted.trim_segment, fd)) return error;
+        if (fd.get() < 0 || ::fstat(fd.get(), &info) != 0) return {};
+        const auto size = static_cast<std::uint64_t>(info.st_size);
+        if (size <= noted.trim_bytes) return {};
+        if (::ftruncate(fd.get(), static_cast<off_t>(noted.trim_bytes)) != 0) {
+            return failed("cut", sink_.path(stream_, noted.trim_segment));
+        }
+        cut_bytes += size - noted.trim_bytes;
+        return {};
     }
-    struct stat info;
-    if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-        ::close(fd);
-        return {EINVAL, "read " + path + " (no regular file)"};
+
+  private:
+    bool is_ours(std::uint32_t segment, int fd, SinkError& error) const {
+        struct stat info;
+        if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return false;
+        if (ring_.has_notes() && provenance_.own_ring) {
+            const FileNote* note = ring_.file_note(stream_, segment);
+            const FileId id = id_of(info);
+            if (note != nullptr && note->inode == id.inode &&
+                (note->device == id.device || !provenance_.same_boot)) {
+                return true;
+            }
+            if (note != nullptr && note->inode == 0 && info.st_size == 0) return true;
+            if (provenance_.same_boot) return false;
+        }
+        const std::string head = read_head(fd, error, sink_.path(stream_, segment));
+        return head.empty() || head[0] == '\0' || parse_line_head(head).ours;
     }
-    found.exists = true;
-    found.mode = info.st_mode & kDirectoryMode;
+
+    // Not a line of ours, but one that somebody may have added: nothing that a power loss makes.
+    bool may_stay(std::string_view line) const {
+        if (provenance_.same_boot) return line.find('\0') == line.npos;
+        return line.size() >= 2 && line.front() == '{' && line.back() == '}' &&
+               std::none_of(line.begin(), line.end(),
+                            [](char c) { return static_cast<unsigned char>(c) < 0x20; });
+    }
+
+    const FileSink& sink_;
+    const Stream stream_;
+    const RingImage& ring_;
+    const Provenance provenance_;
+    SeqSet& seqs_;
+};
+
+SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, Scan& found,
+                          int out, const std::string& out_path) const {
+    found = {begin, begin, 0};
+    std::uint64_t out_at = 0;
     SinkError error;
     std::string line;  // the beginning of a line that the last block ended in
     std::size_t length = 0;
-    std::uint64_t begin = 0;
     std::uint64_t damaged = 0;  // since the last line that stays
     std::vector<char> block(std::size_t{1} << 20);
     while (!error) {
         const ssize_t n = ::pread(fd, block.data(), block.size(), static_cast<off_t>(found.size));
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) error = {errno, "read " + path};
+        if (n < 0) error = failed("read", path);
         if (n <= 0) break;
         std::string_view rest(block.data(), static_cast<std::size_t>(n));
         while (!rest.empty() && !error) {
@@ -153,12 +204,16 @@ SinkError scan_lines(const std::string& path, SeqSet& seqs, Found& found, int ou
             found.size += newline + 1;
             rest.remove_prefix(newline + 1);
             std::uint64_t seq = 0;
-            const bool ours = parse_line(line, seq);
-            if (ours ? !seqs.contains(seq) : may_stay(line)) {
-                if (ours) seqs.add(seq);
+            const bool ours = length <= kLongestLine && parse_line(line, seq);
+            if (ours ? !seqs_.contains(seq) : length <= kLongestLine && may_stay(line)) {
+                if (ours) seqs_.add(seq);
                 found.damaged += std::exchange(damaged, 0);
                 found.end = found.size;
-                if (out >= 0) error = write_line(out, line, out_path);
+                if (out >= 0) {
+                    line.push_back('\n');
+                    error = write_all(out, line.data(), line.size(), out_at, out_path);
+                    out_at += line.size();
+                }
             } else {
                 damaged += found.size - begin;
             }
@@ -167,34 +222,32 @@ SinkError scan_lines(const std::string& path, SeqSet& seqs, Found& found, int ou
             length = 0;
         }
     }
-    ::close(fd);
     return error;
 }
 
-SinkError cut(const std::string& path, std::uint64_t size) {
-    const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) return {errno, "open " + path};
-    SinkError error;
-    if (::ftruncate(fd, static_cast<off_t>(size)) != 0) error = {errno, "cut " + path};
-    ::close(fd);
-    return error;
-}
-
-// Puts a file with the lines that stay in the place of one that has others between them.
-SinkError rewrite(const std::string& path, const std::string& scratch, SeqSet& seqs, Found& found) {
-    const mode_t mode = found.mode;
-    ::unlink(
-        scratch.c_str());  // of a recovery that was killed; or anything, which is not written to
-    const int out = ::open(scratch.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (out < 0) return {errno, "create " + scratch};
-    SinkError error = scan_lines(path, seqs, found, out, scratch);
-    if (!error && ::fchmod(out, mode) != 0) error = {errno, "chmod " + scratch};
-    if (!error && ::fdatasync(out) != 0) error = {errno, "sync " + scratch};
-    ::close(out);
+SinkError Inventory::rewrite(std::uint32_t segment, Descriptor& fd, const std::string& scratch,
+                             Scan& found) const {
+    const std::string path = sink_.path(stream_, segment);
+    struct stat info;
+    if (::fstat(fd.get(), &info) != 0) return failed("stat", path);
+    // Of a recovery that was killed; or anything, which is not written to.
+    ::unlink(scratch.c_str());
+    Descriptor out(open_at(AT_FDCWD, scratch, O_RDWR | O_CREAT | O_EXCL, 0600));
+    if (out.get() < 0) return failed("create", scratch);
+    SinkError error = scan(fd.get(), path, 0, found, out.get(), scratch);
+    // Without what a file from elsewhere might have: set-user-ID, all may write.
+    if (!error && ::fchmod(out.get(), info.st_mode & kDirectoryMode) != 0) {
+        error = failed("chmod", scratch);
+    }
+    if (!error && ::fdatasync(out.get()) != 0) error = failed("sync", scratch);
     KILL_POINT("recovery_lines_copied");
-    if (!error && ::rename(scratch.c_str(), path.c_str()) != 0) error = {errno, "replace " + path};
+    if (!error && ::renameat(AT_FDCWD, scratch.c_str(), sink_.directory(),
+                             sink_.name(stream_, segment).c_str()) != 0) {
+        error = failed("replace", path);
+    }
     if (error) ::unlink(scratch.c_str());
     KILL_POINT("recovery_lines_replaced");
+    if (!error) fd = std::move(out);
     return error;
 }
 
@@ -202,16 +255,17 @@ SinkError rewrite(const std::string& path, const std::string& scratch, SeqSet& s
 // never reached the disk.
 std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, SinkError& error) {
     constexpr std::string_view kEnd = ".jsonl";
-    const std::string first = sink.path(stream, 0);
-    const std::size_t slash = first.rfind('/');
-    const std::string begin = first.substr(slash + 1, first.size() - slash - 1 - kEnd.size());
+    const std::string first = sink.name(stream, 0);
+    const std::string begin = first.substr(0, first.size() - kEnd.size());
     std::vector<std::uint32_t> numbers;
-    DIR* directory = ::opendir(first.substr(0, slash).c_str());
-    if (directory == nullptr) {
-        error = {errno, "list " + first.substr(0, slash)};
+    Descriptor fd(open_at(sink.directory(), ".", O_RDONLY | O_DIRECTORY));
+    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
+    if (!listing) {
+        error = failed("list the directory of", sink.path(stream, 0));
         return numbers;
     }
-    while (const dirent* entry = ::readdir(directory)) {
+    fd.release();
+    while (const dirent* entry = ::readdir(listing.get())) {
         const std::string_view name = entry->d_name;
         if (!name.starts_with(begin) || !name.ends_with(kEnd)) continue;
         std::uint32_t number = 0;
@@ -220,78 +274,104 @@ std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, Sink
             if (std::from_chars(from, name.data() + name.size(), number).ec != std::errc{})
                 continue;
         }
-        const std::string path = sink.path(stream, number);
-        if (number < kMostSegments && path.compare(slash + 1, std::string::npos, name) == 0) {
-            numbers.push_back(number);
-        }
+        if (number < kMostSegments && sink.name(stream, number) == name) numbers.push_back(number);
     }
-    ::closedir(directory);
     std::sort(numbers.begin(), numbers.end());
     return numbers;
 }
 
-}  // namespace
-
-SinkError remove_begun(const FileSink& sink, Stream stream, const StreamCommit& noted,
-                       std::uint64_t& removed_bytes) {
+// The segment that the commit speaks of, and those that were begun behind it.
+std::vector<std::uint32_t> last_segments(const FileSink& sink, Stream stream, const RingImage& ring,
+                                         const StreamCommit& noted, SinkError& error) {
     // A batch begins one segment, or two where the first takes lines whose fsync failed. A few more are
     // looked at; not the whole directory, which may have the files of thousands of dead workers.
-    constexpr std::uint32_t kMostBegun = 8;
-    for (std::uint32_t n = 1; n <= kMostBegun; ++n) {
-        const std::uint32_t segment = noted.segment + n;
-        const std::string path = sink.path(stream, segment);
-        struct stat info;
-        if (::lstat(path.c_str(), &info) != 0) {
-            if (errno == ENOENT) continue;
-            return {errno, "stat " + path};
+    std::vector<std::uint32_t> numbers{noted.segment};
+    if (ring.has_notes()) {
+        for (const std::uint32_t segment : ring.noted_segments(stream)) {
+            if (segment > noted.segment) numbers.push_back(segment);
         }
-        if (!S_ISREG(info.st_mode)) continue;
-        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        if (fd < 0) return {errno, "open " + path};
-        char bytes[128];
-        const ssize_t got = ::pread(fd, bytes, sizeof bytes, 0);
-        const int code = errno;
-        ::close(fd);
-        if (got < 0) return {code, "read " + path};
-        const LineHead head = parse_line_head({bytes, static_cast<std::size_t>(got)});
-        // Older lines may be in the next segment alone, where a failed fsync had moved them.
-        const bool older = head.numbered && head.seq < noted.seq && segment != noted.segment + 1;
-        if (!head.ours || older) continue;
-        if (::unlink(path.c_str()) != 0) return {errno, "remove " + path};
-        removed_bytes += static_cast<std::uint64_t>(info.st_size);
+        std::sort(numbers.begin(), numbers.end());
+        return numbers;
     }
-    return {};
+    for (std::uint32_t n = 1; n <= kFileNotes && !error; ++n) {
+        const std::uint32_t segment = noted.segment + n;
+        const std::string name = sink.name(stream, segment);
+        const Descriptor fd(open_at(sink.directory(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+        if (fd.get() < 0) continue;
+        // One that begins otherwise is somebody else's, and so is one with older lines: a copy of another
+        // segment. In the next one alone they may be lines that a failed fsync had moved there.
+        const LineHead head = parse_line_head(read_head(fd.get(), error, name));
+        const bool older = head.numbered && head.seq < noted.seq && n != 1;
+        if (head.ours && !older) numbers.push_back(segment);
+    }
+    return numbers;
 }
 
-SinkError take_stock(const FileSink& sink, Stream stream, const std::string& scratch,
-                     StreamCommit& at, SeqSet& seqs, std::uint64_t& cut_bytes) {
+// True where the commit's offset lies behind a whole line of the file.
+bool offset_holds(int fd, std::uint64_t offset) {
+    struct stat info;
+    char before = '\n';
+    return ::fstat(fd, &info) == 0 && static_cast<std::uint64_t>(info.st_size) >= offset &&
+           (offset == 0 || ::pread(fd, &before, 1, static_cast<off_t>(offset - 1)) == 1) &&
+           before == '\n';
+}
+
+}  // namespace
+
+SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
+                     const Provenance& provenance, const std::string& scratch, StreamPlace& place,
+                     SeqSet& seqs, std::uint64_t& cut_bytes) {
+    const StreamCommit& noted = ring.slot().streams[static_cast<std::size_t>(stream)];
+    const Inventory inventory(sink, stream, ring, provenance, seqs);
     SinkError error;
-    const std::vector<std::uint32_t> segments = segments_of(sink, stream, error);
-    // A stream whose files are all gone begins anew.
-    at.has_trim = at.exists = 0;
-    at.segment = 0;
-    at.offset = 0;
+    const std::vector<std::uint32_t> segments =
+        provenance.certain() ? last_segments(sink, stream, ring, noted, error)
+                             : segments_of(sink, stream, error);
+    place = {};
+    if (provenance.certain()) {
+        place.segment = noted.segment;
+        if (!error && noted.has_trim != 0) error = inventory.trim(noted, cut_bytes);
+    }
     for (const std::uint32_t segment : segments) {
-        const std::string path = sink.path(stream, segment);
-        const SeqSet before = seqs;
-        Found found;
-        if (!error) error = scan_lines(path, seqs, found, -1, {});
+        Descriptor fd;
+        if (!error) error = inventory.open(segment, fd);
         if (error) return error;
-        if (!found.exists) continue;
-        cut_bytes += found.damaged + (found.size - found.end);
-        if (found.damaged != 0) {
+        if (fd.get() < 0) continue;
+        const std::string path = sink.path(stream, segment);
+        std::uint64_t begin = 0;
+        if (provenance.certain() && segment == noted.segment &&
+            offset_holds(fd.get(), noted.offset)) {
+            begin = noted.offset;
+        }
+        if (provenance.certain() && segment > noted.segment) {
+            const LineHead head = parse_line_head(read_head(fd.get(), error, path));
+            if (head.numbered && head.seq < noted.seq) {
+                // Lines that a failed fsync had moved here: they are in the segment before as well.
+                struct stat info;
+                if (::fstat(fd.get(), &info) == 0)
+                    cut_bytes += static_cast<std::uint64_t>(info.st_size);
+                if (::unlinkat(sink.directory(), sink.name(stream, segment).c_str(), 0) != 0) {
+                    return failed("remove", path);
+                }
+                continue;
+            }
+        }
+        const SeqSet before = seqs;
+        Scan found;
+        if (!error) error = inventory.scan(fd.get(), path, begin, found);
+        if (error) return error;
+        cut_bytes += found.size - found.end;
+        if (found.damaged != 0 && !provenance.certain()) {
+            cut_bytes += found.damaged;
             seqs = before;
             const std::uint64_t end = found.end - found.damaged;
-            if ((error = rewrite(path, scratch, seqs, found))) return error;
+            if ((error = inventory.rewrite(segment, fd, scratch, found))) return error;
             found.size = found.end = end;
         }
-        // The last segment's tail is cut by whoever goes on writing there.
-        if (segment != segments.back() && found.size != found.end) {
-            if ((error = cut(path, found.end))) return error;
+        if (found.size != found.end && ::ftruncate(fd.get(), static_cast<off_t>(found.end)) != 0) {
+            return failed("cut", path);
         }
-        at.segment = segment;
-        at.offset = found.end;
-        at.exists = 1;
+        place = {segment, found.end, id_of(fd.get())};
     }
     return error;
 }

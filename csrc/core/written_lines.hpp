@@ -1,5 +1,4 @@
-// Which lines of a stream are in a writer's files: asked after a power loss, when neither offsets nor
-// the order in which pages reached the disk can be trusted.
+// Which lines of a stream are in a dead writer's files, and which files those are.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +7,7 @@
 #include <string_view>
 
 #include "core/file_sink.hpp"
+#include "core/ring_image.hpp"
 
 namespace fastlog {
 
@@ -36,17 +36,32 @@ struct LineHead {
 };
 LineHead parse_line_head(std::string_view bytes);
 
-/// Removes the segments that a writer had begun and never noted: their records are still in its ring.
-/// One that does not begin as they do is somebody else's and stays, and so does one with older lines: a
-/// copy of another segment. `removed_bytes` counts what was in the others.
-SinkError remove_begun(const FileSink& sink, Stream stream, const StreamCommit& noted,
-                       std::uint64_t& removed_bytes);
+/// How far a dead ring's word about its writer's files goes.
+struct Provenance {
+    bool own_ring =
+        false;  // the very file that the writer made, in the run that it recorded in: no copy
+    bool same_boot = false;  // what was written in whatever order is there
 
-/// Reads all files of a writer's stream, whatever their number: adds their lines' numbers, and sets
-/// `at` behind the last whole line. Lines of NULs, torn ones and ones whose number came before are
-/// taken out (the file is written anew as `scratch` and moved into place); `cut_bytes` counts what
-/// goes, the tail behind `at` included. Memory is bounded by the longest line.
-SinkError take_stock(const FileSink& sink, Stream stream, const std::string& scratch,
-                     StreamCommit& at, SeqSet& seqs, std::uint64_t& cut_bytes);
+    /// Then the commit slot's offsets and numbers hold.
+    bool certain() const noexcept { return own_ring && same_boot; }
+};
+
+/// Finds out which lines of a dead writer's stream are in its files, adds their numbers to `seqs`, and
+/// says in `place` where the stream goes on.
+///
+/// No whole line is ever taken out, but for one that is there twice. Where the ring is certain, only what
+/// lies behind its commit is read: the rest of a batch that was being written, whose records are in the
+/// ring still, and the segments that it had begun. Otherwise (a power loss, a copy, a ring without notes)
+/// all of the stream's files are read, and everything goes by number. Torn ends are cut; what a power loss
+/// left in the middle (NULs, fragments) is taken out, the file being written anew as `scratch` and moved
+/// into place. `cut_bytes` counts what goes, the tail behind `place` included.
+///
+/// Files that are not the writer's count as absent and stay as they are. Which are, the ring's notes say
+/// by inode; without them, or in a copy, those that begin as lines of ours do.
+///
+/// Memory is bounded by the longest line.
+SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
+                     const Provenance& provenance, const std::string& scratch, StreamPlace& place,
+                     SeqSet& seqs, std::uint64_t& cut_bytes);
 
 }  // namespace fastlog

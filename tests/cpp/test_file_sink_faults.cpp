@@ -114,16 +114,121 @@ TEST_SUITE("file_sink faults") {
         CHECK(sink.segments(Stream::metrics) == 2);
     }
 
-    TEST_CASE("should not write over a file that took the place of a removed one") {
+    TEST_CASE("should not write to a file that took the place of a removed or renamed one") {
+        for (const bool renamed : {false, true}) {
+            CAPTURE(renamed);
+            TempDir dir;
+            FileSink sink(in(dir.path()));
+            append(sink, Stream::metrics, "lost\n");
+            append(sink, Stream::log, "a\n");
+            if (renamed) std::filesystem::rename(dir / "metrics.jsonl", dir / "metrics.jsonl.1");
+            std::filesystem::remove(dir / "metrics.jsonl");
+            write_file(dir / "metrics.jsonl", "somebody's\n");
+            std::uint64_t lost = 0;
+            CHECK(sink.check(Stream::metrics, &lost).code == ENOENT);
+            CHECK(lost == 5);
+            append(sink, Stream::metrics, "new\n");
+            append(sink, Stream::log, "b\n");
+            CHECK(read_file(dir / "metrics.jsonl") == "somebody's\n");
+            // All streams of a writer have one label.
+            CHECK(sink.label() == "a1");
+            CHECK(read_file(dir / "metrics.a1.jsonl") == "new\n");
+            CHECK(read_file(dir / "log.jsonl") == "a\n");
+            CHECK(read_file(dir / "log.a1.jsonl") == "b\n");
+            if (renamed) CHECK(read_file(dir / "metrics.jsonl.1") == "lost\n");
+        }
+    }
+
+    TEST_CASE("should make a renamed file anew under its name") {
         TempDir dir;
         FileSink sink(in(dir.path()));
-        append(sink, Stream::metrics, "lost\n");
-        std::filesystem::remove(dir / "metrics.jsonl");
-        CHECK(sink.check(Stream::metrics).code == ENOENT);
-        write_file(dir / "metrics.jsonl", "somebody put this back\n");
+        append(sink, Stream::metrics, "old\n");
+        std::filesystem::rename(dir / "metrics.jsonl", dir / "metrics.jsonl.1");
+        const SinkError found = sink.check(Stream::metrics);
+        CHECK(found.code == ENOENT);
+        CHECK(found.what.find("renamed") != std::string::npos);
         append(sink, Stream::metrics, "new\n");
-        CHECK(read_file(dir / "metrics.jsonl") == "somebody put this back\nnew\n");
+        CHECK(read_file(dir / "metrics.jsonl") == "new\n");
+        CHECK(read_file(dir / "metrics.jsonl.1") == "old\n");
     }
+
+    TEST_CASE("should leave a new run alone that took the place of a removed one") {
+        TempDir dir;
+        FileSink old(in(dir / "run"));
+        append(old, Stream::metrics, "old\n");
+        std::filesystem::remove_all(dir / "run");
+        FileSink next(in(dir / "run"));
+        append(next, Stream::metrics, "next 0\n");
+        append(next, Stream::log, "next 0\n");
+        for (const Stream stream : {Stream::log, Stream::metrics}) {
+            old.check(stream);
+            append(old, stream, "old, later\n");
+            append(next, stream, "next 1\n");
+        }
+        CHECK(next.label().empty());
+        CHECK(old.label() == "a1");
+        CHECK(read_file(dir / "run/metrics.jsonl") == "next 0\nnext 1\n");
+        CHECK(read_file(dir / "run/log.jsonl") == "next 0\nnext 1\n");
+        CHECK(read_file(dir / "run/metrics.a1.jsonl") == "old, later\n");
+        CHECK(read_file(dir / "run/log.a1.jsonl") == "old, later\n");
+    }
+
+    TEST_CASE("should follow its directory to another name, new segments included") {
+        TempDir dir;
+        FileSink old(in(dir / "run"));
+        append(old, Stream::metrics, "a\n");
+        std::filesystem::rename(dir / "run", dir / "moved");
+        FileSink next(in(dir / "run"));
+        append(next, Stream::metrics, "next\n");
+        CHECK_FALSE(old.check(Stream::metrics));
+        append(old, Stream::metrics, "b\n");
+        old.rotate(Stream::metrics);
+        append(old, Stream::metrics, "c\n");
+        append(old, Stream::errors, "d\n");
+        CHECK(old.label().empty());
+        CHECK(read_file(dir / "moved/metrics.jsonl") == "a\nb\n");
+        CHECK(read_file(dir / "moved/metrics.000001.jsonl") == "c\n");
+        CHECK(read_file(dir / "moved/errors.jsonl") == "d\n");
+        CHECK_FALSE(exists(dir / "run/metrics.000001.jsonl"));
+        CHECK_FALSE(exists(dir / "run/errors.jsonl"));
+    }
+
+#if defined(__linux__)
+    TEST_CASE("should open its file again when its descriptor was closed, or became somebody's") {
+        for (const bool reused : {false, true}) {
+            CAPTURE(reused);
+            TempDir dir;
+            FileSink sink(in(dir / "run"));
+            append(sink, Stream::metrics, "a\n");
+            write_file(dir / "users", "the user's checkpoint\n");
+            const int fd = descriptor_of(dir / "run/metrics.jsonl");
+            const int of_directory = descriptor_of(dir / "run");
+            CHECK(fd >= 512);  // the lowest numbers are used again first
+            const int users = ::open((dir / "users").c_str(), O_RDWR | O_CLOEXEC);
+            REQUIRE(::close(fd) == 0);
+            REQUIRE(::close(of_directory) == 0);
+            if (reused) {
+                REQUIRE(::dup2(users, fd) == fd);
+                REQUIRE(::dup2(users, of_directory) == of_directory);
+            }
+            std::uint64_t lost = 0;
+            CHECK(sink.check(Stream::metrics, &lost).code == EBADF);
+            CHECK(lost == 0);
+            append(sink, Stream::metrics, "b\n");
+            sink.rotate(Stream::metrics);
+            append(sink, Stream::metrics, "c\n");
+            CHECK_FALSE(sink.sync(Stream::metrics));
+            CHECK(read_file(dir / "run/metrics.jsonl") == "a\nb\n");
+            CHECK(read_file(dir / "run/metrics.000001.jsonl") == "c\n");
+            CHECK(read_file(dir / "users") == "the user's checkpoint\n");
+            if (reused) {
+                CHECK(::close(fd) == 0);  // nobody closed the user's
+                CHECK(::close(of_directory) == 0);
+            }
+            ::close(users);
+        }
+    }
+#endif
 
     TEST_CASE("should make a removed directory anew, whichever stream comes next") {
         for (const Stream next : {Stream::metrics, Stream::performance}) {
@@ -143,9 +248,9 @@ TEST_SUITE("file_sink faults") {
         append(sink, Stream::metrics, "lost\n");
         sink.rotate(Stream::metrics);
         std::filesystem::remove_all(dir / "run");
-        CHECK_FALSE(sink.check(Stream::metrics));  // no file is open
+        CHECK(sink.check(Stream::metrics).code == ENOENT);
         append(sink, Stream::metrics, "new\n");
-        CHECK(read_file(dir / "run/metrics.000001.jsonl") == "new\n");
+        CHECK(read_file(dir / "run/metrics.jsonl") == "new\n");
     }
 
     TEST_CASE("should make a removed directory anew even if it could not at first") {
@@ -198,19 +303,20 @@ TEST_SUITE("file_sink faults") {
         CHECK(sink.state(Stream::metrics).segment == 5);
     }
 
-    TEST_CASE("should refuse to take a stream's first file from somebody else") {
+    TEST_CASE("should go on under another label when a stream's first file is somebody else's") {
         TempDir dir;
         FileSink sink(in(dir.path()));
         append(sink, Stream::metrics, "a\n");
         write_file(dir / "log.jsonl", "not ours\n");
-        const Written refused = try_write(sink, Stream::log, "b\n");
-        CHECK(refused.error.code == EEXIST);
-        CHECK(refused.error.what == "open " + (dir / "log.jsonl"));
-        CHECK(refused.bytes == 0);
-        CHECK(read_file(dir / "log.jsonl") == "not ours\n");
-        std::filesystem::remove(dir / "log.jsonl");
         append(sink, Stream::log, "b\n");
-        CHECK(read_file(dir / "log.jsonl") == "b\n");
+        append(sink, Stream::metrics, "c\n");
+        CHECK(read_file(dir / "log.jsonl") == "not ours\n");
+        CHECK(read_file(dir / "log.a1.jsonl") == "b\n");
+        CHECK(read_file(dir / "metrics.jsonl") == "a\n");
+        CHECK(read_file(dir / "metrics.a1.jsonl") == "c\n");
+        std::uint64_t lost = 0;
+        CHECK_FALSE(sink.check(Stream::metrics, &lost));
+        CHECK(lost == 0);  // what was written stays where it is
     }
 
     TEST_CASE("should move unsynced lines around a file in the place of its next segment") {
@@ -225,15 +331,44 @@ TEST_SUITE("file_sink faults") {
         CHECK(sink.state(Stream::metrics).trim_segment == 0);
     }
 
+    TEST_CASE("should not move lines again before the cut that is due") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "a\n");
+        CHECK_FALSE(sink.move_unsynced(Stream::metrics));
+        append(sink, Stream::metrics, "b\n");
+        CHECK(sink.trim_due(Stream::metrics));
+        CHECK(sink.move_unsynced(Stream::metrics).code == EBUSY);
+        sink.trim(Stream::metrics);
+        CHECK_FALSE(sink.trim_due(Stream::metrics));
+        CHECK_FALSE(sink.move_unsynced(Stream::metrics));
+        sink.trim(Stream::metrics);
+        CHECK(read_file(dir / "metrics.jsonl").empty());
+        CHECK(read_file(dir / "metrics.000001.jsonl") == "a\n");
+        CHECK(read_file(dir / "metrics.000002.jsonl") == "b\n");
+    }
+
+    TEST_CASE("should not cut a file that took the place of the one to be cut") {
+        TempDir dir;
+        FileSink sink(in(dir.path()));
+        append(sink, Stream::metrics, "a\n");
+        CHECK_FALSE(sink.move_unsynced(Stream::metrics));
+        std::filesystem::rename(dir / "metrics.jsonl", dir / "old");
+        write_file(dir / "metrics.jsonl", "somebody's\n");
+        sink.trim(Stream::metrics);
+        CHECK(read_file(dir / "metrics.jsonl") == "somebody's\n");
+        CHECK_FALSE(sink.trim_due(Stream::metrics));
+    }
+
     TEST_CASE("should go on in the last segment that a ring can speak of") {
         TempDir dir;
         auto options = in(dir.path());
         options.segment_bytes = 2;
-        FileSink sink(options, "");
-        StreamCommit streams[kStreamCount]{};
-        streams[0].segment = kMostSegments - 2;
-        std::uint64_t removed = 0;
-        CHECK_FALSE(sink.resume(streams, removed));
+        FileSink sink(options, "", nullptr);
+        StreamPlace places[kStreamCount]{};
+        places[0].segment = kMostSegments - 2;
+        CHECK_FALSE(sink.open_directory());
+        CHECK_FALSE(sink.resume(places));
         append(sink, Stream::metrics, "a\n");
         CHECK(sink.wants_rotation(Stream::metrics, 0, 2));
         sink.rotate(Stream::metrics);
@@ -245,11 +380,11 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should not look for a free segment for ever") {
         TempDir dir;
-        FileSink sink(in(dir.path()), "");
-        StreamCommit streams[kStreamCount]{};
-        streams[0].segment = kMostSegments - 1;
-        std::uint64_t removed = 0;
-        CHECK_FALSE(sink.resume(streams, removed));
+        FileSink sink(in(dir.path()), "", nullptr);
+        StreamPlace places[kStreamCount]{};
+        places[0].segment = kMostSegments - 1;
+        CHECK_FALSE(sink.open_directory());
+        CHECK_FALSE(sink.resume(places));
         std::filesystem::create_directory(dir / "metrics.999999.jsonl");
         CHECK(try_write(sink, Stream::metrics, "a\n").error.code == EEXIST);
     }

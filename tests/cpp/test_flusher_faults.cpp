@@ -108,12 +108,13 @@ TEST_SUITE("flusher faults") {
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         REQUIRE(f.flush(far_deadline()));
-        // The marker's stream has no file yet, and a directory is in its place.
-        std::filesystem::create_directory(dir / "errors.jsonl");
+        FileSizeLimit limit(1);  // the marker's stream has no file yet
         f.drops[2].store(4);
-        CHECK_FALSE(f.close(monotonic_ns() + 5'000'000));
-        REQUIRE(failed(f, 1));
-        std::filesystem::remove(dir / "errors.jsonl");
+        const bool closed = f.close(monotonic_ns() + 5'000'000);
+        const bool tried = failed(f, 1);
+        limit.lift();
+        CHECK_FALSE(closed);
+        REQUIRE(tried);
         REQUIRE(f.close(far_deadline()));
         const auto lines = lines_of_stream(dir.path(), "errors");
         REQUIRE(lines.size() == 1);
@@ -125,20 +126,23 @@ TEST_SUITE("flusher faults") {
         TempDir dir;
         TestFlusher f(dir.path());
         f.start();
-        std::filesystem::create_directory(dir / "log.jsonl");
-        for (std::uint64_t i = 0; i < 5; ++i) {
-            REQUIRE(f.put(i) == ClaimStatus::claimed);
+        for (std::uint64_t i = 0; i < 5; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
+        for (std::uint64_t i = 0; i < 20; ++i) {
             REQUIRE(f.put(i, Stream::log) == ClaimStatus::claimed);
         }
-        CHECK_FALSE(f.flush(monotonic_ns() + 5'000'000));
-        REQUIRE(failed(f, 2));
-        std::filesystem::remove(dir / "log.jsonl");
+        FileSizeLimit limit(700);  // room for the metrics, not for the log
+        const bool flushed = f.flush(monotonic_ns() + 5'000'000);
+        const bool tried = failed(f, 2);
+        limit.lift();
+        CHECK_FALSE(flushed);
+        REQUIRE(tried);
         REQUIRE(f.close(far_deadline()));
         CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(5));
-        CHECK(numbers(lines_of_stream(dir.path(), "log")) == counting(5));
+        CHECK(numbers(lines_of_stream(dir.path(), "log")) == counting(20));
         CHECK(gapless(lines_of_stream(dir.path(), "metrics")));
+        CHECK(gapless(lines_of_stream(dir.path(), "log")));
         CHECK(f.flusher.stats().streams[0].written == 5);
-        CHECK(f.flusher.stats().streams[3].written == 5);
+        CHECK(f.flusher.stats().streams[3].written == 20);
     }
 
     TEST_CASE("should go on behind a short write when the disk has room again") {

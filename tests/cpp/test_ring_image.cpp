@@ -73,7 +73,7 @@ class Found {
     RecoveryReport recover() {
         const std::string name = memory->path();
         const std::string content = read_file(name);
-        memory->remove_file();
+        memory->remove_file(-1);
         ring.reset();
         memory.reset();  // with its lock
         write_file(name, content);
@@ -128,8 +128,8 @@ TEST_SUITE("ring image") {
         f.ahead(Stream::log, log_at);
         f.slot.streams[3].seq = 2;
         const std::string two =
-            "{\"timestamp\":\"t\",\"seq\":0,\"n\":0}\n"
-            "{\"timestamp\":\"t\",\"seq\":1,\"n\":1}\n";
+            "{\"timestamp\":\"2026-01-30T14:32:15.000000Z\",\"seq\":0,\"n\":0}\n"
+            "{\"timestamp\":\"2026-01-30T14:32:15.000000Z\",\"seq\":1,\"n\":1}\n";
         f.slot.streams[3].offset = two.size();
         f.slot.streams[3].exists = 1;
         write_file(f.dir / "log.jsonl", two + "{\"torn");

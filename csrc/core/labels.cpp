@@ -1,0 +1,72 @@
+#include "core/labels.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "core/posix.hpp"
+#include "core/ring_image.hpp"
+#include "core/ring_memory.hpp"
+#include "core/ring_pointer.hpp"
+
+namespace fastlog {
+namespace {
+
+std::vector<std::string> list(int directory, const char* name) {
+    std::vector<std::string> names;
+    Descriptor fd(open_at(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
+    if (!listing) return names;
+    fd.release();  // closedir() closes it
+    while (const dirent* entry = ::readdir(listing.get())) names.emplace_back(entry->d_name);
+    return names;
+}
+
+// "metrics" + stamp + [.label] + [.segment] + ".jsonl"; false for other names.
+bool parse_label(std::string_view name, const std::string& stamp, std::string& label) {
+    constexpr std::string_view kEnd = ".jsonl";
+    if (!name.ends_with(kEnd)) return false;
+    name.remove_suffix(kEnd.size());
+    for (const std::string_view stream : kStreamNames) {
+        if (!name.starts_with(stream)) continue;
+        std::string_view rest = name.substr(stream.size());
+        if (!rest.starts_with(stamp)) return false;
+        rest.remove_prefix(stamp.size());
+        const std::size_t dot = rest.rfind('.');
+        const bool numbered = dot != std::string_view::npos && dot + 1 < rest.size() &&
+                              rest.find_first_not_of("0123456789", dot + 1) == rest.npos;
+        if (numbered) rest = rest.substr(0, dot);
+        if (!rest.empty() && rest[0] != '.') return false;
+        label = rest.empty() ? "" : rest.substr(1);
+        return true;
+    }
+    return false;
+}
+
+}  // namespace
+
+std::set<std::string> labels_in_use(int directory, const std::string& stamp) {
+    std::set<std::string> labels;
+    std::string label;
+    for (const std::string& name : list(directory, ".")) {
+        if (parse_label(name, stamp, label)) labels.insert(label);
+    }
+    for (const std::string& name : list(directory, kPrivateDirectory)) {
+        std::string path = std::string(kPrivateDirectory) + "/" + name;
+        if (name.ends_with(kPointerSuffix)) {
+            std::string reason;
+            path = read_pointer(directory, path, reason);
+        } else if (!name.ends_with(kRingSuffix)) {
+            continue;
+        }
+        const Descriptor ring(
+            path.empty() ? -1 : open_at(directory, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+        if (RingImage::read_label(ring.get(), stamp, label)) labels.insert(label);
+    }
+    return labels;
+}
+
+}  // namespace fastlog

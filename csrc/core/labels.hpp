@@ -1,0 +1,14 @@
+// Which writers' labels a run's directory knows, by its files and by its rings.
+#pragma once
+
+#include <set>
+#include <string>
+
+namespace fastlog {
+
+/// Labels under which a new writer with this stamp must not make files: of the stream files that are
+/// there, whatever their segment, and of the rings in the private directory, whose writers may be about
+/// to make theirs anew. What cannot be listed or read counts as absent.
+std::set<std::string> labels_in_use(int directory, const std::string& stamp);
+
+}  // namespace fastlog
