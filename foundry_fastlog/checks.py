@@ -134,6 +134,8 @@ class SeriesCheck:
         superseded: Lines left out because a later attempt recorded the step again.
         missing_files: Names of segments that must have been there.
         unreadable: Files that could not be read.
+        unread: Rings and files of the run that may hold lines of it and cannot be read; see
+            ``Run.unread``.
     """
 
     series: Series
@@ -149,10 +151,16 @@ class SeriesCheck:
     superseded: int = 0
     missing_files: list[str] = field(default_factory=list)
     unreadable: int = 0
+    unread: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether every record that the recorder accepted is there, once and readable."""
+        return self.whole and not self.unread
+
+    @property
+    def whole(self) -> bool:
+        """Whether its files have every line, as far as they can tell."""
         return not (
             self.missing
             or self.duplicates

@@ -52,6 +52,7 @@ class ExportResult:
         bytes: Bytes written.
         added: Names of the fields appended to each line.
         checks: Completeness per stream and process, over all attempts.
+        unread: Rings and files of the run that cannot be read; see ``Run.unread``.
     """
 
     path: Path | None
@@ -60,11 +61,12 @@ class ExportResult:
     bytes: int
     added: tuple[str, ...]
     checks: list[SeriesCheck]
+    unread: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether every record that the recorder accepted is there, once and readable."""
-        return all(check.complete for check in self.checks)
+        return not self.unread and all(check.complete for check in self.checks)
 
     @property
     def dropped(self) -> int:
@@ -134,7 +136,7 @@ def export_run(
         handle.writelines(batch)
         size += pending
     ordered = tuple(stream for stream in STREAMS if stream in streams)
-    return ExportResult(path, ordered, lines, size, tags.names, checks)
+    return ExportResult(path, ordered, lines, size, tags.names, checks, run.unread)
 
 
 class _Tags:

@@ -33,10 +33,10 @@ __all__ = [
     "find_runs",
     "format_name",
     "group_series",
-    "list_segments",
     "looks_like_stream_file",
     "open_run_dir",
     "parse_name",
+    "sort_segments",
 ]
 
 StrPath = Union[str, "os.PathLike[str]"]
@@ -244,32 +244,8 @@ class Series:
         return missing
 
 
-def list_segments(directory: StrPath) -> list[Segment]:
-    """List the stream files directly inside a directory, sorted.
-
-    Directories, pipes and other things with the name of a stream file are left out.
-
-    Args:
-        directory: A run directory.
-
-    Raises:
-        OSError: The directory cannot be listed.
-    """
-    found = []
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            name = parse_name(entry.name)
-            if name is None:
-                continue
-            try:
-                if entry.is_file():
-                    found.append(Segment(Path(entry.path), name, entry.stat().st_size))
-            except FileNotFoundError:  # removed between the listing and the stat
-                continue
-    return _sorted(found)
-
-
-def _sorted(segments: Iterable[Segment]) -> list[Segment]:
+def sort_segments(segments: Iterable[Segment]) -> list[Segment]:
+    """Sort stream files by stream, writer and number."""
     order = {stream: position for position, stream in enumerate(STREAMS)}
     return sorted(
         segments, key=lambda seg: (order[seg.name.stream], seg.name.writer, seg.name.segment)
@@ -279,7 +255,7 @@ def _sorted(segments: Iterable[Segment]) -> list[Segment]:
 def group_series(segments: Iterable[Segment]) -> list[Series]:
     """Group stream files by stream and writer, sorted in that order."""
     groups: dict[tuple[str, Writer], list[Segment]] = {}
-    for segment in _sorted(segments):
+    for segment in sort_segments(segments):
         groups.setdefault((segment.name.stream, segment.name.writer), []).append(segment)
     return [Series(stream, writer, tuple(segs)) for (stream, writer), segs in groups.items()]
 

@@ -50,7 +50,7 @@ class _Place:
     inode: int = 0
     gone: bool = False  # the file is missing, and that was said
     next_seq: int = 0  # of the line behind the last one that was given out
-    overlaid: bool = False  # its writer is dead and left a ring
+    settled: object = None  # the end of the files, by a ring, that was looked at last
     known_below: int = 0  # lines with a lower seq were given out, and come again
 
 
@@ -145,15 +145,15 @@ class Follower:
 
 
 def _step_back(series: Series, place: _Place) -> None:
-    """Notice that a writer was killed, and go back to where its files end.
+    """Notice where the files of a writer end by its ring, and go back there.
 
-    What it wrote behind that comes again out of its ring, perhaps with other digits, so the
-    lines that were given out already are told by their seq.
+    What was read behind that comes again, perhaps with other digits, so the lines that were
+    given out already are told by their seq.
     """
     overlaid = next((seg for seg in series.segments if seg.kept is not None), None)
-    if overlaid is None or place.overlaid:
+    if overlaid is None or place.settled == (overlaid.name, overlaid.kept):
         return
-    place.overlaid = True
+    place.settled = (overlaid.name, overlaid.kept)
     first = overlaid.kept[0] if overlaid.kept else (0, 0)
     # Up to here it is as it was read.
     end = (overlaid.name.segment, 0 if first[0] else first[1])

@@ -189,6 +189,8 @@ def _batches(segment: Segment, block: int, tail: _Tail) -> Iterator[list[bytes]]
     The file is opened per block, so that a merge over thousands of writers needs no
     file handle for each.
     """
+    if not segment.size:  # one that has just been made; what comes is for a later look
+        return
     offset = 0
     parts: list[bytes] = []
     held = 0

@@ -4,56 +4,71 @@ A process that was killed leaves records in its ring that are in no file yet, an
 the beginning of a batch in its files that it had not noted as written. Recovery cuts the
 files where the ring says that they end, and writes the records; here the same is done to
 a view of the files, so that every reader sees what was recorded, to the byte.
+
+The files of a process that is alive are seen as far as its ring says that they are whole.
+What lies behind is being written: a line may be torn, a segment there and the one before it
+not yet listed.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from foundry_fastlog.files import (
     PRIVATE_DIR,
+    STREAMS,
     Segment,
     Series,
     StrPath,
+    Writer,
     group_series,
-    list_segments,
     parse_name,
 )
+from foundry_fastlog.listing import Unread, list_files
 
 if TYPE_CHECKING:  # loaded when a run has rings
     from foundry_fastlog.ring_drain import Edit
     from foundry_fastlog.ring_files import RingReport
+    from foundry_fastlog.ring_image import RingHeader, Slot
 
-__all__ = ["Overlay"]
+__all__ = ["Overlay", "describe_ring"]
+
+#: Looks at a run in which processes start all the time, until one meets no new one.
+_LOOKS = 5
 
 #: Device and inode of a file, twice: of the ring, and of the pointer that led to it.
 _Identity = tuple[int, int, int, int]
 
 
 class _Known(NamedTuple):
-    """A dead ring that has been read. It stays what it is until it is gone."""
+    """A ring that has been read. A dead one stays what it is until it is gone."""
 
     identity: _Identity | None
     report: RingReport
     edits: dict[str, Edit]
+    writing: tuple[RingHeader, Slot] | None = None
 
 
 class Overlay:
-    """Lists the files of a run with what the rings of dead processes add to them.
+    """Lists the files of a run with what the rings of its processes say of them.
 
     Args:
         run: The run directory.
 
     Attributes:
-        rings: What was found, per ring, when the files were last listed.
+        rings: What was found, per ring, when the files were last listed. Those that were put aside
+            as damaged are among them.
+        unread: Files that may hold lines of the run and are not read, when they were last listed.
     """
 
     def __init__(self, run: StrPath) -> None:
         self._run = Path(run)
         self._known: dict[str, _Known] = {}
         self.rings: list[RingReport] = []
+        self.unread: list[Unread] = []
 
     def list_series(self) -> list[Series]:
         """List the run's series as they are now.
@@ -61,9 +76,16 @@ class Overlay:
         Raises:
             OSError: The run directory cannot be listed.
         """
-        # Rings first: one that is recovered meanwhile is complete in the files listed next.
-        edits = self._refresh()
-        segments = {segment.path.name: segment for segment in list_segments(self._run)}
+        for _ in range(_LOOKS):
+            # Rings first: one that is recovered meanwhile is complete in the files listed next.
+            edits = self._refresh()
+            listed, self.unread = list_files(self._run)
+            if not self._has_new_rings():  # nobody has begun to write meanwhile
+                break
+        segments = {segment.path.name: segment for segment in listed}
+        for known in self._known.values():
+            if known.writing is not None:
+                _leave_out_unnoted(segments, known.writing)
         for name, edit in edits.items():
             parsed = parse_name(name)
             if edit.removed:
@@ -81,36 +103,53 @@ class Overlay:
 
     def _refresh(self) -> dict[str, Edit]:
         """Read the rings that have become dead; the changes that all of them make."""
-        if not (self._run / PRIVATE_DIR).is_dir():
-            self._known, self.rings = {}, []
-            return {}
-        from foundry_fastlog.ring_files import RingReport, list_rings
-
+        before, self._known, self.rings = self._known, {}, []
+        edits: dict[str, Edit] = {}
         try:
-            names = list_rings(self._run)
+            names = self._ring_names()
         except OSError as error:
+            from foundry_fastlog.ring_files import RingReport
+
             directory = str(self._run / PRIVATE_DIR)
             reason = f"read {directory}: {error.strerror or error}"
-            self._known, self.rings = (
-                {},
-                [RingReport(self._run, directory, "failed", reason=reason)],
-            )
+            self.rings = [RingReport(self._run, directory, "failed", reason=reason)]
             return {}
-        known: dict[str, _Known] = {}
-        edits: dict[str, Edit] = {}
-        for name in names:
-            before = self._known.get(name)
+        for name in names or ():
+            known = before.get(name)
             if (
-                before is None
-                or before.identity is None
-                or before.identity != self._identify(name, before.report)
+                known is None
+                or known.identity is None
+                or known.identity != self._identify(name, known.report)
             ):
-                before = self._read(name, edits)
-            known[name] = before
-            edits |= before.edits
-        self._known = known
-        self.rings = [one.report for one in known.values()]
+                known = self._read(name, edits)
+            self._known[name] = known
+            self.rings.append(known.report)
+            edits |= known.edits
+        if names is not None:
+            from foundry_fastlog.ring_files import list_quarantined
+
+            self.rings += list_quarantined(self._run)
         return edits
+
+    def _ring_names(self) -> list[str] | None:
+        """Names of the rings and pointers; None where there is no private directory.
+
+        Raises:
+            OSError: It cannot be listed.
+        """
+        try:
+            (self._run / PRIVATE_DIR).lstat()
+        except FileNotFoundError:
+            return None
+        from foundry_fastlog.ring_files import list_rings
+
+        return list_rings(self._run)
+
+    def _has_new_rings(self) -> bool:
+        try:
+            return not self._known.keys() >= set(self._ring_names() or ())
+        except OSError:  # the last look told of it
+            return False
 
     def _read(self, name: str, edits: dict[str, Edit]) -> _Known:
         from foundry_fastlog.ring_drain import drain
@@ -124,7 +163,7 @@ class Overlay:
             self._run, ring.ring, ring.outcome, ring.label, ring.reason, ring.same_boot
         )
         identity = self._identify(name, report) if ring.outcome == "damaged" else None
-        return _Known(identity, report, {})
+        return _Known(identity, report, {}, ring.writing)
 
     def _identify(self, name: str, report: RingReport) -> _Identity | None:
         """What tells a ring from another that takes its place; None when it is gone."""
@@ -134,3 +173,38 @@ class Overlay:
         except OSError:
             return None
         return (entry.st_dev, entry.st_ino, ring.st_dev, ring.st_ino)
+
+
+def _leave_out_unnoted(segments: dict[str, Segment], writing: tuple[RingHeader, Slot]) -> None:
+    """Leave out of a live writer's files what it has not yet noted in its ring as whole."""
+    header, slot = writing
+    try:
+        writer = Writer.from_label(header.label, header.stamp.removeprefix("_"))
+    except ValueError:  # no recorder's
+        return
+    noted = dict(zip(STREAMS, slot.streams, strict=True))
+    for name, segment in list(segments.items()):
+        if segment.name.writer != writer:
+            continue
+        at, number = noted[segment.name.stream], segment.name.segment
+        if number > at.segment:
+            del segments[name]
+        elif number == at.segment:
+            segments[name] = _up_to(segment, at.offset)
+        elif at.has_trim and number == at.trim_segment:  # the rest is in a later one
+            segments[name] = _up_to(segment, at.trim_bytes)
+
+
+def _up_to(segment: Segment, size: int) -> Segment:
+    size = min(size, segment.size)
+    return replace(segment, size=size, kept=((0, size),) if size else ())
+
+
+def describe_ring(ring: RingReport) -> str:
+    """Say what is lost to readers with a ring that is not sound."""
+    if ring.damaged:
+        return f"{ring.damaged:,} records in it are damaged"
+    if ring.outcome == "quarantined":
+        return f"its records were put aside: {ring.reason}"
+    what = "a killed process" if ring.outcome == "damaged" else "a process"
+    return f"the records of {what} cannot be read: {ring.reason}"

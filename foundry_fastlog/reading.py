@@ -33,7 +33,7 @@ from foundry_fastlog.files import (
     open_run_dir,
 )
 from foundry_fastlog.lines import Record, read_series, restore_nonfinite
-from foundry_fastlog.overlay import Overlay
+from foundry_fastlog.overlay import Overlay, describe_ring
 from foundry_fastlog.run_info import read_run_file
 
 if TYPE_CHECKING:  # optional packages, imported by the methods that need them
@@ -80,6 +80,9 @@ class Run:
         series: Every stream of every writer, with its files, sorted. Lines that a process
             left in its ring when it was killed are among them, as if they were in its files.
         rings: The ring files of the run's processes, and what was found in them.
+        unread: How many rings and files may hold lines of the run and cannot be read: damaged,
+            quarantined, on another host, compressed. ``problems`` names them, and nothing of the
+            run is complete.
         info: What ``run.json`` says; empty when there is none. It may be stale.
 
     Raises:
@@ -93,9 +96,11 @@ class Run:
         self._problems = Problems(strict=strict)
         self.rings: tuple[RingReport, ...] = tuple(overlay.rings)
         for ring in self.rings:
-            if ring.outcome in ("damaged", "failed"):
-                what = "the records of a killed process cannot be read"
-                self._problems.add("ring", ring.ring, 0, f"{what}: {ring.reason}")
+            if not ring.sound:
+                self._problems.add("ring", ring.ring, 0, describe_ring(ring))
+        for name, reason in overlay.unread:
+            self._problems.add("unreadable", name, 0, f"is not read: {reason}")
+        self.unread = len(overlay.unread) + sum(not ring.sound for ring in self.rings)
         self.info: dict[str, Any] = self._read_info()
         self._later: dict[tuple[str, int], list[tuple[tuple[str, int], _Steps]]] = {}
 
@@ -196,7 +201,7 @@ class Run:
         block = max(64 << 10, min(_BLOCK_BYTES, _MERGE_BYTES // max(1, len(chosen))))
         sources = []
         for series in chosen:
-            check = SeriesCheck(series)
+            check = SeriesCheck(series, unread=self.unread)
             if checks is not None:
                 checks.append(check)
             hidden = self._hidden(series) if attempts == "last" else None
@@ -223,7 +228,7 @@ class Run:
         wanted = _known(streams)
         for series in self.series:
             if series.stream in wanted and (rank is None or series.writer.rank == rank):
-                checks.append(SeriesCheck(series))
+                checks.append(SeriesCheck(series, unread=self.unread))
                 for _ in read_series(series, checks[-1], self._problems):
                     pass
         return checks

@@ -580,13 +580,14 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
     """
     from foundry_fastlog.overlay import Overlay
     from foundry_fastlog.recovery import runs_with_rings
-    from foundry_fastlog.ring_files import RingReport
+    from foundry_fastlog.ring_files import RingReport, list_quarantined
 
     reports: list[RingReport] = []
     for run in runs_with_rings(path):
+        before = list_quarantined(run)
         found = [RingReport(run, **report) for report in _core.recover_run(os.fsencode(run))]
         # No ring at all: perhaps because they may not be listed, which the overlay tells.
-        reports += found or Overlay(run).refresh()
+        reports += [*found, *before] if found else Overlay(run).refresh()
     return reports
 
 

@@ -55,7 +55,7 @@ def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
     columns = ("writer", "lines", "missing", "seq missing", "damaged", "torn", "double", "dropped")
     table = _table("What is missing", "stream", *columns)
     for check in checks:
-        if check.complete and not check.dropped:
+        if check.whole and not check.dropped:
             continue
         ranges = [
             f"{gap.first}" if gap.first == gap.last else f"{gap.first}-{gap.last}"
@@ -74,7 +74,8 @@ def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
             f"{check.duplicates + check.out_of_order:,}",
             f"{check.dropped:,}",
         )
-    _show(table, console)
+    if table.rows:
+        _show(table, console)
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -139,7 +140,12 @@ def _facts(summary: Summary, console: Console) -> None:
     _row(grid, "writers", f"{processes}: {ranks}, {attempts}")
     _row(grid, "files", f"{_plural(len(summary.files), 'file')}, {format_bytes(summary.bytes)}")
     lines = sum(check.lines for check in summary.checks)
-    if summary.complete:
+    live = sum(ring.outcome == "live" for ring in summary.rings)
+    if summary.complete and live:
+        at_work = _plural(live, "process", "processes")
+        text = f"so far: {lines:,} lines, none missing; {at_work} at work"
+        grid.add_row(Text("complete"), Text(text, "green"))
+    elif summary.complete:
         grid.add_row(Text("complete"), Text(f"yes: {lines:,} lines, none missing", "green"))
     else:
         grid.add_row(Text("complete"), Text("NO: see the problems below", "bold red"))
@@ -156,10 +162,6 @@ def _facts(summary: Summary, console: Console) -> None:
         text = f"{_plural(pending, 'line')} of killed processes, from their rings; to write them: "
         text += f"foundry-fastlog recover {summary.path}"
         grid.add_row(Text("pending"), Text(printable(text), "yellow"))
-    away = sum(ring.outcome == "elsewhere" for ring in summary.rings)
-    if away:
-        text = f"{_plural(away, 'ring')} on other hosts, or lost: foundry-fastlog recover --dry-run"
-        grid.add_row(Text("elsewhere"), Text(text, "yellow"))
     if summary.superseded:
         text = f"{summary.superseded:,} lines of steps that a later attempt recorded again"
         _row(grid, "left out", text)
@@ -334,8 +336,6 @@ def render_export(run: Run, result: ExportResult, console: Console) -> None:
         )
     if result.complete and not result.dropped:
         console.print("[green]complete[/]: seq has no gap in any stream of any process")
-        # What a ring holds that cannot be read is behind the last line, where no gap shows.
-        render_problems([one for one in run.problems if one.kind == "ring"], 0, console)
         return
     if result.complete:
         console.print(

@@ -220,6 +220,7 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
         for series in run.series
         for segment in series.segments
     ]
+    summary.unread = run.unread
     summary.problems = run.problems
     summary.problems_omitted = run.problems_omitted
     return summary

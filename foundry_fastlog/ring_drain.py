@@ -346,7 +346,7 @@ def _drain(
     sink = _Sink(run, image.header, edits)
     present = tuple(_Numbers() for _ in STREAMS)
     streams = image.slot.streams
-    cut_bytes = sink.hold(streams) if ring.same_boot else None
+    cut_bytes = sink.hold(streams) if ring.trusted else None
     if cut_bytes is None:
         # Neither the offsets nor the order in which pages reached the disk can be trusted.
         streams, cut_bytes = _take_stock(sink, streams, present)
@@ -363,16 +363,16 @@ def _drain(
         records_lost = records_lost or image.holes + damaged > 0
         seq = seqs[stream]
         seqs[stream] += 1
-        # A power loss may have taken records out of the middle of the ring: the numbers counted
-        # behind them are too low, and what the files hold may be these records as well.
-        unsure = records_lost and not ring.same_boot
+        # A power loss, or a copy of a live run, may have taken records out of the middle of the
+        # ring: the numbers behind them are too low, and the files may hold these records too.
+        unsure = records_lost and not ring.trusted
         if seq in present[stream] or (unsure and seq < present[stream].end):
             skipped += 1
             return False
         emitted += 1
         return True
 
-    for record in image.records(trust_tail=ring.same_boot):
+    for record in image.records(trust_tail=ring.trusted):
         if record.stream < len(STREAMS) and record.position < positions[record.stream]:
             continue  # in the files, while another stream waited
         members = renderer.members(record)

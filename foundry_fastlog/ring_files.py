@@ -11,20 +11,37 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import subprocess
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundry_fastlog.files import PRIVATE_DIR
 from foundry_fastlog.members import safe_str
-from foundry_fastlog.ring_image import NewerRingError, RingError, RingImage
+from foundry_fastlog.ring_image import NewerRingError, RingError, RingHeader, RingImage, Slot
 
-__all__ = ["POINTER_SUFFIX", "RING_SUFFIX", "FoundRing", "RingReport", "find_ring", "list_rings"]
+__all__ = [
+    "POINTER_SUFFIX",
+    "RING_SUFFIX",
+    "FoundRing",
+    "RingReport",
+    "find_ring",
+    "list_quarantined",
+    "list_rings",
+    "offsets_can_be_trusted",
+]
 
 RING_SUFFIX = ".ring"
 POINTER_SUFFIX = ".ring-at"
+
+#: Where recovery puts what it does not trust, in the private directory.
+_QUARANTINE = "quarantine"
+_QUARANTINED = re.compile(r".*\.ring(?:-at)?(?:\.[0-9]+)?", re.DOTALL)
+_REASON_BYTES = 1000
+_VANISHING_S, _VANISHING_LOOKS = 0.02, 20
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _POINTER_BYTES = 4096
@@ -100,6 +117,10 @@ class FoundRing(NamedTuple):
         image: What is in it, if it is dead.
         same_boot: Whether its writer ran in this boot of this machine.
         label: Label of its writer, where that is known.
+        trusted: Whether its offsets speak of the files that lie here; see
+            `offsets_can_be_trusted`.
+        writing: If it is live: its header, and how far its files are noted as whole. None
+            where that is not known.
     """
 
     ring: str
@@ -108,6 +129,8 @@ class FoundRing(NamedTuple):
     image: RingImage | None = None
     same_boot: bool = True
     label: str = ""
+    trusted: bool = True
+    writing: tuple[RingHeader, Slot] | None = None
 
 
 def list_rings(run: Path) -> list[str]:
@@ -117,16 +140,60 @@ def list_rings(run: Path) -> list[str]:
         OSError: The directory is there and cannot be listed.
     """
     try:
-        descriptor = os.open(
-            run / PRIVATE_DIR, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
-        )
-    except (FileNotFoundError, NotADirectoryError):  # a link is none either
+        names = _list(run / PRIVATE_DIR)
+    except FileNotFoundError:
         return []
+    return sorted(name for name in names if name.endswith((RING_SUFFIX, POINTER_SUFFIX)))
+
+
+def list_quarantined(run: Path) -> list[RingReport]:
+    """Report the rings, and pointers to rings, that recovery did not trust and put aside.
+
+    Their records are in no file. They stay a problem of the run until somebody removes them.
+    """
+    place = run / PRIVATE_DIR / _QUARANTINE
     try:
-        names = os.listdir(descriptor)  # noqa: PTH208  # pathlib lists by name, not by descriptor
+        names = _list(place)
+    except (FileNotFoundError, NotADirectoryError):  # nothing can have been put there
+        return []
+    except OSError as error:
+        return [RingReport(run, str(place), "failed", reason=_describe("read", str(place), error))]
+    return [
+        RingReport(
+            run,
+            str(place / name),
+            "quarantined",
+            reason=f"{_read_reason(str(place / f'{name}.reason'))}. It stays a problem of the run "
+            f"until it is removed",
+        )
+        for name in sorted(names)
+        if _QUARANTINED.fullmatch(name)
+    ]
+
+
+def _read_reason(note: str) -> str:
+    try:
+        descriptor = os.open(note, _READ)
+        try:
+            text = os.read(descriptor, _REASON_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        text = b""
+    return text.decode("utf-8", "backslashreplace").strip() or "no reason was noted"
+
+
+def _list(directory: Path) -> list[str]:
+    """Names in a directory; a link to one is refused.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        return os.listdir(descriptor)  # noqa: PTH208  # pathlib lists by name, not by descriptor
     finally:
         os.close(descriptor)
-    return sorted(name for name in names if name.endswith((RING_SUFFIX, POINTER_SUFFIX)))
 
 
 def find_ring(run: Path, name: str) -> FoundRing:
@@ -153,7 +220,7 @@ def find_ring(run: Path, name: str) -> FoundRing:
     except OSError as error:
         if error.errno != errno.ENOENT:
             return FoundRing(ring, "failed", _describe("open", ring, error))
-        if not by_pointer:
+        if not by_pointer or _vanishes(path):
             return FoundRing(ring, "gone")
         return FoundRing(
             ring,
@@ -177,7 +244,7 @@ def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> Fo
         # Given back after milliseconds. A recovery that meets it waits for that.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return FoundRing(ring, "live")
+        return _look_at_live(run, ring, descriptor, by_pointer=by_pointer)
     status = os.fstat(descriptor)
     if not status.st_nlink:
         return FoundRing(ring, "gone")
@@ -190,15 +257,66 @@ def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> Fo
     except RingError as error:
         return FoundRing(ring, "damaged", str(error))
     header = image.header
-    home = run.stat()
-    if by_pointer and (header.run_device, header.run_inode) != (home.st_dev, home.st_ino):
+    if by_pointer and not _is_of_run(run, header):
         return FoundRing(ring, "damaged", f"{ring} belongs to another run")
-    boot = boot_id()
-    same_boot = boot != "" and boot == header.boot_id
-    if not same_boot and not image.dated:
+    same_boot = _is_of_this_boot(header)
+    trusted = offsets_can_be_trusted(run, header)
+    if not trusted and not image.dated:
         reason = "neither of its commit slots reached the disk: its records have no time"
-        return FoundRing(ring, "damaged", reason, same_boot=False, label=header.label)
-    return FoundRing(ring, "dead", "", image, same_boot, header.label)
+        return FoundRing(ring, "damaged", reason, same_boot=same_boot, label=header.label)
+    return FoundRing(ring, "dead", "", image, same_boot, header.label, trusted)
+
+
+def _vanishes(pointer: str) -> bool:
+    """Whether a pointer goes as its ring did: a writer that closes removes one after the other."""
+    for _ in range(_VANISHING_LOOKS):
+        if not os.path.lexists(pointer):
+            return True
+        time.sleep(_VANISHING_S / _VANISHING_LOOKS)
+    return False
+
+
+def _look_at_live(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> FoundRing:
+    """Say how far a live writer, or a recovery at work, has noted the files as whole."""
+    try:
+        header, slot = RingImage.look(descriptor)
+    except (RingError, NewerRingError):
+        return FoundRing(ring, "live")
+    if by_pointer and not _is_of_run(run, header):
+        return FoundRing(ring, "damaged", f"{ring} belongs to another run")
+    trusted = offsets_can_be_trusted(run, header)
+    return FoundRing(
+        ring,
+        "live",
+        same_boot=_is_of_this_boot(header),
+        label=header.label,
+        trusted=trusted,
+        writing=(header, slot) if trusted else None,
+    )
+
+
+def offsets_can_be_trusted(run: Path, header: RingHeader) -> bool:
+    """Whether the offsets in a ring speak of the files that lie in the run's directory now.
+
+    Not after another boot: what reached the disk may be older or newer. Not in a copy of the run:
+    its ring and its files may be of different moments. Their lines are told by `seq` then, and
+    nothing that is whole is cut off.
+
+    Args:
+        run: The run directory.
+        header: Whose ring it is.
+    """
+    return _is_of_this_boot(header) and _is_of_run(run, header)
+
+
+def _is_of_run(run: Path, header: RingHeader) -> bool:
+    home = run.stat()
+    return (header.run_device, header.run_inode) == (home.st_dev, home.st_ino)
+
+
+def _is_of_this_boot(header: RingHeader) -> bool:
+    boot = boot_id()
+    return boot != "" and boot == header.boot_id
 
 
 def _read_pointer(pointer: str) -> str:

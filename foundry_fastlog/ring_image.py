@@ -61,6 +61,7 @@ _UINT64 = (1 << 64) - 1
 _MOST_OFFSET = 1 << 60
 MOST_SEGMENTS = 1_000_000
 _STREAMS = 4
+_LOOKS = 100  # at the slots of a live ring, one of which is whole at any instant
 
 _HEADER = struct.Struct("<8s2I8QIi40s40s64s192s64s2I")
 _SLOT = struct.Struct("<3Qqd160s2I")
@@ -241,6 +242,29 @@ class RingImage:
             raise RingError(f"it has {size} bytes, too few for a ring file")
         _parse_header(_read(descriptor, _HEADER.size), size)
         return cls(_read(descriptor, size))
+
+    @staticmethod
+    def look(descriptor: int) -> tuple[RingHeader, Slot]:
+        """Read whose a ring is, and its newest commit; its writer may be at work.
+
+        Args:
+            descriptor: An open regular file.
+
+        Raises:
+            RingError: It cannot be trusted.
+            NewerRingError: It is of a newer version.
+            OSError: It cannot be read.
+        """
+        looks = _LOOKS
+        while True:
+            data = _read(descriptor, _KEY_TABLE)
+            header = _parse_header(data, os.fstat(descriptor).st_size)
+            try:
+                return header, _newest_slot(data, header.ring_bytes)
+            except RingError:  # its writer may have been at both slots meanwhile
+                looks -= 1
+                if not looks:
+                    raise
 
     @property
     def drops(self) -> tuple[int, ...]:

@@ -151,6 +151,7 @@ class Summary:
         checks: Completeness per stream and process.
         rings: What was found in the ring files of the run's processes. Lines of processes that
             were killed are read from them.
+        unread: Rings and files of the run that cannot be read; see ``Run.unread``.
         problems: What is wrong with the files.
         problems_omitted: Problems beyond those.
         curves: Points ``(step, value)`` per numeric metric, thinned out to at most 2048.
@@ -181,6 +182,7 @@ class Summary:
     files: list[FileSummary] = field(default_factory=list)
     checks: list[SeriesCheck] = field(default_factory=list)
     rings: list[RingReport] = field(default_factory=list)
+    unread: int = 0
     problems: list[Problem] = field(default_factory=list)
     problems_omitted: int = 0
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
@@ -188,7 +190,7 @@ class Summary:
     @property
     def complete(self) -> bool:
         """Whether every record that the recorder accepted is there, once and readable."""
-        return all(check.complete for check in self.checks)
+        return not self.unread and all(check.complete for check in self.checks)
 
     @property
     def bytes(self) -> int:

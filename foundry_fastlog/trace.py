@@ -43,17 +43,19 @@ class TraceResult:
         events: Blocks written.
         processes: Writers that they are from.
         checks: Completeness of the performance stream per process.
+        unread: Rings and files of the run that cannot be read; see ``Run.unread``.
     """
 
     path: Path | None
     events: int
     processes: int
     checks: list[SeriesCheck]
+    unread: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether every timing that the recorder accepted is there, once and readable."""
-        return all(check.complete for check in self.checks)
+        return not self.unread and all(check.complete for check in self.checks)
 
 
 def export_chrome_trace(
@@ -98,7 +100,7 @@ def export_chrome_trace(
             handle.write(separator + orjson.dumps(fact))
             separator = b",\n"
         handle.write(b"\n]}\n")
-    return TraceResult(path, events, len(tracks.pids), checks)
+    return TraceResult(path, events, len(tracks.pids), checks, run.unread)
 
 
 @contextmanager

@@ -215,9 +215,10 @@ class RingBuilder:
         )
 
     def put(self, run: Path, name: str = f"{UUID}.ring") -> Path:
-        """Write the file into a run's private directory."""
+        """Write the file into a run's private directory, as a ring of this run."""
         path = run / ".fastlog" / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.run_device, self.run_inode = run.stat().st_dev, run.stat().st_ino
         path.write_bytes(self.build())
         return path
 
@@ -243,10 +244,19 @@ def make_killed_runs(directory: Path, seeds: range) -> list[Path]:
     return [directory / str(seed) for seed in seeds]
 
 
+def move_home(run: Path) -> None:
+    """Make the rings in a run's own directory look as if they had been made there."""
+    home = run.stat()
+    for ring in (run / ".fastlog").glob("*.ring"):
+        patch_header(ring, 48, struct.pack("<2Q", home.st_dev, home.st_ino))
+
+
 def copy_run(run: Path, target: Path) -> Path:
-    """Copy a killed run. Its ring is in its own directory, so it goes along."""
+    """Put a killed run elsewhere. Its ring is in its own directory, so it goes along."""
     shutil.rmtree(target, ignore_errors=True)
-    return Path(shutil.copytree(run, target))
+    shutil.copytree(run, target)
+    move_home(target)
+    return target
 
 
 def ring_of(run: Path) -> Path:

@@ -175,7 +175,7 @@ def test_a_run_that_cannot_be_listed_exits_with_2(
     def fail(path: object) -> list[object]:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("foundry_fastlog.overlay.list_segments", fail)
+    monkeypatch.setattr("foundry_fastlog.overlay.list_files", fail)
     assert main([command, str(run)]) == 2
     assert "Input/output error" in capsys.readouterr().err
 

@@ -19,11 +19,11 @@ from foundry_fastlog.files import (
     find_runs,
     format_name,
     group_series,
-    list_segments,
     looks_like_stream_file,
     open_run_dir,
     parse_name,
 )
+from foundry_fastlog.listing import list_files, list_segments
 
 children = st.lists(
     st.builds(
@@ -162,6 +162,8 @@ def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
     writer.log("hello")
     (tmp_path / "errors.jsonl").mkdir()
     os.mkfifo(tmp_path / "performance.jsonl")
+    (tmp_path / "errors.r1.jsonl").symlink_to("nowhere")
+    (tmp_path / "errors.r2.jsonl").symlink_to("errors.r2.jsonl")
     (tmp_path / "metrics.bak.jsonl").touch()
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "metrics.jsonl").touch()
@@ -171,6 +173,34 @@ def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
         *(f"metrics.{number:06d}.jsonl" for number in range(1, 12)),
         "log.jsonl",
     ]
+    assert list_files(tmp_path)[1] == [
+        ("errors.jsonl", "it is no regular file"),
+        ("errors.r1.jsonl", "No such file or directory"),
+        ("errors.r2.jsonl", "Too many levels of symbolic links"),
+        ("performance.jsonl", "it is no regular file"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("metrics.000001.jsonl.gz", "decompress it"),
+        ("metrics.r1.jsonl.zst", "decompress it"),
+        ("log.jsonl.3.gz", "decompress it"),
+        ("log.jsonl.1", "it was renamed"),
+        ("log.jsonl-20260130", "it was renamed"),
+        ("log.jsonl.gz", ""),  # log.jsonl is there: its copy
+        ("log.jsonl.bak", ""),
+        ("notes.jsonl.gz", ""),
+    ],
+)
+def test_files_that_were_laid_aside_are_named(name: str, reason: str, tmp_path: Path) -> None:
+    """What log rotation compressed or renamed has lines of the run, and no reader shows them."""
+    (tmp_path / "log.jsonl").touch()
+    (tmp_path / name).touch()
+    unread = list_files(tmp_path)[1]
+    assert [one.name for one in unread] == ([name] if reason else [])
+    assert all(reason in one.reason for one in unread)
 
 
 def test_a_file_that_vanishes_while_listing_is_left_out(
@@ -182,8 +212,8 @@ def test_a_file_that_vanishes_while_listing_is_left_out(
     class Vanished:
         name, path = "metrics.r1.jsonl", str(tmp_path / "metrics.r1.jsonl")
 
-        def is_file(self) -> bool:
-            return True
+        def is_symlink(self) -> bool:
+            return False
 
         def stat(self) -> os.stat_result:
             raise FileNotFoundError

@@ -24,7 +24,7 @@ from ring_checks import (
 )
 from rings import FRAGMENT, RingBuilder, copy_run, move_to_other_boot, ring_of
 
-from foundry_fastlog import Recorder, _core, read_run
+from foundry_fastlog import _core, read_run
 from foundry_fastlog.export import export_run
 from foundry_fastlog.follow import Follower
 from foundry_fastlog.overlay import Overlay
@@ -448,25 +448,6 @@ def test_a_file_that_loses_bytes_meanwhile_is_unreadable(run: Path) -> None:
     assert "shorter than its writer left it" in "\n".join(map(str, opened.problems))
 
 
-def test_a_live_writer_is_left_alone(tmp_path: Path) -> None:
-    """Its ring is its own business, and readers see its files as they are."""
-    with Recorder(tmp_path / "run", flush_interval_s=3600) as recorder:
-        recorder.record(0, x=1)
-        recorder.flush()
-        recorder.record(1, x=1)
-        # The flush thread may be writing this one or may not: the reader is to show what is there.
-        path = tmp_path / "run/metrics.jsonl"
-        before = None
-        while before != (after := path.read_bytes()):
-            before = after
-            opened = read_run(tmp_path / "run")
-            shown = [line["step"] for line in opened.lines("metrics")]
-        assert shown == [json.loads(line)["step"] for line in after.splitlines()]
-        assert [ring.outcome for ring in opened.rings] == ["live"]
-        assert all(segment.kept is None for one in opened.series for segment in one.segments)
-    assert [line["step"] for line in read_run(tmp_path / "run").lines("metrics")] == [0, 1]
-
-
 def test_a_reader_is_not_taken_for_a_live_writer(run: Path) -> None:
     """A recovery that meets a reader's lock waits for it."""
     with ring_of(run).open("rb") as file:
@@ -499,6 +480,22 @@ def test_a_damaged_ring_is_a_problem_of_the_run(run: Path) -> None:
         read_run(run, strict=True)
 
 
+def test_a_stale_ring_in_a_copy_hides_nothing(run: Path, tmp_path: Path) -> None:
+    """Copied while its process was at work, and its files once more at the end: `seq` counts."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    _core.recover_run(str(run))
+    for path in run.glob("*.jsonl"):
+        shutil.copy(path, copy)
+    (check,) = read_run(run).check(["metrics"])
+    with (copy / check.series.segments[-1].path.name).open("ab") as file:
+        file.write(line(check.next_seq, "1.5"))
+    opened = read_run(copy)
+    assert all(check.complete for check in opened.check())
+    assert [(ring.outcome, ring.emitted) for ring in opened.rings] == [("recoverable", 0)]
+    assert seen(copy) == on_disk(copy)
+
+
 # ---- what is found in the private directory ------------------------------------------
 
 
@@ -526,13 +523,28 @@ def test_a_ring_elsewhere_on_this_host_is_found_by_its_pointer(tmp_path: Path) -
 
 
 def test_a_pointer_without_its_ring_says_where_to_look(tmp_path: Path) -> None:
-    """On another host, or lost; that is no problem of the files."""
+    """On another host, or lost: what it holds is not here, which stays a problem of the run."""
     run, ring = pointed(tmp_path)
     ring.unlink()
     (report,) = check_against_recovery(run)
     assert report.outcome == "elsewhere"
     assert "recover there, or remove the pointer" in report.reason
-    assert read_run(run, strict=True).problems == []
+    opened = read_run(run)
+    assert [problem.kind for problem in opened.problems] == ["ring"]
+    assert not any(check.complete for check in opened.check())
+    (run / ".fastlog" / "x.ring-at").unlink()
+    assert all(check.complete for check in read_run(run).check())
+
+
+def test_a_pointer_that_goes_with_its_ring_is_none_of_a_lost_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that closes removes its ring, and then the pointer."""
+    run, ring = pointed(tmp_path)
+    ring.unlink()
+    pointer = run / ".fastlog" / "x.ring-at"
+    monkeypatch.setattr("time.sleep", lambda seconds: pointer.unlink())
+    assert [report.outcome for report in Overlay(run).refresh()] == ["gone"]
 
 
 def test_a_ring_that_vanishes_behind_its_pointer_is_noticed(tmp_path: Path) -> None:
@@ -598,7 +610,8 @@ def test_a_link_in_place_of_the_private_directory_is_not_followed(
     """The rings of another run are not this one's."""
     (run / ".fastlog").rename(tmp_path / "moved")
     (run / ".fastlog").symlink_to(tmp_path / "moved")
-    assert Overlay(run).refresh() == []
+    (report,) = Overlay(run).refresh()
+    assert (report.outcome, report.sound) == ("failed", False)
     assert _core.recover_run(str(run)) == []
 
 
@@ -732,16 +745,23 @@ def line(step: int, value: str) -> bytes:
     ).encode()
 
 
+@pytest.mark.parametrize("ring", ["known", "unknown"])
 def test_a_follower_goes_on_over_a_kill_and_a_recovery(
-    dying: Callable[[], None], tmp_path: Path
+    ring: str, dying: Callable[[], None], tmp_path: Path
 ) -> None:
     """Each line is given out once, whatever was in the files when."""
     follower = Follower(tmp_path / "run")
-    assert steps(follower.last(10).lines) == [0, 1, 2, 3]
+    private = tmp_path / "run" / ".fastlog"
+    if ring == "unknown":
+        private.rename(tmp_path / "away")
+    before = steps(follower.last(10).lines)
+    assert before == ([0, 1, 2, 3] if ring == "unknown" else [0, 1])
+    if ring == "unknown":
+        (tmp_path / "away").rename(private)
     assert follower.poll().lines == []
     dying()
     after_kill = follower.poll()
-    assert (steps(after_kill.lines), after_kill.notes) == ([4, 5], [])
+    assert (before + steps(after_kill.lines), after_kill.notes) == ([0, 1, 2, 3, 4, 5], [])
     assert follower.poll().lines == []
     _core.recover_run(str(tmp_path / "run"))
     after_recovery = follower.poll()

@@ -131,7 +131,14 @@ def test_a_damaged_ring_exits_with_1_and_says_why(
     assert "does not begin as a ring file" in out.replace("\n", " ")
     place = ring if flags else ring.parent / "quarantine" / ring.name
     assert place.read_bytes() == content
-    assert main(["recover", "--dry-run", str(tree)]) == (1 if flags else 0)
+    # It stays a problem, by its reason, until somebody removes it.
+    for again in (["recover", "--dry-run"], ["recover"], ["summary"]):
+        assert main([*again, str(tree / "1" if again == ["summary"] else tree)]) == 1
+        assert "does not begin as a ring file" in " ".join(capsys.readouterr().out.split())
+    assert read_run(tree / "1").unread == 1
+    (ring.parent / "quarantine" / ring.name).unlink(missing_ok=True)
+    assert main(["recover", str(tree)]) == 0
+    assert main(["summary", str(tree / "1")]) == 0
 
 
 def test_records_that_cannot_be_rendered_exit_with_1(
@@ -186,7 +193,8 @@ def test_a_summary_says_where_pending_lines_are(
     out = " ".join(capsys.readouterr().out.split())
     assert f"{report.emitted} lines of killed processes, from their rings" in out
     assert "foundry-fastlog recover" in out
-    assert "1 ring on other hosts, or lost" in out
+    assert "complete NO: see the problems below" in out
+    assert "the records of a process cannot be read: open /nowhere/x.ring" in out
     main(["summary", "--json", str(tree / "1")])
     outcomes = [ring["outcome"] for ring in json.loads(capsys.readouterr().out)["rings"]]
     assert sorted(outcomes) == ["elsewhere", "recoverable"]
@@ -202,9 +210,10 @@ def test_an_export_names_a_ring_that_it_cannot_read(
     private = tree / "closed" / ".fastlog"
     private.mkdir(exist_ok=True)
     (private / "x.ring").write_bytes(b"no ring")
-    assert main(["export", str(tree / "closed"), "--to", str(target), "--force"]) == 0
+    assert main(["export", str(tree / "closed"), "--to", str(target), "--force"]) == 1
     err = " ".join(capsys.readouterr().err.split())
-    assert "complete: seq has no gap" in err
+    assert "NOT complete" in err
+    assert "What is missing" not in err  # no line is, as far as the files tell
     assert "the records of a killed process cannot be read" in err
 
 

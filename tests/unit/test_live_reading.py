@@ -1,0 +1,186 @@
+"""Reading a run while it is written: a healthy run never looks damaged."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import rings
+from recorded import PACKAGE_ROOT
+from ring_checks import on_disk, seen
+from rings import RingBuilder
+
+from foundry_fastlog import Recorder, read_run, recover
+from foundry_fastlog.files import group_series
+from foundry_fastlog.listing import list_files, list_segments
+
+# Records until it is killed, with a new file every few lines; says so when there are some.
+WRITER = """
+import sys
+import time
+from foundry_fastlog import Recorder
+path, ring = sys.argv[1:]
+recorder = Recorder(path, ring=ring, ring_bytes=1 << 16, segment_bytes=4096, flush_interval_s=0.001)
+step = 0
+while True:
+    recorder.record(step, loss=1.0, text="x" * (step % 97))
+    recorder.event("tick", step=step)
+    step += 1
+    if step % 16 == 0:
+        time.sleep(0.001)
+    if step == 100:
+        recorder.flush()
+        print("recording", flush=True)
+"""
+
+
+@contextmanager
+def recording(run: Path, ring: str = "file") -> Iterator[subprocess.Popen[str]]:
+    """A process that records in a run."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(run), ring],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as writer:
+        assert writer.stdout is not None
+        try:
+            assert writer.stdout.readline() == "recording\n"
+            yield writer
+        finally:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+            recover(run)  # nothing of it stays in /dev/shm
+
+
+@pytest.mark.parametrize("ring", ["file", "shm"])
+def test_a_live_run_never_reads_as_damaged(tmp_path: Path, ring: str) -> None:
+    """New files and half-written batches all the time: each look finds whole lines, and no gap."""
+    run = tmp_path / "run"
+    lines = 0
+    with recording(run, ring):
+        for _ in range(12):
+            opened = read_run(run)
+            checks = opened.check()
+            assert opened.problems == []
+            assert all(check.complete for check in checks)
+            seen = sum(check.lines for check in checks)
+            assert seen >= lines
+            lines = seen
+
+
+def message(seq: int) -> bytes:
+    """A line of a log."""
+    return (
+        f'{{"timestamp":"1970-01-01T00:00:00.000000Z","seq":{seq},"level":"INFO","logger":"",'
+        f'"message":"","context":{{}}}}\n'
+    ).encode()
+
+
+def test_a_live_writer_is_seen_as_far_as_it_has_noted(tmp_path: Path) -> None:
+    """Half a batch behind that, and a file that was begun for it, are not damage."""
+    run = tmp_path / "run"
+    with Recorder(run, flush_interval_s=3600) as recorder:
+        recorder.record(0, x=1)
+        recorder.flush()
+        with (run / "metrics.jsonl").open("ab") as file:
+            file.write(b'{"timestamp":')
+        (run / "metrics.000002.jsonl").write_bytes(b'{"begun":1}\n')
+        opened = read_run(run)
+        assert [line["step"] for line in opened.lines("metrics")] == [0]
+        assert all(check.complete for check in opened.check())
+        assert opened.problems == []
+        assert [(ring.outcome, ring.label) for ring in opened.rings] == [("live", "")]
+        (run / "metrics.000002.jsonl").unlink()
+        recorder.record(1, x=1)
+    assert [line["step"] for line in read_run(run).lines("metrics")] == [0, 1]
+
+
+def test_lines_of_a_live_writer_that_were_moved_are_read_once(tmp_path: Path) -> None:
+    """After a failed fsync they stand in two files until the first one is cut."""
+    builder = RingBuilder()
+    first, second = (message(number) for number in range(2))
+    builder.streams[3] = [len(second), 2, len(first), 1, 0, 1, 1, 0]
+    ring = builder.put(tmp_path)
+    (tmp_path / "log.jsonl").write_bytes(first + second)
+    (tmp_path / "log.000001.jsonl").write_bytes(second)
+    with ring.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert seen(tmp_path) == {"log.jsonl": first, "log.000001.jsonl": second}
+
+
+@pytest.mark.parametrize("offset", [0, rings.SLOTS[0]])
+def test_a_live_ring_that_cannot_be_read_says_nothing_of_the_files(
+    tmp_path: Path, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are read as they are; whether the ring is damaged is asked when its writer is dead."""
+    monkeypatch.setattr("foundry_fastlog.ring_image._LOOKS", 2)
+    (tmp_path / "log.jsonl").write_bytes(message(0))
+    with RingBuilder().put(tmp_path).open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 2000)
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert seen(tmp_path) == on_disk(tmp_path)
+        assert read_run(tmp_path).unread == 0
+
+
+def test_a_live_ring_with_a_label_of_no_recorder_says_nothing_of_the_files(tmp_path: Path) -> None:
+    """No file of the run can be its writer's."""
+    builder = RingBuilder()
+    builder.label = "zz"
+    with builder.put(tmp_path).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (tmp_path / "log.jsonl").write_bytes(message(0))
+        assert seen(tmp_path) == on_disk(tmp_path)
+
+
+def test_processes_that_begin_during_a_look_are_seen_with_their_rings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files without the ring that says where they end might end anywhere."""
+    builder = RingBuilder()
+    builder.fragment('"a":1')
+
+    def begin(directory: Path) -> object:
+        if not (directory / ".fastlog").exists():
+            builder.put(directory)
+            (directory / "log.jsonl").write_bytes(b'{"torn')
+        return list_files(directory)
+
+    monkeypatch.setattr("foundry_fastlog.overlay.list_files", begin)
+    (tmp_path / "metrics.jsonl").touch()
+    assert seen(tmp_path)["log.jsonl"].startswith(b'{"timestamp":"1970')
+
+
+def test_a_file_that_is_made_during_a_listing_comes_with_those_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing may have a file and lack the one that was made before it; both, or neither."""
+    scan = os.scandir
+    (tmp_path / "log.jsonl").touch()
+
+    class Scan:
+        def __init__(self, path: Path) -> None:
+            self.entries = [entry for entry in scan(path) if entry.name != "log.000001.jsonl"]
+            for number in (1, 2):
+                (path / f"log.{number:06d}.jsonl").touch()
+            self.entries += [entry for entry in scan(path) if entry.name == "log.000002.jsonl"]
+            monkeypatch.setattr(os, "scandir", scan)
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self.entries
+
+        def __exit__(self, *exc_info: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Scan)
+    (series,) = group_series(list_segments(tmp_path))
+    assert series.missing_segments() == []
