@@ -1,6 +1,7 @@
 """What recovery would make of one dead ring: the changes to its writer's files, in memory.
 
-The steps are those of ``csrc/core/recovery.cpp``, ``drainer.cpp`` and ``file_sink.cpp``.
+The steps are those of ``csrc/core/recovery.cpp``, ``drainer.cpp``, ``file_sink.cpp`` and
+``written_lines.cpp``.
 """
 
 from __future__ import annotations
@@ -32,11 +33,14 @@ _SEQ_NUMBERS = 1 << 64
 _BLOCK_BYTES = 1 << 20
 _HEAD_BYTES = 128
 _MOST_BEGUN = 8  # segments behind the noted one; a writer begins two at most
+_LEAST_SEGMENT = 4096  # bytes; or a 64th of the ring: fewer would make a file of each record
 _LONGEST_LINE = 64 << 20
 _LINE = re.compile(rb'\{"timestamp":"[^\x00-\x1f]{27}","seq":([0-9]+),[^\x00-\x1f]*\}')
 _LINE_HEAD, _TIMESTAMP, _SEQ_HEAD = b'{"timestamp":"', 27, b'","seq":'
 _SEQ = re.compile(rb"[0-9]+")
-_OTHER_LINE = re.compile(rb"\{[^\x00-\x1f]*\}")
+#: Lines of others that stay: any text, unless a power loss may have made it of ours.
+_OTHER_LINE = re.compile(rb"[^\x00]*")
+_OTHER_LINE_AFTER_POWER_LOSS = re.compile(rb"\{[^\x00-\x1f]*\}")
 
 
 @dataclass(frozen=True)
@@ -82,26 +86,28 @@ class _File:
         self.changed = edit is not None
         self.regular = True
         self.exists = edit is not None and not edit.removed
+        self.id = (0, 0)  # device and inode
         self.kept: tuple[Range, ...] = ()
         self.parts: list[bytes] = []
+        try:
+            status = path.lstat()
+        except OSError:
+            status = None
+        if status is not None:
+            self.id = (status.st_dev, status.st_ino)
         if edit is not None:
             self.kept = edit.kept
             self.parts = [edit.pending] if edit.pending else []
-        else:
-            try:
-                status = path.lstat()
-            except OSError:
-                status = None
-            if status is not None:
-                self.exists = True
-                self.regular = stat.S_ISREG(status.st_mode)
-                self.kept = ((0, status.st_size),) if status.st_size else ()
+        elif status is not None:
+            self.exists = True
+            self.regular = stat.S_ISREG(status.st_mode)
+            self.kept = ((0, status.st_size),) if status.st_size else ()
         self.size = self.edit().size
 
-    def require_regular(self) -> None:
-        """Raise where recovery would refuse to write."""
-        if self.exists and not self.regular:
-            raise _RefusedError(f"{self.path} is no regular file")
+    def head(self) -> bytes:
+        """Its first bytes."""
+        with self.open() as handle:
+            return handle.read(_HEAD_BYTES)
 
     def cut(self, size: int) -> None:
         """Leave out what lies behind a size."""
@@ -161,8 +167,9 @@ class _Sink:
         self._files: dict[str, _File] = {}
         self._label = f".{header.label}" if header.label else ""
         self._stamp = header.stamp
-        self._segment_bytes = header.segment_bytes
-        self._current: list[tuple[int, _File]] = []
+        self._segment_bytes = max(header.segment_bytes, header.ring_bytes // 64, _LEAST_SEGMENT)
+        #: Per stream the segment that is written to, and its file, once there is one.
+        self.current: list[tuple[int, _File | None]] = []
 
     def name(self, stream: int, segment: int) -> str:
         number = f".{segment:06d}" if segment else ""
@@ -184,105 +191,164 @@ class _Sink:
         numbers = {int(match[1] or 0) for name in names if (match := pattern.fullmatch(name))}
         return [n for n in sorted(numbers) if self.file(stream, n).exists]
 
-    def hold(self, streams: tuple[StreamCommit, ...]) -> int | None:
-        """Bytes behind the offsets, or None when a file has fewer bytes than its offset."""
-        behind = 0
-        for stream, at in enumerate(streams):
-            file = self.file(stream, at.segment)
-            if not file.regular or file.size < at.offset:
-                return None
-            behind += max(0, file.size - at.offset) if file.exists else 0
-        return behind
-
-    def resume(self, streams: tuple[StreamCommit, ...]) -> int:
-        """Cut off what lies behind the offsets, and leave out the segments begun behind theirs.
-
-        Returns:
-            Bytes in those segments.
-        """
-        removed_bytes = 0
-        for stream, at in enumerate(streams):
-            if at.has_trim:
-                trimmed = self.file(stream, at.trim_segment)
-                if trimmed.regular:
-                    trimmed.cut(at.trim_bytes)
-            file = self.file(stream, at.segment)
-            file.require_regular()
-            file.cut(at.offset)
-            self._current.append((at.segment, file))
-            for segment in range(at.segment + 1, at.segment + 1 + _MOST_BEGUN):
-                later = self.file(stream, segment)
-                if later.exists and later.regular and _begun_behind(later, at, segment):
-                    removed_bytes += later.size
-                    later.remove()
-        return removed_bytes
-
     def append(self, stream: int, line: bytes, *, rotate: bool = True) -> None:
         """Write a line, into a next segment when it does not fit."""
-        segment, file = self._current[stream]
-        full = file.size and file.size + len(line) > self._segment_bytes
+        segment, file = self.current[stream]
+        full = file is not None and file.size and file.size + len(line) > self._segment_bytes
         if rotate and full and segment + 1 < MOST_SEGMENTS:
-            segment += 1
+            segment, file = segment + 1, None
+        if file is None:
             while (file := self.file(stream, segment)).exists:  # somebody else's
-                if segment + 1 == MOST_SEGMENTS:
+                if segment + 1 >= MOST_SEGMENTS:
                     raise _RefusedError(f"open {file.path}: File exists")
                 segment += 1
-            self._current[stream] = segment, file
+        self.current[stream] = segment, file
         file.append(line)
 
     def edits(self) -> dict[str, Edit]:
         return {name: file.edit() for name, file in self._files.items() if file.changed}
 
 
-def _begun_behind(file: _File, noted: StreamCommit, segment: int) -> bool:
-    """Whether a segment behind the noted one has lines that are still in the ring.
-
-    It begins as they do, and not with an older line: that is a copy of another segment. (In the
-    next segment older lines may be those that a failed fsync had moved there.)
-    """
-    with file.open() as handle:
-        head = handle.read(_HEAD_BYTES)
+def _line_head(head: bytes) -> tuple[bool, int | None]:
+    """Whether a file that begins so begins with a line of ours, and that line's number."""
     rest = head[len(_LINE_HEAD) + _TIMESTAMP :]
     if not (
         _LINE_HEAD.startswith(head[: len(_LINE_HEAD)])
         and _SEQ_HEAD.startswith(rest[: len(_SEQ_HEAD)])
     ):
-        return False
+        return False, None
     rest = rest[len(_SEQ_HEAD) :]
     number = _SEQ.match(rest)
     end = number.end() if number is not None else 0
     if end == len(rest):
-        return True  # torn before the number's end
+        return True, None  # torn before the number's end
     if number is None or rest[end : end + 1] != b"," or int(number[0]) >= _SEQ_NUMBERS:
-        return False
-    return int(number[0]) >= noted.seq or segment == noted.segment + 1
+        return False, None
+    return True, int(number[0])
 
 
-def _sound_lines(file: _File, present: _Numbers) -> list[Range]:
+class _Inventory:
+    """Which files are a dead writer's, and which lines are in them; see ``written_lines.cpp``."""
+
+    def __init__(self, sink: _Sink, ring: FoundRing) -> None:
+        assert ring.image is not None
+        self._sink = sink
+        self._own, self._same_boot, self._certain = ring.own, ring.same_boot, ring.certain
+        self._header, self._noted = ring.image.header, ring.image.slot.streams
+        self.present = tuple(_Numbers() for _ in STREAMS)
+        self.cut_bytes = 0
+
+    def take(self) -> None:
+        """Cut and leave out what is torn or twice, and set where the streams go on."""
+        for stream, noted in enumerate(self._noted):
+            segment = noted.segment if self._certain else 0
+            current: _File | None = None
+            if self._certain:
+                if noted.has_trim and (trimmed := self._find(stream, noted.trim_segment)):
+                    self._cut(trimmed, noted.trim_bytes)
+                numbers = self._last_segments(stream, noted)
+            else:
+                numbers = self._sink.segments(stream)
+            for number in numbers:
+                if (file := self._find(stream, number)) and self._take(stream, number, file):
+                    segment, current = number, file
+            self._sink.current.append((segment, current))
+
+    def _find(self, stream: int, segment: int) -> _File | None:
+        """A segment, if it is there and the writer's."""
+        file = self._sink.file(stream, segment)
+        if not file.exists or not file.regular:
+            return None
+        if self._own and self._header.ring is not None:
+            noted = self._header.files[stream].get(segment)
+            if noted is not None:
+                device, inode = noted
+                if inode == file.id[1] and (device == file.id[0] or not self._same_boot):
+                    return file
+                if not inode and not file.size:
+                    return file
+            if self._same_boot:
+                return None
+        head = file.head()
+        return file if not head or head[0] == 0 or _line_head(head)[0] else None
+
+    def _last_segments(self, stream: int, noted: StreamCommit) -> list[int]:
+        """The segment that the commit speaks of, and those that were begun behind it."""
+        if self._header.ring is not None:
+            begun = (n for n in self._header.files[stream] if n > noted.segment)
+            return sorted({noted.segment, *begun})
+        numbers = [noted.segment]
+        for number in range(noted.segment + 1, noted.segment + 1 + _MOST_BEGUN):
+            if file := self._find(stream, number):
+                seq = _line_head(file.head())[1]
+                if seq is None or seq >= noted.seq or number == noted.segment + 1:
+                    numbers.append(number)
+        return numbers
+
+    def _take(self, stream: int, number: int, file: _File) -> bool:
+        """Note the lines of a segment; False where it is left out."""
+        noted = self._noted[stream]
+        begin = 0
+        if self._certain and number == noted.segment and _offset_holds(file, noted.offset):
+            begin = noted.offset
+        if self._certain and number > noted.segment:
+            seq = _line_head(file.head())[1]
+            if seq is not None and seq < noted.seq:
+                # Lines that a failed fsync had moved here: they are in the segment before as well.
+                self.cut_bytes += file.size
+                file.remove()
+                return False
+        other = _OTHER_LINE if self._same_boot else _OTHER_LINE_AFTER_POWER_LOSS
+        ranges = _sound_lines(file, begin, self.present[stream], other)
+        if self._certain:
+            self._cut(file, ranges[-1][1] if ranges else begin)
+        elif ranges != ([(0, file.size)] if file.size else []):
+            before = file.size
+            file.keep_only(ranges)
+            self.cut_bytes += before - file.size
+        return True
+
+    def _cut(self, file: _File, size: int) -> None:
+        self.cut_bytes += max(0, file.size - size)
+        file.cut(size)
+
+
+def _offset_holds(file: _File, offset: int) -> bool:
+    """Whether an offset lies behind a whole line of the file."""
+    if not offset or file.size < offset:
+        return file.size >= offset
+    with file.open() as handle:
+        handle.seek(offset - 1)
+        return handle.read(1) == b"\n"
+
+
+def _sound_lines(
+    file: _File, begin_at: int, present: _Numbers, other: re.Pattern[bytes]
+) -> list[Range]:
     """Note the numbers of a file's lines, and tell where those are that stay.
 
     Ours do, once each, and what somebody else may have added; not torn ones, nor NULs.
     """
-    file.require_regular()
     ranges: list[Range] = []
-    at = 0
+    at = begin_at
     parts: list[bytes] = []  # of the line that the last block ended in
     held = 0  # bytes in it
     with file.open() as handle:
+        handle.seek(begin_at)
         while block := handle.read(_BLOCK_BYTES):
             *lines, last = block.split(b"\n")
             for piece in lines:
                 begin = at - held
                 at += len(piece) + 1
                 fits = held + len(piece) <= _LONGEST_LINE
-                line = b"".join([*parts, piece]) if fits else b""
+                line = b"".join([*parts, piece]) if fits else b"\0"
                 parts, held = [], 0
                 match = _LINE.fullmatch(line)
                 if match is not None and (seq := int(match[1])) < _SEQ_NUMBERS:
                     if seq in present:
                         continue
                     present.add(seq)
-                elif _OTHER_LINE.fullmatch(line) is None:
+                elif other.fullmatch(line) is None:
                     continue
                 if ranges and ranges[-1][1] == begin:
                     begin = ranges.pop()[0]
@@ -293,26 +359,6 @@ def _sound_lines(file: _File, present: _Numbers) -> list[Range]:
             held += len(last)
             parts = [*parts, last] if held <= _LONGEST_LINE else []  # no line, however it goes on
     return ranges
-
-
-def _take_stock(
-    sink: _Sink, streams: tuple[StreamCommit, ...], present: tuple[_Numbers, ...]
-) -> tuple[tuple[StreamCommit, ...], int]:
-    """Find out from the files alone where each stream ends, and which lines are in them."""
-    found = []
-    cut_bytes = 0
-    for stream, at in enumerate(streams):
-        segment = offset = 0
-        for segment in sink.segments(stream):
-            file = sink.file(stream, segment)
-            before = file.size
-            ranges = _sound_lines(file, present[stream])
-            if ranges != ([(0, before)] if before else []):
-                file.keep_only(ranges)
-            offset = file.size
-            cut_bytes += before - offset
-        found.append(at._replace(segment=segment, offset=offset, has_trim=0))
-    return tuple(found), cut_bytes
 
 
 def drain(
@@ -344,16 +390,12 @@ def _drain(
     image = ring.image
     assert image is not None
     sink = _Sink(run, image.header, edits)
-    present = tuple(_Numbers() for _ in STREAMS)
-    streams = image.slot.streams
-    cut_bytes = sink.hold(streams) if ring.trusted else None
-    if cut_bytes is None:
-        # Neither the offsets nor the order in which pages reached the disk can be trusted.
-        streams, cut_bytes = _take_stock(sink, streams, present)
-    cut_bytes += sink.resume(streams)
+    inventory = _Inventory(sink, ring)
+    inventory.take()
+    present = inventory.present
 
     renderer = LineRenderer(image)
-    seqs = [at.seq for at in streams]
+    seqs = [at.seq for at in image.slot.streams]
     positions = image.slot.positions
     emitted = skipped = damaged = size = 0
     records_lost = bool(image.slot.flags & RECORDS_LOST)
@@ -365,14 +407,14 @@ def _drain(
         seqs[stream] += 1
         # A power loss, or a copy of a live run, may have taken records out of the middle of the
         # ring: the numbers behind them are too low, and the files may hold these records too.
-        unsure = records_lost and not ring.trusted
+        unsure = records_lost and not ring.certain
         if seq in present[stream] or (unsure and seq < present[stream].end):
             skipped += 1
             return False
         emitted += 1
         return True
 
-    for record in image.records(trust_tail=ring.trusted):
+    for record in image.records(trust_tail=ring.certain):
         if record.stream < len(STREAMS) and record.position < positions[record.stream]:
             continue  # in the files, while another stream waited
         members = renderer.members(record)
@@ -396,6 +438,6 @@ def _drain(
         holes=image.holes,
         hole_bytes=image.hole_bytes,
         damaged=damaged,
-        cut_bytes=cut_bytes,
+        cut_bytes=inventory.cut_bytes,
     )
     return report, sink.edits()

@@ -29,9 +29,9 @@ __all__ = [
     "FoundRing",
     "RingReport",
     "find_ring",
+    "is_own",
     "list_quarantined",
     "list_rings",
-    "offsets_can_be_trusted",
 ]
 
 RING_SUFFIX = ".ring"
@@ -41,6 +41,7 @@ POINTER_SUFFIX = ".ring-at"
 _QUARANTINE = "quarantine"
 _QUARANTINED = re.compile(r".*\.ring(?:-at)?(?:\.[0-9]+)?", re.DOTALL)
 _REASON_BYTES = 1000
+_YOUNG_S = 600
 _VANISHING_S, _VANISHING_LOOKS = 0.02, 20
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -117,8 +118,7 @@ class FoundRing(NamedTuple):
         image: What is in it, if it is dead.
         same_boot: Whether its writer ran in this boot of this machine.
         label: Label of its writer, where that is known.
-        trusted: Whether its offsets speak of the files that lie here; see
-            `offsets_can_be_trusted`.
+        own: Whether it is the writer's own file, no copy; see `is_own`.
         writing: If it is live: its header, and how far its files are noted as whole. None
             where that is not known.
     """
@@ -129,8 +129,13 @@ class FoundRing(NamedTuple):
     image: RingImage | None = None
     same_boot: bool = True
     label: str = ""
-    trusted: bool = True
+    own: bool = True
     writing: tuple[RingHeader, Slot] | None = None
+
+    @property
+    def certain(self) -> bool:
+        """Whether its offsets and numbers speak of the files that lie here."""
+        return self.own and self.same_boot
 
 
 def list_rings(run: Path) -> list[str]:
@@ -204,8 +209,24 @@ def find_ring(run: Path, name: str) -> FoundRing:
         name: Name of a ring or of a pointer in its private directory.
     """
     path = str(run / PRIVATE_DIR / name)
+    found = _find(run, path, by_pointer=name.endswith(POINTER_SUFFIX))
+    if found.outcome == "damaged" and _may_be_in_the_making(path):
+        reason = "it is empty, and so new that it may be in the making"
+        return FoundRing(found.ring, "live", reason)
+    return found
+
+
+def _may_be_in_the_making(path: str) -> bool:
+    """Whether an entry is empty and new: other hosts see a name before what is in the file."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return not status.st_size and abs(time.time() - status.st_mtime) < _YOUNG_S
+
+
+def _find(run: Path, path: str, *, by_pointer: bool) -> FoundRing:
     ring = path
-    by_pointer = name.endswith(POINTER_SUFFIX)
     if by_pointer:
         try:
             ring = _read_pointer(path)
@@ -260,11 +281,11 @@ def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> Fo
     if by_pointer and not _is_of_run(run, header):
         return FoundRing(ring, "damaged", f"{ring} belongs to another run")
     same_boot = _is_of_this_boot(header)
-    trusted = offsets_can_be_trusted(run, header)
-    if not trusted and not image.dated:
+    own = is_own(run, header, status)
+    if not (own and same_boot) and not image.dated:
         reason = "neither of its commit slots reached the disk: its records have no time"
         return FoundRing(ring, "damaged", reason, same_boot=same_boot, label=header.label)
-    return FoundRing(ring, "dead", "", image, same_boot, header.label, trusted)
+    return FoundRing(ring, "dead", "", image, same_boot, header.label, own)
 
 
 def _vanishes(pointer: str) -> bool:
@@ -284,34 +305,36 @@ def _look_at_live(run: Path, ring: str, descriptor: int, *, by_pointer: bool) ->
         return FoundRing(ring, "live")
     if by_pointer and not _is_of_run(run, header):
         return FoundRing(ring, "damaged", f"{ring} belongs to another run")
-    trusted = offsets_can_be_trusted(run, header)
+    own = is_own(run, header, os.fstat(descriptor))
+    same_boot = _is_of_this_boot(header)
     return FoundRing(
         ring,
         "live",
-        same_boot=_is_of_this_boot(header),
+        same_boot=same_boot,
         label=header.label,
-        trusted=trusted,
-        writing=(header, slot) if trusted else None,
+        own=own,
+        writing=(header, slot) if own and same_boot else None,
     )
 
 
-def offsets_can_be_trusted(run: Path, header: RingHeader) -> bool:
-    """Whether the offsets in a ring speak of the files that lie in the run's directory now.
+def is_own(run: Path, header: RingHeader, status: os.stat_result) -> bool:
+    """Whether a ring is the very file that its writer made, in the run that it recorded in.
 
-    Not after another boot: what reached the disk may be older or newer. Not in a copy of the run:
-    its ring and its files may be of different moments. Their lines are told by `seq` then, and
-    nothing that is whole is cut off.
+    A copy is not: its ring and its files may be of different moments. Their lines are told by
+    `seq` then, as after another boot, when what reached the disk may be older or newer.
 
     Args:
         run: The run directory.
-        header: Whose ring it is.
+        header: What the ring says.
+        status: Of the ring file.
     """
-    return _is_of_this_boot(header) and _is_of_run(run, header)
+    itself = (status.st_dev, status.st_ino)
+    return _is_of_run(run, header) and header.ring in (None, itself)
 
 
 def _is_of_run(run: Path, header: RingHeader) -> bool:
     home = run.stat()
-    return (header.run_device, header.run_inode) == (home.st_dev, home.st_ino)
+    return header.run == (home.st_dev, home.st_ino)
 
 
 def _is_of_this_boot(header: RingHeader) -> bool:

@@ -14,7 +14,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from foundry_fastlog.crc32c import crc32c
@@ -44,13 +44,17 @@ PAD, METRICS, TIMING, FRAGMENT, DROPS = range(5)
 DROPS_WRITTEN, RECORDS_LOST = 1, 2
 
 #: The newest layout that this module knows.
-VERSION = 2
+VERSION = 3
 
 _MAGIC = b"FLOGRING"
 _PAGE = 4096
 _TAIL = _PAGE
 _DROPS = _PAGE + 256
 _SLOTS = (_PAGE + 512, _PAGE + 1024)
+_HOMES = (_PAGE + 1536, _PAGE + 1792)
+_FILE_NOTES = _PAGE + 2048
+_NOTES = 8  # of files, per stream
+_FIRST_WITH_NOTES = 3
 _KEY_TABLE = 2 * _PAGE
 _LEAST_RING = 1024
 _MOST_RING = 64 << 20
@@ -66,6 +70,8 @@ _LOOKS = 100  # at the slots of a live ring, one of which is whole at any instan
 _HEADER = struct.Struct("<8s2I8QIi40s40s64s192s64s2I")
 _SLOT = struct.Struct("<3Qqd160s2I")
 _STREAM = struct.Struct("<3Q2I2HI")
+_HOME = struct.Struct("<5Q192s2I")
+_FILE_NOTE = struct.Struct("<2Q4I")
 _RECORD = struct.Struct("<Q2IQI2BH")
 _PLACE = struct.Struct("<2Q")
 _ALIGN = 32
@@ -93,8 +99,11 @@ class RingHeader:
         key_table_bytes: Size of the key table.
         ring_bytes: Size of the ring's data.
         salt: What makes this ring's stamps its own.
-        run_device: Device of the run directory.
-        run_inode: Inode of the run directory.
+        run: Device and inode of the run directory.
+        ring: Device and inode of the ring file itself; a copy has others. None in a ring
+            that has no notes.
+        files: Device and inode per stream and segment, of the last ones that the writer
+            made; 0 and 0 for one that it was about to make. Empty without notes.
         segment_bytes: A stream file that would grow past this is continued in a next one.
         pid: The writer's process id.
         rank: Its rank, -1 for none.
@@ -109,8 +118,7 @@ class RingHeader:
     key_table_bytes: int
     ring_bytes: int
     salt: int
-    run_device: int
-    run_inode: int
+    run: tuple[int, int]
     segment_bytes: int
     pid: int
     rank: int
@@ -118,6 +126,8 @@ class RingHeader:
     host: str
     label: str
     stamp: str
+    ring: tuple[int, int] | None = None
+    files: tuple[dict[int, tuple[int, int]], ...] = ({},) * _STREAMS
 
 
 class StreamCommit(NamedTuple):
@@ -212,7 +222,7 @@ class RingImage:
     """
 
     def __init__(self, data: bytes) -> None:
-        self.header = _parse_header(data, len(data))
+        self.header = _add_notes(_parse_header(data, len(data)), data)
         self.slot = _newest_slot(data, self.header.ring_bytes)
         self._control = data[_PAGE:_KEY_TABLE]
         view = memoryview(data)
@@ -258,7 +268,7 @@ class RingImage:
         looks = _LOOKS
         while True:
             data = _read(descriptor, _KEY_TABLE)
-            header = _parse_header(data, os.fstat(descriptor).st_size)
+            header = _add_notes(_parse_header(data, os.fstat(descriptor).st_size), data)
             try:
                 return header, _newest_slot(data, header.ring_bytes)
             except RingError:  # its writer may have been at both slots meanwhile
@@ -419,8 +429,7 @@ def _parse_header(data: bytes, file_bytes: int) -> RingHeader:
         key_table_bytes=key_table_bytes,
         ring_bytes=ring_bytes,
         salt=salt,
-        run_device=run_device,
-        run_inode=run_inode,
+        run=(run_device, run_inode),
         segment_bytes=segment_bytes,
         pid=pid,
         rank=rank,
@@ -429,6 +438,32 @@ def _parse_header(data: bytes, file_bytes: int) -> RingHeader:
         label=_text(label).decode(),
         stamp=_text(stamp).decode(),
     )
+
+
+def _add_notes(header: RingHeader, data: bytes) -> RingHeader:
+    """Bring a header up to date: where the writer's files are now, and which they are."""
+    if header.version < _FIRST_WITH_NOTES:
+        return header
+    epoch = 0
+    for offset in _HOMES:
+        raw = data[offset : offset + _HOME.size]
+        number, ring_device, ring_inode, run_device, run_inode, label, _, crc = _HOME.unpack(raw)
+        if number > epoch and crc == crc32c(raw[:-4]) and _is_name(label, _LABEL):
+            epoch = number
+            header = replace(
+                header,
+                run=(run_device, run_inode),
+                ring=(ring_device, ring_inode),
+                label=_text(label).decode(),
+            )
+    files: tuple[dict[int, tuple[int, int]], ...] = tuple({} for _ in range(_STREAMS))
+    for number in range(_STREAMS * _NOTES):
+        offset = _FILE_NOTES + number * _FILE_NOTE.size
+        raw = data[offset : offset + _FILE_NOTE.size]
+        device, inode, segment, home, used, crc = _FILE_NOTE.unpack(raw)
+        if used == 1 and crc == crc32c(raw[:-4]) and home == epoch & 0xFFFFFFFF:
+            files[number // _NOTES][segment] = (device, inode)
+    return replace(header, files=files)
 
 
 def _is_name(field: bytes, allowed: re.Pattern[bytes]) -> bool:

@@ -281,10 +281,9 @@ std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, Sink
 }
 
 // The segment that the commit speaks of, and those that were begun behind it.
-std::vector<std::uint32_t> last_segments(const FileSink& sink, Stream stream, const RingImage& ring,
-                                         const StreamCommit& noted, SinkError& error) {
-    // A batch begins one segment, or two where the first takes lines whose fsync failed. A few more are
-    // looked at; not the whole directory, which may have the files of thousands of dead workers.
+std::vector<std::uint32_t> last_segments(const Inventory& inventory, Stream stream,
+                                         const RingImage& ring, const StreamCommit& noted,
+                                         SinkError& error) {
     std::vector<std::uint32_t> numbers{noted.segment};
     if (ring.has_notes()) {
         for (const std::uint32_t segment : ring.noted_segments(stream)) {
@@ -293,16 +292,16 @@ std::vector<std::uint32_t> last_segments(const FileSink& sink, Stream stream, co
         std::sort(numbers.begin(), numbers.end());
         return numbers;
     }
+    // A batch begins one segment, or two where the first takes lines whose fsync failed. A few more are
+    // looked at; not the whole directory, which may have the files of thousands of dead workers.
     for (std::uint32_t n = 1; n <= kFileNotes && !error; ++n) {
-        const std::uint32_t segment = noted.segment + n;
-        const std::string name = sink.name(stream, segment);
-        const Descriptor fd(open_at(sink.directory(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+        Descriptor fd;
+        error = inventory.open(noted.segment + n, fd);
         if (fd.get() < 0) continue;
-        // One that begins otherwise is somebody else's, and so is one with older lines: a copy of another
-        // segment. In the next one alone they may be lines that a failed fsync had moved there.
-        const LineHead head = parse_line_head(read_head(fd.get(), error, name));
-        const bool older = head.numbered && head.seq < noted.seq && n != 1;
-        if (head.ours && !older) numbers.push_back(segment);
+        // One with older lines is a copy of another segment. In the next one alone they may be lines that
+        // a failed fsync had moved there.
+        const LineHead head = parse_line_head(read_head(fd.get(), error, "a segment"));
+        if (!head.numbered || head.seq >= noted.seq || n == 1) numbers.push_back(noted.segment + n);
     }
     return numbers;
 }
@@ -325,7 +324,7 @@ SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
     const Inventory inventory(sink, stream, ring, provenance, seqs);
     SinkError error;
     const std::vector<std::uint32_t> segments =
-        provenance.certain() ? last_segments(sink, stream, ring, noted, error)
+        provenance.certain() ? last_segments(inventory, stream, ring, noted, error)
                              : segments_of(sink, stream, error);
     place = {};
     if (provenance.certain()) {
