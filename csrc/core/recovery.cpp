@@ -249,6 +249,16 @@ bool is_young(const struct stat& info) {
     return age < kYoungSeconds && age > -kYoungSeconds;
 }
 
+// Removes what a process left that died while making a ring or a pointer: no record is in it. The maker of
+// a ring locks it while it is empty; nothing tells whether that of a pointer lives.
+void sweep(const std::string& path, bool locked) {
+    struct stat info;
+    const Descriptor half(open_at(AT_FDCWD, path, O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+    if (half.get() < 0 || ::fstat(half.get(), &info) != 0) return;
+    if ((!locked || info.st_size == 0) && is_young(info)) return;
+    if (::flock(half.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());
+}
+
 void move_to_quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
     struct stat info;
     if (::lstat(path.c_str(), &info) == 0 && info.st_size == 0 && is_young(info)) {
@@ -393,16 +403,8 @@ std::vector<RecoveryReport> recover_run(const std::string& run_directory) {
         const std::string path = directory + "/" + name;
         if (ends_with(name, kRingSuffix) || ends_with(name, kPointerSuffix)) {
             reports.push_back(recover_ring(run_directory, path));
-        } else if (name.ends_with(std::string(kRingSuffix) + kTemporarySuffix) ||
-                   name.ends_with(std::string(kPointerSuffix) + kTemporarySuffix)) {
-            // Left by a process that died while making it: no record is in it. A new one may have its
-            // maker, which has not locked it yet.
-            struct stat info;
-            const Descriptor half(open_at(AT_FDCWD, path, O_RDWR | O_NOFOLLOW | O_NONBLOCK));
-            if (half.get() >= 0 && ::fstat(half.get(), &info) == 0 && !is_young(info) &&
-                ::flock(half.get(), LOCK_EX | LOCK_NB) == 0) {
-                ::unlink(path.c_str());
-            }
+        } else if (name.ends_with(kTemporarySuffix)) {
+            sweep(path, /*locked=*/name.ends_with(std::string(kRingSuffix) + kTemporarySuffix));
         }
     }
     return reports;

@@ -178,20 +178,19 @@ MUTATIONS = (
         PROTOCOL + "test_a_pad_is_no_record",
     ),
     Mutation(
-        "recovery does not cut the files",
-        "file_sink.cpp",
-        "            if (static_cast<std::uint64_t>(info.st_size) > f.offset &&\n"
-        "                ::ftruncate(fd,",
-        "            if (f.offset > UINT64_MAX - 1 &&\n                ::ftruncate(fd,",
-        PROTOCOL + "test_what_lies_behind_the_commit_is_cut",
+        "recovery does not cut torn lines",
+        "written_lines.cpp",
+        "        if (found.size != found.end && ::ftruncate(",
+        "        if (found.end > UINT64_MAX - 1 && ::ftruncate(",
+        PROTOCOL + "test_what_is_torn_behind_the_commit_is_cut",
         named=True,
     ),
     Mutation(
-        "recovery keeps segments that were not committed",
-        "written_lines.cpp",
-        '        if (::unlink(path.c_str()) != 0) return {errno, "remove " + path};\n',
+        "recovery does not know the segments that were begun",
+        "ring_image.cpp",
+        "if (note.used == 1) segments.push_back(note.segment);",
         "",
-        PROTOCOL + "test_begun_segments_that_were_not_committed_are_begun_anew",
+        PROTOCOL + "test_segments_that_were_begun_and_not_committed_are_gone_on_with",
     ),
     Mutation(
         "lines moved after a failed fsync stay where they were, too",
@@ -217,8 +216,8 @@ MUTATIONS = (
     Mutation(
         "after a power loss all is written again",
         "recovery.cpp",
-        "(present_[s].contains(seq) ||",
-        "(false ||",
+        "present_[s].contains(seq) || (",
+        "(",
         PROTOCOL + "test_lines_that_are_there_are_not_written_again_after_a_power_loss",
     ),
     Mutation(

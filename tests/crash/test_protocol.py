@@ -180,19 +180,21 @@ def test_both_commit_slots_damaged_is_no_guess(scene: Scene) -> None:
     assert sorted(path.suffix for path in kept.iterdir()) == [".reason", ".ring"]
 
 
-@pytest.mark.parametrize("torn", [b'{"timestamp":"20', b"{}\n" * 5000, bytes(9000), b"\n"])
-def test_what_lies_behind_the_commit_is_cut(scene: Scene, torn: bytes) -> None:
-    """Bytes of a write that was never committed go, however many, and in each stream."""
+@pytest.mark.parametrize("whole", [b"", b"{}\n" * 5000, b"\n"])
+@pytest.mark.parametrize("torn", [b'{"timestamp":"20', bytes(9000), b""])
+def test_what_is_torn_behind_the_commit_is_cut(scene: Scene, torn: bytes, whole: bytes) -> None:
+    """A line that was not written to its end goes, in each stream; whole lines stay, whoever's."""
     process = hold_until_quiet(scene, KEPT, "committed:30")
     process.kill()
     slot = RingFile(scene.rings()[0]).slot()
+    paths = []
     for stream, (segment, offset, _) in zip(
         ("metrics", "performance", "errors", "log"), slot.streams, strict=True
     ):
         number = f".{segment:06d}" if segment else ""
-        path = scene.run / f"{stream}{number}.jsonl"
+        paths.append(path := scene.run / f"{stream}{number}.jsonl")
         assert path.stat().st_size == offset
-        path.write_bytes(path.read_bytes() + torn)
+        path.write_bytes(path.read_bytes() + whole + torn)
     # Nothing to replay: only the cut is left to be done.
     ring = RingFile(scene.rings()[0])
     lost = sum(record.kind != PAD for record in ring.pending())
@@ -202,21 +204,28 @@ def test_what_lies_behind_the_commit_is_cut(scene: Scene, torn: bytes) -> None:
     assert report["cut_bytes"] == 4 * len(torn)
     found = scene.check().violations[:-1]
     assert lost > 0
-    assert all("acked records are lost" in sentence for sentence in found), found
+    if whole:
+        assert all(path.read_bytes().endswith(whole) for path in paths)
+    else:
+        assert all("acked records are lost" in sentence for sentence in found), found
 
 
-def test_begun_segments_that_were_not_committed_are_begun_anew(scene: Scene) -> None:
-    """A crash between a rotation and its commit: the new segment is replayed, not kept."""
-    process = hold_until_quiet(scene, KEPT, "rotated:9")
+@pytest.mark.parametrize("torn", [b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":9,"to', b""])
+def test_segments_that_were_begun_and_not_committed_are_gone_on_with(
+    scene: Scene, torn: bytes
+) -> None:
+    """A crash between a rotation and its commit: the new segment is known by its note."""
+    process = hold_until_quiet(scene, KEPT, "file_noted:20")
     process.kill()
     slot = RingFile(scene.rings()[0]).slot()
-    for stream, (segment, _, _) in zip(
-        ("metrics", "performance", "errors", "log"), slot.streams, strict=True
-    ):
-        begun = scene.run / f"{stream}.{segment + 1:06d}.jsonl"
-        begun.write_bytes(b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":9,"torn":')
+    begun = [path for path in scene.run.glob("*.0*.jsonl") if not path.stat().st_size]
+    assert len(begun) == 1
+    assert int(begun[0].suffixes[0][1:]) > max(segment for segment, _, _ in slot.streams) - 1
+    begun[0].write_bytes(torn)
     [report] = scene.recover()
     assert report["outcome"] == "recovered"
+    assert report["cut_bytes"] >= len(torn)
+    assert begun[0].stat().st_size
     scene.must_hold()
 
 
