@@ -157,6 +157,23 @@ SinkError FileSink::claim() {
     }
 }
 
+void FileSink::withdraw() noexcept {
+    struct stat ours;
+    struct stat named;
+    const int fd = file(Stream::metrics).fd;
+    if (fd < 0 || ::fstat(fd, &ours) != 0 || ours.st_size != 0) return;
+    try {
+        const std::string name = path(Stream::metrics, 0);
+        if (::lstat(name.c_str(), &named) != 0 || named.st_dev != ours.st_dev ||
+            named.st_ino != ours.st_ino) {
+            return;  // somebody else's by now
+        }
+        ::unlink(name.c_str());
+    } catch (const std::bad_alloc&) {
+        // It stays: an empty file does no harm.
+    }
+}
+
 bool FileSink::wants_rotation(Stream stream, std::size_t pending, std::size_t next) const noexcept {
     const std::uint64_t filled = file(stream).offset + pending;
     return filled != 0 && filled + next > options_.segment_bytes &&
@@ -270,7 +287,7 @@ SinkError FileSink::move_unsynced(Stream stream) {
     return {};
 }
 
-void FileSink::trim(Stream stream) noexcept {
+void FileSink::trim(Stream stream) {
     File& f = file(stream);
     if (!f.has_trim) return;
     const std::string name = path(stream, f.trim_segment);

@@ -50,6 +50,9 @@ class FileSink {
     bool claimed() const noexcept { return claimed_; }
     const std::string& label() const noexcept { return label_; }
 
+    /// Gives a claim up under which nothing was written: its file is removed.
+    void withdraw() noexcept;
+
     /// Takes over where a writer with this label was stopped; claim() is not needed then. What the
     /// streams hold behind their offsets is cut off, segments behind theirs that the writer had begun
     /// are removed (`removed_bytes` counts what was in them): their records are still in the ring.
@@ -78,7 +81,7 @@ class FileSink {
     /// again, so they are copied into a new segment. The old one is to be cut at its synced length:
     /// state() says so, and trim() does it once that is committed.
     SinkError move_unsynced(Stream stream);
-    void trim(Stream stream) noexcept;
+    void trim(Stream stream);
 
     std::uint32_t segments(Stream stream) const noexcept;
     std::string path(Stream stream, std::uint32_t segment) const;

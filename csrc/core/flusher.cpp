@@ -15,6 +15,18 @@
 #include "core/kill_point.hpp"
 
 namespace fastlog {
+namespace {
+
+// A thread takes memory for its exceptions as it throws the first one; if there is none, the process ends.
+void take_exception_memory() noexcept {
+    try {
+        throw std::bad_alloc();
+    } catch (const std::bad_alloc&) {
+        // The next one finds it.
+    }
+}
+
+}  // namespace
 
 const RecordHeader* Flusher::Source::next(std::uint64_t& position) {
     for (;;) {
@@ -190,6 +202,7 @@ void Flusher::tell(std::string message) {
 // ---- the flush thread ---------------------------------------------------------------------------
 
 void Flusher::run() {
+    take_exception_memory();
 #if defined(__APPLE__)
     ::pthread_setname_np("fastlog-flush");
 #else
@@ -357,32 +370,39 @@ void Flusher::add_final_drops() {
 }
 
 void Flusher::note_error(const SinkError& error) {
-    std::string text = error.what + ": " + std::system_category().message(error.code) + " (errno " +
-                       std::to_string(error.code) + ")";
-    bool first;
-    {
-        const std::lock_guard lock(progress_);
-        first = published_.first_error.empty();
-        if (first) published_.first_error = text;
-        published_.last_error = text;
-        ++published_.errors;
-    }
-    if (first) {
-        tell("foundry_fastlog could not " + text +
-             ". Training goes on, records wait in memory and the write is tried again; free space "
-             "or make the place writable before the ring is full. stats()['last_error'] has the "
-             "latest state.");
-    }
+    count_error();
+    describe_error(error);
 }
 
 void Flusher::note_exception(const std::exception& error) noexcept {
+    count_error();
     try {
         const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
-        note_error({memory ? ENOMEM : EINVAL, std::string("render records: ") + error.what()});
+        describe_error({memory ? ENOMEM : EINVAL, std::string("render records: ") + error.what()});
     } catch (const std::exception&) {
-        const std::lock_guard lock(progress_);  // no memory for the text either
-        ++published_.errors;
+        // No memory for the text either: the next fault has one.
     }
+}
+
+void Flusher::count_error() noexcept {
+    const std::lock_guard lock(progress_);
+    ++published_.errors;
+}
+
+void Flusher::describe_error(const SinkError& error) {
+    std::string text = error.what + ": " + std::system_category().message(error.code) + " (errno " +
+                       std::to_string(error.code) + ")";
+    {
+        const std::lock_guard lock(progress_);
+        if (published_.first_error.empty()) published_.first_error = text;
+        published_.last_error = text;
+    }
+    if (told_error_) return;
+    tell("foundry_fastlog could not " + text +
+         ". Training goes on, records wait in memory and the write is tried again; free space "
+         "or make the place writable before the ring is full. stats()['last_error'] has the "
+         "latest state.");
+    told_error_ = true;
 }
 
 }  // namespace fastlog

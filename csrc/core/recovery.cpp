@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "core/drainer.hpp"
+#include "core/fork_watch.hpp"
 #include "core/kill_point.hpp"
 #include "core/quarantine.hpp"
 #include "core/ring_image.hpp"
@@ -306,7 +307,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         }
         report.ring = ring;
     }
-    const Descriptor fd(::open(ring.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    const LockDescriptor fd(ring.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd.get() < 0) {
         const int code = errno;
         report.outcome = code != ENOENT ? Outcome::failed
@@ -398,8 +399,7 @@ std::vector<RecoveryReport> recover_run(const std::string& run_directory) {
             reports.push_back(recover_ring(run_directory, path));
         } else if (ends_with(name, (std::string(kRingSuffix) + kTemporarySuffix).c_str())) {
             // Left by a process that died while making it: no record is in it.
-            const Descriptor half(
-                ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+            const LockDescriptor half(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
             if (half.get() >= 0 && ::flock(half.get(), LOCK_EX | LOCK_NB) == 0) {
                 ::unlink(path.c_str());
             }
