@@ -28,12 +28,12 @@ _TIMING = struct.Struct("<qQ2I2HI")
 _HAS_STEP, _HAS_PARENT, _HAS_DEVICE, _DEVICE_MISSING = 1, 2, 4, 8
 _NULL, _BOOLEAN, _INTEGER, _REAL, _STRING, _PENDING, _MISSING = range(7)
 
-# Kinds of devices, and why a value of a device never arrived, by number.
+# Kinds of devices, and why a value is missing, by number.
 _DEVICES = (b"cuda", b"cuda", b"xpu", b"mps", b"device")
 _LOST = b"lost"
 _REASONS = (
     *(_LOST, b"timeout", b"no_slot", b"driver_error_", b"forked"),
-    *(b"no_room", b"no_key_space", b"backend_error"),
+    *(b"no_room", b"no_key_space", b"backend_error", b"masked"),
 )
 _DRIVER_ERROR = 3
 _REASON_WORD = struct.Struct("<Q")

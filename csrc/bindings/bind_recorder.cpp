@@ -124,18 +124,22 @@ py::dict report_dict(const RecoveryReport& report) {
 void bind_recovery(py::module_& module) {
     module.def(
         "recover_run",
-        [](const std::string& run_directory) {
+        [](const std::string& run_directory, double timeout_s) {
             std::vector<RecoveryReport> reports;
             {
                 const GilReleased unlocked;
-                reports = recover_run(run_directory);
+                const auto deadline = monotonic_ns() + static_cast<std::int64_t>(timeout_s * 1e9);
+                reports =
+                    recover_run(run_directory, [deadline] { return monotonic_ns() < deadline; });
             }
             py::list out;
             for (const RecoveryReport& report : reports) out.append(report_dict(report));
             return out;
         },
-        py::arg("run_directory"),
-        "Finishes what dead processes left in a run's ring files; one dict per ring.");
+        py::arg("run_directory"), py::arg("timeout_s") = 1e9,
+        "Finishes what dead processes left in a run's ring files; one dict per ring. Begins with "
+        "no "
+        "further ring once the time is up.");
 }
 
 void bind_recorder(py::module_& module) {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <new>
 #include <set>
 #include <utility>
 
@@ -146,6 +147,22 @@ SinkError FileSink::keep_notes(FileLedger* ledger) {
 SinkError FileSink::note(Stream stream, FileId id) {
     if (ledger_ == nullptr) return {};
     return ledger_->note_file(stream, file(stream).segment, id);
+}
+
+void FileSink::withdraw() noexcept {
+    File& f = file(Stream::metrics);
+    struct stat info;
+    if (f.fd < 0 || ::fstat(f.fd, &info) != 0 || id_of(info) != f.id || info.st_size != 0) return;
+    try {
+        const std::string first = name(Stream::metrics, f.segment);
+        struct stat named;
+        if (::fstatat(directory_.get(), first.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+            id_of(named) == f.id) {
+            ::unlinkat(directory_.get(), first.c_str(), 0);
+        }
+    } catch (const std::bad_alloc&) {
+        // It stays: an empty file does no harm.
+    }
 }
 
 bool FileSink::wants_rotation(Stream stream, std::size_t pending, std::size_t next) const noexcept {
@@ -440,7 +457,7 @@ SinkError FileSink::move_unsynced(Stream stream) {
     return {};
 }
 
-void FileSink::trim(Stream stream) noexcept {
+void FileSink::trim(Stream stream) {
     File& f = file(stream);
     if (!f.has_trim) return;
     const Descriptor fd(

@@ -64,6 +64,9 @@ class FileSink {
     /// From now on (and for what was made so far) files are noted there.
     SinkError keep_notes(FileLedger* ledger);
 
+    /// Gives a claim up under which nothing was written: its file is removed.
+    void withdraw() noexcept;
+
     /// Takes over where a writer with this label was stopped; claim() is not needed then.
     SinkError resume(const StreamPlace (&places)[kStreamCount]);
     /// The streams' places as a commit slot states them (without seq).
@@ -89,7 +92,7 @@ class FileSink {
     /// again, so they are copied into a new segment. The old one is to be cut at its synced length:
     /// state() says so, and trim() does it once that is committed. Refused while an earlier cut is due.
     SinkError move_unsynced(Stream stream);
-    void trim(Stream stream) noexcept;
+    void trim(Stream stream);
     bool trim_due(Stream stream) const noexcept { return file(stream).has_trim; }
 
     /// The run's directory; -1 before claim().

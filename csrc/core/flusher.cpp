@@ -1,7 +1,6 @@
 #include "core/flusher.hpp"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,9 +12,9 @@
 #include <utility>
 
 #include "core/kill_point.hpp"
+#include "core/quiet_thread.hpp"
 
 namespace fastlog {
-
 const RecordHeader* Flusher::Source::next(std::uint64_t& position) {
     for (;;) {
         const RecordHeader* record = ring_.peek(position);
@@ -84,18 +83,7 @@ Flusher::Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options opt
 }
 
 void Flusher::start() {
-    // The thread inherits a full signal mask: signals belong to the program's own threads.
-    sigset_t all;
-    sigset_t old;
-    ::sigfillset(&all);
-    ::pthread_sigmask(SIG_SETMASK, &all, &old);
-    try {
-        thread_ = std::thread([this] { run(); });
-    } catch (...) {
-        ::pthread_sigmask(SIG_SETMASK, &old, nullptr);
-        throw;
-    }
-    ::pthread_sigmask(SIG_SETMASK, &old, nullptr);
+    thread_ = start_quiet_thread([this] { run(); });
 }
 
 // ---- called by other threads --------------------------------------------------------------------
@@ -357,32 +345,39 @@ void Flusher::add_final_drops() {
 }
 
 void Flusher::note_error(const SinkError& error) {
-    std::string text = error.what + ": " + std::system_category().message(error.code) + " (errno " +
-                       std::to_string(error.code) + ")";
-    bool first;
-    {
-        const std::lock_guard lock(progress_);
-        first = published_.first_error.empty();
-        if (first) published_.first_error = text;
-        published_.last_error = text;
-        ++published_.errors;
-    }
-    if (first) {
-        tell("foundry_fastlog could not " + text +
-             ". Training goes on, records wait in memory and the write is tried again; free space "
-             "or make the place writable before the ring is full. stats()['last_error'] has the "
-             "latest state.");
-    }
+    count_error();
+    describe_error(error);
 }
 
 void Flusher::note_exception(const std::exception& error) noexcept {
+    count_error();
     try {
         const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
-        note_error({memory ? ENOMEM : EINVAL, std::string("render records: ") + error.what()});
+        describe_error({memory ? ENOMEM : EINVAL, std::string("render records: ") + error.what()});
     } catch (const std::exception&) {
-        const std::lock_guard lock(progress_);  // no memory for the text either
-        ++published_.errors;
+        // No memory for the text either: the next fault has one.
     }
+}
+
+void Flusher::count_error() noexcept {
+    const std::lock_guard lock(progress_);
+    ++published_.errors;
+}
+
+void Flusher::describe_error(const SinkError& error) {
+    std::string text = error.what + ": " + std::system_category().message(error.code) + " (errno " +
+                       std::to_string(error.code) + ")";
+    {
+        const std::lock_guard lock(progress_);
+        if (published_.first_error.empty()) published_.first_error = text;
+        published_.last_error = text;
+    }
+    if (told_error_) return;
+    tell("foundry_fastlog could not " + text +
+         ". Training goes on, records wait in memory and the write is tried again; free space "
+         "or make the place writable before the ring is full. stats()['last_error'] has the "
+         "latest state.");
+    told_error_ = true;
 }
 
 }  // namespace fastlog

@@ -156,6 +156,8 @@ class Flusher {
     void housekeeping(bool now_please);
     void add_final_drops();
     void note_error(const SinkError& error);
+    void count_error() noexcept;
+    void describe_error(const SinkError& error);
     void note_exception(const std::exception& error) noexcept;
     std::int64_t nap_ns(bool closing) const noexcept;
     void sleep_until(std::int64_t deadline_ns);
@@ -177,6 +179,7 @@ class Flusher {
     Source source_;
     Drainer drainer_;
     std::int64_t backoff_ns_ = 0;
+    bool told_error_ = false;
     std::int64_t last_facts_ns_ = 0;
     std::int64_t last_tick_ns_ = 0;
     std::int64_t last_sync_ns_ = 0;

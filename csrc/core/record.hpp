@@ -73,11 +73,11 @@ enum class ValueTag : std::uint8_t {
     real = 3,     // IEEE 754 double
     string = 4,   // low 32 bits: length; high 32 bits: offset into the string bytes
     pending = 5,  // a device delivers it: PendingValue
-    missing = 6,  // a device will not deliver it: missing_bits()
+    missing = 6,  // it will not come: missing_bits()
 };
 inline constexpr ValueTag kLastValueTag = ValueTag::missing;
 
-/// Why a value that a device should have delivered is not there.
+/// Why a value is not there, in most cases one that a device should have delivered.
 enum class MissingReason : std::uint8_t {
     lost = 0,           // its process ended first
     timeout = 1,        // device_timeout_s
@@ -87,8 +87,9 @@ enum class MissingReason : std::uint8_t {
     no_room = 5,        // given up to make room in the ring
     no_key_space = 6,   // its line was rendered at once, since its keys did not fit the key table
     backend_error = 7,  // the framework's own copy failed
+    masked = 8,         // of no device: its array says that it is not valid
 };
-inline constexpr MissingReason kLastMissingReason = MissingReason::backend_error;
+inline constexpr MissingReason kLastMissingReason = MissingReason::masked;
 
 /// The bits of a missing value: the reason in the lowest byte, the driver's number from bit 16 on.
 constexpr std::uint64_t missing_bits(MissingReason reason, std::uint32_t error = 0) noexcept {

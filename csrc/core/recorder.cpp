@@ -1,27 +1,13 @@
 #include "core/recorder.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <mutex>
-#include <set>
 
 #include "core/kill_point.hpp"
-#include "core/recovery.hpp"
 
 namespace fastlog {
 namespace {
-
-// All recorders of this process, for the fork handlers. Leaked: they may run until the very end.
-struct ForkRegistry {
-    std::mutex mutex;
-    std::set<Recorder*> recorders;  // guarded by mutex
-};
-ForkRegistry& registry() {
-    static auto* instance = new ForkRegistry;
-    return *instance;
-}
 
 std::int64_t deadline_after(std::int64_t timeout_ns) {
     const std::int64_t now = monotonic_ns();
@@ -29,19 +15,6 @@ std::int64_t deadline_after(std::int64_t timeout_ns) {
 }
 
 }  // namespace
-
-void watch_forks() {
-    static std::once_flag once;
-    std::call_once(once, [] {
-        registry();
-        ::pthread_atfork([] { registry().mutex.lock(); }, [] { registry().mutex.unlock(); },
-                         [] {
-                             for (Recorder* r : registry().recorders) r->notice_fork();
-                             registry().recorders.clear();  // the parent's, not ours
-                             registry().mutex.unlock();
-                         });
-    });
-}
 
 // The label is claimed first: the ring file states it, for whoever has to finish its records.
 RingSpec Recorder::ring_spec(const RecorderOptions& options, FileSink& sink, SinkError& error) {
@@ -61,6 +34,7 @@ Recorder::Recorder(RecorderOptions options)
     : options_(std::move(options)),
       sink_(options_.sink),
       memory_(ring_spec(options_, sink_, claim_error_), ring_error_),
+      label_(sink_.label()),
       ring_(memory_.control(), memory_.data(), memory_.ring_bytes(), memory_.salt(),
             memory_.mapped()),
       keys_(memory_.key_table(), memory_.key_table_bytes()),
@@ -83,24 +57,18 @@ Recorder::Recorder(RecorderOptions options)
                       std::to_string(options_.flush_interval_ns / 1'000'000) +
                       " ms; everything else works.");
     }
-    watch_forks();
-    {
-        const std::lock_guard lock(registry().mutex);
-        registry().recorders.insert(this);
-    }
+    watch();
     try {
         flusher_.start();  // last: nothing may throw once the thread runs
     } catch (...) {
-        const std::lock_guard lock(registry().mutex);
-        registry().recorders.erase(this);
+        forget();
         throw;
     }
+    claim_undo_.keep();
+    file_undo_.keep();
 }
 
-Recorder::~Recorder() {
-    const std::lock_guard lock(registry().mutex);
-    registry().recorders.erase(this);
-}
+Recorder::~Recorder() { forget(); }
 
 Recorder::Submit Recorder::refused(ClaimStatus status) noexcept {
     switch (status) {
@@ -121,14 +89,31 @@ bool Recorder::wait_for_room(std::size_t payload) {
     return room;
 }
 
-void Recorder::count_drop(Stream stream, bool too_large) {
-    const auto s = static_cast<std::size_t>(stream);
-    ThreadSlot::add(slot().dropped, 1);
-    all_drops_[s].fetch_add(1, std::memory_order_relaxed);
-    memory_.drops()[s].fetch_add(1, std::memory_order_relaxed);
-    gate_.set(Gate::kDrops);
+void Recorder::count_drop(Stream stream, bool too_large) noexcept {
+    note_drops(stream, 1);
     auto& told = too_large ? told_too_large_ : told_drop_;
     if (told.exchange(true, std::memory_order_relaxed)) return;
+    try {
+        tell_drop(too_large);
+    } catch (const std::bad_alloc&) {
+        told.store(false, std::memory_order_relaxed);  // told with the next one
+    }
+}
+
+void Recorder::note_drops(Stream stream, std::uint64_t count) noexcept {
+    const auto s = static_cast<std::size_t>(stream);
+    ThreadSlot::add(slot().dropped, count);
+    all_drops_[s].fetch_add(count, std::memory_order_relaxed);
+    memory_.drops()[s].fetch_add(count, std::memory_order_relaxed);
+    gate_.set(Gate::kDrops);
+}
+
+void Recorder::count_lost_calls(CallKind call, Stream stream, std::uint64_t calls) noexcept {
+    slot().count_calls(call, calls);
+    note_drops(stream, calls);
+}
+
+void Recorder::tell_drop(bool too_large) {
     if (too_large) {
         flusher_.tell("foundry_fastlog dropped a record larger than " +
                       std::to_string(max_payload()) +
@@ -148,7 +133,7 @@ void Recorder::submit_drop_markers() {
         const std::uint64_t count = memory_.drops()[s].exchange(0, std::memory_order_relaxed);
         if (count == 0) continue;
         const Submit result = submit(RecordKind::drops, static_cast<Stream>(s), now_ticks(),
-                                     slot().thread_id, &count, sizeof count);
+                                     slot().thread(), &count, sizeof count);
         if (result == Submit::accepted) continue;
         memory_.drops()[s].fetch_add(count, std::memory_order_relaxed);  // no room yet: next time
         gate_.set(Gate::kDrops);
@@ -193,7 +178,7 @@ bool Recorder::close(std::int64_t timeout_ns) {
 // Runs in the flush thread, which must never wait for room that only it can make.
 bool Recorder::emit(const std::string& members) noexcept {
     ThreadSlot& own = slot();
-    const Submit result = submit(RecordKind::fragment, Stream::errors, now_ticks(), own.thread_id,
+    const Submit result = submit(RecordKind::fragment, Stream::errors, now_ticks(), own.thread(),
                                  members.data(), members.size());
     if (result == Submit::full) return false;
     if (result != Submit::accepted) return true;  // the ring is closed: the line itself says it
@@ -205,21 +190,9 @@ bool Recorder::emit(const std::string& members) noexcept {
 // Runs in the flush thread, once a second.
 void Recorder::tick() {
     check_budget();
-    collect_children();
-}
-
-// Workers that were killed, or left by os._exit(), leave their rings: one of a hundred epochs would
-// fill the disk with them.
-void Recorder::collect_children() {
-    constexpr std::int64_t kCollectEveryNs = 5'000'000'000;
     if (options_.sink.worker || !memory_.mapped()) return;
-    if (monotonic_ns() - last_collect_ns_ < kCollectEveryNs) return;
-    last_collect_ns_ = monotonic_ns();
-    for (const RecoveryReport& report : recover_run(options_.sink.directory)) {
-        if (report.outcome != RecoveryReport::Outcome::quarantined) continue;
-        flusher_.tell("foundry_fastlog moved a damaged ring file aside, " + report.ring + ": " +
-                      report.reason);
-    }
+    collector_.look();
+    for (std::string& message : collector_.take_messages()) flusher_.tell(std::move(message));
 }
 
 void Recorder::check_budget() {

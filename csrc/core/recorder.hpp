@@ -13,7 +13,9 @@
 #include <string>
 #include <string_view>
 
+#include "core/collector.hpp"
 #include "core/flusher.hpp"
+#include "core/fork_watch.hpp"
 #include "core/gate.hpp"
 #include "core/key_table.hpp"
 #include "core/mpsc_ring.hpp"
@@ -60,12 +62,13 @@ struct RecorderStats {
     double mean_ns[kCallKinds]{};  // sampled
 };
 
-class Recorder {
+class Recorder final : ForkWatched {
   public:
     enum class Submit : std::uint8_t { accepted, full, closed, too_large };
 
     /// Opens the ring and starts the flush thread. A directory that cannot be written is no error
-    /// here: it is told, counted and tried again. Throws std::system_error without memory or thread.
+    /// here: it is told, counted and tried again. Throws std::system_error without memory or thread,
+    /// or std::bad_alloc; then the files that it had begun are gone again.
     explicit Recorder(RecorderOptions options);
     /// Only after close() returned true. A recorder whose thread is stuck must be leaked.
     ~Recorder();
@@ -76,6 +79,8 @@ class Recorder {
     ThreadSlot& slot() noexcept { return slots_.local(); }
     KeyTable& keys() noexcept { return keys_; }
     const RecorderOptions& options() const noexcept { return options_; }
+    /// The writer's label as the constructor could claim it.
+    const std::string& label() const noexcept { return label_; }
     std::size_t max_payload() const noexcept { return ring_.max_payload(); }
     double ns_per_tick() const noexcept { return flusher_.ns_per_tick(); }
 
@@ -114,7 +119,9 @@ class Recorder {
     bool wait_for_room(std::size_t payload);
 
     /// Counts a dropped record; the next accepted one is preceded by a marker.
-    void count_drop(Stream stream, bool too_large);
+    void count_drop(Stream stream, bool too_large) noexcept;
+    /// Counts calls whose records were dropped before there was this recorder.
+    void count_lost_calls(CallKind call, Stream stream, std::uint64_t calls) noexcept;
     /// Puts markers for counted drops into the ring, if there is room.
     void submit_drop_markers();
 
@@ -150,12 +157,6 @@ class Recorder {
     bool close(std::int64_t timeout_ns);
     /// Marks a recorder inherited through fork() as closed: its thread and memory are the parent's.
     void abandon_in_child() noexcept { gate_.set(Gate::kClosed); }
-    /// Called by the fork handler in the child. Async-signal-safe.
-    void notice_fork() noexcept {
-        gate_.set(Gate::kForked);
-        memory_.close_in_child();
-    }
-
     RecorderStats stats() const;
     /// The files that were made so far, by stream and segment.
     std::vector<std::string> files() const { return flusher_.files(); }
@@ -163,11 +164,30 @@ class Recorder {
     void tell(std::string message) { flusher_.tell(std::move(message)); }
 
   private:
+    // Undoes a step of the constructor, unless that comes to its end.
+    class Undo {
+      public:
+        Undo(Recorder& recorder, void (*undo)(Recorder&) noexcept) noexcept
+            : recorder_(recorder), undo_(undo) {}
+        ~Undo() {
+            if (undo_ != nullptr) undo_(recorder_);
+        }
+        Undo(const Undo&) = delete;
+        Undo& operator=(const Undo&) = delete;
+        void keep() noexcept { undo_ = nullptr; }
+
+      private:
+        Recorder& recorder_;
+        void (*undo_)(Recorder&) noexcept;
+    };
+
+    void notice_fork() noexcept override { gate_.set(Gate::kForked); }
+    void note_drops(Stream stream, std::uint64_t count) noexcept;
+    void tell_drop(bool too_large);
     static Submit refused(ClaimStatus status) noexcept;
     static RingSpec ring_spec(const RecorderOptions& options, FileSink& sink, SinkError& error);
     void tick();
     void check_budget();
-    void collect_children();
     bool emit(const std::string& members) noexcept;
 
     const RecorderOptions options_;
@@ -175,7 +195,11 @@ class Recorder {
     FileSink sink_;          // the flush thread's, once that runs
     SinkError claim_error_;  // written by the constructor
     SinkError ring_error_;   // likewise
+    Undo claim_undo_{*this, [](Recorder& r) noexcept { r.sink_.withdraw(); }};
     RingMemory memory_;
+    Undo file_undo_{*this,
+                    [](Recorder& r) noexcept { r.memory_.remove_file(r.sink_.directory()); }};
+    const std::string label_;
     MpscRing ring_;
     KeyTable keys_;
     ThreadSlots slots_;
@@ -183,17 +207,14 @@ class Recorder {
     std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // head when a wait ended in vain
     std::atomic<bool> told_drop_{false};
     std::atomic<bool> told_too_large_{false};
-    bool told_budget_ = false;                 // flush thread only
-    std::int64_t last_collect_ns_ = 0;         // flush thread only
-    std::atomic<std::uint64_t> closed_at_{0};  // ticks; 0 while open
-    bool joined_ = false;                      // guarded by close_mutex_
+    bool told_budget_ = false;                      // flush thread only
+    Collector collector_{options_.sink.directory};  // flush thread only
+    std::atomic<std::uint64_t> closed_at_{0};       // ticks; 0 while open
+    bool joined_ = false;                           // guarded by close_mutex_
     std::mutex close_mutex_;
     std::mutex device_mutex_;
     std::unique_ptr<DeviceValues> device_;  // guarded by device_mutex_; used by the flush thread
     Flusher flusher_;
 };
-
-/// Marks every open recorder of a forked child with Gate::kForked. Installed with the first one.
-void watch_forks();
 
 }  // namespace fastlog

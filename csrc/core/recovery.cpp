@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "core/drainer.hpp"
+#include "core/fork_watch.hpp"
 #include "core/kill_point.hpp"
 #include "core/quarantine.hpp"
 #include "core/ring_image.hpp"
@@ -253,7 +254,7 @@ bool is_young(const struct stat& info) {
 // a ring locks it while it is empty; nothing tells whether that of a pointer lives.
 void sweep(const std::string& path, bool locked) {
     struct stat info;
-    const Descriptor half(open_at(AT_FDCWD, path, O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+    const LockDescriptor half(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (half.get() < 0 || ::fstat(half.get(), &info) != 0) return;
     if ((!locked || info.st_size == 0) && is_young(info)) return;
     if (::flock(half.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());
@@ -310,7 +311,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         }
         report.ring = ring;
     }
-    const Descriptor fd(::open(ring.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    const LockDescriptor fd(ring.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd.get() < 0) {
         const int code = errno;
         report.outcome = code != ENOENT ? Outcome::failed
@@ -385,7 +386,8 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     return report;
 }
 
-std::vector<RecoveryReport> recover_run(const std::string& run_directory) {
+std::vector<RecoveryReport> recover_run(const std::string& run_directory,
+                                        const std::function<bool()>& go_on) {
     std::vector<RecoveryReport> reports;
     const std::string directory = private_directory(run_directory);
     const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -400,6 +402,7 @@ std::vector<RecoveryReport> recover_run(const std::string& run_directory) {
     ::closedir(listing);
     std::sort(names.begin(), names.end());
     for (const std::string& name : names) {
+        if (!go_on()) break;
         const std::string path = directory + "/" + name;
         if (ends_with(name, kRingSuffix) || ends_with(name, kPointerSuffix)) {
             reports.push_back(recover_ring(run_directory, path));

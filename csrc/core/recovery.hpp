@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -40,7 +41,9 @@ const char* outcome_name(RecoveryReport::Outcome outcome) noexcept;
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path);
 
 /// Recovers every ring that the run's private directory has; also removes what processes left that
-/// died while making one. Live rings are in the report as such.
-std::vector<RecoveryReport> recover_run(const std::string& run_directory);
+/// died while making one. Live rings are in the report as such. Before each ring `go_on()` is asked; what
+/// is left then is for another time.
+std::vector<RecoveryReport> recover_run(
+    const std::string& run_directory, const std::function<bool()>& go_on = [] { return true; });
 
 }  // namespace fastlog

@@ -98,6 +98,28 @@ bool suits_mapping(const std::string& directory) {
 #endif
 }
 
+// A file that goes at the end of the scope, by an exception too, unless it is kept.
+struct RemovedAtEnd {
+    const std::string& path;
+    bool keep = false;
+    ~RemovedAtEnd() {
+        if (!keep) ::unlink(path.c_str());
+    }
+};
+
+// Makes pages writable, where the system can do it for many at once.
+void populate_pages(std::byte* begin, std::size_t bytes) noexcept {
+#if defined(__linux__)
+#ifndef MADV_POPULATE_WRITE
+    constexpr int MADV_POPULATE_WRITE = 23;  // Linux 5.14
+#endif
+    ::madvise(begin, bytes, MADV_POPULATE_WRITE);
+#else
+    (void)begin;
+    (void)bytes;
+#endif
+}
+
 }  // namespace
 
 std::string boot_id() {
@@ -154,10 +176,15 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
       salt_(random_u64() | 1) {
     size_ = kKeyTableOffset + key_table_bytes_ + ring_bytes_;
     if (spec.place != RingPlace::memory) {
-        error = map_file(spec);
+        try {
+            error = map_file(spec);
+        } catch (const std::bad_alloc&) {
+            remove_file(-1);
+            if (base_ != nullptr) ::munmap(base_, size_);
+            throw;
+        }
         if (!error) return;
-        if (fd_ >= 0) ::close(fd_);
-        fd_ = -1;
+        fd_.close();
         id_ = {};
         path_.clear();
         pointer_.clear();
@@ -167,11 +194,10 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
 
 RingMemory::~RingMemory() {
     if (base_ != nullptr) ::munmap(base_, size_);
-    if (fd_ >= 0) ::close(fd_);
 }
 
 void RingMemory::map_anonymous() {
-    void* base = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* base = map(MAP_PRIVATE | MAP_ANONYMOUS, -1);
     if (base == MAP_FAILED) {
         throw std::system_error(errno, std::generic_category(),
                                 "cannot map " + std::to_string(size_) + " bytes for the ring");
@@ -180,10 +206,17 @@ void RingMemory::map_anonymous() {
     finish_mapping();
 }
 
-void RingMemory::finish_mapping() noexcept {
+// A forked child's mapping would keep the file's lock, too: there is no moment in which it gets one.
+void* RingMemory::map(int flags, int fd) noexcept {
+    const NoFork no_fork;
+    void* base = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, flags, fd, 0);
 #ifdef MADV_DONTFORK
-    ::madvise(base_, size_, MADV_DONTFORK);
+    if (base != MAP_FAILED) ::madvise(base, size_, MADV_DONTFORK);
 #endif
+    return base;
+}
+
+void RingMemory::finish_mapping() noexcept {
     new (base_ + kControlOffset) RingControl{};
     new (base_ + kEpochOffset) CommitEpoch{0};
     for (std::size_t s = 0; s < kStreamCount; ++s) new (drops() + s) DropCount{0};
@@ -218,8 +251,7 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
         ::unlink(path_.c_str());
         ::munmap(base_, size_);
         base_ = nullptr;
-        if (fd_ >= 0) ::close(fd_);
-        fd_ = -1;
+        fd_.close();
     }
     return error;
 }
@@ -232,28 +264,28 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     uuid = random_uuid();
     path_ = directory + (ours ? "/" : "/fastlog-") + uuid + kRingSuffix;
     const std::string temporary = path_ + kTemporarySuffix;
-    fd_ = ::open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-                 ours ? kFileMode : 0600);
-    if (fd_ < 0) return failed("create", temporary);
+    if (fd_.open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                 ours ? kFileMode : 0600) < 0) {
+        return failed("create", temporary);
+    }
+    RemovedAtEnd unfinished{temporary};
     SinkError error;
-    id_ = id_of(fd_);
-    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) error = failed("lock", temporary);
+    id_ = id_of(fd_.get());
+    if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) error = failed("lock", temporary);
     if (!error) error = fill_file(spec, uuid);
     if (!error && ::rename(temporary.c_str(), path_.c_str()) != 0) error = failed("name", path_);
     if (!error) {
+        unfinished.keep = true;
 #if defined(__linux__)
         // The mapping holds the open file and so its lock (flock(2) goes with the last reference to
-        // it): without a number nobody closes it below us, and no forked child keeps it.
-        ::close(fd_);
-        fd_ = -1;
+        // it): without a number nobody closes it below us.
+        fd_.close();
 #endif
         return {};
     }
-    ::unlink(temporary.c_str());
     if (base_ != nullptr) ::munmap(base_, size_);
     base_ = nullptr;
-    ::close(fd_);
-    fd_ = -1;
+    fd_.close();
     return error;
 }
 
@@ -262,7 +294,7 @@ SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
 #if defined(__linux__)
     int code;
     do {
-        code = ::posix_fallocate(fd_, 0, static_cast<off_t>(size_));
+        code = ::posix_fallocate(fd_.get(), 0, static_cast<off_t>(size_));
     } while (code == EINTR);
     if (code != 0) {
         errno = code;
@@ -272,7 +304,7 @@ SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
     const std::vector<char> zeros(std::min(size_, std::size_t{1} << 20));
     for (std::size_t offset = 0; offset < size_; offset += zeros.size()) {
         const std::size_t n = std::min(zeros.size(), size_ - offset);
-        if (SinkError error = write_all(fd_, zeros.data(), n, offset, path_)) return error;
+        if (SinkError error = write_all(fd_.get(), zeros.data(), n, offset, path_)) return error;
     }
     KILL_POINT("ring_zeroed");
     struct stat run;
@@ -297,15 +329,12 @@ SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
     put_text(header.label, spec.label);
     put_text(header.stamp, spec.stamp);
     header.crc = header_crc(header);
-    if (SinkError error = write_all(fd_, &header, sizeof header, 0, path_)) return error;
+    if (SinkError error = write_all(fd_.get(), &header, sizeof header, 0, path_)) return error;
 
-    int flags = MAP_SHARED;
-#ifdef MAP_POPULATE
-    flags |= MAP_POPULATE;
-#endif
-    void* base = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, flags, fd_, 0);
+    void* base = map(MAP_SHARED, fd_.get());
     if (base == MAP_FAILED) return failed("map", path_);
     base_ = static_cast<std::byte*>(base);
+    populate_pages(base_, size_);
     finish_mapping();
     KILL_POINT("ring_mapped");
     return {};
@@ -365,25 +394,12 @@ void RingMemory::remove_file(int run_directory) noexcept {
     }
 }
 
-void RingMemory::close_in_child() noexcept {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = -1;
-}
-
 void RingMemory::populate(std::uint64_t position, std::size_t bytes) noexcept {
-#if defined(__linux__)
-#ifndef MADV_POPULATE_WRITE
-    constexpr int MADV_POPULATE_WRITE = 23;  // Linux 5.14
-#endif
     if (!mapped()) return;
     const std::size_t offset = position & (ring_bytes_ - 1) & ~(kPageBytes - 1);
     const std::size_t here = std::min(bytes, ring_bytes_ - offset);
-    ::madvise(data() + offset, here, MADV_POPULATE_WRITE);
-    if (here < bytes) ::madvise(data(), std::min(bytes - here, offset), MADV_POPULATE_WRITE);
-#else
-    (void)position;
-    (void)bytes;
-#endif
+    populate_pages(data() + offset, here);
+    if (here < bytes) populate_pages(data(), std::min(bytes - here, offset));
 }
 
 }  // namespace fastlog

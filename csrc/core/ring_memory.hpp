@@ -9,6 +9,7 @@
 #include <string>
 
 #include "core/file_sink.hpp"
+#include "core/fork_watch.hpp"
 #include "core/ring_layout.hpp"
 
 namespace fastlog {
@@ -69,8 +70,6 @@ class RingMemory final : public FileLedger {
     /// Removes the file: everything in it has been written. Keeps the mapping. `run_directory` is a
     /// descriptor.
     void remove_file(int run_directory) noexcept;
-    /// In a forked child: gives the inherited lock up. Async-signal-safe.
-    void close_in_child() noexcept;
     /// Makes the pages around `position` writable now, so that no producer waits for the file
     /// system. Called by the flush thread.
     void populate(std::uint64_t position, std::size_t bytes) noexcept;
@@ -81,6 +80,7 @@ class RingMemory final : public FileLedger {
         return reinterpret_cast<T*>(base_ + offset);
     }
     void map_anonymous();
+    void* map(int flags, int fd) noexcept;
     SinkError map_file(const RingSpec& spec);
     SinkError make_file(const RingSpec& spec, const std::string& directory, std::string& path);
     SinkError fill_file(const RingSpec& spec, const std::string& uuid);
@@ -91,7 +91,7 @@ class RingMemory final : public FileLedger {
     std::size_t ring_bytes_;
     std::size_t key_table_bytes_;
     std::uint64_t salt_;
-    int fd_ = -1;
+    LockDescriptor fd_;
     std::string path_;
     std::string pointer_;  // the file in the run that names path_, or empty
     FileId id_;            // of the ring file

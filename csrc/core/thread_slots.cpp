@@ -1,13 +1,13 @@
 #include "core/thread_slots.hpp"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <new>
 
 #if defined(__linux__)
 #include <sys/syscall.h>
-#else
-#include <pthread.h>
 #endif
 
 namespace fastlog {
@@ -26,8 +26,26 @@ struct HeldSlots {
     ~HeldSlots() {
         for (auto& h : held) h.slot->in_use.store(false, std::memory_order_release);
     }
+
+    static HeldSlots& local();
 };
-thread_local HeldSlots held_slots;
+
+// The calling thread's slots belong to a key, not to a thread_local: when there is no memory to note the
+// destructor of one of those, the process ends.
+struct SlotsKey {
+    pthread_key_t key{};
+    bool made =
+        ::pthread_key_create(&key, [](void* held) { delete static_cast<HeldSlots*>(held); }) == 0;
+};
+const SlotsKey slots_key;
+
+HeldSlots& HeldSlots::local() {
+    if (!slots_key.made) throw std::bad_alloc();
+    if (void* found = ::pthread_getspecific(slots_key.key)) return *static_cast<HeldSlots*>(found);
+    auto made = std::make_unique<HeldSlots>();
+    if (::pthread_setspecific(slots_key.key, made.get()) != 0) throw std::bad_alloc();
+    return *made.release();
+}
 
 }  // namespace
 
@@ -44,6 +62,17 @@ std::uint32_t current_thread_id() noexcept {
 #endif
 }
 
+void CallTotals::add(const ThreadSlot& slot) noexcept {
+    for (std::size_t k = 0; k < kCallKinds; ++k) {
+        calls[k] += slot.kinds[k].calls.load(std::memory_order_relaxed);
+        samples[k] += slot.kinds[k].samples.load(std::memory_order_relaxed);
+        sampled_ticks[k] += slot.kinds[k].sampled_ticks.load(std::memory_order_relaxed);
+    }
+    accepted += slot.accepted.load(std::memory_order_relaxed);
+    dropped += slot.dropped.load(std::memory_order_relaxed);
+    blocked_ticks += slot.blocked_ticks.load(std::memory_order_relaxed);
+}
+
 double CallTotals::estimated_ticks() const noexcept {
     double ticks = static_cast<double>(blocked_ticks);
     for (std::size_t k = 0; k < kCallKinds; ++k) {
@@ -57,48 +86,49 @@ double CallTotals::estimated_ticks() const noexcept {
 ThreadSlots::ThreadSlots() : id_(next_id.fetch_add(1, std::memory_order_relaxed)) {}
 
 ThreadSlot& ThreadSlots::find_or_add() noexcept {
-    auto& held = held_slots.held;
-    auto found = std::find_if(held.begin(), held.end(), [&](auto& h) { return h.owner == id_; });
-    if (found == held.end()) {
-        // A slot that only this thread still knows belongs to a recorder that is gone.
-        std::erase_if(held, [](const auto& h) { return h.slot.use_count() == 1; });
-        std::shared_ptr<ThreadSlot> slot;
-        {
-            const std::lock_guard lock(mutex_);
-            for (const auto& s : slots_) {
-                bool free = false;
-                if (s->in_use.compare_exchange_strong(free, true, std::memory_order_acquire)) {
-                    slot = s;
-                    break;
-                }
-            }
-            if (!slot) {
-                slot = std::make_shared<ThreadSlot>();
-                slots_.push_back(slot);
+    try {
+        cached_slot = own_slot();
+        cached_owner = id_;
+        return *cached_slot;
+    } catch (const std::bad_alloc&) {
+        shared_.thread_id.store(current_thread_id(), std::memory_order_relaxed);
+        return shared_;
+    }
+}
+
+ThreadSlot* ThreadSlots::own_slot() {
+    auto& held = HeldSlots::local().held;
+    const auto found =
+        std::find_if(held.begin(), held.end(), [&](auto& h) { return h.owner == id_; });
+    if (found != held.end()) return found->slot.get();
+    // A slot that only this thread still knows belongs to a recorder that is gone.
+    std::erase_if(held, [](const auto& h) { return h.slot.use_count() == 1; });
+    held.reserve(held.size() + 1);  // nothing may fail once a slot is taken
+    std::shared_ptr<ThreadSlot> slot;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& s : slots_) {
+            bool free = false;
+            if (s->in_use.compare_exchange_strong(free, true, std::memory_order_acquire)) {
+                slot = s;
+                break;
             }
         }
-        slot->thread_id = current_thread_id();
-        held.push_back({id_, std::move(slot)});
-        found = held.end() - 1;
+        if (!slot) {
+            slot = std::make_shared<ThreadSlot>();
+            slots_.push_back(slot);
+        }
     }
-    cached_owner = id_;
-    cached_slot = found->slot.get();
-    return *cached_slot;
+    slot->thread_id.store(current_thread_id(), std::memory_order_relaxed);
+    held.push_back({id_, slot});
+    return slot.get();
 }
 
 CallTotals ThreadSlots::totals() const {
     const std::lock_guard lock(mutex_);
     CallTotals sum;
-    for (const auto& s : slots_) {
-        for (std::size_t k = 0; k < kCallKinds; ++k) {
-            sum.calls[k] += s->kinds[k].calls.load(std::memory_order_relaxed);
-            sum.samples[k] += s->kinds[k].samples.load(std::memory_order_relaxed);
-            sum.sampled_ticks[k] += s->kinds[k].sampled_ticks.load(std::memory_order_relaxed);
-        }
-        sum.accepted += s->accepted.load(std::memory_order_relaxed);
-        sum.dropped += s->dropped.load(std::memory_order_relaxed);
-        sum.blocked_ticks += s->blocked_ticks.load(std::memory_order_relaxed);
-    }
+    sum.add(shared_);
+    for (const auto& s : slots_) sum.add(*s);
     return sum;
 }
 

@@ -4,7 +4,8 @@
 // (relaxed: they are statistics, nothing is inferred from their order). A slot whose thread has
 // ended is handed to the next new thread and goes on counting: sums never go backwards.
 // `in_use`: release by the ending thread, acquire by the next owner, so that the next owner's
-// increments start from the last values.
+// increments start from the last values. A thread that gets no memory for a slot of its own counts in
+// one that all such threads share: it may lose a count, and looks for its own again at the next call.
 #pragma once
 
 #include <atomic>
@@ -29,12 +30,13 @@ struct alignas(64) ThreadSlot {
     std::atomic<std::uint64_t> dropped{0};
     std::atomic<std::uint64_t> blocked_ticks{0};
     std::atomic<bool> in_use{true};
-    std::uint32_t thread_id = 0;
+    std::atomic<std::uint32_t> thread_id{0};  // relaxed: of the thread that holds it
 
     /// One call in 64 is timed: often enough for a mean, rare enough not to be seen in it.
     static constexpr std::uint64_t kSampleEvery = 64;
     static constexpr std::uint64_t kSamplePhase = 32;
 
+    std::uint32_t thread() const noexcept { return thread_id.load(std::memory_order_relaxed); }
     /// Adds to a counter that only this thread writes.
     static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
         counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
@@ -45,6 +47,9 @@ struct alignas(64) ThreadSlot {
         const std::uint64_t n = calls.load(std::memory_order_relaxed);
         calls.store(n + 1, std::memory_order_relaxed);
         return (n % kSampleEvery) == kSamplePhase;
+    }
+    void count_calls(CallKind kind, std::uint64_t n) noexcept {
+        add(kinds[static_cast<std::size_t>(kind)].calls, n);
     }
     void uncount_call(CallKind kind) noexcept {
         auto& calls = kinds[static_cast<std::size_t>(kind)].calls;
@@ -66,6 +71,7 @@ struct CallTotals {
     std::uint64_t dropped = 0;
     std::uint64_t blocked_ticks = 0;
 
+    void add(const ThreadSlot& slot) noexcept;
     /// Ticks spent in calls: sampled means times counts, plus the time blocked, which is exact.
     double estimated_ticks() const noexcept;
 };
@@ -87,6 +93,7 @@ class ThreadSlots {
 
   private:
     ThreadSlot& find_or_add() noexcept;
+    ThreadSlot* own_slot();
 
     // initial-exec: one load instead of a call; 16 bytes of the static TLS reserve.
     [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t cached_owner;
@@ -95,6 +102,7 @@ class ThreadSlots {
     const std::uint64_t id_;  // never reused in this process, inherited by a forked child
     mutable std::mutex mutex_;
     std::vector<std::shared_ptr<ThreadSlot>> slots_;  // guarded by mutex_
+    ThreadSlot shared_;                               // of threads without memory for one
 };
 
 /// The kernel's id of the calling thread.

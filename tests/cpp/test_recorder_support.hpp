@@ -26,7 +26,7 @@ inline Recorded record(Recorder& recorder, std::string_view members,
     ThreadSlot& slot = recorder.slot();
     slot.count_call(CallKind::record);
     for (;;) {
-        const auto result = recorder.submit(RecordKind::fragment, stream, ticks, slot.thread_id,
+        const auto result = recorder.submit(RecordKind::fragment, stream, ticks, slot.thread(),
                                             members.data(), members.size());
         if (result == Recorder::Submit::accepted) {
             ThreadSlot::add(slot.accepted, 1);

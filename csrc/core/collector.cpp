@@ -1,0 +1,90 @@
+#include "core/collector.hpp"
+
+#include <dirent.h>
+
+#include <atomic>
+#include <mutex>
+#include <new>
+#include <set>
+#include <string_view>
+#include <system_error>
+#include <utility>
+
+#include "core/clock.hpp"
+#include "core/quiet_thread.hpp"
+#include "core/recovery.hpp"
+#include "core/ring_memory.hpp"
+
+namespace fastlog {
+namespace {
+
+// Whether there is a ring beside the one of this process.
+bool has_others(const std::string& run_directory) {
+    const std::unique_ptr<DIR, int (*)(DIR*)> listing(
+        ::opendir((run_directory + "/" + kPrivateDirectory).c_str()), &::closedir);
+    int rings = 0;
+    while (const dirent* entry = listing && rings < 2 ? ::readdir(listing.get()) : nullptr) {
+        const std::string_view name = entry->d_name;
+        if (name.ends_with(kRingSuffix) || name.ends_with(kPointerSuffix)) ++rings;
+    }
+    return rings > 1;
+}
+
+}  // namespace
+
+struct Collector::Work {
+    std::string run_directory;
+    std::atomic<bool> stop{false};
+    std::atomic<bool> busy{false};
+    std::set<std::string> told;  // of the thread at work
+    std::mutex mutex;
+    std::vector<std::string> messages;  // guarded by mutex
+
+    void round() {
+        const auto reports = recover_run(run_directory, [this] { return !stop.load(); });
+        for (const RecoveryReport& report : reports) {
+            if (report.outcome != RecoveryReport::Outcome::quarantined ||
+                !told.insert(report.ring).second) {
+                continue;
+            }
+            const std::lock_guard lock(mutex);
+            messages.push_back("foundry_fastlog moved a damaged ring file aside, " + report.ring +
+                               ": " + report.reason);
+        }
+    }
+};
+
+Collector::Collector(std::string run_directory) : work_(std::make_shared<Work>()) {
+    work_->run_directory = std::move(run_directory);
+}
+
+Collector::~Collector() { work_->stop.store(true); }
+
+void Collector::look() {
+    const std::int64_t now = monotonic_ns();
+    if (now - last_ns_ < kEveryNs || work_->busy.load()) return;
+    last_ns_ = now;
+    if (!has_others(work_->run_directory)) return;
+    work_->busy.store(true);
+    try {
+        start_quiet_thread([work = work_] {
+            try {
+                work->round();
+            } catch (const std::bad_alloc&) {
+                // The next round tries again.
+            }
+            work->busy.store(false);
+        }).detach();
+    } catch (const std::system_error&) {
+        work_->busy.store(false);  // no thread now: the next round
+    } catch (const std::bad_alloc&) {
+        work_->busy.store(false);
+    }
+}
+
+std::vector<std::string> Collector::take_messages() {
+    const std::lock_guard lock(work_->mutex);
+    return std::exchange(work_->messages, {});
+}
+
+}  // namespace fastlog

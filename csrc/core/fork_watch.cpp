@@ -1,0 +1,74 @@
+#include "core/fork_watch.hpp"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <unistd.h>
+
+namespace fastlog {
+
+// Statically initialised and never destroyed: the handlers may run at any time.
+struct ForkHandlers {
+    static inline pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static inline ForkWatched* first = nullptr;  // guarded by mutex
+
+    static void lock() noexcept { ::pthread_mutex_lock(&mutex); }
+    static void unlock() noexcept { ::pthread_mutex_unlock(&mutex); }
+    static void in_child() noexcept {
+        while (ForkWatched* watched = first) {
+            unlink(*watched);
+            watched->notice_fork();
+        }
+        unlock();
+    }
+    static void unlink(ForkWatched& watched) noexcept {
+        if (watched.link_ == nullptr) return;
+        *watched.link_ = watched.next_;
+        if (watched.next_ != nullptr) watched.next_->link_ = watched.link_;
+        watched.link_ = nullptr;
+    }
+    static void install() noexcept {
+        static pthread_once_t once =
+            PTHREAD_ONCE_INIT;  // unlike a static's guard, sound after fork()
+        ::pthread_once(&once, [] { ::pthread_atfork(&lock, &unlock, &in_child); });
+    }
+};
+
+NoFork::NoFork() noexcept {
+    ForkHandlers::install();
+    ForkHandlers::lock();
+}
+NoFork::~NoFork() { ForkHandlers::unlock(); }
+
+void ForkWatched::watch() noexcept {
+    const NoFork no_fork;
+    next_ = ForkHandlers::first;
+    if (next_ != nullptr) next_->link_ = &next_;
+    link_ = &ForkHandlers::first;
+    ForkHandlers::first = this;
+}
+
+void ForkWatched::forget() noexcept {
+    const NoFork no_fork;
+    ForkHandlers::unlink(*this);
+}
+
+int LockDescriptor::open(const char* path, int flags, mode_t mode) noexcept {
+    watch();
+    const NoFork no_fork;  // the child's handler knows each number that it inherits
+    return fd_ = ::open(path, flags, mode);
+}
+
+void LockDescriptor::close() noexcept {
+    {
+        const NoFork no_fork;
+        notice_fork();
+    }
+    forget();
+}
+
+void LockDescriptor::notice_fork() noexcept {
+    if (fd_ >= 0) ::close(fd_);
+    fd_ = -1;
+}
+
+}  // namespace fastlog
