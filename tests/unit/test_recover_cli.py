@@ -150,6 +150,8 @@ def test_records_that_cannot_be_rendered_exit_with_1(
     builder.record(99, 0, b"what is this")
     builder.put(tmp_path)
     (tmp_path / "metrics.jsonl").touch()
+    assert main(["summary", str(tmp_path)]) == 1
+    assert "1 records in it are damaged" in " ".join(capsys.readouterr().out.split())
     code, result = run_json("--dry-run", tmp_path)
     assert code == 1
     assert main(["recover", str(tmp_path)]) == 1
