@@ -12,7 +12,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BATCH", "Curve", "Durations", "MetricStats", "Values", "percentile"]
+__all__ = ["BATCH", "Curve", "Durations", "MetricStats", "Values", "percentile", "total"]
 
 #: Buffered values after which an accumulator folds them.
 BATCH = 8192
@@ -212,7 +212,7 @@ class Durations:
         values = self.values
         if not values:
             return
-        self.total = math.fsum([self.total, *values])
+        self.total = total([self.total, *values])
         self.max = max(self.max, *values)
         room = MAX_SAMPLES - len(self._samples)
         self._samples.extend(values[:room])
@@ -233,6 +233,14 @@ class Durations:
         return sorted(self._samples)
 
 
+def total(values: list[float]) -> float:
+    """Sum of finite numbers; infinite where no float holds it."""
+    try:
+        return math.fsum(values)
+    except OverflowError:
+        return math.copysign(math.inf, math.fsum(value / len(values) for value in values))
+
+
 def percentile(ascending: list[float], fraction: float) -> float:
     """Give a percentile, interpolated linearly between neighbours (numpy's default).
 
@@ -243,4 +251,6 @@ def percentile(ascending: list[float], fraction: float) -> float:
     place = (len(ascending) - 1) * fraction
     below = math.floor(place)
     above = min(below + 1, len(ascending) - 1)
-    return ascending[below] + (ascending[above] - ascending[below]) * (place - below)
+    low, high = ascending[below], ascending[above]
+    half_step = (high / 2 - low / 2) * (place - below)  # halved: finite for any two finite floats
+    return low + half_step + half_step

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import orjson
 import typer
@@ -68,13 +68,31 @@ Attempts = Annotated[
 ]
 
 
-def _open(path: Path) -> Run:
+_Result = TypeVar("_Result")
+
+
+def _read(path: Path, read: Callable[[Path], _Result]) -> _Result:
+    """Read a run, or end with what is wrong with its path."""
     try:
-        return read_run(path)
+        return read(path)
     except RunNotFoundError as error:
         raise fail(str(error)) from None
     except OSError as error:
         raise fail(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _open(path: Path) -> Run:
+    return _read(path, read_run)
+
+
+def _to_json(value: dict[str, object]) -> bytes:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    try:
+        return orjson.dumps(value, option=options)
+    except TypeError:  # a path that is no UTF-8, a sum of more than 64 bits: as text
+        from foundry_fastlog.members import readable
+
+        return orjson.dumps(readable(value), option=options)
 
 
 def _version(*, wanted: bool) -> None:
@@ -131,7 +149,8 @@ def demo(
 @app.command(
     epilog="**Example:** `foundry-fastlog summary runs/exp0`  \n"
     "**For scripts:** `foundry-fastlog summary runs/exp0 --json | jq .metrics`  \n"
-    "**Exit codes:** 0 all there, 1 lines are missing, damaged or dropped, 2 no run."
+    "**Exit codes:** 0 all there, 1 lines are missing, damaged or dropped, or a file or ring "
+    "cannot be read, 2 no run."
 )
 @graceful
 def summary(
@@ -145,11 +164,10 @@ def summary(
 
     result = summarize(_open(path), attempts=attempts.value)
     if as_json:
-        options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
-        typer.echo(orjson.dumps(result.to_dict(), option=options))
+        typer.echo(_to_json(result.to_dict()))
     else:
         render(result, Console(highlight=False))
-    if not result.complete or result.dropped:
+    if not result.complete or result.dropped or result.problems:
         raise typer.Exit(PROBLEM)
 
 
@@ -254,7 +272,7 @@ def trace(
 @app.command(
     epilog="**Example:** `foundry-fastlog tail -f runs/exp0`  \n"
     "**Timings as JSON:** `foundry-fastlog tail -f --raw -s performance runs/exp0`  \n"
-    "**Exit codes:** 0 shown, 2 no run, 130 Ctrl-C."
+    "**Exit codes:** 0 shown, 1 some file or ring cannot be read, 2 no run, 130 Ctrl-C."
 )
 @graceful
 def tail(
@@ -283,24 +301,24 @@ def tail(
 ) -> None:
     """Show the last lines of a run, and with -f each new one, while it trains."""
     chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
-    try:
-        follower = Follower(open_run_dir(path), chosen)
-    except RunNotFoundError as error:
-        raise fail(str(error)) from None
+    follower = Follower(_read(path, open_run_dir), chosen)
     show = _Shower(raw=raw)
-    show(_look(path, lambda: follower.last(count)))
+    polled = _look(path, lambda: follower.last(count))
+    show(polled)
     while follow:
         polled = _look(path, follower.poll)
         show(polled)
         if not polled.more:
             time.sleep(interval)
+    if polled.unread:
+        raise typer.Exit(PROBLEM)
 
 
 @app.command(
     epilog="**Example:** `foundry-fastlog recover runs/exp0`  \n"
     "**Look first:** `foundry-fastlog recover --dry-run runs`  \n"
     "**Exit codes:** 0 all that was found is in the files (or would be, or its process still "
-    "runs), 1 something could not be recovered or was quarantined, 2 wrong argument or no run."
+    "runs), 1 something could not be recovered or is in quarantine, 2 wrong argument or no run."
 )
 @graceful
 def recover(
@@ -319,21 +337,20 @@ def recover(
     where a pointer there says). The next start in the run recovers them, and summary, export and
     tail show them before that; this command writes them now. Rings of processes that still run are
     left alone. A ring that cannot be trusted is moved to .fastlog/quarantine, with the reason
-    beside it; nothing is deleted before its records are in the files. Safe to interrupt and repeat.
+    beside it, and named each time until you remove it; nothing is deleted before its records are in
+    the files. Safe to interrupt and repeat.
     """
     try:
         if dry_run:
             from foundry_fastlog.recovery import preview as act
         else:
             from foundry_fastlog.recorder import recover as act
-        reports = act(path)
     except ImportError as error:
         raise fail(f"{error} To see what is there: recover --dry-run") from None
-    except RunNotFoundError as error:
-        raise fail(str(error)) from None
+    reports = _read(path, act)
     if as_json:
         result = {"dry_run": dry_run, "rings": [report.to_dict() for report in reports]}
-        typer.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+        typer.echo(_to_json(result))
     else:
         from foundry_fastlog.rendering import render_rings
 

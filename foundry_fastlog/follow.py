@@ -15,7 +15,7 @@ from pathlib import Path
 
 from foundry_fastlog.files import STREAMS, Segment, Series, StrPath, Writer
 from foundry_fastlog.lines import MAX_LINE_BYTES, Record, parse_line
-from foundry_fastlog.overlay import Overlay
+from foundry_fastlog.overlay import Overlay, describe_ring
 
 __all__ = ["Follower", "Line", "Polled"]
 
@@ -34,11 +34,13 @@ class Polled:
         lines: New lines, merged by time, each process's in its own order.
         notes: What a person should know: damaged lines, truncated files.
         more: Whether there is more to read at once.
+        unread: How many files and rings could not be read since the follower was made.
     """
 
     lines: list[Line] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     more: bool = False
+    unread: int = 0
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Follower:
         self._overlay = Overlay(self.path)
         self._streams = frozenset(streams)
         self._places: dict[tuple[str, Writer], _Place] = {}
+        self._unread: set[str] = set()
 
     def last(self, count: int) -> Polled:
         """Give the last lines of the run, and place the follower behind them.
@@ -79,12 +82,13 @@ class Follower:
         """
         result = Polled()
         batches: list[list[Line]] = []
-        for series in self._list():
-            raws, place = _last_lines(series, count)
+        for series in self._list(result):
+            raws, place = self._last_lines(series, count, result)
             self._places[series.stream, series.writer] = place
             batches.append(_parse(series, raws, place, result.notes))
         merged = list(heapq.merge(*batches, key=itemgetter(0)))
         result.lines = merged[max(0, len(merged) - count) :]
+        result.unread = len(self._unread)
         return result
 
     def poll(self) -> Polled:
@@ -95,7 +99,7 @@ class Follower:
         """
         result = Polled()
         batches: list[list[Line]] = []
-        found = self._list()
+        found = self._list(result)
         for key in self._places.keys() - {(series.stream, series.writer) for series in found}:
             result.notes.append(f"the {key[0]} files of {key[1].display} were removed")
             del self._places[key]  # should they come back, they are new
@@ -108,11 +112,43 @@ class Follower:
             raws = self._read(series, place, result)
             batches.append(_parse(series, raws, place, result.notes))
         result.lines = list(heapq.merge(*batches, key=itemgetter(0)))
+        result.unread = len(self._unread)
         return result
 
-    def _list(self) -> list[Series]:
+    def _list(self, result: Polled) -> list[Series]:
         found = self._overlay.list_series()
+        for ring in self._overlay.rings:
+            if not ring.sound:
+                self._note_unread(ring.ring, describe_ring(ring), result)
+        for name, reason in self._overlay.unread:
+            self._note_unread(name, f"is not read: {reason}", result)
         return [series for series in found if series.stream in self._streams]
+
+    def _note_unread(self, what: str, reason: str, result: Polled) -> None:
+        """Say once what cannot be read."""
+        if what not in self._unread:
+            self._unread.add(what)
+            result.notes.append(f"{what}: {reason}")
+
+    def _last_lines(self, series: Series, count: int, result: Polled) -> tuple[list[bytes], _Place]:
+        """Read the last whole lines of a series backwards, and say where they end."""
+        newest = series.segments[-1]
+        place = _Place(newest.name.segment)
+        raws: list[bytes] = []
+        for segment in reversed(series.segments):
+            try:
+                lines, end, inode = _tail_of(segment, count - len(raws))
+            except FileNotFoundError:  # removed since the listing
+                continue
+            except OSError as error:
+                self._note_unread(segment.path.name, _refusal(error), result)
+                continue
+            if segment is newest:
+                place.offset, place.inode = end, inode
+            raws[:0] = lines
+            if len(raws) >= count:
+                break
+        return raws, place
 
     def _read(self, series: Series, place: _Place, result: Polled) -> list[bytes]:
         """Read the whole lines behind a place, over segments, up to a limit."""
@@ -130,6 +166,9 @@ class Follower:
             try:
                 budget -= _advance(segment, place, budget, raws, result.notes, final=final)
             except FileNotFoundError:  # removed since the listing; the next poll says so
+                break
+            except OSError as error:  # the next poll tries again
+                self._note_unread(segment.path.name, _refusal(error), result)
                 break
             if budget <= 0:
                 result.more = True
@@ -205,22 +244,8 @@ def _advance(
     return taken
 
 
-def _last_lines(series: Series, count: int) -> tuple[list[bytes], _Place]:
-    """Read the last whole lines of a series backwards, and say where they end."""
-    newest = series.segments[-1]
-    place = _Place(newest.name.segment)
-    raws: list[bytes] = []
-    for segment in reversed(series.segments):
-        try:
-            lines, end, inode = _tail_of(segment, count - len(raws))
-        except FileNotFoundError:  # removed since the listing
-            continue
-        if segment is newest:
-            place.offset, place.inode = end, inode
-        raws[:0] = lines
-        if len(raws) >= count:
-            break
-    return raws, place
+def _refusal(error: OSError) -> str:
+    return f"cannot be read: {error.strerror or error}"
 
 
 def _tail_of(segment: Segment, count: int) -> tuple[list[bytes], int, int]:

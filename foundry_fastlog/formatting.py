@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from foundry_fastlog.curve import format_number
@@ -35,6 +36,10 @@ def format_bytes(count: int) -> str:
 
 def format_seconds(seconds: float) -> str:
     """Write a duration: ``45 ns``, ``12.3 us``, ``7.89 s``, ``2 min 03 s``, ``1 h 02 min``."""
+    if not math.isfinite(seconds):
+        return f"{seconds} s"
+    if seconds < 0:  # no recorder's
+        return f"-{format_seconds(-seconds)}"
     if seconds < 1e-6:
         return f"{seconds * 1e9:.3g} ns"
     if seconds < 0.001:

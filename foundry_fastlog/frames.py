@@ -56,6 +56,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     ),
     "log": ("level", "logger", "step", "message", "context"),
 }
+_INT64 = 1 << 63
 _ORIGIN = ("rank", "attempt", "label")
 
 
@@ -72,7 +73,8 @@ def _rows(run: Run, stream: str, attempts: Attempts, rank: int | None) -> Iterat
             row["context"] = orjson.dumps(record.get("context", {})).decode()
         restore_nonfinite(record)
         for part in ("metrics", "summary"):
-            for key, value in (record.get(part) or {}).items():
+            values = record.get(part)
+            for key, value in values.items() if isinstance(values, dict) else ():
                 row[f"metrics.{key}" if key in taken or not key else key] = value
         row["rank"] = series.writer.rank
         row["attempt"] = series.writer.attempt
@@ -107,7 +109,7 @@ def _columns(run: Run, stream: str, attempts: Attempts, rank: int | None) -> dic
 def _one_type(values: list[Any]) -> list[Any]:
     """Give the values of a column one type: int and float become float, other mixes text."""
     kinds = set(map(type, values)) - {type(None)}
-    if kinds == {int, float}:
+    if kinds == {int, float} or (kinds == {int} and not all(map(_fits, values))):
         return [None if value is None else float(value) for value in values]
     if len(kinds) > 1 or kinds & {dict, list}:
         return [
@@ -115,6 +117,11 @@ def _one_type(values: list[Any]) -> list[Any]:
             for value in values
         ]
     return values
+
+
+def _fits(value: int | None) -> bool:
+    """Whether a column of 64-bit integers can hold a value."""
+    return value is None or -_INT64 <= value < _INT64
 
 
 def _kind(name: str, values: list[Any]) -> type | None:
@@ -142,7 +149,7 @@ def to_polars(
     columns = []
     for name, values in _columns(run, stream, attempts, rank).items():
         columns.append(pl.Series(name, values, dtype=dtypes.get(_kind(name, values))))
-    moments = pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC")
+    moments = pl.col("timestamp").str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
     return pl.DataFrame(columns).with_columns(moments)
 
 
@@ -159,5 +166,7 @@ def to_pandas(
         whole = _kind(name, values) is int and (None in values or not values)
         columns[name] = pd.array(values, dtype="Int64") if whole else values
     frame = pd.DataFrame(columns)
-    frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True, format="ISO8601")
+    frame["timestamp"] = pd.to_datetime(
+        frame["timestamp"], utc=True, format="ISO8601", errors="coerce"
+    )
     return frame

@@ -139,11 +139,11 @@ class Overlay:
         """
         try:
             (self._run / PRIVATE_DIR).lstat()
+            from foundry_fastlog.ring_files import list_rings
+
+            return list_rings(self._run)
         except FileNotFoundError:
             return None
-        from foundry_fastlog.ring_files import list_rings
-
-        return list_rings(self._run)
 
     def _has_new_rings(self) -> bool:
         try:

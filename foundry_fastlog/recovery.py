@@ -23,7 +23,8 @@ def runs_with_rings(path: StrPath) -> list[Path]:
             directories are not followed.
 
     Returns:
-        The directories that have a private directory; none where all processes closed.
+        The directories that have a private directory, and those that cannot be listed; none where
+        all processes closed.
 
     Raises:
         RunNotFoundError: There is no run. The message says what to do.
@@ -31,12 +32,15 @@ def runs_with_rings(path: StrPath) -> list[Path]:
     root = Path(path)
     if not root.is_dir():
         open_run_dir(root)  # says what is wrong
-    found = []
-    for directory, names, _ in os.walk(root):
-        place = Path(directory)
-        if PRIVATE_DIR in names and not (place / PRIVATE_DIR).is_symlink():
-            found.append(place)
+    found: list[Path] = []
+    unlisted: list[Path] = []
+    for directory, names, files in os.walk(
+        root, onerror=lambda error: unlisted.append(Path(error.filename))
+    ):
+        if PRIVATE_DIR in names or PRIVATE_DIR in files:  # what is none in its place is told of
+            found.append(Path(directory))
         names[:] = sorted(name for name in names if not name.startswith("."))
+    found += [place for place in unlisted if place != root]
     if not found:
         try:
             open_run_dir(root)

@@ -6,12 +6,11 @@ more than the package itself, the second rich.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from foundry_fastlog.accumulate import BATCH, Durations, MetricStats, Values, percentile
+from foundry_fastlog.accumulate import BATCH, Durations, MetricStats, Values, percentile, total
 from foundry_fastlog.checks import SeriesCheck
 from foundry_fastlog.files import STREAMS
 from foundry_fastlog.lines import Record, restore_nonfinite
@@ -163,7 +162,8 @@ def summarize(run: Run, *, attempts: Attempts = "last") -> Summary:
             attempt = state.attempts[series.writer]
             if not attempt.first or stamp < attempt.first:
                 attempt.first = stamp
-                attempt.wall_s = max(attempt.wall_s, record.get("duration_s", 0.0))
+                if stream == "performance" and "dropped" not in record:
+                    attempt.wall_s = max(attempt.wall_s, record["duration_s"])
             if stamp > attempt.last:
                 attempt.last = stamp
             if "dropped" in record:
@@ -233,8 +233,8 @@ def _add_timings(summary: Summary, durations: dict[str, Durations]) -> None:
         summary.timing_base = "step"
         summary.timing_base_s = durations[STEP_TIMER].total
     else:
-        summary.timing_base_s = math.fsum(
-            attempt.wall_s for attempt in summary.attempts if "performance" in attempt.lines
+        summary.timing_base_s = total(
+            [attempt.wall_s for attempt in summary.attempts if "performance" in attempt.lines]
         )
     base = summary.timing_base_s
     for name, timer in durations.items():

@@ -142,12 +142,9 @@ def list_rings(run: Path) -> list[str]:
     """List the rings and pointers to rings in a run's private directory, sorted by name.
 
     Raises:
-        OSError: The directory is there and cannot be listed.
+        OSError: The directory cannot be listed.
     """
-    try:
-        names = _list(run / PRIVATE_DIR)
-    except FileNotFoundError:
-        return []
+    names = _list(run / PRIVATE_DIR)
     return sorted(name for name in names if name.endswith((RING_SUFFIX, POINTER_SUFFIX)))
 
 

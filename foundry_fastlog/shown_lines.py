@@ -33,7 +33,9 @@ def format_line(series: Series, record: Record) -> Text:
         shown = (f"{printable(k)}={format_value(v)}{_why(k, reasons)}" for k, v in values.items())
         return text.append(" ".join(shown))
     if series.stream == "performance":
-        text.append("  " * min(int(record.get("depth") or 0), 8) + printable(record["name"]))
+        depth = record.get("depth")
+        indent = min(depth, 8) if type(depth) is int else 0
+        text.append("  " * indent + printable(record["name"]))
         text.append(f" {format_seconds(record['duration_s'])}")
         if record.get("device") is not None:
             text.append(f", {printable(record['device'])} {_device_time(record)}")

@@ -119,7 +119,7 @@ def _first_start(run: Run, attempts: Attempts) -> int:
         for timestamp, _, record, _ in run.entries(["performance"], attempts=attempts)
         if "dropped" not in record
     )
-    return min(starts, default=0) // 1000 * 1000
+    return max(0, min(starts, default=0)) // 1000 * 1000
 
 
 def _duration(record: Record) -> int:
@@ -133,12 +133,12 @@ def _natural(value: object, most: int) -> int:
 
 
 def _nanoseconds(timestamp: str) -> int:
-    """Parse a line's timestamp; zero where a damaged one is no time."""
+    """Parse a line's timestamp; zero where a damaged one is no time, or one before 1970."""
     try:
         moment = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%S.%fZ")  # noqa: DTZ007 - below
     except ValueError:
         return 0
-    return (moment.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND * 1000
+    return max(0, (moment.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND * 1000)
 
 
 def _facts(run: Run, base: int) -> dict[str, Any]:

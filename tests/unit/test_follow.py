@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from oracle import OracleWriter
 
 import foundry_fastlog.follow
+from foundry_fastlog.files import Segment
 from foundry_fastlog.follow import Follower, Polled
+from foundry_fastlog.segment_file import SegmentFile
 
 
 def steps(polled: Polled) -> list[int]:
@@ -174,8 +176,8 @@ def test_files_that_vanish_between_listing_and_reading_wait_for_the_next_poll(
     fill(writer, 0, 6)
     real = Follower._list
 
-    def listed(self: Follower) -> list[foundry_fastlog.follow.Series]:
-        found = real(self)
+    def listed(self: Follower, result: Polled) -> list[foundry_fastlog.follow.Series]:
+        found = real(self, result)
         (tmp_path / "metrics.000001.jsonl").unlink(missing_ok=True)
         return found
 
@@ -188,6 +190,34 @@ def test_files_that_vanish_between_listing_and_reading_wait_for_the_next_poll(
     polled = follower.poll()
     assert polled.notes == ["segment 1 of metrics.jsonl was removed"]
     assert steps(polled) == [4, 5]
+
+
+def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other files go on, and what is refused is asked for again."""
+    fill(OracleWriter(tmp_path), 0, 3)
+    (tmp_path / "metrics.r2.jsonl.gz").touch()
+    (tmp_path / ".fastlog").mkdir()
+    (tmp_path / ".fastlog" / "x.ring").write_bytes(b"x")
+    open_segment = foundry_fastlog.files.Segment.open
+
+    def refuse(segment: Segment) -> SegmentFile:
+        if segment.name.writer.rank == 1:
+            raise PermissionError(13, "Permission denied")
+        return open_segment(segment)
+
+    fill(OracleWriter(tmp_path, rank=1), 10, 12)
+    with monkeypatch.context() as patch:
+        patch.setattr(foundry_fastlog.files.Segment, "open", refuse)
+        follower = Follower(tmp_path)
+        first, again = follower.last(9), follower.poll()
+    assert steps(first) == [0, 1, 2]
+    assert [note.rpartition("/")[2].partition(":")[0] for note in first.notes] == [
+        "x.ring",
+        "metrics.r2.jsonl.gz",
+        "metrics.r1.jsonl",
+    ]
+    assert (again.lines, again.notes, again.unread) == ([], [], 3)
+    assert steps(follower.poll()) == [10, 11]
 
 
 def test_the_torn_end_of_a_finished_segment_is_noted(tmp_path: Path) -> None:

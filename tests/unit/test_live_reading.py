@@ -111,9 +111,11 @@ def test_lines_of_a_live_writer_that_were_moved_are_read_once(tmp_path: Path) ->
     ring = builder.put(tmp_path)
     (tmp_path / "log.jsonl").write_bytes(first + second)
     (tmp_path / "log.000001.jsonl").write_bytes(second)
+    (tmp_path / "log.r1.jsonl").write_bytes(first)  # another writer's
     with ring.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert seen(tmp_path) == {"log.jsonl": first, "log.000001.jsonl": second}
+        shown = {"log.jsonl": first, "log.000001.jsonl": second, "log.r1.jsonl": first}
+        assert seen(tmp_path) == shown
 
 
 @pytest.mark.parametrize("offset", [0, rings.SLOTS[0]])
@@ -140,6 +142,21 @@ def test_a_live_ring_with_a_label_of_no_recorder_says_nothing_of_the_files(tmp_p
         fcntl.flock(file, fcntl.LOCK_EX)
         (tmp_path / "log.jsonl").write_bytes(message(0))
         assert seen(tmp_path) == on_disk(tmp_path)
+
+
+def test_the_live_ring_of_another_run_is_none_of_this_one(tmp_path: Path) -> None:
+    """In a copy the pointer leads to the ring of the run that goes on."""
+    run, copy = tmp_path / "run", tmp_path / "copy"
+    run.mkdir()
+    (copy / ".fastlog").mkdir(parents=True)
+    ring = RingBuilder().put(run)
+    (copy / ".fastlog" / "x.ring-at").write_text(f"{ring}\n")
+    (copy / "log.jsonl").write_bytes(message(0))
+    with ring.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        opened = read_run(copy)
+        assert seen(copy) == on_disk(copy)
+    assert "belongs to another run" in opened.problems[0].message
 
 
 def test_processes_that_begin_during_a_look_are_seen_with_their_rings(

@@ -496,6 +496,37 @@ def test_a_stale_ring_in_a_copy_hides_nothing(run: Path, tmp_path: Path) -> None
     assert seen(copy) == on_disk(copy)
 
 
+@pytest.mark.parametrize("kind", ["no reason", "refused", "file", "empty"])
+def test_what_is_in_quarantine_is_told(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the state of that directory, and also where the files have every line."""
+    (tmp_path / "log.jsonl").touch()
+    place = tmp_path / ".fastlog" / "quarantine"
+    place.parent.mkdir()
+    really_open = os.open
+
+    def refuse(path: Any, *rest: Any, **options: Any) -> int:
+        if Path(path).name == "quarantine":
+            raise PermissionError(13, "Permission denied")
+        return really_open(path, *rest, **options)
+
+    if kind == "file":
+        place.touch()
+    else:
+        place.mkdir()
+        (place / "x.ring.reason").write_text("left over")
+    if kind in ("no reason", "refused"):
+        (place / "y.ring").touch()
+    if kind == "refused":
+        monkeypatch.setattr(os, "open", refuse)
+    opened = read_run(tmp_path)
+    expected = {"no reason": "no reason was noted", "refused": "Permission denied"}.get(kind)
+    assert [expected in problem.message for problem in opened.problems] == [True] * bool(expected)
+    assert [check.complete for check in opened.check()] == [not expected]
+    assert export_run(opened, tmp_path / "out").complete == (not expected)
+
+
 # ---- what is found in the private directory ------------------------------------------
 
 

@@ -150,6 +150,8 @@ def test_records_that_cannot_be_rendered_exit_with_1(
     builder.record(99, 0, b"what is this")
     builder.put(tmp_path)
     (tmp_path / "metrics.jsonl").touch()
+    assert main(["summary", str(tmp_path)]) == 1
+    assert "1 records in it are damaged" in " ".join(capsys.readouterr().out.split())
     code, result = run_json("--dry-run", tmp_path)
     assert code == 1
     assert main(["recover", str(tmp_path)]) == 1
@@ -345,6 +347,32 @@ def test_any_directory_name_will_do(odd_name: Path, capsys: pytest.CaptureFixtur
     assert list((odd_name / ".fastlog").glob("*.ring")) == []
 
 
+def test_directories_that_may_not_be_looked_into_are_named(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without permission to list or enter a directory nobody knows what is in its rings."""
+    scan, lstat, exists = os.scandir, Path.lstat, Path.exists
+
+    # Root may read anything, so the refusal has to be staged.
+    def refuse(path: object, where: str) -> None:
+        if where in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(path, "/deep/er") or scan(path))
+    monkeypatch.setattr(Path, "lstat", lambda path: refuse(path, "/er/3/.") or lstat(path))
+    monkeypatch.setattr(Path, "lstat", lambda path: refuse(path, "/er/.") or lstat(path))
+    for command in ["recover", "--dry-run"], ["recover"]:
+        assert main([*command, str(tree)]) == 1
+        assert "Permission denied" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setattr(
+        Path, "exists", lambda path, **options: refuse(path, "/deep") or exists(path, **options)
+    )
+    monkeypatch.setattr(Path, "is_dir", lambda path: refuse(path, "/deep") or True)
+    for command in ["summary"], ["tail"], ["recover"], ["recover", "--dry-run"]:
+        assert main([*command, str(tree / "deep")]) == 2
+        assert "Permission denied" in capsys.readouterr().err
+
+
 def test_links_are_not_walked(tree: Path, tmp_path: Path) -> None:
     """Neither out of the tree nor into a private directory of another run."""
     outside = tmp_path / "outside"
@@ -353,5 +381,7 @@ def test_links_are_not_walked(tree: Path, tmp_path: Path) -> None:
     (outside / "run").mkdir()
     (outside / "run" / "metrics.jsonl").touch()
     (outside / "run" / ".fastlog").symlink_to(tree / "1" / ".fastlog")
+    assert [report.outcome for report in preview(outside)] == ["failed"]
+    (outside / "run" / ".fastlog").unlink()
     assert runs_with_rings(outside) == []
     assert runs_with_rings(outside / "link") == [outside / "link"]  # given by name
