@@ -16,6 +16,7 @@ from typing import IO
 
 import pytest
 from oracle import START, OracleWriter, write_run_json
+from recorded import TAKES_CTRL_C
 
 import foundry_fastlog
 import foundry_fastlog.demo
@@ -49,8 +50,10 @@ def damaged(run: Path) -> Path:
 @pytest.fixture
 def following(run: Path) -> Iterator[subprocess.Popen[str]]:
     """A `tail -f` on the run, in a process of its own."""
+    module = "import runpy; runpy.run_module('foundry_fastlog', None, '__main__', True)"
+    options = ["-f", "-n", "1", "--raw", "--interval", "0.01"]
     process = subprocess.Popen(
-        [*COMMAND, "tail", "-f", "-n", "1", "--raw", "--interval", "0.01", str(run)],
+        [sys.executable, "-c", TAKES_CTRL_C + module, "tail", *options, str(run)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
