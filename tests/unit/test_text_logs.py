@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry_fastlog import ConsoleHandler, TextFileHandler
+from foundry_fastlog import ConsoleHandler, TextFileHandler, text_writer
 from foundry_fastlog.text_console import ConsoleOutput
 from foundry_fastlog.text_logs import TextHandler, find_handler
 
@@ -67,9 +67,10 @@ def test_a_wrong_call_is_told_on_stderr_and_does_not_raise(
 
 
 def test_a_critical_message_is_in_the_file_when_the_call_returns(
-    tmp_path: Path, logger: logging.Logger
+    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is often the last one; everything before it is there too."""
+    monkeypatch.setattr(text_writer, "_ERROR_S", 60.0)
     logger.addHandler(TextFileHandler(tmp_path / "x.log"))
     logger.info("before")
     logger.critical("the end")
