@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import re
-import traceback
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,10 +36,16 @@ from foundry_fastlog.arguments import (
     process_number,
     step_number,
 )
+from foundry_fastlog.error_facts import error_facts, prepare
 from foundry_fastlog.event_lines import shortened, summary_members
-from foundry_fastlog.fingerprint import fingerprint
 from foundry_fastlog.fork_lock import ForkLock
-from foundry_fastlog.members import nonfinite_fields, render_members, safe_str, simpler
+from foundry_fastlog.members import (
+    let_interrupts_through,
+    nonfinite_fields,
+    plain_context,
+    render_members,
+    simpler,
+)
 from foundry_fastlog.run_info import RunFile, plain_config
 from foundry_fastlog.streams import STREAMS
 from foundry_fastlog.values import metric_value
@@ -69,7 +75,7 @@ _ERRORS = 2
 _LOG = 3
 _SHORT = 8 * KIB  # fits into the smallest ring
 # Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
-_SIMPLE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_STRICT_INTEGER
+_SIMPLE = orjson.OPT_STRICT_INTEGER
 _NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
@@ -184,6 +190,7 @@ class Recorder(_core.RecorderCore):
             if _STAMP.fullmatch(stamp) is None:
                 raise ValueError(f"stamp must look like 2025-09-30_14-30-00, got {stamp!r}")
         config = plain_config(config)
+        prepare()
 
         self._path = Path(directory)
         self._rank = rank
@@ -261,6 +268,7 @@ class Recorder(_core.RecorderCore):
             self._pid = os.getpid()
             self._run_file = None
             self._options = options
+            prepare()
             own = f"{label}-w{self._pid}" if label else f"w{self._pid}"
             _core.RecorderCore.__init__(
                 self,
@@ -380,11 +388,12 @@ class Recorder(_core.RecorderCore):
             fields["step"] = step_number(step)
         fields["message"] = message
         if error is not None:
-            fields["error_type"] = type(error).__name__
-            fields["error_message"] = safe_str(error)
-            fields["traceback"] = "".join(traceback.format_exception(error))
-            fields["fingerprint"] = fingerprint(error)
-        fields["context"] = {} if context is None else dict(context)
+            facts = error_facts(error)
+            fields["error_type"] = facts.kind
+            fields["error_message"] = facts.text
+            fields["traceback"] = facts.traceback
+            fields["fingerprint"] = facts.fingerprint
+        fields["context"] = {} if context is None else context
         return self._event(_LOG if error is None else _ERRORS, fields)
 
     def message(self, level: str, logger: str, message: str, context: Mapping[str, Any]) -> bool:
@@ -403,7 +412,8 @@ class Recorder(_core.RecorderCore):
         try:
             try:
                 rendered = orjson.dumps(fields, simpler, _SIMPLE)
-            except (TypeError, RecursionError):
+            except (TypeError, RecursionError) as error:
+                let_interrupts_through(error)
                 return self._event(_LOG, fields)
             # A null may stand for a number that is not finite; a long text may not fit the ring.
             if len(rendered) > _SHORT or _NULL(rendered) is not None:
@@ -413,6 +423,7 @@ class Recorder(_core.RecorderCore):
             return False
 
     def _event(self, stream: int, fields: dict[str, Any]) -> bool:
+        fields["context"] = plain_context(fields["context"])
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
@@ -605,9 +616,10 @@ def _on_core_event(kind: str, text: str) -> None:
 
 def _close_at_worker_exit() -> None:
     """Close when a multiprocessing child ends: it leaves by os._exit(), without atexit."""
-    import multiprocessing.util  # in workers only
-
-    multiprocessing.util.Finalize(None, _close_all, exitpriority=100)
+    # Loaded in every such child; an import may fail where no descriptor is free.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _close_all, exitpriority=100)
 
 
 def _recover(directory: str) -> None:
