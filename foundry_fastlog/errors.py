@@ -41,6 +41,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 FLUSH_TIMEOUT_S = 2.0
+VAIN_FLUSH_TIMEOUT_S = 0.05
 _MAX_TEXT = 16_000  # characters of a text that are kept in memory; the file has all of them
 # Names that LogRecord has for itself, and the parameters of StructuredLogger.log_structured().
 _RESERVED = frozenset(
@@ -101,6 +102,7 @@ class ErrorTracker(Component):
         self._groups: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = ForkLock()
         self._hooks: Hooks | None = None
+        self._vain = False  # the last wait for the disk was
         self._mark = object()  # set on what it has recorded
 
     @property
@@ -118,7 +120,8 @@ class ErrorTracker(Component):
     ) -> dict[str, Any]:
         """Record an error with its traceback, log it and count it.
 
-        Returns when the line is in the file, or after two seconds in which the disk did not answer.
+        Returns when the line is in the file, or after two seconds in which the disk did not answer;
+        after those a twentieth of a second, until it answers.
         What the exception, the context or the logger does cannot make it fail: then there is what
         could be had.
 
@@ -196,8 +199,10 @@ class ErrorTracker(Component):
                 self._recorder.event(message, step=step, **fields)
             except OverflowError:  # a step beyond 64 bits; the context has it
                 self._recorder.event(message, **fields)
-            # Not of metrics: a hung device is when errors have to be in the file.
-            self._recorder.flush(FLUSH_TIMEOUT_S, stream="errors")
+            # Not of metrics: a hung device is when errors have to be in the file. A disk that hangs
+            # is waited for once: errors come in numbers then.
+            timeout = VAIN_FLUSH_TIMEOUT_S if self._vain else FLUSH_TIMEOUT_S
+            self._vain = not self._recorder.flush(timeout, stream="errors")
         except RecorderClosedError:
             self._tell_once(
                 "closed", f"errors were logged after the recorder of {self._directory} was closed"

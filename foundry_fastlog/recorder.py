@@ -74,6 +74,7 @@ _METRICS = 0  # stream numbers of csrc/core/record.hpp
 _ERRORS = 2
 _LOG = 3
 _SHORT = 8 * KIB  # fits into the smallest ring
+_VAIN_S = 1.0  # the longest wait for a place that has refused all along, or again at exit
 # Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
 _SIMPLE = orjson.OPT_STRICT_INTEGER
 _NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
@@ -99,6 +100,8 @@ class Recorder(_core.RecorderCore):
         ...     with recorder.timer("step", step=0):
         ...         recorder.record(0, loss=2.5, lr=1e-4)
     """
+
+    _missing_told = False
 
     def __init__(
         self,
@@ -466,7 +469,7 @@ class Recorder(_core.RecorderCore):
         """Wait until everything accepted so far is in the files, values from devices included.
 
         Args:
-            timeout: Seconds to wait at most; by default ``close_timeout_s``.
+            timeout: Seconds to wait at most; by default as close().
             stream: Wait for this one only: ``metrics``, ``performance``, ``errors`` or ``log``.
                 Lines of others that wait for a device do not hold it up.
 
@@ -476,7 +479,7 @@ class Recorder(_core.RecorderCore):
         Raises:
             ValueError: An unknown stream.
         """
-        limit = self._close_timeout_s if timeout is None else float(timeout)
+        limit = self._default_limit() if timeout is None else float(timeout)
         if stream is None:
             return self._flush(limit)
         check_choice("stream", stream, STREAMS)
@@ -486,19 +489,47 @@ class Recorder(_core.RecorderCore):
         """Write everything that was accepted and end the flush thread. Safe to call again.
 
         Args:
-            timeout: Seconds to wait at most; by default ``close_timeout_s``.
+            timeout: Seconds to wait at most; by default ``close_timeout_s``, but one second for a
+                directory that could never be written.
 
         Returns:
             True when all is written. False when the time was up first (a disk that hangs or is
-            full): the flush thread goes on trying, and close() may be called again.
+            full): the flush thread goes on trying, and close() may be called again. One warning
+            says how many records are missing, and why.
         """
         first = not self.closed
-        written = self._close(self._close_timeout_s if timeout is None else float(timeout))
+        written = self._close(self._default_limit() if timeout is None else float(timeout))
+        if not written and timeout is None:
+            self._tell_missing()
         if first and os.getpid() == self._pid:
             if self._run_file is not None:
                 _recover(str(self._path))  # workers that were killed, or left without closing
             self._write_run_file(ended=True)
         return written
+
+    def _default_limit(self) -> float:
+        """Return how long to wait where the caller does not say."""
+        refused = self._label is None and self._stats()["errors"] > 0
+        return min(_VAIN_S, self._close_timeout_s) if refused else self._close_timeout_s
+
+    def _tell_missing(self) -> None:
+        """Say once what could not be written, why, and what becomes of it."""
+        stats = self._stats()
+        missing = stats["accepted"] - stats["written"]
+        if self._missing_told or not missing:
+            return
+        self._missing_told = True
+        ring = stats["ring_path"]
+        _log.warning(
+            "%d records are missing in the files of %s: %s. %s",
+            missing,
+            self._path,
+            stats["last_error"] or "they were not written in time",
+            "They are lost when this process ends."
+            if ring is None
+            else f"They stay in {ring}: when there is room again, the next start in the directory "
+            f"writes them, or `foundry-fastlog recover {self._path}`.",
+        )
 
     def _write_run_file(self, *, ended: bool) -> None:
         # Without a label the directory cannot be written, which the core has told already.
@@ -643,7 +674,10 @@ def _recover(directory: str) -> None:
 def _close_all() -> None:
     """Close what is still open when the process ends."""
     for recorder in list(_open.values()):
-        recorder.close()
+        if not recorder.closed:
+            recorder.close()
+        elif not recorder.close(_VAIN_S):  # it has waited its time already
+            recorder._tell_missing()  # noqa: SLF001 - its own module
 
 
 def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
