@@ -8,6 +8,7 @@ batch of images must not cost seconds.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from array import array
@@ -88,11 +89,11 @@ def described(value: object) -> str | None:
         if not isinstance(shape, tuple) or dtype is None or math.prod(shape) <= _MAX_ITEMS:
             return None
         text = f"{class_name(type(value))} of {dtype}, shape {tuple(shape)}"
+        device = getattr(value, "device", None)
+        if getattr(device, "type", "cpu") != "cpu":
+            return f"<{text}, on {device}>"
     except Exception:  # noqa: BLE001 - a value of any type, with any property
         return None
-    device = getattr(value, "device", None)
-    if getattr(device, "type", "cpu") != "cpu":
-        return f"<{text}, on {device}>"
     try:  # the beginning of the first row: no copy of it all
         first = value[(0,) * (len(shape) - 1)] if len(shape) > 1 else value  # type: ignore[index]
         few = ", ".join(map(_short, first[:_FEW].tolist()))  # type: ignore[index]
@@ -206,6 +207,11 @@ def nonfinite_fields(context: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _find_nonfinite(value: object, path: str, depth: int, found: dict[str, str]) -> None:
+    with contextlib.suppress(Exception):  # a value of any type has no numbers to name
+        _search_nonfinite(value, path, depth, found)
+
+
+def _search_nonfinite(value: object, path: str, depth: int, found: dict[str, str]) -> None:
     if _is_numpy(value):
         value = _from_numpy(value)
     if isinstance(value, float):

@@ -352,6 +352,12 @@ def test_nonfinite_fields() -> None:
     }
 
 
+def test_nonfinite_fields_beside_what_raises() -> None:
+    """They are named all the same."""
+    context = {"bad": Hostile(), "keys": NoKeys(a=1), "n": math.nan}
+    assert nonfinite_fields(context) == {"n": "nan"}
+
+
 def test_nonfinite_fields_of_a_circle() -> None:
     """The search ends in a circle too."""
     circular: dict[str, Any] = {"n": math.nan}

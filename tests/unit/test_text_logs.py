@@ -127,11 +127,21 @@ def test_colours_can_be_refused(name: str, value: str, monkeypatch: pytest.Monke
     assert console_text(Terminal(), monkeypatch) == "plain hello\n"
 
 
-def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rich is optional."""
+@pytest.mark.parametrize("fault", [ImportError("none"), OSError("Too many open files")])
+def test_without_rich_a_terminal_gets_plain_lines(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rich is optional, and may be asked for too late to be loaded."""
+
+    class Finder:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "rich.console":
+                raise fault
+
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.delitem(sys.modules, "rich.console", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     assert console_text(Terminal(), monkeypatch) == "plain hello\n"
 
 
