@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from enum import Enum
@@ -18,6 +17,7 @@ from foundry_fastlog.cli import PROBLEM
 from foundry_fastlog.export import ExportError, export_run
 from foundry_fastlog.files import STREAMS, RunNotFoundError, open_run_dir
 from foundry_fastlog.follow import Follower, Polled
+from foundry_fastlog.formatting import write_json
 from foundry_fastlog.migrate_command import EPILOG as MIGRATE_EPILOG
 from foundry_fastlog.migrate_command import migrate
 from foundry_fastlog.reading import Run, read_run
@@ -88,11 +88,11 @@ def _open(path: Path) -> Run:
 def _to_json(value: dict[str, object]) -> bytes:
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
     try:
-        return orjson.dumps(value, option=options)
+        return orjson.dumps(value, option=options) + b"\n"
     except TypeError:  # a path that is no UTF-8, a sum of more than 64 bits: as text
         from foundry_fastlog.members import readable
 
-        return orjson.dumps(readable(value), option=options)
+        return orjson.dumps(readable(value), option=options) + b"\n"
 
 
 def _version(*, wanted: bool) -> None:
@@ -164,7 +164,7 @@ def summary(
 
     result = summarize(_open(path), attempts=attempts.value)
     if as_json:
-        typer.echo(_to_json(result.to_dict()))
+        write_json(_to_json(result.to_dict()))
     else:
         render(result, Console(highlight=False))
     if not result.complete or result.dropped or result.problems:
@@ -350,7 +350,7 @@ def recover(
     reports = _read(path, act)
     if as_json:
         result = {"dry_run": dry_run, "rings": [report.to_dict() for report in reports]}
-        typer.echo(_to_json(result))
+        write_json(_to_json(result))
     else:
         from foundry_fastlog.rendering import render_rings
 
@@ -369,17 +369,6 @@ def _look(path: Path, read: Callable[[], Polled]) -> Polled:
         raise fail(f"{path} cannot be read any more: {error.strerror or error}") from None
 
 
-def _write_bytes(data: bytes) -> None:
-    """Write UTF-8 to standard output as it is, whatever encoding its text would get."""
-    buffer = getattr(sys.stdout, "buffer", None)
-    if buffer is None:  # a notebook's or a test's own stream takes text alone
-        sys.stdout.write(data.decode())
-    else:
-        sys.stdout.flush()
-        buffer.write(data)
-    sys.stdout.flush()
-
-
 class _Shower:
     """Prints what a poll found, lines to standard output and notes to standard error."""
 
@@ -393,7 +382,7 @@ class _Shower:
         from foundry_fastlog.shown_lines import format_line
 
         if self._raw:
-            _write_bytes(b"".join(raw + b"\n" for _, _, _, raw in polled.lines))
+            write_json(b"".join(raw + b"\n" for _, _, _, raw in polled.lines))
         else:
             for _, series, record, _ in polled.lines:
                 if self._out.is_terminal:

@@ -169,16 +169,16 @@ class _Transfers:
 
     def __init__(self) -> None:
         self._waiting: deque[_Transfer] = deque()
-        self._lock = threading.Lock()
-        self._running = False  # guarded by the lock
+        # Held while the thread runs. Only tried: a signal's handler may record while it is held.
+        self._running = threading.Lock()
 
     def add(self, transfer: _Transfer) -> None:
         self._waiting.append(transfer)
-        with self._lock:
-            if self._running:
-                return
-            self._running = True
-        threading.Thread(target=self._run, name="fastlog-transfers", daemon=True).start()
+        if self._running.acquire(blocking=False):
+            try:
+                threading.Thread(target=self._run, name="fastlog-transfers", daemon=True).start()
+            except RuntimeError:  # no more threads: a later one delivers, or the value is late
+                self._running.release()
 
     def _run(self) -> None:
         while True:
@@ -186,9 +186,10 @@ class _Transfers:
             for transfer in waiting:
                 if not self._deliver(transfer):
                     self._waiting.append(transfer)
-            with self._lock:
-                if not self._waiting:
-                    self._running = False
+            if not self._waiting:
+                self._running.release()
+                # One that came meanwhile has seen the lock held, and is this thread's.
+                if not self._waiting or not self._running.acquire(blocking=False):
                     return
             time.sleep(_POLL_S)
 

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.members import safe_str
+from foundry_fastlog.error_facts import exception_text
+from foundry_fastlog.members import class_name, safe_str
 from foundry_fastlog.text_lines import PARTS, Parts, fields_of
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ class RecorderHandler(logging.Handler):
             if error is not None:
                 context = {
                     **context,
-                    "error_type": type(error).__name__,
+                    "error_type": class_name(type(error)),
                     "error_message": safe_str(error),
-                    "traceback": _PLAIN.formatException(record.exc_info or (None, None, None)),
+                    "traceback": exception_text(_PLAIN, record.exc_info),
                 }
             self.take(record.levelname, record.name, message, context)
         except Exception:  # noqa: BLE001 - as every handler: the program goes on

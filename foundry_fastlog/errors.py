@@ -5,21 +5,28 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import traceback
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypeVar, cast
 
-from foundry_fastlog.arguments import level_name
+from foundry_fastlog.arguments import level_name, whole_number
 from foundry_fastlog.component import AnyLogger, Component, stdlib_logger
+from foundry_fastlog.error_facts import error_facts
 from foundry_fastlog.error_hooks import Hooks
-from foundry_fastlog.fingerprint import fingerprint
+from foundry_fastlog.fingerprint import member
 from foundry_fastlog.fork_lock import ForkLock
-from foundry_fastlog.members import readable, safe_str
+from foundry_fastlog.members import (
+    IN_MEMORY,
+    class_name,
+    read_context,
+    readable,
+    safe_str,
+)
 from foundry_fastlog.recorder import RecorderClosedError
 from foundry_fastlog.run_info import utc_now
+from foundry_fastlog.text_lines import PARTS
 
 if TYPE_CHECKING:
     import os
@@ -34,11 +41,12 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 FLUSH_TIMEOUT_S = 2.0
+VAIN_FLUSH_TIMEOUT_S = 0.05
 _MAX_TEXT = 16_000  # characters of a text that are kept in memory; the file has all of them
 # Names that LogRecord has for itself, and the parameters of StructuredLogger.log_structured().
 _RESERVED = frozenset(
     {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
-    | {"self", "level", "extra", "stack_info", "stacklevel"}
+    | {"self", "level", "extra", "stack_info", "stacklevel", PARTS}
 )
 _MARK = "_foundry_fastlog_tracker"  # set on an exception that a tracker has recorded
 
@@ -94,6 +102,7 @@ class ErrorTracker(Component):
         self._groups: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = ForkLock()
         self._hooks: Hooks | None = None
+        self._vain = False  # the last wait for the disk was
         self._mark = object()  # set on what it has recorded
 
     @property
@@ -111,11 +120,15 @@ class ErrorTracker(Component):
     ) -> dict[str, Any]:
         """Record an error with its traceback, log it and count it.
 
-        Returns when the line is in the file, or after two seconds in which the disk did not answer.
+        Returns when the line is in the file, or after two seconds in which the disk did not answer;
+        after those a twentieth of a second, until it answers.
+        What the exception, the context or the logger does cannot make it fail: then there is what
+        could be had.
 
         Args:
             error: The exception.
-            context: Further fields; values that JSON does not know are written as their ``str()``.
+            context: Further fields; values that JSON does not know are written as their ``str()``,
+                large arrays as type, shape and a few values.
             step: The training step; by default the context's ``step``, if that is an int.
             level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
 
@@ -143,25 +156,27 @@ class ErrorTracker(Component):
             raise TypeError(f"context must be a mapping, got {type(context).__name__}")
         if not isinstance(error, BaseException):
             raise TypeError(f"error must be an exception, got {type(error).__name__}")
-        fields = dict(context or {})
-        if step is None and type(fields.get("step")) is int:
+        fields = {} if context is None else read_context(context)
+        if step is not None:
+            step = whole_number("step", step)
+        elif type(fields.get("step")) is int:
             step = fields["step"]
-        kind, text = type(error).__name__, safe_str(error)
-        message = f"{kind}: {text}"
+        facts = error_facts(error)
+        message = f"{facts.kind}: {facts.text}"
         self._record(message, error, fields, step, level)
         entry = {
             "timestamp": utc_now(),
             "level": level,
-            "step": None if step is None else int(step),
-            "error_type": kind,
-            "error_message": _cut(text),
-            "traceback": _cut("".join(traceback.format_exception(error))),
-            "fingerprint": fingerprint(error),
+            "step": step,
+            "error_type": facts.kind,
+            "error_message": _cut(facts.text),
+            "traceback": _cut(facts.traceback),
+            "fingerprint": facts.fingerprint,
             # Plain data: a tensor in it would be kept alive with all that it hangs on.
-            "context": readable(fields),
+            "context": readable(fields, IN_MEMORY),
         }
-        self._count(kind, entry)
-        vars(error)[_MARK] = self._mark  # not setattr(): a class may have one of its own
+        self._count(facts.kind, entry)
+        member(error, "__dict__")[_MARK] = self._mark  # a class may have a setattr of its own
         self._log(getattr(logging, level), message, error, fields, stacklevel + 1)
         return entry
 
@@ -184,11 +199,17 @@ class ErrorTracker(Component):
                 self._recorder.event(message, step=step, **fields)
             except OverflowError:  # a step beyond 64 bits; the context has it
                 self._recorder.event(message, **fields)
-            # Not of metrics: a hung device is when errors have to be in the file.
-            self._recorder.flush(FLUSH_TIMEOUT_S, stream="errors")
+            # Not of metrics: a hung device is when errors have to be in the file. A disk that hangs
+            # is waited for once: errors come in numbers then.
+            timeout = VAIN_FLUSH_TIMEOUT_S if self._vain else FLUSH_TIMEOUT_S
+            self._vain = not self._recorder.flush(timeout, stream="errors")
         except RecorderClosedError:
             self._tell_once(
                 "closed", f"errors were logged after the recorder of {self._directory} was closed"
+            )
+        except Exception as fault:  # noqa: BLE001 - no memory, say: the error is logged and counted
+            self._tell_once(
+                "recorder", f"an error could not be recorded: {class_name(type(fault))}"
             )
 
     def _count(self, kind: str, entry: dict[str, Any]) -> None:
@@ -221,15 +242,18 @@ class ErrorTracker(Component):
         stacklevel: int,
     ) -> None:
         extra = {_safe_name(name): value for name, value in context.items()}
-        exc_info = (type(error), error, error.__traceback__)
-        if isinstance(self.logger, logging.Logger):
-            self.logger.log(
-                level, "%s", message, exc_info=exc_info, extra=extra, stacklevel=stacklevel
-            )
-        else:
-            self.logger.log_structured(
-                level, message, exc_info=exc_info, stacklevel=stacklevel, **extra
-            )
+        exc_info = (type(error), error, member(error, "__traceback__"))
+        try:
+            if isinstance(self.logger, logging.Logger):
+                self.logger.log(
+                    level, "%s", message, exc_info=exc_info, extra=extra, stacklevel=stacklevel
+                )
+            else:
+                self.logger.log_structured(
+                    level, message, exc_info=exc_info, stacklevel=stacklevel, **extra
+                )
+        except Exception as fault:  # noqa: BLE001 - a logger, filter or handler of any kind
+            self._tell_once("logger", f"{self._logger_name} raised {class_name(type(fault))}")
 
     def get_error_summary(self) -> dict[str, int]:
         """Return the number of errors per exception class, since the start or reset_counters()."""
@@ -312,7 +336,7 @@ class ErrorTracker(Component):
             self._hooks = None
 
     def _has_recorded(self, error: BaseException) -> bool:
-        return vars(error).get(_MARK) is self._mark
+        return member(error, "__dict__").get(_MARK) is self._mark
 
     def _record_uncaught(self, error: BaseException, context: dict[str, Any]) -> None:
         """Record what nobody caught, unless it is recorded already."""

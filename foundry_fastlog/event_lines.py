@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from foundry_fastlog.members import nonfinite_fields, render_members
+from foundry_fastlog.members import Bounds, cut, nonfinite_fields, readable, render_members
 
 __all__ = ["shortened", "summary_members"]
 
@@ -62,15 +62,26 @@ def shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
     share = limit // 9  # at most six bytes a character: four texts, a traceback of three, context
     short = dict(fields)
     for key in ("message", "error_message", "logger", "error_type"):
-        if len(text := str(short.get(key, ""))) > share // 6:
-            short[key] = text[: share // 6] + f"... ({len(text)} characters)"
+        if key in short:
+            short[key] = cut(str(short[key]), share // 6)
     if len(text := str(short.get("traceback", ""))) > share // 2:
         short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
-    context = render_members(short["context"])
-    if len(context) > share:
-        head = context[: share // 4].decode("utf-8", "replace")
-        short["context"] = {"truncated": head, "bytes": len(context)}
-        short.pop("nonfinite", None)
-    elif len(render_members(short.get("nonfinite", {}))) > share // 2:
+    size = len(render_members(short["context"]))
+    if size > share:
+        short["context"] = _smaller(short["context"], size, share)
+        short["nonfinite"] = nonfinite_fields(short["context"])
+    if "nonfinite" in short and not 0 < len(render_members(short["nonfinite"])) <= share // 2:
         short.pop("nonfinite")
     return short
+
+
+def _smaller(context: Mapping[str, Any], size: int, limit: int) -> object:
+    """Cut long values of a context until it fits: the others stay as they are."""
+    chars, items = limit // 8, 256
+    while chars > 8:
+        fields = {key: readable(v, Bounds(items, items, chars)) for key, v in context.items()}
+        if len(render_members(fields)) <= limit:
+            return fields
+        chars, items = chars // 4, items // 2
+    head = render_members(context)[: limit // 4].decode("utf-8", "replace")
+    return {"truncated": head, "bytes": size}

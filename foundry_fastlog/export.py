@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from foundry_fastlog.files import (
     StrPath,
     looks_like_stream_file,
 )
+from foundry_fastlog.formatting import json_output
 from foundry_fastlog.reading import Attempts, Run
 
 __all__ = ["ExportError", "ExportResult", "Tag", "check_target", "export_run", "open_output"]
@@ -95,7 +95,8 @@ def export_run(
 
     Args:
         run: The run, from ``read_run``.
-        to: The file to write, or ``"-"`` for standard output.
+        to: The file to write, or ``"-"`` for standard output. On a terminal what it would obey,
+            such as control characters, is escaped; the values are the same.
         streams: Which streams to write.
         attempts: ``"last"``: leave out what earlier attempts recorded for steps that a
             later one recorded again. ``"all"``: leave out nothing.
@@ -224,9 +225,9 @@ def open_output(path: Path | None, *, force: bool) -> Iterator[BinaryIO]:
         ExportError: It cannot be written.
     """
     if path is None:
-        sys.stdout.flush()
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        handle = json_output()
+        yield handle
+        handle.flush()
         return
     if path.exists() and not path.is_file():  # a pipe, or a device such as /dev/null
         with path.open("wb") as handle:

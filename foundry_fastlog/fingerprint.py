@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePath
 from types import TracebackType
+from typing import Any
 
 from foundry_fastlog.members import safe_str
 
-__all__ = ["fingerprint", "normalised"]
+__all__ = ["fingerprint", "member", "normalised"]
 
 _MAX_TEXT = 1000
 _MAX_FRAMES = 50
@@ -52,15 +53,37 @@ def fingerprint(error: BaseException) -> str:
 
     Args:
         error: The exception, raised or not.
+
+    Returns:
+        The digits; zeros where no memory, or no descriptor for an import, was left to find them.
     """
+    try:
+        return _digest(error)
+    except Exception:  # noqa: BLE001 - an error that cannot be grouped is still to be recorded
+        return "0" * 16
+
+
+def _digest(error: BaseException) -> str:
     import hashlib  # when something went wrong, only
 
     digest = hashlib.sha256()
     for one in _chain(error):
-        parts = [type(one).__module__, type(one).__qualname__, normalised(safe_str(one))]
-        parts += _frames(one.__traceback__)
+        parts = [*_class_of(one), normalised(safe_str(one))]
+        parts += _frames(member(one, "__traceback__"))
         digest.update("\0".join([*parts, "\n"]).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()[:16]
+
+
+def member(error: BaseException, name: str) -> Any:  # noqa: ANN401 - whatever is there
+    """Read what every exception has, past a class's own ``__getattribute__``."""
+    return BaseException.__dict__[name].__get__(error)
+
+
+def _class_of(error: BaseException) -> tuple[str, str]:
+    """Return module and qualified name of the class; the former may be anything."""
+    kind = type(error)
+    module = type.__dict__["__module__"].__get__(kind)
+    return safe_str(module), safe_str(type.__dict__["__qualname__"].__get__(kind))
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -70,8 +93,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while one is not None and id(one) not in seen and len(seen) < _MAX_CHAIN:
         seen.add(id(one))
         yield one
-        cause, context = one.__cause__, one.__context__
-        one = cause if cause is not None or one.__suppress_context__ else context
+        cause, context = member(one, "__cause__"), member(one, "__context__")
+        one = cause if cause is not None or member(one, "__suppress_context__") else context
 
 
 def _frames(trace: TracebackType | None) -> list[str]:

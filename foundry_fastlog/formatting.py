@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, BinaryIO, cast
 
 from foundry_fastlog.curve import format_number
 
-__all__ = ["format_bytes", "format_seconds", "format_value", "printable"]
+__all__ = [
+    "TerminalJson",
+    "format_bytes",
+    "format_seconds",
+    "format_value",
+    "json_output",
+    "printable",
+    "printable_json",
+    "write_json",
+]
+
+# JSON may have them as they are, and a terminal obeys some: DEL, C1, marks that turn text around.
+_NOT_ASCII = re.compile(r"[^\x00-\x7e]+")
 
 
 def printable(text: str, limit: int = 0) -> str:
@@ -22,6 +37,62 @@ def printable(text: str, limit: int = 0) -> str:
             char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
         )
     return text[: limit - 3] + "..." if 0 < limit < len(text) else text
+
+
+def printable_json(text: bytes) -> bytes:
+    r"""Make JSON safe for a terminal: the same value, with ``\\uXXXX`` for what would not be shown.
+
+    Args:
+        text: JSON, UTF-8, one value or lines of them.
+    """
+    if text.isascii() and b"\x7f" not in text:
+        return text
+    return _NOT_ASCII.sub(_escaped, text.decode("utf-8", "backslashreplace")).encode()
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(char if char.isprintable() else _json_escape(char) for char in match.group())
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+class TerminalJson:
+    """Standard output while it is a terminal: lines of JSON are made safe on their way."""
+
+    def __init__(self, handle: BinaryIO) -> None:
+        """Write to a handle."""
+        self._handle = handle
+
+    def write(self, data: bytes) -> None:
+        """Write whole lines."""
+        self._handle.write(printable_json(data))
+
+    def writelines(self, lines: Iterable[bytes]) -> None:
+        """Write whole lines."""
+        self._handle.writelines(map(printable_json, lines))
+
+    def flush(self) -> None:
+        """Hand them on."""
+        self._handle.flush()
+
+
+def json_output() -> BinaryIO:
+    """Return standard output for lines of JSON: byte for byte, unless a person looks at it."""
+    sys.stdout.flush()
+    handle = sys.stdout.buffer
+    return cast("BinaryIO", TerminalJson(handle)) if sys.stdout.isatty() else handle
+
+
+def write_json(data: bytes) -> None:
+    """Write JSON to standard output as UTF-8, whatever encoding its text would get."""
+    if getattr(sys.stdout, "buffer", None) is None:  # a notebook's or a test's own takes text alone
+        sys.stdout.write(data.decode())
+    else:
+        json_output().write(data)
+    sys.stdout.flush()
 
 
 def format_bytes(count: int) -> str:

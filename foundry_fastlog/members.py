@@ -2,31 +2,162 @@
 
 orjson does the work. What it refuses (lone surrogates, huge ints, circular containers, objects of
 any kind) is replaced by something readable: a message must never be lost, nor raise, because of
-what somebody put into its context.
+what somebody put into its context. What is large is described or cut before it is rendered: a
+batch of images must not cost seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from array import array
+from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import orjson
 
 _MAX_DEPTH = 32
+_MAX_ITEMS = 1000  # of an array that is written as a list, of bytes that are shown
+_MANY = 10_000  # items of a context in all, beyond which it is cut
+_FEW = 6
 _INT64 = 1 << 63
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
-_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
+# Not OPT_SERIALIZE_NUMPY: with it the first unknown object makes orjson import numpy.
+_OPTIONS = orjson.OPT_NON_STR_KEYS
+_SCALARS = frozenset((int, float, str, bool, type(None)))
+_CONTAINERS = (Mapping, list, tuple, set, frozenset)
+# Unlike arrays and tensors these show all that they have.
+_SEQUENCES = (bytes, bytearray, array, deque)
+
+
+class Bounds(NamedTuple):
+    """How much of a context is kept: items of one container, of all, characters of one text."""
+
+    items: int
+    total: int
+    chars: int
+
+
+IN_A_LINE = Bounds(_MAX_ITEMS, _MANY, 1 << 20)
+IN_MEMORY = Bounds(100, _MAX_ITEMS, 4000)
+
+
+def class_name(kind: type) -> str:
+    """Return the name of a class, whatever its metaclass does."""
+    return _valid(type.__dict__["__name__"].__get__(kind))
 
 
 def safe_str(value: object) -> str:
     """Return `str(value)`, or a description of the type when that fails."""
     try:
         text = str(value)
-    except Exception as error:  # noqa: BLE001 - a user's __str__ may raise anything
-        return f"<{type(value).__name__} whose str() raised {type(error).__name__}>"
+    except (KeyboardInterrupt, SystemExit):  # a signal's, not the value's
+        raise
+    except BaseException as error:  # noqa: BLE001 - a user's __str__ may raise anything
+        return f"<{class_name(type(value))} whose str() raised {class_name(type(error))}>"
     return _valid(text)
+
+
+def text_of_value(value: object) -> str:
+    """Return the text of a value: of a large one, as much as a person looks at."""
+    large = described(value)
+    if large is None and _is_container(value) and outgrows(value, _MAX_ITEMS):
+        value = readable(value, IN_MEMORY)
+    return safe_str(value) if large is None else large
+
+
+def cut(text: str, limit: int) -> str:
+    """Return a text, or its beginning and how long it was."""
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def described(value: object) -> str | None:
+    """Describe a large array, tensor or sequence of bytes; None for everything else.
+
+    Its elements are not read, but for a few on the host.
+    """
+    try:
+        if isinstance(value, _SEQUENCES):
+            if len(value) <= _MAX_ITEMS:
+                return None
+            few = ", ".join(map(_short, islice(value, _FEW)))
+            return f"<{class_name(type(value))} of {len(value)} items: {few}, ...>"
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        if not isinstance(shape, tuple) or dtype is None or math.prod(shape) <= _MAX_ITEMS:
+            return None
+        text = f"{class_name(type(value))} of {dtype}, shape {tuple(shape)}"
+        device = getattr(value, "device", None)
+        if getattr(device, "type", "cpu") != "cpu":
+            return f"<{text}, on {device}>"
+    except Exception:  # noqa: BLE001 - a value of any type, with any property
+        return None
+    try:  # the beginning of the first row: no copy of it all
+        first = value[(0,) * (len(shape) - 1)] if len(shape) > 1 else value  # type: ignore[index]
+        few = ", ".join(map(_short, first[:_FEW].tolist()))  # type: ignore[index]
+    except Exception:  # noqa: BLE001 - of a sparse tensor, say
+        return f"<{text}>"
+    return f"<{text}: {few}, ...>"
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else cut(safe_str(value), 40)
+
+
+def _is_container(value: object) -> bool:
+    try:
+        return isinstance(value, _CONTAINERS)
+    except Exception:  # noqa: BLE001 - a class's own __class__
+        return False
+
+
+def outgrows(value: Any, limit: int) -> bool:  # noqa: ANN401 - a container of anything
+    """Tell whether a container has more than so many items, at all depths."""
+    left = limit
+    waiting = [value]
+    try:
+        while waiting:
+            one = waiting.pop()
+            left -= len(one)
+            if left < 0:
+                return True
+            values = one.values() if isinstance(one, Mapping) else one
+            waiting += [item for item in values if _is_container(item)]
+    except Exception:  # noqa: BLE001 - a container of any type: not for its str(), either
+        return True
+    return False
+
+
+def read_context(context: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Copy a mapping of any type; what cannot be read is named."""
+    try:
+        return dict(context)
+    except Exception as error:  # noqa: BLE001 - of its own code
+        return _read_items(context, error)
+
+
+def plain_context(context: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Copy a context: large values described or cut, the others as JSON has them."""
+    fields = read_context(context)
+    if _SCALARS.issuperset(map(type, fields.values())):
+        return fields
+    return {key: _Copy(IN_A_LINE).of(value) for key, value in fields.items()}
+
+
+def _read_items(context: Mapping[Any, Any], error: Exception) -> dict[Any, Any]:
+    """Read a mapping that raises, item by item."""
+    fields: dict[Any, Any] = {}
+    try:
+        for key in context:
+            try:
+                fields[key] = context[key]
+            except Exception as fault:  # noqa: BLE001, PERF203 - as above
+                fields[key] = f"<not read: {class_name(type(fault))}>"
+    except Exception:  # noqa: BLE001 - as above
+        fields["unreadable"] = f"{class_name(type(context))} raised {class_name(type(error))}"
+    return fields
 
 
 def _valid(text: str) -> str:
@@ -47,11 +178,18 @@ def render_members(fields: Mapping[str, Any]) -> bytes:
         rendered = orjson.dumps(fields, default=simpler, option=_OPTIONS)
         # orjson writes unsigned 64-bit ints too, which not every reader of the lines takes.
         clean = _LONG_NUMBER.search(rendered) is None
-    except (TypeError, RecursionError):  # orjson.JSONEncodeError is a TypeError
+    except (TypeError, RecursionError) as error:  # orjson.JSONEncodeError is a TypeError
+        let_interrupts_through(error)
         clean = False
     if not clean:
         rendered = orjson.dumps(readable(fields), option=_OPTIONS)
     return rendered[1:-1]
+
+
+def let_interrupts_through(error: BaseException) -> None:
+    """Raise Ctrl-C, where that is what orjson reports as its own error."""
+    if isinstance(error.__cause__, (KeyboardInterrupt, SystemExit)):
+        raise error.__cause__
 
 
 def nonfinite_fields(context: Mapping[str, Any]) -> dict[str, str]:
@@ -69,7 +207,12 @@ def nonfinite_fields(context: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _find_nonfinite(value: object, path: str, depth: int, found: dict[str, str]) -> None:
-    if type(value).__module__ == "numpy":
+    with contextlib.suppress(Exception):  # a value of any type has no numbers to name
+        _search_nonfinite(value, path, depth, found)
+
+
+def _search_nonfinite(value: object, path: str, depth: int, found: dict[str, str]) -> None:
+    if _is_numpy(value):
         value = _from_numpy(value)
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -88,12 +231,25 @@ def _find_nonfinite(value: object, path: str, depth: int, found: dict[str, str])
 
 
 def _from_numpy(value: Any) -> object:  # noqa: ANN401 - numpy may not be installed
-    """Return a numpy scalar or array as orjson shows it, None where it is shown as text."""
+    """Return a numpy scalar or array as it is shown, None where it is shown as text."""
+    return value.tolist() if isinstance(_numpy_json(value), (orjson.Fragment, list)) else None
+
+
+def _is_numpy(value: object) -> bool:
+    return bool(type.__dict__["__module__"].__get__(type(value)) == "numpy")
+
+
+def _numpy_json(value: object) -> object:
+    """Return what orjson takes for a numpy scalar or array."""
+    if getattr(value, "size", 0) > _MAX_ITEMS and (large := described(value)) is not None:
+        return large
     try:
-        orjson.dumps(value, option=_OPTIONS)
-    except TypeError:
-        return None
-    return value.tolist()
+        rendered = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:  # a type that JSON has not, or an array in another order
+        return safe_str(value)
+    if _LONG_NUMBER.search(rendered):
+        return _Copy(IN_A_LINE).of(orjson.loads(rendered))
+    return orjson.Fragment(rendered)
 
 
 def _key(key: object) -> str:
@@ -109,41 +265,89 @@ def _key(key: object) -> str:
 
 def simpler(value: object) -> object:
     """Replace what orjson does not know: its ``default``."""
+    if _is_numpy(value):
+        return _numpy_json(value)
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset)):
         return list(value)
-    return safe_str(value)
+    return text_of_value(value)
 
 
-def readable(value: object) -> object:
-    """Copy `value` into something that orjson certainly takes: huge ints and the like as text."""
-    return _readable(value, 0, set())
+def readable(value: object, bounds: Bounds | None = None) -> object:
+    """Copy `value` into something that orjson certainly takes: huge ints and the like as text.
+
+    Args:
+        value: Anything.
+        bounds: How much of it to keep; all by default.
+    """
+    return _Copy(bounds).of(value)
 
 
-def _readable(value: object, depth: int, above: set[int]) -> object:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return int(value) if -_INT64 <= value < _INT64 else str(int(value))
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, str):
-        return _valid(value)
-    if not isinstance(value, (Mapping, list, tuple, set, frozenset)):
-        try:  # what orjson knows by itself: dates, enums, dataclasses, numpy
-            known = orjson.loads(orjson.dumps(value, option=_OPTIONS))
-        except (TypeError, RecursionError):
+class _Copy:
+    """Copies one value, see readable()."""
+
+    def __init__(self, bounds: Bounds | None) -> None:
+        self._bounds = bounds
+        self._left = math.inf if bounds is None else bounds.total
+        self._above: set[int] = set()
+
+    def of(self, value: object, depth: int = 0) -> object:
+        try:
+            return self._of(value, depth)
+        except Exception:  # noqa: BLE001 - a value of any type, whose methods raise anything
             return safe_str(value)
-        return _readable(known, depth + 1, above)
-    if id(value) in above:
-        return "<circular reference>"
-    if depth > _MAX_DEPTH:
-        return "<nested too deep>"
-    above.add(id(value))
-    try:
-        if isinstance(value, Mapping):
-            return {_key(k): _readable(v, depth + 1, above) for k, v in value.items()}
-        return [_readable(item, depth + 1, above) for item in value]
-    finally:
-        above.discard(id(value))
+
+    def _of(self, value: object, depth: int) -> object:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            return int(value) if -_INT64 <= value < _INT64 else self._text(str(int(value)))
+        if isinstance(value, float):
+            return float(value)
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, _CONTAINERS):
+            return self._container(value, depth)
+        if self._bounds is not None and (large := described(value)) is not None:
+            return large
+        try:  # what orjson knows by itself: dates, enums, dataclasses; and with help numpy
+            rendered = orjson.dumps(value, default=simpler, option=_OPTIONS)
+        except (TypeError, RecursionError) as error:
+            let_interrupts_through(error)
+            return self._text(text_of_value(value))
+        known = orjson.loads(rendered)
+        if b"null" in rendered and _is_numpy(value):
+            known = _with_nonfinite(known, value.tolist())  # type: ignore[attr-defined]
+        return self.of(known, depth + 1)
+
+    def _text(self, text: str) -> str:
+        return _valid(text if self._bounds is None else cut(text, self._bounds.chars))
+
+    def _container(self, value: Any, depth: int) -> object:  # noqa: ANN401 - a container
+        if id(value) in self._above:
+            return "<circular reference>"
+        if depth > _MAX_DEPTH:
+            return "<nested too deep>"
+        self._above.add(id(value))
+        try:
+            size = len(value)
+            count = size
+            if self._bounds is not None:
+                count = min(size, self._bounds.items, max(0, int(self._left)))
+                self._left -= count
+            if isinstance(value, Mapping):
+                pairs = islice(value.items(), count)
+                fields = {_key(k): self.of(v, depth + 1) for k, v in pairs}
+                return fields if count == size else {**fields, "...": f"({size} items)"}
+            items = [self.of(item, depth + 1) for item in islice(value, count)]
+            return items if count == size else [*items, f"... ({size} items)"]
+        finally:
+            self._above.discard(id(value))
+
+
+def _with_nonfinite(known: Any, listed: Any) -> object:  # noqa: ANN401 - lists, or what is in them
+    """Put back the numbers for which JSON has only null."""
+    if isinstance(known, list):
+        return [_with_nonfinite(*pair) for pair in zip(known, listed, strict=True)]
+    return listed if known is None else known

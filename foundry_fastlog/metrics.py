@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.component import AnyLogger, Component, log_text, stdlib_logger
 from foundry_fastlog.describing import describe
-from foundry_fastlog.members import safe_str
+from foundry_fastlog.members import cut, text_of_value
 from foundry_fastlog.recorder import RecorderClosedError, takes
-from foundry_fastlog.values import device_of, recordable
+from foundry_fastlog.values import MAX_TEXT, device_of, metric_value, recordable
 
 if TYPE_CHECKING:
     import os
@@ -112,6 +112,8 @@ class MetricsLogger(Component):
             accepted = self._record(step, {**metrics, "epoch": epoch})
         except (TypeError, ValueError, OverflowError, RecorderClosedError) as error:
             accepted = self._record_odd(step, epoch, metrics, error)
+        if not accepted:
+            accepted = self._record_cut(step, epoch, metrics)
         if step % self._echo_every == 0 and self._stdlib.isEnabledFor(logging.INFO):
             self._echo(f"Step {step}", step, epoch, metrics)
         return accepted
@@ -140,9 +142,10 @@ class MetricsLogger(Component):
             return False
         values = metrics() if callable(metrics) else metrics
         try:
-            return self._record(step, {**values, "epoch": epoch})
+            accepted = self._record(step, {**values, "epoch": epoch})
         except (TypeError, ValueError, OverflowError, RecorderClosedError) as error:
-            return self._record_odd(step, epoch, values, error)
+            accepted = self._record_odd(step, epoch, values, error)
+        return accepted or self._record_cut(step, epoch, values)
 
     def log_epoch_summary(self, epoch: float, summary: Metrics) -> bool:
         """Record values of a whole epoch, and echo them.
@@ -191,6 +194,20 @@ class MetricsLogger(Component):
             accepted = self._record(step, values)
         self._tell_odd(odd)
         return accepted
+
+    def _record_cut(self, step: int, epoch: float | None, metrics: Metrics) -> bool:
+        """Record what was dropped, if a long text may be why: the rest does not go with it."""
+        long = [n for n, v in metrics.items() if isinstance(v, str) and len(v) > MAX_TEXT]
+        if not long or self._recorder.closed:
+            return False
+        values, odd = recordable(metrics, from_devices=True)
+        values.update((name, cut(values[name], MAX_TEXT)) for name in long)
+        self._tell_odd(odd)
+        for name in long:
+            self._tell_once(
+                f"long {name}", f"metric {name!r} is too long: its beginning is recorded"
+            )
+        return self._record(step, {**values, "epoch": epoch})
 
     def _closed(self) -> bool:
         self._tell_once(
@@ -289,7 +306,7 @@ def _shown(value: object) -> str:
     if (device := device_of(value)) is not None:
         return f"<on {device}>"  # showing it would wait for the device
     try:
-        return f"{value:.4f}"
+        return f"{metric_value('', value):.4f}"
     except Exception:  # noqa: BLE001 - a value of any type, with any __format__
-        text = safe_str(value)
+        text = text_of_value(value)
         return text if len(text) <= 40 else f"{text[:37]}..."

@@ -9,6 +9,7 @@ from typing import Annotated
 import orjson
 import typer
 
+from foundry_fastlog.formatting import write_json
 from foundry_fastlog.terminal import Console, fail, graceful
 
 __all__ = ["EPILOG", "migrate"]
@@ -92,7 +93,7 @@ def migrate(
     )
     if as_json:
         result = {"written": write, "files": [report.to_dict() for report in reports]}
-        typer.echo(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+        write_json(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
     else:
         command.show_totals(totals, console, write=write)
     raise typer.Exit(command.exit_code(totals, write=write, check=check))

@@ -41,18 +41,25 @@ _log = logging.getLogger("foundry_fastlog")
 class _Series:
     """The durations of one name: the latest ones, and the statistics of all."""
 
-    __slots__ = ("moments", "pending", "samples")
+    __slots__ = ("_folding", "moments", "pending", "samples")
 
     def __init__(self, max_samples: int) -> None:
         self.samples: deque[float] = deque(maxlen=max_samples)
         self.pending: list[float] = []  # appended to by any thread, shortened under the lock
         self.moments = Moments()
+        self._folding = False
 
     def fold(self) -> None:
         """Take the pending ones into the statistics. The caller holds the lock."""
-        batch = self.pending[:]
-        del self.pending[: len(batch)]  # not clear(): a thread may have appended meanwhile
-        self.moments.add(batch)
+        if self._folding:  # a signal's handler, in the middle of it: the next fold has the rest
+            return
+        self._folding = True
+        try:
+            batch = self.pending[:]
+            del self.pending[: len(batch)]  # not clear(): a thread may have appended meanwhile
+            self.moments.add(batch)
+        finally:
+            self._folding = False
 
 
 class TimedBlock:

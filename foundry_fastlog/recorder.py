@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import re
-import traceback
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,10 +36,16 @@ from foundry_fastlog.arguments import (
     process_number,
     step_number,
 )
+from foundry_fastlog.error_facts import error_facts, prepare
 from foundry_fastlog.event_lines import shortened, summary_members
-from foundry_fastlog.fingerprint import fingerprint
 from foundry_fastlog.fork_lock import ForkLock
-from foundry_fastlog.members import nonfinite_fields, render_members, safe_str, simpler
+from foundry_fastlog.members import (
+    let_interrupts_through,
+    nonfinite_fields,
+    plain_context,
+    render_members,
+    simpler,
+)
 from foundry_fastlog.run_info import RunFile, plain_config
 from foundry_fastlog.streams import STREAMS
 from foundry_fastlog.values import metric_value
@@ -68,8 +74,9 @@ _METRICS = 0  # stream numbers of csrc/core/record.hpp
 _ERRORS = 2
 _LOG = 3
 _SHORT = 8 * KIB  # fits into the smallest ring
+_VAIN_S = 1.0  # the longest wait for a place that has refused all along, or again at exit
 # Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
-_SIMPLE = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_STRICT_INTEGER
+_SIMPLE = orjson.OPT_STRICT_INTEGER
 _NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
@@ -93,6 +100,8 @@ class Recorder(_core.RecorderCore):
         ...     with recorder.timer("step", step=0):
         ...         recorder.record(0, loss=2.5, lr=1e-4)
     """
+
+    _missing_told = False
 
     def __init__(
         self,
@@ -184,6 +193,7 @@ class Recorder(_core.RecorderCore):
             if _STAMP.fullmatch(stamp) is None:
                 raise ValueError(f"stamp must look like 2025-09-30_14-30-00, got {stamp!r}")
         config = plain_config(config)
+        prepare()
 
         self._path = Path(directory)
         self._rank = rank
@@ -261,6 +271,7 @@ class Recorder(_core.RecorderCore):
             self._pid = os.getpid()
             self._run_file = None
             self._options = options
+            prepare()
             own = f"{label}-w{self._pid}" if label else f"w{self._pid}"
             _core.RecorderCore.__init__(
                 self,
@@ -380,11 +391,12 @@ class Recorder(_core.RecorderCore):
             fields["step"] = step_number(step)
         fields["message"] = message
         if error is not None:
-            fields["error_type"] = type(error).__name__
-            fields["error_message"] = safe_str(error)
-            fields["traceback"] = "".join(traceback.format_exception(error))
-            fields["fingerprint"] = fingerprint(error)
-        fields["context"] = {} if context is None else dict(context)
+            facts = error_facts(error)
+            fields["error_type"] = facts.kind
+            fields["error_message"] = facts.text
+            fields["traceback"] = facts.traceback
+            fields["fingerprint"] = facts.fingerprint
+        fields["context"] = {} if context is None else context
         return self._event(_LOG if error is None else _ERRORS, fields)
 
     def message(self, level: str, logger: str, message: str, context: Mapping[str, Any]) -> bool:
@@ -403,7 +415,8 @@ class Recorder(_core.RecorderCore):
         try:
             try:
                 rendered = orjson.dumps(fields, simpler, _SIMPLE)
-            except (TypeError, RecursionError):
+            except (TypeError, RecursionError) as error:
+                let_interrupts_through(error)
                 return self._event(_LOG, fields)
             # A null may stand for a number that is not finite; a long text may not fit the ring.
             if len(rendered) > _SHORT or _NULL(rendered) is not None:
@@ -413,6 +426,7 @@ class Recorder(_core.RecorderCore):
             return False
 
     def _event(self, stream: int, fields: dict[str, Any]) -> bool:
+        fields["context"] = plain_context(fields["context"])
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
@@ -455,7 +469,7 @@ class Recorder(_core.RecorderCore):
         """Wait until everything accepted so far is in the files, values from devices included.
 
         Args:
-            timeout: Seconds to wait at most; by default ``close_timeout_s``.
+            timeout: Seconds to wait at most; by default as close().
             stream: Wait for this one only: ``metrics``, ``performance``, ``errors`` or ``log``.
                 Lines of others that wait for a device do not hold it up.
 
@@ -465,7 +479,7 @@ class Recorder(_core.RecorderCore):
         Raises:
             ValueError: An unknown stream.
         """
-        limit = self._close_timeout_s if timeout is None else float(timeout)
+        limit = self._default_limit() if timeout is None else float(timeout)
         if stream is None:
             return self._flush(limit)
         check_choice("stream", stream, STREAMS)
@@ -475,19 +489,47 @@ class Recorder(_core.RecorderCore):
         """Write everything that was accepted and end the flush thread. Safe to call again.
 
         Args:
-            timeout: Seconds to wait at most; by default ``close_timeout_s``.
+            timeout: Seconds to wait at most; by default ``close_timeout_s``, but one second for a
+                directory that could never be written.
 
         Returns:
             True when all is written. False when the time was up first (a disk that hangs or is
-            full): the flush thread goes on trying, and close() may be called again.
+            full): the flush thread goes on trying, and close() may be called again. One warning
+            says how many records are missing, and why.
         """
         first = not self.closed
-        written = self._close(self._close_timeout_s if timeout is None else float(timeout))
+        written = self._close(self._default_limit() if timeout is None else float(timeout))
+        if not written and timeout is None:
+            self._tell_missing()
         if first and os.getpid() == self._pid:
             if self._run_file is not None:
                 _recover(str(self._path))  # workers that were killed, or left without closing
             self._write_run_file(ended=True)
         return written
+
+    def _default_limit(self) -> float:
+        """Return how long to wait where the caller does not say."""
+        refused = self._label is None and self._stats()["errors"] > 0
+        return min(_VAIN_S, self._close_timeout_s) if refused else self._close_timeout_s
+
+    def _tell_missing(self) -> None:
+        """Say once what could not be written, why, and what becomes of it."""
+        stats = self._stats()
+        missing = stats["accepted"] - stats["written"]
+        if self._missing_told or not missing:
+            return
+        self._missing_told = True
+        ring = stats["ring_path"]
+        _log.warning(
+            "%d records are missing in the files of %s: %s. %s",
+            missing,
+            self._path,
+            stats["last_error"] or "they were not written in time",
+            "They are lost when this process ends."
+            if ring is None
+            else f"They stay in {ring}: when there is room again, the next start in the directory "
+            f"writes them, or `foundry-fastlog recover {self._path}`.",
+        )
 
     def _write_run_file(self, *, ended: bool) -> None:
         # Without a label the directory cannot be written, which the core has told already.
@@ -606,9 +648,10 @@ def _on_core_event(kind: str, text: str) -> None:
 
 def _close_at_worker_exit() -> None:
     """Close when a multiprocessing child ends: it leaves by os._exit(), without atexit."""
-    import multiprocessing.util  # in workers only
-
-    multiprocessing.util.Finalize(None, _close_all, exitpriority=100)
+    # Loaded in every such child; an import may fail where no descriptor is free.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _close_all, exitpriority=100)
 
 
 def _recover(directory: str) -> None:
@@ -632,7 +675,10 @@ def _recover(directory: str) -> None:
 def _close_all() -> None:
     """Close what is still open when the process ends."""
     for recorder in list(_open.values()):
-        recorder.close()
+        if not recorder.closed:
+            recorder.close()
+        elif not recorder.close(_VAIN_S):  # it has waited its time already
+            recorder._tell_missing()  # noqa: SLF001 - its own module
 
 
 def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -218,7 +218,7 @@ class StructuredLogger:
         stacklevel: int = 1,
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
-        """Log what may harm the result; see log_structured()."""
+        """Log what may harm the result; it is in file and console on return. See log()."""
         if self.logger.isEnabledFor(ERROR):
             self._log(ERROR, message, args, exc_info, stacklevel, fields)
 
@@ -244,7 +244,7 @@ class StructuredLogger:
         stacklevel: int = 1,
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
-        """Log what ends the run; it is in the files when this returns. See log_structured()."""
+        """Log what ends the run; it is in file and console on return. See log()."""
         if self.logger.isEnabledFor(CRITICAL):
             self._log(CRITICAL, message, args, exc_info, stacklevel, fields)
 
@@ -277,8 +277,6 @@ class StructuredLogger:
         if outputs:
             shown = settled(_shown(self.context, context, fields))
             writer.put(outputs, (time.time(), level, logger.name, message, shown, ""))
-            if level >= CRITICAL:
-                writer.flush(1.0)
 
     def _with_ambient(self, around: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         """Put ambient fields below the bound ones, which are below the call's."""

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ class SystemMetrics:
         self._step = step
         self._reader: SystemReader | None = None  # of read_once()
         self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
+        self._stop: SimpleQueue[None] = SimpleQueue()
         self._pid = os.getpid()
 
     @property
@@ -99,8 +100,8 @@ class SystemMetrics:
         """
         if not self.running:
             self._pid = os.getpid()
-            # A new event: after a fork the old one may be locked for ever.
-            self._stop = threading.Event()
+            # Not an event: a signal's handler may call stop() within a stop() of its own thread.
+            self._stop = SimpleQueue()
             # Made here: importing psutil and pynvml is no work for beside the first steps.
             reader = SystemReader(self._recorder.path)
             self._thread = threading.Thread(
@@ -112,7 +113,7 @@ class SystemMetrics:
     def stop(self) -> None:
         """End the thread; waits for a sample that is on its way, 2 s at most. Safe to repeat."""
         if self.running:
-            self._stop.set()
+            self._stop.put(None)
             if self._thread is not threading.current_thread() and self._thread is not None:
                 self._thread.join(_STOP_TIMEOUT_S)
 
@@ -127,9 +128,9 @@ class SystemMetrics:
             self._reader = SystemReader(self._recorder.path)
         return self._reader.read()
 
-    def _run(self, reader: SystemReader, stop: threading.Event) -> None:
+    def _run(self, reader: SystemReader, stop: SimpleQueue[None]) -> None:
         delay = min(self._interval_s, _FIRST_S)
-        while not stop.wait(delay):
+        while _still_empty(stop, delay):
             delay = self._interval_s
             try:
                 self._record(reader.read())
@@ -166,3 +167,11 @@ class SystemMetrics:
     ) -> None:
         """Stop the thread; an exception goes on."""
         self.stop()
+
+
+def _still_empty(queue: SimpleQueue[None], timeout: float) -> bool:
+    try:
+        queue.get(timeout=timeout)
+    except Empty:
+        return True
+    return False

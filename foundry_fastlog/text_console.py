@@ -66,7 +66,7 @@ class ConsoleOutput:
             return None
         try:
             from rich.console import Console
-        except ImportError:
+        except (ImportError, OSError):  # not installed, or no descriptor is free to load it
             return None
         console = Console(file=stream, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._coloured = (stream, console)

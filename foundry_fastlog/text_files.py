@@ -3,15 +3,18 @@
 Several processes may write to one file: each opens it for appending and writes whole lines. Who
 writes to a file holds a shared lock on it, so that retention and clean-up leave it alone; who
 shifts names holds the directory's lock, and the others see that the name leads to another file.
+A link, a pipe or a device in a log's place is refused: the first leads elsewhere, the others hang.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,13 +31,16 @@ __all__ = [
     "timestamp",
 ]
 
-_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+_LOOK = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | _LOOK
 
 LOG_NAME = re.compile(
     r"(?P<kind>.+)_(?P<stamp>\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})(?:\.(?P<rank>r[1-9]\d*))?\.log"
     r"(?:\.(?P<number>[1-9]\d*))?"
 )
 """A text log's name; the number counts rotations, 1 is the newest. Rank 0 has no label."""
+
+_NUMBER = re.compile(r"[1-9]\d*", re.ASCII)
 
 _log = logging.getLogger("foundry_fastlog")
 
@@ -82,9 +88,7 @@ class TextFile:
             if not self.max_bytes or os.fstat(self._fd).st_size + len(whole) <= self.max_bytes:
                 self._write_all(whole)
             else:
-                lines = [text.encode("utf-8", "backslashreplace") for text in texts]
-                for chunk in self._chunks(lines):
-                    self._write_all(chunk)
+                self._rotate([text.encode("utf-8", "backslashreplace") for text in texts])
             self._reported = False
         except OSError as error:
             self.errors += len(messages)
@@ -96,20 +100,6 @@ class TextFile:
             fd, self._fd = self._fd, -1
             with contextlib.suppress(OSError):  # somebody closed it below us
                 os.close(fd)
-
-    def _chunks(self, lines: Sequence[bytes]) -> Iterator[bytes]:
-        """Cut lines into what still fits into the file, rotating between the pieces."""
-        size = os.fstat(self._fd).st_size
-        chunk: list[bytes] = []
-        for line in lines:
-            if size and size + len(line) > self.max_bytes:
-                yield b"".join(chunk)
-                chunk = []
-                self._rotate(len(line))
-                size = os.fstat(self._fd).st_size
-            chunk.append(line)
-            size += len(line)
-        yield b"".join(chunk)
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(b"\n" + data if self._torn else data)
@@ -124,7 +114,7 @@ class TextFile:
         """Open the file that the name leads to; another process may have rotated it."""
         if self._fd >= 0:
             try:
-                if os.path.samestat(os.fstat(self._fd), self.path.stat()):
+                if os.path.samestat(os.fstat(self._fd), self.path.lstat()):
                     return
             except OSError:  # the name leads nowhere, or the descriptor was closed below us
                 pass
@@ -135,28 +125,49 @@ class TextFile:
         make_directories(self.path.parent)
         while True:
             self._fd = os.open(self.path, _FLAGS, 0o664)
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                self.close()
+                raise OSError(errno.EINVAL, "it is no regular file", str(self.path))
             _lock_shared(self._fd)
             # Between opening and locking somebody may have taken it for one that nobody writes.
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._fd), self.path.stat()):
+                if os.path.samestat(os.fstat(self._fd), self.path.lstat()):
                     break
             self.close()
 
-    def _rotate(self, wanted: int) -> None:
-        """Shift path to path.1 and so on, unless another process has just done so."""
+    def _rotate(self, lines: Sequence[bytes]) -> None:
+        """Fill the file, shift path to path.1 and so on, and fill as many new ones as it takes.
+
+        The names are shifted once for all of them: one by one they would cost a batch of lines
+        seconds where many are kept.
+        """
         with _directory_locked(self.path.parent):
-            self._renew()
-            size = os.fstat(self._fd).st_size
-            if not size or size + wanted <= self.max_bytes:
+            self._renew()  # another process may have rotated it just now
+            first, *others = self._pieces(lines, os.fstat(self._fd).st_size)
+            self._write_all(first)
+            if not others:
                 return
-            number = 1
-            while _numbered(self.path, number).exists():
-                number += 1
-            for n in range(number, 0, -1):
-                _numbered(self.path, n - 1).rename(_numbered(self.path, n))
-            self.close()
-            self._open()
+            for number in _numbers(self.path):
+                old = _numbered(self.path, number)
+                old.rename(_numbered(self.path, number + len(others)))
+            for number, piece in zip(range(len(others) - 1, -1, -1), others, strict=True):
+                self.close()
+                self._open()
+                self._write_all(piece)
+                if number:
+                    self.path.rename(_numbered(self.path, number))
         self._remove_old()
+
+    def _pieces(self, lines: Sequence[bytes], size: int) -> list[bytes]:
+        """Cut lines into what a file of a size has room for, and what fills each further one."""
+        pieces: list[list[bytes]] = [[]]
+        for line in lines:
+            if size and size + len(line) > self.max_bytes:
+                pieces.append([])
+                size = 0
+            pieces[-1].append(line)
+            size += len(line)
+        return [b"".join(piece) for piece in pieces]
 
     def _remove_old(self) -> None:
         if self.keep:
@@ -176,6 +187,13 @@ class TextFile:
 
 def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def _numbers(path: Path) -> list[int]:
+    """List the numbers of a log and of those rotated from it, the highest first."""
+    start = f"{path.name}."
+    ends = [name.removeprefix(start) for name in os.listdir(path.parent) if name.startswith(start)]  # noqa: PTH208 - names are enough
+    return [*sorted((int(end) for end in ends if _NUMBER.fullmatch(end)), reverse=True), 0]
 
 
 def _lock_shared(fd: int) -> None:
@@ -203,7 +221,7 @@ def remove_unused(path: Path) -> bool:
         Whether it was removed.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        fd = os.open(path, os.O_RDONLY | _LOOK)
     except OSError:
         return False
     try:

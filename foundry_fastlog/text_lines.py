@@ -12,7 +12,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from foundry_fastlog.members import safe_str
+from foundry_fastlog.error_facts import exception_text
+from foundry_fastlog.members import cut, text_of_value
 
 __all__ = [
     "BASE_FIELDS",
@@ -105,15 +106,9 @@ def settled(fields: dict[str, Any]) -> dict[str, Any]:
     if _SCALARS.issuperset(map(type, fields.values())):
         return fields
     return {
-        key: value if type(value) in _SCALARS else _shortened(safe_str(value))
+        key: value if type(value) in _SCALARS else cut(text_of_value(value), _MAX_VALUE)
         for key, value in fields.items()
     }
-
-
-def _shortened(text: str) -> str:
-    if len(text) <= _MAX_VALUE:
-        return text
-    return f"{text[:_MAX_VALUE]}... ({len(text)} characters)"
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -135,7 +130,7 @@ def record_message(record: logging.LogRecord, formatter: logging.Formatter) -> M
         message, shown = record.getMessage(), fields_of(record)
     exception = record.exc_text or ""
     if record.exc_info and not exception:
-        exception = formatter.formatException(record.exc_info)
+        exception = exception_text(formatter, record.exc_info)
     if record.stack_info:
         exception = f"{exception}\n{record.stack_info}" if exception else record.stack_info
     return (record.created, record.levelno, record.name, message, settled(shown), exception)

@@ -55,13 +55,11 @@ class TextHandler(logging.Handler):
             self.handleError(record)
 
     def take(self, message: Message) -> None:
-        """Queue a message; one at CRITICAL is written before this returns."""
+        """Queue a message; one at ERROR or above is written when this returns, see `TextWriter`."""
         writer.put(self._outputs, message)
-        if message[1] >= logging.CRITICAL:
-            writer.flush(1.0)
 
     def flush(self) -> None:
-        """Wait until what was logged so far is written, five seconds at most."""
+        """Wait until what was logged so far is written; five seconds when nothing is taken."""
         writer.flush()
 
     def close(self) -> None:

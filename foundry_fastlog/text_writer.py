@@ -4,14 +4,18 @@ One per process. A logging call puts a message into a queue; the thread renders 
 batches of lines to the outputs. The text logs are a convenience copy: the crash-safe record of a
 run is its log stream.
 
-Ownership: the queue is shared. `_thread`, `_stuck` and `dropped` are written by callers under no
-lock (each write stands for itself); `_taken` is written by the thread only. A forked child replaces
-the whole state: what is queued is the parent's to write.
+Ownership: the queues are shared. `_thread`, `_stuck_at`, `_vain_at` and `dropped` are written by
+callers under no lock (each write stands for itself); `_moves` and `_busy` by whoever writes. A
+forked child replaces the whole state: what is queued is the parent's to write.
+
+Signal handlers, `__del__` and the garbage collector's callbacks log as well, in any thread between
+any two statements: so no caller waits for a lock that its own thread may hold below it.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import sys
@@ -29,9 +33,12 @@ MAX_QUEUED = 20_000
 """Messages in the queue before callers wait for the thread."""
 
 _BATCH = 1000
-_GATHER_S = 0.05
+_GATHER_S = 0.002
+_ERROR_S = 0.05
 _WAIT_S = 1.0
 _FLUSH_S = 5.0
+
+_log = logging.getLogger("foundry_fastlog")
 
 
 class Output(Protocol):
@@ -56,11 +63,14 @@ class TextWriter:
     def _begin(self) -> None:
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._start_lock = threading.Lock()
+        self._starting = threading.Lock()  # only tried, never waited for
         self._write_lock = threading.RLock()
-        self._hurry = threading.Event()
-        self._taken = 0
+        self._drainer = 0  # the thread that writes in place of the writer's
+        self._hurry: SimpleQueue[None] = SimpleQueue()  # an Event's lock is not reentrant
+        self._moves = 0  # what the outputs have taken, in batches
+        self._busy: Output | None = None
         self._stuck_at = -1
+        self._vain_at = -1
         self._ended = False
         self._fork_waits = False
 
@@ -68,7 +78,8 @@ class TextWriter:
         """Have a message written.
 
         With `MAX_QUEUED` messages waiting, it first waits up to a second for room, then drops the
-        message; a thread that a disk holds up is waited for only once until it moves again.
+        message; a thread that a disk holds up is waited for only once until it moves again. One
+        at ERROR or above is written when this returns, unless that takes more than 50 ms.
 
         Args:
             outputs: Where to.
@@ -81,15 +92,19 @@ class TextWriter:
         queue.put((outputs, message))
         if self._thread is None:
             self._start()
+        if message[1] >= logging.ERROR and self._vain_at != self._moves:
+            before = self._moves
+            if not self.flush(_ERROR_S):
+                self._vain_at = before  # as long as nothing moves, nobody waits again
 
     def _room(self) -> bool:
         """Wait for the thread to catch up, which it does unless an output hangs."""
-        if self._stuck_at == self._taken:
+        if self._stuck_at == self._moves:
             return False
         deadline = time.monotonic() + _WAIT_S
         while self._queue.qsize() >= MAX_QUEUED:
             if time.monotonic() > deadline:
-                self._stuck_at = self._taken
+                self._stuck_at = self._moves
                 return False
             time.sleep(0.001)
         return True
@@ -98,71 +113,103 @@ class TextWriter:
         """Wait until all messages put so far have been handed to their outputs.
 
         Args:
-            timeout: Seconds to wait at most, five by default.
+            timeout: Seconds to wait at most; by default as long as the outputs take something, and
+                five seconds in which they do not.
 
         Returns:
             True when they have been.
         """
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return thread is None
-        if not thread.is_alive():  # the interpreter is going down
+        if thread is threading.current_thread():
+            return False
+        if thread is None or not thread.is_alive():  # not yet, or the interpreter is going down
             return self._drain()
         done = threading.Event()
         self._queue.put(done)
-        self._hurry.set()
-        return done.wait(_FLUSH_S if timeout is None else timeout)
+        self._hurry.put(None)
+        if timeout is not None:
+            return done.wait(timeout)
+        moves = -1
+        while moves != self._moves:
+            moves = self._moves
+            if done.wait(_FLUSH_S):
+                return True
+        return False
 
     def end(self) -> None:
         """Write what is queued; from now on messages are written by the thread that logs them."""
         self.flush()
         self._ended = True
         thread = self._thread
-        if thread is not None:
-            self._queue.put(None)
-            self._hurry.set()
-            thread.join(_WAIT_S)
-            if not thread.is_alive():
-                self._thread = None
-                self._drain()
+        if thread is None:
+            return
+        left = self._queue.qsize()
+        self._queue.put(None)
+        self._hurry.put(None)
+        thread.join(_WAIT_S)
+        if not thread.is_alive():
+            self._thread = None
+            self._drain()
+        elif (path := getattr(self._busy, "path", None)) is not None:
+            # Of a console that hangs nothing is told: who tells might hang there, too.
+            _log.warning(
+                "the last messages (%d or more) are missing in %s and other text logs: writing "
+                "there hangs. The run's own records are not affected.",
+                left,
+                path,
+            )
 
     def _start(self) -> None:
         if self._ended:
             self._drain()
             return
-        with self._start_lock:
+        if not self._starting.acquire(blocking=False):
+            return  # whoever holds it comes to this message, too; perhaps it is this very thread
+        try:
             if self._thread is None:
-                thread = threading.Thread(
-                    target=self._run, args=(self._queue,), name="fastlog-text", daemon=True
-                )
-                try:
-                    thread.start()
-                except RuntimeError:  # too late for threads, or no more of them
-                    self._drain()
-                    return
-                self._thread = thread
-        _flush_at_worker_exit(self)
+                self._start_thread()
+        finally:
+            self._starting.release()
+        if self._thread is None:
+            self._drain()
 
-    def _run(self, queue: SimpleQueue[_Item]) -> None:
+    def _start_thread(self) -> None:
+        thread = threading.Thread(
+            target=self._run, args=(self._queue, self._hurry), name="fastlog-text", daemon=True
+        )
+        self._thread = thread  # at once: what is logged from here on waits in the queue
+        try:
+            thread.start()
+        except RuntimeError:  # too late for threads, or no more of them
+            self._thread = None
+        else:
+            _flush_at_worker_exit(self)
+
+    def _run(self, queue: SimpleQueue[_Item], hurry: SimpleQueue[None]) -> None:
         batch: list[_Item] = [threading.Event()]
         while batch[-1] is not None:
             first = queue.get()
             if isinstance(first, tuple) and queue.qsize() < _BATCH:
                 # A burst is gathered while nobody is disturbed: each message that woke this thread
                 # would make the caller wait for the interpreter.
-                self._hurry.wait(_GATHER_S)
+                with contextlib.suppress(Empty):
+                    hurry.get(timeout=_GATHER_S)
             batch = self._take(queue, first)
             self._write(batch)
 
     def _drain(self) -> bool:
         """Write from the calling thread what is queued."""
-        with self._write_lock:
-            while True:
+        if self._drainer == threading.get_ident():
+            return False  # a signal handler's, or an output's own, message: it is written next
+        while not self._queue.empty():
+            with self._write_lock:
+                self._drainer = threading.get_ident()
                 try:
-                    first = self._queue.get_nowait()
-                except Empty:
-                    return True
-                self._write(self._take(self._queue, first))
+                    with contextlib.suppress(Empty):
+                        self._write(self._take(self._queue, self._queue.get_nowait()))
+                finally:
+                    self._drainer = 0
+        return True
 
     def _take(self, queue: SimpleQueue[_Item], first: _Item) -> list[_Item]:
         """Return what is queued, up to a batch; ends with a request to flush."""
@@ -202,10 +249,13 @@ class TextWriter:
                 texts.append(text_of(warning))
         with self._write_lock:
             for output, (messages, texts) in by_output.items():
+                self._busy = output
                 output.write(messages, texts)
-        self._taken += len(batch)
+                self._moves += 1
+            self._busy = None
         if done is not None:
-            self._hurry.clear()
+            with contextlib.suppress(Empty):  # taken by now
+                self._hurry.get_nowait()
             done.set()
 
     def before_fork(self) -> None:

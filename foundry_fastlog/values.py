@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from foundry_fastlog.members import safe_str
+from foundry_fastlog.members import cut, read_context, safe_str, text_of_value
 
-__all__ = ["MetricValue", "device_of", "metric_value", "recordable"]
+__all__ = ["MAX_TEXT", "MetricValue", "device_of", "metric_value", "recordable"]
 
 MetricValue = float | int | bool | str | None
+
+MAX_TEXT = 1000
+"""Characters that are kept of what is no metric, and of a text that makes a record too large."""
 
 _INT64 = 1 << 63
 
@@ -19,8 +22,8 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
 
     Args:
         name: Its key, for the message.
-        value: A float, int, bool, None, str, numpy scalar, or an array or tensor without
-            dimensions; reading one that lies on a GPU waits for it.
+        value: A float, int, bool, None, str, numpy scalar, or an array or tensor of one element;
+            reading one that lies on a GPU waits for it.
 
     Raises:
         TypeError: Anything else.
@@ -28,13 +31,15 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
     """
     if value is None or isinstance(value, (bool, str)):
         return value
-    if getattr(value, "shape", None) == () and callable(item := getattr(value, "item", None)):
+    if _is_single(value) and callable(item := getattr(value, "item", None)):
         try:
             value = item()
         except Exception as error:
             raise TypeError(f"value of {name!r} cannot be read: {safe_str(error)}") from error
         if value is None or isinstance(value, (bool, str)):
             return value
+        if isinstance(value, int) and _INT64 <= value < 2 * _INT64:  # of type uint64
+            return float(value)
     if isinstance(value, int):
         if not -_INT64 <= value < _INT64:
             raise OverflowError(f"value of {name!r} does not fit in a signed 64-bit integer")
@@ -43,8 +48,13 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
         return float(value)
     raise TypeError(
         f"value of {name!r} has type {type(value).__name__}, which is no metric; pass a float, "
-        "int, bool, None, str, a numpy scalar, or an array or tensor without dimensions"
+        "int, bool, None, str, a numpy scalar, or an array or tensor of one element"
     )
+
+
+def _is_single(value: object) -> bool:
+    shape = getattr(value, "shape", None)
+    return isinstance(shape, tuple) and all(size == 1 for size in shape)
 
 
 def device_of(value: object) -> str | None:
@@ -65,6 +75,8 @@ def recordable(
 ) -> tuple[dict[str, Any], list[str]]:
     """Make something that can be recorded of any mapping: what is no metric becomes its text.
 
+    Each value is taken as it is alone, whatever stands beside it; the text of others is cut.
+
     Args:
         metrics: Keys and values of any type.
         from_devices: Leave tensors of one element that lie on a device as they are, for record()
@@ -75,19 +87,20 @@ def recordable(
     """
     values: dict[str, Any] = {}
     odd: list[str] = []
-    for key, value in metrics.items():
+    for key, value in read_context(metrics).items():
         name = key if isinstance(key, str) else safe_str(key)
-        if from_devices and (device := device_of(value)) is not None:
-            single = all(size == 1 for size in getattr(value, "shape", (0,)))
-            values[name] = value if single else f"<{type(value).__name__} on {device}>"
-            if name is not key or not single:
-                odd.append(name)
-            continue
         try:
-            values[name] = metric_value(name, value)
-            if name is not key:
-                odd.append(name)
-        except (TypeError, OverflowError):
-            values[name] = safe_str(value)
+            values[name], regular = _recordable(name, value, from_devices=from_devices)
+        except Exception:  # noqa: BLE001 - a value of any type, with any property
+            values[name], regular = cut(text_of_value(value), MAX_TEXT), False
+        if name is not key or not regular:
             odd.append(name)
     return values, odd
+
+
+def _recordable(name: str, value: object, *, from_devices: bool) -> tuple[Any, bool]:
+    """Return what to record of a value, and whether it is a metric."""
+    if from_devices and (device := device_of(value)) is not None:
+        single = _is_single(value)
+        return (value if single else f"<{type(value).__name__} on {device}>"), single
+    return metric_value(name, value), True

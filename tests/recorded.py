@@ -18,6 +18,8 @@ import foundry_fastlog
 # The folder that holds the package under test: scripts import the same one.
 PACKAGE_ROOT = Path(foundry_fastlog.__file__).parents[1]
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+# First in the code of a child that is to get Ctrl-C, which those of background jobs ignore.
+TAKES_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 _SEGMENT = re.compile(r"\.(\d{6,})\.jsonl$")
 
 

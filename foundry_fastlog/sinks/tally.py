@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Any
 
+from foundry_fastlog.fork_lock import ForkLock
 from foundry_fastlog.members import safe_str
 
 __all__ = ["Tally"]
@@ -23,7 +23,7 @@ class Tally:
             sink: The sink's name, for messages.
         """
         self._sink = sink
-        self._lock = threading.Lock()
+        self._lock = ForkLock()  # reentrant: a signal's handler may log, and fail, as well
         self._counts = {"sent": 0, "refused": 0, "errors": 0}
         self._told: set[str] = set()
         self._first_error: str | None = None

@@ -266,5 +266,30 @@ def test_transfers_are_delivered_in_a_thread_that_ends(
     assert delivered[1] == ([2, 12], [None, None])
     ready[tensors[0].device] = True
     assert eventually(lambda: len(delivered) == 3)
-    assert eventually(lambda: not transfers._running)
-    assert "fastlog-transfers" not in [thread.name for thread in threading.enumerate()]
+    names = {"fastlog-transfers"}
+    assert eventually(lambda: names.isdisjoint(thread.name for thread in threading.enumerate()))
+    assert not transfers._running.locked()
+
+
+def test_a_transfer_whose_thread_cannot_start_waits_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is raised, nothing waits for a lock, and the next one's thread delivers both."""
+    delivered: list[list[int]] = []
+    transfers = device_tensors._Transfers()
+
+    def transfer(slot: int) -> device_tensors._Transfer:
+        copies: Any = SimpleNamespace(arrived=lambda: True, tensors=[])
+        return device_tensors._Transfer(copies, [slot], lambda slots, _: delivered.append(slots))
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        transfers.add(transfer(1))
+    with transfers._running:
+        transfers.add(transfer(2))
+    assert delivered == []
+    transfers.add(transfer(3))
+    assert eventually(lambda: len(delivered) == 3)

@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from recorded import TAKES_CTRL_C
 
 torch = pytest.importorskip("torch", reason="the demo trains with torch")
 
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 def demo_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """Start ``foundry_fastlog.demo.run`` in a process of its own, as the command does."""
-    code = (
+    code = TAKES_CTRL_C + (
         "import sys; from pathlib import Path; from foundry_fastlog import demo; "
         "sys.exit(demo.run(Path(sys.argv[1]), out=Path(sys.argv[2])))"
     )
@@ -249,14 +250,18 @@ def test_ctrl_c_keeps_what_was_recorded(experiment: Path, tmp_path: Path) -> Non
     long.write_text(dump_config(load_config(experiment, steps=10**6)))
     run = tmp_path / "run"
     process = demo_process(str(long), str(run), cwd=tmp_path)
-    metrics = run / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and metrics.stat().st_size > 10_000):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no metrics in two minutes"
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    try:
+        metrics = run / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not (metrics.exists() and metrics.stat().st_size > 10_000):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "no metrics in two minutes"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert (process.returncode, err) == (130, "")
     assert "Stopped after step " in out
     assert "demo --out run\n" in out

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from recorded import lines, parse, raw_lines, run_python, segments, steps
 
+from foundry_fastlog import recover
+
 HEAD = """
 import json, logging, os, resource, shutil, sys, threading
 from pathlib import Path
@@ -252,7 +254,7 @@ recorder.flush()
 fill_disk()
 recorder.record(1, x=1.0)
 assert told == []
-while not told:
+while not any(str(file) in text for text in told):  # close() may tell of run.json first
     {call}
 free_disk()
 assert recorder.close()
@@ -379,7 +381,7 @@ soon = run / "soon"
 (soon / "run").mkdir(parents=True)
 (soon / "run" / "metrics.jsonl").write_text("")  # another attempt was faster
 soon.rename(place)
-assert recorder.flush()
+assert recorder.flush(60)
 assert (recorder.label, recorder.attempt) == ("a1", 1)
 assert recorder.close()
 content = json.loads((place / "run" / "run.json").read_text())
@@ -387,6 +389,38 @@ assert [(a["attempt"], a["label"]) for a in content["attempts"]] == [(1, "a1")]
 """,
     )
     assert steps(tmp_path / "place" / "run", "a1") == list(range(100))
+
+
+@pytest.mark.parametrize("end", ["assert not recorder.close()", ""], ids=["closed", "at exit"])
+@pytest.mark.parametrize("place", ["nowhere", "full"])
+def test_what_could_not_be_written_is_told_once(tmp_path: Path, place: str, end: str) -> None:
+    """How much, why and what becomes of it; a place that never was there is not waited for."""
+    done = play(
+        tmp_path,
+        f"""
+logging.getLogger("foundry_fastlog").addHandler(logging.StreamHandler())
+if {place == "nowhere"}:
+    (run / "link").symlink_to(run / "place")
+    recorder = Recorder(run / "link" / "run", close_timeout_s=3600)
+    until(lambda: recorder.stats()["errors"])
+else:
+    recorder = Recorder(run, close_timeout_s=0.2)
+    fill_disk()
+for step in range(100):
+    assert recorder.record(step, x=1.0)
+{end}
+""",
+    )
+    (told,) = [row for row in done.stderr.splitlines() if "records are missing" in row]
+    assert told.startswith("100 records are missing in the files of ")
+    if place == "nowhere":
+        assert "No such file or directory" in told
+        assert told.endswith("They are lost when this process ends.")
+    else:
+        assert "File too large" in told
+        assert f"`foundry-fastlog recover {tmp_path}`" in told
+        recover(tmp_path)
+        check(tmp_path, list(range(100)), 0)
 
 
 def test_segments_on_a_full_disk(tmp_path: Path) -> None:

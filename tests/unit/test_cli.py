@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import pty
 import runpy
 import signal
 import subprocess
@@ -16,6 +18,7 @@ from typing import IO
 
 import pytest
 from oracle import START, OracleWriter, write_run_json
+from recorded import TAKES_CTRL_C
 
 import foundry_fastlog
 import foundry_fastlog.demo
@@ -49,8 +52,10 @@ def damaged(run: Path) -> Path:
 @pytest.fixture
 def following(run: Path) -> Iterator[subprocess.Popen[str]]:
     """A `tail -f` on the run, in a process of its own."""
+    module = "import runpy; runpy.run_module('foundry_fastlog', None, '__main__', True)"
+    options = ["-f", "-n", "1", "--raw", "--interval", "0.01"]
     process = subprocess.Popen(
-        [*COMMAND, "tail", "-f", "-n", "1", "--raw", "--interval", "0.01", str(run)],
+        [sys.executable, "-c", TAKES_CTRL_C + module, "tail", *options, str(run)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -447,6 +452,57 @@ def test_a_closed_pipe_ends_quietly(command: list[str], run: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+UNSEEN = "a\x7f\x85\x9bmb\u061c\u202ec\u2066d\u2028\ufeff\U000e0041e é中😀"
+
+
+def output(arguments: list[str], *, terminal: bool) -> bytes:
+    """What a command writes to standard output, a terminal or a pipe."""
+    if not terminal:
+        return subprocess.run([*COMMAND, *arguments], stdout=subprocess.PIPE, check=False).stdout
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*COMMAND, *arguments], stdout=theirs, stderr=subprocess.PIPE) as process:
+        os.close(theirs)
+        data = b""
+        # Reading a terminal that the other side has closed is an error on Linux, an end elsewhere.
+        with contextlib.suppress(OSError):
+            while chunk := os.read(ours, 4096):
+                data += chunk
+        assert process.stderr is not None
+        process.stderr.read()
+    os.close(ours)
+    return data.replace(b"\r\n", b"\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["summary", "RUN", "--json"],
+        ["export", "RUN", "--to", "-"],
+        ["tail", "--raw", "-n", "100", "RUN"],
+        ["trace", "RUN", "--out", "-"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_json_on_a_terminal_is_the_same_value_and_nothing_it_obeys(
+    command: list[str], tmp_path: Path
+) -> None:
+    """Anyone may have written the run. A pipe and a file get it byte for byte."""
+    writer = OracleWriter(tmp_path, start=START)
+    writer.metrics_dict(0, {UNSEEN: 1.0, "plain": 2.0})
+    writer.timing(UNSEEN, 0.1, step=0)
+    writer.log(UNSEEN)
+    write_run_json(tmp_path, name=UNSEEN)
+    arguments = [part.replace("RUN", str(tmp_path)) for part in command]
+    piped, shown = output(arguments, terminal=False), output(arguments, terminal=True)
+    assert "\u202e".encode() in piped
+    text = shown.decode()
+    assert text.replace("\n", "").isprintable()
+    assert "é中😀" in text
+    whole = command[0] in ("summary", "trace")
+    for got, wanted in [(shown, piped)] if whole else zip(shown.splitlines(), piped.split(b"\n")):  # noqa: B905 - the latter ends in an empty one
+        assert json.loads(got) == json.loads(wanted)
 
 
 def test_output_can_be_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

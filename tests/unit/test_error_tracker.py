@@ -86,6 +86,21 @@ def test_the_line(tracker: ErrorTracker, tmp_path: Path) -> None:
     assert tracker.error_log == tmp_path / "run" / "errors.jsonl"
 
 
+def test_a_disk_that_hangs_is_waited_for_once(
+    tracker: ErrorTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it answers again, so does log_error() wait again."""
+    waits: list[float] = []
+    answers = [False, False, True, True]
+    monkeypatch.setattr(
+        tracker.recorder, "flush", lambda limit, stream: (waits.append(limit), answers.pop(0))[1]
+    )
+    for _ in range(4):
+        tracker.log_error(ValueError("v"))
+    assert waits == [2.0, 0.05, 0.05, 2.0]
+    monkeypatch.undo()
+
+
 def test_the_message(tracker: ErrorTracker, caplog: pytest.LogCaptureFixture) -> None:
     """At the level asked for, with the traceback, the context, and the place of the call."""
     error = raised(OSError("disk full"))

@@ -18,6 +18,7 @@ from oracle import START, OracleWriter, write_run_json
 
 import foundry_fastlog.export
 from foundry_fastlog.export import ExportError, export_run
+from foundry_fastlog.formatting import printable_json, write_json
 from foundry_fastlog.reading import read_run
 
 HOUR = timedelta(hours=1)
@@ -344,10 +345,34 @@ def test_an_export_can_go_into_a_pipe(simple: Path, tmp_path: Path) -> None:
     assert result.path == pipe
 
 
-def test_an_export_can_go_to_standard_output(simple: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bytes go out as they are, whatever the terminal's encoding."""
+@pytest.mark.parametrize("terminal", [False, True])
+def test_an_export_can_go_to_standard_output(
+    simple: Path, terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes go out as they are, in UTF-8 whatever the terminal's encoding."""
     raw = BytesIO()
-    monkeypatch.setattr("sys.stdout", SimpleNamespace(buffer=raw, flush=lambda: None))
+    stdout = SimpleNamespace(buffer=raw, flush=lambda: None, isatty=lambda: terminal)
+    monkeypatch.setattr("sys.stdout", stdout)
     result = export_run(read_run(simple), "-", streams=["metrics"])
     assert result.path is None
-    assert raw.getvalue().startswith((simple / "metrics.jsonl").read_bytes())
+    metrics = (simple / "metrics.jsonl").read_bytes()
+    assert raw.getvalue().startswith(printable_json(metrics) if terminal else metrics)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_json_that_a_terminal_would_obey(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is escaped there, and only there; what a person can read stays."""
+    raw = BytesIO()
+    stdout = SimpleNamespace(buffer=raw, flush=lambda: None, isatty=lambda: terminal)
+    monkeypatch.setattr("sys.stdout", stdout)
+    data = '{"é中😀":"\x7f\x9b\u202e\U000e0041"}\n{"plain":"\x7f"}\n{"plain":1}\n'.encode()
+    write_json(data)
+    escaped = data.decode()
+    for char, escape in [("\x7f", "007f"), ("\x9b", "009b"), ("\u202e", "202e")]:
+        escaped = escaped.replace(char, f"\\u{escape}")
+    escaped = escaped.replace("\U000e0041", "\\udb40\\udc41")
+    assert raw.getvalue().decode() == (escaped if terminal else data.decode())
+    assert printable_json(b'{"a":1}') == b'{"a":1}'
+    assert list(map(json.loads, escaped.splitlines())) == list(
+        map(json.loads, data.decode().split("\n")[:-1])
+    )

@@ -295,3 +295,23 @@ def test_the_recorder_without_the_extension_says_how_to_build_it() -> None:
     """)
     assert done.returncode == 0, done.stderr
     assert "pip install" in done.stdout
+
+
+# What may be held below a signal handler of the same thread: locks that are only tried, and an
+# event that its maker alone waits for.
+MAY_LOCK = {("device_tensors", "Lock"), ("text_writer", "Lock"), ("text_writer", "Event")}
+
+
+def test_no_lock_can_be_waited_for_by_the_thread_that_holds_it() -> None:
+    """Signal handlers, `__del__` and the collector log between any two statements."""
+    plain = re.compile(r"threading\.(Lock|Event|Condition|Semaphore|BoundedSemaphore|Barrier)\(")
+    found = {
+        (path.stem, kind)
+        for path in PACKAGE.rglob("*.py")
+        for kind in plain.findall(path.read_text(encoding="utf-8"))
+    }
+    assert found == MAY_LOCK
+    for name, lock in (("device_tensors", "_running"), ("text_writer", "_starting")):
+        source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+        assert set(re.findall(rf"{lock}\.acquire\((.*)\)", source)) == {"blocking=False"}
+        assert f"with self.{lock}" not in source

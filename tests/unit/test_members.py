@@ -7,10 +7,12 @@ import enum
 import json
 import math
 import uuid
-from collections import OrderedDict, UserDict
+from collections import OrderedDict, UserDict, deque
+from collections.abc import Callable
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,17 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded import run_python
 
-from foundry_fastlog.members import nonfinite_fields, readable, render_members, safe_str
+from foundry_fastlog.members import (
+    IN_MEMORY,
+    nonfinite_fields,
+    plain_context,
+    readable,
+    render_members,
+    safe_str,
+    text_of_value,
+)
 
 
 class Word(str, enum.Enum):
@@ -145,15 +156,150 @@ def test_depth(depth: int) -> None:
         deep = deep.pop()
 
 
-def test_mapping_that_raises_in_the_middle() -> None:
-    """A mapping that cannot be read is a TypeError's business of the caller, not a torn line."""
+class Hostile:
+    """An object whose every attribute raises."""
 
-    class Broken(UserDict[str, int]):
-        def __iter__(self) -> Any:
-            raise LookupError("no keys")
+    def __getattribute__(self, name: str) -> Any:
+        raise LookupError(name)
 
-    with pytest.raises(LookupError):
-        render_members({"v": Broken(a=1)})
+
+class NoKeys(UserDict[str, int]):
+    """A mapping that lists nothing."""
+
+    def __iter__(self) -> Any:
+        raise LookupError("no keys")
+
+
+class NoItem(UserDict[str, int]):
+    """A mapping of which one item cannot be read."""
+
+    def __getitem__(self, key: str) -> int:
+        if key == "b":
+            raise LookupError(key)
+        return super().__getitem__(key)
+
+
+class NoLength(list[int]):
+    """A list that does not say how long it is."""
+
+    def __len__(self) -> int:
+        raise LookupError("len")
+
+
+class BadInt(int):
+    """An int that is none when asked for it."""
+
+    def __int__(self) -> int:
+        raise LookupError("int")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: NoKeys(a=1), "{'a': 1}"),
+        (Hostile, "Hostile object at"),
+        (lambda: NoLength([1]), "[1]"),
+        (lambda: BadInt(2**63), str(2**63)),
+        (lambda: 10**5000, "<int whose str() raised ValueError>"),
+        (type("Odd", (), {"__module__": None, "__str__": lambda _: 5}), "<Odd whose str() raised"),
+        (type("Gone", (), {"__str__": lambda _: exec("raise GeneratorExit")}), "GeneratorExit>"),
+    ],
+)
+def test_values_that_raise(make: Callable[[], object], expected: str) -> None:
+    """They are text, in messages and in text logs, and what stands beside them is what it is."""
+    found = rendered([make(), {"n": 1}, 10**30])
+    assert expected in str(found[0])
+    assert found[1:] == [{"n": 1}, str(10**30)]
+    assert expected in text_of_value(make())
+
+
+def test_numbers_that_are_not_finite_stay_numbers() -> None:
+    """A copy of a context is still searched for them."""
+    found = plain_context({"array": np.array([[1.5, np.nan]], np.float32), "n": np.float16("inf")})
+    assert str(found) == "{'array': [[1.5, nan]], 'n': inf}"
+
+
+def test_a_dataclass_in_a_circle() -> None:
+    """It is what its repr() says."""
+    point = Point()
+    point.x = {"point": point}
+    assert plain_context({"p": point}) == {"p": "Point(x={'point': ...})"}
+
+
+def test_contexts_that_raise() -> None:
+    """What can be read of them is there, the rest is named."""
+    assert plain_context(NoItem(a=1, b=2)) == {"a": 1, "b": "<not read: LookupError>"}
+    assert plain_context(NoKeys(a=1)) == {"unreadable": "NoKeys raised LookupError"}
+
+
+BATCH = np.arange(1.0, 200_001.0, dtype=np.float32).reshape(2, 100, 1000)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (BATCH, "<ndarray of float32, shape (2, 100, 1000): 1, 2, 3, 4, 5, 6, ...>"),
+        (BATCH.transpose(), "<ndarray of float32, shape (1000, 100, 2): 1, 100001, ...>"),
+        (np.array(["x" * 50] * 2000), f"<ndarray of <U50, shape (2000,): {'x' * 40}... (50 char"),
+        (b"x" * 5000, "<bytes of 5000 items: 120, 120, 120, 120, 120, 120, ...>"),
+        (deque(range(5000)), "<deque of 5000 items: 0, 1, 2, 3, 4, 5, ...>"),
+        (
+            SimpleNamespace(shape=(10, 200), dtype="int8", device=SimpleNamespace(type="cuda")),
+            "<SimpleNamespace of int8, shape (10, 200), on namespace(type='cuda')>",
+        ),
+        (SimpleNamespace(shape=(10, 200), dtype="int8"), "<SimpleNamespace of int8, shape (10, 2"),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_large_values_are_described(value: object, expected: str) -> None:
+    """By type, shape and a few values, before anything of them is rendered; alike everywhere."""
+    for found in (
+        rendered(value),
+        rendered([value, 10**30])[0],
+        text_of_value(value),
+        readable(value, IN_MEMORY),
+        plain_context({"v": value})["v"],
+    ):
+        assert str(found).startswith(expected)
+
+
+def test_large_containers_are_cut() -> None:
+    """With a note of how much there was; what comes later is there, too."""
+    long = list(range(5000))
+    found = plain_context({"list": long, "dict": dict.fromkeys(long), "deep": [long] * 50, "n": 1})
+    assert found["list"] == [*range(1000), "... (5000 items)"]
+    assert found["dict"].pop("...") == "(5000 items)"
+    assert len(found["dict"]) == 1000
+    assert sum(map(len, found["deep"])) < 11_000
+    assert found["n"] == 1
+    small = readable({"list": long, "text": "x" * 5000}, IN_MEMORY)
+    assert small == {
+        "list": [*range(100), "... (5000 items)"],
+        "text": "x" * 4000 + "... (5000 characters)",
+    }
+    assert text_of_value([long]).endswith("98, 99, '... (5000 items)']]")
+    assert text_of_value((1, [2])) == "(1, [2])"
+    assert text_of_value([b"x", {1: NoLength([1])}]).startswith("[\"b'x'\", {'1': ")
+
+
+def test_an_unknown_object_imports_nothing() -> None:
+    """Not numpy above all, which takes a fifth of a second."""
+    run_python(
+        "import sys; from foundry_fastlog.members import readable, render_members; "
+        "render_members({'a': object()}); readable(object()); assert 'numpy' not in sys.modules"
+    )
+
+
+def test_interrupts_go_through() -> None:
+    """Ctrl-C within a __str__ is no fault of the value's, although orjson takes it for one."""
+
+    class Interrupted:
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    for call in (safe_str, text_of_value, readable, lambda value: render_members({"v": value})):
+        with pytest.raises(KeyboardInterrupt):
+            call(Interrupted())
 
 
 @pytest.mark.parametrize(
@@ -170,17 +316,6 @@ def test_mapping_that_raises_in_the_middle() -> None:
 def test_safe_str(value: object, expected: str) -> None:
     """Always a text that UTF-8 can say."""
     assert safe_str(value) == expected
-
-
-def test_safe_str_lets_interrupts_through() -> None:
-    """Ctrl-C in a __str__ stays Ctrl-C."""
-
-    class Interrupted:
-        def __str__(self) -> str:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        safe_str(Interrupted())
 
 
 def test_nonfinite_fields() -> None:
@@ -215,6 +350,12 @@ def test_nonfinite_fields() -> None:
         "f16": "-inf",
         "array.0.1": "nan",
     }
+
+
+def test_nonfinite_fields_beside_what_raises() -> None:
+    """They are named all the same."""
+    context = {"bad": Hostile(), "keys": NoKeys(a=1), "n": math.nan}
+    assert nonfinite_fields(context) == {"n": "nan"}
 
 
 def test_nonfinite_fields_of_a_circle() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,16 @@ from recorded import PACKAGE_ROOT, lines, without_clock
 from foundry_fastlog import LoggingConfig, MetricsLogger, Recorder, RecorderConfig, read_run
 
 NAME = "model_foundry.metrics"
+
+
+class Raising:
+    """A value whose every property raises."""
+
+    def __getattr__(self, name: str) -> object:
+        raise LookupError(name)
+
+    def __str__(self) -> str:
+        return "raising"
 
 
 @pytest.fixture
@@ -216,6 +227,50 @@ def test_values_that_are_no_metrics_are_recorded_as_text(
         f"metric {name!r} is no single value: recorded as text"
         for name in ("7", "big", "long", "set", "shape")
     ]
+
+
+def test_a_value_is_what_it_is_alone(metrics: MetricsLogger) -> None:
+    """Whatever stands beside it, in steps and in summaries; what is no metric is cut."""
+    values = {
+        "loss": 1.5,
+        "one": SimpleNamespace(shape=(1, 1), item=lambda: 2.5),
+        "numpy": np.array([3.5]),
+        "uint64": np.uint64(2**63 + 2**20),
+        "text": "t" * 5000,
+    }
+    odd = {"list": list(range(200_000)), "raises": Raising(), "array": np.zeros((100, 100))}
+    assert metrics.log_step(1, 0, {**values, **odd})
+    assert metrics.log_detailed(2, 0, {**values, **odd})
+    assert metrics.log_epoch_summary(0, {**values, **odd})
+    metrics.close()
+    steps = [line.get("metrics") or line["summary"] for line in lines(metrics.output_dir)]
+    assert steps[0] == steps[1] == steps[2]
+    assert steps[0].pop("list").startswith("[0, 1, 2, 3, ")
+    assert steps[0] == {
+        "loss": 1.5,
+        "one": 2.5,
+        "numpy": 3.5,
+        "uint64": float(2**63 + 2**20),
+        "text": "t" * 5000,
+        "raises": "raising",
+        "array": "<ndarray of float64, shape (100, 100): 0, 0, 0, 0, 0, 0, ...>",
+    }
+
+
+def test_a_text_that_is_too_long_for_the_ring_takes_nothing_along(
+    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rest of the step is recorded, with its beginning, and one warning says so."""
+    text = "x" * (metrics.recorder.stats()["ring_bytes"] // 4)
+    for record in (metrics.log_step, metrics.log_detailed):
+        assert record(1, 0, {"loss": 1.5, "text": text, "list": [1]})
+        assert record(2, 0, {"loss": 1.5, "text": text})
+    metrics.close()
+    found = [line["metrics"] for line in lines(metrics.output_dir) if "metrics" in line]
+    assert [values["loss"] for values in found] == [1.5] * 4
+    assert {values["text"] for values in found} == {f"{'x' * 1000}... ({len(text)} characters)"}
+    told = [record.getMessage() for record in caplog.records if "too long" in record.getMessage()]
+    assert told == ["metric 'text' is too long: its beginning is recorded"]
 
 
 def test_the_echo_of_values_that_are_no_metrics(

@@ -285,6 +285,26 @@ def test_many_threads(perf: PerformanceLogger) -> None:
     assert counts == {f"name {i}": 4000 for i in range(3)}
 
 
+def test_a_fold_within_a_fold_counts_nothing_twice(
+    perf: PerformanceLogger, clock: list[float]
+) -> None:
+    """A signal handler may ask for the statistics between any two statements."""
+    spend(perf, "a", 1.0, clock)
+    nested: list[Any] = []
+
+    class Interrupted(list[float]):
+        def __getitem__(self, key: Any) -> Any:
+            found = super().__getitem__(key)
+            if not nested:
+                nested.append(None)
+                nested[0] = perf.get_timing_statistics("a")["count"]
+            return found
+
+    perf._series["a"].pending = Interrupted(perf._series["a"].pending)
+    assert perf.get_timing_statistics("a")["count"] == 1
+    assert nested == [0]
+
+
 def test_a_structured_logger_gets_the_step(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -296,13 +296,22 @@ def test_long_traceback_keeps_its_end(recorder: Recorder) -> None:
 
 
 def test_large_context_is_cut(recorder: Recorder) -> None:
-    """A large context becomes its beginning and its size."""
-    assert recorder.event("m", context={"big": "y" * LONG, "n": float("nan")})
-    line = only_line(recorder, "log")
-    assert set(line["context"]) == {"truncated", "bytes"}
-    assert line["context"]["truncated"].startswith('"big":"yyy')
-    assert line["context"]["bytes"] > LONG
-    assert "nonfinite" not in line
+    """Its long values keep their beginning, the others stay; many of them become one text."""
+    nested = {"list": ["z" * LONG, 1], "n": float("nan")}
+    assert recorder.event("m", context={"big": "y" * LONG, "step": 7, "nested": nested})
+    assert recorder.event("m", context={f"k{n}": n for n in range(LONG // 16)})
+    recorder.close()
+    first, second = lines(recorder.path, "log")
+    big, step, nested = first["context"].values()
+    assert big.startswith("yyy")
+    assert big.endswith(f"... ({LONG} characters)")
+    assert step == 7
+    assert nested["list"][0].endswith(f"... ({LONG} characters)")
+    assert nested["list"][1] == 1
+    assert first["nonfinite"] == {"nested.n": "nan"}
+    assert set(second["context"]) == {"truncated", "bytes"}
+    assert second["context"]["truncated"].startswith('"k0":0,"k1":1')
+    assert "nonfinite" not in second
 
 
 def test_nonfinite_stays_with_a_context_that_stays(recorder: Recorder) -> None:

@@ -172,7 +172,7 @@ class Unreadable:
 
 
 @pytest.mark.parametrize(
-    "value", [[1], b"x", 1j, np.array([1.0]), Decimal(1), Unreadable(), object]
+    "value", [[1], b"x", 1j, np.array([1.0, 2.0]), Decimal(1), Unreadable(), object]
 )
 def test_values_that_are_no_metrics(value: Any) -> None:
     """A TypeError that names the key."""

@@ -87,12 +87,53 @@ def test_two_writers_rotate_once(file: TextFile, path: Path) -> None:
     put(other, "b" * 79 + "\n")
     with text_files._directory_locked(path.parent):
         pass
-    file._rotate(10)
-    put(file, "c" * 9 + "\n")
+    file._rotate([b"c" * 9 + b"\n"])
     other.close()
     assert path.read_text() == "b" * 79 + "\n" + "c" * 9 + "\n"
     assert path.with_name(f"{NAME}.1").read_text() == "a" * 79 + "\n"
     assert not path.with_name(f"{NAME}.2").exists()
+
+
+def test_names_are_shifted_once_for_a_batch(
+    file: TextFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many files it fills; a number that is free stays free, and nothing is replaced."""
+    file.keep = 0
+    for number in (1, 2, 4):
+        path.with_name(f"{NAME}.{number}").write_text(f"old {number}\n")
+    path.with_name(f"{NAME}.bak").write_text("not a log's number")
+    put(file, "old 0\n")
+    renamed: list[Path] = []
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda old, new: (renamed.append(old), rename(old, new))[1])
+    put(file, *(f"{n}" * 99 + "\n" for n in range(3)))
+    assert path.read_text() == "2" * 99 + "\n"
+    texts = {p.name.rpartition(".")[2]: p.read_text()[:6].strip() for p in path.parent.iterdir()}
+    new = {"log": "222222", "1": "111111", "2": "000000", "3": "old 0"}
+    assert texts == {**new, "4": "old 1", "5": "old 2", "7": "old 4", "bak": "not a"}
+    assert len(renamed) == 4 + 2
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "pipe with a reader", "device"])
+def test_what_is_no_file_is_told_and_left_alone(
+    path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A link leads elsewhere, a pipe without a reader would hold up the program."""
+    path.parent.mkdir()
+    elsewhere = path.with_name("elsewhere")
+    elsewhere.write_text("untouched")
+    reader = -1
+    if kind == "link":
+        path.symlink_to(elsewhere)
+    elif kind.startswith("pipe"):
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if "reader" in kind else -1
+    file = TextFile("/dev/null" if kind == "device" else path, keep=1)
+    put(file, "one\n")
+    assert (file.errors, elsewhere.read_text()) == (1, "untouched")
+    assert [record.message.count("could not write") for record in caplog.records] == [1]
+    if reader >= 0:
+        os.close(reader)
 
 
 WRITER = """

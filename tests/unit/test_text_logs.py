@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry_fastlog import ConsoleHandler, TextFileHandler
+from foundry_fastlog import ConsoleHandler, TextFileHandler, text_writer
 from foundry_fastlog.text_console import ConsoleOutput
 from foundry_fastlog.text_logs import TextHandler, find_handler
 
@@ -67,9 +67,10 @@ def test_a_wrong_call_is_told_on_stderr_and_does_not_raise(
 
 
 def test_a_critical_message_is_in_the_file_when_the_call_returns(
-    tmp_path: Path, logger: logging.Logger
+    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is often the last one; everything before it is there too."""
+    monkeypatch.setattr(text_writer, "_ERROR_S", 60.0)
     logger.addHandler(TextFileHandler(tmp_path / "x.log"))
     logger.info("before")
     logger.critical("the end")
@@ -126,11 +127,21 @@ def test_colours_can_be_refused(name: str, value: str, monkeypatch: pytest.Monke
     assert console_text(Terminal(), monkeypatch) == "plain hello\n"
 
 
-def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rich is optional."""
+@pytest.mark.parametrize("fault", [ImportError("none"), OSError("Too many open files")])
+def test_without_rich_a_terminal_gets_plain_lines(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rich is optional, and may be asked for too late to be loaded."""
+
+    class Finder:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "rich.console":
+                raise fault
+
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.delitem(sys.modules, "rich.console", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
     assert console_text(Terminal(), monkeypatch) == "plain hello\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from recorded import run_python
 
 from foundry_fastlog import text_writer
 from foundry_fastlog.text_lines import Message
@@ -36,9 +38,9 @@ class Gate:
         self.texts += [message[3] for message in messages]
 
 
-def message(text: str) -> Message:
+def message(text: str, level: int = logging.INFO) -> Message:
     """Return a message."""
-    return (0.0, 20, "x", text, {}, "")
+    return (0.0, level, "x", text, {}, "")
 
 
 @pytest.fixture
@@ -93,6 +95,74 @@ def test_flush_from_an_output_does_not_wait_for_itself() -> None:
     writer.end()
 
 
+@pytest.mark.parametrize("moves", [True, False])
+def test_flush_goes_on_while_something_moves(
+    gate: Gate, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk with a long queue is no disk that hangs."""
+    writer = TextWriter()
+    writer.put((gate,), message("a"))
+    waits: list[float | None] = []
+
+    class Impatient(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            writer._moves += moves
+            return len(waits) > 3 and super().wait(60)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "Event", Impatient)
+        assert writer.flush() is moves
+    assert set(waits) == {text_writer._FLUSH_S}
+    writer.end()
+
+
+def test_an_error_is_written_when_the_call_returns(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It and all before it; while an output hangs the caller waits once, and briefly."""
+    monkeypatch.setattr(text_writer, "_ERROR_S", 60.0)
+    writer = TextWriter()
+    for n, level in enumerate((logging.INFO, logging.ERROR, logging.CRITICAL)):
+        writer.put((gate,), message(str(n), level))
+        assert level < logging.ERROR or gate.texts == [str(i) for i in range(n + 1)]
+    monkeypatch.setattr(text_writer, "_ERROR_S", 0.01)
+    gate.open.clear()
+    flush, waits = writer.flush, []
+    monkeypatch.setattr(
+        writer, "flush", lambda timeout=None: waits.append(timeout) or flush(timeout)
+    )
+    for n in range(3, 6):
+        writer.put((gate,), message(str(n), logging.ERROR))
+    assert waits == [0.01]
+    gate.open.set()
+    assert flush()
+    assert gate.texts == [str(n) for n in range(6)]
+    writer.end()
+
+
+def test_an_error_is_in_file_and_console_when_the_process_is_gone(tmp_path: Path) -> None:
+    """os._exit() runs nothing of Python's any more, as a kill does not."""
+    script = """
+        import logging, os, sys
+        from foundry_fastlog import ConsoleHandler, TextFileHandler, text_writer
+
+        text_writer._ERROR_S = 60
+        log = logging.getLogger("gone")
+        log.addHandler(TextFileHandler(sys.argv[1]))
+        log.addHandler(ConsoleHandler())
+        log.warning("before")
+        log.error("the end")
+        os._exit(3)
+    """
+    done = run_python(textwrap.dedent(script), tmp_path / "x.log", returncode=3)
+    for text in ((tmp_path / "x.log").read_text(), done.stdout):
+        assert [row.split(" ", 2)[2] for row in text.splitlines()] == [
+            "[WARNING] gone: before",
+            "[ERROR] gone: the end",
+        ]
+
+
 def test_a_full_queue_drops_and_says_how_many(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller waits once in vain, then never again until the thread has moved."""
     monkeypatch.setattr(text_writer, "MAX_QUEUED", 4)
@@ -137,17 +207,25 @@ def test_after_the_end_the_caller_writes(gate: Gate) -> None:
     writer.end()
 
 
+@pytest.mark.parametrize("path", [None, Path("/dead/main.log")])
 def test_the_end_does_not_wait_for_an_output_that_hangs(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
+    gate: Gate,
+    path: Path | None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A dead network drive must not keep the process."""
+    """A dead network drive must not keep the process; it is told, a console that hangs is not."""
     monkeypatch.setattr(text_writer, "_WAIT_S", 0.01)
     monkeypatch.setattr(text_writer, "_FLUSH_S", 0.01)
+    if path is not None:
+        vars(gate)["path"] = path
     writer = TextWriter()
     gate.open.clear()
     writer.put((gate,), message("a"))
+    assert gate.entered.wait(60)
     writer.end()
     gate.open.set()
+    assert ("missing in /dead/main.log" in caplog.text) == (path is not None)
 
 
 def test_without_threads_the_caller_writes(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,20 +256,62 @@ def test_a_thread_that_is_gone_is_replaced_by_the_caller(gate: Gate) -> None:
 
 
 def test_two_threads_start_one_writer(gate: Gate) -> None:
-    """The first messages may come at the same time."""
+    """The first messages may come at the same time: who comes second does not wait."""
     writer = TextWriter()
-    with writer._start_lock:
-        callers = [
-            threading.Thread(target=writer.put, args=((gate,), message("a"))) for _ in range(2)
-        ]
-        for caller in callers:
-            caller.start()
-    for caller in callers:
-        caller.join()
+    with writer._starting:
+        writer.put((gate,), message("a"))
+    assert gate.texts == []
+    writer.put((gate,), message("b"))
+    writer._start()
     assert writer.flush()
-    assert gate.texts == ["a", "a"]
+    assert gate.texts == ["a", "b"]
     assert len(gate.threads) == 1
     writer.end()
+
+
+def test_a_signal_handler_may_log_while_the_first_message_starts_the_thread() -> None:
+    """Whenever the signal comes: nothing waits for ever, and every message is written once."""
+    script = """
+        import signal
+        from foundry_fastlog.text_writer import TextWriter
+
+        class Out(list):
+            __hash__ = object.__hash__
+            def write(self, messages, texts):
+                self += [message[3] for message in messages]
+
+        def message(text):
+            return (0.0, 40 if text == "signal" else 20, "x", text, {}, "")
+
+        def log(*_):
+            writer.put((out,), message("signal"))
+            came.append(True)
+
+        signal.signal(signal.SIGALRM, log)
+        for us in range(40, 400):
+            writer, out, came = TextWriter(), Out(), []
+            signal.setitimer(signal.ITIMER_REAL, us / 1e6)
+            for n in range(3):
+                writer.put((out,), message(str(n)))
+            while not came:
+                pass
+            writer.end()
+            assert sorted(out) == ["0", "1", "2", "signal"], (us, out)
+    """
+    run_python(textwrap.dedent(script), timeout=60)
+
+
+def test_an_output_that_logs_while_the_caller_writes(gate: Gate) -> None:
+    """Its message is the next one, and not written in the middle of another."""
+    writer = TextWriter()
+    writer.end()
+    gate.write = lambda messages, texts: (  # type: ignore[method-assign]
+        gate.texts.append(f"begin {messages[0][3]}"),
+        writer.put((gate,), message("inner")) if messages[0][3] == "outer" else None,
+        gate.texts.append("end"),
+    )
+    writer.put((gate,), message("outer"))
+    assert gate.texts == ["begin outer", "end", "begin inner", "end"]
 
 
 def test_a_fork_waits_for_a_batch_but_not_forever(monkeypatch: pytest.MonkeyPatch) -> None:
