@@ -1,0 +1,416 @@
+"""One process of the world: it records, forks, closes and breaks things as it is told.
+
+    python tests/world/worker.py FOLDER PROCESS [direct]
+
+Commands come as JSON lines over a socket, and each is answered. What it sees go wrong itself (a
+``record()`` that raises, counters that do not add up) is in the answer's ``faults``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+# Behind all others: an extension built elsewhere, as for the sanitizers, comes first.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from foundry_fastlog import Recorder, RecorderClosedError
+from world.reading import read, recover
+from world.records import PER_PROCESS, THREADS, Acks, content
+
+HUM = 8  # threads from this number on record in the background
+LONGEST_VAIN = 40  # tries before a record that is refused is given up
+_PR_SET_PDEATHSIG = 1
+
+
+def foreign_bytes(size: int) -> bytes:
+    """What the world's own files hold, the user's."""
+    return (b"nobody but its owner writes here\n" * (size // 33 + 1))[:size]
+
+
+class Forking:
+    """A value whose item() forks: the child goes on inside the call that records it."""
+
+    ndim = 0
+
+    def __init__(self, value: float, fork: Callable[[], None]) -> None:
+        self._value = value
+        self._fork = fork
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """On the CPU."""
+        return 1, 0
+
+    def item(self) -> float:
+        """Fork, and give the value."""
+        self._fork()
+        return self._value
+
+
+class Worker:
+    """The process. Its main thread obeys; others record."""
+
+    def __init__(self, folder: Path, process: int, recorder: Recorder | None = None) -> None:
+        self.folder = folder
+        self.limits = {kind: resource.getrlimit(kind) for kind in _LIMITS.values()}
+        self.user_files: list[tuple[int, Path]] = []
+        self.begin(process, recorder)
+
+    def begin(self, process: int, recorder: Recorder | None, *, busy: bool = False) -> None:
+        """Start anew, as another process: what a fork left behind is forgotten."""
+        self.process = process
+        self.recorder = recorder
+        self.index = -1
+        self.acks = Acks(self.folder / "acks" / str(process), process)
+        self.hums: list[threading.Thread] = []
+        self.stop = threading.Event()
+        self.faults: list[tuple[str, str]] = []
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(str(self.folder / "door"))
+        self.input = self.socket.makefile("r")
+        self.say({"process": process, "busy": busy})
+        if recorder is not None:
+            self.begin_writer()
+
+    def begin_writer(self) -> None:
+        """Count what is recorded from here on as another writer's."""
+        self.index += 1
+        self.calls = [0] * THREADS
+        self.sure = True  # every call is counted
+        self.acks.begin(self.index)
+
+    def place(self) -> None:
+        """Note where the ring is."""
+        if self.recorder is not None and not self.recorder.closed:
+            self.acks.place(self.index, self.recorder.stats()["ring_path"])
+
+    def fault(self, kind: str, text: str) -> None:
+        """Note what went wrong."""
+        self.faults.append((kind, f"process {self.process}: {text}"))
+
+    def say(self, answer: dict[str, Any]) -> None:
+        """Answer the driver."""
+        self.socket.sendall(json.dumps(answer).encode() + b"\n")
+
+    def serve(self) -> None:
+        """Obey until the driver is gone."""
+        for line in self.input:
+            command = json.loads(line)
+            answer: dict[str, Any] = {}
+            try:
+                answer = getattr(self, "do_" + command.pop("do"))(**command) or {}
+            except Exception:  # noqa: BLE001 - whatever it is, the driver has to know
+                self.fault("raised", traceback.format_exc())
+            answer["faults"], self.faults = self.faults, []
+            self.say(answer)
+        os._exit(0)
+
+    # ---- recording -------------------------------------------------------------------------------
+
+    def record_one(self, thread: int, n: int) -> bool:
+        """Record the n-th record of a thread; literal names, as in a program."""
+        recorder, w, t = self.recorder, self.process * PER_PROCESS + self.index, thread
+        assert recorder is not None
+        stream, name, value = content(w, t, n)
+        if stream != "metrics":
+            error = ValueError("e") if stream == "errors" else None
+            context = {"w": w, "t": t, "n": n, name: value}
+            return recorder.event("hello", step=n, error=error, context=context)
+        if name == "loss":
+            return recorder.record(n, w=w, t=t, n=n, loss=value)
+        if name == "acc":
+            return recorder.record(n, w=w, t=t, n=n, acc=value)
+        if name == "lr":
+            return recorder.record(n, w=w, t=t, n=n, lr=value)
+        return recorder.record_dict(n, {"w": w, "t": t, "n": n, name: value})
+
+    def record_some(self, thread: int, count: int, pause_us: int = 0) -> None:
+        """Record from one thread; a negative count is until told to stop."""
+        index = self.index
+        n = begin = self.acks.acked(index, thread)
+        vain = 0
+        while n - begin != count and vain < LONGEST_VAIN and not self.stop.is_set():
+            try:
+                accepted = self.record_one(thread, n)
+            except RecorderClosedError:
+                return
+            except MemoryError:
+                self.sure = False
+                vain += 1
+                continue
+            except Exception:  # noqa: BLE001 - logging never ends training
+                self.sure = False
+                self.fault("raised", traceback.format_exc())
+                return
+            self.calls[thread] += 1
+            if accepted:
+                n += 1
+                self.acks.ack(index, thread, n)
+            else:
+                vain += 1
+                time.sleep(0.005)
+            if pause_us and n % 8 == 0:
+                time.sleep(pause_us * 8e-6)
+
+    def record_together(self, threads: int, count: int, pause_us: int = 0) -> None:
+        """Record from several threads that begin at the same moment."""
+        barrier = threading.Barrier(threads)
+
+        def run(thread: int) -> None:
+            barrier.wait()
+            self.record_some(thread, count, pause_us)
+
+        others = [threading.Thread(target=run, args=(t,)) for t in range(1, threads)]
+        for thread in others:
+            thread.start()
+        run(0)
+        for thread in others:
+            thread.join()
+
+    def do_open(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Open a recorder, if there is none."""
+        if self.recorder is None:
+            recorder = Recorder(path, **options)
+            self.recorder = recorder
+            self.begin_writer()
+            self.place()
+        return {}
+
+    def do_record(self, threads: int, count: int, pause_us: int) -> None:
+        """Record, and wait for the threads."""
+        if self.recorder is not None:
+            self.record_together(threads, count, pause_us)
+            self.place()
+
+    def do_hum(self, threads: int, pause_us: int) -> None:
+        """Record in the background from now on."""
+        if self.recorder is None or self.hums:
+            return
+        self.stop = threading.Event()
+        for i in range(threads):
+            thread = threading.Thread(
+                target=self.record_some, args=(HUM + i, -1, pause_us), daemon=True
+            )
+            thread.start()
+            self.hums.append(thread)
+
+    def do_quiet(self) -> None:
+        """End that."""
+        self.stop.set()
+        for thread in self.hums:
+            thread.join()
+        self.hums = []
+        self.stop = threading.Event()
+
+    def do_flush(self) -> dict[str, Any]:
+        """Flush; what was accepted before is in the files then."""
+        if self.recorder is None:
+            return {}
+        counts = self.acks.all_acked(self.index)
+        flushed = self.recorder.flush(5)
+        if flushed:
+            self.acks.flushed(self.index, counts)
+        return {"flushed": flushed}
+
+    def do_close(self) -> dict[str, Any]:
+        """Close, while threads record, and look at the counters."""
+        recorder = self.recorder
+        if recorder is None:
+            return {}
+        closed = recorder.close(10)
+        self.do_quiet()
+        counts, stats = self.acks.all_acked(self.index), recorder.stats()
+        if closed:
+            self.acks.flushed(self.index, counts)
+            self.acks.end(self.index)
+            if stats["written"] != stats["accepted"]:
+                self.fault("counters", f"closed, but not all is written: {stats}")
+        if stats["calls"] != stats["accepted"] + stats["dropped"]:
+            self.fault("counters", f"calls are not accepted and dropped ones: {stats}")
+        if self.sure and sum(counts) != stats["accepted"]:
+            self.fault("counters", f"{sum(counts)} records were accepted: {stats}")
+        self.check_user_files()
+        self.recorder = None
+        return {"closed": closed}
+
+    # ---- other processes -------------------------------------------------------------------------
+
+    def go_on_as(self, process: int, threads: int, count: int) -> None:
+        """Be the child of a fork: record at once from several threads, then obey. Never returns."""
+        self.socket.close()
+        self.begin(process, self.recorder, busy=True)
+        if self.recorder is not None and threads:
+            self.record_together(threads, count)
+            self.place()
+        self.say({"faults": self.faults})
+        self.faults = []
+        self.serve()
+
+    def do_fork(self, child: int, way: str, threads: int, count: int) -> None:
+        """Fork; the child records first from so many threads."""
+        for pid in self.children():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        if way == "item" and self.recorder is not None:
+            n = self.acks.acked(self.index, THREADS - 1)
+            self.fork_in_item(child, n, threads, count)
+        elif way == "multiprocessing":
+            context = multiprocessing.get_context("fork")
+            context.Process(target=self.go_on_as, args=(child, threads, count)).start()
+            # Nobody waits for it, and its parent may end first.
+            multiprocessing.process._children.clear()  # type: ignore[attr-defined]
+        elif os.fork() == 0:
+            self.go_on_as(child, threads, count)
+
+    def fork_in_item(self, child: int, n: int, threads: int, count: int) -> None:
+        """Fork while a value is asked what it is."""
+        recorder, w, t = self.recorder, self.process * PER_PROCESS + self.index, THREADS - 1
+        assert recorder is not None
+        stream, name, value = content(w, t, n)
+        while stream != "metrics" or name != "loss":  # records before it are the usual ones
+            self.record_some(t, 1)
+            if self.acks.acked(self.index, t) == n:
+                return
+            n += 1
+            stream, name, value = content(w, t, n)
+
+        def fork() -> None:
+            if os.fork() == 0:
+                self.go_on_as(child, threads, count)
+
+        self.calls[t] += 1
+        if recorder.record(n, w=w, t=t, n=n, loss=Forking(value, fork)):
+            self.acks.ack(self.index, t, n + 1)
+
+    def children(self) -> list[int]:
+        """Processes that this one has started."""
+        found = Path(f"/proc/self/task/{os.getpid()}/children")
+        with contextlib.suppress(OSError):
+            return [int(pid) for pid in found.read_text().split()]
+        return []
+
+    def do_spawn(self, child: int) -> None:
+        """Send the recorder to a process of its own."""
+        context = multiprocessing.get_context("spawn")
+        context.Process(target=spawned, args=(self.folder, child, self.recorder)).start()
+        multiprocessing.process._children.clear()  # type: ignore[attr-defined]
+
+    def do_exec(self, child: int) -> None:
+        """Become another program, which is a worker too."""
+        os.execv(sys.executable, [sys.executable, __file__, str(self.folder), str(child)])
+
+    def do_exit(self, how: str) -> None:
+        """End."""
+        self.say({"faults": self.faults})
+        if how == "exit":
+            sys.exit(0)
+        if how == "term":
+            os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+
+    # ---- what goes wrong in a process ------------------------------------------------------------
+
+    def do_limit(self, kind: str, size: int) -> None:
+        """Let descriptors or the sizes of files run out."""
+        if kind == "nofile":
+            size = os.dup(0)
+            os.close(size)  # the lowest that is free
+        number = _LIMITS[kind]
+        resource.setrlimit(number, (size, self.limits[number][1]))
+
+    def do_relax(self) -> None:
+        """Lift the limits."""
+        for number, limits in self.limits.items():
+            resource.setrlimit(number, limits)
+
+    def do_starve(self, count: int, kib: int) -> None:
+        """Record with hardly any memory left."""
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        size = pages * resource.getpagesize() + kib * 1024
+        resource.setrlimit(resource.RLIMIT_AS, (size, limits[1]))
+        try:
+            if self.recorder is not None:
+                self.record_some(0, count, 100)
+                self.recorder.flush(0.5)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+
+    def do_close_descriptors(self) -> dict[str, Any]:
+        """Close files below the recorder, and open some that take their numbers."""
+        taken = 0
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
+            with contextlib.suppress(OSError):
+                target = str(Path(f"/proc/self/fd/{name}").readlink())
+                kept = (str(self.folder / "acks"), str(self.folder / "user"), "/dev", "/proc")
+                if int(name) > 2 and target.startswith("/") and not target.startswith(kept):
+                    os.close(int(name))
+                    taken += 1
+        for _ in range(taken):
+            path = self.folder / "user" / f"{self.process}-{len(self.user_files)}-{time.time_ns()}"
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            os.write(fd, foreign_bytes(3000))
+            self.user_files.append((fd, path))
+        return {"taken": taken}
+
+    def check_user_files(self) -> None:
+        """Nobody closes or replaces a descriptor that is not theirs."""
+        for fd, path in self.user_files:
+            with contextlib.suppress(OSError):
+                if os.fstat(fd).st_ino == path.stat().st_ino:
+                    continue
+            self.fault("foreign-closed", f"somebody closed descriptor {fd}, which is {path.name}")
+        self.user_files = []
+
+    # ---- readers ---------------------------------------------------------------------------------
+
+    def do_read(self, path: str, how: str) -> dict[str, Any]:
+        """Read a run."""
+        return read(path, how, self.fault)
+
+    def do_recover(self, path: str, how: str, times: int = 1) -> dict[str, Any]:
+        """Recover a run, for half a second at most."""
+        end = time.monotonic() + 0.5
+        answer = recover(path, how, self.fault)
+        while times > 1 and time.monotonic() < end:
+            times -= 1
+            recover(path, how, self.fault)
+        return answer
+
+
+_LIMITS = {"nofile": resource.RLIMIT_NOFILE, "fsize": resource.RLIMIT_FSIZE}
+
+
+def spawned(folder: Path, process: int, recorder: Recorder | None) -> None:
+    """Be a process of multiprocessing that was sent a recorder."""
+    worker = Worker(folder, process, recorder)
+    worker.place()
+    worker.serve()
+
+
+def main() -> None:
+    """Be a process that was started by itself."""
+    if sys.argv[3:] == ["direct"]:  # else its parent is a worker, which may die before it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    Worker(Path(sys.argv[1]), int(sys.argv[2])).serve()
+
+
+if __name__ == "__main__":
+    main()
