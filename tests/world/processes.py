@@ -104,9 +104,7 @@ class Processes:
         parent = self.awaited.get(number)
         if parent is not None and parent != number:
             giver = self.known[parent]
-            answer = self.settle(giver)
-            if answer.get("no_child"):
-                del self.awaited[number]
+            self.settle(giver)
         end = time.monotonic() + DEADLINE_S
         while number in self.awaited:
             orphaned = parent != number and not self.known[self.awaited[number]].alive

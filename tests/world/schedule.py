@@ -251,7 +251,7 @@ class _Drawing:
                 "count": self.count(),
                 "pause_us": rng.choice((0, 0, 100)),
             },
-            "hum": {"threads": rng.choice((1, 3)), "pause_us": rng.choice((50, 500))},
+            "hum": {"threads": rng.choice((1, 3)), "pause_us": rng.choice((100, 1000))},
             "pause": {"ms": rng.choice((1, 20, 100))},
             "limit": rng.choice(({"kind": "nofile", "size": 0}, {"kind": "fsize", "size": 20_000})),
             "starve": {"count": 300, "kib": rng.choice((64, 512, 2048))},

@@ -34,6 +34,7 @@ from world.reading import read, recover
 from world.records import PER_PROCESS, THREADS, Acks, content
 
 HUM = 8  # threads from this number on record in the background
+MOST_HUMMED = 2000  # a world is to be read in a second
 LONGEST_VAIN = 40  # tries before a record that is refused is given up
 _PR_SET_PDEATHSIG = 1
 
@@ -76,6 +77,7 @@ class Worker:
         self.process = process
         self.recorder = recorder
         self.index = -1
+        self.do_relax()  # the test's own descriptors are no matter of chance
         self.acks = Acks(self.folder / "acks" / str(process), process)
         self.hums: list[threading.Thread] = []
         self.stop = threading.Event()
@@ -140,7 +142,7 @@ class Worker:
         return recorder.record_dict(n, {"w": w, "t": t, "n": n, name: value})
 
     def record_some(self, thread: int, count: int, pause_us: int = 0) -> None:
-        """Record from one thread; a negative count is until told to stop."""
+        """Record from one thread, until told to stop at the latest."""
         index = self.index
         n = begin = self.acks.acked(index, thread)
         vain = 0
@@ -204,7 +206,7 @@ class Worker:
         self.stop = threading.Event()
         for i in range(threads):
             thread = threading.Thread(
-                target=self.record_some, args=(HUM + i, -1, pause_us), daemon=True
+                target=self.record_some, args=(HUM + i, MOST_HUMMED, pause_us), daemon=True
             )
             thread.start()
             self.hums.append(thread)
@@ -252,6 +254,7 @@ class Worker:
 
     def go_on_as(self, process: int, threads: int, count: int) -> None:
         """Be the child of a fork: record at once from several threads, then obey. Never returns."""
+        self.input.close()
         self.socket.close()
         self.begin(process, self.recorder, busy=True)
         if self.recorder is not None and threads:
@@ -270,10 +273,7 @@ class Worker:
             n = self.acks.acked(self.index, THREADS - 1)
             self.fork_in_item(child, n, threads, count)
         elif way == "multiprocessing":
-            context = multiprocessing.get_context("fork")
-            context.Process(target=self.go_on_as, args=(child, threads, count)).start()
-            # Nobody waits for it, and its parent may end first.
-            multiprocessing.process._children.clear()  # type: ignore[attr-defined]
+            self.start_child("fork", self.go_on_as, (child, threads, count))
         elif os.fork() == 0:
             self.go_on_as(child, threads, count)
 
@@ -306,9 +306,17 @@ class Worker:
 
     def do_spawn(self, child: int) -> None:
         """Send the recorder to a process of its own."""
-        context = multiprocessing.get_context("spawn")
-        context.Process(target=spawned, args=(self.folder, child, self.recorder)).start()
+        self.start_child("spawn", spawned, (self.folder, child, self.recorder))
+
+    def start_child(self, method: str, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+        """Start a child of multiprocessing, which needs descriptors of its own for that."""
+        limits = {number: resource.getrlimit(number) for number in self.limits}
+        self.do_relax()
+        multiprocessing.get_context(method).Process(target=target, args=args).start()
+        # Nobody waits for it, and its parent may end first.
         multiprocessing.process._children.clear()  # type: ignore[attr-defined]
+        for number, limit in limits.items():
+            resource.setrlimit(number, limit)
 
     def do_exec(self, child: int) -> None:
         """Become another program, which is a worker too."""
