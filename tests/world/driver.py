@@ -124,7 +124,7 @@ class World(Processes):
 
     def _inherit(self, process: Process, child: int) -> None:
         self.expect(child, process.number)
-        if process.recording:
+        if process.recording and not process.closing:
             self.oracle.fates[child].run[0] = process.run
 
     def do_fork(self, process: Process, child: int, **how: Any) -> None:
@@ -133,18 +133,19 @@ class World(Processes):
         self._inherit(process, child)
         self.tell(process, "fork", child=child, **how)
         born = self.find(child)
+        self._born(process, born)
+
+    def _born(self, process: Process, born: Process | None) -> None:
         if born is not None:
-            born.recording, born.run, born.index = process.recording, process.run, -1
-            born.index += process.recording
+            born.recording, born.run = process.recording and not process.closing, process.run
+            born.index += born.recording
 
     def do_spawn(self, process: Process, child: int) -> None:
         """Send the recorder to another process."""
         self.settle(process)
         self._inherit(process, child)
         self.tell(process, "spawn", child=child)
-        if born := self.find(child):
-            born.recording, born.run = process.recording, process.run
-            born.index += process.recording
+        self._born(process, self.find(child))
 
     def do_exec(self, process: Process, child: int) -> None:
         """Let another program take the process."""
@@ -200,6 +201,7 @@ class World(Processes):
 
     def do_copy(self, run: str, to: str) -> bool:
         """Copy a run, also over an older copy; not over one in which something recorded."""
+        self.changed[to] += 1
         if to in self.own or not self.breaker.copy(run, to):
             return False
         self.ledger.family(to)
@@ -276,7 +278,7 @@ class World(Processes):
         if answer.get("flushed") or answer.get("closed"):
             self.oracle.check_flushed(process.number, command["do"])
         if command["do"] == "close":
-            process.recording = False
+            process.recording = process.closing = not answer.get("closed", True)
         if command["do"] == "read" and "shown" in answer:
             context = self.reading
             if context["changed"] == self.changed[context["run"]]:
@@ -294,7 +296,7 @@ class World(Processes):
                 self.tell(process, "relax")
         for process in living:
             if process.alive and process.recording:
-                self.tell(process, "close")
+                self.tell(process, "close", timeout_s=15)
         for process in living:
             if process.alive:
                 recording = process.recording

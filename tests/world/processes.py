@@ -46,6 +46,7 @@ class Process:
         self.namespace: int | None = None
         self.alive = True
         self.recording = False
+        self.closing = False  # its recorder is closed, but not all is written yet
         self.paused = False
         self.index = -1  # of its newest writer
         self.run = ""
@@ -149,6 +150,7 @@ class Processes:
         self.settle(process)
         if not process.alive:
             return
+        self.resume(process)
         process.awaited = {"do": do, **details}
         with contextlib.suppress(OSError):  # it is dead: the answer will show it
             process.connection.sendall(json.dumps(process.awaited).encode() + b"\n")

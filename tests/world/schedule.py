@@ -210,7 +210,7 @@ class _Drawing:
         if who is None:
             return None
         self.alive[who] = False
-        return {"who": who}
+        return {"who": who, "timeout_s": 1}
 
     def other(self, name: str) -> Action | None:
         rng = self.rng

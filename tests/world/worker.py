@@ -75,7 +75,7 @@ class Worker:
     def begin(self, process: int, recorder: Recorder | None, *, busy: bool = False) -> None:
         """Start anew, as another process: what a fork left behind is forgotten."""
         self.process = process
-        self.recorder = recorder
+        self.recorder = None if recorder is None or recorder.closed else recorder
         self.index = -1
         self.do_relax()  # the test's own descriptors are no matter of chance
         self.acks = Acks(self.folder / "acks" / str(process), process)
@@ -86,7 +86,7 @@ class Worker:
         self.socket.connect(str(self.folder / "door"))
         self.input = self.socket.makefile("r")
         self.say({"process": process, "busy": busy})
-        if recorder is not None:
+        if self.recorder is not None:
             self.begin_writer()
 
     def begin_writer(self) -> None:
@@ -224,17 +224,17 @@ class Worker:
         if self.recorder is None:
             return {}
         counts = self.acks.all_acked(self.index)
-        flushed = self.recorder.flush(5)
+        flushed = self.recorder.flush(1)
         if flushed:
             self.acks.flushed(self.index, counts)
         return {"flushed": flushed}
 
-    def do_close(self) -> dict[str, Any]:
-        """Close, while threads record, and look at the counters."""
+    def do_close(self, timeout_s: float) -> dict[str, Any]:
+        """Close, while threads record, and look at the counters. May be asked again."""
         recorder = self.recorder
         if recorder is None:
             return {}
-        closed = recorder.close(10)
+        closed = recorder.close(timeout_s)
         self.do_quiet()
         counts, stats = self.acks.all_acked(self.index), recorder.stats()
         if closed:
@@ -247,7 +247,8 @@ class Worker:
         if self.sure and sum(counts) != stats["accepted"]:
             self.fault("counters", f"{sum(counts)} records were accepted: {stats}")
         self.check_user_files()
-        self.recorder = None
+        if closed:
+            self.recorder = None
         return {"closed": closed}
 
     # ---- other processes -------------------------------------------------------------------------
@@ -306,7 +307,8 @@ class Worker:
 
     def do_spawn(self, child: int) -> None:
         """Send the recorder to a process of its own."""
-        self.start_child("spawn", spawned, (self.folder, child, self.recorder))
+        recorder = None if self.recorder is None or self.recorder.closed else self.recorder
+        self.start_child("spawn", spawned, (self.folder, child, recorder))
 
     def start_child(self, method: str, target: Callable[..., None], args: tuple[Any, ...]) -> None:
         """Start a child of multiprocessing, which needs descriptors of its own for that."""
