@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from world.breaking import Breaker
+from world.mishaps import foreign_bytes
 from world.oracle import Oracle, Violation
 from world.processes import DEADLINE_S, NURSE, READER, Process, Processes
 from world.schedule import Action, Schedule
 from world.session import Session
-from world.worker import foreign_bytes
 
 _NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child")
 _SAID = re.compile(

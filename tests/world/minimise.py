@@ -22,8 +22,7 @@ def minimise(schedule: Schedule, fails: Fails, seconds: float) -> Schedule:
     """
     end = time.monotonic() + seconds
 
-    def without(actions: list[Action], gone: Callable[[int, Action], bool]) -> list[Action]:
-        left = [action for i, action in enumerate(actions) if not gone(i, action)]
+    def shorter(actions: list[Action], left: list[Action]) -> list[Action]:
         if len(left) == len(actions) or time.monotonic() > end:
             return actions
         return left if fails(replace(schedule, actions=left)) else actions
@@ -31,14 +30,13 @@ def minimise(schedule: Schedule, fails: Fails, seconds: float) -> Schedule:
     actions = schedule.actions
     processes = {action["child"] for action in actions if "child" in action}
     for number in sorted(processes, reverse=True):
-        actions = without(
-            actions, lambda _, action: number in (action.get("who"), action.get("child"))
-        )
+        others = [a for a in actions if number not in (a.get("who"), a.get("child"))]
+        actions = shorter(actions, others)
     size = len(actions) // 2
     while size:
         before = len(actions)
         for begin in range(len(actions) - size, -1, -size):
-            actions = without(actions, lambda i, _: begin <= i < begin + size)
+            actions = shorter(actions, actions[:begin] + actions[begin + size :])
         if size > 1 or len(actions) == before:
             size //= 2
     return replace(schedule, actions=actions)

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.append(str(Path(__file__).parents[2]))
 
 from foundry_fastlog import Recorder, RecorderClosedError
+from world.mishaps import LIMITS, Mishaps
 from world.reading import read, recover
 from world.records import PER_PROCESS, THREADS, Acks, content
 
@@ -39,37 +40,26 @@ LONGEST_VAIN = 40  # tries before a record that is refused is given up
 _PR_SET_PDEATHSIG = 1
 
 
-def foreign_bytes(size: int) -> bytes:
-    """What the world's own files hold, the user's."""
-    return (b"nobody but its owner writes here\n" * (size // 33 + 1))[:size]
-
-
-class Forking:
-    """A value whose item() forks: the child goes on inside the call that records it."""
+class Asked:
+    """A value on the CPU that is asked what it is when it is recorded."""
 
     ndim = 0
 
-    def __init__(self, value: float, fork: Callable[[], None]) -> None:
-        self._value = value
-        self._fork = fork
+    def __init__(self, item: Callable[[], float]) -> None:
+        self.item = item
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """On the CPU."""
         return 1, 0
 
-    def item(self) -> float:
-        """Fork, and give the value."""
-        self._fork()
-        return self._value
 
-
-class Worker:
+class Worker(Mishaps):
     """The process. Its main thread obeys; others record."""
 
     def __init__(self, folder: Path, process: int, recorder: Recorder | None = None) -> None:
         self.folder = folder
-        self.limits = {kind: resource.getrlimit(kind) for kind in _LIMITS.values()}
-        self.user_files: list[tuple[int, Path]] = []
+        self.limits = {number: resource.getrlimit(number) for number in LIMITS.values()}
+        self.user_files = []
         self.begin(process, recorder)
 
     def begin(self, process: int, recorder: Recorder | None, *, busy: bool = False) -> None:
@@ -95,6 +85,11 @@ class Worker:
         self.calls = [0] * THREADS
         self.sure = True  # every call is counted
         self.acks.begin(self.index)
+
+    @property
+    def writer(self) -> int:
+        """The number of what records here now."""
+        return self.process * PER_PROCESS + self.index
 
     def place(self) -> None:
         """Note where the ring is."""
@@ -126,7 +121,7 @@ class Worker:
 
     def record_one(self, thread: int, n: int) -> bool:
         """Record the n-th record of a thread; literal names, as in a program."""
-        recorder, w, t = self.recorder, self.process * PER_PROCESS + self.index, thread
+        recorder, w, t = self.recorder, self.writer, thread
         assert recorder is not None
         stream, name, value = content(w, t, n)
         if stream != "metrics":
@@ -253,17 +248,25 @@ class Worker:
 
     # ---- other processes -------------------------------------------------------------------------
 
-    def go_on_as(self, process: int, threads: int, count: int) -> None:
-        """Be the child of a fork: record at once from several threads, then obey. Never returns."""
+    def be_born(self, process: int, threads: int, count: int) -> None:
+        """Be the child of a fork, and record at once from several threads."""
         self.input.close()
         self.socket.close()
         self.begin(process, self.recorder, busy=True)
         if self.recorder is not None and threads:
             self.record_together(threads, count)
             self.place()
+
+    def obey(self) -> None:
+        """Say that the first records are made, and serve. Never returns."""
         self.say({"faults": self.faults})
         self.faults = []
         self.serve()
+
+    def go_on_as(self, process: int, threads: int, count: int) -> None:
+        """Be the child of a fork. Never returns."""
+        self.be_born(process, threads, count)
+        self.obey()
 
     def do_fork(self, child: int, way: str, threads: int, count: int) -> None:
         """Fork; the child records first from so many threads."""
@@ -271,32 +274,40 @@ class Worker:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
         if way == "item" and self.recorder is not None:
-            n = self.acks.acked(self.index, THREADS - 1)
-            self.fork_in_item(child, n, threads, count)
+            self.fork_in_item(child, threads, count)
         elif way == "multiprocessing":
             self.start_child("fork", self.go_on_as, (child, threads, count))
         elif os.fork() == 0:
             self.go_on_as(child, threads, count)
 
-    def fork_in_item(self, child: int, n: int, threads: int, count: int) -> None:
-        """Fork while a value is asked what it is."""
-        recorder, w, t = self.recorder, self.process * PER_PROCESS + self.index, THREADS - 1
+    def fork_in_item(self, child: int, threads: int, count: int) -> None:
+        """Fork while a value is asked what it is; both processes go on in the midst of the call."""
+        recorder = self.recorder
         assert recorder is not None
-        stream, name, value = content(w, t, n)
-        while stream != "metrics" or name != "loss":  # records before it are the usual ones
-            self.record_some(t, 1)
-            if self.acks.acked(self.index, t) == n:
-                return
-            n += 1
-            stream, name, value = content(w, t, n)
-
-        def fork() -> None:
+        both = (self.writer, child * PER_PROCESS)
+        for t in range(HUM + 4, THREADS):  # one whose first record has the same name in both
+            names = {content(writer, t, 0)[:2] for writer in both}
+            if len(names) == 1 and self.acks.acked(self.index, t) == 0:
+                break
+        else:
+            t, names = 0, set()
+        stream, name = names.pop() if names else ("", "")
+        if stream != "metrics":
             if os.fork() == 0:
                 self.go_on_as(child, threads, count)
+            return
 
+        def fork() -> float:
+            if os.fork() == 0:
+                self.be_born(child, threads, count)
+            return content(self.writer, t, 0)[2]
+
+        values = {name: Asked(fork), "w": Asked(lambda: self.writer), "t": t, "n": 0}
+        accepted = recorder.record_dict(0, values)
         self.calls[t] += 1
-        if recorder.record(n, w=w, t=t, n=n, loss=Forking(value, fork)):
-            self.acks.ack(self.index, t, n + 1)
+        self.acks.ack(self.index, t, accepted)
+        if self.process == child:
+            self.obey()
 
     def children(self) -> list[int]:
         """Processes that this one has started."""
@@ -333,60 +344,6 @@ class Worker:
             os.kill(os.getpid(), signal.SIGTERM)
         os._exit(0)
 
-    # ---- what goes wrong in a process ------------------------------------------------------------
-
-    def do_limit(self, kind: str, size: int) -> None:
-        """Let descriptors or the sizes of files run out."""
-        if kind == "nofile":
-            size = os.dup(0)
-            os.close(size)  # the lowest that is free
-        number = _LIMITS[kind]
-        resource.setrlimit(number, (size, self.limits[number][1]))
-
-    def do_relax(self) -> None:
-        """Lift the limits."""
-        for number, limits in self.limits.items():
-            resource.setrlimit(number, limits)
-
-    def do_starve(self, count: int, kib: int) -> None:
-        """Record with hardly any memory left."""
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limits = resource.getrlimit(resource.RLIMIT_AS)
-        size = pages * resource.getpagesize() + kib * 1024
-        resource.setrlimit(resource.RLIMIT_AS, (size, limits[1]))
-        try:
-            if self.recorder is not None:
-                self.record_some(0, count, 100)
-                self.recorder.flush(0.5)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, limits)
-
-    def do_close_descriptors(self) -> dict[str, Any]:
-        """Close files below the recorder, and open some that take their numbers."""
-        taken = 0
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
-            with contextlib.suppress(OSError):
-                target = str(Path(f"/proc/self/fd/{name}").readlink())
-                kept = (str(self.folder / "acks"), str(self.folder / "user"), "/dev", "/proc")
-                if int(name) > 2 and target.startswith("/") and not target.startswith(kept):
-                    os.close(int(name))
-                    taken += 1
-        for _ in range(taken):
-            path = self.folder / "user" / f"{self.process}-{len(self.user_files)}-{time.time_ns()}"
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            os.write(fd, foreign_bytes(3000))
-            self.user_files.append((fd, path))
-        return {"taken": taken}
-
-    def check_user_files(self) -> None:
-        """Nobody closes or replaces a descriptor that is not theirs."""
-        for fd, path in self.user_files:
-            with contextlib.suppress(OSError):
-                if os.fstat(fd).st_ino == path.stat().st_ino:
-                    continue
-            self.fault("foreign-closed", f"somebody closed descriptor {fd}, which is {path.name}")
-        self.user_files = []
-
     # ---- readers ---------------------------------------------------------------------------------
 
     def do_read(self, path: str, how: str) -> dict[str, Any]:
@@ -401,9 +358,6 @@ class Worker:
             times -= 1
             recover(path, how, self.fault)
         return answer
-
-
-_LIMITS = {"nofile": resource.RLIMIT_NOFILE, "fsize": resource.RLIMIT_FSIZE}
 
 
 def spawned(folder: Path, process: int, recorder: Recorder | None) -> None:
