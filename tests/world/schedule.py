@@ -223,7 +223,7 @@ class _Drawing:
                 made["how"] = rng.choice(("read_run", "summary", "export", "tail"))
             elif name == "recover":
                 made["how"] = rng.choice(("function",) * 8 + ("command",))
-                made["times"] = rng.choice((1, 1, 20, 1000)) if made["how"] == "function" else 1
+                made["times"] = rng.choice((1, 1, 20, 300)) if made["how"] == "function" else 1
             elif name in ("remove_file", "compress", "rename", "truncate"):
                 made["file"] = rng.randrange(100)
             if name == "rename":

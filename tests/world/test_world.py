@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -76,3 +77,13 @@ def test_the_promises_hold_in_any_world(figures: dict[str, Any]) -> None:
         figures[key] = total[key]
     figures["records acknowledged"] = total["acked"]
     figures["violations"] = 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.skipif(not RELEASE, reason="builds the extension for each: runs with `make crash`")
+def test_old_faults_are_noticed_when_they_are_put_back() -> None:
+    """No mutant survives."""
+    command = [sys.executable, str(Path(__file__).with_name("mutations.py"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -351,8 +351,8 @@ class Worker(Mishaps):
         return read(path, how, self.fault)
 
     def do_recover(self, path: str, how: str, times: int = 1) -> dict[str, Any]:
-        """Recover a run, for half a second at most."""
-        end = time.monotonic() + 0.5
+        """Recover a run, for three seconds at most."""
+        end = time.monotonic() + 3
         answer = recover(path, how, self.fault)
         while times > 1 and time.monotonic() < end:
             times -= 1
