@@ -155,6 +155,9 @@ class World(Processes):
         born = self.find(child)
         if born is not None:
             born.group, born.namespace = process.group, process.namespace
+            for other in self.known.values():  # it is their init as before
+                if other.namespace == process.number:
+                    other.namespace = child
             self.gone(process, killed=True)
 
     def do_exit(self, process: Process, how: str) -> None:

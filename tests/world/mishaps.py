@@ -28,6 +28,7 @@ class Mishaps:
     recorder: Recorder | None
     limits: dict[int, tuple[int, int]]
     user_files: list[tuple[int, Path]]
+    descriptors: int
 
     def fault(self, kind: str, text: str) -> None:
         """Note what went wrong; the worker does."""
@@ -63,7 +64,7 @@ class Mishaps:
 
     def do_close_descriptors(self) -> dict[str, Any]:
         """Close files below the recorder, and open some that take their numbers."""
-        taken = 0
+        taken = self.descriptors = 0
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
             with contextlib.suppress(OSError):
                 target = str(Path(f"/proc/self/fd/{name}").readlink())
@@ -77,6 +78,13 @@ class Mishaps:
             os.write(fd, foreign_bytes(3000))
             self.user_files.append((fd, path))
         return {"taken": taken}
+
+    def check_descriptors(self) -> None:
+        """A recorder that is closed leaves none open."""
+        names = os.listdir("/proc/self/fd")  # noqa: PTH208 - numbers, not paths
+        if self.descriptors and len(names) > self.descriptors:
+            links = [os.readlink(f"/proc/self/fd/{n}") for n in names[3:-1]]  # noqa: PTH115
+            self.fault("descriptors", f"{self.descriptors} before, {len(names)} after: {links}")
 
     def check_user_files(self) -> None:
         """Nobody closes or replaces a descriptor that is not theirs."""

@@ -21,7 +21,7 @@ from world.session import Session
 
 WORKER = Path(__file__).with_name("worker.py")
 #: Seconds that a command may take. Sanitizers and a busy machine are slow, a hang is for ever.
-DEADLINE_S = float(os.environ.get("WORLD_DEADLINE_S", "40"))
+DEADLINE_S = float(os.environ.get("WORLD_DEADLINE_S", "60"))
 NURSE, READER = 0, 1  # has no recorder, and forks fresh processes; reads and recovers
 
 

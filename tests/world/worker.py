@@ -71,6 +71,7 @@ class Worker(Mishaps):
         self.acks = Acks(self.folder / "acks" / str(process), process)
         self.hums: list[threading.Thread] = []
         self.stop = threading.Event()
+        self.descriptors = 0  # before the recorder was opened; 0 where that is not known
         self.faults: list[tuple[str, str]] = []
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(str(self.folder / "door"))
@@ -182,8 +183,8 @@ class Worker(Mishaps):
     def do_open(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
         """Open a recorder, if there is none."""
         if self.recorder is None:
-            recorder = Recorder(path, **options)
-            self.recorder = recorder
+            self.descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+            self.recorder = Recorder(path, **options)
             self.begin_writer()
             self.place()
         return {}
@@ -243,7 +244,8 @@ class Worker(Mishaps):
             self.fault("counters", f"{sum(counts)} records were accepted: {stats}")
         self.check_user_files()
         if closed:
-            self.recorder = None
+            self.recorder = recorder = None  # they go with the object
+            self.check_descriptors()
         return {"closed": closed}
 
     # ---- other processes -------------------------------------------------------------------------
@@ -323,6 +325,7 @@ class Worker(Mishaps):
 
     def start_child(self, method: str, target: Callable[..., None], args: tuple[Any, ...]) -> None:
         """Start a child of multiprocessing, which needs descriptors of its own for that."""
+        self.descriptors = 0
         limits = {number: resource.getrlimit(number) for number in self.limits}
         self.do_relax()
         multiprocessing.get_context(method).Process(target=target, args=args).start()
