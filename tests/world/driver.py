@@ -55,6 +55,7 @@ class World(Processes):
         self.counts: Counter[str] = Counter()
         self.changed: Counter[str] = Counter()  # how often a directory was taken away
         self.full = False
+        self.exits: dict[int, int] = {}  # who ended as a program does
         self.own: set[str] = set()  # directories in which something recorded
 
     def play(self) -> Result:
@@ -163,6 +164,7 @@ class World(Processes):
     def do_exit(self, process: Process, how: str) -> None:
         """End."""
         self.ask(process, "exit", how=how)
+        self.exits.update({process.pid: process.number} if how == "exit" else {})
         if process.alive:
             # Without room for the ring or for lines an exit saves no more than a kill does.
             self.wait(process, killed=how != "exit" or self.full)
@@ -308,6 +310,10 @@ class World(Processes):
                     self.oracle.fail("close-failed", f"process {process.number}: no close()")
             if process.alive:
                 self.do_exit(process, "exit")
+        for pid, status in self.ask(self.known[NURSE], "ends").get("ends", []):
+            if pid in self.exits and status:
+                text = f"process {self.exits[pid]} ended with {status} instead of 0"
+                self.oracle.fail("exit-status", text)
         runs = [run for run in self.ledger.families if (self.disk / run).is_dir()]
         for run in runs:
             self.ask(reader, "recover", path=str(self.disk / run), how="function")

@@ -128,6 +128,7 @@ class Processes:
             while b"\n" not in data:
                 more = connection.recv(65536)
                 if not more:
+                    connection.close()
                     return True  # killed as it came
                 data += more
             line, _, rest = data.partition(b"\n")
@@ -278,3 +279,5 @@ class Processes:
             for direct in self._direct:
                 direct.poll()
             time.sleep(0.005)
+        for direct in self._direct:
+            direct.wait(20)

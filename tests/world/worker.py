@@ -272,9 +272,6 @@ class Worker(Mishaps):
 
     def do_fork(self, child: int, way: str, threads: int, count: int) -> None:
         """Fork; the child records first from so many threads."""
-        for pid in self.children():
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
         if way == "item" and self.recorder is not None:
             self.fork_in_item(child, threads, count)
         elif way == "multiprocessing":
@@ -311,12 +308,13 @@ class Worker(Mishaps):
         if self.process == child:
             self.obey()
 
-    def children(self) -> list[int]:
-        """Processes that this one has started."""
-        found = Path(f"/proc/self/task/{os.getpid()}/children")
-        with contextlib.suppress(OSError):
-            return [int(pid) for pid in found.read_text().split()]
-        return []
+    def do_ends(self) -> dict[str, Any]:
+        """How this process's children have ended."""
+        ends = []
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                ends.append([found[0], os.waitstatus_to_exitcode(found[1])])
+        return {"ends": ends}
 
     def do_spawn(self, child: int) -> None:
         """Send the recorder to a process of its own."""
