@@ -126,9 +126,9 @@ coverage: venv ## Run the Python tests with coverage of the Python code
 	$(PYTEST) tests --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 .PHONY: crash
-crash: venv ## Run the release-sized crash tests and write their figures (half an hour)
+crash: venv ## Run the release-sized crash tests and write their figures (two hours)
 	@rm -rf build/crash/figures
-	FASTLOG_CRASH=release $(PYTEST) tests/crash tests/faults -q -o faulthandler_timeout=0 $(PYTEST_ARGS)
+	FASTLOG_CRASH=release $(PYTEST) tests/crash tests/faults tests/world -q -o faulthandler_timeout=0 $(PYTEST_ARGS)
 	$(PY) tests/crash/figures.py
 
 .PHONY: gpu-test

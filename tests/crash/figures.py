@@ -31,6 +31,7 @@ TITLES = {
     "test_double_crashes": "the recovery is killed, too",
     "test_recoverers_at_once": "recoveries at the same moment",
     "test_a_long_run_stays_whole_and_the_same_size": "ten minutes of deaths and of full disks",
+    "test_the_promises_hold_in_any_world": "processes, faults and readers at random, all at once",
     "test_any_mixture_of_pages_is_recovered_to_whole_lines": "power loss: subsets of 4 KiB pages",
     "test_no_ring_file_breaks_who_reads_it": "damaged ring files under ASan and UBSan",
     "test_no_races_in_the_record_path": "ThreadSanitizer over recorder, flush thread and ring",

@@ -1,0 +1,154 @@
+"""What the world does to files, noting what it took away."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gzip
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from crash.ring_file import RingFile
+
+from world.oracle import Ledger, read_files
+
+Frozen = Callable[[], contextlib.AbstractContextManager[None]]
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Breaker:
+    """Breaks runs.
+
+    Args:
+        disk: The folder with the runs.
+        ledger: Where to note what is gone.
+        frozen: Stops all processes for as long as its block lasts.
+    """
+
+    def __init__(self, disk: Path, ledger: Ledger, frozen: Frozen) -> None:
+        self.disk = disk
+        self.ledger = ledger
+        self.frozen = frozen
+
+    def files(self, run: str) -> list[Path]:
+        """Streams' files in a run."""
+        return [path for path, _ in read_files(self.disk / run)]
+
+    def pick(self, run: str, number: int) -> Path | None:
+        """One of them."""
+        files = self.files(run)
+        return files[number % len(files)] if files else None
+
+    def _unlink(self, run: str, path: Path) -> None:
+        """Remove a file; it is held, so that what it held can be looked at later."""
+        if match := _UUID.search(path.name):
+            self.ledger.rings.add(match[0])
+            self.ledger.broken.add(self.ledger.family(run))
+        try:
+            fd = os.open(path, os.O_RDONLY)
+            path.unlink()
+        except FileNotFoundError:
+            return
+        if path.suffix == ".jsonl":
+            self.ledger.take(run, fd)
+        else:
+            os.close(fd)
+
+    def remove_run(self, run: str) -> None:
+        """As `rm -rf` does; what writers make meanwhile goes as well."""
+        folder = self.disk / run
+        for _ in range(1000):
+            if not folder.exists():
+                return
+            for parent, _, names in os.walk(folder):
+                for name in names:
+                    self._unlink(run, Path(parent) / name)
+            for parent, _, _ in os.walk(folder, topdown=False):
+                with contextlib.suppress(OSError):  # there is something in it again
+                    Path(parent).rmdir()
+
+    def remove_lines(self, run: str) -> None:
+        """As `rm RUN/*.jsonl` does."""
+        for path in self.files(run):
+            self._unlink(run, path)
+
+    def remove_file(self, run: str, file: int) -> None:
+        """Remove one file."""
+        if path := self.pick(run, file):
+            self._unlink(run, path)
+
+    def compress(self, run: str, file: int) -> None:
+        """As `gzip` does, whoever writes to it."""
+        if path := self.pick(run, file):
+            with contextlib.suppress(OSError):  # the disk may be full
+                with gzip.open(f"{path}.gz", "wb", 1) as packed:
+                    packed.write(path.read_bytes())
+                self._unlink(run, path)
+
+    def rename(self, run: str, file: int, name: str) -> None:
+        """As logrotate does."""
+        path = self.pick(run, file)
+        if path is None or (path.parent / name.format(path.name)).exists():
+            return
+        fd = os.open(path, os.O_RDONLY)
+        path.rename(path.parent / name.format(path.name))
+        self.ledger.take(run, fd)
+
+    def truncate(self, run: str, file: int, keep: float) -> None:
+        """As copytruncate does; all stand still, so that it is known what goes."""
+        with self.frozen():
+            path = self.pick(run, file)
+            if path is None:
+                return
+            data = path.read_bytes()
+            size = int(len(data) * keep)
+            begin = data.rfind(b"\n", 0, size) + 1  # a line that is cut in its middle goes, too
+            self.ledger.take_bytes(run, data[begin:])
+            self.ledger.cut.add(path.stat().st_ino)
+            os.truncate(path, size)
+
+    def move(self, run: str, to: str) -> bool:
+        """As `mv` does."""
+        with contextlib.suppress(OSError):
+            (self.disk / run).rename(self.disk / to)
+            self.ledger.families[to] = self.ledger.family(run)
+            self.ledger.broken.add(self.ledger.family(run))
+            return True
+        return False
+
+    def copy(self, run: str, to: str) -> bool:
+        """As `cp -a RUN/. TO` does."""
+        if not (self.disk / run).is_dir():
+            return False
+        (self.disk / to).mkdir(exist_ok=True)
+        command = ["cp", "-a", f"{self.disk / run}/.", str(self.disk / to)]
+        return subprocess.run(command, capture_output=True, check=False).returncode in (0, 1)
+
+    def reboot(self, run: str) -> None:
+        """Let the rings of dead processes look like those of another boot."""
+        for path in self._dead_rings(run):
+            ring = RingFile(path)
+            ring.set_other_boot()
+            ring.save()
+
+    def _dead_rings(self, run: str) -> Iterator[Path]:
+        for path in sorted((self.disk / run / ".fastlog").glob("*.ring")):
+            with contextlib.suppress(OSError), path.open("r+b") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(handle.fileno()).st_nlink and len(path.read_bytes()) > 8192:
+                    yield path
+
+    def fill(self) -> None:
+        """Leave no room."""
+        block = bytes(1 << 16)
+        with contextlib.suppress(OSError), (self.disk / "filler").open("ab", 0) as filler:
+            while shutil.disk_usage(self.disk).total < (1 << 30):
+                filler.write(block)
+
+    def free(self) -> None:
+        """Give it back."""
+        (self.disk / "filler").unlink(missing_ok=True)
