@@ -503,7 +503,8 @@ class Recorder(_core.RecorderCore):
             self._tell_missing()
         if first and os.getpid() == self._pid:
             if self._run_file is not None:
-                _recover(str(self._path))  # workers that were killed, or left without closing
+                # Workers that were killed, or left without closing.
+                _recover(str(self._path), max(1.0, self._close_timeout_s / 2))
             self._write_run_file(ended=True)
         return written
 
@@ -654,9 +655,9 @@ def _close_at_worker_exit() -> None:
         util.Finalize(None, _close_all, exitpriority=100)
 
 
-def _recover(directory: str) -> None:
+def _recover(directory: str, timeout_s: float = 1e9) -> None:
     """Put what dead processes left in their rings into the run's files, and say so."""
-    for report in _core.recover_run(os.fsencode(directory)):
+    for report in _core.recover_run(os.fsencode(directory), timeout_s):
         if report["outcome"] == "recovered" and report["emitted"]:
             _log.info(
                 "recovered %d records that a killed process had left in %s",

@@ -160,15 +160,27 @@ bool Drainer::write() {
             return false;
         }
     }
-    return true;
+    // A file may have lost its name since it was looked at: then these lines went with it.
+    bool whole = true;
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        if (batch_.bytes[s].empty()) continue;
+        look_at_file(static_cast<Stream>(s));
+        whole = whole && batch_.written[s] == batch_.bytes[s].size();
+    }
+    return whole;
+}
+
+// What was written of this batch lies at the file's end, so it is lost first.
+void Drainer::look_at_file(Stream stream) {
+    std::size_t& written = batch_.written[static_cast<std::size_t>(stream)];
+    std::uint64_t lost = 0;
+    if (SinkError found = sink_.check(stream, &lost)) fault_(found);
+    written -= std::min<std::uint64_t>(written, lost);
 }
 
 bool Drainer::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
-    std::uint64_t lost = 0;
-    if (SinkError found = sink_.check(stream, &lost)) fault_(found);
-    // What was written of this batch lay at the file's end, so it was lost first.
-    batch_.written[s] -= std::min<std::uint64_t>(batch_.written[s], lost);
+    look_at_file(stream);
     std::size_t written = 0;
     const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);
     const SinkError error = sink_.write(stream, rest, written);

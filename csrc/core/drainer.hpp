@@ -97,6 +97,7 @@ class Drainer {
     void rotate(Stream stream);
     bool write();
     bool write_stream(Stream stream);
+    void look_at_file(Stream stream);
     bool sync(Stream stream, bool& moved);
     bool sync_all(bool& moved);
     bool commit();
