@@ -7,7 +7,7 @@ hand::
 
     python -m tests.world --seed 1 --seconds 60            # worlds 1, 2, 3, ...
     python -m tests.world --seed 1 --only fork,kill,copy   # some actions
-    python -m tests.world --seed 7 --seconds 0 --minimise  # the least actions that still fail
+    python -m tests.world --seed 7 --minimise 120             # the least actions that still fail
     python -m tests.world --script FILE --times 10         # a minimised schedule, again
 
 The schedule is the same for a seed; what the scheduler of the machine makes of it is not. So a
@@ -28,8 +28,8 @@ are a *family*. After all processes have ended, the disk has room and ``recover(
 2. The world took away: the records that lay in a file at the moment when it lost its name
    (removed, renamed, compressed) or was cut. What a writer puts into it *later* is not excused:
    it must look behind its write, before it counts a record as written.
-3. Where a process was killed whose ring is gone (removed with its run) or was in memory, only
-   what ``flush()`` had promised must be there.
+3. Where a process was killed, or ended while the disk was full, and its ring is gone (removed with
+   its run) or was in memory, only what ``flush()`` had promised must be there.
 4. Each line parses and is what was recorded; a file holds one writer's lines, each thread's in
    order. A file that the world cut, or whose writer was killed without a ring, may end within a
    line.
@@ -47,7 +47,8 @@ all of it, may vanish without a trace.) It finds no fault with a run in which no
 ``stats()``: calls = accepted + dropped, accepted = what was acknowledged, and = written after
 ``close()``. With a disk that has room ``close()`` returns True. No call raises; nobody dies but
 who is killed; nothing takes longer than a deadline (then the stacks of who hangs are shown), and
-nobody prints a traceback.
+nobody prints a traceback. Who ends as a program does has status 0; a closed recorder leaves no
+descriptor.
 
 A violation has a *kind*, the word in ``oracle.fail(kind, ...)``, ``self.fault(kind, ...)``.
 """

@@ -99,7 +99,7 @@ class World(Processes):
         nurse = self.known[NURSE]
         if how == "exec":
             self.start(child)
-        elif how == "namespace" and self.session.can_fill:  # both take root
+        elif how == "namespace" and self.session.root:
             self.start(child, _NAMESPACE)
         else:
             self.expect(child, NURSE)
@@ -234,7 +234,7 @@ class World(Processes):
 
     def do_fill(self) -> bool:
         """Fill the disk."""
-        if not (self.session.can_fill and self.schedule.disk == "tmpfs"):
+        if not (self.session.root and self.schedule.disk == "tmpfs"):
             return False
         self.breaker.fill()
         self.full = True

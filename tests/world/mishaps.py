@@ -38,6 +38,7 @@ class Mishaps:
 
     def do_limit(self, kind: str, size: int) -> None:
         """Let descriptors or the sizes of files run out."""
+        self.do_relax()
         if kind == "nofile":
             size = os.dup(0)
             os.close(size)  # the lowest that is free

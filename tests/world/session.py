@@ -40,7 +40,7 @@ class Session:
 
     Attributes:
         folder: With acks, the workers' messages and the user's files.
-        can_fill: Whether there is a small disk that may be filled.
+        root: Whether it may mount: then there is a small disk that may be filled.
     """
 
     def __init__(self) -> None:
@@ -59,9 +59,9 @@ class Session:
         command = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "none", str(tmpfs)]
         try:
             done = subprocess.run(command, capture_output=True, check=False)
-            self.can_fill = done.returncode == 0
+            self.root = done.returncode == 0
         except FileNotFoundError:
-            self.can_fill = False
+            self.root = False
 
     def clear(self) -> None:
         """Empty the folder for the next world."""
@@ -73,7 +73,7 @@ class Session:
 
     def disk(self, kind: str) -> Path:
         """Where the runs are."""
-        return self.folder / (kind if self.can_fill else "plain")
+        return self.folder / (kind if self.root else "plain")
 
     def left(self) -> list[int]:
         """Processes of the world that still run."""

@@ -58,7 +58,9 @@ class Worker(Mishaps):
 
     def __init__(self, folder: Path, process: int, recorder: Recorder | None = None) -> None:
         self.folder = folder
-        self.limits = {number: resource.getrlimit(number) for number in LIMITS.values()}
+        # Not what is set now: a process that took another's place inherited its limits.
+        hard = {number: resource.getrlimit(number)[1] for number in LIMITS.values()}
+        self.limits = {number: (most, most) for number, most in hard.items()}
         self.user_files = []
         self.begin(process, recorder)
 
