@@ -24,7 +24,9 @@ _MAX_ITEMS = 1000  # of an array that is written as a list, of bytes that are sh
 _MANY = 10_000  # items of a context in all, beyond which it is cut
 _FEW = 6
 _INT64 = 1 << 63
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_LONG_DIGITS = 19
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _LONG_DIGITS)
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
 # Not OPT_SERIALIZE_NUMPY: with it the first unknown object makes orjson import numpy.
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 _SCALARS = frozenset((int, float, str, bool, type(None)))
@@ -143,7 +145,17 @@ def plain_context(context: Mapping[Any, Any]) -> dict[Any, Any]:
     fields = read_context(context)
     if _SCALARS.issuperset(map(type, fields.values())):
         return fields
-    return {key: _Copy(IN_A_LINE).of(value) for key, value in fields.items()}
+    return {
+        key: value if _is_plain(value) else _Copy(IN_A_LINE).of(value)
+        for key, value in fields.items()
+    }
+
+
+def _is_plain(value: Any) -> bool:  # noqa: ANN401 - anything
+    """Tell whether there is nothing to describe or cut in a value: a scalar, or a short list."""
+    if type(value) is list or type(value) is tuple:
+        return len(value) <= _MAX_ITEMS and _SCALARS.issuperset(map(type, value))
+    return type(value) in _SCALARS
 
 
 def _read_items(context: Mapping[Any, Any], error: Exception) -> dict[Any, Any]:
@@ -236,7 +248,7 @@ def _from_numpy(value: Any) -> object:  # noqa: ANN401 - numpy may not be instal
 
 
 def _is_numpy(value: object) -> bool:
-    return bool(type.__dict__["__module__"].__get__(type(value)) == "numpy")
+    return bool(type(value).__module__ == "numpy")
 
 
 def _numpy_json(value: object) -> object:
@@ -244,10 +256,10 @@ def _numpy_json(value: object) -> object:
     if getattr(value, "size", 0) > _MAX_ITEMS and (large := described(value)) is not None:
         return large
     try:
-        rendered = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+        rendered = orjson.dumps(value, None, _NUMPY)
     except TypeError:  # a type that JSON has not, or an array in another order
         return safe_str(value)
-    if _LONG_NUMBER.search(rendered):
+    if len(rendered) >= _LONG_DIGITS and _LONG_NUMBER.search(rendered):
         return _Copy(IN_A_LINE).of(orjson.loads(rendered))
     return orjson.Fragment(rendered)
 
@@ -265,6 +277,8 @@ def _key(key: object) -> str:
 
 def simpler(value: object) -> object:
     """Replace what orjson does not know: its ``default``."""
+    if isinstance(value, float):  # numpy's float64 above all
+        return float(value)
     if _is_numpy(value):
         return _numpy_json(value)
     if isinstance(value, Mapping):

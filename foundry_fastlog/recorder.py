@@ -510,6 +510,8 @@ class Recorder(_core.RecorderCore):
 
     def _default_limit(self) -> float:
         """Return how long to wait where the caller does not say."""
+        if os.getpid() != self._pid:  # to ask would open files for a forked child
+            return self._close_timeout_s
         refused = self._label is None and self._stats()["errors"] > 0
         return min(_VAIN_S, self._close_timeout_s) if refused else self._close_timeout_s
 

@@ -112,6 +112,7 @@ WELL_KNOWN = [
     (1 + 2j, "(1+2j)"),
     (ValueError("v"), "v"),
     (np.float32(0.5), 0.5),
+    (np.float64(2.5), 2.5),
     (np.int64(5), 5),
     (np.uint64(2**64 - 1), str(2**64 - 1)),
     (np.bool_(1), True),
@@ -333,6 +334,7 @@ def test_nonfinite_fields() -> None:
             "none": None,
             "\udc80": nan,
             "f32": np.float32("nan"),
+            "f64": np.float64("nan"),
             "f16": np.float16("-inf"),
             "array": np.array([[1.0, nan]]),
             "long": np.longdouble("nan"),  # orjson writes it as text
@@ -347,6 +349,7 @@ def test_nonfinite_fields() -> None:
         "user.x": "nan",
         "\\udc80": "nan",
         "f32": "nan",
+        "f64": "nan",
         "f16": "-inf",
         "array.0.1": "nan",
     }
