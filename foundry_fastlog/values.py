@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 from foundry_fastlog.members import safe_str
 
-__all__ = ["MetricValue", "device_of", "metric_value", "recordable"]
+__all__ = ["MetricValue", "device_of", "metric_value", "recordable", "text_of"]
 
 MetricValue = float | int | bool | str | None
 
 _INT64 = 1 << 63
+_MOST_TEXT = 1000  # characters of a value that is no metric
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+_some = reprlib.Repr()  # looks at a few items of a container only, however many it has
+_some.maxlist = _some.maxtuple = _some.maxdict = _some.maxset = _some.maxfrozenset = 50
+_some.maxstring = _some.maxother = _some.maxlong = 100
 
 
 def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - anything with item()
@@ -19,8 +25,8 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
 
     Args:
         name: Its key, for the message.
-        value: A float, int, bool, None, str, numpy scalar, or an array or tensor without
-            dimensions; reading one that lies on a GPU waits for it.
+        value: A float, int, bool, None, str, numpy scalar, an array without dimensions, or a tensor
+            of one element; reading one that lies on a GPU waits for it. A masked element is None.
 
     Raises:
         TypeError: Anything else.
@@ -28,7 +34,9 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
     """
     if value is None or isinstance(value, (bool, str)):
         return value
-    if getattr(value, "shape", None) == () and callable(item := getattr(value, "item", None)):
+    if _is_single(value) and callable(item := getattr(value, "item", None)):
+        if _is_masked(value):
+            return None
         try:
             value = item()
         except Exception as error:
@@ -45,6 +53,36 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
         f"value of {name!r} has type {type(value).__name__}, which is no metric; pass a float, "
         "int, bool, None, str, a numpy scalar, or an array or tensor without dimensions"
     )
+
+
+def _is_single(value: object) -> bool:
+    """Tell whether a value has one element, in the shapes that record() takes."""
+    shape = getattr(value, "shape", None)
+    if shape == ():
+        return True
+    return hasattr(type(value), "data_ptr") and all(size == 1 for size in shape or (0,))
+
+
+def _is_masked(value: object) -> bool:
+    """Tell whether numpy's masked array of no dimension has its element masked."""
+    return any(base.__name__ == "MaskedArray" for base in type(value).__mro__) and bool(
+        getattr(value, "mask", False)
+    )
+
+
+def text_of(value: object) -> str:
+    """Return a bounded text for what is no metric: its str(), cut where it is long.
+
+    Args:
+        value: Any object. What lies on a device is not read, and of a container a few items are.
+    """
+    if (device := device_of(value)) is not None:
+        return f"<{type(value).__name__} on {device}>"
+    try:
+        text = _some.repr(value) if isinstance(value, _CONTAINERS) else safe_str(value)
+    except Exception:  # noqa: BLE001 - an item's __repr__ may raise anything
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}... ({len(text)} characters)"
 
 
 def device_of(value: object) -> str | None:
@@ -77,9 +115,9 @@ def recordable(
     odd: list[str] = []
     for key, value in metrics.items():
         name = key if isinstance(key, str) else safe_str(key)
-        if from_devices and (device := device_of(value)) is not None:
+        if from_devices and device_of(value) is not None:
             single = all(size == 1 for size in getattr(value, "shape", (0,)))
-            values[name] = value if single else f"<{type(value).__name__} on {device}>"
+            values[name] = value if single else text_of(value)
             if name is not key or not single:
                 odd.append(name)
             continue
@@ -88,6 +126,6 @@ def recordable(
             if name is not key:
                 odd.append(name)
         except (TypeError, OverflowError):
-            values[name] = safe_str(value)
+            values[name] = text_of(value)
             odd.append(name)
     return values, odd
