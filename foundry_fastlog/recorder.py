@@ -12,11 +12,13 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
 
 try:
     from foundry_fastlog import _core
 except ImportError as error:
+    if "subinterpreter" in str(error):
+        raise
     raise ImportError(
         "the native part of foundry_fastlog is missing or was built for another Python "
         f"({error}). Install a wheel with `pip install foundry_fastlog`, or build from a checkout "
@@ -84,6 +86,20 @@ _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 # Recorders by (directory, rank): two of one kind in a process would be two writers of one story.
 _open: weakref.WeakValueDictionary[tuple[str, int], Recorder] = weakref.WeakValueDictionary()
 _open_lock = ForkLock()  # reentrant: open_run() holds it while Recorder() takes it
+_told_odd: set[str] = set()  # names of values that log() has written as text
+_MOST_TOLD = 1000
+
+
+class _SetByInit:
+    """An attribute that ``__init__`` sets; before that, asking for it says that it has not.
+
+    A ``__getattr__`` would say so of any attribute, and make each call of a method slower.
+    """
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        raise AttributeError(
+            f"this {owner.__name__} was never opened: its __init__ was not called, or it failed"
+        )
 
 
 class Recorder(_core.RecorderCore):
@@ -102,6 +118,8 @@ class Recorder(_core.RecorderCore):
     """
 
     _missing_told = False
+    if not TYPE_CHECKING:
+        _path = _rank = _world_size = _stamp = _close_timeout_s = _pid = _SetByInit()
 
     def __init__(
         self,
@@ -571,6 +589,8 @@ class Recorder(_core.RecorderCore):
 
     def __repr__(self) -> str:
         """Show where it records, and whether it still does."""
+        if not self._opened:
+            return f"<{type(self).__name__}, never opened>"
         state = "closed" if self.closed else "open"
         return f"<Recorder {str(self._path)!r} label={self.label!r} {state}>"
 
@@ -647,6 +667,9 @@ def _on_core_event(kind: str, text: str) -> None:
         _log.warning("%s", text)
     elif kind == "forked":
         _close_at_worker_exit()
+    elif text not in _told_odd and len(_told_odd) < _MOST_TOLD:
+        _told_odd.add(text)
+        _log.warning("metric %r is no single value: recorded as text", text)
 
 
 def _close_at_worker_exit() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from foundry_fastlog.members import cut, read_context, safe_str, text_of_value
 
-__all__ = ["MAX_TEXT", "MetricValue", "device_of", "metric_value", "recordable"]
+__all__ = ["MAX_TEXT", "MetricValue", "device_of", "metric_value", "recordable", "text_of"]
 
 MetricValue = float | int | bool | str | None
 
@@ -23,7 +23,7 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
     Args:
         name: Its key, for the message.
         value: A float, int, bool, None, str, numpy scalar, or an array or tensor of one element;
-            reading one that lies on a GPU waits for it.
+            reading one that lies on a GPU waits for it. A masked element is None.
 
     Raises:
         TypeError: Anything else.
@@ -32,6 +32,8 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
     if value is None or isinstance(value, (bool, str)):
         return value
     if _is_single(value) and callable(item := getattr(value, "item", None)):
+        if _is_masked(value):
+            return None
         try:
             value = item()
         except Exception as error:
@@ -55,6 +57,24 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
 def _is_single(value: object) -> bool:
     shape = getattr(value, "shape", None)
     return isinstance(shape, tuple) and all(size == 1 for size in shape)
+
+
+def _is_masked(value: object) -> bool:
+    """Tell whether numpy's masked array of one element has it masked."""
+    return any(base.__name__ == "MaskedArray" for base in type(value).__mro__) and bool(
+        getattr(value, "mask", False)
+    )
+
+
+def text_of(value: object) -> str:
+    """Return a bounded text for what is no metric.
+
+    Args:
+        value: Any object. What lies on a device is not read.
+    """
+    if (device := device_of(value)) is not None:
+        return f"<{type(value).__name__} on {device}>"
+    return cut(text_of_value(value), MAX_TEXT)
 
 
 def device_of(value: object) -> str | None:
@@ -92,7 +112,7 @@ def recordable(
         try:
             values[name], regular = _recordable(name, value, from_devices=from_devices)
         except Exception:  # noqa: BLE001 - a value of any type, with any property
-            values[name], regular = cut(text_of_value(value), MAX_TEXT), False
+            values[name], regular = text_of(value), False
         if name is not key or not regular:
             odd.append(name)
     return values, odd
@@ -100,7 +120,7 @@ def recordable(
 
 def _recordable(name: str, value: object, *, from_devices: bool) -> tuple[Any, bool]:
     """Return what to record of a value, and whether it is a metric."""
-    if from_devices and (device := device_of(value)) is not None:
+    if from_devices and device_of(value) is not None:
         single = _is_single(value)
-        return (value if single else f"<{type(value).__name__} on {device}>"), single
+        return (value if single else text_of(value)), single
     return metric_value(name, value), True

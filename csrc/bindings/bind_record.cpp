@@ -3,6 +3,8 @@
 #include <Python.h>
 
 #include <array>
+#include <new>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "bindings/device_send.hpp"
 #include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
+#include "bindings/items.hpp"
 #include "bindings/py_encode.hpp"
 #include "bindings/submit.hpp"
 #include "core/line_renderer.hpp"
@@ -22,42 +25,66 @@ PyObject* answer(int submitted) noexcept {
     return Py_NewRef(submitted != 0 ? Py_True : Py_False);
 }
 
-// The keys' text did not fit the key table: the record carries its line's members itself.
-int submit_with_keys(RecorderHandle& handle, std::uint64_t ticks, const PayloadBuilder& payload,
-                     PyObject* const* keys, Py_ssize_t count) noexcept {
-    std::vector<PyObject*> storage;
-    int result = -1;
-    try {
-        std::vector<std::string_view> texts(static_cast<std::size_t>(count));
-        bool ok = true;
-        for (Py_ssize_t i = 0; i < count && ok; ++i) {
-            ok = utf8_of(keys[i], texts[static_cast<std::size_t>(i)], storage);
-        }
-        if (ok) {
-            const std::string text = render_metrics_fragment(payload.data(), texts);
-            result = submit_counted(handle, CallKind::record, RecordKind::fragment, Stream::metrics,
-                                    ticks, text.data(), text.size());
-        }
-    } catch (const std::bad_alloc&) {
-        PyErr_NoMemory();
-    }
-    for (PyObject* bytes : storage) Py_DECREF(bytes);
-    return result;
-}
-
-bool all_floats(PyObject* const* values, std::size_t count) noexcept {
-    for (std::size_t i = 0; i < count; ++i) {
+bool are_few_floats(PyObject* const* values, Py_ssize_t count) noexcept {
+    constexpr Py_ssize_t kFew = 64;
+    if (count > kFew) return false;
+    for (Py_ssize_t i = 0; i < count; ++i) {
         if (!PyFloat_CheckExact(values[i])) return false;
     }
     return true;
 }
 
+// One record on its way: what was given, and the engine that it goes to with the id of its names there.
+struct Call {
+    RecorderHandle& handle;
+    std::uint64_t ticks;
+    PyObject* names;  // the call site's tuple, or null
+    PyObject* const* keys;
+    Py_ssize_t count;
+    bool has_step = false;  // else it gets the next one
+    std::int64_t step = 0;
+    bool joined = false;    // names were put together from the keys of nested dicts
+    bool tolerant = false;  // a value that is none becomes its text; long texts are cut
+    Engine* engine = nullptr;
+    KeySet set{};
+
+    // Finds engine and id, again where foreign code has forked since: an engine's ids are in its own key
+    // table only. 1: they are good until the next foreign code; else as unready().
+    int settle() noexcept {
+        if (engine != nullptr && !engine->inherited()) [[likely]]
+            return 1;
+        return find_engine();
+    }
+
+    [[gnu::noinline]] int find_engine() noexcept {
+        do {
+            engine = handle.ready(true);
+            if (engine == nullptr) [[unlikely]]
+                return handle.unready(CallKind::record, Stream::metrics);
+            KeySetCache& cache = engine->key_sets;
+            KeyTable& table = engine->core.keys();
+            const bool ok = names != nullptr
+                                ? cache.resolve(table, names, set)
+                                : cache.resolve_keys(table, nullptr, keys, count, set, joined);
+            if (!ok) return -1;
+        } while (engine->inherited());
+        return 1;
+    }
+
+    // Last of all, so that a call that is refused takes no number.
+    std::int64_t settle_step() noexcept {
+        if (!has_step) return handle.take_step();
+        handle.saw_step(step);
+        return step;
+    }
+};
+
 // The usual record: nothing can fail any more, so the values go straight from their objects into
 // the ring. (Through a buffer, the copy would wait for the narrow stores into it.)
-int submit_floats(RecorderHandle& handle, std::uint64_t ticks, std::int64_t step, std::uint32_t id,
-                  PyObject* const* values, std::size_t count) noexcept {
+inline int submit_floats(Recorder& core, std::uint64_t ticks, std::int64_t step, std::uint32_t id,
+                         PyObject* const* values, std::size_t count) noexcept {
     return submit_counted(
-        handle, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
+        core, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
         metrics_strings_offset(count), [&](std::byte* at) {
             const MetricsPayload head{step, id, static_cast<std::uint16_t>(count), 0};
             std::memcpy(at, &head, sizeof head);
@@ -82,263 +109,194 @@ bool check_epoch(ValueTag tag, PyObject* value) noexcept {
     return false;
 }
 
+// A value that cannot be recorded, as log() takes it: its text. False when the error goes on.
+[[gnu::noinline]] bool encode_as_text(Call& call, PayloadBuilder& payload, std::size_t i,
+                                      PyObject* value) noexcept {
+    if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError)) {
+        return false;
+    }
+    PyErr_Clear();
+    PyObject* text = python_call([&] { return text_of(value); });
+    if (text == nullptr) return false;
+    const bool ok = encode_value(payload, i, call.keys[i], text);
+    Py_DECREF(text);
+    if (ok) call.handle.tell_odd(call.keys[i]);
+    return ok;
+}
+
+inline bool encode_all(Call& call, PayloadBuilder& payload, PyObject* const* values) noexcept {
+    PyObject* const* keys = call.keys;
+    const auto count = static_cast<std::size_t>(call.count);
+    const std::int32_t epoch = call.set.epoch;
+    if (!payload.begin(count)) return false;
+    for (std::size_t i = 0; i < count; ++i) {
+        if (encode_value(payload, i, keys[i], values[i])) continue;
+        if (!call.tolerant || !encode_as_text(call, payload, i, values[i])) return false;
+    }
+    return epoch < 0 || check_epoch(payload.tag(static_cast<std::size_t>(epoch)), values[epoch]);
+}
+
+// The size of a payload whose line has certainly at most `most` bytes: a character takes up to six bytes
+// for one, a key comes up to twice, a number takes less than 64.
+std::size_t bytes_beside(const std::vector<std::string_view>& keys, std::size_t most) noexcept {
+    std::size_t rest = 64 * keys.size() + 64;
+    for (const std::string_view key : keys) rest += 12 * key.size();
+    return metrics_strings_offset(keys.size()) + (most > rest ? (most - rest) / 6 : 0);
+}
+
+// The keys' text did not fit the key table: the record carries its line's members itself.
+[[gnu::noinline]] int submit_with_keys(Call& call, PayloadBuilder& payload) noexcept {
+    for (const DeviceArgument& argument : payload.device_arguments()) {
+        payload.set(argument.index, ValueTag::missing, missing_bits(MissingReason::no_key_space));
+    }
+    std::vector<PyObject*> storage;
+    int result = -1;
+    try {
+        std::vector<std::string_view> texts(static_cast<std::size_t>(call.count));
+        bool ok = true;
+        for (std::size_t i = 0; i < texts.size() && ok; ++i) {
+            ok = utf8_of(call.keys[i], texts[i], storage);
+        }
+        std::string text;
+        if (ok) text = render_metrics_fragment(payload.data(), texts);
+        const std::size_t most = call.engine->core.max_payload();
+        if (ok && call.tolerant && text.size() > most) {
+            ok = payload.shorten_texts(bytes_beside(texts, most));
+            if (ok) text = render_metrics_fragment(payload.data(), texts);
+        }
+        if (ok) {
+            result = submit_counted(call.engine->core, CallKind::record, RecordKind::fragment,
+                                    Stream::metrics, call.ticks, text.data(), text.size());
+        }
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+    }
+    for (PyObject* bytes : storage) Py_DECREF(bytes);
+    return result;
+}
+
 // Values of any type.
-int record_any(RecorderHandle& handle, std::uint64_t ticks, std::int64_t step, const KeySet& set,
-               PyObject* const* keys, PyObject* const* values, Py_ssize_t count) noexcept {
-    if (count > static_cast<Py_ssize_t>(kMaxMetrics)) {
-        PyErr_Format(PyExc_ValueError, "%zd metrics in one record; at most %zu are possible", count,
-                     kMaxMetrics);
+int record_any(Call& call, PyObject* const* values) noexcept {
+    if (call.count > static_cast<Py_ssize_t>(kMaxMetrics)) {
+        PyErr_Format(PyExc_ValueError, "%zd metrics in one record; at most %zu are possible",
+                     call.count, kMaxMetrics);
         return -1;
     }
     PayloadBuilder payload;
-    if (!payload.begin(step, static_cast<std::size_t>(count))) return -1;
-    for (Py_ssize_t i = 0; i < count; ++i) {
-        if (!encode_value(payload, static_cast<std::size_t>(i), keys[i], values[i])) return -1;
-    }
-    if (set.epoch >= 0 &&
-        !check_epoch(payload.tag(static_cast<std::size_t>(set.epoch)), values[set.epoch])) {
-        return -1;
-    }
-    handle.saw_step(step);
-    if (set.id == KeyTable::kNone) {
-        for (const DeviceArgument& argument : payload.device_arguments()) {
-            payload.set(argument.index, ValueTag::missing,
-                        missing_bits(MissingReason::no_key_space));
-        }
-        return submit_with_keys(handle, ticks, payload, keys, count);
-    }
-    payload.set_key_set(set.id);
+    if (!encode_all(call, payload, values)) return -1;
     TicketChain chain;
-    if (!payload.device_arguments().empty() && !send_device_values(handle, payload, chain)) {
-        return -1;
-    }
+    do {  // once, unless sending forks
+        chain = {};
+        const int settled = call.settle();
+        if (settled != 1) return settled;
+        if (call.set.id == KeyTable::kNone) break;
+        if (call.tolerant && !payload.shorten_texts(call.engine->core.max_payload())) return -1;
+        payload.set_key_set(call.set.id);
+        if (!payload.device_arguments().empty() &&
+            !send_device_values(*call.engine, payload, chain)) {
+            return -1;
+        }
+    } while (call.engine->inherited());
+    payload.set_step(call.settle_step());
+    if (call.set.id == KeyTable::kNone) return submit_with_keys(call, payload);
     const int accepted =
-        submit_counted(handle, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
-                       payload.data(), payload.size(), chain.flags());
-    if (accepted != 1 && chain.first != kNoTicket) abandon_device_values(handle, payload, chain);
+        submit_counted(call.engine->core, CallKind::record, RecordKind::metrics, Stream::metrics,
+                       call.ticks, payload.data(), payload.size(), chain.flags());
+    if (accepted != 1 && chain.first != kNoTicket) {
+        abandon_device_values(*call.engine, payload, chain);
+    }
     return accepted;
 }
 
-// Everything behind the parsing: `keys` and `values` hold `count` objects each.
-inline int record_values(RecorderHandle& handle, std::uint64_t ticks, std::int64_t step,
-                         const KeySet& set, PyObject* const* keys, PyObject* const* values,
-                         Py_ssize_t count) noexcept {
-    constexpr Py_ssize_t kUsual = 64;
-    const auto n = static_cast<std::size_t>(count);
-    if (count <= kUsual && set.id != KeyTable::kNone && all_floats(values, n)) [[likely]] {
-        handle.saw_step(step);
-        return submit_floats(handle, ticks, step, set.id, values, n);
+// Everything behind the parsing, for a call that is settled.
+inline int record_values(Call& call, PyObject* const* values) noexcept {
+    if (call.set.id != KeyTable::kNone && are_few_floats(values, call.count)) {
+        const std::int64_t step = call.settle_step();
+        return submit_floats(call.engine->core, call.ticks, step, call.set.id, values,
+                             static_cast<std::size_t>(call.count));
     }
-    return record_any(handle, ticks, step, set, keys, values, count);
+    return record_any(call, values);
 }
 
 // record(step=5, loss=...): the step is among the keywords.
-PyObject* record_step_keyword(RecorderHandle& handle, std::uint64_t ticks, PyObject* const* values,
-                              PyObject* names, std::int32_t step_at) noexcept {
-    std::int64_t step = 0;
-    if (!read_step(values[step_at], step)) return nullptr;
-    const Py_ssize_t count = PyTuple_GET_SIZE(names);
+PyObject* record_step_keyword(const Call& given, PyObject* const* values) noexcept {
     try {
         std::vector<PyObject*> keys;
         std::vector<PyObject*> rest;
-        for (Py_ssize_t i = 0; i < count; ++i) {
-            if (i == step_at) continue;
-            keys.push_back(PyTuple_GET_ITEM(names, i));
+        for (Py_ssize_t i = 0; i < given.count; ++i) {
+            if (i == given.set.step) continue;
+            keys.push_back(given.keys[i]);
             rest.push_back(values[i]);
         }
-        KeySet set;
-        if (!handle.key_sets().resolve_keys(handle.core().keys(), nullptr, keys.data(), count - 1,
-                                            set)) {
-            return nullptr;
-        }
-        return answer(record_values(handle, ticks, step, set, keys.data(), rest.data(), count - 1));
+        Call call{given.handle, given.ticks, nullptr, keys.data(), given.count - 1, true};
+        if (!read_step(values[given.set.step], call.step)) return nullptr;
+        const int settled = call.settle();
+        return answer(settled == 1 ? record_values(call, rest.data()) : settled);
     } catch (const std::bad_alloc&) {
         return PyErr_NoMemory();
     }
 }
 
-PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-    const std::uint64_t ticks = now_ticks();
-    RecorderHandle* handle = RecorderHandle::from(self);
-    if (handle == nullptr) return nullptr;
-    if (handle->core().gate().bits() != 0 && !handle->attend(true)) [[unlikely]]
-        return nullptr;
-
-    KeySet set;
-    Py_ssize_t count = 0;
-    PyObject* const* keys = nullptr;
-    if (names != nullptr) [[likely]] {
-        if (!handle->key_sets().resolve(handle->core().keys(), names, set)) return nullptr;
-        count = PyTuple_GET_SIZE(names);
-        keys = &PyTuple_GET_ITEM(names, 0);
-    } else if (!handle->key_sets().resolve_keys(handle->core().keys(), nullptr, nullptr, 0, set)) {
-        return nullptr;
+// record() but for the usual call. `engine` and `set`, if they are there, belong together.
+PyObject* record_rest(Call& call, PyObject* const* args, Py_ssize_t nargs) noexcept {
+    if (call.names != nullptr) {
+        call.keys = &PyTuple_GET_ITEM(call.names, 0);
+        call.count = PyTuple_GET_SIZE(call.names);
     }
-    if (nargs != 1) [[unlikely]] {
-        if (nargs == 0 && set.step >= 0) {
-            return record_step_keyword(*handle, ticks, args, names, set.step);
-        }
+    const int settled = call.settle();
+    if (settled != 1) return answer(settled);
+    if (nargs != 1) {
+        if (nargs == 0 && call.set.step >= 0) return record_step_keyword(call, args);
         PyErr_Format(PyExc_TypeError,
                      "record() takes the step as its only positional argument (got %zd) and the "
                      "metrics as keywords: record(step, loss=..., lr=...)",
                      nargs);
         return nullptr;
     }
-    if (set.step >= 0) [[unlikely]] {
+    if (call.set.step >= 0) {
         PyErr_SetString(PyExc_TypeError, "record() got multiple values for argument 'step'");
         return nullptr;
     }
-    std::int64_t step = 0;
-    if (!read_step(args[0], step)) [[unlikely]]
-        return nullptr;
-    return answer(record_values(*handle, ticks, step, set, keys, args + 1, count));
+    return answer(record_values(call, args + 1));
 }
 
-// The items of a mapping, owned: values may run code that changes the mapping.
-class Items {
-  public:
-    Items() = default;
-    ~Items() {
-        python_call([this] {
-            for (Py_ssize_t i = 0; i < count_; ++i) {
-                Py_DECREF(keys_[i]);
-                Py_DECREF(values_[i]);
-            }
-        });
-    }
-    Items(const Items&) = delete;
-    Items& operator=(const Items&) = delete;
-
-    /// Takes all items; false with an error set. Nested dicts become "outer.inner" if `flatten`.
-    bool take(PyObject* mapping, bool flatten) noexcept {
-        return python_call([&] { return take_mapping(mapping, flatten); });
-    }
-
-    PyObject* const* keys() const noexcept { return keys_; }
-    PyObject* const* values() const noexcept { return values_; }
-    Py_ssize_t count() const noexcept { return count_; }
-    /// Whether some names were put together from the keys of nested dicts.
-    bool joined() const noexcept { return joined_; }
-
-  private:
-    static constexpr Py_ssize_t kInline = 32;
-    static constexpr int kMaxNesting = 32;
-
-    bool take_mapping(PyObject* mapping, bool flatten) {
-        if (PyDict_Check(mapping)) return take_dict(mapping, flatten, nullptr);
-        if (!PyMapping_Check(mapping) || PyUnicode_Check(mapping) ||
-            !PyObject_HasAttrString(mapping, "keys")) {
-            PyErr_Format(PyExc_TypeError, "metrics must be a mapping of names to values, got %s",
-                         Py_TYPE(mapping)->tp_name);
-            return false;
-        }
-        PyObject* dict = PyDict_New();
-        const bool ok = dict != nullptr && PyDict_Update(dict, mapping) == 0 &&
-                        take_dict(dict, flatten, nullptr);
-        Py_XDECREF(dict);
-        return ok;
-    }
-
-    bool grow() noexcept {
-        try {
-            heap_keys_.assign(keys_, keys_ + count_);
-            heap_values_.assign(values_, values_ + count_);
-            heap_keys_.resize(static_cast<std::size_t>(2 * capacity_));
-            heap_values_.resize(static_cast<std::size_t>(2 * capacity_));
-        } catch (const std::bad_alloc&) {
-            PyErr_NoMemory();
-            return false;
-        }
-        keys_ = heap_keys_.data();
-        values_ = heap_values_.data();
-        capacity_ *= 2;
-        return true;
-    }
-
-    // Owns both from here on.
-    bool push(PyObject* key, PyObject* value) noexcept {
-        if (count_ == capacity_ && !grow()) {
-            Py_DECREF(key);
-            Py_DECREF(value);
-            return false;
-        }
-        keys_[count_] = key;
-        values_[count_] = value;
-        ++count_;
-        return true;
-    }
-
-    bool take_dict(PyObject* dict, bool flatten, PyObject* prefix) {
-        bool ok = true;
-#ifdef Py_GIL_DISABLED
-        Py_BEGIN_CRITICAL_SECTION(dict);
-#endif
-        Py_ssize_t at = 0;
-        PyObject* key;
-        PyObject* value;
-        while (ok && PyDict_Next(dict, &at, &key, &value)) {
-            PyObject* name;
-            if (prefix == nullptr) {
-                name = Py_NewRef(key);
-            } else if (PyUnicode_Check(key)) {
-                name = PyUnicode_FromFormat("%U.%U", prefix, key);
-            } else {
-                PyErr_Format(PyExc_TypeError, "metric names must be str, got %R", key);
-                name = nullptr;
-            }
-            if (name == nullptr) {
-                ok = false;
-            } else if (flatten && PyDict_Check(value)) {
-                ok = take_nested(value, name);
-                Py_DECREF(name);
-            } else {
-                ok = push(name, Py_NewRef(value));
+PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    const std::uint64_t ticks = now_ticks();
+    RecorderHandle* handle = RecorderHandle::from(self);
+    if (handle == nullptr) return nullptr;
+    std::int64_t step = 0;
+    // Before the engine is looked for: __index__ is anybody's code.
+    if (nargs == 1 && !read_step(args[0], step)) [[unlikely]]
+        return nullptr;
+    Engine* engine = nullptr;
+    KeySet set;
+    if (nargs == 1 && names != nullptr) [[likely]] {
+        engine = handle->ready(true);
+        if (engine != nullptr) [[likely]] {
+            if (!engine->key_sets.resolve(engine->core.keys(), names, set)) return nullptr;
+            const Py_ssize_t count = PyTuple_GET_SIZE(names);
+            if (set.step < 0 && set.id != KeyTable::kNone && !engine->inherited() &&
+                are_few_floats(args + 1, count)) [[likely]] {
+                handle->saw_step(step);
+                return answer(submit_floats(engine->core, ticks, step, set.id, args + 1,
+                                            static_cast<std::size_t>(count)));
             }
         }
-#ifdef Py_GIL_DISABLED
-        Py_END_CRITICAL_SECTION();
-#endif
-        return ok;
     }
+    Call call{*handle, ticks, names, nullptr, 0, true, step};
+    call.engine = engine;
+    call.set = set;
+    return record_rest(call, args, nargs);
+}
 
-    bool take_nested(PyObject* dict, PyObject* name) {
-        if (!PyUnicode_Check(name)) {
-            PyErr_Format(PyExc_TypeError, "metric names must be str, got %R", name);
-            return false;
-        }
-        if (++nesting_ > kMaxNesting) {
-            PyErr_SetString(PyExc_ValueError, "metrics are nested more than 32 dicts deep");
-            return false;
-        }
-        joined_ = true;
-        const bool ok = take_dict(dict, true, name);
-        --nesting_;
-        return ok;
-    }
-
-    PyObject* inline_keys_[kInline];
-    PyObject* inline_values_[kInline];
-    std::vector<PyObject*> heap_keys_;
-    std::vector<PyObject*> heap_values_;
-    PyObject** keys_ = inline_keys_;
-    PyObject** values_ = inline_values_;
-    Py_ssize_t capacity_ = kInline;
-    Py_ssize_t count_ = 0;
-    int nesting_ = 0;
-    bool joined_ = false;
-};
-
-PyObject* record_mapping(RecorderHandle& handle, std::uint64_t ticks, std::int64_t step,
-                         PyObject* mapping, bool flatten) noexcept {
+PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
     Items items;
     if (!items.take(mapping, flatten)) return nullptr;
-    KeySet set;
-    if (!handle.key_sets().resolve_keys(handle.core().keys(), nullptr, items.keys(), items.count(),
-                                        set, items.joined())) {
-        return nullptr;
-    }
-    return answer(
-        record_values(handle, ticks, step, set, items.keys(), items.values(), items.count()));
+    call.keys = items.keys();
+    call.count = items.count();
+    call.joined = items.joined();
+    const int settled = call.settle();
+    return answer(settled == 1 ? record_values(call, items.values()) : settled);
 }
 
 // Two arguments by position or by name; `second` may be absent when `required` is 1.
@@ -362,40 +320,41 @@ bool parse_two(const char* function, const char* first_name, const char* second_
     return false;
 }
 
+// An error of a closed recorder, or of one that was never opened, comes before those of the arguments.
+RecorderHandle* usable(PyObject* self) noexcept {
+    RecorderHandle* handle = RecorderHandle::from(self);
+    if (handle == nullptr || (handle->ready(true) == nullptr && PyErr_Occurred())) return nullptr;
+    return handle;
+}
+
 PyObject* record_dict(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     const std::uint64_t ticks = now_ticks();
-    RecorderHandle* handle = RecorderHandle::from(self);
+    RecorderHandle* handle = usable(self);
     if (handle == nullptr) return nullptr;
-    if (handle->core().gate().bits() != 0 && !handle->attend(true)) [[unlikely]]
-        return nullptr;
     PyObject* step_object;
     PyObject* mapping;
-    std::int64_t step = 0;
+    Call call{*handle, ticks, nullptr, nullptr, 0, true};
     if (!parse_two("record_dict", "step", "metrics", 2, args, nargs, names, step_object, mapping) ||
-        !read_step(step_object, step)) {
+        !read_step(step_object, call.step)) {
         return nullptr;
     }
-    return record_mapping(*handle, ticks, step, mapping, false);
+    return record_mapping(call, mapping, false);
 }
 
 PyObject* log(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     const std::uint64_t ticks = now_ticks();
-    RecorderHandle* handle = RecorderHandle::from(self);
+    RecorderHandle* handle = usable(self);
     if (handle == nullptr) return nullptr;
-    if (handle->core().gate().bits() != 0 && !handle->attend(true)) [[unlikely]]
-        return nullptr;
     PyObject* mapping;
     PyObject* step_object;
     if (!parse_two("log", "metrics", "step", 1, args, nargs, names, mapping, step_object)) {
         return nullptr;
     }
-    std::int64_t step = 0;
-    if (step_object == nullptr || step_object == Py_None) {
-        step = handle->next_step();
-    } else if (!read_step(step_object, step)) {
-        return nullptr;
-    }
-    return record_mapping(*handle, ticks, step, mapping, true);
+    Call call{*handle, ticks, nullptr, nullptr, 0};
+    call.tolerant = true;
+    call.has_step = step_object != nullptr && step_object != Py_None;
+    if (call.has_step && !read_step(step_object, call.step)) return nullptr;
+    return record_mapping(call, mapping, true);
 }
 
 // _fragment(stream: int, members: bytes) -> bool
@@ -403,18 +362,19 @@ PyObject* fragment(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
     const std::uint64_t ticks = now_ticks();
     RecorderHandle* handle = RecorderHandle::from(self);
     if (handle == nullptr) return nullptr;
-    if (handle->core().gate().bits() != 0 && !handle->attend(true)) [[unlikely]]
-        return nullptr;
-    const long stream = nargs == 2 ? PyLong_AsLong(args[0]) : -1;
-    if (nargs != 2 || stream < 0 || stream >= static_cast<long>(kStreamCount) ||
+    const long number = nargs == 2 ? PyLong_AsLong(args[0]) : -1;
+    if (nargs != 2 || number < 0 || number >= static_cast<long>(kStreamCount) ||
         !PyBytes_Check(args[1])) {
         if (!PyErr_Occurred()) {
             PyErr_SetString(PyExc_TypeError, "_fragment() takes a stream number and bytes");
         }
         return nullptr;
     }
-    return answer(submit_counted(*handle, CallKind::event, RecordKind::fragment,
-                                 static_cast<Stream>(stream), ticks, PyBytes_AS_STRING(args[1]),
+    const auto stream = static_cast<Stream>(number);
+    Engine* engine = handle->ready(true);
+    if (engine == nullptr) return answer(handle->unready(CallKind::event, stream));
+    return answer(submit_counted(engine->core, CallKind::event, RecordKind::fragment, stream, ticks,
+                                 PyBytes_AS_STRING(args[1]),
                                  static_cast<std::size_t>(PyBytes_GET_SIZE(args[1]))));
 }
 
@@ -472,13 +432,17 @@ Args:
     metrics: Mapping from names to values, see ``record``; nested dicts become ``outer.inner``.
     step: The training step; by default the last recorded one plus 1, or 0.
 
+A value that ``record`` refuses (a list, an array) is written as its text, cut where it is long, and one
+warning for its name says so; the other values are what they would be without it. Texts that are too long
+for the ring are cut.
+
 Returns:
     True when the record was accepted, False when it was dropped.
 
 Raises:
-    TypeError: ``metrics`` is no mapping, or a name or value cannot be recorded.
+    TypeError: ``metrics`` is no mapping, a name is no str, or ``epoch`` no number.
     ValueError: Two names become the same, as in ``{"a": {"b": 1}, "a.b": 2}``.
-    OverflowError: An int beyond 64 bits.
+    OverflowError: A step beyond 64 bits.
     RecorderClosedError: The recorder has been closed.)",
     R"(_fragment($self, stream, members, /)
 --

@@ -99,6 +99,15 @@ RecorderOptions make_options(const std::string& directory, const std::string& st
     return options;
 }
 
+// The handle behind a method's `self`. Not by pybind11's conversion, which gives an instance without one
+// raw memory in its place.
+RecorderHandle& opened(py::handle self) {
+    if (!py::isinstance<RecorderHandle>(self)) throw py::type_error("needs a Recorder");
+    RecorderHandle* handle = RecorderHandle::from(self.ptr());
+    if (handle == nullptr) throw py::error_already_set();
+    return *handle;
+}
+
 }  // namespace
 
 py::dict report_dict(const RecoveryReport& report) {
@@ -143,6 +152,7 @@ void bind_recovery(py::module_& module) {
 }
 
 void bind_recorder(py::module_& module) {
+    RecorderHandle::watch_forks();
     RecorderHandle::closed_error = PyErr_NewExceptionWithDoc(
         "foundry_fastlog.RecorderClosedError", "Raised when a closed Recorder is used to record.",
         PyExc_RuntimeError, nullptr);
@@ -169,26 +179,45 @@ void bind_recorder(py::module_& module) {
         py::arg("flush_interval_s"), py::arg("segment_bytes"), py::arg("overhead_budget"),
         py::arg("rank"), py::arg("ring"), py::arg("fsync"), py::arg("fsync_interval_s"),
         py::arg("device_timeout_s"), py::arg("watch_nonfinite"), py::arg("hook"));
-    type.def("_flush", &RecorderHandle::flush, py::arg("timeout_s"));
-    type.def("_flush_stream", &RecorderHandle::flush_stream, py::arg("stream"),
-             py::arg("timeout_s"));
-    type.def("_close", &RecorderHandle::close, py::arg("timeout_s"));
-    type.def("_stats", [](RecorderHandle& handle) { return stats_dict(handle.stats()); });
-    type.def("_files", [](RecorderHandle& handle) {
+    type.def(
+        "_flush", [](py::handle self, double timeout) { return opened(self).flush(timeout); },
+        py::arg("timeout_s"));
+    type.def(
+        "_flush_stream",
+        [](py::handle self, int stream, double timeout) {
+            return opened(self).flush_stream(stream, timeout);
+        },
+        py::arg("stream"), py::arg("timeout_s"));
+    type.def(
+        "_close", [](py::handle self, double timeout) { return opened(self).close(timeout); },
+        py::arg("timeout_s"));
+    type.def("_stats", [](py::handle self) { return stats_dict(opened(self).stats()); });
+    type.def("_files", [](py::handle self) {
         py::list out;
-        for (const std::string& path : handle.files()) {
+        for (const std::string& path : opened(self).files()) {
             out.append(py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefaultAndSize(
                 path.data(), static_cast<Py_ssize_t>(path.size()))));
         }
         return out;
     });
-    type.def_property_readonly("_label", [](RecorderHandle& handle) -> py::object {
-        const FlusherStats stats = handle.stats().flusher;
+    type.def_property_readonly("_label", [](py::handle self) -> py::object {
+        const FlusherStats stats = opened(self).stats().flusher;
         if (!stats.label_known) return py::none();
         return py::str(stats.label);
     });
-    type.def_property_readonly("_largest_fragment", &RecorderHandle::largest_payload);
-    type.def_property_readonly("closed", &RecorderHandle::closed, "True after close().");
+    type.def_property_readonly("_largest_fragment",
+                               [](py::handle self) { return opened(self).largest_payload(); });
+    type.def_property_readonly(
+        "closed", [](py::handle self) { return opened(self).closed(); }, "True after close().");
+    type.def_property_readonly(
+        "_opened",
+        [](py::handle self) {
+            if (!py::isinstance<RecorderHandle>(self)) return false;
+            const bool is = RecorderHandle::from(self.ptr()) != nullptr;
+            PyErr_Clear();
+            return is;
+        },
+        "False when __init__ did not come to its end.");
 }
 
 void add_hot_methods(PyObject* recorder_type) {

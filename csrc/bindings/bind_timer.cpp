@@ -36,6 +36,7 @@ struct DeviceBlock {
     DeviceId device{};
     std::uint16_t ticket = kNoTicket;
     std::uint64_t missing = 0;
+    Engine* counted_by = nullptr;  // whose statistics have the ticket
 };
 
 struct Frame {
@@ -88,35 +89,41 @@ bool begin_on_device(RecorderHandle& handle, PyObject* which, DeviceBlock& block
     void* stream = nullptr;
     if (!ask_stream(which, block, stream)) return false;
     if (!block.wanted) return true;
+    Engine* engine = handle.ready(false);  // asked again: Python code has run
+    if (engine == nullptr) {
+        block.missing = missing_bits(MissingReason::lost);
+        return !PyErr_Occurred();
+    }
     DevicePool& pool = DevicePool::instance();
     if (pool.has_driver(block.device.kind) && pool.capture_error(block.device, stream) != 0) {
         set_capture_error("a block's time on a device");
         return false;
     }
     try {
-        handle.core().use_device([&] { return std::make_unique<DeviceReader>(pool); });
+        engine->core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
         return false;
     }
     block.ticket = pool.begin_block(block.device, stream, block.missing);
     const bool sent = block.ticket != kNoTicket;
-    handle.core().count_device_values(sent ? 1 : 0, sent ? 0 : 1);
+    engine->core.count_device_values(sent ? 1 : 0, sent ? 0 : 1);
+    block.counted_by = engine;
     return true;
 }
 
-// Gives a block's ticket back; in a forked child it was another recorder that had counted it.
-void abandon(RecorderHandle* handle, DeviceBlock& block, MissingReason reason) noexcept {
+// Gives a block's ticket back. In a forked child it is the parent's statistics that have it.
+void abandon(DeviceBlock& block, MissingReason reason) noexcept {
     if (block.ticket == kNoTicket) return;
-    if (handle != nullptr && handle->core().has_device()) handle->core().uncount_device_values(1);
+    if (!block.counted_by->inherited()) block.counted_by->core.uncount_device_values(1);
     DevicePool::instance().abandon({block.ticket, block.ticket});
     block.ticket = kNoTicket;
     block.missing = missing_bits(reason);
 }
 
-void end_on_device(RecorderHandle* handle, DeviceBlock& block) noexcept {
+void end_on_device(DeviceBlock& block) noexcept {
     if (block.ticket == kNoTicket) return;
-    if (DevicePool::in_forked_child()) return abandon(handle, block, MissingReason::forked);
+    if (DevicePool::in_forked_child()) return abandon(block, MissingReason::forked);
     PyObject* index = PyLong_FromLong(block.device.index);
     DeviceBlock now;
     void* stream = nullptr;
@@ -124,7 +131,7 @@ void end_on_device(RecorderHandle* handle, DeviceBlock& block) noexcept {
         DevicePool::instance().end_block(block.ticket, stream);
     } else {
         PyErr_Clear();
-        abandon(handle, block, MissingReason::backend_error);
+        abandon(block, MissingReason::backend_error);
     }
     Py_XDECREF(index);
 }
@@ -134,12 +141,13 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     auto* timer = reinterpret_cast<Timer*>(self);
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
     if (handle == nullptr) return nullptr;
-    if (handle->core().gate().bits() != 0 && !handle->attend(false)) [[unlikely]]
+    Engine* engine = handle->ready(false);
+    if (engine == nullptr && PyErr_Occurred()) [[unlikely]]
         return nullptr;
     Frame frame{timer, nullptr, begin, timer->step, 0, timer->has_step};
     // Noted now: the block around it may end first, when generators are interleaved.
     if (const Frame* parent = parent_of(timer->recorder)) {
-        frame.parent = parent->timer->name;
+        frame.parent = Py_NewRef(parent->timer->name);  // Python code below may end that block
         frame.depth = static_cast<std::uint16_t>(parent->depth + 1);
         if (!frame.has_step) {
             frame.step = parent->step;
@@ -147,18 +155,26 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
         }
     }
     if (timer->device != nullptr) {
-        if (!begin_on_device(*handle, timer->device, frame.block)) return nullptr;
+        const bool begun = begin_on_device(*handle, timer->device, frame.block);
+        engine = begun ? handle->ready(false) : nullptr;
+        if (engine == nullptr && PyErr_Occurred()) {
+            abandon(frame.block, MissingReason::lost);
+            Py_XDECREF(frame.parent);
+            return nullptr;
+        }
         frame.begin = begin = span_ticks();  // what the device needed is not the block's
     }
     try {
         running.push_back(frame);
     } catch (const std::bad_alloc&) {
-        abandon(handle, frame.block, MissingReason::lost);
+        abandon(frame.block, MissingReason::lost);
+        Py_XDECREF(frame.parent);
         return PyErr_NoMemory();
     }
     Py_INCREF(self);
-    Py_XINCREF(frame.parent);
-    ThreadSlot& slot = handle->core().slot();
+    if (engine == nullptr) [[unlikely]]
+        return Py_NewRef(self);  // its end counts the drop
+    ThreadSlot& slot = engine->core.slot();
     if (slot.count_call(CallKind::timer_enter)) {
         slot.add_sample(CallKind::timer_enter, span_ticks() - begin);
     }
@@ -180,7 +196,7 @@ std::string_view cut(std::string_view text, std::size_t bytes) noexcept {
 }
 
 // A name that the key table has no room for: the record carries its line's members itself.
-int submit_with_names(RecorderHandle& handle, std::uint64_t ticks, const TimingPayload& timing,
+int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& timing,
                       PyObject* name, PyObject* parent, std::string_view error) noexcept {
     std::vector<PyObject*> storage;
     int result = -1;
@@ -189,11 +205,10 @@ int submit_with_names(RecorderHandle& handle, std::uint64_t ticks, const TimingP
         std::string_view parent_text;
         if (utf8_of(name, name_text, storage) &&
             (parent == nullptr || utf8_of(parent, parent_text, storage))) {
-            Recorder& core = handle.core();
             const std::string text = render_timing_fragment(
-                name_text, parent_text, timing, core.ns_per_tick(), core.slot().thread_id, error,
+                name_text, parent_text, timing, core.ns_per_tick(), core.slot().thread(), error,
                 missing_bits(MissingReason::no_key_space));
-            result = submit_counted(handle, CallKind::timer_exit, RecordKind::fragment,
+            result = submit_counted(core, CallKind::timer_exit, RecordKind::fragment,
                                     Stream::performance, ticks, text.data(), text.size());
         }
     } catch (const std::bad_alloc&) {
@@ -203,32 +218,54 @@ int submit_with_names(RecorderHandle& handle, std::uint64_t ticks, const TimingP
     return result;
 }
 
-int submit_timing(RecorderHandle& handle, std::uint64_t ticks, Frame& frame, std::uint64_t end,
-                  std::string_view error) noexcept {
+// The ids of the block's name and of its parent's, in the table of the engine that the record goes to. 1:
+// they are good until the next foreign code; else as unready().
+int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayload& timing,
+                 Engine*& engine) noexcept {
+    do {
+        engine = handle.ready(true);
+        if (engine == nullptr) [[unlikely]]
+            return handle.unready(CallKind::timer_exit, Stream::performance);
+        KeyTable& table = engine->core.keys();
+        if (!engine->key_sets.name_id(table, frame.timer->name, timing.name)) return -1;
+        if (frame.parent != nullptr &&
+            !engine->key_sets.name_id(table, frame.parent, timing.parent)) {
+            return -1;
+        }
+    } while (engine->inherited());
+    return 1;
+}
+
+int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end,
+                  PyObject* error_type) noexcept {
     TimingPayload timing{};
     timing.step = frame.step;
     timing.duration_ticks = end - frame.begin;
     timing.depth = frame.depth;
     if (frame.has_step) timing.flags |= TimingPayload::kHasStep;
     DeviceBlock& block = frame.block;
+    if (frame.parent != nullptr) timing.flags |= TimingPayload::kHasParent;
+    Engine* engine = nullptr;
+    const int settled = settle_names(handle, frame, timing, engine);
+    if (settled != 1) {
+        abandon(block, MissingReason::lost);
+        return settled;
+    }
     if (block.wanted) {
+        if (DevicePool::in_forked_child()) abandon(block, MissingReason::forked);
         timing.flags = static_cast<std::uint16_t>(
             timing.flags | TimingPayload::kHasDevice |
             (block.ticket == kNoTicket ? TimingPayload::kDeviceMissing : 0) |
             (static_cast<unsigned>(block.device.kind) << TimingPayload::kDeviceKindShift) |
             (static_cast<unsigned>(block.device.index) << TimingPayload::kDeviceIndexShift));
     }
-    KeyTable& table = handle.core().keys();
-    if (!handle.key_sets().name_id(table, frame.timer->name, timing.name)) return -1;
-    bool known = timing.name != KeyTable::kNone;
-    if (frame.parent != nullptr) {
-        timing.flags |= TimingPayload::kHasParent;
-        if (!handle.key_sets().name_id(table, frame.parent, timing.parent)) return -1;
-        known = known && timing.parent != KeyTable::kNone;
-    }
-    if (!known) [[unlikely]] {
-        abandon(&handle, block, MissingReason::lost);
-        return submit_with_names(handle, ticks, timing, frame.timer->name, frame.parent, error);
+    const std::uint64_t ticks = now_ticks();
+    std::string_view error = type_name(error_type);  // a name that Python code may change
+    if (timing.name == KeyTable::kNone ||
+        (frame.parent != nullptr && timing.parent == KeyTable::kNone)) [[unlikely]] {
+        abandon(block, MissingReason::lost);
+        return submit_with_names(engine->core, ticks, timing, frame.timer->name, frame.parent,
+                                 error);
     }
     std::byte payload[sizeof(TimingPayload) + 128 + sizeof block.missing];
     error = cut(error, 128);
@@ -241,9 +278,9 @@ int submit_timing(RecorderHandle& handle, std::uint64_t ticks, Frame& frame, std
         length += sizeof block.missing;
     }
     const int accepted =
-        submit_counted(handle, CallKind::timer_exit, RecordKind::timing, Stream::performance, ticks,
-                       payload, length, TicketChain{block.ticket, block.ticket}.flags());
-    if (accepted != 1) abandon(&handle, block, MissingReason::lost);
+        submit_counted(engine->core, CallKind::timer_exit, RecordKind::timing, Stream::performance,
+                       ticks, payload, length, TicketChain{block.ticket, block.ticket}.flags());
+    if (accepted != 1) abandon(block, MissingReason::lost);
     return accepted;
 }
 
@@ -259,16 +296,10 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     }
     Frame frame = running[i - 1];
     running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
-    const std::string_view error =
-        nargs > 0 && args[0] != Py_None ? type_name(args[0]) : std::string_view{};
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
-    if (frame.block.wanted) end_on_device(handle, frame.block);
-    bool ok = handle != nullptr && (handle->core().gate().bits() == 0 || handle->attend(true));
-    if (ok) {
-        ok = submit_timing(*handle, now_ticks(), frame, end, error) >= 0;
-    } else {
-        abandon(handle, frame.block, MissingReason::lost);
-    }
+    if (frame.block.wanted) end_on_device(frame.block);
+    bool ok =
+        handle != nullptr && submit_timing(*handle, frame, end, nargs > 0 ? args[0] : Py_None) >= 0;
     Py_XDECREF(frame.parent);
     Py_DECREF(frame.timer);
     if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
@@ -313,6 +344,7 @@ PyObject* timer_repr(PyObject* self) {
 
 // timer(name, *, step=None, device=None) -> Timer
 PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    if (RecorderHandle::from(self) == nullptr) return nullptr;
     PyObject* name = nargs > 0 ? args[0] : nullptr;
     PyObject* step = nullptr;
     PyObject* device = nullptr;

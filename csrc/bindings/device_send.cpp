@@ -109,9 +109,9 @@ std::size_t pending_values(const PayloadBuilder& payload) noexcept {
 
 }  // namespace
 
-void abandon_device_values(RecorderHandle& handle, const PayloadBuilder& payload,
+void abandon_device_values(Engine& engine, const PayloadBuilder& payload,
                            const TicketChain& chain) noexcept {
-    handle.core().uncount_device_values(pending_values(payload));
+    engine.core.uncount_device_values(pending_values(payload));
     DevicePool::instance().abandon(chain);
 }
 
@@ -138,7 +138,7 @@ void set_capture_error(const char* what) noexcept {
                  what);
 }
 
-bool send_device_values(RecorderHandle& handle, PayloadBuilder& payload, TicketChain& chain) {
+bool send_device_values(Engine& engine, PayloadBuilder& payload, TicketChain& chain) {
     return python_call([&] {
         try {
             std::vector<Group> groups;
@@ -151,7 +151,8 @@ bool send_device_values(RecorderHandle& handle, PayloadBuilder& payload, TicketC
                     return false;
                 }
             }
-            handle.core().use_device([&] { return std::make_unique<DeviceReader>(pool); });
+            if (engine.inherited()) return true;
+            engine.core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
             for (const Group& group : groups) {
                 if (pool.has_driver(group.device.kind)) {
                     send_by_driver(pool, group, payload, chain);
@@ -159,9 +160,10 @@ bool send_device_values(RecorderHandle& handle, PayloadBuilder& payload, TicketC
                     send_by_framework(pool, group, payload, chain);
                 }
             }
+            if (engine.inherited()) return true;
             const std::size_t sent = pending_values(payload);
-            handle.core().count_device_values(sent, payload.device_arguments().size() - sent);
-            if (pool.crowded()) handle.core().wake();
+            engine.core.count_device_values(sent, payload.device_arguments().size() - sent);
+            if (pool.crowded()) engine.core.wake();
             return true;
         } catch (const std::bad_alloc&) {
             DevicePool::instance().abandon(chain);
@@ -185,7 +187,7 @@ void bind_device(py::module_& module) {
                 PyObject* value = values[i].ptr();
                 if (value == Py_None) continue;  // stays missing
                 PayloadBuilder one;
-                if (!one.begin(0, 1) || !encode_value(one, 0, Py_None, value)) {
+                if (!one.begin(1) || !encode_value(one, 0, Py_None, value)) {
                     PyErr_Clear();
                     continue;
                 }
@@ -199,7 +201,7 @@ void bind_device(py::module_& module) {
         "takes",
         [](py::handle value) {
             PayloadBuilder one;
-            if (one.begin(0, 1) && encode_value(one, 0, Py_None, value.ptr())) return true;
+            if (one.begin(1) && encode_value(one, 0, Py_None, value.ptr())) return true;
             if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
             PyErr_Clear();
             return false;

@@ -11,11 +11,12 @@ namespace fastlog::bindings {
 
 /// Puts a payload's values of devices under way and notes in it where they will be. GIL held. False
 /// with RuntimeError set when a stream is being captured into a graph; then nothing is under way. Other
-/// faults of devices make values missing, with the reason.
-bool send_device_values(RecorderHandle& handle, PayloadBuilder& payload, TicketChain& chain);
+/// faults of devices make values missing, with the reason. A framework's code may fork meanwhile: then
+/// it has to be done again, for the child's recorder.
+bool send_device_values(Engine& engine, PayloadBuilder& payload, TicketChain& chain);
 
 /// The record was not accepted: its values arrive for nobody.
-void abandon_device_values(RecorderHandle& handle, const PayloadBuilder& payload,
+void abandon_device_values(Engine& engine, const PayloadBuilder& payload,
                            const TicketChain& chain) noexcept;
 
 /// The kind of a device of DLPack's type.

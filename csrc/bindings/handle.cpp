@@ -2,12 +2,15 @@
 
 #include "bindings/submit.hpp"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
+#include <exception>
 #include <new>
 #include <system_error>
+#include <utility>
 
 #include "bindings/gil.hpp"
 
@@ -18,6 +21,34 @@ PyObject* RecorderHandle::closed_error = nullptr;
 namespace {
 
 constexpr std::size_t kChildRingBytes = std::size_t{1} << 20;
+constexpr std::int64_t kFirstRetryNs = 100'000'000;
+constexpr std::int64_t kLongestRetryNs = 5'000'000'000;
+
+// One thread at a time opens a forked child's engine. In a child of that child the lock is free, whoever
+// held it: what it guards there is the inherited engine, which does not change.
+pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+
+class OpeningLock {
+  public:
+    OpeningLock() noexcept { ::pthread_mutex_lock(&opening); }
+    ~OpeningLock() { ::pthread_mutex_unlock(&opening); }
+    OpeningLock(const OpeningLock&) = delete;
+    OpeningLock& operator=(const OpeningLock&) = delete;
+};
+
+// The current Python error, put back at the end of the scope.
+class KeptError {
+  public:
+    KeptError() noexcept { PyErr_Fetch(&type_, &value_, &trace_); }
+    ~KeptError() { PyErr_Restore(type_, value_, trace_); }
+    KeptError(const KeptError&) = delete;
+    KeptError& operator=(const KeptError&) = delete;
+
+  private:
+    PyObject* type_;
+    PyObject* value_;
+    PyObject* trace_;
+};
 
 void set_closed_error() noexcept {
     PyErr_SetString(RecorderHandle::closed_error,
@@ -32,113 +63,160 @@ std::int64_t to_ns(double seconds) noexcept {
 
 }  // namespace
 
+void RecorderHandle::watch_forks() {
+    const int code = ::pthread_atfork(nullptr, nullptr,
+                                      [] { opening = pthread_mutex_t PTHREAD_MUTEX_INITIALIZER; });
+    if (code != 0) throw std::system_error(code, std::generic_category(), "pthread_atfork");
+}
+
 RecorderHandle::RecorderHandle(RecorderOptions options, py::object hook) : hook_(std::move(hook)) {
-    Recorder* core = nullptr;
+    Engine* engine = nullptr;
     {
         const GilReleased unlocked;  // creates directories and files
-        core = new Recorder(std::move(options));
-        label_ = core->stats().flusher.label;
+        engine = new Engine(std::move(options));
     }
-    core_.store(core, std::memory_order_release);
-    tell_messages();
+    engine_.store(engine, std::memory_order_release);
+    tell_messages(*engine);
 }
 
 RecorderHandle::~RecorderHandle() {
-    Recorder* core = core_.load(std::memory_order_acquire);
-    if (core->gate().bits() & Gate::kForked) return;  // the parent's: leaked here
-    bool ended;
-    {
-        const GilReleased unlocked;
-        ended = core->close(to_ns(1.0));
-        if (ended) delete core;
-    }
+    Engine* engine = &current();
+    engine->key_sets.clear();
+    if (engine->inherited()) return;  // the rest is the parent's: leaked here
+    const GilReleased unlocked;
     // A flush thread that does not end (a dead disk) still uses the core: leaked.
+    if (engine->core.close(to_ns(1.0))) delete engine;
 }
 
 void RecorderHandle::set_unopened_error() noexcept {
-    PyErr_SetString(PyExc_RuntimeError, "this Recorder was never opened: its __init__ did not run");
+    PyErr_SetString(PyExc_RuntimeError,
+                    "this Recorder was never opened: its __init__ was not called, or it failed");
 }
 
-bool RecorderHandle::attend(bool for_recording) {
-    std::uint32_t bits = core().gate().bits();
-    if ((bits & Gate::kForked) && !(bits & Gate::kClosed)) {
-        if (!reopen_in_child()) return false;
-        bits = core().gate().bits();
+Engine* RecorderHandle::attend(bool for_recording) noexcept {
+    for (;;) {
+        Engine& engine = current();
+        const std::uint32_t bits = engine.core.gate().bits();
+        if ((bits & Gate::kForked) && !(bits & Gate::kClosed)) {
+            if (!reopen_in_child()) return nullptr;
+            continue;
+        }
+        if ((bits & Gate::kMessages) && tell_messages(engine))
+            continue;  // the hook may have forked
+        if (bits & Gate::kClosed) {
+            set_closed_error();
+            return nullptr;
+        }
+        if ((bits & Gate::kDrops) && for_recording) engine.core.submit_drop_markers();
+        return &engine;
     }
-    if (bits & Gate::kMessages) tell_messages();
-    if (bits & Gate::kClosed) {
-        PyErr_SetString(closed_error, "this Recorder is closed; open a new one to go on recording");
-        return false;
-    }
-    if ((bits & Gate::kDrops) && for_recording) core().submit_drop_markers();
-    return true;
 }
 
 // In the child of a fork: the parent's flush thread does not exist here, its locks may be held for
-// ever and its ring is not mapped. Open a core of our own and leave the inherited one alone.
-bool RecorderHandle::reopen_in_child() {
-    std::string label;
-    try {
+// ever and its ring is not mapped. False when no engine can be had now: logging must not end training.
+bool RecorderHandle::reopen_in_child() noexcept {
+    if (monotonic_ns() < retry_at_ns_.load(std::memory_order_relaxed)) return false;
+    bool opened = false;
+    bool tell = false;
+    std::string text;
+    {
         const GilReleased unlocked;
-        const std::lock_guard lock(reopen_mutex_);
-        Recorder* inherited = core_.load(std::memory_order_acquire);
-        if (!(inherited->gate().bits() & Gate::kForked)) return true;  // another thread was faster
-        RecorderOptions options = inherited->options();
-        options.ring_bytes = std::min(options.ring_bytes, kChildRingBytes);
-        options.sink.label = (label_.empty() ? "w" : label_ + "-w") + std::to_string(::getpid());
-        options.sink.worker = true;
-        key_sets_stale_ = true;
-        auto* own = new Recorder(std::move(options));
-        label_ = label = own->stats().flusher.label;
-        core_.store(own, std::memory_order_release);
-    } catch (const std::exception& error) {
-        PyErr_Format(PyExc_RuntimeError, "cannot open a recorder in this forked process: %s",
-                     error.what());
-        return false;
+        const OpeningLock lock;
+        Engine& inherited = current();
+        if (!inherited.inherited()) return true;  // another thread was faster
+        if (monotonic_ns() < retry_at_ns_.load(std::memory_order_relaxed)) return false;
+        opened = open_child_engine(inherited, text);
+        tell = !opened && !text.empty() && !std::exchange(told_unopened_, true);
     }
-    if (key_sets_stale_) {
-        key_sets_stale_ = false;
-        key_sets_.clear();  // ids of the parent's key table
+    if (opened) {
+        call_hook("forked", text);
+        tell_messages(current());
+    } else if (tell) {
+        call_hook("message", text);
     }
-    call_hook("forked", label);
-    tell_messages();
-    return true;
+    return opened;
 }
 
-bool RecorderHandle::wait_for_room(std::size_t payload) {
-    Recorder& recorder = core();
-    const GilReleased unlocked;
-    return recorder.wait_for_room(payload);
+// `text` becomes the child's label, or the sentence that says why there is none.
+bool RecorderHandle::open_child_engine(Engine& inherited, std::string& text) noexcept {
+    try {
+        try {
+            RecorderOptions options = inherited.core.options();
+            const std::string& label = inherited.core.label();
+            options.ring_bytes = std::min(options.ring_bytes, kChildRingBytes);
+            options.sink.label = (label.empty() ? "w" : label + "-w") + std::to_string(::getpid());
+            options.sink.worker = true;
+            auto* own = new Engine(std::move(options));
+            hand_over_lost_calls(own->core);
+            engine_.store(own, std::memory_order_release);  // the inherited one is leaked
+            text = own->core.label();
+            return true;
+        } catch (const std::exception& error) {
+            retry_after_ns_ = std::clamp(2 * retry_after_ns_, kFirstRetryNs, kLongestRetryNs);
+            retry_at_ns_.store(monotonic_ns() + retry_after_ns_, std::memory_order_relaxed);
+            text =
+                std::string("foundry_fastlog cannot record in this forked process: ") +
+                error.what() +
+                ". Its records are dropped and counted in stats()['dropped']; it is tried again.";
+        }
+    } catch (const std::bad_alloc&) {
+        // No memory for the sentence; it is said at the next try.
+    }
+    return false;
 }
 
-int submit_refused(RecorderHandle& handle, Recorder::Submit result, CallKind call, Stream stream,
+int RecorderHandle::unready(CallKind call, Stream stream) noexcept {
+    if (PyErr_Occurred()) return -1;
+    lost_calls_[static_cast<std::size_t>(call)][static_cast<std::size_t>(stream)].fetch_add(
+        1, std::memory_order_relaxed);
+    return 0;
+}
+
+void RecorderHandle::hand_over_lost_calls(Recorder& core) noexcept {
+    for (std::size_t k = 0; k < kCallKinds; ++k) {
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            const std::uint64_t calls = lost_calls_[k][s].exchange(0, std::memory_order_relaxed);
+            if (calls == 0) continue;
+            core.count_lost_calls(static_cast<CallKind>(k), static_cast<Stream>(s), calls);
+        }
+    }
+}
+
+void RecorderHandle::add_lost_calls(RecorderStats& stats) const noexcept {
+    for (std::size_t k = 0; k < kCallKinds; ++k) {
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            const std::uint64_t calls = lost_calls_[k][s].load(std::memory_order_relaxed);
+            stats.calls.calls[k] += calls;
+            stats.calls.dropped += calls;
+            stats.flusher.streams[s].dropped += calls;
+        }
+    }
+}
+
+int submit_refused(Recorder& core, Recorder::Submit result, CallKind call, Stream stream,
                    std::size_t length) noexcept {
-    Recorder& core = handle.core();
     if (result == Recorder::Submit::closed) {
         core.slot().uncount_call(call);
         set_closed_error();
         return -1;
     }
-    if (result == Recorder::Submit::full && core.may_block() && handle.wait_for_room(length)) {
-        return 2;
+    if (result == Recorder::Submit::full && core.may_block()) {
+        const GilReleased unlocked;
+        if (core.wait_for_room(length)) return 2;
     }
-    try {
-        core.count_drop(stream, result == Recorder::Submit::too_large);
-    } catch (const std::bad_alloc&) {
-        // No memory for the message; the drop itself has been counted.
-    }
+    core.count_drop(stream, result == Recorder::Submit::too_large);
     return 0;
 }
 
 bool RecorderHandle::flush(double timeout_s) {
-    Recorder& recorder = core();
-    if (recorder.gate().bits() & Gate::kForked) return true;  // nothing recorded here yet
+    Engine& engine = current();
+    if (engine.inherited()) return true;  // nothing recorded here yet
     bool written;
     {
         const GilReleased unlocked;
-        written = recorder.flush(to_ns(timeout_s));
+        written = engine.core.flush(to_ns(timeout_s));
     }
-    tell_messages();
+    tell_messages(engine);
     return written;
 }
 
@@ -146,85 +224,89 @@ bool RecorderHandle::flush_stream(int stream, double timeout_s) {
     if (stream < 0 || stream >= static_cast<int>(kStreamCount)) {
         throw py::value_error("no such stream");
     }
-    Recorder& recorder = core();
-    if (recorder.gate().bits() & Gate::kForked) return true;  // nothing recorded here yet
+    Engine& engine = current();
+    if (engine.inherited()) return true;  // nothing recorded here yet
     bool written;
     {
         const GilReleased unlocked;
-        written = recorder.flush(static_cast<Stream>(stream), to_ns(timeout_s));
+        written = engine.core.flush(static_cast<Stream>(stream), to_ns(timeout_s));
     }
-    tell_messages();
+    tell_messages(engine);
     return written;
 }
 
 bool RecorderHandle::close(double timeout_s) {
-    Recorder& recorder = core();
-    if (recorder.gate().bits() & Gate::kForked) {
-        recorder.abandon_in_child();  // nothing recorded here
+    Engine& engine = current();
+    if (engine.inherited()) {
+        engine.core.abandon_in_child();  // nothing recorded here
         return true;
     }
     bool written;
     {
         const GilReleased unlocked;
-        written = recorder.close(to_ns(timeout_s));
+        written = engine.core.close(to_ns(timeout_s));
     }
-    tell_messages();
+    tell_messages(engine);
     return written;
 }
 
 void RecorderHandle::attend_to_show() {
-    if (core().gate().bits() & (Gate::kForked | Gate::kMessages)) {
-        if (!attend(false) && PyErr_Occurred()) {
-            if (!PyErr_ExceptionMatches(closed_error)) throw py::error_already_set();
-            PyErr_Clear();  // the figures of a closed recorder stay readable
-        }
-    }
+    if ((current().core.gate().bits() & (Gate::kForked | Gate::kMessages)) == 0) return;
+    if (attend(false) != nullptr || !PyErr_Occurred()) return;
+    if (!PyErr_ExceptionMatches(closed_error)) throw py::error_already_set();
+    PyErr_Clear();  // the figures of a closed recorder stay readable
 }
 
 RecorderStats RecorderHandle::stats() {
     attend_to_show();
-    Recorder& recorder = core();
-    if (recorder.gate().bits() & Gate::kForked) return {};  // closed before the fork
-    const GilReleased unlocked;
-    return recorder.stats();
+    Engine& engine = current();
+    RecorderStats stats;
+    if (!engine.inherited()) {  // else closed before the fork, or not to be opened now
+        const GilReleased unlocked;
+        stats = engine.core.stats();
+    }
+    add_lost_calls(stats);
+    return stats;
 }
 
 std::vector<std::string> RecorderHandle::files() {
     attend_to_show();
-    Recorder& recorder = core();
-    if (recorder.gate().bits() & Gate::kForked) return {};  // closed before the fork
+    Engine& engine = current();
+    if (engine.inherited()) return {};  // as above
     const GilReleased unlocked;
-    return recorder.files();
+    return engine.core.files();
 }
 
 std::size_t RecorderHandle::largest_payload() noexcept {
-    Recorder& recorder = core();
-    const std::size_t own = recorder.max_payload();
-    if (!(recorder.gate().bits() & Gate::kForked)) return own;
+    Engine& engine = current();
+    const std::size_t own = engine.core.max_payload();
+    if (!engine.inherited()) return own;
     return std::min(own, kChildRingBytes / 8 - sizeof(RecordHeader));
 }
 
-void RecorderHandle::tell_messages() {
-    Recorder& recorder = core();
-    if ((recorder.gate().bits() & Gate::kForked) || !recorder.gate().clear(Gate::kMessages)) return;
-    for (const std::string& text : recorder.take_messages()) call_hook("message", text);
+// True when there was something to tell.
+bool RecorderHandle::tell_messages(Engine& engine) noexcept {
+    if (engine.inherited() || !engine.core.gate().clear(Gate::kMessages)) return false;
+    for (const std::string& text : engine.core.take_messages()) call_hook("message", text);
+    return true;
 }
 
 void RecorderHandle::call_hook(const char* kind, const std::string& text) noexcept {
-    PyObject* type;
-    PyObject* value;
-    PyObject* trace;
-    PyErr_Fetch(&type, &value, &trace);
+    const KeptError error;
     // Decoded here: "s#" refuses the bytes of a path that is not UTF-8, and needs PY_SSIZE_T_CLEAN.
     PyObject* sentence =
         PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
-    PyObject* result = sentence == nullptr ? nullptr : python_call([&] {
-        return PyObject_CallFunction(hook_.ptr(), "sO", kind, sentence);
-    });
+    if (sentence == nullptr) PyErr_WriteUnraisable(hook_.ptr());
+    if (sentence != nullptr) call_hook(kind, sentence);
     Py_XDECREF(sentence);
+}
+
+void RecorderHandle::call_hook(const char* kind, PyObject* text) noexcept {
+    const KeptError error;
+    PyObject* result =
+        python_call([&] { return PyObject_CallFunction(hook_.ptr(), "sO", kind, text); });
     if (result == nullptr) PyErr_WriteUnraisable(hook_.ptr());  // must not reach training
     Py_XDECREF(result);
-    PyErr_Restore(type, value, trace);
 }
 
 }  // namespace fastlog::bindings

@@ -1,16 +1,20 @@
-// What a Python Recorder holds: the core recorder of *this* process.
+// What a Python Recorder holds: the engine of *this* process.
 //
-// A forked child inherits the handle, but the core behind it belongs to the parent: the child's
-// first use opens a core of its own (reopen_in_child) and forgets the inherited one without touching
-// it. All Python-facing code reaches the core through here.
+// A forked child inherits the handle, but the engine behind it belongs to the parent: the child's first
+// use opens one of its own and forgets the inherited one without touching it. All Python-facing code
+// reaches the engine through here.
+//
+// Foreign code (a value's item(), __index__, a key's __del__, a logging handler) may fork, and goes on in
+// the child with what its caller had at hand. So an engine from ready() is good until the next such
+// code; Engine::inherited() tells afterwards whether it still is.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/key_set_cache.hpp"
@@ -20,46 +24,68 @@ namespace fastlog::bindings {
 
 namespace py = pybind11;
 
+/// What one process records through: a recorder, and the cache of the ids that its key table gave. One
+/// object, so that no id meets another recorder's table.
+struct Engine {
+    explicit Engine(RecorderOptions options) : core(std::move(options)) {}
+    /// True in a child of the process that opened it: nothing but the gate and the options may be used.
+    bool inherited() noexcept { return (core.gate().bits() & Gate::kForked) != 0; }
+
+    KeySetCache key_sets;
+    Recorder core;  // last: its thread runs from here on
+};
+
 class RecorderHandle {
   public:
-    /// `hook(kind, text)` is called with ("message", sentence) for things to tell the user and with
-    /// ("forked", label) after a forked child has opened its own files. It must not raise.
+    /// `hook(kind, text)` is called with ("message", sentence) for things to tell the user, with
+    /// ("forked", label) after a forked child has opened its own files, and with ("odd", name) for a
+    /// value that log() wrote as text. It must not raise.
     RecorderHandle(RecorderOptions options, py::object hook);
     ~RecorderHandle();
     RecorderHandle(const RecorderHandle&) = delete;
     RecorderHandle& operator=(const RecorderHandle&) = delete;
 
-    Recorder& core() noexcept { return *core_.load(std::memory_order_acquire); }
-    KeySetCache& key_sets() noexcept { return key_sets_; }
-
-    /// The slow path of every call, taken when the core's gate shows a bit: opens the child's own
-    /// core after a fork, marks drops, tells the user. GIL held. Returns false with a Python error
-    /// set when the recorder is closed.
-    bool attend(bool for_recording);
-
-    /// Waits for room with the GIL released; false when the record is to be dropped.
-    bool wait_for_room(std::size_t payload);
+    /// The engine of this process. Null with a Python error set when it is closed, and without one
+    /// when a forked child cannot open its own now; see unready(). GIL held.
+    Engine* ready(bool for_recording) noexcept {
+        Engine* engine = engine_.load(std::memory_order_acquire);
+        if (engine->core.gate().bits() == 0) [[likely]]
+            return engine;
+        return attend(for_recording);
+    }
+    /// What becomes of a call without an engine: -1 with the error set, or 0 for a record that is
+    /// dropped, and counted.
+    int unready(CallKind call, Stream stream) noexcept;
 
     bool flush(double timeout_s);
     /// Of one stream: what others wait for does not hold it up.
     bool flush_stream(int stream, double timeout_s);
     bool close(double timeout_s);
-    bool closed() noexcept { return (core().gate().bits() & Gate::kClosed) != 0; }
+    bool closed() noexcept { return (current().core.gate().bits() & Gate::kClosed) != 0; }
     RecorderStats stats();
     /// The files of this process so far; in a forked child those of its own core.
     std::vector<std::string> files();
     /// The largest payload that the ring takes; in a forked child that of the ring it will open.
     std::size_t largest_payload() noexcept;
 
-    /// The step after the last one, for log() without a step; the greatest one stays.
-    std::int64_t next_step() const noexcept {
-        const std::int64_t last = last_step_.load(std::memory_order_relaxed);
-        return last == INT64_MAX ? last : last + 1;
+    /// Takes the step after the last one, for log() without a step; the greatest one stays.
+    std::int64_t take_step() noexcept {
+        std::int64_t last = last_step_.load(std::memory_order_relaxed);
+        const auto next = [&] { return last == INT64_MAX ? last : last + 1; };
+#ifdef Py_GIL_DISABLED
+        while (!last_step_.compare_exchange_weak(last, next(), std::memory_order_relaxed)) {
+        }
+#else
+        last_step_.store(next(), std::memory_order_relaxed);  // with the GIL nobody comes between
+#endif
+        return next();
     }
     void saw_step(std::int64_t step) noexcept { last_step_.store(step, std::memory_order_relaxed); }
+    /// Says that log() has written a value as its text.
+    void tell_odd(PyObject* name) noexcept { call_hook("odd", name); }
 
     /// The handle of a `_core.Recorder` instance; null with a Python error set when its __init__
-    /// never ran.
+    /// did not come to its end.
     static RecorderHandle* from(PyObject* self) noexcept {
         // A method descriptor has already checked the type. pybind11 keeps the C++ pointer of a
         // class without C++ bases in the first holder slot (pybind11/detail/common.h, `instance`).
@@ -70,22 +96,32 @@ class RecorderHandle {
         return static_cast<RecorderHandle*>(value);
     }
 
+    /// Once, when the module is made.
+    static void watch_forks();
     static PyObject* closed_error;  // RecorderClosedError
 
   private:
+    Engine& current() noexcept { return *engine_.load(std::memory_order_acquire); }
+    Engine* attend(bool for_recording) noexcept;
     void attend_to_show();
     static void set_unopened_error() noexcept;
-    bool reopen_in_child();
-    void tell_messages();
+    bool reopen_in_child() noexcept;
+    bool open_child_engine(Engine& inherited, std::string& why) noexcept;
+    void hand_over_lost_calls(Recorder& core) noexcept;
+    void add_lost_calls(RecorderStats& stats) const noexcept;
+    bool tell_messages(Engine& engine) noexcept;
     void call_hook(const char* kind, const std::string& text) noexcept;
+    void call_hook(const char* kind, PyObject* text) noexcept;
 
-    std::atomic<Recorder*> core_;
-    KeySetCache key_sets_;
+    std::atomic<Engine*> engine_;
     std::atomic<std::int64_t> last_step_{-1};
-    std::mutex reopen_mutex_;
-    std::string label_;            // of the core; kept here for a forked child
-    bool key_sets_stale_ = false;  // the thread that reopened clears the cache
     py::object hook_;
+
+    // A forked child that cannot open its engine: calls by kind and stream, and when it tries again.
+    std::atomic<std::uint64_t> lost_calls_[kCallKinds][kStreamCount]{};
+    std::atomic<std::int64_t> retry_at_ns_{0};
+    std::int64_t retry_after_ns_ = 0;  // guarded by the lock of opening
+    bool told_unopened_ = false;       // likewise
 };
 
 }  // namespace fastlog::bindings

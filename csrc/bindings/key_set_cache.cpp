@@ -56,6 +56,22 @@ void KeySetCache::clear() noexcept {
             if (Entry* e = slot.exchange(nullptr, std::memory_order_acq_rel)) drop(e);
         }
     }
+    for (Entry* e = retired_.exchange(nullptr, std::memory_order_acq_rel); e != nullptr;) {
+        Entry* next = e->next_retired;
+        drop(e);
+        e = next;
+    }
+}
+
+void KeySetCache::retire(Entry* entry) noexcept {
+#ifdef Py_GIL_DISABLED
+    entry->next_retired = retired_.load(std::memory_order_relaxed);
+    while (!retired_.compare_exchange_weak(entry->next_retired, entry, std::memory_order_acq_rel,
+                                           std::memory_order_relaxed)) {
+    }
+#else
+    drop(entry);
+#endif
 }
 
 // Of an entry that no table knows any more: the last reference to a key may run anybody's code.
@@ -121,7 +137,11 @@ void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const Key
     }
     const bool fits = held_bytes_.load(std::memory_order_relaxed) + bytes <= kMaxHeldBytes;
 #ifdef Py_GIL_DISABLED
-    if (!fits || retired_.fetch_add(1, std::memory_order_relaxed) >= kMaxRetired) return;
+    if (!fits) return;
+    if (table[slot].load(std::memory_order_relaxed) != nullptr &&
+        retired_count_.fetch_add(1, std::memory_order_relaxed) >= kMaxRetired) {
+        return;
+    }
 #else
     if (!fits) clear();  // what is in use comes back at its next call
 #endif
@@ -130,12 +150,7 @@ void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const Key
     Py_INCREF(names);
     held_bytes_.fetch_add(bytes, std::memory_order_relaxed);
     Entry* old = table[slot].exchange(entry, std::memory_order_acq_rel);
-#ifdef Py_GIL_DISABLED
-    // Another thread may be reading it: it stays, bounded by kMaxRetired and kMaxHeldBytes.
-    (void)old;
-#else
-    if (old != nullptr) drop(old);
-#endif
+    if (old != nullptr) retire(old);
 }
 
 bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,

@@ -9,8 +9,9 @@
 // would fill the second one with what never comes again, so what both hold is bounded in bytes.
 //
 // Ownership: with the GIL, the thread that holds it. On free-threaded builds the tables are read by
-// any thread (acquire, pairs with the release of the insertion); entries are then immutable and are
-// freed with the cache only, and past kMaxRetired of them nothing new is cached.
+// any thread (acquire, pairs with the release of the insertion); entries are then immutable. One that
+// another has taken the place of may be being read: it is freed with the cache, and past kMaxRetired of
+// those nothing is taken the place of.
 #pragma once
 
 #include <Python.h>
@@ -58,7 +59,7 @@ class KeySetCache {
     /// The id of a single name (a timer's), cached by its address.
     bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept;
 
-    /// Forgets all ids: the key table behind them is another one now.
+    /// Forgets everything, with the GIL. Without one, only when nobody uses the cache any more.
     void clear() noexcept;
 
   private:
@@ -72,6 +73,7 @@ class KeySetCache {
         KeySet set;
         std::size_t bytes;  // what the keys take, about
         std::atomic<int> names_left{kNamesPerSet};
+        Entry* next_retired = nullptr;
     };
     using Table = std::array<std::atomic<Entry*>, kSlots>;
 
@@ -84,11 +86,13 @@ class KeySetCache {
     bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
                 KeySet& out) noexcept;
     void drop(Entry* entry) noexcept;
+    void retire(Entry* entry) noexcept;
     void put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept;
 
     Table by_names_{};
     Table by_keys_{};
-    std::atomic<std::size_t> retired_{0};
+    std::atomic<Entry*> retired_{nullptr};  // without a GIL only
+    std::atomic<std::size_t> retired_count_{0};
     std::atomic<std::size_t> held_bytes_{0};
 };
 

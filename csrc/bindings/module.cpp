@@ -1,9 +1,12 @@
-// Registers the parts of foundry_fastlog._core; nothing else.
+// Registers the parts of foundry_fastlog._core, in the main interpreter only.
 #include <pybind11/pybind11.h>
 
 #include "bindings/bindings.hpp"
 #include "bindings/device_send.hpp"
 
+// pybind11 asks for the GIL of the main interpreter before any code of ours runs: in a subinterpreter that
+// shares it, it would wait for itself. So its entry has another name, and ours comes first.
+#define PyInit__core init_in_main_interpreter
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.doc() = "The native core of foundry_fastlog: ring, flush thread and hot calls.";
     fastlog::bindings::bind_recorder(module);
@@ -16,4 +19,14 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
         [](pybind11::type type) { fastlog::bindings::add_hot_methods(type.ptr()); },
         pybind11::arg("recorder_type"),
         "Gives a subclass of RecorderCore its own descriptors of the hot methods.");
+}
+
+#undef PyInit__core
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+    if (PyInterpreterState_Get() == PyInterpreterState_Main()) return init_in_main_interpreter();
+    PyErr_SetString(
+        PyExc_ImportError,
+        "foundry_fastlog records in the main interpreter only, not in a subinterpreter; "
+        "use a process (multiprocessing) in its place");
+    return nullptr;
 }

@@ -1,6 +1,8 @@
 #include "bindings/py_encode.hpp"
 
+#include <algorithm>
 #include <new>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -125,16 +127,29 @@ int is_host_scalar_array(PyObject* key, PyObject* value) {
     return 1;
 }
 
-// The element of an array that passed is_host_scalar_array(). numpy's own arrays give a numpy
-// scalar, which still knows a date from an int.
-PyObject* element_of(PyObject* array) {
-    if (std::strcmp(Py_TYPE(array)->tp_name, "numpy.ndarray") != 0) {
-        return PyObject_CallMethod(array, "item", nullptr);
+bool is_numpy_array(PyObject* value) noexcept {
+    for (PyTypeObject* type = Py_TYPE(value); type != nullptr; type = type->tp_base) {
+        if (std::strcmp(type->tp_name, "numpy.ndarray") == 0) return true;
     }
-    PyObject* nowhere = PyTuple_New(0);
-    PyObject* element = nowhere != nullptr ? PyObject_GetItem(array, nowhere) : nullptr;
-    Py_XDECREF(nowhere);
-    return element;
+    return false;
+}
+
+// numpy.ma.masked, which an array gives for an element that is masked; its own item() is 0.0.
+bool is_masked(PyObject* value) noexcept {
+    return std::strcmp(Py_TYPE(value)->tp_name, "MaskedConstant") == 0 && is_numpy_array(value);
+}
+
+// The element of an array that passed is_host_scalar_array(). numpy's own arrays give a numpy
+// scalar, which still knows a date from an int, and a mask; not all kinds of them do.
+PyObject* element_of(PyObject* array) {
+    if (is_numpy_array(array)) {
+        PyObject* nowhere = PyTuple_New(0);
+        PyObject* element = nowhere != nullptr ? PyObject_GetItem(array, nowhere) : nullptr;
+        Py_XDECREF(nowhere);
+        if (element == nullptr || is_masked(element) || !is_numpy_array(element)) return element;
+        Py_DECREF(element);
+    }
+    return PyObject_CallMethod(array, "item", nullptr);
 }
 
 bool encode_tensor(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value,
@@ -160,8 +175,10 @@ bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject*
     if (array <= 0) return array < 0 ? refuse(key, value, "") : false;
     PyObject* element = element_of(value);
     if (element == nullptr) return refuse_failed(key, value);
-    bool ok;
-    if (numpy_scalar(element) != Numpy::no) {
+    bool ok = true;
+    if (is_masked(element)) {
+        out.set(i, ValueTag::missing, missing_bits(MissingReason::masked));
+    } else if (numpy_scalar(element) != Numpy::no) {
         ok = encode_numpy(out, i, key, element);
     } else {
         plain = encode_plain(out, i, key, element);
@@ -169,6 +186,23 @@ bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject*
     }
     Py_DECREF(element);
     return ok;
+}
+
+bool starts_character(char c) noexcept { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }
+
+// At most `limit` bytes of UTF-8. What is cut says how long it was, where there is room for that.
+void append_cut(std::string& out, std::string_view text, std::size_t limit) {
+    if (text.size() <= limit) {
+        out.append(text);
+        return;
+    }
+    std::string end = "... (";
+    end += std::to_string(std::count_if(text.begin(), text.end(), starts_character));
+    end += " characters)";
+    if (end.size() > limit) end.clear();
+    std::size_t keep = limit - end.size();
+    while (keep != 0 && !starts_character(text[keep])) --keep;
+    out.append(text.substr(0, keep)).append(end);
 }
 
 // Puts the current error behind the one that `raise` sets.
@@ -251,11 +285,11 @@ bool PayloadBuilder::reserve(std::size_t bytes) noexcept {
     return true;
 }
 
-bool PayloadBuilder::begin(std::int64_t step, std::size_t count) noexcept {
+bool PayloadBuilder::begin(std::size_t count) noexcept {
     count_ = count;
     if (!reserve(metrics_strings_offset(count))) return false;
     size_ = metrics_strings_offset(count);
-    const MetricsPayload head{step, 0, static_cast<std::uint16_t>(count), 0};
+    const MetricsPayload head{0, 0, static_cast<std::uint16_t>(count), 0};
     std::memcpy(data_, &head, sizeof head);
     if (count % 8 != 0) {  // the padding behind the tags
         std::memset(data_ + sizeof head + count, 0, metrics_tags_size(count) - count);
@@ -274,6 +308,49 @@ bool PayloadBuilder::set_string(std::size_t i, std::string_view text) noexcept {
     size_ += text.size();
     set(i, ValueTag::string, (static_cast<std::uint64_t>(offset) << 32) | text.size());
     return true;
+}
+
+bool PayloadBuilder::shorten_texts(std::size_t bytes) noexcept {
+    if (size_ <= bytes) return true;
+    try {
+        std::vector<std::size_t> lengths;
+        for (std::size_t i = 0; i < count_; ++i) {
+            if (tag(i) == ValueTag::string) lengths.push_back(text(i).size());
+        }
+        std::sort(lengths.begin(), lengths.end());
+        const std::size_t fixed = metrics_strings_offset(count_);
+        std::size_t room = bytes > fixed ? bytes - fixed : 0;
+        std::size_t limit = 0;  // an equal share of what the shorter ones leave
+        for (std::size_t n = 0; n < lengths.size(); ++n) {
+            limit = room / (lengths.size() - n);
+            if (lengths[n] > limit) break;
+            room -= lengths[n];
+        }
+        std::string texts;
+        for (std::size_t i = 0; i < count_; ++i) {
+            if (tag(i) != ValueTag::string) continue;
+            const std::size_t offset = texts.size();
+            append_cut(texts, text(i), limit);
+            set(i, ValueTag::string,
+                (static_cast<std::uint64_t>(offset) << 32) | (texts.size() - offset));
+        }
+        std::memcpy(data_ + fixed, texts.data(), texts.size());
+        size_ = fixed + texts.size();
+        return true;
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+        return false;
+    }
+}
+
+PyObject* text_of(PyObject* value) {
+    PyObject* values = PyImport_ImportModule("foundry_fastlog.values");
+    PyObject* function = values != nullptr ? PyObject_GetAttrString(values, "text_of") : nullptr;
+    PyObject* text =
+        function != nullptr ? PyObject_CallFunctionObjArgs(function, value, nullptr) : nullptr;
+    Py_XDECREF(function);
+    Py_XDECREF(values);
+    return text;
 }
 
 bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {

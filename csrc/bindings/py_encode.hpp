@@ -31,7 +31,8 @@ class PayloadBuilder {
     PayloadBuilder& operator=(const PayloadBuilder&) = delete;
 
     /// Room for `count` values; false with MemoryError set.
-    bool begin(std::int64_t step, std::size_t count) noexcept;
+    bool begin(std::size_t count) noexcept;
+    void set_step(std::int64_t step) noexcept { std::memcpy(data_, &step, sizeof step); }
 
     void set(std::size_t i, ValueTag tag, std::uint64_t bits) noexcept {
         data_[sizeof(MetricsPayload) + i] = static_cast<std::byte>(tag);
@@ -51,17 +52,27 @@ class PayloadBuilder {
     }
 
     /// The one value of a payload of one.
-    SettledValue settled() const noexcept {
-        SettledValue value{tag(0), 0};
-        std::memcpy(&value.bits, data_ + metrics_values_offset(1), sizeof value.bits);
-        return value;
-    }
+    SettledValue settled() const noexcept { return {tag(0), bits(0)}; }
+
+    /// Cuts the longest texts, saying how long they were, so that the payload has at most `bytes`, where
+    /// that can be; false with MemoryError set.
+    bool shorten_texts(std::size_t bytes) noexcept;
 
     const std::byte* data() const noexcept { return data_; }
     std::size_t size() const noexcept { return size_; }
 
   private:
     bool reserve(std::size_t bytes) noexcept;
+    std::uint64_t bits(std::size_t i) const noexcept {
+        std::uint64_t bits;
+        std::memcpy(&bits, data_ + metrics_values_offset(count_) + i * sizeof bits, sizeof bits);
+        return bits;
+    }
+    std::string_view text(std::size_t i) const noexcept {
+        return {
+            reinterpret_cast<const char*>(data_) + metrics_strings_offset(count_) + (bits(i) >> 32),
+            static_cast<std::uint32_t>(bits(i))};
+    }
 
     alignas(8) std::byte inline_[1024];
     std::unique_ptr<std::byte[]> heap_;
@@ -94,6 +105,9 @@ inline bool encode_value(PayloadBuilder& out, std::size_t i, PyObject* key,
     }
     return encode_other(out, i, key, value);
 }
+
+/// A bounded text that stands for any value; a new reference, or null with an error set.
+PyObject* text_of(PyObject* value);
 
 bool read_any_step(PyObject* object, std::int64_t& step) noexcept;
 

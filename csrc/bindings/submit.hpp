@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <new>
 
 #include "bindings/handle.hpp"
 #include "core/recorder.hpp"
@@ -15,20 +14,19 @@ namespace fastlog::bindings {
 
 /// The rest of submit_counted() when the ring did not take the record at once; may wait with the
 /// GIL released. 0: dropped; -1: closed, with the Python error set; 2: try again.
-int submit_refused(RecorderHandle& handle, Recorder::Submit result, CallKind call, Stream stream,
+int submit_refused(Recorder& core, Recorder::Submit result, CallKind call, Stream stream,
                    std::size_t length) noexcept;
 
 /// Submits a record whose payload of `length` bytes `write(std::byte*)` fills in place. GIL held.
 /// `ticks` is the time of the call. 1: accepted; 0: dropped; -1: closed, with the Python error set.
 template <class Write>
-inline int submit_counted(RecorderHandle& handle, CallKind call, RecordKind kind, Stream stream,
+inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, std::size_t length, Write&& write,
                           std::uint16_t flags = 0) noexcept {
-    Recorder& core = handle.core();
     ThreadSlot& slot = core.slot();
     bool sample = slot.count_call(call);
     for (;;) {
-        const auto result = core.submit(kind, stream, ticks, slot.thread_id, length, write, flags);
+        const auto result = core.submit(kind, stream, ticks, slot.thread(), length, write, flags);
         if (result == Recorder::Submit::accepted) [[likely]] {
             ThreadSlot::add(slot.accepted, 1);
             if (sample) [[unlikely]] {
@@ -37,18 +35,18 @@ inline int submit_counted(RecorderHandle& handle, CallKind call, RecordKind kind
             }
             return 1;
         }
-        const int next = submit_refused(handle, result, call, stream, length);
+        const int next = submit_refused(core, result, call, stream, length);
         if (next != 2) return next;
         sample = false;  // the wait is counted by itself
     }
 }
 
 /// The same with a payload that is copied.
-inline int submit_counted(RecorderHandle& handle, CallKind call, RecordKind kind, Stream stream,
+inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, const void* payload, std::size_t length,
                           std::uint16_t flags = 0) noexcept {
     return submit_counted(
-        handle, call, kind, stream, ticks, length,
+        core, call, kind, stream, ticks, length,
         [&](std::byte* at) { std::memcpy(at, payload, length); }, flags);
 }
 

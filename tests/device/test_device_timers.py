@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,28 @@ def test_blocks_of_rocm_are_timed_as_cuda_ones(hip: Cuda, run: Path) -> None:
     line = one_line(run, "performance")
     assert line["device"] == "cuda:0"
     assert 0.029 < line["device_duration_s"] < 0.2
+
+
+def test_the_block_around_may_end_while_one_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The framework is asked for its stream by Python code, which may end a generator's block."""
+    with Recorder(tmp_path) as recorder:
+
+        def suspended() -> Generator[None, None, None]:
+            with recorder.timer("".join(["around ", "x" * 300])):  # known to nobody else
+                yield
+
+        around = [suspended()]
+        next(around[0])
+        others: list[str] = []
+
+        def stream(_: object) -> None:
+            around.clear()
+            others.extend("".join(["another", "y" * 300]) for _ in range(1000))
+
+        monkeypatch.setattr(device_tensors, "block_stream", stream)
+        with recorder.timer("inside", device=True):
+            pass
+    around_line, inside = lines(tmp_path, "performance")
+    assert around_line["name"] == inside["parent"] == "around " + "x" * 300

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contract import VALIDATORS
 from recorded import lines
 
 from foundry_fastlog import Recorder
@@ -135,6 +136,40 @@ def test_subclasses_of_python_scalars(recorder: Recorder, value: object, expecte
 def test_numpy(recorder: Recorder, value: Any, expected: object, *, as_array: bool) -> None:
     """Scalars of numpy of all kinds, and the arrays of no dimension that hold them."""
     check(written(recorder, np.array(value) if as_array else value), expected)
+
+
+def test_masked_values_of_numpy(recorder: Recorder) -> None:
+    """An element that its array calls invalid is null and named; the number below it is none."""
+    array = np.ma.array([1.0, 2.0], mask=[True, False])
+    assert recorder.record(
+        0,
+        constant=np.ma.masked,
+        element=array[0],
+        whole=np.ma.array(3.0, mask=True),
+        count=np.ma.array(3, mask=True),
+        empty=np.ma.array([1.0], mask=True).mean(),
+        valid=array[1],
+        mean=array.mean(),
+        unmasked=np.ma.array(3.0),
+    )
+    assert recorder.record(1, **{"k" * 300: np.ma.masked})
+    with pytest.raises(TypeError, match="epoch must be"):
+        recorder.record(2, epoch=np.ma.masked)
+    assert recorder.epoch_summary(1, {"m": np.ma.masked, "w": np.ma.array(3.0, mask=True)})
+    recorder.close()
+    line, long, summary = lines(recorder.path)
+    masked = ("constant", "element", "whole", "count", "empty")
+    assert line["metrics"] == {
+        **dict.fromkeys(masked),
+        "valid": 2.0,
+        "mean": 2.0,
+        "unmasked": 3.0,
+    }
+    assert line["missing"] == dict.fromkeys(masked, "masked")
+    assert long["missing"] == {"k" * 300: "masked"}
+    assert summary["summary"] == {"m": None, "w": None}
+    for found in (line, long, summary):
+        VALIDATORS["metrics"].validate(found)
 
 
 def test_results_of_numpy_reductions(recorder: Recorder) -> None:

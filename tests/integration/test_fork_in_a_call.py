@@ -1,0 +1,362 @@
+"""Forks at awkward moments: in a call, as a recorder opens, in children that cannot go on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recorded import PACKAGE_ROOT, lines, parse, raw_lines, run_python
+
+from foundry_fastlog import recover
+
+HEAD = """
+import ctypes, gc, os, resource, sys, threading, time
+from foundry_fastlog import Recorder, recover
+run = sys.argv[1]
+
+def wait(pid):
+    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
+
+def in_child(work):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+    wait(pid)
+
+def stack_of_threads(size):
+    \"\"\"Give new threads this much stack, in bytes; too much, and none can be started.\"\"\"
+    libc = ctypes.CDLL(None)
+    attributes = ctypes.create_string_buffer(256)
+    libc.pthread_attr_init(attributes)
+    assert libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(size)) == 0
+    assert libc.pthread_setattr_default_np(attributes) == 0
+HUGE, USUAL = 1 << 46, 8 << 20
+"""
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's default of stack sizes")
+
+
+def by_label(run: Path) -> dict[str, list[dict[str, object]]]:
+    """The lines of each writer's metrics."""
+    found = {}
+    for path in sorted(run.glob("metrics*.jsonl")):
+        match = re.fullmatch(r"metrics\.?(.*)\.jsonl", path.name)
+        assert match is not None
+        found[match[1]] = [parse(line) for line in raw_lines(path)]
+    return found
+
+
+def test_threads_that_record_first_at_the_same_time(tmp_path: Path) -> None:
+    """Names keep their meaning, and nothing is lost, whichever thread opens the child's files."""
+    children, threads, steps = 30, 3, 50
+    run_python(
+        HEAD
+        + f"""
+recorder = Recorder(run)
+recorder.record(0, ids="in the child are others")
+loss = lambda step: recorder.record(step, loss=1.0)
+acc = lambda step: recorder.record(step, acc=2.0)
+loss(0), acc(0)
+def work():
+    barrier = threading.Barrier({threads})
+    def body(number):
+        barrier.wait()
+        for step in range({steps}):
+            for call in (loss, acc) if number % 2 else (acc, loss):
+                call(step)
+    running = [threading.Thread(target=body, args=(n,)) for n in range({threads})]
+    for thread in running: thread.start()
+    for thread in running: thread.join()
+    assert recorder.close(60)
+for _ in range({children}):
+    in_child(work)
+recorder.close()
+""",
+        tmp_path,
+    )
+    found = by_label(tmp_path)
+    assert len(found) == children + 1
+    for label, written in found.items():
+        each = threads * steps if label else 1
+        values = [str(line["metrics"]) for line in written]
+        assert values.count("{'loss': 1.0}") == each
+        assert values.count("{'acc': 2.0}") == each
+
+
+FORKING = """
+class Forking:
+    ndim = 0
+    pid = None
+    def fork(self):
+        self.pid = os.fork()
+        if self.pid == 0:  # the child has keys of its own before the call that forked goes on
+            for n in range(20):
+                recorder.record(n, **{f"inner{n}": n, "and": "x" * 50})
+    def item(self):
+        self.fork()
+        return 7.0
+    def __dlpack_device__(self):
+        return (1, 0)
+    def __index__(self):
+        self.fork()
+        return 5
+    def keys(self):
+        self.fork()
+        return ["outer"]
+    def __getitem__(self, key):
+        return 7.0
+    def __hash__(self):
+        return hash("outer")
+class Name(str):
+    def __del__(self):
+        forking.fork()
+recorder = Recorder(run)
+recorder.record(0, first=1.0, second=2.0)
+forking = Forking()
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "recorder.record(5, outer=forking)",
+        "recorder.record(forking, outer=7.0)",
+        "recorder.record(outer=7.0, step=forking)",
+        "recorder.record_dict(5, {'outer': forking})",
+        "recorder.record_dict(5, forking)",
+        "recorder.log({'o': {'outer': forking}}, 5)",
+        "recorder.record(5, outer=forking, **{'k' * 300: 'long'})",
+    ],
+)
+def test_a_value_that_forks(tmp_path: Path, call: str) -> None:
+    """Parent and child go on with the call, each in its own files and with its own names."""
+    run_python(
+        HEAD
+        + FORKING
+        + f"""
+assert {call}
+recorder.close()
+if forking.pid == 0:
+    os._exit(0)
+wait(forking.pid)
+""",
+        tmp_path,
+    )
+    found = by_label(tmp_path)
+    child = next(label for label in found if label.startswith("w"))
+    (_, outer), inner = found[""], found[child]
+    assert outer["metrics"] == inner[-1]["metrics"]
+    assert outer["step"] == inner[-1]["step"] == 5
+    assert 7.0 in outer["metrics"].values()  # type: ignore[attr-defined]
+    assert [line["metrics"] for line in inner[:-1]] == [
+        {f"inner{n}": n, "and": "x" * 50} for n in range(20)
+    ]
+
+
+def test_a_key_that_forks_as_it_is_freed(tmp_path: Path) -> None:
+    """The cache of names lets go of keys, whose end is anybody's code, in the middle of a call."""
+    run_python(
+        HEAD
+        + FORKING
+        + """
+recorder.record_dict(1, {Name("dying"): 1.0})
+kept = []  # so that each key has an address of its own
+while forking.pid is None:  # until the entry of the dying key has to make room
+    kept.append(f"outer{len(kept)}")
+    assert recorder.record_dict(5, {kept[-1]: 7.0})
+recorder.close()
+if forking.pid == 0:
+    assert recorder.stats()["accepted"] == recorder.stats()["written"] > 0
+    os._exit(0)
+wait(forking.pid)
+""",
+        tmp_path,
+    )
+    found = by_label(tmp_path)
+    child = next(label for label in found if label.startswith("w"))
+    assert [line["metrics"] for line in found[child][:20]] == [
+        {f"inner{n}": n, "and": "x" * 50} for n in range(20)
+    ]
+    outer = found[""][-1]
+    assert found[child][20]["metrics"] == outer["metrics"]
+    assert len(found[child]) == 21
+
+
+def test_a_child_that_forks_while_its_first_record_is_under_way(tmp_path: Path) -> None:
+    """A thread that opens the child's files does not keep that child's own children from theirs."""
+    run_python(
+        HEAD
+        + """
+recorder = Recorder(run)
+private = os.path.join(run, ".fastlog")
+def opening():
+    return any(name.endswith(".tmp") for name in os.listdir(private))
+def grandchild():
+    assert recorder.record(2, x=2.0)
+    assert recorder.close(60)
+def child():
+    for _ in range(20):  # until the fork has met the moment
+        thread = threading.Thread(target=lambda: recorder.record(1, x=1.0))
+        thread.start()
+        while thread.is_alive() and not opening():
+            pass
+        in_child(grandchild)
+        thread.join()
+    assert recorder.close(60)
+for _ in range(5):
+    in_child(child)
+recorder.close()
+""",
+        tmp_path,
+        timeout=120,
+    )
+
+
+def test_a_child_forked_while_a_recorder_opens_keeps_no_lock(tmp_path: Path) -> None:
+    """The ring of a killed process is recovered though a child from its opening still lives."""
+    script = (
+        HEAD
+        + """
+private = os.path.join(run, ".fastlog")
+def opening():
+    return os.path.isdir(private) and any(name.endswith(".tmp") for name in os.listdir(private))
+made = []
+thread = threading.Thread(target=lambda: made.append(Recorder(run, ring_bytes=64 << 20)))
+thread.start()
+while thread.is_alive() and not opening():
+    pass
+assert thread.is_alive()
+if os.fork() == 0:
+    sys.stdin.read()
+    os._exit(0)
+thread.join()
+made[0].record(1, x=1.0)
+sys.stdout.write("ready")
+sys.stdout.flush()
+os.kill(os.getpid(), 9)
+"""
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(5) == b"ready"
+    assert process.wait() == -signal.SIGKILL
+    try:
+        assert [report.outcome for report in recover(tmp_path)] == ["recovered"]
+    finally:
+        process.communicate(b"")
+    assert [line["step"] for line in lines(tmp_path)] == [1]
+
+
+@linux
+def test_a_child_that_gets_no_thread(tmp_path: Path) -> None:
+    """Its records are dropped and counted, one warning says so, and it goes on once it can."""
+    done = run_python(
+        HEAD
+        + """
+recorder = Recorder(run)
+recorder.record(0, x=1.0)
+def work():
+    stack_of_threads(HUGE)
+    for step in range(1, 4):
+        assert recorder.record(step, x=1.0) is False
+    assert recorder.log({"x": 1.0}) is False
+    assert recorder.event("m") is False
+    with recorder.timer("t"):
+        pass
+    stats = recorder.stats()
+    assert (stats["calls"], stats["dropped"], stats["accepted"]) == (6, 6, 0), stats
+    assert recorder.flush() and recorder.files() == [] and recorder.label == ""
+    stack_of_threads(USUAL)
+    step = 4
+    while not recorder.record(step, x=1.0):
+        step += 1
+    assert recorder.close()
+    stats = recorder.stats()
+    assert stats["calls"] == stats["dropped"] + stats["accepted"], stats
+    assert stats["dropped"] == step + 2, (step, stats)
+in_child(work)
+recorder.close()
+""",
+        tmp_path,
+    )
+    assert done.stderr.count("cannot record in this forked process") == 1
+    (_, child), parts = sorted(by_label(tmp_path)), by_label(tmp_path)
+    assert re.fullmatch(r"w\d+", child)  # the tries before have left no file
+    assert [min(line) for line in parts[child]] == ["dropped", "metrics"]
+    assert not list((tmp_path / ".fastlog").glob("*.ring"))
+
+
+@linux
+def test_a_recorder_that_gets_no_thread(tmp_path: Path) -> None:
+    """The constructor says so and leaves nothing, so that the next one is the first attempt."""
+    run_python(
+        HEAD
+        + """
+stack_of_threads(HUGE)
+try:
+    Recorder(run)
+except RuntimeError:
+    pass
+else:
+    raise AssertionError("opened")
+names = [name for _, _, names in os.walk(run) for name in names]
+assert names == [], names
+stack_of_threads(USUAL)
+with Recorder(run) as recorder:
+    assert (recorder.attempt, recorder.label) == (0, "")
+""",
+        tmp_path,
+    )
+
+
+# By default a thread that has had memory has 64 MiB in reserve, and one that has not has none.
+@linux
+@pytest.mark.parametrize(
+    "environment", [{}, {"MALLOC_ARENA_MAX": "1"}], ids=["arenas", "one arena"]
+)
+def test_a_flush_thread_without_memory(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Training goes on: what could not be rendered is, once there is memory again."""
+    run_python(
+        HEAD
+        + """
+recorder = Recorder(run, ring="memory", flush_interval_s=3600)
+text = "x" * 500_000
+for step in range(6):
+    assert recorder.record(step, text=text)
+with open("/proc/self/statm") as file:
+    pages = int(file.read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
+hog = []
+for size in (1 << 20, 1 << 16, 1 << 12, 256):
+    try:
+        while True: hog.append(bytearray(size))
+    except MemoryError:
+        pass
+hog.pop()
+recorder.flush(2)
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+hog.clear()
+assert recorder.close(60)
+assert recorder.stats()["errors"] > 0 or "MALLOC_ARENA_MAX" not in os.environ
+""",
+        tmp_path,
+        environment=environment,
+    )
+    assert [line["step"] for line in lines(tmp_path)] == list(range(6))

@@ -1,0 +1,105 @@
+"""A Recorder whose constructor was not called, or failed: all uses say so, and none crashes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded import run_python
+
+from foundry_fastlog import Recorder
+
+
+def failed(path: Path) -> Recorder:
+    """The object of a constructor that raised, as a traceback keeps it."""
+    path.write_bytes(b"")
+    try:
+        Recorder(path)
+    except NotADirectoryError as error:
+        trace = error.__traceback__
+        while trace is not None and "self" not in trace.tb_frame.f_locals:
+            trace = trace.tb_next
+        assert trace is not None
+        recorder = trace.tb_frame.f_locals["self"]
+    assert isinstance(recorder, Recorder)
+    return recorder
+
+
+CALLS: list[Callable[[Any], object]] = [
+    lambda r: r.record(0, x=1.0),
+    lambda r: r.record_dict(0, {"x": 1.0}),
+    lambda r: r.log({"x": 1.0}),
+    lambda r: r.timer("t"),
+    lambda r: r.event("m"),
+    lambda r: r.message("INFO", "l", "m", {}),
+    lambda r: r.epoch_summary(1, {"x": 1.0}),
+    lambda r: r.flush(),
+    lambda r: r.flush(1.0, stream="log"),
+    lambda r: r.close(),
+    lambda r: r.closed,
+    lambda r: r.stats(),
+    lambda r: r.files(),
+    lambda r: r.path,
+    lambda r: r.rank,
+    lambda r: r.world_size,
+    lambda r: r.label,
+    lambda r: r.stamp,
+    lambda r: r.attempt,
+    lambda r: r._fragment(0, b""),
+    lambda r: r._largest_fragment,
+    lambda r: r._label,
+    lambda r: r.__enter__().__exit__(None, None, None),
+    pickle.dumps,
+    copy.copy,
+    copy.deepcopy,
+]
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["failed", "new"])
+def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool) -> None:
+    """An error that names the reason, of bound methods taken before as well."""
+    recorder = failed(tmp_path / "file") if fails else Recorder.__new__(Recorder)
+    assert repr(recorder) == "<Recorder, never opened>"
+    for call in (*CALLS, recorder.record.__call__):
+        with pytest.raises((RuntimeError, AttributeError), match="never opened"):
+            call(recorder)
+    assert not hasattr(recorder, "unknown")
+    recorder.mine = 1  # type: ignore[attr-defined]
+    assert recorder.mine == 1  # type: ignore[attr-defined]
+    del recorder.mine  # type: ignore[attr-defined]
+    del recorder
+
+
+def test_methods_of_the_core_want_a_core() -> None:
+    """A TypeError, whatever else they are called with."""
+    for method in ("_flush", "_close"):
+        with pytest.raises(TypeError, match="needs a Recorder"):
+            getattr(Recorder, method)(42, 1.0)
+    assert Recorder._opened.fget(42) is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="there, Python itself refuses the import")
+def test_a_subinterpreter_is_refused() -> None:
+    """An ImportError, in place of a wait for ever."""
+    done = run_python(
+        """
+import _xxsubinterpreters as interpreters
+code = '''
+try:
+    import foundry_fastlog._core
+    from foundry_fastlog import Recorder
+except ImportError as error:
+    print(error, flush=True)
+'''
+for _ in range(2):
+    interpreters.run_string(interpreters.create(), code)
+from foundry_fastlog import Recorder
+""",
+        timeout=60,
+    )
+    assert done.stdout.count("in the main interpreter only") == 2
