@@ -48,15 +48,9 @@ struct Call {
     Engine* engine = nullptr;
     KeySet set{};
 
-    // Finds engine and id, again where foreign code has forked since: an engine's ids are in its own key
-    // table only. 1: they are good until the next foreign code; else as unready().
-    int settle() noexcept {
-        if (engine != nullptr && !engine->inherited()) [[likely]]
-            return 1;
-        return find_engine();
-    }
-
-    [[gnu::noinline]] int find_engine() noexcept {
+    // Finds engine and id: an engine's ids are in its own key table only. 1: they are good until the next
+    // foreign code; else as unready().
+    int find_engine() noexcept {
         do {
             engine = handle.ready(true);
             if (engine == nullptr) [[unlikely]]
@@ -70,6 +64,9 @@ struct Call {
         } while (engine->inherited());
         return 1;
     }
+    // The same, where foreign code has run since: it may have forked.
+    int settle() noexcept { return engine->inherited() ? find_engine_again() : 1; }
+    [[gnu::noinline, gnu::cold]] int find_engine_again() noexcept { return find_engine(); }
 
     // Last of all, so that a call that is refused takes no number.
     std::int64_t settle_step() noexcept {
@@ -81,8 +78,8 @@ struct Call {
 
 // The usual record: nothing can fail any more, so the values go straight from their objects into
 // the ring. (Through a buffer, the copy would wait for the narrow stores into it.)
-inline int submit_floats(Recorder& core, std::uint64_t ticks, std::int64_t step, std::uint32_t id,
-                         PyObject* const* values, std::size_t count) noexcept {
+int submit_floats(Recorder& core, std::uint64_t ticks, std::int64_t step, std::uint32_t id,
+                  PyObject* const* values, std::size_t count) noexcept {
     return submit_counted(
         core, CallKind::record, RecordKind::metrics, Stream::metrics, ticks,
         metrics_strings_offset(count), [&](std::byte* at) {
@@ -208,16 +205,6 @@ int record_any(Call& call, PyObject* const* values) noexcept {
     return accepted;
 }
 
-// Everything behind the parsing, for a call that is settled.
-inline int record_values(Call& call, PyObject* const* values) noexcept {
-    if (call.set.id != KeyTable::kNone && are_few_floats(values, call.count)) {
-        const std::int64_t step = call.settle_step();
-        return submit_floats(call.engine->core, call.ticks, step, call.set.id, values,
-                             static_cast<std::size_t>(call.count));
-    }
-    return record_any(call, values);
-}
-
 // record(step=5, loss=...): the step is among the keywords.
 PyObject* record_step_keyword(const Call& given, PyObject* const* values) noexcept {
     try {
@@ -230,21 +217,18 @@ PyObject* record_step_keyword(const Call& given, PyObject* const* values) noexce
         }
         Call call{given.handle, given.ticks, nullptr, keys.data(), given.count - 1, true};
         if (!read_step(values[given.set.step], call.step)) return nullptr;
-        const int settled = call.settle();
-        return answer(settled == 1 ? record_values(call, rest.data()) : settled);
+        const int found = call.find_engine();
+        return answer(found == 1 ? record_any(call, rest.data()) : found);
     } catch (const std::bad_alloc&) {
         return PyErr_NoMemory();
     }
 }
 
-// record() but for the usual call. `engine` and `set`, if they are there, belong together.
-PyObject* record_rest(Call& call, PyObject* const* args, Py_ssize_t nargs) noexcept {
-    if (call.names != nullptr) {
-        call.keys = &PyTuple_GET_ITEM(call.names, 0);
-        call.count = PyTuple_GET_SIZE(call.names);
-    }
-    const int settled = call.settle();
-    if (settled != 1) return answer(settled);
+// record() with its step among the keywords, without values, without an engine, or called wrongly.
+[[gnu::noinline]] PyObject* record_rest(Call& call, PyObject* const* args,
+                                        Py_ssize_t nargs) noexcept {
+    const int found = call.find_engine();
+    if (found != 1) return answer(found);
     if (nargs != 1) {
         if (nargs == 0 && call.set.step >= 0) return record_step_keyword(call, args);
         PyErr_Format(PyExc_TypeError,
@@ -257,7 +241,7 @@ PyObject* record_rest(Call& call, PyObject* const* args, Py_ssize_t nargs) noexc
         PyErr_SetString(PyExc_TypeError, "record() got multiple values for argument 'step'");
         return nullptr;
     }
-    return answer(record_values(call, args + 1));
+    return answer(record_any(call, args + 1));
 }
 
 PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
@@ -268,24 +252,24 @@ PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObje
     // Before the engine is looked for: __index__ is anybody's code.
     if (nargs == 1 && !read_step(args[0], step)) [[unlikely]]
         return nullptr;
-    Engine* engine = nullptr;
+    PyObject* const* keys = names != nullptr ? &PyTuple_GET_ITEM(names, 0) : nullptr;
+    const Py_ssize_t count = names != nullptr ? PyTuple_GET_SIZE(names) : 0;
+    Engine* engine = nargs == 1 && names != nullptr ? handle->ready(true) : nullptr;
     KeySet set;
-    if (nargs == 1 && names != nullptr) [[likely]] {
-        engine = handle->ready(true);
-        if (engine != nullptr) [[likely]] {
-            if (!engine->key_sets.resolve(engine->core.keys(), names, set)) return nullptr;
-            const Py_ssize_t count = PyTuple_GET_SIZE(names);
-            if (set.step < 0 && set.id != KeyTable::kNone && !engine->inherited() &&
+    if (engine != nullptr) [[likely]] {
+        if (!engine->key_sets.resolve(engine->core.keys(), names, set)) return nullptr;
+        if (set.step < 0) [[likely]] {
+            if (set.id != KeyTable::kNone && !engine->inherited() &&
                 are_few_floats(args + 1, count)) [[likely]] {
                 handle->saw_step(step);
                 return answer(submit_floats(engine->core, ticks, step, set.id, args + 1,
                                             static_cast<std::size_t>(count)));
             }
+            Call call{*handle, ticks, names, keys, count, true, step, false, false, engine, set};
+            return answer(record_any(call, args + 1));
         }
     }
-    Call call{*handle, ticks, names, nullptr, 0, true, step};
-    call.engine = engine;
-    call.set = set;
+    Call call{*handle, ticks, names, keys, count, true, step};
     return record_rest(call, args, nargs);
 }
 
@@ -295,8 +279,13 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
     call.keys = items.keys();
     call.count = items.count();
     call.joined = items.joined();
-    const int settled = call.settle();
-    return answer(settled == 1 ? record_values(call, items.values()) : settled);
+    const int found = call.find_engine();
+    if (found != 1) return answer(found);
+    if (call.set.id == KeyTable::kNone || !are_few_floats(items.values(), call.count)) {
+        return answer(record_any(call, items.values()));
+    }
+    return answer(submit_floats(call.engine->core, call.ticks, call.settle_step(), call.set.id,
+                                items.values(), static_cast<std::size_t>(call.count)));
 }
 
 // Two arguments by position or by name; `second` may be absent when `required` is 1.

@@ -220,8 +220,8 @@ int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& 
 
 // The ids of the block's name and of its parent's, in the table of the engine that the record goes to. 1:
 // they are good until the next foreign code; else as unready().
-int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayload& timing,
-                 Engine*& engine) noexcept {
+inline int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayload& timing,
+                        Engine*& engine) noexcept {
     do {
         engine = handle.ready(true);
         if (engine == nullptr) [[unlikely]]
