@@ -183,6 +183,10 @@ void bind_recorder(py::module_& module) {
         if (!stats.label_known) return py::none();
         return py::str(stats.label);
     });
+    type.def_property_readonly("_directory", [](RecorderHandle& handle) {
+        const FileId id = handle.stats().flusher.directory;
+        return std::pair(id.device, id.inode);
+    });
     type.def_property_readonly("_largest_fragment", &RecorderHandle::largest_payload);
     type.def_property_readonly("closed", &RecorderHandle::closed, "True after close().");
 }
