@@ -555,7 +555,7 @@ class Recorder(_core.RecorderCore):
     def _write_run_file(self, *, ended: bool) -> None:
         # Without a label the directory cannot be written, which the core has told already.
         if self._run_file is not None and self._label is not None:
-            self._run_file.write(self.label, self.attempt, ended=ended)
+            self._run_file.write(self.label, self.attempt, directory=self._directory, ended=ended)
 
     def stats(self) -> RecorderStats:
         """Return the recorder's figures about itself.

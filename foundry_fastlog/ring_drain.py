@@ -16,7 +16,13 @@ from pathlib import Path
 from foundry_fastlog.checks import StepSet
 from foundry_fastlog.files import STREAMS
 from foundry_fastlog.ring_files import FoundRing, RingReport
-from foundry_fastlog.ring_image import MOST_SEGMENTS, RECORDS_LOST, RingHeader, StreamCommit
+from foundry_fastlog.ring_image import (
+    MOST_SEGMENTS,
+    RECORDS_LOST,
+    RingHeader,
+    RingImage,
+    StreamCommit,
+)
 from foundry_fastlog.ring_lines import LineRenderer, dropped_members
 from foundry_fastlog.segment_file import Range, SegmentFile
 
@@ -227,6 +233,24 @@ def _line_head(head: bytes) -> tuple[bool, int | None]:
     return True, int(number[0])
 
 
+def _is_outdated(sink: _Sink, image: RingImage) -> bool:
+    """Whether there are later lines than its writer had when this ring was copied.
+
+    Behind the segments that it notes is another one with them. A copy that is put back may get the
+    inode of the ring that it is of.
+    """
+    if image.header.ring is None:
+        return False
+    outdated = False
+    for stream, noted in enumerate(image.slot.streams):
+        for segment in range(noted.segment + 1, noted.segment + 1 + _MOST_BEGUN):
+            file = sink.file(stream, segment)
+            if segment not in image.header.files[stream] and file.exists and file.regular:
+                seq = _line_head(file.head())[1]
+                outdated = outdated or (seq is not None and seq >= noted.seq)
+    return outdated
+
+
 class _Inventory:
     """Which files are a dead writer's, and which lines are in them; see ``written_lines.cpp``."""
 
@@ -289,7 +313,7 @@ class _Inventory:
         """Note the lines of a segment; False where it is left out."""
         noted = self._noted[stream]
         begin = 0
-        if self._certain and number == noted.segment and _offset_holds(file, noted.offset):
+        if self._certain and number == noted.segment and _offset_holds(file, noted):
             begin = noted.offset
         if self._certain and number > noted.segment:
             seq = _line_head(file.head())[1]
@@ -313,13 +337,18 @@ class _Inventory:
         file.cut(size)
 
 
-def _offset_holds(file: _File, offset: int) -> bool:
-    """Whether an offset lies behind a whole line of the file."""
-    if not offset or file.size < offset:
-        return file.size >= offset
+def _offset_holds(file: _File, noted: StreamCommit) -> bool:
+    """Whether a commit's offset lies behind a whole line of the file that it speaks of.
+
+    One that was made anew since, or truncated, begins with a later line.
+    """
+    if not 0 < noted.offset <= file.size:
+        return False
     with file.open() as handle:
-        handle.seek(offset - 1)
-        return handle.read(1) == b"\n"
+        handle.seek(noted.offset - 1)
+        ended = handle.read(1) == b"\n"
+    seq = _line_head(file.head())[1]
+    return ended and seq is not None and seq < noted.seq
 
 
 def _sound_lines(
@@ -390,6 +419,8 @@ def _drain(
     image = ring.image
     assert image is not None
     sink = _Sink(run, image.header, edits)
+    if ring.certain and _is_outdated(sink, image):
+        ring = ring._replace(own=False)
     inventory = _Inventory(sink, ring)
     inventory.take()
     present = inventory.present

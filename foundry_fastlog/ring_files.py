@@ -219,7 +219,8 @@ def _may_be_in_the_making(path: str) -> bool:
         status = os.lstat(path)
     except OSError:
         return False
-    return not status.st_size and abs(time.time() - status.st_mtime) < _YOUNG_S
+    empty = stat.S_ISREG(status.st_mode) and not status.st_size
+    return empty and abs(time.time() - status.st_mtime) < _YOUNG_S
 
 
 def _find(run: Path, path: str, *, by_pointer: bool) -> FoundRing:

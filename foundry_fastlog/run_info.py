@@ -185,26 +185,54 @@ class RunFile:
             self._attempt["stamp"] = stamp
         self._reported = False
 
-    def write(self, label: str, attempt: int, *, ended: bool = False) -> None:
+    def write(
+        self,
+        label: str,
+        attempt: int,
+        *,
+        directory: tuple[int, int] | None = None,
+        ended: bool = False,
+    ) -> None:
         """Put this attempt into the file, beside the attempts that are there.
 
         Args:
             label: The writer's label in the file names.
             attempt: The attempt that the label says.
+            directory: Device and inode of the directory that the writer's files are in. Nothing
+                is written where another one has its name by now.
             ended: Whether the attempt is over; notes the time.
         """
         self._attempt.update(label=label, attempt=attempt)
         if ended:
             self._attempt["ended"] = utc_now()
-        before = _read(self._path)
+        try:
+            self._check_directory(directory)
+            self._replace(_render(self._merge(_read(self._path))))
+        except OSError as error:
+            if not self._reported:
+                self._reported = True
+                _log.warning(
+                    "could not write %s: %s. The records are not affected.", self._path, error
+                )
+
+    def _check_directory(self, directory: tuple[int, int] | None) -> None:
+        status = self._path.parent.stat()
+        if directory not in (None, (status.st_dev, status.st_ino)):
+            raise OSError(errno.ESTALE, "its directory was renamed or replaced")
+
+    def _merge(self, before: dict[str, Any]) -> dict[str, Any]:
+        """Say what the file says with this attempt in it."""
         attempts = [
             a
             for a in before.get("attempts", [])
             if isinstance(a, dict) and _start_of(a) != _start_of(self._attempt)
         ]
+        for a in attempts:  # this process under another label, before a file of its was taken
+            if all(a.get(key) == self._attempt[key] for key in ("host", "pid", "started")):
+                a["ended"] = self._attempt["ended"]
         # A later start that says less must not take away what an earlier one said.
         given = {key: value or before.get(key) for key, value in self._given.items()}
-        run = {
+        return {
             "format": FORMAT,
             "name": given["name"] or self._path.parent.name,
             "created": before.get("created", self._attempt["started"]),
@@ -214,14 +242,6 @@ class RunFile:
             "world_size": given["world_size"],
             "attempts": [*attempts, self._attempt],
         }
-        try:
-            self._replace(_render(run))
-        except OSError as error:
-            if not self._reported:
-                self._reported = True
-                _log.warning(
-                    "could not write %s: %s. The records are not affected.", self._path, error
-                )
 
     def _replace(self, content: bytes) -> None:
         """Write the whole file beside the old one and put it into its place.

@@ -21,6 +21,9 @@ PAGE = 4096
 HEADER_BYTES = 496
 SLOT_BYTES = 208
 SLOTS = (PAGE + 512, PAGE + 1024)
+HOMES = (PAGE + 1536, PAGE + 1792)
+HOME_BYTES = 240
+FILE_NOTES, FILE_NOTE_BYTES, NOTES = PAGE + 2048, 32, 8
 KEY_TABLE = 2 * PAGE
 STREAMS = ("metrics", "performance", "errors", "log")
 PAD, METRICS, TIMING, FRAGMENT, DROPS = range(5)
@@ -54,6 +57,24 @@ def crc32c(data: bytes, crc: int = 0) -> int:
         for _ in range(8):
             crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
     return crc ^ 0xFFFFFFFF
+
+
+def id_of(path: Path) -> tuple[int, int]:
+    """Device and inode of a file."""
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+def home_note(epoch: int, ring: tuple[int, int], run: tuple[int, int], label: bytes) -> bytes:
+    """Where a writer's files lie, and which file its ring is."""
+    note = struct.pack("<5Q192sI", epoch, *ring, *run, label, 0)
+    return note + struct.pack("<I", crc32c(note))
+
+
+def file_note(file: tuple[int, int], segment: int, home: int) -> bytes:
+    """Which file a segment is."""
+    note = struct.pack("<2Q3I", *file, segment, home, 1)
+    return note + struct.pack("<I", crc32c(note))
 
 
 def this_boot() -> str:
@@ -91,6 +112,9 @@ class RingBuilder:
         self.keys = b""
         self.key_sets = 0
         self.data = bytearray(ring_bytes)
+        # From version 3 on: the ring file itself, and the writer's files by stream and segment.
+        self.ring, self.home_epoch = (0, 0), 1
+        self.notes: dict[tuple[int, int], tuple[int, int]] = {}
 
     def key_set(self, *keys: str | bytes) -> int:
         """Add a key set; returns its number."""
@@ -206,6 +230,15 @@ class RingBuilder:
         struct.pack_into("<4Q", control, 256, *self.drops)
         at = SLOTS[self.epoch & 1] - PAGE
         control[at : at + SLOT_BYTES] = self.slot(self.epoch)
+        if self.version >= 3:
+            at = HOMES[self.home_epoch & 1] - PAGE
+            home = (self.run_device, self.run_inode)
+            label = self.label.encode()
+            control[at : at + HOME_BYTES] = home_note(self.home_epoch, self.ring, home, label)
+            for (stream, segment), file in self.notes.items():
+                at = FILE_NOTES - PAGE + FILE_NOTE_BYTES * (stream * NOTES + segment % NOTES)
+                note = file_note(file, segment, self.home_epoch)
+                control[at : at + FILE_NOTE_BYTES] = note
         keys = struct.pack("<Q", len(self.keys)) + self.keys
         return (
             self.header().ljust(PAGE, b"\0")
@@ -214,11 +247,27 @@ class RingBuilder:
             + self.data
         )
 
+    def file_name(self, stream: int, segment: int) -> str:
+        """The name of one of the writer's files."""
+        label = f".{self.label}" if self.label else ""
+        number = f".{segment:06d}" if segment else ""
+        return f"{STREAMS[stream]}{self.stamp}{label}{number}.jsonl"
+
+    def note_files(self, run: Path, most: int = 40) -> None:
+        """Note the files of the writer's names that are there as its own."""
+        for stream in range(len(STREAMS)):
+            for segment in range(most):
+                path = run / self.file_name(stream, segment)
+                if path.is_file() and not path.is_symlink():
+                    self.notes[stream, segment] = id_of(path)
+
     def put(self, run: Path, name: str = f"{UUID}.ring") -> Path:
         """Write the file into a run's private directory, as a ring of this run."""
         path = run / ".fastlog" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.run_device, self.run_inode = run.stat().st_dev, run.stat().st_ino
+        self.run_device, self.run_inode = id_of(run)
+        path.touch()
+        self.ring = id_of(path)
         path.write_bytes(self.build())
         return path
 
@@ -246,16 +295,37 @@ def make_killed_runs(directory: Path, seeds: range) -> list[Path]:
 
 def move_home(run: Path) -> None:
     """Make the rings in a run's own directory look as if they had been made there."""
-    home = run.stat()
     for ring in (run / ".fastlog").glob("*.ring"):
-        patch_header(ring, 48, struct.pack("<2Q", home.st_dev, home.st_ino))
+        patch_header(ring, 48, struct.pack("<2Q", *id_of(run)))
+        data = bytearray(ring.read_bytes())
+        for at in HOMES:
+            epoch, *_, label = struct.unpack_from("<5Q192s", data, at)
+            if epoch:
+                note = home_note(epoch, id_of(ring), id_of(run), label)
+                data[at : at + HOME_BYTES] = note
+        names = RingBuilder()
+        names.label, names.stamp = (
+            bytes(data[at : at + size]).partition(b"\0")[0].decode()
+            for at, size in ((232, 192), (424, 64))
+        )
+        for number in range(len(STREAMS) * NOTES):
+            at = FILE_NOTES + number * FILE_NOTE_BYTES
+            _, inode, segment, home, used = struct.unpack_from("<2Q3I", data, at)
+            if used and inode:
+                file = id_of(run / names.file_name(number // NOTES, segment))
+                data[at : at + FILE_NOTE_BYTES] = file_note(file, segment, home)
+        ring.write_bytes(data)
 
 
-def copy_run(run: Path, target: Path) -> Path:
-    """Put a killed run elsewhere. Its ring is in its own directory, so it goes along."""
+def copy_run(run: Path, target: Path, *, own: bool = True) -> Path:
+    """Put a killed run elsewhere. Its ring is in its own directory, so it goes along.
+
+    As if it had been recorded there; or, if not `own`, as a copy is.
+    """
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(run, target)
-    move_home(target)
+    if own:
+        move_home(target)
     return target
 
 

@@ -205,6 +205,10 @@ void bind_recorder(py::module_& module) {
         if (!stats.label_known) return py::none();
         return py::str(stats.label);
     });
+    type.def_property_readonly("_directory", [](py::handle self) {
+        const FileId id = opened(self).stats().flusher.directory;
+        return std::pair(id.device, id.inode);
+    });
     type.def_property_readonly("_largest_fragment",
                                [](py::handle self) { return opened(self).largest_payload(); });
     type.def_property_readonly(

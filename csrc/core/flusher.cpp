@@ -316,7 +316,8 @@ void Flusher::publish_facts(std::int64_t cpu_ns) {
 
 // The label and how many files there are, where they have changed. Without memory it is shown later.
 void Flusher::publish_files() noexcept {
-    bool same = published_.label_known == sink_.claimed() && published_.label == sink_.label();
+    bool same = published_.label_known == sink_.claimed() && published_.label == sink_.label() &&
+                published_.directory == sink_.directory_id();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         same = same && published_.streams[s].segments == sink_.segments(static_cast<Stream>(s));
     }
@@ -326,6 +327,7 @@ void Flusher::publish_files() noexcept {
         const std::lock_guard lock(progress_);
         published_.label_known = sink_.claimed();
         published_.label.swap(label);
+        published_.directory = sink_.directory_id();
         for (std::size_t s = 0; s < kStreamCount; ++s) {
             published_.streams[s].segments = sink_.segments(static_cast<Stream>(s));
         }

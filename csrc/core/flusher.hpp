@@ -42,6 +42,7 @@ struct FlusherStats {
     std::uint64_t first_record_ticks = 0;  // 0: no record yet
     double ns_per_tick = 1.0;
     bool label_known = false;
+    FileId directory;  // that the files are in
     std::string label;
 };
 

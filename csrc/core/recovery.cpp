@@ -147,7 +147,7 @@ class DeadRing final : public RecordSource, public FileLedger {
 
     int fd_;
     const RingImage& image_;
-    const Provenance provenance_;
+    const Provenance& provenance_;
     LineRenderer& renderer_;
     RecoveryReport& report_;
     std::uint64_t epoch_;
@@ -163,8 +163,8 @@ std::uint64_t segment_bytes_of(const RingFileHeader& header) {
     return std::max({header.segment_bytes, header.ring_bytes / 64, std::uint64_t{kPageBytes}});
 }
 
-void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
-                     const Provenance& provenance, RecoveryReport& report) {
+void drain_dead_ring(const std::string& run, int fd, RingImage& image, Provenance provenance,
+                     RecoveryReport& report) {
     const RingFileHeader& header = image.header();
     FileSinkOptions options;
     options.directory = run;
@@ -182,6 +182,12 @@ void drain_dead_ring(const std::string& run, int fd, const RingImage& image,
         private_directory(run) + report.ring.substr(report.ring.rfind('/')) + kScratchSuffix;
     StreamPlace places[kStreamCount];
     SinkError error = sink.open_directory();
+    if (!error && provenance.certain()) {
+        bool outdated = false;
+        error = is_outdated(sink, image, outdated);
+        provenance.own_ring = !outdated;
+        image.trust_tail(provenance.certain());
+    }
     KILL_POINT("recovery_before_cut");
     for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
         const auto stream = static_cast<Stream>(s);
@@ -262,7 +268,8 @@ void sweep(const std::string& path, bool locked) {
 
 void move_to_quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
     struct stat info;
-    if (::lstat(path.c_str(), &info) == 0 && info.st_size == 0 && is_young(info)) {
+    if (::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 0 &&
+        is_young(info)) {
         report.outcome = Outcome::live;
         report.reason = "it is empty, and so new that it may be in the making";
         return;
@@ -336,7 +343,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.outcome = Outcome::gone;
         return report;
     }
-    const std::unique_ptr<RingImage> image =
+    std::unique_ptr<RingImage> image =
         S_ISREG(info.st_mode) ? RingImage::read(fd.get(), report.reason) : nullptr;
     if (S_ISREG(info.st_mode) && image == nullptr && report.reason.empty()) {
         report.outcome = Outcome::failed;

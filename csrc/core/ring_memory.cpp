@@ -352,6 +352,7 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
         SinkError error = write_pointer(pointer, path_);
         if (error && error.code != EEXIST) return error;
     }
+    if (home_.epoch != 0) leave_files();
     home_.ring_device = id_.device;
     home_.ring_inode = id_.inode;
     home_.run_device = id.device;
@@ -362,6 +363,23 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
     *at<HomeNote>(kHomeOffsets[home_.epoch & 1]) = home_;
     KILL_POINT("home_noted");
     return {};
+}
+
+// The last commit speaks of files that were left: from now on of new ones, which are empty.
+void RingMemory::leave_files() noexcept {
+    const std::uint64_t last = epoch()->load(std::memory_order_relaxed);
+    CommitSlot next = *slot(last);
+    for (StreamCommit& stream : next.streams) {
+        const StreamCommit before = stream;
+        stream = {};
+        stream.seq = before.seq;
+        stream.ahead = before.ahead;
+    }
+    next.epoch = last + 1;
+    next.crc = slot_crc(next);
+    *slot(next.epoch) = next;
+    epoch()->store(next.epoch, std::memory_order_release);
+    KILL_POINT("files_left");
 }
 
 SinkError RingMemory::note_file(Stream stream, std::uint32_t segment, FileId id) {

@@ -85,6 +85,7 @@ class RingMemory final : public FileLedger {
     SinkError make_file(const RingSpec& spec, const std::string& directory, std::string& path);
     SinkError fill_file(const RingSpec& spec, const std::string& uuid);
     void finish_mapping() noexcept;
+    void leave_files() noexcept;
 
     std::byte* base_ = nullptr;
     std::size_t size_;

@@ -40,7 +40,8 @@ std::string read_pointer(int directory, const std::string& pointer, std::string&
     errno = 0;
     const std::string_view all(text, static_cast<std::size_t>(n));
     const std::string path(all.substr(0, all.find('\n')));
-    if (path.empty() || path[0] != '/' || !path.ends_with(kRingSuffix)) {
+    if (path.empty() || path[0] != '/' || !path.ends_with(kRingSuffix) ||
+        path.find('\0') != path.npos) {
         reason = "the pointer " + pointer + " names no ring file";
         return {};
     }

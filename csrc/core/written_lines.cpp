@@ -306,16 +306,40 @@ std::vector<std::uint32_t> last_segments(const Inventory& inventory, Stream stre
     return numbers;
 }
 
-// True where the commit's offset lies behind a whole line of the file.
-bool offset_holds(int fd, std::uint64_t offset) {
-    struct stat info;
-    char before = '\n';
-    return ::fstat(fd, &info) == 0 && static_cast<std::uint64_t>(info.st_size) >= offset &&
-           (offset == 0 || ::pread(fd, &before, 1, static_cast<off_t>(offset - 1)) == 1) &&
-           before == '\n';
+// True where the commit's offset lies behind a whole line of the file that it speaks of. One that was
+// made anew since, or truncated, begins with a later line.
+bool offset_holds(int fd, const StreamCommit& noted, SinkError& error, const std::string& path) {
+    char before = '\0';
+    if (noted.offset == 0 || ::pread(fd, &before, 1, static_cast<off_t>(noted.offset - 1)) != 1) {
+        return false;
+    }
+    const LineHead head = parse_line_head(read_head(fd, error, path));
+    return before == '\n' && head.numbered && head.seq < noted.seq;
 }
 
 }  // namespace
+
+SinkError is_outdated(const FileSink& sink, const RingImage& ring, bool& outdated) {
+    outdated = false;
+    if (!ring.has_notes()) return {};
+    SinkError error;
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        const auto stream = static_cast<Stream>(s);
+        const StreamCommit& noted = ring.slot().streams[s];
+        for (std::uint32_t n = 1; n <= kFileNotes && !error; ++n) {
+            const std::uint32_t segment = noted.segment + n;
+            if (ring.file_note(stream, segment) != nullptr) continue;
+            const Descriptor fd(open_at(sink.directory(), sink.name(stream, segment),
+                                        O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+            struct stat info;
+            if (fd.get() < 0 || ::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+            const std::string path = sink.path(stream, segment);
+            const LineHead head = parse_line_head(read_head(fd.get(), error, path));
+            outdated = outdated || (head.numbered && head.seq >= noted.seq);
+        }
+    }
+    return error;
+}
 
 SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
                      const Provenance& provenance, const std::string& scratch, StreamPlace& place,
@@ -339,7 +363,7 @@ SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
         const std::string path = sink.path(stream, segment);
         std::uint64_t begin = 0;
         if (provenance.certain() && segment == noted.segment &&
-            offset_holds(fd.get(), noted.offset)) {
+            offset_holds(fd.get(), noted, error, path)) {
             begin = noted.offset;
         }
         if (provenance.certain() && segment > noted.segment) {

@@ -46,6 +46,10 @@ struct Provenance {
     bool certain() const noexcept { return own_ring && same_boot; }
 };
 
+/// Whether there are later lines than its writer had when this ring was copied: behind the segments that
+/// it notes is another one with them. A copy that is put back may get the inode of the ring that it is of.
+SinkError is_outdated(const FileSink& sink, const RingImage& ring, bool& outdated);
+
 /// Finds out which lines of a dead writer's stream are in its files, adds their numbers to `seqs`, and
 /// says in `place` where the stream goes on.
 ///

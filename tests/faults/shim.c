@@ -63,30 +63,51 @@ static int struck(const char *call, const char *path, int *error) {
     return 1;
 }
 
-static int struck_fd(const char *call, int fd, int *error) {
+static int path_of(int fd, char *path) {
     char link[64];
-    char path[PATH_MAX];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t n = syscall(SYS_readlink, link, path, sizeof path - 1);
-    if (n < 0) return 0;
-    path[n] = '\0';
+    ssize_t n = syscall(SYS_readlink, link, path, PATH_MAX - 1);
+    path[n < 0 ? 0 : n] = '\0';
+    return n >= 0;
+}
+
+static int struck_fd(const char *call, int fd, int *error) {
+    char path[PATH_MAX];
+    return path_of(fd, path) && struck(call, path, error);
+}
+
+static int struck_at(const char *call, int directory, const char *name, int *error) {
+    char below[PATH_MAX];
+    char path[2 * PATH_MAX];
+    if (directory == AT_FDCWD || name[0] == '/') return struck(call, name, error);
+    if (!path_of(directory, below)) return 0;
+    snprintf(path, sizeof path, "%s/%s", below, name);
     return struck(call, path, error);
 }
 
-int open(const char *path, int flags, ...) {
-    mode_t mode = 0;
-    if (flags & (O_CREAT | O_TMPFILE)) {
-        va_list args;
-        va_start(args, flags);
-        mode = va_arg(args, mode_t);
-        va_end(args);
-    }
+static int open_at(int directory, const char *name, int flags, mode_t mode) {
     int error;
-    if (struck("open", path, &error)) {
+    if (struck_at("open", directory, name, &error)) {
         errno = error;
         return -1;
     }
-    return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+    return (int)syscall(SYS_openat, directory, name, flags, mode);
+}
+
+int open(const char *path, int flags, ...) {
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(args, mode_t) : 0;
+    va_end(args);
+    return open_at(AT_FDCWD, path, flags, mode);
+}
+
+int openat(int directory, const char *name, int flags, ...) {
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(args, mode_t) : 0;
+    va_end(args);
+    return open_at(directory, name, flags, mode);
 }
 
 int mkdir(const char *path, mode_t mode) {
@@ -135,23 +156,27 @@ int ftruncate(int fd, off_t size) {
     return (int)syscall(SYS_ftruncate, fd, size);
 }
 
-int unlink(const char *path) {
+int unlinkat(int directory, const char *name, int flags) {
     int error;
-    if (struck("unlink", path, &error)) {
+    if (struck_at("unlink", directory, name, &error)) {
         errno = error;
         return -1;
     }
-    return (int)syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    return (int)syscall(SYS_unlinkat, directory, name, flags);
 }
 
-int rename(const char *from, const char *to) {
+int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
+
+int renameat(int from, const char *old_name, int to, const char *new_name) {
     int error;
-    if (struck("rename", from, &error)) {
+    if (struck_at("rename", from, old_name, &error)) {
         errno = error;
         return -1;
     }
-    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
+    return (int)syscall(SYS_renameat2, from, old_name, to, new_name, 0);
 }
+
+int rename(const char *from, const char *to) { return renameat(AT_FDCWD, from, AT_FDCWD, to); }
 
 int posix_fallocate(int fd, off_t offset, off_t size) {
     int error;

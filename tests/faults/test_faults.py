@@ -226,7 +226,9 @@ def test_every_segment_is_forced_to_the_disk_before_it_is_left(fault: Fault) -> 
 
 def test_recovery_forces_every_segment_to_the_disk(fault: Fault) -> None:
     """The ring is removed at the end: by then all that was in it is safe from a power loss."""
-    answer = fault.play("midway", "pwrite", errno.ENOSPC, segment_bytes=8192, fsync="none")
+    answer = fault.play(
+        "midway", "pwrite", errno.ENOSPC, segment_bytes=8192, fsync="none", ring_bytes=1 << 20
+    )
     fault.log.unlink()
     before = len(list(fault.run.glob("*.jsonl")))
     code = "import sys; from foundry_fastlog import _core; _core.recover_run(sys.argv[1])"

@@ -167,7 +167,7 @@ def test_quarantine_is_a_directory_of_the_run(kind: str, run: Path) -> None:
         os.mkfifo(place)
     else:
         place.write_text("mine")
-    recover_to("quarantined", run)
+    recover_to("failed", run)
     assert ring.read_bytes() == b"no ring"
     assert not list(outside.iterdir())
 
@@ -215,7 +215,7 @@ if os.geteuid() == 0:  # whom no permission stops
 os.chmod(".fastlog", 0o555)
 for attempt in range(2):
     (report,) = _core.recover_run(".")
-    assert report["outcome"] == OUTCOME, report
+    assert report["outcome"] == REFUSED, report
     assert REASON in report["reason"], report
     assert os.path.exists(RING)
     assert not os.listdir(".fastlog/quarantine")
@@ -226,22 +226,23 @@ assert not os.path.exists(RING)
 """
 
 
-def read_only(outcome: str, reason: str) -> str:
+def read_only(refused: str, reason: str, outcome: str) -> str:
     """A scenario in which the run's private directory cannot be written, and then can."""
     ring = f".fastlog/{rings.UUID}.ring"
-    return f"OUTCOME, REASON, RING = {outcome!r}, {reason!r}, {ring!r}\n{READ_ONLY}"
+    names = "REFUSED, REASON, OUTCOME, RING"
+    return f"{names} = {refused!r}, {reason!r}, {outcome!r}, {ring!r}\n{READ_ONLY}"
 
 
 def test_a_damaged_ring_that_cannot_be_moved_is_told_and_stays(run: Path) -> None:
     """No recovery leaves a reason in quarantine for a ring that is not there."""
     leave_ring(run).write_bytes(b"no ring")
-    play(run, read_only("quarantined", "could not be moved"))
+    play(run, read_only("failed", "could not be moved", "quarantined"))
 
 
 def test_a_ring_that_cannot_be_removed_is_written_once(run: Path) -> None:
     """It says so, and goes when it can."""
     leave_ring(run)
-    play(run, read_only("recovered", "all of it is written, but it stays"))
+    play(run, read_only("recovered", "all of it is written, but it stays", "recovered"))
     (line,) = (run / "log.jsonl").read_text().splitlines()
     assert '"a":1' in line
 

@@ -169,7 +169,7 @@ def test_processes_that_begin_during_a_look_are_seen_with_their_rings(
     def begin(directory: Path) -> object:
         if not (directory / ".fastlog").exists():
             builder.put(directory)
-            (directory / "log.jsonl").write_bytes(b'{"torn')
+            (directory / "log.jsonl").write_bytes(b'{"timestamp":"torn')
         return list_files(directory)
 
     monkeypatch.setattr("foundry_fastlog.overlay.list_files", begin)

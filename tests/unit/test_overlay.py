@@ -9,6 +9,7 @@ import random
 import shutil
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from ring_checks import (
 )
 from rings import FRAGMENT, RingBuilder, copy_run, move_to_other_boot, ring_of
 
-from foundry_fastlog import _core, read_run
+from foundry_fastlog import _core, read_run, ring_files
 from foundry_fastlog.export import export_run
 from foundry_fastlog.follow import Follower
 from foundry_fastlog.overlay import Overlay
@@ -50,17 +51,19 @@ def run(killed: list[Path], tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("boot", ["same", "other"])
+@pytest.mark.parametrize("kind", ["own", "version 2", "copy", "other boot"])
 def test_readers_show_what_recovery_writes(
-    killed: list[Path], seed: int, boot: str, tmp_path: Path
+    killed: list[Path], seed: int, kind: str, tmp_path: Path
 ) -> None:
     """Each random run: all kinds of values, drops, rotation, ranks, flushes in between."""
-    run = copy_run(killed[seed], tmp_path / "run")
-    if boot == "other":
+    run = copy_run(killed[seed], tmp_path / "run", own=kind != "copy")
+    if kind == "other boot":
         move_to_other_boot(ring_of(run))
+    elif kind == "version 2":
+        rings.patch_header(ring_of(run), 8, b"\2")
     (report,) = check_against_recovery(run)
     assert report.outcome == "recoverable"
-    assert report.same_boot == (boot == "same")
+    assert report.same_boot == (kind != "other boot")
     assert all(check.complete for check in read_run(run).check())
     assert seen(run) == on_disk(run)
 
@@ -142,7 +145,7 @@ def change_header(run: Path, rng: random.Random) -> None:
     """Another segment size, another clock, a newer version, another boot; with a checksum."""
     offset, value = rng.choice(
         [(72, struct.pack("<Q", size)) for size in (1, 500, 4096, 1 << 63)]
-        + [(12, b"\0"), (8, b"\3"), (128, rings.text(rings.OTHER_BOOT, 40))]
+        + [(12, b"\0"), (8, b"\4"), (128, rings.text(rings.OTHER_BOOT, 40))]
     )
     rings.patch_header(ring_of(run), offset, value)
 
@@ -197,6 +200,44 @@ def begin_segment(run: Path, rng: random.Random) -> None:
             next_one.write_bytes(b'{"begun":1}\n')
 
 
+def damage_notes(run: Path, rng: random.Random) -> None:
+    """Flip bits in the notes of home and files."""
+    path = ring_of(run)
+    data = bytearray(path.read_bytes())
+    places = [at + rng.randrange(rings.HOME_BYTES) for at in rings.HOMES]
+    places += [rings.FILE_NOTES + rng.randrange(rings.FILE_NOTE_BYTES) for _ in range(4)]
+    for at in rng.sample(places, rng.randrange(1, 4)):
+        data[at] ^= 1 << rng.randrange(8)
+    path.write_bytes(data)
+
+
+def change_notes(run: Path, rng: random.Random) -> None:
+    """Any notes, of files that there are, are not, or are about to be made; of any home."""
+    path = ring_of(run)
+    data = bytearray(path.read_bytes())
+    files = [rings.id_of(path) for path in run.glob("*.jsonl")] + [(0, 0), (7, 4711)]
+    for _ in range(rng.randrange(1, 6)):
+        slot = rng.randrange(len(rings.STREAMS) * rings.NOTES)
+        at = rings.FILE_NOTES + slot * rings.FILE_NOTE_BYTES
+        segment = slot % rings.NOTES + rings.NOTES * rng.choice([0, 0, 0, 1])
+        note = rings.file_note(rng.choice(files), segment, rng.choice([1, 1, 1, 2]))
+        data[at : at + rings.FILE_NOTE_BYTES] = note
+    if rng.random() < 0.3:
+        home = rng.choice([rings.id_of(run), (7, 4711)])
+        label = rng.choice([b"", b"r1", b"a1", b"../x"])
+        note = rings.home_note(rng.choice([1, 2]), rings.id_of(path), home, label)
+        data[rings.HOMES[0] : rings.HOMES[0] + rings.HOME_BYTES] = note
+    path.write_bytes(data)
+
+
+def replace_file(run: Path, rng: random.Random) -> None:
+    """The same lines, or other ones, in another file of that name."""
+    path = rng.choice(sorted(run.glob("*.jsonl")))
+    content = rng.choice([path.read_bytes(), b"", b"my notes\n", bytes(50)])
+    path.rename(run / f"{path.name}.old")
+    path.write_bytes(content)
+
+
 MUTATIONS: tuple[Callable[[Path, random.Random], None], ...] = (
     flip_ring,
     punch_ring,
@@ -211,16 +252,21 @@ MUTATIONS: tuple[Callable[[Path, random.Random], None], ...] = (
     zero_file,
     remove_file,
     begin_segment,
+    damage_notes,
+    change_notes,
+    replace_file,
 )
 
 
-@pytest.mark.parametrize("number", range(130))
+@pytest.mark.parametrize("number", range(160))
 def test_readers_show_what_recovery_makes_of_damage(
     killed: list[Path], number: int, tmp_path: Path
 ) -> None:
     """Damaged rings and files in all combinations: the two never differ by a byte."""
     rng = random.Random(number)
-    run = copy_run(rng.choice(killed), tmp_path / "run")
+    run = copy_run(rng.choice(killed), tmp_path / "run", own=rng.random() < 0.8)
+    if rng.random() < 0.3:
+        rings.patch_header(ring_of(run), 8, b"\2")
     first = MUTATIONS[number % len(MUTATIONS)]
     for mutate in [first, *rng.sample(MUTATIONS, rng.choice([0, 1, 1, 2, 3]))]:
         if any(run.glob("*.jsonl")) and any(run.glob("metrics*.jsonl")):
@@ -229,9 +275,9 @@ def test_readers_show_what_recovery_makes_of_damage(
 
 
 def put_ahead(run: Path, rng: random.Random) -> None:
-    """Make a ring one of version 2 in which any streams are ahead of the others."""
+    """Make a ring one in which any streams are ahead of the others."""
     path = ring_of(run)
-    rings.patch_header(path, 8, b"\2")
+    rings.patch_header(path, 8, rng.choice([b"\2", b"\3"]))
     data = bytearray(path.read_bytes())
     for at in rings.SLOTS:
         behind = rng.randrange(4)
@@ -259,7 +305,7 @@ def test_streams_that_are_ahead_are_read_like_recovery_reads_them(
 
 
 def test_two_rings_of_one_label_are_taken_in_turn(tmp_path: Path) -> None:
-    """No recorder makes such, but a file may: the second one cuts what the first one wrote."""
+    """No recorder makes such, but a file may: what one writes stays, and its numbers count."""
     first, second = RingBuilder(), RingBuilder()
     first.fragment('"a":1')
     first.fragment('"a":2')
@@ -273,7 +319,11 @@ def test_two_rings_of_one_label_are_taken_in_turn(tmp_path: Path) -> None:
     third.fragment('"c":2')
     third.put(tmp_path, "3.ring")
     (tmp_path / "metrics.jsonl").touch()
-    assert [report.skipped for report in check_against_recovery(tmp_path)] == [0, 0, 0]
+    reports = check_against_recovery(tmp_path)
+    assert [(report.emitted, report.skipped) for report in reports] == [(2, 0), (1, 0), (0, 2)]
+    assert (tmp_path / "log.jsonl").read_bytes() == (
+        log_line(0, 1) + log_line(1, 2) + log_line(5, 1).replace(b'"a"', b'"b"')
+    )
 
 
 def log_line(seq: int, value: int) -> bytes:
@@ -285,20 +335,22 @@ def test_lines_in_memory_are_looked_through_like_those_in_files(tmp_path: Path) 
     """A ring of another boot behind one of the same label: numbers that came before go."""
     first, second = RingBuilder(), RingBuilder()
     for value in range(4):
-        first.fragment(f'"a":{value}')
-        second.fragment(f'"a":{value + 4}')
-    on_file = b"torn\n" + log_line(1, 9) + b"\0\0\n" + log_line(3, 9) + b"torn"
-    first.streams[3][0] = len(on_file)
+        first.fragment(f'"a":{value + 1}')
+    for value in range(6):
+        second.fragment(f'"a":{value}')
+    on_file = log_line(0, 9) + b"torn\n" + log_line(1, 9) + b"\0\0\n" + log_line(3, 9)
+    first.streams[3][:2] = [len(on_file), 1]
     second.boot_id = rings.OTHER_BOOT
     first.put(tmp_path, "1.ring")
     second.put(tmp_path, "2.ring")
-    (tmp_path / "log.jsonl").write_bytes(on_file)
+    (tmp_path / "log.jsonl").write_bytes(on_file + b"torn")
     (tmp_path / "metrics.jsonl").touch()
     reports = check_against_recovery(tmp_path)
-    assert [(report.emitted, report.skipped) for report in reports] == [(4, 0), (1, 3)]
-    # The torn end of the file and the first line in memory became one damaged line.
-    assert (tmp_path / "log.jsonl").read_bytes() == (
-        log_line(1, 9) + log_line(3, 9) + log_line(2, 2) + log_line(0, 4)
+    assert [(report.emitted, report.skipped) for report in reports] == [(4, 0), (1, 5)]
+    twice = 2 * len(log_line(1, 9))
+    assert [report.cut_bytes for report in reports] == [len("torn"), len("torn\n\0\0\n") + twice]
+    assert (tmp_path / "log.jsonl").read_bytes() == b"".join(
+        log_line(seq, value) for seq, value in ((0, 9), (1, 9), (3, 9), (2, 2), (4, 4), (5, 5))
     )
 
 
@@ -310,7 +362,7 @@ def test_a_file_that_is_damaged_all_over_is_not_mended_in_memory(
     builder = RingBuilder()
     builder.boot_id = rings.OTHER_BOOT
     builder.put(tmp_path)
-    (tmp_path / "metrics.jsonl").write_bytes(b"{}\n\n" * 20)
+    (tmp_path / "metrics.jsonl").write_bytes(log_line(0, 0) + b"{}\n\n" * 20)
     (report,) = Overlay(tmp_path).refresh()
     assert report.outcome == "failed"
     assert "damaged all over" in report.reason
@@ -332,19 +384,45 @@ def test_records_of_another_boot_without_a_clock_are_damaged(records: int, tmp_p
     assert report.outcome == ("damaged" if records else "recoverable")
 
 
-def test_lines_that_were_moved_are_cut_where_they_were(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_lines_that_were_moved_are_cut_where_they_were(version: int, tmp_path: Path) -> None:
     """After a failed fsync a new segment has them, and the ring says where the old one ends."""
-    builder = RingBuilder()
-    builder.streams[0] = [3, 2, 6, 1, 0, 1, 1, 0]
-    builder.streams[3] = [0, 0, 6, 1, 0, 0, 1, 0]
-    builder.put(tmp_path)
-    (tmp_path / "metrics.jsonl").write_bytes(b"first\nmoved\n")
-    (tmp_path / "metrics.000001.jsonl").write_bytes(b"mo\n")
-    (tmp_path / "outside").write_bytes(b"first\nmoved\n")
+    first, moved = log_line(0, 0), log_line(1, 1)
+    builder = RingBuilder(version=version)
+    builder.streams[0] = [len(moved), 2, len(first), 1, 0, 1, 1, 0]
+    builder.streams[3] = [0, 0, len(first), 1, 0, 0, 1, 0]
+    (tmp_path / "metrics.jsonl").write_bytes(first + moved)
+    (tmp_path / "metrics.000001.jsonl").write_bytes(moved)
+    (tmp_path / "outside").write_bytes(first + moved)
     (tmp_path / "log.jsonl").symlink_to(tmp_path / "outside")
-    check_against_recovery(tmp_path)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == b"first\n"
-    assert (tmp_path / "outside").read_bytes() == b"first\nmoved\n"
+    builder.note_files(tmp_path)
+    builder.notes[3, 0] = rings.id_of(tmp_path / "outside")
+    builder.put(tmp_path)
+    (report,) = check_against_recovery(tmp_path)
+    assert report.cut_bytes == len(moved)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == first
+    assert (tmp_path / "metrics.000001.jsonl").read_bytes() == moved
+    assert (tmp_path / "outside").read_bytes() == first + moved
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_lines_that_were_being_moved_are_taken_from_where_they_went(
+    version: int, tmp_path: Path
+) -> None:
+    """The new segment was not noted yet: what is in it is in the one before, or in the ring."""
+    lines = [log_line(seq, seq) for seq in range(4)]
+    builder = RingBuilder(version=version)
+    builder.fragment('"a":2')
+    builder.fragment('"a":3')
+    builder.streams[3][:2] = [len(b"".join(lines[:2])), 2]
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "log.jsonl").write_bytes(b"".join(lines[:2]))
+    (tmp_path / "log.000001.jsonl").write_bytes(b"".join(lines[1:3]))
+    builder.note_files(tmp_path)
+    builder.put(tmp_path)
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.emitted, report.cut_bytes) == (2, len(b"".join(lines[1:3])))
+    assert on_disk(tmp_path) == {"metrics.jsonl": b"", "log.jsonl": b"".join(lines)}
 
 
 @pytest.mark.parametrize("made", ["link", "directory", "pipe"])
@@ -601,10 +679,57 @@ def test_a_pointer_to_the_ring_of_another_run_is_damaged(tmp_path: Path) -> None
 def test_a_pointer_to_anything_else_is_damaged(tmp_path: Path, text: str) -> None:
     """Only absolute paths of rings are followed."""
     run, _ = pointed(tmp_path)
-    (run / ".fastlog" / "x.ring-at").write_text(text)
-    (report,) = Overlay(run).refresh()
+    pointer = run / ".fastlog" / "x.ring-at"
+    pointer.write_text(text)
+    os.utime(pointer, (0, 0))
+    (report,) = check_against_recovery(run)
     assert report.outcome == "damaged"
     assert "names no ring file" in report.reason
+
+
+@pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
+@pytest.mark.parametrize(("age", "outcome"), [(0, "live"), (-500, "live"), (700, "damaged")])
+def test_what_is_empty_and_new_is_in_the_making(
+    name: str, age: int, outcome: str, tmp_path: Path
+) -> None:
+    """On a network file system a name may be seen before what is in the file; clocks differ."""
+    entry = tmp_path / ".fastlog" / name
+    entry.parent.mkdir()
+    entry.touch()
+    then = time.time() - age
+    os.utime(entry, (then, then))
+    (report,) = check_against_recovery(tmp_path)
+    assert report.outcome == outcome
+    assert ("in the making" in report.reason) == entry.exists() == (outcome == "live")
+
+
+def test_what_is_in_the_making_and_goes_is_damaged_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recovery moved it aside between two looks."""
+    (tmp_path / ".fastlog").mkdir()
+    (tmp_path / ".fastlog" / "x.ring").touch()
+
+    def gone(path: str) -> os.stat_result:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "lstat", gone)
+    assert ring_files.find_ring(tmp_path, "x.ring").outcome == "damaged"
+
+
+@pytest.mark.parametrize("suffix", [".ring.tmp", ".ring-at.tmp"])
+@pytest.mark.parametrize("age", [0, 700])
+def test_what_a_start_left_half_made_is_swept_when_it_is_old(
+    age: int, suffix: str, tmp_path: Path
+) -> None:
+    """A new one may have its maker, which has not locked it yet."""
+    half = tmp_path / ".fastlog" / f"x{suffix}"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    then = time.time() - age
+    os.utime(half, (then, then))
+    assert check_against_recovery(tmp_path) == []
+    assert half.exists() == (age == 0)
 
 
 @pytest.mark.parametrize("made", ["link", "directory", "pipe"])
@@ -627,7 +752,7 @@ def test_a_ring_that_is_no_file_is_not_read(made: str, name: str, tmp_path: Path
 def test_a_ring_of_a_newer_version_waits_for_that(run: Path) -> None:
     """What it means is not guessed, and it is not taken for a damaged one."""
     data = bytearray(ring_of(run).read_bytes())
-    data[8 : rings.PAGE] = b"\2" * (rings.PAGE - 8)  # another header, with its checksum elsewhere
+    data[8 : rings.PAGE] = b"\4" * (rings.PAGE - 8)  # another header, with its checksum elsewhere
     ring_of(run).write_bytes(data)
     (report,) = check_against_recovery(run)
     assert report.outcome == "failed"
@@ -806,14 +931,17 @@ def test_a_follower_goes_on_over_a_kill_and_a_recovery(
 def test_a_follower_keeps_its_view_while_a_recovery_works(
     dying: Callable[[], None], tmp_path: Path
 ) -> None:
-    """The files are cut and written again, and the ring is locked, under it."""
+    """The torn end is cut, lines come behind it, and the ring is locked, under it."""
     run = tmp_path / "run"
     follower = Follower(run)
     dying()
     assert steps(follower.last(10).lines) == [0, 1, 2, 3, 4, 5]
     with ring_of(run).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        os.truncate(run / "metrics.jsonl", len(line(0, "1.5") * 2))
+        path = run / "metrics.jsonl"
+        os.truncate(path, path.read_bytes().rindex(b"\n") + 1)
+        with path.open("ab") as files:
+            files.write(line(4, "2.25") + line(5, "2.25")[:30])
         polled = follower.poll()
         assert (polled.lines, polled.notes) == ([], [])
     _core.recover_run(str(run))

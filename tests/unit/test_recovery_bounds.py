@@ -8,8 +8,9 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import rings
@@ -22,25 +23,38 @@ from foundry_fastlog.overlay import Overlay
 LONGEST_KEY = "k" * 254  # with its quotes 256 bytes
 
 
+LONG = "x" * 1900  # two such lines make a segment
+
+
 def line(seq: int) -> bytes:
     """A metrics line of `leave_run`."""
     return (
-        b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,"step":%d,"metrics":{"x":1.0}}\n'
-        % (seq, seq)
+        b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,"step":%d,"metrics":{"x":"%b"}}\n'
+        % (seq, seq, LONG.encode())
     )
 
 
-def leave_run(run: Path, *, noted: int = 2, total: int = 10) -> list[bytes]:
-    """A killed writer with two lines a segment: `noted` of them are, the rest is in the ring."""
-    builder = RingBuilder()
+def leave_run(
+    run: Path, begun: Mapping[int, bytes] = MappingProxyType({}), *, version: int = 3
+) -> list[bytes]:
+    """A killed writer of ten lines: two are noted as written, the rest is in the ring.
+
+    Segments that it had begun may be there; rings of version 3 note them as its own.
+    """
+    noted, total = 2, 10
+    builder = RingBuilder(ring_bytes=1 << 15, version=version)
     keys = builder.key_set("x")
-    builder.segment_bytes = 2 * len(line(0))
+    builder.segment_bytes = 4096
     builder.streams[0] = [len(line(0)) * noted, noted, 0, 0, 0, 1, 0, 0]
     for step in range(noted, total):
-        builder.metrics(step, keys, (REAL, 1.0))
-    builder.put(run)
+        builder.metrics(step, keys, (STRING, LONG))
     lines = [line(seq) for seq in range(total)]
+    run.mkdir(exist_ok=True)
     (run / "metrics.jsonl").write_bytes(b"".join(lines[:noted]))
+    for number, content in begun.items():
+        (run / f"metrics.{number:06d}.jsonl").write_bytes(content)
+    builder.note_files(run)
+    builder.put(run)
     return lines
 
 
@@ -48,31 +62,68 @@ def check_whole(run: Path, lines: list[bytes]) -> None:
     """All lines are in the files, once and in order."""
     found = read_run(run)
     assert [check.complete for check in found.check()] == [True]
+    assert written(run) == lines
+
+
+def written(run: Path) -> list[bytes]:
+    """The lines of all segments, in turn."""
     shown = seen(run)
     numbered = sorted(shown, key=lambda name: (name.count("."), name))
-    assert b"".join(shown[name] for name in numbered).splitlines(keepends=True) == lines
+    return b"".join(shown[name] for name in numbered).splitlines(keepends=True)
 
 
 # ---- segments ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("torn", [0, 1, 20, 45, 52, 60])
-def test_a_removed_segment_between_begun_ones_does_no_harm(torn: int, tmp_path: Path) -> None:
-    """What lies behind the gap is in the ring too: it is taken off, and written in its place."""
-    lines = leave_run(tmp_path)
-    begun = lines[4] + lines[5][:torn]
-    (tmp_path / "metrics.000002.jsonl").write_bytes(begun)
-    (tmp_path / "metrics.000004.jsonl").write_bytes(lines[8][:torn])
+def test_a_removed_segment_between_begun_ones_does_no_harm(
+    torn: int, version: int, tmp_path: Path
+) -> None:
+    """Lines behind the gap are kept, and those that are in no file come behind them."""
+    begun = {2: line(4) + line(5)[:torn], 4: line(8)[:torn]}
+    lines = leave_run(tmp_path, begun, version=version)
     (report,) = check_against_recovery(tmp_path)
-    assert (report.outcome, report.emitted) == ("recoverable", 8)
-    assert report.cut_bytes == len(begun) + torn
+    assert (report.outcome, report.emitted, report.skipped) == ("recoverable", 7, 1)
+    assert report.cut_bytes == 2 * torn
+    rest = [line for line in lines[2:] if line != lines[4]]
+    assert written(tmp_path) == [*lines[:2], lines[4], *rest]
+
+
+@pytest.mark.parametrize("torn", [0, 1, 60])
+def test_begun_segments_are_gone_on_with(torn: int, tmp_path: Path) -> None:
+    """Whole lines stay where they are, torn ones are cut and written again; all is in order."""
+    begun = {1: line(2) + line(3), 2: line(4) + line(5)[:torn]}
+    lines = leave_run(tmp_path, begun)
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.emitted, report.skipped, report.cut_bytes) == (5, 3, torn)
     check_whole(tmp_path, lines)
 
 
-def test_a_removed_segment_does_no_harm_after_a_power_loss(tmp_path: Path) -> None:
-    """There the lines behind the gap are kept, and those that are in no file come behind them."""
+@pytest.mark.parametrize("kind", ["truncated", "made anew"])
+def test_a_file_that_is_not_what_the_commit_speaks_of_is_read_from_its_beginning(
+    kind: str, tmp_path: Path
+) -> None:
+    """Somebody truncated or removed it, and the process was killed before the next commit."""
     lines = leave_run(tmp_path)
-    (tmp_path / "metrics.000002.jsonl").write_bytes(lines[4] + lines[5])
+    path = tmp_path / "metrics.jsonl"
+    if kind == "made anew":
+        path.rename(tmp_path / "old")  # which keeps its inode
+    path.write_bytes(b"".join(lines[2:5]))  # the noted offset lies behind one of them
+    ring = ring_of(tmp_path)
+    data = bytearray(ring.read_bytes())
+    data[rings.FILE_NOTES : rings.FILE_NOTES + rings.FILE_NOTE_BYTES] = rings.file_note(
+        rings.id_of(path), 0, 1
+    )
+    ring.write_bytes(data)
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.emitted, report.skipped, report.cut_bytes) == (5, 3, 0)
+    assert written(tmp_path) == lines[2:]
+
+
+def test_a_removed_segment_does_no_harm_after_a_power_loss(tmp_path: Path) -> None:
+    """There, too."""
+    lines = leave_run(tmp_path, {2: line(4) + line(5)})
     rings.move_to_other_boot(ring_of(tmp_path))
     (report,) = check_against_recovery(tmp_path)
     assert (report.outcome, report.emitted, report.skipped) == ("recoverable", 6, 2)
@@ -96,14 +147,15 @@ OTHERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("number", [1, 3])
 def test_what_is_not_ours_is_neither_removed_nor_written_to(
-    kind: str, number: int, tmp_path: Path
+    kind: str, number: int, version: int, tmp_path: Path
 ) -> None:
     """The lines go into the next free segment."""
     run = tmp_path / "run"
-    lines = leave_run(run)
+    lines = leave_run(run, version=version)
     other = run / f"metrics.{number:06d}.jsonl"
     OTHERS[kind](other)
     before = other.lstat()
@@ -129,9 +181,10 @@ def rings_recovered(run: Path) -> list[dict[str, object]]:
     return [dict(report) for report in _core.recover_run(str(run))]
 
 
-def test_a_copy_of_an_older_segment_is_not_removed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_copy_of_an_older_segment_is_not_removed(version: int, tmp_path: Path) -> None:
     """Its lines are not in the ring; readers say that they come twice."""
-    lines = leave_run(tmp_path)
+    lines = leave_run(tmp_path, version=version)
     (tmp_path / "metrics.000003.jsonl").write_bytes(b"".join(lines[:2]))
     (report,) = check_against_recovery(tmp_path)
     assert (report.outcome, report.emitted) == ("recoverable", 8)
@@ -145,7 +198,7 @@ def test_a_writer_goes_around_a_file_of_its_next_segment(tmp_path: Path) -> None
     body = """
 import os, signal, sys
 from foundry_fastlog import Recorder
-recorder = Recorder(sys.argv[1], segment_bytes=4096)
+recorder = Recorder(sys.argv[1], segment_bytes=4096, ring_bytes=1 << 16)
 recorder.record(0, x="a" * 3000)
 recorder.flush()
 open(sys.argv[2], "w").write("my notes\\n")
@@ -167,6 +220,72 @@ os.kill(os.getpid(), signal.SIGKILL)
         for record in map(json.loads, (tmp_path / name).read_bytes().splitlines())
     ]
     assert steps == [0, 1, 2]
+
+
+NOTES = {"own", "other inode", "other device", "about to be made", "none"}
+CONTENTS = {"a line": line(2), "nothing": b"", "notes": b"my notes\n", "NULs": bytes(50)}
+
+
+@pytest.mark.parametrize("boot", ["same", "other"])
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("note", sorted(NOTES))
+def test_which_file_is_the_writers_the_ring_says(
+    note: str, content: str, boot: str, tmp_path: Path
+) -> None:
+    """By inode; what it does not know is the writer's after another boot alone, or in a copy."""
+    leave_run(tmp_path, {1: CONTENTS[content]})
+    path = tmp_path / "metrics.000001.jsonl"
+    device, inode = rings.id_of(path)
+    noted = {
+        "own": (device, inode),
+        "other inode": (device, inode + 1),
+        "other device": (device + 1, inode),
+        "about to be made": (0, 0),
+    }
+    at = rings.FILE_NOTES + rings.FILE_NOTE_BYTES
+    ring = ring_of(tmp_path)
+    data = bytearray(ring.read_bytes())
+    data[at : at + rings.FILE_NOTE_BYTES] = (
+        rings.file_note(noted[note], 1, 1) if note in noted else bytes(rings.FILE_NOTE_BYTES)
+    )
+    ring.write_bytes(data)
+    if boot == "other":
+        rings.move_to_other_boot(ring)
+    (report,) = check_against_recovery(tmp_path)
+    known = note == "own" or (note, content) == ("about to be made", "nothing")
+    later = (note, content) == ("none", "a line")  # the ring was put back beside later files
+    begins_well = content != "notes" or note == "other device"
+    ours = known or later or (boot == "other" and begins_well)
+    assert report.outcome == "recoverable"
+    assert report.skipped == (ours and content == "a line")
+    if not ours:
+        assert path.read_bytes() == CONTENTS[content]
+        assert (tmp_path / "metrics.000002.jsonl").read_bytes() == line(2) + line(3)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_ring_that_is_put_back_takes_no_line_away(version: int, tmp_path: Path) -> None:
+    """It has its old inode again, perhaps; and its writer had gone on, over more segments."""
+    lines = leave_run(tmp_path, version=version)
+    for number in range(1, 5):
+        path = tmp_path / f"metrics.{number:06d}.jsonl"
+        path.write_bytes(b"".join(lines[2 * number : 2 * number + 2]))
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.emitted, report.skipped, report.cut_bytes) == (0, 8, 0)
+    check_whole(tmp_path, lines)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_ring_that_wants_tiny_segments_makes_few_files(version: int, tmp_path: Path) -> None:
+    """Not one for each of its records."""
+    builder = RingBuilder(ring_bytes=1 << 15, version=version)
+    builder.segment_bytes = 1
+    for value in range(500):
+        builder.fragment(f'"a":{value}')
+    builder.put(tmp_path)
+    (report,) = check_against_recovery(tmp_path)
+    assert report.emitted == 500
+    assert len(seen(tmp_path)) <= 1 + sum(map(len, seen(tmp_path).values())) // 4000
 
 
 # ---- text from a ring ----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Rings of version 2: values of devices that never arrived, streams that are ahead of others."""
+"""Rings since version 2: values of devices that never arrived, streams that are ahead of others."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ ANY_WORD = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def ring(**options: int) -> RingBuilder:
-    """A ring as recorders of this version write them."""
-    return RingBuilder(version=2, **options)
+    """A ring as recorders of version 2 write them, and of version 3 but for its notes."""
+    return RingBuilder(**{"version": 2, **options})
 
 
 def members(builder: RingBuilder) -> bytes:
@@ -224,13 +224,13 @@ def test_a_block_without_a_device_says_nothing_of_one() -> None:
 
 def test_a_newer_version_is_not_guessed() -> None:
     """Versions 1 and 2 are read."""
-    for version in (1, 2):
+    for version in (1, 2, 3):
         assert image(RingBuilder(version=version)).header.version == version
     with pytest.raises(NewerRingError, match="written by a newer version"):
-        image(RingBuilder(version=3))
+        image(RingBuilder(version=4))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_stream_is_ahead_by_a_whole_ring_at_most(version: int) -> None:
     """Its records cannot have been read beyond the place where the next lap begins."""
     builder = RingBuilder(start=64, version=version)
@@ -247,9 +247,9 @@ def opening(seq: int) -> bytes:
     return b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,' % seq
 
 
-def waiting(run: Path, *, boot: str = "", drops: int = 0) -> RingBuilder:
+def waiting(run: Path, *, boot: str = "", drops: int = 0, version: int = 2) -> RingBuilder:
     """A run in which metrics wait from step 2 on, while timings and messages went on."""
-    builder = ring(start=4096 - 64)
+    builder = ring(start=4096 - 64, version=version)
     keys, name = builder.key_set("loss"), builder.key_set("forward")
     builder.boot_id = boot or builder.boot_id
     builder.drops = [drops, drops, 0, 0]
@@ -275,6 +275,7 @@ def waiting(run: Path, *, boot: str = "", drops: int = 0) -> RingBuilder:
         (run / f"{stream}.jsonl").write_bytes(content)
         commit = builder.streams[STREAMS.index(stream)]
         commit[:2] = len(content), content.count(b"\n")
+    builder.note_files(run)
     builder.put(run)
     return builder
 
@@ -361,6 +362,7 @@ def test_holes_count_wherever_they_are_and_damage_behind_the_streams_position(
     noted=st.tuples(*[st.integers(0, 40)] * 4),
     torn=st.tuples(*[st.integers(0, 300)] * 4),
     lap=st.integers(0, 200),
+    version=st.sampled_from([2, 3]),
 )
 def test_whatever_was_noted_all_lines_are_there_once(
     tmp_path_factory: pytest.TempPathFactory,
@@ -368,9 +370,10 @@ def test_whatever_was_noted_all_lines_are_there_once(
     noted: tuple[int, ...],
     torn: tuple[int, ...],
     lap: int,
+    version: int,
 ) -> None:
     """Any streams in turn, each written up to anywhere, and a part of a batch behind that."""
-    builder = ring(start=32 * lap)
+    builder = ring(start=32 * lap, version=version)
     written: list[list[bytes]] = [[], [], [], []]
     positions: list[list[int]] = [[], [], [], []]
     for number, stream in enumerate(order):
@@ -386,16 +389,20 @@ def test_whatever_was_noted_all_lines_are_there_once(
     ]
     builder.start = min(firsts)
     run = tmp_path_factory.mktemp("run")
+    whole = cut = 0
     for stream, name in enumerate(STREAMS):
         done = b"".join(written[stream][: counts[stream]])
         begun = b"".join(written[stream][counts[stream] :])[: torn[stream]]
         (run / f"{name}.jsonl").write_bytes(done + begun)
+        whole += begun.count(b"\n")
+        cut += len(begun) - begun.rfind(b"\n") - 1
         builder.streams[stream] = [len(done), counts[stream], 0, 0, 0, 1, 0, 0]
         builder.streams[stream][7] = (firsts[stream] - builder.start) // 32
+    builder.note_files(run)
     builder.put(run)
     (report,) = check_against_recovery(run)
-    assert (report.holes, report.damaged, report.skipped) == (0, 0, 0)
-    assert report.emitted == len(order) - sum(counts)
+    assert (report.holes, report.damaged, report.skipped) == (0, 0, whole)
+    assert (report.emitted, report.cut_bytes) == (len(order) - sum(counts) - whole, cut)
     assert seen(run) == {f"{name}.jsonl": b"".join(written[n]) for n, name in enumerate(STREAMS)}
 
 
@@ -406,7 +413,7 @@ def test_positions_of_any_streams_are_read_like_recovery_reads_them(
 ) -> None:
     """Offsets that do not belong to them included: the two never differ by a byte."""
     run = tmp_path / "run"
-    builder = waiting(run)
+    builder = waiting(run, version=2 + number % 2)
     for stream in range(4):
         builder.streams[stream][7] = number * (stream + 3) % 15 * (stream != number % 4)
     builder.put(run)

@@ -1,0 +1,348 @@
+"""Runs whose files and directories others copy, remove, rename and replace meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ring_checks import check_against_recovery, seen
+
+from foundry_fastlog import Recorder, _core, read_run
+
+# Obeys: "record N" (flushed), "keep N" (in the ring alone), "close".
+TRAINER = """
+import json
+import sys
+from foundry_fastlog import Recorder
+path, who, options = sys.argv[1:]
+recorder = Recorder(path, **{"flush_interval_s": 3600, **json.loads(options)})
+step = 0
+for line in sys.stdin:
+    what, count = line.split()
+    for _ in range(int(count)):
+        assert recorder.record(step, who=who)
+        step += 1
+    if what == "close":
+        assert recorder.close()
+    else:
+        assert what == "keep" or recorder.flush(30)
+    print(recorder.label, flush=True)
+"""
+
+
+class Trainer:
+    """A process that records what it is told to."""
+
+    def __init__(self, run: Path, who: str, **options: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TRAINER, str(run), who, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.do("record 0")
+
+    def do(self, what: str) -> str:
+        """Have something done; returns the label then."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, "it ended"
+        return answer.rstrip("\n")
+
+    def kill(self) -> None:
+        """End it as the OOM killer does."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+Begin = Callable[..., Trainer]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Starts trainers, which end with the test."""
+    trainers: list[Trainer] = []
+
+    def start(run: Path, who: str, **options: object) -> Trainer:
+        trainers.append(Trainer(run, who, **options))
+        return trainers[-1]
+
+    yield start
+    for trainer in trainers:
+        trainer.kill()
+        assert trainer.process.stdin is not None
+        assert trainer.process.stdout is not None
+        trainer.process.stdin.close()
+        trainer.process.stdout.close()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a run's files over what is there, as people do."""
+    subprocess.run(["cp", "-a", f"{source}/.", str(target)], check=True)
+
+
+def steps(files: dict[str, bytes], who: str) -> list[int]:
+    """The steps of a process in files, each of which has lines of one process alone."""
+    found: list[int] = []
+    for content in files.values():
+        records: list[Any] = [json.loads(line) for line in content.splitlines()]
+        names = {record["metrics"]["who"] for record in records}
+        assert len(names) <= 1
+        if names == {who}:
+            found += [record["step"] for record in records]
+    return sorted(found)
+
+
+def attempts(run: Path) -> list[tuple[int, int, bool]]:
+    """Who is in a run.json: process, attempt, and whether it has ended."""
+    entries = json.loads((run / "run.json").read_bytes())["attempts"]
+    return [(entry["pid"], entry["attempt"], entry["ended"] is not None) for entry in entries]
+
+
+# ---- copies ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("segment_bytes", [4096, 1 << 20])
+@pytest.mark.parametrize("ending", ["close", "kill"])
+def test_a_copy_that_is_made_again_has_the_later_state(
+    segment_bytes: int, ending: str, begin: Begin, tmp_path: Path
+) -> None:
+    """The ring in it, of a process that lived, takes no line away; nor does it put back."""
+    run, backup = tmp_path / "run", tmp_path / "bak"
+    trainer = begin(run, "a", segment_bytes=segment_bytes, ring_bytes=1 << 16)
+    trainer.do("record 100")
+    trainer.do("keep 50")
+    copy(run, backup)
+    assert steps(seen(backup), "a") == list(range(150))  # what the live one has in its ring, too
+    trainer.do("record 400")
+    if ending == "close":
+        trainer.do("close 0")
+    trainer.kill()
+    _core.recover_run(str(run))
+    final = seen(run)
+    assert steps(final, "a") == list(range(550))
+    copy(run, backup)
+    copy(backup, run)  # and back
+    for place in (backup, run):
+        (report,) = check_against_recovery(place)
+        assert (report.outcome, report.emitted, report.cut_bytes) == ("recoverable", 0, 0)
+        assert seen(place) == final
+        assert all(check.complete for check in read_run(place).check())
+
+
+def test_a_copy_of_a_killed_run_recovers_by_itself(begin: Begin, tmp_path: Path) -> None:
+    """With a line that was being written; the run that was copied knows nothing of it."""
+    run, backup = tmp_path / "run", tmp_path / "bak"
+    trainer = begin(run, "a", segment_bytes=4096)
+    trainer.do("record 100")
+    trainer.do("keep 100")
+    trainer.kill()
+    newest = max(run.glob("metrics*.jsonl"), key=lambda path: (len(path.name), path.name))
+    with newest.open("ab") as file:
+        file.write(b'{"timestamp":"2026-')
+    copy(run, backup)
+    (report,) = check_against_recovery(backup)
+    assert (report.outcome, report.emitted) == ("recoverable", 100)
+    assert steps(seen(backup), "a") == list(range(200))
+    assert not list((backup / ".fastlog").glob("*.ring"))
+    assert check_against_recovery(run)[0].emitted == 100
+    assert seen(run) == seen(backup)
+
+
+# ---- two processes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ring", ["file", "shm", "memory"])
+@pytest.mark.parametrize("removed", ["directory", "files"])
+def test_a_new_start_after_a_removal_shares_no_file_with_the_old_one(
+    removed: str, ring: str, begin: Begin, tmp_path: Path
+) -> None:
+    """Both write on; what each recorded since is there, once, in files of its own."""
+    run = tmp_path / "run"
+    old = begin(run, "old", ring=ring)
+    old.do("record 50")
+    if removed == "directory":
+        shutil.rmtree(run)
+    else:
+        for path in run.glob("*.jsonl"):
+            path.unlink()
+    new = begin(run, "new", ring=ring)
+    for _ in range(3):
+        new.do("record 20")
+        old.do("record 20")
+    old_label, new_label = old.do("close 0"), new.do("close 0")
+    files = seen(run)
+    assert steps(files, "old") == list(range(50, 110))
+    assert steps(files, "new") == list(range(60))
+    assert {old_label, new_label} == {"", "a1"}
+    entries = {pid: (attempt, ended) for pid, attempt, ended in attempts(run)}
+    assert entries == {
+        old.process.pid: (int(old_label == "a1"), True),
+        new.process.pid: (int(new_label == "a1"), True),
+    }
+
+
+def test_a_renamed_run_is_recorded_on_where_it_is(begin: Begin, tmp_path: Path) -> None:
+    """A new one of its name is another run, its run.json included."""
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    old = begin(run, "old")
+    old.do("record 50")
+    run.rename(moved)
+    new = begin(run, "new")
+    before = (run / "run.json").read_bytes()
+    old.do("record 50")
+    new.do("record 20")
+    old.do("close 10")
+    assert (run / "run.json").read_bytes() == before
+    assert steps(seen(moved), "old") == list(range(110))
+    assert attempts(moved) == [(old.process.pid, 0, False)]
+    new.do("close 0")
+    assert steps(seen(run), "new") == list(range(20))
+    assert attempts(run) == [(new.process.pid, 0, True)]
+    assert not list((moved / ".fastlog").iterdir())
+
+
+@pytest.mark.parametrize("ring", ["file", "shm"])
+def test_a_kill_after_a_rename_loses_nothing(ring: str, begin: Begin, tmp_path: Path) -> None:
+    """The ring went along, or its pointer did."""
+    run, moved = tmp_path / "run", tmp_path / "moved"
+    old = begin(run, "old", ring=ring)
+    old.do("record 50")
+    run.rename(moved)
+    old.do("record 50")
+    old.do("keep 50")
+    old.kill()
+    (report,) = check_against_recovery(moved)
+    assert (report.outcome, report.emitted) == ("recoverable", 50)
+    assert steps(seen(moved), "old") == list(range(150))
+
+
+def test_a_kill_after_a_removal_loses_nothing_where_the_ring_is_elsewhere(
+    begin: Begin, tmp_path: Path
+) -> None:
+    """It gets a new pointer in the new directory, and its files another label there."""
+    run = tmp_path / "run"
+    old = begin(run, "old", ring="shm", segment_bytes=4096)
+    old.do("record 200")
+    shutil.rmtree(run)
+    new = begin(run, "new")
+    assert old.do("record 5") == "a1"
+    old.do("keep 200")
+    old.kill()
+    new.do("close 20")
+    assert steps(seen(run), "old") == list(range(200, 405))
+    assert steps(seen(run), "new") == list(range(20))
+
+
+# ---- files -------------------------------------------------------------------------------
+
+
+def test_a_file_that_log_rotation_renames_gets_a_successor(begin: Begin, tmp_path: Path) -> None:
+    """Nothing more is written to what was laid aside, and nothing is lost."""
+    trainer = begin(tmp_path, "a")
+    trainer.do("record 50")
+    aside = (tmp_path / "metrics.jsonl").rename(tmp_path / "metrics.jsonl.1")
+    before = aside.read_bytes()
+    trainer.do("record 50")
+    trainer.do("close 0")
+    assert aside.read_bytes() == before
+    assert steps({"": before}, "a") == list(range(50))
+    assert steps(seen(tmp_path), "a") == list(range(50, 100))
+
+
+def test_a_file_that_log_rotation_truncates_is_written_from_its_new_end(
+    begin: Begin, tmp_path: Path
+) -> None:
+    """Nothing is lost between the copy and the file, after a kill either."""
+    trainer = begin(tmp_path, "a")
+    trainer.do("record 50")
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    os.truncate(tmp_path / "metrics.jsonl", 0)
+    trainer.do("record 80")
+    trainer.do("keep 20")
+    trainer.kill()
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.emitted, report.cut_bytes) == (20, 0)
+    assert steps({"": before}, "a") == list(range(50))
+    assert steps(seen(tmp_path), "a") == list(range(50, 150))
+
+
+CLOSES_ALL = """
+import os
+import resource
+import sys
+from pathlib import Path
+from foundry_fastlog import Recorder
+run, ring = sys.argv[1:]
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+recorder = Recorder(run, ring=ring, flush_interval_s=3600)
+recorder.record(0, who="a")
+recorder.event("started")
+assert recorder.flush(30)
+os.closerange(3, 4096)
+files = [open(f"{run}/../user{n}", "w+b", buffering=0) for n in range(700)]
+for file in files:
+    file.write(b"precious " * 1000)
+for step in range(1, 100):
+    recorder.record(step, who="a")
+    recorder.event("more")
+    assert recorder.flush(30)
+assert recorder.stats()["errors"] > 0
+assert recorder.close()
+for file in files:
+    assert os.pread(file.fileno(), 10000, 0) == b"precious " * 1000
+"""
+
+
+@pytest.mark.parametrize("ring", ["file", "shm"])
+def test_a_program_that_closes_all_descriptors_keeps_its_files(ring: str, tmp_path: Path) -> None:
+    """As those do that become daemons: the numbers are theirs then, and nothing is lost."""
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSES_ALL, str(run), ring],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    files = seen(run)
+    assert steps({"": files["metrics.jsonl"]}, "a") == list(range(100))
+    assert len(files["log.jsonl"].splitlines()) == 100
+
+
+def test_recoveries_beside_starts_put_no_living_ring_aside(tmp_path: Path) -> None:
+    """A pointer, and what it leads to, are whole when they are seen."""
+    done = threading.Event()
+
+    def recover() -> None:
+        while not done.is_set():
+            _core.recover_run(str(tmp_path))
+
+    other = threading.Thread(target=recover)
+    (tmp_path / ".fastlog").mkdir()
+    other.start()
+    try:
+        for step in range(40):
+            with Recorder(tmp_path, ring="shm", ring_bytes=1 << 16) as recorder:
+                recorder.record(step, who="a")
+                ring = recorder.stats()["ring_path"]
+                assert ring is not None
+                assert Path(ring).exists()
+    finally:
+        done.set()
+        other.join()
+    assert not (tmp_path / ".fastlog" / "quarantine").exists()
+    assert steps(seen(tmp_path), "a") == list(range(40))
