@@ -123,7 +123,8 @@ bool RecorderHandle::reopen_in_child() noexcept {
         const GilReleased unlocked;
         const OpeningLock lock;
         Engine& inherited = current();
-        if (!inherited.inherited()) return true;  // another thread was faster
+        // Another thread was faster, or has closed it.
+        if (!inherited.inherited() || (inherited.core.gate().bits() & Gate::kClosed)) return true;
         if (monotonic_ns() < retry_at_ns_.load(std::memory_order_relaxed)) return false;
         opened = open_child_engine(inherited, text);
         tell = !opened && !text.empty() && !std::exchange(told_unopened_, true);
@@ -235,12 +236,20 @@ bool RecorderHandle::flush_stream(int stream, double timeout_s) {
     return written;
 }
 
-bool RecorderHandle::close(double timeout_s) {
+// Closes what a forked child inherited; false when its own engine is there by now.
+bool RecorderHandle::close_inherited() noexcept {
+    if (!current().inherited()) return false;
+    const GilReleased unlocked;
+    const OpeningLock lock;  // a thread may be opening the child's own at this moment
     Engine& engine = current();
-    if (engine.inherited()) {
-        engine.core.abandon_in_child();  // nothing recorded here
-        return true;
-    }
+    if (!engine.inherited()) return false;
+    engine.core.abandon_in_child();
+    return true;
+}
+
+bool RecorderHandle::close(double timeout_s) {
+    if (close_inherited()) return true;  // nothing recorded here
+    Engine& engine = current();
     bool written;
     {
         const GilReleased unlocked;

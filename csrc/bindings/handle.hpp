@@ -106,6 +106,7 @@ class RecorderHandle {
     void attend_to_show();
     static void set_unopened_error() noexcept;
     bool reopen_in_child() noexcept;
+    bool close_inherited() noexcept;
     bool open_child_engine(Engine& inherited, std::string& why) noexcept;
     void hand_over_lost_calls(Recorder& core) noexcept;
     void add_lost_calls(RecorderStats& stats) const noexcept;
