@@ -719,17 +719,19 @@ def test_what_is_in_the_making_and_goes_is_damaged_no_more(
 
 @pytest.mark.parametrize("suffix", [".ring.tmp", ".ring-at.tmp"])
 @pytest.mark.parametrize("age", [0, 700])
-def test_what_a_start_left_half_made_is_swept_when_it_is_old(
-    age: int, suffix: str, tmp_path: Path
+@pytest.mark.parametrize("content", [b"", b"half"])
+def test_what_a_start_left_half_made_is_swept(
+    content: bytes, age: int, suffix: str, tmp_path: Path
 ) -> None:
-    """A new one may have its maker, which has not locked it yet."""
+    """A new one may have its maker. That of a ring locks it while it is empty, and has died else."""
     half = tmp_path / ".fastlog" / f"x{suffix}"
     half.parent.mkdir()
-    half.write_bytes(b"half")
+    half.write_bytes(content)
     then = time.time() - age
     os.utime(half, (then, then))
     assert check_against_recovery(tmp_path) == []
-    assert half.exists() == (age == 0)
+    kept = age == 0 and (suffix == ".ring-at.tmp" or not content)
+    assert half.exists() == kept
 
 
 @pytest.mark.parametrize("made", ["link", "directory", "pipe"])
