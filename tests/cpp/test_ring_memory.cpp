@@ -64,6 +64,7 @@ TEST_SUITE("ring_memory") {
         RingSpec spec;
         spec.ring_bytes = std::size_t{64} << 10;
         spec.run_directory = dir.path();
+        spec.segment_bytes = 4096;
         SinkError error;
         RingMemory memory(spec, error);
         REQUIRE_FALSE(error);
