@@ -1,8 +1,8 @@
 """A run as recovery would leave it, without changing a file.
 
 A process that was killed leaves records in its ring that are in no file yet, and perhaps
-the beginning of a batch in its files that it had not noted as written. Recovery cuts the
-files where the ring says that they end, and writes the records; here the same is done to
+the beginning of a batch in its files that it had not noted as written. Recovery cuts off
+what is torn, and writes the records whose lines are not there; here the same is done to
 a view of the files, so that every reader sees what was recorded, to the byte.
 
 The files of a process that is alive are seen as far as its ring says that they are whole.

@@ -72,8 +72,8 @@ class RingReport:
         holes: Places that a thread had claimed and not filled when it was killed.
         hole_bytes: Their size.
         damaged: Records that cannot be rendered.
-        cut_bytes: Bytes removed from the ends of files: lines written in part, or written
-            and not yet noted in the ring, which come again out of it.
+        cut_bytes: Bytes taken out of files: torn ends, lines that are there twice, and what a
+            power loss left.
     """
 
     run: Path

@@ -31,7 +31,7 @@ struct RecoveryReport {
     std::uint64_t holes = 0;    // claims that their thread never finished
     std::uint64_t hole_bytes = 0;
     std::uint64_t damaged = 0;    // records that could not be rendered
-    std::uint64_t cut_bytes = 0;  // torn tails removed from the files
+    std::uint64_t cut_bytes = 0;  // taken out of the files: torn ends, lines that are there twice
 };
 
 const char* outcome_name(RecoveryReport::Outcome outcome) noexcept;

@@ -1,11 +1,14 @@
 // The memory behind a ring: three spans that do not overlap, zeroed, not inherited by a fork.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <string>
 #include <system_error>
 
+#include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
 #include "test_support.hpp"
 
@@ -54,6 +57,44 @@ TEST_SUITE("ring_memory") {
 
     TEST_CASE("should say so when the system has no memory for it") {
         CHECK_THROWS_AS(RingMemory(std::size_t{1} << 62), std::system_error);
+    }
+
+    TEST_CASE("should say that its files are new ones when they lie elsewhere from now on") {
+        TempDir dir;
+        RingSpec spec;
+        spec.ring_bytes = std::size_t{64} << 10;
+        spec.run_directory = dir.path();
+        spec.segment_bytes = 4096;
+        SinkError error;
+        RingMemory memory(spec, error);
+        REQUIRE_FALSE(error);
+        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 2}, ""));
+        CommitSlot& slot = *memory.slot(7);
+        slot.epoch = 7;
+        slot.position = 320;
+        for (auto& stream : slot.streams) stream = {500, 40, 300, 3, 2, 1, 1, 0};
+        slot.streams[0].ahead = 5;
+        slot.crc = slot_crc(slot);
+        memory.epoch()->store(7);
+        REQUIRE_FALSE(memory.note_file(Stream::metrics, 3, {1, 9}));
+
+        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a1"));
+
+        const Descriptor fd(::open(memory.path().c_str(), O_RDONLY | O_CLOEXEC));
+        std::string reason;
+        const auto image = RingImage::read(fd.get(), reason);
+        REQUIRE(image != nullptr);
+        CHECK(image->home().run_inode == 3);
+        CHECK(std::string(image->home().label) == "a1");
+        CHECK(image->noted_segments(Stream::metrics).empty());
+        CHECK(memory.epoch()->load() == 8);
+        CHECK(image->slot().epoch == 8);
+        CHECK(image->slot().position == 320);
+        for (const auto& stream : image->slot().streams) {
+            CHECK(stream.seq == 40);
+            CHECK(stream.offset + stream.segment + stream.exists + stream.has_trim == 0);
+        }
+        CHECK(image->slot().streams[0].ahead == 5);
     }
 
 #if defined(__linux__)  // has MADV_DONTFORK

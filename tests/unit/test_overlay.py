@@ -675,6 +675,19 @@ def test_a_pointer_to_the_ring_of_another_run_is_damaged(tmp_path: Path) -> None
     assert "belongs to another run" in report.reason
 
 
+def test_a_pointer_to_the_living_ring_of_another_run_is_told(tmp_path: Path) -> None:
+    """As in a copy of a run that is recorded: what that has in its ring is not here."""
+    run, ring = pointed(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    with ring.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (report,) = Overlay(other).refresh()
+        assert report.outcome == "damaged"
+        assert "belongs to another run" in report.reason
+        assert [native["outcome"] for native in _core.recover_run(str(other))] == ["live"]
+
+
 @pytest.mark.parametrize("text", ["", "\n", "relative.ring\n", "/etc/passwd\n", "/a\0.ring\n"])
 def test_a_pointer_to_anything_else_is_damaged(tmp_path: Path, text: str) -> None:
     """Only absolute paths of rings are followed."""

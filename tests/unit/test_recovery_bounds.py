@@ -263,6 +263,17 @@ def test_which_file_is_the_writers_the_ring_says(
         assert (tmp_path / "metrics.000002.jsonl").read_bytes() == line(2) + line(3)
 
 
+def test_a_stream_has_no_more_segments_than_its_numbers_allow(tmp_path: Path) -> None:
+    """Somebody's file is in the place of the last one: nothing is written, and the ring stays."""
+    builder = RingBuilder()
+    builder.fragment('"a":1')
+    builder.streams[3] = [0, 0, 0, 999_999, 0, 0, 0, 0]
+    ring = builder.put(tmp_path)
+    (tmp_path / "log.999999.jsonl").write_bytes(b"my notes\n")
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.outcome, ring.exists()) == ("failed", True)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 def test_a_ring_that_is_put_back_takes_no_line_away(version: int, tmp_path: Path) -> None:
     """It has its old inode again, perhaps; and its writer had gone on, over more segments."""

@@ -287,6 +287,38 @@ def test_failure_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert re.search(r"could not write .*missing/run\.json.*records are not affected", message)
 
 
+def test_another_directory_of_its_name_is_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run was renamed, and what has its name now is another one."""
+    run = tmp_path / "run"
+    run.mkdir()
+    home = (run.stat().st_dev, run.stat().st_ino)
+    file = make(run)
+    file.write("", 0, directory=home)
+    before = (run / "run.json").read_bytes()
+    run.rename(tmp_path / "moved")
+    run.mkdir()
+    file.write("", 0, directory=home, ended=True)
+    assert not list(run.iterdir())
+    assert (tmp_path / "moved" / "run.json").read_bytes() == before
+    assert "renamed or replaced" in caplog.text
+
+
+def test_another_label_adds_an_entry(tmp_path: Path) -> None:
+    """What the process said under the first label ends with it; what others said stays."""
+    file, other = make(tmp_path), make(tmp_path)
+    other._attempt["pid"] += 1  # of another process
+    file.write("", 0)
+    other.write("r0", 1)
+    file.write("a2", 2, ended=True)
+    assert [(a["label"], a["ended"] is not None) for a in read(tmp_path)["attempts"]] == [
+        ("", True),
+        ("r0", False),
+        ("a2", True),
+    ]
+
+
 def test_failed_replacement_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
