@@ -33,6 +33,16 @@ class Unprintable:
         raise LookupError("no words")
 
 
+class Unsized(list[int]):
+    """A list that cannot be looked at."""
+
+    def __len__(self) -> int:
+        raise LookupError("no size")
+
+
+Unsized.__name__ = "list"  # what reprlib goes by
+
+
 class OnDevice:
     """A tensor that must not be read."""
 
@@ -49,6 +59,7 @@ ODD: list[tuple[object, str]] = [
     (Path("a/b"), "a/b"),
     (Unprintable(), "<Unprintable whose str() raised LookupError>"),
     ([Unprintable()], "[<Unprintable instance at"),
+    (Unsized(), "<list>"),
     (OnDevice(), "<OnDevice on cuda:0>"),
     ([0.5] * 200_000, "[0.5, 0.5"),
     (np.zeros(100_000), "[0. 0. 0."),
