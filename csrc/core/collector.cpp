@@ -3,14 +3,15 @@
 #include <dirent.h>
 
 #include <atomic>
+#include <exception>
 #include <mutex>
 #include <new>
 #include <set>
 #include <string_view>
-#include <system_error>
 #include <utility>
 
 #include "core/clock.hpp"
+#include "core/monitor.hpp"
 #include "core/quiet_thread.hpp"
 #include "core/recovery.hpp"
 #include "core/ring_memory.hpp"
@@ -35,11 +36,17 @@ bool has_others(const std::string& run_directory) {
 struct Collector::Work {
     std::string run_directory;
     std::atomic<bool> stop{false};
-    std::atomic<bool> busy{false};
     std::set<std::string> told;  // of the thread at work
-    std::mutex mutex;
-    std::vector<std::string> messages;  // guarded by mutex
 
+    Monitor monitor;
+    bool busy = false;  // guarded by monitor, as is the next
+    std::vector<std::string> messages;
+
+    void end() {
+        const std::lock_guard lock(monitor);
+        busy = false;
+        monitor.notify_all();
+    }
     void round() {
         const auto reports = recover_run(run_directory, [this] { return !stop.load(); });
         for (const RecoveryReport& report : reports) {
@@ -47,7 +54,7 @@ struct Collector::Work {
                 !told.insert(report.ring).second) {
                 continue;
             }
-            const std::lock_guard lock(mutex);
+            const std::lock_guard lock(monitor);
             messages.push_back("foundry_fastlog moved a damaged ring file aside, " + report.ring +
                                ": " + report.reason);
         }
@@ -62,10 +69,13 @@ Collector::~Collector() { work_->stop.store(true); }
 
 void Collector::look() {
     const std::int64_t now = monotonic_ns();
-    if (now - last_ns_ < kEveryNs || work_->busy.load()) return;
+    if (now - last_ns_ < kEveryNs) return;
     last_ns_ = now;
     if (!has_others(work_->run_directory)) return;
-    work_->busy.store(true);
+    {
+        const std::lock_guard lock(work_->monitor);
+        if (std::exchange(work_->busy, true)) return;
+    }
     try {
         start_quiet_thread([work = work_] {
             try {
@@ -73,17 +83,21 @@ void Collector::look() {
             } catch (const std::bad_alloc&) {
                 // The next round tries again.
             }
-            work->busy.store(false);
+            work->end();
         }).detach();
-    } catch (const std::system_error&) {
-        work_->busy.store(false);  // no thread now: the next round
-    } catch (const std::bad_alloc&) {
-        work_->busy.store(false);
+    } catch (const std::exception&) {
+        work_->end();  // no thread or no memory now: the next round
     }
 }
 
+void Collector::stop(std::int64_t deadline_ns) {
+    work_->stop.store(true);
+    const std::lock_guard lock(work_->monitor);
+    while (work_->busy && monotonic_ns() < deadline_ns) work_->monitor.wait_until(deadline_ns);
+}
+
 std::vector<std::string> Collector::take_messages() {
-    const std::lock_guard lock(work_->mutex);
+    const std::lock_guard lock(work_->monitor);
     return std::exchange(work_->messages, {});
 }
 

@@ -22,6 +22,8 @@ class Collector {
 
     /// Begins a round if one is due and none is under way. By one thread, the flush thread.
     void look();
+    /// Ends the round that is under way behind its ring, and waits for that, until the deadline.
+    void stop(std::int64_t deadline_ns);
     /// What is to be told of the rounds so far, each ring once.
     std::vector<std::string> take_messages();
 

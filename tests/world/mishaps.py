@@ -6,6 +6,7 @@ import contextlib
 import os
 import resource
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,20 @@ class Mishaps:
         for number, limits in self.limits.items():
             resource.setrlimit(number, limits)
 
+    @contextlib.contextmanager
+    def unlimited(self) -> Iterator[None]:
+        """Lift the limit of descriptors for a look of the world's own."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits[resource.RLIMIT_NOFILE])
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
     def do_starve(self, count: int, kib: int) -> None:
         """Record with hardly any memory left."""
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        with self.unlimited():
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits = resource.getrlimit(resource.RLIMIT_AS)
         size = pages * resource.getpagesize() + kib * 1024
         resource.setrlimit(resource.RLIMIT_AS, (size, limits[1]))
@@ -82,7 +94,8 @@ class Mishaps:
 
     def check_descriptors(self) -> None:
         """A recorder that is closed leaves none open."""
-        names = os.listdir("/proc/self/fd")  # noqa: PTH208 - numbers, not paths
+        with self.unlimited():
+            names = os.listdir("/proc/self/fd")  # noqa: PTH208 - numbers, not paths
         if self.descriptors and len(names) > self.descriptors:
             links = [os.readlink(f"/proc/self/fd/{n}") for n in names[3:-1]]  # noqa: PTH115
             self.fault("descriptors", f"{self.descriptors} before, {len(names)} after: {links}")

@@ -185,7 +185,8 @@ class Worker(Mishaps):
     def do_open(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
         """Open a recorder, if there is none."""
         if self.recorder is None:
-            self.descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+            with self.unlimited():
+                self.descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
             self.recorder = Recorder(path, **options)
             self.begin_writer()
             self.place()
