@@ -15,7 +15,7 @@ from pathlib import Path
 
 from foundry_fastlog.checks import StepSet
 from foundry_fastlog.files import STREAMS
-from foundry_fastlog.ring_files import FoundRing, RingReport
+from foundry_fastlog.ring_files import FoundRing, RingReport, has_rival
 from foundry_fastlog.ring_image import (
     MOST_SEGMENTS,
     RECORDS_LOST,
@@ -254,9 +254,11 @@ def _is_outdated(sink: _Sink, image: RingImage) -> bool:
 class _Inventory:
     """Which files are a dead writer's, and which lines are in them; see ``written_lines.cpp``."""
 
-    def __init__(self, sink: _Sink, ring: FoundRing) -> None:
+    def __init__(self, run: Path, sink: _Sink, ring: FoundRing) -> None:
         assert ring.image is not None
         self._sink = sink
+        self._power_loss = ring.own and not ring.same_boot
+        self._rival = not ring.own and has_rival(run, ring)
         self._own, self._same_boot, self._certain = ring.own, ring.same_boot, ring.certain
         self._header, self._noted = ring.image.header, ring.image.slot.streams
         self.present = tuple(_Numbers() for _ in STREAMS)
@@ -276,6 +278,9 @@ class _Inventory:
             for number in numbers:
                 if (file := self._find(stream, number)) and self._take(stream, number, file):
                     segment, current = number, file
+            if not self._own:  # what is there may be anybody's
+                segment = min(numbers[-1] + 1, MOST_SEGMENTS - 1) if numbers else 0
+                current = None
             self._sink.current.append((segment, current))
 
     def _find(self, stream: int, segment: int) -> _File | None:
@@ -322,9 +327,10 @@ class _Inventory:
                 self.cut_bytes += file.size
                 file.remove()
                 return False
-        other = _OTHER_LINE if self._same_boot else _OTHER_LINE_AFTER_POWER_LOSS
-        ranges = _sound_lines(file, begin, self.present[stream], other)
-        if self._certain:
+        ranges = _sound_lines(file, begin, self.present[stream], power_loss=self._power_loss)
+        if self._rival:
+            return True
+        if not self._power_loss:
             self._cut(file, ranges[-1][1] if ranges else begin)
         elif ranges != ([(0, file.size)] if file.size else []):
             before = file.size
@@ -351,13 +357,13 @@ def _offset_holds(file: _File, noted: StreamCommit) -> bool:
     return ended and seq is not None and seq < noted.seq
 
 
-def _sound_lines(
-    file: _File, begin_at: int, present: _Numbers, other: re.Pattern[bytes]
-) -> list[Range]:
+def _sound_lines(file: _File, begin_at: int, present: _Numbers, *, power_loss: bool) -> list[Range]:
     """Note the numbers of a file's lines, and tell where those are that stay.
 
-    Ours do, once each, and what somebody else may have added; not torn ones, nor NULs.
+    Ours do (after a power loss once each), and what somebody else may have added; not torn
+    ones, nor NULs.
     """
+    other = _OTHER_LINE_AFTER_POWER_LOSS if power_loss else _OTHER_LINE
     ranges: list[Range] = []
     at = begin_at
     parts: list[bytes] = []  # of the line that the last block ended in
@@ -374,7 +380,7 @@ def _sound_lines(
                 parts, held = [], 0
                 match = _LINE.fullmatch(line)
                 if match is not None and (seq := int(match[1])) < _SEQ_NUMBERS:
-                    if seq in present:
+                    if power_loss and seq in present:
                         continue
                     present.add(seq)
                 elif other.fullmatch(line) is None:
@@ -421,7 +427,7 @@ def _drain(
     sink = _Sink(run, image.header, edits)
     if ring.certain and _is_outdated(sink, image):
         ring = ring._replace(own=False)
-    inventory = _Inventory(sink, ring)
+    inventory = _Inventory(run, sink, ring)
     inventory.take()
     present = inventory.present
 

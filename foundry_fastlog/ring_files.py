@@ -29,6 +29,7 @@ __all__ = [
     "FoundRing",
     "RingReport",
     "find_ring",
+    "has_rival",
     "is_own",
     "list_quarantined",
     "list_rings",
@@ -319,20 +320,56 @@ def is_own(run: Path, header: RingHeader, status: os.stat_result) -> bool:
     """Whether a ring is the very file that its writer made, in the run that it recorded in.
 
     A copy is not: its ring and its files may be of different moments. Their lines are told by
-    `seq` then, as after another boot, when what reached the disk may be older or newer.
+    `seq` then.
 
     Args:
         run: The run directory.
         header: What the ring says.
         status: Of the ring file.
     """
-    itself = (status.st_dev, status.st_ino)
-    return _is_of_run(run, header) and header.ring in (None, itself)
+    return _is_of_run(run, header) and (
+        header.ring is None or _is(status, header.ring, same_boot=_is_of_this_boot(header))
+    )
+
+
+def has_rival(run: Path, ring: FoundRing) -> bool:
+    """Whether another ring of the run has a ring's label: the files may be its writer's.
+
+    Args:
+        run: The run directory.
+        ring: One that was read.
+    """
+    assert ring.image is not None
+    try:
+        itself = Path(ring.ring).stat()
+        names = list_rings(run)
+    except OSError:
+        return False
+    for name in names:
+        path = str(run / PRIVATE_DIR / name)
+        with contextlib.suppress(OSError, RingError, NewerRingError):
+            if name.endswith(POINTER_SUFFIX):
+                path = _read_pointer(path)
+            descriptor = os.open(path, _READ)
+            try:
+                if os.path.samestat(os.fstat(descriptor), itself):
+                    continue
+                other = RingImage.look(descriptor)[0]
+            finally:
+                os.close(descriptor)
+            mine = ring.image.header
+            if (other.label, other.stamp) == (mine.label, mine.stamp):
+                return True
+    return False
 
 
 def _is_of_run(run: Path, header: RingHeader) -> bool:
-    home = run.stat()
-    return header.run == (home.st_dev, home.st_ino)
+    return _is(run.stat(), header.run, same_boot=_is_of_this_boot(header))
+
+
+def _is(status: os.stat_result, known: tuple[int, int], *, same_boot: bool) -> bool:
+    """Whether a file has this device and inode; devices change with a restart of the machine."""
+    return status.st_ino == known[1] and (status.st_dev == known[0] or not same_boot)
 
 
 def _is_of_this_boot(header: RingHeader) -> bool:

@@ -174,7 +174,7 @@ bool Drainer::write() {
 void Drainer::look_at_file(Stream stream) {
     std::size_t& written = batch_.written[static_cast<std::size_t>(stream)];
     std::uint64_t lost = 0;
-    if (SinkError found = sink_.check(stream, &lost)) fault_(found);
+    if (SinkError found = sink_.check(stream, &lost, written)) fault_(found);
     written -= std::min<std::uint64_t>(written, lost);
 }
 

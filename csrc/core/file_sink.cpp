@@ -282,7 +282,7 @@ SinkError FileSink::move_house(bool gone) {
     return claim();
 }
 
-SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
+SinkError FileSink::check(Stream stream, std::uint64_t* lost, std::uint64_t uncommitted) {
     File& f = file(stream);
     SinkError found;
     if (claimed_) found = check_directory();
@@ -309,6 +309,10 @@ SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
         if (!found && (::fstatat(directory_.get(), name(stream, f.segment).c_str(), &named,
                                  AT_SYMLINK_NOFOLLOW) != 0 ||
                        id_of(named) != f.id)) {
+            if (uncommitted != 0 && uncommitted <= f.offset &&
+                ::ftruncate(f.fd, static_cast<off_t>(f.offset - uncommitted)) != 0) {
+                return failed("cut", text);
+            }
             ::fdatasync(f.fd);  // it is not looked at again
             forget(f);
             found = {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};

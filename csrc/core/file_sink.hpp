@@ -82,9 +82,10 @@ class FileSink {
     SinkError write(Stream stream, std::string_view bytes, std::size_t& written);
 
     /// Notices what happened to the stream's file from outside, and makes it writable again; call once
-    /// before a batch. The error says what was found, `lost` how many bytes at the stream's end went
-    /// with it; the sink can go on.
-    SinkError check(Stream stream, std::uint64_t* lost = nullptr);
+    /// before a batch and once behind it. The error says what was found, `lost` how many bytes at the
+    /// stream's end went with it; the sink can go on. From a file that has another name now the last
+    /// `uncommitted` bytes are taken back: they are to be written again.
+    SinkError check(Stream stream, std::uint64_t* lost = nullptr, std::uint64_t uncommitted = 0);
 
     /// Puts the stream's written bytes on the disk (fdatasync).
     SinkError sync(Stream stream);

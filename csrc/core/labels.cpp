@@ -46,14 +46,9 @@ bool parse_label(std::string_view name, const std::string& stamp, std::string& l
     return false;
 }
 
-}  // namespace
-
-std::set<std::string> labels_in_use(int directory, const std::string& stamp) {
-    std::set<std::string> labels;
-    std::string label;
-    for (const std::string& name : list(directory, ".")) {
-        if (parse_label(name, stamp, label)) labels.insert(label);
-    }
+// Opens each ring of the private directory, also those that lie elsewhere.
+template <class Look>
+void for_each_ring(int directory, Look&& look) {
     for (const std::string& name : list(directory, kPrivateDirectory)) {
         std::string path = std::string(kPrivateDirectory) + "/" + name;
         if (name.ends_with(kPointerSuffix)) {
@@ -64,9 +59,32 @@ std::set<std::string> labels_in_use(int directory, const std::string& stamp) {
         }
         const Descriptor ring(
             path.empty() ? -1 : open_at(directory, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
-        if (RingImage::read_label(ring.get(), stamp, label)) labels.insert(label);
+        look(ring.get());
     }
+}
+
+}  // namespace
+
+std::set<std::string> labels_in_use(int directory, const std::string& stamp) {
+    std::set<std::string> labels;
+    std::string label;
+    for (const std::string& name : list(directory, ".")) {
+        if (parse_label(name, stamp, label)) labels.insert(label);
+    }
+    for_each_ring(directory, [&](int ring) {
+        if (RingImage::read_label(ring, stamp, label)) labels.insert(label);
+    });
     return labels;
+}
+
+bool has_rival(int directory, const std::string& stamp, const std::string& label, FileId ring) {
+    bool found = false;
+    for_each_ring(directory, [&](int other) {
+        std::string its;
+        found = found ||
+                (id_of(other) != ring && RingImage::read_label(other, stamp, its) && its == label);
+    });
+    return found;
 }
 
 }  // namespace fastlog

@@ -19,6 +19,7 @@
 #include "core/drainer.hpp"
 #include "core/fork_watch.hpp"
 #include "core/kill_point.hpp"
+#include "core/labels.hpp"
 #include "core/quarantine.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
@@ -354,10 +355,15 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.outcome = Outcome::failed;
         return report;
     }
+    report.same_boot =
+        image != nullptr && boot_id() == image->header().boot_id && !boot_id().empty();
+    // Devices may have other numbers after a restart of the machine.
+    const auto is = [&](const struct stat& found, std::uint64_t device, std::uint64_t inode) {
+        return id_of(found).inode == inode && (id_of(found).device == device || !report.same_boot);
+    };
     struct stat run;
-    const bool of_this_run =
-        image != nullptr && ::stat(run_directory.c_str(), &run) == 0 &&
-        id_of(run) == FileId{image->home().run_device, image->home().run_inode};
+    const bool of_this_run = image != nullptr && ::stat(run_directory.c_str(), &run) == 0 &&
+                             is(run, image->home().run_device, image->home().run_inode);
     if (image == nullptr || (by_pointer && !of_this_run)) {
         if (!S_ISREG(info.st_mode)) report.reason = ring + " is no regular file";
         if (image != nullptr) report.reason = ring + " belongs to another run";
@@ -366,10 +372,15 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         return report;
     }
     report.label = image->home().label;
-    report.same_boot = boot_id() == image->header().boot_id && !boot_id().empty();
-    const FileId itself{image->home().ring_device, image->home().ring_inode};
-    const Provenance provenance{of_this_run && (!image->has_notes() || id_of(info) == itself),
-                                report.same_boot};
+    Provenance provenance;
+    provenance.own_ring = of_this_run && (!image->has_notes() || is(info, image->home().ring_device,
+                                                                    image->home().ring_inode));
+    provenance.same_boot = report.same_boot;
+    if (!provenance.own_ring) {
+        const Descriptor directory(open_at(AT_FDCWD, run_directory, O_RDONLY | O_DIRECTORY));
+        provenance.rival =
+            has_rival(directory.get(), image->header().stamp, report.label, id_of(info));
+    }
     image->trust_tail(provenance.certain());
     if (!provenance.certain() && !is_dated(*image)) {
         report.reason = "neither of its commit slots reached the disk: its records have no time";

@@ -160,7 +160,7 @@ class Inventory {
 
     // Not a line of ours, but one that somebody may have added: nothing that a power loss makes.
     bool may_stay(std::string_view line) const {
-        if (provenance_.same_boot) return line.find('\0') == line.npos;
+        if (!provenance_.power_loss()) return line.find('\0') == line.npos;
         return line.size() >= 2 && line.front() == '{' && line.back() == '}' &&
                std::none_of(line.begin(), line.end(),
                             [](char c) { return static_cast<unsigned char>(c) < 0x20; });
@@ -205,7 +205,8 @@ SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, 
             rest.remove_prefix(newline + 1);
             std::uint64_t seq = 0;
             const bool ours = length <= kLongestLine && parse_line(line, seq);
-            if (ours ? !seqs_.contains(seq) : length <= kLongestLine && may_stay(line)) {
+            if (ours ? !provenance_.power_loss() || !seqs_.contains(seq)
+                     : length <= kLongestLine && may_stay(line)) {
                 if (ours) seqs_.add(seq);
                 found.damaged += std::exchange(damaged, 0);
                 found.end = found.size;
@@ -383,18 +384,22 @@ SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
         Scan found;
         if (!error) error = inventory.scan(fd.get(), path, begin, found);
         if (error) return error;
-        cut_bytes += found.size - found.end;
-        if (found.damaged != 0 && !provenance.certain()) {
+        if (provenance.own_ring || !provenance.rival) cut_bytes += found.size - found.end;
+        if (found.damaged != 0 && provenance.power_loss()) {
             cut_bytes += found.damaged;
             seqs = before;
             const std::uint64_t end = found.end - found.damaged;
             if ((error = inventory.rewrite(segment, fd, scratch, found))) return error;
             found.size = found.end = end;
         }
+        if (!provenance.own_ring && provenance.rival) continue;
         if (found.size != found.end && ::ftruncate(fd.get(), static_cast<off_t>(found.end)) != 0) {
             return failed("cut", path);
         }
         place = {segment, found.end, id_of(fd.get())};
+    }
+    if (!provenance.own_ring) {
+        place = {segments.empty() ? 0 : std::min(segments.back() + 1, kMostSegments - 1), 0, {}};
     }
     return error;
 }

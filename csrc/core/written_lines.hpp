@@ -41,9 +41,11 @@ struct Provenance {
     bool own_ring =
         false;  // the very file that the writer made, in the run that it recorded in: no copy
     bool same_boot = false;  // what was written in whatever order is there
+    bool rival = false;      // another ring has the label: the files may be its writer's
 
     /// Then the commit slot's offsets and numbers hold.
     bool certain() const noexcept { return own_ring && same_boot; }
+    bool power_loss() const noexcept { return own_ring && !same_boot; }
 };
 
 /// Whether there are later lines than its writer had when this ring was copied: behind the segments that
@@ -53,15 +55,17 @@ SinkError is_outdated(const FileSink& sink, const RingImage& ring, bool& outdate
 /// Finds out which lines of a dead writer's stream are in its files, adds their numbers to `seqs`, and
 /// says in `place` where the stream goes on.
 ///
-/// No whole line is ever taken out, but for one that is there twice. Where the ring is certain, only what
-/// lies behind its commit is read: the rest of a batch that was being written, whose records are in the
-/// ring still, and the segments that it had begun. Otherwise (a power loss, a copy, a ring without notes)
-/// all of the stream's files are read, and everything goes by number. Torn ends are cut; what a power loss
-/// left in the middle (NULs, fragments) is taken out, the file being written anew as `scratch` and moved
-/// into place. `cut_bytes` counts what goes, the tail behind `place` included.
+/// Where the ring is certain, only what lies behind its commit is read: the rest of a batch that was being
+/// written, whose records are in the ring still, and the segments that it had begun. Otherwise (a power
+/// loss, a copy) all of the stream's files are read, and everything goes by number.
+///
+/// Torn ends are cut. No whole line is taken out but what a power loss left: NULs, fragments, and lines that
+/// a failed fsync had moved, which are there twice then; the file is written anew as `scratch` and moved into
+/// place. `cut_bytes` counts what goes, the tail behind `place` included.
 ///
 /// Files that are not the writer's count as absent and stay as they are. Which are, the ring's notes say
-/// by inode; without them, or in a copy, those that begin as lines of ours do.
+/// by inode; without them those that begin as lines of ours do. In a copy nobody knows: there such files
+/// count, but the stream goes on in a segment of its own.
 ///
 /// Memory is bounded by the longest line.
 SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,

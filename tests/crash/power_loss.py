@@ -101,6 +101,7 @@ def write_image(run: Path, image: Files) -> None:
         if crc32c(header[:-4]) == int.from_bytes(header[-4:], "little"):
             ring = RingFile(path)
             ring.set_other_boot()
+            ring.move_in(run)
             ring.save()
 
 
