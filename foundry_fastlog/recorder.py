@@ -537,7 +537,7 @@ class Recorder(_core.RecorderCore):
         """Say once what could not be written, why, and what becomes of it."""
         stats = self._stats()
         missing = stats["accepted"] - stats["written"]
-        if self._missing_told or not missing:
+        if self._missing_told or missing <= 0:
             return
         self._missing_told = True
         ring = stats["ring_path"]

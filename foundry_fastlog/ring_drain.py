@@ -322,7 +322,7 @@ class _Inventory:
             begin = noted.offset
         if self._certain and number > noted.segment:
             seq = _line_head(file.head())[1]
-            if seq is not None and seq < noted.seq:
+            if seq is not None and seq < noted.seq and noted.exists:
                 # Lines that a failed fsync had moved here: they are in the segment before as well.
                 self.cut_bytes += file.size
                 file.remove()

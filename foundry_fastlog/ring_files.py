@@ -43,6 +43,7 @@ _QUARANTINE = "quarantine"
 _QUARANTINED = re.compile(r".*\.ring(?:-at)?(?:\.[0-9]+)?", re.DOTALL)
 _REASON_BYTES = 1000
 _YOUNG_S = 600
+_waited_for: set[str] = set()
 _VANISHING_S, _VANISHING_LOOKS = 0.02, 20
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -288,7 +289,13 @@ def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> Fo
 
 
 def _vanishes(pointer: str) -> bool:
-    """Whether a pointer goes as its ring did: a writer that closes removes one after the other."""
+    """Whether a pointer goes as its ring did: a writer that closes removes one after the other.
+
+    Each is waited for once: a run may have many whose rings are on other hosts.
+    """
+    if pointer in _waited_for:
+        return False
+    _waited_for.add(pointer)
     for _ in range(_VANISHING_LOOKS):
         if not os.path.lexists(pointer):
             return True

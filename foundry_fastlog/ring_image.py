@@ -461,7 +461,13 @@ def _add_notes(header: RingHeader, data: bytes) -> RingHeader:
         offset = _FILE_NOTES + number * _FILE_NOTE.size
         raw = data[offset : offset + _FILE_NOTE.size]
         device, inode, segment, home, used, crc = _FILE_NOTE.unpack(raw)
-        if used == 1 and crc == crc32c(raw[:-4]) and home == epoch & 0xFFFFFFFF:
+        if (
+            used == 1
+            and crc == crc32c(raw[:-4])
+            and home == epoch & 0xFFFFFFFF
+            and segment < MOST_SEGMENTS
+            and segment % _NOTES == number % _NOTES
+        ):
             files[number // _NOTES][segment] = (device, inode)
     return replace(header, files=files)
 

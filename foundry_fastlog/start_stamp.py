@@ -71,7 +71,7 @@ class StartStamp:
             world_size: Number of ranks.
         """
         self.text = own
-        self._fd = -1
+        self._fd, self._id = -1, (0, 0)
         self._pid = os.getpid()
         launch = _launch(world_size)
         if launch is None or rank is None or world_size == 1:
@@ -99,7 +99,8 @@ class StartStamp:
             temporary.unlink(missing_ok=True)
             os.close(fd)
             raise
-        self._fd = fd
+        status = os.fstat(fd)
+        self._fd, self._id = fd, (status.st_dev, status.st_ino)
         _published[self._path] = (self._pid, self.text)
 
     def withdraw(self) -> None:
@@ -108,10 +109,13 @@ class StartStamp:
             return
         fd, self._fd = self._fd, -1
         _published.pop(self._path, None)
+        # A number that was closed below us may be somebody else's by now.
         with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(fd), self._path.stat()):
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) == self._id:
+                os.close(fd)
+            if os.path.samestat(status, self._path.stat()):
                 self._path.unlink()
-        os.close(fd)
 
 
 def _launch(world_size: int | None) -> str | None:

@@ -66,6 +66,7 @@ class TextFile:
         self.keep = keep
         self.errors = 0
         self._fd = -1
+        self._id = (0, 0)  # device and inode of what is open
         self._torn = False
         self._reported = False
         try:
@@ -98,8 +99,11 @@ class TextFile:
         """Close the file; the next write opens it again."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            with contextlib.suppress(OSError):  # somebody closed it below us
-                os.close(fd)
+            # The number may have been closed below us, and be somebody else's by now.
+            with contextlib.suppress(OSError):
+                status = os.fstat(fd)
+                if (status.st_dev, status.st_ino) == self._id:
+                    os.close(fd)
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(b"\n" + data if self._torn else data)
@@ -125,6 +129,8 @@ class TextFile:
         make_directories(self.path.parent)
         while True:
             self._fd = os.open(self.path, _FLAGS, 0o664)
+            status = os.fstat(self._fd)
+            self._id = (status.st_dev, status.st_ino)
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
                 self.close()
                 raise OSError(errno.EINVAL, "it is no regular file", str(self.path))

@@ -80,7 +80,7 @@ void Collector::look() {
         start_quiet_thread([work = work_] {
             try {
                 work->round();
-            } catch (const std::bad_alloc&) {
+            } catch (const std::exception&) {
                 // The next round tries again.
             }
             work->end();

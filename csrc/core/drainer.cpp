@@ -174,17 +174,25 @@ bool Drainer::write() {
 void Drainer::look_at_file(Stream stream) {
     std::size_t& written = batch_.written[static_cast<std::size_t>(stream)];
     std::uint64_t lost = 0;
-    if (SinkError found = sink_.check(stream, &lost, written)) fault_(found);
+    const SinkError found = sink_.check(stream, &lost);
     written -= std::min<std::uint64_t>(written, lost);
+    if (found) fault_(found);
 }
 
 bool Drainer::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
     look_at_file(stream);
-    std::size_t written = 0;
-    const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);
-    const SinkError error = sink_.write(stream, rest, written);
-    batch_.written[s] += written;
+    struct Count {  // by an exception, too
+        std::size_t& all;
+        std::size_t now = 0;
+        ~Count() { all += now; }
+    };
+    SinkError error;
+    {
+        const auto rest = std::string_view(batch_.bytes[s]).substr(batch_.written[s]);
+        Count written{batch_.written[s]};
+        error = sink_.write(stream, rest, written.now);
+    }
     KILL_POINT("stream_written");
     if (error) fault_(error);
     return !error;
@@ -235,6 +243,7 @@ bool Drainer::commit() {
         return false;
     }
     std::copy(std::begin(cursors_), std::end(cursors_), committed_);
+    sink_.note_committed();
     KILL_POINT("committed");
     if (trims) {
         for (std::size_t s = 0; s < kStreamCount; ++s) sink_.trim(static_cast<Stream>(s));

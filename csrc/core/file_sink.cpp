@@ -91,7 +91,8 @@ std::uint32_t FileSink::segments(Stream stream) const noexcept {
 }
 
 SinkError FileSink::open_directory() {
-    if (directory_.get() >= 0) return {};
+    if (directory_.get() >= 0 && id_of(directory_.get()) == directory_id_) return {};
+    directory_.release();  // closed below us, and perhaps somebody else's now
     if (!recovers_) {
         if (SinkError error = make_directories(options_.directory)) return error;
     }
@@ -125,7 +126,7 @@ SinkError FileSink::claim() {
         }
         File& f = file(Stream::metrics);
         f.fd = fd;
-        f.id = id_of(fd);
+        f.id = first_id_ = id_of(fd);
         claimed_ = true;
         return keep_notes(ledger_);
     }
@@ -203,7 +204,7 @@ SinkError FileSink::resume(const StreamPlace (&places)[kStreamCount]) {
         f.segment = places[s].segment;
         if (!places[s].id) continue;
         f.id = places[s].id;
-        f.offset = f.synced = places[s].offset;
+        f.offset = f.synced = f.committed = places[s].offset;
         if (!open_by_name(stream)) return failed("open", path(stream, f.segment));
         struct stat info;
         if (::fstat(f.fd, &info) != 0) return failed("stat", path(stream, f.segment));
@@ -228,13 +229,13 @@ void FileSink::close_file(File& f) noexcept {
 void FileSink::forget(File& f) noexcept {
     close_file(f);
     f.lost += f.offset;
-    f.offset = f.synced = 0;
+    f.offset = f.synced = f.committed = 0;
     f.sync_failed = false;
     f.id = {};
 }
 
 // Opens the segment if it is still the file that we made. Otherwise false, with errno.
-bool FileSink::open_by_name(Stream stream) noexcept {
+bool FileSink::open_by_name(Stream stream) {
     File& f = file(stream);
     const int fd =
         open_to_keep(directory_.get(), name(stream, f.segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
@@ -247,9 +248,21 @@ bool FileSink::open_by_name(Stream stream) noexcept {
     return false;
 }
 
-SinkError FileSink::check_directory() {
+SinkError FileSink::check_directory(Stream stream) {
     struct stat info;
     if (::fstat(directory_.get(), &info) == 0 && id_of(info) == directory_id_) {
+        // Whoever has claimed the label since makes our next segments' names its own.
+        struct stat first;
+        const bool taken = info.st_nlink != 0 && !recovers_ &&
+                           ::fstatat(directory_.get(), name(Stream::metrics, 0).c_str(), &first,
+                                     AT_SYMLINK_NOFOLLOW) == 0 &&
+                           id_of(first) != first_id_ &&
+                           (stream != Stream::metrics || file(stream).segment != 0);
+        if (taken) {
+            if (SinkError error = move_house(/*gone=*/false)) return error;
+            return {EEXIST, "keep its label in " + options_.directory +
+                                " (another process has taken it; it goes on under a new one)"};
+        }
         if (info.st_nlink != 0) return {};
         directory_.reset();
     } else {
@@ -269,9 +282,25 @@ SinkError FileSink::check_directory() {
                 " any more (removed or replaced while open; it goes on in new files there)"};
 }
 
+// The lines of a batch that is not committed are written again, elsewhere.
+SinkError FileSink::take_back(File& f, const std::string& path) {
+    if (f.offset <= f.committed) return {};
+    if (id_of(f.fd) == f.id && ::ftruncate(f.fd, static_cast<off_t>(f.committed)) != 0) {
+        return failed("cut", path);
+    }
+    f.lost += f.offset - f.committed;
+    f.offset = f.committed;
+    return {};
+}
+
 // New files under a label that is free: the directory is gone, with all that was in it, or a name in it
 // is somebody else's.
 SinkError FileSink::move_house(bool gone) {
+    for (std::size_t s = 0; s < kStreamCount && !gone; ++s) {
+        const std::string text = path(static_cast<Stream>(s), files_[s].segment);
+        if (files_[s].has_trim) return {EBUSY, "leave " + text};  // once the cut is made
+        if (SinkError error = take_back(files_[s], text)) return error;
+    }
     for (File& f : files_) {
         File next;
         next.lost = f.lost + (gone ? f.offset : 0);
@@ -282,45 +311,48 @@ SinkError FileSink::move_house(bool gone) {
     return claim();
 }
 
-SinkError FileSink::check(Stream stream, std::uint64_t* lost, std::uint64_t uncommitted) {
+void FileSink::note_committed() noexcept {
+    for (File& f : files_) f.committed = f.offset;
+}
+
+SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
     File& f = file(stream);
     SinkError found;
-    if (claimed_) found = check_directory();
-    struct stat info;
-    if (claimed_ && !found && f.id) {
-        const std::string text = path(stream, f.segment);
-        if (::fstat(f.fd, &info) != 0 || id_of(info) != f.id) {
-            f.fd = -1;  // closed below us, and perhaps somebody else's now
-            if (open_by_name(stream)) {
-                found = {EBADF, "keep " + text +
-                                    " open (the program closed its descriptor; it was opened "
-                                    "again)"};
-            } else if (errno != ENOENT) {
-                return failed("open", text);  // no descriptor is free, perhaps
-            } else {
-                forget(f);
-                found = {ENOENT, "find " + text + " any more (a new one is made)"};
-            }
-        } else if (info.st_nlink == 0) {
-            forget(f);
-            found = {ENOENT, "find " + text + " any more (removed while open; a new one is made)"};
-        }
-        struct stat named;
-        if (!found && (::fstatat(directory_.get(), name(stream, f.segment).c_str(), &named,
-                                 AT_SYMLINK_NOFOLLOW) != 0 ||
-                       id_of(named) != f.id)) {
-            if (uncommitted != 0 && uncommitted <= f.offset &&
-                ::ftruncate(f.fd, static_cast<off_t>(f.offset - uncommitted)) != 0) {
-                return failed("cut", text);
-            }
-            ::fdatasync(f.fd);  // it is not looked at again
-            forget(f);
-            found = {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};
-        }
-        if (!found) found = check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
-    }
+    if (claimed_) found = check_directory(stream);
+    if (claimed_ && !found && f.id) found = check_file(stream, lost);
     if (lost != nullptr) *lost += std::exchange(f.lost, 0);
     return found;
+}
+
+SinkError FileSink::check_file(Stream stream, std::uint64_t* lost) {
+    File& f = file(stream);
+    const std::string text = path(stream, f.segment);
+    struct stat info;
+    if (::fstat(f.fd, &info) != 0 || id_of(info) != f.id) {
+        f.fd = -1;  // closed below us, and perhaps somebody else's now
+        if (open_by_name(stream)) {
+            return {EBADF, "keep " + text +
+                               " open (the program closed its descriptor; it was opened again)"};
+        }
+        if (errno != ENOENT) return failed("open", text);  // no descriptor is free, perhaps
+        forget(f);
+        return {ENOENT, "find " + text + " any more (a new one is made)"};
+    }
+    if (info.st_nlink == 0) {
+        forget(f);
+        return {ENOENT, "find " + text + " any more (removed while open; a new one is made)"};
+    }
+    struct stat named;
+    const bool there = ::fstatat(directory_.get(), name(stream, f.segment).c_str(), &named,
+                                 AT_SYMLINK_NOFOLLOW) == 0;
+    if (!there && errno != ENOENT) return failed("look at", text);
+    if (there && id_of(named) == f.id) {
+        return check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
+    }
+    if (SinkError error = take_back(f, text)) return error;
+    ::fdatasync(f.fd);  // it is not looked at again
+    forget(f);
+    return {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};
 }
 
 SinkError FileSink::check_size(Stream stream, std::uint64_t size, std::uint64_t* lost) {
@@ -332,11 +364,13 @@ SinkError FileSink::check_size(Stream stream, std::uint64_t size, std::uint64_t*
     std::uint64_t end = size;
     if (!end_of_last_line(f.fd, end)) return failed("read", text);
     if (end != size && ::ftruncate(f.fd, static_cast<off_t>(end)) != 0) return failed("cut", text);
-    if (lost != nullptr) *lost += f.offset - end;
+    SinkError found{EIO, "keep " + text +
+                             " whole (truncated by somebody else; writing goes on at its new end)"};
+    if (lost != nullptr) *lost += f.offset - end;  // behind what may lack memory
     f.offset = end;
     f.synced = std::min(f.synced, end);
-    return {EIO,
-            "keep " + text + " whole (truncated by somebody else; writing goes on at its new end)"};
+    f.committed = std::min(f.committed, end);
+    return found;
 }
 
 // ---- writing --------------------------------------------------------------------------------------
@@ -357,6 +391,7 @@ SinkError FileSink::create(Stream stream) {
             if (fd >= 0) {
                 f.fd = fd;
                 f.id = id_of(fd);
+                if (stream == Stream::metrics && f.segment == 0) first_id_ = f.id;
                 return note(stream, f.id);
             }
         }
@@ -380,7 +415,7 @@ SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& wr
             if (!error && !f.id) error = create(stream);
         }
         if (error) return error;
-    } else if (f.fd < 0) {
+    } else if (id_of(f.fd) != f.id) {
         return {EBADF, "open " + path(stream, f.segment)};  // check() could not
     }
     return write_at(f, stream, bytes, written);
@@ -438,9 +473,23 @@ SinkError FileSink::move_unsynced(Stream stream) {
         if (n <= 0) return failed("read back", path(stream, old.segment));
         got += static_cast<std::size_t>(n);
     }
+    // The old one stays in its place until all of it is in the new one, whatever is thrown on the way.
     const File before = old;
+    struct Restore {
+        FileSink& sink;
+        Stream stream;
+        const File& before;
+        bool moved = false;
+        ~Restore() {
+            File& now = sink.file(stream);
+            File left = moved ? before : now;
+            close_file(left);
+            if (!moved) now = before;
+        }
+    } restore{*this, stream, before};
     old = File{};
     old.segment = before.segment + 1;
+    old.lost = before.lost;
     old.has_trim = true;
     old.trim_segment = before.segment;
     old.trim_bytes = before.synced;
@@ -450,14 +499,17 @@ SinkError FileSink::move_unsynced(Stream stream) {
     if (!error) error = write_at(old, stream, bytes, written);
     if (!error && ::fdatasync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
     if (error) {
-        if (old.id) ::unlinkat(directory_.get(), name(stream, old.segment).c_str(), 0);
-        close_file(old);
-        old = before;
+        struct stat named;
+        const std::string begun = name(stream, old.segment);
+        if (old.id &&
+            ::fstatat(directory_.get(), begun.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+            id_of(named) == old.id) {
+            ::unlinkat(directory_.get(), begun.c_str(), 0);
+        }
         return error;
     }
     old.synced = old.offset;
-    File done = before;
-    close_file(done);
+    restore.moved = true;
     return {};
 }
 
@@ -466,7 +518,8 @@ void FileSink::trim(Stream stream) {
     if (!f.has_trim) return;
     const Descriptor fd(
         open_at(directory_.get(), name(stream, f.trim_segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK));
-    if (fd.get() < 0 && errno != ENOENT) return;  // tried again with the next commit
+    const bool no_file = errno == ENOENT || errno == ELOOP || errno == ENXIO || errno == EISDIR;
+    if (fd.get() < 0 && !no_file) return;  // tried again with the next commit
     struct stat info;
     const bool ours = fd.get() >= 0 && ::fstat(fd.get(), &info) == 0 && id_of(info) == f.trim_id;
     if (ours && static_cast<std::uint64_t>(info.st_size) > f.trim_bytes &&

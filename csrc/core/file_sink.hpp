@@ -83,9 +83,11 @@ class FileSink {
 
     /// Notices what happened to the stream's file from outside, and makes it writable again; call once
     /// before a batch and once behind it. The error says what was found, `lost` how many bytes at the
-    /// stream's end went with it; the sink can go on. From a file that has another name now the last
-    /// `uncommitted` bytes are taken back: they are to be written again.
-    SinkError check(Stream stream, std::uint64_t* lost = nullptr, std::uint64_t uncommitted = 0);
+    /// stream's end went with it; the sink can go on. What was not committed is taken back from a file
+    /// that has another name now: it is to be written again.
+    SinkError check(Stream stream, std::uint64_t* lost = nullptr);
+    /// What is written so far is committed: it is not written again.
+    void note_committed() noexcept;
 
     /// Puts the stream's written bytes on the disk (fdatasync).
     SinkError sync(Stream stream);
@@ -116,7 +118,8 @@ class FileSink {
         std::uint32_t segment = 0;
         std::uint64_t offset = 0;
         std::uint64_t synced = 0;  // bytes known to be on the disk
-        std::uint64_t lost = 0;    // bytes that went with a file; check() tells
+        std::uint64_t committed = 0;
+        std::uint64_t lost = 0;  // bytes that went with a file; check() tells
         bool sync_failed = false;
         bool has_trim = false;
         std::uint32_t trim_segment = 0;
@@ -126,10 +129,12 @@ class FileSink {
 
     std::string name(const std::string& label, Stream stream, std::uint32_t segment) const;
     std::string candidate(unsigned n) const;
-    bool open_by_name(Stream stream) noexcept;
+    bool open_by_name(Stream stream);
     SinkError create(Stream stream);
     SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
-    SinkError check_directory();
+    SinkError check_directory(Stream stream);
+    SinkError check_file(Stream stream, std::uint64_t* lost);
+    static SinkError take_back(File& f, const std::string& path);
     SinkError check_size(Stream stream, std::uint64_t size, std::uint64_t* lost);
     SinkError move_house(bool gone);
     SinkError note(Stream stream, FileId id);
@@ -148,6 +153,7 @@ class FileSink {
     FileLedger* ledger_ = nullptr;
     Descriptor directory_;
     FileId directory_id_;
+    FileId first_id_;  // of the file by which the label was claimed
     File files_[kStreamCount];
 };
 

@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 namespace fastlog {
 
 // Statically initialised and never destroyed: the handlers may run at any time.
@@ -41,6 +43,7 @@ NoFork::~NoFork() { ForkHandlers::unlock(); }
 
 void ForkWatched::watch() noexcept {
     const NoFork no_fork;
+    if (link_ != nullptr) return;  // it is already
     next_ = ForkHandlers::first;
     if (next_ != nullptr) next_->link_ = &next_;
     link_ = &ForkHandlers::first;
@@ -54,8 +57,16 @@ void ForkWatched::forget() noexcept {
 
 int LockDescriptor::open(const char* path, int flags, mode_t mode) noexcept {
     watch();
-    const NoFork no_fork;  // the child's handler knows each number that it inherits
-    return fd_ = ::open(path, flags, mode);
+    {
+        const NoFork no_fork;  // the child's handler knows each number that it inherits
+        fd_ = ::open(path, flags, mode);
+    }
+    if (fd_ < 0) {
+        const int code = errno;
+        forget();
+        errno = code;
+    }
+    return fd_;
 }
 
 void LockDescriptor::close() noexcept {

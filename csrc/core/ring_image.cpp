@@ -167,7 +167,8 @@ void RingImage::choose_home() noexcept {
         for (std::uint32_t n = 0; n < kFileNotes; ++n) {
             const std::size_t offset = file_note_offset(static_cast<Stream>(s), n);
             const auto note = load<FileNote>(bytes_.get() + offset);
-            if (note.used == 1 && note.crc == note_crc(note) &&
+            if (note.used == 1 && note.crc == note_crc(note) && note.segment < kMostSegments &&
+                note.segment % kFileNotes == n &&
                 note.home == static_cast<std::uint32_t>(home_.epoch)) {
                 file_notes_[s][n] = note;
             }

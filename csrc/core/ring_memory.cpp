@@ -398,18 +398,13 @@ SinkError RingMemory::note_file(Stream stream, std::uint32_t segment, FileId id)
 
 void RingMemory::remove_file(int run_directory) noexcept {
     if (!mapped()) return;
+    const std::string& own = pointer_.empty() ? path_ : pointer_;
+    if (!pointer_.empty()) ::unlink(path_.c_str());
     // The run may have another name by now. What has our uuid is ours.
-    const auto unlink_own = [&](const std::string& path) {
-        std::string below = kPrivateDirectory;
-        below += path.substr(path.rfind('/'));
-        if (::unlinkat(run_directory, below.c_str(), 0) != 0) ::unlink(path.c_str());
-    };
-    if (pointer_.empty()) {
-        unlink_own(path_);
-    } else {
-        ::unlink(path_.c_str());
-        unlink_own(pointer_);
-    }
+    const char* name = std::strrchr(own.c_str(), '/');
+    char below[128];
+    std::snprintf(below, sizeof below, "%s%s", kPrivateDirectory, name);
+    if (::unlinkat(run_directory, below, 0) != 0) ::unlink(own.c_str());
 }
 
 void RingMemory::populate(std::uint64_t position, std::size_t bytes) noexcept {

@@ -369,7 +369,7 @@ SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
         }
         if (provenance.certain() && segment > noted.segment) {
             const LineHead head = parse_line_head(read_head(fd.get(), error, path));
-            if (head.numbered && head.seq < noted.seq) {
+            if (head.numbered && head.seq < noted.seq && noted.exists != 0) {
                 // Lines that a failed fsync had moved here: they are in the segment before as well.
                 struct stat info;
                 if (::fstat(fd.get(), &info) == 0)

@@ -365,7 +365,7 @@ MUTATIONS = (
     Mutation(
         "forked child asks about late copies",
         "device/device_reader.cpp",
-        "    if (DevicePool::in_forked_child()) return;\n",
+        "    if (DevicePool::in_forked_child()) return;  // what is late is the parent's\n",
         "",
         CPP + "*should touch neither driver nor slots in a forked child*",
         variant="cpp",

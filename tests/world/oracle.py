@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from crash.acked import in_the_making
 
 from foundry_fastlog.files import looks_like_stream_file
 from world.records import CLOSED, MEMORY, PER_PROCESS, UNKNOWN, Acks, Writer, content, origin
@@ -309,7 +310,8 @@ class Oracle:
             order[writer][thread] = n
 
     def _judge_private(self, folder: Path, *, copy: bool) -> None:
-        left = [path.name for path in folder.glob("*.ring*")] if folder.is_dir() else []
+        rings = folder.glob("*.ring*") if folder.is_dir() else []
+        left = [path.name for path in rings if not in_the_making(path)]
         if left and not copy:
             self.fail("ring-left", f"{folder}: {left[:3]}")
         moved = [path.name for path in (folder / "quarantine").glob("*")]
