@@ -179,19 +179,25 @@ MUTATIONS = (
     ),
     Mutation(
         "recovery does not cut the files",
-        "file_sink.cpp",
-        "            if (static_cast<std::uint64_t>(info.st_size) > f.offset &&\n"
-        "                ::ftruncate(fd,",
-        "            if (f.offset > UINT64_MAX - 1 &&\n                ::ftruncate(fd,",
-        PROTOCOL + "test_what_lies_behind_the_commit_is_cut",
+        "written_lines.cpp",
+        "    return error;\n}\n\nSinkError Inventory::rewrite(",
+        "    found.end = found.size;\n    return error;\n}\n\nSinkError Inventory::rewrite(",
+        PROTOCOL + "test_what_is_torn_behind_the_commit_is_cut",
         named=True,
     ),
     Mutation(
-        "recovery keeps segments that were not committed",
+        "recovery does not know of segments that were begun",
         "written_lines.cpp",
-        '        if (::unlink(path.c_str()) != 0) return {errno, "remove " + path};\n',
+        "if (segment > noted.segment) numbers.push_back(segment);",
         "",
-        PROTOCOL + "test_begun_segments_that_were_not_committed_are_begun_anew",
+        PROTOCOL + "test_begun_segments_that_were_not_committed_are_gone_on_with",
+    ),
+    Mutation(
+        "recovery keeps lines twice that were being moved",
+        "written_lines.cpp",
+        "if (head.numbered && head.seq < noted.seq) {",
+        "if (head.numbered && head.seq + 1 < 1) {",
+        KILL_POINTS + "test_writer_killed_after_a_failed_fsync[unsynced_moved:1-2]",
     ),
     Mutation(
         "lines moved after a failed fsync stay where they were, too",
@@ -217,8 +223,8 @@ MUTATIONS = (
     Mutation(
         "after a power loss all is written again",
         "recovery.cpp",
-        "(present_[s].contains(seq) ||",
-        "(false ||",
+        "present_[s].contains(seq) || (",
+        "false || (",
         PROTOCOL + "test_lines_that_are_there_are_not_written_again_after_a_power_loss",
     ),
     Mutation(
@@ -366,7 +372,7 @@ MUTATIONS = (
     Mutation(
         "forked child asks about late copies",
         "device/device_reader.cpp",
-        "    if (DevicePool::in_forked_child()) return;\n",
+        "    if (DevicePool::in_forked_child()) return;  // what is late is the parent's\n",
         "",
         CPP + "*should touch neither driver nor slots in a forked child*",
         variant="cpp",

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import rings
 from crash.driving import STALLED, Process, Scene, Settings, build, fix_addresses
 from crash.ring_file import PAD, SLOT_BYTES, SLOTS, Record, RingFile
 from crash.test_kill_points import WRITING, leave_full_ring
@@ -180,8 +181,8 @@ def test_both_commit_slots_damaged_is_no_guess(scene: Scene) -> None:
     assert sorted(path.suffix for path in kept.iterdir()) == [".reason", ".ring"]
 
 
-@pytest.mark.parametrize("torn", [b'{"timestamp":"20', b"{}\n" * 5000, bytes(9000), b"\n"])
-def test_what_lies_behind_the_commit_is_cut(scene: Scene, torn: bytes) -> None:
+@pytest.mark.parametrize("torn", [b'{"timestamp":"20', b"x" * 50_000, bytes(9000), b"\0\n"])
+def test_what_is_torn_behind_the_commit_is_cut(scene: Scene, torn: bytes) -> None:
     """Bytes of a write that was never committed go, however many, and in each stream."""
     process = hold_until_quiet(scene, KEPT, "committed:30")
     process.kill()
@@ -205,16 +206,19 @@ def test_what_lies_behind_the_commit_is_cut(scene: Scene, torn: bytes) -> None:
     assert all("acked records are lost" in sentence for sentence in found), found
 
 
-def test_begun_segments_that_were_not_committed_are_begun_anew(scene: Scene) -> None:
-    """A crash between a rotation and its commit: the new segment is replayed, not kept."""
+def test_begun_segments_that_were_not_committed_are_gone_on_with(scene: Scene) -> None:
+    """A crash between a rotation and its commit: what is torn in the new segment goes."""
     process = hold_until_quiet(scene, KEPT, "rotated:9")
     process.kill()
-    slot = RingFile(scene.rings()[0]).slot()
-    for stream, (segment, _, _) in zip(
-        ("metrics", "performance", "errors", "log"), slot.streams, strict=True
-    ):
-        begun = scene.run / f"{stream}.{segment + 1:06d}.jsonl"
-        begun.write_bytes(b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":9,"torn":')
+    ring = RingFile(scene.rings()[0])
+    for stream, (segment, _, seq) in enumerate(ring.slot().streams):
+        begun = scene.run / f"{rings.STREAMS[stream]}.{segment + 1:06d}.jsonl"
+        begun.write_bytes(b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":%d,"torn":' % seq)
+        place = stream * rings.NOTES + (segment + 1) % rings.NOTES
+        at = rings.FILE_NOTES + rings.FILE_NOTE_BYTES * place
+        note = rings.file_note(rings.id_of(begun), segment + 1, 1)
+        ring.bytes[at : at + rings.FILE_NOTE_BYTES] = note
+    ring.save()
     [report] = scene.recover()
     assert report["outcome"] == "recovered"
     scene.must_hold()
