@@ -197,7 +197,7 @@ MUTATIONS = (
         "written_lines.cpp",
         "if (head.numbered && head.seq < noted.seq) {",
         "if (head.numbered && head.seq + 1 < 1) {",
-        KILL_POINTS + "test_writer_killed_after_a_failed_fsync[unsynced_moved:1-2]",
+        KILL_POINTS + "test_writer_killed_after_a_failed_fsync[interval-unsynced_moved:1-2]",
     ),
     Mutation(
         "lines moved after a failed fsync stay where they were, too",

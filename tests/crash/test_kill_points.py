@@ -125,10 +125,13 @@ def test_writer_killed_after_its_close(scene: Scene) -> None:
 
 @pytest.mark.parametrize("failing", [1, 2, 5])
 @pytest.mark.parametrize("point", ["unsynced_moved:1", "batch_filled:4", "slot_filled:6"])
-def test_writer_killed_after_a_failed_fsync(scene: Scene, point: str, failing: int) -> None:
+@pytest.mark.parametrize("fsync", ["every_flush", "interval"])
+def test_writer_killed_after_a_failed_fsync(
+    scene: Scene, fsync: str, point: str, failing: int
+) -> None:
     """Lines that a failed fsync moved into another segment are in one of the two, not in both."""
     env = {"FASTLOG_KILL_AT": point, "FASTLOG_TEST_FAIL_SYNC": str(failing)}
-    settings = Settings(threads=2, fsync="every_flush", segment=1 << 20)
+    settings = Settings(threads=2, fsync=fsync, segment=1 << 20)
     assert scene.record(settings, env) == -signal.SIGKILL
     scene.recover()
     scene.must_hold()
