@@ -193,6 +193,13 @@ MUTATIONS = (
         PROTOCOL + "test_segments_that_were_begun_and_not_committed_are_gone_on_with",
     ),
     Mutation(
+        "recovery keeps lines twice that were being moved",
+        "written_lines.cpp",
+        "if (head.numbered && head.seq < noted.seq && noted.exists != 0) {",
+        "if (head.numbered && head.seq + 1 < 1) {",
+        KILL_POINTS + "test_writer_killed_after_a_failed_fsync[interval-unsynced_moved:1-2]",
+    ),
+    Mutation(
         "lines moved after a failed fsync stay where they were, too",
         "file_sink.cpp",
         "    if (!f.has_trim) return;\n",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rings
 from crash.acked import parse
 from crash.driving import Process, Scene, Settings, draw_settings, size
 
@@ -49,6 +50,7 @@ RECOVERY_WRITING = (
     "committed",
 )
 ALL_RECOVERY = RECOVERY + RECOVERY_WRITING
+NOTED = "recovery_file_noted"  # in the ring's own run alone
 
 FULL = Settings(threads=2, ring=1 << 16, segment=4096, flush_us=200, block_ms=0)
 
@@ -73,17 +75,19 @@ def recovered_files(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in run.glob("*.jsonl")}
 
 
-def copy_of(scene: Scene) -> Scene:
-    """Another scene with the same files and lives."""
+def copy_of(scene: Scene, *, own: bool = False) -> Scene:
+    """Another scene with the same files and lives; if `own`, as if they had lived there."""
     copy = Scene(scene.folder / "copy", scene.driver.parent)
     shutil.copytree(scene.run, copy.run, dirs_exist_ok=True)
+    if own:
+        rings.move_home(copy.run)
     copy.lives = scene.lives
     return copy
 
 
-def recover_a_copy(scene: Scene) -> dict[str, bytes]:
+def recover_a_copy(scene: Scene, *, own: bool = False) -> dict[str, bytes]:
     """What the files would be if nobody disturbed the recovery."""
-    copy = copy_of(scene)
+    copy = copy_of(scene, own=own)
     copy.recover()
     files = recovered_files(copy.run)
     copy.remove()
@@ -91,7 +95,7 @@ def recover_a_copy(scene: Scene) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("nth", [1, 2, 7])
-@pytest.mark.parametrize("point", WRITING)
+@pytest.mark.parametrize("point", [*WRITING, "file_noted"])
 def test_writer_killed_at(scene: Scene, point: str, nth: int) -> None:
     """Whatever the flush thread was doing, each accepted record is there once."""
     settings = Settings(threads=2, segment=4096, flush_us=200)
@@ -102,9 +106,11 @@ def test_writer_killed_at(scene: Scene, point: str, nth: int) -> None:
 
 @pytest.mark.parametrize("point", OPENING)
 def test_writer_killed_while_it_opens(scene: Scene, point: str) -> None:
-    """Half a ring file is swept away, and the next start is as any other."""
+    """Half a ring file is swept away when it is old, and the next start is as any other."""
     assert scene.record(Settings(), {"FASTLOG_KILL_AT": point}) == -signal.SIGKILL
-    assert [path.suffix for path in (scene.run / ".fastlog").iterdir()] == [".tmp"]
+    (half,) = (scene.run / ".fastlog").iterdir()
+    assert half.suffix == ".tmp"
+    os.utime(half, (0, 0))
     assert scene.record(Settings(records=50)) == 0
     scene.must_hold()
 
@@ -119,22 +125,28 @@ def test_writer_killed_after_its_close(scene: Scene) -> None:
 
 @pytest.mark.parametrize("failing", [1, 2, 5])
 @pytest.mark.parametrize("point", ["unsynced_moved:1", "batch_filled:4", "slot_filled:6"])
-def test_writer_killed_after_a_failed_fsync(scene: Scene, point: str, failing: int) -> None:
+@pytest.mark.parametrize("fsync", ["every_flush", "interval"])
+def test_writer_killed_after_a_failed_fsync(
+    scene: Scene, fsync: str, point: str, failing: int
+) -> None:
     """Lines that a failed fsync moved into another segment are in one of the two, not in both."""
     env = {"FASTLOG_KILL_AT": point, "FASTLOG_TEST_FAIL_SYNC": str(failing)}
-    settings = Settings(threads=2, fsync="every_flush", segment=1 << 20)
+    settings = Settings(threads=2, fsync=fsync, segment=1 << 20)
     assert scene.record(settings, env) == -signal.SIGKILL
     scene.recover()
     scene.must_hold()
 
 
-@pytest.mark.parametrize("point", RECOVERY_WRITING)
-def test_recovery_killed_at_each_pass_of(scene: Scene, point: str) -> None:
-    """A recovery that was killed is done again, to the same bytes."""
+@pytest.mark.parametrize(
+    ("point", "own"),
+    [*((point, own) for point in RECOVERY_WRITING for own in (True, False)), (NOTED, True)],
+)
+def test_recovery_killed_at_each_pass_of(scene: Scene, point: str, own: bool) -> None:
+    """A recovery that was killed is done again, to the same bytes; that of a copy, too."""
     leave_full_ring(scene)
-    undisturbed = recover_a_copy(scene)
+    undisturbed = recover_a_copy(scene, own=own)
     for nth in itertools.count(1):
-        copy = copy_of(scene)
+        copy = copy_of(scene, own=own)
         killed = copy.recover_until_killed(f"{point}:{nth}")
         copy.recover()
         assert recovered_files(copy.run) == undisturbed, f"killed at pass {nth}"
@@ -163,7 +175,7 @@ def test_recovery_killed_at_the_nth_ring(scene: Scene, point: str, nth: int) -> 
     scene.must_hold()
 
 
-@pytest.mark.parametrize("point", ALL_RECOVERY)
+@pytest.mark.parametrize("point", [*ALL_RECOVERY, NOTED])
 def test_next_start_killed_while_it_recovers(scene: Scene, point: str) -> None:
     """A start that dies in the recovery of the last life leaves all to the start after it."""
     leave_full_ring(scene)

@@ -736,7 +736,7 @@ def test_what_is_in_the_making_and_goes_is_damaged_no_more(
 def test_what_a_start_left_half_made_is_swept(
     content: bytes, age: int, suffix: str, tmp_path: Path
 ) -> None:
-    """A new one may have its maker. That of a ring locks it while it is empty, and has died else."""
+    """A new one may have its maker; that of a ring locks it while it is empty, or has died."""
     half = tmp_path / ".fastlog" / f"x{suffix}"
     half.parent.mkdir()
     half.write_bytes(content)
