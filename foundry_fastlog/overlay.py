@@ -13,6 +13,7 @@ not yet listed.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,8 +37,9 @@ if TYPE_CHECKING:  # loaded when a run has rings
 
 __all__ = ["Overlay", "describe_ring"]
 
-#: Looks at a run in which processes start all the time, until one meets no new one.
-_LOOKS = 5
+#: Looks at a run in which processes start, or recoveries are at work, until one meets none.
+_LOOKS = 40
+_PAUSE_S = 0.05
 
 #: Device and inode of a file, twice: of the ring, and of the pointer that led to it.
 _Identity = tuple[int, int, int, int]
@@ -50,6 +52,7 @@ class _Known(NamedTuple):
     report: RingReport
     edits: dict[str, Edit]
     writing: tuple[RingHeader, Slot] | None = None
+    dead: tuple[str, int] | None = None  # path and last commit
 
 
 class Overlay:
@@ -80,8 +83,11 @@ class Overlay:
             # Rings first: one that is recovered meanwhile is complete in the files listed next.
             edits = self._refresh()
             listed, self.unread = list_files(self._run)
-            if not self._has_new_rings():  # nobody has begun to write meanwhile
+            if self._has_new_rings():  # somebody has begun to write meanwhile
+                continue
+            if not self._is_being_recovered():
                 break
+            time.sleep(_PAUSE_S)
         segments = {segment.path.name: segment for segment in listed}
         for known in self._known.values():
             if known.writing is not None:
@@ -151,6 +157,19 @@ class Overlay:
         except OSError:  # the last look told of it
             return False
 
+    def _is_being_recovered(self) -> bool:
+        """Whether records are on their way from a ring into the files that were listed."""
+        from foundry_fastlog.ring_files import AT_WORK, is_untouched
+
+        found = False
+        for name, known in self._known.items():
+            if known.report.reason == AT_WORK:
+                found = True
+            elif known.dead is not None and not is_untouched(*known.dead):
+                self._known[name] = known._replace(identity=None)
+                found = True
+        return found
+
     def _read(self, name: str, edits: dict[str, Edit]) -> _Known:
         from foundry_fastlog.ring_drain import drain
         from foundry_fastlog.ring_files import RingReport, find_ring
@@ -158,7 +177,9 @@ class Overlay:
         ring = find_ring(self._run, name)
         if ring.outcome == "dead":
             report, changes = drain(self._run, ring, edits)
-            return _Known(self._identify(name, report), report, changes)
+            assert ring.image is not None
+            dead = (ring.ring, ring.image.slot.epoch)
+            return _Known(self._identify(name, report), report, changes, dead=dead)
         report = RingReport(
             self._run, ring.ring, ring.outcome, ring.label, ring.reason, ring.same_boot
         )

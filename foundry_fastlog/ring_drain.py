@@ -292,14 +292,13 @@ class _Inventory:
             noted = self._header.files[stream].get(segment)
             if noted is not None:
                 device, inode = noted
-                if inode == file.id[1] and (device == file.id[0] or not self._same_boot):
-                    return file
-                if not inode and not file.size:
-                    return file
+                known = inode == file.id[1] and (device == file.id[0] or not self._same_boot)
+                if known or (not inode and not file.size):
+                    # Not a file that got the inode of a removed one.
+                    return file if _begins_as_ours(file) else None
             if self._same_boot:
                 return None
-        head = file.head()
-        return file if not head or head[0] == 0 or _line_head(head)[0] else None
+        return file if _begins_as_ours(file) else None
 
     def _last_segments(self, stream: int, noted: StreamCommit) -> list[int]:
         """The segment that the commit speaks of, and those that were begun behind it."""
@@ -327,7 +326,9 @@ class _Inventory:
                 self.cut_bytes += file.size
                 file.remove()
                 return False
-        ranges = _sound_lines(file, begin, self.present[stream], power_loss=self._power_loss)
+        ranges = _sound_lines(
+            file, begin, self.present[stream], own=self._own, power_loss=self._power_loss
+        )
         if self._rival:
             return True
         if not self._power_loss:
@@ -341,6 +342,11 @@ class _Inventory:
     def _cut(self, file: _File, size: int) -> None:
         self.cut_bytes += max(0, file.size - size)
         file.cut(size)
+
+
+def _begins_as_ours(file: _File) -> bool:
+    head = file.head()
+    return not head or head[0] == 0 or _line_head(head)[0]
 
 
 def _offset_holds(file: _File, noted: StreamCommit) -> bool:
@@ -357,10 +363,12 @@ def _offset_holds(file: _File, noted: StreamCommit) -> bool:
     return ended and seq is not None and seq < noted.seq
 
 
-def _sound_lines(file: _File, begin_at: int, present: _Numbers, *, power_loss: bool) -> list[Range]:
+def _sound_lines(
+    file: _File, begin_at: int, present: _Numbers, *, own: bool, power_loss: bool
+) -> list[Range]:
     """Note the numbers of a file's lines, and tell where those are that stay.
 
-    Ours do (after a power loss once each), and what somebody else may have added; not torn
+    Ours do (once each, but in a copy), and what somebody else may have added; not torn
     ones, nor NULs.
     """
     other = _OTHER_LINE_AFTER_POWER_LOSS if power_loss else _OTHER_LINE
@@ -380,7 +388,7 @@ def _sound_lines(file: _File, begin_at: int, present: _Numbers, *, power_loss: b
                 parts, held = [], 0
                 match = _LINE.fullmatch(line)
                 if match is not None and (seq := int(match[1])) < _SEQ_NUMBERS:
-                    if power_loss and seq in present:
+                    if own and seq in present:
                         continue
                     present.add(seq)
                 elif other.fullmatch(line) is None:

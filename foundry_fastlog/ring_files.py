@@ -24,6 +24,7 @@ from foundry_fastlog.members import safe_str
 from foundry_fastlog.ring_image import NewerRingError, RingError, RingHeader, RingImage, Slot
 
 __all__ = [
+    "AT_WORK",
     "POINTER_SUFFIX",
     "RING_SUFFIX",
     "FoundRing",
@@ -31,6 +32,7 @@ __all__ = [
     "find_ring",
     "has_rival",
     "is_own",
+    "is_untouched",
     "list_quarantined",
     "list_rings",
 ]
@@ -43,6 +45,10 @@ _QUARANTINE = "quarantine"
 _QUARANTINED = re.compile(r".*\.ring(?:-at)?(?:\.[0-9]+)?", re.DOTALL)
 _REASON_BYTES = 1000
 _YOUNG_S = 600
+
+#: Why a ring cannot be read: its records go from it into the files at this moment.
+AT_WORK = "a recovery is at work on it: read again when that has ended"
+
 _waited_for: set[str] = set()
 _VANISHING_S, _VANISHING_LOOKS = 0.02, 20
 
@@ -288,6 +294,29 @@ def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> Fo
     return FoundRing(ring, "dead", "", image, same_boot, header.label, own)
 
 
+def is_untouched(ring: str, epoch: int) -> bool:
+    """Whether no recovery has begun on a dead ring since it was read.
+
+    Args:
+        ring: Its path.
+        epoch: Number of its last commit then.
+    """
+    try:
+        descriptor = os.open(ring, _READ)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        slot = RingImage.look(descriptor)[1]
+        return os.fstat(descriptor).st_nlink > 0 and slot.epoch == epoch
+    except (OSError, RingError, NewerRingError):
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
 def _vanishes(pointer: str) -> bool:
     """Whether a pointer goes as its ring did: a writer that closes removes one after the other.
 
@@ -304,9 +333,11 @@ def _vanishes(pointer: str) -> bool:
 
 
 def _look_at_live(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> FoundRing:
-    """Say how far a live writer, or a recovery at work, has noted the files as whole."""
+    """Say how far a live writer has noted the files as whole, or that a recovery is at work."""
     try:
         header, slot = RingImage.look(descriptor)
+        if RingImage.is_marked(descriptor):
+            return FoundRing(ring, "failed", AT_WORK)
     except (RingError, NewerRingError):
         return FoundRing(ring, "live")
     if by_pointer and not _is_of_run(run, header):

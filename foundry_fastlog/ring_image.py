@@ -55,6 +55,7 @@ _HOMES = (_PAGE + 1536, _PAGE + 1792)
 _FILE_NOTES = _PAGE + 2048
 _NOTES = 8  # of files, per stream
 _FIRST_WITH_NOTES = 3
+_RECOVERY_MARK = _PAGE + 3072
 _KEY_TABLE = 2 * _PAGE
 _LEAST_RING = 1024
 _MOST_RING = 64 << 20
@@ -252,6 +253,18 @@ class RingImage:
             raise RingError(f"it has {size} bytes, too few for a ring file")
         _parse_header(_read(descriptor, _HEADER.size), size)
         return cls(_read(descriptor, size))
+
+    @staticmethod
+    def is_marked(descriptor: int) -> bool:
+        """Tell whether a recovery has begun on a ring: its writer is dead, whoever locks it.
+
+        Args:
+            descriptor: An open regular file.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        return any(os.pread(descriptor, 8, _RECOVERY_MARK))
 
     @staticmethod
     def look(descriptor: int) -> tuple[RingHeader, Slot]:

@@ -45,7 +45,7 @@ def read_run_file(path: Path) -> bytes:
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         if status.st_size > _MOST_BYTES:
             raise OSError(errno.EFBIG, "it is larger than any that a recorder writes", str(path))
-        return file.read(_MOST_BYTES)
+        return file.read(status.st_size + 1)
 
 
 def utc_now() -> str:
@@ -158,11 +158,9 @@ class RunFile:
             rank: This process's rank.
             stamp: The stamp in the file names, or empty. With one, attempts count anew.
         """
-        import platform
-        import socket
-
+        host, python, system = _machine()
         self._path = directory / RUN_FILE
-        self._host = socket.gethostname()
+        self._host = host
         self._git_hash = git_hash()
         self._given: dict[str, Any] = {
             "name": name,
@@ -177,8 +175,8 @@ class RunFile:
             "host": self._host,
             "started": utc_now(),
             "ended": None,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
+            "python": python,
+            "platform": system,
             "foundry_fastlog": __version__,
         }
         if stamp:
@@ -284,6 +282,17 @@ class RunFile:
                 path.unlink()
 
 
+def _machine() -> tuple[str | None, str | None, str | None]:
+    """Return host, Python's version and the platform; None where no descriptor is free."""
+    try:
+        import platform
+        import socket
+
+        return socket.gethostname(), platform.python_version(), platform.platform()
+    except (ImportError, OSError):
+        return None, None, None
+
+
 def starts_in(directory: Path) -> int:
     """Return how often a run was started, by its `run.json`; 0 where there is none."""
     return len(_read(directory / RUN_FILE).get("attempts", ()))
@@ -292,7 +301,7 @@ def starts_in(directory: Path) -> int:
 def _read(path: Path) -> dict[str, Any]:
     try:
         run = orjson.loads(read_run_file(path))
-    except (OSError, ValueError):
+    except (OSError, ValueError, MemoryError):
         return {}
     return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
 

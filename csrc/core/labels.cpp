@@ -25,11 +25,15 @@ std::vector<std::string> list(int directory, const char* name) {
     return names;
 }
 
-// "metrics" + stamp + [.label] + [.segment] + ".jsonl"; false for other names.
+// "metrics" + stamp + [.label] + [.segment] + ".jsonl" + [.gz, .1, ...]; false for other names. What was laid
+// aside still has its writer's lines.
 bool parse_label(std::string_view name, const std::string& stamp, std::string& label) {
     constexpr std::string_view kEnd = ".jsonl";
-    if (!name.ends_with(kEnd)) return false;
-    name.remove_suffix(kEnd.size());
+    const std::size_t end = name.find(kEnd);
+    if (end == name.npos) return false;
+    const std::string_view behind = name.substr(end + kEnd.size());
+    if (!behind.empty() && behind[0] != '.') return false;
+    name = name.substr(0, end);
     for (const std::string_view stream : kStreamNames) {
         if (!name.starts_with(stream)) continue;
         std::string_view rest = name.substr(stream.size());

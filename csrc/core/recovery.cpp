@@ -81,6 +81,10 @@ class DeadRing final : public RecordSource, public FileLedger {
     }
 
     SinkError commit(CommitSlot& slot) override {
+        if (provenance_.shared) {  // what is there is found again by number
+            report_counts();
+            return {};
+        }
         slot.epoch = epoch_ + 1;
         slot.anchor_ticks = image_.slot().anchor_ticks;
         slot.anchor_wall_ns = image_.slot().anchor_wall_ns;
@@ -355,8 +359,9 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.outcome = Outcome::failed;
         return report;
     }
-    report.same_boot =
-        image != nullptr && boot_id() == image->header().boot_id && !boot_id().empty();
+    if (image != nullptr) {
+        report.same_boot = boot_id() == image->header().boot_id && !boot_id().empty();
+    }
     // Devices may have other numbers after a restart of the machine.
     const auto is = [&](const struct stat& found, std::uint64_t device, std::uint64_t inode) {
         return id_of(found).inode == inode && (id_of(found).device == device || !report.same_boot);
@@ -376,6 +381,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     provenance.own_ring = of_this_run && (!image->has_notes() || is(info, image->home().ring_device,
                                                                     image->home().ring_inode));
     provenance.same_boot = report.same_boot;
+    provenance.shared = info.st_nlink > 1;
     if (!provenance.own_ring) {
         const Descriptor directory(open_at(AT_FDCWD, run_directory, O_RDONLY | O_DIRECTORY));
         provenance.rival =
@@ -387,6 +393,13 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         move_to_quarantine(run_directory, path, report);
         return report;
     }
+    const std::uint64_t begun = 1;
+    if (SinkError error =
+            write_all(fd.get(), &begun, sizeof begun, kRecoveryMarkOffset, report.ring)) {
+        report.reason = describe(error);
+        return report;
+    }
+    KILL_POINT("recovery_marked");
     try {
         drain_dead_ring(run_directory, fd.get(), *image, provenance, report);
     } catch (const std::bad_alloc&) {

@@ -6,6 +6,7 @@
 //     5120  commit slot 1
 //     5632  home notes 0 and 1       (kHomeOffsets)
 //     6144  file notes               (kFileNotes of each stream)
+//     7168  1 once a recovery has begun: whoever holds the lock then is one, not the writer
 //     8192  key table
 //        .  ring data                (8192 + key_table_bytes)
 //
@@ -133,6 +134,7 @@ inline constexpr std::size_t kHomeOffsets[2] = {kControlOffset + 1536, kControlO
 inline constexpr std::size_t kFileNotesOffset = kControlOffset + 2048;
 inline constexpr std::size_t kFileNotes = 8;  // per stream; a batch begins two segments at most
 inline constexpr std::size_t kKeyTableOffset = 2 * kPageBytes;
+inline constexpr std::size_t kRecoveryMarkOffset = kControlOffset + 3072;
 constexpr std::size_t file_note_offset(Stream stream, std::uint32_t segment) noexcept {
     return kFileNotesOffset +
            (static_cast<std::size_t>(stream) * kFileNotes + segment % kFileNotes) *
@@ -140,7 +142,8 @@ constexpr std::size_t file_note_offset(Stream stream, std::uint32_t segment) noe
 }
 static_assert(kDropsOffset + kStreamCount * sizeof(std::uint64_t) <= kSlotOffsets[0]);
 static_assert(sizeof(CommitSlot) <= 512);
-static_assert(kFileNotesOffset + kStreamCount * kFileNotes * sizeof(FileNote) <= kKeyTableOffset);
+static_assert(kFileNotesOffset + kStreamCount * kFileNotes * sizeof(FileNote) <=
+              kRecoveryMarkOffset);
 
 /// The words of the control page beside the ring's own.
 using CommitEpoch = std::atomic<std::uint64_t>;

@@ -147,12 +147,11 @@ class Inventory {
         if (ring_.has_notes() && provenance_.own_ring) {
             const FileNote* note = ring_.file_note(stream_, segment);
             const FileId id = id_of(info);
-            if (note != nullptr && note->inode == id.inode &&
-                (note->device == id.device || !provenance_.same_boot)) {
-                return true;
-            }
-            if (note != nullptr && note->inode == 0 && info.st_size == 0) return true;
-            if (provenance_.same_boot) return false;
+            const bool known = note != nullptr && note->inode == id.inode &&
+                               (note->device == id.device || !provenance_.same_boot);
+            const bool begun = note != nullptr && note->inode == 0 && info.st_size == 0;
+            // What is known by inode has to begin so as well: a removed file's inode is used again.
+            if (!known && !begun && provenance_.same_boot) return false;
         }
         const std::string head = read_head(fd, error, sink_.path(stream_, segment));
         return head.empty() || head[0] == '\0' || parse_line_head(head).ours;
@@ -205,7 +204,7 @@ SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, 
             rest.remove_prefix(newline + 1);
             std::uint64_t seq = 0;
             const bool ours = length <= kLongestLine && parse_line(line, seq);
-            if (ours ? !provenance_.power_loss() || !seqs_.contains(seq)
+            if (ours ? !provenance_.own_ring || !seqs_.contains(seq)
                      : length <= kLongestLine && may_stay(line)) {
                 if (ours) seqs_.add(seq);
                 found.damaged += std::exchange(damaged, 0);

@@ -41,7 +41,8 @@ struct Provenance {
     bool own_ring =
         false;  // the very file that the writer made, in the run that it recorded in: no copy
     bool same_boot = false;  // what was written in whatever order is there
-    bool rival = false;      // another ring has the label: the files may be its writer's
+    bool shared = false;  // another run has the same ring file, by a hard link: it stays as it is
+    bool rival = false;   // another ring has the label: the files may be its writer's
 
     /// Then the commit slot's offsets and numbers hold.
     bool certain() const noexcept { return own_ring && same_boot; }

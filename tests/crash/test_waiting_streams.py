@@ -87,9 +87,9 @@ def test_what_waited_is_lost_with_its_process_and_nothing_else(scene: Scene) -> 
 def test_recovery_killed_with_a_stream_ahead_at_each_pass_of(scene: Scene, point: str) -> None:
     """A recovery that was killed is done again, to the same bytes."""
     leave_stream_behind(scene)
-    undisturbed = recover_a_copy(scene)
+    undisturbed = recover_a_copy(scene, own=True)
     for nth in itertools.count(1):
-        copy = copy_of(scene)
+        copy = copy_of(scene, own=True)
         killed = copy.recover_until_killed(f"{point}:{nth}")
         copy.recover()
         assert recovered_files(copy.run) == undisturbed, f"killed at pass {nth}"

@@ -415,6 +415,7 @@ def test_lines_that_were_being_moved_are_taken_from_where_they_went(
     builder.fragment('"a":2')
     builder.fragment('"a":3')
     builder.streams[3][:2] = [len(b"".join(lines[:2])), 2]
+    builder.streams[3][5] = 1  # it exists
     (tmp_path / "metrics.jsonl").touch()
     (tmp_path / "log.jsonl").write_bytes(b"".join(lines[:2]))
     (tmp_path / "log.000001.jsonl").write_bytes(b"".join(lines[1:3]))
