@@ -278,7 +278,7 @@ def resume(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
 def test_second_recoverer_leaves_the_first_alone(scene: Scene, point: str) -> None:
     """At whatever step the first stands, the second finds the ring in use and changes nothing."""
     leave_full_ring(scene)
-    undisturbed = recover_a_copy(scene)
+    undisturbed = recover_a_copy(scene, own=True)
     first = stop_recovery(scene, point)
     before = recovered_files(scene.run)
     second = [report["outcome"] for report in scene.recover()]
@@ -313,7 +313,9 @@ def whole_lines(run: Path) -> list[bytes]:
 def test_files_are_readable_while_they_are_recovered(scene: Scene, point: str) -> None:
     """At each step the files hold whole lines only, none twice, and none that goes away again."""
     leave_full_ring(scene)
-    undisturbed = {name: set(raw.split(b"\n")) for name, raw in recover_a_copy(scene).items()}
+    undisturbed = {
+        name: set(raw.split(b"\n")) for name, raw in recover_a_copy(scene, own=True).items()
+    }
     first = stop_recovery(scene, point)
     now = recovered_files(scene.run)
     for name, raw in now.items():
