@@ -36,6 +36,7 @@ TITLES = {
     "test_no_ring_file_breaks_who_reads_it": "damaged ring files under ASan and UBSan",
     "test_no_races_in_the_record_path": "ThreadSanitizer over recorder, flush thread and ring",
     "test_broken_protocols_are_noticed": "mutation check: steps of the protocol broken",
+    "test_old_faults_are_noticed_when_they_are_put_back": "old faults put back, and played",
 }
 
 

@@ -180,8 +180,8 @@ MUTATIONS = (
     Mutation(
         "recovery does not cut torn lines",
         "written_lines.cpp",
-        "        if (found.size != found.end && ::ftruncate(",
-        "        if (found.end > UINT64_MAX - 1 && ::ftruncate(",
+        "                found.size += rest.size();\n                break;",
+        "                found.end = found.size += rest.size();\n                break;",
         PROTOCOL + "test_what_is_torn_behind_the_commit_is_cut",
         named=True,
     ),
@@ -254,7 +254,8 @@ MUTATIONS = (
         "drainer.cpp",
         "static_cast<std::uint32_t>((cursors_[s] - slot.position) / kRecordAlign);",
         "0;",
-        WAITING + "test_bytes_of_a_record_that_waits_are_not_reused[committed-30]",
+        CPP + "*should state in the commit slot how far each stream is ahead*",
+        variant="cpp",
     ),
     Mutation(
         "recovery writes again what streams ahead have written",

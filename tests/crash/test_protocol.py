@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,7 @@ def test_death_between_claim_and_pad(scenes: Callable[[], Scene]) -> None:
 @pytest.mark.parametrize("nth", [2, 3, 20])
 def test_a_torn_commit_slot_is_not_used(scene: Scene, nth: int, whole_bytes: int) -> None:
     """Death in the middle of filling a slot: the other one is true still."""
-    process = hold_until_quiet(scene, SMALL, f"slot_filled:{nth}")
+    process = hold_until_quiet(scene, replace(SMALL, ring=1 << 14), f"slot_filled:{nth}")
     process.kill()
     ring = RingFile(scene.rings()[0])
     epoch = ring.slot().epoch

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -71,10 +72,17 @@ class Breaker:
                 with contextlib.suppress(OSError):  # there is something in it again
                     Path(parent).rmdir()
 
-    def remove_lines(self, run: str) -> None:
-        """As `rm RUN/*.jsonl` does."""
-        for path in self.files(run):
-            self._unlink(run, path)
+    def remove_lines(self, run: str, files: int = 0) -> None:
+        """As `rm RUN/*.jsonl` does; until so many are gone, for two seconds at most."""
+        end = time.monotonic() + 2
+        removed = 0
+        while True:
+            paths = self.files(run)
+            for path in paths:
+                self._unlink(run, path)
+            removed += len(paths)
+            if removed >= files or time.monotonic() > end:
+                return
 
     def remove_file(self, run: str, file: int) -> None:
         """Remove one file."""

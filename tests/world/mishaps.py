@@ -101,8 +101,10 @@ class Mishaps:
             self.fault("descriptors", f"{self.descriptors} before, {len(names)} after: {links}")
 
     def check_user_files(self) -> None:
-        """Nobody closes or replaces a descriptor that is not theirs."""
+        """Nobody closes or replaces a descriptor that is not theirs, or writes to it."""
         for fd, path in self.user_files:
+            if path.read_bytes() != foreign_bytes(3000):
+                self.fault("foreign-changed", f"somebody wrote to {path.name}")
             with contextlib.suppress(OSError):
                 if os.fstat(fd).st_ino == path.stat().st_ino:
                     continue
