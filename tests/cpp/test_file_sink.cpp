@@ -130,11 +130,20 @@ TEST_SUITE("file_sink") {
         }
     }
 
+    TEST_CASE("should not claim a label whose files were laid aside") {
+        for (const char* left : {"metrics.jsonl.gz", "log.jsonl.1", "errors.000002.jsonl.zst"}) {
+            TempDir dir;
+            CAPTURE(left);
+            write_file(dir / left, "old\n");
+            CHECK(claimed_label(dir.path(), "", false) == "a1");
+        }
+    }
+
     TEST_CASE("should not be kept from a label by files of another") {
         TempDir dir;
         for (const char* other : {"performance.a1.jsonl", "performance.r10.jsonl",
                                   "performance_2025-09-30_14-30-00.jsonl", "performance.json",
-                                  "performance.jsonl.gz", "performances.jsonl", "run.json",
+                                  "performance.jsonlines", "performances.jsonl", "run.json",
                                   "performance.r1-a1.jsonl", "performance.r1.x.jsonl"}) {
             write_file(dir / other, "");
         }
