@@ -158,7 +158,9 @@ def test_a_copy_of_a_killed_run_recovers_by_itself(begin: Begin, tmp_path: Path)
     assert steps(seen(backup), "a") == list(range(200))
     assert not list((backup / ".fastlog").glob("*.ring"))
     assert check_against_recovery(run)[0].emitted == 100
-    assert seen(run) == seen(backup)
+    # In the copy they are in a segment of their own: its files may be anybody's.
+    assert steps(seen(run), "a") == list(range(200))
+    assert set(seen(backup)) > set(seen(run))
 
 
 # ---- two processes -----------------------------------------------------------------------
