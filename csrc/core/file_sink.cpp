@@ -151,18 +151,22 @@ SinkError FileSink::note(Stream stream, FileId id) {
 }
 
 void FileSink::withdraw() noexcept {
-    File& f = file(Stream::metrics);
+    const File& f = file(Stream::metrics);
     struct stat info;
     if (f.fd < 0 || ::fstat(f.fd, &info) != 0 || id_of(info) != f.id || info.st_size != 0) return;
     try {
-        const std::string first = name(Stream::metrics, f.segment);
-        struct stat named;
-        if (::fstatat(directory_.get(), first.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-            id_of(named) == f.id) {
-            ::unlinkat(directory_.get(), first.c_str(), 0);
-        }
+        unlink_own(Stream::metrics);
     } catch (const std::bad_alloc&) {
         // It stays: an empty file does no harm.
+    }
+}
+
+// Removes the stream's segment, unless somebody else's file has the name by now.
+void FileSink::unlink_own(Stream stream) {
+    const File& f = file(stream);
+    const std::string segment = name(stream, f.segment);
+    if (f.id && id_at(directory_.get(), segment) == f.id) {
+        ::unlinkat(directory_.get(), segment.c_str(), 0);
     }
 }
 
@@ -244,7 +248,7 @@ bool FileSink::open_by_name(Stream stream) {
         return true;
     }
     if (fd >= 0) ::close(fd);
-    if (fd >= 0 || errno == ELOOP || errno == ENXIO) errno = ENOENT;  // another file
+    if (fd >= 0 || is_no_file(errno)) errno = ENOENT;  // another file, or none
     return false;
 }
 
@@ -252,13 +256,11 @@ SinkError FileSink::check_directory(Stream stream) {
     struct stat info;
     if (::fstat(directory_.get(), &info) == 0 && id_of(info) == directory_id_) {
         // Whoever has claimed the label since makes our next segments' names its own.
-        struct stat first;
-        const bool taken = info.st_nlink != 0 && !recovers_ &&
-                           ::fstatat(directory_.get(), name(Stream::metrics, 0).c_str(), &first,
-                                     AT_SYMLINK_NOFOLLOW) == 0 &&
-                           id_of(first) != first_id_ &&
-                           (stream != Stream::metrics || file(stream).segment != 0);
-        if (taken) {
+        const FileId first = info.st_nlink != 0 && !recovers_
+                                 ? id_at(directory_.get(), name(Stream::metrics, 0))
+                                 : FileId{};
+        if (first && first != first_id_ &&
+            (stream != Stream::metrics || file(stream).segment != 0)) {
             if (SinkError error = move_house(/*gone=*/false)) return error;
             return {EEXIST, "keep its label in " + options_.directory +
                                 " (another process has taken it; it goes on under a new one)"};
@@ -342,11 +344,9 @@ SinkError FileSink::check_file(Stream stream, std::uint64_t* lost) {
         forget(f);
         return {ENOENT, "find " + text + " any more (removed while open; a new one is made)"};
     }
-    struct stat named;
-    const bool there = ::fstatat(directory_.get(), name(stream, f.segment).c_str(), &named,
-                                 AT_SYMLINK_NOFOLLOW) == 0;
-    if (!there && errno != ENOENT) return failed("look at", text);
-    if (there && id_of(named) == f.id) {
+    const FileId named = id_at(directory_.get(), name(stream, f.segment));
+    if (!named && errno != ENOENT) return failed("look at", text);
+    if (named == f.id) {
         return check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
     }
     if (SinkError error = take_back(f, text)) return error;
@@ -383,8 +383,7 @@ SinkError FileSink::create(Stream stream) {
     for (;; ++f.segment) {
         const std::string segment = name(stream, f.segment);  // before: memory may run out
         const std::string text = path(stream, f.segment);
-        struct stat info;
-        if (::fstatat(directory_.get(), segment.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (!id_at(directory_.get(), segment)) {
             if (SinkError error = note(stream, {})) return error;
             const int fd = open_to_keep(directory_.get(), segment, kMakeFlags);
             if (fd < 0 && errno != EEXIST) return failed("open", text);
@@ -499,13 +498,7 @@ SinkError FileSink::move_unsynced(Stream stream) {
     if (!error) error = write_at(old, stream, bytes, written);
     if (!error && ::fdatasync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
     if (error) {
-        struct stat named;
-        const std::string begun = name(stream, old.segment);
-        if (old.id &&
-            ::fstatat(directory_.get(), begun.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
-            id_of(named) == old.id) {
-            ::unlinkat(directory_.get(), begun.c_str(), 0);
-        }
+        unlink_own(stream);
         return error;
     }
     old.synced = old.offset;
@@ -518,8 +511,7 @@ void FileSink::trim(Stream stream) {
     if (!f.has_trim) return;
     const Descriptor fd(
         open_at(directory_.get(), name(stream, f.trim_segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK));
-    const bool no_file = errno == ENOENT || errno == ELOOP || errno == ENXIO || errno == EISDIR;
-    if (fd.get() < 0 && !no_file) return;  // tried again with the next commit
+    if (fd.get() < 0 && !is_no_file(errno)) return;  // tried again with the next commit
     struct stat info;
     const bool ours = fd.get() >= 0 && ::fstat(fd.get(), &info) == 0 && id_of(info) == f.trim_id;
     if (ours && static_cast<std::uint64_t>(info.st_size) > f.trim_bytes &&

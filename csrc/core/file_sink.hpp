@@ -130,6 +130,7 @@ class FileSink {
     std::string name(const std::string& label, Stream stream, std::uint32_t segment) const;
     std::string candidate(unsigned n) const;
     bool open_by_name(Stream stream);
+    void unlink_own(Stream stream);
     SinkError create(Stream stream);
     SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
     SinkError check_directory(Stream stream);

@@ -1,9 +1,7 @@
 #include "core/labels.hpp"
 
-#include <dirent.h>
 #include <fcntl.h>
 
-#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -14,16 +12,6 @@
 
 namespace fastlog {
 namespace {
-
-std::vector<std::string> list(int directory, const char* name) {
-    std::vector<std::string> names;
-    Descriptor fd(open_at(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
-    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
-    if (!listing) return names;
-    fd.release();  // closedir() closes it
-    while (const dirent* entry = ::readdir(listing.get())) names.emplace_back(entry->d_name);
-    return names;
-}
 
 // "metrics" + stamp + [.label] + [.segment] + ".jsonl" + [.gz, .1, ...]; false for other names. What was laid
 // aside still has its writer's lines.
@@ -53,7 +41,9 @@ bool parse_label(std::string_view name, const std::string& stamp, std::string& l
 // Opens each ring of the private directory, also those that lie elsewhere.
 template <class Look>
 void for_each_ring(int directory, Look&& look) {
-    for (const std::string& name : list(directory, kPrivateDirectory)) {
+    std::vector<std::string> names;
+    list_names(directory, kPrivateDirectory, names);
+    for (const std::string& name : names) {
         std::string path = std::string(kPrivateDirectory) + "/" + name;
         if (name.ends_with(kPointerSuffix)) {
             std::string reason;
@@ -72,7 +62,9 @@ void for_each_ring(int directory, Look&& look) {
 std::set<std::string> labels_in_use(int directory, const std::string& stamp) {
     std::set<std::string> labels;
     std::string label;
-    for (const std::string& name : list(directory, ".")) {
+    std::vector<std::string> names;
+    list_names(directory, ".", names);
+    for (const std::string& name : names) {
         if (parse_label(name, stamp, label)) labels.insert(label);
     }
     for_each_ring(directory, [&](int ring) {

@@ -1,10 +1,12 @@
 #include "core/posix.hpp"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <memory>
 
 namespace fastlog {
 
@@ -20,6 +22,16 @@ FileId id_of(const struct stat& info) noexcept {
 FileId id_of(int fd) noexcept {
     struct stat info;
     return fd >= 0 && ::fstat(fd, &info) == 0 ? id_of(info) : FileId{};
+}
+
+FileId id_at(int directory, const std::string& name) noexcept {
+    struct stat info;
+    return ::fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 ? id_of(info)
+                                                                               : FileId{};
+}
+
+bool is_no_file(int code) noexcept {
+    return code == ENOENT || code == ELOOP || code == ENXIO || code == EISDIR;
 }
 
 int open_at(int directory, const std::string& name, int flags, mode_t mode) noexcept {
@@ -56,6 +68,15 @@ SinkError write_all(int fd, const void* bytes, std::size_t size, std::uint64_t o
         size -= static_cast<std::size_t>(n);
     }
     return {};
+}
+
+bool list_names(int directory, const std::string& name, std::vector<std::string>& names) {
+    Descriptor fd(open_at(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
+    if (!listing) return false;
+    fd.release();  // closedir() closes it
+    while (const dirent* entry = ::readdir(listing.get())) names.emplace_back(entry->d_name);
+    return true;
 }
 
 SinkError make_directory(const std::string& path) {

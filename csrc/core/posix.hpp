@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace fastlog {
 
@@ -38,6 +39,11 @@ struct FileId {
 FileId id_of(const struct stat& info) noexcept;
 /// Of an open descriptor; none when it is closed.
 FileId id_of(int fd) noexcept;
+/// Of what stands under a name below a directory, a link itself; none, with errno, when nothing does.
+FileId id_at(int directory, const std::string& name) noexcept;
+
+/// Whether open(2) failed so because no file stands there, but nothing, a link, a pipe or a directory.
+bool is_no_file(int code) noexcept;
 
 /// A descriptor that is closed (and its lock given up) at the end of its scope.
 class Descriptor {
@@ -71,6 +77,10 @@ int open_to_keep(int directory, const std::string& name, int flags,
 /// Writes all of it at an offset.
 SinkError write_all(int fd, const void* bytes, std::size_t size, std::uint64_t offset,
                     const std::string& path);
+
+/// The names in a directory below another one. False, with errno, when it cannot be listed; what was read
+/// until then is there.
+bool list_names(int directory, const std::string& name, std::vector<std::string>& names);
 
 /// Makes one directory. A link or a file in its place is an error.
 SinkError make_directory(const std::string& path);

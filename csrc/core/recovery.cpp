@@ -1,6 +1,5 @@
 #include "core/recovery.hpp"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -9,7 +8,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <ctime>
 #include <memory>
 #include <new>
@@ -33,11 +31,6 @@ using Outcome = RecoveryReport::Outcome;
 
 std::string describe(const SinkError& error) {
     return error.what + ": " + std::system_category().message(error.code);
-}
-
-bool ends_with(const std::string& text, const char* suffix) {
-    const std::size_t n = std::strlen(suffix);
-    return text.size() >= n && text.compare(text.size() - n, n, suffix) == 0;
 }
 
 std::string private_directory(const std::string& run) { return run + "/" + kPrivateDirectory; }
@@ -142,12 +135,7 @@ class DeadRing final : public RecordSource, public FileLedger {
         if (report_.holes + report_.damaged != 0) flags_ |= CommitSlot::kRecordsLost;
     }
     SinkError put(const void* bytes, std::size_t size, std::size_t offset) {
-        ssize_t n;
-        do {
-            n = ::pwrite(fd_, bytes, size, static_cast<off_t>(offset));
-        } while (n < 0 && errno == EINTR);
-        if (n == static_cast<ssize_t>(size)) return {};
-        return {n < 0 ? errno : ENOSPC, "write " + report_.ring};
+        return write_all(fd_, bytes, size, offset, report_.ring);
     }
 
     int fd_;
@@ -308,7 +296,7 @@ const char* outcome_name(Outcome outcome) noexcept {
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path) {
     RecoveryReport report;
     report.ring = path;
-    const bool by_pointer = ends_with(path, kPointerSuffix);
+    const bool by_pointer = path.ends_with(kPointerSuffix);
     std::string ring = path;
     if (by_pointer) {
         ring = read_pointer(AT_FDCWD, path, report.reason);
@@ -421,21 +409,13 @@ std::vector<RecoveryReport> recover_run(const std::string& run_directory,
                                         const std::function<bool()>& go_on) {
     std::vector<RecoveryReport> reports;
     const std::string directory = private_directory(run_directory);
-    const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) return reports;
-    DIR* listing = ::fdopendir(fd);
-    if (listing == nullptr) {
-        ::close(fd);
-        return reports;
-    }
     std::vector<std::string> names;
-    while (const dirent* entry = ::readdir(listing)) names.emplace_back(entry->d_name);
-    ::closedir(listing);
+    if (!list_names(AT_FDCWD, directory, names)) return reports;
     std::sort(names.begin(), names.end());
     for (const std::string& name : names) {
         if (!go_on()) break;
         const std::string path = directory + "/" + name;
-        if (ends_with(name, kRingSuffix) || ends_with(name, kPointerSuffix)) {
+        if (name.ends_with(kRingSuffix) || name.ends_with(kPointerSuffix)) {
             reports.push_back(recover_ring(run_directory, path));
         } else if (name.ends_with(kTemporarySuffix)) {
             sweep(path, /*locked=*/name.ends_with(std::string(kRingSuffix) + kTemporarySuffix));

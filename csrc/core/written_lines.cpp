@@ -1,6 +1,5 @@
 #include "core/written_lines.hpp"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -108,9 +106,7 @@ class Inventory {
         fd.reset(open_at(sink_.directory(), sink_.name(stream_, segment),
                          O_RDWR | O_NOFOLLOW | O_NONBLOCK));
         if (fd.get() < 0) {
-            const bool no_file =
-                errno == ENOENT || errno == ELOOP || errno == ENXIO || errno == EISDIR;
-            return no_file ? SinkError{} : failed("open", sink_.path(stream_, segment));
+            return is_no_file(errno) ? SinkError{} : failed("open", sink_.path(stream_, segment));
         }
         SinkError error;
         if (!is_ours(segment, fd.get(), error)) fd.reset();
@@ -258,15 +254,12 @@ std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, Sink
     const std::string first = sink.name(stream, 0);
     const std::string begin = first.substr(0, first.size() - kEnd.size());
     std::vector<std::uint32_t> numbers;
-    Descriptor fd(open_at(sink.directory(), ".", O_RDONLY | O_DIRECTORY));
-    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
-    if (!listing) {
+    std::vector<std::string> names;
+    if (!list_names(sink.directory(), ".", names)) {
         error = failed("list the directory of", sink.path(stream, 0));
         return numbers;
     }
-    fd.release();
-    while (const dirent* entry = ::readdir(listing.get())) {
-        const std::string_view name = entry->d_name;
+    for (const std::string& name : names) {
         if (!name.starts_with(begin) || !name.ends_with(kEnd)) continue;
         std::uint32_t number = 0;
         if (name.size() > begin.size() + kEnd.size()) {

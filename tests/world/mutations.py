@@ -81,7 +81,7 @@ MUTATIONS = (
     Mutation(
         "nobody asks whether a file has its name still",
         "renamed",
-        (Patch("core/file_sink.cpp", "if (!found && (::fstatat(", "if (found && (::fstatat("),),
+        (Patch("core/file_sink.cpp", "if (named == f.id) {", "if (f.id) {"),),
         quick=True,
     ),
     Mutation(
@@ -184,8 +184,8 @@ MUTATIONS = (
         (
             Patch(
                 "core/recovery.cpp",
-                "{of_this_run && (!image->has_notes() || id_of(info) == itself),",
-                "{of_this_run || id_of(info) != itself,",
+                "of_this_run && (!image->has_notes() ||",
+                "of_this_run || (image->has_notes() ||",
             ),
             Patch(
                 "core/written_lines.cpp",
@@ -194,10 +194,10 @@ MUTATIONS = (
             ),
             Patch(
                 "core/written_lines.cpp",
-                "        cut_bytes += found.size - found.end;\n",
+                "        if (provenance.own_ring || !provenance.rival) cut_bytes +=",
                 "        if (provenance.certain()) {\n            seqs = before;\n"
                 "            found.end = begin;\n        }\n"
-                "        cut_bytes += found.size - found.end;\n",
+                "        if (provenance.own_ring || !provenance.rival) cut_bytes +=",
             ),
         ),
         quick=True,
