@@ -96,15 +96,16 @@ static atomic_int resets_done;
 
 // Works on while everything is taken away: calls may fail, never more than that.
 static void* insist(void* argument) {
-    void* slot = argument;
-    while (!atomic_load(&resets_done)) {
+    int* slots = argument;
+    for (int round = 0; !atomic_load(&resets_done); ++round) {
         void* context;
         void* event = NULL;
         if (cuDevicePrimaryCtxRetain(&context, 0) != 0 || cuCtxSetCurrent(context) != 0) continue;
         FakePointer pointer = fake_malloc(0, 4);
         FakeStream stream = fake_stream(0);
         fake_delay(stream, 50);
-        cuMemcpyDtoHAsync_v2(slot, pointer, 4, stream);
+        // A slot per round: the last round's copy may still run, given up or taken by a reset.
+        cuMemcpyDtoHAsync_v2(&slots[round % ROUNDS], pointer, 4, stream);
         if (cuEventCreate(&event, 2) == 0 && cuEventRecord(event, stream) == 0)
             for (int i = 0; i < 100 && cuEventQuery(event) == 600; ++i) fake_wait(stream, 10);
         fake_free(pointer, stream);

@@ -14,7 +14,8 @@ from foundry_fastlog import read_run
 
 # Each process would name its files after its own rank and start. Rank 1 dies at the first start.
 RANK = """
-import os, signal, sys
+import os, signal, sys, time
+from pathlib import Path
 from foundry_fastlog import ExperimentLogging, experiment, start_stamp
 rank, restart = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 experiment.timestamp = lambda: f"2025-09-30_1{rank}-0{restart}-00"
@@ -26,6 +27,9 @@ if restart == 0 and rank == 1:
     os._exit(1)
 if restart == 0:
     signal.pause()  # until torchrun ends it, as it does with all ranks when one has failed
+Path(sys.argv[0]).with_name(f"open-{rank}").touch()
+while len(list(Path(sys.argv[0]).parent.glob("open-*"))) < 3:
+    time.sleep(0.01)  # as those of a training do: the time is rank 0's while it runs
 logs.close()
 """
 
