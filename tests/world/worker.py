@@ -62,6 +62,7 @@ class Worker(Mishaps):
         hard = {number: resource.getrlimit(number)[1] for number in LIMITS.values()}
         self.limits = {number: (most, most) for number, most in hard.items()}
         self.user_files = []
+        self.in_memory = False
         self.begin(process, recorder)
 
     def begin(self, process: int, recorder: Recorder | None, *, busy: bool = False) -> None:
@@ -81,6 +82,8 @@ class Worker(Mishaps):
         self.say({"process": process, "busy": busy})
         if self.recorder is not None:
             self.begin_writer()
+            if self.in_memory:  # as the parent's: it may be killed before it can say so
+                self.acks.place(self.index, None)
 
     def begin_writer(self) -> None:
         """Count what is recorded from here on as another writer's."""
@@ -97,7 +100,9 @@ class Worker(Mishaps):
     def place(self) -> None:
         """Note where the ring is."""
         if self.recorder is not None and not self.recorder.closed:
-            self.acks.place(self.index, self.recorder.stats()["ring_path"])
+            path = self.recorder.stats()["ring_path"]
+            self.in_memory = path is None
+            self.acks.place(self.index, path)
 
     def fault(self, kind: str, text: str) -> None:
         """Note what went wrong."""
