@@ -131,10 +131,14 @@ class Overlay:
             self._known[name] = known
             self.rings.append(known.report)
             edits |= known.edits
-        if names is not None:
+        from foundry_fastlog.writers_file import report_absent, report_unended
+
+        if names is None:
+            self.rings += report_unended(self._run)
+        else:
             from foundry_fastlog.ring_files import list_quarantined
 
-            self.rings += list_quarantined(self._run)
+            self.rings += list_quarantined(self._run) + report_absent(self._run)
         return edits
 
     def _ring_names(self) -> list[str] | None:
@@ -227,5 +231,7 @@ def describe_ring(ring: RingReport) -> str:
         return f"{ring.damaged:,} records in it are damaged"
     if ring.outcome == "quarantined":
         return f"its records were put aside: {ring.reason}"
+    if ring.outcome == "absent":
+        return f"{ring.label}: {ring.reason}" if ring.label else ring.reason
     what = "a killed process" if ring.outcome == "damaged" else "a process"
     return f"the records of {what} cannot be read: {ring.reason}"

@@ -646,6 +646,7 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
     from foundry_fastlog.overlay import Overlay
     from foundry_fastlog.recovery import runs_with_rings
     from foundry_fastlog.ring_files import RingReport, list_quarantined
+    from foundry_fastlog.writers_file import report_absent
 
     reports: list[RingReport] = []
     for run in runs_with_rings(path):
@@ -653,6 +654,8 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
         found = [RingReport(run, **report) for report in _core.recover_run(os.fsencode(run))]
         # No ring at all: perhaps because they may not be listed, which the overlay tells.
         reports += [*found, *before] if found else Overlay(run).refresh()
+        if found:
+            reports += report_absent(run)
     return reports
 
 

@@ -69,9 +69,10 @@ class RingReport:
         outcome: ``recovered`` (its records are in the run's files now), ``live`` (its
             writer is at work), ``gone`` (another recovery was faster), ``quarantined``
             (damaged, and moved to ``.fastlog/quarantine``), ``elsewhere`` (on another
-            host), ``failed`` (the system refused). Where nothing is to be changed:
+            host), ``failed`` (the system refused), ``absent`` (a writer has not ended, and its
+            ring is not here, or is in memory). Where nothing is to be changed:
             ``recoverable`` and ``damaged`` in place of ``recovered`` and ``quarantined``.
-        label: Label of the writer.
+        label: Label of the writer; where it is ``absent``, of a few such writers.
         reason: Why not, and what to do.
         same_boot: Whether the machine has run on since. If not, lines are put back by
             their ``seq``.

@@ -22,6 +22,7 @@
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
 #include "core/ring_pointer.hpp"
+#include "core/writers_file.hpp"
 #include "core/written_lines.hpp"
 
 namespace fastlog {
@@ -259,6 +260,11 @@ void sweep(const std::string& path, bool locked) {
     if (::flock(half.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());
 }
 
+SinkError note_end(const std::string& run, const std::string& ring) {
+    const Descriptor directory(open_at(AT_FDCWD, run, O_RDONLY | O_DIRECTORY));
+    return note_writer_ends(directory.get(), uuid_in(ring));
+}
+
 void move_to_quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
     struct stat info;
     if (::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 0 &&
@@ -271,7 +277,9 @@ void move_to_quarantine(const std::string& run, const std::string& path, Recover
     if (const SinkError error = quarantine(private_directory(run), path, report.reason)) {
         report.outcome = Outcome::failed;
         report.reason += " (and could not be moved aside: " + describe(error) + ")";
+        return;
     }
+    note_end(run, path);  // it is told of as long as it lies there
 }
 
 }  // namespace
@@ -396,6 +404,11 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     }
     if (report.outcome != Outcome::recovered) return report;
     // What stays is known as written: it does no harm, and goes at the next recovery that may remove it.
+    if (const SinkError error = note_end(run_directory, path)) {
+        report.reason = "all of it is written, but it stays: " + describe(error);
+        return report;
+    }
+    KILL_POINT("recovery_noted_end");
     if ((::unlink(ring.c_str()) != 0 && errno != ENOENT) ||
         (by_pointer && ::unlink(path.c_str()) != 0 && errno != ENOENT)) {
         report.reason =

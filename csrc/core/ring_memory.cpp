@@ -28,6 +28,7 @@
 #include "core/crc32c.hpp"
 #include "core/kill_point.hpp"
 #include "core/ring_pointer.hpp"
+#include "core/writers_file.hpp"
 
 namespace fastlog {
 namespace {
@@ -165,7 +166,8 @@ std::uint32_t note_crc(const FileNote& note) noexcept {
 RingMemory::RingMemory(std::size_t ring_bytes)
     : ring_bytes_(ring_bytes),
       key_table_bytes_(key_table_bytes_for(ring_bytes)),
-      salt_(random_u64() | 1) {
+      salt_(random_u64() | 1),
+      uuid_(random_uuid()) {
     size_ = kKeyTableOffset + key_table_bytes_ + ring_bytes_;
     map_anonymous();
 }
@@ -173,7 +175,8 @@ RingMemory::RingMemory(std::size_t ring_bytes)
 RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
     : ring_bytes_(spec.ring_bytes),
       key_table_bytes_(key_table_bytes_for(spec.ring_bytes)),
-      salt_(random_u64() | 1) {
+      salt_(random_u64() | 1),
+      uuid_(random_uuid()) {
     size_ = kKeyTableOffset + key_table_bytes_ + ring_bytes_;
     if (spec.place != RingPlace::memory) {
         try {
@@ -241,11 +244,10 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
     SinkError error{ENOTSUP, "map a ring file below " + own};
     for (const std::string& place : places) {
         if (!suits_mapping(place)) continue;
-        std::string uuid;
-        error = make_file(spec, place, uuid);
+        error = make_file(spec, place);
         if (error) continue;
         if (place == own) return {};
-        pointer_ = own + "/" + uuid + kPointerSuffix;
+        pointer_ = own + "/" + uuid_ + kPointerSuffix;
         error = write_pointer(pointer_, path_);
         if (!error) return {};
         ::unlink(path_.c_str());
@@ -258,11 +260,9 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
 
 // Makes, fills, locks and maps a file in `directory`, and gives it its name last: whoever finds a
 // *.ring finds a whole one.
-SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directory,
-                                std::string& uuid) {
+SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directory) {
     const bool ours = directory == spec.run_directory + "/" + kPrivateDirectory;
-    uuid = random_uuid();
-    path_ = directory + (ours ? "/" : "/fastlog-") + uuid + kRingSuffix;
+    path_ = directory + (ours ? "/" : "/fastlog-") + uuid_ + kRingSuffix;
     const std::string temporary = path_ + kTemporarySuffix;
     if (fd_.open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
                  ours ? kFileMode : 0600) < 0) {
@@ -272,7 +272,7 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     SinkError error;
     id_ = id_of(fd_.get());
     if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) error = failed("lock", temporary);
-    if (!error) error = fill_file(spec, uuid);
+    if (!error) error = fill_file(spec);
     if (!error && ::rename(temporary.c_str(), path_.c_str()) != 0) error = failed("name", path_);
     if (!error) {
         unfinished.keep = true;
@@ -289,7 +289,7 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     return error;
 }
 
-SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
+SinkError RingMemory::fill_file(const RingSpec& spec) {
     // Allocated and written with zeros: a store to a hole of a full disk would be a SIGBUS.
 #if defined(__linux__)
     int code;
@@ -323,7 +323,7 @@ SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
     header.process_start = process_start();
     header.pid = static_cast<std::uint32_t>(::getpid());
     header.rank = spec.rank;
-    put_text(header.uuid, uuid);
+    put_text(header.uuid, uuid_);
     put_text(header.boot_id, boot_id());
     put_text(header.host, host_name());
     put_text(header.label, spec.label);
@@ -343,7 +343,10 @@ SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
 // ---- notes: which files are ours -------------------------------------------------------------------
 
 SinkError RingMemory::note_home(const std::string& directory, FileId id, const std::string& label) {
-    if (!mapped()) return {};
+    if (!mapped()) {
+        list(directory, label);
+        return {};
+    }
     // A ring that lies elsewhere is found by a pointer, which went with the directory.
     if (!pointer_.empty() && home_.epoch != 0 && FileId{home_.run_device, home_.run_inode} != id) {
         const std::string own = directory + "/" + kPrivateDirectory;
@@ -362,7 +365,14 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
     home_.crc = note_crc(home_);
     *at<HomeNote>(kHomeOffsets[home_.epoch & 1]) = home_;
     KILL_POINT("home_noted");
+    list(directory, label);
     return {};
+}
+
+// No error where it cannot be listed: all that is lost is to be missed when the ring is removed.
+void RingMemory::list(const std::string& directory, const std::string& label) {
+    listed_ = !note_writer_begins(directory, uuid_, !mapped(), label);
+    KILL_POINT("writer_listed");
 }
 
 // The last commit speaks of files that were left: from now on of new ones, which are empty.
@@ -397,6 +407,12 @@ SinkError RingMemory::note_file(Stream stream, std::uint32_t segment, FileId id)
 }
 
 void RingMemory::remove_file(int run_directory) noexcept {
+    try {
+        if (listed_ && note_writer_ends(run_directory, uuid_)) return;
+    } catch (const std::bad_alloc&) {
+        return;
+    }
+    KILL_POINT("writer_ended");
     if (!mapped()) return;
     const std::string& own = pointer_.empty() ? path_ : pointer_;
     if (!pointer_.empty()) ::unlink(path_.c_str());

@@ -67,8 +67,9 @@ class RingMemory final : public FileLedger {
     SinkError note_home(const std::string& directory, FileId id, const std::string& label) override;
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override;
 
-    /// Removes the file: everything in it has been written. Keeps the mapping. `run_directory` is a
-    /// descriptor.
+    /// Everything in it has been written: the writer is noted as one that has ended, and the file is
+    /// removed. Where that note fails it stays, for a recovery. Keeps the mapping. `run_directory` is
+    /// a descriptor.
     void remove_file(int run_directory) noexcept;
     /// Makes the pages around `position` writable now, so that no producer waits for the file
     /// system. Called by the flush thread.
@@ -82,10 +83,11 @@ class RingMemory final : public FileLedger {
     void map_anonymous();
     void* map(int flags, int fd) noexcept;
     SinkError map_file(const RingSpec& spec);
-    SinkError make_file(const RingSpec& spec, const std::string& directory, std::string& path);
-    SinkError fill_file(const RingSpec& spec, const std::string& uuid);
+    SinkError make_file(const RingSpec& spec, const std::string& directory);
+    SinkError fill_file(const RingSpec& spec);
     void finish_mapping() noexcept;
     void leave_files() noexcept;
+    void list(const std::string& directory, const std::string& label);
 
     std::byte* base_ = nullptr;
     std::size_t size_;
@@ -93,10 +95,12 @@ class RingMemory final : public FileLedger {
     std::size_t key_table_bytes_;
     std::uint64_t salt_;
     LockDescriptor fd_;
+    std::string uuid_;
     std::string path_;
     std::string pointer_;  // the file in the run that names path_, or empty
     FileId id_;            // of the ring file
     HomeNote home_{};      // the last one, flush thread only once that runs
+    bool listed_ = false;  // among the run's writers
 };
 
 /// Facts about this process and machine, as a ring file states them.

@@ -19,6 +19,8 @@ import rings
 from crash.acked import parse
 from crash.driving import Process, Scene, Settings, draw_settings, size
 
+from foundry_fastlog.overlay import Overlay
+
 MakeScene = Callable[[], Scene]
 
 # Passed once in a writer's life, and often.
@@ -38,6 +40,7 @@ RECOVERY = (
     "recovery_before_cut",
     "recovery_after_cut",
     "recovery_synced",
+    "recovery_noted_end",
     "recovery_ring_removed",
 )
 RECOVERY_WRITING = (
@@ -123,12 +126,15 @@ def test_writer_killed_while_it_opens(scene: Scene, point: str) -> None:
     scene.must_hold()
 
 
-def test_writer_killed_after_its_close(scene: Scene) -> None:
-    """When close() has removed the ring, all is in the files."""
+@pytest.mark.parametrize("point", ["writer_ended", "ring_removed"])
+def test_writer_killed_after_its_close(scene: Scene, point: str) -> None:
+    """When close() has noted the end, or removed the ring, all is there and none is missed."""
     settings = Settings(records=200)
-    assert scene.record(settings, {"FASTLOG_KILL_AT": "ring_removed"}) == -signal.SIGKILL
+    assert scene.record(settings, {"FASTLOG_KILL_AT": point}) == -signal.SIGKILL
     assert scene.lives[0].acked == [200]
+    scene.recover()
     scene.must_hold()
+    assert Overlay(scene.run).refresh() == []
 
 
 @pytest.mark.parametrize("failing", [1, 2, 5])

@@ -42,10 +42,10 @@ while True:
 
 
 @contextmanager
-def recording(run: Path, ring: str = "file") -> Iterator[subprocess.Popen[str]]:
+def recording(run: Path, ring: str = "file", code: str = WRITER) -> Iterator[subprocess.Popen[str]]:
     """A process that records in a run."""
     with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(run), ring],
+        [sys.executable, "-c", code, str(run), ring],
         env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
         stdout=subprocess.PIPE,
         text=True,
@@ -74,6 +74,26 @@ def test_a_live_run_never_reads_as_damaged(tmp_path: Path, ring: str) -> None:
             seen = sum(check.lines for check in checks)
             assert seen >= lines
             lines = seen
+
+
+COMES_AND_GOES = """
+import sys
+from foundry_fastlog import Recorder
+print("recording", flush=True)
+while True:
+    with Recorder(*sys.argv[1:2], ring=sys.argv[2], ring_bytes=1 << 16) as recorder:
+        recorder.record(0, loss=1.0)
+"""
+
+
+@pytest.mark.parametrize("ring", ["file", "shm"])
+def test_writers_that_come_and_go_are_never_missed(tmp_path: Path, ring: str) -> None:
+    """A ring that is not there when the rings are listed is noted as that of one who has ended."""
+    run = tmp_path / "run"
+    Recorder(run).close()
+    with recording(run, ring, COMES_AND_GOES):
+        for _ in range(30):
+            assert read_run(run).problems == []
 
 
 def message(seq: int) -> bytes:

@@ -39,16 +39,17 @@ are a *family*. After all processes have ended, the disk has room and ``recover(
 7. Recovery leaves no ring behind and quarantines none: the world damages none. Copies of live
    rings excepted.
 
-**What may be claimed.** ``flush()`` or ``close()`` that returned True: the records are in the
-files when it is looked, or were taken away. A reader shows what was promised before it began. At
-the end a reader shows what is in the files, and does not say `complete` where a record is missing
-and a later one of its thread and stream is there: then the loss can be known. (A stream's tail, or
-all of it, may vanish without a trace.) It finds no fault with a run in which nothing was broken.
-``stats()``: calls = accepted + dropped, accepted = what was acknowledged, and = written after
-``close()``. With a disk that has room ``close()`` returns True. No call raises; nobody dies but
-who is killed; nothing takes longer than a deadline (then the stacks of who hangs are shown), and
-nobody prints a traceback. Who ends as a program does has status 0; a closed recorder leaves no
-descriptor.
+**What may be claimed.** ``flush()`` or ``close()`` that returned True: the records are in the files
+when it is looked, or were taken away. A reader shows what was promised before it began. At the end
+a reader shows what is in the files, and does not say `complete` where a record is missing and a
+later one of its thread and stream is there, or the writer was killed and its ring is gone or was in
+memory: then the loss can be known. (With a whole file a stream's tail, or all of it, may vanish
+without a trace; and with a run's directory all that knew of its writers.) It finds no fault with a
+run in which nothing was broken. ``stats()``: calls = accepted + dropped, accepted = what was
+acknowledged, and = written after ``close()``. With a disk that has room ``close()`` returns True.
+No call raises; nobody dies but who is killed; nothing takes longer than a deadline (then the stacks
+of who hangs are shown), and nobody prints a traceback. Who ends as a program does has status 0; a
+closed recorder leaves no descriptor.
 
 A violation has a *kind*, the word in ``oracle.fail(kind, ...)``, ``self.fault(kind, ...)``.
 """

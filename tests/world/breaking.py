@@ -61,6 +61,7 @@ class Breaker:
 
     def remove_run(self, run: str) -> None:
         """As `rm -rf` does; what writers make meanwhile goes as well."""
+        self.ledger.removed.add(self.ledger.family(run))
         folder = self.disk / run
         for _ in range(1000):
             if not folder.exists():
@@ -87,6 +88,11 @@ class Breaker:
     def remove_file(self, run: str, file: int) -> None:
         """Remove one file."""
         if path := self.pick(run, file):
+            self._unlink(run, path)
+
+    def remove_rings(self, run: str) -> None:
+        """As `rm RUN/.fastlog/*` does, but for the list of writers."""
+        for path in sorted((self.disk / run / ".fastlog").glob("*.ring*")):
             self._unlink(run, path)
 
     def compress(self, run: str, file: int) -> None:

@@ -14,7 +14,7 @@ from world.breaking import Breaker
 from world.mishaps import foreign_bytes
 from world.oracle import Oracle, Violation
 from world.processes import DEADLINE_S, NURSE, READER, Process, Processes
-from world.schedule import Action, Schedule
+from world.schedule import RUNS, Action, Schedule
 from world.session import Session
 
 _NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child")
@@ -238,7 +238,14 @@ class World(Processes):
             return False
         self.breaker.fill()
         self.full = True
+        self.oracle.unlisted |= set(self.ledger.families.values()) | set(RUNS)
         return True
+
+    def do_limit(self, process: Process, kind: str, size: int) -> None:
+        """Let a process have no descriptor, or no large file, more."""
+        if process.recording and kind == "nofile":  # a fork then finds none to say that it begins
+            self.oracle.unlisted.add(self.ledger.family(process.run))
+        self.tell(process, "limit", kind=kind, size=size)
 
     def do_free(self) -> None:
         """Give the room back."""

@@ -78,18 +78,21 @@ class Mishaps:
     def do_close_descriptors(self) -> dict[str, Any]:
         """Close files below the recorder, and open some that take their numbers."""
         taken = self.descriptors = 0
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
-            with contextlib.suppress(OSError):
-                target = str(Path(f"/proc/self/fd/{name}").readlink())
-                kept = (str(self.folder / "acks"), str(self.folder / "user"), "/dev", "/proc")
-                if int(name) > 2 and target.startswith("/") and not target.startswith(kept):
-                    os.close(int(name))
-                    taken += 1
-        for _ in range(taken):
-            path = self.folder / "user" / f"{self.process}-{len(self.user_files)}-{time.time_ns()}"
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-            os.write(fd, foreign_bytes(3000))
-            self.user_files.append((fd, path))
+        with self.unlimited():
+            for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
+                with contextlib.suppress(OSError):
+                    target = str(Path(f"/proc/self/fd/{name}").readlink())
+                    kept = (str(self.folder / "acks"), str(self.folder / "user"), "/dev", "/proc")
+                    if int(name) > 2 and target.startswith("/") and not target.startswith(kept):
+                        os.close(int(name))
+                        taken += 1
+            for _ in range(taken):
+                path = (
+                    self.folder / "user" / f"{self.process}-{len(self.user_files)}-{time.time_ns()}"
+                )
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+                os.write(fd, foreign_bytes(3000))
+                self.user_files.append((fd, path))
         return {"taken": taken}
 
     def check_descriptors(self) -> None:
@@ -102,6 +105,10 @@ class Mishaps:
 
     def check_user_files(self) -> None:
         """Nobody closes or replaces a descriptor that is not theirs, or writes to it."""
+        with self.unlimited():
+            self._check_user_files()
+
+    def _check_user_files(self) -> None:
         for fd, path in self.user_files:
             if path.read_bytes() != foreign_bytes(3000):
                 self.fault("foreign-changed", f"somebody wrote to {path.name}")

@@ -92,6 +92,7 @@ class Ledger:
         families: Directory to family: a run keeps its family when it is moved.
         rings: Rings that were removed.
         broken: Families in which files were removed, renamed, cut or moved.
+        removed: Families of which a directory was removed, and with it what knew of its writers.
         cut: Files that were truncated, by inode.
     """
 
@@ -99,6 +100,7 @@ class Ledger:
         self.families: dict[str, str] = {}
         self.rings: set[str] = set()
         self.broken: set[str] = set()
+        self.removed: set[str] = set()
         self.cut: set[int] = set()
         self._taken: dict[str, list[tuple[int, int]]] = defaultdict(list)
         self._bytes: dict[str, list[bytes]] = defaultdict(list)
@@ -175,6 +177,7 @@ class Oracle:
         self.copies: dict[str, set[Key]] = {}
         self.own_files: list[tuple[Path, bytes]] = []
         self.violations: list[Violation] = []
+        self.unlisted: set[str] = set()  # families with writers that found no room to say they are
 
     def fail(self, kind: str, text: str) -> None:
         """Note a violation."""
@@ -387,8 +390,24 @@ class Oracle:
             if (number, thread, n) not in keys
             and n < last.get((number, thread, content(number, thread, n)[0]), -1)
         ]
+        family = self.ledger.family(run)
+        if self.ledger.runs(family) == [run] and family not in self.ledger.removed | self.unlisted:
+            known += self._lost_tails(family, writers, keys)
         if known:
             self.fail("false-complete", f"{run}: complete, but without {describe(known)}")
+
+    def _lost_tails(
+        self, family: str, writers: dict[int, tuple[Writer, Fate]], keys: set[Key]
+    ) -> set[Key]:
+        """What the world took with the rings of writers that were killed, and with nothing else."""
+        lost = {
+            (number, thread, n)
+            for number, (writer, fate) in writers.items()
+            if fate.killed and writer.ended != CLOSED
+            for thread, count in enumerate(writer.acked)
+            for n in range(count)
+        }
+        return lost - keys - self.ledger.excused(family)
 
 
 def describe(keys: Iterable[Key]) -> str:
