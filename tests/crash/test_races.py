@@ -6,8 +6,11 @@ settings and to their end: closed, not killed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -43,6 +46,60 @@ def race_ring(program: Path, records: int, env: dict[str, str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{PRODUCERS * records} records\n"
+
+
+def disturb(run: Path, rng: random.Random) -> None:
+    """Do to a run's files what others do to them."""
+    files = sorted(run.glob("*.jsonl"))
+    rings = sorted((run / ".fastlog").glob("*.ring"))
+    deed = rng.choice(("unlink", "rename", "truncate", "replace", "rings", "remove", "sleep"))
+    with contextlib.suppress(OSError):
+        if deed == "remove":
+            shutil.rmtree(run)
+        elif deed == "rings":
+            rng.choice(rings or [run]).unlink()
+        elif deed == "sleep" or not files:
+            time.sleep(0.05)
+        elif deed == "rename":
+            file = rng.choice(files)
+            file.rename(f"{file}.{rng.randrange(100)}")
+        elif deed == "truncate":
+            file = rng.choice(files)
+            os.truncate(file, rng.randint(0, file.stat().st_size))
+        else:
+            file = rng.choice(files)
+            file.unlink()
+            if deed == "replace":
+                file.write_bytes(b"")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_no_races_while_files_are_taken_away(tmp_path: Path, figures: dict[str, Any]) -> None:
+    """Files and the run go under the threads, dead rings are collected beside: no report."""
+    programs = build("tsan", "driver")
+    env = {"TSAN_OPTIONS": f"halt_on_error=1 exitcode={REPORT_STATUS}"}
+    rng = random.Random(7)
+    figures.update({"lives": 0, "deeds": 0, "reports": 0})
+    begun = time.monotonic()
+    while time.monotonic() - begun < size(120, 1):
+        scene = Scene(tmp_path / f"scene-{figures['lives']}", programs, fix_addresses())
+        try:
+            settings = draw_settings(rng, records=0, close_us=6_500_000, threads=3, segment=4096)
+            living = scene.start(settings, env)  # longer than its collector waits
+            for _ in range(2):
+                dead = scene.start(draw_settings(rng, records=0), env)
+                dead.wait_acked(20)
+                assert dead.kill() == -signal.SIGKILL
+            while living.process.poll() is None:
+                disturb(scene.run, rng)
+                figures["deeds"] += 1
+                time.sleep(rng.random() / 20)
+            assert living.wait() == 0, settings
+            figures["lives"] += 1
+        finally:
+            scene.end()
+        scene.remove()
 
 
 @pytest.mark.slow
