@@ -38,6 +38,16 @@ HUM = 8  # threads from this number on record in the background
 MOST_HUMMED = 2000  # a world is to be read in a second
 LONGEST_VAIN = 40  # tries before a record that is refused is given up
 _PR_SET_PDEATHSIG = 1
+#: MiB that a recorder may take beside its ring, and recoveries that are repeated.
+_MOST_TAKEN, _MOST_GROWN = 64, 16
+_WARM = 20
+SANITIZED = os.environ.get("LD_PRELOAD", "")  # keeps what was freed
+
+
+def resident_mib() -> int:
+    """What the process has in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() >> 20
 
 
 class Asked:
@@ -74,7 +84,8 @@ class Worker(Mishaps):
         self.acks = Acks(self.folder / "acks" / str(process), process)
         self.hums: list[threading.Thread] = []
         self.stop = threading.Event()
-        self.descriptors = 0  # before the recorder was opened; 0 where that is not known
+        # Before the recorder was opened; 0 where that is not known.
+        self.descriptors = self.resident = 0
         self.faults: list[tuple[str, str]] = []
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.connect(str(self.folder / "door"))
@@ -192,6 +203,7 @@ class Worker(Mishaps):
         if self.recorder is None:
             with self.unlimited():
                 self.descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
+                self.resident = resident_mib()
             self.recorder = Recorder(path, **options)
             self.begin_writer()
             self.place()
@@ -248,6 +260,11 @@ class Worker(Mishaps):
                 self.fault("counters", f"closed, but not all is written: {stats}")
         if stats["calls"] != stats["accepted"] + stats["dropped"]:
             self.fault("counters", f"calls are not accepted and dropped ones: {stats}")
+        if SANITIZED == "" and self.resident and stats["ring_path"] is not None:
+            with self.unlimited():
+                grown = resident_mib() - self.resident - (stats["ring_bytes"] >> 20)
+            if grown > _MOST_TAKEN:
+                self.fault("memory", f"{grown} MiB more than before, beside the ring")
         if self.sure and sum(counts) != stats["accepted"]:
             self.fault("counters", f"{sum(counts)} records were accepted: {stats}")
         self.check_user_files()
@@ -363,9 +380,17 @@ class Worker(Mishaps):
         """Recover a run, for three seconds at most."""
         end = time.monotonic() + 3
         answer = recover(path, how, self.fault)
-        while times > 1 and time.monotonic() < end:
-            times -= 1
+        warm = (0, 0)
+        for n in range(1, times):
+            if time.monotonic() > end:
+                break
             recover(path, how, self.fault)
+            held = (resident_mib(), len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - a count
+            if n == _WARM:
+                warm = held
+            elif warm[1] and (held[1] != warm[1] or held[0] - warm[0] > _MOST_GROWN):
+                self.fault("leak", f"MiB and descriptors {warm}, after {n - _WARM} more {held}")
+                break
         return answer
 
 
