@@ -118,6 +118,7 @@ class Recorder(_core.RecorderCore):
     """
 
     _missing_told = False
+    _ended = False
     if not TYPE_CHECKING:
         _path = _rank = _world_size = _stamp = _close_timeout_s = _pid = _SetByInit()
 
@@ -523,6 +524,8 @@ class Recorder(_core.RecorderCore):
             if self._run_file is not None:
                 # Workers that were killed, or left without closing.
                 _recover(str(self._path), max(1.0, self._close_timeout_s / 2))
+        if written and not self._ended and os.getpid() == self._pid:
+            self._ended = True
             self._write_run_file(ended=True)
         return written
 

@@ -35,6 +35,7 @@ TITLES = {
     "test_any_mixture_of_pages_is_recovered_to_whole_lines": "power loss: subsets of 4 KiB pages",
     "test_no_ring_file_breaks_who_reads_it": "damaged ring files under ASan and UBSan",
     "test_no_races_in_the_record_path": "ThreadSanitizer over recorder, flush thread and ring",
+    "test_no_races_while_files_are_taken_away": "the same while its files and run are taken away",
     "test_broken_protocols_are_noticed": "mutation check: steps of the protocol broken",
     "test_old_faults_are_noticed_when_they_are_put_back": "old faults put back, and played",
 }

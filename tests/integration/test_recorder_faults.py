@@ -173,11 +173,15 @@ assert len(told) == 1, told
 
 
 def test_close_on_a_full_disk(tmp_path: Path) -> None:
-    """close() returns False in its time, refuses records, and finishes when called again."""
+    """close() returns False in its time, refuses records, and finishes when called again.
+
+    Until then the start has not ended.
+    """
     play(
         tmp_path,
         """
 recorder = Recorder(run)
+ended = lambda: json.loads((run / "run.json").read_text())["attempts"][0]["ended"]
 recorder.record(0, x=1.0)
 recorder.flush()
 fill_disk()
@@ -195,8 +199,10 @@ else:
 assert not recorder.close(0)
 assert recorder.stats()["written"] == 1
 free_disk()
+assert ended() is None
 assert recorder.close()
 assert recorder.stats()["written"] == 100
+assert ended() is not None
 """,
     )
     check(tmp_path, list(range(100)), 0)
