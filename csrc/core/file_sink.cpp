@@ -103,6 +103,15 @@ SinkError FileSink::open_directory() {
     return {};
 }
 
+int FileSink::own_directory() noexcept {
+    if (id_of(directory_.get()) == directory_id_) return directory_.get();
+    directory_.release();
+    Descriptor again(open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
+    if (again.get() >= 0) errno = ENOENT;
+    if (id_of(again.get()) == directory_id_) directory_ = std::move(again);
+    return directory_.get();
+}
+
 std::string FileSink::candidate(unsigned n) const {
     if (n == 0) return options_.label;
     if (options_.worker) return options_.label + "x" + std::to_string(n);
@@ -268,13 +277,8 @@ SinkError FileSink::check_directory(Stream stream) {
         if (info.st_nlink != 0) return {};
         directory_.reset();
     } else {
-        directory_.release();
-        Descriptor again(open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
-        if (id_of(again.get()) == directory_id_) {
-            directory_ = std::move(again);
-            return {};
-        }
-        if (again.get() < 0 && errno != ENOENT && errno != ENOTDIR) {
+        if (own_directory() >= 0) return {};
+        if (errno != ENOENT && errno != ENOTDIR) {
             return failed("open directory", options_.directory);
         }
     }

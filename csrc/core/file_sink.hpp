@@ -101,6 +101,9 @@ class FileSink {
     /// The run's directory; -1 before claim().
     int directory() const noexcept { return directory_.get(); }
     FileId directory_id() const noexcept { return directory_id_; }
+    /// The same, opened again by name if it was closed below us; -1 with errno where the name is not
+    /// its own any more (ENOENT) or cannot be opened.
+    int own_directory() noexcept;
     SinkError open_directory();
 
     std::uint32_t segments(Stream stream) const noexcept;

@@ -170,7 +170,7 @@ bool Recorder::close(std::int64_t timeout_ns) {
     if (!flusher_.wait_done(deadline)) return false;
     flusher_.join();
     collector_.stop(deadline);
-    memory_.remove_file(sink_.directory());  // all of it is in the files
+    memory_.remove_file(sink_.own_directory());  // all of it is in the files
     KILL_POINT("ring_removed");
     joined_ = true;
     return true;

@@ -198,7 +198,7 @@ class Recorder final : ForkWatched {
     Undo claim_undo_{*this, [](Recorder& r) noexcept { r.sink_.withdraw(); }};
     RingMemory memory_;
     Undo file_undo_{*this,
-                    [](Recorder& r) noexcept { r.memory_.remove_file(r.sink_.directory()); }};
+                    [](Recorder& r) noexcept { r.memory_.remove_file(r.sink_.own_directory()); }};
     const std::string label_;
     MpscRing ring_;
     KeyTable keys_;

@@ -172,3 +172,12 @@ def test_a_ring_stays_where_its_end_cannot_be_noted(tmp_path: Path) -> None:
     kept.rename(writers)
     assert problems(tmp_path) == []
     assert not list((tmp_path / ".fastlog").glob("*.ring"))
+
+
+@pytest.mark.parametrize("ring", ["file", "shm", "memory"])
+def test_a_writer_whose_descriptors_were_closed_has_ended_too(tmp_path: Path, ring: str) -> None:
+    """Its directory is opened again, by name, to say so."""
+    code = WRITER.replace("if len", "recorder.flush(); os.closerange(3, 1 << 16)\nif len")
+    run_python(code, tmp_path, ring, "close")
+    assert problems(tmp_path) == []
+    assert not list((tmp_path / ".fastlog").glob("*.ring*"))
