@@ -202,6 +202,7 @@ bool Drainer::sync(Stream stream, bool& moved) {
     const SinkError error = sink_.sync(stream);
     if (!error) return true;
     fault_(error);
+    if (!sink_.sync_failed(stream)) return false;
     // The cut that an earlier failure left comes first, or its lines would stand in two segments.
     if (sink_.trim_due(stream) && !commit()) return false;
     if (const SinkError again = sink_.move_unsynced(stream)) {

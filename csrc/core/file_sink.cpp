@@ -250,6 +250,7 @@ void FileSink::forget(File& f) noexcept {
 // Opens the segment if it is still the file that we made. Otherwise false, with errno.
 bool FileSink::open_by_name(Stream stream) {
     File& f = file(stream);
+    if (own_directory() < 0) return false;
     const int fd =
         open_to_keep(directory_.get(), name(stream, f.segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
     if (fd >= 0 && id_of(fd) == f.id) {
@@ -466,6 +467,11 @@ SinkError FileSink::sync(Stream stream) {
 SinkError FileSink::move_unsynced(Stream stream) {
     File& old = file(stream);
     if (old.has_trim) return {EBUSY, "cut " + path(stream, old.trim_segment)};
+    if (own_directory() < 0) return failed("open directory", options_.directory);
+    if (id_of(old.fd) != old.id) {
+        old.fd = -1;
+        if (!open_by_name(stream)) return failed("open", path(stream, old.segment));
+    }
     // The page cache still has the bytes even where the disk does not.
     std::string bytes(old.offset - old.synced, '\0');
     std::size_t got = 0;
@@ -512,7 +518,7 @@ SinkError FileSink::move_unsynced(Stream stream) {
 
 void FileSink::trim(Stream stream) {
     File& f = file(stream);
-    if (!f.has_trim) return;
+    if (!f.has_trim || own_directory() < 0) return;
     const Descriptor fd(
         open_at(directory_.get(), name(stream, f.trim_segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK));
     if (fd.get() < 0 && !is_no_file(errno)) return;  // tried again with the next commit

@@ -91,6 +91,8 @@ class FileSink {
 
     /// Puts the stream's written bytes on the disk (fdatasync).
     SinkError sync(Stream stream);
+    /// Whether that was refused, and not just the file not opened.
+    bool sync_failed(Stream stream) const noexcept { return file(stream).sync_failed; }
     /// After a failed sync(): the kernel may have thrown the unsynced bytes away and will not say so
     /// again, so they are copied into a new segment. The old one is to be cut at its synced length:
     /// state() says so, and trim() does it once that is committed. Refused while an earlier cut is due.

@@ -408,7 +408,7 @@ SinkError RingMemory::note_file(Stream stream, std::uint32_t segment, FileId id)
 
 void RingMemory::remove_file(int run_directory) noexcept {
     try {
-        if (listed_ && run_directory >= 0 && note_writer_ends(run_directory, uuid_)) return;
+        if (listed_ && note_writer_ends(run_directory, uuid_)) return;
     } catch (const std::bad_alloc&) {
         return;
     }

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from recorded import lines, parse, raw_lines, run_python, segments, steps
 
-from foundry_fastlog import recover
+from foundry_fastlog import read_run, recover
 
 HEAD = """
 import json, logging, os, resource, shutil, sys, threading
@@ -206,6 +206,29 @@ assert ended() is not None
 """,
     )
     check(tmp_path, list(range(100)), 0)
+
+
+def test_close_with_closed_descriptors_and_none_free(tmp_path: Path) -> None:
+    """Nothing can be synced until descriptors are free again; then close() finishes, in the files."""
+    play(
+        tmp_path,
+        """
+recorder = Recorder(run, flush_interval_s=0.01, fsync_interval_s=60)
+for step in range(100):
+    recorder.record(step, x=1.0)
+assert recorder.flush()
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+os.closerange(3, 1 << 16)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+assert not recorder.close(0.3)
+assert "Too many open files" in recorder.stats()["last_error"]
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+assert recorder.close()
+""",
+    )
+    check(tmp_path, list(range(100)), 0)
+    assert [path.name for path in segments(tmp_path)] == ["metrics.jsonl"]
+    assert read_run(tmp_path).problems == []
 
 
 def test_the_first_error_is_told_once(tmp_path: Path) -> None:

@@ -330,8 +330,8 @@ class Oracle:
         lost: list[Key] = []
         for number, (writer, fate) in writers.items():
             acked += sum(writer.acked)
-            ringless = writer.ring == MEMORY or writer.ring_name in self.ledger.rings
-            ringless |= writer.ring == UNKNOWN and bool(self.ledger.rings)
+            # Unknown: it was killed before it could say where its ring is.
+            ringless = writer.ring in (MEMORY, UNKNOWN) or writer.ring_name in self.ledger.rings
             for thread, n_acked in enumerate(writer.acked):
                 safe = writer.flushed[thread] if fate.killed and ringless else n_acked
                 lost += [
