@@ -105,7 +105,8 @@ sanitize-build: $(VENV_STAMP) ## Build what `sanitize` and `sanitize-python` run
 # Not the leak tests: they measure resident memory, and the sanitizer keeps what was freed.
 # Nor the one that spawns: the child looks for its module below the checkout, and would find the plain
 # extension there.
-ASAN_TESTS = $(filter-out %_leaks.py %_summary.py,$(wildcard tests/unit/test_recorder*.py))
+ASAN_TESTS = $(filter-out %_leaks.py %_summary.py,$(wildcard tests/unit/test_recorder*.py)) \
+  tests/world/test_world.py
 .PHONY: sanitize-python
 sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan extension
 	.ci/sanitize-python.sh "$(VENV)" $(ASAN_TESTS) -q $(PYTEST_ARGS)

@@ -209,7 +209,7 @@ assert ended() is not None
 
 
 def test_close_with_closed_descriptors_and_none_free(tmp_path: Path) -> None:
-    """Nothing can be synced until descriptors are free again; then close() finishes, in the files."""
+    """Nothing can be synced until descriptors are free again; then close() finishes."""
     play(
         tmp_path,
         """

@@ -27,8 +27,9 @@ KNOWN: frozenset[str] = frozenset()
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.jsonl"))
 CI = bool(os.environ.get("CI"))
 SECONDS = 3600 if RELEASE else 120 if CI else 20
+ASAN = "asan" in os.environ.get("LD_PRELOAD", "")
 #: A sanitizer's allocator ends the process when there is no memory.
-WITHOUT = ("starve",) if "asan" in os.environ.get("LD_PRELOAD", "") else ()
+WITHOUT = ("starve",) if ASAN else ()
 #: A release looks at worlds that nobody has seen; the others at the same ones each time.
 FIRST_SEED = random.SystemRandom().randrange(1 << 32) if RELEASE else 1000 if CI else 1
 
@@ -82,7 +83,7 @@ def test_the_promises_hold_in_any_world(figures: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.skipif(not (RELEASE or CI), reason="builds the extension anew: in CI, `make crash`")
+@pytest.mark.skipif(ASAN or not (RELEASE or CI), reason="builds anew: in CI, `make crash`")
 def test_old_faults_are_noticed_when_they_are_put_back(figures: dict[str, Any]) -> None:
     """No mutant survives; without `make crash` only those that are noticed at once are asked."""
     script = Path(__file__).with_name("mutations.py")
