@@ -19,15 +19,15 @@ class BareCopyError(RuntimeError):
     """The C helper could not be built, or a driver call failed; the message has the code."""
 
 
-def build(directory: Path) -> Path:
-    """Compile the helper with `CC`, or `cc`, into `directory`.
+def build(directory: Path, source: Path = SOURCE) -> Path:
+    """Compile a helper in C with `CC`, or `cc`, into `directory`.
 
     Raises:
         BareCopyError: The compiler failed; the message has its output.
     """
-    target = directory / "bare_copy.so"
+    target = directory / f"{source.stem}.so"
     command = [*shlex.split(os.environ.get("CC") or "cc"), "-O2", "-fPIC", "-shared", "-Wall"]
-    command += [str(SOURCE), "-o", str(target), "-ldl"]
+    command += [str(source), "-o", str(target), "-ldl"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise BareCopyError(f"{shlex.join(command)} failed:\n{done.stderr}")

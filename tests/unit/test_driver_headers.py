@@ -51,6 +51,7 @@ FAKE_CODES = {
 
 COMPARE = r"""
 #include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 // Whether the ABI passes both in the same way and both mean the same to the callee: size, whole or
@@ -129,11 +130,30 @@ def program(folder: Path, *, hip: bool, rows: list[tuple[str, str, str]] | None 
             f'static_cast<long>({real}), "{name} is not {real}");'
         )
     if not hip:
+        checks += helpers()
         codes = FAKE.read_text(encoding="utf-8").partition("enum FakeCode {")[2].partition("}")[0]
         for name, code in re.findall(r"FAKE_(\w+) = (\d+)", codes):
             real = FAKE_CODES.get(name, f"CUDA_ERROR_{name}")
             checks.append(f'static_assert({code} == {real}, "FAKE_{name} is not {real}");')
     return "\n".join([start, '#include "device/driver.hpp"', *says, COMPARE, *checks, ""])
+
+
+def helpers() -> list[str]:
+    """Return checks of the functions that the benchmark's helpers in C look up."""
+    checks = []
+    for path in (ROOT / "benchmarks" / "gpu").rglob("*.c"):
+        text = path.read_text(encoding="utf-8")
+        types = dict(re.findall(r"(?:typedef|static) int \(\*(\w+)\)(\([^)]*\));", text))
+        # By a table of addresses and names, or by casts of what dlsym() found.
+        known = re.findall(r'\{&(\w+), "(\w+)"\}', text)
+        known += re.findall(r'\((\w+)\)dlsym\(\w+, "(\w+)"\)', text)
+        assert len(known) == len(set(re.findall(r'"(cu\w+)"', text))), path
+        for ours, name in known:
+            pair = f"Beside<int (*){types[ours]}, decltype(&::{name})>"
+            where = f"{path.name}, {name}"
+            checks.append(f'static_assert({pair}::count, "{where}: number of parameters");')
+            checks.append(f'static_assert({pair}::types(), "{where}: types");')
+    return checks
 
 
 def compiled(source: str, include: Path, scratch: Path, csrc: Path = CSRC) -> str:
