@@ -40,6 +40,13 @@ def run(report: Report) -> None:
             missing=missing,
             driver_api=version.value,
         )
+    expects = "the clock settles, so that kernels run as long as they are asked to"
+    if not machine.fake:
+        with report.attempt("clock", expects=expects):
+            from benchmarks.gpu.clock import cycles_per_second
+
+            mhz = cycles_per_second() / 1e6
+            report.judge("clock", "", expects=expects, shows=f"{mhz:.0f} MHz", mhz=mhz)
     expects = "torch 2.10 and later have DLPack's exchange table, a capsule"
     with report.attempt("exchange table", expects=expects):
         if importlib.util.find_spec("torch") is None:

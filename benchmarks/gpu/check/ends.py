@@ -28,7 +28,7 @@ def run(report: Report) -> None:
     expects = "the process ends by itself; what was on the CPU is in the file"
     with report.attempt("exit", expects=expects), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "run"
-        ended = live("exit_busy", path, EXIT_LIMIT_S)
+        ended = live("exit_busy", path, EXIT_LIMIT_S, {})
         lines = read_lines(path)
         why = judge.ended(ended.status, ended.seconds, EXIT_LIMIT_S)
         why = why or judge.values(lines, {0: 1.5, 1: 1.5}, "v")
@@ -51,15 +51,10 @@ def run(report: Report) -> None:
         return
     with report.attempt("sanitizer", expects=expects), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "run"
+        # Every tensor is an allocation of its own then, whose bounds are checked.
+        whole = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         wrapper = (tool, "--tool", "memcheck", "--error-exitcode", "99")
-        ended = live(
-            "twenty_records",
-            path,
-            SANITIZER_LIMIT_S,
-            wrapper=wrapper,
-            # Every tensor is an allocation of its own then, whose bounds are checked.
-            PYTORCH_NO_CUDA_MEMORY_CACHING="1",
-        )
+        ended = live("twenty_records", path, SANITIZER_LIMIT_S, whole, *wrapper)
         summary = re.findall(r"ERROR SUMMARY: (\d+) error", ended.output)
         why = judge.ended(ended.status, ended.seconds, SANITIZER_LIMIT_S)
         why = why or ("" if summary == ["0"] else f"its summary: {summary or 'none'}")

@@ -12,7 +12,7 @@ from benchmarks.gpu.check.report import Report
 
 EXPANDABLE = "expandable_segments:True"
 # The variable's name, before and since torch 2.9.
-CASES = {
+CASES: dict[str, tuple[str, int, dict[str, str]]] = {
     "other stream": ("other_stream", 8, {}),
     "unmapped": (
         "unmapped",
@@ -32,7 +32,7 @@ def run(report: Report) -> None:
             continue
         with report.attempt(name, expects=expects), tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "run"
-            ended = live(function, path, LIMIT_S, **environment)
+            ended = live(function, path, LIMIT_S, environment)
             lines = read_lines(path)
             why = judge.ended(ended.status, ended.seconds, LIMIT_S)
             why = why or judge.values(lines, {step: step + 0.5 for step in range(count)}, "v")

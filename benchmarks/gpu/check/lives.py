@@ -16,6 +16,7 @@ from benchmarks.machine import ROOT
 from foundry_fastlog import Recorder
 
 BUSY_S = 0.5
+STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Ended:
 
 
 def live(
-    name: str, run: Path, timeout_s: float, *, wrapper: tuple[str, ...] = (), **environment: str
+    name: str, run: Path, timeout_s: float, environment: dict[str, str], *wrapper: str
 ) -> Ended:
     """Run one of the functions below in a process of its own; its output goes to ours, too.
 
@@ -57,26 +58,34 @@ def other_stream(run: Path) -> None:
     import torch
 
     machine = find()
-    side, count, reused = torch.cuda.Stream(), 64, 0
+    side, count = torch.cuda.Stream(), 64
+    reused = {True: 0, False: 0}
+
+    def step_with(step: int, recorder: Recorder | None) -> None:
+        """Free a value, and see whether its memory has another owner at once."""
+        with torch.cuda.stream(side):
+            value = torch.full((), step + 0.5, device="cuda")
+        torch.cuda.current_stream().wait_stream(side)
+        machine.keep_busy(BUSY_S / 4)
+        if recorder is not None:
+            recorder.record(step, v=value)
+        address = value.data_ptr()
+        del value
+        with torch.cuda.stream(side):
+            others = [torch.full((), -1.0, device="cuda") for _ in range(count)]
+        side.synchronize()
+        reused[recorder is not None] += any(other.data_ptr() == address for other in others)
+
     with Recorder(run) as recorder:
         recorder.record(-1, v=machine.scalar(0.0))
         flushed(recorder)
-        for step in range(8):
-            with torch.cuda.stream(side):
-                value = torch.full((), step + 0.5, device="cuda")
-            torch.cuda.current_stream().wait_stream(side)
-            machine.keep_busy(BUSY_S / 4)
-            recorder.record(step, v=value)
-            address = value.data_ptr()
-            del value
-            with torch.cuda.stream(side):
-                others = [torch.full((), -1.0, device="cuda") for _ in range(count)]
-            side.synchronize()
-            reused += any(other.data_ptr() == address for other in others)
-            del others
+        for step in range(STEPS):
+            step_with(step, None)
+            step_with(step, recorder)
         flushed(recorder)
     torch.cuda.synchronize()
-    print(f"reused {reused}")
+    # Without a record the memory must be reused, or nothing was tried.
+    print(f"reused {reused[True]} of {STEPS}, without a record {reused[False]}")
 
 
 def unmapped(run: Path) -> None:

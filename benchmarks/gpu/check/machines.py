@@ -160,7 +160,7 @@ class Fake:
         self.streams = [self.driver.stream(0, nonblocking=True)]
         self.current = self.streams[0]
         self.driver.set_stream(self.current, 0)
-        device_tensors.block_stream = lambda _device: (fakes.CUDA, 0, self.current)
+        device_tensors.block_stream = lambda _: (fakes.CUDA, 0, self.current)
         self.values: dict[int, float] = {}
 
     def call(self, name: str, *arguments: Any) -> int:

@@ -56,9 +56,9 @@ class Micro:
                 spent = self.ns(name, BURST)
                 if number >= 2:  # the first ones warm up
                     found.append(spent)
-        found = {name: median(each) for name, each in samples.items()}
         self.machine.synchronize()
-        return {**found, ALLOCATE: self.ns(ALLOCATE, 1)}
+        medians = {name: median(each) for name, each in samples.items()}
+        return {**medians, ALLOCATE: self.ns(ALLOCATE, 1)}
 
     def behind(self) -> tuple[dict[str, float], dict[str, bool]]:
         """Return what one call of each takes behind a kernel, in ms, and whether it still ran."""

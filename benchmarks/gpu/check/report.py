@@ -66,8 +66,8 @@ class Report:
             why: What is wrong, or missing.
             **figures: All figures, as JSON has them.
         """
-        found = {"name": name, "verdict": verdict, "expects": expects, "shows": shows, "why": why}
-        found["figures"] = figures
+        texts = {"name": name, "verdict": verdict, "expects": expects, "shows": shows, "why": why}
+        found = {**texts, "figures": figures}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain(found), allow_nan=False) + "\n")
 
