@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.check import __main__ as command
-from benchmarks.gpu.check import gpu_tests, judge, report, runner, table
+from benchmarks.gpu.check import build, gpu_tests, judge, report, runner, table
 from benchmarks.gpu.check.runner import Part
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +166,26 @@ def test_findings_are_lines_that_strict_json_has(tmp_path: Path) -> None:
     assert report.worst(verdicts) == "broken"
     assert report.worst(["ok", "needs a GPU"]) == "needs a GPU"
     assert report.worst([]) == "broken"
+
+
+def test_the_build_is_current_until_a_source_is_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that a compiler did not finish, or that is older than a header, is built again."""
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    header, made = tmp_path / "csrc" / "core" / "a.hpp", tmp_path / "made.o"
+    header.parent.mkdir(parents=True)
+    header.touch()
+    os.utime(header, (1000, 1000))
+    assert not build.is_current(made)
+    compiler = [sys.executable, "-c", "import sys; open(sys.argv[2], 'w').close(); "]
+    with pytest.raises(RuntimeError, match="the compiler failed"):
+        build.made([*compiler[:2], compiler[2] + "sys.exit('the reason')"], made)
+    assert not build.is_current(made)
+    build.made(compiler, made)
+    assert build.is_current(made)
+    os.utime(header, (2**32, 2**32))
+    assert not build.is_current(made)
 
 
 # ---- judgement -----------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import os
 import shlex
 import subprocess
 import sysconfig
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,23 +23,26 @@ def target() -> Path:
     return ROOT / "foundry_fastlog" / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 
-def is_current() -> bool:
-    """Tell whether the extension is there, and no source is newer."""
+def is_current(built: Path | None = None) -> bool:
+    """Tell whether a file, the extension by default, is there, and no source is newer."""
     sources = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
-    built = target()
+    built = built or target()
     return built.exists() and built.stat().st_mtime >= max(path.stat().st_mtime for path in sources)
 
 
-def compiled(command: list[str]) -> None:
-    """Run a compiler.
+def made(command: list[str], to: Path) -> None:
+    """Run a compiler; what it writes has its name only when it is whole.
 
     Raises:
         RuntimeError: It failed; the message has the end of what it said.
     """
+    beside = to.with_name(to.name + ".new")
+    command = [*command, "-o", str(beside)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         print(shlex.join(command), done.stderr, sep="\n", flush=True)
         raise RuntimeError(f"the compiler failed: {done.stderr[-500:]}")
+    beside.replace(to)
 
 
 def build() -> None:
@@ -52,17 +54,16 @@ def build() -> None:
     includes += ["-isystem", sysconfig.get_paths()["include"]]
     rooms = (ROOT / "csrc" / room for room in ("core", "device", "bindings"))
     sources = sorted(path for room in rooms for path in room.glob("*.cpp"))
-    with tempfile.TemporaryDirectory() as scratch:
-        objects = [Path(scratch) / f"{i}-{path.stem}.o" for i, path in enumerate(sources)]
-        commands = [
-            [*compiler, *FLAGS, *includes, "-c", str(source), "-o", str(made)]
-            for source, made in zip(sources, objects, strict=True)
-        ]
-        with ThreadPoolExecutor(cores()) as pool:
-            list(pool.map(compiled, commands))
-        linked = Path(scratch) / target().name
-        compiled([*compiler, "-shared", "-pthread", *map(str, objects), "-o", str(linked)])
-        beside = target().with_name(target().name + ".new")
-        beside.write_bytes(linked.read_bytes())
-        beside.chmod(0o755)
-        beside.replace(target())
+    # They stay, so that a build whose time was up goes on where it was.
+    folder = ROOT / "build" / f"gpu-check-ext{sysconfig.get_config_var('EXT_SUFFIX')}"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def one(source: Path) -> Path:
+        result = folder / f"{source.parent.name}-{source.stem}.o"
+        if not is_current(result):
+            made([*compiler, *FLAGS, *includes, "-c", str(source)], result)
+        return result
+
+    with ThreadPoolExecutor(cores()) as pool:
+        objects = [str(path) for path in pool.map(one, sources)]
+    made([*compiler, "-shared", "-pthread", *objects], target())

@@ -75,10 +75,10 @@ def run(report: Report) -> None:
         if missing:
             raise ImportError(f"missing: {', '.join(missing)}")
         report.judge("packages", "", expects=expects)
+    machine(report)
     expects = "the extension compiles"
     with report.attempt("build", expects=expects):
         known = build.is_current()
         if not known:
             build.build()
         report.judge("build", "", expects=expects, shows="was current" if known else "built")
-    machine(report)
