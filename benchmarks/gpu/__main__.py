@@ -38,6 +38,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """
     smoke = options.device == "cpu"
     sizes = SMOKE if smoke else QUICK if options.quick else SIZES
+    idle_steps = 3 if smoke else IDLE_STEPS
     rounds = 5 if smoke else 60 if options.quick else 200
     say("cost of a call")
     scalars = spawn("gpu_scalars", device=options.device, rounds=rounds)
@@ -53,7 +54,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             seconds=seconds,
             steps=options.steps or (3 if smoke else None),
             profiled_steps=PROFILED_STEPS if wanted_ms == goals.SHARE_AT_MS else 0,
-            idle_steps=IDLE_STEPS if wanted_ms == goals.SHARE_AT_MS else 0,
+            idle_steps=idle_steps if wanted_ms == goals.SHARE_AT_MS else 0,
         )
         training.append(section)
         for arm, why in section["unavailable"].items():

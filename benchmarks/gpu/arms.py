@@ -271,10 +271,10 @@ class Wandb(Arm):
 
     def verify(self, directory: Path) -> None:
         """Decode the run file."""
-        from benchmarks.peers.wandb_offline import history
+        from benchmarks.peers.wandb_offline import finished, history
 
         (path,) = directory.glob("wandb/offline-run-*/*.wandb")
-        found = history(path.read_bytes())
+        found = history(finished(path))
         check_rows(((step, tuple(row[key] for key in KEYS)) for step, row in found), self.given)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -235,6 +238,32 @@ def test_a_wrong_output_fails_the_benchmark(found: Any, message: str) -> None:
     check_rows([(0, (1.0,)), (1, (2.0,))], [(1.0,), (2.0,)])
     with pytest.raises(VerificationError, match=message):
         check_rows(found, [(1.0,), (2.0,)])
+
+
+def test_a_wandb_file_is_read_when_its_end_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service may write after finish(): without its exit, or torn, it is read again."""
+    proto = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    from benchmarks.peers import wandb_offline
+
+    def chunk(record: Any) -> bytes:
+        payload: bytes = record.SerializeToString()
+        return struct.pack("<IHB", 0, len(payload), wandb_offline.FULL) + payload
+
+    history = chunk(proto.Record(history=proto.HistoryRecord()))
+    end = chunk(proto.Record(exit=proto.RunExitRecord()))
+    path = tmp_path / "run.wandb"
+    states = [b":W&B\0\0\0" + text for text in (history, history + end[:3], history + end)]
+    path.write_bytes(states.pop(0))
+    clock = SimpleNamespace(
+        monotonic=time.monotonic, sleep=lambda _: path.write_bytes(states.pop(0))
+    )
+    monkeypatch.setattr(wandb_offline, "time", clock)
+    assert wandb_offline.finished(path).endswith(end)
+    assert states == []
+    path.write_bytes(b":W&B\0\0\0" + history)
+    assert wandb_offline.finished(path, timeout_s=-1.0).endswith(history)
 
 
 def test_the_bare_copies_are_timed_and_bring_the_values(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 
 from benchmarks.gpu.check import table
 from benchmarks.gpu.check.report import BROKEN, SHORT
-from benchmarks.gpu.check.runner import Part, run_all
+from benchmarks.gpu.check.runner import Part, run_all, tail
 from benchmarks.machine import ROOT, facts
 
 # Eight minutes, less what it takes to end a last part that hangs.
 SECONDS = 465.0
+LOGGED = 1 << 20  # bytes of a part's output in the log, its last ones
 # Variables of launchers and of this package: what runs here is to be as on any machine.
 AMBIENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID")
 
@@ -132,7 +133,7 @@ def main(argv: list[str]) -> int:
             output = folder / f"{part['part']}.log"
             with log.open("ab") as file:
                 file.write(f"\n==== {part['part']}: {part['verdict']}\n".encode())
-                file.write(output.read_bytes() if output.exists() else b"")
+                file.write(tail(output, LOGGED))
 
         wheels = options.wheels.resolve() if options.wheels else None
         try:

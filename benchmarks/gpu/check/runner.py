@@ -19,7 +19,7 @@ STACKS_S = 2.0
 KILLED_S = 5.0
 """How long a killed one may take to be gone; a driver may hold it in the kernel."""
 TAIL = 20_000
-"""Characters of a part's output in the result; all of it is in the log."""
+"""Bytes of a part's output in the result; more of it is in the log."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ def ending(status: int) -> str:
         return f"killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"killed by signal {-status}"
+
+
+def tail(path: Path, size: int) -> bytes:
+    """Return the last bytes of a file that may be long, or may not be there."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read(size)
+    except OSError:
+        return b""
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -105,10 +115,6 @@ def result(part: Part, why: str, seconds: float, findings: Path, output: Path) -
         why = "; ".join([*([why] if why else []), f"{garbage} lines of its findings are garbage"])
     elif not found and not why:
         why = "it found nothing"
-    try:
-        text = output.read_bytes().decode("utf-8", "replace")
-    except OSError:
-        text = ""
     verdict = BROKEN if why else worst([each["verdict"] for each in found])
     return {
         "part": part.name,
@@ -116,7 +122,7 @@ def result(part: Part, why: str, seconds: float, findings: Path, output: Path) -
         "why": why,
         "seconds": round(seconds, 1),
         "findings": found,
-        "output": text[-TAIL:],
+        "output": tail(output, TAIL).decode("utf-8", "replace"),
     }
 
 
