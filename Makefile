@@ -136,6 +136,12 @@ crash: venv ## Run the release-sized crash tests and write their figures (two ho
 gpu-test: venv ## Run the tests that need an NVIDIA GPU (a few minutes)
 	$(PYTEST) tests -m gpu $(PYTEST_ARGS)
 
+# Needs neither a network nor a virtual environment: PYTHON has torch, pybind11, pytest and numpy;
+# WHEELS=DIR brings orjson and pydantic where it lacks them. The figures go to OUT=DIR.
+.PHONY: gpu-check
+gpu-check: ## Prove the device path on an NVIDIA GPU in 8 minutes; rehearsed where there is none
+	@OUT="$(OUT)" WHEELS="$(WHEELS)" $(PYTHON) -m benchmarks.gpu.check
+
 # ---- benchmarks --------------------------------------------------------------------------
 
 .PHONY: gates

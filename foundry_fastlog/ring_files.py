@@ -31,6 +31,7 @@ __all__ = [
     "RingReport",
     "find_ring",
     "has_rival",
+    "has_rival",
     "is_own",
     "is_untouched",
     "list_quarantined",
@@ -380,7 +381,7 @@ def has_rival(run: Path, ring: FoundRing) -> bool:
     """
     assert ring.image is not None
     try:
-        itself = Path(ring.ring).stat()
+        itself = os.stat(ring.ring)
         names = list_rings(run)
     except OSError:
         return False

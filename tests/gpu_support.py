@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from recorded import lines
 
+from benchmarks.gpu.clock import cycles_per_second, keep_busy
 from foundry_fastlog import Recorder
+
+__all__ = ["cycles_per_second", "keep_busy"]
 
 FLUSH_S = 60.0
 """Longest wait for values; generous, the machine may be busy."""
-
-
-@functools.cache
-def cycles_per_second() -> float:
-    """Measure how many cycles of `torch.cuda._sleep` a second has, on a warm device."""
-    import torch
-
-    cycles, seconds = 20_000_000, 1.0
-    for _ in range(4):  # the first ones wake the clocks up
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        torch.cuda._sleep(cycles)
-        end.record()
-        end.synchronize()
-        seconds = start.elapsed_time(end) / 1e3
-    return cycles / seconds
-
-
-def keep_busy(seconds: float) -> None:
-    """Give the current stream a kernel that runs about `seconds`."""
-    import torch
-
-    torch.cuda._sleep(int(seconds * cycles_per_second()))
 
 
 def busy() -> bool:

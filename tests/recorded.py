@@ -96,7 +96,9 @@ def run_python(
         returncode: What the process must return; None to leave that to the caller.
         timeout: Seconds after which the test fails; generous, the machine may be busy.
     """
-    path = os.pathsep.join([str(PACKAGE_ROOT), str(Path(__file__).parent)])
+    # What the caller's Python found by the variable, its scripts find as well.
+    known = os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), str(Path(__file__).parent), known]))
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", *options, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": path, **(environment or {})},

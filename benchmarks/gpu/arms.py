@@ -13,7 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 import foundry_fastlog
+from benchmarks.gpu.bare import BareCopies
 from benchmarks.gpu.model import KEYS, Scalars
 from benchmarks.peers.base import VerificationError, json_lines
 from benchmarks.peers.fastlog import check_accounting, metric_files
@@ -36,6 +39,8 @@ class Arm(abc.ABC):
         self.given: list[Row] = []
         """What the device had, in order of steps; filled outside the clock."""
         self.step = 0
+        self.inside_ns = 0.0
+        """Time in the calls by a clock of the arm's own; 0: the caller's clock counts."""
 
     @abc.abstractmethod
     def open(self, directory: Path) -> None:
@@ -111,6 +116,51 @@ class NothingAgain(Nothing):
 
     name = "none_again"
     title = "no logging, measured again (the noise)"
+
+
+class Bare(Arm):
+    """Four bare copies and an event record through the driver, in C: the floor in the same loop.
+
+    Like every call of the driver they may wait for room in its queue; the clock is around them in
+    C, so that no Python counts.
+    """
+
+    name = "bare"
+    title = "four bare `cuMemcpyDtoHAsync`, one event record"
+
+    def open(self, directory: Path) -> None:
+        """Remember where the helper is built: it needs the context of the first step."""
+        self.directory = directory
+        self.copies: BareCopies | None = None
+        self.last: Row = ()
+
+    def log(self, step: int, scalars: Scalars, lr: float) -> None:
+        """Start the copies."""
+        self.tensors = (scalars.loss, scalars.grad_norm, scalars.loss_max, scalars.loss_std)
+        if self.copies is None:
+            cuda = scalars.loss.is_cuda
+            self.copies = BareCopies(self.directory, driver=cuda)
+            self.stream = torch.cuda.current_stream().cuda_stream if cuda else 0
+        pointers = [tensor.data_ptr() for tensor in self.tensors]
+        sizes = [tensor.element_size() for tensor in self.tensors]
+        self.inside_ns += self.copies.time(pointers, sizes, self.stream, 1)
+
+    def settle(self) -> None:
+        """Read the last step's values; the device is idle."""
+        if self.copies is not None:
+            raw = self.copies.last(len(self.tensors))
+            self.last = tuple(
+                torch.frombuffer(bytearray(each), dtype=tensor.dtype)[0].item()
+                for each, tensor in zip(raw, self.tensors, strict=True)
+            )
+
+    def close(self) -> None:
+        """Close nothing: memory and events live as long as the process."""
+
+    def verify(self, directory: Path) -> None:
+        """Compare the last step; those before it were overwritten."""
+        if self.given and self.last != self.given[-1][: len(self.last)]:
+            raise VerificationError(f"the copies brought {self.last}, not {self.given[-1]}")
 
 
 class Fastlog(Arm):
@@ -221,10 +271,10 @@ class Wandb(Arm):
 
     def verify(self, directory: Path) -> None:
         """Decode the run file."""
-        from benchmarks.peers.wandb_offline import history
+        from benchmarks.peers.wandb_offline import finished, history
 
         (path,) = directory.glob("wandb/offline-run-*/*.wandb")
-        found = history(path.read_bytes())
+        found = history(finished(path))
         check_rows(((step, tuple(row[key] for key in KEYS)) for step, row in found), self.given)
 
 
@@ -274,5 +324,5 @@ class Tensorboard(Arm):
 
 
 ARMS: dict[str, type[Arm]] = {
-    arm.name: arm for arm in (Nothing, NothingAgain, Fastlog, FastlogItem, Wandb, Tensorboard)
+    arm.name: arm for arm in (Nothing, NothingAgain, Bare, Fastlog, FastlogItem, Wandb, Tensorboard)
 }

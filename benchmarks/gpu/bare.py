@@ -19,15 +19,15 @@ class BareCopyError(RuntimeError):
     """The C helper could not be built, or a driver call failed; the message has the code."""
 
 
-def build(directory: Path) -> Path:
-    """Compile the helper with `CC`, or `cc`, into `directory`.
+def build(directory: Path, source: Path = SOURCE) -> Path:
+    """Compile a helper in C with `CC`, or `cc`, into `directory`.
 
     Raises:
         BareCopyError: The compiler failed; the message has its output.
     """
-    target = directory / "bare_copy.so"
+    target = directory / f"{source.stem}.so"
     command = [*shlex.split(os.environ.get("CC") or "cc"), "-O2", "-fPIC", "-shared", "-Wall"]
-    command += [str(SOURCE), "-o", str(target), "-ldl"]
+    command += [str(source), "-o", str(target), "-ldl"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise BareCopyError(f"{shlex.join(command)} failed:\n{done.stderr}")
@@ -56,7 +56,7 @@ class BareCopies:
         self._time.restype = ctypes.c_longlong
         self._time.argtypes = [
             ctypes.POINTER(ctypes.c_uint64),
-            ctypes.c_int,
+            ctypes.POINTER(ctypes.c_int),
             ctypes.c_int,
             ctypes.c_void_p,
             ctypes.c_int,
@@ -66,12 +66,12 @@ class BareCopies:
         if error:
             raise BareCopyError(f"bare_open({DRIVER}) returned {error}")
 
-    def time(self, pointers: Sequence[int], bytes_each: int, stream: int, steps: int) -> float:
+    def time(self, pointers: Sequence[int], sizes: Sequence[int], stream: int, steps: int) -> float:
         """Make `steps` times one copy from each pointer and one event record.
 
         Args:
             pointers: Device addresses.
-            bytes_each: Size of a value.
+            sizes: Bytes of each value, at most 8.
             stream: The stream's handle; 0 is the default stream.
             steps: Repetitions.
 
@@ -82,13 +82,18 @@ class BareCopies:
             BareCopyError: A driver call failed.
         """
         addresses = (ctypes.c_uint64 * len(pointers))(*pointers)
-        spent = self._time(addresses, len(pointers), bytes_each, stream, steps)
+        bytes_of = (ctypes.c_int * len(sizes))(*sizes)
+        spent = self._time(addresses, bytes_of, len(pointers), stream, steps)
         if spent < 0:
             raise BareCopyError(f"the driver returned {-spent}")
         return float(spent) / steps
 
-    def last_floats(self, count: int) -> list[float]:
-        """Return the last values that arrived, read as float32; synchronise before."""
+    def last(self, count: int) -> list[bytes]:
+        """Return the last values that arrived, eight bytes each; synchronise before."""
         buffer = ctypes.create_string_buffer(count * SLOT_BYTES)
         self._library.bare_last(buffer, count)
-        return [struct.unpack_from("f", buffer.raw, i * SLOT_BYTES)[0] for i in range(count)]
+        return [buffer.raw[i * SLOT_BYTES : (i + 1) * SLOT_BYTES] for i in range(count)]
+
+    def last_floats(self, count: int) -> list[float]:
+        """Return the last values that arrived, read as float32; synchronise before."""
+        return [struct.unpack_from("f", raw)[0] for raw in self.last(count)]

@@ -57,16 +57,18 @@ int bare_open(const char *library) {
   return error;
 }
 
-/* Makes `steps` times `count` copies of `bytes` each from from[0..count) and records one event.
+/* Makes `steps` times `count` copies of bytes[i] from from[i] and records one event.
  * Returns nanoseconds for all of them, or the negated error. */
-long long bare_time(const uint64_t *from, int count, int bytes, void *stream, int steps) {
+long long bare_time(const uint64_t *from, const int *bytes, int count, void *stream, int steps) {
   struct timespec start, end;
-  if (count > SLOTS || bytes > SLOT_BYTES) return TOO_MANY;
+  if (count > SLOTS) return TOO_MANY;
+  for (int i = 0; i < count; ++i)
+    if (bytes[i] > SLOT_BYTES) return TOO_MANY;
   clock_gettime(CLOCK_MONOTONIC, &start);
   for (int step = 0; step < steps; ++step) {
     for (int i = 0; i < count; ++i) {
       void *to = slots + (size_t)(next_slot++ % SLOTS) * SLOT_BYTES;
-      int error = copy(to, from[i], (size_t)bytes, stream);
+      int error = copy(to, from[i], (size_t)bytes[i], stream);
       if (error) return -(long long)error;
     }
     int error = event_record(events[next_event++ % EVENTS], stream);

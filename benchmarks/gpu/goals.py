@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-OURS, BASE, NOISE = "fastlog", "none", "none_again"
+from benchmarks.gpu import proof
+
+OURS, BASE, NOISE, FLOOR, ITEM = "fastlog", "none", "none_again", "bare", "fastlog_item"
+SCALARS = 4
+"""Device scalars in a step."""
 LARGEST_RATIO = 2.0
 LARGEST_SHARE = 0.01
 SHARE_AT_MS = 5.0
@@ -27,16 +32,26 @@ def within_noise(section: dict[str, Any]) -> bool:
 
 
 def no_waits(result: dict[str, Any]) -> dict[str, Any]:
-    """Judge the synchronisations that recording adds to a step."""
+    """Judge the synchronisations that recording adds to a step, and its copies.
+
+    A trace counts only where it shows its controls, and the waits of `.item()`.
+    """
     name = "0 synchronisations a step"
     profiled = [section for section in result["training"] if section["arms"][OURS]["profile"]]
     if not profiled:
         return goal(name, "not profiled", None)
-    added = sum(
-        section["arms"][OURS]["profile"]["waits_per_step"]
-        - section["arms"][BASE]["profile"]["waits_per_step"]
-        for section in profiled
-    )
+    added = 0.0
+    for section in profiled:
+        profiles = {arm: found["profile"] for arm, found in section["arms"].items()}
+        ours, base, item = profiles[OURS], profiles[BASE], profiles.get(ITEM)
+        item_waits = item["waits_per_step"] - base["waits_per_step"] if item else None
+        if why := proof.blind(ours["seen"], item_waits, SCALARS):
+            return goal(name, why, None)
+        extra = Counter(ours["copies_to_host"])
+        extra.subtract(base["copies_to_host"])
+        if why := proof.wrong_copies(extra, SCALARS * ours["steps"]):
+            return goal(name, why, met=False)
+        added += ours["waits_per_step"] - base["waits_per_step"]
     return goal(name, f"{added:g} more than without logging", added <= 0)
 
 
@@ -48,23 +63,40 @@ def near_bare_copies(result: dict[str, Any]) -> dict[str, Any]:
     return goal(name, text, found["median"] <= LARGEST_RATIO)
 
 
-def small_share(result: dict[str, Any]) -> dict[str, Any]:
-    """Judge the time in the call as a share of the step of about 5 ms."""
-    name = f"under {LARGEST_SHARE:.0%} of a {SHARE_AT_MS:g} ms step"
+def small_share(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Judge the time in the call as a share of the step of about 5 ms, in two ways.
+
+    With nothing queued the time is the call's own. In the loop the host is ahead of the device, and
+    every call of the driver may wait for room in its queue: there the floor is what four bare
+    copies and an event take in the same loop.
+    """
+    limit = f"under {LARGEST_SHARE:.0%} of a {SHARE_AT_MS:g} ms step"
+    idle, loop = f"{limit}, nothing queued", f"{limit} above four bare copies, in the loop"
     sections = [each for each in result["training"] if each["wanted_ms"] == SHARE_AT_MS]
     if not sections:
-        return goal(name, "not measured", None)
-    call_us = sections[0]["arms"][OURS]["call_us"]["median"]
-    step_ms = sections[0]["arms"][BASE]["step_ms"]["median"]
+        return [goal(idle, "not measured", None), goal(loop, "not measured", None)]
+    arms = sections[0]["arms"]
     # Of the wanted 5 ms, should the calibration have found a longer step.
-    share = call_us / 1e3 / min(step_ms, SHARE_AT_MS)
-    text = f"{share:.2%} ({call_us:.1f} us of {step_ms:.2f} ms)"
-    return goal(name, text, share < LARGEST_SHARE)
+    step_ms = min(arms[BASE]["step_ms"]["median"], SHARE_AT_MS)
+    bare = arms.get(FLOOR)
+    judged = []
+    for name, key in ((idle, "idle_call_us"), (loop, "call_us")):
+        if not arms[OURS][key] or (key == "call_us" and bare is None):
+            judged.append(goal(name, "not measured", None))
+            continue
+        call_us = arms[OURS][key]["median"]
+        floor_us = bare[key]["median"] if bare and bare[key] else None
+        counted = call_us - (floor_us or 0.0) if key == "call_us" else call_us
+        share = counted / 1e3 / step_ms
+        text = f"{share:.2%} ({call_us:.1f} us of {step_ms:.2f} ms; bare copies "
+        text += f"{floor_us:.1f} us)" if floor_us is not None else "not measured)"
+        judged.append(goal(name, text, share < LARGEST_SHARE))
+    return judged
 
 
 def judge(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Return every goal with what was found; a smoke run meets and misses none."""
-    goals = [no_waits(result), near_bare_copies(result), small_share(result)]
+    goals = [no_waits(result), near_bare_copies(result), *small_share(result)]
     for section in result["training"]:
         if OURS in section["arms"] and NOISE in section["arms"]:
             ours, noise = (section["arms"][arm]["throughput"] for arm in (OURS, NOISE))

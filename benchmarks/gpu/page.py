@@ -16,6 +16,7 @@ LANES = {
 TITLES = {
     "none": "no logging",
     "none_again": "no logging, measured again (the noise)",
+    "bare": "four bare `cuMemcpyDtoHAsync` and an event, in C (the floor)",
     "fastlog": "**foundry_fastlog**, tensors as they are",
     "fastlog_item": "foundry_fastlog, `.item()` each step",
     "wandb": "wandb offline, `.item()` each step",
@@ -72,13 +73,14 @@ def training(section: dict[str, Any]) -> str:
                 f"{found['step_ms']['median']:.3f}",
                 "1" if arm == goals.BASE else spread(found["throughput"], 4),
                 f"{number(found['call_us']['median'])} us",
+                f"{number(found['idle_call_us']['median'])} us" if found["idle_call_us"] else "-",
                 f"{found['call_share']:.2%}",
                 f"{profile['waits_per_step']:g}" if profile else "-",
                 f"{found['verified']:,}" if found["verified"] else "-",
             ]
         )
     rows += [
-        [TITLES[arm], f"cannot run here: {why}", *["-"] * 6]
+        [TITLES[arm], f"cannot run here: {why}", *["-"] * 7]
         for arm, why in section["unavailable"].items()
     ]
     head = [
@@ -87,6 +89,7 @@ def training(section: dict[str, Any]) -> str:
         "step, ms",
         "throughput, no logging = 1",
         "time in the call",
+        "nothing queued",
         "share of the step",
         "waits per step",
         "steps verified",

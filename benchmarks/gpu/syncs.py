@@ -1,17 +1,25 @@
-"""What a traced block of code made the host wait for, from torch.profiler's trace."""
+"""What a traced block of code made the host wait for, from torch.profiler's trace.
+
+Kineto drops calls of the driver that it does not know, so a trace may see nothing of a wait there.
+Each trace therefore ends with controls: waits made in the driver by ctypes, which must be seen.
+Where they are not, the trace proves nothing, and what holds is the time behind a long kernel.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 WINDOW = "fastlog_measured"
+CONTROL = "fastlog_control_"
 # Runtime and driver calls that return when the device has come so far. cudaMemcpy without Async
 # waits, too; the asynchronous copy into pageable memory that `.item()` makes is followed by one.
 WAITING = (
@@ -33,16 +41,23 @@ WAITING = (
 DEVICE_SIDE = "Stream Wait Event"
 
 
-def trace(work: Callable[[], None]) -> list[dict[str, Any]]:
-    """Run `work` under the profiler.
+@dataclass(frozen=True)
+class Traced:
+    """What a trace shows."""
 
-    Returns:
-        The events of the trace that began while `work` ran, of all threads.
-    """
+    events: list[dict[str, Any]]
+    """What the host did inside the window, and the device's copies until it was idle again."""
+    seen: dict[str, bool]
+    """Which of the controls the trace shows; empty without a GPU."""
+
+
+def trace(work: Callable[[], None]) -> Traced:
+    """Run `work` under the profiler, then the controls."""
+    cuda = torch.cuda.is_available()
     profiler = torch.profiler
     activities = [profiler.ProfilerActivity.CPU]
     options: dict[str, Any] = {}
-    if torch.cuda.is_available():
+    if cuda:
         activities.append(profiler.ProfilerActivity.CUDA)
         options["experimental_config"] = profiler._ExperimentalConfig(  # noqa: SLF001 - no other way
             enable_cuda_sync_events=True
@@ -51,31 +66,81 @@ def trace(work: Callable[[], None]) -> list[dict[str, Any]]:
     with profiler.profile(activities=activities, **options) as profile:
         with profiler.record_function(WINDOW):
             work()
-        if torch.cuda.is_available():
+        if cuda:
             torch.cuda.synchronize()
+            for name, call in controls().items():
+                # The profiler leaves out waits for streams on which it saw no kernel.
+                torch.zeros((), device="cuda").add_(1)
+                with profiler.record_function(CONTROL + name):
+                    call()
+                torch.cuda.synchronize()
     with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:
         path = Path(scratch) / "trace.json"
         profile.export_chrome_trace(str(path))
         events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
-    return within(events)
+    return read(events)
 
 
-def within(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the complete events that began inside the window.
+def controls() -> dict[str, Callable[[], None]]:
+    """Return calls that wait in the driver, past torch and the runtime, by their names."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    value = torch.ones((), device="cuda")
+    stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+    to = ctypes.c_float()
+
+    def checked(code: int) -> None:
+        if code:
+            raise RuntimeError(f"a control was refused by the driver: error {code}")
+
+    def wait_for_the_stream() -> None:
+        checked(driver.cuStreamSynchronize(stream))
+
+    def copy() -> None:
+        address = ctypes.c_uint64(value.data_ptr())
+        checked(driver.cuMemcpyDtoH_v2(ctypes.byref(to), address, ctypes.c_size_t(4)))
+
+    return {"cuStreamSynchronize": wait_for_the_stream, "cuMemcpyDtoH_v2": copy}
+
+
+def read(events: list[dict[str, Any]]) -> Traced:
+    """Sort a trace's events into those of the window and those of the controls.
 
     Raises:
         ValueError: The trace has no window.
     """
     complete = [event for event in events if event.get("ph") == "X"]
-    windows = [
-        event for event in complete if event["name"] == WINDOW and "annotation" in kind(event)
-    ]
-    host = [event for event in windows if not kind(event).startswith("gpu")] or windows
-    if not host:
+    start, end = span(complete, WINDOW) or (0.0, -1.0)
+    if end < start:
         raise ValueError("the trace has no window")
+    names = {
+        str(event["name"])
+        for event in complete
+        if str(event["name"]).startswith(CONTROL) and "annotation" in kind(event)
+    }
+    spans = {name.removeprefix(CONTROL): span(complete, name) for name in sorted(names)}
+    # The device was idle between the window and the first control: its copies until then are ours.
+    idle = min((found[0] for found in spans.values() if found), default=float("inf"))
+    kept = [
+        event
+        for event in complete
+        if start <= float(event["ts"]) <= (idle if kind(event) == "gpu_memcpy" else end)
+    ]
+    seen = {}
+    for name, found in spans.items():
+        first, last = found or (0.0, -1.0)
+        inside = [event for event in complete if first <= float(event["ts"]) <= last]
+        seen[name] = bool(waits(inside) or copies_to_host(inside))
+    return Traced(kept, seen)
+
+
+def span(complete: list[dict[str, Any]], name: str) -> tuple[float, float] | None:
+    """Return begin and end of an annotation as the host saw it; None when there is none."""
+    found = [event for event in complete if event["name"] == name and "annotation" in kind(event)]
+    host = [event for event in found if not kind(event).startswith("gpu")] or found
+    if not host:
+        return None
     start = float(host[0]["ts"])
-    end = start + float(host[0]["dur"])
-    return [event for event in complete if start <= float(event["ts"]) <= end]
+    return start, start + float(host[0]["dur"])
 
 
 def kind(event: dict[str, Any]) -> str:

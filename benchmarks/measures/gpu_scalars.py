@@ -105,7 +105,7 @@ class Lanes:
         self.target.synchronize()
         if lane == "bare":
             pointers = [tensor.data_ptr() for tensor in self.rows[0]]
-            spent = self.bare.time(pointers, 4, self.target.stream(), BURST)
+            spent = self.bare.time(pointers, [4] * self.count, self.target.stream(), BURST)
             self.target.synchronize()
             if self.bare.last_floats(self.count) != self.values[0]:
                 raise VerificationError("the bare copies brought other values")

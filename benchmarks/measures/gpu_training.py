@@ -112,22 +112,45 @@ class Lane:
         kept, spent = self.train(steps)
         self.target.synchronize()
         self.block_s.append(time.perf_counter() - start)
-        self.call_s.append(spent)
+        self.call_s.append(self.arm.inside_ns / 1e9 or spent)
+        self.settle(kept)
+
+    def settle(self, kept: list[tuple[Scalars, float]]) -> None:
+        """Let the arm finish, and remember what it was given; off the clock."""
+        self.arm.inside_ns = 0.0
         self.arm.settle()
         self.arm.given += values(kept)
+
+    def idle_calls(self, steps: int) -> list[float]:
+        """Return the seconds of the call in some more steps, each made while nothing is queued."""
+        spent = []
+        kept: list[tuple[Scalars, float]] = []
+        for _ in range(steps):
+            scalars, lr = self.training.step()
+            self.target.synchronize()
+            before = time.perf_counter_ns()
+            self.arm.log(self.arm.step, scalars, lr)
+            outside = time.perf_counter_ns() - before
+            spent.append((self.arm.inside_ns or outside) / 1e9)
+            self.arm.inside_ns = 0.0
+            self.arm.step += 1
+            kept.append((scalars, lr))
+        self.target.synchronize()
+        self.settle(kept)
+        return spent
 
     def profile(self, steps: int) -> dict[str, Any]:
         """Count what some more steps waited for; not on the clock."""
         kept: list[tuple[Scalars, float]] = []
-        events = trace(lambda: kept.extend(self.train(steps)[0]))
-        self.arm.settle()
-        self.arm.given += values(kept)
-        found = waits(events)
+        traced = trace(lambda: kept.extend(self.train(steps)[0]))
+        self.settle(kept)
+        found = waits(traced.events)
         return {
             "steps": steps,
             "waits": dict(found),
             "waits_per_step": found.total() / steps,
-            "copies_to_host": dict(copies_to_host(events)),
+            "copies_to_host": dict(copies_to_host(traced.events)),
+            "seen": traced.seen,
         }
 
 
@@ -168,6 +191,7 @@ def run(
     block_s: float = 0.3,
     steps: int | None = None,
     profiled_steps: int = 0,
+    idle_steps: int = 0,
 ) -> dict[str, Any]:
     """Calibrate a step, then measure all arms.
 
@@ -180,6 +204,7 @@ def run(
         block_s: How long a block should be.
         steps: Steps in a block, instead.
         profiled_steps: How many more steps of each arm to count waits in; 0 counts none.
+        idle_steps: How many more steps of each arm to time the call in with nothing queued.
 
     Returns:
         The sizes, `arms` with times, ratios and waits of each, and `unavailable`.
@@ -212,6 +237,7 @@ def run(
             lane.arm.name: lane.profile(profiled_steps) if profiled_steps else None
             for lane in lanes
         }
+        idle = {lane.arm.name: lane.idle_calls(idle_steps) for lane in lanes}
         for lane in lanes:
             lane.arm.close()
         for lane in lanes:
@@ -224,6 +250,9 @@ def run(
                 "step_ms": describe(step_ms),
                 "throughput": ratio(base.block_s, lane.block_s),
                 "call_us": bootstrap([each / steps * 1e6 for each in lane.call_s]),
+                "idle_call_us": (
+                    bootstrap([each * 1e6 for each in idle[lane.arm.name]]) if idle_steps else None
+                ),
                 "call_share": median(lane.call_s) / median(lane.block_s),
                 "profile": profiles[lane.arm.name],
                 "verified": len(lane.arm.given) if lane is not base else 0,

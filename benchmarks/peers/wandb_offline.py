@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def log_records(data: bytes) -> Iterator[bytes]:
         if left < 7:
             at += left
             continue
+        if at + 7 > len(data):
+            raise VerificationError(f"torn chunk at byte {at}")
         _, length, kind = struct.unpack_from("<IHB", data, at)
         at += 7
         payload = data[at : at + length]
@@ -42,6 +45,30 @@ def log_records(data: bytes) -> Iterator[bytes]:
         parts = payload if kind in (FULL, FIRST) else parts + payload
         if kind in (FULL, LAST):
             yield parts
+
+
+def finished(path: Path, timeout_s: float = 30.0) -> bytes:
+    """Return a finished run's file; wandb's service may write its end after finish() returned.
+
+    Args:
+        path: The `.wandb` file.
+        timeout_s: After so long it is returned as it is.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    deadline = time.monotonic() + timeout_s
+    while True:
+        data = path.read_bytes()
+        try:
+            kinds = {
+                wandb_internal_pb2.Record.FromString(payload).WhichOneof("record_type")
+                for payload in log_records(data)
+            }
+        except VerificationError:  # it is writing this very record
+            kinds = set()
+        if "exit" in kinds or time.monotonic() > deadline:
+            return data
+        time.sleep(0.01)
 
 
 def history(data: bytes) -> Iterator[tuple[int, dict[str, float]]]:
@@ -100,7 +127,7 @@ class WandbOffline(Peer):
     def verify(self, directory: Path, count: int) -> None:
         """Decode the run file and check every history record."""
         (path,) = directory.glob("wandb/offline-run-*/*.wandb")
-        found = history(path.read_bytes())
+        found = history(finished(path))
         check_steps(((step, {key: row[key] for key in KEYS}) for step, row in found), count)
 
 

@@ -1,0 +1,129 @@
+"""Whether other Python threads go on while calls of the driver wait for room in its queue."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu.check import judge
+from benchmarks.gpu.check.lines import flushed
+from benchmarks.gpu.check.machines import Machine, find
+from benchmarks.gpu.check.report import Report
+
+BEAT_S = 0.001
+KEYS = ("a", "b", "c", "d")
+
+
+class Heart:
+    """A thread that stamps every millisecond, where it gets the interpreter."""
+
+    def __enter__(self) -> Heart:  # noqa: PYI034 - Self came with Python 3.11
+        """Start it."""
+        self.stop = threading.Event()
+        self.beats = [time.perf_counter()]
+        self.thread = threading.Thread(target=self._beat, daemon=True)
+        self.thread.start()
+        return self
+
+    def _beat(self) -> None:
+        while not self.stop.is_set():
+            time.sleep(BEAT_S)
+            self.beats.append(time.perf_counter())
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self.stop.set()
+        self.thread.join()
+        self.beats.append(time.perf_counter())
+
+    def gap_ms(self) -> float:
+        """Return the longest time without a stamp."""
+        pairs = zip(self.beats, self.beats[1:], strict=False)
+        return max((after - before) * 1e3 for before, after in pairs)
+
+
+def lane(
+    machine: Machine, kernel_s: float, count: int, work: Callable[[int], None]
+) -> dict[str, Any]:
+    """Call `work` so often behind a kernel; return gaps and times.
+
+    `blocked` tells whether the calls took about as long as the kernel: then the queue was full.
+    """
+    machine.synchronize()
+    calls = []
+    with Heart() as heart:
+        machine.keep_busy(kernel_s)
+        start = time.perf_counter()
+        for number in range(count):
+            before = time.perf_counter()
+            work(number)
+            calls.append((time.perf_counter() - before) * 1e6)
+        spent = time.perf_counter() - start
+    machine.synchronize()
+    return {
+        "gap_ms": heart.gap_ms(),
+        "p50_us": judge.quantile(calls, 0.5),
+        "p99_us": judge.quantile(calls, 0.99),
+        "max_us": max(calls),
+        "seconds": spent,
+        "blocked": spent > kernel_s / 2,
+    }
+
+
+def measured(
+    machine: Machine, kernel_s: float, count: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the figures of each lane, and the lines of the one that records."""
+    from foundry_fastlog import Recorder
+
+    x = machine.scalar(0.0)
+    lanes = {"add": lane(machine, kernel_s, count, lambda _: machine.add(x, 1.0))}
+    if not machine.fake:
+
+        def to(_: int) -> None:
+            machine.add(x, 1.0)
+            x.to("cpu", non_blocking=True)
+
+        lanes["to"] = lane(machine, kernel_s, count, to)
+    x = machine.scalar(0.0)
+    with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch) / "run") as recorder:
+        recorder.record(-1, a=x)  # finds the driver and pins memory
+
+        def record(step: int) -> None:
+            machine.add(x, 1.0)
+            recorder.record(step, a=x, b=x, c=x, d=x)
+
+        lanes["record"] = lane(machine, kernel_s, count, record)
+        return lanes, flushed(recorder)
+
+
+def run(report: Report) -> None:
+    """Fill the queue behind a kernel of two seconds."""
+    machine = find()
+    kernel_s, count = (0.3, 300) if machine.fake else (2.0, 3000)
+    sys.setswitchinterval(0.001)
+    expects = "another thread goes on while record() waits for room in the queue, as beside add_()"
+    with report.attempt("other threads", expects=expects):
+        lanes, lines = measured(machine, kernel_s, count)
+        report.judge_times(
+            "other threads",
+            judge.heartbeat(lanes),
+            expects=expects,
+            shows="; ".join(
+                f"{name}: gap {each['gap_ms']:.1f} ms, p50 {each['p50_us']:.0f}, p99 "
+                f"{each['p99_us']:.0f}, max {each['max_us']:.0f} us"
+                for name, each in lanes.items()
+            ),
+            lanes=lanes,
+            kernel_s=kernel_s,
+            calls=count,
+        )
+        expects = "every value is that of its step, though the queue was full"
+        expected = {step: step + 1.0 for step in range(count)}
+        wrong = next(filter(None, (judge.values(lines, expected, key) for key in KEYS)), "")
+        report.judge("values", wrong, expects=expects, missing=judge.missing(lines))

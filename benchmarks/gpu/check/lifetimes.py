@@ -1,0 +1,46 @@
+"""Memory that is freed, reused or unmapped while a recorded value's copy is on its way."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.gpu.check import judge
+from benchmarks.gpu.check.lines import read_lines
+from benchmarks.gpu.check.lives import live
+from benchmarks.gpu.check.report import Report
+
+EXPANDABLE = "expandable_segments:True"
+# The variable's name, before and since torch 2.9.
+CASES: dict[str, tuple[str, int, dict[str, str]]] = {
+    "other stream": ("other_stream", 8, {}),
+    "unmapped": (
+        "unmapped",
+        4,
+        {"PYTORCH_CUDA_ALLOC_CONF": EXPANDABLE, "PYTORCH_ALLOC_CONF": EXPANDABLE},
+    ),
+}
+LIMIT_S = 25.0
+
+
+def run(report: Report) -> None:
+    """Run each case in a process of its own: its fault may end it."""
+    expects = "each value is that of the call, or missing with a reason; the process goes on"
+    for name, (function, count, environment) in CASES.items():
+        if report.rehearsal:
+            report.needs_gpu(name, "the caching allocator is torch's on a GPU", expects=expects)
+            continue
+        with report.attempt(name, expects=expects), tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "run"
+            ended = live(function, path, LIMIT_S, environment)
+            lines = read_lines(path)
+            why = judge.ended(ended.status, ended.seconds, LIMIT_S)
+            why = why or judge.values(lines, {step: step + 0.5 for step in range(count)}, "v")
+            report.judge(
+                name,
+                why,
+                expects=expects,
+                shows=ended.output.strip().rpartition("\n")[2][:80],
+                missing=judge.missing(lines),
+                lines=lines[-count:],
+            )

@@ -1,0 +1,59 @@
+"""How many cycles of `torch.cuda._sleep` a second has, and kernels that run for a given time."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+AGREE = 0.02
+LEAST_S = 0.5
+MOST_S = 6.0
+PIECE_S = 0.1
+MOST_RUNS = 200
+
+
+def settled_rate(run: Callable[[int], float], cycles: int = 20_000_000) -> float:
+    """Return the cycles per second of a clock that may still be ramping up.
+
+    Kernels of about `PIECE_S` run until `LEAST_S` has passed and two in a row agree within
+    `AGREE`. Where they never do, the fastest counts: `keep_busy` then lasts at least its time.
+
+    Args:
+        run: Runs a kernel of so many cycles; returns its seconds.
+        cycles: Of the first kernel.
+    """
+    rates: list[float] = []
+    spent = 0.0
+    while spent < MOST_S and len(rates) < MOST_RUNS:
+        seconds = max(run(cycles), 1e-9)
+        spent += seconds
+        rates.append(cycles / seconds)
+        if spent >= LEAST_S and len(rates) > 1 and abs(rates[-1] / rates[-2] - 1.0) <= AGREE:
+            return rates[-1]
+        cycles = max(1, int(rates[-1] * PIECE_S))
+    return max(rates)
+
+
+def _kernel_seconds(cycles: int) -> float:
+    """Run a kernel of so many cycles on the current device; return its seconds."""
+    import torch
+
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    torch.cuda._sleep(cycles)  # noqa: SLF001 - torch's own tests use it; there is no other
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
+
+
+@functools.cache
+def cycles_per_second() -> float:
+    """Measure the current device's clock, once for the process; this waits for the device."""
+    return settled_rate(_kernel_seconds)
+
+
+def keep_busy(seconds: float) -> None:
+    """Give the current stream a kernel that runs about `seconds`."""
+    import torch
+
+    torch.cuda._sleep(int(seconds * cycles_per_second()))  # noqa: SLF001 - as above
