@@ -520,10 +520,9 @@ class Recorder(_core.RecorderCore):
         written = self._close(self._default_limit() if timeout is None else float(timeout))
         if not written and timeout is None:
             self._tell_missing()
-        if first and os.getpid() == self._pid:
-            if self._run_file is not None:
-                # Workers that were killed, or left without closing.
-                _recover(str(self._path), max(1.0, self._close_timeout_s / 2))
+        if first and os.getpid() == self._pid and self._run_file is not None:
+            # Workers that were killed, or left without closing.
+            _recover(str(self._path), max(1.0, self._close_timeout_s / 2))
         if written and not self._ended and os.getpid() == self._pid:
             self._ended = True
             self._write_run_file(ended=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from foundry_fastlog.checks import StepSet
 from foundry_fastlog.files import STREAMS
-from foundry_fastlog.ring_files import FoundRing, RingReport, has_rival, has_rival
+from foundry_fastlog.ring_files import FoundRing, RingReport, has_rival
 from foundry_fastlog.ring_image import (
     MOST_SEGMENTS,
     RECORDS_LOST,

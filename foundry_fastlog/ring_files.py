@@ -31,7 +31,6 @@ __all__ = [
     "RingReport",
     "find_ring",
     "has_rival",
-    "has_rival",
     "is_own",
     "is_untouched",
     "list_quarantined",
@@ -381,7 +380,7 @@ def has_rival(run: Path, ring: FoundRing) -> bool:
     """
     assert ring.image is not None
     try:
-        itself = os.stat(ring.ring)
+        itself = Path(ring.ring).stat()
         names = list_rings(run)
     except OSError:
         return False
