@@ -118,7 +118,9 @@ class World(Processes):
             return
         process.recording, process.run = True, run
         self.own.add(run)
-        self.ledger.family(run)
+        family = self.ledger.family(run)
+        if self.full:
+            self.oracle.unlisted.add(family)
         process.index += 1
         self.oracle.fates[process.number].run[process.index] = run
         self.tell(process, "open", path=str(self.disk / run), options=options)
