@@ -35,6 +35,8 @@ _DTYPES = {
     "float8_e8m0fnu": (14, 8),
 }
 
+_FIRST_PAGE = 4096
+
 #: How often the thread that waits for a framework's copies looks, in seconds.
 _POLL_S = 0.005
 
@@ -104,7 +106,8 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # 
         address = value.data_ptr()
     except RuntimeError:
         address = 0
-    if address == 0 or value.is_neg():
+    # A wrapper without memory of its own shows null, plus what its view begins at.
+    if address < _FIRST_PAGE or value.is_neg():
         return describe_tensor(plain_tensor(value))
     kind, index = value.device.type, value.device.index or 0
     stream = 0
