@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from foundry_fastlog.host_copies import HostCopies
 
-__all__ = ["block_stream", "describe_tensor", "plain_tensor", "start_transfer"]
+__all__ = ["block_stream", "describe_tensor", "plain_tensor", "prepare", "start_transfer"]
 
 # Device types of DLPack: https://dmlc.github.io/dlpack/latest/c_api.html
 _CPU, _CUDA, _METAL, _ROCM, _EXTENSION, _ONE_API = 1, 2, 8, 10, 12, 14
@@ -154,6 +154,20 @@ def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - 
             return None
         index = torch.cuda.current_device() if wanted.index is None else wanted.index
     return _cuda_type(), index, _cuda_stream(index)
+
+
+def prepare(make: Callable[[int, int], None]) -> None:
+    """Make what the first value of a GPU needs, where CUDA is in use: later that may wait for it.
+
+    Args:
+        make: Takes the current device's type (DLPack's) and index. Not called without CUDA in use.
+    """
+    try:
+        place = block_stream(device=True)
+    except Exception:  # noqa: BLE001 - a torch that is just being imported; the first value makes it
+        return
+    if place is not None:
+        make(place[0], place[1])
 
 
 class _Transfer(NamedTuple):

@@ -252,6 +252,7 @@ class Recorder(_core.RecorderCore):
                 **self._options,
             )
             _open[key] = self
+        _prepare_device()
         if not rank:
             self._run_file = RunFile(
                 self._path,
@@ -302,6 +303,7 @@ class Recorder(_core.RecorderCore):
                 **{**options, "ring_bytes": min(options["ring_bytes"], MIB)},
             )
             _open[key] = self
+        _prepare_device()
         _close_at_worker_exit()
         return self
 
@@ -659,6 +661,13 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
 def takes(value: object) -> bool:
     """Tell whether ``record()`` takes a value, without waiting for a device that it may lie on."""
     return _core.takes(value)
+
+
+def _prepare_device() -> None:
+    if "torch" in sys.modules:
+        from foundry_fastlog import device_tensors
+
+        device_tensors.prepare(_core.prepare_device)
 
 
 def _on_core_event(kind: str, text: str) -> None:

@@ -230,6 +230,17 @@ void bind_device(py::module_& module) {
             return false;
         },
         py::arg("value"), "Tells whether record() takes a value; waits for no device.");
+    module.def(
+        "prepare_device",
+        [](int device_type, int index) {
+            const GilReleased unlocked;
+            DevicePool& pool = DevicePool::instance();
+            const DeviceId device{kind_of(device_type), index};
+            if (pool.has_driver(device.kind)) pool.prepare_ahead(device);
+        },
+        py::arg("device_type"), py::arg("index"),
+        "Makes what the first values of a device (DLPack's type of it) need. It is in use "
+        "already.");
     deliver = py::object(module.attr("deliver")).release().ptr();
 }
 

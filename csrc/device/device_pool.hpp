@@ -57,6 +57,7 @@ class DevicePool {
   public:
     static constexpr std::uint32_t kTickets = 4096;
     static constexpr int kMostDevices = 32;
+    static constexpr std::size_t kAhead = 32;  // tickets that prepare_ahead() makes events for
 
     DevicePool();
     DevicePool(const DevicePool&) = delete;
@@ -75,6 +76,8 @@ class DevicePool {
     /// The driver's error when the stream is being captured into a graph, or none may be used now
     /// because another is; 0 otherwise. Other faults show when something is sent.
     int capture_error(DeviceId device, DriverHandle stream) noexcept;
+    /// Makes what the first values of a device need. The device is in use.
+    void prepare_ahead(DeviceId device) noexcept;
     /// Puts copies of `count` scalars under way, behind what is on the stream, with an event behind
     /// each eight. `out` receives pending values, or missing ones with the reason. False when the
     /// current context or the stream is not of the framework's context: nothing is done then, and

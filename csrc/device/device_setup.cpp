@@ -138,6 +138,24 @@ std::uint64_t DevicePool::allocate(const DriverApi& api, DriverHandle context,
     return 0;
 }
 
+void DevicePool::prepare_ahead(DeviceId device) noexcept {
+    std::uint64_t missing = 0;
+    DeviceState* state = ready(device, missing);
+    if (state == nullptr) return;
+    const DriverApi& api = api_of(device.kind);
+    const CurrentContext current(api, state->context.load(std::memory_order_relaxed),
+                                 CurrentContext::kAnyDevice);
+    if (current.error() != DriverApi::kSuccess) return;
+    std::uint16_t made[kAhead];
+    std::size_t count = 0;
+    while (count < kAhead) {
+        made[count] = take_for(device, *state, false, missing);
+        if (made[count] == kNoTicket) break;
+        ++count;
+    }
+    while (count != 0) give_back(made[--count]);
+}
+
 int DevicePool::capture_error(DeviceId device, DriverHandle stream) noexcept {
     std::uint64_t missing = 0;
     DeviceState* state = ready(device, missing);

@@ -374,6 +374,22 @@ TEST_SUITE("device pool") {
         CHECK(p.pool.take_kept(references) == 1);
     }
 
+    TEST_CASE("should make ahead what the first values need, and not more when asked again") {
+        FakeMachine machine;
+        TestPool p;
+        p.pool.prepare_ahead(kDevice);
+        p.pool.prepare_ahead(kDevice);
+        const auto events = static_cast<long>(DevicePool::kAhead);
+        CHECK(machine.count("cuEventCreate") == events);
+        CHECK(machine.count("cuMemHostAlloc") == 1);
+        CHECK(p.pool.stats().waiting == 0);
+        p.finish(p.send(machine.scalars(17, 1), machine.stream()));
+        CHECK(machine.count("cuEventCreate") == events);
+        ::fake_fail("cuCtxGetCurrent", 719, 1);
+        p.pool.prepare_ahead(kDevice);
+        p.pool.prepare_ahead({DeviceKind::cuda, 7});  // no such device: nothing happens
+    }
+
     TEST_CASE("should destroy an event of a ticket that changes its use without ending a capture") {
         FakeMachine machine(2);
         TestPool p;

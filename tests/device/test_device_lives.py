@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from ctypes import c_void_p
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -365,3 +366,28 @@ def test_a_child_of_a_parent_without_a_device_may_use_one(run: Path) -> None:
             os._exit(0 if recorder.close() else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert [line["metrics"] for line in lines(run, label=child_label(run))] == [{"loss": 1.5}]
+
+
+# ---- making ahead --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_use", [True, False])
+@alone
+def test_what_the_first_value_needs_is_made_by_the_recorder_where_cuda_is_in_use(
+    cuda: Cuda, run: Path, in_use: bool
+) -> None:
+    """Later it may wait for all that is queued. Where CUDA is not in use, nothing is asked."""
+    stream = working_stream(cuda)
+    sys.modules["torch"] = ModuleType("torch")
+    with Recorder(run / "importing"):  # torch is just being imported
+        assert cuda.count("cuDeviceGet") == 0
+    device_tensors.block_stream = lambda device: (2, 0, stream) if in_use else None
+    cuda.reset_counts()
+    with Recorder(run) as recorder:
+        assert cuda.count("cuMemHostAlloc") == in_use
+        assert (cuda.count("cuDeviceGet") == 0) == (not in_use)
+        made = cuda.count("cuEventCreate")
+        recorder.record(0, loss=cuda.tensor(1.5), grad_norm=cuda.tensor(2.5))
+        assert cuda.count("cuMemHostAlloc") == 1
+        assert (cuda.count("cuEventCreate") == made) == in_use
+    assert one_line(run)["metrics"] == {"loss": 1.5, "grad_norm": 2.5}
