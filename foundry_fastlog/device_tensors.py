@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from foundry_fastlog.host_copies import HostCopies
+from foundry_fastlog.host_copies import cuda_type as _cuda_type
 
 __all__ = ["block_stream", "describe_tensor", "plain_tensor", "prepare", "start_transfer"]
 
 # Device types of DLPack: https://dmlc.github.io/dlpack/latest/c_api.html
-_CPU, _CUDA, _METAL, _ROCM, _EXTENSION, _ONE_API = 1, 2, 8, 10, 12, 14
+_CPU, _METAL, _EXTENSION, _ONE_API = 1, 8, 12, 14
 _DEVICE_TYPES = {"cpu": _CPU, "mps": _METAL, "xpu": _ONE_API}
 
 # Codes and bits of DLPack by the names of torch's types.
@@ -115,10 +116,6 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # 
     if kind == "cuda":
         device_type, stream = _cuda_type(), _cuda_stream(index)
     return device_type, index, address, *code_bits, stream, value
-
-
-def _cuda_type() -> int:
-    return _ROCM if getattr(sys.modules["torch"].version, "hip", None) else _CUDA
 
 
 def _cuda_stream(index: int) -> int:

@@ -28,6 +28,7 @@ except ImportError as error:
 
 import orjson
 
+from foundry_fastlog import host_copies
 from foundry_fastlog.arguments import (
     absolute,
     check_choice,
@@ -740,5 +741,6 @@ def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 _core.set_decorate(_decorate)
+host_copies.ask_relaxed = _core.ask_relaxed
 _core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
 atexit.register(_close_all)

@@ -109,6 +109,26 @@ void send_by_framework(DevicePool& pool, const Group& group) {
     Py_XDECREF(started);
 }
 
+// Of this thread, for its life time: see RelaxedCapture.
+class RelaxedThread {
+  public:
+    explicit RelaxedThread(DeviceKind kind) : kind_(kind) {
+        const GilReleased unlocked;
+        before_ = DevicePool::instance().exchange_capture_mode(kind_, DriverApi::kRelaxed);
+    }
+    ~RelaxedThread() {
+        if (before_ < 0) return;
+        const GilReleased unlocked;
+        DevicePool::instance().exchange_capture_mode(kind_, before_);
+    }
+    RelaxedThread(const RelaxedThread&) = delete;
+    RelaxedThread& operator=(const RelaxedThread&) = delete;
+
+  private:
+    DeviceKind kind_;
+    int before_;
+};
+
 std::size_t pending_values(const PayloadBuilder& payload) noexcept {
     std::size_t pending = 0;
     for (const DeviceArgument& argument : payload.device_arguments()) {
@@ -241,6 +261,14 @@ void bind_device(py::module_& module) {
         py::arg("device_type"), py::arg("index"),
         "Makes what the first values of a device (DLPack's type of it) need. It is in use "
         "already.");
+    module.def(
+        "ask_relaxed",
+        [](int device_type, const py::function& function) {
+            const RelaxedThread relaxed(kind_of(device_type));
+            return function();
+        },
+        py::arg("device_type"), py::arg("function"),
+        "Calls a function whose questions about a device end no graph capture of another thread.");
     deliver = py::object(module.attr("deliver")).release().ptr();
 }
 

@@ -76,6 +76,8 @@ class DevicePool {
     /// The driver's error when the stream is being captured into a graph, or none may be used now
     /// because another is; 0 otherwise. Other faults show when something is sent.
     int capture_error(DeviceId device, DriverHandle stream) noexcept;
+    /// Sets this thread's capture mode; the one before, or -1 where no driver can be asked.
+    int exchange_capture_mode(DeviceKind kind, int mode) noexcept;
     /// Makes what the first values of a device need. The device is in use.
     void prepare_ahead(DeviceId device) noexcept;
     /// Puts copies of `count` scalars under way, behind what is on the stream, with an event behind

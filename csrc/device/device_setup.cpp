@@ -156,6 +156,11 @@ void DevicePool::prepare_ahead(DeviceId device) noexcept {
     while (count != 0) give_back(made[--count]);
 }
 
+int DevicePool::exchange_capture_mode(DeviceKind kind, int mode) noexcept {
+    if (!has_driver(kind) || in_forked_child()) return -1;
+    return api_of(kind).exchange_capture_mode(&mode) == DriverApi::kSuccess ? mode : -1;
+}
+
 int DevicePool::capture_error(DeviceId device, DriverHandle stream) noexcept {
     std::uint64_t missing = 0;
     DeviceState* state = ready(device, missing);
