@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -145,6 +147,40 @@ def test_the_recorder_may_be_closed_while_the_call_waits(cuda: Cuda, run: Path) 
         assert third.flush(20)
     assert lines(run) == lines(run / "other") == []
     assert one_line(run / "third")["metrics"] == {"loss": 1.5}
+
+
+@alone
+def test_a_signal_or_a_collection_may_record_while_the_call_waits(cuda: Cuda, run: Path) -> None:
+    """The handler runs in this thread behind the call, finalizers in the thread that collects."""
+    working_stream(cuda)
+    signal.signal(signal.SIGUSR1, lambda *_: recorder.record(2, signal=1.0, loss=loss))
+    loss = cuda.tensor(1.5)
+
+    class Cycle:
+        """What only the collector ends."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            recorder.record(1, collected=1.0)
+
+    def disturb() -> None:
+        Cycle()
+        gc.collect()
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    with Recorder(run) as recorder:
+        thread = while_waiting(cuda, "cuMemcpyDtoHAsync_v2", disturb)
+        recorder.record(0, loss=loss)
+        thread.join()
+    found = {line["step"]: line["metrics"] for line in lines(run)}
+    assert found == {
+        0: {"loss": 1.5},
+        1: {"collected": 1.0},
+        2: {"signal": 1.0, "loss": 1.5},
+    }
+    assert list(found).index(0) < list(found).index(2)
 
 
 @alone
