@@ -137,8 +137,12 @@ def test_finish_sends_what_arrives_in_time_and_the_rest_without_it(
     machine: Machine, rows: DelayedRows, written: Written, failures: list[str]
 ) -> None:
     """A device that hangs costs its values, not the row."""
-    rows.add("log", 2, {"loss": Scalar(2.5), "lr": 0.2})
+    scalar = Scalar(2.5)
+    kept = weakref.ref(scalar)
+    rows.add("log", 2, {"loss": scalar, "lr": 0.2})
     rows.finish(0.01)
+    del scalar
+    assert kept() is not None  # its copy may still be under way
     assert written == [("log", 2, {"lr": 0.2})]
     assert failures == ["log: TimeoutError"]
     rows.add("log", 3, {"loss": Scalar(3.5)})
