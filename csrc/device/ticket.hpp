@@ -55,6 +55,8 @@ struct alignas(64) Ticket {
     }
 };
 
+static_assert(sizeof(Ticket) == 64);  // a cache line each
+
 /// A stack of tickets for any number of threads, without locks. The number in its head's upper half
 /// changes with each push, so that a ticket that went and came back is not taken for the same.
 /// `Atomic` is std::atomic; tests may substitute one that lets others in at a bad moment.
