@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from foundry_fastlog.host_copies import HostCopies
+from foundry_fastlog.host_copies import cuda_type as _cuda_type
 
-__all__ = ["block_stream", "describe_tensor", "plain_tensor", "start_transfer"]
+__all__ = ["block_stream", "describe_tensor", "plain_tensor", "prepare", "start_transfer"]
 
 # Device types of DLPack: https://dmlc.github.io/dlpack/latest/c_api.html
-_CPU, _CUDA, _METAL, _ROCM, _EXTENSION, _ONE_API = 1, 2, 8, 10, 12, 14
+_CPU, _METAL, _EXTENSION, _ONE_API = 1, 8, 12, 14
 _DEVICE_TYPES = {"cpu": _CPU, "mps": _METAL, "xpu": _ONE_API}
 
 # Codes and bits of DLPack by the names of torch's types.
@@ -34,6 +35,8 @@ _DTYPES = {
     "float8_e5m2fnuz": (13, 8),
     "float8_e8m0fnu": (14, 8),
 }
+
+_FIRST_PAGE = 4096
 
 #: How often the thread that waits for a framework's copies looks, in seconds.
 _POLL_S = 0.005
@@ -104,7 +107,8 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # 
         address = value.data_ptr()
     except RuntimeError:
         address = 0
-    if address == 0 or value.is_neg():
+    # A wrapper without memory of its own shows null, plus what its view begins at.
+    if address < _FIRST_PAGE or value.is_neg():
         return describe_tensor(plain_tensor(value))
     kind, index = value.device.type, value.device.index or 0
     stream = 0
@@ -112,10 +116,6 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # 
     if kind == "cuda":
         device_type, stream = _cuda_type(), _cuda_stream(index)
     return device_type, index, address, *code_bits, stream, value
-
-
-def _cuda_type() -> int:
-    return _ROCM if getattr(sys.modules["torch"].version, "hip", None) else _CUDA
 
 
 def _cuda_stream(index: int) -> int:
@@ -151,6 +151,20 @@ def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - 
             return None
         index = torch.cuda.current_device() if wanted.index is None else wanted.index
     return _cuda_type(), index, _cuda_stream(index)
+
+
+def prepare(make: Callable[[int, int], None]) -> None:
+    """Make what the first value of a GPU needs, where CUDA is in use: later that may wait for it.
+
+    Args:
+        make: Takes the current device's type (DLPack's) and index. Not called without CUDA in use.
+    """
+    try:
+        place = block_stream(device=True)
+    except Exception:  # noqa: BLE001 - a torch that is just being imported; the first value makes it
+        return
+    if place is not None:
+        make(place[0], place[1])
 
 
 class _Transfer(NamedTuple):

@@ -28,6 +28,7 @@ except ImportError as error:
 
 import orjson
 
+from foundry_fastlog import host_copies
 from foundry_fastlog.arguments import (
     absolute,
     check_choice,
@@ -253,6 +254,7 @@ class Recorder(_core.RecorderCore):
                 **self._options,
             )
             _open[key] = self
+        _prepare_device()
         if not rank:
             self._run_file = RunFile(
                 self._path,
@@ -303,6 +305,7 @@ class Recorder(_core.RecorderCore):
                 **{**options, "ring_bytes": min(options["ring_bytes"], MIB)},
             )
             _open[key] = self
+        _prepare_device()
         _close_at_worker_exit()
         return self
 
@@ -666,6 +669,13 @@ def takes(value: object) -> bool:
     return _core.takes(value)
 
 
+def _prepare_device() -> None:
+    if "torch" in sys.modules:
+        from foundry_fastlog import device_tensors
+
+        device_tensors.prepare(_core.prepare_device)
+
+
 def _on_core_event(kind: str, text: str) -> None:
     """Receive the native core's calls; must not raise."""
     if kind == "message":
@@ -736,5 +746,6 @@ def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 _core.set_decorate(_decorate)
+host_copies.ask_relaxed = _core.ask_relaxed
 _core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
 atexit.register(_close_all)

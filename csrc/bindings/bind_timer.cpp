@@ -95,17 +95,23 @@ bool begin_on_device(RecorderHandle& handle, PyObject* which, DeviceBlock& block
         return !PyErr_Occurred();
     }
     DevicePool& pool = DevicePool::instance();
-    if (pool.has_driver(block.device.kind) && pool.capture_error(block.device, stream) != 0) {
-        set_capture_error("a block's time on a device");
-        return false;
-    }
+    bool captured = false;
     try {
-        engine->core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
+        const GilReleased unlocked;  // the driver may wait: see send_groups()
+        captured =
+            pool.has_driver(block.device.kind) && pool.capture_error(block.device, stream) != 0;
+        if (!captured) {
+            engine->core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
+            block.ticket = pool.begin_block(block.device, stream, block.missing);
+        }
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
         return false;
     }
-    block.ticket = pool.begin_block(block.device, stream, block.missing);
+    if (captured) {
+        set_capture_error("a block's time on a device");
+        return false;
+    }
     const bool sent = block.ticket != kNoTicket;
     engine->core.count_device_values(sent ? 1 : 0, sent ? 0 : 1);
     block.counted_by = engine;
@@ -128,6 +134,7 @@ void end_on_device(DeviceBlock& block) noexcept {
     DeviceBlock now;
     void* stream = nullptr;
     if (index != nullptr && ask_stream(index, now, stream) && now.wanted) {
+        const GilReleased unlocked;  // as above
         DevicePool::instance().end_block(block.ticket, stream);
     } else {
         PyErr_Clear();

@@ -13,17 +13,20 @@ namespace {
 
 PyObject* deliver = nullptr;  // the module's function, kept
 
-// The arguments of one device, with its current stream.
+// The arguments of one device, with its current stream, and what becomes of them.
 struct Group {
     DeviceId device;
     std::int32_t device_type;
     void* stream;
-    std::vector<const DeviceArgument*> arguments;
+    bool by_driver = false;  // else the framework copies
+    std::vector<DeviceArgument*> arguments{};
+    std::vector<DeviceScalar> scalars{};
+    std::vector<SettledValue> values{};
 };
 
 // False with an error set when a framework cannot tell its stream.
-bool group_by_device(const PayloadBuilder& payload, std::vector<Group>& groups) {
-    for (const DeviceArgument& argument : payload.device_arguments()) {
+bool group_by_device(PayloadBuilder& payload, std::vector<Group>& groups) {
+    for (DeviceArgument& argument : payload.device_arguments()) {
         const Element& element = argument.element;
         Group* group = nullptr;
         for (Group& known : groups) {
@@ -35,51 +38,58 @@ bool group_by_device(const PayloadBuilder& payload, std::vector<Group>& groups) 
         if (group == nullptr) {
             void* stream = nullptr;
             if (!current_stream(element, stream)) return false;
-            groups.push_back({{kind_of(element.device_type), element.device_id},
-                              element.device_type,
-                              stream,
-                              {}});
+            groups.push_back(
+                {{kind_of(element.device_type), element.device_id}, element.device_type, stream});
             group = &groups.back();
         }
         group->arguments.push_back(&argument);
+        group->scalars.push_back({element.address, element.dtype, element.keep});
+        group->values.emplace_back();
     }
     return true;
 }
 
-void note(PayloadBuilder& payload, const Group& group, const std::vector<SettledValue>& values) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-        payload.set(group.arguments[i]->index, values[i].tag, values[i].bits);
+// Without the GIL: each call of the driver may wait for the device, which may wait for a thread that needs
+// the GIL. False when a stream is being captured; then nothing is under way.
+bool send_groups(Engine& engine, DevicePool& pool, std::vector<Group>& groups, TicketChain& chain) {
+    for (Group& group : groups) {
+        group.by_driver = pool.has_driver(group.device.kind);
+        if (group.by_driver && pool.capture_error(group.device, group.stream) != 0) return false;
+    }
+    engine.core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
+    for (Group& group : groups) {
+        const std::size_t count = group.scalars.size();
+        group.by_driver =
+            group.by_driver && pool.send(group.device, group.stream, group.scalars.data(), count,
+                                         group.values.data(), chain);
+        if (!group.by_driver) pool.expect(count, group.values.data(), chain);
+    }
+    return true;
+}
+
+// Notes where a group's values will be. What a copy by the driver reads is kept by its ticket from now on.
+void note(PayloadBuilder& payload, Group& group) {
+    for (std::size_t i = 0; i < group.values.size(); ++i) {
+        DeviceArgument& argument = *group.arguments[i];
+        payload.set(argument.index, group.values[i].tag, group.values[i].bits);
+        if (group.by_driver && group.values[i].tag == ValueTag::pending) {
+            argument.element.keep = nullptr;
+        }
     }
 }
 
-void send_by_driver(DevicePool& pool, const Group& group, PayloadBuilder& payload,
-                    TicketChain& chain) {
-    std::vector<DeviceScalar> scalars;
-    scalars.reserve(group.arguments.size());
-    for (const DeviceArgument* argument : group.arguments) {
-        scalars.push_back({argument->element.address, argument->element.dtype});
-    }
-    std::vector<SettledValue> values(scalars.size());
-    pool.send(group.device, group.stream, scalars.data(), scalars.size(), values.data(), chain);
-    note(payload, group, values);
-}
-
-// A device without a driver API that is known here: its framework copies, and tells when it has.
-void send_by_framework(DevicePool& pool, const Group& group, PayloadBuilder& payload,
-                       TicketChain& chain) {
-    std::vector<SettledValue> values(group.arguments.size());
-    pool.expect(values.size(), values.data(), chain);
-    note(payload, group, values);
-    if (values.front().tag != ValueTag::pending) return;  // nor is any other
+// Where the driver's way is not known or not to be taken, the framework copies, and tells when it has.
+void send_by_framework(DevicePool& pool, const Group& group) {
+    if (group.values.front().tag != ValueTag::pending) return;  // nor is any other
     PyObject* list = PyList_New(0);
     bool ok = list != nullptr;
     std::vector<std::uint32_t> slots;
-    for (std::size_t i = 0; i < values.size() && ok; ++i) {
-        if (values[i].tag != ValueTag::pending) continue;
+    for (std::size_t i = 0; i < group.values.size() && ok; ++i) {
+        if (group.values[i].tag != ValueTag::pending) continue;
         const DeviceArgument& argument = *group.arguments[i];
         PyObject* tensor =
             argument.element.holder != nullptr ? argument.element.holder : argument.value;
-        slots.push_back(PendingValue::from(values[i].bits).slot);
+        slots.push_back(PendingValue::from(group.values[i].bits).slot);
         PyObject* pair = Py_BuildValue("(OI)", tensor, slots.back());
         ok = pair != nullptr && PyList_Append(list, pair) == 0;
         Py_XDECREF(pair);
@@ -98,6 +108,26 @@ void send_by_framework(DevicePool& pool, const Group& group, PayloadBuilder& pay
     }
     Py_XDECREF(started);
 }
+
+// Of this thread, for its life time: see RelaxedCapture.
+class RelaxedThread {
+  public:
+    explicit RelaxedThread(DeviceKind kind) : kind_(kind) {
+        const GilReleased unlocked;
+        before_ = DevicePool::instance().exchange_capture_mode(kind_, DriverApi::kRelaxed);
+    }
+    ~RelaxedThread() {
+        if (before_ < 0) return;
+        const GilReleased unlocked;
+        DevicePool::instance().exchange_capture_mode(kind_, before_);
+    }
+    RelaxedThread(const RelaxedThread&) = delete;
+    RelaxedThread& operator=(const RelaxedThread&) = delete;
+
+  private:
+    DeviceKind kind_;
+    int before_;
+};
 
 std::size_t pending_values(const PayloadBuilder& payload) noexcept {
     std::size_t pending = 0;
@@ -141,28 +171,27 @@ void set_capture_error(const char* what) noexcept {
 bool send_device_values(Engine& engine, PayloadBuilder& payload, TicketChain& chain) {
     return python_call([&] {
         try {
+            drop_kept();
             std::vector<Group> groups;
             if (!group_by_device(payload, groups)) return false;
+            if (engine.inherited()) return true;
             DevicePool& pool = DevicePool::instance();
+            bool sent;
+            {
+                const GilReleased unlocked;
+                sent = send_groups(engine, pool, groups, chain);
+            }
+            if (!sent) {
+                set_capture_error("a value on a device");
+                return false;
+            }
+            for (Group& group : groups) note(payload, group);
             for (const Group& group : groups) {
-                if (pool.has_driver(group.device.kind) &&
-                    pool.capture_error(group.device, group.stream) != 0) {
-                    set_capture_error("a value on a device");
-                    return false;
-                }
+                if (!group.by_driver) send_by_framework(pool, group);
             }
             if (engine.inherited()) return true;
-            engine.core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
-            for (const Group& group : groups) {
-                if (pool.has_driver(group.device.kind)) {
-                    send_by_driver(pool, group, payload, chain);
-                } else {
-                    send_by_framework(pool, group, payload, chain);
-                }
-            }
-            if (engine.inherited()) return true;
-            const std::size_t sent = pending_values(payload);
-            engine.core.count_device_values(sent, payload.device_arguments().size() - sent);
+            const std::size_t pending = pending_values(payload);
+            engine.core.count_device_values(pending, payload.device_arguments().size() - pending);
             if (pool.crowded()) engine.core.wake();
             return true;
         } catch (const std::bad_alloc&) {
@@ -174,7 +203,21 @@ bool send_device_values(Engine& engine, PayloadBuilder& payload, TicketChain& ch
     });
 }
 
+void drop_kept() noexcept {
+    python_call([] {
+        DevicePool& pool = DevicePool::instance();
+        void* references[kSlotsPerTicket];
+        while (pool.has_kept()) {
+            const std::size_t count = pool.take_kept(references);
+            if (count == 0) return;
+            for (std::size_t i = 0; i < count; ++i)
+                Py_DECREF(static_cast<PyObject*>(references[i]));
+        }
+    });
+}
+
 void bind_device(py::module_& module) {
+    DevicePool::watch_forks();
     module.def(
         "deliver",
         [](const std::vector<std::uint32_t>& slots, const std::vector<py::object>& values) {
@@ -207,6 +250,25 @@ void bind_device(py::module_& module) {
             return false;
         },
         py::arg("value"), "Tells whether record() takes a value; waits for no device.");
+    module.def(
+        "prepare_device",
+        [](int device_type, int index) {
+            const GilReleased unlocked;
+            DevicePool& pool = DevicePool::instance();
+            const DeviceId device{kind_of(device_type), index};
+            if (pool.has_driver(device.kind)) pool.prepare_ahead(device);
+        },
+        py::arg("device_type"), py::arg("index"),
+        "Makes what the first values of a device (DLPack's type of it) need. It is in use "
+        "already.");
+    module.def(
+        "ask_relaxed",
+        [](int device_type, const py::function& function) {
+            const RelaxedThread relaxed(kind_of(device_type));
+            return function();
+        },
+        py::arg("device_type"), py::arg("function"),
+        "Calls a function whose questions about a device end no graph capture of another thread.");
     deliver = py::object(module.attr("deliver")).release().ptr();
 }
 

@@ -12,6 +12,7 @@
 #include <system_error>
 #include <utility>
 
+#include "bindings/device_send.hpp"
 #include "bindings/gil.hpp"
 
 namespace fastlog::bindings {
@@ -103,6 +104,10 @@ Engine* RecorderHandle::attend(bool for_recording) noexcept {
         }
         if ((bits & Gate::kMessages) && tell_messages(engine))
             continue;  // the hook may have forked
+        if ((bits & Gate::kKept) && engine.core.gate().clear(Gate::kKept)) {
+            drop_kept();
+            continue;  // likewise
+        }
         if (bits & Gate::kClosed) {
             set_closed_error();
             return nullptr;
@@ -217,6 +222,7 @@ bool RecorderHandle::flush(double timeout_s) {
         const GilReleased unlocked;
         written = engine.core.flush(to_ns(timeout_s));
     }
+    if (engine.core.has_device()) drop_kept();
     tell_messages(engine);
     return written;
 }
@@ -232,6 +238,7 @@ bool RecorderHandle::flush_stream(int stream, double timeout_s) {
         const GilReleased unlocked;
         written = engine.core.flush(static_cast<Stream>(stream), to_ns(timeout_s));
     }
+    if (engine.core.has_device()) drop_kept();
     tell_messages(engine);
     return written;
 }
@@ -255,6 +262,7 @@ bool RecorderHandle::close(double timeout_s) {
         const GilReleased unlocked;
         written = engine.core.close(to_ns(timeout_s));
     }
+    if (engine.core.has_device()) drop_kept();
     tell_messages(engine);
     return written;
 }

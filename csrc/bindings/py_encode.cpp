@@ -156,7 +156,11 @@ bool encode_tensor(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* 
                    const TensorType& type) {
     Element element;
     if (!describe_element(type, key, value, element)) return false;
-    if (!is_host(element.device_type)) return out.add_device_argument(i, value, element);
+    if (!is_host(element.device_type)) {
+        if (keep_memory(type, value, element)) return out.add_device_argument(i, value, element);
+        Py_XDECREF(element.holder);
+        return false;
+    }
     const SettledValue read = decode(element.dtype, reinterpret_cast<const void*>(element.address));
     out.set(i, read.tag, read.bits);
     Py_XDECREF(element.holder);
@@ -254,7 +258,10 @@ bool refuse_for_reason(PyObject* key, PyObject* value) {
 }
 
 PayloadBuilder::~PayloadBuilder() {
-    for (const DeviceArgument& argument : arguments_) Py_XDECREF(argument.element.holder);
+    for (const DeviceArgument& argument : arguments_) {
+        Py_XDECREF(argument.element.holder);
+        Py_XDECREF(argument.element.keep);
+    }
 }
 
 bool PayloadBuilder::add_device_argument(std::size_t i, PyObject* value,
@@ -263,6 +270,7 @@ bool PayloadBuilder::add_device_argument(std::size_t i, PyObject* value,
         arguments_.push_back({i, value, element});
     } catch (const std::bad_alloc&) {
         Py_XDECREF(element.holder);
+        Py_XDECREF(element.keep);
         PyErr_NoMemory();
         return false;
     }

@@ -43,10 +43,11 @@ class PayloadBuilder {
     }
     /// Copies the text behind the values; false with MemoryError or ValueError set.
     bool set_string(std::size_t i, std::string_view text) noexcept;
-    /// Notes a value that a device has to deliver; takes the element's holder. False with MemoryError
-    /// set.
+    /// Notes a value that a device has to deliver; takes the element's references. False with
+    /// MemoryError set.
     bool add_device_argument(std::size_t i, PyObject* value, const Element& element) noexcept;
     const std::vector<DeviceArgument>& device_arguments() const noexcept { return arguments_; }
+    std::vector<DeviceArgument>& device_arguments() noexcept { return arguments_; }
     void set_key_set(std::uint32_t id) noexcept {
         std::memcpy(data_ + offsetof(MetricsPayload, key_set), &id, sizeof id);
     }

@@ -33,6 +33,11 @@ const dlpack::Exchange* usable(const dlpack::ExchangeHeader* header) noexcept {
     return nullptr;
 }
 
+constexpr const char* kStorage = "untyped_storage";
+
+// No address is below it: a wrapper without memory of its own shows null, plus what its view begins at.
+constexpr std::uint64_t kFirstPage = 4096;
+
 bool look_up(PyTypeObject* type, TensorType& out) {
     out = {};
     PyObject* capsule =
@@ -47,13 +52,17 @@ bool look_up(PyTypeObject* type, TensorType& out) {
         if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
         PyErr_Clear();
     }
-    if (out.is_tensor) return true;
+    if (out.is_tensor) {
+        const int has = PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), kStorage);
+        out.has_storage = has != 0;
+        return true;
+    }
     // Tensors of an older torch have these and no table.
     for (const char* name : {"data_ptr", "is_neg", "dtype", "device"}) {
         const int has = PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name);
         if (has == 0) return true;
     }
-    out.is_tensor = true;
+    out.is_tensor = out.has_storage = true;
     return true;
 }
 
@@ -164,7 +173,7 @@ bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, b
         return false;
     }
     if (!check(key, value, tensor, out)) return false;
-    wrapped = out.address == 0;
+    wrapped = out.address < kFirstPage;
     return !wrapped;
 }
 
@@ -231,6 +240,20 @@ bool describe_element(const TensorType& type, PyObject* key, PyObject* value, El
     } else {
         Py_DECREF(plain);  // the memory is that of a tensor behind it
     }
+    return true;
+}
+
+bool keep_memory(const TensorType& type, PyObject* value, Element& element) {
+    PyObject* tensor = element.holder != nullptr ? element.holder : value;
+    if (element.holder != nullptr || type.has_storage) {
+        static PyObject* name = nullptr;
+        if (name == nullptr) name = PyUnicode_InternFromString(kStorage);
+        if (name != nullptr) element.keep = PyObject_CallMethodNoArgs(tensor, name);
+        if (element.keep != nullptr) return true;
+        if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+        PyErr_Clear();
+    }
+    element.keep = Py_NewRef(tensor);
     return true;
 }
 

@@ -17,6 +17,7 @@ namespace fastlog::bindings {
 struct TensorType {
     const dlpack::Exchange* exchange = nullptr;  // null: by Python
     bool is_tensor = false;
+    bool has_storage = false;  // its memory can be kept apart from it
 };
 
 /// Looks a type up, in a cache by its address. False with an error set only for what is no Exception.
@@ -31,11 +32,16 @@ struct Element {
     const dlpack::Exchange* exchange = nullptr;  // null: `stream` is known already
     void* stream = nullptr;
     PyObject* holder = nullptr;  // owned: stands for the object that was given, or null
+    PyObject* keep = nullptr;    // owned: keeps its memory; of elements on devices only
 };
 
 /// Describes the element of a tensor. False with TypeError set, which names key and type and says what
 /// to do, for one that is none: several elements, complex, without memory of its own. No device waits.
 bool describe_element(const TensorType& type, PyObject* key, PyObject* value, Element& out);
+
+/// Keeps the memory of a described element: by its storage, which holds no graph, where it has one. False
+/// with an error set only for what is no Exception.
+bool keep_memory(const TensorType& type, PyObject* value, Element& element);
 
 /// Its device's current stream; false with an error set.
 bool current_stream(const Element& element, void*& stream);

@@ -45,6 +45,8 @@ class DeviceValues {
     virtual SettledValue duration(std::uint16_t ticket) const noexcept = 0;
     /// Gives a settled record's tickets back.
     virtual void release(std::uint16_t ticket) noexcept = 0;
+    /// Whether memory is kept that no value needs any more; a producer's next call lets it go.
+    virtual bool has_kept() const noexcept { return false; }
 };
 
 }  // namespace fastlog

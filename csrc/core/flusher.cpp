@@ -255,7 +255,12 @@ bool Flusher::drain() {
             return false;
         }
         backoff_ns_ = 0;
-        if (step == Drainer::Step::idle) return true;
+        if (step == Drainer::Step::idle) {
+            if (DeviceValues* values = device(); values != nullptr && values->has_kept()) {
+                gate_.set(Gate::kKept);
+            }
+            return true;
+        }
         housekeeping(false);  // producers may keep this loop busy for long
     }
 }

@@ -14,6 +14,7 @@ class Gate {
     static constexpr std::uint32_t kDrops = 2;     // records were dropped, no marker written yet
     static constexpr std::uint32_t kForked = 4;    // this process is a fork of the one that opened
     static constexpr std::uint32_t kClosed = 8;
+    static constexpr std::uint32_t kKept = 16;  // memory that copies do not need any more is kept
 
     std::uint32_t bits() const noexcept { return bits_.load(std::memory_order_relaxed); }
     void set(std::uint32_t bit) noexcept { bits_.fetch_or(bit, std::memory_order_release); }

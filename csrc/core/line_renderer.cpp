@@ -43,9 +43,9 @@ void append_value(std::string& out, ValueTag tag, std::uint64_t bits, const char
 
 // The reason as text, quoted.
 void append_reason(std::string& out, std::uint64_t bits) {
-    static constexpr const char* kTexts[] = {"lost",          "timeout",       "no_slot",
-                                             "driver_error_", "forked",        "no_room",
-                                             "no_key_space",  "backend_error", "masked"};
+    static constexpr const char* kTexts[] = {
+        "lost",         "timeout",       "no_slot", "driver_error_", "forked",   "no_room",
+        "no_key_space", "backend_error", "masked",  "other_context", "unordered"};
     const auto reason = static_cast<MissingReason>(bits & 0xFF);
     out.push_back('"');
     out.append(kTexts[static_cast<std::size_t>(reason)]);

@@ -88,8 +88,10 @@ enum class MissingReason : std::uint8_t {
     no_key_space = 6,   // its line was rendered at once, since its keys did not fit the key table
     backend_error = 7,  // the framework's own copy failed
     masked = 8,         // of no device: its array says that it is not valid
+    other_context = 9,  // a block within a context that is not the framework's
+    unordered = 10,     // a block whose end ran before its begin, on another stream
 };
-inline constexpr MissingReason kLastMissingReason = MissingReason::masked;
+inline constexpr MissingReason kLastMissingReason = MissingReason::unordered;
 
 /// The bits of a missing value: the reason in the lowest byte, the driver's number from bit 16 on.
 constexpr std::uint64_t missing_bits(MissingReason reason, std::uint32_t error = 0) noexcept {

@@ -12,6 +12,8 @@ void DeviceReader::begin_round() noexcept {
     if (pool_.late_count_.load(std::memory_order_relaxed) != 0) collect_late();
 }
 
+bool DeviceReader::has_kept() const noexcept { return pool_.has_kept(); }
+
 bool DeviceReader::is_busy(const Ticket& ticket) const noexcept {
     return std::any_of(busy_.begin(), busy_.end(), [&](const Stream& stream) {
         return stream.device == ticket.device && stream.handle == ticket.stream;
@@ -60,7 +62,11 @@ void DeviceReader::settle(Ticket& ticket) noexcept {
         return;
     }
     if (is_busy(ticket)) return;
-    const int code = query(ticket);
+    int code = query(ticket);
+    if (code == DriverApi::kSuccess && ticket.times && ticket.begin_stream != ticket.stream) {
+        code = pool_.api_of(ticket).event_query(ticket.begin);
+        if (code == DriverApi::kNotReady) return;  // its end's stream is not busy
+    }
     if (code == DriverApi::kSuccess) {
         ticket.settled = true;
     } else if (code == DriverApi::kNotReady || is_capture_error(code)) {
@@ -119,6 +125,7 @@ SettledValue DeviceReader::duration(std::uint16_t number) const noexcept {
         return {ValueTag::missing,
                 missing_bits(MissingReason::driver_error, static_cast<std::uint32_t>(code))};
     }
+    if (ms < 0) return {ValueTag::missing, missing_bits(MissingReason::unordered)};
     // The driver's resolution is about half a microsecond: digits of nanoseconds are enough.
     const double seconds = std::round(double{ms} * 1e6) / 1e9;
     SettledValue found{ValueTag::real, 0};

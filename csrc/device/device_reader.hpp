@@ -22,6 +22,7 @@ class DeviceReader final : public DeviceValues {
     SettledValue value(PendingValue pending) const noexcept override;
     SettledValue duration(std::uint16_t ticket) const noexcept override;
     void release(std::uint16_t ticket) noexcept override;
+    bool has_kept() const noexcept override;
 
   private:
     struct Stream {

@@ -21,6 +21,7 @@ constexpr Function kFunctions[] = {
      "hipDevicePrimaryCtxRetain"},
     {offsetof(DriverApi, context_get_current), "cuCtxGetCurrent", "hipCtxGetCurrent"},
     {offsetof(DriverApi, context_set_current), "cuCtxSetCurrent", "hipCtxSetCurrent"},
+    {offsetof(DriverApi, context_get_device), "cuCtxGetDevice", "hipCtxGetDevice"},
     {offsetof(DriverApi, host_alloc), "cuMemHostAlloc", "hipHostMalloc"},
     {offsetof(DriverApi, copy_to_host_async), "cuMemcpyDtoHAsync_v2", "hipMemcpyDtoHAsync"},
     {offsetof(DriverApi, event_create), "cuEventCreate", "hipEventCreateWithFlags"},

@@ -18,7 +18,9 @@ using DriverHandle = void*;
 
 struct DriverApi {
     static constexpr int kSuccess = 0;
+    static constexpr int kNotInitialized = 3;
     static constexpr int kInvalidContext = 201;
+    static constexpr int kInvalidHandle = 400;
     static constexpr int kNotReady = 600;
     static constexpr int kFirstCaptureError = 900;  // "stream capture ..." up to the last
     static constexpr int kLastCaptureError = 908;
@@ -32,6 +34,7 @@ struct DriverApi {
     int (*primary_context_retain)(DriverHandle* context, int device);
     int (*context_get_current)(DriverHandle* context);
     int (*context_set_current)(DriverHandle context);
+    int (*context_get_device)(int* device);
     int (*host_alloc)(void** memory, std::size_t bytes, unsigned flags);
     int (*copy_to_host_async)(void* to, std::uint64_t from, std::size_t bytes, DriverHandle stream);
     int (*event_create)(DriverHandle* event, unsigned flags);

@@ -4,7 +4,8 @@
 // Ownership of a ticket's fields goes round:
 //   free      in a TicketStack; nobody's
 //   producer  from pop() until its record is committed: fills everything
-//   reader    the flush thread of that record's ring, until it pushes the ticket back
+//   reader    the flush thread of that record's ring, until it pushes the ticket back; one that keeps
+//             memory of values goes by the next call of a recorder, which drops that
 // pop() and push() pair (acquire, release), and the ring's stamp hands a ticket from producer to reader.
 // `arrived` alone is written by somebody else meanwhile: whoever delivers the values of a framework's own
 // copy (release, acquire in the reader).
@@ -31,11 +32,13 @@ struct alignas(64) Ticket {
     bool settled = false;
     bool late = false;          // given up: the copy may still arrive
     bool lost = false;          // nothing will tell when its copies end: not used again
+    bool keeps = false;         // some of its values' memory is kept (DevicePool::take_kept)
     std::uint8_t count = 0;     // values
     std::uint64_t missing = 0;  // missing_bits() + 1, when all of its values are missing
     DriverHandle event = nullptr;
     DriverHandle begin = nullptr;
-    DriverHandle stream = nullptr;
+    DriverHandle stream = nullptr;        // of `event`
+    DriverHandle begin_stream = nullptr;  // of `begin`
     std::int64_t made_ns = 0;
 
     /// Makes it ready for another use.
@@ -51,6 +54,8 @@ struct alignas(64) Ticket {
         missing = bits + 1;
     }
 };
+
+static_assert(sizeof(Ticket) == 64);  // a cache line each
 
 /// A stack of tickets for any number of threads, without locks. The number in its head's upper half
 /// changes with each push, so that a ticket that went and came back is not taken for the same.

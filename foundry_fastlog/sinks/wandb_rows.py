@@ -13,6 +13,9 @@ __all__ = ["DelayedRows"]
 
 _POLL_S = 0.001
 
+# Copies that were given up may still be under way: what they read must not be used by others.
+_given_up: list[HostCopies] = []
+
 
 class _Row(NamedTuple):
     """A row that waits, or that stands behind one that does."""
@@ -103,6 +106,7 @@ class DelayedRows:
                     read = (tensor.item() for tensor in row.copies.tensors)
                     values.update(zip(row.names, read, strict=True))
                 elif give_up:
+                    _given_up.append(row.copies)
                     raise TimeoutError(  # noqa: TRY301 - ends as a device's own error does
                         f"values of step {row.step} have not arrived from their device"
                     )

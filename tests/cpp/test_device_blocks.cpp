@@ -192,4 +192,25 @@ TEST_SUITE("device blocks") {
         b.pool.abandon({ticket, ticket});
         CHECK(b.pool.stats().waiting == 0);
     }
+
+    TEST_CASE("should wait for both ends of a block that changes its stream, and hold up neither") {
+        FakeMachine machine;
+        Blocks b;
+        const FakeStream first = machine.stream();
+        const FakeStream second = machine.stream();
+        REQUIRE(::fake_hang(first) == 0);
+        const std::uint16_t ticket = b.begin(first);
+        b.pool.end_block(ticket, second);
+        const Sent behind = b.send({machine.scalar(1)}, second);
+        CHECK(b.arrives(behind));
+        CHECK(b.reader.poll(ticket) == State::waiting);  // in the same round, asked after it
+        b.reader.begin_round();
+        CHECK(b.reader.poll(ticket) == State::waiting);
+        CHECK(b.reader.poll(behind.chain.first) == State::settled);
+        b.release(behind);
+        REQUIRE(::fake_release(first) == 0);
+        REQUIRE(b.ends(ticket));
+        CHECK(b.reader.duration(ticket).bits == missing_bits(MissingReason::unordered));
+        b.reader.release(ticket);
+    }
 }

@@ -115,6 +115,7 @@ TEST_SUITE("device faults") {
         TestPool p;
         const FakeStream stream = machine.stream();
         const auto scalars = machine.scalars(12, 1);
+        p.finish(p.send(scalars, stream));  // the stream is known to take events
         REQUIRE(::fake_fail("cuEventRecord", 400, 1) == 0);
         const Sent sent = p.send(scalars, stream);
         const std::uint16_t lost = sent.chain.first;
@@ -136,5 +137,63 @@ TEST_SUITE("device faults") {
             CHECK(next.chain.last != lost);
             p.finish(next);
         }
+    }
+
+    TEST_CASE("should put nothing under way on a stream that takes no event of ours") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeContext context = ::fake_context(0);
+        const DeviceScalar scalar = machine.scalar(1);
+        const FakeStream own = machine.stream();
+        const FakeStream foreign = ::fake_context_stream(context, 0);
+        p.finish(p.send({scalar}, own));
+        ::fake_reset_counts();
+        for (std::uint32_t i = 0; i < 2 * DevicePool::kTickets; ++i) {
+            const Sent sent = p.send({scalar}, foreign);
+            REQUIRE(!sent.taken);
+            REQUIRE(sent.chain.flags() == 0);
+        }
+        CHECK(machine.count("cuMemcpyDtoHAsync_v2") == 0);
+        CHECK(p.pool.stats().waiting == 0);
+        std::uint64_t missing = 0;
+        CHECK(p.pool.begin_block(kDevice, foreign, missing) == kNoTicket);
+        CHECK(missing == missing_bits(MissingReason::other_context));
+        p.finish(p.send({scalar}, own));  // no ticket was used up
+        CHECK(machine.count("cuEventCreate") <= 3);
+    }
+
+    TEST_CASE("should leave a device to the framework while another context of it is current") {
+        FakeMachine machine(2);
+        TestPool p;
+        DriverApi api{};
+        std::string reason;
+        REQUIRE(api.load(DeviceKind::cuda, reason));
+        const FakeContext context = ::fake_context(0);
+        const DeviceScalar scalar = machine.scalar(1);
+        const FakeStream stream = machine.stream();
+        in_new_thread([&] {
+            REQUIRE(api.context_set_current(context) == 0);  // before the slots are made, too
+            CHECK(!p.send({scalar}, nullptr).taken);
+            std::uint64_t missing = 0;
+            CHECK(p.pool.begin_block(kDevice, nullptr, missing) == kNoTicket);
+            CHECK(missing == missing_bits(MissingReason::other_context));
+            const Sent other = p.send({machine.scalar(2, 1)}, nullptr, 1);  // of another device
+            CHECK(other.pending(0));
+            p.pool.abandon(other.chain);
+            DriverHandle current = nullptr;
+            api.context_get_current(&current);
+            CHECK(current == context);
+        });
+        std::uint64_t missing = 0;
+        const std::uint16_t block = p.pool.begin_block(kDevice, stream, missing);
+        REQUIRE(block != kNoTicket);
+        in_new_thread([&] {
+            REQUIRE(api.context_set_current(context) == 0);
+            p.pool.end_block(block, nullptr);
+        });
+        CHECK(p.reader.poll(block) == DeviceValues::State::settled);
+        CHECK(p.reader.duration(block).bits == missing_bits(MissingReason::other_context));
+        p.reader.release(block);
+        CHECK(p.settles_down());
     }
 }

@@ -60,7 +60,7 @@ TEST_SUITE("device pool") {
             ::fake_reset_counts();
             const Sent sent = p.send(machine.scalars(count, 5), stream);
             const long tickets = static_cast<long>((count + 7) / 8);
-            CHECK(machine.count("cuEventRecord") == tickets);
+            CHECK(machine.count("cuEventRecord") == tickets + 1);  // one tried the stream
             CHECK(machine.count("cuMemcpyDtoHAsync_v2") == static_cast<long>(count));
             CHECK(p.pool.stats().waiting == static_cast<std::uint64_t>(tickets));
             CHECK(p.pool.stats().sent == count);
@@ -334,5 +334,72 @@ TEST_SUITE("device pool") {
         REQUIRE(eventually([&] { return p.reader.poll(block) == State::settled; }));
         p.reader.release(block);
         CHECK(p.settles_down());
+    }
+
+    TEST_CASE("should keep what a copy reads until it has ended, and then give it back once") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeStream stream = machine.stream();
+        void* references[kSlotsPerTicket];
+        int kept[10];
+        auto scalars = machine.scalars(10, 1);
+        for (std::size_t i = 0; i < 10; ++i) scalars[i].keep = &kept[i];
+        scalars[3].address = 12345;  // its copy fails: the caller's reference stays the caller's
+        REQUIRE(::fake_hang(stream) == 0);
+        const Sent given_up = p.send(scalars, stream);
+        p.reader.give_up(given_up.chain.first, MissingReason::timeout);
+        p.release(given_up);
+        p.reader.begin_round();
+        CHECK(!p.pool.has_kept());
+        CHECK(p.pool.take_kept(references) == 0);
+        REQUIRE(::fake_release(stream) == 0);
+        REQUIRE(eventually([&] {
+            p.reader.begin_round();
+            return p.pool.has_kept() && p.pool.stats().waiting == 0;
+        }));
+        CHECK(p.reader.has_kept());
+        std::set<void*> seen;
+        std::size_t count;
+        while ((count = p.pool.take_kept(references)) != 0)
+            seen.insert(references, references + count);
+        CHECK(seen.size() == 9);
+        CHECK(seen.count(&kept[3]) == 0);
+        CHECK(!p.pool.has_kept());
+        CHECK(in_forked_child([&] { return p.pool.take_kept(references) == 0 ? kInChildOk : 1; }) ==
+              kInChildOk);
+        const Sent next = p.send({scalars[0]}, stream);  // the tickets are free again
+        CHECK(
+            (next.chain.first == given_up.chain.first || next.chain.first == given_up.chain.last));
+        p.finish(next);
+        CHECK(p.pool.take_kept(references) == 1);
+    }
+
+    TEST_CASE("should make ahead what the first values need, and not more when asked again") {
+        FakeMachine machine;
+        TestPool p;
+        p.pool.prepare_ahead(kDevice);
+        p.pool.prepare_ahead(kDevice);
+        const auto events = static_cast<long>(DevicePool::kAhead);
+        CHECK(machine.count("cuEventCreate") == events);
+        CHECK(machine.count("cuMemHostAlloc") == 1);
+        CHECK(p.pool.stats().waiting == 0);
+        p.finish(p.send(machine.scalars(17, 1), machine.stream()));
+        CHECK(machine.count("cuEventCreate") == events);
+        ::fake_fail("cuCtxGetCurrent", 719, 1);
+        p.pool.prepare_ahead(kDevice);
+        p.pool.prepare_ahead({DeviceKind::cuda, 7});  // no such device: nothing happens
+    }
+
+    TEST_CASE("should destroy an event of a ticket that changes its use without ending a capture") {
+        FakeMachine machine(2);
+        TestPool p;
+        const FakeStream streams[] = {machine.stream(0), machine.stream(1)};
+        const std::vector<DeviceScalar> many(8 * DevicePool::kTickets, machine.scalar(1));
+        p.finish(p.send(many, streams[0]));  // all tickets are of this device now
+        in_new_thread([&] { REQUIRE(::fake_begin_capture(streams[0], FAKE_GLOBAL) == 0); });
+        p.finish(p.send({machine.scalar(2, 1)}, streams[1], 1));
+        p.pool.abandon(p.expect(1).chain);  // of a framework, that needs no event
+        CHECK(machine.count("cuEventDestroy_v2") == 2);
+        CHECK(::fake_end_capture(streams[0]) == 1);
     }
 }

@@ -97,6 +97,7 @@ class FakeMachine {
 struct Sent {
     std::vector<SettledValue> out;
     TicketChain chain;
+    bool taken = true;  // else it is the framework's to copy
 
     bool pending(std::size_t i) const { return out[i].tag == ValueTag::pending; }
     PendingValue at(std::size_t i) const { return PendingValue::from(out[i].bits); }
@@ -110,8 +111,8 @@ struct TestPool {
     Sent send(const std::vector<DeviceScalar>& scalars, DriverHandle stream, int device = 0) {
         Sent sent;
         sent.out.resize(scalars.size());
-        pool.send({DeviceKind::cuda, device}, stream, scalars.data(), scalars.size(),
-                  sent.out.data(), sent.chain);
+        sent.taken = pool.send({DeviceKind::cuda, device}, stream, scalars.data(), scalars.size(),
+                               sent.out.data(), sent.chain);
         return sent;
     }
     Sent expect(std::size_t count) {

@@ -123,9 +123,9 @@ TEST_SUITE("line_renderer device") {
 
     TEST_CASE("should write null and the reason for a value that did not come") {
         Rendering r;
-        const char* const texts[] = {"lost",   "timeout", "no_slot",      "driver_error_719",
-                                     "forked", "no_room", "no_key_space", "backend_error",
-                                     "masked"};
+        const char* const texts[] = {"lost",   "timeout",       "no_slot",      "driver_error_719",
+                                     "forked", "no_room",       "no_key_space", "backend_error",
+                                     "masked", "other_context", "unordered"};
         const auto id = r.table.intern({"x"});
         for (unsigned reason = 0; reason <= static_cast<unsigned>(kLastMissingReason); ++reason) {
             const std::uint64_t bits = missing_bits(static_cast<MissingReason>(reason), 719);

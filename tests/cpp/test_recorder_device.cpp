@@ -255,7 +255,7 @@ TEST_SUITE("recorder device") {
                         RecordKind::metrics, Stream::metrics, now_ticks(), 7, payload.size(),
                         [&](std::byte* at) { std::memcpy(at, payload.data(), payload.size()); },
                         chain.flags()) == Recorder::Submit::accepted);
-            REQUIRE(gone.close(2 * kSoon));
+            REQUIRE(gone.close(20 * kSoon));
         }
         REQUIRE(t.record(0, machine.scalar(2), machine.stream()) == Recorder::Submit::accepted);
         REQUIRE(t.recorder.flush(kFar));

@@ -1,8 +1,8 @@
 // The driver API of the fake: what the recorder finds with dlsym(). fake_cuda.h has the controls.
 //
 // Semantics are those that NVIDIA documents, in their strict reading: where the real driver may let
-// something pass, the fake refuses, and where it may wait, the fake counts a synchronisation. Not
-// modelled: the legacy stream's ordering with blocking streams, peers, and events between streams.
+// something pass, the fake refuses; where it synchronises, the fake counts it; and any call can be made
+// to wait, as real ones do for room in the launch queue or for a lock of the driver. Not modelled: the legacy stream's ordering with blocking streams, peers, and events between streams.
 //
 // Ownership: counts, injections and captures are under the lock of the machine; the current context
 // and the capture mode belong to their thread. In a forked child nothing is touched but one number
@@ -34,6 +34,7 @@ typedef void* Context;
     X(cuDevicePrimaryCtxRetain, hipDevicePrimaryCtxRetain)                   \
     X(cuCtxGetCurrent, hipCtxGetCurrent)                                     \
     X(cuCtxSetCurrent, hipCtxSetCurrent)                                     \
+    X(cuCtxGetDevice, hipCtxGetDevice)                                       \
     X(cuMemHostAlloc, hipHostMalloc)                                         \
     X(cuMemFreeHost, hipHostFree)                                            \
     X(cuMemcpyDtoHAsync_v2, hipMemcpyDtoHAsync)                              \
@@ -77,6 +78,8 @@ typedef struct HostBlock {
 static struct {
     long calls[FUNCTION_COUNT];
     Injection injections[FUNCTION_COUNT];
+    int stalled[FUNCTION_COUNT];
+    long waiting_calls;
     int not_ready;
     long synchronisations;
     long pageable_copies;
@@ -106,6 +109,12 @@ __attribute__((constructor)) static void load_driver(void) {
 
 // ---- entry and exit of every call -----------------------------------------------------------
 
+static void wait_for_change(void) {
+    driver.waiting_calls += 1;
+    pthread_cond_wait(&machine.idle, &machine.lock);
+    driver.waiting_calls -= 1;
+}
+
 // 0 with the lock held, or what the call has to return, without it.
 static int enter(enum Function function) {
     if (getpid() != loaded_in) {
@@ -119,6 +128,7 @@ static int enter(enum Function function) {
         own.mode = FAKE_GLOBAL;
     }
     driver.calls[function] += 1;
+    while (driver.stalled[function]) wait_for_change();
     Injection* injection = &driver.injections[function];
     if (injection->left == 0) return 0;
     if (injection->left > 0) injection->left -= 1;
@@ -140,16 +150,20 @@ static int leave(int code) {
 
 // ---- contexts --------------------------------------------------------------------------------
 
-static Context context_of(int device) { return (Context)(0xC0000000u + (uintptr_t)device * 4096); }
+// The current context, or an error.
+static int current_context(int* context) {
+    *context = own.current == NULL ? -1 : context_index(own.current);
+    if (*context < 0) return FAKE_INVALID_CONTEXT;
+    int device = *context < MAX_DEVICES ? *context : machine.contexts[*context].device;
+    return machine.devices[device].broken;
+}
 
-// The device of the current context, or an error.
+// Its device, or an error.
 static int current_device(int* device) {
-    for (int i = 0; i < machine.device_count; ++i) {
-        if (own.current != context_of(i) || !machine.devices[i].active) continue;
-        *device = i;
-        return machine.devices[i].broken;
-    }
-    return FAKE_INVALID_CONTEXT;
+    int context;
+    int refused = current_context(&context);
+    if (context >= 0) *device = context < MAX_DEVICES ? context : machine.contexts[context].device;
+    return refused;
 }
 
 FAKE_EXPORT int NAME(cuDeviceGet, hipDeviceGet)(int* device, int ordinal) {
@@ -174,7 +188,7 @@ FAKE_EXPORT int NAME(cuDevicePrimaryCtxRetain, hipDevicePrimaryCtxRetain)(Contex
     if (device < 0 || device >= machine.device_count) return leave(FAKE_INVALID_DEVICE);
     if (!machine.devices[device].active) driver.contexts_created += 1;
     machine.devices[device].active = 1;
-    *context = context_of(device);
+    *context = context_handle(device);
     return leave(0);
 }
 
@@ -186,12 +200,14 @@ FAKE_EXPORT int NAME(cuCtxGetCurrent, hipCtxGetCurrent)(Context* context) {
 
 FAKE_EXPORT int NAME(cuCtxSetCurrent, hipCtxSetCurrent)(Context context) {
     ENTER(cuCtxSetCurrent);
-    int known = context == NULL;
-    for (int i = 0; i < machine.device_count; ++i)
-        known |= context == context_of(i) && machine.devices[i].active;
-    if (!known) return leave(FAKE_INVALID_CONTEXT);
+    if (context != NULL && context_index(context) < 0) return leave(FAKE_INVALID_CONTEXT);
     own.current = context;
     return leave(0);
+}
+
+FAKE_EXPORT int NAME(cuCtxGetDevice, hipCtxGetDevice)(int* device) {
+    ENTER(cuCtxGetDevice);
+    return leave(current_device(device));
 }
 
 // ---- capture ---------------------------------------------------------------------------------
@@ -220,8 +236,8 @@ static int unsafe_call(void) {
     return invalidate_where(forbids_unsafe, own.mode) ? FAKE_CAPTURE_UNSUPPORTED : 0;
 }
 
-static int blocks_legacy(const Stream* stream, int device) {
-    return stream->device == device && !stream->nonblocking;
+static int blocks_legacy(const Stream* stream, int context) {
+    return stream->context == context && !stream->nonblocking;
 }
 
 // What a copy or a record on this stream finds: 0 run it, -1 it went into a graph, or an error.
@@ -231,27 +247,39 @@ static int captured(const Stream* stream) {
         driver.captured_ops += 1;
         return -1;
     }
-    if (stream->legacy && invalidate_where(blocks_legacy, stream->device))
+    if (stream->legacy && invalidate_where(blocks_legacy, stream->context))
         return FAKE_CAPTURE_IMPLICIT;
     return 0;
 }
 
 // NULL and 1 are the legacy stream of the current context.
-static Stream* resolve(FakeStream handle, int device) {
-    if (handle == NULL || handle == (FakeStream)1) return legacy_stream(device);
+static Stream* resolve(FakeStream handle, int context) {
+    if (handle == NULL || handle == (FakeStream)1) return legacy_stream(context);
     return stream_of(handle);
+}
+
+// The same where it has room in its launch queue, for which this waits; NULL too when a reset took it.
+static Stream* resolve_room(FakeStream handle, int context) {
+    unsigned long generation = machine_generation();
+    Stream* stream = resolve(handle, context);
+    while (stream != NULL && machine.queue_depth != 0 && stream->queued >= machine.queue_depth &&
+           stream->capture == CAPTURE_NONE) {
+        wait_for_change();
+        stream = generation == machine_generation() ? resolve(handle, context) : NULL;
+    }
+    return stream;
 }
 
 FAKE_EXPORT int NAME(cuStreamIsCapturing, hipStreamIsCapturing)(FakeStream handle, int* status) {
     ENTER(cuStreamIsCapturing);
-    int device;
-    int refused = current_device(&device);
+    int context;
+    int refused = current_context(&context);
     if (refused) return leave(refused);
-    Stream* stream = resolve(handle, device);
+    Stream* stream = resolve(handle, context);
     if (stream == NULL) return leave(FAKE_INVALID_HANDLE);
     for (size_t i = machine.first_stream; stream->legacy && i < machine.next_stream; ++i) {
         const Stream* other = machine.streams[i];
-        if (other->capture != CAPTURE_NONE && blocks_legacy(other, stream->device))
+        if (other->capture != CAPTURE_NONE && blocks_legacy(other, stream->context))
             return leave(FAKE_CAPTURE_IMPLICIT);
     }
     *status = (int)stream->capture;
@@ -316,10 +344,12 @@ static int is_pinned(const void* host, size_t size) {
 
 // Checks a copy and enqueues it; *used is the stream that it went to, if it went to one.
 static int copy(void* host, FakePointer pointer, size_t size, FakeStream handle, Stream** used) {
+    int context;
     int device;
-    int refused = current_device(&device);
+    int refused = current_context(&context);
+    if (refused == 0) refused = current_device(&device);
     if (refused) return refused;
-    Stream* stream = resolve(handle, device);
+    Stream* stream = resolve_room(handle, context);
     if (stream == NULL) return FAKE_INVALID_HANDLE;
     if (stream->device != device) return FAKE_INVALID_CONTEXT;
     int source;
@@ -350,12 +380,15 @@ enum { DISABLE_TIMING = 2 };
 
 FAKE_EXPORT int NAME(cuEventCreate, hipEventCreateWithFlags)(void** event, unsigned flags) {
     ENTER(cuEventCreate);
+    int context;
     int device;
-    int refused = current_device(&device);
+    int refused = current_context(&context);
+    if (refused == 0) refused = current_device(&device);
     if (refused) return leave(refused);
     Event* made = machine.next_event < MAX_EVENTS ? calloc(1, sizeof(Event)) : NULL;
     if (made == NULL) abort();
     made->device = device;
+    made->context = context;
     made->timed = (flags & DISABLE_TIMING) == 0;
     machine.events[machine.next_event] = made;
     *event = event_handle(machine.next_event++);
@@ -365,7 +398,9 @@ FAKE_EXPORT int NAME(cuEventCreate, hipEventCreateWithFlags)(void** event, unsig
 
 FAKE_EXPORT int NAME(cuEventDestroy_v2, hipEventDestroy)(void* handle) {
     ENTER(cuEventDestroy_v2);
+    int forbidden = unsafe_call();
     Event* event = event_of(handle);
+    if (forbidden) return leave(forbidden);
     if (event == NULL) return leave(FAKE_INVALID_HANDLE);
     machine.events[event_index(handle)] = NULL;
     free(event);
@@ -375,12 +410,12 @@ FAKE_EXPORT int NAME(cuEventDestroy_v2, hipEventDestroy)(void* handle) {
 
 FAKE_EXPORT int NAME(cuEventRecord, hipEventRecord)(void* handle, FakeStream stream_handle) {
     ENTER(cuEventRecord);
-    int device;
-    int refused = current_device(&device);
+    int context;
+    int refused = current_context(&context);
     if (refused) return leave(refused);
+    Stream* stream = resolve_room(stream_handle, context);
     Event* event = event_of(handle);
-    Stream* stream = resolve(stream_handle, device);
-    if (event == NULL || stream == NULL || event->device != stream->device)
+    if (event == NULL || stream == NULL || event->context != stream->context)
         return leave(FAKE_INVALID_HANDLE);
     if (machine.devices[stream->device].broken)
         return leave(machine.devices[stream->device].broken);
@@ -557,9 +592,21 @@ int fake_fail(const char* name, int code, int count) {
     return 0;
 }
 
+int fake_stall(const char* name, int stalled) {
+    int function = function_index(name);
+    if (function < 0) return -1;
+    machine_lock();
+    driver.stalled[function] = stalled;
+    pthread_cond_broadcast(&machine.idle);
+    machine_unlock();
+    return 0;
+}
+
 void reset_driver(int everything) {
     memset(driver.calls, 0, sizeof driver.calls);
     memset(driver.injections, 0, sizeof driver.injections);
+    memset(driver.stalled, 0, sizeof driver.stalled);
+    pthread_cond_broadcast(&machine.idle);
     driver.not_ready = 0;
     driver.synchronisations = driver.pageable_copies = 0;
     driver.contexts_created = driver.captured_ops = 0;
@@ -586,6 +633,7 @@ long fake_count(const char* name) {
         {"captured_ops", &driver.captured_ops},
         {"live_events", &driver.live_events},
         {"live_host_allocations", &driver.live_host_allocations},
+        {"waiting_calls", &driver.waiting_calls},
     };
     const long* found = NULL;
     int function = function_index(name);

@@ -19,6 +19,7 @@ extern "C" {
 
 typedef unsigned long long FakePointer;  // a CUdeviceptr
 typedef void* FakeStream;                // a CUstream
+typedef void* FakeContext;               // a CUcontext
 
 enum FakeCode {
     FAKE_SUCCESS = 0,
@@ -48,12 +49,19 @@ FAKE_EXPORT void fake_reset_counts(void);
 FAKE_EXPORT int fake_set_devices(int count);  // 1..8; 0, or -1 for a bad count
 FAKE_EXPORT int fake_activate(int device);    // makes the primary context, as the framework does
 
+// A context beside the primary one, as a green context or another library makes it.
+FAKE_EXPORT FakeContext fake_context(int device);  // NULL when there is no such device
+// A stream of it, or its legacy stream.
+FAKE_EXPORT FakeStream fake_context_stream(FakeContext context, int legacy);
+
 // ---- device memory: the host cannot read it --------------------------------------------------
 
 // Freed blocks of the same size are given out again, the last first, as by a caching allocator.
 FAKE_EXPORT FakePointer fake_malloc(int device, size_t size);  // 0 when there is no room
 // The block can be reused at once; its bytes become FAKE_POISON in the order of `stream`.
 FAKE_EXPORT int fake_free(FakePointer pointer, FakeStream stream);
+// A copy that reads the block from now on, whenever it was enqueued, is an illegal address (700).
+FAKE_EXPORT int fake_unmap(FakePointer pointer);
 FAKE_EXPORT int fake_store(FakeStream stream, FakePointer pointer, const void* bytes, size_t size);
 FAKE_EXPORT int fake_store_now(FakePointer pointer, const void* bytes, size_t size);
 FAKE_EXPORT int fake_load(FakePointer pointer, void* bytes, size_t size);  // as it is now
@@ -69,6 +77,14 @@ FAKE_EXPORT int fake_delay(FakeStream stream, long microseconds);
 FAKE_EXPORT int fake_hang(FakeStream stream);
 FAKE_EXPORT int fake_release(FakeStream stream);                  // every hang enqueued so far
 FAKE_EXPORT int fake_wait(FakeStream stream, long microseconds);  // 1: nothing is left to do
+
+// ---- calls that wait -------------------------------------------------------------------------
+
+// The launch queue of a stream: a copy or record beyond it waits until there is room. 0: no bound. The
+// controls above never wait.
+FAKE_EXPORT void fake_queue_depth(size_t depth);
+// Calls of the named function wait while `stalled`; 0, or -1: no such function.
+FAKE_EXPORT int fake_stall(const char* name, int stalled);
 
 // ---- injections ------------------------------------------------------------------------------
 
@@ -86,7 +102,8 @@ FAKE_EXPORT int fake_end_capture(FakeStream stream);              // 1: the capt
 // ---- counts ----------------------------------------------------------------------------------
 
 // Calls of an exported function by its name, or one of: "synchronisations", "pageable_copies",
-// "contexts_created", "captured_ops", "live_events", "live_host_allocations". -1: no such name.
+// "contexts_created", "captured_ops", "live_events", "live_host_allocations", "waiting_calls" (those
+// that wait now). -1: no such name.
 FAKE_EXPORT long fake_count(const char* name);
 // Calls made in processes forked from the one that loaded the library. They all return 3.
 FAKE_EXPORT long fake_calls_in_child(void);

@@ -12,7 +12,8 @@
 
 static const uintptr_t STREAM_HANDLES = 0x51000000;
 static const uintptr_t EVENT_HANDLES = 0xE0000000;
-enum { HANDLE_STEP = 16 };
+static const uintptr_t CONTEXT_HANDLES = 0xC0000000;
+enum { HANDLE_STEP = 16, CONTEXT_STEP = 4096 };
 
 Machine machine = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -58,6 +59,37 @@ static struct timespec after(long microseconds) {
     return at;
 }
 
+// ---- contexts ---------------------------------------------------------------------------------
+
+void* context_handle(int context) {
+    return (void*)(CONTEXT_HANDLES + (uintptr_t)context * CONTEXT_STEP);
+}
+
+int context_index(void* handle) {
+    uintptr_t offset = (uintptr_t)handle - CONTEXT_HANDLES;
+    uintptr_t index = offset / CONTEXT_STEP;
+    if (offset % CONTEXT_STEP != 0 || index >= MAX_CONTEXTS) return -1;
+    int primary = index < (uintptr_t)machine.device_count && machine.devices[index].active;
+    return primary || machine.contexts[index].used ? (int)index : -1;
+}
+
+// The device of a context that there is.
+static int device_of(int context) {
+    return context < MAX_DEVICES ? context : machine.contexts[context].device;
+}
+
+FakeContext fake_context(int device) {
+    void* handle = NULL;
+    machine_lock();
+    for (int i = MAX_DEVICES; i < MAX_CONTEXTS && handle == NULL; ++i) {
+        if (machine.contexts[i].used || device < 0 || device >= machine.device_count) continue;
+        machine.contexts[i] = (FakeContextState){.used = 1, .device = device};
+        handle = context_handle(i);
+    }
+    machine_unlock();
+    return handle;
+}
+
 // ---- device memory ---------------------------------------------------------------------------
 
 int is_device_memory(FakePointer pointer, size_t size, int* device) {
@@ -98,6 +130,7 @@ static size_t take_blocks(Device* device, uint32_t length) {
         memmove(&device->freed[i], &device->freed[i + 1],
                 (device->freed_count - i - 1) * sizeof device->freed[0]);
         device->freed_count -= 1;
+        device->unmapped[first] = 0;
         return first;
     }
     if (length > BLOCKS - device->top) return BLOCKS;
@@ -145,6 +178,25 @@ int fake_free(FakePointer pointer, FakeStream handle) {
     }
     machine_unlock();
     return failed;
+}
+
+int fake_unmap(FakePointer pointer) {
+    int number;
+    machine_lock();
+    int known = is_device_memory(pointer, 1, &number);
+    if (known) {
+        Device* device = &machine.devices[number];
+        device->unmapped[(pointer - (FakePointer)(uintptr_t)device->shown) / BLOCK] = 1;
+    }
+    machine_unlock();
+    return known ? 0 : -1;
+}
+
+static int is_unmapped(FakePointer pointer) {
+    int number;
+    if (!is_device_memory(pointer, 1, &number)) return 0;
+    const Device* device = &machine.devices[number];
+    return device->unmapped[(pointer - (FakePointer)(uintptr_t)device->shown) / BLOCK];
 }
 
 // The bytes behind a device pointer; it has been checked.
@@ -236,6 +288,8 @@ static void run_op(Stream* stream, const Op* op) {
             if (!broken) complete(op);
             break;
         default:
+            if (op->kind == OP_COPY && is_unmapped(op->pointer))
+                broken = machine.devices[stream->device].broken = FAKE_ILLEGAL_ADDRESS;
             if (broken) break;
             unsigned char* alias = alias_of(op->pointer);
             machine_unlock();
@@ -259,6 +313,8 @@ static void* work(void* argument) {
         stream->busy = 1;
         run_op(stream, op);
         stream->busy = 0;
+        stream->queued -= 1;
+        if (machine.queue_depth != 0) pthread_cond_broadcast(&machine.idle);
         free(op);
     }
     machine_unlock();
@@ -278,17 +334,20 @@ void enqueue(Stream* stream, Op* op) {
     else
         stream->head = op;
     stream->tail = op;
+    stream->queued += 1;
     pthread_cond_signal(&stream->wake);
 }
 
 // ---- streams ---------------------------------------------------------------------------------
 
-static size_t make_stream(int device, int nonblocking, int legacy) {
-    if (device < 0 || device >= machine.device_count || machine.next_stream == MAX_STREAMS)
-        return 0;
+static size_t make_stream(int context, int nonblocking, int legacy) {
+    if (context < 0 || context >= MAX_CONTEXTS || machine.next_stream == MAX_STREAMS) return 0;
+    int device = device_of(context);
+    if (device >= machine.device_count) return 0;
     Stream* stream = calloc(1, sizeof(Stream));
     if (stream == NULL) abort();
     stream->device = device;
+    stream->context = context;
     stream->nonblocking = nonblocking;
     stream->legacy = legacy;
     make_condition(&stream->wake);
@@ -315,9 +374,9 @@ Stream* stream_of(FakeStream handle) {
 }
 
 Stream* legacy_stream(int number) {
-    Device* device = &machine.devices[number];
-    if (device->legacy == 0) device->legacy = make_stream(number, 0, 1);
-    return machine.streams[device->legacy];
+    FakeContextState* context = &machine.contexts[number];
+    if (context->legacy == 0) context->legacy = make_stream(number, 0, 1);
+    return machine.streams[context->legacy];
 }
 
 void* event_handle(size_t index) { return (void*)(EVENT_HANDLES + index * HANDLE_STEP); }
@@ -349,7 +408,21 @@ FakeStream fake_legacy_stream(int device) {
     machine_lock();
     if (device >= 0 && device < machine.device_count) {
         legacy_stream(device);
-        handle = stream_handle(machine.devices[device].legacy);
+        handle = stream_handle(machine.contexts[device].legacy);
+    }
+    machine_unlock();
+    return handle;
+}
+
+FakeStream fake_context_stream(FakeContext context, int legacy) {
+    FakeStream handle = NULL;
+    machine_lock();
+    int index = context_index(context);
+    if (index >= 0 && legacy) {
+        legacy_stream(index);
+        handle = stream_handle(machine.contexts[index].legacy);
+    } else if (index >= 0) {
+        handle = stream_handle(make_stream(index, 1, 0));
     }
     machine_unlock();
     return handle;
@@ -455,6 +528,13 @@ int fake_set_devices(int count) {
     return 0;
 }
 
+void fake_queue_depth(size_t depth) {
+    machine_lock();
+    machine.queue_depth = depth;
+    pthread_cond_broadcast(&machine.idle);
+    machine_unlock();
+}
+
 int fake_activate(int device) {
     machine_lock();
     int known = device >= 0 && device < machine.device_count;
@@ -503,9 +583,12 @@ void fake_reset(void) {
     for (int i = 0; i < MAX_DEVICES; ++i) {
         Device* device = &machine.devices[i];
         device->active = device->broken = 0;
-        device->legacy = device->top = device->freed_count = 0;
+        device->top = device->freed_count = 0;
         memset(device->length, 0, sizeof device->length);
+        memset(device->unmapped, 0, sizeof device->unmapped);
     }
+    memset(machine.contexts, 0, sizeof machine.contexts);
+    machine.queue_depth = 0;
     machine.device_count = 2;
     machine.captures = 0;
     generation += 1;

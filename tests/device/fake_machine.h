@@ -9,6 +9,7 @@
 
 enum {
     MAX_DEVICES = 8,
+    MAX_CONTEXTS = 64,      // the first MAX_DEVICES are the primary ones
     MAX_STREAMS = 1 << 16,  // over the life of the process: handles are never given out twice
     MAX_EVENTS = 1 << 20,
     BLOCK = 512,  // unit of device memory
@@ -34,12 +35,14 @@ enum CaptureState { CAPTURE_NONE = 0, CAPTURE_ACTIVE = 1, CAPTURE_INVALID = 2 };
 
 typedef struct Stream {
     int device;
+    int context;  // index
     int nonblocking;
     int legacy;
     pthread_t worker;
     pthread_cond_t wake;
     Op* head;
     Op* tail;
+    size_t queued;  // ops that are not done
     int busy;
     int stopping;
     unsigned long hangs;     // tickets given out
@@ -51,6 +54,7 @@ typedef struct Stream {
 
 typedef struct Event {
     int device;
+    int context;  // index
     int timed;
     int captured;               // last recorded into a graph
     unsigned long recorded;     // generation asked for
@@ -60,8 +64,7 @@ typedef struct Event {
 
 typedef struct Device {
     int active;
-    int broken;     // 0, or the sticky error
-    size_t legacy;  // index of the legacy stream, 0: none yet
+    int broken;  // 0, or the sticky error
     // Written once, by the first allocation; read afterwards by everyone.
     unsigned char* shown;  // PROT_NONE: the addresses that are given out
     unsigned char* alias;  // the same bytes, for the workers
@@ -69,7 +72,15 @@ typedef struct Device {
     uint32_t length[BLOCKS];
     uint32_t freed[BLOCKS];  // stack of first blocks
     size_t freed_count;
+    unsigned char unmapped[BLOCKS];  // by first block: to read it is an illegal address
 } Device;
+
+// A primary context, or one that somebody else made on a device.
+typedef struct FakeContextState {
+    int used;
+    int device;
+    size_t legacy;  // index of its legacy stream, 0: none yet
+} FakeContextState;
 
 // Who touches what: everything is read and written under `lock`, by callers and workers alike,
 // except the bytes behind `alias`, which have `bytes_lock`, and the host memory of a copy, which
@@ -78,9 +89,11 @@ typedef struct Device {
 typedef struct Machine {
     pthread_mutex_t lock;
     pthread_mutex_t bytes_lock;
-    pthread_cond_t idle;  // a stream has nothing left, or is gone
+    pthread_cond_t idle;  // a stream has less to do, or is gone; or a stalled call goes on
     int device_count;
     Device devices[MAX_DEVICES];
+    FakeContextState contexts[MAX_CONTEXTS];
+    size_t queue_depth;            // a call that would queue more on a stream waits; 0: none does
     Stream* streams[MAX_STREAMS];  // index 0 is never used
     size_t first_stream;           // since the last reset
     size_t next_stream;
@@ -96,7 +109,9 @@ extern Machine machine;
 void machine_lock(void);
 void machine_unlock(void);
 Stream* stream_of(FakeStream handle);  // NULL when there is no such stream
-Stream* legacy_stream(int device);
+Stream* legacy_stream(int context);
+void* context_handle(int context);
+int context_index(void* handle);  // -1: there is no such context
 Event* event_of(void* handle);
 void* event_handle(size_t index);
 size_t event_index(void* handle);  // of a handle that event_of() knows

@@ -309,7 +309,14 @@ static PyObject* to(FakeTensor* self, PyObject* args, PyObject* kwargs) {
     return (PyObject*)made;
 }
 
+// What keeps the memory alive, without the tensor.
+static PyObject* untyped_storage(FakeTensor* self, PyObject* unused) {
+    (void)unused;
+    return Py_NewRef(self->owner != NULL ? self->owner : Py_None);
+}
+
 static PyMethodDef tensor_methods[] = {
+    {"untyped_storage", (PyCFunction)untyped_storage, METH_NOARGS, "The owner of the memory."},
     {"is_neg", (PyCFunction)is_neg, METH_NOARGS, "Whether the sign waits to be applied."},
     {"is_conj", (PyCFunction)is_conj, METH_NOARGS, "Whether a conjugation waits to be applied."},
     {"data_ptr", (PyCFunction)data_ptr, METH_NOARGS, "Address of the first element."},

@@ -266,6 +266,7 @@ API: dict[str, tuple[str, list[Any]]] = {
     "cuDevicePrimaryCtxRetain": ("hipDevicePrimaryCtxRetain", [POINTER(c_void_p), c_int]),
     "cuCtxGetCurrent": ("hipCtxGetCurrent", [POINTER(c_void_p)]),
     "cuCtxSetCurrent": ("hipCtxSetCurrent", [c_void_p]),
+    "cuCtxGetDevice": ("hipCtxGetDevice", [POINTER(c_int)]),
     "cuMemHostAlloc": ("hipHostMalloc", [POINTER(c_void_p), c_size_t, c_uint]),
     "cuMemFreeHost": ("hipHostFree", [c_void_p]),
     "cuMemcpyDtoHAsync_v2": ("hipMemcpyDtoHAsync", [c_void_p, c_ulonglong, c_size_t, c_void_p]),
@@ -286,8 +287,11 @@ CONTROLS: dict[str, tuple[Any, list[Any]]] = {
     "fake_reset_counts": (None, []),
     "fake_set_devices": (c_int, [c_int]),
     "fake_activate": (c_int, [c_int]),
+    "fake_context": (c_void_p, [c_int]),
+    "fake_context_stream": (c_void_p, [c_void_p, c_int]),
     "fake_malloc": (c_ulonglong, [c_int, c_size_t]),
     "fake_free": (c_int, [c_ulonglong, c_void_p]),
+    "fake_unmap": (c_int, [c_ulonglong]),
     "fake_store": (c_int, [c_void_p, c_ulonglong, c_void_p, c_size_t]),
     "fake_store_now": (c_int, [c_ulonglong, c_void_p, c_size_t]),
     "fake_load": (c_int, [c_ulonglong, c_void_p, c_size_t]),
@@ -298,6 +302,8 @@ CONTROLS: dict[str, tuple[Any, list[Any]]] = {
     "fake_hang": (c_int, [c_void_p]),
     "fake_release": (c_int, [c_void_p]),
     "fake_wait": (c_int, [c_void_p, c_long]),
+    "fake_queue_depth": (None, [c_size_t]),
+    "fake_stall": (c_int, [ctypes.c_char_p, c_int]),
     "fake_not_ready": (None, [c_int]),
     "fake_fail": (c_int, [ctypes.c_char_p, c_int, c_int]),
     "fake_break": (c_int, [c_int, c_int]),
@@ -356,6 +362,14 @@ class FakeDriver:
         assert self.call("cuDevicePrimaryCtxRetain", context, device) == 0
         assert self.call("cuCtxSetCurrent", context) == 0
 
+    def context(self, device: int = 0) -> int:
+        """Make a context beside the primary one, as another library does."""
+        return int(self.library.fake_context(device))
+
+    def context_stream(self, context: int, *, legacy: bool = False) -> int:
+        """Make a stream of a context, or name its legacy one."""
+        return int(self.library.fake_context_stream(context, legacy))
+
     def call(self, name: str, *arguments: Any) -> int:
         """Call a function of the driver by CUDA's name; outputs are ctypes objects. The code."""
         return int(self.api[name](*arguments))
@@ -378,6 +392,10 @@ class FakeDriver:
     def free(self, address: int, stream: int) -> None:
         """Free: reusable at once, poisoned in the order of the stream."""
         self._do("fake_free", address, stream)
+
+    def unmap(self, address: int) -> None:
+        """Take a block's memory away: a copy that reads it from now on breaks the device."""
+        self._do("fake_unmap", address)
 
     def store(self, stream: int, address: int, value: Any, dtype: str = "fp32") -> None:
         """Enqueue a kernel that writes a value."""
@@ -431,7 +449,15 @@ class FakeDriver:
         """Wait until the stream has nothing to do; False when it took too long."""
         return bool(self.library.fake_wait(stream, int(seconds * 1e6)))
 
-    # -- injections, capture --
+    # -- calls that wait, injections, capture --
+
+    def queue_depth(self, depth: int) -> None:
+        """Let copies and records wait while a stream has so many operations queued; 0: never."""
+        self.library.fake_queue_depth(depth)
+
+    def stall(self, name: str, *, stalled: bool = True) -> None:
+        """Let calls of a function (CUDA's name) wait, until this is called with False."""
+        self._do("fake_stall", self._name(name), stalled)
 
     def not_ready(self, queries: int) -> None:
         """Let the next event queries answer "not ready"."""

@@ -1,7 +1,7 @@
 // Many threads on the fake driver at once, for ThreadSanitizer and AddressSanitizer.
 //
 // Recorders copy and record on their own streams, one poller asks about all events, one thread
-// frees, allocates and injects; then two threads go on through resets. With the argument "early" a slot is read before its event is ready:
+// frees, allocates, injects and lets calls wait, in a context of its own too; then two threads go on through resets. With the argument "early" a slot is read before its event is ready:
 // the race that the fake has to show.
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -18,6 +18,7 @@ int cuCtxSetCurrent(void* context);
 int cuMemHostAlloc(void** bytes, size_t size, unsigned flags);
 int cuMemcpyDtoHAsync_v2(void* host, FakePointer pointer, size_t size, FakeStream stream);
 int cuEventCreate(void** event, unsigned flags);
+int cuEventDestroy_v2(void* event);
 int cuEventRecord(void* event, FakeStream stream);
 int cuEventQuery(void* event);
 int cuThreadExchangeStreamCaptureMode(int* mode);
@@ -69,10 +70,22 @@ static void* disturb(void* argument) {
         FakePointer pointer = fake_malloc(0, 4);
         CHECK(pointer != 0 && fake_store_now(pointer, &i, sizeof i) == 0);
         CHECK(fake_begin_capture(stream, FAKE_GLOBAL) == 0 && fake_end_capture(stream));
-        CHECK(fake_free(pointer, stream) == 0);
+        CHECK(fake_unmap(pointer) == 0 && fake_free(pointer, stream) == 0);
         fake_not_ready(1);
+        fake_queue_depth(i % 4 == 0 ? 0 : 3);
+        CHECK(fake_stall("cuEventRecord", i % 8 == 0) == 0);
         CHECK(fake_count("cuEventQuery") >= 0);
     }
+    FakeContext context = fake_context(0);
+    CHECK(context != NULL && cuCtxSetCurrent(context) == 0);
+    FakeStream streams[] = {NULL, fake_context_stream(context, 0)};
+    for (int i = 0; i < ROUNDS; ++i) {
+        void* event;
+        CHECK(cuEventCreate(&event, 2) == 0 && cuEventRecord(event, streams[i % 2]) == 0);
+        CHECK(cuEventDestroy_v2(event) == 0);
+    }
+    fake_queue_depth(3);  // for the rest: whoever waits for room gets it
+    CHECK(fake_stall("cuEventRecord", 0) == 0);
     return NULL;
 }
 

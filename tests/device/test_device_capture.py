@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from ctypes import c_int
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from device import fakes
 from device.alone import alone
-from device.driving import in_thread, one_line, working_stream
+from device.driving import in_thread, one_line, recorded_event, working_stream
 from device.fakes import FakeDriver as Cuda
 from recorded import lines
 
 from foundry_fastlog import MetricsLogger, Recorder
+from foundry_fastlog.host_copies import HostCopies
 
 MODES = [fakes.GLOBAL, fakes.THREAD_LOCAL, fakes.RELAXED]
 
@@ -187,3 +192,45 @@ def test_an_invalid_capture_is_refused_like_a_valid_one(cuda: Cuda, run: Path) -
         assert not cuda.end_capture(stream)
         recorder.record(2, loss=cuda.tensor(2.5))
     assert [line["step"] for line in lines(run)] == [0, 2]
+
+
+@alone
+def test_the_frameworks_copies_end_no_capture_of_another_thread(
+    cuda: Cuda, fake_tensor: ModuleType
+) -> None:
+    """Theirs are asked for by W&B's rows, from threads of Python. The mode is put back."""
+    stream = working_stream(cuda)
+    event = recorded_event(cuda, stream)
+    asked: list[int] = []
+
+    def ask(*_: object) -> bool:
+        asked.append(cuda.call("cuEventQuery", event))
+        return True
+
+    class Scalar(fake_tensor.FakeTensor):  # type: ignore[misc, name-defined]
+        """A tensor whose copy allocates, as torch's does."""
+
+        def to(self, *_: object, **__: object) -> Scalar:
+            """Copy, after a call that may not be made during a capture."""
+            ask()
+            return self
+
+    event_of: Any = SimpleNamespace(query=ask, record=lambda stream: None)
+    sys.modules["torch"] = SimpleNamespace(  # type: ignore[assignment]
+        Event=lambda device: event_of,
+        cuda=SimpleNamespace(current_stream=lambda device: None),
+        version=SimpleNamespace(hip=None),
+    )
+    captured = cuda.stream(0, nonblocking=True)
+
+    def begin() -> None:
+        cuda.use(0)
+        cuda.begin_capture(captured)
+
+    in_thread(begin)
+    assert HostCopies([cuda.tensor(1.5, kind=Scalar)]).arrived()
+    assert asked == [0, 0]
+    assert cuda.end_capture(captured)
+    mode = c_int(fakes.GLOBAL)
+    assert cuda.call("cuThreadExchangeStreamCaptureMode", mode) == 0
+    assert mode.value == fakes.GLOBAL

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from ctypes import c_void_p
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -325,3 +326,68 @@ def test_a_child_does_not_ask_frameworks_either(cuda: Cuda, run: Path) -> None:
     line = lines(run, label=child_label(run))[0]
     assert line["metrics"] == {"loss": None, "lr": 0.5}
     assert line["missing"] == {"loss": "forked"}
+
+
+@alone
+def test_a_child_forked_before_the_first_value_says_so_too(cuda: Cuda, run: Path) -> None:
+    """Its tensor is the parent's, whose driver answers once that it is not initialised here."""
+    stream = working_stream(cuda)
+    device_tensors.block_stream = lambda device: (2, 0, stream)
+    loss = cuda.tensor(1.5)
+    with Recorder(run) as recorder:
+        pid = os.fork()
+        if pid == 0:
+            for step in range(3):
+                recorder.record(step, loss=loss, lr=0.5)
+            with recorder.timer("block", device=True):
+                pass
+            os._exit(0 if recorder.close() else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert cuda.calls_in_child() <= 3  # a capture mode, there and back, and a device
+        recorder.record(0, loss=loss)
+    child = lines(run, label=child_label(run))
+    assert [line["missing"] for line in child] == [{"loss": "forked"}] * 3
+    (block,) = lines(run, "performance", label=child_label(run))
+    assert block["missing"] == {"device_duration_s": "forked"}
+    assert one_line(run)["metrics"] == {"loss": 1.5}
+
+
+@alone
+def test_a_child_of_a_parent_without_a_device_may_use_one(run: Path) -> None:
+    """As launchers fork their workers, before anybody has used CUDA."""
+    with Recorder(run) as recorder:
+        recorder.record(0, lr=0.5)
+        pid = os.fork()
+        if pid == 0:
+            cuda = fakes.load_driver()
+            os.environ["FASTLOG_CUDA_LIBRARY"] = str(cuda.path)
+            working_stream(cuda)
+            recorder.record(1, loss=cuda.tensor(1.5))
+            os._exit(0 if recorder.close() else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert [line["metrics"] for line in lines(run, label=child_label(run))] == [{"loss": 1.5}]
+
+
+# ---- making ahead --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_use", [True, False])
+@alone
+def test_what_the_first_value_needs_is_made_by_the_recorder_where_cuda_is_in_use(
+    cuda: Cuda, run: Path, in_use: bool
+) -> None:
+    """Later it may wait for all that is queued. Where CUDA is not in use, nothing is asked."""
+    stream = working_stream(cuda)
+    sys.modules["torch"] = ModuleType("torch")
+    with Recorder(run / "importing"):  # torch is just being imported
+        assert cuda.count("cuDeviceGet") == 0
+    device_tensors.block_stream = lambda device: (2, 0, stream) if in_use else None
+    cuda.reset_counts()
+    with Recorder(run) as recorder:
+        assert cuda.count("cuMemHostAlloc") == in_use
+        assert (cuda.count("cuDeviceGet") == 0) == (not in_use)
+        made = cuda.count("cuEventCreate")
+        recorder.record(0, loss=cuda.tensor(1.5), grad_norm=cuda.tensor(2.5))
+        assert cuda.count("cuMemHostAlloc") == 1
+        assert (cuda.count("cuEventCreate") == made) == in_use
+    assert one_line(run)["metrics"] == {"loss": 1.5, "grad_norm": 2.5}

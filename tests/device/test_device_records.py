@@ -26,8 +26,7 @@ def test_a_record_has_room_for_many_values(cuda: Cuda, run: Path, count: int) ->
     with Recorder(run) as recorder:
         given = {f"layer.{i}": cuda.tensor(i * 0.5, stream=stream) for i in range(count)}
         assert recorder.record_dict(3, {"first": -1.0, **given, "last": "x"})
-    events = cuda.count("cuEventRecord")
-    assert events == (count + 7) // 8
+    assert cuda.count("cuEventRecord") == (count + 7) // 8 + 1  # one tries the stream first
     assert cuda.count("cuMemcpyDtoHAsync_v2") == count
     expected = {"first": -1.0, **{f"layer.{i}": i * 0.5 for i in range(count)}, "last": "x"}
     assert one_line(run)["metrics"] == expected

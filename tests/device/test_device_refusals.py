@@ -124,6 +124,21 @@ def test_nothing_is_copied_when_a_later_argument_is_refused(
     assert cuda.count("cuMemcpyDtoHAsync_v2") == cuda.count("cuEventRecord") == 0
 
 
+@pytest.mark.parametrize("device", [fakes.CPU, fakes.CUDA])
+@pytest.mark.parametrize("kind", ["FakeTensor", "LegacyFakeTensor"])
+@alone
+def test_a_view_of_a_wrapper_without_memory_is_refused(
+    cuda: Cuda, fake_tensor: ModuleType, run: Path, kind: str, device: int
+) -> None:
+    """Its address is what the view begins at, behind null: nobody reads or copies there."""
+    without_torch(cuda, working_stream(cuda))
+    make = getattr(fake_tensor, kind)
+    with Recorder(run) as recorder:
+        for offset in (4, 4092):
+            refused(recorder, make(offset, (2, 32, 1), (device, 0)), "no value|no memory")
+    assert cuda.count("cuMemcpyDtoHAsync_v2") == 0
+
+
 # ---- wrappers ------------------------------------------------------------------------------------
 
 

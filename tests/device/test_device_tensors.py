@@ -117,6 +117,18 @@ def test_a_block_is_not_timed_without_torch(monkeypatch: pytest.MonkeyPatch) -> 
     assert "torch" not in sys.modules
 
 
+def test_what_the_first_value_needs_is_made_where_cuda_is_in_use(torch: Any) -> None:
+    """For the current device. A torch that is just being imported is asked later, by that value."""
+    made: list[tuple[int, int]] = []
+    device_tensors.prepare(lambda *place: made.append(place))
+    assert made == [(fakes.CUDA, 1)]
+    torch.cuda.initialized = False
+    device_tensors.prepare(lambda *place: made.append(place))
+    del torch.cuda
+    device_tensors.prepare(lambda *place: made.append(place))
+    assert made == [(fakes.CUDA, 1)]
+
+
 @pytest.mark.parametrize("device", ["nonsense", 1.5, object])
 def test_what_is_no_device_is_refused(torch: Any, device: Any) -> None:
     """With the argument."""

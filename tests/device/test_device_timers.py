@@ -269,6 +269,26 @@ def test_a_stream_may_change_within_a_block(cuda: Cuda, run: Path) -> None:
 
 
 @alone
+def test_a_block_whose_end_runs_before_its_begin_has_no_time(cuda: Cuda, run: Path) -> None:
+    """On streams that do not wait for each other. Values behind its end are not held up."""
+    first = timed_stream(cuda)
+    second = cuda.stream(0, nonblocking=True)
+    with Recorder(run, flush_interval_s=0.005) as recorder:
+        with cuda.hanging(first):
+            with recorder.timer("block", device=True):
+                device_tensors.block_stream = lambda which: (2, 0, second)
+            cuda.set_stream(second, 0)
+            recorder.record(0, loss=cuda.tensor(1.5, stream=second))
+            assert recorder.flush(20, stream="metrics")
+            assert recorder.stats()["device"]["waiting"] == 1
+        assert recorder.flush(20)
+    line = one_line(run, "performance")
+    assert line["device_duration_s"] is None
+    assert line["missing"] == {"device_duration_s": "unordered"}
+    assert one_line(run)["metrics"] == {"loss": 1.5}
+
+
+@alone
 def test_without_cuda_only_the_wall_clock_is_recorded(run: Path) -> None:
     """Torch is not imported, so nothing can be on a device."""
     with Recorder(run) as recorder, recorder.timer("block", device=True):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from ctypes import POINTER, addressof, c_char, c_char_p, c_float, c_int, c_uint, c_void_p
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from device import fakes
+from device.alone import eventually
 from device.driving import Pinned, in_thread, new_event, recorded_event, until_ready
 from device.fakes import FakeDriver as Cuda
 
@@ -192,6 +194,85 @@ def test_memory_is_freed_once_and_only_if_it_was_given_out(cuda: Cuda) -> None:
     cuda.free(value, stream)
     with pytest.raises(AssertionError):
         cuda.free(value, stream)
+
+
+def test_a_copy_of_unmapped_memory_breaks_the_device(cuda: Cuda) -> None:
+    """When it runs, not when it is enqueued; what is allocated there again is mapped."""
+    cuda.use(0)
+    stream, slot, value = cuda.stream(0), Pinned(cuda), cuda.malloc(0, 1.0)
+    cuda.unmap(value)
+    cuda.free(value, stream)
+    assert cuda.wait(stream)
+    assert cuda.malloc(0, 2.0) == value
+    copy = ("cuMemcpyDtoHAsync_v2", slot.address, value, 4, stream)
+    assert cuda.call(*copy) == 0
+    assert cuda.wait(stream)
+    assert slot.value() == 2.0
+    cuda.hang(stream)
+    assert cuda.call(*copy) == 0
+    cuda.unmap(value)
+    assert cuda.call("cuEventCreate", c_void_p(), 0) == 0
+    cuda.release(stream)
+    assert cuda.wait(stream)
+    assert cuda.call("cuEventCreate", c_void_p(), 0) == fakes.ILLEGAL_ADDRESS
+
+
+def test_a_context_beside_the_primary_one_has_streams_of_its_own(cuda: Cuda) -> None:
+    """Its null stream is another one; events of one context are refused by streams of the other."""
+    cuda.use(0)
+    context = cuda.context(0)
+    of_primary = new_event(cuda)
+    assert cuda.call("cuEventRecord", of_primary, cuda.context_stream(context)) == (
+        fakes.INVALID_HANDLE
+    )
+    assert cuda.call("cuCtxSetCurrent", context) == 0
+    device = c_int(-1)
+    assert cuda.call("cuCtxGetDevice", device) == 0
+    assert device.value == 0
+    assert cuda.call("cuEventRecord", of_primary, None) == fakes.INVALID_HANDLE
+    cuda.hang(cuda.legacy_stream(0))
+    until_ready(cuda, recorded_event(cuda, None))
+    until_ready(cuda, recorded_event(cuda, cuda.context_stream(context)))
+    cuda.release(cuda.legacy_stream(0))
+    assert cuda.call("cuCtxSetCurrent", context + 4096) == fakes.INVALID_CONTEXT
+
+
+def test_a_call_beyond_the_launch_queue_waits_for_room(cuda: Cuda) -> None:
+    """Without its bound none does."""
+    cuda.use(0)
+    stream, event = cuda.stream(0), new_event(cuda)
+    cuda.queue_depth(4)
+    cuda.hang(stream)  # and is soon what the worker is busy with
+    done: list[int] = []
+
+    def record() -> None:
+        cuda.use(0)
+        done.extend(cuda.call("cuEventRecord", event, stream) for _ in range(8))
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    eventually(lambda: cuda.count("waiting_calls") == 1)
+    assert cuda.count("cuEventRecord") == 4
+    cuda.queue_depth(0)
+    thread.join()
+    assert done == [0] * 8
+    assert cuda.call("cuEventQuery", event) == fakes.NOT_READY
+    cuda.release(stream)
+    until_ready(cuda, event)
+
+
+def test_a_named_function_waits_until_it_is_let_go(cuda: Cuda) -> None:
+    """No other one does."""
+    cuda.use(0)
+    cuda.stall("cuEventCreate")
+    thread = threading.Thread(target=lambda: (cuda.use(0), new_event(cuda)))
+    thread.start()
+    eventually(lambda: cuda.count("waiting_calls") == 1)
+    assert cuda.call("cuCtxGetCurrent", c_void_p()) == 0
+    assert cuda.count("live_events") == 0
+    cuda.stall("cuEventCreate", stalled=False)
+    thread.join()
+    assert cuda.count("live_events") == 1
 
 
 def test_an_address_that_is_no_device_memory_cannot_be_copied(cuda: Cuda) -> None:

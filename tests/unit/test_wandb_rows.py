@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -79,7 +80,9 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     current = SimpleNamespace(
         current_stream=lambda device: f"stream of {device.index}", is_initialized=lambda: False
     )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(Event=made.event, cuda=current))
+    version = SimpleNamespace(hip=None)
+    fake = SimpleNamespace(Event=made.event, cuda=current, version=version)
+    monkeypatch.setitem(sys.modules, "torch", fake)
     return made
 
 
@@ -134,8 +137,12 @@ def test_finish_sends_what_arrives_in_time_and_the_rest_without_it(
     machine: Machine, rows: DelayedRows, written: Written, failures: list[str]
 ) -> None:
     """A device that hangs costs its values, not the row."""
-    rows.add("log", 2, {"loss": Scalar(2.5), "lr": 0.2})
+    scalar = Scalar(2.5)
+    kept = weakref.ref(scalar)
+    rows.add("log", 2, {"loss": scalar, "lr": 0.2})
     rows.finish(0.01)
+    del scalar
+    assert kept() is not None  # its copy may still be under way
     assert written == [("log", 2, {"lr": 0.2})]
     assert failures == ["log: TimeoutError"]
     rows.add("log", 3, {"loss": Scalar(3.5)})
@@ -168,6 +175,18 @@ def test_each_device_has_an_event_on_its_current_stream(machine: Machine) -> Non
     machine.busy = False
     assert copies.arrived()
     assert [tensor.item() for tensor in copies.tensors] == [1.0, 2.0, 3.0]
+
+
+def test_a_scalar_is_kept_until_it_is_copied(machine: Machine) -> None:
+    """Its memory may be another stream's, and be used again there."""
+    scalar = Scalar(1.0)
+    kept = weakref.ref(scalar)
+    copies = HostCopies([scalar])
+    del scalar
+    assert kept() is not None
+    machine.busy = False
+    assert copies.arrived()
+    assert kept() is None
 
 
 def test_events_of_an_older_torch(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,76 @@
+// What a thread changes in the driver while it works for us, and puts back behind it.
+#pragma once
+
+#include "core/record.hpp"
+#include "device/driver.hpp"
+
+namespace fastlog {
+
+/// Why a value is missing: the driver's error.
+constexpr std::uint64_t driver_error(int code) noexcept {
+    return missing_bits(MissingReason::driver_error, static_cast<std::uint32_t>(code));
+}
+
+/// The driver's answer, with a stream that is being captured as an error like the others of captures.
+inline int ask_capturing(const DriverApi& api, DriverHandle stream) noexcept {
+    int status = DriverApi::kNotCapturing;
+    const int code = api.stream_is_capturing(stream, &status);
+    const bool capturing = code == DriverApi::kSuccess && status != DriverApi::kNotCapturing;
+    return capturing ? DriverApi::kFirstCaptureError : code;
+}
+
+/// Makes a device's primary context, in which the framework works, current on this thread. It nearly
+/// always is already.
+class CurrentContext {
+  public:
+    static constexpr int kAnyDevice = -1;
+
+    /// With a `device` (the driver's number of it), a context of somebody else on it stays current: see
+    /// foreign().
+    CurrentContext(const DriverApi& api, DriverHandle wanted, int device) noexcept : api_(api) {
+        error_ = api.context_get_current(&before_);
+        if (error_ != DriverApi::kSuccess || before_ == wanted) return;
+        if (before_ != nullptr && device != kAnyDevice) {
+            int current = kAnyDevice;
+            error_ = api.context_get_device(&current);
+            foreign_ = error_ == DriverApi::kSuccess && current == device;
+            if (error_ != DriverApi::kSuccess || foreign_) return;
+        }
+        error_ = api.context_set_current(wanted);
+        changed_ = error_ == DriverApi::kSuccess;
+    }
+    ~CurrentContext() {
+        if (changed_) api_.context_set_current(before_);
+    }
+    CurrentContext(const CurrentContext&) = delete;
+    CurrentContext& operator=(const CurrentContext&) = delete;
+    int error() const noexcept { return error_; }
+    /// True in a green context or another library's one on the same device: its streams, the null
+    /// stream above all, are not those of the primary context, and our events are not of it.
+    bool foreign() const noexcept { return foreign_; }
+
+  private:
+    const DriverApi& api_;
+    DriverHandle before_ = nullptr;
+    int error_ = DriverApi::kSuccess;
+    bool changed_ = false;
+    bool foreign_ = false;
+};
+
+/// No call of this thread ends a graph capture that goes on in another one. For calls that allocate, free
+/// or ask about events; copies into pinned memory and records of events are allowed in any mode.
+class RelaxedCapture {
+  public:
+    explicit RelaxedCapture(const DriverApi& api) noexcept : api_(api) {
+        api_.exchange_capture_mode(&mode_);
+    }
+    ~RelaxedCapture() { api_.exchange_capture_mode(&mode_); }
+    RelaxedCapture(const RelaxedCapture&) = delete;
+    RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+  private:
+    const DriverApi& api_;
+    int mode_ = DriverApi::kRelaxed;
+};
+
+}  // namespace fastlog
