@@ -137,7 +137,13 @@ SinkError FileSink::keep_notes(FileLedger* ledger) {
     noted_ = false;
     if (!claimed_) return {};
     SinkError error;
-    if (ledger != nullptr) error = ledger->note_home(options_.directory, directory_id_, label_);
+    if (ledger != nullptr) {
+        error = ledger->note_home(options_.directory, directory_id_, label_, restarts_to_note_);
+    }
+    if (error) return error;
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        restarts_[s] = restarts_[s] || std::exchange(restarts_to_note_[s], false);
+    }
     for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
         error = note(static_cast<Stream>(s), files_[s].id);
     }
@@ -182,6 +188,7 @@ void FileSink::rotate(Stream stream) noexcept {
     File next;
     next.segment = f.segment + 1;
     next.lost = f.lost;
+    next.gap = f.gap;
     next.has_trim = f.has_trim;
     next.trim_segment = f.trim_segment;
     next.trim_bytes = f.trim_bytes;
@@ -233,6 +240,7 @@ void FileSink::close_file(File& f) noexcept {
 void FileSink::forget(File& f) noexcept {
     close_file(f);
     f.lost += f.offset;
+    f.gap = f.gap || f.committed != 0;
     f.offset = f.synced = f.committed = 0;
     f.sync_failed = false;
     f.id = {};
@@ -303,6 +311,9 @@ SinkError FileSink::move_house(bool gone) {
         if (files_[s].has_trim) return {EBUSY, "leave " + text};  // once the cut is made
         if (SinkError error = take_back(files_[s], text)) return error;
     }
+    for (std::size_t s = 0; s < kStreamCount && !gone; ++s) {
+        restarts_to_note_[s] = restarts_to_note_[s] || keeps_lines(static_cast<Stream>(s));
+    }
     for (File& f : files_) {
         File next;
         next.lost = f.lost + (gone ? f.offset : 0);
@@ -313,8 +324,23 @@ SinkError FileSink::move_house(bool gone) {
     return claim();
 }
 
+// Whether the committed lines at the stream's end are all under its names. One that is missing before
+// shows in its own files.
+bool FileSink::keeps_lines(Stream stream) const {
+    const File& f = file(stream);
+    if (f.gap || (!f.id && f.segment == 0)) return false;
+    struct stat info;
+    return ::fstatat(directory_.get(), name(stream, f.id ? f.segment : f.segment - 1).c_str(), &info,
+                     AT_SYMLINK_NOFOLLOW) == 0 &&
+           (!f.id || (id_of(info) == f.id &&
+                      static_cast<std::uint64_t>(info.st_size) >= f.committed));
+}
+
 void FileSink::note_committed() noexcept {
-    for (File& f : files_) f.committed = f.offset;
+    for (File& f : files_) {
+        if (f.offset > f.committed) f.gap = false;  // the next line's number tells of it
+        f.committed = f.offset;
+    }
 }
 
 SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
@@ -367,6 +393,7 @@ SinkError FileSink::check_size(Stream stream, std::uint64_t size, std::uint64_t*
     SinkError found{EIO, "keep " + text +
                              " whole (truncated by somebody else; writing goes on at its new end)"};
     if (lost != nullptr) *lost += f.offset - end;  // behind what may lack memory
+    f.gap = f.gap || end < f.committed;
     f.offset = end;
     f.synced = std::min(f.synced, end);
     f.committed = std::min(f.committed, end);
@@ -410,8 +437,7 @@ SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& wr
     if (!f.id) {
         SinkError error = create(stream);
         if (error.code == EEXIST && f.segment == 0 && !recovers_) {
-            error = move_house(/*gone=*/false);
-            if (!error && !f.id) error = create(stream);
+            return move_house(/*gone=*/false);
         }
         if (error) return error;
     } else if (id_of(f.fd) != f.id) {

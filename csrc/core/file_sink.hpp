@@ -9,6 +9,7 @@
 // O_EXCL: nothing is written to, cut or removed that this writer did not make.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -28,13 +29,17 @@ struct FileSinkOptions {
     std::uint64_t segment_bytes = std::uint64_t{256} << 20;
 };
 
+/// Something that holds for each stream, or not.
+using StreamFlags = std::array<bool, kStreamCount>;
+
 /// Where it is noted which files are the writer's own, for whoever finishes its work (FileNote).
 class FileLedger {
   public:
     virtual ~FileLedger() = default;
-    /// The writer's files lie in this directory from now on, under this label.
-    virtual SinkError note_home(const std::string& directory, FileId id,
-                                const std::string& label) = 0;
+    /// The writer's files lie in this directory from now on, under this label. What is not committed of
+    /// the streams in `restarts` is numbered from 0.
+    virtual SinkError note_home(const std::string& directory, FileId id, const std::string& label,
+                                const StreamFlags& restarts) = 0;
     /// A segment that has been made, or, without an id, is about to be.
     virtual SinkError note_file(Stream stream, std::uint32_t segment, FileId id) = 0;
 };
@@ -78,7 +83,8 @@ class FileSink {
     void rotate(Stream stream) noexcept;
 
     /// Writes a prefix of `bytes` at the stream's end; `written` says how much of it is in the file,
-    /// also when an error is returned.
+    /// also when an error is returned. Nothing is, without an error, where it has taken another label
+    /// meanwhile: see restarts().
     SinkError write(Stream stream, std::string_view bytes, std::size_t& written);
 
     /// Notices what happened to the stream's file from outside, and makes it writable again; call once
@@ -88,6 +94,12 @@ class FileSink {
     SinkError check(Stream stream, std::uint64_t* lost = nullptr);
     /// What is written so far is committed: it is not written again.
     void note_committed() noexcept;
+    /// Streams whose lines are to be numbered from 0, beginning with those that are not committed: they
+    /// have another label since, and the lines before are whole under the one that was left. Where they
+    /// are not, the numbers go on: readers tell by them what is missing.
+    const StreamFlags& restarts() const noexcept { return restarts_; }
+    /// The lines have those numbers now.
+    void note_restarted() noexcept { restarts_ = {}; }
 
     /// Puts the stream's written bytes on the disk (fdatasync).
     SinkError sync(Stream stream);
@@ -121,6 +133,7 @@ class FileSink {
         std::uint64_t committed = 0;
         std::uint64_t lost = 0;  // bytes that went with a file; check() tells
         bool sync_failed = false;
+        bool gap = false;  // committed lines at its end are gone
         bool has_trim = false;
         std::uint32_t trim_segment = 0;
         std::uint64_t trim_bytes = 0;
@@ -138,6 +151,7 @@ class FileSink {
     static SinkError take_back(File& f, const std::string& path);
     SinkError check_size(Stream stream, std::uint64_t size, std::uint64_t* lost);
     SinkError move_house(bool gone);
+    bool keeps_lines(Stream stream) const;
     SinkError note(Stream stream, FileId id);
     static void close_file(File& f) noexcept;
     static void forget(File& f) noexcept;
@@ -150,6 +164,8 @@ class FileSink {
     std::string label_;
     bool claimed_ = false;
     bool noted_ = false;  // the ledger knows directory, label and files
+    StreamFlags restarts_{};
+    StreamFlags restarts_to_note_{};
     const bool recovers_ = false;
     FileLedger* ledger_ = nullptr;
     Descriptor directory_;

@@ -93,7 +93,10 @@ class DeadRing final : public RecordSource, public FileLedger {
         return {};
     }
 
-    SinkError note_home(const std::string&, FileId, const std::string&) override { return {}; }
+    SinkError note_home(const std::string&, FileId, const std::string&,
+                        const StreamFlags&) override {
+        return {};
+    }
     // A ring that is somebody else's copy, or of a version without notes, goes by what the files say.
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override {
         if (!image_.has_notes() || !provenance_.own_ring) return {};

@@ -14,6 +14,7 @@
 #include <new>
 #include <random>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -342,7 +343,8 @@ SinkError RingMemory::fill_file(const RingSpec& spec, const std::string& uuid) {
 
 // ---- notes: which files are ours -------------------------------------------------------------------
 
-SinkError RingMemory::note_home(const std::string& directory, FileId id, const std::string& label) {
+SinkError RingMemory::note_home(const std::string& directory, FileId id, const std::string& label,
+                                const StreamFlags& restarts) {
     if (!mapped()) return {};
     // A ring that lies elsewhere is found by a pointer, which went with the directory.
     if (!pointer_.empty() && home_.epoch != 0 && FileId{home_.run_device, home_.run_inode} != id) {
@@ -352,7 +354,7 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
         SinkError error = write_pointer(pointer, path_);
         if (error && error.code != EEXIST) return error;
     }
-    if (home_.epoch != 0) leave_files();
+    if (home_.epoch != 0) leave_files({});
     home_.ring_device = id_.device;
     home_.ring_inode = id_.inode;
     home_.run_device = id.device;
@@ -362,18 +364,19 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
     home_.crc = note_crc(home_);
     *at<HomeNote>(kHomeOffsets[home_.epoch & 1]) = home_;
     KILL_POINT("home_noted");
+    // Only now: under the label before, lines of these numbers are others.
+    if (std::find(restarts.begin(), restarts.end(), true) != restarts.end()) leave_files(restarts);
     return {};
 }
 
 // The last commit speaks of files that were left: from now on of new ones, which are empty.
-void RingMemory::leave_files() noexcept {
+void RingMemory::leave_files(const StreamFlags& restarts) noexcept {
     const std::uint64_t last = epoch()->load(std::memory_order_relaxed);
     CommitSlot next = *slot(last);
-    for (StreamCommit& stream : next.streams) {
-        const StreamCommit before = stream;
-        stream = {};
-        stream.seq = before.seq;
-        stream.ahead = before.ahead;
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        const StreamCommit before = std::exchange(next.streams[s], {});
+        next.streams[s].seq = restarts[s] ? 0 : before.seq;
+        next.streams[s].ahead = before.ahead;
     }
     next.epoch = last + 1;
     next.crc = slot_crc(next);

@@ -64,7 +64,8 @@ class RingMemory final : public FileLedger {
     std::size_t ring_bytes() const noexcept { return ring_bytes_; }
     std::uint64_t salt() const noexcept { return salt_; }
 
-    SinkError note_home(const std::string& directory, FileId id, const std::string& label) override;
+    SinkError note_home(const std::string& directory, FileId id, const std::string& label,
+                        const StreamFlags& restarts) override;
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override;
 
     /// Removes the file: everything in it has been written. Keeps the mapping. `run_directory` is a
@@ -85,7 +86,7 @@ class RingMemory final : public FileLedger {
     SinkError make_file(const RingSpec& spec, const std::string& directory, std::string& path);
     SinkError fill_file(const RingSpec& spec, const std::string& uuid);
     void finish_mapping() noexcept;
-    void leave_files() noexcept;
+    void leave_files(const StreamFlags& restarts) noexcept;
 
     std::byte* base_ = nullptr;
     std::size_t size_;

@@ -68,7 +68,7 @@ TEST_SUITE("ring_memory") {
         SinkError error;
         RingMemory memory(spec, error);
         REQUIRE_FALSE(error);
-        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 2}, ""));
+        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 2}, "", {}));
         CommitSlot& slot = *memory.slot(7);
         slot.epoch = 7;
         slot.position = 320;
@@ -78,7 +78,7 @@ TEST_SUITE("ring_memory") {
         memory.epoch()->store(7);
         REQUIRE_FALSE(memory.note_file(Stream::metrics, 3, {1, 9}));
 
-        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a1"));
+        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a1", {}));
 
         const Descriptor fd(::open(memory.path().c_str(), O_RDONLY | O_CLOEXEC));
         std::string reason;
