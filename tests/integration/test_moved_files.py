@@ -155,6 +155,36 @@ def test_a_copy_that_is_made_again_has_the_later_state(
         assert all(check.complete for check in read_run(place).check())
 
 
+@pytest.mark.parametrize("lived", [True, False])
+@pytest.mark.parametrize("segment_bytes", [4096, 1 << 20])
+def test_a_backup_that_is_put_back_over_a_resumed_run_is_whole(
+    segment_bytes: int, lived: bool, begin: Begin, tmp_path: Path
+) -> None:
+    """What its ring adds comes where its numbers are, and no line counts as late."""
+    run, backup = tmp_path / "run", tmp_path / "bak"
+    trainer = begin(run, "a", segment_bytes=segment_bytes, ring_bytes=1 << 16)
+    trainer.do("record 100")
+    trainer.do("keep 50")
+    if not lived:
+        trainer.kill()
+    shutil.copytree(run, backup)
+    if lived:
+        trainer.do("record 400")
+        trainer.kill()
+    resumed = begin(run, "b", segment_bytes=segment_bytes)
+    resumed.do("record 60")
+    resumed.do("close 0")
+    copy(backup, run)
+    for _ in range(2):
+        complete(run)
+        found = list(read_run(run).lines("metrics", attempts="all"))
+        mine = [line["step"] for line in found if line["metrics"]["who"] == "a"]
+        assert mine == list(range(len(mine)))
+        assert len(mine) == (550 if lived and segment_bytes == 4096 else 150)
+        assert len(found) == len(mine) + 60
+        check_against_recovery(run)
+
+
 def test_a_copy_of_a_killed_run_recovers_by_itself(begin: Begin, tmp_path: Path) -> None:
     """With a line that was being written; the run that was copied knows nothing of it."""
     run, backup = tmp_path / "run", tmp_path / "bak"
