@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/ring_layout.hpp"
@@ -30,6 +31,10 @@ class RingImage {
 
     /// The label of the ring behind `fd`, if it is one of a writer with this stamp. Reads two pages.
     static bool read_label(int fd, const std::string& stamp, std::string& label);
+
+    /// Whether the file behind `fd` is the ring of that uuid, and its writer died before it could record
+    /// anything or was done with opening. Reads two pages.
+    static bool is_unused(int fd, std::string_view uuid);
 
     const RingFileHeader& header() const noexcept { return header_; }
     /// Where the writer's files lie. Of an older ring that is what its header says, with epoch 0.
@@ -54,6 +59,8 @@ class RingImage {
 
   private:
     RingImage() = default;
+    bool read_control(int fd);
+    std::uint64_t tail() const noexcept;
     bool check_header(std::uint64_t file_bytes, std::string& reason) const;
     bool choose_slot(std::string& reason);
     void choose_home() noexcept;

@@ -123,6 +123,14 @@ void populate_pages(std::byte* begin, std::size_t bytes) noexcept {
 
 }  // namespace
 
+std::vector<std::string> temporary_places() {
+    std::vector<std::string> places;
+    const char* temporary = std::getenv("TMPDIR");
+    if (temporary != nullptr && *temporary == '/') places.emplace_back(temporary);
+    places.insert(places.end(), {"/var/tmp", "/tmp"});
+    return places;
+}
+
 std::string boot_id() {
 #if defined(__linux__)
     std::string id;
@@ -232,12 +240,10 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
     if (SinkError error = make_directory(own)) return error;
     std::vector<std::string> places;
     if (spec.place == RingPlace::shm) {
-        places = {"/dev/shm"};
+        places = {kSharedMemoryPlace};
     } else {
-        places = {own};
-        const char* temporary = std::getenv("TMPDIR");
-        if (temporary != nullptr && *temporary == '/') places.emplace_back(temporary);
-        places.insert(places.end(), {"/var/tmp", "/tmp"});
+        places = temporary_places();
+        places.insert(places.begin(), own);
     }
     SinkError error{ENOTSUP, "map a ring file below " + own};
     for (const std::string& place : places) {
@@ -263,7 +269,7 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
                                 std::string& uuid) {
     const bool ours = directory == spec.run_directory + "/" + kPrivateDirectory;
     uuid = random_uuid();
-    path_ = directory + (ours ? "/" : "/fastlog-") + uuid + kRingSuffix;
+    path_ = directory + "/" + (ours ? "" : kRingPrefix) + uuid + kRingSuffix;
     const std::string temporary = path_ + kTemporarySuffix;
     if (fd_.open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
                  ours ? kFileMode : 0600) < 0) {

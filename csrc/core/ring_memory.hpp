@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/file_sink.hpp"
 #include "core/fork_watch.hpp"
@@ -25,6 +26,8 @@ inline constexpr const char* kPrivateDirectory = ".fastlog";
 inline constexpr const char* kRingSuffix = ".ring";
 inline constexpr const char* kPointerSuffix = ".ring-at";
 inline constexpr const char* kTemporarySuffix = ".tmp";
+inline constexpr const char* kRingPrefix = "fastlog-";  // of one that lies outside of its run
+inline constexpr const char* kSharedMemoryPlace = "/dev/shm";
 inline constexpr const char* kScratchSuffix = ".lines";  // recovery rewrites a damaged file
 
 struct RingSpec {
@@ -99,6 +102,9 @@ class RingMemory final : public FileLedger {
     FileId id_;            // of the ring file
     HomeNote home_{};      // the last one, flush thread only once that runs
 };
+
+/// Where a ring may lie when it cannot lie in its run, the best place first.
+std::vector<std::string> temporary_places();
 
 /// Facts about this process and machine, as a ring file states them.
 std::string boot_id();
