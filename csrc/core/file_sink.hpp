@@ -6,7 +6,8 @@
 // A name is not a file: while we record, files and the whole directory may be removed, renamed, copied
 // over or replaced, and our descriptors closed and their numbers used by others. So a file is known by
 // its inode, names are looked up below the descriptor of the directory, and what is made is made with
-// O_EXCL: nothing is written to, cut or removed that this writer did not make.
+// O_EXCL: nothing is written to, cut or removed that this writer did not make. Where a file system gives a
+// file another inode from one look to the next, a file that has our name, size and last bytes is ours.
 #pragma once
 
 #include <array>
@@ -27,6 +28,7 @@ struct FileSinkOptions {
     std::string label;      // the writer's label without attempt, "" for the main process
     bool worker = false;    // a child process: its label ends in a pid, not in an attempt
     std::uint64_t segment_bytes = std::uint64_t{256} << 20;
+    bool renumbers = false;  // inodes are known not to tell which files are the writer's
 };
 
 /// Something that holds for each stream, or not.
@@ -40,6 +42,8 @@ class FileLedger {
     /// the streams in `restarts` is numbered from 0.
     virtual SinkError note_home(const std::string& directory, FileId id, const std::string& label,
                                 const StreamFlags& restarts) = 0;
+    /// Inodes do not tell which files are the writer's.
+    virtual void note_renumbering() {}
     /// A segment that has been made, or, without an id, is about to be.
     virtual SinkError note_file(Stream stream, std::uint32_t segment, FileId id) = 0;
 };
@@ -143,6 +147,10 @@ class FileSink {
     std::string name(const std::string& label, Stream stream, std::uint32_t segment) const;
     std::string candidate(unsigned n) const;
     bool open_by_name(Stream stream);
+    bool is_alike(int fd, const File& f) const;
+    SinkError look_again(Stream stream, const std::string& text, bool& ours);
+    FileId made(int fd, const std::string& name);
+    void note_renumbering();
     void unlink_own(Stream stream);
     SinkError create(Stream stream);
     SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
@@ -163,7 +171,9 @@ class FileSink {
     const FileSinkOptions options_;
     std::string label_;
     bool claimed_ = false;
-    bool noted_ = false;  // the ledger knows directory, label and files
+    bool renumbers_;           // the file system may give a file another inode
+    bool renumbered_ = false;  // and did
+    bool noted_ = false;       // the ledger knows directory, label and files
     StreamFlags restarts_{};
     StreamFlags restarts_to_note_{};
     const bool recovers_ = false;

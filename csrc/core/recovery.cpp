@@ -168,6 +168,7 @@ void drain_dead_ring(const std::string& run, int fd, RingImage& image, Provenanc
     options.label = report.label;
     options.stamp = header.stamp;
     options.segment_bytes = segment_bytes_of(header);
+    options.renumbers = (image.home().flags & HomeNote::kRenumbers) != 0;
 
     CommitSlot start = image.slot();
     const TickConverter clock((header.flags & RingFileHeader::kTicksAreTsc) != 0,

@@ -40,7 +40,9 @@ class RingImage {
     /// Where the writer's files lie. Of an older ring that is what its header says, with epoch 0.
     const HomeNote& home() const noexcept { return home_; }
     /// Whether the ring says which files are its writer's. Otherwise names alone do.
-    bool has_notes() const noexcept { return home_.epoch != 0; }
+    bool has_notes() const noexcept {
+        return home_.epoch != 0 && (home_.flags & HomeNote::kRenumbers) == 0;
+    }
     /// The note of one of the last segments that the writer made; null when there is none.
     const FileNote* file_note(Stream stream, std::uint32_t segment) const noexcept;
     std::vector<std::uint32_t> noted_segments(Stream stream) const;

@@ -366,13 +366,23 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
     home_.run_device = id.device;
     home_.run_inode = id.inode;
     put_text(home_.label, label);
-    ++home_.epoch;
-    home_.crc = note_crc(home_);
-    *at<HomeNote>(kHomeOffsets[home_.epoch & 1]) = home_;
+    put_home();
     KILL_POINT("home_noted");
     // Only now: under the label before, lines of these numbers are others.
     if (std::find(restarts.begin(), restarts.end(), true) != restarts.end()) leave_files(restarts);
     return {};
+}
+
+void RingMemory::put_home() noexcept {
+    ++home_.epoch;
+    home_.crc = note_crc(home_);
+    *at<HomeNote>(kHomeOffsets[home_.epoch & 1]) = home_;
+}
+
+void RingMemory::note_renumbering() noexcept {
+    if (!mapped() || (home_.flags & HomeNote::kRenumbers) != 0) return;
+    home_.flags |= HomeNote::kRenumbers;
+    if (home_.epoch != 0) put_home();
 }
 
 // The last commit speaks of files that were left: from now on of new ones, which are empty.

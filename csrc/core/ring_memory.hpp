@@ -70,6 +70,7 @@ class RingMemory final : public FileLedger {
     SinkError note_home(const std::string& directory, FileId id, const std::string& label,
                         const StreamFlags& restarts) override;
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override;
+    void note_renumbering() noexcept override;
 
     /// Removes the file: everything in it has been written. Keeps the mapping. `run_directory` is a
     /// descriptor.
@@ -89,6 +90,7 @@ class RingMemory final : public FileLedger {
     SinkError make_file(const RingSpec& spec, const std::string& directory, std::string& path);
     SinkError fill_file(const RingSpec& spec, const std::string& uuid);
     void finish_mapping() noexcept;
+    void put_home() noexcept;
     void leave_files(const StreamFlags& restarts) noexcept;
 
     std::byte* base_ = nullptr;

@@ -95,6 +95,20 @@ TEST_SUITE("ring_memory") {
             CHECK(stream.offset + stream.segment + stream.exists + stream.has_trim == 0);
         }
         CHECK(image->slot().streams[0].ahead == 5);
+
+        // Under one more label, two streams count from 0.
+        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a2", {true, false, false, true}));
+        const auto later = RingImage::read(fd.get(), reason);
+        REQUIRE(later != nullptr);
+        CHECK(std::string(later->home().label) == "a2");
+        CHECK(later->slot().epoch == 10);
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            CHECK(later->slot().streams[s].seq == (s % 3 == 0 ? 0 : 40));
+        }
+        CHECK(later->slot().streams[0].ahead == 5);
+        CHECK(later->has_notes());
+        memory.note_renumbering();
+        CHECK_FALSE(RingImage::read(fd.get(), reason)->has_notes());
     }
 
 #if defined(__linux__)  // has MADV_DONTFORK
