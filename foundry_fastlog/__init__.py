@@ -12,10 +12,10 @@ Importing the package is cheap: everything is loaded when it is first used.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
 from foundry_fastlog._version import __version__
 
+TYPE_CHECKING = False  # type checkers know the name: typing would take longer than all the rest
 if TYPE_CHECKING:
     from foundry_fastlog.config import LoggingConfig, RecorderConfig
     from foundry_fastlog.config_file import ConfigError

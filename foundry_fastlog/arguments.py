@@ -17,9 +17,13 @@ __all__ = [
     "known_level",
     "level_name",
     "process_number",
+    "seconds",
     "step_number",
     "whole_number",
 ]
+
+_MOST_PROCESSES = (1 << 31) - 1  # a rank has 32 bits in a ring file
+_SHOWN = 100  # characters, or bits, of an odd value
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LEVEL_NAMES = {
@@ -91,7 +95,14 @@ def check_number(
         wanted = "an int" if whole else "a number"
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
     if not least <= value <= most:  # type: ignore[operator]  # narrowed by `kinds` above
-        raise ValueError(f"{name} must be between {least} and {most}, got {value}")
+        raise ValueError(f"{name} must be between {least} and {most}, got {_shown(value)}")
+
+
+def _shown(value: object) -> object:
+    """What a message shows of a number: Python writes no int of very many digits."""
+    if isinstance(value, int) and value.bit_length() > _SHOWN:
+        return f"an int of {value.bit_length()} bits"
+    return value
 
 
 def process_number(name: str, value: object, variable: str, *, least: int) -> int | None:
@@ -105,12 +116,25 @@ def process_number(name: str, value: object, variable: str, *, least: int) -> in
         try:
             value = int(text)
         except ValueError:
-            raise ValueError(f"{source} must be a whole number, got {text!r}") from None
+            raise ValueError(f"{source} must be a whole number, got {text[:_SHOWN]!r}") from None
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < least:
-        raise ValueError(f"{source} must be at least {least}, got {value}")
+        raise ValueError(f"{source} must be at least {least}, got {_shown(value)}")
+    if value > _MOST_PROCESSES:
+        raise ValueError(f"{source} must be at most {_MOST_PROCESSES}, got {_shown(value)}")
     return value
+
+
+def seconds(name: str, value: float) -> float:
+    """Return a time to wait; TypeError for what is no number, ValueError for NaN or below 0."""
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond all floats: as good as for ever
+        number = float("inf" if value > 0 else "-inf")
+    if not number >= 0:
+        raise ValueError(f"{name} must be at least 0 seconds, got {number}")
+    return number
 
 
 def known_level(level: object) -> str | None:

@@ -276,7 +276,8 @@ class ExperimentLogging:
 
         With ``profile_performance`` the timings are also written as a report
         (``timing_<time>.json``) and a trace for Perfetto (``trace_<time>.json``). A worker that
-        closes ends its own part of the run only.
+        closes ends its own part of the run only. The JSONL files are closed first. Text logs and a
+        console that take nothing (a pipe that nobody reads) are waited for five seconds at most.
 
         Returns:
             True when all is written; see `Recorder.close`.
@@ -305,8 +306,10 @@ class ExperimentLogging:
         finally:  # whatever Ctrl-C comes between
             if self._start is not None:
                 self._start.withdraw()
-            self._detach()
-            written = self.recorder.close()
+            try:
+                written = self.recorder.close()  # first: text logs and console may hang
+            finally:
+                self._detach()
         self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for a network
         return written
 

@@ -7,7 +7,9 @@ raised. The line format is the contract of ``docs/format.md``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -31,6 +33,9 @@ MAX_LINE_BYTES = 64 << 20
 
 _NONFINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 _OVERSIZED = b"\n"  # stands for a line past MAX_LINE_BYTES; no line contains a newline
+_FIRST_SEQ = re.compile(rb'\{"timestamp":"[^"]*","seq":([0-9]{1,20}),')
+_HEAD_BYTES = 128
+_begin_of = itemgetter(0)
 _MAX_DEPTH = 64  # the recorder looks half as deep into a context
 _INT_OR_NONE = (int, type(None))
 _NUMBER_OR_NONE = (int, float, type(None))
@@ -244,13 +249,38 @@ def read_series(
     for name in check.missing_files:
         problems.add("missing-file", name, 0, "segment is missing; later ones are there")
     try:
-        for segment in series.segments:
+        for segment in _in_order(series.segments):
             yield from _read_segment(segment, series, check, problems, block, hidden)
     finally:
         for gap in check.gaps:
             count = gap.last - gap.first + 1
             what = f"seq {gap.first}" if count == 1 else f"seq {gap.first} to {gap.last}"
             problems.add("gap", gap.file, gap.line, f"{what} missing before this line ({count})")
+
+
+def _in_order(segments: tuple[Segment, ...]) -> list[Segment]:
+    """Order segments by the numbers that they begin with.
+
+    That is the order of their names, but where a backup was put back over a run: recovery adds what
+    is missing between older and newer lines behind both.
+    """
+    begins: list[int] = []
+    for segment in segments:
+        before = begins[-1] if begins else 0
+        begin = _first_seq(segment) if len(segments) > 1 else None
+        begins.append(before if begin is None else begin)
+    return [segment for _, segment in sorted(zip(begins, segments, strict=True), key=_begin_of)]
+
+
+def _first_seq(segment: Segment) -> int | None:
+    """The number of a file's first line; None where it has none that could be read."""
+    try:
+        with segment.open() as handle:
+            handle.seek(0)
+            match = _FIRST_SEQ.match(handle.read(_HEAD_BYTES))
+    except OSError:  # told when it is read
+        return None
+    return None if match is None else int(match[1])
 
 
 def _read_segment(

@@ -13,7 +13,7 @@ from foundry_fastlog.component import AnyLogger, Component, log_text, stdlib_log
 from foundry_fastlog.describing import describe
 from foundry_fastlog.members import cut, text_of_value
 from foundry_fastlog.recorder import RecorderClosedError, takes
-from foundry_fastlog.values import MAX_TEXT, device_of, metric_value, recordable
+from foundry_fastlog.values import MAX_TEXT, MetricValue, device_of, metric_value, recordable
 
 if TYPE_CHECKING:
     import os
@@ -83,7 +83,7 @@ class MetricsLogger(Component):
         self.output_dir = self._directory
         self._echo_every = 1 if config is None else config.log_metrics_every_n_steps
         self._detail_every = 1 if config is None else config.log_detailed_metrics_every_n_steps
-        self._record = self._recorder.record_dict
+        self._record = self._recorder._record_fitting  # noqa: SLF001 - within the package
 
     @property
     def metrics_file(self) -> Path:
@@ -112,8 +112,6 @@ class MetricsLogger(Component):
             accepted = self._record(step, {**metrics, "epoch": epoch})
         except (TypeError, ValueError, OverflowError, RecorderClosedError) as error:
             accepted = self._record_odd(step, epoch, metrics, error)
-        if not accepted:
-            accepted = self._record_cut(step, epoch, metrics)
         if step % self._echo_every == 0 and self._stdlib.isEnabledFor(logging.INFO):
             self._echo(f"Step {step}", step, epoch, metrics)
         return accepted
@@ -145,7 +143,7 @@ class MetricsLogger(Component):
             accepted = self._record(step, {**values, "epoch": epoch})
         except (TypeError, ValueError, OverflowError, RecorderClosedError) as error:
             accepted = self._record_odd(step, epoch, values, error)
-        return accepted or self._record_cut(step, epoch, values)
+        return accepted
 
     def log_epoch_summary(self, epoch: float, summary: Metrics) -> bool:
         """Record values of a whole epoch, and echo them.
@@ -175,7 +173,7 @@ class MetricsLogger(Component):
     def _record_odd(
         self, step: int, epoch: float | None, metrics: Metrics, error: Exception
     ) -> bool:
-        """Record what record_dict() refused as a whole; raise what was wrong with the call."""
+        """Record what was refused as a whole; raise what was wrong with the call."""
         if isinstance(error, RecorderClosedError):
             return self._closed()
         if not isinstance(metrics, Mapping):
@@ -185,29 +183,28 @@ class MetricsLogger(Component):
         values, odd = recordable(metrics, from_devices=True)
         values["epoch"] = epoch
         try:
-            accepted = self._record(step, values)
+            accepted = self._record_cut(step, values)
         except TypeError:  # one of them is no real number; or, once more, step or epoch is wrong
             for name, value in values.items():
                 if (device := device_of(value)) is not None and not takes(value):
                     values[name] = f"<{type(value).__name__} on {device}>"
                     odd.append(name)
-            accepted = self._record(step, values)
+            accepted = self._record_cut(step, values)
         self._tell_odd(odd)
         return accepted
 
-    def _record_cut(self, step: int, epoch: float | None, metrics: Metrics) -> bool:
-        """Record what was dropped, if a long text may be why: the rest does not go with it."""
-        long = [n for n, v in metrics.items() if isinstance(v, str) and len(v) > MAX_TEXT]
-        if not long or self._recorder.closed:
-            return False
-        values, odd = recordable(metrics, from_devices=True)
-        values.update((name, cut(values[name], MAX_TEXT)) for name in long)
-        self._tell_odd(odd)
-        for name in long:
-            self._tell_once(
-                f"long {name}", f"metric {name!r} is too long: its beginning is recorded"
-            )
-        return self._record(step, {**values, "epoch": epoch})
+    def _record_cut(self, step: int, values: dict[str, MetricValue]) -> bool:
+        """Record values; where they are too large for the ring, without the ends of long texts."""
+        try:
+            return self._record(step, values)
+        except ValueError:
+            long = [n for n, v in values.items() if isinstance(v, str) and len(v) > MAX_TEXT]
+            for name in long:
+                self._tell_once(
+                    f"long {name}", f"metric {name!r} is too long: its beginning is recorded"
+                )
+            shorter = {name: cut(str(values[name]), MAX_TEXT) for name in long}
+            return self._recorder.record_dict(step, {**values, **shorter})
 
     def _closed(self) -> bool:
         self._tell_once(

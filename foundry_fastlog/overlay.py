@@ -212,12 +212,26 @@ def _leave_out_unnoted(segments: dict[str, Segment], writing: tuple[RingHeader, 
         if segment.name.writer != writer:
             continue
         at, number = noted[segment.name.stream], segment.name.segment
+        if not _is_of_writer(segment, header):
+            continue
         if number > at.segment:
             del segments[name]
         elif number == at.segment:
             segments[name] = _up_to(segment, at.offset)
         elif at.has_trim and number == at.trim_segment:  # the rest is in a later one
             segments[name] = _up_to(segment, at.trim_bytes)
+
+
+def _is_of_writer(segment: Segment, header: RingHeader) -> bool:
+    """Whether a file is a live writer's own, as far as its ring notes: its last ones, by inode."""
+    noted = header.files[STREAMS.index(segment.name.stream)].get(segment.name.segment)
+    if noted is None or noted == (0, 0):
+        return True
+    try:
+        status = segment.path.lstat()
+    except OSError:  # told when it is read
+        return True
+    return (status.st_dev, status.st_ino) == noted
 
 
 def _up_to(segment: Segment, size: int) -> Segment:

@@ -37,6 +37,7 @@ from foundry_fastlog.arguments import (
     check_type,
     level_name,
     process_number,
+    seconds,
     step_number,
 )
 from foundry_fastlog.error_facts import error_facts, prepare
@@ -185,8 +186,12 @@ class Recorder(_core.RecorderCore):
 
         Raises:
             TypeError: An argument of a wrong type.
-            ValueError: An argument out of range, or this process already records there.
+            ValueError: An argument, RANK or WORLD_SIZE out of range, or this process already
+                records there.
             NotADirectoryError: ``path``, or a part of it, is a file.
+            MemoryError: There is no memory for the recorder. No file of it is left.
+            RuntimeError: There is none for the ring, or the flush thread cannot be started. No file
+                is left.
         """
         directory = absolute(path)
         check_directory(directory)
@@ -499,9 +504,10 @@ class Recorder(_core.RecorderCore):
             True when it is, False when the time was up first; training may simply go on.
 
         Raises:
-            ValueError: An unknown stream.
+            TypeError: ``timeout`` is no number.
+            ValueError: ``timeout`` is NaN or below 0, or an unknown stream.
         """
-        limit = self._default_limit() if timeout is None else float(timeout)
+        limit = self._default_limit() if timeout is None else seconds("timeout", timeout)
         if stream is None:
             return self._flush(limit)
         check_choice("stream", stream, STREAMS)
@@ -518,9 +524,14 @@ class Recorder(_core.RecorderCore):
             True when all is written. False when the time was up first (a disk that hangs or is
             full): the flush thread goes on trying, and close() may be called again. One warning
             says how many records are missing, and why.
+
+        Raises:
+            TypeError: ``timeout`` is no number.
+            ValueError: ``timeout`` is NaN or below 0; nothing is closed.
         """
         first = not self.closed
-        written = self._close(self._default_limit() if timeout is None else float(timeout))
+        limit = self._default_limit() if timeout is None else seconds("timeout", timeout)
+        written = self._close(limit)
         if not written and timeout is None:
             self._tell_missing()
         if first and os.getpid() == self._pid and self._run_file is not None:

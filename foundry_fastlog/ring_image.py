@@ -61,6 +61,7 @@ _LEAST_RING = 1024
 _MOST_RING = 64 << 20
 _MOST_KEY_TABLE = 1 << 20
 _TICKS_ARE_TSC = 1
+_RENUMBERS = 1  # flag of a home note: inodes do not tell which files are the writer's
 _CLOSED = 1 << 63
 _UINT64 = (1 << 64) - 1
 _MOST_OFFSET = 1 << 60
@@ -268,16 +269,7 @@ class RingImage:
 
     @staticmethod
     def look(descriptor: int) -> tuple[RingHeader, Slot]:
-        """Read whose a ring is, and its newest commit; its writer may be at work.
-
-        Args:
-            descriptor: An open regular file.
-
-        Raises:
-            RingError: It cannot be trusted.
-            NewerRingError: It is of a newer version.
-            OSError: It cannot be read.
-        """
+        """As `read`, whose a ring is and its newest commit alone; its writer may be at work."""
         looks = _LOOKS
         while True:
             data = _read(descriptor, _KEY_TABLE)
@@ -457,18 +449,22 @@ def _add_notes(header: RingHeader, data: bytes) -> RingHeader:
     """Bring a header up to date: where the writer's files are now, and which they are."""
     if header.version < _FIRST_WITH_NOTES:
         return header
-    epoch = 0
+    epoch, renumbers = 0, False
     for offset in _HOMES:
         raw = data[offset : offset + _HOME.size]
-        number, ring_device, ring_inode, run_device, run_inode, label, _, crc = _HOME.unpack(raw)
+        number, ring_device, ring_inode, run_device, run_inode, label, flags, crc = _HOME.unpack(
+            raw
+        )
         if number > epoch and crc == crc32c(raw[:-4]) and _is_name(label, _LABEL):
-            epoch = number
+            epoch, renumbers = number, bool(flags & _RENUMBERS)
             header = replace(
                 header,
                 run=(run_device, run_inode),
                 ring=(ring_device, ring_inode),
                 label=_text(label).decode(),
             )
+    if renumbers:  # names alone tell then, as in a ring without notes
+        return replace(header, ring=None)
     files: tuple[dict[int, tuple[int, int]], ...] = tuple({} for _ in range(_STREAMS))
     for number in range(_STREAMS * _NOTES):
         offset = _FILE_NOTES + number * _FILE_NOTE.size

@@ -59,7 +59,7 @@ class TextHandler(logging.Handler):
         writer.put(self._outputs, message)
 
     def flush(self) -> None:
-        """Wait until what was logged so far is written; five seconds when nothing is taken."""
+        """Wait until what was logged is written; five seconds, and once, when nothing is taken."""
         writer.flush()
 
     def close(self) -> None:

@@ -4,9 +4,9 @@ One per process. A logging call puts a message into a queue; the thread renders 
 batches of lines to the outputs. The text logs are a convenience copy: the crash-safe record of a
 run is its log stream.
 
-Ownership: the queues are shared. `_thread`, `_stuck_at`, `_vain_at` and `dropped` are written by
-callers under no lock (each write stands for itself); `_moves` and `_busy` by whoever writes. A
-forked child replaces the whole state: what is queued is the parent's to write.
+Ownership: the queues are shared. `_thread`, `_stuck_at`, `_vain_at`, `_hung_at` and `dropped` are
+written by callers under no lock (each write stands for itself); `_moves` and `_busy` by whoever
+writes. A forked child replaces the whole state: what is queued is the parent's to write.
 
 Signal handlers, `__del__` and the garbage collector's callbacks log as well, in any thread between
 any two statements: so no caller waits for a lock that its own thread may hold below it.
@@ -71,6 +71,7 @@ class TextWriter:
         self._busy: Output | None = None
         self._stuck_at = -1
         self._vain_at = -1
+        self._hung_at = -1
         self._ended = False
         self._fork_waits = False
 
@@ -114,7 +115,7 @@ class TextWriter:
 
         Args:
             timeout: Seconds to wait at most; by default as long as the outputs take something, and
-                five seconds in which they do not.
+                five seconds in which they do not. Who asks again before they do waits no more.
 
         Returns:
             True when they have been.
@@ -132,8 +133,9 @@ class TextWriter:
         moves = -1
         while moves != self._moves:
             moves = self._moves
-            if done.wait(_FLUSH_S):
+            if done.wait(0 if moves == self._hung_at else _FLUSH_S):
                 return True
+        self._hung_at = moves
         return False
 
     def end(self) -> None:

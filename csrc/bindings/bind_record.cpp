@@ -45,6 +45,7 @@ struct Call {
     std::int64_t step = 0;
     bool joined = false;    // names were put together from the keys of nested dicts
     bool tolerant = false;  // a value that is none becomes its text; long texts are cut
+    bool must_fit = false;  // what is too large for the ring is an error, and not counted
     Engine* engine = nullptr;
     KeySet set{};
 
@@ -141,6 +142,15 @@ std::size_t bytes_beside(const std::vector<std::string_view>& keys, std::size_t 
     return metrics_strings_offset(keys.size()) + (most > rest ? (most - rest) / 6 : 0);
 }
 
+// Whether a record of that size is too large for the ring where that is an error, which is set.
+bool refuses(const Call& call, std::size_t bytes) noexcept {
+    const std::size_t most = call.engine->core.max_payload();
+    if (!call.must_fit || bytes <= most) return false;
+    PyErr_Format(PyExc_ValueError, "a record of %zu bytes; the ring takes %zu at most", bytes,
+                 most);
+    return true;
+}
+
 // The keys' text did not fit the key table: the record carries its line's members itself.
 [[gnu::noinline]] int submit_with_keys(Call& call, PayloadBuilder& payload) noexcept {
     for (const DeviceArgument& argument : payload.device_arguments()) {
@@ -161,7 +171,7 @@ std::size_t bytes_beside(const std::vector<std::string_view>& keys, std::size_t 
             ok = payload.shorten_texts(bytes_beside(texts, most));
             if (ok) text = render_metrics_fragment(payload.data(), texts);
         }
-        if (ok) {
+        if (ok && !refuses(call, text.size())) {
             result = submit_counted(call.engine->core, CallKind::record, RecordKind::fragment,
                                     Stream::metrics, call.ticks, text.data(), text.size());
         }
@@ -188,6 +198,7 @@ int record_any(Call& call, PyObject* const* values) noexcept {
         if (settled != 1) return settled;
         if (call.set.id == KeyTable::kNone) break;
         if (call.tolerant && !payload.shorten_texts(call.engine->core.max_payload())) return -1;
+        if (refuses(call, payload.size())) return -1;
         payload.set_key_set(call.set.id);
         if (!payload.device_arguments().empty() &&
             !send_device_values(*call.engine, payload, chain)) {
@@ -265,7 +276,8 @@ PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObje
                 return answer(submit_floats(engine->core, ticks, step, set.id, args + 1,
                                             static_cast<std::size_t>(count)));
             }
-            Call call{*handle, ticks, names, keys, count, true, step, false, false, engine, set};
+            Call call{*handle, ticks, names, keys,  count,  true,
+                      step,    false, false, false, engine, set};
             return answer(record_any(call, args + 1));
         }
     }
@@ -316,6 +328,7 @@ RecorderHandle* usable(PyObject* self) noexcept {
     return handle;
 }
 
+template <bool kMustFit>
 PyObject* record_dict(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     const std::uint64_t ticks = now_ticks();
     RecorderHandle* handle = usable(self);
@@ -323,6 +336,7 @@ PyObject* record_dict(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
     PyObject* step_object;
     PyObject* mapping;
     Call call{*handle, ticks, nullptr, nullptr, 0, true};
+    call.must_fit = kMustFit;
     if (!parse_two("record_dict", "step", "metrics", 2, args, nargs, names, step_object, mapping) ||
         !read_step(step_object, call.step)) {
         return nullptr;
@@ -370,15 +384,17 @@ PyObject* fragment(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
 PyMethodDef hot_methods[] = {
     {"record", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"record_dict", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_dict)),
+    {"record_dict", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_dict<false>)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"log", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log)),
+     METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"_record_fitting", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_dict<true>)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"_fragment", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(fragment)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
 };
 
-constexpr std::array<const char*, 4> kDocs = {
+constexpr std::array<const char*, 5> kDocs = {
     R"(record($self, step, /, **values)
 --
 
@@ -433,6 +449,10 @@ Raises:
     ValueError: Two names become the same, as in ``{"a": {"b": 1}, "a.b": 2}``.
     OverflowError: A step beyond 64 bits.
     RecorderClosedError: The recorder has been closed.)",
+    R"(_record_fitting($self, step, metrics)
+--
+
+record_dict(), but a record that is too large for the ring is a ValueError and is not counted.)",
     R"(_fragment($self, stream, members, /)
 --
 

@@ -1,13 +1,15 @@
 #include "core/collector.hpp"
 
-#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 
+#include <algorithm>
 #include <atomic>
+#include <ctime>
 #include <exception>
 #include <mutex>
 #include <new>
 #include <set>
-#include <string_view>
 #include <utility>
 
 #include "core/clock.hpp"
@@ -20,21 +22,29 @@ namespace fastlog {
 namespace {
 
 // Whether there is a ring beside the one of this process.
-bool has_others(const std::string& run_directory) {
-    const std::unique_ptr<DIR, int (*)(DIR*)> listing(
-        ::opendir((run_directory + "/" + kPrivateDirectory).c_str()), &::closedir);
-    int rings = 0;
-    while (const dirent* entry = listing && rings < 2 ? ::readdir(listing.get()) : nullptr) {
-        const std::string_view name = entry->d_name;
-        if (name.ends_with(kRingSuffix) || name.ends_with(kPointerSuffix)) ++rings;
-    }
-    return rings > 1;
+bool has_others(const std::string& directory) {
+    std::vector<std::string> names;
+    list_names(AT_FDCWD, directory, names);
+    return std::count_if(names.begin(), names.end(), [](const std::string& name) {
+               return name.ends_with(kRingSuffix) || name.ends_with(kPointerSuffix);
+           }) > 1;
+}
+
+// When a name was last added or removed; of what is so new that another may follow unseen, nothing.
+std::int64_t changed_at(const std::string& directory) {
+    constexpr std::time_t kSettledSeconds = 2;
+    struct stat info;
+    if (::stat(directory.c_str(), &info) != 0) return 0;
+    const std::time_t age = std::time(nullptr) - info.st_mtime;
+    return age > kSettledSeconds ? info.st_mtime : 0;
 }
 
 }  // namespace
 
 struct Collector::Work {
     std::string run_directory;
+    std::string private_directory;
+    std::atomic<std::int64_t> alone_since{0};  // nobody else had a ring then; 0: somebody may have
     std::atomic<bool> stop{false};
     std::set<std::string> told;  // of the thread at work
 
@@ -48,6 +58,10 @@ struct Collector::Work {
         monitor.notify_all();
     }
     void round() {
+        const std::int64_t changed = changed_at(private_directory);
+        const bool others = has_others(private_directory);
+        alone_since.store(others ? 0 : changed);
+        if (!others) return;
         const auto reports = recover_run(run_directory, [this] { return !stop.load(); });
         for (const RecoveryReport& report : reports) {
             if (report.outcome != RecoveryReport::Outcome::quarantined ||
@@ -62,6 +76,7 @@ struct Collector::Work {
 };
 
 Collector::Collector(std::string run_directory) : work_(std::make_shared<Work>()) {
+    work_->private_directory = run_directory + "/" + kPrivateDirectory;
     work_->run_directory = std::move(run_directory);
 }
 
@@ -71,7 +86,8 @@ void Collector::look() {
     const std::int64_t now = monotonic_ns();
     if (now - last_ns_ < kEveryNs) return;
     last_ns_ = now;
-    if (!has_others(work_->run_directory)) return;
+    const std::int64_t alone_since = work_->alone_since.load();
+    if (alone_since != 0 && alone_since == changed_at(work_->private_directory)) return;
     {
         const std::lock_guard lock(work_->monitor);
         if (std::exchange(work_->busy, true)) return;

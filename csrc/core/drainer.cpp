@@ -22,7 +22,7 @@ Drainer::Drainer(RecordSource& source, FileSink& sink, LineRenderer& renderer,
     : source_(source), sink_(sink), renderer_(renderer), fsync_(fsync), fault_(std::move(fault)) {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         cursors_[s] = committed_[s] = start.stream_position(static_cast<Stream>(s));
-        seq_[s] = start.streams[s].seq;
+        seq_[s] = committed_seq_[s] = start.streams[s].seq;
     }
 }
 
@@ -156,8 +156,8 @@ void Drainer::add_drops(Stream stream, std::uint64_t dropped, std::uint64_t tick
 
 bool Drainer::write() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        if (batch_.written[s] < batch_.bytes[s].size() && !write_stream(static_cast<Stream>(s))) {
-            return false;
+        while (batch_.written[s] < batch_.bytes[s].size()) {
+            if (!write_stream(static_cast<Stream>(s))) return false;
         }
     }
     // A file may have lost its name since it was looked at: then these lines went with it.
@@ -176,7 +176,20 @@ void Drainer::look_at_file(Stream stream) {
     std::uint64_t lost = 0;
     const SinkError found = sink_.check(stream, &lost);
     written -= std::min<std::uint64_t>(written, lost);
+    restart_numbers();
     if (found) fault_(found);
+}
+
+// The lines of the batch get their files' numbers. None of them is in those yet.
+void Drainer::restart_numbers() noexcept {
+    const StreamFlags& restarts = sink_.restarts();
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        if (!restarts[s]) continue;
+        batch_.written[s] = 0;
+        LineRenderer::renumber(batch_.bytes[s], committed_seq_[s]);
+        seq_[s] -= std::exchange(committed_seq_[s], 0);
+    }
+    sink_.note_restarted();
 }
 
 bool Drainer::write_stream(Stream stream) {
@@ -244,6 +257,7 @@ bool Drainer::commit() {
         return false;
     }
     std::copy(std::begin(cursors_), std::end(cursors_), committed_);
+    std::copy(std::begin(seq_), std::end(seq_), committed_seq_);
     sink_.note_committed();
     KILL_POINT("committed");
     if (trims) {

@@ -98,6 +98,7 @@ class Drainer {
     bool write();
     bool write_stream(Stream stream);
     void look_at_file(Stream stream);
+    void restart_numbers() noexcept;
     bool sync(Stream stream, bool& moved);
     bool sync_all(bool& moved);
     bool commit();
@@ -112,6 +113,7 @@ class Drainer {
     std::uint64_t cursors_[kStreamCount];    // all of the stream's records before are rendered
     std::uint64_t committed_[kStreamCount];  // and these are in the files
     std::uint64_t seq_[kStreamCount];
+    std::uint64_t committed_seq_[kStreamCount];
     std::uint64_t first_ticks_ = 0;
     bool rotate_[kStreamCount]{};
     bool dirty_ = false;  // written, not committed

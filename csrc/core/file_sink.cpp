@@ -41,12 +41,14 @@ bool end_of_last_line(int fd, std::uint64_t& end) {
 
 }  // namespace
 
-FileSink::FileSink(FileSinkOptions options) : options_(std::move(options)) {}
+FileSink::FileSink(FileSinkOptions options)
+    : options_(std::move(options)), renumbers_(options_.renumbers) {}
 
 FileSink::FileSink(FileSinkOptions options, std::string label, FileLedger* ledger)
     : options_(std::move(options)),
       label_(std::move(label)),
       claimed_(true),
+      renumbers_(options_.renumbers),
       recovers_(true),
       ledger_(ledger) {}
 
@@ -99,6 +101,7 @@ SinkError FileSink::open_directory() {
     Descriptor fd(open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
     if (fd.get() < 0) return failed("open directory", options_.directory);
     directory_id_ = id_of(fd.get());
+    renumbers_ = renumbers_ || may_renumber(fd.get());
     directory_ = std::move(fd);
     return {};
 }
@@ -135,7 +138,7 @@ SinkError FileSink::claim() {
         }
         File& f = file(Stream::metrics);
         f.fd = fd;
-        f.id = first_id_ = id_of(fd);
+        f.id = first_id_ = made(fd, first);
         claimed_ = true;
         return keep_notes(ledger_);
     }
@@ -146,7 +149,14 @@ SinkError FileSink::keep_notes(FileLedger* ledger) {
     noted_ = false;
     if (!claimed_) return {};
     SinkError error;
-    if (ledger != nullptr) error = ledger->note_home(options_.directory, directory_id_, label_);
+    if (ledger != nullptr) {
+        if (renumbered_) ledger->note_renumbering();
+        error = ledger->note_home(options_.directory, directory_id_, label_, restarts_to_note_);
+    }
+    if (error) return error;
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        restarts_[s] = restarts_[s] || std::exchange(restarts_to_note_[s], false);
+    }
     for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
         error = note(static_cast<Stream>(s), files_[s].id);
     }
@@ -191,6 +201,7 @@ void FileSink::rotate(Stream stream) noexcept {
     File next;
     next.segment = f.segment + 1;
     next.lost = f.lost;
+    next.gap = f.gap;
     next.has_trim = f.has_trim;
     next.trim_segment = f.trim_segment;
     next.trim_bytes = f.trim_bytes;
@@ -242,31 +253,17 @@ void FileSink::close_file(File& f) noexcept {
 void FileSink::forget(File& f) noexcept {
     close_file(f);
     f.lost += f.offset;
+    f.gap = f.gap || f.committed != 0;
     f.offset = f.synced = f.committed = 0;
     f.sync_failed = false;
     f.id = {};
-}
-
-// Opens the segment if it is still the file that we made. Otherwise false, with errno.
-bool FileSink::open_by_name(Stream stream) {
-    File& f = file(stream);
-    if (own_directory() < 0) return false;
-    const int fd =
-        open_to_keep(directory_.get(), name(stream, f.segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK);
-    if (fd >= 0 && id_of(fd) == f.id) {
-        f.fd = fd;
-        return true;
-    }
-    if (fd >= 0) ::close(fd);
-    if (fd >= 0 || is_no_file(errno)) errno = ENOENT;  // another file, or none
-    return false;
 }
 
 SinkError FileSink::check_directory(Stream stream) {
     struct stat info;
     if (::fstat(directory_.get(), &info) == 0 && id_of(info) == directory_id_) {
         // Whoever has claimed the label since makes our next segments' names its own.
-        const FileId first = info.st_nlink != 0 && !recovers_
+        const FileId first = info.st_nlink != 0 && !recovers_ && !renumbers_
                                  ? id_at(directory_.get(), name(Stream::metrics, 0))
                                  : FileId{};
         if (first && first != first_id_ &&
@@ -308,6 +305,9 @@ SinkError FileSink::move_house(bool gone) {
         if (files_[s].has_trim) return {EBUSY, "leave " + text};  // once the cut is made
         if (SinkError error = take_back(files_[s], text)) return error;
     }
+    for (std::size_t s = 0; s < kStreamCount && !gone; ++s) {
+        restarts_to_note_[s] = restarts_to_note_[s] || keeps_lines(static_cast<Stream>(s));
+    }
     for (File& f : files_) {
         File next;
         next.lost = f.lost + (gone ? f.offset : 0);
@@ -318,8 +318,23 @@ SinkError FileSink::move_house(bool gone) {
     return claim();
 }
 
+// Whether the committed lines at the stream's end are all under its names. One that is missing before
+// shows in its own files.
+bool FileSink::keeps_lines(Stream stream) const {
+    const File& f = file(stream);
+    if (f.gap || (!f.id && f.segment == 0)) return false;
+    struct stat info;
+    return ::fstatat(directory_.get(), name(stream, f.id ? f.segment : f.segment - 1).c_str(),
+                     &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+           (!f.id || ((id_of(info) == f.id || renumbers_) &&
+                      static_cast<std::uint64_t>(info.st_size) >= f.committed));
+}
+
 void FileSink::note_committed() noexcept {
-    for (File& f : files_) f.committed = f.offset;
+    for (File& f : files_) {
+        if (f.offset > f.committed) f.gap = false;  // the next line's number tells of it
+        f.committed = f.offset;
+    }
 }
 
 SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
@@ -351,9 +366,13 @@ SinkError FileSink::check_file(Stream stream, std::uint64_t* lost) {
     }
     const FileId named = id_at(directory_.get(), name(stream, f.segment));
     if (!named && errno != ENOENT) return failed("look at", text);
+    bool ours = false;
     if (named == f.id) {
-        return check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
+        ours = true;
+    } else if (SinkError error = look_again(stream, text, ours)) {
+        return error;
     }
+    if (ours) return check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
     if (SinkError error = take_back(f, text)) return error;
     ::fdatasync(f.fd);  // it is not looked at again
     forget(f);
@@ -372,13 +391,14 @@ SinkError FileSink::check_size(Stream stream, std::uint64_t size, std::uint64_t*
     SinkError found{EIO, "keep " + text +
                              " whole (truncated by somebody else; writing goes on at its new end)"};
     if (lost != nullptr) *lost += f.offset - end;  // behind what may lack memory
+    f.gap = f.gap || end < f.committed;
     f.offset = end;
     f.synced = std::min(f.synced, end);
     f.committed = std::min(f.committed, end);
     return found;
 }
 
-// ---- writing --------------------------------------------------------------------------------------
+// ---- making ---------------------------------------------------------------------------------------
 
 // Makes the stream's segment. Where somebody has put something of its name, it is the next one that is
 // free (readers find it behind the one before). Behind somebody else's first one readers would take ours
@@ -394,7 +414,7 @@ SinkError FileSink::create(Stream stream) {
             if (fd < 0 && errno != EEXIST) return failed("open", text);
             if (fd >= 0) {
                 f.fd = fd;
-                f.id = id_of(fd);
+                f.id = made(fd, segment);
                 if (stream == Stream::metrics && f.segment == 0) first_id_ = f.id;
                 return note(stream, f.id);
             }
@@ -402,133 +422,6 @@ SinkError FileSink::create(Stream stream) {
         if (f.segment == 0 && !recovers_) return {EEXIST, "open " + text};
         if (f.segment + 1 >= kMostSegments) return {EEXIST, "open " + text};
     }
-}
-
-SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& written) {
-    written = 0;
-    if (bytes.empty()) return {};
-    if (SinkError error = claim()) return error;
-    if (!noted_) {
-        if (SinkError error = keep_notes(ledger_)) return error;
-    }
-    File& f = file(stream);
-    if (!f.id) {
-        SinkError error = create(stream);
-        if (error.code == EEXIST && f.segment == 0 && !recovers_) {
-            error = move_house(/*gone=*/false);
-            if (!error && !f.id) error = create(stream);
-        }
-        if (error) return error;
-    } else if (id_of(f.fd) != f.id) {
-        return {EBADF, "open " + path(stream, f.segment)};  // check() could not
-    }
-    return write_at(f, stream, bytes, written);
-}
-
-SinkError FileSink::write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written) {
-    while (written < bytes.size()) {
-        const ssize_t n = ::pwrite(f.fd, bytes.data() + written, bytes.size() - written,
-                                   static_cast<off_t>(f.offset));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) {
-            if (n == 0) errno = ENOSPC;
-            return failed("write", path(stream, f.segment));
-        }
-        written += static_cast<std::size_t>(n);
-        f.offset += static_cast<std::uint64_t>(n);
-    }
-    return {};
-}
-
-SinkError FileSink::sync(Stream stream) {
-    File& f = file(stream);
-    if (!f.id || f.synced == f.offset) return {};
-    // A file that is lost has nothing to force: check() tells.
-    const std::string text = path(stream, f.segment);
-    if (id_of(f.fd) != f.id) {
-        f.fd = -1;
-        if (!open_by_name(stream)) return errno == ENOENT ? SinkError{} : failed("open", text);
-    }
-    // After one failure the kernel may report success without the bytes being on the disk.
-    if (f.sync_failed) return {EIO, "sync " + text};
-    int result;
-    do {
-        result = ::fdatasync(f.fd);
-    } while (result != 0 && errno == EINTR);
-    if (result != 0) {
-        SinkError error = failed("sync", text);
-        f.sync_failed = true;
-        return error;
-    }
-    f.synced = f.offset;
-    return {};
-}
-
-SinkError FileSink::move_unsynced(Stream stream) {
-    File& old = file(stream);
-    if (old.has_trim) return {EBUSY, "cut " + path(stream, old.trim_segment)};
-    if (own_directory() < 0) return failed("open directory", options_.directory);
-    if (id_of(old.fd) != old.id) {
-        old.fd = -1;
-        if (!open_by_name(stream)) return failed("open", path(stream, old.segment));
-    }
-    // The page cache still has the bytes even where the disk does not.
-    std::string bytes(old.offset - old.synced, '\0');
-    std::size_t got = 0;
-    while (got < bytes.size()) {
-        const ssize_t n = ::pread(old.fd, bytes.data() + got, bytes.size() - got,
-                                  static_cast<off_t>(old.synced + got));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return failed("read back", path(stream, old.segment));
-        got += static_cast<std::size_t>(n);
-    }
-    // The old one stays in its place until all of it is in the new one, whatever is thrown on the way.
-    const File before = old;
-    struct Restore {
-        FileSink& sink;
-        Stream stream;
-        const File& before;
-        bool moved = false;
-        ~Restore() {
-            File& now = sink.file(stream);
-            File left = moved ? before : now;
-            close_file(left);
-            if (!moved) now = before;
-        }
-    } restore{*this, stream, before};
-    old = File{};
-    old.segment = before.segment + 1;
-    old.lost = before.lost;
-    old.has_trim = true;
-    old.trim_segment = before.segment;
-    old.trim_bytes = before.synced;
-    old.trim_id = before.id;
-    SinkError error = create(stream);
-    std::size_t written = 0;
-    if (!error) error = write_at(old, stream, bytes, written);
-    if (!error && ::fdatasync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
-    if (error) {
-        unlink_own(stream);
-        return error;
-    }
-    old.synced = old.offset;
-    restore.moved = true;
-    return {};
-}
-
-void FileSink::trim(Stream stream) {
-    File& f = file(stream);
-    if (!f.has_trim || own_directory() < 0) return;
-    const Descriptor fd(
-        open_at(directory_.get(), name(stream, f.trim_segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK));
-    if (fd.get() < 0 && !is_no_file(errno)) return;  // tried again with the next commit
-    struct stat info;
-    const bool ours = fd.get() >= 0 && ::fstat(fd.get(), &info) == 0 && id_of(info) == f.trim_id;
-    if (ours && static_cast<std::uint64_t>(info.st_size) > f.trim_bytes &&
-        ::ftruncate(fd.get(), static_cast<off_t>(f.trim_bytes)) != 0) {
-        return;
-    }
-    f.has_trim = false;
 }
 
 }  // namespace fastlog

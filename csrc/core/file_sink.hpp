@@ -6,9 +6,11 @@
 // A name is not a file: while we record, files and the whole directory may be removed, renamed, copied
 // over or replaced, and our descriptors closed and their numbers used by others. So a file is known by
 // its inode, names are looked up below the descriptor of the directory, and what is made is made with
-// O_EXCL: nothing is written to, cut or removed that this writer did not make.
+// O_EXCL: nothing is written to, cut or removed that this writer did not make. Where a file system gives a
+// file another inode from one look to the next, a file that has our name, size and last bytes is ours.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -26,15 +28,22 @@ struct FileSinkOptions {
     std::string label;      // the writer's label without attempt, "" for the main process
     bool worker = false;    // a child process: its label ends in a pid, not in an attempt
     std::uint64_t segment_bytes = std::uint64_t{256} << 20;
+    bool renumbers = false;  // inodes are known not to tell which files are the writer's
 };
+
+/// Something that holds for each stream, or not.
+using StreamFlags = std::array<bool, kStreamCount>;
 
 /// Where it is noted which files are the writer's own, for whoever finishes its work (FileNote).
 class FileLedger {
   public:
     virtual ~FileLedger() = default;
-    /// The writer's files lie in this directory from now on, under this label.
-    virtual SinkError note_home(const std::string& directory, FileId id,
-                                const std::string& label) = 0;
+    /// The writer's files lie in this directory from now on, under this label. What is not committed of
+    /// the streams in `restarts` is numbered from 0.
+    virtual SinkError note_home(const std::string& directory, FileId id, const std::string& label,
+                                const StreamFlags& restarts) = 0;
+    /// Inodes do not tell which files are the writer's.
+    virtual void note_renumbering() {}
     /// A segment that has been made, or, without an id, is about to be.
     virtual SinkError note_file(Stream stream, std::uint32_t segment, FileId id) = 0;
 };
@@ -78,7 +87,8 @@ class FileSink {
     void rotate(Stream stream) noexcept;
 
     /// Writes a prefix of `bytes` at the stream's end; `written` says how much of it is in the file,
-    /// also when an error is returned.
+    /// also when an error is returned. Nothing is, without an error, where it has taken another label
+    /// meanwhile: see restarts().
     SinkError write(Stream stream, std::string_view bytes, std::size_t& written);
 
     /// Notices what happened to the stream's file from outside, and makes it writable again; call once
@@ -88,6 +98,12 @@ class FileSink {
     SinkError check(Stream stream, std::uint64_t* lost = nullptr);
     /// What is written so far is committed: it is not written again.
     void note_committed() noexcept;
+    /// Streams whose lines are to be numbered from 0, beginning with those that are not committed: they
+    /// have another label since, and the lines before are whole under the one that was left. Where they
+    /// are not, the numbers go on: readers tell by them what is missing.
+    const StreamFlags& restarts() const noexcept { return restarts_; }
+    /// The lines have those numbers now.
+    void note_restarted() noexcept { restarts_ = {}; }
 
     /// Puts the stream's written bytes on the disk (fdatasync).
     SinkError sync(Stream stream);
@@ -126,6 +142,7 @@ class FileSink {
         std::uint64_t committed = 0;
         std::uint64_t lost = 0;  // bytes that went with a file; check() tells
         bool sync_failed = false;
+        bool gap = false;  // committed lines at its end are gone
         bool has_trim = false;
         std::uint32_t trim_segment = 0;
         std::uint64_t trim_bytes = 0;
@@ -135,6 +152,10 @@ class FileSink {
     std::string name(const std::string& label, Stream stream, std::uint32_t segment) const;
     std::string candidate(unsigned n) const;
     bool open_by_name(Stream stream);
+    bool is_alike(int fd, const File& f) const;
+    SinkError look_again(Stream stream, const std::string& text, bool& ours);
+    FileId made(int fd, const std::string& name);
+    void note_renumbering();
     void unlink_own(Stream stream);
     SinkError create(Stream stream);
     SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
@@ -143,6 +164,7 @@ class FileSink {
     static SinkError take_back(File& f, const std::string& path);
     SinkError check_size(Stream stream, std::uint64_t size, std::uint64_t* lost);
     SinkError move_house(bool gone);
+    bool keeps_lines(Stream stream) const;
     SinkError note(Stream stream, FileId id);
     static void close_file(File& f) noexcept;
     static void forget(File& f) noexcept;
@@ -154,7 +176,11 @@ class FileSink {
     const FileSinkOptions options_;
     std::string label_;
     bool claimed_ = false;
-    bool noted_ = false;  // the ledger knows directory, label and files
+    bool renumbers_;           // the file system may give a file another inode
+    bool renumbered_ = false;  // and did
+    bool noted_ = false;       // the ledger knows directory, label and files
+    StreamFlags restarts_{};
+    StreamFlags restarts_to_note_{};
     const bool recovers_ = false;
     FileLedger* ledger_ = nullptr;
     Descriptor directory_;

@@ -1,5 +1,7 @@
 #include "core/line_renderer.hpp"
 
+#include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -278,6 +280,24 @@ void LineRenderer::open_line(std::uint64_t ticks, std::uint64_t seq, std::string
     out.append("\",\"seq\":");
     json::append_uint(out, seq);
     out.push_back(',');
+}
+
+void LineRenderer::renumber(std::string& lines, std::uint64_t by) noexcept {
+    constexpr std::size_t kNumberAt =
+        std::string_view("{\"timestamp\":\"2026-01-30T14:32:15.123456Z\",\"seq\":").size();
+    char* to = lines.data();
+    const char* const end = to + lines.size();
+    for (const char* from = to; from != end;) {
+        const char* number = from + kNumberAt;
+        const char* next = std::find(number, end, '\n') + 1;
+        std::uint64_t seq = 0;
+        const char* behind = std::from_chars(number, next, seq).ptr;
+        to = std::copy(from, number, to);
+        to = std::to_chars(to, to + (behind - number), seq - by).ptr;  // no longer than before
+        to = std::copy(behind, next, to);
+        from = next;
+    }
+    lines.resize(static_cast<std::size_t>(to - lines.data()));
 }
 
 void LineRenderer::render(const RecordHeader& record, std::uint64_t seq, std::string& out,

@@ -60,6 +60,9 @@ class LineRenderer {
     void render_drops(std::uint64_t dropped, std::uint64_t ticks, std::uint64_t seq,
                       std::string& out);
 
+    /// Lowers the numbers of rendered lines by `by`; all of them are as high. Needs no memory.
+    static void renumber(std::string& lines, std::uint64_t by) noexcept;
+
   private:
     // The keys of one set as JSON, ready to be copied: `"loss":` at [ends[i-1], ends[i]).
     struct RenderedKeys {

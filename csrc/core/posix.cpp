@@ -4,6 +4,10 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 
+#if defined(__linux__)
+#include <sys/vfs.h>
+#endif
+
 #include <algorithm>
 #include <cerrno>
 #include <memory>
@@ -28,6 +32,24 @@ FileId id_at(int directory, const std::string& name) noexcept {
     struct stat info;
     return ::fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 ? id_of(info)
                                                                                : FileId{};
+}
+
+bool may_renumber(int directory) noexcept {
+#if defined(__linux__)
+    struct statfs info;
+    if (::fstatfs(directory, &info) != 0) return false;
+    switch (static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL) {
+        case 0x65735546:  // FUSE
+        case 0xFF534D42:  // CIFS
+        case 0xFE534D42:  // SMB 2 and 3
+            return true;
+        default:
+            return false;
+    }
+#else
+    (void)directory;
+    return false;
+#endif
 }
 
 bool is_no_file(int code) noexcept {

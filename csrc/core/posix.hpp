@@ -42,6 +42,10 @@ FileId id_of(int fd) noexcept;
 /// Of what stands under a name below a directory, a link itself; none, with errno, when nothing does.
 FileId id_at(int directory, const std::string& name) noexcept;
 
+/// Whether the directory's file system may give a file another inode from one look to the next, as some
+/// FUSE and SMB mounts do.
+bool may_renumber(int directory) noexcept;
+
 /// Whether open(2) failed so because no file stands there, but nothing, a link, a pipe or a directory.
 bool is_no_file(int code) noexcept;
 

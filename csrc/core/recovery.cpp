@@ -22,6 +22,7 @@
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
 #include "core/ring_pointer.hpp"
+#include "core/unfinished.hpp"
 #include "core/writers_file.hpp"
 #include "core/written_lines.hpp"
 
@@ -94,7 +95,10 @@ class DeadRing final : public RecordSource, public FileLedger {
         return {};
     }
 
-    SinkError note_home(const std::string&, FileId, const std::string&) override { return {}; }
+    SinkError note_home(const std::string&, FileId, const std::string&,
+                        const StreamFlags&) override {
+        return {};
+    }
     // A ring that is somebody else's copy, or of a version without notes, goes by what the files say.
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override {
         if (!image_.has_notes() || !provenance_.own_ring) return {};
@@ -165,6 +169,7 @@ void drain_dead_ring(const std::string& run, int fd, RingImage& image, Provenanc
     options.label = report.label;
     options.stamp = header.stamp;
     options.segment_bytes = segment_bytes_of(header);
+    options.renumbers = (image.home().flags & HomeNote::kRenumbers) != 0;
 
     CommitSlot start = image.slot();
     const TickConverter clock((header.flags & RingFileHeader::kTicksAreTsc) != 0,
@@ -242,24 +247,6 @@ bool lock_dead(int fd) {
     return false;
 }
 
-// What is empty and new may be in the making: on a network file system a name can be seen before what
-// is in the file, and clocks differ.
-bool is_young(const struct stat& info) {
-    constexpr std::time_t kYoungSeconds = 600;
-    const std::time_t age = std::time(nullptr) - info.st_mtime;
-    return age < kYoungSeconds && age > -kYoungSeconds;
-}
-
-// Removes what a process left that died while making a ring or a pointer: no record is in it. The maker of
-// a ring locks it while it is empty; nothing tells whether that of a pointer lives.
-void sweep(const std::string& path, bool locked) {
-    struct stat info;
-    const LockDescriptor half(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (half.get() < 0 || ::fstat(half.get(), &info) != 0) return;
-    if ((!locked || info.st_size == 0) && is_young(info)) return;
-    if (::flock(half.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());
-}
-
 SinkError note_end(const std::string& run, const std::string& ring) {
     const Descriptor directory(open_at(AT_FDCWD, run, O_RDONLY | O_DIRECTORY));
     return note_writer_ends(directory.get(), uuid_in(ring));
@@ -299,6 +286,12 @@ const char* outcome_name(Outcome outcome) noexcept {
         default:
             return "failed";
     }
+}
+
+bool is_young(const struct stat& info) noexcept {
+    constexpr std::time_t kYoungSeconds = 600;
+    const std::time_t age = std::time(nullptr) - info.st_mtime;
+    return age < kYoungSeconds && age > -kYoungSeconds;
 }
 
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path) {
@@ -421,6 +414,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
 std::vector<RecoveryReport> recover_run(const std::string& run_directory,
                                         const std::function<bool()>& go_on) {
     std::vector<RecoveryReport> reports;
+    sweep_ring_places();
     const std::string directory = private_directory(run_directory);
     std::vector<std::string> names;
     if (!list_names(AT_FDCWD, directory, names)) return reports;
@@ -431,7 +425,8 @@ std::vector<RecoveryReport> recover_run(const std::string& run_directory,
         if (name.ends_with(kRingSuffix) || name.ends_with(kPointerSuffix)) {
             reports.push_back(recover_ring(run_directory, path));
         } else if (name.ends_with(kTemporarySuffix)) {
-            sweep(path, /*locked=*/name.ends_with(std::string(kRingSuffix) + kTemporarySuffix));
+            sweep_unfinished(
+                path, /*locked=*/name.ends_with(std::string(kRingSuffix) + kTemporarySuffix));
         }
     }
     return reports;

@@ -5,6 +5,8 @@
 // (flock) says that its writer, or another recovery, is at work.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -36,12 +38,16 @@ struct RecoveryReport {
 
 const char* outcome_name(RecoveryReport::Outcome outcome) noexcept;
 
+/// Whether a file is so new that it may be in the making, if it is empty: on a network file system a name can
+/// be seen before what is in the file, and clocks differ.
+bool is_young(const struct stat& info) noexcept;
+
 /// Recovers one ring, named by its *.ring file or by the *.ring-at pointer in the run's private
 /// directory.
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path);
 
-/// Recovers every ring that the run's private directory has; also removes what processes left that
-/// died while making one. Live rings are in the report as such. Before each ring `go_on()` is asked; what
+/// Recovers every ring that the run's private directory has; also removes what processes left, there and
+/// where rings lie outside of runs, that died while making one. Live rings are in the report as such. Before each ring `go_on()` is asked; what
 /// is left then is for another time.
 std::vector<RecoveryReport> recover_run(
     const std::string& run_directory, const std::function<bool()>& go_on = [] { return true; });

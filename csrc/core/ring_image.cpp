@@ -92,20 +92,35 @@ std::unique_ptr<RingImage> RingImage::read(int fd, std::string& reason) {
     return image;
 }
 
-bool RingImage::read_label(int fd, const std::string& stamp, std::string& label) {
-    RingImage image;
-    image.bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kKeyTableOffset)));
+// The header and the control page alone.
+bool RingImage::read_control(int fd) {
+    bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kKeyTableOffset)));
     struct stat info;
     std::string reason;
-    if (fd < 0 || image.bytes_ == nullptr || ::fstat(fd, &info) != 0 ||
-        !read_all(fd, image.bytes_.get(), kKeyTableOffset, 0)) {
+    if (fd < 0 || bytes_ == nullptr || ::fstat(fd, &info) != 0 ||
+        !read_all(fd, bytes_.get(), kKeyTableOffset, 0)) {
         return false;
     }
-    std::memcpy(&image.header_, image.bytes_.get(), sizeof image.header_);
-    if (!image.check_header(static_cast<std::uint64_t>(info.st_size), reason)) return false;
-    image.choose_home();
+    std::memcpy(&header_, bytes_.get(), sizeof header_);
+    if (!check_header(static_cast<std::uint64_t>(info.st_size), reason)) return false;
+    choose_home();
+    return true;
+}
+
+bool RingImage::read_label(int fd, const std::string& stamp, std::string& label) {
+    RingImage image;
+    if (!image.read_control(fd)) return false;
     label = image.home_.label;
     return stamp == image.header_.stamp;
+}
+
+// The first commit comes before the recorder is its user's, behind the pointer to the ring.
+bool RingImage::is_unused(int fd, std::string_view uuid) {
+    RingImage image;
+    std::string reason;
+    return image.read_control(fd) && image.header_.version == kRingVersion &&
+           image.choose_slot(reason) && image.slot_.epoch == 0 && image.home_.epoch == 0 &&
+           image.tail() == 0 && uuid == std::string_view(image.header_.uuid, uuid.size());
 }
 
 bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) const {
@@ -211,10 +226,13 @@ std::uint64_t RingImage::drops(Stream stream) const noexcept {
                                static_cast<std::size_t>(stream) * sizeof(std::uint64_t));
 }
 
+std::uint64_t RingImage::tail() const noexcept {
+    return load<std::uint64_t>(bytes_.get() + kControlOffset + offsetof(RingControl, tail)) &
+           ~MpscRing::kClosedBit;
+}
+
 void RingImage::trust_tail(bool trusted) noexcept {
-    const std::uint64_t tail =
-        load<std::uint64_t>(bytes_.get() + kControlOffset + offsetof(RingControl, tail)) &
-        ~MpscRing::kClosedBit;
+    const std::uint64_t tail = this->tail();
     const std::uint64_t most = slot_.position + header_.ring_bytes;
     tail_trusted_ = trusted && tail >= slot_.position && tail <= most;
     end_ = tail_trusted_ ? tail : most;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/ring_layout.hpp"
@@ -31,11 +32,17 @@ class RingImage {
     /// The label of the ring behind `fd`, if it is one of a writer with this stamp. Reads two pages.
     static bool read_label(int fd, const std::string& stamp, std::string& label);
 
+    /// Whether the file behind `fd` is the ring of that uuid, and its writer died before it could record
+    /// anything or was done with opening. Reads two pages.
+    static bool is_unused(int fd, std::string_view uuid);
+
     const RingFileHeader& header() const noexcept { return header_; }
     /// Where the writer's files lie. Of an older ring that is what its header says, with epoch 0.
     const HomeNote& home() const noexcept { return home_; }
     /// Whether the ring says which files are its writer's. Otherwise names alone do.
-    bool has_notes() const noexcept { return home_.epoch != 0; }
+    bool has_notes() const noexcept {
+        return home_.epoch != 0 && (home_.flags & HomeNote::kRenumbers) == 0;
+    }
     /// The note of one of the last segments that the writer made; null when there is none.
     const FileNote* file_note(Stream stream, std::uint32_t segment) const noexcept;
     std::vector<std::uint32_t> noted_segments(Stream stream) const;
@@ -54,6 +61,8 @@ class RingImage {
 
   private:
     RingImage() = default;
+    bool read_control(int fd);
+    std::uint64_t tail() const noexcept;
     bool check_header(std::uint64_t file_bytes, std::string& reason) const;
     bool choose_slot(std::string& reason);
     void choose_home() noexcept;

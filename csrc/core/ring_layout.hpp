@@ -102,13 +102,16 @@ static_assert(sizeof(CommitSlot) == 208);
 
 /// Where the writer's files lie and what they are called. The newest whole one of two counts.
 struct HomeNote {
+    static constexpr std::uint32_t kRenumbers =
+        1;  // inodes do not tell which files are the writer's
+
     std::uint64_t epoch;        // 0: unused
     std::uint64_t ring_device;  // of the ring file itself: a copy of it has another inode
     std::uint64_t ring_inode;
     std::uint64_t run_device;
     std::uint64_t run_inode;
     char label[192];
-    std::uint32_t reserved;
+    std::uint32_t flags;
     std::uint32_t crc;  // crc32c of all before
 };
 static_assert(sizeof(HomeNote) == 240);

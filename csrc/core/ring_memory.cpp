@@ -14,6 +14,7 @@
 #include <new>
 #include <random>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -122,6 +123,14 @@ void populate_pages(std::byte* begin, std::size_t bytes) noexcept {
 }
 
 }  // namespace
+
+std::vector<std::string> temporary_places() {
+    std::vector<std::string> places;
+    const char* temporary = std::getenv("TMPDIR");
+    if (temporary != nullptr && *temporary == '/') places.emplace_back(temporary);
+    places.insert(places.end(), {"/var/tmp", "/tmp"});
+    return places;
+}
 
 std::string boot_id() {
 #if defined(__linux__)
@@ -234,12 +243,10 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
     if (SinkError error = make_directory(own)) return error;
     std::vector<std::string> places;
     if (spec.place == RingPlace::shm) {
-        places = {"/dev/shm"};
+        places = {kSharedMemoryPlace};
     } else {
-        places = {own};
-        const char* temporary = std::getenv("TMPDIR");
-        if (temporary != nullptr && *temporary == '/') places.emplace_back(temporary);
-        places.insert(places.end(), {"/var/tmp", "/tmp"});
+        places = temporary_places();
+        places.insert(places.begin(), own);
     }
     SinkError error{ENOTSUP, "map a ring file below " + own};
     for (const std::string& place : places) {
@@ -262,7 +269,7 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
 // *.ring finds a whole one.
 SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directory) {
     const bool ours = directory == spec.run_directory + "/" + kPrivateDirectory;
-    path_ = directory + (ours ? "/" : "/fastlog-") + uuid_ + kRingSuffix;
+    path_ = directory + "/" + (ours ? "" : kRingPrefix) + uuid_ + kRingSuffix;
     const std::string temporary = path_ + kTemporarySuffix;
     if (fd_.open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
                  ours ? kFileMode : 0600) < 0) {
@@ -342,7 +349,8 @@ SinkError RingMemory::fill_file(const RingSpec& spec) {
 
 // ---- notes: which files are ours -------------------------------------------------------------------
 
-SinkError RingMemory::note_home(const std::string& directory, FileId id, const std::string& label) {
+SinkError RingMemory::note_home(const std::string& directory, FileId id, const std::string& label,
+                                const StreamFlags& restarts) {
     if (!mapped()) {
         list(directory, label);
         return {};
@@ -355,16 +363,16 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
         SinkError error = write_pointer(pointer, path_);
         if (error && error.code != EEXIST) return error;
     }
-    if (home_.epoch != 0) leave_files();
+    if (home_.epoch != 0) leave_files({});
     home_.ring_device = id_.device;
     home_.ring_inode = id_.inode;
     home_.run_device = id.device;
     home_.run_inode = id.inode;
     put_text(home_.label, label);
-    ++home_.epoch;
-    home_.crc = note_crc(home_);
-    *at<HomeNote>(kHomeOffsets[home_.epoch & 1]) = home_;
+    put_home();
     KILL_POINT("home_noted");
+    // Only now: under the label before, lines of these numbers are others.
+    if (std::find(restarts.begin(), restarts.end(), true) != restarts.end()) leave_files(restarts);
     list(directory, label);
     return {};
 }
@@ -375,15 +383,26 @@ void RingMemory::list(const std::string& directory, const std::string& label) {
     KILL_POINT("writer_listed");
 }
 
+void RingMemory::put_home() noexcept {
+    ++home_.epoch;
+    home_.crc = note_crc(home_);
+    *at<HomeNote>(kHomeOffsets[home_.epoch & 1]) = home_;
+}
+
+void RingMemory::note_renumbering() noexcept {
+    if (!mapped() || (home_.flags & HomeNote::kRenumbers) != 0) return;
+    home_.flags |= HomeNote::kRenumbers;
+    if (home_.epoch != 0) put_home();
+}
+
 // The last commit speaks of files that were left: from now on of new ones, which are empty.
-void RingMemory::leave_files() noexcept {
+void RingMemory::leave_files(const StreamFlags& restarts) noexcept {
     const std::uint64_t last = epoch()->load(std::memory_order_relaxed);
     CommitSlot next = *slot(last);
-    for (StreamCommit& stream : next.streams) {
-        const StreamCommit before = stream;
-        stream = {};
-        stream.seq = before.seq;
-        stream.ahead = before.ahead;
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        const StreamCommit before = std::exchange(next.streams[s], {});
+        next.streams[s].seq = restarts[s] ? 0 : before.seq;
+        next.streams[s].ahead = before.ahead;
     }
     next.epoch = last + 1;
     next.crc = slot_crc(next);

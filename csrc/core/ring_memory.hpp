@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/file_sink.hpp"
 #include "core/fork_watch.hpp"
@@ -25,6 +26,8 @@ inline constexpr const char* kPrivateDirectory = ".fastlog";
 inline constexpr const char* kRingSuffix = ".ring";
 inline constexpr const char* kPointerSuffix = ".ring-at";
 inline constexpr const char* kTemporarySuffix = ".tmp";
+inline constexpr const char* kRingPrefix = "fastlog-";  // of one that lies outside of its run
+inline constexpr const char* kSharedMemoryPlace = "/dev/shm";
 inline constexpr const char* kScratchSuffix = ".lines";  // recovery rewrites a damaged file
 
 struct RingSpec {
@@ -64,8 +67,10 @@ class RingMemory final : public FileLedger {
     std::size_t ring_bytes() const noexcept { return ring_bytes_; }
     std::uint64_t salt() const noexcept { return salt_; }
 
-    SinkError note_home(const std::string& directory, FileId id, const std::string& label) override;
+    SinkError note_home(const std::string& directory, FileId id, const std::string& label,
+                        const StreamFlags& restarts) override;
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override;
+    void note_renumbering() noexcept override;
 
     /// Everything in it has been written: the writer is noted as one that has ended, and the file is
     /// removed. Where that note fails it stays, for a recovery. Keeps the mapping. `run_directory` is
@@ -86,7 +91,8 @@ class RingMemory final : public FileLedger {
     SinkError make_file(const RingSpec& spec, const std::string& directory);
     SinkError fill_file(const RingSpec& spec);
     void finish_mapping() noexcept;
-    void leave_files() noexcept;
+    void put_home() noexcept;
+    void leave_files(const StreamFlags& restarts) noexcept;
     void list(const std::string& directory, const std::string& label);
 
     std::byte* base_ = nullptr;
@@ -102,6 +108,9 @@ class RingMemory final : public FileLedger {
     HomeNote home_{};      // the last one, flush thread only once that runs
     bool listed_ = false;  // among the run's writers
 };
+
+/// Where a ring may lie when it cannot lie in its run, the best place first.
+std::vector<std::string> temporary_places();
 
 /// Facts about this process and machine, as a ring file states them.
 std::string boot_id();

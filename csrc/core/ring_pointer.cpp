@@ -19,7 +19,9 @@ SinkError write_pointer(const std::string& pointer, const std::string& ring) {
     if (fd.get() < 0) return failed("create", temporary);
     const std::string text = ring + "\n" + host_name() + "\n" + boot_id() + "\n";
     SinkError error = write_all(fd.get(), text.data(), text.size(), 0, temporary);
-    ::fdatasync(fd.get());  // other hosts of a network file system see the bytes before the name
+    // Other hosts of a network file system see the bytes before the name; and a ring in /var/tmp outlives a
+    // power loss, which would otherwise leave an empty pointer.
+    ::fdatasync(fd.get());
     KILL_POINT("pointer_written");
     if (!error && ::rename(temporary.c_str(), pointer.c_str()) != 0)
         error = failed("name", pointer);

@@ -372,7 +372,7 @@ SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
                 continue;
             }
         }
-        const SeqSet before = seqs;
+        const SeqSet before = provenance.power_loss() ? seqs : SeqSet{};  // to scan once more
         Scan found;
         if (!error) error = inventory.scan(fd.get(), path, begin, found);
         if (error) return error;

@@ -30,7 +30,8 @@ Written try_write(FileSink& sink, Stream stream, std::string_view text) {
 }
 
 void append(FileSink& sink, Stream stream, std::string_view text) {
-    const Written result = try_write(sink, stream, text);
+    Written result = try_write(sink, stream, text);
+    if (!result.error && result.bytes == 0) result = try_write(sink, stream, text);  // a new label
     REQUIRE_MESSAGE(!result.error, result.error.what);
     REQUIRE(result.bytes == text.size());
 }
@@ -322,6 +323,32 @@ TEST_SUITE("file_sink faults") {
         std::uint64_t lost = 0;
         CHECK_FALSE(sink.check(Stream::metrics, &lost));
         CHECK(lost == 13);  // it is to be written again; what was committed stays where it is
+        CHECK(sink.restarts() == StreamFlags{true, false, false, false});
+    }
+
+    TEST_CASE("should let numbers go on where lines under the label that it leaves are gone") {
+        for (const char* how : {"removed", "cut", "cut in sight", "between segments", "whole"}) {
+            CAPTURE(how);
+            const bool whole = how == std::string("whole");
+            TempDir dir;
+            FileSink sink(in(dir.path()));
+            append(sink, Stream::metrics, "a\n");
+            append(sink, Stream::performance, "a\nb\n");
+            sink.note_committed();
+            if (how == std::string("between segments")) sink.rotate(Stream::performance);
+            if (how[0] == 'c') {
+                std::filesystem::resize_file(dir / "performance.jsonl", 2);
+            } else if (!whole) {
+                std::filesystem::remove(dir / "performance.jsonl");
+            }
+            if (how == std::string("cut in sight")) CHECK(sink.check(Stream::performance));
+            write_file(dir / "log.jsonl", "not ours\n");
+            append(sink, Stream::log, "b\n");
+            CHECK(sink.label() == "a1");
+            CHECK(sink.restarts() == StreamFlags{true, whole, false, false});
+            sink.note_restarted();
+            CHECK(sink.restarts() == StreamFlags{});
+        }
     }
 
     TEST_CASE("should move unsynced lines around a file in the place of its next segment") {

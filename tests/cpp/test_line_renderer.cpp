@@ -83,6 +83,27 @@ std::uint64_t ticks_of(const LineRenderer& renderer, double seconds) {
 }  // namespace
 
 TEST_SUITE("line_renderer") {
+    TEST_CASE("should give rendered lines lower numbers, and change nothing else of them") {
+        const auto lines = [](std::uint64_t first) {
+            std::string all;
+            for (std::uint64_t n = first; n < first + 30; ++n) {
+                all +=
+                    "{\"timestamp\":\"2026-01-30T14:32:15.123456Z\",\"seq\":" + std::to_string(n) +
+                    ",\"message\":\"\\\"seq\\\":95, }" + std::string((n - first) % 7, 'x') +
+                    "\"}\n";
+            }
+            return all;
+        };
+        for (const std::uint64_t by : {0, 1, 90, 95}) {
+            std::string all = lines(95);
+            LineRenderer::renumber(all, by);
+            CHECK(all == lines(95 - by));
+        }
+        std::string none;
+        LineRenderer::renumber(none, 5);
+        CHECK(none.empty());
+    }
+
     TEST_CASE("should write a metrics line with values of every type, in the order recorded") {
         Rendering r;
         const auto id = r.table.intern({"loss", "lr", "note", "ok", "bad", "n", "z"});

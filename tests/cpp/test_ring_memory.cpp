@@ -68,7 +68,7 @@ TEST_SUITE("ring_memory") {
         SinkError error;
         RingMemory memory(spec, error);
         REQUIRE_FALSE(error);
-        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 2}, ""));
+        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 2}, "", {}));
         CommitSlot& slot = *memory.slot(7);
         slot.epoch = 7;
         slot.position = 320;
@@ -78,7 +78,7 @@ TEST_SUITE("ring_memory") {
         memory.epoch()->store(7);
         REQUIRE_FALSE(memory.note_file(Stream::metrics, 3, {1, 9}));
 
-        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a1"));
+        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a1", {}));
 
         const Descriptor fd(::open(memory.path().c_str(), O_RDONLY | O_CLOEXEC));
         std::string reason;
@@ -95,6 +95,20 @@ TEST_SUITE("ring_memory") {
             CHECK(stream.offset + stream.segment + stream.exists + stream.has_trim == 0);
         }
         CHECK(image->slot().streams[0].ahead == 5);
+
+        // Under one more label, two streams count from 0.
+        REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a2", {true, false, false, true}));
+        const auto later = RingImage::read(fd.get(), reason);
+        REQUIRE(later != nullptr);
+        CHECK(std::string(later->home().label) == "a2");
+        CHECK(later->slot().epoch == 10);
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            CHECK(later->slot().streams[s].seq == (s % 3 == 0 ? 0 : 40));
+        }
+        CHECK(later->slot().streams[0].ahead == 5);
+        CHECK(later->has_notes());
+        memory.note_renumbering();
+        CHECK_FALSE(RingImage::read(fd.get(), reason)->has_notes());
     }
 
 #if defined(__linux__)  // has MADV_DONTFORK

@@ -59,6 +59,7 @@ class Life:
         segment: Most bytes of a segment.
         python: Recorded by Python threads through the package, not by the driver.
         device: Numbers of metrics may have come from a device, and may not have arrived.
+        moves: Its name was taken, so it goes on under another label.
         acked: Per thread the number of records that were accepted, once it is dead.
     """
 
@@ -69,6 +70,7 @@ class Life:
     segment: int = 1 << 28
     python: bool = False
     device: bool = False
+    moves: bool = False
     acked: list[int] = field(default_factory=list)
 
     def stream_of(self, thread: int, n: int) -> str:
@@ -285,7 +287,7 @@ def check_run(run: Path, lives: list[Life], *, leftovers: bool = True) -> Verdic
     writer_of: dict[int, str] = {}
     seen: dict[tuple[int, int], Counter[int]] = {}
     last: dict[tuple[int, int, str], int] = {}
-    for (label, stream), paths in list_files(run, verdict).items():
+    for (label, stream), paths in sorted(list_files(run, verdict).items()):
         seq = -1
         numbers = set()
         for where, line in read_series(paths, verdict):
@@ -312,7 +314,8 @@ def check_run(run: Path, lives: list[Life], *, leftovers: bool = True) -> Verdic
                 verdict.fail(f"{where}: thread {thread} of life {number}: {n} out of order")
             last[number, thread, stream] = n
         for number in numbers:
-            if writer_of.setdefault(number, label) != label:
+            moves = number in by_number and by_number[number].moves
+            if writer_of.setdefault(number, label) != label and not moves:
                 verdict.fail(f"life {number} wrote as {writer_of[number]!r} and as {label!r}")
         if len(numbers) == 1 and (life := by_number.get(*numbers)):
             check_segment_sizes(paths, life.segment, verdict)

@@ -201,7 +201,7 @@ MUTATIONS = (
     ),
     Mutation(
         "lines moved after a failed fsync stay where they were, too",
-        "file_sink.cpp",
+        "file_sink_writing.cpp",
         "    if (!f.has_trim) return;\n",
         "    f.has_trim = false;\n    if (!f.has_trim) return;\n",
         KILL_POINTS + "test_writer_killed_after_a_failed_fsync",

@@ -16,15 +16,25 @@ from typing import Any
 
 import pytest
 import rings
-from crash.acked import parse
+from crash.acked import Life, parse
 from crash.driving import Process, Scene, Settings, draw_settings, size
 
+from foundry_fastlog import read_run
 from foundry_fastlog.overlay import Overlay
 
 MakeScene = Callable[[], Scene]
 
 # Passed once in a writer's life, and often.
 OPENING = ("ring_zeroed", "ring_mapped")
+# Of a ring outside of the run: what it leaves in the run, and outside.
+OPENING_ELSEWHERE = {
+    "ring_zeroed": ("", ".ring.tmp"),
+    "ring_mapped": ("", ".ring.tmp"),
+    "pointer_written": (".ring-at.tmp", ".ring"),
+}
+# Passed when the files are to lie under another label; the second passes, for the count that begins
+# again there.
+MOVING = ("files_left:1", "home_noted:2", "files_left:2")
 WRITING = (
     "batch_filled",
     "stream_written",
@@ -124,6 +134,46 @@ def test_writer_killed_while_it_opens(scene: Scene, point: str) -> None:
     os.utime(half, (0, 0))
     assert scene.record(Settings(records=50)) == 0
     scene.must_hold()
+
+
+@pytest.mark.parametrize("point", OPENING_ELSEWHERE)
+def test_writer_killed_while_it_opens_with_a_ring_elsewhere(scene: Scene, point: str) -> None:
+    """What lies in the run and outside is swept away by a start when it is old, not before."""
+
+    def left() -> set[Path]:
+        return {*Path("/dev/shm").glob("fastlog-*"), *(scene.run / ".fastlog").iterdir()}
+
+    (scene.run / ".fastlog").mkdir()
+    before = left()
+    assert scene.record(Settings(place="shm"), {"FASTLOG_KILL_AT": point}) == -signal.SIGKILL
+    halves = left() - before
+    inside, outside = OPENING_ELSEWHERE[point]
+    found = {half.name[half.name.index(".r") :] for half in halves}
+    assert found == {outside} | ({inside} if inside else set())
+    scene.recover()
+    assert left() - before == halves
+    for half in halves:
+        os.utime(half, (0, 0))
+    assert scene.record(Settings(records=50)) == 0
+    assert not any(half.exists() for half in halves)
+    scene.must_hold()
+
+
+@pytest.mark.parametrize("point", MOVING)
+def test_writer_killed_while_it_takes_another_label(scene: Scene, point: str) -> None:
+    """Its lines are under the one label or the other, each once, and count from 0 under both."""
+    # A life whose first message comes when there are lines of other streams.
+    while "log" in {Life(len(scene.lives) + 1).stream_of(0, n) for n in range(12)}:
+        scene.lives.append(Life(len(scene.lives) + 1, threads=0))
+    process = scene.start(Settings(pace=30_000_000), {"FASTLOG_KILL_AT": point})
+    process.life.moves = True
+    process.wait_acked(4)
+    (scene.run / "log.jsonl").touch(exist_ok=False)  # somebody's
+    assert process.wait() == -signal.SIGKILL
+    scene.recover()
+    scene.must_hold()
+    whole = read_run(scene.run)
+    assert all(check.complete for check in whole.check()), whole.problems
 
 
 @pytest.mark.parametrize("point", ["writer_ended", "ring_removed"])

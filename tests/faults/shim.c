@@ -3,7 +3,8 @@
  * FAULT_DIR      only calls on files below this directory are touched
  * FAULT_SWITCH   faults happen while this file exists
  * FAULT_CALL     name of the call: open mkdir pwrite fdatasync fstat ftruncate unlink rename
- *                posix_fallocate mmap flock
+ *                posix_fallocate mmap flock; renumber: a name shows another inode at each look;
+ *                renumber_all: so does each descriptor
  * FAULT_ERRNO    the error; 0 with pwrite: a short write; -N: a stall of N milliseconds
  * FAULT_SUFFIX   only files whose name ends so (".jsonl", ".ring", ".ring.tmp")
  * FAULT_COUNT    how many calls fail; 0: all
@@ -138,8 +139,24 @@ int fdatasync(int fd) {
     return (int)syscall(SYS_fdatasync, fd);
 }
 
+/* As file systems do that make inode numbers up. */
+int fstatat(int directory, const char *name, struct stat *info, int flags) {
+    int error;
+    const long result = syscall(SYS_newfstatat, directory, name, info, flags);
+    if (result == 0 && (struck_at("renumber", directory, name, &error) ||
+                        struck_at("renumber_all", directory, name, &error))) {
+        info->st_ino += 1000000 + (ino_t)atomic_fetch_add(&faults, 1);
+    }
+    return (int)result;
+}
+
 int fstat(int fd, struct stat *info) {
     int error;
+    if (struck_fd("renumber_all", fd, &error)) {
+        const long result = syscall(SYS_newfstatat, fd, "", info, AT_EMPTY_PATH);
+        info->st_ino += 1000 + (ino_t)fd;
+        return (int)result;
+    }
     if (struck_fd("fstat", fd, &error)) {
         errno = error;
         return -1;

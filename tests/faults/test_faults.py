@@ -11,15 +11,16 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from foundry_fastlog import Recorder, _core
+from foundry_fastlog import Recorder, _core, read_run
+from foundry_fastlog.listing import list_segments
 
 HERE = Path(__file__).parent
 # `make crash` has the time for a real stall; the hermetic environment of a test hides the variable.
@@ -100,6 +101,35 @@ class Fault:
         answer: dict[str, Any] = json.loads(result.stdout)
         return answer
 
+    def start(
+        self, code: str, call: str, number: int, *, suffix: str = ".jsonl"
+    ) -> subprocess.Popen[str]:
+        """Start a program that gets the run as its argument, with a fault, in its own group."""
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": str(self.shim),
+            "FAULT_DIR": str(self.run),
+            "FAULT_SWITCH": str(self.switch),
+            "FAULT_CALL": call,
+            "FAULT_ERRNO": str(number),
+            "FAULT_SUFFIX": suffix,
+            "FAULT_LOG": str(self.log),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-c", code, self.run],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run_with(self, code: str, call: str, number: int, *, check: bool = True) -> None:
+        """Run a program to its end."""
+        process = self.start(code, call, number)
+        process.communicate(timeout=120)
+        assert process.returncode == 0 or not check
+        assert self.log.exists(), "the fault did not happen: the test would prove nothing"
+
     def lines(self, stream: str) -> list[dict[str, Any]]:
         """Read all lines of a stream, segments in order; every one must parse."""
         found = sorted(self.run.glob(f"{stream}*.jsonl"), key=lambda p: (p.name.count("."), p.name))
@@ -109,9 +139,9 @@ class Fault:
         """Check that each accepted record is in the files exactly once."""
         assert answer["stats"]["dropped"] == 0
         for stream, count in answer["accepted"].items():
-            lines = self.lines(stream)
-            assert Counter(line["seq"] for line in lines) == Counter(range(len(lines)))
-            assert len(lines) == count, stream
+            assert len(self.lines(stream)) == count, stream
+        checks = read_run(self.run).check()
+        assert not any(check.missing or check.duplicates for check in checks)
         assert [line["step"] for line in self.lines("metrics")] == list(range(3000))
 
 
@@ -271,6 +301,85 @@ def test_faults_beside_the_write_path_lose_nothing(fault: Fault, call: str) -> N
     _core.recover_run(str(fault.run))
     _core.recover_run(str(fault.run))
     fault.expect_everything(answer)
+
+
+@pytest.mark.parametrize("call", ["renumber", "renumber_all"])
+def test_a_file_system_that_renumbers_its_files_gets_everything_once(
+    fault: Fault, call: str
+) -> None:
+    """As some FUSE and SMB mounts do: its files are no strangers, and keep their names."""
+    answer = fault.play("from_start", call, 0, segment_bytes=8192)
+    assert answer["closed"]
+    assert answer["stats"]["errors"] == 0
+    fault.expect_everything(answer)
+    labels = {segment.name.writer.label for segment in list_segments(fault.run)}
+    assert labels == {""}
+
+
+DIES = """
+import os, signal, sys
+from foundry_fastlog import Recorder
+recorder = Recorder(sys.argv[1], flush_interval_s=3600, ring_bytes=1 << 16, segment_bytes=8192)
+for step in range(400):
+    recorder.record(step, loss=step / 7)
+    if step == 250:
+        assert recorder.flush(30)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+RECOVERS = "import sys; from foundry_fastlog import _core; _core.recover_run(sys.argv[1])"
+
+
+@pytest.mark.parametrize("call", ["renumber", "renumber_all"])
+def test_recovery_where_files_are_renumbered_goes_by_their_names(fault: Fault, call: str) -> None:
+    """The writer has noted that inodes do not tell; each line is there once, for readers too."""
+    fault.switch.touch()
+    fault.run_with(DIES, call, 0, check=False)
+    # Half of a batch: a line that is in the ring still, and a torn one.
+    shown = [line["step"] for line in read_run(fault.run).lines("metrics")]
+    assert shown == list(range(400))
+    newest = max(fault.run.glob("metrics*.jsonl"), key=lambda path: (len(path.name), path.name))
+    with newest.open("ab") as file:
+        file.write(b'{"timestamp":"2026-')
+    fault.run_with(RECOVERS, call, 0)
+    assert [line["step"] for line in fault.lines("metrics")] == list(range(400))
+    assert [line["seq"] for line in fault.lines("metrics")] == list(range(400))
+    assert list((fault.run / ".fastlog").iterdir()) == []
+
+
+CHILD_OUTLIVES = """
+import os, signal, sys, time
+from foundry_fastlog import Recorder
+recorder = Recorder(sys.argv[1], flush_interval_s=3600)
+assert not recorder.stats()["ring_path"].startswith(sys.argv[1])
+for step in range(10):
+    recorder.record(step, loss=1.0)
+read, write = os.pipe()
+if os.fork() == 0:
+    recorder.record(0, child=1)
+    assert recorder.flush(30)
+    os.write(write, b"x")
+    time.sleep(600)
+os.read(read, 1)
+print(os.getpid(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_child_that_is_forked_behind_a_refused_ring_place_keeps_no_lock(fault: Fault) -> None:
+    """Its parent is killed: that ring is recovered while the child goes on with its own."""
+    fault.switch.touch()
+    process = fault.start(CHILD_OUTLIVES, "rename", errno.EROFS, suffix=".ring.tmp")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.wait()
+    try:
+        outcomes = sorted(report["outcome"] for report in _core.recover_run(str(fault.run)))
+        assert outcomes == ["live", "recovered"]
+        assert [line["step"] for line in fault.lines("metrics")][:10] == list(range(10))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+    _core.recover_run(str(fault.run))
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "ftruncate", "fdatasync"])

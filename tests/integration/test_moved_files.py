@@ -17,8 +17,9 @@ import pytest
 from ring_checks import check_against_recovery, seen
 
 from foundry_fastlog import Recorder, _core, read_run
+from foundry_fastlog.checks import SeriesCheck
 
-# Obeys: "record N" (flushed), "keep N" (in the ring alone), "close".
+# Obeys: "record N" (flushed), "event N" (flushed), "keep N" (in the ring alone), "close".
 TRAINER = """
 import json
 import sys
@@ -29,6 +30,9 @@ step = 0
 for line in sys.stdin:
     what, count = line.split()
     for _ in range(int(count)):
+        if what == "event":
+            assert recorder.event("hello")
+            continue
         assert recorder.record(step, who=who)
         step += 1
     if what == "close":
@@ -105,6 +109,15 @@ def steps(files: dict[str, bytes], who: str) -> list[int]:
     return sorted(found)
 
 
+def complete(run: Path) -> list[SeriesCheck]:
+    """Check that nothing is missing from a run."""
+    found = read_run(run)
+    checks = found.check()
+    assert found.problems == []
+    assert all(check.complete for check in checks)
+    return checks
+
+
 def attempts(run: Path) -> list[tuple[int, int, bool]]:
     """Who is in a run.json: process, attempt, and whether it has ended."""
     entries = json.loads((run / "run.json").read_bytes())["attempts"]
@@ -140,6 +153,36 @@ def test_a_copy_that_is_made_again_has_the_later_state(
         assert (report.outcome, report.emitted, report.cut_bytes) == ("recoverable", 0, 0)
         assert seen(place) == final
         assert all(check.complete for check in read_run(place).check())
+
+
+@pytest.mark.parametrize("lived", [True, False])
+@pytest.mark.parametrize("segment_bytes", [4096, 1 << 20])
+def test_a_backup_that_is_put_back_over_a_resumed_run_is_whole(
+    segment_bytes: int, lived: bool, begin: Begin, tmp_path: Path
+) -> None:
+    """What its ring adds comes where its numbers are, and no line counts as late."""
+    run, backup = tmp_path / "run", tmp_path / "bak"
+    trainer = begin(run, "a", segment_bytes=segment_bytes, ring_bytes=1 << 16)
+    trainer.do("record 100")
+    trainer.do("keep 50")
+    if not lived:
+        trainer.kill()
+    shutil.copytree(run, backup)
+    if lived:
+        trainer.do("record 400")
+        trainer.kill()
+    resumed = begin(run, "b", segment_bytes=segment_bytes)
+    resumed.do("record 60")
+    resumed.do("close 0")
+    copy(backup, run)
+    for _ in range(2):
+        complete(run)
+        found = list(read_run(run).lines("metrics", attempts="all"))
+        mine = [line["step"] for line in found if line["metrics"]["who"] == "a"]
+        assert mine == list(range(len(mine)))
+        assert len(mine) == (550 if lived and segment_bytes == 4096 else 150)
+        assert len(found) == len(mine) + 60
+        check_against_recovery(run)
 
 
 def test_a_copy_of_a_killed_run_recovers_by_itself(begin: Begin, tmp_path: Path) -> None:
@@ -281,6 +324,50 @@ def test_a_file_that_log_rotation_truncates_is_written_from_its_new_end(
     assert (report.emitted, report.cut_bytes) == (20, 0)
     assert steps({"": before}, "a") == list(range(50))
     assert steps(seen(tmp_path), "a") == list(range(50, 150))
+
+
+@pytest.mark.parametrize("ending", ["close", "kill"])
+@pytest.mark.parametrize("segment_bytes", [4096, 1 << 20])
+def test_lines_under_a_new_label_are_no_gap_where_those_before_are_there(
+    segment_bytes: int, ending: str, begin: Begin, tmp_path: Path
+) -> None:
+    """They count from 0 there, after a kill too; every line of the run is in its place."""
+    trainer = begin(tmp_path, "a", segment_bytes=segment_bytes, ring_bytes=1 << 16)
+    trainer.do("record 150")
+    (tmp_path / "log.jsonl").touch()  # somebody's
+    trainer.do("keep 5")
+    assert trainer.do("event 3") == "a1"
+    trainer.do("record 100")
+    trainer.do("keep 20")
+    if ending == "close":
+        trainer.do("close 0")
+    trainer.kill()
+    if ending == "kill":
+        (report,) = check_against_recovery(tmp_path)
+        assert report.outcome == "recoverable"
+    metrics = {name: text for name, text in seen(tmp_path).items() if "metrics" in name}
+    assert steps(metrics, "a") == list(range(275))
+    assert [check.series.writer.label for check in complete(tmp_path)] == ["", "a1", "", "a1"]
+
+
+@pytest.mark.parametrize("lost", [0, 100])
+def test_lines_that_are_gone_are_missing_under_the_new_label(
+    lost: int, begin: Begin, tmp_path: Path
+) -> None:
+    """Its numbers go on where the files before were removed or cut, and readers tell of it."""
+    trainer = begin(tmp_path, "a")
+    trainer.do("record 10")
+    if lost:
+        os.truncate(tmp_path / "metrics.jsonl", lost)
+    else:
+        (tmp_path / "metrics.jsonl").unlink()
+        (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "log.jsonl").touch()
+    assert trainer.do("event 1") == "a1"
+    trainer.do("close 10")
+    checks = {(c.series.stream, c.series.writer.label): c for c in read_run(tmp_path).check()}
+    assert checks["metrics", "a1"].missing == 10
+    assert checks["log", "a1"].complete
 
 
 CLOSES_ALL = """

@@ -30,6 +30,7 @@ from foundry_fastlog import (
     experiment,
     read_run,
 )
+from foundry_fastlog.text_logs import TextHandler
 
 ROOT = "model_foundry"
 STAMP = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
@@ -896,3 +897,20 @@ def test_it_says_what_it_is(start: Open) -> None:
     assert repr(logs) == f"<ExperimentLogging 'exp0' in {str(logs.directory)!r} open>"
     logs.close()
     assert repr(logs).endswith(" closed>")
+
+
+def test_a_text_log_that_hangs_does_not_keep_the_files_open(
+    start: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorder is closed before anything waits for text logs or the console."""
+    logs = start()
+    closed: list[bool] = []
+    close = TextHandler.close
+
+    def observe(handler: TextHandler) -> None:
+        closed.append(logs.recorder.closed)
+        close(handler)
+
+    monkeypatch.setattr(TextHandler, "close", observe)
+    assert logs.close()
+    assert set(closed) == {True}

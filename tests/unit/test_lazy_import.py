@@ -40,7 +40,9 @@ def test_modules_are_loaded_at_first_use() -> None:
     run_python(
         """
 import sys
+before = set(sys.modules)
 import foundry_fastlog
+assert not {"typing", "re", "logging"} & (set(sys.modules) - before)  # as long as all the rest
 
 def loaded():
     return {name for name in sys.modules if name.startswith("foundry_fastlog.")}

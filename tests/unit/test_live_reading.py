@@ -123,6 +123,18 @@ def test_a_live_writer_is_seen_as_far_as_it_has_noted(tmp_path: Path) -> None:
     assert [line["step"] for line in read_run(run).lines("metrics")] == [0, 1]
 
 
+def test_a_stranger_in_the_place_of_a_live_writers_file_is_not_cut(tmp_path: Path) -> None:
+    """Its ring notes which file is its own, and says nothing of others."""
+    with Recorder(tmp_path, flush_interval_s=3600) as recorder:
+        recorder.record(0, x=1)
+        recorder.flush()
+        (tmp_path / "metrics.jsonl").rename(tmp_path / "aside")
+        whole = message(0) + message(1) + message(2)
+        (tmp_path / "metrics.jsonl").write_bytes(whole)
+        assert seen(tmp_path)["metrics.jsonl"] == whole
+        (tmp_path / "aside").rename(tmp_path / "metrics.jsonl")
+
+
 def test_lines_of_a_live_writer_that_were_moved_are_read_once(tmp_path: Path) -> None:
     """After a failed fsync they stand in two files until the first one is cut."""
     builder = RingBuilder()

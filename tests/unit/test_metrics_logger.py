@@ -266,11 +266,22 @@ def test_a_text_that_is_too_long_for_the_ring_takes_nothing_along(
         assert record(1, 0, {"loss": 1.5, "text": text, "list": [1]})
         assert record(2, 0, {"loss": 1.5, "text": text})
     metrics.close()
-    found = [line["metrics"] for line in lines(metrics.output_dir) if "metrics" in line]
+    assert metrics.recorder.stats()["dropped"] == 0
+    found = [line["metrics"] for line in lines(metrics.output_dir)]
     assert [values["loss"] for values in found] == [1.5] * 4
     assert {values["text"] for values in found} == {f"{'x' * 1000}... ({len(text)} characters)"}
     told = [record.getMessage() for record in caplog.records if "too long" in record.getMessage()]
     assert told == ["metric 'text' is too long: its beginning is recorded"]
+
+
+@pytest.mark.parametrize("names", [["a"], [f"{'n' * 99}{i}" for i in range(700)]])
+def test_what_does_not_fit_with_its_texts_cut_is_dropped_once(
+    names: list[str], metrics: MetricsLogger
+) -> None:
+    """Its keys in the ring's table, or with it: False is returned, and one drop counted."""
+    values = dict.fromkeys(names, "x" * 900) | {f"k{n}": "x" * 900 for n in range(1300)}
+    assert not metrics.log_step(1, 0, values)
+    assert metrics.recorder.stats()["dropped"] == 1
 
 
 def test_the_echo_of_values_that_are_no_metrics(

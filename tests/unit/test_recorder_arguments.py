@@ -18,6 +18,9 @@ from foundry_fastlog import Recorder, open_run
     ("arguments", "error", "name"),
     [
         ({"rank": -1}, ValueError, "rank"),
+        ({"rank": 1 << 31}, ValueError, "rank must be at most 2147483647, got 2147483648"),
+        ({"world_size": 1 << 99999}, ValueError, "world_size must be at most.*of 100000 bits"),
+        ({"segment_bytes": 1 << 99999}, ValueError, "segment_bytes.*an int of 100000 bits"),
         ({"rank": 1.0}, TypeError, "rank"),
         ({"rank": True}, TypeError, "rank"),
         ({"rank": "1"}, TypeError, "rank"),
@@ -181,6 +184,10 @@ def test_rank_from_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("RANK", "first", "RANK must be a whole number, got 'first'"),
         ("RANK", "-1", "RANK must be at least 0"),
+        ("RANK", "9" * 30, "RANK must be at most 2147483647, got 9"),
+        ("RANK", "-" + "9" * 400, "RANK must be at least 0, got an int of 1329 bits"),
+        ("RANK", "9" * 9999, "RANK must be a whole number, got '9{100}'$"),
+        ("WORLD_SIZE", "2147483648", "WORLD_SIZE must be at most 2147483647"),
         ("WORLD_SIZE", "0", "WORLD_SIZE must be at least 1"),
         ("WORLD_SIZE", "1.5", "WORLD_SIZE must be a whole number"),
     ],

@@ -43,7 +43,7 @@ def test_flush_puts_everything_into_the_files(recorder: Recorder) -> None:
     assert steps(recorder.path) == [0, 1]
 
 
-@pytest.mark.parametrize("timeout", [60, 60.0, float("inf"), 1e300])
+@pytest.mark.parametrize("timeout", [60, 60.0, float("inf"), 1e300, 10**400])
 def test_timeouts(tmp_path: Path, timeout: float) -> None:
     """Any number of seconds is a timeout, also forever."""
     recorder = Recorder(tmp_path)
@@ -53,9 +53,12 @@ def test_timeouts(tmp_path: Path, timeout: float) -> None:
 
 
 def test_odd_timeouts(recorder: Recorder) -> None:
-    """A negative timeout and NaN wait not at all; a text is an error."""
-    for timeout in (-1, float("nan")):
-        assert recorder.flush(timeout)
+    """A negative timeout, NaN and a text are errors, and nothing is closed."""
+    for timeout in (-1, -1e-9, float("nan"), float("-inf"), -(10**400)):
+        for wait in (recorder.flush, recorder.close):
+            with pytest.raises(ValueError, match="timeout must be at least 0 seconds, got"):
+                wait(timeout)
+    assert not recorder.closed
     for call in (recorder.flush, recorder.close):
         with pytest.raises((TypeError, ValueError)):
             call("soon")  # type: ignore[arg-type]

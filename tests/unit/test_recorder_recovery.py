@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 from pathlib import Path
 
 import pytest
 from recorded import lines, run_python, steps
+from rings import PAGE, UUID, RingBuilder
 
 from foundry_fastlog import Recorder, RunNotFoundError, recover
 
@@ -111,3 +114,52 @@ def test_every_fsync_policy_writes_the_same(tmp_path: Path, fsync: str) -> None:
             assert step % 100 or recorder.flush()
     assert steps(tmp_path) == list(range(300))
     assert recorder.stats()["errors"] == 0
+
+
+RING = RingBuilder(version=3).build()
+UNUSED = RING[:PAGE] + bytes(len(RING) - PAGE)
+NAME = f"fastlog-{UUID}.ring"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "swept"),
+    [
+        (f"{NAME}.tmp", b"", True),
+        (f"{NAME}.tmp", bytes(8 << 10), True),
+        (f"{NAME}.tmp", UNUSED, True),
+        (f"{NAME}.tmp", b"somebody's notes", False),
+        (f"{NAME}.tmp", UNUSED.replace(UUID.encode(), UUID[::-1].encode()), False),
+        (NAME, UNUSED, True),
+        (NAME, RING, False),  # its pointer is in a run, wherever that is
+        (NAME, UNUSED[: 8 << 10], False),
+        (NAME, b"", False),
+        (NAME.replace("0f8f", "1f8f"), UNUSED, False),
+        (f"{UUID}.ring", UNUSED, False),
+        (f"fastlog-{UUID[1:]}.ring.tmp", b"", False),
+        (f"fastlog-{UUID.upper()}.ring.tmp", b"", False),
+        (f"{NAME}.tmp.tmp", b"", False),
+    ],
+)
+def test_what_starts_that_died_left_outside_of_runs_is_swept(
+    name: str, content: bytes, swept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is old, has our name and header, and no record can be in it; by any later start."""
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    left = place / name
+    left.write_bytes(content)
+    Recorder(tmp_path / "young").close()
+    assert left.exists()
+    os.utime(left, (0, 0))
+    with left.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Recorder(tmp_path / "locked").close()
+    assert left.exists()
+    if os.geteuid() == 0:
+        os.chown(left, 4711, -1)
+        Recorder(tmp_path / "of another user").close()
+        os.chown(left, 0, -1)
+    assert left.read_bytes() == content
+    Recorder(tmp_path / "run").close()
+    assert left.exists() is not swept

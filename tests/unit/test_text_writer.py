@@ -80,6 +80,23 @@ def test_flush_times_out_while_an_output_hangs(gate: Gate) -> None:
     writer.end()
 
 
+def test_flush_waits_once_for_an_output_that_hangs(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its many handlers are closed one after the other; once it moves it is waited for again."""
+    monkeypatch.setattr(text_writer, "_FLUSH_S", 0.01)
+    writer = TextWriter()
+    gate.open.clear()
+    writer.put((gate,), message("a"))
+    assert not writer.flush()
+    monkeypatch.setattr(text_writer, "_FLUSH_S", 3600.0)
+    assert not writer.flush()
+    gate.open.set()
+    assert writer.flush(60)
+    assert writer.flush()
+    writer.end()
+
+
 def test_flush_from_an_output_does_not_wait_for_itself() -> None:
     """An output that logs and flushes would wait forever."""
     writer = TextWriter()

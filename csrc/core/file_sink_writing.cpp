@@ -1,0 +1,139 @@
+// What a FileSink writes, forces to the disk, and moves where that failed.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "core/file_sink.hpp"
+
+namespace fastlog {
+
+SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& written) {
+    written = 0;
+    if (bytes.empty()) return {};
+    if (SinkError error = claim()) return error;
+    if (!noted_) {
+        if (SinkError error = keep_notes(ledger_)) return error;
+    }
+    File& f = file(stream);
+    if (!f.id) {
+        SinkError error = create(stream);
+        if (error.code == EEXIST && f.segment == 0 && !recovers_) {
+            return move_house(/*gone=*/false);
+        }
+        if (error) return error;
+    } else if (id_of(f.fd) != f.id) {
+        return {EBADF, "open " + path(stream, f.segment)};  // check() could not
+    }
+    return write_at(f, stream, bytes, written);
+}
+
+SinkError FileSink::write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written) {
+    while (written < bytes.size()) {
+        const ssize_t n = ::pwrite(f.fd, bytes.data() + written, bytes.size() - written,
+                                   static_cast<off_t>(f.offset));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            if (n == 0) errno = ENOSPC;
+            return failed("write", path(stream, f.segment));
+        }
+        written += static_cast<std::size_t>(n);
+        f.offset += static_cast<std::uint64_t>(n);
+    }
+    return {};
+}
+
+SinkError FileSink::sync(Stream stream) {
+    File& f = file(stream);
+    if (!f.id || f.synced == f.offset) return {};
+    // A file that is lost has nothing to force: check() tells.
+    const std::string text = path(stream, f.segment);
+    if (id_of(f.fd) != f.id) {
+        f.fd = -1;
+        if (!open_by_name(stream)) return errno == ENOENT ? SinkError{} : failed("open", text);
+    }
+    // After one failure the kernel may report success without the bytes being on the disk.
+    if (f.sync_failed) return {EIO, "sync " + text};
+    int result;
+    do {
+        result = ::fdatasync(f.fd);
+    } while (result != 0 && errno == EINTR);
+    if (result != 0) {
+        SinkError error = failed("sync", text);
+        f.sync_failed = true;
+        return error;
+    }
+    f.synced = f.offset;
+    return {};
+}
+
+SinkError FileSink::move_unsynced(Stream stream) {
+    File& old = file(stream);
+    if (old.has_trim) return {EBUSY, "cut " + path(stream, old.trim_segment)};
+    if (own_directory() < 0) return failed("open directory", options_.directory);
+    if (id_of(old.fd) != old.id) {
+        old.fd = -1;
+        if (!open_by_name(stream)) return failed("open", path(stream, old.segment));
+    }
+    // The page cache still has the bytes even where the disk does not.
+    std::string bytes(old.offset - old.synced, '\0');
+    std::size_t got = 0;
+    while (got < bytes.size()) {
+        const ssize_t n = ::pread(old.fd, bytes.data() + got, bytes.size() - got,
+                                  static_cast<off_t>(old.synced + got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return failed("read back", path(stream, old.segment));
+        got += static_cast<std::size_t>(n);
+    }
+    // The old one stays in its place until all of it is in the new one, whatever is thrown on the way.
+    const File before = old;
+    struct Restore {
+        FileSink& sink;
+        Stream stream;
+        const File& before;
+        bool moved = false;
+        ~Restore() {
+            File& now = sink.file(stream);
+            File left = moved ? before : now;
+            close_file(left);
+            if (!moved) now = before;
+        }
+    } restore{*this, stream, before};
+    old = File{};
+    old.segment = before.segment + 1;
+    old.lost = before.lost;
+    old.has_trim = true;
+    old.trim_segment = before.segment;
+    old.trim_bytes = before.synced;
+    old.trim_id = before.id;
+    SinkError error = create(stream);
+    std::size_t written = 0;
+    if (!error) error = write_at(old, stream, bytes, written);
+    if (!error && ::fdatasync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
+    if (error) {
+        unlink_own(stream);
+        return error;
+    }
+    old.synced = old.offset;
+    restore.moved = true;
+    return {};
+}
+
+void FileSink::trim(Stream stream) {
+    File& f = file(stream);
+    if (!f.has_trim || own_directory() < 0) return;
+    const Descriptor fd(
+        open_at(directory_.get(), name(stream, f.trim_segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+    if (fd.get() < 0 && !is_no_file(errno)) return;  // tried again with the next commit
+    struct stat info;
+    const bool ours = fd.get() >= 0 && ::fstat(fd.get(), &info) == 0 &&
+                      (id_of(info) == f.trim_id || (renumbers_ && S_ISREG(info.st_mode)));
+    if (ours && static_cast<std::uint64_t>(info.st_size) > f.trim_bytes &&
+        ::ftruncate(fd.get(), static_cast<off_t>(f.trim_bytes)) != 0) {
+        return;
+    }
+    f.has_trim = false;
+}
+
+}  // namespace fastlog
