@@ -177,7 +177,7 @@ class Oracle:
         self.copies: dict[str, set[Key]] = {}
         self.own_files: list[tuple[Path, bytes]] = []
         self.violations: list[Violation] = []
-        self.unlisted: set[str] = set()  # families with writers that found no room to say they are
+        self.unlisted: set[str] = set()  # families with writers that could not say that they are
 
     def fail(self, kind: str, text: str) -> None:
         """Note a violation."""
@@ -374,7 +374,9 @@ class Oracle:
             return
         self.check_shown(run, keys, answer)
         if not answer["complete"]:
-            whole = self.ledger.family(run) not in self.ledger.broken and not careless
+            # Who has no descriptor free cannot say that it begins or ends.
+            whole = self.ledger.family(run) not in self.ledger.broken | self.unlisted
+            whole = whole and not careless
             if whole and run not in self.copies:
                 self.fail("false-alarm", f"{run}: {answer['problems'][:3]}")
             return
