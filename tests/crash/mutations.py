@@ -202,8 +202,8 @@ MUTATIONS = (
     Mutation(
         "lines moved after a failed fsync stay where they were, too",
         "file_sink_writing.cpp",
-        "    if (!f.has_trim) return;\n",
-        "    f.has_trim = false;\n    if (!f.has_trim) return;\n",
+        "    if (!f.has_trim || own_directory() < 0) return;\n",
+        "    f.has_trim = false;\n    return;\n",
         KILL_POINTS + "test_writer_killed_after_a_failed_fsync",
     ),
     Mutation(
