@@ -131,7 +131,7 @@ class Overlay:
             self._known[name] = known
             self.rings.append(known.report)
             edits |= known.edits
-        from foundry_fastlog.writers_file import report_absent, report_unended
+        from foundry_fastlog.absent_rings import report_absent, report_unended
 
         if names is None:
             self.rings += report_unended(self._run)

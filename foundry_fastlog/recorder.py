@@ -659,10 +659,10 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
     Raises:
         RunNotFoundError: There is no run. The message says what to do.
     """
+    from foundry_fastlog.absent_rings import report_absent
     from foundry_fastlog.overlay import Overlay
     from foundry_fastlog.recovery import runs_with_rings
     from foundry_fastlog.ring_files import RingReport, list_quarantined
-    from foundry_fastlog.writers_file import report_absent
 
     reports: list[RingReport] = []
     for run in runs_with_rings(path):

@@ -33,6 +33,7 @@ __all__ = [
     "has_rival",
     "is_own",
     "is_untouched",
+    "list_private",
     "list_quarantined",
     "list_rings",
 ]
@@ -153,8 +154,17 @@ def list_rings(run: Path) -> list[str]:
     Raises:
         OSError: The directory cannot be listed.
     """
-    names = _list(run / PRIVATE_DIR)
+    names = list_private(run)
     return sorted(name for name in names if name.endswith((RING_SUFFIX, POINTER_SUFFIX)))
+
+
+def list_private(run: Path) -> list[str]:
+    """List all names in a run's private directory.
+
+    Raises:
+        OSError: It cannot be listed.
+    """
+    return _list(run / PRIVATE_DIR)
 
 
 def list_quarantined(run: Path) -> list[RingReport]:

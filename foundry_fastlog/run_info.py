@@ -298,11 +298,10 @@ def starts_in(directory: Path) -> int:
     return len(_read(directory / RUN_FILE).get("attempts", ()))
 
 
-def unended_attempts(directory: Path) -> list[int]:
-    """Return the numbers of the starts that have not ended, by a run's `run.json`."""
-    attempts = [a for a in _read(directory / RUN_FILE).get("attempts", ()) if isinstance(a, dict)]
-    numbers = [a.get("attempt") for a in attempts if "ended" in a and a["ended"] is None]
-    return sorted(number for number in numbers if isinstance(number, int))
+def last_is_unended(directory: Path) -> bool:
+    """Tell whether the last start of a run has not ended, by its `run.json`."""
+    attempts = _read(directory / RUN_FILE).get("attempts") or [None]
+    return isinstance(attempts[-1], dict) and attempts[-1].get("ended", "") is None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@
 #include "core/ring_memory.hpp"
 #include "core/ring_pointer.hpp"
 #include "core/unfinished.hpp"
-#include "core/writers_file.hpp"
+#include "core/writer_mark.hpp"
 #include "core/written_lines.hpp"
 
 namespace fastlog {
@@ -247,11 +247,6 @@ bool lock_dead(int fd) {
     return false;
 }
 
-SinkError note_end(const std::string& run, const std::string& ring) {
-    const Descriptor directory(open_at(AT_FDCWD, run, O_RDONLY | O_DIRECTORY));
-    return note_writer_ends(directory.get(), uuid_in(ring));
-}
-
 void move_to_quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
     struct stat info;
     if (::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 0 &&
@@ -266,7 +261,7 @@ void move_to_quarantine(const std::string& run, const std::string& path, Recover
         report.reason += " (and could not be moved aside: " + describe(error) + ")";
         return;
     }
-    note_end(run, path);  // it is told of as long as it lies there
+    unmark_writer(run, uuid_in(path));  // it is told of as long as it lies there
 }
 
 }  // namespace
@@ -397,11 +392,11 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     }
     if (report.outcome != Outcome::recovered) return report;
     // What stays is known as written: it does no harm, and goes at the next recovery that may remove it.
-    if (const SinkError error = note_end(run_directory, path)) {
+    if (const SinkError error = unmark_writer(run_directory, uuid_in(path))) {
         report.reason = "all of it is written, but it stays: " + describe(error);
         return report;
     }
-    KILL_POINT("recovery_noted_end");
+    KILL_POINT("recovery_unmarked");
     if ((::unlink(ring.c_str()) != 0 && errno != ENOENT) ||
         (by_pointer && ::unlink(path.c_str()) != 0 && errno != ENOENT)) {
         report.reason =

@@ -29,7 +29,7 @@
 #include "core/crc32c.hpp"
 #include "core/kill_point.hpp"
 #include "core/ring_pointer.hpp"
-#include "core/writers_file.hpp"
+#include "core/writer_mark.hpp"
 
 namespace fastlog {
 namespace {
@@ -352,7 +352,7 @@ SinkError RingMemory::fill_file(const RingSpec& spec) {
 SinkError RingMemory::note_home(const std::string& directory, FileId id, const std::string& label,
                                 const StreamFlags& restarts) {
     if (!mapped()) {
-        list(directory, label);
+        mark(directory, label);
         return {};
     }
     // A ring that lies elsewhere is found by a pointer, which went with the directory.
@@ -373,14 +373,14 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
     KILL_POINT("home_noted");
     // Only now: under the label before, lines of these numbers are others.
     if (std::find(restarts.begin(), restarts.end(), true) != restarts.end()) leave_files(restarts);
-    list(directory, label);
+    mark(directory, label);
     return {};
 }
 
-// No error where it cannot be listed: all that is lost is to be missed when the ring is removed.
-void RingMemory::list(const std::string& directory, const std::string& label) {
-    listed_ = !note_writer_begins(directory, uuid_, !mapped(), label);
-    KILL_POINT("writer_listed");
+// No error where that fails: all that is lost is to be missed when the ring is removed.
+void RingMemory::mark(const std::string& directory, const std::string& label) {
+    mark_writer(directory, uuid_, !mapped(), label);
+    KILL_POINT("writer_marked");
 }
 
 void RingMemory::put_home() noexcept {
@@ -426,18 +426,15 @@ SinkError RingMemory::note_file(Stream stream, std::uint32_t segment, FileId id)
 }
 
 void RingMemory::remove_file(int run_directory) noexcept {
-    try {
-        if (listed_ && note_writer_ends(run_directory, uuid_)) return;
-    } catch (const std::bad_alloc&) {
-        return;
-    }
-    KILL_POINT("writer_ended");
+    char below[128];  // memory may have run out
+    std::snprintf(below, sizeof below, "%s/%s%s", kPrivateDirectory, uuid_.c_str(), kMarkSuffix);
+    if (::unlinkat(run_directory, below, 0) != 0 && errno != ENOENT) return;
+    KILL_POINT("writer_unmarked");
     if (!mapped()) return;
     const std::string& own = pointer_.empty() ? path_ : pointer_;
     if (!pointer_.empty()) ::unlink(path_.c_str());
     // The run may have another name by now. What has our uuid is ours.
     const char* name = std::strrchr(own.c_str(), '/');
-    char below[128];
     std::snprintf(below, sizeof below, "%s%s", kPrivateDirectory, name);
     if (::unlinkat(run_directory, below, 0) != 0) ::unlink(own.c_str());
 }

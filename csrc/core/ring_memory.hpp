@@ -72,9 +72,9 @@ class RingMemory final : public FileLedger {
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override;
     void note_renumbering() noexcept override;
 
-    /// Everything in it has been written: the writer is noted as one that has ended, and the file is
-    /// removed. Where that note fails it stays, for a recovery. Keeps the mapping. `run_directory` is
-    /// a descriptor.
+    /// Everything in it has been written: the writer's mark is removed, and then the file. Where the
+    /// mark cannot be removed the file stays, for a recovery. Keeps the mapping. `run_directory` is a
+    /// descriptor.
     void remove_file(int run_directory) noexcept;
     /// Makes the pages around `position` writable now, so that no producer waits for the file
     /// system. Called by the flush thread.
@@ -93,7 +93,7 @@ class RingMemory final : public FileLedger {
     void finish_mapping() noexcept;
     void put_home() noexcept;
     void leave_files(const StreamFlags& restarts) noexcept;
-    void list(const std::string& directory, const std::string& label);
+    void mark(const std::string& directory, const std::string& label);
 
     std::byte* base_ = nullptr;
     std::size_t size_;
@@ -106,7 +106,6 @@ class RingMemory final : public FileLedger {
     std::string pointer_;  // the file in the run that names path_, or empty
     FileId id_;            // of the ring file
     HomeNote home_{};      // the last one, flush thread only once that runs
-    bool listed_ = false;  // among the run's writers
 };
 
 /// Where a ring may lie when it cannot lie in its run, the best place first.

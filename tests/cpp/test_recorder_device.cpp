@@ -174,6 +174,8 @@ TEST_SUITE("recorder device") {
         std::int64_t n = 0;
         const auto half = [&] { return t.recorder.stats().flusher.streams[0].written > 0; };
         while (!half() && n < 2000) t.record(n++, scalar, stream);
+        const std::int64_t until = monotonic_ns() + kFar;
+        while (!half() && monotonic_ns() < until) std::this_thread::yield();
         REQUIRE(half());
         for (const auto& line : lines_of_stream(dir.path(), "metrics")) {
             CHECK(t.reason(line) == "no_room");

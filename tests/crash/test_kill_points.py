@@ -50,7 +50,7 @@ RECOVERY = (
     "recovery_before_cut",
     "recovery_after_cut",
     "recovery_synced",
-    "recovery_noted_end",
+    "recovery_unmarked",
     "recovery_ring_removed",
 )
 RECOVERY_WRITING = (
@@ -176,9 +176,9 @@ def test_writer_killed_while_it_takes_another_label(scene: Scene, point: str) ->
     assert all(check.complete for check in whole.check()), whole.problems
 
 
-@pytest.mark.parametrize("point", ["writer_ended", "ring_removed"])
+@pytest.mark.parametrize("point", ["writer_unmarked", "ring_removed"])
 def test_writer_killed_after_its_close(scene: Scene, point: str) -> None:
-    """When close() has noted the end, or removed the ring, all is there and none is missed."""
+    """When close() has removed the mark, or the ring, all is there and none is missed."""
     settings = Settings(records=200)
     assert scene.record(settings, {"FASTLOG_KILL_AT": point}) == -signal.SIGKILL
     assert scene.lives[0].acked == [200]

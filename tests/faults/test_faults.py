@@ -220,7 +220,7 @@ def test_a_ring_that_cannot_lie_in_the_run_lies_elsewhere(
     fault.expect_everything(answer)
     place = answer["stats"]["ring_path"]
     assert place is None or not place.startswith(str(fault.run))
-    assert [path.name for path in (fault.run / ".fastlog").iterdir()] == ["writers"]
+    assert list((fault.run / ".fastlog").iterdir()) == []
 
 
 @pytest.mark.parametrize("fsync", ["interval", "every_flush"])
@@ -343,7 +343,7 @@ def test_recovery_where_files_are_renumbered_goes_by_their_names(fault: Fault, c
     fault.run_with(RECOVERS, call, 0)
     assert [line["step"] for line in fault.lines("metrics")] == list(range(400))
     assert [line["seq"] for line in fault.lines("metrics")] == list(range(400))
-    assert [path.name for path in (fault.run / ".fastlog").iterdir()] == ["writers"]
+    assert list((fault.run / ".fastlog").iterdir()) == []
 
 
 CHILD_OUTLIVES = """

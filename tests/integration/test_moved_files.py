@@ -258,7 +258,7 @@ def test_a_renamed_run_is_recorded_on_where_it_is(begin: Begin, tmp_path: Path) 
     new.do("close 0")
     assert steps(seen(run), "new") == list(range(20))
     assert attempts(run) == [(new.process.pid, 0, True)]
-    assert [path.name for path in (moved / ".fastlog").iterdir()] == ["writers"]
+    assert list((moved / ".fastlog").iterdir()) == []
 
 
 @pytest.mark.parametrize("ring", ["file", "shm"])

@@ -73,8 +73,8 @@ def test_run_files_have_the_permissions_of_the_umask(run: Path, mask: int) -> No
     )
     home = run / "made" / "on the way"
     assert_modes(run, mask)
-    private = {path.suffix or path.name for path in (home / ".fastlog").iterdir()}
-    assert private == {".ring", ".ring-at", "writers"}
+    private = {path.suffix for path in (home / ".fastlog").iterdir()}
+    assert private == {".ring", ".ring-at", ".writer"}
     (pointer,) = (home / ".fastlog").glob("*.ring-at")
     ring = Path(pointer.read_text().splitlines()[0])
     assert stat.S_IMODE(ring.stat().st_mode) == 0o600

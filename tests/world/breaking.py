@@ -91,7 +91,7 @@ class Breaker:
             self._unlink(run, path)
 
     def remove_rings(self, run: str) -> None:
-        """As `rm RUN/.fastlog/*` does, but for the list of writers."""
+        """As `rm RUN/.fastlog/*.ring*` does."""
         for path in sorted((self.disk / run / ".fastlog").glob("*.ring*")):
             self._unlink(run, path)
 

@@ -25,10 +25,9 @@ os._exit(0)
 """
 
 
-def write(run: Path, ring: str = "file", *more: object) -> Path:
-    """Leave a run behind; its list of writers."""
+def write(run: Path, ring: str = "file", *more: object) -> None:
+    """Leave a run behind."""
     run_python(WRITER, run, ring, *more)
-    return run / ".fastlog" / "writers"
 
 
 def remove_rings(run: Path) -> None:
@@ -54,15 +53,15 @@ def problems(run: Path) -> list[str]:
 
 @pytest.mark.parametrize("ring", ["file", "shm"])
 def test_a_ring_that_somebody_removed_is_missed(tmp_path: Path, ring: str) -> None:
-    """Until its list of writers is removed as well."""
-    writers = write(tmp_path, ring)
+    """Until its writer's mark is removed as well."""
+    write(tmp_path, ring)
     assert read_run(tmp_path).problems == []
     remove_rings(tmp_path)
     (told,) = problems(tmp_path)
     assert "main: it has not ended, and its ring is not here any more" in told
     write(tmp_path, ring, "close")
     assert problems(tmp_path) == [told]
-    writers.unlink()
+    next((tmp_path / ".fastlog").glob("*.writer")).unlink()
     assert problems(tmp_path) == []
 
 
@@ -101,12 +100,12 @@ def test_a_live_writer_whose_ring_was_removed_is_missed_until_it_closes(tmp_path
 
 def test_a_ring_in_quarantine_is_told_of_by_its_own_name(tmp_path: Path) -> None:
     """And no more once that is removed, which is how one says that one knows."""
-    writers = write(tmp_path)
+    write(tmp_path)
     (ring,) = (tmp_path / ".fastlog").glob("*.ring")
     ring.write_bytes(b"damaged")
     (told,) = problems(tmp_path)
     assert "quarantine" in told
-    assert writers.read_text().count("end ") == 1
+    assert not list((tmp_path / ".fastlog").glob("*.writer"))
     shutil.rmtree(tmp_path / ".fastlog" / "quarantine")
     assert problems(tmp_path) == []
 
@@ -114,64 +113,53 @@ def test_a_ring_in_quarantine_is_told_of_by_its_own_name(tmp_path: Path) -> None
 def test_a_run_that_was_copied_without_its_private_directory_is_no_complete_one(
     tmp_path: Path,
 ) -> None:
-    """As `cp RUN/* TO` does. Where all starts have ended, nothing is missing."""
+    """As `cp RUN/* TO` does. Where the last start has ended, nothing is missing."""
+    write(tmp_path / "ended")
     write(tmp_path / "ended", "file", "close")
     write(tmp_path / "killed")
     for name in ("ended", "killed"):
         shutil.rmtree(tmp_path / name / ".fastlog")
     assert read_run(tmp_path / "ended").problems == []
     (told,) = (str(problem) for problem in read_run(tmp_path / "killed").problems)
-    assert "by its run.json attempt 0 has not ended" in told
+    assert "by its run.json its last start has not ended" in told
 
 
-def test_a_list_with_torn_and_strange_lines_is_read(tmp_path: Path) -> None:
-    """A disk may have been full in the midst of a line."""
-    writers = write(tmp_path)
-    whole = writers.read_bytes()
-    uuid = whole.split()[1]
-    writers.write_bytes(b"begin 0123\xff\nbegin " + uuid[:9] + whole + b"end " + uuid[:20])
-    assert problems(tmp_path) == []  # the ring is recovered
-    writers.write_bytes(whole + b"end 12end " + uuid + b"\n")
-    assert problems(tmp_path) == []
-    writers.write_bytes(b"begin " + uuid[:9] + whole)
-    assert "main: it has not ended" in problems(tmp_path)[0]
+@pytest.mark.parametrize("text", [b"", b"ring r1", b"\xff\xfe \xff", b"memory a1\n", None])
+def test_a_mark_says_what_it_can(tmp_path: Path, text: bytes | None) -> None:
+    """One that is torn, strange or not to be read is a mark all the same."""
+    (tmp_path / "metrics.jsonl").touch()
+    mark = tmp_path / ".fastlog" / "0123.writer"
+    mark.parent.mkdir()
+    mark.mkdir() if text is None else mark.write_bytes(text)
+    (told,) = (str(problem) for problem in read_run(tmp_path).problems)
+    assert str(mark) in told and "it has not ended" in told
+    assert ("in memory" in told) == (text == b"memory a1\n")
 
 
 @pytest.mark.parametrize("made", ["pipe", "directory", "link"])
-def test_what_is_in_the_place_of_the_list_harms_nobody(tmp_path: Path, made: str) -> None:
-    """Nothing waits for it, or writes to where it leads; readers say that they cannot read it."""
-    place = tmp_path / "run" / ".fastlog" / "writers"
-    place.parent.mkdir(parents=True)
+def test_what_is_in_the_place_of_a_mark_harms_nobody(tmp_path: Path, made: str) -> None:
+    """Nothing waits for it, or writes to where it leads; a close that cannot remove it says so."""
     outside = tmp_path / "notes"
     outside.write_text("mine")
-    {
-        "pipe": lambda: os.mkfifo(place),
-        "directory": place.mkdir,
-        "link": lambda: place.symlink_to(outside),
-    }[made]()
-    with Recorder(tmp_path / "run") as recorder:
-        recorder.record(0, loss=1.0)
-    assert outside.read_text() == "mine"
-    told = problems(tmp_path / "run")
-    assert len(told) == (made != "pipe")  # an empty pipe is an empty list
-
-
-def test_a_ring_stays_where_its_end_cannot_be_noted(tmp_path: Path) -> None:
-    """All of it is in the files, so it does no harm; without it the writer would be missed."""
-    recorder = Recorder(tmp_path)
+    recorder = Recorder(tmp_path / "run")
     recorder.record(0, loss=1.0)
-    writers = tmp_path / ".fastlog" / "writers"
-    kept = writers.rename(tmp_path / "kept")
-    writers.mkdir()
+    (mark,) = (tmp_path / "run" / ".fastlog").glob("*.writer")
+    mark.unlink()
+    {
+        "pipe": lambda: os.mkfifo(mark),
+        "directory": mark.mkdir,
+        "link": lambda: mark.symlink_to(outside),
+    }[made]()
     assert recorder.close()
-    del recorder  # and with it the lock
-    (report,) = _core.recover_run(str(tmp_path))
-    assert (report["outcome"], report["emitted"]) == ("recovered", 0)
-    assert "but it stays" in report["reason"]
-    writers.rmdir()
-    kept.rename(writers)
-    assert problems(tmp_path) == []
-    assert not list((tmp_path / ".fastlog").glob("*.ring"))
+    del recorder  # and with it the lock of a ring that stays
+    assert outside.read_text() == "mine"
+    reports = _core.recover_run(str(tmp_path / "run"))
+    if made == "directory":  # without the ring the writer would be missed: it stays
+        assert [(one["outcome"], one["emitted"]) for one in reports] == [("recovered", 0)]
+        assert "but it stays" in reports[0]["reason"]
+        mark.rmdir()
+    assert problems(tmp_path / "run") == []
+    assert not list((tmp_path / "run" / ".fastlog").iterdir())
 
 
 @pytest.mark.parametrize("ring", ["file", "shm", "memory"])
