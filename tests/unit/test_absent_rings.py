@@ -132,7 +132,8 @@ def test_a_mark_says_what_it_can(tmp_path: Path, text: bytes | None) -> None:
     mark.parent.mkdir()
     mark.mkdir() if text is None else mark.write_bytes(text)
     (told,) = (str(problem) for problem in read_run(tmp_path).problems)
-    assert str(mark) in told and "it has not ended" in told
+    assert str(mark) in told
+    assert "it has not ended" in told
     assert ("in memory" in told) == (text == b"memory a1\n")
 
 
