@@ -106,10 +106,13 @@ class Breaker:
     def rename(self, run: str, file: int, name: str) -> None:
         """As logrotate does."""
         path = self.pick(run, file)
-        if path is None or (path.parent / name.format(path.name)).exists():
+        if path is None:
+            return
+        to = path.parent / name.format(path.name, path.name.partition(".")[0])
+        if to.exists():
             return
         fd = os.open(path, os.O_RDONLY)
-        path.rename(path.parent / name.format(path.name))
+        path.rename(to)
         self.ledger.take(run, fd)
 
     def truncate(self, run: str, file: int, keep: float) -> None:

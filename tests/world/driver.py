@@ -169,7 +169,7 @@ class World(Processes):
         self.exits.update({process.pid: process.number} if how == "exit" else {})
         if process.alive:
             # Without room for the ring or for lines an exit saves no more than a kill does.
-            self.wait(process, killed=how != "exit" or self.full)
+            self.wait(process, killed=how != "exit" or self.full or process.limited)
 
     def do_kill(self, process: Process, *, settled: bool = False) -> None:
         """SIGKILL, in the midst of what it does or behind it."""
@@ -247,7 +247,13 @@ class World(Processes):
         """Let a process have no descriptor, or no large file, more."""
         if process.recording and kind == "nofile":  # a fork then finds none to say that it begins
             self.oracle.unlisted.add(self.ledger.family(process.run))
+        process.limited = True
         self.tell(process, "limit", kind=kind, size=size)
+
+    def do_relax(self, process: Process) -> None:
+        """Give it back."""
+        process.limited = False
+        self.tell(process, "relax")
 
     def do_free(self) -> None:
         """Give the room back."""
@@ -307,7 +313,7 @@ class World(Processes):
         living = self.living()
         for process in living:
             if process.alive:
-                self.tell(process, "relax")
+                self.do_relax(process)
         for process in living:
             if process.alive and process.recording:
                 self.tell(process, "close", timeout_s=15)

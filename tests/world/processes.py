@@ -48,6 +48,7 @@ class Process:
         self.recording = False
         self.closing = False  # its recorder is closed, but not all is written yet
         self.paused = False
+        self.limited = False  # has no descriptor or no large file more
         self.index = -1  # of its newest writer
         self.run = ""
         self.awaited: dict[str, Any] | None = None

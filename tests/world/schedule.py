@@ -229,7 +229,7 @@ class _Drawing:
             elif name in ("remove_file", "compress", "rename", "truncate"):
                 made["file"] = rng.randrange(100)
             if name == "rename":
-                made["name"] = rng.choice(("{}.1", "metrics.r9.jsonl", "metrics.000003.jsonl"))
+                made["name"] = rng.choice(("{0}.1", "{1}.r9.jsonl", "{1}.000003.jsonl"))
             elif name == "truncate":
                 made["keep"] = rng.choice((0.0, 0.0, rng.random()))
             elif name == "move":
