@@ -250,6 +250,12 @@ class World(Processes):
         process.limited = True
         self.tell(process, "limit", kind=kind, size=size)
 
+    def do_close_descriptors(self, process: Process) -> None:
+        """Close files below a recorder, its directory among them."""
+        if process.recording:
+            self.oracle.adrift.add(self.ledger.family(process.run))
+        self.tell(process, "close_descriptors")
+
     def do_relax(self, process: Process) -> None:
         """Give it back."""
         process.limited = False

@@ -177,6 +177,7 @@ class Oracle:
         self.copies: dict[str, set[Key]] = {}
         self.own_files: list[tuple[Path, bytes]] = []
         self.violations: list[Violation] = []
+        self.adrift: set[str] = set()  # families with writers that do not find a run that was moved
         self.unlisted: set[str] = set()  # families with writers that could not say that they are
 
     def fail(self, kind: str, text: str) -> None:
@@ -278,7 +279,8 @@ class Oracle:
                     count[key] += 1
                     streams[key] = stream
                     of_run[run].add(key)
-            self._judge_private(self.disk / run / ".fastlog", copy=copy)
+            lost_sight = family in self.adrift and self.ledger.runs(family) != [run]
+            self._judge_private(self.disk / run / ".fastlog", copy=copy or lost_sight)
         twice = [key for key, times in count.items() if times > 1]
         if twice:
             self.fail("duplicate", f"{family}: {describe(twice)}")
