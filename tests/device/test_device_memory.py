@@ -165,6 +165,27 @@ def test_a_value_that_is_given_up_keeps_its_memory_until_its_copy_ends(
 
 
 @alone
+def test_the_next_recorder_lets_go_what_the_last_one_gave_up(
+    cuda: Cuda, fake_tensor: ModuleType, run: Path
+) -> None:
+    """Once it has recorded a value of a device; before, nobody asks whether the copy has ended."""
+    stream, other = ready(cuda)
+    memory = Memory(cuda, other)
+    with cuda.hanging(stream):
+        recorder = Recorder(run)
+        recorder.record(0, loss=memory.tensor(fake_tensor.FakeTensor))
+        assert recorder.close(0.2)
+        assert one_line(run)["missing"] == {"loss": "timeout"}
+    assert cuda.wait(stream)
+    with Recorder(run, flush_interval_s=0.002) as recorder:
+        assert recorder.record(1, lr=0.5)
+        assert recorder.flush(20)
+        assert memory.freed == []
+        assert recorder.record(2, loss=cuda.tensor(2.5))
+        assert eventually(lambda: recorder.record(3, lr=0.5) and memory.freed)
+
+
+@alone
 def test_a_forked_child_lets_nothing_go(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """What the copies no longer need is the parent's."""
     stream, other = ready(cuda)
