@@ -49,13 +49,19 @@ bool group_by_device(PayloadBuilder& payload, std::vector<Group>& groups) {
     return true;
 }
 
+// Whether a stream of one of the groups is being captured. Without the GIL, as send_groups().
+bool is_captured(DevicePool& pool, std::vector<Group>& groups) {
+    for (Group& group : groups) {
+        group.by_driver = pool.has_driver(group.device.kind);
+        if (group.by_driver && pool.capture_error(group.device, group.stream) != 0) return true;
+    }
+    return false;
+}
+
 // Without the GIL: each call of the driver may wait for the device, which may wait for a thread that needs
 // the GIL. False when a stream is being captured; then nothing is under way.
 bool send_groups(Engine& engine, DevicePool& pool, std::vector<Group>& groups, TicketChain& chain) {
-    for (Group& group : groups) {
-        group.by_driver = pool.has_driver(group.device.kind);
-        if (group.by_driver && pool.capture_error(group.device, group.stream) != 0) return false;
-    }
+    if (is_captured(pool, groups)) return false;
     engine.core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
     for (Group& group : groups) {
         const std::size_t count = group.scalars.size();
@@ -129,6 +135,35 @@ class RelaxedThread {
     int before_;
 };
 
+bool has_large(const PayloadBuilder& payload) noexcept {
+    for (const DeviceArgument& argument : payload.device_arguments()) {
+        if (argument.element.large) return true;
+    }
+    return false;
+}
+
+// Lets copies stand for values in large memory. What the framework copies to the host, it sees to itself.
+// False with an error set: for what is no Exception.
+bool copy_large_values(std::vector<Group>& groups) {
+    for (Group& group : groups) {
+        if (!group.by_driver) continue;
+        for (std::size_t i = 0; i < group.arguments.size(); ++i) {
+            DeviceArgument& argument = *group.arguments[i];
+            Element& element = argument.element;
+            if (!element.large || DevicePool::in_forked_child()) continue;
+            const RelaxedThread relaxed(group.device.kind);  // memory is allocated
+            if (!copy_large(Py_None, argument.value, element)) return false;
+            group.scalars[i] = {element.address, element.dtype, element.keep};
+        }
+    }
+    return true;
+}
+
+bool refuse_captured() noexcept {
+    set_capture_error("a value on a device");
+    return false;
+}
+
 std::size_t pending_values(const PayloadBuilder& payload) noexcept {
     std::size_t pending = 0;
     for (const DeviceArgument& argument : payload.device_arguments()) {
@@ -142,7 +177,7 @@ std::size_t pending_values(const PayloadBuilder& payload) noexcept {
 void abandon_device_values(Engine& engine, const PayloadBuilder& payload,
                            const TicketChain& chain) noexcept {
     engine.core.uncount_device_values(pending_values(payload));
-    DevicePool::instance().abandon(chain);
+    if (DevicePool* pool = DevicePool::existing()) pool->abandon(chain);
 }
 
 DeviceKind kind_of(std::int32_t device_type) noexcept {
@@ -171,20 +206,27 @@ void set_capture_error(const char* what) noexcept {
 bool send_device_values(Engine& engine, PayloadBuilder& payload, TicketChain& chain) {
     return python_call([&] {
         try {
+            DevicePool& pool = DevicePool::instance();
             drop_kept();
             std::vector<Group> groups;
             if (!group_by_device(payload, groups)) return false;
             if (engine.inherited()) return true;
-            DevicePool& pool = DevicePool::instance();
+            if (has_large(payload)) {
+                bool captured;
+                {
+                    const GilReleased unlocked;
+                    captured = is_captured(pool, groups);
+                }
+                if (captured) return refuse_captured();
+                if (!copy_large_values(groups)) return false;
+                if (engine.inherited()) return true;
+            }
             bool sent;
             {
                 const GilReleased unlocked;
                 sent = send_groups(engine, pool, groups, chain);
             }
-            if (!sent) {
-                set_capture_error("a value on a device");
-                return false;
-            }
+            if (!sent) return refuse_captured();
             for (Group& group : groups) note(payload, group);
             for (const Group& group : groups) {
                 if (!group.by_driver) send_by_framework(pool, group);
@@ -195,7 +237,7 @@ bool send_device_values(Engine& engine, PayloadBuilder& payload, TicketChain& ch
             if (pool.crowded()) engine.core.wake();
             return true;
         } catch (const std::bad_alloc&) {
-            DevicePool::instance().abandon(chain);
+            if (DevicePool* pool = DevicePool::existing()) pool->abandon(chain);
             chain = {};
             PyErr_NoMemory();
             return false;
@@ -205,10 +247,10 @@ bool send_device_values(Engine& engine, PayloadBuilder& payload, TicketChain& ch
 
 void drop_kept() noexcept {
     python_call([] {
-        DevicePool& pool = DevicePool::instance();
+        DevicePool* pool = DevicePool::existing();
         void* references[kSlotsPerTicket];
-        while (pool.has_kept()) {
-            const std::size_t count = pool.take_kept(references);
+        while (pool != nullptr && pool->has_kept()) {
+            const std::size_t count = pool->take_kept(references);
             if (count == 0) return;
             for (std::size_t i = 0; i < count; ++i)
                 Py_DECREF(static_cast<PyObject*>(references[i]));
@@ -218,6 +260,7 @@ void drop_kept() noexcept {
 
 void bind_device(py::module_& module) {
     DevicePool::watch_forks();
+    if (!intern_names()) throw py::error_already_set();
     module.def(
         "deliver",
         [](const std::vector<std::uint32_t>& slots, const std::vector<py::object>& values) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <new>
+#include <utility>
 
 #include "bindings/py_encode.hpp"
 
@@ -34,6 +35,16 @@ const dlpack::Exchange* usable(const dlpack::ExchangeHeader* header) noexcept {
 }
 
 constexpr const char* kStorage = "untyped_storage";
+
+// Interned when the module is made: records come from many threads.
+struct Names {
+    PyObject* storage;
+    PyObject* detach;
+    PyObject* clone;
+} names{};
+
+// What may be kept of a value until its line is written: in torch, a result of its own takes 512 bytes.
+constexpr Py_ssize_t kMostKept = 4096;
 
 // No address is below it: a wrapper without memory of its own shows null, plus what its view begins at.
 constexpr std::uint64_t kFirstPage = 4096;
@@ -177,13 +188,42 @@ bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, b
     return !wrapped;
 }
 
+// Clears an error; false for what is no Exception, which stays set.
+bool clear_exception() noexcept {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+    PyErr_Clear();
+    return true;
+}
+
+// A tensor's value in memory of its own, behind what is on the current stream: owned; null with an error set.
+PyObject* clone_of(PyObject* tensor) {
+    PyObject* detached = PyObject_CallMethodNoArgs(tensor, names.detach);
+    if (detached == nullptr) return nullptr;
+    PyObject* clone = PyObject_CallMethodNoArgs(detached, names.clone);
+    Py_DECREF(detached);
+    return clone;
+}
+
+void let_go(const Element& element) noexcept {
+    Py_XDECREF(element.holder);
+    Py_XDECREF(element.keep);
+}
+
 }  // namespace
 
+bool intern_names() {
+    names = {PyUnicode_InternFromString(kStorage), PyUnicode_InternFromString("detach"),
+             PyUnicode_InternFromString("clone")};
+    return names.storage != nullptr && names.detach != nullptr && names.clone != nullptr;
+}
+
 PyObject* device_function(const char* name) {
-    static PyObject* module = nullptr;  // borrowed from sys.modules, and kept
+    static std::atomic<PyObject*> known{nullptr};  // a reference that is kept
+    PyObject* module = known.load(std::memory_order_acquire);
     if (module == nullptr) {
         module = PyImport_ImportModule("foundry_fastlog.device_tensors");
         if (module == nullptr) return nullptr;
+        known.store(module, std::memory_order_release);
     }
     PyObject* function = PyObject_GetAttrString(module, name);
     Py_XDECREF(function);  // the module keeps it
@@ -246,14 +286,43 @@ bool describe_element(const TensorType& type, PyObject* key, PyObject* value, El
 bool keep_memory(const TensorType& type, PyObject* value, Element& element) {
     PyObject* tensor = element.holder != nullptr ? element.holder : value;
     if (element.holder != nullptr || type.has_storage) {
-        static PyObject* name = nullptr;
-        if (name == nullptr) name = PyUnicode_InternFromString(kStorage);
-        if (name != nullptr) element.keep = PyObject_CallMethodNoArgs(tensor, name);
-        if (element.keep != nullptr) return true;
-        if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
-        PyErr_Clear();
+        element.keep = PyObject_CallMethodNoArgs(tensor, names.storage);
+        if (element.keep != nullptr) {
+            const Py_ssize_t bytes = PyObject_Size(element.keep);
+            element.large = bytes > kMostKept;
+            if (bytes >= 0 || clear_exception()) return true;
+            Py_CLEAR(element.keep);
+            return false;
+        }
+        if (!clear_exception()) return false;
     }
     element.keep = Py_NewRef(tensor);
+    return true;
+}
+
+bool copy_large(PyObject* key, PyObject* value, Element& element) {
+    PyObject* clone = clone_of(element.holder != nullptr ? element.holder : value);
+    if (clone == nullptr) return clear_exception();
+    TensorType type;
+    Element made;
+    if (!tensor_type_of(Py_TYPE(clone), type) ||
+        (type.is_tensor &&
+         (!describe_element(type, key, clone, made) || !keep_memory(type, clone, made)))) {
+        let_go(made);
+        Py_DECREF(clone);
+        return clear_exception();
+    }
+    if (made.holder == nullptr) {
+        made.holder = clone;
+    } else {
+        Py_DECREF(clone);  // the memory is that of a tensor behind it
+    }
+    // What a class of somebody else gives may be anything.
+    const bool same = made.keep != nullptr && !made.large && made.dtype == element.dtype &&
+                      made.device_type == element.device_type &&
+                      made.device_id == element.device_id && made.stream == element.stream;
+    if (same) std::swap(made, element);
+    let_go(made);
     return true;
 }
 

@@ -33,7 +33,11 @@ struct Element {
     void* stream = nullptr;
     PyObject* holder = nullptr;  // owned: stands for the object that was given, or null
     PyObject* keep = nullptr;    // owned: keeps its memory; of elements on devices only
+    bool large = false;          // that is much more memory than the element's own
 };
+
+/// What is to be done once, when the module is made. False with an error set.
+bool intern_names();
 
 /// Describes the element of a tensor. False with TypeError set, which names key and type and says what
 /// to do, for one that is none: several elements, complex, without memory of its own. No device waits.
@@ -42,6 +46,11 @@ bool describe_element(const TensorType& type, PyObject* key, PyObject* value, El
 /// Keeps the memory of a described element: by its storage, which holds no graph, where it has one. False
 /// with an error set only for what is no Exception.
 bool keep_memory(const TensorType& type, PyObject* value, Element& element);
+
+/// Puts a copy, made by the framework on the device's current stream, in the place of a described element
+/// whose memory is large; where none can be made all stays as it is. Not while that stream is being
+/// captured. Python code runs. False with an error set only for what is no Exception.
+bool copy_large(PyObject* key, PyObject* value, Element& element);
 
 /// Its device's current stream; false with an error set.
 bool current_stream(const Element& element, void*& stream);

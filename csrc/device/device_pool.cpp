@@ -104,7 +104,7 @@ bool DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
         Ticket& ticket = tickets_[number];
         // Whether the stream takes our events, before anything is copied: behind a copy that no event
         // follows nobody would know when it ends. The null stream is the context's own, and one that
-        // took this ticket's before does.
+        // took this ticket's before does. By its handle: one that was given again passes for known.
         if (at == 0 && stream != nullptr && stream != ticket.stream) {
             const int code = api.event_record(ticket.event, stream);
             if (code != DriverApi::kSuccess) {

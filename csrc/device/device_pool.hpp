@@ -64,6 +64,8 @@ class DevicePool {
     DevicePool& operator=(const DevicePool&) = delete;
     /// The process's own; made when it is first asked for, and leaked.
     static DevicePool& instance();
+    /// The same where it has been made, else null.
+    static DevicePool* existing() noexcept;
     /// From here on children of fork() know what they are; once, before any can be.
     static void watch_forks() noexcept;
     /// True in a child of a process that had used the pool: neither driver nor slots may be touched.

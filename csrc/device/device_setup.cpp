@@ -45,6 +45,8 @@ DevicePool& DevicePool::instance() {
     return *pool;
 }
 
+DevicePool* DevicePool::existing() noexcept { return process_pool.load(std::memory_order_acquire); }
+
 void DevicePool::note_use() noexcept { used.store(true, std::memory_order_relaxed); }
 
 bool DevicePool::has_driver(DeviceKind kind) noexcept {

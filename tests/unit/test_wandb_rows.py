@@ -189,6 +189,42 @@ def test_a_scalar_is_kept_until_it_is_copied(machine: Machine) -> None:
     assert kept() is None
 
 
+@pytest.mark.parametrize(
+    ("size", "kind", "captured", "copied"),
+    [
+        (4096, "xpu", False, False),
+        (4097, "xpu", False, True),
+        (4097, "cuda", False, True),
+        (4097, "cuda", True, False),
+    ],
+)
+def test_of_large_memory_a_copy_is_kept(
+    machine: Machine, size: int, kind: str, captured: bool, copied: bool
+) -> None:
+    """But for small memory; nor is a copy made that a graph capture would take in."""
+
+    class Part(Scalar):
+        """A scalar that is a part of other memory."""
+
+        def untyped_storage(self) -> bytes:
+            """Return all of it."""
+            return bytes(size)
+
+        def clone(self) -> Scalar:
+            """Copy it on its device."""
+            return Scalar(2.5, self.device)
+
+    sys.modules["torch"].cuda.is_current_stream_capturing = lambda: captured
+    scalar = Part(1.5, Device(kind))
+    kept = weakref.ref(scalar)
+    copies = HostCopies([scalar])
+    del scalar
+    assert (kept() is None) == copied
+    machine.busy = False
+    assert copies.arrived()
+    assert [tensor.item() for tensor in copies.tensors] == [2.5 if copied else 1.5]
+
+
 def test_events_of_an_older_torch(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch 2.4 has one kind of event for each kind of device."""
     older = SimpleNamespace(xpu=SimpleNamespace(Event=lambda: machine.event(Device())))
