@@ -6,17 +6,23 @@ or by a recovery (``csrc/core/writer_mark.hpp``). A mark without a ring is one t
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from foundry_fastlog.files import PRIVATE_DIR
 from foundry_fastlog.members import safe_str
-from foundry_fastlog.ring_files import POINTER_SUFFIX, RING_SUFFIX, RingReport, list_private
+from foundry_fastlog.ring_files import (
+    MARK_SUFFIX,
+    POINTER_SUFFIX,
+    RING_SUFFIX,
+    RingReport,
+    list_private,
+)
 
-__all__ = ["report_absent", "report_unended"]
+__all__ = ["mark_lost", "report_absent", "report_unended"]
 
-_MARK_SUFFIX = ".writer"
 _MARK_BYTES = 256
 _MOST_NAMED = 5
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -47,13 +53,13 @@ def report_absent(run: Path) -> list[RingReport]:
     except OSError:  # which is told by who lists the rings
         return []
     found: dict[str, dict[str, str]] = {}
-    for uuid in sorted(absent):
-        place, label = _read_mark(run, uuid)
-        found.setdefault(place, {})[uuid] = label
+    for name in sorted(absent):
+        place, label = _read_mark(run, name)
+        found.setdefault(place, {})[name] = label
     reports = []
     for place, reason in _REASONS.items():
         if marks := found.get(place):
-            mark = run / PRIVATE_DIR / f"{next(iter(marks))}{_MARK_SUFFIX}"
+            mark = run / PRIVATE_DIR / f"{next(iter(marks))}{MARK_SUFFIX}"
             reports.append(RingReport(run, str(mark), "absent", _name(marks.values()), reason))
     return reports
 
@@ -61,14 +67,14 @@ def report_absent(run: Path) -> list[RingReport]:
 def _without_ring(run: Path) -> set[str]:
     names = list_private(run)
     here = {name.removesuffix(RING_SUFFIX).removesuffix(POINTER_SUFFIX) for name in names}
-    marked = {name.removesuffix(_MARK_SUFFIX) for name in names if name.endswith(_MARK_SUFFIX)}
+    marked = {name.removesuffix(MARK_SUFFIX) for name in names if name.endswith(MARK_SUFFIX)}
     return marked - here
 
 
-def _read_mark(run: Path, uuid: str) -> tuple[str, str]:
+def _read_mark(run: Path, name: str) -> tuple[str, str]:
     """Say where a writer's ring is, and its label. What cannot be read is one of a ring's."""
     try:
-        descriptor = os.open(run / PRIVATE_DIR / f"{uuid}{_MARK_SUFFIX}", _READ)
+        descriptor = os.open(run / PRIVATE_DIR / f"{name}{MARK_SUFFIX}", _READ)
         try:
             text = os.read(descriptor, _MARK_BYTES).decode("utf-8", "backslashreplace")
         finally:
@@ -76,7 +82,7 @@ def _read_mark(run: Path, uuid: str) -> tuple[str, str]:
     except OSError:
         return "ring", "?"
     place, _, label = text.partition("\n")[0].partition(" ")
-    return ("memory" if place == "memory" else "ring"), label
+    return ("memory" if place == "memory" else "ring"), label if label.isprintable() else "?"
 
 
 def _name(labels: Iterable[str]) -> str:
@@ -85,15 +91,32 @@ def _name(labels: Iterable[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
+def mark_lost(run: Path) -> None:
+    """Keep in mind, before a start, that the last one has not ended and that its ring is not here.
+
+    In a run without a private directory only `run.json` tells, of the last start alone.
+    """
+    from foundry_fastlog.run_info import last_unended
+
+    label = last_unended(run)
+    private = run / PRIVATE_DIR
+    if label is None or os.path.lexists(private):
+        return
+    with contextlib.suppress(OSError):  # the recorder tells what is wrong with the disk
+        private.mkdir(0o775)
+        mark = private / f"{os.urandom(16).hex()}{MARK_SUFFIX}"
+        mark.write_text(f"ring {label}\n", encoding="utf-8")
+
+
 def report_unended(run: Path) -> list[RingReport]:
     """Report the last start of a run without a private directory, if it has not ended.
 
     The run was copied without it, or somebody removed it. What earlier starts left is recovered by
     later ones.
     """
-    from foundry_fastlog.run_info import RUN_FILE, last_is_unended
+    from foundry_fastlog.run_info import RUN_FILE, last_unended
 
-    if not last_is_unended(run):
+    if last_unended(run) is None:
         return []
     reason = (
         f"the run has no directory {PRIVATE_DIR} (was it copied without it?), and by its "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import SupportsIndex
+from typing import SupportsIndex, cast
 
 __all__ = [
     "LEVELS",
@@ -126,8 +126,11 @@ def process_number(name: str, value: object, variable: str, *, least: int) -> in
     return value
 
 
-def seconds(name: str, value: float) -> float:
+def seconds(name: str, value: object) -> float:
     """Return a time to wait; TypeError for what is no number, ValueError for NaN or below 0."""
+    if isinstance(value, (str, bytes, bytearray)):
+        raise TypeError(f"{name} must be a number of seconds, got {type(value).__name__}")
+    value = cast("float", value)
     try:
         number = float(value)
     except OverflowError:  # an int beyond all floats: as good as for ever

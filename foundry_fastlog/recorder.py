@@ -50,7 +50,7 @@ from foundry_fastlog.members import (
     render_members,
     simpler,
 )
-from foundry_fastlog.run_info import RunFile, plain_config
+from foundry_fastlog.run_info import RunFile, last_unended, plain_config
 from foundry_fastlog.streams import STREAMS
 from foundry_fastlog.values import metric_value
 
@@ -235,6 +235,8 @@ class Recorder(_core.RecorderCore):
                     f"this process already records in {directory}: use open_run(path) to share "
                     "that recorder, or close it first"
                 )
+            if not rank:
+                _mark_lost(Path(directory))
             _recover(directory)
             self._options: dict[str, Any] = {
                 "ring_bytes": 1 << (ring_bytes - 1).bit_length(),
@@ -704,6 +706,14 @@ def _close_at_worker_exit() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _close_all, exitpriority=100)
+
+
+def _mark_lost(directory: Path) -> None:
+    """Keep in mind what a run without a private directory lacks, if it does."""
+    if last_unended(directory) is not None:
+        from foundry_fastlog.absent_rings import mark_lost
+
+        mark_lost(directory)
 
 
 def _recover(directory: str, timeout_s: float = 1e9) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from foundry_fastlog.files import PRIVATE_DIR, RunNotFoundError, StrPath, find_runs, open_run_dir
 from foundry_fastlog.overlay import Overlay
 from foundry_fastlog.ring_files import RingReport
+from foundry_fastlog.run_info import RUN_FILE, last_unended
 
 __all__ = ["RingReport", "preview", "runs_with_rings"]
 
@@ -23,8 +24,8 @@ def runs_with_rings(path: StrPath) -> list[Path]:
             directories are not followed.
 
     Returns:
-        The directories that have a private directory, and those that cannot be listed; none where
-        all processes closed.
+        The directories that have a private directory, those without one whose last start has not
+        ended, and those that cannot be listed.
 
     Raises:
         RunNotFoundError: There is no run. The message says what to do.
@@ -37,7 +38,8 @@ def runs_with_rings(path: StrPath) -> list[Path]:
     for directory, names, files in os.walk(
         root, onerror=lambda error: unlisted.append(Path(error.filename))
     ):
-        if PRIVATE_DIR in names or PRIVATE_DIR in files:  # what is none in its place is told of
+        private = PRIVATE_DIR in (*names, *files)  # what is none in its place is told of
+        if private or (RUN_FILE in files and last_unended(Path(directory)) is not None):
             found.append(Path(directory))
         names[:] = sorted(name for name in names if not name.startswith("."))
     found += [place for place in unlisted if place != root]

@@ -25,6 +25,7 @@ from foundry_fastlog.ring_image import NewerRingError, RingError, RingHeader, Ri
 
 __all__ = [
     "AT_WORK",
+    "MARK_SUFFIX",
     "POINTER_SUFFIX",
     "RING_SUFFIX",
     "FoundRing",
@@ -40,6 +41,8 @@ __all__ = [
 
 RING_SUFFIX = ".ring"
 POINTER_SUFFIX = ".ring-at"
+#: Of what is made behind a writer's ring and removed before it.
+MARK_SUFFIX = ".writer"
 
 #: Where recovery puts what it does not trust, in the private directory.
 _QUARANTINE = "quarantine"
@@ -239,7 +242,8 @@ def _may_be_in_the_making(path: str) -> bool:
     except OSError:
         return False
     empty = stat.S_ISREG(status.st_mode) and not status.st_size
-    return empty and abs(time.time() - status.st_mtime) < _YOUNG_S
+    marked = os.path.lexists(f"{path.partition(RING_SUFFIX)[0]}{MARK_SUFFIX}")
+    return empty and not marked and abs(time.time() - status.st_mtime) < _YOUNG_S
 
 
 def _find(run: Path, path: str, *, by_pointer: bool) -> FoundRing:

@@ -298,10 +298,12 @@ def starts_in(directory: Path) -> int:
     return len(_read(directory / RUN_FILE).get("attempts", ()))
 
 
-def last_is_unended(directory: Path) -> bool:
-    """Tell whether the last start of a run has not ended, by its `run.json`."""
+def last_unended(directory: Path) -> str | None:
+    """Return the label of a run's last start, by its `run.json`; None when that has ended."""
     attempts = _read(directory / RUN_FILE).get("attempts") or [None]
-    return isinstance(attempts[-1], dict) and attempts[-1].get("ended", "") is None
+    if not isinstance(attempts[-1], dict) or attempts[-1].get("ended", "") is not None:
+        return None
+    return safe_str(attempts[-1].get("label", ""))
 
 
 def _read(path: Path) -> dict[str, Any]:

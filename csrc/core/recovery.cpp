@@ -250,7 +250,7 @@ bool lock_dead(int fd) {
 void move_to_quarantine(const std::string& run, const std::string& path, RecoveryReport& report) {
     struct stat info;
     if (::lstat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) && info.st_size == 0 &&
-        is_young(info)) {
+        is_young(info) && !is_marked(run, uuid_in(path))) {
         report.outcome = Outcome::live;
         report.reason = "it is empty, and so new that it may be in the making";
         return;

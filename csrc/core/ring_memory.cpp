@@ -355,8 +355,9 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
         mark(directory, label);
         return {};
     }
-    // A ring that lies elsewhere is found by a pointer, which went with the directory.
-    if (!pointer_.empty() && home_.epoch != 0 && FileId{home_.run_device, home_.run_inode} != id) {
+    // A ring that lies elsewhere is found by a pointer, which may have gone with the directory. A new one
+    // may have the old one's inode.
+    if (!pointer_.empty() && home_.epoch != 0) {
         const std::string own = directory + "/" + kPrivateDirectory;
         const std::string pointer = own + pointer_.substr(pointer_.rfind('/'));
         if (SinkError error = make_directory(own)) return error;

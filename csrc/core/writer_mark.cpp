@@ -1,6 +1,7 @@
 #include "core/writer_mark.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -33,6 +34,11 @@ SinkError unmark_writer(const std::string& run, const std::string& uuid) {
     const std::string mark = mark_of(run, uuid);
     if (uuid.empty() || ::unlink(mark.c_str()) == 0 || errno == ENOENT) return {};
     return failed("remove", mark);
+}
+
+bool is_marked(const std::string& run, const std::string& uuid) {
+    struct stat info;
+    return !uuid.empty() && ::lstat(mark_of(run, uuid).c_str(), &info) == 0;
 }
 
 std::string uuid_in(const std::string& path) {

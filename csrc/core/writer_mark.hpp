@@ -18,6 +18,8 @@ SinkError mark_writer(const std::string& run, const std::string& uuid, bool in_m
                       const std::string& label);
 /// All of it is in the files, or in quarantine. No error where there is no mark, or no uuid.
 SinkError unmark_writer(const std::string& run, const std::string& uuid);
+/// Whether it has a mark: then its ring has been made.
+bool is_marked(const std::string& run, const std::string& uuid);
 /// The uuid in a ring's or a pointer's name, with anything before it; empty when there is none.
 std::string uuid_in(const std::string& path);
 

@@ -120,8 +120,42 @@ def test_a_run_that_was_copied_without_its_private_directory_is_no_complete_one(
     for name in ("ended", "killed"):
         shutil.rmtree(tmp_path / name / ".fastlog")
     assert read_run(tmp_path / "ended").problems == []
-    (told,) = (str(problem) for problem in read_run(tmp_path / "killed").problems)
+    (told,) = problems(tmp_path / "killed")
     assert "by its run.json its last start has not ended" in told
+    write(tmp_path / "killed", "file", "close")  # who goes on with it does not make it whole
+    (told,) = problems(tmp_path / "killed")
+    assert "main: it has not ended, and its ring is not here any more" in told
+
+
+def test_an_emptied_ring_is_not_in_the_making(tmp_path: Path) -> None:
+    """It has a mark, so it was made: a young one is damaged, too."""
+    write(tmp_path)
+    (ring,) = (tmp_path / ".fastlog").glob("*.ring")
+    os.truncate(ring, 0)
+    (told,) = (str(problem) for problem in read_run(tmp_path).problems)
+    assert str(ring) in told
+    assert [one["outcome"] for one in _core.recover_run(str(tmp_path))] == ["quarantined"]
+
+
+def test_a_pointer_that_went_with_its_directory_is_made_anew(tmp_path: Path) -> None:
+    """Whatever inode the new directory has: a killed process loses nothing."""
+    run = tmp_path / "run"
+    code = """
+import os, shutil, sys
+from foundry_fastlog import Recorder
+recorder = Recorder(sys.argv[1], ring="shm", flush_interval_s=60)
+recorder.record(0, loss=1.0)
+assert recorder.flush()
+shutil.rmtree(sys.argv[1])
+recorder.record(1, loss=1.0)
+assert recorder.flush()
+recorder.record(2, loss=1.0)
+os._exit(0)
+"""
+    run_python(code, run)
+    assert list((run / ".fastlog").glob("*.ring-at"))
+    assert all(report.sound for report in recover(run))
+    assert [line["step"] for line in read_run(run).lines("metrics")] == [1, 2]
 
 
 @pytest.mark.parametrize("text", [b"", b"ring r1", b"\xff\xfe \xff", b"memory a1\n", None])
