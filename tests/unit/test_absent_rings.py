@@ -10,6 +10,7 @@ import pytest
 from recorded import run_python
 
 from foundry_fastlog import Recorder, _core, read_run, recover
+from foundry_fastlog.absent_rings import report_absent
 from foundry_fastlog.cli import main
 
 # Records and is killed; with a third argument it closes before.
@@ -122,9 +123,14 @@ def test_a_run_that_was_copied_without_its_private_directory_is_no_complete_one(
     assert read_run(tmp_path / "ended").problems == []
     (told,) = problems(tmp_path / "killed")
     assert "by its run.json its last start has not ended" in told
-    write(tmp_path / "killed", "file", "close")  # who goes on with it does not make it whole
+    Recorder(tmp_path / "killed").close()  # who goes on with it does not make it whole
     (told,) = problems(tmp_path / "killed")
     assert "main: it has not ended, and its ring is not here any more" in told
+
+
+def test_a_directory_that_goes_while_it_is_listed_is_told_of_elsewhere(tmp_path: Path) -> None:
+    """By who lists the rings."""
+    assert report_absent(tmp_path) == []
 
 
 def test_an_emptied_ring_is_not_in_the_making(tmp_path: Path) -> None:
