@@ -80,6 +80,10 @@ class DeadRing final : public RecordSource, public FileLedger {
             report_counts();
             return {};
         }
+        if (provenance_.certain() && !passed_all(slot)) {
+            report_counts();
+            return {};
+        }
         slot.epoch = epoch_ + 1;
         slot.anchor_ticks = image_.slot().anchor_ticks;
         slot.anchor_wall_ns = image_.slot().anchor_wall_ns;
@@ -127,6 +131,15 @@ class DeadRing final : public RecordSource, public FileLedger {
     bool is_written(const RecordHeader& record, std::uint64_t position) const noexcept {
         return static_cast<std::size_t>(record.stream) < kStreamCount &&
                position < image_.slot().stream_position(record.stream);
+    }
+
+    // Whether all lines that lay behind the noted places have been met. Until then they must be looked for
+    // there again: a new place behind them would not say that they are those of records still to come.
+    bool passed_all(const CommitSlot& slot) const noexcept {
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            if (slot.streams[s].seq < present_[s].end()) return false;
+        }
+        return true;
     }
 
     // A power loss (or a copy of a ring in use) may have taken records out of the middle of the ring:

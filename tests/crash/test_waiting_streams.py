@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import signal
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import rings
 from crash.driving import Scene, Settings, draw_settings, size
 from crash.ring_file import RingFile
 from crash.test_kill_points import (
@@ -98,6 +100,26 @@ def test_recovery_killed_with_a_stream_ahead_at_each_pass_of(scene: Scene, point
         if not killed:
             break
     assert nth > 1
+
+
+def test_lines_behind_the_noted_place_are_met_before_a_commit(scene: Scene) -> None:
+    """A recovery that is killed before that finds them there again, and writes none twice."""
+    late = scene.run / "performance.jsonl"
+    line = '{"timestamp":"2026-01-30T14:32:15.123456Z","seq":%d,"late":1}\n'
+    late.write_text(line % 0 + line % 1)
+    builder = rings.RingBuilder(ring_bytes=1 << 20, version=3)
+    for _ in range(400):  # more than a batch
+        builder.fragment(f'"x":"{"y" * 1000}"', stream=0)
+    builder.fragment('"late":1', stream=1)
+    # Offset, seq and that its file is there: the first line was noted, not the second.
+    builder.streams[1][:2], builder.streams[1][5] = [len(line % 0), 1], 1
+    builder.note_files(scene.run)
+    builder.put(scene.run)
+    assert scene.recover_until_killed("committed:1")
+    scene.recover()
+    assert late.read_text() == line % 0 + line % 1
+    lines = (scene.run / "metrics.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == list(range(400))
 
 
 @pytest.mark.slow
