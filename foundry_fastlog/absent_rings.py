@@ -19,13 +19,12 @@ from foundry_fastlog.ring_files import (
     RING_SUFFIX,
     RingReport,
     list_private,
+    read_note,
 )
 
 __all__ = ["mark_lost", "report_absent", "report_unended"]
 
-_MARK_BYTES = 256
 _MOST_NAMED = 5
-_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _REASONS = {
     "ring": (
@@ -73,13 +72,8 @@ def _without_ring(run: Path) -> set[str]:
 
 def _read_mark(run: Path, name: str) -> tuple[str, str]:
     """Say where a writer's ring is, and its label. What cannot be read is one of a ring's."""
-    try:
-        descriptor = os.open(run / PRIVATE_DIR / f"{name}{MARK_SUFFIX}", _READ)
-        try:
-            text = os.read(descriptor, _MARK_BYTES).decode("utf-8", "backslashreplace")
-        finally:
-            os.close(descriptor)
-    except OSError:
+    text = read_note(str(run / PRIVATE_DIR / f"{name}{MARK_SUFFIX}"))
+    if text is None:
         return "ring", "?"
     place, _, label = text.partition("\n")[0].partition(" ")
     return ("memory" if place == "memory" else "ring"), label if label.isprintable() else "?"
@@ -91,16 +85,17 @@ def _name(labels: Iterable[str]) -> str:
     return ", ".join(names[:_MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def mark_lost(run: Path) -> None:
+def mark_lost(run: Path, label: str) -> None:
     """Keep in mind, before a start, that the last one has not ended and that its ring is not here.
 
     In a run without a private directory only `run.json` tells, of the last start alone.
-    """
-    from foundry_fastlog.run_info import last_unended
 
-    label = last_unended(run)
+    Args:
+        run: The run directory.
+        label: Of that start; see `last_unended()`.
+    """
     private = run / PRIVATE_DIR
-    if label is None or os.path.lexists(private):
+    if os.path.lexists(private):
         return
     with contextlib.suppress(OSError):  # the recorder tells what is wrong with the disk
         private.mkdir(0o775)

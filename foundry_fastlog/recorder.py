@@ -671,9 +671,7 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
         before = list_quarantined(run)
         found = [RingReport(run, **report) for report in _core.recover_run(os.fsencode(run))]
         # No ring at all: perhaps because they may not be listed, which the overlay tells.
-        reports += [*found, *before] if found else Overlay(run).refresh()
-        if found:
-            reports += report_absent(run)
+        reports += [*found, *before, *report_absent(run)] if found else Overlay(run).refresh()
     return reports
 
 
@@ -710,10 +708,11 @@ def _close_at_worker_exit() -> None:
 
 def _mark_lost(directory: Path) -> None:
     """Keep in mind what a run without a private directory lacks, if it does."""
-    if last_unended(directory) is not None:
+    label = last_unended(directory)
+    if label is not None:
         from foundry_fastlog.absent_rings import mark_lost
 
-        mark_lost(directory)
+        mark_lost(directory, label)
 
 
 def _recover(directory: str, timeout_s: float = 1e9) -> None:

@@ -37,6 +37,7 @@ __all__ = [
     "list_private",
     "list_quarantined",
     "list_rings",
+    "read_note",
 ]
 
 RING_SUFFIX = ".ring"
@@ -47,7 +48,7 @@ MARK_SUFFIX = ".writer"
 #: Where recovery puts what it does not trust, in the private directory.
 _QUARANTINE = "quarantine"
 _QUARANTINED = re.compile(r".*\.ring(?:-at)?(?:\.[0-9]+)?", re.DOTALL)
-_REASON_BYTES = 1000
+_NOTE_BYTES = 1000
 _YOUNG_S = 600
 
 #: Why a ring cannot be read: its records go from it into the files at this moment.
@@ -196,15 +197,20 @@ def list_quarantined(run: Path) -> list[RingReport]:
 
 
 def _read_reason(note: str) -> str:
+    return (read_note(note) or "").strip() or "no reason was noted"
+
+
+def read_note(path: str) -> str | None:
+    """Read the beginning of a small text beside a ring; None where that cannot be done."""
     try:
-        descriptor = os.open(note, _READ)
+        descriptor = os.open(path, _READ)
         try:
-            text = os.read(descriptor, _REASON_BYTES)
+            text = os.read(descriptor, _NOTE_BYTES)
         finally:
             os.close(descriptor)
     except OSError:
-        text = b""
-    return text.decode("utf-8", "backslashreplace").strip() or "no reason was noted"
+        return None
+    return text.decode("utf-8", "backslashreplace")
 
 
 def _list(directory: Path) -> list[str]:

@@ -76,11 +76,8 @@ class DeadRing final : public RecordSource, public FileLedger {
     }
 
     SinkError commit(CommitSlot& slot) override {
-        if (provenance_.shared) {  // what is there is found again by number
-            report_counts();
-            return {};
-        }
-        if (provenance_.certain() && !passed_all(slot)) {
+        // Shared: what is there is found again by number.
+        if (provenance_.shared || (provenance_.certain() && !passed_all(slot))) {
             report_counts();
             return {};
         }
