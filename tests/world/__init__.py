@@ -34,7 +34,8 @@ are a *family*. After all processes have ended, the disk has room and ``recover(
    order. A file that the world cut, or whose writer was killed without a ring, may end within a
    line.
 5. A copy loses no whole line that it had when it was made, whatever rings it has, and gains none
-   twice.
+   twice. Where a later state was copied over it, lines may be there twice: what recovery wrote
+   before, and what came. A reader says so.
 6. Nobody changes a byte of the user's files, or closes the user's descriptors.
 7. Recovery leaves no ring behind and quarantines none: the world damages none. Copies of live
    rings excepted.

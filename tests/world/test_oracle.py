@@ -81,11 +81,27 @@ def cut_copy(run: Run) -> None:
     run.oracle.copies["run0"] = {(9000, 0, 0)}
 
 
+def copy_again(run: Run) -> None:
+    """A line is there twice in a copy over which a later state was copied."""
+    for _ in range(2):
+        run.file.write_text("")
+        run.oracle.note_copy("run0")
+    run.lines.append(run.lines[-1])
+
+
+def copy_again_told(run: Run) -> None:
+    """The same, and the reader says so."""
+    copy_again(run)
+    run.complete = False
+
+
 CASES: dict[str, Callable[[Run], object]] = {
     "": lambda run: None,
     "lost false-alarm": lose_one,
     "false-complete": lie,
     "duplicate": lambda run: run.lines.append(run.lines[-1]),
+    " duplicate": copy_again,
+    " ": copy_again_told,
     "order": lambda run: run.lines.reverse(),
     "bad-line": lambda run: run.lines.append("{}\n"),
     "torn": lambda run: run.lines.append('{"seq'),
