@@ -211,7 +211,7 @@ MUTATIONS = (
         "recovery.cpp",
         "flags_ |= CommitSlot::kDropsWritten;",
         "",
-        KILL_POINTS + "test_recovery_killed_at_each_pass_of[committed]",
+        KILL_POINTS + "test_recovery_killed_at_each_pass_of[committed-True]",
     ),
     Mutation(
         "recovery does not ask for the lock",

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from crash.driving import RELEASE, ROOT
-from crash.test_mutations import count_noticed
+from crash.test_mutations import count_noticed, count_places
 
 from world.driver import play
 from world.minimise import minimise
+from world.mutations import MUTATIONS
 from world.schedule import Schedule, draw
 from world.session import Session
 
@@ -79,6 +80,12 @@ def test_the_promises_hold_in_any_world(figures: dict[str, Any]) -> None:
         figures[key] = total[key]
     figures["records acknowledged"] = total["acked"]
     figures["violations"] = 0
+
+
+def test_each_old_fault_has_its_places() -> None:
+    """What a change of the sources takes away is seen at once."""
+    patches = [patch for mutation in MUTATIONS for patch in mutation.patches]
+    assert {p.file for p in patches if count_places(p.file, p.old) != 1} == set()
 
 
 @pytest.mark.slow
