@@ -85,11 +85,15 @@ def fitted_growth(samples: Sequence[Sample]) -> float:
     return median(slopes) * (judged[-1].at_s - judged[0].at_s)
 
 
-def find_growth(samples: Sequence[Sample]) -> list[str]:
+def find_growth(samples: Sequence[Sample], most: int = MOST_GROWTH) -> list[str]:
     """Say what has grown, a sentence each; nothing when the process is as it was.
 
     Memory is judged twice: the fit sees a slow leak in all of the run, the medians of its ends see
     a step, which a fit may take for an outlier.
+
+    Args:
+        samples: Of the whole run.
+        most: Bytes that memory may grow by.
 
     Raises:
         ValueError: Too few samples to say.
@@ -98,9 +102,9 @@ def find_growth(samples: Sequence[Sample]) -> list[str]:
         raise ValueError(f"{len(samples)} samples say nothing")
     found = []
     first, last = ends(samples, "rss")
-    if last - first > MOST_GROWTH:
+    if last - first > most:
         found.append(f"memory grew from {first / MIB:.1f} to {last / MIB:.1f} MiB")
-    if (growth := fitted_growth(samples)) > MOST_GROWTH:
+    if (growth := fitted_growth(samples)) > most:
         found.append(f"memory grows steadily, by {growth / MIB:.1f} MiB behind the warm-up")
     for field in ("fds", "threads"):
         first, last = ends(samples, field)

@@ -155,7 +155,8 @@ def test_a_long_run_stays_whole_and_the_same_size(soak: Soak, figures: dict[str,
     recover(soak.run)
 
     samples = read_samples(soak.folder / "samples")
-    assert find_growth(samples) == []
+    # Within seconds arenas still fill, on a busy machine late: the long run judges what is left.
+    assert find_growth(samples, size(MOST_GROWTH, 4 * MIB)) == []
     first, last = ends(samples, "rss")
     figures["kills"] = ranks["kills"] + trainer["kills"]
     figures["forks"] = trainer["forks"]
