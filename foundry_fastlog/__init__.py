@@ -17,14 +17,17 @@ from foundry_fastlog._version import __version__
 
 TYPE_CHECKING = False  # type checkers know the name: typing would take longer than all the rest
 if TYPE_CHECKING:
-    from foundry_fastlog.config import LoggingConfig, RecorderConfig
-    from foundry_fastlog.config_file import ConfigError
-    from foundry_fastlog.engine_handler import RecorderHandler
-    from foundry_fastlog.environment import get_device, get_git_commit_hash
-    from foundry_fastlog.errors import ErrorTracker
-    from foundry_fastlog.experiment import ExperimentLogging
-    from foundry_fastlog.files import RunNotFoundError
-    from foundry_fastlog.log_setup import (
+    from foundry_fastlog.base.environment import get_device, get_git_commit_hash
+    from foundry_fastlog.components.errors import ErrorTracker
+    from foundry_fastlog.components.experiment import ExperimentLogging
+    from foundry_fastlog.components.metrics import MetricsLogger
+    from foundry_fastlog.components.performance import PerformanceLogger
+    from foundry_fastlog.config.models import LoggingConfig, RecorderConfig
+    from foundry_fastlog.config.yaml_file import ConfigError
+    from foundry_fastlog.export.perfetto import export_chrome_trace
+    from foundry_fastlog.machine.sampler import SystemMetrics
+    from foundry_fastlog.messages.recorder_handler import RecorderHandler
+    from foundry_fastlog.messages.setup import (
         HIERARCHY,
         apply_levels,
         cleanup_empty_logs,
@@ -34,16 +37,13 @@ if TYPE_CHECKING:
         setup_logging,
         setup_multi_logging,
     )
-    from foundry_fastlog.metrics import MetricsLogger
-    from foundry_fastlog.performance import PerformanceLogger
-    from foundry_fastlog.reading import Run, read_run
-    from foundry_fastlog.recorder import Recorder, RecorderClosedError, open_run, recover
-    from foundry_fastlog.ring_files import RingReport
+    from foundry_fastlog.messages.structured import StructuredLogger, log_context
+    from foundry_fastlog.messages.text_handlers import ConsoleHandler, TextFileHandler
+    from foundry_fastlog.reading.found_rings import RingReport
+    from foundry_fastlog.reading.run import Run, read_run
+    from foundry_fastlog.recording.recorder import Recorder, RecorderClosedError, open_run, recover
+    from foundry_fastlog.run.files import RunNotFoundError
     from foundry_fastlog.sinks.wandb import WandBLogger
-    from foundry_fastlog.structured import StructuredLogger, log_context
-    from foundry_fastlog.system_metrics import SystemMetrics
-    from foundry_fastlog.text_logs import ConsoleHandler, TextFileHandler
-    from foundry_fastlog.trace import export_chrome_trace
 
 __all__ = [
     "HIERARCHY",
@@ -83,39 +83,39 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ExperimentLogging": "foundry_fastlog.experiment",
-    "ConfigError": "foundry_fastlog.config_file",
-    "ConsoleHandler": "foundry_fastlog.text_logs",
-    "ErrorTracker": "foundry_fastlog.errors",
-    "HIERARCHY": "foundry_fastlog.log_setup",
-    "LoggingConfig": "foundry_fastlog.config",
-    "MetricsLogger": "foundry_fastlog.metrics",
-    "PerformanceLogger": "foundry_fastlog.performance",
-    "Recorder": "foundry_fastlog.recorder",
-    "RecorderClosedError": "foundry_fastlog.recorder",
-    "RecorderConfig": "foundry_fastlog.config",
-    "RecorderHandler": "foundry_fastlog.engine_handler",
-    "RingReport": "foundry_fastlog.ring_files",
-    "Run": "foundry_fastlog.reading",
-    "RunNotFoundError": "foundry_fastlog.files",
-    "StructuredLogger": "foundry_fastlog.structured",
-    "SystemMetrics": "foundry_fastlog.system_metrics",
-    "TextFileHandler": "foundry_fastlog.text_logs",
+    "ExperimentLogging": "foundry_fastlog.components.experiment",
+    "ConfigError": "foundry_fastlog.config.yaml_file",
+    "ConsoleHandler": "foundry_fastlog.messages.text_handlers",
+    "ErrorTracker": "foundry_fastlog.components.errors",
+    "HIERARCHY": "foundry_fastlog.messages.setup",
+    "LoggingConfig": "foundry_fastlog.config.models",
+    "MetricsLogger": "foundry_fastlog.components.metrics",
+    "PerformanceLogger": "foundry_fastlog.components.performance",
+    "Recorder": "foundry_fastlog.recording.recorder",
+    "RecorderClosedError": "foundry_fastlog.recording.recorder",
+    "RecorderConfig": "foundry_fastlog.config.models",
+    "RecorderHandler": "foundry_fastlog.messages.recorder_handler",
+    "RingReport": "foundry_fastlog.reading.found_rings",
+    "Run": "foundry_fastlog.reading.run",
+    "RunNotFoundError": "foundry_fastlog.run.files",
+    "StructuredLogger": "foundry_fastlog.messages.structured",
+    "SystemMetrics": "foundry_fastlog.machine.sampler",
+    "TextFileHandler": "foundry_fastlog.messages.text_handlers",
     "WandBLogger": "foundry_fastlog.sinks.wandb",
-    "apply_levels": "foundry_fastlog.log_setup",
-    "cleanup_empty_logs": "foundry_fastlog.log_setup",
-    "export_chrome_trace": "foundry_fastlog.trace",
-    "get_device": "foundry_fastlog.environment",
-    "get_git_commit_hash": "foundry_fastlog.environment",
-    "get_latest_log": "foundry_fastlog.log_setup",
-    "list_experiment_logs": "foundry_fastlog.log_setup",
-    "log_context": "foundry_fastlog.structured",
-    "open_run": "foundry_fastlog.recorder",
-    "read_run": "foundry_fastlog.reading",
-    "recover": "foundry_fastlog.recorder",
-    "setup_experiment_logging": "foundry_fastlog.log_setup",
-    "setup_logging": "foundry_fastlog.log_setup",
-    "setup_multi_logging": "foundry_fastlog.log_setup",
+    "apply_levels": "foundry_fastlog.messages.setup",
+    "cleanup_empty_logs": "foundry_fastlog.messages.setup",
+    "export_chrome_trace": "foundry_fastlog.export.perfetto",
+    "get_device": "foundry_fastlog.base.environment",
+    "get_git_commit_hash": "foundry_fastlog.base.environment",
+    "get_latest_log": "foundry_fastlog.messages.setup",
+    "list_experiment_logs": "foundry_fastlog.messages.setup",
+    "log_context": "foundry_fastlog.messages.structured",
+    "open_run": "foundry_fastlog.recording.recorder",
+    "read_run": "foundry_fastlog.reading.run",
+    "recover": "foundry_fastlog.recording.recorder",
+    "setup_experiment_logging": "foundry_fastlog.messages.setup",
+    "setup_logging": "foundry_fastlog.messages.setup",
+    "setup_multi_logging": "foundry_fastlog.messages.setup",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from foundry_fastlog.cli import main
+from foundry_fastlog.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from foundry_fastlog.files import STREAMS
+from foundry_fastlog.run.files import STREAMS
 
 ORDER = {
     "metrics": ["timestamp", "seq", "step", "epoch", "metrics", "summary", "nonfinite", "missing"],
@@ -27,7 +27,7 @@ ORDER = {
 
 def schema(name: str) -> dict[str, Any]:
     """A schema as it ships with the package."""
-    text = (files("foundry_fastlog") / "schema" / f"{name}.schema.json").read_text("utf-8")
+    text = (files("foundry_fastlog") / "run" / "schema" / f"{name}.schema.json").read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 

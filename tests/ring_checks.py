@@ -7,10 +7,10 @@ from pathlib import Path
 from rings import RingBuilder
 
 from foundry_fastlog import _core
-from foundry_fastlog.overlay import Overlay
-from foundry_fastlog.ring_files import RingReport
-from foundry_fastlog.ring_image import RingImage
-from foundry_fastlog.ring_lines import LineRenderer
+from foundry_fastlog.reading.found_rings import RingReport
+from foundry_fastlog.reading.overlay import Overlay
+from foundry_fastlog.reading.ring_image import RingImage
+from foundry_fastlog.reading.ring_lines import LineRenderer
 
 OUTCOMES = {"recoverable": "recovered", "damaged": "quarantined"}
 

@@ -352,7 +352,7 @@ bool PayloadBuilder::shorten_texts(std::size_t bytes) noexcept {
 }
 
 PyObject* text_of(PyObject* value) {
-    PyObject* values = PyImport_ImportModule("foundry_fastlog.values");
+    PyObject* values = PyImport_ImportModule("foundry_fastlog.recording.values");
     PyObject* function = values != nullptr ? PyObject_GetAttrString(values, "text_of") : nullptr;
     PyObject* text =
         function != nullptr ? PyObject_CallFunctionObjArgs(function, value, nullptr) : nullptr;

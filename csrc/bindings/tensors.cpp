@@ -221,7 +221,7 @@ PyObject* device_function(const char* name) {
     static std::atomic<PyObject*> known{nullptr};  // a reference that is kept
     PyObject* module = known.load(std::memory_order_acquire);
     if (module == nullptr) {
-        module = PyImport_ImportModule("foundry_fastlog.device_tensors");
+        module = PyImport_ImportModule("foundry_fastlog.recording.device_tensors");
         if (module == nullptr) return nullptr;
         known.store(module, std::memory_order_release);
     }

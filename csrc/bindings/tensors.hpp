@@ -1,7 +1,7 @@
 // What a Python object that is a tensor says about its one element: where it lies, of which type.
 //
 // By DLPack's exchange table where its type has one (torch from 2.10 on: no Python code runs), else by
-// asking foundry_fastlog.device_tensors.
+// asking foundry_fastlog.recording.device_tensors.
 #pragma once
 
 #include <Python.h>
@@ -61,7 +61,7 @@ constexpr bool is_host(std::int32_t device_type) noexcept {
            device_type == dlpack::kRocmHost;
 }
 
-/// A function of foundry_fastlog.device_tensors, borrowed; null with an error set.
+/// A function of foundry_fastlog.recording.device_tensors, borrowed; null with an error set.
 PyObject* device_function(const char* name);
 
 }  // namespace fastlog::bindings

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from foundry_fastlog import ExperimentLogging
-from foundry_fastlog.config_file import ConfigError
+from foundry_fastlog.config.yaml_file import ConfigError
 from foundry_fastlog.demo import console as ui
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
 from foundry_fastlog.demo.config import ExperimentConfig, load_config

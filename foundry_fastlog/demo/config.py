@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from foundry_fastlog.config import Count, Level, LoggingConfig
-from foundry_fastlog.config_file import ConfigError, ConfigFile, explain
+from foundry_fastlog.config.models import Count, Level, LoggingConfig
+from foundry_fastlog.config.yaml_file import ConfigError, ConfigFile, explain
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from foundry_fastlog import read_run, rendering, report
+from foundry_fastlog import read_run
+from foundry_fastlog.analysis.summarize import summarize
+from foundry_fastlog.base.formatting import format_bytes, format_seconds, printable
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
 from foundry_fastlog.demo.config import DEFAULT_CONFIG
 from foundry_fastlog.demo.device import describe_device
-from foundry_fastlog.formatting import format_bytes, format_seconds
+from foundry_fastlog.show.terminal import render_curves, render_metrics, render_timings
 
 if TYPE_CHECKING:
     from foundry_fastlog import Recorder
@@ -48,7 +50,7 @@ def show_sample(console: Console, step: int, text: str) -> None:
     console.print(Text(f"what the model writes after {step:,} steps", style="dim"))
     for line in text.splitlines():
         # What a terminal cannot show becomes "?", what would steer it becomes its escape.
-        shown = rendering.printable(line).encode(console.encoding, "replace")
+        shown = printable(line).encode(console.encoding, "replace")
         console.print(Text(f"  {shown.decode(console.encoding)}", "italic"), soft_wrap=True)
     console.print()
 
@@ -67,10 +69,10 @@ def show_drill(console: Console, trainer: Trainer, *, survived: bool) -> None:
 
 def show_result(console: Console, recorder: Recorder) -> None:
     """Show a closed run: its numbers, what recording cost, its files, what to do next."""
-    summary = report.summarize(read_run(recorder.path))
-    rendering.render_metrics(summary, console)
-    rendering.render_curves(summary, console)
-    rendering.render_timings(summary, console)
+    summary = summarize(read_run(recorder.path))
+    render_metrics(summary, console)
+    render_curves(summary, console)
+    render_timings(summary, console)
     console.print()
     show_cost(console, recorder, complete=summary.complete)
     show_files(console, recorder)

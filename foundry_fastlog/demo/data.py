@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from foundry_fastlog.config_file import ConfigError
+from foundry_fastlog.config.yaml_file import ConfigError
 from foundry_fastlog.demo.config import DataConfig
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from foundry_fastlog.config_file import ConfigError
+from foundry_fastlog.config.yaml_file import ConfigError
 from foundry_fastlog.demo.checkpoint import (
     FOLDER,
     checkpoint_path,

@@ -28,7 +28,7 @@ _STRUCTURED_CALLS = {
     "structlog.getLogger",
     "structlog.stdlib.get_logger",
     "foundry_fastlog.get_logger",
-    "foundry_fastlog.structured.get_logger",
+    "foundry_fastlog.messages.structured.get_logger",
 }
 
 

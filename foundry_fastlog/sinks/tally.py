@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from foundry_fastlog.fork_lock import ForkLock
-from foundry_fastlog.members import safe_str
+from foundry_fastlog.base.fork_lock import ForkLock
+from foundry_fastlog.base.json_text import safe_str
 
 __all__ = ["Tally"]
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.arguments import whole_number
-from foundry_fastlog.members import safe_str
+from foundry_fastlog.base.arguments import whole_number
+from foundry_fastlog.base.json_text import safe_str
 from foundry_fastlog.sinks.tally import Tally
 from foundry_fastlog.sinks.wandb_hooks import guard_hooks
 from foundry_fastlog.sinks.wandb_rows import DelayedRows
@@ -35,7 +35,7 @@ from foundry_fastlog.sinks.wandb_values import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from foundry_fastlog.system_reader import SystemReader
+    from foundry_fastlog.machine.reader import SystemReader
 
 __all__ = ["WandBLogger"]
 
@@ -254,7 +254,7 @@ class WandBLogger:
         if not self._usable():
             return False
         try:
-            from foundry_fastlog.system_reader import SystemReader, torch_memory
+            from foundry_fastlog.machine.reader import SystemReader, torch_memory
 
             self._system = self._system or SystemReader()
             values = {**self._system.read(), **torch_memory()}

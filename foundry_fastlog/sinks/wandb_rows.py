@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from foundry_fastlog.host_copies import HostCopies, is_device_scalar
+from foundry_fastlog.recording.host_copies import HostCopies, is_device_scalar
 
 __all__ = ["DelayedRows"]
 

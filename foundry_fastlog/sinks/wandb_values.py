@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from numbers import Number
 from typing import Any
 
-from foundry_fastlog.host_copies import is_device_scalar
-from foundry_fastlog.members import readable, safe_str
-from foundry_fastlog.run_info import plain_config
+from foundry_fastlog.base.json_text import readable, safe_str
+from foundry_fastlog.recording.host_copies import is_device_scalar
+from foundry_fastlog.run.info import plain_config
 
 __all__ = ["DEFAULT_PROJECT", "config_project", "experiment_name", "flat", "settings", "textual"]
 

@@ -20,7 +20,7 @@ from crash.acked import Life, parse
 from crash.driving import Process, Scene, Settings, draw_settings, size
 
 from foundry_fastlog import read_run
-from foundry_fastlog.overlay import Overlay
+from foundry_fastlog.reading.overlay import Overlay
 
 MakeScene = Callable[[], Scene]
 

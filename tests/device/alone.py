@@ -192,7 +192,7 @@ def main() -> None:
     import pytest  # noqa: F401 - so that test modules are imported in no time
     import recorded  # noqa: F401
 
-    import foundry_fastlog.metrics  # noqa: F401
+    import foundry_fastlog.components.metrics  # noqa: F401
 
     for line in sys.stdin:
         pid = os.fork()

@@ -18,7 +18,7 @@ from device.fakes import FakeDriver as Cuda
 from recorded import lines
 
 from foundry_fastlog import MetricsLogger, Recorder
-from foundry_fastlog.host_copies import HostCopies
+from foundry_fastlog.recording.host_copies import HostCopies
 
 MODES = [fakes.GLOBAL, fakes.THREAD_LOCAL, fakes.RELAXED]
 

@@ -12,7 +12,8 @@ from device.driving import one_line, working_stream
 from device.fakes import FakeDriver as Cuda
 from recorded import lines
 
-from foundry_fastlog import Recorder, device_tensors
+from foundry_fastlog import Recorder
+from foundry_fastlog.recording import device_tensors
 
 
 def framework_copies(value: float) -> list[Any]:

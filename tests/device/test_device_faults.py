@@ -75,7 +75,7 @@ def test_a_large_record_takes_what_slots_there_are(cuda: Cuda, run: Path) -> Non
 @alone
 def test_another_device_gets_slots_after_one_had_them_all(cuda: Cuda, run: Path) -> None:
     """Neither it nor a block's timing is short of them for ever."""
-    from foundry_fastlog import device_tensors
+    from foundry_fastlog.recording import device_tensors
 
     stream = working_stream(cuda)
     working_stream(cuda, 1)

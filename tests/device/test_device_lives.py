@@ -20,7 +20,10 @@ from device.fakes import FakeDriver as Cuda
 from recorded import lines
 from ring_checks import check_against_recovery
 
-from foundry_fastlog import Recorder, device_tensors, read_run, recover
+from foundry_fastlog import Recorder, read_run, recover
+
+# ---- closing -------------------------------------------------------------------------------------
+from foundry_fastlog.recording import device_tensors
 
 # ---- closing -------------------------------------------------------------------------------------
 

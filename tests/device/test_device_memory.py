@@ -17,7 +17,8 @@ from device.driving import in_thread, one_line, recorded_event, working_stream
 from device.fakes import FakeDriver as Cuda
 from recorded import lines
 
-from foundry_fastlog import Recorder, device_tensors
+from foundry_fastlog import Recorder
+from foundry_fastlog.recording import device_tensors
 
 
 class Memory:

@@ -12,8 +12,8 @@ import pytest
 from device import fakes
 from device.alone import eventually
 
-from foundry_fastlog import device_tensors
-from foundry_fastlog.device_tensors import block_stream, describe_tensor, plain_tensor
+from foundry_fastlog.recording import device_tensors
+from foundry_fastlog.recording.device_tensors import block_stream, describe_tensor, plain_tensor
 
 
 class Cuda:

@@ -17,7 +17,8 @@ from device.fakes import FakeDriver as Cuda
 from recorded import lines
 from ring_checks import check_against_recovery
 
-from foundry_fastlog import Recorder, device_tensors
+from foundry_fastlog import Recorder
+from foundry_fastlog.recording import device_tensors
 
 US = 1_000_000
 

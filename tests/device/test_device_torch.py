@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from recorded import lines
 
-from foundry_fastlog import Recorder, device_tensors
+from foundry_fastlog import Recorder
+from foundry_fastlog.recording import device_tensors
 
 torch: Any = pytest.importorskip("torch")
 

@@ -18,7 +18,8 @@ from device.driving import one_line, working_stream
 from device.fakes import FakeDriver as Cuda
 from recorded import lines
 
-from foundry_fastlog import Recorder, RecorderClosedError, device_tensors
+from foundry_fastlog import Recorder, RecorderClosedError
+from foundry_fastlog.recording import device_tensors
 
 
 def timed_stream(cuda: Cuda) -> int:

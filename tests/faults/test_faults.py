@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from foundry_fastlog import Recorder, _core, read_run
-from foundry_fastlog.listing import list_segments
+from foundry_fastlog.run.listing import list_segments
 
 HERE = Path(__file__).parent
 # `make crash` has the time for a real stall; the hermetic environment of a test hides the variable.

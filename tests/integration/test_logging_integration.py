@@ -432,7 +432,7 @@ def test_ranks_share_a_run(tmp_path: Path) -> None:
     Their clocks are hours apart, as those of other hosts may be; the names have rank 0's time.
     """
     code = (
-        "import os, sys; from foundry_fastlog import experiment\n"
+        "import os, sys; from foundry_fastlog.components import experiment\n"
         "hour = 10 + int(os.environ['RANK'])\n"
         "experiment.timestamp = lambda: f'2025-09-30_{hour}-00-00'\n"
         "from tiny_training import *\n"

@@ -17,7 +17,7 @@ import pytest
 from ring_checks import check_against_recovery, seen
 
 from foundry_fastlog import Recorder, _core, read_run
-from foundry_fastlog.checks import SeriesCheck
+from foundry_fastlog.run.checks import SeriesCheck
 
 # Obeys: "record N" (flushed), "event N" (flushed), "keep N" (in the ring alone), "close".
 TRAINER = """

@@ -323,7 +323,7 @@ def test_fork_from_a_thread_while_another_opens_a_run(tmp_path: Path) -> None:
     run_python(
         HEAD
         + """
-from foundry_fastlog import recorder as module
+from foundry_fastlog.recording import recorder as module
 held, done = threading.Event(), threading.Event()
 def hold():
     with module._open_lock:

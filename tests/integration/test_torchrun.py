@@ -16,7 +16,9 @@ from foundry_fastlog import read_run
 RANK = """
 import os, signal, sys, time
 from pathlib import Path
-from foundry_fastlog import ExperimentLogging, experiment, start_stamp
+from foundry_fastlog import ExperimentLogging
+from foundry_fastlog.components import experiment
+from foundry_fastlog.run import start_stamp
 rank, restart = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 experiment.timestamp = lambda: f"2025-09-30_1{rank}-0{restart}-00"
 start_stamp.WAIT_S = 60

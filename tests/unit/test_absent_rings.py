@@ -10,8 +10,8 @@ import pytest
 from recorded import run_python
 
 from foundry_fastlog import Recorder, _core, read_run, recover
-from foundry_fastlog.absent_rings import report_absent
-from foundry_fastlog.cli import main
+from foundry_fastlog.cli.main import main
+from foundry_fastlog.reading.absent_rings import report_absent
 
 # Records and is killed; with a third argument it closes before.
 WRITER = """

@@ -22,7 +22,7 @@ from recorded import TAKES_CTRL_C
 
 import foundry_fastlog
 import foundry_fastlog.demo
-from foundry_fastlog.cli import main
+from foundry_fastlog.cli.main import main
 
 COMMAND = [sys.executable, "-m", "foundry_fastlog"]
 
@@ -135,7 +135,7 @@ def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without typer the message says how to get it."""
-    monkeypatch.delitem(sys.modules, "foundry_fastlog.commands", raising=False)
+    monkeypatch.delitem(sys.modules, "foundry_fastlog.cli.commands", raising=False)
     monkeypatch.setitem(sys.modules, "typer", None)
     assert main(["--version"]) == 2
     assert "needs typer, which is not installed. Run:" in (error := capsys.readouterr().err)
@@ -146,8 +146,8 @@ def test_a_broken_installation_is_not_called_a_missing_extra(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An import error of our own is shown as it is."""
-    monkeypatch.delitem(sys.modules, "foundry_fastlog.commands", raising=False)
-    monkeypatch.setitem(sys.modules, "foundry_fastlog.export", None)
+    monkeypatch.delitem(sys.modules, "foundry_fastlog.cli.commands", raising=False)
+    monkeypatch.setitem(sys.modules, "foundry_fastlog.export.jsonl", None)
     with pytest.raises(ModuleNotFoundError, match=r"foundry_fastlog\.export"):
         main(["--version"])
 
@@ -180,7 +180,7 @@ def test_a_run_that_cannot_be_listed_exits_with_2(
     def fail(path: object) -> list[object]:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("foundry_fastlog.overlay.list_files", fail)
+    monkeypatch.setattr("foundry_fastlog.reading.overlay.list_files", fail)
     assert main([command, str(run)]) == 2
     assert "Input/output error" in capsys.readouterr().err
 
@@ -417,7 +417,7 @@ def test_tail_reads_a_backlog_without_pauses(
         slept.append(seconds)
         if len(slept) > 1:
             raise KeyboardInterrupt
-        monkeypatch.setattr("foundry_fastlog.follow._POLL_BYTES", 100)
+        monkeypatch.setattr("foundry_fastlog.reading.follow._POLL_BYTES", 100)
         writer = OracleWriter(run, rank=1)
         for step in range(50):
             writer.metrics(step, loss=1.0)

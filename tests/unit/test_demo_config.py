@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry_fastlog.config import LoggingConfig, RecorderConfig
+from foundry_fastlog.config.models import LoggingConfig, RecorderConfig
 from foundry_fastlog.demo.config import (
     ConfigError,
     DataConfig,

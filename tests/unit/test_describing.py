@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry_fastlog.describing import Moments, describe
+from foundry_fastlog.base.statistics import Moments, describe
 
 KEYS = {"count", "mean", "std", "min", "max", "total"}
 NOTHING = {"count": 0, "mean": None, "std": None, "min": None, "max": None, "total": None}

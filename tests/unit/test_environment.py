@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from foundry_fastlog import environment, get_device, get_git_commit_hash
+from foundry_fastlog import get_device, get_git_commit_hash
+from foundry_fastlog.base import environment
 
 
 def fake_torch(

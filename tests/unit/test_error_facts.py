@@ -14,9 +14,9 @@ import pytest
 from recorded import lines, run_python
 
 from foundry_fastlog import ErrorTracker, Recorder, RecorderHandler, TextFileHandler
-from foundry_fastlog import error_facts as module
-from foundry_fastlog.error_facts import error_facts, formatted
-from foundry_fastlog.fingerprint import fingerprint
+from foundry_fastlog.base import error_facts as module
+from foundry_fastlog.base.error_facts import error_facts, formatted
+from foundry_fastlog.base.fingerprint import fingerprint
 
 
 def fail(*_: object, **__: object) -> Any:

@@ -23,8 +23,8 @@ import pytest
 from recorded import lines, run_python, without_clock
 
 from foundry_fastlog import ErrorTracker, Recorder, read_run
-from foundry_fastlog.cli import main
-from foundry_fastlog.error_hooks import Hooks
+from foundry_fastlog.cli.main import main
+from foundry_fastlog.components.error_hooks import Hooks
 
 LOGGER = logging.getLogger("test.errors")
 

@@ -27,10 +27,10 @@ from foundry_fastlog import (
     LoggingConfig,
     RecorderClosedError,
     StructuredLogger,
-    experiment,
     read_run,
 )
-from foundry_fastlog.text_logs import TextHandler
+from foundry_fastlog.components import experiment
+from foundry_fastlog.messages.text_handlers import TextHandler
 
 ROOT = "model_foundry"
 STAMP = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
@@ -515,7 +515,7 @@ def test_a_trace_that_cannot_be_written_stops_nobody(
     start: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log says so."""
-    from foundry_fastlog import trace
+    from foundry_fastlog.export import perfetto as trace
 
     def full(*_: object) -> None:
         raise OSError("No space left on device")

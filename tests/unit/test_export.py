@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from oracle import START, OracleWriter, write_run_json
 
-import foundry_fastlog.export
-from foundry_fastlog.export import ExportError, export_run
-from foundry_fastlog.formatting import printable_json, write_json
-from foundry_fastlog.reading import read_run
+import foundry_fastlog.export.jsonl
+from foundry_fastlog.base.formatting import printable_json, write_json
+from foundry_fastlog.export.jsonl import ExportError, export_run
+from foundry_fastlog.reading.run import read_run
 
 HOUR = timedelta(hours=1)
 
@@ -198,7 +198,7 @@ def test_large_exports_are_written_in_parts(
 ) -> None:
     """The size of the write buffer does not show in the file."""
     export_run(read_run(simple), tmp_path / "one.jsonl")
-    monkeypatch.setattr(foundry_fastlog.export, "_WRITE_BYTES", 100)
+    monkeypatch.setattr(foundry_fastlog.export.jsonl, "_WRITE_BYTES", 100)
     result = export_run(read_run(simple), tmp_path / "two.jsonl")
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
     assert result.bytes == (tmp_path / "two.jsonl").stat().st_size

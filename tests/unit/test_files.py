@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracle import OracleWriter, write_run_json
 
-from foundry_fastlog.files import (
+from foundry_fastlog.run.files import (
     STREAMS,
     RunNotFoundError,
     StreamName,
@@ -23,7 +23,7 @@ from foundry_fastlog.files import (
     open_run_dir,
     parse_name,
 )
-from foundry_fastlog.listing import list_files, list_segments
+from foundry_fastlog.run.listing import list_files, list_segments
 
 children = st.lists(
     st.builds(

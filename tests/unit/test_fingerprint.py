@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry_fastlog.fingerprint import fingerprint, normalised
+from foundry_fastlog.base.fingerprint import fingerprint, normalised
 
 
 def caught(make: Callable[[], object]) -> BaseException:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import OracleWriter
 
-import foundry_fastlog.follow
-from foundry_fastlog.files import Segment
-from foundry_fastlog.follow import Follower, Polled
-from foundry_fastlog.segment_file import SegmentFile
+import foundry_fastlog.reading.follow
+from foundry_fastlog.reading.follow import Follower, Polled
+from foundry_fastlog.run.files import Segment
+from foundry_fastlog.run.segment_file import SegmentFile
 
 
 def steps(polled: Polled) -> list[int]:
@@ -176,7 +176,7 @@ def test_files_that_vanish_between_listing_and_reading_wait_for_the_next_poll(
     fill(writer, 0, 6)
     real = Follower._list
 
-    def listed(self: Follower, result: Polled) -> list[foundry_fastlog.follow.Series]:
+    def listed(self: Follower, result: Polled) -> list[foundry_fastlog.reading.follow.Series]:
         found = real(self, result)
         (tmp_path / "metrics.000001.jsonl").unlink(missing_ok=True)
         return found
@@ -198,7 +198,7 @@ def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "metrics.r2.jsonl.gz").touch()
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "x.ring").write_bytes(b"x")
-    open_segment = foundry_fastlog.files.Segment.open
+    open_segment = foundry_fastlog.run.files.Segment.open
 
     def refuse(segment: Segment) -> SegmentFile:
         if segment.name.writer.rank == 1:
@@ -207,7 +207,7 @@ def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: pytest.M
 
     fill(OracleWriter(tmp_path, rank=1), 10, 12)
     with monkeypatch.context() as patch:
-        patch.setattr(foundry_fastlog.files.Segment, "open", refuse)
+        patch.setattr(foundry_fastlog.run.files.Segment, "open", refuse)
         follower = Follower(tmp_path)
         first, again = follower.last(9), follower.poll()
     assert steps(first) == [0, 1, 2]
@@ -244,8 +244,8 @@ def test_damaged_lines_are_noted_and_skipped(tmp_path: Path) -> None:
 
 def test_a_long_backlog_is_given_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One process's backlog neither fills the memory nor holds up the others."""
-    monkeypatch.setattr(foundry_fastlog.follow, "_BLOCK_BYTES", 256)
-    monkeypatch.setattr(foundry_fastlog.follow, "_POLL_BYTES", 1000)
+    monkeypatch.setattr(foundry_fastlog.reading.follow, "_BLOCK_BYTES", 256)
+    monkeypatch.setattr(foundry_fastlog.reading.follow, "_POLL_BYTES", 1000)
     fill(OracleWriter(tmp_path, segment_lines=30), 0, 100)
     fill(OracleWriter(tmp_path, rank=1), 1000, 1002)
     follower = Follower(tmp_path)
@@ -264,7 +264,7 @@ def test_a_line_without_end_does_not_fill_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past the limit the line is skipped, and what follows is read."""
-    monkeypatch.setattr(foundry_fastlog.follow, "MAX_LINE_BYTES", 100_000)
+    monkeypatch.setattr(foundry_fastlog.reading.follow, "MAX_LINE_BYTES", 100_000)
     writer = OracleWriter(tmp_path)
     fill(writer, 0, 1)
     writer.torn("metrics", b"x" * 300_000)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from foundry_fastlog import read_run
-from foundry_fastlog.cli import main
-from foundry_fastlog.files import STREAMS
+from foundry_fastlog.cli.main import main
+from foundry_fastlog.run.files import STREAMS
 
 DEEP = "[" * 200 + "]" * 200
 VALUES = (

@@ -1,7 +1,7 @@
 """The rooms of the code base: who may include or import whom.
 
 csrc/core knows nothing of Python, csrc/device knows only core, csrc/bindings knows both. In
-Python only recorder.py imports the extension, and all that reads runs works without it.
+Python a room imports only from rooms below it, and only recorder.py imports the extension.
 """
 
 from __future__ import annotations
@@ -27,8 +27,19 @@ MAY_INCLUDE = {
 }
 PYTHON_HEADER = re.compile(r"^(Python\.h|pybind11/.*|structmember\.h|frameobject\.h|numpy/.*)$")
 PYTHON_NAME = re.compile(r"\b(Py[A-Z_]\w*|pybind11|py)\b(?=\s*(::|\(|\*|&|\w|;))")
+# The rooms of the package, from the ground up: each imports only from those before it.
+ROOMS = (
+    *("base", "run", "reading", "recording", "machine", "config", "analysis", "export", "show"),
+    *("sinks", "messages", "components", "migrate", "demo", "cli"),
+)
+FLAT = {"__init__", "__main__", "_version"}
+# The trainer to learn from imports what a user would.
+MAY_IMPORT_THE_PACKAGE = {"demo"}
 # What must work where the extension was never built: a laptop that only reads runs.
-READING_MODULES = ("files", "reading", "export", "report", "follow", "overlay", "recovery")
+READING_MODULES = (
+    *("run.files", "reading.run", "reading.follow", "reading.overlay", "reading.preview"),
+    *("export.jsonl", "analysis.summarize"),
+)
 
 
 def strip_comments(source: str) -> str:
@@ -124,6 +135,108 @@ def package_imports() -> dict[str, set[str]]:
 def is_or_below(name: str, module: str) -> bool:
     """Tell whether a dotted name is `module` or something inside it."""
     return name == module or name.startswith(module + ".")
+
+
+def module_arrows(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Map each module of the package to those that it imports, by dotted names within it.
+
+    Args:
+        imports: As from `package_imports`.
+
+    Returns:
+        Names without `foundry_fastlog.`; an import from the package itself is an arrow to "".
+    """
+    modules = {}
+    for path, names in imports.items():
+        parts = Path(path).with_suffix("").parts[1:]
+        modules[".".join(parts).removesuffix(".__init__")] = names
+    arrows: dict[str, set[str]] = {module: set() for module in modules}
+    for module, names in modules.items():
+        for name in names:
+            inner = name.removeprefix("foundry_fastlog").removeprefix(".")
+            if not is_or_below(name, "foundry_fastlog"):
+                continue
+            if inner in modules or inner.partition(".")[0] == "_core":
+                arrows[module].add(inner)
+            elif inner and "." not in inner and inner not in ROOMS:
+                arrows[module].add("")  # a name that the package exports
+    # `from a import b` names a too: only the module itself counts where b is one.
+    for found in arrows.values():
+        rooms = {name.rpartition(".")[0] for name in found} & set(ROOMS)
+        found -= rooms | {"_core"}
+    return arrows
+
+
+def upward(arrows: dict[str, set[str]]) -> list[str]:
+    """List the arrows that run up, or to the package as a user sees it."""
+    faults = []
+    for module, targets in arrows.items():
+        room = module.partition(".")[0]
+        for target in sorted(targets):
+            to = target.partition(".")[0]
+            if room not in ROOMS:
+                continue
+            if to in ROOMS and ROOMS.index(to) > ROOMS.index(room):
+                faults.append(f"{module} -> {target}")
+            if target == "" and room not in MAY_IMPORT_THE_PACKAGE:
+                faults.append(f"{module} -> the package")
+    return faults
+
+
+def circles(arrows: dict[str, set[str]]) -> list[tuple[str, ...]]:
+    """List the modules that import each other, imports within functions among them."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        todo = [start]
+        while todo:
+            for target in arrows.get(todo.pop(), set()) - found:
+                found.add(target)
+                todo.append(target)
+        return found
+
+    below = {module: reached(module) for module in arrows}
+    ring = [
+        {m, *(n for n in below[m] if m in below.get(n, set()))} for m in arrows if m in below[m]
+    ]
+    return sorted({tuple(sorted(group)) for group in ring})
+
+
+def test_rooms_of_the_package_import_only_rooms_below_them() -> None:
+    """No arrow runs up, and no modules import each other."""
+    arrows = {module: found for module, found in module_arrows(package_imports()).items() if module}
+    assert upward(arrows) == []
+    assert circles(arrows) == []
+
+
+def test_nothing_lies_flat_and_each_room_says_what_it_is() -> None:
+    """A new room gets its place in the order, and a sentence."""
+    assert {path.stem for path in PACKAGE.glob("*.py")} == FLAT
+    rooms = {path.parent.name: path for path in PACKAGE.glob("*/__init__.py")}
+    assert set(rooms) == set(ROOMS)
+    for path in rooms.values():
+        first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[
+            0
+        ]
+        assert first.endswith("."), path
+
+
+def test_the_rule_for_rooms_sees_an_arrow_up_and_a_circle() -> None:
+    """What is forbidden is found: at the top of a module and within a function."""
+    sources = {
+        "base.a": "def f():\n    from foundry_fastlog.run import b\n",
+        "run.b": "from foundry_fastlog.run.c import x\n",
+        "run.c": "import foundry_fastlog.run.b\nfrom foundry_fastlog import Recorder\n",
+    }
+    imports = {
+        f"foundry_fastlog/{module.replace('.', '/')}.py": imported_modules(
+            source, f"foundry_fastlog.{module}"
+        )
+        for module, source in sources.items()
+    }
+    arrows = module_arrows(imports)
+    assert upward(arrows) == ["base.a -> run.b", "run.c -> the package"]
+    assert circles(arrows) == [("run.b", "run.c")]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +338,7 @@ def test_only_the_recorder_imports_the_extension() -> None:
         for path, names in package_imports().items()
         if any(is_or_below(name, "foundry_fastlog._core") for name in names)
     }
-    assert importers == {"foundry_fastlog/recorder.py"}
+    assert importers == {"foundry_fastlog/recording/recorder.py"}
 
 
 def test_the_package_imports_neither_tests_nor_benchmarks() -> None:
@@ -277,7 +390,7 @@ def test_the_summary_command_works_without_the_extension(tmp_path: Path) -> None
     (tmp_path / "metrics.jsonl").write_text("".join(lines), encoding="utf-8")
     done = run_without_extension(f"""
         sys.argv = ["foundry-fastlog", "summary", {str(tmp_path)!r}]
-        from foundry_fastlog.cli import main
+        from foundry_fastlog.cli.main import main
         sys.exit(main())
     """)
     assert done.returncode == 0, done.stderr
@@ -311,7 +424,8 @@ def test_no_lock_can_be_waited_for_by_the_thread_that_holds_it() -> None:
         for kind in plain.findall(path.read_text(encoding="utf-8"))
     }
     assert found == MAY_LOCK
-    for name, lock in (("device_tensors", "_running"), ("text_writer", "_starting")):
+    held = (("recording/device_tensors", "_running"), ("messages/text_writer", "_starting"))
+    for name, lock in held:
         source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
         assert set(re.findall(rf"{lock}\.acquire\((.*)\)", source)) == {"blocking=False"}
         assert f"with self.{lock}" not in source

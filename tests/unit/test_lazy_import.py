@@ -51,11 +51,11 @@ assert loaded() == {"foundry_fastlog._version"}, loaded()
 dir(foundry_fastlog)
 assert loaded() == {"foundry_fastlog._version"}
 foundry_fastlog.read_run
-assert "foundry_fastlog.recorder" not in loaded()
+assert "foundry_fastlog.recording.recorder" not in loaded()
 assert "foundry_fastlog._core" not in loaded()
 foundry_fastlog.Recorder
 assert "foundry_fastlog._core" in loaded()
-assert "foundry_fastlog.config" not in loaded()
+assert "foundry_fastlog.config.models" not in loaded()
 """
     )
 

@@ -18,8 +18,8 @@ from ring_checks import on_disk, seen
 from rings import RingBuilder
 
 from foundry_fastlog import Recorder, read_run, recover
-from foundry_fastlog.files import group_series
-from foundry_fastlog.listing import list_files, list_segments
+from foundry_fastlog.run.files import group_series
+from foundry_fastlog.run.listing import list_files, list_segments
 
 # Records until it is killed, with a new file every few lines; says so when there are some.
 WRITER = """
@@ -155,7 +155,7 @@ def test_a_live_ring_that_cannot_be_read_says_nothing_of_the_files(
     tmp_path: Path, offset: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are read as they are; whether the ring is damaged is asked when its writer is dead."""
-    monkeypatch.setattr("foundry_fastlog.ring_image._LOOKS", 2)
+    monkeypatch.setattr("foundry_fastlog.reading.ring_image._LOOKS", 2)
     (tmp_path / "log.jsonl").write_bytes(message(0))
     with RingBuilder().put(tmp_path).open("r+b") as file:
         file.seek(offset)
@@ -204,7 +204,7 @@ def test_processes_that_begin_during_a_look_are_seen_with_their_rings(
             (directory / "log.jsonl").write_bytes(b'{"timestamp":"torn')
         return list_files(directory)
 
-    monkeypatch.setattr("foundry_fastlog.overlay.list_files", begin)
+    monkeypatch.setattr("foundry_fastlog.reading.overlay.list_files", begin)
     (tmp_path / "metrics.jsonl").touch()
     assert seen(tmp_path)["log.jsonl"].startswith(b'{"timestamp":"1970')
 

@@ -24,14 +24,14 @@ from foundry_fastlog import (
     cleanup_empty_logs,
     get_latest_log,
     list_experiment_logs,
-    log_setup,
     setup_experiment_logging,
     setup_logging,
     setup_multi_logging,
-    text_logs,
 )
-from foundry_fastlog.log_setup import attach_experiment
-from foundry_fastlog.text_files import TextFile
+from foundry_fastlog.messages import setup as log_setup
+from foundry_fastlog.messages import text_handlers as text_logs
+from foundry_fastlog.messages.setup import attach_experiment
+from foundry_fastlog.messages.text_files import TextFile
 
 NUMBER = count()
 STAMP = r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}"

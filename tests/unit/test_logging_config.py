@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from foundry_fastlog import ConfigError, LoggingConfig, RecorderConfig
-from foundry_fastlog.config import LOG_LEVELS
-from foundry_fastlog.config_file import ConfigFile, show
+from foundry_fastlog.config.models import LOG_LEVELS
+from foundry_fastlog.config.yaml_file import ConfigFile, show
 
 # Section 6 of the plan, and its section about W&B.
 PLAN = {

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded import run_python
 
-from foundry_fastlog.members import (
+from foundry_fastlog.base.json_text import (
     IN_MEMORY,
     nonfinite_fields,
     plain_context,
@@ -286,7 +286,7 @@ def test_large_containers_are_cut() -> None:
 def test_an_unknown_object_imports_nothing() -> None:
     """Not numpy above all, which takes a fifth of a second."""
     run_python(
-        "import sys; from foundry_fastlog.members import readable, render_members; "
+        "import sys; from foundry_fastlog.base.json_text import readable, render_members; "
         "render_members({'a': object()}); readable(object()); assert 'numpy' not in sys.modules"
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from foundry_fastlog.cli import main
+from foundry_fastlog.cli.main import main
 from foundry_fastlog.migrate import Options, tree
 from foundry_fastlog.migrate.tree import migrate_file, python_files
 

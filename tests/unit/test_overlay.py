@@ -25,12 +25,13 @@ from ring_checks import (
 )
 from rings import FRAGMENT, RingBuilder, copy_run, move_to_other_boot, ring_of
 
-from foundry_fastlog import _core, read_run, ring_files
-from foundry_fastlog.export import export_run
-from foundry_fastlog.follow import Follower
-from foundry_fastlog.overlay import Overlay
-from foundry_fastlog.reading import ReadProblemError
-from foundry_fastlog.report import summarize
+from foundry_fastlog import _core, read_run
+from foundry_fastlog.analysis.summarize import summarize
+from foundry_fastlog.export.jsonl import export_run
+from foundry_fastlog.reading import found_rings as ring_files
+from foundry_fastlog.reading.follow import Follower
+from foundry_fastlog.reading.overlay import Overlay
+from foundry_fastlog.reading.run import ReadProblemError
 
 SEEDS = range(24)
 
@@ -358,7 +359,7 @@ def test_a_file_that_is_damaged_all_over_is_not_mended_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is remembered of it is bounded; recovery mends it on disk."""
-    monkeypatch.setattr("foundry_fastlog.ring_drain._MOST_RANGES", 10)
+    monkeypatch.setattr("foundry_fastlog.reading.ring_drain._MOST_RANGES", 10)
     builder = RingBuilder()
     builder.boot_id = rings.OTHER_BOOT
     builder.put(tmp_path)
@@ -455,7 +456,7 @@ def test_what_is_no_file_is_left_alone(made: str, name: str, tmp_path: Path) -> 
 
 def test_a_ring_whose_text_is_too_large_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long key named by many small records: memory stays bounded."""
-    monkeypatch.setattr("foundry_fastlog.ring_drain.MOST_PENDING_BYTES", 1000)
+    monkeypatch.setattr("foundry_fastlog.reading.ring_drain.MOST_PENDING_BYTES", 1000)
     (report,) = Overlay(run).refresh()
     assert report.outcome == "failed"
     assert "more text than fits into memory" in report.reason
@@ -464,8 +465,8 @@ def test_a_ring_whose_text_is_too_large_is_told(run: Path, monkeypatch: pytest.M
 
 def test_a_line_that_is_longer_than_any_is_none(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading files back takes bounded memory, and goes on behind it."""
-    monkeypatch.setattr("foundry_fastlog.ring_drain._LONGEST_LINE", 200)
-    monkeypatch.setattr("foundry_fastlog.ring_drain._BLOCK_BYTES", 64)
+    monkeypatch.setattr("foundry_fastlog.reading.ring_drain._LONGEST_LINE", 200)
+    monkeypatch.setattr("foundry_fastlog.reading.ring_drain._BLOCK_BYTES", 64)
     for path in run.glob("*.jsonl"):
         path.unlink()
     builder = RingBuilder()
@@ -870,8 +871,8 @@ def test_the_boot_is_known_by_a_command_where_there_is_no_file(
     command: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As on macOS; where neither tells, no ring is of this boot."""
-    monkeypatch.setattr("foundry_fastlog.ring_files._BOOT_ID", tmp_path / "none")
-    monkeypatch.setattr("foundry_fastlog.ring_files._BOOT_ID_COMMAND", command)
+    monkeypatch.setattr("foundry_fastlog.reading.found_rings._BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr("foundry_fastlog.reading.found_rings._BOOT_ID_COMMAND", command)
     builder = RingBuilder()
     builder.boot_id = rings.UUID
     builder.put(tmp_path)
@@ -1005,7 +1006,7 @@ def test_a_ring_is_read_once_by_a_follower(run: Path, monkeypatch: pytest.Monkey
     (run / ".fastlog" / "damaged.ring").write_bytes(b"x")
     follower = Follower(run)
     follower.poll()
-    monkeypatch.setattr("foundry_fastlog.ring_files.find_ring", None)
+    monkeypatch.setattr("foundry_fastlog.reading.found_rings.find_ring", None)
     follower.poll()
     shutil.rmtree(run / ".fastlog")
     follower.poll()

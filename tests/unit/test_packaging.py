@@ -98,7 +98,7 @@ def test_a_wheel_ships_every_file_of_the_package(tmp_path: Path) -> None:
 
     shipped = shipped_names(tmp_path / "foundry_fastlog")
     assert {"py.typed", "_core.pyi"} <= shipped
-    assert any(name.startswith("schema/") and name.endswith(".json") for name in shipped)
+    assert any(name.startswith("run/schema/") and name.endswith(".json") for name in shipped)
     assert any(name.startswith("demo/") and name.endswith(".yaml") for name in shipped)
     assert shipped == shipped_names(PACKAGE)
 

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from recorded import lines
 
-from foundry_fastlog import PerformanceLogger, Recorder, performance
-from foundry_fastlog.performance import MAX_NAMES, OTHER, rss_bytes
+from foundry_fastlog import PerformanceLogger, Recorder
+from foundry_fastlog.components import performance
+from foundry_fastlog.components.performance import MAX_NAMES, OTHER, rss_bytes
 
 LOGGER = logging.getLogger("test.performance")
 KEYS = {"count", "mean", "std", "min", "max", "total", "p50", "p95", "p99"}

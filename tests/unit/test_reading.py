@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import START, OracleWriter, write_run_json
 
-import foundry_fastlog.checks
-import foundry_fastlog.lines
-from foundry_fastlog.checks import Problems, SeriesCheck, StepSet
-from foundry_fastlog.reading import ReadProblemError, Run, RunNotFoundError, read_run
+import foundry_fastlog.reading.lines
+import foundry_fastlog.run.checks
+from foundry_fastlog.reading.run import ReadProblemError, Run, RunNotFoundError, read_run
+from foundry_fastlog.run.checks import Problems, SeriesCheck, StepSet
 
 HOUR = timedelta(hours=1)
 
@@ -442,7 +442,7 @@ def test_each_streams_own_fields_are_checked(
 
 def test_a_line_past_the_limit_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without newlines does not fill the memory."""
-    monkeypatch.setattr(foundry_fastlog.lines, "MAX_LINE_BYTES", 2 << 20)
+    monkeypatch.setattr(foundry_fastlog.reading.lines, "MAX_LINE_BYTES", 2 << 20)
     writer = OracleWriter(tmp_path)
     writer.metrics(0, loss=1.0)
     writer.metrics(1, note="x" * (5 << 20))
@@ -554,7 +554,7 @@ def test_many_problems_are_counted_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file of garbage costs bounded memory."""
-    monkeypatch.setattr(foundry_fastlog.checks, "MAX_KEPT", 5)
+    monkeypatch.setattr(foundry_fastlog.run.checks, "MAX_KEPT", 5)
     writer = OracleWriter(tmp_path)
     for step in range(20):
         writer.metrics(step, loss=1.0)

@@ -15,7 +15,7 @@ from recorded import lines, parse, raw_lines
 import foundry_fastlog
 from foundry_fastlog import Recorder
 
-SCHEMAS = Path(foundry_fastlog.__file__).parent / "schema"
+SCHEMAS = Path(foundry_fastlog.__file__).parent / "run" / "schema"
 
 
 @pytest.fixture

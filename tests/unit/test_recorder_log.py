@@ -14,8 +14,8 @@ import pytest
 from recorded import lines
 
 from foundry_fastlog import Recorder
-from foundry_fastlog import recorder as module
-from foundry_fastlog.values import text_of
+from foundry_fastlog.recording import recorder as module
+from foundry_fastlog.recording.values import text_of
 
 
 @pytest.fixture

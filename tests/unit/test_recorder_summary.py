@@ -20,11 +20,11 @@ from recorded import lines, raw_lines, without_clock
 
 import foundry_fastlog
 from foundry_fastlog import Recorder, RecorderClosedError, read_run
-from foundry_fastlog.recorder import recorder_of
-from foundry_fastlog.values import metric_value, recordable
+from foundry_fastlog.recording.recorder import recorder_of
+from foundry_fastlog.recording.values import metric_value, recordable
 
 STAMP = "2025-09-30_14-30-00"
-SCHEMAS = Path(foundry_fastlog.__file__).parent / "schema"
+SCHEMAS = Path(foundry_fastlog.__file__).parent / "run" / "schema"
 
 
 def summaries(tmp_path: Path, *given: tuple[Any, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,8 +16,8 @@ from rings import RingBuilder, ring_of
 
 import foundry_fastlog
 from foundry_fastlog import Recorder, RingReport, RunNotFoundError, read_run
-from foundry_fastlog.cli import main
-from foundry_fastlog.recovery import preview, runs_with_rings
+from foundry_fastlog.cli.main import main
+from foundry_fastlog.reading.preview import preview, runs_with_rings
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +273,7 @@ def test_without_the_extension_a_dry_run_works_and_recovery_says_what_is_missing
 
         sys.meta_path.insert(0, Blocker())
         from foundry_fastlog import read_run
-        from foundry_fastlog.cli import main
+        from foundry_fastlog.cli.main import main
 
         assert main(["recover", "--dry-run", {str(tree)!r}]) == 0
         assert main(["summary", {str(tree / "1")!r}]) == 0

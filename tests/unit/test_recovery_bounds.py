@@ -18,7 +18,7 @@ from ring_checks import check_against_recovery, seen
 from rings import METRICS, REAL, STRING, TIMING, RingBuilder, missing, pending, ring_of
 
 from foundry_fastlog import Recorder, _core, read_run
-from foundry_fastlog.overlay import Overlay
+from foundry_fastlog.reading.overlay import Overlay
 
 LONGEST_KEY = "k" * 254  # with its quotes 256 bytes
 

@@ -17,16 +17,22 @@ from hypothesis import strategies as st
 from oracle import START, OracleWriter, write_run_json
 from rich.console import Console
 
-import foundry_fastlog.accumulate
-import foundry_fastlog.report
-from foundry_fastlog.accumulate import BATCH, Curve, Durations, Values, percentile
-from foundry_fastlog.curve import draw_curves, format_number
-from foundry_fastlog.formatting import format_bytes, format_seconds, format_value, printable
-from foundry_fastlog.reading import read_run
-from foundry_fastlog.rendering import render_checks
-from foundry_fastlog.report import render, summarize
-from foundry_fastlog.shown_lines import format_line
-from foundry_fastlog.summary import Summary
+import foundry_fastlog.analysis.accumulate
+import foundry_fastlog.analysis.summarize
+from foundry_fastlog.analysis.accumulate import BATCH, Curve, Durations, Values, percentile
+from foundry_fastlog.analysis.summarize import summarize
+from foundry_fastlog.analysis.summary import Summary
+from foundry_fastlog.base.formatting import (
+    format_bytes,
+    format_number,
+    format_seconds,
+    format_value,
+    printable,
+)
+from foundry_fastlog.reading.run import read_run
+from foundry_fastlog.show.curve import draw_curves
+from foundry_fastlog.show.line_text import format_line
+from foundry_fastlog.show.terminal import render_checks, render_summary
 
 HOUR = timedelta(hours=1)
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -36,7 +42,7 @@ def shown(summary: Summary, *, width: int = 100, encoding: str = "utf-8") -> str
     """What a terminal shows of a summary."""
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
-    render(summary, Console(file=file, width=width, highlight=False))
+    render_summary(summary, Console(file=file, width=width, highlight=False))
     return raw.getvalue().decode(encoding)
 
 
@@ -78,7 +84,7 @@ def test_statistics_of_a_metric_agree_with_the_obvious_ones(recorded: list[float
 
 def test_the_mean_stays_exact_over_many_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Folding the folds does not lose a value."""
-    monkeypatch.setattr(foundry_fastlog.accumulate, "BATCH", 4)
+    monkeypatch.setattr(foundry_fastlog.analysis.accumulate, "BATCH", 4)
     values = Values("x")
     for step in range(1000):
         values.values.append(float(step))
@@ -128,7 +134,7 @@ def test_percentiles_of_very_many_durations_are_of_a_fair_sample(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The memory is bounded, the sums stay exact, and the sample covers early and late."""
-    monkeypatch.setattr(foundry_fastlog.accumulate, "MAX_SAMPLES", 1000)
+    monkeypatch.setattr(foundry_fastlog.analysis.accumulate, "MAX_SAMPLES", 1000)
     durations = Durations()
     for value in range(50_000):
         durations.values.append(float(value))
@@ -308,8 +314,8 @@ def test_folding_often_or_never_gives_the_same(
         writer.metrics(step, loss=1 / (step + 1), lr=step)
         writer.timing("step", 0.1 * step, step=step)
     once = summarize(read_run(tmp_path))
-    monkeypatch.setattr(foundry_fastlog.report, "_FOLD_AT", 7)
-    monkeypatch.setattr(foundry_fastlog.report, "BATCH", 3)
+    monkeypatch.setattr(foundry_fastlog.analysis.summarize, "_FOLD_AT", 7)
+    monkeypatch.setattr(foundry_fastlog.analysis.summarize, "BATCH", 3)
     often = summarize(read_run(tmp_path))
     for one, other in zip(once.metrics, often.metrics, strict=True):
         assert one.mean is not None
@@ -527,7 +533,7 @@ def test_a_run_without_losses_draws_its_first_metric(tmp_path: Path) -> None:
 
 def test_a_sampled_percentile_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is estimated says so."""
-    monkeypatch.setattr(foundry_fastlog.accumulate, "MAX_SAMPLES", 3)
+    monkeypatch.setattr(foundry_fastlog.analysis.accumulate, "MAX_SAMPLES", 3)
     writer = OracleWriter(tmp_path)
     for step in range(5):
         writer.timing("step", 0.1, step=step)

@@ -30,8 +30,8 @@ from rings import (
 )
 
 from foundry_fastlog import read_run
-from foundry_fastlog.lines import parse_line
-from foundry_fastlog.ring_image import NewerRingError, RingError
+from foundry_fastlog.reading.lines import parse_line
+from foundry_fastlog.reading.ring_image import NewerRingError, RingError
 
 REASONS = {
     0: "lost",

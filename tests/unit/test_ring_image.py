@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from ring_checks import first_line, image, lines
 from rings import DROPS, FRAGMENT, INTEGER, METRICS, NULL, PAD, REAL, STRING, TIMING, RingBuilder
 
-from foundry_fastlog import Recorder, ring_image
-from foundry_fastlog.crc32c import crc32c
-from foundry_fastlog.ring_image import NewerRingError, Record, RingError, RingImage
-from foundry_fastlog.ring_keys import string_text
-from foundry_fastlog.ring_lines import LineRenderer, double_text
+from foundry_fastlog import Recorder
+from foundry_fastlog.reading import ring_image
+from foundry_fastlog.reading.crc32c import crc32c
+from foundry_fastlog.reading.ring_image import NewerRingError, Record, RingError, RingImage
+from foundry_fastlog.reading.ring_keys import string_text
+from foundry_fastlog.reading.ring_lines import LineRenderer, double_text
 
 
 def payloads(builder: RingBuilder, *, trust_tail: bool = True) -> list[bytes]:

@@ -24,9 +24,10 @@ from recorded import TIMESTAMP
 
 import foundry_fastlog
 from foundry_fastlog import Recorder
-from foundry_fastlog.run_info import RunFile, git_hash, plain_config, utc_now
+from foundry_fastlog.base.environment import git_hash, utc_now
+from foundry_fastlog.run.info import RunFile, plain_config
 
-SCHEMA = Path(foundry_fastlog.__file__).parent / "schema" / "run.schema.json"
+SCHEMA = Path(foundry_fastlog.__file__).parent / "run" / "schema" / "run.schema.json"
 
 
 def read(run: Path) -> dict[str, Any]:

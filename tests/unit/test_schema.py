@@ -23,7 +23,7 @@ from jsonschema import Draft202012Validator
 from oracle import OracleWriter, write_run_json
 
 from foundry_fastlog import Recorder, read_run
-from foundry_fastlog.files import STREAMS, parse_name
+from foundry_fastlog.run.files import STREAMS, parse_name
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 

@@ -17,11 +17,11 @@ from foundry_fastlog import (
     MetricsLogger,
     Recorder,
     RecorderConfig,
-    fork_lock,
     read_run,
 )
-from foundry_fastlog.fork_lock import ForkLock
-from foundry_fastlog.sharing import acquire, release
+from foundry_fastlog.base import fork_lock
+from foundry_fastlog.base.fork_lock import ForkLock
+from foundry_fastlog.recording.sharing import acquire, release
 
 
 def test_the_last_release_closes(tmp_path: Path) -> None:

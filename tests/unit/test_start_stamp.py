@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from recorded import PACKAGE_ROOT, run_python
 
-from foundry_fastlog import start_stamp
-from foundry_fastlog.start_stamp import StartStamp
+from foundry_fastlog.run import start_stamp
+from foundry_fastlog.run.start_stamp import StartStamp
 
 OWN = "2025-09-30_14-30-05"
 THEIRS = "2025-09-30_14-30-00"
@@ -22,7 +22,7 @@ THEIRS = "2025-09-30_14-30-00"
 # Rank 0: says what it has, and lives until its input ends. With "fork" a child lives on.
 RANK_0 = """
 import os, sys
-from foundry_fastlog.start_stamp import StartStamp
+from foundry_fastlog.run.start_stamp import StartStamp
 start = StartStamp(sys.argv[2], sys.argv[1], 0, 2)
 if len(sys.argv) > 3 and os.fork() == 0:
     start.withdraw()  # the parent's, not the child's
@@ -89,7 +89,7 @@ def test_another_rank_takes_the_time_of_rank_0(tmp_path: Path, rank_0: Start) ->
 def test_a_rank_that_is_first_waits(tmp_path: Path) -> None:
     """Rank 0 publishes after it has asked."""
     code = (
-        "import sys; from foundry_fastlog import start_stamp\n"
+        "import sys; from foundry_fastlog.run import start_stamp\n"
         "start_stamp.WAIT_S = 60\n"
         "print('asking', flush=True)\n"
         "print(start_stamp.StartStamp(sys.argv[2], sys.argv[1], 1, 2).text)\n"
@@ -170,7 +170,7 @@ def test_an_old_publication_is_not_believed(
 
 def test_the_lifetime_is_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds where /proc tells, else infinity."""
-    code = "from foundry_fastlog.start_stamp import _lifetime; print(_lifetime())"
+    code = "from foundry_fastlog.run.start_stamp import _lifetime; print(_lifetime())"
     lifetime = float(run_python(code).stdout)
     assert lifetime == math.inf if sys.platform == "darwin" else 0 <= lifetime < 120
     monkeypatch.setattr(start_stamp, "Path", lambda _: Path("/nowhere"))
@@ -220,7 +220,7 @@ def test_ranks_of_one_process_agree(tmp_path: Path) -> None:
     zero = StartStamp(THEIRS, tmp_path, 0, 2)
     assert rank_1(tmp_path) == THEIRS
     code = (
-        "import sys; from foundry_fastlog.start_stamp import StartStamp\n"
+        "import sys; from foundry_fastlog.run.start_stamp import StartStamp\n"
         "print(StartStamp('none', sys.argv[1], 1, 2).text)\n"
     )
     assert run_python(code, tmp_path).stdout == f"{THEIRS}\n"

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from foundry_fastlog import LoggingConfig, StructuredLogger, log_context
-from foundry_fastlog.structured import LEVEL_MARK
+from foundry_fastlog.messages.structured import LEVEL_MARK
 
 NUMBER = count()
 

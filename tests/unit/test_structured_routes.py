@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from foundry_fastlog import Recorder, RecorderHandler, StructuredLogger, TextFileHandler
-from foundry_fastlog.routes import find_route
+from foundry_fastlog.messages.direct_route import find_route
 
 NUMBER = count()
 

@@ -20,8 +20,9 @@ import pytest
 from fake_nvml import FakeNvml
 from recorded import lines
 
-from foundry_fastlog import Recorder, SystemMetrics, system_reader
-from foundry_fastlog.system_reader import SystemReader, torch_memory
+from foundry_fastlog import Recorder, SystemMetrics
+from foundry_fastlog.machine import reader as system_reader
+from foundry_fastlog.machine.reader import SystemReader, torch_memory
 
 ALWAYS = {
     "system/process_cpu_percent",
@@ -344,7 +345,7 @@ def test_samples_without_a_step(recorder: Recorder, step: Callable[[], int | Non
 
 def test_the_first_sample_comes_early(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run of a minute with an interval of an hour has a sample, too."""
-    monkeypatch.setattr("foundry_fastlog.system_metrics._FIRST_S", 0.01)
+    monkeypatch.setattr("foundry_fastlog.machine.sampler._FIRST_S", 0.01)
     with SystemMetrics(recorder, 3600) as system:
         wait_for(lambda: system.samples == 1, "sample")
     assert system.samples == 1
@@ -472,7 +473,7 @@ def test_wrong_arguments(
 def test_importing_loads_neither_psutil_nor_pynvml() -> None:
     """The module costs nothing until a reader is made."""
     code = (
-        "import sys, foundry_fastlog.system_metrics as m\n"
+        "import sys, foundry_fastlog.machine.sampler as m\n"
         "assert m.SystemMetrics\n"
         "assert not {'psutil', 'pynvml', 'torch'} & set(sys.modules)"
     )

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from foundry_fastlog import text_files
-from foundry_fastlog.text_files import TextFile, remove_old, remove_unused, text_logs, timestamp
+from foundry_fastlog.messages import text_files
+from foundry_fastlog.messages.text_files import TextFile, remove_old, remove_unused, text_logs
+from foundry_fastlog.run.files import timestamp
 
 NAME = "main_2025-09-30_14-30-00.log"
 
@@ -138,7 +139,7 @@ def test_what_is_no_file_is_told_and_left_alone(
 
 WRITER = """
     import sys
-    from foundry_fastlog.text_files import TextFile
+    from foundry_fastlog.messages.text_files import TextFile
 
     file = TextFile(sys.argv[1], max_bytes=10_000)
     for n in range(400):
@@ -257,7 +258,10 @@ def test_each_rank_keeps_its_own(tmp_path: Path) -> None:
 def test_a_log_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
     """Neither by retention nor by clean-up, from this process or another."""
     old = tmp_path / NAME
-    code = "import sys; from foundry_fastlog.text_files import TextFile; f = TextFile(sys.argv[1])"
+    code = (
+        "import sys; from foundry_fastlog.messages.text_files import TextFile; "
+        "f = TextFile(sys.argv[1])"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", f"{code}; print('open', flush=True); sys.stdin.read()", str(old)],
         stdin=subprocess.PIPE,

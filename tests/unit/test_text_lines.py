@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from foundry_fastlog.text_lines import fields_of, record_message, settled, text_of
+from foundry_fastlog.messages.text_lines import fields_of, record_message, settled, text_of
 
 NOON = time.mktime((2025, 9, 30, 14, 30, 15, 0, 0, -1)) + 0.75
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from foundry_fastlog import ConsoleHandler, TextFileHandler, text_writer
-from foundry_fastlog.text_console import ConsoleOutput
-from foundry_fastlog.text_logs import TextHandler, find_handler
+from foundry_fastlog import ConsoleHandler, TextFileHandler
+from foundry_fastlog.messages import text_writer
+from foundry_fastlog.messages.text_console import ConsoleOutput
+from foundry_fastlog.messages.text_handlers import TextHandler, find_handler
 
 MESSAGE = (0.0, logging.WARNING, "x", "hello", {"step": 1}, "")
 

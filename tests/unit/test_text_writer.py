@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from recorded import run_python
 
-from foundry_fastlog import text_writer
-from foundry_fastlog.text_lines import Message
-from foundry_fastlog.text_writer import TextWriter
+from foundry_fastlog.messages import text_writer
+from foundry_fastlog.messages.text_lines import Message
+from foundry_fastlog.messages.text_writer import TextWriter
 
 
 class Gate:
@@ -162,7 +162,8 @@ def test_an_error_is_in_file_and_console_when_the_process_is_gone(tmp_path: Path
     """os._exit() runs nothing of Python's any more, as a kill does not."""
     script = """
         import logging, os, sys
-        from foundry_fastlog import ConsoleHandler, TextFileHandler, text_writer
+        from foundry_fastlog import ConsoleHandler, TextFileHandler
+        from foundry_fastlog.messages import text_writer
 
         text_writer._ERROR_S = 60
         log = logging.getLogger("gone")
@@ -290,7 +291,7 @@ def test_a_signal_handler_may_log_while_the_first_message_starts_the_thread() ->
     """Whenever the signal comes: nothing waits for ever, and every message is written once."""
     script = """
         import signal
-        from foundry_fastlog.text_writer import TextWriter
+        from foundry_fastlog.messages.text_writer import TextWriter
 
         class Out(list):
             __hash__ = object.__hash__

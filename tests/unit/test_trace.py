@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from oracle import OracleWriter, write_run_json
 
 from foundry_fastlog import Recorder, export_chrome_trace, read_run
-from foundry_fastlog.cli import main
-from foundry_fastlog.export import ExportError
-from foundry_fastlog.files import RunNotFoundError
-from foundry_fastlog.trace import _Thread
+from foundry_fastlog.cli.main import main
+from foundry_fastlog.export.jsonl import ExportError
+from foundry_fastlog.export.perfetto import _Thread
+from foundry_fastlog.run.files import RunNotFoundError
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -328,6 +328,7 @@ def test_it_needs_nothing_native() -> None:
     """A laptop that only reads runs can export traces."""
     code = (
         "import sys; sys.modules['foundry_fastlog._core'] = None\n"
-        "import foundry_fastlog.trace; assert 'foundry_fastlog.recorder' not in sys.modules"
+        "import foundry_fastlog.export.perfetto\n"
+        "assert 'foundry_fastlog.recording.recorder' not in sys.modules"
     )
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0

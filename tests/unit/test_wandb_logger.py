@@ -434,7 +434,7 @@ def test_system_metrics_that_cannot_be_read(
     def broken() -> dict[str, float]:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr("foundry_fastlog.system_reader.torch_memory", broken)
+    monkeypatch.setattr("foundry_fastlog.machine.reader.torch_memory", broken)
     assert not logger.log_system_metrics()
     assert "device-side assert" in warnings_of(caplog)[0]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from foundry_fastlog.host_copies import HostCopies, is_device_scalar
+from foundry_fastlog.recording.host_copies import HostCopies, is_device_scalar
 from foundry_fastlog.sinks import wandb as wandb_sink
 from foundry_fastlog.sinks.wandb import WandBLogger
 from foundry_fastlog.sinks.wandb_rows import DelayedRows

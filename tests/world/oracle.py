@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from crash.acked import in_the_making
 
-from foundry_fastlog.files import looks_like_stream_file
+from foundry_fastlog.run.files import looks_like_stream_file
 from world.records import CLOSED, MEMORY, PER_PROCESS, UNKNOWN, Acks, Writer, content, origin
 
 Key = tuple[int, int, int]  # writer, thread, number

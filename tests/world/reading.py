@@ -28,8 +28,8 @@ def ranges(numbers: list[int]) -> list[list[int]]:
 
 def read(path: str, how: str, fault: Fault) -> dict[str, Any]:
     """Read a run; say which records it shows and whether it calls them complete."""
-    from foundry_fastlog.export import ExportError
-    from foundry_fastlog.files import RunNotFoundError
+    from foundry_fastlog.export.jsonl import ExportError
+    from foundry_fastlog.run.files import RunNotFoundError
 
     try:
         return _read(path, how, fault)
@@ -41,15 +41,15 @@ def read(path: str, how: str, fault: Fault) -> dict[str, Any]:
 
 
 def _read(path: str, how: str, fault: Fault) -> dict[str, Any]:
-    from foundry_fastlog.reading import read_run
+    from foundry_fastlog.reading.run import read_run
 
     if how == "export":
-        from foundry_fastlog.export import export_run
+        from foundry_fastlog.export.jsonl import export_run
 
         export_run(read_run(path), f"{path}.export", force=True)
         Path(f"{path}.export").unlink()
     elif how == "tail":
-        from foundry_fastlog.follow import Follower
+        from foundry_fastlog.reading.follow import Follower
 
         follower = Follower(path)
         follower.last(10)
@@ -67,7 +67,7 @@ def _read(path: str, how: str, fault: Fault) -> dict[str, Any]:
         fault("wrong-record", f"{how} {path}: {len(wrong)}, as {wrong[0]}")
     complete = all(check.complete for check in run.check()) and not run.problems
     if how == "summary":
-        from foundry_fastlog.report import summarize
+        from foundry_fastlog.analysis.summarize import summarize
 
         summary = summarize(read_run(path), attempts="all")
         summary.to_dict()
@@ -88,7 +88,7 @@ def recover(path: str, how: str, fault: Fault) -> dict[str, Any]:
             fault("recover-raised", f"{done.returncode}: {done.stderr}")
         return {"status": done.returncode}
     from foundry_fastlog import recover as recover_run
-    from foundry_fastlog.files import RunNotFoundError
+    from foundry_fastlog.run.files import RunNotFoundError
 
     try:
         reports = recover_run(path)

@@ -151,7 +151,7 @@ class Fake:
         """Build it, and let the recorder find it."""
         from device import fakes
 
-        from foundry_fastlog import device_tensors
+        from foundry_fastlog.recording import device_tensors
 
         self.driver = fakes.load_driver()
         self.library = str(self.driver.path)

@@ -1,0 +1,1 @@
+"""Figures out of a run: sums, comparisons, shares of time. Nothing is drawn here."""

@@ -1,0 +1,242 @@
+"""The numbers of a run, as ``report.summarize`` returns them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foundry_fastlog.analysis.accumulate import MetricStats
+from foundry_fastlog.run.checks import Problem, SeriesCheck
+
+if TYPE_CHECKING:  # loaded when a run has rings
+    from foundry_fastlog.reading.found_rings import RingReport
+
+__all__ = ["AttemptSummary", "ErrorSummary", "FileSummary", "Summary", "TimingSummary"]
+
+
+@dataclass(frozen=True)
+class TimingSummary:
+    """One timer name over a run. Durations are in seconds.
+
+    Attributes:
+        name: The timer's name; with the device in parentheses for the time that it took there.
+        count: Blocks timed.
+        total_s: Sum of their durations.
+        mean_s: Mean duration.
+        p50_s: Median duration.
+        p95_s: 95th percentile.
+        p99_s: 99th percentile.
+        max_s: Longest duration.
+        share: Sum divided by the sum of the ``step`` timer, or by the wall time of the
+            processes where no ``step`` was timed; None where that is 0. Over 1 where
+            threads overlap.
+        errors: Blocks that ended with an exception.
+        sampled: Whether the percentiles are of a random sample (over a million blocks).
+    """
+
+    name: str
+    count: int
+    total_s: float
+    mean_s: float
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    max_s: float
+    share: float | None
+    errors: int
+    sampled: bool
+
+
+@dataclass(frozen=True)
+class ErrorSummary:
+    """One recorded error, or event.
+
+    Attributes:
+        timestamp: When it was recorded (UTC text).
+        level: Its level.
+        error_type: Class of the exception, ``""`` where the line has none.
+        message: The message recorded with it, or the exception's own.
+        step: Training step, None where unknown.
+        label: Label of the process.
+    """
+
+    timestamp: str
+    level: str
+    error_type: str
+    message: str
+    step: int | None
+    label: str
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """One stream file.
+
+    Attributes:
+        name: File name inside the run.
+        stream: Its stream.
+        label: Label of its process.
+        segment: Number of the segment.
+        bytes: Size when the run was opened.
+    """
+
+    name: str
+    stream: str
+    label: str
+    segment: int
+    bytes: int
+
+
+@dataclass
+class AttemptSummary:
+    """One process that recorded in the run.
+
+    Attributes:
+        label: Its label, ``""`` for the main process's first attempt.
+        rank: Its rank.
+        attempt: Its attempt.
+        stamp: Start time in its file names, or ``""``.
+        first: Timestamp of its earliest line, ``""`` without lines.
+        last: Timestamp of its latest line.
+        wall_s: Seconds from the start of its first block or line to its last line.
+        first_step: Lowest step in its metrics, None without.
+        last_step: Highest step in its metrics.
+        lines: Lines per stream, drop markers among them.
+    """
+
+    label: str
+    rank: int
+    attempt: int
+    stamp: str
+    first: str = ""
+    last: str = ""
+    wall_s: float = 0.0
+    first_step: int | None = None
+    last_step: int | None = None
+    lines: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Summary:
+    """A run, summed up.
+
+    Attributes:
+        path: The run directory.
+        info: What ``run.json`` says, or empty.
+        first: Timestamp of the earliest line, ``""`` in a run without lines.
+        last: Timestamp of the latest line.
+        wall_s: Seconds between them.
+        first_step: Lowest step in the metrics, None without.
+        last_step: Highest step in the metrics.
+        ranks: Ranks that recorded.
+        metrics: Per metric, in the order of first appearance; values of epoch summaries
+            under their key with `` (epoch)`` behind it.
+        timings: Per timer name, the largest total first.
+        timing_base: What a share is of: ``"step"`` or ``"wall"``.
+        timing_base_s: That sum, in seconds.
+        missing: Per metric, or timer and device, how many of its values never arrived, by reason.
+        errors_by_type: Count of errors per exception class.
+        events: Count per name of what is told of among the errors and is no exception.
+        errors_by_level: Count of errors per level.
+        log_by_level: Count of messages per level.
+        last_errors: The latest errors, oldest first.
+        last_events: The latest of those events.
+        dropped: Dropped records per stream, streams without any left out.
+        superseded: Lines left out because a later attempt recorded the step again.
+        attempts: Per process, by rank and attempt.
+        files: Per stream file.
+        checks: Completeness per stream and process.
+        rings: What was found in the ring files of the run's processes. Lines of processes that
+            were killed are read from them.
+        unread: Rings and files of the run that cannot be read; see ``Run.unread``.
+        problems: What is wrong with the files.
+        problems_omitted: Problems beyond those.
+        curves: Points ``(step, value)`` per numeric metric, thinned out to at most 2048.
+    """
+
+    path: Path
+    info: dict[str, Any]
+    first: str = ""
+    last: str = ""
+    wall_s: float = 0.0
+    first_step: int | None = None
+    last_step: int | None = None
+    ranks: tuple[int, ...] = ()
+    metrics: list[MetricStats] = field(default_factory=list)
+    timings: list[TimingSummary] = field(default_factory=list)
+    timing_base: str = "wall"
+    timing_base_s: float = 0.0
+    missing: dict[str, dict[str, int]] = field(default_factory=dict)
+    errors_by_type: dict[str, int] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
+    errors_by_level: dict[str, int] = field(default_factory=dict)
+    log_by_level: dict[str, int] = field(default_factory=dict)
+    last_errors: list[ErrorSummary] = field(default_factory=list)
+    last_events: list[ErrorSummary] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    superseded: int = 0
+    attempts: list[AttemptSummary] = field(default_factory=list)
+    files: list[FileSummary] = field(default_factory=list)
+    checks: list[SeriesCheck] = field(default_factory=list)
+    rings: list[RingReport] = field(default_factory=list)
+    unread: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    problems_omitted: int = 0
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every record that the recorder accepted is there, once and readable."""
+        return not self.unread and all(check.complete for check in self.checks)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in all stream files."""
+        return sum(file.bytes for file in self.files)
+
+    def metric(self, name: str) -> MetricStats | None:
+        """Look up a metric by its key; None when the run has none of that name."""
+        return next((stats for stats in self.metrics if stats.name == name), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything but the curves and the series as JSON values.
+
+        NaN and infinities, which strict JSON has not, become the texts ``nan``, ``inf``
+        and ``-inf``.
+        """
+        result: dict[str, Any] = {"complete": self.complete, "bytes": self.bytes}
+        for item in dataclasses.fields(self):
+            if item.name == "checks":
+                result["checks"] = [_check_dict(check) for check in self.checks]
+            elif item.name == "info":
+                result["info"] = self.info  # JSON already, and perhaps nested deeply
+            elif item.name != "curves":
+                result[item.name] = _jsonable(getattr(self, item.name))
+        return result
+
+
+def _check_dict(check: SeriesCheck) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "stream": check.series.stream,
+        "label": check.series.writer.label,
+        "complete": check.complete,
+    }
+    for item in dataclasses.fields(check):
+        if item.name != "series":
+            result[item.name] = _jsonable(getattr(check, item.name))
+    return result
+
+
+def _jsonable(value: Any) -> Any:  # noqa: ANN401  # any field of a summary
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,1 @@
+"""Text, numbers, checks of arguments, locks: knows no run."""

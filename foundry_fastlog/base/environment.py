@@ -1,0 +1,126 @@
+"""Facts of this process: which commit runs, on which device, with how much memory."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+__all__ = ["get_device", "get_git_commit_hash", "git_hash", "rss_bytes", "utc_now"]
+
+_SHORT = 7
+_HIDDEN = ("", "-1", "none")
+# What a driver shows, whether or not this process has started the GPU's runtime.
+_CUDA_NODES = ("/dev/nvidiactl", "/dev/dxg")
+_ROCM_NODES = ("/dev/kfd",)
+
+
+def utc_now() -> str:
+    """Return the time as the lines write it: UTC, microseconds, ``Z``."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
+    """Return the commit that is checked out, or None outside a git repository.
+
+    Args:
+        directory: A directory of the checkout; the current one by default.
+    """
+    import subprocess  # imports within functions here: they would make every start slower
+
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() or None
+
+
+def get_git_commit_hash(path: str | os.PathLike[str] | None = None) -> str:
+    """Return the short hash of the commit that is checked out.
+
+    Git is asked once for each directory.
+
+    Args:
+        path: A directory of the checkout; the current one by default.
+
+    Returns:
+        Seven hexadecimal digits, or ``"unknown"`` where there is no git repository.
+    """
+    try:
+        directory = os.path.abspath(os.curdir if path is None else path)  # noqa: PTH100 - the key of the cache
+    except FileNotFoundError:  # the current directory was removed
+        return "unknown"
+    return _commit(directory)
+
+
+@functools.lru_cache(maxsize=64)
+def _commit(directory: str) -> str:
+    found = git_hash(directory)
+    return found[:_SHORT] if found else "unknown"
+
+
+def get_device() -> str:
+    """Return the device that this process trains on, as torch names it.
+
+    Torch is not imported for it, and the GPU's runtime is not started: a process that did so could
+    not fork workers that use the GPU. Before the program has started it, the device is the one that
+    the launcher gave this process (``LOCAL_RANK``), when there is a driver.
+
+    Returns:
+        ``"cuda:<index>"``, ``"mps"`` or ``"cpu"``.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "cpu"
+    try:
+        return _torch_device(torch)
+    except Exception:  # noqa: BLE001 - torch half imported, or a driver's fault: no reason to fail
+        return "cpu"
+
+
+def _torch_device(torch: Any) -> str:  # noqa: ANN401 - a module that may not be installed
+    if torch.cuda.is_initialized():
+        return f"cuda:{torch.cuda.current_device()}"
+    if _gpu_expected(torch):
+        local_rank = os.environ.get("LOCAL_RANK", "").strip()
+        return f"cuda:{int(local_rank) if local_rank.isdecimal() else 0}"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def _gpu_expected(torch: Any) -> bool:  # noqa: ANN401 - a module that may not be installed
+    """Tell whether torch will find a GPU, without asking the GPU's runtime."""
+    nodes: tuple[str, ...]
+    variables: tuple[str, ...]
+    if torch.version.cuda is not None:
+        nodes, variables = _CUDA_NODES, ("CUDA_VISIBLE_DEVICES",)
+    elif getattr(torch.version, "hip", None) is not None:
+        nodes, variables = _ROCM_NODES, ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+    else:
+        return False
+    if any(os.environ.get(name, "all").strip().lower() in _HIDDEN for name in variables):
+        return False
+    return any(Path(node).exists() for node in nodes)
+
+
+def rss_bytes() -> int:
+    """Return the resident set size of this process; where the system hides it, its highest."""
+    try:
+        pages = Path("/proc/self/statm").read_bytes().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        import resource  # not where /proc tells
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,107 @@
+"""Fingerprints of exceptions: equal for the same error at another step, in another run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any
+
+from foundry_fastlog.base.json_text import safe_str
+
+__all__ = ["fingerprint", "member", "normalised"]
+
+_MAX_TEXT = 1000
+_MAX_FRAMES = 50
+_MAX_CHAIN = 10
+
+# What differs between two occurrences of one error, the most specific first.
+_VARYING = (
+    (
+        re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"),
+        "<uuid>",
+    ),
+    (re.compile(r"(?:[A-Za-z]:)?[\w.~+-]*(?:[/\\][\w.~+-]+)+[/\\]?"), "<path>"),
+    (re.compile(r"\b0[xX][0-9a-fA-F]+\b"), "<hex>"),
+    (re.compile(r"\b(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{7,}\b"), "<hex>"),
+    (re.compile(r"\d+(?:[.,]\d+)*(?:[eE][+-]?\d+)?"), "<n>"),
+)
+
+
+def normalised(message: str) -> str:
+    """Mask what differs between two occurrences of one error: numbers, hex digits and paths.
+
+    Args:
+        message: The text of an exception.
+
+    Returns:
+        ``"no <n> in <path>"`` for ``"no 17 in ckpt/17.pt"``; at most the first 1000 characters
+        count.
+    """
+    text = message[:_MAX_TEXT]
+    for pattern, mask in _VARYING:
+        text = pattern.sub(mask, text)
+    return text
+
+
+def fingerprint(error: BaseException) -> str:
+    """Return 16 hex digits that group equal errors.
+
+    They come from the class, the normalised message and the functions on the way (file name
+    without directory, and name; no line numbers) of the exception and of those it was raised from.
+
+    Args:
+        error: The exception, raised or not.
+
+    Returns:
+        The digits; zeros where no memory, or no descriptor for an import, was left to find them.
+    """
+    try:
+        return _digest(error)
+    except Exception:  # noqa: BLE001 - an error that cannot be grouped is still to be recorded
+        return "0" * 16
+
+
+def _digest(error: BaseException) -> str:
+    import hashlib  # when something went wrong, only
+
+    digest = hashlib.sha256()
+    for one in _chain(error):
+        parts = [*_class_of(one), normalised(safe_str(one))]
+        parts += _frames(member(one, "__traceback__"))
+        digest.update("\0".join([*parts, "\n"]).encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:16]
+
+
+def member(error: BaseException, name: str) -> Any:  # noqa: ANN401 - whatever is there
+    """Read what every exception has, past a class's own ``__getattribute__``."""
+    return BaseException.__dict__[name].__get__(error)
+
+
+def _class_of(error: BaseException) -> tuple[str, str]:
+    """Return module and qualified name of the class; the former may be anything."""
+    kind = type(error)
+    module = type.__dict__["__module__"].__get__(kind)
+    return safe_str(module), safe_str(type.__dict__["__qualname__"].__get__(kind))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those it was raised from or while handling, as tracebacks do."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen and len(seen) < _MAX_CHAIN:
+        seen.add(id(one))
+        yield one
+        cause, context = member(one, "__cause__"), member(one, "__context__")
+        one = cause if cause is not None or member(one, "__suppress_context__") else context
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    """Name the functions of a traceback, innermost last; a recursion counts once."""
+    names: dict[str, None] = {}
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        names[f"{PurePath(code.co_filename).name}:{code.co_name}"] = None
+        trace = trace.tb_next
+    return list(names)[-_MAX_FRAMES:]

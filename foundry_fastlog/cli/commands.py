@@ -1,0 +1,395 @@
+"""The commands of ``foundry-fastlog``. Needs the extra ``cli`` (typer and rich)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import orjson
+import typer
+from rich.text import Text
+
+from foundry_fastlog._version import __version__
+from foundry_fastlog.base.formatting import write_json
+from foundry_fastlog.cli.exit_codes import PROBLEM
+from foundry_fastlog.cli.migrate import EPILOG as MIGRATE_EPILOG
+from foundry_fastlog.cli.migrate import migrate
+from foundry_fastlog.cli.terminal import Console, fail, graceful
+from foundry_fastlog.export.jsonl import ExportError, export_run
+from foundry_fastlog.reading.follow import Follower, Polled
+from foundry_fastlog.reading.run import Run, read_run
+from foundry_fastlog.run.files import STREAMS, RunNotFoundError, open_run_dir
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Look at runs that foundry_fastlog recorded, and try it out.",
+    epilog="A RUN is the directory that Recorder(path) was given. Start with: foundry-fastlog demo",
+)
+
+
+class Stream(str, Enum):
+    """The streams of a run, as a choice."""
+
+    metrics = "metrics"
+    performance = "performance"
+    errors = "errors"
+    log = "log"
+
+
+class AttemptChoice(str, Enum):
+    """Which attempts to read, as a choice."""
+
+    last = "last"
+    all = "all"
+
+
+class TagChoice(str, Enum):
+    """Whether an export says where a line is from, as a choice."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")]
+Attempts = Annotated[
+    AttemptChoice,
+    typer.Option(
+        help="Where a resumed run recorded a step again: read its last attempt, or all of them."
+    ),
+]
+
+
+_Result = TypeVar("_Result")
+
+
+def _read(path: Path, read: Callable[[Path], _Result]) -> _Result:
+    """Read a run, or end with what is wrong with its path."""
+    try:
+        return read(path)
+    except RunNotFoundError as error:
+        raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def _open(path: Path) -> Run:
+    return _read(path, read_run)
+
+
+def _to_json(value: dict[str, object]) -> bytes:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    try:
+        return orjson.dumps(value, option=options) + b"\n"
+    except TypeError:  # a path that is no UTF-8, a sum of more than 64 bits: as text
+        from foundry_fastlog.base.json_text import readable
+
+        return orjson.dumps(readable(value), option=options) + b"\n"
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"foundry-fastlog {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            callback=lambda v: _version(wanted=v),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    del version  # its callback did it
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog demo --steps 200`  \n"
+    "**Exit codes:** 0 trained, 1 failed, 2 wrong argument or file, 130 Ctrl-C."
+)
+@graceful
+def demo(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", metavar="FILE", help="Experiment file (YAML)."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Run directory; runs/NAME-TIME by default."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Training steps, in place of the file's.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps, in place of the file's.")
+    ] = None,
+) -> None:
+    """Train a small GPT for about a minute and record every step."""
+    from foundry_fastlog.demo import run
+
+    raise typer.Exit(run(config, out=out, steps=steps, device=device))
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog summary runs/exp0`  \n"
+    "**For scripts:** `foundry-fastlog summary runs/exp0 --json | jq .metrics`  \n"
+    "**Exit codes:** 0 all there, 1 lines are missing, damaged or dropped, or a file or ring "
+    "cannot be read, 2 no run."
+)
+@graceful
+def summary(
+    path: RunPath,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    attempts: Attempts = AttemptChoice.last,
+) -> None:
+    """Show a run: metrics with a loss curve, timings, errors, and whether it is complete."""
+    from foundry_fastlog.analysis.summarize import summarize
+    from foundry_fastlog.show.terminal import render_summary
+
+    result = summarize(_open(path), attempts=attempts.value)
+    if as_json:
+        write_json(_to_json(result.to_dict()))
+    else:
+        render_summary(result, Console(highlight=False))
+    if not result.complete or result.dropped or result.problems:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog export runs/exp0 --to exp0.jsonl`  \n"
+    "**One stream to a pipe:** `foundry-fastlog export runs/exp0 -s metrics --to - | jq .step`  \n"
+    "**Exit codes:** 0 written and complete, 1 written but lines are missing, damaged or were "
+    "dropped, 2 nothing written."
+)
+@graceful
+def export(
+    path: RunPath,
+    *,
+    to: Annotated[
+        str, typer.Option("--to", metavar="FILE", help="File to write; - for standard output.")
+    ],
+    stream: Annotated[
+        list[Stream] | None,
+        typer.Option(
+            "--stream",
+            "-s",
+            metavar="STREAM",
+            help="Only this one: metrics, performance, errors or log; may be repeated. "
+            "All by default.",
+        ),
+    ] = None,
+    attempts: Attempts = AttemptChoice.last,
+    tag: Annotated[
+        TagChoice,
+        typer.Option(
+            help="Append where a line is from (stream; rank, attempt, label): auto does so where "
+            "several meet in the file."
+        ),
+    ] = TagChoice.auto,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    allow_dropped: Annotated[
+        bool,
+        typer.Option(
+            "--allow-dropped", help="Exit with 0 although the recorder itself dropped records."
+        ),
+    ] = False,
+) -> None:
+    """Merge a run into one JSONL file, in order, and prove by `seq` that nothing is missing."""
+    run = _open(path)
+    chosen = tuple(item.value for item in stream) if stream else STREAMS
+    try:
+        result = export_run(
+            run, to, streams=chosen, attempts=attempts.value, tag=tag.value, force=force
+        )
+    except ExportError as error:
+        raise fail(str(error)) from None
+    from foundry_fastlog.show.terminal import render_export
+
+    render_export(run, result, Console(stderr=True, highlight=False))
+    if not result.complete or (result.dropped and not allow_dropped):
+        raise typer.Exit(PROBLEM)
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog trace runs/exp0 -o trace.json`, then open the file at "
+    "https://ui.perfetto.dev (it stays in the browser)  \n"
+    "**Exit codes:** 0 written, 1 written but timings are missing or damaged, 2 nothing written."
+)
+@graceful
+def trace(
+    path: RunPath,
+    *,
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="File to write, compressed when it ends in .gz; - for standard output.",
+        ),
+    ],
+    attempts: Attempts = AttemptChoice.last,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write the timings as a trace for Perfetto or chrome://tracing."""
+    from foundry_fastlog.export.perfetto import export_chrome_trace
+    from foundry_fastlog.show.terminal import render_problems
+
+    run = _open(path)
+    if "performance" not in run.streams:
+        raise fail(f"{path} has no timings: record some with Recorder.timer or PerformanceLogger")
+    try:
+        result = export_chrome_trace(run, out, attempts=attempts.value, force=force)
+    except ExportError as error:
+        raise fail(str(error)) from None
+    console = Console(stderr=True, highlight=False)
+    name = "standard output" if result.path is None else str(result.path)
+    console.print(
+        Text(f"{result.events:,} blocks of {result.processes:,} processes, to {name}"),
+        soft_wrap=True,
+    )
+    if not result.complete:
+        render_problems(run.problems, run.problems_omitted, console)
+        raise typer.Exit(PROBLEM)
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog tail -f runs/exp0`  \n"
+    "**Timings as JSON:** `foundry-fastlog tail -f --raw -s performance runs/exp0`  \n"
+    "**Exit codes:** 0 shown, 1 some file or ring cannot be read, 2 no run, 130 Ctrl-C."
+)
+@graceful
+def tail(
+    path: RunPath,
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")
+    ] = False,
+    count: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to show.")
+    ] = 10,
+    stream: Annotated[
+        list[Stream] | None,
+        typer.Option(
+            "--stream",
+            "-s",
+            metavar="STREAM",
+            help="Only this one: metrics, performance, errors or log; may be repeated. "
+            "All but performance by default.",
+        ),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Print the JSON lines as they are.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.01, help="Seconds between two looks, with --follow.")
+    ] = 0.25,
+) -> None:
+    """Show the last lines of a run, and with -f each new one, while it trains."""
+    chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
+    follower = Follower(_read(path, open_run_dir), chosen)
+    show = _Shower(raw=raw)
+    polled = _look(path, lambda: follower.last(count))
+    show(polled)
+    while follow:
+        polled = _look(path, follower.poll)
+        show(polled)
+        if not polled.more:
+            time.sleep(interval)
+    if polled.unread:
+        raise typer.Exit(PROBLEM)
+
+
+@app.command(
+    epilog="**Example:** `foundry-fastlog recover runs/exp0`  \n"
+    "**Look first:** `foundry-fastlog recover --dry-run runs`  \n"
+    "**Exit codes:** 0 all that was found is in the files (or would be, or its process still "
+    "runs), 1 something could not be recovered or is in quarantine, 2 wrong argument or no run."
+)
+@graceful
+def recover(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A run, or a directory with runs below it.")
+    ],
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+) -> None:
+    """Write what killed processes left in their ring files into the files of their runs.
+
+    A process that is killed leaves records in its ring file (in the run's .fastlog directory, or
+    where a pointer there says). The next start in the run recovers them, and summary, export and
+    tail show them before that; this command writes them now. Rings of processes that still run are
+    left alone. A ring that cannot be trusted is moved to .fastlog/quarantine, with the reason
+    beside it, and named each time until you remove it; nothing is deleted before its records are in
+    the files. Safe to interrupt and repeat.
+    """
+    try:
+        if dry_run:
+            from foundry_fastlog.reading.preview import preview as act
+        else:
+            from foundry_fastlog.recording.recorder import recover as act
+    except ImportError as error:
+        raise fail(f"{error} To see what is there: recover --dry-run") from None
+    reports = _read(path, act)
+    if as_json:
+        result = {"dry_run": dry_run, "rings": [report.to_dict() for report in reports]}
+        write_json(_to_json(result))
+    else:
+        from foundry_fastlog.show.terminal import render_rings
+
+        render_rings(reports, path, Console(highlight=False))
+    if not all(report.sound for report in reports):
+        raise typer.Exit(PROBLEM)
+
+
+app.command(epilog=MIGRATE_EPILOG)(migrate)
+
+
+def _look(path: Path, read: Callable[[], Polled]) -> Polled:
+    try:
+        return read()
+    except OSError as error:
+        raise fail(f"{path} cannot be read any more: {error.strerror or error}") from None
+
+
+class _Shower:
+    """Prints what a poll found, lines to standard output and notes to standard error."""
+
+    def __init__(self, *, raw: bool) -> None:
+        self._raw = raw
+        self._out = Console(highlight=False)
+        self._notes = Console(stderr=True, highlight=False)
+
+    def __call__(self, polled: Polled) -> None:
+        from foundry_fastlog.base.formatting import printable
+        from foundry_fastlog.show.line_text import format_line
+
+        if self._raw:
+            write_json(b"".join(raw + b"\n" for _, _, _, raw in polled.lines))
+        else:
+            for _, series, record, _ in polled.lines:
+                if self._out.is_terminal:
+                    self._out.print(format_line(series, record), soft_wrap=True)
+                else:  # a pipe needs no layout, which takes most of the time
+                    self._out.file.write(format_line(series, record).plain + "\n")
+            self._out.file.flush()
+        for note in polled.notes:
+            self._notes.print(Text(f"note: {printable(note)}", "yellow"), soft_wrap=True)

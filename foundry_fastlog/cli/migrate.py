@@ -1,0 +1,100 @@
+"""The arguments of ``foundry-fastlog migrate``. Starts without LibCST, and says how to get it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from foundry_fastlog.base.formatting import write_json
+from foundry_fastlog.cli.terminal import Console, fail, graceful
+
+__all__ = ["EPILOG", "migrate"]
+
+EPILOG = (
+    "**Example:** `foundry-fastlog migrate src`, then the same with `--write`  \n"
+    "**In CI:** `foundry-fastlog migrate --check src`  \n"
+    "**Exit codes:** 0 listed, or nothing left to do, 1 prints are left (with --write or --check) "
+    "or a file could not be migrated, 2 wrong argument or no such file."
+)
+
+
+@graceful
+def migrate(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Python files, or folders of them.")
+    ],
+    *,
+    write: Annotated[
+        bool, typer.Option("--write", help="Change the files; without it they are only read.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 while any unmarked print is there.")
+    ] = False,
+    logger: Annotated[
+        str, typer.Option(metavar="NAME", help="The logger's name, in the module and in self.")
+    ] = "logger",
+    level: Annotated[
+        str,
+        typer.Option(
+            help="debug, info, warning, error or critical for all; auto goes by the words."
+        ),
+    ] = "auto",
+    line_length: Annotated[
+        int, typer.Option(min=1, help="Longest line of a call that is written on one line.")
+    ] = 100,
+    assume_structured: Annotated[
+        bool,
+        typer.Option(
+            "--assume-structured",
+            help="Take a logger whose kind cannot be seen for a StructuredLogger.",
+        ),
+    ] = False,
+    drop_empty: Annotated[
+        bool,
+        typer.Option("--drop-empty", help="Remove prints of empty lines and of decoration."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+) -> None:
+    """List the print() calls of Python code as structured log calls, and change them.
+
+    What is not understood stays as it is, with the reason. A line with `# noqa: T201` is kept.
+    """
+    try:
+        from foundry_fastlog.cli import migrate_listing
+        from foundry_fastlog.migrate import Options
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "libcst":
+            raise
+        raise fail(
+            "migrate needs libcst, which is not installed. "
+            f"Run: {sys.executable} -m pip install 'foundry_fastlog[migrate]'"
+        ) from None
+    for path in paths:
+        if not path.exists():
+            raise fail(f"{path}: no such file or directory")
+    if write and check:
+        raise fail("--check changes nothing: leave out --write, or --check")
+    try:
+        options = Options(
+            logger=logger,
+            level=level.lower(),
+            line_length=line_length,
+            assume_structured=assume_structured,
+            drop_empty=drop_empty,
+        )
+    except ValueError as error:
+        raise fail(str(error)) from None
+    console = Console(highlight=False)
+    reports, totals = migrate_listing.survey(
+        paths, options, write=write, console=None if as_json else console
+    )
+    if as_json:
+        result = {"written": write, "files": [report.to_dict() for report in reports]}
+        write_json(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        migrate_listing.show_totals(totals, console, write=write)
+    raise typer.Exit(migrate_listing.exit_code(totals, write=write, check=check))

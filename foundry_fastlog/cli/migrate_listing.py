@@ -1,0 +1,144 @@
+"""The command ``foundry-fastlog migrate``: its listing and its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from foundry_fastlog.base.formatting import printable
+from foundry_fastlog.cli.exit_codes import OK, PROBLEM
+from foundry_fastlog.migrate.model import FileReport, Finding, Options
+from foundry_fastlog.migrate.tree import migrate_paths
+
+__all__ = ["Totals", "exit_code", "show_report", "show_totals", "survey"]
+
+
+@dataclass(slots=True)
+class Totals:
+    """What was found in all files.
+
+    Attributes:
+        files: How many were looked at.
+        convert: Prints that can be converted, or were.
+        left: Prints that stay and are for a person.
+        kept: Prints that stay because they are marked.
+        errors: Files that could not be read, parsed or written.
+    """
+
+    files: int = 0
+    convert: int = 0
+    left: int = 0
+    kept: int = 0
+    errors: int = 0
+
+    def add(self, report: FileReport) -> None:
+        """Count a file."""
+        self.files += 1
+        self.errors += report.error is not None
+        self.convert += report.count("convert")
+        self.left += report.count("left")
+        self.kept += report.count("kept")
+
+
+def survey(
+    paths: Sequence[Path], options: Options, *, write: bool, console: Console | None
+) -> tuple[list[FileReport], Totals]:
+    """Migrate files and show each that has something to show as soon as it is done.
+
+    Args:
+        paths: Files and folders.
+        options: How to convert.
+        write: Write the results.
+        console: Where to show them; None: nowhere, the reports are returned instead.
+    """
+    reports, totals = [], Totals()
+    for report in migrate_paths(paths, options, write=write):
+        totals.add(report)
+        if console is None:
+            report.source = report.result = ""  # many files: what is not shown is not kept
+            reports.append(report)
+        else:
+            show_report(report, console)
+    return reports, totals
+
+
+def show_report(report: FileReport, console: Console) -> None:
+    """List what was found in a file, with the lines that change as a diff shows them."""
+    if report.error is not None:
+        console.print(
+            Text(f"{printable(report.path)}: ", "bold").append(printable(report.error), "bold red"),
+            soft_wrap=True,
+        )
+    if report.added:
+        _show_place(report, report.added_at, "adds a logger", "green", console)
+        _show_lines("+", "\n".join(report.added).strip("\n"), "green", console)
+    for finding in report.findings:
+        _show_finding(report, finding, console)
+
+
+def _show_finding(report: FileReport, finding: Finding, console: Console) -> None:
+    if finding.new is None:
+        _show_place(report, finding.line, f"{finding.status}: {finding.reason}", "yellow", console)
+        _show_lines(" ", finding.old, "", console)
+        return
+    _show_place(report, finding.line, finding.level or "removed", "cyan", console)
+    _show_lines("-", finding.old, "red", console)
+    if finding.new:
+        _show_lines("+", finding.new, "green", console)
+    if finding.note:
+        console.print(Text(f"    note: {printable(finding.note)}", "yellow"), soft_wrap=True)
+
+
+def _show_place(report: FileReport, line: int, what: str, style: str, console: Console) -> None:
+    place = Text(f"{printable(report.path)}:{line}  ", "bold")
+    console.print(place.append(printable(what), style), soft_wrap=True)
+
+
+def _show_lines(mark: str, code: str, style: str, console: Console) -> None:
+    """Show source; what follows the first line has its own indentation."""
+    lines = code.splitlines() or [""]
+    rest = [len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()]
+    margin = min(rest, default=0)
+    for index, line in enumerate(lines):
+        text = line if index == 0 else line[margin:]
+        console.print(Text(f"  {mark} {printable(text)}", style), soft_wrap=True)
+
+
+def show_totals(totals: Totals, console: Console, *, write: bool) -> None:
+    """Sum up, and say what comes next."""
+    done = "converted" if write else "can be converted"
+    kept = f", {totals.kept:,} kept as marked" if totals.kept else ""
+    console.print(
+        f"{_count(totals.files, 'file')}: {_count(totals.convert, 'print')} {done}, "
+        f"{totals.left:,} left{kept}",
+        soft_wrap=True,
+    )
+    if totals.errors:
+        text = f"{_count(totals.errors, 'file')} could not be migrated"
+        console.print(text, style="bold red")
+    if totals.convert and not write:
+        console.print("Nothing was changed. To change it: the same command with --write")
+    elif totals.convert:
+        console.print(
+            "Look at the difference, run the tests, and see that the program sets up logging "
+            "(setup_logging) where it starts.",
+            soft_wrap=True,
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def exit_code(totals: Totals, *, write: bool, check: bool) -> int:
+    """Return 0 where nothing is left to do, else 1.
+
+    A listing is no failure: without `write` and `check` only a file that could not be read is.
+    """
+    if totals.errors or (write and totals.left) or (check and totals.left + totals.convert):
+        return PROBLEM
+    return OK

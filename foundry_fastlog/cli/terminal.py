@@ -1,0 +1,60 @@
+"""What all commands share: a console, errors that help, and a graceful end."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+import rich.console
+import typer
+from rich.text import Text
+
+from foundry_fastlog.cli.exit_codes import CLOSED_PIPE, INTERRUPTED, USAGE
+
+__all__ = ["Console", "fail", "graceful"]
+
+_P = ParamSpec("_P")
+
+
+class Console(rich.console.Console):
+    """A console that leaves a closed pipe to the one place that handles it."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich caught."""
+        raise BrokenPipeError
+
+
+def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
+    """End a command on Ctrl-C or a closed pipe with the exit code that shells know."""
+
+    @functools.wraps(command)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # What is still buffered has nowhere to go; the interpreter must not try at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(CLOSED_PIPE) from None
+
+    return wrapped
+
+
+def fail(message: str) -> typer.Exit:
+    """Say what is wrong, in red, to standard error; raise the result.
+
+    Args:
+        message: What is wrong and what to do.
+
+    Returns:
+        The way out, with the exit code of a wrong argument.
+    """
+    Console(stderr=True, highlight=False).print(
+        Text("error: ", "bold red").append(message, "default"), soft_wrap=True
+    )
+    return typer.Exit(USAGE)

@@ -1,0 +1,1 @@
+"""What a trainer logs with: MetricsLogger, PerformanceLogger, ErrorTracker, ExperimentLogging."""

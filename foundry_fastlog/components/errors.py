@@ -1,0 +1,414 @@
+"""ErrorTracker: errors recorded with their context, counted, and grouped by fingerprint."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypeVar, cast
+
+from foundry_fastlog.base.arguments import level_name, whole_number
+from foundry_fastlog.base.environment import utc_now
+from foundry_fastlog.base.error_facts import error_facts
+from foundry_fastlog.base.fingerprint import member
+from foundry_fastlog.base.fork_lock import ForkLock
+from foundry_fastlog.base.json_text import (
+    IN_MEMORY,
+    class_name,
+    read_context,
+    readable,
+    safe_str,
+)
+from foundry_fastlog.components.component import AnyLogger, Component, stdlib_logger
+from foundry_fastlog.components.error_hooks import Hooks
+from foundry_fastlog.messages.text_lines import PARTS
+from foundry_fastlog.recording.recorder import RecorderClosedError
+
+if TYPE_CHECKING:
+    import os
+
+    from typing_extensions import Self
+
+    from foundry_fastlog.recording.recorder import Recorder
+
+__all__ = ["ErrorTracker"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+FLUSH_TIMEOUT_S = 2.0
+VAIN_FLUSH_TIMEOUT_S = 0.05
+_MAX_TEXT = 16_000  # characters of a text that are kept in memory; the file has all of them
+# Names that LogRecord has for itself, and the parameters of StructuredLogger.log_structured().
+_RESERVED = frozenset(
+    {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+    | {"self", "level", "extra", "stack_info", "stacklevel", PARTS}
+)
+_MARK = "_foundry_fastlog_tracker"  # set on an exception that a tracker has recorded
+
+
+class ErrorTracker(Component):
+    """Records errors into ``errors.jsonl``, logs them, counts them and groups equal ones.
+
+    May be used from any thread and in forked children. The counts and lists are of this process;
+    the files have the errors of all.
+
+    Attributes:
+        logger: Where errors are logged.
+        error_counts: Number of errors per exception class.
+
+    Example:
+        >>> tracker = ErrorTracker(logging.getLogger("train"), "runs/exp0")  # doctest: +SKIP
+        >>> with tracker.capture({"operation": "save"}):  # doctest: +SKIP
+        ...     save_checkpoint()
+    """
+
+    def __init__(
+        self,
+        logger: AnyLogger,
+        experiment_dir: str | os.PathLike[str],
+        max_errors: int = 1000,
+        *,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Open the run's directory, unless a recorder is given.
+
+        Args:
+            logger: A `logging.Logger` or a `StructuredLogger`.
+            experiment_dir: The run's directory; made when absent. Components of one process with
+                the same directory share one recorder.
+            max_errors: Errors, and groups of them, to keep in memory; the file has all.
+            recorder: Recorded through in place of one for the directory; its opener closes it.
+
+        Raises:
+            TypeError: ``logger`` is no logger, or ``max_errors`` no int.
+            ValueError: ``max_errors`` is below 1.
+            NotADirectoryError: ``experiment_dir``, or a part of it, is a file.
+        """
+        if isinstance(max_errors, bool) or not isinstance(max_errors, int):
+            raise TypeError(f"max_errors must be an int, got {type(max_errors).__name__}")
+        if max_errors < 1:
+            raise ValueError(f"max_errors must be at least 1, got {max_errors}")
+        self.logger = logger
+        self._logger_name = stdlib_logger(logger).name
+        super().__init__(experiment_dir, recorder, {})
+        self.error_counts: defaultdict[str, int] = defaultdict(int)
+        self._max_errors = max_errors
+        self._recent: deque[dict[str, Any]] = deque(maxlen=max_errors)
+        self._groups: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._lock = ForkLock()
+        self._hooks: Hooks | None = None
+        self._vain = False  # the last wait for the disk was
+        self._mark = object()  # set on what it has recorded
+
+    @property
+    def error_log(self) -> Path:
+        """The first errors file of this process, with everything recorded so far in it."""
+        return self._first_file("errors")
+
+    def log_error(
+        self,
+        error: BaseException,
+        context: Mapping[str, Any] | None = None,
+        *,
+        step: int | None = None,
+        level: str | int = "ERROR",
+    ) -> dict[str, Any]:
+        """Record an error with its traceback, log it and count it.
+
+        Returns when the line is in the file, or after two seconds in which the disk did not answer;
+        after those a twentieth of a second, until it answers.
+        What the exception, the context or the logger does cannot make it fail: then there is what
+        could be had.
+
+        Args:
+            error: The exception.
+            context: Further fields; values that JSON does not know are written as their ``str()``,
+                large arrays as type, shape and a few values.
+            step: The training step; by default the context's ``step``, if that is an int.
+            level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+
+        Returns:
+            What is kept in memory: ``timestamp``, ``level``, ``step``, ``error_type``,
+            ``error_message``, ``traceback``, ``fingerprint`` and ``context``, as plain data.
+
+        Raises:
+            TypeError: ``error`` is no exception, ``context`` no mapping or ``step`` no int.
+            ValueError: An unknown level.
+        """
+        return self._log_error(error, context, step, level, stacklevel=3)
+
+    def _log_error(
+        self,
+        error: BaseException,
+        context: Mapping[str, Any] | None,
+        step: int | None,
+        level: str | int,
+        *,
+        stacklevel: int,
+    ) -> dict[str, Any]:
+        level = level_name(level, "ERROR")
+        if context is not None and not isinstance(context, Mapping):
+            raise TypeError(f"context must be a mapping, got {type(context).__name__}")
+        if not isinstance(error, BaseException):
+            raise TypeError(f"error must be an exception, got {type(error).__name__}")
+        fields = {} if context is None else read_context(context)
+        if step is not None:
+            step = whole_number("step", step)
+        elif type(fields.get("step")) is int:
+            step = fields["step"]
+        facts = error_facts(error)
+        message = f"{facts.kind}: {facts.text}"
+        self._record(message, error, fields, step, level)
+        entry = {
+            "timestamp": utc_now(),
+            "level": level,
+            "step": step,
+            "error_type": facts.kind,
+            "error_message": _cut(facts.text),
+            "traceback": _cut(facts.traceback),
+            "fingerprint": facts.fingerprint,
+            # Plain data: a tensor in it would be kept alive with all that it hangs on.
+            "context": readable(fields, IN_MEMORY),
+        }
+        self._count(facts.kind, entry)
+        member(error, "__dict__")[_MARK] = self._mark  # a class may have a setattr of its own
+        self._log(getattr(logging, level), message, error, fields, stacklevel + 1)
+        return entry
+
+    def _record(
+        self,
+        message: str,
+        error: BaseException,
+        context: dict[str, Any],
+        step: int | None,
+        level: str,
+    ) -> None:
+        fields: dict[str, Any] = {
+            "level": level,
+            "logger": self._logger_name,
+            "error": error,
+            "context": context,
+        }
+        try:
+            try:
+                self._recorder.event(message, step=step, **fields)
+            except OverflowError:  # a step beyond 64 bits; the context has it
+                self._recorder.event(message, **fields)
+            # Not of metrics: a hung device is when errors have to be in the file. A disk that hangs
+            # is waited for once: errors come in numbers then.
+            timeout = VAIN_FLUSH_TIMEOUT_S if self._vain else FLUSH_TIMEOUT_S
+            self._vain = not self._recorder.flush(timeout, stream="errors")
+        except RecorderClosedError:
+            self._tell_once(
+                "closed", f"errors were logged after the recorder of {self._directory} was closed"
+            )
+        except Exception as fault:  # noqa: BLE001 - no memory, say: the error is logged and counted
+            self._tell_once(
+                "recorder", f"an error could not be recorded: {class_name(type(fault))}"
+            )
+
+    def _count(self, kind: str, entry: dict[str, Any]) -> None:
+        with self._lock:
+            self.error_counts[kind] += 1
+            self._recent.append(entry)
+            group = self._groups.get(entry["fingerprint"])
+            if group is None:
+                if len(self._groups) >= self._max_errors:
+                    self._groups.popitem(last=False)  # the one that was seen longest ago
+                group = self._groups[entry["fingerprint"]] = {
+                    "fingerprint": entry["fingerprint"],
+                    "error_type": kind,
+                    "count": 0,
+                    "first_step": entry["step"],
+                    "first_time": entry["timestamp"],
+                    "example": entry,
+                }
+            self._groups.move_to_end(entry["fingerprint"])
+            group["count"] += 1
+            group["last_step"] = entry["step"]
+            group["last_time"] = entry["timestamp"]
+
+    def _log(
+        self,
+        level: int,
+        message: str,
+        error: BaseException,
+        context: dict[str, Any],
+        stacklevel: int,
+    ) -> None:
+        extra = {_safe_name(name): value for name, value in context.items()}
+        exc_info = (type(error), error, member(error, "__traceback__"))
+        try:
+            if isinstance(self.logger, logging.Logger):
+                self.logger.log(
+                    level, "%s", message, exc_info=exc_info, extra=extra, stacklevel=stacklevel
+                )
+            else:
+                self.logger.log_structured(
+                    level, message, exc_info=exc_info, stacklevel=stacklevel, **extra
+                )
+        except Exception as fault:  # noqa: BLE001 - a logger, filter or handler of any kind
+            self._tell_once("logger", f"{self._logger_name} raised {class_name(type(fault))}")
+
+    def get_error_summary(self) -> dict[str, int]:
+        """Return the number of errors per exception class, since the start or reset_counters()."""
+        with self._lock:
+            return dict(self.error_counts)
+
+    def get_recent_errors(self, n: int = 10) -> list[dict[str, Any]]:
+        """Return the latest errors, newest first.
+
+        Args:
+            n: How many at most; ``max_errors`` are kept.
+
+        Returns:
+            Entries as log_error() returns them.
+        """
+        with self._lock:
+            return [entry for _, entry in zip(range(n), reversed(self._recent), strict=False)]
+
+    def get_error_groups(self) -> list[dict[str, Any]]:
+        """Return groups of equal errors, the most frequent first.
+
+        Returns:
+            Dicts with ``fingerprint``, ``error_type``, ``count``, ``first_step``, ``last_step``,
+            ``first_time``, ``last_time`` and ``example``, the group's first entry. At most
+            ``max_errors`` groups are kept, the latest seen.
+        """
+        with self._lock:
+            groups = [dict(group) for group in self._groups.values()]
+        return sorted(groups, key=lambda group: -group["count"])
+
+    def reset_counters(self) -> None:
+        """Set all counts to zero and forget the groups; get_recent_errors() still has its list."""
+        with self._lock:
+            self.error_counts.clear()
+            self._groups.clear()
+
+    def capture(
+        self,
+        context: Mapping[str, Any] | None = None,
+        *,
+        reraise: bool = True,
+        step: int | None = None,
+        level: str | int = "ERROR",
+    ) -> Capture:
+        """Record what a block of code raises, as a context manager or a decorator.
+
+        Exceptions that this tracker has recorded already pass through, so blocks may nest.
+        KeyboardInterrupt, SystemExit and the like pass through, too.
+
+        Args:
+            context: As for log_error().
+            reraise: False keeps the exception in the block.
+            step: As for log_error().
+            level: As for log_error().
+
+        Raises:
+            TypeError: ``context`` is no mapping, or ``step`` no int.
+            ValueError: An unknown level.
+        """
+        if context is not None and not isinstance(context, Mapping):
+            raise TypeError(f"context must be a mapping, got {type(context).__name__}")
+        if step is not None and not isinstance(step, SupportsIndex):
+            raise TypeError(f"step must be an int, got {type(step).__name__}")
+        level = level_name(level, "ERROR")
+        return Capture(self, context, reraise=reraise, step=step, level=level)
+
+    def install_hooks(self) -> None:
+        """Record what ends the program or a thread, through sys and threading.excepthook.
+
+        Each hook passes on to the one that was there before. KeyboardInterrupt is not recorded.
+        Safe to call again.
+        """
+        if self._hooks is None:
+            self._hooks = Hooks(self._record_uncaught)
+
+    def uninstall_hooks(self) -> None:
+        """Put the former hooks back. Where others have hooked in since, this one falls silent."""
+        if self._hooks is not None:
+            self._hooks.remove()
+            self._hooks = None
+
+    def _has_recorded(self, error: BaseException) -> bool:
+        return member(error, "__dict__").get(_MARK) is self._mark
+
+    def _record_uncaught(self, error: BaseException, context: dict[str, Any]) -> None:
+        """Record what nobody caught, unless it is recorded already."""
+        if not self._has_recorded(error):
+            self._log_error(error, context, None, "CRITICAL", stacklevel=3)
+
+
+class Capture:
+    """Records what a block raises; see `ErrorTracker.capture`. May be entered again and again."""
+
+    __slots__ = ("_context", "_level", "_reraise", "_step", "_tracker")
+
+    def __init__(
+        self,
+        tracker: ErrorTracker,
+        context: Mapping[str, Any] | None,
+        *,
+        reraise: bool,
+        step: int | None,
+        level: str,
+    ) -> None:
+        self._tracker = tracker
+        self._context = context
+        self._reraise = reraise
+        self._step = step
+        self._level = level
+
+    def __enter__(self) -> Self:
+        """Enter the block."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Record an exception; keep it here when the block was made so."""
+        if not isinstance(exc, Exception):
+            return False
+        tracker = self._tracker
+        if not tracker._has_recorded(exc):  # noqa: SLF001 - the class that makes these
+            tracker._log_error(exc, self._context, self._step, self._level, stacklevel=3)  # noqa: SLF001 - the class that makes these
+        return not self._reraise
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Decorate a function, or a coroutine function; it returns None where it raised."""
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def captured_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> object:
+                with self:
+                    return await function(*args, **kwargs)
+                return None
+
+            return cast("Callable[_P, _R]", captured_coroutine)
+
+        @functools.wraps(function)
+        def captured(*args: _P.args, **kwargs: _P.kwargs) -> object:
+            with self:
+                return function(*args, **kwargs)
+            return None
+
+        return cast("Callable[_P, _R]", captured)
+
+
+def _safe_name(name: object) -> str:
+    """Return a context's key such that a LogRecord can have it as an attribute."""
+    text = safe_str(name)
+    return f"context_{text}" if text in _RESERVED else text
+
+
+def _cut(text: str) -> str:
+    """Keep the end of a text, where a traceback says what happened."""
+    return text if len(text) <= _MAX_TEXT else f"({len(text)} characters) ...{text[-_MAX_TEXT:]}"

@@ -1,0 +1,402 @@
+"""All loggers of one training run, made from its configuration: the plan's system in one object."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from foundry_fastlog.base.arguments import process_number
+from foundry_fastlog.base.fork_lock import ForkLock
+from foundry_fastlog.components.errors import ErrorTracker
+from foundry_fastlog.components.metrics import MetricsLogger
+from foundry_fastlog.components.performance import PerformanceLogger
+from foundry_fastlog.config.experiment import name_and_section
+from foundry_fastlog.config.models import LoggingConfig
+from foundry_fastlog.messages.structured import StructuredLogger
+from foundry_fastlog.run.files import timestamp
+from foundry_fastlog.run.info import starts_in
+from foundry_fastlog.run.start_stamp import StartStamp
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from foundry_fastlog.machine.sampler import SystemMetrics
+    from foundry_fastlog.recording.recorder import Recorder
+    from foundry_fastlog.sinks.wandb import WandBLogger
+
+__all__ = ["ExperimentLogging"]
+
+# Those of this process, by (directory, rank): unpickling finds the one that is there.
+_present: weakref.WeakValueDictionary[tuple[str, int], ExperimentLogging] = (
+    weakref.WeakValueDictionary()
+)
+
+
+class ExperimentLogging:
+    """Everything that a trainer logs with, over one `Recorder`.
+
+    Makes the layout of an experiment's directory: ``main_<time>.log`` and ``debug_<time>.log`` for
+    people, ``metrics_<time>.jsonl``, ``performance_<time>.jsonl``, ``errors_<time>.jsonl`` and
+    ``log_<time>.jsonl`` for programs. A run that is started again in the same directory adds files
+    with its own time; readers of this package show all of them as one run.
+
+    Several experiments may be open in a process. What the loggers below one ``root_logger`` say
+    goes to the one that was opened last; when that is closed, the one before it gets it again.
+    Metrics, timings and errors belong to the object that they were given to.
+
+    Forked workers log through the object that they inherit, spawned ones through one that was
+    pickled for them, or a logger of it. An object that nobody closes is closed when the program
+    ends; an exception that ends it is the reason then, in the log and in W&B.
+
+    Attributes:
+        experiment_name: The experiment's name.
+        config: The `LoggingConfig` in use, the environment's overrides included.
+        directory: The experiment's directory, absolute.
+        recorder: The run's `Recorder`.
+        metrics: The `MetricsLogger`.
+        performance: The `PerformanceLogger`.
+        errors: The `ErrorTracker`.
+        wandb: The `WandBLogger`; switched off unless the configuration asks for W&B.
+        system: The `SystemMetrics` sampler, or None when its interval is 0 or this is another rank
+            or a spawned worker.
+
+    Example:
+        >>> with ExperimentLogging("exp0_baseline") as logs:  # doctest: +SKIP
+        ...     logs.logger("trainer").info("Model created", model_params=124_823_296)
+        ...     with logs.performance.time_block("forward_pass"):
+        ...         loss = 2.5
+        ...     logs.log_step(step=1, epoch=0, metrics={"loss": loss, "lr": 1e-4})
+    """
+
+    wandb: WandBLogger
+    system: SystemMetrics | None
+    _start: StartStamp | None = None
+
+    def __init__(
+        self,
+        experiment_config: object,
+        *,
+        log_dir: str | os.PathLike[str] | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        stamped: bool = True,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        """Open the run, and set up the loggers below ``config.root_logger``.
+
+        Args:
+            experiment_config: The experiment's name, or a configuration with ``experiment_name``
+                and, if logging is to differ from the defaults, ``logging``: an object or a mapping.
+                Its settings go to run.json and to W&B.
+            log_dir: Directory of all experiments; by default the configuration's.
+            directory: The experiment's own directory, in place of ``log_dir/<experiment_name>``.
+            stamped: Whether the names of the ``.jsonl`` files have the start time. Without it they
+                are ``metrics.jsonl`` and so on, and a later start adds ``metrics.a1.jsonl``.
+            rank: As for `Recorder`. Only rank 0 writes to the console and to W&B, and samples the
+                machine.
+            world_size: As for `Recorder`.
+
+        Raises:
+            TypeError: The configuration has no ``experiment_name``.
+            ValueError: The name cannot name a directory, or this process has the experiment open.
+            ConfigError: The ``logging`` section, or an environment variable, cannot be used.
+            NotADirectoryError: The directory, or a part of it, is a file.
+        """
+        name, section = name_and_section(experiment_config)
+        config = section.with_environment()
+        if directory is None:
+            from foundry_fastlog.messages.setup import experiment_directory
+
+            directory = experiment_directory(config.log_dir if log_dir is None else log_dir, name)
+        _refuse_open_run(directory, rank)
+        rank = process_number("rank", rank, "RANK", least=0)
+        world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
+        start = StartStamp(timestamp(), directory, rank, world_size)
+        try:
+            recorder = config.recorder.open(
+                Path(directory),
+                stamp=start.text if stamped else None,
+                name=name,
+                rank=rank,
+                world_size=world_size,
+                config=None if isinstance(experiment_config, str) else experiment_config,
+            )
+            self._set_up(name, config, start.text, recorder)
+        except BaseException:
+            start.withdraw()
+            raise
+        self._start = start
+        if recorder.rank:
+            return
+        base = self.logger("system").context
+        attempt = max(recorder.attempt, starts_in(recorder.path) - 1)
+        self.logger("system").info(
+            "Run started", **base, directory=str(self.directory), attempt=attempt
+        )
+        if config.wandb_enabled:
+            from foundry_fastlog.sinks.wandb import WandBLogger
+
+            self.wandb = WandBLogger(
+                None if isinstance(experiment_config, str) else experiment_config,
+                project=config.wandb_project,
+                name=name,
+            )
+        if config.system_metrics_every_s:
+            from foundry_fastlog.machine.sampler import SystemMetrics
+
+            # Not self: the sampler's thread would keep it for ever.
+            latest = self._latest
+            self.system = SystemMetrics(
+                recorder, config.system_metrics_every_s, step=lambda: latest.step
+            ).start()
+
+    def _set_up(self, name: str, config: LoggingConfig, stamp: str, recorder: Recorder) -> None:
+        """Make what every process of the run has."""
+        from foundry_fastlog.messages.setup import attach_experiment
+        from foundry_fastlog.sinks.wandb import WandBLogger
+
+        self.experiment_name = name
+        self.config = config
+        self.directory = recorder.path
+        self.recorder = recorder
+        self._stamp = stamp
+        self._pid = os.getpid()
+        self._worker = False
+        self._ended = False
+        self._lock = ForkLock()
+        self._loggers: dict[str, StructuredLogger] = {}
+        self._latest = SimpleNamespace(step=None)
+        self._detach = attach_experiment(
+            recorder.path,
+            stamp=stamp,
+            config=config.model_copy(update={"console": False}) if recorder.rank else config,
+            recorder=recorder,
+        )
+        self.metrics = MetricsLogger(name, recorder.path, config=config, recorder=recorder)
+        self.performance = PerformanceLogger(self.logger("training"), recorder=recorder)
+        self.errors = ErrorTracker(
+            self.logger("system.errors"),
+            recorder.path,
+            max_errors=config.max_errors_to_track,
+            recorder=recorder,
+        )
+        self.wandb = WandBLogger(enabled=False)
+        self.system = None
+        _present[str(recorder.path), recorder.rank or 0] = self
+        atexit.register(self._at_exit)
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._ended
+
+    def logger(self, subsystem: str = "") -> StructuredLogger:
+        """Return the logger of a subsystem.
+
+        Args:
+            subsystem: Its name below ``config.root_logger``, such as ``"training.loop"``; empty for
+                the root itself. Any name will do; the plan's are in `foundry_fastlog.HIERARCHY`.
+
+        Returns:
+            The same object for the same name.
+
+        Raises:
+            TypeError: ``subsystem`` is no str.
+        """
+        if not isinstance(subsystem, str):
+            raise TypeError(f"subsystem must be a str, got {type(subsystem).__name__}")
+        with self._lock:
+            logger = self._loggers.get(subsystem)
+            if logger is None:
+                root = self.config.root_logger
+                name = f"{root}.{subsystem}" if subsystem else root
+                # Not the caller's configuration: the environment's overrides are in this one.
+                mine = {"experiment_name": self.experiment_name, "logging": self.config}
+                logger = self._loggers[subsystem] = StructuredLogger(name, mine)
+                vars(logger)["_experiment"] = _Experiment(self)
+            return logger
+
+    def log_step(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> bool:
+        """Log a training step's metrics wherever the configuration says.
+
+        Every step goes to the metrics file. The echo to the log and W&B get one in
+        ``log_metrics_every_n_steps``. Every ``log_memory_every_n_steps`` the memory in use is
+        logged at DEBUG, and W&B gets the machine's figures.
+
+        Args:
+            step: The training step.
+            epoch: The epoch; None leaves it out.
+            metrics: Names and values, as for `MetricsLogger.log_step`.
+
+        Returns:
+            True when the record was accepted, False when it was dropped or the run is closed.
+
+        Raises:
+            TypeError: ``step`` is no int, ``epoch`` no number or ``metrics`` no mapping.
+            OverflowError: A step beyond 64 bits.
+        """
+        accepted = self.metrics.log_step(step, epoch, metrics)
+        self._latest.step = step
+        config = self.config
+        if step % config.log_metrics_every_n_steps == 0 and self.wandb.enabled:
+            self.wandb.log_metrics(step, metrics)
+        if step % config.log_memory_every_n_steps == 0:
+            self.performance.log_memory_usage(step=step)
+            if self.wandb.enabled:
+                self.wandb.log_system_metrics(step)
+        return accepted
+
+    def log_epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
+        """Log values of a whole epoch: to the metrics file, the log, and W&B.
+
+        Args:
+            epoch: The epoch.
+            summary: Names and values; in W&B they are called ``epoch/<name>``.
+
+        Returns:
+            True when the summary was accepted, False when it was dropped or the run is closed.
+
+        Raises:
+            TypeError: ``epoch`` is no number or ``summary`` no mapping.
+        """
+        accepted = self.metrics.log_epoch_summary(epoch, summary)
+        if self.wandb.enabled:
+            values = {f"epoch/{name}": value for name, value in summary.items()}
+            self.wandb.log_metrics(self._latest.step or 0, {"epoch": epoch, **values})
+        return accepted
+
+    def close(self) -> bool:
+        """Flush and close everything, W&B too. Safe to call again.
+
+        With ``profile_performance`` the timings are also written as a report
+        (``timing_<time>.json``) and a trace for Perfetto (``trace_<time>.json``). A worker that
+        closes ends its own part of the run only. The JSONL files are closed first. Text logs and a
+        console that take nothing (a pipe that nobody reads) are waited for five seconds at most.
+
+        Returns:
+            True when all is written; see `Recorder.close`.
+        """
+        return self._end(None)
+
+    def _at_exit(self) -> None:
+        """Close what nobody has closed; the interpreter knows whether an exception ends it."""
+        interactive = sys.flags.interactive or hasattr(sys, "ps1")  # there it is that of a cell
+        self._end(None if interactive else getattr(sys, "last_value", None))
+
+    def _end(self, error: BaseException | None) -> bool:
+        with self._lock:
+            first, self._ended = not self._ended, True
+        if not first:
+            return self.recorder.close()
+        atexit.unregister(self._at_exit)
+        try:
+            if self.system is not None:
+                self.system.stop()
+            self.errors.uninstall_hooks()
+            if not self._worker and os.getpid() == self._pid and not self.recorder.rank:
+                self._say_how_it_ended(error)
+                if self.config.profile_performance:
+                    self._write_profile()
+        finally:  # whatever Ctrl-C comes between
+            if self._start is not None:
+                self._start.withdraw()
+            try:
+                written = self.recorder.close()  # first: text logs and console may hang
+            finally:
+                self._detach()
+        self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for a network
+        return written
+
+    def _say_how_it_ended(self, error: BaseException | None) -> None:
+        step = self._latest.step
+        figures = {} if step is None else {"step": step}
+        figures["errors"] = sum(self.errors.get_error_summary().values())
+        log = self.logger("system")
+        if error is None:
+            log.info("Run ended", **figures)
+        else:
+            log.warning("Run stopped", reason=type(error).__name__, **figures)
+
+    def _write_profile(self) -> None:
+        """Write what profile_performance asks for; a disk that refuses stops nobody."""
+        from foundry_fastlog.export.perfetto import export_chrome_trace
+
+        self.performance.export_timing_report(self.directory / f"timing_{self._stamp}.json")
+        self.recorder.flush()
+        try:
+            export_chrome_trace(self.directory, self.directory / f"trace_{self._stamp}.json")
+        except OSError as error:
+            self.logger("metrics.performance").warning("Trace not written", error=str(error))
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Record an exception that ends the run, and close; the exception goes on.
+
+        One that the `ErrorTracker` has recorded already is not recorded again. KeyboardInterrupt
+        and SystemExit are no errors: the log says that the run was stopped.
+        """
+        step = self._latest.step
+        context = None if step is None else {"step": step}
+        self.errors.capture(context, level="CRITICAL").__exit__(exc_type, exc, traceback)
+        self._end(exc)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for a spawned worker: there it logs to the same run, in files of its own.
+
+        Raises:
+            RecorderClosedError: It has been closed.
+        """
+        return _in_worker, (self.experiment_name, self.config, self._stamp, self.recorder)
+
+    def __repr__(self) -> str:
+        """Show the experiment, its directory, and whether it is open."""
+        state = "closed" if self._ended else "open"
+        return f"<ExperimentLogging {self.experiment_name!r} in {str(self.directory)!r} {state}>"
+
+
+class _Experiment:
+    """What a logger knows of its experiment: pickled with it, that sets up the worker's loggers."""
+
+    def __init__(self, logs: ExperimentLogging | None) -> None:
+        self.logs = logs
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        logs = self.logs
+        return (_Experiment, (None if logs is None or logs.recorder.closed else logs,))
+
+
+def _in_worker(
+    name: str, config: LoggingConfig, stamp: str, recorder: Recorder
+) -> ExperimentLogging:
+    """Return this process's object for a run that another process has opened."""
+    present = _present.get((str(recorder.path), recorder.rank or 0))
+    if present is not None and present.recorder is recorder:
+        return present
+    logs = ExperimentLogging.__new__(ExperimentLogging)
+    logs._set_up(name, config, stamp, recorder)  # noqa: SLF001 - its own class's
+    logs._worker = True  # noqa: SLF001 - as above
+    return logs
+
+
+def _refuse_open_run(directory: str | os.PathLike[str], rank: int | None) -> None:
+    from foundry_fastlog.recording.recorder import recorder_of
+
+    if recorder_of(directory, rank) is not None:
+        raise ValueError(
+            f"this process already logs to {os.fspath(directory)}: use that ExperimentLogging, or "
+            "close() it (and other loggers of the same directory) first"
+        )

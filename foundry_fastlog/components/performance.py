@@ -1,0 +1,366 @@
+"""PerformanceLogger: how long blocks of code take, and how much memory the process uses."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import orjson
+
+from foundry_fastlog.analysis.accumulate import percentile
+from foundry_fastlog.base.environment import get_device, rss_bytes
+from foundry_fastlog.base.fork_lock import ForkLock
+from foundry_fastlog.base.statistics import Moments
+from foundry_fastlog.components.component import AnyLogger, log_text, stdlib_logger
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from foundry_fastlog.recording.recorder import Recorder
+
+__all__ = ["PerformanceLogger", "TimedBlock", "rss_bytes"]
+
+MAX_NAMES = 1000
+OTHER = "(other blocks)"
+_FOLD = 4096  # durations that wait before they are folded into the statistics
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_log = logging.getLogger("foundry_fastlog")
+
+
+class _Series:
+    """The durations of one name: the latest ones, and the statistics of all."""
+
+    __slots__ = ("_folding", "moments", "pending", "samples")
+
+    def __init__(self, max_samples: int) -> None:
+        self.samples: deque[float] = deque(maxlen=max_samples)
+        self.pending: list[float] = []  # appended to by any thread, shortened under the lock
+        self.moments = Moments()
+        self._folding = False
+
+    def fold(self) -> None:
+        """Take the pending ones into the statistics. The caller holds the lock."""
+        if self._folding:  # a signal's handler, in the middle of it: the next fold has the rest
+            return
+        self._folding = True
+        try:
+            batch = self.pending[:]
+            del self.pending[: len(batch)]  # not clear(): a thread may have appended meanwhile
+            self.moments.add(batch)
+        finally:
+            self._folding = False
+
+
+class TimedBlock:
+    """One run through a block of code; see `PerformanceLogger.time_block`.
+
+    Attributes:
+        elapsed: Seconds that the block took; 0.0 before it has ended.
+    """
+
+    __slots__ = ("_device", "_level", "_name", "_owner", "_start", "_step", "_timer", "elapsed")
+
+    def __init__(
+        self,
+        owner: PerformanceLogger,
+        name: str,
+        level: int,
+        step: int | None,
+        device: object = None,
+    ) -> None:
+        self._owner = owner
+        self._name = name
+        self._level = level
+        self._step = step
+        self._device = device
+        self._start = 0.0
+        self.elapsed = 0.0
+        recorder = owner._recorder  # noqa: SLF001 - the class that makes blocks
+        self._timer = None if recorder is None else recorder.timer(name, step=step, device=device)
+
+    def __enter__(self) -> Self:
+        """Start timing."""
+        if self._timer is not None:
+            try:
+                self._timer.__enter__()
+            except RuntimeError:  # closed; or, with `device`, within a capture: no line
+                self._timer = None
+        self._start = perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Note the time; an exception goes on."""
+        self.elapsed = elapsed = perf_counter() - self._start
+        if self._timer is not None:
+            try:
+                self._timer.__exit__(exc_type, exc, traceback)
+            except RuntimeError:  # entered in another thread: no line, but the time is known
+                self._timer = None
+        owner = self._owner
+        owner._note(self._name, elapsed)  # noqa: SLF001 - the class that makes blocks
+        if owner._stdlib.isEnabledFor(self._level):  # noqa: SLF001 - as above
+            failed = "" if exc_type is None else f" (raised {exc_type.__name__})"
+            log_text(
+                owner.logger,
+                self._level,
+                f"{self._name} completed in {elapsed:.4f}s{failed}",
+                stacklevel=2,
+                step=self._step,
+            )
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Decorate a function, or a coroutine function: each call is a block of its own."""
+        return _decorated(
+            function,
+            lambda: TimedBlock(self._owner, self._name, self._level, self._step, self._device),
+        )
+
+
+def _decorated(function: Callable[_P, _R], block: Callable[[], TimedBlock]) -> Callable[_P, _R]:
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def timed_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> object:
+            with block():
+                return await function(*args, **kwargs)
+
+        return cast("Callable[_P, _R]", timed_coroutine)
+
+    @functools.wraps(function)
+    def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with block():
+            return function(*args, **kwargs)
+
+    return timed
+
+
+class _Untimed(TimedBlock):
+    """A block that nobody times; one object for all."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.elapsed = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        return function
+
+
+_UNTIMED = _Untimed()
+
+
+class PerformanceLogger:
+    """Times blocks of code and logs memory, for those who look for a bottleneck.
+
+    May be used from any thread; blocks nest. Times are of the wall clock on the host: a GPU may
+    still be working when a block ends.
+
+    Attributes:
+        logger: Where times and memory are logged.
+        timers: The latest durations in seconds, by name; at most ``max_samples`` of each. Beyond
+            1000 names, further ones share ``"(other blocks)"``.
+
+    Example:
+        >>> perf_logger = PerformanceLogger(logging.getLogger("model_foundry.training.loop"))
+        >>> with perf_logger.time_block("forward_pass"):
+        ...     outputs = sum(range(1000))
+        >>> perf_logger.get_timing_statistics("forward_pass")["count"]
+        1
+    """
+
+    def __init__(
+        self,
+        logger: AnyLogger,
+        recorder: Recorder | None = None,
+        *,
+        profile: bool = True,
+        max_samples: int = 10_000,
+    ) -> None:
+        """Start without any times.
+
+        Args:
+            logger: A `logging.Logger` or a `StructuredLogger`.
+            recorder: With one, each block is a line in ``performance.jsonl``, too.
+            profile: False switches time_block() off: blocks run, nothing is timed or logged.
+            max_samples: Durations to keep of each name, for percentiles.
+
+        Raises:
+            TypeError: ``logger`` is no logger.
+            ValueError: ``max_samples`` is below 1.
+        """
+        if max_samples < 1:
+            raise ValueError(f"max_samples must be at least 1, got {max_samples}")
+        self.logger = logger
+        self.timers: dict[str, deque[float]] = {}
+        self._stdlib = stdlib_logger(logger)
+        self._recorder = recorder
+        self._profile = profile
+        self._max_samples = max_samples
+        self._series: dict[str, _Series] = {}
+        self._lock = ForkLock()
+
+    def time_block(
+        self,
+        block_name: str,
+        log_level: int = logging.DEBUG,
+        *,
+        step: int | None = None,
+        device: object = None,
+    ) -> TimedBlock:
+        """Time a block of code, as a context manager or a decorator.
+
+        Args:
+            block_name: The block's name.
+            log_level: Level of the message ``"<name> completed in 0.0234s"``.
+            step: The training step; by default that of the block around it.
+            device: True, or a device, times the block on the GPU too, without waiting for it: the
+                line gets ``device_duration_s``. See ``Recorder.timer``.
+
+        Returns:
+            The block; its ``elapsed`` has the seconds afterwards.
+
+        Raises:
+            TypeError: ``block_name`` is no str.
+        """
+        if not isinstance(block_name, str):
+            raise TypeError(f"block_name must be a str, got {type(block_name).__name__}")
+        if not self._profile:
+            return _UNTIMED
+        return TimedBlock(self, block_name, log_level, step, device)
+
+    def _note(self, name: str, seconds: float) -> None:
+        series = self._series.get(name)
+        if series is None:
+            series = self._new_series(name)
+        series.samples.append(seconds)
+        series.pending.append(seconds)
+        if len(series.pending) >= _FOLD:
+            with self._lock:
+                series.fold()
+
+    def _new_series(self, name: str) -> _Series:
+        with self._lock:
+            if name not in self._series and len(self._series) >= MAX_NAMES:
+                name = OTHER
+            series = self._series.get(name)
+            if series is None:
+                series = self._series[name] = _Series(self._max_samples)
+                self.timers[name] = series.samples
+            return series
+
+    def get_timing_statistics(self, block_name: str | None = None) -> dict[str, Any]:
+        """Describe the durations of a block, or of all blocks.
+
+        Args:
+            block_name: The block's name; None for all.
+
+        Returns:
+            ``count``, ``mean``, ``min``, ``max``, ``std`` (of a sample: n - 1) and ``total`` over
+            every duration, and ``p50``, ``p95``, ``p99`` over the latest ``max_samples`` of them;
+            seconds; None in place of all but count where nothing was timed. For all blocks a dict
+            of such dicts by name.
+        """
+        if block_name is not None:
+            return self._describe(self._series.get(block_name))
+        return {name: self._describe(series) for name, series in list(self._series.items())}
+
+    def _describe(self, series: _Series | None) -> dict[str, Any]:
+        if series is None:
+            return {**Moments().describe(), "p50": None, "p95": None, "p99": None}
+        with self._lock:
+            series.fold()
+            found = series.moments.describe()
+        samples = sorted(series.samples.copy())
+        for name, fraction in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+            found[name] = percentile(samples, fraction) if samples else None
+        return found
+
+    def log_memory_usage(self, step: int | None = None) -> dict[str, float]:
+        """Log the memory that this process uses, at DEBUG.
+
+        Args:
+            step: The training step, for the message's context.
+
+        Returns:
+            Gigabytes (10^9 bytes): ``cpu_rss_gb``; where torch is loaded and finds a GPU also
+            ``gpu_allocated_gb`` and ``gpu_reserved_gb`` of the current one.
+        """
+        usage = {"cpu_rss_gb": rss_bytes() / 1e9, **_gpu_memory()}
+        if self._stdlib.isEnabledFor(logging.DEBUG):
+            text = f"CPU memory - RSS: {usage['cpu_rss_gb']:.2f}GB"
+            log_text(self.logger, logging.DEBUG, text, stacklevel=2, step=step)
+            if "gpu_allocated_gb" in usage:
+                text = (
+                    f"GPU memory - Allocated: {usage['gpu_allocated_gb']:.2f}GB, "
+                    f"Reserved: {usage['gpu_reserved_gb']:.2f}GB"
+                )
+                log_text(self.logger, logging.DEBUG, text, stacklevel=2, step=step)
+        return usage
+
+    def reset_timers(self) -> None:
+        """Forget all durations. What was recorded stays in the files."""
+        with self._lock:
+            self._series.clear()
+            self.timers.clear()
+
+    def export_timing_report(self, path: str | os.PathLike[str]) -> bool:
+        """Write the statistics of all blocks as JSON: an object per name.
+
+        Args:
+            path: The file; replaced when it exists.
+
+        Returns:
+            True when it was written; False, with a warning, when it could not be.
+        """
+        target = Path(path)
+        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        report = orjson.dumps(self.get_timing_statistics(), option=orjson.OPT_INDENT_2)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_bytes(report + b"\n")
+            scratch.replace(target)
+        except OSError as error:
+            _log.warning("the timing report %s could not be written: %s", target, error)
+            return False
+        return True
+
+
+def _gpu_memory() -> dict[str, float]:
+    """Ask torch, if it is loaded, for the current GPU's memory; the runtime is not started."""
+    if not get_device().startswith("cuda"):
+        return {}
+    cuda = sys.modules["torch"].cuda
+    try:
+        return {
+            "gpu_allocated_gb": cuda.memory_allocated() / 1e9,
+            "gpu_reserved_gb": cuda.memory_reserved() / 1e9,
+        }
+    except Exception:  # noqa: BLE001 - a driver's fault must not end the training
+        return {}

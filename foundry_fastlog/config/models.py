@@ -1,0 +1,297 @@
+"""Configuration models (pydantic), for experiment files and programs that validate theirs."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from foundry_fastlog.base.arguments import LEVELS, known_level
+from foundry_fastlog.config.yaml_file import ConfigError, ConfigFile, explain
+
+if TYPE_CHECKING:
+    from foundry_fastlog.recording.recorder import Recorder
+
+__all__ = ["LOG_LEVELS", "ConfigError", "LoggingConfig", "RecorderConfig"]
+
+LOG_LEVELS = LEVELS
+_PREFIX = "FASTLOG_"
+
+
+class RecorderConfig(BaseModel):
+    """The options of a `Recorder`, with its defaults and limits.
+
+    Example:
+        >>> RecorderConfig(back_pressure="drop").back_pressure
+        'drop'
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ring_bytes: int = Field(
+        default=8 << 20,
+        ge=64 << 10,
+        le=64 << 20,
+        description="Size of the ring in bytes, rounded up to a power of two",
+    )
+    back_pressure: Literal["block", "drop"] = Field(
+        default="block", description="What to do when the ring is full"
+    )
+    block_timeout_s: float = Field(
+        default=1.0, ge=0, le=3600, description="Longest wait for room in the ring, in seconds"
+    )
+    flush_interval_s: float = Field(
+        default=0.1, ge=0.001, le=3600, description="How often the flush thread wakes, in seconds"
+    )
+    segment_bytes: int = Field(
+        default=256 << 20, ge=4096, le=1 << 50, description="Largest size of one JSONL file"
+    )
+    overhead_budget: float = Field(
+        default=0.01, ge=0, le=1, description="Fraction of wall time before one warning"
+    )
+    close_timeout_s: float = Field(
+        default=10.0, ge=0, le=86400, description="Default timeout of flush() and close(), seconds"
+    )
+
+    ring: Literal["file", "shm", "memory"] = Field(
+        default="file", description="Where the ring lies: a mapped file survives a kill"
+    )
+    fsync: Literal["none", "interval", "every_flush"] = Field(
+        default="interval", description="When lines are forced to the disk, against a power loss"
+    )
+    fsync_interval_s: float = Field(
+        default=1.0, ge=0.001, le=3600, description="Seconds between two of them"
+    )
+
+    device_timeout_s: float = Field(
+        default=120.0, ge=0.001, le=86400, description="Longest wait for a device's value, seconds"
+    )
+    watch_nonfinite: Literal["none", "device", "all"] = Field(
+        default="device", description="Which metrics make an event when they turn NaN or infinite"
+    )
+
+    def open(
+        self,
+        path: str | Path,
+        **facts: Any,  # noqa: ANN401 - handed on to Recorder, which types them
+    ) -> Recorder:
+        """Open a recorder with these options.
+
+        Args:
+            path: The run's directory.
+            **facts: ``rank``, ``world_size``, ``config`` and ``name`` of the run, see `Recorder`.
+
+        Returns:
+            The open recorder.
+        """
+        from foundry_fastlog.recording.recorder import (
+            Recorder,  # the native part only when it is needed
+        )
+
+        return Recorder(path, **self.model_dump(), **facts)
+
+
+def _level(value: object) -> object:
+    """Turn ``"info"`` and ``logging.INFO`` into ``"INFO"``; reject what is no level."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = logging.getLevelName(value)
+    if isinstance(value, str) and (name := known_level(value.strip())) is not None:
+        return name
+    raise ValueError(f"must be one of {', '.join(LOG_LEVELS)}, not {value!r}")
+
+
+def _no_bool(value: object) -> object:
+    """Reject true and false where a number is wanted, which pydantic would take for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"must be a number, not {str(value).lower()}")  # noqa: TRY004 - pydantic's protocol
+    return value
+
+
+def _levels(value: object) -> object:
+    """Take levels from one text too, as an environment variable has them."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if not all(name.strip() and sign for name, sign, _ in pairs):
+        raise ValueError(f"must look like 'data=WARNING,training.loop=DEBUG', not {value!r}")
+    return {name.strip(): level for name, _, level in pairs}
+
+
+Level = Annotated[str, BeforeValidator(_level)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+# Named here because a method of the model below is called dict.
+_Levels = Annotated[dict[str, Level], BeforeValidator(_levels)]
+_Fields = dict[str, Any]
+
+
+class LoggingConfig(BaseModel):
+    """What a training framework's `ExperimentConfig` says about logging.
+
+    Embed it as ``logging: LoggingConfig = LoggingConfig()``. Metrics go to W&B when
+    ``use_wandb`` and ``log_to_wandb`` are both true: the first asks for W&B at all, the second can
+    keep one run out of it.
+
+    Example:
+        >>> LoggingConfig(console_level="warning").console_level
+        'WARNING'
+    """
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, validate_default=True)
+
+    console_level: Level = Field(default="INFO", description="Console log level")
+    file_level: Level = Field(default="DEBUG", description="File log level")
+
+    use_structured_logging: bool = Field(default=True, description="Enable JSON structured logs")
+    log_to_wandb: bool = Field(default=True, description="Send logs to W&B, when use_wandb is on")
+
+    max_log_files: Count = Field(default=10, description="Maximum text log files to keep of a kind")
+    max_log_size_mb: Count = Field(default=100, description="Maximum size of a text log, in 10^6 B")
+
+    log_metrics_every_n_steps: Count = Field(default=10, description="Steps between metric echoes")
+    log_detailed_metrics_every_n_steps: Count = Field(
+        default=100, description="Steps between detailed metrics"
+    )
+
+    profile_performance: bool = Field(default=False, description="Enable performance profiling")
+    log_memory_every_n_steps: Count = Field(default=100, description="Steps between memory logs")
+
+    max_errors_to_track: Count = Field(default=1000, description="Errors to keep in memory")
+
+    use_wandb: bool = Field(default=False, description="Use Weights & Biases")
+    wandb_project: str | None = Field(default=None, description="The W&B project")
+
+    log_dir: str = Field(default="logs", min_length=1, description="Directory of all experiments")
+    root_logger: str = Field(
+        default="model_foundry", min_length=1, description="The logger above all subsystems"
+    )
+    subsystem_levels: _Levels = Field(
+        default={}, description="Levels of subsystems below root_logger, e.g. training.loop: DEBUG"
+    )
+    console: bool = Field(default=True, description="Write messages to the console")
+    system_metrics_every_s: float = Field(
+        default=10.0, ge=0, le=86400, description="Seconds between system metrics; 0 for none"
+    )
+    recorder: RecorderConfig = Field(
+        default=RecorderConfig(), description="The options of the run's Recorder"
+    )
+
+    @property
+    def wandb_enabled(self) -> bool:
+        """Whether W&B is used: use_wandb and log_to_wandb."""
+        return self.use_wandb and self.log_to_wandb
+
+    def dict(self, **options: Any) -> _Fields:  # noqa: ANN401 - as model_dump()
+        """Return the fields as plain data: model_dump() under pydantic's older name.
+
+        Args:
+            **options: As for ``model_dump()``.
+        """
+        return self.model_dump(**options)
+
+    def with_environment(self, environ: Mapping[str, str] | None = None) -> LoggingConfig:
+        """Return a copy in which the environment has the last word.
+
+        ``FASTLOG_<FIELD>`` sets a field (``FASTLOG_CONSOLE_LEVEL=debug``), two underscores lead to
+        the recorder's (``FASTLOG_RECORDER__RING=memory``); levels of subsystems are written
+        ``data=WARNING,training.loop=DEBUG``. ``WANDB_PROJECT`` names the project, unless
+        ``FASTLOG_WANDB_PROJECT`` does, and ``WANDB_MODE=disabled`` turns W&B off.
+
+        Args:
+            environ: Used in place of ``os.environ``.
+
+        Raises:
+            ConfigError: A variable that cannot be used; the message names it.
+        """
+        variables = _variables(os.environ if environ is None else environ)
+        values = self.model_dump()
+        for keys, _, text in variables:
+            target = values
+            for key in keys[:-1]:
+                target = target[key]
+            target[keys[-1]] = text
+        try:
+            return type(self).model_validate(values)
+        except ValidationError as error:
+            names = {keys: name for keys, name, _ in variables}
+            lines = []
+            for problem in error.errors():
+                keys = tuple(str(part) for part in problem["loc"])
+                name = names.get(keys) or names.get(keys[:1]) or ".".join(keys)
+                lines.append(explain(problem, f"environment variable {name}", type(self)))
+            raise ConfigError("\n".join(lines)) from error
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> LoggingConfig:
+        """Return the defaults with the environment's overrides; see with_environment()."""
+        return cls().with_environment(environ)
+
+    @classmethod
+    def from_yaml(
+        cls,
+        path: str | Path,
+        section: str | None = "logging",
+        *,
+        environ: Mapping[str, str] | None = None,
+    ) -> LoggingConfig:
+        """Read the logging section of an experiment file; the environment overrides it.
+
+        Args:
+            path: The YAML file.
+            section: The key of the section, with dots for one inside others; None when the whole
+                file is the section. An absent or empty section means all defaults.
+            environ: Used in place of ``os.environ``.
+
+        Raises:
+            ConfigError: The file or a variable cannot be used. The message has a line for each
+                problem, which names file, line and key.
+            ImportError: PyYAML is not installed.
+        """
+        file = ConfigFile.read(Path(path), advice="Give the path of a YAML experiment file.")
+        above = section.split(".") if section else []
+        values: object = file.values
+        for depth, key in enumerate(above):
+            if not isinstance(values, dict):
+                where = file.place(above[:depth])
+                raise ConfigError(f"{where}: must be a section of 'key: value' lines.")
+            values = values.get(key)
+            if values is None:
+                values = {}
+        try:
+            config = cls.model_validate(values)
+        except ValidationError as error:
+            lines = [
+                explain(problem, file.place([*above, *map(str, problem["loc"])]), cls)
+                for problem in error.errors()
+            ]
+            raise ConfigError("\n".join(lines)) from error
+        return config.with_environment(environ)
+
+
+def _variables(environ: Mapping[str, str]) -> list[tuple[tuple[str, ...], str, str]]:
+    """List the overrides in an environment as (key path, variable, text)."""
+    known = {
+        _PREFIX + name.upper(): (name,)
+        for name in LoggingConfig.model_fields
+        if name != "recorder"  # no option itself, a group of them
+    } | {
+        f"{_PREFIX}RECORDER__{name.upper()}": ("recorder", name)
+        for name in RecorderConfig.model_fields
+    }
+    found: list[tuple[tuple[str, ...], str, str]] = []
+    if environ.get("WANDB_PROJECT"):
+        found.append((("wandb_project",), "WANDB_PROJECT", environ["WANDB_PROJECT"]))
+    for name, text in environ.items():
+        if keys := known.get(name):
+            found.append((keys, name, text))
+        elif name.startswith(_PREFIX) and (
+            close := difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        ):
+            raise ConfigError(f"environment variable {name}: unknown. Did you mean {close[0]}?")
+    if environ.get("WANDB_MODE", "").strip().lower() == "disabled":
+        found.append((("use_wandb",), "WANDB_MODE", "false"))
+    return found

@@ -1,0 +1,1 @@
+"""Other formats: JSONL in one file, and traces for Perfetto."""

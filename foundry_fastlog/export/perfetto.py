@@ -1,0 +1,250 @@
+"""The timings of a run as a trace that Perfetto (ui.perfetto.dev) and chrome://tracing show.
+
+The format is the Trace Event Format's JSON: a complete event (``"ph":"X"``) for each block. A
+process of the trace is a writer of the run, a thread is a thread of it.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import IO, Any, cast
+
+import orjson
+
+from foundry_fastlog.export.jsonl import check_target, open_output
+from foundry_fastlog.reading.lines import Entry, Record
+from foundry_fastlog.reading.run import Run, read_run
+from foundry_fastlog.run.checks import SeriesCheck
+from foundry_fastlog.run.files import Attempts, StrPath, Writer
+
+__all__ = ["TraceResult", "export_chrome_trace"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+# Nanoseconds. Ends are known to a microsecond, durations exactly: blocks that nest may overlap by
+# this much.
+_ROUNDING = 10_000
+_LONGEST_S = 1e9
+# A device's time is a fact of the block: no line says when it began there, so it has no track.
+_ARGUMENTS = ("step", "parent", "error", "device", "device_duration_s", "missing")
+
+
+@dataclass(frozen=True)
+class TraceResult:
+    """What a trace export wrote.
+
+    Attributes:
+        path: The file, None for standard output.
+        events: Blocks written.
+        processes: Writers that they are from.
+        checks: Completeness of the performance stream per process.
+        unread: Rings and files of the run that cannot be read; see ``Run.unread``.
+    """
+
+    path: Path | None
+    events: int
+    processes: int
+    checks: list[SeriesCheck]
+    unread: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every timing that the recorder accepted is there, once and readable."""
+        return not self.unread and all(check.complete for check in self.checks)
+
+
+def export_chrome_trace(
+    run: Run | StrPath, out: StrPath, *, attempts: Attempts = "last", force: bool = False
+) -> TraceResult:
+    """Write the timings of a run as a trace.
+
+    Args:
+        run: The run, or its directory.
+        out: The file to write, or ``"-"`` for standard output; compressed when its name ends in
+            ``.gz``. Perfetto opens both.
+        attempts: As for ``Run.lines``.
+        force: Replace an existing file.
+
+    Returns:
+        What was written.
+
+    Raises:
+        RunNotFoundError: There is no run.
+        ExportError: The file cannot be written there.
+        ValueError: An unknown ``attempts``.
+    """
+    run = run if isinstance(run, Run) else read_run(run)
+    checks: list[SeriesCheck] = []
+    entries = run.entries(["performance"], attempts=attempts, checks=checks)
+    path = None if out == "-" else check_target(run, Path(out), force=force)
+    base = _first_start(run, attempts)
+    tracks = _Tracks(run, base)
+    events = 0
+    with open_output(path, force=force) as raw, _maybe_gzip(raw, path) as handle:
+        handle.write(b'{"displayTimeUnit":"ms","otherData":')
+        handle.write(orjson.dumps(_facts(run, base)))
+        handle.write(b',"traceEvents":[\n')
+        separator = b""
+        for entry in entries:
+            if "dropped" in entry[2]:
+                continue
+            handle.write(separator + orjson.dumps(tracks.event(entry)))
+            separator = b",\n"
+            events += 1
+        for fact in tracks.metadata():
+            handle.write(separator + orjson.dumps(fact))
+            separator = b",\n"
+        handle.write(b"\n]}\n")
+    return TraceResult(path, events, len(tracks.pids), checks, run.unread)
+
+
+@contextmanager
+def _maybe_gzip(handle: IO[bytes], path: Path | None) -> Iterator[IO[bytes]]:
+    if path is None or path.suffix != ".gz":
+        yield handle
+        return
+    with gzip.GzipFile(filename="", fileobj=handle, mode="wb", compresslevel=5, mtime=0) as packed:
+        yield cast("IO[bytes]", packed)
+
+
+def _first_start(run: Run, attempts: Attempts) -> int:
+    """Return when the first block began, in nanoseconds since 1970: the trace's zero."""
+    starts = (
+        _nanoseconds(timestamp) - _duration(record)
+        for timestamp, _, record, _ in run.entries(["performance"], attempts=attempts)
+        if "dropped" not in record
+    )
+    return max(0, min(starts, default=0)) // 1000 * 1000
+
+
+def _duration(record: Record) -> int:
+    """Return a block's duration in nanoseconds."""
+    return int(min(max(record["duration_s"], 0.0), _LONGEST_S) * 1e9 + 0.5)
+
+
+def _natural(value: object, most: int) -> int:
+    """Return a number of a line as it is, but 0 for what no recorder writes."""
+    return value if type(value) is int and 0 <= value <= most else 0
+
+
+def _nanoseconds(timestamp: str) -> int:
+    """Parse a line's timestamp; zero where a damaged one is no time, or one before 1970."""
+    try:
+        moment = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%S.%fZ")  # noqa: DTZ007 - below
+    except ValueError:
+        return 0
+    return max(0, (moment.replace(tzinfo=timezone.utc) - _EPOCH) // _MICROSECOND * 1000)
+
+
+def _facts(run: Run, base: int) -> dict[str, Any]:
+    start = (_EPOCH + timedelta(microseconds=base // 1000)).isoformat(timespec="microseconds")
+    name = run.info.get("name")
+    return {"run": name if isinstance(name, str) else run.path.name, "start": start}
+
+
+class _Tracks:
+    """Numbers processes and threads, and places blocks such that they nest."""
+
+    def __init__(self, run: Run, base: int) -> None:
+        self._base = base
+        self.pids: dict[Writer, int] = {writer: i for i, writer in enumerate(run.writers, 1)}
+        self._threads: dict[tuple[int, int], _Thread] = {}
+        self._main_threads = _process_ids(run)
+
+    def event(self, entry: Entry) -> dict[str, Any]:
+        """Make the trace event of a line."""
+        timestamp, series, record, _ = entry
+        pid = self.pids[series.writer]
+        tid = _natural(record.get("thread"), 1 << 63)
+        thread = self._threads.get((pid, tid))
+        if thread is None:
+            thread = self._threads[(pid, tid)] = _Thread()
+        end = _nanoseconds(timestamp) - self._base
+        depth = _natural(record.get("depth"), 1 << 16)
+        begin, end = thread.place(depth, end - _duration(record), end)
+        return {
+            "name": record["name"],
+            "ph": "X",
+            "ts": begin / 1000,  # in microseconds
+            "dur": (end - begin) / 1000,
+            "pid": pid,
+            "tid": tid,
+            "cat": "performance",
+            "args": {key: record[key] for key in _ARGUMENTS if record.get(key) is not None},
+        }
+
+    def metadata(self) -> Iterator[dict[str, Any]]:
+        """Name the processes and threads that have blocks."""
+        used = {pid for pid, _ in self._threads}
+        self.pids = {writer: pid for writer, pid in self.pids.items() if pid in used}
+        for writer, pid in self.pids.items():
+            yield _named("process_name", pid, 0, name=f"rank {writer.rank}: {writer.display}")
+            yield _named("process_sort_index", pid, 0, sort_index=pid)
+        mains = {(self.pids[w], os_pid) for w, os_pid in self._main_threads if w in self.pids}
+        for pid, tid in sorted(self._threads):
+            name = "main thread" if (pid, tid) in mains else f"thread {tid}"
+            yield _named("thread_name", pid, tid, name=name)
+
+
+class _Thread:
+    """The blocks of one thread, which come in the order of their ends.
+
+    Two blocks that nest or follow each other never overlap, but for rounding: here that is taken
+    away. What overlaps by more is left as it is: coroutines that take turns, a clock that was set.
+    """
+
+    def __init__(self) -> None:
+        self._ends: list[int] = []  # per depth, the end of its latest block
+        self._first: list[int | None] = []  # per depth, where the first block of a parent begins
+
+    def place(self, depth: int, begin: int, end: int) -> tuple[int, int]:
+        """Move a block's ends by rounding errors at most.
+
+        Args:
+            depth: How many blocks are around it.
+            begin: Its start in nanoseconds.
+            end: Its end.
+        """
+        while len(self._ends) <= depth + 1:
+            self._ends.append(-_ROUNDING - 1)  # before all: times count from the first block
+            self._first.append(None)
+        # Whatever ended before, at its own depth or further out, ended before it began.
+        before = max(self._ends[: depth + 1])
+        if 0 < before - begin <= _ROUNDING:
+            begin = before
+        # The blocks inside it lie inside it.
+        inner, self._first[depth + 1] = self._first[depth + 1], None
+        if inner is not None and 0 < begin - inner <= _ROUNDING:
+            begin = inner
+        last = max(self._ends[depth + 1 :])
+        if 0 < last - end <= _ROUNDING:
+            end = last
+        end = max(begin, end)
+        self._ends[depth] = end
+        if self._first[depth] is None:
+            self._first[depth] = begin
+        return begin, end
+
+
+def _process_ids(run: Run) -> list[tuple[Writer, int]]:
+    """Find the process ids of writers: a child's is in its label, the others' in run.json."""
+    found = [
+        (writer, int(writer.children[-1][1:].partition("x")[0]))
+        for writer in run.writers
+        if writer.children
+    ]
+    attempts = run.info.get("attempts")
+    for attempt in attempts if isinstance(attempts, list) else []:
+        if isinstance(attempt, dict) and isinstance(attempt.get("pid"), int):
+            start = (attempt.get("label", ""), attempt.get("stamp", ""))
+            found += [(w, attempt["pid"]) for w in run.writers if (w.label, w.stamp) == start]
+    return found
+
+
+def _named(kind: str, pid: int, tid: int, **args: object) -> dict[str, Any]:
+    return {"name": kind, "ph": "M", "pid": pid, "tid": tid, "args": args}

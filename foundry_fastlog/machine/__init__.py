@@ -1,0 +1,1 @@
+"""CPU, memory and GPU figures, sampled off the hot path."""

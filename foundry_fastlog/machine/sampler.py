@@ -1,0 +1,177 @@
+"""System metrics in the background: `SystemMetrics` samples the machine beside the training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from foundry_fastlog.base.json_text import safe_str
+from foundry_fastlog.machine.reader import SystemReader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from foundry_fastlog.recording.recorder import Recorder
+
+__all__ = ["SystemMetrics", "SystemReader"]
+
+LOGGER = "model_foundry.system"
+
+# The first sample comes after this many seconds at most, so that short runs have one, too.
+_FIRST_S = 1.0
+_STOP_TIMEOUT_S = 2.0
+
+_log = logging.getLogger("foundry_fastlog")
+
+
+class SystemMetrics:
+    """Samples CPU, memory, disk and GPUs at an interval, in a daemon thread of its own.
+
+    Ownership: the sampler thread alone uses its `SystemReader` and writes `samples` and `errors`;
+    start(), stop() and read_once() belong to the caller's threads. A sample is some system calls
+    and a few small files; reading disks and GPUs releases the GIL.
+
+    A forked child has no sampler thread: it may start() one of its own.
+
+    Attributes:
+        samples: Samples recorded so far.
+        errors: Samples that failed; the first is told through `logging`.
+
+    Example:
+        >>> from foundry_fastlog import Recorder  # doctest: +SKIP
+        >>> with Recorder("runs/exp0") as recorder:
+        ...     with SystemMetrics(recorder, 10.0, step=lambda: trainer.step):
+        ...         trainer.train()
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        interval_s: float = 10.0,
+        *,
+        step: Callable[[], int | None] | None = None,
+    ) -> None:
+        """Prepare; start() begins.
+
+        Args:
+            recorder: Where samples go. The disk looked at is that of its directory.
+            interval_s: Seconds between samples, 0.01 to 86400.
+            step: Returns the current training step; called in the sampler thread. With it, samples
+                are metrics of that step. Without it, or where it returns None, they are messages of
+                the log stream (level DEBUG, logger ``model_foundry.system``), whose context has the
+                figures: a metric always belongs to a step.
+
+        Raises:
+            TypeError: ``interval_s`` is no number, or ``step`` cannot be called.
+            ValueError: ``interval_s`` is out of range.
+        """
+        if isinstance(interval_s, bool) or not isinstance(interval_s, (int, float)):
+            raise TypeError(f"interval_s must be a number, got {type(interval_s).__name__}")
+        if not 0.01 <= interval_s <= 86400:
+            raise ValueError(f"interval_s must be between 0.01 and 86400, got {interval_s}")
+        if step is not None and not callable(step):
+            raise TypeError(f"step must be a function or None, got {type(step).__name__}")
+        self.samples = 0
+        self.errors = 0
+        self._recorder = recorder
+        self._interval_s = float(interval_s)
+        self._step = step
+        self._reader: SystemReader | None = None  # of read_once()
+        self._thread: threading.Thread | None = None
+        self._stop: SimpleQueue[None] = SimpleQueue()
+        self._pid = os.getpid()
+
+    @property
+    def running(self) -> bool:
+        """Whether a sampler thread runs in this process."""
+        thread = self._thread
+        return thread is not None and os.getpid() == self._pid and thread.is_alive()
+
+    def start(self) -> Self:
+        """Start the thread, unless it runs already.
+
+        Returns:
+            The object itself.
+        """
+        if not self.running:
+            self._pid = os.getpid()
+            # Not an event: a signal's handler may call stop() within a stop() of its own thread.
+            self._stop = SimpleQueue()
+            # Made here: importing psutil and pynvml is no work for beside the first steps.
+            reader = SystemReader(self._recorder.path)
+            self._thread = threading.Thread(
+                target=self._run, args=(reader, self._stop), name="fastlog-system", daemon=True
+            )
+            self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """End the thread; waits for a sample that is on its way, 2 s at most. Safe to repeat."""
+        if self.running:
+            self._stop.put(None)
+            if self._thread is not threading.current_thread() and self._thread is not None:
+                self._thread.join(_STOP_TIMEOUT_S)
+
+    def read_once(self) -> dict[str, float]:
+        """Return the figures of now, recording nothing.
+
+        Returns:
+            See `SystemReader.read`; CPU percentages are those since the last read_once(), and of a
+            moment at the first.
+        """
+        if self._reader is None:
+            self._reader = SystemReader(self._recorder.path)
+        return self._reader.read()
+
+    def _run(self, reader: SystemReader, stop: SimpleQueue[None]) -> None:
+        delay = min(self._interval_s, _FIRST_S)
+        while _still_empty(stop, delay):
+            delay = self._interval_s
+            try:
+                self._record(reader.read())
+            except Exception as error:  # noqa: BLE001 - the system's or step()'s: counted and told
+                if self._recorder.closed:
+                    break  # that ends the sampler, too
+                self.errors += 1
+                if self.errors == 1:
+                    _log.warning(
+                        "system metrics: a sample failed (%s: %s). Training is not affected; "
+                        "further failures are only counted.",
+                        type(error).__name__,
+                        safe_str(error),
+                    )
+        reader.close()
+
+    def _record(self, figures: dict[str, float]) -> None:
+        step = None if self._step is None else self._step()
+        if step is None:
+            self._recorder.event("System metrics", level="DEBUG", logger=LOGGER, context=figures)
+        else:
+            self._recorder.record_dict(step, figures)
+        self.samples += 1
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        return self.start()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the thread; an exception goes on."""
+        self.stop()
+
+
+def _still_empty(queue: SimpleQueue[None], timeout: float) -> bool:
+    try:
+        queue.get(timeout=timeout)
+    except Empty:
+        return True
+    return False

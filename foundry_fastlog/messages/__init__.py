@@ -1,0 +1,1 @@
+"""Fields over the standard library's logging: StructuredLogger, text logs, their set-up."""

@@ -1,0 +1,80 @@
+"""A handler of `logging` that puts messages into the log stream of a run: JSONL, crash-safe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from foundry_fastlog.base.error_facts import exception_text
+from foundry_fastlog.base.json_text import class_name, safe_str
+from foundry_fastlog.messages.text_lines import PARTS, Parts, fields_of
+
+if TYPE_CHECKING:
+    from foundry_fastlog.recording.recorder import Recorder
+
+__all__ = ["RecorderHandler"]
+
+# The recorder's own messages are about the stream that they would be written to.
+_OWN = "foundry_fastlog"
+_PLAIN = logging.Formatter()
+
+
+class RecorderHandler(logging.Handler):
+    """Hands messages to a `Recorder`, of StructuredLoggers and of any other logger.
+
+    Each becomes a line of the log stream: a killed process loses none. An exception that is logged
+    with its traceback (``exc_info``) stands in the context as ``error_type``, ``error_message`` and
+    ``traceback``. After the recorder was closed messages are left out.
+
+    Example:
+        >>> handler = RecorderHandler(recorder)  # doctest: +SKIP
+        >>> logging.getLogger("model_foundry").addHandler(handler)  # doctest: +SKIP
+
+    Attributes:
+        recorder: Where messages go.
+        fastlog_kind: A logger has one handler of a kind.
+        fastlog_place: The run's directory.
+        fastlog_takes: ``"event"``: what ``take`` wants, a message's parts.
+        take: Records a message: `Recorder.message`.
+    """
+
+    fastlog_takes = "event"
+
+    def __init__(
+        self, recorder: Recorder, level: int = logging.NOTSET, *, kind: str = "recorder"
+    ) -> None:
+        """Record messages of at least a level."""
+        super().__init__(level)
+        self.recorder = recorder
+        self.fastlog_kind = kind
+        self.fastlog_place = str(recorder.path)
+        self.take = recorder.message
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Record a LogRecord; faults are handled as by every handler."""
+        if record.name == _OWN:
+            return
+        try:
+            parts: Parts | None = getattr(record, PARTS, None)
+            context: Mapping[str, Any]
+            if parts is None:
+                message, context = record.getMessage(), fields_of(record)
+            else:
+                message, context, _ = parts
+            error = record.exc_info[1] if record.exc_info else None
+            if error is not None:
+                context = {
+                    **context,
+                    "error_type": class_name(type(error)),
+                    "error_message": safe_str(error),
+                    "traceback": exception_text(_PLAIN, record.exc_info),
+                }
+            self.take(record.levelname, record.name, message, context)
+        except Exception:  # noqa: BLE001 - as every handler: the program goes on
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Wait until what was recorded is in the file."""
+        if not self.recorder.closed:
+            self.recorder.flush(stream="log")

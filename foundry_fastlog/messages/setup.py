@@ -1,0 +1,358 @@
+"""Setting up loggers: where messages go, at which levels, and what is kept of them.
+
+All of it may be called again, in a notebook, after a reload or in a child process: a logger has one
+handler of a kind, found on the logger itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundry_fastlog.messages.listing import (
+    cleanup_empty_logs,
+    get_latest_log,
+    list_experiment_logs,
+)
+from foundry_fastlog.messages.recorder_handler import RecorderHandler
+from foundry_fastlog.messages.structured import LEVEL_MARK
+from foundry_fastlog.messages.text_handlers import ConsoleHandler, TextFileHandler, find_handler
+from foundry_fastlog.run.files import timestamp
+
+if TYPE_CHECKING:
+    from foundry_fastlog.config.models import LoggingConfig
+    from foundry_fastlog.recording.recorder import Recorder
+
+__all__ = [
+    "HIERARCHY",
+    "apply_levels",
+    "attach_experiment",
+    "cleanup_empty_logs",
+    "experiment_directory",
+    "get_latest_log",
+    "list_experiment_logs",
+    "setup_experiment_logging",
+    "setup_logging",
+    "setup_multi_logging",
+]
+
+StrPath = str | os.PathLike[str]
+# An experiment on a logger: which one, its handlers, its configuration.
+_Attached = tuple[tuple[str, "int | None"], list[logging.Handler], "LoggingConfig"]
+
+_ROOT = "model_foundry"
+
+HIERARCHY: tuple[str, ...] = tuple(
+    f"{_ROOT}.{name}" if name else _ROOT
+    for name in (
+        "",
+        "trainer",
+        "data",
+        "data.validation",
+        "data.chunking",
+        "data.loading",
+        "model",
+        "training",
+        "training.loop",
+        "training.checkpointing",
+        "training.tokenization",
+        "metrics",
+        "metrics.loss",
+        "metrics.performance",
+        "metrics.memory",
+        "system",
+        "system.errors",
+        "system.warnings",
+    )
+)
+"""The loggers of a training framework, by subsystem."""
+
+_MB = 1_000_000
+_BEFORE = "fastlog_before"
+"""Attribute of a logger: level and propagation before an experiment was attached to it."""
+_ATTACHED = "fastlog_attached"
+"""Attribute of a logger: the experiments attached to it, the newest last, which gets messages."""
+
+
+def setup_logging(
+    name: str,
+    experiment: str = "default",
+    log_dir: StrPath = "logs",
+    level: int | str = logging.INFO,
+    *,
+    config: LoggingConfig | None = None,
+) -> logging.Logger:
+    """Give a logger a text log of its own and the console.
+
+    The file is ``<log_dir>/<experiment>/<experiment>_<time>.log``. Called again it changes levels,
+    and the file only when experiment or directory are others.
+
+    Args:
+        name: The logger's name.
+        experiment: The experiment's name.
+        log_dir: Directory of all experiments.
+        level: The lowest level of file and console, if ``config`` does not say.
+        config: Levels of their own for file and console, size and number of files.
+
+    Returns:
+        The logger. Its messages do not go on to the root's handlers.
+
+    Raises:
+        ValueError: An unknown level, or an experiment's name that cannot name a directory.
+        TypeError: A level that is neither an int nor a str.
+    """
+    file_level, console_level = _levels(level, config)
+    directory = experiment_directory(log_dir, experiment)
+    logger = _prepared(name, min(file_level, console_level))
+    _ensure_file(logger, "file", directory, experiment, file_level, config)
+    _ensure_console(logger, console_level, config)
+    return logger
+
+
+def setup_experiment_logging(
+    experiment_name: str,
+    log_dir: StrPath = "logs",
+    level: int | str = logging.INFO,
+    *,
+    config: LoggingConfig | None = None,
+) -> logging.Logger:
+    """Set up an experiment's logger, which has the experiment's name; see setup_logging()."""
+    return setup_logging(experiment_name, experiment_name, log_dir, level, config=config)
+
+
+def setup_multi_logging(
+    experiment: str = "default",
+    log_dir: StrPath = "logs",
+    level: int | str = logging.INFO,
+    *,
+    config: LoggingConfig | None = None,
+) -> dict[str, logging.Logger]:
+    """Set up four loggers of an experiment, each with a text log ``<kind>_<time>.log``.
+
+    Args:
+        experiment: The experiment's name.
+        log_dir: Directory of all experiments.
+        level: The lowest level of ``main`` and ``progress``, if ``config`` does not say.
+        config: Levels of their own for file and console, size and number of files.
+
+    Returns:
+        ``main``; ``errors``, from WARNING on, on stderr; ``ablation``, from DEBUG on, in the file
+        only; ``progress``. Their names are ``<experiment>.<kind>``.
+
+    Raises:
+        ValueError: As setup_logging().
+        TypeError: As setup_logging().
+    """
+    file_level, console_level = _levels(level, config)
+    directory = experiment_directory(log_dir, experiment)
+    console: tuple[int, str]
+    loggers = {}
+    for kind, least, console in (
+        ("main", file_level, (console_level, "stdout")),
+        ("errors", logging.WARNING, (logging.WARNING, "stderr")),
+        ("ablation", logging.DEBUG, (0, "")),
+        ("progress", file_level, (console_level, "stdout")),
+    ):
+        logger = _prepared(f"{experiment}.{kind}", min(least, console[0] or least))
+        _ensure_file(logger, "file", directory, kind, least, config)
+        if console[1]:
+            _ensure_console(logger, console[0], config, stream=console[1])
+        loggers[kind] = logger
+    return loggers
+
+
+def attach_experiment(
+    directory: StrPath,
+    *,
+    stamp: str | None = None,
+    config: LoggingConfig,
+    recorder: Recorder | None = None,
+) -> Callable[[], None]:
+    """Send the messages of all loggers below ``config.root_logger`` to an experiment.
+
+    ``main_<time>.log`` gets what is at least INFO (and ``config.file_level``),
+    ``debug_<time>.log`` everything if ``config.file_level`` is DEBUG, the console what is at least
+    ``config.console_level``, and the recorder's log stream whatever the loggers let through. Ranks
+    other than 0 have text logs of their own, ``main_<time>.r1.log``: they may be on other hosts,
+    and not every shared file system appends for several of them.
+
+    One experiment gets messages at a time: the one that was attached last. When that is detached,
+    the one before it gets them again. The same one attached again takes its own place.
+
+    Args:
+        directory: The experiment's directory.
+        stamp: The time in the file names; now by default.
+        config: Levels, size and number of files.
+        recorder: The run's recorder; None for text logs alone.
+
+    Returns:
+        A function that takes the handlers off again; safe to call twice.
+    """
+    directory, stamp = Path(directory), stamp or timestamp()
+    file_level, console_level = _levels(logging.INFO, config)
+    logger = logging.getLogger(config.root_logger)
+    vars(logger).setdefault(_BEFORE, (logger.level, logger.propagate))
+    rank = getattr(recorder, "rank", None)
+    key = (str(directory.absolute()), rank)
+    attached: list[_Attached] = vars(logger).setdefault(_ATTACHED, [])
+    for former in attached:
+        for handler in former[1]:
+            logger.removeHandler(handler)
+            if former[0] == key:
+                handler.close()
+    attached[:] = [former for former in attached if former[0] != key]
+    for kind in ("main", "debug", "console", "recorder"):
+        _drop(logger, kind)
+    handlers: list[logging.Handler] = []
+    files = {"main": max(file_level, logging.INFO)}
+    if file_level <= logging.DEBUG:
+        files["debug"] = file_level
+    for kind, level in files.items():
+        path = directory / (f"{kind}_{stamp}.r{rank}.log" if rank else f"{kind}_{stamp}.log")
+        handlers.append(_file_handler(path, level, kind, config))
+    if config.console:
+        handlers.append(ConsoleHandler(console_level))
+    if recorder is not None:
+        handlers.append(RecorderHandler(recorder))
+    mine: _Attached = (key, handlers, config)
+    attached.append(mine)
+    _direct(logger, mine)
+
+    def detach() -> None:
+        if not any(one is mine for one in attached):
+            return
+        newest = attached[-1] is mine
+        attached[:] = [one for one in attached if one is not mine]
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+        if newest and attached:
+            _direct(logger, attached[-1])
+        elif newest:
+            level, logger.propagate = vars(logger).pop(_BEFORE)
+            logger.setLevel(level)
+            _clear_levels(logger.name)
+
+    return detach
+
+
+def _direct(logger: logging.Logger, attached: _Attached) -> None:
+    """Let an experiment have a logger's messages, at its levels."""
+    _, handlers, config = attached
+    file_level, console_level = _levels(logging.INFO, config)
+    _prepared(logger.name, min(file_level, console_level if config.console else file_level))
+    for handler in handlers:
+        logger.addHandler(handler)
+    apply_levels(config)
+
+
+def apply_levels(config: LoggingConfig, root: str | None = None) -> None:
+    """Give subsystems the levels of ``config.subsystem_levels``; those below inherit.
+
+    Args:
+        config: Levels by subsystem, such as ``{"data": "WARNING", "training.loop": "DEBUG"}``.
+        root: The logger above all subsystems; ``config.root_logger`` by default.
+    """
+    root = config.root_logger if root is None else root
+    _clear_levels(root)
+    for subsystem, level in config.subsystem_levels.items():
+        name = f"{root}.{subsystem}" if root and subsystem else root or subsystem
+        logger = logging.getLogger(name)
+        logger.setLevel(level)
+        setattr(logger, LEVEL_MARK, logger.level)
+
+
+def _levels(level: int | str, config: LoggingConfig | None) -> tuple[int, int]:
+    """Return the levels of file and console as numbers."""
+    if config is None:
+        number = logging.Handler(level).level  # the standard library's own check
+        return number, number
+    return (
+        logging.Handler(config.file_level).level,
+        logging.Handler(config.console_level).level,
+    )
+
+
+def experiment_directory(log_dir: StrPath, experiment: str) -> Path:
+    """Return an experiment's directory; ValueError for a name that would lead elsewhere."""
+    if experiment in ("", "..") or Path(experiment).name != experiment:
+        raise ValueError(
+            "experiment_name must be an experiment's name that can name a directory, "
+            f"got {experiment!r}"
+        )
+    return Path(log_dir) / experiment
+
+
+def _prepared(name: str, level: int) -> logging.Logger:
+    """Return a logger at a level, whose messages do not go further up."""
+    logger = logging.getLogger(name)
+    vars(logger).pop(LEVEL_MARK, None)  # from now on the level is somebody's choice
+    logger.setLevel(level)
+    logger.propagate = False
+    return logger
+
+
+def _clear_levels(root: str) -> None:
+    """Let the loggers below inherit again, unless the program has given them a level."""
+    for name, logger in list(logging.Logger.manager.loggerDict.items()):
+        if not isinstance(logger, logging.Logger) or not name.startswith(f"{root}."):
+            continue
+        if vars(logger).pop(LEVEL_MARK, None) == logger.level:
+            logger.setLevel(logging.NOTSET)
+
+
+def _ensure_file(
+    logger: logging.Logger,
+    kind: str,
+    directory: Path,
+    prefix: str,
+    level: int,
+    config: LoggingConfig | None,
+) -> None:
+    """Give a logger one text log, the one that it has if that is of this experiment."""
+    present = find_handler(logger, kind)
+    if present is not None:
+        place = Path(getattr(present, "fastlog_place", ""))
+        if place.parent == directory.absolute() and place.name.startswith(f"{prefix}_"):
+            present.setLevel(level)
+            return
+        _drop(logger, kind)
+    path = directory / f"{prefix}_{timestamp()}.log"
+    logger.addHandler(_file_handler(path, level, kind, config))
+
+
+def _file_handler(
+    path: Path, level: int, kind: str, config: LoggingConfig | None
+) -> TextFileHandler:
+    if config is None:
+        return TextFileHandler(path, level, kind=kind)
+    return TextFileHandler(
+        path,
+        level,
+        kind=kind,
+        max_bytes=config.max_log_size_mb * _MB,
+        keep=config.max_log_files,
+    )
+
+
+def _ensure_console(
+    logger: logging.Logger, level: int, config: LoggingConfig | None, stream: str = "stdout"
+) -> None:
+    """Give a logger one console handler, or none where the configuration wants none."""
+    present = find_handler(logger, "console")
+    wanted = config is None or config.console
+    if present is not None and wanted and getattr(present, "fastlog_place", "") == stream:
+        present.setLevel(level)
+        return
+    _drop(logger, "console")
+    if wanted:
+        logger.addHandler(ConsoleHandler(level, stream=stream))
+
+
+def _drop(logger: logging.Logger, kind: str) -> None:
+    while (handler := find_handler(logger, kind)) is not None:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,378 @@
+"""StructuredLogger: messages with fields, as JSON, through the standard library's loggers."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from foundry_fastlog.base.environment import get_device, get_git_commit_hash, utc_now
+from foundry_fastlog.base.json_text import nonfinite_fields, render_members, safe_str
+from foundry_fastlog.config.experiment import name_and_config, setting
+from foundry_fastlog.messages.context import ambient, layer, log_context
+from foundry_fastlog.messages.direct_route import Route, find_route
+from foundry_fastlog.messages.text_lines import BASE_FIELDS, PARTS, settled
+from foundry_fastlog.messages.text_writer import writer
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["LEVEL_MARK", "StructuredLogger", "log_context"]
+
+LEVEL_MARK = "fastlog_level"
+"""Attribute of a `logging.Logger`: the level that this package has given it, not the program."""
+
+_Triple = tuple[type[BaseException], BaseException, TracebackType | None]
+ExcInfo = bool | BaseException | _Triple | tuple[None, None, None] | None
+
+DEBUG, INFO, WARNING, ERROR, CRITICAL = (
+    logging.DEBUG,
+    logging.INFO,
+    logging.WARNING,
+    logging.ERROR,
+    logging.CRITICAL,
+)
+_NAMES = {level: logging.getLevelName(level) for level in (DEBUG, INFO, WARNING, ERROR, CRITICAL)}
+
+
+class StructuredLogger:
+    """Logs messages with named fields; every message also carries the experiment's context.
+
+    Underneath is a `logging.Logger`, which gets each message as one line of JSON, so that levels,
+    handlers, filters and capturing work as everywhere. Where only this package's handlers listen,
+    messages go to them directly.
+
+    Values may be anything: what JSON does not know is written as its ``str()``. Where the same name
+    occurs more than once, the call's value wins over bind(), that over context_fields() and
+    log_context() (the inner over the outer), and those over the base context.
+
+    Example:
+        >>> logger = StructuredLogger("model_foundry.training.loop", "exp0")
+        >>> logger.info("Training step completed", step=100, loss=3.245)
+        >>> validation = logger.bind(split="validation")
+        >>> validation.warning("Loss is rising", step=200)
+
+    Attributes:
+        logger: The standard library's logger.
+        context: Fields of all messages: ``experiment``, ``git_hash``, ``device``, and what was
+            added. A dict of this logger alone, which may be changed.
+    """
+
+    def __init__(self, name: str, experiment_config: object = None) -> None:
+        """Wrap the logger of a name.
+
+        Where only the root has a level, the logger gets the lowest one of the configuration, DEBUG
+        by default, so that info() is not lost to the root's WARNING.
+
+        Args:
+            name: Name of the logger, such as ``"model_foundry.training.loop"``.
+            experiment_config: The experiment: an object or mapping with ``experiment_name`` and
+                perhaps ``logging`` (see LoggingConfig), its name alone, or None.
+
+        Raises:
+            TypeError: ``name`` is no str, or ``experiment_config`` has no ``experiment_name``.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, got {type(name).__name__}")
+        experiment, config = name_and_config(experiment_config)
+        self.logger = logging.getLogger(name)
+        self._route: Route | None = None
+        self.context = self._build_base_context(experiment)
+        self._as_json = bool(setting(config, "use_structured_logging", default=True))
+        self._bound: frozenset[str] = frozenset()
+        self._family = object()
+        _default_level(self.logger, config)
+
+    def _build_base_context(self, experiment: str | None) -> dict[str, Any]:
+        """Return the context that appears in all messages."""
+        return {
+            "experiment": experiment,
+            "git_hash": get_git_commit_hash(),
+            "device": get_device(),
+        }
+
+    @property
+    def name(self) -> str:
+        """The logger's name."""
+        return self.logger.name
+
+    def update_context(self, **fields: Any) -> None:  # noqa: ANN401 - fields are anything
+        """Add fields to all further messages of this logger, or change them."""
+        self.context.update(fields)
+
+    def clear_context_field(self, *names: str) -> None:
+        """Remove fields from the context; a name that is not there is no error."""
+        for name in names:
+            self.context.pop(name, None)
+
+    def bind(self, **fields: Any) -> Self:  # noqa: ANN401 - fields are anything
+        """Return a logger with further fields, which this one does not get.
+
+        Args:
+            **fields: Names and values.
+
+        Returns:
+            A logger with a context of its own, a copy of this one's, and the same ``logger``.
+        """
+        child = type(self).__new__(type(self))
+        child.__dict__.update(self.__dict__)
+        child.context = {**self.context, **fields}
+        child._bound = self._bound.union(fields)  # noqa: SLF001 - its own class's
+        return child
+
+    @contextlib.contextmanager
+    def context_fields(self, **fields: Any) -> Iterator[Self]:  # noqa: ANN401 - fields are anything
+        """Give fields to all messages of this logger, and those bound to it, logged within.
+
+        They follow the code into asyncio tasks that it starts; a thread has its own.
+
+        Args:
+            **fields: Names and values.
+        """
+        with layer(self._family, fields):
+            yield self
+
+    def is_enabled_for(self, level: int) -> bool:
+        """Tell whether a message of a level would go anywhere."""
+        return self.logger.isEnabledFor(level)
+
+    isEnabledFor = is_enabled_for  # noqa: N815 - the standard library's name for it
+
+    def log_structured(
+        self,
+        level: int,
+        message: str,
+        /,
+        *args: object,
+        exc_info: ExcInfo = None,
+        stacklevel: int = 1,
+        **fields: Any,  # noqa: ANN401 - fields are anything
+    ) -> None:
+        """Log a message with fields.
+
+        Args:
+            level: A level of `logging`.
+            message: What happened.
+            *args: Values for ``%`` in the message, as the standard library takes them.
+            exc_info: True for the exception that is being handled, or an exception.
+            stacklevel: How far up the caller is that handlers shall name.
+            **fields: Names and values.
+        """
+        if self.logger.isEnabledFor(level):
+            self._log(level, message, args, exc_info, stacklevel, fields)
+
+    log = log_structured
+
+    # The methods below are log_structured() with a level, written out: a message costs about a
+    # microsecond, and one more call would be a tenth of it.
+
+    def debug(
+        self,
+        message: str,
+        /,
+        *args: object,
+        exc_info: ExcInfo = None,
+        stacklevel: int = 1,
+        **fields: Any,  # noqa: ANN401 - fields are anything
+    ) -> None:
+        """Log what is only needed to find a fault; see log_structured()."""
+        if self.logger.isEnabledFor(DEBUG):
+            self._log(DEBUG, message, args, exc_info, stacklevel, fields)
+
+    def info(
+        self,
+        message: str,
+        /,
+        *args: object,
+        exc_info: ExcInfo = None,
+        stacklevel: int = 1,
+        **fields: Any,  # noqa: ANN401 - fields are anything
+    ) -> None:
+        """Log progress; see log_structured()."""
+        if self.logger.isEnabledFor(INFO):
+            self._log(INFO, message, args, exc_info, stacklevel, fields)
+
+    def warning(
+        self,
+        message: str,
+        /,
+        *args: object,
+        exc_info: ExcInfo = None,
+        stacklevel: int = 1,
+        **fields: Any,  # noqa: ANN401 - fields are anything
+    ) -> None:
+        """Log what was not expected and does no harm; see log_structured()."""
+        if self.logger.isEnabledFor(WARNING):
+            self._log(WARNING, message, args, exc_info, stacklevel, fields)
+
+    def error(
+        self,
+        message: str,
+        /,
+        *args: object,
+        exc_info: ExcInfo = None,
+        stacklevel: int = 1,
+        **fields: Any,  # noqa: ANN401 - fields are anything
+    ) -> None:
+        """Log what may harm the result; it is in file and console on return. See log()."""
+        if self.logger.isEnabledFor(ERROR):
+            self._log(ERROR, message, args, exc_info, stacklevel, fields)
+
+    def exception(
+        self,
+        message: str,
+        /,
+        *args: object,
+        exc_info: ExcInfo = True,
+        stacklevel: int = 1,
+        **fields: Any,  # noqa: ANN401 - fields are anything
+    ) -> None:
+        """Log an error with the traceback of the exception that is being handled."""
+        if self.logger.isEnabledFor(ERROR):
+            self._log(ERROR, message, args, exc_info, stacklevel, fields)
+
+    def critical(
+        self,
+        message: str,
+        /,
+        *args: object,
+        exc_info: ExcInfo = None,
+        stacklevel: int = 1,
+        **fields: Any,  # noqa: ANN401 - fields are anything
+    ) -> None:
+        """Log what ends the run; it is in file and console on return. See log()."""
+        if self.logger.isEnabledFor(CRITICAL):
+            self._log(CRITICAL, message, args, exc_info, stacklevel, fields)
+
+    def _log(
+        self,
+        level: int,
+        message: str,
+        args: tuple[object, ...],
+        exc_info: ExcInfo,
+        stacklevel: int,
+        fields: dict[str, Any],
+    ) -> None:
+        """Send an enabled message, directly where only handlers of this package listen."""
+        if args or message.__class__ is not str:
+            message = _formatted(message, args)
+        around = ambient.get()
+        if around is not None:
+            fields = self._with_ambient(around.of(self._family), fields)
+        route = self._route
+        logger = self.logger
+        if route is None or not route.holds(logger):
+            self._route = route = find_route(logger)
+        if exc_info or not route.direct:
+            self._log_through_stdlib(level, message, exc_info, stacklevel + 2, fields)
+            return
+        context = {**self.context, **fields}
+        takers, outputs = route.by_level.get(level) or route.find_targets(level)
+        for take in takers:
+            take(_NAMES.get(level) or _level_name(level), logger.name, message, context)
+        if outputs:
+            shown = settled(_shown(self.context, context, fields))
+            writer.put(outputs, (time.time(), level, logger.name, message, shown, ""))
+
+    def _with_ambient(self, around: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+        """Put ambient fields below the bound ones, which are below the call's."""
+        if not around:
+            return fields
+        context = self.context
+        bound = {name: context[name] for name in self._bound if name in context}
+        return {**around, **bound, **fields}
+
+    def _log_through_stdlib(
+        self,
+        level: int,
+        message: str,
+        exc_info: ExcInfo,
+        stacklevel: int,
+        fields: dict[str, Any],
+    ) -> None:
+        context = {**self.context, **fields}
+        shown = _shown(self.context, context, fields)
+        if self._as_json:
+            text = _json_text(level, self.logger.name, message, context)
+        else:
+            text = _plain_text(message, shown)
+        # Own handlers find the parts in the record, so that nothing is parsed again.
+        self.logger.log(
+            level,
+            text,
+            exc_info=exc_info,
+            stacklevel=stacklevel + 1,
+            extra={PARTS: (message, context, shown)},
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the handlers that were found: another process has its own."""
+        return {**self.__dict__, "_route": None}
+
+    def __repr__(self) -> str:
+        """Show name and experiment."""
+        return f"<StructuredLogger {self.name!r} experiment={self.context.get('experiment')!r}>"
+
+
+def _formatted(message: object, args: tuple[object, ...]) -> str:
+    """Return the message's text; one that does not fit its values is shown with them."""
+    text = message if isinstance(message, str) else safe_str(message)
+    if not args:
+        return text
+    try:
+        # A single mapping is for %(name)s, as the standard library has it.
+        return text % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) else args)
+    except Exception:  # noqa: BLE001 - a wrong placeholder, or a __str__ that raises
+        return f"{text} {', '.join(safe_str(value) for value in args)}"
+
+
+def _shown(base: dict[str, Any], context: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields for the text logs: all but the base context, unless a call gave it."""
+    if len(base) == len(BASE_FIELDS) and all(map(base.__contains__, BASE_FIELDS)):
+        return fields
+    return {
+        name: value for name, value in context.items() if name not in BASE_FIELDS or name in fields
+    }
+
+
+def _json_text(level: int, logger: str, message: str, context: dict[str, Any]) -> str:
+    entry: dict[str, Any] = {
+        "timestamp": utc_now(),
+        "level": _level_name(level),
+        "logger": logger,
+        "message": message,
+        "context": context,
+    }
+    members = render_members(entry)
+    if b"null" in members and (nonfinite := nonfinite_fields(context)):
+        members = render_members({**entry, "nonfinite": nonfinite})
+    return f"{{{members.decode()}}}"
+
+
+def _plain_text(message: str, shown: Mapping[str, Any]) -> str:
+    if not shown:
+        return message
+    return f"{message} | " + ", ".join(f"{name}={safe_str(v)}" for name, v in shown.items())
+
+
+def _level_name(level: int) -> str:
+    return logging.getLevelName(level)
+
+
+def _default_level(logger: logging.Logger, config: object) -> None:
+    """Give a level to a logger that has only the root's."""
+    node: logging.Logger | None = logger
+    while node is not None and node.parent is not None:
+        if node.level:
+            return
+        node = node.parent
+    if logger.parent is None:  # the root itself: the program's to set
+        return
+    names = [setting(config, key, "DEBUG") for key in ("console_level", "file_level")]
+    numbers = [logging.getLevelName(name) for name in names]
+    level = min((n for n in numbers if isinstance(n, int)), default=DEBUG)
+    logger.setLevel(level)
+    setattr(logger, LEVEL_MARK, level)

@@ -1,0 +1,128 @@
+"""Handlers of the standard library's `logging` behind which the background writer stands.
+
+They take messages in two ways. `emit()` gets a LogRecord, as every handler does; `take()` gets a
+ready message from a StructuredLogger that has found nobody else listening.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from foundry_fastlog.messages.text_console import ConsoleOutput
+from foundry_fastlog.messages.text_files import TextFile
+from foundry_fastlog.messages.text_lines import Message, record_message
+from foundry_fastlog.messages.text_writer import Output, writer
+
+__all__ = ["ConsoleHandler", "TextFileHandler", "TextHandler", "find_handler"]
+
+_PLAIN = logging.Formatter()
+
+
+class TextHandler(logging.Handler):
+    """Hands messages to the background writer.
+
+    Attributes:
+        fastlog_kind: What this handler is for, such as ``"main"``: a logger has one of a kind.
+        fastlog_place: Where it writes to.
+        fastlog_takes: ``"text"``: what `take()` wants. Attributes rather than the class say so,
+            because a module that was reloaded has another class.
+    """
+
+    fastlog_takes = "text"
+
+    def __init__(self, output: Output, level: int, *, kind: str, place: str) -> None:
+        """Put a handler before an output.
+
+        Args:
+            output: Where lines go.
+            level: The lowest level to write.
+            kind: See the class.
+            place: See the class.
+        """
+        super().__init__(level)
+        self.output = output
+        self.fastlog_kind = kind
+        self.fastlog_place = place
+        self._outputs = (output,)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record; it is rendered here, written elsewhere."""
+        try:
+            self.take(record_message(record, self.formatter or _PLAIN))
+        except Exception:  # noqa: BLE001 - as every handler: the program goes on
+            self.handleError(record)
+
+    def take(self, message: Message) -> None:
+        """Queue a message; one at ERROR or above is written when this returns, see `TextWriter`."""
+        writer.put(self._outputs, message)
+
+    def flush(self) -> None:
+        """Wait until what was logged is written; five seconds, and once, when nothing is taken."""
+        writer.flush()
+
+    def close(self) -> None:
+        """Write what was logged."""
+        self.flush()
+        super().close()
+
+
+class TextFileHandler(TextHandler):
+    """Appends to a text log, whole lines, from any number of processes."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        level: int = logging.DEBUG,
+        *,
+        kind: str = "file",
+        max_bytes: int = 0,
+        keep: int = 0,
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: The file. Directories above it are made.
+            level: The lowest level to write.
+            kind: What it is for; a logger has one handler of a kind.
+            max_bytes: A file that would grow beyond this is rotated: ``x.log`` becomes
+                ``x.log.1``. 0 for no limit.
+            keep: How many text logs of the file's kind its directory keeps; 0 for all.
+        """
+        self.file = TextFile(path, max_bytes=max_bytes, keep=keep)
+        super().__init__(self.file, level, kind=kind, place=str(self.file.path))
+
+    @property
+    def path(self) -> Path:
+        """The file, absolute."""
+        return self.file.path
+
+    def close(self) -> None:
+        """Write what was logged and close the file."""
+        super().close()
+        self.file.close()
+
+
+class ConsoleHandler(TextHandler):
+    """Writes to the console."""
+
+    def __init__(
+        self, level: int = logging.INFO, *, stream: str = "stdout", kind: str = "console"
+    ) -> None:
+        """Write to a standard stream.
+
+        Args:
+            level: The lowest level to write.
+            stream: ``"stdout"`` or ``"stderr"``; looked up in `sys` at each write.
+            kind: What it is for; a logger has one handler of a kind.
+        """
+        super().__init__(ConsoleOutput(stream), level, kind=kind, place=stream)
+
+
+def find_handler(logger: logging.Logger, kind: str) -> logging.Handler | None:
+    """Return a logger's own handler of a kind, whichever load of this package made it."""
+    for handler in logger.handlers:
+        if getattr(handler, "fastlog_kind", None) == kind:
+            return handler
+    return None

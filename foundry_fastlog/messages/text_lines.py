@@ -1,0 +1,136 @@
+"""How a message reads in text logs and on the console.
+
+2025-09-30 14:30:15 [INFO] model_foundry.training.loop: Training step completed
+  step: 100
+  loss: 3.245
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from foundry_fastlog.base.error_facts import exception_text
+from foundry_fastlog.base.json_text import cut, text_of_value
+
+__all__ = [
+    "BASE_FIELDS",
+    "PARTS",
+    "Message",
+    "Parts",
+    "details_of",
+    "fields_of",
+    "head_of",
+    "record_message",
+    "settled",
+    "text_of",
+]
+
+BASE_FIELDS = ("experiment", "git_hash", "device")
+"""Context that is the same in all messages: part of the JSON, left out of the text."""
+
+PARTS = "fastlog"
+"""The attribute of a LogRecord with the parts of a structured message (`Parts`)."""
+
+_SCALARS = frozenset((int, float, str, bool, type(None)))
+_MAX_VALUE = 10_000
+# What a LogRecord has by itself; the rest came through `extra`.
+_RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    PARTS,
+}
+
+
+Parts = tuple[str, Mapping[str, Any], Mapping[str, Any]]
+"""Message, whole context, and the fields for the text logs. A tuple: a reload changes no class."""
+
+
+Message = tuple[float, int, str, str, Mapping[str, Any], str]
+"""A message on its way to the text logs: seconds since the epoch, level, logger, text, fields that
+are settled (see there), traceback or empty. A bare tuple, as one is made for each message."""
+
+
+def head_of(message: Message) -> tuple[str, str, str]:
+    """Return the first line's parts: time, level, and logger with text."""
+    created, level, logger, text, _, _ = message
+    if "\n" in text or "\r" in text:
+        text = _indented(text, "  ")
+    return _local_time(int(created)), logging.getLevelName(level), f"{logger}: {text}"
+
+
+def details_of(message: Message) -> str:
+    """Return the lines below the first, each with its line end."""
+    shown, exception = message[4], message[5]
+    text = "".join([f"  {key}: {value}\n" for key, value in shown.items()])
+    if text.count("\n") != len(shown) or "\r" in text:
+        text = "".join([f"  {_indented(f'{k}: {v}', '    ')}\n" for k, v in shown.items()])
+    if exception:
+        text += "  " + _indented(exception.rstrip("\n"), "  ") + "\n"
+    return text
+
+
+def text_of(message: Message) -> str:
+    """Return the whole message as it stands in a file."""
+    time_, level, rest = head_of(message)
+    return f"{time_} [{level}] {rest}\n{details_of(message)}"
+
+
+_last_second: tuple[int, str] = (-1, "")
+
+
+def _local_time(second: int) -> str:
+    """Return the local time; asked many times for the same second."""
+    global _last_second  # noqa: PLW0603 - a cache of one, replaced as a whole
+    known = _last_second
+    if known[0] != second:
+        known = (second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second)))
+        _last_second = known
+    return known[1]
+
+
+def _indented(text: str, by: str) -> str:
+    """Indent all lines but the first, so that no text can look like the next message."""
+    return ("\n" + by).join(text.splitlines())
+
+
+def settled(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields as they are now: what may change later is turned into text.
+
+    Args:
+        fields: Any fields; the mapping itself must not be changed afterwards.
+    """
+    if _SCALARS.issuperset(map(type, fields.values())):
+        return fields
+    return {
+        key: value if type(value) in _SCALARS else cut(text_of_value(value), _MAX_VALUE)
+        for key, value in fields.items()
+    }
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a plain logging call gave as `extra`."""
+    return {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
+
+
+def record_message(record: logging.LogRecord, formatter: logging.Formatter) -> Message:
+    """Turn a record of the standard library into a message, a structured one or any other.
+
+    Args:
+        record: The record.
+        formatter: Renders the traceback.
+    """
+    parts: Parts | None = getattr(record, PARTS, None)
+    if parts is not None:
+        message, shown = parts[0], dict(parts[2])
+    else:
+        message, shown = record.getMessage(), fields_of(record)
+    exception = record.exc_text or ""
+    if record.exc_info and not exception:
+        exception = exception_text(formatter, record.exc_info)
+    if record.stack_info:
+        exception = f"{exception}\n{record.stack_info}" if exception else record.stack_info
+    return (record.created, record.levelno, record.name, message, settled(shown), exception)

@@ -1,0 +1,293 @@
+"""The thread that writes text logs and the console, so that neither ever holds up training.
+
+One per process. A logging call puts a message into a queue; the thread renders it and hands whole
+batches of lines to the outputs. The text logs are a convenience copy: the crash-safe record of a
+run is its log stream.
+
+Ownership: the queues are shared. `_thread`, `_stuck_at`, `_vain_at`, `_hung_at` and `dropped` are
+written by callers under no lock (each write stands for itself); `_moves` and `_busy` by whoever
+writes. A forked child replaces the whole state: what is queued is the parent's to write.
+
+Signal handlers, `__del__` and the garbage collector's callbacks log as well, in any thread between
+any two statements: so no caller waits for a lock that its own thread may hold below it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from foundry_fastlog.messages.text_lines import Message, text_of
+
+__all__ = ["MAX_QUEUED", "Output", "TextWriter", "writer"]
+
+MAX_QUEUED = 20_000
+"""Messages in the queue before callers wait for the thread."""
+
+_BATCH = 1000
+_GATHER_S = 0.002
+_ERROR_S = 0.05
+_WAIT_S = 1.0
+_FLUSH_S = 5.0
+
+_log = logging.getLogger("foundry_fastlog")
+
+
+class Output(Protocol):
+    """Where lines go: a file, the console."""
+
+    def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
+        """Write messages, given as parts and as text; faults are its own to report. No raising."""
+
+
+# A message with its outputs, a request to flush, or None: the end of the thread.
+_Item = tuple[tuple[Output, ...], Message] | threading.Event | None
+
+
+class TextWriter:
+    """The queue and its thread, which starts with the first message."""
+
+    def __init__(self) -> None:
+        """Make an empty queue; the thread comes with the first message."""
+        self.dropped = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()  # only tried, never waited for
+        self._write_lock = threading.RLock()
+        self._drainer = 0  # the thread that writes in place of the writer's
+        self._hurry: SimpleQueue[None] = SimpleQueue()  # an Event's lock is not reentrant
+        self._moves = 0  # what the outputs have taken, in batches
+        self._busy: Output | None = None
+        self._stuck_at = -1
+        self._vain_at = -1
+        self._hung_at = -1
+        self._ended = False
+        self._fork_waits = False
+
+    def put(self, outputs: tuple[Output, ...], message: Message) -> None:
+        """Have a message written.
+
+        With `MAX_QUEUED` messages waiting, it first waits up to a second for room, then drops the
+        message; a thread that a disk holds up is waited for only once until it moves again. One
+        at ERROR or above is written when this returns, unless that takes more than 50 ms.
+
+        Args:
+            outputs: Where to.
+            message: What.
+        """
+        queue = self._queue
+        if queue.qsize() >= MAX_QUEUED and not self._room():
+            self.dropped += 1
+            return
+        queue.put((outputs, message))
+        if self._thread is None:
+            self._start()
+        if message[1] >= logging.ERROR and self._vain_at != self._moves:
+            before = self._moves
+            if not self.flush(_ERROR_S):
+                self._vain_at = before  # as long as nothing moves, nobody waits again
+
+    def _room(self) -> bool:
+        """Wait for the thread to catch up, which it does unless an output hangs."""
+        if self._stuck_at == self._moves:
+            return False
+        deadline = time.monotonic() + _WAIT_S
+        while self._queue.qsize() >= MAX_QUEUED:
+            if time.monotonic() > deadline:
+                self._stuck_at = self._moves
+                return False
+            time.sleep(0.001)
+        return True
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all messages put so far have been handed to their outputs.
+
+        Args:
+            timeout: Seconds to wait at most; by default as long as the outputs take something, and
+                five seconds in which they do not. Who asks again before they do waits no more.
+
+        Returns:
+            True when they have been.
+        """
+        thread = self._thread
+        if thread is threading.current_thread():
+            return False
+        if thread is None or not thread.is_alive():  # not yet, or the interpreter is going down
+            return self._drain()
+        done = threading.Event()
+        self._queue.put(done)
+        self._hurry.put(None)
+        if timeout is not None:
+            return done.wait(timeout)
+        moves = -1
+        while moves != self._moves:
+            moves = self._moves
+            if done.wait(0 if moves == self._hung_at else _FLUSH_S):
+                return True
+        self._hung_at = moves
+        return False
+
+    def end(self) -> None:
+        """Write what is queued; from now on messages are written by the thread that logs them."""
+        self.flush()
+        self._ended = True
+        thread = self._thread
+        if thread is None:
+            return
+        left = self._queue.qsize()
+        self._queue.put(None)
+        self._hurry.put(None)
+        thread.join(_WAIT_S)
+        if not thread.is_alive():
+            self._thread = None
+            self._drain()
+        elif (path := getattr(self._busy, "path", None)) is not None:
+            # Of a console that hangs nothing is told: who tells might hang there, too.
+            _log.warning(
+                "the last messages (%d or more) are missing in %s and other text logs: writing "
+                "there hangs. The run's own records are not affected.",
+                left,
+                path,
+            )
+
+    def _start(self) -> None:
+        if self._ended:
+            self._drain()
+            return
+        if not self._starting.acquire(blocking=False):
+            return  # whoever holds it comes to this message, too; perhaps it is this very thread
+        try:
+            if self._thread is None:
+                self._start_thread()
+        finally:
+            self._starting.release()
+        if self._thread is None:
+            self._drain()
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(
+            target=self._run, args=(self._queue, self._hurry), name="fastlog-text", daemon=True
+        )
+        self._thread = thread  # at once: what is logged from here on waits in the queue
+        try:
+            thread.start()
+        except RuntimeError:  # too late for threads, or no more of them
+            self._thread = None
+        else:
+            _flush_at_worker_exit(self)
+
+    def _run(self, queue: SimpleQueue[_Item], hurry: SimpleQueue[None]) -> None:
+        batch: list[_Item] = [threading.Event()]
+        while batch[-1] is not None:
+            first = queue.get()
+            if isinstance(first, tuple) and queue.qsize() < _BATCH:
+                # A burst is gathered while nobody is disturbed: each message that woke this thread
+                # would make the caller wait for the interpreter.
+                with contextlib.suppress(Empty):
+                    hurry.get(timeout=_GATHER_S)
+            batch = self._take(queue, first)
+            self._write(batch)
+
+    def _drain(self) -> bool:
+        """Write from the calling thread what is queued."""
+        if self._drainer == threading.get_ident():
+            return False  # a signal handler's, or an output's own, message: it is written next
+        while not self._queue.empty():
+            with self._write_lock:
+                self._drainer = threading.get_ident()
+                try:
+                    with contextlib.suppress(Empty):
+                        self._write(self._take(self._queue, self._queue.get_nowait()))
+                finally:
+                    self._drainer = 0
+        return True
+
+    def _take(self, queue: SimpleQueue[_Item], first: _Item) -> list[_Item]:
+        """Return what is queued, up to a batch; ends with a request to flush."""
+        batch = [first]
+        try:
+            while isinstance(batch[-1], tuple) and len(batch) < _BATCH:
+                batch.append(queue.get_nowait())
+        except Empty:
+            pass
+        return batch
+
+    def _write(self, batch: list[_Item]) -> None:
+        by_output: dict[Output, tuple[list[Message], list[str]]] = {}
+        done: threading.Event | None = None
+        outputs: tuple[Output, ...] = ()
+        lists: list[tuple[list[Message], list[str]]] = []
+        for item in batch:
+            if not isinstance(item, tuple):
+                done = item
+                continue
+            if item[0] is not outputs:
+                outputs = item[0]
+                lists = [by_output.setdefault(output, ([], [])) for output in outputs]
+            message = item[1]
+            text = text_of(message)  # once, for all outputs
+            for messages, texts in lists:
+                messages.append(message)
+                texts.append(text)
+        if self.dropped and outputs:
+            lost, self.dropped = self.dropped, 0
+            notice = (
+                f"{lost} messages were left out here: the text log could not be written in time"
+            )
+            warning: Message = (time.time(), logging.WARNING, "foundry_fastlog", notice, {}, "")
+            for messages, texts in lists:
+                messages.append(warning)
+                texts.append(text_of(warning))
+        with self._write_lock:
+            for output, (messages, texts) in by_output.items():
+                self._busy = output
+                output.write(messages, texts)
+                self._moves += 1
+            self._busy = None
+        if done is not None:
+            with contextlib.suppress(Empty):  # taken by now
+                self._hurry.get_nowait()
+            done.set()
+
+    def before_fork(self) -> None:
+        """Wait until no batch is half written: a child would inherit the other half, or a lock."""
+        self._fork_waits = self._write_lock.acquire(timeout=_WAIT_S)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if self._fork_waits:
+            self._write_lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: thread and queue are the parent's."""
+        self.dropped = 0
+        self._begin()
+
+
+def _flush_at_worker_exit(text_writer: TextWriter) -> None:
+    """Flush when a multiprocessing child ends: it leaves by os._exit(), without atexit."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, text_writer.flush, exitpriority=50)
+
+
+writer = TextWriter()
+"""This process's writer."""
+
+atexit.register(writer.end)
+os.register_at_fork(
+    before=writer.before_fork,
+    after_in_parent=writer.after_fork_in_parent,
+    after_in_child=writer.after_fork_in_child,
+)

@@ -1,0 +1,1 @@
+"""The lines of a run, in order, whole, as records or columns."""

@@ -1,0 +1,342 @@
+"""Read the lines of one series of segments, and check them.
+
+The layer under ``reading``: bytes to records, in bounded memory, with every line
+that is damaged, torn, missing or there twice counted and reported, and none of it
+raised. The line format is the contract of ``docs/format.md``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import Any
+
+import orjson
+
+from foundry_fastlog.run.checks import Problems, SeriesCheck
+from foundry_fastlog.run.files import Segment, Series
+
+__all__ = [
+    "MAX_LINE_BYTES",
+    "Entry",
+    "Record",
+    "check_record",
+    "parse_line",
+    "read_series",
+    "restore_nonfinite",
+]
+
+Record = dict[str, Any]
+
+#: One line of a merged run: timestamp, series, parsed line, raw bytes without newline.
+Entry = tuple[str, Series, Record, bytes]
+
+#: A longer line is damage: no record is that large, and a reader must not fill memory.
+MAX_LINE_BYTES = 64 << 20
+
+_NONFINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+_OVERSIZED = b"\n"  # stands for a line past MAX_LINE_BYTES; no line contains a newline
+_FIRST_SEQ = re.compile(rb'\{"timestamp":"[^"]*","seq":([0-9]{1,20}),')
+_HEAD_BYTES = 128
+_begin_of = itemgetter(0)
+_MAX_DEPTH = 64  # the recorder looks half as deep into a context
+_INT_OR_NONE = (int, type(None))
+_NUMBER_OR_NONE = (int, float, type(None))
+_TEXT_OR_NONE = (str, type(None))
+_NAMES = ("nonfinite", "missing")  # fields that say of other values why they are null
+
+
+def restore_nonfinite(record: Record) -> Record:
+    """Put NaN and the infinities back where a line has null for them, in place.
+
+    Args:
+        record: A parsed line.
+
+    Returns:
+        The same record. Its ``nonfinite`` field stays.
+    """
+    names = record.get("nonfinite")
+    if names:
+        for path, text in names.items():
+            value = _NONFINITE.get(text)
+            if path == "epoch" and record.get("epoch", 0) is None:
+                record["epoch"] = value
+                continue
+            for part in ("metrics", "summary", "context"):
+                _restore(record.get(part), path, value)
+    return record
+
+
+def _restore(holder: object, path: str, value: float | None) -> None:
+    """Put a value where a dotted path of keys and list indices finds null.
+
+    A key may have dots of its own: at each level the longest key that fits is taken.
+    """
+    for _ in range(_MAX_DEPTH):
+        if isinstance(holder, dict):
+            if path in holder:
+                if holder[path] is None:
+                    holder[path] = value
+                return
+            at = path.rfind(".")
+            while at >= 0 and path[:at] not in holder:
+                at = path.rfind(".", 0, at)
+            holder, path = holder.get(path[:at]) if at >= 0 else None, path[at + 1 :]
+        elif isinstance(holder, list):
+            index, _, path = path.partition(".")
+            if not index.isdecimal() or int(index) >= len(holder):
+                return
+            if not path and holder[int(index)] is None:
+                holder[int(index)] = value
+                return
+            holder = holder[int(index)]
+        else:
+            return
+
+
+def check_record(stream: str, record: Record) -> str | None:
+    """Check what readers rely on; the schema files check every detail.
+
+    Args:
+        stream: The stream of the line.
+        record: The parsed line.
+
+    Returns:
+        None for a sound line, else what is wrong with it.
+    """
+    seq = record.get("seq")
+    if type(seq) is not int or seq < 0:
+        return "no seq"
+    if type(record.get("timestamp")) is not str:
+        return "no timestamp"
+    if type(record.get("step")) not in _INT_OR_NONE:
+        return "step is no integer"
+    if type(record.get("epoch")) not in _NUMBER_OR_NONE:
+        return "epoch is no number"
+    for names in _NAMES:
+        if names in record and not _is_texts(record[names]):
+            return f"{names} is no object of texts"
+    if "dropped" in record:
+        return None if type(record["dropped"]) is int else "dropped is no integer"
+    return _CHECKS[stream](record)
+
+
+def _is_texts(names: object) -> bool:
+    """Whether it is an object of texts, or null."""
+    return names is None or (
+        type(names) is dict and all(type(text) is str for text in names.values())
+    )
+
+
+def _check_metrics(record: Record) -> str | None:
+    body = record.get("metrics")
+    if body is None:
+        body = record.get("summary")
+    return None if type(body) is dict else "no metrics object"
+
+
+def _check_performance(record: Record) -> str | None:
+    if type(record.get("name")) is not str:
+        return "no name"
+    if "device" in record or "device_duration_s" in record:
+        if type(record.get("device")) not in _TEXT_OR_NONE:
+            return "device is no text"
+        if type(record.get("device_duration_s")) not in _NUMBER_OR_NONE:
+            return "device_duration_s is no number"
+    return None if type(record.get("duration_s")) in (float, int) else "no duration_s"
+
+
+def _check_event(record: Record) -> str | None:
+    if type(record.get("level")) is not str or type(record.get("message")) is not str:
+        return "no level or message"
+    return None if type(record.get("context", {})) is dict else "context is no object"
+
+
+_CHECKS: dict[str, Callable[[Record], str | None]] = {
+    "metrics": _check_metrics,
+    "performance": _check_performance,
+    "errors": _check_event,
+    "log": _check_event,
+}
+
+
+def parse_line(stream: str, raw: bytes) -> Record | str:
+    """Parse one line.
+
+    Args:
+        stream: The stream of the line.
+        raw: Its bytes, without newline.
+
+    Returns:
+        The record, or, as text, why the line is damaged.
+    """
+    try:
+        record: Record = orjson.loads(raw)
+        if type(record) is not dict:
+            return "damaged line: JSON, but no object"
+        wrong = check_record(stream, record)
+    except ValueError as error:
+        if raw == _OVERSIZED:
+            return f"damaged line: longer than {MAX_LINE_BYTES >> 20} MiB"
+        if raw.strip(b"\0"):
+            return f"damaged line: no JSON ({error})"
+        # A block that never reached the disk reads as zeros.
+        return f"damaged line: {len(raw)} NUL bytes" if raw else "damaged line: empty"
+    return record if wrong is None else f"damaged line: {wrong}"
+
+
+class _Tail:
+    """Bytes behind the last newline of a file, left by ``_batches``."""
+
+    size = 0
+
+
+def _batches(segment: Segment, block: int, tail: _Tail) -> Iterator[list[bytes]]:
+    """Yield the whole lines of a file in lists, without their newlines.
+
+    The file is opened per block, so that a merge over thousands of writers needs no
+    file handle for each.
+    """
+    if not segment.size:  # one that has just been made; what comes is for a later look
+        return
+    offset = 0
+    parts: list[bytes] = []
+    held = 0
+    oversized = False
+    while True:
+        with segment.open() as handle:
+            handle.seek(offset)
+            data = handle.read(block)
+        if not data:
+            break
+        offset += len(data)
+        if b"\n" in data:
+            lines = (b"".join(parts) + data).split(b"\n")
+            if oversized:
+                lines[0] = _OVERSIZED
+            parts = [lines.pop()]
+            held = len(parts[0])
+            oversized = False
+            yield lines
+        else:
+            held += len(data)
+            parts.append(data)
+            if held > MAX_LINE_BYTES:
+                parts.clear()
+                oversized = True
+    tail.size = held
+
+
+def read_series(
+    series: Series,
+    check: SeriesCheck,
+    problems: Problems,
+    *,
+    block: int = 1 << 20,
+    hidden: Callable[[Record], bool] | None = None,
+) -> Iterator[tuple[str, Series, Record, bytes]]:
+    """Yield the sound lines of a series in the order of its files.
+
+    Args:
+        series: The stream and writer to read.
+        check: Filled while reading, complete at the end.
+        problems: Receives what is wrong, with file and line.
+        block: Bytes to read at a time.
+        hidden: Says which records to leave out, after they were checked.
+
+    Yields:
+        Timestamp, series, parsed line, and the line's bytes without newline. Drop
+        markers are among them.
+    """
+    check.missing_files = series.missing_segments()
+    for name in check.missing_files:
+        problems.add("missing-file", name, 0, "segment is missing; later ones are there")
+    try:
+        for segment in _in_order(series.segments):
+            yield from _read_segment(segment, series, check, problems, block, hidden)
+    finally:
+        for gap in check.gaps:
+            count = gap.last - gap.first + 1
+            what = f"seq {gap.first}" if count == 1 else f"seq {gap.first} to {gap.last}"
+            problems.add("gap", gap.file, gap.line, f"{what} missing before this line ({count})")
+
+
+def _in_order(segments: tuple[Segment, ...]) -> list[Segment]:
+    """Order segments by the numbers that they begin with.
+
+    That is the order of their names, but where a backup was put back over a run: recovery adds what
+    is missing between older and newer lines behind both.
+    """
+    begins: list[int] = []
+    for segment in segments:
+        before = begins[-1] if begins else 0
+        begin = _first_seq(segment) if len(segments) > 1 else None
+        begins.append(before if begin is None else begin)
+    return [segment for _, segment in sorted(zip(begins, segments, strict=True), key=_begin_of)]
+
+
+def _first_seq(segment: Segment) -> int | None:
+    """The number of a file's first line; None where it has none that could be read."""
+    try:
+        with segment.open() as handle:
+            handle.seek(0)
+            match = _FIRST_SEQ.match(handle.read(_HEAD_BYTES))
+    except OSError:  # told when it is read
+        return None
+    return None if match is None else int(match[1])
+
+
+def _read_segment(
+    segment: Segment,
+    series: Series,
+    check: SeriesCheck,
+    problems: Problems,
+    block: int,
+    hidden: Callable[[Record], bool] | None,
+) -> Iterator[tuple[str, Series, Record, bytes]]:
+    file = segment.path.name
+    stream = series.stream
+    number = 0
+    tail = _Tail()
+    try:
+        for batch in _batches(segment, block, tail):
+            for raw in batch:
+                number += 1
+                parsed = parse_line(stream, raw)
+                if isinstance(parsed, str):
+                    check.damaged += 1
+                    problems.add("damaged", file, number, parsed)
+                    continue
+                record = parsed
+                seq = record["seq"]
+                if seq == check.next_seq:
+                    check.next_seq = seq + 1
+                else:
+                    kind = check.note_seq(seq, file, number)
+                    if kind == "duplicate":
+                        problems.add(kind, file, number, f"seq {seq} is there already")
+                    elif kind is not None:
+                        problems.add(kind, file, number, f"seq {seq} comes late")
+                check.lines += 1
+                if "dropped" in record:
+                    check.dropped += record["dropped"]
+                elif hidden is not None and hidden(record):
+                    check.superseded += 1
+                    continue
+                yield record["timestamp"], series, record, raw
+    except OSError as error:
+        check.unreadable += 1
+        problems.add("unreadable", file, 0, f"cannot be read: {error.strerror or error}")
+    if tail.size:
+        if segment is series.segments[-1]:
+            check.torn = 1
+            message = (
+                f"the last line is torn ({tail.size} bytes without newline) and was skipped: "
+                "its writer was killed, or is writing it now"
+            )
+            problems.add("torn", file, number + 1, message)
+        else:
+            check.damaged += 1
+            message = f"damaged line: {tail.size} bytes without newline, yet a later segment exists"
+            problems.add("damaged", file, number + 1, message)

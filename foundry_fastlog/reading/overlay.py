@@ -1,0 +1,251 @@
+"""A run as recovery would leave it, without changing a file.
+
+A process that was killed leaves records in its ring that are in no file yet, and perhaps
+the beginning of a batch in its files that it had not noted as written. Recovery cuts off
+what is torn, and writes the records whose lines are not there; here the same is done to
+a view of the files, so that every reader sees what was recorded, to the byte.
+
+The files of a process that is alive are seen as far as its ring says that they are whole.
+What lies behind is being written: a line may be torn, a segment there and the one before it
+not yet listed.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from foundry_fastlog.run.files import (
+    PRIVATE_DIR,
+    STREAMS,
+    Segment,
+    Series,
+    StrPath,
+    Writer,
+    group_series,
+    parse_name,
+)
+from foundry_fastlog.run.listing import Unread, list_files
+
+if TYPE_CHECKING:  # loaded when a run has rings
+    from foundry_fastlog.reading.found_rings import RingReport
+    from foundry_fastlog.reading.ring_drain import Edit
+    from foundry_fastlog.reading.ring_image import RingHeader, Slot
+
+__all__ = ["Overlay", "describe_ring"]
+
+#: Looks at a run in which processes start, or recoveries are at work, until one meets none.
+_LOOKS = 40
+_PAUSE_S = 0.05
+
+#: Device and inode of a file, twice: of the ring, and of the pointer that led to it.
+_Identity = tuple[int, int, int, int]
+
+
+class _Known(NamedTuple):
+    """A ring that has been read. A dead one stays what it is until it is gone."""
+
+    identity: _Identity | None
+    report: RingReport
+    edits: dict[str, Edit]
+    writing: tuple[RingHeader, Slot] | None = None
+    dead: tuple[str, int] | None = None  # path and last commit
+
+
+class Overlay:
+    """Lists the files of a run with what the rings of its processes say of them.
+
+    Args:
+        run: The run directory.
+
+    Attributes:
+        rings: What was found, per ring, when the files were last listed. Those that were put aside
+            as damaged are among them.
+        unread: Files that may hold lines of the run and are not read, when they were last listed.
+    """
+
+    def __init__(self, run: StrPath) -> None:
+        self._run = Path(run)
+        self._known: dict[str, _Known] = {}
+        self.rings: list[RingReport] = []
+        self.unread: list[Unread] = []
+
+    def list_series(self) -> list[Series]:
+        """List the run's series as they are now.
+
+        Raises:
+            OSError: The run directory cannot be listed.
+        """
+        for _ in range(_LOOKS):
+            # Rings first: one that is recovered meanwhile is complete in the files listed next.
+            edits = self._refresh()
+            listed, self.unread = list_files(self._run)
+            if self._has_new_rings():  # somebody has begun to write meanwhile
+                continue
+            if not self._is_being_recovered():
+                break
+            time.sleep(_PAUSE_S)
+        segments = {segment.path.name: segment for segment in listed}
+        for known in self._known.values():
+            if known.writing is not None:
+                _leave_out_unnoted(segments, known.writing)
+        for name, edit in edits.items():
+            parsed = parse_name(name)
+            if edit.removed:
+                segments.pop(name, None)
+            elif parsed is not None:  # a ring may name files that are none of a run
+                segments[name] = Segment(
+                    self._run / name, parsed, edit.size, edit.kept, edit.pending
+                )
+        return group_series(segments.values())
+
+    def refresh(self) -> list[RingReport]:
+        """Look at the rings alone, and report on each."""
+        self._refresh()
+        return self.rings
+
+    def _refresh(self) -> dict[str, Edit]:
+        """Read the rings that have become dead; the changes that all of them make."""
+        before, self._known, self.rings = self._known, {}, []
+        edits: dict[str, Edit] = {}
+        try:
+            names = self._ring_names()
+        except OSError as error:
+            from foundry_fastlog.reading.found_rings import RingReport
+
+            directory = str(self._run / PRIVATE_DIR)
+            reason = f"read {directory}: {error.strerror or error}"
+            self.rings = [RingReport(self._run, directory, "failed", reason=reason)]
+            return {}
+        for name in names or ():
+            known = before.get(name)
+            if (
+                known is None
+                or known.identity is None
+                or known.identity != self._identify(name, known.report)
+            ):
+                known = self._read(name, edits)
+            self._known[name] = known
+            self.rings.append(known.report)
+            edits |= known.edits
+        from foundry_fastlog.reading.absent_rings import report_absent, report_unended
+
+        if names is None:
+            self.rings += report_unended(self._run)
+        else:
+            from foundry_fastlog.reading.found_rings import list_quarantined
+
+            self.rings += list_quarantined(self._run) + report_absent(self._run)
+        return edits
+
+    def _ring_names(self) -> list[str] | None:
+        """Names of the rings and pointers; None where there is no private directory.
+
+        Raises:
+            OSError: It cannot be listed.
+        """
+        try:
+            (self._run / PRIVATE_DIR).lstat()
+            from foundry_fastlog.reading.found_rings import list_rings
+
+            return list_rings(self._run)
+        except FileNotFoundError:
+            return None
+
+    def _has_new_rings(self) -> bool:
+        try:
+            return not self._known.keys() >= set(self._ring_names() or ())
+        except OSError:  # the last look told of it
+            return False
+
+    def _is_being_recovered(self) -> bool:
+        """Whether records are on their way from a ring into the files that were listed."""
+        from foundry_fastlog.reading.found_rings import AT_WORK, is_untouched
+
+        found = False
+        for name, known in self._known.items():
+            if known.report.reason == AT_WORK:
+                found = True
+            elif known.dead is not None and not is_untouched(*known.dead):
+                self._known[name] = known._replace(identity=None)
+                found = True
+        return found
+
+    def _read(self, name: str, edits: dict[str, Edit]) -> _Known:
+        from foundry_fastlog.reading.found_rings import RingReport, find_ring
+        from foundry_fastlog.reading.ring_drain import drain
+
+        ring = find_ring(self._run, name)
+        if ring.outcome == "dead":
+            report, changes = drain(self._run, ring, edits)
+            assert ring.image is not None
+            dead = (ring.ring, ring.image.slot.epoch)
+            return _Known(self._identify(name, report), report, changes, dead=dead)
+        report = RingReport(
+            self._run, ring.ring, ring.outcome, ring.label, ring.reason, ring.same_boot
+        )
+        identity = self._identify(name, report) if ring.outcome == "damaged" else None
+        return _Known(identity, report, {}, ring.writing)
+
+    def _identify(self, name: str, report: RingReport) -> _Identity | None:
+        """What tells a ring from another that takes its place; None when it is gone."""
+        try:
+            entry = (self._run / PRIVATE_DIR / name).lstat()
+            ring = os.lstat(report.ring)
+        except OSError:
+            return None
+        return (entry.st_dev, entry.st_ino, ring.st_dev, ring.st_ino)
+
+
+def _leave_out_unnoted(segments: dict[str, Segment], writing: tuple[RingHeader, Slot]) -> None:
+    """Leave out of a live writer's files what it has not yet noted in its ring as whole."""
+    header, slot = writing
+    try:
+        writer = Writer.from_label(header.label, header.stamp.removeprefix("_"))
+    except ValueError:  # no recorder's
+        return
+    noted = dict(zip(STREAMS, slot.streams, strict=True))
+    for name, segment in list(segments.items()):
+        if segment.name.writer != writer:
+            continue
+        at, number = noted[segment.name.stream], segment.name.segment
+        if not _is_of_writer(segment, header):
+            continue
+        if number > at.segment:
+            del segments[name]
+        elif number == at.segment:
+            segments[name] = _up_to(segment, at.offset)
+        elif at.has_trim and number == at.trim_segment:  # the rest is in a later one
+            segments[name] = _up_to(segment, at.trim_bytes)
+
+
+def _is_of_writer(segment: Segment, header: RingHeader) -> bool:
+    """Whether a file is a live writer's own, as far as its ring notes: its last ones, by inode."""
+    noted = header.files[STREAMS.index(segment.name.stream)].get(segment.name.segment)
+    if noted is None or noted == (0, 0):
+        return True
+    try:
+        status = segment.path.lstat()
+    except OSError:  # told when it is read
+        return True
+    return (status.st_dev, status.st_ino) == noted
+
+
+def _up_to(segment: Segment, size: int) -> Segment:
+    size = min(size, segment.size)
+    return replace(segment, size=size, kept=((0, size),) if size else ())
+
+
+def describe_ring(ring: RingReport) -> str:
+    """Say what is lost to readers with a ring that is not sound."""
+    if ring.damaged:
+        return f"{ring.damaged:,} records in it are damaged"
+    if ring.outcome == "quarantined":
+        return f"its records were put aside: {ring.reason}"
+    if ring.outcome == "absent":
+        return f"{ring.label}: {ring.reason}" if ring.label else ring.reason
+    what = "a killed process" if ring.outcome == "damaged" else "a process"
+    return f"the records of {what} cannot be read: {ring.reason}"

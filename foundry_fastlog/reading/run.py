@@ -1,0 +1,352 @@
+"""Read a run: its writers and streams, and its lines in order.
+
+    >>> from foundry_fastlog import read_run       # doctest: +SKIP
+    >>> run = read_run("runs/exp0")
+    >>> for line in run.lines("metrics"):
+    ...     line["step"], line["metrics"]["loss"]
+    >>> run.problems
+    []
+
+Works from the files alone, while the run is being written or years later, and never
+changes them. What a process that was killed had recorded and not yet written is read
+from its ring. Reading is lazy: a run of any size takes a few megabytes of memory.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from foundry_fastlog.reading.lines import Entry, Record, read_series, restore_nonfinite
+from foundry_fastlog.reading.overlay import Overlay, describe_ring
+from foundry_fastlog.run.checks import Problem, Problems, ReadProblemError, SeriesCheck, StepSet
+from foundry_fastlog.run.files import (
+    RUN_INFO,
+    STREAMS,
+    Attempts,
+    RunNotFoundError,
+    Series,
+    StrPath,
+    Writer,
+    open_run_dir,
+)
+from foundry_fastlog.run.info import read_run_file
+
+if TYPE_CHECKING:  # optional packages, imported by the methods that need them
+    import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    import polars as pl
+
+    from foundry_fastlog.reading.found_rings import RingReport
+
+__all__ = [
+    "Problem",
+    "ReadProblemError",
+    "Run",
+    "RunNotFoundError",
+    "SeriesCheck",
+    "read_run",
+]
+
+# The streams in which a resumed run records a step again. Errors and messages are
+# history: the error that ended the first attempt must stay in sight.
+_RERECORDED = ("metrics", "performance")
+
+_BLOCK_BYTES = 1 << 20
+_MERGE_BYTES = 64 << 20  # all blocks of a merge together
+
+
+class Run:
+    """A run directory, as it was when this object was made.
+
+    Args:
+        path: The directory that a ``Recorder`` was given.
+        strict: Raise ``ReadProblemError`` at the first problem of a file, instead of
+            collecting it in ``problems``.
+
+    Attributes:
+        path: The run directory.
+        series: Every stream of every writer, with its files, sorted. Lines that a process
+            left in its ring when it was killed are among them, as if they were in its files.
+        rings: The ring files of the run's processes, and what was found in them.
+        unread: How many rings and files may hold lines of the run and cannot be read: damaged,
+            quarantined, on another host, compressed. ``problems`` names them, and nothing of the
+            run is complete.
+        info: What ``run.json`` says; empty when there is none. It may be stale.
+
+    Raises:
+        RunNotFoundError: The path holds no run. The message says what to do.
+    """
+
+    def __init__(self, path: StrPath, *, strict: bool = False) -> None:
+        self.path: Path = open_run_dir(path)
+        overlay = Overlay(self.path)
+        self.series: tuple[Series, ...] = tuple(overlay.list_series())
+        self._problems = Problems(strict=strict)
+        self.rings: tuple[RingReport, ...] = tuple(overlay.rings)
+        for ring in self.rings:
+            if not ring.sound:
+                self._problems.add("ring", ring.ring, 0, describe_ring(ring))
+        for name, reason in overlay.unread:
+            self._problems.add("unreadable", name, 0, f"is not read: {reason}")
+        self.unread = len(overlay.unread) + sum(not ring.sound for ring in self.rings)
+        self.info: dict[str, Any] = self._read_info()
+        self._later: dict[tuple[str, int], list[tuple[tuple[str, int], _Steps]]] = {}
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, streams={self.streams}, writers={len(self.writers)})"
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams that have files."""
+        present = {series.stream for series in self.series}
+        return tuple(stream for stream in STREAMS if stream in present)
+
+    @property
+    def writers(self) -> tuple[Writer, ...]:
+        """The processes that recorded, by rank, attempt, and parents before children."""
+        return tuple(sorted({series.writer for series in self.series}))
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks that recorded, ascending."""
+        return tuple(sorted({writer.rank for writer in self.writers}))
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What was found wrong so far, by file and line.
+
+        Complete for a stream once ``lines`` of it has been read to its end, and for the
+        run after ``check``. At most 1000 are kept; ``problems_omitted`` counts the rest.
+        """
+        return list(self._problems)
+
+    @property
+    def problems_omitted(self) -> int:
+        """Problems beyond the first 1000."""
+        return self._problems.omitted
+
+    def lines(
+        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+    ) -> Iterator[Record]:
+        """Read the lines of a stream, in order, one at a time.
+
+        The lines of several processes are merged by timestamp; the lines of one process
+        stay in the order in which it wrote them. Values that are NaN or infinite are so
+        again (``line["metrics"]["loss"]``). Drop markers are left out; ``check`` counts
+        them. A torn or damaged line is skipped and put into ``problems``.
+
+        Args:
+            stream: ``metrics``, ``performance``, ``errors`` or ``log``.
+            attempts: ``"last"``: where a resumed run recorded a step again, leave out
+                what earlier attempts of the same rank recorded for it. Errors and
+                messages are always read whole. ``"all"``: leave out nothing.
+            rank: Only this rank's lines.
+
+        Yields:
+            A parsed line, as a dict of its own.
+
+        Raises:
+            ValueError: An unknown stream or ``attempts``.
+            ReadProblemError: A problem, with ``strict``.
+        """
+        for _, _, record, _ in self.entries([stream], attempts=attempts, rank=rank):
+            if "dropped" not in record:
+                yield restore_nonfinite(record)
+
+    def entries(
+        self,
+        streams: Iterable[str] = STREAMS,
+        *,
+        attempts: Attempts = "last",
+        rank: int | None = None,
+        checks: list[SeriesCheck] | None = None,
+    ) -> Iterator[Entry]:
+        """Read several streams merged in order, with each line's origin and bytes.
+
+        Like ``lines``, but drop markers are there, and NaN is null as in the file.
+
+        Args:
+            streams: Which streams to read.
+            attempts: As for ``lines``.
+            rank: Only this rank's lines.
+            checks: Receives what was found out per stream and writer. Each is complete
+                when the iterator has ended.
+
+        Returns:
+            An iterator over ``(timestamp, series, record, raw)``.
+
+        Raises:
+            ValueError: An unknown stream or ``attempts``.
+        """
+        wanted = _known(streams)
+        if attempts not in ("last", "all"):
+            raise ValueError(f"attempts must be 'last' or 'all', got {attempts!r}")
+        chosen = [
+            series
+            for series in self.series
+            if series.stream in wanted and (rank is None or series.writer.rank == rank)
+        ]
+        block = max(64 << 10, min(_BLOCK_BYTES, _MERGE_BYTES // max(1, len(chosen))))
+        sources = []
+        for series in chosen:
+            check = SeriesCheck(series, unread=self.unread)
+            if checks is not None:
+                checks.append(check)
+            hidden = self._hidden(series) if attempts == "last" else None
+            sources.append(read_series(series, check, self._problems, block=block, hidden=hidden))
+        if len(sources) == 1:
+            return sources[0]
+        return heapq.merge(*sources, key=itemgetter(0))
+
+    def check(
+        self, streams: Iterable[str] = STREAMS, *, rank: int | None = None
+    ) -> list[SeriesCheck]:
+        """Read streams to their end and report whether all lines are there.
+
+        Every line of every attempt counts. Problems go into ``problems``.
+
+        Args:
+            streams: Which streams to check.
+            rank: Only this rank's files.
+
+        Returns:
+            One report per stream and writer.
+        """
+        checks: list[SeriesCheck] = []
+        wanted = _known(streams)
+        for series in self.series:
+            if series.stream in wanted and (rank is None or series.writer.rank == rank):
+                checks.append(SeriesCheck(series, unread=self.unread))
+                for _ in read_series(series, checks[-1], self._problems):
+                    pass
+        return checks
+
+    def to_polars(
+        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+    ) -> pl.DataFrame:
+        """Read a stream into a polars DataFrame, one row per line, one column per metric.
+
+        Columns: ``timestamp`` (UTC, microseconds), ``seq``, ``step``, ``epoch``, the
+        stream's own fields, the metrics by their names, then ``rank``, ``attempt`` and
+        ``label``. A metric with the name of another column gets the prefix ``metrics.``;
+        ``context`` is JSON text. A value that a line does not have is null; NaN is NaN.
+        A metric that is sometimes text and sometimes a number becomes text.
+
+        Raises:
+            ImportError: polars is not installed; the message says how to get it.
+            ValueError: An unknown stream or ``attempts``.
+        """
+        from foundry_fastlog.reading.frames import to_polars
+
+        return to_polars(self.entries([stream], attempts=attempts, rank=rank), stream)
+
+    def to_pandas(
+        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+    ) -> pd.DataFrame:
+        """Read a stream into a pandas DataFrame; columns as in ``to_polars``.
+
+        Integer columns with absent values are ``Int64``. pandas shows an absent float as
+        NaN, as it does a NaN.
+
+        Raises:
+            ImportError: pandas is not installed; the message says how to get it.
+            ValueError: An unknown stream or ``attempts``.
+        """
+        from foundry_fastlog.reading.frames import to_pandas
+
+        return to_pandas(self.entries([stream], attempts=attempts, rank=rank), stream)
+
+    def _read_info(self) -> dict[str, Any]:
+        try:
+            info = orjson.loads(read_run_file(self.path / RUN_INFO))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            self._problems.add("run-info", RUN_INFO, 0, f"cannot be read: {error}")
+            return {}
+        if type(info) is not dict:
+            self._problems.add("run-info", RUN_INFO, 0, "cannot be read: no JSON object")
+            return {}
+        return info
+
+    def _hidden(self, series: Series) -> Callable[[Record], bool] | None:
+        """Say which records of a series a later attempt of its rank recorded again."""
+        if series.stream not in _RERECORDED:
+            return None
+        later = [
+            steps
+            for start, steps in self._steps_by_start(series.stream, series.writer.rank)
+            if start > _start(series)
+        ]
+        if not later:
+            return None
+        return lambda record: any(steps.has(record) for steps in later)
+
+    def _steps_by_start(self, stream: str, rank: int) -> list[tuple[tuple[str, int], _Steps]]:
+        """The steps that each start of a rank recorded, but for the first start."""
+        known = self._later.get((stream, rank))
+        if known is None:
+            mine = [s for s in self.series if s.stream == stream and s.writer.rank == rank]
+            starts = sorted({_start(series) for series in mine})
+            known = [
+                (start, _Steps(series for series in mine if _start(series) == start))
+                for start in starts[1:]
+            ]
+            self._later[(stream, rank)] = known
+        return known
+
+
+class _Steps:
+    """The steps, and the epochs of epoch summaries, that are in some series."""
+
+    def __init__(self, series: Iterable[Series]) -> None:
+        self._steps = StepSet()
+        self._epochs: set[float] = set()
+        for one in series:
+            # What is wrong with these files is reported when they are read themselves.
+            for _, _, record, _ in read_series(one, SeriesCheck(one), Problems()):
+                if (step := record.get("step")) is not None:
+                    self._steps.add(step)
+                elif (epoch := record.get("epoch")) is not None:
+                    self._epochs.add(epoch)
+
+    def has(self, record: Record) -> bool:
+        """Whether a record is of one of these steps, or epochs where it has no step."""
+        if (step := record.get("step")) is not None:
+            return step in self._steps
+        return (epoch := record.get("epoch")) is not None and epoch in self._epochs
+
+
+def _start(series: Series) -> tuple[str, int]:
+    """Order the starts of a rank: by the time in the file name, then by attempt."""
+    return (series.writer.stamp, series.writer.attempt)
+
+
+def _known(streams: Iterable[str]) -> frozenset[str]:
+    wanted = frozenset(streams)
+    for stream in sorted(wanted):
+        if stream not in STREAMS:
+            raise ValueError(f"unknown stream {stream!r}; streams are {', '.join(STREAMS)}")
+    return wanted
+
+
+def read_run(path: StrPath, *, strict: bool = False) -> Run:
+    """Open a run for reading.
+
+    Args:
+        path: The directory that a ``Recorder`` was given.
+        strict: Raise ``ReadProblemError`` at the first damaged, torn or missing line,
+            instead of collecting it in ``Run.problems``.
+
+    Returns:
+        The run as it is now; lines that are written later may or may not be seen.
+
+    Raises:
+        RunNotFoundError: The path holds no run. The message says what to do.
+    """
+    return Run(path, strict=strict)

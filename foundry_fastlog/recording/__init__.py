@@ -1,0 +1,1 @@
+"""The Recorder: with the readers the only room that imports the extension."""

@@ -1,0 +1,240 @@
+"""What the native core asks Python about tensors: only where their own C interface does not tell.
+
+Nothing here imports torch: a tensor exists only once its framework is imported. Nothing here waits
+for a device.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from foundry_fastlog.recording.host_copies import HostCopies
+from foundry_fastlog.recording.host_copies import cuda_type as _cuda_type
+
+__all__ = ["block_stream", "describe_tensor", "plain_tensor", "prepare", "start_transfer"]
+
+# Device types of DLPack: https://dmlc.github.io/dlpack/latest/c_api.html
+_CPU, _METAL, _EXTENSION, _ONE_API = 1, 8, 12, 14
+_DEVICE_TYPES = {"cpu": _CPU, "mps": _METAL, "xpu": _ONE_API}
+
+# Codes and bits of DLPack by the names of torch's types.
+_DTYPES = {
+    "bool": (6, 8),
+    **{f"int{bits}": (0, bits) for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": (1, bits) for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": (2, bits) for bits in (16, 32, 64)},
+    "bfloat16": (4, 16),
+    "float8_e4m3fn": (10, 8),
+    "float8_e4m3fnuz": (11, 8),
+    "float8_e5m2": (12, 8),
+    "float8_e5m2fnuz": (13, 8),
+    "float8_e8m0fnu": (14, 8),
+}
+
+_FIRST_PAGE = 4096
+
+#: How often the thread that waits for a framework's copies looks, in seconds.
+_POLL_S = 0.005
+
+
+def plain_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
+    """Return the tensor with memory of its own that stands behind a wrapper.
+
+    Args:
+        value: A tensor whose memory is not its own: a DTensor, the result of a collective, ...
+
+    Returns:
+        A tensor on the same device; work on it is enqueued on the current stream.
+
+    Raises:
+        TypeError: There is no one value behind it; the text says why and what to do.
+    """
+    name = type(value).__name__
+    if name == "DTensor":
+        placements = value.placements
+        if not all(placement.is_replicate() for placement in placements):
+            raise TypeError(
+                f"it is a DTensor with the placements {tuple(placements)}, and each rank has only "
+                "a part of it: pass value.full_tensor(), in which all ranks take part"
+            )
+        return value.to_local()
+    if name == "AsyncCollectiveTensor":
+        return value.wait() if hasattr(value, "wait") else value.trigger_wait()
+    if name in ("FakeTensor", "FunctionalTensor") or _device_type(value) == "meta":
+        raise TypeError("it has no value: record outside the code that is traced or on 'meta'")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        if value._is_zerotensor():  # noqa: SLF001 - torch has no public name for it
+            return torch.zeros((), dtype=value.dtype, device=value.device)
+        if value.numel() == 1 and value.layout == torch.strided and value.is_neg():
+            return value.resolve_neg()
+        functorch = torch._C._functorch  # noqa: SLF001 - likewise
+        if functorch.is_functorch_wrapped_tensor(value):
+            raise TypeError("it belongs to a torch.func transform: record outside of it")
+    raise TypeError("it has no memory of its own that could be read: pass value.item()")
+
+
+def _device_type(value: Any) -> str:  # noqa: ANN401 - any framework's tensor
+    return str(getattr(getattr(value, "device", None), "type", ""))
+
+
+def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # noqa: ANN401 - likewise
+    """Describe the one element of a tensor of torch 2.4 to 2.9, which has no C interface for it.
+
+    Args:
+        value: The tensor.
+
+    Returns:
+        Device type (DLPack's), device index, address, type code and bits (DLPack's), the device's
+        current stream, and the tensor whose memory that is: ``value``, or the one behind it.
+
+    Raises:
+        TypeError: It is no single number; the text says what to do.
+    """
+    if value.numel() != 1:
+        raise TypeError("it has more than one element: pass a scalar such as value.mean()")
+    if _device_type(value) in ("meta", ""):
+        return describe_tensor(plain_tensor(value))
+    code_bits = _DTYPES.get(str(value.dtype).removeprefix("torch."))
+    if code_bits is None:
+        raise TypeError(f"its type {value.dtype} is no single real number: pass value.abs() or so")
+    try:
+        address = value.data_ptr()
+    except RuntimeError:
+        address = 0
+    # A wrapper without memory of its own shows null, plus what its view begins at.
+    if address < _FIRST_PAGE or value.is_neg():
+        return describe_tensor(plain_tensor(value))
+    kind, index = value.device.type, value.device.index or 0
+    stream = 0
+    device_type = _DEVICE_TYPES.get(kind, _EXTENSION)
+    if kind == "cuda":
+        device_type, stream = _cuda_type(), _cuda_stream(index)
+    return device_type, index, address, *code_bits, stream, value
+
+
+def _cuda_stream(index: int) -> int:
+    # What torch.cuda.current_stream(index).cuda_stream gives, without making an object.
+    return int(sys.modules["torch"]._C._cuda_getCurrentRawStream(index))  # noqa: SLF001 - likewise
+
+
+def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - a torch.device
+    """Name the device that a block is timed on, and its current stream.
+
+    Args:
+        device: True for the current device; or an index, a torch.device or its text.
+
+    Returns:
+        Device type (DLPack's), index and stream; None where no CUDA device is in use.
+
+    Raises:
+        TypeError: ``device`` is no device.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    if device is True:
+        index = torch.cuda.current_device()
+    elif isinstance(device, int):
+        index = device
+    else:
+        try:
+            wanted = torch.device(device)
+        except (TypeError, RuntimeError):
+            raise TypeError(f"device must be True, an index or a device, got {device!r}") from None
+        if wanted.type != "cuda":
+            return None
+        index = torch.cuda.current_device() if wanted.index is None else wanted.index
+    return _cuda_type(), index, _cuda_stream(index)
+
+
+def prepare(make: Callable[[int, int], None]) -> None:
+    """Make what the first value of a GPU needs, where CUDA is in use: later that may wait for it.
+
+    Args:
+        make: Takes the current device's type (DLPack's) and index. Not called without CUDA in use.
+    """
+    try:
+        place = block_stream(device=True)
+    except Exception:  # noqa: BLE001 - a torch that is just being imported; the first value makes it
+        return
+    if place is not None:
+        make(place[0], place[1])
+
+
+class _Transfer(NamedTuple):
+    """Copies of some tensors, under way on one stream."""
+
+    copies: HostCopies
+    slots: list[int]
+    deliver: Callable[[list[int], list[Any]], None]
+
+
+class _Transfers:
+    """Waits, in a thread of its own, for the copies that frameworks make.
+
+    ``add`` may be called by any thread; everything else is the thread's.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Transfer] = deque()
+        # Held while the thread runs. Only tried: a signal's handler may record while it is held.
+        self._running = threading.Lock()
+
+    def add(self, transfer: _Transfer) -> None:
+        self._waiting.append(transfer)
+        if self._running.acquire(blocking=False):
+            try:
+                threading.Thread(target=self._run, name="fastlog-transfers", daemon=True).start()
+            except RuntimeError:  # no more threads: a later one delivers, or the value is late
+                self._running.release()
+
+    def _run(self) -> None:
+        while True:
+            waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            for transfer in waiting:
+                if not self._deliver(transfer):
+                    self._waiting.append(transfer)
+            if not self._waiting:
+                self._running.release()
+                # One that came meanwhile has seen the lock held, and is this thread's.
+                if not self._waiting or not self._running.acquire(blocking=False):
+                    return
+            time.sleep(_POLL_S)
+
+    def _deliver(self, transfer: _Transfer) -> bool:
+        values: list[Any]
+        try:
+            if not transfer.copies.arrived():
+                return False
+            values = transfer.copies.tensors
+        except Exception:  # noqa: BLE001 - whatever a framework raises, the values are missing
+            values = [None] * len(transfer.slots)
+        transfer.deliver(transfer.slots, values)
+        return True
+
+
+_transfers = _Transfers()
+
+
+def start_transfer(
+    tensors: list[tuple[Any, int]], deliver: Callable[[list[int], list[Any]], None]
+) -> None:
+    """Copy scalars to the host by their framework's own means, and deliver what arrives.
+
+    For devices without a driver API that the core knows: XPU, MPS and others that torch has.
+
+    Args:
+        tensors: Tensors of one device with the slots that wait for them.
+        deliver: Takes slots and their values.
+
+    Raises:
+        Exception: What the framework raises.
+    """
+    copies = HostCopies([tensor for tensor, _ in tensors])
+    _transfers.add(_Transfer(copies, [slot for _, slot in tensors], deliver))

@@ -1,0 +1,105 @@
+"""Copies of device scalars by their framework's own means, without waiting for the device."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from foundry_fastlog.recording.values import device_of
+
+__all__ = ["HostCopies", "cuda_type", "is_device_scalar"]
+
+_CUDA, _ROCM = 2, 10  # device types of DLPack
+
+#: A scalar in more memory than this, in bytes, is copied on its device: not all of it is kept.
+_MOST_KEPT = 4096
+
+#: Calls a function that asks devices of a type (DLPack's), so that no graph capture of another
+#: thread ends. The recorder puts it in place: it is the native core's.
+ask_relaxed: Callable[[int, Callable[[], Any]], Any] | None = None
+
+
+def cuda_type() -> int:
+    """Return DLPack's type of the devices that torch calls ``cuda``."""
+    return _ROCM if getattr(sys.modules["torch"].version, "hip", None) else _CUDA
+
+
+def is_device_scalar(value: object) -> bool:
+    """Tell whether a value is a tensor of one element that lies on a device."""
+    return device_of(value) is not None and all(n == 1 for n in getattr(value, "shape", (0,)))
+
+
+def _small(scalar: Any) -> Any:  # noqa: ANN401 - any framework's tensor
+    """Return what to keep of a scalar until it is copied: not large memory that it is a part of."""
+    plain = scalar.detach()
+    try:
+        if len(plain.untyped_storage()) > _MOST_KEPT and not _is_captured(plain.device):
+            return plain.clone()
+    except Exception:  # noqa: BLE001 - without storages, or without room for a copy: kept as it is
+        return plain
+    return plain
+
+
+def _is_captured(device: Any) -> bool:  # noqa: ANN401 - a torch.device
+    torch = sys.modules["torch"]
+    return device.type == "cuda" and bool(torch.cuda.is_current_stream_capturing())
+
+
+class HostCopies:
+    """Copies of some scalars to the host, under way behind what is on their current streams.
+
+    Attributes:
+        tensors: The copies, in order; to be read once `arrived` says so.
+    """
+
+    def __init__(self, scalars: Sequence[Any]) -> None:
+        """Begin to copy.
+
+        Args:
+            scalars: Tensors of torch, of one element each.
+
+        Raises:
+            Exception: What torch raises.
+        """
+        self._type = cuda_type() if any(s.device.type == "cuda" for s in scalars) else 0
+        self._scalars = scalars
+        self._sources: list[Any] = []
+        self.tensors: list[Any] = []
+        self._events: list[Any] = []
+        self._ask(self._begin)
+
+    def _begin(self) -> None:
+        torch = sys.modules["torch"]
+        # Kept until they are copied: their memory may be another stream's, and be used again there.
+        self._sources = [_small(scalar) for scalar in self._scalars]
+        self._scalars = ()
+        self.tensors = [source.to("cpu", non_blocking=True) for source in self._sources]
+        for device in dict.fromkeys(source.device for source in self._sources):
+            # torch.Event came after torch 2.4; before, each kind of device has a module of its own.
+            make = getattr(torch, "Event", None)
+            event = getattr(torch, device.type).Event() if make is None else make(device)
+            if device.type == "cuda":
+                event.record(torch.cuda.current_stream(device))
+            else:
+                event.record()
+            self._events.append(event)
+
+    def arrived(self) -> bool:
+        """Tell whether all of them are there; asks the devices, and does not wait.
+
+        Raises:
+            Exception: What torch raises when a device has failed.
+        """
+        if not self._ask(self._have_arrived):
+            return False
+        self._sources = []
+        return True
+
+    def _ask(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401 - its result
+        return function() if ask_relaxed is None else ask_relaxed(self._type, function)
+
+    def _have_arrived(self) -> bool:
+        while self._events and self._events[-1].query():
+            self._events.pop()
+        return not self._events

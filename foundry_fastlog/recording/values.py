@@ -1,0 +1,126 @@
+"""Values of metrics, as `Recorder.record()` takes them, for the calls that are not native."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from foundry_fastlog.base.json_text import cut, read_context, safe_str, text_of_value
+
+__all__ = ["MAX_TEXT", "MetricValue", "device_of", "metric_value", "recordable", "text_of"]
+
+MetricValue = float | int | bool | str | None
+
+MAX_TEXT = 1000
+"""Characters that are kept of what is no metric, and of a text that makes a record too large."""
+
+_INT64 = 1 << 63
+
+
+def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - anything with item()
+    """Return a value as a line can say it.
+
+    Args:
+        name: Its key, for the message.
+        value: A float, int, bool, None, str, numpy scalar, or an array or tensor of one element;
+            reading one that lies on a GPU waits for it. A masked element is None.
+
+    Raises:
+        TypeError: Anything else.
+        OverflowError: An int beyond 64 bits.
+    """
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if _is_single(value) and callable(item := getattr(value, "item", None)):
+        if _is_masked(value):
+            return None
+        try:
+            value = item()
+        except Exception as error:
+            raise TypeError(f"value of {name!r} cannot be read: {safe_str(error)}") from error
+        if value is None or isinstance(value, (bool, str)):
+            return value
+        if isinstance(value, int) and _INT64 <= value < 2 * _INT64:  # of type uint64
+            return float(value)
+    if isinstance(value, int):
+        if not -_INT64 <= value < _INT64:
+            raise OverflowError(f"value of {name!r} does not fit in a signed 64-bit integer")
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    raise TypeError(
+        f"value of {name!r} has type {type(value).__name__}, which is no metric; pass a float, "
+        "int, bool, None, str, a numpy scalar, or an array or tensor of one element"
+    )
+
+
+def _is_single(value: object) -> bool:
+    shape = getattr(value, "shape", None)
+    return isinstance(shape, tuple) and all(size == 1 for size in shape)
+
+
+def _is_masked(value: object) -> bool:
+    """Tell whether numpy's masked array of one element has it masked."""
+    return any(base.__name__ == "MaskedArray" for base in type(value).__mro__) and bool(
+        getattr(value, "mask", False)
+    )
+
+
+def text_of(value: object) -> str:
+    """Return a bounded text for what is no metric.
+
+    Args:
+        value: Any object. What lies on a device is not read.
+    """
+    if (device := device_of(value)) is not None:
+        return f"<{type(value).__name__} on {device}>"
+    return cut(text_of_value(value), MAX_TEXT)
+
+
+def device_of(value: object) -> str | None:
+    """Name the device on which a tensor's memory lies; None for what the host reads at once.
+
+    Args:
+        value: Any object. It is not read: that would wait for the device.
+    """
+    try:
+        device = getattr(value, "device", None)
+        return None if getattr(device, "type", "cpu") == "cpu" else str(device)
+    except Exception:  # noqa: BLE001 - a value of any type, with any property
+        return None
+
+
+def recordable(
+    metrics: Mapping[Any, Any], *, from_devices: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Make something that can be recorded of any mapping: what is no metric becomes its text.
+
+    Each value is taken as it is alone, whatever stands beside it; the text of others is cut.
+
+    Args:
+        metrics: Keys and values of any type.
+        from_devices: Leave tensors of one element that lie on a device as they are, for record()
+            to take without waiting; say of others where they lie.
+
+    Returns:
+        The values by name, and the names whose value or key had to become text.
+    """
+    values: dict[str, Any] = {}
+    odd: list[str] = []
+    for key, value in read_context(metrics).items():
+        name = key if isinstance(key, str) else safe_str(key)
+        try:
+            values[name], regular = _recordable(name, value, from_devices=from_devices)
+        except Exception:  # noqa: BLE001 - a value of any type, with any property
+            values[name], regular = text_of(value), False
+        if name is not key or not regular:
+            odd.append(name)
+    return values, odd
+
+
+def _recordable(name: str, value: object, *, from_devices: bool) -> tuple[Any, bool]:
+    """Return what to record of a value, and whether it is a metric."""
+    if from_devices and device_of(value) is not None:
+        single = _is_single(value)
+        return (value if single else text_of(value)), single
+    return metric_value(name, value), True

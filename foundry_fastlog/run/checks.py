@@ -1,0 +1,198 @@
+"""What can be wrong with a run's files, and the counts that prove what is there."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from foundry_fastlog.run.files import Series
+
+__all__ = ["MAX_KEPT", "Gap", "Problem", "Problems", "ReadProblemError", "SeriesCheck", "StepSet"]
+
+#: Problems and gaps that are kept one by one; past this they are only counted.
+MAX_KEPT = 1000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a run that is not as the format promises.
+
+    Attributes:
+        kind: ``damaged``, ``torn``, ``gap``, ``duplicate``, ``order``, ``missing-file``,
+            ``unreadable``, ``ring`` or ``run-info``.
+        file: Name of the file inside the run; of a ring, its path.
+        line: Line number from 1, or 0 for the file as a whole.
+        message: What is wrong, in words.
+    """
+
+    kind: str
+    file: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.message}"
+
+
+class ReadProblemError(ValueError):
+    """A problem in a run's files, raised only where the caller asked for ``strict``.
+
+    Attributes:
+        problem: The first problem found.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+class Problems:
+    """Collects problems, each once, and keeps at most ``MAX_KEPT`` of them.
+
+    Args:
+        strict: Raise ``ReadProblemError`` at the first problem instead.
+    """
+
+    def __init__(self, *, strict: bool = False) -> None:
+        self._strict = strict
+        self._kept: dict[tuple[str, str, int], Problem] = {}
+        self.omitted = 0
+
+    def add(self, kind: str, file: str, line: int, message: str) -> None:
+        """Keep a problem, unless this one is known.
+
+        Raises:
+            ReadProblemError: In strict mode.
+        """
+        problem = Problem(kind, file, line, message)
+        if self._strict:
+            raise ReadProblemError(problem)
+        key = (kind, file, line)
+        if key in self._kept:
+            return
+        if len(self._kept) >= MAX_KEPT:
+            self.omitted += 1
+        else:
+            self._kept[key] = problem
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(sorted(self._kept.values(), key=lambda p: (p.file, p.line, p.kind)))
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+
+class StepSet:
+    """A set of integers that costs about a bit per member when they lie close together."""
+
+    def __init__(self) -> None:
+        self._masks: dict[int, int] = {}
+
+    def add(self, step: int) -> None:
+        """Add a member."""
+        chunk = step >> 8
+        self._masks[chunk] = self._masks.get(chunk, 0) | 1 << (step & 255)
+
+    def __contains__(self, step: int) -> bool:
+        return bool(self._masks.get(step >> 8, 0) >> (step & 255) & 1)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A range of ``seq`` numbers with no line.
+
+    Attributes:
+        first: First missing number.
+        last: Last missing number.
+        file: File of the line after the gap.
+        line: Number of that line.
+    """
+
+    first: int
+    last: int
+    file: str
+    line: int
+
+
+@dataclass
+class SeriesCheck:
+    """What reading one stream of one writer found. Complete once the reading has ended.
+
+    Attributes:
+        series: The stream and writer with their files.
+        lines: Whole, sound lines, drop markers among them.
+        next_seq: One more than the highest ``seq`` seen.
+        missing: How many ``seq`` numbers below ``next_seq`` have no line.
+        gaps: Those numbers as ranges, at most 1000 of them.
+        duplicates: Lines whose ``seq`` an earlier line has.
+        out_of_order: Lines that fill an earlier gap.
+        damaged: Lines that do not follow the format.
+        torn: 1 when the newest segment ends in the middle of a line.
+        dropped: Records that the recorder dropped, by its markers.
+        superseded: Lines left out because a later attempt recorded the step again.
+        missing_files: Names of segments that must have been there.
+        unreadable: Files that could not be read.
+        unread: Rings and files of the run that may hold lines of it and cannot be read; see
+            ``Run.unread``.
+    """
+
+    series: Series
+    lines: int = 0
+    next_seq: int = 0
+    missing: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    duplicates: int = 0
+    out_of_order: int = 0
+    damaged: int = 0
+    torn: int = 0
+    dropped: int = 0
+    superseded: int = 0
+    missing_files: list[str] = field(default_factory=list)
+    unreadable: int = 0
+    unread: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every record that the recorder accepted is there, once and readable."""
+        return self.whole and not self.unread
+
+    @property
+    def whole(self) -> bool:
+        """Whether its files have every line, as far as they can tell."""
+        return not (
+            self.missing
+            or self.duplicates
+            or self.out_of_order
+            or self.damaged
+            or self.torn
+            or self.missing_files
+            or self.unreadable
+        )
+
+    def note_seq(self, seq: int, file: str, line: int) -> str | None:
+        """Account for a ``seq`` that is not ``next_seq``.
+
+        Returns:
+            None for a gap, else the kind of problem that this line is.
+        """
+        if seq >= self.next_seq:
+            self.missing += seq - self.next_seq
+            if len(self.gaps) < MAX_KEPT:
+                self.gaps.append(Gap(self.next_seq, seq - 1, file, line))
+            self.next_seq = seq + 1
+            return None
+        at = bisect_right(self.gaps, seq, key=lambda gap: gap.first) - 1
+        gap = self.gaps[at] if at >= 0 else None
+        if gap is None or seq > gap.last:
+            self.duplicates += 1
+            return "duplicate"
+        rest = [
+            Gap(gap.first, seq - 1, gap.file, gap.line),
+            Gap(seq + 1, gap.last, gap.file, gap.line),
+        ]
+        self.gaps[at : at + 1] = [part for part in rest if part.first <= part.last]
+        self.missing -= 1
+        self.out_of_order += 1
+        return "order"

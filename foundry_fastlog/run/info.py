@@ -1,0 +1,302 @@
+"""The facts of a run, in its `run.json`: written by the main process when it opens and closes.
+
+Nothing here may stop a training run: what cannot be found out is null, and a file that cannot be
+written is reported through `logging` once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from foundry_fastlog._version import __version__
+from foundry_fastlog.base.environment import git_hash, utc_now
+from foundry_fastlog.base.json_text import readable, safe_str
+
+RUN_FILE = "run.json"
+_TEMPORARY = ".run.json."
+_LOOK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+FORMAT = 1
+_MOST_BYTES = 64 << 20
+_MAX_DEPTH = 32
+
+_log = logging.getLogger("foundry_fastlog")
+
+
+def read_run_file(path: Path) -> bytes:
+    """Read a `run.json`, which may be anybody's: no pipe is waited for, and memory is bounded.
+
+    Raises:
+        OSError: It cannot be read, or is none that a recorder writes.
+    """
+    with open(
+        path, "rb", opener=lambda name, _: os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    ) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if status.st_size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, "it is larger than any that a recorder writes", str(path))
+        return file.read(status.st_size + 1)
+
+
+def plain_config(config: object) -> dict[str, Any]:
+    """Return a configuration as plain data: a mapping, a pydantic model, a dataclass, a namespace.
+
+    So are those within it. Values of other types are left as they are.
+
+    Raises:
+        TypeError: `config` is nothing of the kind.
+    """
+    if config is None:
+        return {}
+    members = _members(config)
+    if members is None and hasattr(config, "__dict__") and not isinstance(config, type):
+        members = dict(vars(config))
+    if members is None:
+        raise TypeError(
+            f"config must be a mapping or a pydantic model, got {type(config).__name__}; "
+            "pass a dict of the run's settings"
+        )
+    return {name: _plain(value, (id(config),)) for name, value in members.items()}
+
+
+def _plain(value: object, above: tuple[int, ...]) -> object:
+    """Return what is within a configuration as plain data, where it is a configuration itself."""
+    if value is None or isinstance(value, (bool, int, float, str)) or len(above) > _MAX_DEPTH:
+        return value
+    if id(value) in above:
+        return "<circular reference>"
+    inside = (*above, id(value))
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, inside) for item in value]
+    try:
+        members = _members(value)
+    except Exception:  # noqa: BLE001 - an object that only looks like a model
+        members = None
+    if members is None:
+        return value
+    return {name: _plain(item, inside) for name, item in members.items()}
+
+
+def _members(config: object) -> dict[Any, Any] | None:
+    """Return the settings in an object that is certainly a configuration, else None."""
+    if isinstance(config, Mapping):
+        return dict(config)
+    if isinstance(config, type):  # a model's class, not a model
+        return None
+    if callable(dump := getattr(config, "model_dump", None)):
+        try:
+            return dict(dump(mode="json"))
+        except Exception:  # noqa: BLE001 - a field that is nothing for JSON, or any serializer's fault
+            return dict(dump())
+    if hasattr(config, "__dataclass_fields__"):
+        from dataclasses import fields, is_dataclass
+
+        if is_dataclass(config):
+            return {field.name: getattr(config, field.name) for field in fields(config)}
+    if type(config).__name__ in ("Namespace", "SimpleNamespace"):  # argparse's, types'
+        return dict(vars(config))
+    return None
+
+
+class RunFile:
+    """This process's entry in `run.json`; one per attempt, written by the main process only."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str | None,
+        config: object,
+        world_size: int | None,
+        rank: int | None,
+        stamp: str = "",
+    ) -> None:
+        """Collect the facts; write() puts them into the file.
+
+        Args:
+            directory: The run's directory.
+            name: The run's name; None keeps the one in the file, or takes the directory's.
+            config: See plain_config(); None and an empty one keep what is in the file.
+            world_size: Number of ranks; None keeps what is in the file.
+            rank: This process's rank.
+            stamp: The stamp in the file names, or empty. With one, attempts count anew.
+        """
+        host, python, system = _machine()
+        self._path = directory / RUN_FILE
+        self._host = host
+        self._git_hash = git_hash()
+        self._given: dict[str, Any] = {
+            "name": name,
+            "config": plain_config(config),
+            "world_size": world_size,
+        }
+        self._attempt: dict[str, Any] = {
+            "attempt": 0,
+            "label": "",
+            "rank": rank or 0,
+            "pid": os.getpid(),
+            "host": self._host,
+            "started": utc_now(),
+            "ended": None,
+            "python": python,
+            "platform": system,
+            "foundry_fastlog": __version__,
+        }
+        if stamp:
+            self._attempt["stamp"] = stamp
+        self._reported = False
+
+    def write(
+        self,
+        label: str,
+        attempt: int,
+        *,
+        directory: tuple[int, int] | None = None,
+        ended: bool = False,
+    ) -> None:
+        """Put this attempt into the file, beside the attempts that are there.
+
+        Args:
+            label: The writer's label in the file names.
+            attempt: The attempt that the label says.
+            directory: Device and inode of the directory that the writer's files are in. Nothing
+                is written where another one has its name by now.
+            ended: Whether the attempt is over; notes the time.
+        """
+        self._attempt.update(label=label, attempt=attempt)
+        if ended:
+            self._attempt["ended"] = utc_now()
+        try:
+            self._check_directory(directory)
+            self._replace(_render(self._merge(_read(self._path))))
+        except OSError as error:
+            if not self._reported:
+                self._reported = True
+                _log.warning(
+                    "could not write %s: %s. The records are not affected.", self._path, error
+                )
+
+    def _check_directory(self, directory: tuple[int, int] | None) -> None:
+        status = self._path.parent.stat()
+        if directory not in (None, (status.st_dev, status.st_ino)):
+            raise OSError(errno.ESTALE, "its directory was renamed or replaced")
+
+    def _merge(self, before: dict[str, Any]) -> dict[str, Any]:
+        """Say what the file says with this attempt in it."""
+        attempts = [
+            a
+            for a in before.get("attempts", [])
+            if isinstance(a, dict) and _start_of(a) != _start_of(self._attempt)
+        ]
+        for a in attempts:  # this process under another label, before a file of its was taken
+            if all(a.get(key) == self._attempt[key] for key in ("host", "pid", "started")):
+                a["ended"] = self._attempt["ended"]
+        # A later start that says less must not take away what an earlier one said.
+        given = {key: value or before.get(key) for key, value in self._given.items()}
+        return {
+            "format": FORMAT,
+            "name": given["name"] or self._path.parent.name,
+            "created": before.get("created", self._attempt["started"]),
+            "config": given["config"] or {},
+            "git_hash": self._git_hash,
+            "host": self._host,
+            "world_size": given["world_size"],
+            "attempts": [*attempts, self._attempt],
+        }
+
+    def _replace(self, content: bytes) -> None:
+        """Write the whole file beside the old one and put it into its place.
+
+        A process that is killed on the way leaves its new file behind. Whoever writes holds a lock
+        on it, so the next one can tell what is left over, and removes it.
+        """
+        import fcntl
+
+        self._remove_leftovers()
+        for last_try in (False, False, True):
+            temporary = self._path.with_name(f"{_TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}")
+            # Not tempfile: its files are 0600, and a program's umask can only be read by changing
+            # it. O_CREAT gives what the umask leaves.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with open(os.open(temporary, flags, 0o664), "wb") as file:  # noqa: PTH123 - see above
+                try:
+                    with contextlib.suppress(OSError):  # a file system without locks
+                        fcntl.flock(file, fcntl.LOCK_EX)
+                    file.write(content)
+                    file.flush()
+                    # Unless somebody removed it before it was locked.
+                    if os.fstat(file.fileno()).st_nlink or last_try:
+                        temporary.replace(self._path)
+                        return
+                except BaseException:
+                    temporary.unlink(missing_ok=True)
+                    raise
+
+    def _remove_leftovers(self) -> None:
+        import fcntl
+
+        for path in self._path.parent.glob(f"{_TEMPORARY}*"):
+            # Locked: somebody is writing it now. Gone, or no locks here: not ours to remove.
+            with (
+                contextlib.suppress(OSError),
+                open(os.open(path, _LOOK), "rb") as file,  # noqa: PTH123 - without following links
+            ):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+
+def _machine() -> tuple[str | None, str | None, str | None]:
+    """Return host, Python's version and the platform; None where no descriptor is free."""
+    try:
+        import platform
+        import socket
+
+        return socket.gethostname(), platform.python_version(), platform.platform()
+    except (ImportError, OSError):
+        return None, None, None
+
+
+def starts_in(directory: Path) -> int:
+    """Return how often a run was started, by its `run.json`; 0 where there is none."""
+    return len(_read(directory / RUN_FILE).get("attempts", ()))
+
+
+def last_unended(directory: Path) -> str | None:
+    """Return the label of a run's last start, by its `run.json`; None when that has ended."""
+    attempts = _read(directory / RUN_FILE).get("attempts") or [None]
+    if not isinstance(attempts[-1], dict) or attempts[-1].get("ended", "") is not None:
+        return None
+    return safe_str(attempts[-1].get("label", ""))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        run = orjson.loads(read_run_file(path))
+    except (OSError, ValueError, MemoryError):
+        return {}
+    return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
+
+
+def _start_of(attempt: dict[str, Any]) -> tuple[object, object]:
+    """Say which start of the run an entry is of."""
+    return (attempt.get("stamp", ""), attempt.get("attempt"))
+
+
+def _render(run: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(run, default=safe_str, option=_WRITE_OPTIONS) + b"\n"
+    except TypeError:  # an int beyond 64 bits, a lone surrogate, a circle
+        return orjson.dumps(readable(run), option=_WRITE_OPTIONS) + b"\n"
+
+
+_WRITE_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY

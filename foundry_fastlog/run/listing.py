@@ -1,0 +1,107 @@
+"""What lies in a run directory: its stream files, and what is in the place of one."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from foundry_fastlog.run.files import Segment, StrPath, Writer, parse_name, sort_segments
+
+__all__ = ["Unread", "list_files", "list_segments"]
+
+_LAID_ASIDE = re.compile(
+    r"(?P<name>.+\.jsonl)(?P<rotated>[.-][0-9]+)?"
+    r"(?P<packed>\.(?:gz|zst|bz2|xz|lz4|lzma|br|zip|Z))?"
+)
+
+
+class Unread(NamedTuple):
+    """Something that may hold lines of a run and is not read.
+
+    Attributes:
+        name: Its name in the run directory.
+        reason: Why not.
+    """
+
+    name: str
+    reason: str
+
+
+def list_segments(directory: StrPath) -> list[Segment]:
+    """List the stream files directly inside a directory, sorted.
+
+    Directories, pipes and other things with the name of a stream file are left out.
+
+    Args:
+        directory: A run directory.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
+    return list_files(directory)[0]
+
+
+def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
+    """List the stream files directly inside a directory, and what is in the place of one.
+
+    Files that are made meanwhile are listed with all those that were made before them, or not.
+
+    Args:
+        directory: A run directory.
+
+    Returns:
+        The stream files, sorted; what may hold lines of the run and is none of them, sorted.
+
+    Raises:
+        OSError: The directory cannot be listed.
+    """
+    # A listing may have a new file and lack an older one. A second one has all that the first has,
+    # and all that is older than that.
+    with os.scandir(directory) as entries:
+        before = frozenset(entry.name for entry in entries)
+    found: list[Segment] = []
+    unread: list[Unread] = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            name = parse_name(entry.name)
+            if name is None:
+                if reason := _laid_aside(entry.name, before):
+                    unread.append(Unread(entry.name, reason))
+                continue
+            try:
+                status = entry.stat()
+            except OSError as error:
+                # What is gone and no link was removed between the listing and the stat.
+                if entry.is_symlink() or not isinstance(error, FileNotFoundError):
+                    unread.append(Unread(entry.name, f"{error.strerror or error}"))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append(Segment(Path(entry.path), name, status.st_size))
+            else:
+                unread.append(Unread(entry.name, "it is no regular file"))
+    newest: dict[tuple[str, Writer], int] = {}
+    for segment in found:
+        if segment.path.name in before:
+            key = (segment.name.stream, segment.name.writer)
+            newest[key] = max(newest.get(key, 0), segment.name.segment)
+    found = [
+        segment
+        for segment in found
+        if segment.name.segment <= newest.get((segment.name.stream, segment.name.writer), -1)
+    ]
+    return sort_segments(found), sorted(unread)
+
+
+def _laid_aside(name: str, present: Collection[str]) -> str:
+    """Say why a file is not read that somebody has compressed, or renamed as log rotation does."""
+    match = _LAID_ASIDE.fullmatch(name)
+    if match is None or parse_name(match["name"]) is None:
+        return ""
+    if match["packed"]:
+        kept = match["rotated"] is None and match["name"] in present
+        return "" if kept else "compressed files are not read: decompress it"
+    return "it was renamed: give it back its name, or move what is no part of the run elsewhere"
