@@ -23,7 +23,7 @@ py::dict stats_dict(const RecorderStats& s) {
     std::uint64_t bytes = 0;
     py::dict streams;
     for (std::size_t i = 0; i < kStreamCount; ++i) {
-        const StreamStats& stream = s.flusher.streams[i];
+        const StreamStats& stream = s.flush.streams[i];
         written += stream.written;
         bytes += stream.bytes;
         py::dict one;
@@ -53,13 +53,13 @@ py::dict stats_dict(const RecorderStats& s) {
     out["logging_s"] = s.logging_s;
     out["overhead_fraction"] = s.overhead_fraction;
     out["wall_s"] = s.wall_s;
-    out["flush_cpu_s"] = static_cast<double>(s.flusher.cpu_ns) / 1e9;
+    out["flush_cpu_s"] = static_cast<double>(s.flush.cpu_ns) / 1e9;
     out["ring_bytes"] = s.ring_bytes;
     out["ring_path"] = text(s.ring_path);
-    out["ring_high_water_bytes"] = s.flusher.high_water_bytes;
-    out["errors"] = s.flusher.errors;
-    out["first_error"] = text(s.flusher.first_error);
-    out["last_error"] = text(s.flusher.last_error);
+    out["ring_high_water_bytes"] = s.flush.high_water_bytes;
+    out["errors"] = s.flush.errors;
+    out["first_error"] = text(s.flush.first_error);
+    out["last_error"] = text(s.flush.last_error);
     out["key_sets"] = s.key_sets;
     out["streams"] = streams;
     py::dict device;
@@ -201,12 +201,12 @@ void bind_recorder(py::module_& module) {
         return out;
     });
     type.def_property_readonly("_label", [](py::handle self) -> py::object {
-        const FlusherStats stats = opened(self).stats().flusher;
+        const FlushThreadStats stats = opened(self).stats().flush;
         if (!stats.label_known) return py::none();
         return py::str(stats.label);
     });
     type.def_property_readonly("_directory", [](py::handle self) {
-        const FileId id = opened(self).stats().flusher.directory;
+        const FileId id = opened(self).stats().flush.directory;
         return std::pair(id.device, id.inode);
     });
     type.def_property_readonly("_largest_fragment",

@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/call_counters.hpp"
 #include "core/record.hpp"
-#include "core/thread_slots.hpp"
 
 namespace fastlog::bindings {
 

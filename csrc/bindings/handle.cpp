@@ -97,22 +97,22 @@ void RecorderHandle::set_unopened_error() noexcept {
 Engine* RecorderHandle::attend(bool for_recording) noexcept {
     for (;;) {
         Engine& engine = current();
-        const std::uint32_t bits = engine.core.gate().bits();
-        if ((bits & Gate::kForked) && !(bits & Gate::kClosed)) {
+        const std::uint32_t bits = engine.core.attention().bits();
+        if ((bits & AttentionBits::kForked) && !(bits & AttentionBits::kClosed)) {
             if (!reopen_in_child()) return nullptr;
             continue;
         }
-        if ((bits & Gate::kMessages) && tell_messages(engine))
+        if ((bits & AttentionBits::kMessages) && tell_messages(engine))
             continue;  // the hook may have forked
-        if ((bits & Gate::kKept) && engine.core.gate().clear(Gate::kKept)) {
+        if ((bits & AttentionBits::kKept) && engine.core.attention().clear(AttentionBits::kKept)) {
             drop_kept();
             continue;  // likewise
         }
-        if (bits & Gate::kClosed) {
+        if (bits & AttentionBits::kClosed) {
             set_closed_error();
             return nullptr;
         }
-        if ((bits & Gate::kDrops) && for_recording) engine.core.submit_drop_markers();
+        if ((bits & AttentionBits::kDrops) && for_recording) engine.core.submit_drop_markers();
         return &engine;
     }
 }
@@ -129,7 +129,8 @@ bool RecorderHandle::reopen_in_child() noexcept {
         const OpeningLock lock;
         Engine& inherited = current();
         // Another thread was faster, or has closed it.
-        if (!inherited.inherited() || (inherited.core.gate().bits() & Gate::kClosed)) return true;
+        if (!inherited.inherited() || (inherited.core.attention().bits() & AttentionBits::kClosed))
+            return true;
         if (monotonic_ns() < retry_at_ns_.load(std::memory_order_relaxed)) return false;
         opened = open_child_engine(inherited, text);
         tell = !opened && !text.empty() && !std::exchange(told_unopened_, true);
@@ -194,7 +195,7 @@ void RecorderHandle::add_lost_calls(RecorderStats& stats) const noexcept {
             const std::uint64_t calls = lost_calls_[k][s].load(std::memory_order_relaxed);
             stats.calls.calls[k] += calls;
             stats.calls.dropped += calls;
-            stats.flusher.streams[s].dropped += calls;
+            stats.flush.streams[s].dropped += calls;
         }
     }
 }
@@ -268,7 +269,9 @@ bool RecorderHandle::close(double timeout_s) {
 }
 
 void RecorderHandle::attend_to_show() {
-    if ((current().core.gate().bits() & (Gate::kForked | Gate::kMessages)) == 0) return;
+    if ((current().core.attention().bits() & (AttentionBits::kForked | AttentionBits::kMessages)) ==
+        0)
+        return;
     if (attend(false) != nullptr || !PyErr_Occurred()) return;
     if (!PyErr_ExceptionMatches(closed_error)) throw py::error_already_set();
     PyErr_Clear();  // the figures of a closed recorder stay readable
@@ -303,7 +306,8 @@ std::size_t RecorderHandle::largest_payload() noexcept {
 
 // True when there was something to tell.
 bool RecorderHandle::tell_messages(Engine& engine) noexcept {
-    if (engine.inherited() || !engine.core.gate().clear(Gate::kMessages)) return false;
+    if (engine.inherited() || !engine.core.attention().clear(AttentionBits::kMessages))
+        return false;
     for (const std::string& text : engine.core.take_messages()) call_hook("message", text);
     return true;
 }

@@ -28,8 +28,8 @@ namespace py = pybind11;
 /// object, so that no id meets another recorder's table.
 struct Engine {
     explicit Engine(RecorderOptions options) : core(std::move(options)) {}
-    /// True in a child of the process that opened it: nothing but the gate and the options may be used.
-    bool inherited() noexcept { return (core.gate().bits() & Gate::kForked) != 0; }
+    /// True in a child of the process that opened it: nothing but the attention bits and the options may be used.
+    bool inherited() noexcept { return (core.attention().bits() & AttentionBits::kForked) != 0; }
 
     KeySetCache key_sets;
     Recorder core;  // last: its thread runs from here on
@@ -49,7 +49,7 @@ class RecorderHandle {
     /// when a forked child cannot open its own now; see unready(). GIL held.
     Engine* ready(bool for_recording) noexcept {
         Engine* engine = engine_.load(std::memory_order_acquire);
-        if (engine->core.gate().bits() == 0) [[likely]]
+        if (engine->core.attention().bits() == 0) [[likely]]
             return engine;
         return attend(for_recording);
     }
@@ -61,7 +61,9 @@ class RecorderHandle {
     /// Of one stream: what others wait for does not hold it up.
     bool flush_stream(int stream, double timeout_s);
     bool close(double timeout_s);
-    bool closed() noexcept { return (current().core.gate().bits() & Gate::kClosed) != 0; }
+    bool closed() noexcept {
+        return (current().core.attention().bits() & AttentionBits::kClosed) != 0;
+    }
     RecorderStats stats();
     /// The files of this process so far; in a forked child those of its own core.
     std::vector<std::string> files();

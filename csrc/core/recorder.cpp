@@ -17,7 +17,7 @@ std::int64_t deadline_after(std::int64_t timeout_ns) {
 }  // namespace
 
 // The label is claimed first: the ring file states it, for whoever has to finish its records.
-RingSpec Recorder::ring_spec(const RecorderOptions& options, FileSink& sink, SinkError& error) {
+RingSpec Recorder::ring_spec(const RecorderOptions& options, StreamFiles& sink, SinkError& error) {
     error = sink.claim();
     RingSpec spec;
     spec.place = error ? RingPlace::memory : options.ring_place;
@@ -38,28 +38,29 @@ Recorder::Recorder(RecorderOptions options)
       ring_(memory_.control(), memory_.data(), memory_.ring_bytes(), memory_.salt(),
             memory_.mapped()),
       keys_(memory_.key_table(), memory_.key_table_bytes()),
-      flusher_(
+      flush_thread_(
           ring_, memory_, sink_,
-          Flusher::Options{options_.flush_interval_ns, options_.fsync, options_.fsync_interval_ns,
-                           options_.device_timeout_ns, options_.watch_nonfinite},
-          gate_, [this] { tick(); },
+          FlushThread::Options{options_.flush_interval_ns, options_.fsync,
+                               options_.fsync_interval_ns, options_.device_timeout_ns,
+                               options_.watch_nonfinite},
+          attention_, [this] { tick(); },
           [this](Stream stream) {
               return memory_.drops()[static_cast<std::size_t>(stream)].exchange(
                   0, std::memory_order_relaxed);
           },
           [this](const std::string& members) { return emit(members); }) {
     if (!claim_error_) claim_error_ = sink_.keep_notes(&memory_);
-    flusher_.tell_claim(claim_error_);
+    flush_thread_.tell_claim(claim_error_);
     if (ring_error_ && !claim_error_) {
-        flusher_.tell("foundry_fastlog keeps its ring in memory only: it could not " +
-                      ring_error_.what + " (errno " + std::to_string(ring_error_.code) +
-                      "). A killed process then loses what it recorded in the last " +
-                      std::to_string(options_.flush_interval_ns / 1'000'000) +
-                      " ms; everything else works.");
+        flush_thread_.tell("foundry_fastlog keeps its ring in memory only: it could not " +
+                           ring_error_.what + " (errno " + std::to_string(ring_error_.code) +
+                           "). A killed process then loses what it recorded in the last " +
+                           std::to_string(options_.flush_interval_ns / 1'000'000) +
+                           " ms; everything else works.");
     }
     watch();
     try {
-        flusher_.start();  // last: nothing may throw once the thread runs
+        flush_thread_.start();  // last: nothing may throw once the thread runs
     } catch (...) {
         forget();
         throw;
@@ -83,7 +84,7 @@ Recorder::Submit Recorder::refused(ClaimStatus status) noexcept {
 
 bool Recorder::wait_for_room(std::size_t payload) {
     const std::uint64_t begin = span_ticks();
-    const bool room = flusher_.wait_room(payload, deadline_after(options_.block_timeout_ns));
+    const bool room = flush_thread_.wait_room(payload, deadline_after(options_.block_timeout_ns));
     if (!room) vain_wait_at_.store(ring_.head(), std::memory_order_relaxed);
     ThreadSlot::add(slot().blocked_ticks, span_ticks() - begin);
     return room;
@@ -105,7 +106,7 @@ void Recorder::note_drops(Stream stream, std::uint64_t count) noexcept {
     ThreadSlot::add(slot().dropped, count);
     all_drops_[s].fetch_add(count, std::memory_order_relaxed);
     memory_.drops()[s].fetch_add(count, std::memory_order_relaxed);
-    gate_.set(Gate::kDrops);
+    attention_.set(AttentionBits::kDrops);
 }
 
 void Recorder::count_lost_calls(CallKind call, Stream stream, std::uint64_t calls) noexcept {
@@ -115,20 +116,21 @@ void Recorder::count_lost_calls(CallKind call, Stream stream, std::uint64_t call
 
 void Recorder::tell_drop(bool too_large) {
     if (too_large) {
-        flusher_.tell("foundry_fastlog dropped a record larger than " +
-                      std::to_string(max_payload()) +
-                      " bytes (an eighth of the ring): shorten its values or raise ring_bytes. "
-                      "Further ones are counted in stats()['dropped'] without a message.");
+        flush_thread_.tell(
+            "foundry_fastlog dropped a record larger than " + std::to_string(max_payload()) +
+            " bytes (an eighth of the ring): shorten its values or raise ring_bytes. "
+            "Further ones are counted in stats()['dropped'] without a message.");
     } else {
-        flusher_.tell("foundry_fastlog's ring of " + std::to_string(options_.ring_bytes) +
-                      " bytes is full and records are being dropped: the disk is slower than the "
-                      "training loop records. Each gap is marked in its file and counted in "
-                      "stats()['dropped']; raise ring_bytes or record less often.");
+        flush_thread_.tell(
+            "foundry_fastlog's ring of " + std::to_string(options_.ring_bytes) +
+            " bytes is full and records are being dropped: the disk is slower than the "
+            "training loop records. Each gap is marked in its file and counted in "
+            "stats()['dropped']; raise ring_bytes or record less often.");
     }
 }
 
 void Recorder::submit_drop_markers() {
-    gate_.clear(Gate::kDrops);
+    attention_.clear(AttentionBits::kDrops);
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         const std::uint64_t count = memory_.drops()[s].exchange(0, std::memory_order_relaxed);
         if (count == 0) continue;
@@ -136,39 +138,39 @@ void Recorder::submit_drop_markers() {
                                      slot().thread(), &count, sizeof count);
         if (result == Submit::accepted) continue;
         memory_.drops()[s].fetch_add(count, std::memory_order_relaxed);  // no room yet: next time
-        gate_.set(Gate::kDrops);
+        attention_.set(AttentionBits::kDrops);
     }
 }
 
 bool Recorder::flush(std::int64_t timeout_ns) {
-    return flusher_.wait_written(ring_.tail(), deadline_after(timeout_ns));
+    return flush_thread_.wait_written(ring_.tail(), deadline_after(timeout_ns));
 }
 
 bool Recorder::flush(Stream stream, std::int64_t timeout_ns) {
-    return flusher_.wait_written(stream, ring_.tail(), deadline_after(timeout_ns));
+    return flush_thread_.wait_written(stream, ring_.tail(), deadline_after(timeout_ns));
 }
 
 bool Recorder::close(std::int64_t timeout_ns) {
-    gate_.set(Gate::kClosed);
+    attention_.set(AttentionBits::kClosed);
     const std::lock_guard lock(close_mutex_);
     if (joined_) return true;
     const std::int64_t deadline = deadline_after(timeout_ns);
     // Values under way get half of the time. While the ring is open, events of values that are not
     // finite find room in it: lines behind one that is given up have theirs, too.
-    if (flusher_.device() != nullptr || options_.watch_nonfinite == WatchNonfinite::all) {
-        if (!flusher_.wait_written(ring_.tail(), deadline_after(timeout_ns / 2))) {
-            flusher_.give_up_values();
-            flusher_.wait_written(ring_.tail(), deadline_after(timeout_ns / 4));
+    if (flush_thread_.device() != nullptr || options_.watch_nonfinite == WatchNonfinite::all) {
+        if (!flush_thread_.wait_written(ring_.tail(), deadline_after(timeout_ns / 2))) {
+            flush_thread_.give_up_values();
+            flush_thread_.wait_written(ring_.tail(), deadline_after(timeout_ns / 4));
         }
     }
     std::uint64_t open = 0;
     closed_at_.compare_exchange_strong(open, now_ticks(), std::memory_order_relaxed);
-    flusher_.request_close(ring_.close());
-    // A thread that passed the gate before may have recorded since: its values get half of the rest.
+    flush_thread_.request_close(ring_.close());
+    // A thread that saw no bit set may have recorded since: its values get half of the rest.
     const std::int64_t now = monotonic_ns();
-    if (!flusher_.wait_done(now + (deadline - now) / 2)) flusher_.give_up_values();
-    if (!flusher_.wait_done(deadline)) return false;
-    flusher_.join();
+    if (!flush_thread_.wait_done(now + (deadline - now) / 2)) flush_thread_.give_up_values();
+    if (!flush_thread_.wait_done(deadline)) return false;
+    flush_thread_.join();
     collector_.stop(deadline);
     memory_.remove_file(sink_.own_directory());  // all of it is in the files
     KILL_POINT("ring_removed");
@@ -193,7 +195,7 @@ void Recorder::tick() {
     check_budget();
     if (options_.sink.worker || !memory_.mapped()) return;
     collector_.look();
-    for (std::string& message : collector_.take_messages()) flusher_.tell(std::move(message));
+    for (std::string& message : collector_.take_messages()) flush_thread_.tell(std::move(message));
 }
 
 void Recorder::check_budget() {
@@ -210,35 +212,35 @@ void Recorder::check_budget() {
                   100 * now.overhead_fraction, 100 * options_.overhead_budget,
                   static_cast<unsigned long long>(now.calls.accepted + now.calls.dropped),
                   now.blocked_s);
-    flusher_.tell(text);
+    flush_thread_.tell(text);
 }
 
 RecorderStats Recorder::stats() const {
     RecorderStats s;
     s.calls = slots_.totals();
-    s.flusher = flusher_.stats();
+    s.flush = flush_thread_.stats();
     s.ring_bytes = memory_.ring_bytes();
     s.ring_path = memory_.path();
     s.key_sets = keys_.size();
-    if (const DeviceValues* device = flusher_.device()) {
+    if (const DeviceValues* device = flush_thread_.device()) {
         const std::uint64_t settled = device->counts.settled.load(std::memory_order_relaxed);
         const std::uint64_t sent = device->counts.sent.load(std::memory_order_relaxed);
         s.device_missing = device->counts.missing.load(std::memory_order_relaxed);
         s.device_waiting = sent > settled ? sent - settled : 0;
         s.device_values = sent;
     }
-    const double seconds_per_tick = s.flusher.ns_per_tick / 1e9;
+    const double seconds_per_tick = s.flush.ns_per_tick / 1e9;
     for (std::size_t i = 0; i < kStreamCount; ++i) {
-        s.flusher.streams[i].dropped = all_drops_[i].load(std::memory_order_relaxed);
+        s.flush.streams[i].dropped = all_drops_[i].load(std::memory_order_relaxed);
     }
     for (std::size_t k = 0; k < kCallKinds; ++k) {
         if (s.calls.samples[k] == 0) continue;
         s.mean_ns[k] = static_cast<double>(s.calls.sampled_ticks[k]) /
-                       static_cast<double>(s.calls.samples[k]) * s.flusher.ns_per_tick;
+                       static_cast<double>(s.calls.samples[k]) * s.flush.ns_per_tick;
     }
     s.blocked_s = static_cast<double>(s.calls.blocked_ticks) * seconds_per_tick;
     s.logging_s = s.calls.estimated_ticks() * seconds_per_tick;
-    const std::uint64_t first = s.flusher.first_record_ticks;
+    const std::uint64_t first = s.flush.first_record_ticks;
     const std::uint64_t closed = closed_at_.load(std::memory_order_relaxed);
     const std::uint64_t end = closed != 0 ? closed : now_ticks();
     if (first != 0 && end > first) {

@@ -13,14 +13,14 @@
 #include <string>
 #include <string_view>
 
+#include "core/attention_bits.hpp"
+#include "core/call_counters.hpp"
 #include "core/collector.hpp"
-#include "core/flusher.hpp"
+#include "core/flush_thread.hpp"
 #include "core/fork_watch.hpp"
-#include "core/gate.hpp"
 #include "core/key_table.hpp"
 #include "core/mpsc_ring.hpp"
 #include "core/ring_memory.hpp"
-#include "core/thread_slots.hpp"
 
 namespace fastlog {
 
@@ -31,7 +31,7 @@ enum class BackPressure : std::uint8_t {
 };
 
 struct RecorderOptions {
-    FileSinkOptions sink;
+    StreamFilesOptions sink;
     std::size_t ring_bytes = std::size_t{8} << 20;  // a power of two, at least 64 KiB
     BackPressure back_pressure = BackPressure::block;
     std::int64_t block_timeout_ns = 1'000'000'000;
@@ -48,7 +48,7 @@ struct RecorderOptions {
 
 struct RecorderStats {
     CallTotals calls;
-    FlusherStats flusher;
+    FlushThreadStats flush;
     std::uint64_t ring_bytes = 0;
     std::string ring_path;  // empty: in memory only
     std::uint32_t key_sets = 0;
@@ -75,14 +75,14 @@ class Recorder final : ForkWatched {
     Recorder(const Recorder&) = delete;
     Recorder& operator=(const Recorder&) = delete;
 
-    Gate& gate() noexcept { return gate_; }
+    AttentionBits& attention() noexcept { return attention_; }
     ThreadSlot& slot() noexcept { return slots_.local(); }
     KeyTable& keys() noexcept { return keys_; }
     const RecorderOptions& options() const noexcept { return options_; }
     /// The writer's label as the constructor could claim it.
     const std::string& label() const noexcept { return label_; }
     std::size_t max_payload() const noexcept { return ring_.max_payload(); }
-    double ns_per_tick() const noexcept { return flusher_.ns_per_tick(); }
+    double ns_per_tick() const noexcept { return flush_thread_.ns_per_tick(); }
 
     /// Tries once to put a record into the ring; `write(std::byte*)` fills its `length` bytes of
     /// payload in place and must neither fail nor run foreign code. Wait-free but for the
@@ -98,7 +98,7 @@ class Recorder final : ForkWatched {
                               stream, flags);
         write(MpscRing::payload_of(claim));
         ring_.commit(claim);
-        flusher_.wake_if_half_full(claim.position + record_size(length));
+        flush_thread_.wake_if_half_full(claim.position + record_size(length));
         return Submit::accepted;
     }
 
@@ -133,35 +133,35 @@ class Recorder final : ForkWatched {
     /// a std::unique_ptr, which is kept.
     template <class Make>
     void use_device(Make&& make) {
-        if (flusher_.device() != nullptr) [[likely]]
+        if (flush_thread_.device() != nullptr) [[likely]]
             return;
         const std::lock_guard lock(device_mutex_);
         if (device_ == nullptr) device_ = make();
-        flusher_.set_device(device_.get());
+        flush_thread_.set_device(device_.get());
     }
-    bool has_device() const noexcept { return flusher_.device() != nullptr; }
+    bool has_device() const noexcept { return flush_thread_.device() != nullptr; }
     /// Counts values that a producer has put under way, or could not. After use_device().
     void count_device_values(std::uint64_t sent, std::uint64_t missing) noexcept {
-        DeviceValues::Counts& counts = flusher_.device()->counts;
+        DeviceValues::Counts& counts = flush_thread_.device()->counts;
         counts.sent.fetch_add(sent, std::memory_order_relaxed);
         counts.missing.fetch_add(missing, std::memory_order_relaxed);
     }
     /// Takes back what was counted for a record that was not accepted.
     void uncount_device_values(std::uint64_t sent) noexcept {
-        flusher_.device()->counts.sent.fetch_sub(sent, std::memory_order_relaxed);
+        flush_thread_.device()->counts.sent.fetch_sub(sent, std::memory_order_relaxed);
     }
     /// Makes the flush thread look now.
-    void wake() noexcept { flusher_.wake_once(); }
+    void wake() noexcept { flush_thread_.wake_once(); }
     /// Refuses further records, writes all accepted ones, ends the thread. True when all is written.
     /// May be called again after a false.
     bool close(std::int64_t timeout_ns);
     /// Marks a recorder inherited through fork() as closed: its thread and memory are the parent's.
-    void abandon_in_child() noexcept { gate_.set(Gate::kClosed); }
+    void abandon_in_child() noexcept { attention_.set(AttentionBits::kClosed); }
     RecorderStats stats() const;
     /// The files that were made so far, by stream and segment.
-    std::vector<std::string> files() const { return flusher_.files(); }
-    std::vector<std::string> take_messages() { return flusher_.take_messages(); }
-    void tell(std::string message) { flusher_.tell(std::move(message)); }
+    std::vector<std::string> files() const { return flush_thread_.files(); }
+    std::vector<std::string> take_messages() { return flush_thread_.take_messages(); }
+    void tell(std::string message) { flush_thread_.tell(std::move(message)); }
 
   private:
     // Undoes a step of the constructor, unless that comes to its end.
@@ -181,18 +181,18 @@ class Recorder final : ForkWatched {
         void (*undo_)(Recorder&) noexcept;
     };
 
-    void notice_fork() noexcept override { gate_.set(Gate::kForked); }
+    void notice_fork() noexcept override { attention_.set(AttentionBits::kForked); }
     void note_drops(Stream stream, std::uint64_t count) noexcept;
     void tell_drop(bool too_large);
     static Submit refused(ClaimStatus status) noexcept;
-    static RingSpec ring_spec(const RecorderOptions& options, FileSink& sink, SinkError& error);
+    static RingSpec ring_spec(const RecorderOptions& options, StreamFiles& sink, SinkError& error);
     void tick();
     void check_budget();
     bool emit(const std::string& members) noexcept;
 
     const RecorderOptions options_;
-    Gate gate_;
-    FileSink sink_;          // the flush thread's, once that runs
+    AttentionBits attention_;
+    StreamFiles sink_;       // the flush thread's, once that runs
     SinkError claim_error_;  // written by the constructor
     SinkError ring_error_;   // likewise
     Undo claim_undo_{*this, [](Recorder& r) noexcept { r.sink_.withdraw(); }};
@@ -202,7 +202,7 @@ class Recorder final : ForkWatched {
     const std::string label_;
     MpscRing ring_;
     KeyTable keys_;
-    ThreadSlots slots_;
+    CallCounters slots_;
     std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // ever
     std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // head when a wait ended in vain
     std::atomic<bool> told_drop_{false};
@@ -214,7 +214,7 @@ class Recorder final : ForkWatched {
     std::mutex close_mutex_;
     std::mutex device_mutex_;
     std::unique_ptr<DeviceValues> device_;  // guarded by device_mutex_; used by the flush thread
-    Flusher flusher_;
+    FlushThread flush_thread_;
 };
 
 }  // namespace fastlog

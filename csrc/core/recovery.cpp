@@ -14,17 +14,17 @@
 #include <system_error>
 #include <thread>
 
-#include "core/drainer.hpp"
+#include "core/batch_writer.hpp"
 #include "core/fork_watch.hpp"
 #include "core/kill_point.hpp"
 #include "core/labels.hpp"
+#include "core/line_inventory.hpp"
 #include "core/quarantine.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
 #include "core/ring_pointer.hpp"
 #include "core/unfinished.hpp"
 #include "core/writer_mark.hpp"
-#include "core/written_lines.hpp"
 
 namespace fastlog {
 namespace {
@@ -174,7 +174,7 @@ std::uint64_t segment_bytes_of(const RingFileHeader& header) {
 void drain_dead_ring(const std::string& run, int fd, RingImage& image, Provenance provenance,
                      RecoveryReport& report) {
     const RingFileHeader& header = image.header();
-    FileSinkOptions options;
+    StreamFilesOptions options;
     options.directory = run;
     options.label = report.label;
     options.stamp = header.stamp;
@@ -186,7 +186,7 @@ void drain_dead_ring(const std::string& run, int fd, RingImage& image, Provenanc
                               start.anchor_ticks, start.anchor_wall_ns, start.ns_per_tick);
     LineRenderer renderer(image.key_table(), header.key_table_bytes, clock);
     DeadRing source(fd, image, provenance, renderer, report);
-    FileSink sink(options, report.label, &source);
+    StreamFiles sink(options, report.label, &source);
     const std::string scratch =
         private_directory(run) + report.ring.substr(report.ring.rfind('/')) + kScratchSuffix;
     StreamPlace places[kStreamCount];
@@ -208,23 +208,23 @@ void drain_dead_ring(const std::string& run, int fd, RingImage& image, Provenanc
 
     SinkError fault;
     // All of it is on the disk before the ring goes: segments that are left, and the last ones below.
-    Drainer drainer(source, sink, renderer, start, Fsync::interval,
-                    [&](const SinkError& found) { fault = found; });
+    BatchWriter writer(source, sink, renderer, start, Fsync::interval,
+                       [&](const SinkError& found) { fault = found; });
     bool drops_added = false;
     while (!error) {
-        const Drainer::Step step = drainer.step();
-        if (step == Drainer::Step::refused) error = fault;
-        if (step != Drainer::Step::idle) continue;
+        const BatchWriter::Step step = writer.step();
+        if (step == BatchWriter::Step::refused) error = fault;
+        if (step != BatchWriter::Step::idle) continue;
         if (drops_added) break;
         drops_added = true;
         for (std::size_t s = 0; s < kStreamCount; ++s) {
             if (image.drops(static_cast<Stream>(s)) == 0) continue;
-            drainer.add_drops(static_cast<Stream>(s), image.drops(static_cast<Stream>(s)),
-                              start.anchor_ticks);
+            writer.add_drops(static_cast<Stream>(s), image.drops(static_cast<Stream>(s)),
+                             start.anchor_ticks);
         }
         source.mark_drops();
     }
-    if (!error && !drainer.sync_committed()) error = fault;
+    if (!error && !writer.sync_committed()) error = fault;
     KILL_POINT("recovery_synced");
     if (error) {
         report.outcome = Outcome::failed;

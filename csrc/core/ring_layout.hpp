@@ -19,7 +19,7 @@
 //
 // Notes say which files are the writer's own, by inode: names alone do not. A directory may have been
 // removed, copied or renamed, and another program's file may stand where a segment was. They are made
-// before the first byte is written there; recovery touches no other file (see written_lines.hpp).
+// before the first byte is written there; recovery touches no other file (see line_inventory.hpp).
 //
 // Version 1 had 0 in the place of `ahead`; versions 1 and 2 have no notes.
 #pragma once

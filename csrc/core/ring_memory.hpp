@@ -1,6 +1,6 @@
 // The memory behind one ring: anonymous pages, or a mapped file that survives the process.
 //
-// Owned by the Recorder; notes are written by whoever owns the FileSink. The lock on the file says that
+// Owned by the Recorder; notes are written by whoever owns the StreamFiles. The lock on the file says that
 // its writer lives: a forked child never sees the pages (MADV_DONTFORK), which hold it.
 #pragma once
 
@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "core/file_sink.hpp"
 #include "core/fork_watch.hpp"
 #include "core/ring_layout.hpp"
+#include "core/stream_files.hpp"
 
 namespace fastlog {
 

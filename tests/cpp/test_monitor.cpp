@@ -1,9 +1,9 @@
-// The two small primitives: Monitor (mutex and condition) and Gate (one word of bits).
+// The two small primitives: Monitor (mutex and condition) and AttentionBits (one word of bits).
 #include <mutex>
 #include <thread>
 #include <vector>
 
-#include "core/gate.hpp"
+#include "core/attention_bits.hpp"
 #include "core/monitor.hpp"
 #include "test_support.hpp"
 
@@ -106,27 +106,28 @@ TEST_SUITE("monitor") {
     }
 }
 
-TEST_SUITE("gate") {
+TEST_SUITE("attention bits") {
     TEST_CASE("should hold each bit by itself") {
-        Gate gate;
-        CHECK(gate.bits() == 0);
-        gate.set(Gate::kMessages);
-        gate.set(Gate::kClosed);
-        gate.set(Gate::kClosed);
-        CHECK(gate.bits() == (Gate::kMessages | Gate::kClosed));
-        CHECK(gate.clear(Gate::kMessages));
-        CHECK_FALSE(gate.clear(Gate::kMessages));
-        CHECK_FALSE(gate.clear(Gate::kDrops));
-        CHECK(gate.bits() == Gate::kClosed);
+        AttentionBits attention;
+        CHECK(attention.bits() == 0);
+        attention.set(AttentionBits::kMessages);
+        attention.set(AttentionBits::kClosed);
+        attention.set(AttentionBits::kClosed);
+        CHECK(attention.bits() == (AttentionBits::kMessages | AttentionBits::kClosed));
+        CHECK(attention.clear(AttentionBits::kMessages));
+        CHECK_FALSE(attention.clear(AttentionBits::kMessages));
+        CHECK_FALSE(attention.clear(AttentionBits::kDrops));
+        CHECK(attention.bits() == AttentionBits::kClosed);
     }
 
     TEST_CASE("should have four different bits") {
-        CHECK((Gate::kMessages | Gate::kDrops | Gate::kForked | Gate::kClosed) == 15);
+        CHECK((AttentionBits::kMessages | AttentionBits::kDrops | AttentionBits::kForked |
+               AttentionBits::kClosed) == 15);
     }
 
     TEST_CASE("should let exactly one of many threads clear a bit, and publish what is behind it") {
         constexpr std::uint64_t kRounds = 2'000;
-        Gate gate;
+        AttentionBits attention;
         std::uint64_t behind = 0;  // plain: set() releases it, clear() acquires it
         std::atomic<std::uint64_t> cleared{0};
         std::atomic<int> wrong{0};
@@ -136,7 +137,7 @@ TEST_SUITE("gate") {
                 for (;;) {
                     const std::uint64_t round = cleared.load(std::memory_order_relaxed);
                     if (round == kRounds) return;
-                    if (!gate.clear(Gate::kMessages)) {
+                    if (!attention.clear(AttentionBits::kMessages)) {
                         ::sched_yield();
                         continue;
                     }
@@ -148,13 +149,13 @@ TEST_SUITE("gate") {
         }
         for (std::uint64_t round = 0; round < kRounds; ++round) {
             ++behind;
-            gate.set(Gate::kMessages);
-            gate.set(Gate::kDrops);
+            attention.set(AttentionBits::kMessages);
+            attention.set(AttentionBits::kDrops);
             while (cleared.load() == round) ::sched_yield();
         }
         for (auto& thread : threads) thread.join();
         CHECK(cleared.load() == kRounds);
         CHECK(wrong.load() == 0);
-        CHECK(gate.bits() == Gate::kDrops);
+        CHECK(attention.bits() == AttentionBits::kDrops);
     }
 }

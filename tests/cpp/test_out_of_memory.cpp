@@ -75,7 +75,7 @@ TEST_SUITE("out of memory") {
         for (std::int64_t nth = 0;; nth += row) {
             CAPTURE(nth);
             TempDir dir;
-            TestFlusher f(dir / "run", kHourNs, 2000);
+            TestFlushThread f(dir / "run", kHourNs, 2000);
             const std::string text(5000, 'x');
             for (std::uint64_t i = 0; i < 12; ++i) {
                 // New key sets, long lines and several segments: buffers grow all the time.
@@ -110,13 +110,13 @@ TEST_SUITE("out of memory") {
             REQUIRE(gapless(metrics));
             REQUIRE(numbers(lines_of_stream(dir / "run", "log")) == counting(12));
             REQUIRE(marked_drops(lines_of_stream(dir / "run", "errors")) == 3);
-            const FlusherStats stats = f.flusher.stats();
+            const FlushThreadStats stats = f.flush_thread.stats();
             REQUIRE(stats.streams[0].written == 12);
             // The first run without a refusal has been through all allocations.
             if (refusals.load() == 0) break;
             ++met;
             if (stats.errors != 0) ++told;
-            REQUIRE(f.flusher.files().size() == files_in(dir / "run"));
+            REQUIRE(f.flush_thread.files().size() == files_in(dir / "run"));
         }
         CHECK(met > 100 / row);
         // Not each is a fault: some of it is shown later.

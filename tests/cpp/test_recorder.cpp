@@ -55,9 +55,9 @@ TEST_SUITE("recorder") {
         TempDir dir;
         Recorder recorder(options_for(dir.path()));
         CHECK(record_number(recorder, 0) == Recorded::accepted);
-        CHECK((recorder.gate().bits() & Gate::kClosed) == 0);
+        CHECK((recorder.attention().bits() & AttentionBits::kClosed) == 0);
         CHECK(recorder.close(kFar));
-        CHECK((recorder.gate().bits() & Gate::kClosed) != 0);
+        CHECK((recorder.attention().bits() & AttentionBits::kClosed) != 0);
         CHECK(recorder.close(0));
         CHECK(recorder.close(kFar));
         CHECK(recorder.submit(RecordKind::fragment, Stream::log, 0, 0, "x", 1) ==
@@ -82,8 +82,8 @@ TEST_SUITE("recorder") {
         TempDir dir;
         Recorder first(options_for(dir.path()));
         Recorder second(options_for(dir.path()));
-        CHECK(first.stats().flusher.label == "");
-        CHECK(second.stats().flusher.label == "a1");
+        CHECK(first.stats().flush.label == "");
+        CHECK(second.stats().flush.label == "a1");
         REQUIRE(record_number(first, 1) == Recorded::accepted);
         REQUIRE(record_number(second, 2) == Recorded::accepted);
         REQUIRE(second.close(kFar));
@@ -204,7 +204,7 @@ TEST_SUITE("recorder") {
         TempDir dir;
         Obstacle obstacle(dir);
         Recorder recorder(options_for(obstacle.run()));
-        CHECK(recorder.gate().clear(Gate::kMessages));
+        CHECK(recorder.attention().clear(AttentionBits::kMessages));
         CHECK(recorder.take_messages().size() == 1);
         for (std::uint64_t i = 0; i < 10; ++i) {
             CHECK(record_number(recorder, i) == Recorded::accepted);
@@ -272,7 +272,7 @@ TEST_SUITE("recorder") {
         CHECK(percent > 40);  // 50 s of 100 s and what the test took
         CHECK(percent <= 50);
         CHECK(messages[0].find("over the budget of 1.00 %") != std::string::npos);
-        CHECK(recorder.gate().clear(Gate::kMessages));
+        CHECK(recorder.attention().clear(AttentionBits::kMessages));
     }
 
     TEST_CASE("should keep silent within its budget, and in the first seconds") {

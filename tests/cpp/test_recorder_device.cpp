@@ -140,7 +140,7 @@ TEST_SUITE("recorder device") {
     }
 
     TEST_CASE("should close in its time although a thread records meanwhile what does not come") {
-        // It passed the gate before, and commits while close() waits for what was there then.
+        // It saw no bit set, and commits while close() waits for what was there then.
         FakeMachine machine;
         TempDir dir;
         Training t(device_options(dir));
@@ -151,7 +151,8 @@ TEST_SUITE("recorder device") {
         REQUIRE(::fake_hang(hung) == 0);
         REQUIRE(t.record(0, scalar, slow) == Recorder::Submit::accepted);
         std::thread late([&] {
-            while ((t.recorder.gate().bits() & Gate::kClosed) == 0) std::this_thread::yield();
+            while ((t.recorder.attention().bits() & AttentionBits::kClosed) == 0)
+                std::this_thread::yield();
             const std::int64_t until = monotonic_ns() + kSoon / 10;
             while (monotonic_ns() < until) std::this_thread::yield();
             t.record(1, scalar, hung);
@@ -172,7 +173,7 @@ TEST_SUITE("recorder device") {
         const DeviceScalar scalar = machine.scalar(1);
         REQUIRE(::fake_hang(stream) == 0);
         std::int64_t n = 0;
-        const auto half = [&] { return t.recorder.stats().flusher.streams[0].written > 0; };
+        const auto half = [&] { return t.recorder.stats().flush.streams[0].written > 0; };
         while (!half() && n < 2000) t.record(n++, scalar, stream);
         const std::int64_t until = monotonic_ns() + kFar;
         while (!half() && monotonic_ns() < until) std::this_thread::yield();

@@ -24,13 +24,16 @@ TEST_SUITE("recorder fork") {
         Recorder second(options_for(dir.path()));
         REQUIRE(record_number(first, 0) == Recorded::accepted);
         CHECK(in_forked_child([&] {
-                  if (first.gate().bits() != Gate::kForked) return 1;
-                  if (second.gate().bits() != Gate::kForked) return 2;
+                  if (first.attention().bits() != AttentionBits::kForked) return 1;
+                  if (second.attention().bits() != AttentionBits::kForked) return 2;
                   first.abandon_in_child();
-                  return first.gate().bits() == (Gate::kForked | Gate::kClosed) ? 0 : 3;
+                  return first.attention().bits() ==
+                                 (AttentionBits::kForked | AttentionBits::kClosed)
+                             ? 0
+                             : 3;
               }) == 0);
-        CHECK(first.gate().bits() == 0);
-        CHECK(second.gate().bits() == 0);
+        CHECK(first.attention().bits() == 0);
+        CHECK(second.attention().bits() == 0);
         REQUIRE(record_number(first, 1) == Recorded::accepted);
         REQUIRE(first.close(kFar));
         REQUIRE(second.close(kFar));
@@ -49,9 +52,9 @@ TEST_SUITE("recorder fork") {
         TempDir dir;
         Recorder recorder(options_for(dir.path()));
         CHECK(in_forked_child([&] {
-                  recorder.gate().clear(Gate::kForked);
+                  recorder.attention().clear(AttentionBits::kForked);
                   const pid_t grandchild = ::fork();
-                  if (grandchild == 0) ::_exit(recorder.gate().bits() == 0 ? 0 : 1);
+                  if (grandchild == 0) ::_exit(recorder.attention().bits() == 0 ? 0 : 1);
                   int status = 0;
                   if (::waitpid(grandchild, &status, 0) != grandchild) return 2;
                   return WIFEXITED(status) ? WEXITSTATUS(status) : 3;
@@ -75,8 +78,8 @@ TEST_SUITE("recorder fork") {
         }
         int wrong = 0;
         for (int i = 0; i < scaled(20, 8); ++i) {
-            wrong +=
-                in_forked_child([&] { return recorder.gate().bits() & Gate::kForked ? 0 : 1; });
+            wrong += in_forked_child(
+                [&] { return recorder.attention().bits() & AttentionBits::kForked ? 0 : 1; });
         }
         over.store(true);
         for (auto& thread : threads) thread.join();
@@ -104,7 +107,7 @@ TEST_SUITE("recorder fork") {
                 options.sink.label = label;
                 options.sink.worker = true;
                 Recorder own(std::move(options));
-                if (own.gate().bits() != 0) return 1;
+                if (own.attention().bits() != 0) return 1;
                 if (record_number(own, 7) != Recorded::accepted) return 2;
                 if (!own.close(kFar)) return 3;
                 return own.stats().calls.accepted == 1 ? 0 : 4;

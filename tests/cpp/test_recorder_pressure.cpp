@@ -60,20 +60,20 @@ TEST_SUITE("recorder back-pressure") {
             REQUIRE(record_number(d.recorder, 1) == Recorded::dropped);
             REQUIRE(record_number(d.recorder, 1, Stream::log) == Recorded::dropped);
         }
-        CHECK((d.recorder.gate().bits() & Gate::kDrops) != 0);
+        CHECK((d.recorder.attention().bits() & AttentionBits::kDrops) != 0);
         const auto messages = d.recorder.take_messages();
         REQUIRE(messages.size() == 1);
         CHECK(messages[0].find("foundry_fastlog's ring of 65536 bytes is full") == 0);
         RecorderStats stats = d.recorder.stats();
         CHECK(stats.calls.dropped == 200);
         CHECK(stats.calls.blocked_ticks == 0);
-        CHECK(stats.flusher.streams[0].dropped == 100);
-        CHECK(stats.flusher.streams[3].dropped == 100);
+        CHECK(stats.flush.streams[0].dropped == 100);
+        CHECK(stats.flush.streams[3].dropped == 100);
 
         d.revive();
         REQUIRE(d.recorder.flush(kFar));
         REQUIRE(record_number(d.recorder, 2) == Recorded::accepted);
-        CHECK((d.recorder.gate().bits() & Gate::kDrops) == 0);
+        CHECK((d.recorder.attention().bits() & AttentionBits::kDrops) == 0);
         REQUIRE(d.recorder.close(kFar));
         const auto lines = lines_of_stream(d.obstacle.run(), "metrics");
         REQUIRE(lines.size() == accepted + 2);
@@ -176,8 +176,8 @@ TEST_SUITE("recorder back-pressure") {
         for (std::size_t s = 0; s < kStreamCount; ++s) {
             const auto lines = lines_of_stream(dir.path(), kStreamNames[s]);
             CHECK(gapless(lines));
-            CHECK(marked_drops(lines) == stats.flusher.streams[s].dropped);
-            CHECK(numbers(lines).size() == stats.flusher.streams[s].written);
+            CHECK(marked_drops(lines) == stats.flush.streams[s].dropped);
+            CHECK(numbers(lines).size() == stats.flush.streams[s].written);
             read += numbers(lines).size();
         }
         CHECK(read == accepted.load());
@@ -217,7 +217,7 @@ TEST_SUITE("recorder back-pressure") {
         for (int i = 0; i < 10; ++i) {
             REQUIRE(record_number(d.recorder, 1) == Recorded::dropped);
             d.recorder.submit_drop_markers();
-            CHECK((d.recorder.gate().bits() & Gate::kDrops) != 0);
+            CHECK((d.recorder.attention().bits() & AttentionBits::kDrops) != 0);
         }
         d.revive();
         REQUIRE(d.recorder.close(kFar));

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "core/recorder.hpp"
-#include "test_flusher_support.hpp"
+#include "test_flush_thread_support.hpp"
 
 namespace fastlog::test {
 
@@ -21,8 +21,8 @@ enum class Recorded { accepted, dropped, closed };
 
 inline Recorded record(Recorder& recorder, std::string_view members,
                        Stream stream = Stream::metrics, std::uint64_t ticks = now_ticks()) {
-    if (recorder.gate().bits() & Gate::kClosed) return Recorded::closed;
-    if (recorder.gate().bits() & Gate::kDrops) recorder.submit_drop_markers();
+    if (recorder.attention().bits() & AttentionBits::kClosed) return Recorded::closed;
+    if (recorder.attention().bits() & AttentionBits::kDrops) recorder.submit_drop_markers();
     ThreadSlot& slot = recorder.slot();
     slot.count_call(CallKind::record);
     for (;;) {
@@ -56,7 +56,7 @@ inline std::uint64_t calls(const RecorderStats& stats) {
 
 inline std::uint64_t written(const RecorderStats& stats) {
     std::uint64_t sum = 0;
-    for (const auto& stream : stats.flusher.streams) sum += stream.written;
+    for (const auto& stream : stats.flush.streams) sum += stream.written;
     return sum;
 }
 
@@ -66,7 +66,7 @@ inline void check_balance(const Recorder& recorder) {
     CHECK(calls(stats) == stats.calls.accepted + stats.calls.dropped);
     CHECK(written(stats) == stats.calls.accepted);
     std::uint64_t dropped = 0;
-    for (const auto& stream : stats.flusher.streams) dropped += stream.dropped;
+    for (const auto& stream : stats.flush.streams) dropped += stream.dropped;
     CHECK(dropped == stats.calls.dropped);
 }
 

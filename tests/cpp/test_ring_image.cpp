@@ -9,7 +9,7 @@
 #include "core/recovery.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
-#include "test_flusher_support.hpp"
+#include "test_flush_thread_support.hpp"
 
 using namespace fastlog;
 using namespace fastlog::test;

@@ -22,9 +22,9 @@
 #include <vector>
 
 #include "core/clock.hpp"
-#include "core/file_sink.hpp"
 #include "core/mpsc_ring.hpp"
 #include "core/record.hpp"
+#include "core/stream_files.hpp"
 #include "doctest/doctest.h"
 #include "test_json_reader.hpp"
 
@@ -231,7 +231,7 @@ class MetricsBuilder {
 };
 
 /// The files that a sink has made so far.
-inline std::vector<std::string> paths_of(const FileSink& sink) {
+inline std::vector<std::string> paths_of(const StreamFiles& sink) {
     std::uint32_t segments[kStreamCount];
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         segments[s] = sink.segments(static_cast<Stream>(s));

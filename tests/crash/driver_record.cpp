@@ -171,9 +171,11 @@ class Worker {
 
     // What the bindings do for one call: drop markers first, then submit by the policy.
     bool record(std::uint64_t n) {
-        closed_ = may_be_closed_ && (recorder_.gate().bits() & fastlog::Gate::kClosed) != 0;
+        closed_ =
+            may_be_closed_ && (recorder_.attention().bits() & fastlog::AttentionBits::kClosed) != 0;
         if (closed_) return false;
-        if (recorder_.gate().bits() & fastlog::Gate::kDrops) recorder_.submit_drop_markers();
+        if (recorder_.attention().bits() & fastlog::AttentionBits::kDrops)
+            recorder_.submit_drop_markers();
         const Content content(text_, life_, thread_, n, fill_);
         payload_.clear();
         ticket_ = LateValues::kNone;

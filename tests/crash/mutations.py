@@ -32,7 +32,7 @@ WAITING = "test_waiting_streams.py::"
 # A case of tests/cpp, by a pattern of its name.
 CPP = "cpp:"
 CPP_TESTS = (
-    "test_drainer_streams.cpp test_ticket_stack.cpp test_device_pool.cpp test_device_faults.cpp "
+    "test_batch_writer_streams.cpp test_ticket_stack.cpp test_device_pool.cpp test_device_faults.cpp "
     "test_device_reader.cpp test_ring_image.cpp test_recorder_device.cpp"
 )
 REUSED = PROTOCOL + "test_bytes_are_not_reused_before_it_is_committed_that_they_are_written"
@@ -65,7 +65,7 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         "head moves before the commit slot is published",
-        "flusher.cpp",
+        "flush_thread.cpp",
         "    if (memory_.mapped()) {\n        const std::uint64_t epoch =",
         "    ring_.release_to(slot.position);\n"
         "    if (memory_.mapped()) {\n        const std::uint64_t epoch =",
@@ -74,7 +74,7 @@ MUTATIONS = (
     ),
     Mutation(
         "commit before write",
-        "drainer.cpp",
+        "batch_writer.cpp",
         "    if (!dirty_ && !write()) return Step::refused;",
         "    if (!dirty_ && (!commit() || !write())) return Step::refused;",
         KILL_POINTS + "test_writer_killed_at[stream_written-2]",
@@ -172,14 +172,14 @@ MUTATIONS = (
     ),
     Mutation(
         "pad taken for a record by the flush thread",
-        "flusher.cpp",
+        "flush_thread.cpp",
         "if (record == nullptr || record->kind != RecordKind::pad) return record;",
         "return record;",
         PROTOCOL + "test_a_pad_is_no_record",
     ),
     Mutation(
         "recovery does not cut torn lines",
-        "written_lines.cpp",
+        "line_inventory.cpp",
         "                found.size += rest.size();\n                break;",
         "                found.end = found.size += rest.size();\n                break;",
         PROTOCOL + "test_what_is_torn_behind_the_commit_is_cut",
@@ -194,14 +194,14 @@ MUTATIONS = (
     ),
     Mutation(
         "recovery keeps lines twice that were being moved",
-        "written_lines.cpp",
+        "line_inventory.cpp",
         "if (head.numbered && head.seq < noted.seq && noted.exists != 0) {",
         "if (head.numbered && head.seq + 1 < 1) {",
         KILL_POINTS + "test_writer_killed_after_a_failed_fsync[interval-unsynced_moved:1-2]",
     ),
     Mutation(
         "lines moved after a failed fsync stay where they were, too",
-        "file_sink_writing.cpp",
+        "stream_files_writing.cpp",
         "    if (!f.has_trim || own_directory() < 0) return;\n",
         "    f.has_trim = false;\n    return;\n",
         KILL_POINTS + "test_writer_killed_after_a_failed_fsync",
@@ -251,7 +251,7 @@ MUTATIONS = (
     ),
     Mutation(
         "commit slot does not say which streams are ahead",
-        "drainer.cpp",
+        "batch_writer.cpp",
         "static_cast<std::uint32_t>((cursors_[s] - slot.position) / kRecordAlign);",
         "0;",
         CPP + "*should state in the commit slot how far each stream is ahead*",
@@ -259,7 +259,7 @@ MUTATIONS = (
     ),
     Mutation(
         "recovery writes again what streams ahead have written",
-        "drainer.cpp",
+        "batch_writer.cpp",
         "committed_[s] = start.stream_position(static_cast<Stream>(s));",
         "committed_[s] = start.position;",
         WAITING + "test_a_stream_that_is_ahead_is_not_written_twice",
@@ -282,7 +282,7 @@ MUTATIONS = (
     ),
     Mutation(
         "head moves beyond a record that waits",
-        "flusher.cpp",
+        "flush_thread.cpp",
         "ring_.release_to(slot.position);",
         "ring_.release_to(slot.stream_position(Stream::errors));",
         CPP + "*should flush a stream although another waits*",
@@ -290,7 +290,7 @@ MUTATIONS = (
     ),
     Mutation(
         "records overtake one of their stream that waits",
-        "drainer.cpp",
+        "batch_writer.cpp",
         "if (position < cursors_[s] || waiting[s]) {",
         "if (position < cursors_[s]) {",
         CPP + "*should write the other streams while one waits*",
@@ -298,7 +298,7 @@ MUTATIONS = (
     ),
     Mutation(
         "ticket released before its value is read",
-        "drainer.cpp",
+        "batch_writer.cpp",
         "            renderer_.render(*record, seq_[s], line_, device);\n",
         "            if (device != nullptr && record->flags != 0) {\n"
         "                device->release(ticket_of(*record));\n            }\n"
@@ -307,7 +307,7 @@ MUTATIONS = (
     ),
     Mutation(
         "ticket not released",
-        "drainer.cpp",
+        "batch_writer.cpp",
         "if (device != nullptr && record->flags != 0) device->release(ticket_of(*record));",
         "",
         CPP + "*should write the other streams while one waits*",
@@ -315,7 +315,7 @@ MUTATIONS = (
     ),
     Mutation(
         "device asked for only when a round begins",
-        "drainer.cpp",
+        "batch_writer.cpp",
         "if (device == nullptr && record->flags != 0) {",
         "if (device == nullptr && record == nullptr) {",
         CPP + "*should wait for the first record with tickets*",

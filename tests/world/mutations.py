@@ -62,8 +62,8 @@ MUTATIONS = (
         "a name that is taken is no reason to take another",
         "removed_and_begun_anew",
         (
-            Patch("core/file_sink.cpp", "O_CREAT | O_EXCL | O_NOFOLLOW", "O_CREAT | O_NOFOLLOW"),
-            Patch("core/file_sink.cpp", "if (used.count(label_) != 0) continue;", ""),
+            Patch("core/stream_files.cpp", "O_CREAT | O_EXCL | O_NOFOLLOW", "O_CREAT | O_NOFOLLOW"),
+            Patch("core/stream_files.cpp", "if (used.count(label_) != 0) continue;", ""),
         ),
     ),
     Mutation(
@@ -71,7 +71,7 @@ MUTATIONS = (
         "closed_descriptors",
         (
             Patch(
-                "core/file_sink.cpp",
+                "core/stream_files.cpp",
                 "if (::fstat(f.fd, &info) != 0 || id_of(info) != f.id) {",
                 "if (::fstat(f.fd, &info) != 0) {",
             ),
@@ -81,7 +81,7 @@ MUTATIONS = (
     Mutation(
         "nobody asks whether a file has its name still",
         "renamed",
-        (Patch("core/file_sink.cpp", "if (named == f.id) {", "if (f.id) {"),),
+        (Patch("core/stream_files.cpp", "if (named == f.id) {", "if (f.id) {"),),
         quick=True,
     ),
     Mutation(
@@ -89,7 +89,7 @@ MUTATIONS = (
         "removed_under_the_writer",
         (
             Patch(
-                "core/drainer.cpp",
+                "core/batch_writer.cpp",
                 "if (batch_.bytes[s].empty()) continue;\n"
                 "        look_at_file(static_cast<Stream>(s));",
                 "if (batch_.bytes[s].empty()) continue;",
@@ -188,12 +188,12 @@ MUTATIONS = (
                 "of_this_run || (image->has_notes() ||",
             ),
             Patch(
-                "core/written_lines.cpp",
+                "core/line_inventory.cpp",
                 "if (ring_.has_notes() && provenance_.own_ring) {",
                 "if (ring_.has_notes() && !provenance_.own_ring) {",
             ),
             Patch(
-                "core/written_lines.cpp",
+                "core/line_inventory.cpp",
                 "        if (provenance.own_ring || !provenance.rival) cut_bytes +=",
                 "        if (provenance.certain()) {\n            seqs = before;\n"
                 "            found.end = begin;\n        }\n"

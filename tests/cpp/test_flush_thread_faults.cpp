@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "test_flusher_support.hpp"
+#include "test_flush_thread_support.hpp"
 
 using namespace fastlog;
 using namespace fastlog::test;
@@ -11,43 +11,43 @@ using namespace fastlog::test;
 namespace {
 
 /// Waits for `count` failed attempts.
-bool failed(const TestFlusher& f, std::uint64_t count) {
-    return eventually([&] { return f.flusher.stats().errors >= count; });
+bool failed(const TestFlushThread& f, std::uint64_t count) {
+    return eventually([&] { return f.flush_thread.stats().errors >= count; });
 }
 
 }  // namespace
 
-TEST_SUITE("flusher faults") {
+TEST_SUITE("flush thread faults") {
     TEST_CASE("should try again, less and less often, until the directory can be made") {
         TempDir dir;
         Obstacle obstacle(dir);
-        TestFlusher f(obstacle.run(), 1'000'000);
-        CHECK_FALSE(f.flusher.stats().label_known);
-        CHECK(f.flusher.stats().errors == 1);  // the claim when it was opened
+        TestFlushThread f(obstacle.run(), 1'000'000);
+        CHECK_FALSE(f.flush_thread.stats().label_known);
+        CHECK(f.flush_thread.stats().errors == 1);  // the claim when it was opened
         f.start();
         const std::int64_t begin = monotonic_ns();
         for (std::uint64_t i = 0; i < 10; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
         REQUIRE(failed(f, 4));  // at about 0, 100 and 300 ms
-        CHECK(monotonic_ns() - begin >= 3 * Flusher::kFirstBackoffNs);
+        CHECK(monotonic_ns() - begin >= 3 * FlushThread::kFirstBackoffNs);
         CHECK(f.r.ring.head() == 0);  // the records wait in the ring
-        CHECK(f.flusher.stats().streams[0].written == 0);
+        CHECK(f.flush_thread.stats().streams[0].written == 0);
         obstacle.remove();
         REQUIRE(eventually([&] { return f.r.ring.head() == f.r.ring.tail(); }));
         REQUIRE(f.close(far_deadline()));
         const auto lines = lines_of_stream(obstacle.run(), "metrics");
         CHECK(numbers(lines) == counting(10));
         CHECK(gapless(lines));
-        CHECK(f.flusher.stats().label_known);
-        CHECK(f.flusher.stats().streams[0].written == 10);
+        CHECK(f.flush_thread.stats().label_known);
+        CHECK(f.flush_thread.stats().streams[0].written == 10);
         std::filesystem::remove_all(obstacle.run());
     }
 
     TEST_CASE("should tell the first error once and keep the last") {
         TempDir dir;
         Obstacle obstacle(dir);
-        TestFlusher f(obstacle.run());
-        CHECK((f.gate.bits() & Gate::kMessages) != 0);
-        const auto messages = f.flusher.take_messages();
+        TestFlushThread f(obstacle.run());
+        CHECK((f.attention.bits() & AttentionBits::kMessages) != 0);
+        const auto messages = f.flush_thread.take_messages();
         REQUIRE(messages.size() == 1);
         CHECK(messages[0].find("foundry_fastlog could not create directory " + obstacle.run() +
                                ": Not a directory (errno 20)") == 0);
@@ -57,21 +57,21 @@ TEST_SUITE("flusher faults") {
             CHECK_FALSE(f.flush(monotonic_ns() + 1'000'000));
         }
         REQUIRE(failed(f, 3));
-        CHECK(f.flusher.take_messages().empty());
-        const FlusherStats stats = f.flusher.stats();
+        CHECK(f.flush_thread.take_messages().empty());
+        const FlushThreadStats stats = f.flush_thread.stats();
         CHECK(stats.first_error ==
               "create directory " + obstacle.run() + ": Not a directory (errno 20)");
         CHECK(stats.last_error == stats.first_error);
         obstacle.remove();
         REQUIRE(f.close(far_deadline()));
-        CHECK(f.flusher.stats().first_error == stats.first_error);  // stays to be seen
+        CHECK(f.flush_thread.stats().first_error == stats.first_error);  // stays to be seen
         std::filesystem::remove_all(obstacle.run());
     }
 
     TEST_CASE("should give up a ticket at its deadline and honour a later one") {
         TempDir dir;
         Obstacle obstacle(dir);
-        TestFlusher f(obstacle.run());
+        TestFlushThread f(obstacle.run());
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         CHECK_FALSE(f.flush(monotonic_ns()));
@@ -86,7 +86,7 @@ TEST_SUITE("flusher faults") {
     TEST_CASE("should not end on a dead disk, and end when it is asked again later") {
         TempDir dir;
         Obstacle obstacle(dir);
-        TestFlusher f(obstacle.run());
+        TestFlushThread f(obstacle.run());
         f.start();
         for (std::uint64_t i = 0; i < 3; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
         f.drops[0].store(9);
@@ -104,7 +104,7 @@ TEST_SUITE("flusher faults") {
 
     TEST_CASE("should write the last drop marker once although its first try failed") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         REQUIRE(f.flush(far_deadline()));
@@ -124,7 +124,7 @@ TEST_SUITE("flusher faults") {
 
     TEST_CASE("should not double what one stream has written when another fails") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         for (std::uint64_t i = 0; i < 5; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
         for (std::uint64_t i = 0; i < 20; ++i) {
@@ -141,13 +141,13 @@ TEST_SUITE("flusher faults") {
         CHECK(numbers(lines_of_stream(dir.path(), "log")) == counting(20));
         CHECK(gapless(lines_of_stream(dir.path(), "metrics")));
         CHECK(gapless(lines_of_stream(dir.path(), "log")));
-        CHECK(f.flusher.stats().streams[0].written == 5);
-        CHECK(f.flusher.stats().streams[3].written == 20);
+        CHECK(f.flush_thread.stats().streams[0].written == 5);
+        CHECK(f.flush_thread.stats().streams[3].written == 20);
     }
 
     TEST_CASE("should go on behind a short write when the disk has room again") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
         FileSizeLimit limit(333);  // not a multiple of a line's length
@@ -156,8 +156,8 @@ TEST_SUITE("flusher faults") {
         limit.lift();
         CHECK_FALSE(flushed);
         REQUIRE(tried);
-        CHECK(f.flusher.stats().first_error.find("write " + (dir / "metrics.jsonl")) == 0);
-        CHECK(f.flusher.stats().first_error.find("(errno 27)") != std::string::npos);
+        CHECK(f.flush_thread.stats().first_error.find("write " + (dir / "metrics.jsonl")) == 0);
+        CHECK(f.flush_thread.stats().first_error.find("(errno 27)") != std::string::npos);
         REQUIRE(f.close(far_deadline()));
         const auto lines = lines_of_stream(dir.path(), "metrics");
         CHECK(numbers(lines) == counting(20));
@@ -169,7 +169,7 @@ TEST_SUITE("flusher faults") {
                                           std::uintmax_t{299}, std::uintmax_t{300}}) {
             CAPTURE(left);
             TempDir dir;
-            TestFlusher f(dir.path());
+            TestFlushThread f(dir.path());
             f.start();
             for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
             FileSizeLimit limit(300);
@@ -189,7 +189,7 @@ TEST_SUITE("flusher faults") {
 
     TEST_CASE("should write a half written batch again as a whole when its file is removed") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         for (std::uint64_t i = 0; i < 20; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
         FileSizeLimit limit(300);
@@ -205,7 +205,7 @@ TEST_SUITE("flusher faults") {
 
     TEST_CASE("should go on in a new file when its file is removed") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         REQUIRE(f.flush(far_deadline()));
@@ -216,7 +216,7 @@ TEST_SUITE("flusher faults") {
         const auto lines = lines_of_stream(dir.path(), "metrics");
         CHECK(numbers(lines) == std::vector<std::uint64_t>{1, 2});
         CHECK(lines[0]["seq"].count() == 1);  // a reader sees that line 0 is gone
-        const FlusherStats stats = f.flusher.stats();
+        const FlushThreadStats stats = f.flush_thread.stats();
         CHECK(stats.errors == 1);
         CHECK(stats.first_error == "find " + (dir / "metrics.jsonl") +
                                        " any more (removed while open; a new one is made): No "
@@ -225,7 +225,7 @@ TEST_SUITE("flusher faults") {
 
     TEST_CASE("should go on in a new directory when its directory is removed") {
         TempDir dir;
-        TestFlusher f(dir / "run");
+        TestFlushThread f(dir / "run");
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         REQUIRE(f.flush(far_deadline()));
@@ -238,13 +238,13 @@ TEST_SUITE("flusher faults") {
     TEST_CASE("should not hurry through its back-off because the ring fills up") {
         TempDir dir;
         Obstacle obstacle(dir);
-        TestFlusher f(obstacle.run());
+        TestFlushThread f(obstacle.run());
         f.start();
         const std::int64_t begin = monotonic_ns();
         while (f.put(0) == ClaimStatus::claimed) {
         }
-        while (f.flusher.stats().errors < 4) f.flusher.wake_if_half_full(f.r.ring.tail());
-        CHECK(monotonic_ns() - begin >= 3 * Flusher::kFirstBackoffNs);  // as without the wakes
+        while (f.flush_thread.stats().errors < 4) f.flush_thread.wake_if_half_full(f.r.ring.tail());
+        CHECK(monotonic_ns() - begin >= 3 * FlushThread::kFirstBackoffNs);  // as without the wakes
         obstacle.remove();
         REQUIRE(f.close(far_deadline()));
         std::filesystem::remove_all(obstacle.run());

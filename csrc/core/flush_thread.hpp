@@ -1,7 +1,7 @@
 // The flush thread: wake, drain, publish, tell. It never touches Python.
 //
 // Ownership:
-//   flush thread only    sink_, renderer_, drainer_, back-off and times
+//   flush thread only    sink_, renderer_, batch_writer_, back-off and times
 //   any thread           wake(), wait_written(), wait_room(), stats(), request_close(), wait_done()
 // `progress_` guards what the flush thread shows to others (published_, done_).
 #pragma once
@@ -14,14 +14,14 @@
 #include <thread>
 #include <vector>
 
-#include "core/drainer.hpp"
-#include "core/file_sink.hpp"
-#include "core/gate.hpp"
+#include "core/attention_bits.hpp"
+#include "core/batch_writer.hpp"
 #include "core/line_renderer.hpp"
 #include "core/monitor.hpp"
 #include "core/mpsc_ring.hpp"
 #include "core/nonfinite_watch.hpp"
 #include "core/ring_memory.hpp"
+#include "core/stream_files.hpp"
 
 namespace fastlog {
 
@@ -32,7 +32,7 @@ struct StreamStats {
     std::uint32_t segments = 0;
 };
 
-struct FlusherStats {
+struct FlushThreadStats {
     StreamStats streams[kStreamCount];
     std::uint64_t errors = 0;
     std::string first_error;
@@ -46,7 +46,7 @@ struct FlusherStats {
     std::string label;
 };
 
-class Flusher {
+class FlushThread {
   public:
     struct Options {
         std::int64_t interval_ns = 100'000'000;
@@ -70,12 +70,12 @@ class Flusher {
     static constexpr std::int64_t kLongestBackoffNs = 5'000'000'000;
 
     /// `sink` has claimed its label, or not been able to yet.
-    Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options options, Gate& gate,
-            Tick tick, TakeDrops take_drops, Emit emit);
+    FlushThread(MpscRing& ring, RingMemory& memory, StreamFiles& sink, Options options,
+                AttentionBits& attention, Tick tick, TakeDrops take_drops, Emit emit);
     /// The thread must have ended (wait_done() returned true and join() was called).
-    ~Flusher() = default;
-    Flusher(const Flusher&) = delete;
-    Flusher& operator=(const Flusher&) = delete;
+    ~FlushThread() = default;
+    FlushThread(const FlushThread&) = delete;
+    FlushThread& operator=(const FlushThread&) = delete;
 
     /// Starts the thread. Throws std::system_error when the system refuses one.
     void start();
@@ -112,7 +112,7 @@ class Flusher {
     bool wait_done(std::int64_t deadline_ns);
     void join();
 
-    FlusherStats stats() const;
+    FlushThreadStats stats() const;
     /// The files that were made so far, by stream and segment. Their names are not kept: a run of months
     /// has many.
     std::vector<std::string> files() const;
@@ -122,23 +122,23 @@ class Flusher {
     void tell_claim(const SinkError& error) {
         if (error) note_error(error);
     }
-    /// Queues a sentence for the user and raises the gate's bit.
+    /// Queues a sentence for the user and sets the bit that says so.
     void tell(std::string message);
 
   private:
     // The live ring: commits into the memory's slots, and gives bytes back to the producers.
     class Source final : public RecordSource {
       public:
-        Source(Flusher& flusher, MpscRing& ring, RingMemory& memory)
-            : flusher_(flusher), ring_(ring), memory_(memory) {}
+        Source(FlushThread& flush_thread, MpscRing& ring, RingMemory& memory)
+            : flush_thread_(flush_thread), ring_(ring), memory_(memory) {}
         const RecordHeader* next(std::uint64_t& position) override;
         SinkError commit(CommitSlot& slot) override;
-        DeviceValues* device() override { return flusher_.device(); }
+        DeviceValues* device() override { return flush_thread_.device(); }
         bool must_settle(std::uint64_t position, std::int64_t made_ns, MissingReason& why) override;
         void rendered_metrics(const RecordHeader& record, const LineRenderer& renderer) override;
 
       private:
-        Flusher& flusher_;
+        FlushThread& flush_thread_;
         MpscRing& ring_;
         RingMemory& memory_;
     };
@@ -166,7 +166,7 @@ class Flusher {
 
     MpscRing& ring_;
     RingMemory& memory_;
-    Gate& gate_;
+    AttentionBits& attention_;
     const Options options_;
     const Tick tick_;
     const TakeDrops take_drops_;
@@ -174,11 +174,11 @@ class Flusher {
     std::thread thread_;
 
     // Flush thread only.
-    FileSink& sink_;
+    StreamFiles& sink_;
     LineRenderer renderer_;
     NonfiniteWatch watch_;
     Source source_;
-    Drainer drainer_;
+    BatchWriter batch_writer_;
     std::int64_t backoff_ns_ = 0;
     bool told_error_ = false;
     std::int64_t last_facts_ns_ = 0;
@@ -201,7 +201,7 @@ class Flusher {
 
     // Guarded by progress_.
     mutable Monitor progress_;
-    FlusherStats published_;
+    FlushThreadStats published_;
     std::vector<std::string> messages_;
     bool done_ = false;
 };

@@ -1,4 +1,4 @@
-// A flusher with all that it works on, for the tests that need no recorder around it.
+// A flush_thread with all that it works on, for the tests that need no recorder around it.
 #pragma once
 
 #include <sys/resource.h>
@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "core/flusher.hpp"
+#include "core/flush_thread.hpp"
 #include "test_support.hpp"
 
 namespace fastlog::test {
@@ -50,43 +50,44 @@ class FileSizeLimit {
     void (*handler_)(int);
 };
 
-class TestFlusher {
+class TestFlushThread {
   public:
-    explicit TestFlusher(std::string directory, std::int64_t interval_ns = kHourNs,
-                         std::uint64_t segment_bytes = 1 << 20, std::size_t ring_bytes = 64 << 10)
+    explicit TestFlushThread(std::string directory, std::int64_t interval_ns = kHourNs,
+                             std::uint64_t segment_bytes = 1 << 20,
+                             std::size_t ring_bytes = 64 << 10)
         : r(ring_bytes),
           sink({std::move(directory), "", "", false, segment_bytes}),
           claimed(sink.claim()),
-          flusher(
-              r.ring, memory, sink, {interval_ns, Fsync::none, kHourNs}, gate,
+          flush_thread(
+              r.ring, memory, sink, {interval_ns, Fsync::none, kHourNs}, attention,
               [this] { ticks.fetch_add(1); },
               [this](Stream s) { return drops[static_cast<std::size_t>(s)].exchange(0); },
               [](const std::string&) { return true; }) {
-        flusher.tell_claim(claimed);
+        flush_thread.tell_claim(claimed);
     }
-    ~TestFlusher() {
+    ~TestFlushThread() {
         if (joined_ || !started_) return;
         if (!close(far_deadline())) std::abort();  // a test failed and left the disk dead
     }
 
     void start() {
-        flusher.start();
+        flush_thread.start();
         started_ = true;
     }
     bool close(std::int64_t deadline) {
-        flusher.request_close(r.ring.close());
-        if (!flusher.wait_done(deadline)) return false;
-        flusher.join();
+        flush_thread.request_close(r.ring.close());
+        if (!flush_thread.wait_done(deadline)) return false;
+        flush_thread.join();
         joined_ = true;
         return true;
     }
-    bool flush(std::int64_t deadline) { return flusher.wait_written(r.ring.tail(), deadline); }
+    bool flush(std::int64_t deadline) { return flush_thread.wait_written(r.ring.tail(), deadline); }
 
     /// Puts {"n":<number>} into the ring, as a recorder does: a ring half full wakes the thread.
     ClaimStatus put(std::uint64_t number, Stream stream = Stream::metrics) {
         const ClaimStatus status =
             r.put("\"n\":" + std::to_string(number), RecordKind::fragment, stream);
-        if (status == ClaimStatus::claimed) flusher.wake_if_half_full(r.ring.tail());
+        if (status == ClaimStatus::claimed) flush_thread.wake_if_half_full(r.ring.tail());
         return status;
     }
     ClaimStatus put_drops(std::uint64_t count, Stream stream) {
@@ -97,12 +98,12 @@ class TestFlusher {
     RingMemory memory{std::size_t{64} << 10};  // for its key table
     KeyTable table{memory.key_table(), memory.key_table_bytes()};
     TestRing r;
-    FileSink sink;
+    StreamFiles sink;
     SinkError claimed;
-    Gate gate;
+    AttentionBits attention;
     std::atomic<int> ticks{0};
     std::atomic<std::uint64_t> drops[kStreamCount]{};
-    Flusher flusher;
+    FlushThread flush_thread;
 
   private:
     bool started_ = false;
@@ -138,7 +139,7 @@ inline std::uint64_t marked_drops(const std::vector<Json>& lines) {
     return sum;
 }
 
-/// The numbers that TestFlusher::put() wrote.
+/// The numbers that TestFlushThread::put() wrote.
 inline std::vector<std::uint64_t> numbers(const std::vector<Json>& lines) {
     std::vector<std::uint64_t> all;
     for (const auto& line : lines) {

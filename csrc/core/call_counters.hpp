@@ -76,11 +76,11 @@ struct CallTotals {
     double estimated_ticks() const noexcept;
 };
 
-class ThreadSlots {
+class CallCounters {
   public:
-    ThreadSlots();
-    ThreadSlots(const ThreadSlots&) = delete;
-    ThreadSlots& operator=(const ThreadSlots&) = delete;
+    CallCounters();
+    CallCounters(const CallCounters&) = delete;
+    CallCounters& operator=(const CallCounters&) = delete;
 
     /// This thread's slot: a comparison with a thread-local on the hot path.
     ThreadSlot& local() noexcept {

@@ -1,4 +1,4 @@
-#include "core/thread_slots.hpp"
+#include "core/call_counters.hpp"
 
 #include <pthread.h>
 #include <unistd.h>
@@ -49,8 +49,8 @@ HeldSlots& HeldSlots::local() {
 
 }  // namespace
 
-thread_local std::uint64_t ThreadSlots::cached_owner = 0;
-thread_local ThreadSlot* ThreadSlots::cached_slot = nullptr;
+thread_local std::uint64_t CallCounters::cached_owner = 0;
+thread_local ThreadSlot* CallCounters::cached_slot = nullptr;
 
 std::uint32_t current_thread_id() noexcept {
 #if defined(__linux__)
@@ -83,9 +83,9 @@ double CallTotals::estimated_ticks() const noexcept {
     return ticks;
 }
 
-ThreadSlots::ThreadSlots() : id_(next_id.fetch_add(1, std::memory_order_relaxed)) {}
+CallCounters::CallCounters() : id_(next_id.fetch_add(1, std::memory_order_relaxed)) {}
 
-ThreadSlot& ThreadSlots::find_or_add() noexcept {
+ThreadSlot& CallCounters::find_or_add() noexcept {
     try {
         cached_slot = own_slot();
         cached_owner = id_;
@@ -96,7 +96,7 @@ ThreadSlot& ThreadSlots::find_or_add() noexcept {
     }
 }
 
-ThreadSlot* ThreadSlots::own_slot() {
+ThreadSlot* CallCounters::own_slot() {
     auto& held = HeldSlots::local().held;
     const auto found =
         std::find_if(held.begin(), held.end(), [&](auto& h) { return h.owner == id_; });
@@ -124,7 +124,7 @@ ThreadSlot* ThreadSlots::own_slot() {
     return slot.get();
 }
 
-CallTotals ThreadSlots::totals() const {
+CallTotals CallCounters::totals() const {
     const std::lock_guard lock(mutex_);
     CallTotals sum;
     sum.add(shared_);

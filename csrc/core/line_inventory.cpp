@@ -1,4 +1,4 @@
-#include "core/written_lines.hpp"
+#include "core/line_inventory.hpp"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -97,7 +97,7 @@ struct Scan {
 // The stream's files, one at a time.
 class Inventory {
   public:
-    Inventory(const FileSink& sink, Stream stream, const RingImage& ring, Provenance provenance,
+    Inventory(const StreamFiles& sink, Stream stream, const RingImage& ring, Provenance provenance,
               SeqSet& seqs)
         : sink_(sink), stream_(stream), ring_(ring), provenance_(provenance), seqs_(seqs) {}
 
@@ -161,7 +161,7 @@ class Inventory {
                             [](char c) { return static_cast<unsigned char>(c) < 0x20; });
     }
 
-    const FileSink& sink_;
+    const StreamFiles& sink_;
     const Stream stream_;
     const RingImage& ring_;
     const Provenance provenance_;
@@ -249,7 +249,7 @@ SinkError Inventory::rewrite(std::uint32_t segment, Descriptor& fd, const std::s
 
 // The numbers of a stream's segments, in order. They may have gaps: a user removed one, or its name
 // never reached the disk.
-std::vector<std::uint32_t> segments_of(const FileSink& sink, Stream stream, SinkError& error) {
+std::vector<std::uint32_t> segments_of(const StreamFiles& sink, Stream stream, SinkError& error) {
     constexpr std::string_view kEnd = ".jsonl";
     const std::string first = sink.name(stream, 0);
     const std::string begin = first.substr(0, first.size() - kEnd.size());
@@ -312,7 +312,7 @@ bool offset_holds(int fd, const StreamCommit& noted, SinkError& error, const std
 
 }  // namespace
 
-SinkError is_outdated(const FileSink& sink, const RingImage& ring, bool& outdated) {
+SinkError is_outdated(const StreamFiles& sink, const RingImage& ring, bool& outdated) {
     outdated = false;
     if (!ring.has_notes()) return {};
     SinkError error;
@@ -334,7 +334,7 @@ SinkError is_outdated(const FileSink& sink, const RingImage& ring, bool& outdate
     return error;
 }
 
-SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
+SinkError take_stock(const StreamFiles& sink, Stream stream, const RingImage& ring,
                      const Provenance& provenance, const std::string& scratch, StreamPlace& place,
                      SeqSet& seqs, std::uint64_t& cut_bytes) {
     const StreamCommit& noted = ring.slot().streams[static_cast<std::size_t>(stream)];

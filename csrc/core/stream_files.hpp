@@ -1,6 +1,6 @@
 // The files of one writer: per stream a series of numbered segments, written with pwrite().
 //
-// Owned by the flush thread; nobody else touches a FileSink while that runs. Errors are returned as
+// Owned by the flush thread; nobody else touches a StreamFiles while that runs. Errors are returned as
 // errno values and change nothing: the same write can be tried again.
 //
 // A name is not a file: while we record, files and the whole directory may be removed, renamed, copied
@@ -22,7 +22,7 @@
 
 namespace fastlog {
 
-struct FileSinkOptions {
+struct StreamFilesOptions {
     std::string directory;  // absolute
     std::string stamp;      // goes behind the stream's name, "" or "_2025-09-30_14-30-00"
     std::string label;      // the writer's label without attempt, "" for the main process
@@ -55,15 +55,15 @@ struct StreamPlace {
     FileId id;  // none: the segment is still to be made
 };
 
-class FileSink {
+class StreamFiles {
   public:
-    explicit FileSink(FileSinkOptions options);
+    explicit StreamFiles(StreamFilesOptions options);
     /// For recovery, with a label that is claimed already; see resume(). A first segment whose place is
     /// taken goes on in the next number that is free: a dead writer gets no other label.
-    FileSink(FileSinkOptions options, std::string label, FileLedger* ledger);
-    ~FileSink();
-    FileSink(const FileSink&) = delete;
-    FileSink& operator=(const FileSink&) = delete;
+    StreamFiles(StreamFilesOptions options, std::string label, FileLedger* ledger);
+    ~StreamFiles();
+    StreamFiles(const StreamFiles&) = delete;
+    StreamFiles& operator=(const StreamFiles&) = delete;
 
     /// Makes the directory and claims a label that it does not know yet, by creating the first metrics
     /// file with O_EXCL. Once done, does nothing.
@@ -173,7 +173,7 @@ class FileSink {
         return files_[static_cast<std::size_t>(stream)];
     }
 
-    const FileSinkOptions options_;
+    const StreamFilesOptions options_;
     std::string label_;
     bool claimed_ = false;
     bool renumbers_;           // the file system may give a file another inode

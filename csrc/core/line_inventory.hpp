@@ -6,8 +6,8 @@
 #include <string>
 #include <string_view>
 
-#include "core/file_sink.hpp"
 #include "core/ring_image.hpp"
+#include "core/stream_files.hpp"
 
 namespace fastlog {
 
@@ -51,7 +51,7 @@ struct Provenance {
 
 /// Whether there are later lines than its writer had when this ring was copied: behind the segments that
 /// it notes is another one with them. A copy that is put back may get the inode of the ring that it is of.
-SinkError is_outdated(const FileSink& sink, const RingImage& ring, bool& outdated);
+SinkError is_outdated(const StreamFiles& sink, const RingImage& ring, bool& outdated);
 
 /// Finds out which lines of a dead writer's stream are in its files, adds their numbers to `seqs`, and
 /// says in `place` where the stream goes on.
@@ -69,7 +69,7 @@ SinkError is_outdated(const FileSink& sink, const RingImage& ring, bool& outdate
 /// count, but the stream goes on in a segment of its own.
 ///
 /// Memory is bounded by the longest line.
-SinkError take_stock(const FileSink& sink, Stream stream, const RingImage& ring,
+SinkError take_stock(const StreamFiles& sink, Stream stream, const RingImage& ring,
                      const Provenance& provenance, const std::string& scratch, StreamPlace& place,
                      SeqSet& seqs, std::uint64_t& cut_bytes);
 

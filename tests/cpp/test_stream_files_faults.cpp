@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <string>
 
-#include "core/file_sink.hpp"
+#include "core/stream_files.hpp"
 #include "test_support.hpp"
 
 using namespace fastlog;
@@ -16,20 +16,20 @@ using namespace fastlog::test;
 
 namespace {
 
-FileSinkOptions in(const std::string& directory) { return {directory, "", "", false, 1 << 20}; }
+StreamFilesOptions in(const std::string& directory) { return {directory, "", "", false, 1 << 20}; }
 
 struct Written {
     SinkError error;
     std::size_t bytes = 0;
 };
 
-Written try_write(FileSink& sink, Stream stream, std::string_view text) {
+Written try_write(StreamFiles& sink, Stream stream, std::string_view text) {
     Written result;
     result.error = sink.write(stream, text, result.bytes);
     return result;
 }
 
-void append(FileSink& sink, Stream stream, std::string_view text) {
+void append(StreamFiles& sink, Stream stream, std::string_view text) {
     Written result = try_write(sink, stream, text);
     if (!result.error && result.bytes == 0) result = try_write(sink, stream, text);  // a new label
     REQUIRE_MESSAGE(!result.error, result.error.what);
@@ -51,11 +51,11 @@ int descriptor_of(const std::string& path) {
 
 }  // namespace
 
-TEST_SUITE("file_sink faults") {
+TEST_SUITE("stream files faults") {
     TEST_CASE("should say that a directory cannot be made, and succeed once it can") {
         TempDir dir;
         write_file(dir / "file", "a file where a directory should be");
-        FileSink sink(in(dir / "file/run"));
+        StreamFiles sink(in(dir / "file/run"));
         const SinkError error = sink.claim();
         CHECK(error.code == ENOTDIR);
         CHECK(error.what == "create directory " + (dir / "file/run"));
@@ -73,14 +73,14 @@ TEST_SUITE("file_sink faults") {
     TEST_CASE("should say so when the directory itself is a file") {
         TempDir dir;
         write_file(dir / "run", "");
-        FileSink sink(in(dir / "run"));
+        StreamFiles sink(in(dir / "run"));
         CHECK(sink.claim().code == ENOTDIR);
         CHECK_FALSE(sink.claimed());
     }
 
     TEST_CASE("should find nothing wrong with files that are well") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         CHECK_FALSE(sink.check(Stream::metrics));
         append(sink, Stream::metrics, "x\n");
         CHECK_FALSE(sink.check(Stream::metrics));
@@ -89,7 +89,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should notice a removed file and make a new one") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "lost\n");
         std::filesystem::remove(dir / "metrics.jsonl");
         const SinkError found = sink.check(Stream::metrics);
@@ -104,7 +104,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should make a removed later segment anew, under its number") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "a\n");
         sink.rotate(Stream::metrics);
         append(sink, Stream::metrics, "lost\n");
@@ -119,7 +119,7 @@ TEST_SUITE("file_sink faults") {
         for (const bool renamed : {false, true}) {
             CAPTURE(renamed);
             TempDir dir;
-            FileSink sink(in(dir.path()));
+            StreamFiles sink(in(dir.path()));
             append(sink, Stream::metrics, "lost\n");
             append(sink, Stream::log, "a\n");
             sink.note_committed();
@@ -143,7 +143,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should make a renamed file anew under its name") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "old\n");
         sink.note_committed();
         append(sink, Stream::metrics, "of the batch\n");
@@ -158,10 +158,10 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should leave a new run alone that took the place of a removed one") {
         TempDir dir;
-        FileSink old(in(dir / "run"));
+        StreamFiles old(in(dir / "run"));
         append(old, Stream::metrics, "old\n");
         std::filesystem::remove_all(dir / "run");
-        FileSink next(in(dir / "run"));
+        StreamFiles next(in(dir / "run"));
         append(next, Stream::metrics, "next 0\n");
         append(next, Stream::log, "next 0\n");
         for (const Stream stream : {Stream::log, Stream::metrics}) {
@@ -179,10 +179,10 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should follow its directory to another name, new segments included") {
         TempDir dir;
-        FileSink old(in(dir / "run"));
+        StreamFiles old(in(dir / "run"));
         append(old, Stream::metrics, "a\n");
         std::filesystem::rename(dir / "run", dir / "moved");
-        FileSink next(in(dir / "run"));
+        StreamFiles next(in(dir / "run"));
         append(next, Stream::metrics, "next\n");
         CHECK_FALSE(old.check(Stream::metrics));
         append(old, Stream::metrics, "b\n");
@@ -202,7 +202,7 @@ TEST_SUITE("file_sink faults") {
         for (const bool reused : {false, true}) {
             CAPTURE(reused);
             TempDir dir;
-            FileSink sink(in(dir / "run"));
+            StreamFiles sink(in(dir / "run"));
             append(sink, Stream::metrics, "a\n");
             write_file(dir / "users", "the user's checkpoint\n");
             const int fd = descriptor_of(dir / "run/metrics.jsonl");
@@ -237,7 +237,7 @@ TEST_SUITE("file_sink faults") {
     TEST_CASE("should make a removed directory anew, whichever stream comes next") {
         for (const Stream next : {Stream::metrics, Stream::performance}) {
             TempDir dir;
-            FileSink sink(in(dir / "runs/one"));
+            StreamFiles sink(in(dir / "runs/one"));
             append(sink, Stream::metrics, "lost\n");
             std::filesystem::remove_all(dir / "runs");
             sink.check(next);
@@ -248,7 +248,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should make a removed directory anew between two segments") {
         TempDir dir;
-        FileSink sink(in(dir / "run"));
+        StreamFiles sink(in(dir / "run"));
         append(sink, Stream::metrics, "lost\n");
         sink.rotate(Stream::metrics);
         std::filesystem::remove_all(dir / "run");
@@ -259,7 +259,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should make a removed directory anew even if it could not at first") {
         TempDir dir;
-        FileSink sink(in(dir / "runs/one"));
+        StreamFiles sink(in(dir / "runs/one"));
         append(sink, Stream::metrics, "lost\n");
         std::filesystem::remove_all(dir / "runs");
         write_file(dir / "runs", "a file where the directory was");
@@ -274,7 +274,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should go on at the new end of a truncated file, without a hole") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "one\ntwo\n");
         std::filesystem::resize_file(dir / "metrics.jsonl", 4);
         const SinkError found = sink.check(Stream::metrics);
@@ -291,7 +291,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should go around a link, a file or a directory in the place of its next segment") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "a\n");
         sink.rotate(Stream::metrics);
         write_file(dir / "target", "not ours\n");
@@ -309,7 +309,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should go on under another label when a stream's first file is somebody else's") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "a\n");
         sink.note_committed();
         append(sink, Stream::metrics, "of the batch\n");
@@ -331,7 +331,7 @@ TEST_SUITE("file_sink faults") {
             CAPTURE(how);
             const bool whole = how == std::string("whole");
             TempDir dir;
-            FileSink sink(in(dir.path()));
+            StreamFiles sink(in(dir.path()));
             append(sink, Stream::metrics, "a\n");
             append(sink, Stream::performance, "a\nb\n");
             sink.note_committed();
@@ -353,7 +353,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should move unsynced lines around a file in the place of its next segment") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "a\n");
         write_file(dir / "metrics.000001.jsonl", "not ours\n");
         CHECK_FALSE(sink.move_unsynced(Stream::metrics));
@@ -365,7 +365,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should not move lines again before the cut that is due") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "a\n");
         CHECK_FALSE(sink.move_unsynced(Stream::metrics));
         append(sink, Stream::metrics, "b\n");
@@ -382,7 +382,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should not cut a file that took the place of the one to be cut") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "a\n");
         CHECK_FALSE(sink.move_unsynced(Stream::metrics));
         std::filesystem::rename(dir / "metrics.jsonl", dir / "old");
@@ -396,7 +396,7 @@ TEST_SUITE("file_sink faults") {
         TempDir dir;
         auto options = in(dir.path());
         options.segment_bytes = 2;
-        FileSink sink(options, "", nullptr);
+        StreamFiles sink(options, "", nullptr);
         StreamPlace places[kStreamCount]{};
         places[0].segment = kMostSegments - 2;
         CHECK_FALSE(sink.open_directory());
@@ -412,7 +412,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should not look for a free segment for ever") {
         TempDir dir;
-        FileSink sink(in(dir.path()), "", nullptr);
+        StreamFiles sink(in(dir.path()), "", nullptr);
         StreamPlace places[kStreamCount]{};
         places[0].segment = kMostSegments - 1;
         CHECK_FALSE(sink.open_directory());
@@ -423,7 +423,7 @@ TEST_SUITE("file_sink faults") {
 
     TEST_CASE("should say how much a short write left in the file, and go on behind it") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "0123456789\n");
         const std::string text = "abcdefghijklmnopqrstuvwxyz\n";
         rlimit old{};

@@ -8,7 +8,7 @@ namespace fastlog {
 
 /// Set from any thread (fetch_or, release) and read on the hot path (relaxed: a bit seen one call
 /// later does no harm; what a bit stands for has its own synchronisation).
-class Gate {
+class AttentionBits {
   public:
     static constexpr std::uint32_t kMessages = 1;  // something to tell the user once
     static constexpr std::uint32_t kDrops = 2;     // records were dropped, no marker written yet

@@ -4,7 +4,7 @@
 #include <thread>
 #include <vector>
 
-#include "core/thread_slots.hpp"
+#include "core/call_counters.hpp"
 #include "test_support.hpp"
 
 using namespace fastlog;
@@ -15,9 +15,9 @@ constexpr auto kRecord = static_cast<std::size_t>(CallKind::record);
 constexpr auto kEvent = static_cast<std::size_t>(CallKind::event);
 }  // namespace
 
-TEST_SUITE("thread_slots") {
+TEST_SUITE("call counters") {
     TEST_CASE("should give one thread the same slot each time") {
-        ThreadSlots slots;
+        CallCounters slots;
         ThreadSlot& slot = slots.local();
         CHECK(&slots.local() == &slot);
         CHECK(slot.thread_id == current_thread_id());
@@ -25,8 +25,8 @@ TEST_SUITE("thread_slots") {
     }
 
     TEST_CASE("should keep apart the slots of two recorders in one thread") {
-        ThreadSlots first;
-        ThreadSlots second;
+        CallCounters first;
+        CallCounters second;
         ThreadSlot& a = first.local();
         ThreadSlot& b = second.local();
         CHECK(&a != &b);
@@ -41,7 +41,7 @@ TEST_SUITE("thread_slots") {
     }
 
     TEST_CASE("should start from zero in a new recorder where an old one was") {
-        std::optional<ThreadSlots> slots;
+        std::optional<CallCounters> slots;
         for (int i = 0; i < 100; ++i) {
             slots.emplace();
             CHECK(slots->totals().accepted == 0);
@@ -51,7 +51,7 @@ TEST_SUITE("thread_slots") {
     }
 
     TEST_CASE("should time one call in 64") {
-        ThreadSlots slots;
+        CallCounters slots;
         ThreadSlot& slot = slots.local();
         std::vector<int> timed;
         for (int i = 0; i < 200; ++i) {
@@ -65,7 +65,7 @@ TEST_SUITE("thread_slots") {
     }
 
     TEST_CASE("should count kinds of calls separately") {
-        ThreadSlots slots;
+        CallCounters slots;
         for (std::size_t k = 0; k < kCallKinds; ++k) {
             for (std::size_t i = 0; i <= k; ++i) slots.local().count_call(static_cast<CallKind>(k));
         }
@@ -88,7 +88,7 @@ TEST_SUITE("thread_slots") {
     }
 
     TEST_CASE("should hand the slot of an ended thread to the next and go on counting") {
-        ThreadSlots slots;
+        CallCounters slots;
         std::set<ThreadSlot*> seen;
         std::set<std::uint32_t> ids;
         for (std::uint64_t i = 1; i <= 20; ++i) {
@@ -106,7 +106,7 @@ TEST_SUITE("thread_slots") {
     }
 
     TEST_CASE("should never share a slot between threads that live at once") {
-        ThreadSlots slots;
+        CallCounters slots;
         constexpr std::size_t kThreads = 8;
         std::atomic<std::size_t> arrived{0};
         ThreadSlot* seen[kThreads] = {};
@@ -123,7 +123,7 @@ TEST_SUITE("thread_slots") {
     }
 
     TEST_CASE("should sum up exactly over threads that come and go, and never go backwards") {
-        ThreadSlots slots;
+        CallCounters slots;
         constexpr std::uint64_t kThreads = 6;
         constexpr std::uint64_t kGenerations = 5;
         constexpr std::uint64_t kCalls = 2'000;
@@ -169,12 +169,12 @@ TEST_SUITE("thread_slots") {
 
     TEST_CASE("should outlive a recorder that a thread still holds a slot of") {
         std::atomic<int> phase{0};
-        auto slots = std::make_unique<ThreadSlots>();
+        auto slots = std::make_unique<CallCounters>();
         std::thread holder([&] {
             ThreadSlot::add(slots->local().accepted, 1);
             phase.store(1);
             while (phase.load() != 2) ::sched_yield();
-            ThreadSlots next;  // drops what it held of the first one
+            CallCounters next;  // drops what it held of the first one
             ThreadSlot::add(next.local().accepted, 1);
         });
         while (phase.load() != 1) ::sched_yield();

@@ -1,4 +1,4 @@
-// Whether a file is the one that a FileSink made, where inodes tell and where they do not.
+// Whether a file is the one that a StreamFiles made, where inodes tell and where they do not.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -6,25 +6,25 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "core/file_sink.hpp"
+#include "core/stream_files.hpp"
 
 namespace fastlog {
 
 // Of a file that this moment was made: looked at by its name as well, it is the same where inodes tell.
-FileId FileSink::made(int fd, const std::string& name) {
+FileId StreamFiles::made(int fd, const std::string& name) {
     const FileId id = id_of(fd);
     const FileId named = id_at(directory_.get(), name);
     if (id && named && named != id) note_renumbering();
     return id;
 }
 
-void FileSink::note_renumbering() {
+void StreamFiles::note_renumbering() {
     renumbers_ = renumbered_ = true;
     if (ledger_ != nullptr) ledger_->note_renumbering();
 }
 
 // Opens the segment if it is still the file that we made. Otherwise false, with errno.
-bool FileSink::open_by_name(Stream stream) {
+bool StreamFiles::open_by_name(Stream stream) {
     File& f = file(stream);
     if (own_directory() < 0) return false;
     const int fd =
@@ -45,7 +45,7 @@ bool FileSink::open_by_name(Stream stream) {
 }
 
 // Whether a file is as long as ours and ends alike, where inodes do not tell.
-bool FileSink::is_alike(int fd, const File& f) const {
+bool StreamFiles::is_alike(int fd, const File& f) const {
     struct stat info;
     if (!renumbers_ || ::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) ||
         static_cast<std::uint64_t>(info.st_size) != f.offset) {
@@ -63,7 +63,7 @@ bool FileSink::is_alike(int fd, const File& f) const {
 
 // The name shows another inode than our descriptor. Where that may be the same file, writing goes on in
 // what has the name now.
-SinkError FileSink::look_again(Stream stream, const std::string& text, bool& ours) {
+SinkError StreamFiles::look_again(Stream stream, const std::string& text, bool& ours) {
     File& f = file(stream);
     ours = false;
     if (!renumbers_) return {};

@@ -1,5 +1,5 @@
 // The flush thread on a healthy disk: waking, tickets, streams, rotation, closing. Faults are in
-// test_flusher_faults.cpp. The interval is an hour wherever a test is not about the timer, so that
+// test_flush_thread_faults.cpp. The interval is an hour wherever a test is not about the timer, so that
 // nothing passes just because the timer came to its help.
 #include <algorithm>
 #include <filesystem>
@@ -8,26 +8,26 @@
 #include <thread>
 #include <vector>
 
-#include "test_flusher_support.hpp"
+#include "test_flush_thread_support.hpp"
 
 using namespace fastlog;
 using namespace fastlog::test;
 
-TEST_SUITE("flusher") {
+TEST_SUITE("flush thread") {
     TEST_CASE("should know its label and files before the thread starts") {
         TempDir dir;
-        TestFlusher f(dir / "run");
-        const FlusherStats stats = f.flusher.stats();
+        TestFlushThread f(dir / "run");
+        const FlushThreadStats stats = f.flush_thread.stats();
         CHECK(stats.label_known);
         CHECK(stats.label == "");
-        CHECK(f.flusher.files() == std::vector<std::string>{dir / "run/metrics.jsonl"});
+        CHECK(f.flush_thread.files() == std::vector<std::string>{dir / "run/metrics.jsonl"});
         CHECK(stats.errors == 0);
         CHECK(stats.first_record_ticks == 0);
     }
 
     TEST_CASE("should have written everything when a flush ticket is honoured") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         CHECK(f.flush(far_deadline()));  // nothing to do
         for (std::uint64_t round = 1; round <= 20; ++round) {
@@ -41,7 +41,7 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should honour the tickets of many threads at once") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         constexpr std::uint64_t kThreads = 4;
         constexpr std::uint64_t kRounds = 50;
@@ -64,7 +64,7 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should write by its timer, without being asked") {
         TempDir dir;
-        TestFlusher f(dir.path(), 1'000'000);
+        TestFlushThread f(dir.path(), 1'000'000);
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         CHECK(eventually([&] { return f.r.ring.head() == f.r.ring.tail(); }));
@@ -73,11 +73,11 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should write when it is woken") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         for (std::uint64_t i = 0; i < 20; ++i) {
             REQUIRE(f.put(i) == ClaimStatus::claimed);
-            f.flusher.wake();
+            f.flush_thread.wake();
             REQUIRE(eventually([&] { return f.r.ring.head() == f.r.ring.tail(); }));
         }
         CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(20));
@@ -85,7 +85,7 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should be woken by a ring that has become half full, again and again") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         std::uint64_t n = 0;
         for (int round = 0; round < 10; ++round) {
@@ -103,18 +103,18 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should let a waiter go on when there is room again") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         while (f.put(0) == ClaimStatus::claimed) {
         }
-        CHECK_FALSE(f.flusher.wait_room(8, monotonic_ns()));  // the thread does not run yet
+        CHECK_FALSE(f.flush_thread.wait_room(8, monotonic_ns()));  // the thread does not run yet
         f.start();
-        CHECK(f.flusher.wait_room(8, far_deadline()));
+        CHECK(f.flush_thread.wait_room(8, far_deadline()));
         CHECK(f.put(1) == ClaimStatus::claimed);
     }
 
     TEST_CASE("should keep many producers going through a ring that is always full") {
         TempDir dir;
-        TestFlusher f(dir.path(), kHourNs, 1 << 20, 1024);
+        TestFlushThread f(dir.path(), kHourNs, 1 << 20, 1024);
         f.start();
         constexpr std::uint64_t kThreads = 4;
         const std::uint64_t each = scaled(2000u, 300u);
@@ -124,7 +124,7 @@ TEST_SUITE("flusher") {
             threads.emplace_back([&, t] {
                 for (std::uint64_t i = 0; i < each; ++i) {
                     while (f.put(t * each + i) != ClaimStatus::claimed) {
-                        if (!f.flusher.wait_room(20, far_deadline())) failures.fetch_add(1);
+                        if (!f.flush_thread.wait_room(20, far_deadline())) failures.fetch_add(1);
                     }
                 }
             });
@@ -143,18 +143,18 @@ TEST_SUITE("flusher") {
         std::sort(read.begin(), read.end());
         CHECK(read == counting(kThreads * each));
         CHECK(gapless(lines));
-        CHECK(f.flusher.stats().streams[0].written == kThreads * each);
+        CHECK(f.flush_thread.stats().streams[0].written == kThreads * each);
     }
 
     TEST_CASE("should give each stream its own file, count and seq") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         for (std::uint64_t i = 0; i < 40; ++i) {
             REQUIRE(f.put(i / 4, static_cast<Stream>(i % 4)) == ClaimStatus::claimed);
         }
         REQUIRE(f.close(far_deadline()));
-        const FlusherStats stats = f.flusher.stats();
+        const FlushThreadStats stats = f.flush_thread.stats();
         for (std::size_t s = 0; s < kStreamCount; ++s) {
             const std::string name = kStreamNames[s];
             const auto lines = lines_of_stream(dir.path(), name);
@@ -164,13 +164,13 @@ TEST_SUITE("flusher") {
             CHECK(stats.streams[s].bytes == read_file(dir / (name + ".jsonl")).size());
             CHECK(stats.streams[s].segments == 1);
         }
-        CHECK(f.flusher.files().size() == 4);
+        CHECK(f.flush_thread.files().size() == 4);
     }
 
     TEST_CASE("should split a stream into segments of whole lines, each as full as it can be") {
         TempDir dir;
         constexpr std::uint64_t kSegment = 500;
-        TestFlusher f(dir.path(), kHourNs, kSegment);
+        TestFlushThread f(dir.path(), kHourNs, kSegment);
         f.start();
         for (std::uint64_t i = 0; i < 300; ++i) {
             REQUIRE(f.put(i) == ClaimStatus::claimed);
@@ -181,9 +181,9 @@ TEST_SUITE("flusher") {
         const auto lines = lines_of_stream(dir.path(), "metrics");
         CHECK(numbers(lines) == counting(300));
         CHECK(gapless(lines));
-        const FlusherStats stats = f.flusher.stats();
+        const FlushThreadStats stats = f.flush_thread.stats();
         CHECK(stats.streams[0].segments > 20);
-        const std::vector<std::string> files = f.flusher.files();
+        const std::vector<std::string> files = f.flush_thread.files();
         std::uint64_t bytes = 0;
         for (std::uint32_t n = 0; n < stats.streams[0].segments; ++n) {
             const std::string text = read_file(files[n]);
@@ -199,7 +199,7 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should give a line longer than a segment one of its own") {
         TempDir dir;
-        TestFlusher f(dir.path(), kHourNs, 100);
+        TestFlushThread f(dir.path(), kHourNs, 100);
         f.start();
         const std::string text(1000, 'x');
         for (std::uint64_t i = 0; i < 3; ++i) {
@@ -207,16 +207,16 @@ TEST_SUITE("flusher") {
             REQUIRE(f.r.put("\"n\":\"" + text + "\"") == ClaimStatus::claimed);
         }
         REQUIRE(f.close(far_deadline()));
-        CHECK(f.flusher.stats().streams[0].segments == 6);
+        CHECK(f.flush_thread.stats().streams[0].segments == 6);
         CHECK(gapless(lines_of_stream(dir.path(), "metrics")));
     }
 
     TEST_CASE("should write a batch larger than its buffer in pieces") {
         TempDir dir;
-        TestFlusher f(dir.path(), kHourNs, 1 << 30, 2 << 20);
+        TestFlushThread f(dir.path(), kHourNs, 1 << 30, 2 << 20);
         const std::string text(3000, 'x');
         std::uint64_t count = 0;
-        for (; count < 2 * Drainer::kBatchBytes / text.size(); ++count) {
+        for (; count < 2 * BatchWriter::kBatchBytes / text.size(); ++count) {
             REQUIRE(f.r.put("\"x\":\"" + text + "\"") == ClaimStatus::claimed);
         }
         f.start();
@@ -226,7 +226,7 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should number drop markers with the records and not count them as written") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         REQUIRE(f.put_drops(17, Stream::metrics) == ClaimStatus::claimed);
@@ -239,13 +239,13 @@ TEST_SUITE("flusher") {
         CHECK(lines[1].keys() == std::vector<std::string>{"timestamp", "seq", "dropped"});
         CHECK(lines[1]["dropped"].count() == 17);
         CHECK(lines_of_stream(dir.path(), "log")[0]["dropped"].count() == 1);
-        CHECK(f.flusher.stats().streams[0].written == 2);
-        CHECK(f.flusher.stats().streams[3].written == 0);
+        CHECK(f.flush_thread.stats().streams[0].written == 2);
+        CHECK(f.flush_thread.stats().streams[3].written == 0);
     }
 
     TEST_CASE("should say at the end what was dropped without a marker") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         f.drops[0].store(5);
@@ -263,42 +263,42 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should write all that was accepted before it ends") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         for (std::uint64_t i = 0; i < 500; ++i) REQUIRE(f.put(i) == ClaimStatus::claimed);
         f.start();
         REQUIRE(f.close(far_deadline()));
         CHECK(f.put(500) == ClaimStatus::closed);
         CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(500));
-        CHECK(f.flusher.wait_done(monotonic_ns()));
+        CHECK(f.flush_thread.wait_done(monotonic_ns()));
         CHECK(f.flush(monotonic_ns()));  // all is in the files
     }
 
     TEST_CASE("should not wait for its timer when a record is committed late while it closes") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         MpscRing::Claim late{};
         REQUIRE(f.r.ring.try_claim(5, late) == ClaimStatus::claimed);
-        f.flusher.request_close(f.r.ring.close());
-        CHECK_FALSE(f.flusher.wait_done(monotonic_ns() + 50'000'000));  // it is not there yet
+        f.flush_thread.request_close(f.r.ring.close());
+        CHECK_FALSE(f.flush_thread.wait_done(monotonic_ns() + 50'000'000));  // it is not there yet
         f.r.fill(late, "\"n\":0");
         f.r.ring.commit(late);
-        CHECK(f.flusher.wait_done(far_deadline()));
+        CHECK(f.flush_thread.wait_done(far_deadline()));
         REQUIRE(f.close(far_deadline()));
         CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(1));
     }
 
     TEST_CASE("should not keep waiters for room waiting for its timer behind a late commit") {
         TempDir dir;
-        TestFlusher f(dir.path(), kHourNs, 1 << 20, 1024);
+        TestFlushThread f(dir.path(), kHourNs, 1 << 20, 1024);
         f.start();
         MpscRing::Claim late{};
         REQUIRE(f.r.ring.try_claim(5, late) == ClaimStatus::claimed);
         while (f.put(1) == ClaimStatus::claimed) {
         }
         bool room = false;
-        std::thread waiter([&] { room = f.flusher.wait_room(8, far_deadline()); });
-        CHECK_FALSE(f.flusher.wait_room(8, monotonic_ns() + 50'000'000));
+        std::thread waiter([&] { room = f.flush_thread.wait_room(8, far_deadline()); });
+        CHECK_FALSE(f.flush_thread.wait_room(8, monotonic_ns() + 50'000'000));
         f.r.fill(late, "\"n\":0");
         f.r.ring.commit(late);
         waiter.join();
@@ -309,22 +309,22 @@ TEST_SUITE("flusher") {
         // Nobody waits and nothing more can be committed: with the policy `drop`, every record
         // would be lost until the timer comes.
         TempDir dir;
-        TestFlusher f(dir.path(), kHourNs, 1 << 20, 1024);
+        TestFlushThread f(dir.path(), kHourNs, 1 << 20, 1024);
         f.start();
         MpscRing::Claim late{};
         REQUIRE(f.r.ring.try_claim(5, late) == ClaimStatus::claimed);
         while (f.put(1) == ClaimStatus::claimed) {
         }
-        CHECK_FALSE(f.flusher.wait_room(8, monotonic_ns() + 50'000'000));
+        CHECK_FALSE(f.flush_thread.wait_room(8, monotonic_ns() + 50'000'000));
         f.r.fill(late, "\"n\":0");
         f.r.ring.commit(late);
-        f.flusher.wake_if_half_full(late.position + record_size(5));
+        f.flush_thread.wake_if_half_full(late.position + record_size(5));
         CHECK(eventually([&] { return f.put(2) == ClaimStatus::claimed; }));
     }
 
     TEST_CASE("should not wait for its timer when a record is committed late during a flush") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         MpscRing::Claim late{};
         REQUIRE(f.r.ring.try_claim(5, late) == ClaimStatus::claimed);
@@ -339,7 +339,7 @@ TEST_SUITE("flusher") {
 
     TEST_CASE("should show its figures: high water, first record, processor time, rate") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         for (std::uint64_t i = 0; i < 10; ++i) {
             REQUIRE(f.r.put("\"n\":1", RecordKind::fragment, Stream::metrics, 1000 + i) ==
                     ClaimStatus::claimed);
@@ -348,31 +348,31 @@ TEST_SUITE("flusher") {
         REQUIRE(f.flush(far_deadline()));
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         REQUIRE(f.close(far_deadline()));
-        const FlusherStats stats = f.flusher.stats();
+        const FlushThreadStats stats = f.flush_thread.stats();
         CHECK(stats.high_water_bytes == 10 * 64);
         CHECK(stats.first_record_ticks == 1000);
         CHECK(stats.cpu_ns > 0);
         CHECK(stats.ns_per_tick > 0);
-        CHECK(f.flusher.ns_per_tick() == stats.ns_per_tick);
+        CHECK(f.flush_thread.ns_per_tick() == stats.ns_per_tick);
         CHECK(f.ticks.load() >= 1);
     }
 
-    TEST_CASE("should hand each message out once and raise the gate for it") {
+    TEST_CASE("should hand each message out once and set the bit for it") {
         TempDir dir;
-        TestFlusher f(dir.path());
-        CHECK(f.gate.bits() == 0);
-        CHECK(f.flusher.take_messages().empty());
-        f.flusher.tell("one");
-        f.flusher.tell("two");
-        CHECK(f.gate.clear(Gate::kMessages));
-        CHECK(f.flusher.take_messages() == std::vector<std::string>{"one", "two"});
-        CHECK(f.flusher.take_messages().empty());
+        TestFlushThread f(dir.path());
+        CHECK(f.attention.bits() == 0);
+        CHECK(f.flush_thread.take_messages().empty());
+        f.flush_thread.tell("one");
+        f.flush_thread.tell("two");
+        CHECK(f.attention.clear(AttentionBits::kMessages));
+        CHECK(f.flush_thread.take_messages() == std::vector<std::string>{"one", "two"});
+        CHECK(f.flush_thread.take_messages().empty());
     }
 
 #if defined(__linux__)  // /proc shows the masks of other threads
     TEST_CASE("should leave signals to the program's own threads") {
         TempDir dir;
-        TestFlusher f(dir.path());
+        TestFlushThread f(dir.path());
         f.start();
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         REQUIRE(f.flush(far_deadline()));  // so it has got its name

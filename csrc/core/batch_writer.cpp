@@ -1,4 +1,4 @@
-#include "core/drainer.hpp"
+#include "core/batch_writer.hpp"
 
 #include <algorithm>
 #include <iterator>
@@ -8,7 +8,7 @@
 
 namespace fastlog {
 
-void Drainer::Batch::clear() noexcept {
+void BatchWriter::Batch::clear() noexcept {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         bytes[s].clear();
         written[s] = 0;
@@ -17,8 +17,8 @@ void Drainer::Batch::clear() noexcept {
     size = 0;
 }
 
-Drainer::Drainer(RecordSource& source, FileSink& sink, LineRenderer& renderer,
-                 const CommitSlot& start, Fsync fsync, Fault fault)
+BatchWriter::BatchWriter(RecordSource& source, StreamFiles& sink, LineRenderer& renderer,
+                         const CommitSlot& start, Fsync fsync, Fault fault)
     : source_(source), sink_(sink), renderer_(renderer), fsync_(fsync), fault_(std::move(fault)) {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         cursors_[s] = committed_[s] = start.stream_position(static_cast<Stream>(s));
@@ -26,11 +26,11 @@ Drainer::Drainer(RecordSource& source, FileSink& sink, LineRenderer& renderer,
     }
 }
 
-std::uint64_t Drainer::position() const noexcept {
+std::uint64_t BatchWriter::position() const noexcept {
     return *std::min_element(std::begin(cursors_), std::end(cursors_));
 }
 
-Drainer::Step Drainer::step() {
+BatchWriter::Step BatchWriter::step() {
     if (batch_.size == 0 && !dirty_) {
         renderer_.refresh_clock();
         fill();
@@ -60,7 +60,7 @@ Drainer::Step Drainer::step() {
 // From the stream that is furthest behind: what lies before another stream's cursor is done there. A
 // stream whose next record waits for a device stays where it is, so that its lines keep their order and
 // numbers; the others go on.
-void Drainer::fill() {
+void BatchWriter::fill() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         if (std::exchange(rotate_[s], false)) rotate(static_cast<Stream>(s));
     }
@@ -113,7 +113,7 @@ void Drainer::fill() {
     scanned_to(position, waiting);
 }
 
-bool Drainer::waits(const RecordHeader& record, std::uint64_t position, DeviceValues* device) {
+bool BatchWriter::waits(const RecordHeader& record, std::uint64_t position, DeviceValues* device) {
     if (device == nullptr || record.flags == 0) return false;
     const std::uint16_t ticket = ticket_of(record);
     if (device->poll(ticket) == DeviceValues::State::settled) return false;
@@ -123,13 +123,13 @@ bool Drainer::waits(const RecordHeader& record, std::uint64_t position, DeviceVa
     return false;
 }
 
-void Drainer::scanned_to(std::uint64_t position, const bool (&waiting)[kStreamCount]) noexcept {
+void BatchWriter::scanned_to(std::uint64_t position, const bool (&waiting)[kStreamCount]) noexcept {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         if (!waiting[s]) cursors_[s] = std::max(cursors_[s], position);
     }
 }
 
-void Drainer::reserve_line(Stream stream) {
+void BatchWriter::reserve_line(Stream stream) {
     constexpr std::size_t kDropsLine = 256;
     std::string& bytes = batch_.bytes[static_cast<std::size_t>(stream)];
     bytes.reserve(bytes.size() + kDropsLine);
@@ -137,14 +137,14 @@ void Drainer::reserve_line(Stream stream) {
 
 // A segment that is left is not opened again: what is to be forced to the disk has to be now. One that
 // cannot be is written on, beyond its size, or has gone on in a new one already.
-void Drainer::rotate(Stream stream) {
+void BatchWriter::rotate(Stream stream) {
     bool moved = false;
     if (fsync_ != Fsync::none && (!sync(stream, moved) || moved)) return;
     sink_.rotate(stream);
     KILL_POINT("rotated");
 }
 
-void Drainer::add_drops(Stream stream, std::uint64_t dropped, std::uint64_t ticks) {
+void BatchWriter::add_drops(Stream stream, std::uint64_t dropped, std::uint64_t ticks) {
     const auto s = static_cast<std::size_t>(stream);
     const std::size_t before = batch_.bytes[s].size();
     if (source_.wanted(stream, seq_[s])) {
@@ -154,7 +154,7 @@ void Drainer::add_drops(Stream stream, std::uint64_t dropped, std::uint64_t tick
     batch_.size += batch_.bytes[s].size() - before;
 }
 
-bool Drainer::write() {
+bool BatchWriter::write() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         while (batch_.written[s] < batch_.bytes[s].size()) {
             if (!write_stream(static_cast<Stream>(s))) return false;
@@ -171,7 +171,7 @@ bool Drainer::write() {
 }
 
 // What was written of this batch lies at the file's end, so it is lost first.
-void Drainer::look_at_file(Stream stream) {
+void BatchWriter::look_at_file(Stream stream) {
     std::size_t& written = batch_.written[static_cast<std::size_t>(stream)];
     std::uint64_t lost = 0;
     const SinkError found = sink_.check(stream, &lost);
@@ -181,7 +181,7 @@ void Drainer::look_at_file(Stream stream) {
 }
 
 // The lines of the batch get their files' numbers. None of them is in those yet.
-void Drainer::restart_numbers() noexcept {
+void BatchWriter::restart_numbers() noexcept {
     const StreamFlags& restarts = sink_.restarts();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         if (!restarts[s]) continue;
@@ -192,7 +192,7 @@ void Drainer::restart_numbers() noexcept {
     sink_.note_restarted();
 }
 
-bool Drainer::write_stream(Stream stream) {
+bool BatchWriter::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
     look_at_file(stream);
     struct Count {  // by an exception, too
@@ -211,7 +211,7 @@ bool Drainer::write_stream(Stream stream) {
     return !error;
 }
 
-bool Drainer::sync(Stream stream, bool& moved) {
+bool BatchWriter::sync(Stream stream, bool& moved) {
     const SinkError error = sink_.sync(stream);
     if (!error) return true;
     fault_(error);
@@ -227,20 +227,20 @@ bool Drainer::sync(Stream stream, bool& moved) {
     return true;
 }
 
-bool Drainer::sync_all(bool& moved) {
+bool BatchWriter::sync_all(bool& moved) {
     bool ok = true;
     for (std::size_t s = 0; s < kStreamCount; ++s) ok = sync(static_cast<Stream>(s), moved) && ok;
     return ok;
 }
 
-bool Drainer::sync_committed() {
+bool BatchWriter::sync_committed() {
     if (batch_.size != 0 || dirty_) return false;
     bool moved = false;
     const bool ok = sync_all(moved);
     return (!moved || commit()) && ok;
 }
 
-bool Drainer::commit() {
+bool BatchWriter::commit() {
     CommitSlot slot{};
     slot.position = position();
     renderer_.clock().describe(slot.anchor_ticks, slot.anchor_wall_ns, slot.ns_per_tick);

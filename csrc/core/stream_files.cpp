@@ -1,4 +1,4 @@
-#include "core/file_sink.hpp"
+#include "core/stream_files.hpp"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -41,10 +41,10 @@ bool end_of_last_line(int fd, std::uint64_t& end) {
 
 }  // namespace
 
-FileSink::FileSink(FileSinkOptions options)
+StreamFiles::StreamFiles(StreamFilesOptions options)
     : options_(std::move(options)), renumbers_(options_.renumbers) {}
 
-FileSink::FileSink(FileSinkOptions options, std::string label, FileLedger* ledger)
+StreamFiles::StreamFiles(StreamFilesOptions options, std::string label, FileLedger* ledger)
     : options_(std::move(options)),
       label_(std::move(label)),
       claimed_(true),
@@ -52,20 +52,21 @@ FileSink::FileSink(FileSinkOptions options, std::string label, FileLedger* ledge
       recovers_(true),
       ledger_(ledger) {}
 
-FileSink::~FileSink() {
+StreamFiles::~StreamFiles() {
     for (auto& f : files_) close_file(f);
     if (id_of(directory_.get()) != directory_id_) directory_.release();
 }
 
-std::string FileSink::name(Stream stream, std::uint32_t segment) const {
+std::string StreamFiles::name(Stream stream, std::uint32_t segment) const {
     return name(label_, stream, segment);
 }
 
-std::string FileSink::path(Stream stream, std::uint32_t segment) const {
+std::string StreamFiles::path(Stream stream, std::uint32_t segment) const {
     return options_.directory + "/" + name(stream, segment);
 }
 
-std::string FileSink::name(const std::string& label, Stream stream, std::uint32_t segment) const {
+std::string StreamFiles::name(const std::string& label, Stream stream,
+                              std::uint32_t segment) const {
     std::string text = kStreamNames[static_cast<std::size_t>(stream)] + options_.stamp;
     if (!label.empty()) text += "." + label;
     if (segment != 0) {
@@ -76,8 +77,8 @@ std::string FileSink::name(const std::string& label, Stream stream, std::uint32_
     return text + ".jsonl";
 }
 
-std::vector<std::string> FileSink::paths(const std::string& label,
-                                         const std::uint32_t (&segments)[kStreamCount]) const {
+std::vector<std::string> StreamFiles::paths(const std::string& label,
+                                            const std::uint32_t (&segments)[kStreamCount]) const {
     std::vector<std::string> all;
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         for (std::uint32_t n = 0; n < segments[s]; ++n) {
@@ -87,12 +88,12 @@ std::vector<std::string> FileSink::paths(const std::string& label,
     return all;
 }
 
-std::uint32_t FileSink::segments(Stream stream) const noexcept {
+std::uint32_t StreamFiles::segments(Stream stream) const noexcept {
     const File& f = file(stream);
     return f.segment + (f.id ? 1 : 0);
 }
 
-SinkError FileSink::open_directory() {
+SinkError StreamFiles::open_directory() {
     if (directory_.get() >= 0 && id_of(directory_.get()) == directory_id_) return {};
     directory_.release();  // closed below us, and perhaps somebody else's now
     if (!recovers_) {
@@ -106,7 +107,7 @@ SinkError FileSink::open_directory() {
     return {};
 }
 
-int FileSink::own_directory() noexcept {
+int StreamFiles::own_directory() noexcept {
     if (id_of(directory_.get()) == directory_id_) return directory_.get();
     directory_.release();
     Descriptor again(open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
@@ -115,13 +116,13 @@ int FileSink::own_directory() noexcept {
     return directory_.get();
 }
 
-std::string FileSink::candidate(unsigned n) const {
+std::string StreamFiles::candidate(unsigned n) const {
     if (n == 0) return options_.label;
     if (options_.worker) return options_.label + "x" + std::to_string(n);
     return options_.label + (options_.label.empty() ? "a" : "-a") + std::to_string(n);
 }
 
-SinkError FileSink::claim() {
+SinkError StreamFiles::claim() {
     if (claimed_) return {};
     if (SinkError error = open_directory()) return error;
     const std::set<std::string> used = labels_in_use(directory_.get(), options_.stamp);
@@ -144,7 +145,7 @@ SinkError FileSink::claim() {
     }
 }
 
-SinkError FileSink::keep_notes(FileLedger* ledger) {
+SinkError StreamFiles::keep_notes(FileLedger* ledger) {
     ledger_ = ledger;
     noted_ = false;
     if (!claimed_) return {};
@@ -164,12 +165,12 @@ SinkError FileSink::keep_notes(FileLedger* ledger) {
     return error;
 }
 
-SinkError FileSink::note(Stream stream, FileId id) {
+SinkError StreamFiles::note(Stream stream, FileId id) {
     if (ledger_ == nullptr) return {};
     return ledger_->note_file(stream, file(stream).segment, id);
 }
 
-void FileSink::withdraw() noexcept {
+void StreamFiles::withdraw() noexcept {
     const File& f = file(Stream::metrics);
     struct stat info;
     if (f.fd < 0 || ::fstat(f.fd, &info) != 0 || id_of(info) != f.id || info.st_size != 0) return;
@@ -181,7 +182,7 @@ void FileSink::withdraw() noexcept {
 }
 
 // Removes the stream's segment, unless somebody else's file has the name by now.
-void FileSink::unlink_own(Stream stream) {
+void StreamFiles::unlink_own(Stream stream) {
     const File& f = file(stream);
     const std::string segment = name(stream, f.segment);
     if (f.id && id_at(directory_.get(), segment) == f.id) {
@@ -189,13 +190,14 @@ void FileSink::unlink_own(Stream stream) {
     }
 }
 
-bool FileSink::wants_rotation(Stream stream, std::size_t pending, std::size_t next) const noexcept {
+bool StreamFiles::wants_rotation(Stream stream, std::size_t pending,
+                                 std::size_t next) const noexcept {
     const std::uint64_t filled = file(stream).offset + pending;
     return filled != 0 && filled + next > options_.segment_bytes &&
            file(stream).segment + 1 < kMostSegments;
 }
 
-void FileSink::rotate(Stream stream) noexcept {
+void StreamFiles::rotate(Stream stream) noexcept {
     File& f = file(stream);
     close_file(f);
     File next;
@@ -209,7 +211,7 @@ void FileSink::rotate(Stream stream) noexcept {
     f = next;
 }
 
-StreamCommit FileSink::state(Stream stream) const noexcept {
+StreamCommit StreamFiles::state(Stream stream) const noexcept {
     const File& f = file(stream);
     StreamCommit state{};
     state.offset = f.offset;
@@ -221,7 +223,7 @@ StreamCommit FileSink::state(Stream stream) const noexcept {
     return state;
 }
 
-SinkError FileSink::resume(const StreamPlace (&places)[kStreamCount]) {
+SinkError StreamFiles::resume(const StreamPlace (&places)[kStreamCount]) {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         const auto stream = static_cast<Stream>(s);
         File& f = files_[s];
@@ -244,13 +246,13 @@ SinkError FileSink::resume(const StreamPlace (&places)[kStreamCount]) {
 // ---- what others may have done -------------------------------------------------------------------
 
 // A number that was closed below us may be somebody else's by now: that is not closed.
-void FileSink::close_file(File& f) noexcept {
+void StreamFiles::close_file(File& f) noexcept {
     if (f.fd >= 0 && id_of(f.fd) == f.id) ::close(f.fd);
     f.fd = -1;
 }
 
 // The file is not where readers look for it any more: a new one is to be made.
-void FileSink::forget(File& f) noexcept {
+void StreamFiles::forget(File& f) noexcept {
     close_file(f);
     f.lost += f.offset;
     f.gap = f.gap || f.committed != 0;
@@ -259,7 +261,7 @@ void FileSink::forget(File& f) noexcept {
     f.id = {};
 }
 
-SinkError FileSink::check_directory(Stream stream) {
+SinkError StreamFiles::check_directory(Stream stream) {
     struct stat info;
     if (::fstat(directory_.get(), &info) == 0 && id_of(info) == directory_id_) {
         // Whoever has claimed the label since makes our next segments' names its own.
@@ -287,7 +289,7 @@ SinkError FileSink::check_directory(Stream stream) {
 }
 
 // The lines of a batch that is not committed are written again, elsewhere.
-SinkError FileSink::take_back(File& f, const std::string& path) {
+SinkError StreamFiles::take_back(File& f, const std::string& path) {
     if (f.offset <= f.committed) return {};
     if (id_of(f.fd) == f.id && ::ftruncate(f.fd, static_cast<off_t>(f.committed)) != 0) {
         return failed("cut", path);
@@ -299,7 +301,7 @@ SinkError FileSink::take_back(File& f, const std::string& path) {
 
 // New files under a label that is free: the directory is gone, with all that was in it, or a name in it
 // is somebody else's.
-SinkError FileSink::move_house(bool gone) {
+SinkError StreamFiles::move_house(bool gone) {
     for (std::size_t s = 0; s < kStreamCount && !gone; ++s) {
         const std::string text = path(static_cast<Stream>(s), files_[s].segment);
         if (files_[s].has_trim) return {EBUSY, "leave " + text};  // once the cut is made
@@ -320,7 +322,7 @@ SinkError FileSink::move_house(bool gone) {
 
 // Whether the committed lines at the stream's end are all under its names. One that is missing before
 // shows in its own files.
-bool FileSink::keeps_lines(Stream stream) const {
+bool StreamFiles::keeps_lines(Stream stream) const {
     const File& f = file(stream);
     if (f.gap || (!f.id && f.segment == 0)) return false;
     struct stat info;
@@ -330,14 +332,14 @@ bool FileSink::keeps_lines(Stream stream) const {
                       static_cast<std::uint64_t>(info.st_size) >= f.committed));
 }
 
-void FileSink::note_committed() noexcept {
+void StreamFiles::note_committed() noexcept {
     for (File& f : files_) {
         if (f.offset > f.committed) f.gap = false;  // the next line's number tells of it
         f.committed = f.offset;
     }
 }
 
-SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
+SinkError StreamFiles::check(Stream stream, std::uint64_t* lost) {
     File& f = file(stream);
     SinkError found;
     if (claimed_) found = check_directory(stream);
@@ -346,7 +348,7 @@ SinkError FileSink::check(Stream stream, std::uint64_t* lost) {
     return found;
 }
 
-SinkError FileSink::check_file(Stream stream, std::uint64_t* lost) {
+SinkError StreamFiles::check_file(Stream stream, std::uint64_t* lost) {
     File& f = file(stream);
     const std::string text = path(stream, f.segment);
     struct stat info;
@@ -379,7 +381,7 @@ SinkError FileSink::check_file(Stream stream, std::uint64_t* lost) {
     return {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};
 }
 
-SinkError FileSink::check_size(Stream stream, std::uint64_t size, std::uint64_t* lost) {
+SinkError StreamFiles::check_size(Stream stream, std::uint64_t size, std::uint64_t* lost) {
     File& f = file(stream);
     if (size >= f.offset) return {};
     // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
@@ -403,7 +405,7 @@ SinkError FileSink::check_size(Stream stream, std::uint64_t size, std::uint64_t*
 // Makes the stream's segment. Where somebody has put something of its name, it is the next one that is
 // free (readers find it behind the one before). Behind somebody else's first one readers would take ours
 // for theirs: then all streams go on under another label.
-SinkError FileSink::create(Stream stream) {
+SinkError StreamFiles::create(Stream stream) {
     File& f = file(stream);
     for (;; ++f.segment) {
         const std::string segment = name(stream, f.segment);  // before: memory may run out

@@ -1,4 +1,4 @@
-#include "core/flusher.hpp"
+#include "core/flush_thread.hpp"
 
 #include <pthread.h>
 
@@ -15,7 +15,7 @@
 #include "core/quiet_thread.hpp"
 
 namespace fastlog {
-const RecordHeader* Flusher::Source::next(std::uint64_t& position) {
+const RecordHeader* FlushThread::Source::next(std::uint64_t& position) {
     for (;;) {
         const RecordHeader* record = ring_.peek(position);
         if (record == nullptr || record->kind != RecordKind::pad) return record;
@@ -25,7 +25,7 @@ const RecordHeader* Flusher::Source::next(std::uint64_t& position) {
 
 // The slot that is not current is filled, then the epoch makes it current, then the head moves: only
 // then may producers use the bytes again. (Recovery relies on this order.)
-SinkError Flusher::Source::commit(CommitSlot& slot) {
+SinkError FlushThread::Source::commit(CommitSlot& slot) {
     if (memory_.mapped()) {
         const std::uint64_t epoch = memory_.epoch()->load(std::memory_order_relaxed) + 1;
         slot.epoch = epoch;
@@ -36,21 +36,21 @@ SinkError Flusher::Source::commit(CommitSlot& slot) {
         memory_.epoch()->store(epoch, std::memory_order_release);
         KILL_POINT("epoch_stored");
     }
-    flusher_.publish_progress();
+    flush_thread_.publish_progress();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        flusher_.written_to_[s].store(slot.stream_position(static_cast<Stream>(s)),
-                                      std::memory_order_seq_cst);  // see notify_waiters()
+        flush_thread_.written_to_[s].store(slot.stream_position(static_cast<Stream>(s)),
+                                           std::memory_order_seq_cst);  // see notify_waiters()
     }
     ring_.release_to(slot.position);
-    flusher_.notify_waiters();
+    flush_thread_.notify_waiters();
     return {};
 }
 
 // A record that waits keeps its bytes of the ring: half of it is not taken from the producers for that.
-bool Flusher::Source::must_settle(std::uint64_t position, std::int64_t made_ns,
-                                  MissingReason& why) {
-    if (flusher_.give_up_values_.load(std::memory_order_relaxed) ||
-        monotonic_ns() - made_ns >= flusher_.options_.device_timeout_ns) {
+bool FlushThread::Source::must_settle(std::uint64_t position, std::int64_t made_ns,
+                                      MissingReason& why) {
+    if (flush_thread_.give_up_values_.load(std::memory_order_relaxed) ||
+        monotonic_ns() - made_ns >= flush_thread_.options_.device_timeout_ns) {
         why = MissingReason::timeout;
         return true;
     }
@@ -58,16 +58,17 @@ bool Flusher::Source::must_settle(std::uint64_t position, std::int64_t made_ns,
     return ring_.tail() - position > ring_.capacity() / 2;
 }
 
-void Flusher::Source::rendered_metrics(const RecordHeader& record, const LineRenderer& renderer) {
-    flusher_.watch_.observe(record, renderer);
-    flusher_.emit_events();
+void FlushThread::Source::rendered_metrics(const RecordHeader& record,
+                                           const LineRenderer& renderer) {
+    flush_thread_.watch_.observe(record, renderer);
+    flush_thread_.emit_events();
 }
 
-Flusher::Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options options, Gate& gate,
-                 Tick tick, TakeDrops take_drops, Emit emit)
+FlushThread::FlushThread(MpscRing& ring, RingMemory& memory, StreamFiles& sink, Options options,
+                         AttentionBits& attention, Tick tick, TakeDrops take_drops, Emit emit)
     : ring_(ring),
       memory_(memory),
-      gate_(gate),
+      attention_(attention),
       options_(std::move(options)),
       tick_(std::move(tick)),
       take_drops_(std::move(take_drops)),
@@ -76,32 +77,32 @@ Flusher::Flusher(MpscRing& ring, RingMemory& memory, FileSink& sink, Options opt
       renderer_(memory.key_table(), memory.key_table_bytes()),
       watch_(options_.watch),
       source_(*this, ring, memory),
-      drainer_(source_, sink_, renderer_, CommitSlot{}, options_.fsync,
-               [this](const SinkError& error) { note_error(error); }) {
-    drainer_.commit_start();
+      batch_writer_(source_, sink_, renderer_, CommitSlot{}, options_.fsync,
+                    [this](const SinkError& error) { note_error(error); }) {
+    batch_writer_.commit_start();
     publish_facts(0);
 }
 
-void Flusher::start() {
+void FlushThread::start() {
     thread_ = start_quiet_thread([this] { run(); });
 }
 
 // ---- called by other threads --------------------------------------------------------------------
 
-void Flusher::wake() {
+void FlushThread::wake() {
     const std::lock_guard lock(wake_monitor_);
     wake_requested_ = true;
     wake_monitor_.notify_all();
 }
 
-void Flusher::wake_checked(std::uint64_t end) noexcept {
+void FlushThread::wake_checked(std::uint64_t end) noexcept {
     if (wake_pending_.load(std::memory_order_relaxed)) return;
     if (ring_.used_exactly(end) <= ring_.capacity() / 2) return;
     wake_once();
 }
 
 template <class Reached>
-bool Flusher::wait_reached(Reached&& reached, std::int64_t deadline_ns) {
+bool FlushThread::wait_reached(Reached&& reached, std::int64_t deadline_ns) {
     waiters_.fetch_add(1, std::memory_order_seq_cst);  // before wake(): see nap_ns(), publish()
     wake();
     const std::lock_guard lock(progress_);
@@ -113,26 +114,26 @@ bool Flusher::wait_reached(Reached&& reached, std::int64_t deadline_ns) {
     return there;
 }
 
-bool Flusher::wait_written(std::uint64_t position, std::int64_t deadline_ns) {
+bool FlushThread::wait_written(std::uint64_t position, std::int64_t deadline_ns) {
     return wait_reached([&] { return ring_.head() >= position; }, deadline_ns);
 }
 
-bool Flusher::wait_written(Stream stream, std::uint64_t position, std::int64_t deadline_ns) {
+bool FlushThread::wait_written(Stream stream, std::uint64_t position, std::int64_t deadline_ns) {
     const auto& written_to = written_to_[static_cast<std::size_t>(stream)];
     return wait_reached([&] { return written_to.load(std::memory_order_seq_cst) >= position; },
                         deadline_ns);
 }
 
-bool Flusher::wait_room(std::size_t payload, std::int64_t deadline_ns) {
+bool FlushThread::wait_room(std::size_t payload, std::int64_t deadline_ns) {
     return wait_reached([&] { return ring_.room_for(payload); }, deadline_ns);
 }
 
-void Flusher::give_up_values() noexcept {
+void FlushThread::give_up_values() noexcept {
     give_up_values_.store(true, std::memory_order_relaxed);
     wake();  // whose lock orders the flag
 }
 
-void Flusher::request_close(std::uint64_t final_tail) {
+void FlushThread::request_close(std::uint64_t final_tail) {
     const std::lock_guard lock(wake_monitor_);
     closing_ = true;
     final_tail_ = final_tail;
@@ -140,44 +141,44 @@ void Flusher::request_close(std::uint64_t final_tail) {
     wake_monitor_.notify_all();
 }
 
-bool Flusher::wait_done(std::int64_t deadline_ns) {
+bool FlushThread::wait_done(std::int64_t deadline_ns) {
     const std::lock_guard lock(progress_);
     while (!done_ && monotonic_ns() < deadline_ns) progress_.wait_until(deadline_ns);
     return done_;
 }
 
-void Flusher::join() {
+void FlushThread::join() {
     if (thread_.joinable()) thread_.join();
 }
 
-FlusherStats Flusher::stats() const {
+FlushThreadStats FlushThread::stats() const {
     const std::lock_guard lock(progress_);
     return published_;
 }
 
-std::vector<std::string> Flusher::files() const {
-    const FlusherStats now = stats();
+std::vector<std::string> FlushThread::files() const {
+    const FlushThreadStats now = stats();
     std::uint32_t segments[kStreamCount];
     for (std::size_t s = 0; s < kStreamCount; ++s) segments[s] = now.streams[s].segments;
     return sink_.paths(now.label, segments);
 }
 
-std::vector<std::string> Flusher::take_messages() {
+std::vector<std::string> FlushThread::take_messages() {
     const std::lock_guard lock(progress_);
     return std::exchange(messages_, {});
 }
 
-void Flusher::tell(std::string message) {
+void FlushThread::tell(std::string message) {
     {
         const std::lock_guard lock(progress_);
         messages_.push_back(std::move(message));
     }
-    gate_.set(Gate::kMessages);
+    attention_.set(AttentionBits::kMessages);
 }
 
 // ---- the flush thread ---------------------------------------------------------------------------
 
-void Flusher::run() {
+void FlushThread::run() {
 #if defined(__APPLE__)
     ::pthread_setname_np("fastlog-flush");
 #else
@@ -207,12 +208,12 @@ void Flusher::run() {
 }
 
 // One round; true when all is written and the thread is to end.
-bool Flusher::attend(bool closing, std::uint64_t final_tail) {
+bool FlushThread::attend(bool closing, std::uint64_t final_tail) {
     bool finished = false;
     bool clean = drain();
-    if (closing && clean && drainer_.position() == final_tail) {
+    if (closing && clean && batch_writer_.position() == final_tail) {
         add_final_drops();
-        clean = drain() && (options_.fsync == Fsync::none || drainer_.sync_committed());
+        clean = drain() && (options_.fsync == Fsync::none || batch_writer_.sync_committed());
         finished = clean;
     }
     // Before nap_ns() looks at the tail: a producer that still saw `true` has claimed by then.
@@ -223,9 +224,9 @@ bool Flusher::attend(bool closing, std::uint64_t final_tail) {
 
 // A record that is claimed but not committed has a producer at work on it, which will not wake
 // anybody: neither whoever waits behind that record nor a ring that fills up waits for the timer.
-std::int64_t Flusher::nap_ns(bool closing) const noexcept {
+std::int64_t FlushThread::nap_ns(bool closing) const noexcept {
     if (backoff_ns_ != 0) return backoff_ns_;
-    const std::uint64_t left = ring_.tail() - drainer_.position();
+    const std::uint64_t left = ring_.tail() - batch_writer_.position();
     const bool awaited = closing || waiters_.load(std::memory_order_relaxed) != 0;
     if (left > ring_.capacity() / 2 || (awaited && left != 0)) {
         return std::min(kPollNs, options_.interval_ns);
@@ -233,7 +234,7 @@ std::int64_t Flusher::nap_ns(bool closing) const noexcept {
     return options_.interval_ns;
 }
 
-void Flusher::sleep_until(std::int64_t deadline_ns) {
+void FlushThread::sleep_until(std::int64_t deadline_ns) {
     const std::lock_guard lock(wake_monitor_);
     while (!wake_requested_ && monotonic_ns() < deadline_ns) {
         wake_monitor_.wait_until(deadline_ns);
@@ -242,22 +243,22 @@ void Flusher::sleep_until(std::int64_t deadline_ns) {
 }
 
 // Writes all that is committed; false when the sink refused and the batch has to be tried again.
-bool Flusher::drain() {
+bool FlushThread::drain() {
     for (;;) {
         const std::uint64_t used = ring_.tail() - ring_.head();
         if (used > published_.high_water_bytes) {
             const std::lock_guard lock(progress_);
             published_.high_water_bytes = used;
         }
-        const Drainer::Step step = drainer_.step();
-        if (step == Drainer::Step::refused) {
+        const BatchWriter::Step step = batch_writer_.step();
+        if (step == BatchWriter::Step::refused) {
             back_off();
             return false;
         }
         backoff_ns_ = 0;
-        if (step == Drainer::Step::idle) {
+        if (step == BatchWriter::Step::idle) {
             if (DeviceValues* values = device(); values != nullptr && values->has_kept()) {
-                gate_.set(Gate::kKept);
+                attention_.set(AttentionBits::kKept);
             }
             return true;
         }
@@ -266,21 +267,21 @@ bool Flusher::drain() {
 }
 
 // Of values that turned NaN or infinite. An event that finds no room is recorded with the next one.
-void Flusher::emit_events() noexcept {
+void FlushThread::emit_events() noexcept {
     while (!watch_.events().empty() && emit_(watch_.events().front())) watch_.pop_event();
 }
 
-void Flusher::back_off() noexcept {
+void FlushThread::back_off() noexcept {
     backoff_ns_ = backoff_ns_ == 0 ? kFirstBackoffNs : std::min(2 * backoff_ns_, kLongestBackoffNs);
 }
 
-void Flusher::housekeeping(bool now_please) {
+void FlushThread::housekeeping(bool now_please) {
     const std::int64_t now = monotonic_ns();
     if (!now_please && now - last_facts_ns_ < options_.interval_ns) return;
     last_facts_ns_ = now;
     publish_facts(clock_ns(CLOCK_THREAD_CPUTIME_ID));
     if (options_.fsync == Fsync::interval && now - last_sync_ns_ >= options_.fsync_interval_ns) {
-        drainer_.sync_committed();
+        batch_writer_.sync_committed();
         last_sync_ns_ = monotonic_ns();
     }
     memory_.populate(ring_.tail(), kAheadBytes);
@@ -291,18 +292,18 @@ void Flusher::housekeeping(bool now_please) {
 
 // What the files hold now, for stats(): shown before the head moves, since who waited for that may ask
 // for it next.
-void Flusher::publish_progress() noexcept {
+void FlushThread::publish_progress() noexcept {
     publish_files();
     const std::lock_guard lock(progress_);
-    const Drainer::Counters& counters = drainer_.counters();
+    const BatchWriter::Counters& counters = batch_writer_.counters();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         published_.streams[s].written = counters.written[s];
         published_.streams[s].bytes = counters.bytes[s];
     }
-    published_.first_record_ticks = drainer_.first_ticks();
+    published_.first_record_ticks = batch_writer_.first_ticks();
 }
 
-void Flusher::notify_waiters() noexcept {
+void FlushThread::notify_waiters() noexcept {
     // A waiter counts itself before it looks at the head, both sequentially consistent, and this
     // thread moves the head before it looks at the count: one of the two sees the other.
     if (waiters_.load(std::memory_order_seq_cst) == 0) return;
@@ -310,7 +311,7 @@ void Flusher::notify_waiters() noexcept {
     progress_.notify_all();
 }
 
-void Flusher::publish_facts(std::int64_t cpu_ns) {
+void FlushThread::publish_facts(std::int64_t cpu_ns) {
     const double ns_per_tick = renderer_.clock().duration_ns(1'000'000'000) / 1e9;
     ns_per_tick_.store(ns_per_tick, std::memory_order_relaxed);
     publish_files();
@@ -320,7 +321,7 @@ void Flusher::publish_facts(std::int64_t cpu_ns) {
 }
 
 // The label and how many files there are, where they have changed. Without memory it is shown later.
-void Flusher::publish_files() noexcept {
+void FlushThread::publish_files() noexcept {
     bool same = published_.label_known == sink_.claimed() && published_.label == sink_.label() &&
                 published_.directory == sink_.directory_id();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
@@ -342,21 +343,21 @@ void Flusher::publish_files() noexcept {
 }
 
 // Drops that no later record could mark: said in a last line of their stream.
-void Flusher::add_final_drops() {
+void FlushThread::add_final_drops() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        drainer_.reserve_line(static_cast<Stream>(s));  // what is taken is not lost again
+        batch_writer_.reserve_line(static_cast<Stream>(s));  // what is taken is not lost again
         const std::uint64_t dropped = take_drops_(static_cast<Stream>(s));
         if (dropped == 0) continue;
-        drainer_.add_drops(static_cast<Stream>(s), dropped, now_ticks());
+        batch_writer_.add_drops(static_cast<Stream>(s), dropped, now_ticks());
     }
 }
 
-void Flusher::note_error(const SinkError& error) {
+void FlushThread::note_error(const SinkError& error) {
     count_error();
     describe_error(error);
 }
 
-void Flusher::note_exception(const std::exception& error) noexcept {
+void FlushThread::note_exception(const std::exception& error) noexcept {
     count_error();
     try {
         const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
@@ -366,12 +367,12 @@ void Flusher::note_exception(const std::exception& error) noexcept {
     }
 }
 
-void Flusher::count_error() noexcept {
+void FlushThread::count_error() noexcept {
     const std::lock_guard lock(progress_);
     ++published_.errors;
 }
 
-void Flusher::describe_error(const SinkError& error) {
+void FlushThread::describe_error(const SinkError& error) {
     std::string text = error.what + ": " + std::system_category().message(error.code) + " (errno " +
                        std::to_string(error.code) + ")";
     {

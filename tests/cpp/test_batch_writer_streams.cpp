@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "core/drainer.hpp"
+#include "core/batch_writer.hpp"
 #include "core/recovery.hpp"
 #include "core/ring_memory.hpp"
-#include "test_flusher_support.hpp"
+#include "test_flush_thread_support.hpp"
 
 using namespace fastlog;
 using namespace fastlog::test;
@@ -55,11 +55,11 @@ class Bench final : public RecordSource {
           memory(spec(dir / "run", segment_bytes, ring_bytes), ring_error),
           ring(memory.control(), memory.data(), memory.ring_bytes(), memory.salt(), true),
           renderer(memory.key_table(), memory.key_table_bytes()),
-          drainer(*this, sink, renderer, CommitSlot{}, Fsync::none,
-                  [this](const SinkError&) { ++faults; }) {
+          writer(*this, sink, renderer, CommitSlot{}, Fsync::none,
+                 [this](const SinkError&) { ++faults; }) {
         REQUIRE_FALSE(claimed);
         REQUIRE(memory.mapped());
-        drainer.commit_start();
+        writer.commit_start();
     }
 
     const RecordHeader* next(std::uint64_t& position) override {
@@ -106,7 +106,7 @@ class Bench final : public RecordSource {
     }
 
     void drain() {
-        while (drainer.step() == Drainer::Step::wrote) {
+        while (writer.step() == BatchWriter::Step::wrote) {
         }
     }
     std::vector<std::uint64_t> written(const char* stream) {
@@ -147,13 +147,13 @@ class Bench final : public RecordSource {
     int recoveries = 0;
     CommitSlot last{};
     std::function<void()> at_every_point;
-    FileSink sink;
+    StreamFiles sink;
     SinkError claimed;
     SinkError ring_error;
     RingMemory memory;
     MpscRing ring;
     LineRenderer renderer;
-    Drainer drainer;
+    BatchWriter writer;
 
   private:
     static RingSpec spec(std::string run, std::uint64_t segment_bytes, std::size_t ring_bytes) {
@@ -167,7 +167,7 @@ class Bench final : public RecordSource {
 
 }  // namespace
 
-TEST_SUITE("drainer streams") {
+TEST_SUITE("batch writer streams") {
     TEST_CASE("should write the other streams while one waits, and that in its order later") {
         Bench b;
         b.put(Stream::metrics);
@@ -180,7 +180,7 @@ TEST_SUITE("drainer streams") {
         b.drain();
         CHECK(b.written("metrics") == counting(1));
         CHECK(b.written("log") == counting(2));
-        CHECK(b.drainer.position() == b.ring.head());
+        CHECK(b.writer.position() == b.ring.head());
         CHECK(b.ring.head() < b.ring.tail());
         b.put(Stream::log);
         b.drain();
@@ -191,8 +191,8 @@ TEST_SUITE("drainer streams") {
         CHECK(b.written("metrics") == counting(4));
         CHECK(b.script.released == std::vector<std::uint16_t>{1, 2});
         CHECK(b.ring.head() == b.ring.tail());
-        CHECK(b.drainer.counters().written[0] == 4);
-        CHECK(b.drainer.counters().written[3] == 3);
+        CHECK(b.writer.counters().written[0] == 4);
+        CHECK(b.writer.counters().written[3] == 3);
     }
 
     TEST_CASE(
@@ -228,7 +228,7 @@ TEST_SUITE("drainer streams") {
         b.put(Stream::log);
         b.drain();
         const std::uint64_t epoch = b.last.epoch;
-        for (int i = 0; i < 5; ++i) CHECK(b.drainer.step() == Drainer::Step::idle);
+        for (int i = 0; i < 5; ++i) CHECK(b.writer.step() == BatchWriter::Step::idle);
         CHECK(b.last.epoch == epoch);
         CHECK(b.script.rounds >= 6);
     }
@@ -241,7 +241,7 @@ TEST_SUITE("drainer streams") {
         }
         b.drain();
         b.script.polls = 0;
-        CHECK(b.drainer.step() == Drainer::Step::idle);
+        CHECK(b.writer.step() == BatchWriter::Step::idle);
         CHECK(b.script.polls == 2);
     }
 
@@ -299,12 +299,12 @@ TEST_SUITE("drainer streams") {
         for (int i = 0; i < kRecords; ++i) REQUIRE(b.put(Stream::log, -1, kFilling));
         REQUIRE(b.put(Stream::errors));
         int steps = 0;
-        while (b.drainer.step() == Drainer::Step::wrote) {
+        while (b.writer.step() == BatchWriter::Step::wrote) {
             ++steps;
             b.check_recovery();
         }
         CHECK(steps >=
-              kRecords * static_cast<int>(kFilling) / static_cast<int>(Drainer::kBatchBytes));
+              kRecords * static_cast<int>(kFilling) / static_cast<int>(BatchWriter::kBatchBytes));
         CHECK(b.written("log") == counting(kRecords));
         CHECK(b.written("errors") == counting(1));
         CHECK(b.written("metrics").empty());
@@ -315,10 +315,10 @@ TEST_SUITE("drainer streams") {
         b.put(Stream::metrics, 0);
         b.put(Stream::log);
         b.refuse_commits = true;
-        for (int i = 0; i < 3; ++i) CHECK(b.drainer.step() == Drainer::Step::refused);
+        for (int i = 0; i < 3; ++i) CHECK(b.writer.step() == BatchWriter::Step::refused);
         b.script.arrived[0] = true;  // not asked before the batch is committed
         b.put(Stream::log);
-        CHECK(b.drainer.step() == Drainer::Step::refused);
+        CHECK(b.writer.step() == BatchWriter::Step::refused);
         CHECK(b.script.released.empty());
         CHECK(b.faults == 4);
         b.refuse_commits = false;
@@ -336,10 +336,10 @@ TEST_SUITE("drainer streams") {
         for (int i = 0; i < 20; ++i) b.put(Stream::log, -1, 200);
         {
             FileSizeLimit full(2'000);
-            CHECK(b.drainer.step() == Drainer::Step::refused);
-            CHECK(b.drainer.step() == Drainer::Step::refused);
+            CHECK(b.writer.step() == BatchWriter::Step::refused);
+            CHECK(b.writer.step() == BatchWriter::Step::refused);
             b.script.arrived[0] = true;
-            CHECK(b.drainer.step() == Drainer::Step::refused);
+            CHECK(b.writer.step() == BatchWriter::Step::refused);
         }
         CHECK(b.faults >= 3);
         b.check_recovery();
@@ -372,7 +372,7 @@ TEST_SUITE("drainer streams") {
                     b.script.arrived[under_way[which]] = true;
                     under_way.erase(under_way.begin() + static_cast<std::ptrdiff_t>(which));
                 }
-                if (random() % 3 == 0) b.drainer.step();
+                if (random() % 3 == 0) b.writer.step();
             }
             for (int t = 0; t < tickets; ++t) {
                 b.script.arrived[static_cast<std::uint16_t>(t)] = true;

@@ -7,9 +7,9 @@
 #include <string>
 
 #include "core/device_values.hpp"
-#include "core/file_sink.hpp"
 #include "core/line_renderer.hpp"
 #include "core/ring_layout.hpp"
+#include "core/stream_files.hpp"
 
 namespace fastlog {
 
@@ -48,7 +48,7 @@ class RecordSource {
     }
 };
 
-class Drainer {
+class BatchWriter {
   public:
     enum class Step : std::uint8_t { idle, wrote, refused };
     using Fault = std::function<void(const SinkError&)>;
@@ -61,8 +61,8 @@ class Drainer {
     };
 
     /// Begins at `start.position` with `start`'s seq numbers.
-    Drainer(RecordSource& source, FileSink& sink, LineRenderer& renderer, const CommitSlot& start,
-            Fsync fsync, Fault fault);
+    BatchWriter(RecordSource& source, StreamFiles& sink, LineRenderer& renderer,
+                const CommitSlot& start, Fsync fsync, Fault fault);
 
     /// Commits the beginning, so that a ring found later tells how to read its first records.
     void commit_start() { commit(); }
@@ -104,7 +104,7 @@ class Drainer {
     bool commit();
 
     RecordSource& source_;
-    FileSink& sink_;
+    StreamFiles& sink_;
     LineRenderer& renderer_;
     const Fsync fsync_;
     const Fault fault_;

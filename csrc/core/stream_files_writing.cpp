@@ -1,15 +1,15 @@
-// What a FileSink writes, forces to the disk, and moves where that failed.
+// What a StreamFiles writes, forces to the disk, and moves where that failed.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 
-#include "core/file_sink.hpp"
+#include "core/stream_files.hpp"
 
 namespace fastlog {
 
-SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& written) {
+SinkError StreamFiles::write(Stream stream, std::string_view bytes, std::size_t& written) {
     written = 0;
     if (bytes.empty()) return {};
     if (SinkError error = claim()) return error;
@@ -29,7 +29,8 @@ SinkError FileSink::write(Stream stream, std::string_view bytes, std::size_t& wr
     return write_at(f, stream, bytes, written);
 }
 
-SinkError FileSink::write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written) {
+SinkError StreamFiles::write_at(File& f, Stream stream, std::string_view bytes,
+                                std::size_t& written) {
     while (written < bytes.size()) {
         const ssize_t n = ::pwrite(f.fd, bytes.data() + written, bytes.size() - written,
                                    static_cast<off_t>(f.offset));
@@ -44,7 +45,7 @@ SinkError FileSink::write_at(File& f, Stream stream, std::string_view bytes, std
     return {};
 }
 
-SinkError FileSink::sync(Stream stream) {
+SinkError StreamFiles::sync(Stream stream) {
     File& f = file(stream);
     if (!f.id || f.synced == f.offset) return {};
     // A file that is lost has nothing to force: check() tells.
@@ -68,7 +69,7 @@ SinkError FileSink::sync(Stream stream) {
     return {};
 }
 
-SinkError FileSink::move_unsynced(Stream stream) {
+SinkError StreamFiles::move_unsynced(Stream stream) {
     File& old = file(stream);
     if (old.has_trim) return {EBUSY, "cut " + path(stream, old.trim_segment)};
     if (own_directory() < 0) return failed("open directory", options_.directory);
@@ -89,7 +90,7 @@ SinkError FileSink::move_unsynced(Stream stream) {
     // The old one stays in its place until all of it is in the new one, whatever is thrown on the way.
     const File before = old;
     struct Restore {
-        FileSink& sink;
+        StreamFiles& sink;
         Stream stream;
         const File& before;
         bool moved = false;
@@ -120,7 +121,7 @@ SinkError FileSink::move_unsynced(Stream stream) {
     return {};
 }
 
-void FileSink::trim(Stream stream) {
+void StreamFiles::trim(Stream stream) {
     File& f = file(stream);
     if (!f.has_trim || own_directory() < 0) return;
     const Descriptor fd(

@@ -1,4 +1,4 @@
-// The files of one writer: names, labels, segments. Faults are in test_file_sink_faults.cpp.
+// The files of one writer: names, labels, segments. Faults are in test_stream_files_faults.cpp.
 #include <fcntl.h>
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "core/file_sink.hpp"
+#include "core/stream_files.hpp"
 #include "test_support.hpp"
 
 using namespace fastlog;
@@ -17,12 +17,12 @@ using namespace fastlog::test;
 
 namespace {
 
-FileSinkOptions in(const std::string& directory, std::string label = "", bool worker = false,
-                   std::uint64_t segment_bytes = 1 << 20) {
+StreamFilesOptions in(const std::string& directory, std::string label = "", bool worker = false,
+                      std::uint64_t segment_bytes = 1 << 20) {
     return {directory, "", std::move(label), worker, segment_bytes};
 }
 
-void append(FileSink& sink, Stream stream, std::string_view text) {
+void append(StreamFiles& sink, Stream stream, std::string_view text) {
     std::size_t written = 0;
     const SinkError error = sink.write(stream, text, written);
     REQUIRE_MESSAGE(!error, error.what);
@@ -39,7 +39,7 @@ std::vector<std::string> names_in(const std::string& directory) {
 }
 
 std::string claimed_label(const std::string& directory, const std::string& label, bool worker) {
-    FileSink sink(in(directory, label, worker));
+    StreamFiles sink(in(directory, label, worker));
     const SinkError error = sink.claim();
     REQUIRE_MESSAGE(!error, error.what);
     return sink.label();
@@ -47,10 +47,10 @@ std::string claimed_label(const std::string& directory, const std::string& label
 
 }  // namespace
 
-TEST_SUITE("file_sink") {
+TEST_SUITE("stream files") {
     TEST_CASE("should make the directory with its parents and an empty metrics file") {
         TempDir dir;
-        FileSink sink(in(dir / "a/b/c"));
+        StreamFiles sink(in(dir / "a/b/c"));
         CHECK_FALSE(sink.claimed());
         CHECK(sink.segments(Stream::metrics) == 0);
         CHECK_FALSE(sink.claim());
@@ -66,18 +66,18 @@ TEST_SUITE("file_sink") {
 
     TEST_CASE("should make nothing before it is asked to") {
         TempDir dir;
-        FileSink sink(in(dir / "run"));
+        StreamFiles sink(in(dir / "run"));
         CHECK_FALSE(exists(dir / "run"));
     }
 
     TEST_CASE("should name files by stream, stamp, label and segment") {
         TempDir dir;
-        FileSink plain(in("/runs/x"));
+        StreamFiles plain(in("/runs/x"));
         CHECK(plain.path(Stream::metrics, 0) == "/runs/x/metrics.jsonl");
         CHECK(plain.path(Stream::performance, 1) == "/runs/x/performance.000001.jsonl");
         CHECK(plain.path(Stream::errors, 999'999) == "/runs/x/errors.999999.jsonl");
         CHECK(plain.path(Stream::log, 1'000'000) == "/runs/x/log.1000000.jsonl");
-        FileSink full({dir.path(), "_2025-09-30_14-30-00", "r3", false, 1000});
+        StreamFiles full({dir.path(), "_2025-09-30_14-30-00", "r3", false, 1000});
         CHECK_FALSE(full.claim());
         CHECK(full.path(Stream::log, 12) == dir / "log_2025-09-30_14-30-00.r3.000012.jsonl");
         CHECK(names_in(dir.path()) ==
@@ -106,7 +106,7 @@ TEST_SUITE("file_sink") {
         write_file(dir / "metrics.jsonl", "not ours\n");
         std::filesystem::create_symlink(dir / "elsewhere", dir / "metrics.a1.jsonl");
         std::filesystem::create_directory(dir / "metrics.a2.jsonl");
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         CHECK_FALSE(sink.claim());
         CHECK(sink.label() == "a3");
         append(sink, Stream::metrics, "ours\n");
@@ -121,7 +121,7 @@ TEST_SUITE("file_sink") {
             TempDir dir;
             CAPTURE(left);
             write_file(dir / (std::string(left) + ".jsonl"), "old\n");
-            FileSink sink(in(dir.path()));
+            StreamFiles sink(in(dir.path()));
             CHECK_FALSE(sink.claim());
             CHECK(sink.label() == "a1");
             append(sink, Stream::performance, "new\n");
@@ -160,7 +160,7 @@ TEST_SUITE("file_sink") {
         std::vector<std::thread> threads;
         for (int w = 0; w < kWriters; ++w) {
             threads.emplace_back([&, w] {
-                FileSink sink(in(dir / "deep/run"));
+                StreamFiles sink(in(dir / "deep/run"));
                 ready.fetch_add(1);
                 while (ready.load() < kWriters) ::sched_yield();
                 if (SinkError error = sink.claim()) FAIL_CHECK(error.what);
@@ -175,7 +175,7 @@ TEST_SUITE("file_sink") {
 
     TEST_CASE("should append what it is given, each stream to its own file") {
         TempDir dir;
-        FileSink sink(in(dir.path()));
+        StreamFiles sink(in(dir.path()));
         append(sink, Stream::metrics, "one\n");  // claims by itself
         append(sink, Stream::log, "message\n");
         append(sink, Stream::metrics, "two\n");
@@ -191,7 +191,7 @@ TEST_SUITE("file_sink") {
 
     TEST_CASE("should want a rotation exactly when the next line does not fit any more") {
         TempDir dir;
-        FileSink sink(in(dir.path(), "", false, 100));
+        StreamFiles sink(in(dir.path(), "", false, 100));
         // An empty segment takes any line.
         CHECK_FALSE(sink.wants_rotation(Stream::metrics, 0, 100));
         CHECK_FALSE(sink.wants_rotation(Stream::metrics, 0, 5000));
@@ -210,7 +210,7 @@ TEST_SUITE("file_sink") {
 
     TEST_CASE("should go on in the next segment after a rotation") {
         TempDir dir;
-        FileSink sink(in(dir.path(), "r1"));
+        StreamFiles sink(in(dir.path(), "r1"));
         append(sink, Stream::metrics, "a\n");
         append(sink, Stream::log, "x\n");
         sink.rotate(Stream::metrics);
@@ -241,7 +241,7 @@ TEST_SUITE("file_sink") {
         };
         const std::size_t before = open_files();
         {
-            FileSink sink(in(dir.path()));
+            StreamFiles sink(in(dir.path()));
             append(sink, Stream::metrics, "x\n");
             append(sink, Stream::errors, "x\n");
             sink.rotate(Stream::errors);
