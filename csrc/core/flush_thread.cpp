@@ -285,9 +285,23 @@ void FlushThread::housekeeping(bool now_please) {
         last_sync_ns_ = monotonic_ns();
     }
     memory_.populate(ring_.tail(), kAheadBytes);
+    if (memory_.broken()) leave_ring_file();
     if (!now_please && now - last_tick_ns_ < 1'000'000'000) return;
     last_tick_ns_ = now;
     tick_();
+}
+
+void FlushThread::leave_ring_file() {
+    const std::string text = "keep the ring in " + memory_.path() +
+                             ": its file system has no room for its pages, or has failed";
+    note_text(text);
+    tell("foundry_fastlog could not " + text +
+         ". Training goes on with a ring in memory: if the process is killed, it loses what it "
+         "recorded "
+         "in the last " +
+         std::to_string(options_.interval_ns / 1'000'000) + " ms.");
+    count_error();
+    memory_.leave_file(sink_.own_directory());
 }
 
 // What the files hold now, for stats(): shown before the head moves, since who waited for that may ask
@@ -372,14 +386,16 @@ void FlushThread::count_error() noexcept {
     ++published_.errors;
 }
 
+void FlushThread::note_text(const std::string& text) {
+    const std::lock_guard lock(progress_);
+    if (published_.first_error.empty()) published_.first_error = text;
+    published_.last_error = text;
+}
+
 void FlushThread::describe_error(const SinkError& error) {
     std::string text = error.what + ": " + std::system_category().message(error.code) + " (errno " +
                        std::to_string(error.code) + ")";
-    {
-        const std::lock_guard lock(progress_);
-        if (published_.first_error.empty()) published_.first_error = text;
-        published_.last_error = text;
-    }
+    note_text(text);
     if (told_error_) return;
     tell("foundry_fastlog could not " + text +
          ". Training goes on, records wait in memory and the write is tried again; free space "

@@ -159,6 +159,8 @@ class FlushThread {
     void note_error(const SinkError& error);
     void count_error() noexcept;
     void describe_error(const SinkError& error);
+    void note_text(const std::string& text);
+    void leave_ring_file();
     void note_exception(const std::exception& error) noexcept;
     std::int64_t nap_ns(bool closing) const noexcept;
     void sleep_until(std::int64_t deadline_ns);

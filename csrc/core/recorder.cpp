@@ -174,6 +174,8 @@ bool Recorder::close(std::int64_t timeout_ns) {
     collector_.stop(deadline);
     memory_.remove_file(sink_.own_directory());  // all of it is in the files
     KILL_POINT("ring_removed");
+    sink_.close();
+    memory_.release();
     joined_ = true;
     return true;
 }
@@ -220,7 +222,7 @@ RecorderStats Recorder::stats() const {
     s.calls = slots_.totals();
     s.flush = flush_thread_.stats();
     s.ring_bytes = memory_.ring_bytes();
-    s.ring_path = memory_.path();
+    if (memory_.mapped()) s.ring_path = memory_.path();
     s.key_sets = keys_.size();
     if (const DeviceValues* device = flush_thread_.device()) {
         const std::uint64_t settled = device->counts.settled.load(std::memory_order_relaxed);

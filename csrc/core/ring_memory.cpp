@@ -190,6 +190,7 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
     if (spec.place != RingPlace::memory) {
         try {
             error = map_file(spec);
+            if (!error) guard_.watch(base_, size_);
         } catch (const std::bad_alloc&) {
             remove_file(-1);
             if (base_ != nullptr) ::munmap(base_, size_);
@@ -205,6 +206,7 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
 }
 
 RingMemory::~RingMemory() {
+    guard_.forget();
     if (base_ != nullptr) ::munmap(base_, size_);
 }
 
@@ -351,6 +353,7 @@ SinkError RingMemory::fill_file(const RingSpec& spec) {
 
 SinkError RingMemory::note_home(const std::string& directory, FileId id, const std::string& label,
                                 const StreamFlags& restarts) {
+    run_ = directory;
     if (!mapped()) {
         mark(directory, label);
         return {};
@@ -431,13 +434,45 @@ void RingMemory::remove_file(int run_directory) noexcept {
     std::snprintf(below, sizeof below, "%s/%s%s", kPrivateDirectory, uuid_.c_str(), kMarkSuffix);
     if (::unlinkat(run_directory, below, 0) != 0 && errno != ENOENT) return;
     KILL_POINT("writer_unmarked");
-    if (!mapped()) return;
+    unlink_file(run_directory);
+}
+
+void RingMemory::unlink_file(int run_directory) const noexcept {
+    if (path_.empty()) return;
+    char below[128];  // memory may have run out
     const std::string& own = pointer_.empty() ? path_ : pointer_;
     if (!pointer_.empty()) ::unlink(path_.c_str());
     // The run may have another name by now. What has our uuid is ours.
     const char* name = std::strrchr(own.c_str(), '/');
     std::snprintf(below, sizeof below, "%s%s", kPrivateDirectory, name);
     if (::unlinkat(run_directory, below, 0) != 0) ::unlink(own.c_str());
+}
+
+// What the file has is older than what it says, page by page: nobody is to recover that.
+void RingMemory::leave_file(int run_directory) noexcept {
+    left_.store(true, std::memory_order_relaxed);
+    unlink_file(run_directory);
+    try {
+        mark(run_, home_.label);
+    } catch (const std::bad_alloc&) {
+        // The mark that is there says that a ring is missing: true as well.
+    }
+}
+
+void RingMemory::release() noexcept {
+#if defined(__linux__)
+    void* const fresh = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (fresh == MAP_FAILED) return;  // it stays until the end, then
+    ::madvise(fresh, size_, MADV_DONTFORK);
+    auto* const words = new (static_cast<std::byte*>(fresh) + kControlOffset) RingControl{};
+    words->tail.store(control()->tail.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    words->head.store(control()->head.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    guard_.forget();
+    if (::mremap(fresh, size_, size_, MREMAP_MAYMOVE | MREMAP_FIXED, base_) == MAP_FAILED) {
+        ::munmap(fresh, size_);
+    }
+#endif
 }
 
 void RingMemory::populate(std::uint64_t position, std::size_t bytes) noexcept {

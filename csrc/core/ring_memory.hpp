@@ -4,12 +4,14 @@
 // its writer lives: a forked child never sees the pages (MADV_DONTFORK), which hold it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "core/fork_watch.hpp"
+#include "core/ring_guard.hpp"
 #include "core/ring_layout.hpp"
 #include "core/stream_files.hpp"
 
@@ -53,7 +55,10 @@ class RingMemory final : public FileLedger {
 
     /// The file's path; empty for anonymous memory.
     const std::string& path() const noexcept { return path_; }
-    bool mapped() const noexcept { return !path_.empty(); }
+    /// Whether a file has it, for whoever comes when this process was killed.
+    bool mapped() const noexcept {
+        return !path_.empty() && !left_.load(std::memory_order_relaxed);
+    }
 
     RingControl* control() const noexcept { return at<RingControl>(kControlOffset); }
     CommitEpoch* epoch() const noexcept { return at<CommitEpoch>(kEpochOffset); }
@@ -76,6 +81,13 @@ class RingMemory final : public FileLedger {
     /// mark cannot be removed the file stays, for a recovery. Keeps the mapping. `run_directory` is a
     /// descriptor.
     void remove_file(int run_directory) noexcept;
+    /// Whether the file has not all of it any more, as the system could not back a page.
+    bool broken() const noexcept { return mapped() && guard_.broken(); }
+    /// Goes on in memory: the file is removed, the writer's mark says so.
+    void leave_file(int run_directory) noexcept;
+    /// Gives the pages back, and the file's with them, when nothing is written or read any more. Head
+    /// and tail stay what they are: a late producer finds the ring closed.
+    void release() noexcept;
     /// Makes the pages around `position` writable now, so that no producer waits for the file
     /// system. Called by the flush thread.
     void populate(std::uint64_t position, std::size_t bytes) noexcept;
@@ -94,6 +106,7 @@ class RingMemory final : public FileLedger {
     void put_home() noexcept;
     void leave_files(const StreamFlags& restarts) noexcept;
     void mark(const std::string& directory, const std::string& label);
+    void unlink_file(int run_directory) const noexcept;
 
     std::byte* base_ = nullptr;
     std::size_t size_;
@@ -106,6 +119,9 @@ class RingMemory final : public FileLedger {
     std::string pointer_;  // the file in the run that names path_, or empty
     FileId id_;            // of the ring file
     HomeNote home_{};      // the last one, flush thread only once that runs
+    std::string run_;      // its path, likewise
+    std::atomic<bool> left_{false};
+    RingGuard guard_;
 };
 
 /// Where a ring may lie when it cannot lie in its run, the best place first.

@@ -52,9 +52,12 @@ StreamFiles::StreamFiles(StreamFilesOptions options, std::string label, FileLedg
       recovers_(true),
       ledger_(ledger) {}
 
-StreamFiles::~StreamFiles() {
+StreamFiles::~StreamFiles() { close(); }
+
+void StreamFiles::close() noexcept {
     for (auto& f : files_) close_file(f);
     if (id_of(directory_.get()) != directory_id_) directory_.release();
+    directory_.reset();
 }
 
 std::string StreamFiles::name(Stream stream, std::uint32_t segment) const {

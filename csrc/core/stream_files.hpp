@@ -116,6 +116,8 @@ class StreamFiles {
     void trim(Stream stream);
     bool trim_due(Stream stream) const noexcept { return file(stream).has_trim; }
 
+    /// Closes all descriptors; nothing is written from then on.
+    void close() noexcept;
     /// The run's directory; -1 before claim().
     int directory() const noexcept { return directory_.get(); }
     FileId directory_id() const noexcept { return directory_id_; }

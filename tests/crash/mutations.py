@@ -32,8 +32,8 @@ WAITING = "test_waiting_streams.py::"
 # A case of tests/cpp, by a pattern of its name.
 CPP = "cpp:"
 CPP_TESTS = (
-    "test_batch_writer_streams.cpp test_ticket_stack.cpp test_device_pool.cpp test_device_faults.cpp "
-    "test_device_reader.cpp test_ring_image.cpp test_recorder_device.cpp"
+    "test_batch_writer_streams.cpp test_ticket_stack.cpp test_device_pool.cpp "
+    "test_device_faults.cpp test_device_reader.cpp test_ring_image.cpp test_recorder_device.cpp"
 )
 REUSED = PROTOCOL + "test_bytes_are_not_reused_before_it_is_committed_that_they_are_written"
 ORDERS = PROTOCOL + "test_orders_that_threads_rely_on"

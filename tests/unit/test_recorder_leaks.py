@@ -214,3 +214,45 @@ def test_recorders_are_given_back(tmp_path: Path) -> None:
         del recorder
     gc.collect()
     assert kinds() == before
+
+
+KEPT = """\
+import os, sys
+from foundry_fastlog import Recorder, RecorderClosedError
+
+def fds():
+    return len(os.listdir("/proc/self/fd"))
+
+def rss():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def lived(number):
+    recorder = Recorder(f"{sys.argv[1]}/{number}", ring=sys.argv[2])
+    for step in range(3000):
+        recorder.record(step, loss=0.5)
+    recorder.event("said")
+    assert recorder.close(30)
+    return recorder
+
+kept = [lived(0)]
+before, memory = fds(), rss()
+kept += [lived(number) for number in range(1, 11)]
+assert fds() == before
+assert rss() - memory < 40 << 20, "ten rings of 8 MiB are still there"
+assert ".ring" not in open("/proc/self/maps").read()
+for recorder in kept:
+    assert recorder.flush(1) and recorder.close(1)
+    assert recorder.stats()["streams"]["metrics"]["written"] == 3000
+    try:
+        recorder.record(1, loss=1.0)
+    except RecorderClosedError:
+        continue
+    raise AssertionError("it records")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the pages are exchanged on Linux only")
+@pytest.mark.parametrize("ring", ["file", "shm", "memory"])
+def test_a_closed_recorder_that_is_kept_holds_nothing(tmp_path: Path, ring: str) -> None:
+    """close() gives back descriptors, the ring's pages and its file, and not the collector."""
+    run_python(KEPT, tmp_path, ring)
