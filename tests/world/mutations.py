@@ -95,6 +95,7 @@ MUTATIONS = (
                 "if (batch_.bytes[s].empty()) continue;",
             ),
         ),
+        times=12,
     ),
     Mutation(
         "a child's engine is known before its cache is empty",

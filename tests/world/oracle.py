@@ -268,6 +268,7 @@ class Oracle:
         count: dict[Key, int] = defaultdict(int)
         streams: dict[Key, str] = {}
         of_run: dict[str, set[Key]] = {}
+        within: set[Key] = set()  # twice in one directory
         writers = {writer.number: (writer, fate) for writer, fate in self.writers(family)}
         careless = any(
             fate.killed and (writer.ring != 1 or writer.ring_name in self.ledger.rings)
@@ -279,12 +280,18 @@ class Oracle:
                 lines = parse(data)
                 self._judge_file(path, lines, careless=careless)
                 for key, stream in lines.keys:
+                    if key in of_run[run]:
+                        within.add(key)
                     count[key] += 1
                     streams[key] = stream
                     of_run[run].add(key)
             lost_sight = family in self.adrift and self.ledger.runs(family) != [run]
             self._judge_private(self.disk / run / ".fastlog", copy=copy or lost_sight)
-        twice = [key for key, times in count.items() if times > 1]
+        twice = {key for key, times in count.items() if times > 1}
+        if (
+            family in self.adrift
+        ):  # a batch that was half written is written to the new run as a whole
+            twice &= within
         # Recovery wrote into the older copy what the later one brings along, without a ring.
         told = family in self.overlaid and not answers.get(family, {}).get("complete", True)
         if twice and not told:
