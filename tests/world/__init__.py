@@ -23,7 +23,8 @@ acknowledged before the call.
 are a *family*. After all processes have ended, the disk has room and ``recover()`` has run:
 
 1. Every acknowledged record is in the files of its family exactly once, but for what the world
-   took away (and once in each of two runs, where a writer lost sight of the one that was moved). A record of which ``record()`` did not return may be there too: one per thread of a
+   took away (and once in each of two runs, where a writer lost sight of the one that was moved).
+   A record of which ``record()`` did not return may be there too: one per thread of a
    process that was killed.
 2. The world took away: the records that lay in a file at the moment when it lost its name
    (removed, renamed, compressed) or was cut. What a writer puts into it *later* is not excused:

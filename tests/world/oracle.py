@@ -290,7 +290,7 @@ class Oracle:
         twice = {key for key, times in count.items() if times > 1}
         if (
             family in self.adrift
-        ):  # a batch that was half written is written to the new run as a whole
+        ):  # a batch that is half written goes to the new run whole
             twice &= within
         # Recovery wrote into the older copy what the later one brings along, without a ring.
         told = family in self.overlaid and not answers.get(family, {}).get("complete", True)
