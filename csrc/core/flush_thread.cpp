@@ -1,6 +1,7 @@
 #include "core/flush_thread.hpp"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -379,12 +380,14 @@ void FlushThread::describe_error(const SinkError& error) {
         const std::lock_guard lock(progress_);
         if (published_.first_error.empty()) published_.first_error = text;
         published_.last_error = text;
+        published_.last_code = error.code;
     }
     if (told_error_) return;
-    tell("foundry_fastlog could not " + text +
-         ". Training goes on, records wait in memory and the write is tried again; free space "
-         "or make the place writable before the ring is full. stats()['last_error'] has the "
-         "latest state.");
+    const bool in_file = memory_.mapped() && ::access(memory_.path().c_str(), F_OK) == 0;
+    tell("foundry_fastlog could not " + text + ". Training goes on, records wait in " +
+         (in_file ? "the ring file " + memory_.path() : "memory") +
+         " and the write is tried again; " + remedy(error.code) +
+         " before the ring is full. stats()['last_error'] has the latest state.");
     told_error_ = true;
 }
 

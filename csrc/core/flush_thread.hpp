@@ -37,6 +37,7 @@ struct FlushThreadStats {
     std::uint64_t errors = 0;
     std::string first_error;
     std::string last_error;
+    int last_code = 0;  // its errno
     std::int64_t cpu_ns = 0;
     std::uint64_t high_water_bytes = 0;
     std::uint64_t first_record_ticks = 0;  // 0: no record yet
