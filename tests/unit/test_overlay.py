@@ -693,7 +693,9 @@ def test_a_run_that_was_mounted_again_has_its_ring_elsewhere_still(
 ) -> None:
     """Its inode is the same, on another device: lines go by number, as after a restart."""
     run, _ = pointed(tmp_path, boot_id=boot, run_device=4711)
-    (run / ".fastlog" / "x.ring-at").rename(run / ".fastlog" / f"{rings.UUID}.ring-at")
+    pointer = run / ".fastlog" / "x.ring-at"
+    pointer = pointer.rename(pointer.with_name(f"{rings.UUID}.ring-at"))
+    pointer.write_text(f"{pointer.read_text()}{tmp_path}\n")  # another directory has the name now
     (report,) = check_against_recovery(run)
     assert (report.outcome, report.emitted, report.same_boot) == ("recoverable", 1, False)
 
