@@ -206,8 +206,12 @@ void bind_recorder(py::module_& module) {
         return py::str(stats.label);
     });
     type.def_property_readonly("_directory", [](py::handle self) {
-        const FileId id = opened(self).stats().flush.directory;
+        const FileId id = opened(self).directory();
         return std::pair(id.device, id.inode);
+    });
+    type.def_property_readonly("_remedy", [](py::handle self) {
+        const int code = opened(self).stats().flush.last_code;
+        return code == 0 ? std::string() : std::string(remedy(code));
     });
     type.def_property_readonly("_largest_fragment",
                                [](py::handle self) { return opened(self).largest_payload(); });

@@ -289,6 +289,13 @@ RecorderStats RecorderHandle::stats() {
     return stats;
 }
 
+FileId RecorderHandle::directory() {
+    Engine& engine = current();
+    if (engine.inherited()) return {};
+    const GilReleased unlocked;
+    return engine.core.stats().flush.directory;
+}
+
 std::vector<std::string> RecorderHandle::files() {
     attend_to_show();
     Engine& engine = current();

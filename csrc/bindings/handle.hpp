@@ -65,6 +65,9 @@ class RecorderHandle {
         return (current().core.attention().bits() & AttentionBits::kClosed) != 0;
     }
     RecorderStats stats();
+    /// The directory that the files are in; none where it is not made yet, or in a forked child that has not
+    /// recorded. Opens nothing.
+    FileId directory();
     /// The files of this process so far; in a forked child those of its own core.
     std::vector<std::string> files();
     /// The largest payload that the ring takes; in a forked child that of the ring it will open.

@@ -1,6 +1,7 @@
 #include "core/flush_thread.hpp"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -294,7 +295,7 @@ void FlushThread::housekeeping(bool now_please) {
 void FlushThread::leave_ring_file() {
     const std::string text = "keep the ring in " + memory_.path() +
                              ": its file system has no room for its pages, or has failed";
-    note_text(text);
+    note_text(EIO, text);
     tell("foundry_fastlog could not " + text +
          ". Training goes on with a ring in memory: if the process is killed, it loses what it "
          "recorded "
@@ -386,21 +387,23 @@ void FlushThread::count_error() noexcept {
     ++published_.errors;
 }
 
-void FlushThread::note_text(const std::string& text) {
+void FlushThread::note_text(int code, const std::string& text) {
     const std::lock_guard lock(progress_);
     if (published_.first_error.empty()) published_.first_error = text;
     published_.last_error = text;
+    published_.last_code = code;
 }
 
 void FlushThread::describe_error(const SinkError& error) {
     std::string text = error.what + ": " + std::system_category().message(error.code) + " (errno " +
                        std::to_string(error.code) + ")";
-    note_text(text);
+    note_text(error.code, text);
     if (told_error_) return;
-    tell("foundry_fastlog could not " + text +
-         ". Training goes on, records wait in memory and the write is tried again; free space "
-         "or make the place writable before the ring is full. stats()['last_error'] has the "
-         "latest state.");
+    const bool in_file = memory_.mapped() && ::access(memory_.path().c_str(), F_OK) == 0;
+    tell("foundry_fastlog could not " + text + ". Training goes on, records wait in " +
+         (in_file ? "the ring file " + memory_.path() : "memory") +
+         " and the write is tried again; " + remedy(error.code) +
+         " before the ring is full. stats()['last_error'] has the latest state.");
     told_error_ = true;
 }
 

@@ -37,6 +37,7 @@ struct FlushThreadStats {
     std::uint64_t errors = 0;
     std::string first_error;
     std::string last_error;
+    int last_code = 0;  // its errno
     std::int64_t cpu_ns = 0;
     std::uint64_t high_water_bytes = 0;
     std::uint64_t first_record_ticks = 0;  // 0: no record yet
@@ -159,7 +160,7 @@ class FlushThread {
     void note_error(const SinkError& error);
     void count_error() noexcept;
     void describe_error(const SinkError& error);
-    void note_text(const std::string& text);
+    void note_text(int code, const std::string& text);
     void leave_ring_file();
     void note_exception(const std::exception& error) noexcept;
     std::int64_t nap_ns(bool closing) const noexcept;

@@ -47,7 +47,7 @@ void for_each_ring(int directory, Look&& look) {
         std::string path = std::string(kPrivateDirectory) + "/" + name;
         if (name.ends_with(kPointerSuffix)) {
             std::string reason;
-            path = read_pointer(directory, path, reason);
+            path = read_pointer(directory, path, reason).ring;
         } else if (!name.ends_with(kRingSuffix)) {
             continue;
         }

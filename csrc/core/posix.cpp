@@ -19,6 +19,27 @@ SinkError failed(const char* verb, const std::string& path) {
     return {code, std::string(verb) + " " + path};
 }
 
+const char* remedy(int code) noexcept {
+    switch (code) {
+        case ENOSPC:
+        case EDQUOT:
+            return "free space there";
+        case EFBIG:
+            return "raise the limit of file sizes";
+        case EACCES:
+        case EPERM:
+        case EROFS:
+            return "make the place writable";
+        case EMFILE:
+        case ENFILE:
+            return "close files or raise the limit of open ones";
+        case ENOMEM:
+            return "free memory";
+        default:
+            return "mend the cause";
+    }
+}
+
 FileId id_of(const struct stat& info) noexcept {
     return {static_cast<std::uint64_t>(info.st_dev), static_cast<std::uint64_t>(info.st_ino)};
 }

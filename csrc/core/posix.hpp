@@ -29,6 +29,9 @@ struct SinkError {
 /// The error in errno.
 SinkError failed(const char* verb, const std::string& path);
 
+/// What helps against an error, as "free space there".
+const char* remedy(int code) noexcept;
+
 /// Which file it is, whatever its name says.
 struct FileId {
     std::uint64_t device = 0;

@@ -52,11 +52,16 @@ Recorder::Recorder(RecorderOptions options)
     if (!claim_error_) claim_error_ = sink_.keep_notes(&memory_);
     flush_thread_.tell_claim(claim_error_);
     if (ring_error_ && !claim_error_) {
-        flush_thread_.tell("foundry_fastlog keeps its ring in memory only: it could not " +
-                           ring_error_.what + " (errno " + std::to_string(ring_error_.code) +
-                           "). A killed process then loses what it recorded in the last " +
-                           std::to_string(options_.flush_interval_ns / 1'000'000) +
-                           " ms; everything else works.");
+        const std::string why = "it could not " + ring_error_.what + " (errno " +
+                                std::to_string(ring_error_.code) + "). ";
+        flush_thread_.tell(
+            memory_.mapped() ? "foundry_fastlog keeps its ring in " + memory_.path() + ": " + why +
+                                   "A killed process loses nothing, but the disk's write-back may "
+                                   "delay record()."
+                             : "foundry_fastlog keeps its ring in memory only: " + why +
+                                   "A killed process then loses what it recorded in the last " +
+                                   std::to_string(options_.flush_interval_ns / 1'000'000) +
+                                   " ms; everything else works.");
     }
     watch();
     try {

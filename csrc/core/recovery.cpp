@@ -20,6 +20,7 @@
 #include "core/labels.hpp"
 #include "core/line_inventory.hpp"
 #include "core/quarantine.hpp"
+#include "core/ring_home.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
 #include "core/ring_pointer.hpp"
@@ -229,7 +230,7 @@ void drain_dead_ring(const std::string& run, int fd, RingImage& image, Provenanc
     if (error) {
         report.outcome = Outcome::failed;
         report.reason =
-            describe(error) + ". The ring stays; make the place writable and recover again";
+            describe(error) + ". The ring stays; " + remedy(error.code) + " and recover again";
         return;
     }
     source.report_counts();
@@ -274,6 +275,15 @@ void move_to_quarantine(const std::string& run, const std::string& path, Recover
     unmark_writer(run, uuid_in(path));  // it is told of as long as it lies there
 }
 
+// True for the ring of another directory: nothing is moved, as it may be anybody's, and the pointer good.
+bool tell_elsewhere(const RingHome& home, const std::string& pointer, RecoveryReport& report) {
+    if (home.of_this_run) return false;
+    report.outcome = Outcome::elsewhere;
+    report.same_boot = home.same_boot;
+    report.reason = home.elsewhere(report.ring, pointer);
+    return true;
+}
+
 }  // namespace
 
 const char* outcome_name(Outcome outcome) noexcept {
@@ -303,9 +313,10 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     RecoveryReport report;
     report.ring = path;
     const bool by_pointer = path.ends_with(kPointerSuffix);
-    std::string ring = path;
+    RingPointer pointer{path, {}};
+    const std::string& ring = pointer.ring;
     if (by_pointer) {
-        ring = read_pointer(AT_FDCWD, path, report.reason);
+        pointer = read_pointer(AT_FDCWD, path, report.reason);
         if (ring.empty()) {
             const int code = errno;
             if (code == 0) {
@@ -332,9 +343,15 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         }
         return report;
     }
+    const auto find_home = [&](const RingImage& image) {
+        return RingHome::find(run_directory, image, fd.get(), by_pointer ? path : "", pointer.run);
+    };
     if (!lock_dead(fd.get())) {
         report.outcome = errno == EWOULDBLOCK ? Outcome::live : Outcome::failed;
         if (report.outcome == Outcome::failed) report.reason = describe({errno, "lock " + ring});
+        const auto living =
+            report.outcome == Outcome::live && by_pointer ? RingImage::look(fd.get()) : nullptr;
+        if (living != nullptr) tell_elsewhere(find_home(*living), path, report);
         return report;
     }
     struct stat info;
@@ -353,27 +370,19 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.outcome = Outcome::failed;
         return report;
     }
-    if (image != nullptr) {
-        report.same_boot = boot_id() == image->header().boot_id && !boot_id().empty();
-    }
-    // Devices may have other numbers after a restart of the machine.
-    const auto is = [&](const struct stat& found, std::uint64_t device, std::uint64_t inode) {
-        return id_of(found).inode == inode && (id_of(found).device == device || !report.same_boot);
-    };
-    struct stat run;
-    const bool of_this_run = image != nullptr && ::stat(run_directory.c_str(), &run) == 0 &&
-                             is(run, image->home().run_device, image->home().run_inode);
-    if (image == nullptr || (by_pointer && !of_this_run)) {
+    if (image == nullptr) {
         if (!S_ISREG(info.st_mode)) report.reason = ring + " is no regular file";
-        if (image != nullptr) report.reason = ring + " belongs to another run";
         // What a pointer leads to may be anybody's: only the pointer is moved.
         move_to_quarantine(run_directory, path, report);
         return report;
     }
+    const RingHome home = find_home(*image);
+    report.same_boot = home.same_boot;
+    if (by_pointer && tell_elsewhere(home, path, report)) return report;
     report.label = image->home().label;
     Provenance provenance;
-    provenance.own_ring = of_this_run && (!image->has_notes() || is(info, image->home().ring_device,
-                                                                    image->home().ring_inode));
+    const bool of_this_run = home.of_this_run;
+    provenance.own_ring = of_this_run && (!image->has_notes() || home.is_ring(info));
     provenance.same_boot = report.same_boot;
     provenance.shared = info.st_nlink > 1;
     if (!provenance.own_ring) {

@@ -19,7 +19,7 @@ struct RecoveryReport {
         live,         // its writer (or another recovery) holds the lock: left alone
         recovered,    // everything in it is in the files; the ring is gone
         quarantined,  // no ring that can be trusted: moved aside, nothing deleted; see reason
-        elsewhere,    // its bytes are on another host; see reason
+        elsewhere,    // its bytes are on another host, or another directory's; see reason
         failed,       // the system refused; the ring stays for another try; see reason
         gone,         // another recovery was faster
     };

@@ -107,6 +107,12 @@ bool RingImage::read_control(int fd) {
     return true;
 }
 
+std::unique_ptr<RingImage> RingImage::look(int fd) {
+    auto image = std::unique_ptr<RingImage>(new RingImage);
+    if (!image->read_control(fd)) return nullptr;
+    return image;
+}
+
 bool RingImage::read_label(int fd, const std::string& stamp, std::string& label) {
     RingImage image;
     if (!image.read_control(fd)) return false;

@@ -29,6 +29,10 @@ class RingImage {
     /// without one when memory ran out. Allocates at most what a real ring has.
     static std::unique_ptr<RingImage> read(int fd, std::string& reason);
 
+    /// The header and the home of the ring behind `fd`, which may be a living one. Reads two pages. Null when
+    /// it is no ring, of a newer version, or memory ran out.
+    static std::unique_ptr<RingImage> look(int fd);
+
     /// The label of the ring behind `fd`, if it is one of a writer with this stamp. Reads two pages.
     static bool read_label(int fd, const std::string& stamp, std::string& label);
 

@@ -127,7 +127,10 @@ void populate_pages(std::byte* begin, std::size_t bytes) noexcept {
 std::vector<std::string> temporary_places() {
     std::vector<std::string> places;
     const char* temporary = std::getenv("TMPDIR");
-    if (temporary != nullptr && *temporary == '/') places.emplace_back(temporary);
+    // Not where a pointer, which has a path in a line, could not say it.
+    if (temporary != nullptr && *temporary == '/' && std::strpbrk(temporary, "\n\r") == nullptr) {
+        places.emplace_back(temporary);
+    }
     places.insert(places.end(), {"/var/tmp", "/tmp"});
     return places;
 }
@@ -196,7 +199,7 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
             if (base_ != nullptr) ::munmap(base_, size_);
             throw;
         }
-        if (!error) return;
+        if (base_ != nullptr) return;
         fd_.close();
         id_ = {};
         path_.clear();
@@ -243,27 +246,35 @@ void RingMemory::finish_mapping() noexcept {
 SinkError RingMemory::map_file(const RingSpec& spec) {
     const std::string own = spec.run_directory + "/" + kPrivateDirectory;
     if (SinkError error = make_directory(own)) return error;
-    std::vector<std::string> places;
-    if (spec.place == RingPlace::shm) {
-        places = {kSharedMemoryPlace};
-    } else {
-        places = temporary_places();
-        places.insert(places.begin(), own);
-    }
+    std::vector<std::string> places = temporary_places();
+    places.insert(places.begin(), own);
     SinkError error{ENOTSUP, "map a ring file below " + own};
+    SinkError refused;  // by the place that was asked for: told where another one will do, too
+    if (spec.place == RingPlace::shm) {
+        places.insert(places.begin(), kSharedMemoryPlace);
+        refused = {ENOTSUP, std::string("map a ring file in ") + kSharedMemoryPlace};
+    }
     for (const std::string& place : places) {
         if (!suits_mapping(place)) continue;
         error = make_file(spec, place);
-        if (error) continue;
-        if (place == own) return {};
-        pointer_ = own + "/" + uuid_ + kPointerSuffix;
-        error = write_pointer(pointer_, path_);
-        if (!error) return {};
-        ::unlink(path_.c_str());
-        ::munmap(base_, size_);
-        base_ = nullptr;
-        fd_.close();
+        if (!error && place != own) error = point_from(own);
+        const bool asked = place == kSharedMemoryPlace;
+        if (!error) return asked ? SinkError{} : refused;
+        if (asked) refused = error;
     }
+    return error;
+}
+
+// Makes the run's pointer to the file, or takes the file back.
+SinkError RingMemory::point_from(const std::string& own) {
+    pointer_ = own + "/" + uuid_ + kPointerSuffix;
+    SinkError error = write_pointer(pointer_, path_);
+    if (!error) return {};
+    pointer_.clear();
+    ::unlink(path_.c_str());
+    ::munmap(base_, size_);
+    base_ = nullptr;
+    fd_.close();
     return error;
 }
 

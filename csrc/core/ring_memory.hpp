@@ -19,8 +19,8 @@ namespace fastlog {
 
 /// Where the ring lies.
 enum class RingPlace : std::uint8_t {
-    file,    // in the run's .fastlog directory, or in a local one that a pointer there names
-    shm,     // in /dev/shm, with such a pointer: no write-back, gone with the machine
+    file,  // in the run's .fastlog directory, or in a local one that a pointer there names
+    shm,  // in /dev/shm, with such a pointer: no write-back, gone with the machine. Full: as `file`
     memory,  // nowhere else: a killed process loses what was not flushed
 };
 
@@ -47,7 +47,7 @@ class RingMemory final : public FileLedger {
     /// Anonymous memory. Throws std::system_error when the system has none.
     explicit RingMemory(std::size_t ring_bytes);
     /// A mapped file by the spec's policy. Where none can be made it is anonymous memory, and
-    /// `error` says why.
+    /// `error` says why. So it does where another place than /dev/shm had to do.
     RingMemory(const RingSpec& spec, SinkError& error);
     ~RingMemory() override;
     RingMemory(const RingMemory&) = delete;
@@ -100,6 +100,7 @@ class RingMemory final : public FileLedger {
     void map_anonymous();
     void* map(int flags, int fd) noexcept;
     SinkError map_file(const RingSpec& spec);
+    SinkError point_from(const std::string& own);
     SinkError make_file(const RingSpec& spec, const std::string& directory);
     SinkError fill_file(const RingSpec& spec);
     void finish_mapping() noexcept;

@@ -11,13 +11,27 @@
 #include "core/ring_memory.hpp"
 
 namespace fastlog {
+namespace {
+
+// The text before the next newline, which goes with it; empty where there is none.
+std::string take_line(std::string_view& text) {
+    const std::size_t end = text.find('\n');
+    if (end == text.npos) return {};
+    const std::string line(text.substr(0, end));
+    text.remove_prefix(end + 1);
+    return line;
+}
+
+}  // namespace
 
 SinkError write_pointer(const std::string& pointer, const std::string& ring) {
     const std::string temporary = pointer + kTemporarySuffix;
     const Descriptor fd(
         open_at(AT_FDCWD, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, kFileMode));
     if (fd.get() < 0) return failed("create", temporary);
-    const std::string text = ring + "\n" + host_name() + "\n" + boot_id() + "\n";
+    std::string text = ring + "\n" + host_name() + "\n" + boot_id() + "\n";
+    const std::string run = pointer.substr(0, pointer.rfind("/" + std::string(kPrivateDirectory)));
+    if (run.find('\n') == run.npos) text += run + "\n";
     SinkError error = write_all(fd.get(), text.data(), text.size(), 0, temporary);
     // Other hosts of a network file system see the bytes before the name; and a ring in /var/tmp outlives a
     // power loss, which would otherwise leave an empty pointer.
@@ -29,9 +43,9 @@ SinkError write_pointer(const std::string& pointer, const std::string& ring) {
     return error;
 }
 
-std::string read_pointer(int directory, const std::string& pointer, std::string& reason) {
+RingPointer read_pointer(int directory, const std::string& pointer, std::string& reason) {
     const Descriptor fd(open_at(directory, pointer, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
-    char text[4096];
+    char text[16384];  // two paths
     const ssize_t n = fd.get() < 0 ? -1 : ::pread(fd.get(), text, sizeof text, 0);
     if (n < 0) {
         const int code = errno;
@@ -40,14 +54,15 @@ std::string read_pointer(int directory, const std::string& pointer, std::string&
         return {};
     }
     errno = 0;
-    const std::string_view all(text, static_cast<std::size_t>(n));
-    const std::string path(all.substr(0, all.find('\n')));
+    std::string_view rest(text, static_cast<std::size_t>(n));
+    const std::string path(rest.substr(0, rest.find('\n')));
     if (path.empty() || path[0] != '/' || !path.ends_with(kRingSuffix) ||
         path.find('\0') != path.npos) {
         reason = "the pointer " + pointer + " names no ring file";
         return {};
     }
-    return path;
+    for (int line = 0; line < 3; ++line) take_line(rest);
+    return {path, take_line(rest)};
 }
 
 }  // namespace fastlog

@@ -1,5 +1,5 @@
 // A run's note of a ring that lies elsewhere: a small file in its private directory with the ring's path,
-// host and boot, a line each. Its name has the ring's uuid.
+// host, boot and the run's path, a line each. Its name has the ring's uuid.
 #pragma once
 
 #include <string>
@@ -11,8 +11,13 @@ namespace fastlog {
 /// Makes the note whole or not at all: whoever finds one finds all of it.
 SinkError write_pointer(const std::string& pointer, const std::string& ring);
 
-/// The path that a pointer names. Empty with the reason set where it names none, and with errno where
+struct RingPointer {
+    std::string ring;  // path of the ring file
+    std::string run;   // of the run's directory when this was made; empty where it does not say
+};
+
+/// What a pointer says. The ring is empty with the reason set where it names none, and with errno where
 /// the system refused: then the pointer may well be good.
-std::string read_pointer(int directory, const std::string& pointer, std::string& reason);
+RingPointer read_pointer(int directory, const std::string& pointer, std::string& reason);
 
 }  // namespace fastlog

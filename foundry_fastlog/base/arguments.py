@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import SupportsIndex, cast
 
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 _MOST_PROCESSES = (1 << 31) - 1  # a rank has 32 bits in a ring file
+_WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 _SHOWN = 100  # characters, or bits, of an odd value
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -114,9 +116,12 @@ def process_number(name: str, value: object, variable: str, *, least: int) -> in
             return None
         source = f"the environment variable {variable}"
         try:
-            value = int(text)
-        except ValueError:
-            raise ValueError(f"{source} must be a whole number, got {text[:_SHOWN]!r}") from None
+            # int() would take "1_0", and the digits of other scripts.
+            value = int(text) if _WHOLE.fullmatch(text) else None
+        except ValueError:  # more digits than Python reads
+            value = None
+        if value is None:
+            raise ValueError(f"{source} must be a whole number, got {text[:_SHOWN]!r}")
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < least:

@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ExperimentLogging"]
 
-# Those of this process, by (directory, rank): unpickling finds the one that is there.
-_present: weakref.WeakValueDictionary[tuple[str, int], ExperimentLogging] = (
-    weakref.WeakValueDictionary()
-)
+# Those of this process, by their recorder: unpickling finds the one that is there.
+_present: weakref.WeakValueDictionary[Recorder, ExperimentLogging] = weakref.WeakValueDictionary()
 
 
 class ExperimentLogging:
@@ -107,7 +105,12 @@ class ExperimentLogging:
             ValueError: The name cannot name a directory, or this process has the experiment open.
             ConfigError: The ``logging`` section, or an environment variable, cannot be used.
             NotADirectoryError: The directory, or a part of it, is a file.
+            RuntimeError: This object was opened before, which changes nothing of it.
         """
+        if "_ended" in vars(self):  # closed ones too
+            raise RuntimeError(
+                f"this {type(self).__name__} was opened before, in {self.directory}: make a new one"
+            )
         name, section = name_and_section(experiment_config)
         config = section.with_environment()
         if directory is None:
@@ -188,7 +191,7 @@ class ExperimentLogging:
         )
         self.wandb = WandBLogger(enabled=False)
         self.system = None
-        _present[str(recorder.path), recorder.rank or 0] = self
+        _present[recorder] = self
         atexit.register(self._at_exit)
 
     @property
@@ -383,8 +386,8 @@ def _in_worker(
     name: str, config: LoggingConfig, stamp: str, recorder: Recorder
 ) -> ExperimentLogging:
     """Return this process's object for a run that another process has opened."""
-    present = _present.get((str(recorder.path), recorder.rank or 0))
-    if present is not None and present.recorder is recorder:
+    present = _present.get(recorder)
+    if present is not None:
         return present
     logs = ExperimentLogging.__new__(ExperimentLogging)
     logs._set_up(name, config, stamp, recorder)  # noqa: SLF001 - its own class's

@@ -13,13 +13,14 @@ import fcntl
 import os
 import re
 import stat
-import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundry_fastlog.base.json_text import safe_str
+from foundry_fastlog.reading.ring_home import RingHome
 from foundry_fastlog.reading.ring_image import (
     NewerRingError,
     RingError,
@@ -38,7 +39,6 @@ __all__ = [
     "RingReport",
     "find_ring",
     "has_rival",
-    "is_own",
     "is_untouched",
     "list_private",
     "list_quarantined",
@@ -63,11 +63,10 @@ AT_WORK = "a recovery is at work on it: read again when that has ended"
 _waited_for: set[str] = set()
 _VANISHING_S, _VANISHING_LOOKS = 0.02, 20
 
+_FindHome = Callable[[RingHeader], RingHome]
+
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_POINTER_BYTES = 4096
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_BOOT_ID_COMMAND = ("sysctl", "-n", "kern.bootsessionuuid")  # where there is no such file: macOS
-_BOOT_ID_LENGTH = 36
+_POINTER_BYTES = 16384  # two paths
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,14 @@ class RingReport:
         outcome: ``recovered`` (its records are in the run's files now), ``live`` (its
             writer is at work), ``gone`` (another recovery was faster), ``quarantined``
             (damaged, and moved to ``.fastlog/quarantine``), ``elsewhere`` (on another
-            host), ``failed`` (the system refused), ``absent`` (a writer has not ended, and its
-            ring is not here, or is in memory). Where nothing is to be changed:
-            ``recoverable`` and ``damaged`` in place of ``recovered`` and ``quarantined``.
+            host, or of another directory), ``failed`` (the system refused), ``absent`` (a
+            writer has not ended, and its ring is not here, or is in memory). Where nothing is
+            to be changed: ``recoverable`` and ``damaged`` in place of ``recovered`` and
+            ``quarantined``.
         label: Label of the writer; where it is ``absent``, of a few such writers.
         reason: Why not, and what to do.
-        same_boot: Whether the machine has run on since. If not, lines are put back by
-            their ``seq``.
+        same_boot: Whether the machine has run on since, with the run's file system mounted as it
+            was. If not, lines are put back by their ``seq``.
         emitted: Lines written to the files, drop markers among them.
         skipped: Records whose line was there already.
         holes: Places that a thread had claimed and not filled when it was killed.
@@ -136,9 +136,10 @@ class FoundRing(NamedTuple):
         outcome: ``dead``, or why there is nothing to read, as in `RingReport`.
         reason: The same in words.
         image: What is in it, if it is dead.
-        same_boot: Whether its writer ran in this boot of this machine.
+        same_boot: Whether its writer ran in this boot of this machine; see `RingHome`.
         label: Label of its writer, where that is known.
-        own: Whether it is the writer's own file, no copy; see `is_own`.
+        own: Whether it is the very file that its writer made, in the run that it recorded in. A
+            copy is not: it and the files may be of different moments.
         writing: If it is live: its header, and how far its files are noted as whole. None
             where that is not known.
     """
@@ -259,10 +260,10 @@ def _may_be_in_the_making(path: str) -> bool:
 
 
 def _find(run: Path, path: str, *, by_pointer: bool) -> FoundRing:
-    ring = path
+    ring, run_before = path, ""
     if by_pointer:
         try:
-            ring = _read_pointer(path)
+            ring, run_before = _read_pointer(path)
         except FileNotFoundError:
             return FoundRing(path, "gone")
         except OSError as error:
@@ -282,8 +283,13 @@ def _find(run: Path, path: str, *, by_pointer: bool) -> FoundRing:
             f"{_describe('open', ring, error)}. It is on another host, or was lost with this one's "
             f"restart: recover there, or remove the pointer {path}",
         )
+
+    def find_home(header: RingHeader) -> RingHome:
+        pointer = path if by_pointer else None
+        return RingHome.find(run, header, descriptor, pointer, run_before)
+
     try:
-        return _read_ring(run, ring, descriptor, by_pointer=by_pointer)
+        return _read_ring(ring, descriptor, find_home)
     except OSError as error:
         return FoundRing(ring, "failed", _describe("read", ring, error))
     finally:
@@ -293,12 +299,12 @@ def _find(run: Path, path: str, *, by_pointer: bool) -> FoundRing:
         os.close(descriptor)
 
 
-def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> FoundRing:
+def _read_ring(ring: str, descriptor: int, find_home: _FindHome) -> FoundRing:
     try:
         # Given back after milliseconds. A recovery that meets it waits for that.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _look_at_live(run, ring, descriptor, by_pointer=by_pointer)
+        return _look_at_live(ring, descriptor, find_home)
     status = os.fstat(descriptor)
     if not status.st_nlink:
         return FoundRing(ring, "gone")
@@ -311,10 +317,10 @@ def _read_ring(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> Fo
     except RingError as error:
         return FoundRing(ring, "damaged", str(error))
     header = image.header
-    if by_pointer and not _is_of_run(run, header):
-        return FoundRing(ring, "damaged", f"{ring} belongs to another run")
-    same_boot = _is_of_this_boot(header)
-    own = is_own(run, header, status)
+    home = find_home(header)
+    if (reason := home.elsewhere(ring)) is not None:
+        return FoundRing(ring, "elsewhere", reason, same_boot=home.same_boot)
+    same_boot, own = home.same_boot, home.owns(header, status)
     if not (own and same_boot) and not image.dated:
         reason = "neither of its commit slots reached the disk: its records have no time"
         return FoundRing(ring, "damaged", reason, same_boot=same_boot, label=header.label)
@@ -359,41 +365,26 @@ def _vanishes(pointer: str) -> bool:
     return False
 
 
-def _look_at_live(run: Path, ring: str, descriptor: int, *, by_pointer: bool) -> FoundRing:
+def _look_at_live(ring: str, descriptor: int, find_home: _FindHome) -> FoundRing:
     """Say how far a live writer has noted the files as whole, or that a recovery is at work."""
     try:
         header, slot = RingImage.look(descriptor)
-        if RingImage.is_marked(descriptor):
-            return FoundRing(ring, "failed", AT_WORK)
+        at_work = RingImage.is_marked(descriptor)
     except (RingError, NewerRingError):
         return FoundRing(ring, "live")
-    if by_pointer and not _is_of_run(run, header):
-        return FoundRing(ring, "damaged", f"{ring} belongs to another run")
-    own = is_own(run, header, os.fstat(descriptor))
-    same_boot = _is_of_this_boot(header)
+    home = find_home(header)
+    if (reason := home.elsewhere(ring)) is not None:
+        return FoundRing(ring, "elsewhere", reason, same_boot=home.same_boot)
+    if at_work:
+        return FoundRing(ring, "failed", AT_WORK)
+    own = home.owns(header, os.fstat(descriptor))
     return FoundRing(
         ring,
         "live",
-        same_boot=same_boot,
+        same_boot=home.same_boot,
         label=header.label,
         own=own,
-        writing=(header, slot) if own and same_boot else None,
-    )
-
-
-def is_own(run: Path, header: RingHeader, status: os.stat_result) -> bool:
-    """Whether a ring is the very file that its writer made, in the run that it recorded in.
-
-    A copy is not: its ring and its files may be of different moments. Their lines are told by
-    `seq` then.
-
-    Args:
-        run: The run directory.
-        header: What the ring says.
-        status: Of the ring file.
-    """
-    return _is_of_run(run, header) and (
-        header.ring is None or _is(status, header.ring, same_boot=_is_of_this_boot(header))
+        writing=(header, slot) if own and home.same_boot else None,
     )
 
 
@@ -414,7 +405,7 @@ def has_rival(run: Path, ring: FoundRing) -> bool:
         path = str(run / PRIVATE_DIR / name)
         with contextlib.suppress(OSError, RingError, NewerRingError):
             if name.endswith(POINTER_SUFFIX):
-                path = _read_pointer(path)
+                path, _ = _read_pointer(path)
             descriptor = os.open(path, _READ)
             try:
                 if os.path.samestat(os.fstat(descriptor), itself):
@@ -428,22 +419,8 @@ def has_rival(run: Path, ring: FoundRing) -> bool:
     return False
 
 
-def _is_of_run(run: Path, header: RingHeader) -> bool:
-    return _is(run.stat(), header.run, same_boot=_is_of_this_boot(header))
-
-
-def _is(status: os.stat_result, known: tuple[int, int], *, same_boot: bool) -> bool:
-    """Whether a file has this device and inode; devices change with a restart of the machine."""
-    return status.st_ino == known[1] and (status.st_dev == known[0] or not same_boot)
-
-
-def _is_of_this_boot(header: RingHeader) -> bool:
-    boot = boot_id()
-    return boot != "" and boot == header.boot_id
-
-
-def _read_pointer(pointer: str) -> str:
-    """The path in a pointer's first line; empty when it cannot be that of a ring.
+def _read_pointer(pointer: str) -> tuple[str, str]:
+    """The ring that a pointer names, empty when it can be none; and what it calls the run.
 
     Raises:
         OSError: It cannot be read.
@@ -453,22 +430,10 @@ def _read_pointer(pointer: str) -> str:
         text = os.pread(descriptor, _POINTER_BYTES, 0)
     finally:
         os.close(descriptor)
-    path = os.fsdecode(text.partition(b"\n")[0])
-    return path if path.startswith("/") and path.endswith(RING_SUFFIX) and "\0" not in path else ""
-
-
-def boot_id() -> str:
-    """Which boot of which machine this is; empty where that cannot be known."""
-    try:
-        if _BOOT_ID.exists():
-            text = _BOOT_ID.read_text(encoding="ascii")
-        else:
-            text = subprocess.run(
-                _BOOT_ID_COMMAND, capture_output=True, text=True, check=True
-            ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return text.strip()[:_BOOT_ID_LENGTH]
+    lines = text.split(b"\n")
+    ring, run = os.fsdecode(lines[0]), os.fsdecode(lines[3]) if len(lines) > 4 else ""
+    good = ring.startswith("/") and ring.endswith(RING_SUFFIX) and "\0" not in ring
+    return (ring if good else ""), run
 
 
 def _describe(verb: str, path: str, error: OSError) -> str:

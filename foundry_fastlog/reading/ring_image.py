@@ -109,6 +109,7 @@ class RingHeader:
         segment_bytes: A stream file that would grow past this is continued in a next one.
         pid: The writer's process id.
         rank: Its rank, -1 for none.
+        uuid: What the names of its file and of a pointer to it have.
         boot_id: Which boot of which machine it ran in.
         host: Its host's name.
         label: Its label in file names.
@@ -124,6 +125,7 @@ class RingHeader:
     segment_bytes: int
     pid: int
     rank: int
+    uuid: str
     boot_id: str
     host: str
     label: str
@@ -399,7 +401,7 @@ def _parse_header(data: bytes, file_bytes: int) -> RingHeader:
         _process_start,
         pid,
         rank,
-        _uuid,
+        uuid,
         boot_id,
         host,
         label,
@@ -438,6 +440,7 @@ def _parse_header(data: bytes, file_bytes: int) -> RingHeader:
         segment_bytes=segment_bytes,
         pid=pid,
         rank=rank,
+        uuid=_text(uuid).decode("utf-8", "backslashreplace"),
         boot_id=_text(boot_id).decode("utf-8", "backslashreplace"),
         host=_text(host).decode("utf-8", "backslashreplace"),
         label=_text(label).decode(),

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +39,6 @@ from foundry_fastlog.base.arguments import (
     step_number,
 )
 from foundry_fastlog.base.error_facts import error_facts, prepare
-from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.json_text import (
     let_interrupts_through,
     nonfinite_fields,
@@ -50,6 +48,7 @@ from foundry_fastlog.base.json_text import (
 )
 from foundry_fastlog.recording import host_copies
 from foundry_fastlog.recording.event_lines import shortened, summary_members
+from foundry_fastlog.recording.open_recorders import OpenRecorders
 from foundry_fastlog.recording.values import metric_value
 from foundry_fastlog.run.info import RunFile, last_unended, plain_config
 from foundry_fastlog.run.streams import STREAMS
@@ -85,9 +84,7 @@ _NULL = re.compile(rb"null").search  # half the time of `in`, which these letter
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
-# Recorders by (directory, rank): two of one kind in a process would be two writers of one story.
-_open: weakref.WeakValueDictionary[tuple[str, int], Recorder] = weakref.WeakValueDictionary()
-_open_lock = ForkLock()  # reentrant: open_run() holds it while Recorder() takes it
+_open: OpenRecorders[Recorder] = OpenRecorders()
 _told_odd: set[str] = set()  # names of values that log() has written as text
 _MOST_TOLD = 1000
 
@@ -191,8 +188,12 @@ class Recorder(_core.RecorderCore):
             NotADirectoryError: ``path``, or a part of it, is a file.
             MemoryError: There is no memory for the recorder. No file of it is left.
             RuntimeError: There is none for the ring, or the flush thread cannot be started. No file
-                is left.
+                is left. Or this object was opened before, which changes nothing of it.
         """
+        if self._opened:  # closed ones too: their files and figures stay what they are
+            raise RuntimeError(
+                f"this {type(self).__name__} was opened before, in {self.path}: make a new one"
+            )
         directory = absolute(path)
         check_directory(directory)
         rank = process_number("rank", rank, "RANK", least=0)
@@ -227,13 +228,13 @@ class Recorder(_core.RecorderCore):
         self._close_timeout_s = float(close_timeout_s)
         self._pid = os.getpid()
         self._run_file: RunFile | None = None
-        key = (directory, rank or 0)
-        with _open_lock:
-            other = _open.get(key)
-            if other is not None and not other.closed:
+        with _open.lock:
+            other = _open.find(directory, rank)
+            if other is not None:
+                alias = f" (as {other.path})" if str(other.path) != directory else ""
                 raise ValueError(
-                    f"this process already records in {directory}: use open_run(path) to share "
-                    "that recorder, or close it first"
+                    f"this process already records in {directory}{alias}: use open_run(path) to "
+                    "share that recorder, or close it first"
                 )
             if not rank:
                 _mark_lost(Path(directory))
@@ -260,7 +261,7 @@ class Recorder(_core.RecorderCore):
                 hook=_on_core_event,
                 **self._options,
             )
-            _open[key] = self
+            _open.add(self)
         _prepare_device()
         if not rank:
             self._run_file = RunFile(
@@ -285,10 +286,9 @@ class Recorder(_core.RecorderCore):
         options: dict[str, Any],
     ) -> Recorder:
         """Open the recorder of a process that was spawned by one which records (see __reduce__)."""
-        key = (str(path), rank or 0)
-        with _open_lock:
-            present = _open.get(key)
-            if present is not None and not present.closed:
+        with _open.lock:
+            present = _open.find(str(path), rank)
+            if present is not None:
                 return present
             self = cls.__new__(cls)
             self._path = path
@@ -311,7 +311,7 @@ class Recorder(_core.RecorderCore):
                 hook=_on_core_event,
                 **{**options, "ring_bytes": min(options["ring_bytes"], MIB)},
             )
-            _open[key] = self
+            _open.add(self)
         _prepare_device()
         _close_at_worker_exit()
         return self
@@ -559,6 +559,7 @@ class Recorder(_core.RecorderCore):
             return
         self._missing_told = True
         ring = stats["ring_path"]
+        remedy = self._remedy and f"{self._remedy}; then "
         _log.warning(
             "%d records are missing in the files of %s: %s. %s",
             missing,
@@ -566,8 +567,8 @@ class Recorder(_core.RecorderCore):
             stats["last_error"] or "they were not written in time",
             "They are lost when this process ends."
             if ring is None
-            else f"They stay in {ring}: when there is room again, the next start in the directory "
-            f"writes them, or `foundry-fastlog recover {self._path}`.",
+            else f"They stay in {ring}: {remedy}the next start in the directory writes them, or "
+            f"`foundry-fastlog recover {self._path}`.",
         )
 
     def _write_run_file(self, *, ended: bool) -> None:
@@ -626,7 +627,7 @@ def open_run(
     Returns:
         The open recorder.
     """
-    with _open_lock:  # two threads that ask at once get one recorder
+    with _open.lock:  # two threads that ask at once get one recorder
         return recorder_of(path, options.get("rank")) or Recorder(path, **options)
 
 
@@ -639,9 +640,8 @@ def recorder_of(path: str | os.PathLike[str], rank: int | None = None) -> Record
     """
     directory = absolute(path)
     rank = process_number("rank", rank, "RANK", least=0)
-    with _open_lock:
-        recorder = _open.get((directory, rank or 0))
-    return recorder if recorder is not None and not recorder.closed else None
+    with _open.lock:
+        return _open.find(directory, rank)
 
 
 def recover(path: str | os.PathLike[str]) -> list[RingReport]:
@@ -735,7 +735,7 @@ def _recover(directory: str, timeout_s: float = 1e9) -> None:
 
 def _close_all() -> None:
     """Close what is still open when the process ends."""
-    for recorder in list(_open.values()):
+    for recorder in _open.list_all():
         if not recorder.closed:
             recorder.close()
         elif not recorder.close(_VAIN_S):  # it has waited its time already

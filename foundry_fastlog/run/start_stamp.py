@@ -75,7 +75,8 @@ class StartStamp:
         launch = _launch(world_size)
         if launch is None or rank is None or world_size == 1:
             return
-        self._path = Path(directory).absolute() / PRIVATE_DIR / f"{_PREFIX}{launch}"
+        # One path for all links to it: see `_published`.
+        self._path = Path(os.path.realpath(directory), PRIVATE_DIR, f"{_PREFIX}{launch}")
         if rank == 0:
             with contextlib.suppress(OSError):  # the recorder tells what is wrong with the disk
                 self._publish()

@@ -66,13 +66,14 @@ class Fault:
         *,
         suffix: str = ".jsonl",
         count: int = 0,
+        below: str | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         """Run the scenario; return its answer. Asserts that the fault really happened."""
         environment = {
             **os.environ,
             "LD_PRELOAD": str(self.shim),
-            "FAULT_DIR": str(self.run),
+            "FAULT_DIR": below or str(self.run),
             "FAULT_SWITCH": str(self.switch),
             "FAULT_CALL": call,
             "FAULT_ERRNO": str(code),
@@ -221,6 +222,65 @@ def test_a_ring_that_cannot_lie_in_the_run_lies_elsewhere(
     place = answer["stats"]["ring_path"]
     assert place is None or not place.startswith(str(fault.run))
     assert list((fault.run / ".fastlog").iterdir()) == []
+
+
+@pytest.mark.parametrize("odd", ["new\nline", "return\r"])
+def test_a_temporary_place_that_no_pointer_can_name_is_skipped(
+    fault: Fault, odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pointer has the ring's path in a line: of one that it cannot name nobody could read it."""
+    place = tmp_path / odd
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    answer = fault.play("from_start", "posix_fallocate", errno.ENOSPC, suffix=".ring.tmp")
+    ring = answer["stats"]["ring_path"]
+    assert ring is None or not ring.startswith(str(place))
+    fault.expect_everything(answer)
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "rename"])
+@pytest.mark.parametrize("below", ["/dev/shm/", "/"])
+def test_shared_memory_that_is_full_is_replaced_by_the_run(
+    fault: Fault, below: str, call: str
+) -> None:
+    """By where the ring lies without it, then by memory; one warning says what that means."""
+    answer = fault.play(
+        "from_start", call, errno.ENOSPC, suffix=".ring.tmp", below=below, ring="shm"
+    )
+    fault.expect_everything(answer)
+    (told,) = answer["told"]
+    assert "/dev/shm/fastlog-" in told or below == "/"
+    assert "(errno 28)" in told
+    if below == "/":
+        assert answer["stats"]["ring_path"] is None
+        assert "in memory only" in told
+        assert "A killed process then loses" in told
+    else:
+        assert answer["stats"]["ring_path"].startswith(str(fault.run / ".fastlog"))
+        assert "A killed process loses nothing, but the disk's write-back may delay" in told
+    assert list((fault.run / ".fastlog").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "free space there"),
+        (errno.EACCES, "make the place writable"),
+        (errno.EROFS, "make the place writable"),
+        (errno.EMFILE, "close files or raise the limit of open ones"),
+        (errno.EIO, "mend the cause"),
+    ],
+)
+@pytest.mark.parametrize("ring", ["file", "memory"])
+def test_a_fault_is_told_with_where_records_wait_and_what_helps(
+    fault: Fault, ring: str, code: int, remedy: str
+) -> None:
+    """The ring's file by its path; and by the error what can be done."""
+    answer = fault.play("heals", "pwrite", code, ring=ring)
+    place = answer["stats"]["ring_path"]
+    where = "memory" if place is None else f"the ring file {place}"
+    (told,) = answer["told"]
+    assert f"records wait in {where} and the write is tried again; {remedy} before" in told
 
 
 @pytest.mark.parametrize("fsync", ["interval", "every_flush"])

@@ -208,6 +208,36 @@ def test_a_copy_of_a_killed_run_recovers_by_itself(begin: Begin, tmp_path: Path)
     assert set(seen(backup)) > set(seen(run))
 
 
+def test_a_view_through_another_mount_leaves_the_ring_to_the_run(
+    begin: Begin, tmp_path: Path
+) -> None:
+    """What is written to an overlay is not in the run; where that cannot be seen, it is the run."""
+    for name in ("runs", "upper", "work", "view"):
+        (tmp_path / name).mkdir()
+    run, view = tmp_path / "runs" / "run", tmp_path / "view" / "run"
+    trainer = begin(run, "a", ring="shm")
+    trainer.do("keep 50")
+    trainer.kill()
+    layers = f"lowerdir={tmp_path}/runs,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    mount = ["mount", "-t", "overlay", "-o", layers, "overlay", str(view.parent)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        if view.stat().st_ino != run.stat().st_ino:
+            pytest.skip("this overlay has inodes of its own")
+        (report,) = check_against_recovery(view)
+        assert report.outcome == "elsewhere"
+        assert f"a copy of: {run}. Recover there" in report.reason
+        (pointer,) = (view / ".fastlog").glob("*.ring-at")
+        lines = pointer.read_text().splitlines()
+        pointer.write_text("\n".join([*lines[:3], "/nowhere", ""]))
+        (report,) = check_against_recovery(view)
+        assert (report.outcome, report.same_boot) == ("recoverable", False)
+        assert steps(seen(view), "a") == list(range(50))
+    finally:
+        subprocess.run(["umount", "-l", view.parent], check=True)
+
+
 # ---- two processes -----------------------------------------------------------------------
 
 

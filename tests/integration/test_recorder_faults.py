@@ -447,6 +447,7 @@ for step in range(100):
         assert told.endswith("They are lost when this process ends.")
     else:
         assert "File too large" in told
+        assert ".ring: raise the limit of file sizes; then the next start" in told
         assert f"`foundry-fastlog recover {tmp_path}`" in told
         recover(tmp_path)
         check(tmp_path, list(range(100)), 0)

@@ -326,7 +326,7 @@ def test_fork_from_a_thread_while_another_opens_a_run(tmp_path: Path) -> None:
 from foundry_fastlog.recording import recorder as module
 held, done = threading.Event(), threading.Event()
 def hold():
-    with module._open_lock:
+    with module._open.lock:
         held.set()
         done.wait()
 holder = threading.Thread(target=hold)

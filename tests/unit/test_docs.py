@@ -129,6 +129,24 @@ def test_a_page_with_a_wrong_block_is_noticed(tmp_path: Path) -> None:
     assert "AssertionError" in done.stderr
 
 
+def test_lines_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    """The floats of a metrics line, to the digit."""
+    shown = [
+        number
+        for page in PAGES
+        for line in re.findall(
+            r'^\{"timestamp":.*"metrics":\{(.*?)\}', page.read_text(), re.MULTILINE
+        )
+        for number in re.findall(r":(-?[0-9]+[.e][0-9e.+-]*)", line)
+    ]
+    assert len(shown) > 3
+    with Recorder(tmp_path) as recorder:
+        for step, number in enumerate(shown):
+            recorder.record(step, x=float(number))
+    written = re.findall(r'"x":(.*)\}\}', (tmp_path / "metrics.jsonl").read_text())
+    assert written == shown
+
+
 def test_the_readme_has_blocks() -> None:
     """The pattern finds blocks at all, marks included."""
     assert blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))

@@ -734,6 +734,15 @@ def test_a_program_that_dies_without_closing_says_why(
     assert done.stdout == f"exit code {code}\n"
 
 
+def test_an_experiment_is_opened_once(start: Open, tmp_path: Path) -> None:
+    """A second __init__ is an error that changes nothing."""
+    logs = start("exp0")
+    with pytest.raises(RuntimeError, match=r"was opened before, in .*exp0: make a new one"):
+        logs.__init__("exp1", log_dir=tmp_path)  # type: ignore[misc]
+    assert (logs.experiment_name, logs.closed) == ("exp0", False)
+    assert not (tmp_path / "exp1").exists()
+
+
 def test_the_same_experiment_is_open_once(start: Open) -> None:
     """The second is refused with advice, and the first goes on undisturbed."""
     logs = start(quiet())

@@ -188,7 +188,7 @@ def test_the_live_ring_of_another_run_is_none_of_this_one(tmp_path: Path) -> Non
         fcntl.flock(file, fcntl.LOCK_EX)
         opened = read_run(copy)
         assert seen(copy) == on_disk(copy)
-    assert "belongs to another run" in opened.problems[0].message
+    assert "a copy of. Recover there" in opened.problems[0].message
 
 
 def test_processes_that_begin_during_a_look_are_seen_with_their_rings(

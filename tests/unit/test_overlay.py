@@ -611,7 +611,7 @@ def test_what_is_in_quarantine_is_told(
 # ---- what is found in the private directory ------------------------------------------
 
 
-def pointed(tmp_path: Path) -> tuple[Path, Path]:
+def pointed(tmp_path: Path, **header: Any) -> tuple[Path, Path]:
     """A run whose ring lies elsewhere, with a pointer to it."""
     run, away = tmp_path / "run", tmp_path / "away"
     (run / ".fastlog").mkdir(parents=True)
@@ -619,6 +619,7 @@ def pointed(tmp_path: Path) -> tuple[Path, Path]:
     (run / "metrics.jsonl").touch()
     builder = RingBuilder()
     builder.run_device, builder.run_inode = run.stat().st_dev, run.stat().st_ino
+    vars(builder).update(header)
     builder.fragment('"a":1')
     ring = away / "fastlog-x.ring"
     ring.write_bytes(builder.build())
@@ -668,27 +669,63 @@ def test_a_ring_that_vanishes_behind_its_pointer_is_noticed(tmp_path: Path) -> N
     assert overlay.refresh()[0].outcome == "elsewhere"
 
 
-def test_a_pointer_to_the_ring_of_another_run_is_damaged(tmp_path: Path) -> None:
-    """A run's files are written from its own rings alone; that of the other stays."""
-    run, ring = pointed(tmp_path)
-    other = tmp_path / "other"
-    shutil.copytree(run, other)
-    (report,) = check_against_recovery(other)
-    assert (report.outcome, ring.exists()) == ("damaged", True)
-    assert "belongs to another run" in report.reason
-
-
-def test_a_pointer_to_the_living_ring_of_another_run_is_told(tmp_path: Path) -> None:
-    """As in a copy of a run that is recorded: what that has in its ring is not here."""
+def test_a_pointer_in_a_copy_says_whose_its_ring_is(tmp_path: Path) -> None:
+    """A run's files are written from its own rings alone; all stays, of a living one too."""
     run, ring = pointed(tmp_path)
     other = tmp_path / "other"
     shutil.copytree(run, other)
     with ring.open("rb") as file:
+        (report,) = check_against_recovery(other)
         fcntl.flock(file, fcntl.LOCK_EX)
-        (report,) = Overlay(other).refresh()
-        assert report.outcome == "damaged"
-        assert "belongs to another run" in report.reason
-        assert [native["outcome"] for native in _core.recover_run(str(other))] == ["live"]
+        assert check_against_recovery(other) == [report]
+    assert (report.outcome, report.sound, ring.exists()) == ("elsewhere", False, True)
+    pointer = other / ".fastlog" / "x.ring-at"
+    assert f"a copy of. Recover there; in a copy, remove the pointer {pointer}" in report.reason
+    assert [problem.kind for problem in read_run(other).problems] == ["ring"]
+    pointer.unlink()
+    assert all(check.complete for check in read_run(other).check())
+    assert check_against_recovery(run)[0].outcome == "recoverable"
+
+
+@pytest.mark.parametrize("boot", [rings.this_boot(), rings.OTHER_BOOT])
+def test_a_run_that_was_mounted_again_has_its_ring_elsewhere_still(
+    boot: str, tmp_path: Path
+) -> None:
+    """Its inode is the same, on another device: lines go by number, as after a restart."""
+    run, _ = pointed(tmp_path, boot_id=boot, run_device=4711)
+    pointer = run / ".fastlog" / "x.ring-at"
+    pointer = pointer.rename(pointer.with_name(f"{rings.UUID}.ring-at"))
+    pointer.write_text(f"{pointer.read_text()}{tmp_path}\n")  # another directory has the name now
+    (report,) = check_against_recovery(run)
+    assert (report.outcome, report.emitted, report.same_boot) == ("recoverable", 1, False)
+
+
+def test_a_ring_in_a_run_that_was_mounted_again_is_its_own(tmp_path: Path) -> None:
+    """As after a restart of the machine: it is no copy."""
+    builder = RingBuilder()
+    builder.fragment('"a":1')
+    builder.run_device, builder.run_inode = 4711, tmp_path.stat().st_ino
+    (tmp_path / ".fastlog").mkdir()
+    (tmp_path / ".fastlog" / f"{rings.UUID}.ring").write_bytes(builder.build())
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.outcome, report.emitted, report.same_boot) == ("recoverable", 1, False)
+
+
+@pytest.mark.parametrize("hostile", ["name", "owner", "inode"])
+def test_a_pointer_of_a_stranger_consumes_no_ring(hostile: str, tmp_path: Path) -> None:
+    """An inode on a device of one's own can be chosen; the writer's name and owner cannot."""
+    run, ring = pointed(
+        tmp_path, run_device=4711, **({"run_inode": 1} if hostile == "inode" else {})
+    )
+    pointer = run / ".fastlog" / "x.ring-at"
+    if hostile != "name":
+        pointer = pointer.rename(pointer.with_name(f"{rings.UUID}.ring-at"))
+    if hostile == "owner":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file away")
+        os.chown(pointer, 4711, -1)
+    (report,) = check_against_recovery(run)
+    assert (report.outcome, ring.exists(), pointer.exists()) == ("elsewhere", True, True)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "relative.ring\n", "/etc/passwd\n", "/a\0.ring\n"])
@@ -871,8 +908,8 @@ def test_the_boot_is_known_by_a_command_where_there_is_no_file(
     command: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As on macOS; where neither tells, no ring is of this boot."""
-    monkeypatch.setattr("foundry_fastlog.reading.found_rings._BOOT_ID", tmp_path / "none")
-    monkeypatch.setattr("foundry_fastlog.reading.found_rings._BOOT_ID_COMMAND", command)
+    monkeypatch.setattr("foundry_fastlog.reading.ring_home._BOOT_ID", tmp_path / "none")
+    monkeypatch.setattr("foundry_fastlog.reading.ring_home._BOOT_ID_COMMAND", command)
     builder = RingBuilder()
     builder.boot_id = rings.UUID
     builder.put(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,8 @@ def test_rank_from_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("RANK", "9" * 30, "RANK must be at most 2147483647, got 9"),
         ("RANK", "-" + "9" * 400, "RANK must be at least 0, got an int of 1329 bits"),
         ("RANK", "9" * 9999, "RANK must be a whole number, got '9{100}'$"),
+        ("RANK", "\u0663", "RANK must be a whole number, got '\u0663'"),
+        ("RANK", "1_0", "RANK must be a whole number, got '1_0'"),
         ("WORLD_SIZE", "2147483648", "WORLD_SIZE must be at most 2147483647"),
         ("WORLD_SIZE", "0", "WORLD_SIZE must be at least 1"),
         ("WORLD_SIZE", "1.5", "WORLD_SIZE must be a whole number"),
@@ -234,6 +237,51 @@ def test_second_recorder_of_a_run(tmp_path: Path) -> None:
         1.0,
         2.0,
     ]
+
+
+def test_a_directory_has_one_recorder_whatever_leads_to_it(tmp_path: Path) -> None:
+    """By a link to it or above it, whether it was there or is made, and after a rename."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with Recorder(tmp_path / "real" / "run") as first:
+        for other in ("link/run", "real/moved", "link/moved"):
+            path = tmp_path / other
+            if path.name == "moved" and not path.exists():
+                first.path.rename(path)
+            with pytest.raises(ValueError, match=r"\(as .*/real/run\): use open_run"):
+                Recorder(path)
+            assert open_run(path) is first
+        with Recorder(tmp_path / "link" / "moved", rank=1) as another:
+            assert another.rank == 1
+        (tmp_path / "link").unlink()
+        (tmp_path / "link").symlink_to(".")
+        with Recorder(tmp_path / "link" / "run2") as another:
+            assert another.label == ""
+
+
+def test_a_directory_that_is_removed_or_made_anew_is_its_recorders(tmp_path: Path) -> None:
+    """It goes on there, as soon as it notices."""
+    run, link = tmp_path / "run", tmp_path / "link"
+    link.symlink_to(run)
+    run.mkdir()
+    with Recorder(link, ring="memory") as first:
+        shutil.rmtree(run)
+        assert open_run(run) is first
+        run.mkdir()
+        assert open_run(run) is first
+        assert first.record(0, x=1.0)
+        assert first.flush()
+        run.rename(tmp_path / "moved")
+        assert open_run(tmp_path / "moved") is first
+
+
+def test_a_directory_that_cannot_be_made_yet_has_one_recorder(tmp_path: Path) -> None:
+    """It is known by its path then."""
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "link").symlink_to(tmp_path)
+    first = Recorder(tmp_path / "dangling" / "run")
+    assert open_run(tmp_path / "link" / "dangling" / "run") is first
+    first.close(0)
 
 
 def test_a_label_is_taken_by_any_of_its_files(tmp_path: Path) -> None:

@@ -75,6 +75,21 @@ def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool)
     del recorder
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_recorder_is_opened_once(tmp_path: Path, *, closed: bool) -> None:
+    """A second __init__ is an error that changes nothing, of a closed one as well."""
+    recorder = Recorder(tmp_path / "run", rank=1)
+    assert recorder.record(0, x=1.0)
+    if closed:
+        assert recorder.close()
+    with pytest.raises(RuntimeError, match=r"was opened before, in .*/run: make a new one"):
+        recorder.__init__(tmp_path / "other", rank=-1)  # type: ignore[misc]
+    assert (recorder.path, recorder.rank, recorder.closed) == (tmp_path / "run", 1, closed)
+    assert not (tmp_path / "other").exists()
+    assert recorder.close()
+    assert recorder.stats()["written"] == 1
+
+
 def test_methods_of_the_core_want_a_core() -> None:
     """A TypeError, whatever else they are called with."""
     for method in ("_flush", "_close"):

@@ -76,6 +76,14 @@ def rank_1(run: Path) -> str:
     return StartStamp(OWN, run, 1, 2).text
 
 
+def test_ranks_of_one_process_find_the_time_by_any_path(tmp_path: Path) -> None:
+    """To open what rank 0 has published would lose its lock."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    first = StartStamp(THEIRS, tmp_path / "run", 0, 2)
+    assert StartStamp(OWN, tmp_path / "link" / "run", 1, 2).text == THEIRS
+    first.withdraw()
+
+
 def test_another_rank_takes_the_time_of_rank_0(tmp_path: Path, rank_0: Start) -> None:
     """While rank 0 lives; when it has withdrawn there is nothing left, and each has its own."""
     process = rank_0()

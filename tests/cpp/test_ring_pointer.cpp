@@ -1,0 +1,64 @@
+// Pointers to rings that lie elsewhere, and what helps against errors.
+#include "core/ring_pointer.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "test_support.hpp"
+
+using namespace fastlog;
+using namespace fastlog::test;
+
+TEST_SUITE("ring_pointer") {
+    TEST_CASE("should say where the ring is, and which directory was the run's") {
+        TempDir dir;
+        const std::string run = dir.path() + "/r.fastlog";
+        REQUIRE_FALSE(make_directories(run + "/.fastlog"));
+        const std::string pointer = run + "/.fastlog/x.ring-at";
+        std::string reason;
+        REQUIRE_FALSE(write_pointer(pointer, "/tmp/fastlog-x.ring"));
+        const RingPointer read = read_pointer(AT_FDCWD, pointer, reason);
+        CHECK(read.ring == "/tmp/fastlog-x.ring");
+        CHECK(read.run == run);
+    }
+
+    TEST_CASE("should not name a run that a line cannot hold, nor believe half a line") {
+        TempDir dir;
+        const std::string odd = dir.path() + "/new\nline";
+        REQUIRE_FALSE(make_directories(odd + "/.fastlog"));
+        const std::string pointer = odd + "/.fastlog/x.ring-at";
+        std::string reason;
+        REQUIRE_FALSE(write_pointer(pointer, "/tmp/x.ring"));
+        RingPointer read = read_pointer(AT_FDCWD, pointer, reason);
+        CHECK(read.ring == "/tmp/x.ring");
+        CHECK(read.run.empty());
+
+        for (const auto& [text, run] : {std::pair<std::string, std::string>{"", ""},
+                                        {"/run", ""},
+                                        {"/run\n", "/run"},
+                                        {"\n/run\n", ""},
+                                        {"/run\nmore", "/run"}}) {
+            const std::string all = "/tmp/x.ring\nhost\nboot\n" + text;
+            const Descriptor fd(open_at(AT_FDCWD, pointer, O_WRONLY | O_TRUNC));
+            REQUIRE_FALSE(write_all(fd.get(), all.data(), all.size(), 0, pointer));
+            read = read_pointer(AT_FDCWD, pointer, reason);
+            CHECK(read.ring == "/tmp/x.ring");
+            CHECK(read.run == run);
+        }
+    }
+}
+
+TEST_CASE("what helps against an error should be said by the error") {
+    CHECK(std::string(remedy(ENOSPC)) == "free space there");
+    CHECK(std::string(remedy(EDQUOT)) == remedy(ENOSPC));
+    CHECK(std::string(remedy(EACCES)) == "make the place writable");
+    CHECK(std::string(remedy(EPERM)) == remedy(EROFS));
+    CHECK(std::string(remedy(EMFILE)) == remedy(ENFILE));
+    CHECK(std::string(remedy(ENOMEM)) == "free memory");
+    CHECK(std::string(remedy(EFBIG)) == "raise the limit of file sizes");
+    CHECK(std::string(remedy(EIO)) == "mend the cause");
+}
