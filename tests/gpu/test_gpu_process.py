@@ -111,8 +111,8 @@ import os, sys, time
 import torch
 from foundry_fastlog import Recorder
 from gpu_support import keep_busy
+value = torch.zeros((), device="cuda")  # before the recorder, whose first value may wait else
 recorder = Recorder(sys.argv[1], close_timeout_s=1.0, device_timeout_s=0.2)
-value = torch.zeros((), device="cuda")
 keep_busy(6.0)
 recorder.record(0, v=value, lr=0.1)
 start = time.perf_counter()

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,8 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu.check import __main__ as command
-from benchmarks.gpu.check import build, gpu_tests, judge, report, runner, table
-from benchmarks.gpu.check.runner import Part
+from benchmarks.gpu.check import build, child, files, machine, machines, report, runner, table
+from benchmarks.gpu.check.runner import Part, Runner
 
 ROOT = Path(__file__).parents[2]
 GOOD = {"name": "it", "verdict": "ok", "expects": "it", "shows": "7 us", "why": "", "figures": {}}
@@ -57,7 +60,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[s
     ]
     parts.append(Part("absent", (str(tmp_path / "no such program"),), 5.0, 0.0))
     found: list[dict[str, Any]] = []
-    runner.run_all(parts, tmp_path, 120.0, os.environ, tmp_path, found.append)
+    Runner(tmp_path, os.environ, tmp_path).run_all(parts, 120.0, found.append)
     assert [each["part"] for each in found] == [*PARTS, "absent"]
     return {each["part"]: each for each in found}
 
@@ -88,14 +91,21 @@ def test_a_part_takes_along_what_it_has_started(tmp_path: Path) -> None:
         "time.sleep(600)']); print(child.pid)"
     )
     part = Part("parent", (sys.executable, "-c", code), 30.0)
-    found = runner.run_part(part, tmp_path, 30.0, os.environ, tmp_path)
+    found = Runner(tmp_path, os.environ, tmp_path).run_part(part, 30.0)
     assert found["verdict"] == "ok"
-    stat = Path(f"/proc/{int(found['output'])}/stat")
-    deadline = time.monotonic() + 20
-    # Gone, or dead and not yet collected by whoever adopts it.
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until_gone(int(found["output"]))
+
+
+def test_a_part_ends_what_it_has_lost_sight_of(tmp_path: Path) -> None:
+    """Processes of its group but itself, as those of a test that crashed; never another's group."""
+    code = WRITE + (
+        "import subprocess; child = subprocess.Popen([sys.executable, '-c', 'import time; "
+        "time.sleep(600)']); from benchmarks.gpu.check.leftovers import end_leftovers; "
+        "end_leftovers(); print(child.wait(30))"
+    )
+    part = Part("parent", (sys.executable, "-c", code), 30.0)
+    ours = {**os.environ, "PYTHONPATH": str(ROOT), "GPU_CHECK_OUT": str(tmp_path)}
+    assert Runner(tmp_path, ours, tmp_path).run_part(part, 30.0)["output"] == "-9\n"
 
 
 def test_parts_have_the_time_that_is_left_and_what_is_kept_for_them(
@@ -104,17 +114,34 @@ def test_parts_have_the_time_that_is_left_and_what_is_kept_for_them(
     """None takes what later ones need; one for which nothing is left says so."""
     limits: dict[str, float] = {}
 
-    def run_part(part: Part, _: Path, limit_s: float, *__: Any) -> dict[str, Any]:
+    def run_part(_: Runner, part: Part, limit_s: float) -> dict[str, Any]:
         limits[part.name] = limit_s
         return {}
 
     parts = [Part("a", (), 300.0), Part("b", (), 50.0, 20.0), Part("c", (), 200.0, 60.0)]
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "run_part", run_part)
-        runner.run_all(parts, tmp_path, 100.0, {}, tmp_path, lambda _: None)
+        patch.setattr(Runner, "run_part", run_part)
+        Runner(tmp_path, {}, tmp_path).run_all(parts, 100.0, lambda _: None)
     assert limits == pytest.approx({"a": 20.0, "b": 40.0, "c": 100.0}, abs=2.0)
-    left = runner.run_part(parts[0], tmp_path, -1.0, {}, tmp_path)
+    left = Runner(tmp_path, {}, tmp_path).run_part(parts[0], -1.0)
     assert (left["verdict"], left["why"]) == ("broken", "no time was left for it")
+    code = "import os; print(os.environ['GPU_CHECK_LIMIT_S'])"
+    told = Part("told", (sys.executable, "-c", code), 30.0)
+    assert Runner(tmp_path, os.environ, tmp_path).run_part(told, 30.0)["output"] == "30\n"
+
+
+def machine_part(gpu: str | None, verdict: str = "ok") -> Part:
+    """A first part that has found this GPU, or none."""
+    machine = {**GOOD, "name": "machine", "verdict": verdict}
+    machine["figures"] = {"gpu": gpu, "torch": "2.13", "why_none": "torch sees none"}
+    code = f"import sys; open(sys.argv[1], 'w').write({json.dumps(machine)!r} + chr(10))"
+    return Part("machine", (sys.executable, "-c", code), 30.0)
+
+
+TELLS = (
+    "import json, os, sys; open(sys.argv[1], 'w').write(json.dumps({'name': 'it', 'verdict': %r, "
+    "'expects': '', 'shows': '', 'why': 'w', 'figures': dict(os.environ)}) + chr(10))"
+)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +151,7 @@ def test_parts_have_the_time_that_is_left_and_what_is_kept_for_them(
         ("falls short", None, 0),  # of the fake driver: no figure of a GPU
         ("broken", None, 1),
         ("ok", "a card", 0),
+        ("not judged", "a card", 0),
         ("falls short", "a card", 1),
         ("broken", "a card", 1),
     ],
@@ -131,20 +159,193 @@ def test_parts_have_the_time_that_is_left_and_what_is_kept_for_them(
 def test_the_command_reports_and_ends_with_what_it_found(
     verdict: str, gpu: str | None, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three files in OUT; a rehearsal fails only where something is broken."""
-    machine = {**GOOD, "name": "machine", "verdict": verdict}
-    machine["figures"] = {"gpu": gpu, "torch": "2.13", "why_none": "torch sees none"}
-    code = f"import sys; open(sys.argv[1], 'w').write({json.dumps(machine)!r} + chr(10))"
-    part = Part("machine", (sys.executable, "-c", code), 30.0)
-    monkeypatch.setattr(command, "parts", lambda: (part,))
+    """Three files in OUT; a rehearsal, as the first part decides, fails only of what is broken."""
+    part = Part("some", (sys.executable, "-c", TELLS % verdict), 30.0)
+    monkeypatch.setattr(command, "parts", lambda: (machine_part(gpu), part, part))
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
-    assert command.main([]) == status
+    monkeypatch.setenv("GPU_CHECK_REHEARSAL", "of an outer one")
+    assert command.main(["--only", "some"]) == status
     found = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
-    assert found["machine"] == machine["figures"]
-    assert found["parts"][0]["verdict"] == verdict
+    assert [each["part"] for each in found["parts"]] == ["machine", "some", "some"]
+    assert found["machine"]["gpu"] == gpu
+    assert found["parts"][1]["verdict"] == verdict
+    told = found["parts"][1]["findings"][0]["figures"]["GPU_CHECK_REHEARSAL"]
+    assert told == ("" if gpu else "1")
     text = (tmp_path / "out" / "gpu-check.txt").read_text()
     assert text.startswith("GPU check: a card" if gpu else "REHEARSAL, no GPU (torch sees none)")
-    assert f"==== machine: {verdict}" in (tmp_path / "out" / "gpu-check.log").read_text()
+    assert f"==== some: {verdict}" in (tmp_path / "out" / "gpu-check.log").read_text()
+
+
+def test_a_part_that_finds_no_gpu_on_a_run_with_one_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no rehearsal because the GPU is gone."""
+    monkeypatch.setenv(machines.REHEARSAL, "")
+    for module in (child, machines):
+        monkeypatch.setattr(module, "no_gpu", lambda: "torch sees none")
+    assert child.main(["timers", str(tmp_path / "found")]) == 0
+    ((only,), _) = report.read(tmp_path / "found")
+    assert (only["verdict"], only["why"]) == ("broken", "it is gone: torch sees none")
+    with pytest.raises(RuntimeError, match="no rehearsal: torch sees none"):
+        machines.find()
+
+
+@pytest.mark.parametrize(
+    ("device", "hidden", "verdict"),
+    [("", None, "needs a GPU"), ("nvidia0", None, "broken"), ("nvidia0", "", "needs a GPU")],
+)
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_rehearse(
+    device: str,
+    hidden: str | None,
+    verdict: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Unless it is hidden on purpose."""
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    monkeypatch.setattr(machine, "no_gpu", lambda: "torch sees none")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    (tmp_path / (device or "nvidiactl")).touch()
+    machine.run(report.Report(tmp_path / "found"))
+    ((only,), _) = report.read(tmp_path / "found")
+    assert only["verdict"] == verdict
+    assert "torch sees none" in only["figures"]["why_none"]
+
+
+# ---- signals, and OUT ----------------------------------------------------------------------------
+
+RUN = """
+import sys
+from benchmarks.gpu.check import __main__ as command
+from benchmarks.gpu.check.runner import Part
+command.parts = lambda: [Part(name, (sys.executable, "-c", sys.argv[2]), 60.0)
+                         for name in ("machine", "later")]
+sys.exit(command.main(["--out", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_a_part_ends_with_its_runner_and_what_it_found_is_told(name: str, tmp_path: Path) -> None:
+    """Ctrl-C, the end, a lost terminal; of a killed runner nothing is left running."""
+    number = signal.Signals[name]
+    pid = tmp_path / "pid"
+    code = WRITE + (
+        "import os, subprocess, time; child = subprocess.Popen([sys.executable, '-c', "
+        f"'import time; time.sleep(600)']); print('its output', flush=True); "
+        f"open({str(pid) + '~'!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); "
+        f"os.rename({str(pid) + '~'!r}, {str(pid)!r}); time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(tmp_path / "out"), code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not pid.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=60)
+    for each in pid.read_text().split():
+        until_gone(int(each))
+    if number == signal.SIGKILL:
+        return
+    assert process.returncode == 128 + number
+    assert f"INTERRUPTED by {name}; not run: later" in printed
+    found = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
+    assert found["interrupted"] == name
+    (part,) = found["parts"]
+    assert (part["verdict"], part["why"]) == ("broken", f"interrupted by {name}")
+    assert part["findings"] == [GOOD]
+    assert "its output" in (tmp_path / "out" / "gpu-check.log").read_text()
+    assert f"INTERRUPTED by {name}" in (tmp_path / "out" / "gpu-check.txt").read_text()
+
+
+def until_gone(pid: int) -> None:
+    """Wait until a process is gone, or dead and not yet collected by whoever adopts it."""
+    stat = Path(f"/proc/{pid}/stat")
+    deadline = time.monotonic() + 20
+    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_folder_that_cannot_be_written_any_more_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each part is run, the table is printed, each fault told once; one at the start is refused."""
+    out = tmp_path / "out"
+    code = f"import shutil; shutil.rmtree({str(out)!r}); open({str(out)!r}, 'w').close(); "
+    takes = Part("takes", (sys.executable, "-c", code + WRITE), 30.0)
+    after = Part("after", (sys.executable, "-c", WRITE), 30.0)
+    monkeypatch.setattr(command, "parts", lambda: (machine_part(None), takes, after))
+    assert command.main(["--out", str(out)]) == 1
+    printed = capsys.readouterr().out
+    assert "3 parts in" in printed
+    assert printed.count("gpu-check.json cannot be written") == 1
+    assert "all figures" not in printed
+    assert command.main(["--out", str(out)]) == 2
+    assert "cannot be written, name another folder" in capsys.readouterr().out
+
+
+def test_two_checks_do_not_share_a_folder_nor_a_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second one says so; of two builds the second waits, and finds its work done."""
+    with files.locked(tmp_path / files.LOCK) or pytest.fail("it is locked"):
+        assert command.main(["--out", str(tmp_path)]) == 2
+    assert "another check is writing to" in capsys.readouterr().out
+    built: list[Path] = []
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "is_current", lambda: bool(built))
+    inside, leave = threading.Event(), threading.Event()
+
+    def compile_all(folder: Path) -> None:
+        inside.set()
+        leave.wait(30)
+        built.append(folder)
+
+    monkeypatch.setattr(build, "compile_all", compile_all)
+    threads = [threading.Thread(target=build.build) for _ in range(2)]
+    threads[0].start()
+    assert inside.wait(30)
+    threads[1].start()
+    said = ""
+    while "waiting for it" not in said:
+        said += capsys.readouterr().out
+        time.sleep(0.01)
+    leave.set()
+    for each in threads:
+        each.join(30)
+    assert len(built) == 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("by", "python"), [("environment", "asked"), ("command", "asked"), ("nobody", None)]
+)
+def test_make_takes_the_python_that_was_asked_for(
+    by: str, python: str | None, tmp_path: Path
+) -> None:
+    """On the command line and in the environment, whatever was set up in the checkout."""
+    own = tmp_path / "bin" / "python"
+    own.parent.mkdir()
+    own.touch()
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHON", "VENV")}
+    asked = {"environment": {**environment, "PYTHON": "asked"}}.get(by, environment)
+    options = [f"VENV={tmp_path}", *(["PYTHON=asked"] if by == "command" else [])]
+    done = subprocess.run(
+        ["make", "-n", "gpu-check", *options],
+        cwd=ROOT,
+        env=asked,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f" {python or own} -m benchmarks.gpu.check" in done.stdout
 
 
 def test_findings_are_lines_that_strict_json_has(tmp_path: Path) -> None:
@@ -188,108 +389,19 @@ def test_the_build_is_current_until_a_source_is_newer(
     assert not build.is_current(made)
 
 
-# ---- judgement -----------------------------------------------------------------------------------
-
-NS = {"get current": 20.0, "is capturing": 90.0, "copy": 3000.0, "event record": 900.0}
-ROW = {"call": "copy", "mode": "relaxed", "code": 0, "valid": True}
-LINE = {"step": 0, "metrics": {"v": 1.0}}
-GONE = {"step": 0, "metrics": {"v": None}, "missing": {"v": "no_slot"}}
-LANES = {"record": {"gap_ms": 30.0, "blocked": True}, "add": {"gap_ms": 10.0, "blocked": True}}
-TORN = {"device_duration_s": None, "missing": {"device_duration_s": "driver_error_600"}}
-NAMED = {"device_duration_s": None, "missing": {"device_duration_s": "other_stream"}}
-JUDGED = [
-    (judge.driver_floor(NS), ""),
-    (judge.driver_floor({**NS, "copy": 15_000.0}), "not under 50 us"),
-    (judge.behind_kernel({"copy": 0.1}, {"copy": True}), ""),
-    (judge.behind_kernel({"copy": 0.1}, {"copy": False}), "waited: copy"),
-    (judge.behind_kernel({"copy": 900.0}, {"copy": True}), "waited: copy"),
-    (judge.relaxed_matrix([ROW, {**ROW, "code": 600}]), ""),
-    (judge.relaxed_matrix([{**ROW, "code": 900}]), "copy: code 900"),
-    (judge.relaxed_matrix([{**ROW, "valid": False}]), "capture ended"),
-    (judge.relaxed_matrix([{**ROW, "mode": "default", "code": 900}]), ""),
-    (judge.heartbeat(LANES), ""),
-    (judge.heartbeat({**LANES, "record": {"gap_ms": 1900.0, "blocked": True}}), "1900 ms"),
-    (judge.heartbeat({**LANES, "record": {"gap_ms": 3.0, "blocked": False}}), "never full"),
-    (judge.values([LINE], {0: 1.0}, "v"), ""),
-    (judge.values([GONE], {0: 1.0}, "v"), ""),
-    (judge.values([LINE], {0: 2.0}, "v"), "the device had 2.0"),
-    (judge.values([{"step": 0, "metrics": {"v": None}}], {0: 2.0}, "v"), "has None"),
-    (judge.values([LINE], {1: 1.0}, "v"), "step 1 is not in the file"),
-    (judge.block({"device_duration_s": 0.1}), ""),
-    (judge.block({"device_duration_s": -0.1}), "negative"),
-    (judge.block(NAMED), ""),
-    (judge.block(TORN), "driver_error_600"),
-    (judge.block({}), "neither"),
-    (judge.ended(0, 2.0, 5.0), ""),
-    (judge.ended(-11, 2.0, 5.0), "-11"),
-    (judge.ended(0, 6.0, 5.0), "6.0 s"),
-    (judge.tests({"a": "passed", "b": "skipped"}), ""),
-    (judge.tests({"a": "skipped"}), "no test passed"),
-    (judge.tests({"x/a": "passed", "x/b": "hung"}), "1 of 2: b (hung)"),
-]
-
-
-@pytest.mark.parametrize(("why", "said"), JUDGED)
-def test_figures_are_judged(why: str, said: str) -> None:
-    """Nothing is said of what is as it should be, and what is wrong is named."""
-    assert (said in why) if said else (why == "")
-
-
-def test_the_default_mode_is_told_and_whether_sending_needs_the_relaxed_one() -> None:
-    """Calls that are refused there, or that end the capture; a copy among them is what counts."""
-    rows = [{**ROW, "mode": "default", "code": 900}, {**ROW, "call": "event query", "valid": False}]
-    refused = judge.default_matrix([*rows, {**rows[1], "mode": "default"}])
-    assert refused == ["copy 900", "event query 0 (ends the capture)"]
-    assert judge.needs_relaxed(refused)
-    assert not judge.needs_relaxed(refused[1:])
-    assert judge.missing([LINE, GONE]) == {"no_slot": 1}
-
-
-# ---- tests of tests/gpu, and the rehearsal -------------------------------------------------------
-
-
-def test_a_test_that_hangs_or_crashes_costs_its_own_outcome_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The others run in a fresh process; each test runs once."""
-    folder = tmp_path / "tests"
-    folder.mkdir()
-    (folder / "test_some.py").write_text(
-        "import os, signal, time\n"
-        "import pytest\n"
-        "def test_a(): pass\n"
-        "def test_b(): time.sleep(600)\n"
-        "def test_c(): assert 1 == 2\n"
-        "def test_d(): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "def test_e(): pytest.skip('why not')\n"
-        "def test_f(): pass\n"
-    )
-    monkeypatch.setenv("GPU_CHECK_TEST_LIMIT_S", "2")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    found = gpu_tests.run_tests(folder, tmp_path / "log.jsonl")
-    outcomes = {name.rpartition("::test_")[2]: outcome for name, outcome in found.items()}
-    assert outcomes == {
-        "a": "passed",
-        "b": "hung",
-        "c": "failed",
-        "d": "killed by SIGKILL",
-        "e": "skipped",
-        "f": "passed",
-    }
-    assert "3 of 6" in judge.tests(found)
-    begun = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert sum(line["outcome"] == "begun" for line in begun) == len(found)
+# ---- the rehearsal -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the fake driver runs on Linux only")
 def test_experiments_are_rehearsed_on_the_fake_driver(tmp_path: Path) -> None:
-    """Values and codes are judged there; the set-up is not repeated."""
+    """Values and codes are judged there; the set-up is not repeated, the machine is looked at."""
     pytest.importorskip("torch")
-    names = ["basics", "captures"]
+    names = ["basics", "captures", "heartbeat", "nosync", "timers"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu.check", "--out", tmp_path, "--only", *names],
         cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -297,9 +409,10 @@ def test_experiments_are_rehearsed_on_the_fake_driver(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu-check.json").read_text())
-    assert [part["part"] for part in found["parts"]] == names
+    assert [part["part"] for part in found["parts"]] == ["machine", *names]
     verdicts = {
         each["name"]: each["verdict"] for part in found["parts"] for each in part["findings"]
     }
-    judged = {"driver table", "one scalar", "matrix", "record beside a capture"}
+    judged = {"driver table", "one scalar", "matrix", "record beside a capture", "values"}
+    judged |= {"by time", "one stream", "begins late", "ends late"}
     assert {verdicts[name] for name in judged} == {"ok"}

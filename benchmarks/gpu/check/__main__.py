@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.check import table
+from benchmarks.gpu.check import machine, table
+from benchmarks.gpu.check.files import LOCK, Files, locked, say
+from benchmarks.gpu.check.machines import REHEARSAL
 from benchmarks.gpu.check.report import BROKEN, SHORT
-from benchmarks.gpu.check.runner import Part, run_all, tail
+from benchmarks.gpu.check.runner import Guard, Part, Runner, Stop, tail
 from benchmarks.machine import ROOT, facts
 
 # Eight minutes, less what it takes to end a last part that hangs.
@@ -24,13 +26,14 @@ AMBIENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID
 
 
 def parts() -> tuple[Part, ...]:
-    """Return the parts in their order, the ten experiments first."""
+    """Return the parts in their order: the machine, which each run has to know, comes first."""
 
     def part(name: str, limit_s: float, least_s: float = 8.0) -> Part:
         command = (sys.executable, "-X", "faulthandler", "-u", "-m", "benchmarks.gpu.check.child")
         return Part(name, (*command, name), limit_s, least_s)
 
     return (
+        part(machine.NAME, 90.0),
         part("prepare", 240.0),
         part("basics", 45.0),
         part("micro", 40.0),
@@ -39,7 +42,7 @@ def parts() -> tuple[Part, ...]:
         part("nosync", 45.0),
         part("lifetimes", 60.0),
         part("timers", 40.0),
-        part("ends", 70.0),
+        part("ends", 100.0),
         part("gpu_tests", 170.0, 60.0),
         part("bench", 150.0, 100.0),
     )
@@ -49,7 +52,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line; OUT and WHEELS of the environment are the defaults."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu.check",
-        description="Prove the device path on a GPU in eight minutes, without a network: ten "
+        description="Prove the device path on a GPU in eight minutes, without a network: "
         "experiments, tests/gpu, the quick benchmark. Without a GPU all of it is rehearsed on a "
         "fake driver. Writes gpu-check.json, .txt and .log, and the benchmark's page.",
     )
@@ -61,7 +64,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         default=os.environ.get("WHEELS") or None,
         help="folder with wheels of orjson and pydantic, where Python lacks them (WHEELS)",
     )
-    names = [part.name for part in parts()]
+    names = [part.name for part in parts() if part.name != machine.NAME]
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for all ({SECONDS:g})")
     return parser.parse_args(argv)
@@ -72,7 +75,7 @@ def environment(scratch: Path, out: Path, wheels: Path | None) -> dict[str, str]
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("FASTLOG_", "PYTEST_")) and name not in AMBIENT
+        if not name.startswith(("FASTLOG_", "PYTEST_", "GPU_CHECK_")) and name not in AMBIENT
     }
     site = scratch / "site"
     path = [str(site), str(ROOT), str(ROOT / "tests"), kept.get("PYTHONPATH", "")]
@@ -90,63 +93,112 @@ def machine_of(results: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what the first part found out about the machine."""
     for part in results:
         for found in part["findings"]:
-            if found["name"] == "machine":
+            if found["name"] == machine.NAME:
                 figures: dict[str, Any] = found["figures"]
                 return figures
     return {}
 
 
-def heading(machine: dict[str, Any]) -> str:
+def heading(known: dict[str, Any]) -> str:
     """Return what kind of run this was, in a line."""
-    if machine.get("gpu"):
-        return (
-            f"GPU check: {machine['gpu']}, driver {machine.get('driver')}, torch {machine['torch']}"
-        )
-    why = machine.get("why_none", "what machine this is could not be found out")
+    if known.get("gpu"):
+        return f"GPU check: {known['gpu']}, driver {known.get('driver')}, torch {known['torch']}"
+    why = known.get("why_none", "what machine this is could not be found out")
     return f"REHEARSAL, no GPU ({why}): no time in here says anything about a GPU."
+
+
+class Check:
+    """A run of the check: what it has come to, and what of it goes to OUT."""
+
+    def __init__(self, wanted: list[Part], out: Path, scratch: Path, runner: Runner) -> None:
+        """Nothing is known yet."""
+        self.wanted, self.scratch, self.runner = wanted, scratch, runner
+        self.files = Files(out)
+        self.started = time.monotonic()
+        self.result: dict[str, Any] = {"format": 1, "host": facts(), "machine": {}, "parts": []}
+        self.files.attempt("gpu-check.log", lambda path: path.write_bytes(b""))
+
+    def reported(self, part: dict[str, Any]) -> None:
+        """Tell what a part came to, and write it down."""
+        say(table.row(part))
+        self.result["parts"].append(part)
+        if part["part"] == machine.NAME:
+            known = self.result["machine"] = machine_of([part])
+            # Decided once: a part that finds no GPU on a GPU's run is broken, and no rehearsal.
+            rehearsal = "" if known.get("gpu") else "1"
+            self.runner.environment = {**self.runner.environment, REHEARSAL: rehearsal}
+        self.result["seconds"] = round(time.monotonic() - self.started, 1)
+        self.files.attempt("gpu-check.json", lambda path: table.write(path, self.result))
+        self.files.attempt("gpu-check.log", lambda path: self.log(path, part))
+
+    def log(self, path: Path, part: dict[str, Any]) -> None:
+        """Append a part's output."""
+        with path.open("ab") as file:
+            file.write(f"\n==== {part['part']}: {part['verdict']}\n".encode())
+            file.write(tail(self.scratch / f"{part['part']}.log", LOGGED))
+
+    def ended(self) -> None:
+        """Print the table, then write it."""
+        text = heading(self.result["machine"])
+        if self.runner.stop.number:
+            run = {part["part"] for part in self.result["parts"]}
+            rest = ", ".join(part.name for part in self.wanted if part.name not in run)
+            self.result["interrupted"] = self.runner.stop.name()
+            text += f"\nINTERRUPTED by {self.runner.stop.name()}; not run: {rest or 'nothing'}"
+        text = table.table(self.result["parts"], text)
+        say(f"\n{text}")
+        self.files.attempt("gpu-check.json", lambda path: table.write(path, self.result))
+        self.files.attempt(
+            "gpu-check.txt", lambda path: path.write_text(text, "utf-8", "backslashreplace")
+        )
+        if not self.files.lost:
+            say(f"all figures: {self.files.folder / 'gpu-check.json'}")
+
+    def status(self) -> int:
+        """Return the exit status."""
+        if self.runner.stop.number:
+            return 128 + self.runner.stop.number
+        verdicts = {part["verdict"] for part in self.result["parts"]}
+        bad = {BROKEN, SHORT} if self.result["machine"].get("gpu") else {BROKEN}
+        return 1 if verdicts & bad or self.files.lost else 0
 
 
 def main(argv: list[str]) -> int:
     """Run the command line.
 
     Returns:
-        0 when nothing is broken, and on a GPU nothing falls short.
+        0 when nothing is broken, and on a GPU nothing falls short; 2 when OUT cannot be used; 128
+        and its number after a signal.
     """
     options = arguments(argv)
     out = options.out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    wanted = [part for part in parts() if options.only is None or part.name in options.only]
-    result: dict[str, Any] = {"format": 1, "host": facts(), "machine": {}, "parts": []}
-    log = out / "gpu-check.log"
-    log.write_bytes(b"")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as scratch:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = locked(out / LOCK)
+    except OSError as error:
+        say(f"{out} cannot be written, name another folder as OUT: {error}")
+        return 2
+    if lock is None:
+        say(f"another check is writing to {out}: wait for it, or name another folder as OUT")
+        return 2
+    stop = Stop()
+    names = {machine.NAME, *(options.only or ())}
+    wanted = [part for part in parts() if options.only is None or part.name in names]
+    wheels = options.wheels.resolve() if options.wheels else None
+    with (
+        lock,
+        stop.listening(),
+        contextlib.closing(Guard()) as guard,
+        tempfile.TemporaryDirectory(prefix="gpu-check-", ignore_cleanup_errors=True) as scratch,
+    ):
         folder = Path(scratch)
-
-        def reported(part: dict[str, Any]) -> None:
-            result["parts"].append(part)
-            result["machine"] = machine_of(result["parts"])
-            result["seconds"] = round(time.monotonic() - started, 1)
-            table.write(out / "gpu-check.json", result)
-            print(table.row(part), flush=True)
-            output = folder / f"{part['part']}.log"
-            with log.open("ab") as file:
-                file.write(f"\n==== {part['part']}: {part['verdict']}\n".encode())
-                file.write(tail(output, LOGGED))
-
-        wheels = options.wheels.resolve() if options.wheels else None
+        runner = Runner(folder, environment(folder, out, wheels), ROOT, stop, guard)
+        check = Check(wanted, out, folder, runner)
         try:
-            run_all(
-                wanted, folder, options.seconds, environment(folder, out, wheels), ROOT, reported
-            )
+            runner.run_all(wanted, options.seconds, check.reported)
         finally:
-            text = table.table(result["parts"], heading(result["machine"]))
-            (out / "gpu-check.txt").write_text(text, encoding="utf-8")
-            print(f"\n{text}\nall figures: {out / 'gpu-check.json'}", flush=True)
-    verdicts = {part["verdict"] for part in result["parts"]}
-    bad = {BROKEN, SHORT} if result["machine"].get("gpu") else {BROKEN}
-    return 1 if verdicts & bad else 0
+            check.ended()
+    return check.status()
 
 
 if __name__ == "__main__":

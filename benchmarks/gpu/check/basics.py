@@ -9,12 +9,14 @@ import tempfile
 from ctypes import byref, c_int
 from pathlib import Path
 
+from benchmarks.gpu.check import judge
 from benchmarks.gpu.check.lines import flushed
 from benchmarks.gpu.check.machines import find
 from benchmarks.gpu.check.report import Report
 from benchmarks.machine import ROOT
 
 VALUE = 0.625
+KERNEL_S = 0.1
 
 
 def names() -> list[str]:
@@ -43,10 +45,18 @@ def run(report: Report) -> None:
     expects = "the clock settles, so that kernels run as long as they are asked to"
     if not machine.fake:
         with report.attempt("clock", expects=expects):
-            from benchmarks.gpu.clock import cycles_per_second
+            from benchmarks.gpu.clock import cycles_per_second, kernel_seconds
 
-            mhz = cycles_per_second() / 1e6
-            report.judge("clock", "", expects=expects, shows=f"{mhz:.0f} MHz", mhz=mhz)
+            rate = cycles_per_second()
+            ran = kernel_seconds(int(rate * KERNEL_S))
+            report.judge(
+                "clock",
+                judge.kernel(KERNEL_S, ran),
+                expects=expects,
+                shows=f"{rate / 1e6:.0f} MHz",
+                mhz=rate / 1e6,
+                kernel_s=ran,
+            )
     expects = "torch 2.10 and later have DLPack's exchange table, a capsule"
     with report.attempt("exchange table", expects=expects):
         if importlib.util.find_spec("torch") is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shlex
 import subprocess
 import sysconfig
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,8 +48,32 @@ def made(command: list[str], to: Path) -> None:
     beside.replace(to)
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only one that builds in a folder; another one is waited for."""
+    with (folder / ".lock").open("a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another process builds: waiting for it", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            print(f"no lock can be had, nobody else must build: {error}", flush=True)
+        yield
+
+
 def build() -> None:
     """Compile all sources, on every core, and put the linked file in place."""
+    # They stay, so that a build whose time was up goes on where it was.
+    folder = ROOT / "build" / f"gpu-check-ext{sysconfig.get_config_var('EXT_SUFFIX')}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        if not is_current():  # as another one may have left it
+            compile_all(folder)
+
+
+def compile_all(folder: Path) -> None:
+    """Compile and link; objects go to the folder."""
     import pybind11
 
     compiler = shlex.split(os.environ.get("CXX") or "g++")
@@ -54,9 +81,6 @@ def build() -> None:
     includes += ["-isystem", sysconfig.get_paths()["include"]]
     rooms = (ROOT / "csrc" / room for room in ("core", "device", "bindings"))
     sources = sorted(path for room in rooms for path in room.glob("*.cpp"))
-    # They stay, so that a build whose time was up goes on where it was.
-    folder = ROOT / "build" / f"gpu-check-ext{sysconfig.get_config_var('EXT_SUFFIX')}"
-    folder.mkdir(parents=True, exist_ok=True)
 
     def one(source: Path) -> Path:
         result = folder / f"{source.parent.name}-{source.stem}.o"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable
-from ctypes import byref, c_int, c_size_t, c_uint, c_void_p
+from ctypes import byref, c_float, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from benchmarks.gpu.check.report import Report
 
 GLOBAL, RELAXED = 0, 2
 PORTABLE, DISABLE_TIMING = 1, 2
+VALUE = 2.5
 
 
 class Calls:
@@ -25,7 +26,7 @@ class Calls:
         """Make memory, a value, a stream, and an event for each call that takes one away."""
         self.machine = machine
         self.side = machine.stream()
-        self.value = machine.scalar(2.5)
+        self.value = machine.scalar(VALUE)
         self.memory = c_void_p()
         self.do("cuMemHostAlloc", byref(self.memory), c_size_t(64), c_uint(PORTABLE))
         self.events = [c_void_p() for _ in range(3)]
@@ -33,6 +34,10 @@ class Calls:
             self.do("cuEventCreate", byref(event), c_uint(DISABLE_TIMING))
         self.do("cuEventRecord", self.events[0], self.stream())
         machine.synchronize()
+
+    def copied(self) -> float:
+        """Return what the copies brought."""
+        return c_float.from_address(self.memory.value or 0).value
 
     def do(self, name: str, *arguments: Any) -> None:
         """Make a call that must succeed."""
@@ -94,8 +99,15 @@ def probe(machine: Machine, call: Callable[[], int], *, relaxed: bool) -> int:
     return int(in_thread(work))
 
 
-def measured(machine: Machine) -> list[dict[str, Any]]:
-    """Return a row for each call and mode: its code, and whether the capture ended well."""
+def measured(machine: Machine) -> tuple[list[dict[str, Any]], int]:
+    """Make each call in each mode beside a capture.
+
+    Returns:
+        A row for each: its code, and whether the capture ended well; and how many calls there are.
+
+    Raises:
+        RuntimeError: The copies, whatever their codes, brought no value.
+    """
     calls = Calls(machine)
     captured = machine.stream()
     rows = []
@@ -108,7 +120,9 @@ def measured(machine: Machine) -> list[dict[str, Any]]:
                 {"call": name, "mode": mode, "code": code, "valid": machine.end_capture(captured)}
             )
     machine.synchronize()
-    return rows
+    if calls.copied() != VALUE:
+        raise RuntimeError(f"the copies brought {calls.copied()}, not {VALUE}")
+    return rows, len(calls.matrix())
 
 
 def again(calls: Calls) -> list[tuple[str, Callable[[], int]]]:
@@ -150,22 +164,21 @@ def run(report: Report) -> None:
     machine = find()
     expects = "in relaxed mode every call succeeds, and the other thread's capture ends well"
     with report.attempt("matrix", expects=expects):
-        rows = measured(machine)
+        rows, calls = measured(machine)
         refused = judge.default_matrix(rows)
         shows = f"refused in the default mode: {', '.join(refused) or 'nothing'}"
         if judge.needs_relaxed(refused):
             shows += "; SENDING NEEDS THE RELAXED MODE TOO"
-        report.judge("matrix", judge.relaxed_matrix(rows), expects=expects, shows=shows, rows=rows)
+        why = judge.relaxed_matrix(rows, calls)
+        report.judge("matrix", why, expects=expects, shows=shows, rows=rows)
     expects = "20 records beside a capture, the first of the process among them, and both are right"
     with report.attempt("record beside a capture", expects=expects):
         lines, valid = record_beside(machine)
         why = judge.values(lines, dict.fromkeys(range(20), 3.5), "v")
-        lost = judge.missing(lines)
-        why = why or (f"missing: {lost}" if lost else "")
         report.judge(
             "record beside a capture",
             why or ("" if valid else "the capture was ended"),
             expects=expects,
-            missing=lost,
+            missing=judge.missing(lines),
             valid=valid,
         )

@@ -1,22 +1,92 @@
-"""tests/gpu, each test bounded; one that hangs or crashes costs its own outcome only."""
+"""tests/gpu, each test bounded and reported as it ends; a hang or a crash costs that test only."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.gpu.check import judge
+from benchmarks.gpu.check.leftovers import end_leftovers
 from benchmarks.gpu.check.report import Report
-from benchmarks.gpu.check.runner import ending
+from benchmarks.gpu.check.runner import LIMIT, STACKS_S, ending
 from benchmarks.machine import ROOT
 
 INI = Path(__file__).with_name("tests.ini")
 MOST_PROCESSES = 8
+TEST_S = 45.0
+"""For one test; less where the part has less left."""
+LEFT_S = 8.0
+"""Of the part's time, for what is behind the tests."""
+LOOK_S = 0.1
+WHY = 300
+"""Characters of a failure in the table, its last ones; all that is kept is in the figures."""
+
+
+class Outcomes:
+    """What the plugin's log says of each test."""
+
+    def __init__(self, log: Path, reported: Callable[[str, str, str], None]) -> None:
+        """Read nothing yet.
+
+        Args:
+            log: The file; it may not be there.
+            reported: Gets each test that has ended, once: its name, its outcome, what was said.
+        """
+        self.log, self.reported = log, reported
+        self.place = 0
+        self.found: dict[str, str] = {}
+        self.said: dict[str, str] = {}
+        self.under_way: set[str] = set()
+
+    def follow(self) -> None:
+        """Take in what was written since."""
+        if not self.log.exists():
+            return
+        with self.log.open("rb") as file:
+            file.seek(self.place)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self.place += len(whole)
+        for line in whole.splitlines():
+            each = json.loads(line)
+            self.take(each["test"], each["outcome"], each["why"])
+
+    def take(self, test: str, outcome: str, why: str) -> None:
+        """Take in a line: collected, begun, ended, or an outcome."""
+        if outcome == "ended":
+            self.end(test)
+            return
+        if outcome == "begun":
+            self.under_way.add(test)
+        # A failure stands, whatever comes after it.
+        if self.found.get(test) != "failed":
+            self.found[test], self.said[test] = outcome, why
+
+    def end(self, test: str) -> None:
+        """Report a test, which has an outcome by now."""
+        self.under_way.discard(test)
+        self.reported(test, self.found[test], self.said[test])
+
+    def cut(self, how: str) -> bool:
+        """End what was under way when its process ended; tell whether anything was."""
+        cut = sorted(self.under_way)
+        for test in cut:
+            self.take(test, how, how)
+            self.end(test)
+        return bool(cut)
+
+    def begun(self) -> int:
+        """Return how many have begun at least."""
+        return sum(outcome != judge.COLLECTED for outcome in self.found.values())
 
 
 def pytest_command(folder: Path, *options: str) -> list[str]:
@@ -26,58 +96,82 @@ def pytest_command(folder: Path, *options: str) -> list[str]:
     return [*python, *where, "-p", "benchmarks.gpu.check.pytest_log", *options, str(folder)]
 
 
-def outcomes_of(log: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the outcome of each test, and what was said of it; "begun" has none."""
-    found: dict[str, str] = {}
-    said: dict[str, str] = {}
-    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
-        each = json.loads(line)
-        # A failure stands, whatever comes after it.
-        if found.get(each["test"]) != "failed":
-            found[each["test"]] = each["outcome"]
-            said[each["test"]] = each["why"]
-    return found, said
+def environment(log: Path, limit_s: float) -> dict[str, str]:
+    """Return the variables of a pytest that writes to the log."""
+    ours = {"GPU_CHECK_TESTS": str(log), "GPU_CHECK_TEST_LIMIT_S": f"{limit_s:g}"}
+    return {**os.environ, **ours, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
-def run_tests(folder: Path, log: Path) -> dict[str, str]:
+def followed(process: subprocess.Popen[bytes], outcomes: Outcomes, end: float) -> int | None:
+    """Report outcomes until the process ends; None when it was killed because its time was up."""
+    status = None
+    while status is None and time.monotonic() < end:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = process.wait(LOOK_S)
+        outcomes.follow()
+    if status is None:
+        process.send_signal(signal.SIGABRT)  # faulthandler prints the stacks
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STACKS_S)
+        process.kill()
+        process.wait()
+        outcomes.follow()
+    return status
+
+
+def run_tests(
+    folder: Path, log: Path, reported: Callable[[str, str, str], None], seconds: float
+) -> dict[str, str]:
     """Run all tests of a folder, in a new process after each that took its process along.
 
+    Args:
+        folder: Of the tests.
+        log: Where the plugin writes to.
+        reported: Gets each test as it ends: its name, its outcome, what was said of it.
+        seconds: For all of them.
+
     Returns:
-        Their outcomes by name.
+        Their outcomes by name; those that were not run are "collected".
     """
-    environment = {**os.environ, "GPU_CHECK_TESTS": str(log), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    outcomes = Outcomes(log, reported)
+    end = time.monotonic() + seconds
     for _ in range(MOST_PROCESSES):
-        before = len(outcomes_of(log)[0])
-        done = subprocess.run(
-            pytest_command(folder, "-q", "-ra"), check=False, cwd=ROOT, env=environment
-        )
-        found, _ = outcomes_of(log)
-        begun = [test for test, outcome in found.items() if outcome == "begun"]
-        for test in begun:
-            # An exit of 1 in the middle of a test is faulthandler's, when the time was up.
-            how = "hung" if done.returncode == 1 else ending(done.returncode) or "ended the process"
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"test": test, "outcome": how, "why": how}) + "\n")
-        whole = done.returncode in (0, 1, 5) and not begun
-        if whole or len(found) == before:
+        begun = outcomes.begun()
+        limit_s = min(TEST_S, end - time.monotonic())
+        if limit_s <= 0:
             break
-    return outcomes_of(log)[0]
+        process = subprocess.Popen(
+            pytest_command(folder, "-q", "-ra", "--continue-on-collection-errors"),
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=environment(log, limit_s),
+        )
+        status = followed(process, outcomes, end)
+        end_leftovers()
+        if status is None:
+            outcomes.cut("cut off: the part's time was up")
+            break
+        # An exit of 1 in the middle of a test is faulthandler's, when the test's time was up.
+        how = "hung" if status == 1 else ending(status) or "ended the process"
+        cut = outcomes.cut(how)
+        if (status in (0, 1, 5) and not cut) or outcomes.begun() == begun:
+            break
+    return outcomes.found
 
 
 def run(report: Report) -> None:
     """Run tests/gpu; in a rehearsal only collect them, which needs all their imports."""
+    begun = time.monotonic()
     folder = ROOT / "tests" / "gpu"
-    expects = "every test of tests/gpu passes, or is skipped for what this machine lacks"
+    expects = "every test of tests/gpu is run"
     with report.attempt("tests/gpu", expects=expects), tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "tests.jsonl"
         if report.rehearsal:
-            environment = {**os.environ, "GPU_CHECK_TESTS": str(log)}
-            environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
             done = subprocess.run(
                 pytest_command(folder, "-q", "--collect-only"),
                 check=False,
                 cwd=ROOT,
-                env=environment,
+                env=environment(log, TEST_S),
                 stdout=subprocess.PIPE,
                 text=True,
             )
@@ -87,7 +181,14 @@ def run(report: Report) -> None:
             count = sum("::" in line for line in done.stdout.splitlines())
             report.needs_gpu("tests/gpu", f"{count} tests were collected", expects=expects)
             return
-        outcomes = run_tests(folder, log)
+
+        def reported(test: str, outcome: str, said: str) -> None:
+            verdict, why = judge.test(outcome, said)
+            name, passes = test.rpartition("/")[2], "it passes"
+            report.add(name, verdict, expects=passes, why=why[-WHY:], outcome=outcome, said=said)
+
+        seconds = float(os.environ[LIMIT]) - (time.monotonic() - begun) - LEFT_S
+        outcomes = run_tests(folder, log, reported, seconds)
         counts = Counter(outcomes.values())
         report.judge(
             "tests/gpu",
@@ -95,7 +196,4 @@ def run(report: Report) -> None:
             expects=expects,
             shows=", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()),
             outcomes=outcomes,
-            why_not={
-                test: why for test, why in outcomes_of(log)[1].items() if outcomes[test] != "passed"
-            },
         )

@@ -17,6 +17,8 @@ from benchmarks.gpu.check.report import Report
 
 BEAT_S = 0.001
 KEYS = ("a", "b", "c", "d")
+LANES = 3
+"""So often it is tried to have record() itself, and not the kernel beside it, find no room."""
 
 
 class Heart:
@@ -48,21 +50,27 @@ class Heart:
 
 
 def lane(
-    machine: Machine, kernel_s: float, count: int, work: Callable[[int], None]
+    machine: Machine,
+    kernel_s: float,
+    count: int,
+    work: Callable[[], None],
+    before: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Call `work` so often behind a kernel; return gaps and times.
+    """Call `work` so often behind a kernel, each time after `before`; return gaps and times.
 
-    `blocked` tells whether the calls took about as long as the kernel: then the queue was full.
+    `blocked` tells whether one call of `work` took about as long as the kernel: then it was that
+    which found the queue full.
     """
     machine.synchronize()
     calls = []
     with Heart() as heart:
         machine.keep_busy(kernel_s)
         start = time.perf_counter()
-        for number in range(count):
-            before = time.perf_counter()
-            work(number)
-            calls.append((time.perf_counter() - before) * 1e6)
+        for _ in range(count):
+            before()
+            begun = time.perf_counter()
+            work()
+            calls.append((time.perf_counter() - begun) * 1e6)
         spent = time.perf_counter() - start
     machine.synchronize()
     return {
@@ -71,7 +79,7 @@ def lane(
         "p99_us": judge.quantile(calls, 0.99),
         "max_us": max(calls),
         "seconds": spent,
-        "blocked": spent > kernel_s / 2,
+        "blocked": max(calls) > kernel_s * 1e6 / 2,
     }
 
 
@@ -82,10 +90,10 @@ def measured(
     from foundry_fastlog import Recorder
 
     x = machine.scalar(0.0)
-    lanes = {"add": lane(machine, kernel_s, count, lambda _: machine.add(x, 1.0))}
+    lanes = {"add": lane(machine, kernel_s, count, lambda: machine.add(x, 1.0))}
     if not machine.fake:
 
-        def to(_: int) -> None:
+        def to() -> None:
             machine.add(x, 1.0)
             x.to("cpu", non_blocking=True)
 
@@ -93,13 +101,17 @@ def measured(
     x = machine.scalar(0.0)
     with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch) / "run") as recorder:
         recorder.record(-1, a=x)  # finds the driver and pins memory
+        steps = iter(range(LANES * count))
 
-        def record(step: int) -> None:
-            machine.add(x, 1.0)
-            recorder.record(step, a=x, b=x, c=x, d=x)
+        def record() -> None:
+            recorder.record(next(steps), a=x, b=x, c=x, d=x)
 
-        lanes["record"] = lane(machine, kernel_s, count, record)
-        return lanes, flushed(recorder)
+        for _ in range(LANES):
+            lanes["record"] = lane(machine, kernel_s, count, record, lambda: machine.add(x, 1.0))
+            lines = flushed(recorder)
+            if lanes["record"]["blocked"] or machine.fake:
+                break
+        return lanes, lines
 
 
 def run(report: Report) -> None:
@@ -124,6 +136,6 @@ def run(report: Report) -> None:
             calls=count,
         )
         expects = "every value is that of its step, though the queue was full"
-        expected = {step: step + 1.0 for step in range(count)}
-        wrong = next(filter(None, (judge.values(lines, expected, key) for key in KEYS)), "")
-        report.judge("values", wrong, expects=expects, missing=judge.missing(lines))
+        expected = {step: step + 1.0 for step in range(max(count, len(lines) - 1))}
+        why = judge.values(lines, expected, KEYS)
+        report.judge("values", why, expects=expects, missing=judge.missing(lines))

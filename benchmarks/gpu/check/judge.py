@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.gpu.check.report import NOT_JUDGED, OK, SHORT
 from benchmarks.gpu.goals import LARGEST_SHARE, SHARE_AT_MS
 
 NOT_READY = 600
@@ -13,6 +16,14 @@ PROMPT_MS = 100.0
 """A call that takes longer behind a kernel of a second is taken to have waited."""
 SMALLEST_GAP_MS = 100.0
 GAP_RATIO = 3.0
+KERNEL_FACTOR = 2.0
+"""A kernel of known length may run so many times longer or shorter: the clock changes."""
+STARTED = "first kernel launched"
+"""Printed by what the sanitizer runs: torch works under it."""
+SANITIZER_ERROR = 99
+COLLECTED = "collected"
+LACKING = ("needs two GPUs", "this torch has no", "proves nothing", "could not import 'triton'")
+"""Reasons of tests that lack something of the machine."""
 
 
 def quantile(samples: Sequence[float], part: float) -> float:
@@ -42,8 +53,27 @@ def behind_kernel(ms: Mapping[str, float], busy: Mapping[str, bool]) -> str:
     return f"waited: {', '.join(waited)}" if waited else ""
 
 
-def relaxed_matrix(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Judge the calls in relaxed mode: each succeeds, and the other thread's capture ends well."""
+def allocation(ms: float, *, busy: bool, kernel_ms: float) -> tuple[bool, str]:
+    """Tell whether an allocation waits for a kernel of known length: a fact, and no fault.
+
+    Returns:
+        Whether it waits, and why that is not known.
+    """
+    waits = not busy or ms > PROMPT_MS
+    unknown = "the kernel had ended too early: nothing is known" if ms < kernel_ms / 2 else ""
+    return waits, unknown if waits else ""
+
+
+def relaxed_matrix(rows: Sequence[Mapping[str, Any]], calls: int) -> str:
+    """Judge the calls in relaxed mode: each succeeds, and the other thread's capture ends well.
+
+    That proves something where the default mode, the control, refuses some of them.
+    """
+    made = [sum(row["mode"] == mode for row in rows) for mode in ("default", "relaxed")]
+    if made != [calls, calls]:
+        return f"{made[0]} and {made[1]} calls were made, not {calls} in each mode"
+    if not default_matrix(rows):
+        return "the default mode refuses nothing: no capture was seen"
     wrong = [
         f"{row['call']}: code {row['code']}, capture {'valid' if row['valid'] else 'ended'}"
         for row in rows
@@ -81,17 +111,21 @@ def heartbeat(lanes: Mapping[str, Mapping[str, Any]]) -> str:
     return f"no other thread ran for {record['gap_ms']:.0f} ms, not under {limit:.0f} ms"
 
 
-def values(lines: Sequence[Mapping[str, Any]], expected: Mapping[int, float], key: str) -> str:
-    """Judge recorded values: each is right, or missing with its reason; none is wrong or lost."""
+def values(
+    lines: Sequence[Mapping[str, Any]], expected: Mapping[int, float], keys: Sequence[str]
+) -> str:
+    """Judge recorded values: each has arrived and is right; none is wrong, missing or lost."""
     found = {line["step"]: line for line in lines}
     for step, value in expected.items():
         if step not in found:
             return f"step {step} is not in the file"
-        line = found[step]
-        if line["metrics"].get(key) == value:
-            continue
-        if not line.get("missing", {}).get(key):
-            return f"step {step} has {line['metrics'].get(key)!r}, the device had {value!r}"
+        for key in keys:
+            got = found[step]["metrics"].get(key)
+            if got == value:
+                continue
+            if found[step].get("missing", {}).get(key):
+                return f"values are missing, {key} of step {step} is the first: {missing(lines)}"
+            return f"step {step} has {got!r}, the device had {value!r}"
     return ""
 
 
@@ -104,32 +138,106 @@ def missing(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def block(line: Mapping[str, Any]) -> str:
-    """Judge a block's line: a time that is not negative, or a reason that means something."""
+def block(line: Mapping[str, Any], least_s: float, most_s: float = math.inf) -> str:
+    """Judge a block whose kernel is known: it has a time, and that is the kernel's."""
     seconds = line.get("device_duration_s")
-    if seconds is not None:
-        return "" if seconds >= 0 else f"a negative time: {seconds}"
+    if seconds is None:
+        reason = line.get("missing", {}).get("device_duration_s")
+        return f"no time: {reason}" if reason else "neither a time nor a reason"
+    if least_s <= seconds <= most_s:
+        return ""
+    return f"{seconds:.6f} s, not {least_s:g} to {most_s:g} s"
+
+
+def unordered(line: Mapping[str, Any]) -> str:
+    """Judge a block whose end ran before its begin: it has no time, and says why."""
+    seconds = line.get("device_duration_s")
     reason = line.get("missing", {}).get("device_duration_s")
-    if not reason:
-        return "neither a time nor a reason"
-    if reason == f"driver_error_{NOT_READY}":
-        return f"{reason}: events of two streams were read before both had ended"
+    if seconds is not None:
+        return f"it has a time, {seconds:.6f} s"
+    return "" if reason == "unordered" else f"the reason is {reason!r}, not 'unordered'"
+
+
+def kernel(asked_s: float, ran_s: float) -> str:
+    """Judge a kernel of known length: everything that is judged by time rests on it."""
+    if asked_s / KERNEL_FACTOR <= ran_s <= asked_s * KERNEL_FACTOR:
+        return ""
+    return f"a kernel of {asked_s * 1e3:.0f} ms ran {ran_s * 1e3:.1f} ms"
+
+
+def reused(facts: Mapping[str, int]) -> str:
+    """Judge that memory which is freed at once has another owner at once, but for the record.
+
+    Args:
+        facts: `steps`; `control`, how often it was used again without a record; `busy`, in how many
+            steps the copy was still on its way by then.
+    """
+    if not facts["control"]:
+        return "without a record the memory was not used again: nothing was tried"
+    if facts["busy"] * 2 < facts["steps"]:
+        return f"the copy was on its way in {facts['busy']} of {facts['steps']} steps only"
     return ""
 
 
-def ended(status: int, seconds: float, limit_s: float) -> str:
-    """Judge how a process ended."""
+def unmapped(facts: Mapping[str, int]) -> str:
+    """Judge that memory was given back to the driver where it could be.
+
+    Args:
+        facts: Bytes given back: `control`, of a small value without a record; `large`, the least of
+            those of a block of `size` bytes with one.
+    """
+    if facts["control"] <= 0:
+        return "without a record no memory was given back: nothing was tried"
+    if facts["large"] * 2 < facts["size"]:
+        return f"{facts['large']} of {facts['size']} bytes were given back: nothing was tried"
+    return ""
+
+
+def ended(status: int | None, seconds: float, limit_s: float) -> str:
+    """Judge how a process ended; None for one that was killed when its time was up."""
     if status:
         return f"it ended with {status}"
-    return "" if seconds <= limit_s else f"it took {seconds:.1f} s to end, not {limit_s:g} s"
+    late = status is None or seconds > limit_s
+    return f"it took {seconds:.1f} s to end, not {limit_s:g} s" if late else ""
+
+
+def sanitized(status: int | None, output: str, limit_s: float) -> tuple[str, str]:
+    """Judge what compute-sanitizer says of memory, if it comes to say anything.
+
+    Returns:
+        The verdict, and why it is not OK.
+    """
+    counts = [int(count) for count in re.findall(r"ERROR SUMMARY: (\d+) error", output)]
+    if sum(counts) or status == SANITIZER_ERROR:
+        found = re.findall(r"^=+ (?:Invalid|Misaligned|Program hit|Out-of).*", output, re.MULTILINE)
+        return SHORT, f"{sum(counts)} errors: {found[0] if found else 'see its output'}"
+    if status is None:
+        what = "the records did not end" if STARTED in output else "torch did not start"
+        return NOT_JUDGED, f"{what} within {limit_s:g} s under compute-sanitizer"
+    if STARTED not in output or not counts:
+        last = output.strip().rpartition("\n")[2]
+        return NOT_JUDGED, f"compute-sanitizer did not check it, exit status {status}: {last}"
+    return (SHORT, f"it ended with {status}") if status else (OK, "")
+
+
+def test(outcome: str, said: str) -> tuple[str, str]:
+    """Judge the outcome of a test: passed, skipped, failed, hung or crashed.
+
+    Returns:
+        The verdict, and why it is not OK.
+    """
+    if outcome == "passed":
+        return OK, ""
+    if outcome == "skipped" and any(reason in said for reason in LACKING):
+        return NOT_JUDGED, said
+    # Any other skip is a test that has seen nothing on a machine that it is for.
+    return SHORT, outcome if said in ("", outcome) else f"{outcome}: {said}"
 
 
 def tests(outcomes: Mapping[str, str]) -> str:
-    """Judge the outcomes of tests by their names: passed, skipped, failed, hung or crashed."""
-    bad = [name for name, outcome in outcomes.items() if outcome not in ("passed", "skipped")]
-    if bad:
-        shown = ", ".join(f"{name.rpartition('/')[2]} ({outcomes[name]})" for name in bad[:8])
-        return f"{len(bad)} of {len(outcomes)}: {shown}{', ...' if len(bad) > 8 else ''}"
-    if "passed" not in outcomes.values():
-        return "no test passed"
-    return ""
+    """Judge whether tests have run at all: each one that was collected, and one passed at least."""
+    left = [name for name, outcome in outcomes.items() if outcome == COLLECTED]
+    if left:
+        shown = ", ".join(name.rpartition("/")[2] for name in left[:4])
+        return f"{len(left)} of {len(outcomes)} were not run: {shown}{', ...' * (len(left) > 4)}"
+    return "" if "passed" in outcomes.values() else "no test passed"

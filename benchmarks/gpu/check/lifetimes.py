@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu.check import judge
 from benchmarks.gpu.check.lines import read_lines
@@ -11,12 +13,14 @@ from benchmarks.gpu.check.lives import live
 from benchmarks.gpu.check.report import Report
 
 EXPANDABLE = "expandable_segments:True"
-# The variable's name, before and since torch 2.9.
-CASES: dict[str, tuple[str, int, dict[str, str]]] = {
-    "other stream": ("other_stream", 8, {}),
+# Its function, its steps, what it has to show, and its environment.
+CASES: dict[str, tuple[str, int, Callable[[Any], str], dict[str, str]]] = {
+    "other stream": ("other_stream", 8, judge.reused, {}),
     "unmapped": (
         "unmapped",
         4,
+        judge.unmapped,
+        # The variable's name, before and since torch 2.9.
         {"PYTORCH_CUDA_ALLOC_CONF": EXPANDABLE, "PYTORCH_ALLOC_CONF": EXPANDABLE},
     ),
 }
@@ -25,8 +29,8 @@ LIMIT_S = 25.0
 
 def run(report: Report) -> None:
     """Run each case in a process of its own: its fault may end it."""
-    expects = "each value is that of the call, or missing with a reason; the process goes on"
-    for name, (function, count, environment) in CASES.items():
+    expects = "each value is that of the call though its memory was given away; the process goes on"
+    for name, (function, count, shown, environment) in CASES.items():
         if report.rehearsal:
             report.needs_gpu(name, "the caching allocator is torch's on a GPU", expects=expects)
             continue
@@ -36,11 +40,18 @@ def run(report: Report) -> None:
             lines = read_lines(path)
             why = judge.ended(ended.status, ended.seconds, LIMIT_S)
             why = why or judge.values(lines, {step: step + 0.5 for step in range(count)}, "v")
+            facts = ended.facts()
+            if not why and facts.get("expandable") is False:
+                why = "this torch has no expandable segments here"
+                report.not_judged(name, why, expects=expects, facts=facts)
+                continue
+            why = why or (shown(facts) if facts else "it printed no facts")
             report.judge(
                 name,
                 why,
                 expects=expects,
-                shows=ended.output.strip().rpartition("\n")[2][:80],
+                shows=", ".join(f"{key} {value}" for key, value in facts.items()),
+                facts=facts,
                 missing=judge.missing(lines),
                 lines=lines[-count:],
             )

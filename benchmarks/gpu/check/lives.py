@@ -2,55 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.check.judge import STARTED
+from benchmarks.gpu.check.leftovers import end_leftovers
 from benchmarks.gpu.check.lines import flushed
-from benchmarks.gpu.check.machines import find
+from benchmarks.gpu.check.machines import Machine, find
 from benchmarks.machine import ROOT
 from foundry_fastlog import Recorder
 
 BUSY_S = 0.5
 STEPS = 8
+KEPT_BYTES = 4096
+"""A storage up to this the recorder keeps; docs/device_scalars.md."""
+SMALL, LARGE = 1, 64 << 20
+"""Elements, of four bytes."""
 
 
 @dataclass(frozen=True)
 class Ended:
     """How a process ended."""
 
-    status: int
+    status: int | None
+    """None: its time was up, and it was killed."""
     seconds: float
     output: str
+
+    def facts(self) -> dict[str, Any]:
+        """Return the JSON object of the last line; {} where there is none."""
+        with contextlib.suppress(ValueError):
+            found = json.loads(self.output.strip().rpartition("\n")[2])
+            return found if isinstance(found, dict) else {}
+        return {}
 
 
 def live(
     name: str, run: Path, timeout_s: float, environment: dict[str, str], *wrapper: str
 ) -> Ended:
-    """Run one of the functions below in a process of its own; its output goes to ours, too.
-
-    Raises:
-        subprocess.TimeoutExpired: It took longer; it was killed.
-    """
+    """Run one of the functions below in a process of its own; its output goes to ours, too."""
     command = [*wrapper, sys.executable, "-X", "faulthandler", "-m", "benchmarks.gpu.check.lives"]
     started = time.monotonic()
-    done = subprocess.run(
-        [*command, name, str(run)],
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=timeout_s,
-    )
-    print(done.stdout, flush=True)
-    return Ended(done.returncode, time.monotonic() - started, done.stdout)
+    status = None
+    # A file: what a wrapper leaves behind would keep a pipe open.
+    with tempfile.TemporaryFile() as file:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = subprocess.run(
+                [*command, name, str(run)],
+                check=False,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=timeout_s,
+            ).returncode
+        seconds = time.monotonic() - started
+        end_leftovers()
+        file.seek(0)
+        output = file.read().decode("utf-8", "replace")
+    print(output, flush=True)
+    return Ended(status, seconds, output)
 
 
 def other_stream(run: Path) -> None:
@@ -60,9 +79,11 @@ def other_stream(run: Path) -> None:
     machine = find()
     side, count = torch.cuda.Stream(), 64
     reused = {True: 0, False: 0}
+    busy = 0
 
     def step_with(step: int, recorder: Recorder | None) -> None:
         """Free a value, and see whether its memory has another owner at once."""
+        nonlocal busy
         with torch.cuda.stream(side):
             value = torch.full((), step + 0.5, device="cuda")
         torch.cuda.current_stream().wait_stream(side)
@@ -75,6 +96,7 @@ def other_stream(run: Path) -> None:
             others = [torch.full((), -1.0, device="cuda") for _ in range(count)]
         side.synchronize()
         reused[recorder is not None] += any(other.data_ptr() == address for other in others)
+        busy += recorder is not None and machine.busy()
 
     with Recorder(run) as recorder:
         recorder.record(-1, v=machine.scalar(0.0))
@@ -84,12 +106,44 @@ def other_stream(run: Path) -> None:
             step_with(step, recorder)
         flushed(recorder)
     torch.cuda.synchronize()
-    # Without a record the memory must be reused, or nothing was tried.
-    print(f"reused {reused[True]} of {STEPS}, without a record {reused[False]}")
+    found = {"steps": STEPS, "reused": reused[True], "control": reused[False], "busy": busy}
+    print(json.dumps(found))
+
+
+def given_back(
+    machine: Machine, side: Any, elements: int, step: int, recorder: Recorder | None
+) -> int:
+    """Record a value of a side stream behind a kernel, free it, and let torch empty its cache.
+
+    A storage of at most 4 KiB the recorder keeps by itself. Of a larger one it reads a value, as
+    any kernel of this stream: there `record_stream()` is the caller's, as the guide says.
+
+    Returns:
+        Bytes that went back to the driver.
+    """
+    import torch
+
+    torch.cuda.empty_cache()
+    with torch.cuda.stream(side):
+        block = torch.full((elements,), step + 0.5, device="cuda")
+    torch.cuda.current_stream().wait_stream(side)
+    machine.keep_busy(BUSY_S)
+    reserved = torch.cuda.memory_reserved()
+    if recorder is not None:
+        recorder.record(step, v=block[-1])
+    if elements * block.element_size() > KEPT_BYTES:
+        block.record_stream(torch.cuda.current_stream())
+    del block
+    torch.cuda.empty_cache()
+    return int(reserved - torch.cuda.memory_reserved())
 
 
 def unmapped(run: Path) -> None:
-    """Recorded behind a kernel, freed, and given back to the driver by `empty_cache()`."""
+    """Recorded behind a kernel, freed, and given back to the driver by `empty_cache()`.
+
+    With expandable segments that unmaps the memory, having waited for the stream of its allocation
+    and, after `record_stream()`, for the others (torch's CUDACachingAllocator.cpp).
+    """
     import torch
 
     machine = find()
@@ -97,17 +151,16 @@ def unmapped(run: Path) -> None:
     with Recorder(run) as recorder:
         recorder.record(-1, v=machine.scalar(0.0))
         flushed(recorder)
-        for step in range(4):
-            with torch.cuda.stream(side):
-                block = torch.full((64 << 20,), step + 0.5, device="cuda")
-            torch.cuda.current_stream().wait_stream(side)
-            machine.keep_busy(BUSY_S)
-            recorder.record(step, v=block[-1])
-            del block
-            torch.cuda.empty_cache()
+        control = given_back(machine, side, SMALL, -1, None)
+        small = [given_back(machine, side, SMALL, step, recorder) for step in range(2)]
+        large = [given_back(machine, side, LARGE, step, recorder) for step in range(2, 4)]
         flushed(recorder)
+        segments = torch.cuda.memory_snapshot()
     torch.cuda.synchronize()  # raises the error of an access to memory that was gone
-    print(f"works on {torch.ones(4, device='cuda').sum().item()}")
+    works = torch.ones(4, device="cuda").sum().item() == 4
+    expandable = any(each.get("is_expandable", True) for each in segments)
+    found = {"control": control, "small": max(small), "large": min(large), "size": LARGE * 4}
+    print(json.dumps({**found, "expandable": expandable, "works": works}))
 
 
 def exit_busy(run: Path) -> None:
@@ -128,6 +181,9 @@ def twenty_records(run: Path) -> None:
     with Recorder(run) as recorder:
         for step in range(20):
             machine.add(value, 1.0)
+            if step == 0:
+                machine.synchronize()
+                print(STARTED, flush=True)
             recorder.record(step, v=value, w=value)
         flushed(recorder)
 

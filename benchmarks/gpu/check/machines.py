@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from ctypes import byref, c_int, c_uint64, c_void_p
 from typing import Any, Protocol
 
+REHEARSAL = "GPU_CHECK_REHEARSAL"
+"""Variable of the parts: "1" where the runner has found no GPU. Each run decides this once."""
+
 
 class Machine(Protocol):
     """A device, its streams and its driver."""
@@ -236,16 +239,23 @@ def no_gpu() -> str:
     return "" if torch.cuda.is_available() else f"torch {torch.__version__} sees no CUDA device"
 
 
+def rehearsed() -> bool:
+    """Tell whether this run is a rehearsal, as its runner has decided."""
+    return os.environ.get(REHEARSAL) == "1"
+
+
 def find(*, clock: bool = True) -> Machine:
-    """Return the GPU, or the fake driver where there is none.
+    """Return the GPU, or in a rehearsal the fake driver.
 
     Args:
         clock: `keep_busy` will be called.
 
     Raises:
-        RuntimeError: There is neither.
+        RuntimeError: The GPU of this run is gone, or the fake driver does not run here.
     """
-    if not no_gpu():
+    if not rehearsed():
+        if why := no_gpu():
+            raise RuntimeError(f"no GPU can be used, and this is no rehearsal: {why}")
         return Cuda(clock=clock)
     if sys.platform != "linux":
         raise RuntimeError("no GPU, and the fake driver runs on Linux only")

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 
 enum { MOST = 512, PORTABLE = 1, DISABLE_TIMING = 2, NOT_READY = 600 };
@@ -60,6 +61,17 @@ static int once(enum Call call, int i, unsigned long long from, void *stream) {
     case ALLOC: return host_alloc(&handle, 256 << 10, PORTABLE); /* never freed: that may wait */
   }
   return NO_SYMBOL;
+}
+
+/* How many of the first slots do not have the value that was copied last. */
+int micro_wrong(int times, float value) {
+  int wrong = 0;
+  for (int i = 0; i < times; ++i) {
+    float found;
+    memcpy(&found, pinned + (size_t)i * sizeof(uint64_t), sizeof found);
+    wrong += found != value;
+  }
+  return wrong;
 }
 
 /* Makes a call `times` times; nanoseconds of all together, or the negated error. What it makes is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
-from ctypes import c_int, c_longlong, c_ulonglong, c_void_p
+from ctypes import c_float, c_int, c_longlong, c_ulonglong, c_void_p
 from pathlib import Path
 
 from benchmarks.gpu.bare import BareCopyError, build
@@ -19,6 +19,7 @@ ALLOCATE = "host alloc 256K"
 BURST, BURSTS = 128, 30
 """A burst is well below the driver's queue of some thousand entries."""
 KERNEL_S = 1.0
+VALUE = 1.5
 
 
 class Micro:
@@ -31,11 +32,13 @@ class Micro:
         self.call = library.micro_time
         self.call.restype = c_longlong
         self.call.argtypes = [c_int, c_int, c_ulonglong, c_void_p]
+        self.wrong = library.micro_wrong
+        self.wrong.argtypes = [c_int, c_float]
         library.micro_open.argtypes = [ctypes.c_char_p]
         if code := library.micro_open(machine.library.encode()):
             raise BareCopyError(f"micro_open({machine.library}) returned {code}")
         self.stream = machine.stream()
-        self.value = machine.scalar(1.5)
+        self.value = machine.scalar(VALUE)
         machine.synchronize()
 
     def ns(self, name: str, times: int) -> float:
@@ -57,6 +60,9 @@ class Micro:
                 if number >= 2:  # the first ones warm up
                     found.append(spent)
         self.machine.synchronize()
+        # What copies nothing takes no time.
+        if wrong := self.wrong(BURST, VALUE):
+            raise BareCopyError(f"{wrong} of {BURST} copies brought no value")
         medians = {name: median(each) for name, each in samples.items()}
         return {**medians, ALLOCATE: self.ns(ALLOCATE, 1)}
 
@@ -102,10 +108,10 @@ def run(report: Report) -> None:
                 kernel_s=KERNEL_S,
             )
             # A fact, not a fault: where it waits, it has to be made before the device is busy.
-            waits = bool(judge.behind_kernel({ALLOCATE: alloc_ms}, {ALLOCATE: alloc_busy}))
+            waits, unknown = judge.allocation(alloc_ms, busy=alloc_busy, kernel_ms=KERNEL_S * 1e3)
             report.judge_times(
                 "allocation behind a kernel",
-                "",
+                unknown,
                 expects="it is known whether page-locked memory can be had behind a kernel",
                 shows=f"{ALLOCATE}: {alloc_ms:.3f} ms, {'WAITS' if waits else 'does not wait'}",
                 ms=alloc_ms,

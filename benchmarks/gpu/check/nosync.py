@@ -17,6 +17,7 @@ from foundry_fastlog import Recorder
 STEPS = 50
 SCALARS = 4
 KERNEL_S = 1.0
+KEYS = "abcd"
 
 
 def by_time(machine: Machine, recorder: Recorder) -> tuple[float, bool, list[dict[str, Any]]]:
@@ -26,18 +27,18 @@ def by_time(machine: Machine, recorder: Recorder) -> tuple[float, bool, list[dic
         What the call took in ms, whether the kernel ran on, and the lines.
     """
     value = machine.scalar(0.5)
-    recorder.record(0, v=value)
+    recorder.record(0, a=value, b=value, c=value, d=value)
     flushed(recorder)
     machine.synchronize()
     machine.keep_busy(KERNEL_S)
     before = time.perf_counter()
-    recorder.record(1, a=value, b=value, v=value, d=value)
+    recorder.record(1, a=value, b=value, c=value, d=value)
     spent = (time.perf_counter() - before) * 1e3
     return spent, machine.busy(), flushed(recorder)
 
 
-def by_trace(recorder: Recorder) -> dict[str, Any]:
-    """Trace fifty records of four scalars, and as many `.item()`; return the figures."""
+def by_trace(recorder: Recorder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Trace fifty records of four scalars, and as many `.item()`; return figures and lines."""
     import torch
 
     from benchmarks.gpu.syncs import copies_to_host, trace, waits
@@ -48,7 +49,7 @@ def by_trace(recorder: Recorder) -> dict[str, Any]:
     def steps() -> None:
         for step in range(2, STEPS + 2):
             values[0].add_(0)
-            recorder.record(step, **dict(zip("abcd", values, strict=True)))
+            recorder.record(step, **dict(zip(KEYS, values, strict=True)))
         time.sleep(0.1)  # the flush thread asks for the values meanwhile
 
     def items() -> None:
@@ -56,12 +57,13 @@ def by_trace(recorder: Recorder) -> dict[str, Any]:
             value.item()
 
     traced, item = trace(steps), trace(items)
-    return {
+    figures = {
         "waits": dict(waits(traced.events)),
         "copies": dict(copies_to_host(traced.events)),
         "seen": traced.seen,
         "item_waits": waits(item.events).total(),
     }
+    return figures, flushed(recorder)
 
 
 def run(report: Report) -> None:
@@ -72,10 +74,18 @@ def run(report: Report) -> None:
         with report.attempt("by time", expects=expects):
             ms, busy, lines = by_time(machine, recorder)
             why = "" if busy else "the device was idle afterwards: the call waited for it"
-            why = why or judge.values(lines, {0: 0.5, 1: 0.5}, "v")
+            why = why or judge.values(lines, {0: 0.5, 1: 0.5}, KEYS)
             if not machine.fake:
                 why = why or judge.behind_kernel({"record": ms}, {"record": busy})
-            report.judge("by time", why, expects=expects, shows=f"{ms:.3f} ms", ms=ms, busy=busy)
+            report.judge(
+                "by time",
+                why,
+                expects=expects,
+                shows=f"{ms:.3f} ms",
+                ms=ms,
+                busy=busy,
+                missing=judge.missing(lines),
+            )
         expects = "the trace shows waits that were made in the driver, and those of .item()"
         nothing = f"no wait in {STEPS} records, {STEPS * SCALARS} copies, all into pinned memory"
         if machine.fake:
@@ -83,13 +93,21 @@ def run(report: Report) -> None:
                 report.needs_gpu(name, "the profiler traces a GPU", expects=wanted)
             return
         with report.attempt("controls", expects=expects):
-            found = by_trace(recorder)
+            found, lines = by_trace(recorder)
             blind = proof.blind(found["seen"], found["item_waits"], SCALARS)
             report.judge("controls", blind, expects=expects, shows=f"seen {found['seen']}", **found)
             waited = f"waits: {found['waits']}" if found["waits"] else ""
             why = waited or proof.wrong_copies(found["copies"], STEPS * SCALARS)
             if blind and not why:
                 why = f"not judged: {blind}"
+            for number, key in enumerate(KEYS):
+                expected = dict.fromkeys(range(2, STEPS + 2), float(number))
+                why = why or judge.values(lines, expected, key)
             report.judge(
-                "by trace", why, expects=nothing, shows=f"{found['copies']}", waits=found["waits"]
+                "by trace",
+                why,
+                expects=nothing,
+                shows=f"{found['copies']}",
+                waits=found["waits"],
+                missing=judge.missing(lines),
             )

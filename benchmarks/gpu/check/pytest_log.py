@@ -1,7 +1,8 @@
 """Plugin of pytest: writes each outcome at once, ends a test that hangs, leaves out what was run.
 
-GPU_CHECK_TESTS names the file. A test's line is there when it begins, so that one which takes the
-process along is known.
+GPU_CHECK_TESTS names the file, GPU_CHECK_TEST_LIMIT_S a test's seconds. There is a line for a test
+when it is collected, when it begins, so that one which takes the process along is known, for each
+outcome, and when it has ended.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-LIMIT_S = float(os.environ.get("GPU_CHECK_TEST_LIMIT_S", "60"))
+COLLECTED, BEGUN = "collected", "begun"
+LIMIT_S = float(os.environ["GPU_CHECK_TEST_LIMIT_S"])
 # pytest captures 2 while a test runs: the stacks of one that hangs go where 2 went before.
 STACKS = os.fdopen(os.dup(2), "w")
 
@@ -24,6 +26,15 @@ STACKS = os.fdopen(os.dup(2), "w")
 def log_path() -> Path:
     """Return where outcomes go."""
     return Path(os.environ["GPU_CHECK_TESTS"])
+
+
+def seen() -> set[tuple[str, str]]:
+    """Return the tests and outcomes of earlier processes."""
+    text = log_path().read_text(encoding="utf-8") if log_path().exists() else ""
+    return {(each["test"], each["outcome"]) for each in map(json.loads, text.splitlines())}
+
+
+SEEN = seen()
 
 
 def write(test: str, outcome: str, why: str = "") -> None:
@@ -34,17 +45,26 @@ def write(test: str, outcome: str, why: str = "") -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests of an earlier process."""
-    text = log_path().read_text(encoding="utf-8") if log_path().exists() else ""
-    known = {json.loads(line)["test"] for line in text.splitlines()}
-    gone = [item for item in items if item.nodeid in known]
-    items[:] = [item for item in items if item.nodeid not in known]
+    for item in items:
+        if (item.nodeid, COLLECTED) not in SEEN:
+            write(item.nodeid, COLLECTED)
+    gone = [item for item in items if (item.nodeid, BEGUN) in SEEN]
+    items[:] = [item for item in items if (item.nodeid, BEGUN) not in SEEN]
     config.hook.pytest_deselected(items=gone)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Write of a module without tests, which could not be imported or skips all, as of a test."""
+    if not report.passed and (report.nodeid, BEGUN) not in SEEN:
+        write(report.nodeid, BEGUN)
+        write(report.nodeid, report.outcome, str(report.longrepr))
+        write(report.nodeid, "ended")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
     """End the process when the test takes too long."""
-    write(item.nodeid, "begun")
+    write(item.nodeid, BEGUN)
     faulthandler.dump_traceback_later(LIMIT_S, exit=True, file=STACKS)
     try:
         return (yield)
@@ -57,7 +77,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.failed:
         write(report.nodeid, "failed", report.longreprtext)
     elif report.skipped:
-        write(report.nodeid, "skipped", str(report.longrepr))
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        write(report.nodeid, "skipped", str(reason))
     elif report.when == "call":
         write(report.nodeid, "passed")
 
@@ -65,10 +86,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_runtest_logfinish(nodeid: str) -> None:
     """Leave a process whose device has a fault that stays: the other tests get a fresh one."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return
     try:
-        torch.cuda.synchronize()
+        if torch is not None and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
     except RuntimeError as error:
         write(nodeid, "failed", f"the device has a fault that stays: {error}")
         os._exit(70)
+    write(nodeid, "ended")

@@ -12,9 +12,10 @@ from typing import Any
 
 OK = "ok"
 SHORT = "falls short"
+NOT_JUDGED = "not judged"
 NEEDS_GPU = "needs a GPU"
 BROKEN = "broken"
-VERDICTS = (BROKEN, SHORT, NEEDS_GPU, OK)
+VERDICTS = (BROKEN, SHORT, NOT_JUDGED, NEEDS_GPU, OK)
 """From what matters most to what matters least."""
 
 
@@ -92,6 +93,12 @@ class Report:
     ) -> None:
         """Write that this cannot be said here."""
         self.add(name, NEEDS_GPU, expects=expects, shows=shows, why=why, **figures)
+
+    def not_judged(
+        self, name: str, why: str, *, expects: str, shows: str = "", **figures: Any
+    ) -> None:
+        """Write that this machine lacks what it takes to say so: a tool, a second GPU."""
+        self.add(name, NOT_JUDGED, expects=expects, shows=shows, why=why, **figures)
 
     @contextlib.contextmanager
     def attempt(self, name: str, *, expects: str) -> Iterator[None]:

@@ -6,10 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from benchmarks.gpu.check.report import BROKEN, read, worst
@@ -18,8 +20,13 @@ STACKS_S = 2.0
 """How long a process that hangs has to print its stacks."""
 KILLED_S = 5.0
 """How long a killed one may take to be gone; a driver may hold it in the kernel."""
+LOOK_S = 0.1
+"""How often it is looked whether a signal has come."""
 TAIL = 20_000
 """Bytes of a part's output in the result; more of it is in the log."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LIMIT = "GPU_CHECK_LIMIT_S"
+"""Variable of a part: the seconds after which it is killed."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,59 @@ class Part:
     limit_s: float
     least_s: float = 8.0
     """Kept for it when others before it take longer than they should."""
+
+
+class Stop:
+    """Whether a signal has asked for the end. It is only noted, so that nothing is cut in two."""
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self.number = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note Ctrl-C, SIGTERM and a lost terminal meanwhile; `nohup` goes on ignoring that."""
+        before = {each: signal.getsignal(each) for each in SIGNALS}
+        for each, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(each, self.note)
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        """Keep the first."""
+        self.number = self.number or number
+
+    def name(self) -> str:
+        """Return the signal's name."""
+        return signal.Signals(self.number).name
+
+
+class Guard:
+    """A process that ends the part under way should this one be killed."""
+
+    def __init__(self) -> None:
+        """Start it, in a session of its own: no signal of a terminal reaches it."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", str(Path(__file__).with_name("guard.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def tell(self, group: int) -> None:
+        """Name the group under way; 0 for none. A part says so itself, before anything else."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            os.write(self.process.stdin.fileno(), b"%d\n" % group)
+
+    def close(self) -> None:
+        """Let it end."""
+        self.process.communicate()
 
 
 def ending(status: int) -> str:
@@ -62,50 +122,93 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
         process.wait(KILLED_S)
 
 
-def run_part(
-    part: Part, folder: Path, limit_s: float, environment: Mapping[str, str], directory: Path
-) -> dict[str, Any]:
-    """Run one part.
+@dataclass
+class Runner:
+    """What runs parts, and where."""
 
-    Args:
-        part: What to run.
-        folder: Where its output and findings go.
-        limit_s: Seconds until it is killed.
-        environment: Of the process.
-        directory: Its working directory.
+    folder: Path
+    """Where outputs and findings go."""
+    environment: Mapping[str, str]
+    """Of the parts; the caller may change it between two of them."""
+    directory: Path
+    """Their working directory."""
+    stop: Stop = field(default_factory=Stop)
+    guard: Guard | None = None
 
-    Returns:
-        `part`, `verdict`, `why`, `seconds`, `findings`, and the last of its `output`.
-    """
-    findings, output = folder / f"{part.name}.jsonl", folder / f"{part.name}.log"
-    started = time.monotonic()
-    why = ""
-    if limit_s <= 0:
-        return result(part, "no time was left for it", 0.0, findings, output)
-    try:
-        with output.open("wb") as out:
-            process = subprocess.Popen(
-                [*part.command, str(findings)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd=directory,
-                env=dict(environment),
-                # A group, not a session: who ends this session ends the part as well.
-                preexec_fn=os.setpgrp,  # noqa: PLW1509 - no thread runs here
-            )
+    def run_all(
+        self, parts: Sequence[Part], seconds: float, reported: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Run parts until the time is up; each is reported, those without any time left too.
+
+        After a signal the part under way is reported, and no other one.
+
+        Args:
+            parts: In order.
+            seconds: For all of them.
+            reported: Gets the result of each part when it has ended.
+        """
+        end = time.monotonic() + seconds
+        for number, part in enumerate(parts):
+            if self.stop.number:
+                break
+            kept = sum(later.least_s for later in parts[number + 1 :])
+            left = end - time.monotonic()
+            # What is kept for later parts is theirs, but nobody gets less than its own least.
+            allowed = min(part.limit_s, left, max(left - kept, part.least_s))
+            reported(self.run_part(part, allowed))
+
+    def run_part(self, part: Part, limit_s: float) -> dict[str, Any]:
+        """Run one part.
+
+        Args:
+            part: What to run.
+            limit_s: Seconds until it is killed.
+
+        Returns:
+            `part`, `verdict`, `why`, `seconds`, `findings`, and the last of its `output`.
+        """
+        findings, output = self.folder / f"{part.name}.jsonl", self.folder / f"{part.name}.log"
+        started = time.monotonic()
+        if limit_s <= 0:
+            return result(part, "no time was left for it", 0.0, findings, output)
         try:
-            why = ending(process.wait(limit_s))
-        except subprocess.TimeoutExpired:
-            why = f"it took more than {limit_s:.0f} s"
-            process.send_signal(signal.SIGABRT)  # faulthandler prints the stacks
+            with output.open("wb") as out:
+                process = subprocess.Popen(
+                    [*part.command, str(findings)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.directory,
+                    env={**self.environment, LIMIT: f"{limit_s:g}"},
+                    preexec_fn=self._apart,  # noqa: PLW1509 - no thread runs here
+                )
+            try:
+                why = self._waited(process, started + limit_s, limit_s)
+            finally:
+                kill_group(process)
+                if self.guard:
+                    self.guard.tell(0)
+        except OSError as error:
+            why = f"it could not be started: {error}"
+        return result(part, why, time.monotonic() - started, findings, output)
+
+    def _apart(self) -> None:
+        """In the part's process: make a group of its own, and let the guard know it."""
+        os.setpgrp()
+        if self.guard:
+            self.guard.tell(os.getpid())
+
+    def _waited(self, process: subprocess.Popen[bytes], end: float, limit_s: float) -> str:
+        """Wait for a part; return what was wrong with its end."""
+        while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STACKS_S)
-        finally:
-            kill_group(process)
-    except OSError as error:
-        why = f"it could not be started: {error}"
-    return result(part, why, time.monotonic() - started, findings, output)
+                return ending(process.wait(LOOK_S))
+            if self.stop.number:
+                return f"interrupted by {self.stop.name()}"
+        process.send_signal(signal.SIGABRT)  # faulthandler prints the stacks
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STACKS_S)
+        return f"it took more than {limit_s:.0f} s"
 
 
 def result(part: Part, why: str, seconds: float, findings: Path, output: Path) -> dict[str, Any]:
@@ -124,30 +227,3 @@ def result(part: Part, why: str, seconds: float, findings: Path, output: Path) -
         "findings": found,
         "output": tail(output, TAIL).decode("utf-8", "replace"),
     }
-
-
-def run_all(
-    parts: Sequence[Part],
-    folder: Path,
-    seconds: float,
-    environment: Mapping[str, str],
-    directory: Path,
-    reported: Callable[[dict[str, Any]], None],
-) -> None:
-    """Run parts until the time is up; each is reported, those without any time left too.
-
-    Args:
-        parts: In order.
-        folder: Where outputs and findings go.
-        seconds: For all of them.
-        environment: Of the processes.
-        directory: Their working directory.
-        reported: Gets the result of each part when it has ended.
-    """
-    end = time.monotonic() + seconds
-    for number, part in enumerate(parts):
-        kept = sum(later.least_s for later in parts[number + 1 :])
-        left = end - time.monotonic()
-        # What is kept for later parts is theirs, but nobody gets less than its own least.
-        allowed = min(part.limit_s, left, max(left - kept, part.least_s))
-        reported(run_part(part, folder, allowed, environment, directory))
