@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import stat
 from pathlib import Path
 from typing import SupportsIndex, cast
 
@@ -50,8 +51,11 @@ def check_directory(directory: str) -> None:
     """Raise NotADirectoryError where a file stands in the directory's place."""
     part = Path(directory)
     for place in (part, *part.parents):
-        # os.path: False instead of an exception where a place may not be looked at.
-        if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112 - see above
+        try:
+            mode = place.stat().st_mode  # one look: it may be removed meanwhile
+        except (OSError, ValueError):  # nothing there, or it may not be looked at
+            continue
+        if not stat.S_ISDIR(mode):
             raise NotADirectoryError(
                 f"{place} is a file, so {directory} cannot be a run's directory: choose another "
                 "path"

@@ -13,6 +13,7 @@ import pytest
 from recorded import lines
 
 from foundry_fastlog import Recorder, open_run
+from foundry_fastlog.base.arguments import check_directory
 
 
 @pytest.mark.parametrize(
@@ -353,3 +354,26 @@ def test_numpy_numbers_as_options(tmp_path: Path) -> None:
         assert recorder.record(0, x=1.0)
     with pytest.raises(TypeError, match="rank must be an int, got int64"):
         Recorder(tmp_path / "other", rank=np.int64(1))  # type: ignore[arg-type]
+
+
+def test_a_directory_that_is_removed_meanwhile_is_no_file(tmp_path: Path) -> None:
+    """Others make and remove it while it is looked at."""
+    place = tmp_path / "run"
+    end = threading.Event()
+
+    def flap() -> None:
+        while not end.is_set():
+            place.mkdir()
+            place.rmdir()
+
+    other = threading.Thread(target=flap)
+    other.start()
+    try:
+        for _ in range(5000):
+            check_directory(str(place / "below"))
+    finally:
+        end.set()
+        other.join()
+    place.touch()
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        check_directory(str(place / "below"))

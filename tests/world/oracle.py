@@ -288,9 +288,7 @@ class Oracle:
             lost_sight = family in self.adrift and self.ledger.runs(family) != [run]
             self._judge_private(self.disk / run / ".fastlog", copy=copy or lost_sight)
         twice = {key for key, times in count.items() if times > 1}
-        if (
-            family in self.adrift
-        ):  # a batch that is half written goes to the new run whole
+        if family in self.adrift:  # a batch that is half written goes to the new run whole
             twice &= within
         # Recovery wrote into the older copy what the later one brings along, without a ring.
         told = family in self.overlaid and not answers.get(family, {}).get("complete", True)

@@ -361,7 +361,8 @@ class Worker(Mishaps):
             resource.setrlimit(number, limit)
 
     def do_exec(self, child: int) -> None:
-        """Become another program, which is a worker too."""
+        """Become another program, which is a worker too; Python itself cannot start without files."""
+        self.do_relax()
         os.execv(sys.executable, [sys.executable, __file__, str(self.folder), str(child)])
 
     def do_exit(self, how: str) -> None:
