@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.json_text import cut, text_of_value
 from foundry_fastlog.base.statistics import describe
+from foundry_fastlog.base.unread import device_of
 from foundry_fastlog.components.component import AnyLogger, Component, log_text, stdlib_logger
 from foundry_fastlog.recording.recorder import RecorderClosedError, takes
 from foundry_fastlog.recording.values import (
