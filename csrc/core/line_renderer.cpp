@@ -98,6 +98,7 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
         reinterpret_cast<const char*>(payload + metrics_strings_offset(head.count));
     parts.nonfinite.clear();
     parts.missing.clear();
+    if ((head.flags & MetricsPayload::kSummary) != 0) epoch = -1;  // a name like any other there
     const auto append = [&](std::uint32_t i) {
         ValueTag tag = tags[i];
         auto bits = load<std::uint64_t>(values + i * sizeof(std::uint64_t));
@@ -114,13 +115,25 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
         if (const char* name = nonfinite_value(tag, bits)) parts.nonfinite.push_back({i, name});
     };
 
-    out.append("\"step\":");
-    json::append_int(out, head.step);
-    if (epoch >= 0 && tags[epoch] != ValueTag::null) {
-        out.append(",\"epoch\":");
-        append(static_cast<std::uint32_t>(epoch));
+    if ((head.flags & MetricsPayload::kSummary) != 0) {
+        out.append("\"epoch\":");
+        const auto bits = static_cast<std::uint64_t>(head.step);
+        const bool real = (head.flags & MetricsPayload::kRealEpoch) != 0;
+        const ValueTag tag = real ? ValueTag::real : ValueTag::integer;
+        append_value(out, tag, bits, nullptr);
+        if (const char* name = nonfinite_value(tag, bits)) {
+            parts.nonfinite.push_back({LineRenderer::kOwnEpoch, name});
+        }
+        out.append(",\"summary\":{");
+    } else {
+        out.append("\"step\":");
+        json::append_int(out, head.step);
+        if (epoch >= 0 && tags[epoch] != ValueTag::null) {
+            out.append(",\"epoch\":");
+            append(static_cast<std::uint32_t>(epoch));
+        }
+        out.append(",\"metrics\":{");
     }
-    out.append(",\"metrics\":{");
     bool first = true;
     for (std::uint32_t i = 0; i < head.count; ++i) {
         if (static_cast<std::int32_t>(i) == epoch) continue;
@@ -130,7 +143,10 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
         append(i);
     }
     out.push_back('}');
-    append_named(out, "nonfinite", parts.nonfinite, key,
+    const auto key_or_epoch = [&](std::uint32_t i) -> std::string_view {
+        return i == LineRenderer::kOwnEpoch ? std::string_view("\"epoch\":") : key(i);
+    };
+    append_named(out, "nonfinite", parts.nonfinite, key_or_epoch,
                  [&](const auto& item) { out.append("\"").append(item.name).append("\""); });
     append_named(out, "missing", parts.missing, key,
                  [&](const auto& item) { append_reason(out, item.bits); });
@@ -222,7 +238,8 @@ bool LineRenderer::check_metrics(const std::byte* payload, std::size_t length) {
         const auto bits = load<std::uint64_t>(payload + metrics_values_offset(head.count) +
                                               i * sizeof(std::uint64_t));
         if (tag != ValueTag::string) {
-            if (static_cast<std::int32_t>(i) == keys(head.key_set).epoch) return false;
+            const bool summary = (head.flags & MetricsPayload::kSummary) != 0;
+            if (!summary && static_cast<std::int32_t>(i) == keys(head.key_set).epoch) return false;
             if (tag == ValueTag::missing && !is_reason(bits)) return false;
             continue;
         }

@@ -37,6 +37,8 @@ class LineRenderer {
     void render(const RecordHeader& record, std::uint64_t seq, std::string& out,
                 const DeviceValues* device = nullptr);
 
+    /// The index of a summary's own epoch, which is none of its values.
+    static constexpr std::uint32_t kOwnEpoch = UINT32_MAX;
     /// A value of the last metrics record that was NaN or infinite.
     struct Nonfinite {
         std::uint32_t index;

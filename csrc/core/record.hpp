@@ -112,10 +112,12 @@ struct PendingValue {
 };
 
 struct MetricsPayload {
+    static constexpr std::uint16_t kSummary = 1;  // of an epoch, which stands in place of the step
+    static constexpr std::uint16_t kRealEpoch = 2;  // as the bits of a double
     std::int64_t step;
     std::uint32_t key_set;
     std::uint16_t count;
-    std::uint16_t reserved;
+    std::uint16_t flags;
 };
 static_assert(sizeof(MetricsPayload) == 16);
 
