@@ -178,6 +178,9 @@ bool refuses(const Call& call, std::size_t bytes) noexcept {
         if (ok && !refuses(call, text.size())) {
             result = submit_counted(call.engine->core, CallKind::record, RecordKind::fragment,
                                     Stream::metrics, call.ticks, text.data(), text.size());
+            if (result == 1) {
+                call.engine->core.count_missing_in_fragment(payload.device_arguments().size());
+            }
         }
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();

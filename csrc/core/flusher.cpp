@@ -299,6 +299,7 @@ void Flusher::publish_progress() noexcept {
         published_.streams[s].written = counters.written[s];
         published_.streams[s].bytes = counters.bytes[s];
     }
+    published_.missing = counters.missing;
     published_.first_record_ticks = drainer_.first_ticks();
 }
 

@@ -46,13 +46,17 @@ void append_value(std::string& out, ValueTag tag, std::uint64_t bits, const char
 // The reason as text, quoted.
 void append_reason(std::string& out, std::uint64_t bits) {
     static constexpr const char* kTexts[] = {
-        "lost",         "timeout",       "no_slot", "driver_error_", "forked",   "no_room",
-        "no_key_space", "backend_error", "masked",  "other_context", "unordered"};
+        "lost",         "timeout",       "no_slot", "driver_error_", "forked",    "no_room",
+        "no_key_space", "backend_error", "masked",  "other_context", "unordered", "capture"};
     const auto reason = static_cast<MissingReason>(bits & 0xFF);
     out.push_back('"');
     out.append(kTexts[static_cast<std::size_t>(reason)]);
     if (reason == MissingReason::driver_error) json::append_uint(out, (bits >> 16) & 0xFFFFFFFFu);
     out.push_back('"');
+}
+
+bool is_of_device(std::uint64_t bits) noexcept {
+    return (bits & 0xFF) != static_cast<std::uint64_t>(MissingReason::masked);
 }
 
 bool is_reason(std::uint64_t bits) noexcept {
@@ -320,6 +324,7 @@ void LineRenderer::renumber(std::string& lines, std::uint64_t by) noexcept {
 void LineRenderer::render(const RecordHeader& record, std::uint64_t seq, std::string& out,
                           const DeviceValues* device) {
     if (record.flags == 0) device = nullptr;  // nothing is under way
+    missing_of_devices_ = 0;
     const auto* payload = reinterpret_cast<const std::byte*>(&record) + sizeof(RecordHeader);
     if (record.kind == RecordKind::drops) {
         render_drops(load<std::uint64_t>(payload), record.ticks, seq, out);
@@ -349,6 +354,7 @@ void LineRenderer::render_metrics(const std::byte* payload, const DeviceValues* 
     const RenderedKeys& set = keys(load<MetricsPayload>(payload).key_set);
     append_metrics(out, payload, [&](std::size_t i) { return set.key(i); }, set.epoch,
                    {nonfinite_, missing_, device});
+    for (const Missing& item : missing_) missing_of_devices_ += is_of_device(item.bits);
 }
 
 void LineRenderer::render_timing(const RecordHeader& record, const std::byte* payload,
@@ -372,6 +378,7 @@ void LineRenderer::render_timing(const RecordHeader& record, const std::byte* pa
         duration = device->duration(ticket_of(record));
     }
     append_device_time(out, timing, duration);
+    missing_of_devices_ = duration.tag == ValueTag::missing;
 }
 
 std::string render_timing_fragment(std::string_view name, std::string_view parent,

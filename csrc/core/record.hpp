@@ -90,8 +90,9 @@ enum class MissingReason : std::uint8_t {
     masked = 8,         // of no device: its array says that it is not valid
     other_context = 9,  // a block within a context that is not the framework's
     unordered = 10,     // a block whose end ran before its begin, on another stream
+    capture = 11,       // its stream was being captured into a graph
 };
-inline constexpr MissingReason kLastMissingReason = MissingReason::unordered;
+inline constexpr MissingReason kLastMissingReason = MissingReason::capture;
 
 /// The bits of a missing value: the reason in the lowest byte, the driver's number from bit 16 on.
 constexpr std::uint64_t missing_bits(MissingReason reason, std::uint32_t error = 0) noexcept {

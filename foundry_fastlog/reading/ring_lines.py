@@ -35,7 +35,7 @@ _LOST = b"lost"
 _REASONS = (
     *(_LOST, b"timeout", b"no_slot", b"driver_error_", b"forked"),
     *(b"no_room", b"no_key_space", b"backend_error", b"masked"),
-    *(b"other_context", b"unordered"),
+    *(b"other_context", b"unordered", b"capture"),
 )
 _DRIVER_ERROR = 3
 _REASON_WORD = struct.Struct("<Q")

@@ -125,8 +125,9 @@ TEST_SUITE("line_renderer device") {
         Rendering r;
         const char* const texts[] = {"lost",   "timeout",       "no_slot",      "driver_error_719",
                                      "forked", "no_room",       "no_key_space", "backend_error",
-                                     "masked", "other_context", "unordered"};
+                                     "masked", "other_context", "unordered",    "capture"};
         const auto id = r.table.intern({"x"});
+        const TimingPayload timing = device_timing(r, DeviceKind::cuda, 0, true);
         for (unsigned reason = 0; reason <= static_cast<unsigned>(kLastMissingReason); ++reason) {
             const std::uint64_t bits = missing_bits(static_cast<MissingReason>(reason), 719);
             const std::string expected = std::string(R"("step":1,"metrics":{"x":null},)") +
@@ -136,6 +137,13 @@ TEST_SUITE("line_renderer device") {
                          &r.device) == expected);
             CHECK(r.line(RecordKind::metrics, MetricsBuilder(1, id).missing(bits).payload(),
                          nullptr, 0) == expected);
+            // Counted once for each line, but for what is of no device.
+            const bool counts = static_cast<MissingReason>(reason) != MissingReason::masked;
+            CHECK(r.renderer.missing_of_devices() == counts);
+            r.line(RecordKind::timing, with_reason(timing_payload(timing), bits), nullptr, 0);
+            CHECK(r.renderer.missing_of_devices() == 1);
+            r.line(RecordKind::metrics, MetricsBuilder(1, id).integer(1).payload(), nullptr, 0);
+            CHECK(r.renderer.missing_of_devices() == 0);
         }
         CHECK(r.line(RecordKind::metrics,
                      MetricsBuilder(1, id)
