@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include <array>
+#include <bit>
 #include <new>
 #include <string>
 #include <string_view>
@@ -43,9 +44,10 @@ struct Call {
     Py_ssize_t count;
     bool has_step = false;  // else it gets the next one
     std::int64_t step = 0;
-    bool joined = false;    // names were put together from the keys of nested dicts
-    bool tolerant = false;  // a value that is none becomes its text; long texts are cut
-    bool must_fit = false;  // what is too large for the ring is an error, and not counted
+    bool joined = false;      // names were put together from the keys of nested dicts
+    bool tolerant = false;    // a value that is none becomes its text; long texts are cut
+    bool must_fit = false;    // what is too large for the ring is an error, and not counted
+    std::uint16_t flags = 0;  // of MetricsPayload: `step` is a summary's epoch
     Engine* engine = nullptr;
     KeySet set{};
 
@@ -71,6 +73,7 @@ struct Call {
 
     // Last of all, so that a call that is refused takes no number.
     std::int64_t settle_step() noexcept {
+        if (flags != 0) return step;
         if (!has_step) return handle.take_step();
         handle.saw_step(step);
         return step;
@@ -125,8 +128,9 @@ bool check_epoch(ValueTag tag, PyObject* value) noexcept {
 inline bool encode_all(Call& call, PayloadBuilder& payload, PyObject* const* values) noexcept {
     PyObject* const* keys = call.keys;
     const auto count = static_cast<std::size_t>(call.count);
-    const std::int32_t epoch = call.set.epoch;
+    const std::int32_t epoch = call.flags == 0 ? call.set.epoch : -1;
     if (!payload.begin(count)) return false;
+    payload.set_flags(call.flags);
     for (std::size_t i = 0; i < count; ++i) {
         if (encode_value(payload, i, keys[i], values[i])) continue;
         if (!call.tolerant || !encode_as_text(call, payload, i, values[i])) return false;
@@ -174,6 +178,9 @@ bool refuses(const Call& call, std::size_t bytes) noexcept {
         if (ok && !refuses(call, text.size())) {
             result = submit_counted(call.engine->core, CallKind::record, RecordKind::fragment,
                                     Stream::metrics, call.ticks, text.data(), text.size());
+            if (result == 1) {
+                call.engine->core.count_missing_in_fragment(payload.device_arguments().size());
+            }
         }
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
@@ -276,8 +283,8 @@ PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObje
                 return answer(submit_floats(engine->core, ticks, step, set.id, args + 1,
                                             static_cast<std::size_t>(count)));
             }
-            Call call{*handle, ticks, names, keys,  count,  true,
-                      step,    false, false, false, engine, set};
+            Call call{*handle, ticks, names, keys, count,  true, step,
+                      false,   false, false, 0,    engine, set};
             return answer(record_any(call, args + 1));
         }
     }
@@ -293,7 +300,8 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
     call.joined = items.joined();
     const int found = call.find_engine();
     if (found != 1) return answer(found);
-    if (call.set.id == KeyTable::kNone || !are_few_floats(items.values(), call.count)) {
+    if (call.set.id == KeyTable::kNone || call.flags != 0 ||
+        !are_few_floats(items.values(), call.count)) {
         return answer(record_any(call, items.values()));
     }
     return answer(submit_floats(call.engine->core, call.ticks, call.settle_step(), call.set.id,
@@ -339,6 +347,28 @@ PyObject* record_dict(PyObject* self, PyObject* const* args, Py_ssize_t nargs, P
     call.must_fit = kMustFit;
     if (!parse_two("record_dict", "step", "metrics", 2, args, nargs, names, step_object, mapping) ||
         !read_step(step_object, call.step)) {
+        return nullptr;
+    }
+    return record_mapping(call, mapping, false);
+}
+
+// _summary_fitting(epoch: int | float, values)
+PyObject* summary(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    const std::uint64_t ticks = now_ticks();
+    RecorderHandle* handle = usable(self);
+    if (handle == nullptr) return nullptr;
+    PyObject* epoch;
+    PyObject* mapping;
+    if (!parse_two("_summary_fitting", "epoch", "values", 2, args, nargs, names, epoch, mapping)) {
+        return nullptr;
+    }
+    Call call{*handle, ticks, nullptr, nullptr, 0, true};
+    call.must_fit = true;
+    call.flags = MetricsPayload::kSummary;
+    if (PyFloat_Check(epoch)) {
+        call.flags |= MetricsPayload::kRealEpoch;
+        call.step = std::bit_cast<std::int64_t>(PyFloat_AS_DOUBLE(epoch));
+    } else if (!read_step(epoch, call.step)) {
         return nullptr;
     }
     return record_mapping(call, mapping, false);
@@ -390,11 +420,13 @@ PyMethodDef hot_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"_record_fitting", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_dict<true>)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"_summary_fitting", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(summary)),
+     METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"_fragment", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(fragment)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
 };
 
-constexpr std::array<const char*, 5> kDocs = {
+constexpr std::array<const char*, 6> kDocs = {
     R"(record($self, step, /, **values)
 --
 
@@ -453,6 +485,10 @@ Raises:
 --
 
 record_dict(), but a record that is too large for the ring is a ValueError and is not counted.)",
+    R"(_summary_fitting($self, epoch, values)
+--
+
+Record the values of an epoch, in a line of their own; what is too large for the ring is a ValueError.)",
     R"(_fragment($self, stream, members, /)
 --
 

@@ -5,19 +5,19 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bindings/bindings.hpp"
-#include "bindings/device_send.hpp"
-#include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/py_encode.hpp"
 #include "bindings/submit.hpp"
+#include "bindings/timed_block.hpp"
 #include "core/line_renderer.hpp"
-#include "device/device_reader.hpp"
 
 namespace fastlog::bindings {
 namespace {
@@ -28,30 +28,30 @@ struct Timer {
     PyObject* device;                  // owned; null: the block is not timed on a device
     std::int64_t step;
     bool has_step;
-};
-
-// How a block is timed on a device: by a ticket, or not, for the reason in `missing`.
-struct DeviceBlock {
-    bool wanted = false;
-    DeviceId device{};
-    std::uint16_t ticket = kNoTicket;
-    std::uint64_t missing = 0;
-    Engine* counted_by = nullptr;  // whose statistics have the ticket
+    std::atomic<std::uint32_t> open;  // blocks that began with a ticket and have not ended
 };
 
 struct Frame {
-    Timer* timer;      // owned
+    Timer* timer;      // owned; a copy, where `original` is not null
     PyObject* parent;  // owned name of the block around it, or null
     std::uint64_t begin;
     std::int64_t step;
     std::uint16_t depth;
     bool has_step;
     DeviceBlock block{};
+    // The timer of a block that is timed on a device, only to be compared: it is not kept, so that one that
+    // nobody can leave any more is dropped, and its ticket with it.
+    const Timer* original = nullptr;
 };
 
 // Frames of a thread that ends inside a block are leaked: no reference may be dropped without the
-// interpreter.
-thread_local std::vector<Frame> running;
+// interpreter. But for their tickets.
+struct Running : std::vector<Frame> {
+    ~Running() {
+        for (Frame& frame : *this) drop_block(frame.block);
+    }
+};
+thread_local Running running;
 
 PyTypeObject* timer_type = nullptr;
 PyObject* decorate = nullptr;
@@ -64,83 +64,23 @@ const Frame* parent_of(PyObject* recorder) noexcept {
     return nullptr;
 }
 
-// A device and its current stream, asked of the framework. `wanted` stays false without one.
-bool ask_stream(PyObject* which, DeviceBlock& block, void*& stream) {
-    return python_call([&] {
-        PyObject* function = device_function("block_stream");
-        PyObject* facts =
-            function != nullptr ? PyObject_CallFunctionObjArgs(function, which, nullptr) : nullptr;
-        if (facts == nullptr) return false;
-        bool ok = true;
-        if (facts != Py_None) {
-            int device_type = 0;
-            unsigned long long handle = 0;
-            ok = PyArg_ParseTuple(facts, "iiK", &device_type, &block.device.index, &handle) != 0;
-            block.device.kind = kind_of(device_type);
-            stream = reinterpret_cast<void*>(handle);
-            block.wanted = ok;
-        }
-        Py_DECREF(facts);
-        return ok;
-    });
-}
-
-bool begin_on_device(RecorderHandle& handle, PyObject* which, DeviceBlock& block) {
-    void* stream = nullptr;
-    if (!ask_stream(which, block, stream)) return false;
-    if (!block.wanted) return true;
-    Engine* engine = handle.ready(false);  // asked again: Python code has run
-    if (engine == nullptr) {
-        block.missing = missing_bits(MissingReason::lost);
-        return !PyErr_Occurred();
-    }
-    DevicePool& pool = DevicePool::instance();
-    bool captured = false;
-    try {
-        const GilReleased unlocked;  // the driver may wait: see send_groups()
-        captured =
-            pool.has_driver(block.device.kind) && pool.capture_error(block.device, stream) != 0;
-        if (!captured) {
-            engine->core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
-            block.ticket = pool.begin_block(block.device, stream, block.missing);
-        }
-    } catch (const std::bad_alloc&) {
-        PyErr_NoMemory();
-        return false;
-    }
-    if (captured) {
-        set_capture_error("a block's time on a device");
-        return false;
-    }
-    const bool sent = block.ticket != kNoTicket;
-    engine->core.count_device_values(sent ? 1 : 0, sent ? 0 : 1);
-    block.counted_by = engine;
+// Puts a copy of a frame's timer in its place. False with MemoryError set.
+bool stand_in(Frame& frame) noexcept {
+    if (!frame.block.wanted) return true;
+    auto* copy = reinterpret_cast<Timer*>(timer_type->tp_alloc(timer_type, 0));
+    if (copy == nullptr) return false;
+    copy->recorder = Py_NewRef(frame.timer->recorder);
+    copy->name = Py_NewRef(frame.timer->name);
+    copy->step = frame.timer->step;
+    copy->has_step = frame.timer->has_step;
+    frame.original = std::exchange(frame.timer, copy);
     return true;
 }
 
-// Gives a block's ticket back. In a forked child it is the parent's statistics that have it.
-void abandon(DeviceBlock& block, MissingReason reason) noexcept {
-    if (block.ticket == kNoTicket) return;
-    if (!block.counted_by->inherited()) block.counted_by->core.uncount_device_values(1);
-    DevicePool::instance().abandon({block.ticket, block.ticket});
-    block.ticket = kNoTicket;
-    block.missing = missing_bits(reason);
-}
-
-void end_on_device(DeviceBlock& block) noexcept {
-    if (block.ticket == kNoTicket) return;
-    if (DevicePool::in_forked_child()) return abandon(block, MissingReason::forked);
-    PyObject* index = PyLong_FromLong(block.device.index);
-    DeviceBlock now;
-    void* stream = nullptr;
-    if (index != nullptr && ask_stream(index, now, stream) && now.wanted) {
-        const GilReleased unlocked;  // as above
-        DevicePool::instance().end_block(block.ticket, stream);
-    } else {
-        PyErr_Clear();
-        abandon(block, MissingReason::backend_error);
-    }
-    Py_XDECREF(index);
+// Drops what a frame that is on no stack owns. The timer is owned from when it is on one, but for a copy.
+void let_go(const Frame& frame) noexcept {
+    Py_XDECREF(frame.parent);
+    if (frame.original != nullptr) Py_DECREF(frame.timer);
 }
 
 PyObject* timer_enter(PyObject* self, PyObject*) {
@@ -162,11 +102,12 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
         }
     }
     if (timer->device != nullptr) {
-        const bool begun = begin_on_device(*handle, timer->device, frame.block);
+        const bool begun =
+            begin_on_device(*handle, timer, timer->device, frame.block) && stand_in(frame);
         engine = begun ? handle->ready(false) : nullptr;
         if (engine == nullptr && PyErr_Occurred()) {
-            abandon(frame.block, MissingReason::lost);
-            Py_XDECREF(frame.parent);
+            drop_block(frame.block);
+            let_go(frame);
             return nullptr;
         }
         frame.begin = begin = span_ticks();  // what the device needed is not the block's
@@ -174,11 +115,15 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     try {
         running.push_back(frame);
     } catch (const std::bad_alloc&) {
-        abandon(frame.block, MissingReason::lost);
-        Py_XDECREF(frame.parent);
+        drop_block(frame.block);
+        let_go(frame);
         return PyErr_NoMemory();
     }
-    Py_INCREF(self);
+    if (frame.original == nullptr) {
+        Py_INCREF(self);
+    } else if (frame.block.ticket != kNoTicket) {
+        timer->open.fetch_add(1, std::memory_order_relaxed);
+    }
     if (engine == nullptr) [[unlikely]]
         return Py_NewRef(self);  // its end counts the drop
     ThreadSlot& slot = engine->core.slot();
@@ -217,6 +162,8 @@ int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& 
                 missing_bits(MissingReason::no_key_space));
             result = submit_counted(core, CallKind::timer_exit, RecordKind::fragment,
                                     Stream::performance, ticks, text.data(), text.size());
+            const bool on_device = (timing.flags & TimingPayload::kHasDevice) != 0;
+            if (result == 1 && on_device) core.count_missing_in_fragment(1);
         }
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
@@ -296,15 +243,21 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     auto* timer = reinterpret_cast<Timer*>(self);
     // Usually the last frame; further down when generators or coroutines were interleaved.
     std::size_t i = running.size();
-    while (i != 0 && running[i - 1].timer != timer) --i;
+    while (i != 0 && running[i - 1].timer != timer && running[i - 1].original != timer) --i;
     if (i == 0) {
+        // As of a generator that another thread closes: what has begun there ends nowhere.
+        if (timer->open.load(std::memory_order_relaxed) != 0) drop_last_block(timer);
         PyErr_SetString(PyExc_RuntimeError, "timer was left without having been entered here");
         return nullptr;
     }
     Frame frame = running[i - 1];
     running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
-    if (frame.block.wanted) end_on_device(frame.block);
+    if (frame.block.wanted) {
+        if (frame.block.ticket != kNoTicket) timer->open.fetch_sub(1, std::memory_order_relaxed);
+        end_on_device(frame.block);
+        if (handle == nullptr) abandon(frame.block, MissingReason::lost);
+    }
     bool ok =
         handle != nullptr && submit_timing(*handle, frame, end, nargs > 0 ? args[0] : Py_None) >= 0;
     Py_XDECREF(frame.parent);
@@ -334,9 +287,23 @@ int timer_traverse(PyObject* self, visitproc visit, void* arg) {
     return 0;
 }
 
+// Of a timer that goes: nobody can leave its blocks any more.
+void drop_blocks(const Timer* timer) noexcept {
+    for (std::size_t i = running.size(); i != 0; --i) {
+        if (running[i - 1].original != timer) continue;
+        Frame frame = running[i - 1];
+        running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
+        drop_block(frame.block);
+        let_go(frame);  // foreign code may run, and change what is running
+        i = running.size() + 1;
+    }
+    if (timer->open.load(std::memory_order_relaxed) != 0) drop_blocks_of_timer(timer);
+}
+
 void timer_dealloc(PyObject* self) {
     PyObject_GC_UnTrack(self);
     auto* timer = reinterpret_cast<Timer*>(self);
+    if (timer->device != nullptr) drop_blocks(timer);
     Py_XDECREF(timer->recorder);
     Py_XDECREF(timer->name);
     Py_XDECREF(timer->device);
@@ -434,7 +401,7 @@ Args:
     step: The training step it belongs to.
     device: True times the block on the current CUDA device as well, by a pair of events on its
         current stream and without waiting for it: the line gets ``device`` and
-        ``device_duration_s``. A torch.device, its text or an index names another device. Without
+        ``device_duration_s``, null where a stream is being captured into a graph at one of both. A torch.device, its text or an index names another device. Without
         CUDA in use only the wall-clock time is recorded.
 
 Returns:
@@ -442,7 +409,6 @@ Returns:
 
 Raises:
     TypeError: ``name`` is no str, ``step`` no int or ``device`` no device (the last on entering).
-    RuntimeError: On entering with ``device`` while a stream is being captured into a graph.
     RecorderClosedError: On entering a block after the recorder was closed.)"};
 
 }  // namespace

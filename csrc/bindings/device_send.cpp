@@ -232,8 +232,7 @@ bool send_device_values(Engine& engine, PayloadBuilder& payload, TicketChain& ch
                 if (!group.by_driver) send_by_framework(pool, group);
             }
             if (engine.inherited()) return true;
-            const std::size_t pending = pending_values(payload);
-            engine.core.count_device_values(pending, payload.device_arguments().size() - pending);
+            engine.core.count_device_values(pending_values(payload));
             if (pool.crowded()) engine.core.wake();
             return true;
         } catch (const std::bad_alloc&) {

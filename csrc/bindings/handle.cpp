@@ -14,6 +14,7 @@
 
 #include "bindings/device_send.hpp"
 #include "bindings/gil.hpp"
+#include "bindings/timed_block.hpp"
 
 namespace fastlog::bindings {
 
@@ -263,6 +264,7 @@ bool RecorderHandle::close(double timeout_s) {
         const GilReleased unlocked;
         written = engine.core.close(to_ns(timeout_s));
     }
+    drop_blocks_of_recorder(*this);
     if (engine.core.has_device()) drop_kept();
     tell_messages(engine);
     return written;

@@ -33,6 +33,9 @@ class PayloadBuilder {
     /// Room for `count` values; false with MemoryError set.
     bool begin(std::size_t count) noexcept;
     void set_step(std::int64_t step) noexcept { std::memcpy(data_, &step, sizeof step); }
+    void set_flags(std::uint16_t flags) noexcept {
+        std::memcpy(data_ + offsetof(MetricsPayload, flags), &flags, sizeof flags);
+    }
 
     void set(std::size_t i, ValueTag tag, std::uint64_t bits) noexcept {
         data_[sizeof(MetricsPayload) + i] = static_cast<std::byte>(tag);

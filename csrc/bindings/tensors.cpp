@@ -1,5 +1,6 @@
 #include "bindings/tensors.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <new>
@@ -41,6 +42,7 @@ struct Names {
     PyObject* storage;
     PyObject* detach;
     PyObject* clone;
+    PyObject* is_neg;
 } names{};
 
 // What may be kept of a value until its line is written: in torch, a result of its own takes 512 bytes.
@@ -93,16 +95,22 @@ bool one_element(const dlpack::Tensor& tensor) noexcept {
     return true;
 }
 
+bool is_empty(const dlpack::Tensor& tensor) noexcept {
+    return std::find(tensor.shape, tensor.shape + tensor.ndim, 0) != tensor.shape + tensor.ndim;
+}
+
 // Only the imaginary part of a conjugated tensor has its sign apart from its memory (torch:
 // Tensor.is_neg). It lies behind the real part, so never where an allocation begins, unless its complex
-// number is not aligned to its own size. What lies there, as the results of operations do, is not asked.
+// number is not aligned to its own size. What lies there on the host, as the results of operations do, is
+// not asked: that would make half as much again of what a tensor costs, and leave the GIL. The limit is the
+// private torch._neg_view().
 bool may_be_negated(const Element& element) noexcept {
     constexpr std::uint64_t kAllocation = 64;  // the least alignment of torch's allocators
-    return element.address % kAllocation != 0;
+    return !is_host(element.device_type) || element.address % kAllocation != 0;
 }
 
 bool is_negated(PyObject* value, bool& out) {
-    PyObject* answer = PyObject_CallMethod(value, "is_neg", nullptr);
+    PyObject* answer = PyObject_CallMethodNoArgs(value, names.is_neg);
     if (answer == nullptr) {
         if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return false;
         PyErr_Clear();
@@ -118,7 +126,9 @@ bool is_negated(PyObject* value, bool& out) {
 bool check(PyObject* key, PyObject* value, const dlpack::Tensor& tensor, Element& out) {
     if (!one_element(tensor)) {
         return refuse(key, value,
-                      " with more than one element: pass a scalar such as value.mean()");
+                      is_empty(tensor)
+                          ? " with no element"
+                          : " with more than one element: pass a scalar such as value.mean()");
     }
     out.dtype = dtype_of(tensor.code, tensor.bits, tensor.lanes);
     if (out.dtype == DType::none) {
@@ -213,8 +223,9 @@ void let_go(const Element& element) noexcept {
 
 bool intern_names() {
     names = {PyUnicode_InternFromString(kStorage), PyUnicode_InternFromString("detach"),
-             PyUnicode_InternFromString("clone")};
-    return names.storage != nullptr && names.detach != nullptr && names.clone != nullptr;
+             PyUnicode_InternFromString("clone"), PyUnicode_InternFromString("is_neg")};
+    return names.storage != nullptr && names.detach != nullptr && names.clone != nullptr &&
+           names.is_neg != nullptr;
 }
 
 PyObject* device_function(const char* name) {

@@ -14,6 +14,7 @@ void BatchWriter::Batch::clear() noexcept {
         written[s] = 0;
         records[s] = 0;
     }
+    missing = 0;
     size = 0;
 }
 
@@ -46,6 +47,7 @@ BatchWriter::Step BatchWriter::step() {
             counters_.written[s] += batch_.records[s];
             counters_.bytes[s] += batch_.bytes[s].size();
         }
+        counters_.missing += batch_.missing;
         dirty_ = true;
     }
     KILL_POINT("batch_written");
@@ -103,6 +105,7 @@ void BatchWriter::fill() {
             batch_.bytes[s].append(line_);
             batch_.size += line_.size();
             if (record->kind != RecordKind::drops) ++batch_.records[s];
+            batch_.missing += renderer_.missing_of_devices();
             if (record->kind == RecordKind::metrics) source_.rendered_metrics(*record, renderer_);
         }
         if (device != nullptr && record->flags != 0) device->release(ticket_of(*record));

@@ -58,6 +58,7 @@ class BatchWriter {
     struct Counters {
         std::uint64_t written[kStreamCount]{};  // records, drop markers not counted
         std::uint64_t bytes[kStreamCount]{};
+        std::uint64_t missing = 0;  // values of devices that these lines lack
     };
 
     /// Begins at `start.position` with `start`'s seq numbers.
@@ -87,6 +88,7 @@ class BatchWriter {
         std::string bytes[kStreamCount];
         std::size_t written[kStreamCount]{};
         std::uint64_t records[kStreamCount]{};
+        std::uint64_t missing = 0;
         std::size_t size = 0;
         void clear() noexcept;
     };

@@ -26,7 +26,6 @@ class DeviceValues {
     struct Counts {
         std::atomic<std::uint64_t> sent{0};     // put under way
         std::atomic<std::uint64_t> settled{0};  // of these: arrived, or given up
-        std::atomic<std::uint64_t> missing{0};  // given up, or never under way
     };
     Counts counts;
 

@@ -315,6 +315,7 @@ void FlushThread::publish_progress() noexcept {
         published_.streams[s].written = counters.written[s];
         published_.streams[s].bytes = counters.bytes[s];
     }
+    published_.missing = counters.missing;
     published_.first_record_ticks = batch_writer_.first_ticks();
 }
 

@@ -34,6 +34,7 @@ struct StreamStats {
 
 struct FlushThreadStats {
     StreamStats streams[kStreamCount];
+    std::uint64_t missing = 0;  // values of devices that the lines in the files lack
     std::uint64_t errors = 0;
     std::string first_error;
     std::string last_error;

@@ -46,13 +46,17 @@ void append_value(std::string& out, ValueTag tag, std::uint64_t bits, const char
 // The reason as text, quoted.
 void append_reason(std::string& out, std::uint64_t bits) {
     static constexpr const char* kTexts[] = {
-        "lost",         "timeout",       "no_slot", "driver_error_", "forked",   "no_room",
-        "no_key_space", "backend_error", "masked",  "other_context", "unordered"};
+        "lost",         "timeout",       "no_slot", "driver_error_", "forked",    "no_room",
+        "no_key_space", "backend_error", "masked",  "other_context", "unordered", "capture"};
     const auto reason = static_cast<MissingReason>(bits & 0xFF);
     out.push_back('"');
     out.append(kTexts[static_cast<std::size_t>(reason)]);
     if (reason == MissingReason::driver_error) json::append_uint(out, (bits >> 16) & 0xFFFFFFFFu);
     out.push_back('"');
+}
+
+bool is_of_device(std::uint64_t bits) noexcept {
+    return (bits & 0xFF) != static_cast<std::uint64_t>(MissingReason::masked);
 }
 
 bool is_reason(std::uint64_t bits) noexcept {
@@ -98,6 +102,7 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
         reinterpret_cast<const char*>(payload + metrics_strings_offset(head.count));
     parts.nonfinite.clear();
     parts.missing.clear();
+    if ((head.flags & MetricsPayload::kSummary) != 0) epoch = -1;  // a name like any other there
     const auto append = [&](std::uint32_t i) {
         ValueTag tag = tags[i];
         auto bits = load<std::uint64_t>(values + i * sizeof(std::uint64_t));
@@ -114,13 +119,25 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
         if (const char* name = nonfinite_value(tag, bits)) parts.nonfinite.push_back({i, name});
     };
 
-    out.append("\"step\":");
-    json::append_int(out, head.step);
-    if (epoch >= 0 && tags[epoch] != ValueTag::null) {
-        out.append(",\"epoch\":");
-        append(static_cast<std::uint32_t>(epoch));
+    if ((head.flags & MetricsPayload::kSummary) != 0) {
+        out.append("\"epoch\":");
+        const auto bits = static_cast<std::uint64_t>(head.step);
+        const bool real = (head.flags & MetricsPayload::kRealEpoch) != 0;
+        const ValueTag tag = real ? ValueTag::real : ValueTag::integer;
+        append_value(out, tag, bits, nullptr);
+        if (const char* name = nonfinite_value(tag, bits)) {
+            parts.nonfinite.push_back({LineRenderer::kOwnEpoch, name});
+        }
+        out.append(",\"summary\":{");
+    } else {
+        out.append("\"step\":");
+        json::append_int(out, head.step);
+        if (epoch >= 0 && tags[epoch] != ValueTag::null) {
+            out.append(",\"epoch\":");
+            append(static_cast<std::uint32_t>(epoch));
+        }
+        out.append(",\"metrics\":{");
     }
-    out.append(",\"metrics\":{");
     bool first = true;
     for (std::uint32_t i = 0; i < head.count; ++i) {
         if (static_cast<std::int32_t>(i) == epoch) continue;
@@ -130,7 +147,10 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
         append(i);
     }
     out.push_back('}');
-    append_named(out, "nonfinite", parts.nonfinite, key,
+    const auto key_or_epoch = [&](std::uint32_t i) -> std::string_view {
+        return i == LineRenderer::kOwnEpoch ? std::string_view("\"epoch\":") : key(i);
+    };
+    append_named(out, "nonfinite", parts.nonfinite, key_or_epoch,
                  [&](const auto& item) { out.append("\"").append(item.name).append("\""); });
     append_named(out, "missing", parts.missing, key,
                  [&](const auto& item) { append_reason(out, item.bits); });
@@ -222,7 +242,8 @@ bool LineRenderer::check_metrics(const std::byte* payload, std::size_t length) {
         const auto bits = load<std::uint64_t>(payload + metrics_values_offset(head.count) +
                                               i * sizeof(std::uint64_t));
         if (tag != ValueTag::string) {
-            if (static_cast<std::int32_t>(i) == keys(head.key_set).epoch) return false;
+            const bool summary = (head.flags & MetricsPayload::kSummary) != 0;
+            if (!summary && static_cast<std::int32_t>(i) == keys(head.key_set).epoch) return false;
             if (tag == ValueTag::missing && !is_reason(bits)) return false;
             continue;
         }
@@ -303,6 +324,7 @@ void LineRenderer::renumber(std::string& lines, std::uint64_t by) noexcept {
 void LineRenderer::render(const RecordHeader& record, std::uint64_t seq, std::string& out,
                           const DeviceValues* device) {
     if (record.flags == 0) device = nullptr;  // nothing is under way
+    missing_of_devices_ = 0;
     const auto* payload = reinterpret_cast<const std::byte*>(&record) + sizeof(RecordHeader);
     if (record.kind == RecordKind::drops) {
         render_drops(load<std::uint64_t>(payload), record.ticks, seq, out);
@@ -332,6 +354,7 @@ void LineRenderer::render_metrics(const std::byte* payload, const DeviceValues* 
     const RenderedKeys& set = keys(load<MetricsPayload>(payload).key_set);
     append_metrics(out, payload, [&](std::size_t i) { return set.key(i); }, set.epoch,
                    {nonfinite_, missing_, device});
+    for (const Missing& item : missing_) missing_of_devices_ += is_of_device(item.bits);
 }
 
 void LineRenderer::render_timing(const RecordHeader& record, const std::byte* payload,
@@ -355,6 +378,7 @@ void LineRenderer::render_timing(const RecordHeader& record, const std::byte* pa
         duration = device->duration(ticket_of(record));
     }
     append_device_time(out, timing, duration);
+    missing_of_devices_ = duration.tag == ValueTag::missing;
 }
 
 std::string render_timing_fragment(std::string_view name, std::string_view parent,

@@ -37,6 +37,8 @@ class LineRenderer {
     void render(const RecordHeader& record, std::uint64_t seq, std::string& out,
                 const DeviceValues* device = nullptr);
 
+    /// The index of a summary's own epoch, which is none of its values.
+    static constexpr std::uint32_t kOwnEpoch = UINT32_MAX;
     /// A value of the last metrics record that was NaN or infinite.
     struct Nonfinite {
         std::uint32_t index;
@@ -50,6 +52,8 @@ class LineRenderer {
     };
     /// Those of the last metrics record.
     const std::vector<Missing>& missing() const noexcept { return missing_; }
+    /// How many values of devices the last line lacks.
+    std::size_t missing_of_devices() const noexcept { return missing_of_devices_; }
     /// The i-th key of a set as JSON with its quotes.
     std::string_view key_text(std::uint32_t key_set, std::size_t i) const noexcept {
         const std::string_view key = keys_[key_set].key(i);
@@ -92,6 +96,7 @@ class LineRenderer {
     std::vector<std::string_view> scratch_;
     std::vector<Nonfinite> nonfinite_;
     std::vector<Missing> missing_;
+    std::size_t missing_of_devices_ = 0;
 };
 
 /// Renders a metrics payload whose keys did not fit the key table as fragment text: the members

@@ -31,6 +31,7 @@ void NonfiniteWatch::observe(const RecordHeader& record, const LineRenderer& ren
         return;
     MetricsPayload head;
     std::memcpy(&head, payload_of(record), sizeof head);
+    if ((head.flags & MetricsPayload::kSummary) != 0) return;  // of no step; the line names them
     try {
         for (std::size_t i = 0; i < head.count; ++i) {
             if (!watched(record, i)) continue;

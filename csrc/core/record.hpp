@@ -90,8 +90,9 @@ enum class MissingReason : std::uint8_t {
     masked = 8,         // of no device: its array says that it is not valid
     other_context = 9,  // a block within a context that is not the framework's
     unordered = 10,     // a block whose end ran before its begin, on another stream
+    capture = 11,       // its stream was being captured into a graph
 };
-inline constexpr MissingReason kLastMissingReason = MissingReason::unordered;
+inline constexpr MissingReason kLastMissingReason = MissingReason::capture;
 
 /// The bits of a missing value: the reason in the lowest byte, the driver's number from bit 16 on.
 constexpr std::uint64_t missing_bits(MissingReason reason, std::uint32_t error = 0) noexcept {
@@ -112,10 +113,12 @@ struct PendingValue {
 };
 
 struct MetricsPayload {
+    static constexpr std::uint16_t kSummary = 1;  // of an epoch, which stands in place of the step
+    static constexpr std::uint16_t kRealEpoch = 2;  // as the bits of a double
     std::int64_t step;
     std::uint32_t key_set;
     std::uint16_t count;
-    std::uint16_t reserved;
+    std::uint16_t flags;
 };
 static_assert(sizeof(MetricsPayload) == 16);
 

@@ -229,10 +229,10 @@ RecorderStats Recorder::stats() const {
     s.ring_bytes = memory_.ring_bytes();
     if (memory_.mapped()) s.ring_path = memory_.path();
     s.key_sets = keys_.size();
+    s.device_missing = s.flush.missing + missing_in_fragments_.load(std::memory_order_relaxed);
     if (const DeviceValues* device = flush_thread_.device()) {
         const std::uint64_t settled = device->counts.settled.load(std::memory_order_relaxed);
         const std::uint64_t sent = device->counts.sent.load(std::memory_order_relaxed);
-        s.device_missing = device->counts.missing.load(std::memory_order_relaxed);
         s.device_waiting = sent > settled ? sent - settled : 0;
         s.device_values = sent;
     }

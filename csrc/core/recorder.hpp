@@ -54,7 +54,7 @@ struct RecorderStats {
     std::uint32_t key_sets = 0;
     std::uint64_t device_values = 0;  // that devices had to deliver
     std::uint64_t device_waiting = 0;
-    std::uint64_t device_missing = 0;
+    std::uint64_t device_missing = 0;  // in lines
     double blocked_s = 0;
     double logging_s = 0;
     double wall_s = 0;  // since the first record
@@ -140,11 +140,13 @@ class Recorder final : ForkWatched {
         flush_thread_.set_device(device_.get());
     }
     bool has_device() const noexcept { return flush_thread_.device() != nullptr; }
-    /// Counts values that a producer has put under way, or could not. After use_device().
-    void count_device_values(std::uint64_t sent, std::uint64_t missing) noexcept {
-        DeviceValues::Counts& counts = flush_thread_.device()->counts;
-        counts.sent.fetch_add(sent, std::memory_order_relaxed);
-        counts.missing.fetch_add(missing, std::memory_order_relaxed);
+    /// Counts values that a producer has put under way. After use_device().
+    void count_device_values(std::uint64_t sent) noexcept {
+        flush_thread_.device()->counts.sent.fetch_add(sent, std::memory_order_relaxed);
+    }
+    /// Counts what the line of a fragment lacks; of all other records the flush thread knows it.
+    void count_missing_in_fragment(std::uint64_t values) noexcept {
+        missing_in_fragments_.fetch_add(values, std::memory_order_relaxed);
     }
     /// Takes back what was counted for a record that was not accepted.
     void uncount_device_values(std::uint64_t sent) noexcept {
@@ -205,6 +207,7 @@ class Recorder final : ForkWatched {
     CallCounters slots_;
     std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // ever
     std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // head when a wait ended in vain
+    std::atomic<std::uint64_t> missing_in_fragments_{0};
     std::atomic<bool> told_drop_{false};
     std::atomic<bool> told_too_large_{false};
     bool told_budget_ = false;                      // flush thread only

@@ -84,7 +84,6 @@ bool DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
     std::uint64_t missing = 0;
     const auto give_up = [&](std::size_t from, std::size_t to) {
         std::fill(out + from, out + to, SettledValue{ValueTag::missing, missing});
-        missing_.fetch_add(to - from, std::memory_order_relaxed);
         return true;
     };
     DeviceState* state = ready(device, missing);
@@ -151,7 +150,6 @@ bool DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
 void DevicePool::expect(std::size_t count, SettledValue* out, TicketChain& chain) noexcept {
     const auto give_up = [&](std::size_t from, MissingReason reason) {
         std::fill(out + from, out + count, SettledValue{ValueTag::missing, missing_bits(reason)});
-        missing_.fetch_add(count - from, std::memory_order_relaxed);
     };
     if (in_forked_child()) return give_up(0, MissingReason::forked);
     note_use();
@@ -248,8 +246,7 @@ void DevicePool::keep_late(std::uint16_t number) noexcept {
 }
 
 DeviceStats DevicePool::stats() const noexcept {
-    return {sent_.load(std::memory_order_relaxed), in_use_.load(std::memory_order_relaxed),
-            missing_.load(std::memory_order_relaxed)};
+    return {sent_.load(std::memory_order_relaxed), in_use_.load(std::memory_order_relaxed)};
 }
 
 }  // namespace fastlog

@@ -50,7 +50,6 @@ struct TicketChain {
 struct DeviceStats {
     std::uint64_t sent = 0;     // scalars and block timings ever put under way
     std::uint64_t waiting = 0;  // tickets in use
-    std::uint64_t missing = 0;  // values that were given up
 };
 
 class DevicePool {
@@ -172,7 +171,6 @@ class DevicePool {
     std::atomic<std::uint32_t> unused_{0};  // tickets from this number on were never taken
     std::atomic<std::uint32_t> in_use_{0};
     std::atomic<std::uint64_t> sent_{0};
-    std::atomic<std::uint64_t> missing_{0};
     std::mutex setup_mutex_;
 };
 

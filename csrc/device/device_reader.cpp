@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "device/driver_scope.hpp"
+
 namespace fastlog {
 
 void DeviceReader::begin_round() noexcept {
@@ -75,8 +77,7 @@ void DeviceReader::settle(Ticket& ticket) noexcept {
         // An error of the context stays: no value of this device will arrive any more.
         pool_.devices_[ticket.device].broken.store(code, std::memory_order_relaxed);
         ticket.late = true;
-        ticket.settle_missing(
-            missing_bits(MissingReason::driver_error, static_cast<std::uint32_t>(code)));
+        ticket.settle_missing(driver_error(code));
     }
 }
 
@@ -122,8 +123,7 @@ SettledValue DeviceReader::duration(std::uint16_t number) const noexcept {
     float ms = 0;
     const int code = pool_.api_of(ticket).event_elapsed_ms(&ms, ticket.begin, ticket.event);
     if (code != DriverApi::kSuccess) {
-        return {ValueTag::missing,
-                missing_bits(MissingReason::driver_error, static_cast<std::uint32_t>(code))};
+        return {ValueTag::missing, driver_error(code)};
     }
     if (ms < 0) return {ValueTag::missing, missing_bits(MissingReason::unordered)};
     // The driver's resolution is about half a microsecond: digits of nanoseconds are enough.
@@ -139,10 +139,6 @@ void DeviceReader::release(std::uint16_t first) noexcept {
         const Ticket& ticket = pool_.tickets_[number];
         const std::uint16_t next = ticket.next;
         counts.settled.fetch_add(ticket.count, std::memory_order_relaxed);
-        if (ticket.missing != 0) {
-            counts.missing.fetch_add(ticket.count, std::memory_order_relaxed);
-            pool_.missing_.fetch_add(ticket.count, std::memory_order_relaxed);
-        }
         if (ticket.late && !ticket.times) {
             pool_.keep_late(number);
         } else {

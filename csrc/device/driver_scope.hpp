@@ -6,8 +6,9 @@
 
 namespace fastlog {
 
-/// Why a value is missing: the driver's error.
+/// Why a value is missing: the driver's error, or a capture, which is no fault of the device.
 constexpr std::uint64_t driver_error(int code) noexcept {
+    if (is_capture_error(code)) return missing_bits(MissingReason::capture);
     return missing_bits(MissingReason::driver_error, static_cast<std::uint32_t>(code));
 }
 

@@ -10,12 +10,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import traceback
+from textwrap import indent
 from typing import Any, NamedTuple
 
-from foundry_fastlog.base.fingerprint import fingerprint, member
-from foundry_fastlog.base.json_text import class_name, safe_str
+from foundry_fastlog.base.fingerprint import chain_of, class_of, fingerprint, member
+from foundry_fastlog.base.json_text import safe_str
+from foundry_fastlog.base.unread import class_name, shows_device_tensors
 
 __all__ = ["ErrorFacts", "error_facts", "exception_text", "formatted", "prepare"]
+
+
+_ALL = 1000  # exceptions of one chain
+# As Python says it.
+_CAUSED = "The above exception was the direct cause of the following exception:"
+_DURING = "During handling of the above exception, another exception occurred:"
 
 
 class ErrorFacts(NamedTuple):
@@ -43,8 +51,14 @@ def error_facts(error: BaseException) -> ErrorFacts:
 
 
 def formatted(error: BaseException) -> str:
-    """Return an exception's traceback as Python prints it, or as near to that as can be."""
+    """Return an exception's traceback as Python prints it, or as near to that as can be.
+
+    Where Python's own would show a tensor on a device, and wait for it, one is put together that
+    describes it.
+    """
     try:
+        if _shows_device_tensors(error):
+            return _unread_traceback(error)
         return "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001 - of the exception's class, or no memory
         trace = member(error, "__traceback__")
@@ -55,6 +69,37 @@ def formatted(error: BaseException) -> str:
         return last
 
 
+def _shows_device_tensors(error: BaseException) -> bool:
+    return any(
+        shows_device_tensors(one) or any(map(_shows_device_tensors, _members_of_group(one)))
+        for one in chain_of(error, _ALL)
+    )
+
+
+def _members_of_group(error: BaseException) -> tuple[BaseException, ...]:
+    members = getattr(error, "exceptions", None)  # of an ExceptionGroup, from Python 3.11 on
+    members = members if isinstance(members, tuple) else ()
+    return tuple(inner for inner in members if isinstance(inner, BaseException))
+
+
+def _unread_traceback(error: BaseException) -> str:
+    """Put a traceback together of parts that read no tensor on a device."""
+    text = ""
+    later: BaseException | None = None
+    for one in chain_of(error, _ALL):
+        trace = member(one, "__traceback__")
+        head = ["Traceback (most recent call last):\n"] if trace is not None else []
+        module, name = class_of(one)
+        kind = name if module in ("builtins", "__main__") else f"{module}.{name}"
+        part = "".join([*head, *traceback.format_tb(trace), f"{kind}: {safe_str(one)}\n"])
+        for inner in _members_of_group(one):
+            part += indent(_unread_traceback(inner), "  | ")
+        if later is not None:
+            part += f"\n{_CAUSED if member(later, '__cause__') is one else _DURING}\n\n"
+        text, later = part + text, one
+    return text
+
+
 def exception_text(formatter: logging.Formatter, exc_info: Any) -> str:  # noqa: ANN401 - a record's
     """Return the traceback of a LogRecord's ``exc_info``.
 
@@ -63,6 +108,8 @@ def exception_text(formatter: logging.Formatter, exc_info: Any) -> str:  # noqa:
         exc_info: Class, exception and traceback; or three times None.
     """
     try:
+        if _shows_device_tensors(exc_info[1]):
+            return _unread_traceback(exc_info[1]).rstrip("\n")
         return formatter.formatException(exc_info)
     except Exception:  # noqa: BLE001 - of the exception's class, or of a user's formatter
         return formatted(exc_info[1]).rstrip("\n")

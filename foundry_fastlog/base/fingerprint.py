@@ -10,7 +10,7 @@ from typing import Any
 
 from foundry_fastlog.base.json_text import safe_str
 
-__all__ = ["fingerprint", "member", "normalised"]
+__all__ = ["chain_of", "class_of", "fingerprint", "member", "normalised"]
 
 _MAX_TEXT = 1000
 _MAX_FRAMES = 50
@@ -67,8 +67,8 @@ def _digest(error: BaseException) -> str:
     import hashlib  # when something went wrong, only
 
     digest = hashlib.sha256()
-    for one in _chain(error):
-        parts = [*_class_of(one), normalised(safe_str(one))]
+    for one in chain_of(error):
+        parts = [*class_of(one), normalised(safe_str(one))]
         parts += _frames(member(one, "__traceback__"))
         digest.update("\0".join([*parts, "\n"]).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()[:16]
@@ -79,18 +79,23 @@ def member(error: BaseException, name: str) -> Any:  # noqa: ANN401 - whatever i
     return BaseException.__dict__[name].__get__(error)
 
 
-def _class_of(error: BaseException) -> tuple[str, str]:
+def class_of(error: BaseException) -> tuple[str, str]:
     """Return module and qualified name of the class; the former may be anything."""
     kind = type(error)
     module = type.__dict__["__module__"].__get__(kind)
     return safe_str(module), safe_str(type.__dict__["__qualname__"].__get__(kind))
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and those it was raised from or while handling, as tracebacks do."""
+def chain_of(error: BaseException, most: int = _MAX_CHAIN) -> Iterator[BaseException]:
+    """Yield an exception and those it was raised from or while handling, as tracebacks do.
+
+    Args:
+        error: The exception.
+        most: How many at most.
+    """
     seen: set[int] = set()
     one: BaseException | None = error
-    while one is not None and id(one) not in seen and len(seen) < _MAX_CHAIN:
+    while one is not None and id(one) not in seen and len(seen) < most:
         seen.add(id(one))
         yield one
         cause, context = member(one, "__cause__"), member(one, "__context__")

@@ -15,9 +15,17 @@ from array import array
 from collections import deque
 from collections.abc import Mapping
 from itertools import islice
+from reprlib import recursive_repr
 from typing import Any, NamedTuple
 
 import orjson
+
+from foundry_fastlog.base.unread import (
+    args_of,
+    class_name,
+    described_on_device,
+    shows_device_tensors,
+)
 
 _MAX_DEPTH = 32
 _MAX_ITEMS = 1000  # of an array that is written as a list, of bytes that are shown
@@ -47,20 +55,40 @@ IN_A_LINE = Bounds(_MAX_ITEMS, _MANY, 1 << 20)
 IN_MEMORY = Bounds(100, _MAX_ITEMS, 4000)
 
 
-def class_name(kind: type) -> str:
-    """Return the name of a class, whatever its metaclass does."""
-    return _valid(type.__dict__["__name__"].__get__(kind))
-
-
 def safe_str(value: object) -> str:
-    """Return `str(value)`, or a description of the type when that fails."""
+    """Return `str(value)`, or a description of the type when that fails.
+
+    A tensor on a device is described, also within what shows it: see base/unread.py.
+    """
     try:
-        text = str(value)
+        text = (None if type(value) is str else _unread_text(value)) or str(value)
     except (KeyboardInterrupt, SystemExit):  # a signal's, not the value's
         raise
     except BaseException as error:  # noqa: BLE001 - a user's __str__ may raise anything
         return f"<{class_name(type(value))} whose str() raised {class_name(type(error))}>"
     return _valid(text)
+
+
+def _unread_text(value: object) -> str | None:
+    """Return the text of a tensor on a device, or of what shows one; None for all else."""
+    if (known := described_on_device(value)) is not None:
+        return known
+    return _text_around(value) if shows_device_tensors(value) else None
+
+
+@recursive_repr()
+def _text_around(value: Any) -> str:  # noqa: ANN401 - what shows a tensor on a device
+    if isinstance(value, BaseException):  # without a __str__ of its own, as the default one does
+        args = args_of(value)
+        return safe_str(args[0]) if len(args) == 1 else f"({', '.join(map(_part, args))})"
+    if isinstance(value, _CONTAINERS):
+        return str(readable(value, IN_MEMORY))
+    fields = ", ".join(f"{n}={_part(getattr(value, n))}" for n in type(value).__dataclass_fields__)
+    return f"{class_name(type(value))}({fields})"
+
+
+def _part(value: object) -> str:
+    return repr(value) if isinstance(value, str) else safe_str(value)
 
 
 def text_of_value(value: object) -> str:
@@ -77,10 +105,12 @@ def cut(text: str, limit: int) -> str:
 
 
 def described(value: object) -> str | None:
-    """Describe a large array, tensor or sequence of bytes; None for everything else.
+    """Describe a tensor on a device, or a large array or sequence of bytes; None for the rest.
 
     Its elements are not read, but for a few on the host.
     """
+    if (known := described_on_device(value)) is not None:
+        return known
     try:
         if isinstance(value, _SEQUENCES):
             if len(value) <= _MAX_ITEMS:
@@ -91,9 +121,6 @@ def described(value: object) -> str | None:
         if not isinstance(shape, tuple) or dtype is None or math.prod(shape) <= _MAX_ITEMS:
             return None
         text = f"{class_name(type(value))} of {dtype}, shape {tuple(shape)}"
-        device = getattr(value, "device", None)
-        if getattr(device, "type", "cpu") != "cpu":
-            return f"<{text}, on {device}>"
     except Exception:  # noqa: BLE001 - a value of any type, with any property
         return None
     try:  # the beginning of the first row: no copy of it all

@@ -18,11 +18,11 @@ from foundry_fastlog.base.fingerprint import member
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.json_text import (
     IN_MEMORY,
-    class_name,
     read_context,
     readable,
     safe_str,
 )
+from foundry_fastlog.base.unread import class_name
 from foundry_fastlog.components.component import AnyLogger, Component, stdlib_logger
 from foundry_fastlog.components.error_hooks import Hooks
 from foundry_fastlog.messages.text_lines import PARTS

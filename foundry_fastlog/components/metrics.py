@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.json_text import cut, text_of_value
 from foundry_fastlog.base.statistics import describe
+from foundry_fastlog.base.unread import device_of
 from foundry_fastlog.components.component import AnyLogger, Component, log_text, stdlib_logger
 from foundry_fastlog.recording.recorder import RecorderClosedError, takes
 from foundry_fastlog.recording.values import (
     MAX_TEXT,
     MetricValue,
-    device_of,
     metric_value,
     recordable,
+    text_of,
 )
 
 if TYPE_CHECKING:
@@ -162,11 +163,13 @@ class MetricsLogger(Component):
             True when it was recorded, False when the ring was full or the recorder is closed.
 
         Raises:
+            RuntimeError: A value on a GPU while a stream is being captured into a graph.
             TypeError: ``epoch`` is no number or ``summary`` no mapping.
         """
         if not isinstance(summary, Mapping):
             raise TypeError(f"summary must be a mapping, got {type(summary).__name__}")
-        values, odd = recordable(summary)
+        values, odd = recordable(summary, from_devices=True)
+        odd += _name_refused(values)
         self._tell_odd(odd)
         try:
             accepted = self._recorder.epoch_summary(epoch, values)
@@ -191,10 +194,7 @@ class MetricsLogger(Component):
         try:
             accepted = self._record_cut(step, values)
         except TypeError:  # one of them is no real number; or, once more, step or epoch is wrong
-            for name, value in values.items():
-                if (device := device_of(value)) is not None and not takes(value):
-                    values[name] = f"<{type(value).__name__} on {device}>"
-                    odd.append(name)
+            odd += _name_refused(values)
             accepted = self._record_cut(step, values)
         self._tell_odd(odd)
         return accepted
@@ -298,6 +298,13 @@ class MetricsLogger(Component):
             return read_run(self._recorder.path).lines("metrics")
         except FileNotFoundError:  # a place that could not be written yet
             return iter(())
+
+
+def _name_refused(values: dict[str, MetricValue]) -> list[str]:
+    """Put texts in place of values on devices that record() does not take; return their names."""
+    refused = [n for n, v in values.items() if device_of(v) is not None and not takes(v)]
+    values.update({name: text_of(values[name]) for name in refused})
+    return refused
 
 
 def _shown(value: object) -> str:

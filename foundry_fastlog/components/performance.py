@@ -94,7 +94,7 @@ class TimedBlock:
         if self._timer is not None:
             try:
                 self._timer.__enter__()
-            except RuntimeError:  # closed; or, with `device`, within a capture: no line
+            except RuntimeError:  # closed: no line
                 self._timer = None
         self._start = perf_counter()
         return self

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.error_facts import exception_text
-from foundry_fastlog.base.json_text import class_name, safe_str
+from foundry_fastlog.base.json_text import safe_str
+from foundry_fastlog.base.unread import class_name
 from foundry_fastlog.messages.text_lines import PARTS, Parts, fields_of
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  # UTC throughout; the text has th
 
 _METRICS = struct.Struct("<qI2H")
 _TIMING = struct.Struct("<qQ2I2HI")
+_SUMMARY, _REAL_EPOCH = 1, 2  # flags of metrics
 _HAS_STEP, _HAS_PARENT, _HAS_DEVICE, _DEVICE_MISSING = 1, 2, 4, 8
 _NULL, _BOOLEAN, _INTEGER, _REAL, _STRING, _PENDING, _MISSING = range(7)
 
@@ -34,7 +35,7 @@ _LOST = b"lost"
 _REASONS = (
     *(_LOST, b"timeout", b"no_slot", b"driver_error_", b"forked"),
     *(b"no_room", b"no_key_space", b"backend_error", b"masked"),
-    *(b"other_context", b"unordered"),
+    *(b"other_context", b"unordered", b"capture"),
 )
 _DRIVER_ERROR = 3
 _REASON_WORD = struct.Struct("<Q")
@@ -163,7 +164,7 @@ class LineRenderer:
         payload = record.payload
         if len(payload) < _METRICS.size:
             return None
-        step, number, count, _ = _METRICS.unpack_from(payload)
+        step, number, count, flags = _METRICS.unpack_from(payload)
         values_at = _METRICS.size + (count + 7 & -8)
         strings_at = values_at + 8 * count
         key_set = self._keys(number)
@@ -179,6 +180,7 @@ class LineRenderer:
         nonfinite: list[bytes] = []
         missing: list[bytes] = []
         epoch = b""
+        epoch_at = -1 if flags & _SUMMARY else key_set.epoch
         for index, (tag, key) in enumerate(zip(tags, key_set.keys, strict=True)):
             if tag == _REAL:
                 value = reals[index]
@@ -186,7 +188,7 @@ class LineRenderer:
                 if text == b"null":
                     name = b'%b"%b"' % (key, _nonfinite(value))
                     # The epoch is named first, as it stands before the metrics.
-                    nonfinite.insert(0 if index == key_set.epoch else len(nonfinite), name)
+                    nonfinite.insert(0 if index == epoch_at else len(nonfinite), name)
             elif tag == _INTEGER:
                 text = b"%d" % _signed(words[index])
             elif tag == _NULL:
@@ -199,7 +201,7 @@ class LineRenderer:
                 if max(begin + length, used) > len(strings):
                     return None
                 text = string_text(strings[begin : begin + length])
-            elif tag in (_PENDING, _MISSING) and index != key_set.epoch:
+            elif tag in (_PENDING, _MISSING) and index != epoch_at:
                 # What a process waited for when it died never comes.
                 reason = _LOST if tag == _PENDING else _reason(words[index])
                 if reason is None:
@@ -208,11 +210,18 @@ class LineRenderer:
                 missing.append(b'%b"%b"' % (key, reason))
             else:
                 return None
-            if index != key_set.epoch:
+            if index != epoch_at:
                 texts.append(key + text)
             elif tag != _NULL:
                 epoch = b',"epoch":' + text
-        members = b'"step":%d%b,"metrics":{%b}' % (step, epoch, b",".join(texts))
+        if flags & _SUMMARY:
+            real = struct.unpack("<d", struct.pack("<q", step))[0] if flags & _REAL_EPOCH else 0.0
+            epoch = double_text(real) if flags & _REAL_EPOCH else b"%d" % step
+            if epoch == b"null":
+                nonfinite.insert(0, b'"epoch":"%b"' % _nonfinite(real))
+            members = b'"epoch":%b,"summary":{%b}' % (epoch, b",".join(texts))
+        else:
+            members = b'"step":%d%b,"metrics":{%b}' % (step, epoch, b",".join(texts))
         if nonfinite:
             members += b',"nonfinite":{%b}' % b",".join(nonfinite)
         if missing:

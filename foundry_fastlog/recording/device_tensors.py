@@ -96,8 +96,12 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # 
     Raises:
         TypeError: It is no single number; the text says what to do.
     """
-    if value.numel() != 1:
-        raise TypeError("it has more than one element: pass a scalar such as value.mean()")
+    if (count := value.numel()) != 1:
+        raise TypeError(
+            "it has more than one element: pass a scalar such as value.mean()"
+            if count
+            else "it has no element"
+        )
     if _device_type(value) in ("meta", ""):
         return describe_tensor(plain_tensor(value))
     code_bits = _DTYPES.get(str(value.dtype).removeprefix("torch."))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from foundry_fastlog.recording.values import device_of
+from foundry_fastlog.base.unread import device_of
 
 __all__ = ["HostCopies", "cuda_type", "is_device_scalar"]
 

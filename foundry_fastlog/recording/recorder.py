@@ -40,6 +40,7 @@ from foundry_fastlog.base.arguments import (
 )
 from foundry_fastlog.base.error_facts import error_facts, prepare
 from foundry_fastlog.base.json_text import (
+    cut,
     let_interrupts_through,
     nonfinite_fields,
     plain_context,
@@ -87,6 +88,7 @@ _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 _open: OpenRecorders[Recorder] = OpenRecorders()
 _told_odd: set[str] = set()  # names of values that log() has written as text
 _MOST_TOLD = 1000
+_MOST_NAME = 300  # characters of a name that alone is too large for the ring
 
 
 class _SetByInit:
@@ -469,8 +471,9 @@ class Recorder(_core.RecorderCore):
 
         Args:
             epoch: The epoch; may be a fraction.
-            summary: Values by name, of the types that ``record()`` takes. More than the ring has
-                room for at once become several lines.
+            summary: Values by name, of the types that ``record()`` takes, on a GPU too: the line
+                is written once they have arrived. More than the ring has room for at once become
+                several lines.
 
         Returns:
             True when the summary was accepted, False when it, or a part of it, was dropped.
@@ -479,6 +482,7 @@ class Recorder(_core.RecorderCore):
             TypeError: ``epoch`` is no number, ``summary`` no mapping, or a name or value cannot be
                 recorded.
             OverflowError: An int beyond 64 bits.
+            RuntimeError: A value on a GPU while a stream is being captured into a graph.
             RecorderClosedError: The recorder has been closed.
         """
         number = metric_value("epoch", epoch)
@@ -488,10 +492,32 @@ class Recorder(_core.RecorderCore):
         for name in summary:
             if not isinstance(name, str):
                 raise TypeError(f"names in a summary must be str, got {name!r}")
-        values = {name: metric_value(name, value) for name, value in summary.items()}
+        values = {
+            name: value if host_copies.is_device_scalar(value) else metric_value(name, value)
+            for name, value in summary.items()
+        }
+        return self._summary(number, values)
+
+    def _summary(self, epoch: float, values: dict[str, Any]) -> bool:
         accepted = True
-        for members in summary_members(number, values, self._largest_fragment):
-            accepted = self._fragment(_METRICS, members) and accepted
+        on_devices = {n: v for n, v in values.items() if host_copies.is_device_scalar(v)}
+        if not on_devices:
+            for members in summary_members(epoch, values, self._largest_fragment):
+                accepted = self._fragment(_METRICS, members) and accepted
+            return accepted
+        try:
+            return self._summary_fitting(epoch, values)
+        except ValueError:  # too large for the ring: by halves
+            if len(on_devices) < len(values):
+                parts = [{n: v for n, v in values.items() if n not in on_devices}, on_devices]
+            elif len(values) > 1:
+                items, half = list(values.items()), len(values) // 2
+                parts = [dict(items[:half]), dict(items[half:])]
+            else:
+                short = {cut(name, _MOST_NAME): value for name, value in values.items()}
+                return self._summary_fitting(epoch, short)
+        for part in parts:
+            accepted = self._summary(epoch, part) and accepted
         return accepted
 
     def flush(self, timeout: float | None = None, *, stream: str | None = None) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from foundry_fastlog.base.json_text import cut, read_context, safe_str, text_of_value
+from foundry_fastlog.base.unread import described_on_device, device_of
 
-__all__ = ["MAX_TEXT", "MetricValue", "device_of", "metric_value", "recordable", "text_of"]
+__all__ = ["MAX_TEXT", "MetricValue", "metric_value", "recordable", "text_of"]
 
 MetricValue = float | int | bool | str | None
 
@@ -73,21 +74,8 @@ def text_of(value: object) -> str:
         value: Any object. What lies on a device is not read.
     """
     if (device := device_of(value)) is not None:
-        return f"<{type(value).__name__} on {device}>"
+        return described_on_device(value) or f"<{type(value).__name__} on {device}>"
     return cut(text_of_value(value), MAX_TEXT)
-
-
-def device_of(value: object) -> str | None:
-    """Name the device on which a tensor's memory lies; None for what the host reads at once.
-
-    Args:
-        value: Any object. It is not read: that would wait for the device.
-    """
-    try:
-        device = getattr(value, "device", None)
-        return None if getattr(device, "type", "cpu") == "cpu" else str(device)
-    except Exception:  # noqa: BLE001 - a value of any type, with any property
-        return None
 
 
 def recordable(

@@ -32,7 +32,6 @@ TEST_SUITE("device faults") {
                 CHECK(sent.chain.flags() == 0);
             });
             CHECK(p.pool.stats().waiting == 0);
-            CHECK(p.pool.stats().missing == 9);
             REQUIRE(::fake_fail(name, 0, 0) == 0);
             const Sent again = p.send(scalars, stream);
             REQUIRE(p.arrives(again));
@@ -75,7 +74,6 @@ TEST_SUITE("device faults") {
             }
         }
         p.release(sent);
-        CHECK(p.pool.stats().missing == 1);
     }
 
     TEST_CASE("should not use tickets up for values of which no copy is under way") {
@@ -99,7 +97,6 @@ TEST_SUITE("device faults") {
             REQUIRE(sent.chain.flags() == 0);
         }
         CHECK(p.pool.stats().waiting == 0);
-        CHECK(p.pool.stats().missing == 20 * DevicePool::kTickets);
         // Eight that do not come before one that does: the chain begins with the second ticket.
         std::vector<DeviceScalar> mixed(8, bad);
         mixed.push_back(good);
@@ -129,7 +126,6 @@ TEST_SUITE("device faults") {
             }
         }
         p.release(sent);
-        CHECK(p.pool.stats().missing == 8);
         CHECK(p.pool.stats().waiting == 0);
         for (int i = 0; i < 20; ++i) {
             const Sent next = p.send(scalars, stream);

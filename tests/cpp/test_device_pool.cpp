@@ -148,7 +148,6 @@ TEST_SUITE("device pool") {
         other.out.resize(1);
         p.pool.send({DeviceKind::mps, 0}, nullptr, &scalar, 1, other.out.data(), other.chain);
         CHECK(p.reason(other) == +MissingReason::backend_error);
-        CHECK(p.pool.stats().missing == 5);
     }
 
     TEST_CASE("should say no_slot when all tickets are in use, and go on when one is free") {

@@ -125,8 +125,9 @@ TEST_SUITE("line_renderer device") {
         Rendering r;
         const char* const texts[] = {"lost",   "timeout",       "no_slot",      "driver_error_719",
                                      "forked", "no_room",       "no_key_space", "backend_error",
-                                     "masked", "other_context", "unordered"};
+                                     "masked", "other_context", "unordered",    "capture"};
         const auto id = r.table.intern({"x"});
+        const TimingPayload timing = device_timing(r, DeviceKind::cuda, 0, true);
         for (unsigned reason = 0; reason <= static_cast<unsigned>(kLastMissingReason); ++reason) {
             const std::uint64_t bits = missing_bits(static_cast<MissingReason>(reason), 719);
             const std::string expected = std::string(R"("step":1,"metrics":{"x":null},)") +
@@ -136,6 +137,13 @@ TEST_SUITE("line_renderer device") {
                          &r.device) == expected);
             CHECK(r.line(RecordKind::metrics, MetricsBuilder(1, id).missing(bits).payload(),
                          nullptr, 0) == expected);
+            // Counted once for each line, but for what is of no device.
+            const bool counts = static_cast<MissingReason>(reason) != MissingReason::masked;
+            CHECK(r.renderer.missing_of_devices() == counts);
+            r.line(RecordKind::timing, with_reason(timing_payload(timing), bits), nullptr, 0);
+            CHECK(r.renderer.missing_of_devices() == 1);
+            r.line(RecordKind::metrics, MetricsBuilder(1, id).integer(1).payload(), nullptr, 0);
+            CHECK(r.renderer.missing_of_devices() == 0);
         }
         CHECK(r.line(RecordKind::metrics,
                      MetricsBuilder(1, id)
@@ -143,6 +151,37 @@ TEST_SUITE("line_renderer device") {
                          .payload(),
                      nullptr)
                   .find("driver_error_4294967295") != std::string::npos);
+    }
+
+    TEST_CASE("should write an epoch's summary with its epoch in place of the step") {
+        Rendering r;
+        const std::vector<std::string_view> keys = {"loss", "epoch"};
+        const auto id = r.table.intern(keys);
+        r.device.values = {{ValueTag::real, std::bit_cast<std::uint64_t>(0.5)},
+                           {ValueTag::missing, missing_bits(MissingReason::timeout)}};
+        const auto real = [](double epoch) { return std::bit_cast<std::int64_t>(epoch); };
+        constexpr double kInfinite = std::numeric_limits<double>::infinity();
+        struct Case {
+            std::int64_t epoch;
+            std::uint16_t flags;
+            std::string begin;
+            std::string end;
+        };
+        for (const auto& [epoch, flags, begin, end] : std::vector<Case>{
+                 {7, 1, R"("epoch":7)", ""},
+                 {real(2.5), 3, R"("epoch":2.5)", ""},
+                 {real(-kInfinite), 3, R"("epoch":null)", R"("nonfinite":{"epoch":"-inf"},)"}}) {
+            MetricsBuilder builder(epoch, id);
+            const std::string payload =
+                builder.flags(flags).pending({0, 0}).pending({1, 0}).payload();
+            CHECK(r.passes(RecordKind::metrics, payload));
+            CHECK(r.line(RecordKind::metrics, payload, &r.device) ==
+                  begin + R"(,"summary":{"loss":0.5,"epoch":null},)" + end +
+                      R"("missing":{"epoch":"timeout"})");
+            CHECK(
+                r.line(RecordKind::metrics, payload, nullptr) ==
+                render_metrics_fragment(reinterpret_cast<const std::byte*>(payload.data()), keys));
+        }
     }
 
     TEST_CASE("should take values under way for lost where nobody delivers them") {

@@ -205,8 +205,14 @@ class MetricsBuilder {
         return *this;
     }
 
+    MetricsBuilder& flags(std::uint16_t flags) {
+        flags_ = flags;
+        return *this;
+    }
+
     std::string payload() const {
-        const MetricsPayload head{step_, key_set_, static_cast<std::uint16_t>(tags_.size()), 0};
+        const MetricsPayload head{step_, key_set_, static_cast<std::uint16_t>(tags_.size()),
+                                  flags_};
         std::string out(metrics_strings_offset(tags_.size()), '\0');
         std::memcpy(out.data(), &head, sizeof head);
         for (std::size_t i = 0; i < tags_.size(); ++i) {
@@ -225,6 +231,7 @@ class MetricsBuilder {
 
     std::int64_t step_;
     std::uint32_t key_set_;
+    std::uint16_t flags_ = 0;
     std::vector<ValueTag> tags_;
     std::vector<std::uint64_t> values_;
     std::string strings_;

@@ -171,6 +171,8 @@ def test_what_cannot_be_described_is_refused(torch: Any) -> None:
     make = torch.Tensor
     with pytest.raises(TypeError, match=r"more than one element: pass a scalar such as value.mean"):
         describe_tensor(make(4096, shape=(2,)))
+    with pytest.raises(TypeError, match="no element"):
+        describe_tensor(make(4096, shape=(0,)))
     with pytest.raises(TypeError, match="no memory of its own"):
         describe_tensor(make(0, null_data=True))
 

@@ -160,7 +160,7 @@ def refused_tensors() -> dict[str, tuple[Any, str]]:
     indices, value = torch.tensor([[0], [0]]), torch.tensor([1.0])
     made = {
         "several": (torch.zeros(2), "more than one element"),
-        "none": (torch.zeros(0), "more than one element|no element"),
+        "none": (torch.zeros(0), "no element"),
         "complex": (torch.tensor(1j), "no single real number|no single real"),
         "meta": (torch.tensor(1.0, device="meta"), "no value"),
         "sparse": (torch.sparse_coo_tensor(indices, value, (1, 1)), "no memory"),

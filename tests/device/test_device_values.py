@@ -271,8 +271,8 @@ def test_an_odd_metric_beside_a_value_of_a_device_does_not_read_the_device(
         "loss": 1.5,
         "lr": 0.5,
         "list": "[1, 2]",
-        "complex": f"<Shown on {loss.device}>",
-        "many": f"<Shown on {loss.device}>",
+        "complex": f"<Shown of torch.complex64, shape (), on {loss.device}>",
+        "many": f"<Shown of torch.float32, shape (2,), on {loss.device}>",
         "broken": "broken",
     }
     assert fake_tensor.item_calls() == 0

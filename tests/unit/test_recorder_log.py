@@ -57,7 +57,7 @@ ODD: list[tuple[object, str]] = [
     (Unprintable(), "<Unprintable whose str() raised LookupError>"),
     ([Unprintable()], "<list whose str() raised LookupError>"),
     (Unsized(), "[]"),
-    (OnDevice(), "<OnDevice on cuda:0>"),
+    (OnDevice(), "<OnDevice, shape (3,), on cuda:0>"),
     ([0.5] * 200_000, "[0.5, 0.5"),
     (np.zeros(100_000), "<ndarray of float64, shape (100000,): 0, 0"),
     (b"x" * 5000, "<bytes of 5000 items: 120"),

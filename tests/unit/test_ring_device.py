@@ -44,6 +44,7 @@ REASONS = {
     8: "masked",
     9: "other_context",
     10: "unordered",
+    11: "capture",
 }
 ANY_WORD = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -122,7 +123,7 @@ def test_an_epoch_beside_missing_values() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [missing(11), missing(255), (7, 0), (255, 0)],
+    [missing(12), missing(255), (7, 0), (255, 0)],
 )
 def test_an_unknown_tag_or_reason_is_damage(value: tuple[int, int]) -> None:
     """Nothing is guessed."""
@@ -203,7 +204,7 @@ def timing(flags: int, rest: bytes, error_length: int = 0) -> bytes | None:
         (4 | 8, bytes(8), 8),
         (4 | 8, bytes(8), 9),
         (4 | 8, bytes(8), (1 << 32) - 1),
-        (4 | 8, b"\x0b" + bytes(7), 0),  # a reason that there is not
+        (4 | 8, b"\x0c" + bytes(7), 0),  # a reason that there is not
     ],
 )
 def test_a_timing_whose_device_makes_no_sense_is_damage(

@@ -361,7 +361,7 @@ class Worker(Mishaps):
             resource.setrlimit(number, limit)
 
     def do_exec(self, child: int) -> None:
-        """Become another program, which is a worker too; Python itself cannot start without files."""
+        """Become another program, which is a worker too. Without files Python does not start."""
         self.do_relax()
         os.execv(sys.executable, [sys.executable, __file__, str(self.folder), str(child)])
 

@@ -1,0 +1,281 @@
+"""No text is made of a tensor on a device: it would wait for it."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from recorded import lines
+
+from foundry_fastlog import (
+    ErrorTracker,
+    MetricsLogger,
+    Recorder,
+    RecorderHandler,
+    StructuredLogger,
+    TextFileHandler,
+)
+from foundry_fastlog.base.error_facts import error_facts, formatted
+from foundry_fastlog.base.json_text import render_members, safe_str, text_of_value
+from foundry_fastlog.base.unread import described_on_device, shows_device_tensors
+
+
+class Device:
+    """As torch names one."""
+
+    type = "cuda"
+
+    def __str__(self) -> str:
+        return "cuda:1"
+
+
+class Unread:
+    """A tensor on a device; whoever asks for its values is noted."""
+
+    shape = (2, 3)
+    dtype = "torch.float32"
+    device = Device()
+    asked: list[str] = []  # noqa: RUF012 - of all
+
+    def _ask(self, *_: object) -> Any:
+        self.asked.append(sys._getframe(1).f_code.co_name)
+        return "read"
+
+    __str__ = __repr__ = __format__ = __float__ = __bool__ = __len__ = __iter__ = _ask
+    item = tolist = numpy = _ask
+
+
+SHOWN = "<Unread of torch.float32, shape (2, 3), on cuda:1>"
+
+
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    loss: Any
+    step: int
+
+
+@dataclass
+class Batch:
+    """Its own text shows all of its fields."""
+
+    loss: Any
+    name: str = "b"
+    around: Any = None
+
+
+class OnHost:
+    """What names no device."""
+
+    shape = (1,)
+    dtype = "float32"
+
+    def __repr__(self) -> str:
+        return "host"
+
+
+class Model:
+    """What names its device and is no tensor."""
+
+    device = Device()
+
+    def __repr__(self) -> str:
+        return "Model()"
+
+
+class Hostile:
+    """A value whose device cannot be told, nor its parts."""
+
+    __dataclass_fields__ = ("absent",)
+
+    @property
+    def device(self) -> Any:
+        """Raise."""
+        raise LookupError("no device")
+
+    def __repr__(self) -> str:
+        return "hostile"
+
+
+class Shapeless(Unread):
+    """A tensor that does not say its type."""
+
+    @property
+    def dtype(self) -> Any:  # type: ignore[override]
+        """Raise."""
+        raise LookupError("no type")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_read() -> Any:
+    """Fail where anybody has asked."""
+    Unread.asked.clear()
+    yield
+    assert Unread.asked == []
+
+
+T = Unread()
+TEXTS: list[tuple[object, str]] = [
+    (T, SHOWN),
+    ([T], str([SHOWN])),
+    ({"n": {"x": T}}, str({"n": {"x": SHOWN}})),
+    ({T: 1}, str({SHOWN: 1})),
+    ((1, "a", None, True, [{T}]), str([1, "a", None, True, [[SHOWN]]])),
+    (Pair(T, 3), str([SHOWN, 3])),
+    (Batch(T), f"Batch(loss={SHOWN}, name='b', around=None)"),
+    (ValueError(T), SHOWN),
+    (ValueError("bad", 3, T), f"('bad', 3, {SHOWN})"),
+    (KeyError([T]), str([SHOWN])),
+    (Shapeless(), "<Shapeless on cuda:1>"),
+    # and what is no such tensor has its own
+    (Model(), "Model()"),
+    ([OnHost(), Hostile(), Model()], "[host, hostile, Model()]"),
+    (ValueError("bad", OnHost()), "('bad', host)"),
+    (Batch(OnHost()), "Batch(loss=host, name='b', around=None)"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), TEXTS)
+@pytest.mark.parametrize("render", [safe_str, text_of_value])
+def test_the_text_describes(render: Callable[[object], str], value: object, text: str) -> None:
+    """By class, type, shape and device, wherever it stands."""
+    assert render(value) == text
+
+
+def test_what_holds_itself_is_described() -> None:
+    """A list, a dataclass and an exception that are in themselves."""
+    circle: list[Any] = [T]
+    circle.append(circle)
+    assert SHOWN in safe_str(circle)
+    batch = Batch(T)
+    batch.around = [batch]
+    assert SHOWN in safe_str(batch)
+    error = ValueError("a", T)
+    error.args = (error, T)
+    assert safe_str(error) == f"(..., {SHOWN})"
+    empty: list[Any] = []
+    empty.append(empty)
+    assert safe_str(empty) == "[[...]]"
+
+
+def test_members_describe() -> None:
+    """Of a line: values, keys, what orjson knows by itself."""
+    fields = {"a": T, "b": [T], "c": Batch(T), "d": {"e": Pair(T, 1)}, "f": ValueError(T)}
+    assert json.loads(b"{" + render_members(fields) + b"}") == {
+        "a": SHOWN,
+        "b": [SHOWN],
+        "c": {"loss": SHOWN, "name": "b", "around": None},
+        "d": {"e": str([SHOWN, 1])},
+        "f": SHOWN,
+    }
+    assert SHOWN in render_members({"keys": {T: 1}}).decode()
+
+
+def fail(error: BaseException) -> None:
+    """Raise an exception."""
+    raise error
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
+    """Return an exception with a traceback."""
+    if cause is not None:
+        error.__cause__ = cause
+    try:
+        fail(error)
+    except BaseException as caught:  # noqa: BLE001 - of any kind
+        return caught
+    return error
+
+
+def while_handling(first: BaseException, second: BaseException) -> BaseException:
+    """Return an exception that was raised while another was handled."""
+    second.__context__ = raised(first)
+    second.__suppress_context__ = False
+    return second
+
+
+ERRORS: list[tuple[Callable[[], BaseException], list[str]]] = [
+    (lambda: raised(ValueError("bad", T)), [f"ValueError: ('bad', {SHOWN})"]),
+    (lambda: ValueError(T), [f"ValueError: {SHOWN}"]),
+    (
+        lambda: raised(
+            RuntimeError("after"), raised(json.JSONDecodeError("a", "b", 0), KeyError(T))
+        ),
+        [
+            f"KeyError: {SHOWN}",
+            "direct cause",
+            "json.decoder.JSONDecodeError: a: line 1 column 1 (char 0)",
+            "RuntimeError: after",
+        ],
+    ),
+    (
+        lambda: raised(while_handling(ValueError(T), RuntimeError("after"))),
+        [f"ValueError: {SHOWN}", "During handling of", "RuntimeError: after"],
+    ),
+]
+if group := getattr(builtins, "ExceptionGroup", None):  # from Python 3.11 on
+    ERRORS.append(
+        (
+            lambda: raised(group("all", [ValueError("fine"), raised(ValueError(T))])),
+            ["ExceptionGroup: all (2 sub-", "  | ValueError: fine", f"  | ValueError: {SHOWN}"],
+        )
+    )
+
+
+@pytest.mark.parametrize(("make", "parts"), ERRORS)
+def test_a_traceback_describes(make: Callable[[], BaseException], parts: list[str]) -> None:
+    """With all exceptions of the chain, in Python's order."""
+    error = make()
+    text = formatted(error)
+    places = [text.find(part) for part in parts]
+    assert -1 not in places, text
+    assert places == sorted(places)
+    assert ("Traceback (most recent call last):" in text) == (error.__traceback__ is not None)
+    assert error_facts(error).traceback == text
+
+
+def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
+    """Through every logger and handler, and what is kept in memory."""
+    with Recorder(tmp_path / "run", ring_bytes=64 << 10) as recorder:
+        root = logging.getLogger("unread")
+        root.setLevel(logging.INFO)
+        root.propagate = False
+        files = TextFileHandler(tmp_path / "text.log")
+        root.handlers = [RecorderHandler(recorder), files]
+        structured = StructuredLogger("unread.structured")
+        plain = StructuredLogger(
+            "unread.plain", {"experiment_name": "e", "logging": {"use_structured_logging": False}}
+        )
+        error = raised(ValueError("bad", T), raised(KeyError(T)))
+        for logger in (root, structured):
+            with ErrorTracker(logger, tmp_path / "run", recorder=recorder) as tracker:
+                entry = tracker.log_error(error, {"loss": T, "all": [T]})
+                assert entry["context"] == {"loss": SHOWN, "all": [SHOWN]}
+                assert entry["error_message"] == f"('bad', {SHOWN})"
+        for one in (structured, plain):
+            one.info("message", loss=T, all={"x": [T]}, batch=Batch(T))
+            one.error("failed", exc_info=error, loss=T)
+        root.info("extra", extra={"loss": T})
+        with MetricsLogger("exp", tmp_path / "run", recorder=recorder, logger=root) as metrics:
+            assert metrics.log_step(1, None, {"n": {"x": T}, "b": [T], "t": T})
+            assert metrics.log_detailed(1, None, {"n": {"x": T}})
+            assert metrics.log_epoch_summary(1, {"n": {"x": T}, "t": T, "e": ValueError(T)})
+        assert recorder.log({"n": [T], "t": T}, step=2)
+        files.close()
+        root.handlers = []
+    for stream in ("metrics", "errors", "log"):
+        assert all("Unread of" in json.dumps(line) for line in lines(tmp_path / "run", stream)[:4])
+    assert (tmp_path / "text.log").read_text().count(SHOWN) > 10
+
+
+def test_what_cannot_be_asked_is_no_tensor() -> None:
+    """A class may raise at anything."""
+    assert described_on_device(Hostile()) is None
+    assert not shows_device_tensors([Hostile(), OnHost()])
