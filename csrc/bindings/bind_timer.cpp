@@ -401,8 +401,9 @@ Args:
     step: The training step it belongs to.
     device: True times the block on the current CUDA device as well, by a pair of events on its
         current stream and without waiting for it: the line gets ``device`` and
-        ``device_duration_s``, null where a stream is being captured into a graph at one of both. A torch.device, its text or an index names another device. Without
-        CUDA in use only the wall-clock time is recorded.
+        ``device_duration_s``, null where a stream is being captured into a graph at its begin or end.
+        A torch.device, its text or an index names another device. Without CUDA in use only the
+        wall-clock time is recorded.
 
 Returns:
     The timer; ``with recorder.timer("forward"): ...`` or ``@recorder.timer("load")``.
