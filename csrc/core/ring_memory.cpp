@@ -195,7 +195,7 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
             error = map_file(spec);
             if (!error) guard_.watch(base_, size_);
         } catch (const std::bad_alloc&) {
-            remove_file(-1);
+            unlink_file(-1);
             if (base_ != nullptr) ::munmap(base_, size_);
             throw;
         }
