@@ -79,12 +79,13 @@ class Mishaps:
         """Close files below the recorder, and open some that take their numbers."""
         taken = self.descriptors = 0
         with self.unlimited():
-            for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
-                with contextlib.suppress(OSError):
-                    target = str(Path(f"/proc/self/fd/{name}").readlink())
-                    kept = (str(self.folder / "acks"), str(self.folder / "user"), "/dev", "/proc")
-                    if int(name) > 2 and target.startswith("/") and not target.startswith(kept):
-                        os.close(int(name))
+            before = self._open_files()
+            time.sleep(0.005)  # what is open for a moment is closed by two, whoever has it then
+            for number, target in self._open_files().items():
+                kept = (str(self.folder / "acks"), str(self.folder / "user"), "/dev", "/proc")
+                if before.get(number) == target and not target.startswith(kept):
+                    with contextlib.suppress(OSError):
+                        os.close(number)
                         taken += 1
             for _ in range(taken):
                 path = (
@@ -94,6 +95,16 @@ class Mishaps:
                 os.write(fd, foreign_bytes(3000))
                 self.user_files.append((fd, path))
         return {"taken": taken}
+
+    def _open_files(self) -> dict[int, str]:
+        """Descriptors of files, by number."""
+        found: dict[int, str] = {}
+        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
+            with contextlib.suppress(OSError):
+                target = str(Path(f"/proc/self/fd/{name}").readlink())
+                if int(name) > 2 and target.startswith("/"):
+                    found[int(name)] = target
+        return found
 
     def check_descriptors(self) -> None:
         """A recorder that is closed leaves none open."""
