@@ -178,8 +178,9 @@ class World(Processes):
         if not process.alive:
             return
         self.counts["kills"] += 1
-        if process.limited and process.awaited is not None and process.awaited["do"] == "open":
-            self.oracle.unlisted.add(self.ledger.family(process.run))  # its mark may say: in memory
+        if process.awaited is not None and process.awaited["do"] == "open":
+            # It may have a mark that says "in memory" before it has said that it records.
+            self.oracle.unlisted.add(self.ledger.family(process.run))
         self.kill(process)
 
     def do_kill_group(self, group: int) -> None:
