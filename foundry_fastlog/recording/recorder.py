@@ -265,6 +265,7 @@ class Recorder(_core.RecorderCore):
             )
             _open.add(self)
         _prepare_device()
+        _close_at_worker_exit()
         if not rank:
             self._run_file = RunFile(
                 self._path,
@@ -727,9 +728,14 @@ def _on_core_event(kind: str, text: str) -> None:
 def _close_at_worker_exit() -> None:
     """Close when a multiprocessing child ends: it leaves by os._exit(), without atexit."""
     # Loaded in every such child; an import may fail where no descriptor is free.
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, _close_all, exitpriority=100)
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        _finalize(os.getpid())
+
+
+@functools.lru_cache(maxsize=1)
+def _finalize(pid: int) -> None:  # noqa: ARG001 - once in each process
+    sys.modules["multiprocessing.util"].Finalize(None, _close_all, exitpriority=100)
 
 
 def _mark_lost(directory: Path) -> None:

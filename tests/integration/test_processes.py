@@ -233,6 +233,38 @@ def test_multiprocessing_workers_record(run: Path, method: str) -> None:
     assert_no_ring_left(run)
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("inherited", [False, True])
+def test_a_recorder_that_a_worker_opens_is_closed_at_its_end(
+    run: Path, method: str, inherited: bool
+) -> None:
+    """Also one that is still referred to then, with its ring in memory."""
+    play(
+        run,
+        f"""
+        def work(handed):
+            global kept  # until the process is gone
+            if handed is not None:
+                handed.close()
+            options = dict(ring="memory", flush_interval_s=60)
+            kept = [Recorder(f"{{RUN}}/{{n}}", **options) for n in range(2)]
+            for recorder in kept:
+                recorder.record(1, loss=0.5)
+            sys.exit(0)
+
+        if __name__ == "__main__":
+            recorder = Recorder(f"{{RUN}}/main") if {inherited} else None
+            worker = multiprocessing.get_context("{method}").Process(target=work, args=(recorder,))
+            worker.start()
+            worker.join()
+            assert worker.exitcode == 0
+        """,
+    )
+    for n in range(2):
+        assert steps(run / str(n)) == Counter([1])
+        assert_no_ring_left(run / str(n))
+
+
 def test_killed_pool_workers_are_collected(run: Path) -> None:
     """Workers that are killed in the middle: what they had recorded is in the run."""
     play(
