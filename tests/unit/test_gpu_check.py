@@ -216,8 +216,11 @@ def test_a_gpu_that_torch_cannot_use_is_no_reason_to_rehearse(
 
 # ---- signals, and OUT ----------------------------------------------------------------------------
 
+# A job of `nohup make test &` has them ignored, and so have its children.
 RUN = """
-import sys
+import signal, sys
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
 from benchmarks.gpu.check import __main__ as command
 from benchmarks.gpu.check.runner import Part
 command.parts = lambda: [Part(name, (sys.executable, "-c", sys.argv[2]), 60.0)
