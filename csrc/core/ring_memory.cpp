@@ -193,14 +193,13 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
     if (spec.place != RingPlace::memory) {
         try {
             error = map_file(spec);
-            if (!error) guard_.watch(base_, size_);
+            if (base_ != nullptr) guard_.watch(base_, size_);
         } catch (const std::bad_alloc&) {
             unlink_file(-1);
-            if (base_ != nullptr) ::munmap(base_, size_);
+            unmap();
             throw;
         }
         if (base_ != nullptr) return;
-        fd_.close();
         id_ = {};
         path_.clear();
         pointer_.clear();
@@ -210,7 +209,13 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
 
 RingMemory::~RingMemory() {
     guard_.forget();
+    unmap();
+}
+
+void RingMemory::unmap() noexcept {
     if (base_ != nullptr) ::munmap(base_, size_);
+    base_ = nullptr;
+    fd_.close();
 }
 
 void RingMemory::map_anonymous() {
@@ -272,9 +277,7 @@ SinkError RingMemory::point_from(const std::string& own) {
     if (!error) return {};
     pointer_.clear();
     ::unlink(path_.c_str());
-    ::munmap(base_, size_);
-    base_ = nullptr;
-    fd_.close();
+    unmap();
     return error;
 }
 
@@ -303,9 +306,7 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
 #endif
         return {};
     }
-    if (base_ != nullptr) ::munmap(base_, size_);
-    base_ = nullptr;
-    fd_.close();
+    unmap();
     return error;
 }
 
@@ -472,10 +473,8 @@ void RingMemory::leave_file(int run_directory) noexcept {
 
 void RingMemory::release() noexcept {
 #if defined(__linux__)
-    void* const fresh = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const fresh = map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
     if (fresh == MAP_FAILED) return;  // it stays until the end, then
-    ::madvise(fresh, size_, MADV_DONTFORK);
     auto* const words = new (static_cast<std::byte*>(fresh) + kControlOffset) RingControl{};
     words->tail.store(control()->tail.load(std::memory_order_relaxed), std::memory_order_relaxed);
     words->head.store(control()->head.load(std::memory_order_relaxed), std::memory_order_relaxed);

@@ -99,6 +99,7 @@ class RingMemory final : public FileLedger {
     }
     void map_anonymous();
     void* map(int flags, int fd) noexcept;
+    void unmap() noexcept;
     SinkError map_file(const RingSpec& spec);
     SinkError point_from(const std::string& own);
     SinkError make_file(const RingSpec& spec, const std::string& directory);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -47,9 +48,11 @@ def refuse_stores():
 """
 
 
-def run_child(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_child(
+    code: str, *arguments: str, within: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run code in a process of its own; skip where pages cannot be refused."""
-    command = [sys.executable, "-c", REFUSE + textwrap.dedent(code), *arguments]
+    command = [*within, sys.executable, "-c", REFUSE + textwrap.dedent(code), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode == 77:
         pytest.skip("this process may not use userfaultfd for shared memory")
@@ -115,6 +118,27 @@ class TestRefusedPages:
         run = read_run(tmp_path / "run")
         assert [line["step"] for line in run.lines("metrics")] == list(range(100))
         assert [problem.kind for problem in run.problems] == ["ring"]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="mounts")
+    def test_a_ring_that_shared_memory_had_no_room_for_is_guarded_too(self, tmp_path: Path) -> None:
+        """It lies in the run then, here on a tmpfs, whose pages can be refused."""
+        mount = (
+            f"mount -t tmpfs -o size=1m none /dev/shm && mount -t tmpfs none {tmp_path} || exit 77"
+        )
+        done = run_child(
+            """
+            import sys
+            recorder = Recorder(sys.argv[1], ring="shm")
+            assert recorder.stats()["ring_path"].startswith(sys.argv[1])
+            recorder.record(0, n=0)
+            uffd = refuse_stores()
+            assert recorder.record(1, n=1)
+            assert recorder.close(10)
+            """,
+            str(tmp_path / "run"),
+            within=("unshare", "-m", "sh", "-c", f'{mount}; exec "$@"', "sh"),
+        )
+        assert done.returncode == 0, done.stderr
 
 
 BEFORE = {
