@@ -298,8 +298,7 @@ void FlushThread::leave_ring_file() {
     note_text(EIO, text);
     tell("foundry_fastlog could not " + text +
          ". Training goes on with a ring in memory: if the process is killed, it loses what it "
-         "recorded "
-         "in the last " +
+         "recorded in the last " +
          std::to_string(options_.interval_ns / 1'000'000) + " ms.");
     count_error();
     memory_.leave_file(sink_.own_directory());

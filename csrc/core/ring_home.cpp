@@ -26,7 +26,8 @@ RingHome RingHome::find(const std::string& run_directory, const RingImage& ring,
                         const std::string& pointer, const std::string& run_before) {
     RingHome home;
     home.note_ = ring.home();
-    home.same_boot = boot_id() == ring.header().boot_id && !boot_id().empty();
+    const std::string boot = boot_id();
+    home.same_boot = !boot.empty() && boot == ring.header().boot_id;
     const FileId noted{home.note_.run_device, home.note_.run_inode};
     struct stat info;
     if (::stat(run_directory.c_str(), &info) != 0 || id_of(info).inode != noted.inode) return home;

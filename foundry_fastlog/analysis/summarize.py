@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from foundry_fastlog.analysis.accumulate import (
     BATCH,
@@ -29,9 +28,6 @@ from foundry_fastlog.reading.lines import Record, restore_nonfinite
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import STREAMS, Attempts
-
-if TYPE_CHECKING:  # only render() needs it, and the caller made one
-    pass
 
 __all__ = [
     "AttemptSummary",

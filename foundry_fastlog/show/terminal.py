@@ -21,7 +21,7 @@ from foundry_fastlog.base.formatting import (
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 from foundry_fastlog.show.curve import draw_curves, format_number
 
-if TYPE_CHECKING:  # report imports this module when it renders
+if TYPE_CHECKING:  # the caller hands in the objects
     from rich.console import Console
 
     from foundry_fastlog.analysis.summary import Summary

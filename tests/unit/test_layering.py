@@ -196,10 +196,13 @@ def circles(arrows: dict[str, set[str]]) -> list[tuple[str, ...]]:
         return found
 
     below = {module: reached(module) for module in arrows}
-    ring = [
-        {m, *(n for n in below[m] if m in below.get(n, set()))} for m in arrows if m in below[m]
-    ]
-    return sorted({tuple(sorted(group)) for group in ring})
+    return sorted(
+        {
+            tuple(sorted(other for other in below[module] if module in below.get(other, set())))
+            for module in arrows
+            if module in below[module]
+        }
+    )
 
 
 def test_rooms_of_the_package_import_only_rooms_below_them() -> None:
@@ -215,10 +218,8 @@ def test_nothing_lies_flat_and_each_room_says_what_it_is() -> None:
     rooms = {path.parent.name: path for path in PACKAGE.glob("*/__init__.py")}
     assert set(rooms) == set(ROOMS)
     for path in rooms.values():
-        first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[
-            0
-        ]
-        assert first.endswith("."), path
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert text.partition("\n")[0].endswith("."), path
 
 
 def test_the_rule_for_rooms_sees_an_arrow_up_and_a_circle() -> None:
