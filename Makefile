@@ -115,6 +115,10 @@ sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan
 test-pythons: ## Build and test with each other supported Python found here, without torch
 	@PYTEST_ARGS="$(PYTEST_ARGS)" .ci/test-pythons.sh "$(PYTHON)"
 
+.PHONY: test-unstable
+test-unstable: ## The same with the newest Pythons, of Debian unstable, in a chroot (root, mmdebstrap)
+	@PYTEST_ARGS="$(PYTEST_ARGS)" .ci/unstable-pythons.sh
+
 .PHONY: core-venv
 core-venv: $(TEST_STAMP) extension
 

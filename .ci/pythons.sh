@@ -13,7 +13,7 @@ print("%d.%d" % sys.version_info[:2] if os.path.exists(header) else "no header")
 ' 2>/dev/null)" = "$2" ]
 }
 
-for version in 3.10 3.11 3.12 3.13; do
+for version in 3.10 3.11 3.12 3.13 3.14 3.15; do
   shopt -s nullglob
   for candidate in "$(command -v "python$version" 2>/dev/null || true)" \
     "${PYENV_ROOT:-$HOME/.pyenv}/versions/$version".*/bin/python; do

@@ -337,7 +337,9 @@ def test_make_takes_the_python_that_was_asked_for(
     own = tmp_path / "bin" / "python"
     own.parent.mkdir()
     own.touch()
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHON", "VENV")}
+    # Nor what a make that runs these tests was given.
+    hidden = ("PYTHON", "VENV", "MAKEFLAGS", "MAKEOVERRIDES")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
     asked = {"environment": {**environment, "PYTHON": "asked"}}.get(by, environment)
     options = [f"VENV={tmp_path}", *(["PYTHON=asked"] if by == "command" else [])]
     done = subprocess.run(

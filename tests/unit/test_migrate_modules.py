@@ -12,8 +12,10 @@ DEFINITION = "from foundry_fastlog import StructuredLogger\n\nlogger = Structure
 
 
 def migrate(code: str, **options: object) -> FileReport:
-    """Migrate a source that is indented as this file is."""
-    report = migrate_source(textwrap.dedent(code), Options(**options))  # type: ignore[arg-type]
+    """Migrate a source that may be indented as this file is."""
+    if "\f" not in code:  # which dedent() takes for what may go, from Python 3.14 on
+        code = textwrap.dedent(code)
+    report = migrate_source(code, Options(**options))  # type: ignore[arg-type]
     assert report.error is None
     return report
 
