@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <exception>
+#include <memory>
 #include <new>
 #include <system_error>
 #include <utility>
@@ -51,6 +52,34 @@ class KeptError {
     PyObject* value_;
     PyObject* trace_;
 };
+
+// Whether signals are handled in this thread.
+bool is_main_thread() noexcept {
+    try {
+        const auto threading = py::module_::import("threading");
+        return threading.attr("main_thread")().attr("ident").cast<unsigned long>() ==
+               PyThread_get_thread_ident();
+    } catch (const std::exception&) {
+        return false;
+    }
+}
+
+// What a call of Python ended in must not reach training. But in the main thread what is no Exception is a
+// signal's, as KeyboardInterrupt is, and the caller's: it is raised as soon as that is back in its own code.
+void write_off(PyObject* where) noexcept {
+    const auto raise = [](void* error) {
+        delete static_cast<KeptError*>(error);  // sets it
+        return -1;
+    };
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) {
+        std::unique_ptr<KeptError> error(new (std::nothrow) KeptError);
+        if (error && is_main_thread() && Py_AddPendingCall(raise, error.get()) == 0) {
+            error.release();
+            return;
+        }
+    }
+    PyErr_WriteUnraisable(where);
+}
 
 void set_closed_error() noexcept {
     PyErr_SetString(RecorderHandle::closed_error,
@@ -326,7 +355,7 @@ void RecorderHandle::call_hook(const char* kind, const std::string& text) noexce
     // Decoded here: "s#" refuses the bytes of a path that is not UTF-8, and needs PY_SSIZE_T_CLEAN.
     PyObject* sentence =
         PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
-    if (sentence == nullptr) PyErr_WriteUnraisable(hook_.ptr());
+    if (sentence == nullptr) write_off(hook_.ptr());
     if (sentence != nullptr) call_hook(kind, sentence);
     Py_XDECREF(sentence);
 }
@@ -335,7 +364,7 @@ void RecorderHandle::call_hook(const char* kind, PyObject* text) noexcept {
     const KeptError error;
     PyObject* result =
         python_call([&] { return PyObject_CallFunction(hook_.ptr(), "sO", kind, text); });
-    if (result == nullptr) PyErr_WriteUnraisable(hook_.ptr());  // must not reach training
+    if (result == nullptr) write_off(hook_.ptr());
     Py_XDECREF(result);
 }
 

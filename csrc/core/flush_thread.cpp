@@ -286,6 +286,7 @@ void FlushThread::housekeeping(bool now_please) {
         last_sync_ns_ = monotonic_ns();
     }
     memory_.populate(ring_.tail(), kAheadBytes);
+    memory_.keep_lock(sink_.directory());
     if (memory_.broken()) leave_ring_file();
     if (!now_please && now - last_tick_ns_ < 1'000'000'000) return;
     last_tick_ns_ = now;

@@ -1,6 +1,5 @@
 #include "core/fork_watch.hpp"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -55,11 +54,14 @@ void ForkWatched::forget() noexcept {
     ForkHandlers::unlink(*this);
 }
 
-int LockDescriptor::open(const char* path, int flags, mode_t mode) noexcept {
+int LockDescriptor::open_at(int directory, const char* path, int flags, mode_t mode) noexcept {
     watch();
     {
         const NoFork no_fork;  // the child's handler knows each number that it inherits
-        fd_ = ::open(path, flags, mode);
+        fd_ = ::openat(directory, path, flags, mode);
+        const int code = errno;
+        id_ = id_of(fd_);
+        errno = code;
     }
     if (fd_ < 0) {
         const int code = errno;
@@ -67,6 +69,11 @@ int LockDescriptor::open(const char* path, int flags, mode_t mode) noexcept {
         errno = code;
     }
     return fd_;
+}
+
+void LockDescriptor::keep() noexcept {
+    const NoFork no_fork;
+    fd_ = moved_up(fd_);
 }
 
 void LockDescriptor::close() noexcept {
@@ -78,8 +85,9 @@ void LockDescriptor::close() noexcept {
 }
 
 void LockDescriptor::notice_fork() noexcept {
-    if (fd_ >= 0) ::close(fd_);
+    if (good()) ::close(fd_);
     fd_ = -1;
+    id_ = {};
 }
 
 }  // namespace fastlog

@@ -5,7 +5,10 @@
 // them); notice_fork() by the child's only thread.
 #pragma once
 
+#include <fcntl.h>
 #include <sys/types.h>
+
+#include "core/posix.hpp"
 
 namespace fastlog {
 
@@ -39,22 +42,28 @@ class ForkWatched {
     ForkWatched** link_ = nullptr;  // what points here; null: not watched
 };
 
-/// A descriptor whose file may be locked (flock): a forked child closes it at once.
+/// A descriptor whose file may be locked (flock): a forked child closes it at once. Where somebody closed it
+/// below us, its number may be another file's by now, and is left alone.
 class LockDescriptor final : ForkWatched {
   public:
     LockDescriptor() = default;
-    LockDescriptor(const char* path, int flags) noexcept { open(path, flags, 0); }
+    LockDescriptor(const char* path, int flags) noexcept { open_at(AT_FDCWD, path, flags); }
     ~LockDescriptor() { close(); }
 
-    /// As open(2); the number, or -1 with errno.
-    int open(const char* path, int flags, mode_t mode) noexcept;
+    /// As openat(2); the number, or -1 with errno.
+    int open_at(int directory, const char* path, int flags, mode_t mode = 0) noexcept;
+    /// Moves it to a high number, for one that is kept.
+    void keep() noexcept;
     void close() noexcept;
     int get() const noexcept { return fd_; }
+    /// Whether it is open still, on the file that it was opened for.
+    bool good() const noexcept { return id_ && id_of(fd_) == id_; }
 
   private:
     void notice_fork() noexcept override;
 
     int fd_ = -1;
+    FileId id_;
 };
 
 }  // namespace fastlog

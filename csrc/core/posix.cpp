@@ -87,11 +87,14 @@ int open_at(int directory, const std::string& name, int flags, mode_t mode) noex
 
 int open_to_keep(int directory, const std::string& name, int flags, mode_t mode) noexcept {
     const int fd = open_at(directory, name, flags, mode);
-    if (fd < 0) return fd;
+    return fd < 0 ? fd : moved_up(fd);
+}
+
+int moved_up(int fd) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
     const int high = ::fcntl(fd, F_DUPFD_CLOEXEC, std::min<rlim_t>(limit.rlim_cur / 2, 512));
-    if (high < 0) return fd;  // none is free up there
+    if (high < 0) return fd;
     ::close(fd);
     return high;
 }

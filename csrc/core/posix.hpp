@@ -80,6 +80,8 @@ int open_at(int directory, const std::string& name, int flags, mode_t mode = kFi
 /// open their own under the lowest numbers, where a write of ours would reach their files.
 int open_to_keep(int directory, const std::string& name, int flags,
                  mode_t mode = kFileMode) noexcept;
+/// A descriptor's high number, its own closed; or its own, where none is free up there.
+int moved_up(int fd) noexcept;
 
 /// Writes all of it at an offset.
 SinkError write_all(int fd, const void* bytes, std::size_t size, std::uint64_t offset,

@@ -49,7 +49,11 @@ Recorder::Recorder(RecorderOptions options)
                   0, std::memory_order_relaxed);
           },
           [this](const std::string& members) { return emit(members); }) {
-    if (!claim_error_) claim_error_ = sink_.keep_notes(&memory_);
+    if (!claim_error_) {
+        claim_error_ = sink_.keep_notes(&memory_);
+    } else {
+        memory_.mark_unclaimed(options_.sink.directory);
+    }
     flush_thread_.tell_claim(claim_error_);
     if (ring_error_ && !claim_error_) {
         const std::string why = "it could not " + ring_error_.what + " (errno " +

@@ -76,6 +76,10 @@ std::uint64_t process_start() {
     return start;
 }
 
+#if defined(__linux__)
+constexpr unsigned long kOverlayfs = 0x794C7630;
+#endif
+
 // May stores to a mapped file of this directory be relied upon? Not where pages are copied on write
 // (a full disk would be a SIGBUS), nor where another machine keeps them.
 bool suits_mapping(const std::string& directory) {
@@ -86,7 +90,7 @@ bool suits_mapping(const std::string& directory) {
         case 0xEF53:      // ext2, ext3, ext4
         case 0x58465342:  // xfs
         case 0x01021994:  // tmpfs
-        case 0x794C7630:  // overlayfs: new files lie in its upper directory
+        case kOverlayfs:  // new files lie in its upper directory
         case 0xF2F52010:  // f2fs
             return true;
         default:
@@ -97,6 +101,19 @@ bool suits_mapping(const std::string& directory) {
     if (::statfs(directory.c_str(), &info) != 0) return false;
     return std::strcmp(info.f_fstypename, "apfs") == 0 ||
            std::strcmp(info.f_fstypename, "hfs") == 0;
+#endif
+}
+
+// Whether a mapping holds the file that was opened, and so its lock: flock(2) goes with the last reference to
+// that. overlayfs maps the file below its own.
+bool mapping_holds_lock(int fd) {
+#if defined(__linux__)
+    struct statfs info;
+    return ::fstatfs(fd, &info) == 0 &&
+           (static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL) != kOverlayfs;
+#else
+    (void)fd;
+    return false;
 #endif
 }
 
@@ -287,8 +304,8 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     const bool ours = directory == spec.run_directory + "/" + kPrivateDirectory;
     path_ = directory + "/" + (ours ? "" : kRingPrefix) + uuid_ + kRingSuffix;
     const std::string temporary = path_ + kTemporarySuffix;
-    if (fd_.open(temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-                 ours ? kFileMode : 0600) < 0) {
+    if (fd_.open_at(AT_FDCWD, temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                    ours ? kFileMode : 0600) < 0) {
         return failed("create", temporary);
     }
     RemovedAtEnd unfinished{temporary};
@@ -299,11 +316,12 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     if (!error && ::rename(temporary.c_str(), path_.c_str()) != 0) error = failed("name", path_);
     if (!error) {
         unfinished.keep = true;
-#if defined(__linux__)
-        // The mapping holds the open file and so its lock (flock(2) goes with the last reference to
-        // it): without a number nobody closes it below us.
-        fd_.close();
-#endif
+        if (mapping_holds_lock(fd_.get())) {
+            fd_.close();  // without a number nobody closes it below us
+        } else {
+            keeps_descriptor_ = true;
+            fd_.keep();
+        }
         return {};
     }
     unmap();
@@ -399,6 +417,11 @@ void RingMemory::mark(const std::string& directory, const std::string& label) {
     KILL_POINT("writer_marked");
 }
 
+void RingMemory::mark_unclaimed(const std::string& directory) {
+    run_ = directory;
+    mark(directory, "");
+}
+
 void RingMemory::put_home() noexcept {
     ++home_.epoch;
     home_.crc = note_crc(home_);
@@ -444,20 +467,46 @@ SinkError RingMemory::note_file(Stream stream, std::uint32_t segment, FileId id)
 void RingMemory::remove_file(int run_directory) noexcept {
     char below[128];  // memory may have run out
     std::snprintf(below, sizeof below, "%s/%s%s", kPrivateDirectory, uuid_.c_str(), kMarkSuffix);
-    if (::unlinkat(run_directory, below, 0) != 0 && errno != ENOENT) return;
+    if (::unlinkat(run_directory, below, 0) != 0 && errno != ENOENT &&
+        (run_directory >= 0 || unmark_writer(run_, uuid_))) {
+        return;
+    }
     KILL_POINT("writer_unmarked");
     unlink_file(run_directory);
 }
 
 void RingMemory::unlink_file(int run_directory) const noexcept {
     if (path_.empty()) return;
-    char below[128];  // memory may have run out
-    const std::string& own = pointer_.empty() ? path_ : pointer_;
+    char below[128];
     if (!pointer_.empty()) ::unlink(path_.c_str());
-    // The run may have another name by now. What has our uuid is ours.
-    const char* name = std::strrchr(own.c_str(), '/');
+    name_below(below);
+    if (::unlinkat(run_directory, below, 0) == 0) return;
+    ::unlink((pointer_.empty() ? path_ : pointer_).c_str());
+}
+
+// What the run's own private directory has of it, whatever the run's name is by now: what has our uuid is
+// ours. Without memory, which may have run out.
+void RingMemory::name_below(char (&below)[128]) const noexcept {
+    const char* name = std::strrchr((pointer_.empty() ? path_ : pointer_).c_str(), '/');
     std::snprintf(below, sizeof below, "%s%s", kPrivateDirectory, name);
-    if (::unlinkat(run_directory, below, 0) != 0) ::unlink(own.c_str());
+}
+
+// Nobody looked meanwhile, or they took the ring for a dead one's: a reader, which shares the lock for a
+// moment, or a recovery, which removes the file.
+void RingMemory::keep_lock(int run_directory) noexcept {
+    if (!mapped() || !keeps_descriptor_ || fd_.good()) return;
+    constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    char below[128];
+    name_below(below);
+    fd_.close();
+    if (!pointer_.empty() || fd_.open_at(run_directory, below, kFlags) < 0) {
+        fd_.open_at(AT_FDCWD, path_.c_str(), kFlags);
+    }
+    if (id_of(fd_.get()) != id_ || ::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
+        fd_.close();  // for the next time
+        return;
+    }
+    fd_.keep();
 }
 
 // What the file has is older than what it says, page by page: nobody is to recover that.
@@ -472,6 +521,7 @@ void RingMemory::leave_file(int run_directory) noexcept {
 }
 
 void RingMemory::release() noexcept {
+    fd_.close();
 #if defined(__linux__)
     void* const fresh = map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
     if (fresh == MAP_FAILED) return;  // it stays until the end, then

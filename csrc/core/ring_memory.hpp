@@ -1,7 +1,8 @@
 // The memory behind one ring: anonymous pages, or a mapped file that survives the process.
 //
 // Owned by the Recorder; notes are written by whoever owns the StreamFiles. The lock on the file says that
-// its writer lives: a forked child never sees the pages (MADV_DONTFORK), which hold it.
+// its writer lives: a forked child never sees the pages (MADV_DONTFORK), which hold it, and closes the
+// descriptor that holds it where they do not.
 #pragma once
 
 #include <atomic>
@@ -77,6 +78,9 @@ class RingMemory final : public FileLedger {
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override;
     void note_renumbering() noexcept override;
 
+    /// Marks a writer that has no label yet, as its files cannot be made: if it is killed, it is missed.
+    void mark_unclaimed(const std::string& directory);
+
     /// Everything in it has been written: the writer's mark is removed, and then the file. Where the
     /// mark cannot be removed the file stays, for a recovery. Keeps the mapping. `run_directory` is a
     /// descriptor.
@@ -85,6 +89,8 @@ class RingMemory final : public FileLedger {
     bool broken() const noexcept { return mapped() && guard_.broken(); }
     /// Goes on in memory: the file is removed, the writer's mark says so.
     void leave_file(int run_directory) noexcept;
+    /// Takes the file's lock again where somebody closed the descriptor that held it. Flush thread.
+    void keep_lock(int run_directory) noexcept;
     /// Gives the pages back, and the file's with them, when nothing is written or read any more. Head
     /// and tail stay what they are: a late producer finds the ring closed.
     void release() noexcept;
@@ -109,6 +115,7 @@ class RingMemory final : public FileLedger {
     void leave_files(const StreamFlags& restarts) noexcept;
     void mark(const std::string& directory, const std::string& label);
     void unlink_file(int run_directory) const noexcept;
+    void name_below(char (&below)[128]) const noexcept;
 
     std::byte* base_ = nullptr;
     std::size_t size_;
@@ -116,6 +123,7 @@ class RingMemory final : public FileLedger {
     std::size_t key_table_bytes_;
     std::uint64_t salt_;
     LockDescriptor fd_;
+    bool keeps_descriptor_ = false;  // the mapping does not hold the lock
     std::string uuid_;
     std::string path_;
     std::string pointer_;  // the file in the run that names path_, or empty

@@ -12,6 +12,7 @@ import rich.console
 import typer
 from rich.text import Text
 
+from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.cli.exit_codes import CLOSED_PIPE, INTERRUPTED, USAGE
 
 __all__ = ["Console", "fail", "graceful"]
@@ -54,7 +55,8 @@ def fail(message: str) -> typer.Exit:
     Returns:
         The way out, with the exit code of a wrong argument.
     """
+    shown = "\n".join(map(printable, message.split("\n")))
     Console(stderr=True, highlight=False).print(
-        Text("error: ", "bold red").append(message, "default"), soft_wrap=True
+        Text("error: ", "bold red").append(shown, "default"), soft_wrap=True
     )
     return typer.Exit(USAGE)

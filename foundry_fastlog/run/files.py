@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Union
 
+from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.run.segment_file import SegmentFile
 from foundry_fastlog.run.streams import STREAMS
 
@@ -326,7 +327,7 @@ def _mtime(path: Path) -> float:
 
 def _listing(paths: Iterable[Path], limit: int = 10) -> str:
     shown = list(paths)
-    lines = [f"  {path}" for path in shown[:limit]]
+    lines = [f"  {printable(str(path))}" for path in shown[:limit]]
     if len(shown) > limit:
         lines.append(f"  ... and {len(shown) - limit} more")
     return "\n".join(lines)

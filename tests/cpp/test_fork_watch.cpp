@@ -49,7 +49,7 @@ TEST_SUITE("fork watch") {
         TempDir dir;
         const std::string path = dir / "file";
         std::optional<LockDescriptor> ours(std::in_place);
-        REQUIRE(ours->open(path.c_str(), kCreate, 0600) >= 0);
+        REQUIRE(ours->open_at(AT_FDCWD, path.c_str(), kCreate, 0600) >= 0);
         REQUIRE(::flock(ours->get(), LOCK_EX | LOCK_NB) == 0);
         CHECK(in_forked_child([&, fd = ours->get()] {
                   if (ours->get() != -1 || is_open(fd)) return 1;
@@ -63,6 +63,19 @@ TEST_SUITE("fork watch") {
         CHECK(LockDescriptor((dir / "none").c_str(), O_RDWR).get() == -1);
     }
 
+    TEST_CASE("a number that was closed below a lock descriptor is left to its next user") {
+        TempDir dir;
+        LockDescriptor ours;
+        REQUIRE(ours.open_at(AT_FDCWD, (dir / "ours").c_str(), kCreate, 0600) >= 0);
+        CHECK(ours.good());
+        ::close(ours.get());
+        const Descriptor theirs(::open((dir / "theirs").c_str(), kCreate, 0600));
+        REQUIRE(theirs.get() == ours.get());
+        CHECK_FALSE(ours.good());
+        ours.close();
+        CHECK(id_of(theirs.get()));
+    }
+
     TEST_CASE("should leave a child no descriptor, at whatever moment of another thread it forks") {
         TempDir dir;
         const std::string path = dir / "file";
@@ -71,7 +84,7 @@ TEST_SUITE("fork watch") {
         std::thread thread([&] {
             while (!over.load()) {
                 LockDescriptor ours;
-                number.store(ours.open(path.c_str(), kCreate, 0600));
+                number.store(ours.open_at(AT_FDCWD, path.c_str(), kCreate, 0600));
             }
         });
         while (number.load() < 0) std::this_thread::yield();

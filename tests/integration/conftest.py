@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from trainers import Begin, Trainer
 
 
 @pytest.fixture
@@ -27,3 +28,21 @@ def experiment(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Starts trainers, which end with the test."""
+    trainers: list[Trainer] = []
+
+    def start(run: Path, who: str, **options: object) -> Trainer:
+        trainers.append(Trainer(run, who, **options))
+        return trainers[-1]
+
+    yield start
+    for trainer in trainers:
+        trainer.kill()
+        assert trainer.process.stdin is not None
+        assert trainer.process.stdout is not None
+        trainer.process.stdin.close()
+        trainer.process.stdout.close()

@@ -5,91 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ring_checks import check_against_recovery, seen
+from trainers import Begin
 
 from foundry_fastlog import Recorder, _core, read_run
 from foundry_fastlog.run.checks import SeriesCheck
-
-# Obeys: "record N" (flushed), "event N" (flushed), "keep N" (in the ring alone), "close".
-TRAINER = """
-import json
-import sys
-from foundry_fastlog import Recorder
-path, who, options = sys.argv[1:]
-recorder = Recorder(path, **{"flush_interval_s": 3600, **json.loads(options)})
-step = 0
-for line in sys.stdin:
-    what, count = line.split()
-    for _ in range(int(count)):
-        if what == "event":
-            assert recorder.event("hello")
-            continue
-        assert recorder.record(step, who=who)
-        step += 1
-    if what == "close":
-        assert recorder.close()
-    else:
-        assert what == "keep" or recorder.flush(30)
-    print(recorder.label, flush=True)
-"""
-
-
-class Trainer:
-    """A process that records what it is told to."""
-
-    def __init__(self, run: Path, who: str, **options: object) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", TRAINER, str(run), who, json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.do("record 0")
-
-    def do(self, what: str) -> str:
-        """Have something done; returns the label then."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer, "it ended"
-        return answer.rstrip("\n")
-
-    def kill(self) -> None:
-        """End it as the OOM killer does."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
-Begin = Callable[..., Trainer]
-
-
-@pytest.fixture
-def begin() -> Iterator[Begin]:
-    """Starts trainers, which end with the test."""
-    trainers: list[Trainer] = []
-
-    def start(run: Path, who: str, **options: object) -> Trainer:
-        trainers.append(Trainer(run, who, **options))
-        return trainers[-1]
-
-    yield start
-    for trainer in trainers:
-        trainer.kill()
-        assert trainer.process.stdin is not None
-        assert trainer.process.stdout is not None
-        trainer.process.stdin.close()
-        trainer.process.stdout.close()
 
 
 def copy(source: Path, target: Path) -> None:

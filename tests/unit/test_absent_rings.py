@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,31 @@ def test_a_writer_whose_descriptors_were_closed_has_ended_too(tmp_path: Path, ri
     run_python(code, tmp_path, ring, "close")
     assert problems(tmp_path) == []
     assert not list((tmp_path / ".fastlog").glob("*.ring*"))
+
+
+NOTHING = """
+import sys
+from foundry_fastlog import Recorder
+assert Recorder(sys.argv[1]).close()
+"""
+
+
+@pytest.mark.skipif(shutil.which("chattr") is None, reason="needs chattr")
+@pytest.mark.parametrize(
+    ("script", "more", "missed"),
+    [(WRITER, (), True), (WRITER, ("close",), True), (NOTHING, (), False)],
+    ids=["killed", "closed in vain", "without a record"],
+)
+def test_a_start_whose_files_cannot_be_made_is_missed(
+    script: str, more: tuple[str, ...], missed: bool, tmp_path: Path
+) -> None:
+    """It has no label, but its run's private directory takes its mark."""
+    write(tmp_path, "file", "close")
+    if subprocess.run(["chattr", "+i", tmp_path], check=False, capture_output=True).returncode:
+        pytest.skip("needs root, and a file system with attributes")
+    try:
+        run_python(script, tmp_path, "file", *more)
+    finally:
+        subprocess.run(["chattr", "-i", tmp_path], check=True)
+    assert [report.outcome for report in report_absent(tmp_path)] == ["absent"] * missed
+    assert main(["summary", str(tmp_path)]) == missed

@@ -505,6 +505,19 @@ def test_json_on_a_terminal_is_the_same_value_and_nothing_it_obeys(
         assert json.loads(got) == json.loads(wanted)
 
 
+@pytest.mark.parametrize("path", ["", "none"])
+def test_what_an_error_names_is_nothing_a_terminal_obeys(
+    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A directory beside the run may be anybody's."""
+    (tmp_path / "evil\x1b[31m\nRED\u202e").mkdir()
+    (tmp_path / "evil\x1b[31m\nRED\u202e" / "metrics.jsonl").touch()
+    assert main(["summary", str(tmp_path / path)]) == 2
+    text = capsys.readouterr().err
+    assert "evil\\x1b[31m\\nRED\\u202e" in text
+    assert text.replace("\n", "").isprintable()
+
+
 def test_output_can_be_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A notebook's or a test's own stream needs no encoding to set."""
     stream = io.StringIO()

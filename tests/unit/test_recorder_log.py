@@ -170,3 +170,31 @@ def test_text_of_a_deep_container() -> None:
     circular.append(circular)
     for value in (deep, circular, {"a": {"b": [1] * 10_000}}, {n: n for n in range(10_000)}):
         assert len(text_of(value)) < 1100
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_a_signal_raises_during_a_warning_is_the_callers(
+    recorder: Recorder, error: type[BaseException]
+) -> None:
+    """A handler of SIGINT or SIGTERM may run in a log handler; the record is written."""
+
+    class Interrupted(logging.Handler):
+        """Raises what the signal's handler would, in the middle of its work."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            """Be interrupted."""
+            raise error
+
+    handler = Interrupted()
+    log = logging.getLogger("foundry_fastlog")
+    log.addHandler(handler)
+    try:
+        with pytest.raises(error):  # noqa: PT012 - it comes at one of the next instructions
+            assert recorder.log({"odd": [1]}, step=7)
+            for _ in range(1000):
+                len("x")
+    finally:
+        log.removeHandler(handler)
+    assert recorder.record(8, x=1.0)
+    recorder.flush()
+    assert [line["step"] for line in lines(recorder.path)] == [7, 8]

@@ -74,7 +74,7 @@ class Schedule:
 
     Attributes:
         seed: It was drawn from.
-        disk: "tmpfs", which can be full, or "plain".
+        disk: "tmpfs", which can be full, "overlay" or "plain".
         actions: In their order.
     """
 
@@ -285,4 +285,4 @@ def draw(seed: int, only: Iterable[str] = (), without: Iterable[str] = ()) -> Sc
             actions.append(made)
         if len(actions) == length:
             break
-    return Schedule(seed, rng.choice(("tmpfs", "tmpfs", "plain")), actions)
+    return Schedule(seed, rng.choice(("tmpfs", "tmpfs", "plain", "overlay")), actions)

@@ -29,7 +29,7 @@ done
 for ring in $(grep -aohsE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}' "$2"/acks/*); do
   rm -f "/dev/shm/fastlog-$ring.ring" "/tmp/fastlog-$ring.ring" "/var/tmp/fastlog-$ring.ring"
 done
-umount -l "$2/tmpfs" 2>/dev/null
+umount -l "$2/tmpfs" "$2/overlay" 2>/dev/null
 rm -rf "$2"
 """
 TMPFS_BYTES = 48 << 20
@@ -40,7 +40,9 @@ class Session:
 
     Attributes:
         folder: With acks, the workers' messages and the user's files.
-        root: Whether it may mount: then there is a small disk that may be filled.
+        root: Whether it may mount.
+        mounted: The file systems that it may mount: a small one that may be filled, and one of
+            which a mapping does not hold the file that was opened.
     """
 
     def __init__(self) -> None:
@@ -54,26 +56,40 @@ class Session:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
-        tmpfs = self.folder / "tmpfs"
-        tmpfs.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_BYTES}", "none", str(tmpfs)]
+        layers = ",".join(
+            f"{layer}dir={self.folder}/{layer}" for layer in ("lower", "upper", "work")
+        )
+        for name in ("lower", "upper", "work"):
+            (self.folder / name).mkdir()
+        options = {"tmpfs": f"size={TMPFS_BYTES}", "overlay": layers}
+        self.mounted = [kind for kind in options if self._mount(kind, options[kind])]
+        self.root = bool(self.mounted)
+
+    def _mount(self, kind: str, options: str) -> bool:
+        place = self.folder / kind
+        place.mkdir()
         try:
-            done = subprocess.run(command, capture_output=True, check=False)
-            self.root = done.returncode == 0
+            done = subprocess.run(
+                ["mount", "-t", kind, "-o", options, kind, str(place)],
+                capture_output=True,
+                check=False,
+            )
         except FileNotFoundError:
-            self.root = False
+            return False
+        return done.returncode == 0
 
     def clear(self) -> None:
         """Empty the folder for the next world."""
         for name in ("acks", "user", "plain"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir()
-        for path in (self.folder / "tmpfs").iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for kind in self.mounted:
+            for path in (self.folder / kind).iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def disk(self, kind: str) -> Path:
         """Where the runs are."""
-        return self.folder / (kind if self.root else "plain")
+        return self.folder / (kind if kind in self.mounted else "plain")
 
     def left(self) -> list[int]:
         """Processes of the world that still run."""

@@ -1,0 +1,75 @@
+"""Processes that record what they are told to."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Obeys: "record N" (flushed), "event N" (flushed), "keep N" (in the ring alone), "close N";
+# "shut N" closes all descriptors from N on, "fork N" forks a child that lives for N seconds.
+TRAINER = """
+import json
+import os
+import sys
+import time
+from foundry_fastlog import Recorder
+path, who, options = sys.argv[1:]
+recorder = Recorder(path, **{"flush_interval_s": 3600, **json.loads(options)})
+step = 0
+for line in sys.stdin:
+    what, count = line.split()
+    if what == "shut":
+        os.closerange(int(count), 4096)
+    if what == "fork" and os.fork() == 0:
+        time.sleep(int(count))
+        os._exit(0)
+    if what in ("shut", "fork"):
+        print(what, flush=True)
+        continue
+    for _ in range(int(count)):
+        if what == "event":
+            assert recorder.event("hello")
+            continue
+        assert recorder.record(step, who=who)
+        step += 1
+    if what == "close":
+        assert recorder.close()
+    else:
+        assert what == "keep" or recorder.flush(30)
+    print(recorder.label, flush=True)
+"""
+
+
+class Trainer:
+    """A process that records what it is told to."""
+
+    def __init__(self, run: Path, who: str, **options: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", TRAINER, str(run), who, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.do("record 0")
+
+    def do(self, what: str) -> str:
+        """Have something done; returns the label then."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        assert answer, "it ended"
+        return answer.rstrip("\n")
+
+    def kill(self) -> None:
+        """End it as the OOM killer does."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+Begin = Callable[..., Trainer]
