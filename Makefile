@@ -84,8 +84,8 @@ demo: $(DEMO_STAMP) extension ## Train a small GPT for about a minute, recording
 # ---- test --------------------------------------------------------------------------------
 
 .PHONY: test
-test: venv cpp-test ## Run all tests: C++ (doctest), then Python (pytest)
-	$(PYTEST) tests $(PYTEST_ARGS)
+test: venv cpp-test ## Run all tests: C++ (doctest), then Python (pytest), on all cores
+	$(PYTEST) tests -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: cpp-test
 cpp-test: $(VENV_STAMP) ## Run the C++ tests of csrc/core, plain build

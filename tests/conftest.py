@@ -65,3 +65,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests marked `gpu` on a machine without one, before any of their fixtures."""
     if item.get_closest_marker("gpu") and (reason := _no_cuda()):
         pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests took."""
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", "") == "teardown":
+            for line in (line for name, line in report.user_properties if name == "figures"):
+                terminalreporter.write_line(line)

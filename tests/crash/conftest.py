@@ -12,7 +12,6 @@ import pytest
 from crash.driving import RELEASE, ROOT, Scene, build
 
 FIGURES = ROOT / "build" / "crash" / ("figures" if RELEASE else "figures-ci")
-_shown: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -62,10 +61,6 @@ def figures(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     name = request.node.name
     FIGURES.mkdir(parents=True, exist_ok=True)
     (FIGURES / f"{name}.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    _shown.append(f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the figures."""
-    for line in _shown:
-        terminalreporter.write_line(line)
+    line = f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures.items())
+    # A report's property reaches the process that prints, wherever the test ran.
+    request.node.user_properties.append(("figures", line))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import mmap
 import os
@@ -45,7 +46,10 @@ def build(variant: str, *targets: str) -> Path:
     command += [f"VARIANT={variant}", f"BUILD={folder}", *targets]
     if _CSRC:
         command.append(f"CSRC={_CSRC}")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Of the processes that test, one builds.
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

@@ -201,6 +201,7 @@ def test_the_frameworks_copies_end_no_capture_of_another_thread(
     """Theirs are asked for by W&B's rows, from threads of Python. The mode is put back."""
     stream = working_stream(cuda)
     event = recorded_event(cuda, stream)
+    assert cuda.wait(stream)
     asked: list[int] = []
 
     def ask(*_: object) -> bool:
