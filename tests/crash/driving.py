@@ -26,6 +26,7 @@ ROOT = HERE.parents[1]
 
 #: Read at import: tests run without the variables that configure the package.
 RELEASE = os.environ.get("FASTLOG_CRASH") == "release"
+CI = bool(os.environ.get("CI"))
 #: Other sources and programs than this checkout's, from mutations.py.
 _CSRC = os.environ.get("FASTLOG_CRASH_CSRC")
 _BUILD = os.environ.get("FASTLOG_CRASH_BUILD")

@@ -75,7 +75,7 @@ MUTATIONS = (
                 "if (::fstat(f.fd, &info) != 0 || id_of(info) != f.id) {",
                 "if (::fstat(f.fd, &info) != 0) {",
             ),
-            Patch("core/posix.cpp", "if (fd < 0) return fd;", "if (fd < 1 << 20) return fd;"),
+            Patch("core/posix.cpp", "return fd < 0 ? fd : moved_up(fd);", "return fd;"),
         ),
     ),
     Mutation(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.driving import RELEASE, ROOT
+from crash.driving import CI, RELEASE, ROOT
 from crash.test_mutations import count_noticed, count_places
 
 from world.driver import play
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs pidfds an
 #: Kinds of violations that are known and open; none when all is mended.
 KNOWN: frozenset[str] = frozenset()
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.jsonl"))
-CI = bool(os.environ.get("CI"))
 SECONDS = 3600 if RELEASE else 120 if CI else 20
 ASAN = "asan" in os.environ.get("LD_PRELOAD", "")
 #: A sanitizer's allocator ends the process when there is no memory.
