@@ -12,6 +12,8 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
+from foundry_fastlog.base.statistics import mean_of
+
 __all__ = ["BATCH", "Curve", "Durations", "MetricStats", "Values", "percentile", "total"]
 
 #: Buffered values after which an accumulator folds them.
@@ -78,8 +80,8 @@ class Curve:
         width = self._width
         whole = len(self._open_steps) // width * width
         for start in range(0, whole, width):
-            self._steps.append(_mean(self._open_steps[start : start + width]))
-            self._values.append(_mean(self._open_values[start : start + width]))
+            self._steps.append(mean_of(self._open_steps[start : start + width]))
+            self._values.append(mean_of(self._open_values[start : start + width]))
         del self._open_steps[:whole], self._open_values[:whole]
 
     def _halve(self) -> None:
@@ -87,26 +89,16 @@ class Curve:
         if len(self._steps) % 2:
             self._open_steps[:0] = [self._steps.pop()] * self._width
             self._open_values[:0] = [self._values.pop()] * self._width
-        self._steps = [_mean(self._steps[i : i + 2]) for i in range(0, len(self._steps), 2)]
-        self._values = [_mean(self._values[i : i + 2]) for i in range(0, len(self._values), 2)]
+        self._steps = [mean_of(self._steps[i : i + 2]) for i in range(0, len(self._steps), 2)]
+        self._values = [mean_of(self._values[i : i + 2]) for i in range(0, len(self._values), 2)]
         self._width *= 2
 
     def points(self) -> list[tuple[float, float]]:
         """The points by step, the unfinished last one among them."""
         points = list(zip(self._steps, self._values, strict=True))
         if self._open_steps:
-            points.append((_mean(self._open_steps), _mean(self._open_values)))
+            points.append((mean_of(self._open_steps), mean_of(self._open_values)))
         return sorted(points)
-
-
-def _mean(values: list[Any]) -> float:
-    """Mean of finite numbers that does not overflow."""
-    try:
-        return math.fsum(values) / len(values)
-    except OverflowError:
-        # Halved, so that rounding up cannot overflow; a mean is never outside its values.
-        mean = 2 * math.fsum(value / 2 / len(values) for value in values)
-        return float(min(max(values), max(min(values), mean)))
 
 
 class Values:
@@ -157,7 +149,7 @@ class Values:
 
     def _fold_numbers(self, values: list[Any], steps: list[int | None]) -> None:
         self._numbers += len(values)
-        self._means.append((len(values), _mean(values)))
+        self._means.append((len(values), mean_of(values)))
         if len(self._means) >= BATCH:
             self._means = [(self._numbers, self._mean())]
         low, high = min(values), max(values)

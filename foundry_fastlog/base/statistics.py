@@ -6,7 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Moments", "describe"]
+__all__ = ["Moments", "describe", "mean_of"]
+
+
+def mean_of(numbers: Sequence[float]) -> float:
+    """Return the mean of finite numbers, at least one, without overflow on the way."""
+    try:
+        mean = math.fsum(numbers) / len(numbers)
+    except OverflowError:
+        # Halved, so that rounding up cannot overflow.
+        mean = 2 * math.fsum(number / 2 / len(numbers) for number in numbers)
+    # Rounding may leave it outside of its numbers, where no mean is.
+    return float(min(max(numbers), max(min(numbers), mean)))
 
 
 def describe(numbers: Sequence[float]) -> dict[str, Any]:
@@ -23,14 +34,11 @@ def describe(numbers: Sequence[float]) -> dict[str, Any]:
     count = len(numbers)
     if not count:
         return {"count": 0, **dict.fromkeys(("mean", "std", "min", "max", "total"))}
-    low, high = min(numbers), max(numbers)
+    low, high, mean = min(numbers), max(numbers), mean_of(numbers)
     try:
         total = math.fsum(numbers)
-        mean = total / count
     except OverflowError:
-        mean = 2 * math.fsum(number / 2 / count for number in numbers)
         total = math.copysign(math.inf, mean)
-    mean = min(high, max(low, mean))
     # In units of the largest distance from the mean, halved: no square overflows or vanishes.
     scale = max(high / 2 - mean / 2, mean / 2 - low / 2)
     std = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from foundry_fastlog.base.formatting import format_number
+from foundry_fastlog.base.statistics import mean_of
 
 if TYPE_CHECKING:  # the caller hands in the objects
     from rich.text import Text
@@ -39,13 +40,7 @@ def _columns(points: Points, scale: _Scale) -> dict[int, float]:
     groups: dict[int, list[float]] = {}
     for step, value in points:
         groups.setdefault(scale(step), []).append(value)
-    return {column: _mean(values) for column, values in sorted(groups.items())}
-
-
-def _mean(values: list[float]) -> float:
-    """Average without overflow: the sum of finite floats need not be finite."""
-    mean = sum(value / len(values) for value in values)
-    return min(max(values), max(min(values), mean))
+    return {column: mean_of(values) for column, values in sorted(groups.items())}
 
 
 def _line(points: Points, across: _Scale, up: _Scale) -> set[tuple[int, int]]:
