@@ -106,12 +106,11 @@ void DevicePool::note_broken(std::uint8_t device, int code) noexcept {
     if (!devices_[device].broken.compare_exchange_strong(none, code, std::memory_order_relaxed)) {
         return;  // another recorder's thread was first
     }
-    const bool rocm = device >= kMostDevices;
     try {
         const std::string number = std::to_string(code);
-        note_fault(std::string("foundry_fastlog lost ") + (rocm ? "rocm:" : "cuda:") +
-                   std::to_string(device % kMostDevices) + ": its driver answers with error " +
-                   number + ". Until the process ends, values and blocks on it are missing " +
+        note_fault("foundry_fastlog lost cuda:" + std::to_string(device % kMostDevices) +
+                   ": its driver answers with error " + number +
+                   ". Until the process ends, values and blocks on it are missing " +
                    "(driver_error_" + number + "); what is on the CPU is recorded as ever.");
     } catch (const std::bad_alloc&) {
         // The lines say it as well.

@@ -617,7 +617,8 @@ class Recorder(_core.RecorderCore):
             ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None in
             memory. Faults: ``errors`` (count), ``first_error``, ``last_error``. ``key_sets``:
             distinct sets of metric names. ``streams``: per stream ``written``, ``bytes``,
-            ``dropped``, ``segments``.
+            ``dropped``, ``segments``. ``device``: ``scalars``, ``waiting``, ``missing``, ``error``,
+            see docs/device_scalars.md.
         """
         return self._stats()
 
