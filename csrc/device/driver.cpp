@@ -37,12 +37,14 @@ static_assert(sizeof kFunctions / sizeof *kFunctions * sizeof(void*) == sizeof(D
 
 struct Library {
     const char* variable;  // of the environment
+    const char* known_as;
     const char* names[4];
 };
-constexpr Library kCuda = {"FASTLOG_CUDA_LIBRARY", {"libcuda.so.1", nullptr}};
+constexpr Library kCuda = {"FASTLOG_CUDA_LIBRARY", "libcuda.so.1", {"libcuda.so.1", nullptr}};
 // The framework brings its own copy along, whose name has its major version.
 constexpr Library kHip = {
     "FASTLOG_HIP_LIBRARY",
+    "libamdhip64",
     {"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "libamdhip64.so"}};
 
 void* open(const Library& library, std::string& reason) {
@@ -53,7 +55,7 @@ void* open(const Library& library, std::string& reason) {
         if (handle == nullptr) reason.append(" cannot be loaded: ").append(why ? why : "?");
         return handle;
     }
-    reason = library.names[0];
+    reason = library.known_as;
     for (const char* name : library.names) {
         if (name == nullptr) break;
         if (void* handle = ::dlopen(name, RTLD_NOW | RTLD_NOLOAD | RTLD_LOCAL)) return handle;
@@ -81,6 +83,7 @@ bool DriverApi::load(DeviceKind kind, std::string& reason) {
         }
         std::memcpy(reinterpret_cast<char*>(this) + function.offset, &found, sizeof found);
     }
+    reason.clear();
     return true;
 }
 
