@@ -61,7 +61,7 @@ def has_lost_memory(value: Any) -> bool:  # noqa: ANN401 - anything
     """
     try:
         storage = getattr(value, "untyped_storage", None)
-        if storage is None or isinstance(value, type) or 0 in value.shape:
+        if storage is None or issubclass(type(value), type) or 0 in value.shape:
             return False
         steps = zip(value.shape, value.stride(), strict=True)
         last = value.storage_offset() + sum((size - 1) * stride for size, stride in steps)
@@ -76,7 +76,7 @@ def described_unread(value: object) -> str | None:
     Args:
         value: Any object. What names its device and has no shape, as a model, is no tensor.
     """
-    if isinstance(value, type):
+    if issubclass(type(value), type):  # past a `__class__` of its own
         return None
     lost = ""
     if (device := device_of(value)) is None:
@@ -127,7 +127,7 @@ def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 - anything
         if isinstance(value, _ITERABLES):
             return list(value)
         if isinstance(value, _SHOWING):
-            return [part for part in gc.get_referents(value) if not isinstance(part, type)]
+            return [part for part in gc.get_referents(value) if not issubclass(type(part), type)]
         if isinstance(value, _GROUPS):
             return []  # its text does not show the exceptions in it
         if isinstance(value, BaseException):
