@@ -6,6 +6,7 @@ for a device.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import threading
@@ -107,11 +108,15 @@ def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - 
         TypeError: ``device`` is no device, whether CUDA is in use or not; or where it is, there is
             no such CUDA device.
     """
-    index: int | None = None
-    if type(device) is int and 0 <= device <= _LAST_INDEX:
-        kind, index = "cuda", device
+    kind, index = "cuda", None
+    if device is True:
+        pass
+    elif type(device) is int and 0 <= device <= _LAST_INDEX:
+        index = device
+    elif isinstance(device, str) or type(device).__module__ == "torch":
+        kind, index = _known(device)
     else:
-        kind, index = ("cuda", None) if device is True else _kind_and_index(device)
+        kind, index = _kind_and_index(device)
     torch = sys.modules.get("torch")
     if kind != "cuda" or torch is None or not torch.cuda.is_initialized():
         return None
@@ -124,6 +129,12 @@ def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - 
             raise
         raise TypeError(f"device must be one of the {count} that torch sees, got {index}") from None
     return _cuda_type(), index, stream
+
+
+@functools.lru_cache(maxsize=64)
+def _known(device: Any) -> tuple[str, int | None]:  # noqa: ANN401 - as above
+    """Take a text or a torch.device apart, once: blocks may be timed very often."""
+    return _kind_and_index(device)
 
 
 def _kind_and_index(device: Any) -> tuple[str, int | None]:  # noqa: ANN401 - as above
