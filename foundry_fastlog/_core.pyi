@@ -17,11 +17,12 @@ class StreamStats(TypedDict):
     segments: int
 
 class DeviceStats(TypedDict):
-    """Values of devices, of the whole process: a part of `RecorderStats`."""
+    """Values of devices: a part of `RecorderStats`. The error is the process's."""
 
     scalars: int
     waiting: int
     missing: int
+    error: str | None
 
 class RecorderStats(TypedDict):
     """What `Recorder.stats()` returns; see there for units."""
@@ -139,6 +140,7 @@ class RecorderCore:
 def deliver(slots: list[int], values: list[Any]) -> None: ...
 def prepare_device(device_type: int, index: int) -> None: ...
 def ask_relaxed(device_type: int, function: Callable[[], Any]) -> Any: ...  # noqa: ANN401 - its result
+def refuse_captured(scalars: list[Any]) -> None: ...
 def takes(value: object) -> bool: ...
 def set_decorate(function: Callable[[Timer, Callable[..., Any]], Callable[..., Any]]) -> None: ...
 def add_hot_methods(recorder_type: type[RecorderCore]) -> None: ...

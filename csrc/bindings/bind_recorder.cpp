@@ -8,6 +8,7 @@
 #include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
 #include "core/recovery.hpp"
+#include "device/device_pool.hpp"
 
 namespace fastlog::bindings {
 namespace {
@@ -66,6 +67,8 @@ py::dict stats_dict(const RecorderStats& s) {
     device["scalars"] = s.device_values;
     device["waiting"] = s.device_waiting;
     device["missing"] = s.device_missing;
+    const DevicePool* pool = DevicePool::existing();
+    device["error"] = text(pool != nullptr ? pool->fault() : std::string());
     out["device"] = device;
     return out;
 }

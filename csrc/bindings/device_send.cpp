@@ -311,6 +311,27 @@ void bind_device(py::module_& module) {
         },
         py::arg("device_type"), py::arg("function"),
         "Calls a function whose questions about a device end no graph capture of another thread.");
+    module.def(
+        "refuse_captured",
+        [](const std::vector<py::object>& scalars) {
+            PayloadBuilder payload;
+            if (!payload.begin(scalars.size())) throw py::error_already_set();
+            for (std::size_t i = 0; i < scalars.size(); ++i) {
+                if (encode_value(payload, i, Py_None, scalars[i].ptr())) continue;
+                if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
+                PyErr_Clear();  // of no type that is taken: it has no device that is known here
+            }
+            std::vector<Group> groups;
+            if (!group_by_device(payload, groups)) throw py::error_already_set();
+            bool captured;
+            {
+                const GilReleased unlocked;
+                captured = is_captured(DevicePool::instance(), groups);
+            }
+            if (captured && !refuse_captured()) throw py::error_already_set();
+        },
+        py::arg("scalars"),
+        "Raises RuntimeError where the current stream of one of some tensors is being captured.");
     deliver = py::object(module.attr("deliver")).release().ptr();
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bindings/gil.hpp"
+#include "bindings/py_encode.hpp"
 
 namespace fastlog::bindings {
 
@@ -22,6 +23,15 @@ bool all_differ(std::vector<std::string_view> texts) {
     PyErr_Format(PyExc_ValueError, "two metrics of one record would be written as '%s'",
                  std::string(again->substr(0, 200)).c_str());
     return false;
+}
+
+// Its text is anybody's code; a tensor on a device is not read for it.
+void refuse_name(PyObject* name) {
+    PyObject* text = text_of(name);
+    if (text == nullptr) return;
+    PyErr_Format(PyExc_TypeError, "metric names must be str, got %U of type %s", text,
+                 Py_TYPE(name)->tp_name);
+    Py_DECREF(text);
 }
 
 }  // namespace
@@ -164,10 +174,7 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
         for (Py_ssize_t i = 0; i < count && ok; ++i) {
             std::string_view text;
             if (!PyUnicode_Check(keys[i])) {
-                python_call([&] {  // repr() is anybody's code
-                    PyErr_Format(PyExc_TypeError, "metric names must be str, got %R of type %s",
-                                 keys[i], Py_TYPE(keys[i])->tp_name);
-                });
+                python_call([&] { refuse_name(keys[i]); });
                 ok = false;
             } else if ((ok = utf8_of(keys[i], text, storage))) {
                 if (text == "step") out.step = static_cast<std::int32_t>(i);

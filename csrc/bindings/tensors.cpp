@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <new>
+#include <string_view>
 #include <utility>
 
 #include "bindings/py_encode.hpp"
@@ -43,6 +44,7 @@ struct Names {
     PyObject* detach;
     PyObject* clone;
     PyObject* is_neg;
+    PyObject* dtype;
 } names{};
 
 // What may be kept of a value until its line is written: in torch, a result of its own takes 512 bytes.
@@ -50,6 +52,13 @@ constexpr Py_ssize_t kMostKept = 4096;
 
 // No address is below it: a wrapper without memory of its own shows null, plus what its view begins at.
 constexpr std::uint64_t kFirstPage = 4096;
+
+// Clears an error; false for what is no Exception, which stays set.
+bool clear_exception() noexcept {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
+    PyErr_Clear();
+    return true;
+}
 
 bool look_up(PyTypeObject* type, TensorType& out) {
     out = {};
@@ -182,6 +191,36 @@ bool ask_python(PyObject* key, PyObject* value, Element& out) {
     return ok;
 }
 
+// Whether a name is that of an integer of one to seven bits: "torch.int4", "uint1".
+bool names_part_of_byte(std::string_view name) noexcept {
+    name.remove_prefix(name.rfind('.') + 1);
+    if (!name.empty() && name.front() == 'u') name.remove_prefix(1);
+    return name.size() == 4 && name.substr(0, 3) == "int" && name[3] >= '1' && name[3] <= '7';
+}
+
+// DLPack shows torch's integers of fewer bits as those of eight: only their type's name tells. False with
+// an error set.
+bool has_eight_bits(PyObject* key, PyObject* value, DType shown) {
+    static std::atomic<PyObject*> known[2]{};  // torch's int8 and uint8, kept
+    PyObject* dtype = PyObject_GetAttr(value, names.dtype);
+    if (dtype == nullptr) return clear_exception();
+    std::atomic<PyObject*>& eight = known[shown == DType::int8 ? 0 : 1];
+    PyObject* kept = eight.load(std::memory_order_acquire);
+    if (dtype == kept) {
+        Py_DECREF(dtype);
+        return true;
+    }
+    PyObject* text = PyObject_Str(dtype);
+    const char* name = text != nullptr ? PyUnicode_AsUTF8(text) : nullptr;
+    const bool part = name != nullptr && names_part_of_byte(name);
+    const bool keeps = name != nullptr && !part && kept == nullptr &&
+                       eight.compare_exchange_strong(kept, dtype, std::memory_order_acq_rel);
+    Py_XDECREF(text);
+    if (!keeps) Py_DECREF(dtype);
+    if (name == nullptr) return clear_exception();
+    return !part || refuse(key, value, " with integers that are parts of bytes, as int4 and uint1");
+}
+
 bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, bool& wrapped) {
     wrapped = false;
     out.exchange = type.exchange;
@@ -194,15 +233,12 @@ bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, b
         return false;
     }
     if (!check(key, value, tensor, out)) return false;
+    if ((out.dtype == DType::int8 || out.dtype == DType::uint8) &&
+        !has_eight_bits(key, value, out.dtype)) {
+        return false;
+    }
     wrapped = out.address < kFirstPage;
     return !wrapped;
-}
-
-// Clears an error; false for what is no Exception, which stays set.
-bool clear_exception() noexcept {
-    if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
-    PyErr_Clear();
-    return true;
 }
 
 // A tensor's value in memory of its own, behind what is on the current stream: owned; null with an error set.
@@ -223,9 +259,10 @@ void let_go(const Element& element) noexcept {
 
 bool intern_names() {
     names = {PyUnicode_InternFromString(kStorage), PyUnicode_InternFromString("detach"),
-             PyUnicode_InternFromString("clone"), PyUnicode_InternFromString("is_neg")};
+             PyUnicode_InternFromString("clone"), PyUnicode_InternFromString("is_neg"),
+             PyUnicode_InternFromString("dtype")};
     return names.storage != nullptr && names.detach != nullptr && names.clone != nullptr &&
-           names.is_neg != nullptr;
+           names.is_neg != nullptr && names.dtype != nullptr;
 }
 
 PyObject* device_function(const char* name) {

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 
 #include "core/record.hpp"
 
@@ -46,6 +47,8 @@ class DeviceValues {
     virtual void release(std::uint16_t ticket) noexcept = 0;
     /// Whether memory is kept that no value needs any more; a producer's next call lets it go.
     virtual bool has_kept() const noexcept { return false; }
+    /// What is to be told of devices, once in a process; mostly nothing.
+    virtual std::string take_notice() { return {}; }
 };
 
 }  // namespace fastlog

@@ -258,8 +258,11 @@ bool FlushThread::drain() {
         }
         backoff_ns_ = 0;
         if (step == BatchWriter::Step::idle) {
-            if (DeviceValues* values = device(); values != nullptr && values->has_kept()) {
-                attention_.set(AttentionBits::kKept);
+            if (DeviceValues* values = device(); values != nullptr) {
+                if (values->has_kept()) attention_.set(AttentionBits::kKept);
+                if (std::string notice = values->take_notice(); !notice.empty()) {
+                    tell(std::move(notice));
+                }
             }
             return true;
         }

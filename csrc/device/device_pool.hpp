@@ -113,6 +113,11 @@ class DevicePool {
     }
     DeviceStats stats() const noexcept;
 
+    /// The last fault that costs all values of a device, or the driver's own way to them; "" without.
+    std::string fault() const;
+    /// The same for whoever tells it: once.
+    std::string take_notice();
+
   private:
     friend class DeviceReader;
 
@@ -153,6 +158,8 @@ class DevicePool {
     void give_back(std::uint16_t number) noexcept;
     void push_free(std::uint16_t number) noexcept;
     void keep_late(std::uint16_t number) noexcept;
+    void note_broken(std::uint8_t device, int code) noexcept;
+    void note_fault(std::string text);
 
     std::unique_ptr<Ticket[]> tickets_;
     std::atomic<std::byte*> pinned_{nullptr};  // eight bytes a slot
@@ -172,6 +179,10 @@ class DevicePool {
     std::atomic<std::uint32_t> in_use_{0};
     std::atomic<std::uint64_t> sent_{0};
     std::mutex setup_mutex_;
+    mutable std::mutex fault_mutex_;  // behind `setup_mutex_`
+    std::string fault_;
+    std::string notice_;
+    std::atomic<bool> has_notice_{false};
 };
 
 }  // namespace fastlog

@@ -74,8 +74,7 @@ void DeviceReader::settle(Ticket& ticket) noexcept {
     } else if (code == DriverApi::kNotReady || is_capture_error(code)) {
         note_busy(ticket);
     } else {
-        // An error of the context stays: no value of this device will arrive any more.
-        pool_.devices_[ticket.device].broken.store(code, std::memory_order_relaxed);
+        pool_.note_broken(ticket.device, code);
         ticket.late = true;
         ticket.settle_missing(driver_error(code));
     }

@@ -23,6 +23,7 @@ class DeviceReader final : public DeviceValues {
     SettledValue duration(std::uint16_t ticket) const noexcept override;
     void release(std::uint16_t ticket) noexcept override;
     bool has_kept() const noexcept override;
+    std::string take_notice() override { return pool_.take_notice(); }
 
   private:
     struct Stream {

@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include <new>
+#include <utility>
 
 #include "device/device_pool.hpp"
 #include "device/driver_scope.hpp"
@@ -20,6 +21,13 @@ void note_fork() noexcept {
 }
 
 std::atomic<DevicePool*> process_pool{nullptr};
+
+std::string no_driver(DeviceKind kind, const std::string& reason) {
+    return std::string("foundry_fastlog cannot use the driver of ") +
+           (kind == DeviceKind::rocm ? "ROCm" : "CUDA") + ": " + reason +
+           ". Values on GPUs are copied by their framework, and blocks have no time on the device "
+           "(backend_error).";
+}
 
 }  // namespace
 
@@ -63,12 +71,50 @@ bool DevicePool::has_driver(DeviceKind kind) noexcept {
         try {
             std::string reason;
             found = driver.api.load(kind, reason);
+            if (!found) note_fault(no_driver(kind, reason));
         } catch (const std::bad_alloc&) {
             return false;  // looked for again next time
         }
         driver.state.store(found ? 1 : 2, std::memory_order_release);
     }
     return driver.state.load(std::memory_order_relaxed) == 1;
+}
+
+void DevicePool::note_fault(std::string text) {
+    const std::lock_guard lock(fault_mutex_);
+    notice_ += notice_.empty() ? text : " " + text;
+    fault_ = std::move(text);
+    has_notice_.store(true, std::memory_order_release);
+}
+
+std::string DevicePool::fault() const {
+    if (in_forked_child()) return {};  // its lock may be held for ever
+    const std::lock_guard lock(fault_mutex_);
+    return fault_;
+}
+
+std::string DevicePool::take_notice() {
+    if (!has_notice_.load(std::memory_order_acquire) || in_forked_child()) return {};
+    const std::lock_guard lock(fault_mutex_);
+    has_notice_.store(false, std::memory_order_relaxed);
+    return std::exchange(notice_, {});
+}
+
+// An error of the context stays: no value of this device will arrive any more.
+void DevicePool::note_broken(std::uint8_t device, int code) noexcept {
+    int none = 0;
+    if (!devices_[device].broken.compare_exchange_strong(none, code, std::memory_order_relaxed)) {
+        return;  // another recorder's thread was first
+    }
+    try {
+        const std::string number = std::to_string(code);
+        note_fault("foundry_fastlog lost cuda:" + std::to_string(device % kMostDevices) +
+                   ": its driver answers with error " + number +
+                   ". Until the process ends, values and blocks on it are missing " +
+                   "(driver_error_" + number + "); what is on the CPU is recorded as ever.");
+    } catch (const std::bad_alloc&) {
+        // The lines say it as well.
+    }
 }
 
 // What a device can be used with, or null with the reason.

@@ -37,22 +37,30 @@ static_assert(sizeof kFunctions / sizeof *kFunctions * sizeof(void*) == sizeof(D
 
 struct Library {
     const char* variable;  // of the environment
+    const char* known_as;
     const char* names[4];
 };
-constexpr Library kCuda = {"FASTLOG_CUDA_LIBRARY", {"libcuda.so.1", nullptr}};
+constexpr Library kCuda = {"FASTLOG_CUDA_LIBRARY", "libcuda.so.1", {"libcuda.so.1", nullptr}};
 // The framework brings its own copy along, whose name has its major version.
 constexpr Library kHip = {
     "FASTLOG_HIP_LIBRARY",
+    "libamdhip64",
     {"libamdhip64.so.7", "libamdhip64.so.6", "libamdhip64.so.5", "libamdhip64.so"}};
 
-void* open(const Library& library) {
+void* open(const Library& library, std::string& reason) {
     if (const char* path = std::getenv(library.variable); path != nullptr && *path != '\0') {
-        return ::dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        void* handle = ::dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        const char* why = handle == nullptr ? ::dlerror() : nullptr;
+        reason = std::string("the library that ") + library.variable + " names, " + path + ",";
+        if (handle == nullptr) reason.append(" cannot be loaded: ").append(why ? why : "?");
+        return handle;
     }
+    reason = library.known_as;
     for (const char* name : library.names) {
         if (name == nullptr) break;
         if (void* handle = ::dlopen(name, RTLD_NOW | RTLD_NOLOAD | RTLD_LOCAL)) return handle;
     }
+    reason += " is not loaded";
     return nullptr;
 }
 
@@ -64,20 +72,18 @@ bool DriverApi::load(DeviceKind kind, std::string& reason) {
         return false;
     }
     const bool hip = kind == DeviceKind::rocm;
-    void* handle = open(hip ? kHip : kCuda);  // never closed
-    if (handle == nullptr) {
-        reason = hip ? "libamdhip64 is not loaded" : "libcuda.so.1 is not loaded";
-        return false;
-    }
+    void* handle = open(hip ? kHip : kCuda, reason);  // never closed
+    if (handle == nullptr) return false;
     for (const Function& function : kFunctions) {
         const char* name = hip ? function.hip : function.cuda;
         void* found = ::dlsym(handle, name);
         if (found == nullptr) {
-            reason = std::string("the driver lacks ") + name;
+            reason.append(" lacks ").append(name);
             return false;
         }
         std::memcpy(reinterpret_cast<char*>(this) + function.offset, &found, sizeof found);
     }
+    reason.clear();
     return true;
 }
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from foundry_fastlog.base.fingerprint import chain_of, class_of, fingerprint, member
 from foundry_fastlog.base.json_text import safe_str
-from foundry_fastlog.base.unread import class_name, shows_device_tensors
+from foundry_fastlog.base.unread import class_name, shows_unread
 
 __all__ = ["ErrorFacts", "error_facts", "exception_text", "formatted", "prepare"]
 
@@ -53,11 +53,11 @@ def error_facts(error: BaseException) -> ErrorFacts:
 def formatted(error: BaseException) -> str:
     """Return an exception's traceback as Python prints it, or as near to that as can be.
 
-    Where Python's own would show a tensor on a device, and wait for it, one is put together that
-    describes it.
+    Where Python's own would read a tensor that is not to be read, as one on a device, one is put
+    together that describes it.
     """
     try:
-        if _shows_device_tensors(error):
+        if _shows_unread(error):
             return _unread_traceback(error)
         return "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001 - of the exception's class, or no memory
@@ -69,11 +69,21 @@ def formatted(error: BaseException) -> str:
         return last
 
 
-def _shows_device_tensors(error: BaseException) -> bool:
+def _shows_unread(error: BaseException) -> bool:
     return any(
-        shows_device_tensors(one) or any(map(_shows_device_tensors, _members_of_group(one)))
+        shows_unread(one)
+        or shows_unread(_notes_of(one))
+        or any(map(_shows_unread, _members_of_group(one)))
         for one in chain_of(error, _ALL)
     )
+
+
+def _notes_of(error: BaseException) -> list[Any]:
+    """List an exception's notes, which a traceback shows, of any type, from Python 3.11 on."""
+    notes = getattr(error, "__notes__", None)
+    if notes is None:
+        return []
+    return list(notes) if isinstance(notes, (list, tuple)) else [notes]
 
 
 def _members_of_group(error: BaseException) -> tuple[BaseException, ...]:
@@ -83,7 +93,7 @@ def _members_of_group(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def _unread_traceback(error: BaseException) -> str:
-    """Put a traceback together of parts that read no tensor on a device."""
+    """Put a traceback together of parts that read no such tensor."""
     text = ""
     later: BaseException | None = None
     for one in chain_of(error, _ALL):
@@ -91,7 +101,8 @@ def _unread_traceback(error: BaseException) -> str:
         head = ["Traceback (most recent call last):\n"] if trace is not None else []
         module, name = class_of(one)
         kind = name if module in ("builtins", "__main__") else f"{module}.{name}"
-        part = "".join([*head, *traceback.format_tb(trace), f"{kind}: {safe_str(one)}\n"])
+        notes = [f"{safe_str(note)}\n" for note in _notes_of(one)]
+        part = "".join([*head, *traceback.format_tb(trace), f"{kind}: {safe_str(one)}\n", *notes])
         for inner in _members_of_group(one):
             part += indent(_unread_traceback(inner), "  | ")
         if later is not None:
@@ -108,7 +119,7 @@ def exception_text(formatter: logging.Formatter, exc_info: Any) -> str:  # noqa:
         exc_info: Class, exception and traceback; or three times None.
     """
     try:
-        if _shows_device_tensors(exc_info[1]):
+        if _shows_unread(exc_info[1]):
             return _unread_traceback(exc_info[1]).rstrip("\n")
         return formatter.formatException(exc_info)
     except Exception:  # noqa: BLE001 - of the exception's class, or of a user's formatter

@@ -23,8 +23,9 @@ import orjson
 from foundry_fastlog.base.unread import (
     args_of,
     class_name,
-    described_on_device,
-    shows_device_tensors,
+    described_unread,
+    parts_of,
+    shows_unread,
 )
 
 _MAX_DEPTH = 32
@@ -58,7 +59,7 @@ IN_MEMORY = Bounds(100, _MAX_ITEMS, 4000)
 def safe_str(value: object) -> str:
     """Return `str(value)`, or a description of the type when that fails.
 
-    A tensor on a device is described, also within what shows it: see base/unread.py.
+    A tensor that is not read is described, also within what shows it: see base/unread.py.
     """
     try:
         text = (None if type(value) is str else _unread_text(value)) or str(value)
@@ -70,21 +71,24 @@ def safe_str(value: object) -> str:
 
 
 def _unread_text(value: object) -> str | None:
-    """Return the text of a tensor on a device, or of what shows one; None for all else."""
-    if (known := described_on_device(value)) is not None:
+    """Return the text of a tensor that is not read, or of what shows one; None for all else."""
+    if (known := described_unread(value)) is not None:
         return known
-    return _text_around(value) if shows_device_tensors(value) else None
+    return _text_around(value) if shows_unread(value) else None
 
 
 @recursive_repr()
-def _text_around(value: Any) -> str:  # noqa: ANN401 - what shows a tensor on a device
+def _text_around(value: Any) -> str:  # noqa: ANN401 - what shows a tensor that is not read
     if isinstance(value, BaseException):  # without a __str__ of its own, as the default one does
         args = args_of(value)
         return safe_str(args[0]) if len(args) == 1 else f"({', '.join(map(_part, args))})"
     if isinstance(value, _CONTAINERS):
         return str(readable(value, IN_MEMORY))
-    fields = ", ".join(f"{n}={_part(getattr(value, n))}" for n in type(value).__dataclass_fields__)
-    return f"{class_name(type(value))}({fields})"
+    if names := getattr(type(value), "__dataclass_fields__", None):
+        shown = [f"{name}={_part(getattr(value, name))}" for name in names]
+    else:
+        shown = [_part(part) for part in islice(parts_of(value), IN_MEMORY.items)]
+    return f"{class_name(type(value))}({', '.join(shown)})"
 
 
 def _part(value: object) -> str:
@@ -105,11 +109,11 @@ def cut(text: str, limit: int) -> str:
 
 
 def described(value: object) -> str | None:
-    """Describe a tensor on a device, or a large array or sequence of bytes; None for the rest.
+    """Describe a tensor that is not read, or a large array or sequence; None for the rest.
 
     Its elements are not read, but for a few on the host.
     """
-    if (known := described_on_device(value)) is not None:
+    if (known := described_unread(value)) is not None:
         return known
     try:
         if isinstance(value, _SEQUENCES):

@@ -1,18 +1,37 @@
 """What is said of values that are not read: the name of a class, and of a tensor where it lies.
 
 The text of a tensor on a device has its values, and waits until the device has everything done that
-was queued before. So none is made, not even within what holds such a tensor.
+was queued before. That of one whose memory was freed ends the process. So none is made, not even
+within what holds such a tensor: a container, or what else of Python's own shows its parts.
 """
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping
+import gc
+import sys
+from collections import UserList, deque
+from collections.abc import ItemsView, KeysView, Mapping, ValuesView
+from functools import partial
+from itertools import count, repeat
+from types import MethodType, SimpleNamespace
 from typing import Any
 
-__all__ = ["args_of", "class_name", "described_on_device", "device_of", "shows_device_tensors"]
+__all__ = [
+    "args_of",
+    "class_name",
+    "described_unread",
+    "device_of",
+    "has_lost_memory",
+    "parts_of",
+    "shows_unread",
+]
 
 _GROUPS: Any = getattr(builtins, "BaseExceptionGroup", ())  # from Python 3.11 on
+_ITERABLES = (list, tuple, set, frozenset, deque, UserList, KeysView, ValuesView, ItemsView)
+# Their texts show what they refer to. Of no others are the referents asked: a function's are all
+# that its module has.
+_SHOWING = (SimpleNamespace, partial, slice, MethodType, repeat, count)
 
 
 def class_name(kind: type) -> str:
@@ -34,53 +53,91 @@ def device_of(value: object) -> str | None:
         return None
 
 
-def described_on_device(value: object) -> str | None:
-    """Describe a tensor on a device by its class, type, shape and device; None for all else.
+def has_lost_memory(value: Any) -> bool:  # noqa: ANN401 - anything
+    """Tell whether a tensor reaches beyond its storage, as after ``resize_(0)`` of that.
+
+    Args:
+        value: Any object. It is not read.
+    """
+    try:
+        storage = getattr(value, "untyped_storage", None)
+        if storage is None or issubclass(type(value), type) or 0 in value.shape:
+            return False
+        steps = zip(value.shape, value.stride(), strict=True)
+        last = value.storage_offset() + sum((size - 1) * stride for size, stride in steps)
+        return bool((last + 1) * value.element_size() > storage().nbytes())
+    except Exception:  # noqa: BLE001 - of a sparse tensor, say; of a value of any type
+        return False
+
+
+def described_unread(value: object) -> str | None:
+    """Describe a tensor that is not read by its class, type, shape and device; None for all else.
 
     Args:
         value: Any object. What names its device and has no shape, as a model, is no tensor.
     """
-    if (device := device_of(value)) is None:
+    if issubclass(type(value), type):  # past a `__class__` of its own
         return None
+    lost = ""
+    if (device := device_of(value)) is None:
+        if not has_lost_memory(value):
+            return None
+        device, lost = "cpu", ", whose memory was freed"
     try:
         shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
         if not isinstance(shape, tuple):
             return None
         of = "" if dtype is None else f" of {dtype}"
-        return f"<{class_name(type(value))}{of}, shape {tuple(shape)}, on {device}>"
+        return f"<{class_name(type(value))}{of}, shape {tuple(shape)}, on {device}{lost}>"
     except Exception:  # noqa: BLE001 - as above
         return f"<{class_name(type(value))} on {device}>"
 
 
-def shows_device_tensors(value: object) -> bool:
-    """Tell whether ``str(value)`` would read a tensor on a device, as far as can be known.
+def shows_unread(value: object) -> bool:
+    """Tell whether ``str(value)`` would read a tensor that is not to be read, as far as is known.
 
     Args:
-        value: Any object. Searched are containers, dataclasses and the arguments of exceptions.
+        value: Any object. See `parts_of` for what is searched, at all depths.
     """
     waiting, seen = [value], {id(value)}
+    kept = []  # parts may be made just now: an id is one of them only while they live
     while waiting:
-        for part in _parts_of(waiting.pop()):
+        parts = parts_of(waiting.pop())
+        kept.append(parts)
+        for part in parts:
             kind = type(part)
             if kind is float or kind is int or kind is str or id(part) in seen:
                 continue
-            if described_on_device(part) is not None:
+            if described_unread(part) is not None:
                 return True
             seen.add(id(part))
             waiting.append(part)
     return False
 
 
-def _parts_of(value: Any) -> list[Any]:  # noqa: ANN401 - anything
+def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 - anything
+    """List what the text of a value shows, where Python or numpy makes that text.
+
+    Args:
+        value: Any object. A class of somebody else has a text of its own, and no parts.
+    """
     try:
         if isinstance(value, Mapping):
             return [*value, *value.values()]
-        if isinstance(value, (list, tuple, set, frozenset)):
+        if isinstance(value, _ITERABLES):
             return list(value)
+        if isinstance(value, _SHOWING):
+            return [part for part in gc.get_referents(value) if not issubclass(type(part), type)]
         if isinstance(value, _GROUPS):
             return []  # its text does not show the exceptions in it
         if isinstance(value, BaseException):
             return list(args_of(value))
+        if getattr(getattr(value, "dtype", None), "hasobject", False):  # numpy's arrays of objects
+            found = value.tolist()
+            return found if isinstance(found, list) else [found]
+        argparse: Any = sys.modules.get("argparse")
+        if argparse is not None and isinstance(value, argparse.Namespace):
+            return [vars(value)]
         return [getattr(value, name) for name in getattr(type(value), "__dataclass_fields__", ())]
     except Exception:  # noqa: BLE001 - a value of any type, with any property
         return []

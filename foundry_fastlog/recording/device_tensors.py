@@ -6,6 +6,8 @@ for a device.
 
 from __future__ import annotations
 
+import functools
+import re
 import sys
 import threading
 import time
@@ -13,8 +15,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from foundry_fastlog.base.json_text import text_of_value
 from foundry_fastlog.recording.host_copies import HostCopies
 from foundry_fastlog.recording.host_copies import cuda_type as _cuda_type
+from foundry_fastlog.recording.plain_tensors import device_kind, plain_tensor
 
 __all__ = ["block_stream", "describe_tensor", "plain_tensor", "prepare", "start_transfer"]
 
@@ -38,49 +42,13 @@ _DTYPES = {
 
 _FIRST_PAGE = 4096
 
+_DEVICE_TEXT = re.compile(r"([a-z_0-9]+?)(?::([0-9]+))?")
+#: Kinds of devices that torch itself knows; with torch at hand it is asked.
+_TORCHS = {"cpu", "cuda", "hip", "hpu", "meta", "mps", "mtia", "privateuseone", "xla", "xpu"}
+_LAST_INDEX = 255  # a line's index has eight bits
+
 #: How often the thread that waits for a framework's copies looks, in seconds.
 _POLL_S = 0.005
-
-
-def plain_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
-    """Return the tensor with memory of its own that stands behind a wrapper.
-
-    Args:
-        value: A tensor whose memory is not its own: a DTensor, the result of a collective, ...
-
-    Returns:
-        A tensor on the same device; work on it is enqueued on the current stream.
-
-    Raises:
-        TypeError: There is no one value behind it; the text says why and what to do.
-    """
-    name = type(value).__name__
-    if name == "DTensor":
-        placements = value.placements
-        if not all(placement.is_replicate() for placement in placements):
-            raise TypeError(
-                f"it is a DTensor with the placements {tuple(placements)}, and each rank has only "
-                "a part of it: pass value.full_tensor(), in which all ranks take part"
-            )
-        return value.to_local()
-    if name == "AsyncCollectiveTensor":
-        return value.wait() if hasattr(value, "wait") else value.trigger_wait()
-    if name in ("FakeTensor", "FunctionalTensor") or _device_type(value) == "meta":
-        raise TypeError("it has no value: record outside the code that is traced or on 'meta'")
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        if value._is_zerotensor():  # noqa: SLF001 - torch has no public name for it
-            return torch.zeros((), dtype=value.dtype, device=value.device)
-        if value.numel() == 1 and value.layout == torch.strided and value.is_neg():
-            return value.resolve_neg()
-        functorch = torch._C._functorch  # noqa: SLF001 - likewise
-        if functorch.is_functorch_wrapped_tensor(value):
-            raise TypeError("it belongs to a torch.func transform: record outside of it")
-    raise TypeError("it has no memory of its own that could be read: pass value.item()")
-
-
-def _device_type(value: Any) -> str:  # noqa: ANN401 - any framework's tensor
-    return str(getattr(getattr(value, "device", None), "type", ""))
 
 
 def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # noqa: ANN401 - likewise
@@ -102,7 +70,7 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # 
             if count
             else "it has no element"
         )
-    if _device_type(value) in ("meta", ""):
+    if device_kind(value) in ("meta", ""):
         return describe_tensor(plain_tensor(value))
     code_bits = _DTYPES.get(str(value.dtype).removeprefix("torch."))
     if code_bits is None:
@@ -137,24 +105,68 @@ def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - 
         Device type (DLPack's), index and stream; None where no CUDA device is in use.
 
     Raises:
-        TypeError: ``device`` is no device.
+        TypeError: ``device`` is no device, whether CUDA is in use or not; or where it is, there is
+            no such CUDA device.
     """
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return None
+    kind, index = "cuda", None
     if device is True:
-        index = torch.cuda.current_device()
-    elif isinstance(device, int):
+        pass
+    elif type(device) is int and 0 <= device <= _LAST_INDEX:
         index = device
+    elif isinstance(device, str) or type(device).__module__ == "torch":
+        kind, index = _known(device)
     else:
-        try:
-            wanted = torch.device(device)
-        except (TypeError, RuntimeError):
-            raise TypeError(f"device must be True, an index or a device, got {device!r}") from None
-        if wanted.type != "cuda":
-            return None
-        index = torch.cuda.current_device() if wanted.index is None else wanted.index
-    return _cuda_type(), index, _cuda_stream(index)
+        kind, index = _kind_and_index(device)
+    torch = sys.modules.get("torch")
+    if kind != "cuda" or torch is None or not torch.cuda.is_initialized():
+        return None
+    if index is None:
+        index = torch.cuda.current_device()
+    try:
+        stream = _cuda_stream(index)
+    except Exception:
+        if index < (count := torch.cuda.device_count()):
+            raise
+        raise TypeError(f"device must be one of the {count} that torch sees, got {index}") from None
+    return _cuda_type(), index, stream
+
+
+@functools.lru_cache(maxsize=64)
+def _known(device: Any) -> tuple[str, int | None]:  # noqa: ANN401 - as above
+    """Take a text or a torch.device apart, once: blocks may be timed very often."""
+    return _kind_and_index(device)
+
+
+def _kind_and_index(device: Any) -> tuple[str, int | None]:  # noqa: ANN401 - as above
+    """Take a device apart as torch does, though torch may not be there.
+
+    Raises:
+        TypeError: It is no device.
+    """
+    kind: Any = getattr(device, "type", None)
+    index: Any = getattr(device, "index", None)
+    if isinstance(device, int):
+        kind, index = "cuda", device
+    elif isinstance(device, str) and (match := _DEVICE_TEXT.fullmatch(device)) is not None:
+        kind, index = match[1], None if match[2] is None else int(match[2])
+    fits = index is None or (isinstance(index, int) and 0 <= index <= _LAST_INDEX)
+    if fits and isinstance(kind, str) and _is_kind(kind, sys.modules.get("torch")):
+        return kind, index
+    raise TypeError(
+        f"device must be True, an index from 0 to {_LAST_INDEX}, or a torch.device or its text, "
+        f"got {text_of_value(device)}"
+    )
+
+
+def _is_kind(kind: str, torch: Any) -> bool:  # noqa: ANN401 - a module
+    """Tell whether torch knows a kind of device."""
+    if torch is None:
+        return kind in _TORCHS
+    try:
+        torch.device(kind)
+    except (TypeError, RuntimeError):
+        return False
+    return True
 
 
 def prepare(make: Callable[[int, int], None]) -> None:

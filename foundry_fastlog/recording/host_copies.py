@@ -7,17 +7,27 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from foundry_fastlog.base.unread import device_of
+from foundry_fastlog.recording.plain_tensors import readable_tensor
 
-__all__ = ["HostCopies", "cuda_type", "is_device_scalar"]
+__all__ = ["HostCopies", "checked", "cuda_type", "is_device_scalar"]
 
 _CUDA, _ROCM = 2, 10  # device types of DLPack
 
 #: A scalar in more memory than this, in bytes, is copied on its device: not all of it is kept.
 _MOST_KEPT = 4096
 
+#: As `record()` says it.
+_CAPTURED = (
+    "a value on a device cannot be recorded while a stream is being captured into a graph: each "
+    "replay would copy into the same place. Record after the capture, and after each replay"
+)
+
 #: Calls a function that asks devices of a type (DLPack's), so that no graph capture of another
 #: thread ends. The recorder puts it in place: it is the native core's.
 ask_relaxed: Callable[[int, Callable[[], Any]], Any] | None = None
+
+#: Raises RuntimeError where the current stream of one of some tensors is being captured; likewise.
+refuse_captured: Callable[[list[Any]], None] | None = None
 
 
 def cuda_type() -> int:
@@ -34,16 +44,33 @@ def _small(scalar: Any) -> Any:  # noqa: ANN401 - any framework's tensor
     """Return what to keep of a scalar until it is copied: not large memory that it is a part of."""
     plain = scalar.detach()
     try:
-        if len(plain.untyped_storage()) > _MOST_KEPT and not _is_captured(plain.device):
+        if len(plain.untyped_storage()) > _MOST_KEPT:
             return plain.clone()
     except Exception:  # noqa: BLE001 - without storages, or without room for a copy: kept as it is
         return plain
     return plain
 
 
-def _is_captured(device: Any) -> bool:  # noqa: ANN401 - a torch.device
-    torch = sys.modules["torch"]
-    return device.type == "cuda" and bool(torch.cuda.is_current_stream_capturing())
+def _common_type(scalars: Sequence[Any]) -> int:
+    return cuda_type() if any(scalar.device.type == "cuda" for scalar in scalars) else 0
+
+
+def checked(scalars: Sequence[Any]) -> list[Any]:
+    """Return what to copy in place of scalars: what `record()` asks of its own.
+
+    Args:
+        scalars: Tensors of torch, of one element each.
+
+    Raises:
+        TypeError: One of them has no value of its own, as a part of a DTensor.
+        RuntimeError: A current stream is being captured into a graph.
+    """
+    found = [readable_tensor(scalar) for scalar in scalars]
+    if refuse_captured is not None:
+        refuse_captured(found)
+    elif _common_type(found) and sys.modules["torch"].cuda.is_current_stream_capturing():
+        raise RuntimeError(_CAPTURED)
+    return found
 
 
 class HostCopies:
@@ -57,13 +84,13 @@ class HostCopies:
         """Begin to copy.
 
         Args:
-            scalars: Tensors of torch, of one element each.
+            scalars: Tensors of torch, of one element each, as `checked` returns them.
 
         Raises:
             Exception: What torch raises.
         """
-        self._type = cuda_type() if any(s.device.type == "cuda" for s in scalars) else 0
-        self._scalars = scalars
+        self._type = _common_type(scalars)
+        self._scalars: Sequence[Any] = scalars
         self._sources: list[Any] = []
         self.tensors: list[Any] = []
         self._events: list[Any] = []

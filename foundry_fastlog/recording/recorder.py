@@ -46,6 +46,7 @@ from foundry_fastlog.base.json_text import (
     plain_context,
     render_members,
     simpler,
+    text_of_value,
 )
 from foundry_fastlog.recording import host_copies
 from foundry_fastlog.recording.event_lines import shortened, summary_members
@@ -492,7 +493,7 @@ class Recorder(_core.RecorderCore):
         check_type("summary", summary, Mapping, "a mapping")
         for name in summary:
             if not isinstance(name, str):
-                raise TypeError(f"names in a summary must be str, got {name!r}")
+                raise TypeError(f"names in a summary must be str, got {text_of_value(name)}")
         values = {
             name: value if host_copies.is_device_scalar(value) else metric_value(name, value)
             for name, value in summary.items()
@@ -616,7 +617,8 @@ class Recorder(_core.RecorderCore):
             ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None in
             memory. Faults: ``errors`` (count), ``first_error``, ``last_error``. ``key_sets``:
             distinct sets of metric names. ``streams``: per stream ``written``, ``bytes``,
-            ``dropped``, ``segments``.
+            ``dropped``, ``segments``. ``device``: ``scalars``, ``waiting``, ``missing``, ``error``,
+            see docs/device_scalars.md.
         """
         return self._stats()
 
@@ -799,5 +801,6 @@ def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 _core.set_decorate(_decorate)
 host_copies.ask_relaxed = _core.ask_relaxed
+host_copies.refuse_captured = _core.refuse_captured
 _core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
 atexit.register(_close_all)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from foundry_fastlog.base.json_text import cut, read_context, safe_str, text_of_value
-from foundry_fastlog.base.unread import described_on_device, device_of
+from foundry_fastlog.base.unread import described_unread, device_of
+from foundry_fastlog.recording.plain_tensors import readable_tensor
 
 __all__ = ["MAX_TEXT", "MetricValue", "metric_value", "recordable", "text_of"]
 
@@ -23,8 +24,8 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
 
     Args:
         name: Its key, for the message.
-        value: A float, int, bool, None, str, numpy scalar, or an array or tensor of one element;
-            reading one that lies on a GPU waits for it. A masked element is None.
+        value: A float, int, bool, None, str, numpy scalar, or an array or tensor of one element on
+            the CPU. A masked element is None.
 
     Raises:
         TypeError: Anything else.
@@ -32,11 +33,13 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
     """
     if value is None or isinstance(value, (bool, str)):
         return value
-    if _is_single(value) and callable(item := getattr(value, "item", None)):
+    if _is_single(value) and callable(getattr(value, "item", None)):
         if _is_masked(value):
             return None
+        if (device := device_of(value)) is not None:
+            raise TypeError(f"value of {name!r} lies on {device}, which would be waited for")
         try:
-            value = item()
+            value = readable_tensor(value).item()
         except Exception as error:
             raise TypeError(f"value of {name!r} cannot be read: {safe_str(error)}") from error
         if value is None or isinstance(value, (bool, str)):
@@ -74,7 +77,7 @@ def text_of(value: object) -> str:
         value: Any object. What lies on a device is not read.
     """
     if (device := device_of(value)) is not None:
-        return described_on_device(value) or f"<{type(value).__name__} on {device}>"
+        return described_unread(value) or f"<{type(value).__name__} on {device}>"
     return cut(text_of_value(value), MAX_TEXT)
 
 

@@ -218,9 +218,10 @@ class WandBLogger:
                 told once and counted.
             metrics: Names and values. Numbers (NaN and infinities too), numpy scalars, tensors
                 without dimensions, texts, and what wandb knows: ``wandb.Image`` and the like.
-                Nested mappings become dotted names; anything else is sent as its text. A scalar on
-                a GPU is not waited for: its row, and those behind it, are sent by a later call, or
-                by `finish()`, once it has arrived.
+                Nested mappings become dotted names; what wandb refuses is sent as its text. A
+                scalar on a GPU is not waited for: its row, and those behind it, are sent by a later
+                call, or by `finish()`, once it has arrived, or without it after 120 s. What shows
+                another tensor on a GPU is sent as its text.
 
         Returns:
             True when it was handed to wandb.

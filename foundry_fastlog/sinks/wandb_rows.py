@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from foundry_fastlog.recording.host_copies import HostCopies, is_device_scalar
+from foundry_fastlog.recording.host_copies import HostCopies, checked, is_device_scalar
 
 __all__ = ["DelayedRows"]
 
 _POLL_S = 0.001
+_LONGEST_S = 120.0  # that a row waits for its values, as a line of a Recorder does by default
 
 # Copies that were given up may still be under way: what they read must not be used by others.
 _given_up: list[HostCopies] = []
+
+
+def _keep(given_up: HostCopies) -> None:
+    """Keep copies that were given up, and let go those that have ended since."""
+    for copies in list(_given_up):
+        with contextlib.suppress(Exception):  # of a device that has failed: nobody knows
+            if copies.arrived():
+                _given_up.remove(copies)
+    _given_up.append(given_up)
 
 
 class _Row(NamedTuple):
@@ -25,6 +36,7 @@ class _Row(NamedTuple):
     values: dict[str, Any]
     names: list[str]  # of the values that `copies` has
     copies: HostCopies | None
+    deadline: float  # on the monotonic clock: then it goes without them
 
 
 class DelayedRows:
@@ -37,13 +49,16 @@ class DelayedRows:
         self,
         write: Callable[[str, int, Mapping[str, Any]], bool],
         failed: Callable[[str, Exception], bool],
+        longest: float = _LONGEST_S,
     ) -> None:
         """Begin without rows.
 
         Args:
             write: Sends a row whose values are on the host: name of the call, step, values.
             failed: Counts and tells an error.
+            longest: Seconds that a row waits at most; then it is sent without what is missing.
         """
+        self._longest = longest
         self._write = write
         self._failed = failed
         self._rows: deque[_Row] = deque()
@@ -71,19 +86,20 @@ class DelayedRows:
         copies = None
         if names:
             try:
-                copies = HostCopies([row[name] for name in names])
+                copies = HostCopies(checked([row[name] for name in names]))
             except Exception as error:  # noqa: BLE001 - torch's, must not stop a training
                 self._failed(what, error)
                 row = {name: value for name, value in row.items() if name not in names}
         self.send_arrived()
         if copies is None and not self._rows:
             return self._write(what, step, row)
-        self._rows.append(_Row(what, step, row, names, copies))
+        self._rows.append(_Row(what, step, row, names, copies, time.monotonic() + self._longest))
         return True
 
     def send_arrived(self) -> None:
-        """Send the rows at the front whose values are there. Never waits."""
-        while self._rows and self._send_first(give_up=False):
+        """Send the rows at the front whose values are there, or came too late. Never waits."""
+        now = time.monotonic()
+        while self._rows and self._send_first(give_up=now >= self._rows[0].deadline):
             pass
 
     def finish(self, timeout: float) -> None:
@@ -106,7 +122,7 @@ class DelayedRows:
                     read = (tensor.item() for tensor in row.copies.tensors)
                     values.update(zip(row.names, read, strict=True))
                 elif give_up:
-                    _given_up.append(row.copies)
+                    _keep(row.copies)
                     raise TimeoutError(  # noqa: TRY301 - ends as a device's own error does
                         f"values of step {row.step} have not arrived from their device"
                     )

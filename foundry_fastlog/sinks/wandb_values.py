@@ -7,7 +7,10 @@ from numbers import Number
 from typing import Any
 
 from foundry_fastlog.base.json_text import readable, safe_str
+from foundry_fastlog.base.unread import described_unread, shows_unread
 from foundry_fastlog.recording.host_copies import is_device_scalar
+from foundry_fastlog.recording.plain_tensors import readable_tensor
+from foundry_fastlog.recording.values import text_of
 from foundry_fastlog.run.info import plain_config
 
 __all__ = ["DEFAULT_PROJECT", "config_project", "experiment_name", "flat", "settings", "textual"]
@@ -53,7 +56,8 @@ def config_project(config: object) -> str:
 def flat(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings to dotted names, with values as wandb takes them.
 
-    Scalars on a device stay as they are: reading one would wait for it.
+    Scalars on a device stay as they are: reading one would wait for it. For what shows a tensor
+    that is not read stands the text that `Recorder.log()` writes.
     """
     row: dict[str, Any] = {}
     for key, value in metrics.items():
@@ -63,14 +67,22 @@ def flat(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, Mapping):
             row.update(flat(value, name + "."))
         else:
-            row[name] = _number(value)
+            row[name] = _taken(value)
     return row
 
 
-def _number(value: Any) -> Any:  # noqa: ANN401 - anything with item()
+def _taken(value: Any) -> Any:  # noqa: ANN401 - anything with item()
     """Read a scalar out of numpy, torch, jax or decimal; leave anything else to wandb."""
+    if _is_wandbs(value):
+        return value
+    try:
+        value = readable_tensor(value)
+    except Exception:  # noqa: BLE001 - of a part of a value, as a DTensor's; of any type
+        return text_of(value)
     if is_device_scalar(value):
         return value
+    if described_unread(value) is not None or shows_unread(value):
+        return text_of(value)
     if getattr(value, "ndim", None) == 0 and callable(item := getattr(value, "item", None)):
         value = item()
     if isinstance(value, Number) and not isinstance(value, (float, int, complex)):
@@ -78,8 +90,13 @@ def _number(value: Any) -> Any:  # noqa: ANN401 - anything with item()
     return value
 
 
+def _is_wandbs(value: object) -> bool:
+    """Tell whether wandb has a type for a value: an image, a table."""
+    return type(value).__module__.partition(".")[0] == "wandb"
+
+
 def textual(value: Any) -> Any:  # noqa: ANN401 - anything
     """Return the text of a value, unless wandb has types for it."""
-    if type(value) in _PLAIN or type(value).__module__.partition(".")[0] == "wandb":
+    if type(value) in _PLAIN or _is_wandbs(value):
         return value
     return safe_str(value)

@@ -103,17 +103,20 @@ TEST_SUITE("device driver") {
         DriverApi api{};
         std::string reason;
         CHECK_FALSE(api.load(DeviceKind::cuda, reason));
-        CHECK(reason == "the driver lacks cuDeviceGet");
+        CHECK(reason.find("FASTLOG_CUDA_LIBRARY names") != std::string::npos);
+        CHECK(reason.ends_with("libfake_hip.so, lacks cuDeviceGet"));
         CHECK_FALSE(api.load(DeviceKind::rocm, reason));
-        CHECK(reason == "the driver lacks hipDeviceGet");
+        CHECK(reason.ends_with("libfake_cuda.so, lacks hipDeviceGet"));
     }
 
-    TEST_CASE("should say that there is no library where none is") {
+    TEST_CASE("should say which library cannot be loaded") {
         const Environment cuda("FASTLOG_CUDA_LIBRARY", "/nowhere/libcuda.so.1");
         DriverApi api{};
         std::string reason;
         CHECK_FALSE(api.load(DeviceKind::cuda, reason));
-        CHECK(reason == "libcuda.so.1 is not loaded");
+        CHECK(
+            reason.starts_with("the library that FASTLOG_CUDA_LIBRARY names, "
+                               "/nowhere/libcuda.so.1, cannot be loaded: "));
         CHECK((api.device_get == nullptr));
     }
 

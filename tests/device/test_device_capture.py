@@ -18,7 +18,9 @@ from device.fakes import FakeDriver as Cuda
 from recorded import lines
 
 from foundry_fastlog import MetricsLogger, Recorder
+from foundry_fastlog.recording import host_copies
 from foundry_fastlog.recording.host_copies import HostCopies
+from foundry_fastlog.sinks.wandb_rows import DelayedRows
 
 MODES = [fakes.GLOBAL, fakes.THREAD_LOCAL, fakes.RELAXED]
 
@@ -192,6 +194,31 @@ def test_an_invalid_capture_is_refused_like_a_valid_one(cuda: Cuda, run: Path) -
         assert not cuda.end_capture(stream)
         recorder.record(2, loss=cuda.tensor(2.5))
     assert [line["step"] for line in lines(run)] == [0, 2]
+
+
+@alone
+def test_rows_of_wandb_are_refused_in_a_capture_of_their_own_stream(
+    cuda: Cuda, fake_tensor: ModuleType, run: Path
+) -> None:
+    """In the words of record(): told as an error of theirs; the row has what is on the CPU."""
+    stream = working_stream(cuda)
+    loss = cuda.tensor(1.5)
+    sys.modules["torch"] = SimpleNamespace(version=SimpleNamespace(hip=None))  # type: ignore[assignment]
+    written: list[Any] = []
+    failed: list[str] = []
+    rows = DelayedRows(
+        lambda *row: written.append(row) is None,
+        lambda what, error: failed.append(str(error)) is not None,
+    )
+    with Recorder(run) as recorder:
+        cuda.begin_capture(stream)
+        with pytest.raises(RuntimeError, match="captured") as refused:
+            recorder.record(0, loss=loss)
+        assert rows.add("log", 1, {"loss": loss, "lr": 0.1})
+        assert cuda.end_capture(stream)
+    assert failed == [str(refused.value)] == [host_copies._CAPTURED]
+    assert written == [("log", 1, {"lr": 0.1})]
+    assert fake_tensor.to_calls() == cuda.count("captured_ops") == 0
 
 
 @alone

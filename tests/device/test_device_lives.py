@@ -252,7 +252,12 @@ def test_a_child_does_not_ask_for_values_that_its_parent_gave_up(cuda: Cuda, run
         with cuda.hanging(stream):
             recorder.record(0, loss=cuda.tensor(1.5, stream=stream))
             assert recorder.flush(20)
-            assert recorder.stats()["device"] == {"scalars": 1, "waiting": 0, "missing": 1}
+            assert recorder.stats()["device"] == {
+                "scalars": 1,
+                "waiting": 0,
+                "missing": 1,
+                "error": None,
+            }
 
             def child() -> None:
                 recorder.record(1, loss=cuda.tensor(2.5), lr=0.5)

@@ -120,7 +120,12 @@ def test_nothing_is_copied_when_a_later_argument_is_refused(
                 recorder.record_dict(0, {**good, "epoch": epoch})
         with pytest.raises(TypeError):
             recorder.record(cuda.tensor(1.0), **good)
-        assert recorder.stats()["device"] == {"scalars": 0, "waiting": 0, "missing": 0}
+        assert recorder.stats()["device"] == {
+            "scalars": 0,
+            "waiting": 0,
+            "missing": 0,
+            "error": None,
+        }
     assert lines(run) == []
     assert cuda.count("cuMemcpyDtoHAsync_v2") == cuda.count("cuEventRecord") == 0
 

@@ -188,7 +188,12 @@ def test_importing_and_opening_touches_no_driver(cuda: Cuda, run: Path) -> None:
             pass
         recorder.event("message")
         assert recorder.flush(20)
-        assert recorder.stats()["device"] == {"scalars": 0, "waiting": 0, "missing": 0}
+        assert recorder.stats()["device"] == {
+            "scalars": 0,
+            "waiting": 0,
+            "missing": 0,
+            "error": None,
+        }
     assert {name: cuda.count(name) for name in fakes.API} == dict.fromkeys(fakes.API, 0)
     assert cuda.count("contexts_created") == cuda.count("live_host_allocations") == 0
 

@@ -29,6 +29,10 @@ class Cuda:
         """Return the current index."""
         return 1
 
+    def device_count(self) -> int:
+        """Return how many there are."""
+        return 2
+
 
 def torch_device(text: Any) -> Any:
     """As torch.device."""
@@ -129,11 +133,53 @@ def test_what_the_first_value_needs_is_made_where_cuda_is_in_use(torch: Any) -> 
     assert made == [(fakes.CUDA, 1)]
 
 
-@pytest.mark.parametrize("device", ["nonsense", 1.5, object])
-def test_what_is_no_device_is_refused(torch: Any, device: Any) -> None:
-    """With the argument."""
-    with pytest.raises(TypeError, match="device must be True, an index or a device, got"):
+class Unprintable:
+    """As a tensor on a device, whose text would wait for it."""
+
+    device = SimpleNamespace(type="cuda")
+    shape = ()
+
+    def __repr__(self) -> str:
+        raise AssertionError("it was read")
+
+
+NO_DEVICES = [
+    *("nonsense", "gpu", "", "cuda:", "cuda:-1", "cuda:256", -1, 256, 1.5, object, Unprintable()),
+    *(SimpleNamespace(type="cuda", index=256), SimpleNamespace(type=len, index=0)),
+]
+
+
+@pytest.mark.parametrize("state", ["in use", "not in use", "no torch"])
+@pytest.mark.parametrize("device", NO_DEVICES)
+def test_what_is_no_device_is_refused(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, device: Any, state: str
+) -> None:
+    """With the argument, whether CUDA is in use or not: the same code would raise later."""
+    torch.cuda.initialized = state == "in use"
+    if state == "no torch":
+        monkeypatch.delitem(sys.modules, "torch")
+    with pytest.raises(TypeError, match="device must be True, an index from 0 to 255, or a torch"):
         block_stream(device)
+
+
+@pytest.mark.parametrize("device", [0, 255, "cuda", "cuda:3", "xpu", SimpleNamespace(type="cpu")])
+def test_devices_are_known_without_torch(monkeypatch: pytest.MonkeyPatch, device: Any) -> None:
+    """By index or text, and by what a torch.device shows."""
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert block_stream(device) is None
+
+
+def test_a_device_that_torch_does_not_see_is_refused(torch: Any) -> None:
+    """In other words than torch's, which is asked only then; its other errors go on."""
+
+    def raw_stream(index: int) -> int:
+        raise RuntimeError(f"of torch, about {index}")
+
+    torch._C._cuda_getCurrentRawStream = raw_stream
+    with pytest.raises(TypeError, match="one of the 2 that torch sees, got 99"):
+        block_stream(99)
+    with pytest.raises(RuntimeError, match="of torch, about 1"):
+        block_stream(1)
 
 
 # ---- describe_tensor -----------------------------------------------------------------------------

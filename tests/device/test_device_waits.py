@@ -218,3 +218,23 @@ def test_another_thread_may_fork_while_the_call_waits(cuda: Cuda, run: Path) -> 
     child = lines(run, label=path.name.split(".")[1])
     assert [line["metrics"] for line in child] == [{"loss": None, "lr": 0.5}, {"lr": 0.5}]
     assert child[0]["missing"] == {"loss": "forked"}
+
+
+@alone
+def test_a_driver_that_hangs_in_a_question_costs_no_record(cuda: Cuda, run: Path) -> None:
+    """It holds up the flush thread: record() goes on, and the next start writes what waits."""
+    working_stream(cuda)
+    recorder = Recorder(run, flush_interval_s=0.005)
+    cuda.stall("cuEventQuery")
+    recorder.record(0, loss=cuda.tensor(1.5))
+    assert eventually(lambda: cuda.count("waiting_calls") > 0)
+    for step in range(1, 5):
+        assert recorder.record(step, lr=0.1)
+        assert recorder.event(f"message {step}")
+    assert not recorder.flush(0.1, stream="log")
+    assert not recorder.close(0.2)
+    assert lines(run, "log") == []
+    cuda.stall("cuEventQuery", stalled=False)
+    assert recorder.close(20)
+    assert [line["metrics"] for line in lines(run)] == [{"loss": 1.5}, *[{"lr": 0.1}] * 4]
+    assert len(lines(run, "log")) == 4

@@ -207,4 +207,4 @@ def test_stats_tell_how_many_values_are_on_their_way(recorder: Recorder) -> None
     during = device_stats(recorder)
     flushed(recorder)
     assert (during["scalars"], during["waiting"], during["missing"]) == (2, 2, 0)
-    assert device_stats(recorder) == {"scalars": 2, "waiting": 0, "missing": 0}
+    assert device_stats(recorder) == {"scalars": 2, "waiting": 0, "missing": 0, "error": None}

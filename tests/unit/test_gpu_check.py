@@ -176,6 +176,27 @@ def test_the_command_reports_and_ends_with_what_it_found(
     assert f"==== some: {verdict}" in (tmp_path / "out" / "gpu-check.log").read_text()
 
 
+@pytest.mark.parametrize("present", [False, True])
+def test_a_machine_that_was_not_found_out_is_rehearsed_only_without_a_gpu(
+    present: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where importing torch takes longer than the first part may: killed, it says nothing."""
+    monkeypatch.setattr(machine, "DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if present:
+        (tmp_path / "nvidia0").touch()
+    killed = Part("machine", (sys.executable, "-c", "import os; os.abort()"), 30.0)
+    part = Part("some", (sys.executable, "-c", TELLS % "falls short"), 30.0)
+    monkeypatch.setattr(command, "parts", lambda: (killed, part))
+    assert command.main(["--out", str(tmp_path / "out")]) == 1
+    found = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
+    assert [each["verdict"] for each in found["parts"]] == ["broken", "falls short"]
+    told = found["parts"][1]["findings"][0]["figures"]["GPU_CHECK_REHEARSAL"]
+    assert told == ("" if present else "1")
+    text = (tmp_path / "out" / "gpu-check.txt").read_text()
+    assert text.startswith("GPU check: which GPU" if present else "REHEARSAL, no GPU (what machine")
+
+
 def test_a_part_that_finds_no_gpu_on_a_run_with_one_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ TORN = {"device_duration_s": None, "missing": {"device_duration_s": "driver_erro
 LATE = {"device_duration_s": None, "missing": {"device_duration_s": "unordered"}}
 REUSED = {"steps": 8, "control": 8, "reused": 0, "busy": 8}
 GIVEN = {"control": 2 << 20, "small": 0, "large": 254 << 20, "size": 256 << 20}
+GIVEN |= {"busy": True, "works": True}
 SAID = judge.STARTED + "\n========= ERROR SUMMARY: 0 errors\n"
 WRONG = "========= Invalid __global__ read of size 4\n========= ERROR SUMMARY: 2 errors\n"
 LEFT = [
@@ -145,6 +146,9 @@ JUDGED = [
     (judge.unmapped(GIVEN), ""),
     (judge.unmapped({**GIVEN, "control": 0}), "nothing was tried"),
     (judge.unmapped({**GIVEN, "large": 0}), "nothing was tried"),
+    (judge.unmapped({**GIVEN, "busy": False}), "no copy of a small value was on its way"),
+    (judge.unmapped({**GIVEN, "small": 1}), "1 bytes of a small value were given back before"),
+    (judge.unmapped({**GIVEN, "works": False}), "does not work any more"),
     (judge.ended(0, 2.0, 5.0), ""),
     (judge.ended(-11, 2.0, 5.0), "-11"),
     (judge.ended(0, 6.0, 5.0), "6.0 s"),
@@ -166,6 +170,7 @@ JUDGED = [
     (judge.test("skipped", "Skipped: needs two GPUs"), "not judged: Skipped: needs two GPUs"),
     (judge.test("skipped", "needs an NVIDIA GPU"), "falls short: skipped: needs an NVIDIA GPU"),
     (judge.test("hung", "hung"), "falls short: hung"),
+    (judge.test("skipped", "this profiler proves nothing: x"), "falls short: skipped: this prof"),
     (judge.tests({"a": "passed", "b": "skipped"}), ""),
     (judge.tests({"a": "skipped"}), "no test passed"),
     (judge.tests({}), "no test passed"),
@@ -220,9 +225,9 @@ def test_a_large_value_of_another_stream_is_kept_as_the_guide_asks(
     )
     torch = types.SimpleNamespace(cuda=cuda, full=lambda *_, **__: Block())
     monkeypatch.setitem(sys.modules, "torch", torch)  # type: ignore[arg-type]
-    machine: Any = types.SimpleNamespace(keep_busy=lambda _: calls.append("busy"))
+    machine: Any = types.SimpleNamespace(keep_busy=lambda _: calls.append("busy"), busy=bool)
     recorder: Any = types.SimpleNamespace(record=lambda *_, **__: calls.append("record"))
-    assert lives.given_back(machine, None, elements, 0, recorder) == 2 << 20
+    assert lives.given_back(machine, None, elements, 0, recorder) == (2 << 20, False)
     asked = ["record_stream"] if kept else []
     assert calls == ["empty_cache", "busy", "record", *asked, "empty_cache"]
 

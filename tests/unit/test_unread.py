@@ -5,12 +5,19 @@ from __future__ import annotations
 import builtins
 import json
 import logging
+import re
 import sys
+from argparse import Namespace
+from collections import UserDict, UserList, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
+from types import MethodType, SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 from recorded import lines
 
@@ -24,7 +31,7 @@ from foundry_fastlog import (
 )
 from foundry_fastlog.base.error_facts import error_facts, formatted
 from foundry_fastlog.base.json_text import render_members, safe_str, text_of_value
-from foundry_fastlog.base.unread import described_on_device, shows_device_tensors
+from foundry_fastlog.base.unread import described_unread, shows_unread
 
 
 class Device:
@@ -53,6 +60,12 @@ class Unread:
 
 
 SHOWN = "<Unread of torch.float32, shape (2, 3), on cuda:1>"
+
+
+class Single(Unread):
+    """One of one element."""
+
+    shape = ()  # type: ignore[assignment]
 
 
 class Pair(NamedTuple):
@@ -122,6 +135,8 @@ def nothing_is_read() -> Any:
 
 
 T = Unread()
+OBJECTS = np.empty(2, object)
+OBJECTS[0] = T
 TEXTS: list[tuple[object, str]] = [
     (T, SHOWN),
     ([T], str([SHOWN])),
@@ -134,6 +149,22 @@ TEXTS: list[tuple[object, str]] = [
     (ValueError("bad", 3, T), f"('bad', 3, {SHOWN})"),
     (KeyError([T]), str([SHOWN])),
     (Shapeless(), "<Shapeless on cuda:1>"),
+    # in what else of Python's own, and of numpy's, shows its parts
+    (deque([T]), f"deque({SHOWN})"),
+    ({"k": T}.values(), f"dict_values({SHOWN})"),
+    ({"k": T}.items(), f"dict_items({['k', SHOWN]})"),
+    ({T: 1}.keys(), f"dict_keys({SHOWN})"),
+    (UserList([T]), f"UserList({SHOWN})"),
+    (UserDict({"k": T}), str({"k": SHOWN})),
+    (SimpleNamespace(k=T), f"SimpleNamespace({ {'k': SHOWN} })"),
+    (Namespace(k=T), f"Namespace({ {'k': SHOWN} })"),
+    (slice(T, 1), f"slice({SHOWN}, 1, None)"),
+    (MethodType(print, T), f"method(<built-in function print>, {SHOWN})"),
+    (repeat(T, 2), f"repeat({SHOWN})"),
+    (OBJECTS, f"ndarray({SHOWN}, None)"),
+    (OBJECTS[0:1].reshape(()), f"ndarray({SHOWN})"),
+    (deque([OnHost()]), "deque([host])"),
+    (Unread, repr(Unread)),
     # and what is no such tensor has its own
     (Model(), "Model()"),
     ([OnHost(), Hostile(), Model()], "[host, hostile, Model()]"),
@@ -147,6 +178,13 @@ TEXTS: list[tuple[object, str]] = [
 def test_the_text_describes(render: Callable[[object], str], value: object, text: str) -> None:
     """By class, type, shape and device, wherever it stands."""
     assert render(value) == text
+
+
+def test_parts_are_described_at_any_depth() -> None:
+    """Of containers of each kind in others."""
+    nested = [deque([{"a": SimpleNamespace(k=(partial(max, T, key=OBJECTS),))}])]
+    assert shows_unread(nested)
+    assert SHOWN in safe_str(nested)
 
 
 def test_what_holds_itself_is_described() -> None:
@@ -201,6 +239,13 @@ def while_handling(first: BaseException, second: BaseException) -> BaseException
     return second
 
 
+def noted(notes: Any) -> BaseException:
+    """Return an exception with notes of any type."""
+    error = ValueError("a")
+    error.__notes__ = notes  # type: ignore[attr-defined, unused-ignore]
+    return raised(error)
+
+
 ERRORS: list[tuple[Callable[[], BaseException], list[str]]] = [
     (lambda: raised(ValueError("bad", T)), [f"ValueError: ('bad', {SHOWN})"]),
     (lambda: ValueError(T), [f"ValueError: {SHOWN}"]),
@@ -220,6 +265,9 @@ ERRORS: list[tuple[Callable[[], BaseException], list[str]]] = [
         [f"ValueError: {SHOWN}", "During handling of", "RuntimeError: after"],
     ),
 ]
+ERRORS.append((lambda: noted([T, "second"]), ["ValueError: a", SHOWN, "second"]))
+ERRORS.append((lambda: noted((deque([T]),)), ["ValueError: a", f"deque({SHOWN})"]))
+ERRORS.append((lambda: noted({"k": T}), ["ValueError: a", str({"k": SHOWN})]))
 if group := getattr(builtins, "ExceptionGroup", None):  # from Python 3.11 on
     ERRORS.append(
         (
@@ -267,6 +315,11 @@ def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
             assert metrics.log_step(1, None, {"n": {"x": T}, "b": [T], "t": T})
             assert metrics.log_detailed(1, None, {"n": {"x": T}})
             assert metrics.log_epoch_summary(1, {"n": {"x": T}, "t": T, "e": ValueError(T)})
+            assert metrics.log_step(1, None, {T: 1.0})  # type: ignore[dict-item]
+            with pytest.raises(TypeError, match=re.escape(f"must be str, got {SHOWN}")):
+                recorder.epoch_summary(1, {T: 1.0})  # type: ignore[dict-item]
+            with pytest.raises(TypeError, match=re.escape(f"must be str, got {SHOWN}")):
+                recorder.record_dict(1, {T: 1.0})  # type: ignore[dict-item]
         assert recorder.log({"n": [T], "t": T}, step=2)
         files.close()
         root.handlers = []
@@ -275,7 +328,21 @@ def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
     assert (tmp_path / "text.log").read_text().count(SHOWN) > 10
 
 
+def test_an_epoch_is_a_number_of_the_host(tmp_path: Path) -> None:
+    """One on a device would have to be waited for: it is refused, as record() does."""
+    epoch = Single()
+    with Recorder(tmp_path) as recorder, MetricsLogger("e", tmp_path, recorder=recorder) as logger:
+        for call in (
+            lambda: recorder.epoch_summary(epoch, {"loss": 1.0}),  # type: ignore[arg-type]
+            lambda: logger.log_epoch_summary(epoch, {"loss": 1.0}),  # type: ignore[arg-type]
+            lambda: logger.log_step(1, epoch, {"loss": 1.0}),  # type: ignore[arg-type]
+        ):
+            with pytest.raises(TypeError, match="epoch"):
+                call()
+        assert recorder.stats()["accepted"] == 0
+
+
 def test_what_cannot_be_asked_is_no_tensor() -> None:
     """A class may raise at anything."""
-    assert described_on_device(Hostile()) is None
-    assert not shows_device_tensors([Hostile(), OnHost()])
+    assert described_unread(Hostile()) is None
+    assert not shows_unread([Hostile(), OnHost()])

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from recorded import lines
 
-from foundry_fastlog.recording.host_copies import HostCopies, is_device_scalar
+from foundry_fastlog import Recorder
+from foundry_fastlog.recording import host_copies
+from foundry_fastlog.recording.host_copies import HostCopies, checked, is_device_scalar
 from foundry_fastlog.sinks import wandb as wandb_sink
+from foundry_fastlog.sinks import wandb_rows
 from foundry_fastlog.sinks.wandb import WandBLogger
 from foundry_fastlog.sinks.wandb_rows import DelayedRows
 
@@ -190,18 +196,12 @@ def test_a_scalar_is_kept_until_it_is_copied(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "kind", "captured", "copied"),
-    [
-        (4096, "xpu", False, False),
-        (4097, "xpu", False, True),
-        (4097, "cuda", False, True),
-        (4097, "cuda", True, False),
-    ],
+    ("size", "kind", "copied"), [(4096, "xpu", False), (4097, "xpu", True), (4097, "cuda", True)]
 )
 def test_of_large_memory_a_copy_is_kept(
-    machine: Machine, size: int, kind: str, captured: bool, copied: bool
+    machine: Machine, size: int, kind: str, copied: bool
 ) -> None:
-    """But for small memory; nor is a copy made that a graph capture would take in."""
+    """But for small memory."""
 
     class Part(Scalar):
         """A scalar that is a part of other memory."""
@@ -214,7 +214,6 @@ def test_of_large_memory_a_copy_is_kept(
             """Copy it on its device."""
             return Scalar(2.5, self.device)
 
-    sys.modules["torch"].cuda.is_current_stream_capturing = lambda: captured
     scalar = Part(1.5, Device(kind))
     kept = weakref.ref(scalar)
     copies = HostCopies([scalar])
@@ -223,6 +222,47 @@ def test_of_large_memory_a_copy_is_kept(
     machine.busy = False
     assert copies.arrived()
     assert [tensor.item() for tensor in copies.tensors] == [2.5 if copied else 1.5]
+
+
+def test_nothing_is_copied_into_a_graph(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no recorder was imported, torch is asked; see also tests/device."""
+    monkeypatch.setattr(host_copies, "refuse_captured", None)
+    capturing = [True, False]
+    cuda = sys.modules["torch"].cuda
+    monkeypatch.setattr(
+        cuda, "is_current_stream_capturing", lambda: capturing.pop(0), raising=False
+    )
+    with pytest.raises(RuntimeError, match="while a stream is being captured into a graph"):
+        checked([Scalar(1.0, Device("cuda"))])
+    scalar = Scalar(1.0, Device("cuda"))
+    assert checked([scalar]) == [scalar]
+
+
+def test_a_row_waits_no_longer_than_a_line(
+    machine: Machine, written: Written, failures: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that never comes holds up the rows behind it for a while only, and is no leak."""
+    monkeypatch.setattr(wandb_rows, "_given_up", [])
+    write = lambda *row: written.append(row) is None  # noqa: E731 - short
+    failed = lambda what, error: failures.append(str(error)) is not None  # noqa: E731
+    rows = DelayedRows(write, failed, longest=0.0)
+    rows.add("log", 1, {"loss": Scalar(1.0), "lr": 0.1})
+    rows.add("log", 2, {"loss": Scalar(2.0)})
+    assert written == [("log", 1, {"lr": 0.1})]
+    assert failures == ["values of step 1 have not arrived from their device"]
+    assert len(wandb_rows._given_up) == 1
+    machine.busy = False
+    machine.broken = True
+    rows.send_arrived()
+    machine.broken = False
+    machine.busy = True
+    rows.add("log", 3, {"loss": Scalar(3.0)})
+    rows.add("log", 4, {"lr": 0.4})
+    assert len(rows) == 0
+    assert len(wandb_rows._given_up) == 2
+    machine.busy = False
+    wandb_rows._keep(wandb_rows._given_up[0])
+    assert len(wandb_rows._given_up) == 1
 
 
 def test_events_of_an_older_torch(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +322,56 @@ def test_the_logger_waits_for_no_device(machine: Machine, logger: WandBLogger) -
     machine.busy = False
     logger.finish()
     assert run.rows[-1] == (7, {"loss": 0.25})
+
+
+class Unread(Scalar):
+    """A tensor of six elements; whatever asks for its values is a fault."""
+
+    dtype = "torch.float32"
+
+    def __init__(self) -> None:
+        """Lie on a device."""
+        super().__init__(0.0, Device("cuda"))
+        self.shape = (2, 3)  # type: ignore[assignment]
+
+    def _ask(self, *_: object) -> Any:
+        raise AssertionError("it was read")
+
+    __str__ = __repr__ = __float__ = __iter__ = __len__ = cpu = to = detach = tolist = _ask
+
+
+class Image:
+    """As one of wandb's own types, which is passed on."""
+
+
+Image.__module__ = "wandb.sdk.data_types.image"
+
+
+def test_no_value_that_shows_a_tensor_on_a_device_is_read(
+    machine: Machine, logger: WandBLogger, tmp_path: Path
+) -> None:
+    """By us or by wandb: it goes as the text that Recorder.log() writes."""
+    several, scalar, image = Unread(), Scalar(1.0), Image()
+    odd: dict[str, Any] = {
+        "several": several,
+        "list": [scalar],
+        "tuple": (scalar, 1),
+        "nested": [{"a": scalar}],
+        "deque": deque([several]),
+        "error": ValueError(several),
+    }
+    assert logger.log_metrics(
+        1, {**odd, "lr": 0.1, "plain": [1, 2], "image": image, "all": [image]}
+    )
+    with Recorder(tmp_path / "run") as recorder:
+        recorder.log(odd, step=1)
+    ((_, row),) = logger.run.rows
+    assert {name: row[name] for name in odd} == lines(tmp_path / "run")[0]["metrics"]
+    assert (
+        row["several"] == "<Unread of torch.float32, shape (2, 3), on Device(type='cuda', index=0)>"
+    )
+    assert row["image"] is image
+    assert (row["lr"], row["plain"]) == (0.1, [1, 2])
 
 
 def test_a_logger_that_nobody_finishes_sends_its_rows_at_exit(

@@ -103,6 +103,8 @@ def heading(known: dict[str, Any]) -> str:
     """Return what kind of run this was, in a line."""
     if known.get("gpu"):
         return f"GPU check: {known['gpu']}, driver {known.get('driver')}, torch {known['torch']}"
+    if not known and (path := machine.unused()):
+        return f"GPU check: which GPU {path} is could not be found out; all was run as on one."
     why = known.get("why_none", "what machine this is could not be found out")
     return f"REHEARSAL, no GPU ({why}): no time in here says anything about a GPU."
 
@@ -124,8 +126,9 @@ class Check:
         self.result["parts"].append(part)
         if part["part"] == machine.NAME:
             known = self.result["machine"] = machine_of([part])
-            # Decided once: a part that finds no GPU on a GPU's run is broken, and no rehearsal.
-            rehearsal = "" if known.get("gpu") else "1"
+            # Decided once: a part that finds no GPU on a GPU's run is broken, and no rehearsal. Nor
+            # is it one where this part has said nothing, as on a disk that is slow to import torch.
+            rehearsal = "" if known.get("gpu") or (not known and machine.unused()) else "1"
             self.runner.environment = {**self.runner.environment, REHEARSAL: rehearsal}
         self.result["seconds"] = round(time.monotonic() - self.started, 1)
         self.files.attempt("gpu-check.json", lambda path: table.write(path, self.result))
@@ -159,7 +162,8 @@ class Check:
         if self.runner.stop.number:
             return 128 + self.runner.stop.number
         verdicts = {part["verdict"] for part in self.result["parts"]}
-        bad = {BROKEN, SHORT} if self.result["machine"].get("gpu") else {BROKEN}
+        rehearsed = self.runner.environment.get(REHEARSAL)
+        bad = {BROKEN} if rehearsed else {BROKEN, SHORT}
         return 1 if verdicts & bad or self.files.lost else 0
 
 

@@ -22,7 +22,7 @@ STARTED = "first kernel launched"
 """Printed by what the sanitizer runs: torch works under it."""
 SANITIZER_ERROR = 99
 COLLECTED = "collected"
-LACKING = ("needs two GPUs", "this torch has no", "proves nothing", "could not import 'triton'")
+LACKING = ("needs two GPUs", "this torch has no", "could not import 'triton'")
 """Reasons of tests that lack something of the machine."""
 
 
@@ -180,17 +180,24 @@ def reused(facts: Mapping[str, int]) -> str:
 
 
 def unmapped(facts: Mapping[str, int]) -> str:
-    """Judge that memory was given back to the driver where it could be.
+    """Judge that a small value's memory stays until it is copied, and a large one's goes then.
 
     Args:
-        facts: Bytes given back: `control`, of a small value without a record; `large`, the least of
-            those of a block of `size` bytes with one.
+        facts: Bytes given back to the driver: `control`, of a small value without a record;
+            `small`, the least of those with one; `large`, the same of a block of `size` bytes.
+            `busy`, whether the copies of the small ones were on their way by then: those of the
+            large have ended, as torch waits for `record_stream()`. `works`, whether the device does
+            in the end.
     """
     if facts["control"] <= 0:
         return "without a record no memory was given back: nothing was tried"
+    if not facts["busy"]:
+        return "no copy of a small value was on its way: nothing was tried"
+    if facts["small"] > 0:
+        return f"{facts['small']} bytes of a small value were given back before it was copied"
     if facts["large"] * 2 < facts["size"]:
         return f"{facts['large']} of {facts['size']} bytes were given back: nothing was tried"
-    return ""
+    return "" if facts["works"] else "the device does not work any more"
 
 
 def ended(status: int | None, seconds: float, limit_s: float) -> str:

@@ -112,14 +112,14 @@ def other_stream(run: Path) -> None:
 
 def given_back(
     machine: Machine, side: Any, elements: int, step: int, recorder: Recorder | None
-) -> int:
+) -> tuple[int, bool]:
     """Record a value of a side stream behind a kernel, free it, and let torch empty its cache.
 
     A storage of at most 4 KiB the recorder keeps by itself. Of a larger one it reads a value, as
     any kernel of this stream: there `record_stream()` is the caller's, as the guide says.
 
     Returns:
-        Bytes that went back to the driver.
+        Bytes that went back to the driver, and whether the kernel still ran by then.
     """
     import torch
 
@@ -135,14 +135,16 @@ def given_back(
         block.record_stream(torch.cuda.current_stream())
     del block
     torch.cuda.empty_cache()
-    return int(reserved - torch.cuda.memory_reserved())
+    busy = machine.busy()
+    return int(reserved - torch.cuda.memory_reserved()), busy
 
 
 def unmapped(run: Path) -> None:
     """Recorded behind a kernel, freed, and given back to the driver by `empty_cache()`.
 
     With expandable segments that unmaps the memory, having waited for the stream of its allocation
-    and, after `record_stream()`, for the others (torch's CUDACachingAllocator.cpp).
+    and, after `record_stream()`, for the others (torch's CUDACachingAllocator.cpp): a small value,
+    which the recorder keeps, is still to be copied then, a large one's copy has ended.
     """
     import torch
 
@@ -151,7 +153,7 @@ def unmapped(run: Path) -> None:
     with Recorder(run) as recorder:
         recorder.record(-1, v=machine.scalar(0.0))
         flushed(recorder)
-        control = given_back(machine, side, SMALL, -1, None)
+        control, _ = given_back(machine, side, SMALL, -1, None)
         small = [given_back(machine, side, SMALL, step, recorder) for step in range(2)]
         large = [given_back(machine, side, LARGE, step, recorder) for step in range(2, 4)]
         flushed(recorder)
@@ -159,8 +161,9 @@ def unmapped(run: Path) -> None:
     torch.cuda.synchronize()  # raises the error of an access to memory that was gone
     works = torch.ones(4, device="cuda").sum().item() == 4
     expandable = any(each.get("is_expandable", True) for each in segments)
-    found = {"control": control, "small": max(small), "large": min(large), "size": LARGE * 4}
-    print(json.dumps({**found, "expandable": expandable, "works": works}))
+    busy = all(ran for _, ran in small)
+    found = {"control": control, "small": min(small)[0], "large": min(large)[0], "size": LARGE * 4}
+    print(json.dumps({**found, "busy": busy, "works": works, "expandable": expandable}))
 
 
 def exit_busy(run: Path) -> None:

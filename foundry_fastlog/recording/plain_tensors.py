@@ -1,0 +1,84 @@
+"""Which tensor is read in place of one that is given: one question, for all who read tensors.
+
+Nothing here imports torch: a tensor exists only once its framework is imported. Nothing here waits
+for a device.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from foundry_fastlog.base.unread import described_unread, has_lost_memory
+
+__all__ = ["device_kind", "plain_tensor", "readable_tensor"]
+
+_WRAPPERS = {"DTensor", "AsyncCollectiveTensor"}
+_TRACED = {"FakeTensor", "FunctionalTensor"}
+
+
+def readable_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
+    """Return what to read in place of a tensor: itself, or the one behind it.
+
+    Args:
+        value: A tensor.
+
+    Returns:
+        A tensor on the same device.
+
+    Raises:
+        TypeError: There is no one value to be read; the text says why and what to do.
+    """
+    if has_lost_memory(value):
+        raise TypeError(f"{described_unread(value)} has no value any more")
+    kind = type(value)
+    wrapped = any(base.__name__ in _WRAPPERS for base in kind.__mro__)
+    traced = kind.__name__ in _TRACED and kind.__module__.startswith("torch.")
+    if wrapped or traced or device_kind(value) == "meta":
+        return readable_tensor(plain_tensor(value))
+    return value
+
+
+def plain_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
+    """Return the tensor with memory of its own that stands behind a wrapper.
+
+    Args:
+        value: A tensor whose memory is not its own: a DTensor, the result of a collective, ...
+
+    Returns:
+        A tensor on the same device; work on it is enqueued on the current stream.
+
+    Raises:
+        TypeError: There is no one value behind it; the text says why and what to do.
+    """
+    names = {base.__name__ for base in type(value).__mro__}
+    if "DTensor" in names:
+        placements = value.placements
+        if not all(placement.is_replicate() for placement in placements):
+            raise TypeError(
+                f"it is a DTensor with the placements {tuple(placements)}, and each rank has only "
+                "a part of it: pass value.full_tensor(), in which all ranks take part"
+            )
+        return value.to_local()
+    if "AsyncCollectiveTensor" in names:
+        return value.wait() if hasattr(value, "wait") else value.trigger_wait()
+    if type(value).__name__ in _TRACED or device_kind(value) == "meta":
+        raise TypeError("it has no value: record outside the code that is traced or on 'meta'")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        if value._is_zerotensor():  # noqa: SLF001 - torch has no public name for it
+            return torch.zeros((), dtype=value.dtype, device=value.device)
+        if value.numel() == 1 and value.layout == torch.strided and value.is_neg():
+            return value.resolve_neg()
+        functorch = torch._C._functorch  # noqa: SLF001 - likewise
+        if functorch.is_functorch_wrapped_tensor(value):
+            raise TypeError("it belongs to a torch.func transform: record outside of it")
+    raise TypeError("it has no memory of its own that could be read: pass value.item()")
+
+
+def device_kind(value: Any) -> str:  # noqa: ANN401 - any framework's tensor
+    """Return the type of the device that a tensor names, "" where it names none."""
+    try:
+        return str(getattr(getattr(value, "device", None), "type", ""))
+    except Exception:  # noqa: BLE001 - a value of any type, with any property
+        return ""
