@@ -55,11 +55,11 @@ void ForkWatched::forget() noexcept {
     ForkHandlers::unlink(*this);
 }
 
-int LockDescriptor::open(const char* path, int flags, mode_t mode) noexcept {
+int LockDescriptor::open(const std::string& path, int flags, mode_t mode) noexcept {
     watch();
     {
         const NoFork no_fork;  // the child's handler knows each number that it inherits
-        fd_ = ::open(path, flags, mode);
+        fd_ = files_.open(AT_FDCWD, path, flags, mode);
     }
     if (fd_ < 0) {
         const int code = errno;
@@ -72,13 +72,14 @@ int LockDescriptor::open(const char* path, int flags, mode_t mode) noexcept {
 void LockDescriptor::close() noexcept {
     {
         const NoFork no_fork;
-        notice_fork();
+        if (fd_ >= 0) files_.close(fd_);
+        fd_ = -1;
     }
     forget();
 }
 
 void LockDescriptor::notice_fork() noexcept {
-    if (fd_ >= 0) ::close(fd_);
+    if (fd_ >= 0) files_.close_in_child(fd_);
     fd_ = -1;
 }
 

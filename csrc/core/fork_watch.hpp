@@ -5,7 +5,9 @@
 // them); notice_fork() by the child's only thread.
 #pragma once
 
-#include <sys/types.h>
+#include <string>
+
+#include "core/posix_files.hpp"
 
 namespace fastlog {
 
@@ -43,17 +45,20 @@ class ForkWatched {
 class LockDescriptor final : ForkWatched {
   public:
     LockDescriptor() = default;
-    LockDescriptor(const char* path, int flags) noexcept { open(path, flags, 0); }
+    LockDescriptor(RunFiles& files, const std::string& path, int flags) noexcept : files_(files) {
+        open(path, flags, 0);
+    }
     ~LockDescriptor() { close(); }
 
-    /// As open(2); the number, or -1 with errno.
-    int open(const char* path, int flags, mode_t mode) noexcept;
+    /// As RunFiles::open(); the number, or -1 with errno.
+    int open(const std::string& path, int flags, mode_t mode) noexcept;
     void close() noexcept;
     int get() const noexcept { return fd_; }
 
   private:
     void notice_fork() noexcept override;
 
+    RunFiles& files_ = posix_files();
     int fd_ = -1;
 };
 

@@ -51,7 +51,8 @@ struct Provenance {
 
 /// Whether there are later lines than its writer had when this ring was copied: behind the segments that
 /// it notes is another one with them. A copy that is put back may get the inode of the ring that it is of.
-SinkError is_outdated(const StreamFiles& sink, const RingImage& ring, bool& outdated);
+SinkError is_outdated(RunFiles& files, const StreamFiles& sink, const RingImage& ring,
+                      bool& outdated);
 
 /// Finds out which lines of a dead writer's stream are in its files, adds their numbers to `seqs`, and
 /// says in `place` where the stream goes on.
@@ -69,7 +70,7 @@ SinkError is_outdated(const StreamFiles& sink, const RingImage& ring, bool& outd
 /// count, but the stream goes on in a segment of its own.
 ///
 /// Memory is bounded by the longest line.
-SinkError take_stock(const StreamFiles& sink, Stream stream, const RingImage& ring,
+SinkError take_stock(RunFiles& files, const StreamFiles& sink, Stream stream, const RingImage& ring,
                      const Provenance& provenance, const std::string& scratch, StreamPlace& place,
                      SeqSet& seqs, std::uint64_t& cut_bytes);
 

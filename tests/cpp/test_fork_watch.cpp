@@ -49,18 +49,18 @@ TEST_SUITE("fork watch") {
         TempDir dir;
         const std::string path = dir / "file";
         std::optional<LockDescriptor> ours(std::in_place);
-        REQUIRE(ours->open(path.c_str(), kCreate, 0600) >= 0);
+        REQUIRE(ours->open(path, kCreate, 0600) >= 0);
         REQUIRE(::flock(ours->get(), LOCK_EX | LOCK_NB) == 0);
         CHECK(in_forked_child([&, fd = ours->get()] {
                   if (ours->get() != -1 || is_open(fd)) return 1;
-                  const LockDescriptor other(path.c_str(), O_RDWR);
+                  const LockDescriptor other(posix_files(), path, O_RDWR);
                   return ::flock(other.get(), LOCK_EX | LOCK_NB) == 0 ? 2 : 0;
               }) == 0);
-        const LockDescriptor other(path.c_str(), O_RDWR);
+        const LockDescriptor other(posix_files(), path, O_RDWR);
         CHECK(::flock(other.get(), LOCK_EX | LOCK_NB) != 0);
         ours.reset();
         CHECK(::flock(other.get(), LOCK_EX | LOCK_NB) == 0);
-        CHECK(LockDescriptor((dir / "none").c_str(), O_RDWR).get() == -1);
+        CHECK(LockDescriptor(posix_files(), dir / "none", O_RDWR).get() == -1);
     }
 
     TEST_CASE("should leave a child no descriptor, at whatever moment of another thread it forks") {
@@ -71,7 +71,7 @@ TEST_SUITE("fork watch") {
         std::thread thread([&] {
             while (!over.load()) {
                 LockDescriptor ours;
-                number.store(ours.open(path.c_str(), kCreate, 0600));
+                number.store(ours.open(path, kCreate, 0600));
             }
         });
         while (number.load() < 0) std::this_thread::yield();

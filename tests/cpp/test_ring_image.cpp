@@ -66,7 +66,7 @@ class Found {
     }
     std::unique_ptr<RingImage> read(std::string& reason) {
         const int fd = ::open(file().c_str(), O_RDONLY);
-        auto image = RingImage::read(fd, reason);
+        auto image = RingImage::read(posix_files(), fd, reason);
         ::close(fd);
         return image;
     }

@@ -412,7 +412,7 @@ class Fuzzer {
             fail("cannot write the memfd");
         }
         std::string reason;
-        const std::unique_ptr<RingImage> image = RingImage::read(fd_, reason);
+        const std::unique_ptr<RingImage> image = RingImage::read(fastlog::posix_files(), fd_, reason);
         require((image == nullptr) == !reason.empty(), "no ring without a reason, or one with");
         if (image == nullptr) return;
         ++totals_.rings;
