@@ -1,7 +1,8 @@
 """The rooms of the code base: who may include or import whom.
 
 csrc/core knows nothing of Python, csrc/device knows only core, csrc/bindings knows both. In
-Python a room imports only from rooms below it, and only recorder.py imports the extension.
+Python a room imports only from rooms below it, and only recorder.py and overlay.py import the
+extension.
 """
 
 from __future__ import annotations
@@ -332,14 +333,16 @@ def test_the_rule_for_imports_sees_each_way_to_import(source: str) -> None:
     assert any(is_or_below(name, "foundry_fastlog._core") for name in names)
 
 
-def test_only_the_recorder_imports_the_extension() -> None:
-    """In Python, recorder.py alone stands between the extension and everyone else."""
+def test_the_recorder_and_the_overlay_alone_import_the_extension() -> None:
+    """They stand between it and everyone else: who records, and who reads runs with rings."""
     importers = {
         path
         for path, names in package_imports().items()
         if any(is_or_below(name, "foundry_fastlog._core") for name in names)
     }
-    assert importers == {"foundry_fastlog/recording/recorder.py"}
+    assert importers == {
+        *("foundry_fastlog/reading/overlay.py", "foundry_fastlog/recording/recorder.py"),
+    }
 
 
 def test_the_package_imports_neither_tests_nor_benchmarks() -> None:
