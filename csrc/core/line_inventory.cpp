@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -20,34 +19,6 @@ constexpr std::string_view kOpen = "{\"timestamp\":\"";
 constexpr std::string_view kSeq = "\",\"seq\":";
 constexpr std::size_t kTimestamp = 27;  // 2026-01-30T14:32:15.123456Z
 }  // namespace
-
-void SeqSet::add(std::uint64_t seq) {
-    auto next = ends_.upper_bound(seq);
-    if (next != ends_.begin()) {
-        auto before = std::prev(next);
-        if (seq < before->second) return;
-        if (seq == before->second) {
-            ++before->second;
-            if (next != ends_.end() && next->first == before->second) {
-                before->second = next->second;
-                ends_.erase(next);
-            }
-            return;
-        }
-    }
-    if (next != ends_.end() && next->first == seq + 1) {
-        const std::uint64_t end = next->second;
-        ends_.erase(next);
-        ends_.emplace(seq, end);
-        return;
-    }
-    ends_.emplace(seq, seq + 1);
-}
-
-bool SeqSet::contains(std::uint64_t seq) const {
-    auto next = ends_.upper_bound(seq);
-    return next != ends_.begin() && seq < std::prev(next)->second;
-}
 
 bool parse_line(std::string_view line, std::uint64_t& seq) {
     if (line.size() < kOpen.size() + kTimestamp + kSeq.size() + 2 || !line.starts_with(kOpen) ||

@@ -2,27 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 
 #include "core/ring_image.hpp"
+#include "core/seq_set.hpp"
 #include "core/stream_files.hpp"
 
 namespace fastlog {
-
-/// A set of line numbers, kept as ranges.
-class SeqSet {
-  public:
-    void add(std::uint64_t seq);
-    bool contains(std::uint64_t seq) const;
-    std::size_t ranges() const noexcept { return ends_.size(); }
-    /// One past the largest; 0 when there is none.
-    std::uint64_t end() const noexcept { return ends_.empty() ? 0 : ends_.rbegin()->second; }
-
-  private:
-    std::map<std::uint64_t, std::uint64_t> ends_;  // first -> one past last
-};
 
 /// The seq of a whole line (without its "\n") that this package has written; false for anything else:
 /// torn, of NULs, or somebody else's.

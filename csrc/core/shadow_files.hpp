@@ -10,28 +10,13 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "core/posix_files.hpp"
+#include "core/shadow_file.hpp"
 
 namespace fastlog {
-
-/// From one offset in a file up to another.
-struct FileRange {
-    std::uint64_t begin = 0;
-    std::uint64_t end = 0;
-};
-
-/// A file as it would be. Empty and not removed: an empty file.
-struct FileEdit {
-    std::vector<FileRange> kept;  // of the real file, in order
-    std::string_view pending;     // what follows
-    bool removed = false;
-};
-/// By name, of a run's directory.
-using FileEdits = std::map<std::string, FileEdit>;
 
 class ShadowFiles final : public RunFiles {
   public:
@@ -82,27 +67,26 @@ class ShadowFiles final : public RunFiles {
     bool is_view() const noexcept override { return true; }
 
   private:
-    struct Node;  // a regular file
     struct Open {
         bool used = false;
-        int real = -1;               // of what is no regular file
-        std::shared_ptr<Node> node;  // null: no regular file
+        int real = -1;                     // of what is no regular file
+        std::shared_ptr<ShadowFile> file;  // null: no regular file
         std::string path;
     };
-    using Names = std::map<std::string, std::shared_ptr<Node>>;
+    using Names = std::map<std::string, std::shared_ptr<ShadowFile>>;
 
     Open* opened(int fd) noexcept;
-    Node* node_of(int fd) noexcept;
+    ShadowFile* file_of(int fd) noexcept;
     std::string path_of(int directory, const std::string& name);
     int real_directory(int directory) noexcept;
     /// The file of a name that is known, null when it is removed; false for one that is what the system
     /// has.
-    bool find(int directory, const std::string& name, std::shared_ptr<Node>& node);
-    void reopen(Node& node, int directory, const std::string& name);
-    std::shared_ptr<Node> node_for(int real, const struct stat& info, const std::string& path);
+    bool find(int directory, const std::string& name, std::shared_ptr<ShadowFile>& file);
+    void reopen(ShadowFile& file, int directory, const std::string& name);
+    std::shared_ptr<ShadowFile> file_for(int real, const struct stat& info,
+                                         const std::string& path);
     int create(const std::string& path, mode_t mode);
-    int hand_out(int real, std::shared_ptr<Node> node, std::string path);
-    int describe(const Node& node, struct stat& info) noexcept;
+    int hand_out(int real, std::shared_ptr<ShadowFile> file, std::string path);
 
     PosixFiles& disk_ = posix_files();
     const std::string run_;
@@ -114,7 +98,7 @@ class ShadowFiles final : public RunFiles {
     std::string shattered_;
     std::vector<Open> open_;
     Names names_;  // by path; null: removed
-    std::map<std::pair<std::uint64_t, std::uint64_t>, std::shared_ptr<Node>> inodes_;
+    std::map<std::pair<std::uint64_t, std::uint64_t>, std::shared_ptr<ShadowFile>> inodes_;
 };
 
 }  // namespace fastlog

@@ -1,7 +1,6 @@
 // Whether a file is the one that a StreamFiles made, where inodes tell and where they do not.
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>

@@ -1,7 +1,6 @@
 // What a StreamFiles writes, forces to the disk, and moves where that failed.
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 

@@ -43,6 +43,17 @@ READING_MODULES = (
 )
 
 
+# Which files of csrc/core ask RunFiles, and what they must not ask the system itself.
+THROUGH_RUN_FILES = (
+    *("stream_files*", "batch_writer", "recovery", "dead_ring", "line_inventory", "ring_image"),
+    *("ring_home", "ring_pointer", "labels", "quarantine", "unfinished", "writer_mark"),
+)
+SYSTEM_CALL = re.compile(
+    r"(?<!\w)::(?:open|openat|close|stat|lstat|fstat|fstatat|pread|pwrite|read|write|truncate|"
+    r"ftruncate|fsync|fdatasync|fchmod|mkdir|rename|renameat|unlink|unlinkat|flock|opendir)\("
+)
+
+
 def strip_comments(source: str) -> str:
     """Remove C++ comments and the contents of string literals, keeping line structure."""
     pattern = re.compile(
@@ -295,6 +306,15 @@ def test_the_rule_for_python_names_sees_one() -> None:
     """Names of the C API and of pybind11 are found in code and not in comments."""
     code = 'PyObject* x; // PyLong_Check(x)\nauto y = py::none(); const char* s = "PyErr_Clear()";'
     assert [m.group() for m in PYTHON_NAME.finditer(strip_comments(code))] == ["PyObject", "py"]
+
+
+@pytest.mark.parametrize("name", THROUGH_RUN_FILES)
+def test_a_runs_files_are_reached_through_run_files_alone(name: str) -> None:
+    """A view of them, and a simulated disk, are asked whatever the system would be."""
+    sources = sorted((CSRC / "core").glob(f"{name}.?pp"))
+    assert sources
+    for source in sources:
+        assert SYSTEM_CALL.findall(strip_comments(source.read_text(encoding="utf-8"))) == []
 
 
 def test_tests_of_the_core_include_only_csrc_and_doctest() -> None:
