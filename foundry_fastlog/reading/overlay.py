@@ -200,10 +200,14 @@ class Overlay:
 
     def _read(self, name: str, edits: dict[str, Edit]) -> _Known:
         """Read a ring, behind the changes that the rings before it make."""
-        from foundry_fastlog import _core
         from foundry_fastlog.reading.found_rings import RingReport, vanishes
 
         path = self._run / PRIVATE_DIR / name
+        try:
+            from foundry_fastlog import _core
+        except ImportError as error:
+            reason = f"the native part of foundry_fastlog, which reads rings, is missing ({error})"
+            return _Known(None, RingReport(self._run, str(path), "failed", reason=reason), {})
         view = _core.view_ring(os.fsencode(self._run), os.fsencode(path), edits)
         found = RingReport(self._run, **view["report"])
         outcome = _WOULD_BE.get(found.outcome, found.outcome)
