@@ -166,6 +166,8 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
             errno == ENOMEM ? "no memory to read " + ring : describe(failed("read", ring));
         return report;
     }
+    // A recovery waits for readers, but not for as long as all of this may take.
+    if (files.is_view()) files.lock(fd.get(), LOCK_UN);
     if (image == nullptr && report.reason == RingImage::kNewerVersion) {
         report.outcome = Outcome::failed;
         return report;

@@ -50,7 +50,8 @@ bool is_young(const struct stat& info) noexcept;
 /// directory.
 ///
 /// With files that are a view nothing changes: the report, and the view's changes, say what would. The ring is
-/// locked together with other readers.
+/// locked together with other readers, and only as long as it is read: one whose last commit is another one
+/// then has met a recovery.
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path,
                             RunFiles& files = posix_files());
 
