@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from typing_extensions import Self
 
@@ -69,6 +69,35 @@ class RecoveryReport(TypedDict):
     hole_bytes: int
     damaged: int
     cut_bytes: int
+
+class Writing(TypedDict):
+    """How far a live writer has noted its files as whole.
+
+    `streams` has, per stream, the segment that is being written, its size, and an earlier segment
+    with its size where the rest of that was moved into a later one. `files` has, per stream, device
+    and inode of its last segments; 0 and 0 for one that it is about to make.
+    """
+
+    label: str
+    stamp: str
+    streams: list[tuple[int, int, tuple[int, int] | None]]
+    files: list[dict[int, tuple[int, int]]]
+
+#: Kept ranges, what follows them, and whether the file is removed.
+_Change: TypeAlias = tuple[tuple[tuple[int, int], ...], bytes, bool]
+
+class RingView(TypedDict):
+    """What `view_ring()` found.
+
+    `report` says what recovery would do, `edits` what it would make of files, by name, `epoch`
+    which was the last commit of a ring that is dead. `at_work` says that a recovery holds it.
+    """
+
+    report: RecoveryReport
+    epoch: int | None
+    edits: dict[str, _Change]
+    writing: Writing | None
+    at_work: bool
 
 class RecorderClosedError(RuntimeError):
     """Raised when a closed Recorder is used to record."""
@@ -145,3 +174,11 @@ def takes(value: object) -> bool: ...
 def set_decorate(function: Callable[[Timer, Callable[..., Any]], Callable[..., Any]]) -> None: ...
 def add_hot_methods(recorder_type: type[RecorderCore]) -> None: ...
 def recover_run(run_directory: str | bytes, timeout_s: float = ...) -> list[RecoveryReport]: ...
+def view_ring(
+    run_directory: bytes,
+    path: bytes,
+    before: Mapping[str, _Change],
+    most_bytes: int = ...,
+    most_ranges: int = ...,
+) -> RingView: ...
+def dead_ring_epoch(ring: bytes) -> int | None: ...

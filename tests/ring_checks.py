@@ -2,40 +2,49 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import golden
 from rings import RingBuilder
 
 from foundry_fastlog import _core
 from foundry_fastlog.reading.found_rings import RingReport
 from foundry_fastlog.reading.overlay import Overlay
-from foundry_fastlog.reading.ring_image import RingImage
-from foundry_fastlog.reading.ring_lines import LineRenderer
 
 OUTCOMES = {"recoverable": "recovered", "damaged": "quarantined"}
 
 Files = dict[str, bytes]
 
 
-def image(builder: RingBuilder) -> RingImage:
-    """The image of a ring."""
-    return RingImage(builder.build())
+def view(builder: RingBuilder) -> tuple[RingReport, list[bytes]]:
+    """What readers show of a ring in a run without files: its report, and the lines by stream."""
+    with tempfile.TemporaryDirectory() as name:
+        run = Path(name)
+        builder.put(run)
+        before = snapshot(run)
+        with unwritable(run):
+            overlay = Overlay(run)
+            (report,) = overlay.refresh()
+            golden.compare(run, overlay)
+            shown = seen(run)
+        assert snapshot(run) == before
+        return report, [
+            line for content in shown.values() for line in content.splitlines(keepends=True)
+        ]
 
 
-def lines(builder: RingBuilder) -> list[bytes | None]:
-    """The lines of the records in a ring, numbered from 0 through all streams."""
-    read = image(builder)
-    renderer = LineRenderer(read)
-    texts: list[bytes | None] = []
-    for seq, record in enumerate(read.records(trust_tail=True)):
-        members = renderer.members(record)
-        texts.append(None if members is None else renderer.opening(record.ticks, seq) + members)
-    return texts
+def lines(builder: RingBuilder) -> list[bytes]:
+    """The lines of a ring, by stream."""
+    return view(builder)[1]
 
 
-def first_line(builder: RingBuilder) -> bytes | None:
-    """The line of the first record in a ring."""
-    return lines(builder)[0]
+def first_line(builder: RingBuilder) -> bytes:
+    """The first of them; nothing where the records are damaged."""
+    return next(iter(lines(builder)), b"")
 
 
 def seen(run: Path) -> Files:
@@ -64,11 +73,33 @@ def snapshot(directory: Path) -> dict[str, object]:
     return found
 
 
-def check_against_recovery(run: Path) -> list[RingReport]:
-    """Compare what readers show, and what is reported, with what recovery does."""
+@contextlib.contextmanager
+def unwritable(directory: Path) -> Iterator[None]:
+    """Take the permission to write from a directory and all below; root has it anyway."""
+    paths = [path for path in (directory, *directory.rglob("*")) if not path.is_symlink()]
+    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in paths}
+    for path in reversed(paths):
+        path.chmod(modes[path] & 0o555)
+    yield
+    for path in paths:
+        path.chmod(modes[path])
+
+
+def check_against_recovery(run: Path, *, same: bool = True) -> list[RingReport]:
+    """Compare what readers show, and what is reported, with what recovery does.
+
+    Args:
+        run: The run directory; recovered then.
+        same: Whether it is the same run at every call of this test: then readers give what they
+            always did.
+    """
     before = snapshot(run)
-    reports = Overlay(run).refresh()
-    shown = seen(run)
+    with unwritable(run):
+        overlay = Overlay(run)
+        reports = overlay.refresh()
+        if same:
+            golden.compare(run, overlay)
+        shown = seen(run)
     assert snapshot(run) == before
     native = _core.recover_run(str(run))
     # Where the system refuses in the middle, recovery has done a part, and goes on another time.

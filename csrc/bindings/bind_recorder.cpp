@@ -7,7 +7,6 @@
 #include "bindings/bindings.hpp"
 #include "bindings/gil.hpp"
 #include "bindings/handle.hpp"
-#include "core/recovery.hpp"
 #include "device/device_pool.hpp"
 
 namespace fastlog::bindings {
@@ -112,47 +111,6 @@ RecorderHandle& opened(py::handle self) {
 }
 
 }  // namespace
-
-py::dict report_dict(const RecoveryReport& report) {
-    py::dict out;
-    const auto text = [](const std::string& t) {
-        return py::reinterpret_steal<py::object>(
-            PyUnicode_DecodeFSDefaultAndSize(t.data(), static_cast<Py_ssize_t>(t.size())));
-    };
-    out["outcome"] = outcome_name(report.outcome);
-    out["ring"] = text(report.ring);
-    out["label"] = text(report.label);
-    out["reason"] = text(report.reason);
-    out["same_boot"] = report.same_boot;
-    out["emitted"] = report.emitted;
-    out["skipped"] = report.skipped;
-    out["holes"] = report.holes;
-    out["hole_bytes"] = report.hole_bytes;
-    out["damaged"] = report.damaged;
-    out["cut_bytes"] = report.cut_bytes;
-    return out;
-}
-
-void bind_recovery(py::module_& module) {
-    module.def(
-        "recover_run",
-        [](const std::string& run_directory, double timeout_s) {
-            std::vector<RecoveryReport> reports;
-            {
-                const GilReleased unlocked;
-                const auto deadline = monotonic_ns() + static_cast<std::int64_t>(timeout_s * 1e9);
-                reports =
-                    recover_run(run_directory, [deadline] { return monotonic_ns() < deadline; });
-            }
-            py::list out;
-            for (const RecoveryReport& report : reports) out.append(report_dict(report));
-            return out;
-        },
-        py::arg("run_directory"), py::arg("timeout_s") = 1e9,
-        "Finishes what dead processes left in a run's ring files; one dict per ring. Begins with "
-        "no "
-        "further ring once the time is up.");
-}
 
 void bind_recorder(py::module_& module) {
     RecorderHandle::watch_forks();

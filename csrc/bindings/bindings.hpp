@@ -19,7 +19,7 @@ void add_record_methods(PyObject* recorder_type);  // bind_record.cpp
 void add_timer_method(PyObject* recorder_type);    // bind_timer.cpp
 
 void bind_recorder(pybind11::module_& module);  // bind_recorder.cpp
-void bind_recovery(pybind11::module_& module);  // likewise
+void bind_recovery(pybind11::module_& module);  // bind_recovery.cpp
 void bind_timer(pybind11::module_& module);     // bind_timer.cpp
 
 }  // namespace fastlog::bindings

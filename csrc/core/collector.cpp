@@ -14,6 +14,7 @@
 
 #include "core/clock.hpp"
 #include "core/monitor.hpp"
+#include "core/posix_files.hpp"
 #include "core/quiet_thread.hpp"
 #include "core/recovery.hpp"
 #include "core/ring_memory.hpp"
@@ -24,7 +25,7 @@ namespace {
 // Whether there is a ring beside the one of this process.
 bool has_others(const std::string& directory) {
     std::vector<std::string> names;
-    list_names(AT_FDCWD, directory, names);
+    posix_files().list(AT_FDCWD, directory, names);
     return std::count_if(names.begin(), names.end(), [](const std::string& name) {
                return name.ends_with(kRingSuffix) || name.ends_with(kPointerSuffix);
            }) > 1;

@@ -1,5 +1,6 @@
 #include "core/fork_watch.hpp"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -54,13 +55,13 @@ void ForkWatched::forget() noexcept {
     ForkHandlers::unlink(*this);
 }
 
-int LockDescriptor::open_at(int directory, const char* path, int flags, mode_t mode) noexcept {
+int LockDescriptor::open(int directory, const std::string& path, int flags, mode_t mode) noexcept {
     watch();
     {
         const NoFork no_fork;  // the child's handler knows each number that it inherits
-        fd_ = ::openat(directory, path, flags, mode);
+        fd_ = files_.open(directory, path, flags, mode);
         const int code = errno;
-        id_ = id_of(fd_);
+        id_ = files_.id_of(fd_);
         errno = code;
     }
     if (fd_ < 0) {
@@ -73,21 +74,21 @@ int LockDescriptor::open_at(int directory, const char* path, int flags, mode_t m
 
 void LockDescriptor::keep() noexcept {
     const NoFork no_fork;
-    fd_ = moved_up(fd_);
+    fd_ = files_.keep(fd_);
 }
 
 void LockDescriptor::close() noexcept {
     {
         const NoFork no_fork;
-        notice_fork();
+        if (good()) files_.close(fd_);
+        fd_ = -1;
     }
     forget();
 }
 
 void LockDescriptor::notice_fork() noexcept {
-    if (good()) ::close(fd_);
+    if (good()) files_.close_in_child(fd_);
     fd_ = -1;
-    id_ = {};
 }
 
 }  // namespace fastlog

@@ -6,9 +6,10 @@
 #pragma once
 
 #include <fcntl.h>
-#include <sys/types.h>
 
-#include "core/posix.hpp"
+#include <string>
+
+#include "core/posix_files.hpp"
 
 namespace fastlog {
 
@@ -47,21 +48,24 @@ class ForkWatched {
 class LockDescriptor final : ForkWatched {
   public:
     LockDescriptor() = default;
-    LockDescriptor(const char* path, int flags) noexcept { open_at(AT_FDCWD, path, flags); }
+    LockDescriptor(RunFiles& files, const std::string& path, int flags) noexcept : files_(files) {
+        open(AT_FDCWD, path, flags, 0);
+    }
     ~LockDescriptor() { close(); }
 
-    /// As openat(2); the number, or -1 with errno.
-    int open_at(int directory, const char* path, int flags, mode_t mode = 0) noexcept;
-    /// Moves it to a high number, for one that is kept.
+    /// As RunFiles::open(); the number, or -1 with errno.
+    int open(int directory, const std::string& path, int flags, mode_t mode) noexcept;
+    /// Gives it a number that other code does not close by mistake.
     void keep() noexcept;
     void close() noexcept;
     int get() const noexcept { return fd_; }
     /// Whether it is open still, on the file that it was opened for.
-    bool good() const noexcept { return id_ && id_of(fd_) == id_; }
+    bool good() const noexcept { return id_ && files_.id_of(fd_) == id_; }
 
   private:
     void notice_fork() noexcept override;
 
+    RunFiles& files_ = posix_files();
     int fd_ = -1;
     FileId id_;
 };

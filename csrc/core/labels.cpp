@@ -5,7 +5,6 @@
 #include <string_view>
 #include <vector>
 
-#include "core/posix.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
 #include "core/ring_pointer.hpp"
@@ -40,45 +39,47 @@ bool parse_label(std::string_view name, const std::string& stamp, std::string& l
 
 // Opens each ring of the private directory, also those that lie elsewhere.
 template <class Look>
-void for_each_ring(int directory, Look&& look) {
+void for_each_ring(RunFiles& files, int directory, Look&& look) {
     std::vector<std::string> names;
-    list_names(directory, kPrivateDirectory, names);
+    files.list(directory, kPrivateDirectory, names);
     for (const std::string& name : names) {
         std::string path = std::string(kPrivateDirectory) + "/" + name;
         if (name.ends_with(kPointerSuffix)) {
             std::string reason;
-            path = read_pointer(directory, path, reason).ring;
+            path = read_pointer(files, directory, path, reason).ring;
         } else if (!name.ends_with(kRingSuffix)) {
             continue;
         }
         const Descriptor ring(
-            path.empty() ? -1 : open_at(directory, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+            files,
+            path.empty() ? -1 : files.open(directory, path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
         look(ring.get());
     }
 }
 
 }  // namespace
 
-std::set<std::string> labels_in_use(int directory, const std::string& stamp) {
+std::set<std::string> labels_in_use(RunFiles& files, int directory, const std::string& stamp) {
     std::set<std::string> labels;
     std::string label;
     std::vector<std::string> names;
-    list_names(directory, ".", names);
+    files.list(directory, ".", names);
     for (const std::string& name : names) {
         if (parse_label(name, stamp, label)) labels.insert(label);
     }
-    for_each_ring(directory, [&](int ring) {
-        if (RingImage::read_label(ring, stamp, label)) labels.insert(label);
+    for_each_ring(files, directory, [&](int ring) {
+        if (RingImage::read_label(files, ring, stamp, label)) labels.insert(label);
     });
     return labels;
 }
 
-bool has_rival(int directory, const std::string& stamp, const std::string& label, FileId ring) {
+bool has_rival(RunFiles& files, int directory, const std::string& stamp, const std::string& label,
+               FileId ring) {
     bool found = false;
-    for_each_ring(directory, [&](int other) {
+    for_each_ring(files, directory, [&](int other) {
         std::string its;
-        found = found ||
-                (id_of(other) != ring && RingImage::read_label(other, stamp, its) && its == label);
+        found = found || (files.id_of(other) != ring &&
+                          RingImage::read_label(files, other, stamp, its) && its == label);
     });
     return found;
 }

@@ -4,16 +4,17 @@
 #include <set>
 #include <string>
 
-#include "core/posix.hpp"
+#include "core/run_files.hpp"
 
 namespace fastlog {
 
 /// Labels under which a new writer with this stamp must not make files: of the stream files that are
 /// there, whatever their segment, and of the rings in the private directory, whose writers may be about
 /// to make theirs anew. What cannot be listed or read counts as absent.
-std::set<std::string> labels_in_use(int directory, const std::string& stamp);
+std::set<std::string> labels_in_use(RunFiles& files, int directory, const std::string& stamp);
 
 /// Whether a ring other than this one has the label too.
-bool has_rival(int directory, const std::string& stamp, const std::string& label, FileId ring);
+bool has_rival(RunFiles& files, int directory, const std::string& stamp, const std::string& label,
+               FileId ring);
 
 }  // namespace fastlog

@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -20,34 +19,6 @@ constexpr std::string_view kOpen = "{\"timestamp\":\"";
 constexpr std::string_view kSeq = "\",\"seq\":";
 constexpr std::size_t kTimestamp = 27;  // 2026-01-30T14:32:15.123456Z
 }  // namespace
-
-void SeqSet::add(std::uint64_t seq) {
-    auto next = ends_.upper_bound(seq);
-    if (next != ends_.begin()) {
-        auto before = std::prev(next);
-        if (seq < before->second) return;
-        if (seq == before->second) {
-            ++before->second;
-            if (next != ends_.end() && next->first == before->second) {
-                before->second = next->second;
-                ends_.erase(next);
-            }
-            return;
-        }
-    }
-    if (next != ends_.end() && next->first == seq + 1) {
-        const std::uint64_t end = next->second;
-        ends_.erase(next);
-        ends_.emplace(seq, end);
-        return;
-    }
-    ends_.emplace(seq, seq + 1);
-}
-
-bool SeqSet::contains(std::uint64_t seq) const {
-    auto next = ends_.upper_bound(seq);
-    return next != ends_.begin() && seq < std::prev(next)->second;
-}
 
 bool parse_line(std::string_view line, std::uint64_t& seq) {
     if (line.size() < kOpen.size() + kTimestamp + kSeq.size() + 2 || !line.starts_with(kOpen) ||
@@ -81,9 +52,9 @@ LineHead parse_line_head(std::string_view bytes) {
 
 namespace {
 
-std::string read_head(int fd, SinkError& error, const std::string& path) {
+std::string read_head(RunFiles& files, int fd, SinkError& error, const std::string& path) {
     char bytes[128];
-    const ssize_t got = ::pread(fd, bytes, sizeof bytes, 0);
+    const ssize_t got = files.read_at(fd, bytes, sizeof bytes, 0);
     if (got < 0) error = failed("read", path);
     return std::string(bytes, got < 0 ? 0 : static_cast<std::size_t>(got));
 }
@@ -97,14 +68,19 @@ struct Scan {
 // The stream's files, one at a time.
 class Inventory {
   public:
-    Inventory(const StreamFiles& sink, Stream stream, const RingImage& ring, Provenance provenance,
-              SeqSet& seqs)
-        : sink_(sink), stream_(stream), ring_(ring), provenance_(provenance), seqs_(seqs) {}
+    Inventory(RunFiles& files, const StreamFiles& sink, Stream stream, const RingImage& ring,
+              Provenance provenance, SeqSet& seqs)
+        : files_(files),
+          sink_(sink),
+          stream_(stream),
+          ring_(ring),
+          provenance_(provenance),
+          seqs_(seqs) {}
 
     /// Opens a segment if it is the writer's. A link, a pipe or a stranger's file is not.
     SinkError open(std::uint32_t segment, Descriptor& fd) const {
-        fd.reset(open_at(sink_.directory(), sink_.name(stream_, segment),
-                         O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+        fd = Descriptor(files_, files_.open(sink_.directory(), sink_.name(stream_, segment),
+                                            O_RDWR | O_NOFOLLOW | O_NONBLOCK));
         if (fd.get() < 0) {
             return is_no_file(errno) ? SinkError{} : failed("open", sink_.path(stream_, segment));
         }
@@ -113,7 +89,7 @@ class Inventory {
         return error;
     }
 
-    /// Reads from `begin` on. With `out`, writes there what stays.
+    /// Reads from `begin` on. With `out`, appends there what stays.
     SinkError scan(int fd, const std::string& path, std::uint64_t begin, Scan& found, int out = -1,
                    const std::string& out_path = {}) const;
 
@@ -126,10 +102,10 @@ class Inventory {
         Descriptor fd;
         struct stat info;
         if (SinkError error = open(noted.trim_segment, fd)) return error;
-        if (fd.get() < 0 || ::fstat(fd.get(), &info) != 0) return {};
+        if (fd.get() < 0 || files_.stat(fd.get(), info) != 0) return {};
         const auto size = static_cast<std::uint64_t>(info.st_size);
         if (size <= noted.trim_bytes) return {};
-        if (::ftruncate(fd.get(), static_cast<off_t>(noted.trim_bytes)) != 0) {
+        if (files_.cut(fd.get(), noted.trim_bytes) != 0) {
             return failed("cut", sink_.path(stream_, noted.trim_segment));
         }
         cut_bytes += size - noted.trim_bytes;
@@ -139,7 +115,7 @@ class Inventory {
   private:
     bool is_ours(std::uint32_t segment, int fd, SinkError& error) const {
         struct stat info;
-        if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return false;
+        if (files_.stat(fd, info) != 0 || !S_ISREG(info.st_mode)) return false;
         if (ring_.has_notes() && provenance_.own_ring) {
             const FileNote* note = ring_.file_note(stream_, segment);
             const FileId id = id_of(info);
@@ -149,7 +125,7 @@ class Inventory {
             // What is known by inode has to begin so as well: a removed file's inode is used again.
             if (!known && !begun && provenance_.same_boot) return false;
         }
-        const std::string head = read_head(fd, error, sink_.path(stream_, segment));
+        const std::string head = read_head(files_, fd, error, sink_.path(stream_, segment));
         return head.empty() || head[0] == '\0' || parse_line_head(head).ours;
     }
 
@@ -161,6 +137,7 @@ class Inventory {
                             [](char c) { return static_cast<unsigned char>(c) < 0x20; });
     }
 
+    RunFiles& files_;
     const StreamFiles& sink_;
     const Stream stream_;
     const RingImage& ring_;
@@ -171,15 +148,23 @@ class Inventory {
 SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, Scan& found,
                           int out, const std::string& out_path) const {
     found = {begin, begin, 0};
-    std::uint64_t out_at = 0;
+    std::uint64_t out_size = 0;
+    std::uint64_t kept_from = 0;  // what stays and is not in `out` yet
+    std::uint64_t kept_to = 0;
     SinkError error;
+    const auto append_kept = [&] {
+        if (out >= 0 && kept_from != kept_to &&
+            files_.append_range(fd, kept_from, kept_to - kept_from, out, out_size) != 0) {
+            error = failed("write", out_path);
+        }
+        out_size += kept_to - kept_from;
+    };
     std::string line;  // the beginning of a line that the last block ended in
     std::size_t length = 0;
     std::uint64_t damaged = 0;  // since the last line that stays
     std::vector<char> block(std::size_t{1} << 20);
     while (!error) {
-        const ssize_t n = ::pread(fd, block.data(), block.size(), static_cast<off_t>(found.size));
-        if (n < 0 && errno == EINTR) continue;
+        const ssize_t n = files_.read_at(fd, block.data(), block.size(), found.size);
         if (n < 0) error = failed("read", path);
         if (n <= 0) break;
         std::string_view rest(block.data(), static_cast<std::size_t>(n));
@@ -205,11 +190,11 @@ SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, 
                 if (ours) seqs_.add(seq);
                 found.damaged += std::exchange(damaged, 0);
                 found.end = found.size;
-                if (out >= 0) {
-                    line.push_back('\n');
-                    error = write_all(out, line.data(), line.size(), out_at, out_path);
-                    out_at += line.size();
+                if (begin != kept_to) {
+                    append_kept();
+                    kept_from = begin;
                 }
+                kept_to = found.size;
             } else {
                 damaged += found.size - begin;
             }
@@ -218,6 +203,7 @@ SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, 
             length = 0;
         }
     }
+    if (!error) append_kept();
     return error;
 }
 
@@ -225,23 +211,23 @@ SinkError Inventory::rewrite(std::uint32_t segment, Descriptor& fd, const std::s
                              Scan& found) const {
     const std::string path = sink_.path(stream_, segment);
     struct stat info;
-    if (::fstat(fd.get(), &info) != 0) return failed("stat", path);
+    if (files_.stat(fd.get(), info) != 0) return failed("stat", path);
     // Of a recovery that was killed; or anything, which is not written to.
-    ::unlink(scratch.c_str());
-    Descriptor out(open_at(AT_FDCWD, scratch, O_RDWR | O_CREAT | O_EXCL, 0600));
+    files_.unlink(AT_FDCWD, scratch);
+    Descriptor out(files_, files_.open(AT_FDCWD, scratch, O_RDWR | O_CREAT | O_EXCL, 0600));
     if (out.get() < 0) return failed("create", scratch);
     SinkError error = scan(fd.get(), path, 0, found, out.get(), scratch);
     // Without what a file from elsewhere might have: set-user-ID, all may write.
-    if (!error && ::fchmod(out.get(), info.st_mode & kDirectoryMode) != 0) {
+    if (!error && files_.change_mode(out.get(), info.st_mode & kDirectoryMode) != 0) {
         error = failed("chmod", scratch);
     }
-    if (!error && ::fdatasync(out.get()) != 0) error = failed("sync", scratch);
+    if (!error && files_.sync(out.get()) != 0) error = failed("sync", scratch);
     KILL_POINT("recovery_lines_copied");
-    if (!error && ::renameat(AT_FDCWD, scratch.c_str(), sink_.directory(),
-                             sink_.name(stream_, segment).c_str()) != 0) {
+    if (!error &&
+        files_.rename(AT_FDCWD, scratch, sink_.directory(), sink_.name(stream_, segment)) != 0) {
         error = failed("replace", path);
     }
-    if (error) ::unlink(scratch.c_str());
+    if (error) files_.unlink(AT_FDCWD, scratch);
     KILL_POINT("recovery_lines_replaced");
     if (!error) fd = std::move(out);
     return error;
@@ -249,13 +235,14 @@ SinkError Inventory::rewrite(std::uint32_t segment, Descriptor& fd, const std::s
 
 // The numbers of a stream's segments, in order. They may have gaps: a user removed one, or its name
 // never reached the disk.
-std::vector<std::uint32_t> segments_of(const StreamFiles& sink, Stream stream, SinkError& error) {
+std::vector<std::uint32_t> segments_of(RunFiles& files, const StreamFiles& sink, Stream stream,
+                                       SinkError& error) {
     constexpr std::string_view kEnd = ".jsonl";
     const std::string first = sink.name(stream, 0);
     const std::string begin = first.substr(0, first.size() - kEnd.size());
     std::vector<std::uint32_t> numbers;
     std::vector<std::string> names;
-    if (!list_names(sink.directory(), ".", names)) {
+    if (!files.list(sink.directory(), ".", names)) {
         error = failed("list the directory of", sink.path(stream, 0));
         return numbers;
     }
@@ -274,7 +261,7 @@ std::vector<std::uint32_t> segments_of(const StreamFiles& sink, Stream stream, S
 }
 
 // The segment that the commit speaks of, and those that were begun behind it.
-std::vector<std::uint32_t> last_segments(const Inventory& inventory, Stream stream,
+std::vector<std::uint32_t> last_segments(RunFiles& files, const Inventory& inventory, Stream stream,
                                          const RingImage& ring, const StreamCommit& noted,
                                          SinkError& error) {
     std::vector<std::uint32_t> numbers{noted.segment};
@@ -293,7 +280,7 @@ std::vector<std::uint32_t> last_segments(const Inventory& inventory, Stream stre
         if (fd.get() < 0) continue;
         // One with older lines is a copy of another segment. In the next one alone they may be lines that
         // a failed fsync had moved there.
-        const LineHead head = parse_line_head(read_head(fd.get(), error, "a segment"));
+        const LineHead head = parse_line_head(read_head(files, fd.get(), error, "a segment"));
         if (!head.numbered || head.seq >= noted.seq || n == 1) numbers.push_back(noted.segment + n);
     }
     return numbers;
@@ -301,18 +288,20 @@ std::vector<std::uint32_t> last_segments(const Inventory& inventory, Stream stre
 
 // True where the commit's offset lies behind a whole line of the file that it speaks of. One that was
 // made anew since, or truncated, begins with a later line.
-bool offset_holds(int fd, const StreamCommit& noted, SinkError& error, const std::string& path) {
+bool offset_holds(RunFiles& files, int fd, const StreamCommit& noted, SinkError& error,
+                  const std::string& path) {
     char before = '\0';
-    if (noted.offset == 0 || ::pread(fd, &before, 1, static_cast<off_t>(noted.offset - 1)) != 1) {
+    if (noted.offset == 0 || files.read_at(fd, &before, 1, noted.offset - 1) != 1) {
         return false;
     }
-    const LineHead head = parse_line_head(read_head(fd, error, path));
+    const LineHead head = parse_line_head(read_head(files, fd, error, path));
     return before == '\n' && head.numbered && head.seq < noted.seq;
 }
 
 }  // namespace
 
-SinkError is_outdated(const StreamFiles& sink, const RingImage& ring, bool& outdated) {
+SinkError is_outdated(RunFiles& files, const StreamFiles& sink, const RingImage& ring,
+                      bool& outdated) {
     outdated = false;
     if (!ring.has_notes()) return {};
     SinkError error;
@@ -322,27 +311,27 @@ SinkError is_outdated(const StreamFiles& sink, const RingImage& ring, bool& outd
         for (std::uint32_t n = 1; n <= kFileNotes && !error; ++n) {
             const std::uint32_t segment = noted.segment + n;
             if (ring.file_note(stream, segment) != nullptr) continue;
-            const Descriptor fd(open_at(sink.directory(), sink.name(stream, segment),
-                                        O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+            const Descriptor fd(files, files.open(sink.directory(), sink.name(stream, segment),
+                                                  O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
             struct stat info;
-            if (fd.get() < 0 || ::fstat(fd.get(), &info) != 0 || !S_ISREG(info.st_mode)) continue;
+            if (fd.get() < 0 || files.stat(fd.get(), info) != 0 || !S_ISREG(info.st_mode)) continue;
             const std::string path = sink.path(stream, segment);
-            const LineHead head = parse_line_head(read_head(fd.get(), error, path));
+            const LineHead head = parse_line_head(read_head(files, fd.get(), error, path));
             outdated = outdated || (head.numbered && head.seq >= noted.seq);
         }
     }
     return error;
 }
 
-SinkError take_stock(const StreamFiles& sink, Stream stream, const RingImage& ring,
+SinkError take_stock(RunFiles& files, const StreamFiles& sink, Stream stream, const RingImage& ring,
                      const Provenance& provenance, const std::string& scratch, StreamPlace& place,
                      SeqSet& seqs, std::uint64_t& cut_bytes) {
     const StreamCommit& noted = ring.slot().streams[static_cast<std::size_t>(stream)];
-    const Inventory inventory(sink, stream, ring, provenance, seqs);
+    const Inventory inventory(files, sink, stream, ring, provenance, seqs);
     SinkError error;
     const std::vector<std::uint32_t> segments =
-        provenance.certain() ? last_segments(inventory, stream, ring, noted, error)
-                             : segments_of(sink, stream, error);
+        provenance.certain() ? last_segments(files, inventory, stream, ring, noted, error)
+                             : segments_of(files, sink, stream, error);
     place = {};
     if (provenance.certain()) {
         place.segment = noted.segment;
@@ -356,17 +345,17 @@ SinkError take_stock(const StreamFiles& sink, Stream stream, const RingImage& ri
         const std::string path = sink.path(stream, segment);
         std::uint64_t begin = 0;
         if (provenance.certain() && segment == noted.segment &&
-            offset_holds(fd.get(), noted, error, path)) {
+            offset_holds(files, fd.get(), noted, error, path)) {
             begin = noted.offset;
         }
         if (provenance.certain() && segment > noted.segment) {
-            const LineHead head = parse_line_head(read_head(fd.get(), error, path));
+            const LineHead head = parse_line_head(read_head(files, fd.get(), error, path));
             if (head.numbered && head.seq < noted.seq && noted.exists != 0) {
                 // Lines that a failed fsync had moved here: they are in the segment before as well.
                 struct stat info;
-                if (::fstat(fd.get(), &info) == 0)
+                if (files.stat(fd.get(), info) == 0)
                     cut_bytes += static_cast<std::uint64_t>(info.st_size);
-                if (::unlinkat(sink.directory(), sink.name(stream, segment).c_str(), 0) != 0) {
+                if (files.unlink(sink.directory(), sink.name(stream, segment)) != 0) {
                     return failed("remove", path);
                 }
                 continue;
@@ -385,10 +374,10 @@ SinkError take_stock(const StreamFiles& sink, Stream stream, const RingImage& ri
             found.size = found.end = end;
         }
         if (!provenance.own_ring && provenance.rival) continue;
-        if (found.size != found.end && ::ftruncate(fd.get(), static_cast<off_t>(found.end)) != 0) {
+        if (found.size != found.end && files.cut(fd.get(), found.end) != 0) {
             return failed("cut", path);
         }
-        place = {segment, found.end, id_of(fd.get())};
+        place = {segment, found.end, files.id_of(fd.get())};
     }
     if (!provenance.own_ring) {
         place = {segments.empty() ? 0 : std::min(segments.back() + 1, kMostSegments - 1), 0, {}};

@@ -2,27 +2,14 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <string_view>
 
 #include "core/ring_image.hpp"
+#include "core/seq_set.hpp"
 #include "core/stream_files.hpp"
 
 namespace fastlog {
-
-/// A set of line numbers, kept as ranges.
-class SeqSet {
-  public:
-    void add(std::uint64_t seq);
-    bool contains(std::uint64_t seq) const;
-    std::size_t ranges() const noexcept { return ends_.size(); }
-    /// One past the largest; 0 when there is none.
-    std::uint64_t end() const noexcept { return ends_.empty() ? 0 : ends_.rbegin()->second; }
-
-  private:
-    std::map<std::uint64_t, std::uint64_t> ends_;  // first -> one past last
-};
 
 /// The seq of a whole line (without its "\n") that this package has written; false for anything else:
 /// torn, of NULs, or somebody else's.
@@ -51,7 +38,8 @@ struct Provenance {
 
 /// Whether there are later lines than its writer had when this ring was copied: behind the segments that
 /// it notes is another one with them. A copy that is put back may get the inode of the ring that it is of.
-SinkError is_outdated(const StreamFiles& sink, const RingImage& ring, bool& outdated);
+SinkError is_outdated(RunFiles& files, const StreamFiles& sink, const RingImage& ring,
+                      bool& outdated);
 
 /// Finds out which lines of a dead writer's stream are in its files, adds their numbers to `seqs`, and
 /// says in `place` where the stream goes on.
@@ -69,7 +57,7 @@ SinkError is_outdated(const StreamFiles& sink, const RingImage& ring, bool& outd
 /// count, but the stream goes on in a segment of its own.
 ///
 /// Memory is bounded by the longest line.
-SinkError take_stock(const StreamFiles& sink, Stream stream, const RingImage& ring,
+SinkError take_stock(RunFiles& files, const StreamFiles& sink, Stream stream, const RingImage& ring,
                      const Provenance& provenance, const std::string& scratch, StreamPlace& place,
                      SeqSet& seqs, std::uint64_t& cut_bytes);
 

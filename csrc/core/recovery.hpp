@@ -9,8 +9,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "core/posix_files.hpp"
 
 namespace fastlog {
 
@@ -34,6 +37,7 @@ struct RecoveryReport {
     std::uint64_t hole_bytes = 0;
     std::uint64_t damaged = 0;    // records that could not be rendered
     std::uint64_t cut_bytes = 0;  // taken out of the files: torn ends, lines that are there twice
+    std::optional<std::uint64_t> epoch;  // of a dead ring's last commit, as it was found
 };
 
 const char* outcome_name(RecoveryReport::Outcome outcome) noexcept;
@@ -44,12 +48,18 @@ bool is_young(const struct stat& info) noexcept;
 
 /// Recovers one ring, named by its *.ring file or by the *.ring-at pointer in the run's private
 /// directory.
-RecoveryReport recover_ring(const std::string& run_directory, const std::string& path);
+///
+/// With files that are a view nothing changes: the report, and the view's changes, say what would. The ring is
+/// locked together with other readers, and only as long as it is read: one whose last commit is another one
+/// then has met a recovery.
+RecoveryReport recover_ring(const std::string& run_directory, const std::string& path,
+                            RunFiles& files = posix_files());
 
 /// Recovers every ring that the run's private directory has; also removes what processes left, there and
 /// where rings lie outside of runs, that died while making one. Live rings are in the report as such. Before each ring `go_on()` is asked; what
 /// is left then is for another time.
 std::vector<RecoveryReport> recover_run(
-    const std::string& run_directory, const std::function<bool()>& go_on = [] { return true; });
+    const std::string& run_directory, const std::function<bool()>& go_on = [] { return true; },
+    RunFiles& files = posix_files());
 
 }  // namespace fastlog

@@ -1,8 +1,9 @@
 #include "core/ring_home.hpp"
 
+#include <fcntl.h>
+
 #include <string_view>
 
-#include "core/posix.hpp"
 #include "core/ring_memory.hpp"
 #include "core/writer_mark.hpp"
 
@@ -11,34 +12,34 @@ namespace {
 
 // Of a pointer on another device than the writer's nothing but its inode is known, which a stranger can
 // choose: the writer's own pointer has the ring's name, and its owner.
-bool is_writers(const std::string& pointer, const RingImage& ring, int fd) {
+bool is_writers(RunFiles& files, const std::string& pointer, const RingImage& ring, int fd) {
     struct stat named;
     struct stat info;
     const std::string uuid = uuid_in(pointer);
     return !uuid.empty() && uuid == std::string_view(ring.header().uuid, uuid.size()) &&
-           ::lstat(pointer.c_str(), &named) == 0 && ::fstat(fd, &info) == 0 &&
+           files.stat_at(AT_FDCWD, pointer, named) == 0 && files.stat(fd, info) == 0 &&
            named.st_uid == info.st_uid;
 }
 
 }  // namespace
 
-RingHome RingHome::find(const std::string& run_directory, const RingImage& ring, int fd,
-                        const std::string& pointer, const std::string& run_before) {
+RingHome RingHome::find(RunFiles& files, const std::string& run_directory, const RingImage& ring,
+                        int fd, const std::string& pointer, const std::string& run_before) {
     RingHome home;
     home.note_ = ring.home();
     const std::string boot = boot_id();
     home.same_boot = !boot.empty() && boot == ring.header().boot_id;
     const FileId noted{home.note_.run_device, home.note_.run_inode};
     struct stat info;
-    if (::stat(run_directory.c_str(), &info) != 0 || id_of(info).inode != noted.inode) return home;
+    if (files.stat_path(run_directory, info) != 0 || id_of(info).inode != noted.inode) return home;
     home.of_this_run = true;
     if (id_of(info) == noted || !home.same_boot) return home;
     // The same inode on another device: mounted anew since, or looked at through another mount, or in a
     // snapshot. Where the writer's directory is to be seen as it was, the ring is for that one.
     if (!pointer.empty()) {
-        const bool there = ::stat(run_before.c_str(), &info) == 0 && id_of(info) == noted;
+        const bool there = files.stat_path(run_before, info) == 0 && id_of(info) == noted;
         if (there) home.other_ = run_before;
-        home.of_this_run = !there && is_writers(pointer, ring, fd);
+        home.of_this_run = !there && is_writers(files, pointer, ring, fd);
     }
     home.same_boot = !home.of_this_run;
     return home;

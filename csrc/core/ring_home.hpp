@@ -12,8 +12,8 @@ namespace fastlog {
 struct RingHome {
     /// `pointer` is the path of the pointer that led to the ring, or empty; `run_before` what it calls the
     /// run's directory.
-    static RingHome find(const std::string& run_directory, const RingImage& ring, int fd,
-                         const std::string& pointer, const std::string& run_before);
+    static RingHome find(RunFiles& files, const std::string& run_directory, const RingImage& ring,
+                         int fd, const std::string& pointer, const std::string& run_before);
 
     /// Whether a file is the one that the writer made for its ring.
     bool is_ring(const struct stat& info) const noexcept;

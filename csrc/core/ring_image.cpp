@@ -1,7 +1,6 @@
 #include "core/ring_image.hpp"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -17,11 +16,11 @@ namespace {
 
 constexpr std::uint64_t kMostOffset = std::uint64_t{1} << 60;
 
-bool read_all(int fd, void* into, std::size_t size, std::size_t offset) {
+bool read_all(RunFiles& files, int fd, void* into, std::size_t size, std::size_t offset) {
     auto* at = static_cast<char*>(into);
     while (size != 0) {
-        const ssize_t n = ::pread(fd, at, size, static_cast<off_t>(offset));
-        if (n < 0 && errno == EINTR) continue;
+        const ssize_t n = files.read_at(fd, at, size, offset);
+        if (n == 0) errno = 0;  // its end
         if (n <= 0) return false;
         at += n;
         offset += static_cast<std::size_t>(n);
@@ -66,26 +65,27 @@ T load(const std::byte* at) noexcept {
 
 void RingImage::Free::operator()(std::byte* bytes) const noexcept { std::free(bytes); }
 
-std::unique_ptr<RingImage> RingImage::read(int fd, std::string& reason) {
+std::unique_ptr<RingImage> RingImage::read(RunFiles& files, int fd, std::string& reason) {
     reason.clear();
     struct stat info;
-    if (::fstat(fd, &info) != 0) {
-        reason = "it cannot be looked at";
-        return nullptr;
-    }
+    if (files.stat(fd, info) != 0) return nullptr;
     const auto size = static_cast<std::uint64_t>(info.st_size);
     auto image = std::unique_ptr<RingImage>(new RingImage);
-    if (size < kKeyTableOffset || !read_all(fd, &image->header_, sizeof image->header_, 0)) {
+    const bool begun =
+        size >= kKeyTableOffset && read_all(files, fd, &image->header_, sizeof image->header_, 0);
+    if (!begun && size >= kKeyTableOffset && errno != 0) return nullptr;
+    if (!begun) {
         reason = "it has " + std::to_string(size) + " bytes, too few for a ring file";
         return nullptr;
     }
     if (!image->check_header(size, reason)) return nullptr;
     image->bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, size)));
-    if (image->bytes_ == nullptr) return nullptr;
-    if (!read_all(fd, image->bytes_.get(), size, 0)) {
-        reason = "it could not be read to its end";
+    if (image->bytes_ == nullptr) return nullptr;  // with errno
+    if (!read_all(files, fd, image->bytes_.get(), size, 0)) {
+        if (errno == 0) reason = "it could not be read to its end";
         return nullptr;
     }
+    errno = ENOMEM;  // where there is no reason
     if (!image->choose_slot(reason) || !image->check_keys(reason)) return nullptr;
     image->choose_home();
     image->trust_tail(true);
@@ -93,12 +93,12 @@ std::unique_ptr<RingImage> RingImage::read(int fd, std::string& reason) {
 }
 
 // The header and the control page alone.
-bool RingImage::read_control(int fd) {
+bool RingImage::read_control(RunFiles& files, int fd) {
     bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kKeyTableOffset)));
     struct stat info;
     std::string reason;
-    if (fd < 0 || bytes_ == nullptr || ::fstat(fd, &info) != 0 ||
-        !read_all(fd, bytes_.get(), kKeyTableOffset, 0)) {
+    if (fd < 0 || bytes_ == nullptr || files.stat(fd, info) != 0 ||
+        !read_all(files, fd, bytes_.get(), kKeyTableOffset, 0)) {
         return false;
     }
     std::memcpy(&header_, bytes_.get(), sizeof header_);
@@ -107,24 +107,39 @@ bool RingImage::read_control(int fd) {
     return true;
 }
 
-std::unique_ptr<RingImage> RingImage::look(int fd) {
+std::unique_ptr<RingImage> RingImage::look(RunFiles& files, int fd) {
     auto image = std::unique_ptr<RingImage>(new RingImage);
-    if (!image->read_control(fd)) return nullptr;
+    if (!image->read_control(files, fd)) return nullptr;
     return image;
 }
 
-bool RingImage::read_label(int fd, const std::string& stamp, std::string& label) {
+std::unique_ptr<RingImage> RingImage::look_at_commit(RunFiles& files, int fd) {
+    constexpr int kLooks = 100;  // one of both slots is whole at any instant
+    auto image = std::unique_ptr<RingImage>(new RingImage);
+    for (int look = 0; look < kLooks; ++look) {
+        std::string reason;
+        if (!image->read_control(files, fd)) return nullptr;
+        if (image->choose_slot(reason)) return image;
+    }
+    return nullptr;
+}
+
+bool RingImage::has_recovery_mark() const noexcept {
+    return load<std::uint64_t>(bytes_.get() + kRecoveryMarkOffset) != 0;
+}
+
+bool RingImage::read_label(RunFiles& files, int fd, const std::string& stamp, std::string& label) {
     RingImage image;
-    if (!image.read_control(fd)) return false;
+    if (!image.read_control(files, fd)) return false;
     label = image.home_.label;
     return stamp == image.header_.stamp;
 }
 
 // The first commit comes before the recorder is its user's, behind the pointer to the ring.
-bool RingImage::is_unused(int fd, std::string_view uuid) {
+bool RingImage::is_unused(RunFiles& files, int fd, std::string_view uuid) {
     RingImage image;
     std::string reason;
-    return image.read_control(fd) && image.header_.version == kRingVersion &&
+    return image.read_control(files, fd) && image.header_.version == kRingVersion &&
            image.choose_slot(reason) && image.slot_.epoch == 0 && image.home_.epoch == 0 &&
            image.tail() == 0 && uuid == std::string_view(image.header_.uuid, uuid.size());
 }

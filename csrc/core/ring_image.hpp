@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/ring_layout.hpp"
+#include "core/run_files.hpp"
 
 namespace fastlog {
 
@@ -26,19 +27,23 @@ class RingImage {
         "written by a newer version of foundry_fastlog: recover with that";
 
     /// Reads the file behind `fd`. Null with the reason when it is no ring that can be trusted; null
-    /// without one when memory ran out. Allocates at most what a real ring has.
-    static std::unique_ptr<RingImage> read(int fd, std::string& reason);
+    /// without one, with errno, when the system refused or memory ran out. Allocates at most what a real ring
+    /// has.
+    static std::unique_ptr<RingImage> read(RunFiles& files, int fd, std::string& reason);
 
     /// The header and the home of the ring behind `fd`, which may be a living one. Reads two pages. Null when
     /// it is no ring, of a newer version, or memory ran out.
-    static std::unique_ptr<RingImage> look(int fd);
+    static std::unique_ptr<RingImage> look(RunFiles& files, int fd);
+
+    /// The same with the newest commit; null without one that is whole. A living writer may be at both.
+    static std::unique_ptr<RingImage> look_at_commit(RunFiles& files, int fd);
 
     /// The label of the ring behind `fd`, if it is one of a writer with this stamp. Reads two pages.
-    static bool read_label(int fd, const std::string& stamp, std::string& label);
+    static bool read_label(RunFiles& files, int fd, const std::string& stamp, std::string& label);
 
     /// Whether the file behind `fd` is the ring of that uuid, and its writer died before it could record
     /// anything or was done with opening. Reads two pages.
-    static bool is_unused(int fd, std::string_view uuid);
+    static bool is_unused(RunFiles& files, int fd, std::string_view uuid);
 
     const RingFileHeader& header() const noexcept { return header_; }
     /// Where the writer's files lie. Of an older ring that is what its header says, with epoch 0.
@@ -50,6 +55,8 @@ class RingImage {
     /// The note of one of the last segments that the writer made; null when there is none.
     const FileNote* file_note(Stream stream, std::uint32_t segment) const noexcept;
     std::vector<std::uint32_t> noted_segments(Stream stream) const;
+    /// Whether a recovery has begun on it: its writer is dead, whoever locks it.
+    bool has_recovery_mark() const noexcept;
     /// The newest slot that is whole.
     const CommitSlot& slot() const noexcept { return slot_; }
     const std::byte* key_table() const noexcept { return bytes_.get() + kKeyTableOffset; }
@@ -65,7 +72,7 @@ class RingImage {
 
   private:
     RingImage() = default;
-    bool read_control(int fd);
+    bool read_control(RunFiles& files, int fd);
     std::uint64_t tail() const noexcept;
     bool check_header(std::uint64_t file_bytes, std::string& reason) const;
     bool choose_slot(std::string& reason);

@@ -267,7 +267,7 @@ void RingMemory::finish_mapping() noexcept {
 
 SinkError RingMemory::map_file(const RingSpec& spec) {
     const std::string own = spec.run_directory + "/" + kPrivateDirectory;
-    if (SinkError error = make_directory(own)) return error;
+    if (SinkError error = make_directory(posix_files(), own)) return error;
     std::vector<std::string> places = temporary_places();
     places.insert(places.begin(), own);
     SinkError error{ENOTSUP, "map a ring file below " + own};
@@ -290,7 +290,7 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
 // Makes the run's pointer to the file, or takes the file back.
 SinkError RingMemory::point_from(const std::string& own) {
     pointer_ = own + "/" + uuid_ + kPointerSuffix;
-    SinkError error = write_pointer(pointer_, path_);
+    SinkError error = write_pointer(posix_files(), pointer_, path_);
     if (!error) return {};
     pointer_.clear();
     ::unlink(path_.c_str());
@@ -304,13 +304,13 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     const bool ours = directory == spec.run_directory + "/" + kPrivateDirectory;
     path_ = directory + "/" + (ours ? "" : kRingPrefix) + uuid_ + kRingSuffix;
     const std::string temporary = path_ + kTemporarySuffix;
-    if (fd_.open_at(AT_FDCWD, temporary.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-                    ours ? kFileMode : 0600) < 0) {
+    if (fd_.open(AT_FDCWD, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                 ours ? kFileMode : 0600) < 0) {
         return failed("create", temporary);
     }
     RemovedAtEnd unfinished{temporary};
     SinkError error;
-    id_ = id_of(fd_.get());
+    id_ = posix_files().id_of(fd_.get());
     if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) error = failed("lock", temporary);
     if (!error) error = fill_file(spec);
     if (!error && ::rename(temporary.c_str(), path_.c_str()) != 0) error = failed("name", path_);
@@ -343,7 +343,8 @@ SinkError RingMemory::fill_file(const RingSpec& spec) {
     const std::vector<char> zeros(std::min(size_, std::size_t{1} << 20));
     for (std::size_t offset = 0; offset < size_; offset += zeros.size()) {
         const std::size_t n = std::min(zeros.size(), size_ - offset);
-        if (SinkError error = write_all(fd_.get(), zeros.data(), n, offset, path_)) return error;
+        if (SinkError error = write_all(posix_files(), fd_.get(), zeros.data(), n, offset, path_))
+            return error;
     }
     KILL_POINT("ring_zeroed");
     struct stat run;
@@ -368,7 +369,8 @@ SinkError RingMemory::fill_file(const RingSpec& spec) {
     put_text(header.label, spec.label);
     put_text(header.stamp, spec.stamp);
     header.crc = header_crc(header);
-    if (SinkError error = write_all(fd_.get(), &header, sizeof header, 0, path_)) return error;
+    if (SinkError error = write_all(posix_files(), fd_.get(), &header, sizeof header, 0, path_))
+        return error;
 
     void* base = map(MAP_SHARED, fd_.get());
     if (base == MAP_FAILED) return failed("map", path_);
@@ -393,8 +395,8 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
     if (!pointer_.empty() && home_.epoch != 0) {
         const std::string own = directory + "/" + kPrivateDirectory;
         const std::string pointer = own + pointer_.substr(pointer_.rfind('/'));
-        if (SinkError error = make_directory(own)) return error;
-        SinkError error = write_pointer(pointer, path_);
+        if (SinkError error = make_directory(posix_files(), own)) return error;
+        SinkError error = write_pointer(posix_files(), pointer, path_);
         if (error && error.code != EEXIST) return error;
     }
     if (home_.epoch != 0) leave_files({});
@@ -413,7 +415,7 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
 
 // No error where that fails: all that is lost is to be missed when the ring is removed.
 void RingMemory::mark(const std::string& directory, const std::string& label) {
-    mark_writer(directory, uuid_, !mapped(), label);
+    mark_writer(posix_files(), directory, uuid_, !mapped(), label);
     KILL_POINT("writer_marked");
 }
 
@@ -468,7 +470,7 @@ void RingMemory::remove_file(int run_directory) noexcept {
     char below[128];  // memory may have run out
     std::snprintf(below, sizeof below, "%s/%s%s", kPrivateDirectory, uuid_.c_str(), kMarkSuffix);
     if (::unlinkat(run_directory, below, 0) != 0 && errno != ENOENT &&
-        (run_directory >= 0 || unmark_writer(run_, uuid_))) {
+        (run_directory >= 0 || unmark_writer(posix_files(), run_, uuid_))) {
         return;
     }
     KILL_POINT("writer_unmarked");
@@ -499,10 +501,10 @@ void RingMemory::keep_lock(int run_directory) noexcept {
     char below[128];
     name_below(below);
     fd_.close();
-    if (!pointer_.empty() || fd_.open_at(run_directory, below, kFlags) < 0) {
-        fd_.open_at(AT_FDCWD, path_.c_str(), kFlags);
+    if (!pointer_.empty() || fd_.open(run_directory, below, kFlags, 0) < 0) {
+        fd_.open(AT_FDCWD, path_, kFlags, 0);
     }
-    if (id_of(fd_.get()) != id_ || ::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (posix_files().id_of(fd_.get()) != id_ || ::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
         fd_.close();  // for the next time
         return;
     }

@@ -24,29 +24,30 @@ std::string take_line(std::string_view& text) {
 
 }  // namespace
 
-SinkError write_pointer(const std::string& pointer, const std::string& ring) {
+SinkError write_pointer(RunFiles& files, const std::string& pointer, const std::string& ring) {
     const std::string temporary = pointer + kTemporarySuffix;
-    const Descriptor fd(
-        open_at(AT_FDCWD, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, kFileMode));
+    const Descriptor fd(files, files.open(AT_FDCWD, temporary,
+                                          O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, kFileMode));
     if (fd.get() < 0) return failed("create", temporary);
     std::string text = ring + "\n" + host_name() + "\n" + boot_id() + "\n";
     const std::string run = pointer.substr(0, pointer.rfind("/" + std::string(kPrivateDirectory)));
     if (run.find('\n') == run.npos) text += run + "\n";
-    SinkError error = write_all(fd.get(), text.data(), text.size(), 0, temporary);
+    SinkError error = write_all(files, fd.get(), text.data(), text.size(), 0, temporary);
     // Other hosts of a network file system see the bytes before the name; and a ring in /var/tmp outlives a
     // power loss, which would otherwise leave an empty pointer.
-    ::fdatasync(fd.get());
+    files.sync(fd.get());
     KILL_POINT("pointer_written");
-    if (!error && ::rename(temporary.c_str(), pointer.c_str()) != 0)
+    if (!error && files.rename(AT_FDCWD, temporary, AT_FDCWD, pointer) != 0)
         error = failed("name", pointer);
-    if (error) ::unlink(temporary.c_str());
+    if (error) files.unlink(AT_FDCWD, temporary);
     return error;
 }
 
-RingPointer read_pointer(int directory, const std::string& pointer, std::string& reason) {
-    const Descriptor fd(open_at(directory, pointer, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
+RingPointer read_pointer(RunFiles& files, int directory, const std::string& pointer,
+                         std::string& reason) {
+    const Descriptor fd(files, files.open(directory, pointer, O_RDONLY | O_NOFOLLOW | O_NONBLOCK));
     char text[16384];  // two paths
-    const ssize_t n = fd.get() < 0 ? -1 : ::pread(fd.get(), text, sizeof text, 0);
+    const ssize_t n = fd.get() < 0 ? -1 : files.read_at(fd.get(), text, sizeof text, 0);
     if (n < 0) {
         const int code = errno;
         reason = "read " + pointer + ": " + std::system_category().message(code);

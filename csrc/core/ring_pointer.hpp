@@ -4,12 +4,12 @@
 
 #include <string>
 
-#include "core/posix.hpp"
+#include "core/run_files.hpp"
 
 namespace fastlog {
 
 /// Makes the note whole or not at all: whoever finds one finds all of it.
-SinkError write_pointer(const std::string& pointer, const std::string& ring);
+SinkError write_pointer(RunFiles& files, const std::string& pointer, const std::string& ring);
 
 struct RingPointer {
     std::string ring;  // path of the ring file
@@ -18,6 +18,7 @@ struct RingPointer {
 
 /// What a pointer says. The ring is empty with the reason set where it names none, and with errno where
 /// the system refused: then the pointer may well be good.
-RingPointer read_pointer(int directory, const std::string& pointer, std::string& reason);
+RingPointer read_pointer(RunFiles& files, int directory, const std::string& pointer,
+                         std::string& reason);
 
 }  // namespace fastlog

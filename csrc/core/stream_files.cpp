@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -19,12 +18,11 @@ namespace {
 constexpr int kMakeFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
 
 // Moves `end` back to behind the last "\n" before it. False with errno when the file cannot be read.
-bool end_of_last_line(int fd, std::uint64_t& end) {
+bool end_of_last_line(RunFiles& disk, int fd, std::uint64_t& end) {
     char block[4096];
     while (end != 0) {
         const std::size_t want = std::min<std::uint64_t>(end, sizeof block);
-        const ssize_t n = ::pread(fd, block, want, static_cast<off_t>(end - want));
-        if (n < 0 && errno == EINTR) continue;
+        const ssize_t n = disk.read_at(fd, block, want, end - want);
         if (n != static_cast<ssize_t>(want)) {
             if (n >= 0) errno = EIO;  // it shrinks again at this moment
             return false;
@@ -56,7 +54,7 @@ StreamFiles::~StreamFiles() { close(); }
 
 void StreamFiles::close() noexcept {
     for (auto& f : files_) close_file(f);
-    if (id_of(directory_.get()) != directory_id_) directory_.release();
+    if (disk_.id_of(directory_.get()) != directory_id_) directory_.release();
     directory_.reset();
 }
 
@@ -97,25 +95,26 @@ std::uint32_t StreamFiles::segments(Stream stream) const noexcept {
 }
 
 SinkError StreamFiles::open_directory() {
-    if (directory_.get() >= 0 && id_of(directory_.get()) == directory_id_) return {};
+    if (directory_.get() >= 0 && disk_.id_of(directory_.get()) == directory_id_) return {};
     directory_.release();  // closed below us, and perhaps somebody else's now
     if (!recovers_) {
-        if (SinkError error = make_directories(options_.directory)) return error;
+        if (SinkError error = make_directories(disk_, options_.directory)) return error;
     }
-    Descriptor fd(open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
+    Descriptor fd(disk_, disk_.open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
     if (fd.get() < 0) return failed("open directory", options_.directory);
-    directory_id_ = id_of(fd.get());
-    renumbers_ = renumbers_ || may_renumber(fd.get());
+    directory_id_ = disk_.id_of(fd.get());
+    renumbers_ = renumbers_ || disk_.may_renumber(fd.get());
     directory_ = std::move(fd);
     return {};
 }
 
 int StreamFiles::own_directory() noexcept {
-    if (id_of(directory_.get()) == directory_id_) return directory_.get();
+    if (disk_.id_of(directory_.get()) == directory_id_) return directory_.get();
     directory_.release();
-    Descriptor again(open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
+    Descriptor again(disk_,
+                     disk_.open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
     if (again.get() >= 0) errno = ENOENT;
-    if (id_of(again.get()) == directory_id_) directory_ = std::move(again);
+    if (disk_.id_of(again.get()) == directory_id_) directory_ = std::move(again);
     return directory_.get();
 }
 
@@ -128,12 +127,12 @@ std::string StreamFiles::candidate(unsigned n) const {
 SinkError StreamFiles::claim() {
     if (claimed_) return {};
     if (SinkError error = open_directory()) return error;
-    const std::set<std::string> used = labels_in_use(directory_.get(), options_.stamp);
+    const std::set<std::string> used = labels_in_use(disk_, directory_.get(), options_.stamp);
     for (unsigned n = 0;; ++n) {
         label_ = candidate(n);
         if (used.count(label_) != 0) continue;
         const std::string first = name(Stream::metrics, 0);
-        const int fd = open_to_keep(directory_.get(), first, kMakeFlags);
+        const int fd = disk_.open_to_keep(directory_.get(), first, kMakeFlags);
         if (fd < 0 && errno == EEXIST) continue;
         if (fd < 0) {
             SinkError error = failed("create", path(Stream::metrics, 0));
@@ -176,7 +175,7 @@ SinkError StreamFiles::note(Stream stream, FileId id) {
 void StreamFiles::withdraw() noexcept {
     const File& f = file(Stream::metrics);
     struct stat info;
-    if (f.fd < 0 || ::fstat(f.fd, &info) != 0 || id_of(info) != f.id || info.st_size != 0) return;
+    if (f.fd < 0 || disk_.stat(f.fd, info) != 0 || id_of(info) != f.id || info.st_size != 0) return;
     try {
         unlink_own(Stream::metrics);
     } catch (const std::bad_alloc&) {
@@ -188,8 +187,8 @@ void StreamFiles::withdraw() noexcept {
 void StreamFiles::unlink_own(Stream stream) {
     const File& f = file(stream);
     const std::string segment = name(stream, f.segment);
-    if (f.id && id_at(directory_.get(), segment) == f.id) {
-        ::unlinkat(directory_.get(), segment.c_str(), 0);
+    if (f.id && disk_.id_at(directory_.get(), segment) == f.id) {
+        disk_.unlink(directory_.get(), segment);
     }
 }
 
@@ -236,9 +235,8 @@ SinkError StreamFiles::resume(const StreamPlace (&places)[kStreamCount]) {
         f.offset = f.synced = f.committed = places[s].offset;
         if (!open_by_name(stream)) return failed("open", path(stream, f.segment));
         struct stat info;
-        if (::fstat(f.fd, &info) != 0) return failed("stat", path(stream, f.segment));
-        if (static_cast<std::uint64_t>(info.st_size) > f.offset &&
-            ::ftruncate(f.fd, static_cast<off_t>(f.offset)) != 0) {
+        if (disk_.stat(f.fd, info) != 0) return failed("stat", path(stream, f.segment));
+        if (static_cast<std::uint64_t>(info.st_size) > f.offset && disk_.cut(f.fd, f.offset) != 0) {
             return failed("cut", path(stream, f.segment));
         }
         if (SinkError error = note(stream, f.id)) return error;
@@ -250,7 +248,7 @@ SinkError StreamFiles::resume(const StreamPlace (&places)[kStreamCount]) {
 
 // A number that was closed below us may be somebody else's by now: that is not closed.
 void StreamFiles::close_file(File& f) noexcept {
-    if (f.fd >= 0 && id_of(f.fd) == f.id) ::close(f.fd);
+    if (f.fd >= 0 && disk_.id_of(f.fd) == f.id) disk_.close(f.fd);
     f.fd = -1;
 }
 
@@ -266,10 +264,10 @@ void StreamFiles::forget(File& f) noexcept {
 
 SinkError StreamFiles::check_directory(Stream stream) {
     struct stat info;
-    if (::fstat(directory_.get(), &info) == 0 && id_of(info) == directory_id_) {
+    if (disk_.stat(directory_.get(), info) == 0 && id_of(info) == directory_id_) {
         // Whoever has claimed the label since makes our next segments' names its own.
         const FileId first = info.st_nlink != 0 && !recovers_ && !renumbers_
-                                 ? id_at(directory_.get(), name(Stream::metrics, 0))
+                                 ? disk_.id_at(directory_.get(), name(Stream::metrics, 0))
                                  : FileId{};
         if (first && first != first_id_ &&
             (stream != Stream::metrics || file(stream).segment != 0)) {
@@ -294,7 +292,7 @@ SinkError StreamFiles::check_directory(Stream stream) {
 // The lines of a batch that is not committed are written again, elsewhere.
 SinkError StreamFiles::take_back(File& f, const std::string& path) {
     if (f.offset <= f.committed) return {};
-    if (id_of(f.fd) == f.id && ::ftruncate(f.fd, static_cast<off_t>(f.committed)) != 0) {
+    if (disk_.id_of(f.fd) == f.id && disk_.cut(f.fd, f.committed) != 0) {
         return failed("cut", path);
     }
     f.lost += f.offset - f.committed;
@@ -329,8 +327,8 @@ bool StreamFiles::keeps_lines(Stream stream) const {
     const File& f = file(stream);
     if (f.gap || (!f.id && f.segment == 0)) return false;
     struct stat info;
-    return ::fstatat(directory_.get(), name(stream, f.id ? f.segment : f.segment - 1).c_str(),
-                     &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+    return disk_.stat_at(directory_.get(), name(stream, f.id ? f.segment : f.segment - 1), info) ==
+               0 &&
            (!f.id || ((id_of(info) == f.id || renumbers_) &&
                       static_cast<std::uint64_t>(info.st_size) >= f.committed));
 }
@@ -355,7 +353,7 @@ SinkError StreamFiles::check_file(Stream stream, std::uint64_t* lost) {
     File& f = file(stream);
     const std::string text = path(stream, f.segment);
     struct stat info;
-    if (::fstat(f.fd, &info) != 0 || id_of(info) != f.id) {
+    if (disk_.stat(f.fd, info) != 0 || id_of(info) != f.id) {
         f.fd = -1;  // closed below us, and perhaps somebody else's now
         if (open_by_name(stream)) {
             return {EBADF, "keep " + text +
@@ -369,7 +367,7 @@ SinkError StreamFiles::check_file(Stream stream, std::uint64_t* lost) {
         forget(f);
         return {ENOENT, "find " + text + " any more (removed while open; a new one is made)"};
     }
-    const FileId named = id_at(directory_.get(), name(stream, f.segment));
+    const FileId named = disk_.id_at(directory_.get(), name(stream, f.segment));
     if (!named && errno != ENOENT) return failed("look at", text);
     bool ours = false;
     if (named == f.id) {
@@ -379,7 +377,7 @@ SinkError StreamFiles::check_file(Stream stream, std::uint64_t* lost) {
     }
     if (ours) return check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
     if (SinkError error = take_back(f, text)) return error;
-    ::fdatasync(f.fd);  // it is not looked at again
+    disk_.sync(f.fd);  // it is not looked at again
     forget(f);
     return {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};
 }
@@ -391,8 +389,8 @@ SinkError StreamFiles::check_size(Stream stream, std::uint64_t size, std::uint64
     // written behind it would be lost with it, and writing at the old offset would leave a hole.
     const std::string text = path(stream, f.segment);
     std::uint64_t end = size;
-    if (!end_of_last_line(f.fd, end)) return failed("read", text);
-    if (end != size && ::ftruncate(f.fd, static_cast<off_t>(end)) != 0) return failed("cut", text);
+    if (!end_of_last_line(disk_, f.fd, end)) return failed("read", text);
+    if (end != size && disk_.cut(f.fd, end) != 0) return failed("cut", text);
     SinkError found{EIO, "keep " + text +
                              " whole (truncated by somebody else; writing goes on at its new end)"};
     if (lost != nullptr) *lost += f.offset - end;  // behind what may lack memory
@@ -413,9 +411,9 @@ SinkError StreamFiles::create(Stream stream) {
     for (;; ++f.segment) {
         const std::string segment = name(stream, f.segment);  // before: memory may run out
         const std::string text = path(stream, f.segment);
-        if (!id_at(directory_.get(), segment)) {
+        if (!disk_.id_at(directory_.get(), segment)) {
             if (SinkError error = note(stream, {})) return error;
-            const int fd = open_to_keep(directory_.get(), segment, kMakeFlags);
+            const int fd = disk_.open_to_keep(directory_.get(), segment, kMakeFlags);
             if (fd < 0 && errno != EEXIST) return failed("open", text);
             if (fd >= 0) {
                 f.fd = fd;

@@ -17,7 +17,7 @@
 #include <string_view>
 #include <vector>
 
-#include "core/posix.hpp"
+#include "core/posix_files.hpp"
 #include "core/ring_layout.hpp"
 
 namespace fastlog {
@@ -29,6 +29,7 @@ struct StreamFilesOptions {
     bool worker = false;    // a child process: its label ends in a pid, not in an attempt
     std::uint64_t segment_bytes = std::uint64_t{256} << 20;
     bool renumbers = false;  // inodes are known not to tell which files are the writer's
+    RunFiles* disk = &posix_files();
 };
 
 /// Something that holds for each stream, or not.
@@ -163,19 +164,20 @@ class StreamFiles {
     SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
     SinkError check_directory(Stream stream);
     SinkError check_file(Stream stream, std::uint64_t* lost);
-    static SinkError take_back(File& f, const std::string& path);
+    SinkError take_back(File& f, const std::string& path);
     SinkError check_size(Stream stream, std::uint64_t size, std::uint64_t* lost);
     SinkError move_house(bool gone);
     bool keeps_lines(Stream stream) const;
     SinkError note(Stream stream, FileId id);
-    static void close_file(File& f) noexcept;
-    static void forget(File& f) noexcept;
+    void close_file(File& f) noexcept;
+    void forget(File& f) noexcept;
     File& file(Stream stream) noexcept { return files_[static_cast<std::size_t>(stream)]; }
     const File& file(Stream stream) const noexcept {
         return files_[static_cast<std::size_t>(stream)];
     }
 
     const StreamFilesOptions options_;
+    RunFiles& disk_ = *options_.disk;
     std::string label_;
     bool claimed_ = false;
     bool renumbers_;           // the file system may give a file another inode

@@ -1,7 +1,6 @@
 // What a StreamFiles writes, forces to the disk, and moves where that failed.
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 
@@ -23,7 +22,7 @@ SinkError StreamFiles::write(Stream stream, std::string_view bytes, std::size_t&
             return move_house(/*gone=*/false);
         }
         if (error) return error;
-    } else if (id_of(f.fd) != f.id) {
+    } else if (disk_.id_of(f.fd) != f.id) {
         return {EBADF, "open " + path(stream, f.segment)};  // check() could not
     }
     return write_at(f, stream, bytes, written);
@@ -32,9 +31,8 @@ SinkError StreamFiles::write(Stream stream, std::string_view bytes, std::size_t&
 SinkError StreamFiles::write_at(File& f, Stream stream, std::string_view bytes,
                                 std::size_t& written) {
     while (written < bytes.size()) {
-        const ssize_t n = ::pwrite(f.fd, bytes.data() + written, bytes.size() - written,
-                                   static_cast<off_t>(f.offset));
-        if (n < 0 && errno == EINTR) continue;
+        const ssize_t n =
+            disk_.write_at(f.fd, bytes.data() + written, bytes.size() - written, f.offset);
         if (n <= 0) {
             if (n == 0) errno = ENOSPC;
             return failed("write", path(stream, f.segment));
@@ -50,17 +48,13 @@ SinkError StreamFiles::sync(Stream stream) {
     if (!f.id || f.synced == f.offset) return {};
     // A file that is lost has nothing to force: check() tells.
     const std::string text = path(stream, f.segment);
-    if (id_of(f.fd) != f.id) {
+    if (disk_.id_of(f.fd) != f.id) {
         f.fd = -1;
         if (!open_by_name(stream)) return errno == ENOENT ? SinkError{} : failed("open", text);
     }
     // After one failure the kernel may report success without the bytes being on the disk.
     if (f.sync_failed) return {EIO, "sync " + text};
-    int result;
-    do {
-        result = ::fdatasync(f.fd);
-    } while (result != 0 && errno == EINTR);
-    if (result != 0) {
+    if (disk_.sync(f.fd) != 0) {
         SinkError error = failed("sync", text);
         f.sync_failed = true;
         return error;
@@ -73,7 +67,7 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
     File& old = file(stream);
     if (old.has_trim) return {EBUSY, "cut " + path(stream, old.trim_segment)};
     if (own_directory() < 0) return failed("open directory", options_.directory);
-    if (id_of(old.fd) != old.id) {
+    if (disk_.id_of(old.fd) != old.id) {
         old.fd = -1;
         if (!open_by_name(stream)) return failed("open", path(stream, old.segment));
     }
@@ -81,9 +75,8 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
     std::string bytes(old.offset - old.synced, '\0');
     std::size_t got = 0;
     while (got < bytes.size()) {
-        const ssize_t n = ::pread(old.fd, bytes.data() + got, bytes.size() - got,
-                                  static_cast<off_t>(old.synced + got));
-        if (n < 0 && errno == EINTR) continue;
+        const ssize_t n =
+            disk_.read_at(old.fd, bytes.data() + got, bytes.size() - got, old.synced + got);
         if (n <= 0) return failed("read back", path(stream, old.segment));
         got += static_cast<std::size_t>(n);
     }
@@ -97,7 +90,7 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
         ~Restore() {
             File& now = sink.file(stream);
             File left = moved ? before : now;
-            close_file(left);
+            sink.close_file(left);
             if (!moved) now = before;
         }
     } restore{*this, stream, before};
@@ -111,7 +104,7 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
     SinkError error = create(stream);
     std::size_t written = 0;
     if (!error) error = write_at(old, stream, bytes, written);
-    if (!error && ::fdatasync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
+    if (!error && disk_.sync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
     if (error) {
         unlink_own(stream);
         return error;
@@ -124,14 +117,14 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
 void StreamFiles::trim(Stream stream) {
     File& f = file(stream);
     if (!f.has_trim || own_directory() < 0) return;
-    const Descriptor fd(
-        open_at(directory_.get(), name(stream, f.trim_segment), O_RDWR | O_NOFOLLOW | O_NONBLOCK));
+    const Descriptor fd(disk_, disk_.open(directory_.get(), name(stream, f.trim_segment),
+                                          O_RDWR | O_NOFOLLOW | O_NONBLOCK));
     if (fd.get() < 0 && !is_no_file(errno)) return;  // tried again with the next commit
     struct stat info;
-    const bool ours = fd.get() >= 0 && ::fstat(fd.get(), &info) == 0 &&
+    const bool ours = fd.get() >= 0 && disk_.stat(fd.get(), info) == 0 &&
                       (id_of(info) == f.trim_id || (renumbers_ && S_ISREG(info.st_mode)));
     if (ours && static_cast<std::uint64_t>(info.st_size) > f.trim_bytes &&
-        ::ftruncate(fd.get(), static_cast<off_t>(f.trim_bytes)) != 0) {
+        disk_.cut(fd.get(), f.trim_bytes) != 0) {
         return;
     }
     f.has_trim = false;

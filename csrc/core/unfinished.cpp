@@ -32,50 +32,51 @@ std::string_view uuid_of(std::string_view name, bool& finished) {
 }
 
 // A ring in the making is empty, of zeros, or has its header.
-bool is_begun(int fd, std::string_view uuid) {
+bool is_begun(RunFiles& files, int fd, std::string_view uuid) {
     RingFileHeader header{};
-    if (::pread(fd, &header, sizeof header, 0) < 0) return false;
+    if (files.read_at(fd, &header, sizeof header, 0) < 0) return false;
     const std::string_view magic(header.magic, sizeof header.magic);
     if (magic.find_first_not_of('\0') == magic.npos) return true;
     return magic == std::string_view(kRingMagic, sizeof kRingMagic) &&
            std::string_view(header.uuid, uuid.size()) == uuid;
 }
 
-void sweep_place(const std::string& place) {
+void sweep_place(RunFiles& files, const std::string& place) {
     std::vector<std::string> names;
-    list_names(AT_FDCWD, place, names);
+    files.list(AT_FDCWD, place, names);
     for (const std::string& name : names) {
         bool finished = false;
         const std::string_view uuid = uuid_of(name, finished);
         if (uuid.empty()) continue;
         const std::string path = place + "/" + name;
-        const LockDescriptor fd(path.c_str(), kOpenFlags);
+        const LockDescriptor fd(files, path, kOpenFlags);
         struct stat info;
-        if (fd.get() >= 0 && ::fstat(fd.get(), &info) == 0 && S_ISREG(info.st_mode) &&
+        if (fd.get() >= 0 && files.stat(fd.get(), info) == 0 && S_ISREG(info.st_mode) &&
             info.st_uid == ::geteuid() && !is_young(info) &&
-            ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0 &&
-            (finished ? RingImage::is_unused(fd.get(), uuid) : is_begun(fd.get(), uuid))) {
-            ::unlink(path.c_str());
+            files.lock(fd.get(), LOCK_EX | LOCK_NB) == 0 &&
+            (finished ? RingImage::is_unused(files, fd.get(), uuid)
+                      : is_begun(files, fd.get(), uuid))) {
+            files.unlink(AT_FDCWD, path);
         }
     }
 }
 
 }  // namespace
 
-void sweep_unfinished(const std::string& path, bool locked) {
+void sweep_unfinished(RunFiles& files, const std::string& path, bool locked) {
     struct stat info;
-    const LockDescriptor half(path.c_str(), kOpenFlags);
-    if (half.get() < 0 || ::fstat(half.get(), &info) != 0) return;
+    const LockDescriptor half(files, path, kOpenFlags);
+    if (half.get() < 0 || files.stat(half.get(), info) != 0) return;
     if ((!locked || info.st_size == 0) && is_young(info)) return;
-    if (::flock(half.get(), LOCK_EX | LOCK_NB) == 0) ::unlink(path.c_str());
+    if (files.lock(half.get(), LOCK_EX | LOCK_NB) == 0) files.unlink(AT_FDCWD, path);
 }
 
-void sweep_ring_places() {
+void sweep_ring_places(RunFiles& files) {
     std::vector<std::string> places = temporary_places();
     places.emplace_back(kSharedMemoryPlace);
     std::sort(places.begin(), places.end());
     places.erase(std::unique(places.begin(), places.end()), places.end());
-    for (const std::string& place : places) sweep_place(place);
+    for (const std::string& place : places) sweep_place(files, place);
 }
 
 }  // namespace fastlog

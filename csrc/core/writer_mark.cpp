@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 
@@ -19,26 +18,26 @@ std::string mark_of(const std::string& run, const std::string& uuid) {
 
 }  // namespace
 
-SinkError mark_writer(const std::string& run, const std::string& uuid, bool in_memory,
-                      const std::string& label) {
-    if (SinkError error = make_directory(run + "/" + kPrivateDirectory)) return error;
+SinkError mark_writer(RunFiles& files, const std::string& run, const std::string& uuid,
+                      bool in_memory, const std::string& label) {
+    if (SinkError error = make_directory(files, run + "/" + kPrivateDirectory)) return error;
     const std::string path = mark_of(run, uuid);
     const Descriptor fd(
-        open_at(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK));
+        files, files.open(AT_FDCWD, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK));
     if (fd.get() < 0) return failed("create", path);
     const std::string text = (in_memory ? "memory " : "ring ") + label + "\n";
-    return write_all(fd.get(), text.data(), text.size(), 0, path);
+    return write_all(files, fd.get(), text.data(), text.size(), 0, path);
 }
 
-SinkError unmark_writer(const std::string& run, const std::string& uuid) {
+SinkError unmark_writer(RunFiles& files, const std::string& run, const std::string& uuid) {
     const std::string mark = mark_of(run, uuid);
-    if (uuid.empty() || ::unlink(mark.c_str()) == 0 || errno == ENOENT) return {};
+    if (uuid.empty() || files.unlink(AT_FDCWD, mark) == 0 || errno == ENOENT) return {};
     return failed("remove", mark);
 }
 
-bool is_marked(const std::string& run, const std::string& uuid) {
+bool is_marked(RunFiles& files, const std::string& run, const std::string& uuid) {
     struct stat info;
-    return !uuid.empty() && ::lstat(mark_of(run, uuid).c_str(), &info) == 0;
+    return !uuid.empty() && files.stat_at(AT_FDCWD, mark_of(run, uuid), info) == 0;
 }
 
 std::string uuid_in(const std::string& path) {

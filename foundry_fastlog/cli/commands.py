@@ -347,7 +347,7 @@ def recover(
         else:
             from foundry_fastlog.recording.recorder import recover as act
     except ImportError as error:
-        raise fail(f"{error} To see what is there: recover --dry-run") from None
+        raise fail(str(error)) from None
     reports = _read(path, act)
     if as_json:
         result = {"dry_run": dry_run, "rings": [report.to_dict() for report in reports]}

@@ -2,8 +2,9 @@
 
 A process that was killed leaves records in its ring that are in no file yet, and perhaps
 the beginning of a batch in its files that it had not noted as written. Recovery cuts off
-what is torn, and writes the records whose lines are not there; here the same is done to
-a view of the files, so that every reader sees what was recorded, to the byte.
+what is torn, and writes the records whose lines are not there; here recovery does the same
+to a view of the files (``csrc/core/shadow_files.hpp``), so that every reader sees what was
+recorded, to the byte.
 
 The files of a process that is alive are seen as far as its ring says that they are whole.
 What lies behind is being written: a line may be torn, a segment there and the one before it
@@ -29,13 +30,19 @@ from foundry_fastlog.run.files import (
     parse_name,
 )
 from foundry_fastlog.run.listing import Unread, list_files
+from foundry_fastlog.run.segment_file import Range
 
-if TYPE_CHECKING:  # loaded when a run has rings
+if TYPE_CHECKING:  # loaded when a run has rings, as is the extension
+    from foundry_fastlog._core import Writing
     from foundry_fastlog.reading.found_rings import RingReport
-    from foundry_fastlog.reading.ring_drain import Edit
-    from foundry_fastlog.reading.ring_image import RingHeader, Slot
 
-__all__ = ["Overlay", "describe_ring"]
+__all__ = ["Edit", "Overlay", "describe_ring"]
+
+#: Outcomes of a recovery, where nothing is changed.
+_WOULD_BE = {"recovered": "recoverable", "quarantined": "damaged"}
+
+#: Why a ring cannot be read: its records go from it into the files at this moment.
+_AT_WORK = "a recovery is at work on it: read again when that has ended"
 
 #: Looks at a run in which processes start, or recoveries are at work, until one meets none.
 _LOOKS = 40
@@ -45,14 +52,33 @@ _PAUSE_S = 0.05
 _Identity = tuple[int, int, int, int]
 
 
+class Edit(NamedTuple):
+    """A file as recovery would leave it.
+
+    Attributes:
+        kept: Which of its bytes stay.
+        pending: What is written behind them.
+        removed: It is gone, a segment that was begun and never noted.
+    """
+
+    kept: tuple[Range, ...]
+    pending: bytes
+    removed: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes in the file then."""
+        return sum(end - begin for begin, end in self.kept) + len(self.pending)
+
+
 class _Known(NamedTuple):
     """A ring that has been read. A dead one stays what it is until it is gone."""
 
     identity: _Identity | None
     report: RingReport
     edits: dict[str, Edit]
-    writing: tuple[RingHeader, Slot] | None = None
-    dead: tuple[str, int] | None = None  # path and last commit
+    writing: Writing | None = None
+    epoch: int | None = None  # of a dead one's last commit
 
 
 class Overlay:
@@ -163,32 +189,39 @@ class Overlay:
 
     def _is_being_recovered(self) -> bool:
         """Whether records are on their way from a ring into the files that were listed."""
-        from foundry_fastlog.reading.found_rings import AT_WORK, is_untouched
-
         found = False
         for name, known in self._known.items():
-            if known.report.reason == AT_WORK:
+            if known.report.reason == _AT_WORK:
                 found = True
-            elif known.dead is not None and not is_untouched(*known.dead):
+            elif known.epoch is not None and not _is_untouched(known):
                 self._known[name] = known._replace(identity=None)
                 found = True
         return found
 
     def _read(self, name: str, edits: dict[str, Edit]) -> _Known:
-        from foundry_fastlog.reading.found_rings import RingReport, find_ring
-        from foundry_fastlog.reading.ring_drain import drain
+        """Read a ring, behind the changes that the rings before it make."""
+        from foundry_fastlog.reading.found_rings import RingReport, vanishes
 
-        ring = find_ring(self._run, name)
-        if ring.outcome == "dead":
-            report, changes = drain(self._run, ring, edits)
-            assert ring.image is not None
-            dead = (ring.ring, ring.image.slot.epoch)
-            return _Known(self._identify(name, report), report, changes, dead=dead)
-        report = RingReport(
-            self._run, ring.ring, ring.outcome, ring.label, ring.reason, ring.same_boot
-        )
-        identity = self._identify(name, report) if ring.outcome == "damaged" else None
-        return _Known(identity, report, {}, ring.writing)
+        path = self._run / PRIVATE_DIR / name
+        try:
+            from foundry_fastlog import _core
+        except ImportError as error:
+            reason = f"the native part of foundry_fastlog, which reads rings, is missing ({error})"
+            return _Known(None, RingReport(self._run, str(path), "failed", reason=reason), {})
+        view = _core.view_ring(os.fsencode(self._run), os.fsencode(path), edits)
+        found = RingReport(self._run, **view["report"])
+        outcome = _WOULD_BE.get(found.outcome, found.outcome)
+        report = replace(found, outcome=outcome)
+        if outcome == "elsewhere" and not os.path.lexists(report.ring) and vanishes(str(path)):
+            outcome = "gone"
+        if outcome == "gone":
+            return _Known(None, RingReport(self._run, report.ring, "gone"), {})
+        if view["at_work"]:
+            return _Known(None, RingReport(self._run, report.ring, "failed", reason=_AT_WORK), {})
+        dead = view["epoch"] is not None
+        identity = self._identify(name, report) if dead or outcome == "damaged" else None
+        changes = {name: Edit._make(edit) for name, edit in view["edits"].items()}
+        return _Known(identity, report, changes, view["writing"], view["epoch"])
 
     def _identify(self, name: str, report: RingReport) -> _Identity | None:
         """What tells a ring from another that takes its place; None when it is gone."""
@@ -200,31 +233,38 @@ class Overlay:
         return (entry.st_dev, entry.st_ino, ring.st_dev, ring.st_ino)
 
 
-def _leave_out_unnoted(segments: dict[str, Segment], writing: tuple[RingHeader, Slot]) -> None:
+def _is_untouched(known: _Known) -> bool:
+    """Whether no recovery has begun on a dead ring since it was read."""
+    from foundry_fastlog import _core
+
+    return _core.dead_ring_epoch(os.fsencode(known.report.ring)) == known.epoch
+
+
+def _leave_out_unnoted(segments: dict[str, Segment], writing: Writing) -> None:
     """Leave out of a live writer's files what it has not yet noted in its ring as whole."""
-    header, slot = writing
     try:
-        writer = Writer.from_label(header.label, header.stamp.removeprefix("_"))
+        writer = Writer.from_label(writing["label"], writing["stamp"].removeprefix("_"))
     except ValueError:  # no recorder's
         return
-    noted = dict(zip(STREAMS, slot.streams, strict=True))
+    noted = dict(zip(STREAMS, writing["streams"], strict=True))
     for name, segment in list(segments.items()):
         if segment.name.writer != writer:
             continue
-        at, number = noted[segment.name.stream], segment.name.segment
-        if not _is_of_writer(segment, header):
+        last, offset, trimmed = noted[segment.name.stream]
+        number = segment.name.segment
+        if not _is_of_writer(segment, writing):
             continue
-        if number > at.segment:
+        if number > last:
             del segments[name]
-        elif number == at.segment:
-            segments[name] = _up_to(segment, at.offset)
-        elif at.has_trim and number == at.trim_segment:  # the rest is in a later one
-            segments[name] = _up_to(segment, at.trim_bytes)
+        elif number == last:
+            segments[name] = _up_to(segment, offset)
+        elif trimmed is not None and number == trimmed[0]:  # the rest is in a later one
+            segments[name] = _up_to(segment, trimmed[1])
 
 
-def _is_of_writer(segment: Segment, header: RingHeader) -> bool:
+def _is_of_writer(segment: Segment, writing: Writing) -> bool:
     """Whether a file is a live writer's own, as far as its ring notes: its last ones, by inode."""
-    noted = header.files[STREAMS.index(segment.name.stream)].get(segment.name.segment)
+    noted = writing["files"][STREAMS.index(segment.name.stream)].get(segment.name.segment)
     if noted is None or noted == (0, 0):
         return True
     try:

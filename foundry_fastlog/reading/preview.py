@@ -1,6 +1,6 @@
 """Find the runs whose processes left rings, and preview what recovery would do.
 
-Recovery itself is native: ``foundry_fastlog.recover``.
+Recovery itself: ``foundry_fastlog.recover``.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def runs_with_rings(path: StrPath) -> list[Path]:
 
 
 def preview(path: StrPath) -> list[RingReport]:
-    """Say what recovery would do, and change nothing. Works without the native core.
+    """Say what recovery would do, and change nothing.
 
     Args:
         path: A run, or a directory with runs below it.

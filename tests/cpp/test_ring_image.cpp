@@ -1,5 +1,6 @@
 // Streams that are ahead in a found ring: what is believed, what is passed over, what is written.
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <functional>
@@ -66,18 +67,18 @@ class Found {
     }
     std::unique_ptr<RingImage> read(std::string& reason) {
         const int fd = ::open(file().c_str(), O_RDONLY);
-        auto image = RingImage::read(fd, reason);
+        auto image = RingImage::read(posix_files(), fd, reason);
         ::close(fd);
         return image;
     }
-    RecoveryReport recover() {
+    RecoveryReport recover(RunFiles& files = posix_files()) {
         const std::string name = memory->path();
         const std::string content = read_file(name);
         memory->remove_file(-1);
         ring.reset();
         memory.reset();  // with its lock
         write_file(name, content);
-        return recover_ring(dir.path(), name);
+        return recover_ring(dir.path(), name, files);
     }
     std::vector<std::uint64_t> written(const char* stream) {
         return numbers(lines_of_stream(dir.path(), stream));
@@ -90,9 +91,32 @@ class Found {
     std::string copy;
 };
 
+/// Files of somebody who only looks.
+struct Looking final : PosixFiles {
+    std::vector<std::string> steps;
+    int lock(int fd, int operation) noexcept override {
+        steps.emplace_back(operation == LOCK_UN ? "unlock" : "lock");
+        return PosixFiles::lock(fd, operation);
+    }
+    int open_to_keep(int directory, const std::string& name, int flags,
+                     mode_t mode) noexcept override {
+        steps.emplace_back("open");
+        return PosixFiles::open_to_keep(directory, name, flags, mode);
+    }
+    bool is_view() const noexcept override { return true; }
+};
+
 }  // namespace
 
 TEST_SUITE("ring image") {
+    TEST_CASE("should give its lock back before it looks at the files, for who only looks") {
+        Found f;
+        f.commit();
+        Looking files;
+        CHECK(f.recover(files).outcome == RecoveryReport::Outcome::recovered);
+        CHECK(files.steps == std::vector<std::string>{"lock", "unlock", "open"});
+    }
+
     TEST_CASE("should believe a stream ahead by no more than the ring is long") {
         for (const bool plausible : {true, false}) {
             Found f;

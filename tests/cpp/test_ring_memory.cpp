@@ -80,9 +80,9 @@ TEST_SUITE("ring_memory") {
 
         REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a1", {}));
 
-        const Descriptor fd(::open(memory.path().c_str(), O_RDONLY | O_CLOEXEC));
+        const Descriptor fd(posix_files(), ::open(memory.path().c_str(), O_RDONLY | O_CLOEXEC));
         std::string reason;
-        const auto image = RingImage::read(fd.get(), reason);
+        const auto image = RingImage::read(posix_files(), fd.get(), reason);
         REQUIRE(image != nullptr);
         CHECK(image->home().run_inode == 3);
         CHECK(std::string(image->home().label) == "a1");
@@ -98,7 +98,7 @@ TEST_SUITE("ring_memory") {
 
         // Under one more label, two streams count from 0.
         REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a2", {true, false, false, true}));
-        const auto later = RingImage::read(fd.get(), reason);
+        const auto later = RingImage::read(posix_files(), fd.get(), reason);
         REQUIRE(later != nullptr);
         CHECK(std::string(later->home().label) == "a2");
         CHECK(later->slot().epoch == 10);
@@ -108,7 +108,7 @@ TEST_SUITE("ring_memory") {
         CHECK(later->slot().streams[0].ahead == 5);
         CHECK(later->has_notes());
         memory.note_renumbering();
-        CHECK_FALSE(RingImage::read(fd.get(), reason)->has_notes());
+        CHECK_FALSE(RingImage::read(posix_files(), fd.get(), reason)->has_notes());
     }
 
 #if defined(__linux__)  // has MADV_DONTFORK

@@ -1,4 +1,5 @@
 // Pointers to rings that lie elsewhere, and what helps against errors.
+#include "core/posix_files.hpp"
 #include "core/ring_pointer.hpp"
 
 #include <fcntl.h>
@@ -17,11 +18,11 @@ TEST_SUITE("ring_pointer") {
     TEST_CASE("should say where the ring is, and which directory was the run's") {
         TempDir dir;
         const std::string run = dir.path() + "/r.fastlog";
-        REQUIRE_FALSE(make_directories(run + "/.fastlog"));
+        REQUIRE_FALSE(make_directories(posix_files(), run + "/.fastlog"));
         const std::string pointer = run + "/.fastlog/x.ring-at";
         std::string reason;
-        REQUIRE_FALSE(write_pointer(pointer, "/tmp/fastlog-x.ring"));
-        const RingPointer read = read_pointer(AT_FDCWD, pointer, reason);
+        REQUIRE_FALSE(write_pointer(posix_files(), pointer, "/tmp/fastlog-x.ring"));
+        const RingPointer read = read_pointer(posix_files(), AT_FDCWD, pointer, reason);
         CHECK(read.ring == "/tmp/fastlog-x.ring");
         CHECK(read.run == run);
     }
@@ -29,11 +30,11 @@ TEST_SUITE("ring_pointer") {
     TEST_CASE("should not name a run that a line cannot hold, nor believe half a line") {
         TempDir dir;
         const std::string odd = dir.path() + "/new\nline";
-        REQUIRE_FALSE(make_directories(odd + "/.fastlog"));
+        REQUIRE_FALSE(make_directories(posix_files(), odd + "/.fastlog"));
         const std::string pointer = odd + "/.fastlog/x.ring-at";
         std::string reason;
-        REQUIRE_FALSE(write_pointer(pointer, "/tmp/x.ring"));
-        RingPointer read = read_pointer(AT_FDCWD, pointer, reason);
+        REQUIRE_FALSE(write_pointer(posix_files(), pointer, "/tmp/x.ring"));
+        RingPointer read = read_pointer(posix_files(), AT_FDCWD, pointer, reason);
         CHECK(read.ring == "/tmp/x.ring");
         CHECK(read.run.empty());
 
@@ -43,9 +44,10 @@ TEST_SUITE("ring_pointer") {
                                         {"\n/run\n", ""},
                                         {"/run\nmore", "/run"}}) {
             const std::string all = "/tmp/x.ring\nhost\nboot\n" + text;
-            const Descriptor fd(open_at(AT_FDCWD, pointer, O_WRONLY | O_TRUNC));
-            REQUIRE_FALSE(write_all(fd.get(), all.data(), all.size(), 0, pointer));
-            read = read_pointer(AT_FDCWD, pointer, reason);
+            const Descriptor fd(posix_files(),
+                                posix_files().open(AT_FDCWD, pointer, O_WRONLY | O_TRUNC));
+            REQUIRE_FALSE(write_all(posix_files(), fd.get(), all.data(), all.size(), 0, pointer));
+            read = read_pointer(posix_files(), AT_FDCWD, pointer, reason);
             CHECK(read.ring == "/tmp/x.ring");
             CHECK(read.run == run);
         }

@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <set>
 #include <string_view>
@@ -29,6 +30,7 @@
 #include "core/recovery.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
+#include "core/ring_view.hpp"
 #include "driver.hpp"
 
 namespace crash {
@@ -412,7 +414,8 @@ class Fuzzer {
             fail("cannot write the memfd");
         }
         std::string reason;
-        const std::unique_ptr<RingImage> image = RingImage::read(fd_, reason);
+        const std::unique_ptr<RingImage> image =
+            RingImage::read(fastlog::posix_files(), fd_, reason);
         require((image == nullptr) == !reason.empty(), "no ring without a reason, or one with");
         if (image == nullptr) return;
         ++totals_.rings;
@@ -462,6 +465,39 @@ class Fuzzer {
                 "no JSON");
     }
 
+    // The files of the run's streams.
+    std::map<std::string, std::string> files() const {
+        std::map<std::string, std::string> found;
+        for (const auto& entry : fs::directory_iterator(run_)) {
+            if (!entry.is_regular_file()) continue;
+            std::ifstream file(entry.path(), std::ios::binary);
+            found[entry.path().filename()].assign(std::istreambuf_iterator<char>(file), {});
+        }
+        return found;
+    }
+
+    static std::map<std::string, std::string> changed(std::map<std::string, std::string> files,
+                                                      const fastlog::FileEdits& edits) {
+        for (const auto& [name, edit] : edits) {
+            std::string content;
+            for (const fastlog::FileRange& range : edit.kept) {
+                content += files.at(name).substr(range.begin, range.end - range.begin);
+            }
+            files[name] = content.append(edit.pending);
+            if (edit.removed) files.erase(name);
+        }
+        return files;
+    }
+
+    void check_view(const fastlog::RecoveryReport& shown,
+                    const fastlog::RecoveryReport& done) const {
+        require(shown.outcome == done.outcome && shown.label == done.label &&
+                    shown.emitted == done.emitted && shown.skipped == done.skipped &&
+                    shown.holes == done.holes && shown.hole_bytes == done.hole_bytes &&
+                    shown.damaged == done.damaged && shown.cut_bytes == done.cut_bytes,
+                "another report than a reader's");
+    }
+
     // Through the front door: a run directory with some lines, and this ring.
     void recover(Sample& sample) {
         ++totals_.recovered;
@@ -473,8 +509,16 @@ class Fuzzer {
         const fs::path ring = run_ / fastlog::kPrivateDirectory / "u.ring";
         std::ofstream(ring).write(reinterpret_cast<const char*>(sample.at(0)),
                                   static_cast<std::streamsize>(std::min(sample.size, kFileBytes)));
+        const fastlog::FileEdits nothing;
+        const std::map<std::string, std::string> before = files();
+        const fastlog::RingView view(run_.string(), ring.string(), nothing, {});
+        const auto shown = changed(before, view.edits());
+        require(files() == before, "a reader that writes");
         const auto reports = fastlog::recover_run(run_.string());
         require(reports.size() == 1, "not one report");
+        check_view(view.report(), reports[0]);
+        require(reports[0].outcome == fastlog::RecoveryReport::Outcome::failed || files() == shown,
+                "other files than a reader shows");
         using Outcome = fastlog::RecoveryReport::Outcome;
         const Outcome outcome = reports[0].outcome;
         require(fs::exists(ring) == (outcome == Outcome::failed),

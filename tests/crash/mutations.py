@@ -33,7 +33,8 @@ WAITING = "test_waiting_streams.py::"
 CPP = "cpp:"
 CPP_TESTS = (
     "test_batch_writer_streams.cpp test_ticket_stack.cpp test_device_pool.cpp "
-    "test_device_faults.cpp test_device_reader.cpp test_ring_image.cpp test_recorder_device.cpp"
+    "test_device_faults.cpp test_device_reader.cpp test_ring_image.cpp test_recorder_device.cpp "
+    "test_shadow_files.cpp"
 )
 REUSED = PROTOCOL + "test_bytes_are_not_reused_before_it_is_committed_that_they_are_written"
 ORDERS = PROTOCOL + "test_orders_that_threads_rely_on"
@@ -208,7 +209,7 @@ MUTATIONS = (
     ),
     Mutation(
         "recovery forgets that drops have their markers",
-        "recovery.cpp",
+        "dead_ring.cpp",
         "flags_ |= CommitSlot::kDropsWritten;",
         "",
         KILL_POINTS + "test_recovery_killed_at_each_pass_of[committed-True]",
@@ -216,20 +217,20 @@ MUTATIONS = (
     Mutation(
         "recovery does not ask for the lock",
         "recovery.cpp",
-        "bool lock_dead(int fd) {\n",
-        "bool lock_dead(int fd) {\n    if (fd >= 0) return true;\n",
+        "bool lock_dead(RunFiles& files, int fd) {\n",
+        "bool lock_dead(RunFiles& files, int fd) {\n    if (fd >= 0) return true;\n",
         KILL_POINTS + "test_second_recoverer_leaves_the_first_alone",
     ),
     Mutation(
         "after a power loss all is written again",
-        "recovery.cpp",
+        "dead_ring.cpp",
         "present_[s].contains(seq) || (",
         "(",
         PROTOCOL + "test_lines_that_are_there_are_not_written_again_after_a_power_loss",
     ),
     Mutation(
         "after a power loss numbers are trusted behind a hole",
-        "recovery.cpp",
+        "dead_ring.cpp",
         "if (report_.holes + report_.damaged != 0) flags_ |= CommitSlot::kRecordsLost;",
         "",
         POWER_LOSS + "test_behind_a_hole_no_line_is_written_twice",
@@ -265,8 +266,24 @@ MUTATIONS = (
         WAITING + "test_a_stream_that_is_ahead_is_not_written_twice",
     ),
     Mutation(
+        "a view of the files forgets a cut",
+        "shadow_file.cpp",
+        "    cut_kept(new_size);\n",
+        "",
+        CPP + "*should show a file that is cut and written on*",
+        variant="cpp",
+    ),
+    Mutation(
+        "a view of the files locks a ring alone",
+        "shadow_files.cpp",
+        "(operation & LOCK_UN) != 0 ? operation : LOCK_SH | LOCK_NB",
+        "operation",
+        CPP + "*should share its lock with other readers*",
+        variant="cpp",
+    ),
+    Mutation(
         "recovery checks and counts what is written already",
-        "recovery.cpp",
+        "dead_ring.cpp",
         "is_written(*record, position) || ",
         "",
         CPP + "*should neither check nor count what lies before*",

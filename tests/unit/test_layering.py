@@ -1,7 +1,8 @@
 """The rooms of the code base: who may include or import whom.
 
 csrc/core knows nothing of Python, csrc/device knows only core, csrc/bindings knows both. In
-Python a room imports only from rooms below it, and only recorder.py imports the extension.
+Python a room imports only from rooms below it, and only recorder.py and overlay.py import the
+extension.
 """
 
 from __future__ import annotations
@@ -39,6 +40,17 @@ MAY_IMPORT_THE_PACKAGE = {"demo"}
 READING_MODULES = (
     *("run.files", "reading.run", "reading.follow", "reading.overlay", "reading.preview"),
     *("export.jsonl", "analysis.summarize"),
+)
+
+
+# Which files of csrc/core ask RunFiles, and what they must not ask the system itself.
+THROUGH_RUN_FILES = (
+    *("stream_files*", "batch_writer", "recovery", "dead_ring", "line_inventory", "ring_image"),
+    *("ring_home", "ring_pointer", "labels", "quarantine", "unfinished", "writer_mark"),
+)
+SYSTEM_CALL = re.compile(
+    r"(?<!\w)::(?:open|openat|close|stat|lstat|fstat|fstatat|pread|pwrite|read|write|truncate|"
+    r"ftruncate|fsync|fdatasync|fchmod|mkdir|rename|renameat|unlink|unlinkat|flock|opendir)\("
 )
 
 
@@ -296,6 +308,15 @@ def test_the_rule_for_python_names_sees_one() -> None:
     assert [m.group() for m in PYTHON_NAME.finditer(strip_comments(code))] == ["PyObject", "py"]
 
 
+@pytest.mark.parametrize("name", THROUGH_RUN_FILES)
+def test_a_runs_files_are_reached_through_run_files_alone(name: str) -> None:
+    """A view of them, and a simulated disk, are asked whatever the system would be."""
+    sources = sorted((CSRC / "core").glob(f"{name}.?pp"))
+    assert sources
+    for source in sources:
+        assert SYSTEM_CALL.findall(strip_comments(source.read_text(encoding="utf-8"))) == []
+
+
 def test_tests_of_the_core_include_only_csrc_and_doctest() -> None:
     """The C++ tests need no Python: core and device, the standard library, doctest."""
     sources = sorted((ROOT / "tests" / "cpp").glob("*.[ch]pp"))
@@ -332,14 +353,16 @@ def test_the_rule_for_imports_sees_each_way_to_import(source: str) -> None:
     assert any(is_or_below(name, "foundry_fastlog._core") for name in names)
 
 
-def test_only_the_recorder_imports_the_extension() -> None:
-    """In Python, recorder.py alone stands between the extension and everyone else."""
+def test_the_recorder_and_the_overlay_alone_import_the_extension() -> None:
+    """They stand between it and everyone else: who records, and who reads runs with rings."""
     importers = {
         path
         for path, names in package_imports().items()
         if any(is_or_below(name, "foundry_fastlog._core") for name in names)
     }
-    assert importers == {"foundry_fastlog/recording/recorder.py"}
+    assert importers == {
+        *("foundry_fastlog/reading/overlay.py", "foundry_fastlog/recording/recorder.py"),
+    }
 
 
 def test_the_package_imports_neither_tests_nor_benchmarks() -> None:

@@ -152,10 +152,9 @@ def test_lines_of_a_live_writer_that_were_moved_are_read_once(tmp_path: Path) ->
 
 @pytest.mark.parametrize("offset", [0, rings.SLOTS[0]])
 def test_a_live_ring_that_cannot_be_read_says_nothing_of_the_files(
-    tmp_path: Path, offset: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, offset: int
 ) -> None:
     """They are read as they are; whether the ring is damaged is asked when its writer is dead."""
-    monkeypatch.setattr("foundry_fastlog.reading.ring_image._LOOKS", 2)
     (tmp_path / "log.jsonl").write_bytes(message(0))
     with RingBuilder().put(tmp_path).open("r+b") as file:
         file.seek(offset)

@@ -72,10 +72,10 @@ MUTATIONS = (
         (
             Patch(
                 "core/stream_files.cpp",
-                "if (::fstat(f.fd, &info) != 0 || id_of(info) != f.id) {",
-                "if (::fstat(f.fd, &info) != 0) {",
+                "if (disk_.stat(f.fd, info) != 0 || id_of(info) != f.id) {",
+                "if (disk_.stat(f.fd, info) != 0) {",
             ),
-            Patch("core/posix.cpp", "return fd < 0 ? fd : moved_up(fd);", "return fd;"),
+            Patch("core/posix_files.cpp", "return fd < 0 ? fd : keep(fd);", "return fd;"),
         ),
     ),
     Mutation(
@@ -155,9 +155,9 @@ MUTATIONS = (
         (
             Patch(
                 "core/recovery.cpp",
-                "        if (::flock(fd, LOCK_EX | LOCK_NB) == 0) return true;\n"
+                "        if (files.lock(fd, LOCK_EX | LOCK_NB) == 0) return true;\n"
                 "        if (errno != EWOULDBLOCK",
-                "        ::flock(fd, LOCK_EX | LOCK_NB);\n        return true;\n"
+                "        files.lock(fd, LOCK_EX | LOCK_NB);\n        return true;\n"
                 "        if (errno != EWOULDBLOCK",
             ),
         ),

@@ -1,0 +1,169 @@
+#include "core/posix_files.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/vfs.h>
+#endif
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <memory>
+#include <new>
+
+namespace fastlog {
+namespace {
+
+// Calls again what a signal has ended.
+template <class Call>
+auto retried(Call&& call) noexcept {
+    auto result = call();
+    while (result < 0 && errno == EINTR) result = call();
+    return result;
+}
+
+}  // namespace
+
+int PosixFiles::open(int directory, const std::string& name, int flags, mode_t mode) noexcept {
+    return retried([&] { return ::openat(directory, name.c_str(), flags | O_CLOEXEC, mode); });
+}
+
+int PosixFiles::open_to_keep(int directory, const std::string& name, int flags,
+                             mode_t mode) noexcept {
+    const int fd = open(directory, name, flags, mode);
+    return fd < 0 ? fd : keep(fd);
+}
+
+int PosixFiles::keep(int fd) noexcept {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    const int high = ::fcntl(fd, F_DUPFD_CLOEXEC, std::min<rlim_t>(limit.rlim_cur / 2, 512));
+    if (high < 0) return fd;  // none is free up there
+    ::close(fd);
+    return high;
+}
+
+int PosixFiles::close(int fd) noexcept { return ::close(fd); }
+void PosixFiles::close_in_child(int fd) noexcept { ::close(fd); }
+
+int PosixFiles::stat(int fd, struct stat& info) noexcept { return ::fstat(fd, &info); }
+
+int PosixFiles::stat_at(int directory, const std::string& name, struct stat& info) noexcept {
+    return ::fstatat(directory, name.c_str(), &info, AT_SYMLINK_NOFOLLOW);
+}
+
+int PosixFiles::stat_path(const std::string& path, struct stat& info) noexcept {
+    return ::stat(path.c_str(), &info);
+}
+
+ssize_t PosixFiles::read_at(int fd, void* into, std::size_t size, std::uint64_t offset) noexcept {
+    return retried([&] { return ::pread(fd, into, size, static_cast<off_t>(offset)); });
+}
+
+ssize_t PosixFiles::write_at(int fd, const void* bytes, std::size_t size,
+                             std::uint64_t offset) noexcept {
+    return retried([&] { return ::pwrite(fd, bytes, size, static_cast<off_t>(offset)); });
+}
+
+int PosixFiles::append_range(int from, std::uint64_t begin, std::uint64_t size, int to,
+                             std::uint64_t end) noexcept {
+    constexpr std::size_t kBlock = std::size_t{1} << 18;
+    const std::unique_ptr<char[]> block(
+        new (std::nothrow) char[std::min<std::uint64_t>(size, kBlock)]);
+    if (block == nullptr) {
+        errno = ENOMEM;
+        return -1;
+    }
+    while (size != 0) {
+        const ssize_t got =
+            read_at(from, block.get(), std::min<std::uint64_t>(size, kBlock), begin);
+        if (got <= 0) {
+            if (got == 0) errno = EIO;  // it shrinks at this moment
+            return -1;
+        }
+        for (ssize_t done = 0; done < got;) {
+            const ssize_t n =
+                write_at(to, block.get() + done, static_cast<std::size_t>(got - done), end);
+            if (n <= 0) {
+                if (n == 0) errno = ENOSPC;
+                return -1;
+            }
+            done += n;
+            end += static_cast<std::uint64_t>(n);
+        }
+        begin += static_cast<std::uint64_t>(got);
+        size -= static_cast<std::uint64_t>(got);
+    }
+    return 0;
+}
+
+int PosixFiles::cut(int fd, std::uint64_t size) noexcept {
+    return ::ftruncate(fd, static_cast<off_t>(size));
+}
+
+int PosixFiles::sync(int fd) noexcept {
+    return retried([&] { return ::fdatasync(fd); });
+}
+
+int PosixFiles::change_mode(int fd, mode_t mode) noexcept { return ::fchmod(fd, mode); }
+
+int PosixFiles::make_directory(const std::string& path) noexcept {
+    return ::mkdir(path.c_str(), kDirectoryMode);
+}
+
+int PosixFiles::rename(int directory, const std::string& name, int to_directory,
+                       const std::string& to_name) noexcept {
+    return ::renameat(directory, name.c_str(), to_directory, to_name.c_str());
+}
+
+int PosixFiles::unlink(int directory, const std::string& name) noexcept {
+    return ::unlinkat(directory, name.c_str(), 0);
+}
+
+bool PosixFiles::list(int directory, const std::string& name,
+                      std::vector<std::string>& names) noexcept {
+    Descriptor fd(*this, open(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
+    const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
+    if (!listing) return false;
+    fd.release();  // closedir() closes it
+    try {
+        while (const dirent* entry = ::readdir(listing.get())) names.emplace_back(entry->d_name);
+    } catch (const std::bad_alloc&) {
+        errno = ENOMEM;
+        return false;
+    }
+    return true;
+}
+
+int PosixFiles::lock(int fd, int operation) noexcept { return ::flock(fd, operation); }
+
+bool PosixFiles::may_renumber(int directory) noexcept {
+#if defined(__linux__)
+    struct statfs info;
+    if (::fstatfs(directory, &info) != 0) return false;
+    switch (static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL) {
+        case 0x65735546:  // FUSE
+        case 0xFF534D42:  // CIFS
+        case 0xFE534D42:  // SMB 2 and 3
+            return true;
+        default:
+            return false;
+    }
+#else
+    (void)directory;
+    return false;
+#endif
+}
+
+PosixFiles& posix_files() noexcept {
+    struct Files final : PosixFiles {};
+    static Files files;
+    return files;
+}
+
+}  // namespace fastlog

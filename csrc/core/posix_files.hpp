@@ -1,0 +1,48 @@
+// A run's files as the system has them.
+#pragma once
+
+#include "core/run_files.hpp"
+
+namespace fastlog {
+
+/// Has no state: any thread.
+class PosixFiles : public RunFiles {
+  public:
+    int open(int directory, const std::string& name, int flags,
+             mode_t mode = kFileMode) noexcept override;
+    /// With a high number: programs that close "all" descriptors open their own under the lowest
+    /// numbers, where a write of ours would reach their files.
+    int open_to_keep(int directory, const std::string& name, int flags,
+                     mode_t mode = kFileMode) noexcept override;
+    int keep(int fd) noexcept override;
+    int close(int fd) noexcept override;
+    void close_in_child(int fd) noexcept override;
+    int stat(int fd, struct stat& info) noexcept override;
+    int stat_at(int directory, const std::string& name, struct stat& info) noexcept override;
+    int stat_path(const std::string& path, struct stat& info) noexcept override;
+    ssize_t read_at(int fd, void* into, std::size_t size, std::uint64_t offset) noexcept override;
+    ssize_t write_at(int fd, const void* bytes, std::size_t size,
+                     std::uint64_t offset) noexcept override;
+    int append_range(int from, std::uint64_t begin, std::uint64_t size, int to,
+                     std::uint64_t end) noexcept override;
+    int cut(int fd, std::uint64_t size) noexcept override;
+    int sync(int fd) noexcept override;
+    int change_mode(int fd, mode_t mode) noexcept override;
+    int make_directory(const std::string& path) noexcept override;
+    int rename(int directory, const std::string& name, int to_directory,
+               const std::string& to_name) noexcept override;
+    int unlink(int directory, const std::string& name) noexcept override;
+    bool list(int directory, const std::string& name,
+              std::vector<std::string>& names) noexcept override;
+    int lock(int fd, int operation) noexcept override;
+    bool may_renumber(int directory) noexcept override;
+    bool is_view() const noexcept override { return false; }
+
+  protected:
+    ~PosixFiles() = default;
+};
+
+/// The one that everybody shares who has no other.
+PosixFiles& posix_files() noexcept;
+
+}  // namespace fastlog

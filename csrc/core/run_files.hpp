@@ -1,0 +1,115 @@
+// What the core asks of the system about a run's files, one function to a system call.
+//
+// Behind it stand the system itself (PosixFiles) and a view that changes nothing (ShadowFiles). Whoever
+// finishes, reads or continues a dead writer's files, and whoever writes a live one's, gets its files from
+// whoever made it: nobody calls the system beside it.
+//
+// As the calls do, functions return -1 (or false) with errno. Signals end none. Descriptors mean something to
+// the RunFiles that gave them alone.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/posix.hpp"
+
+namespace fastlog {
+
+class RunFiles {
+  public:
+    /// openat(2) below a directory (AT_FDCWD: a path), close-on-exec.
+    virtual int open(int directory, const std::string& name, int flags,
+                     mode_t mode = kFileMode) noexcept = 0;
+    /// The same for a descriptor that is kept: other code in this process does not close it by mistake.
+    virtual int open_to_keep(int directory, const std::string& name, int flags,
+                             mode_t mode = kFileMode) noexcept = 0;
+    /// Gives an open descriptor such a number, where there is one; returns what it has then.
+    virtual int keep(int fd) noexcept { return fd; }
+    virtual int close(int fd) noexcept = 0;
+    /// For the child of a fork: async-signal-safe.
+    virtual void close_in_child(int fd) noexcept = 0;
+    virtual int stat(int fd, struct stat& info) noexcept = 0;
+    /// Of what stands under a name, a link itself.
+    virtual int stat_at(int directory, const std::string& name, struct stat& info) noexcept = 0;
+    /// Of a path, through links.
+    virtual int stat_path(const std::string& path, struct stat& info) noexcept = 0;
+    virtual ssize_t read_at(int fd, void* into, std::size_t size,
+                            std::uint64_t offset) noexcept = 0;
+    virtual ssize_t write_at(int fd, const void* bytes, std::size_t size,
+                             std::uint64_t offset) noexcept = 0;
+    /// Appends a range of a file to another one, whose size is `end`.
+    virtual int append_range(int from, std::uint64_t begin, std::uint64_t size, int to,
+                             std::uint64_t end) noexcept = 0;
+    virtual int cut(int fd, std::uint64_t size) noexcept = 0;
+    virtual int sync(int fd) noexcept = 0;
+    virtual int change_mode(int fd, mode_t mode) noexcept = 0;
+    virtual int make_directory(const std::string& path) noexcept = 0;
+    virtual int rename(int directory, const std::string& name, int to_directory,
+                       const std::string& to_name) noexcept = 0;
+    virtual int unlink(int directory, const std::string& name) noexcept = 0;
+    /// The names in a directory below another one. What was read before it failed is there.
+    virtual bool list(int directory, const std::string& name,
+                      std::vector<std::string>& names) noexcept = 0;
+    /// flock(2).
+    virtual int lock(int fd, int operation) noexcept = 0;
+    /// Whether the directory's file system may give a file another inode from one look to the next, as
+    /// some FUSE and SMB mounts do.
+    virtual bool may_renumber(int directory) noexcept = 0;
+    /// Whether all changes are seen here alone: then rings and marks stay what they are.
+    virtual bool is_view() const noexcept = 0;
+
+    /// Of an open descriptor; none when it is closed.
+    FileId id_of(int fd) noexcept {
+        struct stat info;
+        return fd >= 0 && stat(fd, info) == 0 ? fastlog::id_of(info) : FileId{};
+    }
+    /// Of what stands under a name below a directory, a link itself; none, with errno, when nothing does.
+    FileId id_at(int directory, const std::string& name) noexcept {
+        struct stat info;
+        return stat_at(directory, name, info) == 0 ? fastlog::id_of(info) : FileId{};
+    }
+
+  protected:
+    ~RunFiles() = default;
+};
+
+/// A descriptor that is closed (and its lock given up) at the end of its scope.
+class Descriptor {
+  public:
+    Descriptor() = default;
+    Descriptor(RunFiles& files, int fd) noexcept : files_(&files), fd_(fd) {}
+    ~Descriptor() { reset(); }
+    Descriptor(Descriptor&& other) noexcept : files_(other.files_), fd_(other.release()) {}
+    Descriptor& operator=(Descriptor&& other) noexcept {
+        reset();
+        files_ = other.files_;
+        fd_ = other.release();
+        return *this;
+    }
+    int get() const noexcept { return fd_; }
+    int release() noexcept { return std::exchange(fd_, -1); }
+    void reset() noexcept {
+        if (fd_ >= 0) files_->close(fd_);
+        fd_ = -1;
+    }
+
+  private:
+    RunFiles* files_ = nullptr;
+    int fd_ = -1;
+};
+
+/// Writes all of it at an offset.
+SinkError write_all(RunFiles& files, int fd, const void* bytes, std::size_t size,
+                    std::uint64_t offset, const std::string& path);
+
+/// Makes one directory. A link or a file in its place is an error.
+SinkError make_directory(RunFiles& files, const std::string& path);
+/// Makes a directory and all that are missing above it, like mkdir -p.
+SinkError make_directories(RunFiles& files, const std::string& path);
+
+}  // namespace fastlog
