@@ -80,9 +80,11 @@ def unwritable(directory: Path) -> Iterator[None]:
     modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in paths}
     for path in reversed(paths):
         path.chmod(modes[path] & 0o555)
-    yield
-    for path in paths:
-        path.chmod(modes[path])
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.chmod(modes[path])
 
 
 def check_against_recovery(run: Path, *, same: bool = True) -> list[RingReport]:

@@ -33,12 +33,6 @@ int PosixFiles::open(int directory, const std::string& name, int flags, mode_t m
     return retried([&] { return ::openat(directory, name.c_str(), flags | O_CLOEXEC, mode); });
 }
 
-int PosixFiles::open_to_keep(int directory, const std::string& name, int flags,
-                             mode_t mode) noexcept {
-    const int fd = open(directory, name, flags, mode);
-    return fd < 0 ? fd : keep(fd);
-}
-
 int PosixFiles::keep(int fd) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);

@@ -10,10 +10,8 @@ class PosixFiles : public RunFiles {
   public:
     int open(int directory, const std::string& name, int flags,
              mode_t mode = kFileMode) noexcept override;
-    /// With a high number: programs that close "all" descriptors open their own under the lowest
-    /// numbers, where a write of ours would reach their files.
-    int open_to_keep(int directory, const std::string& name, int flags,
-                     mode_t mode = kFileMode) noexcept override;
+    /// A high number: programs that close "all" descriptors open their own under the lowest ones, where
+    /// a write of ours would reach their files.
     int keep(int fd) noexcept override;
     int close(int fd) noexcept override;
     void close_in_child(int fd) noexcept override;

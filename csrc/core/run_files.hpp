@@ -25,10 +25,8 @@ class RunFiles {
     /// openat(2) below a directory (AT_FDCWD: a path), close-on-exec.
     virtual int open(int directory, const std::string& name, int flags,
                      mode_t mode = kFileMode) noexcept = 0;
-    /// The same for a descriptor that is kept: other code in this process does not close it by mistake.
-    virtual int open_to_keep(int directory, const std::string& name, int flags,
-                             mode_t mode = kFileMode) noexcept = 0;
-    /// Gives an open descriptor such a number, where there is one; returns what it has then.
+    /// Gives a descriptor that is kept a number that other code in this process does not close by mistake,
+    /// where there is one; returns what it has then.
     virtual int keep(int fd) noexcept { return fd; }
     virtual int close(int fd) noexcept = 0;
     /// For the child of a fork: async-signal-safe.
@@ -63,6 +61,12 @@ class RunFiles {
     /// Whether all changes are seen here alone: then rings and marks stay what they are.
     virtual bool is_view() const noexcept = 0;
 
+    /// As open(), for a descriptor that is kept.
+    int open_to_keep(int directory, const std::string& name, int flags,
+                     mode_t mode = kFileMode) noexcept {
+        const int fd = open(directory, name, flags, mode);
+        return fd < 0 ? fd : keep(fd);
+    }
     /// Of an open descriptor; none when it is closed.
     FileId id_of(int fd) noexcept {
         struct stat info;

@@ -39,10 +39,6 @@ class ShadowFiles final : public RunFiles {
     const std::string& shattered() const noexcept { return shattered_; }
 
     int open(int directory, const std::string& name, int flags, mode_t mode) noexcept override;
-    int open_to_keep(int directory, const std::string& name, int flags,
-                     mode_t mode) noexcept override {
-        return open(directory, name, flags, mode);
-    }
     int close(int fd) noexcept override;
     void close_in_child(int fd) noexcept override;
     int stat(int fd, struct stat& info) noexcept override;

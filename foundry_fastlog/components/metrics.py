@@ -18,6 +18,7 @@ from foundry_fastlog.recording.values import (
     MAX_TEXT,
     MetricValue,
     metric_value,
+    name_of,
     recordable,
     text_of,
 )
@@ -223,7 +224,7 @@ class MetricsLogger(Component):
             self._tell_once(f"odd {name}", f"metric {name!r} is no single value: recorded as text")
 
     def _echo(self, title: str, step: int | None, epoch: float | None, metrics: Metrics) -> None:
-        text = ", ".join(f"{_name(key)}={_shown(value)}" for key, value in metrics.items())
+        text = ", ".join(f"{name_of(key)}={_shown(value)}" for key, value in metrics.items())
         log_text(
             self.logger, logging.INFO, f"{title}: {text}", stacklevel=3, step=step, epoch=epoch
         )
@@ -305,10 +306,6 @@ def _name_refused(values: dict[str, MetricValue]) -> list[str]:
     refused = [n for n, v in values.items() if device_of(v) is not None and not takes(v)]
     values.update({name: text_of(values[name]) for name in refused})
     return refused
-
-
-def _name(key: object) -> str:
-    return key if isinstance(key, str) else text_of_value(key)
 
 
 def _shown(value: object) -> str:

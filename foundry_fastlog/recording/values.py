@@ -9,7 +9,7 @@ from foundry_fastlog.base.json_text import cut, read_context, safe_str, text_of_
 from foundry_fastlog.base.unread import described_unread, device_of
 from foundry_fastlog.recording.plain_tensors import readable_tensor
 
-__all__ = ["MAX_TEXT", "MetricValue", "metric_value", "recordable", "text_of"]
+__all__ = ["MAX_TEXT", "MetricValue", "metric_value", "name_of", "recordable", "text_of"]
 
 MetricValue = float | int | bool | str | None
 
@@ -70,6 +70,11 @@ def _is_masked(value: object) -> bool:
     )
 
 
+def name_of(key: object) -> str:
+    """Return the name of a metric; for a key that is no str, its text."""
+    return key if isinstance(key, str) else safe_str(key)
+
+
 def text_of(value: object) -> str:
     """Return a bounded text for what is no metric.
 
@@ -99,7 +104,7 @@ def recordable(
     values: dict[str, Any] = {}
     odd: list[str] = []
     for key, value in read_context(metrics).items():
-        name = key if isinstance(key, str) else safe_str(key)
+        name = name_of(key)
         try:
             values[name], regular = _recordable(name, value, from_devices=from_devices)
         except Exception:  # noqa: BLE001 - a value of any type, with any property

@@ -10,7 +10,7 @@ from foundry_fastlog.base.json_text import readable, safe_str
 from foundry_fastlog.base.unread import described_unread, shows_unread
 from foundry_fastlog.recording.host_copies import is_device_scalar
 from foundry_fastlog.recording.plain_tensors import readable_tensor
-from foundry_fastlog.recording.values import text_of
+from foundry_fastlog.recording.values import name_of, text_of
 from foundry_fastlog.run.info import plain_config
 
 __all__ = ["DEFAULT_PROJECT", "config_project", "experiment_name", "flat", "settings", "textual"]
@@ -61,7 +61,7 @@ def flat(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """
     row: dict[str, Any] = {}
     for key, value in metrics.items():
-        name = prefix + (key if isinstance(key, str) else safe_str(key))
+        name = prefix + name_of(key)
         if type(value) in _PLAIN:
             row[name] = value
         elif isinstance(value, Mapping):

@@ -98,10 +98,9 @@ struct Looking final : PosixFiles {
         steps.emplace_back(operation == LOCK_UN ? "unlock" : "lock");
         return PosixFiles::lock(fd, operation);
     }
-    int open_to_keep(int directory, const std::string& name, int flags,
-                     mode_t mode) noexcept override {
+    int keep(int fd) noexcept override {
         steps.emplace_back("open");
-        return PosixFiles::open_to_keep(directory, name, flags, mode);
+        return PosixFiles::keep(fd);
     }
     bool is_view() const noexcept override { return true; }
 };

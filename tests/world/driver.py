@@ -239,7 +239,7 @@ class World(Processes):
 
     def do_fill(self) -> bool:
         """Fill the disk."""
-        if not (self.session.root and self.schedule.disk == "tmpfs"):
+        if self.disk.name != "tmpfs":
             return False
         self.breaker.fill()
         self.full = True

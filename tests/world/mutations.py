@@ -75,7 +75,7 @@ MUTATIONS = (
                 "if (disk_.stat(f.fd, info) != 0 || id_of(info) != f.id) {",
                 "if (disk_.stat(f.fd, info) != 0) {",
             ),
-            Patch("core/posix_files.cpp", "return fd < 0 ? fd : keep(fd);", "return fd;"),
+            Patch("core/run_files.hpp", "return fd < 0 ? fd : keep(fd);", "return fd;"),
         ),
     ),
     Mutation(
