@@ -3,18 +3,25 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #if defined(__linux__)
 #include <sys/vfs.h>
+#else
+#include <sys/mount.h>
+#include <sys/param.h>
 #endif
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <new>
+
+#include "core/fork_watch.hpp"
 
 namespace fastlog {
 namespace {
@@ -156,6 +163,59 @@ bool PosixFiles::may_renumber(int directory) noexcept {
     return false;
 #endif
 }
+
+bool PosixFiles::suits_mapping(const std::string& directory) noexcept {
+#if defined(__linux__)
+    struct statfs info;
+    if (::statfs(directory.c_str(), &info) != 0) return false;
+    switch (static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL) {
+        case 0xEF53:      // ext2, ext3, ext4
+        case 0x58465342:  // xfs
+        case 0x01021994:  // tmpfs
+        case 0x794C7630:  // overlayfs: new files lie in its upper directory
+        case 0xF2F52010:  // f2fs
+            return true;
+        default:
+            return false;
+    }
+#else
+    struct statfs info;
+    if (::statfs(directory.c_str(), &info) != 0) return false;
+    return std::strcmp(info.f_fstypename, "apfs") == 0 ||
+           std::strcmp(info.f_fstypename, "hfs") == 0;
+#endif
+}
+
+int PosixFiles::allocate(int fd, std::uint64_t size) noexcept {
+#if defined(__linux__)
+    int code;
+    do {
+        code = ::posix_fallocate(fd, 0, static_cast<off_t>(size));
+    } while (code == EINTR);
+    errno = code;
+    return code == 0 ? 0 : -1;
+#else
+    (void)fd;
+    (void)size;
+    return 0;
+#endif
+}
+
+void* map_unforked(std::size_t size, int flags, int fd) noexcept {
+    const NoFork no_fork;
+    void* base = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+#ifdef MADV_DONTFORK
+    if (base != MAP_FAILED) ::madvise(base, size, MADV_DONTFORK);
+#endif
+    return base;
+}
+
+void* PosixFiles::map(int fd, std::size_t size) noexcept {
+    void* const base = map_unforked(size, MAP_SHARED, fd);
+    return base == MAP_FAILED ? nullptr : base;
+}
+
+void PosixFiles::unmap(void* base, std::size_t size) noexcept { ::munmap(base, size); }
 
 PosixFiles& posix_files() noexcept {
     struct Files final : PosixFiles {};

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "core/kill_point.hpp"
+#include "core/machine.hpp"
 #include "core/ring_memory.hpp"
 
 namespace fastlog {
