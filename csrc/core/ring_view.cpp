@@ -39,7 +39,7 @@ void RingView::look_at_live(const std::string& run_directory, const std::string&
     const bool by_pointer = path != report_.ring;
     std::string reason;
     const RingPointer pointer =
-        by_pointer ? read_pointer(files_, AT_FDCWD, path, reason) : RingPointer{path, {}};
+        by_pointer ? read_pointer(files_, AT_FDCWD, path, reason) : RingPointer{path, {}, false};
     const Descriptor fd(files_, files_.open(AT_FDCWD, pointer.ring, kOpenFlags, 0));
     const auto image = RingImage::look_at_commit(files_, fd.get());
     struct stat info;
