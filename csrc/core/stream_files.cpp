@@ -17,26 +17,6 @@ namespace {
 
 constexpr int kMakeFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
 
-// Moves `end` back to behind the last "\n" before it. False with errno when the file cannot be read.
-bool end_of_last_line(RunFiles& disk, int fd, std::uint64_t& end) {
-    char block[4096];
-    while (end != 0) {
-        const std::size_t want = std::min<std::uint64_t>(end, sizeof block);
-        const ssize_t n = disk.read_at(fd, block, want, end - want);
-        if (n != static_cast<ssize_t>(want)) {
-            if (n >= 0) errno = EIO;  // it shrinks again at this moment
-            return false;
-        }
-        const std::size_t newline = std::string_view(block, want).rfind('\n');
-        if (newline != std::string_view::npos) {
-            end -= want - newline - 1;
-            return true;
-        }
-        end -= want;
-    }
-    return true;
-}
-
 }  // namespace
 
 StreamFiles::StreamFiles(StreamFilesOptions options)
@@ -257,7 +237,7 @@ void StreamFiles::forget(File& f) noexcept {
     close_file(f);
     f.lost += f.offset;
     f.gap = f.gap || f.committed != 0;
-    f.offset = f.synced = f.committed = 0;
+    f.offset = f.synced = f.committed = f.seen = 0;
     f.sync_failed = false;
     f.id = {};
 }
@@ -297,6 +277,7 @@ SinkError StreamFiles::take_back(File& f, const std::string& path) {
     }
     f.lost += f.offset - f.committed;
     f.offset = f.committed;
+    f.seen = std::min(f.seen, f.offset);
     return {};
 }
 
@@ -380,25 +361,6 @@ SinkError StreamFiles::check_file(Stream stream, std::uint64_t* lost) {
     disk_.sync(f.fd);  // it is not looked at again
     forget(f);
     return {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};
-}
-
-SinkError StreamFiles::check_size(Stream stream, std::uint64_t size, std::uint64_t* lost) {
-    File& f = file(stream);
-    if (size >= f.offset) return {};
-    // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
-    // written behind it would be lost with it, and writing at the old offset would leave a hole.
-    const std::string text = path(stream, f.segment);
-    std::uint64_t end = size;
-    if (!end_of_last_line(disk_, f.fd, end)) return failed("read", text);
-    if (end != size && disk_.cut(f.fd, end) != 0) return failed("cut", text);
-    SinkError found{EIO, "keep " + text +
-                             " whole (truncated by somebody else; writing goes on at its new end)"};
-    if (lost != nullptr) *lost += f.offset - end;  // behind what may lack memory
-    f.gap = f.gap || end < f.committed;
-    f.offset = end;
-    f.synced = std::min(f.synced, end);
-    f.committed = std::min(f.committed, end);
-    return found;
 }
 
 // ---- making ---------------------------------------------------------------------------------------
