@@ -142,9 +142,9 @@ bool RingImage::is_unused(RunFiles& files, int fd, std::string_view uuid) {
     RingImage image;
     std::string reason;
     return image.read_control(files, fd) && image.header_.version == kRingVersion &&
-           boot_id() == image.header_.boot_id &&
-           image.choose_slot(reason) && image.slot_.epoch == 0 && image.home_.epoch == 0 &&
-           image.tail() == 0 && uuid == std::string_view(image.header_.uuid, uuid.size());
+           boot_id() == image.header_.boot_id && image.choose_slot(reason) &&
+           image.slot_.epoch == 0 && image.home_.epoch == 0 && image.tail() == 0 &&
+           uuid == std::string_view(image.header_.uuid, uuid.size());
 }
 
 bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) const {
