@@ -13,9 +13,10 @@ JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 PYTEST := $(PY) -m pytest
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+SIM_ARGS ?= --seconds 60
 
 PY_PATHS := $(wildcard foundry_fastlog tests benchmarks .ci setup.py)
-CPP_PATHS = $(shell find csrc tests/cpp tests/crash tests/device -path tests/cpp/third_party -prune -o \
+CPP_PATHS = $(shell find csrc tests/cpp tests/crash tests/device tests/sim -path tests/cpp/third_party -prune -o \
   \( -name '*.cpp' -o -name '*.hpp' -o -path 'tests/device/*.[ch]' \) -print)
 
 VENV_STAMP := $(VENV)/.stamp-venv
@@ -122,6 +123,11 @@ test-unstable: ## The same with the newest Pythons, of Debian unstable, in a chr
 .PHONY: core-venv
 core-venv: $(TEST_STAMP) extension
 
+.PHONY: sim
+sim: $(VENV_STAMP) ## Play simulated worlds: SIM_ARGS='--seed 1 --seconds 60', or '--script FILE --verbose'
+	@$(MAKE) --no-print-directory -C tests/sim -j$(JOBS)
+	build/sim/plain/sim $(SIM_ARGS)
+
 .PHONY: test-core
 test-core: $(TEST_STAMP) extension ## Run the unit tests that need neither torch nor minutes
 	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -m 'not slow' -q $(PYTEST_ARGS)
@@ -131,9 +137,9 @@ coverage: venv ## Run the Python tests with coverage of the Python code
 	$(PYTEST) tests --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
 .PHONY: crash
-crash: venv ## Run the release-sized crash tests and write their figures (two hours)
+crash: venv ## Run the release-sized crash tests and write their figures (three hours)
 	@rm -rf build/crash/figures
-	FASTLOG_CRASH=release $(PYTEST) tests/crash tests/faults tests/world -q -o faulthandler_timeout=0 $(PYTEST_ARGS)
+	FASTLOG_CRASH=release $(PYTEST) tests/crash tests/faults tests/world tests/sim -q -o faulthandler_timeout=0 $(PYTEST_ARGS)
 	$(PY) tests/crash/figures.py
 
 .PHONY: gpu-test

@@ -240,20 +240,28 @@ bool BatchWriter::sync_committed() {
     if (batch_.size != 0 || dirty_) return false;
     bool moved = false;
     const bool ok = sync_all(moved);
-    return (!moved || commit()) && ok;
+    return (!moved || commit()) && cut_moved() && ok;
+}
+
+bool BatchWriter::cut_moved() {
+    bool ok = true;
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        const SinkError error = sink_.trim(static_cast<Stream>(s));
+        if (error) fault_(error);
+        ok = ok && !error;
+    }
+    return ok;
 }
 
 bool BatchWriter::commit() {
     CommitSlot slot{};
     slot.position = position();
     renderer_.clock().describe(slot.anchor_ticks, slot.anchor_wall_ns, slot.ns_per_tick);
-    bool trims = false;
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         slot.streams[s] = sink_.state(static_cast<Stream>(s));
         slot.streams[s].seq = seq_[s];
         slot.streams[s].ahead =
             static_cast<std::uint32_t>((cursors_[s] - slot.position) / kRecordAlign);
-        trims = trims || slot.streams[s].has_trim != 0;
     }
     if (const SinkError error = source_.commit(slot)) {
         fault_(error);
@@ -263,9 +271,7 @@ bool BatchWriter::commit() {
     std::copy(std::begin(seq_), std::end(seq_), committed_seq_);
     sink_.note_committed();
     KILL_POINT("committed");
-    if (trims) {
-        for (std::size_t s = 0; s < kStreamCount; ++s) sink_.trim(static_cast<Stream>(s));
-    }
+    cut_moved();  // what cannot be cut now is tried again
     return true;
 }
 

@@ -74,8 +74,8 @@ class BatchWriter {
     void reserve_line(Stream stream);
     /// Adds a line that no record stands for: drops at the end of a stream.
     void add_drops(Stream stream, std::uint64_t dropped, std::uint64_t ticks);
-    /// Forces all committed bytes to the disk; false when that failed and was told, or when a batch
-    /// is waiting to be written.
+    /// Forces all committed bytes to the disk, and cuts off what it had to move for that, now or before;
+    /// false when that failed and was told, or when a batch is waiting to be written.
     bool sync_committed();
 
     /// Everything before is rendered.
@@ -104,6 +104,7 @@ class BatchWriter {
     bool sync(Stream stream, bool& moved);
     bool sync_all(bool& moved);
     bool commit();
+    bool cut_moved();
 
     RecordSource& source_;
     StreamFiles& sink_;

@@ -1,36 +1,9 @@
 #include "core/clock.hpp"
 
 #include <cmath>
-#include <cstdio>
-#include <cstring>
-
-#if FASTLOG_HAS_TSC
-#include <cpuid.h>
-#endif
 
 namespace fastlog {
 namespace detail {
-
-bool tsc_is_reliable() noexcept {
-#if FASTLOG_HAS_TSC
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
-    // Invariant TSC: CPUID 8000_0007H, EDX bit 8 (Intel SDM vol. 3, 17.17.1).
-    if (__get_cpuid(0x80000007u, &a, &b, &c, &d) == 0 || (d & (1u << 8)) == 0) return false;
-    // The kernel's watchdog compares the counters of all cores; trust it only if the kernel does.
-    std::FILE* file =
-        std::fopen("/sys/devices/system/clocksource/clocksource0/current_clocksource", "re");
-    if (file == nullptr) return false;
-    char name[16] = {};
-    const std::size_t got = std::fread(name, 1, sizeof name - 1, file);
-    std::fclose(file);
-    return got >= 4 && std::memcmp(name, "tsc\n", 4) == 0;
-#else
-    return false;
-#endif
-}
 
 const bool use_tsc = tsc_is_reliable();
 

@@ -12,40 +12,19 @@
 #include <system_error>
 #include <utility>
 
-#include "core/kill_point.hpp"
 #include "core/quiet_thread.hpp"
 
 namespace fastlog {
-const RecordHeader* FlushThread::Source::next(std::uint64_t& position) {
-    for (;;) {
-        const RecordHeader* record = ring_.peek(position);
-        if (record == nullptr || record->kind != RecordKind::pad) return record;
-        position = MpscRing::after(position, *record);
-    }
-}
 
-// The slot that is not current is filled, then the epoch makes it current, then the head moves: only
-// then may producers use the bytes again. (Recovery relies on this order.)
-SinkError FlushThread::Source::commit(CommitSlot& slot) {
-    if (memory_.mapped()) {
-        const std::uint64_t epoch = memory_.epoch()->load(std::memory_order_relaxed) + 1;
-        slot.epoch = epoch;
-        slot.crc = slot_crc(slot);
-        KILL_POINT("slot_begun");
-        *memory_.slot(epoch) = slot;
-        KILL_POINT("slot_filled");
-        memory_.epoch()->store(epoch, std::memory_order_release);
-        KILL_POINT("epoch_stored");
-    }
+void FlushThread::Source::committed(const CommitSlot& slot) noexcept {
     flush_thread_.publish_progress();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         flush_thread_.written_to_[s].store(slot.stream_position(static_cast<Stream>(s)),
                                            std::memory_order_seq_cst);  // see notify_waiters()
     }
-    ring_.release_to(slot.position);
-    flush_thread_.notify_waiters();
-    return {};
 }
+
+void FlushThread::Source::released() noexcept { flush_thread_.notify_waiters(); }
 
 // A record that waits keeps its bytes of the ring: half of it is not taken from the producers for that.
 bool FlushThread::Source::must_settle(std::uint64_t position, std::int64_t made_ns,

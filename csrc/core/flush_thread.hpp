@@ -17,6 +17,7 @@
 #include "core/attention_bits.hpp"
 #include "core/batch_writer.hpp"
 #include "core/line_renderer.hpp"
+#include "core/live_ring.hpp"
 #include "core/monitor.hpp"
 #include "core/mpsc_ring.hpp"
 #include "core/nonfinite_watch.hpp"
@@ -128,21 +129,20 @@ class FlushThread {
     void tell(std::string message);
 
   private:
-    // The live ring: commits into the memory's slots, and gives bytes back to the producers.
-    class Source final : public RecordSource {
+    // The live ring, and who is to be told of a commit.
+    class Source final : public LiveRing {
       public:
         Source(FlushThread& flush_thread, MpscRing& ring, RingMemory& memory)
-            : flush_thread_(flush_thread), ring_(ring), memory_(memory) {}
-        const RecordHeader* next(std::uint64_t& position) override;
-        SinkError commit(CommitSlot& slot) override;
+            : LiveRing(ring, memory), flush_thread_(flush_thread) {}
         DeviceValues* device() override { return flush_thread_.device(); }
         bool must_settle(std::uint64_t position, std::int64_t made_ns, MissingReason& why) override;
         void rendered_metrics(const RecordHeader& record, const LineRenderer& renderer) override;
 
       private:
+        void committed(const CommitSlot& slot) noexcept override;
+        void released() noexcept override;
+
         FlushThread& flush_thread_;
-        MpscRing& ring_;
-        RingMemory& memory_;
     };
 
     template <class Reached>

@@ -48,6 +48,7 @@ class ForkWatched {
 class LockDescriptor final : ForkWatched {
   public:
     LockDescriptor() = default;
+    explicit LockDescriptor(RunFiles& files) noexcept : files_(files) {}
     LockDescriptor(RunFiles& files, const std::string& path, int flags) noexcept : files_(files) {
         open(AT_FDCWD, path, flags, 0);
     }

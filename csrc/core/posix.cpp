@@ -6,7 +6,7 @@
 namespace fastlog {
 
 SinkError failed(const char* verb, const std::string& path) {
-    const int code = errno;
+    const int code = errno != 0 ? errno : EIO;  // 0 would be no error
     return {code, std::string(verb) + " " + path};
 }
 

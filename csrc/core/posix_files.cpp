@@ -3,21 +3,36 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #if defined(__linux__)
 #include <sys/vfs.h>
+#else
+#include <sys/mount.h>
+#include <sys/param.h>
 #endif
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <new>
 
+#include "core/fork_watch.hpp"
+
 namespace fastlog {
 namespace {
+
+#if defined(__linux__)
+unsigned long file_system(const struct statfs& info) {
+    return static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL;
+}
+
+constexpr unsigned long kOverlayfs = 0x794C7630;
+#endif
 
 // Calls again what a signal has ended.
 template <class Call>
@@ -140,7 +155,7 @@ bool PosixFiles::may_renumber(int directory) noexcept {
 #if defined(__linux__)
     struct statfs info;
     if (::fstatfs(directory, &info) != 0) return false;
-    switch (static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL) {
+    switch (file_system(info)) {
         case 0x65735546:  // FUSE
         case 0xFF534D42:  // CIFS
         case 0xFE534D42:  // SMB 2 and 3
@@ -150,6 +165,69 @@ bool PosixFiles::may_renumber(int directory) noexcept {
     }
 #else
     (void)directory;
+    return false;
+#endif
+}
+
+bool PosixFiles::suits_mapping(const std::string& directory) noexcept {
+#if defined(__linux__)
+    struct statfs info;
+    if (::statfs(directory.c_str(), &info) != 0) return false;
+    switch (file_system(info)) {
+        case 0xEF53:      // ext2, ext3, ext4
+        case 0x58465342:  // xfs
+        case 0x01021994:  // tmpfs
+        case kOverlayfs:  // new files lie in its upper directory
+        case 0xF2F52010:  // f2fs
+            return true;
+        default:
+            return false;
+    }
+#else
+    struct statfs info;
+    if (::statfs(directory.c_str(), &info) != 0) return false;
+    return std::strcmp(info.f_fstypename, "apfs") == 0 ||
+           std::strcmp(info.f_fstypename, "hfs") == 0;
+#endif
+}
+
+int PosixFiles::allocate(int fd, std::uint64_t size) noexcept {
+#if defined(__linux__)
+    int code;
+    do {
+        code = ::posix_fallocate(fd, 0, static_cast<off_t>(size));
+    } while (code == EINTR);
+    errno = code;
+    return code == 0 ? 0 : -1;
+#else
+    (void)fd;
+    (void)size;
+    return 0;
+#endif
+}
+
+void* map_unforked(std::size_t size, int flags, int fd) noexcept {
+    const NoFork no_fork;
+    void* base = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+#ifdef MADV_DONTFORK
+    if (base != MAP_FAILED) ::madvise(base, size, MADV_DONTFORK);
+#endif
+    return base;
+}
+
+void* PosixFiles::map(int fd, std::size_t size) noexcept {
+    void* const base = map_unforked(size, MAP_SHARED, fd);
+    return base == MAP_FAILED ? nullptr : base;
+}
+
+void PosixFiles::unmap(void* base, std::size_t size) noexcept { ::munmap(base, size); }
+
+bool PosixFiles::mapping_holds_lock(int fd) noexcept {
+#if defined(__linux__)
+    struct statfs info;
+    return ::fstatfs(fd, &info) == 0 && file_system(info) != kOverlayfs;
+#else
+    (void)fd;
     return false;
 #endif
 }

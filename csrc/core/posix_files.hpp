@@ -34,11 +34,23 @@ class PosixFiles : public RunFiles {
               std::vector<std::string>& names) noexcept override;
     int lock(int fd, int operation) noexcept override;
     bool may_renumber(int directory) noexcept override;
+    /// Not where pages are copied on write (a full disk would be a SIGBUS), nor where another machine keeps
+    /// them.
+    bool suits_mapping(const std::string& directory) noexcept override;
+    int allocate(int fd, std::uint64_t size) noexcept override;
+    void* map(int fd, std::size_t size) noexcept override;
+    void unmap(void* base, std::size_t size) noexcept override;
+    /// Not on overlayfs, which maps the file below its own.
+    bool mapping_holds_lock(int fd) noexcept override;
     bool is_view() const noexcept override { return false; }
 
   protected:
     ~PosixFiles() = default;
 };
+
+/// mmap(2), readable and writable. A forked child's mapping would keep a file's lock, too: there is no moment
+/// in which it gets one.
+void* map_unforked(std::size_t size, int flags, int fd) noexcept;
 
 /// The one that everybody shares who has no other.
 PosixFiles& posix_files() noexcept;

@@ -110,7 +110,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     RecoveryReport report;
     report.ring = path;
     const bool by_pointer = path.ends_with(kPointerSuffix);
-    RingPointer pointer{path, {}};
+    RingPointer pointer{path, {}, false};
     const std::string& ring = pointer.ring;
     if (by_pointer) {
         pointer = read_pointer(files, AT_FDCWD, path, report.reason);
@@ -128,6 +128,14 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     const LockDescriptor fd(files, ring, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
     if (fd.get() < 0) {
         const int code = errno;
+        // The mark goes before the ring, and that before the pointer: its process or its recovery was killed
+        // in between.
+        if (by_pointer && code == ENOENT && pointer.here &&
+            !is_marked(files, run_directory, uuid_in(path))) {
+            report.outcome = Outcome::gone;
+            if (!files.is_view()) files.unlink(AT_FDCWD, path);
+            return report;
+        }
         report.outcome = code != ENOENT ? Outcome::failed
                          : by_pointer   ? Outcome::elsewhere
                                         : Outcome::gone;

@@ -4,6 +4,7 @@
 
 #include <string_view>
 
+#include "core/machine.hpp"
 #include "core/ring_memory.hpp"
 #include "core/writer_mark.hpp"
 

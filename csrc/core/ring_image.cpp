@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "core/key_table.hpp"
+#include "core/machine.hpp"
 
 namespace fastlog {
 namespace {
@@ -135,13 +136,15 @@ bool RingImage::read_label(RunFiles& files, int fd, const std::string& stamp, st
     return stamp == image.header_.stamp;
 }
 
-// The first commit comes before the recorder is its user's, behind the pointer to the ring.
+// The first commit comes before the recorder is its user's, behind the pointer to the ring. After a power loss
+// one that was used may look so, too.
 bool RingImage::is_unused(RunFiles& files, int fd, std::string_view uuid) {
     RingImage image;
     std::string reason;
     return image.read_control(files, fd) && image.header_.version == kRingVersion &&
-           image.choose_slot(reason) && image.slot_.epoch == 0 && image.home_.epoch == 0 &&
-           image.tail() == 0 && uuid == std::string_view(image.header_.uuid, uuid.size());
+           boot_id() == image.header_.boot_id && image.choose_slot(reason) &&
+           image.slot_.epoch == 0 && image.home_.epoch == 0 && image.tail() == 0 &&
+           uuid == std::string_view(image.header_.uuid, uuid.size());
 }
 
 bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) const {

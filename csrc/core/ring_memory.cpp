@@ -9,35 +9,21 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <new>
-#include <random>
 #include <system_error>
 #include <utility>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/vfs.h>
-#else
-#include <sys/mount.h>
-#include <sys/param.h>
-#include <sys/sysctl.h>
-#endif
-
 #include "core/clock.hpp"
 #include "core/crc32c.hpp"
 #include "core/kill_point.hpp"
+#include "core/machine.hpp"
 #include "core/ring_pointer.hpp"
 #include "core/writer_mark.hpp"
 
 namespace fastlog {
 namespace {
-
-std::uint64_t random_u64() {
-    std::random_device device;
-    return (static_cast<std::uint64_t>(device()) << 32) | device();
-}
 
 // RFC 4122 version 4.
 std::string random_uuid() {
@@ -58,71 +44,13 @@ void put_text(char (&field)[N], const std::string& text) {
     std::memset(field + n, 0, N - n);
 }
 
-// Start of this process in clock ticks since boot: field 22 of /proc/self/stat (proc(5)).
-std::uint64_t process_start() {
-    std::uint64_t start = 0;
-#if defined(__linux__)
-    if (std::FILE* file = std::fopen("/proc/self/stat", "re")) {
-        char line[1024] = {};
-        const std::size_t got = std::fread(line, 1, sizeof line - 1, file);
-        std::fclose(file);
-        const char* at = got != 0 ? std::strrchr(line, ')') : nullptr;  // behind the command's name
-        for (int field = 2; at != nullptr && field < 22; ++field) {
-            at = std::strchr(at + 1, ' ');
-        }
-        if (at != nullptr) start = std::strtoull(at, nullptr, 10);
-    }
-#endif
-    return start;
-}
-
-#if defined(__linux__)
-constexpr unsigned long kOverlayfs = 0x794C7630;
-#endif
-
-// May stores to a mapped file of this directory be relied upon? Not where pages are copied on write
-// (a full disk would be a SIGBUS), nor where another machine keeps them.
-bool suits_mapping(const std::string& directory) {
-#if defined(__linux__)
-    struct statfs info;
-    if (::statfs(directory.c_str(), &info) != 0) return false;
-    switch (static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL) {
-        case 0xEF53:      // ext2, ext3, ext4
-        case 0x58465342:  // xfs
-        case 0x01021994:  // tmpfs
-        case kOverlayfs:  // new files lie in its upper directory
-        case 0xF2F52010:  // f2fs
-            return true;
-        default:
-            return false;
-    }
-#else
-    struct statfs info;
-    if (::statfs(directory.c_str(), &info) != 0) return false;
-    return std::strcmp(info.f_fstypename, "apfs") == 0 ||
-           std::strcmp(info.f_fstypename, "hfs") == 0;
-#endif
-}
-
-// Whether a mapping holds the file that was opened, and so its lock: flock(2) goes with the last reference to
-// that. overlayfs maps the file below its own.
-bool mapping_holds_lock(int fd) {
-#if defined(__linux__)
-    struct statfs info;
-    return ::fstatfs(fd, &info) == 0 &&
-           (static_cast<unsigned long>(info.f_type) & 0xFFFFFFFFUL) != kOverlayfs;
-#else
-    (void)fd;
-    return false;
-#endif
-}
-
 // A file that goes at the end of the scope, by an exception too, unless it is kept.
 struct RemovedAtEnd {
+    RunFiles& files;
     const std::string& path;
     bool keep = false;
     ~RemovedAtEnd() {
-        if (!keep) ::unlink(path.c_str());
+        if (!keep) files.unlink(AT_FDCWD, path);
     }
 };
 
@@ -139,42 +67,11 @@ void populate_pages(std::byte* begin, std::size_t bytes) noexcept {
 #endif
 }
 
+std::string private_path(const std::string& name) {
+    return std::string(kPrivateDirectory) + "/" + name;
+}
+
 }  // namespace
-
-std::vector<std::string> temporary_places() {
-    std::vector<std::string> places;
-    const char* temporary = std::getenv("TMPDIR");
-    // Not where a pointer, which has a path in a line, could not say it.
-    if (temporary != nullptr && *temporary == '/' && std::strpbrk(temporary, "\n\r") == nullptr) {
-        places.emplace_back(temporary);
-    }
-    places.insert(places.end(), {"/var/tmp", "/tmp"});
-    return places;
-}
-
-std::string boot_id() {
-#if defined(__linux__)
-    std::string id;
-    if (std::FILE* file = std::fopen("/proc/sys/kernel/random/boot_id", "re")) {
-        char text[40] = {};
-        const std::size_t got = std::fread(text, 1, 36, file);
-        std::fclose(file);
-        id.assign(text, got);
-    }
-    return id;
-#else
-    char text[64] = {};
-    std::size_t size = sizeof text - 1;
-    if (::sysctlbyname("kern.bootsessionuuid", text, &size, nullptr, 0) != 0) return {};
-    return std::string(text).substr(0, 36);
-#endif
-}
-
-std::string host_name() {
-    char name[256] = {};
-    if (::gethostname(name, sizeof name - 1) != 0) return {};
-    return std::string(name).substr(0, 63);
-}
 
 std::uint32_t header_crc(const RingFileHeader& header) noexcept {
     return crc32c(0, &header, offsetof(RingFileHeader, crc));
@@ -192,10 +89,16 @@ std::uint32_t note_crc(const FileNote& note) noexcept {
     return crc32c(0, &note, offsetof(FileNote, crc));
 }
 
+RingMemory::Below::Below(const std::string& uuid)
+    : mark(private_path(uuid + kMarkSuffix)),
+      ring(private_path(uuid + kRingSuffix)),
+      pointer(private_path(uuid + kPointerSuffix)) {}
+
 RingMemory::RingMemory(std::size_t ring_bytes)
     : ring_bytes_(ring_bytes),
       key_table_bytes_(key_table_bytes_for(ring_bytes)),
       salt_(random_u64() | 1),
+      files_(posix_files()),
       uuid_(random_uuid()) {
     size_ = kKeyTableOffset + key_table_bytes_ + ring_bytes_;
     map_anonymous();
@@ -205,6 +108,8 @@ RingMemory::RingMemory(const RingSpec& spec, SinkError& error)
     : ring_bytes_(spec.ring_bytes),
       key_table_bytes_(key_table_bytes_for(spec.ring_bytes)),
       salt_(random_u64() | 1),
+      files_(*spec.files),
+      fd_(files_),
       uuid_(random_uuid()) {
     size_ = kKeyTableOffset + key_table_bytes_ + ring_bytes_;
     if (spec.place != RingPlace::memory) {
@@ -230,29 +135,24 @@ RingMemory::~RingMemory() {
 }
 
 void RingMemory::unmap() noexcept {
-    if (base_ != nullptr) ::munmap(base_, size_);
+    if (base_ != nullptr && in_file_) {
+        files_.unmap(base_, size_);
+    } else if (base_ != nullptr) {
+        ::munmap(base_, size_);
+    }
     base_ = nullptr;
+    in_file_ = false;
     fd_.close();
 }
 
 void RingMemory::map_anonymous() {
-    void* base = map(MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    void* base = map_unforked(size_, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     if (base == MAP_FAILED) {
         throw std::system_error(errno, std::generic_category(),
                                 "cannot map " + std::to_string(size_) + " bytes for the ring");
     }
     base_ = static_cast<std::byte*>(base);
     finish_mapping();
-}
-
-// A forked child's mapping would keep the file's lock, too: there is no moment in which it gets one.
-void* RingMemory::map(int flags, int fd) noexcept {
-    const NoFork no_fork;
-    void* base = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, flags, fd, 0);
-#ifdef MADV_DONTFORK
-    if (base != MAP_FAILED) ::madvise(base, size_, MADV_DONTFORK);
-#endif
-    return base;
 }
 
 void RingMemory::finish_mapping() noexcept {
@@ -267,7 +167,7 @@ void RingMemory::finish_mapping() noexcept {
 
 SinkError RingMemory::map_file(const RingSpec& spec) {
     const std::string own = spec.run_directory + "/" + kPrivateDirectory;
-    if (SinkError error = make_directory(posix_files(), own)) return error;
+    if (SinkError error = make_directory(files_, own)) return error;
     std::vector<std::string> places = temporary_places();
     places.insert(places.begin(), own);
     SinkError error{ENOTSUP, "map a ring file below " + own};
@@ -277,7 +177,7 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
         refused = {ENOTSUP, std::string("map a ring file in ") + kSharedMemoryPlace};
     }
     for (const std::string& place : places) {
-        if (!suits_mapping(place)) continue;
+        if (!files_.suits_mapping(place)) continue;
         error = make_file(spec, place);
         if (!error && place != own) error = point_from(own);
         const bool asked = place == kSharedMemoryPlace;
@@ -290,10 +190,10 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
 // Makes the run's pointer to the file, or takes the file back.
 SinkError RingMemory::point_from(const std::string& own) {
     pointer_ = own + "/" + uuid_ + kPointerSuffix;
-    SinkError error = write_pointer(posix_files(), pointer_, path_);
+    SinkError error = write_pointer(files_, pointer_, path_);
     if (!error) return {};
     pointer_.clear();
-    ::unlink(path_.c_str());
+    files_.unlink(AT_FDCWD, path_);
     unmap();
     return error;
 }
@@ -304,19 +204,20 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     const bool ours = directory == spec.run_directory + "/" + kPrivateDirectory;
     path_ = directory + "/" + (ours ? "" : kRingPrefix) + uuid_ + kRingSuffix;
     const std::string temporary = path_ + kTemporarySuffix;
-    if (fd_.open(AT_FDCWD, temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+    if (fd_.open(AT_FDCWD, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW,
                  ours ? kFileMode : 0600) < 0) {
         return failed("create", temporary);
     }
-    RemovedAtEnd unfinished{temporary};
+    RemovedAtEnd unfinished{files_, temporary};
     SinkError error;
-    id_ = posix_files().id_of(fd_.get());
-    if (::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) error = failed("lock", temporary);
+    id_ = files_.id_of(fd_.get());
+    if (files_.lock(fd_.get(), LOCK_EX | LOCK_NB) != 0) error = failed("lock", temporary);
     if (!error) error = fill_file(spec);
-    if (!error && ::rename(temporary.c_str(), path_.c_str()) != 0) error = failed("name", path_);
+    if (!error && files_.rename(AT_FDCWD, temporary, AT_FDCWD, path_) != 0)
+        error = failed("name", path_);
     if (!error) {
         unfinished.keep = true;
-        if (mapping_holds_lock(fd_.get())) {
+        if (files_.mapping_holds_lock(fd_.get())) {
             fd_.close();  // without a number nobody closes it below us
         } else {
             keeps_descriptor_ = true;
@@ -330,25 +231,16 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
 
 SinkError RingMemory::fill_file(const RingSpec& spec) {
     // Allocated and written with zeros: a store to a hole of a full disk would be a SIGBUS.
-#if defined(__linux__)
-    int code;
-    do {
-        code = ::posix_fallocate(fd_.get(), 0, static_cast<off_t>(size_));
-    } while (code == EINTR);
-    if (code != 0) {
-        errno = code;
-        return failed("allocate", path_);
-    }
-#endif
+    if (files_.allocate(fd_.get(), size_) != 0) return failed("allocate", path_);
     const std::vector<char> zeros(std::min(size_, std::size_t{1} << 20));
     for (std::size_t offset = 0; offset < size_; offset += zeros.size()) {
         const std::size_t n = std::min(zeros.size(), size_ - offset);
-        if (SinkError error = write_all(posix_files(), fd_.get(), zeros.data(), n, offset, path_))
+        if (SinkError error = write_all(files_, fd_.get(), zeros.data(), n, offset, path_))
             return error;
     }
     KILL_POINT("ring_zeroed");
     struct stat run;
-    if (::stat(spec.run_directory.c_str(), &run) != 0) return failed("stat", spec.run_directory);
+    if (files_.stat_path(spec.run_directory, run) != 0) return failed("stat", spec.run_directory);
     RingFileHeader header{};
     std::memcpy(header.magic, kRingMagic, sizeof header.magic);
     header.version = kRingVersion;
@@ -369,12 +261,13 @@ SinkError RingMemory::fill_file(const RingSpec& spec) {
     put_text(header.label, spec.label);
     put_text(header.stamp, spec.stamp);
     header.crc = header_crc(header);
-    if (SinkError error = write_all(posix_files(), fd_.get(), &header, sizeof header, 0, path_))
+    if (SinkError error = write_all(files_, fd_.get(), &header, sizeof header, 0, path_))
         return error;
 
-    void* base = map(MAP_SHARED, fd_.get());
-    if (base == MAP_FAILED) return failed("map", path_);
+    void* base = files_.map(fd_.get(), size_);
+    if (base == nullptr) return failed("map", path_);
     base_ = static_cast<std::byte*>(base);
+    in_file_ = true;
     populate_pages(base_, size_);
     finish_mapping();
     KILL_POINT("ring_mapped");
@@ -395,8 +288,8 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
     if (!pointer_.empty() && home_.epoch != 0) {
         const std::string own = directory + "/" + kPrivateDirectory;
         const std::string pointer = own + pointer_.substr(pointer_.rfind('/'));
-        if (SinkError error = make_directory(posix_files(), own)) return error;
-        SinkError error = write_pointer(posix_files(), pointer, path_);
+        if (SinkError error = make_directory(files_, own)) return error;
+        SinkError error = write_pointer(files_, pointer, path_);
         if (error && error.code != EEXIST) return error;
     }
     if (home_.epoch != 0) leave_files({});
@@ -415,7 +308,7 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
 
 // No error where that fails: all that is lost is to be missed when the ring is removed.
 void RingMemory::mark(const std::string& directory, const std::string& label) {
-    mark_writer(posix_files(), directory, uuid_, !mapped(), label);
+    mark_writer(files_, directory, uuid_, !mapped(), label);
     KILL_POINT("writer_marked");
 }
 
@@ -467,10 +360,8 @@ SinkError RingMemory::note_file(Stream stream, std::uint32_t segment, FileId id)
 }
 
 void RingMemory::remove_file(int run_directory) noexcept {
-    char below[128];  // memory may have run out
-    std::snprintf(below, sizeof below, "%s/%s%s", kPrivateDirectory, uuid_.c_str(), kMarkSuffix);
-    if (::unlinkat(run_directory, below, 0) != 0 && errno != ENOENT &&
-        (run_directory >= 0 || unmark_writer(posix_files(), run_, uuid_))) {
+    if (files_.unlink(run_directory, below_.mark) != 0 && errno != ENOENT &&
+        (run_directory >= 0 || unmark_writer(files_, run_, uuid_))) {
         return;
     }
     KILL_POINT("writer_unmarked");
@@ -479,32 +370,23 @@ void RingMemory::remove_file(int run_directory) noexcept {
 
 void RingMemory::unlink_file(int run_directory) const noexcept {
     if (path_.empty()) return;
-    char below[128];
-    if (!pointer_.empty()) ::unlink(path_.c_str());
-    name_below(below);
-    if (::unlinkat(run_directory, below, 0) == 0) return;
-    ::unlink((pointer_.empty() ? path_ : pointer_).c_str());
-}
-
-// What the run's own private directory has of it, whatever the run's name is by now: what has our uuid is
-// ours. Without memory, which may have run out.
-void RingMemory::name_below(char (&below)[128]) const noexcept {
-    const char* name = std::strrchr((pointer_.empty() ? path_ : pointer_).c_str(), '/');
-    std::snprintf(below, sizeof below, "%s%s", kPrivateDirectory, name);
+    const std::string& own = pointer_.empty() ? path_ : pointer_;
+    if (!pointer_.empty()) files_.unlink(AT_FDCWD, path_);
+    // The run may have another name by now. What has our uuid is ours.
+    const std::string& below = pointer_.empty() ? below_.ring : below_.pointer;
+    if (files_.unlink(run_directory, below) != 0) files_.unlink(AT_FDCWD, own);
 }
 
 // Nobody looked meanwhile, or they took the ring for a dead one's: a reader, which shares the lock for a
 // moment, or a recovery, which removes the file.
 void RingMemory::keep_lock(int run_directory) noexcept {
     if (!mapped() || !keeps_descriptor_ || fd_.good()) return;
-    constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-    char below[128];
-    name_below(below);
+    constexpr int kFlags = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
     fd_.close();
-    if (!pointer_.empty() || fd_.open(run_directory, below, kFlags, 0) < 0) {
+    if (!pointer_.empty() || fd_.open(run_directory, below_.ring, kFlags, 0) < 0) {
         fd_.open(AT_FDCWD, path_, kFlags, 0);
     }
-    if (posix_files().id_of(fd_.get()) != id_ || ::flock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (files_.id_of(fd_.get()) != id_ || files_.lock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
         fd_.close();  // for the next time
         return;
     }
@@ -525,7 +407,7 @@ void RingMemory::leave_file(int run_directory) noexcept {
 void RingMemory::release() noexcept {
     fd_.close();
 #if defined(__linux__)
-    void* const fresh = map(MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+    void* const fresh = map_unforked(size_, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
     if (fresh == MAP_FAILED) return;  // it stays until the end, then
     auto* const words = new (static_cast<std::byte*>(fresh) + kControlOffset) RingControl{};
     words->tail.store(control()->tail.load(std::memory_order_relaxed), std::memory_order_relaxed);

@@ -41,6 +41,7 @@ struct RingSpec {
     std::string stamp;
     std::uint64_t segment_bytes = 0;
     std::int32_t rank = -1;
+    RunFiles* files = &posix_files();
 };
 
 class RingMemory final : public FileLedger {
@@ -104,7 +105,6 @@ class RingMemory final : public FileLedger {
         return reinterpret_cast<T*>(base_ + offset);
     }
     void map_anonymous();
-    void* map(int flags, int fd) noexcept;
     void unmap() noexcept;
     SinkError map_file(const RingSpec& spec);
     SinkError point_from(const std::string& own);
@@ -115,16 +115,23 @@ class RingMemory final : public FileLedger {
     void leave_files(const StreamFlags& restarts) noexcept;
     void mark(const std::string& directory, const std::string& label);
     void unlink_file(int run_directory) const noexcept;
-    void name_below(char (&below)[128]) const noexcept;
 
     std::byte* base_ = nullptr;
     std::size_t size_;
     std::size_t ring_bytes_;
     std::size_t key_table_bytes_;
     std::uint64_t salt_;
+    RunFiles& files_;
+    bool in_file_ = false;  // whether the pages are the file's
     LockDescriptor fd_;
     bool keeps_descriptor_ = false;  // the mapping does not hold the lock
-    std::string uuid_;
+    const std::string uuid_;
+    const struct Below {
+        explicit Below(const std::string& uuid);
+        std::string mark;
+        std::string ring;
+        std::string pointer;
+    } below_{uuid_};  // the run's directory; made while there is memory
     std::string path_;
     std::string pointer_;  // the file in the run that names path_, or empty
     FileId id_;            // of the ring file
@@ -133,12 +140,5 @@ class RingMemory final : public FileLedger {
     std::atomic<bool> left_{false};
     RingGuard guard_;
 };
-
-/// Where a ring may lie when it cannot lie in its run, the best place first.
-std::vector<std::string> temporary_places();
-
-/// Facts about this process and machine, as a ring file states them.
-std::string boot_id();
-std::string host_name();
 
 }  // namespace fastlog

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "core/kill_point.hpp"
+#include "core/machine.hpp"
 #include "core/ring_memory.hpp"
 
 namespace fastlog {
@@ -62,8 +63,11 @@ RingPointer read_pointer(RunFiles& files, int directory, const std::string& poin
         reason = "the pointer " + pointer + " names no ring file";
         return {};
     }
-    for (int line = 0; line < 3; ++line) take_line(rest);
-    return {path, take_line(rest)};
+    take_line(rest);
+    const bool host = take_line(rest) == host_name();
+    const std::string boot = take_line(rest);
+    const bool here = host && !boot.empty() && boot == boot_id();
+    return {path, take_line(rest), here};
 }
 
 }  // namespace fastlog

@@ -12,8 +12,9 @@ namespace fastlog {
 SinkError write_pointer(RunFiles& files, const std::string& pointer, const std::string& ring);
 
 struct RingPointer {
-    std::string ring;  // path of the ring file
-    std::string run;   // of the run's directory when this was made; empty where it does not say
+    std::string ring;   // path of the ring file
+    std::string run;    // of the run's directory when this was made; empty where it does not say
+    bool here = false;  // it was made by this host, since it was started
 };
 
 /// What a pointer says. The ring is empty with the reason set where it names none, and with errno where

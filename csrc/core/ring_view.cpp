@@ -19,8 +19,9 @@ constexpr int kOpenFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 }  // namespace
 
 RingView::RingView(const std::string& run_directory, const std::string& path,
-                   const FileEdits& before, ShadowFiles::Limits limits)
-    : files_(run_directory, before, limits), report_(recover_ring(run_directory, path, files_)) {
+                   const FileEdits& before, ShadowFiles::Limits limits, RunFiles& disk)
+    : files_(run_directory, before, limits, disk),
+      report_(recover_ring(run_directory, path, files_)) {
     if (report_.outcome == Outcome::live && report_.reason.empty()) {
         look_at_live(run_directory, path);
     } else if (report_.outcome == Outcome::failed && files_.is_full()) {
@@ -38,7 +39,7 @@ void RingView::look_at_live(const std::string& run_directory, const std::string&
     const bool by_pointer = path != report_.ring;
     std::string reason;
     const RingPointer pointer =
-        by_pointer ? read_pointer(files_, AT_FDCWD, path, reason) : RingPointer{path, {}};
+        by_pointer ? read_pointer(files_, AT_FDCWD, path, reason) : RingPointer{path, {}, false};
     const Descriptor fd(files_, files_.open(AT_FDCWD, pointer.ring, kOpenFlags, 0));
     const auto image = RingImage::look_at_commit(files_, fd.get());
     struct stat info;

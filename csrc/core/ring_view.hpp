@@ -32,7 +32,7 @@ class RingView {
     /// Looks at a ring, named as for recover_ring(), behind the changes that rings before it make. Those
     /// stay in place as long as this lives.
     RingView(const std::string& run_directory, const std::string& path, const FileEdits& before,
-             ShadowFiles::Limits limits);
+             ShadowFiles::Limits limits, RunFiles& disk = posix_files());
 
     const RecoveryReport& report() const noexcept { return report_; }
     FileEdits edits() const;

@@ -6,6 +6,22 @@
 
 namespace fastlog {
 
+bool RunFiles::suits_mapping(const std::string&) noexcept { return false; }
+
+int RunFiles::allocate(int, std::uint64_t) noexcept {
+    errno = EROFS;
+    return -1;
+}
+
+void* RunFiles::map(int, std::size_t) noexcept {
+    errno = EROFS;
+    return nullptr;
+}
+
+void RunFiles::unmap(void*, std::size_t) noexcept {}
+
+bool RunFiles::mapping_holds_lock(int) noexcept { return false; }
+
 SinkError write_all(RunFiles& files, int fd, const void* bytes, std::size_t size,
                     std::uint64_t offset, const std::string& path) {
     const auto* at = static_cast<const char*>(bytes);

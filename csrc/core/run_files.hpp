@@ -58,6 +58,16 @@ class RunFiles {
     /// Whether the directory's file system may give a file another inode from one look to the next, as
     /// some FUSE and SMB mounts do.
     virtual bool may_renumber(int directory) noexcept = 0;
+    /// Whether stores to a mapped file of this directory may be relied upon. (No ring is made in a view.)
+    virtual bool suits_mapping(const std::string& directory) noexcept;
+    /// Takes the room for a file's first bytes, where the system can.
+    virtual int allocate(int fd, std::uint64_t size) noexcept;
+    /// Maps a file's first bytes, shared, for this process and no child of it; null with errno.
+    virtual void* map(int fd, std::size_t size) noexcept;
+    virtual void unmap(void* base, std::size_t size) noexcept;
+    /// Whether a mapping of it keeps the file that was opened, and so its lock: flock(2) goes with the last
+    /// reference to that.
+    virtual bool mapping_holds_lock(int fd) noexcept;
     /// Whether all changes are seen here alone: then rings and marks stay what they are.
     virtual bool is_view() const noexcept = 0;
 

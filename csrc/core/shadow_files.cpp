@@ -35,8 +35,9 @@ int fail(int code) noexcept {
 
 }  // namespace
 
-ShadowFiles::ShadowFiles(const std::string& run_directory, const FileEdits& before, Limits limits)
-    : run_(run_directory), before_(before), limits_(limits) {}
+ShadowFiles::ShadowFiles(const std::string& run_directory, const FileEdits& before, Limits limits,
+                         RunFiles& disk)
+    : disk_(disk), run_(run_directory), before_(before), limits_(limits) {}
 
 ShadowFiles::~ShadowFiles() = default;
 

@@ -26,7 +26,8 @@ class ShadowFiles final : public RunFiles {
     };
 
     /// Begins with the changes `before`, which stay in place as long as this lives.
-    ShadowFiles(const std::string& run_directory, const FileEdits& before, Limits limits);
+    ShadowFiles(const std::string& run_directory, const FileEdits& before, Limits limits,
+                RunFiles& disk = posix_files());
     ~ShadowFiles();
     ShadowFiles(const ShadowFiles&) = delete;
     ShadowFiles& operator=(const ShadowFiles&) = delete;
@@ -84,7 +85,7 @@ class ShadowFiles final : public RunFiles {
     int create(const std::string& path, mode_t mode);
     int hand_out(int real, std::shared_ptr<ShadowFile> file, std::string path);
 
-    PosixFiles& disk_ = posix_files();
+    RunFiles& disk_;
     const std::string run_;
     const FileEdits& before_;
     const Limits limits_;

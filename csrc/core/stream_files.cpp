@@ -17,26 +17,6 @@ namespace {
 
 constexpr int kMakeFlags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
 
-// Moves `end` back to behind the last "\n" before it. False with errno when the file cannot be read.
-bool end_of_last_line(RunFiles& disk, int fd, std::uint64_t& end) {
-    char block[4096];
-    while (end != 0) {
-        const std::size_t want = std::min<std::uint64_t>(end, sizeof block);
-        const ssize_t n = disk.read_at(fd, block, want, end - want);
-        if (n != static_cast<ssize_t>(want)) {
-            if (n >= 0) errno = EIO;  // it shrinks again at this moment
-            return false;
-        }
-        const std::size_t newline = std::string_view(block, want).rfind('\n');
-        if (newline != std::string_view::npos) {
-            end -= want - newline - 1;
-            return true;
-        }
-        end -= want;
-    }
-    return true;
-}
-
 }  // namespace
 
 StreamFiles::StreamFiles(StreamFilesOptions options)
@@ -102,7 +82,9 @@ SinkError StreamFiles::open_directory() {
     }
     Descriptor fd(disk_, disk_.open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
     if (fd.get() < 0) return failed("open directory", options_.directory);
-    directory_id_ = disk_.id_of(fd.get());
+    const FileId id = disk_.id_of(fd.get());
+    if (!id) return failed("look at", options_.directory);
+    directory_id_ = id;
     renumbers_ = renumbers_ || disk_.may_renumber(fd.get());
     directory_ = std::move(fd);
     return {};
@@ -139,9 +121,8 @@ SinkError StreamFiles::claim() {
             if (error.code == ENOENT) directory_.reset();  // removed a moment ago
             return error;
         }
-        File& f = file(Stream::metrics);
-        f.fd = fd;
-        f.id = first_id_ = made(fd, first);
+        if (SinkError error = keep_made(Stream::metrics, fd, first)) return error;
+        first_id_ = file(Stream::metrics).id;
         claimed_ = true;
         return keep_notes(ledger_);
     }
@@ -257,7 +238,7 @@ void StreamFiles::forget(File& f) noexcept {
     close_file(f);
     f.lost += f.offset;
     f.gap = f.gap || f.committed != 0;
-    f.offset = f.synced = f.committed = 0;
+    f.offset = f.synced = f.committed = f.seen = 0;
     f.sync_failed = false;
     f.id = {};
 }
@@ -297,6 +278,7 @@ SinkError StreamFiles::take_back(File& f, const std::string& path) {
     }
     f.lost += f.offset - f.committed;
     f.offset = f.committed;
+    f.seen = std::min(f.seen, f.offset);
     return {};
 }
 
@@ -382,25 +364,6 @@ SinkError StreamFiles::check_file(Stream stream, std::uint64_t* lost) {
     return {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};
 }
 
-SinkError StreamFiles::check_size(Stream stream, std::uint64_t size, std::uint64_t* lost) {
-    File& f = file(stream);
-    if (size >= f.offset) return {};
-    // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
-    // written behind it would be lost with it, and writing at the old offset would leave a hole.
-    const std::string text = path(stream, f.segment);
-    std::uint64_t end = size;
-    if (!end_of_last_line(disk_, f.fd, end)) return failed("read", text);
-    if (end != size && disk_.cut(f.fd, end) != 0) return failed("cut", text);
-    SinkError found{EIO, "keep " + text +
-                             " whole (truncated by somebody else; writing goes on at its new end)"};
-    if (lost != nullptr) *lost += f.offset - end;  // behind what may lack memory
-    f.gap = f.gap || end < f.committed;
-    f.offset = end;
-    f.synced = std::min(f.synced, end);
-    f.committed = std::min(f.committed, end);
-    return found;
-}
-
 // ---- making ---------------------------------------------------------------------------------------
 
 // Makes the stream's segment. Where somebody has put something of its name, it is the next one that is
@@ -416,8 +379,7 @@ SinkError StreamFiles::create(Stream stream) {
             const int fd = disk_.open_to_keep(directory_.get(), segment, kMakeFlags);
             if (fd < 0 && errno != EEXIST) return failed("open", text);
             if (fd >= 0) {
-                f.fd = fd;
-                f.id = made(fd, segment);
+                if (SinkError error = keep_made(stream, fd, segment)) return error;
                 if (stream == Stream::metrics && f.segment == 0) first_id_ = f.id;
                 return note(stream, f.id);
             }

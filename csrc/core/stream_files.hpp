@@ -87,9 +87,9 @@ class StreamFiles {
     /// Closes the segment; the next write opens the one behind it.
     void rotate(Stream stream) noexcept;
 
-    /// Writes a prefix of `bytes` at the stream's end; `written` says how much of it is in the file,
-    /// also when an error is returned. Nothing is, without an error, where it has taken another label
-    /// meanwhile: see restarts().
+    /// Writes a prefix of `bytes` at the stream's end, by one write; `written` says how much of it is in
+    /// the file, also when an error is returned. Nothing is, without an error, where it has taken another
+    /// label meanwhile: see restarts().
     SinkError write(Stream stream, std::string_view bytes, std::size_t& written);
 
     /// Notices what happened to the stream's file from outside, and makes it writable again; call once
@@ -114,7 +114,7 @@ class StreamFiles {
     /// again, so they are copied into a new segment. The old one is to be cut at its synced length:
     /// state() says so, and trim() does it once that is committed. Refused while an earlier cut is due.
     SinkError move_unsynced(Stream stream);
-    void trim(Stream stream);
+    SinkError trim(Stream stream);
     bool trim_due(Stream stream) const noexcept { return file(stream).has_trim; }
 
     /// Closes all descriptors; nothing is written from then on.
@@ -143,6 +143,7 @@ class StreamFiles {
         std::uint64_t offset = 0;
         std::uint64_t synced = 0;  // bytes known to be on the disk
         std::uint64_t committed = 0;
+        std::uint64_t seen = 0;  // bytes that were there when it was last looked at
         std::uint64_t lost = 0;  // bytes that went with a file; check() tells
         bool sync_failed = false;
         bool gap = false;  // committed lines at its end are gone
@@ -157,15 +158,17 @@ class StreamFiles {
     bool open_by_name(Stream stream);
     bool is_alike(int fd, const File& f) const;
     SinkError look_again(Stream stream, const std::string& text, bool& ours);
-    FileId made(int fd, const std::string& name);
+    SinkError keep_made(Stream stream, int fd, const std::string& name);
+    bool shows_size(int fd, const std::string& name);
     void note_renumbering();
     void unlink_own(Stream stream);
     SinkError create(Stream stream);
-    SinkError write_at(File& f, Stream stream, std::string_view bytes, std::size_t& written);
+    SinkError write_some(File& f, Stream stream, std::string_view bytes, std::size_t& written);
     SinkError check_directory(Stream stream);
     SinkError check_file(Stream stream, std::uint64_t* lost);
     SinkError take_back(File& f, const std::string& path);
     SinkError check_size(Stream stream, std::uint64_t size, std::uint64_t* lost);
+    SinkError find_end(File& f, const std::string& path, std::uint64_t size, std::uint64_t& end);
     SinkError move_house(bool gone);
     bool keeps_lines(Stream stream) const;
     SinkError note(Stream stream, FileId id);

@@ -1,20 +1,64 @@
-// Whether a file is the one that a StreamFiles made, where inodes tell and where they do not.
+// Whether a file is the one that a StreamFiles made, where inodes tell and where they do not, and all of it.
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 
+#include "core/machine.hpp"
 #include "core/stream_files.hpp"
 
 namespace fastlog {
+namespace {
 
-// Of a file that this moment was made: looked at by its name as well, it is the same where inodes tell.
-FileId StreamFiles::made(int fd, const std::string& name) {
+// Moves `end` back to behind the last "\n" before it. False with errno when the file cannot be read.
+bool end_of_last_line(RunFiles& disk, int fd, std::uint64_t& end) {
+    char block[4096];
+    while (end != 0) {
+        const std::size_t want = std::min<std::uint64_t>(end, sizeof block);
+        const ssize_t n = disk.read_at(fd, block, want, end - want);
+        if (n != static_cast<ssize_t>(want)) {
+            if (n >= 0) errno = EIO;  // it shrinks again at this moment
+            return false;
+        }
+        const std::size_t newline = std::string_view(block, want).rfind('\n');
+        if (newline != std::string_view::npos) {
+            end -= want - newline - 1;
+            return true;
+        }
+        end -= want;
+    }
+    return true;
+}
+
+}  // namespace
+
+// A file that this moment was made, under a name: looked at by that as well, it is the same where inodes
+// tell. One that cannot be known again is nobody's.
+SinkError StreamFiles::keep_made(Stream stream, int fd, const std::string& name) {
     const FileId id = disk_.id_of(fd);
+    if (!id) {
+        SinkError error = failed("look at", options_.directory + "/" + name);
+        disk_.close(fd);
+        disk_.unlink(directory_.get(), name);
+        return error;
+    }
     const FileId named = disk_.id_at(directory_.get(), name);
-    if (id && named && named != id) note_renumbering();
-    return id;
+    if (named && named != id && (renumbers_ || shows_size(fd, name))) note_renumbering();
+    file(stream).fd = fd;
+    file(stream).id = id;
+    return {};
+}
+
+// Whether a name shows the empty file that is open here, whatever inode it shows: it is as long as that, of any
+// length. Between the making and the look the file may have been renamed, and the name be another one's.
+bool StreamFiles::shows_size(int fd, const std::string& name) {
+    struct stat info;
+    const std::uint64_t size = 1 + random_u64() % 4096;
+    const bool shown = disk_.cut(fd, size) == 0 &&
+                       disk_.stat_at(directory_.get(), name, info) == 0 &&
+                       static_cast<std::uint64_t>(info.st_size) == size;
+    return disk_.cut(fd, 0) == 0 && shown;
 }
 
 void StreamFiles::note_renumbering() {
@@ -82,6 +126,43 @@ SinkError StreamFiles::look_again(Stream stream, const std::string& text, bool& 
     f.fd = fd;
     f.id = disk_.id_of(fd);
     return note(stream, f.id);
+}
+
+// Where what was written still is to be found without a break. Cut between a look and a write, the file has a
+// hole before what was written: no line of ours has a NUL.
+SinkError StreamFiles::find_end(File& f, const std::string& path, std::uint64_t size,
+                                std::uint64_t& end) {
+    char last = '\n';
+    if (size >= f.offset && f.offset > f.seen && f.seen != 0) {
+        const ssize_t n = disk_.read_at(f.fd, &last, 1, f.seen - 1);
+        if (n < 0) return failed("read", path);
+        struct stat info;
+        if (n == 0 && disk_.stat(f.fd, info) != 0) return failed("look at", path);
+        if (n == 0) size = static_cast<std::uint64_t>(info.st_size);  // cut since that was asked
+    }
+    end = last == '\0' ? f.seen : std::min(size, f.offset);
+    return {};
+}
+
+SinkError StreamFiles::check_size(Stream stream, std::uint64_t size, std::uint64_t* lost) {
+    File& f = file(stream);
+    const std::string text = path(stream, f.segment);
+    std::uint64_t end = 0;
+    if (SinkError error = find_end(f, text, size, end)) return error;
+    f.seen = end;
+    if (end == f.offset) return {};
+    // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
+    // written behind it would be lost with it, and writing at the old offset would leave a hole.
+    if (!end_of_last_line(disk_, f.fd, end)) return failed("read", text);
+    if (end != size && disk_.cut(f.fd, end) != 0) return failed("cut", text);
+    SinkError found{EIO, "keep " + text +
+                             " whole (truncated by somebody else; writing goes on at its new end)"};
+    if (lost != nullptr) *lost += f.offset - end;  // behind what may lack memory
+    f.gap = f.gap || end < f.committed;
+    f.offset = f.seen = end;
+    f.synced = std::min(f.synced, end);
+    f.committed = std::min(f.committed, end);
+    return found;
 }
 
 }  // namespace fastlog

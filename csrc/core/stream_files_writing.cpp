@@ -25,21 +25,19 @@ SinkError StreamFiles::write(Stream stream, std::string_view bytes, std::size_t&
     } else if (disk_.id_of(f.fd) != f.id) {
         return {EBADF, "open " + path(stream, f.segment)};  // check() could not
     }
-    return write_at(f, stream, bytes, written);
+    return write_some(f, stream, bytes, written);
 }
 
-SinkError StreamFiles::write_at(File& f, Stream stream, std::string_view bytes,
-                                std::size_t& written) {
-    while (written < bytes.size()) {
-        const ssize_t n =
-            disk_.write_at(f.fd, bytes.data() + written, bytes.size() - written, f.offset);
-        if (n <= 0) {
-            if (n == 0) errno = ENOSPC;
-            return failed("write", path(stream, f.segment));
-        }
-        written += static_cast<std::size_t>(n);
-        f.offset += static_cast<std::uint64_t>(n);
+// One write: what is short of it comes behind another look at the file, which may have been cut.
+SinkError StreamFiles::write_some(File& f, Stream stream, std::string_view bytes,
+                                  std::size_t& written) {
+    const ssize_t n = disk_.write_at(f.fd, bytes.data(), bytes.size(), f.offset);
+    if (n <= 0) {
+        if (n == 0) errno = ENOSPC;
+        return failed("write", path(stream, f.segment));
     }
+    written += static_cast<std::size_t>(n);
+    f.offset += static_cast<std::uint64_t>(n);
     return {};
 }
 
@@ -103,7 +101,9 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
     old.trim_id = before.id;
     SinkError error = create(stream);
     std::size_t written = 0;
-    if (!error) error = write_at(old, stream, bytes, written);
+    while (!error && written < bytes.size()) {
+        error = write_some(old, stream, std::string_view(bytes).substr(written), written);
+    }
     if (!error && disk_.sync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
     if (error) {
         unlink_own(stream);
@@ -114,20 +114,24 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
     return {};
 }
 
-void StreamFiles::trim(Stream stream) {
+SinkError StreamFiles::trim(Stream stream) {
     File& f = file(stream);
-    if (!f.has_trim || own_directory() < 0) return;
+    if (!f.has_trim) return {};
+    const std::string text = path(stream, f.trim_segment);
+    if (own_directory() < 0) return failed("open directory", options_.directory);
     const Descriptor fd(disk_, disk_.open(directory_.get(), name(stream, f.trim_segment),
                                           O_RDWR | O_NOFOLLOW | O_NONBLOCK));
-    if (fd.get() < 0 && !is_no_file(errno)) return;  // tried again with the next commit
+    if (fd.get() < 0 && !is_no_file(errno)) return failed("open", text);
     struct stat info;
-    const bool ours = fd.get() >= 0 && disk_.stat(fd.get(), info) == 0 &&
-                      (id_of(info) == f.trim_id || (renumbers_ && S_ISREG(info.st_mode)));
+    if (fd.get() >= 0 && disk_.stat(fd.get(), info) != 0) return failed("look at", text);
+    const bool ours =
+        fd.get() >= 0 && (id_of(info) == f.trim_id || (renumbers_ && S_ISREG(info.st_mode)));
     if (ours && static_cast<std::uint64_t>(info.st_size) > f.trim_bytes &&
         disk_.cut(fd.get(), f.trim_bytes) != 0) {
-        return;
+        return failed("cut", text);
     }
     f.has_trim = false;
+    return {};
 }
 
 }  // namespace fastlog

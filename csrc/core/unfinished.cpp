@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/fork_watch.hpp"
+#include "core/machine.hpp"
 #include "core/recovery.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"

@@ -196,4 +196,17 @@ TEST_SUITE("ring image") {
         CHECK(report.emitted == 1);
         CHECK(f.written("metrics") == counting(1));
     }
+
+    TEST_CASE("should not take a ring of before a restart for one that was never used") {
+        Found found;
+        const int fd = ::open(found.file().c_str(), O_RDWR);
+        RingFileHeader header{};
+        REQUIRE(::pread(fd, &header, sizeof header, 0) == sizeof header);
+        CHECK(RingImage::is_unused(posix_files(), fd, header.uuid));
+        header.boot_id[0] ^= 1;  // a power loss may have taken all that its writer noted since
+        header.crc = header_crc(header);
+        REQUIRE(::pwrite(fd, &header, sizeof header, 0) == sizeof header);
+        CHECK_FALSE(RingImage::is_unused(posix_files(), fd, header.uuid));
+        ::close(fd);
+    }
 }

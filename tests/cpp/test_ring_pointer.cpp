@@ -1,6 +1,9 @@
 // Pointers to rings that lie elsewhere, and what helps against errors.
+#include "core/machine.hpp"
 #include "core/posix_files.hpp"
+#include "core/recovery.hpp"
 #include "core/ring_pointer.hpp"
+#include "core/writer_mark.hpp"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -51,6 +54,33 @@ TEST_SUITE("ring_pointer") {
             CHECK(read.ring == "/tmp/x.ring");
             CHECK(read.run == run);
         }
+    }
+
+    TEST_CASE(
+        "should go with a ring that is gone where nothing says that its writer has not ended") {
+        TempDir dir;
+        const std::string run = dir.path() + "/r.fastlog";
+        const std::string uuid = "0b1c2d3e-0000-4000-8000-000000000000";
+        REQUIRE_FALSE(make_directories(posix_files(), run + "/.fastlog"));
+        const std::string pointer = run + "/.fastlog/" + uuid + ".ring-at";
+        const std::string ring = dir.path() + "/fastlog-" + uuid + ".ring";
+        REQUIRE_FALSE(write_pointer(posix_files(), pointer, ring));
+        REQUIRE_FALSE(mark_writer(posix_files(), run, uuid, false, ""));
+        CHECK(recover_ring(run, pointer).outcome == RecoveryReport::Outcome::elsewhere);
+        CHECK(exists(pointer));
+
+        // Who recovers a ring, or closes, removes mark, ring and pointer, in that order, and may be killed.
+        REQUIRE_FALSE(unmark_writer(posix_files(), run, uuid));
+        CHECK(recover_ring(run, pointer).outcome == RecoveryReport::Outcome::gone);
+        CHECK_FALSE(exists(pointer));
+
+        // Of another host, or of before a restart, nothing is known here.
+        const std::string all = ring + "\nelsewhere\n" + boot_id() + "\n" + run + "\n";
+        const Descriptor fd(posix_files(),
+                            posix_files().open(AT_FDCWD, pointer, O_WRONLY | O_CREAT));
+        REQUIRE_FALSE(write_all(posix_files(), fd.get(), all.data(), all.size(), 0, pointer));
+        CHECK(recover_ring(run, pointer).outcome == RecoveryReport::Outcome::elsewhere);
+        CHECK(exists(pointer));
     }
 }
 

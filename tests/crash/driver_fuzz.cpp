@@ -27,6 +27,7 @@
 
 #include "core/key_table.hpp"
 #include "core/line_renderer.hpp"
+#include "core/machine.hpp"
 #include "core/recovery.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"

@@ -32,12 +32,14 @@ TITLES = {
     "test_recoverers_at_once": "recoveries at the same moment",
     "test_a_long_run_stays_whole_and_the_same_size": "ten minutes of deaths and of full disks",
     "test_the_promises_hold_in_any_world": "processes, faults and readers at random, all at once",
+    "test_the_promises_hold_in_any_simulated_world": "worlds of one process, simulated",
     "test_any_mixture_of_pages_is_recovered_to_whole_lines": "power loss: subsets of 4 KiB pages",
     "test_no_ring_file_breaks_who_reads_it": "damaged ring files under ASan and UBSan",
     "test_no_races_in_the_record_path": "ThreadSanitizer over recorder, flush thread and ring",
     "test_no_races_while_files_are_taken_away": "the same while its files and run are taken away",
     "test_broken_protocols_are_noticed": "mutation check: steps of the protocol broken",
     "test_old_faults_are_noticed_when_they_are_put_back": "old faults put back, and played",
+    "test_a_simulated_world_shows_each_old_fault": "faults put back, and simulated",
 }
 
 

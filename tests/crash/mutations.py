@@ -66,7 +66,7 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         "head moves before the commit slot is published",
-        "flush_thread.cpp",
+        "live_ring.cpp",
         "    if (memory_.mapped()) {\n        const std::uint64_t epoch =",
         "    ring_.release_to(slot.position);\n"
         "    if (memory_.mapped()) {\n        const std::uint64_t epoch =",
@@ -173,7 +173,7 @@ MUTATIONS = (
     ),
     Mutation(
         "pad taken for a record by the flush thread",
-        "flush_thread.cpp",
+        "live_ring.cpp",
         "if (record == nullptr || record->kind != RecordKind::pad) return record;",
         "return record;",
         PROTOCOL + "test_a_pad_is_no_record",
@@ -203,8 +203,8 @@ MUTATIONS = (
     Mutation(
         "lines moved after a failed fsync stay where they were, too",
         "stream_files_writing.cpp",
-        "    if (!f.has_trim || own_directory() < 0) return;\n",
-        "    f.has_trim = false;\n    return;\n",
+        "    if (!f.has_trim) return {};\n",
+        "    f.has_trim = false;\n    return {};\n",
         KILL_POINTS + "test_writer_killed_after_a_failed_fsync",
     ),
     Mutation(
@@ -299,7 +299,7 @@ MUTATIONS = (
     ),
     Mutation(
         "head moves beyond a record that waits",
-        "flush_thread.cpp",
+        "live_ring.cpp",
         "ring_.release_to(slot.position);",
         "ring_.release_to(slot.stream_position(Stream::errors));",
         CPP + "*should flush a stream although another waits*",

@@ -1,0 +1,1 @@
+"""The simulation: worlds in one process. What it is made of: docs/design.md."""
