@@ -129,9 +129,11 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     if (fd.get() < 0) {
         const int code = errno;
         // The mark goes before the ring, and that before the pointer: its process or its recovery was killed
-        // in between.
+        // in between. A young one may have no mark yet, and its ring be in another container's /tmp.
+        struct stat info;
         if (by_pointer && code == ENOENT && pointer.here &&
-            !is_marked(files, run_directory, uuid_in(path))) {
+            files.stat_at(AT_FDCWD, path, info) == 0 && !is_young(info) &&
+            is_unmarked(files, run_directory, uuid_in(path))) {
             report.outcome = Outcome::gone;
             if (!files.is_view()) files.unlink(AT_FDCWD, path);
             return report;

@@ -131,7 +131,7 @@ class RingMemory final : public FileLedger {
         std::string mark;
         std::string ring;
         std::string pointer;
-    } below_{uuid_};  // the run's directory; made while there is memory
+    } below_{uuid_};  // paths below the run's directory, made while there is memory
     std::string path_;
     std::string pointer_;  // the file in the run that names path_, or empty
     FileId id_;            // of the ring file

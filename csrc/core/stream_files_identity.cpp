@@ -1,4 +1,5 @@
-// Whether a file is the one that a StreamFiles made, where inodes tell and where they do not, and all of it.
+// Whether a file is the one that a StreamFiles made, where inodes tell and where they do not, and whether it is
+// whole.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -36,16 +37,19 @@ bool end_of_last_line(RunFiles& disk, int fd, std::uint64_t& end) {
 // A file that this moment was made, under a name: looked at by that as well, it is the same where inodes
 // tell. One that cannot be known again is nobody's.
 SinkError StreamFiles::keep_made(Stream stream, int fd, const std::string& name) {
-    const FileId id = disk_.id_of(fd);
-    if (!id) {
-        SinkError error = failed("look at", options_.directory + "/" + name);
-        disk_.close(fd);
+    Descriptor made(disk_, fd);
+    struct stat info;
+    if (disk_.stat(fd, info) != 0) {
+        const int code = errno;
         disk_.unlink(directory_.get(), name);
-        return error;
+        errno = code;
+        return failed("look at", options_.directory + "/" + name);
     }
+    const FileId id = id_of(info);
     const FileId named = disk_.id_at(directory_.get(), name);
-    if (named && named != id && (renumbers_ || shows_size(fd, name))) note_renumbering();
-    file(stream).fd = fd;
+    const bool fresh = S_ISREG(info.st_mode) && info.st_size == 0;
+    if (named && named != id && fresh && (renumbers_ || shows_size(fd, name))) note_renumbering();
+    file(stream).fd = made.release();
     file(stream).id = id;
     return {};
 }
@@ -149,8 +153,10 @@ SinkError StreamFiles::check_size(Stream stream, std::uint64_t size, std::uint64
     const std::string text = path(stream, f.segment);
     std::uint64_t end = 0;
     if (SinkError error = find_end(f, text, size, end)) return error;
-    f.seen = end;
-    if (end == f.offset) return {};
+    if (end == f.offset) {
+        f.seen = end;
+        return {};
+    }
     // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
     // written behind it would be lost with it, and writing at the old offset would leave a hole.
     if (!end_of_last_line(disk_, f.fd, end)) return failed("read", text);

@@ -75,6 +75,7 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
     while (got < bytes.size()) {
         const ssize_t n =
             disk_.read_at(old.fd, bytes.data() + got, bytes.size() - got, old.synced + got);
+        if (n == 0) errno = EIO;  // it was cut
         if (n <= 0) return failed("read back", path(stream, old.segment));
         got += static_cast<std::size_t>(n);
     }
@@ -118,7 +119,11 @@ SinkError StreamFiles::trim(Stream stream) {
     File& f = file(stream);
     if (!f.has_trim) return {};
     const std::string text = path(stream, f.trim_segment);
-    if (own_directory() < 0) return failed("open directory", options_.directory);
+    if (own_directory() < 0) {
+        if (errno == ENOENT || errno == ENOTDIR)
+            return {};  // it is gone, or has another name: check() tells
+        return failed("open directory", options_.directory);
+    }
     const Descriptor fd(disk_, disk_.open(directory_.get(), name(stream, f.trim_segment),
                                           O_RDWR | O_NOFOLLOW | O_NONBLOCK));
     if (fd.get() < 0 && !is_no_file(errno)) return failed("open", text);

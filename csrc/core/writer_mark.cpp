@@ -40,6 +40,12 @@ bool is_marked(RunFiles& files, const std::string& run, const std::string& uuid)
     return !uuid.empty() && files.stat_at(AT_FDCWD, mark_of(run, uuid), info) == 0;
 }
 
+bool is_unmarked(RunFiles& files, const std::string& run, const std::string& uuid) {
+    struct stat info;
+    return !uuid.empty() && files.stat_at(AT_FDCWD, mark_of(run, uuid), info) != 0 &&
+           errno == ENOENT;
+}
+
 std::string uuid_in(const std::string& path) {
     const std::size_t end = path.rfind(kRingSuffix);
     const std::size_t begin = end == std::string::npos || end < kUuidLength ? 0 : end - kUuidLength;

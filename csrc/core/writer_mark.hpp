@@ -20,6 +20,8 @@ SinkError mark_writer(RunFiles& files, const std::string& run, const std::string
 SinkError unmark_writer(RunFiles& files, const std::string& run, const std::string& uuid);
 /// Whether it has a mark: then its ring has been made.
 bool is_marked(RunFiles& files, const std::string& run, const std::string& uuid);
+/// Whether it certainly has none.
+bool is_unmarked(RunFiles& files, const std::string& run, const std::string& uuid);
 /// The uuid in a ring's or a pointer's name, with anything before it; empty when there is none.
 std::string uuid_in(const std::string& path);
 

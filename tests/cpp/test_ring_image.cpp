@@ -197,7 +197,7 @@ TEST_SUITE("ring image") {
         CHECK(f.written("metrics") == counting(1));
     }
 
-    TEST_CASE("should not take a ring of before a restart for one that was never used") {
+    TEST_CASE("should not take a ring from before a restart for one that was never used") {
         Found found;
         const int fd = ::open(found.file().c_str(), O_RDWR);
         RingFileHeader header{};

@@ -71,10 +71,14 @@ TEST_SUITE("ring_pointer") {
 
         // Who recovers a ring, or closes, removes mark, ring and pointer, in that order, and may be killed.
         REQUIRE_FALSE(unmark_writer(posix_files(), run, uuid));
+        // A new one may be about to make its mark, with its ring in another container's /tmp.
+        CHECK(recover_ring(run, pointer).outcome == RecoveryReport::Outcome::elsewhere);
+        std::filesystem::last_write_time(
+            pointer, std::filesystem::last_write_time(pointer) - std::chrono::minutes(11));
         CHECK(recover_ring(run, pointer).outcome == RecoveryReport::Outcome::gone);
         CHECK_FALSE(exists(pointer));
 
-        // Of another host, or of before a restart, nothing is known here.
+        // Of another host's, or one from before a restart, nothing is known here.
         const std::string all = ring + "\nelsewhere\n" + boot_id() + "\n" + run + "\n";
         const Descriptor fd(posix_files(),
                             posix_files().open(AT_FDCWD, pointer, O_WRONLY | O_CREAT));

@@ -46,6 +46,19 @@ class BlindFiles final : public PosixFiles {
     }
 };
 
+// A disk that refuses its first cuts.
+class Uncut final : public PosixFiles {
+  public:
+    explicit Uncut(int refused) : refused_(refused) {}
+    int cut(int fd, std::uint64_t size) noexcept override {
+        errno = EIO;
+        return refused_ != 0 && refused_-- != 0 ? -1 : PosixFiles::cut(fd, size);
+    }
+
+  private:
+    int refused_;
+};
+
 // Between the making of a file and the first look at its name somebody renames it, and makes another one.
 class RenamedFiles final : public PosixFiles {
   public:
@@ -464,15 +477,27 @@ TEST_SUITE("stream files faults") {
         CHECK(read_file(dir / "metrics.000002.jsonl") == "b\n");
     }
 
+    TEST_CASE(
+        "should find the hole of a file that was cut, and could not be cut back to a line at "
+        "once") {
+        TempDir dir;
+        Uncut files(1);
+        StreamFilesOptions options = in(dir.path());
+        options.disk = &files;
+        StreamFiles sink(options);
+        append(sink, Stream::metrics, "first\nsecond\n");
+        REQUIRE(!sink.check(Stream::metrics));
+        std::filesystem::resize_file(dir / "metrics.jsonl", 9);
+        CHECK(sink.check(Stream::metrics).what == "cut " + (dir / "metrics.jsonl"));
+        append(sink, Stream::metrics, "third\n");
+        std::uint64_t lost = 0;
+        CHECK(sink.check(Stream::metrics, &lost));
+        CHECK(lost == std::strlen("second\nthird\n"));
+        CHECK(read_file(dir / "metrics.jsonl") == "first\n");
+    }
+
     TEST_CASE("should try a cut again until it is made, and say why it is not") {
-        class Uncut final : public PosixFiles {
-          public:
-            int refused = 2;
-            int cut(int fd, std::uint64_t size) noexcept override {
-                errno = EIO;
-                return refused != 0 && refused-- != 0 ? -1 : PosixFiles::cut(fd, size);
-            }
-        } files;
+        Uncut files(2);
         TempDir dir;
         StreamFilesOptions options = in(dir.path());
         options.disk = &files;

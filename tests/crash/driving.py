@@ -43,10 +43,14 @@ def size(release: int, ci: int) -> int:
 def build(variant: str, *targets: str) -> Path:
     """Build the programs of a variant, or some of them; return their folder."""
     folder = Path(_BUILD) / variant if _BUILD else ROOT / "build" / "crash" / variant
-    command = ["make", "--no-print-directory", "-C", str(HERE), f"-j{os.cpu_count() or 2}"]
-    command += [f"VARIANT={variant}", f"BUILD={folder}", *targets]
-    if _CSRC:
-        command.append(f"CSRC={_CSRC}")
+    csrc = [f"CSRC={_CSRC}"] if _CSRC else []
+    return make(HERE, folder, f"VARIANT={variant}", *csrc, *targets)
+
+
+def make(makefile: Path, folder: Path, *arguments: str) -> Path:
+    """Build by a directory's Makefile into a folder; return that."""
+    command = ["make", "--no-print-directory", "-C", str(makefile), f"-j{os.cpu_count() or 2}"]
+    command += [f"BUILD={folder}", *arguments]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Of the processes that test, one builds.

@@ -33,7 +33,6 @@ int fill(const Node& node, struct stat& info) {
 // ---- the process ------------------------------------------------------------------------------------
 
 void SimFiles::die() {
-    dead_ = true;
     for (auto& [base, mapping] : mapped_) {
         if (mapping.open == nullptr) continue;
         Node& node = *mapping.open->node;
@@ -124,6 +123,7 @@ int SimFiles::open(int directory, const std::string& path, int flags, mode_t mod
         node = world_.disk.make(above, name, false, mode);
         if (node == nullptr) return -1;
     } else if ((flags & O_TRUNC) != 0) {
+        if (only_reads) world_.fail("reader-writes", "empties " + path);
         world_.disk.cut(*node, 0);
     }
     auto description = std::make_shared<Description>();
@@ -173,6 +173,7 @@ int SimFiles::stat_path(const std::string& path, struct stat& info) noexcept {
 
 int SimFiles::make_directory(const std::string& path) noexcept {
     if (!enter(Call::create, "mkdir", path)) return -1;
+    if (only_reads) world_.fail("reader-writes", "makes " + path);
     std::string name;
     Node* const above = parent(AT_FDCWD, path, name);
     if (above == nullptr) return -1;
@@ -285,6 +286,7 @@ int SimFiles::sync(int fd) noexcept {
 
 int SimFiles::change_mode(int fd, mode_t mode) noexcept {
     if (!enter(Call::look, "fchmod")) return -1;
+    if (only_reads) world_.fail("reader-writes", "changes a mode");
     Node* const node = file(fd);
     if (node == nullptr) return -1;
     node->mode = (node->mode & S_IFMT) | mode;
@@ -302,6 +304,7 @@ int SimFiles::lock(int fd, int operation) noexcept {
         return 0;
     }
     const bool alone = (operation & LOCK_EX) != 0;
+    if (alone && only_reads) world_.fail("reader-writes", "locks");
     const bool taken = node.locked != nullptr && node.locked != open;
     const bool shared = std::any_of(node.shared.begin(), node.shared.end(),
                                     [open](const Description* other) { return other != open; });
@@ -326,6 +329,7 @@ bool SimFiles::suits_mapping(const std::string& directory) noexcept {
 
 int SimFiles::allocate(int fd, std::uint64_t size) noexcept {
     if (!enter(Call::write, "fallocate")) return -1;
+    if (only_reads) world_.fail("reader-writes", "allocates");
     Node* const node = file(fd);
     if (node == nullptr) return -1;
     if (node->bytes->size() < size) node->bytes->resize(size);

@@ -28,7 +28,6 @@ class SimFiles final : public fastlog::RunFiles {
     /// Another part of the program closes descriptors that are not its own, and opens its own file under
     /// their numbers.
     void close_all(Node* file);
-    bool dead() const noexcept { return dead_; }
     /// Says that no call of it may change anything, as of a reader's.
     bool only_reads = false;
 
@@ -81,7 +80,6 @@ class SimFiles final : public fastlog::RunFiles {
     World& world_;
     std::map<int, std::shared_ptr<Description>> open_;
     std::map<void*, Mapping> mapped_;
-    bool dead_ = false;
 };
 
 }  // namespace sim

@@ -75,7 +75,6 @@ class Oracle {
     std::uint64_t acked() const noexcept;
 
   private:
-    struct Folder;
     void excuse(std::string_view bytes);
     bool is_copy(const std::string& run) const { return copies_.contains(run); }
     std::set<Key> in_files();

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.driving import RELEASE, ROOT
+from crash.driving import RELEASE, ROOT, make
 from crash.test_mutations import count_noticed
 
 from sim.mutations import mutations
@@ -27,12 +27,7 @@ FIRST_SEED = random.SystemRandom().randrange(1 << 32) if RELEASE else 1
 
 def build(variant: str) -> Path:
     """Build the simulation; return the program."""
-    command = ["make", "--no-print-directory", "-C", str(HERE), f"-j{os.cpu_count() or 2}"]
-    done = subprocess.run(
-        [*command, f"VARIANT={variant}"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return ROOT / "build" / "sim" / variant / "sim"
+    return make(HERE, ROOT / "build" / "sim" / variant, f"VARIANT={variant}") / "sim"
 
 
 @pytest.fixture(scope="module")
@@ -105,4 +100,4 @@ def test_each_mutation_has_its_places() -> None:
 @pytest.mark.skipif(not (CI or RELEASE), reason="each one is a build")
 def test_a_simulated_world_shows_each_old_fault(figures: dict[str, Any]) -> None:
     """Within a minute each."""
-    figures.update(count_noticed(HERE / "mutations.py"))
+    figures.update(count_noticed(HERE / "mutations.py", *([] if RELEASE else ["--quick"])))

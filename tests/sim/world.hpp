@@ -30,6 +30,8 @@ struct Setup {
     bool run_suits;  // rings may lie in the run itself
     bool overlay;    // a mapping holds no lock, as on overlayfs
     bool kills, faults, full, forks, recoveries, readers, removes, renames, copies, closes, power;
+    /// Whether the disk may keep refusing a process: elsewhere one that closes comes to its end.
+    bool may_refuse() const noexcept { return faults || full || closes; }
     bool switches_often;
 };
 

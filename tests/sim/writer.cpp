@@ -121,7 +121,7 @@ void Writer::put_drop_markers() {
 }
 
 // Where the ring is full it waits once, then drops.
-bool Writer::record() {
+void Writer::record() {
     const std::uint64_t n = facts_.acked;
     const std::uint64_t value = value_of(number, n);
     const bool event = stream_of(number, n) == Stream::errors;
@@ -151,9 +151,8 @@ bool Writer::record() {
     const Stream stream = event ? Stream::errors : Stream::metrics;
     for (int tries = 0; alive(); ++tries) {
         if (ring_->room_for(size)) {
-            if (!put(kind, stream, payload, size)) return false;
-            ++facts_.acked;
-            return true;
+            if (put(kind, stream, payload, size)) ++facts_.acked;
+            return;
         }
         if (tries == 20) break;
         woken_ = true;
@@ -162,7 +161,6 @@ bool Writer::record() {
     if (alive()) {
         memory_->drops()[static_cast<std::size_t>(stream)].fetch_add(1, std::memory_order_relaxed);
     }
-    return false;
 }
 
 bool Writer::wait_written(std::uint64_t position, std::int64_t timeout_ns) {
@@ -187,6 +185,8 @@ void Writer::close() {
         woken_ = true;
         world_.sleep(5 * kMs);
     }
+    if (!alive()) return;
+    while (alive() && !done_ && !world_.setup.may_refuse()) world_.sleep(1000 * kMs);
     if (!alive()) return;
     if (!done_) return world_.kill(process_);  // its time is up, and it leaves with what it has
     world_.oracle.promise(facts_, facts_.acked, "close");

@@ -20,10 +20,9 @@ class Writer {
     bool resting() const noexcept { return resting_ && !closing_; }
 
     const unsigned number;
-    fastlog::Fsync fsync() const noexcept { return fsync_; }
 
   private:
-    // Notes where each record ends, and which are in files that were forced to the disk.
+    // Tells its writer how far it is committed.
     class Ring final : public fastlog::LiveRing {
       public:
         Ring(Writer& writer, fastlog::MpscRing& ring, fastlog::RingMemory& memory)
@@ -37,7 +36,7 @@ class Writer {
     };
 
     void open();
-    bool record();
+    void record();
     bool put(fastlog::RecordKind kind, fastlog::Stream stream, const void* payload,
              std::size_t size);
     void put_drop_markers();
