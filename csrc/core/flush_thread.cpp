@@ -44,15 +44,13 @@ void FlushThread::Source::rendered_metrics(const RecordHeader& record,
     flush_thread_.emit_events();
 }
 
-FlushThread::FlushThread(MpscRing& ring, RingMemory& memory, StreamFiles& sink, Options options,
-                         AttentionBits& attention, Tick tick, TakeDrops take_drops, Emit emit)
-    : ring_(ring),
+FlushThread::FlushThread(Owner& owner, MpscRing& ring, RingMemory& memory, StreamFiles& sink,
+                         Options options, AttentionBits& attention)
+    : owner_(owner),
+      ring_(ring),
       memory_(memory),
       attention_(attention),
       options_(std::move(options)),
-      tick_(std::move(tick)),
-      take_drops_(std::move(take_drops)),
-      emit_(std::move(emit)),
       sink_(sink),
       renderer_(memory.key_table(), memory.key_table_bytes()),
       watch_(options_.watch),
@@ -251,7 +249,7 @@ bool FlushThread::drain() {
 
 // Of values that turned NaN or infinite. An event that finds no room is recorded with the next one.
 void FlushThread::emit_events() noexcept {
-    while (!watch_.events().empty() && emit_(watch_.events().front())) watch_.pop_event();
+    while (!watch_.events().empty() && owner_.emit(watch_.events().front())) watch_.pop_event();
 }
 
 void FlushThread::back_off() noexcept {
@@ -272,7 +270,7 @@ void FlushThread::housekeeping(bool now_please) {
     if (memory_.broken()) leave_ring_file();
     if (!now_please && now - last_tick_ns_ < 1'000'000'000) return;
     last_tick_ns_ = now;
-    tick_();
+    owner_.tick();
 }
 
 void FlushThread::leave_ring_file() {
@@ -344,7 +342,7 @@ void FlushThread::publish_files() noexcept {
 void FlushThread::add_final_drops() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
         batch_writer_.reserve_line(static_cast<Stream>(s));  // what is taken is not lost again
-        const std::uint64_t dropped = take_drops_(static_cast<Stream>(s));
+        const std::uint64_t dropped = owner_.take_drops(static_cast<Stream>(s));
         if (dropped == 0) continue;
         batch_writer_.add_drops(static_cast<Stream>(s), dropped, now_ticks());
     }

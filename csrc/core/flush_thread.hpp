@@ -9,7 +9,6 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <functional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -58,13 +57,20 @@ class FlushThread {
         std::int64_t device_timeout_ns = 120'000'000'000;
         WatchNonfinite watch = WatchNonfinite::device;
     };
-    /// Called by the flush thread, about once a second.
-    using Tick = std::function<void()>;
-    /// Called by the flush thread to learn of drops without a marker at the end: takes the count.
-    using TakeDrops = std::function<std::uint64_t(Stream)>;
-    /// Called by the flush thread to record an event, as a producer among others: puts a line's members
-    /// into the errors stream; false when there is no room now.
-    using Emit = std::function<bool(const std::string&)>;
+    /// What the flush thread asks of the recorder that it works for, in its own thread.
+    class Owner {
+      public:
+        /// About once a second.
+        virtual void tick() = 0;
+        /// Takes the count of a stream's drops that no marker has told of.
+        virtual std::uint64_t take_drops(Stream stream) noexcept = 0;
+        /// Records an event, as a producer among others: puts a line's members into the errors stream. False
+        /// when there is no room now.
+        virtual bool emit(const std::string& members) noexcept = 0;
+
+      protected:
+        ~Owner() = default;
+    };
 
     /// How far ahead of the tail the flush thread makes a mapped ring's pages writable.
     static constexpr std::size_t kAheadBytes = std::size_t{256} << 10;
@@ -73,8 +79,8 @@ class FlushThread {
     static constexpr std::int64_t kLongestBackoffNs = 5'000'000'000;
 
     /// `sink` has claimed its label, or not been able to yet.
-    FlushThread(MpscRing& ring, RingMemory& memory, StreamFiles& sink, Options options,
-                AttentionBits& attention, Tick tick, TakeDrops take_drops, Emit emit);
+    FlushThread(Owner& owner, MpscRing& ring, RingMemory& memory, StreamFiles& sink,
+                Options options, AttentionBits& attention);
     /// The thread must have ended (wait_done() returned true and join() was called).
     ~FlushThread() = default;
     FlushThread(const FlushThread&) = delete;
@@ -168,13 +174,11 @@ class FlushThread {
     void sleep_until(std::int64_t deadline_ns);
     void wake_checked(std::uint64_t end) noexcept;
 
+    Owner& owner_;
     MpscRing& ring_;
     RingMemory& memory_;
     AttentionBits& attention_;
     const Options options_;
-    const Tick tick_;
-    const TakeDrops take_drops_;
-    const Emit emit_;
     std::thread thread_;
 
     // Flush thread only.

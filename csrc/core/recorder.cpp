@@ -38,17 +38,11 @@ Recorder::Recorder(RecorderOptions options)
       ring_(memory_.control(), memory_.data(), memory_.ring_bytes(), memory_.salt(),
             memory_.mapped()),
       keys_(memory_.key_table(), memory_.key_table_bytes()),
-      flush_thread_(
-          ring_, memory_, sink_,
-          FlushThread::Options{options_.flush_interval_ns, options_.fsync,
-                               options_.fsync_interval_ns, options_.device_timeout_ns,
-                               options_.watch_nonfinite},
-          attention_, [this] { tick(); },
-          [this](Stream stream) {
-              return memory_.drops()[static_cast<std::size_t>(stream)].exchange(
-                  0, std::memory_order_relaxed);
-          },
-          [this](const std::string& members) { return emit(members); }) {
+      flush_thread_(*this, ring_, memory_, sink_,
+                    FlushThread::Options{options_.flush_interval_ns, options_.fsync,
+                                         options_.fsync_interval_ns, options_.device_timeout_ns,
+                                         options_.watch_nonfinite},
+                    attention_) {
     if (!claim_error_) {
         claim_error_ = sink_.keep_notes(&memory_);
     } else {
@@ -141,7 +135,7 @@ void Recorder::tell_drop(bool too_large) {
 void Recorder::submit_drop_markers() {
     attention_.clear(AttentionBits::kDrops);
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        const std::uint64_t count = memory_.drops()[s].exchange(0, std::memory_order_relaxed);
+        const std::uint64_t count = take_drops(static_cast<Stream>(s));
         if (count == 0) continue;
         const Submit result = submit(RecordKind::drops, static_cast<Stream>(s), now_ticks(),
                                      slot().thread(), &count, sizeof count);
@@ -189,7 +183,11 @@ bool Recorder::close(std::int64_t timeout_ns) {
     return true;
 }
 
-// Runs in the flush thread, which must never wait for room that only it can make.
+std::uint64_t Recorder::take_drops(Stream stream) noexcept {
+    return memory_.drops()[static_cast<std::size_t>(stream)].exchange(0, std::memory_order_relaxed);
+}
+
+// The flush thread must never wait for room that only it can make.
 bool Recorder::emit(const std::string& members) noexcept {
     ThreadSlot& own = slot();
     const Submit result = submit(RecordKind::fragment, Stream::errors, now_ticks(), own.thread(),
@@ -201,7 +199,6 @@ bool Recorder::emit(const std::string& members) noexcept {
     return true;
 }
 
-// Runs in the flush thread, once a second.
 void Recorder::tick() {
     check_budget();
     if (options_.sink.worker || !memory_.mapped()) return;

@@ -62,7 +62,7 @@ struct RecorderStats {
     double mean_ns[kCallKinds]{};  // sampled
 };
 
-class Recorder final : ForkWatched {
+class Recorder final : ForkWatched, FlushThread::Owner {
   public:
     enum class Submit : std::uint8_t { accepted, full, closed, too_large };
 
@@ -188,9 +188,10 @@ class Recorder final : ForkWatched {
     void tell_drop(bool too_large);
     static Submit refused(ClaimStatus status) noexcept;
     static RingSpec ring_spec(const RecorderOptions& options, StreamFiles& sink, SinkError& error);
-    void tick();
+    void tick() override;
+    std::uint64_t take_drops(Stream stream) noexcept override;
+    bool emit(const std::string& members) noexcept override;
     void check_budget();
-    bool emit(const std::string& members) noexcept;
 
     const RecorderOptions options_;
     AttentionBits attention_;

@@ -50,7 +50,7 @@ class FileSizeLimit {
     void (*handler_)(int);
 };
 
-class TestFlushThread {
+class TestFlushThread final : FlushThread::Owner {
   public:
     explicit TestFlushThread(std::string directory, std::int64_t interval_ns = kHourNs,
                              std::uint64_t segment_bytes = 1 << 20,
@@ -58,11 +58,8 @@ class TestFlushThread {
         : r(ring_bytes),
           sink({std::move(directory), "", "", false, segment_bytes}),
           claimed(sink.claim()),
-          flush_thread(
-              r.ring, memory, sink, {interval_ns, Fsync::none, kHourNs}, attention,
-              [this] { ticks.fetch_add(1); },
-              [this](Stream s) { return drops[static_cast<std::size_t>(s)].exchange(0); },
-              [](const std::string&) { return true; }) {
+          flush_thread(*this, r.ring, memory, sink, {interval_ns, Fsync::none, kHourNs},
+                       attention) {
         flush_thread.tell_claim(claimed);
     }
     ~TestFlushThread() {
@@ -106,6 +103,12 @@ class TestFlushThread {
     FlushThread flush_thread;
 
   private:
+    void tick() override { ticks.fetch_add(1); }
+    std::uint64_t take_drops(Stream s) noexcept override {
+        return drops[static_cast<std::size_t>(s)].exchange(0);
+    }
+    bool emit(const std::string&) noexcept override { return true; }
+
     bool started_ = false;
     bool joined_ = false;
 };
