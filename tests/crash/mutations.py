@@ -1,7 +1,6 @@
 """The mutation check: breaks one step of the protocol at a time and shows which test notices.
 
-    python tests/crash/mutations.py            # all of them: a quarter of an hour
-    python tests/crash/mutations.py --named    # those that the protocol's description names
+    python tests/crash/mutations.py [WORDS OF A NAME...]    # all: a quarter of an hour
 
 Works on a copy of csrc. Each mutation is a patch of one place; a test named beforehand must pass on
 the sources as they are and fail on the broken ones. Prints a table; the status is 1 when a mutant
@@ -50,7 +49,6 @@ class Mutation:
         old: The text there, which must occur exactly once.
         new: What takes its place.
         test: Who must notice: a file and test below tests/crash, or "cpp:" and a case of tests/cpp.
-        named: True when docs/reliability.md promises that this one is noticed.
         variant: The build that the test uses; "cpp" is that of tests/cpp.
     """
 
@@ -59,7 +57,6 @@ class Mutation:
     old: str
     new: str
     test: str
-    named: bool = False
     variant: str = "plain"
 
 
@@ -71,7 +68,6 @@ MUTATIONS = (
         "    ring_.release_to(slot.position);\n"
         "    if (memory_.mapped()) {\n        const std::uint64_t epoch =",
         REUSED + "[slot_begun-5]",
-        named=True,
     ),
     Mutation(
         "commit before write",
@@ -79,7 +75,6 @@ MUTATIONS = (
         "    if (!dirty_ && !write()) return Step::refused;",
         "    if (!dirty_ && (!commit() || !write())) return Step::refused;",
         KILL_POINTS + "test_writer_killed_at[stream_written-2]",
-        named=True,
     ),
     Mutation(
         "stamp published before the payload is written",
@@ -87,7 +82,6 @@ MUTATIONS = (
         "        write(MpscRing::payload_of(claim));\n        ring_.commit(claim);",
         "        ring_.commit(claim);\n        write(MpscRing::payload_of(claim));",
         PROTOCOL + "test_an_unfinished_record_is_never_read[20]",
-        named=True,
     ),
     Mutation(
         "stamp without release",
@@ -95,7 +89,6 @@ MUTATIONS = (
         "stamp_at(claim.at)->store(stamp_for(claim.position), std::memory_order_release)",
         "stamp_at(claim.at)->store(stamp_for(claim.position), std::memory_order_relaxed)",
         ORDERS,
-        named=True,
         variant="tsan",
     ),
     Mutation(
@@ -112,7 +105,6 @@ MUTATIONS = (
         "control_->head.store(position, std::memory_order_seq_cst)",
         "control_->head.store(position, std::memory_order_relaxed)",
         ORDERS,
-        named=True,
         variant="tsan",
     ),
     Mutation(
@@ -139,7 +131,6 @@ MUTATIONS = (
         "if (record->crc == record_crc(*record, payload, position)) return record;",
         "return record;",
         PROTOCOL + "test_a_damaged_record_is_not_written[payload's last byte]",
-        named=True,
     ),
     Mutation(
         "recovery stops at a hole",
@@ -147,7 +138,6 @@ MUTATIONS = (
         "            at += kRecordAlign;\n            hole += kRecordAlign;\n            continue;",
         "            break;",
         PROTOCOL + "test_records_behind_an_unfinished_one_are_recovered",
-        named=True,
     ),
     Mutation(
         "commit slot's checksum not checked",
@@ -169,7 +159,6 @@ MUTATIONS = (
         "if (record->kind != RecordKind::pad) {",
         "if (record != nullptr) {",
         PROTOCOL + "test_a_pad_is_no_record",
-        named=True,
     ),
     Mutation(
         "pad taken for a record by the flush thread",
@@ -184,7 +173,6 @@ MUTATIONS = (
         "                found.size += rest.size();\n                break;",
         "                found.end = found.size += rest.size();\n                break;",
         PROTOCOL + "test_what_is_torn_behind_the_commit_is_cut",
-        named=True,
     ),
     Mutation(
         "recovery does not know the segments that were begun",
@@ -510,14 +498,12 @@ def check(mutations: list[Mutation]) -> int:
 def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--named", action="store_true", help="only those with named=True")
     parser.add_argument("words", nargs="*", help="only those whose name has one of these words")
     arguments = parser.parse_args()
     chosen = [
         mutation
         for mutation in MUTATIONS
-        if (mutation.named or not arguments.named)
-        and (not arguments.words or any(word in mutation.name for word in arguments.words))
+        if not arguments.words or any(word in mutation.name for word in arguments.words)
     ]
     # Those of ThreadSanitizer come last: they touch a header that all the other builds include.
     chosen.sort(key=lambda mutation: mutation.variant == "tsan")

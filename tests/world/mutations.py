@@ -1,6 +1,6 @@
 """The mutation check of the world test: old faults put back, and scripts that notice.
 
-    python tests/world/mutations.py [--quick] [WORDS OF A NAME...]
+    python tests/world/mutations.py [WORDS OF A NAME...]
 
 Works on a copy of the package, in which only what a fault changes is built anew; the scripts must
 find nothing with the sources as they are. The status is 1 when a mutant survived.
@@ -46,14 +46,12 @@ class Mutation:
         script: Who must notice, in scripts/.
         patches: What breaks it.
         times: How often it is played at most: some faults need luck.
-        quick: It is noticed at the first play: CI asks these.
     """
 
     name: str
     script: str
     patches: tuple[Patch, ...]
     times: int = 3
-    quick: bool = False
 
 
 # Those of one file stand together, as what is built anew is the file that was mended and the next.
@@ -82,7 +80,6 @@ MUTATIONS = (
         "nobody asks whether a file has its name still",
         "renamed",
         (Patch("core/stream_files.cpp", "if (named == f.id) {", "if (f.id) {"),),
-        quick=True,
     ),
     Mutation(
         "a batch counts as written without a look behind it",
@@ -147,7 +144,6 @@ MUTATIONS = (
                 "} while (false);",
             ),
         ),
-        quick=True,
     ),
     Mutation(
         "recovery takes the rings of the living",
@@ -201,7 +197,6 @@ MUTATIONS = (
                 "        if (provenance.own_ring || !provenance.rival) cut_bytes +=",
             ),
         ),
-        quick=True,
     ),
 )
 
@@ -289,14 +284,12 @@ def check(mutations: list[Mutation]) -> int:
 def main() -> int:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="only those with quick=True")
     parser.add_argument("words", nargs="*", help="only those whose name has one of these words")
     given = parser.parse_args()
     chosen = [
         mutation
         for mutation in MUTATIONS
-        if (mutation.quick or not given.quick)
-        and (not given.words or any(word in mutation.name for word in given.words))
+        if not given.words or any(word in mutation.name for word in given.words)
     ]
     return 1 if check(chosen) else 0
 
