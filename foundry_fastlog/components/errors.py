@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypeVar
 
 from foundry_fastlog.base.arguments import level_name, whole_number
+from foundry_fastlog.base.decorating import run_inside
 from foundry_fastlog.base.environment import utc_now
 from foundry_fastlog.base.error_facts import error_facts
 from foundry_fastlog.base.fingerprint import member
@@ -384,23 +383,7 @@ class Capture:
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Decorate a function, or a coroutine function; it returns None where it raised."""
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def captured_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> object:
-                with self:
-                    return await function(*args, **kwargs)
-                return None
-
-            return cast("Callable[_P, _R]", captured_coroutine)
-
-        @functools.wraps(function)
-        def captured(*args: _P.args, **kwargs: _P.kwargs) -> object:
-            with self:
-                return function(*args, **kwargs)
-            return None
-
-        return cast("Callable[_P, _R]", captured)
+        return run_inside(function, lambda: self)
 
 
 def _safe_name(name: object) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import logging
 import os
 import sys
@@ -12,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import orjson
 
 from foundry_fastlog.analysis.accumulate import percentile
+from foundry_fastlog.base.decorating import run_inside
 from foundry_fastlog.base.environment import get_device, rss_bytes
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.statistics import Moments
@@ -126,28 +125,10 @@ class TimedBlock:
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
         """Decorate a function, or a coroutine function: each call is a block of its own."""
-        return _decorated(
+        return run_inside(
             function,
             lambda: TimedBlock(self._owner, self._name, self._level, self._step, self._device),
         )
-
-
-def _decorated(function: Callable[_P, _R], block: Callable[[], TimedBlock]) -> Callable[_P, _R]:
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def timed_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> object:
-            with block():
-                return await function(*args, **kwargs)
-
-        return cast("Callable[_P, _R]", timed_coroutine)
-
-    @functools.wraps(function)
-    def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with block():
-            return function(*args, **kwargs)
-
-    return timed
 
 
 class _Untimed(TimedBlock):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 try:
     from foundry_fastlog import _core
@@ -778,25 +778,11 @@ def _close_all() -> None:
 
 def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Wrap a function, or a coroutine function, so that each call is timed."""
-    import inspect  # where something is decorated, only
+    from foundry_fastlog.base.decorating import run_inside  # where something is decorated, only
 
     if not callable(function):
         raise TypeError(f"a timer decorates a function, got {type(function).__name__}")
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def timed_coroutine(*args: _P.args, **kwargs: _P.kwargs) -> object:
-            with timer:
-                return await function(*args, **kwargs)
-
-        return cast("Callable[_P, _R]", timed_coroutine)
-
-    @functools.wraps(function)
-    def timed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with timer:
-            return function(*args, **kwargs)
-
-    return timed
+    return run_inside(function, lambda: timer)
 
 
 _core.set_decorate(_decorate)

@@ -1,0 +1,43 @@
+"""Decorators out of context managers, for functions and coroutine functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, ParamSpec, TypeVar, cast
+
+__all__ = ["run_inside"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def run_inside(
+    function: Callable[_P, _R], block: Callable[[], AbstractContextManager[Any, bool | None]]
+) -> Callable[_P, _R]:
+    """Wrap a function, or a coroutine function, so that each call runs inside a block.
+
+    Args:
+        function: The function.
+        block: Gives the context manager of one call.
+
+    Returns:
+        The wrapped function. It returns None where the block keeps an exception.
+    """
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def coroutine(*args: _P.args, **kwargs: _P.kwargs) -> object:
+            with block():
+                return await function(*args, **kwargs)
+
+        return cast("Callable[_P, _R]", coroutine)
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> object:
+        with block():
+            return function(*args, **kwargs)
+
+    return cast("Callable[_P, _R]", call)
