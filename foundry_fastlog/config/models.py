@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from foundry_fastlog.base.arguments import LEVELS, known_level
 from foundry_fastlog.config.yaml_file import ConfigError, ConfigFile, explain
+from foundry_fastlog.recording.options import LIMITS
 
 if TYPE_CHECKING:
     from foundry_fastlog.recording.recorder import Recorder
@@ -21,6 +22,13 @@ __all__ = ["LOG_LEVELS", "ConfigError", "LoggingConfig", "RecorderConfig"]
 
 LOG_LEVELS = LEVELS
 _PREFIX = "FASTLOG_"
+
+
+def _option(name: str, default: object, description: str) -> Any:  # noqa: ANN401 - as Field()
+    """Return a field of an option of `Recorder`, with its limits."""
+    least, most = LIMITS.get(name, (None, None))
+    unit = {"bytes": ", in bytes", "s": ", in seconds"}.get(name.rpartition("_")[2], "")
+    return Field(default=default, ge=least, le=most, description=description + unit)
 
 
 class RecorderConfig(BaseModel):
@@ -33,46 +41,31 @@ class RecorderConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    ring_bytes: int = Field(
-        default=8 << 20,
-        ge=64 << 10,
-        le=64 << 20,
-        description="Size of the ring in bytes, rounded up to a power of two",
+    ring_bytes: int = _option("ring_bytes", 8 << 20, "Size of the ring, rounded to a power of two")
+    back_pressure: Literal["block", "drop"] = _option(
+        "back_pressure", "block", "What to do when the ring is full"
     )
-    back_pressure: Literal["block", "drop"] = Field(
-        default="block", description="What to do when the ring is full"
+    block_timeout_s: float = _option("block_timeout_s", 1.0, "Longest wait for room in the ring")
+    flush_interval_s: float = _option("flush_interval_s", 0.1, "How often the flush thread wakes")
+    segment_bytes: int = _option("segment_bytes", 256 << 20, "Largest size of one JSONL file")
+    overhead_budget: float = _option(
+        "overhead_budget", 0.01, "Fraction of wall time before one warning"
     )
-    block_timeout_s: float = Field(
-        default=1.0, ge=0, le=3600, description="Longest wait for room in the ring, in seconds"
+    close_timeout_s: float = _option(
+        "close_timeout_s", 10.0, "Default timeout of flush() and close()"
     )
-    flush_interval_s: float = Field(
-        default=0.1, ge=0.001, le=3600, description="How often the flush thread wakes, in seconds"
+    ring: Literal["file", "shm", "memory"] = _option(
+        "ring", "file", "Where the ring lies: a mapped file survives a kill"
     )
-    segment_bytes: int = Field(
-        default=256 << 20, ge=4096, le=1 << 50, description="Largest size of one JSONL file"
+    fsync: Literal["none", "interval", "every_flush"] = _option(
+        "fsync", "interval", "When lines are forced to the disk, against a power loss"
     )
-    overhead_budget: float = Field(
-        default=0.01, ge=0, le=1, description="Fraction of wall time before one warning"
+    fsync_interval_s: float = _option("fsync_interval_s", 1.0, "Time between two of them")
+    device_timeout_s: float = _option(
+        "device_timeout_s", 120.0, "Longest wait for a device's value"
     )
-    close_timeout_s: float = Field(
-        default=10.0, ge=0, le=86400, description="Default timeout of flush() and close(), seconds"
-    )
-
-    ring: Literal["file", "shm", "memory"] = Field(
-        default="file", description="Where the ring lies: a mapped file survives a kill"
-    )
-    fsync: Literal["none", "interval", "every_flush"] = Field(
-        default="interval", description="When lines are forced to the disk, against a power loss"
-    )
-    fsync_interval_s: float = Field(
-        default=1.0, ge=0.001, le=3600, description="Seconds between two of them"
-    )
-
-    device_timeout_s: float = Field(
-        default=120.0, ge=0.001, le=86400, description="Longest wait for a device's value, seconds"
-    )
-    watch_nonfinite: Literal["none", "device", "all"] = Field(
-        default="device", description="Which metrics make an event when they turn NaN or infinite"
+    watch_nonfinite: Literal["none", "device", "all"] = _option(
+        "watch_nonfinite", "device", "Which metrics make an event when they turn NaN or infinite"
     )
 
     def open(

@@ -8,88 +8,51 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
-
-try:
-    from foundry_fastlog import _core
-except ImportError as error:
-    if "subinterpreter" in str(error):
-        raise
-    raise ImportError(
-        "the native part of foundry_fastlog is missing or was built for another Python "
-        f"({error}). Install a wheel with `pip install foundry_fastlog`, or build from a checkout "
-        "with `pip install -e .` (needs g++ or clang with C++20 and the Python headers). Reading "
-        "runs (foundry_fastlog.read_run) works without it, but for the rings of killed processes."
-    ) from error
-
-import orjson
 
 from foundry_fastlog.base.arguments import (
     absolute,
     check_choice,
     check_directory,
-    check_number,
     check_type,
-    level_name,
     process_number,
     seconds,
-    step_number,
 )
-from foundry_fastlog.base.error_facts import error_facts, prepare
-from foundry_fastlog.base.json_text import (
-    cut,
-    let_interrupts_through,
-    nonfinite_fields,
-    plain_context,
-    render_members,
-    simpler,
-    text_of_value,
-)
+from foundry_fastlog.base.error_facts import prepare
 from foundry_fastlog.recording import host_copies
-from foundry_fastlog.recording.event_lines import shortened, summary_members
+from foundry_fastlog.recording.events import EventRecorder
+from foundry_fastlog.recording.extension import RecorderClosedError, core
 from foundry_fastlog.recording.open_recorders import OpenRecorders
-from foundry_fastlog.recording.values import metric_value
-from foundry_fastlog.run.info import RunFile, last_unended, plain_config
+from foundry_fastlog.recording.options import core_options
+from foundry_fastlog.recording.recovery import finish_dead, mark_lost, recover
+from foundry_fastlog.run.info import RunFile, plain_config
 from foundry_fastlog.run.streams import STREAMS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from foundry_fastlog._core import RecorderStats, Timer
-    from foundry_fastlog.reading.found_rings import RingReport
 
 __all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "recover", "takes"]
 
-RecorderClosedError = _core.RecorderClosedError
-
-KIB = 1 << 10
 MIB = 1 << 20
-MIN_RING_BYTES = 64 * KIB
-MAX_RING_BYTES = 64 * MIB
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _log = logging.getLogger("foundry_fastlog")
 
-_METRICS = 0  # stream numbers of csrc/core/record.hpp
-_ERRORS = 2
-_LOG = 3
-_SHORT = 8 * KIB  # fits into the smallest ring
 _VAIN_S = 1.0  # the longest wait for a place that has refused all along, or again at exit
-# Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
-_SIMPLE = orjson.OPT_STRICT_INTEGER
-_NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
 _open: OpenRecorders[Recorder] = OpenRecorders()
 _told_odd: set[str] = set()  # names of values that log() has written as text
 _MOST_TOLD = 1000
-_MOST_NAME = 300  # characters of a name that alone is too large for the ring
+_MOST_WORKER_RING = MIB
 
 
 class _SetByInit:
@@ -104,7 +67,7 @@ class _SetByInit:
         )
 
 
-class Recorder(_core.RecorderCore):
+class Recorder(EventRecorder):
     """Records metrics, timings, errors and messages of one process of a training run.
 
     ``record()`` puts a few bytes into a lock-free ring and returns; a background thread turns them
@@ -121,6 +84,7 @@ class Recorder(_core.RecorderCore):
 
     _missing_told = False
     _ended = False
+    _run_file: RunFile | None
     if not TYPE_CHECKING:
         _path = _rank = _world_size = _stamp = _close_timeout_s = _pid = _SetByInit()
 
@@ -203,18 +167,22 @@ class Recorder(_core.RecorderCore):
         world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
         if rank is not None and world_size is not None and rank >= world_size:
             raise ValueError(f"rank must be below world_size, got {rank} of {world_size}")
-        check_number("ring_bytes", ring_bytes, MIN_RING_BYTES, MAX_RING_BYTES, whole=True)
-        check_number("segment_bytes", segment_bytes, 4 * KIB, 1 << 50, whole=True)
-        check_number("block_timeout_s", block_timeout_s, 0, 3600)
-        check_number("flush_interval_s", flush_interval_s, 0.001, 3600)
-        check_number("overhead_budget", overhead_budget, 0, 1)
-        check_number("close_timeout_s", close_timeout_s, 0, 86400)
-        check_number("fsync_interval_s", fsync_interval_s, 0.001, 3600)
-        check_number("device_timeout_s", device_timeout_s, 0.001, 86400)
-        check_choice("back_pressure", back_pressure, ("block", "drop"))
-        check_choice("ring", ring, ("file", "shm", "memory"))
-        check_choice("fsync", fsync, ("none", "interval", "every_flush"))
-        check_choice("watch_nonfinite", watch_nonfinite, ("none", "device", "all"))
+        options = core_options(
+            {
+                "ring_bytes": ring_bytes,
+                "back_pressure": back_pressure,
+                "block_timeout_s": block_timeout_s,
+                "flush_interval_s": flush_interval_s,
+                "segment_bytes": segment_bytes,
+                "overhead_budget": overhead_budget,
+                "close_timeout_s": close_timeout_s,
+                "ring": ring,
+                "fsync": fsync,
+                "fsync_interval_s": fsync_interval_s,
+                "device_timeout_s": device_timeout_s,
+                "watch_nonfinite": watch_nonfinite,
+            }
+        )
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         if stamp is not None:
@@ -222,15 +190,7 @@ class Recorder(_core.RecorderCore):
             if _STAMP.fullmatch(stamp) is None:
                 raise ValueError(f"stamp must look like 2025-09-30_14-30-00, got {stamp!r}")
         config = plain_config(config)
-        prepare()
-
-        self._path = Path(directory)
-        self._rank = rank
-        self._world_size = world_size
-        self._stamp = stamp or ""
-        self._close_timeout_s = float(close_timeout_s)
-        self._pid = os.getpid()
-        self._run_file: RunFile | None = None
+        self._take_facts(Path(directory), rank, world_size, stamp or "", float(close_timeout_s))
         with _open.lock:
             other = _open.find(directory, rank)
             if other is not None:
@@ -240,31 +200,9 @@ class Recorder(_core.RecorderCore):
                     "share that recorder, or close it first"
                 )
             if not rank:
-                _mark_lost(Path(directory))
-            _recover(directory)
-            self._options: dict[str, Any] = {
-                "ring_bytes": 1 << (ring_bytes - 1).bit_length(),
-                "block": back_pressure == "block",
-                "block_timeout_s": float(block_timeout_s),
-                "flush_interval_s": float(flush_interval_s),
-                "segment_bytes": segment_bytes,
-                "overhead_budget": float(overhead_budget),
-                "ring": ring,
-                "fsync": fsync,
-                "fsync_interval_s": float(fsync_interval_s),
-                "device_timeout_s": float(device_timeout_s),
-                "watch_nonfinite": watch_nonfinite,
-            }
-            super().__init__(
-                directory=os.fsencode(directory),
-                stamp=f"_{stamp}" if stamp else "",
-                label=f"r{rank}" if rank else "",
-                worker=False,
-                rank=-1 if rank is None else rank,
-                hook=_on_core_event,
-                **self._options,
-            )
-            _open.add(self)
+                mark_lost(Path(directory))
+            finish_dead(directory)
+            self._open_core(f"r{rank}" if rank else "", options)
         _prepare_device()
         _close_at_worker_exit()
         if not rank:
@@ -295,30 +233,46 @@ class Recorder(_core.RecorderCore):
             if present is not None:
                 return present
             self = cls.__new__(cls)
-            self._path = path
-            self._rank = rank
-            self._world_size = world_size
-            self._stamp = stamp
-            self._close_timeout_s = close_timeout_s
-            self._pid = os.getpid()
-            self._run_file = None
-            self._options = options
-            prepare()
+            self._take_facts(path, rank, world_size, stamp, close_timeout_s)
             own = f"{label}-w{self._pid}" if label else f"w{self._pid}"
-            _core.RecorderCore.__init__(
-                self,
-                directory=os.fsencode(path),
-                stamp=f"_{stamp}" if stamp else "",
-                label=own,
-                worker=True,
-                rank=-1 if rank is None else rank,
-                hook=_on_core_event,
-                **{**options, "ring_bytes": min(options["ring_bytes"], MIB)},
-            )
-            _open.add(self)
+            self._open_core(own, options, worker=True)
         _prepare_device()
         _close_at_worker_exit()
         return self
+
+    def _take_facts(
+        self,
+        path: Path,
+        rank: int | None,
+        world_size: int | None,
+        stamp: str,
+        close_timeout_s: float,
+    ) -> None:
+        self._path = path
+        self._rank = rank
+        self._world_size = world_size
+        self._stamp = stamp
+        self._close_timeout_s = close_timeout_s
+        self._pid = os.getpid()
+        self._run_file = None
+
+    def _open_core(self, label: str, options: dict[str, Any], *, worker: bool = False) -> None:
+        """Start the native recorder. The caller holds the registry's lock."""
+        prepare()
+        self._options = options
+        core.RecorderCore.__init__(
+            self,
+            directory=os.fsencode(self._path),
+            stamp=f"_{self._stamp}" if self._stamp else "",
+            label=label,
+            worker=worker,
+            rank=-1 if self._rank is None else self._rank,
+            hook=_on_core_event,
+            **{**options, "ring_bytes": min(options["ring_bytes"], _MOST_WORKER_RING)}
+            if worker
+            else options,
+        )
+        _open.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for a spawned worker: there it records to files of its own, as a forked one does.
@@ -376,152 +330,6 @@ class Recorder(_core.RecorderCore):
         """List the JSONL files that this process has made so far, by stream and segment."""
         return [Path(path) for path in self._files()]
 
-    def event(
-        self,
-        message: str,
-        *,
-        level: str | int | None = None,
-        logger: str | None = None,
-        error: BaseException | None = None,
-        step: int | None = None,
-        context: Mapping[str, Any] | None = None,
-    ) -> bool:
-        """Record a message, or an error with its traceback.
-
-        Args:
-            message: What happened.
-            level: DEBUG, INFO, WARNING, ERROR or CRITICAL, or a number of `logging`; by default
-                ERROR with ``error`` and INFO without.
-            logger: Name of the subsystem; by default ``foundry_fastlog``.
-            error: An exception: the line goes to the errors stream, with its type, message and
-                traceback, chained exceptions included, and a fingerprint that equal errors share.
-                Without it the line goes to the log stream.
-            step: The training step.
-            context: Further fields. Values that JSON does not know are written as their ``str()``.
-
-        Returns:
-            True when the line was accepted, False when it was dropped.
-
-        Raises:
-            TypeError: ``message`` or ``logger`` is no str, ``error`` no exception, ``step`` no int,
-                or ``context`` no mapping.
-            ValueError: An unknown level.
-            OverflowError: A step beyond 64 bits.
-            RecorderClosedError: The recorder has been closed.
-        """
-        check_type("message", message, str, "a str")
-        if error is not None:
-            check_type("error", error, BaseException, "an exception")
-        if context is not None:
-            check_type("context", context, Mapping, "a mapping")
-        if logger is not None:
-            check_type("logger", logger, str, "a str")
-        fields: dict[str, Any] = {
-            "level": level_name(level, "INFO" if error is None else "ERROR"),
-            "logger": logger or "foundry_fastlog",
-        }
-        if step is not None:
-            fields["step"] = step_number(step)
-        fields["message"] = message
-        if error is not None:
-            facts = error_facts(error)
-            fields["error_type"] = facts.kind
-            fields["error_message"] = facts.text
-            fields["traceback"] = facts.traceback
-            fields["fingerprint"] = facts.fingerprint
-        fields["context"] = {} if context is None else context
-        return self._event(_LOG if error is None else _ERRORS, fields)
-
-    def message(self, level: str, logger: str, message: str, context: Mapping[str, Any]) -> bool:
-        """Record a message: event() for those that log many, such as handlers.
-
-        Args:
-            level: The level's name; any text.
-            logger: Name of the subsystem.
-            message: What happened.
-            context: Fields; values that JSON does not know are written as their ``str()``.
-
-        Returns:
-            True when the line was accepted, False when it was dropped or the recorder is closed.
-        """
-        fields = {"level": level, "logger": logger, "message": message, "context": context}
-        try:
-            try:
-                rendered = orjson.dumps(fields, simpler, _SIMPLE)
-            except (TypeError, RecursionError) as error:
-                let_interrupts_through(error)
-                return self._event(_LOG, fields)
-            # A null may stand for a number that is not finite; a long text may not fit the ring.
-            if len(rendered) > _SHORT or _NULL(rendered) is not None:
-                return self._event(_LOG, fields)
-            return self._fragment(_LOG, rendered[1:-1])
-        except RecorderClosedError:
-            return False
-
-    def _event(self, stream: int, fields: dict[str, Any]) -> bool:
-        fields["context"] = plain_context(fields["context"])
-        members = render_members(fields)
-        if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
-            fields["nonfinite"] = nonfinite
-            members = render_members(fields)
-        if len(members) > self._largest_fragment:
-            members = render_members(shortened(fields, self._largest_fragment))
-        return self._fragment(stream, members)
-
-    def epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
-        """Record values of a whole epoch, which belong to no step.
-
-        Args:
-            epoch: The epoch; may be a fraction.
-            summary: Values by name, of the types that ``record()`` takes, on a GPU too: the line
-                is written once they have arrived. More than the ring has room for at once become
-                several lines.
-
-        Returns:
-            True when the summary was accepted, False when it, or a part of it, was dropped.
-
-        Raises:
-            TypeError: ``epoch`` is no number, ``summary`` no mapping, or a name or value cannot be
-                recorded.
-            OverflowError: An int beyond 64 bits.
-            RuntimeError: A value on a GPU while a stream is being captured into a graph.
-            RecorderClosedError: The recorder has been closed.
-        """
-        number = metric_value("epoch", epoch)
-        if isinstance(number, (bool, str)) or number is None:
-            raise TypeError(f"epoch must be an int or a float, got {type(epoch).__name__}")
-        check_type("summary", summary, Mapping, "a mapping")
-        for name in summary:
-            if not isinstance(name, str):
-                raise TypeError(f"names in a summary must be str, got {text_of_value(name)}")
-        values = {
-            name: value if host_copies.is_device_scalar(value) else metric_value(name, value)
-            for name, value in summary.items()
-        }
-        return self._summary(number, values)
-
-    def _summary(self, epoch: float, values: dict[str, Any]) -> bool:
-        accepted = True
-        on_devices = {n: v for n, v in values.items() if host_copies.is_device_scalar(v)}
-        if not on_devices:
-            for members in summary_members(epoch, values, self._largest_fragment):
-                accepted = self._fragment(_METRICS, members) and accepted
-            return accepted
-        try:
-            return self._summary_fitting(epoch, values)
-        except ValueError:  # too large for the ring: by halves
-            if len(on_devices) < len(values):
-                parts = [{n: v for n, v in values.items() if n not in on_devices}, on_devices]
-            elif len(values) > 1:
-                items, half = list(values.items()), len(values) // 2
-                parts = [dict(items[:half]), dict(items[half:])]
-            else:
-                short = {cut(name, _MOST_NAME): value for name, value in values.items()}
-                return self._summary_fitting(epoch, short)
-        for part in parts:
-            accepted = self._summary(epoch, part) and accepted
-        return accepted
-
     def flush(self, timeout: float | None = None, *, stream: str | None = None) -> bool:
         """Wait until everything accepted so far is in the files, values from devices included.
 
@@ -566,7 +374,7 @@ class Recorder(_core.RecorderCore):
             self._tell_missing()
         if first and os.getpid() == self._pid and self._run_file is not None:
             # Workers that were killed, or left without closing.
-            _recover(str(self._path), max(1.0, self._close_timeout_s / 2))
+            finish_dead(str(self._path), max(1.0, self._close_timeout_s / 2))
         if written and not self._ended and os.getpid() == self._pid:
             self._ended = True
             self._write_run_file(ended=True)
@@ -673,47 +481,16 @@ def recorder_of(path: str | os.PathLike[str], rank: int | None = None) -> Record
         return _open.find(directory, rank)
 
 
-def recover(path: str | os.PathLike[str]) -> list[RingReport]:
-    """Put what killed processes left in their rings into the files of their runs.
-
-    Opening and closing a `Recorder` does so for its run, and readers show these records
-    anyway; this is for runs that nobody goes on with, and for those that read the files
-    with other programs. Safe at any time, also while the run trains, and safe to repeat.
-
-    Args:
-        path: A run's directory, or a directory with runs somewhere below it.
-
-    Returns:
-        A report per ring that was found; see `foundry_fastlog.RingReport`. Its ``sound`` is
-        False where something could not be recovered.
-
-    Raises:
-        RunNotFoundError: There is no run. The message says what to do.
-    """
-    from foundry_fastlog.reading.absent_rings import report_absent
-    from foundry_fastlog.reading.found_rings import RingReport, list_quarantined
-    from foundry_fastlog.reading.overlay import Overlay
-    from foundry_fastlog.reading.preview import runs_with_rings
-
-    reports: list[RingReport] = []
-    for run in runs_with_rings(path):
-        before = list_quarantined(run)
-        found = [RingReport(run, **report) for report in _core.recover_run(os.fsencode(run))]
-        # No ring at all: perhaps because they may not be listed, which the overlay tells.
-        reports += [*found, *before, *report_absent(run)] if found else Overlay(run).refresh()
-    return reports
-
-
 def takes(value: object) -> bool:
     """Tell whether ``record()`` takes a value, without waiting for a device that it may lie on."""
-    return _core.takes(value)
+    return core.takes(value)
 
 
 def _prepare_device() -> None:
     if "torch" in sys.modules:
         from foundry_fastlog.recording import device_tensors
 
-        device_tensors.prepare(_core.prepare_device)
+        device_tensors.prepare(core.prepare_device)
 
 
 def _on_core_event(kind: str, text: str) -> None:
@@ -740,33 +517,6 @@ def _finalize(pid: int) -> None:  # noqa: ARG001 - once in each process
     sys.modules["multiprocessing.util"].Finalize(None, _close_all, exitpriority=100)
 
 
-def _mark_lost(directory: Path) -> None:
-    """Keep in mind what a run without a private directory lacks, if it does."""
-    label = last_unended(directory)
-    if label is not None:
-        from foundry_fastlog.reading.absent_rings import mark_lost
-
-        mark_lost(directory, label)
-
-
-def _recover(directory: str, timeout_s: float = 1e9) -> None:
-    """Put what dead processes left in their rings into the run's files, and say so."""
-    for report in _core.recover_run(os.fsencode(directory), timeout_s):
-        if report["outcome"] == "recovered" and report["emitted"]:
-            _log.info(
-                "recovered %d records that a killed process had left in %s",
-                report["emitted"],
-                report["ring"],
-            )
-        elif report["outcome"] in ("quarantined", "failed", "elsewhere"):
-            _log.warning(
-                "a ring file could not be recovered (%s): %s: %s",
-                report["outcome"],
-                report["ring"],
-                report["reason"],
-            )
-
-
 def _close_all() -> None:
     """Close what is still open when the process ends."""
     for recorder in _open.list_all():
@@ -785,8 +535,8 @@ def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
     return run_inside(function, lambda: timer)
 
 
-_core.set_decorate(_decorate)
-host_copies.ask_relaxed = _core.ask_relaxed
-host_copies.refuse_captured = _core.refuse_captured
-_core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
+core.set_decorate(_decorate)
+host_copies.ask_relaxed = core.ask_relaxed
+host_copies.refuse_captured = core.refuse_captured
+core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
 atexit.register(_close_all)

@@ -49,8 +49,9 @@ class Script final : public DeviceValues {
 /// A live ring in a file, committed as the flush thread does it.
 class Bench final : public RecordSource {
   public:
-    explicit Bench(std::uint64_t segment_bytes = 1 << 20, std::size_t ring_bytes = 16 << 10)
-        : sink({dir / "run", "", "", false, segment_bytes}),
+    explicit Bench(std::uint64_t segment_bytes = 1 << 20, std::size_t ring_bytes = 16 << 10,
+                   RunFiles& disk = posix_files())
+        : sink({dir / "run", "", "", false, segment_bytes, false, &disk}),
           claimed(sink.claim()),
           memory(spec(dir / "run", segment_bytes, ring_bytes), ring_error),
           ring(memory.control(), memory.data(), memory.ring_bytes(), memory.salt(), true),
@@ -168,6 +169,30 @@ class Bench final : public RecordSource {
 }  // namespace
 
 TEST_SUITE("batch writer streams") {
+    TEST_CASE(
+        "should write a batch again as a whole, and at once, when its run is removed meanwhile") {
+        class Removing final : public PosixFiles {
+          public:
+            std::string run;
+            ssize_t write_at(int fd, const void* bytes, std::size_t size,
+                             std::uint64_t offset) noexcept override {
+                if (!run.empty() && ++writes_ == 2) fs::remove_all(run);
+                return PosixFiles::write_at(fd, bytes, size, offset);
+            }
+
+          private:
+            int writes_ = 0;
+        } disk;
+        Bench b(1 << 20, 16 << 10, disk);
+        disk.run = b.dir / "run";
+        REQUIRE(b.put(Stream::metrics));
+        REQUIRE(b.put(Stream::performance));
+        CHECK(b.writer.step() == BatchWriter::Step::wrote);
+        CHECK(b.written("metrics") == counting(1));
+        CHECK(b.written("performance") == counting(1));
+        CHECK(b.faults != 0);
+    }
+
     TEST_CASE("should write the other streams while one waits, and that in its order later") {
         Bench b;
         b.put(Stream::metrics);

@@ -389,7 +389,11 @@ int record(const Arguments& arguments) {
     for (std::thread& thread : threads) thread.join();
     stop.store(true, std::memory_order_relaxed);
     if (watcher.joinable()) watcher.join();
-    if (!recorder.close(std::int64_t{60} * 1'000'000'000)) fail("close() was not in time");
+    if (!recorder.close(std::int64_t{60} * 1'000'000'000)) {
+        const fastlog::FlushThreadStats told = recorder.stats().flush;
+        fail("close() was not in time: " + std::to_string(told.errors) +
+             " errors, the last: " + told.last_error);
+    }
     acks->phase.value.store(Acks::kClosed, std::memory_order_release);
     return 0;
 }

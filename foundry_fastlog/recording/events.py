@@ -1,0 +1,267 @@
+"""What is recorded as a line of its own making: events, messages and summaries of epochs.
+
+One that is too large for the ring is cut, or becomes several lines.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from foundry_fastlog.base.arguments import check_type, level_name, step_number
+from foundry_fastlog.base.error_facts import error_facts
+from foundry_fastlog.base.json_text import (
+    Bounds,
+    cut,
+    let_interrupts_through,
+    nonfinite_fields,
+    plain_context,
+    readable,
+    render_members,
+    simpler,
+    text_of_value,
+)
+from foundry_fastlog.recording import host_copies
+from foundry_fastlog.recording.extension import RecorderClosedError, core
+from foundry_fastlog.recording.values import metric_value
+
+__all__ = ["EventRecorder"]
+
+_METRICS = 0  # stream numbers of csrc/core/record.hpp
+_ERRORS = 2
+_LOG = 3
+_SHORT = 8 << 10  # fits into the smallest ring
+# Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
+_SIMPLE = orjson.OPT_STRICT_INTEGER
+_NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
+_MOST_NAME = 300  # characters of a name that alone is too large for the ring
+
+
+class EventRecorder(core.RecorderCore):
+    """The part of a `Recorder` whose records are JSON before they reach the ring."""
+
+    def event(
+        self,
+        message: str,
+        *,
+        level: str | int | None = None,
+        logger: str | None = None,
+        error: BaseException | None = None,
+        step: int | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Record a message, or an error with its traceback.
+
+        Args:
+            message: What happened.
+            level: DEBUG, INFO, WARNING, ERROR or CRITICAL, or a number of `logging`; by default
+                ERROR with ``error`` and INFO without.
+            logger: Name of the subsystem; by default ``foundry_fastlog``.
+            error: An exception: the line goes to the errors stream, with its type, message and
+                traceback, chained exceptions included, and a fingerprint that equal errors share.
+                Without it the line goes to the log stream.
+            step: The training step.
+            context: Further fields. Values that JSON does not know are written as their ``str()``.
+
+        Returns:
+            True when the line was accepted, False when it was dropped.
+
+        Raises:
+            TypeError: ``message`` or ``logger`` is no str, ``error`` no exception, ``step`` no int,
+                or ``context`` no mapping.
+            ValueError: An unknown level.
+            OverflowError: A step beyond 64 bits.
+            RecorderClosedError: The recorder has been closed.
+        """
+        check_type("message", message, str, "a str")
+        if error is not None:
+            check_type("error", error, BaseException, "an exception")
+        if context is not None:
+            check_type("context", context, Mapping, "a mapping")
+        if logger is not None:
+            check_type("logger", logger, str, "a str")
+        fields: dict[str, Any] = {
+            "level": level_name(level, "INFO" if error is None else "ERROR"),
+            "logger": logger or "foundry_fastlog",
+        }
+        if step is not None:
+            fields["step"] = step_number(step)
+        fields["message"] = message
+        if error is not None:
+            facts = error_facts(error)
+            fields["error_type"] = facts.kind
+            fields["error_message"] = facts.text
+            fields["traceback"] = facts.traceback
+            fields["fingerprint"] = facts.fingerprint
+        fields["context"] = {} if context is None else context
+        return self._event(_LOG if error is None else _ERRORS, fields)
+
+    def message(self, level: str, logger: str, message: str, context: Mapping[str, Any]) -> bool:
+        """Record a message: event() for those that log many, such as handlers.
+
+        Args:
+            level: The level's name; any text.
+            logger: Name of the subsystem.
+            message: What happened.
+            context: Fields; values that JSON does not know are written as their ``str()``.
+
+        Returns:
+            True when the line was accepted, False when it was dropped or the recorder is closed.
+        """
+        fields = {"level": level, "logger": logger, "message": message, "context": context}
+        try:
+            try:
+                rendered = orjson.dumps(fields, simpler, _SIMPLE)
+            except (TypeError, RecursionError) as error:
+                let_interrupts_through(error)
+                return self._event(_LOG, fields)
+            # A null may stand for a number that is not finite; a long text may not fit the ring.
+            if len(rendered) > _SHORT or _NULL(rendered) is not None:
+                return self._event(_LOG, fields)
+            return self._fragment(_LOG, rendered[1:-1])
+        except RecorderClosedError:
+            return False
+
+    def _event(self, stream: int, fields: dict[str, Any]) -> bool:
+        fields["context"] = plain_context(fields["context"])
+        members = render_members(fields)
+        if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
+            fields["nonfinite"] = nonfinite
+            members = render_members(fields)
+        if len(members) > self._largest_fragment:
+            members = render_members(_shortened(fields, self._largest_fragment))
+        return self._fragment(stream, members)
+
+    def epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
+        """Record values of a whole epoch, which belong to no step.
+
+        Args:
+            epoch: The epoch; may be a fraction.
+            summary: Values by name, of the types that ``record()`` takes, on a GPU too: the line
+                is written once they have arrived. More than the ring has room for at once become
+                several lines.
+
+        Returns:
+            True when the summary was accepted, False when it, or a part of it, was dropped.
+
+        Raises:
+            TypeError: ``epoch`` is no number, ``summary`` no mapping, or a name or value cannot be
+                recorded.
+            OverflowError: An int beyond 64 bits.
+            RuntimeError: A value on a GPU while a stream is being captured into a graph.
+            RecorderClosedError: The recorder has been closed.
+        """
+        number = metric_value("epoch", epoch)
+        if isinstance(number, (bool, str)) or number is None:
+            raise TypeError(f"epoch must be an int or a float, got {type(epoch).__name__}")
+        check_type("summary", summary, Mapping, "a mapping")
+        for name in summary:
+            if not isinstance(name, str):
+                raise TypeError(f"names in a summary must be str, got {text_of_value(name)}")
+        values = {
+            name: value if host_copies.is_device_scalar(value) else metric_value(name, value)
+            for name, value in summary.items()
+        }
+        return self._summary(number, values)
+
+    def _summary(self, epoch: float, values: dict[str, Any]) -> bool:
+        accepted = True
+        on_devices = {n: v for n, v in values.items() if host_copies.is_device_scalar(v)}
+        if not on_devices:
+            for members in _summary_members(epoch, values, self._largest_fragment):
+                accepted = self._fragment(_METRICS, members) and accepted
+            return accepted
+        try:
+            return self._summary_fitting(epoch, values)
+        except ValueError:  # too large for the ring: by halves
+            if len(on_devices) < len(values):
+                parts = [{n: v for n, v in values.items() if n not in on_devices}, on_devices]
+            elif len(values) > 1:
+                items, half = list(values.items()), len(values) // 2
+                parts = [dict(items[:half]), dict(items[half:])]
+            else:
+                short = {cut(name, _MOST_NAME): value for name, value in values.items()}
+                return self._summary_fitting(epoch, short)
+        for part in parts:
+            accepted = self._summary(epoch, part) and accepted
+        return accepted
+
+
+def _summary_members(epoch: float, values: Mapping[str, Any], limit: int) -> Iterator[bytes]:
+    """Render an epoch summary as the members of one line, or of several.
+
+    Args:
+        epoch: The epoch.
+        values: Values by name, as metric_value() returns them.
+        limit: The largest size of one line's members in bytes.
+
+    Yields:
+        Members of at most that size: of halves, where the whole is too large.
+    """
+    fields: dict[str, Any] = {"epoch": epoch, "summary": values}
+    if nonfinite := _nonfinite_values({"epoch": epoch}) | _nonfinite_values(values):
+        fields["nonfinite"] = nonfinite
+    members = render_members(fields)
+    if len(members) <= limit:
+        yield members
+        return
+    if len(values) > 1:
+        items, half = list(values.items()), len(values) // 2
+        yield from _summary_members(epoch, dict(items[:half]), limit)
+        yield from _summary_members(epoch, dict(items[half:]), limit)
+        return
+    ((name, value),) = values.items()  # one text, or one name, that is larger than all
+    room = limit // 16
+    name = name if len(name) <= room else f"{name[:room]}... ({len(name)} characters)"
+    if isinstance(value, str) and len(value) > room:
+        value = f"{value[:room]}... ({len(value)} characters)"
+    yield from _summary_members(epoch, {name: value}, limit)
+
+
+def _nonfinite_values(values: Mapping[str, Any]) -> dict[str, str]:
+    """Name the non-finite ones among values without nesting, by their keys as they are written."""
+    odd = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    }
+    return nonfinite_fields(odd)
+
+
+def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Cut an event that is too large for the ring down to what fits, saying so.
+
+    Args:
+        fields: The line's fields.
+        limit: The largest size of its members in bytes.
+    """
+    share = limit // 9  # at most six bytes a character: four texts, a traceback of three, context
+    short = dict(fields)
+    for key in ("message", "error_message", "logger", "error_type"):
+        if key in short:
+            short[key] = cut(str(short[key]), share // 6)
+    if len(text := str(short.get("traceback", ""))) > share // 2:
+        short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
+    size = len(render_members(short["context"]))
+    if size > share:
+        short["context"] = _smaller(short["context"], size, share)
+        short["nonfinite"] = nonfinite_fields(short["context"])
+    if "nonfinite" in short and not 0 < len(render_members(short["nonfinite"])) <= share // 2:
+        short.pop("nonfinite")
+    return short
+
+
+def _smaller(context: Mapping[str, Any], size: int, limit: int) -> object:
+    """Cut long values of a context until it fits: the others stay as they are."""
+    chars, items = limit // 8, 256
+    while chars > 8:
+        fields = {key: readable(v, Bounds(items, items, chars)) for key, v in context.items()}
+        if len(render_members(fields)) <= limit:
+            return fields
+        chars, items = chars // 4, items // 2
+    head = render_members(context)[: limit // 4].decode("utf-8", "replace")
+    return {"truncated": head, "bytes": size}

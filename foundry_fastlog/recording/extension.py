@@ -1,0 +1,20 @@
+"""The native core, or why there is none."""
+
+from __future__ import annotations
+
+try:
+    from foundry_fastlog import _core
+except ImportError as error:
+    if "subinterpreter" in str(error):
+        raise
+    raise ImportError(
+        "the native part of foundry_fastlog is missing or was built for another Python "
+        f"({error}). Install a wheel with `pip install foundry_fastlog`, or build from a checkout "
+        "with `pip install -e .` (needs g++ or clang with C++20 and the Python headers). Reading "
+        "runs (foundry_fastlog.read_run) works without it, but for the rings of killed processes."
+    ) from error
+
+__all__ = ["RecorderClosedError", "core"]
+
+core = _core
+RecorderClosedError = _core.RecorderClosedError
