@@ -146,6 +146,15 @@ std::uint64_t segment_bytes_of(const RingFileHeader& header) {
     return std::max({header.segment_bytes, header.ring_bytes / 64, std::uint64_t{kPageBytes}});
 }
 
+// Whether the run was removed, or another one has its name, since its ring was found: then these are not
+// files to write to.
+bool is_left_behind(RunFiles& files, const StreamFiles& sink, int fd, const RingImage& image,
+                    const Provenance& provenance) {
+    struct stat ring;
+    return files.stat(fd, ring) != 0 || ring.st_nlink == 0 ||
+           (provenance.own_ring && sink.directory_id().inode != image.home().run_inode);
+}
+
 }  // namespace
 
 void drain_dead_ring(RunFiles& files, const std::string& run, int fd, RingImage& image,
@@ -169,6 +178,10 @@ void drain_dead_ring(RunFiles& files, const std::string& run, int fd, RingImage&
         run + "/" + kPrivateDirectory + report.ring.substr(report.ring.rfind('/')) + kScratchSuffix;
     StreamPlace places[kStreamCount];
     SinkError error = sink.open_directory();
+    if (!error && is_left_behind(files, sink, fd, image, provenance)) {
+        report.outcome = RecoveryReport::Outcome::gone;
+        return;
+    }
     if (!error && provenance.certain()) {
         bool outdated = false;
         error = is_outdated(files, sink, image, outdated);

@@ -107,6 +107,8 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
     }
     if (!error && disk_.sync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
     if (error) {
+        if (old.id && disk_.id_of(old.fd) == old.id)
+            disk_.cut(old.fd, 0);  // a name may not be removable
         unlink_own(stream);
         return error;
     }

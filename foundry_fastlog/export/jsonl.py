@@ -230,19 +230,29 @@ def open_output(path: Path | None, *, force: bool) -> Iterator[BinaryIO]:
         yield handle
         handle.flush()
         return
-    if path.exists() and not path.is_file():  # a pipe, or a device such as /dev/null
-        with path.open("wb") as handle:
-            yield handle
-        return
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with scratch.open("xb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        _publish(scratch, path, force=force)
+        if path.exists() and not path.is_file():  # a pipe, or a device such as /dev/null
+            with path.open("wb") as handle:
+                yield handle
+        else:
+            with _scratch(path) as scratch:
+                with scratch.open("xb") as handle:
+                    yield handle
+                    handle.flush()
+                    os.fsync(handle.fileno())
+                _publish(scratch, path, force=force)
+    except BrokenPipeError:  # whoever reads has seen enough: the command line knows what to do
+        raise
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """Name a file beside another one, which is gone at the end."""
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield scratch
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -114,6 +114,8 @@ class EventRecorder(core.RecorderCore):
         """
         fields = {"level": level, "logger": logger, "message": message, "context": context}
         try:
+            if len(message) > _SHORT or (type(context) is dict and _has_long_text(context)):
+                return self._event(_LOG, fields)
             try:
                 rendered = orjson.dumps(fields, simpler, _SIMPLE)
             except (TypeError, RecursionError) as error:
@@ -128,12 +130,15 @@ class EventRecorder(core.RecorderCore):
 
     def _event(self, stream: int, fields: dict[str, Any]) -> bool:
         fields["context"] = plain_context(fields["context"])
+        limit = self._largest_fragment
+        if _has_long_text(fields, limit) or _has_long_text(fields["context"], limit):
+            fields = _without_long_texts(fields, limit)
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
             members = render_members(fields)
-        if len(members) > self._largest_fragment:
-            members = render_members(_shortened(fields, self._largest_fragment))
+        if len(members) > limit:
+            members = render_members(_shortened(fields, limit))
         return self._fragment(stream, members)
 
     def epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
@@ -230,6 +235,27 @@ def _nonfinite_values(values: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, float) and not math.isfinite(value)
     }
     return nonfinite_fields(odd)
+
+
+def _has_long_text(fields: Mapping[Any, Any], limit: int = _SHORT) -> bool:
+    return any(type(value) is str and len(value) > limit for value in fields.values())
+
+
+def _without_long_texts(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Cut texts that alone are too large for the ring: rendering takes several times their size."""
+    share = limit // 9
+    short = dict(fields)
+    for key in ("message", "error_message", "logger", "error_type"):
+        if len(text := str(short.get(key, ""))) > limit:
+            short[key] = cut(text, share // 6)
+    if len(text := str(short.get("traceback", ""))) > limit:
+        short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
+    bounds = Bounds(256, 256, share // 8)
+    short["context"] = {
+        key: readable(value, bounds) if type(value) is str and len(value) > limit else value
+        for key, value in short["context"].items()
+    }
+    return short
 
 
 def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:

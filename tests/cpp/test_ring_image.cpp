@@ -116,6 +116,24 @@ TEST_SUITE("ring image") {
         CHECK(files.steps == std::vector<std::string>{"lock", "unlock", "open"});
     }
 
+    TEST_CASE("should write nothing where the run was removed since its ring was found") {
+        class Removing final : public PosixFiles {
+          public:
+            std::string ring;
+            int open(int directory, const std::string& name, int flags,
+                     mode_t mode) noexcept override {
+                if ((flags & O_DIRECTORY) != 0) std::filesystem::remove(ring);
+                return PosixFiles::open(directory, name, flags, mode);
+            }
+        } files;
+        Found f;
+        f.put(Stream::metrics, 0);
+        f.commit();
+        files.ring = f.memory->path();
+        CHECK(f.recover(files).outcome == RecoveryReport::Outcome::gone);
+        CHECK(f.written("metrics").empty());
+    }
+
     TEST_CASE("should believe a stream ahead by no more than the ring is long") {
         for (const bool plausible : {true, false}) {
             Found f;

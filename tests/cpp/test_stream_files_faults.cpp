@@ -460,6 +460,29 @@ TEST_SUITE("stream files faults") {
         CHECK(sink.state(Stream::metrics).trim_segment == 0);
     }
 
+    TEST_CASE(
+        "should leave no second copy of lines where neither they are synced nor a file removed") {
+        class Held final : public PosixFiles {
+          public:
+            int sync(int) noexcept override { return refuse(); }
+            int unlink(int, const std::string&) noexcept override { return refuse(); }
+
+          private:
+            static int refuse() noexcept {
+                errno = EPERM;
+                return -1;
+            }
+        } files;
+        TempDir dir;
+        StreamFilesOptions options = in(dir.path());
+        options.disk = &files;
+        StreamFiles sink(options);
+        append(sink, Stream::metrics, "a\n");
+        CHECK(sink.move_unsynced(Stream::metrics));
+        CHECK(read_file(dir / "metrics.jsonl") == "a\n");
+        CHECK(read_file(dir / "metrics.000001.jsonl").empty());
+    }
+
     TEST_CASE("should not move lines again before the cut that is due") {
         TempDir dir;
         StreamFiles sink(in(dir.path()));

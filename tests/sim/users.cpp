@@ -66,7 +66,9 @@ void remove_something(World& world, Process& user, std::uint64_t arg) {
     const std::string file = any_file(user.files, kRun, arg / 8);
     switch (arg % 4) {
         case 0:
-            return remove_all(user.files, kRun);
+            // Not while a recovery is at work there: a limit that the documents name.
+            if (world.opening == 0 && world.recovering == 0) remove_all(user.files, kRun);
+            return;
         case 1:
             if (!file.empty()) user.files.unlink(AT_FDCWD, file);
             return;
@@ -87,16 +89,16 @@ void remove_something(World& world, Process& user, std::uint64_t arg) {
 }
 
 void rename_something(World& world, Process& user, std::uint64_t arg) {
+    // Not while a recorder begins there, which goes by the run's path: a limit that the documents name.
+    if (world.opening != 0) return;
     if (arg % 2 == 0) {
-        // Not while a recorder begins there, which goes by the run's path: a limit that the documents name.
-        if (world.opening != 0) return;
         Node* const all = world.disk.find(world.disk.root(), "/d");
         world.disk.rename(all, "a", all, "moved" + std::to_string(world.points()));
         world.oracle.note_moved();
         return;
     }
     const std::string file = any_file(user.files, kRun, arg / 2);
-    if (file.empty()) return;
+    if (file.empty() || world.opening != 0) return;
     std::string name;
     Node* const above = world.disk.parent(world.disk.root(), file, name);
     const std::string to = name + "." + std::to_string(world.points());
@@ -140,7 +142,9 @@ std::function<void(Process&)> recoverer(World& world, const std::string& run) {
         const bool copy = run == kCopy;
         if (copy && world.at_copy != 0) return;
         if (copy) ++world.at_copy;
+        ++world.recovering;
         fastlog::recover_run(run, [&process] { return !process.dead; }, process.files);
+        --world.recovering;
         if (copy) --world.at_copy;
     };
 }

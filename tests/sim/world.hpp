@@ -90,7 +90,8 @@ class World {
     Disk disk;
     Oracle oracle{*this};
     unsigned writers = 0;
-    unsigned opening = 0;  // recorders that begin
+    unsigned opening = 0;     // recorders that begin
+    unsigned recovering = 0;  // recoveries at work, of others
     unsigned boot = 1;
     unsigned at_copy =
         0;  // who writes to the copy: copying and recovering there at once is nobody's wish
