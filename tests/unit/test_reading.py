@@ -49,7 +49,6 @@ def kinds(run: Run) -> list[str]:
 
 
 def rewrite(path: Path, edit: Callable[[list[bytes]], list[bytes]]) -> None:
-    """Change the lines of a file."""
     lines = edit(path.read_bytes().split(b"\n")[:-1])
     path.write_bytes(b"".join(line + b"\n" for line in lines))
 
@@ -64,7 +63,6 @@ def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
 def test_values_read_back_as_they_were_recorded(
     tmp_path_factory: pytest.TempPathFactory, recorded: list[tuple[int, dict[str, Any]]]
 ) -> None:
-    """Any value of any key comes back with its type, NaN and infinities included."""
     path = tmp_path_factory.mktemp("run")
     writer = OracleWriter(path, segment_lines=2)
     for step, metrics in recorded:
@@ -83,7 +81,6 @@ def test_values_read_back_as_they_were_recorded(
 def test_contexts_and_messages_read_back_as_they_were_recorded(
     tmp_path_factory: pytest.TempPathFactory, context: dict[str, Any], message: str
 ) -> None:
-    """Messages keep any text, line ends and unusual separators included."""
     path = tmp_path_factory.mktemp("run")
     writer = OracleWriter(path)
     writer.log(message, context=context)
@@ -99,7 +96,6 @@ def test_contexts_and_messages_read_back_as_they_were_recorded(
 
 
 def test_an_epoch_that_is_no_number_is_restored(tmp_path: Path) -> None:
-    """The epoch is a field beside the metrics, and may be a fraction or NaN."""
     writer = OracleWriter(tmp_path)
     writer.metrics(0, epoch=0.5, loss=1.0)
     fields = {"step": 1, "epoch": None, "metrics": {}, "nonfinite": {"epoch": "nan"}}
@@ -110,7 +106,6 @@ def test_an_epoch_that_is_no_number_is_restored(tmp_path: Path) -> None:
 
 
 def read_context(run: Path, context: dict[str, Any], nonfinite: dict[str, str]) -> Any:
-    """A context with values to be restored, as it is read."""
     fields = {"level": "INFO", "logger": "x", "message": "m", "context": context}
     OracleWriter(run).write("log", {**fields, "nonfinite": nonfinite})
     opened = read_run(run)
@@ -120,7 +115,6 @@ def read_context(run: Path, context: dict[str, Any], nonfinite: dict[str, str]) 
 
 
 def test_numbers_deep_in_a_context_are_restored(tmp_path: Path) -> None:
-    """Dotted paths lead through objects and lists, past keys that have dots themselves."""
     context = {"a": {"b": None, "c": [1, None, {"d": None}]}, "a.b": {"c": None}, "x.y": None}
     context |= {"list": [[None]], "kept": None, "number": 3}
     nonfinite = {"a.c.1": "inf", "a.c.2.d": "-inf", "a.b.c": "nan", "x.y": "inf"}
@@ -166,7 +160,6 @@ def test_writers_are_merged_by_time_and_keep_their_own_order(tmp_path: Path) -> 
 
 
 def test_three_ranks_two_attempts_and_segments_merge_into_one_story(tmp_path: Path) -> None:
-    """Each rank's last attempt of each step is read, in time order, from all segments."""
     for rank in range(3):
         for number in range(2):
             start = START + number * HOUR + timedelta(milliseconds=rank)
@@ -200,7 +193,6 @@ def test_the_last_attempt_that_has_a_step_wins(tmp_path: Path) -> None:
 
 
 def test_a_start_without_attempt_number_is_ordered_by_its_stamp(tmp_path: Path) -> None:
-    """File names with a start time need no attempt to be told apart."""
     for hour in (1, 2):
         stamp = f"2026-01-30_0{hour}-00-00"
         OracleWriter(tmp_path, stamp=stamp, start=START + hour * HOUR).fill([0], hour=hour)
@@ -230,7 +222,6 @@ def test_errors_and_messages_of_all_attempts_are_kept(tmp_path: Path) -> None:
 
 
 def test_merging_many_writers_needs_no_handle_for_each(tmp_path: Path) -> None:
-    """A run with hundreds of loader workers is read within the usual limits."""
     for child in range(300):
         OracleWriter(tmp_path, children=(f"w{child}",)).fill([child])
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -242,7 +233,6 @@ def test_merging_many_writers_needs_no_handle_for_each(tmp_path: Path) -> None:
 
 
 def test_a_large_run_is_read_in_little_memory(tmp_path: Path) -> None:
-    """Twenty megabytes of lines pass through a few."""
     line = '{"timestamp":"2026-01-30T14:32:15.123456Z","seq":%d,"step":%d,"metrics":{"x":1.5}}\n'
     with (tmp_path / "metrics.jsonl").open("w") as file:
         for start in range(0, 200_000, 10_000):
@@ -266,7 +256,6 @@ def test_a_line_longer_than_a_block_is_whole(tmp_path: Path) -> None:
 
 
 def test_empty_files_are_a_run_without_lines(tmp_path: Path) -> None:
-    """A run that has just started has nothing wrong with it."""
     OracleWriter(tmp_path)
     run = read_run(tmp_path)
     assert [list(run.lines(stream)) for stream in ("metrics", "log")] == [[], []]
@@ -412,7 +401,6 @@ def test_each_streams_own_fields_are_checked(
 
 
 def test_a_line_past_the_limit_is_damage(tmp_path: Path, monkeypatch: Patch) -> None:
-    """A file without newlines does not fill the memory."""
     monkeypatch.setattr(foundry_fastlog.reading.lines, "MAX_LINE_BYTES", 2 << 20)
     writer = OracleWriter(tmp_path).fill([0]).fill([1], note="x" * (5 << 20)).fill([2])
     run = read_run(tmp_path)
@@ -426,7 +414,6 @@ def test_a_line_past_the_limit_is_damage(tmp_path: Path, monkeypatch: Patch) -> 
 
 @given(st.lists(st.integers(0, 30), max_size=60))
 def test_the_account_of_seq_agrees_with_a_set(seen: list[int]) -> None:
-    """Gaps, duplicates and late lines add up for any order of any numbers."""
     check = SeriesCheck(series=None)  # type: ignore[arg-type]  # only its numbers are tested
     for seq in seen:
         if seq == check.next_seq:
@@ -439,7 +426,6 @@ def test_the_account_of_seq_agrees_with_a_set(seen: list[int]) -> None:
 
 
 def test_drop_markers_are_counted_and_take_a_seq(tmp_path: Path) -> None:
-    """Lines leave markers out, the check adds them up, and they are no gap."""
     writer = OracleWriter(tmp_path).fill([0])
     writer.dropped("metrics", 17)
     writer.fill([18]).dropped("metrics", 3)
@@ -452,7 +438,6 @@ def test_drop_markers_are_counted_and_take_a_seq(tmp_path: Path) -> None:
 
 
 def test_many_problems_are_counted_not_kept(tmp_path: Path, monkeypatch: Patch) -> None:
-    """A file of garbage costs bounded memory."""
     monkeypatch.setattr(foundry_fastlog.run.checks, "MAX_KEPT", 5)
     OracleWriter(tmp_path).fill(range(20))
     rewrite(
@@ -478,7 +463,6 @@ def test_a_file_that_vanishes_is_a_problem_not_an_exception(tmp_path: Path) -> N
 
 
 def test_a_superseded_line_still_proves_completeness(tmp_path: Path) -> None:
-    """Leaving lines out for a later attempt is no gap, and is counted."""
     for number in range(2):
         attempt(tmp_path, number).fill(range(10))
     run = read_run(tmp_path)
@@ -505,7 +489,6 @@ def test_a_damaged_run_json_is_told_and_not_needed(tmp_path: Path, content: byte
 
 
 def test_wrong_arguments_are_named_at_once(tmp_path: Path) -> None:
-    """Misspelled streams do not read as empty ones."""
     OracleWriter(tmp_path)
     run = read_run(tmp_path)
     with pytest.raises(ValueError, match="unknown stream 'metric'; streams are metrics, perf"):
@@ -521,7 +504,6 @@ def test_wrong_arguments_are_named_at_once(tmp_path: Path) -> None:
 
 
 def test_a_check_can_be_limited(tmp_path: Path) -> None:
-    """Streams and ranks are chosen as for lines."""
     for rank in range(2):
         OracleWriter(tmp_path, rank=rank).fill([0]).log("x")
     run = read_run(tmp_path)
@@ -530,7 +512,6 @@ def test_a_check_can_be_limited(tmp_path: Path) -> None:
 
 @given(st.lists(int64))
 def test_a_step_set_is_a_set(members: list[int]) -> None:
-    """The compressed set holds what was added and nothing near it."""
     steps = StepSet()
     for member in members:
         steps.add(member)
@@ -539,7 +520,6 @@ def test_a_step_set_is_a_set(members: list[int]) -> None:
 
 
 def test_problems_know_their_number() -> None:
-    """Two kinds at one place are two problems; the same twice is one."""
     problems = Problems()
     for kind in ("torn", "gap", "torn"):
         problems.add(kind, "metrics.jsonl", 3, "x")
@@ -582,7 +562,6 @@ def test_polars_frames_have_a_column_per_metric(mixed: Run) -> None:
 
 
 def test_every_stream_becomes_a_frame_even_an_empty_one(mixed: Run, tmp_path: Path) -> None:
-    """Columns and types do not depend on what was recorded."""
     timings = mixed.to_polars("performance")
     shown = timings.select("name", "duration_s", "step", "parent", "rank", "attempt", "label")
     assert shown.rows() == [("forward", 0.25, 5, "step", 1, 1, "r1-a1")]
@@ -595,7 +574,6 @@ def test_every_stream_becomes_a_frame_even_an_empty_one(mixed: Run, tmp_path: Pa
 
 
 def test_frames_have_the_times_of_devices_and_null_for_what_never_arrived(tmp_path: Path) -> None:
-    """Values that are missing are null, and a column of them alone has its type."""
     writer = OracleWriter(tmp_path)
     writer.timing("x", 0.1, device="cuda:0", device_duration_s="lost")
     run = read_run(tmp_path)
