@@ -517,6 +517,7 @@ def one_line_ring(run: Path, value: int) -> RingBuilder:
         # The inode is the same, on another device: lines go by number, as after a restart.
         ("mounted again", {"run_device": 4711}),
         ("mounted again", {"run_device": 4711, "boot_id": rings.OTHER_BOOT}),
+        ("mounted again, without a pointer", {"run_device": 4711}),
         # An inode on a device of one's own can be chosen; the writer's name and owner cannot.
         ("stranger's name", {"run_device": 4711}),
         ("stranger's owner", {"run_device": 4711}),
@@ -529,6 +530,9 @@ def test_whose_ring_a_pointer_names(kind: str, header: dict[str, Any], tmp_path:
         pointer = pointer.rename(pointer.with_name(f"{rings.UUID}.ring-at"))
     if kind == "mounted again":  # another directory has the name now
         pointer.write_text(f"{pointer.read_text()}{tmp_path}\n")
+    if kind == "mounted again, without a pointer":
+        pointer.unlink()
+        ring = ring.rename(pointer.with_suffix(".ring"))
     if kind == "stranger's owner":
         if os.geteuid() != 0:
             pytest.skip("only root can give a file away")
@@ -540,15 +544,6 @@ def test_whose_ring_a_pointer_names(kind: str, header: dict[str, Any], tmp_path:
     else:
         assert (report.outcome, report.emitted) == ("recoverable", 1)
         assert (report.ring, report.same_boot) == (str(ring), kind == "own")
-
-
-def test_a_ring_in_a_run_that_was_mounted_again_is_its_own(tmp_path: Path) -> None:
-    """As after a restart of the machine: it is no copy."""
-    (tmp_path / ".fastlog").mkdir()
-    builder = one_line_ring(tmp_path, 1).having(run_device=4711)
-    (tmp_path / ".fastlog" / f"{rings.UUID}.ring").write_bytes(builder.build())
-    (report,) = check_against_recovery(tmp_path)
-    assert (report.outcome, report.emitted, report.same_boot) == ("recoverable", 1, False)
 
 
 def test_a_pointer_without_its_ring_says_where_to_look(tmp_path: Path) -> None:
@@ -568,12 +563,16 @@ def test_a_pointer_without_its_ring_says_where_to_look(tmp_path: Path) -> None:
     assert all(check.complete for check in read_run(run).check())
 
 
-def test_a_pointer_that_goes_with_its_ring_is_gone(tmp_path: Path, monkeypatch: Patch) -> None:
-    """A writer that closes removes its ring, and then the pointer."""
+def test_what_goes_meanwhile_is_gone(tmp_path: Path, monkeypatch: Patch) -> None:
+    """A writer that closes removes its ring, and then the pointer; or a recovery does."""
     run, ring, pointer = pointed(tmp_path)
     ring.unlink()
     monkeypatch.setattr("time.sleep", lambda seconds: pointer.unlink())
     assert [report.outcome for report in Overlay(run).refresh()] == ["gone"]
+    assert not pointer.exists()
+    # Between the listing and the reading.
+    monkeypatch.setattr(os, "listdir", lambda path: ["x.ring", "x.ring-at"])
+    assert [report.outcome for report in Overlay(run).refresh()] == ["gone", "gone"]
 
 
 def test_a_pointer_in_a_copy_says_whose_its_ring_is(tmp_path: Path) -> None:
@@ -657,20 +656,22 @@ def test_a_ring_of_a_newer_version_waits_for_that(run: Path) -> None:
     assert ring_of(run).read_bytes() == data
 
 
-def test_a_private_directory_that_is_a_link_is_not_followed(run: Path, tmp_path: Path) -> None:
+def test_a_private_directory_that_cannot_be_listed_is_told(
+    run: Path, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Nor is one that is a link followed: the rings of another run are not this one's."""
+
+    def fail(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", fail)
+        assert "Permission denied" in read_run(run).problems[0].message
     (run / ".fastlog").rename(tmp_path / "moved")
     (run / ".fastlog").symlink_to(tmp_path / "moved")
     (report,) = Overlay(run).refresh()
     assert (report.outcome, report.sound) == ("failed", False)
     assert _core.recover_run(str(run)) == []
-
-
-def test_a_private_directory_that_cannot_be_listed_is_told(run: Path, monkeypatch: Patch) -> None:
-    def fail(path: object) -> list[str]:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "listdir", fail)
-    assert "Permission denied" in read_run(run).problems[0].message
 
 
 @pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
@@ -690,13 +691,6 @@ def test_a_ring_that_the_system_refuses_is_told(name: str, tmp_path: Path) -> No
     assert report.outcome == "failed"
     assert report.reason.startswith("read " if name == "x.ring-at" else "open ")
     assert report.reason.endswith(": Too many open files")
-
-
-@pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
-def test_a_ring_may_go_meanwhile(name: str, tmp_path: Path, monkeypatch: Patch) -> None:
-    (tmp_path / ".fastlog").mkdir()
-    monkeypatch.setattr(os, "listdir", lambda path: [name])
-    assert [report.outcome for report in Overlay(tmp_path).refresh()] == ["gone"]
 
 
 def steps(lines: list[Any]) -> list[int]:
