@@ -95,16 +95,6 @@ def test_contexts_and_messages_read_back_as_they_were_recorded(
     assert run.problems == []
 
 
-def test_an_epoch_that_is_no_number_is_restored(tmp_path: Path) -> None:
-    writer = OracleWriter(tmp_path)
-    writer.metrics(0, epoch=0.5, loss=1.0)
-    fields = {"step": 1, "epoch": None, "metrics": {}, "nonfinite": {"epoch": "nan"}}
-    writer.write("metrics", fields)
-    first, second = read_run(tmp_path).lines("metrics")
-    assert first["epoch"] == 0.5
-    assert math.isnan(second["epoch"])
-
-
 def read_context(run: Path, context: dict[str, Any], nonfinite: dict[str, str]) -> Any:
     fields = {"level": "INFO", "logger": "x", "message": "m", "context": context}
     OracleWriter(run).write("log", {**fields, "nonfinite": nonfinite})
@@ -126,19 +116,23 @@ def test_numbers_deep_in_a_context_are_restored(tmp_path: Path) -> None:
     assert got["x.y"] == math.inf
     assert math.isnan(got["list"][0][0])
     assert (got["kept"], got["number"]) == (None, 3)
-
-
-def test_a_context_nested_without_end_is_left_alone(tmp_path: Path) -> None:
-    """A hostile path costs a bounded number of steps and no exception."""
+    # A hostile path costs a bounded number of steps and no exception.
     deep: dict[str, Any] = {"a": None}
     for _ in range(500):
         deep = {"a": deep}
-    read_context(tmp_path, deep, {".".join("a" * 501): "nan"})
+    read_context(tmp_path / "deep", deep, {".".join("a" * 501): "nan"})
 
 
 def test_epoch_summaries_are_metrics_lines_without_a_step(tmp_path: Path) -> None:
-    OracleWriter(tmp_path).summary(3, loss=math.nan, best=2.0)
-    (line,) = read_run(tmp_path).lines("metrics")
+    writer = OracleWriter(tmp_path)
+    writer.summary(3, loss=math.nan, best=2.0)
+    # The epoch is a field beside the metrics, and may be a fraction or NaN.
+    writer.metrics(0, epoch=0.5)
+    fields = {"step": 1, "epoch": None, "metrics": {}, "nonfinite": {"epoch": "nan"}}
+    writer.write("metrics", fields)
+    line, fraction, nan = read_run(tmp_path).lines("metrics")
+    assert fraction["epoch"] == 0.5
+    assert math.isnan(nan["epoch"])
     assert "step" not in line
     assert (line["epoch"], line["summary"]["best"]) == (3, 2.0)
     assert math.isnan(line["summary"]["loss"])
@@ -177,6 +171,10 @@ def test_three_ranks_two_attempts_and_segments_merge_into_one_story(tmp_path: Pa
     assert steps(run, "performance", rank=1) == list(range(50))
     assert steps(run, attempts="all", rank=2) == [*range(30), *range(20, 50)]
     assert [(check.complete, check.lines) for check in run.check()] == [(True, 30)] * 12
+    # Leaving lines out for a later attempt is no gap, and is counted.
+    checks: list[SeriesCheck] = []
+    assert len(list(run.entries(["metrics"], rank=2, checks=checks))) == 50
+    assert [(check.superseded, check.complete) for check in checks] == [(10, True), (0, True)]
     assert run.problems == []
     assert repr(run).endswith("streams=('metrics', 'performance'), writers=6)")
 
@@ -192,33 +190,28 @@ def test_the_last_attempt_that_has_a_step_wins(tmp_path: Path) -> None:
     assert [line["summary"]["attempt"] for line in lines if "summary" in line] == [2]
 
 
-def test_a_start_without_attempt_number_is_ordered_by_its_stamp(tmp_path: Path) -> None:
-    for hour in (1, 2):
+def test_which_start_of_a_rank_counts(tmp_path: Path) -> None:
+    for hour in (1, 2):  # file names with a start time need no attempt to be told apart
         stamp = f"2026-01-30_0{hour}-00-00"
-        OracleWriter(tmp_path, stamp=stamp, start=START + hour * HOUR).fill([0], hour=hour)
-    (line,) = read_run(tmp_path).lines("metrics")
+        writer = OracleWriter(tmp_path / "stamps", stamp=stamp, start=START + hour * HOUR)
+        writer.fill([0], hour=hour)
+    (line,) = read_run(tmp_path / "stamps").lines("metrics")
     assert line["metrics"]["hour"] == 2
-
-
-def test_children_of_an_attempt_count_as_that_attempt(tmp_path: Path) -> None:
-    """What a resumed run's worker recorded replaces the step of the attempt before."""
-    OracleWriter(tmp_path).metrics(5, who="main")
-    OracleWriter(tmp_path, children=("w1",)).metrics(5, who="child")
-    OracleWriter(tmp_path, attempt=1, children=("w2",)).metrics(5, who="resumed child")
-    OracleWriter(tmp_path, rank=1).metrics(5, who="other rank")
+    # What a resumed run's worker recorded replaces the step of the attempt before.
+    OracleWriter(tmp_path).fill([5], who="main")
+    OracleWriter(tmp_path, children=("w1",)).fill([5], who="child")
+    OracleWriter(tmp_path, attempt=1, children=("w2",)).fill([5], who="resumed child")
+    OracleWriter(tmp_path, rank=1).fill([5], who="other rank")
     read = [line["metrics"]["who"] for line in read_run(tmp_path).lines("metrics")]
     assert read == ["resumed child", "other rank"]
-
-
-def test_errors_and_messages_of_all_attempts_are_kept(tmp_path: Path) -> None:
-    """The error that ended an attempt stays in sight after the resume."""
+    # The error that ended an attempt stays in sight, as does what no step tells to have come again.
     for number in range(2):
-        writer = attempt(tmp_path, number)
+        writer = attempt(tmp_path / "errors", number)
         writer.error("boom", ValueError(str(number)), step=5)
         writer.timing("untied", 0.1)
-    run = read_run(tmp_path)
+    run = read_run(tmp_path / "errors")
     assert [line["error_message"] for line in run.lines("errors")] == ["0", "1"]
-    assert len(list(run.lines("performance"))) == 2  # no step: nothing says it came again
+    assert len(list(run.lines("performance"))) == 2
 
 
 def test_merging_many_writers_needs_no_handle_for_each(tmp_path: Path) -> None:
@@ -247,20 +240,16 @@ def test_a_large_run_is_read_in_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_line_longer_than_a_block_is_whole(tmp_path: Path) -> None:
-    writer = OracleWriter(tmp_path)
-    for step, size in enumerate((10, 3_000_000, 10)):
-        writer.metrics(step, note="x" * size)
-    sizes = [len(line["metrics"]["note"]) for line in read_run(tmp_path).lines("metrics")]
-    assert sizes == [10, 3_000_000, 10]
-
-
 def test_empty_files_are_a_run_without_lines(tmp_path: Path) -> None:
     OracleWriter(tmp_path)
     run = read_run(tmp_path)
     assert [list(run.lines(stream)) for stream in ("metrics", "log")] == [[], []]
     assert [check.complete for check in run.check()] == [True]
     assert (run.problems, run.info) == ([], {})
+    info = write_run_json(tmp_path / "info", name="exp0", config={"lr": 0.1})
+    run = read_run(tmp_path / "info")
+    assert run.info == info
+    assert run.writers == run.streams == run.ranks == ()
 
 
 TORN = b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":3,"st'
@@ -401,6 +390,12 @@ def test_each_streams_own_fields_are_checked(
 
 
 def test_a_line_past_the_limit_is_damage(tmp_path: Path, monkeypatch: Patch) -> None:
+    """One that is longer than a block alone is whole."""
+    writer = OracleWriter(tmp_path / "whole")
+    for step, size in enumerate((10, 3_000_000, 10)):
+        writer.metrics(step, note="x" * size)
+    notes = [line["metrics"]["note"] for line in read_run(tmp_path / "whole").lines("metrics")]
+    assert list(map(len, notes)) == [10, 3_000_000, 10]
     monkeypatch.setattr(foundry_fastlog.reading.lines, "MAX_LINE_BYTES", 2 << 20)
     writer = OracleWriter(tmp_path).fill([0]).fill([1], note="x" * (5 << 20)).fill([2])
     run = read_run(tmp_path)
@@ -460,23 +455,6 @@ def test_a_file_that_vanishes_is_a_problem_not_an_exception(tmp_path: Path) -> N
     assert "metrics.jsonl: cannot be read: No such file or directory" in map(str, run.problems)
     (check,) = run.check()
     assert (check.unreadable, check.complete) == (1, False)
-
-
-def test_a_superseded_line_still_proves_completeness(tmp_path: Path) -> None:
-    for number in range(2):
-        attempt(tmp_path, number).fill(range(10))
-    run = read_run(tmp_path)
-    checks: list[SeriesCheck] = []
-    assert len(list(run.entries(["metrics"], checks=checks))) == 10
-    assert [(check.superseded, check.complete) for check in checks] == [(10, True), (0, True)]
-    assert run.problems == []
-
-
-def test_run_json_is_read_when_it_is_there(tmp_path: Path) -> None:
-    info = write_run_json(tmp_path, name="exp0", config={"lr": 0.1})
-    run = read_run(tmp_path)
-    assert run.info == info
-    assert run.writers == run.streams == run.ranks == ()
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b""])
