@@ -10,6 +10,8 @@ this module records at random in children that are killed::
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import random
 import shutil
@@ -18,6 +20,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 PAGE = 4096
@@ -120,6 +123,12 @@ class RingBuilder:
         self.ring, self.home_epoch = (0, 0), 1
         self.notes: dict[tuple[int, int], tuple[int, int]] = {}
 
+    def having(self, **fields: object) -> RingBuilder:
+        """Set fields by name."""
+        assert vars(self).keys() >= fields.keys()
+        vars(self).update(fields)
+        return self
+
     def key_set(self, *keys: str | bytes) -> int:
         """Add a key set; returns its number."""
         body = b""
@@ -183,6 +192,12 @@ class RingBuilder:
     def fragment(self, members: str, stream: int = 3) -> int:
         """Add a record of JSON members."""
         return self.record(FRAGMENT, stream, members.encode())
+
+    def lines(self, *members: str | int) -> RingBuilder:
+        """Add lines of a log, by their JSON members; a number is the value of `a`."""
+        for one in members:
+            self.fragment(one if isinstance(one, str) else f'"a":{one}')
+        return self
 
     def timing(
         self,
@@ -276,12 +291,34 @@ class RingBuilder:
         return path
 
 
+@contextlib.contextmanager
+def edited(path: Path) -> Iterator[bytearray]:
+    """The bytes of a file, to be changed in place."""
+    data = bytearray(path.read_bytes())
+    yield data
+    path.write_bytes(data)
+
+
+@contextlib.contextmanager
+def locked(ring: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold the lock on a ring, as its living writer does."""
+    with ring.open("rb") as file:
+        fcntl.flock(file, how)
+        yield
+
+
 def patch_header(ring: Path, offset: int, value: bytes) -> None:
     """Change some bytes of a ring's header, and its checksum."""
-    data = bytearray(ring.read_bytes())
-    data[offset : offset + len(value)] = value
-    struct.pack_into("<I", data, HEADER_BYTES - 4, crc32c(bytes(data[: HEADER_BYTES - 4])))
-    ring.write_bytes(data)
+    with edited(ring) as data:
+        data[offset : offset + len(value)] = value
+        struct.pack_into("<I", data, HEADER_BYTES - 4, crc32c(bytes(data[: HEADER_BYTES - 4])))
+
+
+def patch_file_note(ring: Path, number: int, note: bytes) -> None:
+    """Change the note of one of the writer's files; by stream, and by segment in it."""
+    at = FILE_NOTES + number * FILE_NOTE_BYTES
+    with edited(ring) as data:
+        data[at : at + FILE_NOTE_BYTES] = note
 
 
 def move_to_other_boot(ring: Path) -> None:

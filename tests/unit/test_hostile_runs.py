@@ -14,34 +14,16 @@ from foundry_fastlog.run.files import STREAMS
 
 DEEP = "[" * 200 + "]" * 200
 VALUES = (
-    *(
-        "null",
-        "true",
-        "0",
-        "-1",
-        "5e-324",
-        "1e308",
-        "1.7976931348623157e308",
-        "-1.7976931348623157e308",
-    ),
+    *("null", "true", "0", "-1", "5e-324", "1e308"),
+    *("1.7976931348623157e308", "-1.7976931348623157e308"),
     *("9223372036854775807", "9223372036854775808", "18446744073709551615", "1e400", "1" * 30),
     *('""', '"text"', '"nan"', '"\\u0000\\u001b[31m\\u202e"', '"\\ud800"', "NaN", "Infinity"),
     *("[]", "[1]", "{}", '{"loss":1}', '{"loss":"nan"}', '{"loss":{"a":[null]}}', DEEP),
     *('"0001-01-01T00:00:00.000000Z"', '"9999-12-31T23:59:59.999999+14:00"', f'"{"y" * 9000}"'),
 )
-SOUND = {
-    "timestamp": '"2026-01-30T14:32:15.123456Z"',
-    "seq": "0",
-    "step": "1",
-    "metrics": '{"loss":1.5,"lr":null}',
-    "name": '"step"',
-    "duration_s": "0.5",
-    "depth": "0",
-    "device": '"cuda:0"',
-    "level": '"INFO"',
-    "message": '"hello"',
-    "context": '{"loss":null}',
-}
+SOUND = {"timestamp": '"2026-01-30T14:32:15.123456Z"', "seq": "0", "step": "1", "depth": "0"}
+SOUND |= {"metrics": '{"loss":1.5,"lr":null}', "name": '"step"', "duration_s": "0.5"}
+SOUND |= {"device": '"cuda:0"', "level": '"INFO"', "message": '"hello"', "context": '{"loss":null}'}
 FIELDS = (
     *SOUND,
     *("epoch", "summary", "nonfinite", "missing", "dropped", "parent", "thread", "error"),
@@ -87,7 +69,6 @@ def write_odd_files(run: Path) -> None:
 
 
 def write_private_file(run: Path) -> None:
-    """A file where the private directory would be, and a list in run.json."""
     (run / ".fastlog").touch()
     (run / "run.json").write_text("[" * 100_000)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,11 +14,13 @@ import pytest
 import rings
 from recorded import PACKAGE_ROOT
 from ring_checks import on_disk, seen
-from rings import RingBuilder
+from rings import RingBuilder, locked
 
 from foundry_fastlog import Recorder, read_run, recover
 from foundry_fastlog.run.files import group_series
 from foundry_fastlog.run.listing import list_files, list_segments
+
+Patch = pytest.MonkeyPatch
 
 # Records until it is killed, with a new file every few lines; says so when there are some.
 WRITER = """
@@ -43,7 +44,6 @@ while True:
 
 @contextmanager
 def recording(run: Path, ring: str = "file", code: str = WRITER) -> Iterator[subprocess.Popen[str]]:
-    """A process that records in a run."""
     with subprocess.Popen(
         [sys.executable, "-c", code, str(run), ring],
         env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
@@ -60,7 +60,10 @@ def recording(run: Path, ring: str = "file", code: str = WRITER) -> Iterator[sub
             recover(run)  # nothing of it stays in /dev/shm
 
 
-@pytest.mark.parametrize("ring", ["file", "shm"])
+each_ring = pytest.mark.parametrize("ring", ["file", "shm"])
+
+
+@each_ring
 def test_a_live_run_never_reads_as_damaged(tmp_path: Path, ring: str) -> None:
     """New files and half-written batches all the time: each look finds whole lines, and no gap."""
     run = tmp_path / "run"
@@ -71,9 +74,8 @@ def test_a_live_run_never_reads_as_damaged(tmp_path: Path, ring: str) -> None:
             checks = opened.check()
             assert opened.problems == []
             assert all(check.complete for check in checks)
-            seen = sum(check.lines for check in checks)
-            assert seen >= lines
-            lines = seen
+            before, lines = lines, sum(check.lines for check in checks)
+            assert lines >= before
 
 
 COMES_AND_GOES = """
@@ -86,7 +88,7 @@ while True:
 """
 
 
-@pytest.mark.parametrize("ring", ["file", "shm"])
+@each_ring
 def test_writers_that_come_and_go_are_never_missed(tmp_path: Path, ring: str) -> None:
     """A ring that is not there when the rings are listed is noted as that of one who has ended."""
     run = tmp_path / "run"
@@ -97,11 +99,8 @@ def test_writers_that_come_and_go_are_never_missed(tmp_path: Path, ring: str) ->
 
 
 def message(seq: int) -> bytes:
-    """A line of a log."""
-    return (
-        f'{{"timestamp":"1970-01-01T00:00:00.000000Z","seq":{seq},"level":"INFO","logger":"",'
-        f'"message":"","context":{{}}}}\n'
-    ).encode()
+    members = b'"level":"INFO","logger":"","message":"","context":{}'
+    return b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,%b}\n' % (seq, members)
 
 
 def test_a_live_writer_is_seen_as_far_as_it_has_noted(tmp_path: Path) -> None:
@@ -138,41 +137,34 @@ def test_a_stranger_in_the_place_of_a_live_writers_file_is_not_cut(tmp_path: Pat
 def test_lines_of_a_live_writer_that_were_moved_are_read_once(tmp_path: Path) -> None:
     """After a failed fsync they stand in two files until the first one is cut."""
     builder = RingBuilder()
-    first, second = (message(number) for number in range(2))
+    first, second = message(0), message(1)
     builder.streams[3] = [len(second), 2, len(first), 1, 0, 1, 1, 0]
     ring = builder.put(tmp_path)
-    (tmp_path / "log.jsonl").write_bytes(first + second)
-    (tmp_path / "log.000001.jsonl").write_bytes(second)
-    (tmp_path / "log.r1.jsonl").write_bytes(first)  # another writer's
-    with ring.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        shown = {"log.jsonl": first, "log.000001.jsonl": second, "log.r1.jsonl": first}
+    shown = {"log.jsonl": first, "log.000001.jsonl": second}
+    shown |= {"log.r1.jsonl": first}  # another writer's
+    for name, content in {**shown, "log.jsonl": first + second}.items():
+        (tmp_path / name).write_bytes(content)
+    with locked(ring):
         assert seen(tmp_path) == shown
 
 
-@pytest.mark.parametrize("offset", [0, rings.SLOTS[0]])
+@pytest.mark.parametrize("damage", ["header", "slot", "label"])
 def test_a_live_ring_that_cannot_be_read_says_nothing_of_the_files(
-    tmp_path: Path, offset: int
+    tmp_path: Path, damage: str
 ) -> None:
-    """They are read as they are; whether the ring is damaged is asked when its writer is dead."""
+    """They are read as they are; whether the ring is damaged is asked when its writer is dead.
+
+    Nor does one with a label of no recorder: no file of the run can be its writer's.
+    """
     (tmp_path / "log.jsonl").write_bytes(message(0))
-    with RingBuilder().put(tmp_path).open("r+b") as file:
-        file.seek(offset)
-        file.write(b"\xff" * 2000)
-        file.flush()
-        fcntl.flock(file, fcntl.LOCK_EX)
+    ring = RingBuilder().having(label="zz" if damage == "label" else "").put(tmp_path)
+    if damage != "label":
+        at = {"header": 0, "slot": rings.SLOTS[0]}[damage]
+        with rings.edited(ring) as data:
+            data[at : at + 2000] = b"\xff" * 2000
+    with locked(ring):
         assert seen(tmp_path) == on_disk(tmp_path)
         assert read_run(tmp_path).unread == 0
-
-
-def test_a_live_ring_with_a_label_of_no_recorder_says_nothing_of_the_files(tmp_path: Path) -> None:
-    """No file of the run can be its writer's."""
-    builder = RingBuilder()
-    builder.label = "zz"
-    with builder.put(tmp_path).open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        (tmp_path / "log.jsonl").write_bytes(message(0))
-        assert seen(tmp_path) == on_disk(tmp_path)
 
 
 def test_the_live_ring_of_another_run_is_none_of_this_one(tmp_path: Path) -> None:
@@ -183,19 +175,17 @@ def test_the_live_ring_of_another_run_is_none_of_this_one(tmp_path: Path) -> Non
     ring = RingBuilder().put(run)
     (copy / ".fastlog" / "x.ring-at").write_text(f"{ring}\n")
     (copy / "log.jsonl").write_bytes(message(0))
-    with ring.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(ring):
         opened = read_run(copy)
         assert seen(copy) == on_disk(copy)
     assert "a copy of. Recover there" in opened.problems[0].message
 
 
-def test_processes_that_begin_during_a_look_are_seen_with_their_rings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_processes_that_begin_during_a_look_come_with_rings(
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Files without the ring that says where they end might end anywhere."""
-    builder = RingBuilder()
-    builder.fragment('"a":1')
+    builder = RingBuilder().lines(1)
 
     def begin(directory: Path) -> object:
         if not (directory / ".fastlog").exists():
@@ -208,8 +198,8 @@ def test_processes_that_begin_during_a_look_are_seen_with_their_rings(
     assert seen(tmp_path)["log.jsonl"].startswith(b'{"timestamp":"1970')
 
 
-def test_a_file_that_is_made_during_a_listing_comes_with_those_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_made_during_a_listing_comes_with_those_before(
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """A listing may have a file and lack the one that was made before it; both, or neither."""
     scan = os.scandir

@@ -18,14 +18,8 @@ from typing import Any
 
 import pytest
 import rings
-from ring_checks import (
-    OUTCOMES,
-    check_against_recovery,
-    on_disk,
-    seen,
-    snapshot,
-)
-from rings import FRAGMENT, RingBuilder, copy_run, move_to_other_boot, ring_of
+from ring_checks import OUTCOMES, check_against_recovery, on_disk, seen, snapshot
+from rings import FRAGMENT, RingBuilder, copy_run, edited, locked, move_to_other_boot, ring_of
 
 from foundry_fastlog import _core, read_run
 from foundry_fastlog.analysis.summarize import summarize
@@ -34,7 +28,7 @@ from foundry_fastlog.reading.follow import Follower
 from foundry_fastlog.reading.overlay import Overlay
 from foundry_fastlog.reading.run import ReadProblemError
 
-SEEDS = range(12)
+Patch, Kill = pytest.MonkeyPatch, Callable[[], None]
 
 
 @pytest.fixture(scope="session")
@@ -43,23 +37,19 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return rings.unpack_killed_runs(tmp_path_factory.mktemp("killed"))
 
 
-def test_readers_show_what_recovery_writes_of_this_version(tmp_path: Path) -> None:
-    """Runs that are recorded now, at random."""
-    for run in rings.make_killed_runs(tmp_path, range(20, 26)):
-        (report,) = check_against_recovery(run, same=False)
-        assert (report.outcome, report.same_boot) == ("recoverable", True)
-
-
 @pytest.fixture
 def run(killed: list[Path], tmp_path: Path) -> Path:
     """One of them, with lines in its files and in its ring."""
     return copy_run(killed[7], tmp_path / "run")
 
 
-# ---- against recovery ----------------------------------------------------------------
+def test_readers_show_what_recovery_writes_of_this_version(tmp_path: Path) -> None:
+    for run in rings.make_killed_runs(tmp_path, range(20, 26)):
+        (report,) = check_against_recovery(run, same=False)
+        assert (report.outcome, report.same_boot) == ("recoverable", True)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("kind", ["own", "version 2", "copy", "other boot"])
 def test_readers_show_what_recovery_writes(
     killed: list[Path], seed: int, kind: str, tmp_path: Path
@@ -71,38 +61,27 @@ def test_readers_show_what_recovery_writes(
     elif kind == "version 2":
         rings.patch_header(ring_of(run), 8, b"\2")
     (report,) = check_against_recovery(run)
-    assert report.outcome == "recoverable"
-    assert report.same_boot == (kind != "other boot")
+    assert (report.outcome, report.same_boot) == ("recoverable", kind != "other boot")
     assert all(check.complete for check in read_run(run).check())
     assert seen(run) == on_disk(run)
 
 
-def flip_ring(run: Path, rng: random.Random) -> None:
-    """Flip bits among the records."""
-    path = ring_of(run)
-    data = bytearray(path.read_bytes())
-    begin = rings.KEY_TABLE + struct.unpack_from("<Q", data, 24)[0]
-    for _ in range(rng.randrange(1, 20)):
-        data[begin + rng.randrange(20_000)] ^= 1 << rng.randrange(8)
-    path.write_bytes(data)
+def flip(data: bytearray, at: int, rng: random.Random) -> None:
+    data[at] ^= 1 << rng.randrange(8)
 
 
-def punch_ring(run: Path, rng: random.Random) -> None:
-    """Set a part of the records to zero, as a page that never reached the disk."""
-    path = ring_of(run)
-    data = bytearray(path.read_bytes())
-    begin = rings.KEY_TABLE + struct.unpack_from("<Q", data, 24)[0] + rng.randrange(600) * 32
-    size = rng.randrange(1, 128) * 32
+def zero(data: bytearray, begin: int, size: int) -> None:
+    """As a page that never reached the disk."""
     data[begin : begin + size] = bytes(len(data[begin : begin + size]))
-    path.write_bytes(data)
 
 
-def forge_records(run: Path, rng: random.Random) -> None:
+def seal(data: bytearray, slot: int) -> None:
+    struct.pack_into("<I", data, slot + 204, rings.crc32c(bytes(data[slot : slot + 204])))
+
+
+def forge_records(data: bytearray, begin: int, rng: random.Random) -> None:
     """Change records, and give them fitting checksums."""
-    path = ring_of(run)
-    data = bytearray(path.read_bytes())
-    key_table, ring_bytes, salt = struct.unpack_from("<3Q", data, 24)
-    begin = rings.KEY_TABLE + key_table
+    ring_bytes, salt = struct.unpack_from("<2Q", data, 32)
     places = [
         at
         for at in range(0, min(ring_bytes, 60_000), 32)
@@ -113,41 +92,71 @@ def forge_records(run: Path, rng: random.Random) -> None:
         offset = begin + at
         (length,) = struct.unpack_from("<I", data, offset + 8)
         for _ in range(rng.randrange(1, 4)):
-            data[offset + 16 + rng.randrange(16 + length)] ^= 1 << rng.randrange(8)
+            flip(data, offset + 16 + rng.randrange(16 + length), rng)
         crc = rings.crc32c(struct.pack("<2Q", at, length) + data[offset + 16 : offset + 32])
         if data[offset + 28]:
             crc = rings.crc32c(bytes(data[offset + 32 : offset + 32 + length]), crc)
         struct.pack_into("<I", data, offset + 12, crc)
-    path.write_bytes(data)
 
 
-def damage_slot(run: Path, rng: random.Random) -> None:
-    """Flip a bit in a commit slot, with a fitting checksum or without."""
-    path = ring_of(run)
-    data = bytearray(path.read_bytes())
-    at = rng.choice(rings.SLOTS)
-    data[at + rng.randrange(204)] ^= 1 << rng.randrange(8)
-    if rng.random() < 0.7:
-        struct.pack_into("<I", data, at + 204, rings.crc32c(bytes(data[at : at + 204])))
-    path.write_bytes(data)
+RING_DAMAGE = ("flip", "punch", "forge", "slot", "control", "keys", "notes")
 
 
-def change_control(run: Path, rng: random.Random) -> None:
-    """Set the tail or a count of drops to anything."""
-    path = ring_of(run)
-    data = bytearray(path.read_bytes())
-    numbers = (0, 32, 3, 1 << 20, 1 << 63 | 4096, rings.MASK)
-    offset = rng.choice([rings.PAGE, *range(rings.PAGE + 256, rings.PAGE + 288, 8)])
-    struct.pack_into("<Q", data, offset, rng.choice(numbers))
-    path.write_bytes(data)
+def damage_ring(kind: str, data: bytearray, rng: random.Random) -> None:
+    records = rings.KEY_TABLE + struct.unpack_from("<Q", data, 24)[0]
+    match kind:
+        case "flip":
+            for _ in range(rng.randrange(1, 20)):
+                flip(data, records + rng.randrange(20_000), rng)
+        case "punch":
+            zero(data, records + rng.randrange(600) * 32, rng.randrange(1, 128) * 32)
+        case "forge":
+            forge_records(data, records, rng)
+        case "slot":  # with a fitting checksum or without
+            slot = rng.choice(rings.SLOTS)
+            flip(data, slot + rng.randrange(204), rng)
+            if rng.random() < 0.7:
+                seal(data, slot)
+        case "control":  # the tail or a count of drops is anything
+            offset = rng.choice([rings.PAGE, *range(rings.PAGE + 256, rings.PAGE + 288, 8)])
+            number = rng.choice((0, 32, 3, 1 << 20, 1 << 63 | 4096, rings.MASK))
+            struct.pack_into("<Q", data, offset, number)
+        case "keys":
+            flip(data, rings.KEY_TABLE + rng.randrange(400), rng)
+        case "notes":  # those of home and files
+            places = [at + rng.randrange(rings.HOME_BYTES) for at in rings.HOMES]
+            places += [rings.FILE_NOTES + rng.randrange(rings.FILE_NOTE_BYTES) for _ in range(4)]
+            for at in rng.sample(places, rng.randrange(1, 4)):
+                flip(data, at, rng)
 
 
-def damage_keys(run: Path, rng: random.Random) -> None:
-    """Flip a bit in the key table."""
-    path = ring_of(run)
-    data = bytearray(path.read_bytes())
-    data[rings.KEY_TABLE + rng.randrange(400)] ^= 1 << rng.randrange(8)
-    path.write_bytes(data)
+def forge_notes(run: Path, rng: random.Random) -> None:
+    """Any notes, of files that there are, are not, or are about to be made; of any home."""
+    ring = ring_of(run)
+    files = [rings.id_of(path) for path in sorted(run.glob("*.jsonl"))] + [(0, 0), (7, 4711)]
+    for _ in range(rng.randrange(1, 6)):
+        slot = rng.randrange(len(rings.STREAMS) * rings.NOTES)
+        segment = slot % rings.NOTES + rings.NOTES * rng.choice([0, 0, 0, 1])
+        note = rings.file_note(rng.choice(files), segment, rng.choice([1, 1, 1, 2]))
+        rings.patch_file_note(ring, slot, note)
+    if rng.random() < 0.3:
+        home = rng.choice([rings.id_of(run), (7, 4711)])
+        label = rng.choice([b"", b"r1", b"a1", b"../x"])
+        note = rings.home_note(rng.choice([1, 2]), rings.id_of(ring), home, label)
+        with edited(ring) as data:
+            data[rings.HOMES[0] : rings.HOMES[0] + rings.HOME_BYTES] = note
+
+
+def begin_segments(run: Path, rng: random.Random) -> None:
+    """Segments that were begun and not noted."""
+    name = rng.choice(sorted(run.glob("metrics*.jsonl"))).name
+    base, _, number = name.removesuffix(".jsonl").rpartition(".")
+    if not number.isdecimal():
+        base, number = f"{base}.{number}" if base else number, "0"
+    for step in range(rng.randrange(1, 4)):
+        next_one = run / f"{base}.{int(number) + 1 + step:06d}.jsonl"
+        if not next_one.exists():
+            next_one.write_bytes(b'{"begun":1}\n')
 
 
 def change_header(run: Path, rng: random.Random) -> None:
@@ -167,263 +176,178 @@ def append_to_file(run: Path, rng: random.Random) -> None:
         file.write(tail)
 
 
-def cut_file(run: Path, rng: random.Random) -> None:
-    """A file that lost its end."""
-    path = rng.choice(sorted(run.glob("*.jsonl")))
-    os.truncate(path, rng.randrange(path.stat().st_size + 1))
+def damage_file(kind: str, path: Path, rng: random.Random) -> None:
+    content = path.read_bytes()
+    match kind:
+        case "cut":
+            os.truncate(path, rng.randrange(len(content) + 1))
+        case "double":  # lines that come twice, and lines of somebody else
+            lines = content.splitlines(keepends=True)
+            for _ in range(5):
+                line = rng.choice([*lines, b"{}\n", b"\n", b'{"mine":1}\n', b"{\0}\n"])
+                lines.insert(rng.randrange(len(lines) + 1), line)
+            path.write_bytes(b"".join(lines))
+        case "zero":
+            with edited(path) as data:
+                zero(data, rng.randrange(len(data) + 1), 300)
+        case "remove":
+            path.rename(path.parent.with_name("removed"))  # its inode is not used again
+        case "replace":  # the same lines, or other ones, in another file of that name
+            path.rename(path.with_name(f"{path.name}.old"))
+            path.write_bytes(rng.choice([content, b"", b"my notes\n", bytes(50)]))
 
 
-def double_lines(run: Path, rng: random.Random) -> None:
-    """Lines that come twice, and lines of somebody else."""
-    path = rng.choice(sorted(run.glob("*.jsonl")))
-    lines = path.read_bytes().splitlines(keepends=True)
-    for _ in range(5):
-        line = rng.choice([*lines, b"{}\n", b"\n", b'{"mine":1}\n', b"{\0}\n"])
-        lines.insert(rng.randrange(len(lines) + 1), line)
-    path.write_bytes(b"".join(lines))
-
-
-def zero_file(run: Path, rng: random.Random) -> None:
-    """A page of a file that never reached the disk."""
-    path = rng.choice(sorted(run.glob("*.jsonl")))
-    data = bytearray(path.read_bytes())
-    begin = rng.randrange(len(data) + 1)
-    data[begin : begin + 300] = bytes(len(data[begin : begin + 300]))
-    path.write_bytes(data)
-
-
-def remove_file(run: Path, rng: random.Random) -> None:
-    """A file that somebody removed."""
-    # Its inode is not used again.
-    rng.choice(sorted(run.glob("*.jsonl"))).rename(run.with_name("removed"))
-
-
-def begin_segment(run: Path, rng: random.Random) -> None:
-    """Segments that were begun and not noted."""
-    path = rng.choice(sorted(run.glob("metrics*.jsonl")))
-    base, _, number = path.name.removesuffix(".jsonl").rpartition(".")
-    if not number.isdecimal():
-        base, number = f"{base}.{number}" if base else number, "0"
-    for step in range(rng.randrange(1, 4)):
-        next_one = run / f"{base}.{int(number) + 1 + step:06d}.jsonl"
-        if not next_one.exists():
-            next_one.write_bytes(b'{"begun":1}\n')
-
-
-def damage_notes(run: Path, rng: random.Random) -> None:
-    """Flip bits in the notes of home and files."""
-    path = ring_of(run)
-    data = bytearray(path.read_bytes())
-    places = [at + rng.randrange(rings.HOME_BYTES) for at in rings.HOMES]
-    places += [rings.FILE_NOTES + rng.randrange(rings.FILE_NOTE_BYTES) for _ in range(4)]
-    for at in rng.sample(places, rng.randrange(1, 4)):
-        data[at] ^= 1 << rng.randrange(8)
-    path.write_bytes(data)
-
-
-def change_notes(run: Path, rng: random.Random) -> None:
-    """Any notes, of files that there are, are not, or are about to be made; of any home."""
-    path = ring_of(run)
-    data = bytearray(path.read_bytes())
-    files = [rings.id_of(path) for path in sorted(run.glob("*.jsonl"))] + [(0, 0), (7, 4711)]
-    for _ in range(rng.randrange(1, 6)):
-        slot = rng.randrange(len(rings.STREAMS) * rings.NOTES)
-        at = rings.FILE_NOTES + slot * rings.FILE_NOTE_BYTES
-        segment = slot % rings.NOTES + rings.NOTES * rng.choice([0, 0, 0, 1])
-        note = rings.file_note(rng.choice(files), segment, rng.choice([1, 1, 1, 2]))
-        data[at : at + rings.FILE_NOTE_BYTES] = note
-    if rng.random() < 0.3:
-        home = rng.choice([rings.id_of(run), (7, 4711)])
-        label = rng.choice([b"", b"r1", b"a1", b"../x"])
-        note = rings.home_note(rng.choice([1, 2]), rings.id_of(path), home, label)
-        data[rings.HOMES[0] : rings.HOMES[0] + rings.HOME_BYTES] = note
-    path.write_bytes(data)
-
-
-def replace_file(run: Path, rng: random.Random) -> None:
-    """The same lines, or other ones, in another file of that name."""
-    path = rng.choice(sorted(run.glob("*.jsonl")))
-    content = rng.choice([path.read_bytes(), b"", b"my notes\n", bytes(50)])
-    path.rename(run / f"{path.name}.old")
-    path.write_bytes(content)
-
-
-MUTATIONS: tuple[Callable[[Path, random.Random], None], ...] = (
-    flip_ring,
-    punch_ring,
-    forge_records,
-    damage_slot,
-    change_control,
-    damage_keys,
-    change_header,
-    append_to_file,
-    cut_file,
-    double_lines,
-    zero_file,
-    remove_file,
-    begin_segment,
-    damage_notes,
-    change_notes,
-    replace_file,
+DAMAGE = (
+    *(*RING_DAMAGE[:-1], change_header, append_to_file, "cut", "double", "zero", "remove"),
+    *(begin_segments, "notes", forge_notes, "replace"),
 )
+
+
+def damage(kind: Any, run: Path, rng: random.Random) -> None:
+    if callable(kind):
+        kind(run, rng)
+    elif kind in RING_DAMAGE:
+        with edited(ring_of(run)) as data:
+            damage_ring(kind, data, rng)
+    else:
+        damage_file(kind, rng.choice(sorted(run.glob("*.jsonl"))), rng)
 
 
 @pytest.mark.parametrize("number", range(160))
 def test_readers_show_what_recovery_makes_of_damage(
     killed: list[Path], number: int, tmp_path: Path
 ) -> None:
-    """Damaged rings and files in all combinations: the two never differ by a byte."""
     rng = random.Random(number)
     run = copy_run(rng.choice(killed), tmp_path / "run", own=rng.random() < 0.8)
     if rng.random() < 0.3:
         rings.patch_header(ring_of(run), 8, b"\2")
-    first = MUTATIONS[number % len(MUTATIONS)]
-    for mutate in [first, *rng.sample(MUTATIONS, rng.choice([0, 1, 1, 2, 3]))]:
+    first = DAMAGE[number % len(DAMAGE)]
+    for kind in [first, *rng.sample(DAMAGE, rng.choice([0, 1, 1, 2, 3]))]:
         if any(run.glob("*.jsonl")) and any(run.glob("metrics*.jsonl")):
-            mutate(run, rng)
+            damage(kind, run, rng)
     check_against_recovery(run)
 
 
 def put_ahead(run: Path, rng: random.Random) -> None:
     """Make a ring one in which any streams are ahead of the others."""
-    path = ring_of(run)
-    rings.patch_header(path, 8, rng.choice([b"\2", b"\3"]))
-    data = bytearray(path.read_bytes())
-    for at in rings.SLOTS:
-        behind = rng.randrange(4)
-        for stream in range(4):
-            ahead = rng.choice([0, 1, rng.randrange(200), rng.randrange(1 << 12)])
-            ahead *= stream != behind
-            struct.pack_into("<I", data, at + 40 + 40 * stream + 36, ahead)
-        struct.pack_into("<I", data, at + 204, rings.crc32c(bytes(data[at : at + 204])))
-    path.write_bytes(data)
+    rings.patch_header(ring_of(run), 8, rng.choice([b"\2", b"\3"]))
+    with edited(ring_of(run)) as data:
+        for at in rings.SLOTS:
+            behind = rng.randrange(4)
+            for stream in range(4):
+                ahead = rng.choice([0, 1, rng.randrange(200), rng.randrange(1 << 12)])
+                ahead *= stream != behind
+                struct.pack_into("<I", data, at + 40 + 40 * stream + 36, ahead)
+            seal(data, at)
 
 
 @pytest.mark.parametrize("number", range(40))
 def test_streams_that_are_ahead_are_read_like_recovery_reads_them(
     killed: list[Path], number: int, tmp_path: Path
 ) -> None:
-    """Wherever the positions are, with damage and without: the two never differ by a byte."""
     rng = random.Random(number)
     run = copy_run(rng.choice(killed), tmp_path / "run")
     put_ahead(run, rng)
-    for mutate in rng.sample((flip_ring, punch_ring, append_to_file, cut_file), number % 3):
-        mutate(run, rng)
+    for kind in rng.sample(("flip", "punch", append_to_file, "cut"), number % 3):
+        damage(kind, run, rng)
     if number % 2:
         move_to_other_boot(ring_of(run))
     check_against_recovery(run)
 
 
+def log_line(seq: int, value: int) -> bytes:
+    return b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,"a":%d}\n' % (seq, value)
+
+
+def log_lines(*pairs: tuple[int, int]) -> bytes:
+    return b"".join(log_line(*pair) for pair in pairs)
+
+
 def test_two_rings_of_one_label_are_taken_in_turn(tmp_path: Path) -> None:
     """No recorder makes such, but a file may: what one writes stays, and its numbers count."""
-    first, second = RingBuilder(), RingBuilder()
-    first.fragment('"a":1')
-    first.fragment('"a":2')
-    second.fragment('"b":1')
+    second = RingBuilder().lines('"b":1')
     second.streams[3][:2] = [10, 5]
-    first.put(tmp_path, "1.ring")
-    second.put(tmp_path, "2.ring")
-    third = RingBuilder()
-    third.boot_id = rings.OTHER_BOOT
-    third.fragment('"c":1')
-    third.fragment('"c":2')
-    third.put(tmp_path, "3.ring")
+    third = RingBuilder().having(boot_id=rings.OTHER_BOOT).lines('"c":1', '"c":2')
+    for number, builder in enumerate((RingBuilder().lines(1, 2), second, third), 1):
+        builder.put(tmp_path, f"{number}.ring")
     (tmp_path / "metrics.jsonl").touch()
     reports = check_against_recovery(tmp_path)
     assert [(report.emitted, report.skipped) for report in reports] == [(2, 0), (1, 0), (0, 2)]
-    assert (tmp_path / "log.jsonl").read_bytes() == (
-        log_line(0, 1) + log_line(1, 2) + log_line(5, 1).replace(b'"a"', b'"b"')
-    )
-
-
-def log_line(seq: int, value: int) -> bytes:
-    """A line of a log, as the builder's rings have them."""
-    return b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,"a":%d}\n' % (seq, value)
+    expected = log_lines((0, 1), (1, 2)) + log_line(5, 1).replace(b'"a"', b'"b"')
+    assert (tmp_path / "log.jsonl").read_bytes() == expected
 
 
 def test_lines_in_memory_are_looked_through_like_those_in_files(tmp_path: Path) -> None:
     """A ring of another boot behind one of the same label: numbers that came before go."""
-    first, second = RingBuilder(), RingBuilder()
-    for value in range(4):
-        first.fragment(f'"a":{value + 1}')
-    for value in range(6):
-        second.fragment(f'"a":{value}')
     on_file = log_line(0, 9) + b"torn\n" + log_line(1, 9) + b"\0\0\n" + log_line(3, 9)
+    first = RingBuilder().lines(1, 2, 3, 4)
     first.streams[3][:2] = [len(on_file), 1]
-    second.boot_id = rings.OTHER_BOOT
     first.put(tmp_path, "1.ring")
+    second = RingBuilder().having(boot_id=rings.OTHER_BOOT).lines(*range(6))
     second.put(tmp_path, "2.ring")
     (tmp_path / "log.jsonl").write_bytes(on_file + b"torn")
     (tmp_path / "metrics.jsonl").touch()
     reports = check_against_recovery(tmp_path)
-    assert [(report.emitted, report.skipped) for report in reports] == [(4, 0), (1, 5)]
     twice = 2 * len(log_line(1, 9))
-    assert [report.cut_bytes for report in reports] == [len("torn"), len("torn\n\0\0\n") + twice]
-    assert (tmp_path / "log.jsonl").read_bytes() == b"".join(
-        log_line(seq, value) for seq, value in ((0, 9), (1, 9), (3, 9), (2, 2), (4, 4), (5, 5))
-    )
+    assert [(one.emitted, one.skipped, one.cut_bytes) for one in reports] == [
+        (4, 0, len("torn")),
+        (1, 5, len("torn\n\0\0\n") + twice),
+    ]
+    expected = log_lines((0, 9), (1, 9), (3, 9), (2, 2), (4, 4), (5, 5))
+    assert (tmp_path / "log.jsonl").read_bytes() == expected
 
 
-def test_a_file_that_is_damaged_all_over_is_not_mended_in_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is remembered of it is bounded; recovery mends it on disk."""
-    monkeypatch.setattr(_core, "view_ring", functools.partial(_core.view_ring, most_ranges=10))
-    builder = RingBuilder()
-    builder.boot_id = rings.OTHER_BOOT
-    builder.put(tmp_path)
+def test_what_readers_remember_is_bounded(run: Path, tmp_path: Path, monkeypatch: Patch) -> None:
+    def reason(run: Path, **most: int) -> str:
+        view = functools.partial(really_view, **most)
+        monkeypatch.setattr(_core, "view_ring", view)
+        (report,) = Overlay(run).refresh()
+        assert report.outcome == "failed"
+        return report.reason
+
+    really_view = _core.view_ring
+    assert "more text than fits into memory" in reason(run, most_bytes=1000)
+    assert seen(run) == on_disk(run)
+    RingBuilder().having(boot_id=rings.OTHER_BOOT).put(tmp_path)
     (tmp_path / "metrics.jsonl").write_bytes(log_line(0, 0) + b"{}\n\n" * 20)
-    (report,) = Overlay(tmp_path).refresh()
-    assert report.outcome == "failed"
-    assert "damaged all over" in report.reason
+    assert "damaged all over" in reason(tmp_path, most_ranges=10)
 
 
 @pytest.mark.parametrize("records", [0, 1])
 def test_records_of_another_boot_without_a_clock_are_damaged(records: int, tmp_path: Path) -> None:
     """No commit slot reached the disk, so nothing tells their time."""
-    builder = RingBuilder()
-    builder.boot_id = rings.OTHER_BOOT
-    for _ in range(records):
-        builder.fragment('"a":1')
-    ring = builder.put(tmp_path)
+    builder = RingBuilder().having(boot_id=rings.OTHER_BOOT).lines(*[1] * records)
     (tmp_path / "metrics.jsonl").touch()
-    data = bytearray(ring.read_bytes())
-    data[rings.PAGE : 2 * rings.PAGE] = bytes(rings.PAGE)
-    ring.write_bytes(data)
+    with edited(builder.put(tmp_path)) as data:
+        zero(data, rings.PAGE, rings.PAGE)
     (report,) = check_against_recovery(tmp_path)
     assert report.outcome == ("damaged" if records else "recoverable")
 
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_lines_that_were_moved_are_cut_where_they_were(version: int, tmp_path: Path) -> None:
-    """After a failed fsync a new segment has them, and the ring says where the old one ends."""
     first, moved = log_line(0, 0), log_line(1, 1)
     builder = RingBuilder(version=version)
     builder.streams[0] = [len(moved), 2, len(first), 1, 0, 1, 1, 0]
     builder.streams[3] = [0, 0, len(first), 1, 0, 0, 1, 0]
-    (tmp_path / "metrics.jsonl").write_bytes(first + moved)
-    (tmp_path / "metrics.000001.jsonl").write_bytes(moved)
-    (tmp_path / "outside").write_bytes(first + moved)
-    (tmp_path / "log.jsonl").symlink_to(tmp_path / "outside")
+    files = {"metrics.jsonl": first + moved, "metrics.000001.jsonl": moved, "x": first + moved}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "log.jsonl").symlink_to(tmp_path / "x")
     builder.note_files(tmp_path)
-    builder.notes[3, 0] = rings.id_of(tmp_path / "outside")
+    builder.notes[3, 0] = rings.id_of(tmp_path / "x")
     builder.put(tmp_path)
     (report,) = check_against_recovery(tmp_path)
     assert report.cut_bytes == len(moved)
-    assert (tmp_path / "metrics.jsonl").read_bytes() == first
-    assert (tmp_path / "metrics.000001.jsonl").read_bytes() == moved
-    assert (tmp_path / "outside").read_bytes() == first + moved
+    after = {name: (tmp_path / name).read_bytes() for name in files}
+    assert after == {**files, "metrics.jsonl": first}
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_lines_that_were_being_moved_are_taken_from_where_they_went(
-    version: int, tmp_path: Path
-) -> None:
+def test_lines_in_the_midst_of_a_move_are_read_once(version: int, tmp_path: Path) -> None:
     """The new segment was not noted yet: what is in it is in the one before, or in the ring."""
     lines = [log_line(seq, seq) for seq in range(4)]
-    builder = RingBuilder(version=version)
-    builder.fragment('"a":2')
-    builder.fragment('"a":3')
+    builder = RingBuilder(version=version).lines(2, 3)
     builder.streams[3][:2] = [len(b"".join(lines[:2])), 2]
     builder.streams[3][5] = 1  # it exists
     (tmp_path / "metrics.jsonl").touch()
@@ -436,24 +360,22 @@ def test_lines_that_were_being_moved_are_taken_from_where_they_went(
     assert on_disk(tmp_path) == {"metrics.jsonl": b"", "log.jsonl": b"".join(lines)}
 
 
+def make_odd(made: str, path: Path, target: Path) -> None:
+    if made == "link":
+        path.symlink_to(target)
+    else:
+        (os.mkdir if made == "directory" else os.mkfifo)(path)
+
+
 @pytest.mark.parametrize("made", ["link", "directory", "pipe"])
 @pytest.mark.parametrize("name", ["log.jsonl", "log.000001.jsonl"])
 def test_what_is_no_file_is_left_alone(made: str, name: str, tmp_path: Path) -> None:
-    """Neither read nor written through: outside the run nothing changes."""
-    outside = tmp_path / "outside"
+    outside, run = tmp_path / "outside", tmp_path / "run"
     outside.write_bytes(b"x" * 100)
-    run = tmp_path / "run"
-    builder = RingBuilder()
-    builder.segment_bytes = 100
-    builder.fragment('"a":"' + "x" * 60 + '"')
-    builder.fragment('"a":"' + "y" * 60 + '"')
-    builder.put(run)
+    lines = (f'"a":"{letter * 60}"' for letter in "xy")
+    RingBuilder().having(segment_bytes=100).lines(*lines).put(run)
     (run / "metrics.jsonl").touch()
-    {
-        "link": lambda: (run / name).symlink_to(outside),
-        "directory": (run / name).mkdir,
-        "pipe": lambda: os.mkfifo(run / name),
-    }[made]()
+    make_odd(made, run / name, outside)
     before = Overlay(run).refresh()
     native = _core.recover_run(str(run))
     assert [OUTCOMES.get(one.outcome, one.outcome) for one in before] == [native[0]["outcome"]]
@@ -463,32 +385,21 @@ def test_what_is_no_file_is_left_alone(made: str, name: str, tmp_path: Path) -> 
     assert outside.read_bytes() == b"x" * 100
 
 
-def test_a_ring_whose_text_is_too_large_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long key named by many small records: memory stays bounded."""
-    monkeypatch.setattr(_core, "view_ring", functools.partial(_core.view_ring, most_bytes=1000))
-    (report,) = Overlay(run).refresh()
-    assert report.outcome == "failed"
-    assert "more text than fits into memory" in report.reason
-    assert seen(run) == on_disk(run)
-
-
-# ---- every reader --------------------------------------------------------------------
-
-
 def test_every_reader_shows_the_pending_lines(run: Path, tmp_path: Path) -> None:
-    """Lines, checks, summary and export are those of the run after recovery."""
-    before = snapshot(run)
+    """Lines, checks, summary and export are those of the run after recovery.
+
+    The view of a run that was opened before stays true while the files change under it.
+    """
+    before, opened_before = snapshot(run), read_run(run)
 
     def read(place: Path, to: Path) -> list[Any]:
         opened = read_run(place, strict=True)
         summary = summarize(opened).to_dict()
-        for name in ("path", "rings"):
-            summary.pop(name)
         export_run(opened, to)
         return [
             [list(opened.lines(stream)) for stream in opened.streams],
             [check.lines for check in opened.check()],
-            summary,
+            {name: fact for name, fact in summary.items() if name not in ("path", "rings")},
             to.read_bytes(),
         ]
 
@@ -498,15 +409,8 @@ def test_every_reader_shows_the_pending_lines(run: Path, tmp_path: Path) -> None
     _core.recover_run(str(run))
     assert repr(read(run, tmp_path / "after.jsonl")) == pending
     assert read_run(run).rings == ()
-
-
-def test_a_run_that_was_opened_before_recovery_reads_on(run: Path) -> None:
-    """Its view stays true while the files change under it."""
-    opened = read_run(run)
-    _core.recover_run(str(run))
-    lines = list(opened.lines("metrics"))
-    assert lines == list(read_run(run).lines("metrics"))
-    assert opened.problems == []
+    assert list(opened_before.lines("metrics")) == list(read_run(run).lines("metrics"))
+    assert opened_before.problems == []
 
 
 def test_a_file_that_loses_bytes_meanwhile_is_unreadable(run: Path) -> None:
@@ -519,7 +423,10 @@ def test_a_file_that_loses_bytes_meanwhile_is_unreadable(run: Path) -> None:
 
 
 def test_a_reader_is_not_taken_for_a_live_writer(run: Path) -> None:
-    """A recovery that meets a reader's lock waits for it."""
+    """A recovery that meets a reader's lock waits for it; another recovery is left alone."""
+    with locked(ring_of(run)):
+        assert [report.outcome for report in Overlay(run).refresh()] == ["live"]
+        assert [report["outcome"] for report in _core.recover_run(str(run))] == ["live"]
     with ring_of(run).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         assert Overlay(run).refresh()[0].outcome == "recoverable"
@@ -530,19 +437,10 @@ def test_a_reader_is_not_taken_for_a_live_writer(run: Path) -> None:
     assert report["outcome"] == "recovered"
 
 
-def test_a_recovery_at_work_is_left_alone(run: Path) -> None:
-    """Like a live writer, it holds the lock alone."""
-    with ring_of(run).open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert [report.outcome for report in Overlay(run).refresh()] == ["live"]
-        assert [report["outcome"] for report in _core.recover_run(str(run))] == ["live"]
-
-
 def test_a_damaged_ring_is_a_problem_of_the_run(run: Path) -> None:
     """Readers say that records are missing, and go on with the files."""
     ring_of(run).write_bytes(b"rubbish")
-    opened = read_run(run)
-    (problem,) = opened.problems
+    (problem,) = read_run(run).problems
     assert (problem.kind, problem.line) == ("ring", 0)
     assert "too few for a ring file" in problem.message
     assert seen(run) == on_disk(run)
@@ -567,10 +465,7 @@ def test_a_stale_ring_in_a_copy_hides_nothing(run: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["no reason", "refused", "file", "empty"])
-def test_what_is_in_quarantine_is_told(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the state of that directory, and also where the files have every line."""
+def test_what_is_in_quarantine_is_told(kind: str, tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "log.jsonl").touch()
     place = tmp_path / ".fastlog" / "quarantine"
     place.parent.mkdir()
@@ -597,75 +492,96 @@ def test_what_is_in_quarantine_is_told(
     assert export_run(opened, tmp_path / "out").complete == (not expected)
 
 
-# ---- what is found in the private directory ------------------------------------------
-
-
-def pointed(tmp_path: Path, **header: Any) -> tuple[Path, Path]:
-    """A run whose ring lies elsewhere, with a pointer to it."""
-    run, away = tmp_path / "run", tmp_path / "away"
-    (run / ".fastlog").mkdir(parents=True)
-    away.mkdir()
+def pointed(tmp_path: Path, **header: Any) -> tuple[Path, Path, Path]:
+    """A run whose ring lies elsewhere, that ring, and the pointer to it."""
+    run, ring = tmp_path / "run", tmp_path / "away" / "fastlog-x.ring"
+    pointer = run / ".fastlog" / "x.ring-at"
+    for directory in (pointer.parent, ring.parent):
+        directory.mkdir(parents=True)
     (run / "metrics.jsonl").touch()
-    builder = RingBuilder()
-    builder.run_device, builder.run_inode = run.stat().st_dev, run.stat().st_ino
-    vars(builder).update(header)
-    builder.fragment('"a":1')
-    ring = away / "fastlog-x.ring"
-    ring.write_bytes(builder.build())
-    (run / ".fastlog" / "x.ring-at").write_text(f"{ring}\nnode1\n{rings.this_boot()}\n")
-    return run, ring
+    ring.write_bytes(one_line_ring(run, 1).having(**header).build())
+    pointer.write_text(f"{ring}\nnode1\n{rings.this_boot()}\n")
+    return run, ring, pointer
 
 
-def test_a_ring_elsewhere_on_this_host_is_found_by_its_pointer(tmp_path: Path) -> None:
-    """As on a network file system, where the ring lies in a local directory."""
-    run, ring = pointed(tmp_path)
+def one_line_ring(run: Path, value: int) -> RingBuilder:
+    device, inode = rings.id_of(run)
+    return RingBuilder().having(run_device=device, run_inode=inode).lines(value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "header"),
+    [
+        # As on a network file system, where the ring lies in a local directory.
+        ("own", {}),
+        # The inode is the same, on another device: lines go by number, as after a restart.
+        ("mounted again", {"run_device": 4711}),
+        ("mounted again", {"run_device": 4711, "boot_id": rings.OTHER_BOOT}),
+        ("mounted again, without a pointer", {"run_device": 4711}),
+        # An inode on a device of one's own can be chosen; the writer's name and owner cannot.
+        ("stranger's name", {"run_device": 4711}),
+        ("stranger's owner", {"run_device": 4711}),
+        ("stranger's inode", {"run_device": 4711, "run_inode": 1}),
+    ],
+)
+def test_whose_ring_a_pointer_names(kind: str, header: dict[str, Any], tmp_path: Path) -> None:
+    run, ring, pointer = pointed(tmp_path, **header)
+    if kind not in ("own", "stranger's name"):
+        pointer = pointer.rename(pointer.with_name(f"{rings.UUID}.ring-at"))
+    if kind == "mounted again":  # another directory has the name now
+        pointer.write_text(f"{pointer.read_text()}{tmp_path}\n")
+    if kind == "mounted again, without a pointer":
+        pointer.unlink()
+        ring = ring.rename(pointer.with_suffix(".ring"))
+    if kind == "stranger's owner":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a file away")
+        os.chown(pointer, 4711, -1)
     assert [line["a"] for line in read_run(run).lines("log")] == []  # no message: damaged
     (report,) = check_against_recovery(run)
-    assert (report.outcome, report.ring, report.emitted) == ("recoverable", str(ring), 1)
+    if kind.startswith("stranger"):
+        assert (report.outcome, ring.exists(), pointer.exists()) == ("elsewhere", True, True)
+    else:
+        assert (report.outcome, report.emitted) == ("recoverable", 1)
+        assert (report.ring, report.same_boot) == (str(ring), kind == "own")
 
 
 def test_a_pointer_without_its_ring_says_where_to_look(tmp_path: Path) -> None:
-    """On another host, or lost: what it holds is not here, which stays a problem of the run."""
-    run, ring = pointed(tmp_path)
+    """On another host, or lost, perhaps meanwhile: what it held stays a problem of the run."""
+    run, ring, pointer = pointed(tmp_path)
+    overlay = Overlay(run)
+    assert overlay.refresh()[0].outcome == "recoverable"
     ring.unlink()
+    assert overlay.refresh()[0].outcome == "elsewhere"
     (report,) = check_against_recovery(run)
     assert report.outcome == "elsewhere"
     assert "recover there, or remove the pointer" in report.reason
     opened = read_run(run)
     assert [problem.kind for problem in opened.problems] == ["ring"]
     assert not any(check.complete for check in opened.check())
-    (run / ".fastlog" / "x.ring-at").unlink()
+    pointer.unlink()
     assert all(check.complete for check in read_run(run).check())
 
 
-def test_a_pointer_that_goes_with_its_ring_is_none_of_a_lost_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A writer that closes removes its ring, and then the pointer."""
-    run, ring = pointed(tmp_path)
+def test_what_goes_meanwhile_is_gone(tmp_path: Path, monkeypatch: Patch) -> None:
+    """A writer that closes removes its ring, and then the pointer; or a recovery does."""
+    run, ring, pointer = pointed(tmp_path)
     ring.unlink()
-    pointer = run / ".fastlog" / "x.ring-at"
     monkeypatch.setattr("time.sleep", lambda seconds: pointer.unlink())
     assert [report.outcome for report in Overlay(run).refresh()] == ["gone"]
-
-
-def test_a_ring_that_vanishes_behind_its_pointer_is_noticed(tmp_path: Path) -> None:
-    """A follower had read it, and its directory was emptied."""
-    run, ring = pointed(tmp_path)
-    overlay = Overlay(run)
-    assert overlay.refresh()[0].outcome == "recoverable"
-    ring.unlink()
-    assert overlay.refresh()[0].outcome == "elsewhere"
+    assert not pointer.exists()
+    # Between the listing and the reading.
+    monkeypatch.setattr(os, "listdir", lambda path: ["x.ring", "x.ring-at"])
+    assert [report.outcome for report in Overlay(run).refresh()] == ["gone", "gone"]
 
 
 def test_a_pointer_in_a_copy_says_whose_its_ring_is(tmp_path: Path) -> None:
     """A run's files are written from its own rings alone; all stays, of a living one too."""
-    run, ring = pointed(tmp_path)
+    run, ring, _ = pointed(tmp_path)
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    with ring.open("rb") as file:
-        (report,) = check_against_recovery(other)
-        fcntl.flock(file, fcntl.LOCK_EX)
+    (report,) = check_against_recovery(other)
+    with locked(ring):
         assert check_against_recovery(other) == [report]
     assert (report.outcome, report.sound, ring.exists()) == ("elsewhere", False, True)
     pointer = other / ".fastlog" / "x.ring-at"
@@ -676,52 +592,9 @@ def test_a_pointer_in_a_copy_says_whose_its_ring_is(tmp_path: Path) -> None:
     assert check_against_recovery(run)[0].outcome == "recoverable"
 
 
-@pytest.mark.parametrize("boot", [rings.this_boot(), rings.OTHER_BOOT])
-def test_a_run_that_was_mounted_again_has_its_ring_elsewhere_still(
-    boot: str, tmp_path: Path
-) -> None:
-    """Its inode is the same, on another device: lines go by number, as after a restart."""
-    run, _ = pointed(tmp_path, boot_id=boot, run_device=4711)
-    pointer = run / ".fastlog" / "x.ring-at"
-    pointer = pointer.rename(pointer.with_name(f"{rings.UUID}.ring-at"))
-    pointer.write_text(f"{pointer.read_text()}{tmp_path}\n")  # another directory has the name now
-    (report,) = check_against_recovery(run)
-    assert (report.outcome, report.emitted, report.same_boot) == ("recoverable", 1, False)
-
-
-def test_a_ring_in_a_run_that_was_mounted_again_is_its_own(tmp_path: Path) -> None:
-    """As after a restart of the machine: it is no copy."""
-    builder = RingBuilder()
-    builder.fragment('"a":1')
-    builder.run_device, builder.run_inode = 4711, tmp_path.stat().st_ino
-    (tmp_path / ".fastlog").mkdir()
-    (tmp_path / ".fastlog" / f"{rings.UUID}.ring").write_bytes(builder.build())
-    (report,) = check_against_recovery(tmp_path)
-    assert (report.outcome, report.emitted, report.same_boot) == ("recoverable", 1, False)
-
-
-@pytest.mark.parametrize("hostile", ["name", "owner", "inode"])
-def test_a_pointer_of_a_stranger_consumes_no_ring(hostile: str, tmp_path: Path) -> None:
-    """An inode on a device of one's own can be chosen; the writer's name and owner cannot."""
-    run, ring = pointed(
-        tmp_path, run_device=4711, **({"run_inode": 1} if hostile == "inode" else {})
-    )
-    pointer = run / ".fastlog" / "x.ring-at"
-    if hostile != "name":
-        pointer = pointer.rename(pointer.with_name(f"{rings.UUID}.ring-at"))
-    if hostile == "owner":
-        if os.geteuid() != 0:
-            pytest.skip("only root can give a file away")
-        os.chown(pointer, 4711, -1)
-    (report,) = check_against_recovery(run)
-    assert (report.outcome, ring.exists(), pointer.exists()) == ("elsewhere", True, True)
-
-
 @pytest.mark.parametrize("text", ["", "\n", "relative.ring\n", "/etc/passwd\n", "/a\0.ring\n"])
 def test_a_pointer_to_anything_else_is_damaged(tmp_path: Path, text: str) -> None:
-    """Only absolute paths of rings are followed."""
-    run, _ = pointed(tmp_path)
-    pointer = run / ".fastlog" / "x.ring-at"
+    run, _, pointer = pointed(tmp_path)
     pointer.write_text(text)
     os.utime(pointer, (0, 0))
     (report,) = check_against_recovery(run)
@@ -729,17 +602,22 @@ def test_a_pointer_to_anything_else_is_damaged(tmp_path: Path, text: str) -> Non
     assert "names no ring file" in report.reason
 
 
+def put_private(run: Path, name: str, age: int, content: bytes = b"") -> Path:
+    """A file in the private directory, so many seconds old."""
+    path = run / ".fastlog" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
 @pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
 @pytest.mark.parametrize(("age", "outcome"), [(0, "live"), (-500, "live"), (700, "damaged")])
-def test_what_is_empty_and_new_is_in_the_making(
+def test_what_is_new_and_empty_is_in_the_making(
     name: str, age: int, outcome: str, tmp_path: Path
 ) -> None:
     """On a network file system a name may be seen before what is in the file; clocks differ."""
-    entry = tmp_path / ".fastlog" / name
-    entry.parent.mkdir()
-    entry.touch()
-    then = time.time() - age
-    os.utime(entry, (then, then))
+    entry = put_private(tmp_path, name, age)
     (report,) = check_against_recovery(tmp_path)
     assert report.outcome == outcome
     assert ("in the making" in report.reason) == entry.exists() == (outcome == "live")
@@ -752,48 +630,43 @@ def test_what_a_start_left_half_made_is_swept(
     content: bytes, age: int, suffix: str, tmp_path: Path
 ) -> None:
     """A new one may have its maker; that of a ring locks it while it is empty, or has died."""
-    half = tmp_path / ".fastlog" / f"x{suffix}"
-    half.parent.mkdir()
-    half.write_bytes(content)
-    then = time.time() - age
-    os.utime(half, (then, then))
+    half = put_private(tmp_path, f"x{suffix}", age, content)
     assert check_against_recovery(tmp_path) == []
-    kept = age == 0 and (suffix == ".ring-at.tmp" or not content)
-    assert half.exists() == kept
+    assert half.exists() == (age == 0 and (suffix == ".ring-at.tmp" or not content))
 
 
 @pytest.mark.parametrize("made", ["link", "directory", "pipe"])
 @pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
 def test_a_ring_that_is_no_file_is_not_read(made: str, name: str, tmp_path: Path) -> None:
-    """Nothing is followed, and nothing blocks."""
-    run, ring = pointed(tmp_path)
+    run, ring, _ = pointed(tmp_path)
     target = run / ".fastlog" / name
     target.unlink(missing_ok=True)
-    {
-        "link": lambda: target.symlink_to(ring),
-        "directory": target.mkdir,
-        "pipe": lambda: os.mkfifo(target),
-    }[made]()
+    make_odd(made, target, ring)
     reports = [one for one in Overlay(run).refresh() if one.ring == str(target)]
     assert [one.outcome for one in reports] in (["failed"], ["damaged"])
     assert seen(run).keys() <= {"metrics.jsonl", "log.jsonl"}
 
 
 def test_a_ring_of_a_newer_version_waits_for_that(run: Path) -> None:
-    """What it means is not guessed, and it is not taken for a damaged one."""
-    data = bytearray(ring_of(run).read_bytes())
-    data[8 : rings.PAGE] = b"\4" * (rings.PAGE - 8)  # another header, with its checksum elsewhere
-    ring_of(run).write_bytes(data)
+    with edited(ring_of(run)) as data:  # another header, with its checksum elsewhere
+        data[8 : rings.PAGE] = b"\4" * (rings.PAGE - 8)
     (report,) = check_against_recovery(run)
     assert report.outcome == "failed"
     assert "newer version" in report.reason
     assert ring_of(run).read_bytes() == data
 
 
-def test_a_link_in_place_of_the_private_directory_is_not_followed(
-    run: Path, tmp_path: Path
+def test_a_private_directory_that_cannot_be_listed_is_told(
+    run: Path, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    """The rings of another run are not this one's."""
+    """Nor is one that is a link followed: the rings of another run are not this one's."""
+
+    def fail(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", fail)
+        assert "Permission denied" in read_run(run).problems[0].message
     (run / ".fastlog").rename(tmp_path / "moved")
     (run / ".fastlog").symlink_to(tmp_path / "moved")
     (report,) = Overlay(run).refresh()
@@ -801,23 +674,10 @@ def test_a_link_in_place_of_the_private_directory_is_not_followed(
     assert _core.recover_run(str(run)) == []
 
 
-def test_a_private_directory_that_cannot_be_listed_is_told(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Somebody else's, or a failing disk."""
-
-    def fail(path: object) -> list[str]:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(os, "listdir", fail)
-    opened = read_run(run)
-    assert "Permission denied" in opened.problems[0].message
-
-
 @pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
 def test_a_ring_that_the_system_refuses_is_told(name: str, tmp_path: Path) -> None:
     """No descriptors: nothing is believed damaged."""
-    run, ring = pointed(tmp_path)
+    run, ring, _ = pointed(tmp_path)
     if name == "x.ring":
         ring.rename(run / ".fastlog" / name)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -833,35 +693,27 @@ def test_a_ring_that_the_system_refuses_is_told(name: str, tmp_path: Path) -> No
     assert report.reason.endswith(": Too many open files")
 
 
-@pytest.mark.parametrize("name", ["x.ring", "x.ring-at"])
-def test_a_ring_that_is_recovered_meanwhile_is_gone(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between the listing and the reading."""
-    (tmp_path / ".fastlog").mkdir()
-    monkeypatch.setattr(os, "listdir", lambda path: [name])
-    assert [report.outcome for report in Overlay(tmp_path).refresh()] == ["gone"]
-
-
-# ---- following -----------------------------------------------------------------------
-
-
 def steps(lines: list[Any]) -> list[int]:
-    """The steps of metrics lines."""
     return [record["step"] for _, _, record, _ in lines]
 
 
+def line(step: int, value: str) -> bytes:
+    return (
+        f'{{"timestamp":"1970-01-01T00:00:00.{step:06d}Z","seq":{step},"step":{step},'
+        f'"metrics":{{"x":{value}}}}}\n'
+    ).encode()
+
+
 @pytest.fixture
-def dying(tmp_path: Path) -> Iterator[Callable[[], None]]:
+def dying(tmp_path: Path) -> Iterator[Kill]:
     """A run at ``tmp_path / "run"`` whose writer is killed when this is called.
 
     It noted two lines as written and two more it did not, with other digits; of the last one
     only a part reached the file.
     """
     run = tmp_path / "run"
-    builder = RingBuilder(start=4096)
+    builder = RingBuilder(start=4096).having(anchor=(0, 0, 1.0))
     keys = builder.key_set("x")
-    builder.anchor = (0, 0, 1.0)
     noted = [line(0, "1.5"), line(1, "1.5")]
     builder.streams[0][:2] = [sum(map(len, noted)), 2]
     for step in range(2, 6):
@@ -869,89 +721,62 @@ def dying(tmp_path: Path) -> Iterator[Callable[[], None]]:
     ring = builder.put(run)
     unnoted = [line(2, "2.250001"), line(3, "2.250001"), line(4, "2.25")[:30]]
     (run / "metrics.jsonl").write_bytes(b"".join([*noted, *unnoted]))
-    file = ring.open("rb")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield file.close
-    file.close()
+    with ring.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.close
 
 
-def line(step: int, value: str) -> bytes:
-    """A metrics line of the dying writer."""
-    return (
-        f'{{"timestamp":"1970-01-01T00:00:00.{step:06d}Z","seq":{step},"step":{step},'
-        f'"metrics":{{"x":{value}}}}}\n'
-    ).encode()
+def check_quiet(follower: Follower) -> None:
+    polled = follower.poll()
+    assert (polled.lines, polled.notes) == ([], [])
 
 
 @pytest.mark.parametrize("ring", ["known", "unknown"])
-def test_a_follower_goes_on_over_a_kill_and_a_recovery(
-    ring: str, dying: Callable[[], None], tmp_path: Path
-) -> None:
-    """Each line is given out once, whatever was in the files when."""
-    follower = Follower(tmp_path / "run")
-    private = tmp_path / "run" / ".fastlog"
+def test_a_follower_goes_on_over_kill_and_recovery(ring: str, dying: Kill, tmp_path: Path) -> None:
+    """Each line is given out once, whatever was in the files when; those of a new file too."""
+    run = tmp_path / "run"
+    follower = Follower(run)
     if ring == "unknown":
-        private.rename(tmp_path / "away")
+        (run / ".fastlog").rename(tmp_path / "away")
     before = steps(follower.last(10).lines)
     assert before == ([0, 1, 2, 3] if ring == "unknown" else [0, 1])
     if ring == "unknown":
-        (tmp_path / "away").rename(private)
+        (tmp_path / "away").rename(run / ".fastlog")
     assert follower.poll().lines == []
     dying()
     after_kill = follower.poll()
     assert (before + steps(after_kill.lines), after_kill.notes) == ([0, 1, 2, 3, 4, 5], [])
     assert follower.poll().lines == []
-    _core.recover_run(str(tmp_path / "run"))
-    after_recovery = follower.poll()
-    assert (after_recovery.lines, after_recovery.notes) == ([], [])
-    with (tmp_path / "run" / "metrics.jsonl").open("ab") as file:
+    _core.recover_run(str(run))
+    check_quiet(follower)
+    with (run / "metrics.jsonl").open("ab") as file:
         file.write(line(6, "1.0"))
     more = follower.poll()
     assert (steps(more.lines), more.notes) == ([6], [])
+    (run / "other").write_bytes(line(0, "9.0"))
+    (run / "other").replace(run / "metrics.jsonl")
+    replaced = follower.poll()
+    assert steps(replaced.lines) == [0]
+    assert "replaced" in replaced.notes[0]
 
 
-def test_a_follower_keeps_its_view_while_a_recovery_works(
-    dying: Callable[[], None], tmp_path: Path
-) -> None:
+def test_a_follower_keeps_its_view_in_a_recovery(dying: Kill, tmp_path: Path) -> None:
     """The torn end is cut, lines come behind it, and the ring is locked, under it."""
     run = tmp_path / "run"
     follower = Follower(run)
     dying()
     assert steps(follower.last(10).lines) == [0, 1, 2, 3, 4, 5]
-    with ring_of(run).open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(ring_of(run)):
         path = run / "metrics.jsonl"
         os.truncate(path, path.read_bytes().rindex(b"\n") + 1)
         with path.open("ab") as files:
             files.write(line(4, "2.25") + line(5, "2.25")[:30])
-        polled = follower.poll()
-        assert (polled.lines, polled.notes) == ([], [])
+        check_quiet(follower)
     _core.recover_run(str(run))
-    polled = follower.poll()
-    assert (polled.lines, polled.notes) == ([], [])
+    check_quiet(follower)
 
 
-def test_a_follower_notes_a_file_that_is_replaced_after_a_kill(
-    dying: Callable[[], None], tmp_path: Path
-) -> None:
-    """Its lines are new ones, whatever their numbers."""
-    run = tmp_path / "run"
-    follower = Follower(run)
-    follower.last(10)
-    dying()
-    follower.poll()
-    _core.recover_run(str(run))
-    follower.poll()
-    (run / "other").write_bytes(line(0, "9.0") * 1)
-    (run / "other").replace(run / "metrics.jsonl")
-    polled = follower.poll()
-    assert steps(polled.lines) == [0]
-    assert "replaced" in polled.notes[0]
-
-
-def test_a_follower_gives_out_segments_that_are_in_memory_only(
-    killed: list[Path], tmp_path: Path
-) -> None:
+def test_a_follower_gives_out_segments_in_memory(killed: list[Path], tmp_path: Path) -> None:
     """All lines of a rotated run, by polls alone, before and after recovery."""
     run = copy_run(killed[5], tmp_path / "run")
     follower, lines = Follower(run), []
@@ -964,7 +789,7 @@ def test_a_follower_gives_out_segments_that_are_in_memory_only(
     assert sorted(lines) == sorted(b"".join(on_disk(run).values()).split(b"\n")[:-1])
 
 
-def test_a_ring_is_read_once_by_a_follower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ring_is_read_once_by_a_follower(run: Path, monkeypatch: Patch) -> None:
     """A dead ring stays what it is; damaged ones are not read again either."""
     (run / ".fastlog" / "damaged.ring").write_bytes(b"x")
     follower = Follower(run)
@@ -973,15 +798,6 @@ def test_a_ring_is_read_once_by_a_follower(run: Path, monkeypatch: pytest.Monkey
     follower.poll()
     shutil.rmtree(run / ".fastlog")
     follower.poll()
-
-
-def one_line_ring(run: Path, value: int) -> RingBuilder:
-    """A ring of a run with one line in it."""
-    home = run.stat()
-    builder = RingBuilder()
-    builder.run_device, builder.run_inode = home.st_dev, home.st_ino
-    builder.fragment(f'"a":{value}')
-    return builder
 
 
 @pytest.mark.parametrize("replaced", ["ring", "ring of a pointer", "pointer"])
@@ -995,35 +811,28 @@ def test_a_ring_in_the_place_of_another_is_read(replaced: str, tmp_path: Path) -
         path.write_bytes(one_line_ring(run, value).build())
     entry = run / ".fastlog" / ("x.ring" if replaced == "ring" else "x.ring-at")
     if replaced == "ring":
-        names[0].rename(entry)
+        names[0] = names[0].rename(entry)
     else:
         entry.write_text(f"{names[0]}\n")
     overlay = Overlay(run)
 
     def value_shown() -> list[int]:
-        return [
-            json.loads(segment.pending)["a"]
-            for series in overlay.list_series()
-            for segment in series.segments
-            if segment.pending
-        ]
+        segments = [segment for series in overlay.list_series() for segment in series.segments]
+        return [json.loads(one.pending)["a"] for one in segments if one.pending]
 
     assert value_shown() == value_shown() == [0]
-    # Both files stay there to the end, so that no inode is used again.
-    with (entry if replaced == "ring" else names[0]).open("rb"):
+    # All files stay there to the end, so that no inode is used again.
+    with names[0].open("rb"), entry.open("rb"):
         if replaced == "pointer":
             (tmp_path / "other").write_text(f"{names[1]}\n")
-            with entry.open("rb"):
-                (tmp_path / "other").replace(entry)
+            (tmp_path / "other").replace(entry)
         else:
-            names[1].replace(entry if replaced == "ring" else names[0])
+            names[1].replace(names[0])
         assert value_shown() == value_shown() == [1]
 
 
 def test_other_names_in_a_ring_are_no_files_of_the_run(tmp_path: Path) -> None:
-    """A label that no reader takes for one is recovered, and not shown."""
-    builder = RingBuilder()
-    builder.label = "zz"
+    builder = RingBuilder().having(label="zz")
     builder.record(FRAGMENT, 3, b'"a":1')
     builder.put(tmp_path)
     (tmp_path / "metrics.jsonl").touch()

@@ -21,17 +21,14 @@ from foundry_fastlog import Recorder, _core, read_run
 from foundry_fastlog.reading.overlay import Overlay
 
 LONGEST_KEY = "k" * 254  # with its quotes 256 bytes
-
-
-LONG = "x" * 1900  # two such lines make a segment
+LONG = b"x" * 1900  # two lines with this make a segment
+each_version = pytest.mark.parametrize("version", [2, 3])
 
 
 def line(seq: int) -> bytes:
-    """A metrics line of `leave_run`."""
-    return (
-        b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,"step":%d,"metrics":{"x":"%b"}}\n'
-        % (seq, seq, LONG.encode())
-    )
+    stamp = b"1970-01-01T00:00:00.000000Z"
+    members = b'"seq":%d,"step":%d,"metrics":{"x":"%b"}' % (seq, seq, LONG)
+    return b'{"timestamp":"%b",%b}\n' % (stamp, members)
 
 
 def leave_run(
@@ -41,16 +38,14 @@ def leave_run(
 
     Segments that it had begun may be there; rings of version 3 note them as its own.
     """
-    noted, total = 2, 10
-    builder = RingBuilder(ring_bytes=1 << 15, version=version)
+    builder = RingBuilder(ring_bytes=1 << 15, version=version).having(segment_bytes=4096)
     keys = builder.key_set("x")
-    builder.segment_bytes = 4096
-    builder.streams[0] = [len(line(0)) * noted, noted, 0, 0, 0, 1, 0, 0]
-    for step in range(noted, total):
+    builder.streams[0] = [len(line(0)) * 2, 2, 0, 0, 0, 1, 0, 0]
+    for step in range(2, 10):
         builder.metrics(step, keys, (STRING, LONG))
-    lines = [line(seq) for seq in range(total)]
+    lines = [line(seq) for seq in range(10)]
     run.mkdir(exist_ok=True)
-    (run / "metrics.jsonl").write_bytes(b"".join(lines[:noted]))
+    (run / "metrics.jsonl").write_bytes(b"".join(lines[:2]))
     for number, content in begun.items():
         (run / f"metrics.{number:06d}.jsonl").write_bytes(content)
     builder.note_files(run)
@@ -59,40 +54,31 @@ def leave_run(
 
 
 def check_whole(run: Path, lines: list[bytes]) -> None:
-    """All lines are in the files, once and in order."""
-    found = read_run(run)
-    assert [check.complete for check in found.check()] == [True]
+    assert [check.complete for check in read_run(run).check()] == [True]
     assert written(run) == lines
 
 
 def written(run: Path) -> list[bytes]:
-    """The lines of all segments, in turn."""
     shown = seen(run)
     numbered = sorted(shown, key=lambda name: (name.count("."), name))
     return b"".join(shown[name] for name in numbered).splitlines(keepends=True)
 
 
-# ---- segments ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("version", [2, 3])
+@each_version
 @pytest.mark.parametrize("torn", [0, 1, 20, 45, 52, 60])
 def test_a_removed_segment_between_begun_ones_does_no_harm(
     torn: int, version: int, tmp_path: Path
 ) -> None:
-    """Lines behind the gap are kept, and those that are in no file come behind them."""
     begun = {2: line(4) + line(5)[:torn], 4: line(8)[:torn]}
     lines = leave_run(tmp_path, begun, version=version)
     (report,) = check_against_recovery(tmp_path)
     assert (report.outcome, report.emitted, report.skipped) == ("recoverable", 7, 1)
     assert report.cut_bytes == 2 * torn
-    rest = [line for line in lines[2:] if line != lines[4]]
-    assert written(tmp_path) == [*lines[:2], lines[4], *rest]
+    assert written(tmp_path) == [*lines[:2], lines[4], *lines[2:4], *lines[5:]]
 
 
 @pytest.mark.parametrize("torn", [0, 1, 60])
 def test_begun_segments_are_gone_on_with(torn: int, tmp_path: Path) -> None:
-    """Whole lines stay where they are, torn ones are cut and written again; all is in order."""
     begun = {1: line(2) + line(3), 2: line(4) + line(5)[:torn]}
     lines = leave_run(tmp_path, begun)
     (report,) = check_against_recovery(tmp_path)
@@ -101,28 +87,21 @@ def test_begun_segments_are_gone_on_with(torn: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["truncated", "made anew"])
-def test_a_file_that_is_not_what_the_commit_speaks_of_is_read_from_its_beginning(
-    kind: str, tmp_path: Path
-) -> None:
+def test_a_file_that_was_not_meant_is_read_from_its_beginning(kind: str, tmp_path: Path) -> None:
     """Somebody truncated or removed it, and the process was killed before the next commit."""
     lines = leave_run(tmp_path)
     path = tmp_path / "metrics.jsonl"
     if kind == "made anew":
         path.rename(tmp_path / "old")  # which keeps its inode
     path.write_bytes(b"".join(lines[2:5]))  # the noted offset lies behind one of them
-    ring = ring_of(tmp_path)
-    data = bytearray(ring.read_bytes())
-    data[rings.FILE_NOTES : rings.FILE_NOTES + rings.FILE_NOTE_BYTES] = rings.file_note(
-        rings.id_of(path), 0, 1
-    )
-    ring.write_bytes(data)
+    note = rings.file_note(rings.id_of(path), 0, 1)
+    rings.patch_file_note(ring_of(tmp_path), 0, note)
     (report,) = check_against_recovery(tmp_path)
     assert (report.emitted, report.skipped, report.cut_bytes) == (5, 3, 0)
     assert written(tmp_path) == lines[2:]
 
 
 def test_a_removed_segment_does_no_harm_after_a_power_loss(tmp_path: Path) -> None:
-    """There, too."""
     lines = leave_run(tmp_path, {2: line(4) + line(5)})
     rings.move_to_other_boot(ring_of(tmp_path))
     (report,) = check_against_recovery(tmp_path)
@@ -130,58 +109,45 @@ def test_a_removed_segment_does_no_harm_after_a_power_loss(tmp_path: Path) -> No
     assert sorted(b"".join(seen(tmp_path).values()).splitlines(keepends=True)) == sorted(lines)
 
 
-def make_file(content: bytes) -> Callable[[Path], object]:
-    """Something that writes a file."""
-    return lambda path: path.write_bytes(content)
-
-
-OTHERS: dict[str, Callable[[Path], object]] = {
-    "notes": make_file(b"my notes\n"),
-    "other lines": make_file(b'{"mine":1}\n'),
-    "almost ours": make_file(b'{"timestamp":"2026-01-30T14:32:15.123456Z","step":9,"seq":9}\n'),
-    "no number": make_file(b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":nine,"step":9}\n'),
-    "too large a number": make_file(line(1 << 64)),
+OTHERS: dict[str, bytes | Callable[[Path], object]] = {
+    "notes": b"my notes\n",
+    "other lines": b'{"mine":1}\n',
+    "almost ours": b'{"timestamp":"2026-01-30T14:32:15.123456Z","step":9,"seq":9}\n',
+    "no number": b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":nine,"step":9}\n',
+    "too large a number": line(1 << 64),
     "directory": Path.mkdir,
     "link": lambda path: path.symlink_to("outside"),
     "pipe": os.mkfifo,
 }
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@each_version
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("number", [1, 3])
 def test_what_is_not_ours_is_neither_removed_nor_written_to(
     kind: str, number: int, version: int, tmp_path: Path
 ) -> None:
-    """The lines go into the next free segment."""
     run = tmp_path / "run"
     lines = leave_run(run, version=version)
     other = run / f"metrics.{number:06d}.jsonl"
-    OTHERS[kind](other)
+    made = OTHERS[kind]
+    _ = made(other) if callable(made) else other.write_bytes(made)
     before = other.lstat()
     (report,) = Overlay(run).refresh()
     shown = seen(run)
-    (native,) = rings_recovered(run)
+    (native,) = _core.recover_run(str(run))
     assert (report.outcome, native["outcome"]) == ("recoverable", "recovered")
     assert native["emitted"] == report.emitted == 8
     after = other.lstat()
-    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
-        before.st_ino,
-        before.st_size,
-        before.st_mtime_ns,
-    )
+    for fact in ("st_ino", "st_size", "st_mtime_ns"):
+        assert getattr(after, fact) == getattr(before, fact)
     names = [f"metrics.{n:06d}.jsonl" for n in range(1, 6) if n != number]
     assert b"".join((run / name).read_bytes() for name in names) == b"".join(lines[2:])
     assert all(shown[name] == (run / name).read_bytes() for name in names)
     assert not (run / "outside").exists()
 
 
-def rings_recovered(run: Path) -> list[dict[str, object]]:
-    """Recover a run natively."""
-    return [dict(report) for report in _core.recover_run(str(run))]
-
-
-@pytest.mark.parametrize("version", [2, 3])
+@each_version
 def test_a_copy_of_an_older_segment_is_not_removed(version: int, tmp_path: Path) -> None:
     """Its lines are not in the ring; readers say that they come twice."""
     lines = leave_run(tmp_path, version=version)
@@ -193,7 +159,6 @@ def test_a_copy_of_an_older_segment_is_not_removed(version: int, tmp_path: Path)
 
 
 def test_a_writer_goes_around_a_file_of_its_next_segment(tmp_path: Path) -> None:
-    """Somebody else's file is not written to, nothing waits, and recovery leaves it too."""
     other = tmp_path / "metrics.000001.jsonl"
     body = """
 import os, signal, sys
@@ -212,45 +177,31 @@ os.kill(os.getpid(), signal.SIGKILL)
         [sys.executable, "-c", body, tmp_path, other], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
-    assert all(one["outcome"] == "recovered" for one in rings_recovered(tmp_path))
+    assert all(one["outcome"] == "recovered" for one in _core.recover_run(str(tmp_path)))
     assert other.read_text() == "my notes\n"
-    steps = [
-        record["step"]
-        for name in ("metrics.jsonl", "metrics.000002.jsonl", "metrics.000003.jsonl")
-        for record in map(json.loads, (tmp_path / name).read_bytes().splitlines())
-    ]
-    assert steps == [0, 1, 2]
+    parts = ("metrics.jsonl", "metrics.000002.jsonl", "metrics.000003.jsonl")
+    lines = b"".join((tmp_path / name).read_bytes() for name in parts).splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 2]
 
 
-NOTES = {"own", "other inode", "other device", "about to be made", "none"}
 CONTENTS = {"a line": line(2), "nothing": b"", "notes": b"my notes\n", "NULs": bytes(50)}
 
 
 @pytest.mark.parametrize("boot", ["same", "other"])
 @pytest.mark.parametrize("content", CONTENTS)
-@pytest.mark.parametrize("note", sorted(NOTES))
+@pytest.mark.parametrize("note", ["about to be made", "none", "other device", "other inode", "own"])
 def test_which_file_is_the_writers_the_ring_says(
     note: str, content: str, boot: str, tmp_path: Path
 ) -> None:
     """By inode; what it does not know is the writer's after another boot alone, or in a copy."""
     leave_run(tmp_path, {1: CONTENTS[content]})
     path = tmp_path / "metrics.000001.jsonl"
-    device, inode = rings.id_of(path)
-    noted = {
-        "own": (device, inode),
-        "other inode": (device, inode + 1),
-        "other device": (device + 1, inode),
-        "about to be made": (0, 0),
-    }
-    at = rings.FILE_NOTES + rings.FILE_NOTE_BYTES
-    ring = ring_of(tmp_path)
-    data = bytearray(ring.read_bytes())
-    data[at : at + rings.FILE_NOTE_BYTES] = (
-        rings.file_note(noted[note], 1, 1) if note in noted else bytes(rings.FILE_NOTE_BYTES)
-    )
-    ring.write_bytes(data)
+    device, inode = (0, 0) if note == "about to be made" else rings.id_of(path)
+    noted = (device + (note == "other device"), inode + (note == "other inode"))
+    raw = bytes(rings.FILE_NOTE_BYTES) if note == "none" else rings.file_note(noted, 1, 1)
+    rings.patch_file_note(ring_of(tmp_path), 1, raw)
     if boot == "other":
-        rings.move_to_other_boot(ring)
+        rings.move_to_other_boot(ring_of(tmp_path))
     (report,) = check_against_recovery(tmp_path)
     known = note == "own" or (note, content) == ("about to be made", "nothing")
     later = (note, content) == ("none", "a line")  # the ring was put back beside later files
@@ -265,16 +216,15 @@ def test_which_file_is_the_writers_the_ring_says(
 
 def test_a_stream_has_no_more_segments_than_its_numbers_allow(tmp_path: Path) -> None:
     """Somebody's file is in the place of the last one: nothing is written, and the ring stays."""
-    builder = RingBuilder()
-    builder.fragment('"a":1')
-    builder.streams[3] = [0, 0, 0, 999_999, 0, 0, 0, 0]
+    builder = RingBuilder().lines(1)
+    builder.streams[3][3] = 999_999
     ring = builder.put(tmp_path)
     (tmp_path / "log.999999.jsonl").write_bytes(b"my notes\n")
     (report,) = check_against_recovery(tmp_path)
     assert (report.outcome, ring.exists()) == ("failed", True)
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@each_version
 def test_a_ring_that_is_put_back_takes_no_line_away(version: int, tmp_path: Path) -> None:
     """It has its old inode again, perhaps; and its writer had gone on, over more segments."""
     lines = leave_run(tmp_path, version=version)
@@ -286,72 +236,53 @@ def test_a_ring_that_is_put_back_takes_no_line_away(version: int, tmp_path: Path
     check_whole(tmp_path, lines)
 
 
-@pytest.mark.parametrize("version", [2, 3])
+@each_version
 def test_a_ring_that_wants_tiny_segments_makes_few_files(version: int, tmp_path: Path) -> None:
-    """Not one for each of its records."""
-    builder = RingBuilder(ring_bytes=1 << 15, version=version)
-    builder.segment_bytes = 1
-    for value in range(500):
-        builder.fragment(f'"a":{value}')
-    builder.put(tmp_path)
+    builder = RingBuilder(ring_bytes=1 << 15, version=version).having(segment_bytes=1)
+    builder.lines(*range(500)).put(tmp_path)
     (report,) = check_against_recovery(tmp_path)
     assert report.emitted == 500
     assert len(seen(tmp_path)) <= 1 + sum(map(len, seen(tmp_path).values())) // 4000
 
 
-# ---- text from a ring ----------------------------------------------------------------
+HUGE = -(1 << 63)
 
 
-def amplification(builder: RingBuilder, run: Path) -> float:
-    """Bytes of text from a ring per byte of its records."""
-    builder.put(run)
-    (report,) = check_against_recovery(run)
-    assert report.outcome == "recoverable"
-    assert not report.damaged
-    return sum(map(len, seen(run).values())) / (builder.tail - builder.start)
-
-
+@pytest.mark.parametrize("values", ["recorded", "missing"])
 @pytest.mark.parametrize("count", [0, 1, 2, 8, 100])
-def test_no_record_makes_a_line_of_more_than_64_times_its_size(count: int, tmp_path: Path) -> None:
-    """The longest keys, and values with the most text: what recovery can be made to write ends."""
-    builder = RingBuilder(ring_bytes=1 << 14, key_table_bytes=1 << 15)
-    builder.anchor = (0, 1 << 62, 1.0)
-    keys = [f"{n:06d}" + LONGEST_KEY[6:] for n in range(count)]
-    number = builder.key_set(*keys)
-    builder.streams[0][1] = builder.streams[1][1] = (1 << 60) - 10
-    for _ in range(2):
-        builder.metrics(-(1 << 63), number, *[(REAL, -float("inf"))] * count)
-        builder.metrics(-(1 << 63), number, *[(REAL, -2.2250738585072014e-308)] * count)
-        builder.metrics(-(1 << 63), number, *[(STRING, b"\x01" * 20)] * count)
-    if count:
-        timing = struct.pack("<qQ2I2HI", -(1 << 63), (1 << 63) - 1, number, number, 65535, 3, 0)
-        builder.record(TIMING, 1, timing, thread=0xFFFFFFFF)
-    assert amplification(builder, tmp_path) <= 64
+def test_no_record_makes_a_line_of_more_than_64_times_its_size(
+    count: int, values: str, tmp_path: Path
+) -> None:
+    """The longest keys, values with the most text, keys that come twice with the longest reason.
 
-
-@pytest.mark.parametrize("count", [0, 1, 2, 8, 100])
-def test_missing_values_make_no_longer_lines(count: int, tmp_path: Path) -> None:
-    """Their keys come twice, with the longest reason; and the timing with the most to say."""
+    So what recovery can be made to write ends.
+    """
     builder = RingBuilder(ring_bytes=1 << 14, key_table_bytes=1 << 15, version=2)
     builder.anchor = (0, 1 << 62, 1.0)
     number = builder.key_set(*(f"{n:06d}" + LONGEST_KEY[6:] for n in range(count)))
     builder.streams[0][1] = builder.streams[1][1] = (1 << 60) - 10
     driver_error = missing(3, (1 << 32) - 1)
-    builder.metrics(-(1 << 63), number, *[driver_error] * count)
-    builder.metrics(-(1 << 63), number, *[pending(0)] * count)
+    texts: list[tuple[int, object]] = [(REAL, -float("inf")), (REAL, -2.2250738585072014e-308)]
+    texts += [(STRING, b"\x01" * 20)]
+    for value in texts * 2 if values == "recorded" else [driver_error, pending(0)]:
+        builder.metrics(HUGE, number, *[value] * count)
     if count:
-        fields = (-(1 << 63), (1 << 63) - 1, number, number, 65535, 15 | 4 << 4 | 255 << 8, 0)
-        timing = struct.pack("<qQ2I2HIQ", *fields, driver_error[1])
-        builder.record(TIMING, 1, timing, thread=0xFFFFFFFF)
-    assert amplification(builder, tmp_path) <= 64
+        device = values == "missing"  # the timing with the most to say
+        flags = 15 | 4 << 4 | 255 << 8 if device else 3
+        timing = struct.pack("<qQ2I2HI", HUGE, (1 << 63) - 1, number, number, 65535, flags, 0)
+        reason = struct.pack("<Q", driver_error[1]) if device else b""
+        builder.record(TIMING, 1, timing + reason, thread=0xFFFFFFFF)
+    builder.put(tmp_path)
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.outcome, report.damaged) == ("recoverable", 0)
+    assert sum(map(len, seen(tmp_path).values())) <= 64 * (builder.tail - builder.start)
 
 
 @pytest.mark.parametrize("key", [LONGEST_KEY + "k", "k" * 100 + "\x01" * 26, "x" * 3000])
 def test_a_key_that_no_recorder_puts_there_is_refused(key: str, tmp_path: Path) -> None:
     """Many small records that name it would make text without bound; nothing is written."""
     builder = RingBuilder()
-    good = builder.key_set("x")
-    builder.key_set(key)
+    good, _ = builder.key_set("x"), builder.key_set(key)
     for step in range(20):
         builder.metrics(step, good, (REAL, 1.0))
     content = builder.put(tmp_path).read_bytes()
@@ -392,10 +323,8 @@ def test_a_recorder_takes_keys_of_any_length(key: str, tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     (report,) = check_against_recovery(tmp_path, same=False)
     assert (report.outcome, report.emitted, report.damaged) == ("recoverable", 3, 0)
-    run = read_run(tmp_path)
-    assert [check.complete for check in run.check()] == [True, True]
-    text = (tmp_path / "metrics.jsonl").read_text()
-    assert json.loads(text)["metrics"] == {key: 1.5}
+    assert [check.complete for check in read_run(tmp_path).check()] == [True, True]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["metrics"] == {key: 1.5}
 
 
 @pytest.mark.parametrize("block", [1 << 20, 3 << 20])

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import statistics
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,14 @@ import foundry_fastlog.analysis.summarize
 from foundry_fastlog.analysis.accumulate import BATCH, Curve, Durations, Values, percentile
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.analysis.summary import Summary
-from foundry_fastlog.base.formatting import (
-    format_bytes,
-    format_number,
-    format_seconds,
-    format_value,
-    printable,
-)
+from foundry_fastlog.base import formatting as to
 from foundry_fastlog.reading.run import read_run
 from foundry_fastlog.show.curve import draw_curves
 from foundry_fastlog.show.line_text import format_line
 from foundry_fastlog.show.terminal import render_checks, render_summary
 
 HOUR = timedelta(hours=1)
+Patch = pytest.MonkeyPatch
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 
@@ -46,12 +42,25 @@ def shown(summary: Summary, *, width: int = 100, encoding: str = "utf-8") -> str
     return raw.getvalue().decode(encoding)
 
 
-def close(left: float, right: float) -> bool:
-    """Whether two floats agree but for rounding."""
-    return math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-300)
+def summed(run: Path, **options: Any) -> Summary:
+    return summarize(read_run(run), **options)
 
 
-# ---- statistics ----------------------------------------------------------------------
+def check_has(text: str, *expected: str) -> None:
+    assert [part for part in expected if part not in text] == []
+
+
+def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
+    """The writer of an attempt, an hour after the one before."""
+    return OracleWriter(run, attempt=number, start=START + number * HOUR, **options)
+
+
+def drop_lines(run: Path, *numbers: int, instead: bytes | None = None) -> None:
+    """Remove lines of the metrics, or put something in their place."""
+    path = run / "metrics.jsonl"
+    raws = enumerate(path.read_bytes().split(b"\n"))
+    kept = [instead if n in numbers else raw for n, raw in raws]
+    path.write_bytes(b"\n".join(raw for raw in kept if raw is not None))
 
 
 @given(st.lists(st.one_of(st.floats(), st.integers(-(2**63), 2**63 - 1)), min_size=1))
@@ -82,8 +91,7 @@ def test_statistics_of_a_metric_agree_with_the_obvious_ones(recorded: list[float
         assert (stats.min, stats.max, stats.mean, stats.min_step) == (None, None, None, None)
 
 
-def test_the_mean_stays_exact_over_many_folds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folding the folds does not lose a value."""
+def test_the_mean_stays_exact_over_many_folds(monkeypatch: Patch) -> None:
     monkeypatch.setattr(foundry_fastlog.analysis.accumulate, "BATCH", 4)
     values = Values("x")
     for step in range(1000):
@@ -97,7 +105,6 @@ def test_the_mean_stays_exact_over_many_folds(monkeypatch: pytest.MonkeyPatch) -
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), finite), max_size=200), st.integers(2, 9))
 def test_a_curve_keeps_its_limit_and_its_mean(points: list[tuple[int, float]], limit: int) -> None:
-    """However long the series, the curve is short, in order, and within the values' range."""
     curve = Curve(limit)
     for start in range(0, len(points), 7):
         part = points[start : start + 7]
@@ -105,34 +112,24 @@ def test_a_curve_keeps_its_limit_and_its_mean(points: list[tuple[int, float]], l
     kept = curve.points()
     assert len(kept) <= limit + 1
     assert kept == sorted(kept)
+    if len(points) <= limit:  # nothing is averaged before it has to be
+        assert kept == sorted(points)
     if points:
         values = [value for _, value in points]
         slack = 1e-9 * max(map(abs, values))
         assert min(values) - slack <= min(value for _, value in kept)
         assert max(value for _, value in kept) <= max(values) + slack
-    else:
-        assert kept == []
-
-
-def test_a_short_curve_is_kept_as_it_is() -> None:
-    """Nothing is averaged before it has to be."""
-    curve = Curve(10)
-    curve.extend([0, 1, 2], [3.0, 2.0, 1.0])
-    assert curve.points() == [(0, 3.0), (1, 2.0), (2, 1.0)]
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0, 1))
 def test_percentiles_agree_with_numpys_default(durations: list[float], fraction: float) -> None:
-    """Interpolation between neighbours, as everyone expects."""
     numpy = pytest.importorskip("numpy")
     ascending = sorted(durations)
     expected = float(numpy.quantile(ascending, fraction))
     assert math.isclose(percentile(ascending, fraction), expected, rel_tol=1e-9, abs_tol=1e-9)
 
 
-def test_percentiles_of_very_many_durations_are_of_a_fair_sample(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_percentiles_of_very_many_durations_are_of_a_fair_sample(monkeypatch: Patch) -> None:
     """The memory is bounded, the sums stay exact, and the sample covers early and late."""
     monkeypatch.setattr(foundry_fastlog.analysis.accumulate, "MAX_SAMPLES", 1000)
     durations = Durations()
@@ -151,31 +148,23 @@ def test_percentiles_of_very_many_durations_are_of_a_fair_sample(
     assert percentile(ascending, 0.95) > 45_000
 
 
-# ---- the summary ---------------------------------------------------------------------
-
-
 def test_a_summary_has_every_metric_in_order_of_appearance(tmp_path: Path) -> None:
-    """First, last, extremes with their steps, mean, counts, and texts as they are."""
     writer = OracleWriter(tmp_path)
     for step, loss in enumerate((4.0, 1.0, math.nan, math.inf, 3.0)):
         writer.metrics(step, loss=loss, note=f"n{step}", ok=step > 2)
     writer.metrics(4, val_loss=2.0)
     writer.summary(0, loss=0.5, epoch_time=9.0)
-    summary = summarize(read_run(tmp_path))
-    assert [stats.name for stats in summary.metrics] == [
-        *("loss", "note", "ok", "val_loss", "loss (epoch)", "epoch_time (epoch)"),
-    ]
-    loss = summary.metric("loss")
-    assert loss is not None
+    summary = summed(tmp_path)
+    names = ["loss", "note", "ok", "val_loss", "loss (epoch)", "epoch_time (epoch)"]
+    assert [stats.name for stats in summary.metrics] == names
+    loss: Any = summary.metric("loss")
+    epoch: Any = summary.metric("loss (epoch)")
+    note: Any = summary.metric("note")
     assert (loss.count, loss.numbers, loss.nonfinite) == (5, 3, 2)
     assert (loss.first, loss.last) == (4.0, 3.0)
     assert (loss.min, loss.min_step, loss.max, loss.max_step) == (1.0, 1, 4.0, 0)
     assert loss.mean == 8.0 / 3
-    epoch = summary.metric("loss (epoch)")
-    assert epoch is not None
     assert (epoch.count, epoch.last, epoch.min_step) == (1, 0.5, None)
-    note = summary.metric("note")
-    assert note is not None
     assert (note.first, note.last, note.count, note.mean) == ("n0", "n4", 5, None)
     assert summary.metric("nope") is None
     assert summary.curves["loss"] == [(0, 4.0), (1, 1.0), (4, 3.0)]
@@ -183,72 +172,63 @@ def test_a_summary_has_every_metric_in_order_of_appearance(tmp_path: Path) -> No
     assert (summary.first_step, summary.last_step) == (0, 4)
 
 
-def test_a_last_value_that_is_nan_is_seen(tmp_path: Path) -> None:
-    """A diverged loss must not look like the last good one."""
-    writer = OracleWriter(tmp_path)
-    writer.metrics(0, loss=1.0)
-    writer.metrics(1, loss=math.nan)
-    loss = summarize(read_run(tmp_path)).metric("loss")
-    assert loss is not None
-    assert math.isnan(loss.last)
-    assert loss.nonfinite == 1
-
-
-def test_shares_are_of_the_step_timer(tmp_path: Path) -> None:
-    """A share says what part of the step a block takes."""
+def test_shares_are_of_the_step_timer_or_of_wall_time(tmp_path: Path) -> None:
     writer = OracleWriter(tmp_path)
     for step in range(4):
-        writer.timing("forward", 0.2, step=step, depth=1, parent="step")
-        writer.timing("backward", 0.3, step=step, depth=1, parent="step")
+        for name, duration in (("forward", 0.2), ("backward", 0.3)):
+            writer.timing(name, duration, step=step, depth=1, parent="step")
         writer.timing("step", 1.0, step=step, error="ValueError" if step == 3 else None)
-    summary = summarize(read_run(tmp_path))
+    summary = summed(tmp_path)
     assert (summary.timing_base, summary.timing_base_s) == ("step", 4.0)
-    by_name = {timing.name: timing for timing in summary.timings}
-    assert list(by_name) == ["step", "backward", "forward"]
-    forward = by_name["forward"]
-    assert forward.share == pytest.approx(0.2)
+    step, backward, forward = summary.timings
+    assert (step.name, backward.name, forward.name) == ("step", "backward", "forward")
+    assert (step.share, forward.share) == (1.0, pytest.approx(0.2))
     assert (forward.count, forward.mean_s, forward.p50_s, forward.max_s) == (4, 0.2, 0.2, 0.2)
-    assert by_name["step"].share == 1.0
-    assert (by_name["step"].errors, forward.errors, forward.sampled) == (1, 0, False)
+    assert (step.errors, forward.errors, forward.sampled) == (1, 0, False)
+    # Without one they are of wall time, which begins where the first block began; pauses between
+    # attempts do not count.
+    for number in range(2):
+        writer = attempt(tmp_path / "wall", number, tick_s=1.0)
+        for step_number in range(4):
+            writer.timing("load", 0.5, step=number * 4 + step_number)
+    summary = summed(tmp_path / "wall")
+    assert (summary.timing_base, summary.timing_base_s) == ("wall", pytest.approx(2 * 3.5))
+    assert [load.share for load in summary.timings] == [pytest.approx(8 * 0.5 / 7)]
 
 
-def test_shares_without_a_step_timer_are_of_wall_time(tmp_path: Path) -> None:
-    """Wall time begins where the first block began, and pauses between attempts do not count."""
-    for attempt in range(2):
-        writer = OracleWriter(tmp_path, attempt=attempt, start=START + attempt * HOUR, tick_s=1.0)
-        for step in range(4):
-            writer.timing("load", 0.5, step=attempt * 4 + step)
-    summary = summarize(read_run(tmp_path))
-    assert summary.timing_base == "wall"
-    assert summary.timing_base_s == pytest.approx(2 * 3.5)
-    (load,) = summary.timings
-    assert load.share == pytest.approx(8 * 0.5 / 7)
+def test_runs_that_say_little_are_summed_up(tmp_path: Path) -> None:
+    def write(name: str) -> OracleWriter:
+        return OracleWriter(tmp_path / name)
 
-
-def test_a_metrics_line_without_a_step_counts(tmp_path: Path) -> None:
-    """A reader takes what the format's next version may leave out."""
-    OracleWriter(tmp_path).write("metrics", {"metrics": {"loss": 1.0}})
-    summary = summarize(read_run(tmp_path))
+    # A reader takes what the format's next version may leave out.
+    write("no step").write("metrics", {"metrics": {"loss": 1.0}})
+    summary = summed(tmp_path / "no step")
     assert (summary.metrics[0].count, summary.first_step) == (1, None)
-
-
-def test_a_single_instant_has_no_share(tmp_path: Path) -> None:
-    """Nothing is divided by zero."""
-    OracleWriter(tmp_path).timing("load", 0.0)
-    (load,) = summarize(read_run(tmp_path)).timings
-    assert load.share is None
-    assert "-" in shown(summarize(read_run(tmp_path)))
+    write("instant").timing("load", 0.0)
+    summary = summed(tmp_path / "instant")
+    assert [timing.share for timing in summary.timings] == [None]  # nothing is divided by zero
+    assert "-" in shown(summary)
+    path = write("no times").fill([0]).path("metrics")
+    path.write_text(path.read_text().replace("2026-01-30T", "yesterday "))
+    summary = summed(tmp_path / "no times")
+    assert (summary.wall_s, summary.metrics[0].count) == (0.0, 1)
+    write("begun")
+    summary = summed(tmp_path / "begun")
+    assert (summary.first, summary.wall_s, summary.first_step) == ("", 0.0, None)
+    assert summary.complete
+    text = shown(summary)
+    assert "1 process: 1 rank, 1 attempt" in text
+    assert not [part for part in ("Metrics", "Timings", "never arrived") if part in text]
 
 
 def test_errors_and_messages_are_counted_by_type_and_level(tmp_path: Path) -> None:
-    """The most frequent comes first, and the latest errors are kept."""
     writer = OracleWriter(tmp_path, rank=1)
     for step in range(7):
         writer.error("no luck", ValueError(f"v{step}"), step=step)
     writer.error("", OSError("disk full"), level="CRITICAL")
     for level in ("INFO", "INFO", "WARNING"):
         writer.log("hello", level=level)
-    summary = summarize(read_run(tmp_path))
+    summary = summed(tmp_path)
     assert summary.errors_by_type == {"ValueError": 7, "OSError": 1}
     assert summary.errors_by_level == {"ERROR": 7, "CRITICAL": 1}
     assert summary.log_by_level == {"INFO": 2, "WARNING": 1}
@@ -258,19 +238,11 @@ def test_errors_and_messages_are_counted_by_type_and_level(tmp_path: Path) -> No
 
 
 def test_attempts_files_drops_and_what_was_left_out_add_up(tmp_path: Path) -> None:
-    """The summary accounts for every line of every file."""
-    for attempt in range(2):
-        writer = OracleWriter(
-            tmp_path, attempt=attempt, start=START + attempt * HOUR, segment_lines=4
-        )
-        for step in range(10):
-            writer.metrics(step + attempt * 5, loss=1.0)
-        writer.dropped("metrics", 5)
-    run = read_run(tmp_path)
-    summary = summarize(run)
-    assert summary.superseded == 5
-    assert summary.dropped == {"metrics": 10}
-    assert summary.complete
+    for number in range(2):
+        writer = attempt(tmp_path, number, segment_lines=4)
+        writer.fill(range(number * 5, number * 5 + 10)).dropped("metrics", 5)
+    summary = summed(tmp_path)
+    assert (summary.superseded, summary.dropped, summary.complete) == (5, {"metrics": 10}, True)
     first, second = summary.attempts
     assert (first.label, first.attempt, first.lines) == ("", 0, {"metrics": 11})
     assert (second.label, second.attempt, second.rank) == ("a1", 1, 0)
@@ -278,87 +250,51 @@ def test_attempts_files_drops_and_what_was_left_out_add_up(tmp_path: Path) -> No
     assert (second.first_step, second.last_step) == (5, 14)
     assert [file.segment for file in summary.files] == [0, 1, 2, 0, 1, 2]
     assert summary.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
-    everything = summarize(run, attempts="all")
-    assert everything.superseded == 0
-    assert everything.metrics[0].count == 20
+    everything = summed(tmp_path, attempts="all")
+    assert (everything.superseded, everything.metrics[0].count) == (0, 20)
 
 
-def test_a_run_without_lines_is_summed_up(tmp_path: Path) -> None:
-    """A run that has just started is no special case for the caller."""
-    OracleWriter(tmp_path)
-    summary = summarize(read_run(tmp_path))
-    assert (summary.first, summary.wall_s, summary.first_step) == ("", 0.0, None)
-    assert summary.complete
-    text = shown(summary)
-    assert "1 process: 1 rank, 1 attempt" in text
-    assert "Metrics" not in text
-    assert "Timings" not in text
-
-
-def test_timestamps_that_are_no_times_do_no_harm(tmp_path: Path) -> None:
-    """A line whose timestamp is some text still counts."""
-    writer = OracleWriter(tmp_path)
-    writer.metrics(0, loss=1.0)
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text().replace("2026-01-30T", "yesterday "))
-    summary = summarize(read_run(tmp_path))
-    assert (summary.wall_s, summary.metrics[0].count) == (0.0, 1)
-
-
-def test_folding_often_or_never_gives_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The size of the buffers does not show in the result."""
+def test_folding_often_or_never_gives_the_same(tmp_path: Path, monkeypatch: Patch) -> None:
     writer = OracleWriter(tmp_path)
     for step in range(50):
         writer.metrics(step, loss=1 / (step + 1), lr=step)
         writer.timing("step", 0.1 * step, step=step)
-    once = summarize(read_run(tmp_path))
+    once = summed(tmp_path)
     monkeypatch.setattr(foundry_fastlog.analysis.summarize, "_FOLD_AT", 7)
     monkeypatch.setattr(foundry_fastlog.analysis.summarize, "BATCH", 3)
-    often = summarize(read_run(tmp_path))
+    often = summed(tmp_path)
     for one, other in zip(once.metrics, often.metrics, strict=True):
-        assert one.mean is not None
-        assert other.mean is not None
-        assert close(one.mean, other.mean)
-        assert (one.first, one.last, one.min, one.max) == (
-            *(other.first, other.last, other.min, other.max),
-        )
+        assert math.isclose(one.mean, other.mean, rel_tol=1e-9, abs_tol=1e-300)
+        for name in ("first", "last", "min", "max"):
+            assert getattr(one, name) == getattr(other, name)
     assert once.timings[0].total_s == pytest.approx(often.timings[0].total_s)
     assert once.timings[0].p95_s == often.timings[0].p95_s
 
 
 def test_a_summary_becomes_strict_json(tmp_path: Path) -> None:
-    """Programs get every number, and NaN as a text."""
     writer = OracleWriter(tmp_path)
     writer.metrics(0, loss=math.nan, up=math.inf, down=-math.inf)
     writer.torn("metrics", b"{")
     write_run_json(tmp_path, name="exp0")
-    data = summarize(read_run(tmp_path)).to_dict()
+    data = summed(tmp_path).to_dict()
     text = json.dumps(data, allow_nan=False)
     assert json.loads(text) == data
-    assert data["path"] == str(tmp_path)
-    assert data["info"]["name"] == "exp0"
+    assert (data["path"], data["info"]["name"]) == (str(tmp_path), "exp0")
     assert [metric["last"] for metric in data["metrics"]] == ["nan", "inf", "-inf"]
     assert data["complete"] is False
     assert data["problems"][0]["kind"] == "torn"
-    assert data["checks"][0]["torn"] == 1
-    assert (data["checks"][0]["stream"], data["checks"][0]["label"]) == ("metrics", "")
+    check = data["checks"][0]
+    assert (check["torn"], check["stream"], check["label"]) == (1, "metrics", "")
     assert "curves" not in data
-
-
-# ---- what is shown -------------------------------------------------------------------
 
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     """A run of two ranks, resumed once, with everything that a summary shows."""
     for rank in range(2):
-        for attempt in range(2):
-            writer = OracleWriter(
-                tmp_path, rank=rank, attempt=attempt, start=START + attempt * HOUR
-            )
-            for step in range(attempt * 50, 60 + attempt * 40):
+        for number in range(2):
+            writer = attempt(tmp_path, number, rank=rank)
+            for step in range(number * 50, 60 + number * 40):
                 writer.metrics(step, loss=4 / (1 + step), lr=1e-4)
                 writer.timing("forward", 2e-5, step=step, error="ValueError")
                 writer.timing("step", 3e-5, step=step)
@@ -373,35 +309,28 @@ def trained(tmp_path: Path) -> Path:
 
 
 def test_a_summary_shows_everything_that_matters(trained: Path) -> None:
-    """One look tells how the run went."""
-    text = shown(summarize(read_run(trained)))
-    for expected in (
-        *("exp0", "e7607e6", "0 to 99", "4 processes: 2 ranks, 2 attempts"),
-        *("yes: 694 lines, none missing", "metrics 16 (the recorder's ring was full)"),
-        *("62 lines of steps that a later attempt", "loss", "val_loss", "0.04 @99"),
-        *("forward (200 failed)", "66.7%", "of step", "30 us", "error ValueError", "log INFO"),
-        *("r1-a1 step 3 ValueError: boom", "metrics.r1-a1.jsonl", "⠒⠒ loss", "● val_loss"),
-    ):
-        assert expected in text, expected
+    text = shown(summed(trained))
+    check_has(text, "exp0", "e7607e6", "0 to 99", "4 processes: 2 ranks, 2 attempts")
+    check_has(text, "yes: 694 lines, none missing", "metrics 16 (the recorder's ring was full)")
+    check_has(text, "62 lines of steps that a later attempt", "loss", "val_loss", "0.04 @99")
+    check_has(text, "forward (200 failed)", "66.7%", "of step", "30 us", "error ValueError")
+    check_has(text, "r1-a1 step 3 ValueError: boom", "metrics.r1-a1.jsonl", "log INFO")
+    check_has(text, "⠒⠒ loss", "● val_loss")
     assert "Problems" not in text
-
-
-@pytest.mark.parametrize("width", [40, 80, 200])
-def test_a_terminal_without_unicode_gets_ascii(trained: Path, width: int) -> None:
-    """Tables and the curve fit any encoding and any width."""
-    text = shown(summarize(read_run(trained)), width=width, encoding="ascii")
-    assert "o val_loss" in text
-    assert max(map(len, text.splitlines())) <= width
-
-
-def test_eighty_columns_hold_the_tables_unfolded(trained: Path) -> None:
-    """The usual terminal shows each metric and timer in one row."""
-    lines = shown(summarize(read_run(trained)), width=80).splitlines()
+    # The usual terminal shows each metric and timer in one row.
+    lines = shown(summed(trained), width=80).splitlines()
     assert max(map(len, lines)) <= 80
     (loss,) = [line for line in lines if line.startswith("loss")]
     assert loss.split() == ["loss", "4", "0.04", "0.04", "@99", "0.2075", "4", "@0", "200"]
     (step,) = [line for line in lines if line.startswith("step  ") and "us" in line]
     assert step.split()[0:4] == ["step", "200", "6", "ms"]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_a_terminal_without_unicode_gets_ascii(trained: Path, width: int) -> None:
+    text = shown(summed(trained), width=width, encoding="ascii")
+    assert "o val_loss" in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_a_table_closes_its_gaps_before_it_folds(tmp_path: Path) -> None:
@@ -410,51 +339,43 @@ def test_a_table_closes_its_gaps_before_it_folds(tmp_path: Path) -> None:
     for name in ("restart_drill_2", "step"):
         for step in range(1000):
             writer.timing(name, 0.0561 + step / 1e6, step=step)
-    lines = shown(summarize(read_run(tmp_path)), width=80).splitlines()
-    assert any(line.startswith("restart_drill_2 1,000 ") for line in lines)
-    lines = shown(summarize(read_run(tmp_path)), width=100).splitlines()
-    assert any(line.startswith("restart_drill_2  1,000 ") for line in lines)
+    for width, row in ((80, "restart_drill_2 1,000 "), (100, "restart_drill_2  1,000 ")):
+        lines = shown(summed(tmp_path), width=width).splitlines()
+        assert any(line.startswith(row) for line in lines)
 
 
 def test_problems_are_shown_and_the_verdict_is_clear(tmp_path: Path) -> None:
-    """A damaged run cannot be mistaken for a whole one."""
-    writer = OracleWriter(tmp_path)
-    for step in range(60):
-        writer.metrics(step, loss=math.nan if step == 59 else 1.0)
-    raws = (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")
-    raws[1:50:2] = [b"x"] * 25
-    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(raws))
-    text = shown(summarize(read_run(tmp_path)))
-    assert "NO: see the problems below" in text
-    assert "metrics.jsonl:2: damaged line: no JSON" in text
-    assert "... and 30 more" in text
-    assert "NaN/Inf" in text
+    OracleWriter(tmp_path).fill(range(59)).fill([59], loss=math.nan)
+    drop_lines(tmp_path, *range(1, 50, 2), instead=b"x")
+    told = ("NO: see the problems below", "metrics.jsonl:2: damaged line: no JSON")
+    check_has(shown(summed(tmp_path)), *told, "... and 30 more", "NaN/Inf")
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
-    """Hundreds of loader workers do not scroll the metrics away."""
+    """Hundreds of loader workers, a driver that fails in ever new ways, many metrics."""
     for child in range(30):
-        OracleWriter(tmp_path, children=(f"w{child}",)).log("x")
-    text = shown(summarize(read_run(tmp_path)))
-    assert "... and 10 more" in text
-    assert "... and 40 more" in text
+        OracleWriter(tmp_path / "run", children=(f"w{child}",)).log("x")
+    check_has(shown(summed(tmp_path / "run")), "... and 10 more", "... and 40 more")
+    writer = OracleWriter(tmp_path)
+    for number in range(25):
+        writer.metrics_dict(0, {f"x{number}": None}, missing={f"x{number}": "lost"})
+        writer.metrics_dict(0, {"loss": None}, missing={"loss": f"driver_error_{number}"})
+    text = shown(summed(tmp_path), width=200)
+    check_has(text, "50 values never arrived: lost 25, driver_error_0 1, ", "... and 6 more")
+    assert ", driver_error_4 1, others 20\n" in text
 
 
 def test_names_from_files_cannot_control_the_terminal(tmp_path: Path) -> None:
-    """Neither escape sequences nor rich markup in names and texts take effect."""
     writer = OracleWriter(tmp_path)
     writer.metrics_dict(0, {"[bold]a[/]": 1.0, "\x1b[2J": 2.0, "text": "\x1b]0;x\x07\u202e"})
     writer.timing("[red]t", 0.1)
     writer.error("\x1b[31m[x]", ValueError("\r"))
-    text = shown(summarize(read_run(tmp_path)))
-    assert "[bold]a[/]" in text
-    assert "[red]t" in text
-    assert "\\x1b[2J" in text
+    text = shown(summed(tmp_path))
+    check_has(text, "[bold]a[/]", "[red]t", "\\x1b[2J")
     assert not {"\x1b", "\x07", "\r", "\u202e"} & set(text)
 
 
 def test_values_that_never_arrived_are_counted_and_told(tmp_path: Path) -> None:
-    """Per metric, and per timer and device, with the reasons; other nulls are none of them."""
     writer = OracleWriter(tmp_path)
     for step in range(3):
         reason = "lost" if step == 2 else "timeout"
@@ -463,38 +384,20 @@ def test_values_that_never_arrived_are_counted_and_told(tmp_path: Path) -> None:
     writer.metrics_dict(4, {"\x1bn": None}, missing={"\x1bn": "\x1b[31m"})
     writer.timing("forward", 0.1, device="cuda:0", device_duration_s=0.5)
     writer.timing("forward", 0.1, device="cuda:0", device_duration_s="driver_error_700")
-    writer.write(
-        "performance",
-        {"name": "odd", "duration_s": 0.1, "depth": 0, "thread": 1, "device": "mps:0"},
-    )
-    summary = summarize(read_run(tmp_path))
-    assert summary.missing == {
-        "loss": {"timeout": 2, "lost": 1},
-        "\x1bn": {"\x1b[31m": 1},
-        "forward (cuda:0)": {"driver_error_700": 1},
-    }
-    assert summary.to_dict()["missing"] == summary.missing
+    odd = {"name": "odd", "duration_s": 0.1, "depth": 0, "thread": 1, "device": "mps:0"}
+    writer.write("performance", odd)
+    summary = summed(tmp_path)
+    lost = {"loss": {"timeout": 2, "lost": 1}, "\x1bn": {"\x1b[31m": 1}}
+    lost |= {"forward (cuda:0)": {"driver_error_700": 1}}
+    assert summary.to_dict()["missing"] == summary.missing == lost
     timings = {timing.name: (timing.count, timing.total_s) for timing in summary.timings}
     assert timings == {"forward": (2, 0.2), "forward (cuda:0)": (1, 0.5), "odd": (1, 0.1)}
     text = shown(summary)
-    assert "5 values never arrived: timeout 2, lost 1, " in text
-    assert "  loss: 3 values never arrived: timeout 2, lost 1\n" in text
-    assert "  forward (cuda:0): 1 value never arrived: driver_error_700 1\n" in text
-    assert "  \\x1bn: 1 value never arrived: \\x1b[31m 1\n" in text
+    check_has(text, "5 values never arrived: timeout 2, lost 1, ")
+    check_has(text, "  loss: 3 values never arrived: timeout 2, lost 1\n")
+    check_has(text, "  forward (cuda:0): 1 value never arrived: driver_error_700 1\n")
+    check_has(text, "  \\x1bn: 1 value never arrived: \\x1b[31m 1\n")
     assert "\x1b" not in text
-    assert "never arrived" not in shown(summarize(read_run(OracleWriter(tmp_path / "no").run)))
-
-
-def test_long_lists_of_what_never_arrived_are_cut(tmp_path: Path) -> None:
-    """A driver that fails in ever new ways, and a model of many metrics."""
-    writer = OracleWriter(tmp_path)
-    for number in range(25):
-        writer.metrics_dict(0, {f"x{number}": None}, missing={f"x{number}": "lost"})
-        writer.metrics_dict(0, {"loss": None}, missing={"loss": f"driver_error_{number}"})
-    text = shown(summarize(read_run(tmp_path)), width=200)
-    assert "50 values never arrived: lost 25, driver_error_0 1, " in text
-    assert ", driver_error_4 1, others 20\n" in text
-    assert "... and 6 more" in text
 
 
 def test_events_among_the_errors_are_told_beside_them(tmp_path: Path) -> None:
@@ -504,14 +407,13 @@ def test_events_among_the_errors_are_told_beside_them(tmp_path: Path) -> None:
     for step in range(8):
         writer.nonfinite("loss", "-inf", step)
     writer.write("errors", {"level": "ERROR", "logger": "x", "message": "old", "context": {}})
-    summary = summarize(read_run(tmp_path))
+    summary = summed(tmp_path)
     assert summary.errors_by_type == {"ValueError": 1, "": 1}
     assert summary.events == {"nonfinite": 8}
     assert summary.errors_by_level == {"WARNING": 8, "ERROR": 2}
     assert [error.message for error in summary.last_errors] == ["boom", "old"]
-    assert [(event.step, event.level) for event in summary.last_events] == [
-        (step, "WARNING") for step in range(3, 8)
-    ]
+    events = [(event.step, event.level) for event in summary.last_events]
+    assert events == [(step, "WARNING") for step in range(3, 8)]
     text = shown(summary)
     assert re.search(r"^error ValueError +1 *$", text, re.MULTILINE)
     assert re.search(r"^event nonfinite +8 *$", text, re.MULTILINE)
@@ -523,33 +425,27 @@ def test_events_among_the_errors_are_told_beside_them(tmp_path: Path) -> None:
 
 
 def test_a_run_without_losses_draws_its_first_metric(tmp_path: Path) -> None:
-    """Any numeric metric makes a curve; a single point makes none."""
-    writer = OracleWriter(tmp_path)
-    writer.metrics(0, reward=1.0, note="x")
-    assert "⠒⠒" not in shown(summarize(read_run(tmp_path)))
-    writer.metrics(1, reward=2.0)
-    assert "⠒⠒ reward" in shown(summarize(read_run(tmp_path)))
+    writer = OracleWriter(tmp_path).fill([0], reward=1.0, note="x")
+    assert "⠒⠒" not in shown(summed(tmp_path))
+    writer.fill([1], reward=2.0)
+    assert "⠒⠒ reward" in shown(summed(tmp_path))
 
 
-def test_a_sampled_percentile_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is estimated says so."""
+def test_a_sampled_percentile_is_marked(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(foundry_fastlog.analysis.accumulate, "MAX_SAMPLES", 3)
     writer = OracleWriter(tmp_path)
     for step in range(5):
         writer.timing("step", 0.1, step=step)
-    assert "are of a random sample" in shown(summarize(read_run(tmp_path)))
+    assert "are of a random sample" in shown(summed(tmp_path))
 
 
 def test_a_curve_goes_from_corner_to_corner() -> None:
-    """A falling line starts top left and ends bottom right, with its axes labelled."""
     text = draw_curves({"loss": [(0, 4.0), (100, 0.0)]}, width=40, height=5, ascii_only=True)
     lines = text.plain.splitlines()
     plot = [line.partition("|")[2] for line in lines[1:6]]
     assert plot[0].startswith("*")
     assert plot[4].endswith("*")
-    assert lines[1].strip().startswith("4 |")
-    assert lines[3].strip().startswith("2 |")
-    assert lines[5].strip().startswith("0 |")
+    assert [lines[n].strip()[:3] for n in (1, 3, 5)] == ["4 |", "2 |", "0 |"]
     assert lines[6].split() == ["step", "0", "100"]
     assert all(any(row[column : column + 1] == "*" for row in plot) for column in range(30))
 
@@ -563,7 +459,6 @@ def test_a_curve_goes_from_corner_to_corner() -> None:
 def test_any_curve_can_be_drawn(
     loss: list[tuple[int, float]], marks: list[tuple[int, float]], width: int, ascii_only: bool
 ) -> None:
-    """Constant, single, huge and tiny values fit into the given rows."""
     text = draw_curves({"a": sorted(loss), "b": marks}, width=width, ascii_only=ascii_only)
     lines = text.plain.splitlines()
     assert len(lines) == 12
@@ -572,64 +467,38 @@ def test_any_curve_can_be_drawn(
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("shape", "texts"),
     [
-        (None, "-"),
-        (0.0, "0"),
-        (1234567, "1,234,567"),
-        (12345.678, "12,346"),
-        (2.45678, "2.457"),
-        (8449.12, "8,449"),
-        (0.0001, "0.0001"),
-        (1.23456e-9, "1.235e-09"),
-        (1e300, "1e+300"),
-        (-3.5, "-3.5"),
-        (math.nan, "nan"),
-        (-math.inf, "-inf"),
+        # Four digits, and no exponent where none is needed.
+        (to.format_number, {None: "-", 0.0: "0", 1234567: "1,234,567", 12345.678: "12,346"}),
+        (to.format_number, {2.45678: "2.457", 8449.12: "8,449", 0.0001: "0.0001", 1e300: "1e+300"}),
+        (to.format_number, {1.23456e-9: "1.235e-09", -3.5: "-3.5", math.nan: "nan"}),
+        (to.format_number, {-math.inf: "-inf"}),
+        # Short and printable whatever the value.
+        (to.format_value, {True: "true", False: "false", None: "null", 3: "3", "a\nb": "a\\nb"}),
+        (to.format_value, {"x" * 30: "x" * 21 + "..."}),
+        (to.format_bytes, {0: "0 B", 999: "999 B", 1500: "1.5 kB", 2_500_000: "2.5 MB"}),
+        (to.format_bytes, {3 * 10**9: "3.0 GB", 4 * 10**12: "4.0 TB"}),
+        (to.format_seconds, {4.5e-8: "45 ns", 1.23e-5: "12.3 us", 0.00456: "4.56 ms"}),
+        (to.format_seconds, {7.891: "7.89 s", 123: "2 min 03 s", 7384.4: "2 h 03 min"}),
+        # Letters of any script stay, controls become escapes.
+        (to.printable, {"é中😀": "é中😀", "a\tb\x00": "a\\tb\\x00"}),
     ],
 )
-def test_numbers_are_short(value: float | None, text: str) -> None:
-    """Four digits, and no exponent where none is needed."""
-    assert format_number(value) == text
+def test_texts_of_values(shape: Callable[[Any], str], texts: dict[Any, str]) -> None:
+    assert {value: shape(value) for value in texts} == texts
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (True, "true"),
-        (False, "false"),
-        (None, "null"),
-        (3, "3"),
-        ("a\nb", "a\\nb"),
-        ("x" * 30, "x" * 21 + "..."),
-        ({"a": 1}, "{'a': 1}"),
-    ],
-)
-def test_values_of_any_type_can_be_shown(value: Any, text: str) -> None:
-    """A table cell is short and printable whatever the value."""
-    assert format_value(value) == text
-
-
-def test_sizes_and_durations_have_units() -> None:
-    """Each magnitude has its unit."""
-    assert [format_bytes(n) for n in (0, 999, 1500, 2_500_000, 3 * 10**9, 4 * 10**12)] == [
-        *("0 B", "999 B", "1.5 kB", "2.5 MB", "3.0 GB", "4.0 TB"),
-    ]
-    assert [format_seconds(s) for s in (4.5e-8, 1.23e-5, 0.00456, 7.891, 123, 7384.4)] == [
-        *("45 ns", "12.3 us", "4.56 ms", "7.89 s", "2 min 03 s", "2 h 03 min"),
-    ]
-
-
-def test_printable_keeps_what_can_be_printed() -> None:
-    """Letters of any script stay, controls become escapes, and long texts are cut."""
-    assert printable("é中😀") == "é中😀"
-    assert printable("a\tb\x00") == "a\\tb\\x00"
-    assert printable("abcdef", 5) == "ab..."
-    assert printable("abcde", 5) == "abcde"
+def test_texts_of_values_are_cut() -> None:
+    assert [to.printable(text, 5) for text in ("abcdef", "abcde")] == ["ab...", "abcde"]
+    assert to.format_value({"a": 1}) == "{'a': 1}"
 
 
 def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
-    """What tail shows of every kind of line."""
+    def texts(run: Path) -> list[str]:
+        entries = read_run(run).entries()
+        return [format_line(series, record).plain for _, series, record, _ in entries]
+
     writer = OracleWriter(tmp_path, rank=1)
     writer.metrics(3, epoch=1, loss=math.nan, note="a\nb")
     writer.summary(2, loss=0.5)
@@ -642,8 +511,7 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
     writer.timing("step", 0.1, error="OSError", device="cuda:0", device_duration_s=0.05)
     writer.timing("step", 0.1, device="cuda:0", device_duration_s="lost\n")
     writer.nonfinite("loss", "nan", 5)
-    run = read_run(tmp_path)
-    lines = [format_line(series, record).plain for _, series, record, _ in run.entries()]
+    lines = texts(tmp_path)
     assert [line.partition(" r1 ")[2] for line in lines] == [
         "metrics epoch=1 step=3 loss=nan note=a\\nb",
         "metrics epoch=2 loss=0.5",
@@ -658,30 +526,17 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
         "errors step=5 WARNING loss became nan at step 5 key=loss value=nan",
     ]
     assert lines[0].startswith("2026-01-30 14:32:15.123 ")
-
-
-def test_the_main_process_needs_no_label_in_a_line(tmp_path: Path) -> None:
-    """Runs of one process are shown without any; an epoch that is NaN is seen."""
-    OracleWriter(tmp_path).write(
-        "metrics", {"step": 1, "epoch": None, "metrics": {}, "nonfinite": {"epoch": "nan"}}
-    )
-    ((_, series, record, _),) = read_run(tmp_path).entries()
-    assert format_line(series, record).plain == "2026-01-30 14:32:15.123 metrics epoch=nan step=1 "
+    # The main process needs no label.
+    fields = {"step": 1, "epoch": None, "metrics": {}, "nonfinite": {"epoch": "nan"}}
+    OracleWriter(tmp_path / "main").write("metrics", fields)
+    assert texts(tmp_path / "main") == ["2026-01-30 14:32:15.123 metrics epoch=nan step=1 "]
 
 
 def test_the_table_of_what_is_missing_names_ranges(tmp_path: Path) -> None:
-    """Only series that are not whole have a row, and a long list of gaps is cut."""
-    OracleWriter(tmp_path, rank=1).metrics(0, loss=1.0)
-    writer = OracleWriter(tmp_path)
-    for step in range(20):
-        writer.metrics(step, loss=1.0)
-    raws = (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")
-    kept = [raw for n, raw in enumerate(raws) if n not in (1, 2, 5, 8, 11)]
-    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(kept))
-    run = read_run(tmp_path)
+    OracleWriter(tmp_path, rank=1).fill([0])
+    OracleWriter(tmp_path).fill(range(20))
+    drop_lines(tmp_path, 1, 2, 5, 8, 11)
     file = io.StringIO()
-    render_checks(run.check(), Console(file=file, width=120))
-    text = file.getvalue()
-    assert "1-2, 5, 8, ..." in text
-    assert "main" in text
-    assert "r1" not in text
+    render_checks(read_run(tmp_path).check(), Console(file=file, width=120))
+    check_has(file.getvalue(), "1-2, 5, 8, ...", "main")
+    assert "r1" not in file.getvalue()

@@ -12,45 +12,25 @@ from contract import VALIDATORS, in_order
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ring_checks import check_against_recovery, first_line, lines, seen, view
-from rings import (
-    FRAGMENT,
-    HAS_DEVICE,
-    INTEGER,
-    NULL,
-    REAL,
-    STREAMS,
-    STRING,
-    TIMING,
-    RingBuilder,
-    copy_run,
-    missing,
-    move_to_other_boot,
-    pending,
-    ring_of,
-)
+from rings import INTEGER, NULL, REAL, STREAMS, STRING, TIMING, RingBuilder, missing, pending
 
 from foundry_fastlog import read_run
 from foundry_fastlog.reading.lines import parse_line
 
 REASONS = {
-    0: "lost",
-    1: "timeout",
-    2: "no_slot",
-    4: "forked",
-    5: "no_room",
-    6: "no_key_space",
-    7: "backend_error",
-    8: "masked",
-    9: "other_context",
-    10: "unordered",
-    11: "capture",
+    **dict(enumerate(("lost", "timeout", "no_slot"))),
+    **dict(enumerate(("forked", "no_room", "no_key_space", "backend_error"), 4)),
+    **dict(enumerate(("masked", "other_context", "unordered", "capture"), 8)),
 }
 ANY_WORD = 0xFFFF_FFFF_FFFF_FFFF
 
 
-def ring(**options: int) -> RingBuilder:
-    """A ring as recorders of version 2 write them, and of version 3 but for its notes."""
-    return RingBuilder(**{"version": 2, **options})
+def metrics(
+    keys: tuple[str, ...], *values: tuple[int, object], step: int = 1, tickets: int = 0
+) -> RingBuilder:
+    builder = RingBuilder()
+    builder.metrics(step, builder.key_set(*keys), *values, tickets=tickets)
+    return builder
 
 
 def members(builder: RingBuilder) -> bytes:
@@ -64,26 +44,11 @@ def members(builder: RingBuilder) -> bytes:
     return line[line.index(b'"seq":0,') + 8 : -2]
 
 
-# ---- values --------------------------------------------------------------------------
-
-
 def test_a_value_that_had_not_arrived_is_lost() -> None:
-    """The others are there, and the line says which is not; where the value was to come, too."""
-    builder = ring()
-    keys = builder.key_set("loss", "lr", "epoch", 'q"', "nan", "note", "last")
-    builder.metrics(
-        7,
-        keys,
-        pending(0),
-        (REAL, 0.5),
-        (INTEGER, 3),
-        pending((1 << 32) - 1, dtype=255),
-        (REAL, float("nan")),
-        (STRING, "x"),
-        (rings.PENDING, ANY_WORD),
-        tickets=65535,
-    )
-    assert members(builder) == (
+    keys = ("loss", "lr", "epoch", 'q"', "nan", "note", "last")
+    values = [pending(0), (REAL, 0.5), (INTEGER, 3), pending((1 << 32) - 1, dtype=255)]
+    values += [(REAL, float("nan")), (STRING, "x"), (rings.PENDING, ANY_WORD)]
+    assert members(metrics(keys, *values, step=7, tickets=65535)) == (
         b'"step":7,"epoch":3,"metrics":{"loss":null,"lr":0.5,"q\\"":null,"nan":null,"note":"x",'
         b'"last":null},"nonfinite":{"nan":"nan"},'
         b'"missing":{"loss":"lost","q\\"":"lost","last":"lost"}'
@@ -94,39 +59,27 @@ def test_a_value_that_had_not_arrived_is_lost() -> None:
 @pytest.mark.parametrize("rest", [0, ANY_WORD & ~0xFF])
 def test_a_value_that_was_given_up_says_why(code: int, rest: int) -> None:
     """Only the low byte counts, but for errors of the driver."""
-    builder = ring()
-    builder.metrics(1, builder.key_set("loss"), (rings.MISSING, code | rest))
-    assert members(builder) == (
-        f'"step":1,"metrics":{{"loss":null}},"missing":{{"loss":"{REASONS[code]}"}}'.encode()
-    )
+    expected = f'"step":1,"metrics":{{"loss":null}},"missing":{{"loss":"{REASONS[code]}"}}'
+    assert members(metrics(("loss",), (rings.MISSING, code | rest))) == expected.encode()
 
 
 @pytest.mark.parametrize("number", [0, 700, (1 << 32) - 1])
 def test_an_error_of_the_driver_has_its_number(number: int) -> None:
-    """The middle of the word alone."""
-    builder = ring()
     tag, word = missing(3, number)
-    builder.metrics(1, builder.key_set("loss"), (tag, word | 0xFFFF_0000_0000_FF00))
-    assert members(builder).endswith(b'"missing":{"loss":"driver_error_%d"}' % number)
+    found = members(metrics(("loss",), (tag, word | 0xFFFF_0000_0000_FF00)))
+    assert found.endswith(b'"missing":{"loss":"driver_error_%d"}' % number)
 
 
 def test_an_epoch_beside_missing_values() -> None:
     """An epoch that is null is left out as ever, and what misses is named in the metrics' order."""
-    builder = ring()
-    builder.metrics(1, builder.key_set("b", "epoch", "a"), missing(1), (NULL, None), pending(2))
-    assert members(builder) == (
+    assert members(metrics(("b", "epoch", "a"), missing(1), (NULL, None), pending(2))) == (
         b'"step":1,"metrics":{"b":null,"a":null},"missing":{"b":"timeout","a":"lost"}'
     )
 
 
-@pytest.mark.parametrize(
-    "value",
-    [missing(12), missing(255), (7, 0), (255, 0)],
-)
+@pytest.mark.parametrize("value", [missing(12), missing(255), (7, 0), (255, 0)])
 def test_an_unknown_tag_or_reason_is_damage(value: tuple[int, int]) -> None:
-    """Nothing is guessed."""
-    builder = ring()
-    builder.metrics(1, builder.key_set("loss"), value)
+    builder = metrics(("loss",), value)
     builder.metrics(1, builder.key_set("loss"), (REAL, 0.5))
     report, shown = view(builder)
     assert (report.damaged, len(shown)) == (1, 1)
@@ -134,13 +87,7 @@ def test_an_unknown_tag_or_reason_is_damage(value: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("value", [pending(0), missing(0), missing(1)])
 def test_an_epoch_is_never_a_value_of_a_device(value: tuple[int, int]) -> None:
-    """No recorder writes such."""
-    builder = ring()
-    builder.metrics(1, builder.key_set("loss", "epoch"), (REAL, 0.5), value)
-    assert first_line(builder) == b""
-
-
-# ---- timings -------------------------------------------------------------------------
+    assert first_line(metrics(("loss", "epoch"), (REAL, 0.5), value)) == b""
 
 
 @pytest.mark.parametrize(
@@ -148,28 +95,22 @@ def test_an_epoch_is_never_a_value_of_a_device(value: tuple[int, int]) -> None:
     [((0, 0), "cuda:0"), ((1, 7), "cuda:7"), ((2, 1), "xpu:1"), ((3, 0), "mps:0")],
 )
 def test_a_block_on_a_device_lost_its_duration_there(device: tuple[int, int], name: str) -> None:
-    """That of the host is known."""
-    builder = ring()
+    builder = RingBuilder()
     number = builder.key_set("forward")
     builder.timing(number, ticks=1500, step=3, device=device, error=b"OSError", tickets=9)
-    assert (
-        members(builder)
-        == (
-            '"name":"forward","duration_s":1.5e-06,"step":3,"depth":0,"thread":7,"error":"OSError",'
-            f'"device":"{name}","device_duration_s":null,'
-            '"missing":{"device_duration_s":"lost"}'
-        ).encode()
+    expected = (
+        '"name":"forward","duration_s":1.5e-06,"step":3,"depth":0,"thread":7,"error":"OSError",'
+        f'"device":"{name}","device_duration_s":null,"missing":{{"device_duration_s":"lost"}}'
     )
+    assert members(builder) == expected.encode()
 
 
 @pytest.mark.parametrize("error", [b"", b"ValueError"])
 @pytest.mark.parametrize("tickets", [0, 1])
 def test_a_duration_that_was_given_up_says_why(error: bytes, tickets: int) -> None:
-    """The reason stands behind the name of the error."""
-    builder = ring()
-    _, word = missing(3, 719)
-    number = builder.key_set("forward")
-    builder.timing(number, device=(4, 255), missing=word, error=error, tickets=tickets)
+    builder = RingBuilder()
+    options = {"missing": missing(3, 719)[1], "error": error, "tickets": tickets}
+    builder.timing(builder.key_set("forward"), device=(4, 255), **options)
     assert members(builder) == (
         b'"name":"forward","duration_s":0.0,"depth":0,"thread":7,%b'
         b'"device":"device:255","device_duration_s":null,'
@@ -179,11 +120,9 @@ def test_a_duration_that_was_given_up_says_why(error: bytes, tickets: int) -> No
 
 
 def timing(flags: int, rest: bytes, error_length: int = 0) -> bytes:
-    """The line of a timing with these flags and bytes behind its fields."""
-    builder = ring()
-    number = builder.key_set("forward")
-    fields = struct.pack("<qQ2I2HI", 0, 0, number, 0, 0, flags, error_length)
-    builder.record(TIMING, 1, fields + rest)
+    builder = RingBuilder()
+    fields = (0, 0, builder.key_set("forward"), 0, 0, flags, error_length)
+    builder.record(TIMING, 1, struct.pack("<qQ2I2HI", *fields) + rest)
     return first_line(builder)
 
 
@@ -209,19 +148,14 @@ def test_a_timing_whose_device_makes_no_sense_is_damage(
 ) -> None:
     """Every byte of a payload has its place."""
     assert timing(flags, rest, error_length) == b""
-    assert timing(HAS_DEVICE, b"") != b""
+    assert timing(rings.HAS_DEVICE, b"") != b""
 
 
 def test_a_block_without_a_device_says_nothing_of_one() -> None:
-    """Whatever the bits are that would tell which."""
     assert timing(0xFFF0, b"").endswith(b'"thread":7}\n')
 
 
-# ---- versions and positions ----------------------------------------------------------
-
-
 def test_a_newer_version_is_not_guessed() -> None:
-    """Versions 1 and 2 are read."""
     for version in (1, 2, 3):
         assert view(RingBuilder(version=version))[0].outcome == "recoverable"
     assert "written by a newer version" in view(RingBuilder(version=4))[0].reason
@@ -241,56 +175,48 @@ def test_a_stream_is_ahead_by_a_whole_ring_at_most(version: int) -> None:
 
 
 def opening(seq: int) -> bytes:
-    """The beginning of a line of these rings."""
     return b'{"timestamp":"1970-01-01T00:00:00.000000Z","seq":%d,' % seq
 
 
 def waiting(run: Path, *, boot: str = "", drops: int = 0, version: int = 2) -> RingBuilder:
     """A run in which metrics wait from step 2 on, while timings and messages went on."""
-    builder = ring(start=4096 - 64, version=version)
+    builder = RingBuilder(start=4096 - 64, version=version).having(drops=[drops, drops, 0, 0])
     keys, name = builder.key_set("loss"), builder.key_set("forward")
     builder.boot_id = boot or builder.boot_id
-    builder.drops = [drops, drops, 0, 0]
+    message = '"level":"INFO","logger":"x","message":"%s","context":{}'
     builder.metrics(2, keys, pending(1))
     builder.timing(name, ticks=1000)
-    builder.fragment('"level":"INFO","logger":"x","message":"a","context":{}')
-    builder.done("log")
+    builder.lines(message % "a").done("log")
     builder.metrics(3, keys, (REAL, 0.5))
     builder.timing(name, ticks=2000, device=(0, 0))
     builder.done("performance", "errors")
-    builder.fragment('"level":"INFO","logger":"x","message":"b","context":{}')
-    builder.timing(name, ticks=3000, device=(0, 1))
+    builder.lines(message % "b").timing(name, ticks=3000, device=(0, 1))
+    timing = b'"name":"forward","duration_s":1e-06,"depth":0,"thread":7}\n'
     noted = {
         "metrics": b"".join(opening(n) + b'"step":%d,"metrics":{}}\n' % n for n in range(2)),
-        "performance": b"".join(
-            opening(n) + b'"name":"forward","duration_s":1e-06,"depth":0,"thread":7}\n'
-            for n in range(2)
-        ),
-        "log": opening(0) + b'"level":"INFO","logger":"x","message":"a","context":{}}\n',
+        "performance": b"".join(opening(n) + timing for n in range(2)),
+        "log": opening(0) + (message % "a").encode() + b"}\n",
     }
     builder.put(run)
     for stream, content in noted.items():
         (run / f"{stream}.jsonl").write_bytes(content)
-        commit = builder.streams[STREAMS.index(stream)]
-        commit[:2] = len(content), content.count(b"\n")
+        builder.streams[STREAMS.index(stream)][:2] = len(content), content.count(b"\n")
     builder.note_files(run)
     builder.put(run)
     return builder
 
 
 def test_each_stream_goes_on_where_its_own_lines_end(tmp_path: Path) -> None:
-    """No line comes twice, none is missing, and records that were passed over are not counted."""
     waiting(tmp_path)
     (report,) = check_against_recovery(tmp_path)
     assert (report.emitted, report.skipped, report.damaged, report.holes) == (4, 0, 0, 0)
     run = read_run(tmp_path)
     assert all(check.complete for check in run.check())
     assert [check.lines for check in run.check()] == [4, 3, 2]
-    assert [line.get("missing") for line in run.lines("metrics")] == [
-        *(None, None, {"loss": "lost"}, None),
-    ]
+    lost = [line.get("missing") for line in run.lines("metrics")]
+    assert lost == [None, None, {"loss": "lost"}, None]
     assert [line["message"] for line in run.lines("log")] == ["a", "b"]
-    last = list(run.lines("performance"))[-1]
+    *_, last = run.lines("performance")
     assert (last["device"], last["device_duration_s"]) == ("cuda:1", None)
     assert last["missing"] == {"device_duration_s": "lost"}
 
@@ -308,7 +234,6 @@ def test_the_beginning_of_a_batch_is_cut_in_each_stream(tmp_path: Path) -> None:
 
 
 def test_drops_are_marked_behind_each_streams_last_line(tmp_path: Path) -> None:
-    """Those that no line tells of yet."""
     waiting(tmp_path, drops=3)
     (report,) = check_against_recovery(tmp_path)
     assert report.emitted == 6
@@ -318,9 +243,7 @@ def test_drops_are_marked_behind_each_streams_last_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1])
-def test_after_a_power_loss_lines_that_are_there_are_not_written_again(
-    more: int, tmp_path: Path
-) -> None:
+def test_after_a_power_loss_no_line_is_written_again(more: int, tmp_path: Path) -> None:
     """Their numbers count from each stream's own position."""
     waiting(tmp_path, boot=rings.OTHER_BOOT)
     if more:
@@ -332,18 +255,18 @@ def test_after_a_power_loss_lines_that_are_there_are_not_written_again(
     assert all(check.complete for check in read_run(tmp_path).check())
 
 
-def test_holes_count_wherever_they_are_and_damage_behind_the_streams_position(
-    tmp_path: Path,
-) -> None:
+def test_holes_count_everywhere_and_damage_behind_the_streams_position(tmp_path: Path) -> None:
     """What is in the files already is not looked at; a stream that there is not has no position."""
-    builder = ring()
-    builder.record(FRAGMENT, 3, b"lost", committed=False)
-    builder.record(FRAGMENT, 0, b"")  # damaged, and in the files: as the metrics' position says
-    builder.record(FRAGMENT, 77, b'"a":1')
+    builder = RingBuilder()
+    builder.record(rings.FRAGMENT, 3, b"lost", committed=False)
+    builder.record(
+        rings.FRAGMENT, 0, b""
+    )  # damaged, and in the files: as the metrics' position says
+    builder.record(rings.FRAGMENT, 77, b'"a":1')
     builder.done("metrics")
-    builder.record(FRAGMENT, 0, b"")
-    builder.record(FRAGMENT, 0, b'"a":2')
-    builder.record(FRAGMENT, 1, b'"a":3')
+    builder.record(rings.FRAGMENT, 0, b"")
+    builder.record(rings.FRAGMENT, 0, b'"a":2')
+    builder.record(rings.FRAGMENT, 1, b'"a":3')
     builder.streams[0][1] = 5
     builder.put(tmp_path)
     (report,) = check_against_recovery(tmp_path)
@@ -371,20 +294,17 @@ def test_whatever_was_noted_all_lines_are_there_once(
     version: int,
 ) -> None:
     """Any streams in turn, each written up to anywhere, and a part of a batch behind that."""
-    builder = ring(start=32 * lap, version=version)
+    builder = RingBuilder(start=32 * lap, version=version)
     written: list[list[bytes]] = [[], [], [], []]
     positions: list[list[int]] = [[], [], [], []]
     for number, stream in enumerate(order):
         body = b'"a":"%b"' % (b"x" * number)
         if builder.tail % 4096 + 128 > 4096:
             builder.pad()
-        positions[stream].append(builder.record(FRAGMENT, stream, body))
+        positions[stream].append(builder.record(rings.FRAGMENT, stream, body))
         written[stream].append(opening(len(written[stream])) + body + b"}\n")
     counts = [min(count, len(found)) for count, found in zip(noted, written, strict=True)]
-    firsts = [
-        found[count] if count < len(found) else builder.tail
-        for found, count in zip(positions, counts, strict=True)
-    ]
+    firsts = [[*positions[n], builder.tail][count] for n, count in enumerate(counts)]
     builder.start = min(firsts)
     run = tmp_path_factory.mktemp("run")
     whole = cut = 0
@@ -409,13 +329,12 @@ def test_whatever_was_noted_all_lines_are_there_once(
 def test_positions_of_any_streams_are_read_like_recovery_reads_them(
     number: int, boot: str, tmp_path: Path
 ) -> None:
-    """Offsets that do not belong to them included: the two never differ by a byte."""
     run = tmp_path / "run"
     builder = waiting(run, version=2 + number % 2)
     for stream in range(4):
         builder.streams[stream][7] = number * (stream + 3) % 15 * (stream != number % 4)
     builder.put(run)
-    copy = copy_run(run, tmp_path / "copy")
+    copy = rings.copy_run(run, tmp_path / "copy")
     if boot == "other":
-        move_to_other_boot(ring_of(copy))
+        rings.move_to_other_boot(rings.ring_of(copy))
     check_against_recovery(copy)

@@ -24,40 +24,36 @@ from recorded import TIMESTAMP
 
 import foundry_fastlog
 from foundry_fastlog import Recorder
-from foundry_fastlog.base.environment import git_hash, utc_now
+from foundry_fastlog.base.environment import git_hash
 from foundry_fastlog.run.info import RunFile, plain_config
 
 SCHEMA = Path(foundry_fastlog.__file__).parent / "run" / "schema" / "run.schema.json"
+Patch = pytest.MonkeyPatch
 
 
 def read(run: Path) -> dict[str, Any]:
-    """Read run.json and check it against the shipped schema."""
     content: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator(schema).validate(content)
     return content
 
 
+def make(directory: Path) -> RunFile:
+    return RunFile(directory, name=None, config=None, world_size=None, rank=None)
+
+
+def names(run: Path) -> list[str]:
+    return [path.name for path in run.iterdir()]
+
+
 def test_content(tmp_path: Path) -> None:
-    """Every fact of the run and of its one attempt, while it runs and after."""
     with Recorder(tmp_path / "exp0", rank=0, world_size=4, config={"lr": 0.1}):
         running = read(tmp_path / "exp0")
     ended = read(tmp_path / "exp0")
-    assert list(running) == [
-        "format",
-        "name",
-        "created",
-        "config",
-        "git_hash",
-        "host",
-        "world_size",
-        "attempts",
-    ]
-    assert running["format"] == 1
-    assert running["name"] == "exp0"
-    assert running["config"] == {"lr": 0.1}
-    assert running["world_size"] == 4
-    assert running["host"] == socket.gethostname()
+    order = ["format", "name", "created", "config", "git_hash", "host", "world_size", "attempts"]
+    assert list(running) == order
+    facts = [running[name] for name in ("format", "name", "config", "world_size", "host")]
+    assert facts == [1, "exp0", {"lr": 0.1}, 4, socket.gethostname()]
     (attempt,) = running["attempts"]
     assert attempt == {
         "attempt": 0,
@@ -91,24 +87,15 @@ def test_attempts(tmp_path: Path) -> None:
     found = read(tmp_path)
     assert (found["name"], found["config"], found["world_size"]) == ("second", {"a": 2}, 8)
     assert found["created"] == created
-    assert [(a["attempt"], a["label"]) for a in found["attempts"]] == [
-        (0, ""),
-        (1, "a1"),
-        (2, "a2"),
-    ]
-    assert all(a["ended"] for a in found["attempts"])
-
-
-def test_other_ranks_leave_it_alone(tmp_path: Path) -> None:
-    """Only rank 0 writes the file."""
-    with Recorder(tmp_path, rank=1):
-        assert not (tmp_path / "run.json").exists()
-    assert not (tmp_path / "run.json").exists()
+    attempts = [(one["attempt"], one["label"]) for one in found["attempts"]]
+    assert attempts == [(0, ""), (1, "a1"), (2, "a2")]
+    assert all(one["ended"] for one in found["attempts"])
+    with Recorder(tmp_path / "other", rank=1):  # other ranks leave it alone
+        assert not (tmp_path / "other" / "run.json").exists()
+    assert not (tmp_path / "other" / "run.json").exists()
 
 
 class Settings(BaseModel):
-    """A configuration model."""
-
     lr: float = 0.1
     path: Path = Path("/data")
 
@@ -122,15 +109,11 @@ class Handmade:
 
 @dataclasses.dataclass
 class Plain:
-    """A configuration dataclass."""
-
     lr: float = 0.1
 
 
 @dataclasses.dataclass
 class Slotted:
-    """A configuration dataclass without __dict__."""
-
     __slots__ = ("lr",)
     lr: float
 
@@ -152,7 +135,6 @@ class Slotted:
     ids=lambda value: type(value).__name__,
 )
 def test_configurations(tmp_path: Path, config: object, expected: dict[str, object]) -> None:
-    """Mappings, pydantic models, dataclasses and namespaces become plain data."""
     assert plain_config(config) == expected
     with Recorder(tmp_path, config=config):
         assert read(tmp_path)["config"] == expected
@@ -166,97 +148,74 @@ class Opaque:
 
 
 class WithOpaque(BaseModel):
-    """A configuration with such a value."""
-
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     device: Opaque = Opaque()
     inner: Settings = Settings()
 
 
+class Liar:
+    def model_dump(self, **_: object) -> None:
+        raise RuntimeError("no")
+
+    def __str__(self) -> str:
+        return "liar"
+
+
 def test_a_model_that_json_cannot_have_is_no_obstacle(tmp_path: Path) -> None:
     """What pydantic does not serialize is text; the rest is what it is."""
-    expected = {"device": "cuda:0", "inner": {"lr": 0.1, "path": "/data"}}
     with Recorder(tmp_path, config=WithOpaque()):
-        assert read(tmp_path)["config"] == expected
-
-
-def test_configurations_within_configurations(tmp_path: Path) -> None:
-    """They are plain data too, as in programs that put a model into a dict or a namespace."""
-    config = {
-        "logging": Settings(),
-        "parts": [Plain(0.2), (Slotted(0.3),)],
-        "arguments": argparse.Namespace(deeper=SimpleNamespace(lr=0.4), opaque=Opaque()),
-        "mapping": UserDict(model=Settings(lr=0.5)),
-        "kind": Settings,
-    }
-    with Recorder(tmp_path, config=config):
         found = read(tmp_path)["config"]
-    assert found == {
-        "logging": {"lr": 0.1, "path": "/data"},
-        "parts": [{"lr": 0.2}, [{"lr": 0.3}]],
-        "arguments": {"deeper": {"lr": 0.4}, "opaque": "cuda:0"},
-        "mapping": {"model": {"lr": 0.5, "path": "/data"}},
-        "kind": str(Settings),
-    }
+    assert found == {"device": "cuda:0", "inner": {"lr": 0.1, "path": "/data"}}
 
 
-def test_values_that_only_look_like_configurations_are_text(tmp_path: Path) -> None:
-    """An object that raises when it is asked stops nobody, nor does one nested without end."""
+def test_values_within_configurations(tmp_path: Path) -> None:
+    """Configurations in a dict or a namespace are plain data too; what JSON does not know is text.
 
-    class Liar:
-        def model_dump(self, **_: object) -> None:
-            raise RuntimeError("no")
-
-        def __str__(self) -> str:
-            return "liar"
-
+    A value that orjson refuses does not cost the file.
+    """
+    circular: dict[str, Any] = {}
+    circular["again"] = circular
     deep: list[Any] = []
     for _ in range(5000):
         deep = [deep]
-    with Recorder(tmp_path, config={"liar": Liar(), "deep": deep}):
-        found = read(tmp_path)["config"]
-    assert found["liar"] == "liar"
-    assert "nested too deep" in json.dumps(found["deep"])
+    namespace = argparse.Namespace(deeper=SimpleNamespace(lr=0.4), opaque=Opaque())
+    pairs: list[tuple[Any, Any, Any]] = [
+        ("logging", Settings(), {"lr": 0.1, "path": "/data"}),
+        ("parts", [Plain(0.2), (Slotted(0.3),)], [{"lr": 0.2}, [{"lr": 0.3}]]),
+        ("arguments", namespace, {"deeper": {"lr": 0.4}, "opaque": "cuda:0"}),
+        ("mapping", UserDict(m=Settings(lr=0.5)), {"m": {"lr": 0.5, "path": "/data"}}),
+        ("kind", Settings, str(Settings)),
+        ("liar", Liar(), "liar"),
+        ("path", Path("/data"), "/data"),
+        ("nan", float("nan"), None),
+        (5, "int key", "int key"),
+    ]
+    refused = [
+        ("seed", 2**128, str(2**128)),
+        ("\udc80", "\udc81", "\\udc81"),
+        ("circular", circular, {"again": "<circular reference>"}),
+    ]
+    for run, rows in ((tmp_path / "plain", pairs), (tmp_path / "refused", pairs + refused)):
+        config = {name: value for name, value, _ in rows}
+        with Recorder(run, config={**config, "deep": deep}, name="\udc80"):
+            found = read(run)
+        assert found["name"] == "\\udc80"
+        assert "nested too deep" in json.dumps(found["config"].pop("deep"))
+        readable = {str(name).replace("\udc80", "\\udc80"): value for name, _, value in rows}
+        assert found["config"] == readable
 
 
 @pytest.mark.parametrize("wrong", [5, "lr=0.1", [("lr", 0.1)], Settings, Plain, dict, object()])
 def test_no_configuration(wrong: object) -> None:
-    """Anything else, also a class in place of an object, is a TypeError that says so."""
     with pytest.raises(TypeError, match=f"mapping or a pydantic model, got {type(wrong).__name__}"):
         plain_config(wrong)
-
-
-def test_odd_configuration_values(tmp_path: Path) -> None:
-    """What JSON does not know is text; a value that orjson refuses does not cost the file."""
-    circular: dict[str, Any] = {}
-    circular["again"] = circular
-    config = {
-        "seed": 2**128,
-        "path": Path("/data"),
-        "nan": float("nan"),
-        5: "int key",
-        "\udc80": "\udc81",
-        "circular": circular,
-    }
-    with Recorder(tmp_path, config=config, name="\udc80"):
-        found = read(tmp_path)
-    assert found["name"] == "\\udc80"
-    assert found["config"] == {
-        "seed": str(2**128),
-        "path": "/data",
-        "nan": None,
-        "5": "int key",
-        "\\udc80": "\\udc81",
-        "circular": {"again": "<circular reference>"},
-    }
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b'{"attempts":5}', b'{"attempts":[5,{"attempt":0}]}']
 )
 def test_a_damaged_file_is_replaced(tmp_path: Path, content: bytes) -> None:
-    """A run.json that cannot be read does not stop a start; the file is whole afterwards."""
     (tmp_path / "run.json").write_bytes(content)
     with Recorder(tmp_path, name="new"):
         found = read(tmp_path)
@@ -265,7 +224,6 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, content: bytes) -> None:
 
 
 def test_what_others_added_to_attempts_stays(tmp_path: Path) -> None:
-    """Entries of attempts that this process does not know are kept at its end."""
     with Recorder(tmp_path):
         content = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
         content["attempts"].append({**content["attempts"][0], "attempt": 7, "label": "a7"})
@@ -273,13 +231,7 @@ def test_what_others_added_to_attempts_stays(tmp_path: Path) -> None:
     assert [a["attempt"] for a in read(tmp_path)["attempts"]] == [7, 0]
 
 
-def make(directory: Path) -> RunFile:
-    """Make a file for a directory."""
-    return RunFile(directory, name=None, config=None, world_size=None, rank=None)
-
-
-def test_failure_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A file that cannot be written is one warning, and no exception."""
+def test_failure_is_said_once(tmp_path: Path, caplog: Any) -> None:
     file = make(tmp_path / "missing")
     with caplog.at_level(logging.WARNING, "foundry_fastlog"):
         file.write("", 0)
@@ -288,9 +240,7 @@ def test_failure_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert re.search(r"could not write .*missing/run\.json.*records are not affected", message)
 
 
-def test_another_directory_of_its_name_is_left_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_run_of_its_name_is_left_alone(tmp_path: Path, caplog: Any) -> None:
     """The run was renamed, and what has its name now is another one."""
     run = tmp_path / "run"
     run.mkdir()
@@ -313,17 +263,11 @@ def test_another_label_adds_an_entry(tmp_path: Path) -> None:
     file.write("", 0)
     other.write("r0", 1)
     file.write("a2", 2, ended=True)
-    assert [(a["label"], a["ended"] is not None) for a in read(tmp_path)["attempts"]] == [
-        ("", True),
-        ("r0", False),
-        ("a2", True),
-    ]
+    ended = [(a["label"], a["ended"] is not None) for a in read(tmp_path)["attempts"]]
+    assert ended == [("", True), ("r0", False), ("a2", True)]
 
 
-def test_failed_replacement_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where the rename fails, the old file stays and the temporary one goes."""
+def test_failed_replacement_leaves_nothing(tmp_path: Path, monkeypatch: Patch, caplog: Any) -> None:
     file = make(tmp_path)
     file.write("", 0)
     before = (tmp_path / "run.json").read_bytes()
@@ -334,12 +278,11 @@ def test_failed_replacement_leaves_nothing(
     monkeypatch.setattr(Path, "replace", refuse)
     file.write("", 0, ended=True)
     assert (tmp_path / "run.json").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert names(tmp_path) == ["run.json"]
     assert "refused" in caplog.text
 
 
-def test_git_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commit of a checkout; None outside of one, before the first commit, and without git."""
+def test_git_hash(tmp_path: Path, monkeypatch: Patch) -> None:
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
@@ -349,14 +292,8 @@ def test_git_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert git_hash(repository) is None
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-c", "user.name=n", "-c", "user.email=e@x", *arguments],
-            cwd=repository,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
+        command = ["git", "-c", "user.name=n", "-c", "user.email=e@x", *arguments]
+        return subprocess.check_output(command, cwd=repository, text=True).strip()
 
     git("init", "-q")
     assert git_hash(repository) is None
@@ -370,10 +307,6 @@ def test_git_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_hash(repository) is None
 
-
-def test_git_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A git that takes too long costs the hash, nothing else."""
-
     def hang(*_: object, **__: object) -> None:
         raise subprocess.TimeoutExpired("git", 5)
 
@@ -381,39 +314,21 @@ def test_git_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert git_hash() is None
 
 
-def test_utc_now() -> None:
-    """The time has the lines' form."""
-    assert TIMESTAMP.fullmatch(utc_now())
-
-
-def write(run: Path) -> None:
-    """Write a run.json."""
-    RunFile(run, name=None, config=None, world_size=None, rank=None).write("", 0)
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
-    """A new file that never got into its place goes at the next start."""
-    (tmp_path / ".run.json.4711-0badcafe").write_bytes(b'{"format":')
-    write(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-
-
-def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
-    """A new file is locked as long as somebody writes it; links and pipes are left alone."""
-    held = tmp_path / ".run.json.4711-0badcafe"
+def test_new_files_of_others_go_when_nobody_writes_them(tmp_path: Path) -> None:
+    """One is locked as long as somebody does; links and pipes are left alone."""
+    held, left = tmp_path / ".run.json.4711-0badcafe", tmp_path / ".run.json.4712-0badcafe"
+    left.write_bytes(b'{"format":')
     (tmp_path / "target").write_bytes(b"mine")
     (tmp_path / ".run.json.link").symlink_to(tmp_path / "target")
     with held.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        write(tmp_path)
-        assert held.exists()
+        make(tmp_path).write("", 0)
+        assert (held.exists(), left.exists()) == (True, False)
     assert (tmp_path / "target").read_bytes() == b"mine"
     assert (tmp_path / ".run.json.link").is_symlink()
 
 
-def test_a_file_removed_before_it_was_locked_is_written_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_removed_before_its_lock_is_written_anew(tmp_path: Path, monkeypatch: Patch) -> None:
     """Who cleans up may see a new file before its writer has locked it."""
     removed = []
 
@@ -426,6 +341,6 @@ def test_a_file_removed_before_it_was_locked_is_written_anew(
 
     fcntl_flock = fcntl.flock
     monkeypatch.setattr(fcntl, "flock", lock)
-    write(tmp_path)
+    make(tmp_path).write("", 0)
     assert removed
-    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert names(tmp_path) == ["run.json"]

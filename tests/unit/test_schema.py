@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
+import itertools
 import json
 import math
 import os
@@ -45,37 +45,26 @@ def check_files(run: Path) -> dict[str, int]:
     return counts
 
 
-def blocks(language: str) -> list[str]:
-    """The page's code blocks of a language."""
-    return re.findall(
-        rf"^```{language}\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
+def blocks(language: str, text: str = "") -> list[str]:
+    """The code blocks of a language, of the page or of a part of it."""
+    block = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return block.findall(text or PAGE.read_text("utf-8"))
 
 
 # Text of any characters, lone surrogates among them.
 anything = st.text(st.one_of(st.characters(), st.characters(categories=["Cs"])), max_size=8)
-values = st.dictionaries(
-    anything,
-    st.one_of(
-        st.floats(),
-        st.integers(-(2**63), 2**63 - 1),
-        st.booleans(),
-        st.none(),
-        anything,
-    ),
-    max_size=5,
-)
+int64 = st.integers(-(2**63), 2**63 - 1)
+scalars = st.one_of(st.floats(), int64, st.booleans(), st.none(), anything)
+values = st.dictionaries(anything, scalars, max_size=5)
 
 
 @pytest.mark.parametrize("name", [*STREAMS, "run"])
 def test_a_schema_is_a_schema(name: str) -> None:
-    """Each file follows its own specification and has a name of its own."""
     Draft202012Validator.check_schema(schema(name))
     assert schema(name)["$id"].endswith(f"/{name}.schema.json")
 
 
 def test_the_oracle_keeps_the_contract(tmp_path: Path) -> None:
-    """Every kind of line that the oracle writes is a valid one."""
     writer = OracleWriter(tmp_path, segment_lines=2)
     writer.metrics(0, epoch=1, loss=math.nan, n=3, note="x", ok=True, none=None)
     writer.metrics(1, epoch=0.5)
@@ -97,7 +86,6 @@ def test_the_oracle_keeps_the_contract(tmp_path: Path) -> None:
 
 
 def test_the_recorder_keeps_the_contract(tmp_path: Path) -> None:
-    """Every kind of line that the recorder writes is a valid one, and reads back whole."""
     with Recorder(tmp_path, config={"lr": 0.1}, segment_bytes=4096) as recorder:
         for step in range(100):
             with recorder.timer("step", step=step), recorder.timer("forward"):
@@ -129,30 +117,26 @@ def test_the_recorder_keeps_the_contract(tmp_path: Path) -> None:
 
 
 def test_recorders_drops_ranks_and_resumes_read_as_one_run(tmp_path: Path) -> None:
-    """Real files of two ranks and a resume merge, and the last attempt of a step wins."""
-    for rank in (0, 1):
-        for attempt in range(2):
-            with Recorder(tmp_path, rank=rank, world_size=2) as recorder:
-                assert recorder.attempt == attempt
-                for step in range(attempt * 5, 10 + attempt * 5):
-                    recorder.record(step, attempt=attempt)
+    for rank, attempt in itertools.product(range(2), range(2)):
+        with Recorder(tmp_path, rank=rank, world_size=2) as recorder:
+            assert recorder.attempt == attempt
+            for step in range(attempt * 5, 10 + attempt * 5):
+                recorder.record(step, attempt=attempt)
     run = read_run(tmp_path)
     assert [writer.label for writer in run.writers] == ["", "a1", "r1", "r1-a1"]
     for rank in (0, 1):
-        lines = list(run.lines("metrics", rank=rank))
-        assert [(line["step"], line["metrics"]["attempt"]) for line in lines] == [
-            (step, int(step >= 5)) for step in range(15)
-        ]
+        lines = run.lines("metrics", rank=rank)
+        found = [(line["step"], line["metrics"]["attempt"]) for line in lines]
+        assert found == [(step, int(step >= 5)) for step in range(15)]
     assert all(check.complete and check.lines == 10 for check in run.check())
     check_files(tmp_path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
-@given(st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), values), max_size=8))
+@given(st.lists(st.tuples(int64, values), max_size=8))
 def test_the_recorder_agrees_with_the_oracle(
     tmp_path_factory: pytest.TempPathFactory, recorded: list[tuple[int, dict[str, Any]]]
 ) -> None:
-    """The fast writer and the slow, obvious one leave the same lines behind."""
     fast, slow = tmp_path_factory.mktemp("fast"), tmp_path_factory.mktemp("slow")
     writer = OracleWriter(slow)
     with Recorder(fast) as recorder:
@@ -168,50 +152,45 @@ def test_the_recorder_agrees_with_the_oracle(
     got, expected = lines(fast), lines(slow)
     assert got == expected
     assert [list(line) for line in got] == [list(line) for line in expected]
-    for one, other in zip(got, expected, strict=True):
-        assert [type(v) for v in one["metrics"].values()] == [
-            type(v) for v in other["metrics"].values()
-        ]
+    types, expected_types = (
+        [list(map(type, line["metrics"].values())) for line in lines] for lines in (got, expected)
+    )
+    assert types == expected_types
     check_files(fast)
 
 
+EXCEPTION = dict.fromkeys(("message", "error_message", "traceback"), "")
 GOOD: dict[str, dict[str, Any]] = {
-    "metrics": {"seq": 0, "step": 1, "metrics": {"x": 1.0}},
-    "performance": {"seq": 0, "name": "x", "duration_s": 0.1, "depth": 0, "thread": 1},
-    "errors": {
-        "seq": 0,
-        "level": "ERROR",
-        "logger": "x",
-        "message": "",
-        "error_type": "E",
-        "error_message": "",
-        "traceback": "",
-        "context": {},
-    },
-    "log": {"seq": 0, "level": "INFO", "logger": "x", "message": "", "context": {}},
+    "metrics": {"step": 1, "metrics": {"x": 1.0}},
+    "performance": {"name": "x", "duration_s": 0.1, "depth": 0, "thread": 1},
+    "errors": {"level": "ERROR", "logger": "x", "error_type": "E", "context": {}, **EXCEPTION},
+    "log": {"level": "INFO", "logger": "x", "message": "", "context": {}},
 }
+START: dict[str, Any] = {"timestamp": "2026-01-30T14:32:15.123456Z", "seq": 0}
+
+
+def check_refused(validator: Draft202012Validator, good: dict[str, Any], *bad: Any) -> None:
+    """A line is valid as it is, and not with each of other fields."""
+    assert validator.is_valid(good)
+    for fields in bad:
+        assert not validator.is_valid({**good, **fields}), fields
+
+
+def check_needed(validator: Draft202012Validator, good: dict[str, Any]) -> None:
+    """Each field has to be there, and to have its type."""
+    for name in good:
+        assert not validator.is_valid({key: good[key] for key in good if key != name}), name
+    check_refused(validator, good, *({name: [value]} for name, value in good.items()))
 
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_the_schemas_refuse_what_breaks_the_contract(stream: str) -> None:
-    """Missing, misspelled and mistyped fields are found, so a valid line means something."""
-    good = {"timestamp": "2026-01-30T14:32:15.123456Z", **GOOD[stream]}
-    validator = VALIDATORS[stream]
-    assert validator.is_valid(good)
-    for name, value in good.items():
-        assert not validator.is_valid({key: good[key] for key in good if key != name}), name
-        assert not validator.is_valid({**good, name: [value]}), name
-    bad: list[dict[str, Any]] = [
-        {"timestamp": "2026-01-30 14:32:15.123456"},
-        {"timestamp": "2026-01-30T14:32:15Z"},
-        {"timestamp": "2026-13-30T14:32:15.123456Z"},
-        {"seq": -1},
-        {"seq": 1.5},
-        {"step": "1"},
-        {"step": 2**63},
-        {"unknown": 1},
-        {"dropped": 3},
-    ]
+    good, validator = START | GOOD[stream], VALIDATORS[stream]
+    check_needed(validator, good)
+    times = ("2026-01-30 14:32:15.123456", "2026-01-30T14:32:15Z", "2026-13-30T14:32:15.123456Z")
+    bad: list[dict[str, Any]] = [{"timestamp": time} for time in times]
+    bad += [{"seq": -1}, {"seq": 1.5}, {"step": "1"}, {"step": 2**63}, {"unknown": 1}]
+    bad += [{"dropped": 3}]
     if stream != "performance":
         bad += [{"nonfinite": {}}, {"nonfinite": {"x": "NaN"}}, {"nonfinite": ["x"]}]
     if stream == "metrics":
@@ -221,8 +200,8 @@ def test_the_schemas_refuse_what_breaks_the_contract(stream: str) -> None:
     if stream == "performance":
         known = {"device": "cuda:0", "device_duration_s": 0.1}
         lost = {"device_duration_s": None, "missing": {"device_duration_s": "lost"}}
-        for fields in (known, known | lost):
-            assert validator.is_valid({**good, **fields}), fields
+        assert validator.is_valid(good | known)
+        assert validator.is_valid(good | known | lost)
         bad += [{"device": "cuda:0"}, {"device_duration_s": 0.1}, lost]
         bad += [known | {"device": name} for name in ("cuda", "cuda:", "tpu:0", "cuda:-1", 0)]
         bad += [known | {"device_duration_s": value} for value in (None, -0.1, "0.1")]
@@ -231,50 +210,29 @@ def test_the_schemas_refuse_what_breaks_the_contract(stream: str) -> None:
             bad += [known | lost | {"missing": names}]
     if stream == "errors":
         bad += [{"event": "nonfinite"}]  # an exception is none
-    for fields in bad:
-        assert not validator.is_valid({**good, **fields}), fields
-    marker = {"timestamp": good["timestamp"], "seq": 3, "dropped": 17}
-    assert validator.is_valid(marker)
-    for fields in ({"dropped": 0}, {"dropped": "17"}, {"step": 1}):
-        assert not validator.is_valid({**marker, **fields}), fields
+    check_refused(validator, good, *bad)
+    marker = {**START, "dropped": 17}
+    check_refused(validator, marker, {"dropped": 0}, {"dropped": "17"}, {"step": 1})
 
 
 def test_the_schema_of_an_event_refuses_what_breaks_the_contract() -> None:
     """A line of errors without an exception is the one that is described, or none."""
-    good = {
-        "timestamp": "2026-01-30T14:32:15.123456Z",
-        "seq": 0,
-        "level": "WARNING",
-        "logger": "x",
-        "message": "",
-        "event": "nonfinite",
-        "step": 1,
-        "context": {"key": "loss", "value": "nan"},
-    }
-    assert VALIDATORS["errors"].is_valid(good)
+    good = {**START, "level": "WARNING", "logger": "x", "message": "", "event": "nonfinite"}
+    good |= {"step": 1, "context": {"key": "loss", "value": "nan"}}
+    check_needed(VALIDATORS["errors"], good)
     bad: list[dict[str, Any]] = [{"event": "other"}, {"error_type": "E"}, {"unknown": 1}]
     bad += [{"context": context} for context in ({}, {"key": "x"}, {"key": "x", "value": "NaN"})]
-    for name, value in good.items():
-        assert not VALIDATORS["errors"].is_valid({key: good[key] for key in good if key != name})
-        bad += [{name: [value]}]
-    for fields in bad:
-        assert not VALIDATORS["errors"].is_valid({**good, **fields}), fields
+    check_refused(VALIDATORS["errors"], good, *bad)
 
 
 def test_the_schema_of_run_json_refuses_what_breaks_the_contract(tmp_path: Path) -> None:
-    """The facts of a run have types too."""
     good = write_run_json(tmp_path)
     for name in good:
-        wrong = copy.deepcopy(good)
-        del wrong[name]
-        assert not VALIDATORS["run"].is_valid(wrong), name
-    for name in good["attempts"][0]:
-        wrong = copy.deepcopy(good)
-        wrong["attempts"][0][name] = [1]
-        assert not VALIDATORS["run"].is_valid(wrong), name
-
-
-# ---- docs/format.md ------------------------------------------------------------------
+        facts = {key: good[key] for key in good if key != name}
+        assert not VALIDATORS["run"].is_valid(facts), name
+    (attempt,) = good["attempts"]
+    bad = ({"attempts": [{**attempt, name: [1]}]} for name in attempt)
+    check_refused(VALIDATORS["run"], good, *bad)
 
 
 @pytest.fixture
@@ -299,7 +257,6 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
 @pytest.mark.usefixtures("documented")
 def test_the_pages_python_runs(code: str) -> None:
-    """Each Python block runs as it stands on a real run, and shows something."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(code, "format.md", "exec"), {})
@@ -312,7 +269,6 @@ def test_the_pages_python_runs(code: str) -> None:
     ids=lambda code: code.split()[0],
 )
 def test_the_pages_commands_run(code: str, documented: Path) -> None:
-    """Each shell block runs as it stands; jq's only where there is a jq."""
     done = subprocess.run(["sh", "-e", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout
@@ -321,11 +277,10 @@ def test_the_pages_commands_run(code: str, documented: Path) -> None:
 
 
 def test_the_pages_examples_are_valid_lines() -> None:
-    """What the page shows is what the schemas say, fields in order."""
     headings = re.split(r"^### (.*)$", PAGE.read_text("utf-8"), flags=re.MULTILINE)
     sections = dict(zip(headings[1::2], headings[2::2], strict=True))
     for stream in (*STREAMS, "drop markers"):
-        examples = re.findall(r"^```json\n(.*?)^```$", sections[stream], re.MULTILINE | re.DOTALL)
+        examples = blocks("json", sections[stream])
         texts = [text for text in examples if not text.startswith("{\n")]  # run.json is below
         assert texts
         for raw in "".join(texts).splitlines():
@@ -338,13 +293,11 @@ def test_the_pages_examples_are_valid_lines() -> None:
 
 
 def test_the_page_names_every_field_and_file() -> None:
-    """Nothing in the schemas is left to guess."""
     text = PAGE.read_text("utf-8")
     for name in (*STREAMS, "run"):
         assert f"`{name}`" in text
         shape = schema(name)
-        for variant in shape.get("oneOf", [shape]):
-            for field in variant["properties"]:
-                assert f"`{field}`" in text or f'"{field}"' in text, field
+        for field in (field for one in shape.get("oneOf", [shape]) for field in one["properties"]):
+            assert f"`{field}`" in text or f'"{field}"' in text, field
     for name in re.findall(r"[├└]── (\S+\.jsonl)", text):
         assert parse_name(name) is not None, name

@@ -19,11 +19,11 @@ from foundry_fastlog import Recorder, export_chrome_trace, read_run
 from foundry_fastlog.cli.main import main
 from foundry_fastlog.export.jsonl import ExportError
 from foundry_fastlog.export.perfetto import _Thread
+from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.files import RunNotFoundError
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Parse a trace file."""
     loaded: dict[str, Any] = json.loads(path.read_bytes())
     assert list(loaded) == ["displayTimeUnit", "otherData", "traceEvents"]
     return loaded
@@ -31,20 +31,13 @@ def load(path: Path) -> dict[str, Any]:
 
 def blocks(trace: dict[str, Any]) -> list[dict[str, Any]]:
     """The complete events, in whole nanoseconds."""
-    return [
-        {**e, "ts": round(e["ts"] * 1000), "dur": round(e["dur"] * 1000)}
-        for e in trace["traceEvents"]
-        if e["ph"] == "X"
-    ]
+    events = [e for e in trace["traceEvents"] if e["ph"] == "X"]
+    return [{**e, "ts": round(e["ts"] * 1000), "dur": round(e["dur"] * 1000)} for e in events]
 
 
 def names(trace: dict[str, Any], kind: str) -> dict[tuple[int, int], Any]:
-    """What metadata events of a kind say, by process and thread."""
-    return {
-        (e["pid"], e["tid"]): next(iter(e["args"].values()))
-        for e in trace["traceEvents"]
-        if e["ph"] == "M" and e["name"] == kind
-    }
+    events = [e for e in trace["traceEvents"] if e["ph"] == "M" and e["name"] == kind]
+    return {(e["pid"], e["tid"]): next(iter(e["args"].values())) for e in events}
 
 
 def overlaps(events: list[dict[str, Any]]) -> int:
@@ -60,8 +53,13 @@ def overlaps(events: list[dict[str, Any]]) -> int:
     return count
 
 
+def exported(run: Path | Run, to: Path, events: int, processes: int = 1) -> dict[str, Any]:
+    result = export_chrome_trace(run, to)
+    assert (result.events, result.processes) == (events, processes)
+    return load(to)
+
+
 def test_what_a_block_becomes(tmp_path: Path) -> None:
-    """Times in microseconds from the first block on; step, parent and error as arguments."""
     writer = OracleWriter(tmp_path, tick_s=0.001)
     writer.timing("forward", 0.0005, step=3, depth=1, parent="step")
     writer.timing("step", 0.0035, step=3, error="ValueError")
@@ -69,28 +67,16 @@ def test_what_a_block_becomes(tmp_path: Path) -> None:
     assert (result.events, result.processes, result.complete) == (2, 1, True)
     trace = load(tmp_path / "trace.json")
     common = {"ph": "X", "pid": 1, "tid": 4711, "cat": "performance"}
+    forward = {"name": "forward", "ts": 2000.0, "dur": 500.0, **common}
+    step = {"name": "step", "ts": 0.0, "dur": 3500.0, **common}
     assert [e for e in trace["traceEvents"] if e["ph"] == "X"] == [
-        {
-            "name": "forward",
-            "ts": 2000.0,
-            "dur": 500.0,
-            **common,
-            "args": {"step": 3, "parent": "step"},
-        },
-        {
-            "name": "step",
-            "ts": 0.0,
-            "dur": 3500.0,
-            **common,
-            "args": {"step": 3, "error": "ValueError"},
-        },
+        {**forward, "args": {"step": 3, "parent": "step"}},
+        {**step, "args": {"step": 3, "error": "ValueError"}},
     ]
     assert trace["displayTimeUnit"] == "ms"
     # The step's line is written a millisecond after the first one, at its end.
-    assert trace["otherData"] == {
-        "run": tmp_path.name,
-        "start": "2026-01-30T14:32:15.120956+00:00",
-    }
+    start = "2026-01-30T14:32:15.120956+00:00"
+    assert trace["otherData"] == {"run": tmp_path.name, "start": start}
 
 
 def test_the_time_of_a_device_is_an_argument_of_its_block(tmp_path: Path) -> None:
@@ -98,8 +84,7 @@ def test_the_time_of_a_device_is_an_argument_of_its_block(tmp_path: Path) -> Non
     writer = OracleWriter(tmp_path)
     writer.timing("a", 0.0005, device="cuda:0", device_duration_s=0.25)
     writer.timing("a", 0.0005, step=1, device="cuda:1", device_duration_s="timeout")
-    assert export_chrome_trace(tmp_path, tmp_path / "trace.json").events == 2
-    events = blocks(load(tmp_path / "trace.json"))
+    events = blocks(exported(tmp_path, tmp_path / "trace.json", 2))
     assert [event["args"] for event in events] == [
         {"device": "cuda:0", "device_duration_s": 0.25},
         {"step": 1, "device": "cuda:1", "missing": {"device_duration_s": "timeout"}},
@@ -108,50 +93,28 @@ def test_the_time_of_a_device_is_an_argument_of_its_block(tmp_path: Path) -> Non
 
 
 def test_writers_are_processes(tmp_path: Path) -> None:
-    """Ranks, attempts and children, by their names; main threads where they are known."""
     write_run_json(tmp_path, name="exp0")
     OracleWriter(tmp_path).timing("a", 0.001, thread=4711)
     OracleWriter(tmp_path).timing("a", 0.001, thread=5)
     OracleWriter(tmp_path, rank=1).timing("a", 0.001)
     OracleWriter(tmp_path, rank=1, children=("w88", "w99x2")).timing("a", 0.001, thread=99)
     OracleWriter(tmp_path, rank=2).metrics(1, loss=1.0)
-    result = export_chrome_trace(read_run(tmp_path), tmp_path / "trace.json")
-    trace = load(tmp_path / "trace.json")
-    assert result.processes == 3
-    assert names(trace, "process_name") == {
-        (1, 0): "rank 0: main",
-        (2, 0): "rank 1: r1",
-        (3, 0): "rank 1: r1-w88-w99x2",
-    }
+    trace = exported(read_run(tmp_path), tmp_path / "trace.json", 4, processes=3)
+    processes = ["rank 0: main", "rank 1: r1", "rank 1: r1-w88-w99x2"]
+    assert names(trace, "process_name") == {(n, 0): name for n, name in enumerate(processes, 1)}
     assert names(trace, "process_sort_index") == {(1, 0): 1, (2, 0): 2, (3, 0): 3}
-    assert names(trace, "thread_name") == {
-        (1, 5): "thread 5",
-        (1, 4711): "main thread",
-        (2, 4711): "thread 4711",
-        (3, 99): "main thread",
-    }
+    threads = {(1, 5): "thread 5", (1, 4711): "main thread", (2, 4711): "thread 4711"}
+    assert names(trace, "thread_name") == {**threads, (3, 99): "main thread"}
     assert trace["otherData"]["run"] == "exp0"
 
 
 @pytest.mark.parametrize("info", ["[]", '{"attempts":5,"name":5}', '{"attempts":[5,{"pid":"x"}]}'])
 def test_a_run_json_that_says_nothing(tmp_path: Path, info: str) -> None:
-    """Names are then what the files tell."""
     OracleWriter(tmp_path).timing("a", 0.001)
     (tmp_path / "run.json").write_text(info)
-    export_chrome_trace(tmp_path, tmp_path / "trace.json")
-    trace = load(tmp_path / "trace.json")
+    trace = exported(tmp_path, tmp_path / "trace.json", 1)
     assert names(trace, "thread_name") == {(1, 4711): "thread 4711"}
     assert trace["otherData"]["run"] == tmp_path.name
-
-
-def test_attempts(tmp_path: Path) -> None:
-    """The last attempt of a step, or all."""
-    OracleWriter(tmp_path).timing("a", 0.001, step=1)
-    OracleWriter(tmp_path, attempt=1).timing("a", 0.001, step=1)
-    last = export_chrome_trace(tmp_path, tmp_path / "t.json")
-    every = export_chrome_trace(tmp_path, tmp_path / "t.json", attempts="all", force=True)
-    assert (last.events, last.processes) == (1, 1)
-    assert (every.events, every.processes) == (2, 2)
 
 
 def test_lines_that_no_recorder_writes(tmp_path: Path) -> None:
@@ -160,39 +123,29 @@ def test_lines_that_no_recorder_writes(tmp_path: Path) -> None:
     writer.write("performance", {"name": "a", "duration_s": -1, "depth": -5, "thread": "x"})
     writer.write("performance", {"name": "b", "duration_s": 1e308, "depth": 10**9})
     writer.dropped("performance", 5)
-    path = writer.path("performance")
-    line = '{"timestamp":"soon","seq":3,"name":"c","duration_s":1}\n'
-    path.write_text(path.read_text() + line)
-    result = export_chrome_trace(tmp_path, tmp_path / "trace.json")
-    found = blocks(load(tmp_path / "trace.json"))
-    assert result.events == 3
-    assert [(e["name"], e["tid"], e["dur"]) for e in found] == [
-        ("a", 0, 0),
-        ("b", 0, 10**18),
-        ("c", 0, 10**9),
-    ]
+    writer.torn("performance", b'{"timestamp":"soon","seq":3,"name":"c","duration_s":1}\n')
+    found = blocks(exported(tmp_path, tmp_path / "trace.json", 3))
+    durations = [(e["name"], e["tid"], e["dur"]) for e in found]
+    assert durations == [("a", 0, 0), ("b", 0, 10**18), ("c", 0, 10**9)]
 
 
-def test_a_run_without_timings(tmp_path: Path) -> None:
-    """An empty trace, and no error."""
-    OracleWriter(tmp_path).metrics(1, loss=1.0)
-    result = export_chrome_trace(tmp_path, tmp_path / "trace.json")
-    assert (result.events, result.processes) == (0, 0)
-    assert load(tmp_path / "trace.json")["traceEvents"] == []
-
-
-def test_compressed(tmp_path: Path) -> None:
-    """The same trace, and the same bytes at each export."""
-    OracleWriter(tmp_path).timing("a", 0.001)
-    for name in ("a.json", "b.json.gz", "c.json.gz"):
+def test_small_runs(tmp_path: Path) -> None:
+    """One without timings, one of two attempts, and the same bytes at each export."""
+    writer = OracleWriter(tmp_path).fill([1])
+    assert exported(tmp_path, tmp_path / "0.json", 0, processes=0)["traceEvents"] == []
+    writer.timing("a", 0.001, step=1)
+    OracleWriter(tmp_path, attempt=1).timing("a", 0.001, step=1)
+    exported(tmp_path, tmp_path / "last.json", 1)
+    every = export_chrome_trace(tmp_path, tmp_path / "every.json", attempts="all")
+    assert (every.events, every.processes) == (2, 2)
+    for name in ("b.json.gz", "c.json.gz"):
         export_chrome_trace(tmp_path, tmp_path / name)
     packed = (tmp_path / "b.json.gz").read_bytes()
-    assert gzip.decompress(packed) == (tmp_path / "a.json").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "last.json").read_bytes()
     assert packed == (tmp_path / "c.json.gz").read_bytes()
 
 
 def test_where_it_may_not_be_written(tmp_path: Path) -> None:
-    """As an export: an existing file, a name of the run's own, no run."""
     OracleWriter(tmp_path).timing("a", 0.001)
     (tmp_path / "there.json").touch()
     with pytest.raises(ExportError, match="exists"):
@@ -213,10 +166,9 @@ def test_recorded_blocks_nest(tmp_path: Path) -> None:
         for step in range(300):
             with recorder.timer("step", step=step):
                 with recorder.timer("a"):
-                    with recorder.timer("b"):
-                        pass
-                    with recorder.timer("c"):
-                        pass
+                    for name in "bc":
+                        with recorder.timer(name):
+                            pass
                 with recorder.timer("d"):
                     pass
 
@@ -227,9 +179,7 @@ def test_recorded_blocks_nest(tmp_path: Path) -> None:
         work()
         for thread in threads:
             thread.join()
-    result = export_chrome_trace(tmp_path, tmp_path / "trace.json")
-    assert result.events == 4 * 300 * 5
-    trace = load(tmp_path / "trace.json")
+    trace = exported(tmp_path, tmp_path / "trace.json", 4 * 300 * 5)
     found = blocks(trace)
     tids = {e["tid"] for e in found}
     assert len(tids) == 4
@@ -270,58 +220,53 @@ def test_rounded_blocks_nest_again(root: list[Any], data: st.DataObject) -> None
     assert overlaps(placed) == 0
 
 
-def test_a_block_ends_no_earlier_than_those_inside_it() -> None:
-    """Where the clock that gives the ends was adjusted by a few microseconds."""
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        # The clock that gives the ends was adjusted by a few microseconds.
+        [(1, 0, 5000, 0, 5000), (0, 0, 4000, 0, 5000)],
+        # Coroutines that take turns, and a clock that was set back: left as it is.
+        [
+            *[(0, 0, 1_000_000, 0, 1_000_000), (0, 500_000, 1_500_000, 500_000, 1_500_000)],
+            *[(1, 100_000, 200_000, 100_000, 200_000), (0, 150_000, 180_000, 150_000, 180_000)],
+        ],
+    ],
+    ids=["ends no earlier than those inside it", "really overlaps"],
+)
+def test_where_a_block_is_placed(blocks: list[tuple[int, int, int, int, int]]) -> None:
     thread = _Thread()
-    assert thread.place(1, 0, 5000) == (0, 5000)
-    assert thread.place(0, 0, 4000) == (0, 5000)
+    for depth, begin, end, start, stop in blocks:
+        assert thread.place(depth, begin, end) == (start, stop)
 
 
-def test_what_really_overlaps_is_left_as_it_is() -> None:
-    """Coroutines that take turns, and a clock that was set back."""
-    thread = _Thread()
-    assert thread.place(0, 0, 1_000_000) == (0, 1_000_000)
-    assert thread.place(0, 500_000, 1_500_000) == (500_000, 1_500_000)
-    assert thread.place(1, 100_000, 200_000) == (100_000, 200_000)
-    assert thread.place(0, 150_000, 180_000) == (150_000, 180_000)
+def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Writes the file and says how many blocks it has; damage and no timings are told."""
+    run, out = tmp_path / "run", tmp_path / "trace.json"
 
+    def trace(*arguments: str) -> tuple[int, str, str]:
+        code = main(["trace", str(run), *(arguments or ("-o", str(out)))])
+        return code, *capfd.readouterr()
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Writes the file and says how many blocks it has."""
-    OracleWriter(tmp_path / "run").timing("a", 0.001)
-    out = tmp_path / "trace.json"
-    assert main(["trace", str(tmp_path / "run"), "-o", str(out)]) == 0
-    assert "1 blocks of 1 processes, to" in capsys.readouterr().err
-    assert len(blocks(load(out))) == 1
-    assert main(["trace", str(tmp_path / "run"), "-o", str(out)]) == 2
-    assert "--force" in capsys.readouterr().err
-    assert main(["trace", str(tmp_path / "run"), "-o", str(out), "--force"]) == 0
-
-
-def test_the_command_to_a_pipe(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Standard output has the trace and nothing else."""
-    OracleWriter(tmp_path).timing("a", 0.001)
-    assert main(["trace", str(tmp_path), "--out", "-"]) == 0
-    captured = capfdbinary.readouterr()
-    assert len(json.loads(captured.out)["traceEvents"]) == 4
-    assert b"to standard output" in captured.err
-
-
-def test_the_command_without_timings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Says how to record some."""
-    OracleWriter(tmp_path).metrics(1, loss=1.0)
-    assert main(["trace", str(tmp_path), "-o", str(tmp_path / "t.json")]) == 2
-    assert "has no timings" in capsys.readouterr().err
-
-
-def test_the_command_on_a_damaged_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Writes what is there, and says what is not."""
-    writer = OracleWriter(tmp_path)
+    writer = OracleWriter(run).fill([1])
+    code, _, said = trace()
+    assert code == 2
+    assert "has no timings" in said  # and how to record some
     writer.timing("a", 0.001)
+    code, _, said = trace()
+    assert code == 0
+    assert "1 blocks of 1 processes, to" in said
+    assert len(blocks(load(out))) == 1
+    code, _, said = trace()
+    assert code == 2
+    assert "--force" in said
+    assert trace("-o", str(out), "--force")[0] == 0
+    code, shown, said = trace("--out", "-")  # which has the trace and nothing else
+    assert (code, len(json.loads(shown)["traceEvents"])) == (0, 4)
+    assert "to standard output" in said
     writer.torn("performance", b'{"timest')
-    assert main(["trace", str(tmp_path), "-o", str(tmp_path / "t.json")]) == 1
-    assert "torn" in capsys.readouterr().err
-    assert len(blocks(load(tmp_path / "t.json"))) == 1
+    code, _, said = trace("-o", str(out), "--force")
+    assert (code, len(blocks(load(out)))) == (1, 1)
+    assert "torn" in said
 
 
 def test_it_needs_nothing_native() -> None:
