@@ -264,6 +264,7 @@ def test_the_section_may_be_anywhere(
     assert config == LoggingConfig(max_log_files=files)
 
 
+SECTION = "must be a section of 'key: value' lines"
 FAULTS = [
     ("console_lvl: INFO", "2: logging.console_lvl: unknown key. Did you mean 'console_level'"),
     ("zzz: 1", "2: logging.zzz: unknown key. Known keys: console_level, file_level"),
@@ -281,7 +282,7 @@ FAULTS = [
     ("text", "section", "message"),
     [
         *((f"logging:\n  {text}\n", "logging", f"exp.yaml:{said}") for text, said in FAULTS),
-        ("logging: 5\n", "logging", "exp.yaml:1: logging: must be a section of 'key: .* not 5"),
+        ("logging: 5\n", "logging", f"exp.yaml:1: logging: {SECTION}, not 5"),
         ("- 1\n", "logging", "exp.yaml: must be a mapping; found a list"),
         ("run: 5\n", "run.logging", "exp.yaml:1: run: must be a section"),
         (b"logging: \xff\n", "logging", "cannot be read as UTF-8"),
