@@ -1,6 +1,6 @@
 """Stands in for nvidia-ml-py's module `pynvml`, on machines without a GPU."""
 
-# ruff: noqa: D102, N802 - the names, and what they do, are NVML's
+# ruff: noqa: N802 - the names, and what they do, are NVML's
 
 from __future__ import annotations
 
