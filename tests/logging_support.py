@@ -58,8 +58,10 @@ def run_threads(work: Callable[[int], object], count: int = 1) -> None:
         thread.join()
 
 
-def run_processes(work: Callable[..., object], *arguments: Any, method: str = "fork") -> None:
-    """Run a function in child processes at once, one for each tuple of arguments."""
+def run_processes(
+    work: Callable[..., object], *arguments: Any, method: str = "fork"
+) -> list[int | None]:
+    """Run a function in child processes at once, one for each tuple of arguments; their pids."""
     context = multiprocessing.get_context(method)
     children = [context.Process(target=work, args=given) for given in arguments]
     for child in children:
@@ -67,3 +69,4 @@ def run_processes(work: Callable[..., object], *arguments: Any, method: str = "f
     for child in children:
         child.join(120)
         assert child.exitcode == 0
+    return [child.pid for child in children]
