@@ -1,6 +1,13 @@
-"""What the tests of the logging components share: a training framework's configuration, small."""
+"""What the tests of the logging components share: configuration, doubles, threads, children."""
 
 from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -25,3 +32,41 @@ class ExperimentConfig(BaseModel):
     def dict(self) -> dict[str, object]:  # type: ignore[override]
         """Return plain data, as the plan's listings ask for it under pydantic's older name."""
         return self.model_dump()
+
+
+def raised(error: BaseException) -> BaseException:
+    """Give an exception a traceback."""
+    try:
+        raise error  # noqa: TRY301 - what is raised is what is tested
+    except BaseException as caught:  # noqa: BLE001 - any
+        return caught
+
+
+def structured_double(logger: logging.Logger) -> tuple[Any, list[Any]]:
+    """Return what stands for a StructuredLogger over a logger, and the list of calls it gets."""
+    calls: list[Any] = []
+    log = SimpleNamespace(logger=logger, log_structured=lambda *a, **k: calls.append((a, k)))
+    return log, calls
+
+
+def run_threads(work: Callable[[int], object], count: int = 1) -> None:
+    """Run a function in so many threads at once, each with its number."""
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def run_processes(
+    work: Callable[..., object], *arguments: Any, method: str = "fork"
+) -> list[int | None]:
+    """Run a function in child processes at once, one for each tuple of arguments; their pids."""
+    context = multiprocessing.get_context(method)
+    children = [context.Process(target=work, args=given) for given in arguments]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    return [child.pid for child in children]

@@ -41,7 +41,6 @@ def test_options_and_defaults_are_the_recorder_s() -> None:
     ],
 )
 def test_limits_are_the_recorder_s(tmp_path: Path, name: str, value: Any) -> None:
-    """Model and Recorder refuse the same values."""
     with pytest.raises(pydantic.ValidationError, match=name):
         RecorderConfig(**{name: value})
     with pytest.raises(ValueError, match=name):
@@ -58,31 +57,24 @@ def test_limits_are_the_recorder_s(tmp_path: Path, name: str, value: Any) -> Non
     ],
 )
 def test_edges_are_the_recorder_s(tmp_path: Path, edge: dict[str, Any]) -> None:
-    """What the model lets through, Recorder takes."""
     assert RecorderConfig(**edge).open(tmp_path).close(60)
 
 
-def test_misspelt_and_frozen() -> None:
-    """An unknown option is refused, and a model does not change."""
-    with pytest.raises(pydantic.ValidationError, match="ring_byte"):
-        RecorderConfig(ring_byte=1 << 20)  # type: ignore[call-arg]
-    config = RecorderConfig()
-    with pytest.raises(pydantic.ValidationError, match="frozen"):
-        config.ring_bytes = 1 << 20  # type: ignore[misc]
-
-
-def test_from_an_experiment_file() -> None:
-    """Texts from a file become numbers, as pydantic does."""
-    config = RecorderConfig.model_validate({"ring_bytes": "131072", "block_timeout_s": "0.5"})
-    assert (config.ring_bytes, config.block_timeout_s) == (131072, 0.5)
-    assert RecorderConfig.model_validate_json(config.model_dump_json()) == config
-
-
 def test_open(tmp_path: Path) -> None:
-    """open() hands options and facts on."""
     config = RecorderConfig(ring_bytes=64 << 10)
     with config.open(tmp_path, rank=1, world_size=2, config=config, name="n") as recorder:
         assert recorder.stats()["ring_bytes"] == 64 << 10
         assert (recorder.label, recorder.world_size) == ("r1", 2)
     with pytest.raises(TypeError, match="ring_bytes"):
         config.open(tmp_path, ring_bytes=1 << 20)
+
+
+def test_the_model() -> None:
+    """It refuses unknown options, does not change, and takes an experiment file's texts."""
+    with pytest.raises(pydantic.ValidationError, match="ring_byte"):
+        RecorderConfig(ring_byte=1 << 20)  # type: ignore[call-arg]
+    config = RecorderConfig.model_validate({"ring_bytes": "131072", "block_timeout_s": "0.5"})
+    assert (config.ring_bytes, config.block_timeout_s) == (131072, 0.5)
+    assert RecorderConfig.model_validate_json(config.model_dump_json()) == config
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        config.ring_bytes = 1 << 20  # type: ignore[misc]

@@ -8,9 +8,11 @@ import traceback
 from collections import UserDict
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
+from logging_support import raised
 from recorded import lines, run_python
 
 from foundry_fastlog import ErrorTracker, Recorder, RecorderHandler, TextFileHandler
@@ -20,22 +22,18 @@ from foundry_fastlog.base.fingerprint import fingerprint
 
 
 def fail(*_: object, **__: object) -> Any:
-    """Raise, as a property or a method of a hostile class."""
     raise LookupError("hostile")
 
 
 def recurse(self: object) -> str:
-    """Ask again, without end."""
     return str(self)
 
 
 def raise_self(self: Any) -> str:
-    """Raise the exception that was to be shown."""
     raise self
 
 
 def kind(base: type[BaseException] = Exception, **members: Any) -> type[BaseException]:
-    """Make a class of exceptions."""
     return type("Odd", (base,), members)
 
 
@@ -55,7 +53,6 @@ class NoDir:
 
 
 def chained(length: int, *, circle: bool = False) -> BaseException:
-    """Return an error with many causes."""
     first = error = ValueError("odd 0")
     for n in range(1, length):
         cause, error = error, ValueError(f"odd {n}")
@@ -65,12 +62,13 @@ def chained(length: int, *, circle: bool = False) -> BaseException:
 
 
 def noted(notes: object) -> BaseException:
-    """Return an error with notes."""
     error = ValueError("odd")
     error.__notes__ = notes  # type: ignore[assignment]
     return error
 
 
+MEMBERS = [f"__{name}__" for name in ("cause", "context", "traceback", "notes", "dict")]
+MEMBERS += ["args", "__suppress_context__"]
 HOSTILE: dict[str, Callable[[], BaseException]] = {
     "getattribute": kind(__getattribute__=fail),
     "getattr": kind(__getattr__=fail),
@@ -85,14 +83,7 @@ HOSTILE: dict[str, Callable[[], BaseException]] = {
     "str is huge": kind(__str__=lambda _: "odd " * (1 << 20)),
     "repr raises": kind(__repr__=fail),
     "str raises no Exception": kind(__str__=lambda _: exec("raise GeneratorExit")),
-    "members": kind(
-        **dict.fromkeys(
-            ("args", "__cause__", "__context__", "__traceback__", "__notes__", "__dict__"),
-            property(fail),
-        ),
-        __suppress_context__=property(fail),
-        with_traceback=fail,
-    ),
+    "members": kind(with_traceback=fail, **dict.fromkeys(MEMBERS, property(fail))),
     "class lies": kind(__class__=property(lambda _: int)),
     "class raises": kind(__class__=property(fail)),
     "metaclass": Meta("Odd", (Exception,), {}),
@@ -112,14 +103,6 @@ HOSTILE: dict[str, Callable[[], BaseException]] = {
 }
 if sys.version_info >= (3, 11):
     HOSTILE["group"] = lambda: ExceptionGroup("odd", [chained(2), kind(__str__=fail)()])  # noqa: F821
-
-
-def raised(error: BaseException) -> BaseException:
-    """Give an exception a traceback."""
-    try:
-        raise error  # noqa: TRY301 - what is raised is what is tested
-    except BaseException as caught:  # noqa: BLE001 - any
-        return caught
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -182,11 +165,8 @@ def test_a_logger_or_a_recorder_that_raises(
             tracker.log_error(ValueError("odd"))
         assert tracker.get_error_summary() == {"ValueError": 2}
     told = [r.getMessage() for r in caplog.records if r.name == "foundry_fastlog"]
-    assert told == [
-        "hostile raised LookupError"
-        if who == "logger"
-        else "an error could not be recorded: LookupError"
-    ]
+    said = {"logger": "hostile raised", "recorder": "an error could not be recorded:"}
+    assert told == [f"{said[who]} LookupError"]
 
 
 def test_without_a_free_descriptor(tmp_path: Path) -> None:
@@ -209,7 +189,7 @@ def test_without_a_free_descriptor(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
         assert recorder.close()
     """
-    run_python("\n".join(line[8:] for line in script.splitlines()), tmp_path)
+    run_python(dedent(script), tmp_path)
     _, first, second = lines(tmp_path, "errors")
     assert first["traceback"] == second["traceback"]
     assert first["traceback"].endswith("OSError: [Errno 24] Too many open files: '/dev/null'\n")

@@ -6,14 +6,12 @@ import importlib
 import logging
 import os
 import re
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
+from recorded import run_python
 
 from foundry_fastlog import (
     HIERARCHY,
@@ -35,6 +33,8 @@ from foundry_fastlog.messages.text_files import TextFile
 
 NUMBER = count()
 STAMP = r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}"
+START = "2025-09-30_14-30-00"
+Capsys, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 
 
 @pytest.fixture
@@ -56,20 +56,16 @@ def ours(logger: logging.Logger) -> list[logging.Handler]:
 
 
 def flush(logger: logging.Logger) -> None:
-    """Wait until everything is written."""
     for handler in ours(logger):
         handler.flush()
 
 
 def only_log(directory: Path) -> Path:
-    """Return the only file of a directory."""
     (path,) = directory.iterdir()
     return path
 
 
-def test_a_logger_writes_to_file_and_console(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_logger_writes_to_file_and_console(name: str, tmp_path: Path, capsys: Capsys) -> None:
     """The file's name has experiment and time; levels below are left out; nobody else hears."""
     logger = setup_logging(name, "exp0", tmp_path)
     logger.debug("not this")
@@ -84,27 +80,19 @@ def test_a_logger_writes_to_file_and_console(
 
 
 def test_setting_up_again_changes_levels_and_doubles_nothing(name: str, tmp_path: Path) -> None:
-    """As in a notebook whose cell is run again."""
+    """As in a notebook whose cell is run again; another experiment gets the logger to itself."""
     logger = setup_logging(name, "exp0", tmp_path)
     first = ours(logger)
     assert setup_logging(name, "exp0", tmp_path, "DEBUG") is logger
     assert ours(logger) == first
     assert [handler.level for handler in first] == [logging.DEBUG] * 2
-    logger.debug("once")
-    flush(logger)
-    assert only_log(tmp_path / "exp0").read_text().count("once") == 1
-
-
-def test_another_experiment_gets_the_logger_to_itself(name: str, tmp_path: Path) -> None:
-    """Messages of the second must not go on into the first one's file."""
-    logger = setup_logging(name, "exp0", tmp_path)
-    logger.info("first")
+    logger.debug("first")
     setup_logging(name, "exp1", tmp_path)
     logger.info("second")
     setup_logging(name, "exp1", tmp_path / "elsewhere")
     flush(logger)
-    assert only_log(tmp_path / "exp0").read_text().count("\n") == 1
-    assert "second" in only_log(tmp_path / "exp1").read_text()
+    texts = [only_log(tmp_path / experiment).read_text() for experiment in ("exp0", "exp1")]
+    assert [re.findall(r"\] \w+: (.*)\n", text) for text in texts] == [["first"], ["second"]]
     assert len(ours(logger)) == 2
 
 
@@ -130,54 +118,43 @@ def test_a_reloaded_module_finds_the_old_handlers(
     assert log_setup.setup_logging is not setup_logging
     log_setup.setup_logging(name, "exp0", tmp_path)
     assert len(ours(logger)) == 2
-    attach = log_setup.attach_experiment
-    attach(tmp_path, config=LoggingConfig(root_logger=name))()
+    log_setup.attach_experiment(tmp_path, config=LoggingConfig(root_logger=name))()
     assert [handler.fastlog_kind for handler in ours(logger)] == ["file"]  # type: ignore[attr-defined]
 
 
-SPAWNED = """
-    import logging, multiprocessing, sys
-    from foundry_fastlog import setup_logging
+SPAWNED = """\
+import logging, multiprocessing, sys
+from foundry_fastlog import setup_logging
 
-    def work(n):
-        logger = setup_logging("spawned", "exp0", sys.argv[1])
-        logger.info("worker %d", n)
+def work(n):
+    logger = setup_logging("spawned", "exp0", sys.argv[-1])
+    logger.info("worker %d", n)
 
-    if __name__ == "__main__":
-        logger = setup_logging("spawned", "exp0", sys.argv[1])
-        logger.info("main")
-        for method in ("fork", "spawn"):
-            context = multiprocessing.get_context(method)
-            worker = context.Process(target=work, args=(method == "fork",))
-            worker.start()
-            worker.join()
-            assert worker.exitcode == 0
+if __name__ == "__main__":
+    logger = setup_logging("spawned", "exp0", sys.argv[-1])
+    logger.info("main")
+    for method in ("fork", "spawn"):
+        context = multiprocessing.get_context(method)
+        worker = context.Process(target=work, args=(method == "fork",))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
 """
 
 
 def test_children_that_set_up_again_double_nothing(tmp_path: Path) -> None:
     """Neither forked nor spawned ones: each message is once in the files and on the console."""
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SPAWNED))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(tmp_path / "logs")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    script = tmp_path / "script.py"  # a file, which spawned children import
+    script.write_text(SPAWNED)
+    done = run_python("", tmp_path / "logs", options=["-W", "ignore", str(script)])
     files = "".join(path.read_text() for path in (tmp_path / "logs" / "exp0").iterdir())
     for text in (files, done.stdout):
-        assert sorted(row.split(": ")[1] for row in text.splitlines()) == [
-            "main",
-            "worker 0",
-            "worker 1",
-        ]
+        rows = sorted(row.split(": ")[1] for row in text.splitlines())
+        assert rows == ["main", "worker 0", "worker 1"]
 
 
 def test_the_configuration_decides_levels_and_console(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: Capsys
 ) -> None:
     """File and console have levels of their own; a console can be switched off, and on."""
     config = LoggingConfig(console_level="ERROR", file_level="DEBUG")
@@ -194,33 +171,27 @@ def test_the_configuration_decides_levels_and_console(
 
 
 def test_an_experiments_logger_has_its_name(name: str, tmp_path: Path) -> None:
-    """setup_experiment_logging() is setup_logging() for one name."""
     logger = setup_experiment_logging(name, tmp_path, logging.WARNING)
-    assert logger.name == name
-    assert logger.level == logging.WARNING
+    assert (logger.name, logger.level) == (name, logging.WARNING)
     assert only_log(tmp_path / name).name.startswith(f"{name}_")
 
 
-@pytest.mark.parametrize("experiment", ["", "a/b", "..", "/"])
-def test_an_experiment_that_is_no_name_of_a_directory_is_refused(
-    experiment: str, name: str, tmp_path: Path
+@pytest.mark.parametrize(
+    ("experiment", "level", "kind", "said"),
+    [
+        *((bad, "INFO", ValueError, "experiment's name") for bad in ("", "a/b", "..", "/")),
+        ("exp0", "LOUD", ValueError, "Unknown level"),
+        ("exp0", 1.5, TypeError, "Level not an integer"),
+    ],
+)
+def test_a_mistake_at_set_up_is_an_error(
+    experiment: str, level: str, kind: type[Exception], said: str, name: str, tmp_path: Path
 ) -> None:
-    """At set-up a mistake is an error."""
-    with pytest.raises(ValueError, match="experiment's name"):
-        setup_logging(name, experiment, tmp_path)
+    with pytest.raises(kind, match=said):
+        setup_logging(name, experiment, tmp_path, level)
 
 
-def test_a_level_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
-    """With the standard library's own words."""
-    with pytest.raises(ValueError, match="Unknown level"):
-        setup_logging(name, "exp0", tmp_path, "LOUD")
-    with pytest.raises(TypeError, match="Level not an integer"):
-        setup_logging(name, "exp0", tmp_path, 1.5)  # type: ignore[arg-type]
-
-
-def test_four_loggers_of_an_experiment(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_four_loggers_of_an_experiment(name: str, tmp_path: Path, capsys: Capsys) -> None:
     """Each with a file, level and console of its own; setting up again doubles nothing."""
     for _ in range(2):
         loggers = setup_multi_logging(name, tmp_path)
@@ -233,46 +204,35 @@ def test_four_loggers_of_an_experiment(
         re.sub(rf"_{STAMP}\.log", "", path.name): re.findall(r"\[(\w+)\]", path.read_text())
         for path in (tmp_path / name).iterdir()
     }
-    both = ["INFO", "WARNING"]
-    assert found == {
-        "main": both,
-        "errors": ["WARNING"],
-        "ablation": ["DEBUG", *both],
-        "progress": both,
-    }
+    up = ["INFO", "WARNING"]
+    every = ["DEBUG", "INFO", "WARNING"]
+    assert found == {"main": up, "errors": ["WARNING"], "ablation": every, "progress": up}
     captured = capsys.readouterr()
-    assert re.findall(rf"\[(\w+)\] {name}\.(\w+)", captured.out) == [
-        ("INFO", "main"),
-        ("WARNING", "main"),
-        ("INFO", "progress"),
-        ("WARNING", "progress"),
-    ]
+    shown = re.findall(rf"\[(\w+)\] {name}\.(\w+)", captured.out)
+    assert shown == [(level, logger) for logger in ("main", "progress") for level in up]
     assert re.findall(rf"\[(\w+)\] {name}\.(\w+)", captured.err) == [("WARNING", "errors")]
 
 
 def test_an_experiment_is_attached_and_taken_off_again(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, capsys: Capsys
 ) -> None:
     """Main log, debug log, console and log stream, each from its level on; then as before."""
     logger = StructuredLogger(f"{name}.training.loop", "exp0")
     plain = logging.getLogger(name)
     config = LoggingConfig(root_logger=name)
-    with Recorder(tmp_path / "exp0", fsync="none") as recorder:
-        detach = attach_experiment(
-            tmp_path / "exp0", stamp="2025-09-30_14-30-00", config=config, recorder=recorder
-        )
+    with Recorder(tmp_path, fsync="none") as recorder:
+        detach = attach_experiment(tmp_path, stamp=START, config=config, recorder=recorder)
         logger.debug("low", step=1)
         logger.info("high", step=2)
         detach()
         logger.error("after")
         detach()
     assert (plain.level, plain.propagate, ours(plain)) == (logging.NOTSET, True, [])
-    main = (tmp_path / "exp0" / "main_2025-09-30_14-30-00.log").read_text()
-    debug = (tmp_path / "exp0" / "debug_2025-09-30_14-30-00.log").read_text()
+    main, debug = ((tmp_path / f"{kind}_{START}.log").read_text() for kind in ("main", "debug"))
     assert re.findall(r": (\w+)\n  step: \d\n", main) == ["high"]
     assert re.findall(r": (\w+)\n  step: \d\n", debug) == ["low", "high"]
     assert capsys.readouterr().out == main
-    assert (tmp_path / "exp0" / "log.jsonl").read_text().count("\n") == 2
+    assert (tmp_path / "log.jsonl").read_text().count("\n") == 2
 
 
 def test_one_experiment_gets_messages_at_a_time(name: str, tmp_path: Path) -> None:
@@ -286,16 +246,15 @@ def test_one_experiment_gets_messages_at_a_time(name: str, tmp_path: Path) -> No
     second()
     plain.info("to b too")
     assert len(ours(plain)) == 1
-    third = attach_experiment(tmp_path / "b", stamp="2025-09-30_14-30-00", config=config)
+    third = attach_experiment(tmp_path / "b", stamp=START, config=config)
     plain.info("to another file of b")
     third()
     plain.info("to a")
     first()
     assert (plain.level, plain.propagate, ours(plain)) == (logging.NOTSET, True, [])
-    assert re.findall(": (.*)", only_log(tmp_path / "a").read_text()) == ["to a"]
-    names = sorted(path.name for path in (tmp_path / "b").iterdir())
-    texts = [re.findall(": (.*)", (tmp_path / "b" / name).read_text()) for name in names]
-    assert texts == [["to another file of b"], ["to b", "to b too"]]
+    paths = only_log(tmp_path / "a"), *sorted((tmp_path / "b").iterdir())
+    texts = [re.findall(": (.*)", path.read_text()) for path in paths]
+    assert texts == [["to a"], ["to another file of b"], ["to b", "to b too"]]
 
 
 def test_experiments_may_end_in_any_order(name: str, tmp_path: Path) -> None:
@@ -320,43 +279,38 @@ def test_old_text_logs_go_and_large_ones_rotate(name: str, tmp_path: Path) -> No
     for n in range(5):
         (tmp_path / f"main_2020-01-0{n + 1}_00-00-00.log").write_text("old\n")
         (tmp_path / f"metrics_2020-01-0{n + 1}_00-00-00.jsonl").write_text("{}\n")
-    config = LoggingConfig(
-        root_logger=name, console=False, file_level="INFO", max_log_files=3, max_log_size_mb=1
+    options = {"console": False, "file_level": "INFO", "max_log_files": 3, "max_log_size_mb": 1}
+    detach = attach_experiment(
+        tmp_path, stamp=START, config=LoggingConfig(root_logger=name, **options)
     )
-    detach = attach_experiment(tmp_path, stamp="2025-09-30_14-30-00", config=config)
     for n in range(8):
         logging.getLogger(name).info("%d %s", n, "x" * 300_000)
     detach()
-    names = sorted(path.name for path in tmp_path.glob("main*"))
-    new = "main_2025-09-30_14-30-00.log"
-    assert names == [new, f"{new}.1", f"{new}.2"]
-    assert max((tmp_path / name).stat().st_size for name in names) <= 1_000_000
+    paths = sorted(tmp_path.glob("main*"))
+    assert [path.name for path in paths] == [f"main_{START}.log{end}" for end in ("", ".1", ".2")]
+    assert max(path.stat().st_size for path in paths) <= 1_000_000
     assert len(list(tmp_path.glob("metrics*"))) == 5
 
 
 def test_subsystems_have_levels_of_their_own(name: str) -> None:
     """Those below inherit; levels that a StructuredLogger gave by default do not stand above."""
+
+    def effective(*subsystems: str) -> list[str]:
+        levels = (logging.getLogger(f"{name}.{x}").getEffectiveLevel() for x in subsystems)
+        return [logging.getLevelName(level) for level in levels]
+
     before = StructuredLogger(f"{name}.data.loading", "exp0").logger
     logging.getLogger(f"{name}.model").setLevel(logging.ERROR)
     logging.getLogger(f"{name}.training.loop.inner")
     levels = {"data": "WARNING", "training.loop": "DEBUG"}
     logging.getLogger(name).setLevel(logging.INFO)
     apply_levels(LoggingConfig(root_logger=name, subsystem_levels=levels))
-    effective = {
-        below: logging.getLogger(f"{name}.{below}").getEffectiveLevel()
-        for below in ("data", "data.loading", "training", "training.loop.inner", "model")
-    }
-    assert effective == {
-        "data": logging.WARNING,
-        "data.loading": logging.WARNING,
-        "training": logging.INFO,
-        "training.loop.inner": logging.DEBUG,
-        "model": logging.ERROR,
-    }
+    assert effective("data", "data.loading") == ["WARNING", "WARNING"]
+    assert effective("training", "training.loop.inner", "model") == ["INFO", "DEBUG", "ERROR"]
     assert before.level == logging.NOTSET
     # The next experiment's configuration replaces this one's.
     apply_levels(LoggingConfig(subsystem_levels={"": "ERROR"}), root=name)
-    assert logging.getLogger(f"{name}.data").getEffectiveLevel() == logging.ERROR
+    assert effective("data") == ["ERROR"]
     apply_levels(LoggingConfig(subsystem_levels={f"{name}.x": "ERROR"}), root="")
     assert logging.getLogger(f"{name}.x").level == logging.ERROR
 
@@ -368,7 +322,19 @@ def test_the_hierarchy_is_the_plans() -> None:
     assert {name.rpartition(".")[0] for name in HIERARCHY[1:]} <= set(HIERARCHY)
 
 
-def test_logs_are_listed_the_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def break_for(monkeypatch: Patch, name: str, method: str, error: type[OSError]) -> None:
+    """Let a method of Path fail for files of a name."""
+    real = getattr(Path, method)
+
+    def broken(path: Path, **options: bool) -> object:
+        if path.name == name:
+            raise error(path)
+        return real(path, **options)
+
+    monkeypatch.setattr(Path, method, broken)
+
+
+def test_logs_are_listed_the_newest_first(tmp_path: Path, monkeypatch: Patch) -> None:
     """Name, time of the last change and size; rotated ones are listed, and are not the latest."""
     assert get_latest_log("exp0", tmp_path) is None
     assert list_experiment_logs("exp0", tmp_path) == []
@@ -378,45 +344,25 @@ def test_logs_are_listed_the_newest_first(tmp_path: Path, monkeypatch: pytest.Mo
         (directory / name).write_text("x" * age)
         os.utime(directory / name, (1_700_000_000 - age, 1_700_000_000 - age))
     (directory / "metrics.jsonl").write_text("{}\n")
-    stat = Path.stat
-
-    def stat_or_gone(path: Path, **options: bool) -> os.stat_result:
-        if path.name == "gone.log":
-            raise FileNotFoundError(path)
-        return stat(path, **options)
-
-    monkeypatch.setattr(Path, "stat", stat_or_gone)
-    latest = get_latest_log("exp0", tmp_path)
-    assert latest == directory / "new.log"
+    break_for(monkeypatch, "gone.log", "stat", FileNotFoundError)
+    assert get_latest_log("exp0", tmp_path) == directory / "new.log"
     listed = list_experiment_logs("exp0", tmp_path)
-    assert [(name, size) for name, _, size in listed] == [
-        ("new.log.1", 0),
-        ("new.log", 1),
-        ("old.log", 2),
-    ]
+    sizes = [(name, size) for name, _, size in listed]
+    assert sizes == [("new.log.1", 0), ("new.log", 1), ("old.log", 2)]
     assert re.fullmatch(r"2023-11-1\d \d{2}:\d{2}:\d{2}", listed[0][1])
     assert len(list_experiment_logs("exp0", tmp_path, max_files=1)) == 1
     assert list_experiment_logs("exp0", tmp_path, max_files=-1) == []
 
 
-def test_empty_logs_are_removed_but_those_in_use(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_logs_are_removed_but_those_in_use(tmp_path: Path, monkeypatch: Patch) -> None:
     """In all experiments; data, links and what is not empty stay."""
-    used = TextFile(tmp_path / "exp0" / "main_2025-09-30_14-30-00.log")
+    used = TextFile(tmp_path / "exp0" / f"main_{START}.log")
     for name in ("exp0/a.log", "exp1/b.log", "exp1/full.log", "exp1/c.jsonl", "exp1/gone.log"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "exp1" / "full.log").write_text("x")
     (tmp_path / "exp1" / "link.log").symlink_to(tmp_path / "exp1" / "c.jsonl")
-    is_symlink = Path.is_symlink
-
-    def link_or_gone(path: Path) -> bool:
-        if path.name == "gone.log":
-            raise PermissionError(path)
-        return is_symlink(path)
-
-    monkeypatch.setattr(Path, "is_symlink", link_or_gone)
+    break_for(monkeypatch, "gone.log", "is_symlink", PermissionError)
     assert cleanup_empty_logs(tmp_path) == 2
     left = {path.name for path in tmp_path.rglob("*.*")}
     assert left == {used.path.name, "full.log", "c.jsonl", "link.log", "gone.log"}

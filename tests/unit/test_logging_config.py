@@ -35,25 +35,17 @@ PLAN = {
 COUNTS = [name for name, value in PLAN.items() if type(value) is int]
 
 
-def write(folder: Path, text: str) -> Path:
-    """Write an experiment file."""
-    path = folder / "exp.yaml"
-    path.write_text(text, encoding="utf-8")
-    return path
+LEVELS = "DEBUG, INFO, WARNING, ERROR, CRITICAL"
+NO_LEVELS = ["INVALID", "", 25, True, None, 1.5, ["INFO"]]
 
 
-def test_the_plans_fields_and_defaults() -> None:
-    """Every field of the plan is there with its default, and every field is described."""
+def test_fields_and_defaults() -> None:
+    """Those of the plan, those of the engine and of the files; and every field is described."""
     fields = LoggingConfig.model_fields
     assert {name: fields[name].default for name in PLAN} == PLAN
     assert all(field.description for field in fields.values())
-
-
-def test_what_is_beyond_the_plan() -> None:
-    """The engine's options and those of the files have the defaults that are documented."""
     config = LoggingConfig()
-    extra = {name: value for name, value in config if name not in PLAN}
-    assert extra == {
+    assert {name: value for name, value in config if name not in PLAN} == {
         "log_dir": "logs",
         "root_logger": "model_foundry",
         "subsystem_levels": {},
@@ -61,6 +53,8 @@ def test_what_is_beyond_the_plan() -> None:
         "system_metrics_every_s": 10.0,
         "recorder": RecorderConfig(),
     }
+    config.subsystem_levels["data"] = "DEBUG"
+    assert LoggingConfig().subsystem_levels == {}  # one's levels are not another's
 
 
 @pytest.mark.parametrize("field", ["console_level", "file_level"])
@@ -75,47 +69,28 @@ def test_what_is_beyond_the_plan() -> None:
     ],
 )
 def test_levels_become_names(field: str, given: object, name: str) -> None:
-    """Names in any case, aliases and logging's numbers."""
     assert getattr(LoggingConfig(**{field: given}), field) == name
 
 
-@pytest.mark.parametrize("level", ["INVALID", "", 25, True, None, 1.5, ["INFO"]])
-def test_what_is_no_level_is_refused(level: Any) -> None:
-    """The message lists the levels."""
-    with pytest.raises(ValidationError, match="DEBUG, INFO, WARNING, ERROR, CRITICAL"):
-        LoggingConfig(console_level=level)
-    with pytest.raises(ValidationError, match="must be one of"):
-        LoggingConfig(subsystem_levels={"data": level})
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        *(({"console_level": level}, LEVELS) for level in NO_LEVELS),
+        *(({"subsystem_levels": {"data": level}}, "must be one of") for level in NO_LEVELS),
+        *(({name: v}, name) for name in COUNTS for v in (0, -1, True, "many", 1.5, None)),
+        *(
+            ({"subsystem_levels": text}, "must look like 'data=WARNING")
+            for text in ("data", "=DEBUG", "data=DEBUG,loop")
+        ),
+        ({"console_lvl": "INFO"}, "console_lvl"),  # a misspelt option never passes for a default
+    ],
+)
+def test_what_is_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        LoggingConfig.model_validate(given)
 
 
-@pytest.mark.parametrize("field", COUNTS)
-@pytest.mark.parametrize("value", [0, -1, True, "many", 1.5, None])
-def test_counts_are_positive_integers(field: str, value: object) -> None:
-    """Neither zero, nor a boolean, nor a fraction."""
-    with pytest.raises(ValidationError, match=field):
-        LoggingConfig.model_validate({field: value})
-
-
-def test_subsystem_levels_from_a_mapping_and_from_a_text() -> None:
-    """Both spellings give the same names."""
-    wanted = {"data": "WARNING", "training.loop": "DEBUG"}
-    assert LoggingConfig(subsystem_levels={"data": "warning", "training.loop": 10}) == (
-        LoggingConfig.model_validate({"subsystem_levels": " data = WARNING, training.loop=debug,"})
-    )
-    assert LoggingConfig(subsystem_levels=wanted).subsystem_levels == wanted
-
-
-@pytest.mark.parametrize("text", ["data", "=DEBUG", "data=DEBUG,loop"])
-def test_a_text_of_levels_that_is_none(text: str) -> None:
-    """The message shows how to write it."""
-    with pytest.raises(ValidationError, match="must look like 'data=WARNING"):
-        LoggingConfig.model_validate({"subsystem_levels": text})
-
-
-def test_an_unknown_field_is_refused_and_assignments_are_checked() -> None:
-    """A misspelt option never passes for a default."""
-    with pytest.raises(ValidationError, match="console_lvl"):
-        LoggingConfig.model_validate({"console_lvl": "INFO"})
+def test_assignments_are_checked() -> None:
     config = LoggingConfig()
     config.console_level = "debug"
     assert config.console_level == "DEBUG"
@@ -123,18 +98,18 @@ def test_an_unknown_field_is_refused_and_assignments_are_checked() -> None:
         config.max_log_files = 0
 
 
-def test_defaults_are_not_shared() -> None:
-    """One config's levels are not another's."""
-    LoggingConfig().subsystem_levels["data"] = "DEBUG"
-    assert LoggingConfig().subsystem_levels == {}
+def test_subsystem_levels_from_a_mapping_and_from_a_text() -> None:
+    wanted = {"data": "WARNING", "training.loop": "DEBUG"}
+    text = " data = WARNING, training.loop=debug,"
+    for levels in (wanted, {"data": "warning", "training.loop": 10}, text):
+        config = LoggingConfig.model_validate({"subsystem_levels": levels})
+        assert config.subsystem_levels == wanted
 
 
 @pytest.mark.parametrize("use", [False, True])
 @pytest.mark.parametrize("log_to", [False, True])
 def test_wandb_needs_both_switches(use: bool, log_to: bool) -> None:
-    """use_wandb asks for it, log_to_wandb can keep a run out of it."""
-    config = LoggingConfig(use_wandb=use, log_to_wandb=log_to)
-    assert config.wandb_enabled is (use and log_to)
+    assert LoggingConfig(use_wandb=use, log_to_wandb=log_to).wandb_enabled is (use and log_to)
 
 
 def test_embedded_in_an_experiments_config_of_any_kind() -> None:
@@ -171,7 +146,6 @@ config_values = st.fixed_dictionaries(
 
 @given(config_values)
 def test_environment_says_what_the_model_says(values: dict[str, Any]) -> None:
-    """Each field can be set by its variable, and reads back equal."""
     config = LoggingConfig(**values)
     environ = {}
     for name, value in values.items():
@@ -186,8 +160,9 @@ def test_environment_says_what_the_model_says(values: dict[str, Any]) -> None:
 
 
 def test_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """from_env() reads os.environ; without variables it gives the defaults."""
+    """from_env() reads os.environ; FASTLOG_ variables that resemble no field are ignored."""
     assert LoggingConfig.from_env() == LoggingConfig()
+    assert LoggingConfig.from_env({"FASTLOG_DEBUG": "1", "FASTLOG_WERROR": "1"}) == LoggingConfig()
     monkeypatch.setenv("FASTLOG_CONSOLE", "no")
     monkeypatch.setenv("FASTLOG_RECORDER__FSYNC", "none")
     config = LoggingConfig.from_env()
@@ -219,6 +194,7 @@ def test_wandb_s_own_variables(environ: dict[str, str], expected: dict[str, obje
         ({"FASTLOG_MAX_LOG_FILES": "0"}, "FASTLOG_MAX_LOG_FILES: must be greater than or equal"),
         ({"FASTLOG_CONSOLE_LEVEL": "loud"}, "FASTLOG_CONSOLE_LEVEL: must be one of DEBUG"),
         ({"FASTLOG_RECORDER__RING": "disk"}, "FASTLOG_RECORDER__RING: must be 'file', 'shm'"),
+        ({"FASTLOG_CONSOLE": "x", "FASTLOG_MAX_LOG_SIZE_MB": "x"}, r"^[^\n]+\n[^\n]+$"),  # both
         ({"FASTLOG_SUBSYSTEM_LEVELS": "data=x"}, "FASTLOG_SUBSYSTEM_LEVELS: must be one of"),
         (
             {"FASTLOG_MAX_LOG_FILE": "3"},
@@ -227,16 +203,9 @@ def test_wandb_s_own_variables(environ: dict[str, str], expected: dict[str, obje
     ],
 )
 def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> None:
-    """The message has the variable's name, not the field's."""
+    """By the variable's name, not the field's."""
     with pytest.raises(ConfigError, match=message):
         LoggingConfig.from_env(environ)
-
-
-def test_several_wrong_variables_are_all_told() -> None:
-    """A line for each."""
-    with pytest.raises(ConfigError) as caught:
-        LoggingConfig.from_env({"FASTLOG_CONSOLE": "x", "FASTLOG_MAX_LOG_SIZE_MB": "x"})
-    assert len(str(caught.value).splitlines()) == 2
 
 
 def test_a_field_that_was_made_wrong_without_validation() -> None:
@@ -246,9 +215,10 @@ def test_a_field_that_was_made_wrong_without_validation() -> None:
         config.with_environment({})
 
 
-def test_variables_of_others_are_ignored() -> None:
-    """A FASTLOG_ variable that resembles no field is no concern of this class."""
-    assert LoggingConfig.from_env({"FASTLOG_DEBUG": "1", "FASTLOG_WERROR": "1"}) == LoggingConfig()
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "exp.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
 
 
 YAML = """\
@@ -279,78 +249,56 @@ def test_from_an_experiment_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "section"),
+    ("text", "section", "files"),
     [
-        ("max_log_files: 5\n", None),
-        ("run:\n  logging:\n    max_log_files: 5\n", "run.logging"),
+        ("max_log_files: 5\n", None, 5),
+        ("run:\n  logging:\n    max_log_files: 5\n", "run.logging", 5),
+        *((text, "logging", 10) for text in ("", "logging:\n", "model: {}\n", "# nothing\n")),
     ],
 )
-def test_the_section_may_be_anywhere(tmp_path: Path, text: str, section: str | None) -> None:
-    """The whole file, or one below others."""
-    assert LoggingConfig.from_yaml(write(tmp_path, text), section).max_log_files == 5
+def test_the_section_may_be_anywhere(
+    tmp_path: Path, text: str, section: str | None, files: int
+) -> None:
+    """The whole file, or one below others; an absent or empty one means defaults."""
+    config = LoggingConfig.from_yaml(write(tmp_path, text), section)
+    assert config == LoggingConfig(max_log_files=files)
 
 
-@pytest.mark.parametrize("text", ["", "logging:\n", "model: {}\n", "# nothing\n"])
-def test_an_absent_or_empty_section_means_defaults(tmp_path: Path, text: str) -> None:
-    """Nothing said is nothing changed."""
-    assert LoggingConfig.from_yaml(write(tmp_path, text)) == LoggingConfig()
+SECTION = "must be a section of 'key: value' lines"
+FAULTS = [
+    ("console_lvl: INFO", "2: logging.console_lvl: unknown key. Did you mean 'console_level'"),
+    ("zzz: 1", "2: logging.zzz: unknown key. Known keys: console_level, file_level"),
+    ("recorder:\n    rink: 1", "3: logging.recorder.rink: unknown key. Did you mean 'ring'"),
+    ("max_log_files: x", "2: logging.max_log_files: must be a valid integer.*, not 'x'"),
+    ("max_log_files: true", "2: logging.max_log_files: must be a number, not true"),
+    ("console_level: 7", "2: logging.console_level: must be one of .* not 'Level 7'"),
+    ("recorder: [1]", "2: logging.recorder: must be a section of 'key: value' lines"),
+    ("console: [", "3: not valid YAML"),
+    ("console: true\n  console: true", r"3: logging.console: given twice \(first on line 2\)"),
+]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "section", "message"),
     [
-        ("console_lvl: INFO", "2: logging.console_lvl: unknown key. Did you mean 'console_level'"),
-        ("zzz: 1", "2: logging.zzz: unknown key. Known keys: console_level, file_level"),
-        ("recorder:\n    rink: 1", "3: logging.recorder.rink: unknown key. Did you mean 'ring'"),
-        ("max_log_files: x", "2: logging.max_log_files: must be a valid integer.*, not 'x'"),
-        ("max_log_files: true", "2: logging.max_log_files: must be a number, not true"),
-        ("console_level: 7", "2: logging.console_level: must be one of .* not 'Level 7'"),
-        ("recorder: [1]", "2: logging.recorder: must be a section of 'key: value' lines"),
-        ("console: [", "3: not valid YAML"),
-        ("console: true\n  console: true", r"3: logging.console: given twice \(first on line 2\)"),
+        *((f"logging:\n  {text}\n", "logging", f"exp.yaml:{said}") for text, said in FAULTS),
+        ("logging: 5\n", "logging", f"exp.yaml:1: logging: {SECTION}, not 5"),
+        ("- 1\n", "logging", "exp.yaml: must be a mapping; found a list"),
+        ("run: 5\n", "run.logging", "exp.yaml:1: run: must be a section"),
+        (b"logging: \xff\n", "logging", "cannot be read as UTF-8"),
     ],
 )
-def test_faults_of_a_section_name_file_line_and_key(
-    tmp_path: Path, text: str, message: str
+def test_faults_of_a_file_name_line_and_key(
+    tmp_path: Path, text: str | bytes, section: str, message: str
 ) -> None:
     """So that they can be mended without a search."""
-    with pytest.raises(ConfigError, match="exp.yaml:" + message):
-        LoggingConfig.from_yaml(write(tmp_path, f"logging:\n  {text}\n"))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("logging: 5\n", "exp.yaml:1: logging: must be a section of 'key: value' lines, not 5"),
-        ("- 1\n", "exp.yaml: must be a mapping; found a list"),
-    ],
-)
-def test_files_that_are_no_sections(tmp_path: Path, text: str, message: str) -> None:
-    """A value in the place of a section, and a file that is no mapping."""
     with pytest.raises(ConfigError, match=message):
-        LoggingConfig.from_yaml(write(tmp_path, text))
+        LoggingConfig.from_yaml(write(tmp_path, text), section)
 
 
-def test_a_path_through_a_value_is_no_section(tmp_path: Path) -> None:
-    """A number has no section logging."""
-    with pytest.raises(ConfigError, match=r"exp.yaml:1: run: must be a section"):
-        LoggingConfig.from_yaml(write(tmp_path, "run: 5\n"), "run.logging")
-
-
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """Absent, and not UTF-8."""
+def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"gone.yaml: no such file\. Give the path"):
         LoggingConfig.from_yaml(tmp_path / "gone.yaml")
-    path = tmp_path / "exp.yaml"
-    path.write_bytes(b"logging: \xff\n")
-    with pytest.raises(ConfigError, match="cannot be read as UTF-8"):
-        LoggingConfig.from_yaml(path)
-
-
-def test_without_pyyaml_the_message_says_how_to_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The extra is named."""
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(ImportError, match=r"foundry_fastlog\[yaml\]"):
         LoggingConfig.from_yaml(write(tmp_path, YAML))
@@ -375,5 +323,4 @@ def test_places_in_a_file() -> None:
     ],
 )
 def test_values_in_messages(value: object, text: str) -> None:
-    """As YAML has them, on one short line."""
     assert show(value) == text

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import multiprocessing
 import os
 import signal
 import statistics
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +18,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from logging_support import run_processes, run_threads, structured_double
 from recorded import PACKAGE_ROOT, lines, without_clock
 
 from foundry_fastlog import LoggingConfig, MetricsLogger, Recorder, RecorderConfig, read_run
 
 NAME = "model_foundry.metrics"
+HERE = Path(__file__).name
+Caplog = pytest.LogCaptureFixture
 
 
 class Raising:
@@ -37,14 +39,17 @@ class Raising:
 
 
 @pytest.fixture
-def metrics(tmp_path: Path) -> Any:
-    """A logger of its own run."""
+def metrics(tmp_path: Path) -> Iterator[MetricsLogger]:
     with MetricsLogger("exp", tmp_path / "run") as opened:
         yield opened
 
 
+def warnings(caplog: Caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_a_step_is_a_line(metrics: MetricsLogger) -> None:
-    """Step, epoch and values; an epoch of None is left out."""
+    """An epoch of None is left out; the run has the experiment's name."""
     assert metrics.log_step(step=100, epoch=2, metrics={"loss": 2.5, "lr": 1e-3})
     assert metrics.log_step(101, None, {"loss": 2.25})
     assert metrics.log_step(102, 2.5, {"epoch": 7, "loss": 2.0})
@@ -54,12 +59,7 @@ def test_a_step_is_a_line(metrics: MetricsLogger) -> None:
         {"seq": 1, "step": 101, "metrics": {"loss": 2.25}},
         {"seq": 2, "step": 102, "epoch": 2.5, "metrics": {"loss": 2.0}},
     ]
-
-
-def test_the_run_has_the_experiments_name(metrics: MetricsLogger) -> None:
-    """In run.json; the attributes are the plan's."""
-    assert read_run(metrics.output_dir).info["name"] == "exp"
-    assert metrics.experiment_name == "exp"
+    assert read_run(metrics.output_dir).info["name"] == metrics.experiment_name == "exp"
     assert metrics.logger is logging.getLogger(NAME)
     assert metrics.recorder.path == metrics.output_dir
 
@@ -67,14 +67,13 @@ def test_the_run_has_the_experiments_name(metrics: MetricsLogger) -> None:
 def test_the_file_is_this_writers(tmp_path: Path) -> None:
     """After a resume, and with a stamp."""
     for name in ("metrics.jsonl", "metrics.a1.jsonl"):
-        with MetricsLogger("exp", tmp_path / "run") as metrics:
-            assert metrics.metrics_file == tmp_path / "run" / name
+        with MetricsLogger("exp", tmp_path) as metrics:
+            assert metrics.metrics_file == tmp_path / name
     stamp = "2025-09-30_14-30-00"
-    with (
-        Recorder(tmp_path / "run", stamp=stamp) as recorder,
-        MetricsLogger("exp", tmp_path / "run", recorder=recorder) as metrics,
-    ):
-        assert metrics.metrics_file == tmp_path / "run" / f"metrics_{stamp}.jsonl"
+    with Recorder(tmp_path, stamp=stamp) as recorder:
+        with MetricsLogger("exp", tmp_path, recorder=recorder) as metrics:
+            assert metrics.metrics_file == tmp_path / f"metrics_{stamp}.jsonl"
+        assert not recorder.closed
 
 
 @pytest.mark.parametrize(
@@ -83,30 +82,22 @@ def test_the_file_is_this_writers(tmp_path: Path) -> None:
         ({"loss": 2.5, "lr": 0.001}, "loss=2.5000, lr=0.0010"),
         ({"lr": 1e-5, "z": 0.0, "n": math.nan}, "lr=1.0000e-05, z=0.0000, n=nan"),
         ({"t": 8500, "ok": True, "s": "x", "z": None}, "t=8500, ok=True, s=x, z=None"),
+        ({"a": [1], "b": list(range(99))}, "a=[1], b=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11..."),
         ({}, ""),
     ],
 )
-def test_the_echo(
-    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture, given: dict[str, Any], shown: str
-) -> None:
-    """At INFO, with the place of the call."""
+def test_the_echo(metrics: MetricsLogger, caplog: Caplog, given: Any, shown: str) -> None:
+    """At INFO, with the place of the call; a value that is no metric is cut to a short text."""
     with caplog.at_level(logging.INFO, NAME):
         metrics.log_step(100, 2, given)
-    (record,) = caplog.records
-    assert (record.getMessage(), record.levelname) == (f"Step 100: {shown}", "INFO")
-    assert (record.name, record.filename) == (NAME, Path(__file__).name)
-
-
-def test_the_echo_of_an_epoch(metrics: MetricsLogger, caplog: pytest.LogCaptureFixture) -> None:
-    """The same way."""
-    with caplog.at_level(logging.INFO, NAME):
         metrics.log_epoch_summary(5, {"avg_loss": 2.4})
-    (record,) = caplog.records
-    assert record.getMessage() == "Epoch 5 summary: avg_loss=2.4000"
-    assert record.filename == Path(__file__).name
+    found = [record for record in caplog.records if record.levelname == "INFO"]
+    step, summary = (record.getMessage() for record in found)
+    assert (step, summary) == (f"Step 100: {shown}", "Epoch 5 summary: avg_loss=2.4000")
+    assert {(record.name, record.filename) for record in found} == {(NAME, HERE)}
 
 
-def test_intervals_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_intervals_of_the_configuration(tmp_path: Path, caplog: Caplog) -> None:
     """Every step is recorded; the echo and the detailed metrics come now and then."""
     config = LoggingConfig(
         root_logger="mine",
@@ -116,7 +107,7 @@ def test_intervals_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptur
     )
     calls: list[int] = []
 
-    def detail(step: int) -> dict[str, float]:
+    def detail() -> dict[str, float]:
         calls.append(step)
         return {"grad_norm": 1.0 * step}
 
@@ -127,45 +118,26 @@ def test_intervals_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptur
         assert metrics.recorder.stats()["ring_bytes"] == 64 << 10
         for step in range(8):
             metrics.log_step(step, 0, {"loss": 1.0})
-            assert metrics.log_detailed(step, 0, lambda step=step: detail(step)) is (step % 4 == 0)
+            assert metrics.log_detailed(step, 0, detail) is (step % 4 == 0)
         assert metrics.log_detailed(8, None, {"given": 1})
     echoes = [record.getMessage() for record in caplog.records if record.name == "mine.metrics"]
     assert echoes == [f"Step {step}: loss=1.0000" for step in (0, 3, 6)]
     assert calls == [0, 4]
     found = [(line["step"], line["metrics"]) for line in lines(tmp_path)]
     assert [step for step, values in found if "loss" in values] == list(range(8))
-    assert [pair for pair in found if "loss" not in pair[1]] == [
-        (0, {"grad_norm": 0.0}),
-        (4, {"grad_norm": 4.0}),
-        (8, {"given": 1}),
-    ]
+    others = [(0, {"grad_norm": 0.0}), (4, {"grad_norm": 4.0}), (8, {"given": 1})]
+    assert [pair for pair in found if "loss" not in pair[1]] == others
 
 
-def test_nothing_is_rendered_for_a_level_that_is_off(metrics: MetricsLogger) -> None:
-    """A value's __format__ is not called."""
-
-    class Loud(float):
-        def __format__(self, spec: str) -> str:
-            raise AssertionError(spec)
-
-    logging.getLogger(NAME).setLevel(logging.WARNING)
-    try:
-        assert metrics.log_step(1, 0, {"loss": Loud(1.0)})
-    finally:
-        logging.getLogger(NAME).setLevel(logging.NOTSET)
-
-
-def test_the_echo_of_a_structured_logger(tmp_path: Path) -> None:
-    """It gets step and epoch as context."""
-    inner = logging.getLogger("test.structured")
-    inner.setLevel(logging.INFO)
-    calls: list[Any] = []
-    logger = SimpleNamespace(
-        logger=inner, log_structured=lambda *args, **kwargs: calls.append((args, kwargs))
-    )
+def test_the_echo_of_a_structured_logger(tmp_path: Path, caplog: Caplog) -> None:
+    """It gets step and epoch as context; nothing is rendered for a level that is off."""
+    logger, calls = structured_double(logging.getLogger("test.structured"))
     with MetricsLogger("exp", tmp_path, logger=logger) as metrics:
-        metrics.log_step(1, None, {"loss": 1.0})
-        metrics.log_epoch_summary(2, {"a": 1.0})
+        with caplog.at_level(logging.INFO, "test.structured"):
+            metrics.log_step(1, None, {"loss": 1.0})
+            metrics.log_epoch_summary(2, {"a": 1.0})
+        with caplog.at_level(logging.WARNING, "test.structured"):
+            metrics.log_step(2, None, {"loss": type("", (float,), {"__format__": pytest.fail})()})
     assert calls == [
         ((logging.INFO, "Step 1: loss=1.0000"), {"stacklevel": 4, "step": 1}),
         ((logging.INFO, "Epoch 2 summary: a=1.0000"), {"stacklevel": 4, "epoch": 2}),
@@ -173,35 +145,31 @@ def test_the_echo_of_a_structured_logger(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("call", "arguments", "error", "message"),
     [
-        (("1", 0, {}), TypeError, "step must be an int"),
-        ((1.5, 0, {}), TypeError, "step must be an int"),
-        ((1, "0", {"a": 1}), TypeError, "epoch must be an int, a float or None"),
-        ((1, "0", {"a": [1]}), TypeError, "epoch must be an int, a float or None"),
-        ((1, 0, [1]), TypeError, "metrics must be a mapping"),
-        ((1, 0, None), TypeError, "metrics must be a mapping"),
-        ((2**63, 0, {}), OverflowError, "step does not fit"),
+        ("log_step", ("1", 0, {}), TypeError, "step must be an int"),
+        ("log_step", (1.5, 0, {}), TypeError, "step must be an int"),
+        ("log_step", (1, "0", {"a": 1}), TypeError, "epoch must be an int, a float or None"),
+        ("log_step", (1, "0", {"a": [1]}), TypeError, "epoch must be an int, a float or None"),
+        ("log_step", (1, 0, [1]), TypeError, "metrics must be a mapping"),
+        ("log_step", (1, 0, None), TypeError, "metrics must be a mapping"),
+        ("log_step", (2**63, 0, {}), OverflowError, "step does not fit"),
+        ("log_epoch_summary", (1, [1]), TypeError, "summary must be a mapping"),
+        ("log_epoch_summary", ("1", {}), TypeError, "epoch must be"),
+        ("log_detailed", (1, 0, 5), TypeError, "metrics must be a mapping"),
     ],
 )
 def test_wrong_calls(
-    metrics: MetricsLogger, arguments: tuple[Any, ...], error: type[Exception], message: str
+    metrics: MetricsLogger, call: str, arguments: Any, error: type[Exception], message: str
 ) -> None:
     """What is wrong with the call itself is told, and nothing is written."""
     with pytest.raises(error, match=message):
-        metrics.log_step(*arguments)
+        getattr(metrics, call)(*arguments)
     metrics.close()
     assert lines(metrics.output_dir) == []
 
 
-def test_wrong_calls_of_the_others(metrics: MetricsLogger, tmp_path: Path) -> None:
-    """Summaries, detailed metrics, and the constructor."""
-    with pytest.raises(TypeError, match="summary must be a mapping"):
-        metrics.log_epoch_summary(1, [1])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="epoch must be"):
-        metrics.log_epoch_summary("1", {})  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="metrics must be a mapping"):
-        metrics.log_detailed(1, 0, 5)  # type: ignore[arg-type]
+def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="experiment_name must be a str"):
         MetricsLogger(5, tmp_path)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"logger must be a logging.Logger or a StructuredLogger"):
@@ -209,7 +177,7 @@ def test_wrong_calls_of_the_others(metrics: MetricsLogger, tmp_path: Path) -> No
 
 
 def test_values_that_are_no_metrics_are_recorded_as_text(
-    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture
+    metrics: MetricsLogger, caplog: Caplog
 ) -> None:
     """A training run is not ended by a list in its metrics; one warning per name says so."""
     for step in range(2):
@@ -222,8 +190,7 @@ def test_values_that_are_no_metrics_are_recorded_as_text(
     assert first["metrics"] == second["metrics"] == expected
     assert third["metrics"] == {"shape": "x" * 50, "set": "{1}"}
     assert summary["summary"]["shape"] == "[1, 2]"
-    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert sorted(warnings) == [
+    assert sorted(warnings(caplog)) == [
         f"metric {name!r} is no single value: recorded as text"
         for name in ("7", "big", "long", "set", "shape")
     ]
@@ -231,34 +198,41 @@ def test_values_that_are_no_metrics_are_recorded_as_text(
 
 def test_a_value_is_what_it_is_alone(metrics: MetricsLogger) -> None:
     """Whatever stands beside it, in steps and in summaries; what is no metric is cut."""
-    values = {
-        "loss": 1.5,
-        "one": SimpleNamespace(shape=(1, 1), item=lambda: 2.5),
-        "numpy": np.array([3.5]),
-        "uint64": np.uint64(2**63 + 2**20),
-        "text": "t" * 5000,
+    square = "<ndarray of float64, shape (100, 100): 0, 0, 0, 0, 0, 0, ...>"
+    cases: dict[str, tuple[Any, Any]] = {
+        "loss": (1.5, 1.5),
+        "one": (SimpleNamespace(shape=(1, 1), item=lambda: 2.5), 2.5),
+        "numpy": (np.array([3.5]), 3.5),
+        "uint64": (np.uint64(2**63 + 2**20), float(2**63 + 2**20)),
+        "text": ("t" * 5000, "t" * 5000),
+        "raises": (Raising(), "raising"),
+        "array": (np.zeros((100, 100)), square),
+        "list": (list(range(200_000)), None),
     }
-    odd = {"list": list(range(200_000)), "raises": Raising(), "array": np.zeros((100, 100))}
-    assert metrics.log_step(1, 0, {**values, **odd})
-    assert metrics.log_detailed(2, 0, {**values, **odd})
-    assert metrics.log_epoch_summary(0, {**values, **odd})
+    values = {name: given for name, (given, _) in cases.items()}
+    assert metrics.log_step(1, 0, values)
+    assert metrics.log_detailed(2, 0, values)
+    assert metrics.log_epoch_summary(0, values)
     metrics.close()
-    steps = [line.get("metrics") or line["summary"] for line in lines(metrics.output_dir)]
-    assert steps[0] == steps[1] == steps[2]
-    assert steps[0].pop("list").startswith("[0, 1, 2, 3, ")
-    assert steps[0] == {
-        "loss": 1.5,
-        "one": 2.5,
-        "numpy": 3.5,
-        "uint64": float(2**63 + 2**20),
-        "text": "t" * 5000,
-        "raises": "raising",
-        "array": "<ndarray of float64, shape (100, 100): 0, 0, 0, 0, 0, 0, ...>",
-    }
+    for line in lines(metrics.output_dir):
+        found = line.get("metrics") or line["summary"]
+        assert found["list"].startswith("[0, 1, 2, 3, ")
+        assert found == {name: shown for name, (_, shown) in cases.items()} | {
+            "list": found["list"]
+        }
+    assert line["seq"] == 2
+
+
+def test_tensors(metrics: MetricsLogger, caplog: Caplog) -> None:
+    torch = pytest.importorskip("torch")
+    with caplog.at_level(logging.INFO, NAME):
+        metrics.log_step(1, 0, {"a": np.float32(1.5), "b": torch.tensor(2.5)})
+    assert caplog.records[-1].getMessage() == "Step 1: a=1.5000, b=2.5000"
+    assert metrics.get_metrics_history()[0]["metrics"] == {"a": 1.5, "b": 2.5}
 
 
 def test_a_text_that_is_too_long_for_the_ring_takes_nothing_along(
-    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture
+    metrics: MetricsLogger, caplog: Caplog
 ) -> None:
     """The rest of the step is recorded, with its beginning, and one warning says so."""
     text = "x" * (metrics.recorder.stats()["ring_bytes"] // 4)
@@ -270,51 +244,27 @@ def test_a_text_that_is_too_long_for_the_ring_takes_nothing_along(
     found = [line["metrics"] for line in lines(metrics.output_dir)]
     assert [values["loss"] for values in found] == [1.5] * 4
     assert {values["text"] for values in found} == {f"{'x' * 1000}... ({len(text)} characters)"}
-    told = [record.getMessage() for record in caplog.records if "too long" in record.getMessage()]
+    told = [message for message in warnings(caplog) if "too long" in message]
     assert told == ["metric 'text' is too long: its beginning is recorded"]
 
 
 @pytest.mark.parametrize("names", [["a"], [f"{'n' * 99}{i}" for i in range(700)]])
-def test_what_does_not_fit_with_its_texts_cut_is_dropped_once(
-    names: list[str], metrics: MetricsLogger
-) -> None:
-    """Its keys in the ring's table, or with it: False is returned, and one drop counted."""
+def test_what_does_not_fit_is_dropped_once(names: list[str], metrics: MetricsLogger) -> None:
+    """With its texts cut; its keys in the ring's table, or with it."""
     values = dict.fromkeys(names, "x" * 900) | {f"k{n}": "x" * 900 for n in range(1300)}
     assert not metrics.log_step(1, 0, values)
     assert metrics.recorder.stats()["dropped"] == 1
 
 
-def test_the_echo_of_values_that_are_no_metrics(
-    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Their text, cut to a short one."""
-    with caplog.at_level(logging.INFO, NAME):
-        metrics.log_step(1, 0, {"shape": [1, 2], "long": list(range(99))})
-    message = caplog.records[-1].getMessage()
-    assert message == "Step 1: shape=[1, 2], long=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11..."
-
-
-def test_tensors_and_numpy(metrics: MetricsLogger, caplog: pytest.LogCaptureFixture) -> None:
-    """Scalars of both are numbers, in the file and in the echo."""
-    np, torch = pytest.importorskip("numpy"), pytest.importorskip("torch")
-    with caplog.at_level(logging.INFO, NAME):
-        metrics.log_step(1, 0, {"a": np.float32(1.5), "b": torch.tensor(2.5)})
-    assert caplog.records[-1].getMessage() == "Step 1: a=1.5000, b=2.5000"
-    assert metrics.get_metrics_history()[0]["metrics"] == {"a": 1.5, "b": 2.5}
-
-
-def test_after_close_nothing_raises(
-    metrics: MetricsLogger, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_after_close_nothing_raises(metrics: MetricsLogger, caplog: Caplog) -> None:
     """The calls say False, and one warning says why."""
     metrics.log_step(1, 0, {"loss": 1.0})
     metrics.close()
     assert not metrics.log_step(2, 0, {"loss": 1.0})
     assert not metrics.log_detailed(2, 0, {"loss": 1.0})
     assert not metrics.log_epoch_summary(2, {"loss": 1.0})
-    warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(warnings) == 1
-    assert "after the recorder" in warnings[0].getMessage()
+    (warning,) = warnings(caplog)
+    assert "after the recorder" in warning
     assert [line["step"] for line in metrics.get_metrics_history()] == [1]
     assert metrics.flush()
 
@@ -324,12 +274,8 @@ def test_history(metrics: MetricsLogger) -> None:
     for step in (5, 3, 4):
         metrics.log_step(step, 0, {"loss": math.inf if step == 3 else 1.0 * step})
     metrics.log_epoch_summary(0, {"loss": math.nan})
-    history = metrics.get_metrics_history()
-    assert [(line["step"], line["metrics"]["loss"]) for line in history] == [
-        (5, 5.0),
-        (3, math.inf),
-        (4, 4.0),
-    ]
+    history = [(line["step"], line["metrics"]["loss"]) for line in metrics.get_metrics_history()]
+    assert history == [(5, 5.0), (3, math.inf), (4, 4.0)]
     assert [line["step"] for line in metrics.get_metrics_for_steps(4, 5)] == [5, 4]
     assert metrics.get_metrics_for_steps(6, 9) == metrics.get_metrics_for_steps(5, 4) == []
     (summary,) = metrics.get_epoch_summaries()
@@ -342,63 +288,40 @@ def test_history_after_a_resume(tmp_path: Path) -> None:
         with MetricsLogger("exp", tmp_path) as metrics:
             for step in steps:
                 metrics.log_step(step, 0, {"attempt": attempt})
-    history = metrics.get_metrics_history()
-    assert [(line["step"], line["metrics"]["attempt"]) for line in history] == [
-        *((step, 0) for step in range(3)),
-        *((step, 1) for step in range(3, 6)),
-    ]
+    history = [(line["step"], line["metrics"]["attempt"]) for line in metrics.get_metrics_history()]
+    assert history == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]
 
 
 def test_statistics(metrics: MetricsLogger) -> None:
     """Over finite numbers; the others are counted."""
-    values: list[Any] = [3.0, math.nan, 2, "text", True, None, math.inf, 2.5]
-    for step, value in enumerate(values):
+    for step, value in enumerate([3.0, math.nan, 2, "text", True, None, math.inf, 2.5]):
         metrics.log_step(step, 0, {"loss": value})
     metrics.log_step(99, 0, {"other": 1.0})
     metrics.log_epoch_summary(0, {"loss": 100.0})
-    found = metrics.compute_statistics("loss")
-    numbers = [3.0, 2.0, 2.5]
-    assert found == {
-        "count": 3,
-        "mean": pytest.approx(2.5),
-        "std": pytest.approx(statistics.stdev(numbers)),
-        "min": 2.0,
-        "max": 3.0,
-        "total": 7.5,
-        "first": 3.0,
-        "last": 2.5,
-        "nonfinite": 2,
-        "other": 3,
-    }
+    counts = {"count": 3, "nonfinite": 2, "other": 3}
+    spread = {"mean": pytest.approx(2.5), "std": pytest.approx(statistics.stdev([3.0, 2.0, 2.5]))}
+    ends = {"min": 2.0, "max": 3.0, "total": 7.5, "first": 3.0, "last": 2.5}
+    assert metrics.compute_statistics("loss") == {**counts, **spread, **ends}
     nothing = metrics.compute_statistics("unknown")
     assert (nothing["count"], nothing["mean"], nothing["last"]) == (0, None, None)
 
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 values = st.one_of(st.floats(), int64, st.booleans(), st.text(max_size=3))
-steps = st.lists(
-    st.tuples(
-        int64,
-        st.one_of(st.none(), st.integers(0, 99)),
-        st.dictionaries(st.text(max_size=3).filter(lambda key: key != "epoch"), values, max_size=4),
-    ),
-    max_size=5,
-)
+names = st.text(max_size=3).filter(lambda key: key != "epoch")
+epochs = st.one_of(st.none(), st.integers(0, 99))
+steps = st.tuples(int64, epochs, st.dictionaries(names, values, max_size=4))
 
 
-@given(steps)
-def test_any_metrics_read_back(
-    tmp_path_factory: pytest.TempPathFactory, given: list[tuple[int, int | None, dict[str, Any]]]
-) -> None:
+@given(st.lists(steps, max_size=5))
+def test_any_metrics_read_back(tmp_path_factory: pytest.TempPathFactory, given: list[Any]) -> None:
     """Types included."""
     config = LoggingConfig(recorder=RecorderConfig(ring="memory", fsync="none"))
     with MetricsLogger("exp", tmp_path_factory.mktemp("run"), config=config) as metrics:
         for step in given:
             assert metrics.log_step(*step)
-        found = [
-            (line["step"], line.get("epoch"), line["metrics"])
-            for line in metrics.get_metrics_history()
-        ]
+        history = metrics.get_metrics_history()
+    found = [(line["step"], line.get("epoch"), line["metrics"]) for line in history]
     assert repr(found) == repr(given)
 
 
@@ -409,11 +332,7 @@ def test_many_threads(metrics: MetricsLogger) -> None:
         for i in range(500):
             metrics.log_step(thread * 1000 + i, thread, {"i": i})
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_threads(work, 8)
     history = metrics.get_metrics_history()
     assert len(history) == 4000
     for n in range(8):
@@ -427,33 +346,21 @@ def _log_many(metrics: MetricsLogger, worker: int) -> None:
 
 def test_forked_processes(metrics: MetricsLogger) -> None:
     """Each child has files of its own; the parent's history has all lines."""
-    context = multiprocessing.get_context("fork")
     metrics.log_step(0, 0, {"worker": 0})
-    children = [context.Process(target=_log_many, args=(metrics, n)) for n in (1, 2, 3)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
+    run_processes(_log_many, *((metrics, n) for n in (1, 2, 3)))
     expected = [0, *(n * 1000 + i for n in (1, 2, 3) for i in range(200))]
     assert sorted(line["step"] for line in metrics.get_metrics_history()) == expected
     assert len(list(metrics.output_dir.glob("metrics*.jsonl"))) == 4
 
 
-def _open_and_log(path: str, worker: int) -> None:
+def _open_and_log(path: Path, worker: int) -> None:
     with MetricsLogger("exp", path) as metrics:
         _log_many(metrics, worker)
 
 
 def test_processes_that_know_nothing_of_each_other(tmp_path: Path) -> None:
     """Each opens the directory by itself, as attempts that run at once; nothing is lost."""
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_open_and_log, args=(str(tmp_path), n)) for n in (1, 2, 3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+    run_processes(_open_and_log, *((tmp_path, n) for n in (1, 2, 3)), method="spawn")
     run = read_run(tmp_path, strict=True)
     found = sorted(line["step"] for line in run.lines("metrics", attempts="all"))
     assert found == [n * 1000 + i for n in (1, 2, 3) for i in range(200)]
@@ -477,20 +384,19 @@ for step in range(10**9):
 @pytest.mark.parametrize("after", [99, 4999])
 def test_a_kill_loses_nothing(tmp_path: Path, after: int) -> None:
     """SIGKILL in the middle of logging: what a call returned for is there, before and after."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path)],
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
-    )
-    assert process.stdout is not None
-    acked = -1
-    while acked < after:
-        acked = int(process.stdout.readline())
-    process.send_signal(signal.SIGKILL)
-    for line in process.stdout:  # what it had said before it died
-        acked = int(line)
-    process.wait(60)
-    process.stdout.close()
+    ) as process:
+        assert process.stdout is not None
+        acked = -1
+        while acked < after:
+            acked = int(process.stdout.readline())
+        process.send_signal(signal.SIGKILL)
+        for line in process.stdout:  # what it had said before it died
+            acked = int(line)
+        process.wait(60)
     for _ in range(2):  # read from the dead process's ring, then recovered by the next start
         steps = [line["step"] for line in read_run(tmp_path).lines("metrics") if "step" in line]
         assert steps == list(range(len(steps)))

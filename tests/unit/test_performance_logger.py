@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from logging_support import run_threads, structured_double
 from recorded import lines
 
 from foundry_fastlog import PerformanceLogger, Recorder
@@ -22,94 +24,65 @@ from foundry_fastlog.components import performance
 from foundry_fastlog.components.performance import MAX_NAMES, OTHER, rss_bytes
 
 LOGGER = logging.getLogger("test.performance")
+HERE = Path(__file__).name
 KEYS = {"count", "mean", "std", "min", "max", "total", "p50", "p95", "p99"}
+Patch, Caplog = pytest.MonkeyPatch, pytest.LogCaptureFixture
 
 
 @pytest.fixture
-def perf() -> PerformanceLogger:
+def perf(caplog: Caplog) -> PerformanceLogger:
     """Without a recorder."""
+    caplog.set_level(logging.DEBUG, LOGGER.name)
     return PerformanceLogger(LOGGER)
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def clock(monkeypatch: Patch) -> list[float]:
     """A clock that blocks read: what is in the list, the last number again and again."""
     times = [0.0]
-    monkeypatch.setattr(
-        performance, "perf_counter", lambda: times.pop(0) if len(times) > 1 else times[0]
-    )
+    read = lambda: times.pop(0) if len(times) > 1 else times[0]  # noqa: E731 - it is the clock
+    monkeypatch.setattr(performance, "perf_counter", read)
     return times
 
 
 def spend(perf: PerformanceLogger, name: str, seconds: float, clock: list[float]) -> None:
-    """Run a block that takes so long by the clock."""
     clock[:] = [0.0, seconds]
     with perf.time_block(name):
         pass
 
 
-def test_a_block_is_measured(perf: PerformanceLogger) -> None:
-    """By a real clock; the block itself tells, too."""
-    with perf.time_block("sleep") as block:
-        assert block.elapsed == 0.0
+def test_blocks_are_measured(perf: PerformanceLogger) -> None:
+    """By a real clock; the block itself tells, too. They may nest, and one in itself."""
+    block = perf.time_block
+    with block("outer") as outer, block("sleep") as middle, block("sleep") as inner:
+        assert inner.elapsed == 0.0
         time.sleep(0.01)
-    assert list(perf.timers) == ["sleep"]
-    assert perf.timers["sleep"][0] == block.elapsed >= 0.01
+    found = {name: list(times) for name, times in perf.timers.items()}
+    assert found == {"sleep": [inner.elapsed, middle.elapsed], "outer": [outer.elapsed]}
+    assert 0.01 <= inner.elapsed <= middle.elapsed <= outer.elapsed
 
 
-def test_the_message(
-    perf: PerformanceLogger, clock: list[float], caplog: pytest.LogCaptureFixture
-) -> None:
-    """At DEBUG or the level that was asked for; with the place of the block."""
-    with caplog.at_level(logging.DEBUG, LOGGER.name):
-        spend(perf, "forward_pass", 0.02344, clock)
-        with perf.time_block("load", logging.WARNING):
-            pass
-    first, second = caplog.records
-    assert first.getMessage() == "forward_pass completed in 0.0234s"
-    assert (first.levelname, second.levelname) == ("DEBUG", "WARNING")
-    assert first.filename == second.filename == Path(__file__).name
-
-
-def test_no_message_below_the_level(
-    perf: PerformanceLogger, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The time is kept all the same."""
-    with caplog.at_level(logging.INFO, LOGGER.name), perf.time_block("a"):
+def test_the_message(perf: PerformanceLogger, clock: list[float], caplog: Caplog) -> None:
+    """At DEBUG or the level that was asked for, with the place of the block and how it ended."""
+    spend(perf, "forward_pass", 0.02344, clock)
+    with perf.time_block("load", logging.WARNING):
         pass
-    assert caplog.records == []
-    assert len(perf.timers["a"]) == 1
-
-
-def test_an_exception_goes_on(perf: PerformanceLogger, caplog: pytest.LogCaptureFixture) -> None:
-    """The block is timed, and its message says how it ended."""
-    with (
-        caplog.at_level(logging.DEBUG, LOGGER.name),
-        pytest.raises(ValueError, match="x"),
-        perf.time_block("failing"),
-    ):
+    with pytest.raises(ValueError, match="x"), perf.time_block("failing"):
         raise ValueError("x")
-    assert caplog.records[0].getMessage().endswith("s (raised ValueError)")
-    assert len(perf.timers["failing"]) == 1
-
-
-def test_nesting_and_recursion(perf: PerformanceLogger) -> None:
-    """An outer block takes at least as long as the inner ones."""
-
-    def descend(depth: int) -> None:
-        with perf.time_block("level"):
-            if depth:
-                descend(depth - 1)
-
-    with perf.time_block("outer"):
-        descend(3)
-    times = list(perf.timers["level"])
-    assert times == sorted(times)
-    assert perf.timers["outer"][0] >= times[-1]
+    caplog.set_level(logging.INFO, LOGGER.name)
+    with perf.time_block("quiet"):
+        pass
+    assert [(r.levelname, r.filename, r.getMessage()) for r in caplog.records] == [
+        ("DEBUG", HERE, "forward_pass completed in 0.0234s"),
+        ("WARNING", HERE, "load completed in 0.0000s"),
+        ("DEBUG", HERE, "failing completed in 0.0000s (raised ValueError)"),
+    ]
+    counts = {name: len(times) for name, times in perf.timers.items()}
+    assert counts == dict.fromkeys(("forward_pass", "load", "failing", "quiet"), 1)
 
 
 def test_as_a_decorator(perf: PerformanceLogger) -> None:
-    """Each call is a block; functions, generators' callers and coroutines."""
+    """Each call is a block; functions and coroutine functions."""
 
     @perf.time_block("call")
     def double(x: int) -> int:
@@ -128,13 +101,21 @@ def test_as_a_decorator(perf: PerformanceLogger) -> None:
 
 
 def test_lines_in_the_performance_stream(tmp_path: Path) -> None:
-    """With a recorder each block is a line, nested ones with their parents and steps."""
+    """A line for each block, with parent and step; none of one that ends in another thread."""
     with Recorder(tmp_path) as recorder:
         perf = PerformanceLogger(LOGGER, recorder)
         with perf.time_block("step", step=7), perf.time_block("forward"):
             pass
         with pytest.raises(KeyError), perf.time_block("save"):
             raise KeyError
+        wandering = perf.time_block("wandering")
+        run_threads(lambda _: wandering.__enter__())
+        wandering.__exit__(None, None, None)
+        during = perf.time_block("during").__enter__()
+        recorder.close()
+        during.__exit__(None, None, None)
+        with perf.time_block("after"):
+            pass
     found = lines(tmp_path, "performance")
     keys = ("name", "step", "depth", "parent", "error")
     assert [tuple(line.get(key) for key in keys) for line in found] == [
@@ -142,36 +123,12 @@ def test_lines_in_the_performance_stream(tmp_path: Path) -> None:
         ("step", 7, 0, None, None),
         ("save", None, 0, None, "KeyError"),
     ]
-    for line in found:
-        # Two clocks, read one after the other: of the same order is all that is sure.
-        assert line["duration_s"] >= 0
+    # Two clocks, read one after the other: of the same order is all that is sure.
+    assert all(line["duration_s"] >= 0 for line in found)
+    assert [len(perf.timers[name]) for name in ("wandering", "during", "after")] == [1, 1, 1]
 
 
-def test_a_recorder_that_was_closed(tmp_path: Path) -> None:
-    """Blocks go on; before, within and after the close."""
-    recorder = Recorder(tmp_path)
-    perf = PerformanceLogger(LOGGER, recorder)
-    with perf.time_block("during"):
-        recorder.close()
-    with perf.time_block("after"):
-        pass
-    assert [len(times) for times in perf.timers.values()] == [1, 1]
-
-
-def test_a_block_that_ends_in_another_thread(tmp_path: Path) -> None:
-    """The recorder has no line of it, but its time is known and nothing raises."""
-    with Recorder(tmp_path) as recorder:
-        perf = PerformanceLogger(LOGGER, recorder)
-        block = perf.time_block("wandering")
-        thread = threading.Thread(target=block.__enter__)
-        thread.start()
-        thread.join()
-        block.__exit__(None, None, None)
-    assert len(perf.timers["wandering"]) == 1
-    assert lines(tmp_path, "performance") == []
-
-
-def test_without_profiling(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_without_profiling(caplog: Caplog, tmp_path: Path) -> None:
     """Blocks run; nothing is timed, logged or recorded. Memory is logged all the same."""
     with Recorder(tmp_path) as recorder, caplog.at_level(logging.DEBUG, LOGGER.name):
         perf = PerformanceLogger(LOGGER, recorder, profile=False)
@@ -187,26 +144,15 @@ def test_without_profiling(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> 
     assert not (tmp_path / "performance.jsonl").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "options", "error", "message"),
-    [
-        (("x",), {}, TypeError, "logger must be a logging.Logger or a StructuredLogger"),
-        ((LOGGER,), {"max_samples": 0}, ValueError, "max_samples must be at least 1"),
-    ],
-)
-def test_wrong_arguments(
-    arguments: Any, options: Any, error: type[Exception], message: str
-) -> None:
-    """Of the constructor."""
-    with pytest.raises(error, match=message):
-        PerformanceLogger(*arguments, **options)
-
-
-@pytest.mark.parametrize("profile", [True, False])
-def test_a_name_that_is_none(profile: bool) -> None:
-    """Told with profiling on and off."""
-    with pytest.raises(TypeError, match="block_name must be a str, got int"):
-        PerformanceLogger(LOGGER, profile=profile).time_block(5)  # type: ignore[arg-type]
+def test_wrong_arguments() -> None:
+    """A name that is none is told with profiling on and off."""
+    with pytest.raises(TypeError, match=r"logger must be a logging.Logger or a StructuredLogger"):
+        PerformanceLogger("x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_samples must be at least 1"):
+        PerformanceLogger(LOGGER, max_samples=0)
+    for profile in (True, False):
+        with pytest.raises(TypeError, match="block_name must be a str, got int"):
+            PerformanceLogger(LOGGER, profile=profile).time_block(5)  # type: ignore[arg-type]
 
 
 def test_statistics_are_of_all_durations(clock: list[float]) -> None:
@@ -215,36 +161,29 @@ def test_statistics_are_of_all_durations(clock: list[float]) -> None:
     durations = [((i * 7919) % 10_007) / 1000 for i in range(9000)]
     for duration in durations:
         spend(perf, "a", duration, clock)
+    wanted = {
+        "count": 9000,
+        "total": np.sum(durations),
+        "mean": np.mean(durations),
+        "std": np.std(durations, ddof=1),
+        **{f"p{percent}": np.percentile(durations[-100:], percent) for percent in (50, 95, 99)},
+    }
     found = perf.get_timing_statistics("a")
-    assert set(found) == KEYS
+    assert (found.pop("min"), found.pop("max")) == (min(durations), max(durations))
+    assert found == pytest.approx(wanted)
     assert found["count"] == 9000
-    assert found["total"] == pytest.approx(np.sum(durations))
-    assert found["mean"] == pytest.approx(np.mean(durations))
-    assert found["std"] == pytest.approx(np.std(durations, ddof=1))
-    assert (found["min"], found["max"]) == (min(durations), max(durations))
-    for percent in (50, 95, 99):
-        assert found[f"p{percent}"] == pytest.approx(np.percentile(durations[-100:], percent))
     assert list(perf.timers["a"]) == durations[-100:]
 
 
 def test_statistics_of_one_and_of_none(perf: PerformanceLogger, clock: list[float]) -> None:
-    """One has no spread, none has nothing."""
+    """One has no spread; none, or a name that another thread is about to note, has nothing."""
+    one = {**dict.fromkeys(KEYS, 0.5), "count": 1, "std": 0.0}
+    nothing = {**dict.fromkeys(KEYS), "count": 0}
     spend(perf, "a", 0.5, clock)
-    assert perf.get_timing_statistics() == {
-        "a": {**dict.fromkeys(KEYS, 0.5), "count": 1, "std": 0.0}
-    }
-    assert perf.get_timing_statistics("unknown") == {**dict.fromkeys(KEYS), "count": 0}
-
-
-def test_statistics_between_the_first_time_of_a_name_and_its_note(perf: PerformanceLogger) -> None:
-    """A name that is known and has no times yet, as another thread may see it."""
-    perf._new_series("a")
-    assert perf.get_timing_statistics("a") == {**dict.fromkeys(KEYS), "count": 0}
-
-
-def test_reset(perf: PerformanceLogger, clock: list[float]) -> None:
-    """Nothing is left, and counting begins anew."""
-    spend(perf, "a", 0.5, clock)
+    assert perf.get_timing_statistics() == {"a": one}
+    assert perf.get_timing_statistics("unknown") == nothing
+    perf._new_series("b")
+    assert perf.get_timing_statistics("b") == nothing
     perf.reset_timers()
     assert perf.timers == perf.get_timing_statistics() == {}
     spend(perf, "a", 0.25, clock)
@@ -261,11 +200,11 @@ def test_names_without_end(perf: PerformanceLogger, clock: list[float]) -> None:
     assert perf.get_timing_statistics("step 0")["count"] == 2
 
 
-def test_many_threads(perf: PerformanceLogger) -> None:
+def test_many_threads() -> None:
     """No duration is lost or counted twice, while others ask for statistics."""
-    done = threading.Event()
+    perf, done = PerformanceLogger(LOGGER), threading.Event()
 
-    def work() -> None:
+    def work(_: int) -> None:
         for i in range(3000):
             with perf.time_block(f"name {i % 3}"):
                 pass
@@ -274,12 +213,9 @@ def test_many_threads(perf: PerformanceLogger) -> None:
         while not done.is_set():
             perf.get_timing_statistics()
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
     asker = threading.Thread(target=ask)
-    for thread in (asker, *threads):
-        thread.start()
-    for thread in threads:
-        thread.join()
+    asker.start()
+    run_threads(work, 4)
     done.set()
     asker.join()
     counts = {name: found["count"] for name, found in perf.get_timing_statistics().items()}
@@ -306,39 +242,30 @@ def test_a_fold_within_a_fold_counts_nothing_twice(
     assert nested == [0]
 
 
-def test_a_structured_logger_gets_the_step(
-    clock: list[float], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_structured_logger_gets_the_step(clock: list[float], caplog: Caplog) -> None:
     """As context."""
     caplog.set_level(logging.DEBUG, LOGGER.name)
-    calls: list[Any] = []
-    logger = SimpleNamespace(
-        logger=LOGGER, log_structured=lambda *args, **kwargs: calls.append((args, kwargs))
-    )
+    logger, calls = structured_double(LOGGER)
     perf = PerformanceLogger(logger)
     with perf.time_block("a", step=5):
         pass
     perf.log_memory_usage(step=6)
-    assert calls[0] == ((logging.DEBUG, "a completed in 0.0000s"), {"stacklevel": 3, "step": 5})
-    assert calls[1][1] == {"stacklevel": 3, "step": 6}
-    assert calls[1][0][1].startswith("CPU memory - RSS: ")
+    (block, first), (memory, second) = calls
+    assert block == (logging.DEBUG, "a completed in 0.0000s")
+    assert memory[1].startswith("CPU memory - RSS: ")
+    assert (first, second) == ({"stacklevel": 3, "step": 5}, {"stacklevel": 3, "step": 6})
 
 
-def test_memory_of_the_cpu(perf: PerformanceLogger, caplog: pytest.LogCaptureFixture) -> None:
-    """In the message and in the result."""
-    with caplog.at_level(logging.DEBUG, LOGGER.name):
-        usage = perf.log_memory_usage()
+def test_memory_of_the_cpu(perf: PerformanceLogger, caplog: Caplog) -> None:
+    """In the message and in the result; below the level in the result."""
+    usage = perf.log_memory_usage()
     (record,) = caplog.records
     assert record.getMessage() == f"CPU memory - RSS: {usage['cpu_rss_gb']:.2f}GB"
-    assert record.filename == Path(__file__).name
+    assert record.filename == HERE
     assert list(usage) == ["cpu_rss_gb"]
-
-
-def test_memory_below_the_level(perf: PerformanceLogger, caplog: pytest.LogCaptureFixture) -> None:
-    """No message; the figures are returned."""
-    with caplog.at_level(logging.INFO, LOGGER.name):
-        assert perf.log_memory_usage()["cpu_rss_gb"] > 0
-    assert caplog.records == []
+    caplog.set_level(logging.INFO, LOGGER.name)
+    assert perf.log_memory_usage()["cpu_rss_gb"] > 0
+    assert caplog.records == [record]
 
 
 def test_the_resident_set_is_this_processes() -> None:
@@ -350,50 +277,28 @@ def test_the_resident_set_is_this_processes() -> None:
 
 
 @pytest.mark.parametrize(("platform", "factor"), [("linux", 1024), ("darwin", 1)])
-def test_where_there_is_no_proc(
-    monkeypatch: pytest.MonkeyPatch, platform: str, factor: int
-) -> None:
+def test_where_there_is_no_proc(monkeypatch: Patch, platform: str, factor: int) -> None:
     """The highest resident set, in the system's unit."""
     import resource
 
-    def absent(path: Path) -> bytes:
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr(Path, "read_bytes", absent)
+    monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=FileNotFoundError))
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=5))
     assert rss_bytes() == 5 * factor
 
 
-def use_cuda(monkeypatch: pytest.MonkeyPatch, memory: Any) -> None:
-    """Put a torch with a GPU in the place of torch."""
+def test_memory_of_a_gpu(perf: PerformanceLogger, caplog: Caplog, monkeypatch: Patch) -> None:
+    """The plan's message; a lost device is no reason to end the training here."""
     cuda = SimpleNamespace(
         is_initialized=lambda: True,
         current_device=lambda: 0,
-        memory_allocated=memory,
+        memory_allocated=Mock(side_effect=[1_234_000_000, RuntimeError("device lost")]),
         memory_reserved=lambda: 2_500_000_000,
     )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-
-
-def test_memory_of_a_gpu(
-    perf: PerformanceLogger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The plan's message."""
-    use_cuda(monkeypatch, lambda: 1_234_000_000)
-    with caplog.at_level(logging.DEBUG, LOGGER.name):
-        usage = perf.log_memory_usage()
+    usage = perf.log_memory_usage()
     assert caplog.messages[1] == "GPU memory - Allocated: 1.23GB, Reserved: 2.50GB"
     assert (usage["gpu_allocated_gb"], usage["gpu_reserved_gb"]) == (1.234, 2.5)
-
-
-def test_a_gpu_that_fails(perf: PerformanceLogger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost device is no reason to end the training here."""
-
-    def lost() -> int:
-        raise RuntimeError("device lost")
-
-    use_cuda(monkeypatch, lost)
     assert list(perf.log_memory_usage()) == ["cpu_rss_gb"]
 
 
@@ -408,20 +313,15 @@ def test_memory_of_a_real_gpu(perf: PerformanceLogger) -> None:
     assert block.numel() == 100_000_000
 
 
-def test_the_report(perf: PerformanceLogger, clock: list[float], tmp_path: Path) -> None:
-    """The statistics as JSON; an old report is replaced, folders are made."""
+def test_the_report(
+    perf: PerformanceLogger, clock: list[float], tmp_path: Path, caplog: Caplog
+) -> None:
+    """The statistics as JSON; an old one is replaced, folders are made; a fault is a warning."""
     report = tmp_path / "new" / "report.json"
     for duration in (0.5, 0.25):
         spend(perf, "a", duration, clock)
         assert perf.export_timing_report(report)
     assert json.loads(report.read_text()) == perf.get_timing_statistics()
     assert list(report.parent.iterdir()) == [report]
-
-
-def test_a_report_that_cannot_be_written(
-    perf: PerformanceLogger, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A warning, not the end of the training."""
-    (tmp_path / "file").touch()
-    assert not perf.export_timing_report(str(tmp_path / "file" / "report.json"))
+    assert not perf.export_timing_report(str(report / "report.json"))
     assert "could not be written" in caplog.text

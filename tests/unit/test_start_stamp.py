@@ -9,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from recorded import PACKAGE_ROOT, run_python
 
 from foundry_fastlog.run import start_stamp
 from foundry_fastlog.run.start_stamp import StartStamp
+
+Patch = pytest.MonkeyPatch
 
 OWN = "2025-09-30_14-30-05"
 THEIRS = "2025-09-30_14-30-00"
@@ -34,7 +37,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(autouse=True)
-def launch(monkeypatch: pytest.MonkeyPatch) -> None:
+def launch(monkeypatch: Patch) -> None:
     """What torchrun says, a process that has just begun, and no patience."""
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "29500")
@@ -67,21 +70,11 @@ def rank_0(tmp_path: Path) -> Iterator[Start]:
 
 
 def published(run: Path) -> list[Path]:
-    """List what is published in a run."""
     return sorted((run / ".fastlog").glob("start-*"))
 
 
 def rank_1(run: Path) -> str:
-    """Return what rank 1 takes."""
     return StartStamp(OWN, run, 1, 2).text
-
-
-def test_ranks_of_one_process_find_the_time_by_any_path(tmp_path: Path) -> None:
-    """To open what rank 0 has published would lose its lock."""
-    (tmp_path / "link").symlink_to(tmp_path)
-    first = StartStamp(THEIRS, tmp_path / "run", 0, 2)
-    assert StartStamp(OWN, tmp_path / "link" / "run", 1, 2).text == THEIRS
-    first.withdraw()
 
 
 def test_another_rank_takes_the_time_of_rank_0(tmp_path: Path, rank_0: Start) -> None:
@@ -115,7 +108,7 @@ def test_a_rank_that_is_first_waits(tmp_path: Path) -> None:
         zero.withdraw()
 
 
-def test_the_wait_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_has_an_end(tmp_path: Path, monkeypatch: Patch) -> None:
     """Without a rank 0 it is the rank's own time."""
     pauses: list[float] = []
     clock = iter(range(100))
@@ -164,7 +157,7 @@ def test_a_start_is_believed_once(tmp_path: Path, rank_0: Start) -> None:
 
 @pytest.mark.parametrize(("lifetime", "taken"), [(3600.0, THEIRS), (30.0, OWN), (math.inf, THEIRS)])
 def test_an_old_publication_is_not_believed(
-    tmp_path: Path, rank_0: Start, monkeypatch: pytest.MonkeyPatch, lifetime: float, taken: str
+    tmp_path: Path, rank_0: Start, monkeypatch: Patch, lifetime: float, taken: str
 ) -> None:
     """A file server may hold a dead machine's lock; infinity is a system that does not tell."""
     rank_0()
@@ -176,7 +169,7 @@ def test_an_old_publication_is_not_believed(
     assert published(tmp_path) == [path]
 
 
-def test_the_lifetime_is_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lifetime_is_this_process_s(monkeypatch: Patch) -> None:
     """Seconds where /proc tells, else infinity."""
     code = "from foundry_fastlog.run.start_stamp import _lifetime; print(_lifetime())"
     lifetime = float(run_python(code).stdout)
@@ -185,22 +178,19 @@ def test_the_lifetime_is_this_process_s(monkeypatch: pytest.MonkeyPatch) -> None
     assert start_stamp._lifetime() == math.inf
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"),
-    [
+def test_another_launch_is_another_start(tmp_path: Path, rank_0: Start, monkeypatch: Patch) -> None:
+    """Two that are open in one directory at a time do not meet."""
+    rank_0()
+    for variable, value in (
         ("MASTER_PORT", "29501"),
         ("MASTER_ADDR", "10.0.0.2"),
         ("MASTER_ADDR", "localhost"),
         ("TORCHELASTIC_RUN_ID", "another"),
-    ],
-)
-def test_another_launch_is_another_start(
-    tmp_path: Path, rank_0: Start, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-) -> None:
-    """Two that are open in one directory at a time do not meet."""
-    rank_0()
-    monkeypatch.setenv(variable, value)
-    assert rank_1(tmp_path) == OWN
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, value)
+            assert rank_1(tmp_path) == OWN, value
+    assert rank_1(tmp_path) == THEIRS
 
 
 @pytest.mark.parametrize(
@@ -208,11 +198,7 @@ def test_another_launch_is_another_start(
     [(None, None, "29500"), (0, 1, "29500"), (0, 2, ""), (1, 2, "")],
 )
 def test_where_there_is_nobody_to_agree_with(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    rank: int | None,
-    world_size: int | None,
-    port: str,
+    tmp_path: Path, monkeypatch: Patch, rank: int | None, world_size: int | None, port: str
 ) -> None:
     """No ranks, one, or no launcher: the own time at once, and nothing is written."""
     monkeypatch.setattr(start_stamp, "WAIT_S", math.inf)
@@ -224,9 +210,10 @@ def test_where_there_is_nobody_to_agree_with(
 
 
 def test_ranks_of_one_process_agree(tmp_path: Path) -> None:
-    """Without opening the file, which would lose the lock."""
+    """By any path, and without opening the file, which would lose the lock."""
     zero = StartStamp(THEIRS, tmp_path, 0, 2)
-    assert rank_1(tmp_path) == THEIRS
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert rank_1(tmp_path / "link") == THEIRS
     code = (
         "import sys; from foundry_fastlog.run.start_stamp import StartStamp\n"
         "print(StartStamp('none', sys.argv[1], 1, 2).text)\n"
@@ -235,16 +222,6 @@ def test_ranks_of_one_process_agree(tmp_path: Path) -> None:
     zero.withdraw()
     zero.withdraw()
     assert published(tmp_path) == []
-
-
-def test_what_another_start_published_is_left(tmp_path: Path) -> None:
-    """Whoever withdraws removes its own file only."""
-    zero = StartStamp(THEIRS, tmp_path, 0, 2)
-    [path] = published(tmp_path)
-    path.unlink()
-    path.write_text("another's")
-    zero.withdraw()
-    assert path.read_text() == "another's"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"2025-09-30 x\n", None])
@@ -258,16 +235,20 @@ def test_something_else_in_its_place_is_not_believed(tmp_path: Path, content: by
     else:
         path.write_bytes(content)
     assert rank_1(tmp_path) == OWN
+    zero = StartStamp(THEIRS, tmp_path, 0, 2)
+    [path] = published(tmp_path)
+    path.unlink()
+    path.write_text("another's")
+    zero.withdraw()  # removes its own only
+    assert path.read_text() == "another's"
 
 
-def test_a_disk_that_refuses_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_refuses_stops_nobody(tmp_path: Path, monkeypatch: Patch) -> None:
     """Rank 0 goes on with its time, and leaves nothing."""
     (tmp_path / "file").write_text("mine")
     assert StartStamp(OWN, tmp_path / "file", 0, 2).text == OWN
 
-    def no_locks(*_: object) -> None:
-        raise OSError("no locks available")
-
+    no_locks = Mock(side_effect=OSError("no locks available"))
     monkeypatch.setattr(start_stamp.fcntl, "lockf", no_locks)
     zero = StartStamp(THEIRS, tmp_path, 0, 2)
     zero.withdraw()

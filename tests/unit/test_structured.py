@@ -7,7 +7,6 @@ import copy
 import json
 import logging
 import pickle
-import threading
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -17,6 +16,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from logging_support import run_threads
 
 from foundry_fastlog import LoggingConfig, StructuredLogger, log_context
 from foundry_fastlog.messages.structured import LEVEL_MARK
@@ -26,7 +26,6 @@ NUMBER = count()
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """Return a logger's name that nobody has used."""
     name = f"structured{next(NUMBER)}"
     yield name
     logging.getLogger(name).handlers.clear()
@@ -34,36 +33,27 @@ def name() -> Iterator[str]:
 
 @pytest.fixture
 def logger(name: str) -> StructuredLogger:
-    """Return a logger of an experiment."""
     return StructuredLogger(name, "exp0")
 
 
 def sent(logger: StructuredLogger, *args: Any, level: str = "info", **fields: Any) -> Any:
-    """Return what a call gives to the standard library's log()."""
     with patch.object(logger.logger, "log") as log:
         getattr(logger, level)(*args, **fields)
     return log.call_args
 
 
 def entry(logger: StructuredLogger, *args: Any, **fields: Any) -> dict[str, Any]:
-    """Return the JSON of a message."""
-
-    def refuse(constant: str) -> None:
-        raise AssertionError(f"not strict JSON: {constant}")
-
     text = sent(logger, *args, **fields).args[1]
-    loaded: dict[str, Any] = json.loads(text, parse_constant=refuse)
-    return loaded
+    found: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)  # strict JSON
+    return found
 
 
 def context(logger: StructuredLogger, **fields: Any) -> dict[str, Any]:
-    """Return the context of a message, without the base."""
     found = entry(logger, "m", **fields)["context"]
     return {k: v for k, v in found.items() if k not in ("experiment", "git_hash", "device")}
 
 
 def test_a_message_has_the_standard_fields(logger: StructuredLogger, name: str) -> None:
-    """Timestamp, level, logger, message and context, in this order."""
     found = entry(logger, "Completed training step", step=1000, loss=2.456)
     assert list(found) == ["timestamp", "level", "logger", "message", "context"]
     assert found["timestamp"].endswith("Z")
@@ -80,24 +70,21 @@ def test_a_message_has_the_standard_fields(logger: StructuredLogger, name: str) 
         ({"experiment_name": "exp1", "logging": {"use_structured_logging": True}}, "exp1"),
         (SimpleNamespace(experiment_name="exp1"), "exp1"),
         (None, "default"),
+        *((bad, None) for bad in (3, {"name": "x"}, {"experiment_name": 3}, LoggingConfig())),
     ],
 )
-def test_an_experiment_is_given_in_several_ways(config: object, wanted: str, name: str) -> None:
-    """By name, as a mapping, as an object, or not at all."""
-    assert StructuredLogger(name, config).context["experiment"] == wanted
-
-
-@pytest.mark.parametrize("config", [3, {"name": "x"}, {"experiment_name": 3}, LoggingConfig()])
-def test_what_has_no_experiments_name_is_refused(config: object, name: str) -> None:
+def test_an_experiment_is_given_in_several_ways(config: Any, wanted: str | None, name: str) -> None:
     """At set-up a mistake is an error that says what is wanted."""
-    with pytest.raises(TypeError, match="experiment_name"):
-        StructuredLogger(name, config)
-    with pytest.raises(TypeError, match="name must be a str"):
-        StructuredLogger(config, "exp0")  # type: ignore[arg-type]
+    if wanted:
+        assert StructuredLogger(name, config).context["experiment"] == wanted
+    else:
+        with pytest.raises(TypeError, match="experiment_name"):
+            StructuredLogger(name, config)
+        with pytest.raises(TypeError, match="name must be a str"):
+            StructuredLogger(config, "exp0")
 
 
 def test_every_level_has_a_method(logger: StructuredLogger) -> None:
-    """Including one of the program's own, through log_structured()."""
     for level in ("debug", "info", "warning", "error", "critical"):
         call = sent(logger, "m", level=level, step=1)
         assert call.args[0] == getattr(logging, level.upper())
@@ -110,43 +97,31 @@ def test_every_level_has_a_method(logger: StructuredLogger) -> None:
     assert [json.loads(c.args[1])["level"] for c in log.call_args_list] == ["Level 25"] * 2
 
 
+class Odd:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
 def test_a_level_that_is_off_costs_no_work(logger: StructuredLogger) -> None:
     """The check comes first: values are not even looked at."""
-
-    class Never:
-        def __str__(self) -> str:
-            raise AssertionError("looked at")
-
     logger.logger.setLevel(logging.CRITICAL + 1)
     with patch.object(logger, "_log") as log:
         for level in ("debug", "info", "warning", "error", "critical", "exception"):
-            getattr(logger, level)("m", value=Never())
-        logger.log_structured(logging.ERROR, "m", value=Never())
+            getattr(logger, level)("m", value=Odd())
+        logger.log_structured(logging.ERROR, "m", value=Odd())
     log.assert_not_called()
     assert not logger.isEnabledFor(logging.CRITICAL)
 
 
 def test_odd_values_become_readable_text(logger: StructuredLogger) -> None:
-    """A message is never lost because of a value, nor does it raise."""
-
-    class Odd:
-        def __str__(self) -> str:
-            raise RuntimeError("no")
-
+    """A message is never lost because of a value; numbers that JSON has not are null and named."""
     circle: list[Any] = []
     circle.append(circle)
-    found = context(
-        logger, odd=Odd(), path=Path("a"), n=np.float32(2.5), big=1 << 70, circle=circle, s="\udc80"
-    )
-    assert found["odd"] == "<Odd whose str() raised RuntimeError>"
-    assert found["path"] == "a"
-    assert found["n"] == 2.5
-    assert found["big"] == str(1 << 70)
-    assert found["s"] == "\\udc80"
-
-
-def test_numbers_that_are_not_finite_are_null_and_named(logger: StructuredLogger) -> None:
-    """Strict JSON for every reader, and nothing lost; a null alone is no such number."""
+    odd = {"odd": Odd(), "path": Path("a"), "n": np.float32(2.5), "big": 1 << 70, "s": "\udc80"}
+    found = context(logger, circle=circle, **odd)
+    assert found.pop("circle")
+    shown = {"path": "a", "n": 2.5, "big": str(1 << 70), "s": "\\udc80"}
+    assert found == {"odd": "<Odd whose str() raised RuntimeError>", **shown}
     found = entry(logger, "m", loss=float("nan"), norm=float("-inf"), best=None)
     assert found["context"]["loss"] is None
     assert found["nonfinite"] == {"loss": "nan", "norm": "-inf"}
@@ -163,7 +138,6 @@ def test_placeholders_work_as_in_the_standard_library(logger: StructuredLogger) 
 
 
 def test_any_name_may_be_a_fields(logger: StructuredLogger) -> None:
-    """Also those of the methods' own parameters, and of a LogRecord's attributes."""
     fields = {"message": "m", "level": 3, "self": 1, "args": 2, "name": "n", "msg": "x", "extra": 4}
     with patch.object(logger.logger, "log") as log:
         logger.info("m", **{**fields, "self": 1})
@@ -174,7 +148,6 @@ def test_any_name_may_be_a_fields(logger: StructuredLogger) -> None:
 
 
 def test_context_is_added_changed_and_removed(logger: StructuredLogger) -> None:
-    """For all further messages; removing what is not there is no error."""
     logger.update_context(step=1, epoch=2)
     assert context(logger, step=5) == {"step": 5, "epoch": 2}
     assert logger.context["step"] == 1
@@ -195,15 +168,13 @@ def test_bound_loggers_are_children_with_a_context_of_their_own(logger: Structur
     child.clear_context_field("split")
     with log_context(split="ambient"):
         assert context(child)["split"] == "ambient"
-    assert repr(child) == f"<StructuredLogger {logger.name!r} experiment='exp0'>"
-
-
-def test_precedence_is_base_ambient_bound_call(logger: StructuredLogger) -> None:
-    """Each overrides those before it."""
     logger.update_context(a="base", b="base", c="base", d="base")
     bound = logger.bind(c="bound", d="bound")
     with log_context(b="ambient", c="ambient", d="ambient"):
-        assert context(bound, d="call") == {"a": "base", "b": "ambient", "c": "bound", "d": "call"}
+        found = context(bound, d="call")
+    wanted = {"a": "base", "b": "ambient", "c": "bound", "d": "call"}  # each overrides the former
+    assert {key: found[key] for key in wanted} == wanted
+    assert repr(child) == f"<StructuredLogger {logger.name!r} experiment='exp0'>"
 
 
 def test_ambient_fields_reach_all_loggers_or_one_family(logger: StructuredLogger) -> None:
@@ -221,10 +192,6 @@ def test_ambient_fields_reach_all_loggers_or_one_family(logger: StructuredLogger
     assert context(logger) == {}
     with other.context_fields(x=1):
         assert context(logger) == {}
-
-
-def test_ambient_fields_end_with_an_exception(logger: StructuredLogger) -> None:
-    """The block is left either way."""
     with pytest.raises(ValueError, match="bad"), log_context(epoch=3):
         raise ValueError("bad")
     assert context(logger) == {}
@@ -249,9 +216,7 @@ def test_ambient_fields_follow_asyncio_tasks_and_not_threads(logger: StructuredL
     assert asyncio.run(main()) == [{"run": 1, "task": 1}, {"run": 1, "task": 2}]
     seen: list[dict[str, Any]] = []
     with log_context(run=1):
-        thread = threading.Thread(target=lambda: seen.append(context(logger)))
-        thread.start()
-        thread.join()
+        run_threads(lambda _: seen.append(context(logger)))
     assert seen == [{}]
 
 

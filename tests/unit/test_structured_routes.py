@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 
@@ -19,28 +19,26 @@ NUMBER = count()
 
 
 class Seeing(logging.Handler):
-    """A handler of somebody else."""
+    """A handler of somebody else, or a filter that lets nothing through."""
 
     def __init__(self) -> None:
-        """Start with nothing seen."""
         super().__init__()
         self.records: list[logging.LogRecord] = []
+        self.emit = self.records.append  # type: ignore[method-assign]
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the record."""
-        self.records.append(record)
+    def __call__(self, record: logging.LogRecord) -> bool:
+        self.emit(record)
+        return False
 
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    """Open a recorder."""
     with Recorder(tmp_path / "run", fsync="none") as recorder:
         yield recorder
 
 
 @pytest.fixture
 def top(recorder: Recorder, tmp_path: Path) -> Iterator[logging.Logger]:
-    """Return a logger with a text file and a recorder behind it."""
     top = logging.getLogger(f"routes{next(NUMBER)}")
     top.propagate = False
     top.setLevel(logging.DEBUG)
@@ -53,9 +51,13 @@ def top(recorder: Recorder, tmp_path: Path) -> Iterator[logging.Logger]:
         handler.close()
 
 
+def only_ours(top: logging.Logger) -> None:
+    """Take off the handlers that pytest puts on loggers which do not propagate."""
+    top.handlers = [handler for handler in top.handlers if hasattr(handler, "fastlog_takes")]
+
+
 @pytest.fixture
 def logger(top: logging.Logger) -> StructuredLogger:
-    """Return a structured logger two levels below."""
     return StructuredLogger(f"{top.name}.training.loop", "exp0")
 
 
@@ -74,28 +76,12 @@ def text(top: logging.Logger) -> str:
     return handler.path.read_text()
 
 
-def only_ours(top: logging.Logger) -> None:
-    """Take off the handlers that pytest puts on loggers which do not propagate."""
-    for handler in list(top.handlers):
-        if not hasattr(handler, "fastlog_takes"):
-            top.removeHandler(handler)
-
-
 def takes_the_direct_way(logger: StructuredLogger) -> bool:
     """Tell whether a message makes no LogRecord."""
-    made: list[object] = []
-    make = logging.getLogRecordFactory()
-
-    def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        made.append(args)
-        return make(*args, **kwargs)
-
-    logging.setLogRecordFactory(factory)
-    try:
+    factory = Mock(side_effect=logging.LogRecord)
+    with patch.object(logging, "_logRecordFactory", factory):
         logger.info("which way?")
-    finally:
-        logging.setLogRecordFactory(make)
-    return not made
+    return not factory.called
 
 
 def test_the_direct_way_writes_what_the_other_one_writes(
@@ -123,13 +109,8 @@ def test_the_direct_way_writes_what_the_other_one_writes(
     for line in (*direct, *other):
         del line["timestamp"], line["seq"]
     assert direct == other
-    assert [line["message"] for line in direct] == [
-        "only recorded",
-        "n=3",
-        "bad",
-        "end",
-        "own level",
-    ]
+    messages = [line["message"] for line in direct]
+    assert messages == ["only recorded", "n=3", "bad", "end", "own level"]
     assert direct[2]["nonfinite"] == {"loss": "nan"}
     assert direct[2]["context"]["big"] == 1 << 60
 
@@ -140,20 +121,21 @@ def test_the_direct_way_writes_what_the_other_one_writes(
     assert "only recorded" not in direct_text
     assert "run: 1" in direct_text
     assert "git_hash" not in direct_text
-    assert [json.loads(r.getMessage())["message"] for r in seeing.records[1:]] == [
-        line["message"] for line in other
-    ]
+    assert [json.loads(r.getMessage())["message"] for r in seeing.records[1:]] == messages
 
 
 def test_who_listens_is_noticed_at_once(logger: StructuredLogger, top: logging.Logger) -> None:
-    """A handler on any logger of the chain, and its leaving again."""
+    """Handlers and filters on any logger of the chain, and their leaving again."""
     only_ours(top)
-    for place in (logger.logger, top):
+    for place, what in (
+        *((place, "Handler") for place in (logger.logger, top)),
+        *((place, "Filter") for place in (logger.logger, *top.handlers)),
+    ):
         seeing = Seeing()
         assert takes_the_direct_way(logger)
-        place.addHandler(seeing)
+        getattr(place, f"add{what}")(seeing if what == "Handler" else seeing.__call__)
         assert not takes_the_direct_way(logger)
-        place.removeHandler(seeing)
+        getattr(place, f"remove{what}")(seeing if what == "Handler" else seeing.__call__)
         assert takes_the_direct_way(logger)
         assert len(seeing.records) == 1
 
@@ -165,8 +147,7 @@ def test_a_logger_that_comes_between_is_noticed(
     only_ours(top)
     assert takes_the_direct_way(logger)
     between = logging.getLogger(f"{top.name}.training")
-    seeing = Seeing()
-    between.addHandler(seeing)
+    between.addHandler(Seeing())
     assert not takes_the_direct_way(logger)
     between.handlers = []
     assert takes_the_direct_way(logger)
@@ -189,24 +170,6 @@ def test_a_longer_chain_is_noticed(recorder: Recorder) -> None:
     assert not route.holds(low)
 
 
-def test_filters_see_records(logger: StructuredLogger, top: logging.Logger) -> None:
-    """Of the logger and of each handler."""
-    only_ours(top)
-    for place in (logger.logger, top.handlers[0], top.handlers[1]):
-        seen: list[logging.LogRecord] = []
-
-        def keep(record: logging.LogRecord, seen: list[logging.LogRecord] = seen) -> bool:
-            seen.append(record)
-            return False
-
-        assert takes_the_direct_way(logger)
-        place.addFilter(keep)
-        assert not takes_the_direct_way(logger)
-        assert len(seen) == 1
-        place.removeFilter(keep)
-    assert takes_the_direct_way(logger)
-
-
 def test_levels_of_handlers_count_as_they_are(
     logger: StructuredLogger, top: logging.Logger, recorder: Recorder
 ) -> None:
@@ -220,33 +183,6 @@ def test_levels_of_handlers_count_as_they_are(
     assert [line["message"] for line in lines(recorder)] == ["one", "two"]
     assert text(top).count("[INFO]") == 1
     assert takes_the_direct_way(logger)
-
-
-def test_a_patched_log_method_gets_the_message(
-    logger: StructuredLogger, top: logging.Logger
-) -> None:
-    """As tests of programs do."""
-    only_ours(top)
-    logger.info("before")
-    with patch.object(logger.logger, "log") as log:
-        logger.info("m")
-    log.assert_called_once()
-    assert takes_the_direct_way(logger)
-
-
-@pytest.mark.parametrize("step", ["handle", "callHandlers", "_log"])
-def test_a_patched_class_gets_the_message(step: str, top: logging.Logger) -> None:
-    """As error trackers do, before loggers are used."""
-    original = getattr(logging.Logger, step)
-    calls: list[object] = []
-
-    def patched(*args: Any, **kwargs: Any) -> None:
-        calls.append(args)
-        original(*args, **kwargs)
-
-    with patch.object(logging.Logger, step, patched):
-        StructuredLogger(top.name, "exp0").info("m")
-    assert len(calls) == 1
 
 
 def test_exceptions_are_recorded_with_their_traceback(
@@ -270,50 +206,55 @@ def test_exceptions_are_recorded_with_their_traceback(
     assert "error_type" not in found
 
 
+def test_a_patched_log_method_gets_the_message(
+    logger: StructuredLogger, top: logging.Logger
+) -> None:
+    """As tests of programs do."""
+    only_ours(top)
+    logger.info("before")
+    with patch.object(logger.logger, "log") as log:
+        logger.info("m")
+    log.assert_called_once()
+    assert takes_the_direct_way(logger)
+
+
+@pytest.mark.parametrize("step", ["handle", "callHandlers", "_log"])
+def test_a_patched_class_gets_the_message(step: str, top: logging.Logger) -> None:
+    """As error trackers do, before loggers are used."""
+    original = getattr(logging.Logger, step)
+    with patch.object(logging.Logger, step, autospec=True, side_effect=original) as patched:
+        StructuredLogger(top.name, "exp0").info("m")
+    patched.assert_called_once()
+
+
 def test_plain_loggers_are_recorded_too(top: logging.Logger, recorder: Recorder) -> None:
-    """Those of libraries, with what they give as extra; a wrong call is told on stderr."""
+    """Those of libraries, with what they give as extra."""
     logging.getLogger(f"{top.name}.data").warning("n=%d", 3, extra={"size": 5})
     top.error("failed", exc_info=(None, None, None))
-    found = lines(recorder)
-    assert found[0]["message"] == "n=3"
-    assert found[0]["logger"] == f"{top.name}.data"
-    assert found[0]["context"] == {"size": 5}
-    assert found[1]["context"] == {}
+    first, second = lines(recorder)
+    assert (first["message"], first["logger"]) == ("n=3", f"{top.name}.data")
+    assert (first["context"], second["context"]) == ({"size": 5}, {})
 
 
-def test_a_record_that_cannot_be_shown_is_told_on_stderr(
-    top: logging.Logger, recorder: Recorder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As every handler of the standard library does."""
-    top.handlers[0].emit(logging.makeLogRecord({"name": "x", "msg": "n=%d", "args": ("three",)}))
+def test_what_is_not_recorded(top: logging.Logger, recorder: Recorder, capsys: Any) -> None:
+    """A wrong call, told on stderr; and what is about the stream that it would be written to."""
+    emit = top.handlers[0].emit
+    emit(logging.makeLogRecord({"name": "x", "msg": "n=%d", "args": ("three",)}))
     assert "TypeError" in capsys.readouterr().err
-    assert lines(recorder) == []
-
-
-def test_the_recorders_own_messages_are_not_recorded(
-    top: logging.Logger, recorder: Recorder
-) -> None:
-    """They are about the stream that they would be written to."""
-    top.handlers[0].emit(logging.makeLogRecord({"name": "foundry_fastlog", "msg": "disk full"}))
+    emit(logging.makeLogRecord({"name": "foundry_fastlog", "msg": "disk full"}))
     assert lines(recorder) == []
 
 
 def test_after_the_recorder_is_closed_messages_go_on_to_the_text_log(
     logger: StructuredLogger, top: logging.Logger, recorder: Recorder
 ) -> None:
-    """The run is over, the program may have things to say."""
+    """The run is over, the program may have things to say. A handler flushes its recorder."""
     only_ours(top)
+    logger.info("m")
+    top.handlers[0].flush()  # as logging.shutdown() does
+    assert (recorder.path / "log.jsonl").read_text().count("\n") == 1
     recorder.close()
     logger.info("after")
     top.handlers[0].flush()
     assert "after" in text(top)
     assert not recorder.message("INFO", "x", "m", {})
-
-
-def test_a_handler_flushes_its_recorder(
-    logger: StructuredLogger, top: logging.Logger, recorder: Recorder
-) -> None:
-    """As logging.shutdown() asks every handler to."""
-    logger.info("m")
-    top.handlers[0].flush()
-    assert (recorder.path / "log.jsonl").read_text().count("\n") == 1

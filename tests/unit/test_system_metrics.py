@@ -13,16 +13,21 @@ import threading
 import time
 import types
 from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from fake_nvml import FakeNvml
-from recorded import lines
+from logging_support import run_processes
+from recorded import lines, run_python
 
 from foundry_fastlog import Recorder, SystemMetrics
 from foundry_fastlog.machine import reader as system_reader
 from foundry_fastlog.machine.reader import SystemReader, torch_memory
+
+Patch, Caplog = pytest.MonkeyPatch, pytest.LogCaptureFixture
 
 ALWAYS = {
     "system/process_cpu_percent",
@@ -35,7 +40,7 @@ GPU_KEYS = ["memory_used_gb", "memory_percent", "utilization_percent", "temperat
 
 
 @pytest.fixture(autouse=True)
-def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_gpus(monkeypatch: Patch) -> None:
     """No GPU of this machine, unless a test brings its own."""
     monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -43,43 +48,30 @@ def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    """An open recorder."""
     with Recorder(tmp_path / "run") as opened:
         yield opened
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Wait until a thread has done something; fails after half a minute."""
     deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline, f"no {what}"
         time.sleep(0.005)
 
 
-def busy_until_the_clock_ticks(reader: SystemReader) -> dict[str, float]:
-    """Read until the machine's CPU clocks, which tick every 10 ms, have moved."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        figures = reader.read()
-        if "system/cpu_percent" in figures:
-            return figures
-    raise AssertionError("the CPU's clocks stand still")
-
-
-# ---- the figures -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("source", ["psutil", "proc"])
-def test_figures_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
-) -> None:
+def test_figures_of_the_machine(monkeypatch: Patch, tmp_path: Path, source: str) -> None:
     """With psutil and without it the same figures, which agree with other sources."""
     if source == "proc":
         if not Path("/proc/self/statm").exists():
             pytest.skip("no /proc here")
         monkeypatch.setitem(sys.modules, "psutil", None)  # type: ignore[arg-type]
     reader = SystemReader(tmp_path)
-    figures = busy_until_the_clock_ticks(reader)
+    figures: dict[str, float] = {}
+    deadline = time.monotonic() + 30
+    while "system/cpu_percent" not in figures:  # until the clocks, of 10 ms, have moved
+        assert time.monotonic() < deadline
+        figures = reader.read()
     assert set(figures) == ALWAYS | {"system/cpu_percent"}
     assert all(isinstance(value, float) for value in figures.values())
     assert 0 <= figures["system/cpu_percent"] <= 100
@@ -87,9 +79,8 @@ def test_figures_of_the_machine(
     assert 0 < figures["system/process_cpu_percent"] < 150
     assert 0 < figures["system/memory_percent"] < 100
     size = os.statvfs(tmp_path)
-    assert figures["system/disk_free_gb"] == pytest.approx(
-        size.f_bavail * size.f_frsize / 1e9, rel=0.05
-    )
+    free = pytest.approx(size.f_bavail * size.f_frsize / 1e9, rel=0.05)
+    assert figures["system/disk_free_gb"] == free
     before = reader.read()["system/rss_gb"]
     with mmap.mmap(-1, 200_000_000) as held:  # from the system: malloc may have resident ones free
         for at in range(0, len(held), 4096):
@@ -97,7 +88,7 @@ def test_figures_of_the_machine(
         assert reader.read()["system/rss_gb"] - before == pytest.approx(0.2, abs=0.05)
 
 
-def test_both_sources_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_sources_agree(monkeypatch: Patch) -> None:
     """Psutil and /proc give the same memory and, but for a tick, the same CPU clocks."""
     psutil = pytest.importorskip("psutil")
     if not Path("/proc/self/statm").exists():
@@ -112,7 +103,7 @@ def test_both_sources_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ours_busy / ticks == pytest.approx(theirs_busy, rel=1e-3)
 
 
-def test_a_machine_with_neither_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_machine_with_neither_source(monkeypatch: Patch, tmp_path: Path) -> None:
     """Without psutil and /proc there is what Python itself knows; a lost disk is left out."""
     monkeypatch.setitem(sys.modules, "psutil", None)  # type: ignore[arg-type]
     monkeypatch.setattr(system_reader, "_PROC", tmp_path)
@@ -127,20 +118,17 @@ def test_a_forked_child_reads_its_own_process(tmp_path: Path) -> None:
     """In a forked child the reader begins anew, with the child's memory and clocks."""
     reader = SystemReader(tmp_path)
     reader.read()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            held = bytearray(os.urandom(1)) * 300_000_000
-            figures = reader.read()
-            code = 0 if figures["system/rss_gb"] > 0.3 and held else 2
-            reader.close()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def work() -> None:
+        held = bytearray(os.urandom(1)) * 300_000_000
+        assert reader.read()["system/rss_gb"] > 0.3
+        assert held
+        reader.close()
+
+    run_processes(work, ())
 
 
-def test_the_child_s_part_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_child_s_part_in_this_process(monkeypatch: Patch, tmp_path: Path) -> None:
     """A reader of another process opens everything anew, and leaves the other's driver alone."""
     nvml = fake_nvml(monkeypatch)
     reader = SystemReader(tmp_path)
@@ -156,7 +144,7 @@ def test_the_child_s_part_in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize("initialized", [True, False])
-def test_memory_of_torch(monkeypatch: pytest.MonkeyPatch, initialized: bool) -> None:
+def test_memory_of_torch(monkeypatch: Patch, initialized: bool) -> None:
     """Torch's GPU memory, only where it is imported and uses CUDA already."""
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert torch_memory() == {}
@@ -171,28 +159,18 @@ def test_memory_of_torch(monkeypatch: pytest.MonkeyPatch, initialized: bool) -> 
     assert torch_memory() == (expected if initialized else {})
 
 
-# ---- GPUs --------------------------------------------------------------------------------
-
-
-def fake_nvml(monkeypatch: pytest.MonkeyPatch, **options: Any) -> FakeNvml:
-    """Put a fake NVML into the place of pynvml."""
+def fake_nvml(monkeypatch: Patch, **options: Any) -> FakeNvml:
     nvml = FakeNvml(**options)
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     return nvml
 
 
 def gpu_figures(reader: SystemReader) -> dict[str, float]:
-    """Return a reader's figures of GPUs, without the common prefix."""
     prefix = "system/gpu"
     return {k.removeprefix(prefix): v for k, v in reader.read().items() if k.startswith(prefix)}
 
 
-def gpu_names(reader: SystemReader) -> list[str]:
-    """Return which GPUs a reader has figures of."""
-    return sorted({key.partition("/")[0] for key in gpu_figures(reader)})
-
-
-def test_the_fake_is_like_the_real_module(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fake_is_like_the_real_module(monkeypatch: Patch) -> None:
     """nvidia-ml-py has every name that the fake has, with the same parameters and fields."""
     monkeypatch.delitem(sys.modules, "pynvml")
     real = pytest.importorskip("pynvml")
@@ -209,15 +187,14 @@ def test_the_fake_is_like_the_real_module(monkeypatch: pytest.MonkeyPatch) -> No
     assert {"gpu", "memory"} <= set(dict(real.c_nvmlUtilization_t._fields_))
 
 
-def test_figures_of_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_figures_of_gpus(monkeypatch: Patch, tmp_path: Path) -> None:
     """Memory, utilisation, temperature and power of each GPU; close() lets go of the driver."""
     nvml = fake_nvml(monkeypatch)
     reader = SystemReader(tmp_path)
     figures = gpu_figures(reader)
-    assert figures == {
-        **dict(zip((f"0/{key}" for key in GPU_KEYS), (20.0, 25.0, 93.0, 61.0, 412.5), strict=True)),
-        **dict(zip((f"1/{key}" for key in GPU_KEYS), (40.0, 50.0, 93.0, 61.0, 412.5), strict=True)),
-    }
+    names = [f"{gpu}/{key}" for gpu in (0, 1) for key in GPU_KEYS]
+    wanted = (20.0, 25.0, 93.0, 61.0, 412.5, 40.0, 50.0, 93.0, 61.0, 412.5)
+    assert figures == dict(zip(names, wanted, strict=True))
     assert all(type(value) is float for value in figures.values())
     reader.close()
     reader.close()
@@ -225,20 +202,19 @@ def test_figures_of_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     assert gpu_figures(reader) == {}
 
 
-@pytest.mark.parametrize("lacking", ["memory", "utilization", "power"])
-def test_what_a_gpu_does_not_support(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lacking: str
-) -> None:
-    """A figure that a GPU does not give is left out, the others stay."""
+@pytest.mark.parametrize("lacking", ["memory", "utilization", "power", "index 0"])
+def test_what_a_gpu_does_not_support(monkeypatch: Patch, tmp_path: Path, lacking: str) -> None:
+    """A figure that a GPU does not give is left out, and a GPU without permission."""
     nvml = fake_nvml(monkeypatch)
     nvml.unsupported = {lacking, "nvmlShutdown"}
     reader = SystemReader(tmp_path)
-    found = {key.partition("/")[2] for key in gpu_figures(reader)}
-    assert found == {key for key in GPU_KEYS if not key.startswith(lacking)}
+    gpus = ("1",) if lacking == "index 0" else ("0", "1")
+    keys = [key for key in GPU_KEYS if not key.startswith(lacking)]
+    assert set(gpu_figures(reader)) == {f"{gpu}/{key}" for gpu in gpus for key in keys}
     reader.close()
 
 
-def test_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_driver(monkeypatch: Patch, tmp_path: Path) -> None:
     """nvidia-ml-py on a machine without a driver: no figures, and no question asked again."""
     nvml = fake_nvml(monkeypatch)
     nvml.unsupported = {"nvmlInit"}
@@ -270,7 +246,7 @@ def test_without_a_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     ],
 )
 def test_the_gpus_of_this_process(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
     tmp_path: Path,
     visible: str | None,
     local_rank: str | None,
@@ -287,14 +263,8 @@ def test_the_gpus_of_this_process(
     assert found == expected
 
 
-def test_a_gpu_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A GPU without permission is left out."""
-    fake_nvml(monkeypatch).unsupported = {"index 0"}
-    assert gpu_names(SystemReader(tmp_path)) == ["1"]
-
-
 @pytest.mark.gpu
-def test_a_real_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_real_gpu(monkeypatch: Patch, tmp_path: Path) -> None:
     """On a machine with a GPU the figures are those of nvidia-smi."""
     monkeypatch.undo()
     pytest.importorskip("pynvml")
@@ -307,9 +277,6 @@ def test_a_real_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
     assert figures["0/memory_used_gb"] == pytest.approx(int(smi.stdout) * 2**20 / 1e9, abs=0.8)
     assert 0 <= figures["0/utilization_percent"] <= 100
-
-
-# ---- the sampler -------------------------------------------------------------------------
 
 
 def test_samples_are_metrics_of_a_step(recorder: Recorder) -> None:
@@ -343,14 +310,6 @@ def test_samples_without_a_step(recorder: Recorder, step: Callable[[], int | Non
     assert set(messages[0]["context"]) >= ALWAYS
 
 
-def test_the_first_sample_comes_early(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of a minute with an interval of an hour has a sample, too."""
-    monkeypatch.setattr("foundry_fastlog.machine.sampler._FIRST_S", 0.01)
-    with SystemMetrics(recorder, 3600) as system:
-        wait_for(lambda: system.samples == 1, "sample")
-    assert system.samples == 1
-
-
 def test_start_and_stop_may_be_repeated(recorder: Recorder) -> None:
     """One thread at most; after stop() it may be started again."""
     system = SystemMetrics(recorder, 0.01)
@@ -368,6 +327,13 @@ def test_start_and_stop_may_be_repeated(recorder: Recorder) -> None:
     system.stop()
 
 
+def test_the_first_sample_comes_early(recorder: Recorder, monkeypatch: Patch) -> None:
+    """A run of a minute with an interval of an hour has a sample, too."""
+    monkeypatch.setattr("foundry_fastlog.machine.sampler._FIRST_S", 0.01)
+    with SystemMetrics(recorder, 3600) as system:
+        wait_for(lambda: system.samples == 1, "sample")
+
+
 def test_read_once_records_nothing(recorder: Recorder) -> None:
     """read_once() gives the figures to the caller alone."""
     system = SystemMetrics(recorder)
@@ -378,41 +344,33 @@ def test_read_once_records_nothing(recorder: Recorder) -> None:
     assert system.samples == 0
 
 
-def test_a_sample_that_fails(recorder: Recorder, caplog: pytest.LogCaptureFixture) -> None:
-    """A step() that raises is told once and counted, and sampling goes on."""
-    answers: Iterator[int] = iter(range(3))
+def warnings(caplog: Caplog) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
-    def step() -> int:
-        return 10 // (2 - next(answers, 0))  # 5, 10, a division by zero, 5, 5...
 
+def test_a_sample_that_fails(recorder: Recorder, caplog: Caplog) -> None:
+    """It is told once and counted, and sampling goes on."""
+    step = Mock(side_effect=chain([5, 10, ZeroDivisionError], repeat(5)))
     with SystemMetrics(recorder, 0.01, step=step) as system:
         wait_for(lambda: system.samples >= 3, "samples after the failure")
     assert system.errors == 1
-    (message,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert "ZeroDivisionError" in message
-    assert "Training is not affected" in message
-
-
-def test_further_failures_are_only_counted(
-    recorder: Recorder, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A sampler that never works says so once."""
     with SystemMetrics(recorder, 0.01, step=lambda: "x") as system:  # type: ignore[arg-type, return-value]
         wait_for(lambda: system.errors >= 3, "errors")
     assert system.samples == 0
-    assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
+    for message in (told := warnings(caplog)):
+        assert "Training is not affected" in message
+    assert len(told) == 2
+    assert "ZeroDivisionError" in told[0]
 
 
-def test_a_closed_recorder_ends_the_sampler(
-    recorder: Recorder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_closed_recorder_ends_the_sampler(recorder: Recorder, caplog: Caplog) -> None:
     """Closing the recorder first is no error: the thread ends by itself."""
     system = SystemMetrics(recorder, 0.01).start()
     wait_for(lambda: system.samples >= 1, "sample")
     recorder.close()
     wait_for(lambda: not system.running, "end of the thread")
     assert system.errors == 0
-    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert warnings(caplog) == []
     system.stop()
 
 
@@ -428,21 +386,17 @@ def test_a_forked_child(recorder: Recorder) -> None:
     """A forked child has no sampler; it may start one, which writes to the child's files."""
     system = SystemMetrics(recorder, 0.01, step=lambda: 1).start()
     wait_for(lambda: system.samples >= 1, "sample")
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            assert not system.running
-            system.stop()
-            before = system.samples
-            system.start()
-            wait_for(lambda: system.samples >= before + 2, "sample of the child")
-            system.stop()
-            recorder.close()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def work() -> None:
+        assert not system.running
+        system.stop()
+        before = system.samples
+        system.start()
+        wait_for(lambda: system.samples >= before + 2, "sample of the child")
+        system.stop()
+        recorder.close()
+
+    (child,) = run_processes(work, ())
     assert system.running
     system.stop()
     recorder.close()
@@ -465,7 +419,6 @@ def test_a_forked_child(recorder: Recorder) -> None:
 def test_wrong_arguments(
     recorder: Recorder, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """What the caller got wrong is said at once."""
     with pytest.raises(error, match=message):
         SystemMetrics(recorder, **options)
 
@@ -477,4 +430,4 @@ def test_importing_loads_neither_psutil_nor_pynvml() -> None:
         "assert m.SystemMetrics\n"
         "assert not {'psutil', 'pynvml', 'torch'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -8,33 +8,34 @@ import logging
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from logging_support import run_processes
 
 from foundry_fastlog.messages import text_files
 from foundry_fastlog.messages.text_files import TextFile, remove_old, remove_unused, text_logs
 from foundry_fastlog.run.files import timestamp
 
+Patch, Caplog = pytest.MonkeyPatch, pytest.LogCaptureFixture
+
 NAME = "main_2025-09-30_14-30-00.log"
 
 
 def put(file: TextFile, *texts: str) -> None:
-    """Write texts as the writer thread does."""
     file.write([(0.0, 20, "x", text, {}, "") for text in texts], texts)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Return the path of a log that is not there yet."""
     return tmp_path / "exp0" / NAME
 
 
 @pytest.fixture
 def file(path: Path) -> Iterator[TextFile]:
-    """Open a log of at most 100 bytes."""
     file = TextFile(path, max_bytes=100, keep=3)
     yield file
     file.close()
@@ -79,6 +80,11 @@ def test_a_file_that_another_process_rotated_is_found_again(file: TextFile, path
     path.unlink()
     put(file, "three\n")
     assert path.read_text() == "three\n"
+    os.close(file._fd)  # programs that become daemons close all descriptors
+    put(file, "four\n")
+    os.close(file._fd)
+    file.close()
+    assert path.read_text() == "three\nfour\n"
 
 
 def test_two_writers_rotate_once(file: TextFile, path: Path) -> None:
@@ -95,9 +101,7 @@ def test_two_writers_rotate_once(file: TextFile, path: Path) -> None:
     assert not path.with_name(f"{NAME}.2").exists()
 
 
-def test_names_are_shifted_once_for_a_batch(
-    file: TextFile, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_are_shifted_once_for_a_batch(file: TextFile, path: Path, monkeypatch: Patch) -> None:
     """However many files it fills; a number that is free stays free, and nothing is replaced."""
     file.keep = 0
     for number in (1, 2, 4):
@@ -116,9 +120,7 @@ def test_names_are_shifted_once_for_a_batch(
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "pipe with a reader", "device"])
-def test_what_is_no_file_is_told_and_left_alone(
-    path: Path, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_is_no_file_is_told_and_left_alone(path: Path, kind: str, caplog: Caplog) -> None:
     """A link leads elsewhere, a pipe without a reader would hold up the program."""
     path.parent.mkdir()
     elsewhere = path.with_name("elsewhere")
@@ -137,25 +139,15 @@ def test_what_is_no_file_is_told_and_left_alone(
         os.close(reader)
 
 
-WRITER = """
-    import sys
-    from foundry_fastlog.messages.text_files import TextFile
-
-    file = TextFile(sys.argv[1], max_bytes=10_000)
+def write(path: Path, worker: int) -> None:
+    file = TextFile(path, max_bytes=10_000)
     for n in range(400):
-        text = f"{sys.argv[2]} {n} " + "x" * (n % 90) + "\\n"
-        file.write([None], [text])
-"""
+        put(file, f"{worker} {n} " + "x" * (n % 90) + "\n")
 
 
 def test_several_processes_share_a_file_that_rotates(path: Path) -> None:
     """Every line of every process is in one of the files, whole and once."""
-    workers = [
-        subprocess.Popen([sys.executable, "-c", textwrap.dedent(WRITER), str(path), str(n)])
-        for n in range(3)
-    ]
-    for worker in workers:
-        assert worker.wait(120) == 0
+    run_processes(write, *((path, n) for n in range(3)), method="spawn")
     files = list(path.parent.iterdir())
     assert len(files) > 3
     rows = [row for file in files for row in file.read_text().splitlines()]
@@ -166,10 +158,7 @@ def test_several_processes_share_a_file_that_rotates(path: Path) -> None:
 
 
 def test_a_full_disk_is_told_once_and_leaves_no_joined_lines(
-    file: TextFile,
-    path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    file: TextFile, path: Path, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     """Half a line may be there; the next one begins on a line of its own."""
     write = os.write
@@ -193,7 +182,7 @@ def test_a_full_disk_is_told_once_and_leaves_no_joined_lines(
 
 
 def test_a_directory_that_refuses_is_told_and_training_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: Caplog
 ) -> None:
     """A file stands in the directory's place; when that has gone, writing works."""
     place = tmp_path / "exp0"
@@ -209,17 +198,7 @@ def test_a_directory_that_refuses_is_told_and_training_goes_on(
     assert (place / NAME).read_text() == "there\n"
 
 
-def test_a_descriptor_that_was_closed_is_opened_again(file: TextFile, path: Path) -> None:
-    """Programs that become daemons close all descriptors."""
-    os.close(file._fd)
-    put(file, "one\n")
-    os.close(file._fd)
-    file.close()
-    assert path.read_text() == "one\n"
-
-
 def make_logs(directory: Path, *names: str) -> None:
-    """Make logs of one line."""
     directory.mkdir(exist_ok=True)
     for name in names:
         (directory / name).write_text("x\n")
@@ -227,54 +206,34 @@ def make_logs(directory: Path, *names: str) -> None:
 
 def test_only_the_oldest_of_a_kind_are_removed(tmp_path: Path) -> None:
     """Rotated ones count; other kinds, data, links and foreign names stay."""
-    stay = [
-        "debug_2025-09-30_14-30-00.log",
-        "errors_2020-09-30_14-30-00.jsonl",
-        "main_2020-09-30_14-30-00.log.bak",
-        "main.log",
-        "main_2025-09-30_14-30-02.log",
-        "main_2025-09-30_14-30-02.log.1",
-    ]
-    go = ["main_2025-09-30_14-30-02.log.10", "main_2025-09-30_14-30-02.log.2", NAME, f"{NAME}.1"]
+    new = "main_2025-09-30_14-30-02.log"
+    others = ["debug_2025-09-30_14-30-00.log", "errors_2020-09-30_14-30-00.jsonl", "main.log"]
+    stay = [*others, "main_2020-09-30_14-30-00.log.bak", new, f"{new}.1"]
+    go = [f"{new}.10", f"{new}.2", NAME, f"{NAME}.1"]
     make_logs(tmp_path, *stay, *go)
     (tmp_path / "main_2020-01-01_00-00-00.log").symlink_to(tmp_path / "main.log")
     (tmp_path / "main_2020-01-02_00-00-00.log").mkdir()
-    removed = remove_old(tmp_path / "main_2025-09-30_14-30-02.log", keep=2)
+    removed = remove_old(tmp_path / new, keep=2)
     assert [path.name for path in removed] == [f"{NAME}.1", NAME, go[0], go[1]]
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {*stay, "main_2020-01-01_00-00-00.log", "main_2020-01-02_00-00-00.log"}
-
-
-def test_each_rank_keeps_its_own(tmp_path: Path) -> None:
-    """Many ranks are one start, and do not push out the log of rank 0."""
-    starts = [f"main_2025-09-30_14-30-0{second}" for second in range(3)]
-    make_logs(tmp_path, *(f"{start}{rank}.log" for start in starts for rank in ("", ".r1", ".r12")))
-    make_logs(tmp_path, f"{starts[0]}.r1.log.1")
-    removed = remove_old(tmp_path / f"{starts[2]}.r1.log", keep=2)
-    assert [path.name for path in removed] == [f"{starts[0]}.r1.log.1", f"{starts[0]}.r1.log"]
-    assert remove_old(tmp_path / f"{starts[2]}.log", keep=3) == []
 
 
 def test_a_log_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
     """Neither by retention nor by clean-up, from this process or another."""
     old = tmp_path / NAME
     code = (
-        "import sys; from foundry_fastlog.messages.text_files import TextFile; "
-        "f = TextFile(sys.argv[1])"
+        "import sys; from foundry_fastlog.messages.text_files import TextFile\n"
+        "file = TextFile(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
-        [sys.executable, "-c", f"{code}; print('open', flush=True); sys.stdin.read()", str(old)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", code, str(old)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert other.stdout is not None
     assert other.stdout.readline() == b"open\n"
     make_logs(tmp_path, "main_2025-09-30_14-30-01.log")
     new = TextFile(tmp_path / "main_2025-09-30_14-30-02.log", keep=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        NAME,
-        "main_2025-09-30_14-30-02.log",
-    ]
+    assert sorted(tmp_path.iterdir()) == [old, new.path]
     assert not remove_unused(old)
     assert not remove_unused(new.path)
     other.communicate()
@@ -284,7 +243,7 @@ def test_a_log_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
 
 
 def test_a_file_removed_between_opening_and_locking_is_opened_anew(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: Patch
 ) -> None:
     """Retention of another process may take it for one that nobody writes."""
     lock = text_files._lock_shared
@@ -301,14 +260,9 @@ def test_a_file_removed_between_opening_and_locking_is_opened_anew(
     assert path.read_text() == "one\n"
 
 
-def test_without_locks_files_are_written_and_none_removed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_locks_files_are_written_and_none_removed(path: Path, monkeypatch: Patch) -> None:
     """Some network file systems have no locks."""
-
-    def refuse(fd: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
+    refuse = Mock(side_effect=OSError(errno.ENOLCK, "No locks available"))
     monkeypatch.setattr(fcntl, "flock", refuse)
     file = TextFile(path, max_bytes=10, keep=1)
     put(file, "12345678\n", "12345678\n")
@@ -316,39 +270,35 @@ def test_without_locks_files_are_written_and_none_removed(
     assert {p.name for p in path.parent.iterdir()} == {NAME, f"{NAME}.1"}
 
 
-def test_a_directory_that_cannot_be_listed_has_no_logs(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Retention says that it could not do its work."""
+def test_what_retention_does_not_see(tmp_path: Path, caplog: Caplog) -> None:
+    """Logs of other ranks, which are of one start; a directory that cannot be listed."""
+    starts = [f"main_2025-09-30_14-30-0{second}" for second in range(3)]
+    make_logs(tmp_path, *(f"{start}{rank}.log" for start in starts for rank in ("", ".r1", ".r12")))
+    make_logs(tmp_path, f"{starts[0]}.r1.log.1")
+    removed = remove_old(tmp_path / f"{starts[2]}.r1.log", keep=2)
+    assert [path.name for path in removed] == [f"{starts[0]}.r1.log.1", f"{starts[0]}.r1.log"]
+    assert remove_old(tmp_path / f"{starts[2]}.log", keep=3) == []
+    assert remove_old(tmp_path / "main.log", keep=1) == []
     assert text_logs(tmp_path / "absent") == []
     assert remove_old(tmp_path / "absent" / NAME, keep=1) == []
     assert "could not remove old text logs" in caplog.text
-    assert remove_old(tmp_path / "main.log", keep=1) == []
+    assert text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.log")
+    assert not text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.r0.log")
 
 
 def test_a_log_removed_while_they_are_listed_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Several processes may apply retention at the same time."""
     make_logs(tmp_path, NAME, f"{NAME}.1")
     entries = list(os.scandir(tmp_path))
 
-    class Listing:
-        def __enter__(self) -> Iterator[os.DirEntry[str]]:
-            (tmp_path / NAME).unlink()
-            return iter(entries)
+    def listing(_: object) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        (tmp_path / NAME).unlink()
+        return nullcontext(iter(entries))
 
-        def __exit__(self, *error: object) -> None:
-            return
-
-    monkeypatch.setattr(os, "scandir", lambda directory: Listing())
+    monkeypatch.setattr(os, "scandir", listing)
     assert [path.name for path, _, _ in text_logs(tmp_path)] == [f"{NAME}.1"]
-
-
-def test_the_time_stamp_is_the_plans() -> None:
-    """A name with it is a text log's name."""
-    assert text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.log")
-    assert not text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.r0.log")
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o000, 0o664), (0o022, 0o644), (0o077, 0o600)])

@@ -13,7 +13,6 @@ NOON = time.mktime((2025, 9, 30, 14, 30, 15, 0, 0, -1)) + 0.75
 
 
 def line(message: str = "Training step completed", exception: str = "", **shown: object) -> str:
-    """Return the text of a message at a fixed time."""
     return text_of((NOON, logging.INFO, "model_foundry.training.loop", message, shown, exception))
 
 
@@ -73,10 +72,12 @@ def record(**changes: object) -> logging.LogRecord:
 
 
 def test_a_plain_record_becomes_a_message_with_its_extra_fields() -> None:
-    """The standard library's calls are shown in the same way."""
     message = record_message(record(step=7, taskName=None), logging.Formatter())
     assert message[1:] == (30, "x", "n=3", {"step": 7}, "")
     assert fields_of(record()) == {}
+    # The parts that a StructuredLogger sent along win over the JSON text.
+    parts = ("hello", {"experiment": "x", "step": 1}, {"step": 1})
+    assert record_message(record(fastlog=parts), logging.Formatter())[3:5] == ("hello", {"step": 1})
 
 
 def test_tracebacks_and_stacks_of_a_record_are_kept() -> None:
@@ -89,9 +90,3 @@ def test_tracebacks_and_stacks_of_a_record_are_kept() -> None:
     assert record_message(record(stack_info="stack"), formatter)[5] == "stack"
     both = record_message(record(exc_text="ready", stack_info="stack"), formatter)
     assert both[5] == "ready\nstack"
-
-
-def test_a_structured_record_shows_its_own_fields() -> None:
-    """The parts that a StructuredLogger sent along win over the JSON text."""
-    parts = ("hello", {"experiment": "x", "step": 1}, {"step": 1})
-    assert record_message(record(fastlog=parts), logging.Formatter())[3:5] == ("hello", {"step": 1})

@@ -14,6 +14,8 @@ from foundry_fastlog.messages import text_writer
 from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_handlers import TextHandler, find_handler
 
+Patch = pytest.MonkeyPatch
+
 MESSAGE = (0.0, logging.WARNING, "x", "hello", {"step": 1}, "")
 
 
@@ -21,67 +23,43 @@ class Terminal(io.StringIO):
     """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
-        """Say so."""
         return True
 
 
 @pytest.fixture
 def logger() -> logging.Logger:
-    """Return a logger that nobody else has."""
     logger = logging.Logger("handlers", logging.DEBUG)  # noqa: LOG001 - this test's alone
     logger.propagate = False
     return logger
 
 
-def console_text(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Write one message to a console on a stream."""
-    monkeypatch.setattr(sys, "stdout", stream)
-    output = ConsoleOutput()
-    output.write([MESSAGE], ["plain hello\n"])
-    assert output.errors == 0
-    return stream.getvalue()
-
-
 def test_a_file_handler_takes_the_standard_librarys_calls(
-    tmp_path: Path, logger: logging.Logger
+    tmp_path: Path, logger: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: Patch
 ) -> None:
-    """Arguments, extra fields and tracebacks, from its level on."""
+    """Arguments, extra fields, tracebacks, from its level on; a wrong call is told on stderr."""
+    monkeypatch.setattr(text_writer, "_ERROR_S", 60.0)
     handler = TextFileHandler(tmp_path / "x.log", logging.INFO)
     logger.addHandler(handler)
     logger.debug("not this")
     logger.info("n=%d", 3, extra={"step": 7})
     logger.error("failed", exc_info=ValueError("bad"))
-    handler.close()
+    logger.info("n=%d", "no number")  # noqa: PLE1205, RUF100 - the wrong call
+    assert "TypeError" in capsys.readouterr().err
+    logger.info("before")
+    logger.critical("the end")
     text = handler.path.read_text()
     assert "[INFO] handlers: n=3\n  step: 7\n" in text
     assert "[ERROR] handlers: failed\n  ValueError: bad\n" in text
-    assert "not this" not in text
-
-
-def test_a_wrong_call_is_told_on_stderr_and_does_not_raise(
-    tmp_path: Path, logger: logging.Logger, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As with every handler of the standard library."""
-    logger.addHandler(TextFileHandler(tmp_path / "x.log"))
-    logger.info("n=%d", "no number")  # noqa: PLE1205, RUF100 - the wrong call
-    assert "TypeError" in capsys.readouterr().err
-
-
-def test_a_critical_message_is_in_the_file_when_the_call_returns(
-    tmp_path: Path, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is often the last one; everything before it is there too."""
-    monkeypatch.setattr(text_writer, "_ERROR_S", 60.0)
-    logger.addHandler(TextFileHandler(tmp_path / "x.log"))
-    logger.info("before")
-    logger.critical("the end")
-    text = (tmp_path / "x.log").read_text()
     assert "before" in text
-    assert "[CRITICAL] handlers: the end\n" in text
+    assert "[CRITICAL] handlers: the end\n" in text  # with all before it when the call returns
+    assert "not this" not in text
+    logger.info("after")
+    handler.close()
+    assert handler.path.read_text().endswith("[INFO] handlers: after\n")
 
 
 def test_the_console_is_what_the_stream_is_at_the_time(
-    logger: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str], monkeypatch: Patch
 ) -> None:
     """Notebooks, tests and programs replace it after set-up."""
     handler = ConsoleHandler(logging.INFO)
@@ -101,8 +79,7 @@ def test_the_console_is_what_the_stream_is_at_the_time(
     assert "[INFO] handlers: three\n" in other.getvalue()
 
 
-def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Level and time are coloured; square brackets are no markup; the console is made once."""
+def test_a_terminal_gets_colours(monkeypatch: Patch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
     stream = Terminal()
@@ -120,58 +97,54 @@ def test_a_terminal_gets_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.count("ERROR") == 2
 
 
-@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_colours_can_be_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By NO_COLOR, or by a terminal that has none."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv(name, value)
-    assert console_text(Terminal(), monkeypatch) == "plain hello\n"
-
-
-@pytest.mark.parametrize("fault", [ImportError("none"), OSError("Too many open files")])
-def test_without_rich_a_terminal_gets_plain_lines(
-    fault: Exception, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("variables", "fault", "kind"),
+    [
+        ({"NO_COLOR": "1"}, None, Terminal),
+        ({"TERM": "dumb"}, None, Terminal),
+        ({}, ImportError("none"), Terminal),
+        ({}, OSError("Too many open files"), Terminal),
+        ({}, None, io.StringIO),
+    ],
+)
+def test_plain_lines(
+    monkeypatch: Patch, variables: dict[str, str], fault: Exception | None, kind: type[io.StringIO]
 ) -> None:
-    """Rich is optional, and may be asked for too late to be loaded."""
+    """Colours can be refused; rich is optional, and may be asked for too late to be loaded."""
 
     class Finder:
         def find_spec(self, name: str, *_: object) -> None:
-            if name == "rich.console":
+            if name == "rich.console" and fault:
                 raise fault
 
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delitem(sys.modules, "rich.console", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if fault:
+        monkeypatch.delitem(sys.modules, "rich.console", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    assert console_text(Terminal(), monkeypatch) == "plain hello\n"
+    stream = kind()
+    monkeypatch.setattr(sys, "stdout", stream)
+    output = ConsoleOutput()
+    output.write([MESSAGE], ["plain hello\n"])
+    assert (stream.getvalue(), output.errors) == ("plain hello\n", 0)
 
 
-def test_a_stream_that_is_no_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe or file."""
-    assert console_text(io.StringIO(), monkeypatch) == "plain hello\n"
-
-
-def test_a_console_that_cannot_show_a_character_shows_its_number(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """LANG=C, or a lone surrogate."""
+def test_a_console_that_cannot_show_a_character_shows_its_number(monkeypatch: Patch) -> None:
+    """LANG=C, or a lone surrogate. A closed stream is counted."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     output = ConsoleOutput()
     output.write([MESSAGE], ["é\udc80\n"])
     assert raw.getvalue() == b"\\xe9\\udc80\n"
     assert output.errors == 0
-
-
-def test_a_console_that_is_gone_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A closed stream is counted; a program without a console has None there."""
-    output = ConsoleOutput()
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
     output.write([MESSAGE], ["x\n"])
     assert output.errors == 1
-    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stdout", None)  # a program without a console
     output.write([MESSAGE], ["x\n"])
     assert output.errors == 1
 

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from logging_support import run_threads
 from recorded import run_python
 
 from foundry_fastlog.messages import text_writer
 from foundry_fastlog.messages.text_lines import Message
 from foundry_fastlog.messages.text_writer import TextWriter
 
+Patch = pytest.MonkeyPatch
+
 
 class Gate:
     """An output that can hang."""
 
     def __init__(self) -> None:
-        """Start open."""
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Event()
@@ -30,7 +32,6 @@ class Gate:
         self.threads: set[int] = set()
 
     def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
-        """Take texts once the gate is open."""
         self.entered.set()
         assert self.open.wait(60)
         assert len(messages) == len(texts)
@@ -39,21 +40,29 @@ class Gate:
 
 
 def message(text: str, level: int = logging.INFO) -> Message:
-    """Return a message."""
     return (0.0, level, "x", text, {}, "")
 
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
-    """Give an output, open again at the end."""
     gate = Gate()
     yield gate
     gate.open.set()
 
 
-def test_messages_are_written_in_order_by_another_thread(gate: Gate) -> None:
-    """More than a batch, to two outputs; flush() says when they have them."""
-    writer, other = TextWriter(), Gate()
+@pytest.fixture
+def writer(gate: Gate) -> Iterator[TextWriter]:
+    """Give a writer, ended after the gate has been opened."""
+    writer = TextWriter()
+    yield writer
+    gate.open.set()
+    writer.end()
+
+
+def test_messages_are_written_in_order_by_another_thread(gate: Gate, writer: TextWriter) -> None:
+    """More than a batch, to two outputs; flush() says when they have them, at once if none is."""
+    assert writer.flush()
+    other = Gate()
     for n in range(2500):
         writer.put((gate, other) if n % 2 else (gate,), message(str(n)))
     assert writer.flush()
@@ -63,43 +72,25 @@ def test_messages_are_written_in_order_by_another_thread(gate: Gate) -> None:
     writer.end()
 
 
-def test_flush_without_messages_returns_at_once() -> None:
-    """There is no thread to wait for."""
-    assert TextWriter().flush()
-
-
-def test_flush_times_out_while_an_output_hangs(gate: Gate) -> None:
-    """It says so, and works again afterwards."""
-    writer = TextWriter()
+def test_flush_waits_once_for_an_output_that_hangs(
+    gate: Gate, writer: TextWriter, monkeypatch: Patch
+) -> None:
+    """Its many handlers are closed one after the other; once it moves it is waited for again."""
     gate.open.clear()
     writer.put((gate,), message("a"))
     assert not writer.flush(0.01)
-    gate.open.set()
-    assert writer.flush()
-    assert gate.texts == ["a"]
-    writer.end()
-
-
-def test_flush_waits_once_for_an_output_that_hangs(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its many handlers are closed one after the other; once it moves it is waited for again."""
     monkeypatch.setattr(text_writer, "_FLUSH_S", 0.01)
-    writer = TextWriter()
-    gate.open.clear()
-    writer.put((gate,), message("a"))
     assert not writer.flush()
     monkeypatch.setattr(text_writer, "_FLUSH_S", 3600.0)
     assert not writer.flush()
     gate.open.set()
     assert writer.flush(60)
     assert writer.flush()
-    writer.end()
+    assert gate.texts == ["a"]
 
 
-def test_flush_from_an_output_does_not_wait_for_itself() -> None:
+def test_flush_from_an_output_does_not_wait_for_itself(writer: TextWriter) -> None:
     """An output that logs and flushes would wait forever."""
-    writer = TextWriter()
     answers: list[bool] = []
 
     class Flushing:
@@ -109,15 +100,13 @@ def test_flush_from_an_output_does_not_wait_for_itself() -> None:
     writer.put((Flushing(),), message("a"))
     assert writer.flush()
     assert answers == [False]
-    writer.end()
 
 
 @pytest.mark.parametrize("moves", [True, False])
 def test_flush_goes_on_while_something_moves(
-    gate: Gate, moves: bool, monkeypatch: pytest.MonkeyPatch
+    gate: Gate, writer: TextWriter, moves: bool, monkeypatch: Patch
 ) -> None:
     """A slow disk with a long queue is no disk that hangs."""
-    writer = TextWriter()
     writer.put((gate,), message("a"))
     waits: list[float | None] = []
 
@@ -131,15 +120,13 @@ def test_flush_goes_on_while_something_moves(
         patch.setattr(threading, "Event", Impatient)
         assert writer.flush() is moves
     assert set(waits) == {text_writer._FLUSH_S}
-    writer.end()
 
 
 def test_an_error_is_written_when_the_call_returns(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch
+    gate: Gate, writer: TextWriter, monkeypatch: Patch
 ) -> None:
     """It and all before it; while an output hangs the caller waits once, and briefly."""
     monkeypatch.setattr(text_writer, "_ERROR_S", 60.0)
-    writer = TextWriter()
     for n, level in enumerate((logging.INFO, logging.ERROR, logging.CRITICAL)):
         writer.put((gate,), message(str(n), level))
         assert level < logging.ERROR or gate.texts == [str(i) for i in range(n + 1)]
@@ -155,7 +142,6 @@ def test_an_error_is_written_when_the_call_returns(
     gate.open.set()
     assert flush()
     assert gate.texts == [str(n) for n in range(6)]
-    writer.end()
 
 
 def test_an_error_is_in_file_and_console_when_the_process_is_gone(tmp_path: Path) -> None:
@@ -181,11 +167,12 @@ def test_an_error_is_in_file_and_console_when_the_process_is_gone(tmp_path: Path
         ]
 
 
-def test_a_full_queue_drops_and_says_how_many(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_drops_and_says_how_many(
+    gate: Gate, writer: TextWriter, monkeypatch: Patch
+) -> None:
     """The caller waits once in vain, then never again until the thread has moved."""
     monkeypatch.setattr(text_writer, "MAX_QUEUED", 4)
     monkeypatch.setattr(text_writer, "_WAIT_S", 0.01)
-    writer = TextWriter()
     gate.open.clear()
     writer.put((gate,), message("first"))
     assert gate.entered.wait(60)
@@ -197,24 +184,22 @@ def test_a_full_queue_drops_and_says_how_many(gate: Gate, monkeypatch: pytest.Mo
     assert gate.texts[:5] == ["first", "0", "1", "2", "3"]
     assert "2 messages were left out" in gate.texts[5]
     assert writer.dropped == 0
-    writer.end()
 
 
-def test_a_full_queue_that_moves_loses_nothing(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_that_moves_loses_nothing(
+    gate: Gate, writer: TextWriter, monkeypatch: Patch
+) -> None:
     """A caller that is faster than the thread waits for it."""
     monkeypatch.setattr(text_writer, "MAX_QUEUED", 3)
     monkeypatch.setattr(text_writer, "_WAIT_S", 60.0)
-    writer = TextWriter()
     for n in range(200):
         writer.put((gate,), message(str(n)))
     assert writer.flush()
     assert gate.texts == [str(n) for n in range(200)]
-    writer.end()
 
 
-def test_after_the_end_the_caller_writes(gate: Gate) -> None:
+def test_after_the_end_the_caller_writes(gate: Gate, writer: TextWriter) -> None:
     """What is logged while the process ends, by an atexit function say, is not lost."""
-    writer = TextWriter()
     writer.put((gate,), message("a"))
     writer.end()
     assert gate.texts == ["a"]
@@ -222,14 +207,14 @@ def test_after_the_end_the_caller_writes(gate: Gate) -> None:
     writer.put((gate,), message("b"))
     assert gate.texts == ["a", "b"]
     assert gate.threads == {threading.get_ident()}
-    writer.end()
 
 
 @pytest.mark.parametrize("path", [None, Path("/dead/main.log")])
 def test_the_end_does_not_wait_for_an_output_that_hangs(
     gate: Gate,
+    writer: TextWriter,
     path: Path | None,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: Patch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A dead network drive must not keep the process; it is told, a console that hangs is not."""
@@ -237,7 +222,6 @@ def test_the_end_does_not_wait_for_an_output_that_hangs(
     monkeypatch.setattr(text_writer, "_FLUSH_S", 0.01)
     if path is not None:
         vars(gate)["path"] = path
-    writer = TextWriter()
     gate.open.clear()
     writer.put((gate,), message("a"))
     assert gate.entered.wait(60)
@@ -246,36 +230,31 @@ def test_the_end_does_not_wait_for_an_output_that_hangs(
     assert ("missing in /dead/main.log" in caplog.text) == (path is not None)
 
 
-def test_without_threads_the_caller_writes(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_threads_the_caller_writes(
+    gate: Gate, writer: TextWriter, monkeypatch: Patch
+) -> None:
     """A system that gives no more threads costs speed, no messages."""
-
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+    refuse = Mock(side_effect=RuntimeError("can't start new thread"))
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    writer = TextWriter()
     writer.put((gate,), message("a"))
     assert gate.texts == ["a"]
 
 
-def test_a_thread_that_is_gone_is_replaced_by_the_caller(gate: Gate) -> None:
+def test_a_thread_that_is_gone_is_replaced_by_the_caller(gate: Gate, writer: TextWriter) -> None:
     """Daemon threads end before the interpreter does."""
-    writer = TextWriter()
+    gone: list[threading.Thread] = []
     writer.put((gate,), message("a"))
     writer.end()
-    ended = threading.Thread(target=int)
-    ended.start()
-    ended.join()
-    writer._thread = ended
+    run_threads(lambda _: gone.append(threading.current_thread()))
+    writer._thread = gone[0]
     writer._ended = False
     writer.put((gate,), message("b"))
     assert writer.flush()
     assert gate.texts == ["a", "b"]
 
 
-def test_two_threads_start_one_writer(gate: Gate) -> None:
+def test_two_threads_start_one_writer(gate: Gate, writer: TextWriter) -> None:
     """The first messages may come at the same time: who comes second does not wait."""
-    writer = TextWriter()
     with writer._starting:
         writer.put((gate,), message("a"))
     assert gate.texts == []
@@ -284,7 +263,6 @@ def test_two_threads_start_one_writer(gate: Gate) -> None:
     assert writer.flush()
     assert gate.texts == ["a", "b"]
     assert len(gate.threads) == 1
-    writer.end()
 
 
 def test_a_signal_handler_may_log_while_the_first_message_starts_the_thread() -> None:
@@ -319,9 +297,8 @@ def test_a_signal_handler_may_log_while_the_first_message_starts_the_thread() ->
     run_python(textwrap.dedent(script), timeout=60)
 
 
-def test_an_output_that_logs_while_the_caller_writes(gate: Gate) -> None:
+def test_an_output_that_logs_while_the_caller_writes(gate: Gate, writer: TextWriter) -> None:
     """Its message is the next one, and not written in the middle of another."""
-    writer = TextWriter()
     writer.end()
     gate.write = lambda messages, texts: (  # type: ignore[method-assign]
         gate.texts.append(f"begin {messages[0][3]}"),
@@ -332,19 +309,15 @@ def test_an_output_that_logs_while_the_caller_writes(gate: Gate) -> None:
     assert gate.texts == ["begin outer", "end", "begin inner", "end"]
 
 
-def test_a_fork_waits_for_a_batch_but_not_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_waits_for_a_batch_but_not_forever(monkeypatch: Patch) -> None:
     """The lock is released only if it was taken."""
     monkeypatch.setattr(text_writer, "_WAIT_S", 0.01)
     writer = TextWriter()
     writer.before_fork()
     taken: list[bool] = []
-    other = threading.Thread(target=lambda: taken.append(writer._write_lock.acquire(timeout=0.01)))
-    other.start()
-    other.join()
+    run_threads(lambda _: taken.append(writer._write_lock.acquire(timeout=0.01)))
     assert taken == [False]
-    thread = threading.Thread(target=writer.before_fork)
-    thread.start()
-    thread.join()
+    run_threads(lambda _: writer.before_fork())
     assert not writer._fork_waits
     writer.after_fork_in_parent()
     writer._write_lock.release()
@@ -381,14 +354,7 @@ CHILD_SCRIPT = """
 def test_forked_children_write_their_own_messages_and_nothing_twice(tmp_path: Path) -> None:
     """Each message of parent and children is in the file once, also those at the exit."""
     path = tmp_path / "x_2025-09-30_14-30-00.log"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(CHILD_SCRIPT), str(path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_python(textwrap.dedent(CHILD_SCRIPT), path, options=["-W", "ignore"])
     rows = [row.split("forked: ")[1] for row in path.read_text().splitlines()]
     wanted = [f"parent {i}" for i in range(300)] + ["last"]
     wanted += [f"child {n} {i}" for n in range(3) for i in range(50)]
@@ -398,13 +364,14 @@ def test_forked_children_write_their_own_messages_and_nothing_twice(tmp_path: Pa
         assert own == [f"child {n} {i}" for i in range(50)]
 
 
-def test_a_worker_of_multiprocessing_flushes_at_its_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_of_multiprocessing_flushes_at_its_exit(
+    writer: TextWriter, monkeypatch: Patch
+) -> None:
     """It leaves without atexit, so the writer asks multiprocessing to be called."""
     calls: list[object] = []
     monkeypatch.setattr(
         "multiprocessing.util.Finalize", lambda *args, **options: calls.append(args[1])
     )
-    writer = TextWriter()
     writer.put((Gate(),), message("a"))
     writer.end()
     assert calls == [writer.flush]
