@@ -256,10 +256,12 @@ void Oracle::judge_run(const std::string& run, Node& node, std::map<Key, unsigne
         for (const Line& line : lines) {
             if (!line.record) continue;
             // A batch that was half written when its file was renamed, by a process that was killed before it
-            // looked again, or a ring that a power loss brought back: recovery does not know the file's new name.
+            // looked again, or a ring that a power loss brought back, or a file that was to be cut after a failed
+            // fsync: nobody knows the new name.
             const auto writer = writers_.find(line.key.first);
             const bool killed = writer != writers_.end() && writer->second.killed;
-            if (!name.ends_with(".jsonl") && (killed || power_lost_)) {
+            const bool unknown = killed || power_lost_ || world_.disk.sync_failed;
+            if (!name.ends_with(".jsonl") && unknown) {
                 renamed.insert(line.key);
             } else {
                 ++here[line.key];
