@@ -89,7 +89,9 @@ def test_without_arguments_the_help_is_shown(command: Command) -> None:
     assert "summary" in captured.out + captured.err
 
 
-@pytest.mark.parametrize("arguments", ["nonsense", "summary", "tail -n -1 x", "export x --no"])
+@pytest.mark.parametrize(
+    "arguments", ["nonsense", "summary", "tail -n -1 x", "export x --no", "recover --nonsense ."]
+)
 def test_wrong_usage_exits_with_2(arguments: str, command: Command) -> None:
     """Scripts can tell a wrong command from a damaged run."""
     assert "Usage" in command(*arguments.split(), code=2).err
