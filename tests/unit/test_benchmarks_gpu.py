@@ -31,7 +31,6 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a smoke run with every arm."""
     out = tmp_path_factory.mktemp("smoke")
     arguments = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--out", str(out)]
     done = subprocess.run(
@@ -63,7 +62,6 @@ def test_a_smoke_run_writes_three_files_that_say_so(smoke: Path, result: dict[st
 
 @pytest.mark.slow
 def test_a_smoke_run_measures_and_verifies_every_arm(result: dict[str, Any]) -> None:
-    """Every arm was verified, or says why it cannot run here."""
     (section,) = result["training"]
     assert set(section["arms"]) | set(section["unavailable"]) == set(ARMS)
     assert {"none", "none_again", "fastlog", "fastlog_item"} <= set(section["arms"])
@@ -80,7 +78,6 @@ def test_a_smoke_run_measures_and_verifies_every_arm(result: dict[str, Any]) -> 
 
 @pytest.mark.slow
 def test_the_plot_is_well_formed_and_shows_every_arm(smoke: Path, result: dict[str, Any]) -> None:
-    """The SVG parses; each measured arm and each way to read a value is drawn."""
     drawing = ET.fromstring((smoke / "smoke-no-gpu.svg").read_text(encoding="utf-8"))
     namespace = "{http://www.w3.org/2000/svg}"
     assert drawing.tag == f"{namespace}svg"
@@ -95,7 +92,6 @@ def test_the_plot_is_well_formed_and_shows_every_arm(smoke: Path, result: dict[s
 
 @pytest.mark.slow
 def test_page_and_plot_are_rendered_again_from_the_result(smoke: Path, tmp_path: Path) -> None:
-    """`--render` gives the same bytes."""
     for path in smoke.glob("*.json"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
         assert command.main(["--render", str(tmp_path / path.name)]) == 0
@@ -104,7 +100,6 @@ def test_page_and_plot_are_rendered_again_from_the_result(smoke: Path, tmp_path:
 
 
 def middle(median: float, spread: float = 0.001) -> dict[str, float]:
-    """A median with its interval."""
     return {"low": median - spread, "median": median, "high": median + spread}
 
 
@@ -193,7 +188,6 @@ def test_wrong_options_are_refused(
 
 
 def test_without_a_gpu_the_benchmark_says_what_to_do() -> None:
-    """`python -m benchmarks.gpu` on a machine without a GPU names the smoke mode."""
     import torch
 
     from benchmarks.gpu.target import Target

@@ -31,7 +31,6 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A whole run of one process."""
     writer = OracleWriter(tmp_path / "run")
     for step in range(20):
         writer.metrics(step, loss=1 / (step + 1))
@@ -84,7 +83,6 @@ def test_help_has_an_example_and_the_exit_codes(words: str, flag: str, command: 
 
 
 def test_without_arguments_the_help_is_shown(command: Command) -> None:
-    """Nothing to do is a usage error, and the help says what there is."""
     captured = command(code=2)
     assert "summary" in captured.out + captured.err
 
@@ -143,8 +141,6 @@ def test_a_path_that_is_no_run_exits_with_2_and_says_what_to_do(
 def test_a_run_that_cannot_be_listed_exits_with_2(
     word: str, run: Path, monkeypatch: Patch, command: Command
 ) -> None:
-    """An I/O error is an answer, not a traceback."""
-
     def fail(path: object) -> list[object]:
         raise OSError(5, "Input/output error")
 
@@ -223,7 +219,6 @@ def test_export_of_chosen_streams_goes_to_standard_output(
 def test_export_of_a_damaged_run_exits_with_1_and_a_table(
     damaged: Path, tmp_path: Path, command: Command
 ) -> None:
-    """What is missing is listed; what is there is written."""
     target = tmp_path / "out.jsonl"
     error = command("export", damaged, "--to", target, code=1).err
     row = next(line for line in error.splitlines() if line.startswith("metrics"))
@@ -288,7 +283,6 @@ def test_tail_follows_the_run_until_ctrl_c(run: Path, following: subprocess.Pope
 def test_tail_reports_a_truncated_file_and_goes_on(
     run: Path, following: subprocess.Popen[str]
 ) -> None:
-    """Notes go to stderr, lines to stdout."""
     read_line(following.stdout)
     (run / "log.jsonl").write_bytes(b"")
     assert following.stderr is not None

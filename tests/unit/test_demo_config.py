@@ -24,7 +24,6 @@ from foundry_fastlog.demo.config import (
 
 
 def write(folder: Path, text: str) -> Path:
-    """Write an experiment file and return its path."""
     path = folder / "experiment.yaml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -118,7 +117,6 @@ def test_an_experiment_survives_a_round_trip_through_yaml(
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n", "training:\nmodel:\n"])
 def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
-    """An empty file and an empty section are valid."""
     assert load_config(write(tmp_path, text)) == ExperimentConfig()
 
 
@@ -193,7 +191,6 @@ def test_a_file_that_is_no_text_is_named(
 
 
 def test_steps_and_device_replace_what_the_file_says(tmp_path: Path) -> None:
-    """The command line's options win over the file."""
     path = write(tmp_path, "training:\n  steps: 7\n  device: cuda\n  batch_size: 3\n")
     training = load_config(path, steps=9, device="cpu").training
     assert (training.steps, training.device, training.batch_size) == (9, "cpu", 3)

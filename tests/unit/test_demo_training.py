@@ -58,7 +58,6 @@ def newest(folder: Path, errors: Errors | None = None, **options: Any) -> tuple[
 
 
 def characters(batches: Iterable[Any]) -> set[int]:
-    """All that is in some batches, of inputs and of targets."""
     return {number for pair in batches for part in pair for number in part.flatten().tolist()}
 
 
@@ -126,13 +125,11 @@ def test_a_text_that_is_too_short_is_refused(
 
 @pytest.fixture
 def model() -> GPT:
-    """A tiny GPT over 11 characters."""
     torch.manual_seed(3)
     return GPT(11, TINY).eval()
 
 
 def test_logits_have_one_score_for_each_character(model: GPT) -> None:
-    """The output's shape is (batch, time, vocabulary), for short inputs too."""
     assert model(torch.zeros(3, 12, dtype=torch.int64)).shape == (3, 12, 11)
     assert model(torch.zeros(1, 1, dtype=torch.int64)).shape == (1, 1, 11)
 
@@ -208,7 +205,6 @@ def test_the_memory_gauge_sees_memory_that_is_taken() -> None:
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    """Tensors, numbers and nested dicts survive, and no temporary file stays."""
     state = {"step": 3, "model": {"w": torch.arange(5.0)}, "text": "x"}
     path = checkpoint_path(tmp_path / "new", 3)
     size = save_checkpoint(path, state, keep=2)
@@ -298,7 +294,6 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 def test_runs_of_one_second_have_directories_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second is numbered."""
     monkeypatch.chdir(tmp_path)
     moment = datetime(2025, 9, 30, 14, 30, tzinfo=timezone.utc)
     local = SimpleNamespace(astimezone=lambda: moment)

@@ -95,12 +95,10 @@ def table() -> list[tuple[str, str, str]]:
 
 
 def constants() -> list[str]:
-    """Return the names of the constants in driver.hpp's DriverApi."""
     return re.findall(r"static constexpr \w+ (k\w+) = ", HEADER)
 
 
 def beside(ours: str, name: str, where: str) -> list[str]:
-    """Return the checks of one function against its declaration."""
     pair = f"Beside<{ours}, decltype(&::{name})>"
     return [
         f'static_assert({pair}::count, "{where}, {name}: number of parameters");',
@@ -109,7 +107,6 @@ def beside(ours: str, name: str, where: str) -> list[str]:
 
 
 def program(folder: Path, *, hip: bool, rows: list[tuple[str, str, str]] | None = None) -> str:
-    """Return the C++ file that compares table and headers."""
     says = [f"constexpr bool kAddressMayBePointer = {'true' if hip else 'false'};"]
     typedefs = ""
     if hip:
@@ -184,7 +181,6 @@ def of_wheels() -> Iterator[Path]:
 
 
 def cuda_folders() -> list[Path]:
-    """Return folders that have cuda.h and cudaTypedefs.h."""
     roots = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     roots += sorted(Path("/usr/local").glob("cuda*"))
     folders = [*(root / "include" for root in roots), Path("/usr/include"), *of_wheels()]
@@ -193,7 +189,6 @@ def cuda_folders() -> list[Path]:
 
 
 def hip_folders() -> list[Path]:
-    """Return folders that have hip/hip_runtime_api.h."""
     roots = [Path(os.environ["ROCM_PATH"])] if os.environ.get("ROCM_PATH") else []
     roots += [*sorted(Path("/opt").glob("rocm*")), Path("/usr")]
     folders = [root / "include" for root in roots]

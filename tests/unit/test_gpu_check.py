@@ -42,12 +42,10 @@ PARTS = {
 
 
 def python(name: str, code: str, limit_s: float = 30.0, *least_s: float) -> Part:
-    """A part that runs code."""
     return Part(name, (sys.executable, "-c", code), limit_s, *least_s)
 
 
 def test_each_part_is_reported_whatever_becomes_of_it(tmp_path: Path, monkeypatch: Patch) -> None:
-    """Verdict, reason and what it had found; table and JSON are whole."""
     monkeypatch.setattr(runner, "STACKS_S", 0.2)
     limits = {"hangs": 1.5, "deaf": 1.5}
     parts = [python(name, PARTS[name][0], limits.get(name, 30.0), 0.0) for name in PARTS]

@@ -308,7 +308,6 @@ def folder(tmp_path: Path, monkeypatch: Patch) -> Path:
 def test_a_test_that_hangs_or_crashes_costs_its_own_outcome_only(
     folder: Path, monkeypatch: Patch
 ) -> None:
-    """The others run in a fresh process; each test runs, and is reported, once."""
     (folder / "test_none.py").write_text("import fastlog_no_such_module\n")
     (folder / "test_some.py").write_text(
         PREAMBLE

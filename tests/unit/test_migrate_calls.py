@@ -240,7 +240,6 @@ def test_what_is_not_understood_stays(old: str, reason: str) -> None:
     ],
 )
 def test_other_things_of_that_name_are_none(code: str) -> None:
-    """Methods, arguments, text and other names are not uses of print."""
     report = migrate_source(code)
     assert report.findings == []
     assert report.error is None
@@ -309,7 +308,6 @@ def test_the_level_follows_the_words(text: str, level: str, message: str) -> Non
 )  # fmt: skip
 @pytest.mark.parametrize("star", ["", "*"])
 def test_a_caught_exception_is_logged_with_its_traceback(body: str, new: str, star: str) -> None:
-    """In a handler, a message that shows the exception is an error with exc_info."""
     assert becomes(f"try:\n    go()\nexcept{star} OSError as e:\n    {body}\n") == new
 
 

@@ -26,7 +26,6 @@ NEW = f'import os\n{DEFINITION}logger.info("Loaded examples", num_examples=len(o
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: Patch) -> Path:
-    """A folder with a few modules, as the working directory."""
     (tmp_path / "sub").mkdir()
     (tmp_path / "data.py").write_text(OLD)
     (tmp_path / "sub" / "mixed.py").write_text('print("Error: a")\nprint(b)\nprint()\n')
@@ -37,7 +36,6 @@ def project(tmp_path: Path, monkeypatch: Patch) -> Path:
 
 
 def test_the_listing_shows_each_print_and_changes_nothing(project: Path, command: Command) -> None:
-    """File and line, old and new, reasons, and a sum."""
     assert command("migrate", ".").out == (
         "data.py:2  adds a logger\n"
         "  + from foundry_fastlog import StructuredLogger\n"
@@ -98,7 +96,6 @@ def test_check_fails_while_there_are_prints(project: Path, command: Command) -> 
 
 
 def test_options_reach_the_conversion(project: Path, command: Command) -> None:
-    """Name, level, line length and trust are the user's."""
     (project / "data.py").write_text("from a import log\nprint('one two', x1, y1)\n")
     options = ["--logger", "log", "--level", "DEBUG", "--line-length", "20", "--assume-structured"]
     new = '  + log.debug(\n  +     "one two",\n  +     x1=x1,\n  +     y1=y1,\n  + )\n'
@@ -106,7 +103,6 @@ def test_options_reach_the_conversion(project: Path, command: Command) -> None:
 
 
 def test_json_is_for_programs(project: Path, command: Command) -> None:
-    """--json gives the same as one JSON object."""
     answer = json.loads(command("migrate", "--json", "sub").out)
     (file,) = answer["files"]
     assert (answer["written"], file["path"]) == (False, "sub/mixed.py")
@@ -192,7 +188,6 @@ def test_encodings_and_marks_are_kept(tmp_path: Path, raw: bytes, call: bytes) -
 
 
 def test_mode_and_links_are_kept(tmp_path: Path) -> None:
-    """A link still points to its file, and a script can still be run."""
     path, link = tmp_path / "a.py", tmp_path / "b.py"
     path.write_text(OLD)
     path.chmod(0o755)

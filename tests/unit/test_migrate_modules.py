@@ -108,7 +108,6 @@ def test_the_logger_precedes_the_first_print_that_runs(case: str) -> None:
 
 
 def test_a_report_says_what_is_added() -> None:
-    """The listing can show the new lines and their place."""
     report = migrate('import a\nprint("b")\n')
     assert (report.added, report.added_at) == (DEFINITION.splitlines(), 2)
     found = {"line": 2, "column": 0, "status": "convert", "level": "info"}
@@ -137,7 +136,6 @@ NO_FIELDS = [
 
 
 def in_class(body: str, bases: str = "") -> str:
-    """Return a class with a logger, made of a few methods."""
     head = "import structlog, threading, socketserver, logging\nfrom typing import Generic\n"
     return f"{head}from foundry_fastlog import StructuredLogger\nclass A{bases}:\n{body}"
 
@@ -257,7 +255,6 @@ def test_places_without_a_logger() -> None:
     ],
 )
 def test_a_method_uses_the_logger_of_its_object(body: str, bases: str) -> None:
-    """Where an object is sure to have a logger, its methods use it."""
     code = in_class(body + F, bases)
     assert result(code) == code.replace(PRINT, 'self.logger.info("x y")')
 
@@ -336,7 +333,6 @@ def test_a_logger_that_may_come_too_late_is_not_used(init: str, bases: str) -> N
 
 
 def test_in_init_the_logger_is_used_once_it_is_made() -> None:
-    """Before that, the module's logger is."""
     new = result(in_class(INIT.format(f"print('one two'); {MADE}; print('three four')")))
     assert '; self.logger.info("three four")' in new
     assert '        logger.info("one two"); ' in new
@@ -347,7 +343,6 @@ def test_in_init_the_logger_is_used_once_it_is_made() -> None:
     [("logging.getLogger()", "a logging.Logger"), ("make()", "of a kind that cannot be seen")],
 )
 def test_another_kind_of_logger_in_self_is_passed_by_with_a_note(maker: str, kind: str) -> None:
-    """The module's logger takes its place, and the listing says why."""
     code = in_class(INIT.format(f"self.logger = {maker}") + "    def f(self): print('see', x1)\n")
     report = migrate(code)
     assert ': logger.info("see", x1=x1)' in report.result

@@ -25,7 +25,6 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tree of runs of killed processes."""
     tree = tmp_path_factory.mktemp("killed")
     rings.make_killed_runs(tree, range(1, 4))
     return tree
@@ -46,7 +45,6 @@ def tree(killed: Path, tmp_path: Path) -> Path:
 
 
 def states(directory: Path) -> dict[str, object]:
-    """The content of all files."""
     return {str(p): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
@@ -68,7 +66,6 @@ def recovered_row(text: str) -> list[str]:
 
 
 def test_a_tree_of_runs_is_recovered(tree: Path, command: Command) -> None:
-    """Every run below is done and named; a second time there is nothing to do."""
     expected = sum(report.emitted for report in preview(tree))
     out = command("recover", tree).out
     assert out.count("recovered") == 3
@@ -151,7 +148,6 @@ def test_records_that_cannot_be_rendered_exit_with_1(tmp_path: Path, command: Co
 
 
 def test_a_live_run_is_left_alone(tmp_path: Path, command: Command) -> None:
-    """Its process goes on, and the exit code says that all is well."""
     with Recorder(tmp_path / "run") as recorder:
         recorder.record(0, x=1)
         assert "live" in command("recover", tmp_path / "run").out
@@ -260,7 +256,6 @@ def test_without_the_extension_readers_and_recovery_say_what_is_missing(tree: Pa
 
 
 def test_recover_returns_a_report_per_ring(tree: Path) -> None:
-    """For programs: what was found, in the same words as the command."""
     promised = preview(tree)
     reports = foundry_fastlog.recover(tree)
     assert [report.ring for report in reports] == [report.ring for report in promised]
@@ -291,7 +286,6 @@ def test_recover_tells_of_rings_that_it_may_not_list(tree: Path, monkeypatch: Pa
 
 @pytest.fixture
 def odd_name(tmp_path: Path, killed: Path) -> Iterator[Path]:
-    """A run whose name is no UTF-8 text."""
     run = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xfcn"))
     shutil.copytree(killed / "1", run)
     yield run

@@ -127,8 +127,6 @@ class LoggingSection(BaseModel):
 
 
 class ExperimentConfig(BaseModel):
-    """A pydantic configuration, as the plan's."""
-
     experiment_name: str = "exp0_baseline"
     lr: float = 1e-4
     logging: LoggingSection = LoggingSection()
@@ -296,7 +294,6 @@ def test_steps_in_any_order(start: Start) -> None:
 
 
 def test_threads(start: Start) -> None:
-    """Threads that log the same steps lose nothing."""
     logger = start(step_metric="step")
 
     def log(thread: int) -> None:
@@ -485,7 +482,6 @@ def test_the_program_s_own_run_is_joined(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_forked_child_sends_nothing(start: Start, logger: WandBLogger, tmp_path: Path) -> None:
-    """In a forked child nothing is sent, nothing raises and the parent's run goes on."""
     model = pytest.importorskip("torch").nn.Linear(1, 1)
     logger.watch_model(model, log_freq=1, log="gradients")
     logger.log_metrics(1, {"loss": 1.0})
@@ -595,7 +591,6 @@ def test_errors_are_told_once_and_counted(
 def test_going_offline_without_a_server(
     start: Start, monkeypatch: Patch, warned: Warned, options: dict[str, str]
 ) -> None:
-    """A run that cannot go online is recorded offline, and that is told."""
     monkeypatch.delenv("WANDB_MODE")
     real_init = wandb.init
 

@@ -74,7 +74,6 @@ class Scalar:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A busy machine in the place of torch."""
     made = Machine()
     current = SimpleNamespace(
         current_stream=lambda device: f"stream of {device.index}", is_initialized=lambda: False
@@ -237,14 +236,13 @@ def test_what_is_a_scalar_on_a_device() -> None:
     """Of one element, and not on the CPU."""
     assert is_device_scalar(Scalar(1.0))
     matrix = Scalar(1.0)
-    matrix.shape = (2,)
+    matrix.shape = (1, 2)
     for other in (Scalar(1.0, copied=True), 1.0, matrix):
         assert not is_device_scalar(other)
 
 
 @pytest.fixture
 def logger() -> WandBLogger:
-    """A logger whose run keeps its rows."""
     made = WandBLogger(enabled=False)
     rows: list[tuple[int, dict[str, Any]]] = []
     made.run = SimpleNamespace(id="none", rows=rows)
