@@ -311,7 +311,8 @@ def test_tail_reads_a_backlog_without_pauses(
         slept.append(seconds)
         if len(slept) > 1:
             raise KeyboardInterrupt
-        monkeypatch.setattr("foundry_fastlog.reading.follow._POLL_BYTES", 100)
+        for limit in ("_POLL_BYTES", "_BLOCK_BYTES"):  # so that it takes many polls
+            monkeypatch.setattr(f"foundry_fastlog.reading.follow.{limit}", 100)
         writer = OracleWriter(run, rank=1)
         for step in range(50):
             writer.metrics(step, loss=1.0)
