@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,6 +48,21 @@ def hermetic_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     # A rich table is as wide as the terminal that runs the tests, unless told otherwise.
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Calls the command line in this process; checks its exit code, returns what it has written."""
+    from foundry_fastlog.cli.main import main
+
+    def call(*arguments: object, code: int = 0) -> Any:
+        capsys.readouterr()
+        found = main([str(argument) for argument in arguments])
+        written = capsys.readouterr()
+        assert found == code, written
+        return written
+
+    return call
 
 
 @functools.cache

@@ -12,9 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from oracle import START, OracleWriter, write_run_json
@@ -25,11 +25,12 @@ import foundry_fastlog.demo
 from foundry_fastlog.cli.main import main
 
 COMMAND = [sys.executable, "-m", "foundry_fastlog"]
+Command = Callable[..., Any]
+Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A whole run of one process."""
     writer = OracleWriter(tmp_path / "run")
     for step in range(20):
         writer.metrics(step, loss=1 / (step + 1))
@@ -54,16 +55,15 @@ def following(run: Path) -> Iterator[subprocess.Popen[str]]:
     """A `tail -f` on the run, in a process of its own."""
     module = "import runpy; runpy.run_module('foundry_fastlog', None, '__main__', True)"
     options = ["-f", "-n", "1", "--raw", "--interval", "0.01"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", TAKES_CTRL_C + module, "tail", *options, str(run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
+    process = piped([sys.executable, "-c", TAKES_CTRL_C + module, "tail", *options, str(run)])
     yield process
     process.kill()
     process.communicate()
+
+
+def piped(command: list[str]) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, encoding="utf-8")
 
 
 def read_line(stream: IO[str] | None) -> dict[str, object]:
@@ -73,122 +73,82 @@ def read_line(stream: IO[str] | None) -> dict[str, object]:
     return line
 
 
-# ---- help and versions ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("command", [[], ["demo"], ["summary"], ["export"], ["tail"], ["recover"]])
+@pytest.mark.parametrize("words", ["", "demo", "summary", "export", "tail", "recover"])
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_has_an_example_and_the_exit_codes(
-    command: list[str], flag: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A new user can go on from any help page."""
-    assert main([*command, flag]) == 0
-    text = capsys.readouterr().out
-    assert "foundry-fastlog " + " ".join(command) in text
-    if command:
-        assert "Example" in text
-        assert "Exit codes" in text
-    else:
-        assert "A RUN is the directory that Recorder(path) was given" in text
+def test_help_has_an_example_and_the_exit_codes(words: str, flag: str, command: Command) -> None:
+    text = command(*words.split(), flag).out
+    run = "A RUN is the directory that Recorder(path) was given"
+    for expected in ("foundry-fastlog " + words, *(["Example", "Exit codes"] if words else [run])):
+        assert expected in text
 
 
-def test_without_arguments_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing to do is a usage error, and the help says what there is."""
-    assert main([]) == 2
-    captured = capsys.readouterr()
+def test_without_arguments_the_help_is_shown(command: Command) -> None:
+    captured = command(code=2)
     assert "summary" in captured.out + captured.err
 
 
-def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """One line with the package's version."""
-    assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"foundry-fastlog {foundry_fastlog.__version__}\n"
-
-
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["summary"], ["tail", "-n", "-1", "x"], ["export", "x", "--no"]]
+    "arguments", ["nonsense", "summary", "tail -n -1 x", "export x --no", "recover --nonsense ."]
 )
-def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_with_2(arguments: str, command: Command) -> None:
     """Scripts can tell a wrong command from a damaged run."""
-    assert main(arguments) == 2
-    assert "Usage" in capsys.readouterr().err
+    assert "Usage" in command(*arguments.split(), code=2).err
 
 
 def test_arguments_come_from_the_process_by_default(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Command, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The console script calls main() without any."""
+    version = f"foundry-fastlog {foundry_fastlog.__version__}\n"
+    assert command("--version").out == version
     monkeypatch.setattr(sys, "argv", ["foundry-fastlog", "--version"])
     assert main() == 0
     with pytest.raises(SystemExit) as stop:
         runpy.run_module("foundry_fastlog", run_name="__main__")
     assert stop.value.code == 0
-    assert capsys.readouterr().out.count("foundry-fastlog") == 2
-
-
-def test_importing_the_main_module_runs_nothing() -> None:
-    """Only `python -m` starts the command line."""
     assert "main" in runpy.run_module("foundry_fastlog.__main__", run_name="imported")
+    assert capsys.readouterr().out == 2 * version
 
 
-def test_a_missing_extra_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Without typer the message says how to get it."""
+@pytest.mark.parametrize("missing", ["typer", "foundry_fastlog.export.jsonl"])
+def test_a_missing_extra_is_named(missing: str, monkeypatch: Patch, command: Command) -> None:
+    """An import error of our own is shown as it is: that installation is broken."""
     monkeypatch.delitem(sys.modules, "foundry_fastlog.cli.commands", raising=False)
-    monkeypatch.setitem(sys.modules, "typer", None)
-    assert main(["--version"]) == 2
-    assert "needs typer, which is not installed. Run:" in (error := capsys.readouterr().err)
+    monkeypatch.setitem(sys.modules, missing, None)
+    if missing != "typer":
+        with pytest.raises(ModuleNotFoundError, match=r"foundry_fastlog\.export"):
+            command("--version")
+        return
+    error = command("--version", code=2).err
+    assert "needs typer, which is not installed. Run:" in error
     assert "pip install 'foundry_fastlog[cli]'" in error
 
 
-def test_a_broken_installation_is_not_called_a_missing_extra(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """An import error of our own is shown as it is."""
-    monkeypatch.delitem(sys.modules, "foundry_fastlog.cli.commands", raising=False)
-    monkeypatch.setitem(sys.modules, "foundry_fastlog.export.jsonl", None)
-    with pytest.raises(ModuleNotFoundError, match=r"foundry_fastlog\.export"):
-        main(["--version"])
-
-
-# ---- runs that are not there ---------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "command", [["summary"], ["export", "--to", "out.jsonl"], ["tail"], ["tail", "-f"]]
-)
+@pytest.mark.parametrize("words", ["summary", "export --to out.jsonl", "tail", "tail -f"])
 def test_a_path_that_is_no_run_exits_with_2_and_says_what_to_do(
-    command: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: str, run: Path, tmp_path: Path, command: Command
 ) -> None:
     """A misspelled path, a file, and a parent of runs are all answered with the run."""
     for path in (tmp_path / "rum", run / "metrics.jsonl", tmp_path):
-        assert main([*command, str(path)]) == 2
-        captured = capsys.readouterr()
+        captured = command(*words.split(), path, code=2)
         assert captured.out == ""
         assert captured.err.startswith("error: ")
         assert str(run) in captured.err.replace("\n", "")
         assert "Traceback" not in captured.err
 
 
-@pytest.mark.parametrize("command", ["summary", "tail"])
+@pytest.mark.parametrize("word", ["summary", "tail"])
 def test_a_run_that_cannot_be_listed_exits_with_2(
-    command: str, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    word: str, run: Path, monkeypatch: Patch, command: Command
 ) -> None:
-    """An I/O error is an answer, not a traceback."""
-
     def fail(path: object) -> list[object]:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("foundry_fastlog.reading.overlay.list_files", fail)
-    assert main([command, str(run)]) == 2
-    assert "Input/output error" in capsys.readouterr().err
+    assert "Input/output error" in command(word, run, code=2).err
 
 
-# ---- demo ----------------------------------------------------------------------------
-
-
-def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_hands_its_options_on(monkeypatch: Patch, command: Command) -> None:
     """What the user said reaches the trainer, and its exit code the shell."""
     calls = []
 
@@ -197,72 +157,52 @@ def test_demo_hands_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
         return len(calls) - 1
 
     monkeypatch.setattr(foundry_fastlog.demo, "run", fake)
-    assert main(["demo"]) == 0
-    options = ["--config", "a.yaml", "--out", "dir", "--steps", "5", "--device", "cpu"]
-    assert main(["demo", *options]) == 1
+    command("demo")
+    arguments = ["--config", "a.yaml", "--out", "dir", "--steps", "5", "--device", "cpu"]
+    command("demo", *arguments, code=1)
     assert calls == [
         (None, {"out": None, "steps": None, "device": None}),
         (Path("a.yaml"), {"out": Path("dir"), "steps": 5, "device": "cpu"}),
     ]
 
 
-# ---- summary -------------------------------------------------------------------------
-
-
-def test_summary_of_a_whole_run_exits_with_0(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Tables, a curve and the verdict."""
-    assert main(["summary", str(run)]) == 0
-    text = capsys.readouterr().out
+def test_summary_has_tables_a_curve_and_the_verdict(run: Path, command: Command) -> None:
+    """Dropped records are a problem, though the files are whole."""
+    text = command("summary", run).out
     for expected in ("exp0", "none missing", "loss", "⠒⠒ loss", "error ValueError"):
         assert expected in text
+    OracleWriter(run, rank=1).dropped("metrics", 3)
+    text = command("summary", run, code=1).out
+    assert "metrics 3 (the recorder's ring was full)" in text
 
 
-def test_summary_of_a_damaged_run_exits_with_1(
-    damaged: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A script notices what a person would read."""
-    assert main(["summary", str(damaged)]) == 1
-    text = capsys.readouterr().out
+def test_summary_of_a_damaged_run_exits_with_1(damaged: Path, command: Command) -> None:
+    """A script notices what a person would read; --json is for programs."""
+    text = command("summary", damaged, code=1).out
     assert "NO: see the problems below" in text
     assert "seq 5 missing" in text
-
-
-def test_summary_of_a_run_with_drops_exits_with_1(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Dropped records are a problem, though the files are whole."""
-    writer = OracleWriter(run, rank=1)
-    writer.dropped("metrics", 3)
-    assert main(["summary", str(run)]) == 1
-    assert "metrics 3 (the recorder's ring was full)" in capsys.readouterr().out
-
-
-def test_summary_can_be_json(damaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """For programs, with the same exit codes."""
     OracleWriter(damaged, attempt=1).metrics(0, loss=5.0)
-    assert main(["summary", "--json", str(damaged)]) == 1
-    data = json.loads(capsys.readouterr().out)
-    assert data["complete"] is False
-    assert data["metrics"][0]["count"] == 19
-    assert main(["summary", "--json", "--attempts", "all", str(damaged)]) == 1
-    assert json.loads(capsys.readouterr().out)["metrics"][0]["count"] == 20
+    data = json.loads(command("summary", "--json", damaged, code=1).out)
+    assert (data["complete"], data["metrics"][0]["count"]) == (False, 19)
+    text = command("summary", "--json", "--attempts", "all", damaged, code=1).out
+    assert json.loads(text)["metrics"][0]["count"] == 20
 
 
-# ---- export --------------------------------------------------------------------------
+def line_count(path: Path) -> int:
+    return len(path.read_text().splitlines())
 
 
-def test_export_of_a_whole_run_exits_with_0(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The file is there, and what was done is said on stderr."""
+def test_export_of_a_whole_run_exits_with_0(run: Path, tmp_path: Path, command: Command) -> None:
+    """The file is there, and what was done is said on stderr; it is not overwritten unasked."""
     target = tmp_path / "out.jsonl"
-    assert main(["export", str(run), "--to", str(target)]) == 0
-    captured = capsys.readouterr()
+    captured = command("export", run, "--to", target)
     assert captured.out == ""
-    assert "42 lines" in captured.err
-    assert "added to each line: stream" in captured.err
-    assert "complete: seq has no gap" in captured.err
-    assert len(target.read_text().splitlines()) == 42
+    for expected in ("42 lines", "added to each line: stream", "complete: seq has no gap"):
+        assert expected in captured.err
+    assert line_count(target) == 42
+    target.write_text("precious")
+    assert "use --force to replace it" in command("export", run, "--to", target, code=2).err
+    assert target.read_text() == "precious"
 
 
 def test_export_of_chosen_streams_goes_to_standard_output(
@@ -277,90 +217,53 @@ def test_export_of_chosen_streams_goes_to_standard_output(
 
 
 def test_export_of_a_damaged_run_exits_with_1_and_a_table(
-    damaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damaged: Path, tmp_path: Path, command: Command
 ) -> None:
-    """What is missing is listed; what is there is written."""
     target = tmp_path / "out.jsonl"
-    assert main(["export", str(damaged), "--to", str(target)]) == 1
-    error = capsys.readouterr().err
-    assert "NOT complete" in error
+    error = command("export", damaged, "--to", target, code=1).err
     row = next(line for line in error.splitlines() if line.startswith("metrics"))
     assert row.split() == ["metrics", "main", "19", "1", "5", "0", "1", "0", "0"]
-    assert "metrics.jsonl:6: seq 5 missing" in error
-    assert "the last line is torn" in error
-    assert len(target.read_text().splitlines()) == 41
+    for expected in ("NOT complete", "metrics.jsonl:6: seq 5 missing", "the last line is torn"):
+        assert expected in error
+    assert line_count(target) == 41
 
 
 def test_export_with_drops_exits_with_1_unless_allowed(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, command: Command
 ) -> None:
     """Whoever chose to drop records can say so."""
     OracleWriter(run, rank=1).dropped("metrics", 7)
-    command = ["export", str(run), "--force", "--to", str(tmp_path / "out.jsonl")]
-    assert main(command) == 1
-    assert "complete but for 7 records that the recorder dropped" in capsys.readouterr().err
-    assert main([*command, "--allow-dropped"]) == 0
+    arguments = ["export", run, "--force", "--to", tmp_path / "out.jsonl"]
+    error = command(*arguments, code=1).err
+    assert "complete but for 7 records that the recorder dropped" in error
+    command(*arguments, "--allow-dropped")
 
 
-def test_export_says_what_a_resume_left_out(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_says_what_a_resume_left_out(run: Path, tmp_path: Path, command: Command) -> None:
     """And how to keep it."""
     OracleWriter(run, attempt=1).metrics(19, loss=9.0)
-    target = tmp_path / "out.jsonl"
-    assert main(["export", str(run), "-s", "metrics", "--to", str(target)]) == 0
-    assert "left out: 1 lines of steps that a later attempt" in capsys.readouterr().err
-    assert len(target.read_text().splitlines()) == 20
-    command = ["export", str(run), "-s", "metrics", "--attempts", "all", "--tag", "never"]
-    assert main([*command, "--force", "--to", str(target)]) == 0
-    error = capsys.readouterr().err
+    arguments = ["export", run, "-s", "metrics", "--to", target := tmp_path / "out.jsonl"]
+    assert "left out: 1 lines of steps that a later attempt" in command(*arguments).err
+    assert line_count(target) == 20
+    error = command(*arguments, "--attempts", "all", "--tag", "never", "--force").err
     assert "left out" not in error
     assert "added" not in error
-    assert len(target.read_text().splitlines()) == 21
+    assert line_count(target) == 21
 
 
-def test_export_refuses_to_overwrite(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With what to do instead."""
-    target = tmp_path / "out.jsonl"
-    target.write_text("precious")
-    assert main(["export", str(run), "--to", str(target)]) == 2
-    assert "use --force to replace it" in capsys.readouterr().err
-    assert target.read_text() == "precious"
-
-
-# ---- tail ----------------------------------------------------------------------------
-
-
-def test_tail_shows_the_last_lines(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Metrics, errors and messages in readable form; timings only when asked for."""
-    assert main(["tail", "-n", "3", str(run)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[2] for line in lines] == ["metrics", "errors", "log"]
-    assert lines[0].endswith("metrics step=19 loss=0.05")
-    assert main(["tail", "-n", "1", "--stream", "performance", str(run)]) == 0
-    assert capsys.readouterr().out.endswith("performance step=19 step 100 ms\n")
-
-
-def test_tail_can_print_the_lines_as_they_are(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """For jq and its like."""
-    assert main(["tail", "-n", "20", "--raw", "-s", "metrics", str(run)]) == 0
-    assert capsys.readouterr().out == (run / "metrics.jsonl").read_text()
-
-
-def test_tail_uses_colour_on_a_terminal_only(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Pipes get plain text."""
-    assert main(["tail", "-n", "1", str(run)]) == 0
-    assert "\x1b" not in capsys.readouterr().out
+def test_tail_shows_the_last_lines(run: Path, monkeypatch: Patch, command: Command) -> None:
+    """Readable, timings only when asked for; raw ones for jq; coloured on a terminal only."""
+    text = command("tail", "-n", "3", run).out
+    assert "\x1b" not in text
+    assert [line.split()[2] for line in text.splitlines()] == ["metrics", "errors", "log"]
+    assert text.splitlines()[0].endswith("metrics step=19 loss=0.05")
+    text = command("tail", "-n", "1", "--stream", "performance", run).out
+    assert text.endswith("performance step=19 step 100 ms\n")
+    text = command("tail", "-n", "20", "--raw", "-s", "metrics", run).out
+    assert text == (run / "metrics.jsonl").read_text()
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
-    assert main(["tail", "-n", "1", str(run)]) == 0
-    assert "\x1b[" in capsys.readouterr().out
+    assert "\x1b[" in command("tail", "-n", "1", run).out
 
 
 def test_tail_follows_the_run_until_ctrl_c(run: Path, following: subprocess.Popen[str]) -> None:
@@ -373,15 +276,13 @@ def test_tail_follows_the_run_until_ctrl_c(run: Path, following: subprocess.Pope
         line = read_line(following.stdout)
         assert (line["step"], line["seq"]) == (step, step)
     following.send_signal(signal.SIGINT)
-    out, err = following.communicate(timeout=30)
-    assert (out, err) == ("", "")
+    assert following.communicate(timeout=30) == ("", "")
     assert following.returncode == 130
 
 
 def test_tail_reports_a_truncated_file_and_goes_on(
     run: Path, following: subprocess.Popen[str]
 ) -> None:
-    """Notes go to stderr, lines to stdout."""
     read_line(following.stdout)
     (run / "log.jsonl").write_bytes(b"")
     assert following.stderr is not None
@@ -391,24 +292,17 @@ def test_tail_reports_a_truncated_file_and_goes_on(
     assert read_line(following.stdout)["message"] == "again"
 
 
-def test_tail_ends_when_the_run_is_removed(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tail_ends_when_the_run_is_removed(run: Path, monkeypatch: Patch, command: Command) -> None:
     """There is nothing left to follow, and it says so; damage before that is noted."""
     OracleWriter(run, rank=1).torn("metrics", b"garbage\n")
-
-    def sleep(seconds: float) -> None:
-        run.rename(run.with_name("gone"))
-
-    monkeypatch.setattr(time, "sleep", sleep)
-    assert main(["tail", "-f", str(run)]) == 2
-    error = capsys.readouterr().err
+    monkeypatch.setattr(time, "sleep", lambda seconds: run.rename(run.with_name("gone")))
+    error = command("tail", "-f", run, code=2).err
     assert "note: metrics of r1: skipped a damaged line" in error
     assert "cannot be read any more: No such file" in error
 
 
 def test_tail_reads_a_backlog_without_pauses(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, monkeypatch: Patch, command: Command
 ) -> None:
     """It sleeps only when it has caught up."""
     slept = []
@@ -417,36 +311,26 @@ def test_tail_reads_a_backlog_without_pauses(
         slept.append(seconds)
         if len(slept) > 1:
             raise KeyboardInterrupt
-        monkeypatch.setattr("foundry_fastlog.reading.follow._POLL_BYTES", 100)
+        for limit in ("_POLL_BYTES", "_BLOCK_BYTES"):  # so that it takes many polls
+            monkeypatch.setattr(f"foundry_fastlog.reading.follow.{limit}", 100)
         writer = OracleWriter(run, rank=1)
         for step in range(50):
             writer.metrics(step, loss=1.0)
 
     monkeypatch.setattr(time, "sleep", sleep)
-    assert main(["tail", "-f", "-n", "0", "--interval", "7", str(run)]) == 130
-    assert capsys.readouterr().out.count("r1 metrics") == 50
+    text = command("tail", "-f", "-n", "0", "--interval", "7", run, code=130).out
+    assert text.count("r1 metrics") == 50
     assert slept == [7, 7]
 
 
-# ---- pipes and terminals -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "command", [["summary"], ["tail", "-n", "100000"], ["tail", "--raw", "-n", "100000"]]
-)
-def test_a_closed_pipe_ends_quietly(command: list[str], run: Path) -> None:
+@pytest.mark.parametrize("words", ["summary", "tail -n 100000", "tail --raw -n 100000"])
+def test_a_closed_pipe_ends_quietly(words: str, run: Path) -> None:
     """`| head` shows no traceback, and the code is the one that shells expect."""
     writer = OracleWriter(run, rank=1)
     path = writer.path("metrics")
     line = json.dumps(writer.metrics(0, note="x" * 200))
     path.write_text("".join(line.replace('"seq": 0', f'"seq": {n}') + "\n" for n in range(5000)))
-    with subprocess.Popen(
-        [*COMMAND, *command, str(run)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    ) as process:
+    with piped([*COMMAND, *words.split(), str(run)]) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -457,10 +341,7 @@ def test_a_closed_pipe_ends_quietly(command: list[str], run: Path) -> None:
 UNSEEN = "a\x7f\x85\x9bmb\u061c\u202ec\u2066d\u2028\ufeff\U000e0041e é中😀"
 
 
-def output(arguments: list[str], *, terminal: bool) -> bytes:
-    """What a command writes to standard output, a terminal or a pipe."""
-    if not terminal:
-        return subprocess.run([*COMMAND, *arguments], stdout=subprocess.PIPE, check=False).stdout
+def shown_on_a_terminal(arguments: list[str]) -> bytes:
     ours, theirs = pty.openpty()
     with subprocess.Popen([*COMMAND, *arguments], stdout=theirs, stderr=subprocess.PIPE) as process:
         os.close(theirs)
@@ -476,17 +357,11 @@ def output(arguments: list[str], *, terminal: bool) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "command",
-    [
-        ["summary", "RUN", "--json"],
-        ["export", "RUN", "--to", "-"],
-        ["tail", "--raw", "-n", "100", "RUN"],
-        ["trace", "RUN", "--out", "-"],
-    ],
-    ids=lambda command: command[0],
+    "words",
+    ["summary RUN --json", "export RUN --to -", "tail --raw -n 100 RUN", "trace RUN --out -"],
 )
 def test_json_on_a_terminal_is_the_same_value_and_nothing_it_obeys(
-    command: list[str], tmp_path: Path
+    words: str, tmp_path: Path
 ) -> None:
     """Anyone may have written the run. A pipe and a file get it byte for byte."""
     writer = OracleWriter(tmp_path, start=START)
@@ -494,31 +369,31 @@ def test_json_on_a_terminal_is_the_same_value_and_nothing_it_obeys(
     writer.timing(UNSEEN, 0.1, step=0)
     writer.log(UNSEEN)
     write_run_json(tmp_path, name=UNSEEN)
-    arguments = [part.replace("RUN", str(tmp_path)) for part in command]
-    piped, shown = output(arguments, terminal=False), output(arguments, terminal=True)
-    assert "\u202e".encode() in piped
+    arguments = [part.replace("RUN", str(tmp_path)) for part in words.split()]
+    to_pipe = subprocess.run([*COMMAND, *arguments], stdout=subprocess.PIPE, check=False).stdout
+    shown = shown_on_a_terminal(arguments)
+    assert "\u202e".encode() in to_pipe
     text = shown.decode()
     assert text.replace("\n", "").isprintable()
     assert "é中😀" in text
-    whole = command[0] in ("summary", "trace")
-    for got, wanted in [(shown, piped)] if whole else zip(shown.splitlines(), piped.split(b"\n")):  # noqa: B905 - the latter ends in an empty one
+    parts = (lambda data: [data]) if arguments[0] in ("summary", "trace") else bytes.splitlines
+    for got, wanted in zip(parts(shown), parts(to_pipe), strict=True):
         assert json.loads(got) == json.loads(wanted)
 
 
 @pytest.mark.parametrize("path", ["", "none"])
 def test_what_an_error_names_is_nothing_a_terminal_obeys(
-    path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    path: str, tmp_path: Path, command: Command
 ) -> None:
     """A directory beside the run may be anybody's."""
     (tmp_path / "evil\x1b[31m\nRED\u202e").mkdir()
     (tmp_path / "evil\x1b[31m\nRED\u202e" / "metrics.jsonl").touch()
-    assert main(["summary", str(tmp_path / path)]) == 2
-    text = capsys.readouterr().err
+    text = command("summary", tmp_path / path, code=2).err
     assert "evil\\x1b[31m\\nRED\\u202e" in text
     assert text.replace("\n", "").isprintable()
 
 
-def test_output_can_be_replaced(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_can_be_replaced(run: Path, monkeypatch: Patch) -> None:
     """A notebook's or a test's own stream needs no encoding to set."""
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
@@ -534,12 +409,7 @@ def test_a_terminal_without_unicode_shows_escapes(tmp_path: Path) -> None:
     for step in range(3):
         writer.metrics_dict(step, {"löss中": 1.0 + step})
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    done = subprocess.run(
-        [*COMMAND, "summary", str(tmp_path / "run")],
-        capture_output=True,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0
+    arguments = [*COMMAND, "summary", str(tmp_path / "run")]
+    done = subprocess.run(arguments, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
     assert b"l\\xf6ss\\u4e2d" in done.stdout
-    assert done.stderr == b""

@@ -6,6 +6,7 @@ import io
 import itertools
 import math
 import pickle
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,15 +45,20 @@ class Errors:
     """Stands for an ErrorTracker where only log_error() is called."""
 
     def __init__(self) -> None:
-        """Start with no errors."""
         self.seen: list[tuple[Exception, dict[str, Any]]] = []
 
     def log_error(self, error: Exception, **details: Any) -> None:
-        """Keep an error."""
         self.seen.append((error, details))
 
 
-# ---- text ----------------------------------------------------------------------------
+def newest(folder: Path, errors: Errors | None = None, **options: Any) -> tuple[Path, Any]:
+    found = load_newest(folder, errors or Errors(), **options)
+    assert found is not None
+    return found
+
+
+def characters(batches: Iterable[Any]) -> set[int]:
+    return {number for pair in batches for part in pair for number in part.flatten().tolist()}
 
 
 def test_the_text_is_real_english_on_every_machine() -> None:
@@ -75,35 +81,26 @@ def test_training_and_validation_text_do_not_overlap(tmp_path: Path) -> None:
     assert len(corpus.validation) == 250
 
     batches = Batches(corpus.train, batch_size=64, context=8, seed=1, device=CPU)
-    trained = set()
-    for _ in range(100):
-        inputs, targets = batches.next()
-        trained |= set(inputs.flatten().tolist()) | set(targets.flatten().tolist())
+    trained = characters(batches.next() for _ in range(100))
     assert trained == set(corpus.train.tolist())  # every character is reached, the last too
-    validated = set()
-    for inputs, targets in validation_batches(
-        corpus.validation, batches=50, batch_size=5, context=8, device=CPU
-    ):
-        validated |= set(inputs.flatten().tolist()) | set(targets.flatten().tolist())
+    validated = characters(
+        validation_batches(corpus.validation, batches=50, batch_size=5, context=8, device=CPU)
+    )
     assert validated == set(corpus.validation.tolist())
     assert not trained & validated
 
 
-def test_targets_are_the_inputs_one_character_later() -> None:
-    """A batch asks for the next character, nothing else."""
-    numbers = torch.arange(100)
-    inputs, targets = Batches(numbers, batch_size=4, context=7, seed=1, device=CPU).next()
-    assert inputs.shape == targets.shape == (4, 7)
-    assert torch.equal(targets, inputs + 1)
-
-
 def test_batches_depend_on_the_seed_alone() -> None:
-    """The same seed gives the same batches whatever else draws random numbers."""
+    """The same whatever else draws random numbers; targets are the inputs a character later."""
 
     def draw(seed: int) -> Any:
         batches = Batches(torch.arange(1000), batch_size=4, context=7, seed=seed, device=CPU)
         torch.rand(3)
-        return [batches.next()[0] for _ in range(3)]
+        drawn = [batches.next() for _ in range(3)]
+        for inputs, targets in drawn:
+            assert inputs.shape == targets.shape == (4, 7)
+            assert torch.equal(targets, inputs + 1)
+        return [inputs for inputs, _ in drawn]
 
     assert all(map(torch.equal, draw(5), draw(5)))
     assert not all(map(torch.equal, draw(5), draw(6)))
@@ -116,36 +113,28 @@ def test_batches_depend_on_the_seed_alone() -> None:
 def test_a_text_that_is_too_short_is_refused(
     tmp_path: Path, text: str, fraction: float, part: str
 ) -> None:
-    """The message says which part is too short and what could be changed."""
+    """The message says which part is too short and what could be changed, or that it is gone."""
     path = tmp_path / "text"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"the {part} part .* fewer than .* = 9\. Use a longer"):
         load_corpus(DataConfig(file=str(path), validation_fraction=fraction), context=8)
-
-
-def test_a_text_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    """A missing file is named together with its key."""
-    with pytest.raises(ConfigError, match=r"data\.file: .*nothing\.txt cannot be read"):
-        load_corpus(DataConfig(file=str(tmp_path / "nothing.txt")), context=8)
-
-
-# ---- model ---------------------------------------------------------------------------
+    path.unlink()
+    with pytest.raises(ConfigError, match=r"data\.file: .*text cannot be read"):
+        load_corpus(DataConfig(file=str(path)), context=8)
 
 
 @pytest.fixture
 def model() -> GPT:
-    """Return a tiny GPT over 11 characters."""
     torch.manual_seed(3)
     return GPT(11, TINY).eval()
 
 
 def test_logits_have_one_score_for_each_character(model: GPT) -> None:
-    """The output's shape is (batch, time, vocabulary), for short inputs too."""
     assert model(torch.zeros(3, 12, dtype=torch.int64)).shape == (3, 12, 11)
     assert model(torch.zeros(1, 1, dtype=torch.int64)).shape == (1, 1, 11)
 
 
-@pytest.mark.parametrize("position", [1, 5, 11])
+@pytest.mark.parametrize("position", [0, 1, 5, 11])
 def test_a_later_character_changes_no_earlier_logits(model: GPT, position: int) -> None:
     """The model is causal: it cannot look at what it has to predict."""
     tokens = torch.randint(11, (2, 12), generator=torch.Generator().manual_seed(1))
@@ -155,29 +144,16 @@ def test_a_later_character_changes_no_earlier_logits(model: GPT, position: int) 
         before, after = model(tokens), model(changed)
     assert torch.equal(before[:, :position], after[:, :position])
     assert not torch.allclose(before[:, position:], after[:, position:])
-
-
-def test_an_earlier_character_changes_later_logits(model: GPT) -> None:
-    """Attention looks back over the whole context, not only at the last character."""
-    tokens = torch.zeros(1, 12, dtype=torch.int64)
-    changed = tokens.clone()
-    changed[0, 0] = 1
-    with torch.no_grad():
-        assert not torch.allclose(model(tokens)[0, -1], model(changed)[0, -1])
+    # Attention looks back over the whole context, not only at the last character.
+    assert not torch.allclose(before[:, -1], after[:, -1])
 
 
 def test_an_untrained_model_knows_nothing(model: GPT) -> None:
-    """The first loss is close to that of a uniform guess, ln(vocabulary)."""
+    """The first loss is close to that of a uniform guess, ln(vocabulary); each weight learns."""
     numbers = torch.randint(11, (64, 13), generator=torch.Generator().manual_seed(1))
-    assert model.loss(numbers[:, :-1], numbers[:, 1:]).item() == pytest.approx(
-        math.log(11), abs=0.1
-    )
-
-
-def test_every_parameter_gets_a_gradient(model: GPT) -> None:
-    """No weight is left out of the training."""
-    numbers = torch.arange(13)[None] % 11
-    model.loss(numbers[:, :-1], numbers[:, 1:]).backward()
+    loss = model.loss(numbers[:, :-1], numbers[:, 1:])
+    assert loss.item() == pytest.approx(math.log(11), abs=0.1)
+    loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert model.size() == sum(parameter.numel() for parameter in model.parameters())
 
@@ -196,9 +172,6 @@ def test_writing_follows_the_seed_and_leaves_the_random_state_alone(model: GPT) 
     assert model.training
 
 
-# ---- schedule and device ---------------------------------------------------------------
-
-
 def test_the_learning_rate_warms_up_and_falls() -> None:
     """It rises in a line to its peak, then falls to the minimum, never above the peak."""
     training = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0, min_learning_rate=0.1)
@@ -206,24 +179,16 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert rates[:10] == pytest.approx([step / 10 for step in range(1, 11)])
     assert all(later < earlier for earlier, later in itertools.pairwise(rates[9:]))
     assert rates[-1] == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize("warmup", [0, 3, 50])
-def test_a_run_shorter_than_its_warm_up_has_a_schedule(warmup: int) -> None:
-    """Three steps with any warm-up: positive rates within the bounds."""
-    training = TrainingConfig(steps=3, warmup_steps=warmup)
-    rates = [learning_rate(step, training) for step in range(1, 4)]
-    assert all(0.0 < rate <= training.learning_rate for rate in rates)
+    for warmup in (0, 3, 50):  # of a run that may be shorter
+        training = TrainingConfig(steps=3, warmup_steps=warmup)
+        rates = [learning_rate(step, training) for step in range(1, 4)]
+        assert all(0.0 < rate <= training.learning_rate for rate in rates)
 
 
 def test_auto_takes_a_device_that_is_there() -> None:
-    """With a GPU it is the GPU, without one the CPU."""
+    """With a GPU it is the GPU, without one the CPU; of another it says what to use instead."""
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert pick_device("cpu") == CPU
-
-
-def test_a_device_that_is_not_there_is_refused() -> None:
-    """The message says what to use in its place."""
     with pytest.raises(ConfigError, match=r"device 'cuda:97': torch sees .* Use --device cpu"):
         pick_device("cuda:97")
 
@@ -239,22 +204,16 @@ def test_the_memory_gauge_sees_memory_that_is_taken() -> None:
     gauge.close()
 
 
-# ---- checkpoints -----------------------------------------------------------------------
-
-
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    """Tensors, numbers and nested dicts survive, and no temporary file stays."""
     state = {"step": 3, "model": {"w": torch.arange(5.0)}, "text": "x"}
     path = checkpoint_path(tmp_path / "new", 3)
     size = save_checkpoint(path, state, keep=2)
     assert size == path.stat().st_size > 0
     assert [entry.name for entry in path.parent.iterdir()] == ["step-000003.pt"]
     errors = Errors()
-    found = load_newest(path.parent, errors)
-    assert found is not None
-    assert found[0] == path
-    assert torch.equal(found[1]["model"]["w"], state["model"]["w"])
-    assert (found[1]["step"], found[1]["text"], errors.seen) == (3, "x", [])
+    found, loaded = newest(path.parent, errors)
+    assert torch.equal(loaded["model"]["w"], state["model"]["w"])
+    assert (found, loaded["step"], loaded["text"], errors.seen) == (path, 3, "x", [])
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -262,10 +221,8 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("stays")
     for step in (5, 999_999, 1_000_000):
         save_checkpoint(checkpoint_path(tmp_path, step), {"step": step}, keep=2)
-    assert [path.name for path in list_checkpoints(tmp_path)] == [
-        "step-1000000.pt",
-        "step-999999.pt",
-    ]
+    names = [path.name for path in list_checkpoints(tmp_path)]
+    assert names == ["step-1000000.pt", "step-999999.pt"]
     assert (tmp_path / "notes.txt").exists()
 
 
@@ -275,9 +232,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(path, {"step": 1}, keep=1)
     with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
         save_checkpoint(path, {"step": lambda: 2}, keep=1)
-    found = load_newest(tmp_path, Errors())
-    assert found is not None
-    assert found[1] == {"step": 1}
+    assert newest(tmp_path)[1] == {"step": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
@@ -312,50 +267,33 @@ def test_a_torn_checkpoint_is_recorded_and_the_one_before_it_used(
     cut = int(len(data) * left) if isinstance(left, float) else left
     whole.write_bytes(data[:cut])
     errors = Errors()
-    found = load_newest(tmp_path, errors, step=7)
-    assert found is not None
-    assert found[1] == {"step": 1}
+    assert newest(tmp_path, errors, step=7)[1] == {"step": 1}
     [(error, details)] = errors.seen
     assert isinstance(error, CheckpointError)
     assert error.__cause__ is not None
-    assert details["step"] == 7
-    assert details["context"]["path"] == str(whole)
+    assert (details["step"], details["context"]["path"]) == (7, str(whole))
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
-    """Neither a missing folder nor one of torn files ends in an exception."""
-    assert load_newest(tmp_path / "missing", Errors()) is None
-    checkpoint_path(tmp_path, 1).write_bytes(b"torn")
-    errors = Errors()
-    assert load_newest(tmp_path, errors) is None
-    assert len(errors.seen) == 1
-
-
-def test_a_checkpoint_that_holds_code_is_not_run(tmp_path: Path) -> None:
-    """Loading data from elsewhere must not execute it."""
+    """Nor one that holds code: loading data from elsewhere must not execute it."""
     witness = tmp_path / "witness"
 
     class Attack:
-        """Creates a file when it is unpickled without care."""
-
         def __reduce__(self) -> tuple[Any, ...]:
-            """Tell pickle to call Path.touch."""
             return (Path.touch, (witness,))
 
-    torch.save({"step": Attack()}, checkpoint_path(tmp_path, 1))
+    assert load_newest(tmp_path / "missing", Errors()) is None
+    checkpoint_path(tmp_path, 1).write_bytes(b"torn")
+    torch.save({"step": Attack()}, checkpoint_path(tmp_path, 2))
     errors = Errors()
     assert load_newest(tmp_path, errors) is None
-    assert len(errors.seen) == 1
+    assert len(errors.seen) == 2
     assert not witness.exists()
-
-
-# ---- the run's directory -----------------------------------------------------------------
 
 
 def test_runs_of_one_second_have_directories_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second is numbered."""
     monkeypatch.chdir(tmp_path)
     moment = datetime(2025, 9, 30, 14, 30, tzinfo=timezone.utc)
     local = SimpleNamespace(astimezone=lambda: moment)

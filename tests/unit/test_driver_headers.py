@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 FAKE = ROOT / "tests" / "device" / "fake_cuda.h"
 
+HEADER = (CSRC / "device" / "driver.hpp").read_text(encoding="utf-8")
+
 # Constants of DriverApi by the names of the headers. One that is not here fails the test.
 CONSTANTS = {
     "kSuccess": ("CUDA_SUCCESS", "hipSuccess"),
@@ -30,19 +32,15 @@ CONSTANTS = {
     "kInvalidHandle": ("CUDA_ERROR_INVALID_HANDLE", "hipErrorInvalidHandle"),
     "kInvalidContext": ("CUDA_ERROR_INVALID_CONTEXT", "hipErrorInvalidContext"),
     "kNotReady": ("CUDA_ERROR_NOT_READY", "hipErrorNotReady"),
-    "kFirstCaptureError": (
-        "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
-        "hipErrorStreamCaptureUnsupported",
-    ),
-    "kLastCaptureError": (
-        "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD",
-        "hipErrorStreamCaptureWrongThread",
-    ),
+    "kFirstCaptureError":
+        ("CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "hipErrorStreamCaptureUnsupported"),
+    "kLastCaptureError":
+        ("CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD", "hipErrorStreamCaptureWrongThread"),
     "kPortable": ("CU_MEMHOSTALLOC_PORTABLE", "hipHostMallocPortable"),
     "kDisableTiming": ("CU_EVENT_DISABLE_TIMING", "hipEventDisableTiming"),
     "kRelaxed": ("CU_STREAM_CAPTURE_MODE_RELAXED", "hipStreamCaptureModeRelaxed"),
     "kNotCapturing": ("CU_STREAM_CAPTURE_STATUS_NONE", "hipStreamCaptureStatusNone"),
-}
+}  # fmt: skip
 # The fake driver's codes by CUDA's names, where they differ from "CUDA_ERROR_" and the fake's own.
 FAKE_CODES = {
     "SUCCESS": "CUDA_SUCCESS",
@@ -96,14 +94,19 @@ def table() -> list[tuple[str, str, str]]:
     return rows
 
 
-def constants(header: str) -> list[str]:
-    """Return the names of the constants in driver.hpp's DriverApi."""
-    return re.findall(r"static constexpr \w+ (k\w+) = ", header)
+def constants() -> list[str]:
+    return re.findall(r"static constexpr \w+ (k\w+) = ", HEADER)
+
+
+def beside(ours: str, name: str, where: str) -> list[str]:
+    pair = f"Beside<{ours}, decltype(&::{name})>"
+    return [
+        f'static_assert({pair}::count, "{where}, {name}: number of parameters");',
+        f'static_assert({pair}::types(), "{where}, {name}: types");',
+    ]
 
 
 def program(folder: Path, *, hip: bool, rows: list[tuple[str, str, str]] | None = None) -> str:
-    """Return the C++ file that compares table and headers."""
-    header = (CSRC / "device" / "driver.hpp").read_text(encoding="utf-8")
     says = [f"constexpr bool kAddressMayBePointer = {'true' if hip else 'false'};"]
     typedefs = ""
     if hip:
@@ -117,15 +120,13 @@ def program(folder: Path, *, hip: bool, rows: list[tuple[str, str, str]] | None 
     checks = []
     for member, cuda, hip_name in rows or table():
         name = hip_name if hip else cuda
-        pair = f"Beside<decltype(fastlog::DriverApi::{member}), decltype(&::{name})>"
-        checks.append(f'static_assert({pair}::count, "{member}, {name}: number of parameters");')
-        checks.append(f'static_assert({pair}::types(), "{member}, {name}: types");')
+        checks += beside(f"decltype(fastlog::DriverApi::{member})", name, member)
         if not hip:
             plain = re.sub(r"_v\d$", "", name)
             known = sorted(set(re.findall(rf"PFN_{plain}_v\d+\b", typedefs)))
             same = " || ".join(f"std::is_same_v<decltype(&::{name}), {each}>" for each in known)
             checks.append(f'static_assert({same or "false"}, "{name}: in no typedef");')
-    for name in constants(header):
+    for name in constants():
         real = CONSTANTS[name][hip] if name in CONSTANTS else f"unknown_name_of_{name}"
         checks.append(
             f"static_assert(static_cast<long>(fastlog::DriverApi::{name}) == "
@@ -151,10 +152,7 @@ def helpers() -> list[str]:
         known += re.findall(r'\((\w+)\)dlsym\(\w+, "(\w+)"\)', text)
         assert len(known) == len(set(re.findall(r'"(cu\w+)"', text))), path
         for ours, name in known:
-            pair = f"Beside<int (*){types[ours]}, decltype(&::{name})>"
-            where = f"{path.name}, {name}"
-            checks.append(f'static_assert({pair}::count, "{where}: number of parameters");')
-            checks.append(f'static_assert({pair}::types(), "{where}: types");')
+            checks += beside(f"int (*){types[ours]}", name, path.name)
     return checks
 
 
@@ -165,30 +163,17 @@ def compiled(source: str, include: Path, scratch: Path, csrc: Path = CSRC) -> st
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    command = [
-        compiler,
-        "-std=c++20",
-        "-fsyntax-only",
-        "-Wno-deprecated-declarations",
-        f"-I{csrc}",
-        "-isystem",
-        str(include),
-    ]
-    done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+    flags = ["-std=c++20", "-fsyntax-only", "-Wno-deprecated-declarations", f"-I{csrc}"]
+    command = [compiler, *flags, "-isystem", str(include), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stderr if done.returncode else ""
-
-
-# ---- where headers are ---------------------------------------------------------------------------
 
 
 def of_wheels() -> Iterator[Path]:
     """Yield folders of cuda.h in NVIDIA's wheels: by metadata, and where sys.path has them."""
+    known = ("nvidia-cuda-runtime", "nvidia-cuda-crt")
     for wheel in metadata.distributions():
-        if (
-            (wheel.metadata["Name"] or "")
-            .lower()
-            .startswith(("nvidia-cuda-runtime", "nvidia-cuda-crt"))
-        ):
+        if (wheel.metadata["Name"] or "").lower().startswith(known):
             found = (file for file in wheel.files or () if file.name == "cuda.h")
             yield from (Path(str(wheel.locate_file(file))).parent for file in found)
     for entry in sys.path:
@@ -196,7 +181,6 @@ def of_wheels() -> Iterator[Path]:
 
 
 def cuda_folders() -> list[Path]:
-    """Return folders that have cuda.h and cudaTypedefs.h."""
     roots = [Path(os.environ[name]) for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     roots += sorted(Path("/usr/local").glob("cuda*"))
     folders = [*(root / "include" for root in roots), Path("/usr/include"), *of_wheels()]
@@ -205,11 +189,9 @@ def cuda_folders() -> list[Path]:
 
 
 def hip_folders() -> list[Path]:
-    """Return folders that have hip/hip_runtime_api.h."""
     roots = [Path(os.environ["ROCM_PATH"])] if os.environ.get("ROCM_PATH") else []
-    folders = [
-        root / "include" for root in [*roots, *sorted(Path("/opt").glob("rocm*")), Path("/usr")]
-    ]
+    roots += [*sorted(Path("/opt").glob("rocm*")), Path("/usr")]
+    folders = [root / "include" for root in roots]
     found = {folder.resolve() for folder in folders if (folder / "hip/hip_runtime_api.h").is_file()}
     return sorted(found)
 
@@ -238,45 +220,36 @@ def test_the_table_is_what_hip_declares(folder: Path, tmp_path: Path) -> None:
 
 def test_each_constant_has_a_name_in_the_headers() -> None:
     """Also where no header is at hand: a new constant has to be compared."""
-    header = (CSRC / "device" / "driver.hpp").read_text(encoding="utf-8")
-    assert set(constants(header)) <= set(CONSTANTS)
-    assert len(constants(header)) > 8
+    assert set(constants()) <= set(CONSTANTS)
+    assert len(constants()) > 8
 
 
 # One difference each, and what the compiler is to say of it.
 WRONG = {
-    "(*event_query)(DriverHandle event)": (
-        "(*event_query)(DriverHandle, int)",
-        "event_query, cuEventQuery: number of parameters",
-    ),
-    "std::uint64_t from": ("std::uint32_t from", "copy_to_host_async, cuMemcpyDtoHAsync_v2: types"),
-    "std::size_t bytes, unsigned flags": (
-        "std::size_t bytes, int flags",
-        "host_alloc, cuMemHostAlloc: types",
-    ),
+    "(*event_query)(DriverHandle event)":
+        ("(*event_query)(DriverHandle, int)", "event_query, cuEventQuery: number of parameters"),
+    "std::uint64_t from":
+        ("std::uint32_t from", "copy_to_host_async, cuMemcpyDtoHAsync_v2: types"),
+    "std::size_t bytes, unsigned flags":
+        ("std::size_t bytes, int flags", "host_alloc, cuMemHostAlloc: types"),
     "(*device_get)(int* device": ("(*device_get)(int device", "device_get, cuDeviceGet: types"),
     "float* ms": ("double* ms", "event_elapsed_ms, cuEventElapsedTime: types"),
-    "(*event_create)(DriverHandle* event": (
-        "(*event_create)(DriverHandle event",
-        "event_create, cuEventCreate: types",
-    ),
-    "(int device, unsigned* flags": (
-        "(unsigned* flags, int device",
-        "primary_context_state, cuDevicePrimaryCtxGetState: types",
-    ),
-    "int (*context_set_current)": (
-        "void (*context_set_current)",
-        "context_set_current, cuCtxSetCurrent: types",
-    ),
+    "(*event_create)(DriverHandle* event":
+        ("(*event_create)(DriverHandle event", "event_create, cuEventCreate: types"),
+    "(int device, unsigned* flags":
+        ("(unsigned* flags, int device",
+         "primary_context_state, cuDevicePrimaryCtxGetState: types"),
+    "int (*context_set_current)":
+        ("void (*context_set_current)", "context_set_current, cuCtxSetCurrent: types"),
     "kNotReady = 600": ("kNotReady = 601", "kNotReady is not CUDA_ERROR_NOT_READY"),
     "kDisableTiming = 2": ("kDisableTiming = 1", "kDisableTiming is not CU_EVENT_DISABLE_TIMING"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", each(cuda_folders, NO_CUDA)[:1])
 def test_each_wrong_entry_is_named(folder: Path, tmp_path: Path) -> None:
     """Number, size, sign, kind and order of parameters, results, constants."""
-    header = (CSRC / "device" / "driver.hpp").read_text(encoding="utf-8")
+    header = HEADER
     for right, (wrong, _) in WRONG.items():
         assert header.count(right) == 1, right
         header = header.replace(right, wrong)

@@ -21,54 +21,39 @@ from benchmarks.gpu.check import build, child, files, machine, machines, report,
 from benchmarks.gpu.check.runner import Part, Runner
 
 ROOT = Path(__file__).parents[2]
+Patch = pytest.MonkeyPatch
 GOOD = {"name": "it", "verdict": "ok", "expects": "it", "shows": "7 us", "why": "", "figures": {}}
 WRITE = f"import sys; out = open(sys.argv[1], 'a'); out.write({json.dumps(GOOD)!r} + chr(10)); "
 WRITE += "out.flush(); "
+SLEEPS = "import time; time.sleep(600)"
+DEAF = "import signal; signal.signal(signal.SIGABRT, signal.SIG_IGN); "
+GARBAGE = "out.write('\\x00{nonsense\\n[1]\\n{\"name\": 1}\\n'); out.close(); "
+GARBAGE += "sys.stdout.buffer.write(bytes(range(256)) * 500)"
 # Parts by what they do; all but the first are broken, and keep what they had found before.
 PARTS = {
     "fine": (WRITE, "ok", ""),
-    "hangs": (WRITE + "import time; time.sleep(600)", "broken", "it took more than"),
-    "deaf": (
-        WRITE + "import signal, time; signal.signal(signal.SIGABRT, signal.SIG_IGN); "
-        "time.sleep(600)",
-        "broken",
-        "it took more than",
-    ),
-    "crashes": (
-        WRITE + "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
-        "broken",
-        "killed by SIGSEGV",
-    ),
+    "hangs": (WRITE + SLEEPS, "broken", "it took more than"),
+    "deaf": (WRITE + DEAF + SLEEPS, "broken", "it took more than"),
+    "crashes": (WRITE + "import os; os.kill(os.getpid(), 11)", "broken", "killed by SIGSEGV"),
     "fails": (WRITE + "print('the reason'); sys.exit(3)", "broken", "exit status 3"),
-    "garbage": (
-        WRITE + "out.write('\\x00{nonsense\\n[1]\\n{\"name\": 1}\\n'); out.close(); "
-        "sys.stdout.buffer.write(bytes(range(256)) * 500)",
-        "broken",
-        "3 lines of its findings are garbage",
-    ),
+    "garbage": (WRITE + GARBAGE, "broken", "3 lines of its findings are garbage"),
     "silent": ("pass", "broken", "it found nothing"),
 }
 
 
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
-    """What is reported of each of the parts."""
+def python(name: str, code: str, limit_s: float = 30.0, *least_s: float) -> Part:
+    return Part(name, (sys.executable, "-c", code), limit_s, *least_s)
+
+
+def test_each_part_is_reported_whatever_becomes_of_it(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(runner, "STACKS_S", 0.2)
-    parts = [
-        Part(name, (sys.executable, "-c", code), 1.5 if name in ("hangs", "deaf") else 30.0, 0.0)
-        for name, (code, _, _) in PARTS.items()
-    ]
+    limits = {"hangs": 1.5, "deaf": 1.5}
+    parts = [python(name, PARTS[name][0], limits.get(name, 30.0), 0.0) for name in PARTS]
     parts.append(Part("absent", (str(tmp_path / "no such program"),), 5.0, 0.0))
     found: list[dict[str, Any]] = []
     Runner(tmp_path, os.environ, tmp_path).run_all(parts, 120.0, found.append)
     assert [each["part"] for each in found] == [*PARTS, "absent"]
-    return {each["part"]: each for each in found}
-
-
-def test_each_part_is_reported_whatever_becomes_of_it(
-    results: dict[str, dict[str, Any]], tmp_path: Path
-) -> None:
-    """Verdict, reason and what it had found; table and JSON are whole."""
+    results = {each["part"]: each for each in found}
     for name, (code, verdict, why) in PARTS.items():
         assert results[name]["verdict"] == verdict, name
         assert why in results[name]["why"], name
@@ -84,13 +69,13 @@ def test_each_part_is_reported_whatever_becomes_of_it(
     assert [path.name for path in tmp_path.glob("out*")] == ["out.json"]
 
 
+CHILD = "import subprocess; child = subprocess.Popen([sys.executable, '-c', "
+CHILD += f"{SLEEPS!r}]); "
+
+
 def test_a_part_takes_along_what_it_has_started(tmp_path: Path) -> None:
     """A child of a part that hangs, or is left behind, is ended with it."""
-    code = WRITE + (
-        "import subprocess; child = subprocess.Popen([sys.executable, '-c', 'import time; "
-        "time.sleep(600)']); print(child.pid)"
-    )
-    part = Part("parent", (sys.executable, "-c", code), 30.0)
+    part = python("parent", WRITE + CHILD + "print(child.pid)")
     found = Runner(tmp_path, os.environ, tmp_path).run_part(part, 30.0)
     assert found["verdict"] == "ok"
     until_gone(int(found["output"]))
@@ -98,18 +83,14 @@ def test_a_part_takes_along_what_it_has_started(tmp_path: Path) -> None:
 
 def test_a_part_ends_what_it_has_lost_sight_of(tmp_path: Path) -> None:
     """Processes of its group but itself, as those of a test that crashed; never another's group."""
-    code = WRITE + (
-        "import subprocess; child = subprocess.Popen([sys.executable, '-c', 'import time; "
-        "time.sleep(600)']); from benchmarks.gpu.check.leftovers import end_leftovers; "
-        "end_leftovers(); print(child.wait(30))"
-    )
-    part = Part("parent", (sys.executable, "-c", code), 30.0)
+    ends = "from benchmarks.gpu.check.leftovers import end_leftovers; end_leftovers(); "
+    part = python("parent", WRITE + CHILD + ends + "print(child.wait(30))")
     ours = {**os.environ, "PYTHONPATH": str(ROOT), "GPU_CHECK_OUT": str(tmp_path)}
     assert Runner(tmp_path, ours, tmp_path).run_part(part, 30.0)["output"] == "-9\n"
 
 
 def test_parts_have_the_time_that_is_left_and_what_is_kept_for_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """None takes what later ones need; one for which nothing is left says so."""
     limits: dict[str, float] = {}
@@ -125,8 +106,7 @@ def test_parts_have_the_time_that_is_left_and_what_is_kept_for_them(
     assert limits == pytest.approx({"a": 20.0, "b": 40.0, "c": 100.0}, abs=2.0)
     left = Runner(tmp_path, {}, tmp_path).run_part(parts[0], -1.0)
     assert (left["verdict"], left["why"]) == ("broken", "no time was left for it")
-    code = "import os; print(os.environ['GPU_CHECK_LIMIT_S'])"
-    told = Part("told", (sys.executable, "-c", code), 30.0)
+    told = python("told", "import os; print(os.environ['GPU_CHECK_LIMIT_S'])")
     assert Runner(tmp_path, os.environ, tmp_path).run_part(told, 30.0)["output"] == "30\n"
 
 
@@ -135,7 +115,7 @@ def machine_part(gpu: str | None, verdict: str = "ok") -> Part:
     machine = {**GOOD, "name": "machine", "verdict": verdict}
     machine["figures"] = {"gpu": gpu, "torch": "2.13", "why_none": "torch sees none"}
     code = f"import sys; open(sys.argv[1], 'w').write({json.dumps(machine)!r} + chr(10))"
-    return Part("machine", (sys.executable, "-c", code), 30.0)
+    return python("machine", code)
 
 
 TELLS = (
@@ -157,10 +137,10 @@ TELLS = (
     ],
 )
 def test_the_command_reports_and_ends_with_what_it_found(
-    verdict: str, gpu: str | None, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verdict: str, gpu: str | None, status: int, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Three files in OUT; a rehearsal, as the first part decides, fails only of what is broken."""
-    part = Part("some", (sys.executable, "-c", TELLS % verdict), 30.0)
+    part = python("some", TELLS % verdict)
     monkeypatch.setattr(command, "parts", lambda: (machine_part(gpu), part, part))
     monkeypatch.setenv("OUT", str(tmp_path / "out"))
     monkeypatch.setenv("GPU_CHECK_REHEARSAL", "of an outer one")
@@ -178,16 +158,15 @@ def test_the_command_reports_and_ends_with_what_it_found(
 
 @pytest.mark.parametrize("present", [False, True])
 def test_a_machine_that_was_not_found_out_is_rehearsed_only_without_a_gpu(
-    present: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    present: bool, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """As where importing torch takes longer than the first part may: killed, it says nothing."""
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if present:
         (tmp_path / "nvidia0").touch()
-    killed = Part("machine", (sys.executable, "-c", "import os; os.abort()"), 30.0)
-    part = Part("some", (sys.executable, "-c", TELLS % "falls short"), 30.0)
-    monkeypatch.setattr(command, "parts", lambda: (killed, part))
+    parts = (python("machine", "import os; os.abort()"), python("some", TELLS % "falls short"))
+    monkeypatch.setattr(command, "parts", lambda: parts)
     assert command.main(["--out", str(tmp_path / "out")]) == 1
     found = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
     assert [each["verdict"] for each in found["parts"]] == ["broken", "falls short"]
@@ -198,7 +177,7 @@ def test_a_machine_that_was_not_found_out_is_rehearsed_only_without_a_gpu(
 
 
 def test_a_part_that_finds_no_gpu_on_a_run_with_one_is_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """It is no rehearsal because the GPU is gone."""
     monkeypatch.setenv(machines.REHEARSAL, "")
@@ -213,14 +192,14 @@ def test_a_part_that_finds_no_gpu_on_a_run_with_one_is_broken(
 
 @pytest.mark.parametrize(
     ("device", "hidden", "verdict"),
-    [("", None, "needs a GPU"), ("nvidia0", None, "broken"), ("nvidia0", "", "needs a GPU")],
+    [
+        ("nvidiactl", None, "needs a GPU"),
+        ("nvidia0", None, "broken"),
+        ("nvidia0", "", "needs a GPU"),
+    ],
 )
 def test_a_gpu_that_torch_cannot_use_is_no_reason_to_rehearse(
-    device: str,
-    hidden: str | None,
-    verdict: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    device: str, hidden: str | None, verdict: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Unless it is hidden on purpose."""
     monkeypatch.setattr(machine, "DEVICES", tmp_path)
@@ -228,14 +207,12 @@ def test_a_gpu_that_torch_cannot_use_is_no_reason_to_rehearse(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if hidden is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    (tmp_path / (device or "nvidiactl")).touch()
+    (tmp_path / device).touch()
     machine.run(report.Report(tmp_path / "found"))
     ((only,), _) = report.read(tmp_path / "found")
     assert only["verdict"] == verdict
     assert "torch sees none" in only["figures"]["why_none"]
 
-
-# ---- signals, and OUT ----------------------------------------------------------------------------
 
 # A job of `nohup make test &` has them ignored, and so have its children.
 RUN = """
@@ -255,18 +232,15 @@ def test_a_part_ends_with_its_runner_and_what_it_found_is_told(name: str, tmp_pa
     """Ctrl-C, the end, a lost terminal; of a killed runner nothing is left running."""
     number = signal.Signals[name]
     pid = tmp_path / "pid"
-    code = WRITE + (
-        "import os, subprocess, time; child = subprocess.Popen([sys.executable, '-c', "
-        f"'import time; time.sleep(600)']); print('its output', flush=True); "
-        f"open({str(pid) + '~'!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); "
-        f"os.rename({str(pid) + '~'!r}, {str(pid)!r}); time.sleep(600)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(tmp_path / "out"), code],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    tells = f"""
+import os
+print('its output', flush=True)
+open({str(pid) + "~"!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')
+os.rename({str(pid) + "~"!r}, {str(pid)!r})
+"""
+    code = WRITE + CHILD + tells + SLEEPS
+    arguments = [sys.executable, "-c", RUN, str(tmp_path / "out"), code]
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not pid.exists():
         assert time.monotonic() < deadline
@@ -280,10 +254,9 @@ def test_a_part_ends_with_its_runner_and_what_it_found_is_told(name: str, tmp_pa
     assert process.returncode == 128 + number
     assert f"INTERRUPTED by {name}; not run: later" in printed
     found = json.loads((tmp_path / "out" / "gpu-check.json").read_text())
-    assert found["interrupted"] == name
     (part,) = found["parts"]
-    assert (part["verdict"], part["why"]) == ("broken", f"interrupted by {name}")
-    assert part["findings"] == [GOOD]
+    assert (found["interrupted"], part["verdict"]) == (name, "broken")
+    assert (part["why"], part["findings"]) == (f"interrupted by {name}", [GOOD])
     assert "its output" in (tmp_path / "out" / "gpu-check.log").read_text()
     assert f"INTERRUPTED by {name}" in (tmp_path / "out" / "gpu-check.txt").read_text()
 
@@ -298,14 +271,13 @@ def until_gone(pid: int) -> None:
 
 
 def test_a_folder_that_cannot_be_written_any_more_stops_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each part is run, the table is printed, each fault told once; one at the start is refused."""
     out = tmp_path / "out"
     code = f"import shutil; shutil.rmtree({str(out)!r}); open({str(out)!r}, 'w').close(); "
-    takes = Part("takes", (sys.executable, "-c", code + WRITE), 30.0)
-    after = Part("after", (sys.executable, "-c", WRITE), 30.0)
-    monkeypatch.setattr(command, "parts", lambda: (machine_part(None), takes, after))
+    parts = (machine_part(None), python("takes", code + WRITE), python("after", WRITE))
+    monkeypatch.setattr(command, "parts", lambda: parts)
     assert command.main(["--out", str(out)]) == 1
     printed = capsys.readouterr().out
     assert "3 parts in" in printed
@@ -316,7 +288,7 @@ def test_a_folder_that_cannot_be_written_any_more_stops_nothing(
 
 
 def test_two_checks_do_not_share_a_folder_nor_a_build(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The second one says so; of two builds the second waits, and finds its work done."""
     with files.locked(tmp_path / files.LOCK) or pytest.fail("it is locked"):
@@ -349,10 +321,10 @@ def test_two_checks_do_not_share_a_folder_nor_a_build(
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize(
-    ("by", "python"), [("environment", "asked"), ("command", "asked"), ("nobody", None)]
+    ("by", "name"), [("environment", "asked"), ("command", "asked"), ("nobody", None)]
 )
 def test_make_takes_the_python_that_was_asked_for(
-    by: str, python: str | None, tmp_path: Path
+    by: str, name: str | None, tmp_path: Path
 ) -> None:
     """On the command line and in the environment, whatever was set up in the checkout."""
     own = tmp_path / "bin" / "python"
@@ -363,15 +335,9 @@ def test_make_takes_the_python_that_was_asked_for(
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
     asked = {"environment": {**environment, "PYTHON": "asked"}}.get(by, environment)
     options = [f"VENV={tmp_path}", *(["PYTHON=asked"] if by == "command" else [])]
-    done = subprocess.run(
-        ["make", "-n", "gpu-check", *options],
-        cwd=ROOT,
-        env=asked,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert f" {python or own} -m benchmarks.gpu.check" in done.stdout
+    make = ["make", "-n", "gpu-check", *options]
+    done = subprocess.run(make, cwd=ROOT, env=asked, capture_output=True, text=True, check=True)
+    assert f" {name or own} -m benchmarks.gpu.check" in done.stdout
 
 
 def test_findings_are_lines_that_strict_json_has(tmp_path: Path) -> None:
@@ -395,9 +361,7 @@ def test_findings_are_lines_that_strict_json_has(tmp_path: Path) -> None:
     assert report.worst([]) == "broken"
 
 
-def test_the_build_is_current_until_a_source_is_newer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_build_is_current_until_a_source_is_newer(tmp_path: Path, monkeypatch: Patch) -> None:
     """A file that a compiler did not finish, or that is older than a header, is built again."""
     monkeypatch.setattr(build, "ROOT", tmp_path)
     header, made = tmp_path / "csrc" / "core" / "a.hpp", tmp_path / "made.o"
@@ -415,30 +379,22 @@ def test_the_build_is_current_until_a_source_is_newer(
     assert not build.is_current(made)
 
 
-# ---- the rehearsal -------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the fake driver runs on Linux only")
 def test_experiments_are_rehearsed_on_the_fake_driver(tmp_path: Path) -> None:
     """Values and codes are judged there; the set-up is not repeated, the machine is looked at."""
     pytest.importorskip("torch")
     names = ["basics", "captures", "heartbeat", "nosync", "timers"]
+    check = [sys.executable, "-m", "benchmarks.gpu.check", "--out", tmp_path, "--only", *names]
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu.check", "--out", tmp_path, "--only", *names],
-        cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
+        check, cwd=ROOT, env=hidden, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu-check.json").read_text())
     assert [part["part"] for part in found["parts"]] == ["machine", *names]
-    verdicts = {
-        each["name"]: each["verdict"] for part in found["parts"] for each in part["findings"]
-    }
+    findings = [each for part in found["parts"] for each in part["findings"]]
+    verdicts = {each["name"]: each["verdict"] for each in findings}
     judged = {"driver table", "one scalar", "matrix", "record beside a capture", "values"}
     judged |= {"by time", "one stream", "begins late", "ends late"}
     assert {verdicts[name] for name in judged} == {"ok"}

@@ -15,22 +15,13 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu import __main__ as benchmark
-from benchmarks.gpu.check import (
-    bench,
-    ends,
-    gpu_tests,
-    judge,
-    lifetimes,
-    lives,
-    prepare,
-    report,
-    timers,
-)
+from benchmarks.gpu.check import bench, ends, gpu_tests, judge, lifetimes, lives, prepare, timers
+from benchmarks.gpu.check.report import Report, read
 
 ROOT = Path(__file__).parents[2]
+Patch = pytest.MonkeyPatch
 
-# ---- a driver that fails: no part passes by seeing nothing ---------------------------------------
-
+# A driver that fails: no part passes by seeing nothing.
 FAILING = """
 import sys
 from importlib import import_module
@@ -65,22 +56,17 @@ def test_a_part_whose_driver_refuses_a_call_falls_short(
 ) -> None:
     """Values that did not arrive, and blocks without a time, are no success."""
     path = tmp_path / "found"
+    both = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    ours = {**os.environ, "PYTHONPATH": both}
+    script = [sys.executable, "-c", FAILING, part, call, str(path)]
     done = subprocess.run(
-        [sys.executable, "-c", FAILING, part, call, str(path)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
+        script, cwd=ROOT, env=ours, capture_output=True, text=True, check=False, timeout=120
     )
-    found = {each["name"]: each for each in report.read(path)[0]}
+    found = {each["name"]: each for each in read(path)[0]}
     assert done.returncode == 0, done.stdout + done.stderr
     for name in findings:
         assert found[name]["verdict"] in ("falls short", "broken"), found[name]
 
-
-# ---- judgement -----------------------------------------------------------------------------------
 
 NS = {"get current": 20.0, "is capturing": 90.0, "copy": 3000.0, "event record": 900.0}
 ROW = {"call": "copy", "mode": "relaxed", "code": 0, "valid": True}
@@ -99,6 +85,7 @@ LEFT = [
     {"step": 0, "metrics": {"v": 1.5}},
     {"step": 1, "metrics": {"v": None, "lr": 0.1}, "missing": {"v": "timeout"}},
 ]
+NINE = {"one stream": {"device_duration_s": 9.0}}
 JUDGED = [
     (judge.driver_floor(NS), ""),
     (judge.driver_floor({**NS, "copy": 15_000.0}), "not under 50 us"),
@@ -132,14 +119,8 @@ JUDGED = [
     (judge.unordered(LATE), ""),
     (judge.unordered(TORN), "'driver_error_600', not 'unordered'"),
     (judge.unordered({"device_duration_s": 0.1}), "it has a time"),
-    (
-        timers.judged({"one stream": {"device_duration_s": 9.0}}, rehearsal=True)["one stream"][1],
-        "",
-    ),
-    (
-        timers.judged({"one stream": {"device_duration_s": 9.0}}, rehearsal=False)["one stream"][1],
-        "9.000000 s, not",
-    ),
+    (timers.judged(NINE, rehearsal=True)["one stream"][1], ""),
+    (timers.judged(NINE, rehearsal=False)["one stream"][1], "9.000000 s, not"),
     (judge.reused(REUSED), ""),
     (judge.reused({**REUSED, "control": 0}), "nothing was tried"),
     (judge.reused({**REUSED, "busy": 3}), "in 3 of 8 steps only"),
@@ -195,25 +176,17 @@ def test_the_default_mode_is_told_and_whether_sending_needs_the_relaxed_one() ->
     assert judge.missing([LINE, GONE]) == {"no_slot": 1}
 
 
-# ---- memory that is given away, and the sanitizer ------------------------------------------------
-
-
 @pytest.mark.parametrize(("elements", "kept"), [(lives.SMALL, False), (lives.LARGE, True)])
 def test_a_large_value_of_another_stream_is_kept_as_the_guide_asks(
-    elements: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+    elements: int, kept: bool, monkeypatch: Patch
 ) -> None:
     """`record_stream()` before it goes, for storages over 4 KiB; none for those kept by itself."""
     calls: list[str] = []
 
     class Block:
-        def __getitem__(self, _: int) -> str:
-            return "value"
-
-        def element_size(self) -> int:
-            return 4
-
-        def record_stream(self, _: object) -> None:
-            calls.append("record_stream")
+        __getitem__ = staticmethod(lambda _: "value")
+        element_size = staticmethod(lambda: 4)
+        record_stream = staticmethod(lambda _: calls.append("record_stream"))
 
     stream = types.SimpleNamespace(wait_stream=lambda _: None)
     reserved = iter([2 << 20, 0])
@@ -224,7 +197,7 @@ def test_a_large_value_of_another_stream_is_kept_as_the_guide_asks(
         memory_reserved=lambda: next(reserved),
     )
     torch = types.SimpleNamespace(cuda=cuda, full=lambda *_, **__: Block())
-    monkeypatch.setitem(sys.modules, "torch", torch)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch", torch)
     machine: Any = types.SimpleNamespace(keep_busy=lambda _: calls.append("busy"), busy=bool)
     recorder: Any = types.SimpleNamespace(record=lambda *_, **__: calls.append("record"))
     assert lives.given_back(machine, None, elements, 0, recorder) == (2 << 20, False)
@@ -233,16 +206,16 @@ def test_a_large_value_of_another_stream_is_kept_as_the_guide_asks(
 
 
 def test_cases_of_lifetimes_say_what_they_must_have_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Right values alone prove nothing where the memory was never used again."""
     lines = [{"step": step, "metrics": {"v": step + 0.5}} for step in range(8)]
-    said = iter([{**REUSED, "control": 0}, {**GIVEN, "expandable": False}])
-    ended = [lives.Ended(0, 1.0, "a warning\n" + json.dumps(next(said))) for _ in range(2)]
+    said = [{**REUSED, "control": 0}, {**GIVEN, "expandable": False}]
+    ended = [lives.Ended(0, 1.0, "a warning\n" + json.dumps(each)) for each in said]
     monkeypatch.setattr(lifetimes, "live", lambda *_: ended.pop(0))
     monkeypatch.setattr(lifetimes, "read_lines", lambda _: lines)
-    lifetimes.run(report.Report(tmp_path / "found"))
-    found, _ = report.read(tmp_path / "found")
+    lifetimes.run(Report(tmp_path / "found"))
+    found, _ = read(tmp_path / "found")
     assert [each["verdict"] for each in found] == ["falls short", "not judged"]
     assert lives.Ended(0, 1.0, "no facts\n").facts() == {}
 
@@ -255,11 +228,8 @@ def test_the_sanitizer_looks_at_memory_and_has_its_time(tmp_path: Path) -> None:
     assert (ended.status, ended.output) == (None, "it\n")
 
 
-# ---- the benchmark -------------------------------------------------------------------------------
-
-
 def test_what_a_benchmark_knew_when_it_was_cut_off_is_judged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """It keeps its figures after each measure; goals are told, and that it was cut off."""
     ratio = {"record": {"median": 1.5, "low": 1.4, "high": 1.6}}
@@ -273,8 +243,8 @@ def test_what_a_benchmark_knew_when_it_was_cut_off_is_judged(
 
     monkeypatch.setattr(bench, "run_benchmark", cut_off)
     monkeypatch.setenv("GPU_CHECK_OUT", str(tmp_path))
-    bench.run(report.Report(tmp_path / "found"))
-    found = {each["name"]: each for each in report.read(tmp_path / "found")[0]}
+    bench.run(Report(tmp_path / "found"))
+    found = {each["name"]: each for each in read(tmp_path / "found")[0]}
     assert (found["benchmark"]["verdict"], found["benchmark"]["why"]) == ("broken", "cut off")
     assert found["benchmark"]["figures"]["result"]["gpu"] == {"name": "a card"}
     met = found["4 device scalars in at most 2x the four bare copies"]
@@ -283,99 +253,74 @@ def test_what_a_benchmark_knew_when_it_was_cut_off_is_judged(
     assert [path.name for path in (tmp_path / "bench").iterdir()] == ["partial.json"]
 
 
-# ---- wheels --------------------------------------------------------------------------------------
-
-
 def wheel(folder: Path, tag: str, content: str) -> None:
     """Make a wheel of the package that is missing."""
     name = "fastlog_wheel_test"
+    info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(folder / f"{name}-1.0-{tag}.whl", "w") as file:
         file.writestr(f"{name}.py", content)
-        info = f"{name}-1.0.dist-info"
         file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         file.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
         file.writestr(f"{info}/RECORD", "")
 
 
-def test_wheels_that_fit_bring_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wheels_that_fit_bring_what_is_missing(tmp_path: Path, monkeypatch: Patch) -> None:
     """Those of another Python are left; pip's words are told; none where nothing is missing."""
     pytest.importorskip("pip")
     folder, site, path = tmp_path / "wheels", tmp_path / "site", tmp_path / "found"
     folder.mkdir()
     wheel(folder, "cp27-cp27m-win32", "raise SystemExit")
     monkeypatch.setattr(prepare, "FROM_WHEELS", ("fastlog_wheel_test",))
-    prepare.install_wheels(report.Report(path), folder, site)
+    prepare.install_wheels(Report(path), folder, site)
     wheel(folder, "py3-none-any", "VALUE = 7")
-    prepare.install_wheels(report.Report(path), folder, site)
+    prepare.install_wheels(Report(path), folder, site)
     assert "VALUE = 7" in (site / "fastlog_wheel_test.py").read_text()
     monkeypatch.setattr(prepare, "FROM_WHEELS", ("json",))
-    prepare.install_wheels(report.Report(path), tmp_path / "absent", site)
-    found, _ = report.read(path)
+    prepare.install_wheels(Report(path), tmp_path / "absent", site)
+    found, _ = read(path)
     assert [each["verdict"] for each in found] == ["broken", "ok", "ok"]
     assert "No matching distribution found for fastlog_wheel_test" in found[0]["why"]
     assert found[2]["shows"] == "nothing was missing"
 
-
-# ---- tests of tests/gpu --------------------------------------------------------------------------
 
 PREAMBLE = "import os, signal, time\nimport pytest\n"
 
 
 def reported(folder: Path, seconds: float) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Run a folder's tests: their outcomes at the end, and as they were reported."""
+
+    def short(name: str) -> str:
+        return name.rpartition("::test_")[2].rpartition("/")[2]
+
     told: list[tuple[str, str]] = []
-    found = gpu_tests.run_tests(
-        folder,
-        folder.parent / "log.jsonl",
-        lambda test, outcome, _: told.append((short(test), outcome)),
-        seconds,
-    )
+    tell = lambda test, outcome, _: told.append((short(test), outcome))  # noqa: E731 - short
+    found = gpu_tests.run_tests(folder, folder.parent / "log.jsonl", tell, seconds)
     return {short(name): outcome for name, outcome in found.items()}, told
 
 
-def short(name: str) -> str:
-    """Return a test's name without its file, or the file's."""
-    return name.rpartition("::test_")[2].rpartition("/")[2]
-
-
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for tests."""
+def folder(tmp_path: Path, monkeypatch: Patch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (tmp_path / "tests").mkdir()
     return tmp_path / "tests"
 
 
 def test_a_test_that_hangs_or_crashes_costs_its_own_outcome_only(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: Patch
 ) -> None:
-    """The others run in a fresh process; each test runs, and is reported, once."""
     (folder / "test_none.py").write_text("import fastlog_no_such_module\n")
     (folder / "test_some.py").write_text(
-        PREAMBLE + "def test_a(): pass\n"
-        "def test_b(): time.sleep(600)\n"
-        "def test_c(): assert 1 == 2\n"
+        PREAMBLE
+        + "def test_a(): pass\ndef test_b(): time.sleep(600)\ndef test_c(): assert 1 == 2\n"
         "def test_d(): os.kill(os.getpid(), signal.SIGKILL)\n"
         "def test_e(): pytest.skip('why not')\n"
-        "@pytest.fixture\n"
-        "def hangs():\n    yield\n    time.sleep(600)\n"
-        "def test_f(hangs): pass\n"
-        "def test_g(): pass\n"
+        "@pytest.fixture\ndef hangs():\n    yield\n    time.sleep(600)\n"
+        "def test_f(hangs): pass\ndef test_g(): pass\n"
     )
     monkeypatch.setattr(gpu_tests, "TEST_S", 2.0)
     found, told = reported(folder, 120.0)
-    assert found == {
-        "test_none.py": "failed",
-        "a": "passed",
-        "b": "hung",
-        "c": "failed",
-        "d": "killed by SIGKILL",
-        "e": "skipped",
-        "f": "hung",
-        "g": "passed",
-    }
+    outcomes = ["passed", "hung", "failed", "killed by SIGKILL", "skipped", "hung", "passed"]
+    assert found == {"test_none.py": "failed", **dict(zip("abcdefg", outcomes, strict=True))}
     assert told == list(found.items())
     assert judge.tests(found) == ""
 

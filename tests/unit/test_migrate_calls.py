@@ -10,7 +10,6 @@ from foundry_fastlog.migrate import Finding, Options, migrate_source
 
 
 def finding(code: str, **options: object) -> Finding:
-    """Migrate a source with one print and return what was found."""
     report = migrate_source(textwrap.dedent(code), Options(**options))  # type: ignore[arg-type]
     assert report.error is None
     assert len(report.findings) == 1, report.findings
@@ -18,7 +17,6 @@ def finding(code: str, **options: object) -> Finding:
 
 
 def becomes(code: str, **options: object) -> str:
-    """Return the source that a print becomes."""
     found = finding(code, **options)
     assert found.status == "convert", found
     assert found.new is not None
@@ -26,7 +24,6 @@ def becomes(code: str, **options: object) -> str:
 
 
 def stays(code: str, **options: object) -> str:
-    """Return the reason why a print stays."""
     found = finding(code, **options)
     assert found.status == "left", found
     assert found.new is None
@@ -38,22 +35,14 @@ def stays(code: str, **options: object) -> str:
     ("old", "new"),
     [
         # The plan's patterns
-        (
-            'print(f"Loaded {len(ds)} examples")',
-            'logger.info("Loaded examples", num_examples=len(ds))',
-        ),
-        (
-            'print(f"  ✓ Loaded {len(dataset)} examples")',
-            'logger.info("Loaded examples", num_examples=len(dataset))',
-        ),
-        (
-            'print(f"  ✓ Training dataset loaded successfully")',
-            'logger.info("Training dataset loaded successfully")',
-        ),
-        (
-            'print(f"    - Training size: {len(train_dataset):,} examples")',
-            'logger.info("Training size", num_examples=len(train_dataset))',
-        ),
+        ('print(f"Loaded {len(ds)} examples")',
+         'logger.info("Loaded examples", num_examples=len(ds))'),
+        ('print(f"  ✓ Loaded {len(dataset)} examples")',
+         'logger.info("Loaded examples", num_examples=len(dataset))'),
+        ('print(f"  ✓ Training dataset loaded successfully")',
+         'logger.info("Training dataset loaded successfully")'),
+        ('print(f"    - Training size: {len(train_dataset):,} examples")',
+         'logger.info("Training size", num_examples=len(train_dataset))'),
         # Text alone
         ('print("Done.")', 'logger.info("Done")'),
         ("print('Starting training...')", 'logger.info("Starting training")'),
@@ -68,45 +57,32 @@ def stays(code: str, **options: object) -> str:
         ('print("\\033[31mred\\033[0m alert")', 'logger.info("red alert")'),
         ('print("naïve", "日本語")', 'logger.info("naïve 日本語")'),
         # Labels
-        (
-            'print(f"Epoch {epoch}/{total}: loss={loss:.4f}, lr={lr:.2e}")',
-            'logger.info("Epoch", epoch=epoch, total=total, loss=loss, lr=lr)',
-        ),
+        ('print(f"Epoch {epoch}/{total}: loss={loss:.4f}, lr={lr:.2e}")',
+         'logger.info("Epoch", epoch=epoch, total=total, loss=loss, lr=lr)'),
         ('print("Loss:", loss, "Acc:", acc)', 'logger.info("Loss", loss=loss, acc=acc)'),
         ('print("loss", loss)', 'logger.info("loss", loss=loss)'),
         ('print(f"Accuracy: {a:.1%}")', 'logger.info("Accuracy", accuracy=a)'),
-        (
-            'print("Step %d/%d | Loss %.3f | LR %g" % (step, total_steps, x, y))',
-            'logger.info("Step", step=step, total_steps=total_steps, loss=x, lr=y)',
-        ),
-        (
-            'print(f"Stopped at {epoch + 1} (best val loss: {b:.4f})")',
-            'logger.info("Stopped", epoch=epoch + 1, best_val_loss=b)',
-        ),
+        ('print("Step %d/%d | Loss %.3f | LR %g" % (step, total_steps, x, y))',
+         'logger.info("Step", step=step, total_steps=total_steps, loss=x, lr=y)'),
+        ('print(f"Stopped at {epoch + 1} (best val loss: {b:.4f})")',
+         'logger.info("Stopped", epoch=epoch + 1, best_val_loss=b)'),
         ("print(f\"File: '{a.b}', mode='{m}'\")", 'logger.info("File", file=a.b, mode=m)'),
         ('print(f"Loss: {l}\\nAcc: {c}")', 'logger.info("Loss", loss=l, acc=c)'),
         ('print("one two three four five: %s" % fn())',
          'logger.info("one two three four five", fn=fn())'),
         ('print(f"read 3, to {path}")', 'logger.info("read 3", path=path)'),
         # Units
-        (
-            'print(f"Memory: {m:.1f} MB, peak: {p:.1f} GB")',
-            'logger.info("Memory", memory_mb=m, peak_gb=p)',
-        ),
+        ('print(f"Memory: {m:.1f} MB, peak: {p:.1f} GB")',
+         'logger.info("Memory", memory_mb=m, peak_gb=p)'),
         ('print(f"Speed: {a / b:.1f} tokens/s")', 'logger.info("Speed", speed_tokens_per_s=a / b)'),
         ('print(f"Took {time.time() - t0:.2f}s")', 'logger.info("Took", took_s=time.time() - t0)'),
-        (
-            'print(f"Saved to {path} in {t:.1f}s")',
-            'logger.info("Saved", path=path, elapsed_s=t)',
-        ),
+        ('print(f"Saved to {path} in {t:.1f}s")', 'logger.info("Saved", path=path, elapsed_s=t)'),
         ('print(f"Waited {all_seconds} s")', 'logger.info("Waited", all_seconds=all_seconds)'),
         ('print(f"Waited {wait_s} s")', 'logger.info("Waited", wait_s=wait_s)'),
         # Counted things
         ('print("Saved %d files" % n)', 'logger.info("Saved files", num_files=n)'),
-        (
-            'print(f"Found {len(x)} training examples")',
-            'logger.info("Found training examples", num_training_examples=len(x))',
-        ),
+        ('print(f"Found {len(x)} training examples")',
+         'logger.info("Found training examples", num_training_examples=len(x))'),
         ('print(f"Got {count} errors")', 'logger.info("Got errors", num_errors=count)'),
         ('print(f"There {n} is")', 'logger.info("There is", there=n)'),
         ('print(f"seeing {n} less")', 'logger.info("seeing less", n=n)'),
@@ -117,24 +93,11 @@ def stays(code: str, **options: object) -> str:
         ('print(f"{name} is ready")', 'logger.info("is ready", name=name)'),
         ('print(f"Saved ({path})")', 'logger.info("Saved", path=path)'),
         ('print(f"Chunk #{i}")', 'logger.info("Chunk", chunk=i)'),
-    ],
-)  # fmt: skip
-def test_a_print_becomes_a_structured_call(old: str, new: str) -> None:
-    """Text becomes the message, values become fields that are named for what they are."""
-    assert becomes(old) == new
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
         # Specs that only round, pad or group leave the value; others are kept.
         ('print(f"at {x:.2f} km")', 'logger.info("at km", x=x)'),
         ('print(f"loss {x:>10.3e}")', 'logger.info("loss", loss=x)'),
         ('print(f"mask {flags:#x}")', 'logger.info("mask", flags=format(flags, "#x"))'),
-        (
-            'print(f"at {now:%Y-%m-%d}")',
-            'logger.info("now", now=format(now, "%Y-%m-%d"))',
-        ),
+        ('print(f"at {now:%Y-%m-%d}")', 'logger.info("now", now=format(now, "%Y-%m-%d"))'),
         ('print(f"bits {a + b:b}")', 'logger.info("bits", bits=format(a + b, "b"))'),
         ('print(f"loss {loss:{width}.{digits}f}")', 'logger.info("loss", loss=loss)'),
         ('print(f"loss {loss!r:>{width}}")', 'logger.info("loss", loss=loss)'),
@@ -166,22 +129,9 @@ def test_a_print_becomes_a_structured_call(old: str, new: str) -> None:
         ('print("Loaded " + str(rows) + " now")', 'logger.info("Loaded now", rows=rows)'),
         ('print("a" + b + f"c {d1}")', 'logger.info("a c", b=b, d1=d1)'),
         ('print("sum", one + two)', 'logger.info("sum", sum=one + two)'),
-        ('print("x" * count)', None),
         ('print("-" * width, "begin")', 'logger.info("begin")'),
         ('print(40 * "-" + "begin")', 'logger.info("begin")'),
-    ],
-)  # fmt: skip
-def test_formats_of_every_kind_are_read(old: str, new: str | None) -> None:
-    """A format's values become fields, and a format that carries meaning is kept."""
-    if new is None:
-        stays(old)
-    else:
-        assert becomes(old) == new
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
+        # Separators, ends, flushing and the standard streams are no hindrance.
         ('print("see", x1, sep="")', 'logger.info("see", x1=x1)'),
         ('print("a", "b", sep="/")', 'logger.info("a/b")'),
         ('print("a", "b", sep=None, end=None, file=None)', 'logger.info("a b")'),
@@ -191,74 +141,87 @@ def test_formats_of_every_kind_are_read(old: str, new: str | None) -> None:
         ('import sys\nprint("a", file=sys.stderr)', 'logger.warning("a")'),
         ('from sys import stderr as e\nprint("Error: a", file=e)', 'logger.error("a")'),
         ('from colorama import Fore\nprint(Fore.RED + "a" + Fore.RESET)', 'logger.info("a")'),
+        # No field is lost to a reserved or repeated name, nothing is evaluated twice or earlier.
+        ('print(f"see {self}")', 'logger.info("see", self_value=self)'),
+        ('print(f"see {level} {message}")',
+         'logger.info("see", level_value=level, message_value=message)'),
+        ('print(f"see {exc_info} {x.stacklevel}")',
+         'logger.info("see", exc_info_value=exc_info, stacklevel_value=x.stacklevel)'),
+        ('print(f"class: {x}")', 'logger.info("class", class_value=x)'),
+        ('print(f"see {b1} {b1}")', 'logger.info("see", b1=b1)'),
+        ('print(f"see {x.loss} {y.loss}")', 'logger.info("see", loss=x.loss, loss_2=y.loss)'),
+        ('print(f"see {next(it)} {next(it)}")',
+         'logger.info("see", next=next(it), next_2=next(it))'),
+        ('print(f"see {(n1 := f())} {n1}")', 'logger.info("see", n1=(n1 := f()), n1_2=n1)'),
+        ('async def f(): print(f"see {await get_it()}")', 'logger.info("see", it=await get_it())'),
+        ('print(f"see {b1, c1}")', 'logger.info("see", see=(b1, c1))'),
+        ('print("see", (i for i in b))', 'logger.info("see", see=(i for i in b))'),
+        ('print("see {1} {0}".format(f(), g()))', 'logger.info("see", f=f(), see=g())'),
+        # Nothing names the value; a mark for another rule; a call with nothing to wrap
+        ('print(f"{a + b} of all")', 'logger.info("of all", value=a + b)'),
+        ('print("a")  # noqa: E501', 'logger.info("a")'),
+        (f'print("{"word " * 40}")', f'logger.info("{("word " * 40).strip()}")'),
     ],
-)
-def test_arguments_of_print_are_understood(old: str, new: str) -> None:
-    """Separators, ends, flushing and the standard streams are no hindrance."""
+)  # fmt: skip
+def test_a_print_becomes_a_structured_call(old: str, new: str) -> None:
+    """Text becomes the message, values become fields that are named for what they are."""
     assert becomes(old) == new
 
 
-@pytest.mark.parametrize(
-    ("old", "reason"),
-    [
-        ("print()", "empty line"),
-        ('print("=" * 60)', "empty line or decoration"),
-        ('print("-----")', "empty line or decoration"),
-        ("print(loss)", "a value without words"),
-        ('print(f"{a} {b}")', "a value without words"),
-        ('print(f"{a:.2f}ms {b:.2f}ms")', "a value without words"),
-        ('print(b"bytes")', "a value without words"),
-        ("print(*rows)", "from a sequence"),
-        ('print("a", **options)', "from a sequence"),
-        ('print("{}".format(*rows))', "from a sequence"),
-        ('print("a", color=1)', "no argument color"),
-        ('print("a", sep=s)', "sep= is not a literal"),
-        ('print("a", end="")', "goes on"),
-        ('print("a", end="\\r")', "goes on"),
-        ('print("a", end=".\\n")', "goes on"),
-        ('print("a", file=out)', "file of its own (out)"),
-        ('print("a", file=sys.stderr)', "file of its own"),
-        ('print("a", flush=f())', "computes flush"),
-        ('print(f"a {b:{f()}}")', "computes its format spec"),
-        ('print(f"a {b:{w}x}")', "computes its format spec"),
-        ('print("a %y" % b)', "not understood"),
-        ('print("a %*d" % (w, b))', "takes a width"),
-        ('print("a %c" % b)', "no equal"),
-        ('print("a %s %s" % b)', "each of its values"),
-        ('print("a %s" % (b, c))', "each of its values"),
-        ('print("a %s %s" % (*b, c))', "each of its values"),
-        ('print("a %(b)s" % c)', "from a mapping"),
-        ('print("a %(b)s" % {**c})', "from a mapping"),
-        ('print("a %(b)s %s" % {"b": 1})', "each of its values"),
-        ('print("a {".format(b))', "not valid"),
-        ('print("a {.b}".format(c))', "inside its arguments"),
-        ('print("a {:{}}".format(b, c))', "takes a width"),
-        ('print("a {}".format(b, c))', "each of its arguments"),
-        ('print("a\\0b")', "null character"),
-        ('print(f"Usage: {argv[0]} FILE")', "how the program is used"),
-        ('print("""Usage:\n  one\n  two""")', "several lines"),
-        ('print("a")  or 1', "its value is used"),
-        ("x = [print('a') for i in y]", "its value is used"),
-        ("f = lambda: print('a')", "its value is used"),
-        ("print('a') if b else None", "its value is used"),
-        ("map(print, rows)", "passed on"),
-        ("show = print", "passed on"),
-        ("print('a',  # why\n  b)", "a comment inside"),
-        ("def f():\n    print(f'a {(yield)}')", "a yield inside"),
-        ("def print(*a): ...\nprint('a')", "another name here (line 1)"),
-        ("from rich import print\nprint('a')", "another name here (line 1)"),
-        ("from rich import *\nprint('a')", "star import"),
-        ("import builtins\nbuiltins.print = f\nprint('a')", "another name here"),
-        ("def f[print]():\n    print('a')", "another name here (line 1)"),
-        ("match x:\n    case {**logger}:\n        print('a')", "a pattern binds logger"),
-        ("def f(print):\n    print('a')", "another name here"),
-        ("def f(x, format):\n    print(f'at {x:%H}')", "needs format()"),
-        ("def f(str):\n    try: ...\n    except E as e: print('a', e)", "needs str()"),
-        ("exec('x'); [a for a in b if print('c')]", "its value is used"),
+LEFT = {
+    "empty line": ["print()"],
+    "empty line or decoration": ['print("=" * 60)', 'print("-----")'],
+    "a value without words": [
+        "print(loss)", 'print("x" * count)', 'print(f"{a} {b}")', 'print(f"{a:.2f}ms {b:.2f}ms")',
+        'print(b"bytes")',
     ],
+    "from a sequence": ["print(*rows)", 'print("a", **options)', 'print("{}".format(*rows))'],
+    "no argument color": ['print("a", color=1)'],
+    "sep= is not a literal": ['print("a", sep=s)'],
+    "goes on": ['print("a", end="")', 'print("a", end="\\r")', 'print("a", end=".\\n")'],
+    "file of its own (out)": ['print("a", file=out)'],
+    "file of its own": ['print("a", file=sys.stderr)'],
+    "computes flush": ['print("a", flush=f())'],
+    "computes its format spec": ['print(f"a {b:{f()}}")', 'print(f"a {b:{w}x}")'],
+    "not understood": ['print("a %y" % b)'],
+    "takes a width": ['print("a %*d" % (w, b))', 'print("a {:{}}".format(b, c))'],
+    "no equal": ['print("a %c" % b)'],
+    "each of its values": [
+        'print("a %s %s" % b)', 'print("a %s" % (b, c))', 'print("a %s %s" % (*b, c))',
+        'print("a %(b)s %s" % {"b": 1})',
+    ],
+    "from a mapping": ['print("a %(b)s" % c)', 'print("a %(b)s" % {**c})'],
+    "not valid": ['print("a {".format(b))'],
+    "inside its arguments": ['print("a {.b}".format(c))'],
+    "each of its arguments": ['print("a {}".format(b, c))'],
+    "null character": ['print("a\\0b")'],
+    "how the program is used": ['print(f"Usage: {argv[0]} FILE")'],
+    "several lines": ['print("""Usage:\n  one\n  two""")'],
+    "its value is used": [
+        'print("a")  or 1', "x = [print('a') for i in y]", "f = lambda: print('a')",
+        "print('a') if b else None", "exec('x'); [a for a in b if print('c')]",
+    ],
+    "passed on": ["map(print, rows)", "show = print"],
+    "a comment inside": ["print('a',  # why\n  b)"],
+    "a yield inside": ["def f():\n    print(f'a {(yield)}')"],
+    "another name here (line 1)": [
+        "def print(*a): ...\nprint('a')", "from rich import print\nprint('a')",
+        "def f[print]():\n    print('a')",
+    ],
+    "star import": ["from rich import *\nprint('a')"],
+    "another name here": [
+        "import builtins\nbuiltins.print = f\nprint('a')", "def f(print):\n    print('a')",
+    ],
+    "a pattern binds logger": ["match x:\n    case {**logger}:\n        print('a')"],
+    "needs format()": ["def f(x, format):\n    print(f'at {x:%H}')"],
+    "needs str()": ["def f(str):\n    try: ...\n    except E as e: print('a', e)"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "reason"), [(old, reason) for reason, olds in LEFT.items() for old in olds]
 )
 def test_what_is_not_understood_stays(old: str, reason: str) -> None:
-    """A print that is more than a message stays, with a reason that names it."""
     assert reason in stays(old)
 
 
@@ -277,7 +240,6 @@ def test_what_is_not_understood_stays(old: str, reason: str) -> None:
     ],
 )
 def test_other_things_of_that_name_are_none(code: str) -> None:
-    """Methods, arguments, text and other names are not uses of print."""
     report = migrate_source(code)
     assert report.findings == []
     assert report.error is None
@@ -301,11 +263,6 @@ def test_a_marked_line_is_kept(mark: str) -> None:
     assert (found.status, found.reason) == ("kept", "marked with noqa")
 
 
-def test_another_mark_does_not_keep_a_line() -> None:
-    """A mark for another rule is no mark for prints."""
-    assert becomes('print("a")  # noqa: E501') == 'logger.info("a")'
-
-
 @pytest.mark.parametrize(
     ("text", "level", "message"),
     [
@@ -316,32 +273,22 @@ def test_another_mark_does_not_keep_a_line() -> None:
         ("Failed to save", "error", "Failed to save"),
         ("Saving failed!", "error", "Saving failed!"),
         ("3 passed, 0 failed", "info", "3 passed, 0 failed"),
-        ("Could not open it", "error", "Could not open it"),
-        ("❌ Broken", "error", "Broken"),
-        ("Warning: low disk", "warning", "low disk"),
-        ("[WARN] low disk", "warning", "low disk"),
-        ("⚠️ low disk", "warning", "low disk"),
-        ("Warnings are on", "info", "Warnings are on"),
+        ("Could not open it", "error", "Could not open it"), ("❌ Broken", "error", "Broken"),
+        ("Warning: low disk", "warning", "low disk"), ("[WARN] low disk", "warning", "low disk"),
+        ("⚠️ low disk", "warning", "low disk"), ("Warnings are on", "info", "Warnings are on"),
         ("Skipping file", "warning", "Skipping file"),
-        ("CUDA unavailable", "warning", "CUDA unavailable"),
-        ("DEBUG: here", "debug", "here"),
-        ("[DEBUG] here", "debug", "here"),
-        ("debug here", "debug", "debug here"),
-        ("INFO: failed over", "info", "failed over"),
-        ("FATAL: over", "critical", "over"),
-        ("CUDA out of memory", "critical", "CUDA out of memory"),
-        ("Error:", "error", "Error"),
+        ("CUDA unavailable", "warning", "CUDA unavailable"), ("DEBUG: here", "debug", "here"),
+        ("[DEBUG] here", "debug", "here"), ("debug here", "debug", "debug here"),
+        ("INFO: failed over", "info", "failed over"), ("FATAL: over", "critical", "over"),
+        ("CUDA out of memory", "critical", "CUDA out of memory"), ("Error:", "error", "Error"),
         ("All good", "info", "All good"),
     ],
-)
+)  # fmt: skip
 def test_the_level_follows_the_words(text: str, level: str, message: str) -> None:
     """Words for errors, warnings and debugging set the level; a bare level word is cut off."""
     assert becomes(f'print("{text}")') == f'logger.{level}("{message}")'
-
-
-def test_a_level_for_all_can_be_chosen() -> None:
-    """--level takes the place of the words."""
-    assert becomes('print("Error: a")', level="debug") == 'logger.debug("a")'
+    # --level takes the place of the words.
+    assert becomes(f'print("{text}")', level="debug") == f'logger.debug("{message}")'
 
 
 @pytest.mark.parametrize(
@@ -361,84 +308,30 @@ def test_a_level_for_all_can_be_chosen() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("star", ["", "*"])
 def test_a_caught_exception_is_logged_with_its_traceback(body: str, new: str, star: str) -> None:
-    """In a handler, a message that shows the exception is an error with exc_info."""
     assert becomes(f"try:\n    go()\nexcept{star} OSError as e:\n    {body}\n") == new
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ('print(f"see {self}")', 'logger.info("see", self_value=self)'),
-        ('print(f"see {level} {message}")',
-         'logger.info("see", level_value=level, message_value=message)'),
-        ('print(f"see {exc_info} {x.stacklevel}")',
-         'logger.info("see", exc_info_value=exc_info, stacklevel_value=x.stacklevel)'),
-        ('print(f"class: {x}")', 'logger.info("class", class_value=x)'),
-        ('print(f"see {b1} {b1}")', 'logger.info("see", b1=b1)'),
-        ('print(f"see {x.loss} {y.loss}")', 'logger.info("see", loss=x.loss, loss_2=y.loss)'),
-        ('print(f"see {next(it)} {next(it)}")',
-         'logger.info("see", next=next(it), next_2=next(it))'),
-        ('print(f"see {(n1 := f())} {n1}")', 'logger.info("see", n1=(n1 := f()), n1_2=n1)'),
-        ('async def f(): print(f"see {await get_it()}")', 'logger.info("see", it=await get_it())'),
-        ('print(f"see {b1, c1}")', 'logger.info("see", see=(b1, c1))'),
-        ('print("see", (i for i in b))', 'logger.info("see", see=(i for i in b))'),
-        ('print("see {1} {0}".format(f(), g()))', 'logger.info("see", f=f(), see=g())'),
-    ],
-)  # fmt: skip
-def test_fields_have_names_of_their_own_and_keep_their_order(old: str, new: str) -> None:
-    """No field is lost to a reserved or repeated name, nothing is evaluated twice or earlier."""
-    assert becomes(old) == new
 
 
 @pytest.mark.parametrize(
     ("expression", "name"),
     [
-        ("BATCH_SIZE", "batch_size"),
-        ("_hidden", "hidden"),
-        ("self.step", "step"),
-        ('metrics["val loss"]', "val_loss"),
-        ("losses[-1]", "losses"),
-        ("loss.item()", "loss"),
-        ("loss.detach().cpu().numpy()", "loss"),
-        ("loss.mean()", "loss_mean"),
-        ("np.mean(losses)", "mean"),
-        ("max(losses)", "max_losses"),
-        ("round(loss, 2)", "loss"),
-        ("-loss", "loss"),
-        ("100 * loss", "loss"),
-        ("loss / 1e9", "loss"),
-        ("x.shape", "x_shape"),
-        ("self.name", "name"),
-        ("model.name", "model_name"),
-        ("type(x1).__name__", "x1_type"),
-        ("model.__class__.__name__", "model_type"),
-        ("func.__name__", "func_name"),
-        ("type(x1)", "x1_type"),
-        ("len(x1)", "num_x1"),
-        ('", ".join(names)', "names"),
-        ('options.get("lr", 1)', "lr"),
-        ("torch.cuda.get_device_name(0)", "device_name"),
-        ("get_device()", "device"),
-        ("os.getpid()", "getpid"),
-        ("not done", "saw"),
-        ("a + b", "saw"),
-        ("len([1])", "saw"),
-        ("options.get(key)", "saw"),
-        ("template.format(1)", "template"),
-        ("str(a, b)", "saw"),
-        ("f()()", "saw"),
-        ("1 if a else b", "saw"),
-        ("x[0][0]", "saw"),
+        ("BATCH_SIZE", "batch_size"), ("_hidden", "hidden"), ("self.step", "step"),
+        ('metrics["val loss"]', "val_loss"), ("losses[-1]", "losses"), ("loss.item()", "loss"),
+        ("loss.detach().cpu().numpy()", "loss"), ("loss.mean()", "loss_mean"),
+        ("np.mean(losses)", "mean"), ("max(losses)", "max_losses"), ("round(loss, 2)", "loss"),
+        ("-loss", "loss"), ("100 * loss", "loss"), ("loss / 1e9", "loss"), ("x.shape", "x_shape"),
+        ("self.name", "name"), ("model.name", "model_name"), ("type(x1).__name__", "x1_type"),
+        ("model.__class__.__name__", "model_type"), ("func.__name__", "func_name"),
+        ("type(x1)", "x1_type"), ("len(x1)", "num_x1"), ('", ".join(names)', "names"),
+        ('options.get("lr", 1)', "lr"), ("torch.cuda.get_device_name(0)", "device_name"),
+        ("get_device()", "device"), ("os.getpid()", "getpid"), ("not done", "saw"),
+        ("a + b", "saw"), ("len([1])", "saw"), ("options.get(key)", "saw"),
+        ("template.format(1)", "template"), ("str(a, b)", "saw"), ("f()()", "saw"),
+        ("1 if a else b", "saw"), ("x[0][0]", "saw"),
     ],
-)
+)  # fmt: skip
 def test_a_field_is_named_for_its_expression(expression: str, name: str) -> None:
     """Names, attributes, keys and calls name a field; else the word before it does."""
     assert becomes(f"print('saw', {expression})") == f'logger.info("saw", {name}={expression})'
-
-
-def test_a_value_without_any_name_is_called_value() -> None:
-    """Where neither the expression nor the text names a value, its field is `value`."""
-    assert becomes('print(f"{a + b} of all")') == 'logger.info("of all", value=a + b)'
 
 
 def test_a_long_call_takes_a_line_for_each_argument() -> None:
@@ -454,15 +347,9 @@ def test_a_long_call_takes_a_line_for_each_argument() -> None:
     )
 
 
-def test_a_long_message_alone_stays_on_its_line() -> None:
-    """A call with nothing to wrap is not wrapped."""
-    assert becomes(f'print("{"word " * 40}")').count("\n") == 0
-
-
 @pytest.mark.parametrize(
     "options", [{"logger": "a.b"}, {"logger": "class"}, {"level": "loud"}, {"line_length": 0}]
 )
 def test_wrong_options_are_refused(options: dict[str, object]) -> None:
-    """A wrong option is an error at once, that names it."""
     with pytest.raises(ValueError, match="must be"):
         Options(**options)  # type: ignore[arg-type]

@@ -6,25 +6,26 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from foundry_fastlog.cli.main import main
 from foundry_fastlog.migrate import Options, tree
 from foundry_fastlog.migrate.tree import migrate_file, python_files
 
+Command = Callable[..., Any]
+Patch = pytest.MonkeyPatch
 OLD = 'import os\n\nprint(f"Loaded {len(os.sep)} examples")\n'
-NEW = (
-    "import os\nfrom foundry_fastlog import StructuredLogger\n\n"
-    "logger = StructuredLogger(__name__)\n\n"
-    'logger.info("Loaded examples", num_examples=len(os.sep))\n'
+DEFINITION = (
+    "from foundry_fastlog import StructuredLogger\n\nlogger = StructuredLogger(__name__)\n\n"
 )
+NEW = f'import os\n{DEFINITION}logger.info("Loaded examples", num_examples=len(os.sep))\n'
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a few modules, as the working directory."""
+def project(tmp_path: Path, monkeypatch: Patch) -> Path:
     (tmp_path / "sub").mkdir()
     (tmp_path / "data.py").write_text(OLD)
     (tmp_path / "sub" / "mixed.py").write_text('print("Error: a")\nprint(b)\nprint()\n')
@@ -34,12 +35,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_listing_shows_each_print_and_changes_nothing(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """File and line, old and new, reasons, and a sum."""
-    assert main(["migrate", "."]) == 0
-    assert capsys.readouterr().out == (
+def test_the_listing_shows_each_print_and_changes_nothing(project: Path, command: Command) -> None:
+    assert command("migrate", ".").out == (
         "data.py:2  adds a logger\n"
         "  + from foundry_fastlog import StructuredLogger\n"
         "  + \n"
@@ -64,29 +61,23 @@ def test_the_listing_shows_each_print_and_changes_nothing(
     assert (project / "data.py").read_text() == OLD
 
 
-def test_write_changes_the_files(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_write_changes_the_files(project: Path, command: Command) -> None:
     """--write makes the calls; what is left gives exit code 1, and a second run does nothing."""
-    assert main(["migrate", "--write", "data.py"]) == 0
+    assert "1 file: 1 print converted, 0 left" in command("migrate", "--write", "data.py").out
     assert (project / "data.py").read_text() == NEW
-    assert "1 file: 1 print converted, 0 left" in capsys.readouterr().out
-    assert main(["migrate", "--write", "."]) == 1
-    assert main(["migrate", "--write", "--drop-empty", "."]) == 1
+    command("migrate", "--write", ".", code=1)
+    out = command("migrate", "--write", "--drop-empty", ".", code=1).out
     assert (project / "sub" / "mixed.py").read_text().endswith('logger.error("a")\nprint(b)\n')
-    assert "removed\n  - print()\n" in capsys.readouterr().out
-    assert main(["migrate", "--write", "data.py", "clean.py"]) == 0
+    assert "removed\n  - print()\n" in out
+    command("migrate", "--write", "data.py", "clean.py")
     assert (project / "data.py").read_text() == NEW
-
-
-def test_the_new_code_logs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the command writes runs on this package's logger."""
-    assert main(["migrate", "--write", "data.py"]) == 0
+    # The new code runs on this package's logger.
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = records.append  # type: ignore[method-assign]
     logging.getLogger("migrated").addHandler(handler)
-    code = compile((project / "data.py").read_text(), "data.py", "exec")
     try:
-        exec(code, {"__name__": "migrated"})
+        exec(compile(NEW, "data.py", "exec"), {"__name__": "migrated"})
     finally:
         logging.getLogger("migrated").removeHandler(handler)
     entry = json.loads(records[0].getMessage())
@@ -94,58 +85,42 @@ def test_the_new_code_logs(project: Path, capsys: pytest.CaptureFixture[str]) ->
     assert entry["context"]["num_examples"] == 1
 
 
-def test_check_fails_while_there_are_prints(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_fails_while_there_are_prints(project: Path, command: Command) -> None:
     """--check is for CI: marked prints are no failure."""
-    assert main(["migrate", "--check", "."]) == 1
+    for path in (".", "data.py"):  # also where all of them could be converted
+        command("migrate", "--check", path, code=1)
     (project / "data.py").write_text('print("usage: a")  # noqa: T201\n')
-    assert main(["migrate", "--check", "data.py", "clean.py"]) == 0
-    out = capsys.readouterr().out
+    out = command("migrate", "--check", "data.py", "clean.py").out
     assert "data.py:1  kept: marked with noqa" in out
     assert "2 files: 0 prints can be converted, 0 left, 1 kept as marked\n" in out
     assert (project / "data.py").read_text() == 'print("usage: a")  # noqa: T201\n'
 
 
-def test_options_reach_the_conversion(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Name, level, line length and trust are the user's."""
+def test_options_reach_the_conversion(project: Path, command: Command) -> None:
     (project / "data.py").write_text("from a import log\nprint('one two', x1, y1)\n")
-    arguments = ["--logger", "log", "--level", "DEBUG", "--line-length", "20"]
-    assert main(["migrate", *arguments, "--assume-structured", "data.py"]) == 0
-    assert (
-        '  + log.debug(\n  +     "one two",\n  +     x1=x1,\n  +     y1=y1,\n  + )\n'
-        in capsys.readouterr().out
-    )
+    options = ["--logger", "log", "--level", "DEBUG", "--line-length", "20", "--assume-structured"]
+    new = '  + log.debug(\n  +     "one two",\n  +     x1=x1,\n  +     y1=y1,\n  + )\n'
+    assert new in command("migrate", *options, "data.py").out
 
 
-def test_json_is_for_programs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """--json gives the same as one JSON object."""
-    assert main(["migrate", "--json", "sub"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["written"] is False
-    assert [file["path"] for file in answer["files"]] == ["sub/mixed.py"]
-    assert [found["status"] for found in answer["files"][0]["prints"]] == [
-        "convert",
-        "left",
-        "left",
-    ]
+def test_json_is_for_programs(project: Path, command: Command) -> None:
+    answer = json.loads(command("migrate", "--json", "sub").out)
+    (file,) = answer["files"]
+    assert (answer["written"], file["path"]) == (False, "sub/mixed.py")
+    assert [found["status"] for found in file["prints"]] == ["convert", "left", "left"]
 
 
-def test_notes_and_blank_lines_of_long_calls_are_shown(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_notes_and_blank_lines_of_long_calls_are_shown(project: Path, command: Command) -> None:
     """A note stands below its call; control characters in a source reach no terminal."""
     (project / "data.py").write_text(
         "import logging\nclass A:\n    logger = logging.getLogger()\n    def f(self):\n"
         "        print(\n            'see',\n\n            x1\n        )\n"
         "        print('\x1b[2J')\n"
     )
-    assert main(["migrate", "data.py"]) == 0
-    out = capsys.readouterr().out
+    out = command("migrate", "data.py").out
+    note = "self.logger (line 3) is a logging.Logger, so the module's logger is used"
     assert "  - print(\n  -     'see',\n  - \n  -     x1\n  - )\n" in out
-    assert (
-        "    note: self.logger (line 3) is a logging.Logger, so the module's logger is used" in out
-    )
+    assert f"    note: {note}" in out
     assert "print('\\x1b[2J')" in out
     assert "\x1b" not in out
 
@@ -160,30 +135,24 @@ def test_notes_and_blank_lines_of_long_calls_are_shown(
     ],
 )
 def test_wrong_arguments_are_named(
-    project: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    project: Path, command: Command, arguments: list[str], message: str
 ) -> None:
-    """A wrong argument is one line and exit code 2."""
-    assert main(["migrate", *arguments]) == 2
-    assert message in capsys.readouterr().err
+    assert message in command("migrate", *arguments, code=2).err
 
 
 def test_without_libcst_the_command_says_what_to_install(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project: Path, command: Command, monkeypatch: Patch
 ) -> None:
     """The extra is named; another missing module is a fault of the installation."""
-    for name in [name for name in sys.modules if name.startswith("foundry_fastlog.migrate.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "foundry_fastlog.migrate")
+    for name in list(sys.modules):
+        if f"{name}.".startswith("foundry_fastlog.migrate."):
+            monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "libcst", None)
-    assert main(["migrate", "."]) == 2
-    assert "pip install 'foundry_fastlog[migrate]'" in capsys.readouterr().err
+    assert "pip install 'foundry_fastlog[migrate]'" in command("migrate", ".", code=2).err
     monkeypatch.delitem(sys.modules, "libcst")
     monkeypatch.setitem(sys.modules, "foundry_fastlog.migrate.source", None)
     with pytest.raises(ModuleNotFoundError):
-        main(["migrate", "."])
-
-
-# ---- files -------------------------------------------------------------------------------
+        command("migrate", ".")
 
 
 def test_trees_are_searched_for_code_of_the_project(project: Path) -> None:
@@ -198,37 +167,28 @@ def test_trees_are_searched_for_code_of_the_project(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw",
+    ("raw", "call"),
     [
-        b"\xef\xbb\xbfprint('a')\r\n",
-        "# coding: latin-1\nprint('é')\n".encode("latin-1"),
-        b"\xef\xbb\xbf# coding: utf-8\nprint('\xc3\xa9')",
+        (b"\xef\xbb\xbfprint('a')\r\n", b'logger.info("a")'),
+        (b"# coding: latin-1\nprint('\xe9')\n", b'logger.info("\xe9")'),
+        (b"\xef\xbb\xbf# coding: utf-8\nprint('\xc3\xa9')", b'logger.info("\xc3\xa9")'),
+        # An escape may stand for a character that the file itself cannot have.
+        (b"# coding: latin-1\nprint('5 \\u20ac', 'b')\n", b'logger.info("5 \\u20ac b")'),
     ],
 )
-def test_encodings_and_marks_are_kept(tmp_path: Path, raw: bytes) -> None:
+def test_encodings_and_marks_are_kept(tmp_path: Path, raw: bytes, call: bytes) -> None:
     """A file keeps its encoding, byte order mark and line ends."""
     path = tmp_path / "a.py"
     path.write_bytes(raw)
     assert migrate_file(path, Options(), write=True).error is None
-    new = path.read_bytes()
-    assert new[:3] == raw[:3] or not raw.startswith(b"\xef\xbb\xbf")
-    assert new.count(b"\r\n") == (6 if b"\r\n" in raw else 0) or new.count(b"\r\n") == 5
-    text = "é" if b"coding" in raw else "a"
-    encoding = "latin-1" if b"latin" in raw else "utf-8"
-    assert f'logger.info("{text}")'.encode(encoding) in new
-
-
-def test_a_message_that_the_encoding_lacks_is_escaped(tmp_path: Path) -> None:
-    """An escape may stand for a character that the file itself cannot have."""
-    path = tmp_path / "a.py"
-    path.write_bytes(b"# coding: latin-1\nprint('price 5 \\u20ac', 'b')\n")
-    report = migrate_file(path, Options(), write=True)
-    assert report.error is None
-    assert b'logger.info("price 5 \\u20ac b")' in path.read_bytes()
+    definition = DEFINITION.encode()
+    if b"\r" in raw:
+        definition = definition.replace(b"\n", b"\r\n")
+    head, _, tail = raw.partition(b"print")
+    assert path.read_bytes() == head + definition + call + tail.partition(b")")[2]
 
 
 def test_mode_and_links_are_kept(tmp_path: Path) -> None:
-    """A link still points to its file, and a script can still be run."""
     path, link = tmp_path / "a.py", tmp_path / "b.py"
     path.write_text(OLD)
     path.chmod(0o755)
@@ -239,27 +199,25 @@ def test_mode_and_links_are_kept(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o755
 
 
-def test_a_file_that_cannot_be_read_or_decoded_is_reported(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_cannot_be_read_or_decoded_is_reported(project: Path, command: Command) -> None:
     """One bad file is a line in the listing and the exit code 1; the others are done."""
     (project / "bad.py").write_bytes(b"print('\xff')\n")
     (project / "two.py").write_text("print 'a'\n")
     (project / "coding.py").write_text("# coding: nonsense\nprint('a')\n")
     (project / "gone.py").symlink_to("nowhere.py")
-    assert main(["migrate", "--write", "."]) == 1
-    out = capsys.readouterr().out
-    assert "bad.py: cannot be decoded: " in out
-    assert "two.py: is no valid Python: see line 1\n" in out
-    assert "coding.py: cannot be decoded: unknown encoding" in out
-    assert "gone.py: cannot be read: No such file or directory\n" in out
-    assert "4 files could not be migrated" in out
+    out = command("migrate", "--write", ".", code=1).out
+    for line in (
+        "bad.py: cannot be decoded: ",
+        "two.py: is no valid Python: see line 1\n",
+        "coding.py: cannot be decoded: unknown encoding",
+        "gone.py: cannot be read: No such file or directory\n",
+        "4 files could not be migrated",
+    ):
+        assert line in out
     assert (project / "data.py").read_text() == NEW
 
 
-def test_a_file_that_cannot_be_written_stays_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_written_stays_whole(tmp_path: Path, monkeypatch: Patch) -> None:
     """A write that fails leaves the old file and nothing beside it."""
     path = tmp_path / "a.py"
     path.write_text(OLD)
@@ -267,12 +225,13 @@ def test_a_file_that_cannot_be_written_stays_whole(
     def fail(self: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", fail)
-    report = migrate_file(path, Options(), write=True)
-    assert report.error == "cannot be written: No space left on device"
-    monkeypatch.setattr(os, "access", lambda *arguments: False)
-    report = migrate_file(path, Options(), write=True)
-    assert report.error == "cannot be written: Permission denied"
+    for owner, name, fault, reason in (
+        (Path, "replace", fail, "No space left on device"),
+        (os, "access", lambda *arguments: False, "Permission denied"),
+    ):
+        monkeypatch.setattr(owner, name, fault)
+        report = migrate_file(path, Options(), write=True)
+        assert report.error == f"cannot be written: {reason}"
     assert [item.name for item in tmp_path.iterdir()] == ["a.py"]
     assert path.read_text() == OLD
 

@@ -21,8 +21,6 @@ from foundry_fastlog.sinks import wandb_rows
 from foundry_fastlog.sinks.wandb import WandBLogger
 from foundry_fastlog.sinks.wandb_rows import DelayedRows
 
-Written = list[tuple[str, int, dict[str, Any]]]
-
 
 @dataclass(frozen=True)
 class Device:
@@ -40,107 +38,90 @@ class Machine:
     broken: bool = False
     records: list[str] = field(default_factory=list)
 
+    def query(self) -> bool:
+        if self.broken:
+            raise RuntimeError("the device has failed")
+        return not self.busy
+
     def event(self, device: Device) -> Any:
-        """Make an event."""
-
-        def query() -> bool:
-            if self.broken:
-                raise RuntimeError("the device has failed")
-            return not self.busy
-
         def record(stream: str = "default") -> None:
             self.records.append(f"{device.type} {stream}")
 
-        return SimpleNamespace(query=query, record=record)
+        return SimpleNamespace(query=self.query, record=record)
 
 
 class Scalar:
     """A tensor of one element on a device; reading it there is a fault."""
 
+    shape: tuple[int, ...] = (1,)
+
     def __init__(self, value: float, device: Device | None = None, *, copied: bool = False) -> None:
-        """Keep the value."""
         self.value = value
         self.device = Device("cpu") if copied else device or Device()
-        self.shape = (1,)
         self.copied = copied
 
     def detach(self) -> Scalar:
-        """Return itself."""
         return self
 
     def to(self, target: str, *, non_blocking: bool) -> Scalar:
-        """Copy to the host, in the background."""
         assert (target, non_blocking) == ("cpu", True)
         return Scalar(self.value, copied=True)
 
     def item(self) -> float:
-        """Read it."""
         assert self.copied, "reading it on the device would wait"
         return self.value
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A busy machine in the place of torch."""
     made = Machine()
     current = SimpleNamespace(
         current_stream=lambda device: f"stream of {device.index}", is_initialized=lambda: False
     )
-    version = SimpleNamespace(hip=None)
-    fake = SimpleNamespace(Event=made.event, cuda=current, version=version)
+    fake = SimpleNamespace(Event=made.event, cuda=current, version=SimpleNamespace(hip=None))
     monkeypatch.setitem(sys.modules, "torch", fake)
     return made
 
 
-@pytest.fixture
-def written() -> Written:
-    """What was sent."""
-    return []
+class Rows(DelayedRows):
+    """Rows that are kept where they are written, as what fails is."""
+
+    def __init__(self, **options: float) -> None:
+        self.written: list[tuple[str, int, dict[str, Any]]] = []
+        self.failures: list[tuple[str, Exception]] = []
+        super().__init__(
+            lambda what, step, row: self.written.append((what, step, dict(row))) is None,
+            lambda *failure: self.failures.append(failure) is not None,
+            **options,
+        )
+
+    def failed(self) -> list[str]:
+        return [f"{what}: {type(error).__name__}" for what, error in self.failures]
 
 
 @pytest.fixture
-def failures() -> list[str]:
-    """What failed."""
-    return []
-
-
-@pytest.fixture
-def rows(written: Written, failures: list[str]) -> DelayedRows:
-    """Rows that go to `written`."""
-
-    def write(what: str, step: int, row: Any) -> bool:
-        written.append((what, step, dict(row)))
-        return True
-
-    def failed(what: str, error: Exception) -> bool:
-        failures.append(f"{what}: {type(error).__name__}")
-        return False
-
-    return DelayedRows(write, failed)
+def rows() -> Rows:
+    return Rows()
 
 
 def test_a_row_waits_for_its_values_and_rows_behind_it_for_their_turn(
-    machine: Machine, rows: DelayedRows, written: Written
+    machine: Machine, rows: Rows
 ) -> None:
     """W&B takes no older steps: what is on the host waits as well."""
     assert rows.add("log", 1, {"lr": 0.1})
     assert rows.add("log", 2, {"loss": Scalar(2.5), "lr": 0.2})
     assert rows.add("log", 3, {"lr": 0.3})
-    assert written == [("log", 1, {"lr": 0.1})]
-    assert len(rows) == 2
-    assert rows.newest_step(1) == 3
+    assert rows.written == [("log", 1, {"lr": 0.1})]
+    assert (len(rows), rows.newest_step(1)) == (2, 3)
     machine.busy = False
     assert rows.add("log", 4, {"lr": 0.4})
-    assert written[1:] == [
-        ("log", 2, {"loss": 2.5, "lr": 0.2}),
-        ("log", 3, {"lr": 0.3}),
-        ("log", 4, {"lr": 0.4}),
-    ]
+    late = [("log", 2, {"loss": 2.5, "lr": 0.2}), ("log", 3, {"lr": 0.3}), ("log", 4, {"lr": 0.4})]
+    assert rows.written[1:] == late
     assert rows.newest_step(4) == 4
 
 
 def test_finish_sends_what_arrives_in_time_and_the_rest_without_it(
-    machine: Machine, rows: DelayedRows, written: Written, failures: list[str]
+    machine: Machine, rows: Rows
 ) -> None:
     """A device that hangs costs its values, not the row."""
     scalar = Scalar(2.5)
@@ -149,17 +130,15 @@ def test_finish_sends_what_arrives_in_time_and_the_rest_without_it(
     rows.finish(0.01)
     del scalar
     assert kept() is not None  # its copy may still be under way
-    assert written == [("log", 2, {"lr": 0.2})]
-    assert failures == ["log: TimeoutError"]
+    assert rows.written == [("log", 2, {"lr": 0.2})]
+    assert rows.failed() == ["log: TimeoutError"]
     rows.add("log", 3, {"loss": Scalar(3.5)})
     machine.busy = False
     rows.finish(0.01)
-    assert written[1:] == [("log", 3, {"loss": 3.5})]
+    assert rows.written[1:] == [("log", 3, {"loss": 3.5})]
 
 
-def test_a_device_that_fails_costs_its_values_only(
-    machine: Machine, rows: DelayedRows, written: Written, failures: list[str]
-) -> None:
+def test_a_device_that_fails_costs_its_values_only(machine: Machine, rows: Rows) -> None:
     """While the copy is under way, and when it cannot be begun."""
     rows.add("log", 1, {"loss": Scalar(1.0), "lr": 0.1})
     machine.broken = True
@@ -168,12 +147,11 @@ def test_a_device_that_fails_costs_its_values_only(
     broken.shape = ()
     broken.detach = None  # type: ignore[assignment,method-assign]  # calling it raises
     assert rows.add("log", 2, {"loss": broken, "lr": 0.2})
-    assert written == [("log", 1, {"lr": 0.1}), ("log", 2, {"lr": 0.2})]
-    assert failures == ["log: RuntimeError", "log: TypeError"]
+    assert rows.written == [("log", 1, {"lr": 0.1}), ("log", 2, {"lr": 0.2})]
+    assert rows.failed() == ["log: RuntimeError", "log: TypeError"]
 
 
 def test_each_device_has_an_event_on_its_current_stream(machine: Machine) -> None:
-    """All of them have to have come."""
     cuda, xpu = Device("cuda", 1), Device()
     copies = HostCopies([Scalar(1.0, cuda), Scalar(2.0, xpu), Scalar(3.0, cuda)])
     assert machine.records == ["cuda stream of 1", "xpu default"]
@@ -183,55 +161,37 @@ def test_each_device_has_an_event_on_its_current_stream(machine: Machine) -> Non
     assert [tensor.item() for tensor in copies.tensors] == [1.0, 2.0, 3.0]
 
 
-def test_a_scalar_is_kept_until_it_is_copied(machine: Machine) -> None:
-    """Its memory may be another stream's, and be used again there."""
-    scalar = Scalar(1.0)
-    kept = weakref.ref(scalar)
-    copies = HostCopies([scalar])
-    del scalar
-    assert kept() is not None
-    machine.busy = False
-    assert copies.arrived()
-    assert kept() is None
-
-
 @pytest.mark.parametrize(
-    ("size", "kind", "copied"), [(4096, "xpu", False), (4097, "xpu", True), (4097, "cuda", True)]
+    ("size", "kind", "copied"),
+    [(None, "xpu", False), (4096, "xpu", False), (4097, "xpu", True), (4097, "cuda", True)],
 )
-def test_of_large_memory_a_copy_is_kept(
-    machine: Machine, size: int, kind: str, copied: bool
+def test_a_scalar_is_kept_until_it_is_copied_or_a_copy_of_it_where_it_is_part_of_large_memory(
+    machine: Machine, size: int | None, kind: str, copied: bool
 ) -> None:
-    """But for small memory."""
+    """Its memory may be another stream's, and be used again there."""
 
     class Part(Scalar):
-        """A scalar that is a part of other memory."""
-
         def untyped_storage(self) -> bytes:
-            """Return all of it."""
-            return bytes(size)
+            return bytes(size or 0)
 
         def clone(self) -> Scalar:
-            """Copy it on its device."""
             return Scalar(2.5, self.device)
 
-    scalar = Part(1.5, Device(kind))
+    scalar = (Part if size else Scalar)(1.5, Device(kind))
     kept = weakref.ref(scalar)
     copies = HostCopies([scalar])
     del scalar
     assert (kept() is None) == copied
     machine.busy = False
     assert copies.arrived()
+    assert kept() is None
     assert [tensor.item() for tensor in copies.tensors] == [2.5 if copied else 1.5]
 
 
 def test_nothing_is_copied_into_a_graph(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no recorder was imported, torch is asked; see also tests/device."""
     monkeypatch.setattr(host_copies, "refuse_captured", None)
-    capturing = [True, False]
-    cuda = sys.modules["torch"].cuda
-    monkeypatch.setattr(
-        cuda, "is_current_stream_capturing", lambda: capturing.pop(0), raising=False
-    )
+    sys.modules["torch"].cuda.is_current_stream_capturing = iter([True, False]).__next__
     with pytest.raises(RuntimeError, match="while a stream is being captured into a graph"):
         checked([Scalar(1.0, Device("cuda"))])
     scalar = Scalar(1.0, Device("cuda"))
@@ -239,17 +199,16 @@ def test_nothing_is_copied_into_a_graph(machine: Machine, monkeypatch: pytest.Mo
 
 
 def test_a_row_waits_no_longer_than_a_line(
-    machine: Machine, written: Written, failures: list[str], monkeypatch: pytest.MonkeyPatch
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A value that never comes holds up the rows behind it for a while only, and is no leak."""
     monkeypatch.setattr(wandb_rows, "_given_up", [])
-    write = lambda *row: written.append(row) is None  # noqa: E731 - short
-    failed = lambda what, error: failures.append(str(error)) is not None  # noqa: E731
-    rows = DelayedRows(write, failed, longest=0.0)
+    rows = Rows(longest=0.0)
     rows.add("log", 1, {"loss": Scalar(1.0), "lr": 0.1})
     rows.add("log", 2, {"loss": Scalar(2.0)})
-    assert written == [("log", 1, {"lr": 0.1})]
-    assert failures == ["values of step 1 have not arrived from their device"]
+    assert rows.written == [("log", 1, {"lr": 0.1})]
+    ((_, failure),) = rows.failures
+    assert str(failure) == "values of step 1 have not arrived from their device"
     assert len(wandb_rows._given_up) == 1
     machine.busy = False
     machine.broken = True
@@ -276,32 +235,19 @@ def test_events_of_an_older_torch(machine: Machine, monkeypatch: pytest.MonkeyPa
 def test_what_is_a_scalar_on_a_device() -> None:
     """Of one element, and not on the CPU."""
     assert is_device_scalar(Scalar(1.0))
-    assert not is_device_scalar(Scalar(1.0, copied=True))
-    assert not is_device_scalar(1.0)
     matrix = Scalar(1.0)
-    matrix.shape = (2,)
-    assert not is_device_scalar(matrix)
-
-
-class Run:
-    """What stands for wandb's run."""
-
-    id = "none"
-
-    def __init__(self) -> None:
-        """Begin without rows."""
-        self.rows: list[tuple[int, dict[str, Any]]] = []
-
-    def log(self, row: dict[str, Any], *, step: int) -> None:
-        """Take a row."""
-        self.rows.append((step, row))
+    matrix.shape = (1, 2)
+    for other in (Scalar(1.0, copied=True), 1.0, matrix):
+        assert not is_device_scalar(other)
 
 
 @pytest.fixture
 def logger() -> WandBLogger:
-    """A logger with such a run."""
     made = WandBLogger(enabled=False)
-    made.run, made.enabled, made._joined = Run(), True, True
+    rows: list[tuple[int, dict[str, Any]]] = []
+    made.run = SimpleNamespace(id="none", rows=rows)
+    made.run.log = lambda row, *, step: rows.append((step, row))
+    made.enabled = made._joined = True
     made._at_exit = lambda: None
     return made
 
@@ -325,14 +271,10 @@ def test_the_logger_waits_for_no_device(machine: Machine, logger: WandBLogger) -
 
 
 class Unread(Scalar):
-    """A tensor of six elements; whatever asks for its values is a fault."""
+    """A tensor of six elements on a device; whatever asks for its values is a fault."""
 
     dtype = "torch.float32"
-
-    def __init__(self) -> None:
-        """Lie on a device."""
-        super().__init__(0.0, Device("cuda"))
-        self.shape = (2, 3)  # type: ignore[assignment]
+    shape = (2, 3)
 
     def _ask(self, *_: object) -> Any:
         raise AssertionError("it was read")
@@ -340,18 +282,12 @@ class Unread(Scalar):
     __str__ = __repr__ = __float__ = __iter__ = __len__ = cpu = to = detach = tolist = _ask
 
 
-class Image:
-    """As one of wandb's own types, which is passed on."""
-
-
-Image.__module__ = "wandb.sdk.data_types.image"
-
-
 def test_no_value_that_shows_a_tensor_on_a_device_is_read(
     machine: Machine, logger: WandBLogger, tmp_path: Path
 ) -> None:
     """By us or by wandb: it goes as the text that Recorder.log() writes."""
-    several, scalar, image = Unread(), Scalar(1.0), Image()
+    several, scalar = Unread(0.0, Device("cuda")), Scalar(1.0)
+    image = type("Image", (), {"__module__": "wandb.sdk.data_types.image"})()  # is passed on
     odd: dict[str, Any] = {
         "several": several,
         "list": [scalar],
@@ -360,16 +296,14 @@ def test_no_value_that_shows_a_tensor_on_a_device_is_read(
         "deque": deque([several]),
         "error": ValueError(several),
     }
-    assert logger.log_metrics(
-        1, {**odd, "lr": 0.1, "plain": [1, 2], "image": image, "all": [image]}
-    )
+    plain = {"lr": 0.1, "plain": [1, 2], "image": image, "all": [image]}
+    assert logger.log_metrics(1, odd | plain)
     with Recorder(tmp_path / "run") as recorder:
         recorder.log(odd, step=1)
     ((_, row),) = logger.run.rows
     assert {name: row[name] for name in odd} == lines(tmp_path / "run")[0]["metrics"]
-    assert (
-        row["several"] == "<Unread of torch.float32, shape (2, 3), on Device(type='cuda', index=0)>"
-    )
+    text = "<Unread of torch.float32, shape (2, 3), on Device(type='cuda', index=0)>"
+    assert row["several"] == text
     assert row["image"] is image
     assert (row["lr"], row["plain"]) == (0.1, [1, 2])
 
@@ -378,16 +312,13 @@ def test_a_logger_that_nobody_finishes_sends_its_rows_at_exit(
     machine: Machine, logger: WandBLogger
 ) -> None:
     """Not in a forked child, and not where it is finished or gone."""
-    import weakref
-
-    run = logger.run
+    run, reference = logger.run, weakref.ref(logger)
     logger.log_metrics(7, {"loss": Scalar(0.25)})
     machine.busy = False
-    wandb_sink._send_rest(weakref.ref(logger))
+    wandb_sink._send_rest(reference)
     assert run.rows == [(7, {"loss": 0.25})]
     logger.finish()
-    wandb_sink._send_rest(weakref.ref(logger))
-    reference = weakref.ref(logger)
+    wandb_sink._send_rest(reference)
     del logger
     wandb_sink._send_rest(reference)
     assert len(run.rows) == 1

@@ -17,13 +17,12 @@ pytest.importorskip("wandb")
 
 # Any import of wandb fails the script.
 BLOCK = """
-import sys, logging
+import logging, sys
 sys.modules["wandb"] = None
 logging.basicConfig(format="%(levelname)s %(message)s")
-from foundry_fastlog import WandBLogger
 """
-
 CALLS = """
+from foundry_fastlog import WandBLogger
 logger = WandBLogger(*arguments, **options)
 assert not logger.enabled and logger.run is None
 assert not logger.log_metrics(1, {"loss": 1.0})
@@ -36,6 +35,15 @@ logger.finish()
 assert logger.stats() == {"enabled": False, "sent": 0, "refused": 0, "errors": 0,
                           "first_error": None, "last_error": None}
 """
+LOG_ONE = """
+from foundry_fastlog import WandBLogger
+logger = WandBLogger(name="exp0")
+assert logger.enabled
+assert logger.log_metrics(1, {"loss": 1.0})
+logger.finish()
+"""
+OFFLINE = {"WANDB_MODE": "offline"}
+SILENT = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 
 @pytest.fixture(autouse=True)
@@ -67,67 +75,49 @@ def test_off(tmp_path: Path, arguments: str, options: str, mode: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_absent() -> None:
-    """Without wandb there is one message that says what to install, and nothing else happens."""
-    done = run_python(f"{BLOCK}\narguments, options = (), {{'project': 'p'}}\n{CALLS}")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("WARNING W&B is asked for, but the package wandb cannot be imported")
-    assert "pip install 'foundry_fastlog[wandb]'" in line
-    assert "WANDB_MODE=disabled" in line
-
-
-def test_a_folder_in_place_of_the_package(tmp_path: Path) -> None:
-    """A folder wandb/ of old runs is importable, and is not taken for wandb."""
-    (tmp_path / "wandb").mkdir()
-    script = """
-import sys, types, logging
-sys.modules["wandb"] = types.ModuleType("wandb")
-logging.basicConfig()
-from foundry_fastlog import WandBLogger
-assert not WandBLogger().enabled
-"""
-    assert "a folder named wandb is in its place" in run_python(script).stderr
-
-
-def test_a_broken_installation() -> None:
-    """What importing wandb may raise is told as well."""
-    script = """
-import sys, logging
+BROKEN = """
+import logging, sys
 class Broken:
     def find_spec(self, name, path=None, target=None):
         if name == "wandb":
             raise TypeError("Descriptors cannot be created directly.")
 sys.meta_path.insert(0, Broken())
-logging.basicConfig()
-from foundry_fastlog import WandBLogger
-assert not WandBLogger().enabled
+logging.basicConfig(format="%(levelname)s %(message)s")
 """
-    assert "Descriptors cannot be created directly." in run_python(script).stderr
 
 
-LOG_ONE = """
-from foundry_fastlog import WandBLogger
-logger = WandBLogger(name="exp0")
-assert logger.enabled
-assert logger.log_metrics(1, {"loss": 1.0})
-logger.finish()
-"""
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        (BLOCK, ""),
+        # A folder wandb/ of old runs is importable, and is not taken for wandb.
+        (BLOCK.replace("None", "type(sys)('wandb')"), "a folder named wandb is in its place"),
+        (BROKEN, "Descriptors cannot be created directly."),
+    ],
+    ids=["absent", "a folder", "a broken installation"],
+)
+def test_absent(before: str, reason: str) -> None:
+    """Without wandb there is one message that says what to install, and nothing else happens."""
+    done = run_python(f"{before}\narguments, options = (), {{'project': 'p'}}\n{CALLS}")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("WARNING W&B is asked for, but the package wandb cannot be imported")
+    for words in (reason, "pip install 'foundry_fastlog[wandb]'", "WANDB_MODE=disabled"):
+        assert words in line
 
 
 def test_silent(tmp_path: Path) -> None:
     """WANDB_SILENT: not a word; without it wandb says where the run is."""
-    silent = run_python(LOG_ONE, environment={"WANDB_MODE": "offline", "WANDB_SILENT": "true"})
+    silent = run_python(LOG_ONE, environment=SILENT)
     assert silent.stdout + silent.stderr == ""
     assert only_run(tmp_path).values("loss") == {1: 1.0}
-    told = run_python(LOG_ONE, environment={"WANDB_MODE": "offline"})
-    assert "wandb: Tracking run" in told.stderr
+    assert "wandb: Tracking run" in run_python(LOG_ONE, environment=OFFLINE).stderr
     assert len(run_files(tmp_path)) == 2
 
 
 def test_without_a_login(tmp_path: Path) -> None:
     """Online without an API key: recorded offline, with one warning of ours."""
     script = "import logging; logging.basicConfig(format='%(levelname)s %(message)s')" + LOG_ONE
-    done = run_python(script, environment={"WANDB_SILENT": "true", "WANDB_MODE": "online"})
+    done = run_python(script, environment=SILENT | {"WANDB_MODE": "online"})
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("WARNING W&B")]
     assert "UsageError" in line  # wandb's words for it change from version to version
     assert "recorded offline" in line
@@ -136,8 +126,7 @@ def test_without_a_login(tmp_path: Path) -> None:
 
 def test_finished_at_exit(tmp_path: Path) -> None:
     """A program that forgets finish() loses nothing."""
-    script = LOG_ONE.replace("logger.finish()", "")
-    run_python(script, environment={"WANDB_MODE": "offline", "WANDB_SILENT": "true"})
+    run_python(LOG_ONE.replace("logger.finish()", ""), environment=SILENT)
     assert only_run(tmp_path).values("loss") == {1: 1.0}
 
 
@@ -174,6 +163,6 @@ print("trained", trained >= 3)
     if not Path("/proc/self/stat").exists():
         pytest.skip("finds the service by /proc")
     begun = time.monotonic()
-    done = run_python(script, environment={"WANDB_MODE": "offline", "WANDB_SILENT": "true"})
+    done = run_python(script, environment=SILENT)
     assert done.stdout == "trained True\n", f"after {time.monotonic() - begun:.0f} s"
     assert len(run_files(tmp_path)) >= 1
