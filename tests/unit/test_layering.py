@@ -361,7 +361,7 @@ def test_the_recorder_and_the_overlay_alone_import_the_extension() -> None:
         if any(is_or_below(name, "foundry_fastlog._core") for name in names)
     }
     assert importers == {
-        *("foundry_fastlog/reading/overlay.py", "foundry_fastlog/recording/recorder.py"),
+        *("foundry_fastlog/reading/overlay.py", "foundry_fastlog/recording/recorder.py")
     }
 
 

@@ -233,11 +233,7 @@ def test_second_recorder_of_a_run(tmp_path: Path) -> None:
         assert (again.attempt, again.label) == (1, "r1-a1")
     assert [
         lines(tmp_path / "run", label=label)[0]["metrics"]["x"] for label in ("", "a1", "a2")
-    ] == [
-        1.0,
-        1.0,
-        2.0,
-    ]
+    ] == [1.0, 1.0, 2.0]
 
 
 def test_a_directory_has_one_recorder_whatever_leads_to_it(tmp_path: Path) -> None:

@@ -114,11 +114,7 @@ def test_key_text(recorder: Recorder) -> None:
 
 def test_timing_lines(recorder: Recorder) -> None:
     """An inner block comes first, with depth, parent and the step of the block around it."""
-    with (
-        pytest.raises(KeyError),
-        recorder.timer("step", step=4),
-        recorder.timer("inner \udc80"),
-    ):
+    with pytest.raises(KeyError), recorder.timer("step", step=4), recorder.timer("inner \udc80"):
         raise KeyError
     with recorder.timer("alone"):
         pass

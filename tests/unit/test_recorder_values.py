@@ -159,12 +159,7 @@ def test_masked_values_of_numpy(recorder: Recorder) -> None:
     recorder.close()
     line, long, summary = lines(recorder.path)
     masked = ("constant", "element", "whole", "count", "empty")
-    assert line["metrics"] == {
-        **dict.fromkeys(masked),
-        "valid": 2.0,
-        "mean": 2.0,
-        "unmasked": 3.0,
-    }
+    assert line["metrics"] == {**dict.fromkeys(masked), "valid": 2.0, "mean": 2.0, "unmasked": 3.0}
     assert line["missing"] == dict.fromkeys(masked, "masked")
     assert long["missing"] == {"k" * 300: "masked"}
     assert summary["summary"] == {"m": None, "w": None}
