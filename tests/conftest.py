@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,6 +49,15 @@ def hermetic_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     # A rich table is as wide as the terminal that runs the tests, unless told otherwise.
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture
+def recorder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """An open recorder, with the RECORDER_OPTIONS of the test's module."""
+    from foundry_fastlog import Recorder
+
+    with Recorder(tmp_path / "run", **getattr(request.module, "RECORDER_OPTIONS", {})) as opened:
+        yield opened
 
 
 @functools.cache

@@ -71,6 +71,12 @@ def steps(run: Path, label: str = "") -> list[int]:
     return [line["step"] for line in lines(run, "metrics", label) if "step" in line]
 
 
+def written(recorder: foundry_fastlog.Recorder, stream: str = "metrics") -> list[dict[str, Any]]:
+    """Close a recorder; return all lines of its stream."""
+    recorder.close()
+    return lines(recorder.path, stream, recorder.label)
+
+
 def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line without the fields that differ from run to run."""
     return {
