@@ -14,22 +14,18 @@ from rings import PAGE, UUID, RingBuilder
 from foundry_fastlog import Recorder, RunNotFoundError, recover
 
 
-def leave(run: Path, count: int = 100) -> None:
-    """Record in a process that is killed before anything is written."""
-    run_python(
-        """
+def leave(run: Path) -> None:
+    """Record 100 steps in a process that is killed before anything is written."""
+    code = """
 import os, signal, sys
 from foundry_fastlog import Recorder
 recorder = Recorder(sys.argv[1], flush_interval_s=3600)
-for step in range(int(sys.argv[2])):
+for step in range(100):
     recorder.record(step, x=step / 3)
     recorder.event("m", step=step)
 os.kill(os.getpid(), signal.SIGKILL)
-""",
-        run,
-        count,
-        returncode=-9,
-    )
+"""
+    run_python(code, run, returncode=-9)
 
 
 def test_recover(tmp_path: Path) -> None:
@@ -57,7 +53,6 @@ def test_recover_beside_a_recorder(tmp_path: Path) -> None:
 
 
 def test_no_run(tmp_path: Path) -> None:
-    """A place without a run is an error that says so."""
     with pytest.raises(RunNotFoundError, match="missing"):
         recover(tmp_path / "missing")
 
