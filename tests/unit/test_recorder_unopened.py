@@ -6,6 +6,7 @@ import copy
 import pickle
 import sys
 from collections.abc import Callable
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def failed(path: Path) -> Recorder:
     return recorder
 
 
+NAMES = ("closed", "path", "rank", "world_size", "label", "stamp", "attempt", "_label")
 CALLS: list[Callable[[Any], object]] = [
     lambda r: r.record(0, x=1.0),
     lambda r: r.record_dict(0, {"x": 1.0}),
@@ -38,21 +40,10 @@ CALLS: list[Callable[[Any], object]] = [
     lambda r: r.event("m"),
     lambda r: r.message("INFO", "l", "m", {}),
     lambda r: r.epoch_summary(1, {"x": 1.0}),
-    lambda r: r.flush(),
     lambda r: r.flush(1.0, stream="log"),
-    lambda r: r.close(),
-    lambda r: r.closed,
-    lambda r: r.stats(),
-    lambda r: r.files(),
-    lambda r: r.path,
-    lambda r: r.rank,
-    lambda r: r.world_size,
-    lambda r: r.label,
-    lambda r: r.stamp,
-    lambda r: r.attempt,
+    *(methodcaller(name) for name in ("flush", "close", "stats", "files")),
+    *(attrgetter(name) for name in (*NAMES, "_largest_fragment")),
     lambda r: r._fragment(0, b""),
-    lambda r: r._largest_fragment,
-    lambda r: r._label,
     lambda r: r.__enter__().__exit__(None, None, None),
     pickle.dumps,
     copy.copy,
@@ -101,8 +92,7 @@ def test_methods_of_the_core_want_a_core() -> None:
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="there, Python itself refuses the import")
 def test_a_subinterpreter_is_refused() -> None:
     """An ImportError, in place of a wait for ever."""
-    done = run_python(
-        """
+    code = """
 import _xxsubinterpreters as interpreters
 code = '''
 try:
@@ -114,7 +104,6 @@ except ImportError as error:
 for _ in range(2):
     interpreters.run_string(interpreters.create(), code)
 from foundry_fastlog import Recorder
-""",
-        timeout=60,
-    )
+"""
+    done = run_python(code, timeout=60)
     assert done.stdout.count("in the main interpreter only") == 2
