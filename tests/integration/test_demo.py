@@ -73,7 +73,6 @@ def test_every_step_is_recorded(run: Path) -> None:
 
 
 def test_blocks_are_timed_inside_their_step(run: Path) -> None:
-    """Each step has four blocks inside it, and they take no longer than the step."""
     lines = read(run, "performance.jsonl")
     outer = {line["step"]: line for line in lines if line["name"] == "step"}
     assert list(outer) == list(range(1, 13))
@@ -133,7 +132,6 @@ def test_the_run_has_its_newest_checkpoints_and_knows_its_experiment(
 
 
 def test_the_trainer_s_logger_is_structured(experiment: Path, tmp_path: Path) -> None:
-    """As the plan wants it."""
     config = load_config(experiment)
     with open_logging(tmp_path / "run", config) as logs:
         corpus = load_corpus(config.data, config.model.context)
@@ -170,7 +168,6 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 
 
 def test_the_recorder_section_has_the_recorders_options() -> None:
-    """Each key is a parameter of Recorder with the same default."""
     parameters = inspect.signature(Recorder).parameters
     for key, value in RecorderConfig().model_dump().items():
         assert parameters[key].default == value, key
@@ -186,7 +183,6 @@ def test_a_resumed_run_goes_on_to_the_same_bits(experiment: Path, tmp_path: Path
 
 
 def test_a_resumed_run_is_a_new_attempt(experiment: Path, tmp_path: Path) -> None:
-    """The first attempt's files stay as they are; the second attempt has its own."""
     run = tmp_path / "run"
     train_some(experiment, run, steps=7)
     first = {path: path.read_bytes() for path in run.glob("*.jsonl")}
@@ -200,7 +196,6 @@ def test_a_resumed_run_is_a_new_attempt(experiment: Path, tmp_path: Path) -> Non
 
 
 def test_a_torn_checkpoint_costs_steps_not_the_run(experiment: Path, tmp_path: Path) -> None:
-    """With the newest checkpoint torn, training resumes from the one before, and says so."""
     run = tmp_path / "run"
     train_some(experiment, run, steps=11)
     newest = run / "checkpoints" / "step-000010.pt"
