@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from recorded import run_python
 from ring_checks import check_against_recovery, seen
-from trainers import Begin
+from trainers import Begin, Trainer
 
 from foundry_fastlog import Recorder, _core, read_run
 from foundry_fastlog.run.checks import SeriesCheck
@@ -49,6 +49,13 @@ def complete(run: Path) -> list[SeriesCheck]:
     return checks
 
 
+def lives(begin: Begin, run: Path, **options: object) -> Trainer:
+    """A process that has 100 records in files and 50 in its ring."""
+    trainer = begin(run, "a", **options)
+    trainer.do("record 100", "keep 50")
+    return trainer
+
+
 def attempts(run: Path) -> list[tuple[int, int, bool]]:
     """Who is in a run.json: process, attempt, and whether it has ended."""
     entries = json.loads((run / "run.json").read_bytes())["attempts"]
@@ -62,8 +69,7 @@ def test_a_copy_that_is_made_again_has_the_later_state(
 ) -> None:
     """The ring in it, of a process that lived, takes no line away; nor does it put back."""
     run, backup = tmp_path / "run", tmp_path / "bak"
-    trainer = begin(run, "a", segment_bytes=segment_bytes, ring_bytes=1 << 16)
-    trainer.do("record 100", "keep 50")
+    trainer = lives(begin, run, segment_bytes=segment_bytes, ring_bytes=1 << 16)
     copy(run, backup)
     assert steps(seen(backup), "a") == list(range(150))  # what the live one has in its ring, too
     trainer.do("record 400")
@@ -89,8 +95,7 @@ def test_a_backup_that_is_put_back_over_a_resumed_run_is_whole(
 ) -> None:
     """What its ring adds comes where its numbers are, and no line counts as late."""
     run, backup = tmp_path / "run", tmp_path / "bak"
-    trainer = begin(run, "a", segment_bytes=segment_bytes, ring_bytes=1 << 16)
-    trainer.do("record 100", "keep 50")
+    trainer = lives(begin, run, segment_bytes=segment_bytes, ring_bytes=1 << 16)
     if not lived:
         trainer.kill()
     shutil.copytree(run, backup)
