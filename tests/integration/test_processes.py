@@ -98,7 +98,6 @@ def test_a_child_that_ends_without_closing_loses_nothing(
 
 
 def test_nested_forks_each_have_their_own_files(run: Path, play: Play) -> None:
-    """A child's child records too; labels tell the line of descent."""
     play("""
         recorder = Recorder(RUN)
         recorder.record(0, depth=0)
@@ -153,7 +152,6 @@ def test_a_fork_while_threads_record_and_flush_does_not_hang(run: Path, play: Pl
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_workers_record(run: Path, play: Play, method: str) -> None:
-    """A recorder handed to multiprocessing workers of each start method just works."""
     play(f"""
         def work(recorder, first):
             for step in range(first, first + 50):
@@ -203,7 +201,6 @@ def test_a_recorder_that_a_worker_opens_is_closed_at_its_end(
 
 
 def test_killed_pool_workers_are_collected(run: Path, play: Play) -> None:
-    """Workers that are killed in the middle: what they had recorded is in the run."""
     play("""
         recorder = Recorder(RUN)
         reader, writer = os.pipe()
@@ -305,7 +302,6 @@ def test_the_next_start_recovers_the_last_attempt(run: Path, play: Play) -> None
 
 
 def test_a_live_ring_is_left_alone(run: Path, play: Play) -> None:
-    """Recovery beside a recording process takes nothing from it."""
     result = play("""
         from foundry_fastlog import _core
         recorder = Recorder(RUN, flush_interval_s=60)
