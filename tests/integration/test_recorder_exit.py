@@ -50,7 +50,6 @@ recorder.event("done", error=ValueError("v"))
 
 
 def test_several_recorders_are_closed(tmp_path: Path, play: Play) -> None:
-    """The end of the program closes all that are open."""
     play("""
 recorders = [Recorder(f"{run}/{n}", flush_interval_s=3600) for n in range(5)]
 for n, recorder in enumerate(recorders):
@@ -92,7 +91,6 @@ del first
 
 
 def test_open_run_in_an_exit_handler(tmp_path: Path, play: Play) -> None:
-    """A run that an exit handler opens anew is closed as well."""
     play("""
 recorder = Recorder(run)
 recorder.close()
