@@ -127,7 +127,6 @@ assert 0.2 <= stats["blocked_s"] < 0.2 * stats["dropped"] / 10, stats
 
 
 def test_block_policy_waits_for_space(tmp_path: Path, play: Play) -> None:
-    """A disk that is freed while record() waits costs nothing but the wait."""
     play("""
 start(ring_bytes=65536, block_timeout_s=3600)
 fill_disk()
@@ -145,7 +144,6 @@ assert stats["blocked_s"] > 0, stats
 
 
 def test_every_stream_survives_a_full_disk(tmp_path: Path, play: Play) -> None:
-    """Metrics, timings, messages and errors of that time are all there afterwards."""
     play("""
 start(segment_bytes=20_000)
 fill_disk()
