@@ -38,7 +38,6 @@ def children(run: Path) -> list[str]:
 
 
 def test_names_of_metrics_in_both(tmp_path: Path, play: Play) -> None:
-    """Names that the parent used keep their meaning in the child, at the same call site too."""
     play("""
 recorder = Recorder(run)
 def call(step, **metrics):
@@ -153,7 +152,6 @@ recorder.close()
 
 
 def test_closed_before_the_fork(tmp_path: Path, play: Play) -> None:
-    """A recorder that was closed stays closed in the child, and its figures are harmless."""
     play("""
 recorder = Recorder(run)
 recorder.record(0, x=1.0)
@@ -177,7 +175,6 @@ fork(work)
 
 
 def test_a_child_that_never_records(tmp_path: Path, play: Play) -> None:
-    """Flush and close in a child without records do nothing, and its end neither."""
     play("""
 recorder = Recorder(run)
 recorder.record(0, x=1.0)
@@ -217,7 +214,6 @@ recorder.close()
 
 
 def test_an_orderly_child_writes_without_help(tmp_path: Path, play: Play) -> None:
-    """A child that leaves by sys.exit() has complete files before the parent does anything."""
     play("""
 recorder = Recorder(run, flush_interval_s=3600)
 recorder.record(0, x=1.0)
@@ -292,7 +288,6 @@ holder.join()
 
 
 def test_pool(tmp_path: Path, play: Play) -> None:
-    """Workers of a forked Pool: every record of every task is there when the pool is joined."""
     play("""
 recorder = Recorder(run, flush_interval_s=3600)
 def work(step):
@@ -312,7 +307,6 @@ recorder.close()
 
 
 def test_segments_of_a_child(tmp_path: Path, play: Play) -> None:
-    """A child rotates its own segments."""
     play("""
 recorder = Recorder(run, segment_bytes=4096)
 def work():
