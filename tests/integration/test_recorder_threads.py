@@ -27,7 +27,6 @@ def by_thread(run: Path) -> dict[int, list[int]]:
 
 @pytest.mark.parametrize("ring_bytes", [8 << 20, 64 << 10], ids=["large ring", "small ring"])
 def test_exactly_once_and_in_order(tmp_path: Path, ring_bytes: int) -> None:
-    """8 threads x 20,000 records: all there, none twice, each thread's in order."""
     count = 20_000
     recorder = Recorder(tmp_path, ring_bytes=ring_bytes, block_timeout_s=600, segment_bytes=1 << 20)
     barrier = threading.Barrier(THREADS)
@@ -47,7 +46,6 @@ def test_exactly_once_and_in_order(tmp_path: Path, ring_bytes: int) -> None:
 
 
 def test_all_calls_at_once(tmp_path: Path) -> None:
-    """Metrics, timers, events, new names and flushes from all threads."""
     count = 1_000
     recorder = Recorder(tmp_path, ring_bytes=64 << 10, block_timeout_s=600)
 
@@ -109,7 +107,6 @@ def test_closing_while_threads_record(tmp_path: Path, closers: int, attempt: int
 
 
 def test_flush_covers_what_its_thread_recorded(tmp_path: Path) -> None:
-    """After its flush() each thread finds its own record in the file, whatever others do."""
     recorder = Recorder(tmp_path, flush_interval_s=3600)
 
     def work(thread: int) -> None:
@@ -140,7 +137,6 @@ def test_threads_come_and_go(tmp_path: Path) -> None:
 
 
 def test_the_gil_is_free_while_a_call_waits(tmp_path: Path) -> None:
-    """Blocked in record(), flush() or close(), a thread does not stop the others."""
     code = """
 import os, resource, sys, threading
 from foundry_fastlog import Recorder
