@@ -82,7 +82,6 @@ def test_the_documented_names_are_parsed(name: str, expected: StreamName) -> Non
     ],
 )
 def test_other_names_are_no_stream_files(name: str) -> None:
-    """Names outside of the grammar are left to other programs."""
     assert parse_name(name) is None
 
 
@@ -167,7 +166,6 @@ def test_files_that_were_laid_aside_are_named(name: str, reason: str, tmp_path: 
 def test_a_file_that_vanishes_while_listing_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is being cleaned up does not stop a reader."""
     OracleWriter(tmp_path).metrics(0, loss=1.0)
 
     def removed(*_: object) -> object:
@@ -270,7 +268,6 @@ def test_finding_runs_is_bounded_and_skips_hidden_directories(tmp_path: Path) ->
 def test_a_run_that_vanishes_while_searching_sorts_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Removing runs while they are listed does no harm."""
     for name in ("gone", "here"):
         OracleWriter(tmp_path / name)
     real = Path.stat
