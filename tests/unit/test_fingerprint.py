@@ -55,7 +55,6 @@ def test_the_same_error_at_other_places_of_a_run() -> None:
 
 
 def test_other_errors_differ() -> None:
-    """Another class, text, function, cause, or one that was never raised."""
     makers = (lambda: fail("a"), lambda: fail("b"), lambda: fail("a", TypeError))
     errors = [caught(make) for make in (*makers, lambda: fail_elsewhere("a"), makers[0])]
     errors[-1].__cause__ = KeyError("k")
@@ -114,8 +113,6 @@ def test_any_text_has_a_fingerprint(text: str) -> None:
 
 
 def test_an_error_without_a_text() -> None:
-    """Its str() raises."""
-
     class MuteError(Exception):
         def __str__(self) -> str:
             raise LookupError
