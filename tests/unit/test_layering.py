@@ -194,7 +194,6 @@ def circles(arrows: dict[str, set[str]]) -> list[tuple[str, ...]]:
 
 
 def test_rooms_of_the_package_import_only_rooms_below_them() -> None:
-    """No arrow runs up, and no modules import each other."""
     arrows = {module: found for module, found in module_arrows(package_imports()).items() if module}
     assert upward(arrows) == []
     assert circles(arrows) == []
@@ -248,7 +247,6 @@ def test_the_rule_for_includes_sees_a_forbidden_one(room: str, source: str, faul
 
 @pytest.mark.parametrize("room", sorted(MAY_INCLUDE))
 def test_rooms_of_csrc_include_only_what_they_may(room: str) -> None:
-    """Core includes core, device adds core, bindings may include everything."""
     faults = {
         path.relative_to(ROOT).as_posix(): found
         for path in room_files(room)
@@ -266,7 +264,6 @@ def test_every_folder_of_csrc_is_a_known_room() -> None:
 
 @pytest.mark.parametrize("room", ["core", "device"])
 def test_core_and_device_name_nothing_of_python(room: str) -> None:
-    """Not even a forward declaration of a Python type occurs outside the bindings."""
     named = {
         path.relative_to(ROOT).as_posix(): sorted({match.group() for match in found})
         for path in room_files(room)
@@ -291,7 +288,6 @@ def test_a_runs_files_are_reached_through_run_files_alone(name: str) -> None:
 
 
 def test_tests_of_the_core_include_only_csrc_and_doctest() -> None:
-    """The C++ tests need no Python: core and device, the standard library, doctest."""
     sources = sorted((ROOT / "tests" / "cpp").glob("*.[ch]pp"))
     assert sources
     faults = []
@@ -357,7 +353,6 @@ sys.meta_path.insert(0, Blocker())
 
 @pytest.mark.parametrize("module", READING_MODULES)
 def test_reading_modules_import_without_the_extension(module: str) -> None:
-    """What reads runs and shows rings loads where nothing native was built."""
     run_without_extension(f"import foundry_fastlog.{module}")
 
 
@@ -373,7 +368,6 @@ sys.exit(main())
 
 
 def test_the_recorder_without_the_extension_says_how_to_build_it() -> None:
-    """A missing extension is an ImportError with advice, raised when it is first needed."""
     assert "pip install" in run_without_extension("""
 import foundry_fastlog
 try:
