@@ -330,5 +330,4 @@ def test_anything_is_one_strict_json_value(value: object) -> None:
 
 @given(CONTEXTS)
 def test_readable_is_what_orjson_takes(value: object) -> None:
-    """readable() leaves nothing for orjson to refuse."""
     orjson.dumps(readable(value), option=orjson.OPT_NON_STR_KEYS)
