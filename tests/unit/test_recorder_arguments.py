@@ -107,14 +107,12 @@ def test_path_may_be_text_or_path_like(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_bad_paths(path: Any, error: type[Exception], message: str) -> None:
-    """What is no path is an error at once, in Recorder() and open_run()."""
     for opening in (Recorder, open_run):
         with pytest.raises(error, match=message):
             opening(path)
 
 
 def test_path_that_is_not_utf8(tmp_path: Path) -> None:
-    """A directory with undecodable bytes in its name works, messages about it too."""
     path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
     with Recorder(path) as recorder:
         recorder.record(0, x=1.0)
@@ -127,7 +125,6 @@ def test_path_that_is_not_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_a_file_in_the_way(tmp_path: Path, depth: int) -> None:
-    """Where a file stands in the directory's place, or in a parent's, the error names it."""
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(NotADirectoryError, match=rf"{tmp_path}/file is a file"):
         Recorder(tmp_path.joinpath("file", *"abc"[:depth]))
@@ -147,7 +144,6 @@ def test_ranks(tmp_path: Path, rank: int | None, label: str, file: str) -> None:
 
 
 def test_rank_from_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RANK and WORLD_SIZE count where no argument is given."""
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with Recorder(tmp_path) as recorder:
@@ -289,7 +285,6 @@ def test_open_run_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_open_run_from_many_threads(tmp_path: Path) -> None:
-    """Threads that ask at the same moment share one recorder."""
     barrier = threading.Barrier(6)
     for attempt in range(20):
         found: list[Recorder] = []
