@@ -171,7 +171,6 @@ class Minimal(Mapping[str, float]):
     ids=lambda mapping: type(mapping).__name__,
 )
 def test_mappings(recorder: Recorder, mapping: Mapping[str, float]) -> None:
-    """record_dict() and log() take every mapping, and leave it as it was."""
     before = dict(mapping)
     assert recorder.record_dict(0, mapping)
     assert recorder.log(mapping)
