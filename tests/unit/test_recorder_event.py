@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import logging
-import sys
 import types
 from collections import UserDict
 from collections.abc import Callable
@@ -80,7 +80,6 @@ def test_error_goes_to_its_own_stream(recorder: Recorder) -> None:
 def test_wrong_arguments(
     recorder: Recorder, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """Wrong types are errors at once, and nothing is written."""
     with pytest.raises(error, match=message):
         recorder.event(**{"message": "m", **arguments})
     recorder.close()
@@ -88,14 +87,11 @@ def test_wrong_arguments(
 
 
 def test_step_may_be_any_index(recorder: Recorder) -> None:
-    """A numpy int is a step here as in record()."""
     assert recorder.event("m", step=np.int64(-7))
     assert only_line(recorder)["step"] == -7
 
 
 def test_chained_exceptions(recorder: Recorder) -> None:
-    """The traceback shows causes and contexts, as Python prints them."""
-
     def fail() -> None:
         try:
             try:
@@ -114,42 +110,37 @@ def test_chained_exceptions(recorder: Recorder) -> None:
         assert part in line["traceback"]
 
 
-def test_circular_exception_chain(recorder: Recorder) -> None:
-    """Exceptions that name each other as their cause end somewhere."""
+class Mute(Exception):  # noqa: N818 - a name for a test
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def in_a_circle() -> BaseException:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    assert recorder.event("failed", error=first)
-    assert "second" in only_line(recorder, "errors")["traceback"]
+    return first
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are new in 3.11")
-def test_exception_group(recorder: Recorder) -> None:
-    """A group shows its members."""
-    group = ExceptionGroup("several", [ValueError("one"), KeyError("two")])  # noqa: F821 - 3.11
-    assert recorder.event("failed", error=group)
+ERRORS: list[tuple[BaseException, str, tuple[str, ...]]] = [
+    *((error, "", ()) for error in (KeyboardInterrupt(), GeneratorExit())),
+    *((SystemExit(3), "3", ()), (in_a_circle(), "first", ("second",))),
+    (Mute(), "<Mute whose str() raised RuntimeError>", ("Mute",)),
+]
+if group := getattr(builtins, "ExceptionGroup", None):  # from Python 3.11 on
+    members = group("several", [ValueError("one"), KeyError("two")])
+    parts = ("ValueError: one", "KeyError: 'two'")
+    ERRORS.append((members, "several (2 sub-exceptions)", parts))
+
+
+@pytest.mark.parametrize(("error", "text", "parts"), ERRORS, ids=lambda e: type(e).__name__)
+def test_any_exception_can_be_recorded(
+    recorder: Recorder, error: BaseException, text: str, parts: tuple[str, ...]
+) -> None:
+    """One whose chain is a circle, or whose __str__ is broken, and a group with its members."""
+    assert recorder.event("failed", error=error)
     line = only_line(recorder, "errors")
-    assert line["error_type"] == "ExceptionGroup"
-    assert "ValueError: one" in line["traceback"]
-    assert "KeyError: 'two'" in line["traceback"]
-
-
-def test_exception_whose_str_raises(recorder: Recorder) -> None:
-    """A broken __str__ costs the text, not the line."""
-
-    class Mute(Exception):  # noqa: N818 - a name for a test
-        def __str__(self) -> str:
-            raise RuntimeError("no words")
-
-    assert recorder.event("failed", error=Mute())
-    line = only_line(recorder, "errors")
-    assert line["error_message"] == "<Mute whose str() raised RuntimeError>"
-    assert "Mute" in line["traceback"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
-def test_any_exception_can_be_recorded(recorder: Recorder, error: BaseException) -> None:
-    assert recorder.event("stopped", error=error)
-    assert only_line(recorder, "errors")["error_type"] == type(error).__name__
+    assert (line["error_type"], line["error_message"]) == (type(error).__name__, text)
+    assert all(part in line["traceback"] for part in parts)
 
 
 def test_context_of_every_kind(recorder: Recorder) -> None:
@@ -203,7 +194,6 @@ def test_circular_and_deep_contexts(recorder: Recorder) -> None:
 
 
 def test_context_is_taken_at_the_call(recorder: Recorder) -> None:
-    """What the caller does with its dict afterwards does not change the line."""
     context = {"a": [1]}
     recorder.event("m", context=context)
     context["a"].append(2)
@@ -212,8 +202,6 @@ def test_context_is_taken_at_the_call(recorder: Recorder) -> None:
 
 
 def test_context_may_record_itself(recorder: Recorder) -> None:
-    """A __str__ that calls event() again gives two lines."""
-
     class Chatty:
         def __str__(self) -> str:
             recorder.event("inner")
@@ -236,8 +224,6 @@ def test_long_message_is_shortened(recorder: Recorder) -> None:
 
 
 def test_long_traceback_keeps_its_end(recorder: Recorder) -> None:
-    """Of a long traceback the end matters: it has the exception."""
-
     def recurse(n: int, hint: str) -> int:
         if n == 0:
             raise ValueError(hint)
