@@ -23,7 +23,6 @@ RECORDER_OPTIONS = {"flush_interval_s": 3600}
 
 
 def test_flush_puts_everything_into_the_files(recorder: Recorder) -> None:
-    """After flush() every stream's lines can be read by somebody else."""
     recorder.record(0, x=1.0)
     with recorder.timer("t"):
         pass
@@ -41,7 +40,6 @@ def test_flush_puts_everything_into_the_files(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("timeout", [60, 60.0, float("inf"), 1e300, 10**400])
 def test_timeouts(tmp_path: Path, timeout: float) -> None:
-    """Any number of seconds is a timeout, also forever."""
     recorder = Recorder(tmp_path)
     recorder.record(0, x=1.0)
     assert recorder.flush(timeout)
@@ -79,7 +77,6 @@ def test_close_writes_everything_and_may_come_again(recorder: Recorder) -> None:
 
 
 def test_context_manager_closes_and_lets_exceptions_through(tmp_path: Path) -> None:
-    """The exception of the block goes on, and what was recorded before is there."""
     recorder = Recorder(tmp_path)
     recorder.record(0, x=1.0)
     with pytest.raises(KeyError, match="own"), recorder:
@@ -101,39 +98,26 @@ def test_an_empty_run(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
-def test_unclosed_recorder_is_written_when_it_is_collected(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, flush_interval_s=3600)
+@pytest.mark.parametrize("how", ["plainly", "in a cycle", "in another thread"])
+def test_an_unclosed_recorder_is_written_when_it_is_collected(tmp_path: Path, how: str) -> None:
+    """Wherever that is: a timer that is kept on it, say, is a cycle for the garbage collector."""
+    holder = [Recorder(tmp_path, flush_interval_s=3600)]
     for step in range(100):
-        recorder.record(step, x=1.0)
-    alive = weakref.ref(recorder)
-    del recorder
+        holder[0].record(step, x=1.0)
+    if how == "in a cycle":
+        holder[0].mine = holder[0].timer("t")  # type: ignore[attr-defined]
+        with holder[0].mine:  # type: ignore[attr-defined]
+            pass
+    alive = weakref.ref(holder[0])
+    in_threads(lambda _: holder.clear(), how == "in another thread")
+    holder.clear()
+    assert (alive() is not None) == (how == "in a cycle")
     gc.collect()
     assert alive() is None
     assert steps(tmp_path) == list(range(100))
+    assert len(lines(tmp_path, "performance")) == (how == "in a cycle")
     with Recorder(tmp_path) as again:  # the process no longer records there
         assert again.attempt == 1
-
-
-def test_unclosed_recorder_in_a_cycle_is_collected(tmp_path: Path) -> None:
-    """A timer kept on the recorder is a cycle, which the garbage collector breaks."""
-    recorder = Recorder(tmp_path)
-    recorder.mine = recorder.timer("t")  # type: ignore[attr-defined]
-    with recorder.mine:  # type: ignore[attr-defined]
-        pass
-    alive = weakref.ref(recorder)
-    del recorder
-    assert alive() is not None
-    gc.collect()
-    assert alive() is None
-    assert len(lines(tmp_path, "performance")) == 1
-
-
-def test_collected_in_another_thread(tmp_path: Path) -> None:
-    holder = [Recorder(tmp_path)]
-    holder[0].record(0, x=1.0)
-    in_threads(lambda _: holder.clear(), 1)
-    gc.collect()
-    assert steps(tmp_path) == [0]
 
 
 def test_threads_and_descriptors_are_given_back(tmp_path: Path) -> None:
@@ -184,8 +168,6 @@ def test_a_recorder_unpickled_elsewhere_is_a_worker(recorder: Recorder) -> None:
 
 
 def test_subclass(tmp_path: Path) -> None:
-    """A program may extend the class; hot methods can be overridden and called."""
-
     class Doubling(Recorder):
         def record(self, step: int, /, **values: object) -> bool:
             return super().record(step, **values) and super().record(step, again=True, **values)
@@ -235,7 +217,6 @@ def test_a_line_longer_than_a_segment(tmp_path: Path) -> None:
 
 
 def test_segments_of_a_new_attempt(tmp_path: Path) -> None:
-    """Every attempt counts its own segments and its own `seq`."""
     for attempt in range(3):
         with Recorder(tmp_path, segment_bytes=SEGMENT) as recorder:
             for step in range(100):
@@ -261,7 +242,6 @@ def test_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> 
 
 
 def test_recorder_config(tmp_path: Path) -> None:
-    """RecorderConfig.open() hands its options and the run's facts on."""
     config = RecorderConfig(ring_bytes=100_000, back_pressure="drop")
     with config.open(tmp_path, rank=2, world_size=3) as recorder:
         assert (recorder.stats()["ring_bytes"], recorder.label) == (128 << 10, "r2")
