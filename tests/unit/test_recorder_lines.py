@@ -95,7 +95,6 @@ def test_timing_lines(recorder: Recorder) -> None:
 
 
 def test_log_lines(recorder: Recorder) -> None:
-    """A message with and without step, logger and context."""
     recorder.event("hi")
     context = {"x": INF, "y": [1]}
     recorder.event('a "b"\n', level="warning", logger="train", step=3, context=context)
@@ -122,7 +121,6 @@ def test_error_line(recorder: Recorder) -> None:
 
 
 def test_timestamp_is_the_time_of_the_call(recorder: Recorder) -> None:
-    """Timestamps lie between the clock readings around the call, not at the flush."""
     slack = timedelta(milliseconds=50)  # the wall clock may be adjusted meanwhile
     before = datetime.now(timezone.utc)
     recorder.record(0, x=1.0)
@@ -135,7 +133,6 @@ def test_timestamp_is_the_time_of_the_call(recorder: Recorder) -> None:
 
 
 def test_every_line_matches_its_schema(recorder: Recorder) -> None:
-    """Lines of all four streams, with all their optional fields, satisfy the shipped schemas."""
     recorder.record(0, epoch=1.5, loss=NAN, note="x", n=1, ok=True, z=None)
     recorder.record(1, loss=1.0)
     recorder.record(2, note="x" * (9 << 20))  # dropped: leaves a marker
