@@ -76,7 +76,6 @@ def test_values_that_are_none(recorder: Recorder, caplog: pytest.LogCaptureFixtu
 
 
 def test_record_stays_strict(recorder: Recorder) -> None:
-    """record() and record_dict() refuse what log() writes as text, and write nothing."""
     for value, _ in ODD:
         for call in (recorder.record_dict, lambda step, given: recorder.record(step, **given)):
             with pytest.raises((TypeError, OverflowError), match="'v'"):
@@ -133,7 +132,6 @@ def test_what_log_still_refuses(recorder: Recorder, metrics: Any, error: type[Ex
 
 
 def test_steps_of_threads_are_all_different(recorder: Recorder) -> None:
-    """log() without a step never gives two records one number."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     in_threads(lambda _: [recorder.log({"x": np.int64(1)}) for _ in range(2000)], 3)
