@@ -77,7 +77,6 @@ def check_values(metrics: dict[str, Any], line: bytes) -> None:
 @given(step=INT64, metrics=METRICS)
 @example(0, {"": float("nan"), "\x00": 5e-324, "\udcff": "\ud800\udc00", "n": -(2**63)})
 def test_record_dict_round_trip(tail: Tail, step: int, metrics: dict[str, Any]) -> None:
-    """record_dict() writes what both parsers read back as the same values of the same types."""
     metrics.pop("epoch", None)
     assert tail.recorder.record_dict(step, metrics)
     line = tail.last_line()
@@ -89,7 +88,6 @@ def test_record_dict_round_trip(tail: Tail, step: int, metrics: dict[str, Any]) 
 def test_record_round_trip(
     tail: Tail, step: int, metrics: dict[str, Any], epoch: float | None
 ) -> None:
-    """record(step, **metrics) does the same, `epoch` being a field of its own."""
     metrics.pop("step", None)
     metrics["epoch"] = epoch
     assert tail.recorder.record(step, **metrics)
@@ -100,7 +98,6 @@ def test_record_round_trip(
 
 @given(values=st.lists(FLOATS, max_size=100))
 def test_floats_round_trip(tail: Tail, values: list[float]) -> None:
-    """The path of records that hold floats only keeps every bit."""
     metrics = {f"k{number}": value for number, value in enumerate(values)}
     assert tail.recorder.record(0, **metrics)
     check_values(metrics, tail.last_line())
@@ -173,7 +170,6 @@ def test_event_round_trip(tail: Tail, message: str, logger: str, context: dict[s
 
 @given(name=TEXT, outer=TEXT, step=st.one_of(st.none(), INT64))
 def test_timer_round_trip(tail: Tail, name: str, outer: str, step: int | None) -> None:
-    """Timers take any text as their name and any step."""
     with tail.recorder.timer(outer, step=step):
         with tail.recorder.timer(name):
             pass
