@@ -44,7 +44,6 @@ def check_sums(recorder: Recorder, run: Path) -> Any:
 
 
 def test_before_the_first_record(tmp_path: Path) -> None:
-    """A fresh recorder has every figure, and nothing counted."""
     with Recorder(tmp_path) as recorder:
         stats: dict[str, Any] = {**recorder.stats()}
     assert set(stats) == KEYS
@@ -94,7 +93,6 @@ def test_sampled_times(tmp_path: Path) -> None:
 
 
 def test_wall_time_ends_with_close(tmp_path: Path) -> None:
-    """wall_s counts from the first record to close(), not on."""
     recorder = Recorder(tmp_path)
     assert recorder.stats()["wall_s"] == 0
     before = time.perf_counter()
@@ -175,7 +173,6 @@ def test_markers_of_several_streams(tmp_path: Path) -> None:
 
 
 def test_stats_from_many_threads(tmp_path: Path) -> None:
-    """stats() may be called while others record, and never counts backwards."""
     done = threading.Event()
 
     def work(thread: int) -> None:
