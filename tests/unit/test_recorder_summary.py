@@ -39,7 +39,6 @@ def summaries(tmp_path: Path, *given: tuple[Any, dict[str, Any]]) -> list[dict[s
 
 
 def test_a_summary_is_a_line_without_step(tmp_path: Path) -> None:
-    """Byte for byte, but for the clock."""
     with Recorder(tmp_path / "run") as recorder:
         assert recorder.epoch_summary(5, {"avg_loss": 2.4, "tokens": 1_000_000, "note": "x"})
     (raw,) = raw_lines(tmp_path / "run" / "metrics.jsonl")
@@ -89,7 +88,6 @@ NO_EPOCHS = (("1", "str"), (True, "bool"), (None, "NoneType"))
 def test_wrong_arguments(
     tmp_path: Path, epoch: Any, summary: Any, error: type[Exception], message: str
 ) -> None:
-    """Told at once; nothing is written."""
     with Recorder(tmp_path) as recorder, pytest.raises(error, match=message):
         recorder.epoch_summary(epoch, summary)
     assert lines(tmp_path) == []
@@ -124,7 +122,6 @@ numbers = st.one_of(
 def test_any_summary_reads_back(
     tmp_path_factory: pytest.TempPathFactory, summary: dict[str, Any], epoch: float
 ) -> None:
-    """Types included: a float stays one."""
     path = tmp_path_factory.mktemp("run")
     with Recorder(path, ring="memory", fsync="none") as recorder:
         assert recorder.epoch_summary(epoch, summary)
@@ -204,7 +201,6 @@ def test_starts_with_other_stamps_are_later_attempts(tmp_path: Path) -> None:
     [("now", ValueError), ("", ValueError), (STAMP + "x", ValueError), (5, TypeError)],
 )
 def test_wrong_stamps(tmp_path: Path, stamp: Any, error: type[Exception]) -> None:
-    """Only what readers of file names take for one."""
     with pytest.raises(error, match="stamp must"):
         Recorder(tmp_path, stamp=stamp)
 
@@ -215,7 +211,6 @@ def _record_one(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_children_have_the_stamp_too(tmp_path: Path, method: str) -> None:
-    """In forked and in spawned processes."""
     context = multiprocessing.get_context(method)
     with Recorder(tmp_path, stamp=STAMP) as recorder:
         recorder.record(1, loss=1.0)
@@ -230,7 +225,6 @@ def test_children_have_the_stamp_too(tmp_path: Path, method: str) -> None:
 
 
 def test_the_recorder_of_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found while it is open, by directory and rank."""
     monkeypatch.chdir(tmp_path)
     assert recorder_of("run") is None
     with Recorder("run", rank=1, world_size=2) as recorder:
