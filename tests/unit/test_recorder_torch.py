@@ -27,7 +27,6 @@ torch: Any = pytest.importorskip("torch")
 def test_tensor(
     recorder: Recorder, dtype: str, value: float, expected: float, *, grad: bool
 ) -> None:
-    """Tensors of every dtype, as leaves and as results with a graph behind them."""
     tensor = torch.tensor(value, dtype=getattr(torch, dtype))
     if grad and tensor.is_floating_point():
         tensor = tensor.requires_grad_() * 1
@@ -64,7 +63,6 @@ def test_parameter_and_buffer(recorder: Recorder) -> None:
     ],
 )
 def test_other_tensors_are_refused(recorder: Recorder, make: Any, kind: str) -> None:
-    """Tensors with dimensions, complex ones and ones without data: TypeError with the key."""
     with pytest.raises(TypeError, match=rf"'v' has type [\w.]*{kind}"):
         recorder.record(0, v=make())
     assert written(recorder) == []
@@ -167,7 +165,6 @@ def test_a_ranks_part_of_a_value_is_never_taken_for_it(tmp_path: Path) -> None:
 
 
 def test_step_may_be_a_tensor(recorder: Recorder) -> None:
-    """An integer tensor has __index__ and so is a step; a float one is none."""
     assert recorder.record(torch.tensor(5), x=1.0)
     with pytest.raises(TypeError):
         recorder.record(torch.tensor(5.0), x=1.0)
