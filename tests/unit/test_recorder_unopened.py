@@ -53,7 +53,6 @@ CALLS: list[Callable[[Any], object]] = [
 
 @pytest.mark.parametrize("fails", [True, False], ids=["failed", "new"])
 def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool) -> None:
-    """An error that names the reason, of bound methods taken before as well."""
     recorder = failed(tmp_path / "file") if fails else Recorder.__new__(Recorder)
     assert repr(recorder) == "<Recorder, never opened>"
     for call in (*CALLS, recorder.record.__call__):
@@ -68,7 +67,6 @@ def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool)
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_recorder_is_opened_once(tmp_path: Path, *, closed: bool) -> None:
-    """A second __init__ is an error that changes nothing, of a closed one as well."""
     recorder = Recorder(tmp_path / "run", rank=1)
     assert recorder.record(0, x=1.0)
     if closed:
@@ -91,7 +89,6 @@ def test_methods_of_the_core_want_a_core() -> None:
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="there, Python itself refuses the import")
 def test_a_subinterpreter_is_refused() -> None:
-    """An ImportError, in place of a wait for ever."""
     code = """
 import _xxsubinterpreters as interpreters
 code = '''
