@@ -91,7 +91,6 @@ def test_subclasses_of_python_scalars(recorder: Recorder, value: object, expecte
 )
 @pytest.mark.parametrize("as_array", [False, True], ids=["scalar", "0-dim"])
 def test_numpy(recorder: Recorder, value: Any, expected: object, *, as_array: bool) -> None:
-    """Scalars of numpy of all kinds, and the arrays of no dimension that hold them."""
     check(value_of(recorder, np.array(value) if as_array else value), expected)
 
 
@@ -122,7 +121,6 @@ def test_masked_values_of_numpy(recorder: Recorder) -> None:
 
 
 def test_results_of_numpy_reductions(recorder: Recorder) -> None:
-    """What mean(), sum(), any() and an index give can be recorded as it is."""
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     given = {"mean": array.mean(), "total": array.sum(), "any": array.any(), "one": array[1, 2]}
     assert recorder.record(0, **given, arg=array.argmax())
