@@ -55,7 +55,6 @@ def test_a_recorder_that_was_open_stays_open_and_a_closed_one_is_not_shared(tmp_
 
 
 def test_components_of_one_directory_share(tmp_path: Path) -> None:
-    """One writer, one attempt; closed by the last component."""
     metrics = MetricsLogger("exp", tmp_path)
     tracker = ErrorTracker(logging.getLogger("test"), tmp_path)
     assert metrics.recorder is tracker.recorder
@@ -84,7 +83,6 @@ def test_a_component_that_is_forgotten_gives_its_share_back(tmp_path: Path) -> N
 
 
 def test_a_given_recorder_stays_open(tmp_path: Path) -> None:
-    """close() of the component flushes only."""
     with Recorder(tmp_path / "run") as recorder:
         with MetricsLogger("exp", tmp_path / "elsewhere", recorder=recorder) as metrics:
             metrics.log_step(1, 0, {"loss": 1.0})
@@ -181,7 +179,6 @@ def test_a_lock_that_is_given_back_twice_is_a_mistake() -> None:
 
 
 def test_without_close_everything_is_there_at_exit(tmp_path: Path) -> None:
-    """The recorder closes itself."""
     code = """
 import sys
 from foundry_fastlog import MetricsLogger
