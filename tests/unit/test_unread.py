@@ -165,7 +165,6 @@ TEXTS: list[tuple[object, str]] = [
 @pytest.mark.parametrize(("value", "text"), TEXTS)
 @pytest.mark.parametrize("render", [safe_str, text_of_value])
 def test_the_text_describes(render: Callable[[object], str], value: object, text: str) -> None:
-    """By class, type, shape and device, wherever it stands."""
     assert render(value) == text
 
 
@@ -310,6 +309,5 @@ def test_an_epoch_is_a_number_of_the_host(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_asked_is_no_tensor() -> None:
-    """A class may raise at anything."""
     assert described_unread(Hostile()) is None
     assert not shows_unread([Hostile(), OnHost()])
