@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
-from collections.abc import Callable
-from operator import attrgetter, methodcaller
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from recorded import run_python
@@ -31,33 +29,32 @@ def failed(path: Path) -> Recorder:
     return recorder
 
 
-NAMES = ("closed", "path", "rank", "world_size", "label", "stamp", "attempt", "_label")
-CALLS: list[Callable[[Any], object]] = [
-    lambda r: r.record(0, x=1.0),
-    lambda r: r.record_dict(0, {"x": 1.0}),
-    lambda r: r.log({"x": 1.0}),
-    lambda r: r.timer("t"),
-    lambda r: r.event("m"),
-    lambda r: r.message("INFO", "l", "m", {}),
-    lambda r: r.epoch_summary(1, {"x": 1.0}),
-    lambda r: r.flush(1.0, stream="log"),
-    *(methodcaller(name) for name in ("flush", "close", "stats", "files")),
-    *(attrgetter(name) for name in (*NAMES, "_largest_fragment")),
-    lambda r: r._fragment(0, b""),
-    lambda r: r.__enter__().__exit__(None, None, None),
-    pickle.dumps,
-    copy.copy,
-    copy.deepcopy,
-]
+USES = (
+    *("record(0, x=1.0)", "record_dict(0, {'x': 1.0})", "log({'x': 1.0})", "timer('t')"),
+    *("event('m')", "message('INFO', 'l', 'm', {})", "epoch_summary(1, {'x': 1.0})", "flush()"),
+    *("flush(1.0, stream='log')", "close()", "closed", "stats()", "files()", "path", "rank"),
+    *(
+        "world_size",
+        "label",
+        "stamp",
+        "attempt",
+        "_fragment(0, b'')",
+        "_largest_fragment",
+        "_label",
+    ),
+    "__enter__().__exit__(None, None, None)",
+)
 
 
 @pytest.mark.parametrize("fails", [True, False], ids=["failed", "new"])
 def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool) -> None:
     recorder = failed(tmp_path / "file") if fails else Recorder.__new__(Recorder)
     assert repr(recorder) == "<Recorder, never opened>"
-    for call in (*CALLS, recorder.record.__call__):
+    uses = [partial(eval, f"recorder.{use}", {"recorder": recorder}) for use in USES]
+    copies = [partial(copied, recorder) for copied in (pickle.dumps, copy.copy, copy.deepcopy)]
+    for use in (*uses, *copies, partial(recorder.record.__call__, recorder)):
         with pytest.raises((RuntimeError, AttributeError), match="never opened"):
-            call(recorder)
+            use()
     assert not hasattr(recorder, "unknown")
     recorder.mine = 1  # type: ignore[attr-defined]
     assert recorder.mine == 1  # type: ignore[attr-defined]
