@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,15 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
         return written
 
     return call
+
+
+@pytest.fixture
+def recorder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """An open recorder, with the RECORDER_OPTIONS of the test's module."""
+    from foundry_fastlog import Recorder
+
+    with Recorder(tmp_path / "run", **getattr(request.module, "RECORDER_OPTIONS", {})) as opened:
+        yield opened
 
 
 @functools.cache

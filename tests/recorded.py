@@ -7,7 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ PACKAGE_ROOT = Path(foundry_fastlog.__file__).parents[1]
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 # First in the code of a child that is to get Ctrl-C, which those of background jobs ignore.
 TAKES_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+Play = Callable[..., "subprocess.CompletedProcess[str]"]
 _SEGMENT = re.compile(r"\.(\d{6,})\.jsonl$")
 
 
@@ -69,6 +71,12 @@ def steps(run: Path, label: str = "") -> list[int]:
     return [line["step"] for line in lines(run, "metrics", label) if "step" in line]
 
 
+def written(recorder: foundry_fastlog.Recorder, stream: str = "metrics") -> list[dict[str, Any]]:
+    """Close a recorder; return all lines of its stream."""
+    recorder.close()
+    return lines(recorder.path, stream, recorder.label)
+
+
 def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line without the fields that differ from run to run."""
     return {
@@ -76,6 +84,15 @@ def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in line.items()
         if key not in ("timestamp", "duration_s", "thread")
     }
+
+
+def in_threads(work: Callable[[int], object], count: int) -> None:
+    """Run work(n) in a thread of its own for every n below count, and wait for all."""
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def run_python(

@@ -56,14 +56,16 @@ class Trainer:
         )
         self.do("record 0")
 
-    def do(self, what: str) -> str:
-        """Have something done; returns the label then."""
+    def do(self, *commands: str) -> str:
+        """Have something done, one command after the other; returns the label then."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        assert answer, "it ended"
+        answer = ""
+        for what in commands:
+            self.process.stdin.write(what + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+            assert answer, "it ended"
         return answer.rstrip("\n")
 
     def kill(self) -> None:

@@ -34,8 +34,6 @@ from foundry_fastlog.run.streams import STREAMS
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from foundry_fastlog._core import RecorderStats, Timer
-
 __all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "recover", "takes"]
 
 MIB = 1 << 20
@@ -412,7 +410,7 @@ class Recorder(EventRecorder):
         if self._run_file is not None and self._label is not None:
             self._run_file.write(self.label, self.attempt, directory=self._directory, ended=ended)
 
-    def stats(self) -> RecorderStats:
+    def stats(self) -> core.RecorderStats:
         """Return the recorder's figures about itself.
 
         Returns:
@@ -526,7 +524,7 @@ def _close_all() -> None:
             recorder._tell_missing()  # noqa: SLF001 - its own module
 
 
-def _decorate(timer: Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
+def _decorate(timer: core.Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Wrap a function, or a coroutine function, so that each call is timed."""
     from foundry_fastlog.base.decorating import run_inside  # where something is decorated, only
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from recorded import Play, run_python
 from trainers import Begin, Trainer
 
 
@@ -18,6 +19,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def play(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
+    """Runs a scenario behind its module's HEAD in a process of its own, given tmp_path."""
+    return lambda body, **options: run_python(request.module.HEAD + body, tmp_path, **options)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -39,23 +40,21 @@ def demo_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
         "import sys; from pathlib import Path; from foundry_fastlog import demo; "
         "sys.exit(demo.run(Path(sys.argv[1]), out=Path(sys.argv[2])))"
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(demo.__file__).parents[2])},
-    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(demo.__file__).parents[2])}
+    command, pipe = [sys.executable, "-c", code, *arguments], subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
-# ---- what is recorded --------------------------------------------------------------------
-
-
-def test_every_step_is_recorded(experiment: Path, tmp_path: Path) -> None:
-    """Steps 1 to 12 each have one line with all numbers, finite and of one type."""
+@pytest.fixture
+def run(experiment: Path, tmp_path: Path) -> Path:
+    """A run of the experiment, from its start to its end."""
     run = tmp_path / "run"
     assert demo.run(experiment, out=run) == 0
+    return run
+
+
+def test_every_step_is_recorded(run: Path) -> None:
+    """Steps 1 to 12 each have one line with all numbers, finite and of one type."""
     lines = read(run, "metrics.jsonl")
     assert [line["seq"] for line in lines] == list(range(len(lines)))
     steps = training_lines(lines)
@@ -73,10 +72,7 @@ def test_every_step_is_recorded(experiment: Path, tmp_path: Path) -> None:
     assert len(lines) == 12 + 4 + 1
 
 
-def test_blocks_are_timed_inside_their_step(experiment: Path, tmp_path: Path) -> None:
-    """Each step has four blocks inside it, and they take no longer than the step."""
-    run = tmp_path / "run"
-    assert demo.run(experiment, out=run) == 0
+def test_blocks_are_timed_inside_their_step(run: Path) -> None:
     lines = read(run, "performance.jsonl")
     outer = {line["step"]: line for line in lines if line["name"] == "step"}
     assert list(outer) == list(range(1, 13))
@@ -89,43 +85,31 @@ def test_blocks_are_timed_inside_their_step(experiment: Path, tmp_path: Path) ->
     assert others == {"step": 12, "validation": 4, "checkpoint": 3, "restart_drill": 1}
 
 
-def test_a_real_error_is_caught_and_recorded(experiment: Path, tmp_path: Path) -> None:
+def test_a_real_error_is_caught_and_recorded(run: Path) -> None:
     """The restart drill meets torch's own error for a torn file; the run goes on."""
-    run = tmp_path / "run"
-    assert demo.run(experiment, out=run) == 0
     [error] = read(run, "errors.jsonl")
-    assert error["level"] == "ERROR"
-    assert error["error_type"] == "CheckpointError"
+    assert (error["level"], error["error_type"], error["step"]) == ("ERROR", "CheckpointError", 12)
     assert error["error_message"].startswith("step-000013.pt is no whole checkpoint: ")
     assert "torch.load(" in error["traceback"]  # the cause is torch's own error
-    assert error["step"] == 12
     assert error["context"]["path"].endswith("step-000013.pt")
     assert not (run / "restart_drill").exists()
 
 
-def test_the_log_tells_the_story(experiment: Path, tmp_path: Path) -> None:
+def test_the_log_tells_the_story(run: Path) -> None:
     """Start, checkpoints, summary, drill and end, in log.jsonl and for people in the text log."""
-    run = tmp_path / "run"
-    assert demo.run(experiment, out=run) == 0
-    log = [
-        (line["message"].partition(":")[0], line["context"].get("step"))
-        for line in read(run, "log.jsonl")
-    ]
-    assert log == [
-        ("Run started", None),
-        ("Training started", 0),
-        ("Step 0", None),
-        ("Saving checkpoint", 5),
-        ("Checkpoint saved", 5),
-        ("Saving checkpoint", 10),
-        ("Checkpoint saved", 10),
+
+    def checkpoint(step: int) -> list[tuple[str, int]]:
+        return [("Saving checkpoint", step), ("Checkpoint saved", step)]
+
+    told = read(run, "log.jsonl")
+    assert [(line["message"].partition(":")[0], line["context"].get("step")) for line in told] == [
+        *(("Run started", None), ("Training started", 0), ("Step 0", None)),
+        *checkpoint(5),
+        *checkpoint(10),
         ("Epoch 0 summary", None),
-        ("Saving checkpoint", 12),
-        ("Checkpoint saved", 12),
-        ("CheckpointError", None),
-        ("Restart drill passed", 12),
-        ("Training finished", 12),
-        ("Run ended", 12),
+        *checkpoint(12),
+        *(("CheckpointError", None), ("Restart drill passed", 12)),
+        *(("Training finished", 12), ("Run ended", 12)),
     ]
     [main] = run.glob("main_*.log")
     text = main.read_text()
@@ -133,8 +117,21 @@ def test_the_log_tells_the_story(experiment: Path, tmp_path: Path) -> None:
     assert list(run.glob("debug_*.log")) == []
 
 
+def test_the_run_has_its_newest_checkpoints_and_knows_its_experiment(
+    run: Path, experiment: Path
+) -> None:
+    """Two of them, of the size that the log has; run.json holds the whole configuration."""
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert names == ["step-000010.pt", "step-000012.pt"]
+    last = said(run, "Checkpoint saved")[-1]
+    assert Path(last["path"]).stat().st_size == last["bytes"]
+    assert last["save_time_seconds"] > 0
+    info = json.loads((run / "run.json").read_text())
+    assert info["name"] == "tiny"
+    assert ExperimentConfig.model_validate(info["config"]) == load_config(experiment)
+
+
 def test_the_trainer_s_logger_is_structured(experiment: Path, tmp_path: Path) -> None:
-    """As the plan wants it."""
     config = load_config(experiment)
     with open_logging(tmp_path / "run", config) as logs:
         corpus = load_corpus(config.data, config.model.context)
@@ -148,60 +145,32 @@ def test_the_environment_overrides_the_file(
 ) -> None:
     """FASTLOG_FILE_LEVEL=DEBUG gives the debug log with each block's time."""
     monkeypatch.setenv("FASTLOG_FILE_LEVEL", "debug")
-    run = tmp_path / "run"
-    assert demo.run(experiment, out=run) == 0
-    [debug] = run.glob("debug_*.log")
+    assert demo.run(experiment, out=tmp_path / "run") == 0
+    [debug] = (tmp_path / "run").glob("debug_*.log")
     assert debug.read_text().count(": forward completed in ") == 12
-
-
-def test_the_newest_checkpoints_are_on_disk(experiment: Path, tmp_path: Path) -> None:
-    """Two are kept, and the log has the size that the file has."""
-    run = tmp_path / "run"
-    assert demo.run(experiment, out=run) == 0
-    names = sorted(path.name for path in (run / "checkpoints").iterdir())
-    assert names == ["step-000010.pt", "step-000012.pt"]
-    last = said(run, "Checkpoint saved")[-1]
-    assert Path(last["path"]).stat().st_size == last["bytes"]
-    assert last["save_time_seconds"] > 0
-
-
-def test_the_run_knows_its_experiment(experiment: Path, tmp_path: Path) -> None:
-    """run.json holds the whole configuration, and the experiment can be rebuilt from it."""
-    run = tmp_path / "run"
-    assert demo.run(experiment, out=run) == 0
-    info = json.loads((run / "run.json").read_text())
-    assert info["name"] == "tiny"
-    assert ExperimentConfig.model_validate(info["config"]) == load_config(experiment)
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:
     """In 120 steps a small model learns: training and validation loss fall by a third."""
-    path = tmp_path / "short.yaml"
+    path, run = tmp_path / "short.yaml", tmp_path / "run"
     path.write_text(
         "model: {layers: 1, heads: 2, width: 32, context: 32}\n"
         "training: {steps: 120, batch_size: 16, warmup_steps: 10, validate_every: 60,\n"
         "           learning_rate: 1.0e-2, device: cpu}\n"
     )
-    run = tmp_path / "run"
     assert demo.run(path, out=run) == 0
     lines = read(run, "metrics.jsonl")
     losses = [line["metrics"]["loss"] for line in training_lines(lines)]
     assert sum(losses[-10:]) / 10 < losses[0] * 2 / 3
-    val_losses = [line["metrics"]["val_loss"] for line in validation_lines(lines)]
-    assert val_losses[0] > val_losses[1] > val_losses[2]
-    assert val_losses[2] < val_losses[0] * 2 / 3
+    first, second, third = (line["metrics"]["val_loss"] for line in validation_lines(lines))
+    assert first > second > third
+    assert third < first * 2 / 3
 
 
 def test_the_recorder_section_has_the_recorders_options() -> None:
-    """Each key is a parameter of Recorder with the same default."""
-    import inspect
-
     parameters = inspect.signature(Recorder).parameters
     for key, value in RecorderConfig().model_dump().items():
         assert parameters[key].default == value, key
-
-
-# ---- resume ------------------------------------------------------------------------------
 
 
 def test_a_resumed_run_goes_on_to_the_same_bits(experiment: Path, tmp_path: Path) -> None:
@@ -210,28 +179,23 @@ def test_a_resumed_run_goes_on_to_the_same_bits(experiment: Path, tmp_path: Path
     before = train_some(experiment, tmp_path / "resumed", steps=7)
     after = train_some(experiment, tmp_path / "resumed")
     assert len(whole) == 12
-    assert before == whole[:7]
-    assert after == whole[5:]
+    assert (before, after) == (whole[:7], whole[5:])
 
 
 def test_a_resumed_run_is_a_new_attempt(experiment: Path, tmp_path: Path) -> None:
-    """The first attempt's files stay as they are; the second attempt has its own."""
     run = tmp_path / "run"
     train_some(experiment, run, steps=7)
-    first = {path.name: path.read_bytes() for path in run.glob("*.jsonl")}
+    first = {path: path.read_bytes() for path in run.glob("*.jsonl")}
     assert demo.run(experiment, out=run) == 0
-    for name, data in first.items():
-        assert (run / name).read_bytes() == data
+    assert {path: path.read_bytes() for path in first} == first
     lines = training_lines(read(run, "metrics.a1.jsonl"))
     assert [line["step"] for line in lines] == list(range(6, 13))
-    [resumed] = said(run, "Resumed", "log.a1.jsonl")
-    assert resumed["step"] == 5
+    assert [context["step"] for context in said(run, "Resumed", "log.a1.jsonl")] == [5]
     attempts = json.loads((run / "run.json").read_text())["attempts"]
     assert [attempt["attempt"] for attempt in attempts] == [0, 1]
 
 
 def test_a_torn_checkpoint_costs_steps_not_the_run(experiment: Path, tmp_path: Path) -> None:
-    """With the newest checkpoint torn, training resumes from the one before, and says so."""
     run = tmp_path / "run"
     train_some(experiment, run, steps=11)
     newest = run / "checkpoints" / "step-000010.pt"
@@ -239,8 +203,7 @@ def test_a_torn_checkpoint_costs_steps_not_the_run(experiment: Path, tmp_path: P
     assert demo.run(experiment, out=run) == 0
     lines = training_lines(read(run, "metrics.a1.jsonl"))
     assert [line["step"] for line in lines] == list(range(6, 13))
-    errors = read(run, "errors.a1.jsonl")
-    context = errors[0]["context"]
+    context = read(run, "errors.a1.jsonl")[0]["context"]
     assert (context["path"], context["bytes"]) == (str(newest), 5000)
 
 
@@ -272,23 +235,19 @@ def test_ctrl_c_keeps_what_was_recorded(experiment: Path, tmp_path: Path) -> Non
     assert (end["message"], end["context"]["step"]) == ("Run ended", steps[-1])
 
 
-def test_a_finished_run_is_left_alone(
-    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_finished_run_is_left_alone_until_there_are_more_steps(
+    experiment: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Running it again trains nothing, makes no attempt, and says how to go on."""
-    run = tmp_path / "run"
-    assert demo.run(experiment, out=run) == 0
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    """It trains nothing, makes no attempt, and says how to go on; then it trains the difference."""
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    before = content()
     capsys.readouterr()
     assert demo.run(experiment, out=run) == 0
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert content() == before
     assert "is finished" in capsys.readouterr().out
-
-
-def test_more_steps_go_on_with_a_finished_run(experiment: Path, tmp_path: Path) -> None:
-    """--steps beyond the last checkpoint trains the difference."""
-    run = tmp_path / "run"
-    assert demo.run(experiment, out=run) == 0
     assert demo.run(experiment, out=run, steps=15) == 0
     steps = [line["step"] for line in training_lines(read(run, "metrics.a1.jsonl"))]
     assert steps == [13, 14, 15]

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from recorded import PACKAGE_ROOT, lines, parse, raw_lines, run_python
+from recorded import PACKAGE_ROOT, Play, lines, parse, raw_lines
 
 from foundry_fastlog import recover
 
@@ -18,6 +19,10 @@ HEAD = """
 import ctypes, gc, os, resource, sys, threading, time
 from foundry_fastlog import Recorder, recover
 run = sys.argv[1]
+private = os.path.join(run, ".fastlog")
+
+def opening():
+    return os.path.isdir(private) and any(name.endswith(".tmp") for name in os.listdir(private))
 
 def wait(pid):
     assert os.waitpid(pid, 0)[1] == 0, "the child failed"
@@ -48,22 +53,20 @@ HUGE, USUAL = 1 << 46, 8 << 20
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's default of stack sizes")
 
 
-def by_label(run: Path) -> dict[str, list[dict[str, object]]]:
-    """The lines of each writer's metrics."""
+def by_label(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of each writer's metrics, the main one's first."""
     found = {}
-    for path in sorted(run.glob("metrics*.jsonl")):
+    for path in sorted(run.glob("metrics*.jsonl"), key=lambda path: len(path.name)):
         match = re.fullmatch(r"metrics\.?(.*)\.jsonl", path.name)
         assert match is not None
         found[match[1]] = [parse(line) for line in raw_lines(path)]
     return found
 
 
-def test_threads_that_record_first_at_the_same_time(tmp_path: Path) -> None:
+def test_threads_that_record_first_at_the_same_time(tmp_path: Path, play: Play) -> None:
     """Names keep their meaning, and nothing is lost, whichever thread opens the child's files."""
     children, threads, steps = 30, 3, 50
-    run_python(
-        HEAD
-        + f"""
+    play(f"""
 recorder = Recorder(run)
 recorder.record(0, ids="in the child are others")
 loss = lambda step: recorder.record(step, loss=1.0)
@@ -83,9 +86,7 @@ def work():
 for _ in range({children}):
     in_child(work)
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     found = by_label(tmp_path)
     assert len(found) == children + 1
     for label, written in found.items():
@@ -128,6 +129,16 @@ forking = Forking()
 """
 
 
+END = """
+recorder.close()
+if forking.pid == 0:
+    assert recorder.stats()["accepted"] == recorder.stats()["written"] > 0
+    os._exit(0)
+wait(forking.pid)
+"""
+INNER = [{f"inner{n}": n, "and": "x" * 50} for n in range(20)]
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -140,69 +151,33 @@ forking = Forking()
         "recorder.record(5, outer=forking, **{'k' * 300: 'long'})",
     ],
 )
-def test_a_value_that_forks(tmp_path: Path, call: str) -> None:
+def test_a_value_that_forks(tmp_path: Path, play: Play, call: str) -> None:
     """Parent and child go on with the call, each in its own files and with its own names."""
-    run_python(
-        HEAD
-        + FORKING
-        + f"""
-assert {call}
-recorder.close()
-if forking.pid == 0:
-    os._exit(0)
-wait(forking.pid)
-""",
-        tmp_path,
-    )
-    found = by_label(tmp_path)
-    child = next(label for label in found if label.startswith("w"))
-    (_, outer), inner = found[""], found[child]
+    play(f"{FORKING}\nassert {call}\n{END}")
+    (_, outer), inner = by_label(tmp_path).values()
     assert outer["metrics"] == inner[-1]["metrics"]
     assert outer["step"] == inner[-1]["step"] == 5
-    assert 7.0 in outer["metrics"].values()  # type: ignore[attr-defined]
-    assert [line["metrics"] for line in inner[:-1]] == [
-        {f"inner{n}": n, "and": "x" * 50} for n in range(20)
-    ]
+    assert 7.0 in outer["metrics"].values()
+    assert [line["metrics"] for line in inner[:-1]] == INNER
 
 
-def test_a_key_that_forks_as_it_is_freed(tmp_path: Path) -> None:
+def test_a_key_that_forks_as_it_is_freed(tmp_path: Path, play: Play) -> None:
     """The cache of names lets go of keys, whose end is anybody's code, in the middle of a call."""
-    run_python(
-        HEAD
-        + FORKING
-        + """
-recorder.record_dict(1, {Name("dying"): 1.0})
+    play(f"""{FORKING}
+recorder.record_dict(1, {{Name("dying"): 1.0}})
 kept = []  # so that each key has an address of its own
 while forking.pid is None:  # until the entry of the dying key has to make room
-    kept.append(f"outer{len(kept)}")
-    assert recorder.record_dict(5, {kept[-1]: 7.0})
-recorder.close()
-if forking.pid == 0:
-    assert recorder.stats()["accepted"] == recorder.stats()["written"] > 0
-    os._exit(0)
-wait(forking.pid)
-""",
-        tmp_path,
-    )
-    found = by_label(tmp_path)
-    child = next(label for label in found if label.startswith("w"))
-    assert [line["metrics"] for line in found[child][:20]] == [
-        {f"inner{n}": n, "and": "x" * 50} for n in range(20)
-    ]
-    outer = found[""][-1]
-    assert found[child][20]["metrics"] == outer["metrics"]
-    assert len(found[child]) == 21
+    kept.append(f"outer{{len(kept)}}")
+    assert recorder.record_dict(5, {{kept[-1]: 7.0}})
+{END}""")
+    outer, inner = by_label(tmp_path).values()
+    assert [line["metrics"] for line in inner] == [*INNER, outer[-1]["metrics"]]
 
 
-def test_a_child_that_forks_while_its_first_record_is_under_way(tmp_path: Path) -> None:
+def test_a_child_that_forks_while_its_first_record_is_under_way(tmp_path: Path, play: Play) -> None:
     """A thread that opens the child's files does not keep that child's own children from theirs."""
-    run_python(
-        HEAD
-        + """
+    play("""
 recorder = Recorder(run)
-private = os.path.join(run, ".fastlog")
-def opening():
-    return any(name.endswith(".tmp") for name in os.listdir(private))
 def grandchild():
     assert recorder.record(2, x=2.0)
     assert recorder.close(60)
@@ -218,20 +193,12 @@ def child():
 for _ in range(5):
     in_child(child)
 recorder.close()
-""",
-        tmp_path,
-        timeout=120,
-    )
+""")
 
 
 def test_a_child_forked_while_a_recorder_opens_keeps_no_lock(tmp_path: Path) -> None:
     """The ring of a killed process is recovered though a child from its opening still lives."""
-    script = (
-        HEAD
-        + """
-private = os.path.join(run, ".fastlog")
-def opening():
-    return os.path.isdir(private) and any(name.endswith(".tmp") for name in os.listdir(private))
+    script = """
 made = []
 thread = threading.Thread(target=lambda: made.append(Recorder(run, ring_bytes=64 << 20)))
 thread.start()
@@ -247,13 +214,10 @@ sys.stdout.write("ready")
 sys.stdout.flush()
 os.kill(os.getpid(), 9)
 """
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
-    )
+    command = [sys.executable, "-c", HEAD + script, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
     assert process.stdout is not None
     assert process.stdout.read(5) == b"ready"
     assert process.wait() == -signal.SIGKILL
@@ -265,11 +229,9 @@ os.kill(os.getpid(), 9)
 
 
 @linux
-def test_a_child_that_gets_no_thread(tmp_path: Path) -> None:
+def test_a_child_that_gets_no_thread(tmp_path: Path, play: Play) -> None:
     """Its records are dropped and counted, one warning says so, and it goes on once it can."""
-    done = run_python(
-        HEAD
-        + """
+    done = play("""
 recorder = Recorder(run)
 recorder.record(0, x=1.0)
 def work():
@@ -293,22 +255,18 @@ def work():
     assert stats["dropped"] == step + 2, (step, stats)
 in_child(work)
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     assert done.stderr.count("cannot record in this forked process") == 1
-    (_, child), parts = sorted(by_label(tmp_path)), by_label(tmp_path)
+    _, (child, found) = by_label(tmp_path).items()
     assert re.fullmatch(r"w\d+", child)  # the tries before have left no file
-    assert [min(line) for line in parts[child]] == ["dropped", "metrics"]
+    assert [min(line) for line in found] == ["dropped", "metrics"]
     assert not list((tmp_path / ".fastlog").glob("*.ring"))
 
 
 @linux
-def test_a_recorder_that_gets_no_thread(tmp_path: Path) -> None:
+def test_a_recorder_that_gets_no_thread(play: Play) -> None:
     """The constructor says so and leaves nothing, so that the next one is the first attempt."""
-    run_python(
-        HEAD
-        + """
+    play("""
 stack_of_threads(HUGE)
 try:
     Recorder(run)
@@ -316,26 +274,19 @@ except RuntimeError:
     pass
 else:
     raise AssertionError("opened")
-names = [name for _, _, names in os.walk(run) for name in names]
-assert names == [], names
+assert [names for _, _, names in os.walk(run) if names] == []
 stack_of_threads(USUAL)
 with Recorder(run) as recorder:
     assert (recorder.attempt, recorder.label) == (0, "")
-""",
-        tmp_path,
-    )
+""")
 
 
 # By default a thread that has had memory has 64 MiB in reserve, and one that has not has none.
 @linux
-@pytest.mark.parametrize(
-    "environment", [{}, {"MALLOC_ARENA_MAX": "1"}], ids=["arenas", "one arena"]
-)
-def test_a_flush_thread_without_memory(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("arenas", [{}, {"MALLOC_ARENA_MAX": "1"}], ids=["arenas", "one arena"])
+def test_a_flush_thread_without_memory(tmp_path: Path, play: Play, arenas: dict[str, str]) -> None:
     """Training goes on: what could not be rendered is, once there is memory again."""
-    run_python(
-        HEAD
-        + """
+    body = """
 recorder = Recorder(run, ring="memory", flush_interval_s=3600)
 text = "x" * 500_000
 for step in range(6):
@@ -355,8 +306,6 @@ resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_IN
 hog.clear()
 assert recorder.close(60)
 assert recorder.stats()["errors"] > 0 or "MALLOC_ARENA_MAX" not in os.environ
-""",
-        tmp_path,
-        environment=environment,
-    )
+"""
+    play(body, environment=arenas)
     assert [line["step"] for line in lines(tmp_path)] == list(range(6))

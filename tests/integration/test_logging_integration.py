@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import subprocess
-import sys
 import threading
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="these tests train with torch")
 
-from recorded import PACKAGE_ROOT, parse, raw_lines, run_python  # noqa: E402  # needs torch
+from recorded import parse, raw_lines, run_python  # noqa: E402  # needs torch
 from tiny_training import Trainer, tiny_experiment  # noqa: E402
 from wandb_files import only_run  # noqa: E402
 
@@ -32,6 +31,7 @@ from foundry_fastlog import (  # noqa: E402
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 ROOT = "model_foundry"
+SAVED = "Checkpoint saved successfully"
 
 
 def lines(output: Path, stream: str) -> list[dict[str, Any]]:
@@ -48,6 +48,15 @@ def said(output: Path, message: str) -> list[dict[str, Any]]:
 def text(output: Path, kind: str = "main") -> str:
     """Read the text logs of a kind."""
     return "".join(path.read_text() for path in sorted(output.glob(f"{kind}_*.log")))
+
+
+def trained(
+    base: Path, *hook: Callable[[int, float], float], steps: int = 12, **options: object
+) -> Trainer:
+    """Train to the end with options of the logging; return the trainer."""
+    trainer = Trainer(tiny_experiment(steps=steps, **options), base)
+    trainer.train(*hook)
+    return trainer
 
 
 class TestLoggingIntegration:
@@ -74,12 +83,8 @@ class TestLoggingIntegration:
         steps = [e for e in entries if "summary" not in e]
         assert [e["step"] for e in steps] == list(range(1, 13))
         assert all(set(e["metrics"]) == {"loss", "lr"} for e in steps)
-        echoes = [e["message"] for e in lines(trainer.output, "log") if "loss=" in e["message"]]
-        assert [re.match(r"Step (\d+): loss=\d", e).group(1) for e in echoes if e[0] == "S"] == [  # type: ignore[union-attr]
-            "4",
-            "8",
-            "12",
-        ]
+        told = "".join(e["message"] + "\n" for e in lines(trainer.output, "log"))
+        assert re.findall(r"^Step (\d+): loss=\d", told, re.MULTILINE) == ["4", "8", "12"]
 
     def test_errors_logged_to_error_file(self, tmp_path: Path) -> None:
         """Errors during training should be logged to error file."""
@@ -101,14 +106,10 @@ class TestLoggingIntegration:
         assert (entry["step"], entry["level"]) == (6, "CRITICAL")  # the last step that was logged
 
 
-# ---- what a whole training leaves ----------------------------------------------------------
-
-
-def test_the_loss_falls_and_the_summaries_agree(tmp_path: Path) -> None:
-    """The files say what happened: a loss that falls, an average for each epoch."""
-    trainer = Trainer(tiny_experiment(steps=18), tmp_path)
-    trainer.train()
-    entries = lines(trainer.output, "metrics")
+def test_what_a_whole_training_leaves(tmp_path: Path) -> None:
+    """Losses that fall, their averages, each block's time, checkpoints with their size, memory."""
+    output = trained(tmp_path, steps=18, log_memory_every_n_steps=5).output
+    entries = lines(output, "metrics")
     losses = {e["step"]: e["metrics"]["loss"] for e in entries if "step" in e}
     summaries = {e["epoch"]: e["summary"]["avg_loss"] for e in entries if "summary" in e}
     assert set(summaries) == {0, 1, 2}
@@ -117,79 +118,50 @@ def test_the_loss_falls_and_the_summaries_agree(tmp_path: Path) -> None:
         own = [losses[step] for step in range(epoch * 6 + 1, epoch * 6 + 7)]
         assert average == pytest.approx(sum(own) / 6)
 
-
-def test_each_block_is_timed(tmp_path: Path) -> None:
-    """Each step has its three blocks inside it; the debug log says the same for people."""
-    trainer = Trainer(tiny_experiment(), tmp_path)
-    trainer.train()
-    timings = lines(trainer.output, "performance")
-    inner = ("forward_pass", "backward_pass", "optimizer_step")
-    for step in range(1, 13):
+    timings = lines(output, "performance")
+    for step in range(1, 19):
         [whole] = [t for t in timings if t["name"] == "step" and t["step"] == step]
         parts = [t for t in timings if t.get("parent") == "step" and t["step"] == step]
-        assert tuple(t["name"] for t in parts) == inner
+        inner = ["forward_pass", "backward_pass", "optimizer_step"]
+        assert [t["name"] for t in parts] == inner
         assert sum(t["duration_s"] for t in parts) <= whole["duration_s"]
-    debug = text(trainer.output, "debug")
-    assert len(re.findall(r"\[DEBUG\] \S+: forward_pass completed in \d+\.\d{4}s", debug)) == 12
-    assert "completed in" not in text(trainer.output, "main")
+    timed = r"\[DEBUG\] \S+: forward_pass completed in \d+\.\d{4}s"
+    assert len(re.findall(timed, text(output, "debug"))) == 18
+    assert "completed in" not in text(output, "main")
 
-
-def test_checkpoints_are_told_with_their_size(tmp_path: Path) -> None:
-    """Before and after, with path, size and time, as the plan shows it."""
-    trainer = Trainer(tiny_experiment(), tmp_path)
-    trainer.train()
-    saving = said(trainer.output, "Saving checkpoint")
-    saved = said(trainer.output, "Checkpoint saved successfully")
-    assert [c["step"] for c in saving] == [c["step"] for c in saved] == [6, 12]
+    saving, saved = (said(output, m) for m in ("Saving checkpoint", SAVED))
+    assert [c["step"] for c in saving] == [c["step"] for c in saved] == [6, 12, 18]
     for before, after in zip(saving, saved, strict=True):
-        assert after["checkpoint_size_gb"] * 1e9 == pytest.approx(
-            Path(before["path"]).stat().st_size
-        )
+        size = Path(before["path"]).stat().st_size
+        assert after["checkpoint_size_gb"] * 1e9 == pytest.approx(size)
         assert after["save_time_seconds"] > 0
 
-
-def test_memory_is_logged_at_its_interval(tmp_path: Path) -> None:
-    """Every fifth step here, at DEBUG."""
-    trainer = Trainer(tiny_experiment(log_memory_every_n_steps=5), tmp_path)
-    trainer.train()
-    found = [e for e in lines(trainer.output, "log") if e["message"].startswith("CPU memory")]
-    assert [e["context"]["step"] for e in found] == [5, 10]
-    assert all(re.search(r"RSS: \d+\.\d\dGB$", e["message"]) for e in found)
+    memory = [e for e in lines(output, "log") if e["message"].startswith("CPU memory")]
+    assert [e["context"]["step"] for e in memory] == [5, 10, 15]
+    assert all(re.search(r"RSS: \d+\.\d\dGB$", e["message"]) for e in memory)
 
 
 @pytest.mark.parametrize("level", ["INFO", "WARNING"])
 def test_levels_keep_a_training_quiet(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], level: str
 ) -> None:
-    """With a higher console_level the console has less; data is not affected."""
-    trainer = Trainer(tiny_experiment(console=True, console_level=level), tmp_path)
-    trainer.train()
+    """A higher console_level shows less, a subsystem can have its own; data is not affected."""
+    options = {"console_level": level, "subsystem_levels": {"training.checkpointing": "ERROR"}}
+    output = trained(tmp_path, console=True, **options).output
     out = capsys.readouterr().out
     assert ("Starting training loop" in out) is (level == "INFO")
     assert "completed in" not in out
-    assert "Starting training loop" in text(trainer.output)
-    assert len(lines(trainer.output, "metrics")) == 12 + 2
-
-
-def test_a_subsystem_is_quietened(tmp_path: Path) -> None:
-    """Checkpoint messages off, the loop's on."""
-    trainer = Trainer(
-        tiny_experiment(subsystem_levels={"training.checkpointing": "ERROR"}), tmp_path
-    )
-    trainer.train()
-    assert said(trainer.output, "Checkpoint saved successfully") == []
-    assert len(said(trainer.output, "Training finished")) == 1
+    assert "Starting training loop" in text(output)
+    assert len(lines(output, "metrics")) == 12 + 2
+    assert (len(said(output, SAVED)), len(said(output, "Training finished"))) == (0, 1)
 
 
 def test_a_loss_that_is_no_number_is_kept(tmp_path: Path) -> None:
     """It is null with its kind in the metrics, an error with its step, and training goes on."""
-    trainer = Trainer(tiny_experiment(), tmp_path)
-    trainer.train(lambda step, loss: float("nan") if step in (3, 9) else loss)
+    trainer = trained(tmp_path, lambda step, loss: float("nan") if step in (3, 9) else loss)
     odd = [e for e in lines(trainer.output, "metrics") if "nonfinite" in e and "step" in e]
-    assert [(e["step"], e["metrics"]["loss"], e["nonfinite"]) for e in odd] == [
-        (3, None, {"loss": "nan"}),
-        (9, None, {"loss": "nan"}),
-    ]
+    found = [(e["step"], e["metrics"]["loss"], e["nonfinite"]) for e in odd]
+    assert found == [(step, None, {"loss": "nan"}) for step in (3, 9)]
     errors = lines(trainer.output, "errors")
     assert [e["step"] for e in errors] == [3, 9]
     assert len({e["fingerprint"] for e in errors}) == 1
@@ -220,10 +192,9 @@ def test_the_machine_is_sampled_beside_the_training(tmp_path: Path) -> None:
 
 def test_a_training_exports_its_timeline(tmp_path: Path) -> None:
     """As profile_performance writes it, and as asked for later: steps around their blocks."""
-    trainer = Trainer(tiny_experiment(profile_performance=True), tmp_path)
-    trainer.train()
-    export_chrome_trace(trainer.output, tmp_path / "later.json")
-    [at_close] = trainer.output.glob("trace_*.json")
+    output = trained(tmp_path, profile_performance=True).output
+    export_chrome_trace(output, tmp_path / "later.json")
+    [at_close] = output.glob("trace_*.json")
     for path in (at_close, tmp_path / "later.json"):
         events = [e for e in json.loads(path.read_text())["traceEvents"] if e["ph"] == "X"]
         assert Counter(e["name"] for e in events)["forward_pass"] == 12
@@ -231,7 +202,7 @@ def test_a_training_exports_its_timeline(tmp_path: Path) -> None:
         inner = next(e for e in events if e["name"] == "forward_pass")
         assert step["ts"] <= inner["ts"]
         assert inner["ts"] + inner["dur"] <= step["ts"] + step["dur"] + 1
-    [report] = trainer.output.glob("timing_*.json")
+    [report] = output.glob("timing_*.json")
     assert json.loads(report.read_text())["step"]["count"] == 12
 
 
@@ -251,9 +222,6 @@ def test_configuration_from_yaml_and_environment(
     echoes = [e["message"] for e in lines(trainer.output, "log") if e["message"][:5] == "Step "]
     assert [e.split(":")[0] for e in echoes] == ["Step 6", "Step 12"]
     assert list(trainer.output.glob("debug_*")) == []
-
-
-# ---- files in mid-run ------------------------------------------------------------------------
 
 
 def test_text_logs_are_rotated_in_mid_run(tmp_path: Path) -> None:
@@ -279,13 +247,11 @@ def test_text_logs_are_rotated_in_mid_run(tmp_path: Path) -> None:
 
 def test_data_goes_on_in_segments(tmp_path: Path) -> None:
     """4 KiB a file here: many files, one run, no line missing or split."""
-    config = tiny_experiment(steps=60, recorder={"segment_bytes": 4096})
-    trainer = Trainer(config, tmp_path)
-    trainer.train()
-    files = list(trainer.output.glob("metrics*.jsonl"))
+    output = trained(tmp_path, steps=60, recorder={"segment_bytes": 4096}).output
+    files = list(output.glob("metrics*.jsonl"))
     assert len(files) > 1
     assert all(path.stat().st_size <= 4096 for path in files)
-    run = read_run(trainer.output)
+    run = read_run(output)
     assert [e["step"] for e in run.lines("metrics") if "step" in e] == list(range(1, 61))
     assert run.problems == []
 
@@ -310,13 +276,10 @@ def test_a_resumed_training_adds_files(tmp_path: Path) -> None:
     run = read_run(second.output)
     taken = [e["step"] for e in run.lines("metrics") if "step" in e]
     assert sorted(taken) == list(range(1, 13))  # 7 and 8 once
-    repeated = [e["step"] for e in lines(second.output, "metrics") if "step" in e]
-    assert Counter(repeated)[7] == Counter(repeated)[8] == 2
+    repeated = Counter(e["step"] for e in lines(second.output, "metrics") if "step" in e)
+    assert repeated[7] == repeated[8] == 2
     assert sorted(c["attempt"] for c in said(second.output, "Run started")) == [0, 1]
     assert text(second.output).count("Run stopped\n  reason: KeyboardInterrupt") == 1
-
-
-# ---- W&B ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -329,31 +292,19 @@ def test_wandb_offline_gets_the_run(tmp_path: Path) -> None:
         "trainer.train(); stats = trainer.logs.wandb.stats()\n"
         "assert stats['errors'] == stats['refused'] == 0, stats\n"
     )
-    environment = {
-        "WANDB_MODE": "offline",
-        "WANDB_SILENT": "true",
-        "WANDB_DIR": str(tmp_path),
-        "WANDB_CACHE_DIR": str(tmp_path / "cache"),
-        "WANDB_CONFIG_DIR": str(tmp_path / "config"),
-        "WANDB_DATA_DIR": str(tmp_path / "data"),
-    }
+    environment = {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(tmp_path)}
+    for kind in ("cache", "config", "data"):
+        environment[f"WANDB_{kind.upper()}_DIR"] = str(tmp_path / kind)
     run_python(code, tmp_path, environment=environment)
     run = only_run(tmp_path)
-    assert run.name == "test"
-    assert run.project == "p"
+    assert (run.name, run.project) == ("test", "p")
     assert run.config["training"]["train_steps"] == 12
     rows = [row for row in run.rows if "loss" in row]
     assert [row["_step"] for row in rows] == [4, 8, 12]
     assert any("epoch/avg_loss" in row for row in run.rows)
-    mine = {
-        e["step"]: e["metrics"]["loss"]
-        for e in lines(tmp_path / "test/output", "metrics")
-        if "step" in e
-    }
+    entries = lines(tmp_path / "test/output", "metrics")
+    mine = {e["step"]: e["metrics"]["loss"] for e in entries if "step" in e}
     assert [row["loss"] for row in rows] == [mine[4], mine[8], mine[12]]
-
-
-# ---- crashes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -399,26 +350,27 @@ def test_a_killed_training_loses_nothing_accepted(tmp_path: Path) -> None:
     assert [e["step"] for e in lines(output, "metrics") if "step" in e] == list(range(1, 50))
 
 
-# ---- processes ---------------------------------------------------------------------------------
+SPAWNING = """
+import sys
+from tiny_training import *
+if __name__ == '__main__':
+    Trainer(tiny_experiment(steps=6), sys.argv[1]).train(workers=1, start_method="spawn")
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start_method", ["fork", "spawn"])
-def test_workers_of_a_data_loader_log(tmp_path: Path, start_method: str) -> None:
+@pytest.mark.parametrize(("start_method", "workers"), [("fork", 2), ("spawn", 1)])
+def test_workers_of_a_data_loader_log(tmp_path: Path, start_method: str, workers: int) -> None:
     """What they load is told once each, in the same text log and in data files of their own."""
-    code = (
-        "import sys; from tiny_training import *\n"
-        "if __name__ == '__main__':\n"
-        "    trainer = Trainer(tiny_experiment(steps=6), sys.argv[1])\n"
-        "    trainer.train(workers=2, start_method=sys.argv[2])\n"
-    )
-    run_python(code, tmp_path, start_method)
+    if start_method == "fork":
+        Trainer(tiny_experiment(steps=6), tmp_path).train(workers=workers, start_method="fork")
+    else:
+        run_python(SPAWNING, tmp_path)
     output = tmp_path / "test/output"
     loaded = said(output, "Example loaded")
     assert sorted(c["index"] for c in loaded) == list(range(24))
     assert all(c["experiment"] == "test" for c in loaded)
-    owners = {path.name for path in output.glob("log.w*.jsonl")}
-    assert len(owners) == 2
+    assert len({path.name for path in output.glob("log.w*.jsonl")}) == workers
     shown = re.findall(r"Example loaded\n  index: (\d+)\n", text(output))
     assert sorted(map(int, shown)) == list(range(24))
     assert len(said(output, "Run ended")) == 1
@@ -427,7 +379,7 @@ def test_workers_of_a_data_loader_log(tmp_path: Path, start_method: str) -> None
 
 @pytest.mark.slow
 def test_ranks_share_a_run(tmp_path: Path) -> None:
-    """Three processes as a launcher starts them: files by rank, rank 0 alone on the console.
+    """Processes as a launcher starts them: files by rank, rank 0 alone on the console.
 
     Their clocks are hours apart, as those of other hosts may be; the names have rank 0's time.
     """
@@ -438,32 +390,25 @@ def test_ranks_share_a_run(tmp_path: Path) -> None:
         "from tiny_training import *\n"
         "Trainer(tiny_experiment(console=True), sys.argv[1], stamped=True).train()\n"
     )
-    paths = os.pathsep.join([str(PACKAGE_ROOT), str(Path(__file__).parents[1])])
-    launcher = {"WORLD_SIZE": "3", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path)],
-            env={**os.environ, **launcher, "PYTHONPATH": paths, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(3)
-    ]
-    ends = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], ends
-    assert ["Starting training loop" in out for out, _ in ends] == [True, False, False]
+    launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+    def start(rank: int) -> str:
+        return run_python(code, tmp_path, environment={**launcher, "RANK": str(rank)}).stdout
+
+    with ThreadPoolExecutor(2) as pool:
+        outs = list(pool.map(start, range(2)))
+    assert ["Starting training loop" in out for out in outs] == [True, False]
     output = tmp_path / "test/output"
     run = read_run(output)
-    assert run.ranks == (0, 1, 2)
-    for rank in range(3):
+    assert run.ranks == (0, 1)
+    for rank in range(2):
         steps = [e["step"] for e in run.lines("metrics", rank=rank) if "step" in e]
         assert steps == list(range(1, 13))
     assert len(said(output, "Run started")) == 1
     names = [path.name for kind in ("*.jsonl", "*.log") for path in output.glob(kind)]
-    assert len(names) >= 4 * 3  # metrics, performance, messages; the text log
+    assert len(names) >= 4 * 2  # metrics, performance, messages; the text log
     assert {name.partition("_")[2][:20] for name in names} == {"2025-09-30_10-00-00."}
-    for label in ("", ".r1", ".r2"):
+    for label in ("", ".r1"):
         log = output / f"main_2025-09-30_10-00-00{label}.log"
         assert log.read_text().count("Starting training loop") == 1
     assert list((output / ".fastlog").iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
@@ -17,9 +18,7 @@ IMAGE_BYTES = 512 << 20
 OPTIONS = {
     "overlay": "lowerdir={0}/low,upperdir={0}/up,workdir={0}/work",
     "tmpfs": "size=128M",
-    "ext4": "loop",
-    "xfs": "loop",
-    "f2fs": "loop",
+    **dict.fromkeys(("ext4", "xfs", "f2fs"), "loop"),
 }
 Mount = Callable[[str], Path]
 
@@ -33,19 +32,16 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
         for name in ("low", "up", "work", "mounted"):
             (tmp_path / name).mkdir()
         source = kind
-        if "loop" in OPTIONS[kind]:
-            disk = tmp_path / "disk"
-            source = str(disk)
+        if OPTIONS[kind] == "loop":
+            source = str(tmp_path / "disk")
             if shutil.which(f"mkfs.{kind}") is None:
                 pytest.skip(f"no mkfs.{kind}")
-            with disk.open("wb") as file:
-                file.truncate(IMAGE_BYTES)
+            Path(source).touch()
+            os.truncate(source, IMAGE_BYTES)
             subprocess.run([f"mkfs.{kind}", "-q", source], check=True, capture_output=True)
         command = ["mount", "-t", kind, "-o", OPTIONS[kind].format(tmp_path), source, str(place)]
-        if (
-            shutil.which("mount") is None
-            or subprocess.run(command, check=False, capture_output=True).returncode
-        ):
+        able = shutil.which("mount") is not None
+        if not able or subprocess.run(command, check=False, capture_output=True).returncode:
             pytest.skip(f"this machine lets nobody mount {kind}")
         return place
 
@@ -97,10 +93,13 @@ def test_the_lock_is_taken_again_where_descriptors_are_closed(begin: Begin, moun
     """At the next round of the flush thread."""
     run = mount("overlay") / "run"
     trainer = begin(run, "a", flush_interval_s=0.01)
-    trainer.do("record 10")
-    trainer.do("shut 3")
+    trainer.do("record 10", "shut 3")
     (ring,) = (run / ".fastlog").glob("*.ring")
-    assert wait_locked(ring)
+    deadline = time.monotonic() + 60
+    free = ["flock", "--nonblock", "--shared", ring, "true"]
+    while subprocess.run(free, check=False).returncode == 0:
+        assert time.monotonic() < deadline, "nobody locks the ring"
+        time.sleep(0.01)
     assert outcome(run) == "live"
     trainer.do("record 10")
     trainer.kill()
@@ -111,18 +110,6 @@ def test_a_child_does_not_keep_its_dead_parents_ring(begin: Begin, mount: Mount)
     """It never records, and lives on."""
     run = mount("overlay") / "run"
     trainer = begin(run, "a")
-    trainer.do("keep 10")
-    trainer.do("fork 20")
+    trainer.do("keep 10", "fork 20")
     trainer.kill()
     assert outcome(run) == "recovered"
-
-
-def wait_locked(ring: Path) -> bool:
-    """Wait until somebody holds the ring's lock."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        done = subprocess.run(["flock", "--nonblock", "--shared", ring, "true"], check=False)
-        if done.returncode:
-            return True
-        time.sleep(0.01)
-    return False

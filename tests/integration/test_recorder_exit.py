@@ -6,19 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from recorded import lines, run_python, steps
+from recorded import Play, lines, run_python, steps
 
 HEAD = """
 import atexit, gc, os, sys, threading, time
 from foundry_fastlog import Recorder, RecorderClosedError, open_run
 run = sys.argv[1]
 """
-
-
-def ended(run: Path) -> bool:
-    """Whether run.json says that the last attempt ended."""
-    content = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    return content["attempts"][-1]["ended"] is not None
 
 
 @pytest.mark.parametrize("ring", ["file", "memory"])
@@ -36,45 +30,37 @@ def ended(run: Path) -> bool:
         ("threading.Thread(target=lambda: recorder.record(500, late=True)).start()", 0),
     ],
 )
-def test_orderly_ends(tmp_path: Path, end: str, returncode: int, ring: str) -> None:
+def test_orderly_ends(tmp_path: Path, play: Play, end: str, returncode: int, ring: str) -> None:
     """Without close(), every orderly end leaves complete files, whatever the ring lies in."""
-    done = run_python(
-        f"""{HEAD}
+    body = f"""
 recorder = Recorder(run, flush_interval_s=3600, ring={ring!r})
 for step in range(500):
     recorder.record(step, x=1.0)
 recorder.event("done", error=ValueError("v"))
 {end}
-""",
-        tmp_path,
-        returncode=None,
-    )
+"""
+    done = play(body, returncode=None)
     # A KeyboardInterrupt that nobody handles ends the process by the signal itself.
     assert done.returncode in ({130, -2} if returncode == 130 else {returncode}), done.stderr
-    assert steps(tmp_path)[:500] == list(range(500))
+    assert steps(tmp_path) == list(range(501 if "Thread" in end else 500))
     assert len(lines(tmp_path, "errors")) == 1
-    if "Thread" in end:
-        assert steps(tmp_path)[500:] == [500]
-    assert ended(tmp_path) or end == "recorder = None"
+    assert not list((tmp_path / ".fastlog").glob("*.ring*"))
+    content = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert content["attempts"][-1]["ended"] is not None or end == "recorder = None"
 
 
-def test_several_recorders_are_closed(tmp_path: Path) -> None:
-    """The end of the program closes all that are open."""
-    run_python(
-        f"""{HEAD}
-recorders = [Recorder(f"{{run}}/{{n}}", flush_interval_s=3600) for n in range(5)]
+def test_several_recorders_are_closed(tmp_path: Path, play: Play) -> None:
+    play("""
+recorders = [Recorder(f"{run}/{n}", flush_interval_s=3600) for n in range(5)]
 for n, recorder in enumerate(recorders):
     recorder.record(n, x=1.0)
-""",
-        tmp_path,
-    )
+""")
     assert [steps(tmp_path / str(n)) for n in range(5)] == [[n] for n in range(5)]
 
 
 def test_exit_handlers_of_the_program(tmp_path: Path) -> None:
     """Handlers registered after the import record; earlier ones meet a closed recorder."""
-    done = run_python(
-        """
+    code = """
 import atexit, sys
 def early():
     try:
@@ -86,42 +72,32 @@ import foundry_fastlog
 recorder = foundry_fastlog.Recorder(sys.argv[1])
 recorder.record(1, x=1.0)
 atexit.register(lambda: recorder.record(2, x=1.0))
-""",
-        tmp_path,
-    )
-    assert done.stdout == "closed by then"
+"""
+    assert run_python(code, tmp_path).stdout == "closed by then"
     assert steps(tmp_path) == [1, 2]
 
 
-def test_records_from_finalizers(tmp_path: Path) -> None:
+def test_records_from_finalizers(tmp_path: Path, play: Play) -> None:
     """Objects that record when they die: also those that die with the interpreter do no harm."""
-    done = run_python(
-        f"""{HEAD}
+    play("""
 recorder = Recorder(run)
 class Dying:
     def __del__(self):
         recorder.record(7, died=True)
 first, second = Dying(), Dying()
 del first
-""",
-        tmp_path,
-    )
+""")
     assert steps(tmp_path) == [7]
-    assert done.returncode == 0
 
 
-def test_open_run_in_an_exit_handler(tmp_path: Path) -> None:
-    """A run that an exit handler opens anew is closed as well."""
-    run_python(
-        f"""{HEAD}
+def test_open_run_in_an_exit_handler(tmp_path: Path, play: Play) -> None:
+    play("""
 recorder = Recorder(run)
 recorder.close()
 @atexit.register
 def late():
     open_run(run).record(1, x=1.0)
-""",
-        tmp_path,
-    )
+""")
     assert steps(tmp_path, "a1") == [1]
 
 
@@ -146,7 +122,9 @@ def test_daemon_threads_at_the_end(tmp_path: Path, call: str) -> None:
     the first C++ frame that must not be unwound.
     """
     code = f"""{HEAD}
-recorder = Recorder(run, ring_bytes=65536, block_timeout_s=0.01, close_timeout_s=5)
+small = dict(ring_bytes=65536, block_timeout_s=0.01, close_timeout_s=5)
+recorder = Recorder(run, **(small if sys.argv[2] != "3" else {{}}))
+recorder.record(-1, first=True)
 class Slow:  # its methods give other threads the chance to run
     ndim = 0
     def __dlpack_device__(self):
@@ -172,23 +150,23 @@ for _ in range(3):
 running.wait()
 for _ in range(2_000): pass
 """
-    for attempt in range(4):
+    for attempt in range(4):  # the last with the usual ring
         run = tmp_path / str(attempt)
-        done = run_python(code, run, returncode=None, timeout=60)
+        done = run_python(code, run, attempt, returncode=None, timeout=60)
         assert done.returncode == 0, (done.returncode, done.stderr[-2_000:])
-        for stream in ("metrics", "performance", "errors"):
+        assert steps(run).count(-1) == 1
+        for stream in ("performance", "errors"):
             lines(run, stream)
 
 
-def test_a_thread_that_waits_for_room_does_not_hold_the_end_up(tmp_path: Path) -> None:
+def test_a_thread_that_waits_for_room_does_not_hold_the_end_up(play: Play) -> None:
     """A daemon thread blocked by a full ring and a dead disk: the program ends all the same."""
-    run_python(
-        f"""{HEAD}
+    play("""
 import resource
 recorder = Recorder(run, ring_bytes=65536, block_timeout_s=3600, close_timeout_s=0.2)
 recorder.record(0, x=1.0)
 recorder.flush()
-resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(f"{{run}}/metrics.jsonl"), -1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(f"{run}/metrics.jsonl"), -1))
 def work():
     for step in range(1, 10_000):
         recorder.record(step, x=1.0)
@@ -196,7 +174,4 @@ thread = threading.Thread(target=work, daemon=True)
 thread.start()
 while recorder.stats()["ring_high_water_bytes"] < 32768 or recorder.stats()["errors"] == 0:
     time.sleep(0.01)
-""",
-        tmp_path,
-        timeout=60,
-    )
+""")

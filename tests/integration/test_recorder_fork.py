@@ -7,8 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
-from recorded import lines, run_python, segments, steps
+from recorded import Play, lines, segments, steps
 
 HEAD = """
 import gc, multiprocessing, os, sys, threading
@@ -38,11 +37,8 @@ def children(run: Path) -> list[str]:
     return sorted(match[1] for match in matches if match)
 
 
-def test_names_of_metrics_in_both(tmp_path: Path) -> None:
-    """Names that the parent used keep their meaning in the child, at the same call site too."""
-    run_python(
-        HEAD
-        + """
+def test_names_of_metrics_in_both(tmp_path: Path, play: Play) -> None:
+    play("""
 recorder = Recorder(run)
 def call(step, **metrics):
     recorder.record(step, **metrics)
@@ -59,9 +55,7 @@ fork(work)
 for step in range(40, 60):
     call(step, **{f"late{step % 5}": step})
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     (child,) = children(tmp_path)
 
     def expected(span: range, **names: int) -> list[dict[str, Any]]:
@@ -71,54 +65,43 @@ recorder.close()
             found.append({"first": 1.0, "second": 2.0})
         return found
 
-    assert [line["metrics"] for line in lines(tmp_path)] == [
-        *expected(range(20), k=5),
-        *expected(range(40, 60), late=5),
-    ]
-    assert [line["metrics"] for line in lines(tmp_path, label=child)] == expected(
-        range(20, 40), other=7, k=5
-    )
+    parents = expected(range(20), k=5) + expected(range(40, 60), late=5)
+    assert [line["metrics"] for line in lines(tmp_path)] == parents
+    childs = expected(range(20, 40), other=7, k=5)
+    assert [line["metrics"] for line in lines(tmp_path, label=child)] == childs
     timings = lines(tmp_path, "performance", child)
     assert [(line["name"], line.get("parent")) for line in timings] == [
         pair
         for step in range(20, 40)
         for pair in (("inner", f"timer{step % 3}"), (f"timer{step % 3}", None))
     ]
+    assert not list((tmp_path / ".fastlog").glob("*.ring*"))
 
 
-def test_fork_inside_a_timer(tmp_path: Path) -> None:
+def test_fork_inside_a_timer(tmp_path: Path, play: Play) -> None:
     """A block that is open at the fork ends in both, each with its own line."""
-    run_python(
-        HEAD
-        + """
+    play("""
 recorder = Recorder(run)
 with recorder.timer("around", step=5):
     pid = os.fork()
     with recorder.timer("inside"):
         pass
+recorder.close()
 if pid == 0:
-    recorder.close()
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
-recorder.close()
-""",
-        tmp_path,
-    )
+""")
     (child,) = children(tmp_path)
     own, inherited = (lines(tmp_path, "performance", label) for label in ("", child))
     for found in (own, inherited):
-        assert [(line["name"], line["depth"], line["step"]) for line in found] == [
-            ("inside", 1, 5),
-            ("around", 0, 5),
-        ]
+        blocks = [(line["name"], line["depth"], line["step"]) for line in found]
+        assert blocks == [("inside", 1, 5), ("around", 0, 5)]
     assert {line["thread"] for line in own}.isdisjoint(line["thread"] for line in inherited)
 
 
-def test_labels_of_children(tmp_path: Path) -> None:
+def test_labels_of_children(tmp_path: Path, play: Play) -> None:
     """Rank and attempt come first, then the pids from the outermost child inwards."""
-    done = run_python(
-        HEAD
-        + """
+    done = play("""
 Recorder(run, rank=2).close()
 recorder = Recorder(run, rank=2)
 recorder.record(0, x=1.0)
@@ -136,22 +119,16 @@ def outer():
     recorder.close()
 sys.stdout.write(str(fork(outer)))
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     inner, outer = sorted(children(tmp_path), key=len, reverse=True)
     assert outer == f"r2-a1-w{done.stdout}"
     assert inner.startswith(outer + "-w")
-    assert steps(tmp_path, outer) == [1, 3]
-    assert steps(tmp_path, inner) == [2]
-    assert steps(tmp_path, "r2-a1") == [0]
+    assert [steps(tmp_path, label) for label in ("r2-a1", outer, inner)] == [[0], [1, 3], [2]]
 
 
-def test_statistics_of_a_child_are_its_own(tmp_path: Path) -> None:
+def test_statistics_of_a_child_are_its_own(tmp_path: Path, play: Play) -> None:
     """The child counts from zero; the parent's figures and its run.json are not touched."""
-    run_python(
-        HEAD
-        + """
+    play("""
 recorder = Recorder(run, ring_bytes=8 << 20)
 for step in range(10):
     recorder.record(step, x=1.0)
@@ -168,19 +145,14 @@ assert not recorder.closed
 assert recorder.record(11, x=1.0)
 assert recorder.stats()["calls"] == 11
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     content = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
     assert len(content["attempts"]) == 1
     assert steps(tmp_path) == [*range(10), 11]
 
 
-def test_closed_before_the_fork(tmp_path: Path) -> None:
-    """A recorder that was closed stays closed in the child, and its figures are harmless."""
-    run_python(
-        HEAD
-        + """
+def test_closed_before_the_fork(tmp_path: Path, play: Play) -> None:
+    play("""
 recorder = Recorder(run)
 recorder.record(0, x=1.0)
 recorder.close()
@@ -197,41 +169,32 @@ def work():
     open_run(run).record(2, x=1.0)
     open_run(run).close()
 fork(work)
-""",
-        tmp_path,
-    )
+""")
     assert children(tmp_path) == []
-    assert steps(tmp_path) == [0]
-    assert steps(tmp_path, "a1") == [2]
+    assert (steps(tmp_path), steps(tmp_path, "a1")) == ([0], [2])
 
 
-@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)", "recorder.close(); os._exit(0)"])
-def test_a_child_that_never_records(tmp_path: Path, end: str) -> None:
-    """Flush and close in a child without records do nothing, and its end neither."""
-    run_python(
-        HEAD
-        + f"""
+def test_a_child_that_never_records(tmp_path: Path, play: Play) -> None:
+    play("""
 recorder = Recorder(run)
 recorder.record(0, x=1.0)
-pid = os.fork()
-if pid == 0:
-    assert recorder.flush()
-    {end}
-assert os.waitpid(pid, 0)[1] == 0
+for call in (lambda: True, recorder.flush, recorder.close):
+    for leave in (os._exit, sys.exit):
+        pid = os.fork()
+        if pid == 0:
+            assert call()
+            leave(0)
+        assert os.waitpid(pid, 0)[1] == 0, (call, leave)
 recorder.record(1, x=1.0)
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     assert children(tmp_path) == []
     assert steps(tmp_path) == [0, 1]
 
 
-def test_the_inherited_object_may_die_in_the_child(tmp_path: Path) -> None:
+def test_the_inherited_object_may_die_in_the_child(tmp_path: Path, play: Play) -> None:
     """Collected in the child, recorded or not, the parent's half is left alone."""
-    run_python(
-        HEAD
-        + """
+    play("""
 recorder = Recorder(run)
 recorder.record(0, x=1.0)
 def silent():
@@ -239,27 +202,19 @@ def silent():
     del recorder
     gc.collect()
 def recording():
-    global recorder
     recorder.record(1, x=1.0)
-    del recorder
-    gc.collect()
+    silent()
 fork(silent)
 fork(recording)
 recorder.record(2, x=1.0)
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     (child,) = children(tmp_path)
-    assert steps(tmp_path) == [0, 2]
-    assert steps(tmp_path, child) == [1]
+    assert (steps(tmp_path), steps(tmp_path, child)) == ([0, 2], [1])
 
 
-def test_an_orderly_child_writes_without_help(tmp_path: Path) -> None:
-    """A child that leaves by sys.exit() has complete files before the parent does anything."""
-    run_python(
-        HEAD
-        + """
+def test_an_orderly_child_writes_without_help(tmp_path: Path, play: Play) -> None:
+    play("""
 recorder = Recorder(run, flush_interval_s=3600)
 recorder.record(0, x=1.0)
 pid = os.fork()
@@ -270,59 +225,47 @@ if pid == 0:
 assert os.waitpid(pid, 0)[1] == 0
 with open(f"{run}/metrics.w{pid}.jsonl") as file:
     assert len(file.readlines()) == 99
-""",
-        tmp_path,
-    )
+""")
     (child,) = children(tmp_path)
     assert steps(tmp_path, child) == list(range(1, 100))
 
 
-def test_large_first_event_of_a_child(tmp_path: Path) -> None:
+def test_large_first_event_of_a_child(tmp_path: Path, play: Play) -> None:
     """An event is shortened to what the child's ring takes, which is smaller than the parent's."""
-    run_python(
-        HEAD
-        + """
+    play("""
 recorder = Recorder(run, ring_bytes=64 << 20)
 def work():
     assert recorder.event("x" * 5_000_000)
     assert recorder.close()
 fork(work)
-assert recorder.event("x" * 5_000_000)
-recorder.close()
-""",
-        tmp_path,
-    )
+work()
+""")
     (child,) = children(tmp_path)
     assert len(lines(tmp_path, "log")[0]["message"]) == 5_000_000
     assert lines(tmp_path, "log", child)[0]["message"].endswith("(5000000 characters)")
 
 
-def test_log_goes_on_counting(tmp_path: Path) -> None:
-    """log() without a step continues behind the parent's last one, in each process by itself."""
-    run_python(
-        HEAD
-        + """
+def test_log_and_open_run_go_on_with_what_was_inherited(tmp_path: Path, play: Play) -> None:
+    """Steps continue behind the parent's last one, in each process; the run's recorder is it."""
+    play("""
 recorder = Recorder(run)
 recorder.record(10, x=1.0)
 def work():
     recorder.log({"x": 1.0})
-    recorder.log({"x": 1.0})
+    assert open_run(run) is recorder
+    open_run(run).log({"x": 1.0})
     recorder.close()
 fork(work)
 recorder.log({"x": 1.0})
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     assert steps(tmp_path) == [10, 11]
     assert steps(tmp_path, children(tmp_path)[0]) == [11, 12]
 
 
-def test_fork_from_a_thread_while_another_opens_a_run(tmp_path: Path) -> None:
+def test_fork_from_a_thread_while_another_opens_a_run(tmp_path: Path, play: Play) -> None:
     """A child can open runs though a thread of the parent held the lock of opening at the fork."""
-    run_python(
-        HEAD
-        + """
+    play("""
 from foundry_fastlog.recording import recorder as module
 held, done = threading.Event(), threading.Event()
 def hold():
@@ -340,36 +283,12 @@ forking.start()
 forking.join()
 done.set()
 holder.join()
-""",
-        tmp_path,
-        timeout=60,
-    )
+""")
     assert steps(tmp_path / "child") == [1]
 
 
-def test_open_run_in_a_child_is_the_inherited_recorder(tmp_path: Path) -> None:
-    """A worker that asks for the run gets the object that it inherited, with files of its own."""
-    run_python(
-        HEAD
-        + """
-recorder = Recorder(run)
-def work():
-    assert open_run(run) is recorder
-    open_run(run).record(1, x=1.0)
-    recorder.close()
-fork(work)
-recorder.close()
-""",
-        tmp_path,
-    )
-    assert steps(tmp_path, children(tmp_path)[0]) == [1]
-
-
-def test_pool(tmp_path: Path) -> None:
-    """Workers of a forked Pool: every record of every task is there when the pool is joined."""
-    run_python(
-        HEAD
-        + """
+def test_pool(tmp_path: Path, play: Play) -> None:
+    play("""
 recorder = Recorder(run, flush_interval_s=3600)
 def work(step):
     with recorder.timer("task", step=step):
@@ -381,19 +300,14 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
 written = sum(len(open(path).readlines()) for path in __import__("glob").glob(f"{run}/metrics.w*"))
 assert written == 300, written
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     found = sorted(step for child in children(tmp_path) for step in steps(tmp_path, child))
     assert found == list(range(300))
     assert sum(len(lines(tmp_path, "performance", child)) for child in children(tmp_path)) == 300
 
 
-def test_segments_of_a_child(tmp_path: Path) -> None:
-    """A child rotates its own segments."""
-    run_python(
-        HEAD
-        + """
+def test_segments_of_a_child(tmp_path: Path, play: Play) -> None:
+    play("""
 recorder = Recorder(run, segment_bytes=4096)
 def work():
     for step in range(200):
@@ -401,9 +315,7 @@ def work():
     recorder.close()
 fork(work)
 recorder.close()
-""",
-        tmp_path,
-    )
+""")
     (child,) = children(tmp_path)
     assert len(segments(tmp_path, label=child)) > 3
     assert steps(tmp_path, child) == list(range(200))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import random
 import threading
+import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from recorded import lines, run_python
+from recorded import in_threads, lines, run_python, steps
 
 from foundry_fastlog import Recorder, RecorderClosedError
 
@@ -26,7 +27,6 @@ def by_thread(run: Path) -> dict[int, list[int]]:
 
 @pytest.mark.parametrize("ring_bytes", [8 << 20, 64 << 10], ids=["large ring", "small ring"])
 def test_exactly_once_and_in_order(tmp_path: Path, ring_bytes: int) -> None:
-    """8 threads x 20,000 records: all there, none twice, each thread's in order."""
     count = 20_000
     recorder = Recorder(tmp_path, ring_bytes=ring_bytes, block_timeout_s=600, segment_bytes=1 << 20)
     barrier = threading.Barrier(THREADS)
@@ -36,7 +36,7 @@ def test_exactly_once_and_in_order(tmp_path: Path, ring_bytes: int) -> None:
         for step in range(count):
             assert recorder.record(step, thread=thread, value=step / 3)
 
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, range(THREADS)))
     assert recorder.close(600)
     assert by_thread(tmp_path) == {thread: list(range(count)) for thread in range(THREADS)}
@@ -46,7 +46,6 @@ def test_exactly_once_and_in_order(tmp_path: Path, ring_bytes: int) -> None:
 
 
 def test_all_calls_at_once(tmp_path: Path) -> None:
-    """Metrics, timers, events, new names and flushes from all threads."""
     count = 1_000
     recorder = Recorder(tmp_path, ring_bytes=64 << 10, block_timeout_s=600)
 
@@ -60,7 +59,7 @@ def test_all_calls_at_once(tmp_path: Path) -> None:
                 assert recorder.flush(600)
                 recorder.stats()
 
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, range(THREADS)))
     assert recorder.close(600)
     assert by_thread(tmp_path) == {thread: list(range(count)) for thread in range(THREADS)}
@@ -74,82 +73,52 @@ def test_all_calls_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closers", [1, 3])
-def test_closing_while_threads_record(tmp_path: Path, closers: int) -> None:
+@pytest.mark.parametrize("attempt", range(10))
+def test_closing_while_threads_record(tmp_path: Path, closers: int, attempt: int) -> None:
     """Each thread records until the named error; what was accepted before is in the files."""
-    for attempt in range(10):
-        run = tmp_path / str(attempt)
-        recorder = Recorder(run, ring_bytes=64 << 10, block_timeout_s=600)
-        accepted: dict[int, list[int]] = {}
-        recording = threading.Barrier(THREADS + 1)
+    recorder = Recorder(tmp_path, ring_bytes=64 << 10, block_timeout_s=600)
+    accepted: dict[int, list[int]] = {thread: [] for thread in range(THREADS)}
+    answers: list[bool] = []
+    recording = threading.Barrier(THREADS + closers)
 
-        def work(
-            thread: int,
-            recorder: Recorder = recorder,
-            accepted: dict[int, list[int]] = accepted,
-            recording: threading.Barrier = recording,
-        ) -> None:
-            own: list[int] = []
-            accepted[thread] = own
-            recording.wait()
-            step = 0
-            while True:
-                try:
-                    if recorder.record(step, thread=thread):
-                        own.append(step)
-                except RecorderClosedError:
-                    return
-                step += 1
-
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
-        for thread in threads:
-            thread.start()
+    def work(thread: int) -> None:
         recording.wait()
-        answers: list[bool] = []
-        closing = [
-            threading.Thread(
-                target=lambda recorder=recorder, answers=answers: answers.append(
-                    recorder.close(600)
-                )
-            )
-            for _ in range(closers)
-        ]
-        for thread in closing:
-            thread.start()
-        for thread in closing + threads:
-            thread.join()
-        assert answers == [True] * closers
-        found = by_thread(run)
-        assert {thread: found[thread] for thread in range(THREADS)} == accepted
-        stats = recorder.stats()
-        assert (
-            stats["calls"]
-            == stats["accepted"]
-            == stats["written"]
-            == sum(map(len, accepted.values()))
-        )
+        if thread >= THREADS:
+            while not all(accepted.values()):
+                time.sleep(0)
+            answers.append(recorder.close(600))
+            return
+        step = 0
+        while True:
+            try:
+                if recorder.record(step, thread=thread):
+                    accepted[thread].append(step)
+            except RecorderClosedError:
+                return
+            step += 1
+
+    in_threads(work, THREADS + closers)
+    assert answers == [True] * closers
+    found = by_thread(tmp_path)
+    assert {thread: found[thread] for thread in range(THREADS)} == accepted
+    stats = recorder.stats()
+    assert stats["calls"] == stats["accepted"] == stats["written"]
+    assert stats["calls"] == sum(map(len, accepted.values()))
 
 
 def test_flush_covers_what_its_thread_recorded(tmp_path: Path) -> None:
-    """After its flush() each thread finds its own record in the file, whatever others do."""
     recorder = Recorder(tmp_path, flush_interval_s=3600)
-    failures: list[str] = []
 
     def work(thread: int) -> None:
         for step in range(50):
             recorder.record(step, thread=thread)
-            if not recorder.flush(600):
-                failures.append("flush")
+            assert recorder.flush(600)
             needle = f'"step":{step},"metrics":{{"thread":{thread}}}'
-            if needle not in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8"):
-                failures.append(needle)
+            assert needle in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
     recorder.close(600)
-    assert failures == []
 
 
 def test_threads_come_and_go(tmp_path: Path) -> None:
@@ -161,20 +130,14 @@ def test_threads_come_and_go(tmp_path: Path) -> None:
         recorder.timer("never left").__enter__()
 
     for start in range(0, 2_000, 20):
-        threads = [threading.Thread(target=work, args=(start + n,)) for n in range(20)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(lambda n, start=start: work(start + n), 20)  # type: ignore[misc]
     recorder.close()
     assert sorted(by_thread(tmp_path)) == list(range(2_000))
     assert recorder.stats()["calls"] == 2_000
 
 
 def test_the_gil_is_free_while_a_call_waits(tmp_path: Path) -> None:
-    """Blocked in record(), flush() or close(), a thread does not stop the others."""
-    done = run_python(
-        """
+    code = """
 import os, resource, sys, threading
 from foundry_fastlog import Recorder
 run = sys.argv[1]
@@ -191,22 +154,18 @@ def record():
 
 calls = [record, lambda: recorder.flush(3600)]
 threads = [threading.Thread(target=call) for call in calls]
-for thread in threads:
-    thread.start()
+for thread in threads: thread.start()
 while recorder.stats()["errors"] == 0:  # this loop is the point: it runs while they wait
     pass
 for thread in threads:
     assert thread.is_alive()
     sys.stdout.write("waiting ")
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+for thread in threads: thread.join()
 closer = threading.Thread(target=recorder.close)
-for thread in threads:
-    thread.join()
 closer.start()
 closer.join()
 sys.stdout.write("done")
-""",
-        tmp_path,
-    )
-    assert done.stdout == "waiting waiting done"
-    assert [line["step"] for line in lines(tmp_path)] == list(range(5_000))
+"""
+    assert run_python(code, tmp_path).stdout == "waiting waiting done"
+    assert steps(tmp_path) == list(range(5_000))

@@ -5,34 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import rings
+from recorded import run_python
 from rings import RingBuilder
 
 from foundry_fastlog import _core
 
-PREAMBLE = """
+HEAD = """
 import os, signal, sys
 from foundry_fastlog import Recorder
 RUN = sys.argv[1]
 """
 
 
-def play(run: Path, body: str, *, code: int = 0) -> None:
-    """Run a scenario in a fresh process."""
-    result = subprocess.run(
-        [sys.executable, "-c", PREAMBLE + textwrap.dedent(body), run],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert (result.returncode, result.stderr) == (code, "")
+def play(run: Path, body: str, code: int = 0) -> None:
+    """Run a scenario in a fresh process, which says nothing."""
+    assert run_python(HEAD + body, run, returncode=code).stderr == ""
 
 
 @pytest.fixture
@@ -44,49 +35,41 @@ def run(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o027, 0o077])
 def test_run_files_have_the_permissions_of_the_umask(run: Path, mask: int) -> None:
     """All that is made, by recovery too, gets what the umask leaves; nobody else may write it."""
-    play(
-        run,
-        f"""
-        os.umask({mask})
-        ready, done = os.pipe()
-        child = os.fork()
-        recorder = Recorder(
-            RUN + "/made/on the way",
-            flush_interval_s=60,
-            ring="shm" if child else "file",
-            rank=1 if child else 0,
-        )
-        for step in range(100):
-            recorder.record(step, loss=1.0)
-            recorder.event("hello")
-        recorder.flush()
-        recorder.record(100, loss=1.0)
-        if child == 0:
-            os.write(done, b"x")
-            signal.pause()
-        os.read(ready, 1)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        os.kill(os.getpid(), signal.SIGKILL)
-        """,
-        code=-signal.SIGKILL,
-    )
+    body = f"""
+os.umask({mask})
+ready, done = os.pipe()
+child = os.fork()
+options = dict(ring="shm", rank=1) if child else dict(ring="file", rank=0)
+recorder = Recorder(RUN + "/made/on the way", flush_interval_s=60, **options)
+for step in range(100):
+    recorder.record(step, loss=1.0)
+    recorder.event("hello")
+recorder.flush()
+recorder.record(100, loss=1.0)
+if child == 0:
+    os.write(done, b"x")
+    signal.pause()
+os.read(ready, 1)
+os.kill(child, signal.SIGKILL)
+os.waitpid(child, 0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    play(run, body, -signal.SIGKILL)
     home = run / "made" / "on the way"
     assert_modes(run, mask)
-    private = {path.suffix for path in (home / ".fastlog").iterdir()}
-    assert private == {".ring", ".ring-at", ".writer"}
-    (pointer,) = (home / ".fastlog").glob("*.ring-at")
+    private = home / ".fastlog"
+    assert {path.suffix for path in private.iterdir()} == {".ring", ".ring-at", ".writer"}
+    (pointer,) = private.glob("*.ring-at")
     ring = Path(pointer.read_text().splitlines()[0])
     assert stat.S_IMODE(ring.stat().st_mode) == 0o600
-    (home / ".fastlog" / "bad.ring").write_bytes(b"no ring")
     for path in home.glob("metrics*"):  # a page that never reached the disk: lines are copied
         with path.open("r+b") as file:
             file.write(bytes(300))
         path.chmod(0o4777)
-    for path in [*(home / ".fastlog").glob("*.ring"), ring]:
-        if path.name != "bad.ring":
-            rings.move_to_other_boot(path)
-    (home / ".fastlog" / "bad.ring").chmod(0o600 & ~mask)
+    for path in (*private.glob("*.ring"), ring):
+        rings.move_to_other_boot(path)
+    (private / "bad.ring").write_bytes(b"no ring")
+    (private / "bad.ring").chmod(0o600 & ~mask)
     umask = os.umask(mask)
     try:
         outcomes = [report["outcome"] for report in _core.recover_run(str(home))]
@@ -96,9 +79,8 @@ def test_run_files_have_the_permissions_of_the_umask(run: Path, mask: int) -> No
     for path in home.glob("metrics*"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o775
         path.chmod(0o664 & ~mask)
-    quarantine = home / ".fastlog" / "quarantine"
-    (quarantine / "bad.ring").unlink()
-    assert {path.name for path in quarantine.iterdir()} == {"bad.ring.reason"}
+    (private / "quarantine" / "bad.ring").unlink()
+    assert [path.name for path in (private / "quarantine").iterdir()] == ["bad.ring.reason"]
     assert_modes(run, mask)
 
 
@@ -109,25 +91,33 @@ def assert_modes(folder: Path, mask: int) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == most & ~mask, path
 
 
-def leave_ring(run: Path, value: int = 1, name: str = f"{rings.UUID}.ring") -> Path:
+def leave_ring(run: Path) -> Path:
     """A ring with one line, of a process that was killed."""
     builder = RingBuilder()
-    builder.fragment(f'"a":{value}')
-    ring = builder.put(run, name)
+    builder.fragment('"a":1')
+    ring = builder.put(run, f"{rings.UUID}.ring")
     (run / "metrics.jsonl").touch()
     return ring
 
 
-RECOVER = """
-from foundry_fastlog import _core
-outcomes = [report["outcome"] for report in _core.recover_run(RUN)]
-assert outcomes == OUTCOMES, outcomes
-"""
-
-
 def recover_to(outcome: str, run: Path) -> None:
     """Recover in a process that ends, whatever it waits for."""
-    play(run, f"OUTCOMES = [{outcome!r}]\n{RECOVER}")
+    body = f"""
+from foundry_fastlog import _core
+outcomes = [report["outcome"] for report in _core.recover_run(RUN)]
+assert outcomes == [{outcome!r}], outcomes
+"""
+    play(run, body)
+
+
+def put(kind: str, place: Path, outside: Path) -> None:
+    """Put something in the place of a file: a link to one outside, a pipe, somebody's own."""
+    {
+        "link": lambda: place.symlink_to(outside),
+        "hard link": lambda: place.hardlink_to(outside),
+        "pipe": lambda: os.mkfifo(place),
+        "file": lambda: place.write_text("mine"),
+    }[kind]()
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
@@ -139,13 +129,7 @@ def test_a_file_in_the_place_of_recoverys_own_is_not_written_to(kind: str, run: 
     (run / "log.jsonl").write_bytes(bytes(10) + b"\n" + kept)
     outside = run.parent / "outside"
     outside.write_text("precious\n")
-    scratch = ring.with_name(ring.name + ".lines")
-    if kind == "link":
-        scratch.symlink_to(outside)
-    elif kind == "hard link":
-        scratch.hardlink_to(outside)
-    else:
-        os.mkfifo(scratch)
+    put(kind, ring.with_name(ring.name + ".lines"), outside)
     recover_to("recovered", run)
     assert outside.read_text() == "precious\n"
     assert (run / "log.jsonl").read_bytes() == kept
@@ -160,13 +144,7 @@ def test_quarantine_is_a_directory_of_the_run(kind: str, run: Path) -> None:
     ring.write_bytes(b"no ring")
     outside = run.parent / "outside"
     outside.mkdir()
-    place = run / ".fastlog" / "quarantine"
-    if kind == "link":
-        place.symlink_to(outside)
-    elif kind == "pipe":
-        os.mkfifo(place)
-    else:
-        place.write_text("mine")
+    put(kind, run / ".fastlog" / "quarantine", outside)
     recover_to("failed", run)
     assert ring.read_bytes() == b"no ring"
     assert not list(outside.iterdir())
@@ -179,33 +157,23 @@ def test_nothing_in_quarantine_is_replaced(kind: str, run: Path) -> None:
     quarantine.mkdir(parents=True)
     outside = run.parent / "outside"
     outside.write_text("precious\n")
-    note = quarantine / "x.ring.reason"
-    if kind == "link":
-        note.symlink_to(outside)
-    elif kind == "pipe":
-        os.mkfifo(note)
-    else:
-        note.write_text("before")
+    put(kind, quarantine / "x.ring.reason", outside)
     for content in (b"first", b"second"):
         (run / ".fastlog" / "x.ring").write_bytes(content)
         recover_to("quarantined", run)
     assert outside.read_text() == "precious\n"
-    assert {path.name for path in quarantine.iterdir()} == {
-        "x.ring.reason",
-        "x.ring.1",
-        "x.ring.1.reason",
-        "x.ring.2",
-        "x.ring.2.reason",
-    }
-    assert (quarantine / "x.ring.1").read_bytes() == b"first"
-    assert (quarantine / "x.ring.2").read_bytes() == b"second"
-    assert "too few for a ring file" in (quarantine / "x.ring.2.reason").read_text()
-    if kind == "file":
-        assert note.read_text() == "before"
+    kept = {path.name: path for path in quarantine.iterdir()}
+    names = ("x.ring.1", "x.ring.1.reason", "x.ring.2", "x.ring.2.reason", "x.ring.reason")
+    assert sorted(kept) == list(names)
+    assert kept["x.ring.1"].read_bytes() == b"first"
+    assert kept["x.ring.2"].read_bytes() == b"second"
+    assert "too few for a ring file" in kept["x.ring.2.reason"].read_text()
+    assert kind != "file" or kept["x.ring.reason"].read_text() == "mine"
 
 
-READ_ONLY = """
+READ_ONLY = f"""
 from foundry_fastlog import _core
+RING = ".fastlog/{rings.UUID}.ring"
 os.mkdir(RUN + "/.fastlog/quarantine")
 os.chdir(RUN)
 if os.geteuid() == 0:  # whom no permission stops
@@ -226,41 +194,32 @@ assert not os.path.exists(RING)
 """
 
 
-def read_only(refused: str, reason: str, outcome: str) -> str:
-    """A scenario in which the run's private directory cannot be written, and then can."""
-    ring = f".fastlog/{rings.UUID}.ring"
-    names = "REFUSED, REASON, OUTCOME, RING"
-    return f"{names} = {refused!r}, {reason!r}, {outcome!r}, {ring!r}\n{READ_ONLY}"
-
-
 def test_a_damaged_ring_that_cannot_be_moved_is_told_and_stays(run: Path) -> None:
     """No recovery leaves a reason in quarantine for a ring that is not there."""
     leave_ring(run).write_bytes(b"no ring")
-    play(run, read_only("failed", "could not be moved", "quarantined"))
+    said = '"failed", "could not be moved", "quarantined"'
+    play(run, f"REFUSED, REASON, OUTCOME = {said}\n{READ_ONLY}")
 
 
 def test_a_ring_that_cannot_be_removed_is_written_once(run: Path) -> None:
     """It says so, and goes when it can."""
     leave_ring(run)
-    play(run, read_only("recovered", "all of it is written, but it stays", "recovered"))
+    said = '"recovered", "all of it is written, but it stays", "recovered"'
+    play(run, f"REFUSED, REASON, OUTCOME = {said}\n{READ_ONLY}")
     (line,) = (run / "log.jsonl").read_text().splitlines()
     assert '"a":1' in line
 
 
-@pytest.mark.parametrize("kind", ["pipe", "device", "huge", "nested"])
+@pytest.mark.parametrize("kind", ["pipe", "link", "huge", "nested"])
 def test_a_run_json_of_somebody_stops_nobody(kind: str, run: Path) -> None:
     """Neither a start nor a reader waits for it, nor takes memory for it."""
     run.mkdir()
     path = run / "run.json"
-    if kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "huge":
-        with path.open("wb") as file:
-            file.truncate(1 << 40)
+    if kind in ("pipe", "link"):
+        put(kind, path, Path("/dev/zero"))
     else:
         path.write_bytes(b'{"attempts":' + b"[" * 100_000)
+        os.truncate(path, 1 << 40 if kind == "huge" else path.stat().st_size)
     body = """
 from foundry_fastlog import read_run
 os.link(RUN + "/run.json", RUN + "/kept", follow_symlinks=False)

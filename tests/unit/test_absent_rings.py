@@ -27,6 +27,9 @@ os._exit(0)
 """
 
 
+rings = pytest.mark.parametrize("ring", ["file", "shm"])
+
+
 def write(run: Path, ring: str = "file", *more: object) -> None:
     """Leave a run behind."""
     run_python(WRITER, run, ring, *more)
@@ -40,10 +43,14 @@ def remove_rings(run: Path) -> None:
         path.unlink()
 
 
+def told_by_readers(run: Path) -> list[str]:
+    """What is wrong with the files as they are."""
+    return [str(problem) for problem in read_run(run).problems]
+
+
 def problems(run: Path) -> list[str]:
     """What a reader says is wrong; it never says so of a run that it calls complete."""
-    opened = read_run(run)
-    told = [str(problem) for problem in opened.problems]
+    told = told_by_readers(run)
     for command in ("summary", "export"):
         status = main([command, str(run), *(["--to", "-"] if command == "export" else [])])
         assert (status != 0) == bool(told)
@@ -53,7 +60,7 @@ def problems(run: Path) -> list[str]:
     return told
 
 
-@pytest.mark.parametrize("ring", ["file", "shm"])
+@rings
 def test_a_ring_that_somebody_removed_is_missed(tmp_path: Path, ring: str) -> None:
     """Until its writer's mark is removed as well."""
     write(tmp_path, ring)
@@ -77,7 +84,7 @@ def test_a_ring_in_memory_is_missed_until_its_writer_has_closed(tmp_path: Path) 
     assert "a1, a2, a3, a4, a5 and 2 more: it has not ended, and its ring is in memory" in told
 
 
-@pytest.mark.parametrize("ring", ["file", "shm"])
+@rings
 def test_who_has_ended_or_lives_is_not_missed(tmp_path: Path, ring: str) -> None:
     """Also where it ended while the rings were listed, and where another one recovered it."""
     run = tmp_path / "run"
@@ -121,7 +128,7 @@ def test_a_run_that_was_copied_without_its_private_directory_is_no_complete_one(
     write(tmp_path / "killed")
     for name in ("ended", "killed"):
         shutil.rmtree(tmp_path / name / ".fastlog")
-    assert read_run(tmp_path / "ended").problems == []
+    assert told_by_readers(tmp_path / "ended") == report_absent(tmp_path) == []
     (told,) = problems(tmp_path / "killed")
     assert "by its run.json its last start has not ended" in told
     Recorder(tmp_path / "killed").close()  # who goes on with it does not make it whole
@@ -129,17 +136,12 @@ def test_a_run_that_was_copied_without_its_private_directory_is_no_complete_one(
     assert "main: it has not ended, and its ring is not here any more" in told
 
 
-def test_a_directory_that_goes_while_it_is_listed_is_told_of_elsewhere(tmp_path: Path) -> None:
-    """By who lists the rings."""
-    assert report_absent(tmp_path) == []
-
-
 def test_an_emptied_ring_is_not_in_the_making(tmp_path: Path) -> None:
     """It has a mark, so it was made: a young one is damaged, too."""
     write(tmp_path)
     (ring,) = (tmp_path / ".fastlog").glob("*.ring")
     os.truncate(ring, 0)
-    (told,) = (str(problem) for problem in read_run(tmp_path).problems)
+    (told,) = told_by_readers(tmp_path)
     assert str(ring) in told
     assert [one["outcome"] for one in _core.recover_run(str(tmp_path))] == ["quarantined"]
 
@@ -151,11 +153,12 @@ def test_a_pointer_that_went_with_its_directory_is_made_anew(tmp_path: Path) -> 
 import os, shutil, sys
 from foundry_fastlog import Recorder
 recorder = Recorder(sys.argv[1], ring="shm", flush_interval_s=60)
-recorder.record(0, loss=1.0)
-assert recorder.flush()
+def record(step):
+    recorder.record(step, loss=1.0)
+    assert recorder.flush()
+record(0)
 shutil.rmtree(sys.argv[1])
-recorder.record(1, loss=1.0)
-assert recorder.flush()
+record(1)
 recorder.record(2, loss=1.0)
 os._exit(0)
 """
@@ -172,7 +175,7 @@ def test_a_mark_says_what_it_can(tmp_path: Path, text: bytes | None) -> None:
     mark = tmp_path / ".fastlog" / "0123.writer"
     mark.parent.mkdir()
     mark.mkdir() if text is None else mark.write_bytes(text)
-    (told,) = (str(problem) for problem in read_run(tmp_path).problems)
+    (told,) = told_by_readers(tmp_path)
     assert str(mark) in told
     assert "it has not ended" in told
     assert ("in memory" in told) == (text == b"memory a1\n")
@@ -187,11 +190,8 @@ def test_what_is_in_the_place_of_a_mark_harms_nobody(tmp_path: Path, made: str) 
     recorder.record(0, loss=1.0)
     (mark,) = (tmp_path / "run" / ".fastlog").glob("*.writer")
     mark.unlink()
-    {
-        "pipe": lambda: os.mkfifo(mark),
-        "directory": mark.mkdir,
-        "link": lambda: mark.symlink_to(outside),
-    }[made]()
+    puts = {"pipe": lambda: os.mkfifo(mark), "directory": mark.mkdir}
+    puts.get(made, lambda: mark.symlink_to(outside))()
     assert recorder.close()
     del recorder  # and with it the lock of a ring that stays
     assert outside.read_text() == "mine"
@@ -213,11 +213,7 @@ def test_a_writer_whose_descriptors_were_closed_has_ended_too(tmp_path: Path, ri
     assert not list((tmp_path / ".fastlog").glob("*.ring*"))
 
 
-NOTHING = """
-import sys
-from foundry_fastlog import Recorder
-assert Recorder(sys.argv[1]).close()
-"""
+NOTHING = "import sys, foundry_fastlog\nassert foundry_fastlog.Recorder(sys.argv[1]).close()"
 
 
 @pytest.mark.skipif(shutil.which("chattr") is None, reason="needs chattr")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -25,29 +29,20 @@ from foundry_fastlog.run.files import (
 )
 from foundry_fastlog.run.listing import list_files, list_segments
 
-children = st.lists(
-    st.builds(
-        lambda pid, again: f"w{pid}" + (f"x{again}" if again else ""),
-        st.integers(1, 4_194_304),
-        st.integers(0, 20),
-    ),
-    max_size=3,
-).map(tuple)
-stamps = st.sampled_from(["", "2025-09-30_14-30-00", "1999-12-31_23-59-59"])
+STAMP = "2025-09-30_14-30-00"
+children = st.lists(st.tuples(st.integers(1, 4_194_304), st.integers(0, 20)), max_size=3).map(
+    lambda found: tuple(f"w{pid}" + (f"x{again}" if again else "") for pid, again in found)
+)
+stamps = st.sampled_from(["", STAMP, "1999-12-31_23-59-59"])
 writers = st.builds(Writer, st.integers(0, 5000), stamps, st.integers(0, 200), children)
 names = st.builds(StreamName, st.sampled_from(STREAMS), writers, st.integers(0, 3_000_000))
 
 
 @given(names)
 def test_a_name_reads_back_as_what_was_spelled(name: StreamName) -> None:
-    """Every name that can be spelled is parsed back to the same parts."""
+    """And a label and a stamp are all there is to a writer."""
     assert parse_name(format_name(name)) == name
-
-
-@given(writers)
-def test_a_label_reads_back_as_its_writer(writer: Writer) -> None:
-    """A label and a stamp are all there is to a writer."""
-    assert Writer.from_label(writer.label, writer.stamp) == writer
+    assert Writer.from_label(name.writer.label, name.writer.stamp) == name.writer
 
 
 @given(st.text(alphabet="metricslog.-_0123456789rawx", max_size=40))
@@ -65,15 +60,9 @@ def test_a_file_has_one_spelling(text: str) -> None:
         ("metrics.1000000.jsonl", StreamName("metrics", segment=1_000_000)),
         ("errors.r3.jsonl", StreamName("errors", Writer(rank=3))),
         ("metrics.r3-a1.000002.jsonl", StreamName("metrics", Writer(rank=3, attempt=1), 2)),
-        (
-            "performance.a1-w4711.jsonl",
-            StreamName("performance", Writer(attempt=1, children=("w4711",))),
-        ),
+        ("performance.a1-w1.jsonl", StreamName("performance", Writer(attempt=1, children=("w1",)))),
         ("log.w1-w2x1.jsonl", StreamName("log", Writer(children=("w1", "w2x1")))),
-        (
-            "metrics_2025-09-30_14-30-00.r1.jsonl",
-            StreamName("metrics", Writer(rank=1, stamp="2025-09-30_14-30-00")),
-        ),
+        (f"metrics_{STAMP}.r1.jsonl", StreamName("metrics", Writer(rank=1, stamp=STAMP))),
     ],
 )
 def test_the_documented_names_are_parsed(name: str, expected: StreamName) -> None:
@@ -85,66 +74,40 @@ def test_the_documented_names_are_parsed(name: str, expected: StreamName) -> Non
 @pytest.mark.parametrize(
     "name",
     [
-        "metrics.000000.jsonl",
-        "metrics.0000001.jsonl",
-        "metrics.00001.jsonl",
-        "metrics.r0.jsonl",
-        "metrics.r03.jsonl",
-        "metrics.a0.jsonl",
-        "metrics.a1-r1.jsonl",
-        "metrics.r1a1.jsonl",
-        "metrics.w1w2.jsonl",
-        "metrics.w1x0.jsonl",
-        "metrics.-a1.jsonl",
-        "metrics.r1-.jsonl",
-        "metrics..jsonl",
-        "metrics.export.jsonl",
-        "metrics_yesterday.jsonl",
-        "metrics.jsonl.gz",
-        "metrics.jsonl\n",
-        "Metrics.jsonl",
-        "loss.jsonl",
-        "run.json",
-        "",
+        *(f"metrics.{middle}.jsonl" for middle in ("000000", "0000001", "00001", "", "export")),
+        *(f"metrics.{label}.jsonl" for label in ("r0", "r03", "a0", "a1-r1", "r1a1", "w1w2")),
+        *(f"metrics.{label}.jsonl" for label in ("w1x0", "-a1", "r1-")),
+        *("metrics_yesterday.jsonl", "metrics.jsonl.gz", "metrics.jsonl\n", "Metrics.jsonl"),
+        *("loss.jsonl", "run.json", ""),
     ],
 )
 def test_other_names_are_no_stream_files(name: str) -> None:
-    """Names outside of the grammar are left to other programs."""
     assert parse_name(name) is None
 
 
-def test_a_wrong_label_is_named() -> None:
-    """Parsing a label says what labels look like."""
-    with pytest.raises(ValueError, match="'a1-r3' is no writer label"):
-        Writer.from_label("a1-r3")
-
-
-def test_a_wrong_stream_or_segment_cannot_be_spelled() -> None:
-    """Spelling a name checks its parts."""
-    with pytest.raises(ValueError, match="unknown stream 'metric'"):
-        format_name(StreamName("metric"))
-    with pytest.raises(ValueError, match="segment must be >= 0"):
-        format_name(StreamName("metrics", segment=-1))
+@pytest.mark.parametrize(
+    ("message", "spell"),
+    [
+        ("'a1-r3' is no writer label", lambda: Writer.from_label("a1-r3")),
+        ("unknown stream 'metric'", lambda: format_name(StreamName("metric"))),
+        ("segment must be >= 0", lambda: format_name(StreamName("metrics", segment=-1))),
+    ],
+)
+def test_what_cannot_be_spelled_is_named(message: str, spell: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=message):
+        spell()
 
 
 def test_writers_sort_by_rank_then_start_then_parents_first() -> None:
-    """The order in which writers are listed is the one that people expect."""
-    ordered = [
-        Writer(),
-        Writer(children=("w7",)),
-        Writer(attempt=1),
-        Writer(attempt=10),
-        Writer(rank=2),
-        Writer(rank=10),
-    ]
+    ordered = [Writer(), Writer(children=("w7",)), Writer(attempt=1), Writer(attempt=10)]
+    ordered += [Writer(rank=2), Writer(rank=10)]
     assert sorted(ordered[3:] + ordered[:3]) == ordered
 
 
 def test_a_writer_is_shown_with_its_label_and_stamp() -> None:
     """The main process has a name for people too."""
-    assert Writer().display == "main"
-    assert Writer(rank=3, attempt=1).display == "r3-a1"
-    assert Writer(stamp="2025-09-30_14-30-00").display == "main 2025-09-30_14-30-00"
+    shown = [one.display for one in (Writer(), Writer(rank=3, attempt=1), Writer(stamp=STAMP))]
+    assert shown == ["main", "r3-a1", f"main {STAMP}"]
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "log_x.jsonl", "errors.all.jsonl", "LOG.jsonl"])
@@ -168,11 +131,8 @@ def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "metrics.jsonl").touch()
     listed = [segment.path.name for segment in list_segments(tmp_path)]
-    assert listed == [
-        "metrics.jsonl",
-        *(f"metrics.{number:06d}.jsonl" for number in range(1, 12)),
-        "log.jsonl",
-    ]
+    numbered = [f"metrics.{number:06d}.jsonl" for number in range(1, 12)]
+    assert listed == ["metrics.jsonl", *numbered, "log.jsonl"]
     assert list_files(tmp_path)[1] == [
         ("errors.jsonl", "it is no regular file"),
         ("errors.r1.jsonl", "No such file or directory"),
@@ -206,30 +166,16 @@ def test_files_that_were_laid_aside_are_named(name: str, reason: str, tmp_path: 
 def test_a_file_that_vanishes_while_listing_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is being cleaned up does not stop a reader."""
     OracleWriter(tmp_path).metrics(0, loss=1.0)
 
-    class Vanished:
-        name, path = "metrics.r1.jsonl", str(tmp_path / "metrics.r1.jsonl")
+    def removed(*_: object) -> object:
+        raise FileNotFoundError
 
-        def is_symlink(self) -> bool:
-            return False
-
-        def stat(self) -> os.stat_result:
-            raise FileNotFoundError
-
-    class Scan:
-        def __init__(self, path: Path) -> None:
-            self.entries = [Vanished(), *real(path)]
-
-        def __enter__(self) -> list[object]:
-            return self.entries
-
-        def __exit__(self, *exc_info: object) -> None:
-            pass
-
+    gone = SimpleNamespace(
+        name="metrics.r1.jsonl", path="x", is_symlink=lambda: False, stat=removed
+    )
     real = os.scandir
-    monkeypatch.setattr(os, "scandir", Scan)
+    monkeypatch.setattr(os, "scandir", lambda path: contextlib.nullcontext([gone, *real(path)]))
     assert [segment.path.name for segment in list_segments(tmp_path)] == ["metrics.jsonl"]
 
 
@@ -258,27 +204,27 @@ def test_a_run_directory_is_accepted(tmp_path: Path) -> None:
     assert open_run_dir(str(tmp_path / "b")) == tmp_path / "b"
 
 
-def test_a_missing_path_names_runs_beside_it(tmp_path: Path) -> None:
-    """A misspelled run is answered with the runs that are there."""
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("exp", r"exp does not exist\. Runs in .*\n.*exp0$"),  # misspelled: what is beside it
+        ("no/where", "Check the spelling; a run is the directory"),
+        ("exp0/metrics.jsonl", r"is a file.*Give its directory: .*exp0$"),
+        ("exp0/notes.txt", r"is a file.*Give its directory: .*exp0$"),
+        ("notes.txt", r"is a file.*that Recorder\(path\) was given"),
+        (".", r"one run below it can be given .*\n.*exp0$"),
+        ("empty", "'foundry-fastlog demo' makes one to try"),
+    ],
+)
+def test_what_is_no_run_is_answered_with_what_to_give(
+    tmp_path: Path, path: str, message: str
+) -> None:
     OracleWriter(tmp_path / "exp0")
-    with pytest.raises(RunNotFoundError, match=r"exp does not exist\. Runs in .*\n.*exp0$"):
-        open_run_dir(tmp_path / "exp")
-
-
-def test_a_missing_path_without_neighbours_says_what_a_run_is(tmp_path: Path) -> None:
-    """Where nothing is near, the message explains."""
-    with pytest.raises(RunNotFoundError, match="Check the spelling; a run is the directory"):
-        open_run_dir(tmp_path / "no" / "where")
-
-
-def test_a_file_of_a_run_names_its_directory(tmp_path: Path) -> None:
-    """A stream file given in place of the run is answered with the run."""
-    OracleWriter(tmp_path / "exp0")
-    with pytest.raises(RunNotFoundError, match=r"is a file.*Give its directory: .*exp0$"):
-        open_run_dir(tmp_path / "exp0" / "metrics.jsonl")
+    (tmp_path / "exp0" / "notes.txt").touch()
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(RunNotFoundError, match=r"is a file.*that Recorder\(path\) was given"):
-        open_run_dir(tmp_path / "notes.txt")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunNotFoundError, match=message):
+        open_run_dir(tmp_path / path)
 
 
 def test_a_parent_of_runs_lists_them_newest_first(tmp_path: Path) -> None:
@@ -290,22 +236,9 @@ def test_a_parent_of_runs_lists_them_newest_first(tmp_path: Path) -> None:
         open_run_dir(tmp_path)
     message = str(raised.value)
     assert "is no run, but 12 runs below it" in message
-    assert message.index("exp11") < message.index("exp10") < message.index("exp02")
-    assert "exp01" not in message
+    listed = re.findall(r"exp\d\d", message)
+    assert listed == [f"exp{number:02d}" for number in range(11, 1, -1)]
     assert "... and 2 more" in message
-
-
-def test_a_parent_of_one_run_says_so(tmp_path: Path) -> None:
-    """One run is no list."""
-    OracleWriter(tmp_path / "a" / "b" / "exp0")
-    with pytest.raises(RunNotFoundError, match=r"one run below it can be given .*\n.*exp0$"):
-        open_run_dir(tmp_path)
-
-
-def test_an_empty_directory_says_how_to_get_a_run(tmp_path: Path) -> None:
-    """A new user learns what to do next."""
-    with pytest.raises(RunNotFoundError, match="'foundry-fastlog demo' makes one to try"):
-        open_run_dir(tmp_path)
 
 
 def test_an_unreadable_directory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +268,6 @@ def test_finding_runs_is_bounded_and_skips_hidden_directories(tmp_path: Path) ->
 def test_a_run_that_vanishes_while_searching_sorts_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Removing runs while they are listed does no harm."""
     for name in ("gone", "here"):
         OracleWriter(tmp_path / name)
     real = Path.stat

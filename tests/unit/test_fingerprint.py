@@ -14,20 +14,16 @@ from foundry_fastlog.base.fingerprint import fingerprint, normalised
 
 def caught(make: Callable[[], object]) -> BaseException:
     """Run; return what it raised."""
-    try:
+    with pytest.raises(BaseException) as info:  # noqa: PT011 - any
         make()
-    except BaseException as error:  # noqa: BLE001 - any
-        return error
-    raise AssertionError("nothing was raised")
+    return info.value
 
 
 def fail(text: str, kind: type[Exception] = ValueError) -> None:
-    """Raise."""
     raise kind(text)
 
 
 def fail_elsewhere(text: str) -> None:
-    """Raise the same from another function."""
     raise ValueError(text)
 
 
@@ -47,32 +43,22 @@ def fail_elsewhere(text: str) -> None:
     ],
 )
 def test_what_varies_is_masked(message: str, expected: str) -> None:
-    """Numbers, hex digits, paths and uuids."""
     assert normalised(message) == expected
 
 
 def test_the_same_error_at_other_places_of_a_run() -> None:
     """Another step, file and address; the text says what is equal."""
-    found = {
-        fingerprint(caught(lambda i=i: fail(f"step {i}: cannot open /tmp/{i}.pt at {hex(i)}")))
-        for i in (1, 20, 300)
-    }
+    texts = (f"step {i}: cannot open /tmp/{i}.pt at {hex(i)}" for i in (1, 20, 300))
+    found = {fingerprint(caught(lambda text=text: fail(text))) for text in texts}
     assert len(found) == 1
     assert all(len(one) == 16 and set(one) <= set(string.hexdigits.lower()) for one in found)
 
 
 def test_other_errors_differ() -> None:
-    """Another class, text, function, cause, or one that was never raised."""
-    errors = [
-        caught(lambda: fail("a")),
-        caught(lambda: fail("b")),
-        caught(lambda: fail("a", TypeError)),
-        caught(lambda: fail_elsewhere("a")),
-        ValueError("a"),
-    ]
-    with_cause = caught(lambda: fail("a"))
-    with_cause.__cause__ = KeyError("k")
-    assert len({fingerprint(error) for error in [*errors, with_cause]}) == 6
+    makers = (lambda: fail("a"), lambda: fail("b"), lambda: fail("a", TypeError))
+    errors = [caught(make) for make in (*makers, lambda: fail_elsewhere("a"), makers[0])]
+    errors[-1].__cause__ = KeyError("k")
+    assert len({fingerprint(error) for error in (*errors, ValueError("a"))}) == 6
 
 
 def test_causes_and_contexts_count_as_they_are_shown() -> None:
@@ -127,8 +113,6 @@ def test_any_text_has_a_fingerprint(text: str) -> None:
 
 
 def test_an_error_without_a_text() -> None:
-    """Its str() raises."""
-
     class MuteError(Exception):
         def __str__(self) -> str:
             raise LookupError

@@ -34,27 +34,19 @@ from foundry_fastlog.base.json_text import (
 
 
 class Word(str, enum.Enum):
-    """Texts with names."""
-
     HELLO = "hello"
 
 
 class Number(enum.IntEnum):
-    """Ints with names."""
-
     ONE = 1
 
 
 @dataclasses.dataclass
 class Point:
-    """Something with fields."""
-
     x: Any = 1
 
 
 class Bad:
-    """An object without a text."""
-
     def __str__(self) -> str:
         raise LookupError("no text")
 
@@ -73,50 +65,24 @@ def test_members_have_no_braces() -> None:
     assert render_members({}) == b""
 
 
+MOMENT = datetime(2026, 1, 30, tzinfo=timezone.utc)
 WELL_KNOWN = [
-    (None, None),
-    (True, True),
-    (-(2**63), -(2**63)),
-    (2**63 - 1, 2**63 - 1),
-    (2**63, str(2**63)),
-    (2**64 - 1, str(2**64 - 1)),
-    (-(2**63) - 1, str(-(2**63) - 1)),
-    (10**400, str(10**400)),
-    (1.5, 1.5),
-    (math.nan, None),
-    (math.inf, None),
-    ("text", "text"),
-    ("9" * 30, "9" * 30),
-    ("\udc80", "\\udc80"),
-    (b"x", "b'x'"),
-    ((1, 2), [1, 2]),
-    ([1, [2]], [1, [2]]),
-    ({1}, [1]),
-    (frozenset({1}), [1]),
-    (UserDict(a=UserDict(b=1)), {"a": {"b": 1}}),
-    (OrderedDict(a=1), {"a": 1}),
+    *((value, value) for value in (None, True, -(2**63), 2**63 - 1, 1.5, "text", "9" * 30)),
+    *((huge, str(huge)) for huge in (2**63, 2**64 - 1, -(2**63) - 1, 10**400)),
+    *((math.nan, None), (math.inf, None), ("\udc80", "\\udc80"), (b"x", "b'x'")),
+    *(((1, 2), [1, 2]), ([1, [2]], [1, [2]]), ({1}, [1]), (frozenset({1}), [1])),
+    *((UserDict(a=UserDict(b=1)), {"a": {"b": 1}}), (OrderedDict(a=1), {"a": 1})),
     ({1: "int", None: "none"}, {"1": "int", "null": "none"}),
     ({False: "bool", 1.5: "float"}, {"false": "bool", "1.5": "float"}),
-    ({date(2026, 1, 30): 1}, {"2026-01-30": 1}),
-    ({"\udc80": 1}, {"\\udc80": 1}),
+    *(({date(2026, 1, 30): 1}, {"2026-01-30": 1}), ({"\udc80": 1}, {"\\udc80": 1})),
     ({("a", "b"): 1}, {"('a', 'b')": 1}),
-    (Word.HELLO, "hello"),
-    (Number.ONE, 1),
-    (Point(), {"x": 1}),
-    (Point(2**63), {"x": str(2**63)}),
+    *((Word.HELLO, "hello"), (Number.ONE, 1)),
+    *((Point(), {"x": 1}), (Point(2**63), {"x": str(2**63)})),
     (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
-    (date(2026, 1, 30), "2026-01-30"),
-    (datetime(2026, 1, 30, tzinfo=timezone.utc), "2026-01-30T00:00:00+00:00"),
-    (Decimal("1.50"), "1.50"),
-    (Path("/a"), "/a"),
-    (1 + 2j, "(1+2j)"),
-    (ValueError("v"), "v"),
-    (np.float32(0.5), 0.5),
-    (np.float64(2.5), 2.5),
-    (np.int64(5), 5),
-    (np.uint64(2**64 - 1), str(2**64 - 1)),
-    (np.bool_(1), True),
-    (np.array([[1.5, 2.5]]), [[1.5, 2.5]]),
+    *((date(2026, 1, 30), "2026-01-30"), (MOMENT, "2026-01-30T00:00:00+00:00")),
+    *((Decimal("1.50"), "1.50"), (Path("/a"), "/a"), (1 + 2j, "(1+2j)"), (ValueError("v"), "v")),
+    *((np.float32(0.5), 0.5), (np.float64(2.5), 2.5), (np.int64(5), 5), (np.bool_(1), True)),
+    *((np.uint64(2**64 - 1), str(2**64 - 1)), (np.array([[1.5, 2.5]]), [[1.5, 2.5]])),
     (Bad(), "<Bad whose str() raised LookupError>"),
 ]
 
@@ -140,6 +106,9 @@ def test_circles() -> None:
     assert rendered(mutual) == {"set": {"back": "<circular reference>"}}
     twice = [10**30]
     assert rendered([twice, twice]) == [[str(10**30)]] * 2
+    point = Point()
+    point.x = {"point": point}
+    assert plain_context({"p": point}) == {"p": "Point(x={'point': ...})"}
 
 
 @pytest.mark.parametrize("depth", [30, 200, 2_000, 100_000])
@@ -165,8 +134,6 @@ class Hostile:
 
 
 class NoKeys(UserDict[str, int]):
-    """A mapping that lists nothing."""
-
     def __iter__(self) -> Any:
         raise LookupError("no keys")
 
@@ -181,15 +148,11 @@ class NoItem(UserDict[str, int]):
 
 
 class NoLength(list[int]):
-    """A list that does not say how long it is."""
-
     def __len__(self) -> int:
         raise LookupError("len")
 
 
 class BadInt(int):
-    """An int that is none when asked for it."""
-
     def __int__(self) -> int:
         raise LookupError("int")
 
@@ -220,19 +183,14 @@ def test_numbers_that_are_not_finite_stay_numbers() -> None:
     assert str(found) == "{'array': [[1.5, nan]], 'n': inf}"
 
 
-def test_a_dataclass_in_a_circle() -> None:
-    """It is what its repr() says."""
-    point = Point()
-    point.x = {"point": point}
-    assert plain_context({"p": point}) == {"p": "Point(x={'point': ...})"}
-
-
 def test_contexts_that_raise() -> None:
     """What can be read of them is there, the rest is named."""
     assert plain_context(NoItem(a=1, b=2)) == {"a": 1, "b": "<not read: LookupError>"}
     assert plain_context(NoKeys(a=1)) == {"unreadable": "NoKeys raised LookupError"}
 
 
+CUDA = SimpleNamespace(type="cuda")
+ON_DEVICE = SimpleNamespace(shape=(10, 200), dtype="int8", device=CUDA)
 BATCH = np.arange(1.0, 200_001.0, dtype=np.float32).reshape(2, 100, 1000)
 
 
@@ -244,24 +202,16 @@ BATCH = np.arange(1.0, 200_001.0, dtype=np.float32).reshape(2, 100, 1000)
         (np.array(["x" * 50] * 2000), f"<ndarray of <U50, shape (2000,): {'x' * 40}... (50 char"),
         (b"x" * 5000, "<bytes of 5000 items: 120, 120, 120, 120, 120, 120, ...>"),
         (deque(range(5000)), "<deque of 5000 items: 0, 1, 2, 3, 4, 5, ...>"),
-        (
-            SimpleNamespace(shape=(10, 200), dtype="int8", device=SimpleNamespace(type="cuda")),
-            "<SimpleNamespace of int8, shape (10, 200), on namespace(type='cuda')>",
-        ),
+        (ON_DEVICE, "<SimpleNamespace of int8, shape (10, 200), on namespace(type='cuda')>"),
         (SimpleNamespace(shape=(10, 200), dtype="int8"), "<SimpleNamespace of int8, shape (10, 2"),
     ],
     ids=lambda v: type(v).__name__,
 )
 def test_large_values_are_described(value: object, expected: str) -> None:
     """By type, shape and a few values, before anything of them is rendered; alike everywhere."""
-    for found in (
-        rendered(value),
-        rendered([value, 10**30])[0],
-        text_of_value(value),
-        readable(value, IN_MEMORY),
-        plain_context({"v": value})["v"],
-    ):
-        assert str(found).startswith(expected)
+    found = [rendered(value), rendered([value, 10**30])[0], text_of_value(value)]
+    for one in (*found, readable(value, IN_MEMORY), plain_context({"v": value})["v"]):
+        assert str(one).startswith(expected)
 
 
 def test_large_containers_are_cut() -> None:
@@ -273,8 +223,7 @@ def test_large_containers_are_cut() -> None:
     assert len(found["dict"]) == 1000
     assert sum(map(len, found["deep"])) < 11_000
     assert found["n"] == 1
-    small = readable({"list": long, "text": "x" * 5000}, IN_MEMORY)
-    assert small == {
+    assert readable({"list": long, "text": "x" * 5000}, IN_MEMORY) == {
         "list": [*range(100), "... (5000 items)"],
         "text": "x" * 4000 + "... (5000 characters)",
     }
@@ -306,12 +255,8 @@ def test_interrupts_go_through() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("plain", "plain"),
-        ("\ud800", "\\ud800"),
-        (5, "5"),
-        (None, "None"),
+        *(("plain", "plain"), ("\ud800", "\\ud800"), (5, "5"), (None, "None"), (Bad, str(Bad))),
         (Bad(), "<Bad whose str() raised LookupError>"),
-        (Bad, str(Bad)),
     ],
 )
 def test_safe_str(value: object, expected: str) -> None:
@@ -320,50 +265,32 @@ def test_safe_str(value: object, expected: str) -> None:
 
 
 def test_nonfinite_fields() -> None:
-    """Dotted paths through mappings, lists, tuples and numpy; finite numbers are not named."""
+    """Dotted paths through mappings, lists, tuples and numpy, beside what raises, in circles."""
     nan, inf = math.nan, math.inf
-    assert nonfinite_fields(
-        {
-            "a": nan,
-            "b": {"c": [1.0, inf, {"d": -inf}], 5: (nan,), None: nan},
-            "user": UserDict(x=nan),
-            "ok": 1.0,
-            "int": 10**400,
-            "bool": True,
-            "text": "nan",
-            "none": None,
-            "\udc80": nan,
-            "f32": np.float32("nan"),
-            "f64": np.float64("nan"),
-            "f16": np.float16("-inf"),
-            "array": np.array([[1.0, nan]]),
-            "long": np.longdouble("nan"),  # orjson writes it as text
-            "strided": np.array([nan, 1.0, 2.0])[::2],  # likewise
-        }
-    ) == {
-        "a": "nan",
-        "b.c.1": "inf",
-        "b.c.2.d": "-inf",
-        "b.5.0": "nan",
-        "b.null": "nan",
-        "user.x": "nan",
-        "\\udc80": "nan",
-        "f32": "nan",
-        "f64": "nan",
-        "f16": "-inf",
-        "array.0.1": "nan",
+    context: dict[Any, Any] = {
+        "a": nan,
+        "b": {"c": [1.0, inf, {"d": -inf}], 5: (nan,), None: nan},
+        "user": UserDict(x=nan),
+        "ok": 1.0,
+        "int": 10**400,
+        "bool": True,
+        "text": "nan",
+        "none": None,
+        "\udc80": nan,
+        "f32": np.float32("nan"),
+        "f64": np.float64("nan"),
+        "f16": np.float16("-inf"),
+        "array": np.array([[1.0, nan]]),
+        "long": np.longdouble("nan"),  # orjson writes it as text
+        "strided": np.array([nan, 1.0, 2.0])[::2],  # likewise
     }
-
-
-def test_nonfinite_fields_beside_what_raises() -> None:
-    """They are named all the same."""
-    context = {"bad": Hostile(), "keys": NoKeys(a=1), "n": math.nan}
-    assert nonfinite_fields(context) == {"n": "nan"}
-
-
-def test_nonfinite_fields_of_a_circle() -> None:
-    """The search ends in a circle too."""
-    circular: dict[str, Any] = {"n": math.nan}
+    expected = {"b.c.1": "inf", "b.c.2.d": "-inf", "f16": "-inf"}
+    nans = ("a", "b.5.0", "b.null", "user.x", "\\udc80", "f32", "f64", "array.0.1")
+    expected |= dict.fromkeys(nans, "nan")
+    assert nonfinite_fields(context) == expected
+    hostile = {"bad": Hostile(), "keys": NoKeys(a=1)}
+    assert nonfinite_fields({**hostile, "n": nan}) == {"n": "nan"}
+    circular: dict[str, Any] = {"n": nan}
     circular["again"] = circular
     found = nonfinite_fields(circular)
     assert found["n"] == found["again.n"] == "nan"
@@ -389,23 +316,18 @@ def test_anything_is_one_strict_json_value(value: object) -> None:
     """Both parsers take it, nonfinite values are null and named, and no int leaves 64 bits."""
 
     def walk(found: Any) -> None:
-        if isinstance(found, dict):
-            for item in found.values():
-                walk(item)
-        elif isinstance(found, list):
-            for item in found:
+        if isinstance(found, (dict, list)):
+            for item in found.values() if isinstance(found, dict) else found:
                 walk(item)
         elif isinstance(found, int):
             assert -(2**63) <= found < 2**63
 
     found = rendered(value)
     walk(found)
-    assert (found is None) == (
-        value is None or (isinstance(value, float) and not math.isfinite(value))
-    )
+    nothing = value is None or (isinstance(value, float) and not math.isfinite(value))
+    assert (found is None) == nothing
 
 
 @given(CONTEXTS)
 def test_readable_is_what_orjson_takes(value: object) -> None:
-    """readable() leaves nothing for orjson to refuse."""
     orjson.dumps(readable(value), option=orjson.OPT_NON_STR_KEYS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import threading
@@ -10,98 +11,76 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recorded import lines
+from recorded import in_threads, lines, steps
 
 from foundry_fastlog import Recorder, open_run
 from foundry_fastlog.base.arguments import check_directory
 
+WRONG: list[tuple[type[Exception], str, dict[str, Any]]] = [
+    (ValueError, "rank must be at most 2147483647, got 2147483648", {"rank": 1 << 31}),
+    (ValueError, "world_size must be at most.*of 100000 bits", {"world_size": 1 << 99999}),
+    (ValueError, "segment_bytes.*an int of 100000 bits", {"segment_bytes": 1 << 99999}),
+    (ValueError, "rank must be below world_size", {"rank": 2, "world_size": 2}),
+    (ValueError, "back_pressure.*'block', 'drop'", {"back_pressure": "wait"}),
+    (ValueError, "ring.*'file', 'shm', 'memory'", {"ring": "disk"}),
+    (ValueError, "fsync.*'none', 'interval', 'every_flush'", {"fsync": True}),
+    (TypeError, "rank must be an int, got int64", {"rank": np.int64(1)}),
+    (TypeError, "ring_byte", {"ring_byte": 1 << 20}),
+    *((TypeError, "rank", {"rank": wrong}) for wrong in (1.0, True, "1")),
+    *((TypeError, "ring_bytes", {"ring_bytes": wrong}) for wrong in (1e6, True)),
+    *((TypeError, "config", {"config": wrong}) for wrong in (5, [1])),
+    *((TypeError, name, {name: "2"}) for name in ("world_size", "flush_interval_s")),
+    *((TypeError, "segment_bytes", {"segment_bytes": None}), (TypeError, "name", {"name": 5})),
+    *((ValueError, "ring_bytes", {"ring_bytes": n}) for n in ((64 << 10) - 1, (64 << 20) + 1)),
+    *((ValueError, "block_timeout_s", {"block_timeout_s": n}) for n in (-1, math.nan, math.inf)),
+    *((ValueError, name, {name: 0}) for name in ("world_size", "fsync_interval_s")),
+    *((ValueError, "rank", {"rank": -1}), (ValueError, "segment_bytes", {"segment_bytes": 4095})),
+    (ValueError, "back_pressure", {"back_pressure": None}),
+    (ValueError, "flush_interval_s", {"flush_interval_s": 0}),
+    (ValueError, "overhead_budget", {"overhead_budget": 1.5}),
+    (ValueError, "close_timeout_s", {"close_timeout_s": -0.1}),
+]
 
-@pytest.mark.parametrize(
-    ("arguments", "error", "name"),
-    [
-        ({"rank": -1}, ValueError, "rank"),
-        ({"rank": 1 << 31}, ValueError, "rank must be at most 2147483647, got 2147483648"),
-        ({"world_size": 1 << 99999}, ValueError, "world_size must be at most.*of 100000 bits"),
-        ({"segment_bytes": 1 << 99999}, ValueError, "segment_bytes.*an int of 100000 bits"),
-        ({"rank": 1.0}, TypeError, "rank"),
-        ({"rank": True}, TypeError, "rank"),
-        ({"rank": "1"}, TypeError, "rank"),
-        ({"world_size": 0}, ValueError, "world_size"),
-        ({"world_size": "2"}, TypeError, "world_size"),
-        ({"rank": 2, "world_size": 2}, ValueError, "rank must be below world_size"),
-        ({"ring_bytes": (64 << 10) - 1}, ValueError, "ring_bytes"),
-        ({"ring_bytes": (64 << 20) + 1}, ValueError, "ring_bytes"),
-        ({"ring_bytes": 1e6}, TypeError, "ring_bytes"),
-        ({"ring_bytes": True}, TypeError, "ring_bytes"),
-        ({"segment_bytes": 4095}, ValueError, "segment_bytes"),
-        ({"segment_bytes": None}, TypeError, "segment_bytes"),
-        ({"back_pressure": "wait"}, ValueError, "back_pressure.*'block', 'drop'"),
-        ({"ring": "disk"}, ValueError, "ring.*'file', 'shm', 'memory'"),
-        ({"fsync": True}, ValueError, "fsync.*'none', 'interval', 'every_flush'"),
-        ({"fsync_interval_s": 0}, ValueError, "fsync_interval_s"),
-        ({"back_pressure": None}, ValueError, "back_pressure"),
-        ({"block_timeout_s": -1}, ValueError, "block_timeout_s"),
-        ({"block_timeout_s": float("nan")}, ValueError, "block_timeout_s"),
-        ({"block_timeout_s": float("inf")}, ValueError, "block_timeout_s"),
-        ({"flush_interval_s": 0}, ValueError, "flush_interval_s"),
-        ({"flush_interval_s": "0.1"}, TypeError, "flush_interval_s"),
-        ({"overhead_budget": 1.5}, ValueError, "overhead_budget"),
-        ({"close_timeout_s": -0.1}, ValueError, "close_timeout_s"),
-        ({"config": 5}, TypeError, "config"),
-        ({"config": [1]}, TypeError, "config"),
-        ({"name": 5}, TypeError, "name"),
-    ],
-)
+
+@pytest.mark.parametrize(("error", "message", "arguments"), WRONG)
 def test_bad_arguments(
-    tmp_path: Path, arguments: dict[str, Any], error: type[Exception], name: str
+    tmp_path: Path, error: type[Exception], message: str, arguments: dict[str, Any]
 ) -> None:
-    """A bad argument is an error at once, and leaves no file."""
-    with pytest.raises(error, match=name):
+    """An error at once, which leaves no file."""
+    with pytest.raises(error, match=message):
         Recorder(tmp_path / "run", **arguments)
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_arguments(tmp_path: Path) -> None:
-    """A misspelt option is refused, and all but the path go by name."""
-    with pytest.raises(TypeError, match="ring_byte"):
-        Recorder(tmp_path, ring_byte=1 << 20)  # type: ignore[call-arg]
+def test_all_but_the_path_go_by_name(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         Recorder(tmp_path, 0)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("extreme", ["least", "most"])
-def test_limits_are_allowed(tmp_path: Path, extreme: str) -> None:
-    """The smallest and the largest value of every option work."""
-    options: dict[str, Any] = {
-        "least": {
-            "ring_bytes": 64 << 10,
-            "block_timeout_s": 0,
-            "flush_interval_s": 0.001,
-            "segment_bytes": 4096,
-            "overhead_budget": 0,
-            "close_timeout_s": 0,
-        },
-        "most": {
-            "ring_bytes": 64 << 20,
-            "block_timeout_s": 3600,
-            "flush_interval_s": 3600,
-            "segment_bytes": 1 << 50,
-            "overhead_budget": 1,
-            "close_timeout_s": 86400,
-        },
-    }[extreme]
-    recorder = Recorder(tmp_path, **options)
+# The smallest and the largest value of every option; numpy's float64 is a float as well.
+LIMITS: dict[str, tuple[Any, Any]] = {
+    "ring_bytes": (64 << 10, 64 << 20),
+    "block_timeout_s": (0, 3600),
+    "flush_interval_s": (np.float64(0.001), 3600),
+    "segment_bytes": (4096, 1 << 50),
+    "overhead_budget": (0, 1),
+    "close_timeout_s": (0, 86400),
+}
+
+
+@pytest.mark.parametrize("extreme", [0, 1], ids=["least", "most"])
+def test_limits_are_allowed(tmp_path: Path, extreme: int) -> None:
+    recorder = Recorder(tmp_path, **{name: given[extreme] for name, given in LIMITS.items()})
     assert recorder.record(0, x=1.0)
     assert recorder.flush(60)
     assert recorder.close(60)
-    assert [line["step"] for line in lines(tmp_path)] == [0]
+    assert steps(tmp_path) == [0]
 
 
 @pytest.mark.parametrize(
     ("asked", "given"), [(64 << 10, 64 << 10), ((64 << 10) + 1, 128 << 10), (100_000, 128 << 10)]
 )
 def test_ring_size_is_rounded_up(tmp_path: Path, asked: int, given: int) -> None:
-    """The ring gets the next power of two."""
     with Recorder(tmp_path, ring_bytes=asked) as recorder:
         assert recorder.stats()["ring_bytes"] == given
 
@@ -113,7 +92,7 @@ def test_path_may_be_text_or_path_like(tmp_path: Path, monkeypatch: pytest.Monke
         monkeypatch.chdir("/")
         assert recorder.path == tmp_path / "a" / "c"
         recorder.record(0, x=1.0)
-    assert len(lines(tmp_path / "a" / "c")) == 1
+    assert steps(tmp_path / "a" / "c") == [0]
     with Recorder(tmp_path / "d") as recorder:
         assert recorder.path == tmp_path / "d"
 
@@ -128,14 +107,12 @@ def test_path_may_be_text_or_path_like(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_bad_paths(path: Any, error: type[Exception], message: str) -> None:
-    """What is no path is an error at once, in Recorder() and open_run()."""
     for opening in (Recorder, open_run):
         with pytest.raises(error, match=message):
             opening(path)
 
 
 def test_path_that_is_not_utf8(tmp_path: Path) -> None:
-    """A directory with undecodable bytes in its name works, messages about it too."""
     path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe")
     with Recorder(path) as recorder:
         recorder.record(0, x=1.0)
@@ -148,7 +125,6 @@ def test_path_that_is_not_utf8(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_a_file_in_the_way(tmp_path: Path, depth: int) -> None:
-    """Where a file stands in the directory's place, or in a parent's, the error names it."""
     (tmp_path / "file").write_text("x", encoding="utf-8")
     with pytest.raises(NotADirectoryError, match=rf"{tmp_path}/file is a file"):
         Recorder(tmp_path.joinpath("file", *"abc"[:depth]))
@@ -168,7 +144,6 @@ def test_ranks(tmp_path: Path, rank: int | None, label: str, file: str) -> None:
 
 
 def test_rank_from_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RANK and WORLD_SIZE count where no argument is given."""
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with Recorder(tmp_path) as recorder:
@@ -199,7 +174,6 @@ def test_rank_from_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_bad_launcher_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, text: str, message: str
 ) -> None:
-    """A wrong variable is an error that names it."""
     monkeypatch.setenv(variable, text)
     with pytest.raises(ValueError, match=message):
         Recorder(tmp_path)
@@ -208,7 +182,6 @@ def test_bad_launcher_variables(
 def test_rank_beyond_the_world_size_of_the_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Argument and variable are checked against each other."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="got 2 of 2"):
         Recorder(tmp_path, rank=2)
@@ -231,13 +204,8 @@ def test_second_recorder_of_a_run(tmp_path: Path) -> None:
             again.record(0, x=float(attempt))
     with Recorder(tmp_path / "run", rank=1) as again:
         assert (again.attempt, again.label) == (1, "r1-a1")
-    assert [
-        lines(tmp_path / "run", label=label)[0]["metrics"]["x"] for label in ("", "a1", "a2")
-    ] == [
-        1.0,
-        1.0,
-        2.0,
-    ]
+    found = [lines(tmp_path / "run", label=label)[0]["metrics"] for label in ("", "a1", "a2")]
+    assert found == [{"x": 1.0}, {"x": 1.0}, {"x": 2.0}]
 
 
 def test_a_directory_has_one_recorder_whatever_leads_to_it(tmp_path: Path) -> None:
@@ -298,8 +266,8 @@ def test_a_label_is_taken_by_any_of_its_files(tmp_path: Path) -> None:
     assert len(lines(tmp_path, "performance", "a2")) == len(lines(tmp_path, "log", "a2")) == 1
 
 
-def test_open_run_shares(tmp_path: Path) -> None:
-    """open_run() gives the open recorder of the run and rank, or opens one."""
+def test_open_run_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives the open recorder of the run and rank, whoever opened it, or opens one."""
     with open_run(tmp_path / "run", config={"a": 1}) as first:
         assert open_run(str(tmp_path / "run"), config={"ignored": 2}) is first
         assert open_run(tmp_path / "run" / ".", rank=0) is first
@@ -308,52 +276,27 @@ def test_open_run_shares(tmp_path: Path) -> None:
     with open_run(tmp_path / "run") as second:
         assert second is not first
         assert second.attempt == 1
-
-
-def test_open_run_finds_what_recorder_opened(tmp_path: Path) -> None:
-    """It does not matter which of the two opened the run."""
-    with Recorder(tmp_path) as recorder:
-        assert open_run(tmp_path) is recorder
-
-
-def test_open_run_of_the_launcher_s_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """open_run() looks for the rank that Recorder() would take."""
+    with Recorder(tmp_path / "run") as third:
+        assert open_run(tmp_path / "run") is third
     monkeypatch.setenv("RANK", "5")
-    with open_run(tmp_path) as recorder:
-        assert recorder.label == "r5"
-        assert open_run(tmp_path) is recorder
+    with open_run(tmp_path / "run") as of_rank:
+        assert of_rank.label == "r5"
+        assert open_run(tmp_path / "run") is of_rank
 
 
 def test_open_run_from_many_threads(tmp_path: Path) -> None:
-    """Threads that ask at the same moment share one recorder."""
+    barrier = threading.Barrier(6)
     for attempt in range(20):
-        barrier = threading.Barrier(6)
-        found: list[object] = []
+        found: list[Recorder] = []
 
-        def ask(run: Path, barrier: threading.Barrier, found: list[object]) -> None:
+        def ask(_: int, run: Path = tmp_path / str(attempt), found: list[Any] = found) -> None:
             barrier.wait()
-            try:
-                found.append(open_run(run))
-            except ValueError as error:
-                found.append(error)
+            found.append(open_run(run))
 
-        arguments = (tmp_path / str(attempt), barrier, found)
-        threads = [threading.Thread(target=ask, args=arguments) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(ask, 6)
+        assert len(found) == 6
         assert len(set(map(id, found))) == 1
-        assert isinstance(found[0], Recorder)
         found[0].close()
-
-
-def test_numpy_numbers_as_options(tmp_path: Path) -> None:
-    """Options are Python numbers: numpy's float64 is one, its int64 is refused clearly."""
-    with Recorder(tmp_path, flush_interval_s=np.float64(0.05)) as recorder:
-        assert recorder.record(0, x=1.0)
-    with pytest.raises(TypeError, match="rank must be an int, got int64"):
-        Recorder(tmp_path / "other", rank=np.int64(1))  # type: ignore[arg-type]
 
 
 def test_a_directory_that_is_removed_meanwhile_is_no_file(tmp_path: Path) -> None:

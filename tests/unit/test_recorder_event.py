@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import logging
-import sys
 import types
 from collections import UserDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from recorded import lines, raw_lines
+from recorded import lines, raw_lines, written
 
 from foundry_fastlog import Recorder
 
-
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    """An open recorder with the smallest ring."""
-    with Recorder(tmp_path / "run", ring_bytes=64 << 10) as opened:
-        yield opened
+RECORDER_OPTIONS = {"ring_bytes": 64 << 10}  # the smallest
 
 
-def only_line(recorder: Recorder, stream: str) -> dict[str, Any]:
+def only_line(recorder: Recorder, stream: str = "log") -> dict[str, Any]:
     """Close; return the one line of a stream."""
-    recorder.close()
-    (line,) = lines(recorder.path, stream)
+    (line,) = written(recorder, stream)
     return line
 
 
@@ -45,28 +39,20 @@ def raised(make: Callable[[], object]) -> BaseException:
 @pytest.mark.parametrize(
     ("level", "name"),
     [
-        (None, "INFO"),
-        ("debug", "DEBUG"),
-        ("Info", "INFO"),
-        ("WARN", "WARNING"),
-        ("WARNING", "WARNING"),
-        ("FATAL", "CRITICAL"),
-        (logging.DEBUG, "DEBUG"),
-        (logging.INFO, "INFO"),
-        (logging.WARNING, "WARNING"),
-        (logging.ERROR, "ERROR"),
+        *((None, "INFO"), ("debug", "DEBUG"), ("Info", "INFO"), ("WARN", "WARNING")),
+        *(("WARNING", "WARNING"), ("FATAL", "CRITICAL")),
+        *((getattr(logging, name), name) for name in ("DEBUG", "INFO", "WARNING", "ERROR")),
         (logging.CRITICAL, "CRITICAL"),
     ],
 )
 def test_levels(recorder: Recorder, level: str | int | None, name: str) -> None:
     """Names in any case and logging's numbers; INFO by default."""
     assert recorder.event("m", level=level)
-    assert only_line(recorder, "log")["level"] == name
+    assert only_line(recorder)["level"] == name
 
 
 @pytest.mark.parametrize("level", ["LOUD", "", 25, 0, True, object()])
 def test_unknown_levels(recorder: Recorder, level: Any) -> None:
-    """An unknown level is a ValueError that lists the known ones."""
     with pytest.raises(ValueError, match="DEBUG, INFO, WARNING, ERROR, CRITICAL"):
         recorder.event("m", level=level)
 
@@ -75,30 +61,25 @@ def test_error_goes_to_its_own_stream(recorder: Recorder) -> None:
     """With an exception the level is ERROR unless another one is given."""
     assert recorder.event("a", error=ValueError("v"))
     assert recorder.event("b", error=ValueError("v"), level="critical")
-    recorder.close()
-    assert [line["level"] for line in lines(recorder.path, "errors")] == ["ERROR", "CRITICAL"]
+    assert [line["level"] for line in written(recorder, "errors")] == ["ERROR", "CRITICAL"]
     assert not (recorder.path / "log.jsonl").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "error", "message"),
+    ("error", "message", "arguments"),
     [
-        ({"message": 5}, TypeError, "message must be a str, got int"),
-        ({"message": b"m"}, TypeError, "message must be a str"),
-        ({"logger": 5}, TypeError, "logger must be a str"),
-        ({"error": "failed"}, TypeError, "error must be an exception"),
-        ({"error": ValueError}, TypeError, "error must be an exception"),
-        ({"context": [1]}, TypeError, "context must be a mapping"),
-        ({"step": "1"}, TypeError, "step must be an int"),
-        ({"step": 1.0}, TypeError, "step must be an int"),
-        ({"step": True}, TypeError, "step must be an int"),
-        ({"step": 2**63}, OverflowError, "step"),
+        (TypeError, "message must be a str, got int", {"message": 5}),
+        (TypeError, "message must be a str", {"message": b"m"}),
+        (TypeError, "logger must be a str", {"logger": 5}),
+        *((TypeError, "error must be an exception", {"error": e}) for e in ("failed", ValueError)),
+        (TypeError, "context must be a mapping", {"context": [1]}),
+        *((TypeError, "step must be an int", {"step": step}) for step in ("1", 1.0, True)),
+        (OverflowError, "step", {"step": 2**63}),
     ],
 )
 def test_wrong_arguments(
     recorder: Recorder, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    """Wrong types are errors at once, and nothing is written."""
     with pytest.raises(error, match=message):
         recorder.event(**{"message": "m", **arguments})
     recorder.close()
@@ -106,14 +87,11 @@ def test_wrong_arguments(
 
 
 def test_step_may_be_any_index(recorder: Recorder) -> None:
-    """A numpy int is a step here as in record()."""
     assert recorder.event("m", step=np.int64(-7))
-    assert only_line(recorder, "log")["step"] == -7
+    assert only_line(recorder)["step"] == -7
 
 
 def test_chained_exceptions(recorder: Recorder) -> None:
-    """The traceback shows causes and contexts, as Python prints them."""
-
     def fail() -> None:
         try:
             try:
@@ -126,103 +104,77 @@ def test_chained_exceptions(recorder: Recorder) -> None:
     assert recorder.event("failed", error=raised(fail))
     line = only_line(recorder, "errors")
     assert (line["error_type"], line["error_message"]) == ("RuntimeError", "context")
-    for part in (
-        "KeyError: 'missing'",
-        "The above exception was the direct cause",
-        "ValueError: cause",
-        "During handling of the above exception",
-        "RuntimeError: context",
-        "in fail",
-    ):
+    parts = ["KeyError: 'missing'", "in fail", "The above exception was the direct cause"]
+    parts += ["ValueError: cause", "During handling of the above exception"]
+    for part in (*parts, "RuntimeError: context"):
         assert part in line["traceback"]
 
 
-def test_circular_exception_chain(recorder: Recorder) -> None:
-    """Exceptions that name each other as their cause end somewhere."""
-    first, second = ValueError("first"), ValueError("second")
-    first.__cause__, second.__cause__ = second, first
-    assert recorder.event("failed", error=first)
-    assert "second" in only_line(recorder, "errors")["traceback"]
-
-
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are new in 3.11")
-def test_exception_group(recorder: Recorder) -> None:
-    """A group shows its members."""
-    group = ExceptionGroup("several", [ValueError("one"), KeyError("two")])  # noqa: F821 - 3.11
-    assert recorder.event("failed", error=group)
-    line = only_line(recorder, "errors")
-    assert line["error_type"] == "ExceptionGroup"
-    assert "ValueError: one" in line["traceback"]
-    assert "KeyError: 'two'" in line["traceback"]
-
-
 class Mute(Exception):  # noqa: N818 - a name for a test
-    """An exception that cannot be shown."""
-
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
 
-def test_exception_whose_str_raises(recorder: Recorder) -> None:
-    """A broken __str__ costs the text, not the line."""
-    assert recorder.event("failed", error=Mute())
+def in_a_circle() -> BaseException:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+ERRORS: list[tuple[BaseException, str, tuple[str, ...]]] = [
+    *((error, "", ()) for error in (KeyboardInterrupt(), GeneratorExit())),
+    *((SystemExit(3), "3", ()), (in_a_circle(), "first", ("second",))),
+    (Mute(), "<Mute whose str() raised RuntimeError>", ("Mute",)),
+]
+if group := getattr(builtins, "ExceptionGroup", None):  # from Python 3.11 on
+    members = group("several", [ValueError("one"), KeyError("two")])
+    parts = ("ValueError: one", "KeyError: 'two'")
+    ERRORS.append((members, "several (2 sub-exceptions)", parts))
+
+
+@pytest.mark.parametrize(("error", "text", "parts"), ERRORS, ids=lambda e: type(e).__name__)
+def test_any_exception_can_be_recorded(
+    recorder: Recorder, error: BaseException, text: str, parts: tuple[str, ...]
+) -> None:
+    """One whose chain is a circle, or whose __str__ is broken, and a group with its members."""
+    assert recorder.event("failed", error=error)
     line = only_line(recorder, "errors")
-    assert line["error_message"] == "<Mute whose str() raised RuntimeError>"
-    assert "Mute" in line["traceback"]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()])
-def test_base_exceptions(recorder: Recorder, error: BaseException) -> None:
-    """Any exception can be recorded."""
-    assert recorder.event("stopped", error=error)
-    assert only_line(recorder, "errors")["error_type"] == type(error).__name__
+    assert (line["error_type"], line["error_message"]) == (type(error).__name__, text)
+    assert all(part in line["traceback"] for part in parts)
 
 
 def test_context_of_every_kind(recorder: Recorder) -> None:
     """Contexts keep their shape; what JSON does not know becomes readable text."""
-    moment = datetime(2026, 1, 30, tzinfo=timezone.utc)
-    context = types.MappingProxyType(
-        {
-            "path": Path("/a/b"),
-            "user": UserDict(a=1),
-            "tuple": (1, 2),
-            "set": {1},
-            "when": moment,
-            "array": np.array([1.5, 2.5]),
-            "scalar": np.float32(0.5),
-            5: "int key",
-            "object": type("Odd", (), {"__str__": lambda _: "odd"})(),
-            "broken": type("Bad", (), {"__str__": lambda _: 1 / 0})(),
-        }
-    )
-    assert recorder.event("m", context=context)
-    assert only_line(recorder, "log")["context"] == {
-        "path": "/a/b",
-        "user": {"a": 1},
-        "tuple": [1, 2],
-        "set": [1],
-        "when": "2026-01-30T00:00:00+00:00",
-        "array": [1.5, 2.5],
-        "scalar": 0.5,
-        "5": "int key",
-        "object": "odd",
-        "broken": "<Bad whose str() raised ZeroDivisionError>",
+    kinds: dict[Any, tuple[object, object]] = {
+        "path": (Path("/a/b"), "/a/b"),
+        "user": (UserDict(a=1), {"a": 1}),
+        "tuple": ((1, 2), [1, 2]),
+        "set": ({1}, [1]),
+        "when": (datetime(2026, 1, 30, tzinfo=timezone.utc), "2026-01-30T00:00:00+00:00"),
+        "array": (np.array([1.5, 2.5]), [1.5, 2.5]),
+        "scalar": (np.float32(0.5), 0.5),
+        5: ("int key", "int key"),
+        "object": (type("Odd", (), {"__str__": lambda _: "odd"})(), "odd"),
+        "broken": (
+            type("Bad", (), {"__str__": lambda _: 1 / 0})(),
+            "<Bad whose str() raised ZeroDivisionError>",
+        ),
     }
+    context = types.MappingProxyType({key: given for key, (given, _) in kinds.items()})
+    assert recorder.event("m", context=context)
+    expected = {str(key): expected for key, (_, expected) in kinds.items()}
+    assert only_line(recorder)["context"] == expected
 
 
 def test_nonfinite_context(recorder: Recorder) -> None:
-    """Non-finite numbers at any depth are null, and named by their dotted path."""
+    """Such numbers at any depth are null, and named by their dotted path; other nulls are not."""
     nan, inf = float("nan"), float("inf")
     assert recorder.event("m", context={"a": nan, "b": {"c": [1.0, -inf]}, "d": np.float32("inf")})
-    line = only_line(recorder, "log")
+    assert recorder.event("null", context={"a": None, "b": "null"})
+    line, null = written(recorder, "log")
     assert line["context"] == {"a": None, "b": {"c": [1.0, None]}, "d": None}
     assert line["nonfinite"] == {"a": "nan", "b.c.1": "-inf", "d": "inf"}
-
-
-def test_null_is_not_nonfinite(recorder: Recorder) -> None:
-    """None, and the text null, name nothing."""
-    assert recorder.event("null", context={"a": None, "b": "null"})
-    assert "nonfinite" not in only_line(recorder, "log")
+    assert "nonfinite" not in null
 
 
 def test_circular_and_deep_contexts(recorder: Recorder) -> None:
@@ -234,8 +186,7 @@ def test_circular_and_deep_contexts(recorder: Recorder) -> None:
     for _ in range(400):
         deep = {"d": deep}
     assert recorder.event("m", context=deep)
-    recorder.close()
-    first, second = lines(recorder.path, "log")
+    first, second = written(recorder, "log")
     again = {"n": None, "again": "<circular reference>"}
     assert first["context"] == {"n": None, "again": [again]}
     assert first["nonfinite"]["n"] == "nan"
@@ -243,25 +194,21 @@ def test_circular_and_deep_contexts(recorder: Recorder) -> None:
 
 
 def test_context_is_taken_at_the_call(recorder: Recorder) -> None:
-    """What the caller does with its dict afterwards does not change the line."""
     context = {"a": [1]}
     recorder.event("m", context=context)
     context["a"].append(2)
     context["b"] = [3]
-    assert only_line(recorder, "log")["context"] == {"a": [1]}
+    assert only_line(recorder)["context"] == {"a": [1]}
 
 
 def test_context_may_record_itself(recorder: Recorder) -> None:
-    """A __str__ that calls event() again gives two lines."""
-
     class Chatty:
         def __str__(self) -> str:
             recorder.event("inner")
             return "chatty"
 
     assert recorder.event("outer", context={"c": Chatty()})
-    recorder.close()
-    assert [line["message"] for line in lines(recorder.path, "log")] == ["inner", "outer"]
+    assert [line["message"] for line in written(recorder, "log")] == ["inner", "outer"]
 
 
 LONG = 1 << 20
@@ -270,21 +217,18 @@ LONG = 1 << 20
 def test_long_message_is_shortened(recorder: Recorder) -> None:
     """A message beyond an eighth of the ring keeps its beginning, and says how long it was."""
     assert recorder.event("beginning " + "x" * LONG, context={"kept": 1})
-    line = only_line(recorder, "log")
+    line = only_line(recorder)
     assert line["message"].startswith("beginning xxx")
     assert line["message"].endswith(f"... ({LONG + 10} characters)")
     assert line["context"] == {"kept": 1}
 
 
 def test_long_traceback_keeps_its_end(recorder: Recorder) -> None:
-    """Of a long traceback the end matters: it has the exception."""
-
     def recurse(n: int, hint: str) -> int:
         if n == 0:
             raise ValueError(hint)
-        exec(
-            f"def f{n}(): recurse(n - 1, hint)\nf{n}()", {"recurse": recurse, "n": n, "hint": hint}
-        )
+        names = {"recurse": recurse, "n": n, "hint": hint}
+        exec(f"def f{n}(): recurse(n - 1, hint)\nf{n}()", names)
         return n
 
     error = raised(lambda: recurse(150, "the end"))
@@ -300,8 +244,7 @@ def test_large_context_is_cut(recorder: Recorder) -> None:
     nested = {"list": ["z" * LONG, 1], "n": float("nan")}
     assert recorder.event("m", context={"big": "y" * LONG, "step": 7, "nested": nested})
     assert recorder.event("m", context={f"k{n}": n for n in range(LONG // 16)})
-    recorder.close()
-    first, second = lines(recorder.path, "log")
+    first, second = written(recorder, "log")
     big, step, nested = first["context"].values()
     assert big.startswith("yyy")
     assert big.endswith(f"... ({LONG} characters)")
@@ -322,8 +265,7 @@ def test_nonfinite_stays_with_a_context_that_stays(recorder: Recorder) -> None:
     for _ in range(8):
         nested = {"k" * 12: nested}
     assert recorder.event("x" * LONG, context=nested)
-    recorder.close()
-    first, second = lines(recorder.path, "log")
+    first, second = written(recorder, "log")
     assert first["nonfinite"] == {"a": "nan"}
     assert "nonfinite" not in second
     assert second["context"] == json.loads(json.dumps(nested).replace("Infinity", "null"))

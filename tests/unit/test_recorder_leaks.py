@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ from recorded import run_python
 
 from foundry_fastlog import Recorder
 
+# It drops rather than waits: the disk's speed is not the subject.
+RECORDER_OPTIONS = {"back_pressure": "drop"}
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    """An open recorder that drops rather than waits: the disk's speed is not the subject."""
-    with Recorder(tmp_path / "run", back_pressure="drop") as opened:
-        yield opened
+
+def counts(things: Iterable[object]) -> list[int]:
+    """How often each is referenced."""
+    gc.collect()
+    return [sys.getrefcount(thing) for thing in things]
 
 
 def test_reference_counts(recorder: Recorder) -> None:
-    """Values, keys, mappings and the step are as often referenced as before."""
     name = "".join(("a fresh", " name"))
     big = int("9" * 15)
     real, text, array = float("1.25"), "".join(("te", "xt")), np.float32(0.5)
@@ -47,18 +48,15 @@ def test_reference_counts(recorder: Recorder) -> None:
 
     for _ in range(20):  # the caches have their references
         calls()
-    before = [sys.getrefcount(thing) for thing in watched]
-    names_before = [sys.getrefcount(thing) for thing in names]
+    before, names_before = counts(watched), counts(names)
     for _ in range(2_000):
         calls()
-    assert [sys.getrefcount(thing) for thing in watched] == before
-    for thing, count in zip(names, names_before, strict=True):
-        assert abs(sys.getrefcount(thing) - count) < 50
+    assert counts(watched) == before
+    for now, then in zip(counts(names), names_before, strict=True):
+        assert abs(now - then) < 50
 
 
 class Raising:
-    """A value that fails when it is looked at."""
-
     ndim = 0
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -68,30 +66,24 @@ class Raising:
 @pytest.mark.parametrize(
     "value",
     [
-        [1],
-        object(),
-        2**64,
-        np.zeros(2),
-        np.complex64(1),
-        np.datetime64("2020-01-01", "ns"),
+        *([1], object(), 2**64, np.zeros(2), np.complex64(1), np.datetime64("2020-01-01", "ns")),
         Raising(),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_reference_counts_of_refused_calls(recorder: Recorder, value: Any) -> None:
-    """A refused value, and what came before it, is released again."""
     name = "".join(("another fresh", " name"))
     real = float("1.25")
     mapping = {"r": real, name: value}
-    watched: list[object] = [real, value, mapping]
+    refused = (
+        lambda: recorder.record(1, r=real, v=value),
+        lambda: recorder.record(1, **mapping),
+        lambda: recorder.record_dict(1, mapping),
+        lambda: recorder.record(value, r=real),
+    )
 
     def calls() -> None:
-        for call in (
-            lambda: recorder.record(1, r=real, v=value),
-            lambda: recorder.record(1, **mapping),
-            lambda: recorder.record_dict(1, mapping),
-            lambda: recorder.record(value, r=real),
-        ):
+        for call in refused:
             try:
                 call()
             except (TypeError, OverflowError):
@@ -101,21 +93,17 @@ def test_reference_counts_of_refused_calls(recorder: Recorder, value: Any) -> No
 
     for _ in range(20):
         calls()
-    gc.collect()
-    before = [sys.getrefcount(thing) for thing in watched]
-    names_before = sys.getrefcount(name)
+    before = counts((real, value, mapping, name))
     for _ in range(500):
         calls()
-    gc.collect()
-    assert [sys.getrefcount(thing) for thing in watched] == before
+    now = counts((real, value, mapping, name))
+    assert now[:3] == before[:3]
     # The cache of names holds some references, and others displace them.
-    assert abs(sys.getrefcount(name) - names_before) < 50
+    assert abs(now[3] - before[3]) < 50
 
 
 def test_python_memory(tmp_path: Path) -> None:
-    """Python's own allocator sees no growth over 5,000 rounds of every call."""
-    run_python(
-        """
+    code = """
 import gc, sys, tracemalloc
 from foundry_fastlog import Recorder
 recorder = Recorder(sys.argv[1], back_pressure="drop", overhead_budget=1)
@@ -147,9 +135,8 @@ for _ in range(4):
 recorder.close()
 # The least: the interpreter's table of interned strings may double in one of the rounds.
 assert min(grown) < 40_000, grown
-""",
-        tmp_path,
-    )
+"""
+    run_python(code, tmp_path)
 
 
 RESIDENT = """
@@ -197,12 +184,13 @@ def test_resident_memory(tmp_path: Path, call: str, rounds: int, limit: int) -> 
 
 
 def test_recorders_are_given_back(tmp_path: Path) -> None:
-    """Opening and closing many recorders leaves no object behind."""
     Recorder(tmp_path / "warm").close()
     gc.collect()
-    kinds: Callable[[], int] = lambda: sum(  # noqa: E731 - counted twice, nowhere else
-        type(thing).__name__ in ("Recorder", "Timer", "RunFile") for thing in gc.get_objects()
-    )
+
+    def kinds() -> int:
+        names = [type(thing).__name__ for thing in gc.get_objects()]
+        return sum(name in ("Recorder", "Timer", "RunFile") for name in names)
+
     before = kinds()
     for number in range(10):
         recorder = Recorder(tmp_path / str(number), ring_bytes=64 << 10)

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import logging
 import os
 import pickle
 import stat
-import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from recorded import lines, parse, raw_lines, segments, steps
+from recorded import in_threads, lines, raw_lines, segments, steps, written
 
 from foundry_fastlog import Recorder, RecorderClosedError, RecorderConfig
 
-
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    """An open recorder whose flush thread sleeps for an hour unless it is asked."""
-    with Recorder(tmp_path / "run", flush_interval_s=3600) as opened:
-        yield opened
+# The flush thread sleeps for an hour unless it is asked.
+RECORDER_OPTIONS = {"flush_interval_s": 3600}
 
 
 def test_flush_puts_everything_into_the_files(recorder: Recorder) -> None:
-    """After flush() every stream's lines can be read by somebody else."""
     recorder.record(0, x=1.0)
     with recorder.timer("t"):
         pass
     recorder.event("m")
     recorder.event("e", error=ValueError("v"))
     assert recorder.flush()
-    for stream in ("metrics", "performance", "log", "errors"):
-        assert len(lines(recorder.path, stream)) == 1
+    streams = ("metrics", "performance", "log", "errors")
+    assert [len(lines(recorder.path, stream)) for stream in streams] == [1] * 4
     assert recorder.stats()["written"] == 4
     assert recorder.flush(0)  # nothing to do
     recorder.record(1, x=1.0)
@@ -45,7 +40,6 @@ def test_flush_puts_everything_into_the_files(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("timeout", [60, 60.0, float("inf"), 1e300, 10**400])
 def test_timeouts(tmp_path: Path, timeout: float) -> None:
-    """Any number of seconds is a timeout, also forever."""
     recorder = Recorder(tmp_path)
     recorder.record(0, x=1.0)
     assert recorder.flush(timeout)
@@ -83,7 +77,6 @@ def test_close_writes_everything_and_may_come_again(recorder: Recorder) -> None:
 
 
 def test_context_manager_closes_and_lets_exceptions_through(tmp_path: Path) -> None:
-    """The exception of the block goes on, and what was recorded before is there."""
     recorder = Recorder(tmp_path)
     recorder.record(0, x=1.0)
     with pytest.raises(KeyError, match="own"), recorder:
@@ -93,85 +86,61 @@ def test_context_manager_closes_and_lets_exceptions_through(tmp_path: Path) -> N
 
 
 def test_repr(recorder: Recorder) -> None:
-    """The repr says where it records and whether it still does."""
     assert repr(recorder) == f"<Recorder '{recorder.path}' label='' open>"
     recorder.close()
     assert repr(recorder).endswith(" closed>")
 
 
 def test_an_empty_run(tmp_path: Path) -> None:
-    """A run without records has an empty metrics file and no other stream's."""
+    """It has an empty metrics file and no other stream's, and nothing temporary."""
     Recorder(tmp_path).close()
-    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")}
-    assert names == {"metrics.jsonl", "run.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "run.json", ".fastlog"}
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 
-def test_unclosed_recorder_is_written_when_it_is_collected(tmp_path: Path) -> None:
-    """A recorder that is forgotten writes what it accepted, and ends."""
-    recorder = Recorder(tmp_path, flush_interval_s=3600)
+@pytest.mark.parametrize("how", ["plainly", "in a cycle", "in another thread"])
+def test_an_unclosed_recorder_is_written_when_it_is_collected(tmp_path: Path, how: str) -> None:
+    """Wherever that is: a timer that is kept on it, say, is a cycle for the garbage collector."""
+    holder = [Recorder(tmp_path, flush_interval_s=3600)]
     for step in range(100):
-        recorder.record(step, x=1.0)
-    alive = weakref.ref(recorder)
-    del recorder
+        holder[0].record(step, x=1.0)
+    if how == "in a cycle":
+        holder[0].mine = holder[0].timer("t")  # type: ignore[attr-defined]
+        with holder[0].mine:  # type: ignore[attr-defined]
+            pass
+    alive = weakref.ref(holder[0])
+    in_threads(lambda _: holder.clear(), how == "in another thread")
+    holder.clear()
+    assert (alive() is not None) == (how == "in a cycle")
     gc.collect()
     assert alive() is None
     assert steps(tmp_path) == list(range(100))
+    assert len(lines(tmp_path, "performance")) == (how == "in a cycle")
     with Recorder(tmp_path) as again:  # the process no longer records there
         assert again.attempt == 1
 
 
-def test_unclosed_recorder_in_a_cycle_is_collected(tmp_path: Path) -> None:
-    """A timer kept on the recorder is a cycle, which the garbage collector breaks."""
-    recorder = Recorder(tmp_path)
-    recorder.mine = recorder.timer("t")  # type: ignore[attr-defined]
-    with recorder.mine:  # type: ignore[attr-defined]
-        pass
-    alive = weakref.ref(recorder)
-    del recorder
-    assert alive() is not None
-    gc.collect()
-    assert alive() is None
-    assert len(lines(tmp_path, "performance")) == 1
-
-
-def test_collected_in_another_thread(tmp_path: Path) -> None:
-    """The last reference may die in any thread."""
-    holder = [Recorder(tmp_path)]
-    holder[0].record(0, x=1.0)
-    thread = threading.Thread(target=holder.clear)
-    thread.start()
-    thread.join()
-    gc.collect()
-    assert steps(tmp_path) == [0]
-
-
-def test_many_recorders_one_after_the_other(tmp_path: Path) -> None:
-    """Threads and file descriptors are given back."""
-    fds, threads = Path("/proc/self/fd"), Path("/proc/self/task")
-    Recorder(tmp_path / "warm").close()
-    if fds.exists():
-        before = len(list(fds.iterdir())), len(list(threads.iterdir()))
-    for number in range(20):
-        with Recorder(tmp_path / str(number)) as recorder:
+def test_threads_and_descriptors_are_given_back(tmp_path: Path) -> None:
+    def count(number: int = 0) -> list[int]:
+        with Recorder(tmp_path / str(number)) as recorder, recorder.timer("t"):
             recorder.record(0, x=1.0)
-            with recorder.timer("t"):
-                pass
-    del recorder
-    gc.collect()
-    if fds.exists():
-        assert (len(list(fds.iterdir())), len(list(threads.iterdir()))) <= before
+        del recorder
+        gc.collect()
+        return [len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("fd", "task")]
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs Linux's list of descriptors")
+    before = count()
+    assert [count(number) for number in range(20)][-1] <= before
 
 
 def test_many_recorders_at_once(tmp_path: Path) -> None:
-    """Recorders of different runs do not mix."""
     recorders = [Recorder(tmp_path / str(number), ring_bytes=64 << 10) for number in range(20)]
     for step in range(200):
         for number, recorder in enumerate(recorders):
             recorder.record(step, **{f"key{number}": step})
     for number, recorder in enumerate(recorders):
-        assert recorder.close()
-        found = [line["metrics"] for line in lines(recorder.path)]
+        found = [line["metrics"] for line in written(recorder)]
         assert found == [{f"key{number}": step} for step in range(200)]
 
 
@@ -199,8 +168,6 @@ def test_a_recorder_unpickled_elsewhere_is_a_worker(recorder: Recorder) -> None:
 
 
 def test_subclass(tmp_path: Path) -> None:
-    """A program may extend the class; hot methods can be overridden and called."""
-
     class Doubling(Recorder):
         def record(self, step: int, /, **values: object) -> bool:
             return super().record(step, **values) and super().record(step, again=True, **values)
@@ -224,9 +191,8 @@ def test_segments_rotate_by_size(tmp_path: Path) -> None:
         assert recorder.flush()
         stats = recorder.stats()
     metrics = segments(tmp_path)
-    assert [path.name for path in metrics] == ["metrics.jsonl"] + [
-        f"metrics.{number:06d}.jsonl" for number in range(1, len(metrics))
-    ]
+    numbered = [f"metrics.{number:06d}.jsonl" for number in range(1, len(metrics))]
+    assert [path.name for path in metrics] == ["metrics.jsonl", *numbered]
     assert len(metrics) > 40
     sizes = [path.stat().st_size for path in metrics]
     assert max(sizes) <= SEGMENT
@@ -245,15 +211,12 @@ def test_a_line_longer_than_a_segment(tmp_path: Path) -> None:
         for step in range(6):
             recorder.record(step, note="x" * (10_000 if step % 2 else 10))
             assert step % 3 or recorder.flush()
-    found = segments(tmp_path)
-    counts = [len(raw_lines(path)) for path in found]
-    assert counts == [1] * 6
+    assert [len(raw_lines(path)) for path in segments(tmp_path)] == [1] * 6
     assert steps(tmp_path) == list(range(6))
-    assert all(len(parse(raw_lines(path)[0])["metrics"]["note"]) in (10, 10_000) for path in found)
+    assert [len(line["metrics"]["note"]) for line in lines(tmp_path)] == [10, 10_000] * 3
 
 
 def test_segments_of_a_new_attempt(tmp_path: Path) -> None:
-    """Every attempt counts its own segments and its own `seq`."""
     for attempt in range(3):
         with Recorder(tmp_path, segment_bytes=SEGMENT) as recorder:
             for step in range(100):
@@ -275,22 +238,13 @@ def test_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> 
         os.umask(before)
     for name in ("metrics.jsonl", "log.jsonl", "run.json"):
         assert stat.S_IMODE((tmp_path / "a" / "run" / name).stat().st_mode) == mode
-    directory_mode = stat.S_IMODE((tmp_path / "a").stat().st_mode)
-    assert directory_mode == 0o777 & ~umask
-
-
-def test_no_temporary_files_stay(recorder: Recorder) -> None:
-    """Writing run.json leaves nothing beside it."""
-    recorder.close()
-    assert not [path for path in recorder.path.iterdir() if path.name.startswith(".run.json")]
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o777 & ~umask
 
 
 def test_recorder_config(tmp_path: Path) -> None:
-    """RecorderConfig.open() hands its options and the run's facts on."""
     config = RecorderConfig(ring_bytes=100_000, back_pressure="drop")
     with config.open(tmp_path, rank=2, world_size=3) as recorder:
-        assert recorder.stats()["ring_bytes"] == 128 << 10
-        assert recorder.label == "r2"
+        assert (recorder.stats()["ring_bytes"], recorder.label) == (128 << 10, "r2")
 
 
 def test_messages_are_logged_not_raised(
@@ -311,22 +265,28 @@ def test_messages_are_logged_not_raised(
     assert not recwarn.list
 
 
-def test_a_logging_handler_may_record(tmp_path: Path) -> None:
-    """A handler that records every log message does not deadlock with the recorder's own."""
-    recorder = Recorder(tmp_path, ring_bytes=64 << 10)
+@contextlib.contextmanager
+def filtered(react: Callable[[logging.LogRecord], object]) -> Iterator[None]:
+    """Have the user's logging react to what the recorder says."""
 
-    class Recording(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            recorder.event(record.getMessage(), level=record.levelno)
+    def react_and_pass(record: logging.LogRecord) -> bool:
+        react(record)
+        return True
 
-    handler = Recording()
-    logging.getLogger("foundry_fastlog").addHandler(handler)
+    logger = logging.getLogger("foundry_fastlog")
+    logger.addFilter(react_and_pass)
     try:
+        yield
+    finally:
+        logger.removeFilter(react_and_pass)
+
+
+def test_a_logging_handler_may_record(tmp_path: Path) -> None:
+    """One that records every log message does not deadlock with the recorder's own."""
+    recorder = Recorder(tmp_path, ring_bytes=64 << 10)
+    with filtered(lambda said: recorder.event(said.getMessage(), level=said.levelno)), recorder:
         recorder.record(0, note="x" * 10_000)
         recorder.record(1, x=1.0)
-    finally:
-        logging.getLogger("foundry_fastlog").removeHandler(handler)
-        recorder.close()
     assert "dropped a record" in lines(tmp_path, "log")[0]["message"]
 
 
@@ -334,21 +294,14 @@ def test_a_handler_that_raises_does_not_reach_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception in the user's logging goes to the unraisable hook; the record is taken."""
-    caught: list[object] = []
-    monkeypatch.setattr(
-        "sys.unraisablehook", lambda unraisable: caught.append(unraisable.exc_value)
-    )
+    caught: list[str] = []
+    monkeypatch.setattr("sys.unraisablehook", lambda about: caught.append(str(about.exc_value)))
 
-    def fail(_: logging.LogRecord) -> bool:
+    def fail(_: logging.LogRecord) -> None:
         raise LookupError("a broken filter")
 
-    logger = logging.getLogger("foundry_fastlog")
-    logger.addFilter(fail)
-    try:
-        with Recorder(tmp_path, ring_bytes=64 << 10) as recorder:
-            assert not recorder.record(0, note="x" * 10_000)
-            assert recorder.record(1, x=1.0)
-    finally:
-        logger.removeFilter(fail)
-    assert [str(error) for error in caught] == ["a broken filter"]
+    with filtered(fail), Recorder(tmp_path, ring_bytes=64 << 10) as recorder:
+        assert not recorder.record(0, note="x" * 10_000)
+        assert recorder.record(1, x=1.0)
+    assert caught == ["a broken filter"]
     assert steps(tmp_path) == [1]

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from recorded import lines
+from recorded import in_threads, written
 
 from foundry_fastlog import Recorder
 from foundry_fastlog.recording import recorder as module
 from foundry_fastlog.recording.values import text_of
 
+RECORDER_OPTIONS = {"ring_bytes": 64 << 10}
 
-@pytest.fixture
-def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    """An open recorder with a small ring, of a process that has told of no value yet."""
+
+@pytest.fixture(autouse=True)
+def nothing_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process has told of no value yet."""
     monkeypatch.setattr(module, "_told_odd", set())
-    with Recorder(tmp_path / "run", ring_bytes=64 << 10) as opened:
-        yield opened
 
 
 class Unprintable:
-    """An object without a text."""
-
     def __repr__(self) -> str:
         raise LookupError("no words")
 
 
 class Unsized(list[int]):
-    """A list that cannot be looked at."""
-
     def __len__(self) -> int:
         raise LookupError("no size")
 
@@ -71,11 +65,9 @@ def test_values_that_are_none(recorder: Recorder, caplog: pytest.LogCaptureFixtu
             values = {f"odd{n}": value for n, (value, _) in enumerate(ODD)}
             assert recorder.log({"loss": 0.5, **values, "n": np.int64(3), "note": "text"}, step)
             recorder.flush()
-    recorder.close()
-    assert caplog.messages == [
-        f"metric 'odd{n}' is no single value: recorded as text" for n in range(len(ODD))
-    ]
-    for line in lines(recorder.path):
+    said = [f"metric 'odd{n}' is no single value: recorded as text" for n in range(len(ODD))]
+    assert caplog.messages == said
+    for line in written(recorder):
         found = line["metrics"]
         assert (found["loss"], found["n"], found["note"]) == (0.5, 3, "text")
         for n, (_, text) in enumerate(ODD):
@@ -84,12 +76,10 @@ def test_values_that_are_none(recorder: Recorder, caplog: pytest.LogCaptureFixtu
 
 
 def test_record_stays_strict(recorder: Recorder) -> None:
-    """record() and record_dict() refuse what log() writes as text, and write nothing."""
     for value, _ in ODD:
-        with pytest.raises((TypeError, OverflowError), match="'v'"):
-            recorder.record(0, v=value)
-        with pytest.raises((TypeError, OverflowError), match="'v'"):
-            recorder.record_dict(0, {"v": value})
+        for call in (recorder.record_dict, lambda step, given: recorder.record(step, **given)):
+            with pytest.raises((TypeError, OverflowError), match="'v'"):
+                call(0, {"v": value})
     assert recorder.stats()["calls"] == 0
 
 
@@ -100,8 +90,7 @@ def test_texts_too_long_for_the_ring(recorder: Recorder, key: str, character: st
     many = {f"long{n}": character * (20_000 + n) for n in range(3)}
     assert recorder.log({"loss": 0.5, "short": "s" * 100, **many, key: character * 9000}, 1)
     assert not recorder.record(2, text="x" * 9000)  # strict: dropped as a whole, and told
-    recorder.close()
-    line = lines(recorder.path)[0]["metrics"]
+    line = written(recorder)[0]["metrics"]
     assert (line["loss"], line["short"]) == (0.5, "s" * 100)
     for name, text in {**many, key: character * 9000}.items():
         kept, end = line[name].split("... ")
@@ -113,8 +102,7 @@ def test_texts_too_long_for_the_ring(recorder: Recorder, key: str, character: st
 def test_many_texts_too_long_for_the_ring(recorder: Recorder) -> None:
     """Where not even a few characters of each have room, the numbers are still there."""
     assert recorder.log({"loss": 0.5, **{f"t{n}": "x" * 1000 for n in range(800)}}, 1)
-    recorder.close()
-    found = lines(recorder.path)[0]["metrics"]
+    found = written(recorder)[0]["metrics"]
     assert found["loss"] == 0.5
     assert len(found) == 801
 
@@ -140,25 +128,15 @@ def test_what_log_still_refuses(recorder: Recorder, metrics: Any, error: type[Ex
     with pytest.raises(error):
         recorder.log(metrics)
     assert recorder.log({"x": 1.0})
-    recorder.close()
-    assert [line["step"] for line in lines(recorder.path)] == [0]
+    assert [line["step"] for line in written(recorder)] == [0]
 
 
 def test_steps_of_threads_are_all_different(recorder: Recorder) -> None:
-    """log() without a step never gives two records one number."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
-    threads = [
-        threading.Thread(target=lambda: [recorder.log({"x": np.int64(1)}) for _ in range(2000)])
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda _: [recorder.log({"x": np.int64(1)}) for _ in range(2000)], 3)
     sys.setswitchinterval(before)
-    recorder.close()
-    assert sorted(line["step"] for line in lines(recorder.path)) == list(range(6000))
+    assert sorted(line["step"] for line in written(recorder)) == list(range(6000))
 
 
 def test_text_of_a_deep_container() -> None:
@@ -178,23 +156,17 @@ def test_what_a_signal_raises_during_a_warning_is_the_callers(
 ) -> None:
     """A handler of SIGINT or SIGTERM may run in a log handler; the record is written."""
 
-    class Interrupted(logging.Handler):
-        """Raises what the signal's handler would, in the middle of its work."""
+    def interrupt(_: logging.LogRecord) -> bool:
+        raise error
 
-        def emit(self, record: logging.LogRecord) -> None:
-            """Be interrupted."""
-            raise error
-
-    handler = Interrupted()
     log = logging.getLogger("foundry_fastlog")
-    log.addHandler(handler)
+    log.addFilter(interrupt)
     try:
         with pytest.raises(error):  # noqa: PT012 - it comes at one of the next instructions
             assert recorder.log({"odd": [1]}, step=7)
             for _ in range(1000):
                 len("x")
     finally:
-        log.removeHandler(handler)
+        log.removeFilter(interrupt)
     assert recorder.record(8, x=1.0)
-    recorder.flush()
-    assert [line["step"] for line in lines(recorder.path)] == [7, 8]
+    assert [line["step"] for line in written(recorder)] == [7, 8]

@@ -14,39 +14,33 @@ from rings import PAGE, UUID, RingBuilder
 from foundry_fastlog import Recorder, RunNotFoundError, recover
 
 
-def leave(run: Path, count: int = 100) -> None:
-    """Record in a process that is killed before anything is written."""
-    run_python(
-        """
+def leave(run: Path) -> None:
+    """Record 100 steps in a process that is killed before anything is written."""
+    code = """
 import os, signal, sys
 from foundry_fastlog import Recorder
 recorder = Recorder(sys.argv[1], flush_interval_s=3600)
-for step in range(int(sys.argv[2])):
+for step in range(100):
     recorder.record(step, x=step / 3)
     recorder.event("m", step=step)
 os.kill(os.getpid(), signal.SIGKILL)
-""",
-        run,
-        count,
-        returncode=-9,
-    )
+"""
+    run_python(code, run, returncode=-9)
 
 
 def test_recover(tmp_path: Path) -> None:
-    """recover() completes every run below a directory, reports each ring, and may come again."""
     for name in ("a", "b"):
         leave(tmp_path / name)
     reports = recover(tmp_path)
     assert sorted(report.run.name for report in reports) == ["a", "b"]
     assert all(report.sound and report.emitted == 200 for report in reports)
     for name in ("a", "b"):
-        assert steps(tmp_path / name) == list(range(100))
-        assert [line["step"] for line in lines(tmp_path / name, "log")] == list(range(100))
+        for stream in ("metrics", "log"):
+            assert [line["step"] for line in lines(tmp_path / name, stream)] == list(range(100))
         assert recover(tmp_path / name) == []
 
 
 def test_recover_beside_a_recorder(tmp_path: Path) -> None:
-    """The ring of a process that records is reported as live and left alone."""
     with Recorder(tmp_path) as recorder:
         recorder.record(0, x=1.0)
         (report,) = recover(tmp_path)
@@ -57,7 +51,6 @@ def test_recover_beside_a_recorder(tmp_path: Path) -> None:
 
 
 def test_no_run(tmp_path: Path) -> None:
-    """A place without a run is an error that says so."""
     with pytest.raises(RunNotFoundError, match="missing"):
         recover(tmp_path / "missing")
 
@@ -70,11 +63,10 @@ def test_the_next_start_says_what_it_recovered(
     with caplog.at_level(logging.INFO, "foundry_fastlog"), Recorder(tmp_path) as recorder:
         assert recorder.attempt == 1
         recorder.record(0, x=1.0)
-    (message,) = caplog.messages
-    assert "recovered 200 records" in message
-    assert caplog.records[0].levelno == logging.INFO
-    assert steps(tmp_path) == list(range(100))
-    assert steps(tmp_path, "a1") == [0]
+    (told,) = caplog.records
+    assert "recovered 200 records" in told.getMessage()
+    assert told.levelno == logging.INFO
+    assert (steps(tmp_path), steps(tmp_path, "a1")) == (list(range(100)), [0])
 
 
 def test_a_damaged_ring_does_not_stop_a_start(
@@ -93,7 +85,6 @@ def test_a_damaged_ring_does_not_stop_a_start(
 
 @pytest.mark.parametrize("ring", ["file", "shm", "memory"])
 def test_places_of_the_ring(tmp_path: Path, ring: str) -> None:
-    """`ring_path` says where the ring lies while it is open; nothing of it stays."""
     with Recorder(tmp_path, ring=ring) as recorder:
         path = recorder.stats()["ring_path"]
         assert recorder.record(0, x=1.0)

@@ -28,14 +28,12 @@ VALUES = st.one_of(FLOATS, BITS, INT64, st.booleans(), st.none(), TEXT)
 METRICS = st.dictionaries(TEXT, VALUES, max_size=40).filter(
     lambda metrics: len({oracle.text(key) for key in metrics}) == len(metrics)
 )
-STEPS = INT64
 
 
 class Tail:
     """An open recorder, and what it wrote since the last look."""
 
     def __init__(self, run: Path) -> None:
-        """Open the run."""
         self.recorder = Recorder(run)
         self.offsets: dict[str, int] = {}
 
@@ -46,8 +44,7 @@ class Tail:
             file.seek(self.offsets.get(stream, 0))
             new = file.read()
         self.offsets[stream] = self.offsets.get(stream, 0) + len(new)
-        assert new.count(b"\n") == 1
-        assert new.endswith(b"\n")
+        assert (new.count(b"\n"), new[-1:]) == (1, b"\n")
         return new[:-1]
 
 
@@ -62,11 +59,6 @@ def tail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tail]:
     assert recorder.stats()["dropped"] == 0
 
 
-def same_bits(first: float, second: float) -> bool:
-    """Compare floats by their bits: -0.0 is not 0.0."""
-    return struct.pack("<d", first) == struct.pack("<d", second)
-
-
 def check_values(metrics: dict[str, Any], line: bytes) -> None:
     """Compare a metrics line with what was recorded, as both parsers read it."""
     expected, nonfinite = oracle.plain(metrics)
@@ -77,20 +69,14 @@ def check_values(metrics: dict[str, Any], line: bytes) -> None:
         for key, value in expected.items():
             found = read["metrics"][key]
             assert type(found) is type(value)
-            if isinstance(value, float):
-                assert same_bits(found, value)
-            else:
-                assert found == value
+            assert repr(found) == repr(value)  # -0.0 is not 0.0
         assert read.get("nonfinite", {}) == nonfinite
         assert read.get("epoch") == epoch
 
 
-@given(step=STEPS, metrics=METRICS)
-@example(
-    step=0, metrics={"": float("nan"), "\x00": 5e-324, "\udcff": "\ud800\udc00", "n": -(2**63)}
-)
+@given(step=INT64, metrics=METRICS)
+@example(0, {"": float("nan"), "\x00": 5e-324, "\udcff": "\ud800\udc00", "n": -(2**63)})
 def test_record_dict_round_trip(tail: Tail, step: int, metrics: dict[str, Any]) -> None:
-    """record_dict() writes what both parsers read back as the same values of the same types."""
     metrics.pop("epoch", None)
     assert tail.recorder.record_dict(step, metrics)
     line = tail.last_line()
@@ -98,11 +84,10 @@ def test_record_dict_round_trip(tail: Tail, step: int, metrics: dict[str, Any]) 
     check_values(metrics, line)
 
 
-@given(step=STEPS, metrics=METRICS, epoch=st.one_of(st.none(), INT64, FLOATS))
+@given(step=INT64, metrics=METRICS, epoch=st.one_of(st.none(), INT64, FLOATS))
 def test_record_round_trip(
     tail: Tail, step: int, metrics: dict[str, Any], epoch: float | None
 ) -> None:
-    """record(step, **metrics) does the same, `epoch` being a field of its own."""
     metrics.pop("step", None)
     metrics["epoch"] = epoch
     assert tail.recorder.record(step, **metrics)
@@ -113,17 +98,15 @@ def test_record_round_trip(
 
 @given(values=st.lists(FLOATS, max_size=100))
 def test_floats_round_trip(tail: Tail, values: list[float]) -> None:
-    """The path of records that hold floats only keeps every bit."""
     metrics = {f"k{number}": value for number, value in enumerate(values)}
     assert tail.recorder.record(0, **metrics)
     check_values(metrics, tail.last_line())
 
 
+NAMES = TEXT.filter(lambda key: "." not in key)
 NESTED = st.recursive(
-    st.dictionaries(TEXT.filter(lambda key: "." not in key), VALUES, max_size=4),
-    lambda inner: st.dictionaries(
-        TEXT.filter(lambda key: "." not in key), st.one_of(VALUES, inner), max_size=4
-    ),
+    st.dictionaries(NAMES, VALUES, max_size=4),
+    lambda inner: st.dictionaries(NAMES, st.one_of(VALUES, inner), max_size=4),
     max_leaves=12,
 )
 
@@ -137,7 +120,7 @@ def flatten(nested: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + key, value
 
 
-@given(step=STEPS, nested=NESTED)
+@given(step=INT64, nested=NESTED)
 def test_log_round_trip(tail: Tail, step: int, nested: dict[str, Any]) -> None:
     """log() writes nested dicts under dotted names, or refuses two that become the same."""
     flat = list(flatten(nested))
@@ -162,9 +145,7 @@ JSON_LIKE = st.recursive(
 
 def as_written(value: object) -> object:
     """What the format makes of a context: null for NaN, text for huge ints and surrogates."""
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return value if -(2**63) <= value < 2**63 else str(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -172,8 +153,9 @@ def as_written(value: object) -> object:
         return oracle.text(value)
     if isinstance(value, list):
         return [as_written(item) for item in value]
-    assert isinstance(value, dict)
-    return {oracle.text(key): as_written(item) for key, item in value.items()}
+    if isinstance(value, dict):
+        return {oracle.text(key): as_written(item) for key, item in value.items()}
+    return value
 
 
 @given(message=TEXT, logger=TEXT, context=st.dictionaries(TEXT, JSON_LIKE, max_size=5))
@@ -186,16 +168,14 @@ def test_event_round_trip(tail: Tail, message: str, logger: str, context: dict[s
     assert line["context"] == as_written(context)
 
 
-@given(name=TEXT, outer=TEXT, step=st.one_of(st.none(), STEPS))
+@given(name=TEXT, outer=TEXT, step=st.one_of(st.none(), INT64))
 def test_timer_round_trip(tail: Tail, name: str, outer: str, step: int | None) -> None:
-    """Timers take any text as their name and any step."""
     with tail.recorder.timer(outer, step=step):
         with tail.recorder.timer(name):
             pass
         inner = parse(tail.last_line("performance"))
     parse(tail.last_line("performance"))
-    assert inner["name"] == oracle.text(name)
-    assert inner["parent"] == oracle.text(outer)
+    assert (inner["name"], inner["parent"]) == (oracle.text(name), oracle.text(outer))
     assert inner.get("step") == step
 
 

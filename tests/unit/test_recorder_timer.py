@@ -8,34 +8,30 @@ import inspect
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import lines
+from recorded import in_threads, lines, written
 
 from foundry_fastlog import Recorder, RecorderClosedError
 
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    """An open recorder."""
-    with Recorder(tmp_path / "run") as opened:
-        yield opened
-
-
 def blocks(recorder: Recorder) -> list[tuple[str, int, str | None, int | None]]:
     """Close; return (name, depth, parent, step) of every block, in the order they ended."""
-    recorder.close()
     return [
         (line["name"], line["depth"], line.get("parent"), line.get("step"))
-        for line in lines(recorder.path, "performance")
+        for line in written(recorder, "performance")
     ]
 
 
+def errors(recorder: Recorder) -> list[str | None]:
+    """Close; return the error of every block."""
+    return [line.get("error") for line in written(recorder, "performance")]
+
+
 def test_nesting(recorder: Recorder) -> None:
-    """Depth, parent and step of three levels, and of two neighbours."""
     with recorder.timer("step", step=3):
         with recorder.timer("forward"):
             with recorder.timer("attention"):
@@ -57,24 +53,14 @@ def test_nesting(recorder: Recorder) -> None:
 
 
 def test_step_is_inherited_from_the_nearest_block_that_has_one(recorder: Recorder) -> None:
-    """A block without a step in between hands the outer step on."""
-    with (
-        recorder.timer("a", step=1),
-        recorder.timer("b"),
-        recorder.timer("c", step=2),
-        recorder.timer("d", step=None),
-    ):
+    timer = recorder.timer
+    with timer("a", step=1), timer("b"), timer("c", step=2), timer("d", step=None):
         pass
-    assert [(name, step) for name, _, _, step in blocks(recorder)] == [
-        ("d", 2),
-        ("c", 2),
-        ("b", 1),
-        ("a", 1),
-    ]
+    steps = [(name, step) for name, _, _, step in blocks(recorder)]
+    assert steps == [("d", 2), ("c", 2), ("b", 1), ("a", 1)]
 
 
 def test_duration_is_in_seconds_and_inside_the_caller_s_own_clock(recorder: Recorder) -> None:
-    """The duration lies between what a clock inside and a clock outside the block measured."""
     outside = time.perf_counter()
     with recorder.timer("block"):
         inside = time.perf_counter()
@@ -82,13 +68,11 @@ def test_duration_is_in_seconds_and_inside_the_caller_s_own_clock(recorder: Reco
             pass
         inside = time.perf_counter() - inside
     outside = time.perf_counter() - outside
-    recorder.close()
-    (line,) = lines(recorder.path, "performance")
+    (line,) = written(recorder, "performance")
     assert inside * 0.5 <= line["duration_s"] <= outside * 2
 
 
 def test_recursion_with_one_timer(recorder: Recorder) -> None:
-    """One timer object may run inside itself."""
     timer = recorder.timer("fib")
 
     def fib(n: int) -> int:
@@ -103,8 +87,7 @@ def test_recursion_with_one_timer(recorder: Recorder) -> None:
     assert max(depth for _, depth, _, _ in found) == 3
 
 
-def test_deep_recursion(recorder: Recorder) -> None:
-    """Nesting is not limited by the recorder."""
+def test_nesting_has_no_limit(recorder: Recorder) -> None:
     timer = recorder.timer("deep")
     for _ in range(5_000):
         timer.__enter__()
@@ -113,28 +96,13 @@ def test_deep_recursion(recorder: Recorder) -> None:
     assert [depth for _, depth, _, _ in blocks(recorder)] == list(reversed(range(5_000)))
 
 
-def test_decorated_function(recorder: Recorder) -> None:
-    """A decorated function keeps its name, arguments, result and exceptions."""
+def test_decorated_functions_and_methods(recorder: Recorder) -> None:
+    """They keep their names, arguments, results and exceptions."""
 
     @recorder.timer("load", step=1)
     def load(a: int, *, b: int = 2) -> int:
         """Add."""
         return a // b
-
-    assert (load(6), load(6, b=3)) == (3, 2)
-    assert (load.__name__, load.__doc__) == ("load", "Add.")
-    with pytest.raises(ZeroDivisionError):
-        load(1, b=0)
-    recorder.close()
-    assert [line.get("error") for line in lines(recorder.path, "performance")] == [
-        None,
-        None,
-        "ZeroDivisionError",
-    ]
-
-
-def test_decorated_methods(recorder: Recorder) -> None:
-    """Methods, static and class methods are functions too."""
 
     class Model:
         @recorder.timer("forward")
@@ -151,12 +119,18 @@ def test_decorated_methods(recorder: Recorder) -> None:
         def named(cls) -> str:
             return cls.__name__
 
+    assert (load(6), load(6, b=3)) == (3, 2)
+    assert (load.__name__, load.__doc__) == ("load", "Add.")
+    with pytest.raises(ZeroDivisionError):
+        load(1, b=0)
     assert (Model().forward(), Model.static(), Model.named()) == ("Model", 1, "Model")
-    assert [name for name, *_ in blocks(recorder)] == ["forward", "static", "class"]
+    names = [name for name, *_ in blocks(recorder)]
+    assert names == ["load", "load", "load", "forward", "static", "class"]
+    assert errors(recorder) == [None, None, "ZeroDivisionError", None, None, None]
 
 
 def test_decorated_coroutine(recorder: Recorder) -> None:
-    """A coroutine is timed while it runs, not while it is made."""
+    """It is timed while it runs, not while it is made."""
 
     @recorder.timer("fetch", step=2)
     async def fetch(value: int) -> int:
@@ -168,17 +142,11 @@ def test_decorated_coroutine(recorder: Recorder) -> None:
     assert asyncio.run(fetch(5)) == 2
     with pytest.raises(ZeroDivisionError):
         asyncio.run(fetch(0))
-    assert blocks(recorder) == [
-        ("inside", 1, "fetch", 2),
-        ("fetch", 0, None, 2),
-        ("inside", 1, "fetch", 2),
-        ("fetch", 0, None, 2),
-    ]
+    assert blocks(recorder) == [("inside", 1, "fetch", 2), ("fetch", 0, None, 2)] * 2
 
 
 @pytest.mark.parametrize("wrong", [5, None, "name"])
 def test_only_functions_are_decorated(recorder: Recorder, wrong: Any) -> None:
-    """Decorating something else is a TypeError at once."""
     with pytest.raises(TypeError, match="function"):
         recorder.timer("t")(wrong)
     for call in (recorder.timer("t"), lambda: recorder.timer("t")(len, key=1)):  # type: ignore[call-arg]
@@ -187,30 +155,26 @@ def test_only_functions_are_decorated(recorder: Recorder, wrong: Any) -> None:
 
 
 class CustomError(Exception):
-    """An exception of a program."""
+    pass
 
 
 @pytest.mark.parametrize(
     ("error", "name"),
     [
-        (ValueError("x"), "ValueError"),
-        (CustomError(), "CustomError"),
-        (KeyboardInterrupt(), "KeyboardInterrupt"),
-        (SystemExit(1), "SystemExit"),
-        (GeneratorExit(), "GeneratorExit"),
-        (type("語" * 100, (Exception,), {})(), "語" * 42),
+        *((ValueError("x"), "ValueError"), (CustomError(), "CustomError")),
+        *((KeyboardInterrupt(), "KeyboardInterrupt"), (SystemExit(1), "SystemExit")),
+        *((GeneratorExit(), "GeneratorExit"), (type("語" * 100, (Exception,), {})(), "語" * 42)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
 def test_exceptions_are_noted_and_go_on(
     recorder: Recorder, error: BaseException, name: str
 ) -> None:
-    """A block that raises has the class in its line; a long name is cut between characters."""
+    """By their class; a long name is cut between characters."""
     with pytest.raises(type(error)) as caught, recorder.timer("block"):
         raise error
     assert caught.value is error
-    recorder.close()
-    assert [line["error"] for line in lines(recorder.path, "performance")] == [name]
+    assert errors(recorder) == [name]
 
 
 def test_exit_with_odd_arguments(recorder: Recorder) -> None:
@@ -219,24 +183,28 @@ def test_exit_with_odd_arguments(recorder: Recorder) -> None:
     for arguments in ((), (None, None, None), (5, None, None)):
         timer.__enter__()
         assert timer.__exit__(*arguments) is False  # type: ignore[call-arg, arg-type]
-    recorder.close()
-    assert not any("error" in line for line in lines(recorder.path, "performance"))
+    assert errors(recorder) == [None] * 3
 
 
 def test_exit_without_enter(recorder: Recorder) -> None:
-    """Leaving a block that was not entered here is a RuntimeError, and no line."""
+    """A RuntimeError, and no line; in a thread that has not entered it as well."""
     timer = recorder.timer("t")
-    with pytest.raises(RuntimeError, match="without having been entered"):
-        timer.__exit__(None, None, None)
+
+    def leave(_: int = 0) -> None:
+        with pytest.raises(RuntimeError, match="without having been entered"):
+            timer.__exit__(None, None, None)
+        refused.append(threading.get_ident())
+
+    refused: list[int] = []
+    leave()
     with timer:
-        pass
-    with pytest.raises(RuntimeError, match="without having been entered"):
-        timer.__exit__(None, None, None)
+        in_threads(leave, 1)
+    leave()
+    assert len(refused) == 3
     assert blocks(recorder) == [("t", 0, None, None)]
 
 
 def test_enter_returns_the_timer(recorder: Recorder) -> None:
-    """`as` gives the timer, with its name; its repr shows that."""
     with recorder.timer("näme") as timer:
         assert timer.name == "näme"
         assert repr(timer) == "<Timer 'näme'>"
@@ -246,41 +214,27 @@ def test_enter_returns_the_timer(recorder: Recorder) -> None:
         type(timer)()
 
 
-def test_interleaved_generators(recorder: Recorder) -> None:
-    """Blocks that end in another order keep the parent and depth that they began with."""
+def test_generators(recorder: Recorder) -> None:
+    """Blocks that end in another order keep parent and depth; a thrown-away one ends too."""
 
     def work(name: str, step: int | None = None) -> Generator[None, None, None]:
         with recorder.timer(name, step=step):
             yield
 
     first, second, third = work("first", step=1), work("second"), work("third")
-    next(first)
-    next(second)
-    next(first, None)
-    next(third)
-    next(second, None)
-    next(third, None)
+    for generator in (first, second, first, third, second, third):
+        next(generator, None)
+    abandoned = work("abandoned")
+    next(abandoned)
+    del abandoned
+    gc.collect()
     assert blocks(recorder) == [
         ("first", 0, None, 1),
         ("second", 1, "first", 1),
         ("third", 2, "second", 1),
+        ("abandoned", 0, None, None),
     ]
-
-
-def test_abandoned_generator(recorder: Recorder) -> None:
-    """A generator that is thrown away in the middle ends its block with GeneratorExit."""
-
-    def work() -> Generator[None, None, None]:
-        with recorder.timer("abandoned"):
-            yield
-
-    generator = work()
-    next(generator)
-    del generator
-    gc.collect()
-    recorder.close()
-    (line,) = lines(recorder.path, "performance")
-    assert line["error"] == "GeneratorExit"
+    assert errors(recorder) == [None, None, None, "GeneratorExit"]
 
 
 def test_threads_have_stacks_of_their_own(recorder: Recorder) -> None:
@@ -298,43 +252,17 @@ def test_threads_have_stacks_of_their_own(recorder: Recorder) -> None:
                 barrier.wait()
             barrier.wait()
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    recorder.close()
-    found = lines(recorder.path, "performance")
+    in_threads(work, count)
+    found = written(recorder, "performance")
     assert len(found) == 2 * count
-    for line in found:
-        assert line["thread"] == ids[line["step"]]
+    assert all(line["thread"] == ids[line["step"]] for line in found)
     inner = [line for line in found if line["name"] == "shared"]
     assert {(line["parent"], line["step"], line["depth"]) for line in inner} == {
         (f"outer{number}", number, 1) for number in range(count)
     }
 
 
-def test_exit_in_another_thread(recorder: Recorder) -> None:
-    """A block cannot be left in a thread that has not entered it; its own thread still can."""
-    timer = recorder.timer("t")
-    failures: list[BaseException] = []
-
-    def leave() -> None:
-        try:
-            timer.__exit__(None, None, None)
-        except RuntimeError as error:
-            failures.append(error)
-
-    with timer:
-        thread = threading.Thread(target=leave)
-        thread.start()
-        thread.join()
-    assert len(failures) == 1
-    assert blocks(recorder) == [("t", 0, None, None)]
-
-
 def test_two_recorders_do_not_nest_in_each_other(tmp_path: Path) -> None:
-    """Depth and parent count the blocks of the same recorder only."""
     with Recorder(tmp_path / "a") as a, Recorder(tmp_path / "b") as b:
         with a.timer("a1", step=1), b.timer("b1"), a.timer("a2"), b.timer("b2"):
             pass
@@ -343,35 +271,31 @@ def test_two_recorders_do_not_nest_in_each_other(tmp_path: Path) -> None:
 
 
 def test_closed_in_the_middle(recorder: Recorder) -> None:
-    """A block during which the recorder is closed ends quietly; the next one is refused."""
-    with recorder.timer("outer"):
-        with recorder.timer("inner"):
-            pass
-        recorder.close()
+    """The block ends quietly, or with its own exception; the next one is refused."""
+
+    def close_within(error: Exception | None) -> None:
+        with recorder.timer("outer"):
+            with recorder.timer("inner"):
+                pass
+            recorder.close()
+            if error is not None:
+                raise error
+
+    with pytest.raises(KeyError, match="own"):
+        close_within(KeyError("own"))
     with pytest.raises(RecorderClosedError), recorder.timer("refused"):
         pytest.fail("the block must not run")
     assert [name for name, *_ in blocks(recorder)] == ["inner"]
-
-
-def test_exception_while_closed_is_not_replaced(recorder: Recorder) -> None:
-    """The exception of a block whose recorder was closed meanwhile goes on."""
-
-    def close_and_raise() -> None:
-        with recorder.timer("outer"):
-            recorder.close()
-            raise KeyError("own")
-
-    with pytest.raises(KeyError, match="own"):
-        close_and_raise()
+    with Recorder(recorder.path) as recorder:
+        close_within(None)
+    assert [name for name, *_ in blocks(recorder)] == ["inner"]
 
 
 def test_timer_keeps_its_recorder(tmp_path: Path) -> None:
     """A timer, and a function decorated with it, work after the last other reference is gone."""
 
     def make() -> Callable[[], int]:
-        recorder = Recorder(tmp_path / "run")
-
-        @recorder.timer("kept")
+        @Recorder(tmp_path / "run").timer("kept")
         def answer() -> int:
             return 42
 

@@ -3,54 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import lines, run_python
+from recorded import lines, run_python, written
 
 from foundry_fastlog import Recorder
 
 torch: Any = pytest.importorskip("torch")
 
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    """An open recorder."""
-    with Recorder(tmp_path / "run") as opened:
-        yield opened
-
-
 @pytest.mark.parametrize(
     ("dtype", "value", "expected"),
     [
-        ("float64", 0.1, 0.1),
-        ("float32", 0.1, 0.10000000149011612),
-        ("float16", 0.5, 0.5),
-        ("bfloat16", 1.5, 1.5),
-        ("bfloat16", math.inf, math.inf),
-        ("int64", -(2**63), -(2**63)),
-        ("int32", 5, 5),
-        ("int16", 5, 5),
-        ("int8", -5, -5),
-        ("uint8", 255, 255),
-        ("bool", True, True),
-        ("bool", False, False),
+        *(("float64", 0.1, 0.1), ("float32", 0.1, 0.10000000149011612), ("float16", 0.5, 0.5)),
+        *(("bfloat16", 1.5, 1.5), ("bfloat16", math.inf, math.inf)),
+        *(("int64", -(2**63), -(2**63)), ("int32", 5, 5), ("int16", 5, 5), ("int8", -5, -5)),
+        *(("uint8", 255, 255), ("bool", True, True), ("bool", False, False)),
     ],
 )
 @pytest.mark.parametrize("grad", [False, True])
 def test_tensor(
     recorder: Recorder, dtype: str, value: float, expected: float, *, grad: bool
 ) -> None:
-    """Tensors of every dtype, as leaves and as results with a graph behind them."""
     tensor = torch.tensor(value, dtype=getattr(torch, dtype))
     if grad and tensor.is_floating_point():
         tensor = tensor.requires_grad_() * 1
         assert tensor.requires_grad
     assert recorder.record(0, v=tensor)
-    recorder.close()
-    (line,) = lines(recorder.path)
+    (line,) = written(recorder)
     found = float(line["nonfinite"]["v"]) if "nonfinite" in line else line["metrics"]["v"]
     assert type(found) is type(expected)
     assert found == expected
@@ -61,16 +43,10 @@ def test_parameter_and_buffer(recorder: Recorder) -> None:
     weight = torch.nn.Parameter(torch.tensor(2.0))
     loss = weight * 3
     loss.backward()
-    assert recorder.record(
-        0, weight=weight, loss=loss, grad=weight.grad, norm=weight.norm().reshape(1, 1)
-    )
-    recorder.close()
-    assert lines(recorder.path)[0]["metrics"] == {
-        "weight": 2.0,
-        "loss": 6.0,
-        "grad": 3.0,
-        "norm": 2.0,
-    }
+    values = {"weight": weight, "loss": loss, "grad": weight.grad}
+    assert recorder.record(0, **values, norm=weight.norm().reshape(1, 1))
+    expected = {"weight": 2.0, "loss": 6.0, "grad": 3.0, "norm": 2.0}
+    assert written(recorder)[0]["metrics"] == expected
 
 
 @pytest.mark.parametrize(
@@ -87,11 +63,9 @@ def test_parameter_and_buffer(recorder: Recorder) -> None:
     ],
 )
 def test_other_tensors_are_refused(recorder: Recorder, make: Any, kind: str) -> None:
-    """Tensors with dimensions, complex ones and ones without data: TypeError with the key."""
     with pytest.raises(TypeError, match=rf"'v' has type [\w.]*{kind}"):
         recorder.record(0, v=make())
-    recorder.close()
-    assert lines(recorder.path) == []
+    assert written(recorder) == []
 
 
 @pytest.mark.parametrize("name", [f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)])
@@ -104,14 +78,12 @@ def test_integers_that_are_parts_of_bytes_are_refused(recorder: Recorder, name: 
         with pytest.raises(TypeError, match=r"'a' has type .*Tensor.*(parts of bytes|its type)"):
             recorder.record(0, a=bits.view(getattr(torch, name)))
         assert recorder.record(0, a=bits, b=bits.view(torch.int8))
-    recorder.flush()
-    assert [line["metrics"] for line in lines(recorder.path)] == [{"a": 3, "b": 3}] * 2
+    assert [line["metrics"] for line in written(recorder)] == [{"a": 3, "b": 3}] * 2
 
 
 def test_a_tensor_whose_memory_was_freed_is_described(tmp_path: Path) -> None:
     """Everywhere: torch's own text of one ends the process."""
-    done = run_python(
-        """
+    code = """
 import logging, sys
 import torch
 from foundry_fastlog import ErrorTracker, MetricsLogger, Recorder
@@ -136,9 +108,8 @@ with Recorder(sys.argv[1]) as recorder:
     logger.log_epoch_summary(3, metrics)
     recorder.event("an event", error=ValueError(several), context=metrics)
 print(flat(metrics)["scalar"], safe_str(view), sep="\\n")
-""",
-        tmp_path / "run",
-    )
+"""
+    done = run_python(code, tmp_path / "run")
     said = "<Tensor of torch.float32, shape (), on cpu, whose memory was freed>"
     assert done.stdout.splitlines() == [said, said.replace("()", "(2,)")]
     found = lines(tmp_path / "run")
@@ -190,14 +161,11 @@ def test_a_ranks_part_of_a_value_is_never_taken_for_it(tmp_path: Path) -> None:
     assert len(found) == 3
     for values in found:
         assert values["whole"] == 2.0
-        assert "DTensor(local_tensor=" in values["part"]
-        assert "DTensor(local_tensor=" in values["shard"]
+        assert all("DTensor(local_tensor=" in values[name] for name in ("part", "shard"))
 
 
 def test_step_may_be_a_tensor(recorder: Recorder) -> None:
-    """An integer tensor has __index__ and so is a step; a float one is none."""
     assert recorder.record(torch.tensor(5), x=1.0)
     with pytest.raises(TypeError):
         recorder.record(torch.tensor(5.0), x=1.0)
-    recorder.close()
-    assert lines(recorder.path)[0]["step"] == 5
+    assert written(recorder)[0]["step"] == 5

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from recorded import run_python
@@ -30,44 +29,32 @@ def failed(path: Path) -> Recorder:
     return recorder
 
 
-CALLS: list[Callable[[Any], object]] = [
-    lambda r: r.record(0, x=1.0),
-    lambda r: r.record_dict(0, {"x": 1.0}),
-    lambda r: r.log({"x": 1.0}),
-    lambda r: r.timer("t"),
-    lambda r: r.event("m"),
-    lambda r: r.message("INFO", "l", "m", {}),
-    lambda r: r.epoch_summary(1, {"x": 1.0}),
-    lambda r: r.flush(),
-    lambda r: r.flush(1.0, stream="log"),
-    lambda r: r.close(),
-    lambda r: r.closed,
-    lambda r: r.stats(),
-    lambda r: r.files(),
-    lambda r: r.path,
-    lambda r: r.rank,
-    lambda r: r.world_size,
-    lambda r: r.label,
-    lambda r: r.stamp,
-    lambda r: r.attempt,
-    lambda r: r._fragment(0, b""),
-    lambda r: r._largest_fragment,
-    lambda r: r._label,
-    lambda r: r.__enter__().__exit__(None, None, None),
-    pickle.dumps,
-    copy.copy,
-    copy.deepcopy,
-]
+USES = (
+    *("record(0, x=1.0)", "record_dict(0, {'x': 1.0})", "log({'x': 1.0})", "timer('t')"),
+    *("event('m')", "message('INFO', 'l', 'm', {})", "epoch_summary(1, {'x': 1.0})", "flush()"),
+    *("flush(1.0, stream='log')", "close()", "closed", "stats()", "files()", "path", "rank"),
+    *(
+        "world_size",
+        "label",
+        "stamp",
+        "attempt",
+        "_fragment(0, b'')",
+        "_largest_fragment",
+        "_label",
+    ),
+    "__enter__().__exit__(None, None, None)",
+)
 
 
 @pytest.mark.parametrize("fails", [True, False], ids=["failed", "new"])
 def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool) -> None:
-    """An error that names the reason, of bound methods taken before as well."""
     recorder = failed(tmp_path / "file") if fails else Recorder.__new__(Recorder)
     assert repr(recorder) == "<Recorder, never opened>"
-    for call in (*CALLS, recorder.record.__call__):
+    uses = [partial(eval, f"recorder.{use}", {"recorder": recorder}) for use in USES]
+    copies = [partial(copied, recorder) for copied in (pickle.dumps, copy.copy, copy.deepcopy)]
+    for use in (*uses, *copies, partial(recorder.record.__call__, recorder)):
         with pytest.raises((RuntimeError, AttributeError), match="never opened"):
-            call(recorder)
+            use()
     assert not hasattr(recorder, "unknown")
     recorder.mine = 1  # type: ignore[attr-defined]
     assert recorder.mine == 1  # type: ignore[attr-defined]
@@ -77,7 +64,6 @@ def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool)
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_recorder_is_opened_once(tmp_path: Path, *, closed: bool) -> None:
-    """A second __init__ is an error that changes nothing, of a closed one as well."""
     recorder = Recorder(tmp_path / "run", rank=1)
     assert recorder.record(0, x=1.0)
     if closed:
@@ -100,9 +86,7 @@ def test_methods_of_the_core_want_a_core() -> None:
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="there, Python itself refuses the import")
 def test_a_subinterpreter_is_refused() -> None:
-    """An ImportError, in place of a wait for ever."""
-    done = run_python(
-        """
+    code = """
 import _xxsubinterpreters as interpreters
 code = '''
 try:
@@ -114,7 +98,6 @@ except ImportError as error:
 for _ in range(2):
     interpreters.run_string(interpreters.create(), code)
 from foundry_fastlog import Recorder
-""",
-        timeout=60,
-    )
+"""
+    done = run_python(code, timeout=60)
     assert done.stdout.count("in the main interpreter only") == 2

@@ -6,10 +6,11 @@ import gc
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from recorded import run_python
+from recorded import in_threads, run_python
 
 from foundry_fastlog import (
     ErrorTracker,
@@ -39,16 +40,12 @@ def test_the_last_release_closes(tmp_path: Path) -> None:
     assert release(third)
 
 
-def test_a_recorder_that_was_open_stays_open(tmp_path: Path) -> None:
-    """Whoever opened it closes it."""
+def test_a_recorder_that_was_open_stays_open_and_a_closed_one_is_not_shared(tmp_path: Path) -> None:
+    """Whoever opened it closes it, be it behind the others' back: the next one gets a new one."""
     with Recorder(tmp_path) as mine:
         assert acquire(tmp_path) is mine
         assert release(mine)
         assert not mine.closed
-
-
-def test_a_closed_one_is_not_shared(tmp_path: Path) -> None:
-    """Somebody closed it behind the others' back: the next one gets a new recorder."""
     first = acquire(tmp_path)
     first.close()
     second = acquire(tmp_path)
@@ -58,7 +55,6 @@ def test_a_closed_one_is_not_shared(tmp_path: Path) -> None:
 
 
 def test_components_of_one_directory_share(tmp_path: Path) -> None:
-    """One writer, one attempt; closed by the last component."""
     metrics = MetricsLogger("exp", tmp_path)
     tracker = ErrorTracker(logging.getLogger("test"), tmp_path)
     assert metrics.recorder is tracker.recorder
@@ -87,7 +83,6 @@ def test_a_component_that_is_forgotten_gives_its_share_back(tmp_path: Path) -> N
 
 
 def test_a_given_recorder_stays_open(tmp_path: Path) -> None:
-    """close() of the component flushes only."""
     with Recorder(tmp_path / "run") as recorder:
         with MetricsLogger("exp", tmp_path / "elsewhere", recorder=recorder) as metrics:
             metrics.log_step(1, 0, {"loss": 1.0})
@@ -102,16 +97,12 @@ def test_many_threads_that_ask_at_once_get_one(tmp_path: Path) -> None:
     barrier = threading.Barrier(8)
     found = []
 
-    def ask() -> None:
+    def ask(_: int) -> None:
         barrier.wait()
         found.append(acquire(tmp_path))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(found)) == 1
+    in_threads(ask, 8)
+    assert (len(found), len(set(found))) == (8, 1)
     for left in range(7, -1, -1):
         release(found[0])
         assert found[0].closed is (left == 0)
@@ -132,8 +123,20 @@ def test_an_unwritable_place(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "could not create" in caplog.text
 
 
-def test_a_lock_that_another_thread_holds_is_free_in_a_forked_child() -> None:
-    """Else the child would wait for ever."""
+def child_takes(lock: ForkLock, leave: Callable[[], object] = lambda: None) -> None:
+    """Fork; the child can take the lock, and the parent's own block is left before it is known."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover - in the child, which leaves without a report
+        leave()
+        with lock:
+            os._exit(7)
+    leave()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+
+
+def test_a_lock_is_free_in_a_forked_child_whoever_holds_it() -> None:
+    """Another thread, or the one that forks: else the child would wait for ever."""
     lock = ForkLock()
     held, leave = threading.Event(), threading.Event()
 
@@ -145,40 +148,23 @@ def test_a_lock_that_another_thread_holds_is_free_in_a_forked_child() -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait(60)
-    child = os.fork()
-    if child == 0:  # pragma: no cover - in the child, which leaves without a report
-        with lock:
-            os._exit(7)
-    _, status = os.waitpid(child, 0)
+    child_takes(lock)
     leave.set()
     thread.join()
-    assert os.waitstatus_to_exitcode(status) == 7
     with lock, lock:  # reentrant, and free again
         pass
+    lock.__enter__()
+    child_takes(lock, lambda: lock.__exit__(None, None, None))
 
 
 def test_what_a_fork_does_to_locks() -> None:
-    """In this process: a lock that nobody will give back is free afterwards."""
+    """In this process: a lock that nobody will give back is free afterwards, its holder's too."""
     lock = ForkLock()
-    thread = threading.Thread(target=lock.__enter__)
-    thread.start()
-    thread.join()
+    in_threads(lambda _: lock.__enter__(), 1)
     fork_lock._renew_all()
     with lock:
         pass
-
-
-def test_a_lock_whose_holder_forks_is_free_in_the_child() -> None:
-    """The child leaves the block, and its lock is another one; the parent's is given back."""
-    lock = ForkLock()
-    with lock:
-        child = os.fork()
-    if child == 0:  # pragma: no cover - in the child, which leaves without a report
-        with lock:
-            os._exit(7)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 7
-    lock._pid = 0  # the same in this process, which then seems to be the child
+    lock._pid = 0  # as if this process were the child of its holder
     with lock:
         fork_lock._renew_all()
     with lock:
@@ -193,17 +179,14 @@ def test_a_lock_that_is_given_back_twice_is_a_mistake() -> None:
 
 
 def test_without_close_everything_is_there_at_exit(tmp_path: Path) -> None:
-    """The recorder closes itself."""
-    run_python(
-        """
+    code = """
 import sys
 from foundry_fastlog import MetricsLogger
 metrics = MetricsLogger("exp", sys.argv[1])
 for step in range(1000):
     metrics.log_step(step, 0, {"loss": 1.0})
-""",
-        tmp_path,
-    )
+"""
+    run_python(code, tmp_path)
     run = read_run(tmp_path, strict=True)
     assert [line["step"] for line in run.lines("metrics")] == list(range(1000))
     assert run.info["attempts"][0]["ended"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import logging
 import re
@@ -63,14 +64,10 @@ SHOWN = "<Unread of torch.float32, shape (2, 3), on cuda:1>"
 
 
 class Single(Unread):
-    """One of one element."""
-
     shape = ()  # type: ignore[assignment]
 
 
 class Pair(NamedTuple):
-    """A tuple with names."""
-
     loss: Any
     step: int
 
@@ -110,7 +107,6 @@ class Hostile:
 
     @property
     def device(self) -> Any:
-        """Raise."""
         raise LookupError("no device")
 
     def __repr__(self) -> str:
@@ -122,7 +118,6 @@ class Shapeless(Unread):
 
     @property
     def dtype(self) -> Any:  # type: ignore[override]
-        """Raise."""
         raise LookupError("no type")
 
 
@@ -138,35 +133,29 @@ T = Unread()
 OBJECTS = np.empty(2, object)
 OBJECTS[0] = T
 TEXTS: list[tuple[object, str]] = [
-    (T, SHOWN),
-    ([T], str([SHOWN])),
-    ({"n": {"x": T}}, str({"n": {"x": SHOWN}})),
-    ({T: 1}, str({SHOWN: 1})),
+    *((T, SHOWN), ([T], str([SHOWN])), ({"n": {"x": T}}, str({"n": {"x": SHOWN}}))),
+    *(
+        ({T: 1}, str({SHOWN: 1})),
+        (Pair(T, 3), str([SHOWN, 3])),
+        (Shapeless(), "<Shapeless on cuda:1>"),
+    ),
     ((1, "a", None, True, [{T}]), str([1, "a", None, True, [[SHOWN]]])),
-    (Pair(T, 3), str([SHOWN, 3])),
     (Batch(T), f"Batch(loss={SHOWN}, name='b', around=None)"),
-    (ValueError(T), SHOWN),
-    (ValueError("bad", 3, T), f"('bad', 3, {SHOWN})"),
+    *((ValueError(T), SHOWN), (ValueError("bad", 3, T), f"('bad', 3, {SHOWN})")),
     (KeyError([T]), str([SHOWN])),
-    (Shapeless(), "<Shapeless on cuda:1>"),
     # in what else of Python's own, and of numpy's, shows its parts
-    (deque([T]), f"deque({SHOWN})"),
-    ({"k": T}.values(), f"dict_values({SHOWN})"),
+    *((deque([T]), f"deque({SHOWN})"), ({"k": T}.values(), f"dict_values({SHOWN})")),
     ({"k": T}.items(), f"dict_items({['k', SHOWN]})"),
-    ({T: 1}.keys(), f"dict_keys({SHOWN})"),
-    (UserList([T]), f"UserList({SHOWN})"),
+    *(({T: 1}.keys(), f"dict_keys({SHOWN})"), (UserList([T]), f"UserList({SHOWN})")),
     (UserDict({"k": T}), str({"k": SHOWN})),
     (SimpleNamespace(k=T), f"SimpleNamespace({ {'k': SHOWN} })"),
     (Namespace(k=T), f"Namespace({ {'k': SHOWN} })"),
     (slice(T, 1), f"slice({SHOWN}, 1, None)"),
     (MethodType(print, T), f"method(<built-in function print>, {SHOWN})"),
-    (repeat(T, 2), f"repeat({SHOWN})"),
-    (OBJECTS, f"ndarray({SHOWN}, None)"),
+    *((repeat(T, 2), f"repeat({SHOWN})"), (OBJECTS, f"ndarray({SHOWN}, None)")),
     (OBJECTS[0:1].reshape(()), f"ndarray({SHOWN})"),
-    (deque([OnHost()]), "deque([host])"),
-    (Unread, repr(Unread)),
     # and what is no such tensor has its own
-    (Model(), "Model()"),
+    *((deque([OnHost()]), "deque([host])"), (Unread, repr(Unread)), (Model(), "Model()")),
     ([OnHost(), Hostile(), Model()], "[host, hostile, Model()]"),
     (ValueError("bad", OnHost()), "('bad', host)"),
     (Batch(OnHost()), "Batch(loss=host, name='b', around=None)"),
@@ -176,25 +165,19 @@ TEXTS: list[tuple[object, str]] = [
 @pytest.mark.parametrize(("value", "text"), TEXTS)
 @pytest.mark.parametrize("render", [safe_str, text_of_value])
 def test_the_text_describes(render: Callable[[object], str], value: object, text: str) -> None:
-    """By class, type, shape and device, wherever it stands."""
     assert render(value) == text
 
 
-def test_parts_are_described_at_any_depth() -> None:
-    """Of containers of each kind in others."""
+def test_parts_are_described_at_any_depth_and_in_themselves() -> None:
+    """Of containers of each kind in others; a list, a dataclass and an exception in themselves."""
     nested = [deque([{"a": SimpleNamespace(k=(partial(max, T, key=OBJECTS),))}])]
     assert shows_unread(nested)
-    assert SHOWN in safe_str(nested)
-
-
-def test_what_holds_itself_is_described() -> None:
-    """A list, a dataclass and an exception that are in themselves."""
     circle: list[Any] = [T]
     circle.append(circle)
-    assert SHOWN in safe_str(circle)
     batch = Batch(T)
     batch.around = [batch]
-    assert SHOWN in safe_str(batch)
+    for value in (nested, circle, batch):
+        assert SHOWN in safe_str(value)
     error = ValueError("a", T)
     error.args = (error, T)
     assert safe_str(error) == f"(..., {SHOWN})"
@@ -216,19 +199,16 @@ def test_members_describe() -> None:
     assert SHOWN in render_members({"keys": {T: 1}}).decode()
 
 
-def fail(error: BaseException) -> None:
-    """Raise an exception."""
-    raise error
-
-
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
     """Return an exception with a traceback."""
     if cause is not None:
         error.__cause__ = cause
-    try:
-        fail(error)
-    except BaseException as caught:  # noqa: BLE001 - of any kind
-        return caught
+
+    def fail() -> None:
+        raise error
+
+    with contextlib.suppress(BaseException):
+        fail()
     return error
 
 
@@ -236,7 +216,7 @@ def while_handling(first: BaseException, second: BaseException) -> BaseException
     """Return an exception that was raised while another was handled."""
     second.__context__ = raised(first)
     second.__suppress_context__ = False
-    return second
+    return raised(second)
 
 
 def noted(notes: Any) -> BaseException:
@@ -246,41 +226,29 @@ def noted(notes: Any) -> BaseException:
     return raised(error)
 
 
-ERRORS: list[tuple[Callable[[], BaseException], list[str]]] = [
-    (lambda: raised(ValueError("bad", T)), [f"ValueError: ('bad', {SHOWN})"]),
-    (lambda: ValueError(T), [f"ValueError: {SHOWN}"]),
+BAD_JSON = "json.decoder.JSONDecodeError: a: line 1 column 1 (char 0)"
+CHAIN = [f"KeyError: {SHOWN}", "direct cause", BAD_JSON, "RuntimeError: after"]
+CONTEXT = [f"ValueError: {SHOWN}", "During handling of", "RuntimeError: after"]
+ERRORS: list[tuple[BaseException, list[str]]] = [
+    (raised(ValueError("bad", T)), [f"ValueError: ('bad', {SHOWN})"]),
+    (ValueError(T), [f"ValueError: {SHOWN}"]),
     (
-        lambda: raised(
-            RuntimeError("after"), raised(json.JSONDecodeError("a", "b", 0), KeyError(T))
-        ),
-        [
-            f"KeyError: {SHOWN}",
-            "direct cause",
-            "json.decoder.JSONDecodeError: a: line 1 column 1 (char 0)",
-            "RuntimeError: after",
-        ],
+        raised(RuntimeError("after"), raised(json.JSONDecodeError("a", "b", 0), KeyError(T))),
+        CHAIN,
     ),
-    (
-        lambda: raised(while_handling(ValueError(T), RuntimeError("after"))),
-        [f"ValueError: {SHOWN}", "During handling of", "RuntimeError: after"],
-    ),
+    (while_handling(ValueError(T), RuntimeError("after")), CONTEXT),
+    (noted([T, "second"]), ["ValueError: a", SHOWN, "second"]),
+    (noted((deque([T]),)), ["ValueError: a", f"deque({SHOWN})"]),
+    (noted({"k": T}), ["ValueError: a", str({"k": SHOWN})]),
 ]
-ERRORS.append((lambda: noted([T, "second"]), ["ValueError: a", SHOWN, "second"]))
-ERRORS.append((lambda: noted((deque([T]),)), ["ValueError: a", f"deque({SHOWN})"]))
-ERRORS.append((lambda: noted({"k": T}), ["ValueError: a", str({"k": SHOWN})]))
 if group := getattr(builtins, "ExceptionGroup", None):  # from Python 3.11 on
-    ERRORS.append(
-        (
-            lambda: raised(group("all", [ValueError("fine"), raised(ValueError(T))])),
-            ["ExceptionGroup: all (2 sub-", "  | ValueError: fine", f"  | ValueError: {SHOWN}"],
-        )
-    )
+    parts = ["ExceptionGroup: all (2 sub-", "  | ValueError: fine", f"  | ValueError: {SHOWN}"]
+    ERRORS.append((raised(group("all", [ValueError("fine"), raised(ValueError(T))])), parts))
 
 
-@pytest.mark.parametrize(("make", "parts"), ERRORS)
-def test_a_traceback_describes(make: Callable[[], BaseException], parts: list[str]) -> None:
+@pytest.mark.parametrize(("error", "parts"), ERRORS, ids=range(len(ERRORS)))
+def test_a_traceback_describes(error: BaseException, parts: list[str]) -> None:
     """With all exceptions of the chain, in Python's order."""
-    error = make()
     text = formatted(error)
     places = [text.find(part) for part in parts]
     assert -1 not in places, text
@@ -298,9 +266,8 @@ def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
         files = TextFileHandler(tmp_path / "text.log")
         root.handlers = [RecorderHandler(recorder), files]
         structured = StructuredLogger("unread.structured")
-        plain = StructuredLogger(
-            "unread.plain", {"experiment_name": "e", "logging": {"use_structured_logging": False}}
-        )
+        section = {"use_structured_logging": False}
+        plain = StructuredLogger("unread.plain", {"experiment_name": "e", "logging": section})
         error = raised(ValueError("bad", T), raised(KeyError(T)))
         for logger in (root, structured):
             with ErrorTracker(logger, tmp_path / "run", recorder=recorder) as tracker:
@@ -316,10 +283,9 @@ def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
             assert metrics.log_detailed(1, None, {"n": {"x": T}})
             assert metrics.log_epoch_summary(1, {"n": {"x": T}, "t": T, "e": ValueError(T)})
             assert metrics.log_step(1, None, {T: 1.0})  # type: ignore[dict-item]
-            with pytest.raises(TypeError, match=re.escape(f"must be str, got {SHOWN}")):
-                recorder.epoch_summary(1, {T: 1.0})  # type: ignore[dict-item]
-            with pytest.raises(TypeError, match=re.escape(f"must be str, got {SHOWN}")):
-                recorder.record_dict(1, {T: 1.0})  # type: ignore[dict-item]
+            for call in (recorder.epoch_summary, recorder.record_dict):
+                with pytest.raises(TypeError, match=re.escape(f"must be str, got {SHOWN}")):
+                    call(1, {T: 1.0})  # type: ignore[dict-item]
         assert recorder.log({"n": [T], "t": T}, step=2)
         files.close()
         root.handlers = []
@@ -330,12 +296,12 @@ def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
 
 def test_an_epoch_is_a_number_of_the_host(tmp_path: Path) -> None:
     """One on a device would have to be waited for: it is refused, as record() does."""
-    epoch = Single()
+    epoch: Any = Single()
     with Recorder(tmp_path) as recorder, MetricsLogger("e", tmp_path, recorder=recorder) as logger:
         for call in (
-            lambda: recorder.epoch_summary(epoch, {"loss": 1.0}),  # type: ignore[arg-type]
-            lambda: logger.log_epoch_summary(epoch, {"loss": 1.0}),  # type: ignore[arg-type]
-            lambda: logger.log_step(1, epoch, {"loss": 1.0}),  # type: ignore[arg-type]
+            lambda: recorder.epoch_summary(epoch, {"loss": 1.0}),
+            lambda: logger.log_epoch_summary(epoch, {"loss": 1.0}),
+            lambda: logger.log_step(1, epoch, {"loss": 1.0}),
         ):
             with pytest.raises(TypeError, match="epoch"):
                 call()
@@ -343,6 +309,5 @@ def test_an_epoch_is_a_number_of_the_host(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_asked_is_no_tensor() -> None:
-    """A class may raise at anything."""
     assert described_unread(Hostile()) is None
     assert not shows_unread([Hostile(), OnHost()])
