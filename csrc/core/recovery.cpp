@@ -106,7 +106,7 @@ bool is_young(const struct stat& info) noexcept {
 }
 
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path,
-                            RunFiles& files) {
+                            RunFiles& files, const std::vector<RecoveryReport>& before) {
     RecoveryReport report;
     report.ring = path;
     const bool by_pointer = path.ends_with(kPointerSuffix);
@@ -201,7 +201,10 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         const Descriptor directory(files,
                                    files.open(AT_FDCWD, run_directory, O_RDONLY | O_DIRECTORY));
         provenance.rival =
-            has_rival(files, directory.get(), image->header().stamp, report.label, id_of(info));
+            has_rival(files, directory.get(), image->header().stamp, report.label, id_of(info)) ||
+            std::any_of(before.begin(), before.end(), [&](const RecoveryReport& other) {
+                return other.outcome == Outcome::recovered && other.label == report.label;
+            });
     }
     image->trust_tail(provenance.certain());
     if (!provenance.certain() && !is_dated(*image)) {
@@ -254,7 +257,7 @@ std::vector<RecoveryReport> recover_run(const std::string& run_directory,
         if (!go_on()) break;
         const std::string path = directory + "/" + name;
         if (name.ends_with(kRingSuffix) || name.ends_with(kPointerSuffix)) {
-            reports.push_back(recover_ring(run_directory, path, files));
+            reports.push_back(recover_ring(run_directory, path, files, reports));
         } else if (name.ends_with(kTemporarySuffix)) {
             sweep_unfinished(
                 files, path,

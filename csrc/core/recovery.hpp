@@ -51,9 +51,11 @@ bool is_young(const struct stat& info) noexcept;
 ///
 /// With files that are a view nothing changes: the report, and the view's changes, say what would. The ring is
 /// locked together with other readers, and only as long as it is read: one whose last commit is another one
-/// then has met a recovery.
+/// then has met a recovery. `before`: what has been recovered there in the same pass. In a copy, which may have
+/// several rings of one label, those are not there any more to tell of their lines.
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path,
-                            RunFiles& files = posix_files());
+                            RunFiles& files = posix_files(),
+                            const std::vector<RecoveryReport>& before = {});
 
 /// Recovers every ring that the run's private directory has; also removes what processes left, there and
 /// where rings lie outside of runs, that died while making one. Live rings are in the report as such. Before each ring `go_on()` is asked; what

@@ -35,9 +35,13 @@ _METRICS = 0  # stream numbers of csrc/core/record.hpp
 _ERRORS = 2
 _LOG = 3
 _SHORT = 8 << 10  # fits into the smallest ring
+_HUGE = (
+    8 << 20
+)  # characters of a text that is cut before it is rendered, which takes several times its size
 # Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
 _SIMPLE = orjson.OPT_STRICT_INTEGER
 _NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
+_MARK = 40  # "... (12345 characters)"
 _MOST_NAME = 300  # characters of a name that alone is too large for the ring
 
 
@@ -131,8 +135,8 @@ class EventRecorder(core.RecorderCore):
     def _event(self, stream: int, fields: dict[str, Any]) -> bool:
         fields["context"] = plain_context(fields["context"])
         limit = self._largest_fragment
-        if _has_long_text(fields, limit) or _has_long_text(fields["context"], limit):
-            fields = _without_long_texts(fields, limit)
+        if any(_has_long_text(part, _HUGE) for part in (fields, fields["context"])):
+            fields = _without_huge_texts(fields, limit)
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
@@ -241,18 +245,17 @@ def _has_long_text(fields: Mapping[Any, Any], limit: int = _SHORT) -> bool:
     return any(type(value) is str and len(value) > limit for value in fields.values())
 
 
-def _without_long_texts(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Cut texts that alone are too large for the ring: rendering takes several times their size."""
+def _without_huge_texts(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Cut texts that alone are many times too large for the ring, as _shortened() does."""
     share = limit // 9
     short = dict(fields)
     for key in ("message", "error_message", "logger", "error_type"):
-        if len(text := str(short.get(key, ""))) > limit:
-            short[key] = cut(text, share // 6)
-    if len(text := str(short.get("traceback", ""))) > limit:
-        short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
-    bounds = Bounds(256, 256, share // 8)
+        if len(text := str(short.get(key, ""))) > _HUGE:
+            short[key] = cut(text, share // 6 - _MARK)
+    if len(text := str(short.get("traceback", ""))) > _HUGE:
+        short["traceback"] = f"({len(text)} characters) ..." + text[-share // 4 :]
     short["context"] = {
-        key: readable(value, bounds) if type(value) is str and len(value) > limit else value
+        key: cut(value, share // 8 - _MARK) if type(value) is str and len(value) > _HUGE else value
         for key, value in short["context"].items()
     }
     return short

@@ -271,7 +271,8 @@ void Oracle::judge_run(const std::string& run, Node& node, std::map<Key, unsigne
     for (const Key& key : renamed) here.try_emplace(key, 1);
     std::vector<Key> twice;
     for (const auto& [key, times] : here) {
-        if (times > 1 && !moved_lines(key)) twice.push_back(key);
+        const bool moving = copy && world_.disk.sync_failed;  // when the copy was made
+        if (times > 1 && !moving && !moved_lines(key)) twice.push_back(key);
         if (!copy) count[key] += times;
     }
     if (!twice.empty() && !overlaid_.contains(run)) {

@@ -277,6 +277,23 @@ def test_two_rings_of_one_label_are_taken_in_turn(tmp_path: Path) -> None:
     assert (tmp_path / "log.jsonl").read_bytes() == expected
 
 
+def test_in_a_copy_a_ring_that_is_recovered_first_speaks_for_its_label_still(
+    tmp_path: Path,
+) -> None:
+    """The half line may be of the other one's writer, and is not cut."""
+    on_file = log_lines((0, 0), (1, 9)) + b"half a line"
+    second = RingBuilder().lines('"b":1')
+    second.streams[3][:2] = [len(log_line(0, 0)), 1]
+    (tmp_path / "log.jsonl").write_bytes(on_file)
+    (tmp_path / "metrics.jsonl").touch()
+    for number, builder in enumerate((RingBuilder(), second), 1):
+        ring = builder.put(tmp_path, f"{number}.ring")
+        ring.write_bytes(builder.having(run_inode=builder.run_inode + 1).build())
+    reports = check_against_recovery(tmp_path)
+    assert [report.outcome for report in reports] == ["recoverable"] * 2
+    assert (tmp_path / "log.jsonl").read_bytes() == on_file
+
+
 def test_lines_in_memory_are_looked_through_like_those_in_files(tmp_path: Path) -> None:
     """A ring of another boot behind one of the same label: numbers that came before go."""
     on_file = log_line(0, 9) + b"torn\n" + log_line(1, 9) + b"\0\0\n" + log_line(3, 9)

@@ -17,6 +17,7 @@ import pytest
 from recorded import lines, raw_lines, written
 
 from foundry_fastlog import Recorder
+from foundry_fastlog.recording import events
 
 RECORDER_OPTIONS = {"ring_bytes": 64 << 10}  # the smallest
 
@@ -284,3 +285,32 @@ def test_everything_too_long_at_once(tmp_path: Path, ring_bytes: int, letter: st
     assert recorder.stats()["dropped"] == 0
     assert len(lines(tmp_path, "errors")) == 5
     assert max(map(len, raw_lines(tmp_path / "errors.jsonl"))) <= ring_bytes // 8 + 100
+
+
+def test_huge_texts_are_cut_before_they_are_rendered(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To render them takes several times their size, and orjson ends a process without memory."""
+    rendered: list[int] = []
+    really = events.render_members
+
+    def render(fields: Any) -> bytes:
+        members = really(fields)
+        rendered.append(len(members))
+        return members
+
+    monkeypatch.setattr(events, "render_members", render)
+    huge = "y" * (9 << 20)
+    assert recorder.event(huge, error=ValueError(huge), context={"big": huge, "step": 7})
+    assert recorder.message("INFO", "m", huge, {})
+    assert recorder.message("INFO", "m", "m", {"big": huge})
+    assert max(rendered) < 1 << 20
+    (error,) = written(recorder, "errors")
+    assert error["context"]["step"] == 7
+    told = [error["message"], error["error_message"], error["context"]["big"]]
+    told += [
+        line["message"] if n == 0 else line["context"]["big"]
+        for n, line in enumerate(written(recorder, "log"))
+    ]
+    assert all(text.endswith(f"... ({len(huge)} characters)") for text in told)
+    assert str(9 << 20) in error["traceback"] or "characters) ..." in error["traceback"]
