@@ -70,7 +70,7 @@ void remove_something(World& world, Process& user, std::uint64_t arg) {
             if (world.opening == 0 && world.recovering == 0) remove_all(user.files, kRun);
             return;
         case 1:
-            if (!file.empty()) user.files.unlink(AT_FDCWD, file);
+            if (!file.empty() && world.opening == 0) user.files.unlink(AT_FDCWD, file);
             return;
         case 2: {
             const fastlog::Descriptor fd(user.files, user.files.open(AT_FDCWD, file, O_RDWR, 0));
