@@ -114,7 +114,7 @@ sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan
 
 .PHONY: test-pythons
 test-pythons: ## Build and test with each other supported Python found here, without torch
-	@PYTEST_ARGS="$(PYTEST_ARGS)" .ci/test-pythons.sh "$(PYTHON)"
+	@PYTEST_ARGS="$(PYTEST_ARGS)" .ci/test-pythons.sh "$(PYTHON)" $(PYTHONS)
 
 .PHONY: test-unstable
 test-unstable: ## The same with the newest Pythons, of Debian unstable, in a chroot (root, mmdebstrap)

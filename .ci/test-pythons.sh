@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Build and test with each other supported Python found here, without torch.
 #
-#   usage: test-pythons.sh OWN_PYTHON
+#   usage: test-pythons.sh OWN_PYTHON [ends]
+#
+# With `ends` only the oldest and the newest of them: what works there works between.
 #
 # The environments are made one after the other, since they build in one checkout; then the tests run
 # beside each other, and their output is shown one after the other.
@@ -10,15 +12,22 @@ set -m  # jobs as a shell's user has them: without, they and the tests' children
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 
-own=$(version_of "${1:?usage: test-pythons.sh OWN_PYTHON}")
+own=$(version_of "${1:?usage: test-pythons.sh OWN_PYTHON [ends]}")
 logs=build/versions
 rm -rf "$logs"
 mkdir -p "$logs"
 
-names=()
+others=()
 for python in $(.ci/pythons.sh); do
+  [ "$(version_of "$python")" = "$own" ] || others+=("$python")
+done
+if [ "${2:-}" = ends ] && [ "${#others[@]}" -gt 2 ]; then
+  others=("${others[0]}" "${others[-1]}")
+fi
+
+names=()
+for python in "${others[@]}"; do
   version=$(version_of "$python")
-  [ "$version" != "$own" ] || continue
   echo "[versions] Python $version: environment"
   make --no-print-directory PYTHON="$python" VENV=".venv-$version" core-venv
   names+=("$version=$python")
