@@ -242,7 +242,10 @@ def _nonfinite_values(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _has_long_text(fields: Mapping[Any, Any], limit: int = _SHORT) -> bool:
-    return any(type(value) is str and len(value) > limit for value in fields.values())
+    for value in fields.values():  # noqa: SIM110 - any() takes twice as long
+        if type(value) is str and len(value) > limit:
+            return True
+    return False
 
 
 def _without_huge_texts(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
