@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -47,15 +46,6 @@ def structured_double(logger: logging.Logger) -> tuple[Any, list[Any]]:
     calls: list[Any] = []
     log = SimpleNamespace(logger=logger, log_structured=lambda *a, **k: calls.append((a, k)))
     return log, calls
-
-
-def run_threads(work: Callable[[int], object], count: int = 1) -> None:
-    """Run a function in so many threads at once, each with its number."""
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def run_processes(

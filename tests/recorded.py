@@ -86,7 +86,7 @@ def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def in_threads(work: Callable[[int], object], count: int) -> None:
+def in_threads(work: Callable[[int], object], count: int = 1) -> None:
     """Run work(n) in a thread of its own for every n below count, and wait for all."""
     threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
     for thread in threads:

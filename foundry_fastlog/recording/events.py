@@ -41,7 +41,6 @@ _HUGE = (
 # Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
 _SIMPLE = orjson.OPT_STRICT_INTEGER
 _NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
-_MARK = 40  # "... (12345 characters)"
 _MOST_NAME = 300  # characters of a name that alone is too large for the ring
 
 
@@ -136,7 +135,7 @@ class EventRecorder(core.RecorderCore):
         fields["context"] = plain_context(fields["context"])
         limit = self._largest_fragment
         if any(_has_long_text(part, _HUGE) for part in (fields, fields["context"])):
-            fields = _without_huge_texts(fields, limit)
+            fields = _shortened(fields, limit)
         members = render_members(fields)
         if b"null" in members and (nonfinite := nonfinite_fields(fields["context"])):
             fields["nonfinite"] = nonfinite
@@ -248,22 +247,6 @@ def _has_long_text(fields: Mapping[Any, Any], limit: int = _SHORT) -> bool:
     return False
 
 
-def _without_huge_texts(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Cut texts that alone are many times too large for the ring, as _shortened() does."""
-    share = limit // 9
-    short = dict(fields)
-    for key in ("message", "error_message", "logger", "error_type"):
-        if len(text := str(short.get(key, ""))) > _HUGE:
-            short[key] = cut(text, share // 6 - _MARK)
-    if len(text := str(short.get("traceback", ""))) > _HUGE:
-        short["traceback"] = f"({len(text)} characters) ..." + text[-share // 4 :]
-    short["context"] = {
-        key: cut(value, share // 8 - _MARK) if type(value) is str and len(value) > _HUGE else value
-        for key, value in short["context"].items()
-    }
-    return short
-
-
 def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
     """Cut an event that is too large for the ring down to what fits, saying so.
 
@@ -278,6 +261,10 @@ def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
             short[key] = cut(str(short[key]), share // 6)
     if len(text := str(short.get("traceback", ""))) > share // 2:
         short["traceback"] = f"({len(text)} characters) ..." + text[-share // 2 :]
+    short["context"] = {
+        key: cut(value, share // 8) if type(value) is str and len(value) > _HUGE else value
+        for key, value in short["context"].items()
+    }
     size = len(render_members(short["context"]))
     if size > share:
         short["context"] = _smaller(short["context"], size, share)

@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from crash.mutations import MUTATIONS as STEPS  # noqa: E402 - the path comes first
 from world.mutations import MUTATIONS as FAULTS  # noqa: E402
-from world.mutations import Patch  # noqa: E402
+from world.mutations import Patch, put_patches  # noqa: E402
 
 #: A minute of a core, however many share it.
 WORLDS = 25_000
@@ -103,15 +103,7 @@ class Workshop:
 
     def patch(self, mutation: Mutation) -> dict[Path, str]:
         """Break it; return the files as they were."""
-        before: dict[Path, str] = {}
-        for patch in mutation.patches:
-            path = self.csrc / patch.file
-            text = path.read_text(encoding="utf-8")
-            if text.count(patch.old) != 1:
-                raise SystemExit(f"{mutation.name}: a text is not (once) in {patch.file}")
-            before.setdefault(path, text)
-            path.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
-        return before
+        return put_patches(self.csrc, mutation.name, mutation.patches)
 
     def play(self) -> tuple[str, str]:
         """Play worlds; return the kind of what was found, or "", and the figures."""

@@ -20,8 +20,8 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from logging_support import raised, run_processes, run_threads, structured_double
-from recorded import lines, run_python, without_clock
+from logging_support import raised, run_processes, structured_double
+from recorded import in_threads, lines, run_python, without_clock
 
 from foundry_fastlog import ErrorTracker, Recorder, read_run
 from foundry_fastlog.cli.main import main
@@ -307,7 +307,7 @@ def test_threads(tracker: ErrorTracker) -> None:
         for i in range(50):
             tracker.log_error(ValueError(f"{n} {i}"), {"n": n})
 
-    run_threads(work, 4)
+    in_threads(work, 4)
     assert tracker.get_error_summary() == {"ValueError": 200}
     (group,) = tracker.get_error_groups()
     assert group["count"] == 200

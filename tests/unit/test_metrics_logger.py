@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from logging_support import run_processes, run_threads, structured_double
-from recorded import PACKAGE_ROOT, lines, without_clock
+from logging_support import run_processes, structured_double
+from recorded import PACKAGE_ROOT, in_threads, lines, without_clock
 
 from foundry_fastlog import LoggingConfig, MetricsLogger, Recorder, RecorderConfig, read_run
 
@@ -332,7 +332,7 @@ def test_many_threads(metrics: MetricsLogger) -> None:
         for i in range(500):
             metrics.log_step(thread * 1000 + i, thread, {"i": i})
 
-    run_threads(work, 8)
+    in_threads(work, 8)
     history = metrics.get_metrics_history()
     assert len(history) == 4000
     for n in range(8):

@@ -16,8 +16,8 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from logging_support import run_threads, structured_double
-from recorded import lines
+from logging_support import structured_double
+from recorded import in_threads, lines
 
 from foundry_fastlog import PerformanceLogger, Recorder
 from foundry_fastlog.components import performance
@@ -109,7 +109,7 @@ def test_lines_in_the_performance_stream(tmp_path: Path) -> None:
         with pytest.raises(KeyError), perf.time_block("save"):
             raise KeyError
         wandering = perf.time_block("wandering")
-        run_threads(lambda _: wandering.__enter__())
+        in_threads(lambda _: wandering.__enter__())
         wandering.__exit__(None, None, None)
         during = perf.time_block("during").__enter__()
         recorder.close()
@@ -215,7 +215,7 @@ def test_many_threads() -> None:
 
     asker = threading.Thread(target=ask)
     asker.start()
-    run_threads(work, 4)
+    in_threads(work, 4)
     done.set()
     asker.join()
     counts = {name: found["count"] for name, found in perf.get_timing_statistics().items()}

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from logging_support import run_threads
+from recorded import in_threads
 
 from foundry_fastlog import LoggingConfig, StructuredLogger, log_context
 from foundry_fastlog.messages.structured import LEVEL_MARK
@@ -216,7 +216,7 @@ def test_ambient_fields_follow_asyncio_tasks_and_not_threads(logger: StructuredL
     assert asyncio.run(main()) == [{"run": 1, "task": 1}, {"run": 1, "task": 2}]
     seen: list[dict[str, Any]] = []
     with log_context(run=1):
-        run_threads(lambda _: seen.append(context(logger)))
+        in_threads(lambda _: seen.append(context(logger)))
     assert seen == [{}]
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from logging_support import run_threads
-from recorded import run_python
+from recorded import in_threads, run_python
 
 from foundry_fastlog.messages import text_writer
 from foundry_fastlog.messages.text_lines import Message
@@ -245,7 +244,7 @@ def test_a_thread_that_is_gone_is_replaced_by_the_caller(gate: Gate, writer: Tex
     gone: list[threading.Thread] = []
     writer.put((gate,), message("a"))
     writer.end()
-    run_threads(lambda _: gone.append(threading.current_thread()))
+    in_threads(lambda _: gone.append(threading.current_thread()))
     writer._thread = gone[0]
     writer._ended = False
     writer.put((gate,), message("b"))
@@ -315,9 +314,9 @@ def test_a_fork_waits_for_a_batch_but_not_forever(monkeypatch: Patch) -> None:
     writer = TextWriter()
     writer.before_fork()
     taken: list[bool] = []
-    run_threads(lambda _: taken.append(writer._write_lock.acquire(timeout=0.01)))
+    in_threads(lambda _: taken.append(writer._write_lock.acquire(timeout=0.01)))
     assert taken == [False]
-    run_threads(lambda _: writer.before_fork())
+    in_threads(lambda _: writer.before_fork())
     assert not writer._fork_waits
     writer.after_fork_in_parent()
     writer._write_lock.release()

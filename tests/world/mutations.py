@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,6 +202,19 @@ MUTATIONS = (
 )
 
 
+def put_patches(csrc: Path, name: str, patches: Sequence[Patch]) -> dict[Path, str]:
+    """Put patches into a copy of csrc; return the files as they were."""
+    before: dict[Path, str] = {}
+    for patch in patches:
+        path = csrc / patch.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(patch.old) != 1:
+            raise SystemExit(f"{name}: a text is not (once) in {patch.file}")
+        before.setdefault(path, text)
+        path.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
+    return before
+
+
 class Workshop:
     """A copy of the package, and its build."""
 
@@ -224,15 +238,7 @@ class Workshop:
 
     def patch(self, mutation: Mutation) -> dict[Path, str]:
         """Break it; return the files as they were."""
-        before: dict[Path, str] = {}
-        for patch in mutation.patches:
-            path = self.folder / "csrc" / patch.file
-            text = path.read_text(encoding="utf-8")
-            if text.count(patch.old) != 1:
-                raise SystemExit(f"{mutation.name}: a text is not (once) in {patch.file}")
-            before.setdefault(path, text)
-            path.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
-        return before
+        return put_patches(self.folder / "csrc", mutation.name, mutation.patches)
 
     def violations(self, script: str, times: int) -> str:
         """Play a script with the copy until it finds something; return the kinds, or ''."""
