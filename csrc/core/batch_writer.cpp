@@ -160,20 +160,29 @@ void BatchWriter::add_drops(Stream stream, std::uint64_t dropped, std::uint64_t 
 bool BatchWriter::write() {
     // Lost lines are written again at once: who waits may find that the rest was lost meanwhile. Not for ever.
     constexpr int kTries = 8;
-    bool whole = false;
-    for (int tries = 0; !whole && tries < kTries; ++tries) {
-        for (std::size_t s = 0; s < kStreamCount; ++s) {
-            while (batch_.written[s] < batch_.bytes[s].size()) {
-                if (!write_stream(static_cast<Stream>(s))) return false;
-            }
+    for (int tries = 0; tries < kTries; ++tries) {
+        if (!write_streams()) return false;
+        if (is_whole()) return true;
+    }
+    return false;
+}
+
+bool BatchWriter::write_streams() {
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        while (batch_.written[s] < batch_.bytes[s].size()) {
+            if (!write_stream(static_cast<Stream>(s))) return false;
         }
-        // A file may have lost its name since it was looked at: then these lines went with it.
-        whole = true;
-        for (std::size_t s = 0; s < kStreamCount; ++s) {
-            if (batch_.bytes[s].empty()) continue;
-            look_at_file(static_cast<Stream>(s));
-            whole = whole && batch_.written[s] == batch_.bytes[s].size();
-        }
+    }
+    return true;
+}
+
+// A file may have lost its name since it was looked at: then these lines went with it.
+bool BatchWriter::is_whole() {
+    bool whole = true;
+    for (std::size_t s = 0; s < kStreamCount; ++s) {
+        if (batch_.bytes[s].empty()) continue;
+        look_at_file(static_cast<Stream>(s));
+        whole = whole && batch_.written[s] == batch_.bytes[s].size();
     }
     return whole;
 }

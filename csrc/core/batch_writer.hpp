@@ -98,6 +98,8 @@ class BatchWriter {
     void scanned_to(std::uint64_t position, const bool (&waiting)[kStreamCount]) noexcept;
     void rotate(Stream stream);
     bool write();
+    bool write_streams();
+    bool is_whole();
     bool write_stream(Stream stream);
     void look_at_file(Stream stream);
     void restart_numbers() noexcept;

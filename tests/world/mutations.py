@@ -89,7 +89,7 @@ MUTATIONS = (
             Patch(
                 "core/batch_writer.cpp",
                 "if (batch_.bytes[s].empty()) continue;\n"
-                "            look_at_file(static_cast<Stream>(s));",
+                "        look_at_file(static_cast<Stream>(s));",
                 "if (batch_.bytes[s].empty()) continue;",
             ),
         ),
