@@ -32,7 +32,7 @@ SANITIZERS = {"address", "undefined", "thread", "leak"}
 # Relative paths: they name the objects, and absolute ones would leak the builder's folders.
 SOURCES = sorted(
     path.relative_to(ROOT).as_posix()
-    for room in ("core", "device", "bindings")
+    for room in ("core", "device", "reader", "bindings")
     for path in (ROOT / "csrc" / room).glob("*.cpp")
 )
 HEADERS = sorted(

@@ -182,3 +182,65 @@ def view_ring(
     most_ranges: int = ...,
 ) -> RingView: ...
 def dead_ring_epoch(ring: bytes) -> int | None: ...
+
+#: Stream, whether its steps are noted, rank, attempt, label, group, start, and per segment its
+#: path, kept ranges and what follows them.
+_Source: TypeAlias = tuple[
+    int,
+    bool,
+    int,
+    int,
+    str,
+    int,
+    int,
+    list[tuple[bytes, tuple[tuple[int, int], ...] | None, bytes]],
+]
+
+#: Source, segment, lines, runs of seq (first, count, line), damaged lines (line, offset, size),
+#: drops, bytes behind the last newline, and the system's error.
+_Account: TypeAlias = tuple[
+    int, int, int, list[tuple[int, int, int]], list[tuple[int, int, int]], list[int], int, int
+]
+
+#: Rows, nulls, validity, values or offsets, and text.
+_ColumnPart: TypeAlias = tuple[int, int, FrameBuffer | None, FrameBuffer | None, FrameBuffer | None]
+
+class FrameBuffer:
+    """A buffer of a column, as Arrow has it; numpy takes it as it is."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Frame:
+    """The rows of a stream as columns."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def schema(self) -> list[tuple[str, str]]: ...
+    @property
+    def hidden(self) -> list[int]: ...
+    def batches(self) -> list[list[_ColumnPart]]: ...
+    def arrow_schema(self) -> object: ...
+    def arrow_stream(self) -> object: ...
+
+class Scan:
+    """What was read of a run's files."""
+
+    def __init__(
+        self,
+        sources: list[_Source],
+        *,
+        patterns: list[str] = ...,
+        all_names: bool = True,
+        exact: bool = False,
+        first_step: int = ...,
+        last_step: int = ...,
+        rows: bool = True,
+        list_names: bool = False,
+        threads: int = 0,
+        part_bytes: int = ...,
+    ) -> None: ...
+    def accounts(self) -> list[_Account]: ...
+    def names(self, source: int) -> list[tuple[str, int]]: ...
+    def steps(self) -> list[tuple[int, int]]: ...
+    def frame(self, stream: int) -> Frame: ...

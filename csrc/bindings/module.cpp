@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.doc() = "The native core of foundry_fastlog: ring, flush thread and hot calls.";
     fastlog::bindings::bind_recorder(module);
     fastlog::bindings::bind_recovery(module);
+    fastlog::bindings::bind_reader(module);
     fastlog::bindings::bind_timer(module);
     fastlog::bindings::bind_device(module);
     fastlog::bindings::add_hot_methods(module.attr("RecorderCore").ptr());

@@ -22,6 +22,12 @@ __all__ = [
     "Entry",
     "Record",
     "check_record",
+    "in_order",
+    "note_gaps",
+    "note_missing_files",
+    "note_seq",
+    "note_tail",
+    "note_unreadable",
     "parse_line",
     "read_series",
     "restore_nonfinite",
@@ -41,7 +47,7 @@ _FIRST_SEQ = re.compile(rb'\{"timestamp":"[^"]*","seq":([0-9]{1,20}),')
 _HEAD_BYTES = 128
 _begin_of = itemgetter(0)
 _MAX_DEPTH = 64  # the recorder looks half as deep into a context
-_INT_OR_NONE = (int, type(None))
+_INT64 = 1 << 63
 _NUMBER_OR_NONE = (int, float, type(None))
 _TEXT_OR_NONE = (str, type(None))
 _NAMES = ("nonfinite", "missing")  # fields that say of other values why they are null
@@ -106,11 +112,12 @@ def check_record(stream: str, record: Record) -> str | None:
         None for a sound line, else what is wrong with it.
     """
     seq = record.get("seq")
-    if type(seq) is not int or seq < 0:
+    if type(seq) is not int or not 0 <= seq < _INT64:
         return "no seq"
     if type(record.get("timestamp")) is not str:
         return "no timestamp"
-    if type(record.get("step")) not in _INT_OR_NONE:
+    step = record.get("step")
+    if step is not None and (type(step) is not int or not -_INT64 <= step < _INT64):
         return "step is no integer"
     if type(record.get("epoch")) not in _NUMBER_OR_NONE:
         return "epoch is no number"
@@ -249,20 +256,63 @@ def read_series(
         Timestamp, series, parsed line, and the line's bytes without newline. Drop
         markers are among them.
     """
+    note_missing_files(series, check, problems)
+    try:
+        for segment in in_order(series.segments):
+            yield from _read_segment(segment, series, check, problems, block, hidden)
+    finally:
+        note_gaps(check, problems)
+
+
+def note_missing_files(series: Series, check: SeriesCheck, problems: Problems) -> None:
+    """Account for the segments that must have been there."""
     check.missing_files = series.missing_segments()
     for name in check.missing_files:
         problems.add("missing-file", name, 0, "segment is missing; later ones are there")
-    try:
-        for segment in _in_order(series.segments):
-            yield from _read_segment(segment, series, check, problems, block, hidden)
-    finally:
-        for gap in check.gaps:
-            count = gap.last - gap.first + 1
-            what = f"seq {gap.first}" if count == 1 else f"seq {gap.first} to {gap.last}"
-            problems.add("gap", gap.file, gap.line, f"{what} missing before this line ({count})")
 
 
-def _in_order(segments: tuple[Segment, ...]) -> list[Segment]:
+def note_seq(seq: int, file: str, line: int, check: SeriesCheck, problems: Problems) -> None:
+    """Account for the number of a line that is not the next one."""
+    kind = check.note_seq(seq, file, line)
+    if kind == "duplicate":
+        problems.add(kind, file, line, f"seq {seq} is there already")
+    elif kind is not None:
+        problems.add(kind, file, line, f"seq {seq} comes late")
+
+
+def note_gaps(check: SeriesCheck, problems: Problems) -> None:
+    """Tell of the numbers that were in no line, when all were read."""
+    for gap in check.gaps:
+        count = gap.last - gap.first + 1
+        what = f"seq {gap.first}" if count == 1 else f"seq {gap.first} to {gap.last}"
+        problems.add("gap", gap.file, gap.line, f"{what} missing before this line ({count})")
+
+
+def note_unreadable(file: str, error: OSError, check: SeriesCheck, problems: Problems) -> None:
+    """Account for a file that cannot be read, or not to its end."""
+    check.unreadable += 1
+    problems.add("unreadable", file, 0, f"cannot be read: {error.strerror or error}")
+
+
+def note_tail(
+    segment: Segment, line: int, size: int, check: SeriesCheck, problems: Problems
+) -> None:
+    """Account for bytes behind the last newline of a file."""
+    file = segment.path.name
+    if segment is check.series.segments[-1]:
+        check.torn = 1
+        message = (
+            f"the last line is torn ({size} bytes without newline) and was skipped: "
+            "its writer was killed, or is writing it now"
+        )
+        problems.add("torn", file, line, message)
+    else:
+        check.damaged += 1
+        message = f"damaged line: {size} bytes without newline, yet a later segment exists"
+        problems.add("damaged", file, line, message)
+
+
+def in_order(segments: tuple[Segment, ...]) -> list[Segment]:
     """Order segments by the numbers that they begin with.
 
     That is the order of their names, but where a backup was put back over a run: recovery adds what
@@ -313,11 +363,7 @@ def _read_segment(
                 if seq == check.next_seq:
                     check.next_seq = seq + 1
                 else:
-                    kind = check.note_seq(seq, file, number)
-                    if kind == "duplicate":
-                        problems.add(kind, file, number, f"seq {seq} is there already")
-                    elif kind is not None:
-                        problems.add(kind, file, number, f"seq {seq} comes late")
+                    note_seq(seq, file, number, check, problems)
                 check.lines += 1
                 if "dropped" in record:
                     check.dropped += record["dropped"]
@@ -326,17 +372,6 @@ def _read_segment(
                     continue
                 yield record["timestamp"], series, record, raw
     except OSError as error:
-        check.unreadable += 1
-        problems.add("unreadable", file, 0, f"cannot be read: {error.strerror or error}")
+        note_unreadable(file, error, check, problems)
     if tail.size:
-        if segment is series.segments[-1]:
-            check.torn = 1
-            message = (
-                f"the last line is torn ({tail.size} bytes without newline) and was skipped: "
-                "its writer was killed, or is writing it now"
-            )
-            problems.add("torn", file, number + 1, message)
-        else:
-            check.damaged += 1
-            message = f"damaged line: {tail.size} bytes without newline, yet a later segment exists"
-            problems.add("damaged", file, number + 1, message)
+        note_tail(segment, number + 1, tail.size, check, problems)

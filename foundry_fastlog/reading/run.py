@@ -4,12 +4,14 @@
     >>> run = read_run("runs/exp0")
     >>> for line in run.lines("metrics"):
     ...     line["step"], line["metrics"]["loss"]
+    >>> run.metric("loss").values.min(), run.to_polars("metrics").height
     >>> run.problems
     []
 
 Works from the files alone, while the run is being written or years later, and never
 changes them. What a process that was killed had recorded and not yet written is read
-from its ring. Reading is lazy: a run of any size takes a few megabytes of memory.
+from its ring. Lines are read lazily: a run of any size takes a few megabytes of memory.
+Whole streams and single metrics are read by columns, with all processors.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from foundry_fastlog.reading.by_columns import ByColumns
 from foundry_fastlog.reading.lines import Entry, Record, read_series, restore_nonfinite
 from foundry_fastlog.reading.overlay import Overlay, describe_ring
+from foundry_fastlog.reading.starts import RERECORDED, known_streams, start_of
 from foundry_fastlog.run.checks import Problem, Problems, ReadProblemError, SeriesCheck, StepSet
 from foundry_fastlog.run.files import (
     RUN_INFO,
@@ -37,10 +41,7 @@ from foundry_fastlog.run.files import (
 )
 from foundry_fastlog.run.info import read_run_file
 
-if TYPE_CHECKING:  # optional packages, imported by the methods that need them
-    import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
-    import polars as pl
-
+if TYPE_CHECKING:  # loaded when a run has rings
     from foundry_fastlog.reading.found_rings import RingReport
 
 __all__ = [
@@ -52,15 +53,11 @@ __all__ = [
     "read_run",
 ]
 
-# The streams in which a resumed run records a step again. Errors and messages are
-# history: the error that ended the first attempt must stay in sight.
-_RERECORDED = ("metrics", "performance")
-
 _BLOCK_BYTES = 1 << 20
 _MERGE_BYTES = 64 << 20  # all blocks of a merge together
 
 
-class Run:
+class Run(ByColumns):
     """A run directory, as it was when this object was made.
 
     Args:
@@ -183,7 +180,7 @@ class Run:
         Raises:
             ValueError: An unknown stream or ``attempts``.
         """
-        wanted = _known(streams)
+        wanted = known_streams(streams)
         if attempts not in ("last", "all"):
             raise ValueError(f"attempts must be 'last' or 'all', got {attempts!r}")
         chosen = [
@@ -218,48 +215,13 @@ class Run:
             One report per stream and writer.
         """
         checks: list[SeriesCheck] = []
-        wanted = _known(streams)
+        wanted = known_streams(streams)
         for series in self.series:
             if series.stream in wanted and (rank is None or series.writer.rank == rank):
                 checks.append(SeriesCheck(series, unread=self.unread))
                 for _ in read_series(series, checks[-1], self._problems):
                     pass
         return checks
-
-    def to_polars(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
-    ) -> pl.DataFrame:
-        """Read a stream into a polars DataFrame, one row per line, one column per metric.
-
-        Columns: ``timestamp`` (UTC, microseconds), ``seq``, ``step``, ``epoch``, the
-        stream's own fields, the metrics by their names, then ``rank``, ``attempt`` and
-        ``label``. A metric with the name of another column gets the prefix ``metrics.``;
-        ``context`` is JSON text. A value that a line does not have is null; NaN is NaN.
-        A metric that is sometimes text and sometimes a number becomes text.
-
-        Raises:
-            ImportError: polars is not installed; the message says how to get it.
-            ValueError: An unknown stream or ``attempts``.
-        """
-        from foundry_fastlog.reading.frames import to_polars
-
-        return to_polars(self.entries([stream], attempts=attempts, rank=rank), stream)
-
-    def to_pandas(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
-    ) -> pd.DataFrame:
-        """Read a stream into a pandas DataFrame; columns as in ``to_polars``.
-
-        Integer columns with absent values are ``Int64``. pandas shows an absent float as
-        NaN, as it does a NaN.
-
-        Raises:
-            ImportError: pandas is not installed; the message says how to get it.
-            ValueError: An unknown stream or ``attempts``.
-        """
-        from foundry_fastlog.reading.frames import to_pandas
-
-        return to_pandas(self.entries([stream], attempts=attempts, rank=rank), stream)
 
     def _read_info(self) -> dict[str, Any]:
         try:
@@ -276,12 +238,12 @@ class Run:
 
     def _hidden(self, series: Series) -> Callable[[Record], bool] | None:
         """Say which records of a series a later attempt of its rank recorded again."""
-        if series.stream not in _RERECORDED:
+        if series.stream not in RERECORDED:
             return None
         later = [
             steps
             for start, steps in self._steps_by_start(series.stream, series.writer.rank)
-            if start > _start(series)
+            if start > start_of(series)
         ]
         if not later:
             return None
@@ -292,9 +254,9 @@ class Run:
         known = self._later.get((stream, rank))
         if known is None:
             mine = [s for s in self.series if s.stream == stream and s.writer.rank == rank]
-            starts = sorted({_start(series) for series in mine})
+            starts = sorted({start_of(series) for series in mine})
             known = [
-                (start, _Steps(series for series in mine if _start(series) == start))
+                (start, _Steps(series for series in mine if start_of(series) == start))
                 for start in starts[1:]
             ]
             self._later[(stream, rank)] = known
@@ -320,19 +282,6 @@ class _Steps:
         if (step := record.get("step")) is not None:
             return step in self._steps
         return (epoch := record.get("epoch")) is not None and epoch in self._epochs
-
-
-def _start(series: Series) -> tuple[str, int]:
-    """Order the starts of a rank: by the time in the file name, then by attempt."""
-    return (series.writer.stamp, series.writer.attempt)
-
-
-def _known(streams: Iterable[str]) -> frozenset[str]:
-    wanted = frozenset(streams)
-    for stream in sorted(wanted):
-        if stream not in STREAMS:
-            raise ValueError(f"unknown stream {stream!r}; streams are {', '.join(STREAMS)}")
-    return wanted
 
 
 def read_run(path: StrPath, *, strict: bool = False) -> Run:

@@ -77,6 +77,11 @@ class Problems:
         else:
             self._kept[key] = problem
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another problem is kept, or raised."""
+        return self._strict or len(self._kept) < MAX_KEPT
+
     def __iter__(self) -> Iterator[Problem]:
         return iter(sorted(self._kept.values(), key=lambda p: (p.file, p.line, p.kind)))
 

@@ -1,8 +1,8 @@
 """The rooms of the code base: who may include or import whom.
 
-csrc/core knows nothing of Python, csrc/device knows only core, csrc/bindings knows both. In
-Python a room imports only from rooms below it, and only extension.py and overlay.py import the
-extension.
+csrc/core knows nothing of Python, csrc/device and csrc/reader know only core, csrc/bindings knows
+all. In Python a room imports only from rooms below it, and only extension.py, overlay.py and
+scan.py import the extension.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 PACKAGE = ROOT / "foundry_fastlog"
 
-# Which rooms of csrc each room may include from; tests/cpp are the tests of core and device.
+# Which rooms of csrc each room may include from; tests/cpp are the tests of all but bindings.
 MAY_INCLUDE = {
     "core": {"core"},
     "device": {"core", "device"},
-    "bindings": {"core", "device", "bindings"},
+    "reader": {"core", "reader"},
+    "bindings": {"core", "device", "reader", "bindings"},
 }
 PYTHON_HEADER = re.compile(r"^(Python\.h|pybind11/.*|structmember\.h|frameobject\.h|numpy/.*)$")
 PYTHON_NAME = re.compile(r"\b(Py[A-Z_]\w*|pybind11|py)\b(?=\s*(::|\(|\*|&|\w|;))")
@@ -274,8 +275,8 @@ def test_every_folder_of_csrc_is_a_known_room() -> None:
     assert all(room_files(room) for room in rooms)
 
 
-@pytest.mark.parametrize("room", ["core", "device"])
-def test_core_and_device_name_nothing_of_python(room: str) -> None:
+@pytest.mark.parametrize("room", ["core", "device", "reader"])
+def test_only_bindings_name_anything_of_python(room: str) -> None:
     named = {
         path.relative_to(ROOT).as_posix(): sorted({match.group() for match in found})
         for path in room_files(room)
@@ -308,7 +309,7 @@ def test_tests_of_the_core_include_only_csrc_and_doctest() -> None:
             local = kind == '"' and (
                 target == "doctest/doctest.h"
                 or (path.parent / target).is_file()
-                or target.split("/")[0] in ("core", "device")
+                or target.split("/")[0] in ("core", "device", "reader")
             )
             if PYTHON_HEADER.match(target) or not (local or kind == "<"):
                 faults.append(f"{path.name}: {target}")
@@ -333,15 +334,15 @@ def test_the_rule_for_imports_sees_each_way_to_import(source: str) -> None:
     assert any(is_or_below(name, "foundry_fastlog._core") for name in names)
 
 
-def test_two_files_alone_import_the_extension() -> None:
-    """They stand between it and everyone else: who records, and who reads runs with rings."""
+def test_three_files_alone_import_the_extension() -> None:
+    """Between it and all others stand who records, who reads rings, and who reads whole streams."""
     importers = {
         path
         for path, names in package_imports().items()
         if any(is_or_below(name, "foundry_fastlog._core") for name in names)
     }
-    rooms = {"foundry_fastlog/reading/overlay.py", "foundry_fastlog/recording/extension.py"}
-    assert importers == rooms
+    reading = {f"foundry_fastlog/reading/{name}.py" for name in ("overlay", "scan")}
+    assert importers == reading | {"foundry_fastlog/recording/extension.py"}
 
 
 def test_files_stay_short() -> None:

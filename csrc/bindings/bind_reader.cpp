@@ -1,0 +1,307 @@
+// Reading runs: scans of their files, frames, and what of them Arrow and numpy take without a copy. The
+// GIL is released around all of the work.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "bindings/bindings.hpp"
+#include "bindings/gil.hpp"
+#include "reader/arrow_export.hpp"
+#include "reader/frame.hpp"
+#include "reader/scan.hpp"
+
+namespace fastlog::bindings {
+
+namespace py = pybind11;
+namespace {
+
+struct Interrupted {};  // by a signal, whose exception is set
+
+void check_signals() {
+    const PyGILState_STATE state = python_call([] { return PyGILState_Ensure(); });
+    const int raised = PyErr_CheckSignals();
+    PyGILState_Release(state);
+    if (raised != 0) throw Interrupted{};
+}
+
+/// A part of a scan, but its rows.
+struct Account {
+    std::size_t source;
+    std::size_t segment;
+    std::shared_ptr<reader::Chunk> chunk;
+};
+
+/// What was read of a run.
+class Scan {
+  public:
+    Scan(const py::list& sources, reader::Options options, unsigned threads,
+         std::uint64_t part_bytes)
+        : options_(std::move(options)) {
+        for (const py::handle source : sources) add(py::cast<py::tuple>(source));
+        reader::ScanLimits limits;
+        limits.threads = threads;
+        limits.part_bytes = part_bytes;
+        bool interrupted = false;
+        {
+            const GilReleased unlocked;
+            try {
+                reader::scan(
+                    sources_, options_, limits,
+                    [this](reader::Part&& part) {
+                        std::shared_ptr<reader::Chunk> chunk = std::move(part.chunk);
+                        accounts_.push_back({part.source, part.segment, chunk});
+                        rows_[part.source].chunks.push_back(std::move(chunk));
+                    },
+                    &check_signals);
+            } catch (const Interrupted&) {
+                interrupted = true;
+            }
+        }
+        if (interrupted) throw py::error_already_set();
+    }
+
+    py::list accounts() const {
+        py::list out;
+        for (const Account& account : accounts_) out.append(account_of(account));
+        return out;
+    }
+
+    std::vector<std::pair<std::string, std::int64_t>> names(std::size_t source) const {
+        std::vector<std::pair<std::string, std::int64_t>> found;
+        for (const auto& chunk : rows_.at(source).chunks) {
+            for (const reader::Columns* columns : {&chunk->metrics, &chunk->summary}) {
+                for (const reader::Column& column : *columns) {
+                    if (column.is_listed) found.emplace_back(column.name, column.first_time);
+                }
+            }
+        }
+        return found;
+    }
+
+    std::vector<std::pair<std::int64_t, std::int64_t>> steps() const {
+        reader::Recorded recorded;
+        for (const auto& source : rows_) {
+            for (const auto& chunk : source.chunks) recorded.add(*chunk);
+        }
+        recorded.close();
+        std::vector<std::pair<std::int64_t, std::int64_t>> out;
+        for (const auto& range : recorded.steps()) out.emplace_back(range.first, range.last);
+        return out;
+    }
+
+    std::shared_ptr<reader::Frame> frame(int stream) {
+        const GilReleased unlocked;
+        return std::make_shared<reader::Frame>(static_cast<reader::Stream>(stream),
+                                               std::move(rows_));
+    }
+
+  private:
+    void add(const py::tuple& from) {
+        reader::Source source;
+        source.stream = static_cast<reader::Stream>(py::cast<int>(from[0]));
+        source.note_steps = py::cast<bool>(from[1]);
+        reader::SourceRows rows;
+        rows.rank = py::cast<std::int64_t>(from[2]);
+        rows.attempt = py::cast<std::int64_t>(from[3]);
+        rows.label = py::cast<std::string>(from[4]);
+        rows.group = py::cast<int>(from[5]);
+        rows.start = py::cast<int>(from[6]);
+        for (const py::handle part : py::cast<py::list>(from[7])) {
+            const auto fields = py::cast<py::tuple>(part);
+            reader::Segment segment;
+            segment.path = py::cast<std::string>(fields[0]);
+            segment.whole = fields[1].is_none();
+            if (!segment.whole) {
+                for (const py::handle range : py::cast<py::tuple>(fields[1])) {
+                    const auto ends = py::cast<py::tuple>(range);
+                    segment.kept.push_back(
+                        {py::cast<std::uint64_t>(ends[0]), py::cast<std::uint64_t>(ends[1])});
+                }
+            }
+            held_.push_back(py::cast<py::bytes>(fields[2]));
+            segment.pending = static_cast<std::string_view>(held_.back());
+            source.segments.push_back(std::move(segment));
+        }
+        sources_.push_back(std::move(source));
+        rows_.push_back(std::move(rows));
+    }
+
+    static py::tuple account_of(const Account& account) {
+        const reader::Chunk& chunk = *account.chunk;
+        py::list seqs;
+        for (const auto& run : chunk.seqs)
+            seqs.append(py::make_tuple(run.first, run.count, run.line));
+        py::list damages;
+        for (const auto& damage : chunk.damages) {
+            damages.append(py::make_tuple(damage.line, damage.offset, damage.size));
+        }
+        py::list drops;
+        for (const auto& [row, value] : chunk.drops) {
+            if (value.kind == reader::Kind::kBig) {
+                drops.append(value.bits);
+            } else {
+                drops.append(static_cast<std::int64_t>(value.bits));
+            }
+        }
+        return py::make_tuple(account.source, account.segment, chunk.lines, seqs, damages, drops,
+                              chunk.tail, chunk.error);
+    }
+
+    reader::Options options_;
+    std::vector<reader::Source> sources_;
+    std::vector<reader::SourceRows> rows_;
+    std::vector<py::bytes> held_;
+    std::vector<Account> accounts_;
+};
+
+/// A buffer of a column, and who owns it.
+struct FrameBuffer {
+    const void* data;
+    std::size_t bytes;
+    std::shared_ptr<const void> owner;
+};
+
+py::object buffer_of(const reader::ColumnPart& part, std::size_t at, std::size_t bytes) {
+    if (part.buffers[at] == nullptr) return py::none();
+    return py::cast(FrameBuffer{part.buffers[at], bytes, part.owners[at]});
+}
+
+py::tuple part_tuple(const reader::ColumnPart& part, reader::Type type) {
+    py::object values = py::none();
+    py::object texts = py::none();
+    if (type == reader::Type::kText) {
+        values = buffer_of(part, 1, (part.rows + 1) * 8);
+        const auto* const offsets = static_cast<const std::int64_t*>(part.buffers[1]);
+        texts = buffer_of(part, 2, static_cast<std::size_t>(offsets[part.rows]));
+    } else if (type == reader::Type::kBool) {
+        values = buffer_of(part, 1, (part.rows + 7) / 8);
+    } else if (type != reader::Type::kNull) {
+        values = buffer_of(part, 1, part.rows * 8);
+    }
+    return py::make_tuple(part.rows, part.nulls, buffer_of(part, 0, (part.rows + 7) / 8), values,
+                          texts);
+}
+
+const char* type_name(reader::Type type) {
+    switch (type) {
+        case reader::Type::kNull:
+            return "null";
+        case reader::Type::kBool:
+            return "bool";
+        case reader::Type::kInt64:
+            return "int64";
+        case reader::Type::kDouble:
+            return "float64";
+        case reader::Type::kText:
+            return "text";
+        case reader::Type::kTime:
+            return "time";
+    }
+    return "null";
+}
+
+template <class T>
+py::capsule capsule_of(std::unique_ptr<T> it, const char* name) {
+    py::capsule out(it.get(), name, [](PyObject* capsule) {
+        const char* const named = PyCapsule_GetName(capsule);
+        auto* const held = static_cast<T*>(PyCapsule_GetPointer(capsule, named));
+        if (held->release != nullptr) held->release(held);  // else somebody has taken it
+        delete held;
+    });
+    it.release();
+    return out;
+}
+
+py::capsule schema_capsule(const reader::Frame& frame) {
+    auto schema = std::make_unique<ArrowSchema>();
+    reader::export_schema(frame, schema.get());
+    return capsule_of(std::move(schema), "arrow_schema");
+}
+
+py::capsule stream_capsule(const std::shared_ptr<reader::Frame>& frame) {
+    auto stream = std::make_unique<ArrowArrayStream>();
+    reader::export_stream(frame, stream.get());
+    return capsule_of(std::move(stream), "arrow_array_stream");
+}
+
+py::list schema_list(const reader::Frame& frame) {
+    py::list out;
+    for (const auto& column : frame.columns()) {
+        out.append(py::make_tuple(column.name, type_name(column.type)));
+    }
+    return out;
+}
+
+py::list batches_list(const reader::Frame& frame) {
+    std::vector<std::unique_ptr<reader::Batch>> batches;
+    {
+        const GilReleased unlocked;
+        reader::Frame::Batches source(frame);
+        while (auto batch = source.next()) batches.push_back(std::move(batch));
+    }
+    py::list out;
+    for (const auto& batch : batches) {
+        py::list parts;
+        for (std::size_t i = 0; i < batch->columns.size(); ++i) {
+            parts.append(part_tuple(batch->columns[i], frame.columns()[i].type));
+        }
+        out.append(parts);
+    }
+    return out;
+}
+
+}  // namespace
+
+void bind_reader(py::module_& module) {
+    py::class_<FrameBuffer>(module, "FrameBuffer", py::buffer_protocol())
+        .def_buffer([](const FrameBuffer& buffer) {
+            return py::buffer_info(static_cast<std::uint8_t*>(const_cast<void*>(buffer.data)),
+                                   static_cast<py::ssize_t>(buffer.bytes), true);
+        });
+    py::class_<reader::Frame, std::shared_ptr<reader::Frame>>(module, "Frame")
+        .def_property_readonly("rows", &reader::Frame::rows)
+        .def_property_readonly("schema", &schema_list)
+        .def_property_readonly("hidden",
+                               [](const reader::Frame& frame) {
+                                   std::vector<std::int64_t> out;
+                                   for (std::size_t i = 0; i < frame.sources().size(); ++i) {
+                                       out.push_back(frame.selection().hidden(i));
+                                   }
+                                   return out;
+                               })
+        .def("batches", &batches_list,
+             "The columns of each batch, as (rows, nulls, validity, values or offsets, text).")
+        .def("arrow_schema", &schema_capsule)
+        .def("arrow_stream", &stream_capsule);
+    py::class_<Scan>(module, "Scan")
+        .def(
+            py::init([](const py::list& sources, const std::vector<std::string>& patterns,
+                        bool all_names, bool exact, std::int64_t first_step, std::int64_t last_step,
+                        bool rows, bool list_names, unsigned threads, std::uint64_t part_bytes) {
+                reader::Options options;
+                options.names = {all_names, exact, patterns};
+                options.first_step = first_step;
+                options.last_step = last_step;
+                options.only_count = !rows;
+                options.list_names = list_names;
+                return std::make_unique<Scan>(sources, std::move(options), threads, part_bytes);
+            }),
+            py::arg("sources"), py::kw_only(), py::arg("patterns") = std::vector<std::string>(),
+            py::arg("all_names") = true, py::arg("exact") = false,
+            py::arg("first_step") = INT64_MIN, py::arg("last_step") = INT64_MAX,
+            py::arg("rows") = true, py::arg("list_names") = false, py::arg("threads") = 0,
+            py::arg("part_bytes") = std::uint64_t{32} << 20, "Reads the streams of some writers.")
+        .def("accounts", &Scan::accounts,
+             "What was found besides rows: (source, segment, lines, seqs, damages, drops, tail, "
+             "error) per part.")
+        .def("names", &Scan::names, py::arg("source"))
+        .def("steps", &Scan::steps)
+        .def("frame", &Scan::frame, py::arg("stream"), "The rows as columns; once.");
+}
+
+}  // namespace fastlog::bindings

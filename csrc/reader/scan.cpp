@@ -1,0 +1,202 @@
+#include "reader/scan.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <thread>
+
+#include "core/quiet_thread.hpp"
+#include "reader/chunk_reader.hpp"
+
+namespace fastlog::reader {
+namespace {
+
+// Below this a thread costs more than it brings.
+constexpr std::uint64_t kLeastBytes = std::uint64_t{2} << 20;
+constexpr std::uint64_t kLeastPart = std::uint64_t{1} << 20;
+
+struct Task {
+    std::size_t source;
+    std::size_t segment;
+    std::uint64_t begin;
+    std::uint64_t end;
+    int error;
+};
+
+struct Plan {
+    std::vector<Task> tasks;
+    std::uint64_t bytes = 0;
+};
+
+Plan make_plan(const std::vector<Source>& sources, const ScanLimits& limits, unsigned threads) {
+    Plan plan;
+    struct Size {
+        std::uint64_t bytes;
+        int error;
+    };
+    std::vector<Size> sizes;
+    for (const Source& source : sources) {
+        for (const Segment& segment : source.segments) {
+            const SegmentFile file(segment);
+            sizes.push_back({file.size(), file.error()});
+            if (file.error() == 0) plan.bytes += file.size();
+        }
+    }
+    // Some parts for each thread, so that none is left alone with the last one.
+    const std::uint64_t part = std::clamp(plan.bytes / (threads * std::uint64_t{4}) + 1, kLeastPart,
+                                          std::max(kLeastPart, limits.part_bytes));
+    auto size = sizes.begin();
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+        for (std::size_t i = 0; i < sources[s].segments.size(); ++i, ++size) {
+            if (size->error != 0) {
+                plan.tasks.push_back({s, i, 0, 0, size->error});
+                continue;
+            }
+            for (std::uint64_t begin = 0; begin < size->bytes; begin += part) {
+                plan.tasks.push_back({s, i, begin, std::min(begin + part, size->bytes), 0});
+            }
+        }
+    }
+    return plan;
+}
+
+std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const Task& task,
+                                 const Options options[2], ChunkReader& reader) {
+    auto chunk = std::make_unique<Chunk>();
+    chunk->error = task.error;
+    if (task.error != 0) return chunk;
+    const Source& source = sources[task.source];
+    const SegmentFile file(source.segments[task.segment]);
+    chunk->error = file.error();
+    if (chunk->error == 0) {
+        reader.read(file, task.begin, task.end, source.stream, options[source.note_steps], *chunk);
+    }
+    return chunk;
+}
+
+/// The state of a scan by several threads. The tasks are dealt in order.
+///
+/// next, cancelled: any thread. done, error, taken: under the mutex.
+struct Shared {
+    std::atomic<std::size_t> next{0};
+    std::atomic<bool> cancelled{false};
+    std::mutex mutex;
+    std::condition_variable ready;  // a part was read, or there is an error
+    std::condition_variable room;   // a part was taken
+    std::vector<std::unique_ptr<Chunk>> done;
+    std::size_t taken = 0;
+    std::exception_ptr error;
+};
+
+void work(const std::vector<Source>& sources, const Plan& plan, const Options options[2],
+          std::size_t ahead, Shared& shared) {
+    try {
+        ChunkReader reader;
+        for (;;) {
+            const std::size_t task = shared.next.fetch_add(1, std::memory_order_relaxed);
+            if (task >= plan.tasks.size()) return;
+            {
+                std::unique_lock lock(shared.mutex);
+                shared.room.wait(lock, [&] {
+                    return shared.cancelled.load(std::memory_order_relaxed) ||
+                           task - shared.taken < ahead;
+                });
+            }
+            if (shared.cancelled.load(std::memory_order_relaxed)) return;
+            auto chunk = read_part(sources, plan.tasks[task], options, reader);
+            const std::lock_guard lock(shared.mutex);
+            shared.done[task] = std::move(chunk);
+            shared.ready.notify_one();
+        }
+    } catch (...) {
+        const std::lock_guard lock(shared.mutex);
+        if (!shared.error) shared.error = std::current_exception();
+        shared.cancelled.store(true, std::memory_order_relaxed);
+        shared.ready.notify_one();
+        shared.room.notify_all();
+    }
+}
+
+void take_all(const Plan& plan, Shared& shared, const std::function<void(Part&&)>& take,
+              const std::function<void()>& go_on) {
+    for (std::size_t task = 0; task < plan.tasks.size(); ++task) {
+        std::unique_ptr<Chunk> chunk;
+        while (!chunk) {
+            {
+                std::unique_lock lock(shared.mutex);
+                shared.ready.wait_for(lock, std::chrono::milliseconds(100), [&] {
+                    return shared.done[task] != nullptr || shared.error != nullptr;
+                });
+                if (shared.error) std::rethrow_exception(shared.error);
+                chunk = std::move(shared.done[task]);
+            }
+            if (!chunk) go_on();
+        }
+        take({plan.tasks[task].source, plan.tasks[task].segment, std::move(chunk)});
+        const std::lock_guard lock(shared.mutex);
+        shared.taken = task + 1;
+        shared.room.notify_all();
+    }
+}
+
+/// Ends the threads of a scan, however it ended.
+class Threads {
+  public:
+    explicit Threads(Shared& shared) : shared_(shared) {}
+    ~Threads() {
+        {
+            const std::lock_guard lock(shared_.mutex);
+            shared_.cancelled.store(true, std::memory_order_relaxed);
+            shared_.room.notify_all();
+        }
+        for (std::thread& thread : threads_) thread.join();
+    }
+    Threads(const Threads&) = delete;
+    Threads& operator=(const Threads&) = delete;
+
+    std::vector<std::thread>& get() noexcept { return threads_; }
+
+  private:
+    Shared& shared_;
+    std::vector<std::thread> threads_;
+};
+
+}  // namespace
+
+void scan(const std::vector<Source>& sources, const Options& options, const ScanLimits& limits,
+          const std::function<void(Part&&)>& take, const std::function<void()>& go_on) {
+    const unsigned most =
+        limits.threads != 0 ? limits.threads : std::max(1U, std::thread::hardware_concurrency());
+    const Plan plan = make_plan(sources, limits, most);
+    Options choices[2] = {options, options};
+    choices[0].note_steps = false;
+    choices[1].note_steps = true;
+    const auto threads = static_cast<unsigned>(
+        std::min<std::uint64_t>({most, plan.tasks.size(), plan.bytes / kLeastBytes}));
+    if (threads < 2) {
+        ChunkReader reader;
+        for (const Task& task : plan.tasks) {
+            take({task.source, task.segment, read_part(sources, task, choices, reader)});
+            go_on();
+        }
+        return;
+    }
+    Shared shared;
+    shared.done.resize(plan.tasks.size());
+    const std::size_t ahead = std::max<std::size_t>(limits.ahead, threads);
+    Threads running(shared);
+    try {
+        for (unsigned i = 0; i < threads; ++i) {
+            running.get().push_back(
+                start_quiet_thread([&] { work(sources, plan, choices, ahead, shared); }));
+        }
+    } catch (const std::system_error&) {
+        if (running.get().empty()) throw;  // fewer threads do it, too
+    }
+    take_all(plan, shared, take, go_on);
+}
+
+}  // namespace fastlog::reader

@@ -1,0 +1,87 @@
+#include "reader/segment.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace fastlog::reader {
+namespace {
+
+/// Reads at most so many bytes of a file; fewer at its end only.
+int read_file(int fd, std::uint64_t offset, char* to, std::size_t count,
+              std::size_t& taken) noexcept {
+    taken = 0;
+    while (taken < count) {
+        const ssize_t got =
+            ::pread(fd, to + taken, count - taken, static_cast<off_t>(offset + taken));
+        if (got == 0) break;
+        if (got > 0) {
+            taken += static_cast<std::size_t>(got);
+        } else if (errno != EINTR) {
+            return errno;
+        }
+    }
+    return 0;
+}
+
+}  // namespace
+
+SegmentFile::SegmentFile(const Segment& segment) : segment_(segment) {
+    if (segment.whole || !segment.kept.empty()) {
+        // A pipe that took the file's place is not waited for.
+        do {
+            fd_ = ::open(segment.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        } while (fd_ < 0 && errno == EINTR);
+        struct stat status{};
+        if (fd_ < 0 || ::fstat(fd_, &status) != 0) {
+            error_ = errno;
+        } else if (!S_ISREG(status.st_mode)) {
+            error_ = EINVAL;
+        } else if (segment.whole) {
+            size_ = static_cast<std::uint64_t>(status.st_size);
+        }
+    }
+    if (!segment.whole) {
+        for (const ByteRange& range : segment.kept) size_ += range.end - range.begin;
+        size_ += segment.pending.size();
+    }
+}
+
+SegmentFile::~SegmentFile() {
+    if (fd_ >= 0) ::close(fd_);
+}
+
+int SegmentFile::read(std::uint64_t offset, char* to, std::size_t count,
+                      std::size_t& taken) const noexcept {
+    if (segment_.whole) return read_file(fd_, offset, to, count, taken);
+    taken = 0;
+    std::uint64_t begin = 0;  // of a range, for the reader
+    for (const ByteRange& range : segment_.kept) {
+        const std::uint64_t size = range.end - range.begin;
+        const std::uint64_t at = offset + taken;
+        if (taken < count && at < begin + size) {
+            const auto part =
+                static_cast<std::size_t>(std::min<std::uint64_t>(count - taken, begin + size - at));
+            std::size_t got = 0;
+            const int error = read_file(fd_, range.begin + (at - begin), to + taken, part, got);
+            if (error != 0) return error;
+            if (got < part) return EIO;
+            taken += part;
+        }
+        begin += size;
+    }
+    const std::uint64_t at = offset + taken;
+    if (taken < count && at >= begin && at < begin + segment_.pending.size()) {
+        const auto from = static_cast<std::size_t>(at - begin);
+        const std::size_t part = std::min(count - taken, segment_.pending.size() - from);
+        std::memcpy(to + taken, segment_.pending.data() + from, part);
+        taken += part;
+    }
+    return 0;
+}
+
+}  // namespace fastlog::reader

@@ -1,0 +1,49 @@
+// A stream file as a reader sees it: what is on disk, and what a ring adds to it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace fastlog::reader {
+
+struct ByteRange {
+    std::uint64_t begin;
+    std::uint64_t end;
+};
+
+struct Segment {
+    std::string path;
+    bool whole = true;            // all of the file counts, and `kept` means nothing
+    std::vector<ByteRange> kept;  // else these bytes of it
+    std::string_view pending;     // what follows them
+};
+
+/// A segment, opened for reading.
+class SegmentFile {
+  public:
+    explicit SegmentFile(const Segment& segment);
+    SegmentFile(const SegmentFile&) = delete;
+    SegmentFile& operator=(const SegmentFile&) = delete;
+    ~SegmentFile();
+
+    /// 0, or why it cannot be opened.
+    int error() const noexcept { return error_; }
+
+    /// Bytes in it when it was opened, with what follows.
+    std::uint64_t size() const noexcept { return size_; }
+
+    /// Reads so many bytes; fewer at the end only. Returns 0, or what the system said; EIO where the
+    /// file has lost bytes that its writer had in it.
+    int read(std::uint64_t offset, char* to, std::size_t count, std::size_t& taken) const noexcept;
+
+  private:
+    const Segment& segment_;
+    int fd_ = -1;
+    int error_ = 0;
+    std::uint64_t size_ = 0;
+};
+
+}  // namespace fastlog::reader

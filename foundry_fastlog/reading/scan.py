@@ -1,0 +1,211 @@
+"""Read the series of a run with the native reader, and account for what it found.
+
+The reader (``csrc/reader``) gives rows, and of all else only where it is: the words for what is
+wrong are those of ``lines``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from foundry_fastlog.reading.lines import (
+    MAX_LINE_BYTES,
+    in_order,
+    note_gaps,
+    note_missing_files,
+    note_seq,
+    note_tail,
+    note_unreadable,
+    parse_line,
+)
+from foundry_fastlog.run.checks import Problems, SeriesCheck
+from foundry_fastlog.run.files import STREAMS, Segment, Series
+
+if TYPE_CHECKING:  # loaded when a run is read
+    from foundry_fastlog._core import Frame, Scan
+    from foundry_fastlog._core import _Account as Account
+    from foundry_fastlog._core import _ColumnPart as ColumnPart
+    from foundry_fastlog._core import _Source as Source
+
+__all__ = [
+    "INT64_MAX",
+    "INT64_MIN",
+    "Choice",
+    "ColumnPart",
+    "Frame",
+    "Scan",
+    "scan_series",
+]
+
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of the lines becomes rows.
+
+    Attributes:
+        names: Patterns of the names that are wanted; None for all.
+        exact: They are names.
+        first_step: The lowest step that is wanted, likewise the highest.
+        last_step: See above.
+        rows: Whether there are rows at all.
+        list_names: Whether the names are listed, where there are no rows.
+        starts: By series, which group it is of and which start of it; those of a group take each
+            other's place.
+        note_steps: Whether the steps of all series are noted, and not only of those that take the
+            place of others.
+    """
+
+    names: Sequence[str] | None = None
+    exact: bool = False
+    first_step: int = INT64_MIN
+    last_step: int = INT64_MAX
+    rows: bool = True
+    list_names: bool = False
+    starts: dict[Series, tuple[int, int]] = field(default_factory=dict)
+    note_steps: bool = False
+
+
+def scan_series(
+    chosen: Iterable[Series], choice: Choice, checks: list[SeriesCheck], problems: Problems
+) -> Scan:
+    """Read series of one stream.
+
+    Args:
+        chosen: The series, sorted.
+        choice: What of them is wanted.
+        checks: One for each, which is filled.
+        problems: Receives what is wrong, with file and line.
+
+    Raises:
+        ImportError: The extension is missing; the message says how to build it.
+        ReadProblemError: A problem, in strict mode.
+        ValueError: More than a million names of metrics.
+    """
+    native = _native()
+    series = list(chosen)
+    ordered = [in_order(one.segments) for one in series]
+    sources = [
+        _source(one, segments, choice) for one, segments in zip(series, ordered, strict=True)
+    ]
+    scan: Scan = native.Scan(
+        sources,
+        patterns=list(choice.names or ()),
+        all_names=choice.names is None,
+        exact=choice.exact,
+        first_step=choice.first_step,
+        last_step=choice.last_step,
+        rows=choice.rows,
+        list_names=choice.list_names,
+    )
+    accounts = scan.accounts()
+    for number, (segments, check) in enumerate(zip(ordered, checks, strict=True)):
+        note_missing_files(check.series, check, problems)
+        parts = [account for account in accounts if account[0] == number]
+        _Account(check, problems).add(segments, parts)
+        note_gaps(check, problems)
+    return scan
+
+
+def _native() -> Any:  # noqa: ANN401 - a module
+    try:
+        from foundry_fastlog import _core
+    except ImportError as error:
+        raise ImportError(
+            f"the native part of foundry_fastlog, which reads whole streams, is missing ({error}). "
+            "Install a wheel with `pip install foundry_fastlog`, or build from a checkout with "
+            "`pip install -e .`; Run.lines works without it"
+        ) from error
+    return _core
+
+
+def _source(series: Series, segments: list[Segment], choice: Choice) -> Source:
+    group, start = choice.starts.get(series, (0, 0))
+    return (
+        STREAMS.index(series.stream),
+        choice.note_steps or start > 0,
+        series.writer.rank,
+        series.writer.attempt,
+        series.writer.label,
+        group,
+        start,
+        [(os.fsencode(one.path), one.kept, one.pending) for one in segments],
+    )
+
+
+class _Account:
+    """Accounts for the parts of a series."""
+
+    def __init__(self, check: SeriesCheck, problems: Problems) -> None:
+        self._check = check
+        self._problems = problems
+
+    def add(self, segments: list[Segment], parts: list[Account]) -> None:
+        """Take in the parts, in the order of their lines."""
+        for number, segment in enumerate(segments):
+            line = tail = 0
+            for _, of, lines, seqs, damages, drops, rest, error in parts:
+                if of != number:
+                    continue
+                self._lines(segment, line, seqs, damages)
+                self._check.dropped += sum(drops)
+                line += lines
+                tail = tail or rest
+                if error:
+                    refusal = OSError(error, os.strerror(error))
+                    note_unreadable(segment.path.name, refusal, self._check, self._problems)
+                    break
+            if tail:
+                note_tail(segment, line + 1, tail, self._check, self._problems)
+
+    def _lines(
+        self,
+        segment: Segment,
+        before: int,
+        seqs: list[tuple[int, int, int]],
+        damages: list[tuple[int, int, int]],
+    ) -> None:
+        """Account for lines and damaged lines, in their order."""
+        damaged = 0
+        for first, count, line in seqs:
+            while damaged < len(damages) and damages[damaged][0] < line:
+                self._damaged(segment, before, damages[damaged])
+                damaged += 1
+            self._numbered(segment.path.name, first, count, before + line + 1)
+        for damage in damages[damaged:]:
+            self._damaged(segment, before, damage)
+
+    def _numbered(self, file: str, first: int, count: int, line: int) -> None:
+        """Account for lines whose numbers follow each other."""
+        check = self._check
+        check.lines += count
+        for seq in range(first, first + count):
+            if seq == check.next_seq:
+                check.next_seq = first + count
+                return
+            note_seq(seq, file, line + seq - first, check, self._problems)
+
+    def _damaged(self, segment: Segment, before: int, damage: tuple[int, int, int]) -> None:
+        line, offset, size = damage
+        self._check.damaged += 1
+        reason = "damaged line"
+        if self._problems.has_room:
+            reason = _reason(self._check.series.stream, segment, offset, size)
+        self._problems.add("damaged", segment.path.name, before + line + 1, reason)
+
+
+def _reason(stream: str, segment: Segment, offset: int, size: int) -> str:
+    """Say why a line is damaged."""
+    if size > MAX_LINE_BYTES:
+        return f"damaged line: longer than {MAX_LINE_BYTES >> 20} MiB"
+    try:
+        with segment.open() as handle:
+            handle.seek(offset)
+            parsed = parse_line(stream, handle.read(size))
+    except OSError as error:
+        return f"damaged line: {error.strerror or error}"
+    return parsed if isinstance(parsed, str) else "damaged line: it was changed meanwhile"

@@ -1,0 +1,249 @@
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "doctest/doctest.h"
+#include "reader/arrow_export.hpp"
+#include "test_reader_support.hpp"
+
+namespace {
+
+using namespace reader_tests;
+
+struct Writer {
+    std::string text;
+    std::int64_t rank = 0;
+    int group = 0;
+    int start = 0;
+};
+
+std::shared_ptr<Frame> frame_of(const std::vector<Writer>& writers, ScanLimits limits = {},
+                                Options options = {}) {
+    std::vector<Source> sources;
+    std::vector<SourceRows> rows;
+    for (const Writer& writer : writers) {
+        sources.push_back({Stream::kMetrics, {in_memory(writer.text)}, writer.start > 0});
+        rows.push_back({{},
+                        writer.rank,
+                        0,
+                        writer.rank == 0 ? "" : "r" + std::to_string(writer.rank),
+                        writer.group,
+                        writer.start});
+    }
+    scan(
+        sources, options, limits,
+        [&rows](Part&& part) { rows[part.source].chunks.push_back(std::move(part.chunk)); }, [] {});
+    return std::make_shared<Frame>(Stream::kMetrics, std::move(rows));
+}
+
+/// A column as text, by way of the Arrow stream that others would read.
+std::vector<std::string> column(const std::shared_ptr<Frame>& frame, const std::string& name) {
+    ArrowArrayStream stream;
+    export_stream(frame, &stream);
+    ArrowSchema schema;
+    REQUIRE(stream.get_schema(&stream, &schema) == 0);
+    std::int64_t at = 0;
+    while (at < schema.n_children && schema.children[at]->name != name) ++at;
+    REQUIRE(at < schema.n_children);
+    const std::string format = schema.children[at]->format;
+    std::vector<std::string> out{format};
+    for (;;) {
+        ArrowArray batch;
+        REQUIRE(stream.get_next(&stream, &batch) == 0);
+        if (batch.release == nullptr) break;
+        REQUIRE(batch.n_children == schema.n_children);
+        ArrowArray& part = *batch.children[at];
+        REQUIRE(part.length == batch.length);
+        const auto* const valid =
+            format == "n" ? nullptr : static_cast<const std::uint8_t*>(part.buffers[0]);
+        CHECK((valid != nullptr || part.null_count == 0 || format == "n"));
+        for (std::int64_t i = 0; i < part.length; ++i) {
+            if (format == "n" || (valid != nullptr && (valid[i / 8] >> i % 8 & 1) == 0)) {
+                out.push_back("null");
+            } else if (format == "g") {
+                std::string text;
+                fastlog::json::append_double(text, static_cast<const double*>(part.buffers[1])[i]);
+                out.push_back(text);
+            } else if (format == "b") {
+                const auto* const bits = static_cast<const std::uint8_t*>(part.buffers[1]);
+                out.push_back((bits[i / 8] >> i % 8 & 1) != 0 ? "true" : "false");
+            } else if (format == "U") {
+                const auto* const ends = static_cast<const std::int64_t*>(part.buffers[1]);
+                out.emplace_back(static_cast<const char*>(part.buffers[2]) + ends[i],
+                                 static_cast<std::size_t>(ends[i + 1] - ends[i]));
+            } else {
+                out.push_back(std::to_string(static_cast<const std::int64_t*>(part.buffers[1])[i]));
+            }
+        }
+        batch.release(&batch);
+        CHECK((batch.release == nullptr));
+    }
+    schema.release(&schema);
+    stream.release(&stream);
+    CHECK((stream.release == nullptr));
+    return out;
+}
+
+using Texts = std::vector<std::string>;
+
+std::string steps_of(int first, int end, int second = 15) {
+    std::string text;
+    for (int i = first; i < end; ++i) {
+        text += line(i - first, i, "\"loss\":" + std::to_string(i) + ".5", second);
+    }
+    return text;
+}
+
+TEST_CASE("a column has one type, whatever the lines say") {
+    const auto frame = frame_of(
+        {{line(0, 0, R"("i":1,"f":1,"m":1,"b":true,"t":"x","n":null,"big":18446744073709551615)") +
+          line(1, 1, R"("i":2,"f":0.5,"m":"x","b":null,"o":{"a":[]},"big":1)") +
+          line(2, 2, R"("f":3,"m":false,"late":7,"rank":1,"":2)")}});
+    CHECK(column(frame, "i") == Texts{"l", "1", "2", "null"});
+    CHECK(column(frame, "f") == Texts{"g", "1.0", "0.5", "3.0"});
+    CHECK(column(frame, "m") == Texts{"U", "1", "x", "false"});
+    CHECK(column(frame, "b") == Texts{"b", "true", "null", "null"});
+    CHECK(column(frame, "t") == Texts{"U", "x", "null", "null"});
+    CHECK(column(frame, "n") == Texts{"n", "null", "null", "null"});
+    CHECK(column(frame, "o") == Texts{"U", "null", "{\"a\":[]}", "null"});
+    CHECK(column(frame, "big") == Texts{"g", "18446744073709551616.0", "1.0", "null"});
+    CHECK(column(frame, "late") == Texts{"l", "null", "null", "7"});
+    CHECK(column(frame, "metrics.rank") == Texts{"l", "null", "null", "1"});
+    CHECK(column(frame, "metrics.") == Texts{"l", "null", "null", "2"});
+    CHECK(column(frame, "epoch") == Texts{"l", "null", "null", "null"});
+    std::vector<std::string> names;
+    for (const FrameColumn& one : frame->columns()) names.push_back(one.name);
+    CHECK(names == Texts{"timestamp", "seq", "step", "epoch", "i", "f", "m", "b", "t", "n", "big",
+                         "o", "late", "metrics.rank", "metrics.", "rank", "attempt", "label"});
+}
+
+TEST_CASE("values that all rows have are handed out where they lie") {
+    const auto frame = frame_of({{steps_of(0, 1000)}});
+    const Chunk& chunk = *frame->sources()[0].chunks[0];
+    Frame::Batches batches(*frame);
+    const auto batch = batches.next();
+    CHECK(batches.next() == nullptr);
+    CHECK(batch->columns[kTimeColumn].buffers[1] == chunk.time.data());
+    CHECK(batch->columns[kSeqColumn].buffers[1] == chunk.seq.data());
+    CHECK(batch->columns[frame->step_column()].buffers[1] == chunk.step.data());
+    CHECK(batch->columns[4].buffers[1] == chunk.metrics.find("loss")->data());
+}
+
+TEST_CASE("writers are merged by time, and each keeps its own order") {
+    // The clock of the first one steps back, and a time that is none is compared as text.
+    const std::string first = line(0, 1, "", 20) + line(1, 2, "", 10) + line(2, 3, "", 40);
+    const std::string second = line(0, 11, "", 15) + line(1, 12, "", 20) + line(2, 13, "", 50);
+    const auto frame = frame_of({{first, 0, 0, 0}, {second, 1, 1, 0}});
+    CHECK(column(frame, "step") == Texts{"l", "11", "1", "2", "12", "3", "13"});
+    CHECK(column(frame, "rank") == Texts{"l", "1", "0", "0", "1", "0", "1"});
+    CHECK(column(frame, "label") == Texts{"U", "r1", "", "", "r1", "", "r1"});
+    std::string odd = line(0, 21, "");
+    odd.replace(odd.find("2026"), 27, "2026-01-30, at 20 seconds  ");
+    const auto third = frame_of({{first, 0, 0, 0}, {odd, 1, 1, 0}});
+    CHECK(column(third, "step") == Texts{"l", "21", "1", "2", "3"});
+    CHECK(column(third, "timestamp")[1] == "null");
+}
+
+TEST_CASE("a later start hides the steps that it recorded again, and only those") {
+    const std::string summary =
+        R"({"timestamp":"2026-01-30T14:32:15.200000Z","seq":5,"epoch":1,"summary":{"loss":)";
+    const auto frame = frame_of({{steps_of(0, 5, 10) + summary + "1}}\n", 0, 0, 0},
+                                 {steps_of(3, 5, 20), 0, 0, 1},
+                                 {steps_of(4, 6, 30) + summary + "2}}\n", 0, 0, 2},
+                                 {steps_of(3, 4, 10), 1, 1, 0}});
+    CHECK(column(frame, "step") == Texts{"l", "0", "3", "1", "2", "3", "4", "5", "null"});
+    CHECK(column(frame, "loss").back() == "2.0");
+    CHECK(frame->selection().hidden(0) == 3);
+    CHECK(frame->selection().hidden(1) == 1);
+    CHECK(frame->selection().hidden(2) == 0);
+    CHECK(frame->rows() == 8);
+}
+
+TEST_CASE("a line that tells of drops has its place in time, and no row") {
+    const std::string marker = R"({"timestamp":"2026-01-30T14:32:30.000000Z","seq":1,"dropped":3})";
+    const auto alone = frame_of({{line(0, 1, "") + marker + "\n" + line(2, 2, "")}});
+    CHECK(column(alone, "step") == Texts{"l", "1", "2"});
+    const auto merged =
+        frame_of({{line(0, 1, "", 10) + marker + "\n" + line(2, 2, "", 10), 0, 0, 0},
+                  {line(0, 11, "", 20), 1, 1, 0}});
+    CHECK(column(merged, "step") == Texts{"l", "1", "11", "2"});
+}
+
+TEST_CASE("many threads and small parts give what one gives") {
+    std::vector<Writer> writers;
+    for (int w = 0; w < 3; ++w) {
+        std::string text;
+        for (int i = 0; i < 40'000; ++i) {
+            std::string metrics = "\"loss\":" + std::to_string(i) + ".25";
+            if (i % 7 == w)
+                metrics += ",\"val_" + std::to_string(i % 5) + "\":" + std::to_string(i);
+            text += line(i, i, metrics);
+        }
+        writers.push_back({text, w, w, 0});
+    }
+    ScanLimits one;
+    one.threads = 1;
+    ScanLimits several;
+    several.threads = 4;
+    several.part_bytes = 1;  // as small as they get
+    several.ahead = 1;
+    const auto calm = frame_of(writers, one);
+    const auto busy = frame_of(writers, several);
+    CHECK(busy->sources()[0].chunks.size() > calm->sources()[0].chunks.size());
+    for (const char* name : {"timestamp", "seq", "loss", "val_0", "val_4", "rank"}) {
+        CHECK(column(calm, name) == column(busy, name));
+    }
+}
+
+TEST_CASE("who takes parts, and who is asked to go on, may end a scan") {
+    const std::string text = steps_of(0, 100'000);
+    for (const unsigned threads : {1U, 3U}) {
+        ScanLimits limits;
+        limits.threads = threads;
+        const std::vector<Source> sources{{Stream::kMetrics, {in_memory(text)}, false}};
+        CHECK_THROWS_AS(
+            scan(
+                sources, {}, limits, [](Part&&) { throw std::runtime_error("enough"); }, [] {}),
+            std::runtime_error);
+    }
+    ScanLimits limits;
+    limits.threads = 1;
+    const std::vector<Source> sources{{Stream::kMetrics, {in_memory(text)}, false}};
+    CHECK_THROWS_AS(
+        scan(
+            sources, {}, limits, [](Part&&) {}, [] { throw std::runtime_error("stop"); }),
+        std::runtime_error);
+}
+
+TEST_CASE("a file that is gone, or shorter than its writer left it, is told") {
+    Segment gone;
+    gone.path = "/no/such/file";
+    Segment cut;
+    cut.path = "/dev/null";
+    std::vector<int> errors;
+    scan(
+        {{Stream::kMetrics, {gone, cut}, false}}, {}, {},
+        [&errors](Part&& part) { errors.push_back(part.chunk->error); }, [] {});
+    CHECK(errors == std::vector<int>{ENOENT, EINVAL});
+}
+
+TEST_CASE("a part of an array that was moved out lives on by itself") {
+    auto frame = frame_of({{steps_of(0, 3)}});
+    ArrowArrayStream stream;
+    export_stream(frame, &stream);
+    frame.reset();
+    ArrowArray batch;
+    REQUIRE(stream.get_next(&stream, &batch) == 0);
+    stream.release(&stream);
+    ArrowArray loss = *batch.children[4];
+    batch.children[4]->release = nullptr;  // as the specification has it
+    batch.release(&batch);
+    CHECK(static_cast<const double*>(loss.buffers[1])[2] == 2.5);
+    loss.release(&loss);
+    CHECK((loss.release == nullptr));
+}
+
+}  // namespace
