@@ -233,6 +233,7 @@ class Scan:
         patterns: list[str] = ...,
         all_names: bool = True,
         exact: bool = False,
+        seqs: bool = True,
         first_step: int = ...,
         last_step: int = ...,
         rows: bool = True,
@@ -244,3 +245,47 @@ class Scan:
     def names(self, source: int) -> list[tuple[str, int]]: ...
     def steps(self) -> list[tuple[int, int]]: ...
     def frame(self, stream: int) -> Frame: ...
+
+#: A value, and whether it is JSON text.
+_Value: TypeAlias = tuple[Any, bool]
+
+class _MetricSum(TypedDict):
+    """One metric; `mean` means nothing without numbers, nor do `min` and `max`."""
+
+    name: str
+    count: int
+    numbers: int
+    nonfinite: int
+    first: _Value
+    last: _Value
+    min: _Value
+    min_step: int | None
+    max: _Value
+    max_step: int | None
+    mean: float
+    curve: list[tuple[float, float]]
+    missing: list[tuple[str, int]]
+    place: tuple[int, int, int, int]
+
+class _TimerSum(TypedDict):
+    """One timer; `ascending` has its durations, or a sample of them."""
+
+    name: str
+    count: int
+    errors: int
+    max: float
+    total: float
+    ascending: list[float]
+    missing: list[tuple[str, int]]
+
+class Statistics:
+    """A stream, summed up."""
+
+    def __init__(
+        self, sources: list[_Source], *, stream: int, first: list[str], threads: int = 0
+    ) -> None: ...
+    def accounts(self) -> list[_Account]: ...
+    def metrics(self) -> list[_MetricSum]: ...
+    def summaries(self) -> list[_MetricSum]: ...
+    def timers(self) -> list[_TimerSum]: ...
+    def sources(self) -> list[tuple[str, str, float, int | None, int | None, int]]: ...

@@ -11,6 +11,7 @@
 
 #include "bindings/bindings.hpp"
 #include "bindings/gil.hpp"
+#include "bindings/read_sources.hpp"
 #include "reader/arrow_export.hpp"
 #include "reader/frame.hpp"
 #include "reader/scan.hpp"
@@ -20,60 +21,28 @@ namespace fastlog::bindings {
 namespace py = pybind11;
 namespace {
 
-struct Interrupted {};  // by a signal, whose exception is set
-
-void check_signals() {
-    const PyGILState_STATE state = python_call([] { return PyGILState_Ensure(); });
-    const int raised = PyErr_CheckSignals();
-    PyGILState_Release(state);
-    if (raised != 0) throw Interrupted{};
-}
-
-/// A part of a scan, but its rows.
-struct Account {
-    std::size_t source;
-    std::size_t segment;
-    std::shared_ptr<reader::Chunk> chunk;
-};
-
 /// What was read of a run.
 class Scan {
   public:
-    Scan(const py::list& sources, reader::Options options, unsigned threads,
-         std::uint64_t part_bytes)
-        : options_(std::move(options)) {
-        for (const py::handle source : sources) add(py::cast<py::tuple>(source));
-        reader::ScanLimits limits;
-        limits.threads = threads;
-        limits.part_bytes = part_bytes;
-        bool interrupted = false;
-        {
-            const GilReleased unlocked;
-            try {
-                reader::scan(
-                    sources_, options_, limits,
-                    [this](reader::Part&& part) {
-                        std::shared_ptr<reader::Chunk> chunk = std::move(part.chunk);
-                        accounts_.push_back({part.source, part.segment, chunk});
-                        rows_[part.source].chunks.push_back(std::move(chunk));
-                    },
-                    &check_signals);
-            } catch (const Interrupted&) {
-                interrupted = true;
-            }
-        }
-        if (interrupted) throw py::error_already_set();
+    Scan(const py::list& sources, reader::Options options, const reader::ScanLimits& limits)
+        : options_(std::move(options)), sources_(sources) {
+        without_gil([&] {
+            reader::scan(
+                sources_.sources(), options_, limits,
+                [this](reader::Part&& part) {
+                    std::shared_ptr<reader::Chunk> chunk = std::move(part.chunk);
+                    accounts_.push_back({part.source, part.segment, chunk});
+                    sources_.rows()[part.source].chunks.push_back(std::move(chunk));
+                },
+                &check_signals);
+        });
     }
 
-    py::list accounts() const {
-        py::list out;
-        for (const Account& account : accounts_) out.append(account_of(account));
-        return out;
-    }
+    py::list accounts() const { return account_list(accounts_); }
 
-    std::vector<std::pair<std::string, std::int64_t>> names(std::size_t source) const {
+    std::vector<std::pair<std::string, std::int64_t>> names(std::size_t source) {
         std::vector<std::pair<std::string, std::int64_t>> found;
-        for (const auto& chunk : rows_.at(source).chunks) {
+        for (const auto& chunk : sources_.rows().at(source).chunks) {
             for (const reader::Columns* columns : {&chunk->metrics, &chunk->summary}) {
                 for (const reader::Column& column : *columns) {
                     if (column.is_listed) found.emplace_back(column.name, column.first_time);
@@ -83,9 +52,9 @@ class Scan {
         return found;
     }
 
-    std::vector<std::pair<std::int64_t, std::int64_t>> steps() const {
+    std::vector<std::pair<std::int64_t, std::int64_t>> steps() {
         reader::Recorded recorded;
-        for (const auto& source : rows_) {
+        for (const auto& source : sources_.rows()) {
             for (const auto& chunk : source.chunks) recorded.add(*chunk);
         }
         recorded.close();
@@ -97,65 +66,12 @@ class Scan {
     std::shared_ptr<reader::Frame> frame(int stream) {
         const GilReleased unlocked;
         return std::make_shared<reader::Frame>(static_cast<reader::Stream>(stream),
-                                               std::move(rows_));
+                                               std::move(sources_.rows()));
     }
 
   private:
-    void add(const py::tuple& from) {
-        reader::Source source;
-        source.stream = static_cast<reader::Stream>(py::cast<int>(from[0]));
-        source.note_steps = py::cast<bool>(from[1]);
-        reader::SourceRows rows;
-        rows.rank = py::cast<std::int64_t>(from[2]);
-        rows.attempt = py::cast<std::int64_t>(from[3]);
-        rows.label = py::cast<std::string>(from[4]);
-        rows.group = py::cast<int>(from[5]);
-        rows.start = py::cast<int>(from[6]);
-        for (const py::handle part : py::cast<py::list>(from[7])) {
-            const auto fields = py::cast<py::tuple>(part);
-            reader::Segment segment;
-            segment.path = py::cast<std::string>(fields[0]);
-            segment.whole = fields[1].is_none();
-            if (!segment.whole) {
-                for (const py::handle range : py::cast<py::tuple>(fields[1])) {
-                    const auto ends = py::cast<py::tuple>(range);
-                    segment.kept.push_back(
-                        {py::cast<std::uint64_t>(ends[0]), py::cast<std::uint64_t>(ends[1])});
-                }
-            }
-            held_.push_back(py::cast<py::bytes>(fields[2]));
-            segment.pending = static_cast<std::string_view>(held_.back());
-            source.segments.push_back(std::move(segment));
-        }
-        sources_.push_back(std::move(source));
-        rows_.push_back(std::move(rows));
-    }
-
-    static py::tuple account_of(const Account& account) {
-        const reader::Chunk& chunk = *account.chunk;
-        py::list seqs;
-        for (const auto& run : chunk.seqs)
-            seqs.append(py::make_tuple(run.first, run.count, run.line));
-        py::list damages;
-        for (const auto& damage : chunk.damages) {
-            damages.append(py::make_tuple(damage.line, damage.offset, damage.size));
-        }
-        py::list drops;
-        for (const auto& [row, value] : chunk.drops) {
-            if (value.kind == reader::Kind::kBig) {
-                drops.append(value.bits);
-            } else {
-                drops.append(static_cast<std::int64_t>(value.bits));
-            }
-        }
-        return py::make_tuple(account.source, account.segment, chunk.lines, seqs, damages, drops,
-                              chunk.tail, chunk.error);
-    }
-
     reader::Options options_;
-    std::vector<reader::Source> sources_;
-    std::vector<reader::SourceRows> rows_;
-    std::vector<py::bytes> held_;
+    ReadSources sources_;
     std::vector<Account> accounts_;
 };
 
@@ -279,23 +195,27 @@ void bind_reader(py::module_& module) {
         .def("arrow_schema", &schema_capsule)
         .def("arrow_stream", &stream_capsule);
     py::class_<Scan>(module, "Scan")
-        .def(
-            py::init([](const py::list& sources, const std::vector<std::string>& patterns,
-                        bool all_names, bool exact, std::int64_t first_step, std::int64_t last_step,
-                        bool rows, bool list_names, unsigned threads, std::uint64_t part_bytes) {
-                reader::Options options;
-                options.names = {all_names, exact, patterns};
-                options.first_step = first_step;
-                options.last_step = last_step;
-                options.only_count = !rows;
-                options.list_names = list_names;
-                return std::make_unique<Scan>(sources, std::move(options), threads, part_bytes);
-            }),
-            py::arg("sources"), py::kw_only(), py::arg("patterns") = std::vector<std::string>(),
-            py::arg("all_names") = true, py::arg("exact") = false,
-            py::arg("first_step") = INT64_MIN, py::arg("last_step") = INT64_MAX,
-            py::arg("rows") = true, py::arg("list_names") = false, py::arg("threads") = 0,
-            py::arg("part_bytes") = std::uint64_t{32} << 20, "Reads the streams of some writers.")
+        .def(py::init([](const py::list& sources, const std::vector<std::string>& patterns,
+                         bool all_names, bool exact, bool seqs, std::int64_t first_step,
+                         std::int64_t last_step, bool rows, bool list_names, unsigned threads,
+                         std::uint64_t part_bytes) {
+                 reader::Options options;
+                 options.names = {all_names, exact, patterns};
+                 options.first_step = first_step;
+                 options.last_step = last_step;
+                 options.only_count = !rows;
+                 options.seqs = seqs;
+                 options.list_names = list_names;
+                 reader::ScanLimits limits;
+                 limits.threads = threads;
+                 limits.part_bytes = part_bytes;
+                 return std::make_unique<Scan>(sources, std::move(options), limits);
+             }),
+             py::arg("sources"), py::kw_only(), py::arg("patterns") = std::vector<std::string>(),
+             py::arg("all_names") = true, py::arg("exact") = false, py::arg("seqs") = true,
+             py::arg("first_step") = INT64_MIN, py::arg("last_step") = INT64_MAX,
+             py::arg("rows") = true, py::arg("list_names") = false, py::arg("threads") = 0,
+             py::arg("part_bytes") = std::uint64_t{32} << 20, "Reads the streams of some writers.")
         .def("accounts", &Scan::accounts,
              "What was found besides rows: (source, segment, lines, seqs, damages, drops, tail, "
              "error) per part.")

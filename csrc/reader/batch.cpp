@@ -176,6 +176,7 @@ class BatchBuilder {
     void row_values(ColumnPart& part, Buffer<std::int64_t> Chunk::* values,
                     Buffer<std::uint8_t> Chunk::* has) {
         const Chunk& first = *pieces_.front().chunk;
+        if ((first.*values).empty()) return none(part);  // they were not kept
         if (is_one_chunk() && (has == nullptr || first.has_all_steps())) {
             part.buffers[1] = (first.*values).data();
             part.owners[1] = pieces_.front().chunk;

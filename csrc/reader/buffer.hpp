@@ -36,6 +36,9 @@ class Buffer {
         data_[size_++] = value;
     }
 
+    /// The same where there is room.
+    void put(T value) noexcept { data_[size_++] = value; }
+
     void append(const T* from, std::size_t count) {
         if (count == 0) return;
         if (room_ - size_ < count) reserve(size_ + count > room_ * 2 ? size_ + count : room_ * 2);

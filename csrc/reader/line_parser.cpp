@@ -27,16 +27,23 @@ LineParser::LineParser(Stream stream, const Options& options, Chunk& chunk)
         for (const Field& field : fields) {
             const bool stored =
                 field.role >= kContext || (field.role == kEpoch && stream == Stream::kMetrics);
-            chunk_.fields.add(field.name, stored).role = field.role;
+            Column& column = chunk_.fields.add(field.name, stored);
+            column.role = field.role;
+            if (field.role == kMetrics) metrics_field_ = &column;
+            if (field.role == kEpoch) epoch_field_ = &column;
         }
     }
 }
 
-void LineParser::reserve(std::size_t rows) {
-    chunk_.time.reserve(rows);
-    chunk_.seq.reserve(rows);
+void LineParser::grow_rows(std::size_t rows) {
+    if (options_.seqs) chunk_.seq.reserve(rows);
     chunk_.step.reserve(rows);
     chunk_.has_step.reserve(rows);
+    chunk_.time.reserve(rows);  // last: the others have room where it has
+}
+
+void LineParser::reserve(std::size_t rows) {
+    grow_rows(rows);
     for (Columns* columns : {&chunk_.fields, &chunk_.metrics}) {
         for (Column& column : *columns) {
             if (column.size() > 8 && column.is_dense()) column.reserve(rows);
@@ -52,8 +59,13 @@ const char* LineParser::parse(const char* p) {
     nonfinite_.clear();
     missing_.clear();
     const std::size_t texts_before = chunk_.texts.size();
-    p = skip_blanks(p);
-    p = *p == '{' ? parse_members(p + 1) : nullptr;
+    const char* const behind = stream_ == Stream::kMetrics ? parse_usual(p) : nullptr;
+    if (behind != nullptr) {
+        p = *behind == '}' ? behind + 1 : parse_more(behind, &metrics_field_->next);
+    } else {
+        p = skip_blanks(p);
+        p = *p == '{' ? parse_members(p + 1, &chunk_.fields.first) : nullptr;
+    }
     if (p != nullptr) p = skip_blanks(p);
     if (p == nullptr || *p != '\n' || !is_sound()) {
         chunk_.texts.resize(texts_before);
@@ -63,8 +75,13 @@ const char* LineParser::parse(const char* p) {
     return p;
 }
 
-const char* LineParser::parse_members(const char* p) {
-    Column** expected = &chunk_.fields.first;
+const char* LineParser::parse_more(const char* p, Column** expected) {
+    p = skip_blanks(p);
+    if (*p == '}') return p + 1;
+    return *p == ',' ? parse_members(p + 1, expected) : nullptr;
+}
+
+const char* LineParser::parse_members(const char* p, Column** expected) {
     for (;;) {
         Column* field = *expected;
         if (field != nullptr && field->spelling.begins(p)) [[likely]] {

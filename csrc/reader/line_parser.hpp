@@ -29,6 +29,7 @@ struct Options {
     std::int64_t first_step = INT64_MIN;
     std::int64_t last_step = INT64_MAX;  // included
     bool only_count = false;             // keep no rows
+    bool seqs = true;                    // keep the numbers of rows
     bool list_names = false;             // but mark the names that were recorded
     bool note_steps = false;             // fill Chunk::recorded_steps
 
@@ -74,7 +75,11 @@ class LineParser {
         bool is_wanted = true;
     };
 
-    const char* parse_members(const char* p);
+    /// What a line of metrics begins with as a rule, at one stroke: up to the end of its values, from
+    /// where the parser goes on as behind any member. Null where it begins otherwise.
+    const char* parse_usual(const char* p);
+    const char* parse_more(const char* p, Column** expected);
+    const char* parse_members(const char* p, Column** expected);
     const char* parse_field(const char* p, Column& field);
     const char* parse_key(const char* p, std::string_view& key);
     const char* parse_value(const char* p, unsigned depth, bool store, Value& value) {
@@ -99,6 +104,7 @@ class LineParser {
     void note_seq();
     void note_step();
     void keep_row();
+    void grow_rows(std::size_t rows);
     void list_names();
     void keep_missing(std::uint32_t row);
 
@@ -106,6 +112,8 @@ class LineParser {
     const Options& options_;
     Chunk& chunk_;
     MomentReader moments_;
+    Column* metrics_field_ = nullptr;
+    Column* epoch_field_ = nullptr;
 
     // Of the line that is read.
     Line line_;

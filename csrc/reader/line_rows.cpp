@@ -83,15 +83,15 @@ void LineParser::restore_nonfinite(const Columns& columns, std::vector<Found>& f
 void LineParser::keep_row() {
     const auto row = static_cast<std::uint32_t>(chunk_.rows());
     const bool has_step = (line_.has & flag(kStep)) != 0;
-    chunk_.time.push_back(line_.time);
-    chunk_.seq.push_back(line_.seq);
-    chunk_.step.push_back(has_step ? line_.step : 0);
-    chunk_.has_step.push_back(has_step);
+    if (chunk_.time.size() == chunk_.time.room()) grow_rows(chunk_.time.size() * 2 + 16);
+    chunk_.time.put(line_.time);
+    if (options_.seqs) chunk_.seq.put(line_.seq);
+    chunk_.step.put(has_step ? line_.step : 0);
+    chunk_.has_step.put(has_step);
     chunk_.steps += has_step;
     if (line_.time == kNoTime) chunk_.odd_times.emplace(row, odd_time_);
-    if (line_.epoch.kind != Kind::kNull) {
-        Column* const epoch = chunk_.fields.find("epoch");
-        if (epoch->is_stored) epoch->put(row, line_.epoch);
+    if (line_.epoch.kind != Kind::kNull && epoch_field_->is_stored) {
+        epoch_field_->put(row, line_.epoch);
     }
     for (const Found& found : metrics_) found.column->put(row, found.value);
     for (const Found& found : summary_) found.column->put(row, found.value);

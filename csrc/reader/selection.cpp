@@ -66,7 +66,7 @@ bool Recorded::has_epoch(double epoch) const noexcept {
     return std::binary_search(epochs_.begin(), epochs_.end(), epoch);
 }
 
-Selection::Selection(const std::vector<SourceRows>& sources) {
+std::vector<Recorded> recorded_again(const std::vector<SourceRows>& sources) {
     // What the starts behind each one recorded, from the last one on.
     std::map<std::pair<int, int>, std::vector<const SourceRows*>> by_start;
     for (const SourceRows& source : sources) {
@@ -82,18 +82,12 @@ Selection::Selection(const std::vector<SourceRows>& sources) {
         }
         if (next == by_start.rend() || next->first.first != start->first.first) behind = {};
     }
-    for (std::size_t s = 0; s < sources.size(); ++s) {
-        marks_.emplace_back();
-        hidden_.push_back(0);
-        const Recorded& again = later.at({sources[s].group, sources[s].start});
-        for (const auto& chunk : sources[s].chunks) {
-            mark(*chunk, again.empty() ? nullptr : &again, s);
-        }
-    }
+    std::vector<Recorded> out;
+    for (const SourceRows& source : sources) out.push_back(later.at({source.group, source.start}));
+    return out;
 }
 
-void Selection::mark(const Chunk& chunk, const Recorded* later, std::size_t source) {
-    Marks marks;
+std::int64_t mark_rows(const Chunk& chunk, const Recorded& again, Marks& marks) {
     const auto rows = chunk.rows();
     const auto set = [&](std::uint32_t row, Mark mark) {
         if (marks.empty()) {
@@ -102,31 +96,41 @@ void Selection::mark(const Chunk& chunk, const Recorded* later, std::size_t sour
         }
         marks[row] = mark;
     };
-    std::int64_t shown = static_cast<std::int64_t>(rows);
     for (const auto& drop : chunk.drops) {
-        if (drop.first >= rows) continue;  // no rows are kept
-        set(drop.first, Mark::kDrops);
-        --shown;
+        if (drop.first < rows) set(drop.first, Mark::kDrops);  // else no rows are kept
     }
-    if (later != nullptr) {
-        const Column* const epochs = chunk.fields.find("epoch");
-        for (std::uint32_t row = 0; row < rows; ++row) {
-            if (!marks.empty() && marks[row] != Mark::kShown) continue;
-            bool hides;
-            if (chunk.has_step[row] != 0) {
-                hides = later->has_step(chunk.step[row]);
-            } else {
-                const auto epoch = epochs == nullptr ? std::nullopt : epoch_of(epochs, row);
-                hides = epoch.has_value() && later->has_epoch(*epoch);
-            }
-            if (!hides) continue;
-            set(row, Mark::kHidden);
-            --shown;
-            ++hidden_[source];
+    std::int64_t hidden = 0;
+    if (again.empty()) return hidden;
+    const Column* const epochs = chunk.fields.find("epoch");
+    for (std::uint32_t row = 0; row < rows; ++row) {
+        if (!marks.empty() && marks[row] != Mark::kShown) continue;
+        bool hides;
+        if (chunk.has_step[row] != 0) {
+            hides = again.has_step(chunk.step[row]);
+        } else {
+            const auto epoch = epochs == nullptr ? std::nullopt : epoch_of(epochs, row);
+            hides = epoch.has_value() && again.has_epoch(*epoch);
+        }
+        if (!hides) continue;
+        set(row, Mark::kHidden);
+        ++hidden;
+    }
+    return hidden;
+}
+
+Selection::Selection(const std::vector<SourceRows>& sources) {
+    const std::vector<Recorded> again = recorded_again(sources);
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+        marks_.emplace_back();
+        hidden_.push_back(0);
+        for (const auto& chunk : sources[s].chunks) {
+            Marks marks;
+            hidden_[s] += mark_rows(*chunk, again[s], marks);
+            shown_ += marks.empty() ? static_cast<std::int64_t>(chunk->rows())
+                                    : std::count(marks.begin(), marks.end(), Mark::kShown);
+            marks_[s].push_back(std::move(marks));
         }
     }
-    shown_ += shown;
-    marks_[source].push_back(std::move(marks));
 }
 
 }  // namespace fastlog::reader

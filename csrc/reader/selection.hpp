@@ -46,10 +46,15 @@ class Recorded {
     mutable std::size_t last_ = 0;  // where the last step was found
 };
 
+/// What of each source is hidden: what starts behind it in its group recorded again. The sources that
+/// are not the first of theirs have noted their steps.
+std::vector<Recorded> recorded_again(const std::vector<SourceRows>& sources);
+
+/// Marks the rows of a chunk; returns how many are hidden.
+std::int64_t mark_rows(const Chunk& chunk, const Recorded& again, Marks& marks);
+
 class Selection {
   public:
-    /// Hides what later starts of a group recorded again. The sources of those that are not the
-    /// first of theirs have noted their steps.
     explicit Selection(const std::vector<SourceRows>& sources);
 
     const Marks& marks(std::size_t source, std::size_t chunk) const {
@@ -59,8 +64,6 @@ class Selection {
     std::int64_t shown() const noexcept { return shown_; }
 
   private:
-    void mark(const Chunk& chunk, const Recorded* later, std::size_t source);
-
     std::vector<std::vector<Marks>> marks_;
     std::vector<std::int64_t> hidden_;
     std::int64_t shown_ = 0;

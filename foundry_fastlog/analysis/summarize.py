@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.analysis.accumulate import (
-    BATCH,
-    Durations,
-    MetricStats,
-    Values,
-    percentile,
-    total,
-)
+import orjson
+
+from foundry_fastlog.analysis.accumulate import MetricStats, percentile, total
 from foundry_fastlog.analysis.summary import (
     AttemptSummary,
     ErrorSummary,
@@ -24,10 +20,14 @@ from foundry_fastlog.analysis.summary import (
     Summary,
     TimingSummary,
 )
-from foundry_fastlog.reading.lines import Record, restore_nonfinite
+from foundry_fastlog.reading.lines import Record
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import STREAMS, Attempts
+
+if TYPE_CHECKING:  # of the extension
+    from foundry_fastlog.reading.scan import MetricSum as _MetricSum
+    from foundry_fastlog.reading.scan import TimerSum as _TimerSum
 
 __all__ = [
     "AttemptSummary",
@@ -42,7 +42,6 @@ __all__ = [
 #: The timer that holds a whole step: the shares of the other timers are of its total.
 STEP_TIMER = "step"
 
-_FOLD_AT = 32 * BATCH  # buffered values of all metrics together
 _LAST_ERRORS = 5
 
 
@@ -50,9 +49,10 @@ class _Summing:
     """The state of one pass over a run."""
 
     def __init__(self, run: Run) -> None:
-        self.values: dict[str, Values] = {}
-        self.durations: dict[str, Durations] = {}
-        self.missing: dict[str, Counter[str]] = {}
+        self.metrics: list[MetricStats] = []
+        self.curves: dict[str, list[tuple[float, float]]] = {}
+        self.timers: list[_TimerSum] = []
+        self.missing: dict[str, dict[str, int]] = {}
         self.by_type: Counter[str] = Counter()
         self.events: Counter[str] = Counter()
         self.by_level: dict[str, Counter[str]] = {"errors": Counter(), "log": Counter()}
@@ -62,64 +62,56 @@ class _Summing:
             writer: AttemptSummary(writer.label, writer.rank, writer.attempt, writer.stamp)
             for writer in run.writers
         }
-        self.buffered = 0
 
-    def metrics(self, record: Record, attempt: AttemptSummary) -> None:
-        step = record.get("step")
-        body = record.get("metrics")
-        ending = ""
-        if body is None:  # values of an epoch are not mixed with those of its steps
-            body = record["summary"]
-            ending = " (epoch)"
-        elif step is not None:
-            if attempt.first_step is None or step < attempt.first_step:
-                attempt.first_step = step
-            if attempt.last_step is None or step > attempt.last_step:
-                attempt.last_step = step
-        if "nonfinite" in record:
-            restore_nonfinite(record)
-        values = self.values
-        for key, value in body.items():
-            if ending:
-                key += ending
-            metric = values.get(key)
-            if metric is None:
-                metric = values[key] = Values(key)
-            metric.values.append(value)
-            metric.steps.append(step)
-        if names := record.get("missing"):
-            for key, reason in names.items():
-                if body.get(key, 0) is None:
-                    self._miss(key + ending, reason)
-        self.buffered += len(body)
-        if self.buffered >= _FOLD_AT:
-            for metric in values.values():
-                metric.fold()
-            self.buffered = 0
+    def add_sums(self, run: Run, stream: str, attempts: Attempts) -> list[SeriesCheck]:
+        """Take in a stream that is summed up without a look at each line here."""
+        first = {writer: attempt.first for writer, attempt in self.attempts.items()}
+        found, checks = run.sums(stream, first, attempts=attempts)
+        if found is None:
+            return checks
+        for check, source in zip(checks, found.sources(), strict=True):
+            attempt = self.attempts[check.series.writer]
+            attempt.first, last, duration_s, first_step, last_step, _ = source
+            attempt.last = max(attempt.last, last)
+            attempt.wall_s = max(attempt.wall_s, duration_s)
+            if stream == "metrics":
+                attempt.first_step, attempt.last_step = first_step, last_step
+        # Values of an epoch are not mixed with those of its steps.
+        ordered = [(sums, "") for sums in found.metrics()]
+        ordered += [(sums, " (epoch)") for sums in found.summaries()]
+        for sums, ending in sorted(ordered, key=_place_of):
+            self._metric(sums, ending)
+        self.timers = found.timers()
+        for timer in self.timers:
+            self._miss(timer["name"], timer["missing"])
+        return checks
 
-    def performance(self, record: Record) -> None:
-        name = record["name"]
-        self._time(name, record["duration_s"], failed="error" in record)
-        if record.get("device") is not None:
-            name = f"{name} ({record['device']})"
-            taken = record.get("device_duration_s")
-            if taken is not None:
-                self._time(name, taken)
-            elif reason := (record.get("missing") or {}).get("device_duration_s"):
-                self._miss(name, reason)
+    def _metric(self, sums: _MetricSum, ending: str) -> None:
+        name = sums["name"] + ending
+        some = sums["numbers"] > 0
+        low, high = sums["min"][0], sums["max"][0]
+        self.metrics.append(
+            MetricStats(
+                name=name,
+                count=sums["count"],
+                numbers=sums["numbers"],
+                nonfinite=sums["nonfinite"],
+                first=_value_of(sums["first"]),
+                last=_value_of(sums["last"]),
+                min=low if some else None,
+                min_step=sums["min_step"],
+                max=high if some else None,
+                max_step=sums["max_step"],
+                mean=float(min(high, max(low, sums["mean"]))) if some else None,
+            )
+        )
+        if sums["curve"]:
+            self.curves[name] = sums["curve"]
+        self._miss(name, sums["missing"])
 
-    def _time(self, name: str, duration_s: float, *, failed: bool = False) -> None:
-        timer = self.durations.get(name)
-        if timer is None:
-            timer = self.durations[name] = Durations()
-        timer.values.append(duration_s)
-        if failed:
-            timer.errors += 1
-        if len(timer.values) >= BATCH:
-            timer.fold()
-
-    def _miss(self, name: str, reason: str) -> None:
-        self.missing.setdefault(name, Counter())[reason] += 1
+    def _miss(self, name: str, reasons: list[tuple[str, int]]) -> None:
+        if reasons:
+            self.missing[name] = dict(Counter(dict(reasons)).most_common())
 
     def event(self, stream: str, record: Record, label: str) -> None:
         level = record["level"]
@@ -159,22 +151,14 @@ def summarize(run: Run, *, attempts: Attempts = "last") -> Summary:
     """
     state = _Summing(run)
     checks: list[SeriesCheck] = []
-    for stream in STREAMS:
+    for stream in ("metrics", "performance"):
+        checks += state.add_sums(run, stream, attempts)
+    for stream in ("errors", "log"):
         for stamp, series, record, _ in run.entries([stream], attempts=attempts, checks=checks):
             attempt = state.attempts[series.writer]
-            if not attempt.first or stamp < attempt.first:
-                attempt.first = stamp
-                if stream == "performance" and "dropped" not in record:
-                    attempt.wall_s = max(attempt.wall_s, record["duration_s"])
-            if stamp > attempt.last:
-                attempt.last = stamp
-            if "dropped" in record:
-                continue
-            if stream == "metrics":
-                state.metrics(record, attempt)
-            elif stream == "performance":
-                state.performance(record)
-            else:
+            attempt.first = min(attempt.first, stamp) if attempt.first else stamp
+            attempt.last = max(attempt.last, stamp)
+            if "dropped" not in record:
                 state.event(stream, record, series.writer.label)
     return _finish(run, state, checks)
 
@@ -199,12 +183,10 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
         summary.wall_s = _seconds(summary.first, summary.last)
     summary.first_step = min((a.first_step for a in seen if a.first_step is not None), default=None)
     summary.last_step = max((a.last_step for a in seen if a.last_step is not None), default=None)
-    for name, values in state.values.items():
-        summary.metrics.append(values.stats())
-        if points := values.curve.points():
-            summary.curves[name] = points
-    _add_timings(summary, state.durations)
-    summary.missing = {name: dict(found.most_common()) for name, found in state.missing.items()}
+    summary.metrics = state.metrics
+    summary.curves = state.curves
+    _add_timings(summary, [timer for timer in state.timers if timer["count"]])
+    summary.missing = state.missing
     summary.errors_by_type = dict(state.by_type.most_common())
     summary.events = dict(state.events.most_common())
     summary.errors_by_level = dict(state.by_level["errors"].most_common())
@@ -228,35 +210,43 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
     return summary
 
 
-def _add_timings(summary: Summary, durations: dict[str, Durations]) -> None:
-    for timer in durations.values():
-        timer.fold()
-    if STEP_TIMER in durations:
+def _add_timings(summary: Summary, timers: list[_TimerSum]) -> None:
+    step = next((timer for timer in timers if timer["name"] == STEP_TIMER), None)
+    if step is not None:
         summary.timing_base = "step"
-        summary.timing_base_s = durations[STEP_TIMER].total
+        summary.timing_base_s = step["total"]
     else:
         summary.timing_base_s = total(
             [attempt.wall_s for attempt in summary.attempts if "performance" in attempt.lines]
         )
     base = summary.timing_base_s
-    for name, timer in durations.items():
-        ascending = timer.sorted_samples()
+    for timer in timers:
+        ascending = timer["ascending"]
         summary.timings.append(
             TimingSummary(
-                name=name,
-                count=timer.count,
-                total_s=timer.total,
-                mean_s=timer.total / timer.count,
+                name=timer["name"],
+                count=timer["count"],
+                total_s=timer["total"],
+                mean_s=timer["total"] / timer["count"],
                 p50_s=percentile(ascending, 0.50),
                 p95_s=percentile(ascending, 0.95),
                 p99_s=percentile(ascending, 0.99),
-                max_s=timer.max,
-                share=timer.total / base if base > 0 else None,
-                errors=timer.errors,
-                sampled=timer.sampled,
+                max_s=timer["max"],
+                share=timer["total"] / base if base > 0 else None,
+                errors=timer["errors"],
+                sampled=timer["count"] > len(ascending),
             )
         )
     summary.timings.sort(key=lambda timing: -timing.total_s)
+
+
+def _place_of(metric: tuple[_MetricSum, str]) -> tuple[int, int, int, int]:
+    """Where a metric stood first: by time, then by writer, row and place in the line."""
+    return metric[0]["place"]
+
+
+def _value_of(value: tuple[Any, bool]) -> Any:  # noqa: ANN401  # any JSON
+    return orjson.loads(value[0]) if value[1] else value[0]
 
 
 def _seconds(first: str, last: str) -> float:

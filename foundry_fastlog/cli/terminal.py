@@ -29,7 +29,10 @@ class Console(rich.console.Console):
 
 
 def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
-    """End a command on Ctrl-C or a closed pipe with the exit code that shells know."""
+    """End a command on Ctrl-C or a closed pipe with the exit code that shells know.
+
+    What is not installed is named.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -38,6 +41,8 @@ def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
             sys.stdout.flush()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+        except ImportError as error:  # a package, or the extension: the message says how to get it
+            raise fail(str(error)) from error
         except BrokenPipeError:
             # What is still buffered has nowhere to go; the interpreter must not try at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.reading.starts import RERECORDED, known_streams, number_starts
 from foundry_fastlog.run.checks import Problems, SeriesCheck
-from foundry_fastlog.run.files import STREAMS, Attempts, Series
+from foundry_fastlog.run.files import STREAMS, Attempts, Series, Writer
 
 if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     import pyarrow as pa  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     from foundry_fastlog.reading.columns import Columns, Metric
-    from foundry_fastlog.reading.scan import Choice, Scan
+    from foundry_fastlog.reading.scan import Choice, Scan, Statistics
 
 __all__ = ["ByColumns"]
 
@@ -193,6 +193,33 @@ class ByColumns:
         ranges = [np.arange(first, last + 1, dtype=np.int64) for first, last in scan.steps()]
         return np.concatenate([np.empty(0, np.int64), *ranges])
 
+    def sums(
+        self, stream: str, first: dict[Writer, str], *, attempts: Attempts = "last"
+    ) -> tuple[Statistics | None, list[SeriesCheck]]:
+        """Sum up ``metrics`` or ``performance``, in little memory.
+
+        Args:
+            stream: Which of them.
+            first: The earliest timestamps of writers, where they are known.
+            attempts: As for ``lines``.
+
+        Returns:
+            What was found, None where the run has no such stream; and what checking it found.
+
+        Raises:
+            ImportError: The extension is missing; the message says how to build it.
+            ValueError: An unknown ``attempts``.
+        """
+        from foundry_fastlog.reading.scan import Choice, sum_series
+
+        chosen, starts = self._chosen(stream, None, attempts)
+        checks = [SeriesCheck(series, unread=self.unread) for series in chosen]
+        if not chosen:
+            return None, checks
+        known = [first.get(series.writer, "") for series in chosen]
+        choice = Choice(starts=starts)
+        return sum_series(chosen, choice, known, checks, self._problems), checks
+
     def _scan(
         self,
         stream: str,
@@ -202,16 +229,22 @@ class ByColumns:
     ) -> Scan:
         from foundry_fastlog.reading.scan import scan_series
 
+        chosen, starts = self._chosen(stream, ranks, attempts)
+        checks = [SeriesCheck(series, unread=self.unread) for series in chosen]
+        return scan_series(chosen, replace(choice, starts=starts), checks, self._problems)
+
+    def _chosen(
+        self, stream: str, ranks: int | Iterable[int] | None, attempts: Attempts
+    ) -> tuple[list[Series], dict[Series, tuple[int, int]]]:
+        """Choose series, and say which of them take the place of others."""
         known_streams([stream])
         if attempts not in ("last", "all"):
             raise ValueError(f"attempts must be 'last' or 'all', got {attempts!r}")
         if ranks is not None and not isinstance(ranks, int):
             ranks = tuple(ranks)
         chosen = [series for series in self.series if _is_chosen(series, stream, ranks)]
-        if attempts == "last" and stream in RERECORDED:
-            choice = replace(choice, starts=number_starts(chosen))
-        checks = [SeriesCheck(series, unread=self.unread) for series in chosen]
-        return scan_series(chosen, choice, checks, self._problems)
+        takes_over = attempts == "last" and stream in RERECORDED
+        return chosen, number_starts(chosen) if takes_over else {}
 
 
 def _choice(
@@ -223,6 +256,7 @@ def _choice(
     return Choice(
         names=names,
         exact=exact,
+        seqs=not exact,
         first_step=INT64_MIN if first is None else first,
         last_step=INT64_MAX if last is None else last,
     )

@@ -10,8 +10,7 @@ What takes the Arrow PyCapsule interface takes a ``Columns`` as it is, without a
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the extension, and optional packages
@@ -22,35 +21,93 @@ if TYPE_CHECKING:  # the extension, and optional packages
 
     from foundry_fastlog.reading.scan import ColumnPart, Frame
 
+    _Array = tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
+
 __all__ = ["Columns", "Metric"]
 
 _FIXED = {"timestamp", "seq", "step", "epoch", "rank", "attempt", "label"}
 _WIDTHS = {"int64": "<i8", "time": "<i8", "float64": "<f8"}
 
 
-@dataclass(frozen=True)
 class Metric:
-    """The values of one metric, as numpy arrays of equal length.
+    """The values of one metric, as numpy arrays of equal length, each made when it is asked for.
+
+    Args:
+        name: Its name.
+        columns: What was read of it.
 
     Attributes:
         name: Its name.
-        steps: Step of each value.
-        values: int64 where all are integers, float64 where they are numbers, bool where they are
-            that, else texts. NaN is NaN; where nothing was recorded there is no value.
-        time: When each was recorded, in UTC (``datetime64[us]``).
-        rank: Rank of the process that recorded it.
-        start: Which start of its rank recorded it: 0 for the first, then 1, 2, ...
     """
 
-    name: str
-    steps: np.ndarray[Any, Any]
-    values: np.ndarray[Any, Any]
-    time: np.ndarray[Any, Any]
-    rank: np.ndarray[Any, Any]
-    start: np.ndarray[Any, Any]
+    def __init__(self, name: str, columns: Columns) -> None:
+        self.name = name
+        self._columns = columns
+        self._parts = columns.batches()
+
+    def __repr__(self) -> str:
+        return f"Metric({self.name!r}, {len(self):,} values)"
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.values)
+
+    @cached_property
+    def steps(self) -> np.ndarray[Any, Any]:
+        """Step of each value."""
+        return self._of("step")
+
+    @cached_property
+    def values(self) -> np.ndarray[Any, Any]:
+        """The values: int64 where all are integers, float64 where all are numbers; bools or texts.
+
+        NaN is NaN; where nothing was recorded, or a value never arrived, there is none.
+        """
+        column = self._column
+        if column is None:
+            return self._of("step")[:0].astype("f8")
+        return self._of(column)
+
+    @cached_property
+    def time(self) -> np.ndarray[Any, Any]:
+        """When each was recorded, in UTC (``datetime64[us]``)."""
+        time: np.ndarray[Any, Any] = self._of("timestamp").view("M8[us]")
+        return time
+
+    @cached_property
+    def rank(self) -> np.ndarray[Any, Any]:
+        """Rank of the process that recorded it."""
+        return self._of("rank")
+
+    @cached_property
+    def start(self) -> np.ndarray[Any, Any]:
+        """Which start of its rank recorded it: 0 for the first, then 1, 2, ..."""
+        return self._of("attempt")
+
+    @cached_property
+    def _column(self) -> str | None:
+        """Its column; None where it has no value."""
+        taken = self.name in _FIXED or not self.name
+        column = f"metrics.{self.name}" if taken else self.name.replace("\0", "\\u0000")
+        return column if self._columns.kinds.get(column, "null") != "null" else None
+
+    def _of(self, name: str) -> np.ndarray[Any, Any]:
+        """A column where there are a value and a step."""
+        _, values, _ = self._columns.array(name, self._parts)
+        if self._column is None:
+            return values[:0]
+        for present in self._present:
+            values = values[present]
+        return values
+
+    @cached_property
+    def _present(self) -> list[Any]:
+        """Which rows count; nothing where all do."""
+        assert self._column is not None
+        masks = [self._columns.array(name, self._parts)[2] for name in ("step", self._column)]
+        first, second = masks
+        if first is None or second is None:
+            return [mask for mask in masks if mask is not None]
+        return [first & second]
 
 
 class Columns:
@@ -61,13 +118,14 @@ class Columns:
 
     Attributes:
         names: The columns' names.
+        kinds: What each column holds; see ``to_numpy``.
         rows: How many rows there are.
     """
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
-        self._schema = frame.schema
-        self.names: list[str] = [name for name, _ in self._schema]
+        self.kinds: dict[str, str] = dict(frame.schema)
+        self.names: list[str] = list(self.kinds)
         self.rows: int = frame.rows
 
     def __repr__(self) -> str:
@@ -152,53 +210,45 @@ class Columns:
         Raises:
             ImportError: numpy is not installed.
         """
-        column = f"metrics.{name}" if name in _FIXED or not name else name.replace("\0", "\\u0000")
-        arrays = self.to_numpy(("timestamp", "step", "rank", "attempt", column))
-        steps, has_step = arrays["step"][1:]
-        if column in arrays and arrays[column][0] != "null":
-            values, valid = arrays[column][1:]
-        else:  # it was never recorded, or never arrived
-            values, valid = steps.astype("f8"), steps != steps
-        for present in (valid, has_step):
-            if present is not None:
-                valid = present if valid is None else valid & present
-        time, rank, start = (arrays[key][1] for key in ("timestamp", "rank", "attempt"))
-        if valid is not None:
-            steps, values, time = steps[valid], values[valid], time[valid]
-            rank, start = rank[valid], start[valid]
-        return Metric(name, steps, values, time.view("M8[us]"), rank, start)
+        _numpy()
+        return Metric(name, self)
 
-    def to_numpy(
-        self, names: Collection[str] | None = None
-    ) -> dict[str, tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any] | None]]:
-        """Give columns as their kind, their values and which rows have one; None for all.
+    def to_numpy(self) -> dict[str, _Array]:
+        """Give each column as its kind, its values and which rows have one; None for all.
 
         Kinds are ``time`` (microseconds since 1970), ``int64``, ``float64``, ``bool``, ``text`` and
         ``null``. Where a row has no value anything may stand.
 
-        Args:
-            names: Which columns; all by default.
-
         Raises:
             ImportError: numpy is not installed.
         """
-        try:
-            import numpy as np
-        except ImportError as error:
-            raise ImportError("numpy is not installed. Get it with: pip install numpy") from error
-        batches = self._frame.batches()
-        found = {}
-        for number, (name, kind) in enumerate(self._schema):
-            if names is not None and name not in names:
-                continue
-            parts = [batch[number] for batch in batches]
-            values = [_values(np, kind, part) for part in parts]
-            valid = None
-            if any(part[1] for part in parts):
-                valid = np.concatenate([_valid(np, part) for part in parts])
-            empty = np.empty(0, _WIDTHS.get(kind, "O"))
-            found[name] = (kind, np.concatenate(values) if values else empty, valid)
-        return found
+        batches = self.batches()
+        return {name: self.array(name, batches) for name in self.names}
+
+    def batches(self) -> list[list[ColumnPart]]:
+        """Give the rows as the native reader has them, for ``array``."""
+        return self._frame.batches()
+
+    def array(self, name: str, batches: list[list[ColumnPart]]) -> _Array:
+        """Give one column; see ``to_numpy``."""
+        np = _numpy()
+        kind = self.kinds[name]
+        number = self.names.index(name)
+        parts = [batch[number] for batch in batches]
+        values = [_values(np, kind, part) for part in parts]
+        valid = None
+        if any(part[1] for part in parts):
+            valid = np.concatenate([_valid(np, part) for part in parts])
+        empty = np.empty(0, _WIDTHS.get(kind, "O"))
+        return kind, np.concatenate(values) if values else empty, valid
+
+
+def _numpy() -> Any:  # noqa: ANN401 - a module
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise ImportError("numpy is not installed. Get it with: pip install numpy") from error
+    return np
 
 
 def _values(np: Any, kind: str, part: ColumnPart) -> Any:  # noqa: ANN401 - numpy's

@@ -25,10 +25,12 @@ from foundry_fastlog.run.checks import Problems, SeriesCheck
 from foundry_fastlog.run.files import STREAMS, Segment, Series
 
 if TYPE_CHECKING:  # loaded when a run is read
-    from foundry_fastlog._core import Frame, Scan
+    from foundry_fastlog._core import Frame, Scan, Statistics
     from foundry_fastlog._core import _Account as Account
     from foundry_fastlog._core import _ColumnPart as ColumnPart
+    from foundry_fastlog._core import _MetricSum as MetricSum
     from foundry_fastlog._core import _Source as Source
+    from foundry_fastlog._core import _TimerSum as TimerSum
 
 __all__ = [
     "INT64_MAX",
@@ -36,8 +38,12 @@ __all__ = [
     "Choice",
     "ColumnPart",
     "Frame",
+    "MetricSum",
     "Scan",
+    "Statistics",
+    "TimerSum",
     "scan_series",
+    "sum_series",
 ]
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
@@ -50,6 +56,7 @@ class Choice:
     Attributes:
         names: Patterns of the names that are wanted; None for all.
         exact: They are names.
+        seqs: Whether rows keep their numbers.
         first_step: The lowest step that is wanted, likewise the highest.
         last_step: See above.
         rows: Whether there are rows at all.
@@ -62,6 +69,7 @@ class Choice:
 
     names: Sequence[str] | None = None
     exact: bool = False
+    seqs: bool = True
     first_step: int = INT64_MIN
     last_step: int = INT64_MAX
     rows: bool = True
@@ -97,18 +105,60 @@ def scan_series(
         patterns=list(choice.names or ()),
         all_names=choice.names is None,
         exact=choice.exact,
+        seqs=choice.seqs,
         first_step=choice.first_step,
         last_step=choice.last_step,
         rows=choice.rows,
         list_names=choice.list_names,
     )
-    accounts = scan.accounts()
+    _account(ordered, scan.accounts(), checks, problems)
+    return scan
+
+
+def sum_series(
+    chosen: Iterable[Series],
+    choice: Choice,
+    first: list[str],
+    checks: list[SeriesCheck],
+    problems: Problems,
+) -> Statistics:
+    """Sum up series of one stream, in little memory.
+
+    Args:
+        chosen: The series, sorted; at least one.
+        choice: Its starts are looked at.
+        first: By series, the earliest timestamp of its writer that is known, or ``""``.
+        checks: One for each, which is filled.
+        problems: Receives what is wrong, with file and line.
+
+    Raises:
+        ImportError: As for ``scan_series``, and what else that raises.
+    """
+    series = list(chosen)
+    ordered = [in_order(one.segments) for one in series]
+    sources = [
+        _source(one, segments, choice) for one, segments in zip(series, ordered, strict=True)
+    ]
+    stream = STREAMS.index(series[0].stream)
+    found: Statistics = _native().Statistics(sources, stream=stream, first=first)
+    _account(ordered, found.accounts(), checks, problems)
+    for check, source in zip(checks, found.sources(), strict=True):
+        check.superseded = source[5]
+    return found
+
+
+def _account(
+    ordered: list[list[Segment]],
+    accounts: list[Account],
+    checks: list[SeriesCheck],
+    problems: Problems,
+) -> None:
+    """Account for what was found besides rows."""
     for number, (segments, check) in enumerate(zip(ordered, checks, strict=True)):
         note_missing_files(check.series, check, problems)
         parts = [account for account in accounts if account[0] == number]
         _Account(check, problems).add(segments, parts)
         note_gaps(check, problems)
-    return scan
 
 
 def _native() -> Any:  # noqa: ANN401 - a module

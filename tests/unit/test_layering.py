@@ -380,15 +380,24 @@ def test_reading_modules_import_without_the_extension(module: str) -> None:
     run_without_extension(f"import foundry_fastlog.{module}")
 
 
-def test_the_summary_command_works_without_the_extension(tmp_path: Path) -> None:
+def test_without_the_extension_lines_are_read_and_a_summary_says_how_to_get_it(
+    tmp_path: Path,
+) -> None:
     writer = OracleWriter(tmp_path)
     for step in range(8):
         writer.metrics(step, loss=2.5 - step / 8)
-    assert "loss" in run_without_extension(f"""
-sys.argv = ["foundry-fastlog", "summary", {str(tmp_path)!r}]
+    text = run_without_extension(f"""
+from foundry_fastlog import read_run
+run = read_run({str(tmp_path)!r})
+print(sum(1 for _ in run.lines("metrics")))
 from foundry_fastlog.cli.main import main
-sys.exit(main())
+sys.stderr = sys.stdout
+print(main(["summary", {str(tmp_path)!r}]))
 """)
+    assert text.startswith("8\n")
+    assert "pip install" in text
+    assert "Traceback" not in text
+    assert text.rstrip().endswith("2")
 
 
 def test_the_recorder_without_the_extension_says_how_to_build_it() -> None:

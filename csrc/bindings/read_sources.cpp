@@ -1,0 +1,81 @@
+#include "bindings/read_sources.hpp"
+
+#include <pybind11/stl.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace fastlog::bindings {
+namespace {
+
+py::tuple account_of(const Account& account) {
+    const reader::Chunk& chunk = *account.chunk;
+    py::list seqs;
+    for (const auto& run : chunk.seqs) seqs.append(py::make_tuple(run.first, run.count, run.line));
+    py::list damages;
+    for (const auto& damage : chunk.damages) {
+        damages.append(py::make_tuple(damage.line, damage.offset, damage.size));
+    }
+    py::list drops;
+    for (const auto& [row, value] : chunk.drops) {
+        if (value.kind == reader::Kind::kBig) {
+            drops.append(value.bits);
+        } else {
+            drops.append(static_cast<std::int64_t>(value.bits));
+        }
+    }
+    return py::make_tuple(account.source, account.segment, chunk.lines, seqs, damages, drops,
+                          chunk.tail, chunk.error);
+}
+
+}  // namespace
+
+ReadSources::ReadSources(const py::list& sources) {
+    for (const py::handle source : sources) add(py::cast<py::tuple>(source));
+}
+
+void ReadSources::add(const py::tuple& from) {
+    reader::Source source;
+    source.stream = static_cast<reader::Stream>(py::cast<int>(from[0]));
+    source.note_steps = py::cast<bool>(from[1]);
+    reader::SourceRows rows;
+    rows.rank = py::cast<std::int64_t>(from[2]);
+    rows.attempt = py::cast<std::int64_t>(from[3]);
+    rows.label = py::cast<std::string>(from[4]);
+    rows.group = py::cast<int>(from[5]);
+    rows.start = py::cast<int>(from[6]);
+    for (const py::handle part : py::cast<py::list>(from[7])) {
+        const auto fields = py::cast<py::tuple>(part);
+        reader::Segment segment;
+        segment.path = py::cast<std::string>(fields[0]);
+        segment.whole = fields[1].is_none();
+        if (!segment.whole) {
+            for (const py::handle range : py::cast<py::tuple>(fields[1])) {
+                const auto ends = py::cast<py::tuple>(range);
+                segment.kept.push_back(
+                    {py::cast<std::uint64_t>(ends[0]), py::cast<std::uint64_t>(ends[1])});
+            }
+        }
+        held_.push_back(py::cast<py::bytes>(fields[2]));
+        segment.pending = static_cast<std::string_view>(held_.back());
+        source.segments.push_back(std::move(segment));
+    }
+    sources_.push_back(std::move(source));
+    rows_.push_back(std::move(rows));
+}
+
+py::list account_list(const std::vector<Account>& accounts) {
+    py::list out;
+    for (const Account& account : accounts) out.append(account_of(account));
+    return out;
+}
+
+void check_signals() {
+    const PyGILState_STATE state = python_call([] { return PyGILState_Ensure(); });
+    const int raised = PyErr_CheckSignals();
+    PyGILState_Release(state);
+    if (raised != 0) throw Interrupted{};
+}
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,306 @@
+#include "reader/sums.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <utility>
+
+#include "reader/moment.hpp"
+
+namespace fastlog::reader {
+namespace {
+
+double as_double(Value value) noexcept {
+    switch (value.kind) {
+        case Kind::kInt:
+            return static_cast<double>(static_cast<std::int64_t>(value.bits));
+        case Kind::kBig:
+            return static_cast<double>(value.bits);
+        default:
+            return std::bit_cast<double>(value.bits);
+    }
+}
+
+bool is_number(Kind kind) noexcept {
+    return kind == Kind::kInt || kind == Kind::kBig || kind == Kind::kDouble;
+}
+
+/// Whether a number is less than another; integers are not rounded to be compared.
+bool is_less(Value a, Value b) noexcept {
+    if (a.kind == Kind::kInt && b.kind == Kind::kInt) {
+        return static_cast<std::int64_t>(a.bits) < static_cast<std::int64_t>(b.bits);
+    }
+    if (a.kind == Kind::kBig && b.kind == Kind::kBig) return a.bits < b.bits;
+    return as_double(a) < as_double(b);
+}
+
+Kept keep(Value value, const Chunk& chunk) {
+    if (value.kind != Kind::kText && value.kind != Kind::kJson) return {value, {}};
+    return {value, std::string(chunk.text(value.bits))};
+}
+
+bool is_shown(const Marks& marks, std::uint32_t row) noexcept {
+    return marks.empty() || marks[row] == Mark::kShown;
+}
+
+std::uint64_t next_random(std::uint64_t& state) noexcept {  // xorshift64
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+}
+
+/// The entry of a row, or none. Rows are asked for in ascending order.
+class Cursor {
+  public:
+    explicit Cursor(const Column* column) : column_(column) {}
+    std::optional<Value> at(std::uint32_t row) {
+        if (column_ == nullptr) return std::nullopt;
+        while (entry_ < column_->size() && column_->row(entry_) < row) ++entry_;
+        if (entry_ == column_->size() || column_->row(entry_) != row) return std::nullopt;
+        return column_->value(entry_);
+    }
+
+  private:
+    const Column* column_;
+    std::size_t entry_ = 0;
+};
+
+}  // namespace
+
+void MetricSum::add(const MetricSum& other) {
+    if (other.count == 0) return;
+    if (count == 0 || other.first_place < first_place) {
+        first_place = other.first_place;
+        first = other.first;
+    }
+    if (count == 0 || last_place < other.last_place) {
+        last_place = other.last_place;
+        last = other.last;
+    }
+    const auto better = [&](bool less, bool more, const Place& mine, const Place& theirs) {
+        return numbers == 0 || less || (!more && theirs < mine);
+    };
+    if (other.numbers != 0) {
+        if (better(is_less(other.min, min), is_less(min, other.min), min_place, other.min_place)) {
+            min = other.min;
+            min_place = other.min_place;
+            min_step = other.min_step;
+        }
+        if (better(is_less(max, other.max), is_less(other.max, max), max_place, other.max_place)) {
+            max = other.max;
+            max_place = other.max_place;
+            max_step = other.max_step;
+        }
+    }
+    count += other.count;
+    numbers += other.numbers;
+    nonfinite += other.nonfinite;
+    sum.add(other.sum);
+    curve.add(other.curve);
+    for (const auto& [reason, times] : other.missing.get()) missing.add(reason, times);
+}
+
+void TimerSum::add(double duration) {
+    ++count;
+    sum.add(duration);
+    max = std::max(max, duration);
+    if (samples.size() < Sums::kMostSamples) {
+        samples.push_back(duration);
+        return;
+    }
+    // Reservoir sampling: each of all durations stays with the same likelihood.
+    const std::uint64_t place = next_random(random) % static_cast<std::uint64_t>(count);
+    if (place < samples.size()) samples[place] = duration;
+}
+
+Sums::Sums(Stream stream, std::vector<std::string> first) : stream_(stream) {
+    for (std::string& time : first) {
+        sources_.emplace_back();
+        sources_.back().first = std::move(time);
+    }
+}
+
+void Sums::read(const std::vector<Source>& sources, const std::vector<SourceRows>& starts,
+                const ScanLimits& limits, const std::function<void(Part&&)>& note,
+                const std::function<void()>& go_on) {
+    // What a later start recorded again has to be known first.
+    std::vector<SourceRows> rows = starts;
+    std::vector<Source> later;
+    std::vector<std::size_t> numbers;
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+        if (rows[s].start == 0) continue;
+        later.push_back(sources[s]);
+        later.back().note_steps = true;
+        numbers.push_back(s);
+    }
+    Options options;
+    options.only_count = true;
+    if (!later.empty()) {
+        scan(
+            later, options, limits,
+            [&](Part&& part) {
+                auto chunk = std::make_shared<Chunk>();
+                chunk->recorded_steps = std::move(part.chunk->recorded_steps);
+                chunk->recorded_epochs = std::move(part.chunk->recorded_epochs);
+                rows[numbers[part.source]].chunks.push_back(std::move(chunk));
+            },
+            go_on);
+    }
+    const std::vector<Recorded> again = recorded_again(rows);
+    options.only_count = false;
+    options.seqs = false;
+    scan(
+        sources, options, limits,
+        [&](Part&& part) {
+            take(part, again[part.source]);
+            note(std::move(part));
+        },
+        go_on);
+    close_source();
+}
+
+void Sums::take(const Part& part, const Recorded& again) {
+    if (part.source != source_) {
+        close_source();
+        source_ = part.source;
+        rows_ = 0;
+    }
+    const Chunk& chunk = *part.chunk;
+    Marks marks;
+    sources_[source_].hidden += mark_rows(chunk, again, marks);
+    take_times(chunk, marks, sources_[source_]);
+    if (stream_ == Stream::kPerformance) {
+        take_timings(chunk, marks, source_);
+    } else {
+        std::size_t place = 0;
+        for (const bool epoch : {false, true}) {
+            for (const Column& column : epoch ? chunk.summary : chunk.metrics) {
+                ++place;
+                if (column.empty()) continue;
+                take_column(chunk, column, marks, of_source_[epoch][column.name], source_, place);
+            }
+        }
+        for (const Missing& gone : chunk.missing) {
+            if (!is_shown(marks, gone.row)) continue;
+            const bool epoch = chunk.summary.find(gone.column->name) == gone.column;
+            of_source_[epoch][gone.column->name].missing.add(gone.reason, 1);
+        }
+    }
+    rows_ += chunk.rows();
+}
+
+void Sums::take_times(const Chunk& chunk, const Marks& marks, SourceSum& source) {
+    Cursor durations(stream_ == Stream::kPerformance ? chunk.fields.find("duration_s") : nullptr);
+    MomentReader moments;
+    const auto known = [&moments](const std::string& text) {
+        const std::string padded = text + '"' + std::string(kPadding, '\0');
+        return text.size() == MomentReader::kSize ? moments.read(padded.data()) : kNoTime;
+    };
+    std::int64_t first = source.first.empty() ? INT64_MAX : known(source.first);
+    std::int64_t last = source.last.empty() ? INT64_MIN + 1 : known(source.last);
+    for (std::uint32_t row = 0; row < chunk.rows(); ++row) {
+        if (!marks.empty() && marks[row] == Mark::kHidden) continue;
+        const std::int64_t time = chunk.time[row];
+        const bool plain = time != kNoTime && first != kNoTime && last != kNoTime;
+        if (plain && time >= first && time <= last) continue;
+        const std::string text = time != kNoTime ? moment_text(time) : chunk.odd_times.at(row);
+        if (source.first.empty() || text < source.first) {
+            source.first = text;
+            first = time;
+            const auto duration = durations.at(row);
+            if (duration)
+                source.first_duration = std::max(source.first_duration, as_double(*duration));
+        }
+        if (text > source.last) {
+            source.last = text;
+            last = time;
+        }
+    }
+    if (stream_ != Stream::kMetrics) return;
+    for (std::uint32_t row = 0; row < chunk.rows(); ++row) {
+        if (chunk.has_step[row] == 0 || !is_shown(marks, row)) continue;
+        const std::int64_t step = chunk.step[row];
+        if (!source.first_step || step < *source.first_step) source.first_step = step;
+        if (!source.last_step || step > *source.last_step) source.last_step = step;
+    }
+}
+
+void Sums::take_column(const Chunk& chunk, const Column& column, const Marks& marks, MetricSum& sum,
+                       std::size_t source, std::size_t place) {
+    std::size_t last = SIZE_MAX;
+    for (std::size_t i = 0; i < column.size(); ++i) {
+        const std::uint32_t row = column.row(i);
+        if (!is_shown(marks, row)) continue;
+        const Value value = column.value(i);
+        last = i;
+        if (sum.count++ == 0) {
+            sum.first = keep(value, chunk);
+            sum.first_place = {chunk.time[row], source, rows_ + row, place};
+        }
+        if (!is_number(value.kind)) continue;
+        const double number = as_double(value);
+        if (!std::isfinite(number)) {
+            ++sum.nonfinite;
+            continue;
+        }
+        const bool has_step = chunk.has_step[row] != 0;
+        const auto note = [&](Value& extreme, Place& where, std::optional<std::int64_t>& step) {
+            extreme = value;
+            where = {chunk.time[row], source, rows_ + row, place};
+            step = has_step ? std::optional(chunk.step[row]) : std::nullopt;
+        };
+        if (sum.numbers == 0 || is_less(value, sum.min)) note(sum.min, sum.min_place, sum.min_step);
+        if (sum.numbers == 0 || is_less(sum.max, value)) note(sum.max, sum.max_place, sum.max_step);
+        ++sum.numbers;
+        sum.sum.add(number);
+        if (has_step) sum.curve.add(chunk.step[row], number);
+    }
+    if (last == SIZE_MAX) return;
+    sum.last = keep(column.value(last), chunk);
+    sum.last_place = {chunk.time[column.row(last)], source, rows_ + column.row(last), place};
+}
+
+void Sums::take_timings(const Chunk& chunk, const Marks& marks, std::size_t source) {
+    Cursor names(chunk.fields.find("name"));
+    Cursor durations(chunk.fields.find("duration_s"));
+    Cursor errors(chunk.fields.find("error"));
+    Cursor devices(chunk.fields.find("device"));
+    Cursor taken(chunk.fields.find("device_duration_s"));
+    auto gone = chunk.missing.begin();
+    std::string key;
+    const auto timer = [&](std::uint32_t row, std::size_t place) -> TimerSum& {
+        const auto [found, is_new] = timers_.try_emplace(key);
+        const Place here{chunk.time[row], source, rows_ + row, place};
+        if (is_new || here < found->second.first_place) found->second.first_place = here;
+        return found->second;
+    };
+    for (std::uint32_t row = 0; row < chunk.rows(); ++row) {
+        while (gone != chunk.missing.end() && gone->row < row) ++gone;
+        if (!is_shown(marks, row)) continue;
+        const auto name = names.at(row);
+        const auto duration = durations.at(row);
+        if (!name || !duration) continue;
+        key.assign(chunk.text(name->bits));
+        TimerSum& block = timer(row, 0);
+        block.add(as_double(*duration));
+        if (errors.at(row)) ++block.errors;
+        const auto device = devices.at(row);
+        if (!device) continue;
+        key.append(" (").append(chunk.text(device->bits)).append(")");
+        if (const auto on_device = taken.at(row)) {
+            timer(row, 1).add(as_double(*on_device));
+        } else if (gone != chunk.missing.end() && gone->row == row) {
+            timer(row, 1).missing.add(gone->reason, 1);
+        }
+    }
+}
+
+void Sums::close_source() {
+    for (const int epoch : {0, 1}) {
+        for (auto& [name, sum] : of_source_[epoch]) metrics_[epoch][name].add(sum);
+        of_source_[epoch].clear();
+    }
+}
+
+}  // namespace fastlog::reader

@@ -1,0 +1,157 @@
+// Statistics of a stream, without keeping its rows.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "reader/curve.hpp"
+#include "reader/scan.hpp"
+#include "reader/selection.hpp"
+
+namespace fastlog::reader {
+
+/// A sum with the digits that a double loses: of any finite numbers, to the last place but for luck.
+class ExactSum {
+  public:
+    void add(double number) noexcept {
+        const double scaled = number * kScale;
+        const double sum = high_ + scaled;
+        const double part = sum - high_;
+        low_ += (high_ - (sum - part)) + (scaled - part);
+        high_ = sum;
+    }
+    void add(const ExactSum& other) noexcept {
+        add(other.high_ / kScale);
+        low_ += other.low_;
+    }
+    /// The sum, infinite where no double holds it.
+    double total() const noexcept { return (high_ + low_) / kScale; }
+    double mean(double count) const noexcept { return (high_ + low_) / count / kScale; }
+
+  private:
+    static constexpr double kScale = 0x1p-40;  // sums of the largest numbers do not overflow
+    double high_ = 0;
+    double low_ = 0;
+};
+
+/// Where something stands: writers are compared by time.
+struct Place {
+    std::int64_t time = 0;
+    std::size_t source = 0;
+    std::uint64_t row = 0;
+    std::size_t column = 0;
+    auto operator<=>(const Place&) const = default;
+};
+
+/// Counts by text, in the order in which the texts came.
+class Counts {
+  public:
+    void add(const std::string& text, std::int64_t count) {
+        const auto [found, is_new] = places_.try_emplace(text, counts_.size());
+        if (is_new) counts_.emplace_back(text, 0);
+        counts_[found->second].second += count;
+    }
+    const std::vector<std::pair<std::string, std::int64_t>>& get() const noexcept {
+        return counts_;
+    }
+
+  private:
+    std::vector<std::pair<std::string, std::int64_t>> counts_;
+    std::unordered_map<std::string, std::size_t> places_;
+};
+
+/// A value that outlives its chunk.
+struct Kept {
+    Value value;
+    std::string text;
+};
+
+struct MetricSum {
+    std::int64_t count = 0;
+    std::int64_t numbers = 0;
+    std::int64_t nonfinite = 0;
+    Place first_place;
+    Place last_place;
+    Kept first;
+    Kept last;
+    Value min;
+    Value max;
+    Place min_place;
+    Place max_place;
+    std::optional<std::int64_t> min_step;
+    std::optional<std::int64_t> max_step;
+    ExactSum sum;
+    Curve curve;
+    Counts missing;
+
+    void add(const MetricSum& other);
+};
+
+struct TimerSum {
+    std::int64_t count = 0;
+    std::int64_t errors = 0;
+    double max = 0;
+    ExactSum sum;
+    Place first_place;
+    std::vector<double> samples;  // all durations, or so many of them, each as likely
+    std::uint64_t random = 1;
+    Counts missing;
+
+    void add(double duration);
+};
+
+/// What is known of a source besides.
+struct SourceSum {
+    std::string first;  // timestamps, the earliest and the latest
+    std::string last;
+    double first_duration = 0;  // of the blocks with which it began
+    std::optional<std::int64_t> first_step;
+    std::optional<std::int64_t> last_step;
+    std::int64_t hidden = 0;
+};
+
+class Sums {
+  public:
+    /// `first` is, by source, the earliest time that is known of its writer, or empty.
+    Sums(Stream stream, std::vector<std::string> first);
+
+    /// Reads all sources. `note` gets each part when it has been taken in.
+    void read(const std::vector<Source>& sources, const std::vector<SourceRows>& starts,
+              const ScanLimits& limits, const std::function<void(Part&&)>& note,
+              const std::function<void()>& go_on);
+
+    /// Durations per timer that are kept; past this, a sample of them.
+    static constexpr std::size_t kMostSamples = std::size_t{1} << 17;
+
+    using Metrics = std::unordered_map<std::string, MetricSum>;
+    /// Those of steps, and those of epochs.
+    const Metrics& metrics() const noexcept { return metrics_[0]; }
+    const Metrics& summaries() const noexcept { return metrics_[1]; }
+    const std::unordered_map<std::string, TimerSum>& timers() const noexcept { return timers_; }
+    const std::vector<SourceSum>& sources() const noexcept { return sources_; }
+
+  private:
+    void take(const Part& part, const Recorded& again);
+    void take_times(const Chunk& chunk, const Marks& marks, SourceSum& source);
+    void take_column(const Chunk& chunk, const Column& column, const Marks& marks, MetricSum& sum,
+                     std::size_t source, std::size_t place);
+    void take_timings(const Chunk& chunk, const Marks& marks, std::size_t source);
+    void close_source();
+
+    const Stream stream_;
+    std::size_t source_ = SIZE_MAX;  // that is read
+    std::uint64_t rows_ = 0;         // of it
+    Metrics of_source_[2];
+    Metrics metrics_[2];
+    std::unordered_map<std::string, TimerSum> timers_;
+    std::vector<SourceSum> sources_;
+};
+
+}  // namespace fastlog::reader
