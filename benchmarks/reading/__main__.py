@@ -1,0 +1,116 @@
+"""Measure reading: `python -m benchmarks.reading`; writes results/reading.json and README.md.
+
+Each figure is of a fresh process, peers in turn; what they read is compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.machine import ROOT, facts
+from benchmarks.quiet import Patience
+from benchmarks.reading.readers import CASES
+from benchmarks.reading.runs import RUNS
+from benchmarks.tables import machine, table, write
+
+HERE = ROOT / "benchmarks"
+RESULT = HERE / "results" / "reading.json"
+
+
+def measure(case: str, peer: str, root: Path) -> dict[str, Any]:
+    """Run one reader in a fresh interpreter."""
+    command = [sys.executable, "-m", "benchmarks.reading.readers", case, peer, str(root)]
+    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def compare(
+    case: str, root: Path, rounds: int, patience: Patience
+) -> dict[str, list[dict[str, Any]]]:
+    """Measure all peers of a case in turn, and hold what they read against each other.
+
+    Raises:
+        AssertionError: They read different values.
+    """
+    taken: dict[str, list[dict[str, Any]]] = {peer: [] for peer in CASES[case][1]}
+    for _ in range(rounds):
+        for peer, results in taken.items():
+            patience.wait()
+            results.append(measure(case, peer, root))
+    found = {peer: results[0]["facts"] for peer, results in taken.items()}
+    assert len({json.dumps(values) for values in found.values()}) == 1, (case, found)
+    return taken
+
+
+def render(result: dict[str, Any]) -> str:
+    """Return the table."""
+    rows = []
+    for case, entry in result["cases"].items():
+        ours = entry["peers"]["fastlog"]
+        for peer, results in entry["peers"].items():
+            ratio = {
+                name: median(a[name] / b[name] for a, b in zip(results, ours, strict=True))
+                for name in ("wall_s", "cpu_s")
+            }
+            rows.append(
+                [
+                    f"{case} ({entry['bytes'] / 1e6:,.0f} MB)" if peer == "fastlog" else "",
+                    f"**{results[0]['version']}**" if peer == "fastlog" else results[0]["version"],
+                    f"{median(one['wall_s'] for one in results):.2f}",
+                    f"{ratio['wall_s']:.1f}x",
+                    f"{median(one['cpu_s'] for one in results):.2f}",
+                    f"{ratio['cpu_s']:.1f}x",
+                    f"{median(one['peak_mib'] for one in results):,.0f}",
+                ]
+            )
+    head = ["what is read", "by", "s", "ratio", "CPU s", "ratio", "peak MiB"]
+    return f"{machine(result)}\n\n{table(head, rows)}"
+
+
+def main() -> None:
+    """Measure, and write result and table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--records", type=int, default=5_000_000, help="of the largest run")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--patience", type=float, default=600.0, metavar="S")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
+    options = parser.parse_args()
+    patience = Patience(options.patience)
+    cases: dict[str, Any] = {}
+    for run, make in RUNS.items():
+        wanted = [case for case in options.only if CASES[case][0] == run]
+        if not wanted:
+            continue
+        root = Path(tempfile.mkdtemp(prefix="fastlog-reading-"))
+        try:
+            size = make(root, options.records)
+            for case in wanted:
+                peers = compare(case, root, options.rounds, patience)
+                cases[case] = {"bytes": size, "peers": peers}
+        finally:
+            shutil.rmtree(root)
+    where = {**facts(), "measurements": patience.measurements, "started_busy": patience.busy}
+    ordered = {case: cases[case] for case in options.only}
+    result = {
+        "machine": where,
+        "rounds": options.rounds,
+        "records": options.records,
+        "cases": ordered,
+    }
+    if set(options.only) == set(CASES):
+        RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write(HERE / "README.md", "reading", f"\n{render(result)}\n")
+    print(render(result))
+
+
+if __name__ == "__main__":
+    main()
