@@ -273,13 +273,22 @@ class MetricsLogger(Component):
             and ``last`` value of any type; ``nonfinite``: how many were NaN or infinite; ``other``:
             how many were no number.
         """
+        if (values := self._numbers(metric)) is not None:
+            numbers = array("d", filter(math.isfinite, values))
+            ends = {"first": values[0], "last": values[-1]}
+            return {
+                **describe(numbers),
+                **ends,
+                "nonfinite": len(values) - len(numbers),
+                "other": 0,
+            }
         numbers, first, last, nonfinite, other = array("d"), None, None, 0, 0
         seen = False
         for line in self._lines():
-            values = line.get("metrics") or {}
-            if metric not in values:
+            recorded = line.get("metrics") or {}
+            if metric not in recorded:
                 continue
-            last = values[metric]
+            last = recorded[metric]
             if not seen:
                 seen, first = True, last
             if type(last) not in (int, float):
@@ -290,6 +299,16 @@ class MetricsLogger(Component):
                 nonfinite += 1
         extra = {"first": first, "last": last, "nonfinite": nonfinite, "other": other}
         return {**describe(numbers), **extra}
+
+    def _numbers(self, metric: str) -> array[float] | None:
+        """The values of a metric that has nothing but numbers; None for another one."""
+        from foundry_fastlog.reading.run import read_run  # when something is read, only
+
+        self.flush()
+        try:
+            return read_run(self._recorder.path).numbers(metric) or None
+        except FileNotFoundError:  # a place that could not be written yet
+            return None
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         from foundry_fastlog.reading.run import read_run  # when something is read, only

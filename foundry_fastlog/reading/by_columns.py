@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,23 @@ class ByColumns:
         choice = _choice([name], steps, exact=True)
         frame = self._scan("metrics", choice, ranks, attempts).frame(STREAMS.index("metrics"))
         return Columns(frame).metric(name)
+
+    def numbers(self, name: str) -> array[float] | None:
+        """Read the values of a metric that has nothing but numbers, without numpy.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Its values as floats; None where it has others, too, or is in summaries of epochs.
+
+        Raises:
+            ImportError: The extension is missing; the message says how to build it.
+        """
+        from foundry_fastlog.reading.columns import Columns
+
+        scan = self._scan("metrics", _choice([name], None, exact=True), None, "last")
+        return Columns(scan.frame(STREAMS.index("metrics"))).numbers(name)
 
     def names(
         self, stream: str = "metrics", *, ranks: int | Iterable[int] | None = None

@@ -10,6 +10,7 @@ What takes the Arrow PyCapsule interface takes a ``Columns`` as it is, without a
 
 from __future__ import annotations
 
+from array import array
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # the extension, and optional packages
 
     _Array = tuple[str, np.ndarray[Any, Any], np.ndarray[Any, Any] | None]
 
-__all__ = ["Columns", "Metric"]
+__all__ = ["Columns", "Metric", "column_of"]
 
 _FIXED = {"timestamp", "seq", "step", "epoch", "rank", "attempt", "label"}
 _WIDTHS = {"int64": "<i8", "time": "<i8", "float64": "<f8"}
@@ -86,8 +87,7 @@ class Metric:
     @cached_property
     def _column(self) -> str | None:
         """Its column; None where it has no value."""
-        taken = self.name in _FIXED or not self.name
-        column = f"metrics.{self.name}" if taken else self.name.replace("\0", "\\u0000")
+        column = column_of(self.name)
         return column if self._columns.kinds.get(column, "null") != "null" else None
 
     def _of(self, name: str) -> np.ndarray[Any, Any]:
@@ -213,6 +213,25 @@ class Columns:
         _numpy()
         return Metric(name, self)
 
+    def numbers(self, name: str) -> array[float] | None:
+        """Give the values of a metric where all of them are numbers with a step, without numpy.
+
+        Returns:
+            The values as floats; None where there is anything else, or nothing.
+        """
+        column = column_of(name)
+        kind = self.kinds.get(column)
+        if kind not in ("int64", "float64"):
+            return None
+        step, value = (self.names.index(one) for one in ("step", column))
+        found = array("d")
+        for batch in self.batches():
+            if batch[step][1] or batch[value][1]:
+                return None
+            part = memoryview(batch[value][3] or b"")
+            found.extend(part.cast("d") if kind == "float64" else map(float, part.cast("q")))
+        return found
+
     def to_numpy(self) -> dict[str, _Array]:
         """Give each column as its kind, its values and which rows have one; None for all.
 
@@ -241,6 +260,12 @@ class Columns:
             valid = np.concatenate([_valid(np, part) for part in parts])
         empty = np.empty(0, _WIDTHS.get(kind, "O"))
         return kind, np.concatenate(values) if values else empty, valid
+
+
+def column_of(name: str) -> str:
+    """Say which column a metric has."""
+    taken = name in _FIXED or not name
+    return f"metrics.{name}" if taken else name.replace("\0", "\\u0000")
 
 
 def _numpy() -> Any:  # noqa: ANN401 - a module

@@ -11,7 +11,7 @@ except ImportError as error:
         "the native part of foundry_fastlog is missing or was built for another Python "
         f"({error}). Install a wheel with `pip install foundry_fastlog`, or build from a checkout "
         "with `pip install -e .` (needs g++ or clang with C++20 and the Python headers). Reading "
-        "lines (Run.lines) works without it, but for the rings of killed processes."
+        "lines (read_run(...).lines) works without it, but for the rings of killed processes."
     ) from error
 
 __all__ = ["RecorderClosedError", "core"]

@@ -271,7 +271,7 @@ def test_one_metric_is_read_without_gaps(run: Run) -> None:
     assert math.isnan(loss.values[7])
     assert loss.values.tolist()[-5:] == [-1.0] * 5
     assert loss.start.tolist() == [0] * 94 + [1] * 5
-    assert (len(loss), str(loss.time.dtype)) == (99, "datetime64[us]")
+    assert (repr(loss), str(loss.time.dtype)) == ("Metric('loss', 99 values)", "datetime64[us]")
     assert loss.time[0] == np.datetime64(START.replace(tzinfo=None))
     rare = run.metric("val_loss", steps=(15, 40))
     assert rare.steps.tolist() == [20, 20, 30, 30, 40, 40]
@@ -450,3 +450,14 @@ def test_without_the_extension_it_is_named(run: Run, monkeypatch: pytest.MonkeyP
     with pytest.raises(ImportError, match=r"which reads whole streams, is missing"):
         run.arrow("metrics")
     assert len(list(run.lines("metrics"))) > 100
+
+
+def test_numbers_are_had_without_numpy(run: Run, tmp_path: Path) -> None:
+    """Where a metric has nothing else: no absent one, no text, none of a summary."""
+    again = OracleWriter(tmp_path / "plain")
+    again.metrics(0, f=1.5, i=1, mixed=1)
+    again.metrics(1, f=math.inf, i=2, mixed="x")
+    plain = read_run(tmp_path / "plain")
+    assert list(plain.numbers("f") or ()) == [1.5, math.inf]
+    assert list(plain.numbers("i") or ()) == [1.0, 2.0]
+    assert plain.numbers("mixed") is plain.numbers("nothing") is run.numbers("loss") is None

@@ -306,6 +306,23 @@ def test_statistics(metrics: MetricsLogger) -> None:
     assert (nothing["count"], nothing["mean"], nothing["last"]) == (0, None, None)
 
 
+@pytest.mark.parametrize("recorded", [[3, 5, 4], [3.0, math.nan, 2.5, math.inf], [1, 2.5]])
+def test_statistics_of_nothing_but_numbers(metrics: MetricsLogger, recorded: list[float]) -> None:
+    """They are read by columns, and are the same."""
+    for step, value in enumerate(recorded):
+        metrics.log_step(step, 0, {"loss": value})
+    found = metrics.compute_statistics("loss")
+    numbers = [value for value in recorded if math.isfinite(value)]
+    assert (found["count"], found["min"], found["max"]) == (
+        len(numbers),
+        min(numbers),
+        max(numbers),
+    )
+    assert found["std"] == pytest.approx(statistics.stdev(numbers))
+    assert (found["first"], found["nonfinite"]) == (recorded[0], len(recorded) - len(numbers))
+    assert (found["last"], found["other"]) == (recorded[-1], 0)
+
+
 int64 = st.integers(-(2**63), 2**63 - 1)
 values = st.one_of(st.floats(), int64, st.booleans(), st.text(max_size=3))
 names = st.text(max_size=3).filter(lambda key: key != "epoch")
