@@ -34,7 +34,7 @@ class TimingSummary:
             processes where no ``step`` was timed; None where that is 0. Over 1 where
             threads overlap.
         errors: Blocks that ended with an exception.
-        sampled: Whether the percentiles are of a random sample (over a million blocks).
+        sampled: Whether the percentiles are of a random sample (over 131,072 blocks).
     """
 
     name: str

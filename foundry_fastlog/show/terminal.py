@@ -248,7 +248,7 @@ def render_timings(summary: Summary, console: Console) -> None:
         )
     _show(table, console)
     if any(timing.sampled for timing in summary.timings):
-        console.print(Text("Percentiles over a million blocks are of a random sample.", "dim"))
+        console.print(Text("Percentiles over 131,072 blocks are of a random sample.", "dim"))
 
 
 def _render_events(summary: Summary, console: Console) -> None:
