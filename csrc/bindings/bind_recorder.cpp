@@ -152,6 +152,9 @@ void bind_recorder(py::module_& module) {
     type.def(
         "_close", [](py::handle self, double timeout) { return opened(self).close(timeout); },
         py::arg("timeout_s"));
+    type.def(
+        "_continue_from", [](py::handle self, std::int64_t step) { opened(self).saw_step(step); },
+        py::arg("step"));
     type.def("_stats", [](py::handle self) { return stats_dict(opened(self).stats()); });
     type.def("_files", [](py::handle self) {
         py::list out;

@@ -12,6 +12,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/gil.hpp"
 #include "core/clock.hpp"
+#include "core/labels.hpp"
 #include "core/recovery.hpp"
 #include "core/ring_view.hpp"
 
@@ -154,6 +155,22 @@ void bind_recovery(py::module_& module) {
                py::arg("most_ranges") = kLimits.ranges,
                "Finds out what recovery would make of a ring, or how far its living writer is; "
                "changes nothing.");
+    module.def(
+        "live_writers",
+        [](const std::string& run_directory) {
+            std::vector<LiveWriter> writers;
+            {
+                const GilReleased unlocked;
+                writers = live_writers(posix_files(), run_directory);
+            }
+            py::list out;
+            for (const LiveWriter& writer : writers) {
+                out.append(py::make_tuple(text(writer.label), text(writer.host), writer.pid));
+            }
+            return out;
+        },
+        py::arg("run_directory"),
+        "The processes that record in a run now, as (label, host, pid); those of this host.");
     module.def(
         "dead_ring_epoch",
         [](const std::string& ring) {

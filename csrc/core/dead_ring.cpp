@@ -60,8 +60,7 @@ class DeadRing final : public RecordSource, public FileLedger {
         slot.anchor_wall_ns = image_.slot().anchor_wall_ns;
         slot.ns_per_tick = image_.slot().ns_per_tick;
         slot.flags = flags_;
-        slot.crc = slot_crc(slot);
-        if (SinkError error = put(&slot, sizeof slot, kSlotOffsets[slot.epoch & 1])) return error;
+        if (SinkError error = put_slot(slot)) return error;
         KILL_POINT("recovery_slot_written");
         if (SinkError error = put(&slot.epoch, sizeof slot.epoch, kEpochOffset)) return error;
         KILL_POINT("recovery_epoch_written");
@@ -122,6 +121,15 @@ class DeadRing final : public RecordSource, public FileLedger {
     }
     void note_lost_records() noexcept {
         if (report_.holes + report_.damaged != 0) flags_ |= CommitSlot::kRecordsLost;
+    }
+    SinkError put_slot(CommitSlot& slot) {
+        const std::size_t offset = kSlotOffsets[slot.epoch & 1];
+        if (!image_.has_system()) {
+            const OldCommitSlot old = to_old(slot);
+            return put(&old, sizeof old, offset);
+        }
+        slot.crc = slot_crc(slot);
+        return put(&slot, sizeof slot, offset);
     }
     SinkError put(const void* bytes, std::size_t size, std::size_t offset) {
         return write_all(files_, fd_, bytes, size, offset, report_.ring);

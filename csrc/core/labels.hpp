@@ -1,8 +1,10 @@
 // Which writers' labels a run's directory knows, by its files and by its rings.
 #pragma once
 
+#include <cstdint>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "core/run_files.hpp"
 
@@ -16,5 +18,16 @@ std::set<std::string> labels_in_use(RunFiles& files, int directory, const std::s
 /// Whether a ring other than this one has the label too.
 bool has_rival(RunFiles& files, int directory, const std::string& stamp, const std::string& label,
                FileId ring);
+
+/// A process that holds the lock of its ring: it records in the run now.
+struct LiveWriter {
+    std::string label;
+    std::string host;
+    std::uint32_t pid = 0;
+};
+
+/// The writers that live, as far as the rings of this host tell. Nothing is opened but the rings; nothing is locked
+/// for longer than it takes to ask.
+std::vector<LiveWriter> live_writers(RunFiles& files, const std::string& run_directory);
 
 }  // namespace fastlog

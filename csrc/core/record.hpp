@@ -34,10 +34,10 @@
 namespace fastlog {
 
 /// A stream has its own file and its own gapless `seq`.
-enum class Stream : std::uint8_t { metrics = 0, performance = 1, errors = 2, log = 3 };
-inline constexpr std::size_t kStreamCount = 4;
+enum class Stream : std::uint8_t { metrics = 0, performance = 1, errors = 2, log = 3, system = 4 };
+inline constexpr std::size_t kStreamCount = 5;
 inline constexpr const char* kStreamNames[kStreamCount] = {"metrics", "performance", "errors",
-                                                           "log"};
+                                                           "log", "system"};
 
 enum class RecordKind : std::uint8_t { pad = 0, metrics = 1, timing = 2, fragment = 3, drops = 4 };
 

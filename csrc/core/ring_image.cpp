@@ -39,7 +39,8 @@ bool is_name(const char (&field)[N], const char* allowed) {
     return length < N && std::strspn(field, allowed) == length;
 }
 
-bool plausible(const CommitSlot& slot, std::uint64_t ring_bytes) {
+template <class Slot>
+bool plausible(const Slot& slot, std::uint64_t ring_bytes) {
     if (slot.position % kRecordAlign != 0 || (slot.position & MpscRing::kClosedBit) != 0) {
         return false;
     }
@@ -60,6 +61,15 @@ T load(const std::byte* at) noexcept {
     T value;
     std::memcpy(&value, at, sizeof value);
     return value;
+}
+
+// Whether the slot is whole. `touched`: it is not as it was made.
+template <class Slot>
+bool load_slot(const std::byte* at, std::uint64_t ring_bytes, Slot& slot, bool& touched) {
+    slot = load<Slot>(at);
+    static constexpr Slot kZero{};
+    touched = touched || std::memcmp(&slot, &kZero, sizeof slot) != 0;
+    return slot.crc == slot_crc(slot) && plausible(slot, ring_bytes);
 }
 
 }  // namespace
@@ -173,18 +183,22 @@ bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) cons
 // its lines are in the files, and the head had not moved.
 bool RingImage::choose_slot(std::string& reason) {
     bool found = false;
-    bool untouched = true;
+    bool touched = false;
     for (const std::size_t offset : kSlotOffsets) {
-        const auto slot = load<CommitSlot>(bytes_.get() + offset);
-        static constexpr CommitSlot kZero{};
-        untouched = untouched && std::memcmp(&slot, &kZero, sizeof slot) == 0;
-        if (slot.crc != slot_crc(slot) || !plausible(slot, header_.ring_bytes)) continue;
+        CommitSlot slot;
+        if (has_system()) {
+            if (!load_slot(bytes_.get() + offset, header_.ring_bytes, slot, touched)) continue;
+        } else {
+            OldCommitSlot old;
+            if (!load_slot(bytes_.get() + offset, header_.ring_bytes, old, touched)) continue;
+            slot = from_old(old);
+        }
         if (found && slot.epoch <= slot_.epoch) continue;
         slot_ = slot;
         found = true;
     }
     // No slot at all: its writer died before it could record anything.
-    if (found || untouched) return true;
+    if (found || !touched) return true;
     reason = "both of its commit slots are damaged (checksum)";
     return false;
 }

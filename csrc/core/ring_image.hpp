@@ -52,6 +52,8 @@ class RingImage {
     bool has_notes() const noexcept {
         return home_.epoch != 0 && (home_.flags & HomeNote::kRenumbers) == 0;
     }
+    /// Whether it has the system stream, and commit slots with a place for it.
+    bool has_system() const noexcept { return header_.version >= kFirstVersionWithSystem; }
     /// The note of one of the last segments that the writer made; null when there is none.
     const FileNote* file_note(Stream stream, std::uint32_t segment) const noexcept;
     std::vector<std::uint32_t> noted_segments(Stream stream) const;

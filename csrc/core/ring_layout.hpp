@@ -7,6 +7,7 @@
 //     5632  home notes 0 and 1       (kHomeOffsets)
 //     6144  file notes               (kFileNotes of each stream)
 //     7168  1 once a recovery has begun: whoever holds the lock then is one, not the writer
+//     7232  file notes of the fifth stream
 //     8192  key table
 //        .  ring data                (8192 + key_table_bytes)
 //
@@ -21,7 +22,8 @@
 // removed, copied or renamed, and another program's file may stand where a segment was. They are made
 // before the first byte is written there; recovery touches no other file (see line_inventory.hpp).
 //
-// Version 1 had 0 in the place of `ahead`; versions 1 and 2 have no notes.
+// Version 1 had 0 in the place of `ahead`; versions 1 and 2 have no notes. Versions 1 to 3 have four streams, and
+// their commit slots are OldCommitSlot.
 #pragma once
 
 #include <atomic>
@@ -34,8 +36,9 @@
 namespace fastlog {
 
 inline constexpr char kRingMagic[8] = {'F', 'L', 'O', 'G', 'R', 'I', 'N', 'G'};
-inline constexpr std::uint32_t kRingVersion = 3;
+inline constexpr std::uint32_t kRingVersion = 4;
 inline constexpr std::uint32_t kFirstVersionWithNotes = 3;
+inline constexpr std::uint32_t kFirstVersionWithSystem = 4;
 
 /// A stream has no more segments; what would begin another one goes on in the last.
 inline constexpr std::uint32_t kMostSegments = 1'000'000;
@@ -98,7 +101,22 @@ struct CommitSlot {
         return position + kRecordAlign * streams[static_cast<std::size_t>(stream)].ahead;
     }
 };
-static_assert(sizeof(CommitSlot) == 208);
+static_assert(sizeof(CommitSlot) == 248);
+
+/// The same before there was the system stream.
+struct OldCommitSlot {
+    static constexpr std::size_t kStreams = 4;
+
+    std::uint64_t epoch;
+    std::uint64_t position;
+    std::uint64_t anchor_ticks;
+    std::int64_t anchor_wall_ns;
+    double ns_per_tick;
+    StreamCommit streams[kStreams];
+    std::uint32_t flags;
+    std::uint32_t crc;
+};
+static_assert(sizeof(OldCommitSlot) == 208);
 
 /// Where the writer's files lie and what they are called. The newest whole one of two counts.
 struct HomeNote {
@@ -138,15 +156,20 @@ inline constexpr std::size_t kFileNotesOffset = kControlOffset + 2048;
 inline constexpr std::size_t kFileNotes = 8;  // per stream; a batch begins two segments at most
 inline constexpr std::size_t kKeyTableOffset = 2 * kPageBytes;
 inline constexpr std::size_t kRecoveryMarkOffset = kControlOffset + 3072;
+inline constexpr std::size_t kSystemNotesOffset = kRecoveryMarkOffset + kCacheLine;
 constexpr std::size_t file_note_offset(Stream stream, std::uint32_t segment) noexcept {
-    return kFileNotesOffset +
-           (static_cast<std::size_t>(stream) * kFileNotes + segment % kFileNotes) *
-               sizeof(FileNote);
+    const std::size_t first =
+        stream == Stream::system
+            ? kSystemNotesOffset
+            : kFileNotesOffset + static_cast<std::size_t>(stream) * kFileNotes * sizeof(FileNote);
+    return first + segment % kFileNotes * sizeof(FileNote);
 }
 static_assert(kDropsOffset + kStreamCount * sizeof(std::uint64_t) <= kSlotOffsets[0]);
 static_assert(sizeof(CommitSlot) <= 512);
-static_assert(kFileNotesOffset + kStreamCount * kFileNotes * sizeof(FileNote) <=
+static_assert(file_note_offset(Stream::log, kFileNotes - 1) + sizeof(FileNote) <=
               kRecoveryMarkOffset);
+static_assert(file_note_offset(Stream::system, kFileNotes - 1) + sizeof(FileNote) <=
+              kKeyTableOffset);
 
 /// The words of the control page beside the ring's own.
 using CommitEpoch = std::atomic<std::uint64_t>;
@@ -162,6 +185,9 @@ constexpr std::size_t key_table_bytes_for(std::size_t ring_bytes) noexcept {
 
 std::uint32_t header_crc(const RingFileHeader& header) noexcept;
 std::uint32_t slot_crc(const CommitSlot& slot) noexcept;
+std::uint32_t slot_crc(const OldCommitSlot& slot) noexcept;
+OldCommitSlot to_old(const CommitSlot& slot) noexcept;  // with its checksum
+CommitSlot from_old(const OldCommitSlot& slot) noexcept;
 std::uint32_t note_crc(const HomeNote& note) noexcept;
 std::uint32_t note_crc(const FileNote& note) noexcept;
 

@@ -81,6 +81,25 @@ std::uint32_t slot_crc(const CommitSlot& slot) noexcept {
     return crc32c(0, &slot, offsetof(CommitSlot, crc));
 }
 
+std::uint32_t slot_crc(const OldCommitSlot& slot) noexcept {
+    return crc32c(0, &slot, offsetof(OldCommitSlot, crc));
+}
+
+OldCommitSlot to_old(const CommitSlot& slot) noexcept {
+    OldCommitSlot old{slot.epoch,       slot.position, slot.anchor_ticks, slot.anchor_wall_ns,
+                      slot.ns_per_tick, {},            slot.flags,        0};
+    std::copy_n(slot.streams, OldCommitSlot::kStreams, old.streams);
+    old.crc = slot_crc(old);
+    return old;
+}
+
+CommitSlot from_old(const OldCommitSlot& old) noexcept {
+    CommitSlot slot{old.epoch,       old.position, old.anchor_ticks, old.anchor_wall_ns,
+                    old.ns_per_tick, {},           old.flags,        0};
+    std::copy_n(old.streams, OldCommitSlot::kStreams, slot.streams);
+    return slot;
+}
+
 std::uint32_t note_crc(const HomeNote& note) noexcept {
     return crc32c(0, &note, offsetof(HomeNote, crc));
 }

@@ -103,7 +103,7 @@ int StreamFiles::own_directory() noexcept {
 std::string StreamFiles::candidate(unsigned n) const {
     if (n == 0) return options_.label;
     if (options_.worker) return options_.label + "x" + std::to_string(n);
-    return options_.label + (options_.label.empty() ? "a" : "-a") + std::to_string(n);
+    return options_.label + (options_.label.empty() ? "p" : "-p") + std::to_string(n);
 }
 
 SinkError StreamFiles::claim() {

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-__all__ = ["get_device", "get_git_commit_hash", "git_hash", "rss_bytes", "utc_now"]
+__all__ = [
+    "boot_id",
+    "get_device",
+    "get_git_commit_hash",
+    "git_hash",
+    "lifetime",
+    "process_start",
+    "rss_bytes",
+    "utc_now",
+]
 
 _SHORT = 7
 _HIDDEN = ("", "-1", "none")
@@ -124,3 +135,31 @@ def rss_bytes() -> int:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def boot_id() -> str:
+    """Return what names this start of the machine; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since the machine did; None where nothing says so.
+
+    Args:
+        pid: Its number.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def lifetime() -> float:
+    """Return the seconds since this process began; infinity where nothing says so."""
+    started = process_start(os.getpid())
+    if started is None or not hasattr(time, "CLOCK_BOOTTIME"):
+        return math.inf
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

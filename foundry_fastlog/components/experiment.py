@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.base.arguments import process_number
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.components.errors import ErrorTracker
 from foundry_fastlog.components.metrics import MetricsLogger
@@ -20,8 +19,6 @@ from foundry_fastlog.config.experiment import name_and_section
 from foundry_fastlog.config.models import LoggingConfig
 from foundry_fastlog.messages.structured import StructuredLogger
 from foundry_fastlog.run.files import timestamp
-from foundry_fastlog.run.info import starts_in
-from foundry_fastlog.run.start_stamp import StartStamp
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,7 +71,6 @@ class ExperimentLogging:
 
     wandb: WandBLogger
     system: SystemMetrics | None
-    _start: StartStamp | None = None
 
     def __init__(
         self,
@@ -85,6 +81,8 @@ class ExperimentLogging:
         stamped: bool = True,
         rank: int | None = None,
         world_size: int | None = None,
+        resume: str = "auto",
+        launch: str | None = None,
     ) -> None:
         """Open the run, and set up the loggers below ``config.root_logger``.
 
@@ -99,6 +97,8 @@ class ExperimentLogging:
             rank: As for `Recorder`. Only rank 0 writes to the console and to W&B, and samples the
                 machine.
             world_size: As for `Recorder`.
+            resume: As for `Recorder`.
+            launch: As for `Recorder`.
 
         Raises:
             TypeError: The configuration has no ``experiment_name``.
@@ -118,29 +118,22 @@ class ExperimentLogging:
 
             directory = experiment_directory(config.log_dir if log_dir is None else log_dir, name)
         _refuse_open_run(directory, rank)
-        rank = process_number("rank", rank, "RANK", least=0)
-        world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
-        start = StartStamp(timestamp(), directory, rank, world_size)
-        try:
-            recorder = config.recorder.open(
-                Path(directory),
-                stamp=start.text if stamped else None,
-                name=name,
-                rank=rank,
-                world_size=world_size,
-                config=None if isinstance(experiment_config, str) else experiment_config,
-            )
-            self._set_up(name, config, start.text, recorder)
-        except BaseException:
-            start.withdraw()
-            raise
-        self._start = start
+        recorder = config.recorder.open(
+            Path(directory),
+            stamp=timestamp() if stamped else None,
+            name=name,
+            rank=rank,
+            world_size=world_size,
+            config=None if isinstance(experiment_config, str) else experiment_config,
+            resume=resume,
+            launch=launch,
+        )
+        self._set_up(name, config, recorder.started, recorder)
         if recorder.rank:
             return
         base = self.logger("system").context
-        attempt = max(recorder.attempt, starts_in(recorder.path) - 1)
         self.logger("system").info(
-            "Run started", **base, directory=str(self.directory), attempt=attempt
+            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
         )
         if config.wandb_enabled:
             from foundry_fastlog.sinks.wandb import WandBLogger
@@ -307,8 +300,7 @@ class ExperimentLogging:
                 if self.config.profile_performance:
                     self._write_profile()
         finally:  # whatever Ctrl-C comes between
-            if self._start is not None:
-                self._start.withdraw()
+            self.recorder.ended_by(error)
             try:
                 written = self.recorder.close()  # first: text logs and console may hang
             finally:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SystemMetrics", "SystemReader"]
 
-LOGGER = "model_foundry.system"
-
 # The first sample comes after this many seconds at most, so that short runs have one, too.
 _FIRST_S = 1.0
 _STOP_TIMEOUT_S = 2.0
@@ -61,10 +59,8 @@ class SystemMetrics:
         Args:
             recorder: Where samples go. The disk looked at is that of its directory.
             interval_s: Seconds between samples, 0.01 to 86400.
-            step: Returns the current training step; called in the sampler thread. With it, samples
-                are metrics of that step. Without it, or where it returns None, they are messages of
-                the log stream (level DEBUG, logger ``model_foundry.system``), whose context has the
-                figures: a metric always belongs to a step.
+            step: Returns the current training step, or None; called in the sampler thread. Samples say
+                it beside their figures.
 
         Raises:
             TypeError: ``interval_s`` is no number, or ``step`` cannot be called.
@@ -148,11 +144,7 @@ class SystemMetrics:
         reader.close()
 
     def _record(self, figures: dict[str, float]) -> None:
-        step = None if self._step is None else self._step()
-        if step is None:
-            self._recorder.event("System metrics", level="DEBUG", logger=LOGGER, context=figures)
-        else:
-            self._recorder.record_dict(step, figures)
+        self._recorder.system(figures, step=None if self._step is None else self._step())
         self.samples += 1
 
     def __enter__(self) -> Self:

@@ -32,8 +32,10 @@ from foundry_fastlog.recording.values import metric_value
 __all__ = ["EventRecorder"]
 
 _METRICS = 0  # stream numbers of csrc/core/record.hpp
+_PERFORMANCE = 1
 _ERRORS = 2
 _LOG = 3
+_SYSTEM = 4
 _SHORT = 8 << 10  # fits into the smallest ring
 _HUGE = (
     8 << 20
@@ -180,7 +182,7 @@ class EventRecorder(core.RecorderCore):
         accepted = True
         on_devices = {n: v for n, v in values.items() if host_copies.is_device_scalar(v)}
         if not on_devices:
-            for members in _summary_members(epoch, values, self._largest_fragment):
+            for members in _members({"epoch": epoch}, "summary", values, self._largest_fragment):
                 accepted = self._fragment(_METRICS, members) and accepted
             return accepted
         try:
@@ -199,19 +201,73 @@ class EventRecorder(core.RecorderCore):
         return accepted
 
 
-def _summary_members(epoch: float, values: Mapping[str, Any], limit: int) -> Iterator[bytes]:
-    """Render an epoch summary as the members of one line, or of several.
+    def system(self, figures: Mapping[str, float], *, step: int | None = None) -> bool:
+        """Record figures of the machine, such as its memory in use: a line of the system stream.
+
+        They belong to a moment, not to a step; readers order them by time and never leave one out.
+
+        Args:
+            figures: Values by name, of the types that ``record()`` takes on the CPU.
+            step: The training step at that moment, if one is going on.
+
+        Returns:
+            True when they were accepted, False when they, or a part of them, were dropped.
+
+        Raises:
+            TypeError: ``figures`` is no mapping, ``step`` no int, or a name or value cannot be recorded.
+            OverflowError: An int beyond 64 bits.
+            RecorderClosedError: The recorder has been closed.
+        """
+        check_type("figures", figures, Mapping, "a mapping")
+        for name in figures:
+            if not isinstance(name, str):
+                raise TypeError(f"names of figures must be str, got {text_of_value(name)}")
+        head = {} if step is None else {"step": step_number(step)}
+        values = {name: metric_value(name, value) for name, value in figures.items()}
+        accepted = True
+        for members in _members(head, "system", values, self._largest_fragment):
+            accepted = self._fragment(_SYSTEM, members) and accepted
+        return accepted
+
+    def rewind(self, step: int) -> bool:
+        """Say that this process went back to a step: a checkpoint was restored within the program.
+
+        What it recorded before for this step and later ones counts no longer: readers leave out those
+        metrics and timings, as they do for a start that resumed there. ``log()`` goes on with this step.
+
+        Args:
+            step: The step that comes next.
+
+        Returns:
+            True when it was accepted, False when it was dropped.
+
+        Raises:
+            TypeError: ``step`` is no int.
+            OverflowError: A step beyond 64 bits.
+            RecorderClosedError: The recorder has been closed.
+        """
+        members = b'"rewind":%d' % step_number(step)
+        accepted = [self._fragment(stream, members) for stream in (_METRICS, _PERFORMANCE)]
+        self._continue_from(max(step - 1, -(1 << 63)))
+        return all(accepted)
+
+
+def _members(
+    head: Mapping[str, Any], part: str, values: Mapping[str, Any], limit: int
+) -> Iterator[bytes]:
+    """Render values as the members of one line, or of several.
 
     Args:
-        epoch: The epoch.
+        head: What each line begins with.
+        part: The member that has the values.
         values: Values by name, as metric_value() returns them.
         limit: The largest size of one line's members in bytes.
 
     Yields:
         Members of at most that size: of halves, where the whole is too large.
     """
-    fields: dict[str, Any] = {"epoch": epoch, "summary": values}
-    if nonfinite := _nonfinite_values({"epoch": epoch}) | _nonfinite_values(values):
+    fields: dict[str, Any] = {**head, part: values}
+    if nonfinite := _nonfinite_values(head) | _nonfinite_values(values):
         fields["nonfinite"] = nonfinite
     members = render_members(fields)
     if len(members) <= limit:
@@ -219,15 +275,15 @@ def _summary_members(epoch: float, values: Mapping[str, Any], limit: int) -> Ite
         return
     if len(values) > 1:
         items, half = list(values.items()), len(values) // 2
-        yield from _summary_members(epoch, dict(items[:half]), limit)
-        yield from _summary_members(epoch, dict(items[half:]), limit)
+        yield from _members(head, part, dict(items[:half]), limit)
+        yield from _members(head, part, dict(items[half:]), limit)
         return
     ((name, value),) = values.items()  # one text, or one name, that is larger than all
     room = limit // 16
     name = name if len(name) <= room else f"{name[:room]}... ({len(name)} characters)"
     if isinstance(value, str) and len(value) > room:
         value = f"{value[:room]}... ({len(value)} characters)"
-    yield from _summary_members(epoch, {name: value}, limit)
+    yield from _members(head, part, {name: value}, limit)
 
 
 def _nonfinite_values(values: Mapping[str, Any]) -> dict[str, str]:

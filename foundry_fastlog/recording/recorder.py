@@ -18,17 +18,20 @@ from foundry_fastlog.base.arguments import (
     check_choice,
     check_directory,
     check_type,
-    process_number,
     seconds,
 )
 from foundry_fastlog.base.error_facts import prepare
+from foundry_fastlog.base.json_text import cut, safe_str
 from foundry_fastlog.recording import host_copies
 from foundry_fastlog.recording.events import EventRecorder
 from foundry_fastlog.recording.extension import RecorderClosedError, core
 from foundry_fastlog.recording.open_recorders import OpenRecorders
 from foundry_fastlog.recording.options import core_options
 from foundry_fastlog.recording.recovery import finish_dead, mark_lost, recover
+from foundry_fastlog.run import starts
 from foundry_fastlog.run.info import RunFile, plain_config
+from foundry_fastlog.run.launch import Place, find_launch, find_place
+from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -45,12 +48,15 @@ _log = logging.getLogger("foundry_fastlog")
 
 _VAIN_S = 1.0  # the longest wait for a place that has refused all along, or again at exit
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
-_ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
 _open: OpenRecorders[Recorder] = OpenRecorders()
 _told_odd: set[str] = set()  # names of values that log() has written as text
 _MOST_TOLD = 1000
 _MOST_WORKER_RING = MIB
+_MOST_SAID = 1000  # characters of an error's message
+
+#: What to do where a directory has a run.
+RESUME = ("auto", "must", "never", "new")
 
 
 class _SetByInit:
@@ -83,6 +89,8 @@ class Recorder(EventRecorder):
     _missing_told = False
     _ended = False
     _run_file: RunFile | None
+    _error: BaseException | None = None
+    _start: starts.Start | None = None  # of a spawned worker: its parent's
     if not TYPE_CHECKING:
         _path = _rank = _world_size = _stamp = _close_timeout_s = _pid = _SetByInit()
 
@@ -107,6 +115,8 @@ class Recorder(EventRecorder):
         config: object = None,
         name: str | None = None,
         stamp: str | None = None,
+        resume: str = "auto",
+        launch: str | None = None,
     ) -> None:
         """Open the run's directory and start the flush thread.
 
@@ -114,10 +124,11 @@ class Recorder(EventRecorder):
         and in ``stats()``, records wait in the ring and writing is tried again.
 
         Args:
-            path: The run's directory; made when absent. A directory that already holds a run is
-                resumed: what is there stays, and this process writes files of a new attempt.
-            rank: This process's rank; by default the environment's RANK, as torchrun sets it.
-            world_size: Number of ranks; by default the environment's WORLD_SIZE.
+            path: The run's directory; made when absent. What is there stays: this process writes
+                files of its own.
+            rank: This process's rank; by default what the launcher says (torchrun, Slurm, MPI) or
+                ``torch.distributed`` or jax, where they are initialised.
+            world_size: Number of ranks; by default likewise.
             ring_bytes: Size of the ring in memory, 64 KiB to 64 MiB, rounded up to a power of two.
             back_pressure: What to do when the ring is full: ``"block"`` waits up to
                 ``block_timeout_s`` and then drops; ``"drop"`` drops at once. Drops are counted and
@@ -144,12 +155,21 @@ class Recorder(EventRecorder):
             config: The run's configuration for run.json: a mapping or a pydantic model.
             name: The run's name for run.json; by default the directory's name.
             stamp: When this start began, ``"2025-09-30_14-30-00"``, for the file names:
-                ``metrics_2025-09-30_14-30-00.jsonl``. All processes of one start share it.
+                ``metrics_2025-09-30_14-30-00.jsonl``. All processes of one start share that of the
+                one that began it.
+            resume: What to do where the directory has a run. ``"auto"``: go on with it, as its next
+                start. ``"must"``: likewise, and fail where there is none. ``"never"``: fail.
+                ``"new"``: record in the next free directory beside it: ``exp0-2``. Other ranks of
+                the same launch find the directory that the first one took.
+            launch: A name that all processes of this launch share and no other launch has, where the
+                launcher says none in the environment; see ``docs/format.md``.
 
         Raises:
             TypeError: An argument of a wrong type.
             ValueError: An argument, RANK or WORLD_SIZE out of range, or this process already
                 records there.
+            FileNotFoundError: There is no run, with ``resume="must"``.
+            FileExistsError: There is one, with ``resume="never"``.
             NotADirectoryError: ``path``, or a part of it, is a file.
             MemoryError: There is no memory for the recorder. No file of it is left.
             RuntimeError: There is none for the ring, or the flush thread cannot be started. No file
@@ -161,26 +181,25 @@ class Recorder(EventRecorder):
             )
         directory = absolute(path)
         check_directory(directory)
-        rank = process_number("rank", rank, "RANK", least=0)
-        world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
-        if rank is not None and world_size is not None and rank >= world_size:
-            raise ValueError(f"rank must be below world_size, got {rank} of {world_size}")
-        options = core_options(
-            {
-                "ring_bytes": ring_bytes,
-                "back_pressure": back_pressure,
-                "block_timeout_s": block_timeout_s,
-                "flush_interval_s": flush_interval_s,
-                "segment_bytes": segment_bytes,
-                "overhead_budget": overhead_budget,
-                "close_timeout_s": close_timeout_s,
-                "ring": ring,
-                "fsync": fsync,
-                "fsync_interval_s": fsync_interval_s,
-                "device_timeout_s": device_timeout_s,
-                "watch_nonfinite": watch_nonfinite,
-            }
-        )
+        place = find_place(rank, world_size)
+        check_choice("resume", resume, RESUME)
+        if launch is not None:
+            check_type("launch", launch, str, "a str")
+        options = {
+            "ring_bytes": ring_bytes,
+            "back_pressure": back_pressure,
+            "block_timeout_s": block_timeout_s,
+            "flush_interval_s": flush_interval_s,
+            "segment_bytes": segment_bytes,
+            "overhead_budget": overhead_budget,
+            "close_timeout_s": close_timeout_s,
+            "ring": ring,
+            "fsync": fsync,
+            "fsync_interval_s": fsync_interval_s,
+            "device_timeout_s": device_timeout_s,
+            "watch_nonfinite": watch_nonfinite,
+        }
+        taken = core_options(options)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         if stamp is not None:
@@ -188,31 +207,67 @@ class Recorder(EventRecorder):
             if _STAMP.fullmatch(stamp) is None:
                 raise ValueError(f"stamp must look like 2025-09-30_14-30-00, got {stamp!r}")
         config = plain_config(config)
-        self._take_facts(Path(directory), rank, world_size, stamp or "", float(close_timeout_s))
+        self._close_timeout_s = float(close_timeout_s)
+        facts = {"config": config, "stamp": stamp}
         with _open.lock:
-            other = _open.find(directory, rank)
-            if other is not None:
-                alias = f" (as {other.path})" if str(other.path) != directory else ""
-                raise ValueError(
-                    f"this process already records in {directory}{alias}: use open_run(path) to "
-                    "share that recorder, or close it first"
-                )
-            if not rank:
-                mark_lost(Path(directory))
-            finish_dead(directory)
-            self._open_core(f"r{rank}" if rank else "", options)
+            while not self._begin(Path(directory), place, launch, resume, facts, taken):
+                pass  # another process took the directory meanwhile
         _prepare_device()
         _close_at_worker_exit()
-        if not rank:
+        peers = self._start.peers if self._start else ()
+        if peers:
+            _warn_of_peers(self, peers)
+        elif not place.rank:
             self._run_file = RunFile(
                 self._path,
                 name=name,
                 config=config,
-                world_size=world_size,
-                rank=rank,
+                world_size=place.world_size,
+                rank=place.rank,
                 stamp=self._stamp,
             )
             self._write_run_file(ended=False)
+
+    def _begin(
+        self,
+        given: Path,
+        place: Place,
+        launch: str | None,
+        resume: str,
+        facts: dict[str, Any],
+        options: dict[str, Any],
+    ) -> bool:
+        """Find this process's directory and start, and open the core there. False to try again."""
+        launched = find_launch(launch, place)
+        path = starts.choose_directory(given, resume, place, launched)
+        other = _open.find(str(path), place.rank)
+        if other is not None:
+            alias = f" (as {other.path})" if other.path != path else ""
+            raise ValueError(
+                f"this process already records in {path}{alias}: use open_run(path) to "
+                "share that recorder, or close it first"
+            )
+        if not place.rank:
+            mark_lost(path)
+        finish_dead(str(path))
+        with starts.opening(path):
+            last = starts.last_step(path, place.rank)
+            live = functools.partial(core.live_writers, os.fsencode(path))
+            start = starts.begin(path, place, launched, live, facts)
+            if resume in ("never", "new") and (start.number or start.peers):
+                starts.withdraw(path, start)
+                return False
+            stamp = start.stamp if facts["stamp"] else ""
+            self._take_facts(path, *place, stamp, self._close_timeout_s)
+            try:
+                self._open_core(start.label(place.rank), options)
+            except BaseException:
+                starts.withdraw(path, start)
+                raise
+        self._start = start
+        if last is not None:
+            self._continue_from(last)
+        return True
 
     @classmethod
     def _open_worker(
@@ -320,9 +375,13 @@ class Recorder(EventRecorder):
 
     @property
     def attempt(self) -> int:
-        """How often this run has been resumed, 0 for the first attempt."""
-        found = _ATTEMPT.search(self.label)
-        return int(found.group(1)) if found else 0
+        """Number of this start of the run: 0 for the first, then 1, 2, ... for each resume."""
+        return Writer.from_label(self.label).attempt
+
+    @property
+    def started(self) -> str:
+        """When this start of the run began, as file names have it; the same for all its ranks."""
+        return self.stamp if self._start is None else self._start.stamp
 
     def files(self) -> list[Path]:
         """List the JSONL files that this process has made so far, by stream and segment."""
@@ -376,6 +435,7 @@ class Recorder(EventRecorder):
         if written and not self._ended and os.getpid() == self._pid:
             self._ended = True
             self._write_run_file(ended=True)
+            self._note_end()
         return written
 
     def _default_limit(self) -> float:
@@ -410,6 +470,23 @@ class Recorder(EventRecorder):
         if self._run_file is not None and self._label is not None:
             self._run_file.write(self.label, self.attempt, directory=self._directory, ended=ended)
 
+    def ended_by(self, error: BaseException | None) -> None:
+        """Say, before close(), which exception ends this process's part of the run, if one does.
+
+        ``with recorder:`` says so itself, and so does an exception that ends the program.
+        """
+        self._error = error
+
+    def _note_end(self) -> None:
+        """Write how this process's part of the start ended."""
+        if self._start is None or self._label is None:
+            return
+        how, facts = _end_of(self._error)
+        try:
+            starts.note_end(self._path, self._start, self.label, how, **facts)
+        except OSError as error:
+            _log.warning("could not write how %s ended: %s", self._path, error)
+
     def stats(self) -> core.RecorderStats:
         """Return the recorder's figures about itself.
 
@@ -439,6 +516,7 @@ class Recorder(EventRecorder):
         traceback: TracebackType | None,
     ) -> None:
         """Close the recorder; an exception goes on."""
+        self.ended_by(exc)
         self.close()
 
     def __repr__(self) -> str:
@@ -474,7 +552,7 @@ def recorder_of(path: str | os.PathLike[str], rank: int | None = None) -> Record
         rank: As for `Recorder`.
     """
     directory = absolute(path)
-    rank = process_number("rank", rank, "RANK", least=0)
+    rank = find_place(rank).rank
     with _open.lock:
         return _open.find(directory, rank)
 
@@ -482,6 +560,28 @@ def recorder_of(path: str | os.PathLike[str], rank: int | None = None) -> Record
 def takes(value: object) -> bool:
     """Tell whether ``record()`` takes a value, without waiting for a device that it may lie on."""
     return core.takes(value)
+
+
+def _end_of(error: BaseException | None) -> tuple[str, dict[str, Any]]:
+    """Return how a process ends with this exception, and what is to be said of it."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "closed", {}
+    if isinstance(error, KeyboardInterrupt):
+        return "signal", {"signal": "SIGINT"}
+    facts = {"error_type": type(error).__name__, "error_message": cut(safe_str(error), _MOST_SAID)}
+    return "exception", facts
+
+
+def _warn_of_peers(recorder: Recorder, peers: tuple[starts.LiveWriter, ...]) -> None:
+    named = ", ".join(f"process {pid} on {host}" for _, host, pid in peers[:3])
+    _log.warning(
+        "%s records in %s already, as rank %d too. Both are kept and read, side by side; if they are ranks "
+        "of one job, pass rank= and world_size= to Recorder. Files of this one have the label %s.",
+        named,
+        recorder.path,
+        recorder.rank or 0,
+        recorder.label,
+    )
 
 
 def _prepare_device() -> None:
@@ -517,8 +617,11 @@ def _finalize(pid: int) -> None:  # noqa: ARG001 - once in each process
 
 def _close_all() -> None:
     """Close what is still open when the process ends."""
+    interactive = sys.flags.interactive or hasattr(sys, "ps1")  # there it is that of a cell
+    error = None if interactive else getattr(sys, "last_value", None)
     for recorder in _open.list_all():
         if not recorder.closed:
+            recorder.ended_by(error)
             recorder.close()
         elif not recorder.close(_VAIN_S):  # it has waited its time already
             recorder._tell_missing()  # noqa: SLF001 - its own module

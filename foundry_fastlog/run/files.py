@@ -57,16 +57,17 @@ RUN_INFO = "run.json"
 PRIVATE_DIR = ".fastlog"
 
 _NAME = re.compile(
-    r"(?P<stream>metrics|performance|errors|log)"
+    r"(?P<stream>metrics|performance|errors|log|system)"
     r"(?:_(?P<stamp>[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}))?"
-    r"(?:\.(?P<label>[raw][0-9awx-]*))?"
+    r"(?:\.(?P<label>[rapw][0-9apwx-]*))?"
     r"(?:\.(?P<segment>[0-9]{6,}))?"
     r"\.jsonl"
 )
 _RANK = re.compile(r"r([1-9][0-9]*)")
 _ATTEMPT = re.compile(r"a([1-9][0-9]*)")
+_PEER = re.compile(r"p([1-9][0-9]*)")
 _CHILD = re.compile(r"w[0-9]+(?:x[1-9][0-9]*)?")
-_LOOKS_LIKE = re.compile(r"(?:metrics|performance|errors|log)(?:[._].*)?\.jsonl", re.IGNORECASE)
+_LOOKS_LIKE = re.compile(r"(?:metrics|performance|errors|log|system)(?:[._].*)?\.jsonl", re.IGNORECASE)
 
 
 class RunNotFoundError(FileNotFoundError):
@@ -75,20 +76,23 @@ class RunNotFoundError(FileNotFoundError):
 
 @dataclass(frozen=True, order=True)
 class Writer:
-    """One process that recorded in a run: which rank, which attempt, which child.
+    """One process that recorded in a run: which rank, which start, which child.
 
-    Writers sort by rank, then by start (stamp, attempt), then parents before children.
+    Writers sort by rank, then by start (stamp, attempt), then by peer, parents before children.
 
     Attributes:
         rank: Rank of the process in the training job, 0 for the main process.
         stamp: Start time in the file name, ``2025-09-30_14-30-00``, or ``""``.
-        attempt: 0 for the first start of the run, then 1, 2, ... for each resume.
+        attempt: Number of the start: 0 for the first, then 1, 2, ... for each resume.
+        peer: 0 but for a process beside another one of the same rank in the same start, and for one
+            whose files somebody took away or replaced.
         children: ``w<pid>`` parts of a forked or spawned child, outermost first.
     """
 
     rank: int = 0
     stamp: str = ""
     attempt: int = 0
+    peer: int = 0
     children: tuple[str, ...] = ()
 
     @property
@@ -97,6 +101,8 @@ class Writer:
         parts = [f"r{self.rank}"] if self.rank else []
         if self.attempt:
             parts.append(f"a{self.attempt}")
+        if self.peer:
+            parts.append(f"p{self.peer}")
         return "-".join([*parts, *self.children])
 
     @property
@@ -117,16 +123,19 @@ class Writer:
             ValueError: The text is no label.
         """
         parts = label.split("-") if label else []
-        rank = attempt = 0
+        rank = attempt = peer = 0
         if parts and (match := _RANK.fullmatch(parts[0])):
             rank = int(match[1])
             parts = parts[1:]
         if parts and (match := _ATTEMPT.fullmatch(parts[0])):
             attempt = int(match[1])
             parts = parts[1:]
+        if parts and (match := _PEER.fullmatch(parts[0])):
+            peer = int(match[1])
+            parts = parts[1:]
         if not all(_CHILD.fullmatch(part) for part in parts):
             raise ValueError(f"{label!r} is no writer label; labels look like 'r3-a1-w4711'")
-        return cls(rank, stamp, attempt, tuple(parts))
+        return cls(rank, stamp, attempt, peer, tuple(parts))
 
 
 @dataclass(frozen=True, order=True)

@@ -24,7 +24,7 @@ from foundry_fastlog.base.json_text import readable, safe_str
 RUN_FILE = "run.json"
 _TEMPORARY = ".run.json."
 _LOOK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-FORMAT = 1
+FORMAT = 2
 _MOST_BYTES = 64 << 20
 _MAX_DEPTH = 32
 
@@ -178,7 +178,7 @@ class RunFile:
             self._attempt["ended"] = utc_now()
         try:
             self._check_directory(directory)
-            self._replace(_render(self._merge(_read(self._path))))
+            self._replace(render(self._merge(_read(self._path))))
         except OSError as error:
             if not self._reported:
                 self._reported = True
@@ -266,11 +266,6 @@ def _machine() -> tuple[str | None, str | None, str | None]:
         return None, None, None
 
 
-def starts_in(directory: Path) -> int:
-    """Return how often a run was started, by its `run.json`; 0 where there is none."""
-    return len(_read(directory / RUN_FILE).get("attempts", ()))
-
-
 def last_unended(directory: Path) -> str | None:
     """Return the label of a run's last start, by its `run.json`; None when that has ended."""
     attempts = _read(directory / RUN_FILE).get("attempts") or [None]
@@ -292,7 +287,8 @@ def _start_of(attempt: dict[str, Any]) -> tuple[object, object]:
     return (attempt.get("stamp", ""), attempt.get("attempt"))
 
 
-def _render(run: dict[str, Any]) -> bytes:
+def render(run: dict[str, Any]) -> bytes:
+    """Return the bytes of a file of facts; values that JSON has not become texts."""
     try:
         return orjson.dumps(run, default=safe_str, option=_WRITE_OPTIONS) + b"\n"
     except TypeError:  # an int beyond 64 bits, a lone surrogate, a circle

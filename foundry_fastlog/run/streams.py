@@ -5,4 +5,4 @@ from __future__ import annotations
 __all__ = ["STREAMS"]
 
 #: In the order in which they are listed everywhere, and numbered in ``csrc/core/record.hpp``.
-STREAMS = ("metrics", "performance", "errors", "log")
+STREAMS = ("metrics", "performance", "errors", "log", "system")
