@@ -146,7 +146,7 @@ def boot_id() -> str:
 
 
 def process_start(pid: int) -> int | None:
-    """Return when a process began, in clock ticks since the machine did; None where nothing says so.
+    """Return when a process began, in clock ticks since boot; None where nothing says so.
 
     Args:
         pid: Its number.

@@ -59,8 +59,8 @@ class SystemMetrics:
         Args:
             recorder: Where samples go. The disk looked at is that of its directory.
             interval_s: Seconds between samples, 0.01 to 86400.
-            step: Returns the current training step, or None; called in the sampler thread. Samples say
-                it beside their figures.
+            step: Returns the current training step, or None; called in the sampler thread. Samples
+                say it beside their figures.
 
         Raises:
             TypeError: ``interval_s`` is no number, or ``step`` cannot be called.

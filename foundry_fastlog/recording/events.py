@@ -200,7 +200,6 @@ class EventRecorder(core.RecorderCore):
             accepted = self._summary(epoch, part) and accepted
         return accepted
 
-
     def system(self, figures: Mapping[str, float], *, step: int | None = None) -> bool:
         """Record figures of the machine, such as its memory in use: a line of the system stream.
 
@@ -214,7 +213,8 @@ class EventRecorder(core.RecorderCore):
             True when they were accepted, False when they, or a part of them, were dropped.
 
         Raises:
-            TypeError: ``figures`` is no mapping, ``step`` no int, or a name or value cannot be recorded.
+            TypeError: ``figures`` is no mapping, ``step`` no int, or a name or value cannot be
+                recorded.
             OverflowError: An int beyond 64 bits.
             RecorderClosedError: The recorder has been closed.
         """
@@ -232,8 +232,9 @@ class EventRecorder(core.RecorderCore):
     def rewind(self, step: int) -> bool:
         """Say that this process went back to a step: a checkpoint was restored within the program.
 
-        What it recorded before for this step and later ones counts no longer: readers leave out those
-        metrics and timings, as they do for a start that resumed there. ``log()`` goes on with this step.
+        What it recorded before for this step and later ones counts no longer: readers leave out
+        those metrics and timings, as they do for a start that resumed there. ``log()`` goes on with
+        this step.
 
         Args:
             step: The step that comes next.

@@ -29,9 +29,9 @@ from foundry_fastlog.recording.open_recorders import OpenRecorders
 from foundry_fastlog.recording.options import core_options
 from foundry_fastlog.recording.recovery import finish_dead, mark_lost, recover
 from foundry_fastlog.run import starts
+from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.info import RunFile, plain_config
 from foundry_fastlog.run.launch import Place, find_launch, find_place
-from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -161,8 +161,8 @@ class Recorder(EventRecorder):
                 start. ``"must"``: likewise, and fail where there is none. ``"never"``: fail.
                 ``"new"``: record in the next free directory beside it: ``exp0-2``. Other ranks of
                 the same launch find the directory that the first one took.
-            launch: A name that all processes of this launch share and no other launch has, where the
-                launcher says none in the environment; see ``docs/format.md``.
+            launch: A name that all processes of this launch share and no other launch has, where
+                the launcher says none in the environment; see ``docs/format.md``.
 
         Raises:
             TypeError: An argument of a wrong type.
@@ -575,8 +575,8 @@ def _end_of(error: BaseException | None) -> tuple[str, dict[str, Any]]:
 def _warn_of_peers(recorder: Recorder, peers: tuple[starts.LiveWriter, ...]) -> None:
     named = ", ".join(f"process {pid} on {host}" for _, host, pid in peers[:3])
     _log.warning(
-        "%s records in %s already, as rank %d too. Both are kept and read, side by side; if they are ranks "
-        "of one job, pass rank= and world_size= to Recorder. Files of this one have the label %s.",
+        "%s already records in %s as rank %d. Both are kept and read as peers. If they are ranks of "
+        "one job, pass rank= and world_size= to Recorder. This process writes as %s.",
         named,
         recorder.path,
         recorder.rank or 0,

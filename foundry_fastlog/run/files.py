@@ -67,7 +67,9 @@ _RANK = re.compile(r"r([1-9][0-9]*)")
 _ATTEMPT = re.compile(r"a([1-9][0-9]*)")
 _PEER = re.compile(r"p([1-9][0-9]*)")
 _CHILD = re.compile(r"w[0-9]+(?:x[1-9][0-9]*)?")
-_LOOKS_LIKE = re.compile(r"(?:metrics|performance|errors|log|system)(?:[._].*)?\.jsonl", re.IGNORECASE)
+_LOOKS_LIKE = re.compile(
+    r"(?:metrics|performance|errors|log|system)(?:[._].*)?\.jsonl", re.IGNORECASE
+)
 
 
 class RunNotFoundError(FileNotFoundError):

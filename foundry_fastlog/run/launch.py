@@ -11,7 +11,6 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundry_fastlog.base.arguments import process_number
@@ -38,8 +37,8 @@ class Launch(NamedTuple):
     """One start of the program.
 
     Attributes:
-        by: Who says so: ``argument``, ``torchelastic``, ``slurm``, ``mpi``, ``env`` (MASTER_ADDR and
-            MASTER_PORT) or ``parent`` (the process that started the ranks).
+        by: Who says so: ``argument``, ``torchelastic``, ``slurm``, ``mpi``, ``env`` (MASTER_ADDR
+            and MASTER_PORT) or ``parent`` (the process that started the ranks).
         id: Its name, which no other launch has at the same time.
     """
 
@@ -94,9 +93,9 @@ def _numbers(rank: str, size: str) -> Place | None:
 def _torch() -> Place | None:
     distributed = getattr(sys.modules.get("torch"), "distributed", None)
     return _asked(
-        lambda: distributed is not None
-        and distributed.is_available()
-        and distributed.is_initialized(),
+        lambda: (
+            distributed is not None and distributed.is_available() and distributed.is_initialized()
+        ),
         lambda: Place(distributed.get_rank(), distributed.get_world_size()),  # type: ignore[union-attr]
     )
 
@@ -141,7 +140,9 @@ def find_launch(given: str | None, place: Place) -> Launch | None:
     if given is not None:
         return Launch("argument", given)
     if (run := env.get("TORCHELASTIC_RUN_ID")) is not None:
-        return Launch("torchelastic", f"{run}.{env.get('TORCHELASTIC_RESTART_COUNT', '0')} {master}")
+        return Launch(
+            "torchelastic", f"{run}.{env.get('TORCHELASTIC_RESTART_COUNT', '0')} {master}"
+        )
     if job := env.get("SLURM_JOB_ID"):
         step = env.get("SLURM_STEP_ID", "batch")
         return Launch("slurm", f"{job}.{step}.{env.get('SLURM_RESTART_COUNT', '0')}")

@@ -1,17 +1,19 @@
 """The starts of a run: which launches of the program recorded in it, and which of them is this one.
 
 A start has a number, which counts up and is never taken from a clock, and an entry that is written
-once: ``starts/000001.json``. All ranks of a launch are one start. How it ended is in an entry of its
+once: ``starts/000001.json``. All ranks of a launch are one start. How it ended is in an entry of
+    its
 own, ``starts/000001.end.json``; a rank that ended in another way than by closing adds its own.
 
 A process joins the newest start where
 
 - a process of it lives: other ranks, or one with the same rank, whose *peer* it then is;
-- or the start is of its own launch and began at about the time when this process did, and none of its
-  rank has recorded there. Processes on other hosts are seen by this alone: a lock of theirs may not be.
+- or the start is of its own launch and began at about the time when this process did, and none of
+  its rank has recorded there. Processes on other hosts are seen by this alone: a lock of theirs may
+  not be.
 
-Else it begins the next one. Entries are made by an exclusive link, which file servers keep, too; the
-lock around it only makes sure that who lives can be seen.
+Else it begins the next one. Entries are made by an exclusive link, which file servers keep, too;
+the lock around it only makes sure that who lives can be seen.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ class Start:
 
     number: int
     stamp: str
-    began: bool
+    began: bool = False
     peers: tuple[LiveWriter, ...] = ()
 
     def label(self, rank: int | None) -> str:
@@ -99,8 +101,8 @@ class Start:
 def opening(directory: Path) -> Iterator[None]:
     """Hold back other processes that open this run, until this one can be seen.
 
-    Where there are no locks, or somebody holds one for too long, it goes on without. The lock is that
-    of the directory itself, so that it leaves nothing behind.
+    Where there are no locks, or somebody holds one for too long, it goes on without. The lock is
+    that of the directory itself, so that it leaves nothing behind.
 
     Args:
         directory: The run's directory; made when absent.
@@ -124,7 +126,7 @@ def _lock(descriptor: int) -> None:
     while time.monotonic() < end:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError:  # noqa: PERF203 - the wait is the point
             time.sleep(0.002)
         else:
             return
@@ -156,7 +158,8 @@ def begin(
         place: This process's rank and its world's size.
         launch: The launch that it belongs to.
         live: Lists the processes that record in the run now.
-        facts: What its entry is to say beside: ``config``, ``stamp`` (when it began, or None for now).
+        facts: What its entry is to say beside: ``config``, ``stamp`` (when it began, or None for
+            now).
     """
     stamp = facts.get("stamp") or timestamp()
     rank = place.rank or 0
@@ -169,9 +172,9 @@ def begin(
             peers = tuple(writer for writer in alive if Writer.from_label(writer[0]).rank == rank)
             mine = peers or _has_recorded(directory, newest, rank)
             if peers or (alive and not mine):
-                return Start(newest, shared, False, peers)
+                return Start(newest, shared, peers=peers)
             if not mine and launch is not None and _is_of(directory, newest, entry, launch):
-                return Start(newest, shared, False)
+                return Start(newest, shared)
         number = 0 if newest is None else newest + 1
         entry = _entry(number, stamp, place, launch, live(), facts)
         try:
@@ -179,8 +182,8 @@ def begin(
         except FileExistsError:
             continue  # another process was faster
         except OSError:  # the recorder says what is wrong with the disk
-            return Start(number, stamp, False)
-        return Start(number, stamp, True)
+            return Start(number, stamp)
+        return Start(number, stamp, began=True)
 
 
 def withdraw(directory: Path, start: Start) -> None:
@@ -192,7 +195,7 @@ def withdraw(directory: Path, start: Start) -> None:
 
 
 def newest_start(directory: Path) -> int | None:
-    """Return the number of a run's newest start, by its entries and file names; None for a new run."""
+    """Return the number of a run's newest start, by entries and file names; None for a new run."""
     numbers = [number for number, _ in list_entries(directory)]
     starts = {(w.stamp, w.attempt) for w in _writers(directory)}
     # In format 1 attempts counted anew for each stamp.
@@ -200,16 +203,14 @@ def newest_start(directory: Path) -> int | None:
     return max(numbers, default=None)
 
 
-def choose_directory(
-    directory: Path, resume: str, place: Place, launch: Launch | None
-) -> Path:
+def choose_directory(directory: Path, resume: str, place: Place, launch: Launch | None) -> Path:
     """Return the directory that a recorder is to open.
 
     Args:
         directory: The one that it was given.
-        resume: ``auto``: this one. ``must``: this one, which has a run. ``never``: this one, which has
-            none, but for other processes of this launch. ``new``: this one, or the first of ``exp0-2``,
-            ``exp0-3``, ... that has none, but for other processes of this launch.
+        resume: ``auto``: this one. ``must``: this one, which has a run. ``never``: this one, which
+            has none, but for other processes of this launch. ``new``: this one, or the first of
+            ``exp0-2``, ``exp0-3``, ... that has none, but for other processes of this launch.
         place: This process's rank and its world's size.
         launch: The launch that it belongs to.
 
@@ -220,12 +221,12 @@ def choose_directory(
     newest = newest_start(directory)
     if resume == "must" and newest is None:
         raise FileNotFoundError(
-            f"{directory} has no run to resume: check the path, or pass resume='auto' to begin one there"
+            f"{directory} has no run to resume: check the path, or pass resume='auto' to begin one"
         )
     if resume == "never" and newest is not None and not _is_ours(directory, 0, place, launch):
         raise FileExistsError(
-            f"{directory} has a run already: choose another path, or pass resume='auto' to resume it or "
-            "resume='new' to record beside it"
+            f"{directory} has a run already: choose another path, or pass resume='auto' to resume "
+            "it or resume='new' to record beside it"
         )
     if resume != "new":
         return directory
@@ -387,7 +388,9 @@ def _is_of(directory: Path, number: int, entry: dict[str, Any], launch: Launch) 
         return False
     lived = lifetime()
     try:
-        age = _now_there(directory) - (directory / STARTS_DIR / f"{number:06d}.json").stat().st_mtime
+        age = (
+            _now_there(directory) - (directory / STARTS_DIR / f"{number:06d}.json").stat().st_mtime
+        )
     except OSError:
         return False
     return age <= lived + LAUNCH_S
