@@ -24,10 +24,11 @@ from foundry_fastlog.analysis.summary import (
     Summary,
     TimingSummary,
 )
+from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.lines import Record, restore_nonfinite
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
-from foundry_fastlog.run.files import STREAMS, Attempts
+from foundry_fastlog.run.files import STREAMS
 
 __all__ = [
     "AttemptSummary",
@@ -64,11 +65,14 @@ class _Summing:
         }
         self.buffered = 0
 
-    def metrics(self, record: Record, attempt: AttemptSummary) -> None:
+    def metrics(self, stream: str, record: Record, attempt: AttemptSummary) -> None:
         step = record.get("step")
         body = record.get("metrics")
         ending = ""
-        if body is None:  # values of an epoch are not mixed with those of its steps
+        if stream == "system":
+            body = record["system"]
+            ending = " (system)"
+        elif body is None:  # values of an epoch are not mixed with those of its steps
             body = record["summary"]
             ending = " (epoch)"
         elif step is not None:
@@ -147,12 +151,12 @@ class _Summing:
         del last[:-_LAST_ERRORS]
 
 
-def summarize(run: Run, *, attempts: Attempts = "last") -> Summary:
+def summarize(run: Run, *, starts: Starts = "latest") -> Summary:
     """Read a run once and sum it up.
 
     Args:
         run: The run, from ``read_run``.
-        attempts: ``"last"`` or ``"all"``; see ``Run.lines``.
+        starts: ``"latest"``, ``"all"`` or a number; see ``Run.lines``.
 
     Returns:
         The summary. ``complete`` and ``problems`` say whether lines are missing.
@@ -160,18 +164,18 @@ def summarize(run: Run, *, attempts: Attempts = "last") -> Summary:
     state = _Summing(run)
     checks: list[SeriesCheck] = []
     for stream in STREAMS:
-        for stamp, series, record, _ in run.entries([stream], attempts=attempts, checks=checks):
+        for stamp, series, record, _ in run.entries([stream], starts=starts, checks=checks):
             attempt = state.attempts[series.writer]
             if not attempt.first or stamp < attempt.first:
                 attempt.first = stamp
-                if stream == "performance" and "dropped" not in record:
+                if stream == "performance" and not is_marker(record):
                     attempt.wall_s = max(attempt.wall_s, record["duration_s"])
             if stamp > attempt.last:
                 attempt.last = stamp
-            if "dropped" in record:
+            if is_marker(record):
                 continue
-            if stream == "metrics":
-                state.metrics(record, attempt)
+            if stream in ("metrics", "system"):
+                state.metrics(stream, record, attempt)
             elif stream == "performance":
                 state.performance(record)
             else:
@@ -185,7 +189,7 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
     lines = {(check.series.writer, check.series.stream): check.lines for check in checks}
     for check in checks:
         dropped[check.series.stream] += check.dropped
-        summary.superseded += check.superseded
+    summary.left_out = {s: dict(names) for s, names in run.left_out.items() if names}
     summary.dropped = {stream: count for stream, count in dropped.items() if count}
     for writer, attempt in state.attempts.items():
         # wall_s holds the duration of the first block until here: a timing's stamp is its end.

@@ -145,7 +145,8 @@ class Summary:
         last_errors: The latest errors, oldest first.
         last_events: The latest of those events.
         dropped: Dropped records per stream, streams without any left out.
-        superseded: Lines left out because a later attempt recorded the step again.
+        left_out: Values left out because a later start recorded them again, or the process went
+            back before them, by stream and name.
         attempts: Per process, by rank and attempt.
         files: Per stream file.
         checks: Completeness per stream and process.
@@ -177,7 +178,7 @@ class Summary:
     last_errors: list[ErrorSummary] = field(default_factory=list)
     last_events: list[ErrorSummary] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
-    superseded: int = 0
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
     attempts: list[AttemptSummary] = field(default_factory=list)
     files: list[FileSummary] = field(default_factory=list)
     checks: list[SeriesCheck] = field(default_factory=list)

@@ -13,12 +13,13 @@ import typer
 from rich.text import Text
 
 from foundry_fastlog._version import __version__
-from foundry_fastlog.base.formatting import write_json
+from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.migrate import EPILOG as MIGRATE_EPILOG
 from foundry_fastlog.cli.migrate import migrate
 from foundry_fastlog.cli.terminal import Console, fail, graceful
 from foundry_fastlog.export.jsonl import ExportError, export_run
+from foundry_fastlog.reading.counting import Starts as WhichStarts
 from foundry_fastlog.reading.follow import Follower, Polled
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.files import STREAMS, RunNotFoundError, open_run_dir
@@ -42,13 +43,7 @@ class Stream(str, Enum):
     performance = "performance"
     errors = "errors"
     log = "log"
-
-
-class AttemptChoice(str, Enum):
-    """Which attempts to read, as a choice."""
-
-    last = "last"
-    all = "all"
+    system = "system"
 
 
 class TagChoice(str, Enum):
@@ -60,15 +55,25 @@ class TagChoice(str, Enum):
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")]
-Attempts = Annotated[
-    AttemptChoice,
+Starts = Annotated[
+    str,
     typer.Option(
-        help="Where a resumed run recorded a step again: read its last attempt, or all of them."
+        metavar="latest|all|N",
+        help="Where a later start recorded a step again: what counts, everything, or one start.",
     ),
 ]
 
 
 _Result = TypeVar("_Result")
+
+
+def _starts(text: str) -> WhichStarts:
+    """Take the choice of starts as the readers do."""
+    if text in ("latest", "all"):
+        return text  # type: ignore[return-value]  # one of both
+    if text.isdecimal() and len(text) < 10:
+        return int(text)
+    raise typer.BadParameter(f"--starts takes latest, all or a number, not {printable(text)!r}")
 
 
 def _read(path: Path, read: Callable[[Path], _Result]) -> _Result:
@@ -157,13 +162,13 @@ def summary(
     path: RunPath,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
-    attempts: Attempts = AttemptChoice.last,
+    starts: Starts = "latest",
 ) -> None:
     """Show a run: metrics with a loss curve, timings, errors, and whether it is complete."""
     from foundry_fastlog.analysis.summarize import summarize
     from foundry_fastlog.show.terminal import render_summary
 
-    result = summarize(_open(path), attempts=attempts.value)
+    result = summarize(_open(path), starts=_starts(starts))
     if as_json:
         write_json(_to_json(result.to_dict()))
     else:
@@ -195,7 +200,7 @@ def export(
             "All by default.",
         ),
     ] = None,
-    attempts: Attempts = AttemptChoice.last,
+    starts: Starts = "latest",
     tag: Annotated[
         TagChoice,
         typer.Option(
@@ -216,7 +221,7 @@ def export(
     chosen = tuple(item.value for item in stream) if stream else STREAMS
     try:
         result = export_run(
-            run, to, streams=chosen, attempts=attempts.value, tag=tag.value, force=force
+            run, to, streams=chosen, starts=_starts(starts), tag=tag.value, force=force
         )
     except ExportError as error:
         raise fail(str(error)) from None
@@ -245,7 +250,7 @@ def trace(
             help="File to write, compressed when it ends in .gz; - for standard output.",
         ),
     ],
-    attempts: Attempts = AttemptChoice.last,
+    starts: Starts = "latest",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Write the timings as a trace for Perfetto or chrome://tracing."""
@@ -256,7 +261,7 @@ def trace(
     if "performance" not in run.streams:
         raise fail(f"{path} has no timings: record some with Recorder.timer or PerformanceLogger")
     try:
-        result = export_chrome_trace(run, out, attempts=attempts.value, force=force)
+        result = export_chrome_trace(run, out, starts=_starts(starts), force=force)
     except ExportError as error:
         raise fail(str(error)) from None
     console = Console(stderr=True, highlight=False)

@@ -11,20 +11,20 @@ import os
 import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import orjson
 
 from foundry_fastlog.base.formatting import json_output
+from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import (
     PRIVATE_DIR,
     RUN_INFO,
     STREAMS,
-    Attempts,
     Series,
     StrPath,
     looks_like_stream_file,
@@ -52,8 +52,9 @@ class ExportResult:
         lines: Lines written, drop markers among them.
         bytes: Bytes written.
         added: Names of the fields appended to each line.
-        checks: Completeness per stream and process, over all attempts.
+        checks: Completeness per stream and process, over all starts.
         unread: Rings and files of the run that cannot be read; see ``Run.unread``.
+        left_out: Values that count no longer, by stream and name; see ``Run.left_out``.
     """
 
     path: Path | None
@@ -63,6 +64,7 @@ class ExportResult:
     added: tuple[str, ...]
     checks: list[SeriesCheck]
     unread: int = 0
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -74,18 +76,13 @@ class ExportResult:
         """Records that the recorder dropped because its ring was full."""
         return sum(check.dropped for check in self.checks)
 
-    @property
-    def superseded(self) -> int:
-        """Lines left out because a later attempt recorded the step again."""
-        return sum(check.superseded for check in self.checks)
-
 
 def export_run(
     run: Run,
     to: StrPath,
     *,
     streams: Collection[str] = STREAMS,
-    attempts: Attempts = "last",
+    starts: Starts = "latest",
     tag: Tag = "auto",
     force: bool = False,
 ) -> ExportResult:
@@ -99,8 +96,7 @@ def export_run(
         to: The file to write, or ``"-"`` for standard output. On a terminal what it would obey,
             such as control characters, is escaped; the values are the same.
         streams: Which streams to write.
-        attempts: ``"last"``: leave out what earlier attempts recorded for steps that a
-            later one recorded again. ``"all"``: leave out nothing.
+        starts: Which starts to write; see ``Run.lines``.
         tag: ``"auto"`` appends ``stream`` when several streams were asked for, and
             ``rank``, ``attempt``, ``label`` (``stamp`` where file names have one) when
             the run has several writers. ``"always"`` and ``"never"`` as they say.
@@ -112,7 +108,7 @@ def export_run(
     Raises:
         ExportError: The file exists, its directory does not, it would pass for a part
             of the run, or it cannot be written.
-        ValueError: An unknown stream, ``attempts`` or ``tag``.
+        ValueError: An unknown stream, start or ``tag``.
     """
     if tag not in ("auto", "always", "never"):
         raise ValueError(f"tag must be 'auto', 'always' or 'never', got {tag!r}")
@@ -120,7 +116,7 @@ def export_run(
     checks: list[SeriesCheck] = []
     lines = size = 0
     # Built before the file is made, so that a wrong argument leaves nothing behind.
-    entries = run.entries(streams, attempts=attempts, checks=checks)
+    entries = run.entries(streams, starts=starts, checks=checks)
     path = None if to == "-" else check_target(run, Path(to), force=force)
     with open_output(path, force=force) as handle:
         batch: list[bytes] = []
@@ -138,7 +134,8 @@ def export_run(
         handle.writelines(batch)
         size += pending
     ordered = tuple(stream for stream in STREAMS if stream in streams)
-    return ExportResult(path, ordered, lines, size, tags.names, checks, run.unread)
+    left_out = {s: dict(names) for s, names in run.left_out.items() if names}
+    return ExportResult(path, ordered, lines, size, tags.names, checks, run.unread, left_out)
 
 
 class _Tags:

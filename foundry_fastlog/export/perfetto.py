@@ -17,10 +17,11 @@ from typing import IO, Any, cast
 import orjson
 
 from foundry_fastlog.export.jsonl import check_target, open_output
+from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.lines import Entry, Record
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.checks import SeriesCheck
-from foundry_fastlog.run.files import Attempts, StrPath, Writer
+from foundry_fastlog.run.files import StrPath, Writer
 
 __all__ = ["TraceResult", "export_chrome_trace"]
 
@@ -59,7 +60,7 @@ class TraceResult:
 
 
 def export_chrome_trace(
-    run: Run | StrPath, out: StrPath, *, attempts: Attempts = "last", force: bool = False
+    run: Run | StrPath, out: StrPath, *, starts: Starts = "latest", force: bool = False
 ) -> TraceResult:
     """Write the timings of a run as a trace.
 
@@ -67,7 +68,7 @@ def export_chrome_trace(
         run: The run, or its directory.
         out: The file to write, or ``"-"`` for standard output; compressed when its name ends in
             ``.gz``. Perfetto opens both.
-        attempts: As for ``Run.lines``.
+        starts: As for ``Run.lines``.
         force: Replace an existing file.
 
     Returns:
@@ -76,13 +77,13 @@ def export_chrome_trace(
     Raises:
         RunNotFoundError: There is no run.
         ExportError: The file cannot be written there.
-        ValueError: An unknown ``attempts``.
+        ValueError: An unknown start.
     """
     run = run if isinstance(run, Run) else read_run(run)
     checks: list[SeriesCheck] = []
-    entries = run.entries(["performance"], attempts=attempts, checks=checks)
+    entries = run.entries(["performance"], starts=starts, checks=checks)
     path = None if out == "-" else check_target(run, Path(out), force=force)
-    base = _first_start(run, attempts)
+    base = _first_start(run, starts)
     tracks = _Tracks(run, base)
     events = 0
     with open_output(path, force=force) as raw, _maybe_gzip(raw, path) as handle:
@@ -91,7 +92,7 @@ def export_chrome_trace(
         handle.write(b',"traceEvents":[\n')
         separator = b""
         for entry in entries:
-            if "dropped" in entry[2]:
+            if is_marker(entry[2]):
                 continue
             handle.write(separator + orjson.dumps(tracks.event(entry)))
             separator = b",\n"
@@ -112,14 +113,14 @@ def _maybe_gzip(handle: IO[bytes], path: Path | None) -> Iterator[IO[bytes]]:
         yield cast("IO[bytes]", packed)
 
 
-def _first_start(run: Run, attempts: Attempts) -> int:
+def _first_start(run: Run, starts: Starts) -> int:
     """Return when the first block began, in nanoseconds since 1970: the trace's zero."""
-    starts = (
+    began = (
         _nanoseconds(timestamp) - _duration(record)
-        for timestamp, _, record, _ in run.entries(["performance"], attempts=attempts)
+        for timestamp, _, record, _ in run.entries(["performance"], starts=starts)
         if "dropped" not in record
     )
-    return max(0, min(starts, default=0)) // 1000 * 1000
+    return max(0, min(began, default=0)) // 1000 * 1000
 
 
 def _duration(record: Record) -> int:

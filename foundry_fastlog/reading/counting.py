@@ -9,13 +9,22 @@ machine are history.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from foundry_fastlog.run.files import Writer
 
-__all__ = ["RECOUNTED", "Counting", "Starts", "first_steps", "is_marker", "number_starts"]
+__all__ = [
+    "RECOUNTED",
+    "Counting",
+    "Rewinds",
+    "Starts",
+    "first_steps",
+    "is_marker",
+    "number_starts",
+]
 
 #: Which starts to read: what counts of all of them, everything, or one.
 Starts = Literal["latest", "all"] | int
@@ -84,6 +93,10 @@ class Counting:
             for name, step in firsts[start].items():
                 later[name] = min(step, later.get(name, math.inf))
 
+    def affects(self, start: int) -> bool:
+        """Whether a later start takes over anything from one."""
+        return bool(self._cutoffs.get(start))
+
     def keep(self, start: int, record: Record, rewound_to: float = math.inf) -> Record | None:
         """Return a record with what counts of it, or None.
 
@@ -108,6 +121,32 @@ class Counting:
             if isinstance(values, dict) and len(gone) < len(values):
                 return _without(record, part, gone)
         return None
+
+
+class Rewinds:
+    """The steps that a writer went back to.
+
+    Args:
+        lines: ``seq`` and step of each line that says so, in their order.
+    """
+
+    def __init__(self, lines: list[tuple[int, int]]) -> None:
+        self._seqs: list[int] = []
+        self._least: list[float] = []
+        least = math.inf
+        for seq, step in reversed(lines):
+            least = min(least, step)
+            self._seqs.insert(0, seq)
+            self._least.insert(0, least)
+
+    def __bool__(self) -> bool:
+        """Whether it ever did."""
+        return bool(self._seqs)
+
+    def after(self, seq: int) -> float:
+        """Return the least step that it went back to behind a line; infinity for none."""
+        at = bisect_right(self._seqs, seq)
+        return self._least[at] if at < len(self._seqs) else math.inf
 
 
 def _place(record: Record) -> tuple[float | None, str]:

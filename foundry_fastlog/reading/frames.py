@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from foundry_fastlog.reading.counting import is_marker
 from foundry_fastlog.reading.lines import Entry, Record, restore_nonfinite
 
 if TYPE_CHECKING:  # optional packages
@@ -53,6 +54,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         *("error_type", "error_message", "traceback", "fingerprint", "context"),
     ),
     "log": ("level", "logger", "step", "message", "context"),
+    "system": ("step",),
 }
 _INT64 = 1 << 63
 _ORIGIN = ("rank", "attempt", "label")
@@ -63,13 +65,13 @@ def _rows(entries: Iterable[Entry], stream: str) -> Iterator[Record]:
     fixed = ("timestamp", "seq", *_FIELDS[stream])
     taken = {*fixed, *_ORIGIN}
     for _, series, record, _ in entries:
-        if "dropped" in record:
+        if is_marker(record):
             continue
         row: Record = {name: record.get(name) for name in fixed}
         if "context" in row:
             row["context"] = orjson.dumps(record.get("context", {})).decode()
         restore_nonfinite(record)
-        for part in ("metrics", "summary"):
+        for part in ("metrics", "summary", "system"):
             values = record.get(part)
             for key, value in values.items() if isinstance(values, dict) else ():
                 row[f"metrics.{key}" if key in taken or not key else key] = value

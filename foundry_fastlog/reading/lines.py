@@ -36,6 +36,7 @@ Entry = tuple[str, Series, Record, bytes]
 MAX_LINE_BYTES = 64 << 20
 
 _NONFINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
+_SEARCH_BYTES = 1 << 20
 _OVERSIZED = b"\n"  # stands for a line past MAX_LINE_BYTES; no line contains a newline
 _FIRST_SEQ = re.compile(rb'\{"timestamp":"[^"]*","seq":([0-9]{1,20}),')
 _HEAD_BYTES = 128
@@ -63,7 +64,7 @@ def restore_nonfinite(record: Record) -> Record:
             if path == "epoch" and record.get("epoch", 0) is None:
                 record["epoch"] = value
                 continue
-            for part in ("metrics", "summary", "context"):
+            for part in ("metrics", "summary", "context", "system"):
                 _restore(record.get(part), path, value)
     return record
 
@@ -117,6 +118,8 @@ def check_record(stream: str, record: Record) -> str | None:
     for names in _NAMES:
         if names in record and not _is_texts(record[names]):
             return f"{names} is no object of texts"
+    if "rewind" in record:
+        return None if type(record["rewind"]) is int else "rewind is no integer"
     if "dropped" in record:
         return None if type(record["dropped"]) is int else "dropped is no integer"
     return _CHECKS[stream](record)
@@ -153,11 +156,16 @@ def _check_event(record: Record) -> str | None:
     return None if type(record.get("context", {})) is dict else "context is no object"
 
 
+def _check_system(record: Record) -> str | None:
+    return None if type(record.get("system")) is dict else "no system object"
+
+
 _CHECKS: dict[str, Callable[[Record], str | None]] = {
     "metrics": _check_metrics,
     "performance": _check_performance,
     "errors": _check_event,
     "log": _check_event,
+    "system": _check_system,
 }
 
 
@@ -234,7 +242,7 @@ def read_series(
     problems: Problems,
     *,
     block: int = 1 << 20,
-    hidden: Callable[[Record], bool] | None = None,
+    keep: Callable[[Record], Record | None] | None = None,
 ) -> Iterator[tuple[str, Series, Record, bytes]]:
     """Yield the sound lines of a series in the order of its files.
 
@@ -243,7 +251,7 @@ def read_series(
         check: Filled while reading, complete at the end.
         problems: Receives what is wrong, with file and line.
         block: Bytes to read at a time.
-        hidden: Says which records to leave out, after they were checked.
+        keep: Returns what is to be read of a record, after it was checked; None for nothing.
 
     Yields:
         Timestamp, series, parsed line, and the line's bytes without newline. Drop
@@ -254,12 +262,39 @@ def read_series(
         problems.add("missing-file", name, 0, "segment is missing; later ones are there")
     try:
         for segment in _in_order(series.segments):
-            yield from _read_segment(segment, series, check, problems, block, hidden)
+            yield from _read_segment(segment, series, check, problems, block, keep)
     finally:
         for gap in check.gaps:
             count = gap.last - gap.first + 1
             what = f"seq {gap.first}" if count == 1 else f"seq {gap.first} to {gap.last}"
             problems.add("gap", gap.file, gap.line, f"{what} missing before this line ({count})")
+
+
+def find_rewinds(series: Series) -> list[tuple[int, int]]:
+    """Return ``seq`` and step of each line that says that the writer went back to a step."""
+    found = []
+    for segment in _in_order(series.segments):
+        try:
+            for raw in _lines_with(segment, b'"rewind":'):
+                record = parse_line(series.stream, raw)
+                if not isinstance(record, str) and "rewind" in record:
+                    found.append((record["seq"], record["rewind"]))
+        except OSError:  # noqa: PERF203 - told when it is read
+            continue
+    return found
+
+
+def _lines_with(segment: Segment, text: bytes) -> Iterator[bytes]:
+    """Yield the lines that have a text; it is looked for in whole blocks."""
+    rest = b""
+    with segment.open() as handle:
+        handle.seek(0)
+        while data := handle.read(_SEARCH_BYTES):
+            block = rest + data
+            end = block.rfind(b"\n") + 1
+            rest = block[end:] if len(block) - end <= MAX_LINE_BYTES else b""
+            if block.find(text, 0, end) >= 0:
+                yield from (line for line in block[:end].split(b"\n") if text in line)
 
 
 def _in_order(segments: tuple[Segment, ...]) -> list[Segment]:
@@ -293,7 +328,7 @@ def _read_segment(
     check: SeriesCheck,
     problems: Problems,
     block: int,
-    hidden: Callable[[Record], bool] | None,
+    keep: Callable[[Record], Record | None] | None,
 ) -> Iterator[tuple[str, Series, Record, bytes]]:
     file = segment.path.name
     stream = series.stream
@@ -321,9 +356,13 @@ def _read_segment(
                 check.lines += 1
                 if "dropped" in record:
                     check.dropped += record["dropped"]
-                elif hidden is not None and hidden(record):
-                    check.superseded += 1
-                    continue
+                elif keep is not None:
+                    kept = keep(record)
+                    if kept is None:
+                        check.superseded += 1
+                        continue
+                    if kept is not record:
+                        record, raw = kept, orjson.dumps(kept)
                 yield record["timestamp"], series, record, raw
     except OSError as error:
         check.unreadable += 1

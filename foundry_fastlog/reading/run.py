@@ -15,6 +15,7 @@ from its ring. Reading is lazy: a run of any size takes a few megabytes of memor
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -22,13 +23,27 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from foundry_fastlog.reading.lines import Entry, Record, read_series, restore_nonfinite
+from foundry_fastlog.reading.counting import (
+    RECOUNTED,
+    Counting,
+    Rewinds,
+    Starts,
+    first_steps,
+    is_marker,
+    number_starts,
+)
+from foundry_fastlog.reading.lines import (
+    Entry,
+    Record,
+    find_rewinds,
+    read_series,
+    restore_nonfinite,
+)
 from foundry_fastlog.reading.overlay import Overlay, describe_ring
-from foundry_fastlog.run.checks import Problem, Problems, ReadProblemError, SeriesCheck, StepSet
+from foundry_fastlog.run.checks import Problem, Problems, ReadProblemError, SeriesCheck
 from foundry_fastlog.run.files import (
     RUN_INFO,
     STREAMS,
-    Attempts,
     RunNotFoundError,
     Series,
     StrPath,
@@ -36,6 +51,7 @@ from foundry_fastlog.run.files import (
     open_run_dir,
 )
 from foundry_fastlog.run.info import read_run_file
+from foundry_fastlog.run.starts import list_entries
 
 if TYPE_CHECKING:  # optional packages, imported by the methods that need them
     import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -51,10 +67,6 @@ __all__ = [
     "SeriesCheck",
     "read_run",
 ]
-
-# The streams in which a resumed run records a step again. Errors and messages are
-# history: the error that ended the first attempt must stay in sight.
-_RERECORDED = ("metrics", "performance")
 
 _BLOCK_BYTES = 1 << 20
 _MERGE_BYTES = 64 << 20  # all blocks of a merge together
@@ -76,6 +88,9 @@ class Run:
         unread: How many rings and files may hold lines of the run and cannot be read: damaged,
             quarantined, on another host, compressed. ``problems`` names them, and nothing of the
             run is complete.
+        starts: Numbers of the run's starts.
+        left_out: How many values the last reading of a stream left out, by stream and name, as
+            they count no longer. ``starts="all"`` leaves out none.
         info: What ``run.json`` says; empty when there is none. It may be stale.
 
     Raises:
@@ -95,7 +110,12 @@ class Run:
             self._problems.add("unreadable", name, 0, f"is not read: {reason}")
         self.unread = len(overlay.unread) + sum(not ring.sound for ring in self.rings)
         self.info: dict[str, Any] = self._read_info()
-        self._later: dict[tuple[str, int], list[tuple[tuple[str, int], _Steps]]] = {}
+        entries = [number for number, _ in list_entries(self.path)]
+        self._numbers = number_starts({s.writer for s in self.series}, entries)
+        self.starts: tuple[int, ...] = tuple(sorted({*entries, *self._numbers.values()}))
+        self.left_out: dict[str, Counter[str]] = {}
+        self._known_firsts: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
+        self._rewinds: dict[Series, Rewinds] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, streams={self.streams}, writers={len(self.writers)})"
@@ -131,7 +151,7 @@ class Run:
         return self._problems.omitted
 
     def lines(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
     ) -> Iterator[Record]:
         """Read the lines of a stream, in order, one at a time.
 
@@ -141,28 +161,29 @@ class Run:
         them. A torn or damaged line is skipped and put into ``problems``.
 
         Args:
-            stream: ``metrics``, ``performance``, ``errors`` or ``log``.
-            attempts: ``"last"``: where a resumed run recorded a step again, leave out
-                what earlier attempts of the same rank recorded for it. Errors and
-                messages are always read whole. ``"all"``: leave out nothing.
+            stream: ``metrics``, ``performance``, ``errors``, ``log`` or ``system``.
+            starts: ``"latest"``: what counts of all starts. For each metric and each timed block
+                a later start takes over from the first step at which it recorded that name.
+                Errors, messages and system figures are always read whole. ``"all"``: leave out
+                nothing. A number: that start alone.
             rank: Only this rank's lines.
 
         Yields:
             A parsed line, as a dict of its own.
 
         Raises:
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
             ReadProblemError: A problem, with ``strict``.
         """
-        for _, _, record, _ in self.entries([stream], attempts=attempts, rank=rank):
-            if "dropped" not in record:
+        for _, _, record, _ in self.entries([stream], starts=starts, rank=rank):
+            if not is_marker(record):
                 yield restore_nonfinite(record)
 
     def entries(
         self,
         streams: Iterable[str] = STREAMS,
         *,
-        attempts: Attempts = "last",
+        starts: Starts = "latest",
         rank: int | None = None,
         checks: list[SeriesCheck] | None = None,
     ) -> Iterator[Entry]:
@@ -172,7 +193,7 @@ class Run:
 
         Args:
             streams: Which streams to read.
-            attempts: As for ``lines``.
+            starts: As for ``lines``.
             rank: Only this rank's lines.
             checks: Receives what was found out per stream and writer. Each is complete
                 when the iterator has ended.
@@ -181,24 +202,28 @@ class Run:
             An iterator over ``(timestamp, series, record, raw)``.
 
         Raises:
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
         """
         wanted = _known(streams)
-        if attempts not in ("last", "all"):
-            raise ValueError(f"attempts must be 'last' or 'all', got {attempts!r}")
+        if starts not in ("latest", "all") and starts not in self.starts:
+            numbers = ", ".join(map(str, self.starts)) or "none"
+            raise ValueError(f"starts must be 'latest', 'all' or one of {numbers}, got {starts!r}")
         chosen = [
             series
             for series in self.series
-            if series.stream in wanted and (rank is None or series.writer.rank == rank)
+            if series.stream in wanted
+            and (rank is None or series.writer.rank == rank)
+            and (isinstance(starts, str) or self._numbers[series.writer] == starts)
         ]
+        counting = {stream: self._counting(stream, starts) for stream in wanted}
         block = max(64 << 10, min(_BLOCK_BYTES, _MERGE_BYTES // max(1, len(chosen))))
         sources = []
         for series in chosen:
             check = SeriesCheck(series, unread=self.unread)
             if checks is not None:
                 checks.append(check)
-            hidden = self._hidden(series) if attempts == "last" else None
-            sources.append(read_series(series, check, self._problems, block=block, hidden=hidden))
+            keep = self._keep(series, counting[series.stream])
+            sources.append(read_series(series, check, self._problems, block=block, keep=keep))
         if len(sources) == 1:
             return sources[0]
         return heapq.merge(*sources, key=itemgetter(0))
@@ -227,7 +252,7 @@ class Run:
         return checks
 
     def to_polars(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
     ) -> pl.DataFrame:
         """Read a stream into a polars DataFrame, one row per line, one column per metric.
 
@@ -239,14 +264,14 @@ class Run:
 
         Raises:
             ImportError: polars is not installed; the message says how to get it.
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
         """
         from foundry_fastlog.reading.frames import to_polars
 
-        return to_polars(self.entries([stream], attempts=attempts, rank=rank), stream)
+        return to_polars(self.entries([stream], starts=starts, rank=rank), stream)
 
     def to_pandas(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
     ) -> pd.DataFrame:
         """Read a stream into a pandas DataFrame; columns as in ``to_polars``.
 
@@ -255,11 +280,11 @@ class Run:
 
         Raises:
             ImportError: pandas is not installed; the message says how to get it.
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
         """
         from foundry_fastlog.reading.frames import to_pandas
 
-        return to_pandas(self.entries([stream], attempts=attempts, rank=rank), stream)
+        return to_pandas(self.entries([stream], starts=starts, rank=rank), stream)
 
     def _read_info(self) -> dict[str, Any]:
         try:
@@ -274,57 +299,50 @@ class Run:
             return {}
         return info
 
-    def _hidden(self, series: Series) -> Callable[[Record], bool] | None:
-        """Say which records of a series a later attempt of its rank recorded again."""
-        if series.stream not in _RERECORDED:
+    def _counting(self, stream: str, starts: Starts) -> Counting | None:
+        """Say what counts of a stream; None where everything does."""
+        if stream not in RECOUNTED or starts == "all":
             return None
-        later = [
-            steps
-            for start, steps in self._steps_by_start(series.stream, series.writer.rank)
-            if start > _start(series)
-        ]
-        if not later:
-            return None
-        return lambda record: any(steps.has(record) for steps in later)
+        by_start: dict[int, list[Series]] = {}
+        for series in self.series:
+            if series.stream == stream:
+                by_start.setdefault(self._numbers[series.writer], []).append(series)
+        firsts: dict[int, dict[tuple[str, str], float]] = {}
+        if starts == "latest" and len(by_start) > 1:
+            firsts = {start: {} for start in by_start}
+            for start in sorted(by_start)[1:]:  # none is before the first
+                firsts[start] = self._firsts(stream, start, by_start[start])
+        counting = Counting(firsts)
+        self.left_out[stream] = counting.left_out
+        return counting
 
-    def _steps_by_start(self, stream: str, rank: int) -> list[tuple[tuple[str, int], _Steps]]:
-        """The steps that each start of a rank recorded, but for the first start."""
-        known = self._later.get((stream, rank))
+    def _firsts(
+        self, stream: str, start: int, series: list[Series]
+    ) -> dict[tuple[str, str], float]:
+        known = self._known_firsts.get((stream, start))
         if known is None:
-            mine = [s for s in self.series if s.stream == stream and s.writer.rank == rank]
-            starts = sorted({_start(series) for series in mine})
-            known = [
-                (start, _Steps(series for series in mine if _start(series) == start))
-                for start in starts[1:]
-            ]
-            self._later[(stream, rank)] = known
+            # What is wrong with these files is reported when they are read themselves.
+            records = (
+                record
+                for one in series
+                for _, _, record, _ in read_series(one, SeriesCheck(one), Problems())
+            )
+            known = self._known_firsts[stream, start] = first_steps(records)
         return known
 
-
-class _Steps:
-    """The steps, and the epochs of epoch summaries, that are in some series."""
-
-    def __init__(self, series: Iterable[Series]) -> None:
-        self._steps = StepSet()
-        self._epochs: set[float] = set()
-        for one in series:
-            # What is wrong with these files is reported when they are read themselves.
-            for _, _, record, _ in read_series(one, SeriesCheck(one), Problems()):
-                if (step := record.get("step")) is not None:
-                    self._steps.add(step)
-                elif (epoch := record.get("epoch")) is not None:
-                    self._epochs.add(epoch)
-
-    def has(self, record: Record) -> bool:
-        """Whether a record is of one of these steps, or epochs where it has no step."""
-        if (step := record.get("step")) is not None:
-            return step in self._steps
-        return (epoch := record.get("epoch")) is not None and epoch in self._epochs
-
-
-def _start(series: Series) -> tuple[str, int]:
-    """Order the starts of a rank: by the time in the file name, then by attempt."""
-    return (series.writer.stamp, series.writer.attempt)
+    def _keep(
+        self, series: Series, counting: Counting | None
+    ) -> Callable[[Record], Record | None] | None:
+        """Return what leaves out what counts no longer; None where that is nothing."""
+        if counting is None:
+            return None
+        start = self._numbers[series.writer]
+        rewinds = self._rewinds.get(series)
+        if rewinds is None:
+            rewinds = self._rewinds[series] = Rewinds(find_rewinds(series))
+        if not rewinds and not counting.affects(start):
+            return None
+        return lambda record: counting.keep(start, record, rewinds.after(record["seq"]))
 
 
 def _known(streams: Iterable[str]) -> frozenset[str]:

@@ -575,8 +575,8 @@ def _end_of(error: BaseException | None) -> tuple[str, dict[str, Any]]:
 def _warn_of_peers(recorder: Recorder, peers: tuple[starts.LiveWriter, ...]) -> None:
     named = ", ".join(f"process {pid} on {host}" for _, host, pid in peers[:3])
     _log.warning(
-        "%s already records in %s as rank %d. Both are kept and read as peers. If they are ranks of "
-        "one job, pass rank= and world_size= to Recorder. This process writes as %s.",
+        "%s already records in %s as rank %d. Both are kept and read as peers. If they are ranks "
+        "of one job, pass rank= and world_size= to Recorder. This process writes as %s.",
         named,
         recorder.path,
         recorder.rank or 0,

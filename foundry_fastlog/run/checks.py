@@ -131,7 +131,7 @@ class SeriesCheck:
         damaged: Lines that do not follow the format.
         torn: 1 when the newest segment ends in the middle of a line.
         dropped: Records that the recorder dropped, by its markers.
-        superseded: Lines left out because a later attempt recorded the step again.
+        superseded: Lines of which nothing counts, as a later start recorded all of it again.
         missing_files: Names of segments that must have been there.
         unreadable: Files that could not be read.
         unread: Rings and files of the run that may hold lines of it and cannot be read; see

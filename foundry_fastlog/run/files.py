@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Union
+from typing import Union
 
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.run.segment_file import SegmentFile
@@ -28,7 +28,6 @@ __all__ = [
     "PRIVATE_DIR",
     "RUN_INFO",
     "STREAMS",
-    "Attempts",
     "RunNotFoundError",
     "Segment",
     "Series",
@@ -44,9 +43,6 @@ __all__ = [
     "sort_segments",
     "timestamp",
 ]
-
-#: Which attempts of a step to read: the last one that recorded it, or all.
-Attempts = Literal["last", "all"]
 
 StrPath = Union[str, "os.PathLike[str]"]
 

@@ -26,6 +26,11 @@ def format_line(series: Series, record: Record) -> Text:
             text.append(f"{name}={record[name]} ", "bold")
     if "dropped" in record:
         return text.append(f"{record['dropped']} records were dropped here", "yellow")
+    if "rewind" in record:
+        return text.append(f"went back to step {record['rewind']}", "yellow")
+    if series.stream == "system":
+        values = record["system"]
+        return text.append(" ".join(f"{printable(k)}={format_value(v)}" for k, v in values.items()))
     if series.stream == "metrics":
         body = record.get("metrics")
         values = record["summary"] if body is None else body

@@ -162,10 +162,21 @@ def _facts(summary: Summary, console: Console) -> None:
         text = f"{_plural(pending, 'line')} of killed processes, from their rings; to write them: "
         text += f"foundry-fastlog recover {summary.path}"
         grid.add_row(Text("pending"), Text(printable(text), "yellow"))
-    if summary.superseded:
-        text = f"{summary.superseded:,} lines of steps that a later attempt recorded again"
-        _row(grid, "left out", text)
+    if summary.left_out:
+        _row(grid, "left out", describe_left_out(summary.left_out))
     console.print(grid)
+
+
+def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
+    """Say which values count no longer: ``1,200 values recorded again: loss 1,000, lr 200``."""
+    counts = Counter[str]()
+    for names in left_out.values():
+        counts.update(names)
+    shown = [f"{printable(name, 40)} {n:,}" for name, n in counts.most_common(_MOST_REASONS)]
+    if len(counts) > len(shown):
+        shown.append(f"{len(counts) - len(shown):,} more names")
+    total = _plural(sum(counts.values()), "value")
+    return f"{total} that later starts recorded again: {', '.join(shown)} (--starts all keeps them)"
 
 
 def _missing_text(reasons: Mapping[str, int]) -> str:
@@ -328,12 +339,8 @@ def render_export(run: Run, result: ExportResult, console: Console) -> None:
     )
     if result.added:
         console.print(f"added to each line: {', '.join(result.added)}")
-    if result.superseded:
-        console.print(
-            f"left out: {result.superseded:,} lines of steps that a later attempt recorded again "
-            "(--attempts all keeps them)",
-            soft_wrap=True,
-        )
+    if result.left_out:
+        console.print(f"left out: {describe_left_out(result.left_out)}", soft_wrap=True)
     if result.complete and not result.dropped:
         console.print("[green]complete[/]: seq has no gap in any stream of any process")
         return
