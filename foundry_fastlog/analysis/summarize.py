@@ -189,6 +189,7 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
     lines = {(check.series.writer, check.series.stream): check.lines for check in checks}
     for check in checks:
         dropped[check.series.stream] += check.dropped
+    summary.starts = run.report_starts()
     summary.left_out = {s: dict(names) for s, names in run.left_out.items() if names}
     summary.dropped = {stream: count for stream, count in dropped.items() if count}
     for writer, attempt in state.attempts.items():

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.analysis.accumulate import MetricStats
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 
-if TYPE_CHECKING:  # loaded when a run has rings
+if TYPE_CHECKING:  # loaded when a run has rings, or asked for
     from foundry_fastlog.reading.found_rings import RingReport
+    from foundry_fastlog.reading.start_states import StartReport
 
 __all__ = ["AttemptSummary", "ErrorSummary", "FileSummary", "Summary", "TimingSummary"]
 
@@ -147,7 +148,8 @@ class Summary:
         dropped: Dropped records per stream, streams without any left out.
         left_out: Values left out because a later start recorded them again, or the process went
             back before them, by stream and name.
-        attempts: Per process, by rank and attempt.
+        starts: Per start, how it is doing.
+        attempts: Per process, by rank and start.
         files: Per stream file.
         checks: Completeness per stream and process.
         rings: What was found in the ring files of the run's processes. Lines of processes that
@@ -179,6 +181,7 @@ class Summary:
     last_events: list[ErrorSummary] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    starts: list[StartReport] = field(default_factory=list)
     attempts: list[AttemptSummary] = field(default_factory=list)
     files: list[FileSummary] = field(default_factory=list)
     checks: list[SeriesCheck] = field(default_factory=list)

@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # optional packages, imported by the methods that need them
     import polars as pl
 
     from foundry_fastlog.reading.found_rings import RingReport
+    from foundry_fastlog.reading.start_states import StartReport
 
 __all__ = [
     "Problem",
@@ -110,9 +111,9 @@ class Run:
             self._problems.add("unreadable", name, 0, f"is not read: {reason}")
         self.unread = len(overlay.unread) + sum(not ring.sound for ring in self.rings)
         self.info: dict[str, Any] = self._read_info()
-        entries = [number for number, _ in list_entries(self.path)]
-        self._numbers = number_starts({s.writer for s in self.series}, entries)
-        self.starts: tuple[int, ...] = tuple(sorted({*entries, *self._numbers.values()}))
+        self._entries = [number for number, _ in list_entries(self.path)]
+        self._numbers = number_starts({s.writer for s in self.series}, self._entries)
+        self.starts: tuple[int, ...] = tuple(sorted({*self._entries, *self._numbers.values()}))
         self.left_out: dict[str, Counter[str]] = {}
         self._known_firsts: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
         self._rewinds: dict[Series, Rewinds] = {}
@@ -135,6 +136,12 @@ class Run:
     def ranks(self) -> tuple[int, ...]:
         """The ranks that recorded, ascending."""
         return tuple(sorted({writer.rank for writer in self.writers}))
+
+    def report_starts(self) -> list[StartReport]:
+        """Report the starts of the run: when each began, with which configuration, how it ended."""
+        from foundry_fastlog.reading.start_states import report_starts
+
+        return report_starts(self.path, self._numbers, self._entries, self.rings, self.info)
 
     @property
     def problems(self) -> list[Problem]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # the caller hands in the objects
     from foundry_fastlog.export.jsonl import ExportResult
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.run import Run
+    from foundry_fastlog.reading.start_states import StartReport
 
 __all__ = [
     "format_bytes",
@@ -135,9 +136,10 @@ def _facts(summary: Summary, console: Console) -> None:
     if summary.first_step is not None and summary.last_step is not None:
         _row(grid, "steps", f"{summary.first_step:,} to {summary.last_step:,}")
     ranks = _plural(len(summary.ranks), "rank")
-    attempts = _plural(len({(a.stamp, a.attempt) for a in summary.attempts}), "attempt")
     processes = _plural(len(summary.attempts), "process", "processes")
-    _row(grid, "writers", f"{processes}: {ranks}, {attempts}")
+    _row(grid, "writers", f"{processes}: {ranks}, {_plural(len(summary.starts), 'start')}")
+    if summary.starts:
+        _row(grid, "state", _state(summary.starts[-1], 200))
     _row(grid, "files", f"{_plural(len(summary.files), 'file')}, {format_bytes(summary.bytes)}")
     lines = sum(check.lines for check in summary.checks)
     live = sum(ring.outcome == "live" for ring in summary.rings)
@@ -283,10 +285,27 @@ def _render_events(summary: Summary, console: Console) -> None:
         console.print(text)
 
 
+def _state(start: StartReport, most: int) -> str:
+    """Say how a start is doing; of an error at most so many characters."""
+    return f"{start.state} ({printable(start.error, most)})" if start.error else start.state
+
+
+def _render_starts(summary: Summary, console: Console) -> None:
+    if len(summary.starts) < 2:
+        return
+    table = _table("Starts", "start", "began", "state", "ranks")
+    for start in _first(summary.starts):
+        state = _state(start, 80)
+        ranks = ", ".join(map(str, start.ranks[:8])) + (", ..." if len(start.ranks) > 8 else "")
+        _row(table, str(start.number), printable(start.started[:19]) or "-", state, ranks or "-")
+    _show(table, console)
+    _rest(len(summary.starts), console)
+
+
 def _render_attempts(summary: Summary, console: Console) -> None:
     if len(summary.attempts) < 2:
         return
-    table = _table("Processes", "writer", "rank", "attempt", "steps", "lines", "first line", "time")
+    table = _table("Processes", "writer", "rank", "start", "steps", "lines", "first line", "time")
     for attempt in _first(summary.attempts):
         steps = "-"
         if attempt.first_step is not None:
@@ -413,6 +432,7 @@ def render_summary(summary: Summary, console: Console) -> None:
     render_timings(summary, console)
     _render_missing(summary, console)
     _render_events(summary, console)
+    _render_starts(summary, console)
     _render_attempts(summary, console)
     _render_files(summary, console)
     render_problems(summary.problems, summary.problems_omitted, console)

@@ -254,6 +254,11 @@ def test_each_start_has_its_entry_and_its_end(tmp_path: Path) -> None:
     found = read_starts(run)
     assert (run / "starts/000000.json").read_bytes() == before
     assert [found[f"{n:06d}.json"]["config"] for n in range(3)] == [{"lr": 1}, {"lr": 2}, {}]
+    assert [report.state for report in read_run(run).report_starts()] == [
+        "closed",
+        "exception",
+        "signal",
+    ]
     ends = [found[f"{n:06d}.end.json"] for n in range(3)]
     assert [end["how"] for end in ends] == ["closed", "exception", "signal"]
     assert ends[1]["error_type"] == "ZeroDivisionError"
@@ -285,8 +290,11 @@ def test_what_happened_to_be_killed_has_no_end_and_the_next_start_follows(tmp_pa
         recorder.record(0, loss=1.0)
         os._exit(9)
     os.waitpid(pid, 0)
+    assert read_run(tmp_path).report_starts()[0].state == "killed"
     with Recorder(tmp_path, **OPTIONS) as recorder:
         assert recorder.attempt == 1
+        states = [report.state for report in read_run(tmp_path).report_starts()]
+        assert states == ["killed", "running"]
     assert sorted(read_starts(tmp_path)) == ["000000.json", "000001.end.json", "000001.json"]
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [0]
 
