@@ -211,13 +211,13 @@ def figure(result: dict[str, Any]) -> str:
     by_hand = rows["orjson_write"]["call_ns"]["median"]
     seconds = {peer: durable[peer]["complete_s"]["median"] for peer in ("fastlog", "orjson_write")}
     return (
-        f"A step with four float metrics costs **{number(ours)} ns**, {number(ours / empty)} times "
-        f"a C method that does nothing; `orjson.dumps` and a buffered `file.write` cost "
-        f"{number(by_hand)} ns. A million such steps are complete in their file after "
-        f"{seconds['fastlog']:.2f} s, by hand after {seconds['orjson_write']:.2f} s. "
-        "Eight more loggers, how it was measured and how to repeat it: "
-        f"[benchmarks](benchmarks/README.md) ({result['machine']['python']}, "
-        f"{result['machine']['cores']} cores)."
+        f"Recording a step with four float metrics takes **{number(ours)} ns**, "
+        f"{number(ours / empty)} times as long as calling an empty C method; `orjson.dumps` and a "
+        f"buffered `file.write` take {number(by_hand)} ns. A million such steps are complete in "
+        f"their file after {seconds['fastlog']:.2f} s, by hand after "
+        f"{seconds['orjson_write']:.2f} s. Measured by [`benchmarks/run.py`](benchmarks/run.py) "
+        f"on {result['machine']['cores']} cores with {result['machine']['python']}; "
+        "eight more loggers and the method: [benchmarks](benchmarks/README.md)."
     )
 
 
