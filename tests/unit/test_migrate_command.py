@@ -56,7 +56,7 @@ def test_the_listing_shows_each_print_and_changes_nothing(project: Path, command
         "sub/mixed.py:3  left: shows only an empty line or decoration\n"
         "    print()\n"
         "3 files: 2 prints can be converted, 2 left\n"
-        "Nothing was changed. To change it: the same command with --write\n"
+        "Nothing was changed. Run the command again with --write to apply this.\n"
     )
     assert (project / "data.py").read_text() == OLD
 
