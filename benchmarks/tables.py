@@ -1,4 +1,4 @@
-"""Markdown tables from a result file, and the place in the README where they go."""
+"""Markdown tables from a result file, and their insertion into the README."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def machine(result: dict[str, Any]) -> str:
-    """Return the paragraph about where and when."""
+    """Return the paragraph about machine and date."""
     facts = result["machine"]
-    nice = facts.get("nice", 0)  # results that are older than the field were at no priority
+    nice = facts.get("nice", 0)  # older results without the field ran at normal priority
     priority = f", all of them at priority nice {nice}" if nice else ""
     return (
         f"{facts['date'][:10]}, commit {facts['commit']}: {facts['cpu']}, {facts['cores']} cores, "
@@ -50,7 +50,7 @@ def machine(result: dict[str, Any]) -> str:
 
 
 def title(peer: str) -> str:
-    """Return a peer's title, or its module's name where it cannot even be imported."""
+    """Return a peer's title, or its module's name if it cannot be imported."""
     try:
         return load(peer).title
     except ImportError:
@@ -58,7 +58,7 @@ def title(peer: str) -> str:
 
 
 def calls(section: dict[str, Any]) -> str:
-    """Return the table of one call with four float metrics."""
+    """Return the table for one call with four float metrics."""
     rows = []
     ran = {peer: row for peer, row in section.items() if "unavailable" not in row}
     for peer, row in sorted(ran.items(), key=lambda item: item[1]["call_ns"]["median"]):
@@ -91,7 +91,7 @@ def calls(section: dict[str, Any]) -> str:
 
 
 def durable(section: dict[str, Any]) -> str:
-    """Return the table of a million records to durable."""
+    """Return the table for a million records until durable."""
     rows = []
     for peer in ("fastlog", "orjson_write"):
         row = section[peer]
@@ -142,7 +142,7 @@ def latency(section: dict[str, Any]) -> str:
 
 
 def flush(section: dict[str, Any]) -> str:
-    """Return the table of the flush thread beside orjson."""
+    """Return the table of the flush thread and orjson."""
     names = {
         "fastlog": "flush thread: render, write, publish",
         "orjson_dumps": "`orjson.dumps` of ready-made dicts, thrown away",
@@ -205,7 +205,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def figure(result: dict[str, Any]) -> str:
-    """Return the few figures that the project's first page shows, linked to their tables."""
+    """Return the figures shown in the project's README, linked to their tables."""
     rows, durable = result["calls"], result["durable"]
     ours, empty = rows["fastlog"]["call_ns"]["median"], rows["empty_method"]["call_ns"]["median"]
     by_hand = rows["orjson_write"]["call_ns"]["median"]
@@ -222,10 +222,10 @@ def figure(result: dict[str, Any]) -> str:
 
 
 def write(readme: Path, name: str, text: str) -> None:
-    """Replace what stands between the markers `name` of `readme`.
+    """Replace the text between the markers `name` in `readme`.
 
     Raises:
-        ValueError: The markers are not there, once and in order.
+        ValueError: The markers do not occur exactly once and in order.
     """
     begin, end = (marker.format(name) for marker in MARKERS)
     page = readme.read_text(encoding="utf-8")

@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_read_or_decoded_is_reported(project: Path, comman
     out = command("migrate", "--write", ".", code=1).out
     for line in (
         "bad.py: cannot be decoded: ",
-        "two.py: is no valid Python: see line 1\n",
+        "two.py: is not valid Python: see line 1\n",
         "coding.py: cannot be decoded: unknown encoding",
         "gone.py: cannot be read: No such file or directory\n",
         "4 files could not be migrated",
