@@ -144,7 +144,7 @@ def unmapped(run: Path) -> None:
 
     With expandable segments, this unmaps the memory after waiting for the stream of its allocation
     and, after `record_stream()`, for the others (torch's CUDACachingAllocator.cpp). By then, a
-    small value, which the recorder keeps, has not been copied yet, and a large one's copy has ended.
+    small value, which the recorder keeps, is not copied yet, and a large one's copy has ended.
     """
     import torch
 
