@@ -122,7 +122,7 @@ def threads(section: dict[str, Any]) -> str:
         for peer in ("fastlog", "orjson_write")
     ]
     head = [
-        f"records/s to durable, {section['count']:,} in all",
+        f"records/s until durable, {section['count']:,} in total",
         "1 thread",
         *(f"{n} threads" for n in THREADS[1:]),
     ]
@@ -145,7 +145,7 @@ def flush(section: dict[str, Any]) -> str:
     """Return the table of the flush thread and orjson."""
     names = {
         "fastlog": "flush thread: render, write, publish",
-        "orjson_dumps": "`orjson.dumps` of ready-made dicts, thrown away",
+        "orjson_dumps": "`orjson.dumps` of ready-made dicts, discarded",
     }
     rows = [
         [
@@ -162,9 +162,9 @@ def flush(section: dict[str, Any]) -> str:
 def memory_and_import(memory: dict[str, Any], imports: dict[str, Any]) -> str:
     """Return the table of memory and import time."""
     rows = [
-        ["resident memory of package and open run, peak", f"{memory['recorder']:.1f} MiB"],
+        ["resident memory of the package and an open run, peak", f"{memory['recorder']:.1f} MiB"],
         [
-            f"- of it the ring ({memory['ring_mib']:.0f} MiB), buffers and files: opened",
+            f"- after opening: ring ({memory['ring_mib']:.0f} MiB), buffers and files",
             f"{memory['open']:.1f} MiB",
         ],
         [
@@ -172,14 +172,14 @@ def memory_and_import(memory: dict[str, Any], imports: dict[str, Any]) -> str:
             f"{memory['growth']:.1f} MiB",
         ],
         [
-            "`import foundry_fastlog`, over a bare interpreter",
+            "`import foundry_fastlog`, minus a bare interpreter",
             f"{imports['import']['median']:.1f} ms",
         ],
         [
-            "`from foundry_fastlog import Recorder`, likewise",
+            "`from foundry_fastlog import Recorder`, minus a bare interpreter",
             f"{imports['recorder']['median']:.1f} ms",
         ],
-        ["the bare interpreter", f"{imports['bare']['median']:.1f} ms"],
+        ["a bare interpreter", f"{imports['bare']['median']:.1f} ms"],
     ]
     return table(["memory and import", "median"], rows)
 
