@@ -175,7 +175,7 @@ def test_a_summary_says_where_pending_lines_are(tree: Path, command: Command) ->
     (report, _) = sorted(preview(tree / "1"), key=lambda one: one.outcome, reverse=True)
     out = words(command("summary", tree / "1", code=1).out)
     for text in (
-        f"{report.emitted} lines of killed processes, from their rings",
+        f"{report.emitted} lines in the rings of killed processes",
         "foundry-fastlog recover",
         "complete NO: see the problems below",
         "the records of a process cannot be read: open /nowhere/x.ring",

@@ -254,7 +254,7 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     writer.timing("a", 0.001)
     code, _, said = trace()
     assert code == 0
-    assert "1 blocks of 1 processes, to" in said
+    assert "1 blocks of 1 processes written to" in said
     assert len(blocks(load(out))) == 1
     code, _, said = trace()
     assert code == 2
