@@ -142,7 +142,7 @@ bool check(PyObject* key, PyObject* value, const dlpack::Tensor& tensor, Element
     out.dtype = dtype_of(tensor.code, tensor.bits, tensor.lanes);
     if (out.dtype == DType::none) {
         return refuse(key, value,
-                      " with elements that are no single real number (complex, packed or unknown): "
+                      " with elements that are not a single real number each (complex, packed or unknown): "
                       "pass value.abs(), value.real or the like");
     }
     out.address = reinterpret_cast<std::uint64_t>(tensor.data) + tensor.byte_offset;

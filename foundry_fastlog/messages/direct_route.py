@@ -1,8 +1,8 @@
-"""Whether a message may go to the handlers directly, without a LogRecord.
+"""Decide whether a message may go to the handlers directly, without a LogRecord.
 
-It may while every handler that would see it is one of this package. Anything else that could want
-to see records (another handler, pytest's caplog, a filter, a patched logger) sends messages the
-standard library's way.
+It may if every handler that would receive it belongs to this package. Anything else that might want
+records (another handler, pytest's caplog, a filter, a patched logger) makes messages take the
+standard library's path.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Targets = tuple[
 
 
 class Route:
-    """The handlers behind a logger, as they were found.
+    """The handlers of a logger and its ancestors, as found at one time.
 
     Attributes:
         direct: Whether messages may go to them without a LogRecord.
-        by_level: What find_targets() has found.
+        by_level: The results of find_targets() so far.
     """
 
     __slots__ = ("_chain", "_handlers", "by_level", "direct")
@@ -42,11 +42,11 @@ class Route:
         *,
         direct: bool,
     ) -> None:
-        """Note what was found.
+        """Store what was found.
 
         Args:
-            chain: For the logger and those above it, up to where propagation ends: copy of its list
-                of handlers, and whether it propagates.
+            chain: For the logger and its ancestors, as far as messages propagate: a copy of the
+                handler list, and whether the logger propagates.
             handlers: All of those handlers.
             direct: See the class.
         """
@@ -56,7 +56,7 @@ class Route:
         self.by_level: dict[int, Targets] = {}
 
     def holds(self, logger: logging.Logger) -> bool:
-        """Tell whether messages may still go directly, to these handlers."""
+        """Return whether messages may still go directly to these handlers."""
         if not self.direct or logger.filters or "log" in logger.__dict__:
             return False
         for handler, level in self._handlers:
@@ -71,7 +71,7 @@ class Route:
         return node is None or not propagates
 
     def find_targets(self, level: int) -> Targets:
-        """Return where messages of a level go; kept in `by_level`."""
+        """Return the targets for messages of a level; cached in `by_level`."""
         handlers = [handler for handler, least in self._handlers if level >= least]
         targets: Targets = (
             tuple(h.take for h in handlers if h.fastlog_takes == "event"),
@@ -82,7 +82,7 @@ class Route:
 
 
 def find_route(logger: logging.Logger) -> Route:
-    """Look at a logger and those above it."""
+    """Find the handlers of a logger and its ancestors."""
     chain: list[tuple[list[logging.Handler], bool]] = []
     node: logging.Logger | None = logger
     while node is not None:
@@ -99,9 +99,9 @@ def find_route(logger: logging.Logger) -> Route:
 
 
 def _is_plain(logger: logging.Logger) -> bool:
-    """Tell whether a logger does what the standard library's does: not patched, not a subclass.
+    """Return whether a logger is the standard library's own: not patched, not a subclass.
 
-    Error trackers patch the class to see all records.
+    Error trackers patch the class to receive all records.
     """
     for name in _STEPS:
         step = getattr(logger, name)

@@ -1,4 +1,4 @@
-"""A handler of `logging` that puts messages into the log stream of a run: JSONL, crash-safe."""
+"""A `logging` handler that writes messages to a run's log stream: JSONL, crash-safe."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["RecorderHandler"]
 
-# The recorder's own messages are about the stream that they would be written to.
+# The recorder's own messages are about the stream that they would go to.
 _OWN = "foundry_fastlog"
 _PLAIN = logging.Formatter()
 
 
 class RecorderHandler(logging.Handler):
-    """Hands messages to a `Recorder`, of StructuredLoggers and of any other logger.
+    """Passes messages to a `Recorder`, from StructuredLoggers and any other logger.
 
-    Each becomes a line of the log stream: a killed process loses none. An exception that is logged
-    with its traceback (``exc_info``) stands in the context as ``error_type``, ``error_message`` and
-    ``traceback``. After the recorder was closed messages are left out.
+    Each message becomes a line of the log stream: a killed process loses none. An exception logged
+    with its traceback (``exc_info``) is added to the context as ``error_type``, ``error_message``
+    and ``traceback``. After the recorder is closed, messages are dropped.
 
     Example:
         >>> handler = RecorderHandler(recorder)  # doctest: +SKIP
@@ -45,7 +45,7 @@ class RecorderHandler(logging.Handler):
     def __init__(
         self, recorder: Recorder, level: int = logging.NOTSET, *, kind: str = "recorder"
     ) -> None:
-        """Record messages of at least a level."""
+        """Record messages of at least the given level."""
         super().__init__(level)
         self.recorder = recorder
         self.fastlog_kind = kind
@@ -53,7 +53,7 @@ class RecorderHandler(logging.Handler):
         self.take = recorder.message
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Record a LogRecord; faults are handled as by every handler."""
+        """Record a LogRecord; errors are handled as in any handler."""
         if record.name == _OWN:
             return
         try:
@@ -72,10 +72,10 @@ class RecorderHandler(logging.Handler):
                     "traceback": exception_text(_PLAIN, record.exc_info),
                 }
             self.take(record.levelname, record.name, message, context)
-        except Exception:  # noqa: BLE001 - as every handler: the program goes on
+        except Exception:  # noqa: BLE001 - as in any handler: the program goes on
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until what was recorded is in the file."""
+        """Wait until everything recorded so far is in the file."""
         if not self.recorder.closed:
             self.recorder.flush(stream="log")

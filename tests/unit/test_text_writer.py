@@ -181,7 +181,7 @@ def test_a_full_queue_drops_and_says_how_many(
     gate.open.set()
     assert writer.flush()
     assert gate.texts[:5] == ["first", "0", "1", "2", "3"]
-    assert "2 messages were left out" in gate.texts[5]
+    assert "2 messages were dropped" in gate.texts[5]
     assert writer.dropped == 0
 
 
