@@ -8,21 +8,13 @@ standard library's path.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
 
-from foundry_fastlog.messages.text_writer import Output
+from foundry_fastlog.messages.own_handler import OwnHandler, Targets
 
 __all__ = ["Route", "find_route"]
 
 _STEPS = ("log", "_log", "makeRecord", "handle", "callHandlers")
 _OWN_CODE = logging.Logger.hasHandlers.__code__.co_filename
-
-
-Targets = tuple[
-    tuple[Callable[[str, str, str, Mapping[str, Any]], object], ...], tuple[Output, ...]
-]
-"""Functions that take a message's parts, and outputs of the text writer."""
 
 
 class Route:
@@ -38,7 +30,7 @@ class Route:
     def __init__(
         self,
         chain: tuple[tuple[list[logging.Handler], bool], ...],
-        handlers: tuple[Any, ...],
+        handlers: tuple[OwnHandler, ...],
         *,
         direct: bool,
     ) -> None:
@@ -47,7 +39,7 @@ class Route:
         Args:
             chain: For the logger and its ancestors, as far as messages propagate: a copy of the
                 handler list, and whether the logger propagates.
-            handlers: All of those handlers.
+            handlers: This package's handlers among them.
             direct: See the class.
         """
         self._chain = chain
@@ -72,10 +64,10 @@ class Route:
 
     def find_targets(self, level: int) -> Targets:
         """Return the targets for messages of a level; cached in `by_level`."""
-        handlers = [handler for handler, least in self._handlers if level >= least]
+        found = [handler.fastlog_takes() for handler, least in self._handlers if level >= least]
         targets: Targets = (
-            tuple(h.take for h in handlers if h.fastlog_takes == "event"),
-            tuple(h.output for h in handlers if h.fastlog_takes == "text"),
+            tuple(take for takers, _ in found for take in takers),
+            tuple(output for _, outputs in found for output in outputs),
         )
         self.by_level[level] = targets
         return targets
@@ -88,14 +80,16 @@ def find_route(logger: logging.Logger) -> Route:
     while node is not None:
         chain.append((list(node.handlers), node.propagate))
         node = node.parent if node.propagate else None
-    handlers = tuple(handler for found, _ in chain for handler in found)
+    handlers = [handler for found, _ in chain for handler in found]
+    own = tuple(handler for handler in handlers if isinstance(handler, OwnHandler))
     direct = (
-        bool(handlers)
+        bool(own)
+        and len(own) == len(handlers)
         and not logger.filters
         and _is_plain(logger)
-        and all(getattr(h, "fastlog_takes", None) and not h.filters for h in handlers)
+        and not any(handler.filters for handler in own)
     )
-    return Route(tuple(chain), handlers, direct=direct)
+    return Route(tuple(chain), own, direct=direct)
 
 
 def _is_plain(logger: logging.Logger) -> bool:

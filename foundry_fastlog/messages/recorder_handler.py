@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.base.error_facts import exception_text
 from foundry_fastlog.base.json_text import safe_str
 from foundry_fastlog.base.unread import class_name
+from foundry_fastlog.messages.own_handler import Targets
 from foundry_fastlog.messages.text_lines import PARTS, Parts, fields_of
 
 if TYPE_CHECKING:
@@ -34,13 +35,10 @@ class RecorderHandler(logging.Handler):
 
     Attributes:
         recorder: Where messages go.
-        fastlog_kind: A logger has one handler of a kind.
+        fastlog_kind: What this handler is for; a logger has one handler of each kind.
         fastlog_place: The run's directory.
-        fastlog_takes: ``"event"``: what ``take`` wants, a message's parts.
         take: Records a message: `Recorder.message`.
     """
-
-    fastlog_takes = "event"
 
     def __init__(
         self, recorder: Recorder, level: int = logging.NOTSET, *, kind: str = "recorder"
@@ -51,6 +49,10 @@ class RecorderHandler(logging.Handler):
         self.fastlog_kind = kind
         self.fastlog_place = str(recorder.path)
         self.take = recorder.message
+
+    def fastlog_takes(self) -> Targets:
+        """Return what takes this handler's messages without a LogRecord."""
+        return (self.take,), ()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Record a LogRecord; errors are handled as in any handler."""

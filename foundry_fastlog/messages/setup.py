@@ -17,6 +17,7 @@ from foundry_fastlog.messages.listing import (
     get_latest_log,
     list_experiment_logs,
 )
+from foundry_fastlog.messages.own_handler import place_of
 from foundry_fastlog.messages.recorder_handler import RecorderHandler
 from foundry_fastlog.messages.structured import LEVEL_MARK
 from foundry_fastlog.messages.text_handlers import ConsoleHandler, TextFileHandler, find_handler
@@ -315,7 +316,7 @@ def _ensure_file(
     """Give a logger one text log; keep its present one if that belongs to this experiment."""
     present = find_handler(logger, kind)
     if present is not None:
-        place = Path(getattr(present, "fastlog_place", ""))
+        place = Path(place_of(present))
         if place.parent == directory.absolute() and place.name.startswith(f"{prefix}_"):
             present.setLevel(level)
             return
@@ -344,7 +345,7 @@ def _ensure_console(
     """Give a logger one console handler, or none if the configuration disables the console."""
     present = find_handler(logger, "console")
     wanted = config is None or config.console
-    if present is not None and wanted and getattr(present, "fastlog_place", "") == stream:
+    if present is not None and wanted and place_of(present) == stream:
         present.setLevel(level)
         return
     _drop(logger, "console")

@@ -10,6 +10,7 @@ import logging
 import os
 from pathlib import Path
 
+from foundry_fastlog.messages.own_handler import OwnHandler, Targets
 from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_files import TextFile
 from foundry_fastlog.messages.text_lines import Message, record_message
@@ -24,13 +25,9 @@ class TextHandler(logging.Handler):
     """Passes messages to the background writer.
 
     Attributes:
-        fastlog_kind: What this handler is for, such as ``"main"``: a logger has one of a kind.
+        fastlog_kind: What this handler is for, such as ``"main"``; a logger has one of each kind.
         fastlog_place: Where it writes to.
-        fastlog_takes: ``"text"``: what `take()` wants. Attributes rather than the class say so,
-            because a module that was reloaded has another class.
     """
-
-    fastlog_takes = "text"
 
     def __init__(self, output: Output, level: int, *, kind: str, place: str) -> None:
         """Create a handler for an output.
@@ -46,6 +43,10 @@ class TextHandler(logging.Handler):
         self.fastlog_kind = kind
         self.fastlog_place = place
         self._outputs = (output,)
+
+    def fastlog_takes(self) -> Targets:
+        """Return what takes this handler's messages without a LogRecord."""
+        return (), self._outputs
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record; it is rendered here and written by the writer's thread."""
@@ -123,6 +124,6 @@ class ConsoleHandler(TextHandler):
 def find_handler(logger: logging.Logger, kind: str) -> logging.Handler | None:
     """Return a logger's own handler of a kind, even if made before this module was reloaded."""
     for handler in logger.handlers:
-        if getattr(handler, "fastlog_kind", None) == kind:
+        if isinstance(handler, OwnHandler) and handler.fastlog_kind == kind:
             return handler
     return None
