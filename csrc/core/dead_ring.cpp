@@ -218,7 +218,7 @@ void drain_dead_ring(RunFiles& files, const std::string& run, int fd, RingImage&
     KILL_POINT("recovery_synced");
     if (error) {
         report.outcome = RecoveryReport::Outcome::failed;
-        report.reason = describe(error) + ". The ring stays";
+        report.reason = describe(error) + ". The ring is kept";
         if (!files.is_view()) {
             report.reason += std::string("; ") + remedy(error.code) + " and recover again";
         }

@@ -33,8 +33,8 @@ def look(run: Path, data: bytes | bytearray) -> RingReport:
     return report
 
 
-SIZES = "its sizes do not fit together"
-LABEL = "its label is none that a recorder gives"
+SIZES = "its sizes are inconsistent"
+LABEL = "its label is not one that a recorder writes"
 
 
 def change(**fields: object) -> RingBuilder:
@@ -44,7 +44,7 @@ def change(**fields: object) -> RingBuilder:
 @pytest.mark.parametrize(
     ("builder", "reason"),
     [
-        (change(magic=b"FLOGRINK"), "does not begin as a ring file"),
+        (change(magic=b"FLOGRINK"), "does not start like a ring file"),
         (change(ring_bytes=1 << 13), SIZES),
         (change(file_bytes=1 << 13), SIZES),
         (RingBuilder(ring_bytes=512), SIZES),
