@@ -65,7 +65,7 @@ const Frame* parent_of(PyObject* recorder) noexcept {
 }
 
 // Replaces a frame's timer with a copy. False with MemoryError set.
-bool stand_in(Frame& frame) noexcept {
+bool copy_timer(Frame& frame) noexcept {
     if (!frame.block.wanted) return true;
     auto* copy = reinterpret_cast<Timer*>(timer_type->tp_alloc(timer_type, 0));
     if (copy == nullptr) return false;
@@ -79,7 +79,7 @@ bool stand_in(Frame& frame) noexcept {
 
 // Releases what a frame that is on no stack owns. The timer is owned once the frame is on a stack, or if it
 // is a copy.
-void let_go(const Frame& frame) noexcept {
+void release_frame(const Frame& frame) noexcept {
     Py_XDECREF(frame.parent);
     if (frame.original != nullptr) Py_DECREF(frame.timer);
 }
@@ -104,11 +104,11 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     }
     if (timer->device != nullptr) {
         const bool begun =
-            begin_on_device(*handle, timer, timer->device, frame.block) && stand_in(frame);
+            begin_on_device(*handle, timer, timer->device, frame.block) && copy_timer(frame);
         engine = begun ? handle->ready(false) : nullptr;
         if (engine == nullptr && PyErr_Occurred()) {
             drop_block(frame.block);
-            let_go(frame);
+            release_frame(frame);
             return nullptr;
         }
         frame.begin = begin = span_ticks();  // time that the device needed is not part of the block
@@ -117,7 +117,7 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
         running.push_back(frame);
     } catch (const std::bad_alloc&) {
         drop_block(frame.block);
-        let_go(frame);
+        release_frame(frame);
         return PyErr_NoMemory();
     }
     if (frame.original == nullptr) {
@@ -297,7 +297,7 @@ void drop_blocks(const Timer* timer) noexcept {
         Frame frame = running[i - 1];
         running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
         drop_block(frame.block);
-        let_go(frame);  // other code may run, and change what is running
+        release_frame(frame);  // other code may run, and change what is running
         i = running.size() + 1;
     }
     if (timer->open.load(std::memory_order_relaxed) != 0) drop_blocks_of_timer(timer);

@@ -67,7 +67,7 @@ bool is_main_thread() noexcept {
 // An error raised by a Python callback must not reach training. In the main thread, however, anything that is
 // not an Exception comes from a signal, such as KeyboardInterrupt, and is raised once the caller is back in
 // its own code.
-void write_off(PyObject* where) noexcept {
+void handle_callback_error(PyObject* where) noexcept {
     const auto raise = [](void* error) {
         delete static_cast<KeptError*>(error);  // sets the error
         return -1;
@@ -164,7 +164,7 @@ bool RecorderHandle::reopen_in_child() noexcept {
             return true;
         if (monotonic_ns() < retry_at_ns_.load(std::memory_order_relaxed)) return false;
         opened = open_child_engine(inherited, text);
-        tell = !opened && !text.empty() && !std::exchange(told_unopened_, true);
+        tell = !opened && !text.empty() && !std::exchange(reported_unopened_, true);
     }
     if (opened) {
         call_hook("forked", text);
@@ -356,7 +356,7 @@ void RecorderHandle::call_hook(const char* kind, const std::string& text) noexce
     // Decoded here: "s#" rejects the bytes of a path that is not UTF-8, and needs PY_SSIZE_T_CLEAN.
     PyObject* sentence =
         PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
-    if (sentence == nullptr) write_off(hook_.ptr());
+    if (sentence == nullptr) handle_callback_error(hook_.ptr());
     if (sentence != nullptr) call_hook(kind, sentence);
     Py_XDECREF(sentence);
 }
@@ -365,7 +365,7 @@ void RecorderHandle::call_hook(const char* kind, PyObject* text) noexcept {
     const KeptError error;
     PyObject* result =
         python_call([&] { return PyObject_CallFunction(hook_.ptr(), "sO", kind, text); });
-    if (result == nullptr) write_off(hook_.ptr());
+    if (result == nullptr) handle_callback_error(hook_.ptr());
     Py_XDECREF(result);
 }
 

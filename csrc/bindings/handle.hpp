@@ -127,7 +127,7 @@ class RecorderHandle {
     std::atomic<std::uint64_t> lost_calls_[kCallKinds][kStreamCount]{};
     std::atomic<std::int64_t> retry_at_ns_{0};
     std::int64_t retry_after_ns_ = 0;  // guarded by the lock for opening
-    bool told_unopened_ = false;       // likewise
+    bool reported_unopened_ = false;   // likewise
 };
 
 }  // namespace fastlog::bindings

@@ -190,8 +190,8 @@ void drain_dead_ring(RunFiles& files, const std::string& run, int fd, RingImage&
     KILL_POINT("recovery_before_cut");
     for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
         const auto stream = static_cast<Stream>(s);
-        error = take_stock(files, sink, stream, image, provenance, scratch, places[s],
-                           source.present(stream), report.cut_bytes);
+        error = take_inventory(files, sink, stream, image, provenance, scratch, places[s],
+                               source.present(stream), report.cut_bytes);
     }
     if (!error) error = sink.resume(places);
     KILL_POINT("recovery_after_cut");

@@ -323,9 +323,10 @@ SinkError is_outdated(RunFiles& files, const StreamFiles& sink, const RingImage&
     return error;
 }
 
-SinkError take_stock(RunFiles& files, const StreamFiles& sink, Stream stream, const RingImage& ring,
-                     const Provenance& provenance, const std::string& scratch, StreamPlace& place,
-                     SeqSet& seqs, std::uint64_t& cut_bytes) {
+SinkError take_inventory(RunFiles& files, const StreamFiles& sink, Stream stream,
+                         const RingImage& ring, const Provenance& provenance,
+                         const std::string& scratch, StreamPlace& place, SeqSet& seqs,
+                         std::uint64_t& cut_bytes) {
     const StreamCommit& noted = ring.slot().streams[static_cast<std::size_t>(stream)];
     const Inventory inventory(files, sink, stream, ring, provenance, seqs);
     SinkError error;

@@ -56,8 +56,9 @@ SinkError is_outdated(RunFiles& files, const StreamFiles& sink, const RingImage&
 /// files count, but the stream continues in a new segment.
 ///
 /// Memory is bounded by the longest line.
-SinkError take_stock(RunFiles& files, const StreamFiles& sink, Stream stream, const RingImage& ring,
-                     const Provenance& provenance, const std::string& scratch, StreamPlace& place,
-                     SeqSet& seqs, std::uint64_t& cut_bytes);
+SinkError take_inventory(RunFiles& files, const StreamFiles& sink, Stream stream,
+                         const RingImage& ring, const Provenance& provenance,
+                         const std::string& scratch, StreamPlace& place, SeqSet& seqs,
+                         std::uint64_t& cut_bytes);
 
 }  // namespace fastlog

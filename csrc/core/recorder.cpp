@@ -207,11 +207,11 @@ void Recorder::tick() {
 }
 
 void Recorder::check_budget() {
-    if (told_budget_) return;
+    if (reported_budget_) return;
     const RecorderStats now = stats();
     constexpr double kSettleSeconds = 5.0;
     if (now.wall_s < kSettleSeconds || now.overhead_fraction <= options_.overhead_budget) return;
-    told_budget_ = true;
+    reported_budget_ = true;
     char text[320];
     std::snprintf(text, sizeof text,
                   "foundry_fastlog took %.2f %% of wall time since the first record, over the "

@@ -210,7 +210,7 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     std::atomic<std::uint64_t> missing_in_fragments_{0};
     std::atomic<bool> told_drop_{false};
     std::atomic<bool> told_too_large_{false};
-    bool told_budget_ = false;                      // flush thread only
+    bool reported_budget_ = false;                  // flush thread only
     Collector collector_{options_.sink.directory};  // flush thread only
     std::atomic<std::uint64_t> closed_at_{0};       // ticks; 0 while open
     bool joined_ = false;                           // guarded by close_mutex_

@@ -73,7 +73,7 @@ void move_to_quarantine(RunFiles& files, const std::string& run, const std::stri
 
 // True for the ring of another directory: nothing is moved, because the ring may be anybody's and the pointer
 // valid.
-bool tell_elsewhere(const RingHome& home, const std::string& pointer, RecoveryReport& report) {
+bool report_elsewhere(const RingHome& home, const std::string& pointer, RecoveryReport& report) {
     if (home.of_this_run) return false;
     report.outcome = Outcome::elsewhere;
     report.same_boot = home.same_boot;
@@ -162,7 +162,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         const auto living = report.outcome == Outcome::live && by_pointer
                                 ? RingImage::look(files, fd.get())
                                 : nullptr;
-        if (living != nullptr) tell_elsewhere(find_home(*living), path, report);
+        if (living != nullptr) report_elsewhere(find_home(*living), path, report);
         return report;
     }
     struct stat info;
@@ -192,7 +192,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     }
     const RingHome home = find_home(*image);
     report.same_boot = home.same_boot;
-    if (by_pointer && tell_elsewhere(home, path, report)) return report;
+    if (by_pointer && report_elsewhere(home, path, report)) return report;
     report.label = image->home().label;
     Provenance provenance;
     const bool of_this_run = home.of_this_run;

@@ -75,10 +75,10 @@ struct BusHandler {
         });
     }
 
-    static bool mend(std::uintptr_t address) noexcept {
+    static bool repair(std::uintptr_t address) noexcept {
         const Lock lock;
         for (RingGuard* guard = first; guard != nullptr; guard = guard->next_) {
-            if (address - guard->base_ < guard->size_) return guard->mend(address);
+            if (address - guard->base_ < guard->size_) return guard->repair(address);
         }
         return false;
     }
@@ -86,7 +86,7 @@ struct BusHandler {
     static void handle(int number, siginfo_t* info, void* context) {
         const int code = errno;
         // Greater than 0: from the kernel, about an address, not sent by a process.
-        if (info->si_code <= 0 || !mend(reinterpret_cast<std::uintptr_t>(info->si_addr))) {
+        if (info->si_code <= 0 || !repair(reinterpret_cast<std::uintptr_t>(info->si_addr))) {
             pass_on(number, info, context);
         }
         errno = code;
@@ -152,7 +152,7 @@ void RingGuard::notice_fork() noexcept {
 }
 
 // Under the handler's lock: if two threads fault on a page, the second one finds it replaced.
-bool RingGuard::mend(std::uintptr_t address) noexcept {
+bool RingGuard::repair(std::uintptr_t address) noexcept {
 #if defined(__linux__)
     const std::size_t bytes = page_bytes();
     const std::uintptr_t begin = address & ~(bytes - 1);

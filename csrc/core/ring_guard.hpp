@@ -36,7 +36,7 @@ class RingGuard final : ForkWatched {
     friend struct BusHandler;
     void notice_fork() noexcept override;
     void unlink() noexcept;
-    bool mend(std::uintptr_t address) noexcept;
+    bool repair(std::uintptr_t address) noexcept;
 
     std::uintptr_t base_ = 0;  // this and the following members: guarded by the handler's lock
     std::size_t size_ = 0;

@@ -252,7 +252,7 @@ SinkError StreamFiles::check_directory(Stream stream) {
                                  : FileId{};
         if (first && first != first_id_ &&
             (stream != Stream::metrics || file(stream).segment != 0)) {
-            if (SinkError error = move_house(/*gone=*/false)) return error;
+            if (SinkError error = start_new_files(/*gone=*/false)) return error;
             return {EEXIST,
                     "keep its label in " + options_.directory +
                         " (another process has taken it; recording continues under a new one)"};
@@ -265,14 +265,14 @@ SinkError StreamFiles::check_directory(Stream stream) {
             return failed("open directory", options_.directory);
         }
     }
-    if (SinkError error = move_house(/*gone=*/true)) return error;
+    if (SinkError error = start_new_files(/*gone=*/true)) return error;
     return {ENOENT,
             "find the directory " + options_.directory +
                 " (removed or replaced while open; recording continues in new files there)"};
 }
 
 // The lines of a batch that is not committed are written again, to another file.
-SinkError StreamFiles::take_back(File& f, const std::string& path) {
+SinkError StreamFiles::undo_uncommitted(File& f, const std::string& path) {
     if (f.offset <= f.committed) return {};
     if (disk_.id_of(f.fd) == f.id && disk_.cut(f.fd, f.committed) != 0) {
         return failed("cut", path);
@@ -285,11 +285,11 @@ SinkError StreamFiles::take_back(File& f, const std::string& path) {
 
 // Creates new files under a free label: the directory is gone with everything in it, or one of its names
 // belongs to somebody else.
-SinkError StreamFiles::move_house(bool gone) {
+SinkError StreamFiles::start_new_files(bool gone) {
     for (std::size_t s = 0; s < kStreamCount && !gone; ++s) {
         const std::string text = path(static_cast<Stream>(s), files_[s].segment);
         if (files_[s].has_trim) return {EBUSY, "leave " + text};  // after the cut
-        if (SinkError error = take_back(files_[s], text)) return error;
+        if (SinkError error = undo_uncommitted(files_[s], text)) return error;
     }
     for (std::size_t s = 0; s < kStreamCount && !gone; ++s) {
         restarts_to_note_[s] = restarts_to_note_[s] || keeps_lines(static_cast<Stream>(s));
@@ -355,11 +355,11 @@ SinkError StreamFiles::check_file(Stream stream, std::uint64_t* lost) {
     bool ours = false;
     if (named == f.id) {
         ours = true;
-    } else if (SinkError error = look_again(stream, text, ours)) {
+    } else if (SinkError error = check_replaced(stream, text, ours)) {
         return error;
     }
     if (ours) return check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
-    if (SinkError error = take_back(f, text)) return error;
+    if (SinkError error = undo_uncommitted(f, text)) return error;
     disk_.sync(f.fd);  // it is not used again
     forget(f);
     return {ENOENT, "find " + text + " (renamed or replaced; a new one is created)"};

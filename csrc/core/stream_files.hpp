@@ -49,7 +49,7 @@ class FileLedger {
     virtual SinkError note_file(Stream stream, std::uint32_t segment, FileId id) = 0;
 };
 
-/// Where a stream continues, as found by take_stock().
+/// Where a stream continues, as found by take_inventory().
 struct StreamPlace {
     std::uint32_t segment = 0;
     std::uint64_t offset = 0;
@@ -157,7 +157,7 @@ class StreamFiles {
     std::string candidate(unsigned n) const;
     bool open_by_name(Stream stream);
     bool is_alike(int fd, const File& f) const;
-    SinkError look_again(Stream stream, const std::string& text, bool& ours);
+    SinkError check_replaced(Stream stream, const std::string& text, bool& ours);
     SinkError keep_made(Stream stream, int fd, const std::string& name);
     bool shows_size(int fd, const std::string& name);
     void note_renumbering();
@@ -166,10 +166,10 @@ class StreamFiles {
     SinkError write_some(File& f, Stream stream, std::string_view bytes, std::size_t& written);
     SinkError check_directory(Stream stream);
     SinkError check_file(Stream stream, std::uint64_t* lost);
-    SinkError take_back(File& f, const std::string& path);
+    SinkError undo_uncommitted(File& f, const std::string& path);
     SinkError check_size(Stream stream, std::uint64_t size, std::uint64_t* lost);
     SinkError find_end(File& f, const std::string& path, std::uint64_t size, std::uint64_t& end);
-    SinkError move_house(bool gone);
+    SinkError start_new_files(bool gone);
     bool keeps_lines(Stream stream) const;
     SinkError note(Stream stream, FileId id);
     void close_file(File& f) noexcept;

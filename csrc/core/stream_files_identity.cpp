@@ -110,7 +110,7 @@ bool StreamFiles::is_alike(int fd, const File& f) const {
 
 // The name shows another inode than our descriptor. If that may be the same file, writing continues in the
 // file that has the name now.
-SinkError StreamFiles::look_again(Stream stream, const std::string& text, bool& ours) {
+SinkError StreamFiles::check_replaced(Stream stream, const std::string& text, bool& ours) {
     File& f = file(stream);
     ours = false;
     if (!renumbers_) return {};

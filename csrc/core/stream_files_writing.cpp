@@ -19,7 +19,7 @@ SinkError StreamFiles::write(Stream stream, std::string_view bytes, std::size_t&
     if (!f.id) {
         SinkError error = create(stream);
         if (error.code == EEXIST && f.segment == 0 && !recovers_) {
-            return move_house(/*gone=*/false);
+            return start_new_files(/*gone=*/false);
         }
         if (error) return error;
     } else if (disk_.id_of(f.fd) != f.id) {

@@ -107,7 +107,7 @@ class Component:
         files = [path for path in self._recorder.files() if path.name.startswith(first)]
         return files[0] if files else self._directory / f"{stream}.jsonl"
 
-    def _tell_once(self, what: str, text: str) -> None:
+    def _warn_once(self, what: str, text: str) -> None:
         """Log a warning, once for each `what`."""
         if what not in self._told:
             self._told.add(what)

@@ -40,7 +40,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 FLUSH_TIMEOUT_S = 2.0
-VAIN_FLUSH_TIMEOUT_S = 0.05
+HUNG_FLUSH_TIMEOUT_S = 0.05
 _MAX_TEXT = 16_000  # characters of a text kept in memory; the file has all of it
 # Attribute names of LogRecord, and the parameters of StructuredLogger.log_structured().
 _RESERVED = frozenset(
@@ -102,7 +102,7 @@ class ErrorTracker(Component):
         self._groups: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = ForkLock()
         self._hooks: Hooks | None = None
-        self._vain = False  # the last wait for the disk timed out
+        self._hung = False  # the last wait for the disk timed out
         self._mark = object()  # set on exceptions that it has recorded
 
     @property
@@ -202,14 +202,14 @@ class ErrorTracker(Component):
                 self._recorder.event(message, **fields)
             # Does not wait for metrics: when a device hangs, errors still have to reach the file. A
             # hung disk is waited for only once, since errors then come in large numbers.
-            timeout = VAIN_FLUSH_TIMEOUT_S if self._vain else FLUSH_TIMEOUT_S
-            self._vain = not self._recorder.flush(timeout, stream="errors")
+            timeout = HUNG_FLUSH_TIMEOUT_S if self._hung else FLUSH_TIMEOUT_S
+            self._hung = not self._recorder.flush(timeout, stream="errors")
         except RecorderClosedError:
-            self._tell_once(
+            self._warn_once(
                 "closed", f"errors were logged after the recorder of {self._directory} was closed"
             )
         except Exception as fault:  # noqa: BLE001 - such as no memory: the error is still logged and counted
-            self._tell_once(
+            self._warn_once(
                 "recorder", f"an error could not be recorded: {class_name(type(fault))}"
             )
 
@@ -254,7 +254,7 @@ class ErrorTracker(Component):
                     level, message, exc_info=exc_info, stacklevel=stacklevel, **extra
                 )
         except Exception as fault:  # noqa: BLE001 - any kind of logger, filter or handler
-            self._tell_once("logger", f"{self._logger_name} raised {class_name(type(fault))}")
+            self._warn_once("logger", f"{self._logger_name} raised {class_name(type(fault))}")
 
     def get_error_summary(self) -> dict[str, int]:
         """Return the number of errors per exception class, since start or reset_counters()."""

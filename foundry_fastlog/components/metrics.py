@@ -171,8 +171,8 @@ class MetricsLogger(Component):
         if not isinstance(summary, Mapping):
             raise TypeError(f"summary must be a mapping, got {type(summary).__name__}")
         values, odd = recordable(summary, from_devices=True)
-        odd += _name_refused(values)
-        self._tell_odd(odd)
+        odd += _replace_refused(values)
+        self._warn_odd(odd)
         try:
             accepted = self._recorder.epoch_summary(epoch, values)
         except RecorderClosedError:
@@ -196,9 +196,9 @@ class MetricsLogger(Component):
         try:
             accepted = self._record_cut(step, values)
         except TypeError:  # one value is not a real number; or, again, step or epoch is wrong
-            odd += _name_refused(values)
+            odd += _replace_refused(values)
             accepted = self._record_cut(step, values)
-        self._tell_odd(odd)
+        self._warn_odd(odd)
         return accepted
 
     def _record_cut(self, step: int, values: dict[str, MetricValue]) -> bool:
@@ -208,21 +208,21 @@ class MetricsLogger(Component):
         except ValueError:
             long = [n for n, v in values.items() if isinstance(v, str) and len(v) > MAX_TEXT]
             for name in long:
-                self._tell_once(
+                self._warn_once(
                     f"long {name}", f"metric {name!r} is too long: only its beginning is recorded"
                 )
             shorter = {name: cut(str(values[name]), MAX_TEXT) for name in long}
             return self._recorder.record_dict(step, {**values, **shorter})
 
     def _closed(self) -> bool:
-        self._tell_once(
+        self._warn_once(
             "closed", f"metrics were logged after the recorder of {self.output_dir} was closed"
         )
         return False
 
-    def _tell_odd(self, names: list[str]) -> None:
+    def _warn_odd(self, names: list[str]) -> None:
         for name in names:
-            self._tell_once(
+            self._warn_once(
                 f"odd {name}", f"metric {name!r} is not a single value: recorded as text"
             )
 
@@ -304,7 +304,7 @@ class MetricsLogger(Component):
             return iter(())
 
 
-def _name_refused(values: dict[str, MetricValue]) -> list[str]:
+def _replace_refused(values: dict[str, MetricValue]) -> list[str]:
     """Replace device values that record() does not accept with text; return their names."""
     refused = [n for n, v in values.items() if device_of(v) is not None and not takes(v)]
     values.update({name: text_of(values[name]) for name in refused})

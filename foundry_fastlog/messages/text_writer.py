@@ -4,10 +4,9 @@ There is one per process. A logging call puts a message into a queue; the thread
 passes whole batches of lines to the outputs. The text logs are a convenience copy: the crash-safe
 record of a run is its log stream.
 
-Ownership: the queues are shared. `_thread`, `_stuck_at`, `_vain_at`, `_hung_at` and `dropped` are
-    written by callers without a lock (each write is independent); `_moves` and `_busy` by whichever
-    thread writes. A forked child replaces the whole state: queued messages are the parent's to
-    write.
+Ownership: the queues are shared. `_thread`, `_stuck_at`, `_timed_out_at`, `_hung_at` and `dropped`
+are written by callers without a lock (each write is independent); `_moves` and `_busy` by whichever
+thread writes. A forked child replaces the whole state: queued messages are the parent's to write.
 
 Signal handlers, `__del__` and garbage-collector callbacks may also log, in any thread between any
 two statements, so no caller waits for a lock that its own thread may already hold.
@@ -71,7 +70,7 @@ class TextWriter:
         self._moves = 0  # batches that the outputs have accepted
         self._busy: Output | None = None
         self._stuck_at = -1
-        self._vain_at = -1
+        self._timed_out_at = -1
         self._hung_at = -1
         self._ended = False
         self._fork_waits = False
@@ -94,10 +93,10 @@ class TextWriter:
         queue.put((outputs, message))
         if self._thread is None:
             self._start()
-        if message[1] >= logging.ERROR and self._vain_at != self._moves:
+        if message[1] >= logging.ERROR and self._timed_out_at != self._moves:
             before = self._moves
             if not self.flush(_ERROR_S):
-                self._vain_at = before  # until there is progress, nobody waits again
+                self._timed_out_at = before  # until there is progress, nobody waits again
 
     def _room(self) -> bool:
         """Wait for the thread to catch up, which it does unless an output blocks."""

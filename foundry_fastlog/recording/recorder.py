@@ -43,13 +43,13 @@ _R = TypeVar("_R")
 
 _log = logging.getLogger("foundry_fastlog")
 
-_VAIN_S = 1.0  # the longest wait if the directory was never writable, or again at exit
+_SHORT_CLOSE_S = 1.0  # the longest wait if the directory was never writable, or again at exit
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
 _ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
 _open: OpenRecorders[Recorder] = OpenRecorders()
 _told_odd: set[str] = set()  # names of values that log() has recorded as text
-_MOST_TOLD = 1000
+_MOST_WARNED = 1000
 _MOST_WORKER_RING = MIB
 
 
@@ -372,7 +372,7 @@ class Recorder(EventRecorder):
         limit = self._default_limit() if timeout is None else seconds("timeout", timeout)
         written = self._close(limit)
         if not written and timeout is None:
-            self._tell_missing()
+            self._warn_missing()
         if first and os.getpid() == self._pid and self._run_file is not None:
             # Left by workers that were killed or exited without closing.
             finish_dead(str(self._path), max(1.0, self._close_timeout_s / 2))
@@ -386,9 +386,9 @@ class Recorder(EventRecorder):
         if os.getpid() != self._pid:  # asking would open files for a forked child
             return self._close_timeout_s
         refused = self._label is None and self._stats()["errors"] > 0
-        return min(_VAIN_S, self._close_timeout_s) if refused else self._close_timeout_s
+        return min(_SHORT_CLOSE_S, self._close_timeout_s) if refused else self._close_timeout_s
 
-    def _tell_missing(self) -> None:
+    def _warn_missing(self) -> None:
         """Log once what could not be written, why, and what happens to it."""
         stats = self._stats()
         missing = stats["accepted"] - stats["written"]
@@ -501,7 +501,7 @@ def _on_core_event(kind: str, text: str) -> None:
         _log.warning("%s", text)
     elif kind == "forked":
         _close_at_worker_exit()
-    elif text not in _told_odd and len(_told_odd) < _MOST_TOLD:
+    elif text not in _told_odd and len(_told_odd) < _MOST_WARNED:
         _told_odd.add(text)
         _log.warning("metric %r is not a single value: recorded as text", text)
 
@@ -524,8 +524,8 @@ def _close_all() -> None:
     for recorder in _open.list_all():
         if not recorder.closed:
             recorder.close()
-        elif not recorder.close(_VAIN_S):  # it has already waited its full timeout
-            recorder._tell_missing()  # noqa: SLF001 - its own module
+        elif not recorder.close(_SHORT_CLOSE_S):  # it has already waited its full timeout
+            recorder._warn_missing()  # noqa: SLF001 - its own module
 
 
 def _decorate(timer: core.Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -70,7 +70,7 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
         for entry in entries:
             name = parse_name(entry.name)
             if name is None:
-                if reason := _laid_aside(entry.name, before):
+                if reason := _reason_aside(entry.name, before):
                     unread.append(Unread(entry.name, reason))
                 continue
             try:
@@ -97,7 +97,7 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
     return sort_segments(found), sorted(unread)
 
 
-def _laid_aside(name: str, present: Collection[str]) -> str:
+def _reason_aside(name: str, present: Collection[str]) -> str:
     """Return why a file is not read that was compressed, or renamed as log rotation does."""
     match = _LAID_ASIDE.fullmatch(name)
     if match is None or parse_name(match["name"]) is None:
