@@ -83,7 +83,7 @@ class Writing(TypedDict):
     streams: list[tuple[int, int, tuple[int, int] | None]]
     files: list[dict[int, tuple[int, int]]]
 
-#: #: Ranges to keep, the bytes that follow them, and whether the file is removed.
+#: Ranges to keep, the bytes that follow them, and whether the file is removed.
 _Change: TypeAlias = tuple[tuple[tuple[int, int], ...], bytes, bool]
 
 class RingView(TypedDict):

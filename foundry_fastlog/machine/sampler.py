@@ -33,8 +33,8 @@ class SystemMetrics:
     """Samples CPU, memory, disk and GPUs at an interval, in its own daemon thread.
 
     Ownership: only the sampler thread uses its `SystemReader` and writes `samples` and `errors`;
-        start(), stop() and read_once() belong to the caller's threads. A sample takes a few system
-        calls and small files; reading disks and GPUs releases the GIL.
+    start(), stop() and read_once() belong to the caller's threads. A sample takes a few system
+    calls and small files; reading disks and GPUs releases the GIL.
 
     A forked child has no sampler thread: it may start() its own.
 

@@ -232,10 +232,10 @@ class Run:
         """Read a stream into a polars DataFrame, one row per line, one column per metric.
 
         Columns: ``timestamp`` (UTC, microseconds), ``seq``, ``step``, ``epoch``, the stream's own
-            fields, the metrics by name, then ``rank``, ``attempt`` and ``label``. A metric with the
-            name of another column gets the prefix ``metrics.``; ``context`` is JSON text. A value
-            missing from a line is null; NaN is NaN. A metric that is text in some lines and a
-            number in others becomes text.
+        fields, the metrics by name, then ``rank``, ``attempt`` and ``label``. A metric with the
+        name of another column gets the prefix ``metrics.``; ``context`` is JSON text. A value
+        missing from a line is null; NaN is NaN. A metric that is text in some lines and a number in
+        others becomes text.
 
         Raises:
             ImportError: polars is not installed; the message says how to install it.

@@ -64,8 +64,8 @@ class WandBLogger:
     not a mapping) raises TypeError, whether W&B is on or off.
 
     Environment: ``WANDB_MODE=disabled`` turns W&B off whatever the arguments are, without importing
-        it; ``offline`` writes to ``wandb/`` for a later ``wandb sync``. ``WANDB_PROJECT`` sets the
-        project if no argument does. ``WANDB_SILENT`` and all others work as wandb documents them.
+    it; ``offline`` writes to ``wandb/`` for a later ``wandb sync``. ``WANDB_PROJECT`` sets the
+    project if no argument does. ``WANDB_SILENT`` and all others work as wandb documents them.
 
     Only the process that created it logs: in a forked child, or after unpickling in a spawned one,
     it does nothing.
