@@ -138,8 +138,8 @@ void BatchWriter::reserve_line(Stream stream) {
     bytes.reserve(bytes.size() + kDropsLine);
 }
 
-// A closed segment is never reopened, so sync it now. If a sync or a rotation fails, the segment is continued
-// beyond its size, or the stream is already in a new segment.
+// A closed segment is never reopened, so sync it before rotating. If the sync fails, the segment is continued
+// beyond its size, or its unsynced lines have already been moved to a new one.
 void BatchWriter::rotate(Stream stream) {
     bool moved = false;
     if (fsync_ != Fsync::none && (!sync(stream, moved) || moved)) return;

@@ -35,8 +35,8 @@ struct Provenance {
     bool power_loss() const noexcept { return own_ring && !same_boot; }
 };
 
-/// Whether there are later lines than when this ring was copied: there is another segment with lines after
-/// those noted in the ring. A restored copy may get the inode of the original ring.
+/// Whether the files have later lines than when this ring was copied: another segment has lines after those
+/// noted in the ring. A restored copy may get the inode of the original ring.
 SinkError is_outdated(RunFiles& files, const StreamFiles& sink, const RingImage& ring,
                       bool& outdated);
 

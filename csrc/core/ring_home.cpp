@@ -36,7 +36,7 @@ RingHome RingHome::find(RunFiles& files, const std::string& run_directory, const
     home.of_this_run = true;
     if (id_of(info) == noted || !home.same_boot) return home;
     // The same inode on another device: remounted since, or seen through another mount or in a snapshot. If
-    // the writer's directory is still visible as it was, the ring belongs to that.
+    // the writer's original directory is still visible, the ring belongs to that directory.
     if (!pointer.empty()) {
         const bool there = files.stat_path(run_before, info) == 0 && id_of(info) == noted;
         if (there) home.other_ = run_before;

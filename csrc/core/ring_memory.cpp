@@ -377,8 +377,8 @@ void RingMemory::unlink_file(int run_directory) const noexcept {
     if (files_.unlink(run_directory, below) != 0) files_.unlink(AT_FDCWD, own);
 }
 
-// Either nobody looked in the meantime, or they took the ring for a dead one: a reader, which holds a shared
-// lock for a moment, or a recovery, which removes the file.
+// While the lock was lost, another process may have taken the ring for a dead one: a reader, which holds a
+// shared lock for a moment, or a recovery, which removes the file.
 void RingMemory::keep_lock(int run_directory) noexcept {
     if (!mapped() || !keeps_descriptor_ || fd_.good()) return;
     constexpr int kFlags = O_RDWR | O_NOFOLLOW | O_NONBLOCK;

@@ -54,8 +54,8 @@ SinkError StreamFiles::keep_made(Stream stream, int fd, const std::string& name)
     return {};
 }
 
-// Whether a name shows the empty file that is open here, whatever its inode: it always has the same size, at
-// any length. Since its creation the file may have been renamed, and the name may belong to another one.
+// Whether a name refers to the empty file that is open here, whatever inodes are shown: both must show the
+// same random size. Since its creation the file may have been renamed, and the name may belong to another one.
 bool StreamFiles::shows_size(int fd, const std::string& name) {
     struct stat info;
     const std::uint64_t size = 1 + random_u64() % 4096;

@@ -73,7 +73,7 @@ def plain_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
         functorch = torch._C._functorch  # noqa: SLF001 - likewise
         if functorch.is_functorch_wrapped_tensor(value):
             raise TypeError("it belongs to a torch.func transform: record outside of it")
-    raise TypeError("it has no memory of its own that could be read: pass value.item()")
+    raise TypeError("it has no memory of its own to read: pass value.item()")
 
 
 def device_kind(value: Any) -> str:  # noqa: ANN401 - any framework's tensor

@@ -419,7 +419,7 @@ class WandBLogger:
         if os.getpid() != self._pid:
             if self.enabled:
                 self._tally.refused(
-                    "another process started this W&B run, so nothing from this one goes there",
+                    "another process started this W&B run, so this process does not send to it",
                     "let that process log, or create a WandBLogger here",
                 )
             return False
