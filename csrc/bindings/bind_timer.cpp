@@ -275,7 +275,7 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
 PyObject* timer_call(PyObject* self, PyObject* args, PyObject* kwargs) {
     if (decorate == nullptr || PyTuple_GET_SIZE(args) != 1 || kwargs != nullptr) {
         PyErr_SetString(PyExc_TypeError,
-                        "calling a timer takes one argument, the function to decorate");
+                        "a timer is called with one function, the one to decorate");
         return nullptr;
     }
     return PyObject_CallFunctionObjArgs(decorate, self, PyTuple_GET_ITEM(args, 0), nullptr);

@@ -198,7 +198,7 @@ def test_what_is_in_the_place_of_a_mark_harms_nobody(tmp_path: Path, made: str) 
     reports = _core.recover_run(str(tmp_path / "run"))
     if made == "directory":  # without the ring the writer would be missed: it stays
         assert [(one["outcome"], one["emitted"]) for one in reports] == [("recovered", 0)]
-        assert "but it stays" in reports[0]["reason"]
+        assert "but it is still there" in reports[0]["reason"]
         mark.rmdir()
     assert problems(tmp_path / "run") == []
     assert not list((tmp_path / "run" / ".fastlog").iterdir())

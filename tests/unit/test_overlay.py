@@ -327,7 +327,7 @@ def test_what_readers_remember_is_bounded(run: Path, tmp_path: Path, monkeypatch
     assert seen(run) == on_disk(run)
     RingBuilder().having(boot_id=rings.OTHER_BOOT).put(tmp_path)
     (tmp_path / "metrics.jsonl").write_bytes(log_line(0, 0) + b"{}\n\n" * 20)
-    assert "damaged all over" in reason(tmp_path, most_ranges=10)
+    assert "damaged in too many places" in reason(tmp_path, most_ranges=10)
 
 
 @pytest.mark.parametrize("records", [0, 1])

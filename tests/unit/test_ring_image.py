@@ -87,7 +87,7 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     look(tmp_path, change(file_bytes=1 << 40, ring_bytes=1 << 39).build()[:16384])
     os.truncate(tmp_path / ".fastlog" / "x.ring", 1 << 40)
     (report,) = Overlay(tmp_path).refresh()
-    assert "its sizes do not fit" in report.reason
+    assert "its sizes are inconsistent" in report.reason
 
 
 def slot(epoch: int, position: int = 0, **stream: int) -> bytes:

@@ -226,7 +226,7 @@ def test_the_end_does_not_wait_for_an_output_that_hangs(
     assert gate.entered.wait(60)
     writer.end()
     gate.open.set()
-    assert ("missing in /dead/main.log" in caplog.text) == (path is not None)
+    assert ("missing from /dead/main.log" in caplog.text) == (path is not None)
 
 
 def test_without_threads_the_caller_writes(
