@@ -7,9 +7,9 @@
     >>> run.problems
     []
 
-Works from the files alone, while the run is being written or years later, and never
-changes them. What a process that was killed had recorded and not yet written is read
-from its ring. Reading is lazy: a run of any size takes a few megabytes of memory.
+Works from the files alone, during the run or years later, and never changes them. Records that a
+killed process had not yet written are read from its ring. Reading is lazy: a run of any size takes
+a few megabytes of memory.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ __all__ = [
     "read_run",
 ]
 
-# The streams in which a resumed run records a step again. Errors and messages are
-# history: the error that ended the first attempt must stay in sight.
+# Streams in which a resumed run records a step again. Errors and messages are history: the error
+# that ended the first attempt must stay visible.
 _RERECORDED = ("metrics", "performance")
 
 _BLOCK_BYTES = 1 << 20
@@ -61,25 +61,25 @@ _MERGE_BYTES = 64 << 20  # all blocks of a merge together
 
 
 class Run:
-    """A run directory, as it was when this object was made.
+    """A run directory, as it was when this object was created.
 
     Args:
-        path: The directory that a ``Recorder`` was given.
-        strict: Raise ``ReadProblemError`` at the first problem of a file, instead of
-            collecting it in ``problems``.
+        path: The directory passed to ``Recorder``.
+        strict: Raise ``ReadProblemError`` at the first problem in a file, instead of collecting it
+            in ``problems``.
 
     Attributes:
         path: The run directory.
-        series: Every stream of every writer, with its files, sorted. Lines that a process
-            left in its ring when it was killed are among them, as if they were in its files.
-        rings: The ring files of the run's processes, and what was found in them.
-        unread: How many rings and files may hold lines of the run and cannot be read: damaged,
-            quarantined, on another host, compressed. ``problems`` names them, and nothing of the
-            run is complete.
-        info: What ``run.json`` says; empty when there is none. It may be stale.
+        series: Every stream of every writer, with its files, sorted. Lines that a killed process
+            left in its ring are included, as if they were in its files.
+        rings: The ring files of the run's processes, with a report on each.
+        unread: How many rings and files may hold lines of the run but cannot be read: damaged,
+            quarantined, on another host, compressed. ``problems`` names them, and nothing in the
+            run counts as complete.
+        info: The contents of ``run.json``; empty if there is none. It may be stale.
 
     Raises:
-        RunNotFoundError: The path holds no run. The message says what to do.
+        RunNotFoundError: The path is not a run. The message says what to do.
     """
 
     def __init__(self, path: StrPath, *, strict: bool = False) -> None:
@@ -118,10 +118,10 @@ class Run:
 
     @property
     def problems(self) -> list[Problem]:
-        """What was found wrong so far, by file and line.
+        """The problems found so far, by file and line.
 
-        Complete for a stream once ``lines`` of it has been read to its end, and for the
-        run after ``check``. At most 1000 are kept; ``problems_omitted`` counts the rest.
+        Complete for a stream once ``lines`` has been read to its end, and for the run after
+        ``check``. At most 1000 are kept; ``problems_omitted`` counts the rest.
         """
         return list(self._problems)
 
@@ -135,24 +135,24 @@ class Run:
     ) -> Iterator[Record]:
         """Read the lines of a stream, in order, one at a time.
 
-        The lines of several processes are merged by timestamp; the lines of one process
-        stay in the order in which it wrote them. Values that are NaN or infinite are so
-        again (``line["metrics"]["loss"]``). Drop markers are left out; ``check`` counts
-        them. A torn or damaged line is skipped and put into ``problems``.
+        Lines of several processes are merged by timestamp; lines of one process stay in the order
+        in which it wrote them. NaN and infinite values are restored (``line["metrics"]["loss"]``).
+        Drop markers are omitted; ``check`` counts them. A torn or damaged line is skipped and added
+        to ``problems``.
 
         Args:
             stream: ``metrics``, ``performance``, ``errors`` or ``log``.
-            attempts: ``"last"``: where a resumed run recorded a step again, leave out
-                what earlier attempts of the same rank recorded for it. Errors and
-                messages are always read whole. ``"all"``: leave out nothing.
+            attempts: ``"last"``: if a resumed run recorded a step again, omit what earlier attempts
+                of the same rank recorded for it. Errors and messages are never omitted. ``"all"``:
+                omit nothing.
             rank: Only this rank's lines.
 
         Yields:
-            A parsed line, as a dict of its own.
+            A parsed line, as a separate dict.
 
         Raises:
             ValueError: An unknown stream or ``attempts``.
-            ReadProblemError: A problem, with ``strict``.
+            ReadProblemError: A problem was found, with ``strict``.
         """
         for _, _, record, _ in self.entries([stream], attempts=attempts, rank=rank):
             if "dropped" not in record:
@@ -166,16 +166,16 @@ class Run:
         rank: int | None = None,
         checks: list[SeriesCheck] | None = None,
     ) -> Iterator[Entry]:
-        """Read several streams merged in order, with each line's origin and bytes.
+        """Read several streams, merged in order, with each line's origin and bytes.
 
-        Like ``lines``, but drop markers are there, and NaN is null as in the file.
+        Like ``lines``, but drop markers are included, and NaN is null as in the file.
 
         Args:
             streams: Which streams to read.
             attempts: As for ``lines``.
             rank: Only this rank's lines.
-            checks: Receives what was found out per stream and writer. Each is complete
-                when the iterator has ended.
+            checks: Receives one check per stream and writer. Each is complete when the iterator has
+                ended.
 
         Returns:
             An iterator over ``(timestamp, series, record, raw)``.
@@ -208,7 +208,7 @@ class Run:
     ) -> list[SeriesCheck]:
         """Read streams to their end and report whether all lines are there.
 
-        Every line of every attempt counts. Problems go into ``problems``.
+        Every line of every attempt counts. Problems are added to ``problems``.
 
         Args:
             streams: Which streams to check.
@@ -231,14 +231,14 @@ class Run:
     ) -> pl.DataFrame:
         """Read a stream into a polars DataFrame, one row per line, one column per metric.
 
-        Columns: ``timestamp`` (UTC, microseconds), ``seq``, ``step``, ``epoch``, the
-        stream's own fields, the metrics by their names, then ``rank``, ``attempt`` and
-        ``label``. A metric with the name of another column gets the prefix ``metrics.``;
-        ``context`` is JSON text. A value that a line does not have is null; NaN is NaN.
-        A metric that is sometimes text and sometimes a number becomes text.
+        Columns: ``timestamp`` (UTC, microseconds), ``seq``, ``step``, ``epoch``, the stream's own
+        fields, the metrics by name, then ``rank``, ``attempt`` and ``label``. A metric with the
+        name of another column gets the prefix ``metrics.``; ``context`` is JSON text. A value
+        missing from a line is null; NaN is NaN. A metric that is text in some lines and a number in
+        others becomes text.
 
         Raises:
-            ImportError: polars is not installed; the message says how to get it.
+            ImportError: polars is not installed; the message says how to install it.
             ValueError: An unknown stream or ``attempts``.
         """
         from foundry_fastlog.reading.frames import to_polars
@@ -250,11 +250,11 @@ class Run:
     ) -> pd.DataFrame:
         """Read a stream into a pandas DataFrame; columns as in ``to_polars``.
 
-        Integer columns with absent values are ``Int64``. pandas shows an absent float as
-        NaN, as it does a NaN.
+        Integer columns with missing values are ``Int64``. pandas shows a missing float as NaN, the
+        same as a NaN.
 
         Raises:
-            ImportError: pandas is not installed; the message says how to get it.
+            ImportError: pandas is not installed; the message says how to install it.
             ValueError: An unknown stream or ``attempts``.
         """
         from foundry_fastlog.reading.frames import to_pandas
@@ -270,12 +270,12 @@ class Run:
             self._problems.add("run-info", RUN_INFO, 0, f"cannot be read: {error}")
             return {}
         if type(info) is not dict:
-            self._problems.add("run-info", RUN_INFO, 0, "cannot be read: no JSON object")
+            self._problems.add("run-info", RUN_INFO, 0, "cannot be read: not a JSON object")
             return {}
         return info
 
     def _hidden(self, series: Series) -> Callable[[Record], bool] | None:
-        """Say which records of a series a later attempt of its rank recorded again."""
+        """Return a test for records of a series that a later attempt of its rank recorded again."""
         if series.stream not in _RERECORDED:
             return None
         later = [
@@ -288,7 +288,7 @@ class Run:
         return lambda record: any(steps.has(record) for steps in later)
 
     def _steps_by_start(self, stream: str, rank: int) -> list[tuple[tuple[str, int], _Steps]]:
-        """The steps that each start of a rank recorded, but for the first start."""
+        """Return the steps that each start of a rank recorded, except the first start."""
         known = self._later.get((stream, rank))
         if known is None:
             mine = [s for s in self.series if s.stream == stream and s.writer.rank == rank]
@@ -302,13 +302,13 @@ class Run:
 
 
 class _Steps:
-    """The steps, and the epochs of epoch summaries, that are in some series."""
+    """The steps, and the epochs of epoch summaries, in some series."""
 
     def __init__(self, series: Iterable[Series]) -> None:
         self._steps = StepSet()
         self._epochs: set[float] = set()
         for one in series:
-            # What is wrong with these files is reported when they are read themselves.
+            # Problems in these files are reported when the files themselves are read.
             for _, _, record, _ in read_series(one, SeriesCheck(one), Problems()):
                 if (step := record.get("step")) is not None:
                     self._steps.add(step)
@@ -316,7 +316,7 @@ class _Steps:
                     self._epochs.add(epoch)
 
     def has(self, record: Record) -> bool:
-        """Whether a record is of one of these steps, or epochs where it has no step."""
+        """Return whether a record has one of these steps, or epochs if it has no step."""
         if (step := record.get("step")) is not None:
             return step in self._steps
         return (epoch := record.get("epoch")) is not None and epoch in self._epochs
@@ -339,14 +339,14 @@ def read_run(path: StrPath, *, strict: bool = False) -> Run:
     """Open a run for reading.
 
     Args:
-        path: The directory that a ``Recorder`` was given.
+        path: The directory passed to ``Recorder``.
         strict: Raise ``ReadProblemError`` at the first damaged, torn or missing line,
             instead of collecting it in ``Run.problems``.
 
     Returns:
-        The run as it is now; lines that are written later may or may not be seen.
+        The run as it is now; lines written later may or may not be seen.
 
     Raises:
-        RunNotFoundError: The path holds no run. The message says what to do.
+        RunNotFoundError: The path is not a run. The message says what to do.
     """
     return Run(path, strict=strict)

@@ -1,18 +1,19 @@
-"""One time for the file names of all ranks of a start: rank 0 publishes it, the others look it up.
+"""One time stamp for the files of all ranks of a start: rank 0 publishes it, others look it up.
 
-The ranks share no clock, and nothing that a launcher gives them is new at each start: an address
-and port may be those of an earlier one. What is certain is who lives. Rank 0 writes its time into
-``.fastlog/start-<launch>`` of the run's directory and holds a lock on that file while the run is
-open; the kernel takes the lock away when it dies. Another rank believes a file that
+The ranks share no clock, and nothing that a launcher passes to them is unique to a start: address
+and port may be those of an earlier one. What can be checked is which processes are alive. Rank 0
+writes its time to ``.fastlog/start-<launch>`` in the run's directory and holds a lock on that file
+while the run is open; the kernel releases the lock when rank 0 dies. Another rank trusts a file
+that
 
 - is named after its own launch: MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RUN_ID, world size;
-- is locked, so that its rank 0 lives: a launcher ends all ranks of a start before the next one;
-- is not much older than this process, by the file system's clock: a file server may remember the
-  lock of a machine that has crashed;
-- was not believed by this process before: a run that was closed and is opened again.
+- is locked, so its rank 0 is alive: a launcher ends all ranks of a start before the next one;
+- is not much older than this process, by the file system's clock: a file server may keep the lock
+  of a crashed machine;
+- was not trusted by this process before: that is a run that was closed and reopened.
 
-It waits for one at most `WAIT_S`, and else takes its own time. So it does where MASTER_ADDR and
-MASTER_PORT are not set, or the file system has no locks that all ranks see.
+It waits at most `WAIT_S` for such a file, then uses its own time. It also does so if MASTER_ADDR
+and MASTER_PORT are not set, or if the file system has no locks that all ranks see.
 """
 
 from __future__ import annotations
@@ -35,23 +36,23 @@ WAIT_S = 5.0
 """The longest wait for rank 0."""
 
 LAUNCH_S = 10.0
-"""How much earlier than another rank a launcher may start rank 0."""
+"""How much earlier than other ranks a launcher may start rank 0."""
 
 _PREFIX = "start-"
 _CONTENT = re.compile(r"(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}) ([0-9a-f]{32})\n")
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _WRITE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
-# What this process has published and believed: opening the former would lose its lock.
+# What this process has published and trusted: opening a published file again would lose its lock.
 _published: dict[Path, tuple[int, str]] = {}
 _believed: set[str] = set()
 
 
 class StartStamp:
-    """The time of a start. Made and withdrawn by one thread of one process.
+    """The time of a start. Created and withdrawn by one thread of one process.
 
     Attributes:
-        text: The time, as file names have it.
+        text: The time, as used in file names.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class StartStamp:
         rank: int | None,
         world_size: int | None,
     ) -> None:
-        """Publish the time (rank 0), or find out rank 0's.
+        """Publish the time (rank 0), or look up rank 0's.
 
         Args:
             own: This process's time.
@@ -78,7 +79,7 @@ class StartStamp:
         # One path for all links to it: see `_published`.
         self._path = Path(os.path.realpath(directory), PRIVATE_DIR, f"{_PREFIX}{launch}")
         if rank == 0:
-            with contextlib.suppress(OSError):  # the recorder tells what is wrong with the disk
+            with contextlib.suppress(OSError):  # the recorder reports errors of the disk
                 self._publish()
         else:
             self.text = _look_up(self._path) or own
@@ -87,11 +88,11 @@ class StartStamp:
         make_directories(self._path.parent)
         _remove_dead(self._path.parent)
         token = os.urandom(16).hex()
-        # Complete and locked before it has its name: nobody sees it otherwise.
+        # Complete and locked before it gets its name, so nobody sees it earlier.
         temporary = self._path.with_name(f"{self._path.name}.{token}")
         fd = os.open(temporary, _WRITE, 0o664)
         try:
-            # Not flock(): forked workers would inherit it, and live on without their rank.
+            # Not flock(): forked workers would inherit that lock and outlive their rank.
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(fd, f"{self.text} {token}\n".encode())
             temporary.replace(self._path)
@@ -104,12 +105,12 @@ class StartStamp:
         _published[self._path] = (self._pid, self.text)
 
     def withdraw(self) -> None:
-        """Take back what was published; safe to call again, and in a forked child."""
+        """Withdraw what was published; safe to call again, and in a forked child."""
         if self._fd < 0 or os.getpid() != self._pid:
             return
         fd, self._fd = self._fd, -1
         _published.pop(self._path, None)
-        # A number that was closed below us may be somebody else's by now.
+        # Something else may have closed this descriptor, and its number may be in use again.
         with contextlib.suppress(OSError):
             status = os.fstat(fd)
             if (status.st_dev, status.st_ino) == self._id:
@@ -119,18 +120,18 @@ class StartStamp:
 
 
 def _launch(world_size: int | None) -> str | None:
-    """Name the launch that this process belongs to, None where that cannot be told."""
+    """Return a name for the launch that this process belongs to, None if unknown."""
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if not address or not port:
         return None
-    if address in ("localhost", "127.0.0.1", "::1"):  # of which there is one on each host
+    if address in ("localhost", "127.0.0.1", "::1"):  # every host has one of these
         address = socket.gethostname()
     facts = (address, port, os.environ.get("TORCHELASTIC_RUN_ID", ""), str(world_size))
     return hashlib.sha256("\n".join(facts).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _look_up(path: Path) -> str | None:
-    """Wait for what rank 0 publishes; None when it does not."""
+    """Wait for what rank 0 publishes; None if it does not."""
     end = time.monotonic() + WAIT_S
     pause = 0.01
     while True:
@@ -145,7 +146,7 @@ def _look_up(path: Path) -> str | None:
 
 
 def _read(path: Path) -> str | None:
-    """Return the time that is published, if it is this start's."""
+    """Return the published time, if it belongs to this start."""
     pid, text = _published.get(path, (0, ""))
     if pid == os.getpid():  # all ranks in one process
         return text
@@ -164,9 +165,9 @@ def _read(path: Path) -> str | None:
 
 
 def _locked(fd: int) -> bool:
-    """Tell whether a process holds the writer's lock.
+    """Return whether a process holds the write lock.
 
-    Asked by trying a reader's, which disturbs nobody else who asks.
+    Tests by trying a read lock, which does not disturb others doing the same.
     """
     try:
         fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -176,11 +177,11 @@ def _locked(fd: int) -> bool:
 
 
 def _fresh(path: Path, fd: int) -> bool:
-    """Tell whether a file was written since about the time when this process was started."""
+    """Return whether a file was written at about the time this process started, or later."""
     lived = _lifetime()
     if lived == math.inf:
         return True
-    # The file system's own time, which is that of neither rank.
+    # The file system's own time, which may differ from that of either rank.
     probe = path.with_name(f"{path.name}.{os.urandom(16).hex()}")
     mine = os.open(probe, _WRITE, 0o664)
     try:
@@ -192,7 +193,7 @@ def _fresh(path: Path, fd: int) -> bool:
 
 
 def _lifetime() -> float:
-    """Return the seconds since this process was started; infinity where nobody tells."""
+    """Return the seconds since this process started; infinity if unknown."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
@@ -202,9 +203,9 @@ def _lifetime() -> float:
 
 
 def _remove_dead(directory: Path) -> None:
-    """Remove what killed processes have left."""
+    """Remove files that killed processes have left."""
     for path in directory.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):  # somebody else was faster
+        with contextlib.suppress(OSError):  # another process was faster
             fd = os.open(path, _READ)
             try:
                 if not _locked(fd):

@@ -150,7 +150,7 @@ def test_where_it_may_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "there.json").touch()
     with pytest.raises(ExportError, match="exists"):
         export_chrome_trace(tmp_path, tmp_path / "there.json")
-    with pytest.raises(ExportError, match="would pass for a file of the run"):
+    with pytest.raises(ExportError, match="would look like a file of the run"):
         export_chrome_trace(tmp_path, tmp_path / "metrics.x.jsonl")
     with pytest.raises(RunNotFoundError):
         export_chrome_trace(tmp_path / "no", tmp_path / "trace.json")
