@@ -60,8 +60,7 @@ class KeySetCache {
     /// The id of a single name (a timer's), cached by its address.
     bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept;
 
-// Ownership: with the GIL, the thread that holds it. On free-threaded builds each slot has a lock, held for the
-// few nanoseconds that it takes to compare and copy, so a replaced entry is freed at once.
+    /// Forgets everything.
     void clear() noexcept;
 
   private:
@@ -72,8 +71,8 @@ class KeySetCache {
     struct Entry {
         PyObject* names;  // tuple of keys, owned
         KeySet set;
-// Ownership: with the GIL, the thread that holds it. On free-threaded builds each slot has a lock, held for the
-// few nanoseconds that it takes to compare and copy, so a replaced entry is freed at once.
+        std::size_t bytes;  // approximate size of the keys
+        int names_left = kNamesPerSet;
     };
     struct Slot {
         Entry* entry = nullptr;
@@ -81,7 +80,7 @@ class KeySetCache {
         PyMutex mutex{};
 #endif
     };
-    /// Nothing with a GIL.
+    /// With a GIL, does nothing.
     class SlotLock {
       public:
 #ifdef Py_GIL_DISABLED
@@ -104,7 +103,7 @@ class KeySetCache {
         return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 55);
     }
     static std::size_t slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept;
-    /// Whether these keys are known. `keep_tuple`: so is not the `tuple` that they came in, and it should be.
+    /// Whether these keys are known. `keep_tuple`: the `tuple` that they came in is not, and should be added.
     bool find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count, bool tuple,
                    KeySet& out, bool& keep_tuple) noexcept;
     bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
@@ -115,13 +114,11 @@ class KeySetCache {
 
     Table by_names_{};
     Table by_keys_{};
-// Ownership: with the GIL, the thread that holds it. On free-threaded builds each slot has a lock, held for the
-// few nanoseconds that it takes to compare and copy, so a replaced entry is freed at once.
     std::atomic<std::size_t> held_bytes_{0};
 };
 
-/// The UTF-8 text of a str; lone surrogates become the text "\udcXX" (Python's backslashreplace). `storage`
-/// keeps the bytes alive if they are not the str's own. False with an error set.
+/// The UTF-8 text of a str; lone surrogates become the text "\udcXX" (Python's backslashreplace).
+/// `storage` keeps the bytes alive when they are not the str's own. False with an error set.
 bool utf8_of(PyObject* text, std::string_view& out, std::vector<PyObject*>& storage) noexcept;
 
 }  // namespace fastlog::bindings
