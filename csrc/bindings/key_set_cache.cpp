@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::size_t kKeyBytes = 64;  // a str without its text, and the tuple's pointer to it
 
-// A line has every key once. False with an error set that names the one that comes again.
+// A line must not repeat a key. False with an error set that names the repeated one.
 bool all_differ(std::vector<std::string_view> texts) {
     std::sort(texts.begin(), texts.end());
     const auto again = std::adjacent_find(texts.begin(), texts.end());
@@ -26,7 +26,7 @@ bool all_differ(std::vector<std::string_view> texts) {
     return false;
 }
 
-// Its text is anybody's code; a tensor on a device is not read for it.
+// The text of a name may run any code; a device tensor is not read for it.
 void refuse_name(PyObject* name) {
     PyObject* text = text_of(name);
     if (text == nullptr) return;
@@ -74,7 +74,7 @@ KeySetCache::Entry* KeySetCache::swap(Slot& slot, Entry* entry) noexcept {
     return std::exchange(slot.entry, entry);
 }
 
-// Of an entry that no table knows any more: the last reference to a key may run anybody's code.
+// For an entry that no table refers to any more: dropping the last reference to a key may run any code.
 void KeySetCache::drop(Entry* entry) noexcept {
     held_bytes_.fetch_sub(entry->bytes, std::memory_order_relaxed);
     python_call([&] { Py_DECREF(entry->names); });
@@ -116,7 +116,7 @@ bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const
     if (out.id == KeyTable::kNone) return true;
     PyObject* own = PyTuple_New(count);
     if (own == nullptr) {
-        PyErr_Clear();  // not cached, nothing more
+        PyErr_Clear();  // not cached, but not an error
         return true;
     }
     for (Py_ssize_t i = 0; i < count; ++i) {
@@ -128,7 +128,7 @@ bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const
     return true;
 }
 
-// Steals nothing: takes its own reference to `names`. A failure to cache is no error.
+// Steals no reference: takes its own to `names`. Failing to cache is not an error.
 void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept {
     std::size_t bytes = sizeof(Entry);
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
@@ -137,7 +137,7 @@ void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const Key
                                  static_cast<std::size_t>(PyUnicode_KIND(key));
     }
     const bool fits = held_bytes_.load(std::memory_order_relaxed) + bytes <= kMaxHeldBytes;
-    if (!fits) clear();  // what is in use comes back at its next call
+    if (!fits) clear();  // entries in use are added again at their next call
     auto* entry = new (std::nothrow) Entry{names, set, bytes};
     if (entry == nullptr) return;
     Py_INCREF(names);
@@ -164,7 +164,7 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
                 texts.push_back(text);
             }
         }
-        // The str objects of a mapping differ, but "\udc80" is written as the text of its escape.
+        // The str objects in a mapping differ, but "\udc80" is written as the text of its escape sequence.
         if (ok && (joined || !storage.empty())) ok = all_differ(texts);
         if (ok) out.id = table.intern(texts);
     } catch (const std::bad_alloc&) {

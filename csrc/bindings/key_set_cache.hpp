@@ -1,15 +1,15 @@
-// From the names of one call to the id of their key set, in a few nanoseconds.
+// Maps the names of one call to the id of their key set, in a few nanoseconds.
 //
-// CPython hands a call site's keyword names over as one and the same tuple at every call, so its
-// address finds the id. `record(step, **metrics)` and record_dict() bring the same key objects in
-// fresh containers: a second table is looked up by the addresses of the keys. Both tables hold
-// references, so an address cannot come to mean something else. What neither knows goes to the
-// KeyTable by content. A names tuple made for one call looks like any other, so every key set may
-// enter only a few tuples into the first table. Keys that are new objects at every call (f-strings)
-// would fill the second one with what never comes again, so what both hold is bounded in bytes.
+// CPython passes a call site's keyword names as the same tuple at every call, so the tuple's address
+// identifies the key set. `record(step, **metrics)` and record_dict() pass the same key objects in new
+// containers: a second table is indexed by the addresses of the keys. Both tables hold references, so an
+// address cannot be reused for something else. If neither knows the names, the KeyTable is searched by
+// content. A names tuple made for one call looks like any other, so every key set may add only a few tuples
+// to the first table. Keys that are new objects at every call (f-strings) would fill the second table with
+// entries that are never used again, so the total size of both is bounded in bytes.
 //
 // Ownership: with the GIL, the thread that holds it. On free-threaded builds each slot has a lock, held for the
-// few nanoseconds that it takes to compare and copy: what it holds is freed once another takes its place.
+// few nanoseconds that it takes to compare and copy, so a replaced entry is freed at once.
 #pragma once
 
 #include <Python.h>
@@ -24,7 +24,7 @@
 
 namespace fastlog::bindings {
 
-/// What a call needs to know of its keys; copied out of the cache.
+/// What a call needs to know about its keys; copied out of the cache.
 struct KeySet {
     std::uint32_t id = KeyTable::kNone;  // kNone: write the keys into the record
     std::int32_t epoch = -1;             // index of "epoch", or -1
@@ -52,8 +52,8 @@ class KeySetCache {
                             out);
     }
 
-    /// The same for keys in an array; `names` is the tuple they come from, or null. `joined`: some
-    /// keys were put together here, so that two of them may have become the same.
+    /// The same for keys in an array; `names` is the tuple they come from, or null. `joined`: some keys were
+    /// joined from nested dicts, so two of them may have become equal.
     bool resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys, Py_ssize_t count,
                       KeySet& out, bool joined = false) noexcept;
 
@@ -71,7 +71,7 @@ class KeySetCache {
     struct Entry {
         PyObject* names;  // tuple of keys, owned
         KeySet set;
-        std::size_t bytes;  // what the keys take, about
+        std::size_t bytes;  // approximate size of the keys
         int names_left = kNamesPerSet;
     };
     struct Slot {
@@ -80,7 +80,7 @@ class KeySetCache {
         PyMutex mutex{};
 #endif
     };
-    /// Nothing with a GIL.
+    /// With a GIL, does nothing.
     class SlotLock {
       public:
 #ifdef Py_GIL_DISABLED
@@ -103,7 +103,7 @@ class KeySetCache {
         return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 55);
     }
     static std::size_t slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept;
-    /// Whether these keys are known. `keep_tuple`: so is not the `tuple` that they came in, and it should be.
+    /// Whether these keys are known. `keep_tuple`: the `tuple` that they came in is not, and should be added.
     bool find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count, bool tuple,
                    KeySet& out, bool& keep_tuple) noexcept;
     bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,

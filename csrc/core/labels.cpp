@@ -15,8 +15,8 @@
 namespace fastlog {
 namespace {
 
-// "metrics" + stamp + [.label] + [.segment] + ".jsonl" + [.gz, .1, ...]; false for other names. What was laid
-// aside still has its writer's lines.
+// "metrics" + stamp + [.label] + [.segment] + ".jsonl" + [.gz, .1, ...]; false for other names. Compressed or
+// renamed files still hold their writer's lines.
 bool parse_label(std::string_view name, const std::string& stamp, std::string& label) {
     constexpr std::string_view kEnd = ".jsonl";
     const std::size_t end = name.find(kEnd);
@@ -40,7 +40,7 @@ bool parse_label(std::string_view name, const std::string& stamp, std::string& l
     return false;
 }
 
-// Opens each ring of the private directory, also those that lie elsewhere.
+// Opens each ring in the private directory, including those that are stored elsewhere.
 template <class Look>
 void for_each_ring(RunFiles& files, int directory, Look&& look) {
     std::vector<std::string> names;

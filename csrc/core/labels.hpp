@@ -1,4 +1,4 @@
-// Which writers' labels a run's directory knows, by its files and by its rings.
+// The writers' labels in use in a run's directory, according to its files and rings.
 #pragma once
 
 #include <cstdint>
@@ -10,12 +10,12 @@
 
 namespace fastlog {
 
-/// Labels under which a new writer with this stamp must not make files: of the stream files that are
-/// there, whatever their segment, and of the rings in the private directory, whose writers may be about
-/// to make theirs anew. What cannot be listed or read counts as absent.
+/// Labels under which a new writer with this stamp must not create files: those of existing stream files,
+/// whatever their segment, and of the rings in the private directory, whose writers may be about to recreate
+/// their files. What cannot be listed or read counts as absent.
 std::set<std::string> labels_in_use(RunFiles& files, int directory, const std::string& stamp);
 
-/// Whether a ring other than this one has the label too.
+/// Whether another ring has the same label.
 bool has_rival(RunFiles& files, int directory, const std::string& stamp, const std::string& label,
                FileId ring);
 

@@ -1,7 +1,7 @@
 """Statistics over streams of numbers, in bounded memory.
 
-Values are buffered in lists and folded in batches, because a batch costs a few C
-calls where a value at a time would cost a few Python statements.
+Values are buffered in lists and added in batches, because a batch costs a few C calls where single
+values would cost a few Python statements each.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from foundry_fastlog.base.statistics import mean_of
 
 __all__ = ["BATCH", "Curve", "Durations", "MetricStats", "Values", "percentile", "total"]
 
-#: Buffered values after which an accumulator folds them.
+#: Number of buffered values at which an accumulator adds them.
 BATCH = 8192
 
-#: Durations per name that are kept for percentiles; past this, a random sample of them.
+#: Durations per name that are kept for percentiles; beyond this, a random sample.
 MAX_SAMPLES = 1 << 20
 
 _NUMBERS = {int, float}
@@ -31,12 +31,12 @@ class MetricStats:
 
     Attributes:
         name: The metric's key.
-        count: Values recorded, whatever their type, null included.
+        count: Values recorded, of any type, including null.
         numbers: How many of them were finite numbers.
         nonfinite: How many were NaN or infinite.
         first: First value recorded; any JSON type, or NaN.
         last: Last value recorded.
-        min: Smallest finite number, None where there is none.
+        min: Smallest finite number, None if there is none.
         min_step: Step of the first line with that number.
         max: Largest finite number.
         max_step: Step of the first line with that number.
@@ -57,10 +57,10 @@ class MetricStats:
 
 
 class Curve:
-    """A series of (step, value) points that halves its resolution when it grows long.
+    """A series of (step, value) points whose resolution is halved when it grows long.
 
     Args:
-        limit: Points to keep at most; each is the mean of equally many values.
+        limit: Maximum number of points; each is the mean of equally many values.
     """
 
     def __init__(self, limit: int = 2048) -> None:
@@ -85,7 +85,7 @@ class Curve:
         del self._open_steps[:whole], self._open_values[:whole]
 
     def _halve(self) -> None:
-        # An odd last point goes back to the open ones, spread over its width.
+        # An odd last point is moved back to the open ones, spread over its width.
         if len(self._steps) % 2:
             self._open_steps[:0] = [self._steps.pop()] * self._width
             self._open_values[:0] = [self._values.pop()] * self._width
@@ -94,7 +94,7 @@ class Curve:
         self._width *= 2
 
     def points(self) -> list[tuple[float, float]]:
-        """The points by step, the unfinished last one among them."""
+        """Return the points by step, including the unfinished last one."""
         points = list(zip(self._steps, self._values, strict=True))
         if self._open_steps:
             points.append((mean_of(self._open_steps), mean_of(self._open_values)))
@@ -102,7 +102,7 @@ class Curve:
 
 
 class Values:
-    """Folds the values of one metric.
+    """Accumulates the values of one metric.
 
     Args:
         name: The metric's key.
@@ -125,7 +125,7 @@ class Values:
         self._max_step: int | None = None
 
     def fold(self) -> None:
-        """Take in the buffered values and empty the buffer."""
+        """Add the buffered values and empty the buffer."""
         values, steps = self.values, self.steps
         if not values:
             return
@@ -157,7 +157,7 @@ class Values:
             self._min, self._min_step = low, steps[values.index(low)]
         if high > self._max:
             self._max, self._max_step = high, steps[values.index(high)]
-        if None in steps:  # epoch summaries have no step: no place on a curve
+        if None in steps:  # epoch summaries have no step, so no place on a curve
             pairs = [(s, v) for s, v in zip(steps, values, strict=True) if s is not None]
             self.curve.extend([s for s, _ in pairs], [v for _, v in pairs])
         else:
@@ -169,7 +169,7 @@ class Values:
         return min(max(means), max(min(means), mean))
 
     def stats(self) -> MetricStats:
-        """Fold what is buffered and give the statistics."""
+        """Add what is buffered and return the statistics."""
         self.fold()
         some = self._numbers > 0
         return MetricStats(
@@ -188,7 +188,7 @@ class Values:
 
 
 class Durations:
-    """Folds the durations of one timer name; percentiles from a sample when very many."""
+    """Accumulates the durations of one timer; percentiles from a sample if there are very many."""
 
     def __init__(self) -> None:
         self.values: list[float] = []  # the buffer; append, then call fold()
@@ -200,7 +200,7 @@ class Durations:
         self._random = random.Random(0)  # noqa: S311  # a sample, the same at every call
 
     def fold(self) -> None:
-        """Take in the buffered durations and empty the buffer."""
+        """Add the buffered durations and empty the buffer."""
         values = self.values
         if not values:
             return
@@ -217,16 +217,16 @@ class Durations:
 
     @property
     def sampled(self) -> bool:
-        """Whether the percentiles are of a sample."""
+        """Whether the percentiles are from a sample."""
         return self.count > len(self._samples)
 
     def sorted_samples(self) -> list[float]:
-        """The durations, or a sample of them, ascending."""
+        """Return the durations, or a sample of them, ascending."""
         return sorted(self._samples)
 
 
 def total(values: list[float]) -> float:
-    """Sum of finite numbers; infinite where no float holds it."""
+    """Return the sum of finite numbers; infinite if it overflows."""
     try:
         return math.fsum(values)
     except OverflowError:
@@ -234,7 +234,7 @@ def total(values: list[float]) -> float:
 
 
 def percentile(ascending: list[float], fraction: float) -> float:
-    """Give a percentile, interpolated linearly between neighbours (numpy's default).
+    """Return a percentile, interpolated linearly between neighbours (numpy's default).
 
     Args:
         ascending: Sorted values, at least one.

@@ -1,7 +1,7 @@
-"""Sum up a run: metrics, timings, errors, files and completeness, in one pass.
+"""Summarise a run: metrics, timings, errors, files and completeness, in one pass.
 
-``summarize(run)`` computes, ``render(summary, console)`` shows. The first needs no
-more than the package itself, the second rich.
+``summarize(run)`` computes, ``render(summary, console)`` displays. The first needs only this
+package, the second also rich.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ __all__ = [
     "summarize",
 ]
 
-#: The timer that holds a whole step: the shares of the other timers are of its total.
+#: The timer around a whole step: the shares of other timers are relative to its total.
 STEP_TIMER = "step"
 
-_FOLD_AT = 32 * BATCH  # buffered values of all metrics together
+_FOLD_AT = 32 * BATCH  # buffered values of all metrics
 _LAST_ERRORS = 5
 
 
@@ -72,7 +72,7 @@ class _Summing:
         if stream == "system":
             body = record["system"]
             ending = " (system)"
-        elif body is None:  # values of an epoch are not mixed with those of its steps
+        elif body is None:  # an epoch's values are not mixed with those of its steps
             body = record["summary"]
             ending = " (epoch)"
         elif step is not None:
@@ -152,14 +152,14 @@ class _Summing:
 
 
 def summarize(run: Run, *, starts: Starts = "latest") -> Summary:
-    """Read a run once and sum it up.
+    """Read a run once and summarise it.
 
     Args:
         run: The run, from ``read_run``.
         starts: ``"latest"``, ``"all"`` or a number; see ``Run.lines``.
 
     Returns:
-        The summary. ``complete`` and ``problems`` say whether lines are missing.
+        The summary. ``complete`` and ``problems`` show whether lines are missing.
     """
     state = _Summing(run)
     checks: list[SeriesCheck] = []
@@ -193,7 +193,7 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
     summary.left_out = {s: dict(names) for s, names in run.left_out.items() if names}
     summary.dropped = {stream: count for stream, count in dropped.items() if count}
     for writer, attempt in state.attempts.items():
-        # wall_s holds the duration of the first block until here: a timing's stamp is its end.
+        # Until here, wall_s holds the duration of the first block: a timing is stamped at its end.
         attempt.wall_s += _seconds(attempt.first, attempt.last)
         attempt.lines = {s: lines[writer, s] for s in STREAMS if (writer, s) in lines}
         summary.attempts.append(attempt)
@@ -265,9 +265,9 @@ def _add_timings(summary: Summary, durations: dict[str, Durations]) -> None:
 
 
 def _seconds(first: str, last: str) -> float:
-    """Seconds between two timestamps; 0 where one cannot be read."""
+    """Return the seconds between two timestamps; 0 if one cannot be parsed."""
     try:
         begin, end = (datetime.fromisoformat(t.replace("Z", "+00:00")) for t in (first, last))
         return (end - begin).total_seconds()
-    except (ValueError, TypeError):  # no text of a time, or one without and one with a zone
+    except (ValueError, TypeError):  # not a time, or one without and one with a time zone
         return 0.0

@@ -16,12 +16,12 @@ if TYPE_CHECKING:  # optional packages
 
 __all__ = ["to_pandas", "to_polars"]
 
-# The columns that a stream always has, in order, and what they hold.
+# The columns that a stream always has, in order, and their types.
 _KINDS = {
     "timestamp": str,
     "seq": int,
     "step": int,
-    "epoch": int,  # or float, where one is a fraction
+    "epoch": int,  # or float, if one is a fraction
     "name": str,
     "duration_s": float,
     "depth": int,
@@ -61,7 +61,7 @@ _ORIGIN = ("rank", "attempt", "label")
 
 
 def _rows(entries: Iterable[Entry], stream: str) -> Iterator[Record]:
-    """Yield flat records: the fixed fields, the metrics, and where the line is from."""
+    """Yield flat records: the fixed fields, the metrics, and the line's origin."""
     fixed = ("timestamp", "seq", *_FIELDS[stream])
     taken = {*fixed, *_ORIGIN}
     for _, series, record, _ in entries:
@@ -82,7 +82,7 @@ def _rows(entries: Iterable[Entry], stream: str) -> Iterator[Record]:
 
 
 def _columns(entries: Iterable[Entry], stream: str) -> dict[str, list[Any]]:
-    """Collect a stream into columns of equal length, each of one type."""
+    """Collect a stream into columns of equal length, each with one type."""
     columns: dict[str, list[Any]] = {name: [] for name in ("timestamp", "seq", *_FIELDS[stream])}
     origin: dict[str, list[Any]] = {name: [] for name in _ORIGIN}
     count = 0
@@ -104,7 +104,7 @@ def _columns(entries: Iterable[Entry], stream: str) -> dict[str, list[Any]]:
 
 
 def _one_type(values: list[Any]) -> list[Any]:
-    """Give the values of a column one type: int and float become float, other mixes text."""
+    """Convert a column to one type: int and float to float, other mixtures to text."""
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {int, float} or (kinds == {int} and not all(map(_fits, values))):
         return [None if value is None else float(value) for value in values]
@@ -117,25 +117,25 @@ def _one_type(values: list[Any]) -> list[Any]:
 
 
 def _fits(value: int | None) -> bool:
-    """Whether a column of 64-bit integers can hold a value."""
+    """Return whether a column of 64-bit integers can hold a value."""
     return value is None or -_INT64 <= value < _INT64
 
 
 def _kind(name: str, values: list[Any]) -> type | None:
-    """The type of a column's values; for one without values what it would hold."""
+    """Return the type of a column's values; for an empty column, the type it would have."""
     kinds = set(map(type, values)) - {type(None)}
     return kinds.pop() if kinds else _KINDS.get(name)
 
 
 def _missing(package: str) -> str:
     return (
-        f"{package} is not installed. Get it with: pip install 'foundry_fastlog[{package}]' "
-        f"(or read the lines with Run.lines, which needs nothing more)"
+        f"{package} is not installed. Install it with: pip install 'foundry_fastlog[{package}]' "
+        f"(or use Run.lines, which does not need it)"
     )
 
 
 def to_polars(entries: Iterable[Entry], stream: str) -> pl.DataFrame:
-    """Put the entries of a stream into a polars DataFrame; see ``Run.to_polars``."""
+    """Convert the entries of a stream to a polars DataFrame; see ``Run.to_polars``."""
     try:
         import polars as pl
     except ImportError as error:
@@ -149,7 +149,7 @@ def to_polars(entries: Iterable[Entry], stream: str) -> pl.DataFrame:
 
 
 def to_pandas(entries: Iterable[Entry], stream: str) -> pd.DataFrame:
-    """Put the entries of a stream into a pandas DataFrame; see ``Run.to_pandas``."""
+    """Convert the entries of a stream to a pandas DataFrame; see ``Run.to_pandas``."""
     try:
         import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError as error:

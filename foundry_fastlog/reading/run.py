@@ -7,9 +7,9 @@
     >>> run.problems
     []
 
-Works from the files alone, while the run is being written or years later, and never
-changes them. What a process that was killed had recorded and not yet written is read
-from its ring. Reading is lazy: a run of any size takes a few megabytes of memory.
+Works from the files alone, during the run or years later, and never changes them. Records that a
+killed process had not yet written are read from its ring. Reading is lazy: a run of any size takes
+a few megabytes of memory.
 """
 
 from __future__ import annotations
@@ -74,28 +74,28 @@ _MERGE_BYTES = 64 << 20  # all blocks of a merge together
 
 
 class Run:
-    """A run directory, as it was when this object was made.
+    """A run directory, as it was when this object was created.
 
     Args:
-        path: The directory that a ``Recorder`` was given.
-        strict: Raise ``ReadProblemError`` at the first problem of a file, instead of
-            collecting it in ``problems``.
+        path: The directory passed to ``Recorder``.
+        strict: Raise ``ReadProblemError`` at the first problem in a file, instead of collecting it
+            in ``problems``.
 
     Attributes:
         path: The run directory.
         series: Every stream of every writer, with its files, sorted. Lines that a process
-            left in its ring when it was killed are among them, as if they were in its files.
+            left in its ring when it was killed are included, as if they were in its files.
         rings: The ring files of the run's processes, and what was found in them.
         unread: How many rings and files may hold lines of the run and cannot be read: damaged,
             quarantined, on another host, compressed. ``problems`` names them, and nothing of the
             run is complete.
         starts: Numbers of the run's starts.
-        left_out: How many values the last reading of a stream left out, by stream and name, as
-            they count no longer. ``starts="all"`` leaves out none.
+        left_out: How many values the last read of a stream omitted because they no longer count, by
+            stream and name.
         info: What ``run.json`` says; empty when there is none. It may be stale.
 
     Raises:
-        RunNotFoundError: The path holds no run. The message says what to do.
+        RunNotFoundError: The path is not a run. The message says what to do.
     """
 
     def __init__(self, path: StrPath, *, strict: bool = False) -> None:
@@ -145,10 +145,10 @@ class Run:
 
     @property
     def problems(self) -> list[Problem]:
-        """What was found wrong so far, by file and line.
+        """The problems found so far, by file and line.
 
-        Complete for a stream once ``lines`` of it has been read to its end, and for the
-        run after ``check``. At most 1000 are kept; ``problems_omitted`` counts the rest.
+        Complete for a stream once ``lines`` has been read to its end, and for the run after
+        ``check``. At most 1000 are kept; ``problems_omitted`` counts the rest.
         """
         return list(self._problems)
 
@@ -162,21 +162,21 @@ class Run:
     ) -> Iterator[Record]:
         """Read the lines of a stream, in order, one at a time.
 
-        The lines of several processes are merged by timestamp; the lines of one process
-        stay in the order in which it wrote them. Values that are NaN or infinite are so
-        again (``line["metrics"]["loss"]``). Drop markers are left out; ``check`` counts
-        them. A torn or damaged line is skipped and put into ``problems``.
+        Lines of several processes are merged by timestamp; lines of one process stay in the order
+        in which it wrote them. NaN and infinite values are restored (``line["metrics"]["loss"]``).
+        Drop markers are omitted; ``check`` counts them. A torn or damaged line is skipped and added
+        to ``problems``.
 
         Args:
             stream: ``metrics``, ``performance``, ``errors``, ``log`` or ``system``.
-            starts: ``"latest"``: what counts of all starts. For each metric and each timed block
+            starts: ``"latest"``: what counts. For each metric and each timed block
                 a later start takes over from the first step at which it recorded that name.
-                Errors, messages and system figures are always read whole. ``"all"``: leave out
+                Errors, messages and system figures are never omitted. ``"all"``: omit
                 nothing. A number: that start alone.
             rank: Only this rank's lines.
 
         Yields:
-            A parsed line, as a dict of its own.
+            A parsed line, as a separate dict.
 
         Raises:
             ValueError: An unknown stream or start.
@@ -194,16 +194,16 @@ class Run:
         rank: int | None = None,
         checks: list[SeriesCheck] | None = None,
     ) -> Iterator[Entry]:
-        """Read several streams merged in order, with each line's origin and bytes.
+        """Read several streams, merged in order, with each line's origin and bytes.
 
-        Like ``lines``, but drop markers are there, and NaN is null as in the file.
+        Like ``lines``, but drop markers are included, and NaN is null as in the file.
 
         Args:
             streams: Which streams to read.
             starts: As for ``lines``.
             rank: Only this rank's lines.
-            checks: Receives what was found out per stream and writer. Each is complete
-                when the iterator has ended.
+            checks: Receives one check per stream and writer. Each is complete when the iterator has
+                ended.
 
         Returns:
             An iterator over ``(timestamp, series, record, raw)``.
@@ -240,7 +240,7 @@ class Run:
     ) -> list[SeriesCheck]:
         """Read streams to their end and report whether all lines are there.
 
-        Every line of every attempt counts. Problems go into ``problems``.
+        Every line of every attempt counts. Problems are added to ``problems``.
 
         Args:
             streams: Which streams to check.
@@ -263,11 +263,11 @@ class Run:
     ) -> pl.DataFrame:
         """Read a stream into a polars DataFrame, one row per line, one column per metric.
 
-        Columns: ``timestamp`` (UTC, microseconds), ``seq``, ``step``, ``epoch``, the
-        stream's own fields, the metrics by their names, then ``rank``, ``attempt`` and
-        ``label``. A metric with the name of another column gets the prefix ``metrics.``;
-        ``context`` is JSON text. A value that a line does not have is null; NaN is NaN.
-        A metric that is sometimes text and sometimes a number becomes text.
+        Columns: ``timestamp`` (UTC, microseconds), ``seq``, ``step``, ``epoch``, the stream's own
+        fields, the metrics by name, then ``rank``, ``attempt`` and ``label``. A metric with the
+        name of another column gets the prefix ``metrics.``; ``context`` is JSON text. A value
+        missing from a line is null; NaN is NaN. A metric that is text in some lines and a number in
+        others becomes text.
 
         Raises:
             ImportError: polars is not installed; the message says how to get it.
@@ -282,8 +282,8 @@ class Run:
     ) -> pd.DataFrame:
         """Read a stream into a pandas DataFrame; columns as in ``to_polars``.
 
-        Integer columns with absent values are ``Int64``. pandas shows an absent float as
-        NaN, as it does a NaN.
+        Integer columns with missing values are ``Int64``. pandas shows a missing float as NaN, the
+        same as a NaN.
 
         Raises:
             ImportError: pandas is not installed; the message says how to get it.
@@ -302,12 +302,12 @@ class Run:
             self._problems.add("run-info", RUN_INFO, 0, f"cannot be read: {error}")
             return {}
         if type(info) is not dict:
-            self._problems.add("run-info", RUN_INFO, 0, "cannot be read: no JSON object")
+            self._problems.add("run-info", RUN_INFO, 0, "cannot be read: not a JSON object")
             return {}
         return info
 
     def _counting(self, stream: str, starts: Starts) -> Counting | None:
-        """Say what counts of a stream; None where everything does."""
+        """Return what counts in a stream; None if everything does."""
         if stream not in RECOUNTED or starts == "all":
             return None
         by_start: dict[int, list[Series]] = {}
@@ -340,7 +340,7 @@ class Run:
     def _keep(
         self, series: Series, counting: Counting | None
     ) -> Callable[[Record], Record | None] | None:
-        """Return what leaves out what counts no longer; None where that is nothing."""
+        """Return a filter for what no longer counts; None if everything does."""
         if counting is None:
             return None
         start = self._numbers[series.writer]
@@ -364,14 +364,14 @@ def read_run(path: StrPath, *, strict: bool = False) -> Run:
     """Open a run for reading.
 
     Args:
-        path: The directory that a ``Recorder`` was given.
+        path: The directory passed to ``Recorder``.
         strict: Raise ``ReadProblemError`` at the first damaged, torn or missing line,
             instead of collecting it in ``Run.problems``.
 
     Returns:
-        The run as it is now; lines that are written later may or may not be seen.
+        The run as it is now; lines written later may or may not be seen.
 
     Raises:
-        RunNotFoundError: The path holds no run. The message says what to do.
+        RunNotFoundError: The path is not a run. The message says what to do.
     """
     return Run(path, strict=strict)

@@ -1,4 +1,4 @@
-"""The native core, or why there is none."""
+"""The native core, or the reason why it cannot be loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ except ImportError as error:
         "the native part of foundry_fastlog is missing or was built for another Python "
         f"({error}). Install a wheel with `pip install foundry_fastlog`, or build from a checkout "
         "with `pip install -e .` (needs g++ or clang with C++20 and the Python headers). Reading "
-        "runs (foundry_fastlog.read_run) works without it, but for the rings of killed processes."
+        "runs (foundry_fastlog.read_run) works without it, except for rings of killed processes."
     ) from error
 
 __all__ = ["RecorderClosedError", "core"]

@@ -1,4 +1,4 @@
-"""What can be wrong with a run's files, and the counts that prove what is there."""
+"""Problems of a run's files, and the counts that prove what is there."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from foundry_fastlog.run.files import Series
 
 __all__ = ["MAX_KEPT", "Gap", "Problem", "Problems", "ReadProblemError", "SeriesCheck", "StepSet"]
 
-#: Problems and gaps that are kept one by one; past this they are only counted.
+#: Problems and gaps that are kept individually; beyond this they are only counted.
 MAX_KEPT = 1000
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a run that is not as the format promises.
+    """Something in a run that violates the format.
 
     Attributes:
         kind: ``damaged``, ``torn``, ``gap``, ``duplicate``, ``order``, ``missing-file``,
             ``unreadable``, ``ring`` or ``run-info``.
-        file: Name of the file inside the run; of a ring, its path.
+        file: Name of the file inside the run; for a ring, its path.
         line: Line number from 1, or 0 for the file as a whole.
         message: What is wrong, in words.
     """
@@ -37,7 +37,7 @@ class Problem:
 
 
 class ReadProblemError(ValueError):
-    """A problem in a run's files, raised only where the caller asked for ``strict``.
+    """A problem in a run's files, raised only with ``strict``.
 
     Attributes:
         problem: The first problem found.
@@ -49,7 +49,7 @@ class ReadProblemError(ValueError):
 
 
 class Problems:
-    """Collects problems, each once, and keeps at most ``MAX_KEPT`` of them.
+    """Collects problems, each one once, and keeps at most ``MAX_KEPT`` of them.
 
     Args:
         strict: Raise ``ReadProblemError`` at the first problem instead.
@@ -61,7 +61,7 @@ class Problems:
         self.omitted = 0
 
     def add(self, kind: str, file: str, line: int, message: str) -> None:
-        """Keep a problem, unless this one is known.
+        """Add a problem, unless it is already known.
 
         Raises:
             ReadProblemError: In strict mode.
@@ -85,7 +85,7 @@ class Problems:
 
 
 class StepSet:
-    """A set of integers that costs about a bit per member when they lie close together."""
+    """A set of integers that needs about a bit per member if they are close together."""
 
     def __init__(self) -> None:
         self._masks: dict[int, int] = {}
@@ -118,15 +118,15 @@ class Gap:
 
 @dataclass
 class SeriesCheck:
-    """What reading one stream of one writer found. Complete once the reading has ended.
+    """The result of reading one stream of one writer. Complete once reading has ended.
 
     Attributes:
         series: The stream and writer with their files.
-        lines: Whole, sound lines, drop markers among them.
+        lines: Complete, sound lines, including drop markers.
         next_seq: One more than the highest ``seq`` seen.
         missing: How many ``seq`` numbers below ``next_seq`` have no line.
         gaps: Those numbers as ranges, at most 1000 of them.
-        duplicates: Lines whose ``seq`` an earlier line has.
+        duplicates: Lines whose ``seq`` an earlier line already has.
         out_of_order: Lines that fill an earlier gap.
         damaged: Lines that do not follow the format.
         torn: 1 when the newest segment ends in the middle of a line.
@@ -134,7 +134,7 @@ class SeriesCheck:
         superseded: Lines of which nothing counts, as a later start recorded all of it again.
         missing_files: Names of segments that must have been there.
         unreadable: Files that could not be read.
-        unread: Rings and files of the run that may hold lines of it and cannot be read; see
+        unread: Rings and files that may hold lines of the run but cannot be read; see
             ``Run.unread``.
     """
 
@@ -155,12 +155,12 @@ class SeriesCheck:
 
     @property
     def complete(self) -> bool:
-        """Whether every record that the recorder accepted is there, once and readable."""
+        """Whether every accepted record is there, once and readable."""
         return self.whole and not self.unread
 
     @property
     def whole(self) -> bool:
-        """Whether its files have every line, as far as they can tell."""
+        """Whether its files contain every line, as far as they can tell."""
         return not (
             self.missing
             or self.duplicates
@@ -172,10 +172,10 @@ class SeriesCheck:
         )
 
     def note_seq(self, seq: int, file: str, line: int) -> str | None:
-        """Account for a ``seq`` that is not ``next_seq``.
+        """Account for a ``seq`` other than ``next_seq``.
 
         Returns:
-            None for a gap, else the kind of problem that this line is.
+            None for a gap, otherwise the kind of problem of this line.
         """
         if seq >= self.next_seq:
             self.missing += seq - self.next_seq

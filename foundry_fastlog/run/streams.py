@@ -1,4 +1,4 @@
-"""The names of the streams; a module of its own, since it costs a start nothing."""
+"""The names of the streams; a separate module, so that a start does not pay for more."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ TEST_SUITE("device driver") {
             DriverApi api{};
             std::string reason;
             CHECK_FALSE(api.load(kind, reason));
-            CHECK(reason == "it has no driver API that is known here");
+            CHECK(reason == "its driver API is not known here");
         }
     }
 

@@ -219,7 +219,7 @@ TEST_SUITE("flush thread faults") {
         const FlushThreadStats stats = f.flush_thread.stats();
         CHECK(stats.errors == 1);
         CHECK(stats.first_error == "find " + (dir / "metrics.jsonl") +
-                                       " any more (removed while open; a new one is made): No "
+                                       " (removed while open; a new one is created): No "
                                        "such file or directory (errno 2)");
     }
 

@@ -378,7 +378,7 @@ MUTATIONS = (
     Mutation(
         "forked child asks about late copies",
         "device/device_reader.cpp",
-        "    if (DevicePool::in_forked_child()) return;  // what is late is the parent's\n",
+        "    if (DevicePool::in_forked_child()) return;  // late tickets are the parent's\n",
         "",
         CPP + "*should touch neither driver nor slots in a forked child*",
         variant="cpp",

@@ -57,7 +57,7 @@ class Freed:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (Freed(), "whose memory was freed> has no value any more"),
+        (Freed(), "whose memory was freed> no longer has a value"),
         (a_kind_of("DTensor", placements=placed("all", "part")), "each rank has only a part of it"),
         (
             a_kind_of(

@@ -53,11 +53,11 @@ def test_what_is_no_single_number_is_refused(
         empty = cuda.tensor(0.0, shape=(0,), kind=make)
         refused(recorder, empty, "no element")
         refused(recorder, cuda.tensor(1j, "complex64", kind=make), r"pass value.abs\(\)")
-        refused(recorder, cuda.tensor(1, "fp4", kind=make), "no single real number")
+        refused(recorder, cuda.tensor(1, "fp4", kind=make), "not a single real number")
         address = cuda.malloc(0, 1.0)
         odd = [(99, 8, 1), (2, 128, 1), (0, 4, 1), (4, 32, 1), (10, 16, 1), (6, 32, 1)]
         for dtype in odd:
-            refused(recorder, make(address, dtype, (fakes.CUDA, 0)), "no single real number")
+            refused(recorder, make(address, dtype, (fakes.CUDA, 0)), "not a single real number")
         refused(recorder, cuda.tensor(1.0, kind=make, null_data=True), "no value|no memory")
         assert recorder.stats()["calls"] == 0
     assert lines(run) == []
@@ -74,7 +74,7 @@ def test_vectors_in_one_element_are_refused(cuda: Cuda, fake_tensor: ModuleType,
     working_stream(cuda)
     with Recorder(run) as recorder:
         vector = fake_tensor.FakeTensor(cuda.malloc(0, 1.0), (2, 16, 2), (fakes.CUDA, 0))
-        refused(recorder, vector, "no single real number")
+        refused(recorder, vector, "not a single real number")
 
 
 @alone

@@ -203,10 +203,10 @@ def test_a_tensor_is_described(torch: Any, device: Any, expected: Any, stream: i
 
 @pytest.mark.parametrize("dtype", fakes.DTYPES)
 def test_types_are_described_as_dlpack_does(torch: Any, dtype: str) -> None:
-    """But for those that are no single real number."""
+    """But for those that are not a single real number."""
     tensor = fakes.host_tensor(1, dtype)
     if dtype in ("complex64", "fp4"):
-        with pytest.raises(TypeError, match="no single real number"):
+        with pytest.raises(TypeError, match="not a single real number"):
             describe_tensor(tensor)
     else:
         assert describe_tensor(tensor)[3:5] == fakes.DTYPES[dtype][:2]
@@ -280,7 +280,7 @@ def test_a_tensor_of_a_transform_is_refused(torch: Any) -> None:
 def test_a_tensor_of_a_trace_is_refused(name: str) -> None:
     """By the name of its class: nothing is imported to know it."""
     value = type(name, (), {"device": None})()
-    with pytest.raises(TypeError, match="it has no value: record outside the code that is traced"):
+    with pytest.raises(TypeError, match="it has no value: record outside traced code"):
         plain_tensor(value)
 
 

@@ -79,7 +79,7 @@ def test_a_device_that_is_lost_is_told_once(cuda: Cuda, run: Path, function: str
         error = recorder.stats()["device"]["error"]
         assert eventually(lambda: recorder.record(4, lr=0.1) and said)
     assert said == [error]
-    assert "lost cuda:0: its driver answers with error 700" in str(error)
+    assert "lost cuda:0: its driver reports error 700" in str(error)
     assert [line.get("missing") for line in lines(run)[:4]] == [{"loss": "driver_error_700"}] * 4
 
 

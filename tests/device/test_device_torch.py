@@ -161,7 +161,7 @@ def refused_tensors() -> dict[str, tuple[Any, str]]:
     made = {
         "several": (torch.zeros(2), "more than one element"),
         "none": (torch.zeros(0), "no element"),
-        "complex": (torch.tensor(1j), "no single real number|no single real"),
+        "complex": (torch.tensor(1j), "not a single real number|not a single real"),
         "meta": (torch.tensor(1.0, device="meta"), "no value"),
         "sparse": (torch.sparse_coo_tensor(indices, value, (1, 1)), "no memory"),
         "csr": (torch.eye(1).to_sparse_csr(), "no memory"),
@@ -169,7 +169,7 @@ def refused_tensors() -> dict[str, tuple[Any, str]]:
     }
     if hasattr(torch, "float4_e2m1fn_x2"):
         packed = torch.zeros(1, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
-        made["fp4"] = (packed, "no single real number|no memory|no single real")
+        made["fp4"] = (packed, "not a single real number|no memory|not a single real")
     return made
 
 

@@ -268,7 +268,7 @@ def test_shared_memory_that_is_full_is_replaced_by_the_run(
         (errno.EACCES, "make the place writable"),
         (errno.EROFS, "make the place writable"),
         (errno.EMFILE, "close files or raise the limit of open ones"),
-        (errno.EIO, "mend the cause"),
+        (errno.EIO, "fix the cause"),
     ],
 )
 @pytest.mark.parametrize("ring", ["file", "memory"])
@@ -280,7 +280,7 @@ def test_a_fault_is_told_with_where_records_wait_and_what_helps(
     place = answer["stats"]["ring_path"]
     where = "memory" if place is None else f"the ring file {place}"
     (told,) = answer["told"]
-    assert f"records wait in {where} and the write is tried again; {remedy} before" in told
+    assert f"records wait in {where} and the write is retried; {remedy} before" in told
 
 
 @pytest.mark.parametrize("fsync", ["interval", "every_flush"])

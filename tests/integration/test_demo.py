@@ -89,7 +89,7 @@ def test_a_real_error_is_caught_and_recorded(run: Path) -> None:
     """The restart drill meets torch's own error for a torn file; the run goes on."""
     [error] = read(run, "errors.jsonl")
     assert (error["level"], error["error_type"], error["step"]) == ("ERROR", "CheckpointError", 12)
-    assert error["error_message"].startswith("step-000013.pt is no whole checkpoint: ")
+    assert error["error_message"].startswith("step-000013.pt is not a complete checkpoint: ")
     assert "torch.load(" in error["traceback"]  # the cause is torch's own error
     assert error["context"]["path"].endswith("step-000013.pt")
     assert not (run / "restart_drill").exists()

@@ -42,7 +42,7 @@ def test_the_output_of_a_pipe_is_plain(
     progress = [line for line in out.splitlines() if line.endswith(" s") and "tok/s" in line]
     assert [line.split()[1] for line in progress] == ["4/12", "8/12", "12/12"]
     assert all("  loss " in line and "  val_loss " in line for line in progress)
-    assert all(f"what the model writes after {steps} steps" in out for steps in (0, 12))
+    assert all(f"the model's output after {steps} steps" in out for steps in (0, 12))
 
 
 def test_a_terminal_gets_a_bar() -> None:
@@ -92,7 +92,7 @@ def test_a_directory_in_use_is_refused(
     experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    for out, said in (("file", "is a file"), (".", "is not empty and holds no run")):
+    for out, said in (("file", "is a file"), (".", "is not empty and contains no run")):
         assert demo.run(experiment, out=tmp_path / out) == 2
         assert said in capsys.readouterr().err
     assert (tmp_path / "file").read_text() == "mine"
@@ -102,7 +102,7 @@ def test_a_directory_in_use_is_refused(
     ("change", "message", "recorded"),
     [
         (("steps: 12", "steps: 12\n  resume: false"), "training.resume: true", ""),
-        (("width: 16", "width: 32"), "was made with another shape of the model", "ConfigError"),
+        (("width: 16", "width: 32"), "was made with another model shape", "ConfigError"),
     ],
     ids=["against the user's will", "another model"],
 )

@@ -374,7 +374,7 @@ record(100)
 {end}
 """)
     (told,) = [row for row in done.stderr.splitlines() if "records are missing" in row]
-    assert told.startswith("100 records are missing in the files of ")
+    assert told.startswith("100 records are missing from the files of ")
     if place == "nowhere":
         assert "No such file or directory" in told
         assert told.endswith("They are lost when this process ends.")

@@ -204,7 +204,7 @@ def test_a_damaged_ring_that_cannot_be_moved_is_told_and_stays(run: Path) -> Non
 def test_a_ring_that_cannot_be_removed_is_written_once(run: Path) -> None:
     """It says so, and goes when it can."""
     leave_ring(run)
-    said = '"recovered", "all of it is written, but it stays", "recovered"'
+    said = '"recovered", "all its records are in the files, but it is still there", "recovered"'
     play(run, f"REFUSED, REASON, OUTCOME = {said}\n{READ_ONLY}")
     (line,) = (run / "log.jsonl").read_text().splitlines()
     assert '"a":1' in line

@@ -67,7 +67,7 @@ def test_a_ring_that_somebody_removed_is_missed(tmp_path: Path, ring: str) -> No
     assert read_run(tmp_path).problems == []
     remove_rings(tmp_path)
     (told,) = problems(tmp_path)
-    assert "main: it has not ended, and its ring is not here any more" in told
+    assert "main: it did not end, and its ring is missing" in told
     write(tmp_path, ring, "close")
     assert problems(tmp_path) == [told]
     next((tmp_path / ".fastlog").glob("*.writer")).unlink()
@@ -81,7 +81,7 @@ def test_a_ring_in_memory_is_missed_until_its_writer_has_closed(tmp_path: Path) 
     for _ in range(7):
         write(tmp_path / "killed", "memory")
     (told,) = problems(tmp_path / "killed")
-    assert "a1, a2, a3, a4, a5 and 2 more: it has not ended, and its ring is in memory" in told
+    assert "a1, a2, a3, a4, a5 and 2 more: it did not end, and its ring was in memory" in told
 
 
 @rings
@@ -130,10 +130,10 @@ def test_a_run_that_was_copied_without_its_private_directory_is_no_complete_one(
         shutil.rmtree(tmp_path / name / ".fastlog")
     assert told_by_readers(tmp_path / "ended") == report_absent(tmp_path) == []
     (told,) = problems(tmp_path / "killed")
-    assert "by its run.json its last start has not ended" in told
+    assert "by its run.json its last start did not end" in told
     Recorder(tmp_path / "killed").close()  # who goes on with it does not make it whole
     (told,) = problems(tmp_path / "killed")
-    assert "main: it has not ended, and its ring is not here any more" in told
+    assert "main: it did not end, and its ring is missing" in told
 
 
 def test_an_emptied_ring_is_not_in_the_making(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_mark_says_what_it_can(tmp_path: Path, text: bytes | None) -> None:
     mark.mkdir() if text is None else mark.write_bytes(text)
     (told,) = told_by_readers(tmp_path)
     assert str(mark) in told
-    assert "it has not ended" in told
+    assert "it did not end" in told
     assert ("in memory" in told) == (text == b"memory a1\n")
 
 
@@ -198,7 +198,7 @@ def test_what_is_in_the_place_of_a_mark_harms_nobody(tmp_path: Path, made: str) 
     reports = _core.recover_run(str(tmp_path / "run"))
     if made == "directory":  # without the ring the writer would be missed: it stays
         assert [(one["outcome"], one["emitted"]) for one in reports] == [("recovered", 0)]
-        assert "but it stays" in reports[0]["reason"]
+        assert "but it is still there" in reports[0]["reason"]
         mark.rmdir()
     assert problems(tmp_path / "run") == []
     assert not list((tmp_path / "run" / ".fastlog").iterdir())

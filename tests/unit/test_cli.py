@@ -77,7 +77,7 @@ def read_line(stream: IO[str] | None) -> dict[str, object]:
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_has_an_example_and_the_exit_codes(words: str, flag: str, command: Command) -> None:
     text = command(*words.split(), flag).out
-    run = "A RUN is the directory that Recorder(path) was given"
+    run = "RUN is the directory passed to Recorder(path)"
     for expected in ("foundry-fastlog " + words, *(["Example", "Exit codes"] if words else [run])):
         assert expected in text
 
@@ -235,7 +235,7 @@ def test_export_with_drops_exits_with_1_unless_allowed(
     OracleWriter(run, rank=1).dropped("metrics", 7)
     arguments = ["export", run, "--force", "--to", tmp_path / "out.jsonl"]
     error = command(*arguments, code=1).err
-    assert "complete but for 7 records that the recorder dropped" in error
+    assert "complete except for 7 records that the recorder dropped" in error
     command(*arguments, "--allow-dropped")
 
 
@@ -243,10 +243,10 @@ def test_export_says_what_a_resume_left_out(run: Path, tmp_path: Path, command: 
     """And how to keep it."""
     OracleWriter(run, attempt=1).metrics(19, loss=9.0)
     arguments = ["export", run, "-s", "metrics", "--to", target := tmp_path / "out.jsonl"]
-    assert "left out: 1 lines of steps that a later attempt" in command(*arguments).err
+    assert "omitted: 1 lines of steps that a later attempt" in command(*arguments).err
     assert line_count(target) == 20
     error = command(*arguments, "--attempts", "all", "--tag", "never", "--force").err
-    assert "left out" not in error
+    assert "omitted" not in error
     assert "added" not in error
     assert line_count(target) == 21
 
@@ -298,7 +298,7 @@ def test_tail_ends_when_the_run_is_removed(run: Path, monkeypatch: Patch, comman
     monkeypatch.setattr(time, "sleep", lambda seconds: run.rename(run.with_name("gone")))
     error = command("tail", "-f", run, code=2).err
     assert "note: metrics of r1: skipped a damaged line" in error
-    assert "cannot be read any more: No such file" in error
+    assert "can no longer be read: No such file" in error
 
 
 def test_tail_reads_a_backlog_without_pauses(

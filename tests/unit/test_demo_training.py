@@ -313,7 +313,7 @@ def test_a_directory_that_cannot_be_had_is_an_error_with_advice(tmp_path: Path) 
     """One below a file, and one that is in use."""
     config = load_config(None)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ConfigError, match=r"file/run cannot be made: .*Choose another with --out"):
+    with pytest.raises(ConfigError, match=r"/run cannot be created: .*Choose another with --out"):
         app.open_logging(tmp_path / "file" / "run", config)
     with (
         app.open_logging(tmp_path / "run", config),

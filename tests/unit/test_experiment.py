@@ -518,7 +518,7 @@ def test_a_program_that_does_not_close_loses_nothing(
 def test_an_experiment_is_open_once(start: Open, tmp_path: Path) -> None:
     """A second __init__, or a second object, is refused with advice and disturbs nothing."""
     logs = start(quiet())
-    with pytest.raises(RuntimeError, match=r"was opened before, in .*exp0: make a new one"):
+    with pytest.raises(RuntimeError, match=r"was already opened, in .*exp0: create a new one"):
         logs.__init__("exp1", log_dir=tmp_path)  # type: ignore[misc]
     assert (logs.experiment_name, logs.closed) == ("exp0", False)
     assert not (tmp_path / "exp1").exists()

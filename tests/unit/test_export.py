@@ -170,7 +170,10 @@ def test_an_existing_file_is_replaced_only_when_asked(
         out.write_text("precious")
     else:
         monkeypatch.setattr(os, "fsync", lambda descriptor: out.write_text("precious"))
-    told = {"before": "exists; use --force to replace it", "meanwhile": "was made by someone else"}
+    told = {
+        "before": "exists; use --force to replace it",
+        "meanwhile": "was created by another process",
+    }
     with pytest.raises(ExportError, match=told[when]):
         export_run(read_run(simple), out)
     assert out.read_text() == "precious"
@@ -221,7 +224,7 @@ def test_an_export_that_is_cut_short_leaves_nothing(
     assert names(out.parent) == ["run"]
 
 
-PASSES = r"would pass for a file of the run itself.*export.jsonl"
+PASSES = r"would look like a file of the run itself.*export.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +234,7 @@ PASSES = r"would pass for a file of the run itself.*export.jsonl"
         *[(f"run/{name}", PASSES) for name in ("metrics.jsonl", "metrics.all.jsonl", "run.json")],
         *[(name, PASSES) for name in ("run/log_x.jsonl", "link/metrics.x.jsonl")],
         ("", r"is a directory; name a file in it: .*run\.jsonl"),
-        ("no/out.jsonl", "does not exist; make it first: mkdir -p"),
+        ("no/out.jsonl", "does not exist; create it first: mkdir -p"),
         ("run/.fastlog/out.jsonl", "the recorder's own directory"),
     ],
 )

@@ -88,7 +88,7 @@ def test_other_names_are_no_stream_files(name: str) -> None:
 @pytest.mark.parametrize(
     ("message", "spell"),
     [
-        ("'a1-r3' is no writer label", lambda: Writer.from_label("a1-r3")),
+        ("'a1-r3' is not a writer label", lambda: Writer.from_label("a1-r3")),
         ("unknown stream 'metric'", lambda: format_name(StreamName("metric"))),
         ("segment must be >= 0", lambda: format_name(StreamName("metrics", segment=-1))),
     ],
@@ -134,10 +134,10 @@ def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
     numbered = [f"metrics.{number:06d}.jsonl" for number in range(1, 12)]
     assert listed == ["metrics.jsonl", *numbered, "log.jsonl"]
     assert list_files(tmp_path)[1] == [
-        ("errors.jsonl", "it is no regular file"),
+        ("errors.jsonl", "it is not a regular file"),
         ("errors.r1.jsonl", "No such file or directory"),
         ("errors.r2.jsonl", "Too many levels of symbolic links"),
-        ("performance.jsonl", "it is no regular file"),
+        ("performance.jsonl", "it is not a regular file"),
     ]
 
 
@@ -209,11 +209,11 @@ def test_a_run_directory_is_accepted(tmp_path: Path) -> None:
     [
         ("exp", r"exp does not exist\. Runs in .*\n.*exp0$"),  # misspelled: what is beside it
         ("no/where", "Check the spelling; a run is the directory"),
-        ("exp0/metrics.jsonl", r"is a file.*Give its directory: .*exp0$"),
-        ("exp0/notes.txt", r"is a file.*Give its directory: .*exp0$"),
-        ("notes.txt", r"is a file.*that Recorder\(path\) was given"),
-        (".", r"one run below it can be given .*\n.*exp0$"),
-        ("empty", "'foundry-fastlog demo' makes one to try"),
+        ("exp0/metrics.jsonl", r"is a file.*Use its directory: .*exp0$"),
+        ("exp0/notes.txt", r"is a file.*Use its directory: .*exp0$"),
+        ("notes.txt", r"is a file.*passed to Recorder\(path\)"),
+        (".", r"contains one run .*\n.*exp0$"),
+        ("empty", "'foundry-fastlog demo' creates one to try"),
     ],
 )
 def test_what_is_no_run_is_answered_with_what_to_give(
@@ -235,7 +235,7 @@ def test_a_parent_of_runs_lists_them_newest_first(tmp_path: Path) -> None:
     with pytest.raises(RunNotFoundError) as raised:
         open_run_dir(tmp_path)
     message = str(raised.value)
-    assert "is no run, but 12 runs below it" in message
+    assert "is not a run, but contains 12 runs" in message
     listed = re.findall(r"exp\d\d", message)
     assert listed == [f"exp{number:02d}" for number in range(11, 1, -1)]
     assert "... and 2 more" in message

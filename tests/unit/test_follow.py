@@ -186,8 +186,8 @@ def test_damage_is_noted_and_skipped(tmp_path: Path) -> None:
     polled = Follower(tmp_path).poll()
     assert steps(polled) == [0, 1, 2]
     torn, garbage = polled.notes
-    assert torn == "metrics.jsonl: 6 bytes without newline at its end were skipped"
-    assert garbage.startswith("metrics of main: skipped a damaged line: no JSON")
+    assert torn == "metrics.jsonl: 6 trailing bytes without a newline were skipped"
+    assert garbage.startswith("metrics of main: skipped a damaged line: not JSON")
 
 
 def test_a_long_backlog_is_given_in_parts(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -284,7 +284,7 @@ def test_a_folder_that_cannot_be_written_any_more_stops_nothing(
     assert printed.count("gpu-check.json cannot be written") == 1
     assert "all figures" not in printed
     assert command.main(["--out", str(out)]) == 2
-    assert "cannot be written, name another folder" in capsys.readouterr().out
+    assert "cannot be written, choose another folder" in capsys.readouterr().out
 
 
 def test_two_checks_do_not_share_a_folder_nor_a_build(
@@ -395,6 +395,6 @@ def test_experiments_are_rehearsed_on_the_fake_driver(tmp_path: Path) -> None:
     assert [part["part"] for part in found["parts"]] == ["machine", *names]
     findings = [each for part in found["parts"] for each in part["findings"]]
     verdicts = {each["name"]: each["verdict"] for each in findings}
-    judged = {"driver table", "one scalar", "matrix", "record beside a capture", "values"}
+    judged = {"driver table", "one scalar", "matrix", "record during a capture", "values"}
     judged |= {"by time", "one stream", "begins late", "ends late"}
     assert {verdicts[name] for name in judged} == {"ok"}

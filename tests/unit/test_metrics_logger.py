@@ -191,7 +191,7 @@ def test_values_that_are_no_metrics_are_recorded_as_text(
     assert third["metrics"] == {"shape": "x" * 50, "set": "{1}"}
     assert summary["summary"]["shape"] == "[1, 2]"
     assert sorted(warnings(caplog)) == [
-        f"metric {name!r} is no single value: recorded as text"
+        f"metric {name!r} is not a single value: recorded as text"
         for name in ("7", "big", "long", "set", "shape")
     ]
 
@@ -245,7 +245,7 @@ def test_a_text_that_is_too_long_for_the_ring_takes_nothing_along(
     assert [values["loss"] for values in found] == [1.5] * 4
     assert {values["text"] for values in found} == {f"{'x' * 1000}... ({len(text)} characters)"}
     told = [message for message in warnings(caplog) if "too long" in message]
-    assert told == ["metric 'text' is too long: its beginning is recorded"]
+    assert told == ["metric 'text' is too long: only its beginning is recorded"]
 
 
 @pytest.mark.parametrize("names", [["a"], [f"{'n' * 99}{i}" for i in range(700)]])

@@ -178,38 +178,38 @@ LEFT = {
     "from a sequence": ["print(*rows)", 'print("a", **options)', 'print("{}".format(*rows))'],
     "no argument color": ['print("a", color=1)'],
     "sep= is not a literal": ['print("a", sep=s)'],
-    "goes on": ['print("a", end="")', 'print("a", end="\\r")', 'print("a", end=".\\n")'],
-    "file of its own (out)": ['print("a", file=out)'],
-    "file of its own": ['print("a", file=sys.stderr)'],
+    "continues": ['print("a", end="")', 'print("a", end="\\r")', 'print("a", end=".\\n")'],
+    "another file (out)": ['print("a", file=out)'],
+    "another file": ['print("a", file=sys.stderr)'],
     "computes flush": ['print("a", flush=f())'],
     "computes its format spec": ['print(f"a {b:{f()}}")', 'print(f"a {b:{w}x}")'],
     "not understood": ['print("a %y" % b)'],
     "takes a width": ['print("a %*d" % (w, b))', 'print("a {:{}}".format(b, c))'],
-    "no equal": ['print("a %c" % b)'],
-    "each of its values": [
+    "no equivalent": ['print("a %c" % b)'],
+    "match its values": [
         'print("a %s %s" % b)', 'print("a %s" % (b, c))', 'print("a %s %s" % (*b, c))',
         'print("a %(b)s %s" % {"b": 1})',
     ],
     "from a mapping": ['print("a %(b)s" % c)', 'print("a %(b)s" % {**c})'],
     "not valid": ['print("a {".format(b))'],
-    "inside its arguments": ['print("a {.b}".format(c))'],
-    "each of its arguments": ['print("a {}".format(b, c))'],
+    "parts of its arguments": ['print("a {.b}".format(c))'],
+    "match its arguments": ['print("a {}".format(b, c))'],
     "null character": ['print("a\\0b")'],
-    "how the program is used": ['print(f"Usage: {argv[0]} FILE")'],
+    "the program's usage": ['print(f"Usage: {argv[0]} FILE")'],
     "several lines": ['print("""Usage:\n  one\n  two""")'],
     "its value is used": [
         'print("a")  or 1', "x = [print('a') for i in y]", "f = lambda: print('a')",
         "print('a') if b else None", "exec('x'); [a for a in b if print('c')]",
     ],
-    "passed on": ["map(print, rows)", "show = print"],
-    "a comment inside": ["print('a',  # why\n  b)"],
-    "a yield inside": ["def f():\n    print(f'a {(yield)}')"],
-    "another name here (line 1)": [
+    "passed around": ["map(print, rows)", "show = print"],
+    "contains a comment": ["print('a',  # why\n  b)"],
+    "contains a yield": ["def f():\n    print(f'a {(yield)}')"],
+    "not the builtin here (line 1)": [
         "def print(*a): ...\nprint('a')", "from rich import print\nprint('a')",
         "def f[print]():\n    print('a')",
     ],
     "star import": ["from rich import *\nprint('a')"],
-    "another name here": [
+    "not the builtin here": [
         "import builtins\nbuiltins.print = f\nprint('a')", "def f(print):\n    print('a')",
     ],
     "a pattern binds logger": ["match x:\n    case {**logger}:\n        print('a')"],
@@ -252,7 +252,7 @@ def test_a_pattern_may_bind_the_name(pattern: str) -> None:
     report = migrate_source(
         f"match x:\n    case {pattern}:\n        print('a b')\n    case _: ...\n"
     )
-    assert report.findings[-1].reason == "print is another name here"
+    assert report.findings[-1].reason == "print is not the builtin here"
     assert report.count("convert") == 0
 
 

@@ -180,8 +180,8 @@ def test_another_name_can_be_chosen() -> None:
 
 GET = "logger = structlog.get_logger()"
 TAKEN = "StructuredLogger is not foundry_fastlog's here"
-MANY = "not simply one object"
-LATE = "may run before logger is defined in line"
+MANY = "not a single object"
+LATE = "may run before logger is defined on line"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ LATE = "may run before logger is defined in line"
         (f"if a:\n    {GET}\n{PRINT}", MANY),
         (f"def f():\n    logger = make()\n    {PRINT}", MANY),
         (f"def f():\n    global logger\n    {GET}\n{PRINT}", MANY),
-        (f"def f(logger):\n    {PRINT}", "cannot be seen"),
+        (f"def f(logger):\n    {PRINT}", "is unknown here"),
         (f"def logger(): ...\n{PRINT}", MANY),
         # Where the class's name means something else, or comes too late.
         (f"class StructuredLogger: ...\n{PRINT}", TAKEN),
@@ -234,7 +234,7 @@ def test_a_logger_of_unknown_kind_is_not_used_unasked(definition: str) -> None:
 def test_places_without_a_logger() -> None:
     """A name that Python knows would be found where none is; a docstring may share its line."""
     assert MANY in reasons(PRINT, logger="input")[0]
-    assert reasons(f'"doc"; {PRINT}') == ["shares its line with what must stay first in a module"]
+    assert reasons(f'"doc"; {PRINT}') == ["shares its line with a statement that must stay first"]
 
 
 # ---- loggers in self ---------------------------------------------------------------------
@@ -340,7 +340,7 @@ def test_in_init_the_logger_is_used_once_it_is_made() -> None:
 
 @pytest.mark.parametrize(
     ("maker", "kind"),
-    [("logging.getLogger()", "a logging.Logger"), ("make()", "of a kind that cannot be seen")],
+    [("logging.getLogger()", "a logging.Logger"), ("make()", "of an unknown type")],
 )
 def test_another_kind_of_logger_in_self_is_passed_by_with_a_note(maker: str, kind: str) -> None:
     code = in_class(INIT.format(f"self.logger = {maker}") + "    def f(self): print('see', x1)\n")
@@ -397,8 +397,8 @@ def test_empty_prints_can_be_dropped() -> None:
     ("source", "error"),
     [
         # LibCST loses a space or a mark here and there: such a source is not touched.
-        ('\ufeffprint("a")', "is not given back unchanged by LibCST: see line 1"),
-        ("x = 1\nprint 'a'\n", "is no valid Python: see line 2"),
+        ('\ufeffprint("a")', "is not reproduced unchanged by LibCST: see line 1"),
+        ("x = 1\nprint 'a'\n", "is not valid Python: see line 2"),
         ("print(" + "-" * 3000 + "1)", ""),  # too deep to walk
     ],
     ids=["not the same", "Python 2", "deep"],

@@ -327,7 +327,7 @@ def test_what_readers_remember_is_bounded(run: Path, tmp_path: Path, monkeypatch
     assert seen(run) == on_disk(run)
     RingBuilder().having(boot_id=rings.OTHER_BOOT).put(tmp_path)
     (tmp_path / "metrics.jsonl").write_bytes(log_line(0, 0) + b"{}\n\n" * 20)
-    assert "damaged all over" in reason(tmp_path, most_ranges=10)
+    assert "damaged in too many places" in reason(tmp_path, most_ranges=10)
 
 
 @pytest.mark.parametrize("records", [0, 1])
@@ -616,7 +616,7 @@ def test_a_pointer_to_anything_else_is_damaged(tmp_path: Path, text: str) -> Non
     os.utime(pointer, (0, 0))
     (report,) = check_against_recovery(run)
     assert report.outcome == "damaged"
-    assert "names no ring file" in report.reason
+    assert "does not name a ring file" in report.reason
 
 
 def put_private(run: Path, name: str, age: int, content: bytes = b"") -> Path:
@@ -637,7 +637,7 @@ def test_what_is_new_and_empty_is_in_the_making(
     entry = put_private(tmp_path, name, age)
     (report,) = check_against_recovery(tmp_path)
     assert report.outcome == outcome
-    assert ("in the making" in report.reason) == entry.exists() == (outcome == "live")
+    assert ("may still be creating it" in report.reason) == entry.exists() == (outcome == "live")
 
 
 @pytest.mark.parametrize("suffix", [".ring.tmp", ".ring-at.tmp"])

@@ -324,4 +324,4 @@ def test_the_report(
     assert json.loads(report.read_text()) == perf.get_timing_statistics()
     assert list(report.parent.iterdir()) == [report]
     assert not perf.export_timing_report(str(report / "report.json"))
-    assert "could not be written" in caplog.text
+    assert "could not write the timing report" in caplog.text

@@ -65,7 +65,7 @@ def test_values_that_are_none(recorder: Recorder, caplog: pytest.LogCaptureFixtu
             values = {f"odd{n}": value for n, (value, _) in enumerate(ODD)}
             assert recorder.log({"loss": 0.5, **values, "n": np.int64(3), "note": "text"}, step)
             recorder.flush()
-    said = [f"metric 'odd{n}' is no single value: recorded as text" for n in range(len(ODD))]
+    said = [f"metric 'odd{n}' is not a single value: recorded as text" for n in range(len(ODD))]
     assert caplog.messages == said
     for line in written(recorder):
         found = line["metrics"]

@@ -120,12 +120,12 @@ def test_a_damaged_ring_exits_with_1_and_says_why(
     ring.write_bytes(content)
     out = command("recover", *flags, tree, code=1).out
     assert outcome in out
-    assert "does not begin as a ring file" in out.replace("\n", " ")
+    assert "does not start like a ring file" in out.replace("\n", " ")
     place = ring if flags else ring.parent / "quarantine" / ring.name
     assert place.read_bytes() == content
     # It stays a problem, by its reason, until somebody removes it.
     for again in (["recover", "--dry-run", tree], ["recover", tree], ["summary", tree / "1"]):
-        assert "does not begin as a ring file" in words(command(*again, code=1).out)
+        assert "does not start like a ring file" in words(command(*again, code=1).out)
     assert read_run(tree / "1").unread == 1
     (ring.parent / "quarantine" / ring.name).unlink(missing_ok=True)
     command("recover", tree)
@@ -175,7 +175,7 @@ def test_a_summary_says_where_pending_lines_are(tree: Path, command: Command) ->
     (report, _) = sorted(preview(tree / "1"), key=lambda one: one.outcome, reverse=True)
     out = words(command("summary", tree / "1", code=1).out)
     for text in (
-        f"{report.emitted} lines of killed processes, from their rings",
+        f"{report.emitted} lines in the rings of killed processes",
         "foundry-fastlog recover",
         "complete NO: see the problems below",
         "the records of a process cannot be read: open /nowhere/x.ring",

@@ -289,7 +289,7 @@ def test_a_key_that_no_recorder_puts_there_is_refused(key: str, tmp_path: Path) 
     (tmp_path / "metrics.jsonl").touch()
     (report,) = check_against_recovery(tmp_path)
     assert report.outcome == "damaged"
-    assert "longer than a recorder puts there" in report.reason
+    assert "longer than a recorder writes" in report.reason
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
     (kept,) = (tmp_path / ".fastlog" / "quarantine").glob("*.ring")
     assert kept.read_bytes() == content

@@ -347,7 +347,7 @@ def test_a_table_closes_its_gaps_before_it_folds(tmp_path: Path) -> None:
 def test_problems_are_shown_and_the_verdict_is_clear(tmp_path: Path) -> None:
     OracleWriter(tmp_path).fill(range(59)).fill([59], loss=math.nan)
     drop_lines(tmp_path, *range(1, 50, 2), instead=b"x")
-    told = ("NO: see the problems below", "metrics.jsonl:2: damaged line: no JSON")
+    told = ("NO: see the problems below", "metrics.jsonl:2: damaged line: not JSON")
     check_has(shown(summed(tmp_path)), *told, "... and 30 more", "NaN/Inf")
 
 

@@ -33,8 +33,8 @@ def look(run: Path, data: bytes | bytearray) -> RingReport:
     return report
 
 
-SIZES = "its sizes do not fit together"
-LABEL = "its label is none that a recorder gives"
+SIZES = "its sizes are inconsistent"
+LABEL = "its label is not one that a recorder writes"
 
 
 def change(**fields: object) -> RingBuilder:
@@ -44,7 +44,7 @@ def change(**fields: object) -> RingBuilder:
 @pytest.mark.parametrize(
     ("builder", "reason"),
     [
-        (change(magic=b"FLOGRINK"), "does not begin as a ring file"),
+        (change(magic=b"FLOGRINK"), "does not start like a ring file"),
         (change(ring_bytes=1 << 13), SIZES),
         (change(file_bytes=1 << 13), SIZES),
         (RingBuilder(ring_bytes=512), SIZES),
@@ -87,7 +87,7 @@ def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     look(tmp_path, change(file_bytes=1 << 40, ring_bytes=1 << 39).build()[:16384])
     os.truncate(tmp_path / ".fastlog" / "x.ring", 1 << 40)
     (report,) = Overlay(tmp_path).refresh()
-    assert "its sizes do not fit" in report.reason
+    assert "its sizes are inconsistent" in report.reason
 
 
 def slot(epoch: int, position: int = 0, **stream: int) -> bytes:

@@ -181,7 +181,7 @@ def test_a_full_queue_drops_and_says_how_many(
     gate.open.set()
     assert writer.flush()
     assert gate.texts[:5] == ["first", "0", "1", "2", "3"]
-    assert "2 messages were left out" in gate.texts[5]
+    assert "2 messages were dropped" in gate.texts[5]
     assert writer.dropped == 0
 
 
@@ -226,7 +226,7 @@ def test_the_end_does_not_wait_for_an_output_that_hangs(
     assert gate.entered.wait(60)
     writer.end()
     gate.open.set()
-    assert ("missing in /dead/main.log" in caplog.text) == (path is not None)
+    assert ("missing from /dead/main.log" in caplog.text) == (path is not None)
 
 
 def test_without_threads_the_caller_writes(

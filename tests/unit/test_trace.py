@@ -150,7 +150,7 @@ def test_where_it_may_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "there.json").touch()
     with pytest.raises(ExportError, match="exists"):
         export_chrome_trace(tmp_path, tmp_path / "there.json")
-    with pytest.raises(ExportError, match="would pass for a file of the run"):
+    with pytest.raises(ExportError, match="would look like a file of the run"):
         export_chrome_trace(tmp_path, tmp_path / "metrics.x.jsonl")
     with pytest.raises(RunNotFoundError):
         export_chrome_trace(tmp_path / "no", tmp_path / "trace.json")
@@ -254,7 +254,7 @@ def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     writer.timing("a", 0.001)
     code, _, said = trace()
     assert code == 0
-    assert "1 blocks of 1 processes, to" in said
+    assert "1 blocks of 1 processes written to" in said
     assert len(blocks(load(out))) == 1
     code, _, said = trace()
     assert code == 2

@@ -226,7 +226,7 @@ def test_the_project(
         ({"project": 1}, "project must be a str, got int"),
         ({"name": b"x"}, "name must be a str, got bytes"),
         ({"step_metric": 1}, "step_metric must be a str, got int"),
-        ({"tags": ["a", 1]}, "tags must be texts"),
+        ({"tags": ["a", 1]}, "tags must be strings"),
         ({"config": 7}, "config must be a mapping"),
     ],
 )
