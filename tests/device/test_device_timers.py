@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device.alone import alone, at_once, eventually
+from device.alone import alone, eventually
 from device.driving import one_line, timed_stream, waiting
 from device.fakes import FakeDriver as Cuda
 from recorded import lines
@@ -26,14 +26,14 @@ def test_a_blocks_time_on_the_device_is_that_of_its_work(
     stream = timed_stream(driver)
     with Recorder(run) as recorder:
         driver.delay(stream, 20_000)  # before the block
-        with at_once(0.1), recorder.timer("forward", step=3, device=True):
+        with recorder.timer("forward", step=3, device=True):
             driver.delay(stream, 200_000)
         driver.delay(stream, 20_000)  # and behind it
         assert recorder.flush(20)
     line = one_line(run, "performance")
     assert (line["name"], line["step"], line["device"]) == ("forward", 3, "cuda:0")
     assert 0.19 < line["device_duration_s"] < 0.4
-    assert line["duration_s"] < 0.1
+    assert line["duration_s"] < line["device_duration_s"]
     assert "missing" not in line
     assert list(line)[-2:] == ["device", "device_duration_s"]
     assert driver.count("synchronisations") == 0
