@@ -14,7 +14,6 @@ import pytest
 from recorded import run_python
 
 from foundry_fastlog import (
-    HIERARCHY,
     LoggingConfig,
     Recorder,
     StructuredLogger,
@@ -313,13 +312,6 @@ def test_subsystems_have_levels_of_their_own(name: str) -> None:
     assert effective("data") == ["ERROR"]
     apply_levels(LoggingConfig(subsystem_levels={f"{name}.x": "ERROR"}), root="")
     assert logging.getLogger(f"{name}.x").level == logging.ERROR
-
-
-def test_the_hierarchy_is_the_plans() -> None:
-    """Every logger has the one above it in the list."""
-    assert len(HIERARCHY) == len(set(HIERARCHY)) == 18
-    assert {"model_foundry.training.loop", "model_foundry.system.errors"} < set(HIERARCHY)
-    assert {name.rpartition(".")[0] for name in HIERARCHY[1:]} <= set(HIERARCHY)
 
 
 def break_for(monkeypatch: Patch, name: str, method: str, error: type[OSError]) -> None:
