@@ -17,6 +17,7 @@ from foundry_fastlog import (
     LoggingConfig,
     Recorder,
     StructuredLogger,
+    TextFileHandler,
     apply_levels,
     cleanup_empty_logs,
     get_latest_log,
@@ -52,6 +53,11 @@ def name() -> Iterator[str]:
 def ours(logger: logging.Logger) -> list[logging.Handler]:
     """Return this package's handlers; pytest has its own on loggers that do not propagate."""
     return [handler for handler in logger.handlers if hasattr(handler, "fastlog_kind")]
+
+
+def closed(handlers: list[logging.Handler]) -> list[bool]:
+    """Tell of each text log's handler whether its file is closed."""
+    return [handler.file._fd < 0 for handler in handlers if isinstance(handler, TextFileHandler)]
 
 
 def flush(logger: logging.Logger) -> None:
@@ -93,6 +99,7 @@ def test_setting_up_again_changes_levels_and_doubles_nothing(name: str, tmp_path
     texts = [only_log(tmp_path / experiment).read_text() for experiment in ("exp0", "exp1")]
     assert [re.findall(r"\] \w+: (.*)\n", text) for text in texts] == [["first"], ["second"]]
     assert len(ours(logger)) == 2
+    assert closed(first) == [True]
 
 
 @pytest.fixture
@@ -240,7 +247,9 @@ def test_one_experiment_gets_messages_at_a_time(name: str, tmp_path: Path) -> No
     config = LoggingConfig(root_logger=name, console=False, file_level="INFO")
     first = attach_experiment(tmp_path / "a", config=config)
     second = attach_experiment(tmp_path / "b", config=config)
+    former = ours(plain)
     attach_experiment(tmp_path / "b", config=config)
+    assert (closed(former), closed(ours(plain))) == ([True], [False])
     plain.info("to b")
     second()
     plain.info("to b too")

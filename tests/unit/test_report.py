@@ -24,6 +24,7 @@ from foundry_fastlog.analysis.accumulate import BATCH, Curve, Durations, Values,
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.analysis.summary import Summary
 from foundry_fastlog.base import formatting as to
+from foundry_fastlog.reading import absent_rings
 from foundry_fastlog.reading.run import read_run
 from foundry_fastlog.show.curve import draw_curves
 from foundry_fastlog.show.line_text import format_line
@@ -353,6 +354,9 @@ def test_problems_are_shown_and_the_verdict_is_clear(tmp_path: Path) -> None:
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     """Hundreds of loader workers, a driver that fails in ever new ways, many metrics."""
+    assert [absent_rings._name("abcdefg"[:n])[13:] for n in (5, 6, 7)] == [
+        *("", " and 1 more", " and 2 more"),
+    ]
     for child in range(30):
         OracleWriter(tmp_path / "run", children=(f"w{child}",)).log("x")
     check_has(shown(summed(tmp_path / "run")), "... and 10 more", "... and 40 more")
