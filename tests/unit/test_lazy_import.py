@@ -22,13 +22,11 @@ def test_every_name_is_its_home_s(name: str) -> None:
 
 
 def test_dir_lists_the_public_names() -> None:
-    """dir() shows what there is before it is loaded, and nothing else."""
     assert dir(foundry_fastlog) == sorted(foundry_fastlog.__all__)
     assert set(foundry_fastlog._HOMES) | {"__version__"} == set(foundry_fastlog.__all__)
 
 
 def test_unknown_name() -> None:
-    """An unknown attribute is the usual AttributeError."""
     with pytest.raises(AttributeError, match="module 'foundry_fastlog' has no attribute 'Logger'"):
         foundry_fastlog.Logger  # noqa: B018 - the access is what is tested
     with pytest.raises(ImportError):
@@ -58,13 +56,6 @@ assert "foundry_fastlog._core" in loaded()
 assert "foundry_fastlog.config.models" not in loaded()
 """
     )
-
-
-def test_star_import() -> None:
-    """A star import brings all public names."""
-    namespace: dict[str, object] = {}
-    exec("from foundry_fastlog import *", namespace)
-    assert set(foundry_fastlog.__all__) <= set(namespace)
 
 
 def test_without_the_native_part(tmp_path: Path) -> None:

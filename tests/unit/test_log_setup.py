@@ -115,9 +115,7 @@ def reloaded() -> Iterator[None]:
         vars(module).update(names)
 
 
-def test_a_reloaded_module_finds_the_old_handlers(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_reloaded_module(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Their class is another one then; the handlers on the logger are what counts."""
     logger = setup_logging(name, "exp0", tmp_path)
     request.getfixturevalue("reloaded")
@@ -159,9 +157,7 @@ def test_children_that_set_up_again_double_nothing(tmp_path: Path) -> None:
         assert rows == ["main", "worker 0", "worker 1"]
 
 
-def test_the_configuration_decides_levels_and_console(
-    name: str, tmp_path: Path, capsys: Capsys
-) -> None:
+def test_levels_and_console_are_configured(name: str, tmp_path: Path, capsys: Capsys) -> None:
     """File and console have levels of their own; a console can be switched off, and on."""
     config = LoggingConfig(console_level="ERROR", file_level="DEBUG")
     logger = setup_logging(name, "exp0", tmp_path, config=config)
@@ -198,7 +194,6 @@ def test_a_mistake_at_set_up_is_an_error(
 
 
 def test_four_loggers_of_an_experiment(name: str, tmp_path: Path, capsys: Capsys) -> None:
-    """Each with a file, level and console of its own; setting up again doubles nothing."""
     for _ in range(2):
         loggers = setup_multi_logging(name, tmp_path)
     assert list(loggers) == ["main", "errors", "ablation", "progress"]
@@ -219,9 +214,7 @@ def test_four_loggers_of_an_experiment(name: str, tmp_path: Path, capsys: Capsys
     assert re.findall(rf"\[(\w+)\] {name}\.(\w+)", captured.err) == [("WARNING", "errors")]
 
 
-def test_an_experiment_is_attached_and_taken_off_again(
-    name: str, tmp_path: Path, capsys: Capsys
-) -> None:
+def test_an_experiment_comes_and_goes(name: str, tmp_path: Path, capsys: Capsys) -> None:
     """Main log, debug log, console and log stream, each from its level on; then as before."""
     logger = StructuredLogger(f"{name}.training.loop", "exp0")
     plain = logging.getLogger(name)
@@ -324,7 +317,6 @@ def test_subsystems_have_levels_of_their_own(name: str) -> None:
 
 
 def break_for(monkeypatch: Patch, name: str, method: str, error: type[OSError]) -> None:
-    """Let a method of Path fail for files of a name."""
     real = getattr(Path, method)
 
     def broken(path: Path, **options: bool) -> object:

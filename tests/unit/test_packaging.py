@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import pytest
-
 import foundry_fastlog
 
 ROOT = Path(__file__).parents[2]
@@ -31,14 +29,6 @@ def modules_after(code: str) -> set[str]:
     return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
-def test_import_loads_nothing_heavy() -> None:
-    """`import foundry_fastlog` loads none of the heavy optional or lazy packages."""
-    before = modules_after("pass")
-    loaded = modules_after("import foundry_fastlog") - before
-    assert "foundry_fastlog" in loaded
-    assert loaded.isdisjoint(HEAVY)
-
-
 def test_recording_loads_nothing_heavy(tmp_path: Path) -> None:
     """A script that records plain floats never pays for numpy, torch or pydantic."""
     before = modules_after("pass")
@@ -53,26 +43,10 @@ with Recorder({str(tmp_path / "run")!r}) as recorder:
 
 
 def test_version_is_stated_once() -> None:
-    """The installed distribution and the package agree on the version."""
     assert foundry_fastlog.__version__ == importlib.metadata.version("foundry_fastlog")
 
 
-def test_every_exported_name_resolves() -> None:
-    """Each name in __all__ can be had, lazily or not, and dir() shows it."""
-    assert foundry_fastlog.__all__
-    missing = [name for name in foundry_fastlog.__all__ if not hasattr(foundry_fastlog, name)]
-    assert missing == []
-    assert set(foundry_fastlog.__all__) <= set(dir(foundry_fastlog))
-
-
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    """Lazy exports do not swallow a misspelled name."""
-    with pytest.raises(AttributeError, match="no_such_name"):
-        foundry_fastlog.no_such_name  # noqa: B018  (the access is the test)
-
-
 def test_the_command_is_installed() -> None:
-    """The distribution installs the `foundry-fastlog` command."""
     scripts = importlib.metadata.distribution("foundry_fastlog").entry_points
     (script,) = [entry for entry in scripts if entry.group == "console_scripts"]
     assert script.name == "foundry-fastlog"
@@ -144,7 +118,6 @@ def native_names(module: ModuleType) -> dict[str, set[str]]:
 
 
 def test_the_stub_covers_the_extension_exactly() -> None:
-    """_core.pyi declares each public name and member of the extension, and no other."""
     native = native_names(importlib.import_module("foundry_fastlog._core"))
     assert native
     assert stub_names() == native

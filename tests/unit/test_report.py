@@ -515,6 +515,7 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
     writer.timing("step", 0.1, error="OSError", device="cuda:0", device_duration_s=0.05)
     writer.timing("step", 0.1, device="cuda:0", device_duration_s="lost\n")
     writer.nonfinite("loss", "nan", 5)
+    writer.error("ValueError: bad", ValueError("bad"))  # class and text are the message already
     lines = texts(tmp_path)
     assert [line.partition(" r1 ")[2] for line in lines] == [
         "metrics epoch=1 step=3 loss=nan note=a\\nb",
@@ -528,6 +529,7 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
         "performance step 100 ms, cuda:0 50 ms OSError",
         "performance step 100 ms, cuda:0 null (lost\\n)",
         "errors step=5 WARNING loss became nan at step 5 key=loss value=nan",
+        "errors ERROR ValueError: bad",
     ]
     assert lines[0].startswith("2026-01-30 14:32:15.123 ")
     # The main process needs no label.

@@ -21,6 +21,8 @@ from recorded import in_threads
 from foundry_fastlog import LoggingConfig, StructuredLogger, log_context
 from foundry_fastlog.messages.structured import LEVEL_MARK
 
+Caplog = pytest.LogCaptureFixture
+
 NUMBER = count()
 
 
@@ -220,9 +222,7 @@ def test_ambient_fields_follow_asyncio_tasks_and_not_threads(logger: StructuredL
     assert seen == [{}]
 
 
-def test_handlers_name_the_line_of_the_call(
-    logger: StructuredLogger, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_handlers_name_the_line_of_the_call(logger: StructuredLogger, caplog: Caplog) -> None:
     """For every method, and with stacklevel for the caller's caller."""
 
     def helper() -> None:
