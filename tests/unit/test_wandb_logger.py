@@ -8,7 +8,6 @@ import math
 import os
 import pickle
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import BaseModel
+from recorded import in_threads
 from wandb_files import WandbRun, only_run, run_files
 
 from foundry_fastlog import WandBLogger
@@ -270,11 +270,7 @@ def test_threads(start: Start) -> None:
         for step in range(25):
             assert logger.log_metrics(step, {f"thread{thread}": step})
 
-    threads = [threading.Thread(target=log, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(log, 4)
     rows = start.run().rows
     for number in range(4):
         assert [r["step"] for r in rows if f"thread{number}" in r] == list(range(25))
