@@ -128,6 +128,8 @@ def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
         ("training:\n  steps: 0\n",
          "2: training.steps: must be greater than or equal to 1, not 0."),
         ("training:\n  steps: yes\n", "2: training.steps: must be a valid integer, not true."),
+        ("training:\n  learning_rate: fast\n",
+         "2: training.learning_rate: must be a valid number, not 'fast'."),
         ("training:\n  learning_rate: .nan\n",
          "2: training.learning_rate: must be a finite number, not nan."),
         ("training:\n  learning_rate: true\n",

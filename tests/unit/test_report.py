@@ -407,7 +407,7 @@ def test_values_that_never_arrived_are_counted_and_told(tmp_path: Path) -> None:
 def test_events_among_the_errors_are_told_beside_them(tmp_path: Path) -> None:
     """They are no exceptions, and many of them do not hide the last of those."""
     writer = OracleWriter(tmp_path)
-    writer.error("boom", ValueError("bad"), step=7)
+    writer.error("ValueError: boom", ValueError("boom"), step=7)  # the class is told once
     for step in range(8):
         writer.nonfinite("loss", "-inf", step)
     writer.write("errors", {"level": "ERROR", "logger": "x", "message": "old", "context": {}})
@@ -415,7 +415,7 @@ def test_events_among_the_errors_are_told_beside_them(tmp_path: Path) -> None:
     assert summary.errors_by_type == {"ValueError": 1, "": 1}
     assert summary.events == {"nonfinite": 8}
     assert summary.errors_by_level == {"WARNING": 8, "ERROR": 2}
-    assert [error.message for error in summary.last_errors] == ["boom", "old"]
+    assert [error.message for error in summary.last_errors] == ["ValueError: boom", "old"]
     events = [(event.step, event.level) for event in summary.last_events]
     assert events == [(step, "WARNING") for step in range(3, 8)]
     text = shown(summary)
