@@ -99,6 +99,8 @@ TEST_SUITE("device faults") {
         CHECK(p.pool.stats().waiting == 0);
         std::uint64_t missing = 0;
         CHECK(p.pool.begin_block(kDevice, foreign, missing) == kNoTicket);
+        CHECK(missing == missing_bits(MissingReason::other_context));
+        CHECK(p.pool.stats().waiting == 0);
         p.finish(p.send({scalar}, own));  // no ticket was used up
         CHECK(machine.count("cuEventCreate") <= 3);
     }

@@ -181,6 +181,34 @@ TEST_SUITE("device pool") {
         CHECK(p.settles_down());
     }
 
+    TEST_CASE("should give each reference back once, though its ticket is used again for fewer") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeStream stream = machine.stream();
+        int kept[kSlotsPerTicket];
+        auto scalars = machine.scalars(kSlotsPerTicket, 1);
+        for (std::size_t i = 0; i < kSlotsPerTicket; ++i) scalars[i].keep = &kept[i];
+        void* references[kSlotsPerTicket];
+        const Sent first = p.send(scalars, stream);
+        p.finish(first);
+        CHECK(p.pool.take_kept(references) == kSlotsPerTicket);
+        const Sent next = p.send({scalars[0]}, stream);
+        CHECK(next.chain.first == first.chain.first);
+        p.finish(next);
+        CHECK(p.pool.take_kept(references) == 1);
+        CHECK(references[0] == &kept[0]);
+        CHECK_FALSE(p.pool.has_kept());
+    }
+
+    TEST_CASE("should make ahead what the first values need, and not more when asked again") {
+        FakeMachine machine;
+        TestPool p;
+        for (int times = 0; times < 2; ++times) p.pool.prepare_ahead(kDevice);
+        CHECK(machine.count("cuEventCreate") == static_cast<long>(DevicePool::kAhead));
+        CHECK(machine.count("cuMemHostAlloc") == 1);
+        CHECK(p.pool.stats().waiting == 0);
+    }
+
     TEST_CASE("should destroy an event of a ticket that changes its use without ending a capture") {
         FakeMachine machine(2);
         TestPool p;

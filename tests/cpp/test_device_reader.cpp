@@ -80,6 +80,27 @@ TEST_SUITE("device reader") {
         p.release(sent);
     }
 
+    TEST_CASE("should keep the slots of a broken device, and send none any more") {
+        FakeMachine machine;
+        TestPool p;
+        const FakeStream stream = machine.stream();
+        REQUIRE(::fake_hang(stream) == 0);
+        const Sent first = p.send(machine.scalars(9, 6), stream);
+        const Sent second = p.send({machine.scalar(6)}, stream);
+        REQUIRE(::fake_break(0, FAKE_ILLEGAL_ADDRESS) == 0);
+        p.reader.begin_round();
+        for (const Sent* one : {&first, &second}) {
+            CHECK(poll(p, *one) == State::settled);
+            CHECK(p.error(*one) == FAKE_ILLEGAL_ADDRESS);
+            p.release(*one);
+        }
+        CHECK(machine.count("cuEventQuery") == 1);  // one event told it of all
+        for (int round = 0; round < 5; ++round) p.reader.begin_round();
+        CHECK(p.pool.stats().waiting == 3);
+        REQUIRE(::fake_break(0, 0) == 0);
+        CHECK(p.error(p.send({machine.scalar(6)}, machine.stream())) == FAKE_ILLEGAL_ADDRESS);
+    }
+
     TEST_CASE("should give a record up with its reason, but keep what has arrived of it") {
         FakeMachine machine;
         TestPool p;
@@ -93,10 +114,10 @@ TEST_SUITE("device reader") {
         p.pool.send(kDevice, hung, &scalars[1], 1, &sent.out[1], sent.chain);
         REQUIRE(::fake_wait(free, 10'000'000) == 1);
         CHECK_FALSE(p.arrived(sent));
-        p.reader.give_up(sent.chain.first, MissingReason::timeout);
+        p.reader.give_up(sent.chain.first, MissingReason::no_room);
         CHECK(poll(p, sent) == State::settled);
         CHECK(p.number(sent, 0) == 1);
-        CHECK(p.reason(sent, 1) == +MissingReason::timeout);
+        CHECK(p.reason(sent, 1) == +MissingReason::no_room);
         p.release(sent);
         CHECK(p.pool.stats().waiting == 1);  // whose copy may still come
         REQUIRE(::fake_release(hung) == 0);
@@ -196,6 +217,20 @@ TEST_SUITE("device reader") {
         CHECK(std::bit_cast<double>(p.reader.duration(ticket).bits) >= 0.0049);
         p.reader.release(ticket);
         CHECK(p.pool.stats().waiting == 0);
+    }
+
+    TEST_CASE("should keep a framework's slots until it has delivered, wanted or not") {
+        TestPool p;
+        const Sent given_up = p.expect(1);
+        const Sent refused = p.expect(1);
+        p.reader.begin_round();
+        p.reader.give_up(given_up.chain.first, MissingReason::timeout);
+        p.release(given_up);
+        p.pool.abandon(refused.chain);
+        for (int round = 0; round < 3; ++round) p.reader.begin_round();
+        CHECK(p.pool.stats().waiting == 2);
+        for (const Sent* sent : {&given_up, &refused}) p.pool.delivered(sent->at(0).slot);
+        CHECK(p.settles_down());
     }
 
     TEST_CASE("should hand a framework's values from its thread to the flush thread") {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -137,12 +138,15 @@ TEST_SUITE("stream files faults") {
             append(sink, Stream::metrics, "lost\n");
             append(sink, Stream::log, "a\n");
             sink.note_committed();
+            append(sink, Stream::metrics, "of the batch\n");
             if (renamed) std::filesystem::rename(dir / "metrics.jsonl", dir / "metrics.jsonl.1");
             std::filesystem::remove(dir / "metrics.jsonl");
             write_file(dir / "metrics.jsonl", "somebody's\n");
             std::uint64_t lost = 0;
-            CHECK(sink.check(Stream::metrics, &lost).code == ENOENT);
-            CHECK(lost == 5);  // of it what is committed is not written again
+            const SinkError found = sink.check(Stream::metrics, &lost);
+            CHECK(found.code == ENOENT);
+            CHECK(found.what.find(renamed ? "renamed" : "removed") != std::string::npos);
+            CHECK(lost == std::strlen("lost\nof the batch\n"));
             append(sink, Stream::metrics, "new\n");
             append(sink, Stream::log, "b\n");
             CHECK(read_file(dir / "metrics.jsonl") == "somebody's\n");
@@ -316,6 +320,20 @@ TEST_SUITE("stream files faults") {
         CHECK(sink.check(Stream::metrics, &lost));
         CHECK(lost == std::strlen("second\nthird\n"));
         CHECK(read_file(dir / "metrics.jsonl") == "first\n");
+    }
+
+    TEST_CASE("should try a cut again until it is made, and say why it is not") {
+        TempDir dir;
+        Uncut files;
+        StreamFilesOptions options = in(dir.path());
+        options.disk = &files;
+        StreamFiles sink(options);
+        append(sink, Stream::metrics, "a\n");
+        REQUIRE(!sink.move_unsynced(Stream::metrics));
+        CHECK(sink.trim(Stream::metrics).what == "cut " + (dir / "metrics.jsonl"));
+        CHECK(sink.trim_due(Stream::metrics));
+        CHECK(!sink.trim(Stream::metrics));
+        CHECK(read_file(dir / "metrics.jsonl").empty());
     }
 
     TEST_CASE("should not cut a file that took the place of the one to be cut") {
