@@ -142,6 +142,23 @@ TEST_SUITE("shadow files") {
         CHECK(read_through(files, dir / "c") == "text");
     }
 
+    TEST_CASE("should refuse more text, and more ranges, than it may hold") {
+        TempDir dir;
+        write_file(dir / "log.jsonl", "0123456789");
+        ShadowFiles files(dir.path(), kNothing, {4, 2});
+        const Descriptor from(files, files.open(AT_FDCWD, dir / "log.jsonl", O_RDWR, 0));
+        const Descriptor to(files, files.open(AT_FDCWD, dir / "new", O_RDWR | O_CREAT, 0600));
+        CHECK(files.append_range(from.get(), 0, 1, to.get(), 0) == 0);
+        CHECK(files.append_range(from.get(), 2, 1, to.get(), 1) == 0);
+        CHECK(files.shattered().empty());
+        CHECK(files.append_range(from.get(), 4, 1, to.get(), 2) == -1);
+        CHECK(files.shattered() == dir / "log.jsonl");
+        CHECK(files.write_at(from.get(), "abcd", 4, 10) == 4);
+        CHECK_FALSE(files.is_full());
+        CHECK(files.write_at(from.get(), "e", 1, 14) == -1);
+        CHECK(files.is_full());
+    }
+
     TEST_CASE("should share its lock with other readers, and keep a recovery away") {
         TempDir dir;
         write_file(dir / "x.ring", "");
