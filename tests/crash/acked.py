@@ -21,8 +21,6 @@ STREAMS = ("metrics", "performance", "errors", "log")
 _STREAM_OF = ("metrics",) * 4 + ("performance",) * 2 + ("errors", "log")
 _ALPHABET = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 {}[]:,"\\\n\t\x01'
 _TEXT_CHARACTERS = 4096
-#: Of each ValueError("e") that was not raised: equal errors share it.
-_FINGERPRINT = "12fe410b1ede4028"
 #: Lost with its process, given up in time, or for room in the ring.
 MISSING = [{"x": reason} for reason in ("lost", "timeout", "no_room")]
 #: What a start that was killed had in the making goes when it is older.
@@ -55,7 +53,6 @@ class Life:
         fill: Longest text in a record, in characters.
         keys: A new set of keys begins every so many records.
         segment: Most bytes of a segment.
-        python: Recorded by Python threads through the package, not by the driver.
         device: Numbers of metrics may have come from a device, and may not have arrived.
         moves: Its name was taken, so it goes on under another label.
         acked: Per thread the number of records that were accepted, once it is dead.
@@ -66,7 +63,6 @@ class Life:
     fill: int = 100
     keys: int = 64
     segment: int = 1 << 28
-    python: bool = False
     device: bool = False
     moves: bool = False
     acked: list[int] = field(default_factory=list)
@@ -95,8 +91,6 @@ class Life:
         if stream == "metrics":
             values = {**origin, "x": number, f"k{n // self.keys}": fill}
             return {"step": n, "metrics": values, **nonfinite}
-        if stream == "performance" and self.python:
-            return {"name": f"{self.number}:{thread}", "step": n, "depth": 0}
         if stream == "performance":
             return {
                 "name": "work",
@@ -106,16 +100,10 @@ class Life:
                 "error": f"{self.number}:{thread}:{n}:{fill}",
             }
         error: dict[str, str] = {}
-        level = "INFO"
-        if stream == "errors" and self.python:
-            error = {"error_type": "ValueError", "error_message": "e"}
-            error["traceback"] = "ValueError: e\n"
-            error["fingerprint"] = _FINGERPRINT
-            level = "ERROR"
-        elif stream == "errors":
+        if stream == "errors":
             error = {"error_type": "E", "error_message": "e", "traceback": ""}
         return {
-            "level": level,
+            "level": "INFO",
             "logger": "crash",
             "step": n,
             "message": fill,
@@ -134,8 +122,8 @@ def origin_of(stream: str, line: dict[str, Any]) -> tuple[int, int, int] | None:
     if "dropped" in line:
         return None
     if stream == "performance":
-        life, thread, *rest = line.get("error", line["name"]).split(":", 3)
-        return int(life), int(thread), int(rest[0]) if rest else int(line["step"])
+        life, thread, n, _ = line["error"].split(":", 3)
+        return int(life), int(thread), int(n)
     values = line["metrics"] if stream == "metrics" else line["context"]
     return values["life"], values["thread"], values["n"]
 

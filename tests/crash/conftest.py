@@ -20,12 +20,6 @@ def plain_build() -> Path:
     return build("plain")
 
 
-@pytest.fixture(scope="session")
-def asan_build() -> Path:
-    """The driver under ASan and UBSan."""
-    return build("asan")
-
-
 @pytest.fixture
 def scene(tmp_path: Path, plain_build: Path) -> Iterator[Scene]:
     """An empty run directory and the driver."""

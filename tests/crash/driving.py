@@ -29,7 +29,9 @@ RELEASE = os.environ.get("FASTLOG_CRASH") == "release"
 CI = bool(os.environ.get("CI"))
 #: Other sources and programs than this checkout's, from mutations.py.
 _CSRC = os.environ.get("FASTLOG_CRASH_CSRC")
-_BUILD = os.environ.get("FASTLOG_CRASH_BUILD")
+_BUILD = os.environ.get("FASTLOG_CRASH_BUILD", ROOT / "build" / "core")
+#: Sanitizers have builds of their own, for which an everyday run has no time.
+SANITIZED = RELEASE or CI or bool(_CSRC)
 
 ACKS_BYTES = 4096
 OPENED, STALLED, CLOSED = 1, 2, 3
@@ -40,17 +42,12 @@ def size(release: int, ci: int) -> int:
     return release if RELEASE else ci
 
 
-def build(variant: str, *targets: str) -> Path:
+def build(variant: str, *targets: str, makefile: Path = HERE) -> Path:
     """Build the programs of a variant, or some of them; return their folder."""
-    folder = Path(_BUILD) / variant if _BUILD else ROOT / "build" / "crash" / variant
-    csrc = [f"CSRC={_CSRC}"] if _CSRC else []
-    return make(HERE, folder, f"VARIANT={variant}", *csrc, *targets)
-
-
-def make(makefile: Path, folder: Path, *arguments: str) -> Path:
-    """Build by a directory's Makefile into a folder; return that."""
+    folder = Path(_BUILD) / variant
     command = ["make", "--no-print-directory", "-C", str(makefile), f"-j{os.cpu_count() or 2}"]
-    command += [f"BUILD={folder}", *arguments]
+    command += [f"BUILD={folder}", f"VARIANT={variant}", *targets]
+    command += [f"CSRC={_CSRC}"] if _CSRC else []
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Of the processes that test, one builds.

@@ -2,27 +2,27 @@
 
     python tests/crash/mutations.py [WORDS OF A NAME...]    # all: a quarter of an hour
 
-Works on a copy of csrc. Each mutation is a patch of one place; a test named beforehand must pass on
-the sources as they are and fail on the broken ones. Prints a table; the status is 1 when a mutant
-survived.
+Each mutation is a patch of one place; a test named beforehand must pass on the sources as they are
+and fail on the broken ones.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+
+import mutants  # noqa: E402 - the path comes first
+from mutants import ROOT, Patch  # noqa: E402
 
 PROTOCOL = "test_protocol.py::"
 KILL_POINTS = "test_kill_points.py::"
@@ -49,7 +49,7 @@ class Mutation:
         old: The text there, which must occur exactly once.
         new: What takes its place.
         test: Who must notice: a file and test below tests/crash, or "cpp:" and a case of tests/cpp.
-        variant: The build that the test uses; "cpp" is that of tests/cpp.
+        variant: The build that the test uses.
     """
 
     name: str
@@ -58,6 +58,11 @@ class Mutation:
     new: str
     test: str
     variant: str = "plain"
+
+    @property
+    def patches(self) -> tuple[Patch, ...]:
+        """The one patch."""
+        return (Patch(self.file if "/" in self.file else f"core/{self.file}", self.old, self.new),)
 
 
 MUTATIONS = (
@@ -244,7 +249,6 @@ MUTATIONS = (
         "static_cast<std::uint32_t>((cursors_[s] - slot.position) / kRecordAlign);",
         "0;",
         CPP + "*should state in the commit slot how far each stream is ahead*",
-        variant="cpp",
     ),
     Mutation(
         "recovery writes again what streams ahead have written",
@@ -259,7 +263,6 @@ MUTATIONS = (
         "    cut_kept(new_size);\n",
         "",
         CPP + "*should show a file that is cut and written on*",
-        variant="cpp",
     ),
     Mutation(
         "a view of the files locks a ring alone",
@@ -267,7 +270,6 @@ MUTATIONS = (
         "(operation & LOCK_UN) != 0 ? operation : LOCK_SH | LOCK_NB",
         "operation",
         CPP + "*should share its lock with other readers*",
-        variant="cpp",
     ),
     Mutation(
         "recovery checks and counts what is written already",
@@ -275,7 +277,6 @@ MUTATIONS = (
         "is_written(*record, position) || ",
         "",
         CPP + "*should neither check nor count what lies before*",
-        variant="cpp",
     ),
     Mutation(
         "stream ahead of more than the ring believed",
@@ -283,7 +284,6 @@ MUTATIONS = (
         "s.ahead <= ring_bytes / kRecordAlign;",
         "ring_bytes != 0;",
         CPP + "*should believe a stream ahead by no more*",
-        variant="cpp",
     ),
     Mutation(
         "head moves beyond a record that waits",
@@ -291,7 +291,6 @@ MUTATIONS = (
         "ring_.release_to(slot.position);",
         "ring_.release_to(slot.stream_position(Stream::errors));",
         CPP + "*should flush a stream although another waits*",
-        variant="cpp",
     ),
     Mutation(
         "records overtake one of their stream that waits",
@@ -299,7 +298,6 @@ MUTATIONS = (
         "if (position < cursors_[s] || waiting[s]) {",
         "if (position < cursors_[s]) {",
         CPP + "*should write the other streams while one waits*",
-        variant="cpp",
     ),
     Mutation(
         "ticket released before its value is read",
@@ -316,7 +314,6 @@ MUTATIONS = (
         "if (device != nullptr && record->flags != 0) device->release(ticket_of(*record));",
         "",
         CPP + "*should write the other streams while one waits*",
-        variant="cpp",
     ),
     Mutation(
         "device asked for only when a round begins",
@@ -324,7 +321,6 @@ MUTATIONS = (
         "if (device == nullptr && record->flags != 0) {",
         "if (device == nullptr && record == nullptr) {",
         CPP + "*should wait for the first record with tickets*",
-        variant="cpp",
     ),
     Mutation(
         "value read before its copy has ended",
@@ -333,7 +329,6 @@ MUTATIONS = (
         "if (code == DriverApi::kSuccess || code == DriverApi::kNotReady) {\n"
         "        ticket.settled",
         CPP + "*should ask a busy stream once a round*",
-        variant="cpp",
     ),
     Mutation(
         "slot used again before a late copy has ended",
@@ -341,7 +336,6 @@ MUTATIONS = (
         "if (ticket.late && !ticket.times) {",
         "if (ticket.late && ticket.times) {",
         CPP + "*should use a slot again only when the late copy*",
-        variant="cpp",
     ),
     Mutation(
         "slot of a refused record used again at once",
@@ -349,7 +343,6 @@ MUTATIONS = (
         "if (tickets_[number].times) {",
         "if (number != kNoTicket) {",
         CPP + "*should use a slot again only when the late copy*",
-        variant="cpp",
     ),
     Mutation(
         "late copies stand before records that wait",
@@ -357,7 +350,6 @@ MUTATIONS = (
         "    }\n    busy_.clear();\n}",
         "    }\n}",
         CPP + "*should see an old record's value*",
-        variant="cpp",
     ),
     Mutation(
         "ticket used again whose event was not recorded",
@@ -365,7 +357,6 @@ MUTATIONS = (
         "    if (ticket.lost) return;\n",
         "",
         CPP + "*whose event was not recorded*",
-        variant="cpp",
     ),
     Mutation(
         "ticket that came back is taken for the same",
@@ -373,7 +364,6 @@ MUTATIONS = (
         "((head & ~kNumber) + kOnePush) | number",
         "(head & ~kNumber) | number",
         CPP + "*should not take a ticket that came back*",
-        variant="cpp",
     ),
     Mutation(
         "forked child asks about late copies",
@@ -381,12 +371,11 @@ MUTATIONS = (
         "    if (DevicePool::in_forked_child()) return;  // what is late is the parent's\n",
         "",
         CPP + "*should touch neither driver nor slots in a forked child*",
-        variant="cpp",
     ),
 )
 
 
-class Workshop:
+class Workshop(mutants.Workshop):
     """A copy of csrc, its build, and a way to ask a test about it."""
 
     def __init__(self, folder: Path) -> None:
@@ -397,28 +386,36 @@ class Workshop:
         # Many small builds: what the optimizer would make of them is not asked here.
         self.env = {
             **os.environ,
-            "CXXFLAGS": "-O0 -Wno-error",
+            "CXXFLAGS": "-O0",
+            "WERROR": "",
+            "UNITY": "no",
             "FASTLOG_CRASH_CSRC": str(self.csrc),
             "FASTLOG_CRASH_BUILD": str(self.build_folder),
         }
 
-    def build(self, variant: str) -> None:
-        """Build what changed."""
-        folder = ROOT / "tests" / "cpp" if variant == "cpp" else HERE
-        command = ["make", "--no-print-directory", "-C", str(folder), f"-j{os.cpu_count() or 2}"]
-        command += [f"BUILD={self.build_folder / variant}", f"CSRC={self.csrc}"]
-        if variant == "cpp":
-            command += ["build", "VARIANT=plain", f"TESTS={CPP_TESTS}"]
-        else:
-            command.append(f"VARIANT={variant}")
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"does not build:\n{done.stdout}{done.stderr}")
+    def ready(self, mutations: Sequence[Mutation]) -> None:
+        """Ask all tests."""
+        for mutation in {mutation.test: mutation for mutation in mutations}.values():
+            if (answer := self.ask(mutation)[1]) != f"{mutation.test} passed":
+                raise SystemExit(f"the sources as they are: {answer}")
 
-    def ask(self, test: str) -> str:
-        """Run a test; return passed, failed or what else happened to it."""
-        if test.startswith(CPP):
-            return self.ask_cpp(test.removeprefix(CPP))
+    def ask(self, mutation: Mutation) -> tuple[bool, str]:
+        """Run a test."""
+        if mutation.test.startswith(CPP):
+            answer = self.ask_cpp(mutation.test.removeprefix(CPP))
+        else:
+            self.make(HERE, mutation.variant, f"VARIANT={mutation.variant}")
+            answer = self.ask_python(mutation.test)
+        return answer == "failed", f"{mutation.test} {answer}"
+
+    def make(self, folder: Path, name: str, *arguments: str) -> None:
+        """Build what changed."""
+        command = ["make", "--no-print-directory", "-C", folder, f"-j{os.cpu_count() or 2}"]
+        command += [f"BUILD={self.build_folder / name}", f"CSRC={self.csrc}", *arguments]
+        mutants.build(command, env=self.env)
+
+    def ask_python(self, test: str) -> str:
+        """Run a test of this directory; return passed, failed or what else happened to it."""
         self.report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
         command += [f"--junitxml={self.report}", f"tests/crash/{test}"]
@@ -428,13 +425,18 @@ class Workshop:
         if not self.report.exists():
             return f"no report (status {done.returncode}):\n{done.stdout[-2000:]}"
         suite = ET.parse(self.report).getroot().find("testsuite")
-        counts = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors")}
-        if counts["errors"] or not counts["tests"]:
+        counts = {
+            key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")
+        }
+        if counts["errors"] or counts["skipped"] or not counts["tests"]:
             return f"error:\n{done.stdout[-2000:]}"
         return "failed" if counts["failures"] else "passed"
 
     def ask_cpp(self, pattern: str) -> str:
         """Run cases of tests/cpp; one that hangs or ends the program has noticed as well."""
+        cxxflags = f"CXXFLAGS={self.env['CXXFLAGS']} -Wno-error"
+        tests = f"TESTS={CPP_TESTS}"
+        self.make(ROOT / "tests" / "cpp", "cpp", "build", "VARIANT=plain", tests, cxxflags)
         runner = self.build_folder / "cpp" / "run_tests"
         try:
             done = subprocess.run(
@@ -450,65 +452,8 @@ class Workshop:
             return f"error: not one case {pattern}"
         return "failed" if done.returncode else "passed"
 
-    def path(self, mutation: Mutation) -> Path:
-        """Where a mutation's file lies in the copy."""
-        return self.csrc / ("" if "/" in mutation.file else "core") / mutation.file
-
-    def patch(self, mutation: Mutation) -> str:
-        """Apply a mutation; return the text before."""
-        path = self.path(mutation)
-        before = path.read_text(encoding="utf-8")
-        if before.count(mutation.old) != 1:
-            raise SystemExit(f"{mutation.name}: its text is not (once) in {mutation.file}")
-        path.write_text(before.replace(mutation.old, mutation.new), encoding="utf-8")
-        return before
-
-    def restore(self, mutation: Mutation, before: str) -> None:
-        """Take a mutation back."""
-        self.path(mutation).write_text(before, encoding="utf-8")
-
-
-def check(mutations: list[Mutation]) -> int:
-    """Check mutations, print the table; return how many survived."""
-    survivors = 0
-    with tempfile.TemporaryDirectory(prefix="fastlog-mutations-") as folder:
-        workshop = Workshop(Path(folder))
-        for variant in sorted({mutation.variant for mutation in mutations}):
-            workshop.build(variant)
-        for test in sorted({mutation.test for mutation in mutations}):
-            if (answer := workshop.ask(test)) != "passed":
-                raise SystemExit(f"{test} does not pass on the sources as they are: {answer}")
-        for mutation in mutations:
-            begun = time.monotonic()
-            before = workshop.patch(mutation)
-            workshop.build(mutation.variant)
-            answer = workshop.ask(mutation.test)
-            workshop.restore(mutation, before)
-            survivors += answer != "failed"
-            verdict = "noticed" if answer == "failed" else f"SURVIVED: {answer}"
-            print(
-                f"{mutation.name:58} {verdict:8} {mutation.test} "
-                f"({time.monotonic() - begun:.0f} s)",
-                flush=True,
-            )
-    print(f"{len(mutations)} mutations, {len(mutations) - survivors} noticed, {survivors} survived")
-    return survivors
-
-
-def main() -> int:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("words", nargs="*", help="only those whose name has one of these words")
-    arguments = parser.parse_args()
-    chosen = [
-        mutation
-        for mutation in MUTATIONS
-        if not arguments.words or any(word in mutation.name for word in arguments.words)
-    ]
-    # Those of ThreadSanitizer come last: they touch a header that all the other builds include.
-    chosen.sort(key=lambda mutation: mutation.variant == "tsan")
-    return 1 if check(chosen) else 0
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # Those of ThreadSanitizer come last: they touch a header that all the other builds include.
+    ordered = sorted(MUTATIONS, key=lambda mutation: mutation.variant == "tsan")
+    sys.exit(mutants.main(__doc__, ordered, Workshop))

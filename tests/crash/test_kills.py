@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.driving import HERE, OPENED, Process, Scene, Settings, draw_settings, size
+from crash.driving import OPENED, Process, Scene, Settings, draw_settings, size
 
 from foundry_fastlog import _core
 
@@ -74,25 +70,6 @@ def test_one_thread_loses_nothing(scenes: MakeScene, figures: dict[str, Any]) ->
 def test_many_threads_lose_nothing(scenes: MakeScene, figures: dict[str, Any]) -> None:
     """Random kills of a process that records from two to eight threads."""
     kill_often(scenes, (2, 3, 4, 8), size(1200, 80), 2, figures)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_python_threads_lose_nothing(
-    tmp_path: Path, plain_build: Path, figures: dict[str, Any]
-) -> None:
-    """Random kills of processes that record through the package."""
-    command = [sys.executable, str(HERE / "python_lives.py"), str(tmp_path / "lives")]
-    done = subprocess.run(
-        [*command, str(size(600, 40)), "3"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["violations"] == [], "\n".join(found["violations"])
-    figures["kills"] = found["kills"]
-    figures["violations"] = 0
-    figures["acked records"] = found["acked"]
-    figures["not acked, but there"] = found["extra"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from crash.driving import STALLED, Process, Scene, Settings, build, fix_addresses
+from crash.driving import SANITIZED, STALLED, Process, Scene, Settings, build, fix_addresses
 from crash.ring_file import PAD, SLOT_BYTES, SLOTS, Record, RingFile
 from crash.test_kill_points import WRITING, leave_full_ring
 
@@ -247,6 +247,7 @@ def test_lines_that_are_there_are_not_written_again_after_a_power_loss(
     scene.must_hold()
 
 
+@pytest.mark.skipif(not SANITIZED, reason="a build of its own: CI=true")
 @pytest.mark.parametrize("nth", range(3))
 def test_orders_that_threads_rely_on(tmp_path: Path, nth: int) -> None:
     """ThreadSanitizer sees every byte of the ring handed over by a release and an acquire."""

@@ -69,8 +69,7 @@ class World(Processes):
             self.tell(nurse, "fork", child=READER, way="plain", threads=0, count=0)
             reader = self.find(READER)
             assert reader is not None, self.messages.read_text()
-            for action in self.schedule.actions:
-                self.do(dict(action))
+            self.happen()
             self.finish(reader)
         finally:
             self.end()
@@ -78,6 +77,11 @@ class World(Processes):
         self.counts["ms"] = int(1000 * (time.monotonic() - begun))
         self.counts["processes"] = len(self.known) - 2
         return Result(self.oracle.violations, self.counts)
+
+    def happen(self) -> None:
+        """Do what the schedule says."""
+        for action in self.schedule.actions:
+            self.do(dict(action))
 
     def do(self, action: Action) -> None:
         """Do one action, if there is anybody to do it."""

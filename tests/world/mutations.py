@@ -2,40 +2,25 @@
 
     python tests/world/mutations.py [WORDS OF A NAME...]
 
-Works on a copy of the package, in which only what a fault changes is built anew; the scripts must
-find nothing with the sources as they are. The status is 1 when a mutant survived.
+In a copy of the package only what a fault changes is built anew; the scripts must find nothing with
+the sources as they are.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
 
-
-@dataclass(frozen=True)
-class Patch:
-    """A change of one place.
-
-    Attributes:
-        file: In csrc.
-        old: The text there, which must occur exactly once.
-        new: What takes its place.
-    """
-
-    file: str
-    old: str
-    new: str
+import mutants  # noqa: E402 - the path comes first
+from mutants import ROOT, Patch  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -202,43 +187,35 @@ MUTATIONS = (
 )
 
 
-def put_patches(csrc: Path, name: str, patches: Sequence[Patch]) -> dict[Path, str]:
-    """Put patches into a copy of csrc; return the files as they were."""
-    before: dict[Path, str] = {}
-    for patch in patches:
-        path = csrc / patch.file
-        text = path.read_text(encoding="utf-8")
-        if text.count(patch.old) != 1:
-            raise SystemExit(f"{name}: a text is not (once) in {patch.file}")
-        before.setdefault(path, text)
-        path.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
-    return before
-
-
-class Workshop:
+class Workshop(mutants.Workshop):
     """A copy of the package, and its build."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.csrc = folder / "csrc"
         for name in ("csrc", "foundry_fastlog"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.so"))
         for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
             shutil.copy(ROOT / name, folder / name)
 
+    def ready(self, mutations: Sequence[Mutation]) -> None:
+        """Play all scripts."""
+        self.build()
+        for script in sorted({mutation.script for mutation in mutations}):
+            if kinds := self.violations(script, 1):
+                raise SystemExit(f"{script} fails with the sources as they are: {kinds}")
+
+    def ask(self, mutation: Mutation) -> tuple[bool, str]:
+        """Play the script."""
+        self.build()
+        kinds = self.violations(mutation.script, mutation.times)
+        return bool(kinds), f"{mutation.script} {kinds}"
+
     def build(self) -> None:
         """Build what changed of the extension, beside the package."""
         command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
         # Not optimized, which is quick, and with assertions.
-        env = {**os.environ, "FASTLOG_DEBUG": "1"}
-        done = subprocess.run(
-            command, cwd=self.folder, env=env, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"does not build:\n{done.stdout}{done.stderr}")
-
-    def patch(self, mutation: Mutation) -> dict[Path, str]:
-        """Break it; return the files as they were."""
-        return put_patches(self.folder / "csrc", mutation.name, mutation.patches)
+        mutants.build(command, cwd=self.folder, env={**os.environ, "FASTLOG_DEBUG": "1"})
 
     def violations(self, script: str, times: int) -> str:
         """Play a script with the copy until it finds something; return the kinds, or ''."""
@@ -261,44 +238,5 @@ class Workshop:
         return ""
 
 
-def check(mutations: list[Mutation]) -> int:
-    """Check mutations, print a line for each; return how many survived."""
-    survived = 0
-    with tempfile.TemporaryDirectory(prefix="fastlog-world-mutations-") as folder:
-        workshop = Workshop(Path(folder))
-        workshop.build()
-        for script in sorted({mutation.script for mutation in mutations}):
-            if kinds := workshop.violations(script, 1):
-                raise SystemExit(f"{script} fails with the sources as they are: {kinds}")
-        for mutation in mutations:
-            begun = time.monotonic()
-            before = workshop.patch(mutation)
-            workshop.build()
-            kinds = workshop.violations(mutation.script, mutation.times)
-            for path, text in before.items():
-                path.write_text(text, encoding="utf-8")
-            survived += not kinds
-            print(
-                f"{mutation.name:68} {'noticed' if kinds else 'SURVIVED'} "
-                f"{mutation.script} {kinds} ({time.monotonic() - begun:.0f} s)",
-                flush=True,
-            )
-    print(f"{len(mutations)} mutations, {len(mutations) - survived} noticed, {survived} survived")
-    return survived
-
-
-def main() -> int:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("words", nargs="*", help="only those whose name has one of these words")
-    given = parser.parse_args()
-    chosen = [
-        mutation
-        for mutation in MUTATIONS
-        if not given.words or any(word in mutation.name for word in given.words)
-    ]
-    return 1 if check(chosen) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(mutants.main(__doc__, MUTATIONS, Workshop))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -39,27 +37,14 @@ class Sample:
     fds: int
     threads: int
 
-    def append_to(self, path: Path) -> None:
-        """Write it to the end of a file of samples, which does not stay open."""
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(self)) + "\n")
 
-
-def take_sample(at_s: float) -> Sample:
-    """Look at this process itself."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+def take_sample(pid: int, at_s: float) -> Sample:
+    """Look at a process."""
+    place = Path(f"/proc/{pid}")
+    status = (place / "status").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in status)
-    return Sample(
-        at_s=round(at_s, 3),
-        rss=int(fields["VmRSS"].split()[0]) * 1024,
-        fds=len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - less than the one it opens
-        threads=int(fields["Threads"]),
-    )
-
-
-def read_samples(path: Path) -> list[Sample]:
-    """Read a file of samples."""
-    return [Sample(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    rss = int(fields["VmRSS"].split()[0]) * 1024
+    return Sample(at_s, rss, len(list((place / "fd").iterdir())), int(fields["Threads"]))
 
 
 def behind_warm_up(samples: Sequence[Sample]) -> list[Sample]:
