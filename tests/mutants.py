@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,16 +31,40 @@ class Patch:
     new: str
 
 
-class Broken(Protocol):
-    """What a mutation has at least."""
+@dataclass(frozen=True)
+class Mutation:
+    """Something that is broken.
 
-    @property
-    def name(self) -> str:
-        """What is broken."""
+    Attributes:
+        name: What it is.
+        patches: What breaks it; where several things protect from it, none of them does.
+        test: Who must notice.
+        variant: The build for that.
+        times: How often it is tried at most: some faults need luck.
+    """
 
-    @property
-    def patches(self) -> tuple[Patch, ...]:
-        """What breaks it."""
+    name: str
+    patches: tuple[Patch, ...]
+    test: str
+    variant: str
+    times: int
+
+
+def read(path: Path) -> tuple[Mutation, ...]:
+    """Read a file of mutations: blocks with a name, fields, and patches as of `diff`."""
+    found = []
+    for block in path.read_text(encoding="utf-8").rstrip("\n").split("\n\n"):
+        head, *places = block.split("\n--- ")
+        name, *fields = head.splitlines()
+        given = {"test": "", "variant": "plain", "times": "3"}
+        given.update(field.split(" ", 1) for field in fields)
+        patches = []
+        for file, *lines in (place.split("\n") for place in places):
+            old, new = ("\n".join(x[1:] for x in lines if x[0] == sign) for sign in "-+")
+            patches.append(Patch(file, old, new))
+        test, variant, times = given["test"], given["variant"], int(given["times"])
+        found.append(Mutation(name.removeprefix("# "), tuple(patches), test, variant, times))
+    return tuple(found)
 
 
 class Workshop:
@@ -52,15 +76,15 @@ class Workshop:
 
     csrc: Path
 
-    def ready(self, mutations: Sequence[Any]) -> None:
+    def ready(self, mutations: Sequence[Mutation]) -> None:
         """Build the sources as they are, of which nobody may complain."""
         raise NotImplementedError
 
-    def ask(self, mutation: Any) -> tuple[bool, str]:
+    def ask(self, mutation: Mutation) -> tuple[bool, str]:
         """Build what changed; return whether the mutation was noticed, and what was said."""
         raise NotImplementedError
 
-    def check(self, mutation: Broken) -> bool:
+    def check(self, mutation: Mutation) -> bool:
         """Break the copy, ask, mend it; print a line."""
         begun = time.monotonic()
         before: dict[Path, str] = {}
@@ -82,7 +106,6 @@ class Workshop:
 
 
 def build(command: Sequence[object], **options: Any) -> None:
-    """Run a build, which must succeed."""
     done = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, check=False, **options
     )
@@ -90,7 +113,7 @@ def build(command: Sequence[object], **options: Any) -> None:
         raise SystemExit(f"does not build:\n{done.stdout}{done.stderr}")
 
 
-def main(doc: str, mutations: Sequence[Broken], make: Callable[[Path], Workshop]) -> int:
+def main(doc: str, mutations: Sequence[Mutation], make: Callable[[Path], Workshop]) -> int:
     """Check those that the command line names, or all; the status is 1 when one survived."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("words", nargs="*", help="only those whose name has one of these words")
@@ -118,7 +141,7 @@ def count_noticed(script: Path, *words: str) -> dict[str, int]:
     return {"mutations": int(counts[1]), "noticed": int(counts[2])}
 
 
-def misplaced(mutations: Sequence[Broken]) -> list[str]:
+def misplaced(mutations: Sequence[Mutation]) -> list[str]:
     """Mutations whose texts are not, once each, in the sources as they are."""
     csrc = ROOT / "csrc"
     return [

@@ -33,7 +33,6 @@ _NAME = re.compile(
 
 
 def mix(x: int) -> int:
-    """Scramble 64 bits: splitmix64."""
     x = (x + 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -68,7 +67,6 @@ class Life:
     acked: list[int] = field(default_factory=list)
 
     def stream_of(self, thread: int, n: int) -> str:
-        """The stream of the thread's n-th record."""
         return _STREAM_OF[self._bits(thread, n) & 7]
 
     def _bits(self, thread: int, n: int) -> int:
@@ -149,7 +147,6 @@ class Verdict:
     missing: Counter[str] = field(default_factory=Counter)
 
     def fail(self, sentence: str) -> None:
-        """Note a violation; the first few say enough."""
         if len(self.violations) < 20:
             self.violations.append(sentence)
 

@@ -85,7 +85,6 @@ class Acks:
         return self._words[0]
 
     def of(self, thread: int) -> int:
-        """How many records of a thread were accepted."""
         return self._words[8 * (thread + 1)]
 
     def counter(self, thread: int) -> ctypes.c_uint64:
@@ -93,7 +92,6 @@ class Acks:
         return ctypes.c_uint64.from_buffer(self._map, 64 * (thread + 1))
 
     def counts(self, threads: int) -> list[int]:
-        """The counters of all threads."""
         return [self.of(thread) for thread in range(threads)]
 
 
@@ -121,7 +119,6 @@ class Settings:
     device: int = 0
 
     def arguments(self) -> list[str]:
-        """As key=value."""
         return [f"{name}={value}" for name, value in vars(self).items() if value != ""]
 
 
@@ -142,15 +139,12 @@ def draw_settings(rng: random.Random, **fixed: Any) -> Settings:
 
 
 class Process:
-    """A process that records."""
-
     def __init__(self, life: Life, acks: Acks, process: subprocess.Popen[bytes]) -> None:
         self.life = life
         self.acks = acks
         self.process = process
 
     def signal(self, number: int) -> None:
-        """Send a signal, if it still lives."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
 
@@ -174,11 +168,9 @@ class Process:
             raise AssertionError(f"it ended without stopping (status {status})")
 
     def wait_phase(self, phase: int) -> None:
-        """Wait until it is as far as `phase`."""
         self._wait(lambda: self.acks.phase >= phase, f"phase {phase}")
 
     def wait_acked(self, total: int) -> None:
-        """Wait until so many records were accepted."""
         self._wait(lambda: sum(self.acks.counts(self.life.threads)) >= total, f"{total} records")
 
     def wait_quiet(self, quiet_s: float = 0.1) -> None:
@@ -242,15 +234,11 @@ class Scene:
         return Process(life, acks, process)
 
     def record(self, settings: Settings, env: Mapping[str, str] | None = None) -> int:
-        """Run a process to its end; return its status."""
         return self.start(settings, env).wait()
 
-    def start_recovery(
-        self, env: Mapping[str, str] | None = None, *, at_ns: int = 0
-    ) -> subprocess.Popen[str]:
-        """Start the recover command."""
+    def start_recovery(self, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [self.driver, "recover", f"dir={self.run}", f"at={at_ns}"],
+            [self.driver, "recover", f"dir={self.run}"],
             env={**os.environ, **(env or {})},
             stdout=subprocess.PIPE,
             text=True,
@@ -281,7 +269,6 @@ class Scene:
         return process.returncode != 0
 
     def rings(self) -> list[Path]:
-        """The ring files in the run's own directory."""
         return sorted((self.run / ".fastlog").glob("*.ring"))
 
     def check(self, *, leftovers: bool = True) -> Verdict:
@@ -295,11 +282,9 @@ class Scene:
         return verdict
 
     def must_hold(self) -> Verdict:
-        """Ask the oracle and fail the test with what it found."""
         verdict = self.check()
         assert verdict.violations == [], "\n".join(verdict.violations)
         return verdict
 
     def remove(self) -> None:
-        """Remove the files."""
         shutil.rmtree(self.folder)

@@ -11,7 +11,6 @@ STREAMS = ("metrics", "performance", "errors", "log")
 
 
 def read_files(run: Path) -> Files:
-    """All files of a run, by their path in it."""
     return {
         str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()
     }

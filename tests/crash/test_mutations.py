@@ -31,5 +31,4 @@ def test_each_mutation_has_its_place_and_its_test() -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.skipif(not RELEASE, reason="builds anew each time: `make crash`")
 def test_broken_protocols_are_noticed(figures: dict[str, Any]) -> None:
-    """No mutant survives."""
     figures.update(count_noticed(HERE / "mutations.py"))

@@ -51,7 +51,6 @@ def draw_busy_settings(rng: random.Random) -> Settings:
 
 
 def race_ring(program: Path, records: int, env: dict[str, str]) -> None:
-    """Run the ring alone."""
     command = [*fix_addresses(), program, str(records)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import rings
-from crash.driving import Scene, Settings, draw_settings, size
+from crash.driving import Scene, Settings
 from crash.ring_file import RingFile
 from crash.test_kill_points import (
     RECOVERY_WRITING,
@@ -127,37 +124,6 @@ def test_lines_behind_the_noted_place_are_met_before_a_commit(scene: Scene) -> N
     assert late.read_text() == line % 0 + line % 1
     lines = (scene.run / "metrics.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["seq"] for line in lines] == list(range(400))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_random_kills_while_streams_wait(scenes: MakeScene, figures: dict[str, Any]) -> None:
-    """Random kills of lives whose values arrive in time, late or never, several in a run."""
-    rng = random.Random(6)
-    total = {"kills": 0, "violations": 0, "acked records": 0, "not acked, but there": 0}
-    missing: Counter[str] = Counter()
-    while total["kills"] < size(1200, 60):
-        scene = scenes()
-        for _ in range(rng.randint(1, 3)):
-            settings = draw_settings(
-                rng,
-                threads=rng.choice((1, 2, 4)),
-                place="file",
-                segment=16384,
-                device=rng.choice((200, 2000, 20_000, 100_000)),
-            )
-            process = scene.start(settings)
-            time.sleep(rng.choice((rng.uniform(0, 0.008), rng.uniform(0, 0.06))))
-            assert process.kill() == -signal.SIGKILL
-            total["kills"] += 1
-        scene.recover()
-        verdict = scene.must_hold()
-        total["acked records"] += verdict.acked
-        total["not acked, but there"] += verdict.extra
-        missing += verdict.missing
-        scene.remove()
-    assert missing["lost"] > 0
-    figures.update(total, **{f"values {reason}": count for reason, count in missing.items()})
 
 
 @pytest.mark.parametrize("close_us", [0, 5000])

@@ -63,39 +63,6 @@ def by_label(run: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def test_threads_that_record_first_at_the_same_time(tmp_path: Path, play: Play) -> None:
-    """Names keep their meaning, and nothing is lost, whichever thread opens the child's files."""
-    children, threads, steps = 30, 3, 50
-    play(f"""
-recorder = Recorder(run)
-recorder.record(0, ids="in the child are others")
-loss = lambda step: recorder.record(step, loss=1.0)
-acc = lambda step: recorder.record(step, acc=2.0)
-loss(0), acc(0)
-def work():
-    barrier = threading.Barrier({threads})
-    def body(number):
-        barrier.wait()
-        for step in range({steps}):
-            for call in (loss, acc) if number % 2 else (acc, loss):
-                call(step)
-    running = [threading.Thread(target=body, args=(n,)) for n in range({threads})]
-    for thread in running: thread.start()
-    for thread in running: thread.join()
-    assert recorder.close(60)
-for _ in range({children}):
-    in_child(work)
-recorder.close()
-""")
-    found = by_label(tmp_path)
-    assert len(found) == children + 1
-    for label, written in found.items():
-        each = threads * steps if label else 1
-        values = [str(line["metrics"]) for line in written]
-        assert values.count("{'loss': 1.0}") == each
-        assert values.count("{'acc': 2.0}") == each
-
-
 FORKING = """
 class Forking:
     ndim = 0
@@ -172,28 +139,6 @@ while forking.pid is None:  # until the entry of the dying key has to make room
 {END}""")
     outer, inner = by_label(tmp_path).values()
     assert [line["metrics"] for line in inner] == [*INNER, outer[-1]["metrics"]]
-
-
-def test_a_child_that_forks_while_its_first_record_is_under_way(tmp_path: Path, play: Play) -> None:
-    """A thread that opens the child's files does not keep that child's own children from theirs."""
-    play("""
-recorder = Recorder(run)
-def grandchild():
-    assert recorder.record(2, x=2.0)
-    assert recorder.close(60)
-def child():
-    for _ in range(20):  # until the fork has met the moment
-        thread = threading.Thread(target=lambda: recorder.record(1, x=1.0))
-        thread.start()
-        while thread.is_alive() and not opening():
-            pass
-        in_child(grandchild)
-        thread.join()
-    assert recorder.close(60)
-for _ in range(5):
-    in_child(child)
-recorder.close()
-""")
 
 
 def test_a_child_forked_while_a_recorder_opens_keeps_no_lock(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -21,19 +20,11 @@ sys.path.insert(0, str(HERE.parent))
 
 import mutants  # noqa: E402 - the path comes first
 from crash.mutations import MUTATIONS as STEPS  # noqa: E402
-from mutants import ROOT, Patch  # noqa: E402
+from mutants import ROOT, Mutation  # noqa: E402
 from world.mutations import MUTATIONS as FAULTS  # noqa: E402
 
 #: A minute of a core, however many share it.
 WORLDS = 25_000
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """What is broken, and by which patches."""
-
-    name: str
-    patches: tuple[Patch, ...]
 
 
 #: Of the past: two writers of one file, a living writer in quarantine, a stale ring in a copy.
@@ -43,16 +34,7 @@ OLD = (
     "a copy's offsets are believed, and what lies behind them is cut",
 )
 #: What the simulation itself found.
-FOUND = (
-    Mutation(
-        "a cut that failed is not tried again by whoever ends",
-        (Patch("core/batch_writer.cpp", "commit()) && cut_moved() && ok", "commit()) && ok"),),
-    ),
-    Mutation(
-        "who closes never comes to an end",
-        (Patch("core/batch_writer.cpp", "        ok = ok && !error;\n", "        ok = false;\n"),),
-    ),
-)
+FOUND = mutants.read(HERE / "mutations.txt")
 CHOSEN = (
     *OLD,
     "nobody asks whether a file has its name still",
@@ -73,8 +55,7 @@ QUICK = (*OLD, "recovery takes the rings of the living", "commit before write")
 BUILT = ROOT / "build" / "core" / "plain"
 
 
-def mutations() -> list[mutants.Broken]:
-    """Those that the simulation is to notice."""
+def mutations() -> list[Mutation]:
     known = {broken.name: broken for broken in (*FAULTS, *STEPS)}
     return [*FOUND, *(known[name] for name in CHOSEN)]
 
@@ -92,11 +73,10 @@ class Workshop(mutants.Workshop):
             text = names.read_text(encoding="utf-8").replace(str(BUILT), str(self.build_folder))
             names.write_text(text.replace("../../csrc", str(self.csrc)), encoding="utf-8")
 
-    def ready(self, mutations: Sequence[mutants.Broken]) -> None:
+    def ready(self, mutations: Sequence[Mutation]) -> None:
         """The test before this one has played the sources as they are for a minute."""
 
-    def ask(self, mutation: mutants.Broken) -> tuple[bool, str]:
-        """Play worlds."""
+    def ask(self, mutation: Mutation) -> tuple[bool, str]:
         command = ["make", "--no-print-directory", "-C", HERE, "-j2", f"CSRC={self.csrc}"]
         mutants.build([*command, f"BUILD={self.build_folder}", "WERROR="])
         play = [self.build_folder / "sim", "--worlds", str(WORLDS), "--as-it-is"]

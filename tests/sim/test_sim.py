@@ -25,12 +25,10 @@ FIRST_SEED = random.SystemRandom().randrange(1 << 32) if RELEASE else 1
 
 @pytest.fixture(scope="module")
 def sim() -> Path:
-    """The simulation as it is fastest."""
     return build("plain", makefile=HERE) / "sim"
 
 
 def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run it."""
     command = [str(program), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

@@ -89,7 +89,6 @@ class Schedule:
 
     @classmethod
     def load(cls, text: str) -> Schedule:
-        """Read a script."""
         head, *actions = (
             json.loads(line) for line in text.splitlines() if line and not line.startswith("#")
         )

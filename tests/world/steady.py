@@ -39,7 +39,6 @@ class Sample:
 
 
 def take_sample(pid: int, at_s: float) -> Sample:
-    """Look at a process."""
     place = Path(f"/proc/{pid}")
     status = (place / "status").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in status)
@@ -48,7 +47,6 @@ def take_sample(pid: int, at_s: float) -> Sample:
 
 
 def behind_warm_up(samples: Sequence[Sample]) -> list[Sample]:
-    """Leave out the first part of a run."""
     return [sample for sample in samples if sample.at_s >= WARM_UP * samples[-1].at_s]
 
 

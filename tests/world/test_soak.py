@@ -38,7 +38,6 @@ class Soak(World):
         self.samples: list[Sample] = []
 
     def happen(self) -> None:
-        """Let time pass."""
         self.act("start", child=TRAINER, how="exec", run="run0", options=OPTIONS)
         begun = time.monotonic()
         while (at := time.monotonic() - begun) < self.seconds or len(self.samples) < 20:
@@ -48,7 +47,6 @@ class Soak(World):
             self.samples.append(take_sample(trainer.pid, at))
 
     def act(self, do: str, **details: Any) -> None:
-        """Do one thing, and count it."""
         self.counts[do] += 1
         self.do({"do": do, **details})
 
@@ -84,7 +82,6 @@ class Soak(World):
             self.act("free")
 
     def some(self) -> int:
-        """How many records a thread makes."""
         return self.rng.choice((1, 5, 20))
 
 

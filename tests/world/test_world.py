@@ -35,7 +35,6 @@ FIRST_SEED = random.SystemRandom().randrange(1 << 32) if RELEASE else 1000 if CI
 
 
 def schedules() -> Iterator[tuple[str, Schedule]]:
-    """The scripts, then worlds without end."""
     for path in SCRIPTS:
         yield path.stem, Schedule.load(path.read_text(encoding="utf-8"))
     seed = FIRST_SEED
@@ -90,5 +89,4 @@ def test_each_old_fault_has_its_places() -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.skipif(ASAN or not RELEASE, reason="builds anew each time: `make crash`")
 def test_old_faults_are_noticed_when_they_are_put_back(figures: dict[str, Any]) -> None:
-    """No mutant survives."""
     figures.update(count_noticed(Path(__file__).with_name("mutations.py")))
