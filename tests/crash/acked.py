@@ -112,11 +112,7 @@ class Life:
 
 
 def origin_of(stream: str, line: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Read (life, thread, n) from a line; None for a drop marker.
-
-    Raises:
-        KeyError, ValueError: The line is none of the records.
-    """
+    """Read (life, thread, n) from a line; None for a drop marker."""
     if "dropped" in line:
         return None
     if stream == "performance":
@@ -128,23 +124,14 @@ def origin_of(stream: str, line: dict[str, Any]) -> tuple[int, int, int] | None:
 
 @dataclass
 class Verdict:
-    """What the oracle found.
-
-    Attributes:
-        violations: One sentence each; empty when the promise held.
-        lines: Lines read.
-        acked: Records that were accepted.
-        extra: Records in the files whose acceptance was not counted any more.
-        drops: Drop markers read.
-        missing: Numbers that did not arrive, by the reason that the line gives.
-    """
+    """What the oracle found."""
 
     violations: list[str] = field(default_factory=list)
     lines: int = 0
     acked: int = 0
-    extra: int = 0
+    extra: int = 0  # in the files, and their acceptance was not counted any more
     drops: int = 0
-    missing: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)  # numbers, by the line's reason
 
     def fail(self, sentence: str) -> None:
         if len(self.violations) < 20:
@@ -156,11 +143,7 @@ def _reject(constant: str) -> None:
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Parse one line with json and with orjson, strictly.
-
-    Raises:
-        ValueError: They do not both accept it, or do not agree.
-    """
+    """Parse one line with json and with orjson, strictly."""
     line = json.loads(raw, parse_constant=_reject)
     if line != orjson.loads(raw):
         raise ValueError("json and orjson read different things")

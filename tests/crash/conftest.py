@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -21,28 +22,23 @@ def plain_build() -> Path:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, plain_build: Path) -> Iterator[Scene]:
-    """An empty run directory and the driver."""
-    scene = Scene(tmp_path / "scene", plain_build)
-    yield scene
-    scene.end()
+def scenes(tmp_path: Path, plain_build: Path) -> Iterator[Callable[[], Scene]]:
+    """Make empty run directories with the driver."""
+    made: list[Scene] = []
+
+    def make() -> Scene:
+        made[:] = [Scene(tmp_path / f"scene-{next(count)}", plain_build)]
+        return made[0]
+
+    count = itertools.count(1)
+    yield make
+    for scene in made:
+        scene.end()
 
 
 @pytest.fixture
-def scenes(tmp_path: Path, plain_build: Path) -> Iterator[Callable[[], Scene]]:
-    """Make scenes, for tests that need many."""
-    count = 0
-    last: Scene | None = None
-
-    def make() -> Scene:
-        nonlocal count, last
-        count += 1
-        last = Scene(tmp_path / f"scene-{count}", plain_build)
-        return last
-
-    yield make
-    if last is not None:
-        last.end()
+def scene(scenes: Callable[[], Scene]) -> Scene:
+    return scenes()
 
 
 @pytest.fixture

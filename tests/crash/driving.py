@@ -76,8 +76,8 @@ class Acks:
         path.write_bytes(bytes(ACKS_BYTES))
         self.path = path
         with path.open("r+b") as handle:
-            self._map = mmap.mmap(handle.fileno(), ACKS_BYTES)
-        self._words = (ctypes.c_uint64 * (ACKS_BYTES // 8)).from_buffer(self._map)
+            words = mmap.mmap(handle.fileno(), ACKS_BYTES)
+        self._words = (ctypes.c_uint64 * (ACKS_BYTES // 8)).from_buffer(words)
 
     @property
     def phase(self) -> int:
@@ -86,10 +86,6 @@ class Acks:
 
     def of(self, thread: int) -> int:
         return self._words[8 * (thread + 1)]
-
-    def counter(self, thread: int) -> ctypes.c_uint64:
-        """A thread's counter itself, for one that records in Python."""
-        return ctypes.c_uint64.from_buffer(self._map, 64 * (thread + 1))
 
     def counts(self, threads: int) -> list[int]:
         return [self.of(thread) for thread in range(threads)]
@@ -196,13 +192,7 @@ class Process:
 
 
 class Scene:
-    """A run directory, the lives that recorded into it, and their counters.
-
-    Args:
-        folder: Where to make all that.
-        driver: Folder of the driver.
-        prefix: What to write before the driver's command.
-    """
+    """A run directory, the lives that recorded into it, and their counters."""
 
     def __init__(self, folder: Path, driver: Path, prefix: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True)

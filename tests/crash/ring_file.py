@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rings import HEADER_BYTES, crc32c
+
 PAGE = 4096
 TAIL, HEAD, EPOCH, DROPS = 4096, 4160, 4288, 4352
 SLOTS = (4608, 5120)
 SLOT_BYTES = 208
 KEY_TABLE = 8192
-HEADER_BYTES = 496
 _BOOT_ID = 128
 _FIRST = struct.Struct("<8sIIQQQQ")  # magic, version, flags, file, key table and ring bytes, salt
 _RECORD = struct.Struct("<QIIQIBBH")  # stamp, length, crc, ticks, thread, kind, stream, flags
@@ -24,43 +25,14 @@ _MASK = (1 << 64) - 1
 PAD = 0
 
 
-def _make_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        crc = byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-        table.append(crc)
-    return table
-
-
-_TABLE = _make_table()
-
-
-def crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ _TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
 @dataclass(frozen=True)
 class Record:
-    """A record in the ring.
+    """A record in the ring."""
 
-    Attributes:
-        position: Absolute.
-        at: Its offset in the file.
-        size: Bytes that it occupies, header included.
-        length: Bytes of payload.
-        kind: 0 is a pad.
-        stream: Number of its stream.
-    """
-
-    position: int
-    at: int
-    size: int
-    length: int
+    position: int  # absolute
+    at: int  # in the file
+    size: int  # header included
+    length: int  # of the payload
     kind: int
     stream: int
 

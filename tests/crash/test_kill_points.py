@@ -206,6 +206,11 @@ def test_writer_killed_after_a_failed_fsync(
 def test_recovery_killed_at_each_pass_of(scene: Scene, point: str, own: bool) -> None:
     """A recovery that was killed is done again, to the same bytes; in a copy to the same lines."""
     leave_full_ring(scene)
+    assert kill_recovery_at_each_pass(scene, point, own=own) > 7
+
+
+def kill_recovery_at_each_pass(scene: Scene, point: str, *, own: bool) -> int:
+    """Recover a scene in copies; return at which pass nobody was killed any more."""
     undisturbed = recover_a_copy(scene, own=own)
     for nth in itertools.count(1):
         copy = copy_of(scene, own=own)
@@ -219,8 +224,8 @@ def test_recovery_killed_at_each_pass_of(scene: Scene, point: str, own: bool) ->
         copy.must_hold()
         copy.remove()
         if not killed:
-            break
-    assert nth > 7
+            return nth
+    raise AssertionError
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])

@@ -47,11 +47,7 @@ def kill_often(
     figures: dict[str, Any],
     device: tuple[int, ...] = (0,),
 ) -> Counter[str]:
-    """Kill lives, several in one run one after the other, and check each run.
-
-    Returns:
-        The device's values that were not there, by their reasons.
-    """
+    """Kill lives, several in a run, and check each run; return reasons of values not there."""
     rng = random.Random(seed)
     total = {"kills": 0, "violations": 0, "acked records": 0, "not acked, but there": 0}
     missing: Counter[str] = Counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -48,33 +47,10 @@ def test_a_page_of_nuls_between_whole_lines_goes(scene: Scene) -> None:
     assert recover_and_check(scene, life)["cut_bytes"] >= PAGE
 
 
-def test_segments_that_the_slot_does_not_know_of_stay(scene: Scene) -> None:
-    """The page with the commit slots is old, and many segments were written since."""
-    process = scene.start(replace(HELD, segment=4096, ring=4096))
-    process.wait_acked(20)
-    process.signal(signal.SIGSTOP)
-    process.wait_stopped()
-    old = RingFile(scene.rings()[0])
-    process.signal(signal.SIGCONT)
-    process.wait_acked(2000)
-    process.kill()
-    ring = RingFile(scene.rings()[0])
-    ring.bytes[PAGE : 2 * PAGE] = old.bytes[PAGE : 2 * PAGE]
-    ring.set_other_boot()
-    ring.save()
-    assert len(list(scene.run.glob("metrics.*.jsonl"))) > 20
-    recover_and_check(scene, process.life)
-
-
 def leave_uncommitted_lines(
     make: Callable[[], Scene],
 ) -> tuple[Scene, Life, RingFile, list[bytes], int]:
-    """Leave a file with more than five lines that are not committed; batches differ in size.
-
-    Returns:
-        The scene, what leave_other_boot() returns, the file's lines, the number of the first one
-        that is not committed.
-    """
+    """Leave a file with more than five lines that are not committed; return the first's number."""
     for _ in range(20):
         scene = make()
         life, ring = leave_other_boot(scene, replace(HELD, flush_us=5000))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import PACKAGE_ROOT, Play, lines, parse, raw_lines
-
-from foundry_fastlog import recover
+from recorded import Play, lines, parse, raw_lines
 
 HEAD = """
 import ctypes, gc, os, resource, sys, threading, time
@@ -139,38 +134,6 @@ while forking.pid is None:  # until the entry of the dying key has to make room
 {END}""")
     outer, inner = by_label(tmp_path).values()
     assert [line["metrics"] for line in inner] == [*INNER, outer[-1]["metrics"]]
-
-
-def test_a_child_forked_while_a_recorder_opens_keeps_no_lock(tmp_path: Path) -> None:
-    """The ring of a killed process is recovered though a child from its opening still lives."""
-    script = """
-made = []
-thread = threading.Thread(target=lambda: made.append(Recorder(run, ring_bytes=64 << 20)))
-thread.start()
-while thread.is_alive() and not opening():
-    pass
-assert thread.is_alive()
-if os.fork() == 0:
-    sys.stdin.read()
-    os._exit(0)
-thread.join()
-made[0].record(1, x=1.0)
-sys.stdout.write("ready")
-sys.stdout.flush()
-os.kill(os.getpid(), 9)
-"""
-    command = [sys.executable, "-c", HEAD + script, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)}
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.read(5) == b"ready"
-    assert process.wait() == -signal.SIGKILL
-    try:
-        assert [report.outcome for report in recover(tmp_path)] == ["recovered"]
-    finally:
-        process.communicate(b"")
-    assert [line["step"] for line in lines(tmp_path)] == [1]
 
 
 @linux

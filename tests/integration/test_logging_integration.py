@@ -21,7 +21,6 @@ from wandb_files import only_run  # noqa: E402
 from foundry_fastlog import (  # noqa: E402
     StructuredLogger,
     read_run,
-    recover,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
@@ -198,31 +197,6 @@ def test_a_crash_in_the_loop_is_on_record(tmp_path: Path) -> None:
     assert "ZeroDivisionError" in text(output)
     assert [e["step"] for e in lines(output, "metrics")] == [1, 2, 3, 4]
     assert said(output, "Run stopped")[0]["reason"] == "ZeroDivisionError"
-
-
-@pytest.mark.slow
-def test_a_killed_training_loses_nothing_accepted(tmp_path: Path) -> None:
-    """SIGKILL right after a step: every step, timing and message before it is in the run."""
-    code = (
-        "import os, signal, sys; from tiny_training import *\n"
-        "trainer = Trainer(tiny_experiment(steps=10**6), sys.argv[1])\n"
-        "def kill(step, loss):\n"
-        "    trainer.logger.info('at', step=step)\n"
-        "    if step == 50: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return loss\n"
-        "trainer.train(kill)\n"
-    )
-    run_python(code, tmp_path, returncode=-9)
-    output = tmp_path / "test/output"
-    for _ in range(2):  # as the readers show it, and after recovery as the files have it
-        run = read_run(output)
-        steps = [e["step"] for e in run.lines("metrics") if "step" in e]
-        assert steps == list(range(1, 50))
-        told = [e["context"]["step"] for e in run.lines("log") if e["message"] == "at"]
-        assert told == list(range(1, 51))
-        assert [e["step"] for e in run.lines("performance") if e["name"] == "step"][-1] == 50
-        recover(output)
-    assert [e["step"] for e in lines(output, "metrics") if "step" in e] == list(range(1, 50))
 
 
 SPAWNING = """

@@ -214,23 +214,6 @@ def test_a_renamed_run_is_recorded_on_where_it_is(begin: Begin, tmp_path: Path) 
     assert list((moved / ".fastlog").iterdir()) == []
 
 
-def test_a_kill_after_a_removal_loses_nothing_where_the_ring_is_elsewhere(
-    begin: Begin, tmp_path: Path
-) -> None:
-    """It gets a new pointer in the new directory, and its files another label there."""
-    run = tmp_path / "run"
-    old = begin(run, "old", ring="shm", segment_bytes=4096)
-    old.do("record 200")
-    shutil.rmtree(run)
-    new = begin(run, "new")
-    assert old.do("record 5") == "a1"
-    old.do("keep 200")
-    old.kill()
-    new.do("close 20")
-    assert steps(seen(run), "old") == list(range(200, 405))
-    assert steps(seen(run), "new") == list(range(20))
-
-
 @endings
 @segments
 def test_lines_under_a_new_label_are_no_gap_where_those_before_are_there(

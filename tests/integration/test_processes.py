@@ -208,22 +208,6 @@ def test_no_sudden_end_loses_a_record(run: Path, play: Play, ending: str, code: 
     assert_whole(run, range(1000))
 
 
-def test_the_next_start_recovers_the_last_attempt(run: Path, play: Play) -> None:
-    """A killed run is finished when the same run is opened again; the new attempt has its files."""
-    for attempt in range(3):
-        play(f"""
-            recorder = Recorder(RUN, flush_interval_s=60)
-            assert recorder.attempt == {attempt}
-            for step in range(10):
-                recorder.record(step, attempt=recorder.attempt)
-            os.kill(os.getpid(), signal.SIGKILL)
-        """)
-    play("Recorder(RUN).close()")
-    counts = {label: len(lines) for label, lines in lines_by_writer(run).items()}
-    assert counts == {"": 10, "a1": 10, "a2": 10, "a3": 0}
-    assert_whole(run, [*range(10)] * 3)
-
-
 def test_thousands_of_leftover_rings_are_collected_while_training(run: Path, play: Play) -> None:
     """Workers that leave by os._exit(), epoch after epoch: their rings do not pile up."""
     play("""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from recorded import Play, lines, parse, raw_lines, run_python, segments, steps
+from recorded import Play, lines, run_python, segments, steps
 
 from foundry_fastlog import recover
 
@@ -155,29 +155,6 @@ assert ended() is not None
     check(tmp_path, range(100))
 
 
-def test_the_first_error_is_told_once(play: Play) -> None:
-    """One warning with the file, the reason and what to do; the figures have first and last."""
-    play("""
-start(flush_interval_s=0.001)
-assert recorder.stats()["first_error"] is None
-fill_disk()
-recorder.record(1, x=1.0)
-until(lambda: recorder.stats()["errors"] >= 3)
-for _ in range(50):
-    recorder.record(2, x=1.0)
-stats = recorder.stats()
-for key in ("first_error", "last_error"):
-    assert str(file) in stats[key] and "File too large (errno 27)" in stats[key], stats
-(text,) = told
-assert str(file) in text and "File too large" in text, text
-assert "Training goes on" in text and "last_error" in text, text
-free_disk()
-assert recorder.close()
-assert recorder.stats()["first_error"] is not None
-assert len(told) == 1
-""")
-
-
 @pytest.mark.parametrize(
     "call",
     [
@@ -198,28 +175,6 @@ free_disk()
 assert recorder.close()
 assert len([text for text in told if str(file) in text]) == 1, told
 """)
-
-
-def test_removed_file(tmp_path: Path, play: Play) -> None:
-    """A file that is removed while it is open is made anew; `seq` shows what went with it."""
-    play("""
-recorder = Recorder(run)
-def both(*span):
-    for step in range(*span):
-        recorder.record(step, x=1.0)
-        recorder.event("m", step=step)
-both(10)
-assert recorder.flush()
-file.unlink()
-both(10, 20)
-close(40)
-(text,) = told
-assert str(file) in text and "removed" in text, text
-assert recorder.stats()["errors"] == 1
-""")
-    found = [parse(line) for line in raw_lines(tmp_path / "metrics.jsonl")]
-    assert [(line["seq"], line["step"]) for line in found] == [(n, n) for n in range(10, 20)]
-    assert len(lines(tmp_path, "log")) == 20
 
 
 def test_a_run_that_cannot_be_made_at_first(tmp_path: Path, play: Play) -> None:

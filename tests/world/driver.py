@@ -25,12 +25,7 @@ _SAID = re.compile(
 
 @dataclass
 class Result:
-    """What came of a world.
-
-    Attributes:
-        violations: What must not be.
-        counts: Actions that were done, processes, kills, records acknowledged.
-    """
+    """What came of a world."""
 
     violations: list[Violation]
     counts: Counter[str] = field(default_factory=Counter)

@@ -25,12 +25,7 @@ _KEY = re.compile(
 
 @dataclass(frozen=True)
 class Violation:
-    """Something that must not be.
-
-    Attributes:
-        kind: One word for what it is.
-        text: What was seen.
-    """
+    """Something that must not be: a word for its kind, and what was seen."""
 
     kind: str
     text: str

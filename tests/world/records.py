@@ -39,11 +39,7 @@ def content(writer: int, thread: int, n: int) -> tuple[str, str, float]:
 
 
 def origin(line: dict[str, Any]) -> tuple[int, int, int, str, str, float]:
-    """Read (writer, thread, number, stream, name, value) out of a line.
-
-    Raises:
-        KeyError, TypeError, ValueError: It is none of the world's lines.
-    """
+    """Read (writer, thread, number, stream, name, value) out of a line, which may be none."""
     stream = "metrics" if "metrics" in line else "errors" if "error_type" in line else "log"
     values = dict(line["metrics"] if stream == "metrics" else line["context"])
     writer, thread, n = (values.pop(key) for key in ("w", "t", "n"))

@@ -23,14 +23,7 @@ _FIT_POINTS = 120
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at one moment.
-
-    Attributes:
-        at_s: When, in seconds since its start.
-        rss: Its resident memory in bytes.
-        fds: Open file descriptors.
-        threads: Threads.
-    """
+    """A process at one moment; memory in bytes."""
 
     at_s: float
     rss: int
@@ -73,13 +66,6 @@ def find_growth(samples: Sequence[Sample], most: int = MOST_GROWTH) -> list[str]
 
     Memory is judged twice: the fit sees a slow leak in all of the run, the medians of its ends see
     a step, which a fit may take for an outlier.
-
-    Args:
-        samples: Of the whole run.
-        most: Bytes that memory may grow by.
-
-    Raises:
-        ValueError: Too few samples to say.
     """
     if len(behind_warm_up(samples)) < 8:
         raise ValueError(f"{len(samples)} samples say nothing")
