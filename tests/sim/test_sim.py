@@ -53,6 +53,7 @@ def test_the_promises_hold_in_any_simulated_world(sim: Path, figures: dict[str, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not SANITIZED, reason="a build of its own: CI=true")
 def test_the_same_under_sanitizers() -> None:
     """No access out of bounds and no leak, in processes that die as well."""
