@@ -26,12 +26,6 @@ MakeScene = Callable[[], Scene]
 
 # Passed once in a writer's life, and often.
 OPENING = ("ring_zeroed", "ring_mapped")
-# Of a ring outside of the run: what it leaves in the run, and outside.
-OPENING_ELSEWHERE = {
-    "ring_zeroed": ("", ".ring.tmp"),
-    "ring_mapped": ("", ".ring.tmp"),
-    "pointer_written": (".ring-at.tmp", ".ring"),
-}
 # Passed when the files are to lie under another label; the second passes, for the count that begins
 # again there.
 MOVING = ("files_left:1", "home_noted:2", "files_left:2")
@@ -131,29 +125,6 @@ def test_writer_killed_while_it_opens(scene: Scene, point: str) -> None:
     assert half.suffix == ".tmp"
     os.utime(half, (0, 0))
     assert scene.record(Settings(records=50)) == 0
-    scene.must_hold()
-
-
-@pytest.mark.parametrize("point", OPENING_ELSEWHERE)
-def test_writer_killed_while_it_opens_with_a_ring_elsewhere(scene: Scene, point: str) -> None:
-    """What lies in the run and outside is swept away by a start when it is old, not before."""
-
-    def left() -> set[Path]:
-        return {*Path("/dev/shm").glob("fastlog-*"), *(scene.run / ".fastlog").iterdir()}
-
-    (scene.run / ".fastlog").mkdir()
-    before = left()
-    assert scene.record(Settings(place="shm"), {"FASTLOG_KILL_AT": point}) == -signal.SIGKILL
-    halves = left() - before
-    inside, outside = OPENING_ELSEWHERE[point]
-    found = {half.name[half.name.index(".r") :] for half in halves}
-    assert found == {outside} | ({inside} if inside else set())
-    scene.recover()
-    assert left() - before == halves
-    for half in halves:
-        os.utime(half, (0, 0))
-    assert scene.record(Settings(records=50)) == 0
-    assert not any(half.exists() for half in halves)
     scene.must_hold()
 
 

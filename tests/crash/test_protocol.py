@@ -156,22 +156,6 @@ def test_a_torn_commit_slot_is_not_used(scene: Scene, nth: int, whole_bytes: int
     scene.must_hold()
 
 
-def test_both_commit_slots_damaged_is_no_guess(scene: Scene) -> None:
-    """Without a slot nobody knows what is written: the ring is put aside, the files stay."""
-    leave_full_ring(scene, KEPT)
-    ring = RingFile(scene.rings()[0])
-    for at in SLOTS:
-        ring.bytes[at + 8] ^= 1
-    ring.save()
-    files = {path: path.read_bytes() for path in scene.run.glob("*.jsonl")}
-    [report] = scene.recover()
-    assert report["outcome"] == "quarantined"
-    assert "slots" in report["reason"]
-    assert {path: path.read_bytes() for path in scene.run.glob("*.jsonl")} == files
-    kept = scene.run / ".fastlog" / "quarantine"
-    assert sorted(path.suffix for path in kept.iterdir()) == [".reason", ".ring"]
-
-
 @pytest.mark.parametrize("whole", [b"", b"{}\n" * 5000, b"\n"])
 @pytest.mark.parametrize("torn", [b'{"timestamp":"20', bytes(9000), b""])
 def test_what_is_torn_behind_the_commit_is_cut(scene: Scene, torn: bytes, whole: bytes) -> None:

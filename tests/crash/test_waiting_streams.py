@@ -57,7 +57,10 @@ def test_bytes_of_a_record_that_waits_are_not_reused(scene: Scene, point: str, n
 
 
 def test_a_stream_that_is_ahead_is_not_written_twice(scene: Scene) -> None:
-    """Recovery passes over what lies behind the slot's position and is in its file already."""
+    """Recovery passes over what lies behind the slot's position and is in its file already.
+
+    Values that waited are lost with their process: null, with the reason, and nothing else is.
+    """
     ring = leave_stream_behind(scene)
     slot = ring.slot()
     passed_over = [
@@ -68,15 +71,7 @@ def test_a_stream_that_is_ahead_is_not_written_twice(scene: Scene) -> None:
     assert passed_over
     [report] = scene.recover()
     assert report["holes"] <= WAITING.threads
-    scene.must_hold()
-
-
-def test_what_waited_is_lost_with_its_process_and_nothing_else(scene: Scene) -> None:
-    """The line is there, with null and the reason; host values and numbers are as they were."""
-    leave_stream_behind(scene)
-    scene.recover()
-    verdict = scene.must_hold()
-    assert verdict.missing["lost"] > 0
+    assert scene.must_hold().missing["lost"] > 0
 
 
 @pytest.mark.parametrize("point", RECOVERY_WRITING)

@@ -166,18 +166,6 @@ def test_a_resumed_run_is_a_new_attempt(experiment: Path, tmp_path: Path) -> Non
     assert [attempt["attempt"] for attempt in attempts] == [0, 1]
 
 
-def test_a_torn_checkpoint_costs_steps_not_the_run(experiment: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train_some(experiment, run, steps=11)
-    newest = run / "checkpoints" / "step-000010.pt"
-    newest.write_bytes(newest.read_bytes()[:5000])
-    assert demo.run(experiment, out=run) == 0
-    lines = training_lines(read(run, "metrics.a1.jsonl"))
-    assert [line["step"] for line in lines] == list(range(6, 13))
-    context = read(run, "errors.a1.jsonl")[0]["context"]
-    assert (context["path"], context["bytes"]) == (str(newest), 5000)
-
-
 def test_ctrl_c_keeps_what_was_recorded(experiment: Path, tmp_path: Path) -> None:
     """An interrupted run ends with code 130, whole files, and can be resumed."""
     long = tmp_path / "long.yaml"

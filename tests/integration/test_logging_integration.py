@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -130,32 +129,6 @@ def test_what_a_whole_training_leaves(tmp_path: Path) -> None:
     assert all(re.search(r"RSS: \d+\.\d\dGB$", e["message"]) for e in memory)
 
 
-def test_a_resumed_training_adds_files(tmp_path: Path) -> None:
-    """The first start's files keep every byte; the reader takes the last attempt of a step."""
-
-    def stop(step: int, loss: float) -> float:
-        if step == 9:
-            raise KeyboardInterrupt
-        return loss
-
-    first = Trainer(tiny_experiment(), tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        first.train(stop)
-    assert lines(first.output, "errors") == []
-    before = {path: path.read_bytes() for path in first.output.glob("*.jsonl")}
-    second = Trainer(tiny_experiment(), tmp_path)
-    assert second.resume() is True
-    second.train()
-    assert {path: path.read_bytes() for path in before} == before
-    run = read_run(second.output)
-    taken = [e["step"] for e in run.lines("metrics") if "step" in e]
-    assert sorted(taken) == list(range(1, 13))  # 7 and 8 once
-    repeated = Counter(e["step"] for e in lines(second.output, "metrics") if "step" in e)
-    assert repeated[7] == repeated[8] == 2
-    assert sorted(c["attempt"] for c in said(second.output, "Run started")) == [0, 1]
-    assert text(second.output).count("Run stopped\n  reason: KeyboardInterrupt") == 1
-
-
 @pytest.mark.slow
 def test_wandb_offline_gets_the_run(tmp_path: Path) -> None:
     """With use_wandb its run file has the steps at the interval, summaries and the settings."""
@@ -179,24 +152,6 @@ def test_wandb_offline_gets_the_run(tmp_path: Path) -> None:
     entries = lines(tmp_path / "test/output", "metrics")
     mine = {e["step"]: e["metrics"]["loss"] for e in entries if "step" in e}
     assert [row["loss"] for row in rows] == [mine[4], mine[8], mine[12]]
-
-
-@pytest.mark.slow
-def test_a_crash_in_the_loop_is_on_record(tmp_path: Path) -> None:
-    """A program that dies of an exception leaves it in the error file, the log and stderr."""
-    code = (
-        "import sys; from tiny_training import *\n"
-        "def fail(step, loss): return loss / (step - 5)\n"
-        "Trainer(tiny_experiment(), sys.argv[1]).train(fail)\n"
-    )
-    done = run_python(code, tmp_path, returncode=1)
-    assert "ZeroDivisionError" in done.stderr
-    output = tmp_path / "test/output"
-    [error] = lines(output, "errors")
-    assert (error["error_type"], error["step"]) == ("ZeroDivisionError", 4)
-    assert "ZeroDivisionError" in text(output)
-    assert [e["step"] for e in lines(output, "metrics")] == [1, 2, 3, 4]
-    assert said(output, "Run stopped")[0]["reason"] == "ZeroDivisionError"
 
 
 SPAWNING = """

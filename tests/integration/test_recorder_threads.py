@@ -106,21 +106,6 @@ def test_closing_while_threads_record(tmp_path: Path, closers: int, attempt: int
     assert stats["calls"] == sum(map(len, accepted.values()))
 
 
-def test_threads_come_and_go(tmp_path: Path) -> None:
-    """Two thousand short-lived threads, some of them inside a timer at their end."""
-    recorder = Recorder(tmp_path)
-
-    def work(number: int) -> None:
-        recorder.record(number, thread=number)
-        recorder.timer("never left").__enter__()
-
-    for start in range(0, 2_000, 20):
-        in_threads(lambda n, start=start: work(start + n), 20)  # type: ignore[misc]
-    recorder.close()
-    assert sorted(by_thread(tmp_path)) == list(range(2_000))
-    assert recorder.stats()["calls"] == 2_000
-
-
 def test_the_gil_is_free_while_a_call_waits(tmp_path: Path) -> None:
     code = """
 import os, resource, sys, threading
