@@ -105,13 +105,7 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, with the package under test.
 
-    Args:
-        code: The script; `arguments` are its `sys.argv[1:]`.
-        *arguments: Written with str().
-        options: Options of the interpreter.
-        environment: Variables to add.
-        returncode: What the process must return; None to leave that to the caller.
-        timeout: Seconds after which the test fails; generous, the machine may be busy.
+    Its `sys.argv[1:]` are the arguments; a `returncode` of None is left to the caller.
     """
     # What the caller's Python found by the variable, its scripts find as well.
     known = os.environ.get("PYTHONPATH", "")

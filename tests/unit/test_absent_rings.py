@@ -146,28 +146,6 @@ def test_an_emptied_ring_is_not_in_the_making(tmp_path: Path) -> None:
     assert [one["outcome"] for one in _core.recover_run(str(tmp_path))] == ["quarantined"]
 
 
-def test_a_pointer_that_went_with_its_directory_is_made_anew(tmp_path: Path) -> None:
-    """Whatever inode the new directory has: a killed process loses nothing."""
-    run = tmp_path / "run"
-    code = """
-import os, shutil, sys
-from foundry_fastlog import Recorder
-recorder = Recorder(sys.argv[1], ring="shm", flush_interval_s=60)
-def record(step):
-    recorder.record(step, loss=1.0)
-    assert recorder.flush()
-record(0)
-shutil.rmtree(sys.argv[1])
-record(1)
-recorder.record(2, loss=1.0)
-os._exit(0)
-"""
-    run_python(code, run)
-    assert list((run / ".fastlog").glob("*.ring-at"))
-    assert all(report.sound for report in recover(run))
-    assert [line["step"] for line in read_run(run).lines("metrics")] == [1, 2]
-
-
 @pytest.mark.parametrize("text", [b"", b"ring r1", b"\xff\xfe \xff", b"memory a1\n", None])
 def test_a_mark_says_what_it_can(tmp_path: Path, text: bytes | None) -> None:
     """One that is torn, strange or not to be read is a mark all the same."""

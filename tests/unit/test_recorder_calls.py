@@ -40,10 +40,7 @@ class Index:
 
 @pytest.mark.parametrize(
     "step",
-    [
-        *(0, -1, 2**30, -(2**30), 2**60, 2**63 - 1, -(2**63)),
-        *(np.int32(7), np.uint8(7), Index(9)),
-    ],
+    [*(0, -1, 2**30, -(2**30), 2**60, 2**63 - 1, -(2**63)), *(np.int32(7), np.uint8(7), Index(9))],
 )
 def test_steps(recorder: Recorder, step: Any) -> None:
     """Steps are ints within 64 bits, or objects with __index__."""

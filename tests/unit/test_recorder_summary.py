@@ -129,11 +129,6 @@ def test_any_summary_reads_back(
     assert repr((line["epoch"], line["summary"])) == repr((epoch, summary))
 
 
-@pytest.mark.parametrize("value", [1.5, 2, True, None, "x", -(2**63)])
-def test_plain_values_are_as_they_are(value: Any) -> None:
-    assert metric_value("k", value) is value
-
-
 class Unreadable:
     """Looks like a scalar and is none."""
 
