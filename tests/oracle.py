@@ -42,17 +42,10 @@ def plain(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 class OracleWriter:
-    """Writes one writer's files of a run.
+    """Writes one writer's files of a run, which is made when missing.
 
-    Args:
-        run: The run directory; made when missing.
-        rank: Rank of the process.
-        attempt: 0 for the first start, 1 for the first resume, ...
-        children: ``w<pid>`` parts of a forked child, outermost first.
-        stamp: Start time for the file names, or ``""``.
-        segment_lines: Start a new segment after this many lines.
-        start: Time of the first line.
-        tick_s: Seconds between two lines.
+    ``attempt`` is 0 for the first start, ``children`` are the ``w<pid>`` parts of a forked child,
+    outermost first; a segment has ``segment_lines``, and a line is ``tick_s`` later than the last.
     """
 
     def __init__(

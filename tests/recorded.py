@@ -72,7 +72,6 @@ def steps(run: Path, label: str = "") -> list[int]:
 
 
 def written(recorder: foundry_fastlog.Recorder, stream: str = "metrics") -> list[dict[str, Any]]:
-    """Close a recorder; return all lines of its stream."""
     recorder.close()
     return lines(recorder.path, stream, recorder.label)
 
@@ -87,7 +86,6 @@ def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_threads(work: Callable[[int], object], count: int = 1) -> None:
-    """Run work(n) in a thread of its own for every n below count, and wait for all."""
     threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
     for thread in threads:
         thread.start()

@@ -31,7 +31,6 @@ rings = pytest.mark.parametrize("ring", ["file", "shm"])
 
 
 def write(run: Path, ring: str = "file", *more: object) -> None:
-    """Leave a run behind."""
     run_python(WRITER, run, ring, *more)
 
 
@@ -44,7 +43,6 @@ def remove_rings(run: Path) -> None:
 
 
 def told_by_readers(run: Path) -> list[str]:
-    """What is wrong with the files as they are."""
     return [str(problem) for problem in read_run(run).problems]
 
 
@@ -78,8 +76,10 @@ def test_a_ring_in_memory_is_missed_until_its_writer_has_closed(tmp_path: Path) 
     """Nobody can look into it, and if its process was killed it is gone."""
     write(tmp_path / "closed", "memory", "close")
     assert problems(tmp_path / "closed") == []
-    for _ in range(7):
-        write(tmp_path / "killed", "memory")
+    write(tmp_path / "killed", "memory")
+    for attempt in range(1, 7):  # as if it had been started again so often
+        mark = tmp_path / "killed" / ".fastlog" / f"{attempt}.writer"
+        mark.write_text(f"memory a{attempt}\n")
     (told,) = problems(tmp_path / "killed")
     assert "a1, a2, a3, a4, a5 and 2 more: it has not ended, and its ring is in memory" in told
 

@@ -32,7 +32,6 @@ Patch, Kill = pytest.MonkeyPatch, Callable[[], None]
 
 @pytest.fixture(scope="session")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Runs of processes that recorded at random and were killed."""
     return rings.unpack_killed_runs(tmp_path_factory.mktemp("killed"))
 
 
@@ -130,7 +129,6 @@ def damage_ring(kind: str, data: bytearray, rng: random.Random) -> None:
 
 
 def damage_run(kind: str, run: Path, rng: random.Random) -> None:
-    """What becomes of a run: its notes, its header, files beside those that it knows."""
     ring = ring_of(run)
     files = sorted(run.glob("*.jsonl"))
     match kind:

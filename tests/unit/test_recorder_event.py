@@ -22,7 +22,6 @@ RECORDER_OPTIONS = {"ring_bytes": 64 << 10}  # the smallest
 
 
 def only_line(recorder: Recorder, stream: str = "log") -> dict[str, Any]:
-    """Close; return the one line of a stream."""
     (line,) = written(recorder, stream)
     return line
 

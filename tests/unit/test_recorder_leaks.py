@@ -19,7 +19,6 @@ RECORDER_OPTIONS = {"back_pressure": "drop"}
 
 
 def counts(things: Iterable[object]) -> list[int]:
-    """How often each is referenced."""
     gc.collect()
     return [sys.getrefcount(thing) for thing in things]
 
@@ -107,7 +106,7 @@ EVERY_CALL = """
         recorder.log({"deep": {f"k{step % 3}": step / 7}})
         with recorder.timer("outer", step=step), recorder.timer(f"t{step % 9}"):
             recorder.event("m", context={"step": step})
-        recorder.files() and recorder.stats() and step % 50 or recorder.flush(0)
+        step % 50 or (recorder.files(), recorder.stats(), recorder.flush(0))
 """
 RESIDENT = """
 import gc, os, sys

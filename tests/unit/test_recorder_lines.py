@@ -139,7 +139,6 @@ class Tail:
         self.offsets: dict[str, int] = {}
 
     def last_line(self, stream: str = "metrics") -> bytes:
-        """Flush, and return the one line that is new."""
         assert self.recorder.flush()
         with (self.recorder.path / f"{stream}.jsonl").open("rb") as file:
             file.seek(self.offsets.get(stream, 0))

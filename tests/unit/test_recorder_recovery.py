@@ -45,7 +45,6 @@ def test_the_next_start_says_what_it_recovered(
 def test_a_damaged_ring_does_not_stop_a_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A ring file that cannot be read is put aside with one warning; recording goes on."""
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "damaged.ring").write_bytes(b"x" * 10_000)
     with caplog.at_level(logging.WARNING, "foundry_fastlog"), Recorder(tmp_path) as recorder:

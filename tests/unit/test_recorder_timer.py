@@ -27,7 +27,6 @@ def blocks(recorder: Recorder) -> list[tuple[str, int, str | None, int | None]]:
 
 
 def errors(recorder: Recorder) -> list[str | None]:
-    """Close; return the error of every block."""
     return [line.get("error") for line in written(recorder, "performance")]
 
 

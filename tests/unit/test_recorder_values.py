@@ -19,14 +19,12 @@ from foundry_fastlog import Recorder
 
 
 def value_of(recorder: Recorder, value: object) -> object:
-    """Record one value; return it as the line has it, NaN and infinities restored."""
     assert recorder.record(0, v=value)
     (line,) = written(recorder)
     return float(line["nonfinite"]["v"]) if "nonfinite" in line else line["metrics"]["v"]
 
 
 def check(found: object, expected: object) -> None:
-    """Compare value and type; NaN equals NaN."""
     assert (type(found), repr(found)) == (type(expected), repr(expected))
 
 

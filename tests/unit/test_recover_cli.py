@@ -58,7 +58,6 @@ def in_json(command: Command, *arguments: object, code: int = 0) -> dict[str, An
 
 
 def words(text: str) -> str:
-    """What was written, without the table's line ends."""
     return " ".join(text.split())
 
 
