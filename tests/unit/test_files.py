@@ -202,10 +202,6 @@ def test_what_is_no_run_is_answered_with_what_to_give(
     (tmp_path / "exp0" / "notes.txt").touch()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "empty").mkdir()
-    write_run_json(tmp_path / "alone")
-    assert open_run_dir(tmp_path / "alone") == tmp_path / "alone"
-    assert open_run_dir(str(tmp_path / "exp0")) == tmp_path / "exp0"
-    shutil.rmtree(tmp_path / "alone")
     with pytest.raises(RunNotFoundError, match=message):
         open_run_dir(tmp_path / path)
 
@@ -222,6 +218,9 @@ def test_a_parent_of_runs_lists_them_newest_first(tmp_path: Path) -> None:
     listed = re.findall(r"exp\d\d", message)
     assert listed == [f"exp{number:02d}" for number in range(11, 1, -1)]
     assert "... and 2 more" in message
+    write_run_json(tmp_path / "alone")  # which makes a run as well
+    for run in (tmp_path / "alone", tmp_path / "runs" / "exp00"):
+        assert open_run_dir(run) == open_run_dir(str(run)) == run
 
 
 def test_an_unreadable_directory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
