@@ -284,6 +284,23 @@ def test_records_of_another_boot_without_a_clock_are_damaged(
     assert [report.outcome for report in check_against_recovery(tmp_path)] == [outcome]
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_lines_in_the_midst_of_a_move_are_read_once(version: int, tmp_path: Path) -> None:
+    """The new segment was not noted yet: what is in it is in the one before, or in the ring."""
+    lines = [log_line(seq, seq) for seq in range(4)]
+    builder = RingBuilder(version=version).lines(2, 3)
+    builder.streams[3][:2] = [len(b"".join(lines[:2])), 2]
+    builder.streams[3][5] = 1  # it exists
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "log.jsonl").write_bytes(b"".join(lines[:2]))
+    (tmp_path / "log.000001.jsonl").write_bytes(b"".join(lines[1:3]))
+    builder.note_files(tmp_path)
+    builder.put(tmp_path)
+    (report,) = check_against_recovery(tmp_path)
+    assert (report.emitted, report.cut_bytes) == (2, len(b"".join(lines[1:3])))
+    assert on_disk(tmp_path) == {"metrics.jsonl": b"", "log.jsonl": b"".join(lines)}
+
+
 def make_odd(made: str, path: Path, target: Path) -> None:
     if made == "link":
         path.symlink_to(target)
