@@ -256,6 +256,7 @@ def test_recover_tells_of_rings_that_it_may_not_list(tree: Path, monkeypatch: Pa
     (report,) = foundry_fastlog.recover(tree / "1")
     assert (report.outcome, report.sound) == ("failed", False)
     assert "Permission denied" in report.reason
+    assert "Permission denied" in read_run(tree / "1").problems[0].message
 
 
 def test_any_directory_name_will_do(killed: Path, tmp_path: Path, command: Command) -> None:
