@@ -137,7 +137,7 @@ def test_one_refused_write_is_tried_again(fault: Fault, code: int) -> None:
         ("file", errno.EDQUOT, "free space there"),
         ("file", errno.EROFS, "make the place writable"),
         ("file", errno.EMFILE, "close files or raise the limit of open ones"),
-        ("memory", errno.EIO, "mend the cause"),
+        ("memory", errno.EIO, "fix the cause"),
     ],
 )
 def test_a_disk_that_heals_gets_everything(fault: Fault, ring: str, code: int, remedy: str) -> None:
@@ -149,7 +149,7 @@ def test_a_disk_that_heals_gets_everything(fault: Fault, ring: str, code: int, r
     assert (place is None) == (ring == "memory")
     where = "memory" if place is None else f"the ring file {place}"
     (told,) = answer["told"]
-    assert f"records wait in {where} and the write is tried again; {remedy} before" in told
+    assert f"records wait in {where} and the write is retried; {remedy} before" in told
     assert os.strerror(code) in answer["stats"]["first_error"]
 
 

@@ -277,7 +277,7 @@ def test_a_recorder_is_opened_once(tmp_path: Path, *, closed: bool) -> None:
     assert recorder.record(0, x=1.0)
     if closed:
         assert recorder.close()
-    with pytest.raises(RuntimeError, match=r"was opened before, in .*/run: make a new one"):
+    with pytest.raises(RuntimeError, match=r"was already opened, in .*/run: create a new one"):
         recorder.__init__(tmp_path / "other", rank=-1)  # type: ignore[misc]
     assert (recorder.path, recorder.rank, recorder.closed) == (tmp_path / "run", 1, closed)
     assert not (tmp_path / "other").exists()
