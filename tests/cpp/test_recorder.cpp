@@ -292,6 +292,38 @@ TEST_SUITE("recorder back-pressure") {
         check_balance(recorder);
     }
 
+    TEST_CASE("should mark the drops of threads that record while it closes") {
+        for (int round = 0; round < 5; ++round) {
+            TempDir dir;
+            RecorderOptions options = options_for(dir.path());
+            options.back_pressure = BackPressure::drop;
+            Recorder recorder(std::move(options));
+            std::vector<std::thread> threads;
+            for (int t = 0; t < 4; ++t) {
+                threads.emplace_back([&] {
+                    while ((recorder.attention().bits() & AttentionBits::kClosed) == 0) {
+                        if ((recorder.attention().bits() & AttentionBits::kDrops) != 0) {
+                            recorder.submit_drop_markers();
+                        }
+                        record_number(recorder, 1);
+                    }
+                });
+            }
+            const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+            while (recorder.stats().calls.dropped < 1000 &&
+                   std::chrono::steady_clock::now() < deadline) {
+                std::this_thread::yield();
+            }
+            REQUIRE(recorder.close(kFar));
+            for (auto& thread : threads) thread.join();
+            const std::uint64_t dropped = recorder.stats().calls.dropped;
+            const std::uint64_t marked = marked_drops(lines_of_stream(dir.path(), "metrics"));
+            CHECK(dropped >= 1000);
+            // A thread that was refused just before the close may count its record after it.
+            CHECK(dropped - marked <= threads.size());
+        }
+    }
+
     TEST_CASE("should keep a marker for later while there is no room for it") {
         DeadDisk d(BackPressure::drop);
         const std::uint64_t accepted = d.fill();
