@@ -125,7 +125,7 @@ core-venv: $(TEST_STAMP) extension
 .PHONY: sim
 sim: $(VENV_STAMP) ## Run simulated worlds: SIM_ARGS='--seed 1 --seconds 60', or '--script FILE --verbose'
 	@$(MAKE) --no-print-directory -C tests/sim -j$(JOBS)
-	build/sim/plain/sim $(SIM_ARGS)
+	build/core/plain/sim $(SIM_ARGS)
 
 .PHONY: test-core
 test-core: $(TEST_STAMP) extension ## Run the fast unit tests that do not need torch

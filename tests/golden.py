@@ -1,4 +1,4 @@
-"""What readers made of each test's ring when they were a program of their own, in Python.
+"""What readers make of each test's ring; of most as when they were a program of their own.
 
 ``golden/readers.json`` has it, per test: the reports, and what each file keeps and is followed by.
 Rewrite it, where that is to change, with ``GOLDEN=write pytest tests/unit/test_overlay.py ...``.

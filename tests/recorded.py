@@ -72,7 +72,6 @@ def steps(run: Path, label: str = "") -> list[int]:
 
 
 def written(recorder: foundry_fastlog.Recorder, stream: str = "metrics") -> list[dict[str, Any]]:
-    """Close a recorder; return all lines of its stream."""
     recorder.close()
     return lines(recorder.path, stream, recorder.label)
 
@@ -87,7 +86,6 @@ def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_threads(work: Callable[[int], object], count: int = 1) -> None:
-    """Run work(n) in a thread of its own for every n below count, and wait for all."""
     threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
     for thread in threads:
         thread.start()
@@ -105,13 +103,7 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, with the package under test.
 
-    Args:
-        code: The script; `arguments` are its `sys.argv[1:]`.
-        *arguments: Written with str().
-        options: Options of the interpreter.
-        environment: Variables to add.
-        returncode: What the process must return; None to leave that to the caller.
-        timeout: Seconds after which the test fails; generous, the machine may be busy.
+    Its `sys.argv[1:]` are the arguments; a `returncode` of None is left to the caller.
     """
     # What the caller's Python found by the variable, its scripts find as well.
     known = os.environ.get("PYTHONPATH", "")

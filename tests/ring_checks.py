@@ -90,10 +90,7 @@ def unwritable(directory: Path) -> Iterator[None]:
 def check_against_recovery(run: Path, *, same: bool = True) -> list[RingReport]:
     """Compare what readers show, and what is reported, with what recovery does.
 
-    Args:
-        run: The run directory; recovered then.
-        same: Whether it is the same run at every call of this test: then readers give what they
-            always did.
+    Where it is the same run at every call of this test, readers give what they always did.
     """
     before = snapshot(run)
     with unwritable(run):

@@ -133,9 +133,11 @@ void Recorder::tell_drop(bool too_large) {
 }
 
 void Recorder::submit_drop_markers() {
+    const std::unique_lock lock(marker_mutex_, std::try_to_lock);
+    if (!lock.owns_lock()) return;  // another thread is at it
     attention_.clear(AttentionBits::kDrops);
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        const std::uint64_t count = take_drops(static_cast<Stream>(s));
+        const std::uint64_t count = memory_.drops()[s].exchange(0, std::memory_order_relaxed);
         if (count == 0) continue;
         const Submit result = submit(RecordKind::drops, static_cast<Stream>(s), now_ticks(),
                                      slot().thread(), &count, sizeof count);
@@ -183,7 +185,9 @@ bool Recorder::close(std::int64_t timeout_ns) {
     return true;
 }
 
+// A marker that the closed ring refused is back in the count once its thread has left the lock.
 std::uint64_t Recorder::take_drops(Stream stream) noexcept {
+    const std::lock_guard lock(marker_mutex_);
     return memory_.drops()[static_cast<std::size_t>(stream)].exchange(0, std::memory_order_relaxed);
 }
 

@@ -205,6 +205,7 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     MpscRing ring_;
     KeyTable keys_;
     CallCounters slots_;
+    std::mutex marker_mutex_;  // held while counted drops are made into a marker
     std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // since the start
     std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // the head when a wait timed out
     std::atomic<std::uint64_t> missing_in_fragments_{0};

@@ -247,17 +247,6 @@ TEST_SUITE("batch writer streams") {
         for (std::size_t s = 0; s < kStreamCount; ++s) CHECK(b.last.streams[s].ahead == 0);
     }
 
-    TEST_CASE("should commit nothing new while nothing moves") {
-        Bench b;
-        b.put(Stream::metrics, 0);
-        b.put(Stream::log);
-        b.drain();
-        const std::uint64_t epoch = b.last.epoch;
-        for (int i = 0; i < 5; ++i) CHECK(b.writer.step() == BatchWriter::Step::idle);
-        CHECK(b.last.epoch == epoch);
-        CHECK(b.script.rounds >= 6);
-    }
-
     TEST_CASE("should ask about the next record of each stream only") {
         Bench b;
         for (int i = 0; i < 20; ++i) {
@@ -297,23 +286,6 @@ TEST_SUITE("batch writer streams") {
         b.drain();
         CHECK(b.script.given_up == std::vector<std::uint16_t>{0, 1, 2});
         CHECK(b.ring.head() == b.ring.tail());
-    }
-
-    TEST_CASE("should rotate the others' segments while one stream waits") {
-        Bench b(300);
-        b.put(Stream::metrics, 0);
-        for (int i = 0; i < 30; ++i) {
-            REQUIRE(b.put(Stream::log));
-            b.drain();
-            b.check_recovery();
-        }
-        CHECK(b.sink.segments(Stream::log) > 5);
-        CHECK(b.sink.segments(Stream::metrics) == 1);
-        CHECK(b.written("log") == counting(30));
-        b.script.arrived[0] = true;
-        b.drain();
-        CHECK(b.written("metrics") == counting(1));
-        b.check_recovery();
     }
 
     TEST_CASE("should stop at its batch's size and go on there, beside a stream that waits") {

@@ -85,14 +85,6 @@ TEST_SUITE("shadow files") {
         CHECK(edits.at("log.jsonl").kept.size() == 1);
     }
 
-    TEST_CASE("should say nothing of files that were only read") {
-        TempDir dir;
-        write_file(dir / "log.jsonl", "0123456789");
-        ShadowFiles files(dir.path(), kNothing, {});
-        CHECK(read_through(files, dir / "log.jsonl") == "0123456789");
-        CHECK(files.edits().empty());
-    }
-
     TEST_CASE("should keep ranges of a file that is written anew in its place") {
         TempDir dir;
         const std::string path = dir / "log.jsonl";

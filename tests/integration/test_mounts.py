@@ -104,12 +104,3 @@ def test_the_lock_is_taken_again_where_descriptors_are_closed(begin: Begin, moun
     trainer.do("record 10")
     trainer.kill()
     assert outcome(run) == "recovered"
-
-
-def test_a_child_does_not_keep_its_dead_parents_ring(begin: Begin, mount: Mount) -> None:
-    """It never records, and lives on."""
-    run = mount("overlay") / "run"
-    trainer = begin(run, "a")
-    trainer.do("keep 10", "fork 20")
-    trainer.kill()
-    assert outcome(run) == "recovered"

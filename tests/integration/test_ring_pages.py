@@ -49,7 +49,6 @@ def refuse_stores():
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run's directory, not made yet."""
     return tmp_path / "run"
 
 
@@ -153,7 +152,6 @@ with tempfile.TemporaryFile() as file:
 
 
 def run_lines(*lines: str) -> subprocess.CompletedProcess[str]:
-    """Run lines of code in a process of its own."""
     command = [sys.executable, "-c", "\n".join(["import signal", *lines])]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

@@ -22,13 +22,11 @@ RUN = sys.argv[1]
 
 
 def play(run: Path, body: str, code: int = 0) -> None:
-    """Run a scenario in a fresh process, which says nothing."""
     assert run_python(HEAD + body, run, returncode=code).stderr == ""
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Where the run will be."""
     return tmp_path / "run"
 
 

@@ -22,6 +22,8 @@ from foundry_fastlog.demo.config import (
     load_config,
 )
 
+Patch = pytest.MonkeyPatch
+
 
 def write(folder: Path, text: str) -> Path:
     path = folder / "experiment.yaml"
@@ -65,9 +67,7 @@ def test_what_a_logging_section_leaves_out_is_the_demos(tmp_path: Path) -> None:
     assert config.training.learning_rate == 1e-3
 
 
-def test_the_environment_overrides_the_logging_section(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_overrides_it(tmp_path: Path, monkeypatch: Patch) -> None:
     """And a variable that cannot be used is named."""
     monkeypatch.setenv("FASTLOG_LOG_DIR", "elsewhere")
     assert load_config().logging.log_dir == "elsewhere"
@@ -124,9 +124,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
     ("text", "expected"),
     [
         ("model:\n  widht: 64\n", "2: model.widht: unknown key. Did you mean 'width'?"),
-        ("experiment_name: x\nmodle: {}\n", "2: modle: unknown key. Did you mean 'model'?"),
         ("data:\n  zzz: 1\n", "2: data.zzz: unknown key. Known keys: file, validation_fraction."),
-        ("training:\n  steps: many\n", "2: training.steps: must be a valid integer, not 'many'."),
         ("training:\n  steps: 0\n",
          "2: training.steps: must be greater than or equal to 1, not 0."),
         ("training:\n  steps: yes\n", "2: training.steps: must be a valid integer, not true."),
@@ -144,18 +142,12 @@ def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
         ("model:\n  width: 130\n", "1: model: width (130) must be a multiple of heads (4)."),
         ("logging:\n  recorder:\n    back_pressure: wait\n",
          "3: logging.recorder.back_pressure: must be 'block' or 'drop', not 'wait'."),
-        ("logging:\n  file_levle: DEBUG\n",
-         "2: logging.file_levle: unknown key. Did you mean 'file_level'?"),
         ("experiment_name: a/b\n",
          "1: experiment_name: use letters, digits, '.', '_' and '-' only, not 'a/b'."),
-        ("model: 4\n", "1: model: must be a section of 'key: value' lines, not 4."),
         ("seed: 1\nseed: 2\n", "2: seed: given twice (first on line 1). Remove one of them."),
-        ("training:\n  steps: 1\n  steps: 2\n",
-         "3: training.steps: given twice (first on line 2). Remove one of them."),
         ("- 1\n- 2\n",
          (" must be a mapping with the keys experiment_name, seed, model, data, training, logging; "
           "found a list.")),
-        ("model: {layers: 1\nseed: 2\n", "2: not valid YAML: expected ',' or '}', but got ':'."),
     ],
 )  # fmt: skip
 def test_an_error_names_file_line_key_and_remedy(tmp_path: Path, text: str, expected: str) -> None:

@@ -59,7 +59,6 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    """Find the blocks of a page."""
     return [
         Block(
             text.count("\n", 0, match.start("code")),
@@ -98,7 +97,6 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_run(page: Path, folder: Path) -> None:
-    """No block raises."""
     blocks = [block for block in blocks_of(page.read_text(encoding="utf-8")) if not block.mark]
     if find_spec("torch") is None:
         blocks = [block for block in blocks if "import torch" not in block.code]

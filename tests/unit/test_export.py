@@ -114,9 +114,7 @@ def test_all_attempts_can_be_kept(many: Path, out: Path) -> None:
     ("tag", "added"),
     [("auto", ("stream",)), ("always", ("stream", "rank", "attempt", "label")), ("never", ())],
 )
-def test_tags_can_be_forced_or_left_out(
-    simple: Path, out: Path, tag: Any, added: tuple[str, ...]
-) -> None:
+def test_tags_can_be_forced(simple: Path, out: Path, tag: Any, added: tuple[str, ...]) -> None:
     assert export_run(read_run(simple), out, tag=tag).added == added
     assert tuple(parsed(out)[0])[4:] == added
 
@@ -280,7 +278,6 @@ each_stdout = pytest.mark.parametrize("terminal", [False, True])
 
 
 def stdout(monkeypatch: Patch, *, terminal: bool) -> BytesIO:
-    """What goes to standard output, which may be a terminal."""
     raw = BytesIO()
     out = SimpleNamespace(buffer=raw, flush=lambda: None, isatty=lambda: terminal)
     monkeypatch.setattr("sys.stdout", out)
@@ -288,9 +285,7 @@ def stdout(monkeypatch: Patch, *, terminal: bool) -> BytesIO:
 
 
 @each_stdout
-def test_an_export_can_go_to_standard_output(
-    simple: Path, terminal: bool, monkeypatch: Patch
-) -> None:
+def test_an_export_to_standard_output(simple: Path, terminal: bool, monkeypatch: Patch) -> None:
     """The bytes go out as they are, in UTF-8 whatever the terminal's encoding."""
     raw = stdout(monkeypatch, terminal=terminal)
     assert export_run(read_run(simple), "-", streams=["metrics"]).path is None

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -99,15 +99,12 @@ def test_what_cannot_be_spelled_is_named(message: str, spell: Callable[[], objec
 
 
 def test_writers_sort_by_rank_then_start_then_parents_first() -> None:
+    """And the main process has a name for people, too."""
     ordered = [Writer(), Writer(children=("w7",)), Writer(attempt=1), Writer(attempt=10)]
-    ordered += [Writer(rank=2), Writer(rank=10)]
+    ordered += [Writer(rank=2, stamp=STAMP), Writer(rank=10)]
     assert sorted(ordered[3:] + ordered[:3]) == ordered
-
-
-def test_a_writer_is_shown_with_its_label_and_stamp() -> None:
-    """The main process has a name for people too."""
-    shown = [one.display for one in (Writer(), Writer(rank=3, attempt=1), Writer(stamp=STAMP))]
-    assert shown == ["main", "r3-a1", f"main {STAMP}"]
+    shown = ["main", "w7", "a1", "a10", f"r2 {STAMP}", "r10"]
+    assert [writer.display for writer in ordered] == shown
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "log_x.jsonl", "errors.all.jsonl", "LOG.jsonl"])
@@ -119,10 +116,7 @@ def test_names_that_could_pass_for_the_runs_own_are_known(name: str) -> None:
 
 def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
     """Directories, pipes and other files are no segments; the rest is sorted by number."""
-    writer = OracleWriter(tmp_path, segment_lines=1)
-    for step in range(12):
-        writer.metrics(step, loss=1.0)
-    writer.log("hello")
+    OracleWriter(tmp_path, segment_lines=1).fill(range(12)).log("hello")
     (tmp_path / "errors.jsonl").mkdir()
     os.mkfifo(tmp_path / "performance.jsonl")
     (tmp_path / "errors.r1.jsonl").symlink_to("nowhere")
@@ -167,13 +161,8 @@ def test_a_file_that_vanishes_while_listing_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     OracleWriter(tmp_path).metrics(0, loss=1.0)
-
-    def removed(*_: object) -> object:
-        raise FileNotFoundError
-
-    gone = SimpleNamespace(
-        name="metrics.r1.jsonl", path="x", is_symlink=lambda: False, stat=removed
-    )
+    gone = Mock(is_symlink=lambda: False, stat=Mock(side_effect=FileNotFoundError))
+    gone.name = "metrics.r1.jsonl"
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: contextlib.nullcontext([gone, *real(path)]))
     assert [segment.path.name for segment in list_segments(tmp_path)] == ["metrics.jsonl"]
@@ -181,9 +170,7 @@ def test_a_file_that_vanishes_while_listing_is_left_out(
 
 def test_a_series_knows_its_size_and_the_segments_it_lacks(tmp_path: Path) -> None:
     """Missing segments are named, neighbours as a range, however far the numbers go."""
-    writer = OracleWriter(tmp_path, segment_lines=1)
-    for step in range(9):
-        writer.metrics(step, loss=1.0)
+    OracleWriter(tmp_path, segment_lines=1).fill(range(9))
     for number in (2, 5, 6):
         (tmp_path / f"metrics.{number:06d}.jsonl").unlink()
     (tmp_path / "metrics.999999999999.jsonl").touch()
@@ -194,14 +181,6 @@ def test_a_series_knows_its_size_and_the_segments_it_lacks(tmp_path: Path) -> No
         "metrics.000009.jsonl ... metrics.999999999998.jsonl",
     ]
     assert series.size == sum(path.stat().st_size for path in tmp_path.iterdir())
-
-
-def test_a_run_directory_is_accepted(tmp_path: Path) -> None:
-    """A stream file makes a run, and so does run.json alone."""
-    OracleWriter(tmp_path / "a")
-    write_run_json(tmp_path / "b")
-    assert open_run_dir(tmp_path / "a") == tmp_path / "a"
-    assert open_run_dir(str(tmp_path / "b")) == tmp_path / "b"
 
 
 @pytest.mark.parametrize(
@@ -239,16 +218,15 @@ def test_a_parent_of_runs_lists_them_newest_first(tmp_path: Path) -> None:
     listed = re.findall(r"exp\d\d", message)
     assert listed == [f"exp{number:02d}" for number in range(11, 1, -1)]
     assert "... and 2 more" in message
+    write_run_json(tmp_path / "alone")  # which makes a run as well
+    for run in (tmp_path / "alone", tmp_path / "runs" / "exp00"):
+        assert open_run_dir(run) == open_run_dir(str(run)) == run
 
 
 def test_an_unreadable_directory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without permission the answer is not 'no run'."""
-
-    def denied(path: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
     # Root may read anything, so the refusal has to be staged.
-    monkeypatch.setattr(os, "scandir", denied)
+    monkeypatch.setattr(os, "scandir", Mock(side_effect=PermissionError(13, "Permission denied")))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(RunNotFoundError, match="permission denied"):
         open_run_dir(tmp_path)

@@ -158,6 +158,7 @@ def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: Patch) -
     (tmp_path / "metrics.r2.jsonl.gz").touch()
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "x.ring").write_bytes(b"x")
+    OracleWriter(tmp_path, rank=1).fill([10, 11])
     open_segment = Segment.open
 
     def refuse(segment: Segment) -> SegmentFile:
@@ -165,7 +166,6 @@ def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: Patch) -
             raise PermissionError(13, "Permission denied")
         return open_segment(segment)
 
-    OracleWriter(tmp_path, rank=1).fill([10, 11])
     with monkeypatch.context() as patch:
         patch.setattr(Segment, "open", refuse)
         follower = Follower(tmp_path)

@@ -254,7 +254,6 @@ def test_what_a_benchmark_knew_when_it_was_cut_off_is_judged(
 
 
 def wheel(folder: Path, tag: str, content: str) -> None:
-    """Make a wheel of the package that is missing."""
     name = "fastlog_wheel_test"
     info = f"{name}-1.0.dist-info"
     with zipfile.ZipFile(folder / f"{name}-1.0-{tag}.whl", "w") as file:

@@ -162,7 +162,6 @@ def test_the_echo_of_a_structured_logger(tmp_path: Path, caplog: Caplog) -> None
 def test_wrong_calls(
     metrics: MetricsLogger, call: str, arguments: Any, error: type[Exception], message: str
 ) -> None:
-    """What is wrong with the call itself is told, and nothing is written."""
     with pytest.raises(error, match=message):
         getattr(metrics, call)(*arguments)
     metrics.close()
@@ -176,9 +175,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         MetricsLogger("x", tmp_path, logger=SimpleNamespace())  # type: ignore[arg-type]
 
 
-def test_values_that_are_no_metrics_are_recorded_as_text(
-    metrics: MetricsLogger, caplog: Caplog
-) -> None:
+def test_values_that_are_no_metrics(metrics: MetricsLogger, caplog: Caplog) -> None:
     """A training run is not ended by a list in its metrics; one warning per name says so."""
     for step in range(2):
         assert metrics.log_step(step, 0, {"loss": 1.5, "shape": [1, 2], "big": 10**30, 7: 1})
@@ -231,9 +228,7 @@ def test_tensors(metrics: MetricsLogger, caplog: Caplog) -> None:
     assert metrics.get_metrics_history()[0]["metrics"] == {"a": 1.5, "b": 2.5}
 
 
-def test_a_text_that_is_too_long_for_the_ring_takes_nothing_along(
-    metrics: MetricsLogger, caplog: Caplog
-) -> None:
+def test_a_text_that_is_too_long_for_the_ring(metrics: MetricsLogger, caplog: Caplog) -> None:
     """The rest of the step is recorded, with its beginning, and one warning says so."""
     text = "x" * (metrics.recorder.stats()["ring_bytes"] // 4)
     for record in (metrics.log_step, metrics.log_detailed):
@@ -283,7 +278,6 @@ def test_history(metrics: MetricsLogger) -> None:
 
 
 def test_history_after_a_resume(tmp_path: Path) -> None:
-    """A step that was recorded again is there once, from the last attempt."""
     for attempt, steps in enumerate((range(5), range(3, 6))):
         with MetricsLogger("exp", tmp_path) as metrics:
             for step in steps:
@@ -315,7 +309,6 @@ steps = st.tuples(int64, epochs, st.dictionaries(names, values, max_size=4))
 
 @given(st.lists(steps, max_size=5))
 def test_any_metrics_read_back(tmp_path_factory: pytest.TempPathFactory, given: list[Any]) -> None:
-    """Types included."""
     config = LoggingConfig(recorder=RecorderConfig(ring="memory", fsync="none"))
     with MetricsLogger("exp", tmp_path_factory.mktemp("run"), config=config) as metrics:
         for step in given:

@@ -140,9 +140,7 @@ def test_wrong_arguments_are_named(
     assert message in command("migrate", *arguments, code=2).err
 
 
-def test_without_libcst_the_command_says_what_to_install(
-    project: Path, command: Command, monkeypatch: Patch
-) -> None:
+def test_without_libcst(project: Path, command: Command, monkeypatch: Patch) -> None:
     """The extra is named; another missing module is a fault of the installation."""
     for name in list(sys.modules):
         if f"{name}.".startswith("foundry_fastlog.migrate."):

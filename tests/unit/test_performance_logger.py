@@ -222,9 +222,7 @@ def test_many_threads() -> None:
     assert counts == {f"name {i}": 4000 for i in range(3)}
 
 
-def test_a_fold_within_a_fold_counts_nothing_twice(
-    perf: PerformanceLogger, clock: list[float]
-) -> None:
+def test_a_fold_within_a_fold(perf: PerformanceLogger, clock: list[float]) -> None:
     """A signal handler may ask for the statistics between any two statements."""
     spend(perf, "a", 1.0, clock)
     nested: list[Any] = []
@@ -243,7 +241,6 @@ def test_a_fold_within_a_fold_counts_nothing_twice(
 
 
 def test_a_structured_logger_gets_the_step(clock: list[float], caplog: Caplog) -> None:
-    """As context."""
     caplog.set_level(logging.DEBUG, LOGGER.name)
     logger, calls = structured_double(LOGGER)
     perf = PerformanceLogger(logger)
@@ -269,7 +266,6 @@ def test_memory_of_the_cpu(perf: PerformanceLogger, caplog: Caplog) -> None:
 
 
 def test_the_resident_set_is_this_processes() -> None:
-    """Ten megabytes that are written to are ten more."""
     before = rss_bytes()
     with mmap.mmap(-1, 10_000_000) as block:  # from the system: malloc may have resident ones free
         block.write(b"x" * len(block))
@@ -304,7 +300,6 @@ def test_memory_of_a_gpu(perf: PerformanceLogger, caplog: Caplog, monkeypatch: P
 
 @pytest.mark.gpu
 def test_memory_of_a_real_gpu(perf: PerformanceLogger) -> None:
-    """A tensor of 400 MB shows."""
     import torch
 
     block = torch.zeros(100_000_000, device="cuda")

@@ -108,8 +108,6 @@ def test_many_texts_too_long_for_the_ring(recorder: Recorder) -> None:
 
 
 class Interrupted:
-    """A value in which Ctrl-C is met."""
-
     def __dlpack_device__(self) -> tuple[int, int]:
         raise KeyboardInterrupt
 

@@ -10,7 +10,6 @@ from collections import ChainMap
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -129,14 +128,7 @@ def test_any_summary_reads_back(
     assert repr((line["epoch"], line["summary"])) == repr((epoch, summary))
 
 
-@pytest.mark.parametrize("value", [1.5, 2, True, None, "x", -(2**63)])
-def test_plain_values_are_as_they_are(value: Any) -> None:
-    assert metric_value("k", value) is value
-
-
 class Unreadable:
-    """Looks like a scalar and is none."""
-
     shape = ()
 
     def item(self) -> float:
@@ -231,30 +223,3 @@ def test_the_recorder_of_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert recorder_of(tmp_path / "run") is None
         assert recorder_of(tmp_path / "run", 1) is recorder
     assert recorder_of("run", 1) is None
-
-
-class OnDevice:
-    """A tensor of one element on a device."""
-
-    shape = (1,)
-    device = SimpleNamespace(type="cuda")
-
-
-def test_a_large_summary_of_devices_is_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Into values of the CPU, and of devices by halves; the longest name is cut."""
-    taken: list[tuple[float, list[str]]] = []
-
-    def take(self: Recorder, epoch: float, values: dict[str, Any]) -> bool:
-        if sum(map(len, values)) > 400:
-            raise ValueError("a record of many bytes")
-        taken.append((epoch, [name[:3] for name in values]))
-        return True
-
-    monkeypatch.setattr(Recorder, "_summary_fitting", take)
-    with Recorder(tmp_path) as recorder:
-        values = {name * 200: OnDevice() for name in "ab"} | {"c" * 500: OnDevice()}
-        assert recorder.epoch_summary(3, {"lr": 0.5, **values, "d": 1})
-    assert taken == [(3, ["aaa"]), (3, ["bbb"]), (3, ["ccc"])]
-    assert lines(tmp_path)[0]["summary"] == {"lr": 0.5, "d": 1}

@@ -164,10 +164,3 @@ def test_a_ranks_part_of_a_value_is_never_taken_for_it(tmp_path: Path) -> None:
     for values in found:
         assert values["whole"] == 2.0
         assert all("DTensor(local_tensor=" in values[name] for name in ("part", "shard"))
-
-
-def test_step_may_be_a_tensor(recorder: Recorder) -> None:
-    assert recorder.record(torch.tensor(5), x=1.0)
-    with pytest.raises(TypeError):
-        recorder.record(torch.tensor(5.0), x=1.0)
-    assert written(recorder)[0]["step"] == 5

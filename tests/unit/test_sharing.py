@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from recorded import in_threads, run_python
+from recorded import in_threads
 
 from foundry_fastlog import (
     ErrorTracker,
@@ -176,17 +176,3 @@ def test_a_lock_that_is_given_back_twice_is_a_mistake() -> None:
     lock = ForkLock()
     with pytest.raises(RuntimeError, match="un-acquired"), lock:
         lock._lock.release()
-
-
-def test_without_close_everything_is_there_at_exit(tmp_path: Path) -> None:
-    code = """
-import sys
-from foundry_fastlog import MetricsLogger
-metrics = MetricsLogger("exp", sys.argv[1])
-for step in range(1000):
-    metrics.log_step(step, 0, {"loss": 1.0})
-"""
-    run_python(code, tmp_path)
-    run = read_run(tmp_path, strict=True)
-    assert [line["step"] for line in run.lines("metrics")] == list(range(1000))
-    assert run.info["attempts"][0]["ended"]

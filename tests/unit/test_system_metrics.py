@@ -115,7 +115,6 @@ def test_a_machine_with_neither_source(monkeypatch: Patch, tmp_path: Path) -> No
 
 
 def test_a_forked_child_reads_its_own_process(tmp_path: Path) -> None:
-    """In a forked child the reader begins anew, with the child's memory and clocks."""
     reader = SystemReader(tmp_path)
     reader.read()
 
@@ -145,7 +144,6 @@ def test_the_child_s_part_in_this_process(monkeypatch: Patch, tmp_path: Path) ->
 
 @pytest.mark.parametrize("initialized", [True, False])
 def test_memory_of_torch(monkeypatch: Patch, initialized: bool) -> None:
-    """Torch's GPU memory, only where it is imported and uses CUDA already."""
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert torch_memory() == {}
     assert "torch" not in sys.modules
@@ -265,7 +263,6 @@ def test_the_gpus_of_this_process(
 
 @pytest.mark.gpu
 def test_a_real_gpu(monkeypatch: Patch, tmp_path: Path) -> None:
-    """On a machine with a GPU the figures are those of nvidia-smi."""
     monkeypatch.undo()
     pytest.importorskip("pynvml")
     figures = gpu_figures(SystemReader(tmp_path))
@@ -280,7 +277,6 @@ def test_a_real_gpu(monkeypatch: Patch, tmp_path: Path) -> None:
 
 
 def test_samples_are_metrics_of_a_step(recorder: Recorder) -> None:
-    """With a step the figures are metrics of it, beside the training's own."""
     with SystemMetrics(recorder, 0.01, step=lambda: 42) as system:
         assert system.running
         recorder.record(42, loss=1.0)
@@ -328,14 +324,12 @@ def test_start_and_stop_may_be_repeated(recorder: Recorder) -> None:
 
 
 def test_the_first_sample_comes_early(recorder: Recorder, monkeypatch: Patch) -> None:
-    """A run of a minute with an interval of an hour has a sample, too."""
     monkeypatch.setattr("foundry_fastlog.machine.sampler._FIRST_S", 0.01)
     with SystemMetrics(recorder, 3600) as system:
         wait_for(lambda: system.samples == 1, "sample")
 
 
 def test_read_once_records_nothing(recorder: Recorder) -> None:
-    """read_once() gives the figures to the caller alone."""
     system = SystemMetrics(recorder)
     assert ALWAYS - {"system/process_cpu_percent"} <= set(system.read_once())
     assert set(system.read_once()) >= ALWAYS
@@ -375,7 +369,6 @@ def test_a_closed_recorder_ends_the_sampler(recorder: Recorder, caplog: Caplog) 
 
 
 def test_stop_from_within_a_sample(recorder: Recorder) -> None:
-    """step() may stop the sampler that calls it."""
     system = SystemMetrics(recorder, 0.01, step=lambda: [system.stop(), 1][1])
     system.start()
     wait_for(lambda: not system.running, "end of the thread")

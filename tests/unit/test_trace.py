@@ -240,7 +240,6 @@ def test_where_a_block_is_placed(blocks: list[tuple[int, int, int, int, int]]) -
 
 
 def test_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Writes the file and says how many blocks it has; damage and no timings are told."""
     run, out = tmp_path / "run", tmp_path / "trace.json"
 
     def trace(*arguments: str) -> tuple[int, str, str]:

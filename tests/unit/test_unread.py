@@ -81,26 +81,23 @@ class Batch:
     around: Any = None
 
 
-class OnHost:
-    """What names no device."""
+class Named:
+    """What has a text of its own, and is no tensor on a device."""
 
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+
+class OnHost(Named):
     shape = (1,)
     dtype = "float32"
 
-    def __repr__(self) -> str:
-        return "host"
 
-
-class Model:
-    """What names its device and is no tensor."""
-
+class Model(Named):
     device = Device()
 
-    def __repr__(self) -> str:
-        return "Model()"
 
-
-class Hostile:
+class Hostile(Named):
     """A value whose device cannot be told, nor its parts."""
 
     __dataclass_fields__ = ("absent",)
@@ -108,9 +105,6 @@ class Hostile:
     @property
     def device(self) -> Any:
         raise LookupError("no device")
-
-    def __repr__(self) -> str:
-        return "hostile"
 
 
 class Shapeless(Unread):
@@ -155,10 +149,10 @@ TEXTS: list[tuple[object, str]] = [
     *((repeat(T, 2), f"repeat({SHOWN})"), (OBJECTS, f"ndarray({SHOWN}, None)")),
     (OBJECTS[0:1].reshape(()), f"ndarray({SHOWN})"),
     # and what is no such tensor has its own
-    *((deque([OnHost()]), "deque([host])"), (Unread, repr(Unread)), (Model(), "Model()")),
-    ([OnHost(), Hostile(), Model()], "[host, hostile, Model()]"),
-    (ValueError("bad", OnHost()), "('bad', host)"),
-    (Batch(OnHost()), "Batch(loss=host, name='b', around=None)"),
+    *((deque([OnHost()]), "deque([OnHost])"), (Unread, repr(Unread)), (Model(), "Model")),
+    ([OnHost(), Hostile(), Model()], "[OnHost, Hostile, Model]"),
+    (ValueError("bad", OnHost()), "('bad', OnHost)"),
+    (Batch(OnHost()), "Batch(loss=OnHost, name='b', around=None)"),
 ]
 
 
@@ -232,10 +226,7 @@ CONTEXT = [f"ValueError: {SHOWN}", "During handling of", "RuntimeError: after"]
 ERRORS: list[tuple[BaseException, list[str]]] = [
     (raised(ValueError("bad", T)), [f"ValueError: ('bad', {SHOWN})"]),
     (ValueError(T), [f"ValueError: {SHOWN}"]),
-    (
-        raised(RuntimeError("after"), raised(json.JSONDecodeError("a", "b", 0), KeyError(T))),
-        CHAIN,
-    ),
+    (raised(RuntimeError("after"), raised(json.JSONDecodeError("a", "b", 0), KeyError(T))), CHAIN),
     (while_handling(ValueError(T), RuntimeError("after")), CONTEXT),
     (noted([T, "second"]), ["ValueError: a", SHOWN, "second"]),
     (noted((deque([T]),)), ["ValueError: a", f"deque({SHOWN})"]),

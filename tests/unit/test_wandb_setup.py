@@ -106,7 +106,6 @@ def test_absent(before: str, reason: str) -> None:
 
 
 def test_silent(tmp_path: Path) -> None:
-    """WANDB_SILENT: not a word; without it wandb says where the run is."""
     silent = run_python(LOG_ONE, environment=SILENT)
     assert silent.stdout + silent.stderr == ""
     assert only_run(tmp_path).values("loss") == {1: 1.0}
@@ -125,7 +124,6 @@ def test_without_a_login(tmp_path: Path) -> None:
 
 
 def test_finished_at_exit(tmp_path: Path) -> None:
-    """A program that forgets finish() loses nothing."""
     run_python(LOG_ONE.replace("logger.finish()", ""), environment=SILENT)
     assert only_run(tmp_path).values("loss") == {1: 1.0}
 

@@ -33,8 +33,6 @@ def readable(source: int | socket.socket, timeout_s: float) -> bool:
 
 
 class Process:
-    """A worker."""
-
     def __init__(self, number: int, connection: socket.socket, buffer: bytes) -> None:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         self.number = number
@@ -54,18 +52,14 @@ class Process:
         self.awaited: dict[str, Any] | None = None
 
     def signal(self, number: int) -> None:
-        """Send a signal, if it still lives."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, number)
 
     def ended(self, timeout_s: float = 0) -> bool:
-        """Wait for its end."""
         return readable(self.handle, timeout_s)
 
 
 class Processes:
-    """All workers of a world."""
-
     def __init__(self, session: Session, oracle: Oracle) -> None:
         self.session = session
         self.oracle = oracle
@@ -90,7 +84,6 @@ class Processes:
         self.awaited[number] = parent
 
     def start(self, number: int, prefix: tuple[str, ...] = ()) -> None:
-        """Start a process of its own."""
         self.expect(number, number)
         command = [
             *self._room(),
@@ -174,12 +167,10 @@ class Processes:
             process.connection.sendall(json.dumps(process.awaited).encode() + b"\n")
 
     def ask(self, process: Process, do: str, **details: Any) -> dict[str, Any]:
-        """Give a command and wait for its answer."""
         self.tell(process, do, **details)
         return self.settle(process)
 
     def settle(self, process: Process) -> dict[str, Any]:
-        """Wait for the answer to what a process was told."""
         command, process.awaited = process.awaited, None
         if command is None or not process.alive:
             return {}
@@ -229,7 +220,6 @@ class Processes:
     # ---- ends ------------------------------------------------------------------------------------
 
     def gone(self, process: Process, *, killed: bool) -> None:
-        """Note that a process has ended."""
         process.alive = False
         fate = self.oracle.fates[process.number]
         fate.alive, fate.killed = False, killed
@@ -243,14 +233,12 @@ class Processes:
             direct.poll()
 
     def kill(self, process: Process) -> None:
-        """Kill a process and wait until it is dead."""
         process.signal(signal.SIGKILL)
         if not process.ended(DEADLINE_S):
             self.oracle.fail("hang", f"process {process.number} does not die")
         self.gone(process, killed=True)
 
     def wait(self, process: Process, *, killed: bool) -> None:
-        """Wait for the end of a process that was told to end."""
         if not process.ended(DEADLINE_S):
             self._hangs(process, {"do": "end"})
             return
@@ -269,7 +257,6 @@ class Processes:
             time.sleep(0.001)
 
     def resume(self, process: Process) -> None:
-        """Let it go on."""
         if process.paused:
             process.signal(signal.SIGCONT)
             process.paused = False
