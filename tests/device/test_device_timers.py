@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device.alone import alone, eventually
+from device.alone import alone
 from device.driving import one_line, timed_stream, waiting
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
 from foundry_fastlog.recording import device_tensors

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from device import fakes
-from device.alone import alone, eventually
+from device.alone import alone
 from device.driving import losses, one_line, timed_stream, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
 
@@ -87,7 +87,7 @@ def test_a_device_that_is_lost_is_told_once(cuda: Cuda, run: Path, function: str
         error = recorder.stats()["device"]["error"]
         assert eventually(lambda: recorder.record(4, lr=0.1) and said)
     assert said == [error]
-    assert "lost cuda:0: its driver answers with error 700" in str(error)
+    assert "lost cuda:0: its driver reports error 700" in str(error)
     found = lines(run)[:4]
     assert [line.get("missing") for line in found] == [{"loss": "driver_error_700"}] * 4
     assert [line["metrics"].get("other") for line in found] == [None, 2.0, 2.0, 2.0]

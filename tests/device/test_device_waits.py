@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device.alone import alone, eventually
-from device.driving import in_child, of_child, one_line, timed_stream, working_stream
+from device.alone import alone
+from device.driving import of_child, one_line, timed_stream, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, in_child, lines
 
 from foundry_fastlog import Recorder, RecorderClosedError
 

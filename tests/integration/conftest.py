@@ -22,6 +22,11 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
 def play(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
     """Runs a scenario behind its module's HEAD in a process of its own, given tmp_path."""
     return lambda body, **options: run_python(request.module.HEAD + body, tmp_path, **options)

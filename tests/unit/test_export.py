@@ -285,15 +285,6 @@ def stdout(monkeypatch: Patch, *, terminal: bool) -> BytesIO:
 
 
 @each_stdout
-def test_an_export_to_standard_output(simple: Path, terminal: bool, monkeypatch: Patch) -> None:
-    """The bytes go out as they are, in UTF-8 whatever the terminal's encoding."""
-    raw = stdout(monkeypatch, terminal=terminal)
-    assert export_run(read_run(simple), "-", streams=["metrics"]).path is None
-    metrics = (simple / "metrics.jsonl").read_bytes()
-    assert raw.getvalue().startswith(printable_json(metrics) if terminal else metrics)
-
-
-@each_stdout
 def test_json_that_a_terminal_would_obey(terminal: bool, monkeypatch: Patch) -> None:
     """It is escaped there, and only there; what a person can read stays."""
     text = '{"é中😀":"\x7f\x9b\u202e\U000e0041"}\n{"plain":"\x7f"}\n{"plain":1}\n'

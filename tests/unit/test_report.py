@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from oracle import START, OracleWriter, write_run_json
+from oracle import OracleWriter, attempt, write_run_json
 from rich.console import Console
 
 import foundry_fastlog.analysis.accumulate
@@ -49,11 +49,6 @@ def summed(run: Path, **options: Any) -> Summary:
 
 def check_has(text: str, *expected: str) -> None:
     assert [part for part in expected if part not in text] == []
-
-
-def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
-    """The writer of an attempt, an hour after the one before."""
-    return OracleWriter(run, attempt=number, start=START + number * HOUR, **options)
 
 
 def drop_lines(run: Path, *numbers: int, instead: bytes | None = None) -> None:
