@@ -52,11 +52,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: ExperimentConfig,
-        base_dir: str | Path,
-        *,
-        stamped: bool = False,
+        self, config: ExperimentConfig, base_dir: str | Path, *, stamped: bool = False
     ) -> None:
         """Set up logging and model; the run's directory is <base_dir>/<experiment>/output."""
         self.config = config
@@ -74,11 +70,7 @@ class Trainer:
         )
 
     def train(
-        self,
-        hook: Hook | None = None,
-        *,
-        workers: int = 0,
-        start_method: str | None = None,
+        self, hook: Hook | None = None, *, workers: int = 0, start_method: str | None = None
     ) -> None:
         """Train to the last step, and close the logging.
 

@@ -54,10 +54,7 @@ def test_blocks_nest_on_the_device_too(cuda: Cuda, run: Path) -> None:
             with recorder.timer("forward", device=True):
                 cuda.delay(stream, 50_000)
             for device in (None, False):
-                with (
-                    recorder.timer("host", device=device),
-                    pytest.raises(ZeroDivisionError),
-                ):
+                with recorder.timer("host", device=device), pytest.raises(ZeroDivisionError):
                     backward()
         assert recorder.flush(20)
     found = lines(run, "performance")

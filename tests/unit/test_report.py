@@ -350,7 +350,7 @@ def test_problems_are_shown_and_the_verdict_is_clear(tmp_path: Path) -> None:
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     """Hundreds of loader workers, a driver that fails in ever new ways, many metrics."""
     assert [absent_rings._name("abcdefg"[:n])[13:] for n in (5, 6, 7)] == [
-        *("", " and 1 more", " and 2 more"),
+        *("", " and 1 more", " and 2 more")
     ]
     for child in range(30):
         OracleWriter(tmp_path / "run", children=(f"w{child}",)).log("x")
