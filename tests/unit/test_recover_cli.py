@@ -123,7 +123,7 @@ def test_a_damaged_ring_exits_with_1_and_says_why(
     for again in (["recover", "--dry-run", tree], ["recover", tree], ["summary", tree / "1"]):
         assert "does not start like a ring file" in words(command(*again, code=1).out)
     assert read_run(tree / "1").unread == 1
-    with pytest.raises(ReadProblemError, match="does not begin as a ring file"):
+    with pytest.raises(ReadProblemError, match="does not start like a ring file"):
         read_run(tree / "1", strict=True)
     (ring.parent / "quarantine" / ring.name).unlink(missing_ok=True)
     command("recover", tree)
