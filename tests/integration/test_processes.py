@@ -7,7 +7,6 @@ What they had acknowledged is passed back as an exit code or a file, never throu
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import textwrap
 from collections import Counter
@@ -23,7 +22,7 @@ from foundry_fastlog import _core
 PREAMBLE = """
 import multiprocessing, os, signal, sys, threading, time
 from foundry_fastlog import Recorder, open_run
-RUN = sys.argv[1]
+RUN = sys.argv[-1]
 def wait(child):
     assert os.waitpid(child, 0)[1] == 0, "the child failed"
 """
@@ -54,14 +53,13 @@ def assert_whole(run: Path, expected: Iterable[int]) -> None:
 def play(run: Path) -> Play:
     """Runs a scenario in a fresh process, which is killed where its last line says so."""
 
-    def start(body: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def start(body: str) -> subprocess.CompletedProcess[str]:
         script = run.parent / "scenario.py"  # a file, which spawned children import
         script.write_text(PREAMBLE + textwrap.dedent(body))
-        if body.rstrip().endswith("os.kill(os.getpid(), signal.SIGKILL)"):
-            code = -signal.SIGKILL
+        killed = body.rstrip().endswith("os.kill(os.getpid(), signal.SIGKILL)")
         # Python 3.12 warns of every fork of a process with threads: what these tests are about.
         options = ["-W", "ignore::DeprecationWarning", str(script)]
-        return run_python("", run, options=options, returncode=code)
+        return run_python("", run, options=options, returncode=-9 if killed else 0)
 
     return start
 
