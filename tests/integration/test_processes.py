@@ -23,8 +23,6 @@ PREAMBLE = """
 import multiprocessing, os, signal, sys, threading, time
 from foundry_fastlog import Recorder, open_run
 RUN = sys.argv[-1]
-def wait(child):
-    assert os.waitpid(child, 0)[1] == 0, "the child failed"
 """
 
 
