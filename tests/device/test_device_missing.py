@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any
 
 import pytest
 from device import fakes
-from device.alone import alone, at_once, eventually
+from device.alone import alone, at_once
 from device.driving import TICKETS, busy_tickets, timed_stream, waiting, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
 from foundry_fastlog.recording import device_tensors
@@ -144,26 +143,6 @@ def test_each_reason_counts_once(cuda: Cuda, run: Path, reason: str) -> None:
     found += lines(run, "performance")
     named = [why for line in found for why in line.get("missing", {}).values()]
     assert named == [reason] * max(count, 1)
-
-
-@alone
-def test_a_forked_childs_values_count_once(cuda: Cuda, run: Path) -> None:
-    timed_stream(cuda)
-    with Recorder(run) as recorder:
-        loss = cuda.tensor(1.0)
-        recorder.record(0, v=loss)
-        timer = recorder.timer("b", device=True)
-        timer.__enter__()
-        pid = os.fork()
-        if pid == 0:
-            recorder.record(1, v=loss)
-            timer.__exit__(None, None, None)
-            recorder.flush(20)
-            os._exit(recorder.stats()["device"]["missing"])
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
-        timer.__exit__(None, None, None)
-        assert recorder.flush(20)
-        assert recorder.stats()["device"]["missing"] == 0
 
 
 @alone

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import re
 from collections import ChainMap
 from decimal import Decimal
@@ -17,6 +16,7 @@ import pytest
 from contract import VALIDATORS
 from hypothesis import given
 from hypothesis import strategies as st
+from logging_support import run_processes
 from recorded import lines, raw_lines, without_clock
 
 from foundry_fastlog import Recorder, read_run
@@ -203,14 +203,10 @@ def _record_one(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_children_have_the_stamp_too(tmp_path: Path, method: str) -> None:
-    context = multiprocessing.get_context(method)
     with Recorder(tmp_path, stamp=STAMP) as recorder:
         recorder.record(1, loss=1.0)
-        child = context.Process(target=_record_one, args=(recorder,))
-        child.start()
-        child.join(60)
-        assert child.exitcode == 0
-    name = f"metrics_{STAMP}.w{child.pid}.jsonl"
+        (child,) = run_processes(_record_one, (recorder,), method=method)
+    name = f"metrics_{STAMP}.w{child}.jsonl"
     (line,) = map(json.loads, raw_lines(tmp_path / name))
     assert without_clock(line) == {"seq": 0, "step": 2, "metrics": {"loss": 2.0}}
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [1, 2]

@@ -12,7 +12,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from recorded import PACKAGE_ROOT, run_python
+from recorded import run_python, start_python
 
 from foundry_fastlog.run import start_stamp
 from foundry_fastlog.run.start_stamp import StartStamp
@@ -52,13 +52,7 @@ def rank_0(tmp_path: Path) -> Iterator[Start]:
     made: list[subprocess.Popen[str]] = []
 
     def begin(stamp: str = THEIRS, *more: str) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", RANK_0, str(tmp_path), stamp, *more],
-            env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = start_python(RANK_0, tmp_path, stamp, *more, stdin=subprocess.PIPE)
         made.append(process)
         assert process.stdout is not None
         assert process.stdout.readline().split()[0] == stamp
@@ -98,12 +92,7 @@ def test_a_rank_that_is_first_waits(tmp_path: Path) -> None:
         "print('asking', flush=True)\n"
         "print(start_stamp.StartStamp(sys.argv[2], sys.argv[1], 1, 2).text)\n"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path), OWN],
-        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with start_python(code, tmp_path, OWN) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "asking\n"
         zero = StartStamp(THEIRS, tmp_path, 0, 2)
