@@ -87,7 +87,7 @@ def test_a_device_that_is_lost_is_told_once(cuda: Cuda, run: Path, function: str
         error = recorder.stats()["device"]["error"]
         assert eventually(lambda: recorder.record(4, lr=0.1) and said)
     assert said == [error]
-    assert "lost cuda:0: its driver answers with error 700" in str(error)
+    assert "lost cuda:0: its driver reports error 700" in str(error)
     found = lines(run)[:4]
     assert [line.get("missing") for line in found] == [{"loss": "driver_error_700"}] * 4
     assert [line["metrics"].get("other") for line in found] == [None, 2.0, 2.0, 2.0]
