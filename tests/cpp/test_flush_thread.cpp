@@ -233,6 +233,18 @@ TEST_SUITE("flush thread") {
     }
 
 #if defined(__linux__)  // /proc shows the masks of other threads
+    TEST_CASE("should hand each message out once and set the bit for it") {
+        TempDir dir;
+        TestFlushThread f(dir.path());
+        CHECK(f.attention.bits() == 0);
+        CHECK(f.flush_thread.take_messages().empty());
+        f.flush_thread.tell("one");
+        f.flush_thread.tell("two");
+        CHECK(f.attention.clear(AttentionBits::kMessages));
+        CHECK(f.flush_thread.take_messages() == std::vector<std::string>{"one", "two"});
+        CHECK(f.flush_thread.take_messages().empty());
+    }
+
     TEST_CASE("should leave signals to the program's own threads") {
         TempDir dir;
         TestFlushThread f(dir.path());
