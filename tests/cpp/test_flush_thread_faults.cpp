@@ -64,6 +64,11 @@ TEST_SUITE("flush thread faults") {
               "create directory " + obstacle.run() + ": Not a directory (errno 20)");
         CHECK(stats.last_error == stats.first_error);
         obstacle.remove();
+        std::filesystem::create_symlink("obstacle", dir / "obstacle");  // a circle: another error
+        REQUIRE(f.put(0) == ClaimStatus::claimed);
+        REQUIRE(eventually([&] { return f.flush_thread.stats().last_error != stats.last_error; }));
+        CHECK(f.flush_thread.stats().first_error == stats.first_error);
+        obstacle.remove();
         REQUIRE(f.close(far_deadline()));
         CHECK(f.flush_thread.stats().first_error == stats.first_error);  // stays to be seen
         std::filesystem::remove_all(obstacle.run());
