@@ -143,6 +143,14 @@ def test_large_context_is_cut(recorder: Recorder) -> None:
     assert "nonfinite" not in second
 
 
+def test_a_message_is_cut_and_names_numbers_like_an_event(recorder: Recorder) -> None:
+    assert recorder.message("INFO", "m", "m", {"a": float("nan")})
+    assert recorder.message("INFO", "m", "m", {f"k{n}": n for n in range(LONG // 16)})
+    first, second = written(recorder, "log")
+    assert first["nonfinite"] == {"a": "nan"}
+    assert set(second["context"]) == {"truncated", "bytes"}
+
+
 def test_nonfinite_stays_with_a_context_that_stays(recorder: Recorder) -> None:
     """A long message does not cost a small context its `nonfinite`; a huge one goes."""
     small = {"a": float("nan")}

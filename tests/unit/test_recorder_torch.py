@@ -47,8 +47,8 @@ from foundry_fastlog.base.json_text import safe_str
 from foundry_fastlog.sinks.wandb_values import flat
 
 logging.basicConfig(level=logging.INFO)
-scalar, several, view = torch.tensor(1.5), torch.ones(2000), torch.ones(4)[:2]
-for tensor, left in ((scalar, 0), (several, 4000), (view, 4)):
+scalar, several, view = torch.tensor(1.5), torch.ones(2000), torch.ones(4)[2:]
+for tensor, left in ((scalar, 0), (several, 4000), (view, 8)):
     tensor.untyped_storage().resize_(left)
 metrics = {"scalar": scalar, "several": several, "view": view, "all": [scalar]}
 with Recorder(sys.argv[1]) as recorder:
