@@ -179,26 +179,6 @@ def test_an_answer_about_captures_that_fails_is_no_capture(cuda: Cuda, run: Path
 
 
 @alone
-def test_a_forked_childs_values_count_once(cuda: Cuda, run: Path) -> None:
-    timed_stream(cuda)
-    with Recorder(run) as recorder:
-        loss = cuda.tensor(1.0)
-        recorder.record(0, v=loss)
-        timer = recorder.timer("b", device=True)
-        timer.__enter__()
-        pid = os.fork()
-        if pid == 0:
-            recorder.record(1, v=loss)
-            timer.__exit__(None, None, None)
-            recorder.flush(20)
-            os._exit(recorder.stats()["device"]["missing"])
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
-        timer.__exit__(None, None, None)
-        assert recorder.flush(20)
-        assert recorder.stats()["device"]["missing"] == 0
-
-
-@alone
 def test_a_record_that_is_too_large_leaves_no_ticket_and_counts_nothing(
     cuda: Cuda, run: Path
 ) -> None:
