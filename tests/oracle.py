@@ -218,6 +218,12 @@ class OracleWriter:
             handle.write(data)
 
 
+def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
+    """The writer of an attempt, an hour after the one before."""
+    hours = timedelta(hours=number)
+    return OracleWriter(run, attempt=number, **{"start": START + hours, **options})
+
+
 def write_run_json(
     run: str | os.PathLike[str],
     *,

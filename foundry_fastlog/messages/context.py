@@ -36,7 +36,8 @@ ambient: ContextVar[Ambient | None] = ContextVar("foundry_fastlog_fields", defau
 def log_context(**fields: Any) -> Iterator[None]:  # noqa: ANN401 - fields are anything
     """Add fields to all messages that any StructuredLogger logs inside the block.
 
-    They carry over to asyncio tasks started inside, but not to threads.
+    They carry over to asyncio tasks started inside. A thread starts without them, unless Python
+    hands it the context of its starter: ``-X thread_inherit_context``, the default without a GIL.
 
     Args:
         **fields: Names and values.

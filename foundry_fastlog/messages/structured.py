@@ -128,7 +128,9 @@ class StructuredLogger:
     def context_fields(self, **fields: Any) -> Iterator[Self]:  # noqa: ANN401 - fields are anything
         """Add fields to all messages logged inside the block by this logger or loggers bound to it.
 
-        They carry over to asyncio tasks started inside, but not to threads.
+        They carry over to asyncio tasks started inside. A thread starts without them, unless Python
+        hands it the context of its starter: ``-X thread_inherit_context``, the default without a
+        GIL.
 
         Args:
             **fields: Names and values.

@@ -247,6 +247,17 @@ TEST_SUITE("batch writer streams") {
         for (std::size_t s = 0; s < kStreamCount; ++s) CHECK(b.last.streams[s].ahead == 0);
     }
 
+    TEST_CASE("should commit nothing new while nothing moves") {
+        Bench b;
+        b.put(Stream::metrics, 0);
+        b.put(Stream::log);
+        b.drain();
+        const std::uint64_t epoch = b.last.epoch;
+        for (int i = 0; i < 5; ++i) CHECK(b.writer.step() == BatchWriter::Step::idle);
+        CHECK(b.last.epoch == epoch);
+        CHECK(b.script.rounds >= 6);
+    }
+
     TEST_CASE("should ask about the next record of each stream only") {
         Bench b;
         for (int i = 0; i < 20; ++i) {

@@ -212,6 +212,29 @@ TEST_SUITE("flush thread") {
         CHECK(written);
     }
 
+    TEST_CASE("should number drop markers with the records and not count them as written") {
+        TempDir dir;
+        TestFlushThread f(dir.path());
+        const auto put_drops = [&](std::uint64_t count, Stream stream) {
+            return f.r.put({reinterpret_cast<const char*>(&count), sizeof count}, RecordKind::drops,
+                           stream);
+        };
+        f.start();
+        REQUIRE(f.put(0) == ClaimStatus::claimed);
+        REQUIRE(put_drops(17, Stream::metrics) == ClaimStatus::claimed);
+        REQUIRE(f.put(1) == ClaimStatus::claimed);
+        REQUIRE(put_drops(1, Stream::log) == ClaimStatus::claimed);
+        REQUIRE(f.close(far_deadline()));
+        const auto lines = lines_of_stream(dir.path(), "metrics");
+        REQUIRE(lines.size() == 3);
+        CHECK(gapless(lines));
+        CHECK(lines[1].keys() == std::vector<std::string>{"timestamp", "seq", "dropped"});
+        CHECK(lines[1]["dropped"].count() == 17);
+        CHECK(lines_of_stream(dir.path(), "log")[0]["dropped"].count() == 1);
+        CHECK(f.flush_thread.stats().streams[0].written == 2);
+        CHECK(f.flush_thread.stats().streams[3].written == 0);
+    }
+
     TEST_CASE("should show its figures: high water, first record, processor time, rate") {
         TempDir dir;
         TestFlushThread f(dir.path());
@@ -233,6 +256,18 @@ TEST_SUITE("flush thread") {
     }
 
 #if defined(__linux__)  // /proc shows the masks of other threads
+    TEST_CASE("should hand each message out once and set the bit for it") {
+        TempDir dir;
+        TestFlushThread f(dir.path());
+        CHECK(f.attention.bits() == 0);
+        CHECK(f.flush_thread.take_messages().empty());
+        f.flush_thread.tell("one");
+        f.flush_thread.tell("two");
+        CHECK(f.attention.clear(AttentionBits::kMessages));
+        CHECK(f.flush_thread.take_messages() == std::vector<std::string>{"one", "two"});
+        CHECK(f.flush_thread.take_messages().empty());
+    }
+
     TEST_CASE("should leave signals to the program's own threads") {
         TempDir dir;
         TestFlushThread f(dir.path());

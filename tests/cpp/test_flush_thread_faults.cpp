@@ -43,6 +43,37 @@ TEST_SUITE("flush thread faults") {
         std::filesystem::remove_all(obstacle.run());
     }
 
+    TEST_CASE("should tell the first error once and keep the last") {
+        TempDir dir;
+        Obstacle obstacle(dir);
+        TestFlushThread f(obstacle.run());
+        CHECK((f.attention.bits() & AttentionBits::kMessages) != 0);
+        const auto messages = f.flush_thread.take_messages();
+        REQUIRE(messages.size() == 1);
+        CHECK(messages[0].find("foundry_fastlog could not create directory " + obstacle.run() +
+                               ": Not a directory (errno 20)") == 0);
+        f.start();
+        for (int i = 0; i < 3; ++i) {
+            REQUIRE(f.put(0) == ClaimStatus::claimed);
+            CHECK_FALSE(f.flush(monotonic_ns() + 1'000'000));
+        }
+        REQUIRE(failed(f, 3));
+        CHECK(f.flush_thread.take_messages().empty());
+        const FlushThreadStats stats = f.flush_thread.stats();
+        CHECK(stats.first_error ==
+              "create directory " + obstacle.run() + ": Not a directory (errno 20)");
+        CHECK(stats.last_error == stats.first_error);
+        obstacle.remove();
+        std::filesystem::create_symlink("obstacle", dir / "obstacle");  // a circle: another error
+        REQUIRE(f.put(0) == ClaimStatus::claimed);
+        REQUIRE(eventually([&] { return f.flush_thread.stats().last_error != stats.last_error; }));
+        CHECK(f.flush_thread.stats().first_error == stats.first_error);
+        obstacle.remove();
+        REQUIRE(f.close(far_deadline()));
+        CHECK(f.flush_thread.stats().first_error == stats.first_error);  // stays to be seen
+        std::filesystem::remove_all(obstacle.run());
+    }
+
     TEST_CASE("should not end on a dead disk, and end when it is asked again later") {
         TempDir dir;
         Obstacle obstacle(dir);

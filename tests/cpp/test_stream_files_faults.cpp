@@ -2,6 +2,7 @@
 // to see it. Works for root too: no permissions are involved. The rest is in tests/integration (test_moved_files.py,
 // test_recorder_faults.py) and tests/faults.
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -80,6 +81,12 @@ class RenamedFiles final : public PosixFiles {
 };
 
 #if defined(__linux__)
+bool are_same(int one, int other) {
+    struct stat a{};
+    struct stat b{};
+    return ::fstat(one, &a) == 0 && ::fstat(other, &b) == 0 && a.st_ino == b.st_ino;
+}
+
 // The descriptor of this process that is open on `path`.
 int descriptor_of(const std::string& path) {
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
@@ -101,7 +108,7 @@ TEST_SUITE("stream files faults") {
         StreamFilesOptions options = in(dir / "run");
         options.disk = &files;
         StreamFiles sink(options);
-        CHECK(sink.claim().code == EACCES);
+        CHECK(sink.open_directory().code == EACCES);
         files.blind = false;
         REQUIRE(!sink.open_directory());
         files.blind = true;
@@ -177,6 +184,7 @@ TEST_SUITE("stream files faults") {
                 REQUIRE(::dup2(users, fd) == fd);
                 REQUIRE(::dup2(users, of_directory) == of_directory);
             }
+            CHECK(try_write(sink, Stream::metrics, "x\n").error.code == EBADF);
             std::uint64_t lost = 0;
             CHECK(sink.check(Stream::metrics, &lost).code == EBADF);
             CHECK(lost == 0);
@@ -188,13 +196,75 @@ TEST_SUITE("stream files faults") {
             CHECK(read_file(dir / "run/metrics.000001.jsonl") == "c\n");
             CHECK(read_file(dir / "users") == "the user's checkpoint\n");
             if (reused) {
-                CHECK(::close(fd) == 0);  // nobody closed the user's
-                CHECK(::close(of_directory) == 0);
+                CHECK(are_same(fd, users));  // nobody closed the user's
+                CHECK(are_same(of_directory, users));
+                ::close(fd);
+                ::close(of_directory);
             }
             ::close(users);
         }
     }
+
+    TEST_CASE("should leave a descriptor to who has its number now, when it claims and closes") {
+        TempDir dir;
+        write_file(dir / "users", "");
+        const int users = ::open((dir / "users").c_str(), O_RDWR | O_CLOEXEC);
+        for (const bool claims : {false, true}) {
+            CAPTURE(claims);
+            int fd = -1;
+            int of_directory = -1;
+            {
+                StreamFiles sink(in(dir / "run"));
+                REQUIRE(!sink.open_directory());
+                if (!claims) append(sink, Stream::metrics, "a\n");
+                fd = claims ? users : descriptor_of(sink.path(Stream::metrics, 0));
+                of_directory = descriptor_of(dir / "run");
+                REQUIRE(::dup2(users, fd) == fd);
+                REQUIRE(::dup2(users, of_directory) == of_directory);
+                if (claims) CHECK(!sink.claim());
+            }
+            CHECK(are_same(fd, users));
+            CHECK(are_same(of_directory, users));
+            if (!claims) ::close(fd);
+            ::close(of_directory);
+        }
+        ::close(users);
+    }
+
+    TEST_CASE(
+        "should not take a file for its own that has its name when its descriptor is closed") {
+        TempDir dir;
+        StreamFiles sink(in(dir.path()));
+        append(sink, Stream::metrics, "a\n");
+        REQUIRE(::close(descriptor_of(dir / "metrics.jsonl")) == 0);
+        std::filesystem::rename(dir / "metrics.jsonl", dir / "kept");
+        write_file(dir / "metrics.jsonl", "somebody's\n");
+        CHECK(sink.check(Stream::metrics));
+        append(sink, Stream::metrics, "b\n");
+        CHECK(read_file(dir / "metrics.jsonl") == "somebody's\n");
+    }
 #endif
+
+    TEST_CASE("should make its directory anew that was removed before it had a file") {
+        TempDir dir;
+        StreamFiles sink(in(dir / "run"));
+        REQUIRE(!sink.open_directory());
+        std::filesystem::remove(dir / "run");
+        CHECK(sink.claim().code == ENOENT);
+        CHECK(!sink.claim());
+    }
+
+    TEST_CASE("should keep its label when its first file was renamed and made anew") {
+        TempDir dir;
+        StreamFiles sink(in(dir.path()));
+        append(sink, Stream::metrics, "old\n");
+        append(sink, Stream::log, "a\n");
+        std::filesystem::rename(dir / "metrics.jsonl", dir / "kept");
+        CHECK(sink.check(Stream::metrics).code == ENOENT);
+        append(sink, Stream::metrics, "new\n");
+        CHECK(!sink.check(Stream::log));
+        CHECK(sink.label().empty());
+    }
 
     TEST_CASE("should find a hole where a file was cut between a look and a write") {
         for (const std::size_t left : {0, 7}) {
@@ -213,6 +283,9 @@ TEST_SUITE("stream files faults") {
             append(sink, Stream::metrics, "four\n");
             CHECK_FALSE(sink.check(Stream::metrics));
             CHECK(read_file(dir / "metrics.jsonl") == kept + "four\n");
+            write_file(dir / "log.jsonl", "not ours\n");
+            append(sink, Stream::log, "a\n");  // under another label, where "four" is written again
+            CHECK(read_file(dir / "metrics.jsonl") == kept);
         }
     }
 
@@ -235,21 +308,32 @@ TEST_SUITE("stream files faults") {
     }
 
     TEST_CASE("should let numbers go on where lines under the label that it leaves are gone") {
-        for (const char* how : {"removed", "cut", "cut in sight", "between segments", "whole"}) {
+        for (const std::string how :
+             {"removed", "cut", "cut in sight", "cut in sight, then rotated", "between segments",
+              "later segment in sight", "cut in sight, then written", "whole"}) {
             CAPTURE(how);
-            const bool whole = how == std::string("whole");
+            const bool whole = how == "whole" || how == "cut in sight, then written";
             TempDir dir;
             StreamFiles sink(in(dir.path()));
             append(sink, Stream::metrics, "a\n");
             append(sink, Stream::performance, "a\nb\n");
             sink.note_committed();
-            if (how == std::string("between segments")) sink.rotate(Stream::performance);
+            if (how == "between segments" || how[0] == 'l') sink.rotate(Stream::performance);
+            if (how[0] == 'l') {
+                append(sink, Stream::performance, "c\n");
+                sink.note_committed();
+            }
             if (how[0] == 'c') {
                 std::filesystem::resize_file(dir / "performance.jsonl", 2);
             } else if (!whole) {
-                std::filesystem::remove(dir / "performance.jsonl");
+                std::filesystem::remove(sink.path(Stream::performance, how[0] == 'l' ? 1 : 0));
             }
-            if (how == std::string("cut in sight")) CHECK(sink.check(Stream::performance));
+            if (how.find("sight") != std::string::npos) CHECK(sink.check(Stream::performance));
+            if (how.find("rotated") != std::string::npos) sink.rotate(Stream::performance);
+            if (how.find("written") != std::string::npos) {
+                append(sink, Stream::performance, "c\n");
+                sink.note_committed();
+            }
             write_file(dir / "log.jsonl", "not ours\n");
             append(sink, Stream::log, "b\n");
             CHECK(sink.label() == "a1");
@@ -262,6 +346,8 @@ TEST_SUITE("stream files faults") {
     TEST_CASE("should move unsynced lines to the next free segment, and not again before the cut") {
         TempDir dir;
         StreamFiles sink(in(dir.path()));
+        append(sink, Stream::metrics, "synced\n");
+        REQUIRE(!sink.sync(Stream::metrics));
         append(sink, Stream::metrics, "a\n");
         write_file(dir / "metrics.000001.jsonl", "not ours\n");
         CHECK_FALSE(sink.move_unsynced(Stream::metrics));
@@ -270,11 +356,13 @@ TEST_SUITE("stream files faults") {
         append(sink, Stream::metrics, "b\n");
         CHECK(sink.trim_due(Stream::metrics));
         CHECK(sink.move_unsynced(Stream::metrics).code == EBUSY);
+        write_file(dir / "log.jsonl", "not ours\n");
+        CHECK(try_write(sink, Stream::log, "a\n").error.code == EBUSY);  // nor another label
         sink.trim(Stream::metrics);
         CHECK_FALSE(sink.trim_due(Stream::metrics));
         CHECK_FALSE(sink.move_unsynced(Stream::metrics));
         sink.trim(Stream::metrics);
-        CHECK(read_file(dir / "metrics.jsonl").empty());
+        CHECK(read_file(dir / "metrics.jsonl") == "synced\n");
         CHECK(read_file(dir / "metrics.000001.jsonl") == "not ours\n");
         CHECK(read_file(dir / "metrics.000002.jsonl") == "a\n");
         CHECK(read_file(dir / "metrics.000003.jsonl") == "b\n");
@@ -284,8 +372,12 @@ TEST_SUITE("stream files faults") {
         "should leave no second copy of lines where neither they are synced nor a file removed") {
         class Held final : public PosixFiles {
           public:
-            int sync(int) noexcept override { return refuse(); }
-            int unlink(int, const std::string&) noexcept override { return refuse(); }
+            bool unlinks = false;
+            bool syncs = false;
+            int sync(int fd) noexcept override { return syncs ? PosixFiles::sync(fd) : refuse(); }
+            int unlink(int directory, const std::string& name) noexcept override {
+                return unlinks ? PosixFiles::unlink(directory, name) : refuse();
+            }
 
           private:
             static int refuse() noexcept {
@@ -301,6 +393,13 @@ TEST_SUITE("stream files faults") {
         CHECK(sink.move_unsynced(Stream::metrics));
         CHECK(read_file(dir / "metrics.jsonl") == "a\n");
         CHECK(read_file(dir / "metrics.000001.jsonl").empty());
+        std::filesystem::remove(dir / "metrics.000001.jsonl");
+        files.unlinks = true;
+        CHECK(sink.move_unsynced(Stream::metrics));
+        CHECK_FALSE(std::filesystem::exists(dir / "metrics.000001.jsonl"));
+        CHECK(sink.sync(Stream::metrics));
+        files.syncs = true;
+        CHECK(sink.sync(Stream::metrics));  // its bytes may be lost already
     }
 
     TEST_CASE(

@@ -120,15 +120,6 @@ def alone(function: Callable[..., None]) -> Callable[..., None]:
     return test
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Wait until a condition holds; return what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.002)
-    return found
-
-
 @contextlib.contextmanager
 def at_once(seconds: float = 1.0) -> Iterator[None]:
     """Fail when a block waits; generous, as the machine may be busy."""

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-import time
-import traceback
 from collections.abc import Callable
 from ctypes import c_char, c_void_p
 from pathlib import Path
@@ -14,7 +10,7 @@ from typing import Any
 
 from device import fakes
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
 from foundry_fastlog.recording import device_tensors
@@ -95,11 +91,8 @@ def recorded_event(cuda: Cuda, stream: int | None, flags: int = fakes.DISABLE_TI
 
 
 def until_ready(cuda: Cuda, event: int) -> None:
-    deadline = time.monotonic() + 10
-    while (code := cuda.call("cuEventQuery", event)) == fakes.NOT_READY:
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
-    assert code == 0
+    assert eventually(lambda: cuda.call("cuEventQuery", event) != fakes.NOT_READY)
+    assert cuda.call("cuEventQuery", event) == 0
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
@@ -108,23 +101,6 @@ def in_thread(function: Callable[[], Any]) -> Any:
     thread.start()
     thread.join()
     return answers[0]
-
-
-def in_child(function: Callable[[], None]) -> None:
-    """Fork and run a function there; the child must end well."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            function()
-            status = 0
-        except Exception:  # noqa: BLE001 - the child has to end here
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def of_child(run: Path, stream: str = "metrics") -> list[dict[str, Any]]:

@@ -260,7 +260,6 @@ CONTROLS: dict[str, tuple[Any, list[Any]]] = {
     "fake_wait": (c_int, [c_void_p, c_long]),
     "fake_queue_depth": (None, [c_size_t]),
     "fake_stall": (c_int, [ctypes.c_char_p, c_int]),
-    "fake_not_ready": (None, [c_int]),
     "fake_fail": (c_int, [ctypes.c_char_p, c_int, c_int]),
     "fake_break": (c_int, [c_int, c_int]),
     "fake_begin_capture": (c_int, [c_void_p, c_int]),
@@ -410,10 +409,6 @@ class FakeDriver:
     def stall(self, name: str, *, stalled: bool = True) -> None:
         """Let calls of a function wait, until this is called with False."""
         self._do("fake_stall", self._name(name), stalled)
-
-    def not_ready(self, queries: int) -> None:
-        """Let the next event queries answer "not ready"."""
-        self.library.fake_not_ready(queries)
 
     def fail(self, name: str, code: int, count: int = 1) -> None:
         """Let the next calls of a function return a code; -1: all of them."""

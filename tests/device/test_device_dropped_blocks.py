@@ -8,10 +8,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from device.alone import alone, eventually
+from device.alone import alone
 from device.driving import TICKETS, in_thread, one_line, timed_stream, waiting
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
 from foundry_fastlog._core import Timer

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from device import fakes
-from device.alone import alone, at_once, eventually
+from device.alone import alone, at_once
 from device.driving import losses, one_line, waiting, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder, _core
 

@@ -13,17 +13,9 @@ from typing import Any
 import pytest
 from device import fakes
 from device.alone import Nursery, alone, at_once
-from device.driving import (
-    busy_tickets,
-    in_child,
-    losses,
-    of_child,
-    one_line,
-    timed_stream,
-    working_stream,
-)
+from device.driving import busy_tickets, losses, of_child, one_line, timed_stream, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import in_child, lines
 from ring_checks import check_against_recovery
 
 from foundry_fastlog import Recorder, read_run, recover
@@ -197,6 +189,8 @@ def test_a_forked_child_touches_neither_driver_nor_slots(cuda: Cuda, run: Path) 
             with recorder.timer("own", device=True):
                 pass
             outer.__exit__(None, None, None)  # which its parent began
+            assert recorder.flush(20)
+            assert recorder.stats()["device"]["missing"] == 20 * 2 + 2
             assert recorder.close()
             assert seen == []
 
@@ -207,6 +201,8 @@ def test_a_forked_child_touches_neither_driver_nor_slots(cuda: Cuda, run: Path) 
         outer.__exit__(None, None, None)
         assert cuda.calls_in_child() == 0
         recorder.record(1, loss=loss)
+        assert recorder.flush(20)
+        assert recorder.stats()["device"]["missing"] == 0
     for step, line in enumerate(of_child(run)):
         assert line["metrics"] == {"loss": None, "xpu": None, "lr": float(step)}
         assert line["missing"] == {"loss": "forked", "xpu": "forked"}

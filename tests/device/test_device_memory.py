@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import resource
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +11,10 @@ from typing import Any
 
 import pytest
 from device import fakes
-from device.alone import alone, eventually
+from device.alone import alone
 from device.driving import in_thread, losses, one_line, recorded_event, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, in_child, lines
 
 from foundry_fastlog import Recorder
 from foundry_fastlog.recording import device_tensors
@@ -179,11 +178,14 @@ def test_a_forked_child_lets_nothing_go(cuda: Cuda, fake_tensor: ModuleType, run
         eventually(lambda: lines(run))  # written: the next call would let it go
         logits = Logits(cuda, stream, fake_tensor.FakeTensor)
         value = logits.value()
-        pid = os.fork()
-        if pid == 0:
-            kept = recorder.record(1, loss=value) and recorder.flush(20) and recorder.close()
-            os._exit(0 if kept and memory.freed == logits.copies == [] else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+        def child() -> None:
+            assert recorder.record(1, loss=value)
+            assert recorder.flush(20)
+            assert recorder.close()
+            assert memory.freed == logits.copies == []
+
+        in_child(child)
         assert cuda.calls_in_child() == 0
         assert memory.freed == []
         assert recorder.flush(20)

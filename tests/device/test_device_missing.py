@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +9,17 @@ from typing import Any
 
 import pytest
 from device import fakes
-from device.alone import alone, at_once, eventually
-from device.driving import TICKETS, busy_tickets, timed_stream, waiting, working_stream
+from device.alone import alone, at_once
+from device.driving import (
+    TICKETS,
+    busy_tickets,
+    one_line,
+    timed_stream,
+    waiting,
+    working_stream,
+)
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
 from foundry_fastlog.recording import device_tensors
@@ -147,23 +153,29 @@ def test_each_reason_counts_once(cuda: Cuda, run: Path, reason: str) -> None:
 
 
 @alone
-def test_a_forked_childs_values_count_once(cuda: Cuda, run: Path) -> None:
-    timed_stream(cuda)
+def test_a_large_record_takes_what_slots_there_are(cuda: Cuda, run: Path) -> None:
+    """Its first values have slots, the others are missing."""
+    stream = working_stream(cuda)
+    loss = cuda.tensor(1.5)
     with Recorder(run) as recorder:
-        loss = cuda.tensor(1.0)
-        recorder.record(0, v=loss)
-        timer = recorder.timer("b", device=True)
-        timer.__enter__()
-        pid = os.fork()
-        if pid == 0:
-            recorder.record(1, v=loss)
-            timer.__exit__(None, None, None)
-            recorder.flush(20)
-            os._exit(recorder.stats()["device"]["missing"])
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
-        timer.__exit__(None, None, None)
-        assert recorder.flush(20)
-        assert recorder.stats()["device"]["missing"] == 0
+        with cuda.hanging(stream):
+            for step in range(TICKETS - 1):
+                recorder.record(step, loss=loss)
+            recorder.record_dict(TICKETS, {f"v{i}": loss for i in range(20)})
+        assert recorder.flush(30)
+    line = lines(run)[-1]
+    assert line["metrics"] == {f"v{i}": 1.5 if i < 8 else None for i in range(20)}
+    assert line["missing"] == {f"v{i}": "no_slot" for i in range(8, 20)}
+
+
+@alone
+def test_an_answer_about_captures_that_fails_is_no_capture(cuda: Cuda, run: Path) -> None:
+    """What is wrong shows when something is copied; here nothing is."""
+    working_stream(cuda)
+    with Recorder(run) as recorder:
+        cuda.fail("cuStreamIsCapturing", 999, -1)
+        recorder.record(0, loss=cuda.tensor(1.5))
+    assert one_line(run)["metrics"] == {"loss": 1.5}
 
 
 @alone

@@ -239,24 +239,6 @@ def test_tensors_without_a_usable_table_take_the_same_way(
 
 
 @alone
-def test_every_type_is_known_by_its_name(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
-    stream = working_stream(cuda)
-    without_torch(cuda, stream)
-    names = [name for name in fakes.DTYPES if name not in ("complex64", "fp4")]
-    given = {name: 4.0 if name.startswith(("fp", "bf")) else 1 for name in names} | {"bool": True}
-    with Recorder(run) as recorder:
-        recorder.record_dict(
-            0,
-            {
-                name: cuda.tensor(value, name, kind=fake_tensor.LegacyFakeTensor)
-                for name, value in given.items()
-            },
-        )
-    found = one_line(run)["metrics"]
-    assert list(map(repr, found.values())) == list(map(repr, given.values()))
-
-
-@alone
 def test_a_newer_table_may_have_an_older_one_behind_it(
     cuda: Cuda, fake_tensor: ModuleType, run: Path
 ) -> None:

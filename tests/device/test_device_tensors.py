@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from device import fakes
-from device.alone import eventually
+from recorded import eventually
 
 from foundry_fastlog.recording import device_tensors
 from foundry_fastlog.recording.device_tensors import block_stream, describe_tensor

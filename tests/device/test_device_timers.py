@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device.alone import alone, eventually
+from device.alone import alone
 from device.driving import one_line, timed_stream, waiting
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
 from foundry_fastlog.recording import device_tensors
@@ -54,10 +54,7 @@ def test_blocks_nest_on_the_device_too(cuda: Cuda, run: Path) -> None:
             with recorder.timer("forward", device=True):
                 cuda.delay(stream, 50_000)
             for device in (None, False):
-                with (
-                    recorder.timer("host", device=device),
-                    pytest.raises(ZeroDivisionError),
-                ):
+                with recorder.timer("host", device=device), pytest.raises(ZeroDivisionError):
                     backward()
         assert recorder.flush(20)
     found = lines(run, "performance")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from device import fakes
-from device.alone import alone, eventually
+from device.alone import alone
 from device.driving import losses, one_line, timed_stream, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,12 +41,6 @@ def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     yield prepare
     if hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
         assert bool(asked) == by_python
-
-
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    with Recorder(tmp_path / "run") as opened:
-        yield opened
 
 
 def recorded_value(recorder: Recorder, value: Any) -> Any:

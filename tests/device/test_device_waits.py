@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device.alone import alone, eventually
-from device.driving import in_child, of_child, one_line, timed_stream, working_stream
+from device.alone import alone
+from device.driving import of_child, one_line, timed_stream, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, in_child, lines
 
 from foundry_fastlog import Recorder, RecorderClosedError
 
@@ -164,11 +164,7 @@ def test_a_signal_or_a_collection_may_record_while_the_call_waits(cuda: Cuda, ru
         recorder.record(0, loss=loss)
         thread.join()
     found = {line["step"]: line["metrics"] for line in lines(run)}
-    assert found == {
-        0: {"loss": 1.5},
-        1: {"collected": 1.0},
-        2: {"signal": 1.0, "loss": 1.5},
-    }
+    assert found == {0: {"loss": 1.5}, 1: {"collected": 1.0}, 2: {"signal": 1.0, "loss": 1.5}}
     assert list(found).index(0) < list(found).index(2)
 
 

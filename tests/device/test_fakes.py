@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from ctypes import addressof, c_char, c_float, c_int, c_uint, c_void_p
-from pathlib import Path
 from typing import Any
 
 import pytest
 from device import fakes
 from device.driving import Pinned, in_thread, new_event, recorded_event, until_ready
 from device.fakes import FakeDriver as Cuda
+from recorded import run_python
 
-TESTS = Path(__file__).parents[1]
-
-
-def in_process(script: str) -> subprocess.CompletedProcess[str]:
-    start = "from device import fakes\ncuda = fakes.load_driver()\n"
-    return subprocess.run(
-        [sys.executable, "-c", start + script],
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+LOADED = "from device import fakes\ncuda = fakes.load_driver()\n"
 
 
 def copied(cuda: Cuda, slot: Pinned, value: int, stream: int | None, size: int = 4) -> int:
@@ -110,7 +96,7 @@ def test_a_context_beside_the_primary_one_has_streams_of_its_own(cuda: Cuda) -> 
 def test_a_host_read_of_device_memory_ends_the_process(cuda: Cuda) -> None:
     """A recorder that reads a device pointer dies of SIGSEGV, as with a real device."""
     script = "import ctypes\nctypes.string_at(cuda.malloc(0, 1.0), 4)\n"
-    assert in_process(script).returncode == -signal.SIGSEGV
+    run_python(LOADED + script, returncode=-signal.SIGSEGV)
 
 
 def test_a_stream_runs_its_operations_in_order_and_behind_its_calls(cuda: Cuda) -> None:
@@ -355,8 +341,7 @@ assert cuda.calls_in_child() == 40
 assert cuda.count("cuCtxSetCurrent") == 2
 cuda.hang(cuda.stream(0))  # which keeps no process alive
 """
-    result = in_process(script)
-    assert result.returncode == 0, result.stderr
+    run_python(LOADED + script)
 
 
 # ---- sanitizers ----------------------------------------------------------------------------------

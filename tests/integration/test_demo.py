@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from recorded import TAKES_CTRL_C
+from recorded import TAKES_CTRL_C, eventually, start_python
 
 torch = pytest.importorskip("torch", reason="the demo trains with torch")
 
@@ -30,15 +27,11 @@ from foundry_fastlog.demo.config import ExperimentConfig, dump_config, load_conf
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
 
-def demo_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    """Start ``foundry_fastlog.demo.run`` in a process of its own, as the command does."""
-    code = TAKES_CTRL_C + (
-        "import sys; from pathlib import Path; from foundry_fastlog import demo; "
-        "sys.exit(demo.run(Path(sys.argv[1]), out=Path(sys.argv[2])))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(demo.__file__).parents[2])}
-    command, pipe = [sys.executable, "-c", code, *arguments], subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=pipe, text=True, env=environment)
+# As the command does.
+DEMO = TAKES_CTRL_C + (
+    "import sys; from pathlib import Path; from foundry_fastlog import demo; "
+    "sys.exit(demo.run(Path(sys.argv[1]), out=Path(sys.argv[2])))"
+)
 
 
 @pytest.fixture
@@ -171,14 +164,12 @@ def test_ctrl_c_keeps_what_was_recorded(experiment: Path, tmp_path: Path) -> Non
     long = tmp_path / "long.yaml"
     long.write_text(dump_config(load_config(experiment, steps=10**6)))
     run = tmp_path / "run"
-    process = demo_process(str(long), str(run), cwd=tmp_path)
+    process = start_python(DEMO, long, run, cwd=tmp_path, stderr=subprocess.PIPE)
     try:
         metrics = run / "metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while not (metrics.exists() and metrics.stat().st_size > 10_000):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "no metrics in two minutes"
-            time.sleep(0.05)
+        grown = lambda: metrics.exists() and metrics.stat().st_size > 10_000  # noqa: E731 - short
+        eventually(lambda: process.poll() is not None or grown(), 120)
+        assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     finally:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from recorded import run_python
 from rich.console import Console
 
 torch = pytest.importorskip("torch", reason="the demo trains with torch")
@@ -139,18 +138,12 @@ def test_a_loss_that_explodes_stops_the_run(
     assert (error["error_type"], error["step"]) == ("FloatingPointError", last["step"])
 
 
+@pytest.mark.usefixtures("in_tmp_path")
 def test_without_torch_one_sentence_says_what_to_install(tmp_path: Path) -> None:
     """No traceback: the missing package and the pip command for this interpreter."""
     code = "import sys; sys.modules['torch'] = None; from foundry_fastlog import demo; "
-    done = subprocess.run(
-        [sys.executable, "-c", code + "sys.exit(demo.run())"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(demo.__file__).parents[2])},
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
+    done = run_python(code + "sys.exit(demo.run())", returncode=1)
+    assert done.stdout == ""
     said = re.fullmatch(
         r"error: the demo needs torch, which is not installed\. Run: (.*) -m pip install torch\n",
         done.stderr,

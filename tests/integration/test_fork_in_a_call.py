@@ -13,6 +13,7 @@ from recorded import Play, lines, parse, raw_lines
 HEAD = """
 import ctypes, gc, os, resource, sys, threading, time
 from foundry_fastlog import Recorder, recover
+from recorded import in_child
 run = sys.argv[1]
 private = os.path.join(run, ".fastlog")
 
@@ -21,19 +22,6 @@ def opening():
 
 def wait(pid):
     assert os.waitpid(pid, 0)[1] == 0, "the child failed"
-
-def in_child(work):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(code)
-    wait(pid)
 
 def stack_of_threads(size):
     \"\"\"Give new threads this much stack, in bytes; too much, and none can be started.\"\"\"

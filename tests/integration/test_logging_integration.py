@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +16,10 @@ from recorded import parse, raw_lines, run_python  # noqa: E402  # needs torch
 from tiny_training import Trainer, tiny_experiment  # noqa: E402
 from wandb_files import only_run  # noqa: E402
 
-from foundry_fastlog import (  # noqa: E402
-    StructuredLogger,
-    read_run,
-)
+from foundry_fastlog import read_run  # noqa: E402
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
 
-ROOT = "model_foundry"
 SAVED = "Checkpoint saved successfully"
 
 
@@ -51,52 +46,10 @@ def trained(
     return trainer
 
 
-class TestLoggingIntegration:
-    """The plan's own listings, with the trainer of these tests."""
-
-    def test_trainer_uses_structured_logging(self, tmp_path: Path) -> None:
-        trainer = Trainer(tiny_experiment(), str(tmp_path))
-        assert isinstance(trainer.logger, StructuredLogger)
-        trainer.train()
-        names = {line["logger"] for line in lines(trainer.output, "log")}
-        assert {f"{ROOT}.trainer", f"{ROOT}.training.loop", f"{ROOT}.metrics"} <= names
-        for line in lines(trainer.output, "log"):
-            assert {"timestamp", "level", "logger", "message", "context"} <= set(line)
-
-    def test_training_loop_logs_metrics(self, tmp_path: Path) -> None:
-        trainer = Trainer(tiny_experiment(log_metrics_every_n_steps=4), str(tmp_path))
-        trainer.train()
-        metrics_file = tmp_path / "test" / "output" / "metrics.jsonl"
-        assert metrics_file.exists()
-        with metrics_file.open() as f:
-            entries = [json.loads(line) for line in f]
-        steps = [e for e in entries if "summary" not in e]
-        assert [e["step"] for e in steps] == list(range(1, 13))
-        assert all(set(e["metrics"]) == {"loss", "lr"} for e in steps)
-        told = "".join(e["message"] + "\n" for e in lines(trainer.output, "log"))
-        assert re.findall(r"^Step (\d+): loss=\d", told, re.MULTILINE) == ["4", "8", "12"]
-
-    def test_errors_logged_to_error_file(self, tmp_path: Path) -> None:
-        def fail(step: int, loss: float) -> float:
-            if step == 7:
-                raise RuntimeError("CUDA out of memory")
-            return loss
-
-        trainer = Trainer(tiny_experiment(), str(tmp_path))
-        with pytest.raises(RuntimeError, match="out of memory"):
-            trainer.train(fail)
-        error_file = tmp_path / "test" / "output" / "errors.jsonl"
-        assert error_file.exists()
-        with error_file.open() as f:
-            entry = json.loads(f.readline())
-        assert entry["error_type"] == "RuntimeError"
-        assert "in fail" in entry["traceback"]
-        assert (entry["step"], entry["level"]) == (6, "CRITICAL")  # the last step that was logged
-
-
 def test_what_a_whole_training_leaves(tmp_path: Path) -> None:
     """Losses that fall, their averages, each block's time, checkpoints with their size, memory."""
-    output = trained(tmp_path, steps=18, log_memory_every_n_steps=5).output
+    options = {"log_memory_every_n_steps": 5, "log_metrics_every_n_steps": 4}
+    output = trained(tmp_path, steps=18, **options).output
     entries = lines(output, "metrics")
     losses = {e["step"]: e["metrics"]["loss"] for e in entries if "step" in e}
     summaries = {e["epoch"]: e["summary"]["avg_loss"] for e in entries if "summary" in e}
@@ -124,7 +77,12 @@ def test_what_a_whole_training_leaves(tmp_path: Path) -> None:
         assert after["checkpoint_size_gb"] * 1e9 == pytest.approx(size)
         assert after["save_time_seconds"] > 0
 
-    memory = [e for e in lines(output, "log") if e["message"].startswith("CPU memory")]
+    told = lines(output, "log")
+    loggers = {"trainer", "training.loop", "training.checkpointing", "metrics"}
+    assert {f"model_foundry.{name}" for name in loggers} <= {line["logger"] for line in told}
+    steps = [re.match(r"Step (\d+): loss=\d", line["message"]) for line in told]
+    assert [int(step[1]) for step in steps if step] == [4, 8, 12, 16]
+    memory = [e for e in told if e["message"].startswith("CPU memory")]
     assert [e["context"]["step"] for e in memory] == [5, 10, 15]
     assert all(re.search(r"RSS: \d+\.\d\dGB$", e["message"]) for e in memory)
 
@@ -158,25 +116,25 @@ SPAWNING = """
 import sys
 from tiny_training import *
 if __name__ == '__main__':
-    Trainer(tiny_experiment(steps=6), sys.argv[1]).train(workers=1, start_method="spawn")
+    Trainer(tiny_experiment(), sys.argv[1]).train(workers=1, start_method="spawn")
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("start_method", "workers"), [("fork", 2), ("spawn", 1)])
 def test_workers_of_a_data_loader_log(tmp_path: Path, start_method: str, workers: int) -> None:
-    """What they load is told once each, in the same text log and in data files of their own."""
+    """What they load in two epochs is told once each; each has data files, and all one text log."""
     if start_method == "fork":
-        Trainer(tiny_experiment(steps=6), tmp_path).train(workers=workers, start_method="fork")
+        Trainer(tiny_experiment(), tmp_path).train(workers=workers, start_method="fork")
     else:
         run_python(SPAWNING, tmp_path)
     output = tmp_path / "test/output"
     loaded = said(output, "Example loaded")
-    assert sorted(c["index"] for c in loaded) == list(range(24))
+    assert sorted(c["index"] for c in loaded) == sorted([*range(24)] * 2)
     assert all(c["experiment"] == "test" for c in loaded)
-    assert len({path.name for path in output.glob("log.w*.jsonl")}) == workers
+    assert len({path.name for path in output.glob("log.w*.jsonl")}) == 2 * workers
     shown = re.findall(r"Example loaded\n  index: (\d+)\n", text(output))
-    assert sorted(map(int, shown)) == list(range(24))
+    assert sorted(map(int, shown)) == sorted([*range(24)] * 2)
     assert len(said(output, "Run ended")) == 1
     assert read_run(output).problems == []
 

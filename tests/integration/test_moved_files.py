@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -194,26 +193,6 @@ def test_a_new_start_after_a_removal_shares_no_file_with_the_old_one(
     )
 
 
-def test_a_renamed_run_is_recorded_on_where_it_is(begin: Begin, tmp_path: Path) -> None:
-    """A new one of its name is another run, its run.json included."""
-    run, moved = tmp_path / "run", tmp_path / "moved"
-    old = begin(run, "old")
-    old.do("record 50")
-    run.rename(moved)
-    new = begin(run, "new")
-    before = (run / "run.json").read_bytes()
-    old.do("record 50")
-    new.do("record 20")
-    old.do("close 10")
-    assert (run / "run.json").read_bytes() == before
-    assert steps(seen(moved), "old") == list(range(110))
-    assert attempts(moved) == [(old.process.pid, 0, False)]
-    new.do("close 0")
-    assert steps(seen(run), "new") == list(range(20))
-    assert attempts(run) == [(new.process.pid, 0, True)]
-    assert list((moved / ".fastlog").iterdir()) == []
-
-
 @endings
 @segments
 def test_lines_under_a_new_label_are_no_gap_where_those_before_are_there(
@@ -234,22 +213,3 @@ def test_lines_under_a_new_label_are_no_gap_where_those_before_are_there(
     metrics = {name: text for name, text in seen(tmp_path).items() if "metrics" in name}
     assert steps(metrics, "a") == list(range(275))
     assert [check.series.writer.label for check in complete(tmp_path)] == ["", "a1", "", "a1"]
-
-
-@pytest.mark.parametrize("lost", [0, 100])
-def test_lines_that_are_gone_are_missing_under_the_new_label(
-    lost: int, begin: Begin, tmp_path: Path
-) -> None:
-    """Its numbers go on where the files before were removed or cut, and readers tell of it."""
-    trainer = begin(tmp_path, "a")
-    trainer.do("record 10")
-    if not lost:
-        (tmp_path / "metrics.jsonl").unlink()
-        (tmp_path / "metrics.jsonl").touch()
-    os.truncate(tmp_path / "metrics.jsonl", lost)
-    (tmp_path / "log.jsonl").touch()
-    assert trainer.do("event 1") == "a1"
-    trainer.do("close 10")
-    checks = {(c.series.stream, c.series.writer.label): c for c in read_run(tmp_path).check()}
-    assert checks["metrics", "a1"].missing == 10
-    assert checks["log", "a1"].complete

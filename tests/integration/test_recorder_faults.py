@@ -7,12 +7,11 @@ again. Each scenario runs in a process of its own, with warnings as errors: noth
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from recorded import Play, lines, run_python, segments, steps
+from recorded import Play, lines, segments, steps
 
 from foundry_fastlog import recover
 
@@ -58,18 +57,7 @@ def close(written):
     assert recorder.close()
     assert recorder.stats()["written"] == written, recorder.stats()
 """
-
-
-@pytest.fixture
-def play(tmp_path: Path) -> Play:
-    """Runs a scenario with warnings as errors."""
-
-    def begin(body: str) -> subprocess.CompletedProcess[str]:
-        done = run_python(HEAD + body, tmp_path, options=["-W", "error"], timeout=100)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
-
-    return begin
+STRICT = True
 
 
 def check(run: Path, accepted: Iterable[int], dropped: int = 0) -> None:

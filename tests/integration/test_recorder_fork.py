@@ -12,22 +12,8 @@ from recorded import Play, lines, steps
 HEAD = """
 import gc, multiprocessing, os, sys, threading
 from foundry_fastlog import Recorder, RecorderClosedError, open_run
+from recorded import in_child as fork  # the child leaves by os._exit
 run = sys.argv[1]
-
-def fork(work):
-    \"\"\"Run work() in a child that leaves by os._exit; wait for it.\"\"\"
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
-    return pid
 """
 
 

@@ -47,11 +47,6 @@ def refuse_stores():
 """
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return tmp_path / "run"
-
-
 def run_child(
     code: str, run: Path, *within: str, status: int = 0
 ) -> subprocess.CompletedProcess[str]:

@@ -25,11 +25,6 @@ def play(run: Path, body: str, code: int = 0) -> None:
     assert run_python(HEAD + body, run, returncode=code).stderr == ""
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return tmp_path / "run"
-
-
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o027, 0o077])
 def test_run_files_have_the_permissions_of_the_umask(run: Path, mask: int) -> None:
     """All that is made, by recovery too, gets what the umask leaves; nobody else may write it."""

@@ -9,7 +9,6 @@ import os
 import pickle
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,7 +19,7 @@ from unittest.mock import Mock
 import orjson
 import pytest
 from logging_support import ExperimentConfig, run_processes
-from recorded import parse, raw_lines, run_python
+from recorded import eventually, parse, raw_lines, run_python
 
 from foundry_fastlog import (
     ConfigError,
@@ -390,9 +389,9 @@ def test_the_sampler_knows_the_step(start: Open) -> None:
     """System metrics are of the newest step; before any they are messages."""
     logs = start(quiet(system_metrics_every_s=0.01))
     logs.log_step(7, 0, {"loss": 1.0})
-    deadline = time.monotonic() + 60
-    while not (found := [x for x in lines(logs, "metrics") if "system/rss_gb" in x["metrics"]]):
-        assert time.monotonic() < deadline
+    found = eventually(
+        lambda: [x for x in lines(logs, "metrics") if "system/rss_gb" in x["metrics"]]
+    )
     assert {line["step"] for line in found} == {7}
 
 

@@ -100,16 +100,6 @@ def test_lines_of_several_processes_say_whose_they_are(many: Path, out: Path) ->
     assert marker == {"seq": 10, "dropped": 7, "rank": 1, "attempt": 1, "label": "r1-a1"}
 
 
-def test_all_attempts_can_be_kept(many: Path, out: Path) -> None:
-    result = export_run(read_run(many), out, streams=["metrics"], attempts="all")
-    assert (result.superseded, result.lines) == (0, 41)
-    seqs: dict[str, list[int]] = {}
-    for line in parsed(out):
-        seqs.setdefault(line["label"], []).append(line["seq"])
-    expected = {label: list(range(10)) for label in ("", "a1", "r1")}
-    assert seqs == {**expected, "r1-a1": list(range(11))}
-
-
 @pytest.mark.parametrize(
     ("tag", "added"),
     [("auto", ("stream",)), ("always", ("stream", "rank", "attempt", "label")), ("never", ())],
@@ -282,15 +272,6 @@ def stdout(monkeypatch: Patch, *, terminal: bool) -> BytesIO:
     out = SimpleNamespace(buffer=raw, flush=lambda: None, isatty=lambda: terminal)
     monkeypatch.setattr("sys.stdout", out)
     return raw
-
-
-@each_stdout
-def test_an_export_to_standard_output(simple: Path, terminal: bool, monkeypatch: Patch) -> None:
-    """The bytes go out as they are, in UTF-8 whatever the terminal's encoding."""
-    raw = stdout(monkeypatch, terminal=terminal)
-    assert export_run(read_run(simple), "-", streams=["metrics"]).path is None
-    metrics = (simple / "metrics.jsonl").read_bytes()
-    assert raw.getvalue().startswith(printable_json(metrics) if terminal else metrics)
 
 
 @each_stdout

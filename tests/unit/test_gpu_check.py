@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import eventually
 
 from benchmarks.gpu.check import __main__ as command
 from benchmarks.gpu.check import build, child, files, machine, machines, report, runner, table
@@ -241,10 +242,7 @@ os.rename({str(pid) + "~"!r}, {str(pid)!r})
     code = WRITE + CHILD + tells + SLEEPS
     arguments = [sys.executable, "-c", RUN, str(tmp_path / "out"), code]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not pid.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(pid.exists)
     process.send_signal(number)
     printed, _ = process.communicate(timeout=60)
     for each in pid.read_text().split():
@@ -264,10 +262,7 @@ os.rename({str(pid) + "~"!r}, {str(pid)!r})
 def until_gone(pid: int) -> None:
     """Wait until a process is gone, or dead and not yet collected by whoever adopts it."""
     stat = Path(f"/proc/{pid}/stat")
-    deadline = time.monotonic() + 20
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_folder_that_cannot_be_written_any_more_stops_nothing(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import types
 import zipfile
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import run_python
 
 from benchmarks.gpu import __main__ as benchmark
 from benchmarks.gpu.check import bench, ends, gpu_tests, judge, lifetimes, lives, prepare, timers
@@ -56,14 +55,8 @@ def test_a_part_whose_driver_refuses_a_call_falls_short(
 ) -> None:
     """Values that did not arrive, and blocks without a time, are no success."""
     path = tmp_path / "found"
-    both = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    ours = {**os.environ, "PYTHONPATH": both}
-    script = [sys.executable, "-c", FAILING, part, call, str(path)]
-    done = subprocess.run(
-        script, cwd=ROOT, env=ours, capture_output=True, text=True, check=False, timeout=120
-    )
+    run_python(FAILING, part, call, path)
     found = {each["name"]: each for each in read(path)[0]}
-    assert done.returncode == 0, done.stdout + done.stderr
     for name in findings:
         assert found[name]["verdict"] in ("falls short", "broken"), found[name]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import rings
-from recorded import PACKAGE_ROOT
+from recorded import start_python
 from ring_checks import on_disk, seen
 from rings import RingBuilder, locked
 
@@ -46,12 +45,7 @@ while True:
 
 @contextmanager
 def recording(run: Path, ring: str = "file", code: str = WRITER) -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(run), ring],
-        env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as writer:
+    with start_python(code, run, ring) as writer:
         assert writer.stdout is not None
         try:
             assert writer.stdout.readline() == "recording\n"

@@ -90,12 +90,6 @@ def test_subsystem_levels_from_a_mapping_and_from_a_text() -> None:
         assert config.subsystem_levels == wanted
 
 
-@pytest.mark.parametrize("use", [False, True])
-@pytest.mark.parametrize("log_to", [False, True])
-def test_wandb_needs_both_switches(use: bool, log_to: bool) -> None:
-    assert LoggingConfig(use_wandb=use, log_to_wandb=log_to).wandb_enabled is (use and log_to)
-
-
 def test_embedded_in_an_experiments_config_of_any_kind() -> None:
     """As a field of a strict, frozen model; from a dict; and through dict(), the older name."""
 
@@ -277,6 +271,8 @@ def test_faults_of_a_file(tmp_path: Path, text: str | bytes, section: str, messa
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"gone.yaml: no such file\. Give the path"):
         LoggingConfig.from_yaml(tmp_path / "gone.yaml")
+    with pytest.raises(ConfigError, match="cannot be read as UTF-8 text"):
+        LoggingConfig.from_yaml(tmp_path)
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(ImportError, match=r"foundry_fastlog\[yaml\]"):
         LoggingConfig.from_yaml(write(tmp_path, YAML))

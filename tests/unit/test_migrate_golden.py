@@ -72,6 +72,15 @@ def test_line_ends_are_the_files(before: str, after: str, options: dict[str, Any
     assert migrate_source(before, Options(**options)).result == after.replace("{}", definition)
 
 
+def test_the_guide_shows_what_the_command_does() -> None:
+    """Each example after the migration is the one before it, migrated."""
+    pairs = PAIR.findall(PAGE.read_text("utf-8"))
+    assert len(pairs) == 3
+    for old, new in pairs:
+        report = migrate_source(old)
+        assert (report.result, report.count("left")) == (new, 0)
+
+
 def test_a_report_says_what_is_added() -> None:
     report = migrate_source('import a\nprint("b")\n')
     assert (report.added, report.added_at) == (DEFINITION.splitlines(), 2)

@@ -85,28 +85,6 @@ assert "foundry_fastlog.config.models" not in loaded()
     )
 
 
-def test_without_the_native_part(tmp_path: Path) -> None:
-    """A missing extension is an ImportError that says how to get it; reading works without."""
-    foundry_fastlog.Recorder(tmp_path).close()
-    run_python(
-        """
-import sys
-sys.modules["foundry_fastlog._core"] = None
-import foundry_fastlog
-try:
-    foundry_fastlog.Recorder
-except ImportError as error:
-    assert "pip install" in str(error), error
-    assert "read_run" in str(error), error
-else:
-    raise AssertionError("imported without its native part")
-run = foundry_fastlog.read_run(sys.argv[1])
-assert run is not None
-""",
-        tmp_path,
-    )
-
-
 def test_version_is_stated_once() -> None:
     assert foundry_fastlog.__version__ == importlib.metadata.version("foundry_fastlog")
 

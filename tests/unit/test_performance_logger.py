@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import mmap
@@ -320,3 +321,15 @@ def test_the_report(
     assert list(report.parent.iterdir()) == [report]
     assert not perf.export_timing_report(str(report / "report.json"))
     assert "could not write the timing report" in caplog.text
+
+
+def test_a_decorated_function_is_timed_on_the_device() -> None:
+    asked: list[object] = []
+
+    def timer(*_: object, device: object, **__: object) -> Any:
+        asked.append(device)
+        return contextlib.nullcontext()
+
+    recorder: Any = SimpleNamespace(timer=timer)
+    PerformanceLogger(logging.getLogger("p"), recorder).time_block("b", device="cuda:1")(int)()
+    assert asked == ["cuda:1"] * 2  # of the block itself, and of the call

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import START, OracleWriter, write_run_json
+from oracle import START, OracleWriter, attempt, write_run_json
 
 import foundry_fastlog.reading.lines
 import foundry_fastlog.run.checks
@@ -51,11 +51,6 @@ def kinds(run: Run) -> list[str]:
 def rewrite(path: Path, edit: Callable[[list[bytes]], list[bytes]]) -> None:
     lines = edit(path.read_bytes().split(b"\n")[:-1])
     path.write_bytes(b"".join(line + b"\n" for line in lines))
-
-
-def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
-    """The writer of an attempt, an hour after the one before."""
-    return OracleWriter(run, attempt=number, **{"start": START + number * HOUR, **options})
 
 
 @in_any_directory

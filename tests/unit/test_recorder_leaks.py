@@ -30,7 +30,8 @@ def test_reference_counts(recorder: Recorder) -> None:
     inner = {name: real}
     mapping = {name: real, "t": text, "a": array, "n": big}
     nested = {"in": inner, "t": text}
-    watched: list[object] = [big, real, array, inner, mapping, nested]
+    kept = recorder.timer(name)
+    watched: list[object] = [big, real, array, inner, mapping, nested, kept]
     names: list[object] = [name, text]  # as keys and timer names, the cache has some references
 
     def calls() -> None:
@@ -42,8 +43,10 @@ def test_reference_counts(recorder: Recorder) -> None:
         recorder.log(nested, big)
         recorder.log(nested)
         recorder.event(text, step=big, context=mapping)
-        with recorder.timer(name, step=big), recorder.timer(text):
+        with recorder.timer(name, step=big), recorder.timer(text), kept, kept:
             pass
+        with pytest.raises(KeyError), kept, kept:
+            raise KeyError
 
     for _ in range(20):  # the caches have their references
         calls()

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from recorded import run_python, steps
+from recorded import run_python, segments, steps
 from rings import PAGE, UUID, RingBuilder
 
 from foundry_fastlog import Recorder
@@ -76,6 +76,8 @@ def test_every_fsync_policy_writes_the_same(tmp_path: Path, fsync: str) -> None:
             recorder.record(step, x=1.0)
             assert step % 100 or recorder.flush()
     assert steps(tmp_path) == list(range(300))
+    assert recorder.files() == (found := segments(tmp_path))
+    assert len(found) > 3
     assert recorder.stats()["errors"] == 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import re
 from collections import ChainMap
 from decimal import Decimal
@@ -17,9 +16,11 @@ import pytest
 from contract import VALIDATORS
 from hypothesis import given
 from hypothesis import strategies as st
+from logging_support import run_processes
 from recorded import lines, raw_lines, without_clock
 
 from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.recording import host_copies
 from foundry_fastlog.recording.recorder import recorder_of
 from foundry_fastlog.recording.values import metric_value, recordable
 
@@ -100,6 +101,26 @@ def test_many_values_become_several_lines(tmp_path: Path) -> None:
     assert {line["epoch"] for line in found} == {7}
     assert dict(ChainMap(*(line["summary"] for line in found))) == summary
     assert sum(len(line["summary"]) for line in found) == len(summary)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_summary_is_accepted_only_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, on_device: bool
+) -> None:
+    """One whose first line alone was dropped is not."""
+    answers = iter([False, True])
+
+    def fitting(_: Recorder, __: float, values: dict[str, object]) -> bool:
+        if len(values) > 1:
+            raise ValueError(values)
+        return next(answers)
+
+    monkeypatch.setattr(Recorder, "_fragment", lambda *_: next(answers))
+    monkeypatch.setattr(Recorder, "_summary_fitting", fitting)
+    monkeypatch.setattr(host_copies, "is_device_scalar", lambda _: on_device)
+    with Recorder(tmp_path / "run", ring_bytes=64 << 10) as recorder:
+        assert not recorder.epoch_summary(1, {"a": "x" * 5000, "b": "y" * 5000})
+    assert next(answers, None) is None
 
 
 @pytest.mark.parametrize("text", ["x" * 100_000, "\0" * 100_000, "\udc80" * 100_000])
@@ -203,14 +224,10 @@ def _record_one(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_children_have_the_stamp_too(tmp_path: Path, method: str) -> None:
-    context = multiprocessing.get_context(method)
     with Recorder(tmp_path, stamp=STAMP) as recorder:
         recorder.record(1, loss=1.0)
-        child = context.Process(target=_record_one, args=(recorder,))
-        child.start()
-        child.join(60)
-        assert child.exitcode == 0
-    name = f"metrics_{STAMP}.w{child.pid}.jsonl"
+        (child,) = run_processes(_record_one, (recorder,), method=method)
+    name = f"metrics_{STAMP}.w{child}.jsonl"
     (line,) = map(json.loads, raw_lines(tmp_path / name))
     assert without_clock(line) == {"seq": 0, "step": 2, "metrics": {"loss": 2.0}}
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [1, 2]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rings
+from recorded import run_python
 from rings import RingBuilder, ring_of
 
 import foundry_fastlog
@@ -204,28 +203,20 @@ def test_a_run_without_rings_has_nothing_to_recover(tmp_path: Path, command: Com
 
 def test_without_the_extension_readers_and_recovery_say_what_is_missing(tree: Path) -> None:
     """What is in the files is read; what is in the rings is a problem of the run."""
-    code = """if True:
-        import sys
+    code = """
+import sys
+sys.modules["foundry_fastlog._core"] = None
+from foundry_fastlog import read_run
+from foundry_fastlog.cli.main import main
 
-        class Blocker:
-            def find_spec(self, name, path=None, target=None):
-                if name == "foundry_fastlog._core":
-                    raise ModuleNotFoundError("blocked by the test", name=name)
-
-        sys.meta_path.insert(0, Blocker())
-        from foundry_fastlog import read_run
-        from foundry_fastlog.cli.main import main
-
-        tree, run = sys.argv[1:]
-        assert main(["recover", "--dry-run", tree]) == 1
-        assert main(["summary", run]) == 1
-        (problem,) = read_run(run).problems
-        assert "native part of foundry_fastlog, which reads rings, is missing" in problem.message
-        sys.exit(main(["recover", tree]))
-    """
-    arguments = [sys.executable, "-c", code, str(tree), str(tree / "1")]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
+tree, run = sys.argv[1:]
+assert main(["recover", "--dry-run", tree]) == 1
+assert main(["summary", run]) == 1
+(problem,) = read_run(run).problems
+assert "native part of foundry_fastlog, which reads rings, is missing" in problem.message
+sys.exit(main(["recover", tree]))
+"""
+    done = run_python(code, tree, tree / "1", returncode=2)
     assert "pip install" in done.stderr.replace("\n", " ")
     assert done.stdout.count("which reads rings, is missing") >= 3
 

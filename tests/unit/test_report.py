@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from oracle import START, OracleWriter, write_run_json
+from oracle import OracleWriter, attempt, write_run_json
 from rich.console import Console
 
 import foundry_fastlog.analysis.accumulate
@@ -49,11 +49,6 @@ def summed(run: Path, **options: Any) -> Summary:
 
 def check_has(text: str, *expected: str) -> None:
     assert [part for part in expected if part not in text] == []
-
-
-def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
-    """The writer of an attempt, an hour after the one before."""
-    return OracleWriter(run, attempt=number, start=START + number * HOUR, **options)
 
 
 def drop_lines(run: Path, *numbers: int, instead: bytes | None = None) -> None:
@@ -355,7 +350,7 @@ def test_problems_are_shown_and_the_verdict_is_clear(tmp_path: Path) -> None:
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     """Hundreds of loader workers, a driver that fails in ever new ways, many metrics."""
     assert [absent_rings._name("abcdefg"[:n])[13:] for n in (5, 6, 7)] == [
-        *("", " and 1 more", " and 2 more"),
+        *("", " and 1 more", " and 2 more")
     ]
     for child in range(30):
         OracleWriter(tmp_path / "run", children=(f"w{child}",)).log("x")

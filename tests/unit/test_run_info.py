@@ -17,8 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
-import jsonschema
 import pytest
+from contract import VALIDATORS
 from pydantic import BaseModel, ConfigDict
 from recorded import TIMESTAMP
 
@@ -27,14 +27,12 @@ from foundry_fastlog import Recorder
 from foundry_fastlog.base.environment import git_hash
 from foundry_fastlog.run.info import RunFile, plain_config
 
-SCHEMA = Path(foundry_fastlog.__file__).parent / "run" / "schema" / "run.schema.json"
 Patch = pytest.MonkeyPatch
 
 
 def read(run: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator(schema).validate(content)
+    VALIDATORS["run"].validate(content)
     return content
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import os
@@ -196,15 +195,6 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
-@pytest.mark.usefixtures("documented")
-def test_the_pages_python_runs(code: str) -> None:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(code, "format.md", "exec"), {})
-    assert out.getvalue() or "validate" in code
 
 
 @pytest.mark.parametrize(

@@ -82,16 +82,6 @@ def test_a_component_that_is_forgotten_gives_its_share_back(tmp_path: Path) -> N
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [1]
 
 
-def test_a_given_recorder_stays_open(tmp_path: Path) -> None:
-    with Recorder(tmp_path / "run") as recorder:
-        with MetricsLogger("exp", tmp_path / "elsewhere", recorder=recorder) as metrics:
-            metrics.log_step(1, 0, {"loss": 1.0})
-        assert not recorder.closed
-        assert metrics.metrics_file == tmp_path / "run" / "metrics.jsonl"
-        assert metrics.metrics_file.read_text().count("\n") == 1
-    assert not (tmp_path / "elsewhere").exists()
-
-
 def test_many_threads_that_ask_at_once_get_one(tmp_path: Path) -> None:
     """And the last of their releases closes it."""
     barrier = threading.Barrier(8)

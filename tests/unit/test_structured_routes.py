@@ -11,11 +11,13 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
+import recorded
 
 from foundry_fastlog import Recorder, RecorderHandler, StructuredLogger, TextFileHandler
 from foundry_fastlog.messages.direct_route import find_route
 
 NUMBER = count()
+RECORDER_OPTIONS = {"fsync": "none"}
 
 
 class Seeing(logging.Handler):
@@ -29,12 +31,6 @@ class Seeing(logging.Handler):
     def __call__(self, record: logging.LogRecord) -> bool:
         self.emit(record)
         return False
-
-
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    with Recorder(tmp_path / "run", fsync="none") as recorder:
-        yield recorder
 
 
 @pytest.fixture
@@ -63,8 +59,7 @@ def logger(top: logging.Logger) -> StructuredLogger:
 
 def lines(recorder: Recorder) -> list[dict[str, Any]]:
     assert recorder.flush()
-    path = recorder.path / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return recorded.lines(recorder.path, "log")
 
 
 def text(top: logging.Logger) -> str:

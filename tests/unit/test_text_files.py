@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from unittest.mock import Mock
 
 import pytest
 from logging_support import run_processes
+from recorded import start_python
 
 from foundry_fastlog.messages import text_files
 from foundry_fastlog.messages.text_files import TextFile, remove_old, remove_unused, text_logs
@@ -223,11 +223,9 @@ def test_a_log_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
         "import sys; from foundry_fastlog.messages.text_files import TextFile\n"
         "file = TextFile(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(old)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    other = start_python(code, old, stdin=subprocess.PIPE)
     assert other.stdout is not None
-    assert other.stdout.readline() == b"open\n"
+    assert other.stdout.readline() == "open\n"
     make_logs(tmp_path, "main_2025-09-30_14-30-01.log")
     new = TextFile(tmp_path / "main_2025-09-30_14-30-02.log", keep=1)
     assert sorted(tmp_path.iterdir()) == [old, new.path]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import json
 import logging
 import re
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from logging_support import raised
 from recorded import lines
 
 from foundry_fastlog import (
@@ -193,23 +193,14 @@ def test_members_describe() -> None:
     assert SHOWN in render_members({"keys": {T: 1}}).decode()
 
 
-def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    """Return an exception with a traceback."""
-    if cause is not None:
-        error.__cause__ = cause
-
-    def fail() -> None:
-        raise error
-
-    with contextlib.suppress(BaseException):
-        fail()
-    return error
+def caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return raised(error)
 
 
 def while_handling(first: BaseException, second: BaseException) -> BaseException:
     """Return an exception that was raised while another was handled."""
     second.__context__ = raised(first)
-    second.__suppress_context__ = False
     return raised(second)
 
 
@@ -226,7 +217,7 @@ CONTEXT = [f"ValueError: {SHOWN}", "During handling of", "RuntimeError: after"]
 ERRORS: list[tuple[BaseException, list[str]]] = [
     (raised(ValueError("bad", T)), [f"ValueError: ('bad', {SHOWN})"]),
     (ValueError(T), [f"ValueError: {SHOWN}"]),
-    (raised(RuntimeError("after"), raised(json.JSONDecodeError("a", "b", 0), KeyError(T))), CHAIN),
+    (caused(RuntimeError("after"), caused(json.JSONDecodeError("a", "b", 0), KeyError(T))), CHAIN),
     (while_handling(ValueError(T), RuntimeError("after")), CONTEXT),
     (noted([T, "second"]), ["ValueError: a", SHOWN, "second"]),
     (noted((deque([T]),)), ["ValueError: a", f"deque({SHOWN})"]),
@@ -259,7 +250,7 @@ def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
         structured = StructuredLogger("unread.structured")
         section = {"use_structured_logging": False}
         plain = StructuredLogger("unread.plain", {"experiment_name": "e", "logging": section})
-        error = raised(ValueError("bad", T), raised(KeyError(T)))
+        error = caused(ValueError("bad", T), raised(KeyError(T)))
         for logger in (root, structured):
             with ErrorTracker(logger, tmp_path / "run", recorder=recorder) as tracker:
                 entry = tracker.log_error(error, {"loss": T, "all": [T]})

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import BaseModel
-from recorded import in_threads
+from recorded import in_child, in_threads
 from wandb_files import WandbRun, only_run, run_files
 
 from foundry_fastlog import WandBLogger
@@ -450,25 +450,19 @@ def test_a_forked_child_sends_nothing(start: Start, logger: WandBLogger, tmp_pat
     model = pytest.importorskip("torch").nn.Linear(1, 1)
     logger.watch_model(model, log_freq=1, log="gradients")
     logger.log_metrics(1, {"loss": 1.0})
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            told: list[str] = []
-            logging.getLogger("foundry_fastlog").addFilter(lambda r: told.append(r.msg) or True)
-            calls = [
-                logger.log_metrics(2, {"child": 1.0}),
-                logger.log_system_metrics(),
-                logger.watch_model(model),
-                logger.log_artifact(tmp_path),
-            ]
-            backward(model)
-            logger.finish()
-            sent = logger.stats()
-            code = 0 if not any(calls) and len(told) == 1 and sent["refused"] == 4 else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def child() -> None:
+        told: list[str] = []
+        logging.getLogger("foundry_fastlog").addFilter(lambda r: told.append(r.msg) or True)
+        assert not logger.log_metrics(2, {"child": 1.0})
+        assert not logger.log_system_metrics()
+        assert not logger.watch_model(model)
+        assert not logger.log_artifact(tmp_path)
+        backward(model)
+        logger.finish()
+        assert (len(told), logger.stats()["refused"]) == (1, 4)
+
+    in_child(child)
     assert logger.log_metrics(2, {"loss": 2.0})
     run = start.run()
     assert run.values("loss") == {1: 1.0, 2: 2.0}
