@@ -253,7 +253,7 @@ PyObject* clone_of(PyObject* tensor) {
     return clone;
 }
 
-void release_frame(const Element& element) noexcept {
+void release_element(const Element& element) noexcept {
     Py_XDECREF(element.holder);
     Py_XDECREF(element.keep);
 }
@@ -359,7 +359,7 @@ bool copy_large(PyObject* key, PyObject* value, Element& element) {
     if (!tensor_type_of(Py_TYPE(clone), type) ||
         (type.is_tensor &&
          (!describe_element(type, key, clone, made) || !keep_memory(type, clone, made)))) {
-        release_frame(made);
+        release_element(made);
         Py_DECREF(clone);
         return clear_exception();
     }
@@ -373,7 +373,7 @@ bool copy_large(PyObject* key, PyObject* value, Element& element) {
                       made.device_type == element.device_type &&
                       made.device_id == element.device_id && made.stream == element.stream;
     if (same) std::swap(made, element);
-    release_frame(made);
+    release_element(made);
     return true;
 }
 

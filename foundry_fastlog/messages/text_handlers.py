@@ -39,7 +39,6 @@ class TextHandler(logging.Handler):
             place: See the class.
         """
         super().__init__(level)
-        self.output = output
         self.fastlog_kind = kind
         self.fastlog_place = place
         self._outputs = (output,)

@@ -14,12 +14,25 @@ using namespace fastlog::test;
 
 namespace {
 
+/// Whoever asks it for a value takes a dead process's for a live one's.
+class Nobody final : public DeviceValues {
+  public:
+    void begin_round() noexcept override {}
+    State poll(std::uint16_t) noexcept override { return State::settled; }
+    std::int64_t made_ns(std::uint16_t) const noexcept override { return 0; }
+    void give_up(std::uint16_t, MissingReason) noexcept override {}
+    SettledValue value(PendingValue) const noexcept override { return {ValueTag::integer, 7}; }
+    SettledValue duration(std::uint16_t) const noexcept override { return {ValueTag::real, 0}; }
+    void release(std::uint16_t) noexcept override {}
+};
+
 struct Rendering {
     AlignedBytes arena{1 << 20};
     KeyTable table{arena.get(), 1 << 20};
     LineRenderer renderer{arena.get(), 1 << 20};
 
-    std::string line(RecordKind kind, std::string_view payload) {
+    std::string line(RecordKind kind, std::string_view payload,
+                     const DeviceValues* from = nullptr) {
         AlignedBytes bytes(record_size(payload.size()));
         RecordHeader header{};
         header.length = static_cast<std::uint32_t>(payload.size());
@@ -28,7 +41,7 @@ struct Rendering {
         std::memcpy(bytes.get(), &header, sizeof header);
         std::memcpy(bytes.get() + sizeof header, payload.data(), payload.size());
         std::string out;
-        renderer.render(*reinterpret_cast<const RecordHeader*>(bytes.get()), 41, out);
+        renderer.render(*reinterpret_cast<const RecordHeader*>(bytes.get()), 41, out, from);
         return out;
     }
 };
@@ -77,6 +90,29 @@ TEST_SUITE("line_renderer") {
             const double seconds = std::stod(line["duration_s"].text);
             const double ns = r.renderer.clock().duration_ns(timing.duration_ticks);
             REQUIRE(seconds == std::round(ns) / 1e9);
+        }
+    }
+
+    TEST_CASE("should take values under way of a record without tickets for lost") {
+        Rendering r;
+        const Nobody nobody;
+        const std::uint32_t id = r.table.intern({"x", "y"});
+        const std::string payload =
+            MetricsBuilder(1, id).pending({UINT32_MAX, 255}).integer(4).payload();
+        const char* const members = R"("metrics":{"x":null,"y":4},"missing":{"x":"lost"}})";
+        CHECK(r.line(RecordKind::metrics, payload).ends_with(members + std::string("\n")));
+        CHECK(r.line(RecordKind::metrics, payload, &nobody) ==
+              r.line(RecordKind::metrics, payload));
+    }
+
+    TEST_CASE(
+        "should count the values of devices that are missing, and no masked one, of each line") {
+        Rendering r;
+        const std::uint32_t id = r.table.intern({"x", "y"});
+        for (const MissingReason reason : {MissingReason::masked, MissingReason::timeout}) {
+            r.line(RecordKind::metrics,
+                   MetricsBuilder(1, id).missing(missing_bits(reason)).integer(4).payload());
+            CHECK(r.renderer.missing_of_devices() == (reason == MissingReason::timeout));
         }
     }
 

@@ -198,6 +198,7 @@ class MetricsBuilder {
     }
     MetricsBuilder& null() { return add(ValueTag::null, 0); }
     MetricsBuilder& pending(PendingValue value) { return add(ValueTag::pending, value.bits()); }
+    MetricsBuilder& missing(std::uint64_t bits) { return add(ValueTag::missing, bits); }
     MetricsBuilder& raw(ValueTag tag, std::uint64_t bits) { return add(tag, bits); }
     MetricsBuilder& string(std::string_view text) {
         add(ValueTag::string, (std::uint64_t{strings_.size()} << 32) | text.size());

@@ -23,8 +23,6 @@ _ALPHABET = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 {}[]
 _TEXT_CHARACTERS = 4096
 #: Lost with its process, given up in time, or for room in the ring.
 MISSING = [{"x": reason} for reason in ("lost", "timeout", "no_room")]
-#: What a start that was killed had in the making goes when it is older.
-YOUNG_S = 600
 _MASK = (1 << 64) - 1
 _NAME = re.compile(
     r"(?P<stream>metrics|performance|errors|log)"

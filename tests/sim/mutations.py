@@ -74,9 +74,14 @@ class Workshop(mutants.Workshop):
             names.write_text(text.replace("../../csrc", str(self.csrc)), encoding="utf-8")
 
     def ready(self, mutations: Sequence[Mutation]) -> None:
-        """The test before this one has played the sources as they are for a minute."""
+        found, said = self._play()
+        if found:
+            raise SystemExit(f"in a world of the sources as they are: {said}")
 
     def ask(self, mutation: Mutation) -> tuple[bool, str]:
+        return self._play()
+
+    def _play(self) -> tuple[bool, str]:
         command = ["make", "--no-print-directory", "-C", HERE, "-j2", f"CSRC={self.csrc}"]
         mutants.build([*command, f"BUILD={self.build_folder}", "WERROR="])
         play = [self.build_folder / "sim", "--worlds", str(WORLDS), "--as-it-is"]

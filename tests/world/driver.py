@@ -67,6 +67,7 @@ class World(Processes):
             self.ledger.close()
         self.counts["ms"] = int(1000 * (time.monotonic() - begun))
         self.counts["processes"] = len(self.known) - 2
+        self.counts["stuck in a sanitizer"] = self.stuck
         return Result(self.oracle.violations, self.counts)
 
     def happen(self) -> None:
@@ -309,7 +310,9 @@ class World(Processes):
             if process.alive:
                 recording = process.recording
                 answer = self.settle(process)
-                if recording and answer.get("closed") is False:
+                if recording and answer.get("closed") is False and process.may_stick:
+                    self.stuck += 1  # the flush thread alone
+                elif recording and answer.get("closed") is False:
                     self.oracle.fail("close-failed", f"process {process.number}: no close()")
             if process.alive:
                 self.do_exit(process, "exit")
