@@ -1,12 +1,12 @@
 # Build, run, test. `make help` lists the targets.
 #
-# Everything is set up on demand in $(VENV); stamps in it make the next run quick.
-#   make PYTHON=python3.12 VENV=.venv-3.12 test     # another interpreter beside this one
+# Everything is set up on demand in $(VENV); stamp files in it make later runs fast.
+#   make PYTHON=python3.12 VENV=.venv-3.12 test     # a second interpreter alongside this one
 
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
-# An index, a cache or a proxy come from pip's own configuration.
+# pip's own configuration provides an index, a cache or a proxy.
 PIP_INSTALL := $(PY) -m pip install -qq --progress-bar off --disable-pip-version-check
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
@@ -29,7 +29,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-# Sub-builds run in parallel by themselves; two pips in one environment must not.
+# Sub-makes run in parallel on their own; two pips in one environment must not.
 .NOTPARALLEL:
 
 .PHONY: help
@@ -43,7 +43,7 @@ $(VENV_STAMP): .ci/bootstrap.sh
 	@$(PIP_INSTALL) 'setuptools>=77' 'pybind11>=2.13,<4'
 	@echo "$(PYTHON)" > $@
 
-# A PYTHON given by hand that is not the one of the last set-up: look again.
+# If PYTHON is set by hand and differs from the last set-up, set up again.
 ifneq ($(origin PYTHON),file)
 ifneq ($(shell cat $(VENV_STAMP) 2>/dev/null),$(PYTHON))
 .PHONY: $(VENV_STAMP)
@@ -68,13 +68,13 @@ $(BENCH_STAMP): $(DEV_STAMP)
 	@.ci/install.sh "$(VENV)" dev,bench
 	@touch $@
 
-# Always runs, and does nothing when what is built is current.
+# Always runs; does nothing if the build is current.
 .PHONY: extension
 extension: $(VENV_STAMP)
 	@.ci/install.sh "$(VENV)"
 
 .PHONY: venv
-venv: $(DEV_STAMP) extension ## Make .venv: the package (built, editable) and the development tools
+venv: $(DEV_STAMP) extension ## Create .venv with the package (built, editable) and the development tools
 
 # ---- run ---------------------------------------------------------------------------------
 
@@ -98,14 +98,13 @@ sanitize: $(VENV_STAMP) ## Run the C++ tests under ASan+UBSan, then under TSan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) run VARIANT=tsan
 
 .PHONY: sanitize-build
-sanitize-build: $(VENV_STAMP) ## Build what `sanitize` and `sanitize-python` run
+sanitize-build: $(VENV_STAMP) ## Build everything for `sanitize` and `sanitize-python`
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) build VARIANT=asan
 	@$(MAKE) --no-print-directory -C tests/cpp -j$(JOBS) build VARIANT=tsan
 	.ci/sanitize-python.sh "$(VENV)" --build
 
-# Not the leak tests: they measure resident memory, and the sanitizer keeps what was freed.
-# Nor the one that spawns: the child looks for its module below the checkout, and would find the plain
-# extension there.
+# Excludes the leak tests: they measure resident memory, and the sanitizer keeps freed memory.
+# Excludes the test that spawns: its child imports from the checkout and would find the plain extension.
 ASAN_TESTS = $(filter-out %_leaks.py %_summary.py,$(wildcard tests/unit/test_recorder*.py)) \
   tests/world/test_world.py
 .PHONY: sanitize-python
@@ -113,23 +112,23 @@ sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan
 	.ci/sanitize-python.sh "$(VENV)" $(ASAN_TESTS) -q $(PYTEST_ARGS)
 
 .PHONY: test-pythons
-test-pythons: ## Build and test with each other supported Python found here, without torch
+test-pythons: ## Build and test with every other supported Python found here, without torch
 	@PYTEST_ARGS="$(PYTEST_ARGS)" .ci/test-pythons.sh "$(PYTHON)" $(PYTHONS)
 
 .PHONY: test-unstable
-test-unstable: ## The same with the newest Pythons, of Debian unstable, in a chroot (root, mmdebstrap)
+test-unstable: ## The same with the newest Pythons from Debian unstable, in a chroot (root, mmdebstrap)
 	@PYTEST_ARGS="$(PYTEST_ARGS)" .ci/unstable-pythons.sh
 
 .PHONY: core-venv
 core-venv: $(TEST_STAMP) extension
 
 .PHONY: sim
-sim: $(VENV_STAMP) ## Play simulated worlds: SIM_ARGS='--seed 1 --seconds 60', or '--script FILE --verbose'
+sim: $(VENV_STAMP) ## Run simulated worlds: SIM_ARGS='--seed 1 --seconds 60', or '--script FILE --verbose'
 	@$(MAKE) --no-print-directory -C tests/sim -j$(JOBS)
-	build/sim/plain/sim $(SIM_ARGS)
+	build/core/plain/sim $(SIM_ARGS)
 
 .PHONY: test-core
-test-core: $(TEST_STAMP) extension ## Run the unit tests that need neither torch nor minutes
+test-core: $(TEST_STAMP) extension ## Run the fast unit tests that do not need torch
 	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -m 'not slow' -q $(PYTEST_ARGS)
 
 .PHONY: coverage
@@ -146,13 +145,12 @@ crash: venv ## Run the release-sized crash tests and write their figures (three 
 gpu-test: venv ## Run the tests that need an NVIDIA GPU (a few minutes)
 	$(PYTEST) tests -m gpu $(PYTEST_ARGS)
 
-# Needs neither a network nor a virtual environment: PYTHON has torch, pybind11, pytest and numpy;
-# WHEELS=DIR brings orjson and pydantic where it lacks them. The figures go to OUT=DIR.
-# The one that was asked for, on the command line or in the environment, or the checkout's own, or,
-# where nothing was set up, the system's.
+# Needs neither a network nor a virtual environment: PYTHON must have torch, pybind11, pytest and numpy;
+# WHEELS=DIR provides orjson and pydantic if it lacks them. The figures go to OUT=DIR.
+# Uses PYTHON from the command line or the environment, else the checkout's venv, else the system's.
 GPU_PYTHON = $(if $(filter file,$(origin PYTHON)),$(or $(wildcard $(PY)),$(PYTHON)),$(PYTHON))
 .PHONY: gpu-check
-gpu-check: ## Prove the device path on an NVIDIA GPU in 8 minutes; rehearsed where there is none
+gpu-check: ## Check the device path on an NVIDIA GPU in 8 minutes; a rehearsal without a GPU
 	@OUT="$(OUT)" WHEELS="$(WHEELS)" $(GPU_PYTHON) -m benchmarks.gpu.check
 
 # ---- benchmarks --------------------------------------------------------------------------
@@ -162,7 +160,7 @@ gates: venv ## Check the overhead gates: ratios measured within one run
 	$(PYTEST) benchmarks/gates -q --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: bench
-bench: $(BENCH_STAMP) extension ## Run the benchmarks beside all peers (many minutes)
+bench: $(BENCH_STAMP) extension ## Run the benchmarks against all peers (many minutes)
 	$(PYTEST) benchmarks --ignore=benchmarks/gates $(PYTEST_ARGS)
 
 .PHONY: gpu-bench
@@ -193,11 +191,11 @@ dist: venv ## Build the source archive and a wheel into dist/
 	$(PY) -m build --no-isolation
 
 .PHONY: clean
-clean: ## Remove what was built; virtual environments stay
+clean: ## Remove build output; keep virtual environments
 	rm -rf build dist foundry_fastlog.egg-info foundry_fastlog/_core.*.so
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage* htmlcov
 	find foundry_fastlog tests benchmarks .ci -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## Remove the virtual environments too
+distclean: clean ## Also remove the virtual environments
 	rm -rf .venv .venv-*

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Check what a build needs and make the virtual environment.
+# Check the build requirements and create the virtual environment.
 #
 #   usage: bootstrap.sh PYTHON VENV
 #
-# On Debian or Ubuntu as root the missing system packages are installed; anywhere else
-# the exact command to run is printed. Quiet when nothing is missing.
+# On Debian or Ubuntu as root, installs missing system packages; anywhere else, prints the
+# exact command to run. Prints nothing if nothing is missing.
 set -euo pipefail
 
 python=${1:?usage: bootstrap.sh PYTHON VENV}
@@ -19,7 +19,7 @@ die() {
 
 has_apt() { command -v apt-get >/dev/null 2>&1; }
 
-# need_packages WHY PACKAGE...: install Debian packages, or say how to.
+# need_packages WHY PACKAGE...: install Debian packages, or print how to.
 need_packages() {
   local why=$1
   shift
@@ -39,16 +39,16 @@ need_packages() {
 
 # --- Python -----------------------------------------------------------------------
 command -v "$python" >/dev/null 2>&1 ||
-  need_packages "No $python here." python3 python3-venv python3-dev
-"$python" - <<'PY' || die "$python is too old: Python 3.10 or newer is needed." \
-  "Point make at a newer one, for example:" "    make PYTHON=python3.12 ..."
+  need_packages "$python was not found." python3 python3-venv python3-dev
+"$python" - <<'PY' || die "$python is too old: CPython 3.10 or newer is required." \
+  "Use a newer one, for example:" "    make PYTHON=python3.12 ..."
 import sys
 
 sys.exit(sys.version_info < (3, 10) or sys.implementation.name != "cpython")
 PY
 
 # --- the virtual environment --------------------------------------------------------
-# Python's own header file. Debian keeps it in a package of its own.
+# Python's header file. Debian has it in a separate package.
 header() {
   "$python" -c 'import os, sysconfig; print(os.path.join(sysconfig.get_paths()["include"], "Python.h"))'
 }
@@ -62,7 +62,7 @@ debian_python() { "$python" -c 'import sys; print("python%d.%d" % sys.version_in
     "Install this interpreter's development files, or choose another with make PYTHON=..."
 
 # --- the compiler ---------------------------------------------------------------------
-command -v "$cxx" >/dev/null 2>&1 || need_packages "No C++ compiler ($cxx) here." g++
+command -v "$cxx" >/dev/null 2>&1 || need_packages "No C++ compiler ($cxx) was found." g++
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cat >"$scratch/probe.cpp" <<'CPP'
@@ -82,24 +82,24 @@ int main() {
 CPP
 "$cxx" -std=c++20 -pthread "$scratch/probe.cpp" -o "$scratch/probe" 2>"$scratch/log" || {
   cat "$scratch/log" >&2
-  die "$cxx does not compile C++20 with floating-point std::to_chars: GCC 11 or newer," \
-    "or clang 14 or newer with a matching standard library, is needed." \
+  die "$cxx cannot compile C++20 with floating-point std::to_chars: GCC 11 or newer," \
+    "or clang 14 or newer with a matching standard library, is required." \
     "Choose another compiler with: make CXX=g++-12 ..."
 }
 
-# A venv whose interpreter is gone, or of another version, is made anew.
+# Recreate a venv whose interpreter is gone or has another version.
 if [ -e "$venv" ]; then
   want=$("$python" -c 'import sys; print(sys.version_info[:2])')
   have=$("$venv/bin/python" -c 'import sys, pip; print(sys.version_info[:2])' 2>/dev/null || true)
   if [ "$want" != "$have" ]; then
-    [ -e "$venv/pyvenv.cfg" ] || die "$venv exists and is no virtual environment; choose another with make VENV=..."
-    say "$venv does not fit $python; making it anew"
+    [ -e "$venv/pyvenv.cfg" ] || die "$venv exists and is not a virtual environment; choose another with make VENV=..."
+    say "$venv does not match $python; recreating it"
     rm -rf "$venv"
   fi
 fi
 if [ ! -e "$venv" ]; then
   "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
-    need_packages "$python cannot make a virtual environment." "$(debian_python)-venv"
-  say "making $venv with $("$python" --version)"
+    need_packages "$python cannot create a virtual environment." "$(debian_python)-venv"
+  say "creating $venv with $("$python" --version)"
   "$python" -m venv "$venv"
 fi

@@ -1,4 +1,4 @@
-"""Check an installed wheel from outside the source tree: record, close, read, look for files."""
+"""Check an installed wheel from outside the source tree: record, close, read, check its files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STEPS = 1000
 
 
 def main() -> int:
-    """Record a small run with the installed package and verify every line of it.
+    """Record a small run with the installed package and verify every line.
 
     Returns:
-        0; a fault raises AssertionError with what was wrong.
+        0; a failure raises an AssertionError that says what is wrong.
     """
     source_tree = Path(__file__).resolve().parents[1]
     installed = Path(foundry_fastlog.__file__).resolve()

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Install the torch that pyproject.toml's dev extra names, as a CPU build where there is one.
+# Install the torch version of pyproject.toml's dev extra, as a CPU build if there is one.
 #
 #   usage: install-torch.sh VENV
 #
-# The default Linux wheel of torch brings gigabytes of CUDA libraries. Training a small
-# model and running the tests need none of them, so a +cpu wheel is preferred; the
-# default wheel is taken where the index has no such build (macOS's is CPU already) or
-# where an NVIDIA GPU is there to use it.
+# The default Linux wheel of torch includes gigabytes of CUDA libraries. Training a small
+# model and running the tests need none of them, so a +cpu wheel is preferred. The default
+# wheel is used if the index has no such build (on macOS the default is a CPU build) or if
+# the machine has an NVIDIA GPU.
 set -euo pipefail
 
 venv=${1:?usage: install-torch.sh VENV}

@@ -2,11 +2,11 @@
 # Build the extension and install this package, editable, into a virtual environment.
 #
 #   usage: install.sh VENV EXTRAS    install with these extras (comma-separated)
-#          install.sh VENV           only build the extension anew, if that is needed
+#          install.sh VENV           only rebuild the extension, if necessary
 #
-# It is needed when a source is newer than the last build's begin, when FASTLOG_DEBUG,
-# FASTLOG_COVERAGE, FASTLOG_SANITIZE or a compiler variable changed, or when the built file
-# is gone.
+# A rebuild is necessary if a source is newer than the start of the last build, if
+# FASTLOG_DEBUG, FASTLOG_COVERAGE, FASTLOG_SANITIZE or a compiler variable changed, or if the
+# built file is gone.
 set -euo pipefail
 
 venv=${1:?usage: install.sh VENV [EXTRAS]}
@@ -19,7 +19,7 @@ variant+=" ${CXX:-} ${CXXFLAGS:-} ${CFLAGS:-} ${LDFLAGS:-}"
 
 fresh() {
   [ -f "$library" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$variant" ] &&
-    # Folders too: their time changes when a file is removed.
+    # Folders count too: their time changes when a file is removed.
     [ -z "$(find csrc setup.py pyproject.toml -newer "$stamp" -print | head -n 1)" ]
 }
 
@@ -28,11 +28,11 @@ if [ -z "$extras" ]; then
   echo "[set-up] building foundry_fastlog._core"
   target=(--no-deps -e .)
 else
-  echo "[set-up] building foundry_fastlog and installing what its extras need: $extras"
+  echo "[set-up] building foundry_fastlog and installing its extras: $extras"
   target=(-e ".[$extras]")
 fi
 
-# The stamp's time is that of the build's begin, so an edit during the build is not missed.
+# The stamp has the time of the start of the build, so an edit during the build is not missed.
 printf '%s\n' "$variant" >"$stamp.new"
 "$venv/bin/python" -m pip install -qq --progress-bar off --disable-pip-version-check \
   --no-build-isolation "${target[@]}"

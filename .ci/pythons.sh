@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Print one interpreter for each supported Python minor version that is found here.
+# Print one interpreter for each supported Python minor version found on this machine.
 #
-# Looks on PATH, then in pyenv's folder. Only interpreters that can build an extension
-# (Python.h is there) count.
+# Searches PATH, then pyenv's folder. Only interpreters that can build an extension (that
+# have Python.h) count.
 set -euo pipefail
 
 usable() {

@@ -2,9 +2,9 @@
 # Run Python tests with the extension and core built under AddressSanitizer and UBSan.
 #
 #   usage: sanitize-python.sh VENV [PYTEST ARGUMENTS...]
-#          sanitize-python.sh VENV --build         # only build, so that a later run is quick
+#          sanitize-python.sh VENV --build         # only build, so that a later run is fast
 #
-# The instrumented package is built into build/asan-lib, so the installed one stays as it is.
+# The instrumented package is built into build/asan-lib; the installed one is not touched.
 set -euo pipefail
 
 venv=$(cd "${1:?usage: sanitize-python.sh VENV [PYTEST ARGUMENTS...]}" && pwd)
@@ -26,8 +26,8 @@ FASTLOG_SANITIZE=address,undefined "$venv/bin/python" setup.py -q \
 
 [ "${1:-}" != --build ] || exit 0
 
-# Python itself is not instrumented: its library comes first by preloading, its own leaks at
-# exit are none of ours, and its allocator must not hide what lies around a block.
+# Python itself is not instrumented: preload the sanitizer's library, ignore Python's own leaks
+# at exit, and disable its allocator, which would hide accesses around a block.
 export LD_PRELOAD="$("$cxx" -print-file-name=libasan.so) $("$cxx" -print-file-name=libstdc++.so)"
 export ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1
 export UBSAN_OPTIONS=print_stacktrace=1
@@ -35,5 +35,5 @@ export PYTHONMALLOC=malloc PYTHONPATH=$library
 (cd / && "$venv/bin/python" -c '
 import foundry_fastlog._core as core
 assert "asan-lib" in core.__file__, f"not the instrumented extension: {core.__file__}"')
-# A report ends the process. --capture=sys lets what the sanitizer prints through.
+# A report ends the process. --capture=sys lets the sanitizer's output through.
 exec "$venv/bin/pytest" -o pythonpath=tests --capture=sys "$@"

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Build and test with each other supported Python found here, without torch.
+# Build and test with every other supported Python found here, without torch.
 #
 #   usage: test-pythons.sh OWN_PYTHON [ends]
 #
-# With `ends` only the oldest and the newest of them: what works there works between.
+# With `ends`, only the oldest and the newest of them: what works with both works with those between.
 #
-# The environments are made one after the other, since they build in one checkout; then the tests run
-# beside each other, and their output is shown one after the other.
+# The environments are created one after the other, because they build in one checkout. Then the tests
+# run in parallel, and their output is shown one after the other.
 set -euo pipefail
-set -m  # jobs as a shell's user has them: without, they and the tests' children would ignore Ctrl-C
+set -m  # job control: without it, the jobs and the tests' children would ignore Ctrl-C
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 

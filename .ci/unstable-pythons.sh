@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Build and test with Debian unstable's Pythons, newer than those of this machine, in a chroot.
+# Build and test with Debian unstable's Pythons, newer than this machine's, in a chroot.
 #
 #   usage: unstable-pythons.sh [VERSION...]     (default: 3.14 3.15)
 #
-# Needs root and mmdebstrap. The chroot stays in build/unstable for the next time.
+# Needs root and mmdebstrap. The chroot is kept in build/unstable for the next run.
 set -euo pipefail
 
 [ "$#" -gt 0 ] || set -- 3.14 3.15
@@ -15,16 +15,16 @@ packages=ca-certificates,g++,git,make
 for version in "$@"; do packages+=",python$version,python$version-dev,python$version-venv"; done
 
 if [ "$(cat "$root/.packages" 2>/dev/null)" != "$packages" ]; then
-  echo "[unstable] making a chroot with $packages"
+  echo "[unstable] creating a chroot with $packages"
   rm -rf --one-file-system "$root"
   mkdir -p "$root"
-  # A mirror's snapshot may be older than its release file allows.
+  # A mirror snapshot may be older than its release file allows.
   mmdebstrap --quiet --variant=minbase --include="$packages" \
     --aptopt='Acquire::Check-Valid-Until "false"' unstable "$root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}"
   echo "$packages" >"$root/.packages"
 fi
 
-# A private mount namespace: nothing stays mounted, however this ends.
+# Use a private mount namespace: nothing stays mounted, however this ends.
 exec unshare --mount --pid --fork --kill-child bash -euo pipefail -c '
   root=$1
   shift
@@ -42,7 +42,7 @@ exec unshare --mount --pid --fork --kill-child bash -euo pipefail -c '
   failed=0
   for version in "$@"; do
     echo "[unstable] Python $version"
-    # Not this user'"'"'s pip settings: their local folders are not there.
+    # Drop this user'"'"'s pip settings: their local folders do not exist in the chroot.
     env -u PIP_FIND_LINKS -u PIP_CONSTRAINT HOME=/root LC_ALL=C.UTF-8 chroot "$root" \
       make --no-print-directory -C /src PYTHON="python$version" VENV="/venv-$version" \
       PYTEST_ARGS="-p no:cacheprovider ${PYTEST_ARGS:-}" test-core </dev/null || failed=1

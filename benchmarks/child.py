@@ -1,6 +1,6 @@
 """Run one measure in this fresh interpreter: `python -m benchmarks.child MEASURE JSON_ARGS OUT`.
 
-`spawn` is the parent's side. The result travels through a file, so that a peer may print.
+`spawn` is the parent's side. The result is passed through a file, so that a peer may print.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ChildError(RuntimeError):
 
 
 class ChildTimeoutError(ChildError):
-    """A measure was killed because its time was up."""
+    """A measure timed out and was killed."""
 
 
 def spawn(measure: str, *, timeout: float = 600.0, **arguments: Any) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def spawn(measure: str, *, timeout: float = 600.0, **arguments: Any) -> dict[str
 
 
 def main(argv: list[str]) -> int:
-    """Run the measure that the command line names.
+    """Run the measure named on the command line.
 
     Returns:
         The exit status.

@@ -1,4 +1,4 @@
-"""Facts about the machine that a figure is worth nothing without."""
+"""Facts about the machine, without which a figure is worthless."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def cpu_model() -> str:
-    """Return the processor's name as the system gives it."""
+    """Return the processor's name as reported by the system."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -26,7 +26,7 @@ def cpu_model() -> str:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -38,7 +38,7 @@ def memory_gib() -> float:
 
 
 def filesystem(path: str) -> str:
-    """Return the type of the file system that holds `path` ("unknown" off Linux)."""
+    """Return the type of `path`'s file system ("unknown" except on Linux)."""
     mounts = Path("/proc/mounts")
     if not mounts.exists():
         return "unknown"
@@ -51,7 +51,7 @@ def filesystem(path: str) -> str:
 
 
 def commit() -> str:
-    """Return the commit of the working tree, with "+" when tracked files differ from it."""
+    """Return the commit of the working tree, with "+" if tracked files differ from it."""
     git = ["git", "-C", str(ROOT)]
     ask = [*git, "rev-parse", "--short=12", "HEAD"]
     head = subprocess.run(ask, check=False, capture_output=True, text=True)
@@ -63,12 +63,12 @@ def commit() -> str:
 
 
 def load_average() -> float:
-    """Return the load of the last minute."""
+    """Return the load average of the last minute."""
     return round(os.getloadavg()[0], 2)
 
 
 def facts() -> dict[str, Any]:
-    """Return what is written beside every result. No host name, no path."""
+    """Return the facts stored with every result. No host name, no path."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "commit": commit(),

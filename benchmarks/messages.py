@@ -1,8 +1,8 @@
-"""The message path: `python -m benchmarks.messages`; a message with five fields, beside its peers.
+"""The message path, `python -m benchmarks.messages`: a message with five fields, and its peers.
 
-All peers are measured burst by burst in turn in one process, which gives the caller's side; then
-each in a process of its own, without a pause, until every message is complete in its file. Each
-output is read back: a message that is missing, out of order or other than it was fails the run.
+All peers are measured in alternating bursts in one process, which gives the caller's cost; then
+each in its own process, without a pause, until every message is complete in its file. Each output
+is read back: a message that is missing, out of order or altered fails the run.
 Writes benchmarks/results/messages.json and the table of benchmarks/README.md.
 """
 
@@ -58,7 +58,7 @@ def measure(rounds: int, count: int = COUNT) -> dict[str, Any]:
 
 
 def _ratio(theirs: list[float], ours: list[float]) -> float:
-    """Return the median over rounds: the two were measured at the same time in each."""
+    """Return the median over rounds; in each, the two were measured at the same time."""
     return median([a / b for a, b in zip(theirs, ours, strict=True)])
 
 
@@ -91,7 +91,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run and write result and table."""
+    """Run, and write the result and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--patience", type=float, default=600.0, metavar="S")

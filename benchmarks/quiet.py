@@ -1,4 +1,4 @@
-"""Waiting for an idle machine before each measurement, and counting where that was in vain."""
+"""Waits for an idle machine before each measurement, and counts how often that failed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def idle_share(seconds: float = SAMPLE_S) -> float:
 
 
 class Patience:
-    """Waits until the machine is idle, a bounded time before each measurement and in all.
+    """Waits until the machine is idle, for a bounded time per measurement and in total.
 
     Attributes:
-        left_s: Seconds that may still be waited in all.
-        measurements: How many measurements were announced.
-        busy: Before how many of them the machine was still busy when the time was up.
+        left_s: Remaining waiting time in seconds, in total.
+        measurements: Number of measurements announced.
+        busy: Number of measurements that started on a busy machine.
     """
 
     def __init__(self, total_s: float) -> None:
@@ -45,7 +45,7 @@ class Patience:
         self.busy = 0
 
     def wait(self) -> None:
-        """Return when the machine is idle, or after `LIMIT_S`, or when no time is left."""
+        """Wait until the machine is idle, but at most `LIMIT_S`, or until no time is left."""
         self.measurements += 1
         started = time.monotonic()
         limit = min(LIMIT_S, self.left_s)

@@ -17,12 +17,12 @@ SECTIONS = ("calls", "durable", "threads", "latency", "flush", "memory", "import
 
 
 def say(line: str) -> None:
-    """Print one progress line at once."""
+    """Print one progress line immediately."""
     print(line, flush=True)
 
 
 def result_path() -> Path:
-    """Return where the result of this interpreter and machine type is kept."""
+    """Return the result file for this interpreter and machine type."""
     python = f"cp{sys.version_info.major}{sys.version_info.minor}"
     system = f"{platform.system()}-{platform.machine()}".lower()
     return HERE / "results" / f"{python}-{system}.json"
@@ -33,11 +33,11 @@ def measure(names: list[str], peers: list[str], rounds: int) -> dict[str, Any]:
 
     Args:
         names: Some of `SECTIONS`.
-        peers: Peers of the section "calls".
+        peers: Peers in the section "calls".
         rounds: Fresh processes per figure.
 
     Returns:
-        The result as it is written to the file.
+        The result as written to the file.
     """
     result: dict[str, Any] = {"format": 1, "rounds": rounds, "machine": machine.facts()}
     steps = {
@@ -59,7 +59,7 @@ def measure(names: list[str], peers: list[str], rounds: int) -> dict[str, Any]:
 
 
 def publish(result: dict[str, Any]) -> None:
-    """Write the tables of this directory's page and the figure of the project's first page."""
+    """Write the tables of this directory's page and the figure in the project's README."""
     tables.write(HERE / "README.md", "results", f"\n{tables.render(result)}\n")
     tables.write(machine.ROOT / "README.md", "figure", tables.figure(result))
 
@@ -80,10 +80,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         type=float,
         default=600.0,
         metavar="S",
-        help="wait up to S seconds in all, a minute at a time, for an idle machine (600)",
+        help="wait up to S seconds in total, a minute at a time, for an idle machine (600)",
     )
     parser.add_argument(
-        "--render", action="store_true", help="measure nothing; write the tables from the file"
+        "--render", action="store_true", help="measure nothing; regenerate the tables from the file"
     )
     return parser.parse_args(argv)
 
@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
     result = measure(options.only or list(SECTIONS), peers, options.rounds)
     facts = result["machine"]
     say(
-        f"{time.perf_counter() - started:.0f} s in all; {facts['started_busy']} of "
+        f"{time.perf_counter() - started:.0f} s in total; {facts['started_busy']} of "
         f"{facts['measurements']} measurements started on a busy machine"
     )
     if options.only or options.peers:

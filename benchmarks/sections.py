@@ -12,7 +12,7 @@ from benchmarks.quiet import Patience
 from benchmarks.summary import describe, median
 
 REQUIRED = ("empty_fastcall", "empty_method", "fastlog", "fastlog_bound", "orjson_write")
-"""Peers that must run; another one that cannot is named in the table with the reason."""
+"""Peers that must run; others that cannot run are listed in the table with the reason."""
 
 Say = Callable[[str], None]
 MILLION = 1_000_000
@@ -32,13 +32,13 @@ def spawn(measure: str, **arguments: Any) -> dict[str, Any]:
 
 
 def _rotated(items: Sequence[str], turn: int) -> list[str]:
-    """Return `items` starting with another one in each turn."""
+    """Return `items`, rotated by one more in each turn."""
     first = turn % len(items)
     return [*items[first:], *items[:first]]
 
 
 def _attempt(measure: str, peer: str, **arguments: Any) -> dict[str, Any]:
-    """Run a measure of one peer; a third-party peer that fails becomes a row with the reason."""
+    """Run a measure of one peer; if a third-party peer fails, its row has the reason."""
     try:
         result = spawn(measure, peer=peer, **arguments)
     except ChildError as error:
@@ -51,12 +51,12 @@ def _attempt(measure: str, peer: str, **arguments: Any) -> dict[str, Any]:
 
 
 def _sustained_count(call_ns: float) -> int:
-    """Return how many steps take a peer about a second and a half, between 2,048 and a million."""
+    """Return the steps a peer takes about 1.5 seconds for, between 2,048 and a million."""
     return max(2048, min(MILLION, int(1.5e9 / call_ns)))
 
 
 def calls(rounds: int, peers: Sequence[str], say: Say) -> dict[str, Any]:
-    """Cost of one call, and of one record until it is complete in the file, for every peer.
+    """Measure one call, and one record until it is complete in the file, for every peer.
 
     Args:
         rounds: Fresh processes per peer; the order changes with each round.
@@ -65,7 +65,7 @@ def calls(rounds: int, peers: Sequence[str], say: Say) -> dict[str, Any]:
 
     Returns:
         By peer: `call_ns`, `ratio` and `complete_ns` described over rounds, `calls` (verified
-        records in all), `versions`; or `unavailable`.
+        records in total), `versions`; or `unavailable`.
     """
     found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     complete: dict[str, list[float]] = {peer: [] for peer in peers}
@@ -107,7 +107,7 @@ def calls(rounds: int, peers: Sequence[str], say: Say) -> dict[str, Any]:
 
 
 def durable(rounds: int, say: Say, count: int = MILLION) -> dict[str, Any]:
-    """Time to durable for `count` records, fastlog against orjson + write, in turn."""
+    """Time until durable for `count` records, alternating fastlog and orjson + write."""
     peers = ("fastlog", "orjson_write")
     found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     for turn in range(rounds):
@@ -125,7 +125,7 @@ def durable(rounds: int, say: Say, count: int = MILLION) -> dict[str, Any]:
 
 
 def threads(rounds: int, say: Say, count: int = MILLION) -> dict[str, Any]:
-    """Records per second to durable with 1, 2, 4 and 8 threads."""
+    """Records per second until durable with 1, 2, 4 and 8 threads."""
     table: dict[str, Any] = {"count": count}
     for peer in ("fastlog", "orjson_write"):
         table[peer] = {}
@@ -174,7 +174,7 @@ def memory(say: Say, count: int = 2 * MILLION) -> dict[str, Any]:
 
 
 def flush(rounds: int, say: Say, count: int = MILLION) -> dict[str, Any]:
-    """Throughput of the flush thread alone beside `orjson.dumps` alone."""
+    """Throughput of the flush thread alone and of `orjson.dumps` alone."""
     results = [spawn("flush", count=count) for _ in range(rounds)]
     table: dict[str, Any] = {"count": results[0]["count"]}
     for which in ("fastlog", "orjson_dumps"):

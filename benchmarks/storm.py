@@ -2,10 +2,10 @@
 
     python -m benchmarks.storm [--seconds 10] [--directory DIR]
 
-A store into a mapped file can wait for the file system: pages under write-back, pages that were
-cleaned and have to be made writable again. So the three places of the ring (memory, file, shm) are
-measured in turn, in several rounds in one run, with and without the storm. Calls come every 50 us,
-as from a fast training loop. Each recorder's file is read back: a missing record fails the run.
+A store to a mapped file can wait for the file system: for pages under write-back, or clean pages
+that must be made writable again. So the three places for the ring (memory, file, shm) are measured
+alternately, in several rounds in one run, with and without the storm. Calls come every 50 us, as
+from a fast training loop. Each recorder's file is read back: a missing record fails the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BLOCK = os.urandom(1 << 20)
 
 
 def storm(directory: str, stop: Any) -> None:
-    """Write a megabyte and fsync it, over and over, in a ring of 64 MiB."""
+    """Repeatedly write and fsync a megabyte, cycling through a 64 MiB file."""
     with tempfile.NamedTemporaryFile(dir=directory) as file:
         while not stop.is_set():
             file.seek(0)
@@ -45,7 +45,7 @@ def one_round(place: str, directory: str, seconds: float) -> list[int]:
     """Time the calls of one recorder.
 
     Returns:
-        Nanoseconds of each call, the clock's own cost included.
+        Nanoseconds of each call, including the clock's own cost.
     """
     clock = time.perf_counter_ns
     samples: list[int] = []
@@ -64,7 +64,7 @@ def one_round(place: str, directory: str, seconds: float) -> list[int]:
         recorder.close(60)
         written = (Path(run) / "metrics.jsonl").read_text().splitlines()
         if [json.loads(line)["step"] for line in written] != list(range(step)):
-            raise SystemExit(f"the {place} ring lost records: the figures would mean nothing")
+            raise SystemExit(f"the {place} ring lost records, so the figures are meaningless")
     return samples
 
 
@@ -113,9 +113,11 @@ def table(result: dict[str, dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     """Run and write benchmarks/results/storm.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seconds", type=float, default=15.0, help="per place and weather")
+    parser.add_argument(
+        "--seconds", type=float, default=15.0, help="per place, calm and storm each"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--directory", default=".", help="on the file system to test")
+    parser.add_argument("--directory", default=".", help="a directory on the file system to test")
     arguments = parser.parse_args()
     result = measure(arguments.directory, arguments.seconds, arguments.rounds)
     RESULT.parent.mkdir(exist_ok=True)

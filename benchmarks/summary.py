@@ -40,8 +40,8 @@ def describe(samples: Sequence[float]) -> dict[str, Any]:
 def median_interval(samples: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Return a two-sided interval of the median from order statistics.
 
-    It assumes independent samples and nothing about their distribution, so outliers (a preempted
-    step) widen it by one rank each and no more.
+    It assumes independent samples but no distribution, so each outlier (a preempted step) widens it
+    by only one rank.
 
     Args:
         samples: At least 10.

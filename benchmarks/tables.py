@@ -1,4 +1,4 @@
-"""Markdown tables from a result file, and the place in the README where they go."""
+"""Markdown tables from a result file, and their insertion into the README."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def machine(result: dict[str, Any]) -> str:
-    """Return the paragraph about where and when."""
+    """Return the paragraph about machine and date."""
     facts = result["machine"]
-    nice = facts.get("nice", 0)  # results that are older than the field were at no priority
+    nice = facts.get("nice", 0)  # older results without the field ran at normal priority
     priority = f", all of them at priority nice {nice}" if nice else ""
     return (
         f"{facts['date'][:10]}, commit {facts['commit']}: {facts['cpu']}, {facts['cores']} cores, "
@@ -50,7 +50,7 @@ def machine(result: dict[str, Any]) -> str:
 
 
 def title(peer: str) -> str:
-    """Return a peer's title, or its module's name where it cannot even be imported."""
+    """Return a peer's title, or its module's name if it cannot be imported."""
     try:
         return load(peer).title
     except ImportError:
@@ -58,7 +58,7 @@ def title(peer: str) -> str:
 
 
 def calls(section: dict[str, Any]) -> str:
-    """Return the table of one call with four float metrics."""
+    """Return the table for one call with four float metrics."""
     rows = []
     ran = {peer: row for peer, row in section.items() if "unavailable" not in row}
     for peer, row in sorted(ran.items(), key=lambda item: item[1]["call_ns"]["median"]):
@@ -91,7 +91,7 @@ def calls(section: dict[str, Any]) -> str:
 
 
 def durable(section: dict[str, Any]) -> str:
-    """Return the table of a million records to durable."""
+    """Return the table for a million records until durable."""
     rows = []
     for peer in ("fastlog", "orjson_write"):
         row = section[peer]
@@ -122,7 +122,7 @@ def threads(section: dict[str, Any]) -> str:
         for peer in ("fastlog", "orjson_write")
     ]
     head = [
-        f"records/s to durable, {section['count']:,} in all",
+        f"records/s until durable, {section['count']:,} in total",
         "1 thread",
         *(f"{n} threads" for n in THREADS[1:]),
     ]
@@ -142,10 +142,10 @@ def latency(section: dict[str, Any]) -> str:
 
 
 def flush(section: dict[str, Any]) -> str:
-    """Return the table of the flush thread beside orjson."""
+    """Return the table of the flush thread and orjson."""
     names = {
         "fastlog": "flush thread: render, write, publish",
-        "orjson_dumps": "`orjson.dumps` of ready-made dicts, thrown away",
+        "orjson_dumps": "`orjson.dumps` of ready-made dicts, discarded",
     }
     rows = [
         [
@@ -162,9 +162,9 @@ def flush(section: dict[str, Any]) -> str:
 def memory_and_import(memory: dict[str, Any], imports: dict[str, Any]) -> str:
     """Return the table of memory and import time."""
     rows = [
-        ["resident memory of package and open run, peak", f"{memory['recorder']:.1f} MiB"],
+        ["resident memory of the package and an open run, peak", f"{memory['recorder']:.1f} MiB"],
         [
-            f"- of it the ring ({memory['ring_mib']:.0f} MiB), buffers and files: opened",
+            f"- after opening: ring ({memory['ring_mib']:.0f} MiB), buffers and files",
             f"{memory['open']:.1f} MiB",
         ],
         [
@@ -172,14 +172,14 @@ def memory_and_import(memory: dict[str, Any], imports: dict[str, Any]) -> str:
             f"{memory['growth']:.1f} MiB",
         ],
         [
-            "`import foundry_fastlog`, over a bare interpreter",
+            "`import foundry_fastlog`, minus a bare interpreter",
             f"{imports['import']['median']:.1f} ms",
         ],
         [
-            "`from foundry_fastlog import Recorder`, likewise",
+            "`from foundry_fastlog import Recorder`, minus a bare interpreter",
             f"{imports['recorder']['median']:.1f} ms",
         ],
-        ["the bare interpreter", f"{imports['bare']['median']:.1f} ms"],
+        ["a bare interpreter", f"{imports['bare']['median']:.1f} ms"],
     ]
     return table(["memory and import", "median"], rows)
 
@@ -205,27 +205,27 @@ def render(result: dict[str, Any]) -> str:
 
 
 def figure(result: dict[str, Any]) -> str:
-    """Return the few figures that the project's first page shows, linked to their tables."""
+    """Return the figures shown in the project's README, linked to their tables."""
     rows, durable = result["calls"], result["durable"]
     ours, empty = rows["fastlog"]["call_ns"]["median"], rows["empty_method"]["call_ns"]["median"]
     by_hand = rows["orjson_write"]["call_ns"]["median"]
     seconds = {peer: durable[peer]["complete_s"]["median"] for peer in ("fastlog", "orjson_write")}
     return (
-        f"A step with four float metrics costs **{number(ours)} ns**, {number(ours / empty)} times "
-        f"a C method that does nothing; `orjson.dumps` and a buffered `file.write` cost "
-        f"{number(by_hand)} ns. A million such steps are complete in their file after "
-        f"{seconds['fastlog']:.2f} s, by hand after {seconds['orjson_write']:.2f} s. "
-        "Eight more loggers, how it was measured and how to repeat it: "
-        f"[benchmarks](benchmarks/README.md) ({result['machine']['python']}, "
-        f"{result['machine']['cores']} cores)."
+        f"Recording a step with four float metrics takes **{number(ours)} ns**, "
+        f"{number(ours / empty)} times as long as calling an empty C method; `orjson.dumps` and a "
+        f"buffered `file.write` take {number(by_hand)} ns. A million such steps are complete in "
+        f"their file after {seconds['fastlog']:.2f} s, by hand after "
+        f"{seconds['orjson_write']:.2f} s. Measured by [`benchmarks/run.py`](benchmarks/run.py) "
+        f"on {result['machine']['cores']} cores with {result['machine']['python']}; "
+        "eight more loggers and the method: [benchmarks](benchmarks/README.md)."
     )
 
 
 def write(readme: Path, name: str, text: str) -> None:
-    """Replace what stands between the markers `name` of `readme`.
+    """Replace the text between the markers `name` in `readme`.
 
     Raises:
-        ValueError: The markers are not there, once and in order.
+        ValueError: The markers do not occur exactly once and in order.
     """
     begin, end = (marker.format(name) for marker in MARKERS)
     page = readme.read_text(encoding="utf-8")

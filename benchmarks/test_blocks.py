@@ -22,11 +22,11 @@ BURST = 256
 ROUNDS = 60
 WARMUP = 2
 
-# The level is the default one, WARNING: a block's message is not emitted.
+# The level is the default, WARNING: a block's message is not emitted.
 LOGGER = logging.getLogger("benchmarks.blocks")
 
 
-# The method below is the plan's text, letter for letter: it is what is measured.
+# The method below is the plan's code, verbatim, because it is what is measured.
 # fmt: off
 class PlanPerformanceLogger:
     """Logger for performance profiling and bottleneck analysis."""
@@ -65,7 +65,7 @@ def blocks(perf: PerformanceLogger | PlanPerformanceLogger) -> Callable[[], None
 
 
 def run(benchmark: Any, burst: Callable[[], None], settle: Callable[[], object]) -> int:
-    """Measure; return how many blocks ran in all."""
+    """Measure; return the total number of blocks."""
     done = 0
 
     def prepare() -> None:
@@ -75,7 +75,7 @@ def run(benchmark: Any, burst: Callable[[], None], settle: Callable[[], object])
 
     benchmark.group = "one empty block, timed"
     benchmark.pedantic(burst, setup=prepare, rounds=ROUNDS, warmup_rounds=WARMUP)
-    if benchmark.stats is not None:  # --benchmark-disable leaves none
+    if benchmark.stats is not None:  # None with --benchmark-disable
         benchmark.extra_info["ns_per_block"] = benchmark.stats.stats.median / BURST * 1e9
     return done
 
@@ -94,7 +94,7 @@ def test_block_in_memory(benchmark: Any, kind: Any) -> None:
 
 
 def test_block_in_the_file(benchmark: Any, tmp_path: Path) -> None:
-    """Each block is a line in the file, too."""
+    """Each block is also a line in the file."""
     with Recorder(tmp_path, fsync="none") as recorder:
         perf = PerformanceLogger(LOGGER, recorder)
         done = run(benchmark, blocks(perf), recorder.flush)

@@ -2,7 +2,7 @@
 
 Run it with `python -m pytest benchmarks/test_calls.py`. A round is one burst of 256 calls with the
 loop around them; the extra info of `--benchmark-json` has `ns_per_call`. The published figures come
-from `python -m benchmarks.run`, which takes a fresh process for each peer and subtracts the loop.
+from `python -m benchmarks.run`, which uses a fresh process for each peer and subtracts the loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROUNDS = 60
 
 
 def peers() -> list[Any]:
-    """Return a parameter per peer; a third party that is not installed is a skip that says so."""
+    """Return a parameter per peer; a third-party peer that is not installed is skipped."""
     found: list[Any] = []
     for name in PEERS:
         try:
@@ -40,10 +40,10 @@ def peers() -> list[Any]:
 
 
 @pytest.mark.parametrize("name", peers())
-# Third-party peers warn about themselves and leave what they opened to the garbage collector.
+# Third-party peers emit their own warnings and leave open files to the garbage collector.
 @pytest.mark.filterwarnings("default")
 def test_call(name: str, tmp_path: Path, benchmark: Any) -> None:
-    """One burst of steps; every record is verified in the output afterwards."""
+    """One burst of steps; afterwards, every record is verified in the output."""
     peer: Peer = import_module(f"benchmarks.peers.{name}").PEER()
     loop = peer.setup(tmp_path)
     done = 0
@@ -59,5 +59,5 @@ def test_call(name: str, tmp_path: Path, benchmark: Any) -> None:
     peer.finish()
     peer.verify(tmp_path, done)
     benchmark.extra_info.update(calls=BURST, verified=done, **peer.versions())
-    if benchmark.stats is not None:  # --benchmark-disable leaves none
+    if benchmark.stats is not None:  # None with --benchmark-disable
         benchmark.extra_info["ns_per_call"] = benchmark.stats.stats.median / BURST * 1e9

@@ -1,8 +1,8 @@
-"""The workload every peer gets: one step with four float metrics.
+"""The workload for every peer: one step with four float metrics.
 
 The values repeat every `PERIOD` steps, so that a loop's own work is one tuple unpacking and the
-values are hot in cache, as they are in a training step that has just computed them. They differ
-from each other, so that a verifier notices a value in the wrong place.
+values are hot in cache, as in a training step that has just computed them. They differ from each
+other, so that a verifier detects a value in the wrong place.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = tuple[int, Values]
 
 
 def float32(value: float) -> float:
-    """Round to float32, as `tensor.item()` does: such doubles need all 17 digits in text."""
+    """Round to float32, like `tensor.item()`: as text, such doubles need all 17 digits."""
     return float(struct.unpack("f", struct.pack("f", value))[0])
 
 
@@ -40,10 +40,10 @@ def rows(start: int, count: int) -> Iterator[Row]:
 
     Args:
         start: The first step; a multiple of `PERIOD`.
-        count: How many steps.
+        count: Number of steps.
 
     Raises:
-        ValueError: `start` is no multiple of `PERIOD`.
+        ValueError: `start` is not a multiple of `PERIOD`.
     """
     if start % PERIOD:
         raise ValueError(f"start must be a multiple of {PERIOD}, not {start}")
@@ -56,6 +56,6 @@ def expected(step: int) -> dict[str, float]:
 
 
 def bare_loop(rows: Iterator[Row]) -> None:
-    """Run the loop of every peer with no call in it: the cost that a measurement subtracts."""
-    for step, (loss, lr, grad_norm, tokens_per_sec) in rows:  # noqa: B007 - the unpacking is what is measured
+    """Run the loop of every peer without a call: the cost that a measurement subtracts."""
+    for step, (loss, lr, grad_norm, tokens_per_sec) in rows:  # noqa: B007 - the unpacking is measured
         pass

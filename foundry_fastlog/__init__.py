@@ -1,4 +1,4 @@
-"""foundry_fastlog: record what a training run does, at no cost to the run.
+"""foundry_fastlog: record what a training run does without slowing it down.
 
     from foundry_fastlog import Recorder
 
@@ -6,7 +6,7 @@
         for step in range(1000):
             recorder.record(step, loss=loss, lr=lr)
 
-Importing the package is cheap: everything is loaded when it is first used.
+Importing the package is cheap: each name is loaded on first use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import importlib
 
 from foundry_fastlog._version import __version__
 
-TYPE_CHECKING = False  # type checkers know the name: typing would take longer than all the rest
+TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than the rest
 if TYPE_CHECKING:
     from foundry_fastlog.base.environment import get_device, get_git_commit_hash
     from foundry_fastlog.components.errors import ErrorTracker
@@ -120,7 +120,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from its module at its first use (PEP 562)."""
+    """Load a public name from its module on first use (PEP 562)."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ from typing_extensions import Self
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 class StreamStats(TypedDict):
-    """One stream's share of `RecorderStats`."""
+    """Per-stream figures of `RecorderStats`."""
 
     written: int
     bytes: int
@@ -17,7 +17,7 @@ class StreamStats(TypedDict):
     segments: int
 
 class DeviceStats(TypedDict):
-    """Values of devices: a part of `RecorderStats`. The error is the process's."""
+    """Device values in `RecorderStats`. The error is shared by the whole process."""
 
     scalars: int
     waiting: int
@@ -25,7 +25,7 @@ class DeviceStats(TypedDict):
     error: str | None
 
 class RecorderStats(TypedDict):
-    """What `Recorder.stats()` returns; see there for units."""
+    """What `Recorder.stats()` returns, which documents the units."""
 
     calls: int
     accepted: int
@@ -71,11 +71,11 @@ class RecoveryReport(TypedDict):
     cut_bytes: int
 
 class Writing(TypedDict):
-    """How far a live writer has noted its files as whole.
+    """How much of its files a live writer has marked as complete.
 
-    `streams` has, per stream, the segment that is being written, its size, and an earlier segment
-    with its size where the rest of that was moved into a later one. `files` has, per stream, device
-    and inode of its last segments; 0 and 0 for one that it is about to make.
+    `streams` has, per stream, the segment being written, its size, and an earlier segment with its
+    size if the rest of that segment was moved to a later one. `files` has, per stream, the device
+    and inode of its last segments; 0 and 0 for a segment about to be created.
     """
 
     label: str
@@ -83,14 +83,14 @@ class Writing(TypedDict):
     streams: list[tuple[int, int, tuple[int, int] | None]]
     files: list[dict[int, tuple[int, int]]]
 
-#: Kept ranges, what follows them, and whether the file is removed.
+#: Ranges to keep, the bytes that follow them, and whether the file is removed.
 _Change: TypeAlias = tuple[tuple[tuple[int, int], ...], bytes, bool]
 
 class RingView(TypedDict):
     """What `view_ring()` found.
 
-    `report` says what recovery would do, `edits` what it would make of files, by name, `epoch`
-    which was the last commit of a ring that is dead. `at_work` says that a recovery holds it.
+    `report` says what recovery would do. `edits` has the changes it would make, by file name.
+    `epoch` is the last commit of a dead ring. `at_work` is True while a recovery holds the ring.
     """
 
     report: RecoveryReport
@@ -100,7 +100,7 @@ class RingView(TypedDict):
     at_work: bool
 
 class RecorderClosedError(RuntimeError):
-    """Raised when a closed Recorder is used to record."""
+    """Raised when recording on a closed Recorder."""
 
 class Timer:
     """Times a block of code; made by `Recorder.timer()`."""
@@ -147,6 +147,7 @@ class RecorderCore:
     def _summary_fitting(self, epoch: float, values: Mapping[str, object]) -> bool: ...
     def log(self, metrics: Mapping[str, object], step: int | None = None) -> bool: ...
     def timer(self, name: str, *, step: int | None = None, device: object = None) -> Timer: ...
+    def _continue_from(self, step: int, /) -> None: ...
     def _fragment(self, stream: int, members: bytes, /) -> bool: ...
     def _flush(self, timeout_s: float) -> bool: ...
     def _flush_stream(self, stream: int, timeout_s: float) -> bool: ...
@@ -181,18 +182,18 @@ def view_ring(
     most_bytes: int = ...,
     most_ranges: int = ...,
 ) -> RingView: ...
+def live_writers(run_directory: bytes) -> list[tuple[str, str, int]]: ...
 def dead_ring_epoch(ring: bytes) -> int | None: ...
 
-#: Stream, whether its steps are noted, rank, attempt, label, group, start, and per segment its
-#: path, kept ranges and what follows them.
+#: Stream, rank, start, label, whether only what counts is wanted, from which step and epoch later
+#: starts took over by name, and per segment its path, kept ranges and what follows them.
 _Source: TypeAlias = tuple[
     int,
-    bool,
     int,
     int,
     str,
-    int,
-    int,
+    bool,
+    dict[str, tuple[int | None, float | None]] | None,
     list[tuple[bytes, tuple[tuple[int, int], ...] | None, bytes]],
 ]
 
@@ -218,7 +219,7 @@ class Frame:
     @property
     def schema(self) -> list[tuple[str, str]]: ...
     @property
-    def hidden(self) -> list[int]: ...
+    def left_out(self) -> dict[str, int]: ...
     def batches(self) -> list[list[_ColumnPart]]: ...
     def arrow_schema(self) -> object: ...
     def arrow_stream(self) -> object: ...
@@ -238,12 +239,15 @@ class Scan:
         last_step: int = ...,
         rows: bool = True,
         list_names: bool = False,
+        note_steps: bool = False,
+        note_firsts: bool = False,
         threads: int = 0,
         part_bytes: int = ...,
     ) -> None: ...
     def accounts(self) -> list[_Account]: ...
     def names(self, source: int) -> list[tuple[str, int]]: ...
     def steps(self) -> list[tuple[int, int]]: ...
+    def firsts(self) -> list[tuple[str, int | None, float | None]]: ...
     def frame(self, stream: int) -> Frame: ...
 
 #: A value, and whether it is JSON text.
@@ -288,4 +292,5 @@ class Statistics:
     def metrics(self) -> list[_MetricSum]: ...
     def summaries(self) -> list[_MetricSum]: ...
     def timers(self) -> list[_TimerSum]: ...
-    def sources(self) -> list[tuple[str, str, float, int | None, int | None, int]]: ...
+    def left_out(self) -> dict[str, int]: ...
+    def sources(self) -> list[tuple[str, str, float, int | None, int | None]]: ...

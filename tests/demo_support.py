@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from recorded import parse, raw_lines
 
 from foundry_fastlog.demo.app import open_logging
 from foundry_fastlog.demo.config import load_config
@@ -28,14 +28,8 @@ training:
 
 
 def read(run: Path, name: str) -> list[dict[str, Any]]:
-    """Read a JSONL file strictly: every line whole, every line standard JSON."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
-
-    data = (run / name).read_bytes()
-    assert data.endswith(b"\n")
-    return [json.loads(line, parse_constant=refuse) for line in data.splitlines()]
+    """Read a JSONL file strictly."""
+    return [parse(line) for line in raw_lines(run / name)]
 
 
 def training_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -42,17 +42,10 @@ def plain(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 class OracleWriter:
-    """Writes one writer's files of a run.
+    """Writes one writer's files of a run, which is made when missing.
 
-    Args:
-        run: The run directory; made when missing.
-        rank: Rank of the process.
-        attempt: 0 for the first start, 1 for the first resume, ...
-        children: ``w<pid>`` parts of a forked child, outermost first.
-        stamp: Start time for the file names, or ``""``.
-        segment_lines: Start a new segment after this many lines.
-        start: Time of the first line; each line is ``tick_s`` later.
-        tick_s: Seconds between two lines.
+    ``attempt`` is the number of its start, ``children`` are the ``w<pid>`` parts of a forked child,
+    outermost first; a segment has ``segment_lines``, and a line is ``tick_s`` later than the last.
     """
 
     def __init__(
@@ -92,11 +85,7 @@ class OracleWriter:
         return self.run / f"{name}.jsonl"
 
     def write(self, stream: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Append one line: timestamp and seq, then the fields.
-
-        Returns:
-            The line as it was written.
-        """
+        """Append one line, timestamp and seq before the fields; return it."""
         if self.in_segment.get(stream, 0) >= self.segment_lines:
             self.segment[stream] = self.segment.get(stream, 0) + 1
             self.in_segment[stream] = 0
@@ -129,23 +118,15 @@ class OracleWriter:
     ) -> dict[str, Any]:
         """Write a metrics line with any key names; `missing` names values that never arrived."""
         kept, nonfinite = plain(values)
-        fields: dict[str, Any] = {"step": step}
-        if epoch is not None:
-            fields["epoch"] = epoch
-        fields["metrics"] = kept
-        if nonfinite:
-            fields["nonfinite"] = nonfinite
-        if missing:
-            fields["missing"] = dict(missing)
-        return self.write("metrics", fields)
+        fields: dict[str, Any] = {"step": step, "epoch": epoch, "metrics": kept}
+        fields |= {"nonfinite": nonfinite or None, "missing": dict(missing or {}) or None}
+        return self.write("metrics", {k: v for k, v in fields.items() if v is not None})
 
     def summary(self, epoch: float, **values: Any) -> dict[str, Any]:
         """Write an epoch summary."""
         kept, nonfinite = plain(values)
-        fields: dict[str, Any] = {"epoch": epoch, "summary": kept}
-        if nonfinite:
-            fields["nonfinite"] = nonfinite
-        return self.write("metrics", fields)
+        found = {"nonfinite": nonfinite} if nonfinite else {}
+        return self.write("metrics", {"epoch": epoch, "summary": kept, **found})
 
     def timing(
         self,
@@ -160,21 +141,15 @@ class OracleWriter:
         device_duration_s: float | str = 0.0,
     ) -> dict[str, Any]:
         """Write a timing; a text for the duration on the device says why it never arrived."""
-        fields: dict[str, Any] = {"name": text(name), "duration_s": duration_s}
-        if step is not None:
-            fields["step"] = step
-        fields["depth"] = depth
-        if parent is not None:
-            fields["parent"] = text(parent)
-        fields["thread"] = thread
-        if error is not None:
-            fields["error"] = error
-        if device is not None:
-            fields["device"] = device
+        fields: dict[str, Any] = {"name": text(name), "duration_s": duration_s, "step": step}
+        fields |= {"depth": depth, "parent": None if parent is None else text(parent)}
+        fields |= {"thread": thread, "error": error, "device": device}
+        fields = {key: value for key, value in fields.items() if value is not None}
+        if isinstance(device_duration_s, str):
+            fields["device_duration_s"] = None
+            fields["missing"] = {"device_duration_s": device_duration_s}
+        elif device is not None:
             fields["device_duration_s"] = device_duration_s
-            if isinstance(device_duration_s, str):
-                fields["device_duration_s"] = None
-                fields["missing"] = {"device_duration_s": device_duration_s}
         return self.write("performance", fields)
 
     def log(
@@ -187,14 +162,22 @@ class OracleWriter:
         context: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Write a message."""
+        return self._message("log", level, logger, step, {"message": text(message)}, context)
+
+    def _message(
+        self,
+        stream: str,
+        level: str,
+        logger: str,
+        step: int | None,
+        said: Mapping[str, Any],
+        context: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
         kept, nonfinite = plain(context or {})
         fields: dict[str, Any] = {"level": level, "logger": logger}
-        if step is not None:
-            fields["step"] = step
-        fields |= {"message": text(message), "context": kept}
-        if nonfinite:
-            fields["nonfinite"] = nonfinite
-        return self.write("log", fields)
+        fields |= {} if step is None else {"step": step}
+        fields |= {**said, "context": kept, **({"nonfinite": nonfinite} if nonfinite else {})}
+        return self.write(stream, fields)
 
     def error(
         self,
@@ -208,37 +191,49 @@ class OracleWriter:
         fingerprint: str = "0123456789abcdef",
     ) -> dict[str, Any]:
         """Write an exception."""
-        kept, nonfinite = plain(context or {})
-        fields: dict[str, Any] = {"level": level, "logger": logger}
-        if step is not None:
-            fields["step"] = step
-        fields |= {
+        said = {
             "message": text(message),
             "error_type": type(error).__name__,
             "error_message": text(str(error)),
             "traceback": text("".join(traceback.format_exception(error))),
             "fingerprint": fingerprint,
-            "context": kept,
         }
-        if nonfinite:
-            fields["nonfinite"] = nonfinite
-        return self.write("errors", fields)
+        return self._message("errors", level, logger, step, said, context)
 
     def nonfinite(self, key: str, value: str, step: int) -> dict[str, Any]:
         """Write the event of a metric that became NaN or infinite."""
+        message = f"{text(key)} became {value} at step {step}"
         fields: dict[str, Any] = {"level": "WARNING", "logger": "foundry_fastlog"}
-        fields |= {"message": f"{text(key)} became {value} at step {step}", "event": "nonfinite"}
-        fields |= {"step": step, "context": {"key": text(key), "value": value}}
-        return self.write("errors", fields)
+        fields["message"] = message
+        fields |= {"event": "nonfinite", "step": step}
+        return self.write("errors", {**fields, "context": {"key": text(key), "value": value}})
 
     def dropped(self, stream: str, count: int) -> dict[str, Any]:
         """Write a drop marker: ``count`` records of the stream were dropped here."""
         return self.write(stream, {"dropped": count})
 
+    def rewind(self, step: int) -> OracleWriter:
+        """Write that the process went back to a step, as it does in two streams."""
+        for stream in ("metrics", "performance"):
+            self.write(stream, {"rewind": step})
+        return self
+
+    def system(self, step: int | None = None, **figures: Any) -> dict[str, Any]:
+        """Write figures of the machine."""
+        kept, nonfinite = plain(figures)
+        fields: dict[str, Any] = {"step": step, "system": kept, "nonfinite": nonfinite or None}
+        return self.write("system", {k: v for k, v in fields.items() if v is not None})
+
     def torn(self, stream: str, data: bytes) -> None:
         """Leave bytes without newline, as a killed writer does."""
         with self.path(stream).open("ab") as handle:
             handle.write(data)
+
+
+def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
+    """The writer of a start, an hour after the one before."""
+    hours = timedelta(hours=number)
+    return OracleWriter(run, attempt=number, **{"start": START + hours, **options})
 
 
 def write_run_json(
@@ -250,11 +245,7 @@ def write_run_json(
     ended: bool = True,
     start: datetime = START,
 ) -> dict[str, Any]:
-    """Write ``run.json``.
-
-    Returns:
-        What was written.
-    """
+    """Write ``run.json``; return what is in it."""
     info: dict[str, Any] = {
         "format": 1,
         "name": name,

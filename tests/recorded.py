@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,6 @@ def steps(run: Path, label: str = "") -> list[int]:
 
 
 def written(recorder: foundry_fastlog.Recorder, stream: str = "metrics") -> list[dict[str, Any]]:
-    """Close a recorder; return all lines of its stream."""
     recorder.close()
     return lines(recorder.path, stream, recorder.label)
 
@@ -87,12 +88,50 @@ def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_threads(work: Callable[[int], object], count: int = 1) -> None:
-    """Run work(n) in a thread of its own for every n below count, and wait for all."""
     threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait until a condition holds; return what it gave."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.002)
+    return found
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork and run a function there, which must end well; return the child's pid."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:  # noqa: BLE001 - the child has to end here
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, "the child failed"
+    return pid
+
+
+def _environment() -> dict[str, str]:
+    # What the caller's Python found by the variable, its scripts find as well.
+    known = os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), str(Path(__file__).parent), known]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+def start_python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """Start a script as run_python() does, with options of Popen; its output comes by a pipe."""
+    command, pipe = [sys.executable, "-c", code, *map(str, arguments)], subprocess.PIPE
+    return subprocess.Popen(command, env=_environment(), stdout=pipe, text=True, **options)
 
 
 def run_python(
@@ -105,20 +144,11 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script in a process of its own, with the package under test.
 
-    Args:
-        code: The script; `arguments` are its `sys.argv[1:]`.
-        *arguments: Written with str().
-        options: Options of the interpreter.
-        environment: Variables to add.
-        returncode: What the process must return; None to leave that to the caller.
-        timeout: Seconds after which the test fails; generous, the machine may be busy.
+    Its `sys.argv[1:]` are the arguments; a `returncode` of None is left to the caller.
     """
-    # What the caller's Python found by the variable, its scripts find as well.
-    known = os.environ.get("PYTHONPATH", "")
-    path = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), str(Path(__file__).parent), known]))
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", *options, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, **(environment or {})},
+        env={**_environment(), **(environment or {})},
         capture_output=True,
         text=True,
         timeout=timeout,

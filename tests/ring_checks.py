@@ -1,23 +1,83 @@
-"""Readers against recovery: what the one shows and what the other writes are the same bytes."""
+"""Readers against recovery: what the one shows and what the other writes are the same bytes.
+
+``golden/readers.json`` has, per test of the modules in GOLDEN, what readers make of its rings: the
+reports, and what each file keeps and is followed by. Rewrite it, where that is to change, with
+``GOLDEN=write pytest tests/unit/test_overlay.py ...``.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import json
+import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import golden
 from rings import RingBuilder
 
 from foundry_fastlog import _core
 from foundry_fastlog.reading.found_rings import RingReport
 from foundry_fastlog.reading.overlay import Overlay
 
+GOLDEN = {"test_overlay", "test_ring_device", "test_ring_image", "test_recovery_bounds"}
+READERS = Path(__file__).parent / "golden" / "readers.json"
+MOST_TEXT = 500
 OUTCOMES = {"recoverable": "recovered", "damaged": "quarantined"}
 
 Files = dict[str, bytes]
+
+_calls: dict[str, int] = {}
+
+
+def compare(run: Path, overlay: Overlay) -> None:
+    """Hold what an overlay shows of a run against what it showed at the same call of this test."""
+    module, _, test = os.environ["PYTEST_CURRENT_TEST"].partition("::")
+    key = f"{(name := Path(module).stem)}::{test.rpartition(' ')[0]}"
+    if name not in GOLDEN:
+        return
+    _calls[key] = number = _calls.get(key, 0) + 1
+    key += f"#{number}" if number > 1 else ""
+    found = json.loads(json.dumps(_describe(run, overlay)))
+    if os.environ.get("GOLDEN") == "write":
+        known = {**_read(), key: found}
+        texts = (f"{json.dumps(key)}:{json.dumps(known[key])}" for key in sorted(known))
+        READERS.write_text("{\n" + ",\n".join(texts) + "\n}\n", encoding="utf-8")
+        _read.cache_clear()
+    assert found == _read()[key]
+
+
+@functools.cache
+def _read() -> dict[str, Any]:
+    return json.loads(READERS.read_text(encoding="utf-8"))
+
+
+def _describe(run: Path, overlay: Overlay) -> object:
+    def named(text: object) -> object:
+        if not isinstance(text, str):
+            return text
+        return text.replace(str(run), "RUN").replace(str(run.parent), "TMP")
+
+    reports = [
+        {name: named(value) for name, value in report.to_dict().items() if value}
+        for report in overlay.rings
+    ]
+    edits = {
+        name: [edit.removed, edit.kept, _text(edit.pending)]
+        for known in overlay._known.values()
+        for name, edit in sorted(known.edits.items())
+    }
+    return {"reports": reports, "edits": edits}
+
+
+def _text(content: bytes) -> str:
+    if len(content) <= MOST_TEXT:
+        return content.decode("utf-8", "backslashreplace")
+    return f"{len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}"
 
 
 def view(builder: RingBuilder) -> tuple[RingReport, list[bytes]]:
@@ -29,7 +89,7 @@ def view(builder: RingBuilder) -> tuple[RingReport, list[bytes]]:
         with unwritable(run):
             overlay = Overlay(run)
             (report,) = overlay.refresh()
-            golden.compare(run, overlay)
+            compare(run, overlay)
             shown = seen(run)
         assert snapshot(run) == before
         return report, [
@@ -90,17 +150,14 @@ def unwritable(directory: Path) -> Iterator[None]:
 def check_against_recovery(run: Path, *, same: bool = True) -> list[RingReport]:
     """Compare what readers show, and what is reported, with what recovery does.
 
-    Args:
-        run: The run directory; recovered then.
-        same: Whether it is the same run at every call of this test: then readers give what they
-            always did.
+    Where it is the same run at every call of this test, readers give what they always did.
     """
     before = snapshot(run)
     with unwritable(run):
         overlay = Overlay(run)
         reports = overlay.refresh()
         if same:
-            golden.compare(run, overlay)
+            compare(run, overlay)
         shown = seen(run)
     assert snapshot(run) == before
     native = _core.recover_run(str(run))

@@ -1,24 +1,16 @@
 """Ring files for tests: built byte by byte, and real ones of processes that were killed.
 
-``RingBuilder`` is the obvious writer of the layout in ``docs/format.md``. Run as a script,
-this module records at random in children that are killed::
-
-    python tests/rings.py DIRECTORY SEED...
-
-``golden/killed.tar.xz`` is what it made of the seeds 0 to 11.
+``RingBuilder`` is the obvious writer of the layout in ``docs/format.md``. ``golden/killed.tar.xz``
+has the runs of twelve processes that recorded at random and were killed: values of all kinds,
+drops, segments, ranks, flushes in between.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
-import random
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -326,14 +318,6 @@ def move_to_other_boot(ring: Path) -> None:
     patch_header(ring, 128, text(OTHER_BOOT, 40))
 
 
-def make_killed_runs(directory: Path, seeds: range) -> list[Path]:
-    """Make runs of processes that recorded at random and were killed; one per seed."""
-    subprocess.run(
-        [sys.executable, __file__, str(directory), *map(str, seeds)], check=True, timeout=240
-    )
-    return [directory / str(seed) for seed in seeds]
-
-
 def move_home(run: Path) -> None:
     """Make the rings in a run's own directory look as if they had been made there."""
     for ring in (run / ".fastlog").glob("*.ring"):
@@ -385,83 +369,3 @@ def ring_of(run: Path) -> Path:
     """The one ring of a run."""
     (ring,) = (run / ".fastlog").glob("*.ring")
     return ring
-
-
-def random_value(rng: random.Random) -> object:
-    """Any value that a metric may have."""
-    awkward = (float("nan"), float("inf"), -float("inf"), -0.0, 1e22, 1e5, 123456.0, 5e-324, 1e-4)
-    letters = (rng.randrange(0x80), rng.randrange(0x80, 0xD800), 0x1F600)
-    makers = (
-        lambda: rng.uniform(-10, 10),
-        lambda: rng.uniform(-1e20, 1e20),
-        lambda: rng.randrange(-(1 << 63), 1 << 63),
-        lambda: rng.random() < 0.5,
-        lambda: None,
-        lambda: "".join(chr(rng.choice(letters)) for _ in range(rng.randrange(12))),
-        lambda: rng.choice(awkward),
-        lambda: float(rng.randrange(10**18)),
-        lambda: 10.0 ** rng.randrange(-30, 30) * rng.choice([1, 1.5, 3.25, 7]),
-    )
-    return rng.choice(makers)()
-
-
-def record_and_die(path: str, seed: int) -> None:
-    """Record at random, flush now and then, and be killed."""
-    from foundry_fastlog import Recorder
-
-    rng = random.Random(seed)
-    recorder = Recorder(
-        path,
-        rank=seed % 4 or None,
-        ring_bytes=64 << 10 if seed % 3 == 0 else 1 << 20,
-        segment_bytes=4096 if seed % 2 else 1 << 20,
-        flush_interval_s=3600,  # only a half full ring and flush() write
-        back_pressure="drop",
-    )
-    key_sets = (
-        ["loss", "lr"],
-        ["a", "epoch", "b c"],
-        ['q"uo\\te', "\x01\n", "ünï"],
-        [f"k{i}" for i in range(40)],
-        ["epoch"],
-        [],
-    )
-    for step in range(rng.randrange(1, 400)):
-        kind = rng.randrange(12)
-        if kind < 7:
-            values = {key: random_value(rng) for key in rng.choice(key_sets)}
-            if "epoch" in values:
-                values["epoch"] = rng.choice([None, 1, 2.5, float("nan")])
-            recorder.record_dict(rng.randrange(-5, 10**6), values)
-        elif kind < 9:
-            wrong = ValueError if rng.random() < 0.3 else None
-            with recorder.timer("outer", step=rng.choice([None, step])):
-                inner = recorder.timer(f"inner {rng.randrange(5)}")
-                inner.__enter__()
-                inner.__exit__(wrong, None, None)
-        elif kind == 9:
-            recorder.event("hello", context={"value": random_value(rng)})
-        elif kind == 10:
-            recorder.event("bad", error=OSError("no"), step=step, context={"v": [1, float("nan")]})
-        elif rng.random() < 0.3:
-            recorder.flush()
-    if seed % 5 == 0:  # more than the ring holds
-        for step in range(3000):
-            recorder.record(step, x=1.0, y="z" * 50)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def main() -> None:
-    """Record in children, one per seed."""
-    directory, seeds = sys.argv[1], sys.argv[2:]
-    for seed in seeds:
-        pid = os.fork()
-        if pid == 0:
-            record_and_die(f"{directory}/{seed}", int(seed))
-        _, status = os.waitpid(pid, 0)
-        if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
-            raise SystemExit(f"seed {seed}: the child was not killed but ended with {status}")
-
-
-if __name__ == "__main__":
-    main()

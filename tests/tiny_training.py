@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,20 +52,12 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: ExperimentConfig,
-        base_dir: str | Path,
-        *,
-        stamped: bool = False,
-        rank: int | None = None,
-        world_size: int | None = None,
+        self, config: ExperimentConfig, base_dir: str | Path, *, stamped: bool = False
     ) -> None:
         """Set up logging and model; the run's directory is <base_dir>/<experiment>/output."""
         self.config = config
         self.output = Path(base_dir) / config.experiment_name / "output"
-        self.logs = ExperimentLogging(
-            config, directory=self.output, stamped=stamped, rank=rank, world_size=world_size
-        )
+        self.logs = ExperimentLogging(config, directory=self.output, stamped=stamped)
         self.logger = self.logs.logger("trainer")
         self.global_step = 0
         torch.manual_seed(0)
@@ -79,11 +70,7 @@ class Trainer:
         )
 
     def train(
-        self,
-        hook: Hook | None = None,
-        *,
-        workers: int = 0,
-        start_method: str | None = None,
+        self, hook: Hook | None = None, *, workers: int = 0, start_method: str | None = None
     ) -> None:
         """Train to the last step, and close the logging.
 
@@ -126,10 +113,6 @@ class Trainer:
             self.logs.log_step(step, epoch, {"loss": value, "lr": 0.05})
             self.global_step = step
             losses.append(value)
-            if not math.isfinite(value):
-                self.logs.errors.log_error(
-                    FloatingPointError(f"loss is {value}"), context={"step": step}
-                )
             if step == self.config.training.train_steps:
                 break
         return losses
@@ -150,15 +133,3 @@ class Trainer:
             save_time_seconds=time.perf_counter() - started,
         )
         return path
-
-    def resume(self) -> bool:
-        """Go on from the newest checkpoint, if there is one."""
-        saved = list((self.output / "checkpoints").glob("checkpoint-*.pt"))
-        if not saved:
-            return False
-        newest = max(saved, key=lambda path: int(path.stem.partition("-")[2]))
-        state = torch.load(newest, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.global_step = state["step"]
-        self.logger.info("Resumed", step=self.global_step, checkpoint=newest.name)
-        return True

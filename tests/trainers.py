@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from recorded import start_python
 
 # Obeys: "record N" (flushed), "event N" (flushed), "keep N" (in the ring alone), "close N";
 # "shut N" closes all descriptors from N on, "fork N" forks a child that lives for N seconds.
@@ -48,12 +49,7 @@ class Trainer:
     """A process that records what it is told to."""
 
     def __init__(self, run: Path, who: str, **options: object) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", TRAINER, str(run), who, json.dumps(options)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.process = start_python(TRAINER, run, who, json.dumps(options), stdin=subprocess.PIPE)
         self.do("record 0")
 
     def do(self, *commands: str) -> str:

@@ -1,4 +1,4 @@
-"""Build and import the empty C functions that the call benchmarks are compared with."""
+"""Build and import the empty C functions used as the floor of the call benchmarks."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def compiler() -> list[str]:
 
 
 def build() -> Path:
-    """Compile the extension unless the same source was compiled the same way before.
+    """Compile the extension unless it is already built from the same source and command.
 
     Returns:
-        The shared object, in a cache directory that git ignores.
+        The shared object, in a cache directory ignored by git.
 
     Raises:
         RuntimeError: The compiler failed; the message has its output.

@@ -1,6 +1,6 @@
 /* The floor of the call benchmarks: C functions with METH_FASTCALL | METH_KEYWORDS that do nothing.
- * What CPython needs to call them with one positional and four keyword arguments is what no
- * extension can go below. There is a module function, and a method of a heap type, because
+ * No extension can be faster than what CPython needs to call them with one positional and four
+ * keyword arguments. There is a module function, and a method of a heap type, because
  * `object.method(...)` costs a look-up that `function(...)` does not. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

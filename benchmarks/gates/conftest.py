@@ -1,4 +1,4 @@
-"""Shows every gate's measured ratio at the end of the run, also when all are green."""
+"""Shows every gate's measured ratio at the end of the run, even if all passed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def check(request: pytest.FixtureRequest) -> Callable[[str, Outcome], None]:
-    """Return a function that notes an outcome for the summary and fails if it is out of bounds."""
+    """Return a function that adds an outcome to the summary and fails if it is out of bounds."""
 
     def judge(what: str, outcome: Outcome) -> None:
         verdict = "ok" if outcome.passed else "FAILED"

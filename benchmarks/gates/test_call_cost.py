@@ -1,4 +1,4 @@
-"""What one call with four float metrics costs, beside the empty C call and orjson + write."""
+"""The cost of one call with four float metrics, against the empty C call and orjson + write."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Check = Callable[[str, Outcome], None]
 
 
 def medians(*peers: str) -> dict[str, float]:
-    """Measure the peers burst by burst in turn, every output verified.
+    """Measure the peers in alternating bursts, and verify every output.
 
     Returns:
-        Median ns per call of each, the bare loop subtracted.
+        Median ns per call of each, minus the bare loop.
     """
     found: dict[str, Any] = spawn("compare", peers=list(peers))
     return {peer: row["median"] for peer, row in found.items()}
@@ -30,8 +30,8 @@ def medians(*peers: str) -> dict[str, float]:
 def test_record_costs_at_most_five_empty_calls(check: Check) -> None:
     """Four floats take at most five times the empty call (goal: three), in both forms of a call.
 
-    Like is compared with like: `rec.record(...)` with an empty method, the bound method with an
-    empty function. The look-up of the attribute is CPython's cost in both.
+    `rec.record(...)` is compared with an empty method, and the bound method with an empty
+    function, so that CPython's attribute look-up is in both.
     """
 
     def measure() -> Reading:

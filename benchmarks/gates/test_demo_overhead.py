@@ -1,4 +1,4 @@
-"""What recording costs the demo's training loop: from the calls, and end to end."""
+"""The cost of recording in the demo's training loop: from the calls, and end to end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.measures.demo_ab import paired_ratio
 
 BOUND = 0.01
 STEPS = 150
-STEPS_PER_BLOCK = 2  # The nearer two paired steps, the more of the machine's noise they share.
+STEPS_PER_BLOCK = 2  # The closer two paired steps are, the more machine noise they share.
 BLOCKS = 100
 AB_TRIES = 12
 AB_TIMEOUT_S = 60.0
@@ -22,7 +22,7 @@ Check = Callable[[str, Outcome], None]
 
 
 def test_calls_of_the_recorder_take_less_than_one_percent_of_the_steps(check: Check) -> None:
-    """Time in steps, blocks and messages, clocked from outside, over the time of the steps."""
+    """Time in steps, blocks and messages, measured from outside, over the time of the steps."""
 
     def measure() -> Reading:
         found = spawn("demo_run", steps=STEPS)
@@ -40,9 +40,9 @@ def test_calls_of_the_recorder_take_less_than_one_percent_of_the_steps(check: Ch
 def test_recording_slows_training_by_less_than_one_percent(check: Check) -> None:
     """Interleaved A/B: the upper end of the slow-down's 95 % interval is below one percent.
 
-    So green says "shown to be below 1 %", not "not shown to be above". A machine too noisy for that
-    is measured again, and the pairs of all tries count together: more of them narrow the interval,
-    and a slow-down that is there does not go away with luck.
+    So a pass means "shown to be below 1 %", not "not shown to be above". On a machine too noisy
+    for that, the gate measures again and pools the pairs of all tries: more pairs narrow the
+    interval, and a real slow-down does not disappear by luck.
     """
     on: list[list[float]] = []
     off: list[list[float]] = []
@@ -53,7 +53,7 @@ def test_recording_slows_training_by_less_than_one_percent(check: Check) -> None
                 "demo_ab", steps_per_block=STEPS_PER_BLOCK, blocks=BLOCKS, timeout=AB_TIMEOUT_S
             )
         except ChildTimeoutError as error:
-            return Reading(passed=False, text=f"the machine is too busy to tell: {error}")
+            return Reading(passed=False, text=f"the machine is too busy to judge: {error}")
         on.extend(found["on"])
         off.extend(found["off"])
         ratio, low, high = paired_ratio(on, off)
@@ -71,7 +71,7 @@ def test_recording_slows_training_by_less_than_one_percent(check: Check) -> None
     ("slow_down", "passes"), [(0.0, True), (0.02, False)], ids=["no cost", "2 % cost"]
 )
 def test_the_interval_tells_two_percent_from_nothing(slow_down: float, passes: bool) -> None:
-    """The gate's statistic, on made-up steps as noisy as a shared machine's, sees a slow-down."""
+    """The gate's statistic detects a slow-down in synthetic steps with a shared machine's noise."""
     draw = random.Random(7)
 
     def step(cost: float) -> float:

@@ -16,7 +16,7 @@ PEERS = ("fastlog", "orjson_write")
 def test_a_million_records_are_durable_before_orjson_has_written_them(
     check: Callable[[str, Outcome], None],
 ) -> None:
-    """The clock stops when close() has returned and all lines are in the file, then verified."""
+    """The clock stops when close() has returned and all lines are in the file; then verify them."""
 
     def measure() -> Reading:
         seconds: dict[str, list[float]] = {peer: [] for peer in PEERS}

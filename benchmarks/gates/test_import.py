@@ -1,4 +1,4 @@
-"""Time and weight of the import."""
+"""Time and dependencies of the import."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from benchmarks.child import spawn
 from benchmarks.gates.trying import Outcome, Reading, until_passed
 
-BOUND = 2.5  # 60 ms where a bare interpreter starts in 24 ms, as on the machine of the tables
+BOUND = 2.5  # 60 ms if a bare interpreter starts in 24 ms, as on the machine of the tables
 
 
 def test_the_import_takes_less_than_two_and_a_half_bare_starts(
     check: Callable[[str, Outcome], None],
 ) -> None:
-    """What it adds to a bare interpreter's start, in turn with that; nothing heavy is loaded."""
+    """The import's share of start-up, alternating with a bare start; nothing heavy is loaded."""
 
     def measure() -> Reading:
         found = spawn("imports", rounds=11)

@@ -1,4 +1,4 @@
-"""Memory of the recorder, and that it does not grow with records."""
+"""Memory of the recorder, which must not grow with records."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from benchmarks.measures.memory import MIB
 COUNT = 1_000_000
 BOUND_MB = 100.0
 GROWTH_BOUND_MB = 4.0
-"""Nine tenths of a million records: less than five bytes a record."""
+"""For nine tenths of a million records: less than five bytes per record."""
 
 
 def test_the_recorder_takes_less_than_100_mb(check: Callable[[str, Outcome], None]) -> None:
-    """Peak resident set over a million records, less the state before the import, and growth."""
+    """Peak resident set over a million records, minus that before the import, and its growth."""
 
     def measure() -> Reading:
         found = spawn("memory", count=COUNT)

@@ -1,4 +1,4 @@
-"""What a message with five fields costs its caller, beside the loggers that people use."""
+"""The cost of a message with five fields for its caller, against common loggers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PEERS = ("message_stdlib", "message_structlog", "message_loguru")
 def test_a_message_costs_less_than_with_other_loggers(
     check: Callable[[str, Outcome], None],
 ) -> None:
-    """The stdlib with json, structlog + orjson and loguru take longer, every output verified."""
+    """The stdlib with json, structlog + orjson and loguru take longer; every output is verified."""
 
     def measure() -> Reading:
         found = spawn("compare", peers=[OURS, *PEERS], bursts=30)

@@ -1,4 +1,4 @@
-"""Repeating a measurement on a noisy machine: the bound stays, the number of tries is bounded."""
+"""Repeats a measurement on a noisy machine: same bound, limited number of tries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TRIES = 4
 
 @dataclass(frozen=True)
 class Reading:
-    """One measurement: whether it is within the bound, and how it reads."""
+    """One measurement: whether it is within the bound, and its text."""
 
     passed: bool
     text: str
@@ -24,23 +24,23 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        """Whether a try was within the bound."""
+        """Whether the last try was within the bound."""
         return self.readings[-1].passed
 
     def __str__(self) -> str:
-        """Return every try, so that a pass at the third is visible."""
+        """Return every try, so that a pass on the third try is visible."""
         return "; then ".join(reading.text for reading in self.readings)
 
 
 def until_passed(measure: Callable[[], Reading], tries: int = TRIES) -> Outcome:
     """Measure until a reading is within its bound, at most `tries` times.
 
-    A regression moves every try; a neighbour on the machine moves some. So one good try shows that
-    the code can do it, and `tries` bad ones in a row fail the gate.
+    A regression affects every try; other processes on the machine affect some. So one good try
+    shows that the code meets the bound, and `tries` bad ones in a row fail the gate.
 
     Args:
-        measure: Takes one complete measurement, its verification included.
-        tries: The most measurements.
+        measure: Makes one complete measurement, including its verification.
+        tries: Maximum number of measurements.
 
     Returns:
         All readings.

@@ -1,1 +1,1 @@
-"""What device scalars cost on a GPU; `python -m benchmarks.gpu`, see README.md here."""
+"""The cost of device scalars on a GPU: `python -m benchmarks.gpu`; see README.md."""

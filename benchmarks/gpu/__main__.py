@@ -19,29 +19,29 @@ RESULTS = machine.ROOT / "benchmarks" / "results"
 SMOKE_OUT = machine.ROOT / "build" / "gpu-smoke"
 ARMS = ("none", "none_again", "bare", "fastlog", "fastlog_item", "wandb", "tensorboard")
 PARTIAL = "partial.json"
-"""What is known before the end; a run that is cut off leaves it."""
+"""Results so far; left behind by a run that is cut off."""
 PROFILED_STEPS = 10
 IDLE_STEPS = 60
-# Step time in ms, model, and seconds of measuring.
+# Step time in ms, model, and measuring time in seconds.
 SIZES = ((1.0, "small", 20.0), (5.0, "medium", 25.0), (20.0, "large", 35.0), (100.0, "large", 45.0))
 QUICK = ((5.0, "medium", 10.0), (20.0, "large", 15.0))
 SMOKE = ((5.0, "tiny", 0.5),)
 
 
 def say(line: str) -> None:
-    """Print one progress line at once."""
+    """Print one progress line immediately."""
     print(line, flush=True)
 
 
 def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Run every measure in a fresh process each.
+    """Run each measure in a fresh process.
 
     Args:
-        options: Of the command line.
-        keep: Gets what is known after each of them.
+        options: Command-line options.
+        keep: Receives the results so far after each measure.
 
     Returns:
-        The result as it is written to the file.
+        The result as written to the file.
     """
     smoke = options.device == "cpu"
     sizes = SMOKE if smoke else QUICK if options.quick else SIZES
@@ -80,19 +80,19 @@ def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None])
 
 
 def judged(result: dict[str, Any]) -> dict[str, Any]:
-    """Add the goals, as far as they can be judged by now."""
+    """Add the goals, as far as they can be judged yet."""
     result["goals"] = goals.judge(result)
     return result
 
 
 def slug(result: dict[str, Any]) -> str:
-    """Return the name of a result's files: `gpu-nvidia-h100-80gb-hbm3`, or `smoke-no-gpu`."""
+    """Return the base name of a result's files: `gpu-nvidia-h100-80gb-hbm3` or `smoke-no-gpu`."""
     name = re.sub(r"[^a-z0-9]+", "-", result["gpu"]["name"].lower()).strip("-")
     return "smoke-no-gpu" if result["smoke"] else f"gpu-{name}"
 
 
 def write(result: dict[str, Any], directory: Path, name: str) -> Path:
-    """Write the page and the plot beside the result.
+    """Write the page and the plot next to the result.
 
     Returns:
         The page.
@@ -104,7 +104,7 @@ def write(result: dict[str, Any], directory: Path, name: str) -> Path:
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Write figures, whole or not at all."""
+    """Write figures atomically."""
     beside = path.with_name(path.name + ".new")
     beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     beside.replace(path)
@@ -114,32 +114,37 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
-        description="Measure what device scalars cost: a call beside bare asynchronous copies, and "
-        "training with and without logging. Verifies every output; writes JSON, page and plot.",
+        description="Measure the cost of device scalars: a call against bare asynchronous copies, "
+        "and training with and without logging. Verifies every output; writes JSON, page and plot.",
     )
-    parser.add_argument("--quick", action="store_true", help="two step times, fewer rounds")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps in a block (about 0.3 s)")
+    parser.add_argument("--quick", action="store_true", help="only two step times, fewer rounds")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="steps per block (default: about 0.3 s)"
+    )
     parser.add_argument("--out", type=Path, help="directory (benchmarks/results)")
     parser.add_argument(
-        "--arms", nargs="+", choices=ARMS, default=list(ARMS), help="these arms (all)"
+        "--arms", nargs="+", choices=ARMS, default=list(ARMS), help="only these arms (default: all)"
     )
     parser.add_argument(
-        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a smoke run, no figures"
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a smoke run without figures"
     )
     parser.add_argument(
-        "--render", type=Path, metavar="FILE", help="measure nothing; page and plot from this JSON"
+        "--render",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing; render this JSON again",
     )
     options = parser.parse_args(argv)
     if not {"none", "none_again", "fastlog"} <= set(options.arms):
         parser.error("--arms needs none, none_again and fastlog: the goals compare them")
-    # What the others are compared with comes first.
+    # The arm that the others are compared with comes first.
     options.arms = [arm for arm in ARMS if arm in options.arms]
     if options.steps is not None and options.steps < 1:
         parser.error("--steps must be at least 1")
     smoke = options.device == "cpu"
     options.out = options.out or (SMOKE_OUT if smoke else RESULTS)
     if smoke and options.out.resolve() == RESULTS and options.render is None:
-        parser.error(f"a smoke run is no result: it does not go to {RESULTS.name}/")
+        parser.error(f"a smoke run is no result: it is not written to {RESULTS.name}/")
     return options
 
 

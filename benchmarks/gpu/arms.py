@@ -1,7 +1,7 @@
 """The arms of the A/B: ways to log a step with four device scalars and a float.
 
-Each is written as its users write it. What an arm was given is compared, after the clock has
-stopped, with what is in its files: every step, in order, with the value that the device had.
+Each is written as its users would write it. After the clock has stopped, an arm's files are
+compared with its input: every step, in order, with the device's value.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from benchmarks.workload import float32
 from foundry_fastlog import Recorder
 
 Row = tuple[float, ...]
-"""The values of a step in the order of `KEYS`."""
+"""The values of a step, in the order of `KEYS`."""
 
 
 class Arm(abc.ABC):
-    """One way to log; its life is `open`, any number of `log` and `settle`, `close`, `verify`."""
+    """One way to log; life cycle: `open`, any number of `log` and `settle`, `close`, `verify`."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -37,17 +37,17 @@ class Arm(abc.ABC):
 
     def __init__(self) -> None:
         self.given: list[Row] = []
-        """What the device had, in order of steps; filled outside the clock."""
+        """The device's values, in step order; filled off the clock."""
         self.step = 0
         self.inside_ns = 0.0
-        """Time in the calls by a clock of the arm's own; 0: the caller's clock counts."""
+        """Time in the calls by the arm's own clock; 0: use the caller's clock."""
 
     @abc.abstractmethod
     def open(self, directory: Path) -> None:
         """Open the output under `directory`.
 
         Raises:
-            ImportError: What the arm needs is not installed.
+            ImportError: A dependency of the arm is not installed.
         """
 
     @abc.abstractmethod
@@ -55,12 +55,12 @@ class Arm(abc.ABC):
         """Log one step; this call is what is measured."""
 
     def settle(self) -> None:
-        """Wait until a backlog is written, where the arm can tell; outside the clock."""
+        """Wait until the backlog is written, if the arm can tell; off the clock."""
         return
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Close the output; on return every step is complete in it."""
+        """Close the output; on return, every step is complete in it."""
 
     @abc.abstractmethod
     def verify(self, directory: Path) -> None:
@@ -72,7 +72,7 @@ class Arm(abc.ABC):
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Return the versions of what is behind this arm."""
+        """Return the versions of this arm's distributions."""
         return {package: metadata.version(package) for package in cls.packages}
 
 
@@ -93,7 +93,7 @@ def check_rows(found: Iterable[tuple[int, Row]], given: list[Row]) -> None:
 
 
 class Nothing(Arm):
-    """No logging: what the others are compared with."""
+    """No logging: the baseline."""
 
     name = "none"
     title = "no logging"
@@ -108,11 +108,11 @@ class Nothing(Arm):
         """Close nothing."""
 
     def verify(self, directory: Path) -> None:
-        """Find nothing to compare."""
+        """Do nothing: there is no output."""
 
 
 class NothingAgain(Nothing):
-    """No logging, measured a second time: what differs from the first is the noise."""
+    """No logging, measured again: the difference from the first is the noise."""
 
     name = "none_again"
     title = "no logging, measured again (the noise)"
@@ -121,15 +121,15 @@ class NothingAgain(Nothing):
 class Bare(Arm):
     """Four bare copies and an event record through the driver, in C: the floor in the same loop.
 
-    Like every call of the driver they may wait for room in its queue; the clock is around them in
-    C, so that no Python counts.
+    Like every driver call, they may wait for room in its queue. They are timed in C, so that no
+    Python is included.
     """
 
     name = "bare"
     title = "four bare `cuMemcpyDtoHAsync`, one event record"
 
     def open(self, directory: Path) -> None:
-        """Remember where the helper is built: it needs the context of the first step."""
+        """Store where to build the helper, which needs the context of the first step."""
         self.directory = directory
         self.copies: BareCopies | None = None
         self.last: Row = ()
@@ -155,16 +155,16 @@ class Bare(Arm):
             )
 
     def close(self) -> None:
-        """Close nothing: memory and events live as long as the process."""
+        """Do nothing: memory and events live as long as the process."""
 
     def verify(self, directory: Path) -> None:
-        """Compare the last step; those before it were overwritten."""
+        """Compare the last step; earlier ones were overwritten."""
         if self.given and self.last != self.given[-1][: len(self.last)]:
-            raise VerificationError(f"the copies brought {self.last}, not {self.given[-1]}")
+            raise VerificationError(f"the copies returned {self.last}, not {self.given[-1]}")
 
 
 class Fastlog(Arm):
-    """This package with device scalars as they are; default settings."""
+    """This package with device scalars as they are and default settings."""
 
     name = "fastlog"
     title = "**foundry_fastlog** `record(step, loss=loss, ...)`"
@@ -213,7 +213,7 @@ class Fastlog(Arm):
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Return the version of the package that was imported."""
+        """Return the version of the imported package."""
         return {"foundry-fastlog": foundry_fastlog.__version__}
 
 
@@ -279,7 +279,7 @@ class Wandb(Arm):
 
 
 class Tensorboard(Arm):
-    """Five `SummaryWriter.add_scalar` calls a step."""
+    """Five `SummaryWriter.add_scalar` calls per step."""
 
     name = "tensorboard"
     title = "TensorBoard `SummaryWriter`, `.item()` each step"

@@ -1,4 +1,4 @@
-"""Bare asynchronous copies through the driver, in a C loop: the floor of the cost per scalar."""
+"""Bare asynchronous copies through the driver, in a C loop: the floor for the cost per scalar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BareCopyError(RuntimeError):
 
 
 def build(directory: Path, source: Path = SOURCE) -> Path:
-    """Compile a helper in C with `CC`, or `cc`, into `directory`.
+    """Compile a C helper with `CC`, or `cc`, into `directory`.
 
     Raises:
         BareCopyError: The compiler failed; the message has its output.
@@ -35,9 +35,9 @@ def build(directory: Path, source: Path = SOURCE) -> Path:
 
 
 class BareCopies:
-    """The loaded helper, with pinned memory and events of its own.
+    """The loaded helper, with its own pinned memory and events.
 
-    A CUDA context must be current in the calling thread: torch's is, once the thread has used the
+    A CUDA context must be current in the calling thread; torch's is, once the thread has used the
     device.
     """
 
@@ -46,7 +46,7 @@ class BareCopies:
 
         Args:
             directory: Where the shared object goes.
-            driver: False for stand-ins that copy host memory.
+            driver: False for stubs that copy host memory.
 
         Raises:
             BareCopyError: It cannot be built or opened.
@@ -67,7 +67,7 @@ class BareCopies:
             raise BareCopyError(f"bare_open({DRIVER}) returned {error}")
 
     def time(self, pointers: Sequence[int], sizes: Sequence[int], stream: int, steps: int) -> float:
-        """Make `steps` times one copy from each pointer and one event record.
+        """Repeat `steps` times: one copy from each pointer and one event record.
 
         Args:
             pointers: Device addresses.
@@ -89,11 +89,11 @@ class BareCopies:
         return float(spent) / steps
 
     def last(self, count: int) -> list[bytes]:
-        """Return the last values that arrived, eight bytes each; synchronise before."""
+        """Return the last values that arrived, eight bytes each; synchronise first."""
         buffer = ctypes.create_string_buffer(count * SLOT_BYTES)
         self._library.bare_last(buffer, count)
         return [buffer.raw[i * SLOT_BYTES : (i + 1) * SLOT_BYTES] for i in range(count)]
 
     def last_floats(self, count: int) -> list[float]:
-        """Return the last values that arrived, read as float32; synchronise before."""
+        """Return the last values that arrived, as float32; synchronise first."""
         return [struct.unpack_from("f", raw)[0] for raw in self.last(count)]

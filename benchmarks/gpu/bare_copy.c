@@ -1,7 +1,7 @@
 /* The floor of the GPU benchmark: bare asynchronous copies through the CUDA driver API, in C.
  *
- * Built and loaded at run time (bare.py); links nothing of CUDA. Without a library the calls are
- * stand-ins on host memory, so that all of this runs where there is no GPU.
+ * Built and loaded at run time (bare.py); does not link CUDA. Without a library, the calls are
+ * stubs on host memory, so that everything runs without a GPU.
  */
 #include <dlfcn.h>
 #include <stddef.h>
@@ -36,7 +36,7 @@ static int host_event_record(void *event, void *stream) {
   return 0;
 }
 
-/* Takes the calls from `library` (NULL: stand-ins); the caller's context must be current.
+/* Loads the calls from `library` (NULL: stubs); the caller's context must be current.
  * Returns 0, a CUresult, or one of the negative codes above. */
 int bare_open(const char *library) {
   if (library == NULL) {
@@ -58,7 +58,7 @@ int bare_open(const char *library) {
 }
 
 /* Makes `steps` times `count` copies of bytes[i] from from[i] and records one event.
- * Returns nanoseconds for all of them, or the negated error. */
+ * Returns the total nanoseconds, or the negated error. */
 long long bare_time(const uint64_t *from, const int *bytes, int count, void *stream, int steps) {
   struct timespec start, end;
   if (count > SLOTS) return TOO_MANY;
@@ -78,7 +78,7 @@ long long bare_time(const uint64_t *from, const int *bytes, int count, void *str
   return (end.tv_sec - start.tv_sec) * 1000000000LL + (end.tv_nsec - start.tv_nsec);
 }
 
-/* Copies the last `count` slots that were written to `to`, oldest first. */
+/* Copies the `count` most recently written slots to `to`, oldest first. */
 void bare_last(uint8_t *to, int count) {
   for (int i = 0; i < count; ++i)
     memcpy(to + (size_t)i * SLOT_BYTES,

@@ -1,4 +1,4 @@
-"""How many cycles of `torch.cuda._sleep` a second has, and kernels that run for a given time."""
+"""Measures the clock of `torch.cuda._sleep`, for kernels that run for a given time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MOST_RUNS = 200
 def settled_rate(run: Callable[[int], float], cycles: int = 20_000_000) -> float:
     """Return the cycles per second of a clock that may still be ramping up.
 
-    Kernels of about `PIECE_S` run until `LEAST_S` has passed and two in a row agree within
-    `AGREE`. Where they never do, the fastest counts: `keep_busy` then lasts at least its time.
+    Kernels of about `PIECE_S` run until `LEAST_S` has passed and two consecutive ones agree within
+    `AGREE`. If none do, the fastest counts: `keep_busy` then lasts at least as long as requested.
 
     Args:
-        run: Runs a kernel of so many cycles; returns its seconds.
-        cycles: Of the first kernel.
+        run: Runs a kernel of the given number of cycles; returns its seconds.
+        cycles: Cycles of the first kernel.
     """
     rates: list[float] = []
     spent = 0.0
@@ -35,12 +35,12 @@ def settled_rate(run: Callable[[int], float], cycles: int = 20_000_000) -> float
 
 
 def kernel_seconds(cycles: int) -> float:
-    """Run a kernel of so many cycles on the current device; return its seconds."""
+    """Run a kernel of the given number of cycles on the current device; return its seconds."""
     import torch
 
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    torch.cuda._sleep(cycles)  # noqa: SLF001 - torch's own tests use it; there is no other
+    torch.cuda._sleep(cycles)  # noqa: SLF001 - torch's own tests use it; there is no public one
     end.record()
     end.synchronize()
     return float(start.elapsed_time(end)) / 1e3
@@ -48,12 +48,12 @@ def kernel_seconds(cycles: int) -> float:
 
 @functools.cache
 def cycles_per_second() -> float:
-    """Measure the current device's clock, once for the process; this waits for the device."""
+    """Measure the current device's clock, once per process; this waits for the device."""
     return settled_rate(kernel_seconds)
 
 
 def keep_busy(seconds: float) -> None:
-    """Give the current stream a kernel that runs about `seconds`."""
+    """Launch a kernel on the current stream that runs for about `seconds`."""
     import torch
 
     torch.cuda._sleep(int(seconds * cycles_per_second()))  # noqa: SLF001 - as above

@@ -1,4 +1,4 @@
-"""The goals, judged from a result."""
+"""Judges the goals from a result."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from benchmarks.gpu import proof
 
 OURS, BASE, NOISE, FLOOR, ITEM = "fastlog", "none", "none_again", "bare", "fastlog_item"
 SCALARS = 4
-"""Device scalars in a step."""
+"""Device scalars per step."""
 LARGEST_RATIO = 2.0
 LARGEST_SHARE = 0.01
 SHARE_AT_MS = 5.0
 
 
 def goal(name: str, found: str, met: bool | None) -> dict[str, Any]:
-    """Return a judged goal; `met` is None where nothing can be said."""
+    """Return a judged goal; `met` is None if it cannot be judged."""
     return {"goal": name, "found": found, "met": met}
 
 
 def percent(ratio: float) -> str:
-    """Return a throughput ratio as its distance from 1."""
+    """Return a throughput ratio as its difference from 1."""
     return f"{(ratio - 1.0) * 100:+.2f} %"
 
 
 def within_noise(section: dict[str, Any]) -> bool:
-    """Tell whether the interval of our throughput overlaps that of no logging against itself."""
+    """Return whether our throughput's interval overlaps that of no logging against itself."""
     ours, noise = section["arms"][OURS]["throughput"], section["arms"][NOISE]["throughput"]
     return bool(ours["low"] <= noise["high"] and noise["low"] <= ours["high"])
 
 
 def no_waits(result: dict[str, Any]) -> dict[str, Any]:
-    """Judge the synchronisations that recording adds to a step, and its copies.
+    """Judge the synchronisations and copies that recording adds to a step.
 
-    A trace counts only where it shows its controls, and the waits of `.item()`.
+    A trace counts only if it shows its controls and the waits of `.item()`.
     """
     name = "0 synchronisations a step"
     profiled = [section for section in result["training"] if section["arms"][OURS]["profile"]]
@@ -56,7 +56,7 @@ def no_waits(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def near_bare_copies(result: dict[str, Any]) -> dict[str, Any]:
-    """Judge four device scalars beside four bare copies."""
+    """Judge four device scalars against four bare copies."""
     found = result["scalars"]["counts"]["4"]["ratio"]["record"]
     text = f"{found['median']:.2f}x ({found['low']:.2f} - {found['high']:.2f})"
     name = f"4 device scalars in at most {LARGEST_RATIO:g}x the four bare copies"
@@ -66,9 +66,9 @@ def near_bare_copies(result: dict[str, Any]) -> dict[str, Any]:
 def small_share(result: dict[str, Any]) -> list[dict[str, Any]]:
     """Judge the time in the call as a share of the step of about 5 ms, in two ways.
 
-    With nothing queued the time is the call's own. In the loop the host is ahead of the device, and
-    every call of the driver may wait for room in its queue: there the floor is what four bare
-    copies and an event take in the same loop.
+    With nothing queued, the time is the call's own. In the loop, the host is ahead of the device,
+    and every driver call may wait for room in its queue: there the floor is the time of four bare
+    copies and an event in the same loop.
     """
     limit = f"under {LARGEST_SHARE:.0%} of a {SHARE_AT_MS:g} ms step"
     idle, loop = f"{limit}, nothing queued", f"{limit} above four bare copies, in the loop"
@@ -76,7 +76,7 @@ def small_share(result: dict[str, Any]) -> list[dict[str, Any]]:
     if not sections:
         return [goal(idle, "not measured", None), goal(loop, "not measured", None)]
     arms = sections[0]["arms"]
-    # Of the wanted 5 ms, should the calibration have found a longer step.
+    # Use the target of 5 ms, even if the calibration found a longer step.
     step_ms = min(arms[BASE]["step_ms"]["median"], SHARE_AT_MS)
     bare = arms.get(FLOOR)
     judged = []
@@ -95,7 +95,7 @@ def small_share(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def judge(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return every goal with what was found; a smoke run meets and misses none."""
+    """Return every goal with its finding; a smoke run neither meets nor misses any."""
     goals = [no_waits(result), near_bare_copies(result), *small_share(result)]
     for section in result["training"]:
         if OURS in section["arms"] and NOISE in section["arms"]:

@@ -1,7 +1,7 @@
 """The GPT that is trained, in plain torch, and one step of its training.
 
-Nothing in a step waits for the device: the batches lie on it already, clipping does not look at
-the norm, and the optimizer is the fused AdamW. What a logger adds is then what shows.
+Nothing in a step waits for the device: the batches are already on it, clipping does not read the
+norm, and the optimizer is the fused AdamW. So the waits that a logger adds become visible.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHAPES = {
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and beside a residual path."""
+    """Attention and MLP, each with a norm before it and a residual path around it."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class GPT(nn.Module):
 
 @dataclass(slots=True)
 class Scalars:
-    """What a step has to tell: four 0-dim tensors on the device, fresh ones each step."""
+    """The results of a step: four new 0-dim tensors on the device."""
 
     loss: torch.Tensor
     grad_norm: torch.Tensor
@@ -102,7 +102,7 @@ class Training:
     """A model in training."""
 
     def __init__(self, shape: Shape, batch: int, target: Any) -> None:
-        """Make model, optimizer and batches.
+        """Create model, optimizer and batches.
 
         Args:
             shape: The model's size.
@@ -119,7 +119,7 @@ class Training:
         self.set_batch(batch)
 
     def set_batch(self, batch: int) -> None:
-        """Make batches of another size."""
+        """Create batches of another size."""
         self.batch = batch
         size = (POOL, batch, self.shape.sequence + 1)
         self.pool = torch.randint(self.shape.vocabulary, size, device=self.device).unbind(0)
@@ -132,7 +132,7 @@ class Training:
         """Train one step.
 
         Returns:
-            What there is to log: four device scalars, and the learning rate, a float.
+            The values to log: four device scalars, and the learning rate, a float.
         """
         losses = self.model.losses(self.pool[self.done % POOL])
         loss = losses.mean()

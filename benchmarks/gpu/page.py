@@ -1,4 +1,4 @@
-"""The Markdown page of a result."""
+"""The Markdown page for a result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TITLES = {
 
 
 def machine(result: dict[str, Any]) -> str:
-    """Return the paragraph about where and when."""
+    """Return the paragraph about machine and date."""
     host, gpu = result["machine"], result["gpu"]
     card = gpu["name"]
     if "memory_gib" in gpu:
@@ -45,7 +45,7 @@ def spread(found: dict[str, float], digits: int = 2) -> str:
 
 
 def scalars(section: dict[str, Any]) -> str:
-    """Return the table of the host's cost per call."""
+    """Return the table of host time per call."""
     counts = section["counts"]
     rows = []
     for lane, title in LANES.items():
@@ -61,7 +61,7 @@ def scalars(section: dict[str, Any]) -> str:
 
 
 def training(section: dict[str, Any]) -> str:
-    """Return the table of one step time."""
+    """Return the table for one step time."""
     rows = []
     for arm, found in section["arms"].items():
         profile = found["profile"]
@@ -106,17 +106,17 @@ def render(result: dict[str, Any], plot: str) -> str:
     """Return the page.
 
     Args:
-        result: The result as it is in the file.
-        plot: Name of the plot's file, beside the page.
+        result: The result as stored in the file.
+        plot: Name of the plot's file, next to the page.
     """
     label = f"# Device scalars: {result['gpu']['name']}"
     notice = (
-        "**Smoke, no GPU.** Tensors were on the CPU and sizes tiny: this page shows that the "
+        "**Smoke, no GPU.** Tensors were on the CPU and sizes tiny: this page only shows that the "
         "scripts work. No figure here says anything about a GPU."
     )
     written = (
-        "Written by `python -m benchmarks.gpu`; what it measures and how to read it: "
-        "`benchmarks/gpu/README.md`. Intervals are 95 %."
+        "Written by `python -m benchmarks.gpu`. `benchmarks/gpu/README.md` explains what it "
+        "measures and how to read it. Intervals are 95 %."
     )
     blocks = [
         label,

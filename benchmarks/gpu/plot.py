@@ -1,4 +1,4 @@
-"""The plot of a result: an SVG, written by hand, so that drawing it needs no package."""
+"""The plot of a result: an SVG written directly, so that it needs no plotting package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STYLE = "font-family='sans-serif' font-size='12' fill='#222'"
 
 
 def text(x: float, y: float, words: str, *, anchor: str = "middle", bold: bool = False) -> str:
-    """Return a line of text."""
+    """Return a text element."""
     weight = " font-weight='bold'" if bold else ""
     return (
         f"<text x='{x:.1f}' y='{y:.1f}' text-anchor='{anchor}'{weight} {STYLE}>"
@@ -60,13 +60,13 @@ class Axis:
         return math.log10(max(value, 1e-9)) if self.logarithmic else value
 
     def y(self, value: float) -> float:
-        """Return where a value is."""
+        """Return the position of a value."""
         part = (self.scaled(value) - self.low) / ((self.high - self.low) or 1.0)
         return BOTTOM - (BOTTOM - TOP) * min(1.0, max(0.0, part))
 
 
 def percent_ticks(low: float) -> list[float]:
-    """Return about five round ratios from `low` to 1."""
+    """Return about five round ratios between `low` and 1."""
     for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2):
         if (1.0 - low) / step <= 6:
             break
@@ -75,7 +75,7 @@ def percent_ticks(low: float) -> list[float]:
 
 
 def throughput(sections: list[dict[str, Any]], left: float, right: float) -> list[str]:
-    """Draw the panel of training throughput: points with intervals, by step time."""
+    """Draw the training throughput panel: points with intervals, by step time."""
     found = [
         (section, arm, section["arms"][arm]["throughput"])
         for section in sections
@@ -110,7 +110,7 @@ def throughput(sections: list[dict[str, Any]], left: float, right: float) -> lis
 
 
 def calls(section: dict[str, Any], left: float, right: float) -> list[str]:
-    """Draw the panel of the host's cost: a line for each way, by number of scalars."""
+    """Draw the host cost panel: a line for each method, by number of scalars."""
     counts = section["counts"]
     lanes = {
         lane: [found["ns"][lane]["median"] / 1e3 for found in counts.values()] for lane in LANES

@@ -16,9 +16,9 @@ def bootstrap(
     """Return `median`, and `low` and `high` of its two-sided interval.
 
     Args:
-        samples: One ratio per round; rounds are taken to be independent.
+        samples: One ratio per round; rounds are assumed to be independent.
         confidence: Probability that the interval covers the true median.
-        seed: Of the resampling, so that a page can be rendered again.
+        seed: Seed of the resampling, so that a page can be regenerated.
     """
     draw = random.Random(seed)
     medians = [median(draw.choices(samples, k=len(samples))) for _ in range(RESAMPLES)]

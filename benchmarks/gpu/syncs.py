@@ -1,8 +1,8 @@
-"""What a traced block of code made the host wait for, from torch.profiler's trace.
+"""The host's waits in a traced block of code, from torch.profiler's trace.
 
-Kineto drops calls of the driver that it does not know, so a trace may see nothing of a wait there.
-Each trace therefore ends with controls: waits made in the driver by ctypes, which must be seen.
-Where they are not, the trace proves nothing, and what holds is the time behind a long kernel.
+Kineto drops driver calls that it does not know, so a trace may miss waits made there. Each trace
+therefore ends with controls: waits made in the driver through ctypes, which must be visible. If
+they are not, the trace proves nothing, and only the timing behind a long kernel counts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import torch
 
 WINDOW = "fastlog_measured"
 CONTROL = "fastlog_control_"
-# Runtime and driver calls that return when the device has come so far. cudaMemcpy without Async
-# waits, too; the asynchronous copy into pageable memory that `.item()` makes is followed by one.
+# Runtime and driver calls that return only when the device has reached a point. cudaMemcpy without
+# Async waits, too; `.item()`'s asynchronous copy into pageable memory is followed by such a call.
 WAITING = (
     "cudaDeviceSynchronize",
     "cudaStreamSynchronize",
@@ -36,8 +36,8 @@ WAITING = (
     "cuMemcpyHtoD_v2",
     "cuMemcpy",
 )
-# The profiler's own records of waiting, whatever call it came from; a stream that waits for an
-# event is the device's business.
+# The profiler's own records of waits, from any call; a stream waiting for an event only concerns
+# the device.
 DEVICE_SIDE = "Stream Wait Event"
 
 
@@ -46,9 +46,9 @@ class Traced:
     """What a trace shows."""
 
     events: list[dict[str, Any]]
-    """What the host did inside the window, and the device's copies until it was idle again."""
+    """The host's calls inside the window, and the device's copies until it was idle again."""
     seen: dict[str, bool]
-    """Which of the controls the trace shows; empty without a GPU."""
+    """The controls that the trace shows; empty without a GPU."""
 
 
 def trace(work: Callable[[], None]) -> Traced:
@@ -59,7 +59,7 @@ def trace(work: Callable[[], None]) -> Traced:
     options: dict[str, Any] = {}
     if cuda:
         activities.append(profiler.ProfilerActivity.CUDA)
-        options["experimental_config"] = profiler._ExperimentalConfig(  # noqa: SLF001 - no other way
+        options["experimental_config"] = profiler._ExperimentalConfig(  # noqa: SLF001 - there is no public way
             enable_cuda_sync_events=True
         )
         torch.cuda.synchronize()
@@ -69,7 +69,7 @@ def trace(work: Callable[[], None]) -> Traced:
         if cuda:
             torch.cuda.synchronize()
             for name, call in controls().items():
-                # The profiler leaves out waits for streams on which it saw no kernel.
+                # The profiler omits waits for streams on which it saw no kernel.
                 torch.zeros((), device="cuda").add_(1)
                 with profiler.record_function(CONTROL + name):
                     call()
@@ -82,7 +82,7 @@ def trace(work: Callable[[], None]) -> Traced:
 
 
 def controls() -> dict[str, Callable[[], None]]:
-    """Return calls that wait in the driver, past torch and the runtime, by their names."""
+    """Return calls that wait in the driver, bypassing torch and the runtime, by name."""
     driver = ctypes.CDLL("libcuda.so.1")
     value = torch.ones((), device="cuda")
     stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
@@ -90,7 +90,7 @@ def controls() -> dict[str, Callable[[], None]]:
 
     def checked(code: int) -> None:
         if code:
-            raise RuntimeError(f"a control was refused by the driver: error {code}")
+            raise RuntimeError(f"the driver refused a control: error {code}")
 
     def wait_for_the_stream() -> None:
         checked(driver.cuStreamSynchronize(stream))
@@ -103,7 +103,7 @@ def controls() -> dict[str, Callable[[], None]]:
 
 
 def read(events: list[dict[str, Any]]) -> Traced:
-    """Sort a trace's events into those of the window and those of the controls.
+    """Split a trace's events into those of the window and those of the controls.
 
     Raises:
         ValueError: The trace has no window.
@@ -118,7 +118,7 @@ def read(events: list[dict[str, Any]]) -> Traced:
         if str(event["name"]).startswith(CONTROL) and "annotation" in kind(event)
     }
     spans = {name.removeprefix(CONTROL): span(complete, name) for name in sorted(names)}
-    # The device was idle between the window and the first control: its copies until then are ours.
+    # The device was idle between the window and the first control, so copies before that are ours.
     idle = min((found[0] for found in spans.values() if found), default=float("inf"))
     kept = [
         event
@@ -134,7 +134,7 @@ def read(events: list[dict[str, Any]]) -> Traced:
 
 
 def span(complete: list[dict[str, Any]], name: str) -> tuple[float, float] | None:
-    """Return begin and end of an annotation as the host saw it; None when there is none."""
+    """Return the start and end of an annotation on the host; None if there is none."""
     found = [event for event in complete if event["name"] == name and "annotation" in kind(event)]
     host = [event for event in found if not kind(event).startswith("gpu")] or found
     if not host:
@@ -149,10 +149,10 @@ def kind(event: dict[str, Any]) -> str:
 
 
 def waits(events: list[dict[str, Any]]) -> Counter[str]:
-    """Count what made the host wait.
+    """Count the host's waits.
 
-    One wait may be in the trace twice, as a call and as a synchronization record: calls are
-    counted, and the records only where no call shows (a driver call that is not traced).
+    A wait may be in the trace twice, as a call and as a synchronisation record: calls are counted,
+    and records only if there is no call (a driver call that is not traced).
     """
     calls: Counter[str] = Counter()
     records: Counter[str] = Counter()
@@ -166,6 +166,6 @@ def waits(events: list[dict[str, Any]]) -> Counter[str]:
 
 
 def copies_to_host(events: list[dict[str, Any]]) -> Counter[str]:
-    """Count copies from the device to the host by their name, which tells the kind of memory."""
+    """Count device-to-host copies by name, which includes the kind of memory."""
     names = (str(event["name"]) for event in events if kind(event) == "gpu_memcpy")
     return Counter(name for name in names if "DtoH" in name)

@@ -1,4 +1,4 @@
-"""Where the tensors live: a CUDA device, or the CPU for the smoke run."""
+"""The tensors' device: a CUDA device, or the CPU for the smoke run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SMOKE = "smoke, no GPU"
 
 
 class Target:
-    """The device of a measurement; the CPU stands in where there is no GPU."""
+    """The device of a measurement; the CPU if there is no GPU."""
 
     def __init__(self, kind: str) -> None:
-        """Take the current CUDA device, or the CPU.
+        """Use the current CUDA device, or the CPU.
 
         Args:
             kind: "cuda" or "cpu".
@@ -31,13 +31,13 @@ class Target:
                 f"torch {torch.__version__} sees no CUDA device; `--device cpu` runs the smoke mode"
             )
         self.device = torch.device("cuda", torch.cuda.current_device()) if self.cuda else "cpu"
-        # Models are bfloat16 on the GPU; the smoke run uses what every CPU is quick with.
+        # Models are bfloat16 on the GPU; the smoke run uses a type that is fast on every CPU.
         self.dtype = torch.bfloat16 if self.cuda else torch.float32
         if not self.cuda:
             torch.set_num_threads(1)
 
     def synchronize(self) -> None:
-        """Wait until the device has nothing left to do."""
+        """Wait until the device is idle."""
         if self.cuda:
             torch.cuda.synchronize()
 
@@ -62,10 +62,10 @@ class Target:
 
 
 def _driver_facts(uuid: object) -> dict[str, str]:
-    """Ask nvidia-smi for the driver, the clock and the power limit; {} where it cannot tell.
+    """Query nvidia-smi for the driver, the clock and the power limit; {} if it cannot tell.
 
     Args:
-        uuid: The card's, as torch has it (2.4 and later). An index would name another card where
+        uuid: The card's UUID from torch (2.4 and later). An index could mean another card if
             CUDA_VISIBLE_DEVICES is set.
     """
     command = shutil.which("nvidia-smi")

@@ -1,9 +1,9 @@
-"""Timed bursts of calls: what the call benchmarks and the gates share.
+"""Timed bursts of calls, shared by the call benchmarks and the gates.
 
 A burst is a few thousand calls in a row, short enough to fit into the recorder's ring. Between
-bursts, outside the clock, asynchronous peers get the time to empty their backlog: what is measured
-is what a training step pays, not what happens when a ring is full (that is time to durable). The
-loop itself is measured in the same rotation and subtracted from everything, the floor included.
+bursts, off the clock, asynchronous peers get time to drain their backlog: this measures what a
+training step pays, not what happens when a ring is full (see time to durable). The loop itself is
+measured in the same rotation and subtracted from everything, including the floor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TARGET_NS = 2_000_000
 
 @dataclass
 class Lane:
-    """One peer in a rotation, with the samples taken of it (ns per call, loop included)."""
+    """One peer in a rotation, with its samples (ns per call, including the loop)."""
 
     peer: Peer | None
     loop: Loop
@@ -36,7 +36,7 @@ class Lane:
         """Run one burst.
 
         Returns:
-            Nanoseconds per call, the loop's own cost included.
+            Nanoseconds per call, including the loop's own cost.
         """
         batch = rows(self.done, self.burst)
         start = time.perf_counter_ns()
@@ -48,7 +48,7 @@ class Lane:
         return elapsed / self.burst
 
     def warm_up(self) -> None:
-        """Warm the code up and choose the burst's length: about 2 ms, at most `MAX_BURST` calls."""
+        """Warm up and choose the burst's length: about 2 ms, at most `MAX_BURST` calls."""
         self.burst = PERIOD
         self.time_burst()
         while self.burst < MAX_BURST and self.time_burst() * self.burst < TARGET_NS / 2:
@@ -57,18 +57,18 @@ class Lane:
 
 
 def open_lane(peer: Peer, directory: Path) -> Lane:
-    """Set a peer up under `directory`, which is created."""
+    """Set up a peer under `directory`, which is created."""
     directory.mkdir()
     return Lane(peer, peer.setup(directory), directory)
 
 
 def rotate(lanes: list[Lane], *, bursts: int, seconds: float) -> Lane:
-    """Measure all lanes, one burst each in turn, every turn starting with another lane.
+    """Measure all lanes in turn, one burst each; every turn starts with a different lane.
 
     Args:
-        lanes: The peers; each gets `bursts` samples, or as many as fit into `seconds`, at least 5.
+        lanes: The peers; each gets `bursts` samples, or as many as fit in `seconds`, at least 5.
         bursts: Samples per lane.
-        seconds: Bound of the whole rotation, in seconds.
+        seconds: Limit for the whole rotation.
 
     Returns:
         The lane of the bare loop, measured in the same rotation.
@@ -93,7 +93,7 @@ def close_lanes(lanes: list[Lane]) -> None:
     """Finish every peer and verify its output.
 
     Raises:
-        VerificationError: An output is not what was given to the peer.
+        VerificationError: An output differs from the peer's input.
     """
     for lane in lanes:
         assert lane.peer is not None
@@ -103,6 +103,6 @@ def close_lanes(lanes: list[Lane]) -> None:
 
 
 def net(lane: Lane, bare: Lane) -> list[float]:
-    """Return the lane's samples less the median cost of the bare loop, in ns per call."""
+    """Return the lane's samples minus the median cost of the bare loop, in ns per call."""
     loop_ns = median(bare.samples)
     return [sample - loop_ns for sample in lane.samples]

@@ -1,4 +1,4 @@
-"""Cost of one call: one peer beside the empty function, in one process."""
+"""Cost of one call: one peer and the empty function, in one process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def run(peer: str, bursts: int = 60, seconds: float = 1.5) -> dict[str, Any]:
     Args:
         peer: Its name.
         bursts: Samples to take.
-        seconds: Time bound; at least five samples are taken.
+        seconds: Time limit; at least five samples are taken.
 
     Returns:
         `call_ns` and `empty_ns` (each with median and percentiles over bursts, the bare loop
         subtracted), `ratio` of their medians, `loop_ns`, and `calls` verified in the output. Or
-        `unavailable` with the reason, where the peer is not installed.
+        `unavailable` with the reason, if the peer is not installed.
     """
     try:
         subject = load(peer)

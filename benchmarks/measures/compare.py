@@ -1,4 +1,4 @@
-"""Cost of one call for several peers in one process, burst by burst in turn: for the gates."""
+"""Cost of one call for several peers in one process, in alternating bursts: for the gates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(peers: list[str], bursts: int = 60, seconds: float = 10.0) -> dict[str, 
     Args:
         peers: Their names.
         bursts: Samples of each.
-        seconds: Time bound of the rotation.
+        seconds: Time limit for the rotation.
 
     Returns:
         For each peer `median` and percentiles in ns per call (the bare loop subtracted) and

@@ -1,15 +1,15 @@
-"""The demo's training steps with and without recording, in turns.
+"""The demo's training steps, alternately with and without recording.
 
 The machine's noise from one step to the next (2 to 5 % of a step on a shared two-core machine) is
 far above the cost of recording, so the figure is a median over several hundred pairs: a step with
 recording over the step without that trained on the same batch a fraction of a second apart. Its
-interval is a bootstrap over blocks, so that a slow spell of the machine counts once and not once
+interval is a bootstrap over blocks, so that a slow period of the machine counts once and not once
 per step.
 
 torch gets one thread and half the demo's batch. With a thread per core, any other process on the
-machine stretches torch's barriers from microseconds to time slices, and steps of 40 ms become steps
-of 40 to 220 ms; with one thread they stay within a few percent. Half the batch makes a step on one
-thread as long as the demo's own on two cores, so that recording's share is not made smaller.
+machine stretches torch's barriers from microseconds to time slices, and 40 ms steps take 40 to
+220 ms; with one thread they stay within a few percent. Half the batch makes a step on one thread as
+long as the demo's own on two cores, so that recording's share of it does not shrink.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.summary import median, quantile
 
 RESAMPLES = 2000
 CALLS_PER_STEP = 6
-"""One record and five timers; messages come on top."""
+"""One record and five timers, plus messages."""
 
 
 def paired_ratio(
@@ -35,7 +35,7 @@ def paired_ratio(
         on: Step times with recording, one list per block.
         off: The same without.
         confidence: Probability that the interval covers the true median.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
     """
     blocks = [[a / b for a, b in zip(*pair, strict=True)] for pair in zip(on, off, strict=True)]
     draw = random.Random(seed)
@@ -60,7 +60,7 @@ def run(steps_per_block: int, blocks: int) -> dict[str, Any]:
         medians in ms and the recorder's own `logging_fraction`.
 
     Raises:
-        VerificationError: The recorder did not write what the recorded steps gave it.
+        VerificationError: The recorder did not write all recorded steps.
     """
     import torch
 

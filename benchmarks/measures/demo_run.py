@@ -1,8 +1,8 @@
-"""What the demo's training loop spends in the calls of its logging, timed from outside.
+"""Time that the demo's training loop spends in logging calls, measured from outside.
 
-Every call is wrapped in two readings of the clock: steps with their echo, timed blocks, messages,
-epoch summaries. The wrapper's own cost counts as the logging's, so the figure is an upper bound; it
-does not rest on what the recorder says of itself, which is reported beside it.
+Every call is wrapped in two clock readings: steps with their echo, timed blocks, messages, epoch
+summaries. The wrapper's own cost counts as logging, so the figure is an upper bound. It does not
+rely on the recorder's own statistics, which are reported as well.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class TimedLogger:
 class TimedLogging:
     """An ExperimentLogging that adds up the time spent in its calls, in nanoseconds.
 
-    It stands for its PerformanceLogger, too.
+    It also replaces its PerformanceLogger.
     """
 
     def __init__(self, logs: Any) -> None:
@@ -88,7 +88,7 @@ class TimedLogging:
         return TimedLogger(self, self.logs.logger(subsystem))
 
     def log_step(self, step: int, epoch: int, metrics: Any) -> bool:
-        """Record and time the call, with its echo."""
+        """Record and time the call, including its echo."""
         start = time.perf_counter_ns()
         accepted: bool = self.logs.log_step(step, epoch, metrics)
         self.spent_ns += time.perf_counter_ns() - start
@@ -104,7 +104,7 @@ class TimedLogging:
         return accepted
 
     def time_block(self, name: str, *, step: int | None = None) -> TimedBlock:
-        """Make a block and time that, too."""
+        """Create a timed block, and time its creation."""
         start = time.perf_counter_ns()
         block = TimedBlock(self, self.logs.performance.time_block(name, step=step))
         self.spent_ns += time.perf_counter_ns() - start
@@ -113,18 +113,18 @@ class TimedLogging:
 
 
 def step_seconds(run: Path, steps: int, calls: Counter[str]) -> float:
-    """Check the run's files against the calls that were made, and add up the steps' durations.
+    """Check the run's files against the calls, and add up the steps' durations.
 
     Args:
         run: The run directory.
         steps: Training steps.
-        calls: What the wrapper counted.
+        calls: The wrapper's counts.
 
     Returns:
         Seconds in the blocks named "step".
 
     Raises:
-        VerificationError: Lines are missing, too many or out of order.
+        VerificationError: Lines are missing, superfluous or out of order.
     """
 
     def lines(stream: str) -> Iterator[dict[str, Any]]:
@@ -159,7 +159,7 @@ def run(steps: int) -> dict[str, Any]:
     Returns:
         `fraction` (time in calls over time in steps), `us_per_step`, `step_ms`, the recorder's own
         `own_fraction` of the same, and `flush_fraction`, the flush thread's CPU time over the same
-        steps (it runs beside training, on whatever core is free).
+        steps (it runs alongside training, on any free core).
     """
     from foundry_fastlog.demo.app import open_logging
     from foundry_fastlog.demo.config import load_config
@@ -179,7 +179,7 @@ def run(steps: int) -> dict[str, Any]:
         if not logs.close():
             raise VerificationError("close() timed out")
         stats = logs.recorder.stats()
-        # Messages come on top: the epoch summary, echoes of steps, start and end.
+        # Plus messages: the epoch summary, echoes of steps, start and end.
         blocks = sum(n for name, n in timed.calls.items() if name not in ("record", "summary"))
         check_accounting(stats, timed.calls["record"] + blocks + stats["event_calls"])
         seconds = step_seconds(logs.directory, steps, timed.calls)

@@ -37,7 +37,7 @@ def run(peer: str, count: int) -> dict[str, Any]:
     Returns:
         Seconds since the first call: `calls_s` when the last call returned, `complete_s` when the
         peer was closed and every record in its file, `fsync_s` when the file was on the device.
-        Verification comes after the clock has stopped, for every peer alike. Or `unavailable`.
+        For every peer, verification comes after the clock has stopped. Or `unavailable`.
     """
     try:
         subject = load(peer)

@@ -1,4 +1,4 @@
-"""Throughput of the flush thread alone, beside `orjson.dumps` alone."""
+"""Throughput of the flush thread alone, and of `orjson.dumps` alone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RING_BYTES = 64 << 20
 RECORD_BYTES = 96
 """Four floats in the ring: header, step and key set, tags, values, rounded up."""
 FILL = RING_BYTES // 2 // RECORD_BYTES * 9 // 10 // PERIOD * PERIOD
-"""Records of one filling: below half of the ring, where the flush thread wakes up by itself."""
+"""Records per filling: less than half of the ring, where the flush thread wakes up by itself."""
 
 
 def fastlog(fillings: int, directory: Path) -> dict[str, float]:
     """Fill a ring while the flush thread sleeps, then time the flush of all of it; repeat.
 
-    Every filling is a run of its own: a flush thread that has just been at work goes on with what
-    arrives, and part of the work would be done before the clock starts.
+    Every filling is a separate run: a flush thread that has just been active keeps processing what
+    arrives, so part of the work would be done before the clock starts.
     """
     elapsed, size, cpu = 0.0, 0, 0.0
     for filling in range(fillings):
@@ -38,7 +38,7 @@ def fastlog(fillings: int, directory: Path) -> dict[str, float]:
         for step, (loss, lr, grad_norm, tokens_per_sec) in rows(0, FILL):
             rec.record(step, loss=loss, lr=lr, grad_norm=grad_norm, tokens_per_sec=tokens_per_sec)
         if rec.stats()["written"]:
-            raise VerificationError("the flush thread has written before it was asked to")
+            raise VerificationError("the flush thread wrote before flush() was called")
         start = time.perf_counter()
         if not rec.flush(timeout=120.0):
             raise VerificationError("flush() timed out")
@@ -56,7 +56,7 @@ def fastlog(fillings: int, directory: Path) -> dict[str, float]:
 
 
 def orjson_alone(count: int) -> dict[str, float]:
-    """Time `orjson.dumps` of ready-made dicts, no file: rendering and nothing else."""
+    """Time `orjson.dumps` of ready-made dicts, without a file: only rendering."""
     entries = [
         {
             "timestamp": 1769783535.123456,
@@ -82,11 +82,11 @@ def run(count: int) -> dict[str, Any]:
     """Measure both.
 
     Args:
-        count: About how many records; rounded to whole fillings of the ring.
+        count: Approximate number of records; rounded to whole fillings of the ring.
 
     Returns:
         `fastlog` (rendered, written to the file and verified; `cpu_ns` is the flush thread's CPU
-        time per record) and `orjson_dumps` (rendered and thrown away).
+        time per record) and `orjson_dumps` (rendered and discarded).
     """
     fillings = max(1, round(count / FILL))
     with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:

@@ -1,9 +1,9 @@
-"""What the host pays for 1, 2, 4 and 8 device scalars: this package beside bare copies and torch.
+"""Host cost of 1, 2, 4 and 8 device scalars: this package, bare copies and torch.
 
-Bursts of calls with an idle device, one lane after the other in turn; the device is drained and the
-recorder flushed between them, outside the clock. A burst is short enough that the driver's queue
-never fills. `.item()` waits for the device, so its figure here is its least: in training, what is
-queued before it comes on top.
+Bursts of calls with an idle device, lanes in turn; between them, off the clock, the device is
+drained and the recorder flushed. A burst is short enough that the driver's queue never fills.
+`.item()` waits for the device, so its figure here is its minimum: in training, it also waits for
+everything queued before it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from foundry_fastlog import Recorder
 
 COUNTS = (1, 2, 4, 8)
 BURST = 32
-"""Calls in a burst: at most 8 times as many copies wait on the device."""
+"""Calls in a burst: at most 8 times as many copies are pending on the device."""
 ROWS = 64
-"""Sets of tensors, used in turn, so that a value in the wrong place is noticed."""
+"""Sets of tensors, used in turn, so that a value in the wrong place is detected."""
 WARM_UP = 3
 
 Steps = Iterator[tuple[int, tuple[Any, ...]]]
@@ -40,7 +40,7 @@ Burst = Callable[[Steps], None]
 
 
 def record_loop(recorder: Recorder, count: int) -> Burst:
-    """Return a loop of record() calls, written inline as training code has them."""
+    """Return a loop of record() calls, written inline as in training code."""
     record = recorder.record
 
     def one(steps: Steps) -> None:
@@ -108,7 +108,7 @@ class Lanes:
             spent = self.bare.time(pointers, [4] * self.count, self.target.stream(), BURST)
             self.target.synchronize()
             if self.bare.last_floats(self.count) != self.values[0]:
-                raise VerificationError("the bare copies brought other values")
+                raise VerificationError("the bare copies returned wrong values")
             return spent
         steps = zip(range(self.done, self.done + BURST), cycle(self.rows))
         start = time.perf_counter_ns()
@@ -121,7 +121,7 @@ class Lanes:
         return spent
 
     def turn(self, first: int) -> None:
-        """Run one burst of each lane, beginning with lane number `first`."""
+        """Run one burst of each lane, starting with lane number `first`."""
         names = list(self.samples)
         first %= len(names)
         for name in names[first:] + names[:first]:
@@ -139,7 +139,7 @@ class Lanes:
         found = (line for path in metric_files(self.run) for line in json_lines(path))
         step = -1
         for step, line in enumerate(found):
-            # The steps of a burst begin with the first row.
+            # Each burst starts with the first row.
             expected = self.values[step % BURST % ROWS]
             if line["step"] != step or list(line["metrics"].values()) != expected:
                 raise VerificationError(f"step {step} is {line}, not {expected}")
@@ -147,7 +147,7 @@ class Lanes:
             raise VerificationError(f"{step + 1} of {self.done} steps are in the output")
 
     def result(self) -> dict[str, Any]:
-        """Return each lane's nanoseconds per call, and ratios to the bare copies by rounds."""
+        """Return each lane's nanoseconds per call, and its ratio to the bare copies per round."""
         lanes = {
             name: {**describe(samples), "interval": bootstrap(samples)}
             for name, samples in self.samples.items()

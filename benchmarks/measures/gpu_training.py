@@ -1,8 +1,8 @@
-"""A training loop with each way of logging, in blocks of steps that take turns.
+"""A training loop with each way of logging, in alternating blocks of steps.
 
-All arms train the same model in one process: a block of steps with one, then a block with the next,
-every round beginning with another. What the machine does over minutes (clocks, temperature, other
-processes) then meets all of them, and the figure is a median of ratios within rounds.
+All arms train the same model in one process: a block of steps with one, then a block with the next;
+every round starts with a different arm. So slow changes of the machine (clocks, temperature, other
+processes) affect all arms alike, and the figure is a median of ratios within rounds.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from benchmarks.summary import describe, median
 
 LARGEST_BATCH = 1024
 LEAST_ROUNDS = 8
-"""Rounds that are made even when the time is up: fewer have no interval worth the name."""
+"""Minimum number of rounds, even if the time is up: fewer give no meaningful interval."""
 
 
 def step_seconds(training: Training, target: Target, steps: int = 8) -> float:
-    """Return what a step without logging takes, after as many to warm up."""
+    """Return the time of a step without logging, after the same number of warm-up steps."""
     times = []
     for _ in range(2):
         target.synchronize()
@@ -43,16 +43,16 @@ def step_seconds(training: Training, target: Target, steps: int = 8) -> float:
 def calibrate(training: Training, target: Target, wanted_s: float) -> float:
     """Choose the batch whose step takes about `wanted_s`.
 
-    The batch stays at one sequence where that takes longer, and at the largest that fits into the
-    device's memory where that takes less.
+    The batch is one sequence if that already takes longer, and the largest that fits into the
+    device's memory if that takes less.
 
     Returns:
-        Seconds of a step as it is now.
+        Seconds per step with the chosen batch.
     """
     found: dict[int, float] = {}
 
     def attempt(batch: int) -> bool:
-        """Measure a batch; False when it does not fit."""
+        """Measure a batch; False if it does not fit."""
         try:
             training.set_batch(batch)
             found[batch] = step_seconds(training, target)
@@ -71,7 +71,7 @@ def calibrate(training: Training, target: Target, wanted_s: float) -> float:
         raise RuntimeError("not even one sequence fits into the device's memory")
     largest = max(found)
     if found[largest] > wanted_s and largest > 1:
-        # Between the last two, in proportion.
+        # Interpolate between the last two.
         low, high = found[largest // 2], found[largest]
         part = min(1.0, max(0.0, (wanted_s - low) / max(high - low, 1e-9)))
         attempt(round(largest // 2 * (1.0 + part)))
@@ -81,7 +81,7 @@ def calibrate(training: Training, target: Target, wanted_s: float) -> float:
 
 
 class Lane:
-    """An arm in the rotation with what was measured of it."""
+    """An arm in the rotation, with its measurements."""
 
     def __init__(self, arm: Arm, training: Training, target: Target) -> None:
         self.arm, self.training, self.target = arm, training, target
@@ -92,7 +92,7 @@ class Lane:
         """Train and log some steps.
 
         Returns:
-            What was logged, and the seconds in the logging's calls.
+            What was logged, and the seconds spent in logging calls.
         """
         kept, spent, clock = [], 0, time.perf_counter_ns
         first, log, train = self.arm.step, self.arm.log, self.training.step
@@ -106,7 +106,7 @@ class Lane:
         return kept, spent / 1e9
 
     def block(self, steps: int) -> None:
-        """Train a block of steps on the clock, from an idle device to an idle device."""
+        """Time a block of training steps, from an idle device to an idle device."""
         self.target.synchronize()
         start = time.perf_counter()
         kept, spent = self.train(steps)
@@ -116,13 +116,13 @@ class Lane:
         self.settle(kept)
 
     def settle(self, kept: list[tuple[Scalars, float]]) -> None:
-        """Let the arm finish, and remember what it was given; off the clock."""
+        """Let the arm finish, and store what it was given; off the clock."""
         self.arm.inside_ns = 0.0
         self.arm.settle()
         self.arm.given += values(kept)
 
     def idle_calls(self, steps: int) -> list[float]:
-        """Return the seconds of the call in some more steps, each made while nothing is queued."""
+        """Return the call's seconds in some more steps, each with nothing queued."""
         spent = []
         kept: list[tuple[Scalars, float]] = []
         for _ in range(steps):
@@ -140,7 +140,7 @@ class Lane:
         return spent
 
     def profile(self, steps: int) -> dict[str, Any]:
-        """Count what some more steps waited for; not on the clock."""
+        """Count the waits of some more steps; off the clock."""
         kept: list[tuple[Scalars, float]] = []
         traced = trace(lambda: kept.extend(self.train(steps)[0]))
         self.settle(kept)
@@ -155,7 +155,7 @@ class Lane:
 
 
 def values(kept: list[tuple[Scalars, float]]) -> list[Row]:
-    """Read what was kept on the device, all of it at once."""
+    """Read everything that was kept on the device, at once."""
     columns = [
         [scalars.loss, scalars.grad_norm, scalars.loss_max, scalars.loss_std] for scalars, _ in kept
     ]
@@ -167,7 +167,7 @@ def open_arms(names: list[str], directory: Path) -> tuple[list[Arm], dict[str, s
     """Open the arms that can run here.
 
     Returns:
-        Them, and why the others cannot.
+        The arms, and why the others cannot run.
     """
     opened, unavailable = [], {}
     for name in names:
@@ -198,19 +198,19 @@ def run(
     Args:
         device: "cuda", or "cpu" for the smoke mode.
         shape: One of `SHAPES`.
-        wanted_ms: The step time to calibrate for.
-        arms: Names of arms; the first is what the others are compared with.
-        seconds: Bound of the rotation; `LEAST_ROUNDS` rounds are made anyway.
-        block_s: How long a block should be.
-        steps: Steps in a block, instead.
-        profiled_steps: How many more steps of each arm to count waits in; 0 counts none.
-        idle_steps: How many more steps of each arm to time the call in with nothing queued.
+        wanted_ms: The target step time of the calibration.
+        arms: Names of arms; the others are compared with the first.
+        seconds: Limit for the rotation; at least `LEAST_ROUNDS` rounds are made.
+        block_s: Duration of a block in seconds.
+        steps: Steps per block, instead of `block_s`.
+        profiled_steps: Additional steps of each arm in which to count waits; 0 for none.
+        idle_steps: Additional steps of each arm in which to time the call with nothing queued.
 
     Returns:
         The sizes, `arms` with times, ratios and waits of each, and `unavailable`.
 
     Raises:
-        VerificationError: An arm's output is not what the device had.
+        VerificationError: An arm's output differs from the device's values.
     """
     target = Target(device)
     training = Training(SHAPES[shape], 1, target)

@@ -1,4 +1,4 @@
-"""Time of `import foundry_fastlog` over fresh interpreters."""
+"""Time of `import foundry_fastlog` in fresh interpreters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.machine import ROOT
 from benchmarks.summary import describe, median
 
 HEAVY = ("torch", "wandb", "polars", "rich", "typer", "pydantic", "numpy")
-"""Packages that `import foundry_fastlog` must not pull in."""
+"""Packages that `import foundry_fastlog` must not load."""
 
 
 def start_s(code: str) -> float:
@@ -22,7 +22,7 @@ def start_s(code: str) -> float:
 
 
 def heavy_imports() -> list[str]:
-    """Return which of `HEAVY` a fresh `import foundry_fastlog` has loaded."""
+    """Return which of `HEAVY` a fresh `import foundry_fastlog` loads."""
     code = (
         "import foundry_fastlog, sys; foundry_fastlog.Recorder; "
         f"sys.stdout.write(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
@@ -34,15 +34,15 @@ def heavy_imports() -> list[str]:
 
 
 def run(rounds: int = 15) -> dict[str, Any]:
-    """Measure in turn a bare interpreter, the import, and the import with `Recorder` resolved.
+    """Alternate between a bare interpreter, the import, and the import with `Recorder` resolved.
 
     Args:
         rounds: Fresh interpreters of each kind.
 
     Returns:
         Milliseconds: `bare`, and `import` and `recorder` as the median of the differences to the
-        bare start of the same round, with percentiles; `heavy` lists packages loaded against the
-        rules.
+        bare start of the same round, with percentiles; `heavy` lists packages that should not have
+        been loaded.
     """
     codes = {
         "bare": "pass",

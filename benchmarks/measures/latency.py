@@ -1,4 +1,4 @@
-"""Distribution of single calls, with the clock's own cost beside it."""
+"""Distribution of single calls, and the clock's own cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def clock_samples(count: int) -> array[int]:
 
 
 def back_to_back(call: Call, count: int) -> array[int]:
-    """Time each of `count` calls in a row, in ns: the ring fills, and some calls wait for it."""
+    """Time each of `count` consecutive calls, in ns: the ring fills, and some calls wait."""
     now, samples = time.perf_counter_ns, array("q", bytes(8 * count))
     for step, (loss, lr, grad_norm, tokens_per_sec) in rows(0, count):
         start = now()
@@ -59,7 +59,7 @@ def paced(call: Call, count: int, interval_ns: int) -> array[int]:
 
 
 def single_call(subject: Peer, directory: Path) -> Call:
-    """Return the peer's one call, without its loop."""
+    """Return the peer's single call, without its loop."""
     loop = subject.setup(directory)
     if subject.name == "fastlog":
         call: Call = subject.recorder.record  # type: ignore[attr-defined]  # Fastlog has it
@@ -82,7 +82,7 @@ def run(peer: str, count: int, interval_ns: int = 0) -> dict[str, Any]:
         peer: "fastlog" (its method is called directly) or any other peer (through a small wrapper,
             whose cost of about 0.3 us is part of the figure).
         count: Calls.
-        interval_ns: 0 for back to back, else the pace.
+        interval_ns: Interval between calls; 0 for back to back.
 
     Returns:
         Percentiles of `call_ns` and of `clock_ns` (two readings of the clock with nothing

@@ -25,7 +25,7 @@ def _status_mib(field: str) -> float:
 
 
 def rss_mib() -> float:
-    """Return the resident set in MiB (off Linux: the peak, which can only exaggerate)."""
+    """Return the resident set in MiB (except on Linux: the peak, which can only be larger)."""
     return _status_mib("VmRSS:") if STATUS.exists() else peak_mib()
 
 
@@ -44,11 +44,11 @@ def run(count: int) -> dict[str, Any]:
         count: Steps, more than 200,000.
 
     Returns:
-        MiB: `import` (what importing the package added), `recorder` (peak over the whole run less
-        the state before the import: everything the package and an open run cost), `growth` (the
-        end less the state after the first tenth: what piles up with records), and `samples`.
+        MiB: `import` (added by importing the package), `recorder` (peak over the whole run minus
+        that before the import: the whole cost of the package and an open run), `growth` (the end
+        minus that after the first tenth: what accumulates with records), and `samples`.
     """
-    list(rows(0, 1))  # whatever the workload allocates once
+    list(rows(0, 1))  # one-time allocations of the workload
     gc.collect()
     before = rss_mib()
     from benchmarks.peers.fastlog import Fastlog

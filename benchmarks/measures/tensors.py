@@ -1,7 +1,7 @@
-"""Cost of a value that is a 0-dim CPU tensor: beside a float, and beside `.item()` of the tensor.
+"""Cost of a value that is a 0-dim CPU tensor, against a float and against `.item()`.
 
-With one value in the call and with four. The tensors are hot in cache, as a loss is that a step has
-just computed. All loops run burst by burst in turn; the bare loop is subtracted.
+With one value per call and with four. The tensors are hot in cache, like a loss that a step has
+just computed. All loops run in alternating bursts; the bare loop is subtracted.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _loops() -> dict[str, tuple[int, Loop]]:
 
 
 def _bare(steps: range) -> None:
-    for step in steps:  # noqa: B007 - the loop is what is measured
+    for step in steps:  # noqa: B007 - the loop itself is measured
         pass
 
 
@@ -100,7 +100,7 @@ def run(rounds: int = 60) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:
         recorders = {name: Recorder(Path(scratch) / name, fsync="none") for name in loops}
         done = 0
-        for turn in range(-2, rounds):  # the first two warm up
+        for turn in range(-2, rounds):  # the first two are warm-up
             steps = range(done, done + BURST)
             done += BURST
             for name, taken in samples.items():

@@ -1,4 +1,4 @@
-"""Records per second from several threads, to durable."""
+"""Records per second from several threads, until durable."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.workload import PERIOD, expected, rows
 
 
 def worker(loop: Loop, barrier: threading.Barrier, first: int, count: int) -> Callable[[], None]:
-    """Return a thread's body: wait for the others, then log its own range of steps."""
+    """Return a thread's function: wait for the others, then log its own range of steps."""
 
     def body() -> None:
         batch = rows(first, count)
@@ -27,7 +27,7 @@ def worker(loop: Loop, barrier: threading.Barrier, first: int, count: int) -> Ca
 
 
 def check_ranges(lines: Iterator[dict[str, Any]], threads: int, per_thread: int) -> None:
-    """Check that each thread's steps are all there, in its order, with the right values.
+    """Check that all steps of each thread are there, in order, with the right values.
 
     Raises:
         VerificationError: They are not.
@@ -44,15 +44,15 @@ def check_ranges(lines: Iterator[dict[str, Any]], threads: int, per_thread: int)
 
 
 def run(peer: str, threads: int, count: int) -> dict[str, Any]:
-    """Log `count` steps in all from `threads` threads.
+    """Log a total of `count` steps from `threads` threads.
 
     Args:
         peer: "fastlog" or "orjson_write" (one shared file, whose `write` has its own lock).
         threads: Producers.
-        count: Steps in all; rounded down to a multiple of threads x 256.
+        count: Total number of steps; rounded down to a multiple of threads x 256.
 
     Returns:
-        `records_per_s` to durable (from the first call until the file is closed) and, beside it,
+        `records_per_s` until durable (from the first call until the file is closed), and
         `calls_per_s` until the last producer was done.
     """
     per_thread = count // threads // PERIOD * PERIOD

@@ -36,7 +36,7 @@ MESSAGES = (
     "message_stdlib",
     "message_loguru",
 )
-"""Peers of the message path: a message with five fields, and the experiment's context."""
+"""Peers of the message path: a message with five fields and the experiment's context."""
 
 
 def load(name: str) -> Peer:
@@ -47,9 +47,9 @@ def load(name: str) -> Peer:
 
     Raises:
         KeyError: There is no such peer.
-        ImportError: What the peer needs is not installed.
+        ImportError: A dependency of the peer is not installed.
     """
     if name not in PEERS + MESSAGES:
-        raise KeyError(f"no peer {name!r}; there are {', '.join(PEERS + MESSAGES)}")
+        raise KeyError(f"no peer {name!r}; known peers: {', '.join(PEERS + MESSAGES)}")
     peer: Peer = import_module(f"benchmarks.peers.{name}").PEER()
     return peer

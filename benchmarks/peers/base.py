@@ -1,4 +1,4 @@
-"""What a peer is: one signature for everything that is measured, and shared verifiers."""
+"""The interface of a peer, and shared verifiers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Loop = Callable[[Iterator[Row]], None]
 
 
 class VerificationError(AssertionError):
-    """A peer's output is not what was given to it."""
+    """A peer's output differs from its input."""
 
 
 class Peer(abc.ABC):
     """One way to log a training step.
 
-    The life of a peer in its process: `setup`, any number of loop calls (with `settle` between
-    them, outside the clock), `finish`, `verify`.
+    Life cycle in a process: `setup`, any number of loop calls (with `settle` between them, off the
+    clock), `finish`, `verify`.
     """
 
     name: ClassVar[str]
@@ -45,28 +45,28 @@ class Peer(abc.ABC):
         """
 
     def settle(self) -> None:
-        """Wait until the backlog of a background thread is empty, where the peer can tell."""
+        """Wait until the backlog of a background thread is empty, if the peer can tell."""
         return
 
     @abc.abstractmethod
     def finish(self) -> None:
-        """Close the peer; on return every record is complete in its file."""
+        """Close the peer; on return, every record is complete in its file."""
 
     @abc.abstractmethod
     def verify(self, directory: Path, count: int) -> None:
-        """Check that steps 0..count-1 are all there, once, in order, with the right values.
+        """Check that steps 0..count-1 are there exactly once, in order, with the right values.
 
         Raises:
             VerificationError: They are not.
         """
 
     def facts(self) -> dict[str, Any]:
-        """Return extra numbers of this run (valid after `finish`)."""
+        """Return additional figures of this run (valid after `finish`)."""
         return {}
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Return the versions of the distributions behind this peer."""
+        """Return the versions of this peer's distributions."""
         return {package: metadata.version(package) for package in cls.packages}
 
 

@@ -1,4 +1,4 @@
-"""The floor: an empty C function called by a local name."""
+"""The floor: an empty C function called through a local name."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class EmptyFastcall(Peer):
         return loop
 
     def finish(self) -> None:
-        """Do nothing: nothing is open."""
+        """Do nothing: there is nothing to close."""
 
     def verify(self, directory: Path, count: int) -> None:
-        """Check that the function takes the call and that nothing was written."""
+        """Check that the function accepts the call and that nothing was written."""
         if self.empty(0, loss=1.0, lr=1.0, grad_norm=1.0, tokens_per_sec=1.0) is not None:
             raise VerificationError("the empty function returned something")
         if any(directory.iterdir()):

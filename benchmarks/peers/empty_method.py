@@ -1,4 +1,4 @@
-"""The floor in the form that users write: an empty C method of an object, `obj.empty(...)`."""
+"""The floor as users write it: an empty C method of an object, `obj.empty(...)`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.workload import Row
 
 
 class EmptyMethod(EmptyFastcall):
-    """Calls the floor as a method of a Python subclass of a C type, as `Recorder` is one."""
+    """Calls the floor as a method of a Python subclass of a C type, like `Recorder`."""
 
     name = "empty_method"
     title = "the same as a method, `obj.empty(...)`"

@@ -19,14 +19,14 @@ def metric_files(run: Path) -> list[Path]:
 
 
 def check_accounting(stats: Mapping[str, object], count: int) -> None:
-    """Check that what was asked for is what was accepted and written.
+    """Check that all records were accepted and written.
 
     Args:
         stats: `Recorder.stats()` after `close`.
-        count: How many records were given.
+        count: Number of records passed in.
 
     Raises:
-        VerificationError: A record was dropped, or accepted and not written, or an error was met.
+        VerificationError: A record was dropped or not written, or an error occurred.
     """
     for key, value in (("accepted", count), ("written", count), ("dropped", 0), ("errors", 0)):
         if stats[key] != value:
@@ -34,7 +34,7 @@ def check_accounting(stats: Mapping[str, object], count: int) -> None:
 
 
 class Fastlog(Peer):
-    """A recorder with its default settings, but for fsync: no peer forces its bytes to the disk."""
+    """A recorder with default settings, except fsync: no peer forces its bytes to the disk."""
 
     name = "fastlog"
     title = "**foundry_fastlog** `rec.record(...)`"
@@ -71,7 +71,7 @@ class Fastlog(Peer):
 
     @staticmethod
     def _records(run: Path) -> Iterator[tuple[int, dict[str, float]]]:
-        """Yield step and metrics of each line; check `seq` and that time does not go backwards."""
+        """Yield step and metrics of each line; check `seq`, and that time is monotonic."""
         seq, last = 0, ""
         for path in metric_files(run):
             for line in json_lines(path):
@@ -83,13 +83,13 @@ class Fastlog(Peer):
                 yield line["step"], line["metrics"]
 
     def facts(self) -> dict[str, Any]:
-        """Return bytes in the files and what the recorder says of itself."""
+        """Return the bytes in the files and the recorder's own statistics."""
         keys = ("blocked_s", "record_ns", "flush_cpu_s", "ring_bytes", "ring_high_water_bytes")
         return {"bytes": self.bytes, **{key: self.stats[key] for key in keys}}
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Return the version of the package that was imported."""
+        """Return the version of the imported package."""
         return {"foundry-fastlog": foundry_fastlog.__version__}
 
 

@@ -1,4 +1,4 @@
-"""foundry_fastlog with 0-dim tensors that the caller reads: `rec.record(step, loss=t.item())`."""
+"""foundry_fastlog with 0-dim tensors read by the caller: `rec.record(step, loss=t.item())`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FastlogItem(Fastlog):
     packages = ("foundry-fastlog", "torch")
 
     def setup(self, directory: Path) -> Loop:
-        """Open a run and make the tensors."""
+        """Open a run and create the tensors."""
         super().setup(directory)
         recorder, tensors = self.recorder, tensor_rows()
 

@@ -1,4 +1,4 @@
-"""The plan's `MetricsLogger.log_step`, as this package has it."""
+"""The plan's `MetricsLogger.log_step`, as implemented by this package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from foundry_fastlog import LoggingConfig, MetricsLogger, RecorderConfig
 
 
 class FastlogMetricsLogger(Fastlog):
-    """The class that takes the place of the plan's, its logger at the default level, too."""
+    """This package's version of the plan's class, with its logger at the default level, too."""
 
     name = "fastlog_metrics_logger"
     title = "**foundry_fastlog** `MetricsLogger.log_step(...)`"

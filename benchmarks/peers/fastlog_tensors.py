@@ -13,7 +13,7 @@ from benchmarks.workload import VALUES, Row
 
 
 def tensor_rows() -> list[tuple[Any, ...]]:
-    """Make the workload's values as 0-dim tensors; float64, so that they are the same numbers.
+    """Create the workload's values as 0-dim tensors; float64, so that the numbers are equal.
 
     Raises:
         ImportError: torch is not installed.
@@ -31,7 +31,7 @@ class FastlogTensors(Fastlog):
     packages = ("foundry-fastlog", "torch")
 
     def setup(self, directory: Path) -> Loop:
-        """Open a run and make the tensors."""
+        """Open a run and create the tensors."""
         super().setup(directory)
         recorder, tensors = self.recorder, tensor_rows()
 

@@ -12,7 +12,7 @@ from benchmarks.workload import Row
 
 
 class LoguruEnqueue(Peer):
-    """`logger.info("step", step=..., loss=...)`: the values arrive in `record.extra`."""
+    """`logger.info("step", step=..., loss=...)`: the values are in `record.extra`."""
 
     name = "loguru_enqueue"
     title = "loguru `enqueue=True`, `serialize=True`"

@@ -1,4 +1,4 @@
-"""What the peers of the message path share: the message, its context, the verifiers."""
+"""Shared by the peers of the message path: the message, its context, the verifiers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.workload import KEYS, Row
 TEXT = "Training step completed"
 LOGGER = "model_foundry.training.loop"
 CONTEXT = {"experiment": "exp0_baseline", "git_hash": "e7607e6", "device": "cuda:0"}
-"""Base context: every peer writes it with every message, bound once where the peer can."""
+"""Base context, written with every message; a peer binds it once if it can."""
 
 
 def info_loop(log: Any) -> Loop:
@@ -34,15 +34,15 @@ def info_loop(log: Any) -> Loop:
 
 
 def check_messages(path: Path, count: int, fields: Sequence[str] = ("context",)) -> None:
-    """Check that a file of JSON lines has the messages of steps 0..count-1, whole and in order.
+    """Check that a JSON Lines file has the messages of steps 0..count-1, complete and in order.
 
     Args:
         path: The file.
-        count: How many messages were logged.
-        fields: The way to the object with context and fields; empty where the line itself is it.
+        count: Number of messages logged.
+        fields: Path to the object with context and fields; empty if it is the line itself.
 
     Raises:
-        VerificationError: A message is missing, repeated, out of place or other than it was.
+        VerificationError: A message is missing, repeated, out of place or altered.
     """
     check_steps((_step(line, fields) for line in json_lines(path)), count)
 
@@ -58,15 +58,15 @@ def _step(line: dict[str, Any], fields: Sequence[str]) -> tuple[int, dict[str, f
 
 
 def check_text(path: Path, count: int, prefix: str = "") -> None:
-    """Check the same of a text log.
+    """Check the same for a text log.
 
     Args:
         path: The file.
-        count: How many messages were logged.
-        prefix: What stands before the logger's name.
+        count: Number of messages logged.
+        prefix: The text before the logger's name.
 
     Raises:
-        VerificationError: A message is missing, repeated, out of place or other than it was.
+        VerificationError: A message is missing, repeated, out of place or altered.
     """
     check_steps(_text_steps(path, f" [INFO] {prefix}{LOGGER}: {TEXT}\n"), count)
 
@@ -75,13 +75,13 @@ def _text_steps(path: Path, head: str) -> Iterator[tuple[int, dict[str, float]]]
     with path.open(encoding="utf-8") as file:
         for line in file:
             if not line.endswith(head):
-                raise VerificationError(f"no message's first line: {line!r}")
+                raise VerificationError(f"not the first line of a message: {line!r}")
             found = dict(next(file).strip().split(": ") for _ in range(len(KEYS) + 1))
             yield int(found.pop("step")), {name: float(value) for name, value in found.items()}
 
 
 def private_logger(name: str) -> logging.Logger:
-    """Return a logger of the standard library, at INFO, that nobody else listens to."""
+    """Return a standard library logger, at INFO, without other handlers."""
     logger = logging.getLogger(name)
     logger.setLevel(logging.INFO)
     logger.propagate = False

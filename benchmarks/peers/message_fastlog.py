@@ -30,7 +30,7 @@ class MessageFastlog(Peer):
         return info_loop(log)
 
     def handlers(self, directory: Path) -> list[logging.Handler]:
-        """Return what messages go to."""
+        """Return the destination of the messages."""
         return [RecorderHandler(self.recorder)]
 
     def settle(self) -> None:
@@ -52,7 +52,7 @@ class MessageFastlog(Peer):
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """Return the version of the imported code, which an editable install may lag behind."""
+        """Return the version of the imported code; editable metadata may be out of date."""
         return {"foundry-fastlog": foundry_fastlog.__version__}
 
 

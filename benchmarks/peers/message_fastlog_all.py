@@ -1,4 +1,4 @@
-"""foundry_fastlog as an experiment sets it up: log stream, main log and debug log at once."""
+"""foundry_fastlog as an experiment sets it up: log stream, main log and debug log together."""
 
 from __future__ import annotations
 

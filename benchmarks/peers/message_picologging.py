@@ -1,6 +1,6 @@
 """picologging: a FileHandler with a JSON formatter (orjson).
 
-It ignores `extra`, so the fields travel as the message object.
+It ignores `extra`, so the fields are passed as the message object.
 """
 
 from __future__ import annotations

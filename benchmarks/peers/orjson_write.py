@@ -1,7 +1,7 @@
 """What a careful user writes by hand: `orjson.dumps` and a buffered file.
 
-The line carries what a record needs (time, step, metrics) in the cheapest form: `time.time()`
-instead of an ISO timestamp, no sequence number, the default 8 KiB buffer. That favours this peer.
+The line has what a record needs (time, step, metrics) in the cheapest form: `time.time()` instead
+of an ISO timestamp, no sequence number, the default 8 KiB buffer. That favours this peer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """picologging: a FileHandler with a JSON formatter (orjson).
 
-It ignores `extra`, so the step and its metrics travel as the message object.
+It ignores `extra`, so the step and its metrics are passed as the message object.
 """
 
 from __future__ import annotations

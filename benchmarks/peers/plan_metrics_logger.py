@@ -1,4 +1,4 @@
-"""The logging plan's own MetricsLogger: open, `json.dumps`, write and close in every step."""
+"""The logging plan's own MetricsLogger: open, `json.dumps`, write and close on every step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.peers.base import Loop, Peer, check_steps, json_lines
 from benchmarks.workload import Row
 
 
-# The class below is the plan's text, letter for letter: it is what is measured.
+# The class below is the plan's code, verbatim, because it is what is measured.
 # fmt: off
 class MetricsLogger:
     """Logger specifically for training metrics and performance data."""

@@ -61,7 +61,7 @@ class StdlibQueue(Peer):
         return loop
 
     def settle(self) -> None:
-        """Wait until the listener has taken and written everything."""
+        """Wait until the listener has written everything."""
         self.queue.join()
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""structlog set up as its own performance guide says: bytes logger, orjson, cached, no stdlib."""
+"""structlog as its performance guide recommends: bytes logger, orjson, cached, no stdlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard: four `SummaryWriter.add_scalar` calls a step (torch.utils.tensorboard)."""
+"""TensorBoard: four `SummaryWriter.add_scalar` calls per step (torch.utils.tensorboard)."""
 
 from __future__ import annotations
 

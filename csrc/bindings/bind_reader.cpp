@@ -3,9 +3,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -27,14 +30,12 @@ class Scan {
     Scan(const py::list& sources, reader::Options options, const reader::ScanLimits& limits)
         : options_(std::move(options)), sources_(sources) {
         without_gil([&] {
-            reader::scan(
-                sources_.sources(), options_, limits,
-                [this](reader::Part&& part) {
-                    std::shared_ptr<reader::Chunk> chunk = std::move(part.chunk);
-                    accounts_.push_back({part.source, part.segment, chunk});
-                    sources_.rows()[part.source].chunks.push_back(std::move(chunk));
-                },
-                &check_signals);
+            scan(limits);
+            if (options_.seqs || !went_back()) return;
+            options_.seqs = true;  // which lines a writer went back behind, their numbers say
+            accounts_.clear();
+            for (auto& source : sources_.rows()) source.chunks.clear();
+            scan(limits);
         });
     }
 
@@ -53,13 +54,43 @@ class Scan {
     }
 
     std::vector<std::pair<std::int64_t, std::int64_t>> steps() {
-        reader::Recorded recorded;
+        std::vector<std::pair<std::int64_t, std::int64_t>> found;
         for (const auto& source : sources_.rows()) {
-            for (const auto& chunk : source.chunks) recorded.add(*chunk);
+            for (const auto& chunk : source.chunks) {
+                for (const auto& range : chunk->recorded_steps) {
+                    found.emplace_back(range.first, range.last);
+                }
+            }
         }
-        recorded.close();
-        std::vector<std::pair<std::int64_t, std::int64_t>> out;
-        for (const auto& range : recorded.steps()) out.emplace_back(range.first, range.last);
+        std::sort(found.begin(), found.end());
+        std::size_t kept = 0;
+        for (const auto& range : found) {
+            auto* const before = kept == 0 ? nullptr : &found[kept - 1];
+            if (before != nullptr &&
+                (before->second == INT64_MAX || range.first <= before->second + 1)) {
+                before->second = std::max(before->second, range.second);
+            } else {
+                found[kept++] = range;
+            }
+        }
+        found.resize(kept);
+        return found;
+    }
+
+    /// Names with their first step, and their first epoch.
+    std::vector<std::tuple<std::string, std::optional<std::int64_t>, std::optional<double>>>
+    firsts() {
+        reader::Cutoffs found;
+        for (const auto& source : sources_.rows()) {
+            for (const auto& chunk : source.chunks) {
+                for (const reader::Columns* columns : {&chunk->metrics, &chunk->summary}) {
+                    for (const reader::Column& column : *columns) note_first(column, found);
+                }
+            }
+        }
+        std::vector<std::tuple<std::string, std::optional<std::int64_t>, std::optional<double>>>
+            out;
+        for (const auto& [name, first] : found) out.emplace_back(name, first.step, first.epoch);
         return out;
     }
 
@@ -70,6 +101,37 @@ class Scan {
     }
 
   private:
+    void scan(const reader::ScanLimits& limits) {
+        reader::scan(
+            sources_.sources(), options_, limits,
+            [this](reader::Part&& part) {
+                std::shared_ptr<reader::Chunk> chunk = std::move(part.chunk);
+                accounts_.push_back({part.source, part.segment, chunk});
+                sources_.rows()[part.source].chunks.push_back(std::move(chunk));
+            },
+            &check_signals);
+    }
+
+    bool went_back() {
+        const auto& rows = sources_.rows();
+        return std::any_of(rows.begin(), rows.end(), [](const reader::SourceRows& source) {
+            return source.counts &&
+                   std::any_of(source.chunks.begin(), source.chunks.end(),
+                               [](const auto& chunk) { return !chunk->rewinds.empty(); });
+        });
+    }
+
+    static void note_first(const reader::Column& column, reader::Cutoffs& found) {
+        if (!column.first_step && !column.first_epoch) return;
+        reader::Cutoff& first = found[column.name];
+        if (column.first_step && (!first.step || *column.first_step < *first.step)) {
+            first.step = column.first_step;
+        }
+        if (column.first_epoch && (!first.epoch || *column.first_epoch < *first.epoch)) {
+            first.epoch = column.first_epoch;
+        }
+    }
+
     reader::Options options_;
     ReadSources sources_;
     std::vector<Account> accounts_;
@@ -182,14 +244,9 @@ void bind_reader(py::module_& module) {
     py::class_<reader::Frame, std::shared_ptr<reader::Frame>>(module, "Frame")
         .def_property_readonly("rows", &reader::Frame::rows)
         .def_property_readonly("schema", &schema_list)
-        .def_property_readonly("hidden",
-                               [](const reader::Frame& frame) {
-                                   std::vector<std::int64_t> out;
-                                   for (std::size_t i = 0; i < frame.sources().size(); ++i) {
-                                       out.push_back(frame.selection().hidden(i));
-                                   }
-                                   return out;
-                               })
+        .def_property_readonly(
+            "left_out",
+            [](const reader::Frame& frame) { return count_dict(frame.selection().left_out()); })
         .def("batches", &batches_list,
              "The columns of each batch, as (rows, nulls, validity, values or offsets, text).")
         .def("arrow_schema", &schema_capsule)
@@ -197,8 +254,8 @@ void bind_reader(py::module_& module) {
     py::class_<Scan>(module, "Scan")
         .def(py::init([](const py::list& sources, const std::vector<std::string>& patterns,
                          bool all_names, bool exact, bool seqs, std::int64_t first_step,
-                         std::int64_t last_step, bool rows, bool list_names, unsigned threads,
-                         std::uint64_t part_bytes) {
+                         std::int64_t last_step, bool rows, bool list_names, bool note_steps,
+                         bool note_firsts, unsigned threads, std::uint64_t part_bytes) {
                  reader::Options options;
                  options.names = {all_names, exact, patterns};
                  options.first_step = first_step;
@@ -206,6 +263,8 @@ void bind_reader(py::module_& module) {
                  options.only_count = !rows;
                  options.seqs = seqs;
                  options.list_names = list_names;
+                 options.note_steps = note_steps;
+                 options.note_firsts = note_firsts;
                  reader::ScanLimits limits;
                  limits.threads = threads;
                  limits.part_bytes = part_bytes;
@@ -214,13 +273,15 @@ void bind_reader(py::module_& module) {
              py::arg("sources"), py::kw_only(), py::arg("patterns") = std::vector<std::string>(),
              py::arg("all_names") = true, py::arg("exact") = false, py::arg("seqs") = true,
              py::arg("first_step") = INT64_MIN, py::arg("last_step") = INT64_MAX,
-             py::arg("rows") = true, py::arg("list_names") = false, py::arg("threads") = 0,
+             py::arg("rows") = true, py::arg("list_names") = false, py::arg("note_steps") = false,
+             py::arg("note_firsts") = false, py::arg("threads") = 0,
              py::arg("part_bytes") = std::uint64_t{32} << 20, "Reads the streams of some writers.")
         .def("accounts", &Scan::accounts,
              "What was found besides rows: (source, segment, lines, seqs, damages, drops, tail, "
              "error) per part.")
         .def("names", &Scan::names, py::arg("source"))
         .def("steps", &Scan::steps)
+        .def("firsts", &Scan::firsts)
         .def("frame", &Scan::frame, py::arg("stream"), "The rows as columns; once.");
 }
 

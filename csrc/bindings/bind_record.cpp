@@ -1,5 +1,5 @@
-// The hot calls: record(), record_dict(), log() and the fragment behind event(), as raw METH_FASTCALL
-// methods. pybind11's own dispatch would cost several times the whole call.
+// The hot calls: record(), record_dict(), log() and the fragment call used by event(), as raw METH_FASTCALL
+// methods. pybind11's own dispatch would cost several times as much as the whole call.
 #include <Python.h>
 
 #include <array>
@@ -35,24 +35,24 @@ bool are_few_floats(PyObject* const* values, Py_ssize_t count) noexcept {
     return true;
 }
 
-// One record on its way: what was given, and the engine that it goes to with the id of its names there.
+// One record in progress: its arguments, the engine it goes to, and the id of its names in that engine.
 struct Call {
     RecorderHandle& handle;
     std::uint64_t ticks;
     PyObject* names;  // the call site's tuple, or null
     PyObject* const* keys;
     Py_ssize_t count;
-    bool has_step = false;  // else it gets the next one
+    bool has_step = false;  // otherwise it gets the next one
     std::int64_t step = 0;
-    bool joined = false;      // names were put together from the keys of nested dicts
-    bool tolerant = false;    // a value that is none becomes its text; long texts are cut
-    bool must_fit = false;    // what is too large for the ring is an error, and not counted
+    bool joined = false;      // some names were joined from the keys of nested dicts
+    bool tolerant = false;    // an unsupported value becomes its text; long texts are truncated
+    bool must_fit = false;    // a record too large for the ring is an error, and is not counted
     std::uint16_t flags = 0;  // of MetricsPayload: `step` is a summary's epoch
     Engine* engine = nullptr;
     KeySet set{};
 
-    // Finds engine and id: an engine's ids are in its own key table only. 1: they are good until the next
-    // foreign code; else as unready().
+    // Finds the engine and the id: an engine's ids are only in its own key table. 1: both are valid until
+    // other code runs; otherwise as unready().
     int find_engine() noexcept {
         do {
             engine = handle.ready(true);
@@ -67,11 +67,11 @@ struct Call {
         } while (engine->inherited());
         return 1;
     }
-    // The same, where foreign code has run since: it may have forked.
+    // The same after other code has run, which may have forked.
     int settle() noexcept { return engine->inherited() ? find_engine_again() : 1; }
     [[gnu::noinline, gnu::cold]] int find_engine_again() noexcept { return find_engine(); }
 
-    // Last of all, so that a call that is refused takes no number.
+    // Done last, so that a rejected call takes no step number.
     std::int64_t settle_step() noexcept {
         if (flags != 0) return step;
         if (!has_step) return handle.take_step();
@@ -80,8 +80,8 @@ struct Call {
     }
 };
 
-// The usual record: nothing can fail any more, so the values go straight from their objects into
-// the ring. (Through a buffer, the copy would wait for the narrow stores into it.)
+// The usual record: nothing can fail any more, so the values are copied straight from their objects into the
+// ring. (With a buffer in between, the copy would stall on the narrow stores into it.)
 int submit_floats(Recorder& core, std::uint64_t ticks, std::int64_t step, std::uint32_t id,
                   PyObject* const* values, std::size_t count) noexcept {
     return submit_counted(
@@ -110,7 +110,7 @@ bool check_epoch(ValueTag tag, PyObject* value) noexcept {
     return false;
 }
 
-// A value that cannot be recorded, as log() takes it: its text. False when the error goes on.
+// Replaces a value that cannot be recorded with its text, for log(). False when the error remains set.
 [[gnu::noinline]] bool encode_as_text(Call& call, PayloadBuilder& payload, std::size_t i,
                                       PyObject* value) noexcept {
     if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError)) {
@@ -138,24 +138,24 @@ inline bool encode_all(Call& call, PayloadBuilder& payload, PyObject* const* val
     return epoch < 0 || check_epoch(payload.tag(static_cast<std::size_t>(epoch)), values[epoch]);
 }
 
-// The size of a payload whose line has certainly at most `most` bytes: a character takes up to six bytes
-// for one, a key comes up to twice, a number takes less than 64.
+// The size of a payload whose line is guaranteed to have at most `most` bytes: a character takes up to six
+// bytes, a key is written up to twice, a number takes less than 64.
 std::size_t bytes_beside(const std::vector<std::string_view>& keys, std::size_t most) noexcept {
     std::size_t rest = 64 * keys.size() + 64;
     for (const std::string_view key : keys) rest += 12 * key.size();
     return metrics_strings_offset(keys.size()) + (most > rest ? (most - rest) / 6 : 0);
 }
 
-// Whether a record of that size is too large for the ring where that is an error, which is set.
+// Returns whether a record of that size is too large for the ring and this is an error, which is then set.
 bool refuses(const Call& call, std::size_t bytes) noexcept {
     const std::size_t most = call.engine->core.max_payload();
     if (!call.must_fit || bytes <= most) return false;
-    PyErr_Format(PyExc_ValueError, "a record of %zu bytes; the ring takes %zu at most", bytes,
-                 most);
+    PyErr_Format(PyExc_ValueError, "a record of %zu bytes is too large; the ring takes at most %zu",
+                 bytes, most);
     return true;
 }
 
-// The keys' text did not fit the key table: the record carries its line's members itself.
+// The text of the keys did not fit into the key table: the record itself carries the members of its line.
 [[gnu::noinline]] int submit_with_keys(Call& call, PayloadBuilder& payload) noexcept {
     for (const DeviceArgument& argument : payload.device_arguments()) {
         payload.set(argument.index, ValueTag::missing, missing_bits(MissingReason::no_key_space));
@@ -192,7 +192,7 @@ bool refuses(const Call& call, std::size_t bytes) noexcept {
 // Values of any type.
 int record_any(Call& call, PyObject* const* values) noexcept {
     if (call.count > static_cast<Py_ssize_t>(kMaxMetrics)) {
-        PyErr_Format(PyExc_ValueError, "%zd metrics in one record; at most %zu are possible",
+        PyErr_Format(PyExc_ValueError, "%zd metrics in one record; at most %zu are allowed",
                      call.count, kMaxMetrics);
         return -1;
     }
@@ -223,7 +223,7 @@ int record_any(Call& call, PyObject* const* values) noexcept {
     return accepted;
 }
 
-// record(step=5, loss=...): the step is among the keywords.
+// record(step=5, loss=...): the step is one of the keywords.
 PyObject* record_step_keyword(const Call& given, PyObject* const* values) noexcept {
     try {
         std::vector<PyObject*> keys;
@@ -242,7 +242,7 @@ PyObject* record_step_keyword(const Call& given, PyObject* const* values) noexce
     }
 }
 
-// record() with its step among the keywords, without values, without an engine, or called wrongly.
+// record() with its step among the keywords, without values, without an engine, or with wrong arguments.
 [[gnu::noinline]] PyObject* record_rest(Call& call, PyObject* const* args,
                                         Py_ssize_t nargs) noexcept {
     const int found = call.find_engine();
@@ -267,7 +267,7 @@ PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObje
     RecorderHandle* handle = RecorderHandle::from(self);
     if (handle == nullptr) return nullptr;
     std::int64_t step = 0;
-    // Before the engine is looked for: __index__ is anybody's code.
+    // Before the engine is determined: __index__ may run any code.
     if (nargs == 1 && !read_step(args[0], step)) [[unlikely]]
         return nullptr;
     PyObject* const* keys = names != nullptr ? &PyTuple_GET_ITEM(names, 0) : nullptr;
@@ -308,7 +308,7 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
                                 items.values(), static_cast<std::size_t>(call.count)));
 }
 
-// Two arguments by position or by name; `second` may be absent when `required` is 1.
+// Parses two arguments, by position or by name; `second` may be absent if `required` is 1.
 bool parse_two(const char* function, const char* first_name, const char* second_name,
                Py_ssize_t required, PyObject* const* args, Py_ssize_t nargs, PyObject* names,
                PyObject*& first, PyObject*& second) noexcept {
@@ -325,11 +325,11 @@ bool parse_two(const char* function, const char* first_name, const char* second_
     }
     if (known && first != nullptr && (second != nullptr || required == 1)) return true;
     PyErr_Format(PyExc_TypeError, "%s() takes the arguments (%s, %s)%s", function, first_name,
-                 second_name, required == 1 ? "; the second may be left out" : "");
+                 second_name, required == 1 ? "; the second is optional" : "");
     return false;
 }
 
-// An error of a closed recorder, or of one that was never opened, comes before those of the arguments.
+// The error of a closed or never opened recorder takes precedence over errors in the arguments.
 RecorderHandle* usable(PyObject* self) noexcept {
     RecorderHandle* handle = RecorderHandle::from(self);
     if (handle == nullptr || (handle->ready(true) == nullptr && PyErr_Occurred())) return nullptr;
@@ -435,13 +435,13 @@ Record the metrics of one training step.
 Args:
     step: The training step, an int (any object with __index__) within 64 bits.
     **values: Metrics by name: float, int (64 bits), bool, None, str, a numpy scalar, or an array or
-        tensor of no dimension on the CPU. ``epoch`` becomes a field of its own beside ``step``.
+        tensor without dimensions on the CPU. ``epoch`` becomes a separate field beside ``step``.
 
 Returns:
     True when the record was accepted, False when it was dropped (see ``back_pressure``).
 
 Raises:
-    TypeError: A value of a type that cannot be recorded; names key and type. Nothing is written.
+    TypeError: A value has an unsupported type; the message names key and type. Nothing is written.
     OverflowError: An int beyond 64 bits.
     RecorderClosedError: The recorder has been closed.)",
     R"(record_dict($self, step, metrics)
@@ -457,42 +457,41 @@ Returns:
     True when the record was accepted, False when it was dropped.
 
 Raises:
-    TypeError: ``metrics`` is no mapping, or a name or value cannot be recorded.
+    TypeError: ``metrics`` is not a mapping, or a name or value cannot be recorded.
     OverflowError: An int beyond 64 bits.
     RecorderClosedError: The recorder has been closed.)",
     R"(log($self, metrics, step=None)
 --
 
-Record a mapping of metrics in the shape that ``wandb.log`` takes.
+Record a mapping of metrics, with the same arguments as ``wandb.log``.
 
 Args:
     metrics: Mapping from names to values, see ``record``; nested dicts become ``outer.inner``.
-    step: The training step; by default the last recorded one plus 1, or 0.
+    step: The training step. Default: the last recorded one plus 1, or 0.
 
-A value that ``record`` refuses (a list, an array) is written as its text, cut where it is long, and one
-warning for its name says so; the other values are what they would be without it. Texts that are too long
-for the ring are cut.
+A value that ``record`` rejects (a list, an array) is written as text, truncated if it is long, with one
+warning per name; the other values are not affected. Texts that are too long for the ring are truncated.
 
 Returns:
     True when the record was accepted, False when it was dropped.
 
 Raises:
-    TypeError: ``metrics`` is no mapping, a name is no str, or ``epoch`` no number.
-    ValueError: Two names become the same, as in ``{"a": {"b": 1}, "a.b": 2}``.
+    TypeError: ``metrics`` is not a mapping, a name is not a str, or ``epoch`` is not a number.
+    ValueError: Two names become equal, as in ``{"a": {"b": 1}, "a.b": 2}``.
     OverflowError: A step beyond 64 bits.
     RecorderClosedError: The recorder has been closed.)",
     R"(_record_fitting($self, step, metrics)
 --
 
-record_dict(), but a record that is too large for the ring is a ValueError and is not counted.)",
+record_dict(), but a record too large for the ring raises ValueError and is not counted.)",
     R"(_summary_fitting($self, epoch, values)
 --
 
-Record the values of an epoch, in a line of their own; what is too large for the ring is a ValueError.)",
+Record the values of an epoch in a separate line; a record too large for the ring raises ValueError.)",
     R"(_fragment($self, stream, members, /)
 --
 
-Append a line made of rendered JSON members to a stream (the engine of ``event``).)",
+Append a line made of rendered JSON members to a stream; used by ``event``.)",
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// RecorderCore: opening, flushing, closing, statistics. Everything that is not hot.
+// RecorderCore: opening, flushing, closing, statistics; everything that is not hot.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -101,8 +101,8 @@ RecorderOptions make_options(const std::string& directory, const std::string& st
     return options;
 }
 
-// The handle behind a method's `self`. Not by pybind11's conversion, which gives an instance without one
-// raw memory in its place.
+// The handle behind a method's `self`. Does not use pybind11's conversion, which returns raw memory for an
+// instance without a handle.
 RecorderHandle& opened(py::handle self) {
     if (!py::isinstance<RecorderHandle>(self)) throw py::type_error("needs a Recorder");
     RecorderHandle* handle = RecorderHandle::from(self.ptr());
@@ -115,7 +115,7 @@ RecorderHandle& opened(py::handle self) {
 void bind_recorder(py::module_& module) {
     RecorderHandle::watch_forks();
     RecorderHandle::closed_error = PyErr_NewExceptionWithDoc(
-        "foundry_fastlog.RecorderClosedError", "Raised when a closed Recorder is used to record.",
+        "foundry_fastlog.RecorderClosedError", "Raised when recording on a closed Recorder.",
         PyExc_RuntimeError, nullptr);
     if (RecorderHandle::closed_error == nullptr) throw py::error_already_set();
     module.attr("RecorderClosedError") = py::handle(RecorderHandle::closed_error);
@@ -152,6 +152,9 @@ void bind_recorder(py::module_& module) {
     type.def(
         "_close", [](py::handle self, double timeout) { return opened(self).close(timeout); },
         py::arg("timeout_s"));
+    type.def(
+        "_continue_from", [](py::handle self, std::int64_t step) { opened(self).saw_step(step); },
+        py::arg("step"));
     type.def("_stats", [](py::handle self) { return stats_dict(opened(self).stats()); });
     type.def("_files", [](py::handle self) {
         py::list out;
@@ -186,7 +189,7 @@ void bind_recorder(py::module_& module) {
             PyErr_Clear();
             return is;
         },
-        "False when __init__ did not come to its end.");
+        "False when __init__ did not complete.");
 }
 
 void add_hot_methods(PyObject* recorder_type) {

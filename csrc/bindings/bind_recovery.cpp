@@ -1,4 +1,4 @@
-// What dead processes left in a run: recovery, and the reader's view of a ring. The GIL is released around
+// Recovery of what dead processes left in a run, and the reader's view of a ring. The GIL is released during
 // all of the work.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -12,6 +12,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/gil.hpp"
 #include "core/clock.hpp"
+#include "core/labels.hpp"
 #include "core/recovery.hpp"
 #include "core/ring_view.hpp"
 
@@ -41,7 +42,7 @@ py::dict report_dict(const RecoveryReport& report) {
     return out;
 }
 
-// Changes by the names of files, as (kept ranges, pending bytes, removed).
+// Changes by file name, as (kept ranges, pending bytes, removed).
 class Changes {
   public:
     explicit Changes(const py::dict& changes) {
@@ -145,15 +146,30 @@ void bind_recovery(py::module_& module) {
             return out;
         },
         py::arg("run_directory"), py::arg("timeout_s") = 1e9,
-        "Finishes what dead processes left in a run's ring files; one dict per ring. Begins with "
-        "no "
-        "further ring once the time is up.");
+        "Recovers what dead processes left in a run's ring files; one dict per ring. Once the time "
+        "is up, no further ring is started.");
     constexpr ShadowFiles::Limits kLimits;
     module.def("view_ring", &view_ring, py::arg("run_directory"), py::arg("path"),
                py::arg("before"), py::arg("most_bytes") = kLimits.pending_bytes,
                py::arg("most_ranges") = kLimits.ranges,
-               "Finds out what recovery would make of a ring, or how far its living writer is; "
+               "Returns what recovery would make of a ring, or how far its live writer is; "
                "changes nothing.");
+    module.def(
+        "live_writers",
+        [](const std::string& run_directory) {
+            std::vector<LiveWriter> writers;
+            {
+                const GilReleased unlocked;
+                writers = live_writers(posix_files(), run_directory);
+            }
+            py::list out;
+            for (const LiveWriter& writer : writers) {
+                out.append(py::make_tuple(text(writer.label), text(writer.host), writer.pid));
+            }
+            return out;
+        },
+        py::arg("run_directory"),
+        "The processes that record in a run now, as (label, host, pid); those of this host.");
     module.def(
         "dead_ring_epoch",
         [](const std::string& ring) {
@@ -161,8 +177,8 @@ void bind_recovery(py::module_& module) {
             return dead_ring_epoch(ring);
         },
         py::arg("ring"),
-        "The number of a dead ring's last commit; None where anybody is at work on it, or it is "
-        "gone or no ring.");
+        "The number of a dead ring's last commit; None if the ring is in use, gone, or not a "
+        "ring.");
 }
 
 }  // namespace fastlog::bindings

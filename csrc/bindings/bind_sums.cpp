@@ -46,7 +46,7 @@ class Statistics {
                     accounts_.push_back(
                         {part.source, part.segment, without_rows(std::move(part.chunk))});
                 },
-                &check_signals);
+                [this] { accounts_.clear(); }, &check_signals);
         });
     }
 
@@ -143,7 +143,7 @@ py::list source_list(const reader::Sums& sums) {
     py::list out;
     for (const reader::SourceSum& source : sums.sources()) {
         out.append(py::make_tuple(source.first, source.last, source.first_duration,
-                                  source.first_step, source.last_step, source.hidden));
+                                  source.first_step, source.last_step));
     }
     return out;
 }
@@ -161,8 +161,9 @@ void bind_sums(py::module_& module) {
         .def("timers", [](const Statistics& it) { return timer_list(it.sums()); })
         .def(
             "sources", [](const Statistics& it) { return source_list(it.sums()); },
-            "First and last timestamp, longest duration at its begin, first and last step, and how "
-            "many lines are hidden, per source.");
+            "First and last timestamp, longest duration at its begin, first and last step, per "
+            "source.")
+        .def("left_out", [](const Statistics& it) { return count_dict(it.sums().left_out()); });
 }
 
 }  // namespace fastlog::bindings

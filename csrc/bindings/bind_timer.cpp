@@ -1,7 +1,7 @@
 // timer(): a block's wall-clock duration as one record, with nesting.
 //
-// A Timer only holds its name and step; what is running lies on a stack of the thread. So one Timer
-// may be entered again while it runs (recursion) and by several threads at once.
+// A Timer holds only its name and step; running blocks are on a per-thread stack. So one Timer may be entered
+// again while it runs (recursion), and by several threads at once.
 #include <Python.h>
 #include <structmember.h>
 
@@ -32,20 +32,20 @@ struct Timer {
 };
 
 struct Frame {
-    Timer* timer;      // owned; a copy, where `original` is not null
-    PyObject* parent;  // owned name of the block around it, or null
+    Timer* timer;      // owned; a copy if `original` is not null
+    PyObject* parent;  // owned name of the enclosing block, or null
     std::uint64_t begin;
     std::int64_t step;
     std::uint16_t depth;
     bool has_step;
     DeviceBlock block{};
-    // The timer of a block that is timed on a device, only to be compared: it is not kept, so that one that
-    // nobody can leave any more is dropped, and its ticket with it.
+    // The timer of a block that is timed on a device, only for comparison. It is not referenced, so a timer
+    // whose block can no longer be exited is freed, together with its ticket.
     const Timer* original = nullptr;
 };
 
-// Frames of a thread that ends inside a block are leaked: no reference may be dropped without the
-// interpreter. But for their tickets.
+// Frames of a thread that ends inside a block are leaked, because references must not be dropped without the
+// interpreter. Their tickets are not leaked.
 struct Running : std::vector<Frame> {
     ~Running() {
         for (Frame& frame : *this) drop_block(frame.block);
@@ -64,8 +64,8 @@ const Frame* parent_of(PyObject* recorder) noexcept {
     return nullptr;
 }
 
-// Puts a copy of a frame's timer in its place. False with MemoryError set.
-bool stand_in(Frame& frame) noexcept {
+// Replaces a frame's timer with a copy. False with MemoryError set.
+bool copy_timer(Frame& frame) noexcept {
     if (!frame.block.wanted) return true;
     auto* copy = reinterpret_cast<Timer*>(timer_type->tp_alloc(timer_type, 0));
     if (copy == nullptr) return false;
@@ -77,8 +77,9 @@ bool stand_in(Frame& frame) noexcept {
     return true;
 }
 
-// Drops what a frame that is on no stack owns. The timer is owned from when it is on one, but for a copy.
-void let_go(const Frame& frame) noexcept {
+// Releases what a frame that is on no stack owns. The timer is owned once the frame is on a stack, or if it
+// is a copy.
+void release_frame(const Frame& frame) noexcept {
     Py_XDECREF(frame.parent);
     if (frame.original != nullptr) Py_DECREF(frame.timer);
 }
@@ -92,9 +93,9 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     if (engine == nullptr && PyErr_Occurred()) [[unlikely]]
         return nullptr;
     Frame frame{timer, nullptr, begin, timer->step, 0, timer->has_step};
-    // Noted now: the block around it may end first, when generators are interleaved.
+    // Stored now: the enclosing block may end first if generators are interleaved.
     if (const Frame* parent = parent_of(timer->recorder)) {
-        frame.parent = Py_NewRef(parent->timer->name);  // Python code below may end that block
+        frame.parent = Py_NewRef(parent->timer->name);  // the Python code below may end that block
         frame.depth = static_cast<std::uint16_t>(parent->depth + 1);
         if (!frame.has_step) {
             frame.step = parent->step;
@@ -103,20 +104,20 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     }
     if (timer->device != nullptr) {
         const bool begun =
-            begin_on_device(*handle, timer, timer->device, frame.block) && stand_in(frame);
+            begin_on_device(*handle, timer, timer->device, frame.block) && copy_timer(frame);
         engine = begun ? handle->ready(false) : nullptr;
         if (engine == nullptr && PyErr_Occurred()) {
             drop_block(frame.block);
-            let_go(frame);
+            release_frame(frame);
             return nullptr;
         }
-        frame.begin = begin = span_ticks();  // what the device needed is not the block's
+        frame.begin = begin = span_ticks();  // time that the device needed is not part of the block
     }
     try {
         running.push_back(frame);
     } catch (const std::bad_alloc&) {
         drop_block(frame.block);
-        let_go(frame);
+        release_frame(frame);
         return PyErr_NoMemory();
     }
     if (frame.original == nullptr) {
@@ -147,7 +148,7 @@ std::string_view cut(std::string_view text, std::size_t bytes) noexcept {
     return text.substr(0, bytes);
 }
 
-// A name that the key table has no room for: the record carries its line's members itself.
+// The key table has no room for a name: the record itself carries the members of its line.
 int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& timing,
                       PyObject* name, PyObject* parent, std::string_view error) noexcept {
     std::vector<PyObject*> storage;
@@ -172,8 +173,8 @@ int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& 
     return result;
 }
 
-// The ids of the block's name and of its parent's, in the table of the engine that the record goes to. 1:
-// they are good until the next foreign code; else as unready().
+// The ids of the names of the block and its parent, in the key table of the engine that gets the record. 1:
+// valid until other code runs; otherwise as unready().
 inline int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayload& timing,
                         Engine*& engine) noexcept {
     do {
@@ -214,7 +215,7 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end,
             (static_cast<unsigned>(block.device.index) << TimingPayload::kDeviceIndexShift));
     }
     const std::uint64_t ticks = now_ticks();
-    std::string_view error = type_name(error_type);  // a name that Python code may change
+    std::string_view error = type_name(error_type);  // Python code may change this name
     if (timing.name == KeyTable::kNone ||
         (frame.parent != nullptr && timing.parent == KeyTable::kNone)) [[unlikely]] {
         abandon(block, MissingReason::lost);
@@ -241,13 +242,14 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end,
 PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     const std::uint64_t end = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
-    // Usually the last frame; further down when generators or coroutines were interleaved.
+    // Usually the last frame; further down if generators or coroutines were interleaved.
     std::size_t i = running.size();
     while (i != 0 && running[i - 1].timer != timer && running[i - 1].original != timer) --i;
     if (i == 0) {
-        // As of a generator that another thread closes: what has begun there ends nowhere.
+        // Such as a generator closed by another thread: the block that began there never ends.
         if (timer->open.load(std::memory_order_relaxed) != 0) drop_last_block(timer);
-        PyErr_SetString(PyExc_RuntimeError, "timer was left without having been entered here");
+        PyErr_SetString(PyExc_RuntimeError,
+                        "timer exited without having been entered in this thread");
         return nullptr;
     }
     Frame frame = running[i - 1];
@@ -263,7 +265,7 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     Py_XDECREF(frame.parent);
     Py_DECREF(frame.timer);
     if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
-        PyErr_Clear();  // closed while the block ran: its timing is gone, the block is not to blame
+        PyErr_Clear();  // closed while the block ran: its timing is lost, which is not the block's fault
         ok = true;
     }
     if (!ok) return nullptr;
@@ -272,14 +274,15 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
 
 PyObject* timer_call(PyObject* self, PyObject* args, PyObject* kwargs) {
     if (decorate == nullptr || PyTuple_GET_SIZE(args) != 1 || kwargs != nullptr) {
-        PyErr_SetString(PyExc_TypeError, "a timer is called with the one function to decorate");
+        PyErr_SetString(PyExc_TypeError,
+                        "a timer is called with one function, the one to decorate");
         return nullptr;
     }
     return PyObject_CallFunctionObjArgs(decorate, self, PyTuple_GET_ITEM(args, 0), nullptr);
 }
 
-// No tp_clear: a cycle through a recorder is broken at the recorder, and a timer on some thread's
-// stack keeps its recorder.
+// No tp_clear: a cycle through a recorder is broken at the recorder, and a timer on a thread's stack keeps
+// its recorder alive.
 int timer_traverse(PyObject* self, visitproc visit, void* arg) {
     auto* timer = reinterpret_cast<Timer*>(self);
     Py_VISIT(Py_TYPE(self));
@@ -287,14 +290,14 @@ int timer_traverse(PyObject* self, visitproc visit, void* arg) {
     return 0;
 }
 
-// Of a timer that goes: nobody can leave its blocks any more.
+// For a timer that is freed: its blocks can no longer be exited.
 void drop_blocks(const Timer* timer) noexcept {
     for (std::size_t i = running.size(); i != 0; --i) {
         if (running[i - 1].original != timer) continue;
         Frame frame = running[i - 1];
         running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
         drop_block(frame.block);
-        let_go(frame);  // foreign code may run, and change what is running
+        release_frame(frame);  // other code may run, and change what is running
         i = running.size() + 1;
     }
     if (timer->open.load(std::memory_order_relaxed) != 0) drop_blocks_of_timer(timer);
@@ -360,7 +363,7 @@ PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
 PyMethodDef timer_methods[] = {
     {"__enter__", timer_enter, METH_NOARGS, "Start timing the block."},
     {"__exit__", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(timer_exit)), METH_FASTCALL,
-     "Record the block's duration; an exception's type is noted and the exception goes on."},
+     "Record the block's duration and the type of an exception, which propagates."},
     {nullptr, nullptr, 0, nullptr},
 };
 
@@ -370,7 +373,7 @@ PyMemberDef timer_members[] = {
 };
 
 PyType_Slot timer_slots[] = {
-    {Py_tp_doc, const_cast<char*>("Times a block of code; made by Recorder.timer().")},
+    {Py_tp_doc, const_cast<char*>("Times a block of code; created by Recorder.timer().")},
     {Py_tp_dealloc, reinterpret_cast<void*>(timer_dealloc)},
     {Py_tp_traverse, reinterpret_cast<void*>(timer_traverse)},
     {Py_tp_repr, reinterpret_cast<void*>(timer_repr)},
@@ -392,24 +395,24 @@ PyMethodDef timer_factory = {"timer",
 
 Time a block of code, as a context manager or a decorator.
 
-Blocks nest per thread: each line names its depth and its parent, and a block without a step of its
-own takes the step of the block around it. The object may be kept and entered again and again, also
+Blocks nest per thread: each line has its depth and its parent, and a block without its own step
+takes the step of the enclosing block. The object may be kept and entered repeatedly, also
 recursively and by several threads.
 
 Args:
     name: The block's name.
     step: The training step it belongs to.
-    device: True times the block on the current CUDA device as well, by a pair of events on its
+    device: True also times the block on the current CUDA device, by a pair of events on its
         current stream and without waiting for it: the line gets ``device`` and
-        ``device_duration_s``, null where a stream is being captured into a graph at its begin or end.
-        A torch.device, its text or an index names another device. Without CUDA in use only the
+        ``device_duration_s``, null if a stream is being captured into a graph at its begin or end.
+        A torch.device, its name or an index selects another device. If CUDA is not in use, only the
         wall-clock time is recorded.
 
 Returns:
     The timer; ``with recorder.timer("forward"): ...`` or ``@recorder.timer("load")``.
 
 Raises:
-    TypeError: ``name`` is no str, ``step`` no int or ``device`` no device (the last on entering).
+    TypeError: ``name`` is not a str, ``step`` not an int or ``device`` not a device (on entering).
     RecorderClosedError: On entering a block after the recorder was closed.)"};
 
 }  // namespace
@@ -424,7 +427,8 @@ void bind_timer(py::module_& module) {
             Py_XDECREF(decorate);
             decorate = function.release().ptr();
         },
-        py::arg("function"), "Sets the function(timer, callable) behind @recorder.timer(name).");
+        py::arg("function"),
+        "Sets the function(timer, callable) that implements @recorder.timer(name).");
 }
 
 void add_timer_method(PyObject* recorder_type) {

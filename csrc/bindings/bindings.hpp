@@ -1,4 +1,4 @@
-// What the binding files show each other.
+// Declarations shared by the binding files.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -11,8 +11,8 @@
 
 namespace fastlog::bindings {
 
-/// Puts record(), record_dict(), log() and timer() into a class: RecorderCore or a subclass of it.
-/// A subclass that has its own descriptors skips the check of the inheritance at every call.
+/// Adds record(), record_dict(), log() and timer() to a class: RecorderCore or a subclass. A subclass that
+/// has its own descriptors skips the inheritance check at every call.
 void add_hot_methods(PyObject* recorder_type);
 
 void add_record_methods(PyObject* recorder_type);  // bind_record.cpp

@@ -11,20 +11,20 @@
 namespace fastlog::bindings {
 namespace {
 
-PyObject* deliver = nullptr;  // the module's function, kept
+PyObject* deliver = nullptr;  // the module's function, kept alive
 
-// The arguments of one device, with its current stream, and what becomes of them.
+// The arguments on one device, the device's current stream, and the state of their copies.
 struct Group {
     DeviceId device;
     std::int32_t device_type;
     void* stream;
-    bool by_driver = false;  // else the framework copies
+    bool by_driver = false;  // otherwise the framework copies
     std::vector<DeviceArgument*> arguments{};
     std::vector<DeviceScalar> scalars{};
     std::vector<SettledValue> values{};
 };
 
-// False with an error set when a framework cannot tell its stream.
+// False with an error set when a framework cannot report its stream.
 bool group_by_device(PayloadBuilder& payload, std::vector<Group>& groups) {
     for (DeviceArgument& argument : payload.device_arguments()) {
         const Element& element = argument.element;
@@ -49,7 +49,7 @@ bool group_by_device(PayloadBuilder& payload, std::vector<Group>& groups) {
     return true;
 }
 
-// Whether a stream of one of the groups is being captured. Without the GIL, as send_groups().
+// Returns whether the stream of any group is being captured. Without the GIL, as in send_groups().
 bool is_captured(DevicePool& pool, std::vector<Group>& groups) {
     for (Group& group : groups) {
         group.by_driver = pool.has_driver(group.device.kind);
@@ -58,8 +58,8 @@ bool is_captured(DevicePool& pool, std::vector<Group>& groups) {
     return false;
 }
 
-// Without the GIL: each call of the driver may wait for the device, which may wait for a thread that needs
-// the GIL. False when a stream is being captured; then nothing is under way.
+// Without the GIL: each driver call may wait for the device, which may wait for a thread that needs the GIL.
+// False when a stream is being captured; then nothing has been sent.
 bool send_groups(Engine& engine, DevicePool& pool, std::vector<Group>& groups, TicketChain& chain) {
     if (is_captured(pool, groups)) return false;
     engine.core.use_device([&] { return std::make_unique<DeviceReader>(pool); });
@@ -73,7 +73,8 @@ bool send_groups(Engine& engine, DevicePool& pool, std::vector<Group>& groups, T
     return true;
 }
 
-// Notes where a group's values will be. What a copy by the driver reads is kept by its ticket from now on.
+// Records where a group's values will arrive. From now on, tickets keep the memory that the driver copies
+// from.
 void note(PayloadBuilder& payload, Group& group) {
     for (std::size_t i = 0; i < group.values.size(); ++i) {
         DeviceArgument& argument = *group.arguments[i];
@@ -84,7 +85,7 @@ void note(PayloadBuilder& payload, Group& group) {
     }
 }
 
-// Where the driver's way is not known or not to be taken, the framework copies, and tells when it has.
+// If the driver's way is unknown or must not be used, the framework copies, and reports when it is done.
 void send_by_framework(DevicePool& pool, const Group& group) {
     if (group.values.front().tag != ValueTag::pending) return;  // nor is any other
     PyObject* list = PyList_New(0);
@@ -106,7 +107,7 @@ void send_by_framework(DevicePool& pool, const Group& group) {
                             : nullptr;
     Py_XDECREF(list);
     if (started == nullptr) {
-        // Logging must not end training: the values are missing, and the first fault is shown.
+        // Logging must not end training: the values are missing, and the first error is shown.
         static std::atomic<bool> shown{false};
         if (!shown.exchange(true, std::memory_order_relaxed)) PyErr_WriteUnraisable(function);
         PyErr_Clear();
@@ -115,7 +116,7 @@ void send_by_framework(DevicePool& pool, const Group& group) {
     Py_XDECREF(started);
 }
 
-// Of this thread, for its life time: see RelaxedCapture.
+// For the current thread, while in scope: see RelaxedCapture.
 class RelaxedThread {
   public:
     explicit RelaxedThread(DeviceKind kind) : kind_(kind) {
@@ -142,8 +143,8 @@ bool has_large(const PayloadBuilder& payload) noexcept {
     return false;
 }
 
-// Lets copies stand for values in large memory. What the framework copies to the host, it sees to itself.
-// False with an error set: for what is no Exception.
+// Replaces values inside large allocations with copies. Values that the framework copies to the host are left
+// to the framework. False with an error set for anything that is not an Exception.
 bool copy_large_values(std::vector<Group>& groups) {
     for (Group& group : groups) {
         if (!group.by_driver) continue;
@@ -151,7 +152,7 @@ bool copy_large_values(std::vector<Group>& groups) {
             DeviceArgument& argument = *group.arguments[i];
             Element& element = argument.element;
             if (!element.large || DevicePool::in_forked_child()) continue;
-            const RelaxedThread relaxed(group.device.kind);  // memory is allocated
+            const RelaxedThread relaxed(group.device.kind);  // allocates memory
             if (!copy_large(Py_None, argument.value, element)) return false;
             group.scalars[i] = {element.address, element.dtype, element.keep};
         }
@@ -291,7 +292,8 @@ void bind_device(py::module_& module) {
             PyErr_Clear();
             return false;
         },
-        py::arg("value"), "Tells whether record() takes a value; waits for no device.");
+        py::arg("value"),
+        "Returns whether record() accepts a value, without waiting for a device.");
     module.def(
         "prepare_device",
         [](int device_type, int index) {
@@ -301,8 +303,8 @@ void bind_device(py::module_& module) {
             if (pool.has_driver(device.kind)) pool.prepare_ahead(device);
         },
         py::arg("device_type"), py::arg("index"),
-        "Makes what the first values of a device (DLPack's type of it) need. It is in use "
-        "already.");
+        "Allocates what the first values of a device (of a DLPack type) need. The device must "
+        "already be in use.");
     module.def(
         "ask_relaxed",
         [](int device_type, const py::function& function) {
@@ -310,7 +312,8 @@ void bind_device(py::module_& module) {
             return function();
         },
         py::arg("device_type"), py::arg("function"),
-        "Calls a function whose questions about a device end no graph capture of another thread.");
+        "Calls a function that queries a device, without invalidating another thread's graph "
+        "capture.");
     module.def(
         "refuse_captured",
         [](const std::vector<py::object>& scalars) {
@@ -319,7 +322,7 @@ void bind_device(py::module_& module) {
             for (std::size_t i = 0; i < scalars.size(); ++i) {
                 if (encode_value(payload, i, Py_None, scalars[i].ptr())) continue;
                 if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
-                PyErr_Clear();  // of no type that is taken: it has no device that is known here
+                PyErr_Clear();  // not of a supported type, so not on a known device
             }
             std::vector<Group> groups;
             if (!group_by_device(payload, groups)) throw py::error_already_set();
@@ -331,7 +334,7 @@ void bind_device(py::module_& module) {
             if (captured && !refuse_captured()) throw py::error_already_set();
         },
         py::arg("scalars"),
-        "Raises RuntimeError where the current stream of one of some tensors is being captured.");
+        "Raises RuntimeError if the current stream of any of the tensors is being captured.");
     deliver = py::object(module.attr("deliver")).release().ptr();
 }
 

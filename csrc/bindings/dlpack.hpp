@@ -1,7 +1,7 @@
-// DLPack's C interface as far as it is used here: the shape of a tensor, and the table of functions
-// that a tensor type shows under `__dlpack_c_exchange_api__`.
+// The parts of DLPack's C interface that are used here: the layout of a tensor, and the function table that a
+// tensor type provides as `__dlpack_c_exchange_api__`.
 //
-// After the DLPack specification 1.3, https://dmlc.github.io/dlpack/latest/ (the names are its own).
+// Follows the DLPack specification 1.3, https://dmlc.github.io/dlpack/latest/ (the names are DLPack's).
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,9 @@
-// Leaving and taking the GIL, and calling Python, in C++ frames that must not be unwound.
+// Releasing and acquiring the GIL, and calling Python, in C++ frames that must not be unwound.
 //
-// When the interpreter ends, CPython before 3.14 stops every other thread that asks for the GIL by
-// pthread_exit(). glibc does that by unwinding the thread's stack, and the first noexcept function
-// or destructor on it aborts the whole process. Here such a thread sleeps instead until the process
-// is gone, as it does in 3.14.
+// When the interpreter exits, CPython before 3.14 terminates every other thread that asks for the GIL with
+// pthread_exit(). glibc implements that by unwinding the thread's stack, and the first noexcept function or
+// destructor on it aborts the whole process. Here such a thread sleeps until the process is gone instead, as
+// in 3.14.
 #pragma once
 
 #include <Python.h>
@@ -31,7 +31,7 @@ decltype(auto) python_call(Call&& call) {
 #endif
 }
 
-/// Releases the GIL for its life time.
+/// Releases the GIL while in scope.
 class GilReleased {
   public:
     GilReleased() noexcept : state_(PyEval_SaveThread()) {}

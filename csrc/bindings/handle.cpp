@@ -27,8 +27,8 @@ constexpr std::size_t kChildRingBytes = std::size_t{1} << 20;
 constexpr std::int64_t kFirstRetryNs = 100'000'000;
 constexpr std::int64_t kLongestRetryNs = 5'000'000'000;
 
-// One thread at a time opens a forked child's engine. In a child of that child the lock is free, whoever
-// held it: what it guards there is the inherited engine, which does not change.
+// Only one thread at a time opens a forked child's engine. In a child of that child the lock is always free:
+// what it guards there is the inherited engine, which does not change.
 pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 
 class OpeningLock {
@@ -39,7 +39,7 @@ class OpeningLock {
     OpeningLock& operator=(const OpeningLock&) = delete;
 };
 
-// The current Python error, put back at the end of the scope.
+// The current Python error, restored at the end of the scope.
 class KeptError {
   public:
     KeptError() noexcept { PyErr_Fetch(&type_, &value_, &trace_); }
@@ -53,7 +53,7 @@ class KeptError {
     PyObject* trace_;
 };
 
-// Whether signals are handled in this thread.
+// Returns whether signals are handled in this thread.
 bool is_main_thread() noexcept {
     try {
         const auto threading = py::module_::import("threading");
@@ -64,11 +64,12 @@ bool is_main_thread() noexcept {
     }
 }
 
-// What a call of Python ended in must not reach training. But in the main thread what is no Exception is a
-// signal's, as KeyboardInterrupt is, and the caller's: it is raised as soon as that is back in its own code.
-void write_off(PyObject* where) noexcept {
+// An error raised by a Python callback must not reach training. In the main thread, however, anything that is
+// not an Exception comes from a signal, such as KeyboardInterrupt, and is raised once the caller is back in
+// its own code.
+void handle_callback_error(PyObject* where) noexcept {
     const auto raise = [](void* error) {
-        delete static_cast<KeptError*>(error);  // sets it
+        delete static_cast<KeptError*>(error);  // sets the error
         return -1;
     };
     if (!PyErr_ExceptionMatches(PyExc_Exception)) {
@@ -83,7 +84,7 @@ void write_off(PyObject* where) noexcept {
 
 void set_closed_error() noexcept {
     PyErr_SetString(RecorderHandle::closed_error,
-                    "this Recorder is closed; open a new one to go on recording");
+                    "this Recorder is closed; open a new one to continue recording");
 }
 
 std::int64_t to_ns(double seconds) noexcept {
@@ -113,9 +114,9 @@ RecorderHandle::RecorderHandle(RecorderOptions options, py::object hook) : hook_
 RecorderHandle::~RecorderHandle() {
     Engine* engine = &current();
     engine->key_sets.clear();
-    if (engine->inherited()) return;  // the rest is the parent's: leaked here
+    if (engine->inherited()) return;  // the rest is the parent's and leaked here
     const GilReleased unlocked;
-    // A flush thread that does not end (a dead disk) still uses the core: leaked.
+    // A flush thread that does not end (a hung disk) still uses the core: leaked.
     if (engine->core.close(to_ns(1.0))) delete engine;
 }
 
@@ -147,8 +148,8 @@ Engine* RecorderHandle::attend(bool for_recording) noexcept {
     }
 }
 
-// In the child of a fork: the parent's flush thread does not exist here, its locks may be held for
-// ever and its ring is not mapped. False when no engine can be had now: logging must not end training.
+// In a forked child: the parent's flush thread does not exist here, its locks may be held forever, and its
+// ring is not mapped. False when no engine is available now: logging must not end training.
 bool RecorderHandle::reopen_in_child() noexcept {
     if (monotonic_ns() < retry_at_ns_.load(std::memory_order_relaxed)) return false;
     bool opened = false;
@@ -158,12 +159,12 @@ bool RecorderHandle::reopen_in_child() noexcept {
         const GilReleased unlocked;
         const OpeningLock lock;
         Engine& inherited = current();
-        // Another thread was faster, or has closed it.
+        // Another thread was faster, or has closed the recorder.
         if (!inherited.inherited() || (inherited.core.attention().bits() & AttentionBits::kClosed))
             return true;
         if (monotonic_ns() < retry_at_ns_.load(std::memory_order_relaxed)) return false;
         opened = open_child_engine(inherited, text);
-        tell = !opened && !text.empty() && !std::exchange(told_unopened_, true);
+        tell = !opened && !text.empty() && !std::exchange(reported_unopened_, true);
     }
     if (opened) {
         call_hook("forked", text);
@@ -174,7 +175,7 @@ bool RecorderHandle::reopen_in_child() noexcept {
     return opened;
 }
 
-// `text` becomes the child's label, or the sentence that says why there is none.
+// Sets `text` to the child's label, or to a sentence that says why it could not be opened.
 bool RecorderHandle::open_child_engine(Engine& inherited, std::string& text) noexcept {
     try {
         try {
@@ -185,7 +186,7 @@ bool RecorderHandle::open_child_engine(Engine& inherited, std::string& text) noe
             options.sink.worker = true;
             auto* own = new Engine(std::move(options));
             hand_over_lost_calls(own->core);
-            engine_.store(own, std::memory_order_release);  // the inherited one is leaked
+            engine_.store(own, std::memory_order_release);  // the inherited engine is leaked
             text = own->core.label();
             return true;
         } catch (const std::exception& error) {
@@ -194,10 +195,10 @@ bool RecorderHandle::open_child_engine(Engine& inherited, std::string& text) noe
             text =
                 std::string("foundry_fastlog cannot record in this forked process: ") +
                 error.what() +
-                ". Its records are dropped and counted in stats()['dropped']; it is tried again.";
+                ". Its records are dropped and counted in stats()['dropped']; opening is retried.";
         }
     } catch (const std::bad_alloc&) {
-        // No memory for the sentence; it is said at the next try.
+        // No memory for the sentence; it is reported at the next attempt.
     }
     return false;
 }
@@ -274,11 +275,11 @@ bool RecorderHandle::flush_stream(int stream, double timeout_s) {
     return written;
 }
 
-// Closes what a forked child inherited; false when its own engine is there by now.
+// Closes what a forked child inherited; false if the child already has its own engine.
 bool RecorderHandle::close_inherited() noexcept {
     if (!current().inherited()) return false;
     const GilReleased unlocked;
-    const OpeningLock lock;  // a thread may be opening the child's own at this moment
+    const OpeningLock lock;  // a thread may be opening the child's own engine right now
     Engine& engine = current();
     if (!engine.inherited()) return false;
     engine.core.abandon_in_child();
@@ -305,14 +306,14 @@ void RecorderHandle::attend_to_show() {
         return;
     if (attend(false) != nullptr || !PyErr_Occurred()) return;
     if (!PyErr_ExceptionMatches(closed_error)) throw py::error_already_set();
-    PyErr_Clear();  // the figures of a closed recorder stay readable
+    PyErr_Clear();  // the statistics of a closed recorder stay available
 }
 
 RecorderStats RecorderHandle::stats() {
     attend_to_show();
     Engine& engine = current();
     RecorderStats stats;
-    if (!engine.inherited()) {  // else closed before the fork, or not to be opened now
+    if (!engine.inherited()) {  // otherwise closed before the fork, or unavailable now
         const GilReleased unlocked;
         stats = engine.core.stats();
     }
@@ -330,7 +331,7 @@ FileId RecorderHandle::directory() {
 std::vector<std::string> RecorderHandle::files() {
     attend_to_show();
     Engine& engine = current();
-    if (engine.inherited()) return {};  // as above
+    if (engine.inherited()) return {};  // see above
     const GilReleased unlocked;
     return engine.core.files();
 }
@@ -342,7 +343,7 @@ std::size_t RecorderHandle::largest_payload() noexcept {
     return std::min(own, kChildRingBytes / 8 - sizeof(RecordHeader));
 }
 
-// True when there was something to tell.
+// True if there was a message.
 bool RecorderHandle::tell_messages(Engine& engine) noexcept {
     if (engine.inherited() || !engine.core.attention().clear(AttentionBits::kMessages))
         return false;
@@ -352,10 +353,10 @@ bool RecorderHandle::tell_messages(Engine& engine) noexcept {
 
 void RecorderHandle::call_hook(const char* kind, const std::string& text) noexcept {
     const KeptError error;
-    // Decoded here: "s#" refuses the bytes of a path that is not UTF-8, and needs PY_SSIZE_T_CLEAN.
+    // Decoded here: "s#" rejects the bytes of a path that is not UTF-8, and needs PY_SSIZE_T_CLEAN.
     PyObject* sentence =
         PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
-    if (sentence == nullptr) write_off(hook_.ptr());
+    if (sentence == nullptr) handle_callback_error(hook_.ptr());
     if (sentence != nullptr) call_hook(kind, sentence);
     Py_XDECREF(sentence);
 }
@@ -364,7 +365,7 @@ void RecorderHandle::call_hook(const char* kind, PyObject* text) noexcept {
     const KeptError error;
     PyObject* result =
         python_call([&] { return PyObject_CallFunction(hook_.ptr(), "sO", kind, text); });
-    if (result == nullptr) write_off(hook_.ptr());
+    if (result == nullptr) handle_callback_error(hook_.ptr());
     Py_XDECREF(result);
 }
 

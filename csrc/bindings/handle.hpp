@@ -1,12 +1,12 @@
 // What a Python Recorder holds: the engine of *this* process.
 //
-// A forked child inherits the handle, but the engine behind it belongs to the parent: the child's first
-// use opens one of its own and forgets the inherited one without touching it. All Python-facing code
-// reaches the engine through here.
+// A forked child inherits the handle, but its engine belongs to the parent: the child's first use opens an
+// engine of its own and abandons the inherited one without touching it. All Python-facing code gets the
+// engine from here.
 //
-// Foreign code (a value's item(), __index__, a key's __del__, a logging handler) may fork, and goes on in
-// the child with what its caller had at hand. So an engine from ready() is good until the next such
-// code; Engine::inherited() tells afterwards whether it still is.
+// Other code (a value's item(), __index__, a key's __del__, a logging handler) may fork, and then returns in
+// the child to a caller that holds the parent's engine. So an engine from ready() is valid only until other
+// code runs; after that, Engine::inherited() tells whether it still is.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -24,56 +24,56 @@ namespace fastlog::bindings {
 
 namespace py = pybind11;
 
-/// What one process records through: a recorder, and the cache of the ids that its key table gave. One
-/// object, so that no id meets another recorder's table.
+/// What one process records through: a recorder, and the cache of ids from its key table. They form one
+/// object so that an id is never used with another recorder's table.
 struct Engine {
     explicit Engine(RecorderOptions options) : core(std::move(options)) {}
-    /// True in a child of the process that opened it: nothing but the attention bits and the options may be used.
+    /// True in a child of the process that opened it: only the attention bits and the options may be used.
     bool inherited() noexcept { return (core.attention().bits() & AttentionBits::kForked) != 0; }
 
     KeySetCache key_sets;
-    Recorder core;  // last: its thread runs from here on
+    Recorder core;  // last: its thread starts here
 };
 
 class RecorderHandle {
   public:
-    /// `hook(kind, text)` is called with ("message", sentence) for things to tell the user, with
-    /// ("forked", label) after a forked child has opened its own files, and with ("odd", name) for a
-    /// value that log() wrote as text. It must not raise.
+    /// `hook(kind, text)` is called with ("message", sentence) for messages to the user, with ("forked",
+    /// label) after a forked child has opened its own files, and with ("odd", name) for a value that log()
+    /// wrote as text. It must not raise.
     RecorderHandle(RecorderOptions options, py::object hook);
     ~RecorderHandle();
     RecorderHandle(const RecorderHandle&) = delete;
     RecorderHandle& operator=(const RecorderHandle&) = delete;
 
-    /// The engine of this process. Null with a Python error set when it is closed, and without one
-    /// when a forked child cannot open its own now; see unready(). GIL held.
+    /// The engine of this process. Null with a Python error set if it is closed, and without one if a forked
+    /// child cannot open its own now; see unready(). GIL held.
     Engine* ready(bool for_recording) noexcept {
         Engine* engine = engine_.load(std::memory_order_acquire);
         if (engine->core.attention().bits() == 0) [[likely]]
             return engine;
         return attend(for_recording);
     }
-    /// What becomes of a call without an engine: -1 with the error set, or 0 for a record that is
-    /// dropped, and counted.
+    /// The result of a call without an engine: -1 with the error set, or 0 for a record that is dropped and
+    /// counted.
     int unready(CallKind call, Stream stream) noexcept;
 
     bool flush(double timeout_s);
-    /// Of one stream: what others wait for does not hold it up.
+    /// Flushes one stream, whatever the other streams wait for.
     bool flush_stream(int stream, double timeout_s);
     bool close(double timeout_s);
     bool closed() noexcept {
         return (current().core.attention().bits() & AttentionBits::kClosed) != 0;
     }
     RecorderStats stats();
-    /// The directory that the files are in; none where it is not made yet, or in a forked child that has not
-    /// recorded. Opens nothing.
+    /// The directory that the files are in; none if it is not created yet, or in a forked child that has not
+    /// recorded yet. Does not open anything.
     FileId directory();
-    /// The files of this process so far; in a forked child those of its own core.
+    /// The files of this process so far; in a forked child, those of its own core.
     std::vector<std::string> files();
-    /// The largest payload that the ring takes; in a forked child that of the ring it will open.
+    /// The largest payload that the ring accepts; in a forked child, that of the ring it will open.
     std::size_t largest_payload() noexcept;
 
-    /// Takes the step after the last one, for log() without a step; the greatest one stays.
+    /// Takes the step after the last one, for log() without a step; the maximum is not exceeded.
     std::int64_t take_step() noexcept {
         std::int64_t last = last_step_.load(std::memory_order_relaxed);
         const auto next = [&] { return last == INT64_MAX ? last : last + 1; };
@@ -81,16 +81,16 @@ class RecorderHandle {
         while (!last_step_.compare_exchange_weak(last, next(), std::memory_order_relaxed)) {
         }
 #else
-        last_step_.store(next(), std::memory_order_relaxed);  // with the GIL nobody comes between
+        last_step_.store(next(), std::memory_order_relaxed);  // atomic under the GIL
 #endif
         return next();
     }
     void saw_step(std::int64_t step) noexcept { last_step_.store(step, std::memory_order_relaxed); }
-    /// Says that log() has written a value as its text.
+    /// Reports that log() has written a value as text.
     void tell_odd(PyObject* name) noexcept { call_hook("odd", name); }
 
-    /// The handle of a `_core.Recorder` instance; null with a Python error set when its __init__
-    /// did not come to its end.
+    /// The handle of a `_core.Recorder` instance; null with a Python error set if its __init__ did not
+    /// complete.
     static RecorderHandle* from(PyObject* self) noexcept {
         // A method descriptor has already checked the type. pybind11 keeps the C++ pointer of a
         // class without C++ bases in the first holder slot (pybind11/detail/common.h, `instance`).
@@ -101,7 +101,7 @@ class RecorderHandle {
         return static_cast<RecorderHandle*>(value);
     }
 
-    /// Once, when the module is made.
+    /// Called once, when the module is created.
     static void watch_forks();
     static PyObject* closed_error;  // RecorderClosedError
 
@@ -123,11 +123,11 @@ class RecorderHandle {
     std::atomic<std::int64_t> last_step_{-1};
     py::object hook_;
 
-    // A forked child that cannot open its engine: calls by kind and stream, and when it tries again.
+    // For a forked child that cannot open its engine: lost calls by kind and stream, and when to retry.
     std::atomic<std::uint64_t> lost_calls_[kCallKinds][kStreamCount]{};
     std::atomic<std::int64_t> retry_at_ns_{0};
-    std::int64_t retry_after_ns_ = 0;  // guarded by the lock of opening
-    bool told_unopened_ = false;       // likewise
+    std::int64_t retry_after_ns_ = 0;  // guarded by the lock for opening
+    bool reported_unopened_ = false;   // likewise
 };
 
 }  // namespace fastlog::bindings

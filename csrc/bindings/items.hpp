@@ -1,4 +1,4 @@
-// The items of a mapping that record_dict() or log() was given.
+// The items of a mapping passed to record_dict() or log().
 #pragma once
 
 #include <Python.h>
@@ -11,7 +11,7 @@
 
 namespace fastlog::bindings {
 
-/// The items of a mapping, owned: values may run code that changes the mapping.
+/// The items of a mapping, owned: reading values may run code that changes the mapping.
 class Items {
   public:
     Items() = default;
@@ -26,7 +26,7 @@ class Items {
     Items(const Items&) = delete;
     Items& operator=(const Items&) = delete;
 
-    /// Takes all items; false with an error set. Nested dicts become "outer.inner" if `flatten`.
+    /// Reads all items; false with an error set. Nested dicts become "outer.inner" if `flatten`.
     bool take(PyObject* mapping, bool flatten) noexcept {
         return python_call([&] { return take_mapping(mapping, flatten); });
     }
@@ -34,7 +34,7 @@ class Items {
     PyObject* const* keys() const noexcept { return keys_; }
     PyObject* const* values() const noexcept { return values_; }
     Py_ssize_t count() const noexcept { return count_; }
-    /// Whether some names were put together from the keys of nested dicts.
+    /// Whether some names were joined from the keys of nested dicts.
     bool joined() const noexcept { return joined_; }
 
   private:
@@ -75,7 +75,7 @@ class Items {
         return true;
     }
 
-    // Owns both from here on.
+    // Takes ownership of both.
     bool push(PyObject* key, PyObject* value) noexcept {
         if (count_ == capacity_ && !grow()) {
             Py_DECREF(key);
@@ -109,7 +109,7 @@ class Items {
             if (name == nullptr) {
                 ok = false;
             } else if (flatten && PyDict_Check(value)) {
-                Py_INCREF(value);  // without a GIL, its lock lets others at the dict that has it
+                Py_INCREF(value);  // without a GIL, its lock lets others change its owner
                 ok = take_nested(value, name);
                 Py_DECREF(value);
                 Py_DECREF(name);

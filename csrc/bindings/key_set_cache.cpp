@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "bindings/gil.hpp"
 #include "bindings/py_encode.hpp"
@@ -15,7 +16,7 @@ namespace {
 
 constexpr std::size_t kKeyBytes = 64;  // a str without its text, and the tuple's pointer to it
 
-// A line has every key once. False with an error set that names the one that comes again.
+// A line must not repeat a key. False with an error set that names the repeated one.
 bool all_differ(std::vector<std::string_view> texts) {
     std::sort(texts.begin(), texts.end());
     const auto again = std::adjacent_find(texts.begin(), texts.end());
@@ -25,7 +26,7 @@ bool all_differ(std::vector<std::string_view> texts) {
     return false;
 }
 
-// Its text is anybody's code; a tensor on a device is not read for it.
+// The text of a name may run any code; a device tensor is not read for it.
 void refuse_name(PyObject* name) {
     PyObject* text = text_of(name);
     if (text == nullptr) return;
@@ -62,29 +63,18 @@ KeySetCache::~KeySetCache() { clear(); }
 
 void KeySetCache::clear() noexcept {
     for (Table* table : {&by_names_, &by_keys_}) {
-        for (auto& slot : *table) {
-            if (Entry* e = slot.exchange(nullptr, std::memory_order_acq_rel)) drop(e);
+        for (Slot& slot : *table) {
+            if (Entry* e = swap(slot, nullptr)) drop(e);
         }
     }
-    for (Entry* e = retired_.exchange(nullptr, std::memory_order_acq_rel); e != nullptr;) {
-        Entry* next = e->next_retired;
-        drop(e);
-        e = next;
-    }
 }
 
-void KeySetCache::retire(Entry* entry) noexcept {
-#ifdef Py_GIL_DISABLED
-    entry->next_retired = retired_.load(std::memory_order_relaxed);
-    while (!retired_.compare_exchange_weak(entry->next_retired, entry, std::memory_order_acq_rel,
-                                           std::memory_order_relaxed)) {
-    }
-#else
-    drop(entry);
-#endif
+KeySetCache::Entry* KeySetCache::swap(Slot& slot, Entry* entry) noexcept {
+    const SlotLock lock(slot);
+    return std::exchange(slot.entry, entry);
 }
 
-// Of an entry that no table knows any more: the last reference to a key may run anybody's code.
+// For an entry that no table refers to any more: dropping the last reference to a key may run any code.
 void KeySetCache::drop(Entry* entry) noexcept {
     held_bytes_.fetch_sub(entry->bytes, std::memory_order_relaxed);
     python_call([&] { Py_DECREF(entry->names); });
@@ -100,32 +90,33 @@ std::size_t KeySetCache::slot_of_keys(PyObject* const* keys, Py_ssize_t count) n
     return static_cast<std::size_t>(hash % kSlots);
 }
 
-KeySetCache::Entry* KeySetCache::find_keys(std::size_t slot, PyObject* const* keys,
-                                           Py_ssize_t count) const noexcept {
-    Entry* e = by_keys_[slot].load(std::memory_order_acquire);
-    if (e == nullptr || PyTuple_GET_SIZE(e->names) != count) return nullptr;
+bool KeySetCache::find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count, bool tuple,
+                            KeySet& out, bool& keep_tuple) noexcept {
+    const SlotLock lock(by_keys_[slot]);
+    Entry* e = by_keys_[slot].entry;
+    if (e == nullptr || PyTuple_GET_SIZE(e->names) != count) return false;
     for (Py_ssize_t i = 0; i < count; ++i) {
-        if (PyTuple_GET_ITEM(e->names, i) != keys[i]) return nullptr;
+        if (PyTuple_GET_ITEM(e->names, i) != keys[i]) return false;
     }
-    return e;
+    out = e->set;
+    keep_tuple = tuple && e->names_left > 0;
+    if (keep_tuple) --e->names_left;
+    return true;
 }
 
 bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys,
                                Py_ssize_t count, KeySet& out, bool joined) noexcept {
     const std::size_t slot = slot_of_keys(keys, count);
-    if (Entry* e = find_keys(slot, keys, count)) {
-        out = e->set;
-        if (names != nullptr && e->names_left.load(std::memory_order_relaxed) > 0 &&
-            e->names_left.fetch_sub(1, std::memory_order_relaxed) > 0) {
-            put(by_names_, slot_of(names), names, out);
-        }
+    bool keep_tuple = false;
+    if (find_keys(slot, keys, count, names != nullptr, out, keep_tuple)) {
+        if (keep_tuple) put(by_names_, slot_of(names), names, out);
         return true;
     }
     if (!intern(table, keys, count, joined, out)) return false;
     if (out.id == KeyTable::kNone) return true;
     PyObject* own = PyTuple_New(count);
     if (own == nullptr) {
-        PyErr_Clear();  // not cached, nothing more
+        PyErr_Clear();  // not cached, but not an error
         return true;
     }
     for (Py_ssize_t i = 0; i < count; ++i) {
@@ -137,7 +128,7 @@ bool KeySetCache::resolve_keys(KeyTable& table, PyObject* names, PyObject* const
     return true;
 }
 
-// Steals nothing: takes its own reference to `names`. A failure to cache is no error.
+// Steals no reference: takes its own to `names`. Failing to cache is not an error.
 void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept {
     std::size_t bytes = sizeof(Entry);
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); ++i) {
@@ -146,21 +137,12 @@ void KeySetCache::put(Table& table, std::size_t slot, PyObject* names, const Key
                                  static_cast<std::size_t>(PyUnicode_KIND(key));
     }
     const bool fits = held_bytes_.load(std::memory_order_relaxed) + bytes <= kMaxHeldBytes;
-#ifdef Py_GIL_DISABLED
-    if (!fits) return;
-    if (table[slot].load(std::memory_order_relaxed) != nullptr &&
-        retired_count_.fetch_add(1, std::memory_order_relaxed) >= kMaxRetired) {
-        return;
-    }
-#else
-    if (!fits) clear();  // what is in use comes back at its next call
-#endif
+    if (!fits) clear();  // entries in use are added again at their next call
     auto* entry = new (std::nothrow) Entry{names, set, bytes};
     if (entry == nullptr) return;
     Py_INCREF(names);
     held_bytes_.fetch_add(bytes, std::memory_order_relaxed);
-    Entry* old = table[slot].exchange(entry, std::memory_order_acq_rel);
-    if (old != nullptr) retire(old);
+    if (Entry* old = swap(table[slot], entry)) drop(old);
 }
 
 bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
@@ -182,7 +164,7 @@ bool KeySetCache::intern(KeyTable& table, PyObject* const* keys, Py_ssize_t coun
                 texts.push_back(text);
             }
         }
-        // The str objects of a mapping differ, but "\udc80" is written as the text of its escape.
+        // The str objects in a mapping differ, but "\udc80" is written as the text of its escape sequence.
         if (ok && (joined || !storage.empty())) ok = all_differ(texts);
         if (ok) out.id = table.intern(texts);
     } catch (const std::bad_alloc&) {

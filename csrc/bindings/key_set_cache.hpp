@@ -1,17 +1,15 @@
-// From the names of one call to the id of their key set, in a few nanoseconds.
+// Maps the names of one call to the id of their key set, in a few nanoseconds.
 //
-// CPython hands a call site's keyword names over as one and the same tuple at every call, so its
-// address finds the id. `record(step, **metrics)` and record_dict() bring the same key objects in
-// fresh containers: a second table is looked up by the addresses of the keys. Both tables hold
-// references, so an address cannot come to mean something else. What neither knows goes to the
-// KeyTable by content. A names tuple made for one call looks like any other, so every key set may
-// enter only a few tuples into the first table. Keys that are new objects at every call (f-strings)
-// would fill the second one with what never comes again, so what both hold is bounded in bytes.
+// CPython passes a call site's keyword names as the same tuple at every call, so the tuple's address
+// identifies the key set. `record(step, **metrics)` and record_dict() pass the same key objects in new
+// containers: a second table is indexed by the addresses of the keys. Both tables hold references, so an
+// address cannot be reused for something else. If neither knows the names, the KeyTable is searched by
+// content. A names tuple made for one call looks like any other, so every key set may add only a few tuples
+// to the first table. Keys that are new objects at every call (f-strings) would fill the second table with
+// entries that are never used again, so the total size of both is bounded in bytes.
 //
-// Ownership: with the GIL, the thread that holds it. On free-threaded builds the tables are read by
-// any thread (acquire, pairs with the release of the insertion); entries are then immutable. One that
-// another has taken the place of may be being read: it is freed with the cache, and past kMaxRetired of
-// those nothing is taken the place of.
+// Ownership: with the GIL, the thread that holds it. On free-threaded builds each slot has a lock, held for the
+// few nanoseconds that it takes to compare and copy, so a replaced entry is freed at once.
 #pragma once
 
 #include <Python.h>
@@ -26,7 +24,7 @@
 
 namespace fastlog::bindings {
 
-/// What a call needs to know of its keys; copied out of the cache.
+/// What a call needs to know about its keys; copied out of the cache.
 struct KeySet {
     std::uint32_t id = KeyTable::kNone;  // kNone: write the keys into the record
     std::int32_t epoch = -1;             // index of "epoch", or -1
@@ -42,57 +40,80 @@ class KeySetCache {
 
     /// The key set of a call site's names tuple. False with a Python error set.
     bool resolve(KeyTable& table, PyObject* names, KeySet& out) noexcept {
-        const Entry* e = by_names_[slot_of(names)].load(std::memory_order_acquire);
-        if (e != nullptr && e->names == names) [[likely]] {
-            out = e->set;
-            return true;
+        {
+            Slot& slot = by_names_[slot_of(names)];
+            const SlotLock lock(slot);
+            if (slot.entry != nullptr && slot.entry->names == names) [[likely]] {
+                out = slot.entry->set;
+                return true;
+            }
         }
         return resolve_keys(table, names, &PyTuple_GET_ITEM(names, 0), PyTuple_GET_SIZE(names),
                             out);
     }
 
-    /// The same for keys in an array; `names` is the tuple they come from, or null. `joined`: some
-    /// keys were put together here, so that two of them may have become the same.
+    /// The same for keys in an array; `names` is the tuple they come from, or null. `joined`: some keys were
+    /// joined from nested dicts, so two of them may have become equal.
     bool resolve_keys(KeyTable& table, PyObject* names, PyObject* const* keys, Py_ssize_t count,
                       KeySet& out, bool joined = false) noexcept;
 
     /// The id of a single name (a timer's), cached by its address.
     bool name_id(KeyTable& table, PyObject* name, std::uint32_t& out) noexcept;
 
-    /// Forgets everything, with the GIL. Without one, only when nobody uses the cache any more.
+    /// Forgets everything.
     void clear() noexcept;
 
   private:
     static constexpr std::size_t kSlots = 512;
-    static constexpr std::size_t kMaxRetired = 4096;
     static constexpr std::size_t kMaxHeldBytes = std::size_t{8} << 20;
     static constexpr int kNamesPerSet = 8;
 
     struct Entry {
         PyObject* names;  // tuple of keys, owned
         KeySet set;
-        std::size_t bytes;  // what the keys take, about
-        std::atomic<int> names_left{kNamesPerSet};
-        Entry* next_retired = nullptr;
+        std::size_t bytes;  // approximate size of the keys
+        int names_left = kNamesPerSet;
     };
-    using Table = std::array<std::atomic<Entry*>, kSlots>;
+    struct Slot {
+        Entry* entry = nullptr;
+#ifdef Py_GIL_DISABLED
+        PyMutex mutex{};
+#endif
+    };
+    /// With a GIL, does nothing.
+    class SlotLock {
+      public:
+#ifdef Py_GIL_DISABLED
+        explicit SlotLock(Slot& slot) noexcept : mutex_(slot.mutex) { PyMutex_Lock(&mutex_); }
+        ~SlotLock() { PyMutex_Unlock(&mutex_); }
+
+      private:
+        PyMutex& mutex_;
+#else
+        explicit SlotLock(Slot&) noexcept {}
+        ~SlotLock() {}
+#endif
+        SlotLock(const SlotLock&) = delete;
+        SlotLock& operator=(const SlotLock&) = delete;
+    };
+    using Table = std::array<Slot, kSlots>;
 
     static std::size_t slot_of(const void* address) noexcept {
         const auto bits = reinterpret_cast<std::uintptr_t>(address);
         return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 55);
     }
     static std::size_t slot_of_keys(PyObject* const* keys, Py_ssize_t count) noexcept;
-    Entry* find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count) const noexcept;
+    /// Whether these keys are known. `keep_tuple`: the `tuple` that they came in is not, and should be added.
+    bool find_keys(std::size_t slot, PyObject* const* keys, Py_ssize_t count, bool tuple,
+                   KeySet& out, bool& keep_tuple) noexcept;
     bool intern(KeyTable& table, PyObject* const* keys, Py_ssize_t count, bool joined,
                 KeySet& out) noexcept;
     void drop(Entry* entry) noexcept;
-    void retire(Entry* entry) noexcept;
+    Entry* swap(Slot& slot, Entry* entry) noexcept;
     void put(Table& table, std::size_t slot, PyObject* names, const KeySet& set) noexcept;
 
     Table by_names_{};
     Table by_keys_{};
-    std::atomic<Entry*> retired_{nullptr};  // without a GIL only
-    std::atomic<std::size_t> retired_count_{0};
     std::atomic<std::size_t> held_bytes_{0};
 };
 

@@ -4,8 +4,8 @@
 #include "bindings/bindings.hpp"
 #include "bindings/device_send.hpp"
 
-// pybind11 asks for the GIL of the main interpreter before any code of ours runs: in a subinterpreter that
-// shares it, it would wait for itself. So its entry has another name, and ours comes first.
+// pybind11 asks for the GIL of the main interpreter before any of our code runs: a subinterpreter that shares
+// this GIL would wait for itself. So pybind11's entry point is renamed, and ours runs first.
 #define PyInit__core init_in_main_interpreter
 PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     module.doc() = "The native core of foundry_fastlog: ring, flush thread and hot calls.";
@@ -20,7 +20,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
         "add_hot_methods",
         [](pybind11::type type) { fastlog::bindings::add_hot_methods(type.ptr()); },
         pybind11::arg("recorder_type"),
-        "Gives a subclass of RecorderCore its own descriptors of the hot methods.");
+        "Gives a subclass of RecorderCore its own descriptors for the hot methods.");
 }
 
 #undef PyInit__core
@@ -29,6 +29,6 @@ extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
     PyErr_SetString(
         PyExc_ImportError,
         "foundry_fastlog records in the main interpreter only, not in a subinterpreter; "
-        "use a process (multiprocessing) in its place");
+        "use a process (multiprocessing) instead");
     return nullptr;
 }

@@ -1,10 +1,11 @@
-// Blocks that have begun on a device and not ended. Each has a ticket, of which there are few, and a block
-// may never end: its timer is dropped, its recorder closed, its thread gone. So a block is taken from here
-// by whoever comes first, its end or one of these, and only that one may use its ticket.
+// Blocks that have begun on a device and not ended. Each holds a ticket, of which there are few, and a block
+// may never end: its timer is freed, its recorder closed, or its thread gone. So whichever of these or the
+// normal end comes first takes the block from here, and only the taker may use its ticket.
 //
-// Without locks or memory of its own, as a thread that ends has neither the GIL nor a chance to fail: a
-// place for each ticket. What a place says of a block is written before its number is (release); who
-// takes the number by a compare-exchange (acquire) has read what belongs to it, as no number comes twice.
+// Has no locks and allocates nothing, because a thread that exits has no GIL and no way to report failure:
+// there is one slot per ticket. A slot's data is written before its number (release); whoever takes the
+// number with a compare-exchange (acquire) has read the data that belongs to it, since numbers are never
+// reused.
 #pragma once
 
 #include <array>
@@ -25,7 +26,7 @@ class OpenBlocks {
         std::uint16_t ticket;
     };
 
-    /// Notes a block that has begun: its number.
+    /// Adds a block that has begun; returns its number.
     std::uint64_t add(std::uint16_t ticket, const void* timer, const void* recorder,
                       void* counted_by) noexcept {
         Place& place = places_[ticket];
@@ -40,7 +41,7 @@ class OpenBlocks {
         return number;
     }
 
-    /// True for the one caller that has the block's ticket from now on.
+    /// True for the one caller that owns the block's ticket from now on.
     bool take(std::uint16_t ticket, std::uint64_t number) noexcept {
         return places_[ticket].number.compare_exchange_strong(number, 0, std::memory_order_acq_rel,
                                                               std::memory_order_relaxed);

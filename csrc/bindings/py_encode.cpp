@@ -63,8 +63,8 @@ Plain encode_plain(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* 
 
 enum class Numpy : std::uint8_t { no, scalar, unusable };
 
-// A numpy scalar? Asked without importing numpy: an instance can only exist once numpy is there.
-// Dates and complex numbers have no single real value; item() of some of them would invent one.
+// A numpy scalar? Checked without importing numpy: an instance can only exist if numpy is loaded. Dates and
+// complex numbers have no single real value; item() of some of them would make one up.
 Numpy numpy_scalar(PyObject* value) noexcept {
     bool unusable = false;
     for (PyTypeObject* type = Py_TYPE(value); type != nullptr; type = type->tp_base) {
@@ -79,7 +79,8 @@ Numpy numpy_scalar(PyObject* value) noexcept {
 bool encode_numpy(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* scalar) {
     if (numpy_scalar(scalar) == Numpy::unusable) return refuse(key, scalar, "");
     PyObject* item = PyObject_CallMethod(scalar, "item", nullptr);
-    if (item != nullptr && Py_TYPE(item) == Py_TYPE(scalar)) {  // a longdouble stays one
+    if (item != nullptr &&
+        Py_TYPE(item) == Py_TYPE(scalar)) {  // item() of a longdouble returns a longdouble
         PyObject* real = PyNumber_Float(item);
         Py_DECREF(item);
         item = real;
@@ -90,9 +91,9 @@ bool encode_numpy(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* s
     return plain == Plain::other ? refuse(key, scalar, "") : plain == Plain::done;
 }
 
-// 1: an array or tensor with one element of no dimension, in host memory; 0: not that, with the
-// error set; -1: no array at all. Asked through DLPack's device protocol, which numpy, torch, jax
-// and others share (https://dmlc.github.io/dlpack/latest/python_spec.html): kDLCPU is 1.
+// 1: an array or tensor with one element and no dimensions, in host memory; 0: not so, with the error set;
+// -1: not an array. Checked through DLPack's device protocol, which numpy, torch, jax and others implement
+// (https://dmlc.github.io/dlpack/latest/python_spec.html): kDLCPU is 1.
 int is_host_scalar_array(PyObject* key, PyObject* value) {
     PyObject* device = PyObject_CallMethod(value, "__dlpack_device__", nullptr);
     if (device == nullptr) {
@@ -134,13 +135,13 @@ bool is_numpy_array(PyObject* value) noexcept {
     return false;
 }
 
-// numpy.ma.masked, which an array gives for an element that is masked; its own item() is 0.0.
+// numpy.ma.masked, which an array returns for a masked element; its own item() is 0.0.
 bool is_masked(PyObject* value) noexcept {
     return std::strcmp(Py_TYPE(value)->tp_name, "MaskedConstant") == 0 && is_numpy_array(value);
 }
 
-// The element of an array that passed is_host_scalar_array(). numpy's own arrays give a numpy
-// scalar, which still knows a date from an int, and a mask; not all kinds of them do.
+// The element of an array that passed is_host_scalar_array(). numpy's own arrays return a numpy scalar, which
+// can still be told apart from a date or a mask; other arrays may not.
 PyObject* element_of(PyObject* array) {
     if (is_numpy_array(array)) {
         PyObject* nowhere = PyTuple_New(0);
@@ -194,7 +195,7 @@ bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject*
 
 bool starts_character(char c) noexcept { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }
 
-// At most `limit` bytes of UTF-8. What is cut says how long it was, where there is room for that.
+// At most `limit` bytes of UTF-8. A truncated text ends with its original length, if there is room for it.
 void append_cut(std::string& out, std::string_view text, std::size_t limit) {
     if (text.size() <= limit) {
         out.append(text);
@@ -209,7 +210,7 @@ void append_cut(std::string& out, std::string_view text, std::size_t limit) {
     out.append(text.substr(0, keep)).append(end);
 }
 
-// Puts the current error behind the one that `raise` sets.
+// Chains the current error as the cause of the one that `raise` sets.
 template <class Raise>
 bool raise_from_current(Raise&& raise) {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
@@ -299,7 +300,7 @@ bool PayloadBuilder::begin(std::size_t count) noexcept {
     size_ = metrics_strings_offset(count);
     const MetricsPayload head{0, 0, static_cast<std::uint16_t>(count), 0};
     std::memcpy(data_, &head, sizeof head);
-    if (count % 8 != 0) {  // the padding behind the tags
+    if (count % 8 != 0) {  // the padding after the tags
         std::memset(data_ + sizeof head + count, 0, metrics_tags_size(count) - count);
     }
     return true;

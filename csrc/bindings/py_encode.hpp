@@ -15,14 +15,14 @@
 
 namespace fastlog::bindings {
 
-/// A value that lies on a device: which one of the record's it is.
+/// A device value: its index in the record, and its element.
 struct DeviceArgument {
     std::size_t index;
     PyObject* value;  // borrowed
     Element element;
 };
 
-/// A metrics payload under construction: on the stack for usual records, on the heap for large ones.
+/// A metrics payload under construction: on the stack for normal records, on the heap for large ones.
 class PayloadBuilder {
   public:
     PayloadBuilder() = default;
@@ -44,10 +44,10 @@ class PayloadBuilder {
     ValueTag tag(std::size_t i) const noexcept {
         return static_cast<ValueTag>(data_[sizeof(MetricsPayload) + i]);
     }
-    /// Copies the text behind the values; false with MemoryError or ValueError set.
+    /// Copies the text after the values; false with MemoryError or ValueError set.
     bool set_string(std::size_t i, std::string_view text) noexcept;
-    /// Notes a value that a device has to deliver; takes the element's references. False with
-    /// MemoryError set.
+    /// Adds a value that a device has to deliver; takes over the element's references. False with MemoryError
+    /// set.
     bool add_device_argument(std::size_t i, PyObject* value, const Element& element) noexcept;
     const std::vector<DeviceArgument>& device_arguments() const noexcept { return arguments_; }
     std::vector<DeviceArgument>& device_arguments() noexcept { return arguments_; }
@@ -55,11 +55,11 @@ class PayloadBuilder {
         std::memcpy(data_ + offsetof(MetricsPayload, key_set), &id, sizeof id);
     }
 
-    /// The one value of a payload of one.
+    /// The only value of a payload with one value.
     SettledValue settled() const noexcept { return {tag(0), bits(0)}; }
 
-    /// Cuts the longest texts, saying how long they were, so that the payload has at most `bytes`, where
-    /// that can be; false with MemoryError set.
+    /// Truncates the longest texts, marking their original length, so that the payload has at most `bytes` if
+    /// possible; false with MemoryError set.
     bool shorten_texts(std::size_t bytes) noexcept;
 
     const std::byte* data() const noexcept { return data_; }
@@ -87,15 +87,15 @@ class PayloadBuilder {
     std::vector<DeviceArgument> arguments_;
 };
 
-/// Writes `value` as the i-th value. Exact float and int are read straight from the object; the
-/// rest goes through encode_other(). False with a Python error set that names `key`.
+/// Writes `value` as the i-th value. Exact float and int are read straight from the object; other types go
+/// through encode_other(). False with a Python error set that names `key`.
 bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept;
 
-/// Sets the TypeError of a value that is not taken, with the reason; returns false.
+/// Sets the TypeError for an unsupported value, with the reason; returns false.
 bool refuse(PyObject* key, PyObject* value, const char* why);
-/// The same after an error, which becomes its cause. KeyboardInterrupt and the like go on as they are.
+/// The same after an error, which becomes its cause. KeyboardInterrupt and the like stay as they are.
 bool refuse_failed(PyObject* key, PyObject* value);
-/// The same with the error's own words as the reason.
+/// The same with the message of the current error as the reason.
 bool refuse_for_reason(PyObject* key, PyObject* value);
 
 inline bool encode_value(PayloadBuilder& out, std::size_t i, PyObject* key,
@@ -110,13 +110,13 @@ inline bool encode_value(PayloadBuilder& out, std::size_t i, PyObject* key,
     return encode_other(out, i, key, value);
 }
 
-/// A bounded text that stands for any value; a new reference, or null with an error set.
+/// A text of limited length for any value; a new reference, or null with an error set.
 PyObject* text_of(PyObject* value);
 
 bool read_any_step(PyObject* object, std::int64_t& step) noexcept;
 
-/// Reads a step: any object with __index__ but bool, within int64. False with an error set. An int
-/// of one digit is read in place.
+/// Reads a step: any object with __index__ except bool, within int64. False with an error set. A one-digit
+/// int is read directly.
 inline bool read_step(PyObject* object, std::int64_t& step) noexcept {
     if (PyLong_CheckExact(object)) [[likely]] {
 #if PY_VERSION_HEX >= 0x030C0000

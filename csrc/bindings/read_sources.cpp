@@ -35,17 +35,32 @@ ReadSources::ReadSources(const py::list& sources) {
     for (const py::handle source : sources) add(py::cast<py::tuple>(source));
 }
 
+std::shared_ptr<const reader::Cutoffs> ReadSources::cutoffs_of(const py::object& from) {
+    if (from.is_none()) return nullptr;
+    auto& known = cutoffs_[from.ptr()];  // those of all ranks of a start are one object
+    if (known == nullptr) {
+        auto cutoffs = std::make_shared<reader::Cutoffs>();
+        for (const auto& [name, places] : py::cast<py::dict>(from)) {
+            const auto both = py::cast<py::tuple>(places);
+            (*cutoffs)[py::cast<std::string>(name)] = {
+                py::cast<std::optional<std::int64_t>>(both[0]),
+                py::cast<std::optional<double>>(both[1])};
+        }
+        known = std::move(cutoffs);
+    }
+    return known;
+}
+
 void ReadSources::add(const py::tuple& from) {
     reader::Source source;
     source.stream = static_cast<reader::Stream>(py::cast<int>(from[0]));
-    source.note_steps = py::cast<bool>(from[1]);
     reader::SourceRows rows;
-    rows.rank = py::cast<std::int64_t>(from[2]);
-    rows.attempt = py::cast<std::int64_t>(from[3]);
-    rows.label = py::cast<std::string>(from[4]);
-    rows.group = py::cast<int>(from[5]);
-    rows.start = py::cast<int>(from[6]);
-    for (const py::handle part : py::cast<py::list>(from[7])) {
+    rows.rank = py::cast<std::int64_t>(from[1]);
+    rows.start = py::cast<std::int64_t>(from[2]);
+    rows.label = py::cast<std::string>(from[3]);
+    rows.counts = py::cast<bool>(from[4]);
+    rows.cutoffs = cutoffs_of(from[5]);
+    for (const py::handle part : py::cast<py::list>(from[6])) {
         const auto fields = py::cast<py::tuple>(part);
         reader::Segment segment;
         segment.path = py::cast<std::string>(fields[0]);
@@ -68,6 +83,12 @@ void ReadSources::add(const py::tuple& from) {
 py::list account_list(const std::vector<Account>& accounts) {
     py::list out;
     for (const Account& account : accounts) out.append(account_of(account));
+    return out;
+}
+
+py::dict count_dict(const reader::Counts& counts) {
+    py::dict out;
+    for (const auto& [text, count] : counts.get()) out[py::str(text)] = count;
     return out;
 }
 

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "bindings/gil.hpp"
@@ -24,10 +25,12 @@ class ReadSources {
 
   private:
     void add(const py::tuple& from);
+    std::shared_ptr<const reader::Cutoffs> cutoffs_of(const py::object& from);
 
     std::vector<reader::Source> sources_;
     std::vector<reader::SourceRows> rows_;
     std::vector<py::bytes> held_;
+    std::unordered_map<const void*, std::shared_ptr<const reader::Cutoffs>> cutoffs_;
 };
 
 /// A part that was read; its chunk may have lost its rows.
@@ -39,6 +42,9 @@ struct Account {
 
 /// `Account` tuples of the stub.
 py::list account_list(const std::vector<Account>& accounts);
+
+/// Counts as a dict.
+py::dict count_dict(const reader::Counts& counts);
 
 struct Interrupted {};  // by a signal, whose exception is set
 

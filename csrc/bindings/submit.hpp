@@ -1,4 +1,4 @@
-// Submitting one record by the recorder's policy: count, time one call in 64, wait, drop.
+// Submits one record according to the recorder's policy: count, time one call in 64, wait, drop.
 #pragma once
 
 #include <Python.h>
@@ -12,13 +12,13 @@
 
 namespace fastlog::bindings {
 
-/// The rest of submit_counted() when the ring did not take the record at once; may wait with the
-/// GIL released. 0: dropped; -1: closed, with the Python error set; 2: try again.
+/// The rest of submit_counted() if the ring did not accept the record at once; may wait with the GIL
+/// released. 0: dropped; -1: closed, with the Python error set; 2: try again.
 int submit_refused(Recorder& core, Recorder::Submit result, CallKind call, Stream stream,
                    std::size_t length) noexcept;
 
-/// Submits a record whose payload of `length` bytes `write(std::byte*)` fills in place. GIL held.
-/// `ticks` is the time of the call. 1: accepted; 0: dropped; -1: closed, with the Python error set.
+/// Submits a record whose payload of `length` bytes `write(std::byte*)` fills in place. GIL held. `ticks` is
+/// the time of the call. 1: accepted; 0: dropped; -1: closed, with the Python error set.
 template <class Write>
 inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, std::size_t length, Write&& write,
@@ -37,11 +37,11 @@ inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream
         }
         const int next = submit_refused(core, result, call, stream, length);
         if (next != 2) return next;
-        sample = false;  // the wait is counted by itself
+        sample = false;  // the wait is counted separately
     }
 }
 
-/// The same with a payload that is copied.
+/// The same, copying the payload.
 inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, const void* payload, std::size_t length,
                           std::uint16_t flags = 0) noexcept {

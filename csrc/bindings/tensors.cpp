@@ -13,10 +13,10 @@ namespace fastlog::bindings {
 namespace {
 
 struct CachedType {
-    PyTypeObject* type;  // owned: its address stays its own
+    PyTypeObject* type;  // owned, so that its address is not reused
     TensorType found;
 };
-// Entries are never freed, and at most as many are made as there are places.
+// Entries are never freed, and there are at most as many as places.
 std::array<std::atomic<CachedType*>, 256> cache{};
 
 std::size_t place_of(const PyTypeObject* type) noexcept {
@@ -24,7 +24,7 @@ std::size_t place_of(const PyTypeObject* type) noexcept {
     return static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 56);
 }
 
-// The table of a version that is known here, from the newest one back.
+// The function table with the newest version that is supported here.
 const dlpack::Exchange* usable(const dlpack::ExchangeHeader* header) noexcept {
     for (; header != nullptr; header = header->previous) {
         if (header->major != dlpack::kMajor) continue;
@@ -38,7 +38,7 @@ const dlpack::Exchange* usable(const dlpack::ExchangeHeader* header) noexcept {
 
 constexpr const char* kStorage = "untyped_storage";
 
-// Interned when the module is made: records come from many threads.
+// Interned when the module is created: records come from many threads.
 struct Names {
     PyObject* storage;
     PyObject* detach;
@@ -47,13 +47,14 @@ struct Names {
     PyObject* dtype;
 } names{};
 
-// What may be kept of a value until its line is written: in torch, a result of its own takes 512 bytes.
+// The largest allocation to keep until the line of its value is written: in torch, a separate result takes
+// 512 bytes.
 constexpr Py_ssize_t kMostKept = 4096;
 
-// No address is below it: a wrapper without memory of its own shows null, plus what its view begins at.
+// No valid address is below this: a wrapper without its own memory has a null address plus its view's offset.
 constexpr std::uint64_t kFirstPage = 4096;
 
-// Clears an error; false for what is no Exception, which stays set.
+// Clears an error; false for anything that is not an Exception, which stays set.
 bool clear_exception() noexcept {
     if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
     PyErr_Clear();
@@ -79,7 +80,7 @@ bool look_up(PyTypeObject* type, TensorType& out) {
         out.has_storage = has != 0;
         return true;
     }
-    // Tensors of an older torch have these and no table.
+    // Tensors of an older torch have these attributes and no table.
     for (const char* name : {"data_ptr", "is_neg", "dtype", "device"}) {
         const int has = PyObject_HasAttrString(reinterpret_cast<PyObject*>(type), name);
         if (has == 0) return true;
@@ -88,7 +89,7 @@ bool look_up(PyTypeObject* type, TensorType& out) {
     return true;
 }
 
-// The tensor behind a wrapper, by Python: owned, or null with TypeError set.
+// The tensor that a wrapper wraps, found in Python: owned, or null with TypeError set.
 PyObject* plain_tensor(PyObject* key, PyObject* value) {
     PyObject* function = device_function("plain_tensor");
     if (function == nullptr) return nullptr;
@@ -108,13 +109,13 @@ bool is_empty(const dlpack::Tensor& tensor) noexcept {
     return std::find(tensor.shape, tensor.shape + tensor.ndim, 0) != tensor.shape + tensor.ndim;
 }
 
-// Only the imaginary part of a conjugated tensor has its sign apart from its memory (torch:
-// Tensor.is_neg). It lies behind the real part, so never where an allocation begins, unless its complex
-// number is not aligned to its own size. What lies there on the host, as the results of operations do, is
-// not asked: that would make half as much again of what a tensor costs, and leave the GIL. The limit is the
-// private torch._neg_view().
+// Only the imaginary part of a conjugated tensor stores its sign outside its memory (torch: Tensor.is_neg).
+// It follows the real part, so it is never at the start of an allocation, unless its complex number is not
+// aligned to its own size. Host elements at the start of an allocation, such as results of operations, are
+// not checked: that would cost half as much again as the rest of a tensor's handling, and release the GIL.
+// The exception is the private torch._neg_view().
 bool may_be_negated(const Element& element) noexcept {
-    constexpr std::uint64_t kAllocation = 64;  // the least alignment of torch's allocators
+    constexpr std::uint64_t kAllocation = 64;  // the smallest alignment of torch's allocators
     return !is_host(element.device_type) || element.address % kAllocation != 0;
 }
 
@@ -141,9 +142,10 @@ bool check(PyObject* key, PyObject* value, const dlpack::Tensor& tensor, Element
     }
     out.dtype = dtype_of(tensor.code, tensor.bits, tensor.lanes);
     if (out.dtype == DType::none) {
-        return refuse(key, value,
-                      " with elements that are no single real number (complex, packed or unknown): "
-                      "pass value.abs(), value.real or the like");
+        return refuse(
+            key, value,
+            " with elements that are not a single real number each (complex, packed or unknown): "
+            "pass value.abs(), value.real or the like");
     }
     out.address = reinterpret_cast<std::uint64_t>(tensor.data) + tensor.byte_offset;
     out.device_type = tensor.device_type;
@@ -151,8 +153,8 @@ bool check(PyObject* key, PyObject* value, const dlpack::Tensor& tensor, Element
     return true;
 }
 
-// (device_type, device_id, address, code, bits, stream, holder): what an older torch is asked for. The
-// memory may be that of a tensor made just now, which has to live until it is read or copied.
+// (device_type, device_id, address, code, bits, stream, holder), for an older torch. The memory may belong to
+// a tensor created just now, which has to live until it is read or copied.
 bool ask_python(PyObject* key, PyObject* value, Element& out) {
     PyObject* function = device_function("describe_tensor");
     if (function == nullptr) return false;
@@ -191,17 +193,17 @@ bool ask_python(PyObject* key, PyObject* value, Element& out) {
     return ok;
 }
 
-// Whether a name is that of an integer of one to seven bits: "torch.int4", "uint1".
+// Returns whether a name is that of an integer of one to seven bits: "torch.int4", "uint1".
 bool names_part_of_byte(std::string_view name) noexcept {
     name.remove_prefix(name.rfind('.') + 1);
     if (!name.empty() && name.front() == 'u') name.remove_prefix(1);
     return name.size() == 4 && name.substr(0, 3) == "int" && name[3] >= '1' && name[3] <= '7';
 }
 
-// DLPack shows torch's integers of fewer bits as those of eight: only their type's name tells. False with
-// an error set.
+// DLPack reports torch's integers of fewer bits as eight-bit ones; only the name of their type tells them
+// apart. False with an error set.
 bool has_eight_bits(PyObject* key, PyObject* value, DType shown) {
-    static std::atomic<PyObject*> known[2]{};  // torch's int8 and uint8, kept
+    static std::atomic<PyObject*> known[2]{};  // torch's int8 and uint8, kept alive
     PyObject* dtype = PyObject_GetAttr(value, names.dtype);
     if (dtype == nullptr) return clear_exception();
     std::atomic<PyObject*>& eight = known[shown == DType::int8 ? 0 : 1];
@@ -218,7 +220,8 @@ bool has_eight_bits(PyObject* key, PyObject* value, DType shown) {
     Py_XDECREF(text);
     if (!keeps) Py_DECREF(dtype);
     if (name == nullptr) return clear_exception();
-    return !part || refuse(key, value, " with integers that are parts of bytes, as int4 and uint1");
+    return !part ||
+           refuse(key, value, " with integers smaller than a byte, such as int4 and uint1");
 }
 
 bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, bool& wrapped) {
@@ -229,7 +232,7 @@ bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, b
     if (type.exchange->tensor_from_py_object_no_sync(value, &tensor) != 0) {
         if (!PyErr_ExceptionMatches(PyExc_Exception)) return false;
         PyErr_Clear();
-        wrapped = true;  // Python finds the better words
+        wrapped = true;  // Python has a better error message
         return false;
     }
     if (!check(key, value, tensor, out)) return false;
@@ -241,7 +244,7 @@ bool ask(const TensorType& type, PyObject* key, PyObject* value, Element& out, b
     return !wrapped;
 }
 
-// A tensor's value in memory of its own, behind what is on the current stream: owned; null with an error set.
+// A copy of a tensor with its own memory, queued on the current stream: owned; null with an error set.
 PyObject* clone_of(PyObject* tensor) {
     PyObject* detached = PyObject_CallMethodNoArgs(tensor, names.detach);
     if (detached == nullptr) return nullptr;
@@ -250,7 +253,7 @@ PyObject* clone_of(PyObject* tensor) {
     return clone;
 }
 
-void let_go(const Element& element) noexcept {
+void release_element(const Element& element) noexcept {
     Py_XDECREF(element.holder);
     Py_XDECREF(element.keep);
 }
@@ -274,7 +277,7 @@ PyObject* device_function(const char* name) {
         known.store(module, std::memory_order_release);
     }
     PyObject* function = PyObject_GetAttrString(module, name);
-    Py_XDECREF(function);  // the module keeps it
+    Py_XDECREF(function);  // the module keeps it alive
     return function;
 }
 
@@ -286,7 +289,7 @@ bool tensor_type_of(PyTypeObject* type, TensorType& out) {
         return true;
     }
     if (!look_up(type, out)) return false;
-    if (known != nullptr) return true;  // another type lives there
+    if (known != nullptr) return true;  // another type is there
     auto* made = new (std::nothrow) CachedType{type, out};
     if (made == nullptr) return true;
     Py_INCREF(type);
@@ -305,14 +308,14 @@ bool describe_element(const TensorType& type, PyObject* key, PyObject* value, El
     if (ask(type, key, value, out, wrapped)) {
         if (!may_be_negated(out)) [[likely]]
             return true;
-        if (type.exchange == nullptr) return true;  // Python has looked
+        if (type.exchange == nullptr) return true;  // Python has already checked
         bool negated = false;
         if (!is_negated(value, negated)) return refuse_failed(key, value);
         if (!negated) return true;
         wrapped = true;
     }
     if (!wrapped) return false;
-    // A wrapper without memory of its own: the tensor that it stands for, or a reason why there is none.
+    // A wrapper without its own memory: use the tensor that it wraps, or report why there is none.
     PyObject* plain = plain_tensor(key, value);
     if (plain == nullptr) return false;
     TensorType plain_type;
@@ -326,7 +329,7 @@ bool describe_element(const TensorType& type, PyObject* key, PyObject* value, El
     if (out.holder == nullptr) {
         out.holder = plain;
     } else {
-        Py_DECREF(plain);  // the memory is that of a tensor behind it
+        Py_DECREF(plain);  // the memory belongs to a wrapped tensor
     }
     return true;
 }
@@ -356,21 +359,21 @@ bool copy_large(PyObject* key, PyObject* value, Element& element) {
     if (!tensor_type_of(Py_TYPE(clone), type) ||
         (type.is_tensor &&
          (!describe_element(type, key, clone, made) || !keep_memory(type, clone, made)))) {
-        let_go(made);
+        release_element(made);
         Py_DECREF(clone);
         return clear_exception();
     }
     if (made.holder == nullptr) {
         made.holder = clone;
     } else {
-        Py_DECREF(clone);  // the memory is that of a tensor behind it
+        Py_DECREF(clone);  // the memory belongs to a wrapped tensor
     }
-    // What a class of somebody else gives may be anything.
+    // A third-party class may return anything.
     const bool same = made.keep != nullptr && !made.large && made.dtype == element.dtype &&
                       made.device_type == element.device_type &&
                       made.device_id == element.device_id && made.stream == element.stream;
     if (same) std::swap(made, element);
-    let_go(made);
+    release_element(made);
     return true;
 }
 

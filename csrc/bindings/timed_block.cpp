@@ -12,7 +12,7 @@ namespace {
 
 constinit OpenBlocks open_blocks;
 
-// A device and its current stream, asked of the framework. `wanted` stays false without one.
+// Gets a device and its current stream from the framework. `wanted` stays false without a device.
 bool ask_stream(PyObject* which, DeviceBlock& block, void*& stream) {
     return python_call([&] {
         PyObject* function = device_function("block_stream");
@@ -33,7 +33,7 @@ bool ask_stream(PyObject* which, DeviceBlock& block, void*& stream) {
     });
 }
 
-// In a forked child it is the parent's statistics that have the ticket.
+// In a forked child, the ticket is counted in the parent's statistics.
 void give_back(std::uint16_t ticket, Engine& counted_by) noexcept {
     if (!counted_by.inherited()) counted_by.core.uncount_device_values(1);
     DevicePool::instance().abandon({ticket, ticket});
@@ -52,7 +52,7 @@ bool begin_on_device(RecorderHandle& handle, const void* timer, PyObject* which,
     void* stream = nullptr;
     if (!ask_stream(which, block, stream)) return false;
     if (!block.wanted) return true;
-    Engine* engine = handle.ready(false);  // asked again: Python code has run
+    Engine* engine = handle.ready(false);  // queried again: Python code has run
     if (engine == nullptr) {
         block.missing = missing_bits(MissingReason::lost);
         return !PyErr_Occurred();
@@ -89,7 +89,7 @@ void end_on_device(DeviceBlock& block) noexcept {
     DeviceBlock now;
     void* stream = nullptr;
     if (index != nullptr && ask_stream(index, now, stream) && now.wanted) {
-        const GilReleased unlocked;  // as above
+        const GilReleased unlocked;  // see above
         DevicePool::instance().end_block(block.ticket, stream);
     } else {
         PyErr_Clear();

@@ -1,4 +1,4 @@
-// A block's time on a device: a ticket from its begin to its record.
+// A block's time on a device: holds a ticket from its begin to its record.
 #pragma once
 
 #include <Python.h>
@@ -8,29 +8,29 @@
 
 namespace fastlog::bindings {
 
-/// How a block is timed on a device: by a ticket, or not, for the reason in `missing`.
+/// How a block is timed on a device: with a ticket, or not, for the reason in `missing`.
 struct DeviceBlock {
     bool wanted = false;
     std::uint16_t ticket = kNoTicket;
     DeviceId device{};
     std::uint64_t missing = 0;
-    std::uint64_t number = 0;      // of its ticket's place among the open blocks
-    Engine* counted_by = nullptr;  // whose statistics have the ticket
+    std::uint64_t number = 0;      // identifies it in its ticket's slot among the open blocks
+    Engine* counted_by = nullptr;  // the engine whose statistics count the ticket
 };
 
-/// Begins a block of a timer on the device that `which` names; `wanted` stays false without one in use. False
-/// with an error set. Python code runs.
+/// Begins a timer's block on the device that `which` names; `wanted` stays false if no device is in use.
+/// False with an error set. Python code runs.
 bool begin_on_device(RecorderHandle& handle, const void* timer, PyObject* which,
                      DeviceBlock& block);
-/// Records its end. From here on the block is nobody else's.
+/// Records its end. From here on no other thread uses the block.
 void end_on_device(DeviceBlock& block) noexcept;
-/// Gives the ticket of a block that has ended back, and says why it has no time.
+/// Returns the ticket of a block that has ended, and stores why it has no time.
 void abandon(DeviceBlock& block, MissingReason reason) noexcept;
 
-/// Gives the ticket of a block that never ends back, unless that has been done. Needs no GIL.
+/// Returns the ticket of a block that never ends, unless that is already done. Needs no GIL.
 void drop_block(DeviceBlock& block) noexcept;
-/// The same for the block of a timer that began last, and for all blocks of a timer, or of a recorder. They
-/// may be other threads' blocks.
+/// The same for the block of a timer that began last, and for all blocks of a timer or of a recorder. They
+/// may be blocks of other threads.
 void drop_last_block(const void* timer) noexcept;
 void drop_blocks_of_timer(const void* timer) noexcept;
 void drop_blocks_of_recorder(const RecorderHandle& recorder) noexcept;

@@ -37,7 +37,8 @@ BatchWriter::Step BatchWriter::step() {
         fill();
         if (batch_.size == 0) {
             if (std::equal(std::begin(cursors_), std::end(cursors_), committed_)) return Step::idle;
-            return commit() ? Step::idle : Step::refused;  // a pad alone, or lines not wanted
+            return commit() ? Step::idle
+                            : Step::refused;  // only padding, or lines that are not wanted
         }
     }
     KILL_POINT("batch_filled");
@@ -59,7 +60,7 @@ BatchWriter::Step BatchWriter::step() {
     return Step::wrote;
 }
 
-// From the stream that is furthest behind: what lies before another stream's cursor is done there. A
+// Starts at the stream that is furthest behind: records before another stream's cursor are done there. A
 // stream whose next record waits for a device stays where it is, so that its lines keep their order and
 // numbers; the others go on.
 void BatchWriter::fill() {
@@ -81,8 +82,7 @@ void BatchWriter::fill() {
             continue;
         }
         if (device == nullptr && record->flags != 0) {
-            // The first of them all: made known after this round began, but before this record was
-            // committed.
+            // The first one ever: it was set after this round began, but before this record was committed.
             device = source_.device();
             if (device != nullptr) device->begin_round();
         }
@@ -98,7 +98,7 @@ void BatchWriter::fill() {
             if (sink_.wants_rotation(stream, batch_.bytes[s].size(), line_.size())) {
                 if (batch_.size != 0) {
                     rotate_[s] = true;  // first write what belongs before it
-                    break;              // and go on here: holes before it are not met again
+                    break;              // and continue here: earlier holes are not visited again
                 }
                 rotate(stream);
             }
@@ -138,8 +138,8 @@ void BatchWriter::reserve_line(Stream stream) {
     bytes.reserve(bytes.size() + kDropsLine);
 }
 
-// A segment that is left is not opened again: what is to be forced to the disk has to be now. One that
-// cannot be is written on, beyond its size, or has gone on in a new one already.
+// A closed segment is never reopened, so sync it before rotating. If the sync fails, the segment is continued
+// beyond its size, or its unsynced lines have already been moved to a new one.
 void BatchWriter::rotate(Stream stream) {
     bool moved = false;
     if (fsync_ != Fsync::none && (!sync(stream, moved) || moved)) return;
@@ -158,7 +158,8 @@ void BatchWriter::add_drops(Stream stream, std::uint64_t dropped, std::uint64_t 
 }
 
 bool BatchWriter::write() {
-    // Lost lines are written again at once: who waits may find that the rest was lost meanwhile. Not for ever.
+    // Rewrite lost lines at once, since a waiter may find that the rest was lost in the meantime. But not
+    // forever.
     constexpr int kTries = 8;
     for (int tries = 0; tries < kTries; ++tries) {
         if (!write_streams()) return false;
@@ -176,7 +177,7 @@ bool BatchWriter::write_streams() {
     return true;
 }
 
-// A file may have lost its name since it was looked at: then these lines went with it.
+// A file may have lost its name since the last check: then these lines are lost with it.
 bool BatchWriter::is_whole() {
     bool whole = true;
     for (std::size_t s = 0; s < kStreamCount; ++s) {
@@ -187,7 +188,7 @@ bool BatchWriter::is_whole() {
     return whole;
 }
 
-// What was written of this batch lies at the file's end, so it is lost first.
+// What was written of this batch is at the end of the file, so it is lost first.
 void BatchWriter::look_at_file(Stream stream) {
     std::size_t& written = batch_.written[static_cast<std::size_t>(stream)];
     std::uint64_t lost = 0;
@@ -197,7 +198,7 @@ void BatchWriter::look_at_file(Stream stream) {
     if (found) fault_(found);
 }
 
-// The lines of the batch get their files' numbers. None of them is in those yet.
+// Renumber the lines of the batch for their files. None of them is in those files yet.
 void BatchWriter::restart_numbers() noexcept {
     const StreamFlags& restarts = sink_.restarts();
     for (std::size_t s = 0; s < kStreamCount; ++s) {
@@ -212,7 +213,7 @@ void BatchWriter::restart_numbers() noexcept {
 bool BatchWriter::write_stream(Stream stream) {
     const auto s = static_cast<std::size_t>(stream);
     look_at_file(stream);
-    struct Count {  // by an exception, too
+    struct Count {  // also after an exception
         std::size_t& all;
         std::size_t now = 0;
         ~Count() { all += now; }
@@ -233,7 +234,7 @@ bool BatchWriter::sync(Stream stream, bool& moved) {
     if (!error) return true;
     fault_(error);
     if (!sink_.sync_failed(stream)) return false;
-    // The cut that an earlier failure left comes first, or its lines would stand in two segments.
+    // First complete the cut left over from an earlier failure, or these lines would be in two segments.
     if (sink_.trim_due(stream) && !commit()) return false;
     if (const SinkError again = sink_.move_unsynced(stream)) {
         fault_(again);
@@ -285,7 +286,7 @@ bool BatchWriter::commit() {
     std::copy(std::begin(seq_), std::end(seq_), committed_seq_);
     sink_.note_committed();
     KILL_POINT("committed");
-    cut_moved();  // what cannot be cut now is tried again
+    cut_moved();  // what cannot be cut now is retried
     return true;
 }
 

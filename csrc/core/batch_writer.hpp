@@ -1,5 +1,5 @@
-// From records to files, one batch at a time: fill, write, sync, commit. Used by the flush thread on
-// a live ring and by recovery on a dead one; owned by one thread.
+// From records to files, one batch at a time: fill, write, sync, commit. Used by the flush thread on a live
+// ring and by recovery on a dead one; owned by one thread.
 #pragma once
 
 #include <cstdint>
@@ -13,26 +13,26 @@
 
 namespace fastlog {
 
-/// When written bytes are forced to the disk. What each promises: docs/reliability.md.
+/// When written bytes are synced to the disk. What each promises: docs/reliability.md.
 enum class Fsync : std::uint8_t { none, interval, every_flush };
 
-/// Where records come from, and where it is noted how far they are in the files.
+/// Where records come from, and where progress is stored.
 class RecordSource {
   public:
     virtual ~RecordSource() = default;
-    /// The next record at or behind `position`, which moves past what is no record; null when there
-    /// is none (yet).
+    /// The next record at or after `position`, which moves past what is not a record; null if there is none
+    /// (yet).
     virtual const RecordHeader* next(std::uint64_t& position) = 0;
-    /// False when the line with this number is in its file already.
+    /// False if the line with this number is already in its file.
     virtual bool wanted(Stream stream, std::uint64_t seq) {
         (void)stream;
         (void)seq;
         return true;
     }
-    /// Notes that everything before `slot.position` is in the files, and of each stream everything
-    /// before its own position. The caller fills all of `slot` but epoch and crc.
+    /// Stores that everything before `slot.position` is in the files, and of each stream everything before
+    /// its own position. The caller fills all of `slot` except epoch and crc.
     virtual SinkError commit(CommitSlot& slot) = 0;
-    /// Who delivers the values of records with tickets; null for a ring whose process is dead.
+    /// What delivers the values of records with tickets; null for the ring of a dead process.
     virtual DeviceValues* device() { return nullptr; }
     /// True when the record at `position`, made at `made_ns`, must not wait for its values any longer.
     virtual bool must_settle(std::uint64_t position, std::int64_t made_ns, MissingReason& why) {
@@ -41,7 +41,7 @@ class RecordSource {
         (void)why;
         return false;
     }
-    /// A metrics record has been rendered; the renderer still knows what in it was not finite.
+    /// A metrics record has been rendered; the renderer still knows which of its values were not finite.
     virtual void rendered_metrics(const RecordHeader& record, const LineRenderer& renderer) {
         (void)record;
         (void)renderer;
@@ -56,29 +56,29 @@ class BatchWriter {
     static constexpr std::size_t kBatchBytes = std::size_t{256} << 10;
 
     struct Counters {
-        std::uint64_t written[kStreamCount]{};  // records, drop markers not counted
+        std::uint64_t written[kStreamCount]{};  // records, not counting drop markers
         std::uint64_t bytes[kStreamCount]{};
-        std::uint64_t missing = 0;  // values of devices that these lines lack
+        std::uint64_t missing = 0;  // device values that are missing in these lines
     };
 
-    /// Begins at `start.position` with `start`'s seq numbers.
+    /// Begins at `start.position` with the seq numbers of `start`.
     BatchWriter(RecordSource& source, StreamFiles& sink, LineRenderer& renderer,
                 const CommitSlot& start, Fsync fsync, Fault fault);
 
-    /// Commits the beginning, so that a ring found later tells how to read its first records.
+    /// Commits the start, so that a ring found later can be read from its first record.
     void commit_start() { commit(); }
-    /// Writes one batch. `refused`: the sink did not take all of it; the same batch is tried again
-    /// at the next step.
+    /// Writes one batch. `refused`: the sink did not accept all of it; the same batch is retried at the next
+    /// step.
     Step step();
-    /// Takes the memory for a line of add_drops(), which then needs none.
+    /// Allocates the memory for a line of add_drops(), which then needs none.
     void reserve_line(Stream stream);
-    /// Adds a line that no record stands for: drops at the end of a stream.
+    /// Adds a line without a record: drops at the end of a stream.
     void add_drops(Stream stream, std::uint64_t dropped, std::uint64_t ticks);
-    /// Forces all committed bytes to the disk, and cuts off what it had to move for that, now or before;
-    /// false when that failed and was told, or when a batch is waiting to be written.
+    /// Syncs all committed bytes to the disk, and cuts off what had to be moved for that, now or before;
+    /// false if that failed and was reported, or if a batch is waiting to be written.
     bool sync_committed();
 
-    /// Everything before is rendered.
+    /// Everything before it is rendered.
     std::uint64_t position() const noexcept;
     std::uint64_t first_ticks() const noexcept { return first_ticks_; }
     const Counters& counters() const noexcept { return counters_; }
@@ -115,8 +115,8 @@ class BatchWriter {
     const Fault fault_;
     Batch batch_;
     std::string line_;
-    std::uint64_t cursors_[kStreamCount];    // all of the stream's records before are rendered
-    std::uint64_t committed_[kStreamCount];  // and these are in the files
+    std::uint64_t cursors_[kStreamCount];    // all records of the stream before it are rendered
+    std::uint64_t committed_[kStreamCount];  // all records of the stream before it are in the files
     std::uint64_t seq_[kStreamCount];
     std::uint64_t committed_seq_[kStreamCount];
     std::uint64_t first_ticks_ = 0;

@@ -15,7 +15,7 @@ namespace {
 
 std::atomic<std::uint64_t> next_id{1};
 
-// What this thread holds in all recorders; gives the slots back when the thread ends.
+// The slots of this thread in all recorders; released when the thread ends.
 struct HeldSlots {
     struct Held {
         std::uint64_t owner;
@@ -30,8 +30,8 @@ struct HeldSlots {
     static HeldSlots& local();
 };
 
-// The calling thread's slots belong to a key, not to a thread_local: when there is no memory to note the
-// destructor of one of those, the process ends.
+// A thread's slots are stored under a pthread key, not in a thread_local: if there is no memory to register a
+// thread_local's destructor, the process is terminated.
 struct SlotsKey {
     pthread_key_t key{};
     bool made =
@@ -101,7 +101,7 @@ ThreadSlot* CallCounters::own_slot() {
     const auto found =
         std::find_if(held.begin(), held.end(), [&](auto& h) { return h.owner == id_; });
     if (found != held.end()) return found->slot.get();
-    // A slot that only this thread still knows belongs to a recorder that is gone.
+    // A slot that only this thread still refers to belongs to a destroyed recorder.
     std::erase_if(held, [](const auto& h) { return h.slot.use_count() == 1; });
     held.reserve(held.size() + 1);  // nothing may fail once a slot is taken
     std::shared_ptr<ThreadSlot> slot;

@@ -1,11 +1,11 @@
 // Per-thread counters of one recorder: the hot path counts without a locked instruction.
 //
-// Ownership: a slot's counters are written by the thread that holds it and only read by others
-// (relaxed: they are statistics, nothing is inferred from their order). A slot whose thread has
-// ended is handed to the next new thread and goes on counting: sums never go backwards.
-// `in_use`: release by the ending thread, acquire by the next owner, so that the next owner's
-// increments start from the last values. A thread that gets no memory for a slot of its own counts in
-// one that all such threads share: it may lose a count, and looks for its own again at the next call.
+// Ownership: a slot's counters are written by the thread that holds it and only read by others (relaxed: they
+// are statistics, nothing is inferred from their order). When a thread ends, its slot is passed to the next
+// new thread, which continues counting: sums never decrease. `in_use`: release by the ending thread, acquire
+// by the next owner, so that the next owner's increments start from the last values. A thread that gets no
+// memory for its own slot counts in one that all such threads share: it may lose a count, and tries again at
+// the next call.
 #pragma once
 
 #include <atomic>
@@ -30,9 +30,9 @@ struct alignas(64) ThreadSlot {
     std::atomic<std::uint64_t> dropped{0};
     std::atomic<std::uint64_t> blocked_ticks{0};
     std::atomic<bool> in_use{true};
-    std::atomic<std::uint32_t> thread_id{0};  // relaxed: of the thread that holds it
+    std::atomic<std::uint32_t> thread_id{0};  // relaxed: id of the thread that holds the slot
 
-    /// One call in 64 is timed: often enough for a mean, rare enough not to be seen in it.
+    /// One call in 64 is timed: often enough for a mean, rarely enough not to affect it.
     static constexpr std::uint64_t kSampleEvery = 64;
     static constexpr std::uint64_t kSamplePhase = 32;
 
@@ -41,7 +41,7 @@ struct alignas(64) ThreadSlot {
     static void add(std::atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
         counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
     }
-    /// Counts a call; true when this one is to be timed.
+    /// Counts a call; true if this one should be timed.
     bool count_call(CallKind kind) noexcept {
         auto& calls = kinds[static_cast<std::size_t>(kind)].calls;
         const std::uint64_t n = calls.load(std::memory_order_relaxed);
@@ -72,7 +72,7 @@ struct CallTotals {
     std::uint64_t blocked_ticks = 0;
 
     void add(const ThreadSlot& slot) noexcept;
-    /// Ticks spent in calls: sampled means times counts, plus the time blocked, which is exact.
+    /// Ticks spent in calls: sampled means times counts, plus the blocked time, which is exact.
     double estimated_ticks() const noexcept;
 };
 
@@ -82,7 +82,7 @@ class CallCounters {
     CallCounters(const CallCounters&) = delete;
     CallCounters& operator=(const CallCounters&) = delete;
 
-    /// This thread's slot: a comparison with a thread-local on the hot path.
+    /// This thread's slot: one comparison with a thread-local on the hot path.
     ThreadSlot& local() noexcept {
         if (cached_owner == id_) [[likely]]
             return *cached_slot;
@@ -102,7 +102,7 @@ class CallCounters {
     const std::uint64_t id_;  // never reused in this process, inherited by a forked child
     mutable std::mutex mutex_;
     std::vector<std::shared_ptr<ThreadSlot>> slots_;  // guarded by mutex_
-    ThreadSlot shared_;                               // of threads without memory for one
+    ThreadSlot shared_;                               // for threads without memory for one
 };
 
 /// The kernel's id of the calling thread.

@@ -10,7 +10,7 @@ const bool use_tsc = tsc_is_reliable();
 }  // namespace detail
 
 TickConverter::Anchor TickConverter::take() noexcept {
-    // The tightest of a few tries: a preemption between the readings would bend the line.
+    // The tightest of a few tries: a preemption between the readings would distort the mapping.
     Anchor best{};
     std::uint64_t best_width = UINT64_MAX;
     for (int i = 0; i < 3; ++i) {
@@ -28,7 +28,7 @@ TickConverter::Anchor TickConverter::take() noexcept {
 
 TickConverter::TickConverter() noexcept : first_(take()), before_(first_), last_(first_) {
     if (detail::use_tsc) {
-        // A first rate from 200 us; each refresh() has a longer baseline and a better one.
+        // A first rate after 200 us; each refresh() has a longer baseline and a better rate.
         while (monotonic_ns() - first_.mono_ns < 200'000) {
         }
         refresh();
@@ -51,7 +51,7 @@ void TickConverter::refresh() noexcept {
     const auto ns = static_cast<double>(now.mono_ns - last_.mono_ns);
     const bool known_rate = last_.ticks != first_.ticks;
     if (ticks <= 0 || (known_rate && std::abs(ticks * ns_per_tick_ - ns) > 0.01 * ns + 1e6)) {
-        // The machine slept: the counter was reset, or ran on while the clock stood. Start anew.
+        // The machine slept: the counter was reset, or kept running while the clock stood still. Start over.
         first_ = before_ = last_ = now;
         return;
     }
@@ -63,7 +63,7 @@ void TickConverter::refresh() noexcept {
 
 std::int64_t TickConverter::wall_ns(std::uint64_t ticks) const noexcept {
     if (!tsc_) return static_cast<std::int64_t>(ticks);
-    // From the nearer anchor, at the measured rate: a stepped wall clock does not bend the line.
+    // From the nearer anchor, at the measured rate: a stepped wall clock does not distort the mapping.
     const auto to_last = static_cast<std::int64_t>(ticks - last_.ticks);
     const auto to_before = static_cast<std::int64_t>(ticks - before_.ticks);
     const bool before = to_last < 0 && (to_before < 0 || to_before + to_last < 0);
@@ -72,7 +72,7 @@ std::int64_t TickConverter::wall_ns(std::uint64_t ticks) const noexcept {
     const double ns = static_cast<double>(delta) * ns_per_tick_;
     constexpr double kCentury = 3.2e18;  // a damaged tick must not overflow
     if (!(std::abs(ns) < kCentury)) return near.wall_ns;
-    // Nor must a damaged anchor: unsigned numbers wrap.
+    // Nor must a damaged anchor: unsigned numbers wrap around.
     return static_cast<std::int64_t>(static_cast<std::uint64_t>(near.wall_ns) +
                                      static_cast<std::uint64_t>(std::llround(ns)));
 }

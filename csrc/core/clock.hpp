@@ -1,10 +1,10 @@
-// The time of a call, taken as cheaply as the machine allows, and turned into wall time later.
+// The time of a call, taken as cheaply as the machine allows and converted to wall time later.
 //
-// record() stores raw ticks. Where the processor's time stamp counter runs at a constant rate and
-// the kernel itself keeps time by it, a tick is one rdtsc (about 8 ns instead of 18 for
-// clock_gettime); everywhere else a tick is a nanosecond of CLOCK_REALTIME. The flush thread turns
-// ticks into wall time with pairs of both clocks ("anchors") that it takes at each drain: between
-// two anchors it interpolates, and a wall clock that is stepped moves later lines only.
+// record() stores raw ticks. If the processor's time stamp counter runs at a constant rate and the kernel
+// itself uses it to keep time, a tick is one rdtsc (about 8 ns instead of 18 for clock_gettime); otherwise a
+// tick is a nanosecond of CLOCK_REALTIME. The flush thread converts ticks to wall time with pairs of both
+// clocks ("anchors") that it takes at each drain: it interpolates between two anchors, and a stepped wall
+// clock affects later lines only.
 #pragma once
 
 #include <time.h>
@@ -33,7 +33,7 @@ inline std::int64_t clock_ns(clockid_t id) noexcept {
 
 inline std::int64_t monotonic_ns() noexcept { return clock_ns(CLOCK_MONOTONIC); }
 
-/// Ticks now. Comparable within one process only.
+/// The current ticks. Comparable within one process only.
 inline std::uint64_t now_ticks() noexcept {
 #if FASTLOG_HAS_TSC
     if (detail::use_tsc) [[likely]]
@@ -42,7 +42,7 @@ inline std::uint64_t now_ticks() noexcept {
     return static_cast<std::uint64_t>(clock_ns(CLOCK_REALTIME));
 }
 
-/// Ticks for measuring a span: the same counter, or CLOCK_MONOTONIC where ticks are wall time.
+/// Ticks for measuring a span: the same counter, or CLOCK_MONOTONIC if ticks are wall time.
 inline std::uint64_t span_ticks() noexcept {
 #if FASTLOG_HAS_TSC
     if (detail::use_tsc) [[likely]]
@@ -51,23 +51,23 @@ inline std::uint64_t span_ticks() noexcept {
     return static_cast<std::uint64_t>(monotonic_ns());
 }
 
-/// Turns ticks into wall time and durations. Used by one thread at a time (the flush thread owns
-/// one; stats() makes its own).
+/// Converts ticks to wall time and durations. Used by one thread at a time (the flush thread owns one;
+/// stats() creates its own).
 class TickConverter {
   public:
     /// Takes the first anchor.
     TickConverter() noexcept;
-    /// Reads another process's ticks by what describe() told of them; refresh() does nothing then.
+    /// Converts another process's ticks from the values of its describe(); refresh() then does nothing.
     TickConverter(bool tsc, std::uint64_t anchor_ticks, std::int64_t anchor_wall_ns,
                   double ns_per_tick) noexcept;
-    /// One moment in both clocks, and the rate.
+    /// The same moment in both clocks, and the rate.
     void describe(std::uint64_t& anchor_ticks, std::int64_t& anchor_wall_ns,
                   double& ns_per_tick) const noexcept {
         anchor_ticks = last_.ticks;
         anchor_wall_ns = last_.wall_ns;
         ns_per_tick = ns_per_tick_;
     }
-    /// Takes a new anchor; call before converting what was recorded since the last.
+    /// Takes a new anchor; call it before converting what was recorded since the last one.
     void refresh() noexcept;
     /// Nanoseconds since the epoch (UTC).
     std::int64_t wall_ns(std::uint64_t ticks) const noexcept;
@@ -82,8 +82,8 @@ class TickConverter {
     };
     static Anchor take() noexcept;
 
-    Anchor first_;   // durations use the longest baseline there is
-    Anchor before_;  // wall times are read off the last two anchors
+    Anchor first_;   // durations use the longest baseline available
+    Anchor before_;  // wall times are interpolated between the last two anchors
     Anchor last_;
     double ns_per_tick_ = 1.0;
     bool tsc_ = detail::use_tsc;

@@ -22,7 +22,7 @@
 namespace fastlog {
 namespace {
 
-// Whether there is a ring beside the one of this process.
+// Returns whether there is a ring besides the one of this process.
 bool has_others(const std::string& directory) {
     std::vector<std::string> names;
     posix_files().list(AT_FDCWD, directory, names);
@@ -31,7 +31,7 @@ bool has_others(const std::string& directory) {
            }) > 1;
 }
 
-// When a name was last added or removed; of what is so new that another may follow unseen, nothing.
+// When a name was last added or removed; 0 if that is so recent that another change may follow unseen.
 std::int64_t changed_at(const std::string& directory) {
     constexpr std::time_t kSettledSeconds = 2;
     struct stat info;
@@ -47,10 +47,10 @@ struct Collector::Work {
     std::string private_directory;
     std::atomic<std::int64_t> alone_since{0};  // nobody else had a ring then; 0: somebody may have
     std::atomic<bool> stop{false};
-    std::set<std::string> told;  // of the thread at work
+    std::set<std::string> told;  // owned by the working thread
 
     Monitor monitor;
-    bool busy = false;  // guarded by monitor, as is the next
+    bool busy = false;  // guarded by monitor, like the next
     std::vector<std::string> messages;
 
     void end() {
@@ -98,12 +98,12 @@ void Collector::look() {
             try {
                 work->round();
             } catch (const std::exception&) {
-                // The next round tries again.
+                // The next round retries.
             }
             work->end();
         }).detach();
     } catch (const std::exception&) {
-        work_->end();  // no thread or no memory now: the next round
+        work_->end();  // no thread or no memory now: the next round retries
     }
 }
 

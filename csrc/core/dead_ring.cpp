@@ -9,8 +9,8 @@
 namespace fastlog {
 namespace {
 
-// The records of a dead ring. Works on a copy in memory: a file that shrinks meanwhile is a read
-// error, not a SIGBUS. Commits and notes go into the file itself.
+// The records of a dead ring. Works on a copy in memory: if the file shrinks, the result is a read error, not
+// a SIGBUS. Commits and notes are written to the file itself.
 class DeadRing final : public RecordSource, public FileLedger {
   public:
     DeadRing(RunFiles& files, int fd, const RingImage& image, const Provenance& provenance,
@@ -40,7 +40,7 @@ class DeadRing final : public RecordSource, public FileLedger {
         note_lost_records();
         const bool skip =
             present_[s].contains(seq) || (numbers_unsure() && seq < present_[s].end());
-        // A line that has to wait for a new segment is asked for twice.
+        // A line that has to wait for a new segment is checked twice.
         if (seq >= counted_[s]) {
             ++(skip ? skipped_ : emitted_);
             counted_[s] = seq + 1;
@@ -49,7 +49,7 @@ class DeadRing final : public RecordSource, public FileLedger {
     }
 
     SinkError commit(CommitSlot& slot) override {
-        // Shared: what is there is found again by number.
+        // Shared: existing lines are found by number.
         if (files_.is_view() || provenance_.shared ||
             (provenance_.certain() && !passed_all(slot))) {
             report_counts();
@@ -60,8 +60,7 @@ class DeadRing final : public RecordSource, public FileLedger {
         slot.anchor_wall_ns = image_.slot().anchor_wall_ns;
         slot.ns_per_tick = image_.slot().ns_per_tick;
         slot.flags = flags_;
-        slot.crc = slot_crc(slot);
-        if (SinkError error = put(&slot, sizeof slot, kSlotOffsets[slot.epoch & 1])) return error;
+        if (SinkError error = put_slot(slot)) return error;
         KILL_POINT("recovery_slot_written");
         if (SinkError error = put(&slot.epoch, sizeof slot.epoch, kEpochOffset)) return error;
         KILL_POINT("recovery_epoch_written");
@@ -74,7 +73,7 @@ class DeadRing final : public RecordSource, public FileLedger {
                         const StreamFlags&) override {
         return {};
     }
-    // A ring that is somebody else's copy, or of a version without notes, goes by what the files say.
+    // A ring copied by someone else, or of a version without notes, is matched against the files' contents.
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override {
         if (!image_.has_notes() || !provenance_.own_ring || files_.is_view()) return {};
         FileNote note{id.device, id.inode, segment, static_cast<std::uint32_t>(image_.home().epoch),
@@ -85,27 +84,27 @@ class DeadRing final : public RecordSource, public FileLedger {
         return error;
     }
 
-    /// What is in the files is in the report; of a batch that was refused nothing is.
+    /// Reports what is in the files; nothing of a refused batch is.
     void report_counts() noexcept {
         report_.emitted = emitted_;
         report_.skipped = skipped_;
     }
 
-    /// The next commit says that the drops that had no marker have one now.
+    /// The next commit says that the drops without a marker now have one.
     void mark_drops() noexcept { flags_ |= CommitSlot::kDropsWritten; }
 
-    /// The lines that are in the files already.
+    /// The lines that are already in the files.
     SeqSet& present(Stream stream) noexcept { return present_[static_cast<std::size_t>(stream)]; }
 
   private:
-    // A record of a stream that was ahead: in its file already, and passed over.
+    // A record of a stream that was ahead: already in its file, and skipped.
     bool is_written(const RecordHeader& record, std::uint64_t position) const noexcept {
         return static_cast<std::size_t>(record.stream) < kStreamCount &&
                position < image_.slot().stream_position(record.stream);
     }
 
-    // Whether all lines that lay behind the noted places have been met. Until then they must be looked for
-    // there again: a new place behind them would not say that they are those of records still to come.
+    // Returns whether all lines after the noted positions have been met. Until then they must be searched for
+    // there again: a new position after them would not say that they belong to records still to come.
     bool passed_all(const CommitSlot& slot) const noexcept {
         for (std::size_t s = 0; s < kStreamCount; ++s) {
             if (slot.streams[s].seq < present_[s].end()) return false;
@@ -113,15 +112,23 @@ class DeadRing final : public RecordSource, public FileLedger {
         return true;
     }
 
-    // A power loss (or a copy of a ring in use) may have taken records out of the middle of the ring:
-    // then the number that is counted for the next one is too low, and where the files hold a line of
-    // that number or of a higher one, they may hold this record as well. Losing it is what a power loss
-    // may do; writing it twice is not.
+    // A power loss (or a copy of a ring in use) may have removed records from the middle of the ring: then
+    // the number counted for the next record is too low, and if the files hold a line with that number or a
+    // higher one, they may already hold this record. A power loss may lose it; it must not be written twice.
     bool numbers_unsure() const noexcept {
         return !provenance_.certain() && (flags_ & CommitSlot::kRecordsLost) != 0;
     }
     void note_lost_records() noexcept {
         if (report_.holes + report_.damaged != 0) flags_ |= CommitSlot::kRecordsLost;
+    }
+    SinkError put_slot(CommitSlot& slot) {
+        const std::size_t offset = kSlotOffsets[slot.epoch & 1];
+        if (!image_.has_system()) {
+            const OldCommitSlot old = to_old(slot);
+            return put(&old, sizeof old, offset);
+        }
+        slot.crc = slot_crc(slot);
+        return put(&slot, sizeof slot, offset);
     }
     SinkError put(const void* bytes, std::size_t size, std::size_t offset) {
         return write_all(files_, fd_, bytes, size, offset, report_.ring);
@@ -137,17 +144,17 @@ class DeadRing final : public RecordSource, public FileLedger {
     std::uint32_t flags_;
     std::uint64_t emitted_ = 0;
     std::uint64_t skipped_ = 0;
-    std::uint64_t counted_[kStreamCount]{};  // lines below are in these
+    std::uint64_t counted_[kStreamCount]{};  // lines below these numbers are counted
     SeqSet present_[kStreamCount];
 };
 
-// A hostile ring that wants tiny segments would make a file of each of its records.
+// A hostile ring with tiny segments would create a file for each of its records.
 std::uint64_t segment_bytes_of(const RingFileHeader& header) {
     return std::max({header.segment_bytes, header.ring_bytes / 64, std::uint64_t{kPageBytes}});
 }
 
-// Whether the run was removed, or another one has its name, since its ring was found: then these are not
-// files to write to.
+// Returns whether the run was removed, or another one has its name, since its ring was found: then these
+// files must not be written to.
 bool is_left_behind(RunFiles& files, const StreamFiles& sink, int fd, const RingImage& image,
                     const Provenance& provenance) {
     struct stat ring;
@@ -191,14 +198,14 @@ void drain_dead_ring(RunFiles& files, const std::string& run, int fd, RingImage&
     KILL_POINT("recovery_before_cut");
     for (std::size_t s = 0; s < kStreamCount && !error; ++s) {
         const auto stream = static_cast<Stream>(s);
-        error = take_stock(files, sink, stream, image, provenance, scratch, places[s],
-                           source.present(stream), report.cut_bytes);
+        error = take_inventory(files, sink, stream, image, provenance, scratch, places[s],
+                               source.present(stream), report.cut_bytes);
     }
     if (!error) error = sink.resume(places);
     KILL_POINT("recovery_after_cut");
 
     SinkError fault;
-    // All of it is on the disk before the ring goes: segments that are left, and the last ones below.
+    // Everything is synced before the ring is removed: closed segments here, and the last ones below.
     BatchWriter writer(source, sink, renderer, start, Fsync::interval,
                        [&](const SinkError& found) { fault = found; });
     bool drops_added = false;
@@ -219,7 +226,7 @@ void drain_dead_ring(RunFiles& files, const std::string& run, int fd, RingImage&
     KILL_POINT("recovery_synced");
     if (error) {
         report.outcome = RecoveryReport::Outcome::failed;
-        report.reason = describe(error) + ". The ring stays";
+        report.reason = describe(error) + ". The ring is kept";
         if (!files.is_view()) {
             report.reason += std::string("; ") + remedy(error.code) + " and recover again";
         }

@@ -1,4 +1,4 @@
-// The records of a dead ring, put into its writer's files.
+// Writes the records of a dead ring to its writer's files.
 #pragma once
 
 #include <string>
@@ -9,8 +9,8 @@
 
 namespace fastlog {
 
-/// Takes stock of the files and writes what they lack. The ring, locked and open as `fd`, has the commits,
-/// unless the files are a view. Outcome, reason and counts go into the report.
+/// Takes an inventory of the files and writes the missing lines. Commits go into the ring, locked and open as
+/// `fd`, unless the files are a view. The outcome, reason and counts go into the report.
 void drain_dead_ring(RunFiles& files, const std::string& run, int fd, RingImage& image,
                      Provenance provenance, RecoveryReport& report);
 

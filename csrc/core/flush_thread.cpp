@@ -26,7 +26,7 @@ void FlushThread::Source::committed(const CommitSlot& slot) noexcept {
 
 void FlushThread::Source::released() noexcept { flush_thread_.notify_waiters(); }
 
-// A record that waits keeps its bytes of the ring: half of it is not taken from the producers for that.
+// A waiting record keeps its bytes of the ring, but must not take half of the ring away from producers.
 bool FlushThread::Source::must_settle(std::uint64_t position, std::int64_t made_ns,
                                       MissingReason& why) {
     if (flush_thread_.give_up_values_.load(std::memory_order_relaxed) ||
@@ -108,7 +108,7 @@ bool FlushThread::wait_room(std::size_t payload, std::int64_t deadline_ns) {
 
 void FlushThread::give_up_values() noexcept {
     give_up_values_.store(true, std::memory_order_relaxed);
-    wake();  // whose lock orders the flag
+    wake();  // its lock orders the flag
 }
 
 void FlushThread::request_close(std::uint64_t final_tail) {
@@ -175,7 +175,7 @@ void FlushThread::run() {
         try {
             finished = attend(closing, final_tail);
         } catch (const std::exception& error) {
-            // Memory ran out. What was rendered is in the batch, the rest is in the ring: try again.
+            // Out of memory. Rendered lines are in the batch, the rest is in the ring: retry.
             back_off();
             note_exception(error);
         }
@@ -185,7 +185,7 @@ void FlushThread::run() {
     progress_.notify_all();
 }
 
-// One round; true when all is written and the thread is to end.
+// One round; true when everything is written and the thread should end.
 bool FlushThread::attend(bool closing, std::uint64_t final_tail) {
     bool finished = false;
     bool clean = drain();
@@ -194,14 +194,14 @@ bool FlushThread::attend(bool closing, std::uint64_t final_tail) {
         clean = drain() && (options_.fsync == Fsync::none || batch_writer_.sync_committed());
         finished = clean;
     }
-    // Before nap_ns() looks at the tail: a producer that still saw `true` has claimed by then.
+    // Before nap_ns() reads the tail: a producer that still saw `true` has claimed by then.
     if (clean) wake_pending_.exchange(false, std::memory_order_seq_cst);
     housekeeping(finished || !clean);
     return finished;
 }
 
-// A record that is claimed but not committed has a producer at work on it, which will not wake
-// anybody: neither whoever waits behind that record nor a ring that fills up waits for the timer.
+// While a record is claimed but not committed, its producer is at work and will not wake anybody. So neither
+// a caller that waits for a later record nor a ring that fills up is left to the timer.
 std::int64_t FlushThread::nap_ns(bool closing) const noexcept {
     if (backoff_ns_ != 0) return backoff_ns_;
     const std::uint64_t left = ring_.tail() - batch_writer_.position();
@@ -220,7 +220,7 @@ void FlushThread::sleep_until(std::int64_t deadline_ns) {
     wake_requested_ = false;
 }
 
-// Writes all that is committed; false when the sink refused and the batch has to be tried again.
+// Writes everything that is committed; false if the sink refused and the batch has to be retried.
 bool FlushThread::drain() {
     for (;;) {
         const std::uint64_t used = ring_.tail() - ring_.head();
@@ -243,11 +243,11 @@ bool FlushThread::drain() {
             }
             return true;
         }
-        housekeeping(false);  // producers may keep this loop busy for long
+        housekeeping(false);  // producers may keep this loop busy for a long time
     }
 }
 
-// Of values that turned NaN or infinite. An event that finds no room is recorded with the next one.
+// For values that turned NaN or infinite. An event that finds no room is recorded with the next one.
 void FlushThread::emit_events() noexcept {
     while (!watch_.events().empty() && owner_.emit(watch_.events().front())) watch_.pop_event();
 }
@@ -285,8 +285,8 @@ void FlushThread::leave_ring_file() {
     memory_.leave_file(sink_.own_directory());
 }
 
-// What the files hold now, for stats(): shown before the head moves, since who waited for that may ask
-// for it next.
+// What the files hold now, for stats(): published before the head moves, because a caller that waited for the
+// head may call stats() next.
 void FlushThread::publish_progress() noexcept {
     publish_files();
     const std::lock_guard lock(progress_);
@@ -300,8 +300,8 @@ void FlushThread::publish_progress() noexcept {
 }
 
 void FlushThread::notify_waiters() noexcept {
-    // A waiter counts itself before it looks at the head, both sequentially consistent, and this
-    // thread moves the head before it looks at the count: one of the two sees the other.
+    // A waiter counts itself before it reads the head, and this thread moves the head before it reads the
+    // count, all sequentially consistent: at least one of the two sees the other.
     if (waiters_.load(std::memory_order_seq_cst) == 0) return;
     const std::lock_guard lock(progress_);
     progress_.notify_all();
@@ -316,7 +316,7 @@ void FlushThread::publish_facts(std::int64_t cpu_ns) {
     published_.cpu_ns = cpu_ns;
 }
 
-// The label and how many files there are, where they have changed. Without memory it is shown later.
+// Publishes the label and the number of files if they have changed. If there is no memory, later.
 void FlushThread::publish_files() noexcept {
     bool same = published_.label_known == sink_.claimed() && published_.label == sink_.label() &&
                 published_.directory == sink_.directory_id();
@@ -334,14 +334,15 @@ void FlushThread::publish_files() noexcept {
             published_.streams[s].segments = sink_.segments(static_cast<Stream>(s));
         }
     } catch (const std::bad_alloc& error) {
-        note_exception(error);  // counted; tried again with the next batch
+        note_exception(error);  // counted; retried with the next batch
     }
 }
 
-// Drops that no later record could mark: said in a last line of their stream.
+// Drops that no later record could mark are written as the last line of their stream.
 void FlushThread::add_final_drops() {
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        batch_writer_.reserve_line(static_cast<Stream>(s));  // what is taken is not lost again
+        batch_writer_.reserve_line(
+            static_cast<Stream>(s));  // drops are not lost after take_drops()
         const std::uint64_t dropped = owner_.take_drops(static_cast<Stream>(s));
         if (dropped == 0) continue;
         batch_writer_.add_drops(static_cast<Stream>(s), dropped, now_ticks());
@@ -359,7 +360,7 @@ void FlushThread::note_exception(const std::exception& error) noexcept {
         const bool memory = dynamic_cast<const std::bad_alloc*>(&error) != nullptr;
         describe_error({memory ? ENOMEM : EINVAL, std::string("render records: ") + error.what()});
     } catch (const std::exception&) {
-        // No memory for the text either: the next fault has one.
+        // No memory for the text either: the next error will have one.
     }
 }
 
@@ -382,8 +383,8 @@ void FlushThread::describe_error(const SinkError& error) {
     if (told_error_) return;
     const bool in_file = memory_.mapped() && ::access(memory_.path().c_str(), F_OK) == 0;
     tell("foundry_fastlog could not " + text + ". Training goes on, records wait in " +
-         (in_file ? "the ring file " + memory_.path() : "memory") +
-         " and the write is tried again; " + remedy(error.code) +
+         (in_file ? "the ring file " + memory_.path() : "memory") + " and the write is retried; " +
+         remedy(error.code) +
          " before the ring is full. stats()['last_error'] has the latest state.");
     told_error_ = true;
 }

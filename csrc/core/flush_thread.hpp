@@ -1,9 +1,9 @@
-// The flush thread: wake, drain, publish, tell. It never touches Python.
+// The flush thread: wake, drain, publish, report. It never touches Python.
 //
 // Ownership:
 //   flush thread only    sink_, renderer_, batch_writer_, back-off and times
 //   any thread           wake(), wait_written(), wait_room(), stats(), request_close(), wait_done()
-// `progress_` guards what the flush thread shows to others (published_, done_).
+// `progress_` guards what the flush thread publishes (published_, done_).
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,7 @@
 namespace fastlog {
 
 struct StreamStats {
-    std::uint64_t written = 0;  // records in the file, drop markers not counted
+    std::uint64_t written = 0;  // records in the file, not counting drop markers
     std::uint64_t bytes = 0;
     std::uint64_t dropped = 0;  // filled in by the Recorder
     std::uint32_t segments = 0;
@@ -34,7 +34,7 @@ struct StreamStats {
 
 struct FlushThreadStats {
     StreamStats streams[kStreamCount];
-    std::uint64_t missing = 0;  // values of devices that the lines in the files lack
+    std::uint64_t missing = 0;  // device values missing in the lines of the files
     std::uint64_t errors = 0;
     std::string first_error;
     std::string last_error;
@@ -44,7 +44,7 @@ struct FlushThreadStats {
     std::uint64_t first_record_ticks = 0;  // 0: no record yet
     double ns_per_tick = 1.0;
     bool label_known = false;
-    FileId directory;  // that the files are in
+    FileId directory;  // of the files
     std::string label;
 };
 
@@ -57,28 +57,28 @@ class FlushThread {
         std::int64_t device_timeout_ns = 120'000'000'000;
         WatchNonfinite watch = WatchNonfinite::device;
     };
-    /// What the flush thread asks of the recorder that it works for, in its own thread.
+    /// What the flush thread asks of its recorder, in its own thread.
     class Owner {
       public:
-        /// About once a second.
+        /// Called about once a second.
         virtual void tick() = 0;
-        /// Takes the count of a stream's drops that no marker has told of.
+        /// Takes the count of a stream's drops that no marker has reported.
         virtual std::uint64_t take_drops(Stream stream) noexcept = 0;
-        /// Records an event, as a producer among others: puts a line's members into the errors stream. False
-        /// when there is no room now.
+        /// Records an event, like any producer: adds a line with these members to the errors stream. False if
+        /// there is no room now.
         virtual bool emit(const std::string& members) noexcept = 0;
 
       protected:
         ~Owner() = default;
     };
 
-    /// How far ahead of the tail the flush thread makes a mapped ring's pages writable.
+    /// How far ahead of the tail the flush thread makes the pages of a mapped ring writable.
     static constexpr std::size_t kAheadBytes = std::size_t{256} << 10;
     static constexpr std::int64_t kPollNs = 1'000'000;  // for a commit that somebody waits for
     static constexpr std::int64_t kFirstBackoffNs = 100'000'000;
     static constexpr std::int64_t kLongestBackoffNs = 5'000'000'000;
 
-    /// `sink` has claimed its label, or not been able to yet.
+    /// `sink` has claimed its label, or could not do so yet.
     FlushThread(Owner& owner, MpscRing& ring, RingMemory& memory, StreamFiles& sink,
                 Options options, AttentionBits& attention);
     /// The thread must have ended (wait_done() returned true and join() was called).
@@ -86,12 +86,12 @@ class FlushThread {
     FlushThread(const FlushThread&) = delete;
     FlushThread& operator=(const FlushThread&) = delete;
 
-    /// Starts the thread. Throws std::system_error when the system refuses one.
+    /// Starts the thread. Throws std::system_error if the system cannot start one.
     void start();
 
-    /// Makes the thread drain now. From a producer only when the ring has become half full.
+    /// Makes the thread drain now. Producers call it only when the ring has become half full.
     void wake();
-    /// The same from a producer that may ask again and again: one notification a drain is enough.
+    /// The same for a producer that may ask repeatedly: one notification per drain is enough.
     void wake_once() noexcept {
         if (!wake_pending_.exchange(true, std::memory_order_relaxed)) wake();
     }
@@ -100,42 +100,41 @@ class FlushThread {
             wake_checked(end);
     }
 
-    /// Tells who delivers the values of records with tickets; before the first of them is committed.
+    /// Sets what delivers the values of records with tickets; called before the first of them is committed.
     void set_device(DeviceValues* device) noexcept {
         device_.store(device, std::memory_order_release);
     }
     DeviceValues* device() const noexcept { return device_.load(std::memory_order_acquire); }
-    /// Values of devices are not waited for any more: the process is about to end.
+    /// Device values are no longer waited for: the process is about to exit.
     void give_up_values() noexcept;
 
     /// Waits until everything before `position` is in the files; false at the deadline.
     bool wait_written(std::uint64_t position, std::int64_t deadline_ns);
-    /// Waits only for one stream: values of a device that another waits for do not hold it up.
+    /// Waits for one stream only: device values that another stream waits for do not delay it.
     bool wait_written(Stream stream, std::uint64_t position, std::int64_t deadline_ns);
     /// Waits until a record with `payload` bytes may fit; false at the deadline.
     bool wait_room(std::size_t payload, std::int64_t deadline_ns);
 
-    /// Tells the thread to write everything before `final_tail` and to end.
+    /// Tells the thread to write everything before `final_tail` and then to end.
     void request_close(std::uint64_t final_tail);
-    /// Waits for the end; false at the deadline.
+    /// Waits for the thread to end; false at the deadline.
     bool wait_done(std::int64_t deadline_ns);
     void join();
 
     FlushThreadStats stats() const;
-    /// The files that were made so far, by stream and segment. Their names are not kept: a run of months
-    /// has many.
+    /// The files created so far, by stream and segment. Their names are not stored: a run of months has many.
     std::vector<std::string> files() const;
     double ns_per_tick() const noexcept { return ns_per_tick_.load(std::memory_order_relaxed); }
     std::vector<std::string> take_messages();
-    /// Counts and tells a fault from before the thread started.
+    /// Counts and reports an error from before the thread started.
     void tell_claim(const SinkError& error) {
         if (error) note_error(error);
     }
-    /// Queues a sentence for the user and sets the bit that says so.
+    /// Queues a message for the user and sets the attention bit for it.
     void tell(std::string message);
 
   private:
-    // The live ring, and who is to be told of a commit.
+    // The live ring, and whom to notify of a commit.
     class Source final : public LiveRing {
       public:
         Source(FlushThread& flush_thread, MpscRing& ring, RingMemory& memory)

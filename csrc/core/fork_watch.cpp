@@ -30,7 +30,7 @@ struct ForkHandlers {
     }
     static void install() noexcept {
         static pthread_once_t once =
-            PTHREAD_ONCE_INIT;  // unlike a static's guard, sound after fork()
+            PTHREAD_ONCE_INIT;  // unlike a static's guard, valid after fork()
         ::pthread_once(&once, [] { ::pthread_atfork(&lock, &unlock, &in_child); });
     }
 };
@@ -43,7 +43,7 @@ NoFork::~NoFork() { ForkHandlers::unlock(); }
 
 void ForkWatched::watch() noexcept {
     const NoFork no_fork;
-    if (link_ != nullptr) return;  // it is already
+    if (link_ != nullptr) return;  // already watched
     next_ = ForkHandlers::first;
     if (next_ != nullptr) next_->link_ = &next_;
     link_ = &ForkHandlers::first;
@@ -58,7 +58,7 @@ void ForkWatched::forget() noexcept {
 int LockDescriptor::open(int directory, const std::string& path, int flags, mode_t mode) noexcept {
     watch();
     {
-        const NoFork no_fork;  // the child's handler knows each number that it inherits
+        const NoFork no_fork;  // the child's handler knows every descriptor that it inherits
         fd_ = files_.open(directory, path, flags, mode);
         const int code = errno;
         id_ = files_.id_of(fd_);

@@ -1,8 +1,8 @@
-// What a forked child has to know of. fork() copies one thread: a lock that another one held stays held,
-// and an inherited descriptor keeps a file's lock alive for as long as the child lives.
+// What a forked child has to know about. fork() copies one thread: a lock held by another thread stays held,
+// and an inherited descriptor keeps a file's lock alive as long as the child lives.
 //
-// Thread ownership: watch() and forget() by any thread (a lock that no fork happens under serialises
-// them); notice_fork() by the child's only thread.
+// Thread ownership: watch() and forget() by any thread (serialised by a lock under which no fork happens);
+// notice_fork() by the child's only thread.
 #pragma once
 
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 
 namespace fastlog {
 
-/// No fork() of this process happens while one lives. For moments: whoever forks waits.
+/// No fork() of this process happens while one exists. For short moments: forking threads wait.
 class NoFork {
   public:
     NoFork() noexcept;
@@ -22,7 +22,7 @@ class NoFork {
     NoFork& operator=(const NoFork&) = delete;
 };
 
-/// An object that is told in the child of a fork, once: the child's own forks are no matter of it.
+/// An object that is notified once in the child of a fork; the child's own forks do not concern it.
 class ForkWatched {
   public:
     ForkWatched(const ForkWatched&) = delete;
@@ -31,7 +31,7 @@ class ForkWatched {
   protected:
     ForkWatched() = default;
     virtual ~ForkWatched() = default;
-    /// The derived class begins and ends it itself: while it is watched, it has to be whole.
+    /// Begun and ended by the derived class itself: it must be fully constructed while it is watched.
     void watch() noexcept;
     void forget() noexcept;
     /// In the child, before fork() returns there. Async-signal-safe.
@@ -43,8 +43,8 @@ class ForkWatched {
     ForkWatched** link_ = nullptr;  // what points here; null: not watched
 };
 
-/// A descriptor whose file may be locked (flock): a forked child closes it at once. Where somebody closed it
-/// below us, its number may be another file's by now, and is left alone.
+/// A descriptor whose file may be locked (flock): a forked child closes it at once. If other code has closed
+/// it, its number may belong to another file now, and is left alone.
 class LockDescriptor final : ForkWatched {
   public:
     LockDescriptor() = default;
@@ -54,13 +54,13 @@ class LockDescriptor final : ForkWatched {
     }
     ~LockDescriptor() { close(); }
 
-    /// As RunFiles::open(); the number, or -1 with errno.
+    /// Like RunFiles::open(); returns the number, or -1 with errno.
     int open(int directory, const std::string& path, int flags, mode_t mode) noexcept;
-    /// Gives it a number that other code does not close by mistake.
+    /// Moves it to a number that other code does not close by mistake.
     void keep() noexcept;
     void close() noexcept;
     int get() const noexcept { return fd_; }
-    /// Whether it is open still, on the file that it was opened for.
+    /// Whether it is still open, on the file that it was opened for.
     bool good() const noexcept { return id_ && files_.id_of(fd_) == id_; }
 
   private:

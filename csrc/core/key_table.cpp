@@ -26,7 +26,7 @@ std::uint32_t get_u32(const std::byte* at) {
 constexpr std::size_t kCrcOffset = 8;
 constexpr std::size_t kKeysOffset = 12;
 
-// Of all of an entry but the checksum itself.
+// Checksum of an entry without its checksum field.
 std::uint32_t entry_crc(const std::byte* entry) {
     const std::uint32_t crc = crc32c(0, entry, kCrcOffset);
     return crc32c(crc, entry + kKeysOffset, get_u32(entry) - kKeysOffset);

@@ -1,15 +1,15 @@
 // Interned key sets: a record carries a number instead of its keys.
 //
-// Thread ownership: intern() may be called by any thread (a mutex serialises it, it is off the hot
-// path); entries are append-only and never change once published. The flush thread reads them
-// without the mutex: `published` (release, in intern) pairs with its load (acquire, in the reader).
+// Thread ownership: intern() may be called by any thread (serialised by a mutex, off the hot path); entries
+// are append-only and never change once published. The flush thread reads them without the mutex: `published`
+// (release, in intern) pairs with its load (acquire, in the reader).
 //
-// The entries lie in a memory span so that whoever finds the ring can render its records:
+// The entries are stored in a memory span, so that whoever finds the ring can render its records:
 //   u64 published bytes (atomic), then per key set, in order of its id:
 //   u32 entry bytes | u32 key count | u32 crc32c of the rest of the entry
 //   per key: u32 length, UTF-8 bytes | padding to 8
-// The checksum is for whoever finds the ring in a file: after a power loss an entry may lie on a page
-// that reached the disk and on one that did not.
+// The checksum is for readers of a ring file: after a power loss an entry may span a page that reached the
+// disk and one that did not.
 #pragma once
 
 #include <atomic>
@@ -27,30 +27,30 @@ class KeyTable {
   public:
     static constexpr std::uint32_t kNone = 0xFFFFFFFFu;
     static constexpr std::uint32_t kMaxSets = 65536;
-    /// A longer key, as JSON with its quotes, is written into each record itself. So no line is
-    /// longer than 64 times its record in the ring: two keys of it (the second time in "nonfinite") and
-    /// 32 more bytes stand against the 9 of a value; names and parents of timings have a record of 64.
+    /// A longer key is written into each record itself, as quoted JSON. So no line is longer than 64 times
+    /// its record in the ring: two copies of a key (the second in "nonfinite") and 32 more bytes correspond
+    /// to the 9 bytes of a value; a timing's name and parent correspond to a record of 64 bytes.
     static constexpr std::size_t kMaxKeyText = 256;
 
     /// Uses `bytes` of zeroed, 8-byte aligned memory at `arena`.
     KeyTable(std::byte* arena, std::size_t bytes) noexcept;
 
-    /// True when a record may name this key by its set's number.
+    /// True if a record may refer to this key by the number of its set.
     static bool fits(std::string_view key);
 
-    /// The id of this sequence of keys; kNone when the table is full or a key does not fit (the caller
-    /// then writes the keys into the record itself).
+    /// The id of this sequence of keys; kNone if the table is full or a key does not fit (the caller then
+    /// writes the keys into the record itself).
     std::uint32_t intern(const std::vector<std::string_view>& keys);
 
     std::uint32_t size() const noexcept { return count_.load(std::memory_order_relaxed); }
 
-    /// Walks published entries in order of their ids; one reader, any thread.
+    /// Iterates over published entries in the order of their ids; one reader, any thread.
     class Reader {
       public:
         Reader(const std::byte* arena, std::size_t bytes) noexcept
             : arena_(arena), capacity_(bytes - kHeaderBytes) {}
-        /// Fetches the next key set; false when none is published yet, and for an entry that is
-        /// damaged (an arena found in a file): nothing outside the arena is read.
+        /// Fetches the next key set; false if no further one is published, or if an entry is damaged (an
+        /// arena found in a file): nothing outside the arena is read.
         bool next(std::vector<std::string_view>& keys);
 
       private:

@@ -1,9 +1,9 @@
-// Named points at which a test may kill the process; nothing at all in a normal build.
+// Named points at which a test may kill the process; compiled to nothing in a normal build.
 //
-// With FASTLOG_KILL_POINTS defined, the environment variable FASTLOG_KILL_AT="name" or "name:3" ends
-// the process by SIGKILL when it passes that point for the first (third) time. Two more endings let
-// a test look at that very moment: "name:3:stop" stops the process (SIGSTOP) until it is continued,
-// "name:3:hold" does the same and then holds the thread there for good while the others go on.
+// With FASTLOG_KILL_POINTS defined, the environment variable FASTLOG_KILL_AT="name" or "name:3" kills the
+// process with SIGKILL when it passes that point for the first (third) time. Two variants let a test inspect
+// that very moment: "name:3:stop" stops the process (SIGSTOP) until it is continued; "name:3:hold" does the
+// same and then holds the thread there for good while the others go on.
 #pragma once
 
 #ifdef FASTLOG_KILL_POINTS

@@ -1,7 +1,10 @@
 #include "core/labels.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 
+#include <cerrno>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -12,8 +15,8 @@
 namespace fastlog {
 namespace {
 
-// "metrics" + stamp + [.label] + [.segment] + ".jsonl" + [.gz, .1, ...]; false for other names. What was laid
-// aside still has its writer's lines.
+// "metrics" + stamp + [.label] + [.segment] + ".jsonl" + [.gz, .1, ...]; false for other names. Compressed or
+// renamed files still hold their writer's lines.
 bool parse_label(std::string_view name, const std::string& stamp, std::string& label) {
     constexpr std::string_view kEnd = ".jsonl";
     const std::size_t end = name.find(kEnd);
@@ -37,7 +40,7 @@ bool parse_label(std::string_view name, const std::string& stamp, std::string& l
     return false;
 }
 
-// Opens each ring of the private directory, also those that lie elsewhere.
+// Opens each ring in the private directory, including those that are stored elsewhere.
 template <class Look>
 void for_each_ring(RunFiles& files, int directory, Look&& look) {
     std::vector<std::string> names;
@@ -80,6 +83,20 @@ bool has_rival(RunFiles& files, int directory, const std::string& stamp, const s
         std::string its;
         found = found || (files.id_of(other) != ring &&
                           RingImage::read_label(files, other, stamp, its) && its == label);
+    });
+    return found;
+}
+
+std::vector<LiveWriter> live_writers(RunFiles& files, const std::string& run_directory) {
+    std::vector<LiveWriter> found;
+    const Descriptor directory(files, files.open(AT_FDCWD, run_directory, O_RDONLY | O_DIRECTORY));
+    if (directory.get() < 0) return found;
+    for_each_ring(files, directory.get(), [&](int ring) {
+        if (ring < 0) return;
+        if (files.lock(ring, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
+        const std::unique_ptr<RingImage> image = RingImage::look(files, ring);
+        if (image == nullptr || image->has_recovery_mark()) return;
+        found.push_back({image->home().label, image->header().host, image->header().pid});
     });
     return found;
 }

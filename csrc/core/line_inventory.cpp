@@ -25,7 +25,7 @@ bool parse_line(std::string_view line, std::uint64_t& seq) {
         line.substr(kOpen.size() + kTimestamp, kSeq.size()) != kSeq || line.back() != '}') {
         return false;
     }
-    // Our writer escapes control characters: a NUL is a page that never reached the disk.
+    // Our writer escapes control characters: a NUL belongs to a page that never reached the disk.
     if (std::any_of(line.begin(), line.end(),
                     [](char c) { return static_cast<unsigned char>(c) < 0x20; })) {
         return false;
@@ -46,7 +46,7 @@ LineHead parse_line_head(std::string_view bytes) {
     const char* end = behind.data() + behind.size();
     const auto [at, error] = std::from_chars(behind.data() + kSeq.size(), end, head.seq);
     head.numbered = error == std::errc{} && at != end && *at == ',';
-    head.ours = head.numbered || at == end;  // torn within the number
+    head.ours = head.numbered || at == end;  // torn inside the number
     return head;
 }
 
@@ -61,11 +61,11 @@ std::string read_head(RunFiles& files, int fd, SinkError& error, const std::stri
 
 struct Scan {
     std::uint64_t size = 0;
-    std::uint64_t end = 0;      // behind the last line that stays
-    std::uint64_t damaged = 0;  // bytes before that which do not
+    std::uint64_t end = 0;      // after the last line that stays
+    std::uint64_t damaged = 0;  // bytes before `end` that do not stay
 };
 
-// The stream's files, one at a time.
+// Reads the files of one stream, one at a time.
 class Inventory {
   public:
     Inventory(RunFiles& files, const StreamFiles& sink, Stream stream, const RingImage& ring,
@@ -77,7 +77,7 @@ class Inventory {
           provenance_(provenance),
           seqs_(seqs) {}
 
-    /// Opens a segment if it is the writer's. A link, a pipe or a stranger's file is not.
+    /// Opens a segment if it belongs to the writer. Rejects a link, a pipe or another program's file.
     SinkError open(std::uint32_t segment, Descriptor& fd) const {
         fd = Descriptor(files_, files_.open(sink_.directory(), sink_.name(stream_, segment),
                                             O_RDWR | O_NOFOLLOW | O_NONBLOCK));
@@ -89,15 +89,15 @@ class Inventory {
         return error;
     }
 
-    /// Reads from `begin` on. With `out`, appends there what stays.
+    /// Reads from `begin` on. With `out`, appends the lines that stay to it.
     SinkError scan(int fd, const std::string& path, std::uint64_t begin, Scan& found, int out = -1,
                    const std::string& out_path = {}) const;
 
-    /// Puts a file with the lines that stay in the place of one that has others between them.
+    /// Replaces a damaged file with one that contains only the lines that stay.
     SinkError rewrite(std::uint32_t segment, Descriptor& fd, const std::string& scratch,
                       Scan& found) const;
 
-    /// Cuts off the lines that a failed fsync has moved into a later segment.
+    /// Cuts off lines that a failed fsync has moved to a later segment.
     SinkError trim(const StreamCommit& noted, std::uint64_t& cut_bytes) const {
         Descriptor fd;
         struct stat info;
@@ -122,14 +122,14 @@ class Inventory {
             const bool known = note != nullptr && note->inode == id.inode &&
                                (note->device == id.device || !provenance_.same_boot);
             const bool begun = note != nullptr && note->inode == 0 && info.st_size == 0;
-            // What is known by inode has to begin so as well: a removed file's inode is used again.
+            // A file known by inode must also begin like ours: the inode of a removed file is reused.
             if (!known && !begun && provenance_.same_boot) return false;
         }
         const std::string head = read_head(files_, fd, error, sink_.path(stream_, segment));
         return head.empty() || head[0] == '\0' || parse_line_head(head).ours;
     }
 
-    // Not a line of ours, but one that somebody may have added: nothing that a power loss makes.
+    // Not one of our lines, but one that somebody may have added: a power loss cannot produce it.
     bool may_stay(std::string_view line) const {
         if (!provenance_.power_loss()) return line.find('\0') == line.npos;
         return line.size() >= 2 && line.front() == '{' && line.back() == '}' &&
@@ -149,7 +149,7 @@ SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, 
                           int out, const std::string& out_path) const {
     found = {begin, begin, 0};
     std::uint64_t out_size = 0;
-    std::uint64_t kept_from = 0;  // what stays and is not in `out` yet
+    std::uint64_t kept_from = 0;  // start of the data that stays and is not in `out` yet
     std::uint64_t kept_to = 0;
     SinkError error;
     const auto append_kept = [&] {
@@ -159,7 +159,7 @@ SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, 
         }
         out_size += kept_to - kept_from;
     };
-    std::string line;  // the beginning of a line that the last block ended in
+    std::string line;  // the beginning of a line at the end of the last block
     std::size_t length = 0;
     std::uint64_t damaged = 0;  // since the last line that stays
     std::vector<char> block(std::size_t{1} << 20);
@@ -175,7 +175,7 @@ SinkError Inventory::scan(int fd, const std::string& path, std::uint64_t begin, 
             if (length <= kLongestLine) {
                 line.append(part);
             } else {
-                line.clear();  // no line, however it goes on
+                line.clear();  // not a line, however it continues
             }
             if (newline == std::string_view::npos) {
                 found.size += rest.size();
@@ -212,12 +212,12 @@ SinkError Inventory::rewrite(std::uint32_t segment, Descriptor& fd, const std::s
     const std::string path = sink_.path(stream_, segment);
     struct stat info;
     if (files_.stat(fd.get(), info) != 0) return failed("stat", path);
-    // Of a recovery that was killed; or anything, which is not written to.
+    // Left by a killed recovery, or by anyone; never written to.
     files_.unlink(AT_FDCWD, scratch);
     Descriptor out(files_, files_.open(AT_FDCWD, scratch, O_RDWR | O_CREAT | O_EXCL, 0600));
     if (out.get() < 0) return failed("create", scratch);
     SinkError error = scan(fd.get(), path, 0, found, out.get(), scratch);
-    // Without what a file from elsewhere might have: set-user-ID, all may write.
+    // Without unusual permissions of the original file: set-user-ID, world-writable.
     if (!error && files_.change_mode(out.get(), info.st_mode & kDirectoryMode) != 0) {
         error = failed("chmod", scratch);
     }
@@ -233,7 +233,7 @@ SinkError Inventory::rewrite(std::uint32_t segment, Descriptor& fd, const std::s
     return error;
 }
 
-// The numbers of a stream's segments, in order. They may have gaps: a user removed one, or its name
+// The numbers of a stream's segments, in order. There may be gaps: a user removed a segment, or its name
 // never reached the disk.
 std::vector<std::uint32_t> segments_of(RunFiles& files, const StreamFiles& sink, Stream stream,
                                        SinkError& error) {
@@ -260,7 +260,7 @@ std::vector<std::uint32_t> segments_of(RunFiles& files, const StreamFiles& sink,
     return numbers;
 }
 
-// The segment that the commit speaks of, and those that were begun behind it.
+// The segment in the commit, and the segments started after it.
 std::vector<std::uint32_t> last_segments(RunFiles& files, const Inventory& inventory, Stream stream,
                                          const RingImage& ring, const StreamCommit& noted,
                                          SinkError& error) {
@@ -272,22 +272,22 @@ std::vector<std::uint32_t> last_segments(RunFiles& files, const Inventory& inven
         std::sort(numbers.begin(), numbers.end());
         return numbers;
     }
-    // A batch begins one segment, or two where the first takes lines whose fsync failed. A few more are
-    // looked at; not the whole directory, which may have the files of thousands of dead workers.
+    // A batch begins at most two segments: the first may take lines whose fsync failed. A few more are
+    // checked, but not the whole directory, which may hold the files of thousands of dead workers.
     for (std::uint32_t n = 1; n <= kFileNotes && !error; ++n) {
         Descriptor fd;
         error = inventory.open(noted.segment + n, fd);
         if (fd.get() < 0) continue;
-        // One with older lines is a copy of another segment. In the next one alone they may be lines that
-        // a failed fsync had moved there.
+        // A segment with older lines is a copy of another one. Only in the next segment may they be lines
+        // that a failed fsync has moved there.
         const LineHead head = parse_line_head(read_head(files, fd.get(), error, "a segment"));
         if (!head.numbered || head.seq >= noted.seq || n == 1) numbers.push_back(noted.segment + n);
     }
     return numbers;
 }
 
-// True where the commit's offset lies behind a whole line of the file that it speaks of. One that was
-// made anew since, or truncated, begins with a later line.
+// True if the commit's offset is at the end of a complete line in the file that it refers to. A file that was
+// recreated or truncated since begins with a later line.
 bool offset_holds(RunFiles& files, int fd, const StreamCommit& noted, SinkError& error,
                   const std::string& path) {
     char before = '\0';
@@ -323,9 +323,10 @@ SinkError is_outdated(RunFiles& files, const StreamFiles& sink, const RingImage&
     return error;
 }
 
-SinkError take_stock(RunFiles& files, const StreamFiles& sink, Stream stream, const RingImage& ring,
-                     const Provenance& provenance, const std::string& scratch, StreamPlace& place,
-                     SeqSet& seqs, std::uint64_t& cut_bytes) {
+SinkError take_inventory(RunFiles& files, const StreamFiles& sink, Stream stream,
+                         const RingImage& ring, const Provenance& provenance,
+                         const std::string& scratch, StreamPlace& place, SeqSet& seqs,
+                         std::uint64_t& cut_bytes) {
     const StreamCommit& noted = ring.slot().streams[static_cast<std::size_t>(stream)];
     const Inventory inventory(files, sink, stream, ring, provenance, seqs);
     SinkError error;
@@ -351,7 +352,7 @@ SinkError take_stock(RunFiles& files, const StreamFiles& sink, Stream stream, co
         if (provenance.certain() && segment > noted.segment) {
             const LineHead head = parse_line_head(read_head(files, fd.get(), error, path));
             if (head.numbered && head.seq < noted.seq && noted.exists != 0) {
-                // Lines that a failed fsync had moved here: they are in the segment before as well.
+                // Lines that a failed fsync had moved here: they are also in the previous segment.
                 struct stat info;
                 if (files.stat(fd.get(), info) == 0)
                     cut_bytes += static_cast<std::uint64_t>(info.st_size);
@@ -361,7 +362,7 @@ SinkError take_stock(RunFiles& files, const StreamFiles& sink, Stream stream, co
                 continue;
             }
         }
-        const SeqSet before = provenance.power_loss() ? seqs : SeqSet{};  // to scan once more
+        const SeqSet before = provenance.power_loss() ? seqs : SeqSet{};  // for a second scan
         Scan found;
         if (!error) error = inventory.scan(fd.get(), path, begin, found);
         if (error) return error;

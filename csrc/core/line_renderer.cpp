@@ -70,7 +70,7 @@ const char* nonfinite_value(ValueTag tag, std::uint64_t bits) noexcept {
     return json::nonfinite_name(value);
 }
 
-// Appends `,"name":{"key":<text>,...}` for what a list of a line names.
+// Appends `,"name":{"key":<text>,...}` for the items of a list.
 template <class Item, class Key, class Text>
 void append_named(std::string& out, const char* name, const std::vector<Item>& items, Key&& key,
                   Text&& text) {
@@ -84,14 +84,14 @@ void append_named(std::string& out, const char* name, const std::vector<Item>& i
     out.push_back('}');
 }
 
-// What a metrics line is made of beside its keys.
+// The parts of a metrics line other than its keys.
 struct MetricsParts {
     std::vector<LineRenderer::Nonfinite>& nonfinite;
     std::vector<LineRenderer::Missing>& missing;
     const DeviceValues* device;
 };
 
-// The members of a metrics line from "step" on. `key(i)` is the i-th key as JSON with its colon.
+// Appends the members of a metrics line from "step" on. `key(i)` is the i-th key as JSON with its colon.
 template <class Key>
 void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::int32_t epoch,
                     const MetricsParts& parts) {
@@ -102,7 +102,8 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
         reinterpret_cast<const char*>(payload + metrics_strings_offset(head.count));
     parts.nonfinite.clear();
     parts.missing.clear();
-    if ((head.flags & MetricsPayload::kSummary) != 0) epoch = -1;  // a name like any other there
+    if ((head.flags & MetricsPayload::kSummary) != 0)
+        epoch = -1;  // in a summary it is a name like any other
     const auto append = [&](std::uint32_t i) {
         ValueTag tag = tags[i];
         auto bits = load<std::uint64_t>(values + i * sizeof(std::uint64_t));
@@ -156,7 +157,7 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
                  [&](const auto& item) { append_reason(out, item.bits); });
 }
 
-// The members that a device's time adds to a timing line.
+// Appends the members for a device's time to a timing line.
 void append_device_time(std::string& out, const TimingPayload& timing,
                         const SettledValue& duration) {
     const unsigned kind = (timing.flags >> TimingPayload::kDeviceKindShift) & 0xF;
@@ -170,7 +171,7 @@ void append_device_time(std::string& out, const TimingPayload& timing,
     out.push_back('}');
 }
 
-// The members of a timing line behind "name".
+// Appends the members of a timing line after "name".
 template <class Parent>
 void append_timing(std::string& out, const TimingPayload& timing, double duration_ns,
                    Parent&& append_parent, std::uint32_t thread_id, std::string_view error) {
@@ -197,7 +198,7 @@ void append_timing(std::string& out, const TimingPayload& timing, double duratio
 }  // namespace
 
 const LineRenderer::RenderedKeys& LineRenderer::keys(std::uint32_t id) {
-    // A record is only committed after its key set was published, so it is always there.
+    // A record is only committed after its key set was published, so the key set is always there.
     has_keys(id);
     return keys_.at(id);
 }
@@ -219,7 +220,7 @@ bool LineRenderer::check(const RecordHeader& record) {
         default:
             return false;
     }
-    // JSON text never holds a raw control character, so one fragment is never two lines.
+    // JSON text never contains a raw control character, so a fragment is always a single line.
     for (std::size_t i = 0; i < record.length; ++i) {
         if (static_cast<unsigned char>(payload[i]) < 0x20) return false;
     }
@@ -249,7 +250,7 @@ bool LineRenderer::check_metrics(const std::byte* payload, std::size_t length) {
         }
         const std::uint64_t size = bits & 0xFFFFFFFFu;
         if ((bits >> 32) > strings || size > strings - (bits >> 32)) return false;
-        used += size;  // texts do not overlap, so a line is no multiple of its record
+        used += size;  // texts do not overlap, so a line cannot grow to a multiple of its record
         if (used > strings) return false;
     }
     return true;
@@ -280,7 +281,7 @@ bool LineRenderer::has_keys(std::uint32_t id) {
 }
 
 bool LineRenderer::add_keys() {
-    // Where memory runs out in between, the reader has not moved on and the set is read again.
+    // If memory runs out in between, the reader has not advanced and the set is read again.
     KeyTable::Reader ahead = reader_;
     if (!ahead.next(scratch_)) return false;
     RenderedKeys set;
@@ -314,7 +315,7 @@ void LineRenderer::renumber(std::string& lines, std::uint64_t by) noexcept {
         std::uint64_t seq = 0;
         const char* behind = std::from_chars(number, next, seq).ptr;
         to = std::copy(from, number, to);
-        to = std::to_chars(to, to + (behind - number), seq - by).ptr;  // no longer than before
+        to = std::to_chars(to, to + (behind - number), seq - by).ptr;  // not longer than before
         to = std::copy(behind, next, to);
         from = next;
     }
@@ -323,7 +324,7 @@ void LineRenderer::renumber(std::string& lines, std::uint64_t by) noexcept {
 
 void LineRenderer::render(const RecordHeader& record, std::uint64_t seq, std::string& out,
                           const DeviceValues* device) {
-    if (record.flags == 0) device = nullptr;  // nothing is under way
+    if (record.flags == 0) device = nullptr;  // no value is pending
     missing_of_devices_ = 0;
     const auto* payload = reinterpret_cast<const std::byte*>(&record) + sizeof(RecordHeader);
     if (record.kind == RecordKind::drops) {

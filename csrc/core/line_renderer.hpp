@@ -1,4 +1,4 @@
-// Turns records into lines. Owned by one thread (the flush thread).
+// Converts records to lines. Owned by one thread (the flush thread).
 #pragma once
 
 #include <cstddef>
@@ -20,26 +20,26 @@ class LineRenderer {
     /// For records of this process.
     LineRenderer(const std::byte* key_arena, std::size_t arena_bytes)
         : reader_(key_arena, arena_bytes) {}
-    /// For records that another process left.
+    /// For records left by another process.
     LineRenderer(const std::byte* key_arena, std::size_t arena_bytes, const TickConverter& clock)
         : clock_(clock), reader_(key_arena, arena_bytes) {}
 
-    /// True when the record can be rendered: every offset, length and number in it is in bounds.
-    /// Records of this process always can; those of a found ring are asked.
+    /// True if the record can be rendered: every offset, length and number in it is in bounds. Always true
+    /// for records of this process; call it for those of a found ring.
     bool check(const RecordHeader& record);
 
-    /// Call before rendering what was recorded since the last time.
+    /// Call before rendering records made since the last call.
     void refresh_clock() noexcept { clock_.refresh(); }
     const TickConverter& clock() const noexcept { return clock_; }
 
-    /// Appends the record's line with its "\n" to `out`. `seq` is the line's number in its stream.
-    /// Values under way come from `device`; without one they are lost.
+    /// Appends the record's line with its "\n" to `out`. `seq` is the line's number in its stream. Pending
+    /// values come from `device`; without it they are lost.
     void render(const RecordHeader& record, std::uint64_t seq, std::string& out,
                 const DeviceValues* device = nullptr);
 
-    /// The index of a summary's own epoch, which is none of its values.
+    /// The index for a summary's own epoch, which is not one of its values.
     static constexpr std::uint32_t kOwnEpoch = UINT32_MAX;
-    /// A value of the last metrics record that was NaN or infinite.
+    /// A NaN or infinite value of the last metrics record.
     struct Nonfinite {
         std::uint32_t index;
         const char* name;  // "nan", "inf" or "-inf"
@@ -50,25 +50,25 @@ class LineRenderer {
         std::uint32_t index;
         std::uint64_t bits;  // missing_bits()
     };
-    /// Those of the last metrics record.
+    /// The missing values of the last metrics record.
     const std::vector<Missing>& missing() const noexcept { return missing_; }
-    /// How many values of devices the last line lacks.
+    /// How many device values are missing in the last line.
     std::size_t missing_of_devices() const noexcept { return missing_of_devices_; }
-    /// The i-th key of a set as JSON with its quotes.
+    /// The i-th key of a set as quoted JSON.
     std::string_view key_text(std::uint32_t key_set, std::size_t i) const noexcept {
         const std::string_view key = keys_[key_set].key(i);
         return key.substr(0, key.size() - 1);
     }
 
-    /// A line that says how many records of a stream were dropped here.
+    /// Renders a line that says how many records of a stream were dropped here.
     void render_drops(std::uint64_t dropped, std::uint64_t ticks, std::uint64_t seq,
                       std::string& out);
 
-    /// Lowers the numbers of rendered lines by `by`; all of them are as high. Needs no memory.
+    /// Lowers the numbers of rendered lines by `by`, which none of them is below. Needs no memory.
     static void renumber(std::string& lines, std::uint64_t by) noexcept;
 
   private:
-    // The keys of one set as JSON, ready to be copied: `"loss":` at [ends[i-1], ends[i]).
+    // The keys of one set as JSON, ready to copy: `"loss":` at [ends[i-1], ends[i]).
     struct RenderedKeys {
         std::string text;
         std::vector<std::uint32_t> ends;
@@ -99,13 +99,13 @@ class LineRenderer {
     std::size_t missing_of_devices_ = 0;
 };
 
-/// Renders a metrics payload whose keys did not fit the key table as fragment text: the members
-/// from "step" on. `keys[i]` belongs to value i; no value is under way.
+/// Renders a metrics payload whose keys did not fit into the key table as fragment text: the members from
+/// "step" on. `keys[i]` belongs to value i; no value is pending.
 std::string render_metrics_fragment(const std::byte* payload,
                                     const std::vector<std::string_view>& keys);
 
-/// The same for a timing whose name or parent did not fit the key table: the members from "name" on.
-/// With TimingPayload::kDeviceMissing, `missing` says why there is no time of the device.
+/// The same for a timing whose name or parent did not fit into the key table: the members from "name" on.
+/// With TimingPayload::kDeviceMissing, `missing` says why there is no device time.
 std::string render_timing_fragment(std::string_view name, std::string_view parent,
                                    const TimingPayload& timing, double ns_per_tick,
                                    std::uint32_t thread_id, std::string_view error,

@@ -1,7 +1,7 @@
-// The records of a ring that its process fills, and the order in which they are committed.
+// The records of a ring that is still being filled by its process, and the order of commits.
 //
-// Recovery relies on it: the slot that is not current is filled, then the epoch makes it current, then the
-// head moves. Only then may producers use the bytes again.
+// Recovery relies on this order: the slot that is not current is filled, then the epoch makes it current,
+// then the head moves. Only then may producers reuse the bytes.
 #pragma once
 
 #include "core/batch_writer.hpp"
@@ -18,7 +18,7 @@ class LiveRing : public RecordSource {
     SinkError commit(CommitSlot& slot) final;
 
   protected:
-    /// It is noted that all before is in the files; the bytes are not given back yet.
+    /// Called once it is committed that all records before are in the files; the bytes are not released yet.
     virtual void committed(const CommitSlot& slot) noexcept { (void)slot; }
     /// The head has moved.
     virtual void released() noexcept {}

@@ -27,7 +27,7 @@ bool tsc_is_reliable() noexcept {
     unsigned d = 0;
     // Invariant TSC: CPUID 8000_0007H, EDX bit 8 (Intel SDM vol. 3, 17.17.1).
     if (__get_cpuid(0x80000007u, &a, &b, &c, &d) == 0 || (d & (1u << 8)) == 0) return false;
-    // The kernel's watchdog compares the counters of all cores; trust it only if the kernel does.
+    // The kernel's watchdog compares the counters of all cores: trust the counter only if the kernel does.
     std::FILE* file =
         std::fopen("/sys/devices/system/clocksource/clocksource0/current_clocksource", "re");
     if (file == nullptr) return false;
@@ -55,7 +55,7 @@ std::uint64_t process_start() {
         char line[1024] = {};
         const std::size_t got = std::fread(line, 1, sizeof line - 1, file);
         std::fclose(file);
-        const char* at = got != 0 ? std::strrchr(line, ')') : nullptr;  // behind the command's name
+        const char* at = got != 0 ? std::strrchr(line, ')') : nullptr;  // after the command's name
         for (int field = 2; at != nullptr && field < 22; ++field) {
             at = std::strchr(at + 1, ' ');
         }
@@ -68,7 +68,7 @@ std::uint64_t process_start() {
 std::vector<std::string> temporary_places() {
     std::vector<std::string> places;
     const char* temporary = std::getenv("TMPDIR");
-    // Not where a pointer, which has a path in a line, could not say it.
+    // Not if a pointer, which stores the path on one line, could not represent it.
     if (temporary != nullptr && *temporary == '/' && std::strpbrk(temporary, "\n\r") == nullptr) {
         places.emplace_back(temporary);
     }

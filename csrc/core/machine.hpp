@@ -1,4 +1,4 @@
-// Facts about this process and the machine that it runs on. A simulation has others (tests/sim).
+// Facts about this process and its machine. A simulation provides others (tests/sim).
 #pragma once
 
 #include <cstdint>
@@ -7,13 +7,13 @@
 
 namespace fastlog {
 
-/// Where a ring may lie when it cannot lie in its run, the best place first.
+/// Where a ring may be stored if it cannot be stored in its run, best place first.
 std::vector<std::string> temporary_places();
 
-/// As a ring file states them.
+/// As stored in ring files.
 std::string boot_id();
 std::string host_name();
-/// Start of this process in clock ticks since boot.
+/// The start of this process in clock ticks since boot.
 std::uint64_t process_start();
 
 std::uint64_t random_u64();

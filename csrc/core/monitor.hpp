@@ -1,7 +1,7 @@
-// A mutex with a condition that can be waited for until a point of CLOCK_MONOTONIC.
+// A mutex with a condition that can be waited for until a time of CLOCK_MONOTONIC.
 //
-// Written over pthreads: std::condition_variable::wait_for() ends in pthread_cond_clockwait(), which
-// the ThreadSanitizer of common compilers does not know and reports falsely.
+// Built on pthreads: std::condition_variable::wait_for() calls pthread_cond_clockwait(), which the
+// ThreadSanitizer of common compilers does not know and reports falsely.
 #pragma once
 
 #include <pthread.h>

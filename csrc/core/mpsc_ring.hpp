@@ -1,6 +1,6 @@
 // A bounded ring of variable-sized records: many producers, one consumer, no locks.
 //
-// All the atomics of the ring live in this file. Ownership:
+// All atomics of the ring are in this file. Ownership:
 //   tail        producers, by compare-and-swap; its top bit is the closed flag, set once. Never goes
 //               backwards.
 //   head        written by the consumer only; producers read it. Never goes backwards.
@@ -11,10 +11,10 @@
 // Pairs (release -> acquire):
 //   commit(): stamp          -> peek(): stamp        the record's bytes are complete
 //   release_to(): head       -> try_claim(): head    the consumer is done with the bytes to be reused
-//   try_claim(): head_cache  -> try_claim(): head_cache   hands that on from one producer to another
-// The claim itself is relaxed: it only divides positions; nothing is published by it.
+//   try_claim(): head_cache  -> try_claim(): head_cache   passes that on from one producer to another
+// The claim itself is relaxed: it only assigns positions and publishes nothing.
 //
-// The ring works over memory that somebody else owns (anonymous or a mapped file).
+// The ring uses memory that is owned elsewhere (anonymous or a mapped file).
 #pragma once
 
 #include <atomic>
@@ -30,7 +30,7 @@ namespace fastlog {
 
 inline constexpr std::size_t kCacheLine = 64;
 
-/// The ring's shared words, each on a cache line of its own.
+/// The ring's shared words, each on its own cache line.
 template <template <class> class Atomic>
 struct BasicRingControl {
     alignas(kCacheLine) Atomic<std::uint64_t> tail;
@@ -38,14 +38,14 @@ struct BasicRingControl {
     alignas(kCacheLine) Atomic<std::uint64_t> head_cache;
 };
 
-/// The checksum of a record at `position`: all of its header but stamp and crc, its payload, and the
-/// position, so that neither a damaged nor a displaced record passes.
+/// The checksum of a record at `position`: its header without stamp and crc, its payload, and the position,
+/// so that neither a damaged nor a displaced record passes.
 inline std::uint32_t record_crc(const RecordHeader& header, const std::byte* payload,
                                 std::uint64_t position) noexcept {
     std::uint64_t words[2] = {position, header.length};
     std::uint32_t crc = crc32c(0, words, sizeof words);
     crc = crc32c(crc, &header.ticks, sizeof(RecordHeader) - offsetof(RecordHeader, ticks));
-    if (header.kind == RecordKind::pad) return crc;  // what lies in a pad is nobody's
+    if (header.kind == RecordKind::pad) return crc;  // the contents of padding do not matter
     return crc32c(crc, payload, header.length);
 }
 
@@ -63,12 +63,11 @@ class BasicMpscRing {
 
     struct Claim {
         std::uint64_t position;  // absolute position of the record
-        std::byte* at;           // where it lies in memory
+        std::byte* at;           // its address in memory
     };
 
-    /// Takes a ring over `capacity` bytes (a power of two, at least 1 KiB) at `data`, both 64-byte
-    /// aligned. `salt` makes this ring's stamps its own. With `checksums` every record carries a
-    /// CRC, for whoever finds the ring in a file.
+    /// Uses `capacity` bytes (a power of two, at least 1 KiB) at `data`, both 64-byte aligned. `salt` makes
+    /// this ring's stamps unique. With `checksums`, every record carries a CRC, for readers of a ring file.
     BasicMpscRing(Control* control, std::byte* data, std::size_t capacity, std::uint64_t salt,
                   bool checksums = false) noexcept
         : control_(control),
@@ -81,8 +80,8 @@ class BasicMpscRing {
 
     // ---- producers -----------------------------------------------------------------------------
 
-    /// Claims room for a record with `payload` bytes. After `claimed` the caller fills the record
-    /// with fill_header() and its payload and must commit(): nothing behind it is read before.
+    /// Claims room for a record with `payload` bytes. After `claimed`, the caller fills the record with
+    /// fill_header() and its payload and must call commit(): nothing after it is read before.
     ClaimStatus try_claim(std::size_t payload, Claim& out) noexcept {
         if (payload > max_payload()) return ClaimStatus::too_large;
         const std::uint64_t size = record_size(payload);
@@ -95,7 +94,7 @@ class BasicMpscRing {
                 const std::uint64_t head = control_->head.load(std::memory_order_acquire);
                 control_->head_cache.store(head, std::memory_order_release);
                 if (!has_room(tail + need, head)) {
-                    // `tail` may be older than `head`; full only counts if nobody moved it.
+                    // `tail` may be older than `head`; the ring is only full if nobody has moved the tail.
                     const std::uint64_t now = control_->tail.load(std::memory_order_relaxed);
                     if (now == tail) return ClaimStatus::full;
                     tail = now;
@@ -115,8 +114,8 @@ class BasicMpscRing {
         }
     }
 
-    /// Writes everything of a claimed record's header but the stamp, field by field: a copy of a
-    /// header built elsewhere would wait for its narrow stores.
+    /// Writes a claimed record's header except for the stamp, field by field: copying a header built
+    /// elsewhere would stall on its narrow stores.
     static void fill_header(const Claim& claim, std::uint32_t length, std::uint64_t ticks,
                             std::uint32_t thread_id, RecordKind kind, Stream stream,
                             std::uint16_t flags = 0) noexcept {
@@ -144,7 +143,7 @@ class BasicMpscRing {
         stamp_at(claim.at)->store(stamp_for(claim.position), std::memory_order_release);
     }
 
-    /// Bytes between `position` and what the producers last knew of the head: an upper bound.
+    /// Bytes between `position` and the head as last known to the producers: an upper bound.
     std::uint64_t used_at_most(std::uint64_t position) const noexcept {
         return used_since(control_->head_cache.load(std::memory_order_relaxed), position);
     }
@@ -156,8 +155,8 @@ class BasicMpscRing {
         return used_since(head, position);
     }
 
-    /// True when a record with `payload` bytes would find room now. Sequentially consistent, so
-    /// that a waiter who announced itself before asking cannot miss release_to().
+    /// True if a record with `payload` bytes would find room now. Sequentially consistent, so that a waiter
+    /// that announced itself before calling cannot miss release_to().
     bool room_for(std::size_t payload) noexcept {
         const std::uint64_t size = record_size(payload);
         const std::uint64_t tail = control_->tail.load(std::memory_order_seq_cst) & ~kClosedBit;
@@ -166,7 +165,7 @@ class BasicMpscRing {
         return has_room(tail + need, control_->head.load(std::memory_order_seq_cst));
     }
 
-    /// Refuses every later claim; returns the final tail. Claims made before stay good.
+    /// Rejects every later claim; returns the final tail. Earlier claims stay valid.
     std::uint64_t close() noexcept {
         return control_->tail.fetch_or(kClosedBit, std::memory_order_acq_rel) & ~kClosedBit;
     }
@@ -177,7 +176,7 @@ class BasicMpscRing {
 
     // ---- consumer ------------------------------------------------------------------------------
 
-    /// The committed record at `position`, or null while it is not there yet.
+    /// The committed record at `position`, or null if it is not there yet.
     const RecordHeader* peek(std::uint64_t position) const noexcept {
         std::byte* place = at(position);
         if (stamp_at(place)->load(std::memory_order_acquire) != stamp_for(position)) return nullptr;
@@ -188,7 +187,7 @@ class BasicMpscRing {
         return position + record_size(record.length);
     }
 
-    /// Gives all bytes before `position` back to the producers.
+    /// Returns all bytes before `position` to the producers.
     void release_to(std::uint64_t position) noexcept {
         control_->head.store(position, std::memory_order_seq_cst);
     }
@@ -199,11 +198,11 @@ class BasicMpscRing {
     // ---- facts ---------------------------------------------------------------------------------
 
     std::size_t capacity() const noexcept { return capacity_; }
-    /// Larger records are refused, so that a few of them cannot take the ring for themselves.
+    /// Larger records are rejected, so that a few of them cannot occupy the whole ring.
     std::size_t max_record_size() const noexcept { return capacity_ / 8; }
     std::size_t max_payload() const noexcept { return max_record_size() - sizeof(RecordHeader); }
 
-    /// Never 0 (fresh memory), since positions are multiples of 32 and the salt is odd.
+    /// Never 0 (fresh memory), because positions are multiples of 32 and the salt is odd.
     std::uint64_t stamp_for(std::uint64_t position) const noexcept {
         return (position ^ salt_) * 0x9E3779B97F4A7C15ULL;
     }
@@ -213,7 +212,7 @@ class BasicMpscRing {
         return static_cast<std::int64_t>(end - head) <= static_cast<std::int64_t>(capacity_);
     }
 
-    // A producer that was interrupted after its commit may ask with a position already read.
+    // A producer that was interrupted after its commit may pass a position that has already been read.
     static std::uint64_t used_since(std::uint64_t head, std::uint64_t position) noexcept {
         return position > head ? position - head : 0;
     }
@@ -231,7 +230,7 @@ class BasicMpscRing {
         commit(claim);
     }
 
-    // Written once at construction, then only read, by everybody.
+    // Written once at construction, then read-only for all threads.
     Control* control_;
     std::byte* data_;
     std::uint64_t capacity_;

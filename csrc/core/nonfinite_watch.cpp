@@ -31,13 +31,14 @@ void NonfiniteWatch::observe(const RecordHeader& record, const LineRenderer& ren
         return;
     MetricsPayload head;
     std::memcpy(&head, payload_of(record), sizeof head);
-    if ((head.flags & MetricsPayload::kSummary) != 0) return;  // of no step; the line names them
+    if ((head.flags & MetricsPayload::kSummary) != 0)
+        return;  // no step; the line itself names them
     try {
         for (std::size_t i = 0; i < head.count; ++i) {
             if (!watched(record, i)) continue;
             if (std::any_of(missing.begin(), missing.end(),
                             [&](const auto& item) { return item.index == i; })) {
-                continue;  // it did not turn finite
+                continue;  // still not finite
             }
             const auto nonfinite = std::find_if(found.begin(), found.end(),
                                                 [&](const auto& item) { return item.index == i; });
@@ -49,11 +50,11 @@ void NonfiniteWatch::observe(const RecordHeader& record, const LineRenderer& ren
             }
         }
     } catch (const std::bad_alloc&) {
-        // The line says it as well.
+        // The line itself also says so.
     }
 }
 
-// `key` is JSON with its quotes.
+// `key` is quoted JSON.
 void NonfiniteWatch::add_event(std::int64_t step, std::string_view key, const char* value) {
     if (events_.size() == kMostEvents) return;
     std::string number;

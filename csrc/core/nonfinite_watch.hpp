@@ -1,4 +1,4 @@
-// Notices metrics that turn NaN or infinite. Owned by the flush thread.
+// Detects metrics that turn NaN or infinite. Owned by the flush thread.
 #pragma once
 
 #include <cstddef>
@@ -13,22 +13,22 @@
 
 namespace fastlog {
 
-/// Which values are watched. Those of a device are the ones that the caller cannot look at cheaply.
+/// Which values are watched. Device values are those that the caller cannot check cheaply.
 enum class WatchNonfinite : std::uint8_t { none, device, all };
 
 class NonfiniteWatch {
   public:
-    /// More keys than this at a time, or events without room in the ring, are not told one by one.
+    /// If there are more keys or waiting events than this, further ones are not reported individually.
     static constexpr std::size_t kMostKeys = 4096;
     static constexpr std::size_t kMostEvents = 256;
 
     explicit NonfiniteWatch(WatchNonfinite which) : which_(which) {}  // a deque allocates
 
-    /// Looks at the metrics record that `renderer` has just rendered. A key that was finite before, or
-    /// never seen, makes an event; the next one comes after it has been finite again.
+    /// Checks the metrics record that `renderer` has just rendered. A key that was finite before, or is new,
+    /// produces an event; it produces the next one only after it has been finite again.
     void observe(const RecordHeader& record, const LineRenderer& renderer) noexcept;
 
-    /// Events not yet recorded, oldest first: members of a line in the errors stream.
+    /// Events not yet recorded, oldest first: members for lines of the errors stream.
     const std::deque<std::string>& events() const noexcept { return events_; }
     void pop_event() noexcept { events_.pop_front(); }
 

@@ -6,7 +6,7 @@
 namespace fastlog {
 
 SinkError failed(const char* verb, const std::string& path) {
-    const int code = errno != 0 ? errno : EIO;  // 0 would be no error
+    const int code = errno != 0 ? errno : EIO;  // 0 would mean no error
     return {code, std::string(verb) + " " + path};
 }
 
@@ -31,7 +31,7 @@ const char* remedy(int code) noexcept {
         case ENOMEM:
             return "free memory";
         default:
-            return "mend the cause";
+            return "fix the cause";
     }
 }
 

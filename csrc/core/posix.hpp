@@ -1,4 +1,4 @@
-// Words for what the system says: errors, and which file is which. What it is asked is in run_files.hpp.
+// Descriptions of system errors, and file identities. The system calls themselves are in run_files.hpp.
 //
 // Errors are values (SinkError), never exceptions: training goes on.
 #pragma once
@@ -12,11 +12,11 @@
 
 namespace fastlog {
 
-/// What is made gets what the umask leaves of these: never writable by everybody.
+/// Permissions of created files before the umask: never world-writable.
 inline constexpr mode_t kFileMode = 0664;
 inline constexpr mode_t kDirectoryMode = 0775;
 
-/// What the kernel answered, and about which file.
+/// An error from the kernel, with the file concerned.
 struct SinkError {
     int code = 0;  // errno; 0: no error
     std::string what;
@@ -29,10 +29,10 @@ SinkError failed(const char* verb, const std::string& path);
 /// As text: what failed, and why.
 std::string describe(const SinkError& error);
 
-/// What helps against an error, as "free space there".
+/// What helps against an error, such as "free space there".
 const char* remedy(int code) noexcept;
 
-/// Which file it is, whatever its name says.
+/// Identifies a file independently of its name.
 struct FileId {
     std::uint64_t device = 0;
     std::uint64_t inode = 0;  // 0: no file
@@ -41,7 +41,7 @@ struct FileId {
 };
 FileId id_of(const struct stat& info) noexcept;
 
-/// Whether open(2) failed so because no file stands there, but nothing, a link, a pipe or a directory.
+/// Whether open(2) failed because there is no file: nothing at all, a link, a pipe or a directory.
 bool is_no_file(int code) noexcept;
 
 }  // namespace fastlog

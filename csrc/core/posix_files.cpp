@@ -34,7 +34,7 @@ unsigned long file_system(const struct statfs& info) {
 constexpr unsigned long kOverlayfs = 0x794C7630;
 #endif
 
-// Calls again what a signal has ended.
+// Repeats a call that a signal interrupted.
 template <class Call>
 auto retried(Call&& call) noexcept {
     auto result = call();
@@ -52,7 +52,7 @@ int PosixFiles::keep(int fd) noexcept {
     rlimit limit{};
     ::getrlimit(RLIMIT_NOFILE, &limit);
     const int high = ::fcntl(fd, F_DUPFD_CLOEXEC, std::min<rlim_t>(limit.rlim_cur / 2, 512));
-    if (high < 0) return fd;  // none is free up there
+    if (high < 0) return fd;  // no high number is free
     ::close(fd);
     return high;
 }
@@ -92,7 +92,7 @@ int PosixFiles::append_range(int from, std::uint64_t begin, std::uint64_t size, 
         const ssize_t got =
             read_at(from, block.get(), std::min<std::uint64_t>(size, kBlock), begin);
         if (got <= 0) {
-            if (got == 0) errno = EIO;  // it shrinks at this moment
+            if (got == 0) errno = EIO;  // the file is shrinking right now
             return -1;
         }
         for (ssize_t done = 0; done < got;) {
@@ -177,7 +177,7 @@ bool PosixFiles::suits_mapping(const std::string& directory) noexcept {
         case 0xEF53:      // ext2, ext3, ext4
         case 0x58465342:  // xfs
         case 0x01021994:  // tmpfs
-        case kOverlayfs:  // new files lie in its upper directory
+        case kOverlayfs:  // new files are in its upper directory
         case 0xF2F52010:  // f2fs
             return true;
         default:

@@ -1,17 +1,17 @@
-// A run's files as the system has them.
+// A run's files through system calls.
 #pragma once
 
 #include "core/run_files.hpp"
 
 namespace fastlog {
 
-/// Has no state: any thread.
+/// Stateless: may be used by any thread.
 class PosixFiles : public RunFiles {
   public:
     int open(int directory, const std::string& name, int flags,
              mode_t mode = kFileMode) noexcept override;
-    /// A high number: programs that close "all" descriptors open their own under the lowest ones, where
-    /// a write of ours would reach their files.
+    /// Returns a high number: programs that close "all" descriptors reuse the lowest numbers, where a write
+    /// of ours would reach their files.
     int keep(int fd) noexcept override;
     int close(int fd) noexcept override;
     void close_in_child(int fd) noexcept override;
@@ -34,13 +34,13 @@ class PosixFiles : public RunFiles {
               std::vector<std::string>& names) noexcept override;
     int lock(int fd, int operation) noexcept override;
     bool may_renumber(int directory) noexcept override;
-    /// Not where pages are copied on write (a full disk would be a SIGBUS), nor where another machine keeps
+    /// False if pages are copied on write (a full disk would cause SIGBUS), or if another machine stores
     /// them.
     bool suits_mapping(const std::string& directory) noexcept override;
     int allocate(int fd, std::uint64_t size) noexcept override;
     void* map(int fd, std::size_t size) noexcept override;
     void unmap(void* base, std::size_t size) noexcept override;
-    /// Not on overlayfs, which maps the file below its own.
+    /// False on overlayfs, which maps the underlying file instead of its own.
     bool mapping_holds_lock(int fd) noexcept override;
     bool is_view() const noexcept override { return false; }
 
@@ -48,11 +48,11 @@ class PosixFiles : public RunFiles {
     ~PosixFiles() = default;
 };
 
-/// mmap(2), readable and writable. A forked child's mapping would keep a file's lock, too: there is no moment
-/// in which it gets one.
+/// mmap(2), readable and writable. A forked child's mapping would also keep a file's lock, so a child never
+/// gets it, not even for a moment.
 void* map_unforked(std::size_t size, int flags, int fd) noexcept;
 
-/// The one that everybody shares who has no other.
+/// The instance shared by everyone who has no other.
 PosixFiles& posix_files() noexcept;
 
 }  // namespace fastlog

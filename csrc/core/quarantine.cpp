@@ -24,7 +24,7 @@ SinkError quarantine(RunFiles& files, const std::string& directory, const std::s
         if (files.stat_at(place.get(), name, info) == 0) continue;
         const Descriptor fd(files, files.open(place.get(), note, O_WRONLY | O_CREAT | O_EXCL));
         if (fd.get() < 0 && errno == EEXIST) continue;
-        // Where there is no room for the reason it is in the report alone: what counts is the move.
+        // If there is no room for the reason, it is only in the report: what matters is the move.
         if (fd.get() >= 0 && write_all(files, fd.get(), text.data(), text.size(), 0, note)) {
             files.unlink(place.get(), note);
         }

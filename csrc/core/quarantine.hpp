@@ -1,4 +1,4 @@
-// Where recovery puts what it does not trust.
+// Moves aside what recovery does not trust.
 #pragma once
 
 #include <string>
@@ -8,8 +8,7 @@
 namespace fastlog {
 
 /// Moves a file into the directory "quarantine" of `directory`, with the reason beside it. Nothing is
-/// deleted, nothing that is there already is replaced, and a link in that directory's place is not
-/// followed.
+/// deleted, existing files are not replaced, and a link in place of that directory is not followed.
 SinkError quarantine(RunFiles& files, const std::string& directory, const std::string& path,
                      const std::string& reason);
 

@@ -1,4 +1,4 @@
-// Threads of ours within somebody else's program.
+// Our threads inside another program.
 #pragma once
 
 #include <pthread.h>
@@ -10,9 +10,10 @@
 
 namespace fastlog {
 
-/// Starts a thread that gets no signals but for its own faults: they belong to the program's own threads. It has the memory for
-/// its exceptions from the start: a thread takes that as it throws the first one, and ends the process if
-/// there is none. Throws std::system_error when the system refuses a thread.
+/// Starts a thread that receives no signals except for its own faults: other signals belong to the program's
+/// own threads. The memory for its exceptions is allocated at the start: otherwise a thread allocates it when
+/// it throws its first one, and terminates the process if there is none. Throws std::system_error if the
+/// system cannot start a thread.
 template <class Body>
 std::thread start_quiet_thread(Body body) {
     sigset_t all;
@@ -25,7 +26,7 @@ std::thread start_quiet_thread(Body body) {
             try {
                 throw std::bad_alloc();
             } catch (const std::bad_alloc&) {
-                // The next one finds it.
+                // The next exception finds it allocated.
             }
             body();
         });

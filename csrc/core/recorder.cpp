@@ -16,7 +16,7 @@ std::int64_t deadline_after(std::int64_t timeout_ns) {
 
 }  // namespace
 
-// The label is claimed first: the ring file states it, for whoever has to finish its records.
+// The label is claimed first: the ring file contains it, for whoever has to recover its records.
 RingSpec Recorder::ring_spec(const RecorderOptions& options, StreamFiles& sink, SinkError& error) {
     error = sink.claim();
     RingSpec spec;
@@ -100,7 +100,7 @@ void Recorder::count_drop(Stream stream, bool too_large) noexcept {
     try {
         tell_drop(too_large);
     } catch (const std::bad_alloc&) {
-        told.store(false, std::memory_order_relaxed);  // told with the next one
+        told.store(false, std::memory_order_relaxed);  // reported with the next one
     }
 }
 
@@ -133,9 +133,11 @@ void Recorder::tell_drop(bool too_large) {
 }
 
 void Recorder::submit_drop_markers() {
+    const std::unique_lock lock(marker_mutex_, std::try_to_lock);
+    if (!lock.owns_lock()) return;  // another thread is at it
     attention_.clear(AttentionBits::kDrops);
     for (std::size_t s = 0; s < kStreamCount; ++s) {
-        const std::uint64_t count = take_drops(static_cast<Stream>(s));
+        const std::uint64_t count = memory_.drops()[s].exchange(0, std::memory_order_relaxed);
         if (count == 0) continue;
         const Submit result = submit(RecordKind::drops, static_cast<Stream>(s), now_ticks(),
                                      slot().thread(), &count, sizeof count);
@@ -158,8 +160,8 @@ bool Recorder::close(std::int64_t timeout_ns) {
     const std::lock_guard lock(close_mutex_);
     if (joined_) return true;
     const std::int64_t deadline = deadline_after(timeout_ns);
-    // Values under way get half of the time. While the ring is open, events of values that are not
-    // finite find room in it: lines behind one that is given up have theirs, too.
+    // Pending values get half of the time. While the ring is open, events for non-finite values find room in
+    // it; lines after one that is given up also have theirs.
     if (flush_thread_.device() != nullptr || options_.watch_nonfinite == WatchNonfinite::all) {
         if (!flush_thread_.wait_written(ring_.tail(), deadline_after(timeout_ns / 2))) {
             flush_thread_.give_up_values();
@@ -169,13 +171,13 @@ bool Recorder::close(std::int64_t timeout_ns) {
     std::uint64_t open = 0;
     closed_at_.compare_exchange_strong(open, now_ticks(), std::memory_order_relaxed);
     flush_thread_.request_close(ring_.close());
-    // A thread that saw no bit set may have recorded since: its values get half of the rest.
+    // A thread that saw no bit set may have recorded since: its values get half of the remaining time.
     const std::int64_t now = monotonic_ns();
     if (!flush_thread_.wait_done(now + (deadline - now) / 2)) flush_thread_.give_up_values();
     if (!flush_thread_.wait_done(deadline)) return false;
     flush_thread_.join();
     collector_.stop(deadline);
-    memory_.remove_file(sink_.own_directory());  // all of it is in the files
+    memory_.remove_file(sink_.own_directory());  // everything is in the files
     KILL_POINT("ring_removed");
     sink_.close();
     memory_.release();
@@ -183,17 +185,19 @@ bool Recorder::close(std::int64_t timeout_ns) {
     return true;
 }
 
+// A marker that the closed ring refused is back in the count once its thread has left the lock.
 std::uint64_t Recorder::take_drops(Stream stream) noexcept {
+    const std::lock_guard lock(marker_mutex_);
     return memory_.drops()[static_cast<std::size_t>(stream)].exchange(0, std::memory_order_relaxed);
 }
 
-// The flush thread must never wait for room that only it can make.
+// The flush thread must never wait for room that only it can free.
 bool Recorder::emit(const std::string& members) noexcept {
     ThreadSlot& own = slot();
     const Submit result = submit(RecordKind::fragment, Stream::errors, now_ticks(), own.thread(),
                                  members.data(), members.size());
     if (result == Submit::full) return false;
-    if (result != Submit::accepted) return true;  // the ring is closed: the line itself says it
+    if (result != Submit::accepted) return true;  // the ring is closed: the line itself says so
     own.count_call(CallKind::event);
     ThreadSlot::add(own.accepted, 1);
     return true;
@@ -207,16 +211,16 @@ void Recorder::tick() {
 }
 
 void Recorder::check_budget() {
-    if (told_budget_) return;
+    if (reported_budget_) return;
     const RecorderStats now = stats();
     constexpr double kSettleSeconds = 5.0;
     if (now.wall_s < kSettleSeconds || now.overhead_fraction <= options_.overhead_budget) return;
-    told_budget_ = true;
+    reported_budget_ = true;
     char text[320];
     std::snprintf(text, sizeof text,
                   "foundry_fastlog took %.2f %% of wall time since the first record, over the "
                   "budget of %.2f %% (%llu calls, %.3f s blocked). Record less often, or raise "
-                  "overhead_budget. This is said once; stats() has the current figures.",
+                  "overhead_budget. This is logged once; stats() has the current figures.",
                   100 * now.overhead_fraction, 100 * options_.overhead_budget,
                   static_cast<unsigned long long>(now.calls.accepted + now.calls.dropped),
                   now.blocked_s);

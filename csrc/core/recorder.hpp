@@ -1,8 +1,8 @@
-// One process's recorder: ring, key table, flush thread, and the life cycle open -> closing ->
-// closed. No Python in it.
+// One process's recorder: ring, key table, flush thread, and the life cycle open -> closing -> closed.
+// Contains no Python.
 //
-// Ownership: built and closed by its owner; submit() and the counters by any thread; drops_ by
-// producers and, at the end, the flush thread (exchange: a drop is marked exactly once).
+// Ownership: created and closed by its owner; submit() and the counters by any thread; drops_ by producers
+// and, at the end, the flush thread (exchange: a drop is marked exactly once).
 #pragma once
 
 #include <atomic>
@@ -26,7 +26,7 @@ namespace fastlog {
 
 /// What record() does when the ring is full.
 enum class BackPressure : std::uint8_t {
-    block,  // wait for a bounded time, then drop; no second wait before something was written
+    block,  // wait for a limited time, then drop; no further wait until something was written
     drop,   // drop at once
 };
 
@@ -36,13 +36,13 @@ struct RecorderOptions {
     BackPressure back_pressure = BackPressure::block;
     std::int64_t block_timeout_ns = 1'000'000'000;
     std::int64_t flush_interval_ns = 100'000'000;
-    double overhead_budget = 0.01;  // fraction of wall time; told once when exceeded
+    double overhead_budget = 0.01;  // fraction of wall time; reported once if exceeded
     RingPlace ring_place = RingPlace::file;
     std::int32_t rank = -1;  // -1: none
     Fsync fsync = Fsync::interval;
     std::int64_t fsync_interval_ns = 1'000'000'000;
     std::int64_t device_timeout_ns =
-        120'000'000'000;  // then a value that did not arrive is missing
+        120'000'000'000;  // after this, a value that did not arrive is missing
     WatchNonfinite watch_nonfinite = WatchNonfinite::device;
 };
 
@@ -66,11 +66,11 @@ class Recorder final : ForkWatched, FlushThread::Owner {
   public:
     enum class Submit : std::uint8_t { accepted, full, closed, too_large };
 
-    /// Opens the ring and starts the flush thread. A directory that cannot be written is no error
-    /// here: it is told, counted and tried again. Throws std::system_error without memory or thread,
-    /// or std::bad_alloc; then the files that it had begun are gone again.
+    /// Opens the ring and starts the flush thread. A directory that cannot be written is not an error here:
+    /// it is reported, counted and retried. Throws std::system_error without memory or thread, or
+    /// std::bad_alloc; then the files that it had created are removed again.
     explicit Recorder(RecorderOptions options);
-    /// Only after close() returned true. A recorder whose thread is stuck must be leaked.
+    /// Only after close() returned true. A recorder whose thread hangs must be leaked.
     ~Recorder();
     Recorder(const Recorder&) = delete;
     Recorder& operator=(const Recorder&) = delete;
@@ -79,14 +79,13 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     ThreadSlot& slot() noexcept { return slots_.local(); }
     KeyTable& keys() noexcept { return keys_; }
     const RecorderOptions& options() const noexcept { return options_; }
-    /// The writer's label as the constructor could claim it.
+    /// The writer's label, if the constructor could claim it.
     const std::string& label() const noexcept { return label_; }
     std::size_t max_payload() const noexcept { return ring_.max_payload(); }
     double ns_per_tick() const noexcept { return flush_thread_.ns_per_tick(); }
 
-    /// Tries once to put a record into the ring; `write(std::byte*)` fills its `length` bytes of
-    /// payload in place and must neither fail nor run foreign code. Wait-free but for the
-    /// competition of producers.
+    /// Tries once to put a record into the ring; `write(std::byte*)` fills its `length` bytes of payload in
+    /// place, and must neither fail nor run other code. Wait-free except for competition between producers.
     template <class Write>
     Submit submit(RecordKind kind, Stream stream, std::uint64_t ticks, std::uint32_t thread_id,
                   std::size_t length, Write&& write, std::uint16_t flags = 0) noexcept {
@@ -102,35 +101,35 @@ class Recorder final : ForkWatched, FlushThread::Owner {
         return Submit::accepted;
     }
 
-    /// The same with a payload that is copied.
+    /// The same, copying the payload.
     Submit submit(RecordKind kind, Stream stream, std::uint64_t ticks, std::uint32_t thread_id,
                   const void* payload, std::size_t length) noexcept {
         return submit(kind, stream, ticks, thread_id, length,
                       [&](std::byte* at) { std::memcpy(at, payload, length); });
     }
 
-    /// True when the policy allows to wait for room now: policy block, and not already waited in
-    /// vain since the last write.
+    /// True if the policy allows waiting for room now: policy block, and no wait has timed out since the last
+    /// write.
     bool may_block() const noexcept {
         return options_.back_pressure == BackPressure::block &&
                vain_wait_at_.load(std::memory_order_relaxed) != ring_.head();
     }
-    /// Waits for room, for the policy's time; call without any lock. Counts the time as blocked.
+    /// Waits for room, as long as the policy allows; call without any lock. Counts the time as blocked.
     bool wait_for_room(std::size_t payload);
 
     /// Counts a dropped record; the next accepted one is preceded by a marker.
     void count_drop(Stream stream, bool too_large) noexcept;
-    /// Counts calls whose records were dropped before there was this recorder.
+    /// Counts calls whose records were dropped before this recorder existed.
     void count_lost_calls(CallKind call, Stream stream, std::uint64_t calls) noexcept;
-    /// Puts markers for counted drops into the ring, if there is room.
+    /// Puts markers for counted drops into the ring if there is room.
     void submit_drop_markers();
 
-    /// True when everything accepted before the call is in the files, values of devices included.
+    /// True when everything accepted before the call is in the files, including device values.
     bool flush(std::int64_t timeout_ns);
-    /// The same of one stream.
+    /// The same for one stream.
     bool flush(Stream stream, std::int64_t timeout_ns);
-    /// Before the first record with tickets is submitted: `make()` gives who delivers their values, as
-    /// a std::unique_ptr, which is kept.
+    /// Called before the first record with tickets is submitted: `make()` returns what delivers their values,
+    /// as a std::unique_ptr, which is kept.
     template <class Make>
     void use_device(Make&& make) {
         if (flush_thread_.device() != nullptr) [[likely]]
@@ -140,33 +139,33 @@ class Recorder final : ForkWatched, FlushThread::Owner {
         flush_thread_.set_device(device_.get());
     }
     bool has_device() const noexcept { return flush_thread_.device() != nullptr; }
-    /// Counts values that a producer has put under way. After use_device().
+    /// Counts values that a producer has sent. After use_device().
     void count_device_values(std::uint64_t sent) noexcept {
         flush_thread_.device()->counts.sent.fetch_add(sent, std::memory_order_relaxed);
     }
-    /// Counts what the line of a fragment lacks; of all other records the flush thread knows it.
+    /// Counts values missing in a fragment's line; for all other records the flush thread counts them.
     void count_missing_in_fragment(std::uint64_t values) noexcept {
         missing_in_fragments_.fetch_add(values, std::memory_order_relaxed);
     }
-    /// Takes back what was counted for a record that was not accepted.
+    /// Undoes the count for a record that was not accepted.
     void uncount_device_values(std::uint64_t sent) noexcept {
         flush_thread_.device()->counts.sent.fetch_sub(sent, std::memory_order_relaxed);
     }
-    /// Makes the flush thread look now.
+    /// Makes the flush thread check now.
     void wake() noexcept { flush_thread_.wake_once(); }
-    /// Refuses further records, writes all accepted ones, ends the thread. True when all is written.
-    /// May be called again after a false.
+    /// Rejects further records, writes all accepted ones, ends the thread. True when everything is written.
+    /// May be called again after it returned false.
     bool close(std::int64_t timeout_ns);
     /// Marks a recorder inherited through fork() as closed: its thread and memory are the parent's.
     void abandon_in_child() noexcept { attention_.set(AttentionBits::kClosed); }
     RecorderStats stats() const;
-    /// The files that were made so far, by stream and segment.
+    /// The files created so far, by stream and segment.
     std::vector<std::string> files() const { return flush_thread_.files(); }
     std::vector<std::string> take_messages() { return flush_thread_.take_messages(); }
     void tell(std::string message) { flush_thread_.tell(std::move(message)); }
 
   private:
-    // Undoes a step of the constructor, unless that comes to its end.
+    // Undoes a step of the constructor, unless the constructor completes.
     class Undo {
       public:
         Undo(Recorder& recorder, void (*undo)(Recorder&) noexcept) noexcept
@@ -195,7 +194,7 @@ class Recorder final : ForkWatched, FlushThread::Owner {
 
     const RecorderOptions options_;
     AttentionBits attention_;
-    StreamFiles sink_;       // the flush thread's, once that runs
+    StreamFiles sink_;       // the flush thread's, once it runs
     SinkError claim_error_;  // written by the constructor
     SinkError ring_error_;   // likewise
     Undo claim_undo_{*this, [](Recorder& r) noexcept { r.sink_.withdraw(); }};
@@ -206,12 +205,13 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     MpscRing ring_;
     KeyTable keys_;
     CallCounters slots_;
-    std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // ever
-    std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // head when a wait ended in vain
+    std::mutex marker_mutex_;  // held while counted drops are made into a marker
+    std::atomic<std::uint64_t> all_drops_[kStreamCount]{};  // since the start
+    std::atomic<std::uint64_t> vain_wait_at_{UINT64_MAX};   // the head when a wait timed out
     std::atomic<std::uint64_t> missing_in_fragments_{0};
     std::atomic<bool> told_drop_{false};
     std::atomic<bool> told_too_large_{false};
-    bool told_budget_ = false;                      // flush thread only
+    bool reported_budget_ = false;                  // flush thread only
     Collector collector_{options_.sink.directory};  // flush thread only
     std::atomic<std::uint64_t> closed_at_{0};       // ticks; 0 while open
     bool joined_ = false;                           // guarded by close_mutex_

@@ -31,15 +31,15 @@ using Outcome = RecoveryReport::Outcome;
 
 std::string private_directory(const std::string& run) { return run + "/" + kPrivateDirectory; }
 
-// False when there are records, but nothing tells what their ticks mean.
+// False if there are records, but no way to interpret their ticks.
 bool is_dated(const RingImage& image) {
     std::uint64_t position = image.slot().position;
     std::uint64_t holes = 0;
     return image.slot().epoch != 0 || image.next(position, holes, holes) == nullptr;
 }
 
-// Locks a ring that no process writes. A reader that shows what is in the ring shares a lock for as
-// long as it takes to read it: that is waited for, it does not make the ring a live one.
+// Locks a ring that no process writes. A reader that shows the ring's contents holds a shared lock while
+// reading: recovery waits for it, but does not take the ring for a live one.
 bool lock_dead(RunFiles& files, int fd) {
     constexpr int kTries = 200;
     for (int i = 0; i < kTries; ++i) {
@@ -56,9 +56,9 @@ void move_to_quarantine(RunFiles& files, const std::string& run, const std::stri
                         RecoveryReport& report) {
     struct stat info;
     if (files.stat_at(AT_FDCWD, path, info) == 0 && S_ISREG(info.st_mode) && info.st_size == 0 &&
-        is_young(info) && !is_marked(files, run, uuid_in(path))) {
+        is_young(info) && find_mark(files, run, uuid_in(path)) != WriterMark::present) {
         report.outcome = Outcome::live;
-        report.reason = "it is empty, and so new that it may be in the making";
+        report.reason = "it is empty, and so new that its writer may still be creating it";
         return;
     }
     report.outcome = Outcome::quarantined;
@@ -68,11 +68,12 @@ void move_to_quarantine(RunFiles& files, const std::string& run, const std::stri
         report.reason += " (and could not be moved aside: " + describe(error) + ")";
         return;
     }
-    unmark_writer(files, run, uuid_in(path));  // it is told of as long as it lies there
+    unmark_writer(files, run, uuid_in(path));  // it is reported as long as it is there
 }
 
-// True for the ring of another directory: nothing is moved, as it may be anybody's, and the pointer good.
-bool tell_elsewhere(const RingHome& home, const std::string& pointer, RecoveryReport& report) {
+// True for the ring of another directory: nothing is moved, because the ring may be anybody's and the pointer
+// valid.
+bool report_elsewhere(const RingHome& home, const std::string& pointer, RecoveryReport& report) {
     if (home.of_this_run) return false;
     report.outcome = Outcome::elsewhere;
     report.same_boot = home.same_boot;
@@ -128,12 +129,13 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     const LockDescriptor fd(files, ring, O_RDWR | O_NOFOLLOW | O_NONBLOCK);
     if (fd.get() < 0) {
         const int code = errno;
-        // The mark goes before the ring, and that before the pointer: its process or its recovery was killed
-        // in between. A young one may have no mark yet, and its ring be in another container's /tmp.
+        // The mark is removed before the ring, and the ring before the pointer: its process or its recovery
+        // was killed in between. A new one may have no mark yet, and its ring may be in another container's
+        // /tmp.
         struct stat info;
         if (by_pointer && code == ENOENT && pointer.here &&
             files.stat_at(AT_FDCWD, path, info) == 0 && !is_young(info) &&
-            is_unmarked(files, run_directory, uuid_in(path))) {
+            find_mark(files, run_directory, uuid_in(path)) == WriterMark::absent) {
             report.outcome = Outcome::gone;
             if (!files.is_view()) files.unlink(AT_FDCWD, path);
             return report;
@@ -144,7 +146,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.reason = describe({code, "open " + ring});
         if (by_pointer && code == ENOENT) {
             report.reason +=
-                ". It is on another host, or was lost with this one's restart: recover "
+                ". It is on another host, or was lost when this host restarted: recover "
                 "there, or remove the pointer " +
                 path;
         }
@@ -160,7 +162,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         const auto living = report.outcome == Outcome::live && by_pointer
                                 ? RingImage::look(files, fd.get())
                                 : nullptr;
-        if (living != nullptr) tell_elsewhere(find_home(*living), path, report);
+        if (living != nullptr) report_elsewhere(find_home(*living), path, report);
         return report;
     }
     struct stat info;
@@ -173,24 +175,24 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     if (S_ISREG(info.st_mode) && image == nullptr && report.reason.empty()) {
         report.outcome = Outcome::failed;
         report.reason =
-            errno == ENOMEM ? "no memory to read " + ring : describe(failed("read", ring));
+            errno == ENOMEM ? "not enough memory to read " + ring : describe(failed("read", ring));
         return report;
     }
-    // A recovery waits for readers, but not for as long as all of this may take.
+    // A recovery waits for readers, but not as long as all of this may take.
     if (files.is_view()) files.lock(fd.get(), LOCK_UN);
     if (image == nullptr && report.reason == RingImage::kNewerVersion) {
         report.outcome = Outcome::failed;
         return report;
     }
     if (image == nullptr) {
-        if (!S_ISREG(info.st_mode)) report.reason = ring + " is no regular file";
-        // What a pointer leads to may be anybody's: only the pointer is moved.
+        if (!S_ISREG(info.st_mode)) report.reason = ring + " is not a regular file";
+        // A pointer may refer to anybody's file: only the pointer is moved.
         move_to_quarantine(files, run_directory, path, report);
         return report;
     }
     const RingHome home = find_home(*image);
     report.same_boot = home.same_boot;
-    if (by_pointer && tell_elsewhere(home, path, report)) return report;
+    if (by_pointer && report_elsewhere(home, path, report)) return report;
     report.label = image->home().label;
     Provenance provenance;
     const bool of_this_run = home.of_this_run;
@@ -208,7 +210,8 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     }
     image->trust_tail(provenance.certain());
     if (!provenance.certain() && !is_dated(*image)) {
-        report.reason = "neither of its commit slots reached the disk: its records have no time";
+        report.reason =
+            "neither of its commit slots reached the disk: the times of its records are unknown";
         move_to_quarantine(files, run_directory, path, report);
         return report;
     }
@@ -227,19 +230,20 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         drain_dead_ring(files, run_directory, fd.get(), *image, provenance, report);
     } catch (const std::bad_alloc&) {
         report.outcome = Outcome::failed;
-        report.reason = "no memory to recover " + ring;
+        report.reason = "not enough memory to recover " + ring;
     }
     if (report.outcome != Outcome::recovered || files.is_view()) return report;
-    // What stays is known as written: it does no harm, and goes at the next recovery that may remove it.
+    // A ring that stays is marked as written: it does no harm, and is removed by the next recovery that can.
     if ((error = unmark_writer(files, run_directory, uuid_in(path)))) {
-        report.reason = "all of it is written, but it stays: " + describe(error);
+        report.reason =
+            "all its records are in the files, but it is still there: " + describe(error);
         return report;
     }
     KILL_POINT("recovery_unmarked");
     if ((files.unlink(AT_FDCWD, ring) != 0 && errno != ENOENT) ||
         (by_pointer && files.unlink(AT_FDCWD, path) != 0 && errno != ENOENT)) {
-        report.reason =
-            "all of it is written, but it stays: " + describe({errno, "remove " + ring});
+        report.reason = "all its records are in the files, but it is still there: " +
+                        describe({errno, "remove " + ring});
     }
     KILL_POINT("recovery_ring_removed");
     return report;

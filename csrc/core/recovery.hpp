@@ -1,8 +1,8 @@
-// What a dead process left in its ring file, put into the JSONL exactly once.
+// Writes what a dead process left in its ring file to the JSONL files, exactly once.
 //
-// Recovery is the flush thread's work on somebody else's ring, so it can itself be killed at any
-// instant and done again: it commits into the ring file by the same protocol. A lock on the file
-// (flock) says that its writer, or another recovery, is at work.
+// Recovery does the flush thread's work on another process's ring. It can itself be killed at any instant and
+// repeated: it commits to the ring file with the same protocol. A lock on the file (flock) shows that its
+// writer, or another recovery, is running.
 #pragma once
 
 #include <sys/stat.h>
@@ -19,11 +19,11 @@ namespace fastlog {
 
 struct RecoveryReport {
     enum class Outcome : std::uint8_t {
-        live,         // its writer (or another recovery) holds the lock: left alone
-        recovered,    // everything in it is in the files; the ring is gone
-        quarantined,  // no ring that can be trusted: moved aside, nothing deleted; see reason
-        elsewhere,    // its bytes are on another host, or another directory's; see reason
-        failed,       // the system refused; the ring stays for another try; see reason
+        live,         // its writer (or another recovery) holds the lock: not touched
+        recovered,    // everything in it is in the files; the ring is removed
+        quarantined,  // not a ring that can be trusted: moved aside, nothing deleted; see reason
+        elsewhere,    // its bytes are on another host, or belong to another directory; see reason
+        failed,       // a system call failed; the ring stays for another attempt; see reason
         gone,         // another recovery was faster
     };
     Outcome outcome = Outcome::failed;
@@ -32,34 +32,34 @@ struct RecoveryReport {
     std::string reason;
     bool same_boot = true;
     std::uint64_t emitted = 0;  // lines written to the files
-    std::uint64_t skipped = 0;  // records whose line was there already (power loss)
-    std::uint64_t holes = 0;    // claims that their thread never finished
+    std::uint64_t skipped = 0;  // records whose line was already there (power loss)
+    std::uint64_t holes = 0;    // claims that their thread never completed
     std::uint64_t hole_bytes = 0;
-    std::uint64_t damaged = 0;    // records that could not be rendered
-    std::uint64_t cut_bytes = 0;  // taken out of the files: torn ends, lines that are there twice
-    std::optional<std::uint64_t> epoch;  // of a dead ring's last commit, as it was found
+    std::uint64_t damaged = 0;           // records that could not be rendered
+    std::uint64_t cut_bytes = 0;         // removed from the files: torn ends, duplicate lines
+    std::optional<std::uint64_t> epoch;  // of a dead ring's last commit, as found
 };
 
 const char* outcome_name(RecoveryReport::Outcome outcome) noexcept;
 
-/// Whether a file is so new that it may be in the making, if it is empty: on a network file system a name can
-/// be seen before what is in the file, and clocks differ.
+/// Whether a file is so new that, if it is empty, it may still be under construction: on a network file
+/// system a name can be visible before the contents, and clocks differ.
 bool is_young(const struct stat& info) noexcept;
 
-/// Recovers one ring, named by its *.ring file or by the *.ring-at pointer in the run's private
-/// directory.
+/// Recovers one ring, named by its *.ring file or by the *.ring-at pointer in the run's private directory.
 ///
-/// With files that are a view nothing changes: the report, and the view's changes, say what would. The ring is
-/// locked together with other readers, and only as long as it is read: one whose last commit is another one
-/// then has met a recovery. `before`: what has been recovered there in the same pass. In a copy, which may have
-/// several rings of one label, those are not there any more to tell of their lines.
+/// With files that are a view, nothing changes: the report, and the view's changes, say what would happen.
+/// The ring is locked together with other readers, and only while it is read: if its last commit changes in
+/// between, a recovery has happened. `before`: what has already been recovered there in the same pass. A copy
+/// may have several rings with one label; those already recovered are no longer there to report their lines.
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path,
                             RunFiles& files = posix_files(),
                             const std::vector<RecoveryReport>& before = {});
 
-/// Recovers every ring that the run's private directory has; also removes what processes left, there and
-/// where rings lie outside of runs, that died while making one. Live rings are in the report as such. Before each ring `go_on()` is asked; what
-/// is left then is for another time.
+/// Recovers every ring in the run's private directory. Also removes what processes left that died while
+/// creating a ring, there and where rings outside of runs are stored. Live rings are in the report as such.
+/// `go_on()` is called before each ring; when it returns false, the remaining rings are left for another
+/// time.
 std::vector<RecoveryReport> recover_run(
     const std::string& run_directory, const std::function<bool()>& go_on = [] { return true; },
     RunFiles& files = posix_files());

@@ -21,7 +21,7 @@ std::size_t page_bytes() noexcept {
 }
 
 #if defined(__linux__)
-// Copies what may not be readable: the kernel reads it, and answers in place of a signal.
+// Copies memory that may not be readable: the kernel reads it, and returns an error instead of a signal.
 bool copy_readable(std::byte* to, const std::byte* from, std::size_t size) noexcept {
     const iovec local{to, size};
     const iovec remote{const_cast<std::byte*>(from), size};
@@ -45,8 +45,8 @@ bool copy_readable(std::byte* to, const std::byte* from, std::size_t size) noexc
 
 }  // namespace
 
-// The list of guarded mappings and the handler. Nothing here is ever destroyed: a store may fault until the
-// process ends. The lock spins: it is held for moments, and nothing under it touches a ring.
+// The list of guarded mappings and the handler. Never destroyed: a store may fault until the process ends.
+// The lock spins: it is held for moments only, and nothing under it touches a ring.
 struct BusHandler {
     static inline std::atomic_flag busy = ATOMIC_FLAG_INIT;
     static inline RingGuard* first = nullptr;
@@ -75,18 +75,18 @@ struct BusHandler {
         });
     }
 
-    static bool mend(std::uintptr_t address) noexcept {
+    static bool repair(std::uintptr_t address) noexcept {
         const Lock lock;
         for (RingGuard* guard = first; guard != nullptr; guard = guard->next_) {
-            if (address - guard->base_ < guard->size_) return guard->mend(address);
+            if (address - guard->base_ < guard->size_) return guard->repair(address);
         }
         return false;
     }
 
     static void handle(int number, siginfo_t* info, void* context) {
         const int code = errno;
-        // Greater than 0: from the kernel, about an address, and not sent by somebody.
-        if (info->si_code <= 0 || !mend(reinterpret_cast<std::uintptr_t>(info->si_addr))) {
+        // Greater than 0: from the kernel, about an address, not sent by a process.
+        if (info->si_code <= 0 || !repair(reinterpret_cast<std::uintptr_t>(info->si_addr))) {
             pass_on(number, info, context);
         }
         errno = code;
@@ -103,7 +103,7 @@ struct BusHandler {
             previous.sa_handler(number);
             return;
         }
-        // As if we had not been there: the store faults once more, or the signal is sent again.
+        // As if this handler did not exist: the store faults again, or the signal is sent again.
         struct sigaction plain{};
         plain.sa_handler = SIG_DFL;
         ::sigaction(number, &plain, nullptr);
@@ -151,8 +151,8 @@ void RingGuard::notice_fork() noexcept {
     unlink();
 }
 
-// Under the handler's lock: of two threads that fault on a page the second finds it moved.
-bool RingGuard::mend(std::uintptr_t address) noexcept {
+// Under the handler's lock: if two threads fault on a page, the second one finds it replaced.
+bool RingGuard::repair(std::uintptr_t address) noexcept {
 #if defined(__linux__)
     const std::size_t bytes = page_bytes();
     const std::uintptr_t begin = address & ~(bytes - 1);
@@ -162,8 +162,8 @@ bool RingGuard::mend(std::uintptr_t address) noexcept {
     void* const fresh =
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (fresh == MAP_FAILED) return false;
-    // Stores of other threads to the page fault, too, and wait for the lock: nothing is missed between
-    // the copy and the exchange, which is one step.
+    // Other threads' stores to the page also fault and wait for the lock: nothing is lost between the copy
+    // and the replacement, which is atomic.
     ::madvise(fresh, bytes, MADV_DONTFORK);
     if (!copy_readable(static_cast<std::byte*>(fresh), page, bytes) ||
         ::mremap(fresh, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, page) == MAP_FAILED) {

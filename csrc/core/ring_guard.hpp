@@ -1,9 +1,9 @@
-// What a store to a mapped file can end in: SIGBUS, where the file system finds no block for a page that
-// it copies on write, or has shut itself down. Training is not to die of that.
+// Handles SIGBUS from a store to a mapped file, which occurs if the file system has no block for a page that
+// it copies on write, or has shut itself down. Training must not die of that.
 //
-// A page that can still be read is replaced by memory of the same content, in the signal's handler, and the
-// store is made again. From then on the ring lies in memory, in part: broken() says so. A page that cannot be
-// read (somebody truncated the file) is nobody's to mend: whoever had the signal before gets it.
+// The signal handler replaces a page that can still be read with memory of the same content, and the store is
+// repeated. From then on a part of the ring is in memory only: broken() returns true. A page that cannot be
+// read (somebody truncated the file) cannot be repaired: the previous owner of the signal gets it.
 //
 // Thread ownership: watch() and forget() by the ring's owner, broken() by any thread.
 #pragma once
@@ -24,21 +24,21 @@ class RingGuard final : ForkWatched {
     RingGuard(const RingGuard&) = delete;
     RingGuard& operator=(const RingGuard&) = delete;
 
-    /// Guards a mapping of whole pages until forget(). The first one installs the handler, which stays.
+    /// Guards a mapping of whole pages until forget(). The first call installs the handler, which stays.
     /// Throws std::bad_alloc.
     void watch(std::byte* base, std::size_t size);
-    /// Before the mapping goes.
+    /// Called before the mapping is removed.
     void forget() noexcept;
-    /// Whether a page of it lies in memory by now.
+    /// Whether any of its pages is in memory only.
     bool broken() const noexcept { return broken_.load(std::memory_order_relaxed); }
 
   private:
     friend struct BusHandler;
     void notice_fork() noexcept override;
     void unlink() noexcept;
-    bool mend(std::uintptr_t address) noexcept;
+    bool repair(std::uintptr_t address) noexcept;
 
-    std::uintptr_t base_ = 0;  // this and what follows: guarded by the handler's lock
+    std::uintptr_t base_ = 0;  // this and the following members: guarded by the handler's lock
     std::size_t size_ = 0;
     std::unique_ptr<bool[]> moved_;  // per page
     RingGuard* next_ = nullptr;

@@ -11,8 +11,8 @@
 namespace fastlog {
 namespace {
 
-// Of a pointer on another device than the writer's nothing but its inode is known, which a stranger can
-// choose: the writer's own pointer has the ring's name, and its owner.
+// If a pointer is on another device than the writer's, only its inode is known, which a stranger can choose.
+// The writer's own pointer has the ring's name and owner.
 bool is_writers(RunFiles& files, const std::string& pointer, const RingImage& ring, int fd) {
     struct stat named;
     struct stat info;
@@ -35,8 +35,8 @@ RingHome RingHome::find(RunFiles& files, const std::string& run_directory, const
     if (files.stat_path(run_directory, info) != 0 || id_of(info).inode != noted.inode) return home;
     home.of_this_run = true;
     if (id_of(info) == noted || !home.same_boot) return home;
-    // The same inode on another device: mounted anew since, or looked at through another mount, or in a
-    // snapshot. Where the writer's directory is to be seen as it was, the ring is for that one.
+    // The same inode on another device: remounted since, or seen through another mount or in a snapshot. If
+    // the writer's original directory is still visible, the ring belongs to that directory.
     if (!pointer.empty()) {
         const bool there = files.stat_path(run_before, info) == 0 && id_of(info) == noted;
         if (there) home.other_ = run_before;

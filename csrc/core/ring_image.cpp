@@ -21,7 +21,7 @@ bool read_all(RunFiles& files, int fd, void* into, std::size_t size, std::size_t
     auto* at = static_cast<char*>(into);
     while (size != 0) {
         const ssize_t n = files.read_at(fd, at, size, offset);
-        if (n == 0) errno = 0;  // its end
+        if (n == 0) errno = 0;  // end of file
         if (n <= 0) return false;
         at += n;
         offset += static_cast<std::size_t>(n);
@@ -32,18 +32,19 @@ bool read_all(RunFiles& files, int fd, void* into, std::size_t size, std::size_t
 
 constexpr const char* kLabelLetters = "abcdefghijklmnopqrstuvwxyz0123456789-";
 
-// Text of the given characters that ends within its field. It becomes part of file names.
+// Text of the allowed characters that ends within its field. It becomes part of file names.
 template <std::size_t N>
 bool is_name(const char (&field)[N], const char* allowed) {
     const std::size_t length = ::strnlen(field, N);
     return length < N && std::strspn(field, allowed) == length;
 }
 
-bool plausible(const CommitSlot& slot, std::uint64_t ring_bytes) {
+template <class Slot>
+bool plausible(const Slot& slot, std::uint64_t ring_bytes) {
     if (slot.position % kRecordAlign != 0 || (slot.position & MpscRing::kClosedBit) != 0) {
         return false;
     }
-    // The commit's position is that of the stream which is furthest behind.
+    // The commit's position is that of the stream that is furthest behind.
     if (std::none_of(std::begin(slot.streams), std::end(slot.streams),
                      [](const auto& s) { return s.ahead == 0; })) {
         return false;
@@ -60,6 +61,15 @@ T load(const std::byte* at) noexcept {
     T value;
     std::memcpy(&value, at, sizeof value);
     return value;
+}
+
+// Whether the slot is whole. `touched`: it is not as it was made.
+template <class Slot>
+bool load_slot(const std::byte* at, std::uint64_t ring_bytes, Slot& slot, bool& touched) {
+    slot = load<Slot>(at);
+    static constexpr Slot kZero{};
+    touched = touched || std::memcmp(&slot, &kZero, sizeof slot) != 0;
+    return slot.crc == slot_crc(slot) && plausible(slot, ring_bytes);
 }
 
 }  // namespace
@@ -83,17 +93,17 @@ std::unique_ptr<RingImage> RingImage::read(RunFiles& files, int fd, std::string&
     image->bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, size)));
     if (image->bytes_ == nullptr) return nullptr;  // with errno
     if (!read_all(files, fd, image->bytes_.get(), size, 0)) {
-        if (errno == 0) reason = "it could not be read to its end";
+        if (errno == 0) reason = "it could not be read to the end";
         return nullptr;
     }
-    errno = ENOMEM;  // where there is no reason
+    errno = ENOMEM;  // if there is no reason
     if (!image->choose_slot(reason) || !image->check_keys(reason)) return nullptr;
     image->choose_home();
     image->trust_tail(true);
     return image;
 }
 
-// The header and the control page alone.
+// Reads only the header and the control page.
 bool RingImage::read_control(RunFiles& files, int fd) {
     bytes_.reset(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kKeyTableOffset)));
     struct stat info;
@@ -115,7 +125,7 @@ std::unique_ptr<RingImage> RingImage::look(RunFiles& files, int fd) {
 }
 
 std::unique_ptr<RingImage> RingImage::look_at_commit(RunFiles& files, int fd) {
-    constexpr int kLooks = 100;  // one of both slots is whole at any instant
+    constexpr int kLooks = 100;  // at any instant, one of the two slots is complete
     auto image = std::unique_ptr<RingImage>(new RingImage);
     for (int look = 0; look < kLooks; ++look) {
         std::string reason;
@@ -136,8 +146,8 @@ bool RingImage::read_label(RunFiles& files, int fd, const std::string& stamp, st
     return stamp == image.header_.stamp;
 }
 
-// The first commit comes before the recorder is its user's, behind the pointer to the ring. After a power loss
-// one that was used may look so, too.
+// The first commit is made before the recorder is returned to its user, after the pointer to the ring. After
+// a power loss a used one may look the same.
 bool RingImage::is_unused(RunFiles& files, int fd, std::string_view uuid) {
     RingImage image;
     std::string reason;
@@ -150,9 +160,9 @@ bool RingImage::is_unused(RunFiles& files, int fd, std::string_view uuid) {
 bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) const {
     const RingFileHeader& h = header_;
     if (std::memcmp(h.magic, kRingMagic, sizeof kRingMagic) != 0) {
-        reason = "it does not begin as a ring file";
+        reason = "it does not start like a ring file";
     } else if (h.version > kRingVersion) {
-        reason = kNewerVersion;  // nothing else is known of its layout, not even its checksum
+        reason = kNewerVersion;  // the rest of its layout is unknown, including its checksum
     } else if (h.crc != header_crc(h)) {
         reason = "its header is damaged (checksum)";
     } else if (h.ring_bytes < kLeastRingBytes || h.ring_bytes > kMostRingBytes ||
@@ -161,35 +171,39 @@ bool RingImage::check_header(std::uint64_t file_bytes, std::string& reason) cons
                file_bytes % kPageBytes != 0 ||
                h.file_bytes != kKeyTableOffset + h.key_table_bytes + h.ring_bytes ||
                h.file_bytes != file_bytes) {
-        reason = "its sizes do not fit together";
+        reason = "its sizes are inconsistent";
     } else if (!is_name(h.label, kLabelLetters) || !is_name(h.stamp, "_0123456789-") ||
                ::strnlen(h.boot_id, 40) == 40 || h.segment_bytes == 0) {
-        reason = "its label is none that a recorder gives";
+        reason = "its label is not one that a recorder writes";
     }
     return reason.empty();
 }
 
-// The newest slot that is whole. One that was filled but whose epoch was not stored is true as well:
-// its lines are in the files, and the head had not moved.
+// The newest complete slot. One that was filled but whose epoch was not stored is also valid: its lines are
+// in the files, and the head had not moved.
 bool RingImage::choose_slot(std::string& reason) {
     bool found = false;
-    bool untouched = true;
+    bool touched = false;
     for (const std::size_t offset : kSlotOffsets) {
-        const auto slot = load<CommitSlot>(bytes_.get() + offset);
-        static constexpr CommitSlot kZero{};
-        untouched = untouched && std::memcmp(&slot, &kZero, sizeof slot) == 0;
-        if (slot.crc != slot_crc(slot) || !plausible(slot, header_.ring_bytes)) continue;
+        CommitSlot slot;
+        if (has_system()) {
+            if (!load_slot(bytes_.get() + offset, header_.ring_bytes, slot, touched)) continue;
+        } else {
+            OldCommitSlot old;
+            if (!load_slot(bytes_.get() + offset, header_.ring_bytes, old, touched)) continue;
+            slot = from_old(old);
+        }
         if (found && slot.epoch <= slot_.epoch) continue;
         slot_ = slot;
         found = true;
     }
     // No slot at all: its writer died before it could record anything.
-    if (found || untouched) return true;
+    if (found || !touched) return true;
     reason = "both of its commit slots are damaged (checksum)";
     return false;
 }
 
-// The newest home that is whole, and the notes made under it.
+// The newest complete home note, and the file notes made under it.
 void RingImage::choose_home() noexcept {
     std::memcpy(home_.label, header_.label, sizeof home_.label);
     home_.run_device = header_.run_device;
@@ -228,14 +242,14 @@ std::vector<std::uint32_t> RingImage::noted_segments(Stream stream) const {
     return segments;
 }
 
-// With longer keys than a recorder puts there, small records would make lines without bound.
+// With longer keys than a recorder writes, small records would produce lines of unlimited length.
 bool RingImage::check_keys(std::string& reason) const {
     try {
         KeyTable::Reader reader(key_table(), header_.key_table_bytes);
         std::vector<std::string_view> keys;
         while (reader.next(keys)) {
             if (std::all_of(keys.begin(), keys.end(), KeyTable::fits)) continue;
-            reason = "its key table has a key that is longer than a recorder puts there";
+            reason = "its key table has a key that is longer than a recorder writes";
             return false;
         }
         return true;
@@ -273,8 +287,8 @@ const RecordHeader* RingImage::record_at(std::uint64_t position) const noexcept 
         record_size(record->length) > end_ - position) {
         return nullptr;
     }
-    // Records do not overlap, so no ring of ours has more bytes in records than it is long: in one
-    // that was made so that each of its places has to be checked, nothing more is believed.
+    // Records do not overlap, so in a ring of ours they have no more bytes in total than the ring. A ring
+    // crafted so that every position has to be checked is not trusted any further.
     if (mismatched_ > 2 * header_.ring_bytes) return nullptr;
     const std::byte* payload = data + offset + sizeof(RecordHeader);
     if (record->crc == record_crc(*record, payload, position)) return record;
@@ -304,7 +318,7 @@ const RecordHeader* RingImage::next(std::uint64_t& position, std::uint64_t& hole
         }
         at = MpscRing::after(at, *record);
     }
-    // What is behind the last record: unfinished claims, where the tail tells of them.
+    // After the last record: unfinished claims, if the tail includes any.
     if (tail_trusted_) {
         if (hole != 0) {
             ++holes;

@@ -1,7 +1,7 @@
-// A ring file read into memory and checked: header, newest commit slot, key table, records.
+// A ring file, read into memory and checked: header, newest commit slot, key table, records.
 //
-// Everything in it may be damaged or hostile. read() refuses what is no ring; next() gives only
-// records whose stamp, bounds and checksum are right.
+// Everything in it may be damaged or hostile. read() rejects what is not a ring; next() returns only records
+// whose stamp, bounds and checksum are right.
 #pragma once
 
 #include <cstddef>
@@ -22,51 +22,53 @@ class RingImage {
     static constexpr std::uint64_t kLeastRingBytes = 1024;
     static constexpr std::uint64_t kMostKeyTableBytes = std::uint64_t{1} << 20;
 
-    /// The reason for a ring that may be good, but is not ours to read.
+    /// The reason for a ring that may be intact, but that this version cannot read.
     static constexpr const char* kNewerVersion =
-        "written by a newer version of foundry_fastlog: recover with that";
+        "written by a newer version of foundry_fastlog: recover with that version";
 
-    /// Reads the file behind `fd`. Null with the reason when it is no ring that can be trusted; null
-    /// without one, with errno, when the system refused or memory ran out. Allocates at most what a real ring
-    /// has.
+    /// Reads the file of `fd`. Null with the reason if it is not a ring that can be trusted; null without a
+    /// reason, with errno, if a system call failed or memory ran out. Allocates at most as much as a real
+    /// ring has.
     static std::unique_ptr<RingImage> read(RunFiles& files, int fd, std::string& reason);
 
-    /// The header and the home of the ring behind `fd`, which may be a living one. Reads two pages. Null when
-    /// it is no ring, of a newer version, or memory ran out.
+    /// The header and the home note of the ring of `fd`, which may be live. Reads two pages. Null if it is
+    /// not a ring, is of a newer version, or memory ran out.
     static std::unique_ptr<RingImage> look(RunFiles& files, int fd);
 
-    /// The same with the newest commit; null without one that is whole. A living writer may be at both.
+    /// The same with the newest commit; null if no commit is complete. A live writer may be changing both.
     static std::unique_ptr<RingImage> look_at_commit(RunFiles& files, int fd);
 
-    /// The label of the ring behind `fd`, if it is one of a writer with this stamp. Reads two pages.
+    /// The label of the ring of `fd`, if its writer has this stamp. Reads two pages.
     static bool read_label(RunFiles& files, int fd, const std::string& stamp, std::string& label);
 
-    /// Whether the file behind `fd` is the ring of that uuid, and its writer died before it could record
-    /// anything or was done with opening. Reads two pages.
+    /// Whether the file of `fd` is the ring with that uuid, and its writer died before it could record
+    /// anything or had finished opening. Reads two pages.
     static bool is_unused(RunFiles& files, int fd, std::string_view uuid);
 
     const RingFileHeader& header() const noexcept { return header_; }
-    /// Where the writer's files lie. Of an older ring that is what its header says, with epoch 0.
+    /// Where the writer's files are. For an older ring, taken from its header, with epoch 0.
     const HomeNote& home() const noexcept { return home_; }
-    /// Whether the ring says which files are its writer's. Otherwise names alone do.
+    /// Whether the ring says which files belong to its writer. Otherwise only names do.
     bool has_notes() const noexcept {
         return home_.epoch != 0 && (home_.flags & HomeNote::kRenumbers) == 0;
     }
+    /// Whether it has the system stream, and commit slots with a place for it.
+    bool has_system() const noexcept { return header_.version >= kFirstVersionWithSystem; }
     /// The note of one of the last segments that the writer made; null when there is none.
     const FileNote* file_note(Stream stream, std::uint32_t segment) const noexcept;
     std::vector<std::uint32_t> noted_segments(Stream stream) const;
-    /// Whether a recovery has begun on it: its writer is dead, whoever locks it.
+    /// Whether a recovery of it has begun: then its writer is dead, whoever holds the lock.
     bool has_recovery_mark() const noexcept;
-    /// The newest slot that is whole.
+    /// The newest complete slot.
     const CommitSlot& slot() const noexcept { return slot_; }
     const std::byte* key_table() const noexcept { return bytes_.get() + kKeyTableOffset; }
-    /// Drops of a stream that no line tells of.
+    /// Drops of a stream that no line reports.
     std::uint64_t drops(Stream stream) const noexcept;
 
     /// Whether the tail bounds the records: after a power loss its page may be older than theirs.
     void trust_tail(bool trusted) noexcept;
-    /// The next committed record at or behind `position`: skips pads, and holes that a killed thread
-    /// left. Null at the end.
+    /// The next committed record at or after `position`: skips padding, and holes left by a killed thread.
+    /// Null at the end.
     const RecordHeader* next(std::uint64_t& position, std::uint64_t& holes,
                              std::uint64_t& hole_bytes) const noexcept;
 
@@ -88,7 +90,7 @@ class RingImage {
     HomeNote home_{};
     FileNote file_notes_[kStreamCount][kFileNotes]{};
     std::unique_ptr<std::byte, Free> bytes_;  // the whole file, aligned to a page
-    std::uint64_t end_ = 0;                   // no record lies behind this position
+    std::uint64_t end_ = 0;                   // no record starts at or after this position
     bool tail_trusted_ = false;
     mutable std::uint64_t mismatched_ = 0;  // bytes of records with a wrong checksum
 };

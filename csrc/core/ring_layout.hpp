@@ -1,4 +1,4 @@
-// The bytes of a ring file: drawn once, here. Little-endian, offsets in bytes.
+// The layout of a ring file, defined only here. Little-endian, offsets in bytes.
 //
 //        0  RingFileHeader: written once, before the file gets its name; never changed
 //     4096  control words: tail, head, head_cache (64 bytes each), commit epoch, drops
@@ -6,22 +6,24 @@
 //     5120  commit slot 1
 //     5632  home notes 0 and 1       (kHomeOffsets)
 //     6144  file notes               (kFileNotes of each stream)
-//     7168  1 once a recovery has begun: whoever holds the lock then is one, not the writer
+//     7168  1 once a recovery has begun: whoever holds the lock then is a recovery, not the writer
+//     7232  file notes of the fifth stream
 //     8192  key table
 //        .  ring data                (8192 + key_table_bytes)
 //
-// A commit slot says: all records before `position` are in the files up to the offsets given, exactly
-// once, and no byte from `position` on was used again. A stream whose next record waits for a device
-// holds `position` back; the others are ahead of it: all records of a stream before its own
-// position + 32 * ahead are in its files. The flush thread fills the slot that is not current, then
-// stores the epoch (release), then moves the head: a crash at any point leaves one of the two slots
-// true. Protocol: two alternating meta pages, as in LMDB.
+// A commit slot says: all records before `position` are in the files up to the given offsets, exactly once,
+// and no byte from `position` on has been reused. A stream whose next record waits for a device holds
+// `position` back; the others are ahead of it: all records of a stream before its own position + 32 * ahead
+// are in its files. The flush thread fills the slot that is not current, then stores the epoch (release),
+// then moves the head: after a crash at any point, one of the two slots is valid. Protocol: two alternating
+// meta pages, as in LMDB.
 //
-// Notes say which files are the writer's own, by inode: names alone do not. A directory may have been
-// removed, copied or renamed, and another program's file may stand where a segment was. They are made
-// before the first byte is written there; recovery touches no other file (see line_inventory.hpp).
+// Notes identify the writer's own files by inode; names alone do not. A directory may have been removed,
+// copied or renamed, and another program's file may be in place of a segment. Notes are made before the first
+// byte is written there; recovery touches no other file (see line_inventory.hpp).
 //
-// Version 1 had 0 in the place of `ahead`; versions 1 and 2 have no notes.
+// Version 1 had 0 in place of `ahead`; versions 1 and 2 have no notes. Versions 1 to 3 have four streams, and
+// their commit slots are OldCommitSlot.
 #pragma once
 
 #include <atomic>
@@ -34,10 +36,11 @@
 namespace fastlog {
 
 inline constexpr char kRingMagic[8] = {'F', 'L', 'O', 'G', 'R', 'I', 'N', 'G'};
-inline constexpr std::uint32_t kRingVersion = 3;
+inline constexpr std::uint32_t kRingVersion = 4;
 inline constexpr std::uint32_t kFirstVersionWithNotes = 3;
+inline constexpr std::uint32_t kFirstVersionWithSystem = 4;
 
-/// A stream has no more segments; what would begin another one goes on in the last.
+/// A stream has no more segments than this; the last one is then continued.
 inline constexpr std::uint32_t kMostSegments = 1'000'000;
 
 struct RingFileHeader {
@@ -62,11 +65,11 @@ struct RingFileHeader {
     char label[192];
     char stamp[64];
     std::uint32_t reserved;
-    std::uint32_t crc;  // crc32c of all before
+    std::uint32_t crc;  // crc32c of everything before
 };
 static_assert(sizeof(RingFileHeader) == 496);
 
-/// Where a stream's next byte goes.
+/// Where a stream's next byte will be written.
 struct StreamCommit {
     std::uint64_t offset;      // in the segment
     std::uint64_t seq;         // of the next line
@@ -74,33 +77,48 @@ struct StreamCommit {
     std::uint32_t segment;
     std::uint32_t trim_segment;
     std::uint16_t exists;    // the segment has been created
-    std::uint16_t has_trim;  // an earlier segment ends at trim_bytes: what followed was moved
+    std::uint16_t has_trim;  // an earlier segment ends at trim_bytes: the rest was moved
     std::uint32_t ahead;     // in units of kRecordAlign bytes
 };
 static_assert(sizeof(StreamCommit) == 40);
 
 struct CommitSlot {
-    // By recovery: all drops have a marker; there were holes among the records before `position`.
+    // Set by recovery: all drops have a marker; there were holes among the records before `position`.
     static constexpr std::uint32_t kDropsWritten = 1;
     static constexpr std::uint32_t kRecordsLost = 2;
 
     std::uint64_t epoch;
     std::uint64_t position;
-    std::uint64_t anchor_ticks;  // how to read ticks: one moment in both clocks, and the rate
+    std::uint64_t anchor_ticks;  // how to interpret ticks: one moment in both clocks, and the rate
     std::int64_t anchor_wall_ns;
     double ns_per_tick;
     StreamCommit streams[kStreamCount];
     std::uint32_t flags;
-    std::uint32_t crc;  // crc32c of all before
+    std::uint32_t crc;  // crc32c of everything before
 
     /// All records of the stream before this position are in its files.
     std::uint64_t stream_position(Stream stream) const noexcept {
         return position + kRecordAlign * streams[static_cast<std::size_t>(stream)].ahead;
     }
 };
-static_assert(sizeof(CommitSlot) == 208);
+static_assert(sizeof(CommitSlot) == 248);
 
-/// Where the writer's files lie and what they are called. The newest whole one of two counts.
+/// The same before there was the system stream.
+struct OldCommitSlot {
+    static constexpr std::size_t kStreams = 4;
+
+    std::uint64_t epoch;
+    std::uint64_t position;
+    std::uint64_t anchor_ticks;
+    std::int64_t anchor_wall_ns;
+    double ns_per_tick;
+    StreamCommit streams[kStreams];
+    std::uint32_t flags;
+    std::uint32_t crc;
+};
+static_assert(sizeof(OldCommitSlot) == 208);
+
+/// Where the writer's files are, and their label. The newest complete one of two counts.
 struct HomeNote {
     static constexpr std::uint32_t kRenumbers =
         1;  // inodes do not tell which files are the writer's
@@ -112,19 +130,19 @@ struct HomeNote {
     std::uint64_t run_inode;
     char label[192];
     std::uint32_t flags;
-    std::uint32_t crc;  // crc32c of all before
+    std::uint32_t crc;  // crc32c of everything before
 };
 static_assert(sizeof(HomeNote) == 240);
 
-/// A segment of a stream that the writer made, or is about to make. One of the last kFileNotes; its
+/// A segment of a stream that the writer created, or is about to create. One of the last kFileNotes; its
 /// place is the segment's number modulo that.
 struct FileNote {
     std::uint64_t device;
-    std::uint64_t inode;  // 0: about to be made
+    std::uint64_t inode;  // 0: about to be created
     std::uint32_t segment;
-    std::uint32_t home;  // epoch of the home note under which it was made
+    std::uint32_t home;  // epoch of the home note under which it was created
     std::uint32_t used;  // 1
-    std::uint32_t crc;   // crc32c of all before
+    std::uint32_t crc;   // crc32c of everything before
 };
 static_assert(sizeof(FileNote) == 32);
 
@@ -135,22 +153,27 @@ inline constexpr std::size_t kDropsOffset = kEpochOffset + kCacheLine;
 inline constexpr std::size_t kSlotOffsets[2] = {kControlOffset + 512, kControlOffset + 1024};
 inline constexpr std::size_t kHomeOffsets[2] = {kControlOffset + 1536, kControlOffset + 1792};
 inline constexpr std::size_t kFileNotesOffset = kControlOffset + 2048;
-inline constexpr std::size_t kFileNotes = 8;  // per stream; a batch begins two segments at most
+inline constexpr std::size_t kFileNotes = 8;  // per stream; a batch begins at most two segments
 inline constexpr std::size_t kKeyTableOffset = 2 * kPageBytes;
 inline constexpr std::size_t kRecoveryMarkOffset = kControlOffset + 3072;
+inline constexpr std::size_t kSystemNotesOffset = kRecoveryMarkOffset + kCacheLine;
 constexpr std::size_t file_note_offset(Stream stream, std::uint32_t segment) noexcept {
-    return kFileNotesOffset +
-           (static_cast<std::size_t>(stream) * kFileNotes + segment % kFileNotes) *
-               sizeof(FileNote);
+    const std::size_t first =
+        stream == Stream::system
+            ? kSystemNotesOffset
+            : kFileNotesOffset + static_cast<std::size_t>(stream) * kFileNotes * sizeof(FileNote);
+    return first + segment % kFileNotes * sizeof(FileNote);
 }
 static_assert(kDropsOffset + kStreamCount * sizeof(std::uint64_t) <= kSlotOffsets[0]);
 static_assert(sizeof(CommitSlot) <= 512);
-static_assert(kFileNotesOffset + kStreamCount * kFileNotes * sizeof(FileNote) <=
+static_assert(file_note_offset(Stream::log, kFileNotes - 1) + sizeof(FileNote) <=
               kRecoveryMarkOffset);
+static_assert(file_note_offset(Stream::system, kFileNotes - 1) + sizeof(FileNote) <=
+              kKeyTableOffset);
 
-/// The words of the control page beside the ring's own.
+/// The words of the control page other than the ring's own.
 using CommitEpoch = std::atomic<std::uint64_t>;
-using DropCount = std::atomic<std::uint64_t>;  // kStreamCount of them: dropped, no marker yet
+using DropCount = std::atomic<std::uint64_t>;  // one per stream: dropped, no marker yet
 
 /// The key table grows with the ring: 64 KiB to 1 MiB.
 constexpr std::size_t key_table_bytes_for(std::size_t ring_bytes) noexcept {
@@ -162,6 +185,9 @@ constexpr std::size_t key_table_bytes_for(std::size_t ring_bytes) noexcept {
 
 std::uint32_t header_crc(const RingFileHeader& header) noexcept;
 std::uint32_t slot_crc(const CommitSlot& slot) noexcept;
+std::uint32_t slot_crc(const OldCommitSlot& slot) noexcept;
+OldCommitSlot to_old(const CommitSlot& slot) noexcept;  // with its checksum
+CommitSlot from_old(const OldCommitSlot& slot) noexcept;
 std::uint32_t note_crc(const HomeNote& note) noexcept;
 std::uint32_t note_crc(const FileNote& note) noexcept;
 

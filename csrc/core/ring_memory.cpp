@@ -44,7 +44,7 @@ void put_text(char (&field)[N], const std::string& text) {
     std::memset(field + n, 0, N - n);
 }
 
-// A file that goes at the end of the scope, by an exception too, unless it is kept.
+// Removes a file at the end of the scope, also after an exception, unless it is kept.
 struct RemovedAtEnd {
     RunFiles& files;
     const std::string& path;
@@ -54,7 +54,7 @@ struct RemovedAtEnd {
     }
 };
 
-// Makes pages writable, where the system can do it for many at once.
+// Makes pages writable, if the system can do so for many at once.
 void populate_pages(std::byte* begin, std::size_t bytes) noexcept {
 #if defined(__linux__)
 #ifndef MADV_POPULATE_WRITE
@@ -79,6 +79,27 @@ std::uint32_t header_crc(const RingFileHeader& header) noexcept {
 
 std::uint32_t slot_crc(const CommitSlot& slot) noexcept {
     return crc32c(0, &slot, offsetof(CommitSlot, crc));
+}
+
+std::uint32_t slot_crc(const OldCommitSlot& slot) noexcept {
+    return crc32c(0, &slot, offsetof(OldCommitSlot, crc));
+}
+
+OldCommitSlot to_old(const CommitSlot& slot) noexcept {
+    OldCommitSlot old{slot.epoch,        slot.position,
+                      slot.anchor_ticks, slot.anchor_wall_ns,
+                      slot.ns_per_tick,  {},
+                      slot.flags,        0};
+    std::copy_n(slot.streams, OldCommitSlot::kStreams, old.streams);
+    old.crc = slot_crc(old);
+    return old;
+}
+
+CommitSlot from_old(const OldCommitSlot& old) noexcept {
+    CommitSlot slot{old.epoch,       old.position, old.anchor_ticks, old.anchor_wall_ns,
+                    old.ns_per_tick, {},           old.flags,        0};
+    std::copy_n(old.streams, OldCommitSlot::kStreams, slot.streams);
+    return slot;
 }
 
 std::uint32_t note_crc(const HomeNote& note) noexcept {
@@ -159,7 +180,7 @@ void RingMemory::finish_mapping() noexcept {
     new (base_ + kControlOffset) RingControl{};
     new (base_ + kEpochOffset) CommitEpoch{0};
     for (std::size_t s = 0; s < kStreamCount; ++s) new (drops() + s) DropCount{0};
-    // Touch the data pages now, so that the first lap of record() does not pay for page faults.
+    // Touch the data pages now, so that the first lap of record() has no page faults.
     for (std::size_t offset = 0; offset < ring_bytes_; offset += kPageBytes) {
         *reinterpret_cast<volatile std::byte*>(data() + offset) = std::byte{0};
     }
@@ -171,7 +192,7 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
     std::vector<std::string> places = temporary_places();
     places.insert(places.begin(), own);
     SinkError error{ENOTSUP, "map a ring file below " + own};
-    SinkError refused;  // by the place that was asked for: told where another one will do, too
+    SinkError refused;  // from the requested place: reported even if another place works
     if (spec.place == RingPlace::shm) {
         places.insert(places.begin(), kSharedMemoryPlace);
         refused = {ENOTSUP, std::string("map a ring file in ") + kSharedMemoryPlace};
@@ -187,7 +208,7 @@ SinkError RingMemory::map_file(const RingSpec& spec) {
     return error;
 }
 
-// Makes the run's pointer to the file, or takes the file back.
+// Creates the run's pointer to the file, or removes the file again.
 SinkError RingMemory::point_from(const std::string& own) {
     pointer_ = own + "/" + uuid_ + kPointerSuffix;
     SinkError error = write_pointer(files_, pointer_, path_);
@@ -198,8 +219,8 @@ SinkError RingMemory::point_from(const std::string& own) {
     return error;
 }
 
-// Makes, fills, locks and maps a file in `directory`, and gives it its name last: whoever finds a
-// *.ring finds a whole one.
+// Creates, fills, locks and maps a file in `directory`, and gives it its name last: whoever finds a *.ring
+// finds a complete one.
 SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directory) {
     const bool ours = directory == spec.run_directory + "/" + kPrivateDirectory;
     path_ = directory + "/" + (ours ? "" : kRingPrefix) + uuid_ + kRingSuffix;
@@ -218,7 +239,7 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
     if (!error) {
         unfinished.keep = true;
         if (files_.mapping_holds_lock(fd_.get())) {
-            fd_.close();  // without a number nobody closes it below us
+            fd_.close();  // without a descriptor, no other code can close it
         } else {
             keeps_descriptor_ = true;
             fd_.keep();
@@ -230,7 +251,7 @@ SinkError RingMemory::make_file(const RingSpec& spec, const std::string& directo
 }
 
 SinkError RingMemory::fill_file(const RingSpec& spec) {
-    // Allocated and written with zeros: a store to a hole of a full disk would be a SIGBUS.
+    // Allocated and filled with zeros: a store to a hole on a full disk would cause SIGBUS.
     if (files_.allocate(fd_.get(), size_) != 0) return failed("allocate", path_);
     const std::vector<char> zeros(std::min(size_, std::size_t{1} << 20));
     for (std::size_t offset = 0; offset < size_; offset += zeros.size()) {
@@ -283,8 +304,8 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
         mark(directory, label);
         return {};
     }
-    // A ring that lies elsewhere is found by a pointer, which may have gone with the directory. A new one
-    // may have the old one's inode.
+    // A ring stored elsewhere is found through a pointer, which may have been removed with the directory. A
+    // new pointer may have the old one's inode.
     if (!pointer_.empty() && home_.epoch != 0) {
         const std::string own = directory + "/" + kPrivateDirectory;
         const std::string pointer = own + pointer_.substr(pointer_.rfind('/'));
@@ -300,13 +321,13 @@ SinkError RingMemory::note_home(const std::string& directory, FileId id, const s
     put_text(home_.label, label);
     put_home();
     KILL_POINT("home_noted");
-    // Only now: under the label before, lines of these numbers are others.
+    // Not earlier: under the previous label, lines with these numbers are other lines.
     if (std::find(restarts.begin(), restarts.end(), true) != restarts.end()) leave_files(restarts);
     mark(directory, label);
     return {};
 }
 
-// No error where that fails: all that is lost is to be missed when the ring is removed.
+// Failure is not an error: without a mark, nobody would notice if the ring was removed.
 void RingMemory::mark(const std::string& directory, const std::string& label) {
     mark_writer(files_, directory, uuid_, !mapped(), label);
     KILL_POINT("writer_marked");
@@ -329,7 +350,7 @@ void RingMemory::note_renumbering() noexcept {
     if (home_.epoch != 0) put_home();
 }
 
-// The last commit speaks of files that were left: from now on of new ones, which are empty.
+// The last commit refers to files that were abandoned: from now on to new ones, which are empty.
 void RingMemory::leave_files(const StreamFlags& restarts) noexcept {
     const std::uint64_t last = epoch()->load(std::memory_order_relaxed);
     CommitSlot next = *slot(last);
@@ -372,13 +393,13 @@ void RingMemory::unlink_file(int run_directory) const noexcept {
     if (path_.empty()) return;
     const std::string& own = pointer_.empty() ? path_ : pointer_;
     if (!pointer_.empty()) files_.unlink(AT_FDCWD, path_);
-    // The run may have another name by now. What has our uuid is ours.
+    // The run may have been renamed. What has our uuid is ours.
     const std::string& below = pointer_.empty() ? below_.ring : below_.pointer;
     if (files_.unlink(run_directory, below) != 0) files_.unlink(AT_FDCWD, own);
 }
 
-// Nobody looked meanwhile, or they took the ring for a dead one's: a reader, which shares the lock for a
-// moment, or a recovery, which removes the file.
+// While the lock was lost, another process may have taken the ring for a dead one: a reader, which holds a
+// shared lock for a moment, or a recovery, which removes the file.
 void RingMemory::keep_lock(int run_directory) noexcept {
     if (!mapped() || !keeps_descriptor_ || fd_.good()) return;
     constexpr int kFlags = O_RDWR | O_NOFOLLOW | O_NONBLOCK;
@@ -387,20 +408,20 @@ void RingMemory::keep_lock(int run_directory) noexcept {
         fd_.open(AT_FDCWD, path_, kFlags, 0);
     }
     if (files_.id_of(fd_.get()) != id_ || files_.lock(fd_.get(), LOCK_EX | LOCK_NB) != 0) {
-        fd_.close();  // for the next time
+        fd_.close();  // next time
         return;
     }
     fd_.keep();
 }
 
-// What the file has is older than what it says, page by page: nobody is to recover that.
+// Pages in the file are older than the ring claims: nobody must recover that.
 void RingMemory::leave_file(int run_directory) noexcept {
     left_.store(true, std::memory_order_relaxed);
     unlink_file(run_directory);
     try {
         mark(run_, home_.label);
     } catch (const std::bad_alloc&) {
-        // The mark that is there says that a ring is missing: true as well.
+        // The existing mark says that a ring is missing, which is also true.
     }
 }
 
@@ -408,7 +429,7 @@ void RingMemory::release() noexcept {
     fd_.close();
 #if defined(__linux__)
     void* const fresh = map_unforked(size_, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
-    if (fresh == MAP_FAILED) return;  // it stays until the end, then
+    if (fresh == MAP_FAILED) return;  // it then stays until the end
     auto* const words = new (static_cast<std::byte*>(fresh) + kControlOffset) RingControl{};
     words->tail.store(control()->tail.load(std::memory_order_relaxed), std::memory_order_relaxed);
     words->head.store(control()->head.load(std::memory_order_relaxed), std::memory_order_relaxed);

@@ -1,8 +1,8 @@
-// The memory behind one ring: anonymous pages, or a mapped file that survives the process.
+// The memory of one ring: anonymous pages, or a mapped file that survives the process.
 //
-// Owned by the Recorder; notes are written by whoever owns the StreamFiles. The lock on the file says that
-// its writer lives: a forked child never sees the pages (MADV_DONTFORK), which hold it, and closes the
-// descriptor that holds it where they do not.
+// Owned by the Recorder; notes are written by the owner of the StreamFiles. The lock on the file shows that
+// its writer is alive. A forked child must not keep it: it never gets the pages (MADV_DONTFORK) if they hold
+// the lock, and otherwise closes the descriptor that holds it.
 #pragma once
 
 #include <atomic>
@@ -18,20 +18,21 @@
 
 namespace fastlog {
 
-/// Where the ring lies.
+/// Where the ring is stored.
 enum class RingPlace : std::uint8_t {
     file,  // in the run's .fastlog directory, or in a local one that a pointer there names
-    shm,  // in /dev/shm, with such a pointer: no write-back, gone with the machine. Full: as `file`
-    memory,  // nowhere else: a killed process loses what was not flushed
+    shm,  // in /dev/shm, with such a pointer: no write-back, lost with the machine. If full: as `file`
+    memory,  // only in memory: a killed process loses what was not flushed
 };
 
 inline constexpr const char* kPrivateDirectory = ".fastlog";
 inline constexpr const char* kRingSuffix = ".ring";
 inline constexpr const char* kPointerSuffix = ".ring-at";
 inline constexpr const char* kTemporarySuffix = ".tmp";
-inline constexpr const char* kRingPrefix = "fastlog-";  // of one that lies outside of its run
+inline constexpr const char* kRingPrefix = "fastlog-";  // of a ring stored outside of its run
 inline constexpr const char* kSharedMemoryPlace = "/dev/shm";
-inline constexpr const char* kScratchSuffix = ".lines";  // recovery rewrites a damaged file
+inline constexpr const char* kScratchSuffix =
+    ".lines";  // for a damaged file that recovery rewrites
 
 struct RingSpec {
     RingPlace place = RingPlace::file;
@@ -46,10 +47,10 @@ struct RingSpec {
 
 class RingMemory final : public FileLedger {
   public:
-    /// Anonymous memory. Throws std::system_error when the system has none.
+    /// Anonymous memory. Throws std::system_error if there is none.
     explicit RingMemory(std::size_t ring_bytes);
-    /// A mapped file by the spec's policy. Where none can be made it is anonymous memory, and
-    /// `error` says why. So it does where another place than /dev/shm had to do.
+    /// A mapped file according to the spec's policy. If none can be created, it is anonymous memory, and
+    /// `error` says why. `error` is also set if another place than /dev/shm had to be used.
     RingMemory(const RingSpec& spec, SinkError& error);
     ~RingMemory() override;
     RingMemory(const RingMemory&) = delete;
@@ -57,7 +58,7 @@ class RingMemory final : public FileLedger {
 
     /// The file's path; empty for anonymous memory.
     const std::string& path() const noexcept { return path_; }
-    /// Whether a file has it, for whoever comes when this process was killed.
+    /// Whether it is in a file, which survives if this process is killed.
     bool mapped() const noexcept {
         return !path_.empty() && !left_.load(std::memory_order_relaxed);
     }
@@ -79,24 +80,23 @@ class RingMemory final : public FileLedger {
     SinkError note_file(Stream stream, std::uint32_t segment, FileId id) override;
     void note_renumbering() noexcept override;
 
-    /// Marks a writer that has no label yet, as its files cannot be made: if it is killed, it is missed.
+    /// Marks a writer that has no label yet because its files cannot be created, so that a kill is noticed.
     void mark_unclaimed(const std::string& directory);
 
-    /// Everything in it has been written: the writer's mark is removed, and then the file. Where the
-    /// mark cannot be removed the file stays, for a recovery. Keeps the mapping. `run_directory` is a
-    /// descriptor.
+    /// Everything in it has been written: removes the writer's mark, and then the file. If the mark cannot be
+    /// removed, the file stays, for a recovery. Keeps the mapping. `run_directory` is a descriptor.
     void remove_file(int run_directory) noexcept;
-    /// Whether the file has not all of it any more, as the system could not back a page.
+    /// Whether the file is no longer complete, because the system could not back a page.
     bool broken() const noexcept { return mapped() && guard_.broken(); }
-    /// Goes on in memory: the file is removed, the writer's mark says so.
+    /// Continues in memory: removes the file, and changes the writer's mark accordingly.
     void leave_file(int run_directory) noexcept;
-    /// Takes the file's lock again where somebody closed the descriptor that held it. Flush thread.
+    /// Reacquires the file's lock if other code closed the descriptor that held it. Flush thread.
     void keep_lock(int run_directory) noexcept;
-    /// Gives the pages back, and the file's with them, when nothing is written or read any more. Head
-    /// and tail stay what they are: a late producer finds the ring closed.
+    /// Returns the pages, and those of the file, once nothing is written or read any more. Head and tail keep
+    /// their values: a late producer finds the ring closed.
     void release() noexcept;
-    /// Makes the pages around `position` writable now, so that no producer waits for the file
-    /// system. Called by the flush thread.
+    /// Makes the pages around `position` writable now, so that no producer waits for the file system. Called
+    /// by the flush thread.
     void populate(std::uint64_t position, std::size_t bytes) noexcept;
 
   private:
@@ -122,7 +122,7 @@ class RingMemory final : public FileLedger {
     std::size_t key_table_bytes_;
     std::uint64_t salt_;
     RunFiles& files_;
-    bool in_file_ = false;  // whether the pages are the file's
+    bool in_file_ = false;  // the pages are the file's
     LockDescriptor fd_;
     bool keeps_descriptor_ = false;  // the mapping does not hold the lock
     const std::string uuid_;
@@ -131,11 +131,11 @@ class RingMemory final : public FileLedger {
         std::string mark;
         std::string ring;
         std::string pointer;
-    } below_{uuid_};  // paths below the run's directory, made while there is memory
+    } below_{uuid_};  // paths below the run's directory, created while there is memory
     std::string path_;
     std::string pointer_;  // the file in the run that names path_, or empty
     FileId id_;            // of the ring file
-    HomeNote home_{};      // the last one, flush thread only once that runs
+    HomeNote home_{};      // the latest one, flush thread only once it runs
     std::string run_;      // its path, likewise
     std::atomic<bool> left_{false};
     RingGuard guard_;

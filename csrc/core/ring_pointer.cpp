@@ -14,7 +14,7 @@
 namespace fastlog {
 namespace {
 
-// The text before the next newline, which goes with it; empty where there is none.
+// Takes the text up to the next newline, and the newline; empty if there is none.
 std::string take_line(std::string_view& text) {
     const std::size_t end = text.find('\n');
     if (end == text.npos) return {};
@@ -34,8 +34,8 @@ SinkError write_pointer(RunFiles& files, const std::string& pointer, const std::
     const std::string run = pointer.substr(0, pointer.rfind("/" + std::string(kPrivateDirectory)));
     if (run.find('\n') == run.npos) text += run + "\n";
     SinkError error = write_all(files, fd.get(), text.data(), text.size(), 0, temporary);
-    // Other hosts of a network file system see the bytes before the name; and a ring in /var/tmp outlives a
-    // power loss, which would otherwise leave an empty pointer.
+    // Other hosts of a network file system then see the bytes before the name. And a ring in /var/tmp
+    // survives a power loss, which could otherwise leave an empty pointer.
     files.sync(fd.get());
     KILL_POINT("pointer_written");
     if (!error && files.rename(AT_FDCWD, temporary, AT_FDCWD, pointer) != 0)
@@ -60,7 +60,7 @@ RingPointer read_pointer(RunFiles& files, int directory, const std::string& poin
     const std::string path(rest.substr(0, rest.find('\n')));
     if (path.empty() || path[0] != '/' || !path.ends_with(kRingSuffix) ||
         path.find('\0') != path.npos) {
-        reason = "the pointer " + pointer + " names no ring file";
+        reason = "the pointer " + pointer + " does not name a ring file";
         return {};
     }
     take_line(rest);

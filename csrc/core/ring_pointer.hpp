@@ -1,5 +1,5 @@
-// A run's note of a ring that lies elsewhere: a small file in its private directory with the ring's path,
-// host, boot and the run's path, a line each. Its name has the ring's uuid.
+// A run's pointer to a ring stored elsewhere: a small file in its private directory with the ring's path,
+// host, boot and the run's path, one per line. Its name contains the ring's uuid.
 #pragma once
 
 #include <string>
@@ -8,17 +8,17 @@
 
 namespace fastlog {
 
-/// Makes the note whole or not at all: whoever finds one finds all of it.
+/// Creates the pointer completely or not at all: whoever finds one finds all of it.
 SinkError write_pointer(RunFiles& files, const std::string& pointer, const std::string& ring);
 
 struct RingPointer {
     std::string ring;   // path of the ring file
-    std::string run;    // of the run's directory when this was made; empty where it does not say
-    bool here = false;  // it was made by this host, since it was started
+    std::string run;    // of the run's directory when this was created; empty if unknown
+    bool here = false;  // created by this host, since its last boot
 };
 
-/// What a pointer says. The ring is empty with the reason set where it names none, and with errno where
-/// the system refused: then the pointer may well be good.
+/// Reads a pointer. If it does not name a ring, the ring is empty and the reason is set. If a system call
+/// failed, errno is also set: then the pointer may well be valid.
 RingPointer read_pointer(RunFiles& files, int directory, const std::string& pointer,
                          std::string& reason);
 

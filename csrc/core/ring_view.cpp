@@ -25,9 +25,9 @@ RingView::RingView(const std::string& run_directory, const std::string& path,
     if (report_.outcome == Outcome::live && report_.reason.empty()) {
         look_at_live(run_directory, path);
     } else if (report_.outcome == Outcome::failed && files_.is_full()) {
-        report_.reason = report_.ring + " makes more text than fits into memory. The ring stays";
+        report_.reason = report_.ring + " has more text than fits into memory. The ring is kept";
     } else if (report_.outcome == Outcome::failed && !files_.shattered().empty()) {
-        report_.reason = files_.shattered() + " is damaged all over. The ring stays";
+        report_.reason = files_.shattered() + " is damaged in too many places. The ring is kept";
     }
 }
 

@@ -1,4 +1,4 @@
-// What a reader asks of a ring: what recovery would make of it, or how far its living writer is. Changes
+// A reader's view of a ring: what recovery would make of it, or the progress of its live writer. Changes
 // nothing.
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace fastlog {
 
-/// How far a writer that is alive has noted its files as whole.
+/// How much of its files a live writer has marked as complete.
 struct Writing {
     struct File {
         std::uint32_t segment = 0;
@@ -26,17 +26,17 @@ struct Writing {
     std::vector<File> files[kStreamCount];  // its last ones
 };
 
-/// A ring as it was found. Where it could be recovered, its edits are what recovery would do.
+/// A ring as it was found. If it could be recovered, its edits are what recovery would do.
 class RingView {
   public:
-    /// Looks at a ring, named as for recover_ring(), behind the changes that rings before it make. Those
-    /// stay in place as long as this lives.
+    /// Reads a ring, named as for recover_ring(), on top of the changes made by the rings before it. Those
+    /// stay in effect as long as this object exists.
     RingView(const std::string& run_directory, const std::string& path, const FileEdits& before,
              ShadowFiles::Limits limits, RunFiles& disk = posix_files());
 
     const RecoveryReport& report() const noexcept { return report_; }
     FileEdits edits() const;
-    /// Of a live ring, where it is known.
+    /// For a live ring, if known.
     const std::optional<Writing>& writing() const noexcept { return writing_; }
     /// Whether a recovery holds the ring.
     bool is_being_recovered() const noexcept { return at_work_; }
@@ -50,8 +50,7 @@ class RingView {
     bool at_work_ = false;
 };
 
-/// The last commit of a dead ring by its path; none where anybody is at work on it, or it is gone or no
-/// ring.
+/// The last commit of a dead ring by its path; none if the ring is in use, gone, or not a ring.
 std::optional<std::uint64_t> dead_ring_epoch(const std::string& ring);
 
 }  // namespace fastlog

@@ -1,4 +1,4 @@
-// Numbers of lines.
+// Sets of line numbers.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@ class SeqSet {
     void add(std::uint64_t seq);
     bool contains(std::uint64_t seq) const;
     std::size_t ranges() const noexcept { return ends_.size(); }
-    /// One past the largest; 0 when there is none.
+    /// One past the largest; 0 if the set is empty.
     std::uint64_t end() const noexcept { return ends_.empty() ? 0 : ends_.rbegin()->second; }
 
   private:

@@ -39,7 +39,7 @@ void ShadowFile::keep(FileRange range) {
     kept_bytes_ += range.end - range.begin;
 }
 
-// Which part of the real file stands at an offset within the ranges, as far as it goes on.
+// The part of the real file at an offset within the ranges, as far as it is contiguous.
 FileRange ShadowFile::part(std::uint64_t offset) const noexcept {
     const auto next = std::upper_bound(starts_.begin(), starts_.end(), offset);
     const auto n = static_cast<std::size_t>(std::distance(starts_.begin(), next)) - 1;
@@ -51,7 +51,7 @@ ssize_t ShadowFile::read(RunFiles& disk, void* into, std::size_t size,
     if (offset >= this->size()) return 0;
     if (offset < kept_bytes_) {
         const FileRange here = part(offset);
-        if (source_ == nullptr) return fail(EIO);  // another file has its name by now
+        if (source_ == nullptr) return fail(EIO);  // another file has its name now
         return disk.read_at(source(), into, std::min<std::uint64_t>(size, here.end - here.begin),
                             here.begin);
     }

@@ -1,4 +1,4 @@
-// One file as it would be after changes that are not made: ranges of the real file, and bytes that follow.
+// A file as it would be after changes that are not made: ranges of the real file, followed by new bytes.
 #pragma once
 
 #include <sys/stat.h>
@@ -15,7 +15,7 @@
 
 namespace fastlog {
 
-/// From one offset in a file up to another.
+/// The start and end offset of a part of a file.
 struct FileRange {
     std::uint64_t begin = 0;
     std::uint64_t end = 0;
@@ -30,18 +30,18 @@ struct FileEdit {
 /// By name, of a run's directory.
 using FileEdits = std::map<std::string, FileEdit>;
 
-/// As of the system, functions return -1 with errno.
+/// Like the system's, functions return -1 with errno.
 class ShadowFile {
   public:
-    /// `id` is its own; `source`'s the real file's, if there is one.
+    /// `id` is its own; `source` is that of the real file, if there is one.
     ShadowFile(std::string path, FileId id, FileId source, mode_t mode);
 
     std::uint64_t size() const noexcept { return kept_bytes_ + pending_.size(); }
     const std::string& path() const noexcept { return path_; }
     FileId id() const noexcept { return id_; }
-    /// Which real file the ranges are of.
+    /// The real file that the ranges refer to.
     FileId source_id() const noexcept { return source_id_; }
-    /// That file, as long as this one is open; -1 otherwise.
+    /// That file, while this one is open; otherwise -1.
     int source() const noexcept { return source_ == nullptr ? -1 : source_->get(); }
     void set_source(Descriptor&& real);
     void drop_source() noexcept { source_.reset(); }
@@ -53,10 +53,10 @@ class ShadowFile {
     void put(std::string_view bytes) { pending_.append(bytes); }
 
     ssize_t read(RunFiles& disk, void* into, std::size_t size, std::uint64_t offset) const noexcept;
-    /// Behind the ranges, up to its end.
+    /// Writes after the ranges, up to its end.
     ssize_t write(const void* bytes, std::size_t size, std::uint64_t offset);
     int cut(std::uint64_t new_size) noexcept;
-    /// Adds a range of another file, which is then of the same real one.
+    /// Adds a range of another file, which must refer to the same real file.
     int append(const ShadowFile& from, std::uint64_t begin, std::uint64_t size);
     int stat(RunFiles& disk, struct stat& info) const noexcept;
 
@@ -72,7 +72,7 @@ class ShadowFile {
     void cut_kept(std::uint64_t new_size) noexcept;
     FileRange part(std::uint64_t offset) const noexcept;
 
-    std::string path_;  // by which it was found or made
+    std::string path_;  // under which it was found or created
     FileId id_;
     FileId source_id_;
     std::shared_ptr<Descriptor> source_;

@@ -14,8 +14,8 @@
 namespace fastlog {
 namespace {
 
-constexpr int kFirstNumber = 1 << 20;        // given to the system by mistake, it is none
-constexpr std::uint64_t kHere = UINT64_MAX;  // device of files that are here alone
+constexpr int kFirstNumber = 1 << 20;        // passed to the system by mistake, it is invalid
+constexpr std::uint64_t kHere = UINT64_MAX;  // device of files that exist only here
 
 // Memory may run out anywhere: then nothing has been done.
 template <class Call>
@@ -110,7 +110,7 @@ bool ShadowFiles::find(int directory, const std::string& name, std::shared_ptr<S
     return true;
 }
 
-// Another file of that name meanwhile is none: what is read of it is an error.
+// If another file has that name now, it does not count: reading from it is an error.
 void ShadowFiles::reopen(ShadowFile& file, int directory, const std::string& name) {
     if (file.source() >= 0 || !file.source_id()) return;
     Descriptor real(
@@ -118,7 +118,7 @@ void ShadowFiles::reopen(ShadowFile& file, int directory, const std::string& nam
     if (disk_.id_of(real.get()) == file.source_id()) file.set_source(std::move(real));
 }
 
-// What is known of a file by another of its names counts.
+// What is known of a file under another of its names counts.
 std::shared_ptr<ShadowFile> ShadowFiles::file_for(int real, const struct stat& info,
                                                   const std::string& path) {
     Descriptor descriptor(disk_, real);
@@ -170,14 +170,14 @@ int ShadowFiles::open(int directory, const std::string& name, int flags, mode_t 
         Descriptor real(disk_, disk_.open(below, name, O_RDONLY | (flags & kPassed)));
         if (real.get() < 0 || disk_.stat(real.get(), info) != 0) return -1;
         const bool written = (flags & O_ACCMODE) != O_RDONLY;
-        // A directory in the place of a ring is one that was found: no error of the system.
+        // A directory in place of a ring was found there: not a system error.
         if (S_ISDIR(info.st_mode) && written && directory != AT_FDCWD) return fail(EISDIR);
         if (S_ISREG(info.st_mode)) file = file_for(real.release(), info, path);
         return hand_out(real.release(), std::move(file), path);
     });
 }
 
-// What was not changed is forgotten, and looked at anew the next time.
+// Files that were not changed are forgotten, and read again the next time.
 int ShadowFiles::close(int fd) noexcept {
     Open* const entry = opened(fd);
     if (entry == nullptr) return -1;

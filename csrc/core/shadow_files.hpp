@@ -1,8 +1,8 @@
 // A run's files as they would be after changes that are not made: reads go to the real files, opened
-// read-only, changes stay in memory. What a recovery would do is seen so, by a recovery.
+// read-only, and changes stay in memory. Running a recovery on it shows what that recovery would do.
 //
-// A changed file is ranges of the real one, and bytes that follow them. Locks are shared ones: they keep a
-// recovery away, and wait for no reader. Owned by one thread.
+// A changed file consists of ranges of the real one, followed by new bytes. Locks are shared: they keep a
+// recovery away, and do not wait for readers. Owned by one thread.
 #pragma once
 
 #include <cstddef>
@@ -21,22 +21,22 @@ namespace fastlog {
 class ShadowFiles final : public RunFiles {
   public:
     struct Limits {
-        std::uint64_t pending_bytes = std::uint64_t{1} << 30;  // written in all
-        std::size_t ranges = std::size_t{1} << 20;             // of one file
+        std::uint64_t pending_bytes = std::uint64_t{1} << 30;  // written in total
+        std::size_t ranges = std::size_t{1} << 20;             // per file
     };
 
-    /// Begins with the changes `before`, which stay in place as long as this lives.
+    /// Starts with the changes `before`, which stay in effect as long as this object exists.
     ShadowFiles(const std::string& run_directory, const FileEdits& before, Limits limits,
                 RunFiles& disk = posix_files());
     ~ShadowFiles();
     ShadowFiles(const ShadowFiles&) = delete;
     ShadowFiles& operator=(const ShadowFiles&) = delete;
 
-    /// What was changed here of the files in the run's directory; valid until the next change.
+    /// The changes made here to files in the run's directory; valid until the next change.
     FileEdits edits() const;
-    /// Whether something was refused as there would be more text than `pending_bytes`.
+    /// Whether a change was rejected because there would be more text than `pending_bytes`.
     bool is_full() const noexcept { return full_; }
-    /// A file of which more ranges would be kept; empty when there was none.
+    /// A file that would have too many ranges; empty if there was none.
     const std::string& shattered() const noexcept { return shattered_; }
 
     int open(int directory, const std::string& name, int flags, mode_t mode) noexcept override;
@@ -66,8 +66,8 @@ class ShadowFiles final : public RunFiles {
   private:
     struct Open {
         bool used = false;
-        int real = -1;                     // of what is no regular file
-        std::shared_ptr<ShadowFile> file;  // null: no regular file
+        int real = -1;                     // if it is not a regular file
+        std::shared_ptr<ShadowFile> file;  // null: not a regular file
         std::string path;
     };
     using Names = std::map<std::string, std::shared_ptr<ShadowFile>>;
@@ -76,8 +76,7 @@ class ShadowFiles final : public RunFiles {
     ShadowFile* file_of(int fd) noexcept;
     std::string path_of(int directory, const std::string& name);
     int real_directory(int directory) noexcept;
-    /// The file of a name that is known, null when it is removed; false for one that is what the system
-    /// has.
+    /// The file with a known name, null if it is removed; false if the system's file is unchanged.
     bool find(int directory, const std::string& name, std::shared_ptr<ShadowFile>& file);
     void reopen(ShadowFile& file, int directory, const std::string& name);
     std::shared_ptr<ShadowFile> file_for(int real, const struct stat& info,

@@ -76,14 +76,14 @@ std::uint32_t StreamFiles::segments(Stream stream) const noexcept {
 
 SinkError StreamFiles::open_directory() {
     if (directory_.get() >= 0 && disk_.id_of(directory_.get()) == directory_id_) return {};
-    directory_.release();  // closed below us, and perhaps somebody else's now
+    directory_.release();  // closed by other code, whose descriptor it may be now
     if (!recovers_) {
         if (SinkError error = make_directories(disk_, options_.directory)) return error;
     }
     Descriptor fd(disk_, disk_.open_to_keep(AT_FDCWD, options_.directory, O_RDONLY | O_DIRECTORY));
     if (fd.get() < 0) return failed("open directory", options_.directory);
     const FileId id = disk_.id_of(fd.get());
-    if (!id) return failed("look at", options_.directory);
+    if (!id) return failed("stat", options_.directory);
     directory_id_ = id;
     renumbers_ = renumbers_ || disk_.may_renumber(fd.get());
     directory_ = std::move(fd);
@@ -103,7 +103,7 @@ int StreamFiles::own_directory() noexcept {
 std::string StreamFiles::candidate(unsigned n) const {
     if (n == 0) return options_.label;
     if (options_.worker) return options_.label + "x" + std::to_string(n);
-    return options_.label + (options_.label.empty() ? "a" : "-a") + std::to_string(n);
+    return options_.label + (options_.label.empty() ? "p" : "-p") + std::to_string(n);
 }
 
 SinkError StreamFiles::claim() {
@@ -164,7 +164,7 @@ void StreamFiles::withdraw() noexcept {
     }
 }
 
-// Removes the stream's segment, unless somebody else's file has the name by now.
+// Removes the stream's segment, unless another file has the name now.
 void StreamFiles::unlink_own(Stream stream) {
     const File& f = file(stream);
     const std::string segment = name(stream, f.segment);
@@ -225,15 +225,15 @@ SinkError StreamFiles::resume(const StreamPlace (&places)[kStreamCount]) {
     return {};
 }
 
-// ---- what others may have done -------------------------------------------------------------------
+// ---- changes made by others ----------------------------------------------------------------------
 
-// A number that was closed below us may be somebody else's by now: that is not closed.
+// If other code closed this descriptor, its number may be in use again: then it is not closed.
 void StreamFiles::close_file(File& f) noexcept {
     if (f.fd >= 0 && disk_.id_of(f.fd) == f.id) disk_.close(f.fd);
     f.fd = -1;
 }
 
-// The file is not where readers look for it any more: a new one is to be made.
+// The file is no longer where readers look for it: a new one has to be created.
 void StreamFiles::forget(File& f) noexcept {
     close_file(f);
     f.lost += f.offset;
@@ -246,15 +246,16 @@ void StreamFiles::forget(File& f) noexcept {
 SinkError StreamFiles::check_directory(Stream stream) {
     struct stat info;
     if (disk_.stat(directory_.get(), info) == 0 && id_of(info) == directory_id_) {
-        // Whoever has claimed the label since makes our next segments' names its own.
+        // A writer that has claimed the label since owns the names of our next segments.
         const FileId first = info.st_nlink != 0 && !recovers_ && !renumbers_
                                  ? disk_.id_at(directory_.get(), name(Stream::metrics, 0))
                                  : FileId{};
         if (first && first != first_id_ &&
             (stream != Stream::metrics || file(stream).segment != 0)) {
-            if (SinkError error = move_house(/*gone=*/false)) return error;
-            return {EEXIST, "keep its label in " + options_.directory +
-                                " (another process has taken it; it goes on under a new one)"};
+            if (SinkError error = start_new_files(/*gone=*/false)) return error;
+            return {EEXIST,
+                    "keep its label in " + options_.directory +
+                        " (another process has taken it; recording continues under a new one)"};
         }
         if (info.st_nlink != 0) return {};
         directory_.reset();
@@ -264,14 +265,14 @@ SinkError StreamFiles::check_directory(Stream stream) {
             return failed("open directory", options_.directory);
         }
     }
-    if (SinkError error = move_house(/*gone=*/true)) return error;
+    if (SinkError error = start_new_files(/*gone=*/true)) return error;
     return {ENOENT,
             "find the directory " + options_.directory +
-                " any more (removed or replaced while open; it goes on in new files there)"};
+                " (removed or replaced while open; recording continues in new files there)"};
 }
 
-// The lines of a batch that is not committed are written again, elsewhere.
-SinkError StreamFiles::take_back(File& f, const std::string& path) {
+// The lines of a batch that is not committed are written again, to another file.
+SinkError StreamFiles::undo_uncommitted(File& f, const std::string& path) {
     if (f.offset <= f.committed) return {};
     if (disk_.id_of(f.fd) == f.id && disk_.cut(f.fd, f.committed) != 0) {
         return failed("cut", path);
@@ -282,13 +283,13 @@ SinkError StreamFiles::take_back(File& f, const std::string& path) {
     return {};
 }
 
-// New files under a label that is free: the directory is gone, with all that was in it, or a name in it
-// is somebody else's.
-SinkError StreamFiles::move_house(bool gone) {
+// Creates new files under a free label: the directory is gone with everything in it, or one of its names
+// belongs to somebody else.
+SinkError StreamFiles::start_new_files(bool gone) {
     for (std::size_t s = 0; s < kStreamCount && !gone; ++s) {
         const std::string text = path(static_cast<Stream>(s), files_[s].segment);
-        if (files_[s].has_trim) return {EBUSY, "leave " + text};  // once the cut is made
-        if (SinkError error = take_back(files_[s], text)) return error;
+        if (files_[s].has_trim) return {EBUSY, "leave " + text};  // after the cut
+        if (SinkError error = undo_uncommitted(files_[s], text)) return error;
     }
     for (std::size_t s = 0; s < kStreamCount && !gone; ++s) {
         restarts_to_note_[s] = restarts_to_note_[s] || keeps_lines(static_cast<Stream>(s));
@@ -303,8 +304,8 @@ SinkError StreamFiles::move_house(bool gone) {
     return claim();
 }
 
-// Whether the committed lines at the stream's end are all under its names. One that is missing before
-// shows in its own files.
+// Whether all committed lines at the stream's end are still in its files. A line missing earlier shows in
+// those files.
 bool StreamFiles::keeps_lines(Stream stream) const {
     const File& f = file(stream);
     if (f.gap || (!f.id && f.segment == 0)) return false;
@@ -317,7 +318,7 @@ bool StreamFiles::keeps_lines(Stream stream) const {
 
 void StreamFiles::note_committed() noexcept {
     for (File& f : files_) {
-        if (f.offset > f.committed) f.gap = false;  // the next line's number tells of it
+        if (f.offset > f.committed) f.gap = false;  // the next line's number shows it
         f.committed = f.offset;
     }
 }
@@ -336,39 +337,39 @@ SinkError StreamFiles::check_file(Stream stream, std::uint64_t* lost) {
     const std::string text = path(stream, f.segment);
     struct stat info;
     if (disk_.stat(f.fd, info) != 0 || id_of(info) != f.id) {
-        f.fd = -1;  // closed below us, and perhaps somebody else's now
+        f.fd = -1;  // closed by other code, whose descriptor it may be now
         if (open_by_name(stream)) {
-            return {EBADF, "keep " + text +
-                               " open (the program closed its descriptor; it was opened again)"};
+            return {EBADF,
+                    "keep " + text + " open (the program closed its descriptor; it was reopened)"};
         }
-        if (errno != ENOENT) return failed("open", text);  // no descriptor is free, perhaps
+        if (errno != ENOENT) return failed("open", text);  // perhaps no descriptor is free
         forget(f);
-        return {ENOENT, "find " + text + " any more (a new one is made)"};
+        return {ENOENT, "find " + text + " (a new one is created)"};
     }
     if (info.st_nlink == 0) {
         forget(f);
-        return {ENOENT, "find " + text + " any more (removed while open; a new one is made)"};
+        return {ENOENT, "find " + text + " (removed while open; a new one is created)"};
     }
     const FileId named = disk_.id_at(directory_.get(), name(stream, f.segment));
-    if (!named && errno != ENOENT) return failed("look at", text);
+    if (!named && errno != ENOENT) return failed("stat", text);
     bool ours = false;
     if (named == f.id) {
         ours = true;
-    } else if (SinkError error = look_again(stream, text, ours)) {
+    } else if (SinkError error = check_replaced(stream, text, ours)) {
         return error;
     }
     if (ours) return check_size(stream, static_cast<std::uint64_t>(info.st_size), lost);
-    if (SinkError error = take_back(f, text)) return error;
-    disk_.sync(f.fd);  // it is not looked at again
+    if (SinkError error = undo_uncommitted(f, text)) return error;
+    disk_.sync(f.fd);  // it is not used again
     forget(f);
-    return {ENOENT, "find " + text + " any more (renamed or replaced; a new one is made)"};
+    return {ENOENT, "find " + text + " (renamed or replaced; a new one is created)"};
 }
 
-// ---- making ---------------------------------------------------------------------------------------
+// ---- creating files -------------------------------------------------------------------------------
 
-// Makes the stream's segment. Where somebody has put something of its name, it is the next one that is
-// free (readers find it behind the one before). Behind somebody else's first one readers would take ours
-// for theirs: then all streams go on under another label.
+// Creates the stream's segment. If something already has its name, uses the next free number (readers find it
+// after the one before). If that is another writer's first segment, readers would take ours for that
+// writer's: then all streams continue under another label.
 SinkError StreamFiles::create(Stream stream) {
     File& f = file(stream);
     for (;; ++f.segment) {

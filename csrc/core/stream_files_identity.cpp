@@ -1,5 +1,5 @@
-// Whether a file is the one that a StreamFiles made, where inodes tell and where they do not, and whether it is
-// whole.
+// Decides whether a file is the one that a StreamFiles created, with or without stable inodes, and whether it
+// is complete.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -12,14 +12,14 @@
 namespace fastlog {
 namespace {
 
-// Moves `end` back to behind the last "\n" before it. False with errno when the file cannot be read.
+// Moves `end` back to just after the last "\n" before it. False with errno if the file cannot be read.
 bool end_of_last_line(RunFiles& disk, int fd, std::uint64_t& end) {
     char block[4096];
     while (end != 0) {
         const std::size_t want = std::min<std::uint64_t>(end, sizeof block);
         const ssize_t n = disk.read_at(fd, block, want, end - want);
         if (n != static_cast<ssize_t>(want)) {
-            if (n >= 0) errno = EIO;  // it shrinks again at this moment
+            if (n >= 0) errno = EIO;  // it is shrinking again right now
             return false;
         }
         const std::size_t newline = std::string_view(block, want).rfind('\n');
@@ -34,8 +34,8 @@ bool end_of_last_line(RunFiles& disk, int fd, std::uint64_t& end) {
 
 }  // namespace
 
-// A file that this moment was made, under a name: looked at by that as well, it is the same where inodes
-// tell. One that cannot be known again is nobody's.
+// Keeps a newly created file: if inodes are stable, its name must lead to the same file. A file that could
+// not be recognised again is not used.
 SinkError StreamFiles::keep_made(Stream stream, int fd, const std::string& name) {
     Descriptor made(disk_, fd);
     struct stat info;
@@ -43,7 +43,7 @@ SinkError StreamFiles::keep_made(Stream stream, int fd, const std::string& name)
         const int code = errno;
         disk_.unlink(directory_.get(), name);
         errno = code;
-        return failed("look at", options_.directory + "/" + name);
+        return failed("stat", options_.directory + "/" + name);
     }
     const FileId id = id_of(info);
     const FileId named = disk_.id_at(directory_.get(), name);
@@ -54,8 +54,8 @@ SinkError StreamFiles::keep_made(Stream stream, int fd, const std::string& name)
     return {};
 }
 
-// Whether a name shows the empty file that is open here, whatever inode it shows: it is as long as that, of any
-// length. Between the making and the look the file may have been renamed, and the name be another one's.
+// Whether a name refers to the empty file that is open here, whatever inodes are shown: both must show the
+// same random size. Since its creation the file may have been renamed, and the name may belong to another one.
 bool StreamFiles::shows_size(int fd, const std::string& name) {
     struct stat info;
     const std::uint64_t size = 1 + random_u64() % 4096;
@@ -70,7 +70,7 @@ void StreamFiles::note_renumbering() {
     if (ledger_ != nullptr) ledger_->note_renumbering();
 }
 
-// Opens the segment if it is still the file that we made. Otherwise false, with errno.
+// Opens the segment if it is still the file that we created. Otherwise false, with errno.
 bool StreamFiles::open_by_name(Stream stream) {
     File& f = file(stream);
     if (own_directory() < 0) return false;
@@ -86,12 +86,11 @@ bool StreamFiles::open_by_name(Stream stream) {
     }
     const int code = errno;
     if (fd >= 0) disk_.close(fd);
-    errno =
-        seen || is_no_file(code) ? ENOENT : code;  // another file, or none; or it cannot be told
+    errno = seen || is_no_file(code) ? ENOENT : code;  // another file, or none; or it is unknown
     return false;
 }
 
-// Whether a file is as long as ours and ends alike, where inodes do not tell.
+// Whether a file has the same size and the same end as ours, if inodes are not stable.
 bool StreamFiles::is_alike(int fd, const File& f) const {
     struct stat info;
     if (!renumbers_ || disk_.stat(fd, info) != 0 || !S_ISREG(info.st_mode) ||
@@ -103,15 +102,15 @@ bool StreamFiles::is_alike(int fd, const File& f) const {
     const std::size_t end = std::min<std::uint64_t>(f.offset, sizeof ours);
     const std::uint64_t from = f.offset - end;
     if (disk_.read_at(fd, theirs, end, from) != static_cast<ssize_t>(end)) return false;
-    // A descriptor that was closed below us leaves the size alone to go by.
+    // If other code closed the descriptor, only the size can be compared.
     return disk_.id_of(f.fd) != f.id ||
            (disk_.read_at(f.fd, ours, end, from) == static_cast<ssize_t>(end) &&
             std::equal(ours, ours + end, theirs));
 }
 
-// The name shows another inode than our descriptor. Where that may be the same file, writing goes on in
-// what has the name now.
-SinkError StreamFiles::look_again(Stream stream, const std::string& text, bool& ours) {
+// The name shows another inode than our descriptor. If that may be the same file, writing continues in the
+// file that has the name now.
+SinkError StreamFiles::check_replaced(Stream stream, const std::string& text, bool& ours) {
     File& f = file(stream);
     ours = false;
     if (!renumbers_) return {};
@@ -119,7 +118,7 @@ SinkError StreamFiles::look_again(Stream stream, const std::string& text, bool& 
                                       O_RDWR | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) return is_no_file(errno) ? SinkError{} : failed("open", text);
     ours = disk_.id_of(fd) == f.id || is_alike(fd, f);
-    // A second look may be at what a server has.
+    // After a sync, a second check may see what the server has.
     if (!ours && disk_.sync(f.fd) == 0) ours = is_alike(fd, f);
     if (ours && !renumbered_) note_renumbering();
     if (!ours || disk_.id_of(fd) == f.id) {
@@ -132,8 +131,8 @@ SinkError StreamFiles::look_again(Stream stream, const std::string& text, bool& 
     return note(stream, f.id);
 }
 
-// Where what was written still is to be found without a break. Cut between a look and a write, the file has a
-// hole before what was written: no line of ours has a NUL.
+// Finds how far the written bytes are still contiguous. If the file was cut between a check and a write, it
+// has a hole before what was written: no line of ours contains a NUL.
 SinkError StreamFiles::find_end(File& f, const std::string& path, std::uint64_t size,
                                 std::uint64_t& end) {
     char last = '\n';
@@ -141,8 +140,8 @@ SinkError StreamFiles::find_end(File& f, const std::string& path, std::uint64_t 
         const ssize_t n = disk_.read_at(f.fd, &last, 1, f.seen - 1);
         if (n < 0) return failed("read", path);
         struct stat info;
-        if (n == 0 && disk_.stat(f.fd, info) != 0) return failed("look at", path);
-        if (n == 0) size = static_cast<std::uint64_t>(info.st_size);  // cut since that was asked
+        if (n == 0 && disk_.stat(f.fd, info) != 0) return failed("stat", path);
+        if (n == 0) size = static_cast<std::uint64_t>(info.st_size);  // cut since the size was read
     }
     end = last == '\0' ? f.seen : std::min(size, f.offset);
     return {};
@@ -157,13 +156,14 @@ SinkError StreamFiles::check_size(Stream stream, std::uint64_t size, std::uint64
         f.seen = end;
         return {};
     }
-    // Somebody cut the file, perhaps inside a line. What is left of that line goes too: a line
-    // written behind it would be lost with it, and writing at the old offset would leave a hole.
+    // Somebody cut the file, perhaps inside a line. The rest of that line is removed too: a line written
+    // after it would be lost with it, and writing at the old offset would leave a hole.
     if (!end_of_last_line(disk_, f.fd, end)) return failed("read", text);
     if (end != size && disk_.cut(f.fd, end) != 0) return failed("cut", text);
-    SinkError found{EIO, "keep " + text +
-                             " whole (truncated by somebody else; writing goes on at its new end)"};
-    if (lost != nullptr) *lost += f.offset - end;  // behind what may lack memory
+    SinkError found{
+        EIO, "keep " + text +
+                 " complete (truncated by another program; writing continues at its new end)"};
+    if (lost != nullptr) *lost += f.offset - end;  // after everything that may run out of memory
     f.gap = f.gap || end < f.committed;
     f.offset = f.seen = end;
     f.synced = std::min(f.synced, end);

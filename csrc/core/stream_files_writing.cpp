@@ -1,4 +1,4 @@
-// What a StreamFiles writes, forces to the disk, and moves where that failed.
+// How a StreamFiles writes, syncs, and moves lines after a failed sync.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -19,16 +19,16 @@ SinkError StreamFiles::write(Stream stream, std::string_view bytes, std::size_t&
     if (!f.id) {
         SinkError error = create(stream);
         if (error.code == EEXIST && f.segment == 0 && !recovers_) {
-            return move_house(/*gone=*/false);
+            return start_new_files(/*gone=*/false);
         }
         if (error) return error;
     } else if (disk_.id_of(f.fd) != f.id) {
-        return {EBADF, "open " + path(stream, f.segment)};  // check() could not
+        return {EBADF, "open " + path(stream, f.segment)};  // check() could not open it
     }
     return write_some(f, stream, bytes, written);
 }
 
-// One write: what is short of it comes behind another look at the file, which may have been cut.
+// One write. The rest of a short write follows after another check of the file, which may have been cut.
 SinkError StreamFiles::write_some(File& f, Stream stream, std::string_view bytes,
                                   std::size_t& written) {
     const ssize_t n = disk_.write_at(f.fd, bytes.data(), bytes.size(), f.offset);
@@ -44,7 +44,7 @@ SinkError StreamFiles::write_some(File& f, Stream stream, std::string_view bytes
 SinkError StreamFiles::sync(Stream stream) {
     File& f = file(stream);
     if (!f.id || f.synced == f.offset) return {};
-    // A file that is lost has nothing to force: check() tells.
+    // A lost file has nothing to sync: check() reports it.
     const std::string text = path(stream, f.segment);
     if (disk_.id_of(f.fd) != f.id) {
         f.fd = -1;
@@ -69,7 +69,7 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
         old.fd = -1;
         if (!open_by_name(stream)) return failed("open", path(stream, old.segment));
     }
-    // The page cache still has the bytes even where the disk does not.
+    // The page cache still has the bytes even if the disk does not.
     std::string bytes(old.offset - old.synced, '\0');
     std::size_t got = 0;
     while (got < bytes.size()) {
@@ -79,7 +79,7 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
         if (n <= 0) return failed("read back", path(stream, old.segment));
         got += static_cast<std::size_t>(n);
     }
-    // The old one stays in its place until all of it is in the new one, whatever is thrown on the way.
+    // The old one stays in place until everything is in the new one, whatever is thrown in between.
     const File before = old;
     struct Restore {
         StreamFiles& sink;
@@ -108,7 +108,7 @@ SinkError StreamFiles::move_unsynced(Stream stream) {
     if (!error && disk_.sync(old.fd) != 0) error = failed("sync", path(stream, old.segment));
     if (error) {
         if (old.id && disk_.id_of(old.fd) == old.id)
-            disk_.cut(old.fd, 0);  // a name may not be removable
+            disk_.cut(old.fd, 0);  // the name may not be removable
         unlink_own(stream);
         return error;
     }
@@ -123,14 +123,14 @@ SinkError StreamFiles::trim(Stream stream) {
     const std::string text = path(stream, f.trim_segment);
     if (own_directory() < 0) {
         if (errno == ENOENT || errno == ENOTDIR)
-            return {};  // it is gone, or has another name: check() tells
+            return {};  // it is gone or renamed: check() reports it
         return failed("open directory", options_.directory);
     }
     const Descriptor fd(disk_, disk_.open(directory_.get(), name(stream, f.trim_segment),
                                           O_RDWR | O_NOFOLLOW | O_NONBLOCK));
     if (fd.get() < 0 && !is_no_file(errno)) return failed("open", text);
     struct stat info;
-    if (fd.get() >= 0 && disk_.stat(fd.get(), info) != 0) return failed("look at", text);
+    if (fd.get() >= 0 && disk_.stat(fd.get(), info) != 0) return failed("stat", text);
     const bool ours =
         fd.get() >= 0 && (id_of(info) == f.trim_id || (renumbers_ && S_ISREG(info.st_mode)));
     if (ours && static_cast<std::uint64_t>(info.st_size) > f.trim_bytes &&

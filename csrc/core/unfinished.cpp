@@ -32,7 +32,7 @@ std::string_view uuid_of(std::string_view name, bool& finished) {
                                                                              : std::string_view{};
 }
 
-// A ring in the making is empty, of zeros, or has its header.
+// A ring under construction is empty, full of zeros, or has its header.
 bool is_begun(RunFiles& files, int fd, std::string_view uuid) {
     RingFileHeader header{};
     if (files.read_at(fd, &header, sizeof header, 0) < 0) return false;

@@ -1,4 +1,4 @@
-// What processes leave behind that die while they make a ring or a pointer. No record is in any of it.
+// Removes what processes leave behind that die while creating a ring or a pointer. It contains no records.
 #pragma once
 
 #include <string>
@@ -7,12 +7,12 @@
 
 namespace fastlog {
 
-/// Removes an unfinished ring or pointer of a run's private directory, unless its maker lives. That of a
-/// ring locks it while it is empty; of a pointer's nothing tells but its age.
+/// Removes an unfinished ring or pointer in a run's private directory, unless its creator is alive. The
+/// creator of a ring holds a lock on it while it is empty; for a pointer, only its age is known.
 void sweep_unfinished(RunFiles& files, const std::string& path, bool locked);
 
-/// Removes this user's unfinished rings that lie outside of runs, and whole ones whose makers died before a
-/// run had a pointer to them. What is locked, young, not named or not made as ours stays.
+/// Removes this user's unfinished rings stored outside of runs, and complete ones whose creators died before
+/// a run had a pointer to them. Files that are locked, new, or not named or created like ours stay.
 void sweep_ring_places(RunFiles& files);
 
 }  // namespace fastlog

@@ -35,15 +35,11 @@ SinkError unmark_writer(RunFiles& files, const std::string& run, const std::stri
     return failed("remove", mark);
 }
 
-bool is_marked(RunFiles& files, const std::string& run, const std::string& uuid) {
+WriterMark find_mark(RunFiles& files, const std::string& run, const std::string& uuid) {
     struct stat info;
-    return !uuid.empty() && files.stat_at(AT_FDCWD, mark_of(run, uuid), info) == 0;
-}
-
-bool is_unmarked(RunFiles& files, const std::string& run, const std::string& uuid) {
-    struct stat info;
-    return !uuid.empty() && files.stat_at(AT_FDCWD, mark_of(run, uuid), info) != 0 &&
-           errno == ENOENT;
+    if (uuid.empty()) return WriterMark::unknown;
+    if (files.stat_at(AT_FDCWD, mark_of(run, uuid), info) == 0) return WriterMark::present;
+    return errno == ENOENT ? WriterMark::absent : WriterMark::unknown;
 }
 
 std::string uuid_in(const std::string& path) {

@@ -1,4 +1,4 @@
-// Blocks timed on a device: an event at their begin and one at their end.
+// Blocks timed on a device: one event at the begin and one at the end.
 #include "core/clock.hpp"
 #include "device/device_pool.hpp"
 #include "device/driver_scope.hpp"
@@ -6,7 +6,7 @@
 namespace fastlog {
 namespace {
 
-// A stream of somebody else's context refuses our events.
+// A stream of someone else's context does not accept our events.
 std::uint64_t record_error(int code) noexcept {
     return code == DriverApi::kInvalidHandle ? missing_bits(MissingReason::other_context)
                                              : driver_error(code);

@@ -16,8 +16,8 @@ std::uint16_t DevicePool::take_unused() noexcept {
     return static_cast<std::uint16_t>(number);
 }
 
-// One that was never used, or a free one of another device or use, whose events end here: whoever had
-// all tickets on their way once does not keep the others from theirs for ever.
+// A ticket that was never used, or a free one of another device or use, whose events are destroyed here: a
+// device that once had all tickets in flight does not deprive the others forever.
 std::uint16_t DevicePool::take_new() noexcept {
     std::uint16_t number = blank_.pop(tickets_.get());
     if (number == kNoTicket) number = take_unused();
@@ -40,7 +40,7 @@ std::uint16_t DevicePool::take_new() noexcept {
     return number;
 }
 
-// A free ticket of this device, whose context is current. Its events are made with its first use and stay
+// A free ticket of this device, whose context is current. Its events are created at its first use and stay
 // with it.
 std::uint16_t DevicePool::take_for(DeviceId device, DeviceState& state, bool times,
                                    std::uint64_t& missing) noexcept {
@@ -101,9 +101,10 @@ bool DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
         const std::uint16_t number = take_for(device, *state, false, missing);
         if (number == kNoTicket) return give_up(at, count);
         Ticket& ticket = tickets_[number];
-        // Whether the stream takes our events, before anything is copied: behind a copy that no event
-        // follows nobody would know when it ends. The null stream is the context's own, and one that
-        // took this ticket's before does. By its handle: one that was given again passes for known.
+        // Check that the stream accepts our events before anything is copied: the end of a copy without an
+        // event after it would never be known. The null stream belongs to the context, and a stream that
+        // accepted this ticket's event before does so again. Streams are compared by handle, so a reused
+        // handle counts as known.
         if (at == 0 && stream != nullptr && stream != ticket.stream) {
             const int code = api.event_record(ticket.event, stream);
             if (code != DriverApi::kSuccess) {
@@ -132,14 +133,14 @@ bool DevicePool::send(DeviceId device, DriverHandle stream, const DeviceScalar* 
             }
         }
         sent_.fetch_add(n, std::memory_order_relaxed);
-        if (ticket.count == 0) {  // as of a device that is broken
+        if (ticket.count == 0) {  // such as on a broken device
             give_back(number);
             continue;
         }
         link(chain, number);
         const int code = api.event_record(ticket.event, stream);
         if (code != DriverApi::kSuccess) {
-            // Nothing will tell when the copies have ended: the ticket is not used again.
+            // Nothing will report the end of the copies: the ticket is not used again.
             ticket.settle_missing(driver_error(code));
             ticket.lost = true;
         }
@@ -194,7 +195,7 @@ void DevicePool::abandon(const TicketChain& chain) noexcept {
     for (std::uint16_t number = chain.first; number != kNoTicket;) {
         const std::uint16_t next = tickets_[number].next;
         if (tickets_[number].times) {
-            give_back(number);  // no copy is under way
+            give_back(number);  // no copy is in flight
         } else {
             keep_late(number);
         }

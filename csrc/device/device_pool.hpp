@@ -1,12 +1,11 @@
-// Values of devices under way: pinned memory, events, tickets. One for the process.
+// Device values in flight: pinned memory, events, tickets. One pool per process.
 //
-// Producers send; each recorder's DeviceReader (device_reader.hpp) finds out what has arrived. Nothing
-// here waits for a value. But any call of the driver may wait, for room in its launch queue or for a
-// lock of its own, for as long as the device needs: so nobody calls a producer's function with the GIL,
-// and what is done under `setup_mutex_` never needs it. What was made is never freed: at exit the driver
-// may be gone before us.
+// Producers send; each recorder's DeviceReader (device_reader.hpp) checks what has arrived. Nothing here
+// waits for a value. But any driver call may wait, for room in its launch queue or for one of its locks, for
+// as long as the device needs. So producers' functions are never called with the GIL held, and nothing done
+// under `setup_mutex_` needs it. Nothing is ever freed: at exit the driver may be gone before us.
 //
-// A child of fork() whose parent had used the pool may use neither driver nor slots: what it sends is
+// A child of fork() whose parent had used the pool may use neither the driver nor the slots: its values are
 // missing at once.
 #pragma once
 
@@ -24,18 +23,18 @@
 
 namespace fastlog {
 
-/// A device as the driver numbers it.
+/// A device by its number in the driver.
 struct DeviceId {
     DeviceKind kind = DeviceKind::cuda;
     int index = 0;
 };
 
-/// A scalar in a device's memory.
+/// A scalar in device memory.
 struct DeviceScalar {
     std::uint64_t address;
     DType dtype;
-    /// What keeps the memory: a reference that the pool takes over with each copy that it puts under way,
-    /// and gives back by take_kept() once that copy has ended. Null: somebody else does.
+    /// A reference that keeps the memory alive. The pool takes it over with each copy that it starts, and
+    /// returns it through take_kept() once that copy is complete. Null: someone else keeps the memory alive.
     void* keep = nullptr;
 };
 
@@ -48,7 +47,7 @@ struct TicketChain {
 };
 
 struct DeviceStats {
-    std::uint64_t sent = 0;     // scalars and block timings ever put under way
+    std::uint64_t sent = 0;     // scalars and block timings ever sent
     std::uint64_t waiting = 0;  // tickets in use
 };
 
@@ -56,40 +55,39 @@ class DevicePool {
   public:
     static constexpr std::uint32_t kTickets = 4096;
     static constexpr int kMostDevices = 32;
-    static constexpr std::size_t kAhead = 32;  // tickets that prepare_ahead() makes events for
+    static constexpr std::size_t kAhead = 32;  // tickets that prepare_ahead() creates events for
 
     DevicePool();
     DevicePool(const DevicePool&) = delete;
     DevicePool& operator=(const DevicePool&) = delete;
-    /// The process's own; made when it is first asked for, and leaked.
+    /// The pool of this process; created on first use, and leaked.
     static DevicePool& instance();
-    /// The same where it has been made, else null.
+    /// The same if it has been created, otherwise null.
     static DevicePool* existing() noexcept;
-    /// From here on children of fork() know what they are; once, before any can be.
+    /// From here on, children of fork() know that they are children. Called once, before there can be any.
     static void watch_forks() noexcept;
-    /// True in a child of a process that had used the pool: neither driver nor slots may be touched.
+    /// True in a child of a process that had used the pool: neither the driver nor the slots may be touched.
     static bool in_forked_child() noexcept;
 
     // ---- producers: without the GIL --------------------------------------------------------------
 
-    /// Whether the driver's own way works for a kind of device; else its framework has to copy.
+    /// Whether we can use the driver for a kind of device; otherwise its framework has to copy.
     bool has_driver(DeviceKind kind) noexcept;
-    /// The driver's error when the stream is being captured into a graph, or none may be used now
-    /// because another is; 0 otherwise. Other faults show when something is sent.
+    /// The driver's error if the stream is being captured into a graph, or if no stream may be used now
+    /// because another one is; 0 otherwise. Other errors appear when something is sent.
     int capture_error(DeviceId device, DriverHandle stream) noexcept;
-    /// Sets this thread's capture mode; the one before, or -1 where no driver can be asked.
+    /// Sets this thread's capture mode; returns the previous one, or -1 if there is no driver to ask.
     int exchange_capture_mode(DeviceKind kind, int mode) noexcept;
-    /// Makes what the first values of a device need. The device is in use.
+    /// Allocates what the first values of a device need. The device is in use.
     void prepare_ahead(DeviceId device) noexcept;
-    /// Puts copies of `count` scalars under way, behind what is on the stream, with an event behind
-    /// each eight. `out` receives pending values, or missing ones with the reason. False when the
-    /// current context or the stream is not of the framework's context: nothing is done then, and
-    /// the framework has to copy.
+    /// Queues copies of `count` scalars on the stream, with an event after every eight. `out` receives
+    /// pending values, or missing ones with the reason. False if the current context or the stream does not
+    /// belong to the framework's context: then nothing is done, and the framework has to copy.
     bool send(DeviceId device, DriverHandle stream, const DeviceScalar* scalars, std::size_t count,
               SettledValue* out, TicketChain& chain) noexcept;
     /// Takes tickets for `count` values that a framework copies itself.
     void expect(std::size_t count, SettledValue* out, TicketChain& chain) noexcept;
-    /// Delivers one of them; then, for all slots of a ticket, that they are there.
+    /// Delivers one of them; then, for all slots of a ticket, that they have arrived.
     void deliver(std::uint32_t slot, const SettledValue& value) noexcept;
     void delivered(std::uint32_t slot) noexcept;
 
@@ -99,37 +97,39 @@ class DevicePool {
     /// Records its end; the ticket is the chain of the block's record.
     void end_block(std::uint16_t ticket, DriverHandle stream) noexcept;
 
-    /// The record was not accepted: its copies arrive for nobody.
+    /// The record was not accepted: nobody waits for its copies.
     void abandon(const TicketChain& chain) noexcept;
 
-    /// Whether take_kept() has something to give.
+    /// Whether take_kept() has references to return.
     bool has_kept() const noexcept { return kept_count_.load(std::memory_order_relaxed) != 0; }
-    /// Takes the references of one ticket whose copies have ended, for the caller to drop; how many.
+    /// Takes the references of one ticket whose copies are complete, for the caller to drop; returns how
+    /// many.
     std::size_t take_kept(void* (&references)[kSlotsPerTicket]) noexcept;
 
-    /// True when most tickets are in use, so that the flush thread should look now.
+    /// True when most tickets are in use, so that the flush thread should check them now.
     bool crowded() const noexcept {
         return in_use_.load(std::memory_order_relaxed) > kTickets / 4 * 3;
     }
     DeviceStats stats() const noexcept;
 
-    /// The last fault that costs all values of a device, or the driver's own way to them; "" without.
+    /// The last error that loses all values of a device, or makes our use of the driver impossible; "" if
+    /// none.
     std::string fault() const;
-    /// The same for whoever tells it: once.
+    /// The same, for reporting: only once.
     std::string take_notice();
 
   private:
     friend class DeviceReader;
 
     struct DeviceState {
-        std::atomic<DriverHandle> context{nullptr};  // once it is known; never changes then
+        std::atomic<DriverHandle> context{nullptr};  // once it is known; does not change after that
         int number = 0;                              // the driver's; written before the context
         std::atomic<int> broken{0};                  // the driver's error that does not go away
-        TicketStack copies;                          // free tickets whose event is of this context
+        TicketStack copies;  // free tickets whose event belongs to this context
         TicketStack timings;
     };
     struct Driver {
-        std::atomic<int> state{0};  // 0: not looked for, 1: ready, 2: absent
+        std::atomic<int> state{0};  // 0: not searched yet, 1: ready, 2: absent
         DriverApi api{};
     };
 
@@ -162,24 +162,24 @@ class DevicePool {
     void note_fault(std::string text);
 
     std::unique_ptr<Ticket[]> tickets_;
-    std::atomic<std::byte*> pinned_{nullptr};  // eight bytes a slot
-    std::unique_ptr<void*[]> keeps_;           // a slot's reference; made before `pinned_`
+    std::atomic<std::byte*> pinned_{nullptr};  // eight bytes per slot
+    std::unique_ptr<void*[]> keeps_;  // the reference of each slot; created before `pinned_`
     std::unique_ptr<SettledValue[]>
-        delivered_;  // a slot's value by a framework; made with the first
+        delivered_;  // the value of each slot from a framework; created with the first
     std::atomic<bool> has_delivered_{false};
     Driver drivers_[2];  // by DeviceKind: cuda, rocm
     DeviceState devices_[2 * kMostDevices];
-    TicketStack blank_;      // free tickets that lack an event: the driver made none
+    TicketStack blank_;      // free tickets without an event: the driver did not create one
     TicketStack framework_;  // free tickets of frameworks' copies
-    TicketStack late_;       // given up, and their copies not known to have ended
-    TicketStack kept_;       // free but for what they keep
+    TicketStack late_;       // abandoned, and their copies not known to be complete
+    TicketStack kept_;       // free except for the references they keep
     std::atomic<std::uint32_t> kept_count_{0};
     std::atomic<std::uint32_t> late_count_{0};
-    std::atomic<std::uint32_t> unused_{0};  // tickets from this number on were never taken
+    std::atomic<std::uint32_t> unused_{0};  // tickets from this number on were never used
     std::atomic<std::uint32_t> in_use_{0};
     std::atomic<std::uint64_t> sent_{0};
     std::mutex setup_mutex_;
-    mutable std::mutex fault_mutex_;  // behind `setup_mutex_`
+    mutable std::mutex fault_mutex_;  // locked after `setup_mutex_`
     std::string fault_;
     std::string notice_;
     std::atomic<bool> has_notice_{false};

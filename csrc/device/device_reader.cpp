@@ -10,7 +10,7 @@ namespace fastlog {
 
 void DeviceReader::begin_round() noexcept {
     busy_.clear();
-    if (DevicePool::in_forked_child()) return;  // what is late is the parent's
+    if (DevicePool::in_forked_child()) return;  // late tickets are the parent's
     if (pool_.late_count_.load(std::memory_order_relaxed) != 0) collect_late();
 }
 
@@ -48,7 +48,7 @@ int DeviceReader::query(const Ticket& ticket) noexcept {
 }
 
 void DeviceReader::settle(Ticket& ticket) noexcept {
-    if (DevicePool::in_forked_child()) {  // of a record that the parent had begun
+    if (DevicePool::in_forked_child()) {  // in a record that the parent had begun
         ticket.late = true;
         ticket.settle_missing(missing_bits(MissingReason::forked));
         return;
@@ -67,7 +67,7 @@ void DeviceReader::settle(Ticket& ticket) noexcept {
     int code = query(ticket);
     if (code == DriverApi::kSuccess && ticket.times && ticket.begin_stream != ticket.stream) {
         code = pool_.api_of(ticket).event_query(ticket.begin);
-        if (code == DriverApi::kNotReady) return;  // its end's stream is not busy
+        if (code == DriverApi::kNotReady) return;  // the stream of its end is not busy
     }
     if (code == DriverApi::kSuccess) {
         ticket.settled = true;
@@ -125,7 +125,7 @@ SettledValue DeviceReader::duration(std::uint16_t number) const noexcept {
         return {ValueTag::missing, driver_error(code)};
     }
     if (ms < 0) return {ValueTag::missing, missing_bits(MissingReason::unordered)};
-    // The driver's resolution is about half a microsecond: digits of nanoseconds are enough.
+    // The driver's resolution is about half a microsecond: nanoseconds are precise enough.
     const double seconds = std::round(double{ms} * 1e6) / 1e9;
     SettledValue found{ValueTag::real, 0};
     static_assert(sizeof seconds == sizeof found.bits);
@@ -147,10 +147,10 @@ void DeviceReader::release(std::uint16_t first) noexcept {
     }
 }
 
-// Tickets that nobody waits for any more, once their copies have ended. Those of a device that is broken
-// stay: nothing says that it does not write any more.
-// The oldest is asked first, which is the lowest in the stack: what keeps coming does not stand before it.
-// Nor before records that are waited for: these may be older than a copy that ends for nobody.
+// Collects abandoned tickets once their copies are complete. Tickets of a broken device stay: nothing says
+// that it has stopped writing. The oldest, which is lowest in the stack, is checked first, so a stream of new
+// ones cannot starve it. Records that are waited for are checked before: they may be older than an abandoned
+// copy.
 void DeviceReader::collect_late() noexcept {
     TicketStack oldest_first;
     for (;;) {

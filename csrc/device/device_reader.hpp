@@ -1,7 +1,7 @@
-// Finds out which values of one recorder's records have arrived. Owned by its flush thread.
+// Checks which values of one recorder's records have arrived. Owned by its flush thread.
 //
-// Asks the oldest event of each stream: what is behind it on the same stream has not arrived either.
-// The driver is told once per thread that these questions must not end somebody's graph capture.
+// Queries the oldest event of each stream: later ones on the same stream have not completed either. Once per
+// thread, the driver is told that these queries must not end anyone's graph capture.
 #pragma once
 
 #include <cstdint>

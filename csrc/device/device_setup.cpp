@@ -1,4 +1,4 @@
-// What the pool needs before the first value: driver, context and pinned memory; and what fork() takes away.
+// What the pool needs before the first value: driver, context and pinned memory; and what fork() invalidates.
 #include <pthread.h>
 
 #include <new>
@@ -10,8 +10,8 @@
 namespace fastlog {
 namespace {
 
-// Of the process. A child may use the driver where no parent of it had: fork() copies no context.
-std::atomic<bool> used{false};   // a driver has been looked for, or a slot taken
+// For the process. A child may use the driver if none of its ancestors did: fork() copies no context.
+std::atomic<bool> used{false};   // a driver has been searched for, or a slot taken
 std::atomic<bool> child{false};  // of some fork
 std::atomic<bool> forked{false};
 
@@ -25,7 +25,7 @@ std::atomic<DevicePool*> process_pool{nullptr};
 std::string no_driver(DeviceKind kind, const std::string& reason) {
     return std::string("foundry_fastlog cannot use the driver of ") +
            (kind == DeviceKind::rocm ? "ROCm" : "CUDA") + ": " + reason +
-           ". Values on GPUs are copied by their framework, and blocks have no time on the device "
+           ". Values on GPUs are copied by their framework, and blocks have no device time "
            "(backend_error).";
 }
 
@@ -40,7 +40,7 @@ bool DevicePool::in_forked_child() noexcept { return forked.load(std::memory_ord
 
 DevicePool::DevicePool() : tickets_(new Ticket[kTickets]) { watch_forks(); }
 
-// Without a lock, which another thread might hold at a fork.
+// Without a lock, which another thread might hold during a fork.
 DevicePool& DevicePool::instance() {
     DevicePool* pool = process_pool.load(std::memory_order_acquire);
     if (pool != nullptr) [[likely]]
@@ -63,7 +63,7 @@ bool DevicePool::has_driver(DeviceKind kind) noexcept {
     const int known = driver.state.load(std::memory_order_acquire);
     if (known != 0) [[likely]]
         return known == 1;
-    if (in_forked_child()) return true;  // send() says what is wrong
+    if (in_forked_child()) return true;  // send() reports what is wrong
     note_use();
     const std::lock_guard lock(setup_mutex_);
     if (driver.state.load(std::memory_order_relaxed) == 0) {
@@ -73,7 +73,7 @@ bool DevicePool::has_driver(DeviceKind kind) noexcept {
             found = driver.api.load(kind, reason);
             if (!found) note_fault(no_driver(kind, reason));
         } catch (const std::bad_alloc&) {
-            return false;  // looked for again next time
+            return false;  // searched again next time
         }
         driver.state.store(found ? 1 : 2, std::memory_order_release);
     }
@@ -88,7 +88,7 @@ void DevicePool::note_fault(std::string text) {
 }
 
 std::string DevicePool::fault() const {
-    if (in_forked_child()) return {};  // its lock may be held for ever
+    if (in_forked_child()) return {};  // its lock may be held forever
     const std::lock_guard lock(fault_mutex_);
     return fault_;
 }
@@ -100,7 +100,7 @@ std::string DevicePool::take_notice() {
     return std::exchange(notice_, {});
 }
 
-// An error of the context stays: no value of this device will arrive any more.
+// A context's error is permanent: no further value of this device will arrive.
 void DevicePool::note_broken(std::uint8_t device, int code) noexcept {
     int none = 0;
     if (!devices_[device].broken.compare_exchange_strong(none, code, std::memory_order_relaxed)) {
@@ -109,15 +109,15 @@ void DevicePool::note_broken(std::uint8_t device, int code) noexcept {
     try {
         const std::string number = std::to_string(code);
         note_fault("foundry_fastlog lost cuda:" + std::to_string(device % kMostDevices) +
-                   ": its driver answers with error " + number +
+                   ": its driver reports error " + number +
                    ". Until the process ends, values and blocks on it are missing " +
-                   "(driver_error_" + number + "); what is on the CPU is recorded as ever.");
+                   "(driver_error_" + number + "); CPU values are recorded as before.");
     } catch (const std::bad_alloc&) {
-        // The lines say it as well.
+        // The lines also say so.
     }
 }
 
-// What a device can be used with, or null with the reason.
+// What is needed to use a device, or null with the reason.
 DevicePool::DeviceState* DevicePool::ready(DeviceId device, std::uint64_t& missing) noexcept {
     if (in_forked_child()) {
         missing = missing_bits(MissingReason::forked);
@@ -139,8 +139,8 @@ DevicePool::DeviceState* DevicePool::ready(DeviceId device, std::uint64_t& missi
     return &state;
 }
 
-// The context that the framework works in is the device's primary one. It is there: the value's memory
-// is part of it. One that is not there yet is not made.
+// The framework works in the device's primary context. It exists, because the value's memory belongs to it. A
+// context that does not exist is not created.
 std::uint64_t DevicePool::prepare(DeviceId device, DeviceState& state) noexcept {
     const std::lock_guard lock(setup_mutex_);
     if (state.context.load(std::memory_order_relaxed) != nullptr) return 0;
@@ -151,7 +151,7 @@ std::uint64_t DevicePool::prepare(DeviceId device, DeviceState& state) noexcept 
     DriverHandle context = nullptr;
     int code = api.device_get(&state.number, device.index);
     if (code == DriverApi::kNotInitialized && child.load(std::memory_order_relaxed)) {
-        // A parent had begun to use the driver, for the values that this child inherited.
+        // The parent had begun to use the driver, for the values that this child inherited.
         forked.store(true, std::memory_order_relaxed);
         return missing_bits(MissingReason::forked);
     }
@@ -168,7 +168,7 @@ std::uint64_t DevicePool::prepare(DeviceId device, DeviceState& state) noexcept 
     return 0;
 }
 
-// The slots, in the primary context: one of somebody else would take them along when it goes.
+// The slots, in the primary context: someone else's context would take them along when it is destroyed.
 std::uint64_t DevicePool::allocate(const DriverApi& api, DriverHandle context,
                                    DeviceState& state) noexcept {
     constexpr std::size_t kSlots = std::size_t{kTickets} * kSlotsPerTicket;

@@ -36,12 +36,12 @@ constexpr Function kFunctions[] = {
 static_assert(sizeof kFunctions / sizeof *kFunctions * sizeof(void*) == sizeof(DriverApi));
 
 struct Library {
-    const char* variable;  // of the environment
+    const char* variable;  // environment variable
     const char* known_as;
     const char* names[4];
 };
 constexpr Library kCuda = {"FASTLOG_CUDA_LIBRARY", "libcuda.so.1", {"libcuda.so.1", nullptr}};
-// The framework brings its own copy along, whose name has its major version.
+// The framework ships its own copy, whose name contains its major version.
 constexpr Library kHip = {
     "FASTLOG_HIP_LIBRARY",
     "libamdhip64",
@@ -68,7 +68,7 @@ void* open(const Library& library, std::string& reason) {
 
 bool DriverApi::load(DeviceKind kind, std::string& reason) {
     if (kind != DeviceKind::cuda && kind != DeviceKind::rocm) {
-        reason = "it has no driver API that is known here";
+        reason = "its driver API is not known here";
         return false;
     }
     const bool hip = kind == DeviceKind::rocm;

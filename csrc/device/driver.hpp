@@ -1,8 +1,8 @@
-// The driver API of CUDA, or of HIP for ROCm, found in this process at run time: one wheel for all,
-// linked against none of them.
+// The driver API of CUDA, or of HIP for ROCm, found in this process at run time: one wheel for all, linked
+// against neither.
 //
-// Both have the same functions under names of their own; the table in driver.cpp pairs them. A function
-// that is called here takes and returns the same in both (cuda.h and hip_runtime_api.h).
+// Both have the same functions under different names; the table in driver.cpp pairs them. The functions used
+// here have the same parameters and results in both (cuda.h and hip_runtime_api.h).
 #pragma once
 
 #include <cstddef>
@@ -22,10 +22,10 @@ struct DriverApi {
     static constexpr int kInvalidContext = 201;
     static constexpr int kInvalidHandle = 400;
     static constexpr int kNotReady = 600;
-    static constexpr int kFirstCaptureError = 900;  // "stream capture ..." up to the last
+    static constexpr int kFirstCaptureError = 900;  // "stream capture ...", up to the last one
     static constexpr int kLastCaptureError = 908;
     static constexpr unsigned kPortable = 1;       // host memory for all contexts
-    static constexpr unsigned kDisableTiming = 2;  // an event that only says "done"
+    static constexpr unsigned kDisableTiming = 2;  // an event that only signals completion
     static constexpr int kRelaxed = 2;             // a capture mode
     static constexpr int kNotCapturing = 0;
 
@@ -45,9 +45,9 @@ struct DriverApi {
     int (*stream_is_capturing)(DriverHandle stream, int* status);
     int (*exchange_capture_mode)(int* mode);
 
-    /// Finds the functions in the library that the framework has loaded; nothing is loaded that was
-    /// not there, and nothing is initialised. FASTLOG_CUDA_LIBRARY and FASTLOG_HIP_LIBRARY name
-    /// another library, which is loaded. False with the reason when there is none or it lacks one.
+    /// Finds the functions in the library that the framework has loaded; loads nothing else, and initialises
+    /// nothing. FASTLOG_CUDA_LIBRARY and FASTLOG_HIP_LIBRARY name another library, which is loaded. False
+    /// with the reason if there is no library or it lacks a function.
     bool load(DeviceKind kind, std::string& reason);
 };
 

@@ -1,4 +1,4 @@
-// What a thread changes in the driver while it works for us, and puts back behind it.
+// Driver state that a thread changes while it works for us, and restores afterwards.
 #pragma once
 
 #include "core/record.hpp"
@@ -6,13 +6,13 @@
 
 namespace fastlog {
 
-/// Why a value is missing: the driver's error, or a capture, which is no fault of the device.
+/// Why a value is missing: the driver's error, or a capture, which is not a device error.
 constexpr std::uint64_t driver_error(int code) noexcept {
     if (is_capture_error(code)) return missing_bits(MissingReason::capture);
     return missing_bits(MissingReason::driver_error, static_cast<std::uint32_t>(code));
 }
 
-/// The driver's answer, with a stream that is being captured as an error like the others of captures.
+/// The driver's answer; a stream being captured is reported as an error like the other capture errors.
 inline int ask_capturing(const DriverApi& api, DriverHandle stream) noexcept {
     int status = DriverApi::kNotCapturing;
     const int code = api.stream_is_capturing(stream, &status);
@@ -20,13 +20,13 @@ inline int ask_capturing(const DriverApi& api, DriverHandle stream) noexcept {
     return capturing ? DriverApi::kFirstCaptureError : code;
 }
 
-/// Makes a device's primary context, in which the framework works, current on this thread. It nearly
-/// always is already.
+/// Makes a device's primary context, which the framework uses, current on this thread. It nearly always is
+/// already.
 class CurrentContext {
   public:
     static constexpr int kAnyDevice = -1;
 
-    /// With a `device` (the driver's number of it), a context of somebody else on it stays current: see
+    /// With a `device` (the driver's number), someone else's context on that device stays current: see
     /// foreign().
     CurrentContext(const DriverApi& api, DriverHandle wanted, int device) noexcept : api_(api) {
         error_ = api.context_get_current(&before_);
@@ -46,8 +46,8 @@ class CurrentContext {
     CurrentContext(const CurrentContext&) = delete;
     CurrentContext& operator=(const CurrentContext&) = delete;
     int error() const noexcept { return error_; }
-    /// True in a green context or another library's one on the same device: its streams, the null
-    /// stream above all, are not those of the primary context, and our events are not of it.
+    /// True in a green context or another library's context on the same device: its streams, above all the
+    /// null stream, are not those of the primary context, and our events do not belong to it.
     bool foreign() const noexcept { return foreign_; }
 
   private:
@@ -58,8 +58,8 @@ class CurrentContext {
     bool foreign_ = false;
 };
 
-/// No call of this thread ends a graph capture that goes on in another one. For calls that allocate, free
-/// or ask about events; copies into pinned memory and records of events are allowed in any mode.
+/// While in scope, no call of this thread ends a graph capture in another thread. For calls that allocate,
+/// free or query events; copies into pinned memory and event records are allowed in any mode.
 class RelaxedCapture {
   public:
     explicit RelaxedCapture(const DriverApi& api) noexcept : api_(api) {

@@ -34,9 +34,9 @@ SettledValue integer(std::int64_t value) noexcept {
     return {ValueTag::integer, static_cast<std::uint64_t>(value)};
 }
 
-// How a small float is laid out: sign, exponent, mantissa. What the largest exponent means is IEEE 754's
-// (infinities and NaNs) or, for "fn", one NaN with all bits set; for "fnuz" the only NaN is what would
-// be the negative zero. (ml_dtypes; Micikevicius et al., "FP8 Formats for Deep Learning", 2022.)
+// The layout of a small float: sign, exponent, mantissa. The largest exponent means what IEEE 754 defines
+// (infinities and NaNs) or, for "fn", one NaN with all bits set; for "fnuz" the only NaN is the bit pattern
+// of negative zero. (ml_dtypes; Micikevicius et al., "FP8 Formats for Deep Learning", 2022.)
 enum class Special : std::uint8_t { ieee, fn, fnuz };
 struct Layout {
     int exponent_bits;
@@ -70,7 +70,7 @@ double small_float(std::uint32_t bits, const Layout& layout) noexcept {
 
 DType dtype_of(std::uint8_t code, std::uint8_t bits, std::uint16_t lanes) noexcept {
     if (lanes != 1) return DType::none;
-    const auto sized = [&](DType of8) {  // the types of 8, 16, 32 and 64 bits follow one another
+    const auto sized = [&](DType of8) {  // the types of 8, 16, 32 and 64 bits are consecutive
         switch (bits) {
             case 8:
                 return of8;

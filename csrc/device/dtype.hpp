@@ -1,4 +1,4 @@
-// Scalars of devices: which bytes mean which number.
+// Scalars on devices: decoding their bytes.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +8,9 @@
 
 namespace fastlog {
 
-/// Types of scalars, by the names that torch and ml_dtypes give them.
+/// Scalar types, with the names of torch and ml_dtypes.
 enum class DType : std::uint8_t {
-    none,  // of no scalar that can be recorded
+    none,  // not a scalar that can be recorded
     boolean,
     int8,
     int16,
@@ -35,15 +35,15 @@ enum class DType : std::uint8_t {
 };
 inline constexpr DType kLastDType = DType::float8_e8m0fnu;
 
-/// The type that DLPack describes by a code, a size in bits and a number of lanes; none for complex
-/// numbers, vectors, parts of bytes and what is not known.
+/// The type that DLPack describes by a code, a size in bits and a number of lanes; none for complex numbers,
+/// vectors, types smaller than a byte and unknown types.
 DType dtype_of(std::uint8_t code, std::uint8_t bits, std::uint16_t lanes) noexcept;
 
 /// Bytes of one scalar: 1, 2, 4 or 8; 0 for none.
 std::size_t size_of(DType type) noexcept;
 
-/// The number in a scalar's bytes. Integers stay integers where they fit int64; larger ones and all
-/// kinds of floats become doubles, which hold each of their values exactly but for uint64's.
+/// The number in a scalar's bytes. Integers stay integers if they fit int64; larger ones and all kinds of
+/// floats become doubles, which represent every value exactly except for those of uint64.
 SettledValue decode(DType type, const void* bytes) noexcept;
 
 }  // namespace fastlog

@@ -1,14 +1,14 @@
-// What stands for values under way: a ticket has eight slots and the event behind their copies.
+// Placeholders for values in flight: a ticket has eight slots and the event after their copies.
 //
-// A record with values of devices has a chain of tickets: one for each stream and each eight values.
-// Ownership of a ticket's fields goes round:
-//   free      in a TicketStack; nobody's
+// A record with device values has a chain of tickets: one per stream and eight values. Ownership of a
+// ticket's fields rotates:
+//   free      in a TicketStack; owned by nobody
 //   producer  from pop() until its record is committed: fills everything
-//   reader    the flush thread of that record's ring, until it pushes the ticket back; one that keeps
-//             memory of values goes by the next call of a recorder, which drops that
-// pop() and push() pair (acquire, release), and the ring's stamp hands a ticket from producer to reader.
-// `arrived` alone is written by somebody else meanwhile: whoever delivers the values of a framework's own
-// copy (release, acquire in the reader).
+//   reader    the flush thread of that record's ring, until it pushes the ticket back; a ticket that keeps
+//             memory alive passes through the next call of a recorder, which releases the memory
+// pop() and push() pair (acquire, release), and the ring's stamp passes a ticket from producer to reader.
+// Only `arrived` is written by another thread in between: the one that delivers values copied by a framework
+// (release, acquire in the reader).
 #pragma once
 
 #include <atomic>
@@ -24,24 +24,24 @@ inline constexpr std::uint32_t kSlotsPerTicket = 8;
 
 struct alignas(64) Ticket {
     std::atomic<std::uint16_t> below{kNoTicket};  // in a stack
-    std::atomic<bool> arrived{false};             // by a framework's own copy
+    std::atomic<bool> arrived{false};             // through a framework's own copy
     std::uint16_t next = kNoTicket;               // in the chain
-    std::uint8_t device = 0;    // index of its DeviceState; stays while it has events
+    std::uint8_t device = 0;    // index of its DeviceState; fixed while it has events
     bool by_framework = false;  // likewise: no driver, no event
     bool times = false;         // likewise: `begin` and `event` measure a block
     bool settled = false;
-    bool late = false;          // given up: the copy may still arrive
-    bool lost = false;          // nothing will tell when its copies end: not used again
-    bool keeps = false;         // some of its values' memory is kept (DevicePool::take_kept)
+    bool late = false;          // abandoned: the copy may still arrive
+    bool lost = false;          // nothing will report the end of its copies: not used again
+    bool keeps = false;         // keeps memory of some of its values alive (DevicePool::take_kept)
     std::uint8_t count = 0;     // values
-    std::uint64_t missing = 0;  // missing_bits() + 1, when all of its values are missing
+    std::uint64_t missing = 0;  // missing_bits() + 1, if all of its values are missing
     DriverHandle event = nullptr;
     DriverHandle begin = nullptr;
     DriverHandle stream = nullptr;        // of `event`
     DriverHandle begin_stream = nullptr;  // of `begin`
     std::int64_t made_ns = 0;
 
-    /// Makes it ready for another use.
+    /// Prepares it for another use.
     void open(std::int64_t now_ns) noexcept {
         arrived.store(false, std::memory_order_relaxed);
         next = kNoTicket;
@@ -57,9 +57,9 @@ struct alignas(64) Ticket {
 
 static_assert(sizeof(Ticket) == 64);  // a cache line each
 
-/// A stack of tickets for any number of threads, without locks. The number in its head's upper half
-/// changes with each push, so that a ticket that went and came back is not taken for the same.
-/// `Atomic` is std::atomic; tests may substitute one that lets others in at a bad moment.
+/// A lock-free stack of tickets for any number of threads. The number in the upper half of its head changes
+/// with each push, so that a ticket that was popped and pushed again is not mistaken for unchanged.
+/// `Atomic` is std::atomic; tests may substitute one that lets other threads run at a bad moment.
 template <template <class> class Atomic = std::atomic>
 class BasicTicketStack {
   public:

@@ -69,17 +69,6 @@ void each_entry(const std::vector<From>& sources, Put put) {
     }
 }
 
-double as_double(Value value) noexcept {
-    switch (value.kind) {
-        case Kind::kInt:
-            return static_cast<double>(static_cast<std::int64_t>(value.bits));
-        case Kind::kBig:
-            return static_cast<double>(value.bits);
-        default:
-            return std::bit_cast<double>(value.bits);
-    }
-}
-
 /// A value as text: a text as it is, all else as JSON has it, and what JSON has not as `nonfinite`
 /// names it.
 void append_text(std::string& out, Value value, const Chunk& chunk) {
@@ -311,7 +300,7 @@ class BatchBuilder {
         if (from_end == kLabelFromEnd) return labels(part);
         const auto number = [&](const Piece& piece) {
             const SourceRows& source = sources[piece.source];
-            return from_end == kRankFromEnd ? source.rank : source.attempt;
+            return from_end == kRankFromEnd ? source.rank : source.start;
         };
         if (pieces_.size() == 1) {
             const std::int64_t only = number(pieces_.front());

@@ -17,7 +17,7 @@
 
 namespace fastlog::reader {
 
-enum class Stream : std::uint8_t { kMetrics, kPerformance, kErrors, kLog };
+enum class Stream : std::uint8_t { kMetrics, kPerformance, kErrors, kLog, kSystem };
 
 /// Columns by their names, in the order in which they appeared.
 class Columns {
@@ -65,6 +65,12 @@ struct Missing {
     std::string reason;
 };
 
+/// A line that says that its writer went back to a step.
+struct Rewind {
+    std::int64_t seq;
+    std::int64_t step;
+};
+
 struct StepRange {
     std::int64_t first;
     std::int64_t last;  // included
@@ -86,7 +92,8 @@ struct Chunk {
     std::size_t steps = 0;  // rows that have one
 
     std::unordered_map<std::uint32_t, std::string> odd_times;  // what stands in the place of a time
-    std::vector<std::pair<std::uint32_t, Value>> drops;        // rows that tell of dropped records
+    // Rows of lines without values: how many records were dropped, or 0 for a rewind.
+    std::vector<std::pair<std::uint32_t, Value>> drops;
 
     Columns fields;   // of the stream itself
     Columns metrics;  // of a step
@@ -98,8 +105,8 @@ struct Chunk {
     std::int64_t lines = 0;
     std::vector<SeqRun> seqs;
     std::vector<Damage> damages;
+    std::vector<Rewind> rewinds;
     std::vector<StepRange> recorded_steps;  // where asked for: neighbours together, in no order
-    std::vector<double> recorded_epochs;    // of lines without a step
     std::uint64_t tail = 0;                 // bytes behind the last newline of the segment
     int error = 0;                          // of the system: the rest could not be read
 };

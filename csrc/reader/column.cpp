@@ -2,6 +2,11 @@
 
 namespace fastlog::reader {
 
+void Column::list_rows() {
+    rows_.reserve(std::max<std::size_t>(16, values_.size() + 1));
+    for (std::uint32_t i = 0; i < values_.size(); ++i) rows_.push_back(first_row_ + i);
+}
+
 void Column::put_slowly(std::uint32_t row, Value value) {
     kinds_ = static_cast<Kinds>(kinds_ | bit_of(value.kind));
     if (values_.empty()) {
@@ -9,8 +14,7 @@ void Column::put_slowly(std::uint32_t row, Value value) {
         kind_ = value.kind;
     } else {
         if (rows_.empty() && row != next_row_) {
-            rows_.reserve(std::max<std::size_t>(16, values_.size() + 1));
-            for (std::uint32_t i = 0; i < values_.size(); ++i) rows_.push_back(first_row_ + i);
+            list_rows();
         }
         if (tags_.empty() && value.kind != kind_) {
             tags_.resize(values_.size());

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -96,18 +97,46 @@ class Column {
 
     void reserve(std::size_t rows) { values_.reserve(rows); }
 
+    /// Takes out the entries of the rows that `gone` names; returns how many there were. It is asked once
+    /// for each entry, in order.
+    template <class Gone>
+    std::size_t erase_if(Gone gone) {
+        const std::size_t before = size();
+        std::size_t kept = 0;
+        kinds_ = 0;
+        for (std::size_t i = 0; i < before; ++i) {
+            const std::uint32_t at = row(i);
+            if (gone(at)) {
+                if (rows_.empty()) list_rows();  // a gap is to come
+                continue;
+            }
+            kinds_ = static_cast<Kinds>(kinds_ | bit_of(kind(i)));
+            values_[kept] = values_[i];
+            if (!rows_.empty()) rows_[kept] = at;
+            if (!tags_.empty()) tags_[kept] = tags_[i];
+            ++kept;
+        }
+        values_.resize(kept);
+        if (!rows_.empty()) rows_.resize(kept);
+        if (!tags_.empty()) tags_.resize(kept);
+        return before - kept;
+    }
+
     const std::string name;
     Spelling spelling;
     Column* next = nullptr;  // which key followed it last
     const bool is_stored;
     bool is_listed = false;  // a sound line has it; noted where names are listed
     std::int64_t first_time = 0;
-    std::uint32_t role = 0;   // of a field; see LineParser
-    std::uint32_t place = 0;  // where the parser has its value of this line
-    std::uint32_t out = 0;    // which column of a frame it goes to
+    std::optional<std::int64_t> first_step;  // the least of the lines that have it, where asked for
+    std::optional<double> first_epoch;       // of those without a step
+    std::uint32_t role = 0;                  // of a field; see LineParser
+    std::uint32_t place = 0;                 // where the parser has its value of this line
+    std::uint32_t out = 0;                   // which column of a frame it goes to
 
   private:
     void put_slowly(std::uint32_t row, Value value);
+    void list_rows();
 
     std::uint32_t first_row_ = 0;
     std::uint32_t next_row_ = UINT32_MAX;  // none yet

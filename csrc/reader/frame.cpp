@@ -33,6 +33,7 @@ constexpr Fixed kErrors[] = {{"level", Type::kText},         {"logger", Type::kT
                              {"event", Type::kText},         {"error_type", Type::kText},
                              {"error_message", Type::kText}, {"traceback", Type::kText},
                              {"fingerprint", Type::kText},   {"context", Type::kText}};
+constexpr Fixed kSystem[] = {{"step", Type::kInt64}};
 constexpr Fixed kLog[] = {{"level", Type::kText},
                           {"logger", Type::kText},
                           {"step", Type::kInt64},
@@ -47,6 +48,8 @@ std::span<const Fixed> fixed_of(Stream stream) {
             return kPerformance;
         case Stream::kErrors:
             return kErrors;
+        case Stream::kSystem:
+            return kSystem;
         case Stream::kLog:
             break;
     }
@@ -120,7 +123,7 @@ void Frame::name_columns(Stream stream) {
     std::unordered_map<std::string, Known> fields;
     const auto fixed = fixed_of(stream);
     std::unordered_set<std::string_view> taken;
-    for (const char* name : {"timestamp", "seq", "rank", "attempt", "label"}) taken.insert(name);
+    for (const char* name : {"timestamp", "seq", "rank", "start", "label"}) taken.insert(name);
     for (const Fixed& field : fixed) taken.insert(field.name);
     for (std::size_t s = 0; s < sources_.size(); ++s) {
         for (std::size_t c = 0; c < sources_[s].chunks.size(); ++c) {
@@ -173,7 +176,7 @@ void Frame::name_columns(Stream stream) {
         for (Column* column : metric->second.columns) column->out = out;
     }
     add("rank", Type::kInt64);
-    add("attempt", Type::kInt64);
+    add("start", Type::kInt64);
     add("label", Type::kText);
 }
 

@@ -44,7 +44,7 @@ struct FrameColumn {
 constexpr std::uint32_t kTimeColumn = 0;
 constexpr std::uint32_t kSeqColumn = 1;
 constexpr std::uint32_t kRankFromEnd = 3;
-constexpr std::uint32_t kAttemptFromEnd = 2;
+constexpr std::uint32_t kStartFromEnd = 2;
 constexpr std::uint32_t kLabelFromEnd = 1;
 
 class Frame {

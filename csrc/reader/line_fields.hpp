@@ -16,9 +16,11 @@ enum Role : std::uint32_t {
     kEpoch,
     kMetrics,
     kSummary,
+    kSystem,
     kNonfinite,
     kMissing,
     kDropped,
+    kRewind,
     kContext,
     kName,
     kDuration,
@@ -37,9 +39,9 @@ struct Field {
 };
 
 // Those of every stream.
-constexpr Field kCommon[] = {{"timestamp", kTime}, {"seq", kSeq},         {"step", kStep},
-                             {"epoch", kEpoch},    {"dropped", kDropped}, {"nonfinite", kNonfinite},
-                             {"missing", kMissing}};
+constexpr Field kCommon[] = {{"timestamp", kTime},      {"seq", kSeq},         {"step", kStep},
+                             {"epoch", kEpoch},         {"dropped", kDropped}, {"rewind", kRewind},
+                             {"nonfinite", kNonfinite}, {"missing", kMissing}};
 constexpr Field kOfMetrics[] = {{"metrics", kMetrics}, {"summary", kSummary}};
 constexpr Field kOfPerformance[] = {{"name", kName},     {"duration_s", kDuration},
                                     {"depth", kOther},   {"parent", kOther},
@@ -52,6 +54,8 @@ constexpr Field kOfErrors[] = {
 constexpr Field kOfLog[] = {
     {"level", kLevel}, {"logger", kOther}, {"message", kMessage}, {"context", kContext}};
 
+constexpr Field kOfSystem[] = {{"system", kSystem}};
+
 inline std::span<const Field> fields_of(Stream stream) {
     switch (stream) {
         case Stream::kMetrics:
@@ -60,6 +64,8 @@ inline std::span<const Field> fields_of(Stream stream) {
             return kOfPerformance;
         case Stream::kErrors:
             return kOfErrors;
+        case Stream::kSystem:
+            return kOfSystem;
         case Stream::kLog:
             break;
     }

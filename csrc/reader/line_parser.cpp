@@ -166,6 +166,13 @@ const char* LineParser::parse_field(const char* p, Column& field) {
             return parse_body(p, chunk_.metrics, metrics_, line_.metrics);
         case kSummary:
             return parse_body(p, chunk_.summary, summary_, line_.summary);
+        case kSystem:
+            return parse_body(p, chunk_.metrics, metrics_, line_.metrics);
+        case kRewind:
+            p = parse_value(p, 1, true, value);
+            line_.rewind = static_cast<std::int64_t>(value.bits);
+            note(kRewind, value.kind == Kind::kInt);
+            return p;
         case kNonfinite:
             p = parse_names(p, nonfinite_, good);
             note(kNonfinite, good);
@@ -313,7 +320,7 @@ const char* LineParser::parse_values(const char* p, Columns& columns, std::vecto
         const bool wanted = store && column != nullptr && column->is_stored;
         Value value;
         if ((p = parse_value(p, 2, wanted, value)) == nullptr) return nullptr;
-        if (wanted || (options_.list_names && column != nullptr)) set(*column, value, found);
+        if (wanted || (options_.keeps_names() && column != nullptr)) set(*column, value, found);
         nobody = nullptr;
         expected = column != nullptr ? &column->next : &nobody;
         if (*p != ',' && *p != '}') p = skip_blanks(p);
@@ -326,7 +333,7 @@ const char* LineParser::parse_values(const char* p, Columns& columns, std::vecto
 Column* LineParser::column_of(std::string_view key, Columns& columns) {
     if (Column* const known = columns.find(key)) return known;
     const bool stored = !options_.only_count && options_.names.has(key);
-    if (!stored && !options_.list_names && columns.size() >= kMostExpected) return nullptr;
+    if (!stored && !options_.keeps_names() && columns.size() >= kMostExpected) return nullptr;
     if (columns.size() >= kMostNames) throw std::length_error("too many names of metrics");
     Column& column = columns.add(key, stored);
     column.first_time = line_.time;
@@ -368,6 +375,7 @@ bool LineParser::is_sound() const {
     constexpr std::uint32_t kNever = flag(kStep) | flag(kEpoch) | flag(kNonfinite) | flag(kMissing);
     const auto has = [this](std::uint32_t flags) { return (line_.has & flags) == flags; };
     if (!has(kAlways) || (line_.bad & kNever) != 0) return false;
+    if (((line_.has | line_.bad) & flag(kRewind)) != 0) return has(flag(kRewind));
     if (((line_.has | line_.bad) & flag(kDropped)) != 0) return has(flag(kDropped));
     switch (stream_) {
         case Stream::kMetrics:
@@ -376,6 +384,8 @@ bool LineParser::is_sound() const {
         case Stream::kPerformance:
             return has(flag(kName) | flag(kDuration)) &&
                    (line_.bad & (flag(kDevice) | flag(kDeviceDuration))) == 0;
+        case Stream::kSystem:
+            return line_.metrics == Body::kObject;
         case Stream::kErrors:
         case Stream::kLog:
             break;

@@ -32,7 +32,10 @@ struct Options {
     bool seqs = true;                    // keep the numbers of rows
     bool list_names = false;             // but mark the names that were recorded
     bool note_steps = false;             // fill Chunk::recorded_steps
+    bool note_firsts = false;            // fill Column::first_step and first_epoch
 
+    /// Whether names are kept where values are not.
+    bool keeps_names() const noexcept { return list_names || note_firsts; }
     bool has_steps() const noexcept { return first_step != INT64_MIN || last_step != INT64_MAX; }
 };
 
@@ -68,6 +71,7 @@ class LineParser {
         std::int64_t time = 0;
         std::int64_t seq = 0;
         std::int64_t step = 0;
+        std::int64_t rewind = 0;
         Value epoch;
         Value dropped;
         Body metrics = Body::kNone;
@@ -103,10 +107,18 @@ class LineParser {
     static void set(Column& column, Value value, std::vector<Found>& found);
     void note_seq();
     void note_step();
+    void note_firsts();
+    /// The column, without entries, of the block that a line of performance is of.
+    Column* block_of_line();
     void keep_row();
     void grow_rows(std::size_t rows);
     void list_names();
     void keep_missing(std::uint32_t row);
+
+    /// Whether its lines have an object of values by names.
+    bool has_values() const noexcept {
+        return stream_ == Stream::kMetrics || stream_ == Stream::kSystem;
+    }
 
     const Stream stream_;
     const Options& options_;

@@ -20,8 +20,14 @@ Value nonfinite_value(std::string_view text) noexcept {
 
 bool LineParser::finish() {
     note_seq();
-    if (options_.note_steps) note_step();
-    const bool dropped = (line_.has & flag(kDropped)) != 0;
+    const bool rewound = (line_.has & flag(kRewind)) != 0;
+    if (rewound) {
+        chunk_.rewinds.push_back({line_.seq, line_.rewind});
+        line_.dropped = Value::of_int(0);
+    }
+    const bool dropped = rewound || (line_.has & flag(kDropped)) != 0;
+    if (options_.note_steps && !dropped) note_step();
+    if (options_.note_firsts && !dropped) note_firsts();
     if (dropped) {
         chunk_.drops.emplace_back(static_cast<std::uint32_t>(chunk_.rows()), line_.dropped);
     }
@@ -40,7 +46,7 @@ bool LineParser::finish() {
             return false;
         }
         if (line_.metrics == Body::kObject) summary_.clear();
-        if (!options_.names.all && stream_ == Stream::kMetrics) {
+        if (!options_.names.all && has_values()) {
             line_.is_wanted = !metrics_.empty() || !summary_.empty();
         }
         if (!line_.is_wanted) return false;
@@ -56,13 +62,7 @@ bool LineParser::finish() {
 void LineParser::list_names() {
     const auto& values = line_.metrics == Body::kObject ? metrics_ : summary_;
     for (const Found& found : values) found.column->is_listed = true;
-    if (stream_ != Stream::kPerformance) return;
-    for (const Found& found : fields_) {
-        if (found.column->role != kName) continue;
-        if (Column* const block = column_of(chunk_.text(found.value.bits), chunk_.metrics)) {
-            block->is_listed = true;
-        }
-    }
+    if (Column* const block = block_of_line()) block->is_listed = true;
 }
 
 void LineParser::restore_nonfinite(const Columns& columns, std::vector<Found>& found) {
@@ -109,7 +109,7 @@ void LineParser::keep_missing(std::uint32_t row) {
         }
     };
     for (const Name& name : missing_) {
-        if (stream_ == Stream::kMetrics) {
+        if (has_values()) {
             keep(name, chunk_.metrics, metrics_);
             keep(name, chunk_.summary, summary_);
         } else if (name.name == "device_duration_s") {
@@ -134,17 +134,7 @@ void LineParser::note_seq() {
 }
 
 void LineParser::note_step() {
-    if ((line_.has & flag(kStep)) == 0) {
-        if (line_.epoch.kind == Kind::kInt) {
-            chunk_.recorded_epochs.push_back(
-                static_cast<double>(static_cast<std::int64_t>(line_.epoch.bits)));
-        } else if (line_.epoch.kind == Kind::kBig) {
-            chunk_.recorded_epochs.push_back(static_cast<double>(line_.epoch.bits));
-        } else if (line_.epoch.kind == Kind::kDouble) {
-            chunk_.recorded_epochs.push_back(std::bit_cast<double>(line_.epoch.bits));
-        }
-        return;
-    }
+    if ((line_.has & flag(kStep)) == 0) return;
     const std::int64_t step = line_.step;
     if (!chunk_.recorded_steps.empty()) {
         StepRange& last = chunk_.recorded_steps.back();
@@ -155,6 +145,33 @@ void LineParser::note_step() {
         }
     }
     chunk_.recorded_steps.push_back({step, step});
+}
+
+void LineParser::note_firsts() {
+    const bool has_step = (line_.has & flag(kStep)) != 0;
+    const std::optional<double> epoch = has_step ? std::nullopt : as_number(line_.epoch);
+    if (!has_step && !(epoch && *epoch == *epoch)) return;
+    const auto note = [&](Column& column) {
+        if (has_step) {
+            if (!column.first_step || line_.step < *column.first_step)
+                column.first_step = line_.step;
+        } else if (!column.first_epoch || *epoch < *column.first_epoch) {
+            column.first_epoch = epoch;
+        }
+    };
+    for (const Found& found : line_.metrics == Body::kObject ? metrics_ : summary_) {
+        note(*found.column);
+    }
+    if (Column* const block = block_of_line()) note(*block);
+}
+
+Column* LineParser::block_of_line() {
+    if (stream_ != Stream::kPerformance) return nullptr;
+    for (const Found& found : fields_) {
+        if (found.column->role != kName) continue;
+        return column_of(chunk_.text(found.value.bits), chunk_.metrics);
+    }
+    return nullptr;
 }
 
 }  // namespace fastlog::reader

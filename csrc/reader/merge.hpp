@@ -20,7 +20,7 @@ class Merge {
     Merge(const std::vector<SourceRows>& sources, const Selection& selection);
 
     bool done() const noexcept { return heap_.empty(); }
-    /// The next row; it may be one that tells of drops.
+    /// The next row; it may be a marker.
     const Place& top() const noexcept { return heads_[heap_.front()].place; }
     void pop();
 

@@ -64,7 +64,7 @@ Plan make_plan(const std::vector<Source>& sources, const ScanLimits& limits, uns
 }
 
 std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const Task& task,
-                                 const Options options[2], ChunkReader& reader) {
+                                 const Options& options, ChunkReader& reader) {
     auto chunk = std::make_unique<Chunk>();
     chunk->error = task.error;
     if (task.error != 0) return chunk;
@@ -72,7 +72,7 @@ std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const Task&
     const SegmentFile file(source.segments[task.segment]);
     chunk->error = file.error();
     if (chunk->error == 0) {
-        reader.read(file, task.begin, task.end, source.stream, options[source.note_steps], *chunk);
+        reader.read(file, task.begin, task.end, source.stream, options, *chunk);
     }
     return chunk;
 }
@@ -91,7 +91,7 @@ struct Shared {
     std::exception_ptr error;
 };
 
-void work(const std::vector<Source>& sources, const Plan& plan, const Options options[2],
+void work(const std::vector<Source>& sources, const Plan& plan, const Options& options,
           std::size_t ahead, Shared& shared) {
     try {
         ChunkReader reader;
@@ -171,15 +171,12 @@ void scan(const std::vector<Source>& sources, const Options& options, const Scan
     const unsigned most =
         limits.threads != 0 ? limits.threads : std::max(1U, std::thread::hardware_concurrency());
     const Plan plan = make_plan(sources, limits, most);
-    Options choices[2] = {options, options};
-    choices[0].note_steps = false;
-    choices[1].note_steps = true;
     const auto threads = static_cast<unsigned>(
         std::min<std::uint64_t>({most, plan.tasks.size(), plan.bytes / kLeastBytes}));
     if (threads < 2) {
         ChunkReader reader;
         for (const Task& task : plan.tasks) {
-            take({task.source, task.segment, read_part(sources, task, choices, reader)});
+            take({task.source, task.segment, read_part(sources, task, options, reader)});
             go_on();
         }
         return;
@@ -191,7 +188,7 @@ void scan(const std::vector<Source>& sources, const Options& options, const Scan
     try {
         for (unsigned i = 0; i < threads; ++i) {
             running.get().push_back(
-                start_quiet_thread([&] { work(sources, plan, choices, ahead, shared); }));
+                start_quiet_thread([&] { work(sources, plan, options, ahead, shared); }));
         }
     } catch (const std::system_error&) {
         if (running.get().empty()) throw;  // fewer threads do it, too

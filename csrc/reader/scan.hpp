@@ -17,7 +17,6 @@ namespace fastlog::reader {
 struct Source {
     Stream stream = Stream::kMetrics;
     std::vector<Segment> segments;  // in the order of their lines
-    bool note_steps = false;
 };
 
 /// What was read of a part of a source, in the order of its lines.

@@ -1,134 +1,171 @@
 #include "reader/selection.hpp"
 
 #include <algorithm>
-#include <bit>
-#include <map>
-#include <optional>
-#include <utility>
+#include <cmath>
 
 namespace fastlog::reader {
 namespace {
 
-std::optional<double> epoch_of(const Column* epochs, std::uint32_t row) {
-    const std::size_t entry = epochs->entry_at(row);
-    if (entry == epochs->size() || epochs->row(entry) != row) return std::nullopt;
-    const Value value = epochs->value(entry);
-    switch (value.kind) {
-        case Kind::kInt:
-            return static_cast<double>(static_cast<std::int64_t>(value.bits));
-        case Kind::kBig:
-            return static_cast<double>(value.bits);
-        case Kind::kDouble:
-            return std::bit_cast<double>(value.bits);
-        default:
-            return std::nullopt;
+/// Takes what no longer counts out of one chunk.
+class Hiding {
+  public:
+    Hiding(Chunk& chunk, const Cutoffs* cutoffs, const Rewinds& rewinds, Marks& marks,
+           Counts& left_out)
+        : chunk_(chunk),
+          cutoffs_(cutoffs != nullptr && !cutoffs->empty() ? cutoffs : nullptr),
+          rewinds_(rewinds),
+          marks_(marks),
+          left_out_(left_out),
+          epochs_(chunk.fields.find("epoch")) {}
+
+    std::int64_t run() {
+        for (const auto& drop : chunk_.drops) {
+            if (drop.first < chunk_.rows())
+                mark(drop.first, Mark::kMarker);  // else no rows are kept
+        }
+        if (cutoffs_ == nullptr && rewinds_.empty()) return hidden_;
+        note_gone_back();
+        if (const Column* const names = chunk_.fields.find("name")) {
+            hide_blocks(*names);
+        } else {
+            hide_metrics();
+        }
+        return hidden_;
     }
-}
+
+  private:
+    void mark(std::uint32_t row, Mark mark) {
+        if (marks_.empty()) {
+            marks_.resize(chunk_.rows());
+            std::fill_n(marks_.data(), chunk_.rows(), Mark::kShown);
+        }
+        hidden_ += mark == Mark::kHidden;
+        marks_[row] = mark;
+    }
+
+    /// Notes which rows their writer went back behind.
+    void note_gone_back() {
+        if (rewinds_.empty()) return;
+        gone_back_.resize(chunk_.rows());
+        for (std::uint32_t row = 0; row < chunk_.rows(); ++row) {
+            const auto least = rewinds_.after(chunk_.seq[row]);
+            gone_back_[row] = chunk_.has_step[row] != 0 && least && chunk_.step[row] >= *least;
+        }
+    }
+
+    std::optional<double> epoch_of(std::uint32_t row) const {
+        if (epochs_ == nullptr) return std::nullopt;
+        const std::size_t entry = epochs_->entry_at(row);
+        if (entry == epochs_->size() || epochs_->row(entry) != row) return std::nullopt;
+        const auto epoch = as_number(epochs_->value(entry));
+        return epoch && std::isfinite(*epoch) ? epoch : std::nullopt;
+    }
+
+    bool is_gone(const Cutoff* cutoff, std::uint32_t row) const {
+        if (!gone_back_.empty() && gone_back_[row] != 0) return true;
+        if (cutoff == nullptr) return false;
+        if (chunk_.has_step[row] != 0) return cutoff->step && chunk_.step[row] >= *cutoff->step;
+        if (!cutoff->epoch) return false;
+        const auto epoch = epoch_of(row);
+        return epoch && *epoch >= *cutoff->epoch;
+    }
+
+    const Cutoff* cutoff_of(const std::string& name) const {
+        if (cutoffs_ == nullptr) return nullptr;
+        const auto found = cutoffs_->find(name);
+        return found == cutoffs_->end() ? nullptr : &found->second;
+    }
+
+    void hide_blocks(const Column& names) {
+        std::string name;
+        for (std::size_t i = 0; i < names.size(); ++i) {
+            const std::uint32_t row = names.row(i);
+            name.assign(chunk_.text(names.value(i).bits));
+            if (!is_gone(cutoff_of(name), row)) continue;
+            mark(row, Mark::kHidden);
+            left_out_.add(name, 1);
+        }
+    }
+
+    void hide_metrics() {
+        Buffer<std::uint8_t> lost;  // rows that lost a value
+        for (Columns* columns : {&chunk_.metrics, &chunk_.summary}) {
+            for (Column& column : *columns) {
+                const Cutoff* const cutoff = cutoff_of(column.name);
+                if (column.empty() || (cutoff == nullptr && gone_back_.empty())) continue;
+                const std::size_t gone = column.erase_if([&](std::uint32_t row) {
+                    if (!is_gone(cutoff, row)) return false;
+                    if (lost.empty()) {
+                        lost.resize(chunk_.rows());
+                        std::fill_n(lost.data(), chunk_.rows(), std::uint8_t{0});
+                    }
+                    lost[row] = 1;
+                    return true;
+                });
+                if (gone != 0) left_out_.add(column.name, static_cast<std::int64_t>(gone));
+            }
+        }
+        if (lost.empty()) return;
+        std::erase_if(chunk_.missing, [](const Missing& missing) {
+            const std::size_t entry = missing.column->entry_at(missing.row);
+            return entry == missing.column->size() || missing.column->row(entry) != missing.row;
+        });
+        for (const Columns* columns : {&chunk_.metrics, &chunk_.summary}) {
+            for (const Column& column : *columns) {
+                for (std::size_t i = 0; i < column.size(); ++i) lost[column.row(i)] = 0;
+            }
+        }
+        for (std::uint32_t row = 0; row < chunk_.rows(); ++row) {
+            if (lost[row] != 0) mark(row, Mark::kHidden);
+        }
+    }
+
+    Chunk& chunk_;
+    const Cutoffs* const cutoffs_;
+    const Rewinds& rewinds_;
+    Marks& marks_;
+    Counts& left_out_;
+    const Column* const epochs_;
+    Buffer<std::uint8_t> gone_back_;  // by row, where there are rewinds
+    std::int64_t hidden_ = 0;
+};
 
 }  // namespace
 
-void Recorded::add(const Chunk& chunk) {
-    steps_.insert(steps_.end(), chunk.recorded_steps.begin(), chunk.recorded_steps.end());
-    epochs_.insert(epochs_.end(), chunk.recorded_epochs.begin(), chunk.recorded_epochs.end());
+void Rewinds::close() {
+    std::sort(rewinds_.begin(), rewinds_.end(),
+              [](const Rewind& a, const Rewind& b) { return a.seq < b.seq; });
+    for (std::size_t i = rewinds_.size(); i-- > 1;) {
+        rewinds_[i - 1].step = std::min(rewinds_[i - 1].step, rewinds_[i].step);
+    }
 }
 
-void Recorded::close() {
-    std::sort(steps_.begin(), steps_.end(),
-              [](const StepRange& a, const StepRange& b) { return a.first < b.first; });
-    std::size_t kept = 0;
-    for (const StepRange& range : steps_) {
-        if (kept != 0 &&
-            (steps_[kept - 1].last == INT64_MAX || range.first <= steps_[kept - 1].last + 1)) {
-            steps_[kept - 1].last = std::max(steps_[kept - 1].last, range.last);
-        } else {
-            steps_[kept++] = range;
-        }
-    }
-    steps_.resize(kept);
-    std::erase_if(epochs_, [](double epoch) { return epoch != epoch; });
-    std::sort(epochs_.begin(), epochs_.end());
-    epochs_.erase(std::unique(epochs_.begin(), epochs_.end()), epochs_.end());
+std::optional<std::int64_t> Rewinds::after(std::int64_t seq) const noexcept {
+    const auto behind = std::upper_bound(
+        rewinds_.begin(), rewinds_.end(), seq,
+        [](std::int64_t wanted, const Rewind& rewind) { return wanted < rewind.seq; });
+    return behind == rewinds_.end() ? std::nullopt : std::optional(behind->step);
 }
 
-bool Recorded::has_step(std::int64_t step) const noexcept {
-    if (steps_.empty()) return false;
-    const StepRange& near = steps_[last_];
-    if (step >= near.first && step <= near.last) return true;
-    const auto behind =
-        std::upper_bound(steps_.begin(), steps_.end(), step,
-                         [](std::int64_t s, const StepRange& range) { return s < range.first; });
-    if (behind == steps_.begin()) return false;
-    last_ = static_cast<std::size_t>(behind - steps_.begin()) - 1;
-    return step <= steps_[last_].last;
-}
-
-bool Recorded::has_epoch(double epoch) const noexcept {
-    return std::binary_search(epochs_.begin(), epochs_.end(), epoch);
-}
-
-std::vector<Recorded> recorded_again(const std::vector<SourceRows>& sources) {
-    // What the starts behind each one recorded, from the last one on.
-    std::map<std::pair<int, int>, std::vector<const SourceRows*>> by_start;
-    for (const SourceRows& source : sources) {
-        by_start[{source.group, source.start}].push_back(&source);
-    }
-    std::map<std::pair<int, int>, Recorded> later;
-    Recorded behind;
-    for (auto start = by_start.rbegin(); start != by_start.rend(); ++start) {
-        const auto next = std::next(start);
-        later.emplace(start->first, behind).first->second.close();
-        for (const SourceRows* source : start->second) {
-            for (const auto& chunk : source->chunks) behind.add(*chunk);
-        }
-        if (next == by_start.rend() || next->first.first != start->first.first) behind = {};
-    }
-    std::vector<Recorded> out;
-    for (const SourceRows& source : sources) out.push_back(later.at({source.group, source.start}));
-    return out;
-}
-
-std::int64_t mark_rows(const Chunk& chunk, const Recorded& again, Marks& marks) {
-    const auto rows = chunk.rows();
-    const auto set = [&](std::uint32_t row, Mark mark) {
-        if (marks.empty()) {
-            marks.resize(rows);
-            std::fill_n(marks.data(), rows, Mark::kShown);
-        }
-        marks[row] = mark;
-    };
-    for (const auto& drop : chunk.drops) {
-        if (drop.first < rows) set(drop.first, Mark::kDrops);  // else no rows are kept
-    }
-    std::int64_t hidden = 0;
-    if (again.empty()) return hidden;
-    const Column* const epochs = chunk.fields.find("epoch");
-    for (std::uint32_t row = 0; row < rows; ++row) {
-        if (!marks.empty() && marks[row] != Mark::kShown) continue;
-        bool hides;
-        if (chunk.has_step[row] != 0) {
-            hides = again.has_step(chunk.step[row]);
-        } else {
-            const auto epoch = epochs == nullptr ? std::nullopt : epoch_of(epochs, row);
-            hides = epoch.has_value() && again.has_epoch(*epoch);
-        }
-        if (!hides) continue;
-        set(row, Mark::kHidden);
-        ++hidden;
-    }
-    return hidden;
+std::int64_t hide_values(Chunk& chunk, const Cutoffs* cutoffs, const Rewinds& rewinds, Marks& marks,
+                         Counts& left_out) {
+    return Hiding(chunk, cutoffs, rewinds, marks, left_out).run();
 }
 
 Selection::Selection(const std::vector<SourceRows>& sources) {
-    const std::vector<Recorded> again = recorded_again(sources);
-    for (std::size_t s = 0; s < sources.size(); ++s) {
+    for (const SourceRows& source : sources) {
+        Rewinds rewinds;
+        if (source.counts) {
+            for (const auto& chunk : source.chunks) rewinds.add(chunk->rewinds);
+        }
+        rewinds.close();
         marks_.emplace_back();
-        hidden_.push_back(0);
-        for (const auto& chunk : sources[s].chunks) {
+        for (const auto& chunk : source.chunks) {
             Marks marks;
-            hidden_[s] += mark_rows(*chunk, again[s], marks);
+            hide_values(*chunk, source.cutoffs.get(), rewinds, marks, left_out_);
             shown_ += marks.empty() ? static_cast<std::int64_t>(chunk->rows())
                                     : std::count(marks.begin(), marks.end(), Mark::kShown);
-            marks_[s].push_back(std::move(marks));
+            marks_.back().push_back(std::move(marks));
         }
     }
 }

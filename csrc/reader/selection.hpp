@@ -1,72 +1,97 @@
-// Which rows count. This is the one place that knows: frames, statistics and curves ask it.
+// Which values count: docs/format.md. This is the one place that knows: frames and statistics ask it.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "reader/chunk.hpp"
 
 namespace fastlog::reader {
 
+/// From where on later starts took over a name: from a step, and from an epoch for lines without one.
+struct Cutoff {
+    std::optional<std::int64_t> step;
+    std::optional<double> epoch;
+};
+using Cutoffs = std::unordered_map<std::string, Cutoff>;
+
 /// What was read of a stream of a writer.
 struct SourceRows {
     std::vector<std::shared_ptr<Chunk>> chunks;
     std::int64_t rank = 0;
-    std::int64_t attempt = 0;
+    std::int64_t start = 0;
     std::string label;
-    int group = 0;  // those of one group take each other's place: a rank's
-    int start = 0;  // a later one takes over; equal ones stand side by side
+    bool counts = false;                     // leave out what no longer counts
+    std::shared_ptr<const Cutoffs> cutoffs;  // or none
+};
+
+/// Counts by text, in the order in which the texts came.
+class Counts {
+  public:
+    void add(const std::string& text, std::int64_t count) {
+        const auto [found, is_new] = places_.try_emplace(text, counts_.size());
+        if (is_new) counts_.emplace_back(text, 0);
+        counts_[found->second].second += count;
+    }
+    const std::vector<std::pair<std::string, std::int64_t>>& get() const noexcept {
+        return counts_;
+    }
+
+  private:
+    std::vector<std::pair<std::string, std::int64_t>> counts_;
+    std::unordered_map<std::string, std::size_t> places_;
 };
 
 enum class Mark : std::uint8_t {
     kShown,
-    kDrops,   // tells of dropped records: has its place in time, and no row
-    kHidden,  // of a step that a later start recorded again
+    kMarker,  // tells of drops or of a rewind: has its place in time, and no values
+    kHidden,  // nothing of it counts
 };
 
 /// The marks of a chunk's rows; none where all are shown.
 using Marks = Buffer<Mark>;
 
-/// Steps and epochs that some sources have, to be looked up.
-class Recorded {
+/// The steps that a writer went back to.
+class Rewinds {
   public:
-    void add(const Chunk& chunk);
+    void add(const std::vector<Rewind>& rewinds) {
+        rewinds_.insert(rewinds_.end(), rewinds.begin(), rewinds.end());
+    }
     /// Sorts what was added.
     void close();
-    bool empty() const noexcept { return steps_.empty() && epochs_.empty(); }
-    bool has_step(std::int64_t step) const noexcept;
-    bool has_epoch(double epoch) const noexcept;
-    const std::vector<StepRange>& steps() const noexcept { return steps_; }
+    bool empty() const noexcept { return rewinds_.empty(); }
+    /// The least step that it went back to behind a line.
+    std::optional<std::int64_t> after(std::int64_t seq) const noexcept;
 
   private:
-    std::vector<StepRange> steps_;
-    std::vector<double> epochs_;
-    mutable std::size_t last_ = 0;  // where the last step was found
+    std::vector<Rewind> rewinds_;  // each with the least step of its own and of those behind it
 };
 
-/// What of each source is hidden: what starts behind it in its group recorded again. The sources that
-/// are not the first of theirs have noted their steps.
-std::vector<Recorded> recorded_again(const std::vector<SourceRows>& sources);
-
-/// Marks the rows of a chunk; returns how many are hidden.
-std::int64_t mark_rows(const Chunk& chunk, const Recorded& again, Marks& marks);
+/// Takes out of a chunk the values that no longer count, and marks its rows. Counts the values by name.
+/// With rewinds the chunk must have its numbers. Returns how many rows are hidden.
+std::int64_t hide_values(Chunk& chunk, const Cutoffs* cutoffs, const Rewinds& rewinds, Marks& marks,
+                         Counts& left_out);
 
 class Selection {
   public:
+    /// Takes out of the chunks what no longer counts.
     explicit Selection(const std::vector<SourceRows>& sources);
 
     const Marks& marks(std::size_t source, std::size_t chunk) const {
         return marks_[source][chunk];
     }
-    std::int64_t hidden(std::size_t source) const { return hidden_[source]; }
     std::int64_t shown() const noexcept { return shown_; }
+    const Counts& left_out() const noexcept { return left_out_; }
 
   private:
     std::vector<std::vector<Marks>> marks_;
-    std::vector<std::int64_t> hidden_;
     std::int64_t shown_ = 0;
+    Counts left_out_;
 };
 
 }  // namespace fastlog::reader

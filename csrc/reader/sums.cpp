@@ -10,21 +10,6 @@
 namespace fastlog::reader {
 namespace {
 
-double as_double(Value value) noexcept {
-    switch (value.kind) {
-        case Kind::kInt:
-            return static_cast<double>(static_cast<std::int64_t>(value.bits));
-        case Kind::kBig:
-            return static_cast<double>(value.bits);
-        default:
-            return std::bit_cast<double>(value.bits);
-    }
-}
-
-bool is_number(Kind kind) noexcept {
-    return kind == Kind::kInt || kind == Kind::kBig || kind == Kind::kDouble;
-}
-
 /// Whether a number is less than another; integers are not rounded to be compared.
 bool is_less(Value a, Value b) noexcept {
     if (a.kind == Kind::kInt && b.kind == Kind::kInt) {
@@ -114,61 +99,73 @@ void TimerSum::add(double duration) {
     if (place < samples.size()) samples[place] = duration;
 }
 
-Sums::Sums(Stream stream, std::vector<std::string> first) : stream_(stream) {
-    for (std::string& time : first) {
+Sums::Sums(Stream stream, std::vector<std::string> first)
+    : stream_(stream), first_(std::move(first)) {
+    clear();
+}
+
+void Sums::clear() {
+    source_ = SIZE_MAX;
+    for (const int epoch : {0, 1}) {
+        of_source_[epoch].clear();
+        metrics_[epoch].clear();
+    }
+    timers_.clear();
+    left_out_ = {};
+    sources_.clear();
+    for (const std::string& time : first_) {
         sources_.emplace_back();
-        sources_.back().first = std::move(time);
+        sources_.back().first = time;
     }
 }
 
-void Sums::read(const std::vector<Source>& sources, const std::vector<SourceRows>& starts,
+void Sums::read(const std::vector<Source>& sources, const std::vector<SourceRows>& rows,
                 const ScanLimits& limits, const std::function<void(Part&&)>& note,
-                const std::function<void()>& go_on) {
-    // What a later start recorded again has to be known first.
-    std::vector<SourceRows> rows = starts;
-    std::vector<Source> later;
-    std::vector<std::size_t> numbers;
-    for (std::size_t s = 0; s < sources.size(); ++s) {
-        if (rows[s].start == 0) continue;
-        later.push_back(sources[s]);
-        later.back().note_steps = true;
-        numbers.push_back(s);
-    }
+                const std::function<void()>& begin_anew, const std::function<void()>& go_on) {
+    struct WentBack {};  // a writer did: what it took back is not known in time
+    std::vector<Rewinds> rewinds(sources.size());
     Options options;
-    options.only_count = true;
-    if (!later.empty()) {
+    options.seqs = false;
+    const auto take_all = [&] {
         scan(
-            later, options, limits,
+            sources, options, limits,
             [&](Part&& part) {
-                auto chunk = std::make_shared<Chunk>();
-                chunk->recorded_steps = std::move(part.chunk->recorded_steps);
-                chunk->recorded_epochs = std::move(part.chunk->recorded_epochs);
-                rows[numbers[part.source]].chunks.push_back(std::move(chunk));
+                const SourceRows& of = rows[part.source];
+                if (!options.seqs && of.counts && !part.chunk->rewinds.empty()) throw WentBack{};
+                take(part, of, rewinds[part.source]);
+                note(std::move(part));
             },
             go_on);
+        close_source();
+    };
+    try {
+        return take_all();
+    } catch (const WentBack&) {
+        clear();
+        begin_anew();
     }
-    const std::vector<Recorded> again = recorded_again(rows);
-    options.only_count = false;
-    options.seqs = false;
+    options.only_count = true;
     scan(
         sources, options, limits,
         [&](Part&& part) {
-            take(part, again[part.source]);
-            note(std::move(part));
+            if (rows[part.source].counts) rewinds[part.source].add(part.chunk->rewinds);
         },
         go_on);
-    close_source();
+    for (Rewinds& of_source : rewinds) of_source.close();
+    options.only_count = false;
+    options.seqs = true;
+    take_all();
 }
 
-void Sums::take(const Part& part, const Recorded& again) {
+void Sums::take(const Part& part, const SourceRows& of, const Rewinds& rewinds) {
     if (part.source != source_) {
         close_source();
         source_ = part.source;
         rows_ = 0;
     }
-    const Chunk& chunk = *part.chunk;
+    Chunk& chunk = *part.chunk;
     Marks marks;
-    sources_[source_].hidden += mark_rows(chunk, again, marks);
+    hide_values(chunk, of.cutoffs.get(), rewinds, marks, left_out_);
     take_times(chunk, marks, sources_[source_]);
     if (stream_ == Stream::kPerformance) {
         take_timings(chunk, marks, source_);

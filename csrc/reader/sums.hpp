@@ -50,23 +50,6 @@ struct Place {
     auto operator<=>(const Place&) const = default;
 };
 
-/// Counts by text, in the order in which the texts came.
-class Counts {
-  public:
-    void add(const std::string& text, std::int64_t count) {
-        const auto [found, is_new] = places_.try_emplace(text, counts_.size());
-        if (is_new) counts_.emplace_back(text, 0);
-        counts_[found->second].second += count;
-    }
-    const std::vector<std::pair<std::string, std::int64_t>>& get() const noexcept {
-        return counts_;
-    }
-
-  private:
-    std::vector<std::pair<std::string, std::int64_t>> counts_;
-    std::unordered_map<std::string, std::size_t> places_;
-};
-
 /// A value that outlives its chunk.
 struct Kept {
     Value value;
@@ -114,7 +97,6 @@ struct SourceSum {
     double first_duration = 0;  // of the blocks with which it began
     std::optional<std::int64_t> first_step;
     std::optional<std::int64_t> last_step;
-    std::int64_t hidden = 0;
 };
 
 class Sums {
@@ -122,10 +104,11 @@ class Sums {
     /// `first` is, by source, the earliest time that is known of its writer, or empty.
     Sums(Stream stream, std::vector<std::string> first);
 
-    /// Reads all sources. `note` gets each part when it has been taken in.
-    void read(const std::vector<Source>& sources, const std::vector<SourceRows>& starts,
+    /// Reads all sources. `note` gets each part when it has been taken in; `begin_anew` says that those
+    /// before do not count.
+    void read(const std::vector<Source>& sources, const std::vector<SourceRows>& rows,
               const ScanLimits& limits, const std::function<void(Part&&)>& note,
-              const std::function<void()>& go_on);
+              const std::function<void()>& begin_anew, const std::function<void()>& go_on);
 
     /// Durations per timer that are kept; past this, a sample of them.
     static constexpr std::size_t kMostSamples = std::size_t{1} << 17;
@@ -136,9 +119,11 @@ class Sums {
     const Metrics& summaries() const noexcept { return metrics_[1]; }
     const std::unordered_map<std::string, TimerSum>& timers() const noexcept { return timers_; }
     const std::vector<SourceSum>& sources() const noexcept { return sources_; }
+    const Counts& left_out() const noexcept { return left_out_; }
 
   private:
-    void take(const Part& part, const Recorded& again);
+    void clear();
+    void take(const Part& part, const SourceRows& of, const Rewinds& rewinds);
     void take_times(const Chunk& chunk, const Marks& marks, SourceSum& source);
     void take_column(const Chunk& chunk, const Column& column, const Marks& marks, MetricSum& sum,
                      std::size_t source, std::size_t place);
@@ -152,6 +137,8 @@ class Sums {
     Metrics metrics_[2];
     std::unordered_map<std::string, TimerSum> timers_;
     std::vector<SourceSum> sources_;
+    Counts left_out_;
+    const std::vector<std::string> first_;
 };
 
 }  // namespace fastlog::reader

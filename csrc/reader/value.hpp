@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <optional>
 
 namespace fastlog::reader {
 
@@ -37,6 +38,26 @@ struct Value {
         return {kind, offset << 32 | size};
     }
 };
+
+constexpr bool is_number(Kind kind) noexcept {
+    return kind == Kind::kInt || kind == Kind::kBig || kind == Kind::kDouble;
+}
+
+/// A number's value, rounded where a double does not hold it.
+inline double as_double(Value value) noexcept {
+    switch (value.kind) {
+        case Kind::kInt:
+            return static_cast<double>(static_cast<std::int64_t>(value.bits));
+        case Kind::kBig:
+            return static_cast<double>(value.bits);
+        default:
+            return std::bit_cast<double>(value.bits);
+    }
+}
+
+inline std::optional<double> as_number(Value value) noexcept {
+    return is_number(value.kind) ? std::optional(as_double(value)) : std::nullopt;
+}
 
 constexpr std::uint32_t text_offset(std::uint64_t bits) noexcept {
     return static_cast<std::uint32_t>(bits >> 32);

@@ -1,1 +1,1 @@
-"""Figures out of a run: sums, comparisons, shares of time. Nothing is drawn here."""
+"""Statistics of a run: sums, comparisons, shares of time. Nothing is drawn here."""

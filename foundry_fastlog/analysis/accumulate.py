@@ -15,12 +15,12 @@ class MetricStats:
 
     Attributes:
         name: The metric's key.
-        count: Values recorded, whatever their type, null included.
+        count: Values recorded, of any type, including null.
         numbers: How many of them were finite numbers.
         nonfinite: How many were NaN or infinite.
         first: First value recorded; any JSON type, or NaN.
         last: Last value recorded.
-        min: Smallest finite number, None where there is none.
+        min: Smallest finite number, None if there is none.
         min_step: Step of the first line with that number.
         max: Largest finite number.
         max_step: Step of the first line with that number.
@@ -41,7 +41,7 @@ class MetricStats:
 
 
 def total(values: list[float]) -> float:
-    """Sum of finite numbers; infinite where no float holds it."""
+    """Return the sum of finite numbers; infinite if it overflows."""
     try:
         return math.fsum(values)
     except OverflowError:
@@ -49,7 +49,7 @@ def total(values: list[float]) -> float:
 
 
 def percentile(ascending: list[float], fraction: float) -> float:
-    """Give a percentile, interpolated linearly between neighbours (numpy's default).
+    """Return a percentile, interpolated linearly between neighbours (numpy's default).
 
     Args:
         ascending: Sorted values, at least one.

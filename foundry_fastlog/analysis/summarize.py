@@ -1,7 +1,7 @@
-"""Sum up a run: metrics, timings, errors, files and completeness, in one pass.
+"""Summarise a run: metrics, timings, errors, files and completeness.
 
-``summarize(run)`` computes, ``render(summary, console)`` shows. The first needs no
-more than the package itself, the second rich.
+``summarize(run)`` computes, ``render(summary, console)`` displays. The first needs only this
+package, the second also rich.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from foundry_fastlog.analysis.summary import (
     Summary,
     TimingSummary,
 )
+from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.lines import Record
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
-from foundry_fastlog.run.files import STREAMS, Attempts
+from foundry_fastlog.run.files import STREAMS
 
 if TYPE_CHECKING:  # of the extension
     from foundry_fastlog.reading.scan import MetricSum as _MetricSum
@@ -39,7 +40,7 @@ __all__ = [
     "summarize",
 ]
 
-#: The timer that holds a whole step: the shares of the other timers are of its total.
+#: The timer around a whole step: the shares of other timers are relative to its total.
 STEP_TIMER = "step"
 
 _LAST_ERRORS = 5
@@ -63,27 +64,29 @@ class _Summing:
             for writer in run.writers
         }
 
-    def add_sums(self, run: Run, stream: str, attempts: Attempts) -> list[SeriesCheck]:
-        """Take in a stream that is summed up without a look at each line here."""
+    def add_sums(self, run: Run, stream: str, starts: Starts) -> list[SeriesCheck]:
+        """Add a stream that the native reader sums up."""
         first = {writer: attempt.first for writer, attempt in self.attempts.items()}
-        found, checks = run.sums(stream, first, attempts=attempts)
+        found, checks = run.sums(stream, first, starts=starts)
         if found is None:
             return checks
         for check, source in zip(checks, found.sources(), strict=True):
             attempt = self.attempts[check.series.writer]
-            attempt.first, last, duration_s, first_step, last_step, _ = source
+            attempt.first, last, duration_s, first_step, last_step = source
             attempt.last = max(attempt.last, last)
             attempt.wall_s = max(attempt.wall_s, duration_s)
             if stream == "metrics":
                 attempt.first_step, attempt.last_step = first_step, last_step
-        # Values of an epoch are not mixed with those of its steps.
-        ordered = [(sums, "") for sums in found.metrics()]
+        # An epoch's values are not mixed with those of its steps.
+        ending = " (system)" if stream == "system" else ""
+        ordered = [(sums, ending) for sums in found.metrics()]
         ordered += [(sums, " (epoch)") for sums in found.summaries()]
         for sums, ending in sorted(ordered, key=_place_of):
             self._metric(sums, ending)
-        self.timers = found.timers()
-        for timer in self.timers:
-            self._miss(timer["name"], timer["missing"])
+        if stream == "performance":
+            self.timers = found.timers()
+            for timer in self.timers:
+                self._miss(timer["name"], timer["missing"])
         return checks
 
     def _metric(self, sums: _MetricSum, ending: str) -> None:
@@ -139,26 +142,26 @@ class _Summing:
         del last[:-_LAST_ERRORS]
 
 
-def summarize(run: Run, *, attempts: Attempts = "last") -> Summary:
-    """Read a run once and sum it up.
+def summarize(run: Run, *, starts: Starts = "latest") -> Summary:
+    """Read a run once and summarise it.
 
     Args:
         run: The run, from ``read_run``.
-        attempts: ``"last"`` or ``"all"``; see ``Run.lines``.
+        starts: ``"latest"``, ``"all"`` or a number; see ``Run.lines``.
 
     Returns:
-        The summary. ``complete`` and ``problems`` say whether lines are missing.
+        The summary. ``complete`` and ``problems`` show whether lines are missing.
     """
     state = _Summing(run)
     checks: list[SeriesCheck] = []
-    for stream in ("metrics", "performance"):
-        checks += state.add_sums(run, stream, attempts)
+    for stream in ("metrics", "performance", "system"):
+        checks += state.add_sums(run, stream, starts)
     for stream in ("errors", "log"):
-        for stamp, series, record, _ in run.entries([stream], attempts=attempts, checks=checks):
+        for stamp, series, record, _ in run.entries([stream], starts=starts, checks=checks):
             attempt = state.attempts[series.writer]
             attempt.first = min(attempt.first, stamp) if attempt.first else stamp
             attempt.last = max(attempt.last, stamp)
-            if "dropped" not in record:
+            if not is_marker(record):
                 state.event(stream, record, series.writer.label)
     return _finish(run, state, checks)
 
@@ -169,10 +172,11 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
     lines = {(check.series.writer, check.series.stream): check.lines for check in checks}
     for check in checks:
         dropped[check.series.stream] += check.dropped
-        summary.superseded += check.superseded
+    summary.starts = run.report_starts()
+    summary.left_out = {s: dict(names) for s, names in run.left_out.items() if names}
     summary.dropped = {stream: count for stream, count in dropped.items() if count}
     for writer, attempt in state.attempts.items():
-        # wall_s holds the duration of the first block until here: a timing's stamp is its end.
+        # Until here, wall_s holds the duration of the first block: a timing is stamped at its end.
         attempt.wall_s += _seconds(attempt.first, attempt.last)
         attempt.lines = {s: lines[writer, s] for s in STREAMS if (writer, s) in lines}
         summary.attempts.append(attempt)
@@ -241,7 +245,7 @@ def _add_timings(summary: Summary, timers: list[_TimerSum]) -> None:
 
 
 def _place_of(metric: tuple[_MetricSum, str]) -> tuple[int, int, int, int]:
-    """Where a metric stood first: by time, then by writer, row and place in the line."""
+    """Return where a metric stood first: time, writer, row, and place in the line."""
     return metric[0]["place"]
 
 
@@ -250,9 +254,9 @@ def _value_of(value: tuple[Any, bool]) -> Any:  # noqa: ANN401  # any JSON
 
 
 def _seconds(first: str, last: str) -> float:
-    """Seconds between two timestamps; 0 where one cannot be read."""
+    """Return the seconds between two timestamps; 0 if one cannot be parsed."""
     try:
         begin, end = (datetime.fromisoformat(t.replace("Z", "+00:00")) for t in (first, last))
         return (end - begin).total_seconds()
-    except (ValueError, TypeError):  # no text of a time, or one without and one with a zone
+    except (ValueError, TypeError):  # not a time, or one without and one with a time zone
         return 0.0

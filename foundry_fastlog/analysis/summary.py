@@ -1,4 +1,4 @@
-"""The numbers of a run, as ``report.summarize`` returns them."""
+"""The figures of a run, as returned by ``summarize``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.analysis.accumulate import MetricStats
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 
-if TYPE_CHECKING:  # loaded when a run has rings
+if TYPE_CHECKING:  # loaded when a run has rings, or asked for
     from foundry_fastlog.reading.found_rings import RingReport
+    from foundry_fastlog.reading.start_states import StartReport
 
 __all__ = ["AttemptSummary", "ErrorSummary", "FileSummary", "Summary", "TimingSummary"]
 
@@ -22,7 +23,7 @@ class TimingSummary:
     """One timer name over a run. Durations are in seconds.
 
     Attributes:
-        name: The timer's name; with the device in parentheses for the time that it took there.
+        name: The timer's name; with the device in parentheses for the time on that device.
         count: Blocks timed.
         total_s: Sum of their durations.
         mean_s: Mean duration.
@@ -30,9 +31,8 @@ class TimingSummary:
         p95_s: 95th percentile.
         p99_s: 99th percentile.
         max_s: Longest duration.
-        share: Sum divided by the sum of the ``step`` timer, or by the wall time of the
-            processes where no ``step`` was timed; None where that is 0. Over 1 where
-            threads overlap.
+        share: Sum divided by the sum of the ``step`` timer, or by the wall time of the processes if
+            no ``step`` was timed; None if that is 0. Above 1 if threads overlap.
         errors: Blocks that ended with an exception.
         sampled: Whether the percentiles are of a random sample (over 131,072 blocks).
     """
@@ -52,14 +52,14 @@ class TimingSummary:
 
 @dataclass(frozen=True)
 class ErrorSummary:
-    """One recorded error, or event.
+    """One recorded error or event.
 
     Attributes:
         timestamp: When it was recorded (UTC text).
         level: Its level.
-        error_type: Class of the exception, ``""`` where the line has none.
+        error_type: Class of the exception, ``""`` if the line has none.
         message: The message recorded with it, or the exception's own.
-        step: Training step, None where unknown.
+        step: Training step, None if unknown.
         label: Label of the process.
     """
 
@@ -102,9 +102,9 @@ class AttemptSummary:
         first: Timestamp of its earliest line, ``""`` without lines.
         last: Timestamp of its latest line.
         wall_s: Seconds from the start of its first block or line to its last line.
-        first_step: Lowest step in its metrics, None without.
+        first_step: Lowest step in its metrics, None if there is none.
         last_step: Highest step in its metrics.
-        lines: Lines per stream, drop markers among them.
+        lines: Lines per stream, including drop markers.
     """
 
     label: str
@@ -121,40 +121,42 @@ class AttemptSummary:
 
 @dataclass
 class Summary:
-    """A run, summed up.
+    """The summary of a run.
 
     Attributes:
         path: The run directory.
-        info: What ``run.json`` says, or empty.
+        info: The contents of ``run.json``, or empty.
         first: Timestamp of the earliest line, ``""`` in a run without lines.
         last: Timestamp of the latest line.
         wall_s: Seconds between them.
-        first_step: Lowest step in the metrics, None without.
+        first_step: Lowest step in the metrics, None if there is none.
         last_step: Highest step in the metrics.
         ranks: Ranks that recorded.
-        metrics: Per metric, in the order of first appearance; values of epoch summaries
-            under their key with `` (epoch)`` behind it.
-        timings: Per timer name, the largest total first.
-        timing_base: What a share is of: ``"step"`` or ``"wall"``.
-        timing_base_s: That sum, in seconds.
-        missing: Per metric, or timer and device, how many of its values never arrived, by reason.
+        metrics: Per metric, in the order of first appearance; values of epoch summaries under their
+            key followed by `` (epoch)``.
+        timings: Per timer name, largest total first.
+        timing_base: What shares are relative to: ``"step"`` or ``"wall"``.
+        timing_base_s: Its total, in seconds.
+        missing: Per metric, or timer and device, how many values never arrived, by reason.
         errors_by_type: Count of errors per exception class.
-        events: Count per name of what is told of among the errors and is no exception.
+        events: Count per name of events in the errors stream that are not exceptions.
         errors_by_level: Count of errors per level.
         log_by_level: Count of messages per level.
         last_errors: The latest errors, oldest first.
         last_events: The latest of those events.
-        dropped: Dropped records per stream, streams without any left out.
-        superseded: Lines left out because a later attempt recorded the step again.
-        attempts: Per process, by rank and attempt.
+        dropped: Dropped records per stream, streams without any are omitted.
+        left_out: Values omitted because a later start recorded them again, or the process went back
+            to an earlier step, by stream and name.
+        starts: The state of each start.
+        attempts: Per process, by rank and start.
         files: Per stream file.
         checks: Completeness per stream and process.
-        rings: What was found in the ring files of the run's processes. Lines of processes that
-            were killed are read from them.
+        rings: One report per ring file of the run's processes. Lines of killed processes are read
+            from them.
         unread: Rings and files of the run that cannot be read; see ``Run.unread``.
         problems: What is wrong with the files.
-        problems_omitted: Problems beyond those.
-        curves: Points ``(step, value)`` per numeric metric, thinned out to at most 2048.
+        problems_omitted: Number of further problems.
+        curves: Points ``(step, value)`` per numeric metric, reduced to at most 2048.
     """
 
     path: Path
@@ -177,7 +179,8 @@ class Summary:
     last_errors: list[ErrorSummary] = field(default_factory=list)
     last_events: list[ErrorSummary] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
-    superseded: int = 0
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
+    starts: list[StartReport] = field(default_factory=list)
     attempts: list[AttemptSummary] = field(default_factory=list)
     files: list[FileSummary] = field(default_factory=list)
     checks: list[SeriesCheck] = field(default_factory=list)
@@ -189,30 +192,30 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every record that the recorder accepted is there, once and readable."""
+        """Whether every accepted record is there, once and readable."""
         return not self.unread and all(check.complete for check in self.checks)
 
     @property
     def bytes(self) -> int:
-        """Bytes in all stream files."""
+        """Total bytes of all stream files."""
         return sum(file.bytes for file in self.files)
 
     def metric(self, name: str) -> MetricStats | None:
-        """Look up a metric by its key; None when the run has none of that name."""
+        """Look up a metric by its key; None if the run has no such metric."""
         return next((stats for stats in self.metrics if stats.name == name), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything but the curves and the series as JSON values.
+        """Return everything except the curves and the series as JSON values.
 
-        NaN and infinities, which strict JSON has not, become the texts ``nan``, ``inf``
-        and ``-inf``.
+        NaN and infinities, which strict JSON does not have, become the strings ``nan``, ``inf`` and
+        ``-inf``.
         """
         result: dict[str, Any] = {"complete": self.complete, "bytes": self.bytes}
         for item in dataclasses.fields(self):
             if item.name == "checks":
                 result["checks"] = [_check_dict(check) for check in self.checks]
             elif item.name == "info":
-                result["info"] = self.info  # JSON already, and perhaps nested deeply
+                result["info"] = self.info  # already JSON, and perhaps deeply nested
             elif item.name != "curves":
                 result[item.name] = _jsonable(getattr(self, item.name))
         return result

@@ -1,1 +1,1 @@
-"""Text, numbers, checks of arguments, locks: knows no run."""
+"""Text, numbers, argument checks and locks; knows nothing about runs."""

@@ -1,4 +1,4 @@
-"""Checks of what a `Recorder` is given: a clear error at once, in place of a fault much later."""
+"""Checks of a `Recorder`'s arguments, so that errors appear at once instead of much later."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 _MOST_PROCESSES = (1 << 31) - 1  # a rank has 32 bits in a ring file
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
-_SHOWN = 100  # characters, or bits, of an odd value
+_SHOWN = 100  # characters, or bits, shown of a rejected value
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LEVEL_NAMES = {
@@ -37,23 +37,23 @@ _LEVEL_NAMES = {
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """Return a path as absolute text; TypeError and ValueError for what is none."""
+    """Return a path as absolute text; TypeError or ValueError if it is not a path."""
     text = os.fspath(path)
     if not isinstance(text, str):
         raise TypeError(f"path must be a str or a Path, got {type(text).__name__}")
     if "\0" in text:
         raise ValueError(f"path must not contain a NUL character, got {text!r}")
-    # Not Path.resolve(): links stay as the user wrote them, as in the messages and file names.
+    # Not Path.resolve(): keep links as the user wrote them, as in messages and file names.
     return os.path.abspath(text)  # noqa: PTH100 - see above
 
 
 def check_directory(directory: str) -> None:
-    """Raise NotADirectoryError where a file stands in the directory's place."""
+    """Raise NotADirectoryError if the directory, or a parent, is a file."""
     part = Path(directory)
     for place in (part, *part.parents):
         try:
-            mode = place.stat().st_mode  # one look: it may be removed meanwhile
-        except (OSError, ValueError):  # nothing there, or it may not be looked at
+            mode = place.stat().st_mode  # one call: it may be removed in between
+        except (OSError, ValueError):  # does not exist, or is not accessible
             continue
         if not stat.S_ISDIR(mode):
             raise NotADirectoryError(
@@ -63,21 +63,21 @@ def check_directory(directory: str) -> None:
 
 
 def check_type(name: str, value: object, kind: type, wanted: str) -> None:
-    """Raise TypeError where `value` is not of a type, or of one of several."""
+    """Raise TypeError unless `value` has a type, or one of several."""
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise ValueError where `value` is none of the choices."""
+    """Raise ValueError unless `value` is one of the choices."""
     if value not in choices:
         wanted = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {wanted}, got {value!r}")
 
 
 def whole_number(name: str, value: object) -> int:
-    """Return an int of any size; TypeError for what is none."""
-    if type(value) is int:  # the check of a protocol takes microseconds
+    """Return an int of any size; TypeError for anything else."""
+    if type(value) is int:  # checking the protocol takes microseconds
         return value
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
@@ -85,7 +85,7 @@ def whole_number(name: str, value: object) -> int:
 
 
 def step_number(step: object) -> int:
-    """Return a step as record() takes it."""
+    """Return a step, checked as record() does."""
     number = whole_number("step", step)
     if not -(1 << 63) <= number < 1 << 63:
         raise OverflowError("step does not fit in a signed 64-bit integer")
@@ -95,7 +95,7 @@ def step_number(step: object) -> int:
 def check_number(
     name: str, value: object, least: float, most: float, *, whole: bool = False
 ) -> None:
-    """Raise TypeError for what is no number, and ValueError for one out of range."""
+    """Raise TypeError if it is not a number, and ValueError if it is out of range."""
     kinds: tuple[type, ...] = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
         wanted = "an int" if whole else "a number"
@@ -105,14 +105,14 @@ def check_number(
 
 
 def _shown(value: object) -> object:
-    """What a message shows of a number: Python writes no int of very many digits."""
+    """Return how a message shows a number: Python cannot print ints of very many digits."""
     if isinstance(value, int) and value.bit_length() > _SHOWN:
         return f"an int of {value.bit_length()} bits"
     return value
 
 
 def process_number(name: str, value: object, variable: str, *, least: int) -> int | None:
-    """Return rank or world size from the argument or the launcher's environment variable."""
+    """Return the rank or world size from the argument or the launcher's environment variable."""
     source = name
     if value is None:
         text = os.environ.get(variable)
@@ -120,9 +120,9 @@ def process_number(name: str, value: object, variable: str, *, least: int) -> in
             return None
         source = f"the environment variable {variable}"
         try:
-            # int() would take "1_0", and the digits of other scripts.
+            # int() would accept "1_0" and digits of other scripts.
             value = int(text) if _WHOLE.fullmatch(text) else None
-        except ValueError:  # more digits than Python reads
+        except ValueError:  # more digits than Python parses
             value = None
         if value is None:
             raise ValueError(f"{source} must be a whole number, got {text[:_SHOWN]!r}")
@@ -136,13 +136,13 @@ def process_number(name: str, value: object, variable: str, *, least: int) -> in
 
 
 def seconds(name: str, value: object) -> float:
-    """Return a time to wait; TypeError for what is no number, ValueError for NaN or below 0."""
+    """Return a timeout; TypeError if it is not a number, ValueError if NaN or below 0."""
     if isinstance(value, (str, bytes, bytearray)):
         raise TypeError(f"{name} must be a number of seconds, got {type(value).__name__}")
     value = cast("float", value)
     try:
         number = float(value)
-    except OverflowError:  # an int beyond all floats: as good as for ever
+    except OverflowError:  # an int larger than any float: wait forever
         number = float("inf" if value > 0 else "-inf")
     if not number >= 0:
         raise ValueError(f"{name} must be at least 0 seconds, got {number}")
@@ -150,13 +150,13 @@ def seconds(name: str, value: object) -> float:
 
 
 def known_level(level: object) -> str | None:
-    """Return the name of a level that `logging` knows, from its name in any case or its number."""
+    """Return the name of a standard level, given its name in any case or its number."""
     name = logging.getLevelName(level) if isinstance(level, int) else level
     return _LEVEL_NAMES.get(str(name).upper())
 
 
 def level_name(level: str | int | None, default: str) -> str:
-    """Return the name of a level of `logging`; ValueError for an unknown one."""
+    """Return the name of a `logging` level; ValueError if it is unknown."""
     if level is None:
         return default
     known = known_level(level)

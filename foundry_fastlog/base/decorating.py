@@ -1,4 +1,4 @@
-"""Decorators out of context managers, for functions and coroutine functions."""
+"""Make decorators from context managers, for functions and coroutine functions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _R = TypeVar("_R")
 def run_inside(
     function: Callable[_P, _R], block: Callable[[], AbstractContextManager[Any, bool | None]]
 ) -> Callable[_P, _R]:
-    """Wrap a function, or a coroutine function, so that each call runs inside a block.
+    """Wrap a function or coroutine function so that each call runs inside a block.
 
     Args:
         function: The function.
-        block: Gives the context manager of one call.
+        block: Returns the context manager for one call.
 
     Returns:
-        The wrapped function. It returns None where the block keeps an exception.
+        The wrapped function. It returns None if the block suppresses an exception.
     """
     if inspect.iscoroutinefunction(function):
 

@@ -1,35 +1,46 @@
-"""Facts of this process: which commit runs, on which device, with how much memory."""
+"""Facts about this process: the commit it runs, its device, its memory."""
 
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-__all__ = ["get_device", "get_git_commit_hash", "git_hash", "rss_bytes", "utc_now"]
+__all__ = [
+    "boot_id",
+    "get_device",
+    "get_git_commit_hash",
+    "git_hash",
+    "lifetime",
+    "process_start",
+    "rss_bytes",
+    "utc_now",
+]
 
 _SHORT = 7
 _HIDDEN = ("", "-1", "none")
-# What a driver shows, whether or not this process has started the GPU's runtime.
+# Present if there is a driver, whether or not this process has started the GPU's runtime.
 _CUDA_NODES = ("/dev/nvidiactl", "/dev/dxg")
 _ROCM_NODES = ("/dev/kfd",)
 
 
 def utc_now() -> str:
-    """Return the time as the lines write it: UTC, microseconds, ``Z``."""
+    """Return the current time as written in lines: UTC, microseconds, ``Z``."""
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
-    """Return the commit that is checked out, or None outside a git repository.
+    """Return the checked-out commit, or None outside a git repository.
 
     Args:
-        directory: A directory of the checkout; the current one by default.
+        directory: A directory of the checkout. Default: the current one.
     """
-    import subprocess  # imports within functions here: they would make every start slower
+    import subprocess  # imported here: it would slow down every start
 
     try:
         result = subprocess.run(
@@ -46,15 +57,15 @@ def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
 
 
 def get_git_commit_hash(path: str | os.PathLike[str] | None = None) -> str:
-    """Return the short hash of the commit that is checked out.
+    """Return the short hash of the checked-out commit.
 
-    Git is asked once for each directory.
+    Git is run once per directory.
 
     Args:
-        path: A directory of the checkout; the current one by default.
+        path: A directory of the checkout. Default: the current one.
 
     Returns:
-        Seven hexadecimal digits, or ``"unknown"`` where there is no git repository.
+        Seven hexadecimal digits, or ``"unknown"`` outside a git repository.
     """
     try:
         directory = os.path.abspath(os.curdir if path is None else path)  # noqa: PTH100 - the key of the cache
@@ -70,11 +81,11 @@ def _commit(directory: str) -> str:
 
 
 def get_device() -> str:
-    """Return the device that this process trains on, as torch names it.
+    """Return the device that this process trains on, in torch's notation.
 
-    Torch is not imported for it, and the GPU's runtime is not started: a process that did so could
-    not fork workers that use the GPU. Before the program has started it, the device is the one that
-    the launcher gave this process (``LOCAL_RANK``), when there is a driver.
+    This does not import torch or start the GPU's runtime: a process that started it could not fork
+    workers that use the GPU. Until the program starts it, the device is the one that the launcher
+    assigned to this process (``LOCAL_RANK``), if there is a driver.
 
     Returns:
         ``"cuda:<index>"``, ``"mps"`` or ``"cpu"``.
@@ -84,7 +95,7 @@ def get_device() -> str:
         return "cpu"
     try:
         return _torch_device(torch)
-    except Exception:  # noqa: BLE001 - torch half imported, or a driver's fault: no reason to fail
+    except Exception:  # noqa: BLE001 - torch partly imported, or a driver error: not a reason to fail
         return "cpu"
 
 
@@ -100,7 +111,7 @@ def _torch_device(torch: Any) -> str:  # noqa: ANN401 - a module that may not be
 
 
 def _gpu_expected(torch: Any) -> bool:  # noqa: ANN401 - a module that may not be installed
-    """Tell whether torch will find a GPU, without asking the GPU's runtime."""
+    """Return whether torch will find a GPU, without asking the GPU's runtime."""
     nodes: tuple[str, ...]
     variables: tuple[str, ...]
     if torch.version.cuda is not None:
@@ -115,12 +126,40 @@ def _gpu_expected(torch: Any) -> bool:  # noqa: ANN401 - a module that may not b
 
 
 def rss_bytes() -> int:
-    """Return the resident set size of this process; where the system hides it, its highest."""
+    """Return this process's resident set size; its peak, if the system hides the current one."""
     try:
         pages = Path("/proc/self/statm").read_bytes().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
-        import resource  # not where /proc tells
+        import resource  # only without /proc
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def boot_id() -> str:
+    """Return what names this start of the machine; empty where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since boot; None where nothing says so.
+
+    Args:
+        pid: Its number.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def lifetime() -> float:
+    """Return the seconds since this process began; infinity where nothing says so."""
+    started = process_start(os.getpid())
+    if started is None or not hasattr(time, "CLOCK_BOOTTIME"):
+        return math.inf
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

@@ -1,8 +1,8 @@
-"""What is written of an exception: as much as can be had, whatever its class does.
+"""Describe exceptions as completely as possible, whatever their classes do.
 
-An exception's class is anybody's code: its ``__str__``, ``__getattribute__`` or ``__module__`` may
-raise or be nothing of the kind. And errors come when memory or descriptors have run out, so nothing
-is imported here that `prepare()` has not.
+An exception's class is arbitrary code: its ``__str__``, ``__getattribute__`` or ``__module__`` may
+raise or return anything. Errors also occur when memory or descriptors have run out, so nothing is
+imported here except in `prepare()`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from foundry_fastlog.base.unread import class_name, shows_unread
 __all__ = ["ErrorFacts", "error_facts", "exception_text", "formatted", "prepare"]
 
 
-_ALL = 1000  # exceptions of one chain
-# As Python says it.
+_ALL = 1000  # maximum number of exceptions in a chain
+# Python's own wording.
 _CAUSED = "The above exception was the direct cause of the following exception:"
 _DURING = "During handling of the above exception, another exception occurred:"
 
 
 class ErrorFacts(NamedTuple):
-    """An exception as text: its class, what it says, the traceback, and what equal ones share."""
+    """An exception as text: class, message, traceback, and a fingerprint shared by equal errors."""
 
     kind: str
     text: str
@@ -36,36 +36,36 @@ class ErrorFacts(NamedTuple):
 
 
 def prepare() -> None:
-    """Import what an error needs, while there are descriptors to do so."""
+    """Import what describing an error needs, while descriptors are available."""
     with contextlib.suppress(ImportError, OSError):
         import hashlib  # noqa: F401 - see fingerprint()
-        import tokenize  # noqa: F401 - newer tracebacks import it and the next when they need them
+        import tokenize  # noqa: F401 - newer tracebacks import this and the next on demand
         import unicodedata  # noqa: F401
 
 
 def error_facts(error: BaseException) -> ErrorFacts:
-    """Describe an exception. Raises nothing."""
+    """Describe an exception. Never raises."""
     return ErrorFacts(
         class_name(type(error)), safe_str(error), formatted(error), fingerprint(error)
     )
 
 
 def formatted(error: BaseException) -> str:
-    """Return an exception's traceback as Python prints it, or as near to that as can be.
+    """Return an exception's traceback as Python prints it, or as close to it as possible.
 
-    Where Python's own would read a tensor that is not to be read, as one on a device, one is put
-    together that describes it.
+    If Python's own would read a tensor that must not be read, such as one on a device, the
+    traceback is composed here and describes the tensor instead.
     """
     try:
         if _shows_unread(error):
             return _unread_traceback(error)
         return "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - of the exception's class, or no memory
+    except Exception:  # noqa: BLE001 - from the exception's class, or out of memory
         trace = member(error, "__traceback__")
     last = f"{class_name(type(error))}: {safe_str(error)}\n"
     try:
         return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(trace), last])
-    except Exception:  # noqa: BLE001 - of a loader that shows the source, or no memory
+    except Exception:  # noqa: BLE001 - from a loader that provides the source, or out of memory
         return last
 
 
@@ -79,7 +79,7 @@ def _shows_unread(error: BaseException) -> bool:
 
 
 def _notes_of(error: BaseException) -> list[Any]:
-    """List an exception's notes, which a traceback shows, of any type, from Python 3.11 on."""
+    """List an exception's notes (Python 3.11+), which may be of any type."""
     notes = getattr(error, "__notes__", None)
     if notes is None:
         return []
@@ -87,13 +87,13 @@ def _notes_of(error: BaseException) -> list[Any]:
 
 
 def _members_of_group(error: BaseException) -> tuple[BaseException, ...]:
-    members = getattr(error, "exceptions", None)  # of an ExceptionGroup, from Python 3.11 on
+    members = getattr(error, "exceptions", None)  # of an ExceptionGroup (Python 3.11+)
     members = members if isinstance(members, tuple) else ()
     return tuple(inner for inner in members if isinstance(inner, BaseException))
 
 
 def _unread_traceback(error: BaseException) -> str:
-    """Put a traceback together of parts that read no such tensor."""
+    """Compose a traceback from parts that do not read such tensors."""
     text = ""
     later: BaseException | None = None
     for one in chain_of(error, _ALL):
@@ -115,12 +115,12 @@ def exception_text(formatter: logging.Formatter, exc_info: Any) -> str:  # noqa:
     """Return the traceback of a LogRecord's ``exc_info``.
 
     Args:
-        formatter: Renders it, where the exception lets it.
-        exc_info: Class, exception and traceback; or three times None.
+        formatter: Renders it, if the exception allows.
+        exc_info: Class, exception and traceback; or None three times.
     """
     try:
         if _shows_unread(exc_info[1]):
             return _unread_traceback(exc_info[1]).rstrip("\n")
         return formatter.formatException(exc_info)
-    except Exception:  # noqa: BLE001 - of the exception's class, or of a user's formatter
+    except Exception:  # noqa: BLE001 - from the exception's class, or from a user's formatter
         return formatted(exc_info[1]).rstrip("\n")

@@ -1,4 +1,4 @@
-"""Fingerprints of exceptions: equal for the same error at another step, in another run."""
+"""Fingerprints of exceptions: equal for the same error at another step or in another run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_TEXT = 1000
 _MAX_FRAMES = 50
 _MAX_CHAIN = 10
 
-# What differs between two occurrences of one error, the most specific first.
+# What varies between two occurrences of one error, most specific first.
 _VARYING = (
     (
         re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"),
@@ -30,14 +30,14 @@ _VARYING = (
 
 
 def normalised(message: str) -> str:
-    """Mask what differs between two occurrences of one error: numbers, hex digits and paths.
+    """Mask what varies between two occurrences of one error: numbers, hex digits and paths.
 
     Args:
         message: The text of an exception.
 
     Returns:
-        ``"no <n> in <path>"`` for ``"no 17 in ckpt/17.pt"``; at most the first 1000 characters
-        count.
+        ``"no <n> in <path>"`` for ``"no 17 in ckpt/17.pt"``; only the first 1000 characters are
+        used.
     """
     text = message[:_MAX_TEXT]
     for pattern, mask in _VARYING:
@@ -48,23 +48,23 @@ def normalised(message: str) -> str:
 def fingerprint(error: BaseException) -> str:
     """Return 16 hex digits that group equal errors.
 
-    They come from the class, the normalised message and the functions on the way (file name
-    without directory, and name; no line numbers) of the exception and of those it was raised from.
+    Based on the class, the normalised message and the functions in the traceback (file name without
+    directory, and function name; no line numbers) of the exception and those it was raised from.
 
     Args:
         error: The exception, raised or not.
 
     Returns:
-        The digits; zeros where no memory, or no descriptor for an import, was left to find them.
+        The digits; zeros if memory, or a descriptor for an import, ran out.
     """
     try:
         return _digest(error)
-    except Exception:  # noqa: BLE001 - an error that cannot be grouped is still to be recorded
+    except Exception:  # noqa: BLE001 - an error that cannot be grouped must still be recorded
         return "0" * 16
 
 
 def _digest(error: BaseException) -> str:
-    import hashlib  # when something went wrong, only
+    import hashlib  # only when something went wrong
 
     digest = hashlib.sha256()
     for one in chain_of(error):
@@ -75,12 +75,12 @@ def _digest(error: BaseException) -> str:
 
 
 def member(error: BaseException, name: str) -> Any:  # noqa: ANN401 - whatever is there
-    """Read what every exception has, past a class's own ``__getattribute__``."""
+    """Read an attribute that every exception has, bypassing the class's ``__getattribute__``."""
     return BaseException.__dict__[name].__get__(error)
 
 
 def class_of(error: BaseException) -> tuple[str, str]:
-    """Return module and qualified name of the class; the former may be anything."""
+    """Return the module and qualified name of the class; the module may be anything."""
     kind = type(error)
     module = type.__dict__["__module__"].__get__(kind)
     return safe_str(module), safe_str(type.__dict__["__qualname__"].__get__(kind))
@@ -91,7 +91,7 @@ def chain_of(error: BaseException, most: int = _MAX_CHAIN) -> Iterator[BaseExcep
 
     Args:
         error: The exception.
-        most: How many at most.
+        most: The maximum number.
     """
     seen: set[int] = set()
     one: BaseException | None = error

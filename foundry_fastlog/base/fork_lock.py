@@ -1,4 +1,4 @@
-"""A lock for objects that live on in forked children."""
+"""A lock for objects that are used on in forked children."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["ForkLock"]
 
 
 class ForkLock:
-    """A reentrant lock that a forked child finds free.
+    """A reentrant lock that is free in a forked child.
 
-    A plain lock that another thread held at the moment of the fork would stay locked in the child,
-    where that thread does not exist. What it guards may be half changed there: guard only what
-    is sound after each single statement.
+    A plain lock held by another thread during the fork would stay locked in the child, where that
+    thread does not exist. The guarded data may be half changed in the child: guard only data that
+    is consistent after each statement.
     """
 
     __slots__ = ("__weakref__", "_lock", "_pid")
@@ -26,7 +26,7 @@ class ForkLock:
         _all.add(self)
 
     def __enter__(self) -> None:
-        """Wait for the lock and take it."""
+        """Acquire the lock."""
         self._lock.acquire()
 
     def __exit__(
@@ -35,10 +35,10 @@ class ForkLock:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give it back."""
+        """Release the lock."""
         try:
             self._lock.release()
-        except RuntimeError:  # the holder itself forked: the child's lock is another, and free
+        except RuntimeError:  # the holder itself forked: the child has a new lock, which is free
             if os.getpid() == self._pid:
                 raise
 

@@ -1,4 +1,4 @@
-"""Numbers, sizes and times, as people read them on a terminal."""
+"""Format numbers, sizes and times for people."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = [
     "write_json",
 ]
 
-# JSON may have them as they are, and a terminal obeys some: DEL, C1, marks that turn text around.
+# JSON may contain these as they are, but terminals act on some: DEL, C1, bidirectional marks.
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]+")
 
 
 def format_number(value: float | None) -> str:
-    """Write a number for a table: about four digits, no exponent where none is needed."""
+    """Format a number for a table: about four digits, an exponent only if needed."""
     if value is None:
         return "-"
     if not math.isfinite(value):
@@ -37,11 +37,11 @@ def format_number(value: float | None) -> str:
 
 
 def printable(text: str, limit: int = 0) -> str:
-    """Make text safe for a terminal: control characters become their escapes.
+    """Make text safe for a terminal: escape control characters.
 
     Args:
         text: Any text, from a file that anyone may have written.
-        limit: Cut to this many characters, 0 for no limit.
+        limit: Truncate to this many characters, 0 for no limit.
     """
     if not text.isprintable():
         text = "".join(
@@ -51,10 +51,10 @@ def printable(text: str, limit: int = 0) -> str:
 
 
 def printable_json(text: bytes) -> bytes:
-    r"""Make JSON safe for a terminal: the same value, with ``\\uXXXX`` for what would not be shown.
+    r"""Make JSON safe for a terminal: the same value, unprintable characters as ``\\uXXXX``.
 
     Args:
-        text: JSON, UTF-8, one value or lines of them.
+        text: UTF-8 JSON, one value or lines of values.
     """
     if text.isascii() and b"\x7f" not in text:
         return text
@@ -71,7 +71,7 @@ def _json_escape(char: str) -> str:
 
 
 class TerminalJson:
-    """Standard output while it is a terminal: lines of JSON are made safe on their way."""
+    """Standard output on a terminal: makes lines of JSON safe as they are written."""
 
     def __init__(self, handle: BinaryIO) -> None:
         """Write to a handle."""
@@ -86,20 +86,20 @@ class TerminalJson:
         self._handle.writelines(map(printable_json, lines))
 
     def flush(self) -> None:
-        """Hand them on."""
+        """Flush the handle."""
         self._handle.flush()
 
 
 def json_output() -> BinaryIO:
-    """Return standard output for lines of JSON: byte for byte, unless a person looks at it."""
+    """Return standard output for lines of JSON: byte for byte, unless it is a terminal."""
     sys.stdout.flush()
     handle = sys.stdout.buffer
     return cast("BinaryIO", TerminalJson(handle)) if sys.stdout.isatty() else handle
 
 
 def write_json(data: bytes) -> None:
-    """Write JSON to standard output as UTF-8, whatever encoding its text would get."""
-    if getattr(sys.stdout, "buffer", None) is None:  # a notebook's or a test's own takes text alone
+    """Write JSON to standard output as UTF-8, whatever its text encoding is."""
+    if getattr(sys.stdout, "buffer", None) is None:  # a notebook's or test's stream takes only text
         sys.stdout.write(data.decode())
     else:
         json_output().write(data)
@@ -107,7 +107,7 @@ def write_json(data: bytes) -> None:
 
 
 def format_bytes(count: int) -> str:
-    """Write a size: ``1.5 MB``."""
+    """Format a size: ``1.5 MB``."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -117,10 +117,10 @@ def format_bytes(count: int) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a duration: ``45 ns``, ``12.3 us``, ``7.89 s``, ``2 min 03 s``, ``1 h 02 min``."""
+    """Format a duration: ``45 ns``, ``12.3 us``, ``7.89 s``, ``2 min 03 s``, ``1 h 02 min``."""
     if not math.isfinite(seconds):
         return f"{seconds} s"
-    if seconds < 0:  # no recorder's
+    if seconds < 0:  # never from a recorder
         return f"-{format_seconds(-seconds)}"
     if seconds < 1e-6:
         return f"{seconds * 1e9:.3g} ns"
@@ -137,7 +137,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_value(value: Any) -> str:  # noqa: ANN401  # a metric may be any JSON value
-    """Write a metric's value for a table."""
+    """Format a metric's value for a table."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, (int, float)):

@@ -1,9 +1,9 @@
 """Render the members of one log or error line as JSON text.
 
-orjson does the work. What it refuses (lone surrogates, huge ints, circular containers, objects of
-any kind) is replaced by something readable: a message must never be lost, nor raise, because of
-what somebody put into its context. What is large is described or cut before it is rendered: a
-batch of images must not cost seconds.
+orjson does the work. What it rejects (lone surrogates, huge ints, circular containers, arbitrary
+objects) is replaced with something readable: a message must never be lost, or raise, because of a
+value in its context. Large values are described or truncated before rendering: a batch of images
+must not cost seconds.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from foundry_fastlog.base.unread import (
 )
 
 _MAX_DEPTH = 32
-_MAX_ITEMS = 1000  # of an array that is written as a list, of bytes that are shown
-_MANY = 10_000  # items of a context in all, beyond which it is cut
+_MAX_ITEMS = 1000  # items of an array written as a list, or of bytes shown
+_MANY = 10_000  # total items of a context; beyond this it is truncated
 _FEW = 6
 _INT64 = 1 << 63
 _LONG_DIGITS = 19
 _LONG_NUMBER = re.compile(rb"[0-9]{%d}" % _LONG_DIGITS)
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
-# Not OPT_SERIALIZE_NUMPY: with it the first unknown object makes orjson import numpy.
+# Not OPT_SERIALIZE_NUMPY: with it, orjson imports numpy at the first unknown object.
 _OPTIONS = orjson.OPT_NON_STR_KEYS
 _SCALARS = frozenset((int, float, str, bool, type(None)))
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
-# Unlike arrays and tensors these show all that they have.
+# Unlike arrays and tensors, the text of these shows every item.
 _SEQUENCES = (bytes, bytearray, array, deque)
 
 
 class Bounds(NamedTuple):
-    """How much of a context is kept: items of one container, of all, characters of one text."""
+    """How much of a context to keep: items per container, items in all, characters per text."""
 
     items: int
     total: int
@@ -57,13 +57,13 @@ IN_MEMORY = Bounds(100, _MAX_ITEMS, 4000)
 
 
 def safe_str(value: object) -> str:
-    """Return `str(value)`, or a description of the type when that fails.
+    """Return `str(value)`, or a description of the type if that fails.
 
-    A tensor that is not read is described, also within what shows it: see base/unread.py.
+    A tensor that must not be read is described, also inside other values: see base/unread.py.
     """
     try:
         text = (None if type(value) is str else _unread_text(value)) or str(value)
-    except (KeyboardInterrupt, SystemExit):  # a signal's, not the value's
+    except (KeyboardInterrupt, SystemExit):  # raised by a signal, not by the value
         raise
     except BaseException as error:  # noqa: BLE001 - a user's __str__ may raise anything
         return f"<{class_name(type(value))} whose str() raised {class_name(type(error))}>"
@@ -71,7 +71,7 @@ def safe_str(value: object) -> str:
 
 
 def _unread_text(value: object) -> str | None:
-    """Return the text of a tensor that is not read, or of what shows one; None for all else."""
+    """Return a text for an unread tensor, or for a value that would show one; otherwise None."""
     if (known := described_unread(value)) is not None:
         return known
     return _text_around(value) if shows_unread(value) else None
@@ -79,7 +79,7 @@ def _unread_text(value: object) -> str | None:
 
 @recursive_repr()
 def _text_around(value: Any) -> str:  # noqa: ANN401 - what shows a tensor that is not read
-    if isinstance(value, BaseException):  # without a __str__ of its own, as the default one does
+    if isinstance(value, BaseException):  # without its own __str__: format it as the default does
         args = args_of(value)
         return safe_str(args[0]) if len(args) == 1 else f"({', '.join(map(_part, args))})"
     if isinstance(value, _CONTAINERS):
@@ -96,7 +96,7 @@ def _part(value: object) -> str:
 
 
 def text_of_value(value: object) -> str:
-    """Return the text of a value: of a large one, as much as a person looks at."""
+    """Return the text of a value, shortened if it is large."""
     large = described(value)
     if large is None and _is_container(value) and outgrows(value, _MAX_ITEMS):
         value = readable(value, IN_MEMORY)
@@ -104,14 +104,14 @@ def text_of_value(value: object) -> str:
 
 
 def cut(text: str, limit: int) -> str:
-    """Return a text, or its beginning and how long it was."""
+    """Return a text, or its beginning and its length."""
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
 def described(value: object) -> str | None:
-    """Describe a tensor that is not read, or a large array or sequence; None for the rest.
+    """Describe an unread tensor, or a large array or sequence; None for anything else.
 
-    Its elements are not read, but for a few on the host.
+    Elements are not read, except for a few on the host.
     """
     if (known := described_unread(value)) is not None:
         return known
@@ -127,10 +127,10 @@ def described(value: object) -> str | None:
         text = f"{class_name(type(value))} of {dtype}, shape {tuple(shape)}"
     except Exception:  # noqa: BLE001 - a value of any type, with any property
         return None
-    try:  # the beginning of the first row: no copy of it all
+    try:  # the beginning of the first row, without copying it all
         first = value[(0,) * (len(shape) - 1)] if len(shape) > 1 else value  # type: ignore[index]
         few = ", ".join(map(_short, first[:_FEW].tolist()))  # type: ignore[index]
-    except Exception:  # noqa: BLE001 - of a sparse tensor, say
+    except Exception:  # noqa: BLE001 - such as from a sparse tensor
         return f"<{text}>"
     return f"<{text}: {few}, ...>"
 
@@ -142,12 +142,12 @@ def _short(value: object) -> str:
 def _is_container(value: object) -> bool:
     try:
         return isinstance(value, _CONTAINERS)
-    except Exception:  # noqa: BLE001 - a class's own __class__
+    except Exception:  # noqa: BLE001 - from the class's own __class__
         return False
 
 
 def outgrows(value: Any, limit: int) -> bool:  # noqa: ANN401 - a container of anything
-    """Tell whether a container has more than so many items, at all depths."""
+    """Return whether a container has more than `limit` items, at all depths."""
     left = limit
     waiting = [value]
     try:
@@ -158,21 +158,21 @@ def outgrows(value: Any, limit: int) -> bool:  # noqa: ANN401 - a container of a
                 return True
             values = one.values() if isinstance(one, Mapping) else one
             waiting += [item for item in values if _is_container(item)]
-    except Exception:  # noqa: BLE001 - a container of any type: not for its str(), either
+    except Exception:  # noqa: BLE001 - a container of any type, including in its str()
         return True
     return False
 
 
 def read_context(context: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Copy a mapping of any type; what cannot be read is named."""
+    """Copy a mapping of any type; name what cannot be read."""
     try:
         return dict(context)
-    except Exception as error:  # noqa: BLE001 - of its own code
+    except Exception as error:  # noqa: BLE001 - from its own code
         return _read_items(context, error)
 
 
 def plain_context(context: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Copy a context: large values described or cut, the others as JSON has them."""
+    """Copy a context: large values described or truncated, others as JSON has them."""
     fields = read_context(context)
     if _SCALARS.issuperset(map(type, fields.values())):
         return fields
@@ -183,14 +183,14 @@ def plain_context(context: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _is_plain(value: Any) -> bool:  # noqa: ANN401 - anything
-    """Tell whether there is nothing to describe or cut in a value: a scalar, or a short list."""
+    """Return whether there is nothing to describe or truncate: a scalar or a short list."""
     if type(value) is list or type(value) is tuple:
         return len(value) <= _MAX_ITEMS and _SCALARS.issuperset(map(type, value))
     return type(value) in _SCALARS
 
 
 def _read_items(context: Mapping[Any, Any], error: Exception) -> dict[Any, Any]:
-    """Read a mapping that raises, item by item."""
+    """Read a mapping that raises, one item at a time."""
     fields: dict[Any, Any] = {}
     try:
         for key in context:
@@ -204,22 +204,22 @@ def _read_items(context: Mapping[Any, Any], error: Exception) -> dict[Any, Any]:
 
 
 def _valid(text: str) -> str:
-    # str's own method: an enum of texts is written as its text, not as its name.
+    # str's own method: a str enum is written as its text, not as its name.
     return str.encode(text, "utf-8", "backslashreplace").decode("utf-8")
 
 
 def render_members(fields: Mapping[str, Any]) -> bytes:
-    """Render a mapping as JSON members without the braces around them.
+    """Render a mapping as JSON members, without the enclosing braces.
 
     Args:
-        fields: The line's fields in order. NaN and infinities anywhere in it become null.
+        fields: The line's fields in order. NaN and infinities anywhere become null.
 
     Returns:
         UTF-8 bytes such as ``b'"level":"INFO","message":"hi"'``.
     """
     try:
         rendered = orjson.dumps(fields, default=simpler, option=_OPTIONS)
-        # orjson writes unsigned 64-bit ints too, which not every reader of the lines takes.
+        # orjson also writes unsigned 64-bit ints, which some readers of the lines do not accept.
         clean = _LONG_NUMBER.search(rendered) is None
     except (TypeError, RecursionError) as error:  # orjson.JSONEncodeError is a TypeError
         let_interrupts_through(error)
@@ -230,13 +230,13 @@ def render_members(fields: Mapping[str, Any]) -> bytes:
 
 
 def let_interrupts_through(error: BaseException) -> None:
-    """Raise Ctrl-C, where that is what orjson reports as its own error."""
+    """Raise Ctrl-C, if that is what orjson reports as its own error."""
     if isinstance(error.__cause__, (KeyboardInterrupt, SystemExit)):
         raise error.__cause__
 
 
 def nonfinite_fields(context: Mapping[str, Any]) -> dict[str, str]:
-    """Name the non-finite floats in a context, which JSON can only show as null.
+    """Name the non-finite floats in a context, which JSON can only write as null.
 
     Args:
         context: Any mapping; nested mappings and sequences are searched.
@@ -250,7 +250,7 @@ def nonfinite_fields(context: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _find_nonfinite(value: object, path: str, depth: int, found: dict[str, str]) -> None:
-    with contextlib.suppress(Exception):  # a value of any type has no numbers to name
+    with contextlib.suppress(Exception):  # a value of an unreadable type has no numbers to name
         _search_nonfinite(value, path, depth, found)
 
 
@@ -274,7 +274,7 @@ def _search_nonfinite(value: object, path: str, depth: int, found: dict[str, str
 
 
 def _from_numpy(value: Any) -> object:  # noqa: ANN401 - numpy may not be installed
-    """Return a numpy scalar or array as it is shown, None where it is shown as text."""
+    """Return what to write for a numpy scalar or array, None if it is written as text."""
     return value.tolist() if isinstance(_numpy_json(value), (orjson.Fragment, list)) else None
 
 
@@ -283,12 +283,12 @@ def _is_numpy(value: object) -> bool:
 
 
 def _numpy_json(value: object) -> object:
-    """Return what orjson takes for a numpy scalar or array."""
+    """Return what orjson accepts for a numpy scalar or array."""
     if getattr(value, "size", 0) > _MAX_ITEMS and (large := described(value)) is not None:
         return large
     try:
         rendered = orjson.dumps(value, None, _NUMPY)
-    except TypeError:  # a type that JSON has not, or an array in another order
+    except TypeError:  # a type that JSON does not have, or an array in another memory order
         return safe_str(value)
     if len(rendered) >= _LONG_DIGITS and _LONG_NUMBER.search(rendered):
         return _Copy(IN_A_LINE).of(orjson.loads(rendered))
@@ -307,8 +307,8 @@ def _key(key: object) -> str:
 
 
 def simpler(value: object) -> object:
-    """Replace what orjson does not know: its ``default``."""
-    if isinstance(value, float):  # numpy's float64 above all
+    """Replace a value that orjson does not know: its ``default`` function."""
+    if isinstance(value, float):  # above all numpy's float64
         return float(value)
     if _is_numpy(value):
         return _numpy_json(value)
@@ -320,11 +320,11 @@ def simpler(value: object) -> object:
 
 
 def readable(value: object, bounds: Bounds | None = None) -> object:
-    """Copy `value` into something that orjson certainly takes: huge ints and the like as text.
+    """Copy `value` into something orjson always accepts: huge ints and the like become text.
 
     Args:
         value: Anything.
-        bounds: How much of it to keep; all by default.
+        bounds: How much of it to keep. Default: all.
     """
     return _Copy(bounds).of(value)
 
@@ -356,7 +356,7 @@ class _Copy:
             return self._container(value, depth)
         if self._bounds is not None and (large := described(value)) is not None:
             return large
-        try:  # what orjson knows by itself: dates, enums, dataclasses; and with help numpy
+        try:  # what orjson knows natively (dates, enums, dataclasses), and with help numpy
             rendered = orjson.dumps(value, default=simpler, option=_OPTIONS)
         except (TypeError, RecursionError) as error:
             let_interrupts_through(error)
@@ -392,7 +392,7 @@ class _Copy:
 
 
 def _with_nonfinite(known: Any, listed: Any) -> object:  # noqa: ANN401 - lists, or what is in them
-    """Put back the numbers for which JSON has only null."""
+    """Put back the numbers that JSON can only write as null."""
     if isinstance(known, list):
         return [_with_nonfinite(*pair) for pair in zip(known, listed, strict=True)]
     return listed if known is None else known

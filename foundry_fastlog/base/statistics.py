@@ -1,4 +1,4 @@
-"""Statistics of the plan's components: over a list of numbers, and over a stream of them."""
+"""Statistics over a list of numbers, and over a stream of numbers."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ __all__ = ["Moments", "describe", "mean_of"]
 
 
 def mean_of(numbers: Sequence[float]) -> float:
-    """Return the mean of finite numbers, at least one, without overflow on the way."""
+    """Return the mean of one or more finite numbers, without intermediate overflow."""
     try:
         mean = math.fsum(numbers) / len(numbers)
     except OverflowError:
         # Halved, so that rounding up cannot overflow.
         mean = 2 * math.fsum(number / 2 / len(numbers) for number in numbers)
-    # Rounding may leave it outside of its numbers, where no mean is.
+    # Rounding may move it outside the range of its numbers, where no mean can be.
     return float(min(max(numbers), max(min(numbers), mean)))
 
 
 def describe(numbers: Sequence[float]) -> dict[str, Any]:
-    """Describe finite numbers, exactly rounded, without overflow on the way.
+    """Compute statistics of finite numbers, exactly rounded, without intermediate overflow.
 
     Args:
         numbers: Any number of them.
 
     Returns:
-        ``count``, ``mean``, ``std`` (of a sample: n - 1; 0.0 for a single one), ``min``, ``max``
-        and ``total``; None in place of all but count where there are none. ``std`` and ``total``
-        are infinite where no float is large enough.
+        ``count``, ``mean``, ``std`` (of a sample: n - 1; 0.0 for a single number), ``min``, ``max``
+        and ``total``. Without any numbers, all but ``count`` are None. ``std`` and ``total`` are
+        infinite if no float is large enough.
     """
     count = len(numbers)
     if not count:
@@ -39,7 +39,7 @@ def describe(numbers: Sequence[float]) -> dict[str, Any]:
         total = math.fsum(numbers)
     except OverflowError:
         total = math.copysign(math.inf, mean)
-    # In units of the largest distance from the mean, halved: no square overflows or vanishes.
+    # In units of half the largest distance from the mean: no square overflows or underflows.
     scale = max(high / 2 - mean / 2, mean / 2 - low / 2)
     std = 0.0
     if count > 1 and scale > 0:
@@ -51,8 +51,8 @@ def describe(numbers: Sequence[float]) -> dict[str, Any]:
 class Moments:
     """Count, sum, mean, standard deviation and extremes of all numbers added, in little memory.
 
-    For numbers such as durations: between 1e-150 and 1e150, or zero. One thread at a time may use
-    it.
+    For numbers such as durations: between 1e-150 and 1e150, or zero. Only one thread at a time may
+    use it.
     """
 
     __slots__ = ("_mean", "_squares", "count", "high", "low", "total")
@@ -66,7 +66,7 @@ class Moments:
         self._squares = 0.0  # sum of squared distances from the mean
 
     def add(self, numbers: Sequence[float]) -> None:
-        """Take in finite numbers, by the parallel algorithm of Chan et al. (1979)."""
+        """Add finite numbers, with the parallel algorithm of Chan et al. (1979)."""
         more = len(numbers)
         if not more:
             return
@@ -83,7 +83,7 @@ class Moments:
         self.high = max(self.high, *numbers)
 
     def describe(self) -> dict[str, Any]:
-        """Return the statistics, under the keys of the function of this name."""
+        """Return the statistics, with the same keys as the function of this name."""
         if not self.count:
             return describe(())
         return {

@@ -1,8 +1,8 @@
-"""What is said of values that are not read: the name of a class, and of a tensor where it lies.
+"""Describe values without reading them: the name of a class, and where a tensor lies.
 
-The text of a tensor on a device has its values, and waits until the device has everything done that
-was queued before. That of one whose memory was freed ends the process. So none is made, not even
-within what holds such a tensor: a container, or what else of Python's own shows its parts.
+The text of a device tensor contains its values, and making it waits for everything queued on the
+device. Making the text of a tensor whose memory was freed crashes the process. So no such text is
+made, not even for a container or another standard Python object that would show the tensor.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = [
     "shows_unread",
 ]
 
-_GROUPS: Any = getattr(builtins, "BaseExceptionGroup", ())  # from Python 3.11 on
+_GROUPS: Any = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11+
 _ITERABLES = (list, tuple, set, frozenset, deque, UserList, KeysView, ValuesView, ItemsView)
-# Their texts show what they refer to. Of no others are the referents asked: a function's are all
-# that its module has.
+# Their texts show what they refer to. Other types are not searched: a function refers to everything
+# in its module.
 _SHOWING = (SimpleNamespace, partial, slice, MethodType, repeat, count)
 
 
@@ -41,7 +41,7 @@ def class_name(kind: type) -> str:
 
 
 def device_of(value: object) -> str | None:
-    """Name the device on which a tensor's memory lies; None for what the host reads at once.
+    """Return the device of a tensor's memory; None for anything that the host can read at once.
 
     Args:
         value: Any object. It is not read.
@@ -54,7 +54,7 @@ def device_of(value: object) -> str | None:
 
 
 def has_lost_memory(value: Any) -> bool:  # noqa: ANN401 - anything
-    """Tell whether a tensor reaches beyond its storage, as after ``resize_(0)`` of that.
+    """Return whether a tensor extends beyond its storage, as after ``resize_(0)`` of the storage.
 
     Args:
         value: Any object. It is not read.
@@ -66,17 +66,17 @@ def has_lost_memory(value: Any) -> bool:  # noqa: ANN401 - anything
         steps = zip(value.shape, value.stride(), strict=True)
         last = value.storage_offset() + sum((size - 1) * stride for size, stride in steps)
         return bool((last + 1) * value.element_size() > storage().nbytes())
-    except Exception:  # noqa: BLE001 - of a sparse tensor, say; of a value of any type
+    except Exception:  # noqa: BLE001 - from a sparse tensor, for example, or a value of any type
         return False
 
 
 def described_unread(value: object) -> str | None:
-    """Describe a tensor that is not read by its class, type, shape and device; None for all else.
+    """Describe an unread tensor by class, type, shape and device; None for anything else.
 
     Args:
-        value: Any object. What names its device and has no shape, as a model, is no tensor.
+        value: Any object. One with a device but no shape, such as a model, is not a tensor.
     """
-    if issubclass(type(value), type):  # past a `__class__` of its own
+    if issubclass(type(value), type):  # bypassing its own `__class__`
         return None
     lost = ""
     if (device := device_of(value)) is None:
@@ -94,13 +94,13 @@ def described_unread(value: object) -> str | None:
 
 
 def shows_unread(value: object) -> bool:
-    """Tell whether ``str(value)`` would read a tensor that is not to be read, as far as is known.
+    """Return whether ``str(value)`` would read a tensor that must not be read, as far as is known.
 
     Args:
         value: Any object. See `parts_of` for what is searched, at all depths.
     """
     waiting, seen = [value], {id(value)}
-    kept = []  # parts may be made just now: an id is one of them only while they live
+    kept = []  # parts may be created on the fly: their ids are valid only while they live
     while waiting:
         parts = parts_of(waiting.pop())
         kept.append(parts)
@@ -116,10 +116,10 @@ def shows_unread(value: object) -> bool:
 
 
 def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 - anything
-    """List what the text of a value shows, where Python or numpy makes that text.
+    """List what the text of a value shows, if Python or numpy makes that text.
 
     Args:
-        value: Any object. A class of somebody else has a text of its own, and no parts.
+        value: Any object. Third-party classes make their own text and have no parts.
     """
     try:
         if isinstance(value, Mapping):
@@ -129,7 +129,7 @@ def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 - anything
         if isinstance(value, _SHOWING):
             return [part for part in gc.get_referents(value) if not issubclass(type(part), type)]
         if isinstance(value, _GROUPS):
-            return []  # its text does not show the exceptions in it
+            return []  # its text does not show the exceptions inside
         if isinstance(value, BaseException):
             return list(args_of(value))
         if getattr(getattr(value, "dtype", None), "hasobject", False):  # numpy's arrays of objects
@@ -144,6 +144,6 @@ def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 - anything
 
 
 def args_of(error: BaseException) -> tuple[Any, ...]:
-    """Return an exception's arguments, past a class's own ``__getattribute__``."""
+    """Return an exception's arguments, bypassing the class's own ``__getattribute__``."""
     args: tuple[Any, ...] = BaseException.__dict__["args"].__get__(error)
     return args

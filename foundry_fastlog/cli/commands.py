@@ -13,12 +13,13 @@ import typer
 from rich.text import Text
 
 from foundry_fastlog._version import __version__
-from foundry_fastlog.base.formatting import write_json
+from foundry_fastlog.base.formatting import printable, write_json
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.migrate import EPILOG as MIGRATE_EPILOG
 from foundry_fastlog.cli.migrate import migrate
 from foundry_fastlog.cli.terminal import Console, fail, graceful
 from foundry_fastlog.export.jsonl import ExportError, export_run
+from foundry_fastlog.reading.counting import Starts as WhichStarts
 from foundry_fastlog.reading.follow import Follower, Polled
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.files import STREAMS, RunNotFoundError, open_run_dir
@@ -30,8 +31,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Look at runs that foundry_fastlog recorded, and try it out.",
-    epilog="A RUN is the directory that Recorder(path) was given. Start with: foundry-fastlog demo",
+    help="Inspect runs recorded with foundry_fastlog, or try it out.",
+    epilog="RUN is the directory passed to Recorder(path). Start with: foundry-fastlog demo",
 )
 
 
@@ -42,17 +43,11 @@ class Stream(str, Enum):
     performance = "performance"
     errors = "errors"
     log = "log"
-
-
-class AttemptChoice(str, Enum):
-    """Which attempts to read, as a choice."""
-
-    last = "last"
-    all = "all"
+    system = "system"
 
 
 class TagChoice(str, Enum):
-    """Whether an export says where a line is from, as a choice."""
+    """Whether an export tags each line with its origin, as a choice."""
 
     auto = "auto"
     always = "always"
@@ -60,10 +55,11 @@ class TagChoice(str, Enum):
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run's directory.")]
-Attempts = Annotated[
-    AttemptChoice,
+Starts = Annotated[
+    str,
     typer.Option(
-        help="Where a resumed run recorded a step again: read its last attempt, or all of them."
+        metavar="latest|all|N",
+        help="If a later start recorded a step again: read what counts, everything, or one start.",
     ),
 ]
 
@@ -71,8 +67,17 @@ Attempts = Annotated[
 _Result = TypeVar("_Result")
 
 
+def _starts(text: str) -> WhichStarts:
+    """Take the choice of starts as the readers do."""
+    if text in ("latest", "all"):
+        return text  # type: ignore[return-value]  # one of both
+    if text.isdecimal() and len(text) < 10:
+        return int(text)
+    raise typer.BadParameter(f"--starts takes latest, all or a number, not {printable(text)!r}")
+
+
 def _read(path: Path, read: Callable[[Path], _Result]) -> _Result:
-    """Read a run, or end with what is wrong with its path."""
+    """Read a run, or exit with an error about its path."""
     try:
         return read(path)
     except RunNotFoundError as error:
@@ -89,7 +94,7 @@ def _to_json(value: dict[str, object]) -> bytes:
     options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
     try:
         return orjson.dumps(value, option=options) + b"\n"
-    except TypeError:  # a path that is no UTF-8, a sum of more than 64 bits: as text
+    except TypeError:  # a path that is not UTF-8, or a sum of more than 64 bits: write as text
         from foundry_fastlog.base.json_text import readable
 
         return orjson.dumps(readable(value), option=options) + b"\n"
@@ -119,7 +124,7 @@ def _main(
 
 @app.command(
     epilog="**Example:** `foundry-fastlog demo --steps 200`  \n"
-    "**Exit codes:** 0 trained, 1 failed, 2 wrong argument or file, 130 Ctrl-C."
+    "**Exit codes:** 0 trained, 1 failed, 2 invalid argument or file, 130 Ctrl-C."
 )
 @graceful
 def demo(
@@ -134,10 +139,10 @@ def demo(
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps, in place of the file's.")
+        int | None, typer.Option(min=1, help="Training steps; overrides the file.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps, in place of the file's.")
+        str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps; overrides the file.")
     ] = None,
 ) -> None:
     """Train a small GPT for about a minute and record every step."""
@@ -149,21 +154,21 @@ def demo(
 @app.command(
     epilog="**Example:** `foundry-fastlog summary runs/exp0`  \n"
     "**For scripts:** `foundry-fastlog summary runs/exp0 --json | jq .metrics`  \n"
-    "**Exit codes:** 0 all there, 1 lines are missing, damaged or dropped, or a file or ring "
+    "**Exit codes:** 0 complete, 1 lines are missing, damaged or dropped, or a file or ring "
     "cannot be read, 2 no run."
 )
 @graceful
 def summary(
     path: RunPath,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
-    attempts: Attempts = AttemptChoice.last,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    starts: Starts = "latest",
 ) -> None:
     """Show a run: metrics with a loss curve, timings, errors, and whether it is complete."""
     from foundry_fastlog.analysis.summarize import summarize
     from foundry_fastlog.show.terminal import render_summary
 
-    result = summarize(_open(path), attempts=attempts.value)
+    result = summarize(_open(path), starts=_starts(starts))
     if as_json:
         write_json(_to_json(result.to_dict()))
     else:
@@ -191,32 +196,32 @@ def export(
             "--stream",
             "-s",
             metavar="STREAM",
-            help="Only this one: metrics, performance, errors or log; may be repeated. "
-            "All by default.",
+            help="Only this stream: metrics, performance, errors or log; may be repeated. "
+            "Default: all.",
         ),
     ] = None,
-    attempts: Attempts = AttemptChoice.last,
+    starts: Starts = "latest",
     tag: Annotated[
         TagChoice,
         typer.Option(
-            help="Append where a line is from (stream; rank, attempt, label): auto does so where "
-            "several meet in the file."
+            help="Append each line's origin (stream; rank, attempt, label). auto: only if the file "
+            "gets lines of several origins."
         ),
     ] = TagChoice.auto,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     allow_dropped: Annotated[
         bool,
         typer.Option(
-            "--allow-dropped", help="Exit with 0 although the recorder itself dropped records."
+            "--allow-dropped", help="Exit with 0 even if the recorder itself dropped records."
         ),
     ] = False,
 ) -> None:
-    """Merge a run into one JSONL file, in order, and prove by `seq` that nothing is missing."""
+    """Merge a run into one JSONL file, in order, and verify by `seq` that nothing is missing."""
     run = _open(path)
     chosen = tuple(item.value for item in stream) if stream else STREAMS
     try:
         result = export_run(
-            run, to, streams=chosen, attempts=attempts.value, tag=tag.value, force=force
+            run, to, streams=chosen, starts=_starts(starts), tag=tag.value, force=force
         )
     except ExportError as error:
         raise fail(str(error)) from None
@@ -242,13 +247,13 @@ def trace(
             "--out",
             "-o",
             metavar="FILE",
-            help="File to write, compressed when it ends in .gz; - for standard output.",
+            help="File to write, compressed if it ends in .gz; - for standard output.",
         ),
     ],
-    attempts: Attempts = AttemptChoice.last,
+    starts: Starts = "latest",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write the timings as a trace for Perfetto or chrome://tracing."""
+    """Export the timings as a trace for Perfetto or chrome://tracing."""
     from foundry_fastlog.export.perfetto import export_chrome_trace
     from foundry_fastlog.show.terminal import render_problems
 
@@ -256,13 +261,13 @@ def trace(
     if "performance" not in run.streams:
         raise fail(f"{path} has no timings: record some with Recorder.timer or PerformanceLogger")
     try:
-        result = export_chrome_trace(run, out, attempts=attempts.value, force=force)
+        result = export_chrome_trace(run, out, starts=_starts(starts), force=force)
     except ExportError as error:
         raise fail(str(error)) from None
     console = Console(stderr=True, highlight=False)
     name = "standard output" if result.path is None else str(result.path)
     console.print(
-        Text(f"{result.events:,} blocks of {result.processes:,} processes, to {name}"),
+        Text(f"{result.events:,} blocks of {result.processes:,} processes written to {name}"),
         soft_wrap=True,
     )
     if not result.complete:
@@ -273,17 +278,17 @@ def trace(
 @app.command(
     epilog="**Example:** `foundry-fastlog tail -f runs/exp0`  \n"
     "**Timings as JSON:** `foundry-fastlog tail -f --raw -s performance runs/exp0`  \n"
-    "**Exit codes:** 0 shown, 1 some file or ring cannot be read, 2 no run, 130 Ctrl-C."
+    "**Exit codes:** 0 shown, 1 a file or ring cannot be read, 2 no run, 130 Ctrl-C."
 )
 @graceful
 def tail(
     path: RunPath,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with new lines until Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Keep showing new lines until Ctrl-C.")
     ] = False,
     count: Annotated[
-        int, typer.Option("--lines", "-n", min=0, help="How many of the last lines to show.")
+        int, typer.Option("--lines", "-n", min=0, help="Number of last lines to show.")
     ] = 10,
     stream: Annotated[
         list[Stream] | None,
@@ -291,16 +296,16 @@ def tail(
             "--stream",
             "-s",
             metavar="STREAM",
-            help="Only this one: metrics, performance, errors or log; may be repeated. "
-            "All but performance by default.",
+            help="Only this stream: metrics, performance, errors or log; may be repeated. "
+            "Default: all except performance.",
         ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Print the JSON lines as they are.")] = False,
     interval: Annotated[
-        float, typer.Option(min=0.01, help="Seconds between two looks, with --follow.")
+        float, typer.Option(min=0.01, help="Polling interval in seconds, with --follow.")
     ] = 0.25,
 ) -> None:
-    """Show the last lines of a run, and with -f each new one, while it trains."""
+    """Show the last lines of a run; with -f, also each new line while it trains."""
     chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
     follower = Follower(_read(path, open_run_dir), chosen)
     show = _Shower(raw=raw)
@@ -317,9 +322,10 @@ def tail(
 
 @app.command(
     epilog="**Example:** `foundry-fastlog recover runs/exp0`  \n"
-    "**Look first:** `foundry-fastlog recover --dry-run runs`  \n"
-    "**Exit codes:** 0 all that was found is in the files (or would be, or its process still "
-    "runs), 1 something could not be recovered or is in quarantine, 2 wrong argument or no run."
+    "**Preview:** `foundry-fastlog recover --dry-run runs`  \n"
+    "**Exit codes:** 0 everything found is in the files (or would be, or its process is still "
+    "running), 1 something could not be recovered or is in quarantine, 2 invalid argument or no "
+    "run."
 )
 @graceful
 def recover(
@@ -328,18 +334,18 @@ def recover(
     ],
     *,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")
+        bool, typer.Option("--dry-run", help="Report what would be done; change nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """Write what killed processes left in their ring files into the files of their runs.
+    """Write what killed processes left in their ring files to the files of their runs.
 
-    A process that is killed leaves records in its ring file (in the run's .fastlog directory, or
-    where a pointer there says). The next start in the run recovers them, and summary, export and
-    tail show them before that; this command writes them now. Rings of processes that still run are
-    left alone. A ring that cannot be trusted is moved to .fastlog/quarantine, with the reason
-    beside it, and named each time until you remove it; nothing is deleted before its records are in
-    the files. Safe to interrupt and repeat.
+    A killed process leaves records in its ring file (in the run's .fastlog directory, or where a
+    pointer there says). The next start in the run recovers them, and summary, export and tail show
+    them before that; this command writes them now. Rings of running processes are left alone. A
+    ring that cannot be trusted is moved to .fastlog/quarantine, with the reason next to it, and
+    reported each time until you remove it. Nothing is deleted before its records are in the files.
+    Safe to interrupt and repeat.
     """
     try:
         if dry_run:
@@ -367,11 +373,11 @@ def _look(path: Path, read: Callable[[], Polled]) -> Polled:
     try:
         return read()
     except OSError as error:
-        raise fail(f"{path} cannot be read any more: {error.strerror or error}") from None
+        raise fail(f"{path} can no longer be read: {error.strerror or error}") from None
 
 
 class _Shower:
-    """Prints what a poll found, lines to standard output and notes to standard error."""
+    """Prints the result of a poll: lines to standard output, notes to standard error."""
 
     def __init__(self, *, raw: bool) -> None:
         self._raw = raw
@@ -388,7 +394,7 @@ class _Shower:
             for _, series, record, _ in polled.lines:
                 if self._out.is_terminal:
                     self._out.print(format_line(series, record), soft_wrap=True)
-                else:  # a pipe needs no layout, which takes most of the time
+                else:  # a pipe needs no layout, which would take most of the time
                     self._out.file.write(format_line(series, record).plain + "\n")
             self._out.file.flush()
         for note in polled.notes:

@@ -1,4 +1,4 @@
-"""Exit codes: 130 is what a shell expects after Ctrl-C, 141 after a closed pipe."""
+"""Exit codes: shells expect 130 after Ctrl-C and 141 after a closed pipe."""
 
 __all__ = ["CLOSED_PIPE", "INTERRUPTED", "OK", "PROBLEM", "USAGE"]
 

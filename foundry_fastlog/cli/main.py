@@ -1,7 +1,7 @@
 """Entry point of the ``foundry-fastlog`` command.
 
-The commands are in ``commands``; this module starts without typer and rich, and says
-how to get them where they are missing.
+The commands are in ``commands``. This module works without typer and rich, and explains how to
+install them if they are missing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: Arguments without the program's name; those of the process by default.
+        argv: Arguments without the program's name; default: those of the process.
 
     Returns:
-        The exit code: 0 ok, 1 something is missing or wrong in the run, 2 a wrong
-        argument or no run, 130 after Ctrl-C, 141 when the reader of a pipe left.
+        The exit code: 0 ok, 1 something is missing or wrong in the run, 2 an invalid
+        argument or no run, 130 after Ctrl-C, 141 if the reader of a pipe closed it.
     """
     try:
         from foundry_fastlog.cli.commands import app
@@ -38,15 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return USAGE
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where a test or a notebook replaced it
-            # A terminal that cannot show a character shows its escape, not a traceback.
+        if hasattr(stream, "reconfigure"):  # not if a test or a notebook replaced it
+            # If a terminal cannot show a character, show its escape instead of a traceback.
             stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     code: object = OK
     try:
         app(arguments or ["--help"], prog_name="foundry-fastlog")
-    except SystemExit as stop:  # typer leaves this way, whatever happened
+    except SystemExit as stop:  # typer always exits this way
         code = stop.code
     if not arguments:
-        return USAGE  # whatever this version of typer makes of it
+        return USAGE  # regardless of this typer version's exit code
     return code if isinstance(code, int) else OK if code is None else PROBLEM

@@ -1,4 +1,4 @@
-"""The arguments of ``foundry-fastlog migrate``. Starts without LibCST, and says how to get it."""
+"""The arguments of ``foundry-fastlog migrate``. Works without LibCST and says how to get it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from foundry_fastlog.cli.terminal import Console, fail, graceful
 __all__ = ["EPILOG", "migrate"]
 
 EPILOG = (
-    "**Example:** `foundry-fastlog migrate src`, then the same with `--write`  \n"
+    "**Example:** `foundry-fastlog migrate src`, then again with `--write`  \n"
     "**In CI:** `foundry-fastlog migrate --check src`  \n"
-    "**Exit codes:** 0 listed, or nothing left to do, 1 prints are left (with --write or --check) "
-    "or a file could not be migrated, 2 wrong argument or no such file."
+    "**Exit codes:** 0 listed, or nothing left to do, 1 prints remain (with --write or --check) "
+    "or a file could not be migrated, 2 invalid argument or no such file."
 )
 
 
 @graceful
 def migrate(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Python files, or folders of them.")
+        list[Path], typer.Argument(metavar="PATH...", help="Python files or folders.")
     ],
     *,
     write: Annotated[
-        bool, typer.Option("--write", help="Change the files; without it they are only read.")
+        bool, typer.Option("--write", help="Change the files; without it, only list the changes.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 while any unmarked print is there.")
+        bool, typer.Option("--check", help="Exit with 1 while unmarked prints remain.")
     ] = False,
     logger: Annotated[
         str, typer.Option(metavar="NAME", help="The logger's name, in the module and in self.")
@@ -40,28 +40,29 @@ def migrate(
     level: Annotated[
         str,
         typer.Option(
-            help="debug, info, warning, error or critical for all; auto goes by the words."
+            help="debug, info, warning, error or critical for all; auto: chosen by the words."
         ),
     ] = "auto",
     line_length: Annotated[
-        int, typer.Option(min=1, help="Longest line of a call that is written on one line.")
+        int, typer.Option(min=1, help="Longest call that stays on one line.")
     ] = 100,
     assume_structured: Annotated[
         bool,
         typer.Option(
             "--assume-structured",
-            help="Take a logger whose kind cannot be seen for a StructuredLogger.",
+            help="Treat a logger of unknown type as a StructuredLogger.",
         ),
     ] = False,
     drop_empty: Annotated[
         bool,
-        typer.Option("--drop-empty", help="Remove prints of empty lines and of decoration."),
+        typer.Option("--drop-empty", help="Remove prints of empty lines and decoration."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """List the print() calls of Python code as structured log calls, and change them.
+    """List print() calls as structured log calls, and convert them.
 
-    What is not understood stays as it is, with the reason. A line with `# noqa: T201` is kept.
+    Prints that are not understood stay unchanged, with the reason. A line with `# noqa: T201` is
+    kept.
     """
     try:
         from foundry_fastlog.cli import migrate_listing
@@ -77,7 +78,7 @@ def migrate(
         if not path.exists():
             raise fail(f"{path}: no such file or directory")
     if write and check:
-        raise fail("--check changes nothing: leave out --write, or --check")
+        raise fail("--check changes nothing: omit --write or --check")
     try:
         options = Options(
             logger=logger,

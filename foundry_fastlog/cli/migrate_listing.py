@@ -19,12 +19,12 @@ __all__ = ["Totals", "exit_code", "show_report", "show_totals", "survey"]
 
 @dataclass(slots=True)
 class Totals:
-    """What was found in all files.
+    """Totals over all files.
 
     Attributes:
-        files: How many were looked at.
+        files: Files examined.
         convert: Prints that can be converted, or were.
-        left: Prints that stay and are for a person.
+        left: Prints that stay and need a person.
         kept: Prints that stay because they are marked.
         errors: Files that could not be read, parsed or written.
     """
@@ -47,19 +47,19 @@ class Totals:
 def survey(
     paths: Sequence[Path], options: Options, *, write: bool, console: Console | None
 ) -> tuple[list[FileReport], Totals]:
-    """Migrate files and show each that has something to show as soon as it is done.
+    """Migrate files, and show the findings of each file as soon as it is done.
 
     Args:
         paths: Files and folders.
         options: How to convert.
         write: Write the results.
-        console: Where to show them; None: nowhere, the reports are returned instead.
+        console: Where to show them; if None, return the reports instead.
     """
     reports, totals = [], Totals()
     for report in migrate_paths(paths, options, write=write):
         totals.add(report)
         if console is None:
-            report.source = report.result = ""  # many files: what is not shown is not kept
+            report.source = report.result = ""  # there may be many files: keep only what is shown
             reports.append(report)
         else:
             show_report(report, console)
@@ -67,7 +67,7 @@ def survey(
 
 
 def show_report(report: FileReport, console: Console) -> None:
-    """List what was found in a file, with the lines that change as a diff shows them."""
+    """List the findings in a file, with the changed lines as in a diff."""
     if report.error is not None:
         console.print(
             Text(f"{printable(report.path)}: ", "bold").append(printable(report.error), "bold red"),
@@ -99,7 +99,7 @@ def _show_place(report: FileReport, line: int, what: str, style: str, console: C
 
 
 def _show_lines(mark: str, code: str, style: str, console: Console) -> None:
-    """Show source; what follows the first line has its own indentation."""
+    """Show source; the lines after the first keep only their relative indentation."""
     lines = code.splitlines() or [""]
     rest = [len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()]
     margin = min(rest, default=0)
@@ -109,7 +109,7 @@ def _show_lines(mark: str, code: str, style: str, console: Console) -> None:
 
 
 def show_totals(totals: Totals, console: Console, *, write: bool) -> None:
-    """Sum up, and say what comes next."""
+    """Show the totals and the next steps."""
     done = "converted" if write else "can be converted"
     kept = f", {totals.kept:,} kept as marked" if totals.kept else ""
     console.print(
@@ -121,11 +121,11 @@ def show_totals(totals: Totals, console: Console, *, write: bool) -> None:
         text = f"{_count(totals.errors, 'file')} could not be migrated"
         console.print(text, style="bold red")
     if totals.convert and not write:
-        console.print("Nothing was changed. To change it: the same command with --write")
+        console.print("Nothing was changed. Run the command again with --write to apply this.")
     elif totals.convert:
         console.print(
-            "Look at the difference, run the tests, and see that the program sets up logging "
-            "(setup_logging) where it starts.",
+            "Review the diff, run the tests, and make sure that the program sets up logging "
+            "(setup_logging) at its entry point.",
             soft_wrap=True,
         )
 
@@ -135,9 +135,9 @@ def _count(number: int, what: str) -> str:
 
 
 def exit_code(totals: Totals, *, write: bool, check: bool) -> int:
-    """Return 0 where nothing is left to do, else 1.
+    """Return 0 if nothing is left to do, else 1.
 
-    A listing is no failure: without `write` and `check` only a file that could not be read is.
+    A listing is not a failure: without `write` and `check`, only an unreadable file is.
     """
     if totals.errors or (write and totals.left) or (check and totals.left + totals.convert):
         return PROBLEM

@@ -1,4 +1,4 @@
-"""What all commands share: a console, errors that help, and a graceful end."""
+"""Shared by all commands: a console, helpful errors, and a graceful exit."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _P = ParamSpec("_P")
 
 
 class Console(rich.console.Console):
-    """A console that leaves a closed pipe to the one place that handles it."""
+    """A console that leaves closed pipes to `graceful`."""
 
     def on_broken_pipe(self) -> None:
-        """Raise what rich caught."""
+        """Raise the error that rich caught."""
         raise BrokenPipeError
 
 
 def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
-    """End a command on Ctrl-C or a closed pipe with the exit code that shells know.
+    """Make a command exit on Ctrl-C or a closed pipe with the code that shells expect.
 
-    What is not installed is named.
+    A missing package is reported by name.
     """
 
     @functools.wraps(command)
@@ -44,7 +44,7 @@ def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
         except ImportError as error:  # a package, or the extension: the message says how to get it
             raise fail(str(error)) from error
         except BrokenPipeError:
-            # What is still buffered has nowhere to go; the interpreter must not try at exit.
+            # Buffered output has nowhere to go; stop the interpreter from flushing it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CLOSED_PIPE) from None
 
@@ -52,13 +52,13 @@ def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
 
 
 def fail(message: str) -> typer.Exit:
-    """Say what is wrong, in red, to standard error; raise the result.
+    """Print an error, in red, to standard error; raise the result.
 
     Args:
         message: What is wrong and what to do.
 
     Returns:
-        The way out, with the exit code of a wrong argument.
+        The exception to raise, with the exit code for an invalid argument.
     """
     shown = "\n".join(map(printable, message.split("\n")))
     Console(stderr=True, highlight=False).print(

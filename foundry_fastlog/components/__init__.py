@@ -1,1 +1,1 @@
-"""What a trainer logs with: MetricsLogger, PerformanceLogger, ErrorTracker, ExperimentLogging."""
+"""What a training script logs with: metrics, performance, errors, and all of them together."""

@@ -1,4 +1,4 @@
-"""What the components that record share: their recorder's life, and loggers of both kinds."""
+"""Shared by the recording components: owning a recorder, and logging to both kinds of loggers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("foundry_fastlog")
 
 
 class StructuredLike(Protocol):
-    """What a `StructuredLogger` has."""
+    """The part of `StructuredLogger` that components use."""
 
     logger: logging.Logger
 
@@ -35,10 +35,10 @@ AnyLogger = logging.Logger | StructuredLike
 
 
 def stdlib_logger(logger: AnyLogger) -> logging.Logger:
-    """Return the `logging.Logger` that decides about levels.
+    """Return the `logging.Logger` that decides which levels are enabled.
 
     Raises:
-        TypeError: `logger` is neither a `logging.Logger` nor has one as a `StructuredLogger` does.
+        TypeError: `logger` is neither a `logging.Logger` nor wraps one as `StructuredLogger` does.
     """
     inner = logger if isinstance(logger, logging.Logger) else getattr(logger, "logger", None)
     if not isinstance(inner, logging.Logger):
@@ -56,14 +56,14 @@ def log_text(
     stacklevel: int = 1,
     **context: Any,  # noqa: ANN401 - any context
 ) -> None:
-    """Log a text; a `StructuredLogger` gets the figures in it as context, too.
+    """Log a text; a `StructuredLogger` also gets its figures as context.
 
     Args:
         logger: A logger of either kind.
         level: The level.
         text: The whole message.
         stacklevel: As for `logging`: 1 names the caller of this function.
-        **context: Figures; those that are None are left out.
+        **context: Figures; those that are None are omitted.
     """
     if isinstance(logger, logging.Logger):
         logger.log(level, "%s", text, stacklevel=stacklevel + 1)
@@ -73,42 +73,42 @@ def log_text(
 
 
 class Component:
-    """Something that records into a run's directory, through a recorder that it may share."""
+    """An object that records into a run's directory, through a recorder that may be shared."""
 
     def __init__(
         self, directory: str | os.PathLike[str], recorder: Recorder | None, options: dict[str, Any]
     ) -> None:
-        """Take the recorder, or the process's one for the directory.
+        """Use the given recorder, or the process's recorder for the directory.
 
         Args:
-            directory: The run's directory, for a recorder of its own.
-            recorder: Used when given; whoever opened it closes it.
-            options: For opening one, see `Recorder`.
+            directory: The run's directory, if no recorder is given.
+            recorder: The recorder to use; whoever opened it closes it.
+            options: Options for opening a recorder, see `Recorder`.
         """
         self._directory = Path(directory)
         self._told: set[str] = set()
         self._release: weakref.finalize[[Recorder], Component] | None = None
         if recorder is None:
             recorder = acquire(directory, **options)
-            # Not at exit: the recorder closes itself then, after whoever still records.
+            # Not at exit: the recorder closes itself then, after everyone who still records.
             self._release = weakref.finalize(self, release, recorder)
             self._release.atexit = False
         self._recorder = recorder
 
     @property
     def recorder(self) -> Recorder:
-        """The recorder behind it."""
+        """The recorder in use."""
         return self._recorder
 
     def _first_file(self, stream: str) -> Path:
-        """Flush; return this process's first file of a stream, or where it would be."""
+        """Flush; return this process's first file of a stream, or the path it would have."""
         self.flush()
         first = f"{stream}_" if self._recorder.stamp else f"{stream}."
         files = [path for path in self._recorder.files() if path.name.startswith(first)]
         return files[0] if files else self._directory / f"{stream}.jsonl"
 
-    def _tell_once(self, what: str, text: str) -> None:
-        """Warn through `logging`, the first time for each `what`."""
+    def _warn_once(self, what: str, text: str) -> None:
+        """Log a warning, once for each `what`."""
         if what not in self._told:
             self._told.add(what)
             _log.warning("%s", text)
@@ -117,20 +117,20 @@ class Component:
         """Wait until everything recorded so far is in the files.
 
         Args:
-            timeout: Seconds to wait at most; by default the recorder's ``close_timeout_s``.
+            timeout: The longest wait in seconds. Default: the recorder's ``close_timeout_s``.
 
         Returns:
-            True when it is, False when the time was up first.
+            True when it is, False when the timeout expired first.
         """
         return self._recorder.flush(timeout)
 
     def close(self) -> bool:
-        """Write what was recorded, and close the recorder unless others use it.
+        """Write everything recorded so far and close the recorder unless others use it.
 
         Safe to call again.
 
         Returns:
-            True when all is written.
+            True when everything is written.
         """
         if self._release is None:
             return self.flush()
@@ -147,5 +147,5 @@ class Component:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close it; an exception goes on."""
+        """Close it; exceptions propagate."""
         self.close()

@@ -1,4 +1,4 @@
-"""Hooks that see the exceptions which end a program or a thread, and pass them on."""
+"""Hooks that record the exceptions that end a program or a thread, and pass them on."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _Record = Callable[[BaseException, dict[str, Any]], None]
 class Hooks:
     """A pair of hooks, installed in sys.excepthook and threading.excepthook.
 
-    Whatever recording raises, the former hooks are called. Once removed they record nothing, even
-    where a later hook still calls them.
+    Whatever recording raises, the previous hooks are called. After remove(), these hooks record
+    nothing, even if a later hook still calls them.
     """
 
     def __init__(self, record: _Record) -> None:
         """Install the hooks.
 
         Args:
-            record: Called with each exception and a context that says where it was.
+            record: Called with each exception and a context that says where it occurred.
         """
         self._record = record
         self._active = True
-        # One object each, to be recognised by identity: a method is a new object at each look.
+        # Kept so that they can be compared by identity: each attribute access makes a new bound
+        # method.
         self._sys_hook = self._on_program
         self._threading_hook = self._on_thread
         self._sys_before, sys.excepthook = sys.excepthook, self._sys_hook
@@ -36,7 +37,7 @@ class Hooks:
         threading.excepthook = self._threading_hook
 
     def remove(self) -> None:
-        """Put the former hooks back, where no later one has taken the place."""
+        """Restore the previous hooks, unless a later hook has been installed over these."""
         self._active = False
         if sys.excepthook is self._sys_hook:
             sys.excepthook = self._sys_before
@@ -52,7 +53,7 @@ class Hooks:
     def _on_thread(self, arguments: threading.ExceptHookArgs) -> None:
         thread = arguments.thread
         error = arguments.exc_value
-        if error is None:  # the interpreter may leave making it to the hook
+        if error is None:  # the interpreter may leave creating it to the hook
             error = arguments.exc_type()
         self._see(error, {"uncaught": True, "thread": thread.name if thread else None})
         self._threading_before(arguments)
@@ -62,5 +63,5 @@ class Hooks:
             return
         try:
             self._record(error, context)
-        except Exception:  # noqa: BLE001 - the former hook must show the error, whatever happens
+        except Exception:  # noqa: BLE001 - the previous hook must show the error in any case
             return

@@ -1,4 +1,4 @@
-"""ErrorTracker: errors recorded with their context, counted, and grouped by fingerprint."""
+"""ErrorTracker: records errors with their context, counts them and groups them by fingerprint."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 FLUSH_TIMEOUT_S = 2.0
-VAIN_FLUSH_TIMEOUT_S = 0.05
-_MAX_TEXT = 16_000  # characters of a text that are kept in memory; the file has all of them
-# Names that LogRecord has for itself, and the parameters of StructuredLogger.log_structured().
+HUNG_FLUSH_TIMEOUT_S = 0.05
+_MAX_TEXT = 16_000  # characters of a text kept in memory; the file has all of it
+# Attribute names of LogRecord, and the parameters of StructuredLogger.log_structured().
 _RESERVED = frozenset(
     {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
     | {"self", "level", "extra", "stack_info", "stacklevel", PARTS}
@@ -51,10 +51,10 @@ _MARK = "_foundry_fastlog_tracker"  # set on an exception that a tracker has rec
 
 
 class ErrorTracker(Component):
-    """Records errors into ``errors.jsonl``, logs them, counts them and groups equal ones.
+    """Records errors to ``errors.jsonl``, logs them, counts them and groups equal ones.
 
-    May be used from any thread and in forked children. The counts and lists are of this process;
-    the files have the errors of all.
+    May be used from any thread and in forked children. Counts and lists cover this process only;
+    the files have the errors of all processes.
 
     Attributes:
         logger: Where errors are logged.
@@ -78,13 +78,14 @@ class ErrorTracker(Component):
 
         Args:
             logger: A `logging.Logger` or a `StructuredLogger`.
-            experiment_dir: The run's directory; made when absent. Components of one process with
+            experiment_dir: The run's directory; created if absent. Components of one process with
                 the same directory share one recorder.
-            max_errors: Errors, and groups of them, to keep in memory; the file has all.
-            recorder: Recorded through in place of one for the directory; its opener closes it.
+            max_errors: Errors, and groups of errors, to keep in memory; the file has all.
+            recorder: The recorder to use instead of the directory's own; whoever opened it closes
+                it.
 
         Raises:
-            TypeError: ``logger`` is no logger, or ``max_errors`` no int.
+            TypeError: ``logger`` is not a logger, or ``max_errors`` is not an int.
             ValueError: ``max_errors`` is below 1.
             NotADirectoryError: ``experiment_dir``, or a part of it, is a file.
         """
@@ -101,12 +102,12 @@ class ErrorTracker(Component):
         self._groups: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._lock = ForkLock()
         self._hooks: Hooks | None = None
-        self._vain = False  # the last wait for the disk was
-        self._mark = object()  # set on what it has recorded
+        self._hung = False  # the last wait for the disk timed out
+        self._mark = object()  # set on exceptions that it has recorded
 
     @property
     def error_log(self) -> Path:
-        """The first errors file of this process, with everything recorded so far in it."""
+        """The first errors file of this process, including everything recorded so far."""
         return self._first_file("errors")
 
     def log_error(
@@ -119,24 +120,25 @@ class ErrorTracker(Component):
     ) -> dict[str, Any]:
         """Record an error with its traceback, log it and count it.
 
-        Returns when the line is in the file, or after two seconds in which the disk did not answer;
-        after those a twentieth of a second, until it answers.
-        What the exception, the context or the logger does cannot make it fail: then there is what
-        could be had.
+        Returns when the line is in the file, or after two seconds if the disk does not respond;
+        after such a wait, further calls wait only a twentieth of a second until it responds. Never
+        fails because of the exception, the context or the logger: it records whatever it can
+        obtain.
 
         Args:
             error: The exception.
-            context: Further fields; values that JSON does not know are written as their ``str()``,
-                large arrays as type, shape and a few values.
-            step: The training step; by default the context's ``step``, if that is an int.
+            context: Additional fields. Values that JSON cannot represent are written as their
+                ``str()``, large arrays as type, shape and a few values.
+            step: The training step. Default: the context's ``step``, if that is an int.
             level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
 
         Returns:
-            What is kept in memory: ``timestamp``, ``level``, ``step``, ``error_type``,
+            The entry kept in memory: ``timestamp``, ``level``, ``step``, ``error_type``,
             ``error_message``, ``traceback``, ``fingerprint`` and ``context``, as plain data.
 
         Raises:
-            TypeError: ``error`` is no exception, ``context`` no mapping or ``step`` no int.
+            TypeError: ``error`` is not an exception, ``context`` not a mapping or ``step`` not an
+                int.
             ValueError: An unknown level.
         """
         return self._log_error(error, context, step, level, stacklevel=3)
@@ -171,11 +173,11 @@ class ErrorTracker(Component):
             "error_message": _cut(facts.text),
             "traceback": _cut(facts.traceback),
             "fingerprint": facts.fingerprint,
-            # Plain data: a tensor in it would be kept alive with all that it hangs on.
+            # Plain data: a tensor in the context would otherwise stay alive with its whole graph.
             "context": readable(fields, IN_MEMORY),
         }
         self._count(facts.kind, entry)
-        member(error, "__dict__")[_MARK] = self._mark  # a class may have a setattr of its own
+        member(error, "__dict__")[_MARK] = self._mark  # the class may define its own setattr
         self._log(getattr(logging, level), message, error, fields, stacklevel + 1)
         return entry
 
@@ -198,16 +200,16 @@ class ErrorTracker(Component):
                 self._recorder.event(message, step=step, **fields)
             except OverflowError:  # a step beyond 64 bits; the context has it
                 self._recorder.event(message, **fields)
-            # Not of metrics: a hung device is when errors have to be in the file. A disk that hangs
-            # is waited for once: errors come in numbers then.
-            timeout = VAIN_FLUSH_TIMEOUT_S if self._vain else FLUSH_TIMEOUT_S
-            self._vain = not self._recorder.flush(timeout, stream="errors")
+            # Does not wait for metrics: when a device hangs, errors still have to reach the file. A
+            # hung disk is waited for only once, since errors then come in large numbers.
+            timeout = HUNG_FLUSH_TIMEOUT_S if self._hung else FLUSH_TIMEOUT_S
+            self._hung = not self._recorder.flush(timeout, stream="errors")
         except RecorderClosedError:
-            self._tell_once(
+            self._warn_once(
                 "closed", f"errors were logged after the recorder of {self._directory} was closed"
             )
-        except Exception as fault:  # noqa: BLE001 - no memory, say: the error is logged and counted
-            self._tell_once(
+        except Exception as fault:  # noqa: BLE001 - such as no memory: the error is still logged and counted
+            self._warn_once(
                 "recorder", f"an error could not be recorded: {class_name(type(fault))}"
             )
 
@@ -218,7 +220,7 @@ class ErrorTracker(Component):
             group = self._groups.get(entry["fingerprint"])
             if group is None:
                 if len(self._groups) >= self._max_errors:
-                    self._groups.popitem(last=False)  # the one that was seen longest ago
+                    self._groups.popitem(last=False)  # the least recently seen
                 group = self._groups[entry["fingerprint"]] = {
                     "fingerprint": entry["fingerprint"],
                     "error_type": kind,
@@ -251,11 +253,11 @@ class ErrorTracker(Component):
                 self.logger.log_structured(
                     level, message, exc_info=exc_info, stacklevel=stacklevel, **extra
                 )
-        except Exception as fault:  # noqa: BLE001 - a logger, filter or handler of any kind
-            self._tell_once("logger", f"{self._logger_name} raised {class_name(type(fault))}")
+        except Exception as fault:  # noqa: BLE001 - any kind of logger, filter or handler
+            self._warn_once("logger", f"{self._logger_name} raised {class_name(type(fault))}")
 
     def get_error_summary(self) -> dict[str, int]:
-        """Return the number of errors per exception class, since the start or reset_counters()."""
+        """Return the number of errors per exception class, since start or reset_counters()."""
         with self._lock:
             return dict(self.error_counts)
 
@@ -263,7 +265,7 @@ class ErrorTracker(Component):
         """Return the latest errors, newest first.
 
         Args:
-            n: How many at most; ``max_errors`` are kept.
+            n: The maximum number; ``max_errors`` are kept.
 
         Returns:
             Entries as log_error() returns them.
@@ -272,19 +274,19 @@ class ErrorTracker(Component):
             return [entry for _, entry in zip(range(n), reversed(self._recent), strict=False)]
 
     def get_error_groups(self) -> list[dict[str, Any]]:
-        """Return groups of equal errors, the most frequent first.
+        """Return groups of equal errors, most frequent first.
 
         Returns:
             Dicts with ``fingerprint``, ``error_type``, ``count``, ``first_step``, ``last_step``,
-            ``first_time``, ``last_time`` and ``example``, the group's first entry. At most
-            ``max_errors`` groups are kept, the latest seen.
+            ``first_time``, ``last_time`` and ``example``, the group's first entry. The
+            ``max_errors`` most recently seen groups are kept.
         """
         with self._lock:
             groups = [dict(group) for group in self._groups.values()]
         return sorted(groups, key=lambda group: -group["count"])
 
     def reset_counters(self) -> None:
-        """Set all counts to zero and forget the groups; get_recent_errors() still has its list."""
+        """Reset all counts and forget the groups; get_recent_errors() keeps its list."""
         with self._lock:
             self.error_counts.clear()
             self._groups.clear()
@@ -297,19 +299,19 @@ class ErrorTracker(Component):
         step: int | None = None,
         level: str | int = "ERROR",
     ) -> Capture:
-        """Record what a block of code raises, as a context manager or a decorator.
+        """Record exceptions raised by a block of code, as a context manager or a decorator.
 
-        Exceptions that this tracker has recorded already pass through, so blocks may nest.
-        KeyboardInterrupt, SystemExit and the like pass through, too.
+        Exceptions that this tracker has already recorded are not recorded again, so blocks may
+        nest. Neither are KeyboardInterrupt, SystemExit and the like.
 
         Args:
             context: As for log_error().
-            reraise: False keeps the exception in the block.
+            reraise: False suppresses the exception.
             step: As for log_error().
             level: As for log_error().
 
         Raises:
-            TypeError: ``context`` is no mapping, or ``step`` no int.
+            TypeError: ``context`` is not a mapping, or ``step`` is not an int.
             ValueError: An unknown level.
         """
         if context is not None and not isinstance(context, Mapping):
@@ -320,16 +322,16 @@ class ErrorTracker(Component):
         return Capture(self, context, reraise=reraise, step=step, level=level)
 
     def install_hooks(self) -> None:
-        """Record what ends the program or a thread, through sys and threading.excepthook.
+        """Record exceptions that end the program or a thread, through sys and threading.excepthook.
 
-        Each hook passes on to the one that was there before. KeyboardInterrupt is not recorded.
+        Each hook then calls the one that was installed before. KeyboardInterrupt is not recorded.
         Safe to call again.
         """
         if self._hooks is None:
             self._hooks = Hooks(self._record_uncaught)
 
     def uninstall_hooks(self) -> None:
-        """Put the former hooks back. Where others have hooked in since, this one falls silent."""
+        """Restore the previous hooks. If others were installed since, these stay but do nothing."""
         if self._hooks is not None:
             self._hooks.remove()
             self._hooks = None
@@ -338,13 +340,13 @@ class ErrorTracker(Component):
         return member(error, "__dict__").get(_MARK) is self._mark
 
     def _record_uncaught(self, error: BaseException, context: dict[str, Any]) -> None:
-        """Record what nobody caught, unless it is recorded already."""
+        """Record an uncaught exception, unless it is already recorded."""
         if not self._has_recorded(error):
             self._log_error(error, context, None, "CRITICAL", stacklevel=3)
 
 
 class Capture:
-    """Records what a block raises; see `ErrorTracker.capture`. May be entered again and again."""
+    """Records exceptions raised in a block; see `ErrorTracker.capture`. Reusable."""
 
     __slots__ = ("_context", "_level", "_reraise", "_step", "_tracker")
 
@@ -373,25 +375,25 @@ class Capture:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """Record an exception; keep it here when the block was made so."""
+        """Record an exception; suppress it if the block was created with ``reraise=False``."""
         if not isinstance(exc, Exception):
             return False
         tracker = self._tracker
-        if not tracker._has_recorded(exc):  # noqa: SLF001 - the class that makes these
-            tracker._log_error(exc, self._context, self._step, self._level, stacklevel=3)  # noqa: SLF001 - the class that makes these
+        if not tracker._has_recorded(exc):  # noqa: SLF001 - the class that creates these
+            tracker._log_error(exc, self._context, self._step, self._level, stacklevel=3)  # noqa: SLF001 - the class that creates these
         return not self._reraise
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate a function, or a coroutine function; it returns None where it raised."""
+        """Decorate a function or coroutine function; it returns None if an error is suppressed."""
         return run_inside(function, lambda: self)
 
 
 def _safe_name(name: object) -> str:
-    """Return a context's key such that a LogRecord can have it as an attribute."""
+    """Convert a context key to a name that a LogRecord can have as an attribute."""
     text = safe_str(name)
     return f"context_{text}" if text in _RESERVED else text
 
 
 def _cut(text: str) -> str:
-    """Keep the end of a text, where a traceback says what happened."""
+    """Keep the end of a text: in a traceback, that is where the error is."""
     return text if len(text) <= _MAX_TEXT else f"({len(text)} characters) ...{text[-_MAX_TEXT:]}"

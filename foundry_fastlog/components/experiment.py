@@ -1,4 +1,4 @@
-"""All loggers of one training run, made from its configuration: the plan's system in one object."""
+"""ExperimentLogging: all loggers of one training run, created from its configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.base.arguments import process_number
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.components.errors import ErrorTracker
 from foundry_fastlog.components.metrics import MetricsLogger
@@ -20,8 +19,6 @@ from foundry_fastlog.config.experiment import name_and_section
 from foundry_fastlog.config.models import LoggingConfig
 from foundry_fastlog.messages.structured import StructuredLogger
 from foundry_fastlog.run.files import timestamp
-from foundry_fastlog.run.info import starts_in
-from foundry_fastlog.run.start_stamp import StartStamp
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,37 +29,37 @@ if TYPE_CHECKING:
 
 __all__ = ["ExperimentLogging"]
 
-# Those of this process, by their recorder: unpickling finds the one that is there.
+# This process's instances by recorder, so that unpickling finds an existing one.
 _present: weakref.WeakValueDictionary[Recorder, ExperimentLogging] = weakref.WeakValueDictionary()
 
 
 class ExperimentLogging:
-    """Everything that a trainer logs with, over one `Recorder`.
+    """Everything a training script logs with, on top of one `Recorder`.
 
-    Makes the layout of an experiment's directory: ``main_<time>.log`` and ``debug_<time>.log`` for
-    people, ``metrics_<time>.jsonl``, ``performance_<time>.jsonl``, ``errors_<time>.jsonl`` and
-    ``log_<time>.jsonl`` for programs. A run that is started again in the same directory adds files
-    with its own time; readers of this package show all of them as one run.
+    Creates the layout of an experiment's directory: ``main_<time>.log`` and ``debug_<time>.log``
+    for people, ``metrics_<time>.jsonl``, ``performance_<time>.jsonl``, ``errors_<time>.jsonl`` and
+    ``log_<time>.jsonl`` for programs. A run restarted in the same directory adds files with its own
+    time; readers of this package show all of them as one run.
 
-    Several experiments may be open in a process. What the loggers below one ``root_logger`` say
-    goes to the one that was opened last; when that is closed, the one before it gets it again.
-    Metrics, timings and errors belong to the object that they were given to.
+    Several experiments may be open in one process. Messages of the loggers below one
+    ``root_logger`` go to the experiment opened last; when it is closed, they go to the previous one
+    again. Metrics, timings and errors go to the object they were passed to.
 
-    Forked workers log through the object that they inherit, spawned ones through one that was
-    pickled for them, or a logger of it. An object that nobody closes is closed when the program
-    ends; an exception that ends it is the reason then, in the log and in W&B.
+    Forked workers log through the object that they inherit, spawned ones through a pickled copy of
+    it or of one of its loggers. An object that is never closed is closed when the program exits; if
+    an exception ends the program, the log and W&B say so.
 
     Attributes:
         experiment_name: The experiment's name.
-        config: The `LoggingConfig` in use, the environment's overrides included.
+        config: The `LoggingConfig` in use, including overrides from the environment.
         directory: The experiment's directory, absolute.
         recorder: The run's `Recorder`.
         metrics: The `MetricsLogger`.
         performance: The `PerformanceLogger`.
         errors: The `ErrorTracker`.
-        wandb: The `WandBLogger`; switched off unless the configuration asks for W&B.
-        system: The `SystemMetrics` sampler, or None when its interval is 0 or this is another rank
-            or a spawned worker.
+        wandb: The `WandBLogger`; disabled unless the configuration enables W&B.
+        system: The `SystemMetrics` sampler, or None if its interval is 0 or this is not rank 0 or
+            is a spawned worker.
 
     Example:
         >>> with ExperimentLogging("exp0_baseline") as logs:  # doctest: +SKIP
@@ -74,7 +71,6 @@ class ExperimentLogging:
 
     wandb: WandBLogger
     system: SystemMetrics | None
-    _start: StartStamp | None = None
 
     def __init__(
         self,
@@ -85,31 +81,36 @@ class ExperimentLogging:
         stamped: bool = True,
         rank: int | None = None,
         world_size: int | None = None,
+        resume: str = "auto",
+        launch: str | None = None,
     ) -> None:
         """Open the run, and set up the loggers below ``config.root_logger``.
 
         Args:
-            experiment_config: The experiment's name, or a configuration with ``experiment_name``
-                and, if logging is to differ from the defaults, ``logging``: an object or a mapping.
-                Its settings go to run.json and to W&B.
-            log_dir: Directory of all experiments; by default the configuration's.
-            directory: The experiment's own directory, in place of ``log_dir/<experiment_name>``.
-            stamped: Whether the names of the ``.jsonl`` files have the start time. Without it they
-                are ``metrics.jsonl`` and so on, and a later start adds ``metrics.a1.jsonl``.
+            experiment_config: The experiment's name, or a configuration (an object or a mapping)
+                with ``experiment_name`` and optionally ``logging``. Its settings are written to
+                run.json and sent to W&B.
+            log_dir: Directory of all experiments. Default: the configuration's.
+            directory: The experiment's own directory, instead of ``log_dir/<experiment_name>``.
+            stamped: Whether the names of the ``.jsonl`` files contain the start time. Without it
+                they are ``metrics.jsonl`` and so on, and a later start adds ``metrics.a1.jsonl``.
             rank: As for `Recorder`. Only rank 0 writes to the console and to W&B, and samples the
                 machine.
             world_size: As for `Recorder`.
+            resume: As for `Recorder`.
+            launch: As for `Recorder`.
 
         Raises:
             TypeError: The configuration has no ``experiment_name``.
-            ValueError: The name cannot name a directory, or this process has the experiment open.
+            ValueError: The name cannot be a directory's name, or this process already has it open.
             ConfigError: The ``logging`` section, or an environment variable, cannot be used.
             NotADirectoryError: The directory, or a part of it, is a file.
-            RuntimeError: This object was opened before, which changes nothing of it.
+            RuntimeError: This object was already opened; it stays as it is.
         """
-        if "_ended" in vars(self):  # closed ones too
+        if "_ended" in vars(self):  # also if closed
             raise RuntimeError(
-                f"this {type(self).__name__} was opened before, in {self.directory}: make a new one"
+                f"this {type(self).__name__} was already opened, in {self.directory}: "
+                "create a new one"
             )
         name, section = name_and_section(experiment_config)
         config = section.with_environment()
@@ -118,29 +119,22 @@ class ExperimentLogging:
 
             directory = experiment_directory(config.log_dir if log_dir is None else log_dir, name)
         _refuse_open_run(directory, rank)
-        rank = process_number("rank", rank, "RANK", least=0)
-        world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
-        start = StartStamp(timestamp(), directory, rank, world_size)
-        try:
-            recorder = config.recorder.open(
-                Path(directory),
-                stamp=start.text if stamped else None,
-                name=name,
-                rank=rank,
-                world_size=world_size,
-                config=None if isinstance(experiment_config, str) else experiment_config,
-            )
-            self._set_up(name, config, start.text, recorder)
-        except BaseException:
-            start.withdraw()
-            raise
-        self._start = start
+        recorder = config.recorder.open(
+            Path(directory),
+            stamp=timestamp() if stamped else None,
+            name=name,
+            rank=rank,
+            world_size=world_size,
+            config=None if isinstance(experiment_config, str) else experiment_config,
+            resume=resume,
+            launch=launch,
+        )
+        self._set_up(name, config, recorder.started, recorder)
         if recorder.rank:
             return
         base = self.logger("system").context
-        attempt = max(recorder.attempt, starts_in(recorder.path) - 1)
         self.logger("system").info(
-            "Run started", **base, directory=str(self.directory), attempt=attempt
+            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
         )
         if config.wandb_enabled:
             from foundry_fastlog.sinks.wandb import WandBLogger
@@ -153,14 +147,14 @@ class ExperimentLogging:
         if config.system_metrics_every_s:
             from foundry_fastlog.machine.sampler import SystemMetrics
 
-            # Not self: the sampler's thread would keep it for ever.
+            # Not self: the sampler's thread would keep it alive forever.
             latest = self._latest
             self.system = SystemMetrics(
                 recorder, config.system_metrics_every_s, step=lambda: latest.step
             ).start()
 
     def _set_up(self, name: str, config: LoggingConfig, stamp: str, recorder: Recorder) -> None:
-        """Make what every process of the run has."""
+        """Create what every process of the run needs."""
         from foundry_fastlog.messages.setup import attach_experiment
         from foundry_fastlog.sinks.wandb import WandBLogger
 
@@ -204,13 +198,14 @@ class ExperimentLogging:
 
         Args:
             subsystem: Its name below ``config.root_logger``, such as ``"training.loop"``; empty for
-                the root itself. Any name will do; the plan's are in `foundry_fastlog.HIERARCHY`.
+                the root itself. Any name is allowed; `foundry_fastlog.HIERARCHY` lists the usual
+                ones.
 
         Returns:
             The same object for the same name.
 
         Raises:
-            TypeError: ``subsystem`` is no str.
+            TypeError: ``subsystem`` is not a str.
         """
         if not isinstance(subsystem, str):
             raise TypeError(f"subsystem must be a str, got {type(subsystem).__name__}")
@@ -219,29 +214,29 @@ class ExperimentLogging:
             if logger is None:
                 root = self.config.root_logger
                 name = f"{root}.{subsystem}" if subsystem else root
-                # Not the caller's configuration: the environment's overrides are in this one.
+                # Not the caller's configuration: this one includes the environment's overrides.
                 mine = {"experiment_name": self.experiment_name, "logging": self.config}
                 logger = self._loggers[subsystem] = StructuredLogger(name, mine)
                 vars(logger)["_experiment"] = _Experiment(self)
             return logger
 
     def log_step(self, step: int, epoch: float | None, metrics: Mapping[str, Any]) -> bool:
-        """Log a training step's metrics wherever the configuration says.
+        """Log a training step's metrics to every destination that the configuration enables.
 
-        Every step goes to the metrics file. The echo to the log and W&B get one in
-        ``log_metrics_every_n_steps``. Every ``log_memory_every_n_steps`` the memory in use is
-        logged at DEBUG, and W&B gets the machine's figures.
+        Every step goes to the metrics file. The log echo and W&B get one step in
+        ``log_metrics_every_n_steps``. Every ``log_memory_every_n_steps`` steps the memory in use is
+        logged at DEBUG, and W&B gets system metrics.
 
         Args:
             step: The training step.
-            epoch: The epoch; None leaves it out.
+            epoch: The epoch; None omits it.
             metrics: Names and values, as for `MetricsLogger.log_step`.
 
         Returns:
             True when the record was accepted, False when it was dropped or the run is closed.
 
         Raises:
-            TypeError: ``step`` is no int, ``epoch`` no number or ``metrics`` no mapping.
+            TypeError: ``step`` is not an int, ``epoch`` not a number or ``metrics`` not a mapping.
             OverflowError: A step beyond 64 bits.
         """
         accepted = self.metrics.log_step(step, epoch, metrics)
@@ -260,13 +255,13 @@ class ExperimentLogging:
 
         Args:
             epoch: The epoch.
-            summary: Names and values; in W&B they are called ``epoch/<name>``.
+            summary: Names and values; in W&B they are named ``epoch/<name>``.
 
         Returns:
             True when the summary was accepted, False when it was dropped or the run is closed.
 
         Raises:
-            TypeError: ``epoch`` is no number or ``summary`` no mapping.
+            TypeError: ``epoch`` is not a number or ``summary`` is not a mapping.
         """
         accepted = self.metrics.log_epoch_summary(epoch, summary)
         if self.wandb.enabled:
@@ -275,21 +270,21 @@ class ExperimentLogging:
         return accepted
 
     def close(self) -> bool:
-        """Flush and close everything, W&B too. Safe to call again.
+        """Flush and close everything, including W&B. Safe to call again.
 
-        With ``profile_performance`` the timings are also written as a report
-        (``timing_<time>.json``) and a trace for Perfetto (``trace_<time>.json``). A worker that
-        closes ends its own part of the run only. The JSONL files are closed first. Text logs and a
-        console that take nothing (a pipe that nobody reads) are waited for five seconds at most.
+        With ``profile_performance``, also write the timings as a report (``timing_<time>.json``)
+        and a Perfetto trace (``trace_<time>.json``). In a worker, this closes only the worker's
+        part of the run. The JSONL files are closed first. Text logs and a console that accept
+        nothing (a pipe that nobody reads) are waited for at most five seconds.
 
         Returns:
-            True when all is written; see `Recorder.close`.
+            True when everything is written; see `Recorder.close`.
         """
         return self._end(None)
 
     def _at_exit(self) -> None:
-        """Close what nobody has closed; the interpreter knows whether an exception ends it."""
-        interactive = sys.flags.interactive or hasattr(sys, "ps1")  # there it is that of a cell
+        """Close at exit, if not closed yet; the interpreter knows whether an exception ended it."""
+        interactive = sys.flags.interactive or hasattr(sys, "ps1")  # there it is a cell's exception
         self._end(None if interactive else getattr(sys, "last_value", None))
 
     def _end(self, error: BaseException | None) -> bool:
@@ -306,14 +301,13 @@ class ExperimentLogging:
                 self._say_how_it_ended(error)
                 if self.config.profile_performance:
                     self._write_profile()
-        finally:  # whatever Ctrl-C comes between
-            if self._start is not None:
-                self._start.withdraw()
+        finally:  # whatever Ctrl-C interrupts
+            self.recorder.ended_by(error)
             try:
                 written = self.recorder.close()  # first: text logs and console may hang
             finally:
                 self._detach()
-        self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for a network
+        self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for the network
         return written
 
     def _say_how_it_ended(self, error: BaseException | None) -> None:
@@ -327,7 +321,7 @@ class ExperimentLogging:
             log.warning("Run stopped", reason=type(error).__name__, **figures)
 
     def _write_profile(self) -> None:
-        """Write what profile_performance asks for; a disk that refuses stops nobody."""
+        """Write what profile_performance enables; a failing disk does not raise."""
         from foundry_fastlog.export.perfetto import export_chrome_trace
 
         self.performance.export_timing_report(self.directory / f"timing_{self._stamp}.json")
@@ -347,10 +341,10 @@ class ExperimentLogging:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Record an exception that ends the run, and close; the exception goes on.
+        """Record an exception that ends the run, and close; the exception propagates.
 
-        One that the `ErrorTracker` has recorded already is not recorded again. KeyboardInterrupt
-        and SystemExit are no errors: the log says that the run was stopped.
+        An exception that the `ErrorTracker` has already recorded is not recorded again.
+        KeyboardInterrupt and SystemExit are not errors: the log says that the run was stopped.
         """
         step = self._latest.step
         context = None if step is None else {"step": step}
@@ -358,7 +352,7 @@ class ExperimentLogging:
         self._end(exc)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for a spawned worker: there it logs to the same run, in files of its own.
+        """Pickle for a spawned worker, which logs to the same run in its own files.
 
         Raises:
             RecorderClosedError: It has been closed.
@@ -372,7 +366,7 @@ class ExperimentLogging:
 
 
 class _Experiment:
-    """What a logger knows of its experiment: pickled with it, that sets up the worker's loggers."""
+    """What a logger keeps of its experiment; pickled with it to set up a worker's loggers."""
 
     def __init__(self, logs: ExperimentLogging | None) -> None:
         self.logs = logs
@@ -385,7 +379,7 @@ class _Experiment:
 def _in_worker(
     name: str, config: LoggingConfig, stamp: str, recorder: Recorder
 ) -> ExperimentLogging:
-    """Return this process's object for a run that another process has opened."""
+    """Return this process's object for a run opened by another process."""
     present = _present.get(recorder)
     if present is not None:
         return present

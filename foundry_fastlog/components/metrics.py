@@ -1,4 +1,4 @@
-"""MetricsLogger: the metrics of training steps and epochs, recorded and read back."""
+"""MetricsLogger: records the metrics of training steps and epochs, and reads them back."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ Metrics = Mapping[str, Any]
 
 
 class MetricsLogger(Component):
-    """Records metrics into ``metrics.jsonl``, echoes them to a logger, and reads them back.
+    """Records metrics to ``metrics.jsonl``, echoes them to a logger, and reads them back.
 
-    Every step is recorded: a call costs well under a microsecond and a line some hundred bytes.
-    ``log_metrics_every_n_steps`` of the configuration governs the echo only. All threads, forked
-    and spawned processes may use the object; each process writes files of its own, and the history
-    has the lines of all of them.
+    Every step is recorded: a call costs well under a microsecond, and a line takes around a hundred
+    bytes. ``log_metrics_every_n_steps`` of the configuration applies to the echo only. All threads,
+    forked and spawned processes may use the object; each process writes its own files, and the
+    history contains the lines of all of them.
 
-    A value that is no metric (a list, a tensor with dimensions) is recorded as its text, and one
-    warning says so. After close() nothing is recorded and the calls return False.
+    A value that is not a metric (a list, a tensor with dimensions) is recorded as text, with one
+    warning. After close() nothing is recorded and the calls return False.
 
     Attributes:
         experiment_name: The run's name.
@@ -68,16 +68,17 @@ class MetricsLogger(Component):
 
         Args:
             experiment_name: The run's name.
-            output_dir: The run's directory; made when absent. Components of one process with the
+            output_dir: The run's directory; created if absent. Components of one process with the
                 same directory share one recorder.
-            config: Gives the recorder's options and the intervals; without it each step is echoed
-                and detailed metrics are always recorded.
-            logger: Where steps are echoed; by default ``logging.getLogger(<root>.metrics)``, with
-                ``model_foundry`` or the configuration's ``root_logger`` as the root.
-            recorder: Recorded through in place of one for ``output_dir``; its opener closes it.
+            config: The recorder's options and the intervals. Without it every step is echoed and
+                detailed metrics are always recorded.
+            logger: Where steps are echoed. Default: ``logging.getLogger(<root>.metrics)``, where
+                the root is the configuration's ``root_logger`` or ``model_foundry``.
+            recorder: The recorder to use instead of one for ``output_dir``; whoever opened it
+                closes it.
 
         Raises:
-            TypeError: An argument of a wrong type.
+            TypeError: An argument has the wrong type.
             NotADirectoryError: ``output_dir``, or a part of it, is a file.
         """
         if not isinstance(experiment_name, str):
@@ -95,7 +96,7 @@ class MetricsLogger(Component):
 
     @property
     def metrics_file(self) -> Path:
-        """The first metrics file of this process, with everything logged so far in it."""
+        """The first metrics file of this process, including everything logged so far."""
         return self._first_file("metrics")
 
     def log_step(self, step: int, epoch: float | None, metrics: Metrics) -> bool:
@@ -103,17 +104,17 @@ class MetricsLogger(Component):
 
         Args:
             step: The training step.
-            epoch: The epoch; None leaves it out.
+            epoch: The epoch; None omits it.
             metrics: Values by name: float, int, bool, None, str, numpy scalars, arrays without
-                dimensions and tensors of one element, on a GPU too: it is not waited for, and the
-                value is in the line of its step once it has arrived. (The echo names its device.)
+                dimensions and one-element tensors. A GPU tensor is not waited for: its value is
+                written to its step's line once it arrives. (The echo shows its device.)
 
         Returns:
             True when it was recorded, False when the ring was full or the recorder is closed.
 
         Raises:
-            RuntimeError: A value on a GPU while a stream is being captured into a graph.
-            TypeError: ``step`` is no int, ``epoch`` no number or ``metrics`` no mapping.
+            RuntimeError: A GPU value was passed while a stream is being captured into a graph.
+            TypeError: ``step`` is not an int, ``epoch`` not a number or ``metrics`` not a mapping.
             OverflowError: A step beyond 64 bits.
         """
         try:
@@ -127,14 +128,14 @@ class MetricsLogger(Component):
     def log_detailed(
         self, step: int, epoch: float | None, metrics: Metrics | Callable[[], Metrics]
     ) -> bool:
-        """Record metrics that are costly or many, in each n-th step only.
+        """Record expensive or numerous metrics, in every n-th step only.
 
         n is the configuration's ``log_detailed_metrics_every_n_steps``. They are not echoed.
 
         Args:
             step: The training step.
-            epoch: The epoch; None leaves it out.
-            metrics: As for log_step(), or a function that returns them: it is only called in a
+            epoch: The epoch; None omits it.
+            metrics: As for log_step(), or a function that returns them, which is called only in a
                 step that is recorded.
 
         Returns:
@@ -164,14 +165,14 @@ class MetricsLogger(Component):
             True when it was recorded, False when the ring was full or the recorder is closed.
 
         Raises:
-            RuntimeError: A value on a GPU while a stream is being captured into a graph.
-            TypeError: ``epoch`` is no number or ``summary`` no mapping.
+            RuntimeError: A GPU value was passed while a stream is being captured into a graph.
+            TypeError: ``epoch`` is not a number or ``summary`` is not a mapping.
         """
         if not isinstance(summary, Mapping):
             raise TypeError(f"summary must be a mapping, got {type(summary).__name__}")
         values, odd = recordable(summary, from_devices=True)
-        odd += _name_refused(values)
-        self._tell_odd(odd)
+        odd += _replace_refused(values)
+        self._warn_odd(odd)
         try:
             accepted = self._recorder.epoch_summary(epoch, values)
         except RecorderClosedError:
@@ -183,7 +184,7 @@ class MetricsLogger(Component):
     def _record_odd(
         self, step: int, epoch: float | None, metrics: Metrics, error: Exception
     ) -> bool:
-        """Record what was refused as a whole; raise what was wrong with the call."""
+        """Record a mapping that was rejected as a whole; raise if the call itself was wrong."""
         if isinstance(error, RecorderClosedError):
             return self._closed()
         if not isinstance(metrics, Mapping):
@@ -194,34 +195,36 @@ class MetricsLogger(Component):
         values["epoch"] = epoch
         try:
             accepted = self._record_cut(step, values)
-        except TypeError:  # one of them is no real number; or, once more, step or epoch is wrong
-            odd += _name_refused(values)
+        except TypeError:  # one value is not a real number; or, again, step or epoch is wrong
+            odd += _replace_refused(values)
             accepted = self._record_cut(step, values)
-        self._tell_odd(odd)
+        self._warn_odd(odd)
         return accepted
 
     def _record_cut(self, step: int, values: dict[str, MetricValue]) -> bool:
-        """Record values; where they are too large for the ring, without the ends of long texts."""
+        """Record values; if they are too large for the ring, truncate long texts."""
         try:
             return self._record(step, values)
         except ValueError:
             long = [n for n, v in values.items() if isinstance(v, str) and len(v) > MAX_TEXT]
             for name in long:
-                self._tell_once(
-                    f"long {name}", f"metric {name!r} is too long: its beginning is recorded"
+                self._warn_once(
+                    f"long {name}", f"metric {name!r} is too long: only its beginning is recorded"
                 )
             shorter = {name: cut(str(values[name]), MAX_TEXT) for name in long}
             return self._recorder.record_dict(step, {**values, **shorter})
 
     def _closed(self) -> bool:
-        self._tell_once(
+        self._warn_once(
             "closed", f"metrics were logged after the recorder of {self.output_dir} was closed"
         )
         return False
 
-    def _tell_odd(self, names: list[str]) -> None:
+    def _warn_odd(self, names: list[str]) -> None:
         for name in names:
-            self._tell_once(f"odd {name}", f"metric {name!r} is no single value: recorded as text")
+            self._warn_once(
+                f"odd {name}", f"metric {name!r} is not a single value: recorded as text"
+            )
 
     def _echo(self, title: str, step: int | None, epoch: float | None, metrics: Metrics) -> None:
         text = ", ".join(f"{name_of(key)}={_shown(value)}" for key, value in metrics.items())
@@ -230,14 +233,14 @@ class MetricsLogger(Component):
         )
 
     def get_metrics_history(self) -> list[dict[str, Any]]:
-        """Return the lines of all steps, of all processes and attempts, as recorded.
+        """Return the lines of all steps, of all processes and attempts.
 
-        Of a step that a resumed run recorded again there are the last attempt's lines. Lines of
-        several processes are merged by time.
+        For a step that a resumed run recorded again, only the last attempt's lines are returned.
+        Lines of several processes are merged by time.
 
         Returns:
             Dicts with ``timestamp``, ``step``, ``epoch`` where given, and ``metrics``; NaN and
-            infinities are floats again.
+            infinities are restored to floats.
         """
         return [line for line in self._lines() if "metrics" in line]
 
@@ -262,16 +265,16 @@ class MetricsLogger(Component):
         return [line for line in self._lines() if "summary" in line]
 
     def compute_statistics(self, metric: str) -> dict[str, Any]:
-        """Describe a metric over all its steps.
+        """Compute statistics of a metric over all its steps.
 
         Args:
             metric: Its name.
 
         Returns:
             ``count`` of finite numbers, their ``mean``, ``std`` (of a sample: n - 1; 0.0 for a
-            single one), ``min``, ``max`` and sum as ``total``, each None without any; ``first``
-            and ``last`` value of any type; ``nonfinite``: how many were NaN or infinite; ``other``:
-            how many were no number.
+            single one), ``min``, ``max`` and sum as ``total``, each None if there are none;
+            ``first`` and ``last`` value of any type; ``nonfinite``: how many were NaN or infinite;
+            ``other``: how many were not numbers.
         """
         if (values := self._numbers(metric)) is not None:
             numbers = array("d", filter(math.isfinite, values))
@@ -311,24 +314,24 @@ class MetricsLogger(Component):
             return None
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        from foundry_fastlog.reading.run import read_run  # when something is read, only
+        from foundry_fastlog.reading.run import read_run  # only when something is read
 
         self.flush()
         try:
             return read_run(self._recorder.path).lines("metrics")
-        except FileNotFoundError:  # a place that could not be written yet
+        except FileNotFoundError:  # a directory that was not writable yet
             return iter(())
 
 
-def _name_refused(values: dict[str, MetricValue]) -> list[str]:
-    """Put texts in place of values on devices that record() does not take; return their names."""
+def _replace_refused(values: dict[str, MetricValue]) -> list[str]:
+    """Replace device values that record() does not accept with text; return their names."""
     refused = [n for n, v in values.items() if device_of(v) is not None and not takes(v)]
     values.update({name: text_of(values[name]) for name in refused})
     return refused
 
 
 def _shown(value: object) -> str:
-    """Show a value as the echo does: four decimals, more digits where those would be zeros."""
+    """Format a value for the echo: four decimals, more digits if those would be zeros."""
     if isinstance(value, float):
         return f"{value:.4e}" if 0 < abs(value) < 1e-3 else f"{value:.4f}"
     if isinstance(value, (bool, int, str)) or value is None:

@@ -1,4 +1,4 @@
-"""PerformanceLogger: how long blocks of code take, and how much memory the process uses."""
+"""PerformanceLogger: measures how long blocks of code take, and the process's memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["PerformanceLogger", "TimedBlock", "rss_bytes"]
 
 MAX_NAMES = 1000
 OTHER = "(other blocks)"
-_FOLD = 4096  # durations that wait before they are folded into the statistics
+_FOLD = 4096  # durations that are collected before they are added to the statistics
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -38,7 +38,7 @@ _log = logging.getLogger("foundry_fastlog")
 
 
 class _Series:
-    """The durations of one name: the latest ones, and the statistics of all."""
+    """The durations of one name: the latest ones, and statistics of all of them."""
 
     __slots__ = ("_folding", "moments", "pending", "samples")
 
@@ -49,23 +49,23 @@ class _Series:
         self._folding = False
 
     def fold(self) -> None:
-        """Take the pending ones into the statistics. The caller holds the lock."""
-        if self._folding:  # a signal's handler, in the middle of it: the next fold has the rest
+        """Add the pending durations to the statistics. The caller holds the lock."""
+        if self._folding:  # a signal handler inside a fold: the next fold adds the rest
             return
         self._folding = True
         try:
             batch = self.pending[:]
-            del self.pending[: len(batch)]  # not clear(): a thread may have appended meanwhile
+            del self.pending[: len(batch)]  # not clear(): a thread may have appended in between
             self.moments.add(batch)
         finally:
             self._folding = False
 
 
 class TimedBlock:
-    """One run through a block of code; see `PerformanceLogger.time_block`.
+    """One execution of a block of code; see `PerformanceLogger.time_block`.
 
     Attributes:
-        elapsed: Seconds that the block took; 0.0 before it has ended.
+        elapsed: Seconds that the block took; 0.0 until it has ended.
     """
 
     __slots__ = ("_device", "_level", "_name", "_owner", "_start", "_step", "_timer", "elapsed")
@@ -85,7 +85,7 @@ class TimedBlock:
         self._device = device
         self._start = 0.0
         self.elapsed = 0.0
-        recorder = owner._recorder  # noqa: SLF001 - the class that makes blocks
+        recorder = owner._recorder  # noqa: SLF001 - the class that creates blocks
         self._timer = None if recorder is None else recorder.timer(name, step=step, device=device)
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class TimedBlock:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Note the time; an exception goes on."""
+        """Record the time; exceptions propagate."""
         self.elapsed = elapsed = perf_counter() - self._start
         if self._timer is not None:
             try:
@@ -112,7 +112,7 @@ class TimedBlock:
             except RuntimeError:  # entered in another thread: no line, but the time is known
                 self._timer = None
         owner = self._owner
-        owner._note(self._name, elapsed)  # noqa: SLF001 - the class that makes blocks
+        owner._note(self._name, elapsed)  # noqa: SLF001 - the class that creates blocks
         if owner._stdlib.isEnabledFor(self._level):  # noqa: SLF001 - as above
             failed = "" if exc_type is None else f" (raised {exc_type.__name__})"
             log_text(
@@ -124,7 +124,7 @@ class TimedBlock:
             )
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate a function, or a coroutine function: each call is a block of its own."""
+        """Decorate a function or a coroutine function: each call is a separate block."""
         return run_inside(
             function,
             lambda: TimedBlock(self._owner, self._name, self._level, self._step, self._device),
@@ -132,7 +132,7 @@ class TimedBlock:
 
 
 class _Untimed(TimedBlock):
-    """A block that nobody times; one object for all."""
+    """A block that is not timed; one object for all."""
 
     __slots__ = ()
 
@@ -158,14 +158,14 @@ _UNTIMED = _Untimed()
 
 
 class PerformanceLogger:
-    """Times blocks of code and logs memory, for those who look for a bottleneck.
+    """Times blocks of code and logs memory use, to find bottlenecks.
 
-    May be used from any thread; blocks nest. Times are of the wall clock on the host: a GPU may
+    May be used from any thread; blocks nest. Times are wall-clock times on the host: a GPU may
     still be working when a block ends.
 
     Attributes:
         logger: Where times and memory are logged.
-        timers: The latest durations in seconds, by name; at most ``max_samples`` of each. Beyond
+        timers: The latest durations in seconds, by name; at most ``max_samples`` of each. After
             1000 names, further ones share ``"(other blocks)"``.
 
     Example:
@@ -188,12 +188,12 @@ class PerformanceLogger:
 
         Args:
             logger: A `logging.Logger` or a `StructuredLogger`.
-            recorder: With one, each block is a line in ``performance.jsonl``, too.
-            profile: False switches time_block() off: blocks run, nothing is timed or logged.
-            max_samples: Durations to keep of each name, for percentiles.
+            recorder: If given, each block is also written as a line in ``performance.jsonl``.
+            profile: False disables time_block(): blocks run, but nothing is timed or logged.
+            max_samples: Durations to keep for each name, for percentiles.
 
         Raises:
-            TypeError: ``logger`` is no logger.
+            TypeError: ``logger`` is not a logger.
             ValueError: ``max_samples`` is below 1.
         """
         if max_samples < 1:
@@ -220,15 +220,15 @@ class PerformanceLogger:
         Args:
             block_name: The block's name.
             log_level: Level of the message ``"<name> completed in 0.0234s"``.
-            step: The training step; by default that of the block around it.
-            device: True, or a device, times the block on the GPU too, without waiting for it: the
+            step: The training step. Default: that of the enclosing block.
+            device: True or a device also times the block on the GPU, without waiting for it: the
                 line gets ``device_duration_s``. See ``Recorder.timer``.
 
         Returns:
-            The block; its ``elapsed`` has the seconds afterwards.
+            The block; its ``elapsed`` holds the seconds afterwards.
 
         Raises:
-            TypeError: ``block_name`` is no str.
+            TypeError: ``block_name`` is not a str.
         """
         if not isinstance(block_name, str):
             raise TypeError(f"block_name must be a str, got {type(block_name).__name__}")
@@ -257,16 +257,16 @@ class PerformanceLogger:
             return series
 
     def get_timing_statistics(self, block_name: str | None = None) -> dict[str, Any]:
-        """Describe the durations of a block, or of all blocks.
+        """Compute statistics of the durations of a block, or of all blocks.
 
         Args:
             block_name: The block's name; None for all.
 
         Returns:
             ``count``, ``mean``, ``min``, ``max``, ``std`` (of a sample: n - 1) and ``total`` over
-            every duration, and ``p50``, ``p95``, ``p99`` over the latest ``max_samples`` of them;
-            seconds; None in place of all but count where nothing was timed. For all blocks a dict
-            of such dicts by name.
+            every duration, and ``p50``, ``p95``, ``p99`` over the latest ``max_samples`` of them,
+            in seconds. If nothing was timed, all but ``count`` are None. For all blocks, a dict of
+            such dicts by name.
         """
         if block_name is not None:
             return self._describe(self._series.get(block_name))
@@ -284,14 +284,14 @@ class PerformanceLogger:
         return found
 
     def log_memory_usage(self, step: int | None = None) -> dict[str, float]:
-        """Log the memory that this process uses, at DEBUG.
+        """Log this process's memory use, at DEBUG.
 
         Args:
             step: The training step, for the message's context.
 
         Returns:
-            Gigabytes (10^9 bytes): ``cpu_rss_gb``; where torch is loaded and finds a GPU also
-            ``gpu_allocated_gb`` and ``gpu_reserved_gb`` of the current one.
+            Gigabytes (10^9 bytes): ``cpu_rss_gb``; if torch is loaded and finds a GPU, also
+                ``gpu_allocated_gb`` and ``gpu_reserved_gb`` of the current one.
         """
         usage = {"cpu_rss_gb": rss_bytes() / 1e9, **_gpu_memory()}
         if self._stdlib.isEnabledFor(logging.DEBUG):
@@ -306,19 +306,19 @@ class PerformanceLogger:
         return usage
 
     def reset_timers(self) -> None:
-        """Forget all durations. What was recorded stays in the files."""
+        """Forget all durations. Recorded lines stay in the files."""
         with self._lock:
             self._series.clear()
             self.timers.clear()
 
     def export_timing_report(self, path: str | os.PathLike[str]) -> bool:
-        """Write the statistics of all blocks as JSON: an object per name.
+        """Write the statistics of all blocks as JSON: one object per name.
 
         Args:
-            path: The file; replaced when it exists.
+            path: The file; replaced if it exists.
 
         Returns:
-            True when it was written; False, with a warning, when it could not be.
+            True when it was written; False, with a warning, if it could not be.
         """
         target = Path(path)
         scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -328,13 +328,13 @@ class PerformanceLogger:
             scratch.write_bytes(report + b"\n")
             scratch.replace(target)
         except OSError as error:
-            _log.warning("the timing report %s could not be written: %s", target, error)
+            _log.warning("could not write the timing report %s: %s", target, error)
             return False
         return True
 
 
 def _gpu_memory() -> dict[str, float]:
-    """Ask torch, if it is loaded, for the current GPU's memory; the runtime is not started."""
+    """Return the current GPU's memory from torch, if loaded; does not start the runtime."""
     if not get_device().startswith("cuda"):
         return {}
     cuda = sys.modules["torch"].cuda
@@ -343,5 +343,5 @@ def _gpu_memory() -> dict[str, float]:
             "gpu_allocated_gb": cuda.memory_allocated() / 1e9,
             "gpu_reserved_gb": cuda.memory_reserved() / 1e9,
         }
-    except Exception:  # noqa: BLE001 - a driver's fault must not end the training
+    except Exception:  # noqa: BLE001 - a driver error must not end the training
         return {}

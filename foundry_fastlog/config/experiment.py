@@ -1,4 +1,4 @@
-"""What an experiment's configuration, of whatever kind, says about its logging."""
+"""Read the logging settings from an experiment's configuration of any kind."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["name_and_config", "name_and_section", "setting"]
 
 
 def setting(config: object, name: str, default: Any = None) -> Any:  # noqa: ANN401 - any setting
-    """Return a setting of a mapping, or of an object with attributes."""
+    """Return a setting from a mapping or from an object with attributes."""
     if isinstance(config, Mapping):
         return config.get(name, default)
     return getattr(config, name, default)
 
 
 def name_and_config(config: object) -> tuple[str, object]:
-    """Return an experiment's name, and its logging configuration where it has one.
+    """Return an experiment's name, and its logging configuration if it has one.
 
     Raises:
         TypeError: It has no name.
@@ -36,12 +36,12 @@ def name_and_config(config: object) -> tuple[str, object]:
 
 
 def name_and_section(experiment_config: object) -> tuple[str, LoggingConfig]:
-    """Find an experiment's name and its logging section, of which nothing may be wrong.
+    """Return an experiment's name and its validated logging section.
 
     Raises:
-        TypeError: It has no name.
+        TypeError: The configuration has no name.
         ValueError: The name is empty.
-        ConfigError: The section cannot be used.
+        ConfigError: The section is invalid.
     """
     from foundry_fastlog.config.models import LoggingConfig
 

@@ -1,4 +1,4 @@
-"""Configuration models (pydantic), for experiment files and programs that validate theirs."""
+"""Configuration models (pydantic), for experiment files and for programs that validate theirs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PREFIX = "FASTLOG_"
 
 
 def _option(name: str, default: object, description: str) -> Any:  # noqa: ANN401 - as Field()
-    """Return a field of an option of `Recorder`, with its limits."""
+    """Return a field for an option of `Recorder`, with its limits."""
     least, most = LIMITS.get(name, (None, None))
     unit = {"bytes": ", in bytes", "s": ", in seconds"}.get(name.rpartition("_")[2], "")
     return Field(default=default, ge=least, le=most, description=description + unit)
@@ -55,23 +55,23 @@ class RecorderConfig(BaseModel):
         "close_timeout_s", 10.0, "Default timeout of flush() and close()"
     )
     ring: Literal["file", "shm", "memory"] = _option(
-        "ring", "file", "Where the ring lies: a mapped file survives a kill"
+        "ring", "file", "Where the ring is kept: a mapped file survives a kill"
     )
     fsync: Literal["none", "interval", "every_flush"] = _option(
-        "fsync", "interval", "When lines are forced to the disk, against a power loss"
+        "fsync", "interval", "When lines are synced to the disk, to survive a power loss"
     )
-    fsync_interval_s: float = _option("fsync_interval_s", 1.0, "Time between two of them")
+    fsync_interval_s: float = _option("fsync_interval_s", 1.0, "Time between two syncs")
     device_timeout_s: float = _option(
         "device_timeout_s", 120.0, "Longest wait for a device's value"
     )
     watch_nonfinite: Literal["none", "device", "all"] = _option(
-        "watch_nonfinite", "device", "Which metrics make an event when they turn NaN or infinite"
+        "watch_nonfinite", "device", "Which metrics produce an event when they turn NaN or infinite"
     )
 
     def open(
         self,
         path: str | Path,
-        **facts: Any,  # noqa: ANN401 - handed on to Recorder, which types them
+        **facts: Any,  # noqa: ANN401 - passed to Recorder, which types them
     ) -> Recorder:
         """Open a recorder with these options.
 
@@ -83,14 +83,14 @@ class RecorderConfig(BaseModel):
             The open recorder.
         """
         from foundry_fastlog.recording.recorder import (
-            Recorder,  # the native part only when it is needed
+            Recorder,  # load the native part only when needed
         )
 
         return Recorder(path, **self.model_dump(), **facts)
 
 
 def _level(value: object) -> object:
-    """Turn ``"info"`` and ``logging.INFO`` into ``"INFO"``; reject what is no level."""
+    """Turn ``"info"`` and ``logging.INFO`` into ``"INFO"``; reject anything that is not a level."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = logging.getLevelName(value)
     if isinstance(value, str) and (name := known_level(value.strip())) is not None:
@@ -99,14 +99,14 @@ def _level(value: object) -> object:
 
 
 def _no_bool(value: object) -> object:
-    """Reject true and false where a number is wanted, which pydantic would take for 1 and 0."""
+    """Reject true and false as numbers; pydantic would accept them as 1 and 0."""
     if isinstance(value, bool):
         raise ValueError(f"must be a number, not {str(value).lower()}")  # noqa: TRY004 - pydantic's protocol
     return value
 
 
 def _levels(value: object) -> object:
-    """Take levels from one text too, as an environment variable has them."""
+    """Also accept levels as one text, as in an environment variable."""
     if not isinstance(value, str):
         return value
     pairs = [part.partition("=") for part in value.split(",") if part.strip()]
@@ -117,17 +117,17 @@ def _levels(value: object) -> object:
 
 Level = Annotated[str, BeforeValidator(_level)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
-# Named here because a method of the model below is called dict.
+# Defined here because the model below has a method named dict.
 _Levels = Annotated[dict[str, Level], BeforeValidator(_levels)]
 _Fields = dict[str, Any]
 
 
 class LoggingConfig(BaseModel):
-    """What a training framework's `ExperimentConfig` says about logging.
+    """The logging settings of a training framework's `ExperimentConfig`.
 
-    Embed it as ``logging: LoggingConfig = LoggingConfig()``. Metrics go to W&B when
-    ``use_wandb`` and ``log_to_wandb`` are both true: the first asks for W&B at all, the second can
-    keep one run out of it.
+    Embed it as ``logging: LoggingConfig = LoggingConfig()``. Metrics go to W&B if both
+    ``use_wandb`` and ``log_to_wandb`` are true: the first enables W&B, the second can exclude a
+    single run.
 
     Example:
         >>> LoggingConfig(console_level="warning").console_level
@@ -140,9 +140,9 @@ class LoggingConfig(BaseModel):
     file_level: Level = Field(default="DEBUG", description="File log level")
 
     use_structured_logging: bool = Field(default=True, description="Enable JSON structured logs")
-    log_to_wandb: bool = Field(default=True, description="Send logs to W&B, when use_wandb is on")
+    log_to_wandb: bool = Field(default=True, description="Send logs to W&B, if use_wandb is on")
 
-    max_log_files: Count = Field(default=10, description="Maximum text log files to keep of a kind")
+    max_log_files: Count = Field(default=10, description="Maximum number of text logs of a kind")
     max_log_size_mb: Count = Field(default=100, description="Maximum size of a text log, in 10^6 B")
 
     log_metrics_every_n_steps: Count = Field(default=10, description="Steps between metric echoes")
@@ -187,18 +187,18 @@ class LoggingConfig(BaseModel):
         return self.model_dump(**options)
 
     def with_environment(self, environ: Mapping[str, str] | None = None) -> LoggingConfig:
-        """Return a copy in which the environment has the last word.
+        """Return a copy with the environment's overrides applied.
 
-        ``FASTLOG_<FIELD>`` sets a field (``FASTLOG_CONSOLE_LEVEL=debug``), two underscores lead to
-        the recorder's (``FASTLOG_RECORDER__RING=memory``); levels of subsystems are written
-        ``data=WARNING,training.loop=DEBUG``. ``WANDB_PROJECT`` names the project, unless
+        ``FASTLOG_<FIELD>`` sets a field (``FASTLOG_CONSOLE_LEVEL=debug``); two underscores lead to
+        the recorder's fields (``FASTLOG_RECORDER__RING=memory``); subsystem levels are written
+        ``data=WARNING,training.loop=DEBUG``. ``WANDB_PROJECT`` sets the project unless
         ``FASTLOG_WANDB_PROJECT`` does, and ``WANDB_MODE=disabled`` turns W&B off.
 
         Args:
-            environ: Used in place of ``os.environ``.
+            environ: Used instead of ``os.environ``.
 
         Raises:
-            ConfigError: A variable that cannot be used; the message names it.
+            ConfigError: A variable is invalid; the message names it.
         """
         variables = _variables(os.environ if environ is None else environ)
         values = self.model_dump()
@@ -235,13 +235,13 @@ class LoggingConfig(BaseModel):
 
         Args:
             path: The YAML file.
-            section: The key of the section, with dots for one inside others; None when the whole
-                file is the section. An absent or empty section means all defaults.
-            environ: Used in place of ``os.environ``.
+            section: The key of the section, with dots for nested sections; None if the whole file
+                is the section. An absent or empty section means all defaults.
+            environ: Used instead of ``os.environ``.
 
         Raises:
-            ConfigError: The file or a variable cannot be used. The message has a line for each
-                problem, which names file, line and key.
+            ConfigError: The file or a variable is invalid. The message has one line per problem,
+                with file, line and key.
             ImportError: PyYAML is not installed.
         """
         file = ConfigFile.read(Path(path), advice="Give the path of a YAML experiment file.")
@@ -270,7 +270,7 @@ def _variables(environ: Mapping[str, str]) -> list[tuple[tuple[str, ...], str, s
     known = {
         _PREFIX + name.upper(): (name,)
         for name in LoggingConfig.model_fields
-        if name != "recorder"  # no option itself, a group of them
+        if name != "recorder"  # not an option itself but a group of options
     } | {
         f"{_PREFIX}RECORDER__{name.upper()}": ("recorder", name)
         for name in RecorderConfig.model_fields

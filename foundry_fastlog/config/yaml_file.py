@@ -1,7 +1,7 @@
-"""Experiment files in YAML: reading them, and clear words when they are wrong.
+"""Read experiment files in YAML, with clear errors when they are wrong.
 
-An error names the file, the line, the key and what to do. PyYAML is imported when a file is read;
-it comes with `pip install "foundry_fastlog[yaml]"`.
+An error gives the file, the line, the key and what to do. PyYAML is imported when a file is read;
+install it with `pip install "foundry_fastlog[yaml]"`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class ConfigError(ValueError):
-    """An experiment file that cannot be used; the message says why."""
+    """Raised for an invalid experiment file or configuration; the message says why."""
 
 
 class ConfigFile:
-    """The content of one YAML file, and where in it each key stands."""
+    """The content of one YAML file, and the line of each key."""
 
     def __init__(self, source: str, text: str, known: Sequence[str] = ()) -> None:
         """Parse the text.
@@ -31,10 +31,10 @@ class ConfigFile:
         Args:
             source: The file's name, for messages.
             text: The YAML text; it must be a mapping, or empty.
-            known: The keys that the mapping may have, for messages.
+            known: The keys allowed in the mapping, for messages.
 
         Raises:
-            ConfigError: It is no YAML, no mapping, or has a key twice.
+            ConfigError: It is not YAML, not a mapping, or repeats a key.
             ImportError: PyYAML is not installed.
         """
         yaml = _yaml()
@@ -61,11 +61,11 @@ class ConfigFile:
 
         Args:
             path: The YAML file.
-            advice: What to do when there is no such file, for the message.
-            known: The keys that the mapping may have, for messages.
+            advice: What to do if the file does not exist, for the message.
+            known: The keys allowed in the mapping, for messages.
 
         Raises:
-            ConfigError: As for the constructor, and when the file cannot be read.
+            ConfigError: As for the constructor, and if the file cannot be read.
             ImportError: PyYAML is not installed.
         """
         try:
@@ -77,12 +77,12 @@ class ConfigFile:
         return cls(str(path), text, known)
 
     def place(self, keys: Sequence[str]) -> str:
-        """Name the place of a key path: ``exp.yaml:7: training.steps``."""
+        """Return the location of a key path: ``exp.yaml:7: training.steps``."""
         line, path = self._line_of(keys), ".".join(keys)
         return f"{self.source}:{line}: {path}" if line is not None else f"{self.source}: {path}"
 
     def _reject_repeated_keys(self, node: yaml.Node | None, prefix: str) -> None:
-        """Raise for a key that a mapping has twice: YAML would keep the last one."""
+        """Raise if a mapping repeats a key: YAML would keep only the last value."""
         import yaml
 
         if not isinstance(node, yaml.MappingNode):
@@ -131,13 +131,13 @@ def explain(
     model: type[BaseModel],
     patterns: Mapping[str, str] | None = None,
 ) -> str:
-    """Word one problem that pydantic found.
+    """Describe one problem found by pydantic.
 
     Args:
         problem: An entry of ``ValidationError.errors()``.
-        where: The place, as the message's beginning; see ConfigFile.place().
-        model: The model that refused.
-        patterns: What a key that has a pattern takes, in words: ``{"device": "auto or cpu"}``.
+        where: The place, at the beginning of the message; see ConfigFile.place().
+        model: The model that rejected the value.
+        patterns: What a key with a pattern accepts, in words: ``{"device": "auto or cpu"}``.
 
     Returns:
         One line: the place, what is wrong and what to do.
@@ -161,7 +161,7 @@ def explain(
 
 
 def _known_keys(model: type[BaseModel], keys: Sequence[str]) -> list[str]:
-    """Name the keys that may stand beside the last of ``keys``."""
+    """Name the keys allowed next to the last of ``keys``."""
     from pydantic import BaseModel
 
     for name in keys[:-1]:
@@ -173,7 +173,7 @@ def _known_keys(model: type[BaseModel], keys: Sequence[str]) -> list[str]:
 
 
 def show(value: object) -> str:
-    """Show a wrong value as YAML users know it, cut to one short line."""
+    """Show a wrong value as in YAML, truncated to one short line."""
     if value is None:
         return "empty"
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""A real training run that shows the logging at work.
+"""A real training run that shows the logging in action.
 
 ``foundry-fastlog demo`` trains a small GPT on English text that every machine
-has and records every step. Read :mod:`foundry_fastlog.demo.train` first: it
+has, and records every step. Read :mod:`foundry_fastlog.demo.train` first: it
 is the trainer, written to be copied.
 
 Importing this package is cheap: torch, rich and pydantic are imported when
@@ -30,22 +30,22 @@ def run(
     """Train the demo model and print what was recorded.
 
     Problems that a user can solve (no torch, a wrong key in the experiment
-    file, a run directory that is in use) are printed to standard error as one
-    message that says what to do; they are not raised.
+    file, a run directory in use) are printed to standard error as one message
+    that says what to do; they are not raised.
 
     Args:
         config: Experiment file (YAML). None uses the one that comes with the
             package.
         out: Run directory. None creates ``runs/<name>-<timestamp>`` under the
-            current directory. A directory that holds a checkpoint of the same
-            experiment is resumed if ``training.resume`` is true.
-        steps: Number of training steps in place of ``training.steps``.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``
-            in place of ``training.device``.
+            current directory. If the directory has a checkpoint of the same
+            experiment, it is resumed if ``training.resume`` is true.
+        steps: Number of training steps; overrides ``training.steps``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``;
+            overrides ``training.device``.
 
     Returns:
-        The exit code: 0 for a run that ended, 1 for one that failed, 2 for a
-        wrong argument or experiment file, 130 after Ctrl-C.
+        The exit code: 0 for a run that finished, 1 for one that failed, 2 for
+        an invalid argument or experiment file, 130 after Ctrl-C.
     """
     try:
         from foundry_fastlog.demo.app import run_demo

@@ -1,9 +1,9 @@
-"""Does recording slow training down? The same steps, with and without, in turns.
+"""Does recording slow training down? Runs the same steps alternately with and without it.
 
-Blocks of training steps alternate between logging and none, in one process
-and on the same batches, so that a machine that speeds up or slows down does so
-for both. The answer is a ratio of medians with a confidence interval: on a
-machine that does other work, its width says how much the answer is worth.
+Blocks of training steps alternate between logging and no logging, in one
+process and on the same batches, so that changes in the machine's speed affect
+both. The result is a ratio of medians with a confidence interval, whose width
+shows how reliable the result is on a busy machine.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ WARM_UP_STEPS = 5
 
 
 class NoLogging:
-    """The part of the logging that a training step calls, doing nothing."""
+    """The part of the logging API that a training step calls; does nothing."""
 
     _nothing = contextlib.nullcontext()
 
     @property
     def performance(self) -> NoLogging:
-        """The timings, which are not taken."""
+        """The timer, which measures nothing."""
         return self
 
     def time_block(self, name: str, *, step: int | None = None) -> AbstractContextManager[None]:
@@ -61,14 +61,14 @@ def interleaved_ab(
 ) -> dict[str, Any]:
     """Time training steps with recording on and off, in alternating blocks.
 
-    One pair of blocks trains on the same batches, once with the logging and
-    once without; which comes first alternates. A block is timed whole: with
-    recording on, it ends when all that it recorded is in the files.
+    Each pair of blocks trains on the same batches, once with logging and once
+    without; which comes first alternates. A block's time includes its flush:
+    with recording on, it ends when everything it recorded is in the files.
 
     Args:
         steps_per_block: Training steps in one block, at least 1.
         blocks: Pairs of blocks, at least 2.
-        config: The experiment; None takes the demo's own.
+        config: The experiment; None uses the demo's own.
 
     Returns:
         A dictionary with these keys (times in seconds):
@@ -80,13 +80,14 @@ def interleaved_ab(
         - ``on_s``, ``off_s``: the medians themselves.
         - ``block_ratio``, ``block_low``, ``block_high``: the same for whole
           blocks, which include the flush at the end.
-        - ``steps``: steps timed with recording (as many as without).
+        - ``steps``: steps timed with recording (the same number as without).
         - ``steps_per_block``, ``blocks``: as given.
-        - ``on_steps_s``, ``off_steps_s``: the time of each step, one list a
+        - ``on_steps_s``, ``off_steps_s``: the time of each step, one list per
           block.
-        - ``record_ns``: the recorder's own mean time of a ``record()`` call.
-        - ``logging_fraction``: time in calls of the recorder, as it measures
-          itself, over the time of the recorded steps.
+        - ``record_ns``: mean time of a ``record()`` call, measured by the
+          recorder.
+        - ``logging_fraction``: time in the recorder's calls, measured by the
+          recorder, over the time of the recorded steps.
         - ``stats``: the recorder's ``stats()`` at the end.
 
     Raises:
@@ -143,7 +144,7 @@ def interleaved_ab(
 
 
 def _open_logging(config: ExperimentConfig, run: Path) -> ExperimentLogging:
-    """Open the logging, without what would run beside the blocks without it, or be in their way."""
+    """Open the logging without anything that would disturb the blocks without logging."""
     section = config.logging.model_copy(
         update={"console": False, "system_metrics_every_s": 0, "use_wandb": False}
     )
@@ -158,7 +159,7 @@ def _alternate(
     blocks: int,
 ) -> tuple[list[list[float]], list[list[float]], list[float], list[float]]:
     """Run the pairs of blocks; return the times of steps and blocks, on and off."""
-    # Only what train_step() calls is called on it.
+    # train_step() calls nothing else on it.
     nothing = cast("ExperimentLogging", NoLogging())
     steps: dict[bool, list[list[float]]] = {True: [], False: []}
     totals: dict[bool, list[float]] = {True: [], False: []}
@@ -195,9 +196,9 @@ def _ratio_of_medians(
     """Compare two lists of blocks, paired by position.
 
     Returns:
-        The ratio of the medians of all values, and its bootstrap interval:
-        pairs are drawn with replacement, so that a slow spell of the machine
-        stays in one piece.
+        The ratio of the medians of all values, and its bootstrap interval.
+        Whole pairs are drawn with replacement, so that a slow period of the
+        machine stays together.
     """
     draw = random.Random(seed)  # noqa: S311  # statistics, not secrets
     pairs = range(len(on))

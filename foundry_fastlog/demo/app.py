@@ -28,7 +28,7 @@ def run_demo(
     steps: int | None = None,
     device: str | None = None,
 ) -> int:
-    """Carry out :func:`foundry_fastlog.demo.run`, which documents the arguments."""
+    """Implement :func:`foundry_fastlog.demo.run`, which documents the arguments."""
     console = Console(highlight=False)
     try:
         config = load_config(config_path, steps=steps, device=device)
@@ -58,16 +58,16 @@ def choose_run_directory(config: ExperimentConfig, out: Path | None) -> Path:
 
     Args:
         config: The experiment; its name becomes part of a new directory's name.
-        out: The directory that the user asked for, if any.
+        out: The directory given by the user, if any.
 
     Returns:
-        A directory that does not exist, is empty, or holds a run to resume.
+        A directory that does not exist, is empty, or has a run to resume.
 
     Raises:
         ConfigError: ``out`` cannot be used.
     """
     if out is None:
-        # Local time, as on the clock of the person who will look for the run.
+        # Local time, for the person who will look for the run.
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
         base = Path(config.logging.log_dir) / f"{config.experiment_name}-{stamp}"
         run, count = base, 1
@@ -78,16 +78,16 @@ def choose_run_directory(config: ExperimentConfig, out: Path | None) -> Path:
     if not out.exists():
         return out
     if not out.is_dir():
-        raise ConfigError(f"--out {out}: is a file. Give a directory that does not exist yet.")
+        raise ConfigError(f"--out {out}: is a file. Choose a directory that does not exist yet.")
     if any(out.glob("metrics*.jsonl")):
         if not config.training.resume:
             raise ConfigError(
-                f"--out {out}: holds a run already. Give another directory, or set "
-                "training.resume: true to go on with that run.",
+                f"--out {out}: already contains a run. Choose another directory, or set "
+                "training.resume: true to resume that run.",
             )
     elif any(out.iterdir()):
         raise ConfigError(
-            f"--out {out}: is not empty and holds no run. Give a directory of its own.",
+            f"--out {out}: is not empty and contains no run. Choose an empty or new directory.",
         )
     return out
 
@@ -96,30 +96,30 @@ def open_logging(run: Path, config: ExperimentConfig) -> ExperimentLogging:
     """Open the logging of a run with the options of the ``logging`` section.
 
     Raises:
-        ConfigError: The run directory cannot be made, or is in use.
+        ConfigError: The run directory cannot be created, or is in use.
     """
     try:
-        # Logging itself would train on without a directory; a demo has none to show then.
+        # Logging itself would continue without a directory; the demo would have nothing to show.
         run.mkdir(parents=True, exist_ok=True)
         return ExperimentLogging(config, directory=run, stamped=False)
     except OSError as error:
         raise ConfigError(
-            f"the run directory {run} cannot be made: {error}. Choose another with --out.",
+            f"the run directory {run} cannot be created: {error}. Choose another with --out.",
         ) from error
     except ValueError as error:
         raise ConfigError(f"logging: {error}.") from error
 
 
 def train(console: Console, trainer: Trainer) -> int:
-    """Train to the end, showing progress, and record how it went.
+    """Train to the end, show progress, and record the outcome.
 
     Args:
         console: Where to show it.
         trainer: A new trainer; it is resumed if its run has a checkpoint.
 
     Returns:
-        ``OK``, ``FAILED`` if the restart drill found a fault, or
-        ``INTERRUPTED`` after Ctrl-C.
+        ``OK``, ``FAILED`` if the restart drill failed, or ``INTERRUPTED``
+        after Ctrl-C.
     """
     log, training = trainer.logs.logger("training.loop"), trainer.config.training
     try:
@@ -156,14 +156,14 @@ def train(console: Console, trainer: Trainer) -> int:
 
 
 def sample(trainer: Trainer, length: int = 160) -> str:
-    """Let the model write.
+    """Generate text with the model.
 
     Args:
-        trainer: Whose model writes.
-        length: Characters to write after the prompt.
+        trainer: The trainer with the model.
+        length: Characters to generate after the prompt.
 
     Returns:
-        The prompt, ``"The "`` if the text has these characters, and what follows.
+        The prompt (``"The "`` if the text has these characters) and its continuation.
     """
     corpus: Corpus = trainer.corpus
     prompt = "The "

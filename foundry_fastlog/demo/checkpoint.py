@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, and read with a plan B."""
+"""Checkpoints: written atomically, and read with a fallback."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NAME = re.compile(r"step-(\d{6,})\.pt")
 
 
 class CheckpointError(Exception):
-    """A file that is no checkpoint, or not a whole one."""
+    """A file that is not a checkpoint, or not a complete one."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
-    """Name the checkpoint that was made after ``step`` steps."""
+    """Return the path of the checkpoint made after ``step`` steps."""
     return folder / f"step-{step:06d}.pt"
 
 
@@ -47,13 +47,13 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int) -> int:
     """Write a checkpoint so that a reader never sees half of it.
 
-    The file is written under another name, flushed to the disk and renamed.
+    The file is written under a temporary name, flushed to the disk and renamed.
     Then the oldest checkpoints beyond ``keep`` are deleted.
 
     Args:
         path: From :func:`checkpoint_path`.
         state: Tensors, numbers, text, and lists and dicts of them.
-        keep: Checkpoints to leave in the folder, at least 1.
+        keep: Checkpoints to keep in the folder, at least 1.
 
     Returns:
         The file's size in bytes.
@@ -63,7 +63,8 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep: int) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".tmp")
-    # Not into the file: of a full disk, or of Ctrl-C, torch.save() makes a RuntimeError then.
+    # Save to memory first: writing to a file, torch.save() turns a full disk or Ctrl-C into a
+    # RuntimeError.
     content = io.BytesIO()
     torch.save(state, content)
     try:
@@ -84,10 +85,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load one checkpoint.
 
     Args:
-        path: A file of :func:`save_checkpoint`.
+        path: A file written by :func:`save_checkpoint`.
 
     Returns:
-        What was saved, with all tensors on the CPU.
+        The saved state, with all tensors on the CPU.
 
     Raises:
         CheckpointError: The file cannot be read, or is damaged.
@@ -96,8 +97,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         # weights_only: a checkpoint is data, and must not be able to run code.
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        # A damaged file makes torch raise nearly anything: OSError, RuntimeError, IndexError.
-        raise CheckpointError(f"{path.name} is no whole checkpoint: {error}") from error
+        # For a damaged file, torch may raise almost anything: OSError, RuntimeError, IndexError.
+        raise CheckpointError(f"{path.name} is not a complete checkpoint: {error}") from error
     return state
 
 
@@ -109,17 +110,17 @@ def load_newest(
 ) -> tuple[Path, dict[str, Any]] | None:
     """Load the newest checkpoint that can be read.
 
-    A checkpoint that cannot be read is recorded as an error, and the one
-    before it is tried.
+    An unreadable checkpoint is recorded as an error, and the previous one is
+    tried.
 
     Args:
         folder: Where the checkpoints are.
-        errors: Records what went wrong.
-        step: The training step at which this happens, if there is one.
+        errors: Records the errors.
+        step: The current training step, if there is one.
 
     Returns:
-        The path and what :func:`save_checkpoint` was given, with all tensors
-        on the CPU; None if no checkpoint can be read.
+        The path and the state passed to :func:`save_checkpoint`, with all
+        tensors on the CPU; None if no checkpoint can be read.
     """
     for path in list_checkpoints(folder):
         try:
@@ -128,7 +129,7 @@ def load_newest(
             errors.log_error(
                 error,
                 context={
-                    "operation": "load checkpoint, then try the one before it",
+                    "operation": "load checkpoint, then try the previous one",
                     "path": str(path),
                     "bytes": path.stat().st_size,
                 },

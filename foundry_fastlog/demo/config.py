@@ -1,4 +1,4 @@
-"""The experiment file: what it may say, and clear words when it is wrong.
+"""The experiment file: its schema, and clear errors if it is invalid.
 
 An experiment is a YAML file with the sections ``model``, ``data``,
 ``training`` and ``logging``. Every key has a default, unknown keys are
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "demo.yaml"
 _ADVICE = (
-    "Give the path of a YAML experiment file, or leave --config out to run the one that comes "
-    "with the package."
+    "Give the path of a YAML experiment file, or omit --config to run the one that comes with the "
+    "package."
 )
 _PATTERNS = {
     "device": "auto, cpu, cuda, cuda:N or mps",
@@ -32,11 +32,11 @@ _PATTERNS = {
 
 
 def _to_float(value: object) -> object:
-    """Accept YAML's ``1e-3``, which YAML 1.1 reads as text; reject the rest.
+    """Accept ``1e-3``, which YAML 1.1 reads as text.
 
     Returns:
-        A float where ``value`` is the text of a number, else ``value`` itself
-        for pydantic to judge.
+        A float if ``value`` is the text of a number; otherwise ``value`` itself,
+        for pydantic to validate.
     """
     if isinstance(value, str):
         try:
@@ -79,7 +79,7 @@ class DataConfig(_Section):
     """A UTF-8 text file, relative to the experiment file; None: the manual
     pages inside CPython (``pydoc_data.topics``)."""
     validation_fraction: Annotated[Float, Field(gt=0.0, lt=1.0)] = 0.1
-    """The share of the text, at its end, that is never trained on."""
+    """The share of the text, at its end, that is held out from training."""
 
 
 class TrainingConfig(_Section):
@@ -92,20 +92,20 @@ class TrainingConfig(_Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 100
     weight_decay: Annotated[Float, Field(ge=0.0)] = 0.1
     grad_clip: Annotated[Float, Field(gt=0.0)] = 1.0
-    """The norm that gradients are clipped to."""
+    """The norm to which gradients are clipped."""
     validate_every: PositiveInt = 100
     validation_batches: PositiveInt = 8
     checkpoint_every: PositiveInt = 200
     keep_checkpoints: PositiveInt = 2
     resume: bool = True
-    """Go on from the newest checkpoint when the run directory has one."""
+    """Resume from the newest checkpoint if the run directory has one."""
     restart_drill: bool = True
     """At the end, check that a restart survives a half-written checkpoint."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     threads: PositiveInt | None = 1
     """Threads for torch on the CPU; None: torch's choice. More than one is
-    faster on an idle machine and much slower on a busy one, where the threads
-    of such small operations mostly wait for each other."""
+    faster on an idle machine and much slower on a busy one, where threads
+    mostly wait for each other on such small operations."""
 
     @model_validator(mode="after")
     def _learning_rates_are_ordered(self) -> TrainingConfig:
@@ -118,7 +118,7 @@ class TrainingConfig(_Section):
 
 
 class DemoLogging(LoggingConfig):
-    """The options of logging, with defaults for a program that has a console view of its own."""
+    """The logging options, with defaults for a program that draws its own console output."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -157,12 +157,11 @@ def load_config(
 
     Returns:
         The experiment, with ``data.file`` made absolute and the environment's overrides of
-        ``logging`` in place.
+        ``logging`` applied.
 
     Raises:
-        ConfigError: The file cannot be read, is no YAML mapping, or says
-            something that an experiment cannot say. The message has one line
-            for each problem.
+        ConfigError: The file cannot be read, is not a YAML mapping, or is not
+            a valid experiment. The message has one line for each problem.
     """
     known = list(ExperimentConfig.model_fields)
     if path is None:
@@ -172,7 +171,7 @@ def load_config(
         file = ConfigFile.read(path, advice=_ADVICE, known=known)
     given: dict[str, Any] = {"steps": steps, "device": device}
     overrides = {key: value for key, value in given.items() if value is not None}
-    # A section whose keys are all commented out reads as null: all defaults.
+    # A section whose keys are all commented out parses as null: use all defaults.
     values = {key: {} if value is None else value for key, value in file.values.items()}
     training = values.get("training", {})
     if overrides and isinstance(training, dict):
@@ -192,20 +191,20 @@ def load_config(
 
 
 def dump_config(config: ExperimentConfig) -> str:
-    """Write an experiment as YAML that :func:`load_config` reads back equal.
+    """Serialise an experiment as YAML that :func:`load_config` reads back unchanged.
 
     Args:
         config: The experiment.
 
     Returns:
-        The YAML text, every key included.
+        The YAML text, with every key.
     """
     text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     return text
 
 
 def _explain(file: ConfigFile, overrides: dict[str, Any], problem: ErrorDetails) -> str:
-    """Word one pydantic problem: file and line, or command line option, and what to do."""
+    """Describe one pydantic error: file and line, or command line option, and what to do."""
     keys = [str(part) for part in problem["loc"]]
     overridden = keys[:1] == ["training"] and len(keys) > 1 and keys[1] in overrides
     where = f"--{keys[1]}" if overridden else file.place(keys)

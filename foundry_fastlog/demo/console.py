@@ -1,4 +1,4 @@
-"""What the demo says before and after training."""
+"""The demo's console output before and after training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def show_setup(console: Console, trainer: Trainer, resumed: Path | None) -> None:
-    """Say what is trained, on what, and where it is recorded."""
+    """Show what is trained, on which device, and where it is recorded."""
     config, corpus, recorder = trainer.config, trainer.corpus, trainer.logs.recorder
     shape, training = config.model, config.training
     characters = len(corpus.train) + len(corpus.validation)
@@ -46,29 +46,29 @@ def show_setup(console: Console, trainer: Trainer, resumed: Path | None) -> None
 
 
 def show_sample(console: Console, step: int, text: str) -> None:
-    """Show what the model writes after ``step`` steps."""
-    console.print(Text(f"what the model writes after {step:,} steps", style="dim"))
+    """Show text generated after ``step`` steps."""
+    console.print(Text(f"the model's output after {step:,} steps", style="dim"))
     for line in text.splitlines():
-        # What a terminal cannot show becomes "?", what would steer it becomes its escape.
+        # Characters that the terminal cannot show become "?"; control characters are escaped.
         shown = printable(line).encode(console.encoding, "replace")
         console.print(Text(f"  {shown.decode(console.encoding)}", "italic"), soft_wrap=True)
     console.print()
 
 
 def show_drill(console: Console, trainer: Trainer, *, survived: bool) -> None:
-    """Say how the restart drill went; its error is expected and recorded."""
+    """Report the outcome of the restart drill, whose error is expected and recorded."""
     newest = list_checkpoints(trainer.logs.directory / FOLDER)[0].name
     if survived:
         console.print(
-            "restart drill: a checkpoint cut in half was refused and recorded as an error; "
-            f"{newest} was read back in its place, every weight equal.",
+            "restart drill: a truncated checkpoint was refused and recorded as an error; "
+            f"{newest} was loaded instead, and all weights are equal.",
         )
     else:
         show_error(f"restart drill: {newest} could not be read back, see errors.jsonl")
 
 
 def show_result(console: Console, recorder: Recorder) -> None:
-    """Show a closed run: its numbers, what recording cost, its files, what to do next."""
+    """Show a closed run: its metrics, the cost of recording, its files, the next commands."""
     summary = summarize(read_run(recorder.path))
     render_metrics(summary, console)
     render_curves(summary, console)
@@ -80,10 +80,10 @@ def show_result(console: Console, recorder: Recorder) -> None:
 
 
 def show_cost(console: Console, recorder: Recorder, *, complete: bool) -> None:
-    """Say what the recorder measured of itself.
+    """Show what the recorder measured about itself.
 
     Args:
-        console: Where to say it.
+        console: Where to show it.
         recorder: A closed recorder.
         complete: Whether a reader found every line of the run.
     """
@@ -97,15 +97,15 @@ def show_cost(console: Console, recorder: Recorder, *, complete: bool) -> None:
         format_bytes(stats["ring_high_water_bytes"]),
     )
     rows = [
-        ("share", f"{share} of the time: {spent} in {calls:,} calls during {wall}"),
+        ("share", f"{share} of the time: {spent} in {calls:,} calls, of {wall}"),
         ("records", f"{stats['written']:,} written, {stats['dropped']:,} dropped, {read_back}"),
         ("in the background", f"{beside} of CPU time, at most {ring} waiting in memory"),
     ]
-    if stats["record_ns"] > 0:  # a very short run has no measured call
+    if stats["record_ns"] > 0:  # a very short run has no timed call
         rows.insert(1, ("one record()", f"{format_seconds(stats['record_ns'] / 1e9)} on average"))
     if stats["first_error"]:
         rows.append(("first error", str(stats["first_error"])))
-    _heading(console, "What recording cost")
+    _heading(console, "Cost of recording")
     console.print(_facts(rows))
     console.print()
 
@@ -125,7 +125,7 @@ def show_files(console: Console, recorder: Recorder) -> None:
 
 
 def show_next(console: Console, run: Path) -> None:
-    """Name the commands that go on from here."""
+    """Suggest the next commands."""
     where = shlex.quote(str(_short(run)))
     _heading(console, "Next")
     for arguments in (
@@ -138,14 +138,14 @@ def show_next(console: Console, run: Path) -> None:
     experiment = shlex.quote(str(folder / "configs" / DEFAULT_CONFIG))
     copy = f"cp {experiment} mine.yaml && {command()} demo --config mine.yaml"
     console.print(f"  {copy}", markup=False, soft_wrap=True)
-    console.print(f"The trainer to learn from: {folder / 'train.py'}", markup=False, soft_wrap=True)
+    console.print(f"The trainer's source: {folder / 'train.py'}", markup=False, soft_wrap=True)
 
 
 def show_finished(console: Console, run: Path, step: int) -> None:
-    """Say that there is nothing left to train, and how to see the run."""
+    """Report that training is already finished, and how to view the run."""
     console.print(
-        f"{run} is finished: its newest checkpoint is of step {step:,}. Give --steps a larger "
-        "number to train on, or another --out to start anew.",
+        f"{run} is finished: its newest checkpoint is of step {step:,}. Use a larger --steps to "
+        "continue training, or another --out to start a new run.",
         markup=False,
         soft_wrap=True,
     )
@@ -154,11 +154,11 @@ def show_finished(console: Console, run: Path, step: int) -> None:
 
 
 def show_interrupted(console: Console, trainer: Trainer) -> None:
-    """Say how to go on after Ctrl-C."""
+    """Show how to resume after Ctrl-C."""
     run = trainer.logs.directory
     saved = list_checkpoints(run / FOLDER)
     where = f"from step {step_of(saved[0]):,}" if saved else "from the start (no checkpoint yet)"
-    console.print(f"Stopped after step {trainer.step:,}. To go on {where}:", markup=False)
+    console.print(f"Stopped after step {trainer.step:,}. To resume {where}:", markup=False)
     console.print(
         f"  {command()} demo --out {shlex.quote(str(_short(run)))}",
         markup=False,
@@ -178,7 +178,7 @@ def show_error(message: str) -> None:
 
 
 def command() -> str:
-    """Name the command line tool so that it can be copied into the shell as it is."""
+    """Return the command line tool's name in a form that can be pasted into a shell."""
     name = "foundry-fastlog"
     if shutil.which(name) is not None:
         return name
@@ -187,7 +187,7 @@ def command() -> str:
 
 
 def _short(path: Path) -> Path:
-    """Write a path below the current directory without the latter."""
+    """Return a path relative to the current directory, if it is below it."""
     try:
         return path.relative_to(Path.cwd())
     except ValueError:
@@ -208,7 +208,7 @@ def _facts(rows: list[tuple[str, str]]) -> Table:
 
 
 def _percent(fraction: float) -> str:
-    """Write a fraction as per cent with two digits that say something."""
+    """Format a fraction as per cent, with two significant digits if it is small."""
     percent = 100.0 * fraction
     if percent <= 0.0:
         return "0 %"

@@ -15,11 +15,11 @@ from foundry_fastlog.demo.config import DataConfig
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text, split by position: the first part is trained on, the last is not.
+    """A text, split by position: the first part is for training, the rest for validation.
 
     Attributes:
-        source: Where the text comes from, for people.
-        characters: Every different character of the text, sorted; a
+        source: Where the text comes from, for display.
+        characters: The distinct characters of the text, sorted; a
             character's number is its position here.
         train: Numbers of the first part, int64, 1-D.
         validation: Numbers of the rest, int64, 1-D.
@@ -39,7 +39,7 @@ class Corpus:
             text: Characters that all occur in the corpus.
 
         Returns:
-            An int64 tensor of one number a character.
+            An int64 tensor with one number per character.
         """
         number = {character: index for index, character in enumerate(self.characters)}
         return torch.tensor([number[character] for character in text], dtype=torch.int64)
@@ -55,7 +55,7 @@ def load_corpus(config: DataConfig, context: int) -> Corpus:
     Args:
         config: The ``data`` section.
         context: Characters in one training example, to check that both parts
-            of the text hold at least one.
+            of the text have at least one.
 
     Returns:
         The corpus.
@@ -64,7 +64,7 @@ def load_corpus(config: DataConfig, context: int) -> Corpus:
         ConfigError: The file cannot be read, or a part is too short.
     """
     if config.file is None:
-        text, source = _manual(), f"the manual inside CPython {platform.python_version()}"
+        text, source = _manual(), f"the manual in CPython {platform.python_version()}"
     else:
         try:
             text, source = Path(config.file).read_text(encoding="utf-8"), config.file
@@ -99,7 +99,7 @@ def _digest(text: str) -> str:
 
 
 class Batches:
-    """Random windows of the training text, the same ones for the same seed."""
+    """Random windows of the training text; the same seed gives the same windows."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Batches:
         seed: int,
         device: torch.device,
     ) -> None:
-        """Prepare to sample; ``seed`` decides every later batch."""
+        """Prepare to sample; ``seed`` determines all batches."""
         self._numbers = numbers.to(device)
         self._offsets = torch.arange(context + 1)
         self._batch_size = batch_size
@@ -145,7 +145,7 @@ def validation_batches(
 
     Args:
         numbers: The validation text.
-        batches: Batches to make; the same ones are used at every validation.
+        batches: Number of batches; every validation uses the same ones.
         batch_size: Windows in a batch.
         context: Characters in a window.
         device: Where to put them.

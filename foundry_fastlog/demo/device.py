@@ -1,4 +1,4 @@
-"""Which device to train on, and how much memory the training takes."""
+"""The device to train on, and the memory that training uses."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def pick_device(name: str) -> torch.device:
     """Choose a device.
 
     Args:
-        name: ``"auto"`` takes the first GPU that torch can use, else the CPU.
-            Anything else is taken as it is.
+        name: ``"auto"`` picks the first GPU that torch can use, else the CPU.
+            Anything else is used as given.
 
     Returns:
         The device, checked to be usable.
 
     Raises:
-        ConfigError: The device is not there.
+        ConfigError: The device is not available.
     """
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -42,7 +42,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def describe_device(device: torch.device) -> str:
-    """Name a device for people, such as ``cpu (2 threads)``."""
+    """Describe a device for display, such as ``cpu (2 threads)``."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -52,15 +52,15 @@ def describe_device(device: torch.device) -> str:
 
 
 class MemoryGauge:
-    """Reads, in a few microseconds, the memory that a training run holds now.
+    """Reads, in a few microseconds, the memory that a training run currently uses.
 
     On a GPU: the bytes that torch has allocated there. On the CPU: the
-    process's resident set; where the system tells only its peak (macOS), the
-    peak.
+    process's resident set, or its peak if the system reports only that
+    (macOS).
     """
 
     def __init__(self, device: torch.device) -> None:
-        """Open what is read at every step."""
+        """Open the file that is read at every step."""
         self._device = device
         self._statm = -1
         if device.type == "cpu" and Path("/proc/self/statm").exists():
@@ -79,7 +79,7 @@ class MemoryGauge:
         return peak / _MEBIBYTE if sys.platform == "darwin" else peak / 1024.0
 
     def close(self) -> None:
-        """Give the open file back; the gauge must not be read afterwards."""
+        """Close the file; do not read the gauge afterwards."""
         if self._statm >= 0:
             os.close(self._statm)
             self._statm = -1

@@ -1,4 +1,4 @@
-"""A GPT in the smallest form that is still one: it predicts the next character."""
+"""A minimal GPT that predicts the next character."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from foundry_fastlog.demo.config import ModelConfig
 
 
 class Block(nn.Module):
-    """One layer: each character looks at those before it, then thinks for itself."""
+    """One layer: causal self-attention, then an MLP."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Make the layer's weights."""
+        """Create the layer's weights."""
         super().__init__()
         width = config.width
         self.heads = config.heads
@@ -44,18 +44,18 @@ class Block(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
         )
         x = x + self.project(attended.transpose(1, 2).reshape(batch, time, width))
-        thought: torch.Tensor = self.mlp(self.norm_mlp(x))
-        return x + thought
+        update: torch.Tensor = self.mlp(self.norm_mlp(x))
+        return x + update
 
 
 class GPT(nn.Module):
     """A decoder-only transformer over characters."""
 
     def __init__(self, vocabulary: int, config: ModelConfig) -> None:
-        """Make the weights from torch's global random state.
+        """Create the weights from torch's global random state.
 
         Args:
-            vocabulary: Number of different characters.
+            vocabulary: Number of distinct characters.
             config: The ``model`` section.
         """
         super().__init__()
@@ -73,14 +73,14 @@ class GPT(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Score what comes next after each character.
+        """Score the next character at each position.
 
         Args:
             tokens: int64, ``(batch, time)``, time at most ``context``.
 
         Returns:
-            Logits, float32, ``(batch, time, vocabulary)``. Those at one time
-            depend on no later character.
+            Logits, float32, ``(batch, time, vocabulary)``. Logits at one
+            position depend on no later character.
         """
         x = self.token(tokens) + self.position.weight[: tokens.shape[1]]
         for block in self.blocks:
@@ -101,16 +101,16 @@ class GPT(nn.Module):
         seed: int,
         temperature: float = 0.8,
     ) -> torch.Tensor:
-        """Write on from a prompt, one sampled character at a time.
+        """Continue a prompt, one sampled character at a time.
 
         Args:
             prompt: int64, 1-D, at least one character.
             length: Characters to add.
-            seed: Decides the sampling; torch's global random state is not used.
-            temperature: Below 1 prefers likely characters.
+            seed: Seeds the sampling; torch's global random state is not used.
+            temperature: Values below 1 prefer likely characters.
 
         Returns:
-            The prompt and what follows it, int64, 1-D, on the CPU.
+            The prompt and its continuation, int64, 1-D, on the CPU.
         """
         was_training = self.training
         self.eval()

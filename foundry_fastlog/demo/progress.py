@@ -1,4 +1,4 @@
-"""Progress of a training run: a bar on a terminal, lines everywhere else."""
+"""Training progress: a bar on a terminal, lines everywhere else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from foundry_fastlog.demo.train import Progress
 
 LINE_EVERY_S = 15.0
-"""Without a terminal: the longest silence between two lines, in seconds."""
+"""Without a terminal: the longest time between two lines, in seconds."""
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def progress_view(
     first: int,
     total: int,
 ) -> Iterator[Callable[[Progress], None]]:
-    """Show how training goes on for the duration of a block.
+    """Show training progress for the duration of a block.
 
     Args:
         console: Where to show it.
@@ -48,7 +48,7 @@ def progress_view(
         TextColumn("{task.fields[numbers]}"),
         TimeRemainingColumn(compact=True),
         console=console,
-        # Drawing takes time from training, so it is not done often.
+        # Drawing takes time from training, so refresh rarely.
         refresh_per_second=4,
         expand=True,
     )
@@ -68,7 +68,7 @@ def progress_view(
 
 
 def _lines(console: Console, total: int) -> Callable[[Progress], None]:
-    """Print a plain line now and then, for a log file or CI."""
+    """Print a plain line from time to time, for a log file or CI."""
     started = last_line = time.monotonic()
     width = len(str(total))
 

@@ -1,16 +1,16 @@
-"""The trainer. Read this file to see how a training loop records itself.
+"""The trainer. Read this file to see how to log from a training loop.
 
-Five calls are all there is to it::
+Five calls are all you need::
 
-    logs.log_step(step, epoch, {"loss": 2.3, "lr": 1e-3})  # the numbers of one step
-    logs.log_epoch_summary(epoch, {"loss": 2.1})           # and of an epoch
-    with logs.performance.time_block("forward"): ...       # how long a block took; blocks nest
-    log.info("Checkpoint saved", step=500)                 # something happened
-    logs.errors.log_error(error, {"path": path})           # something went wrong
+    logs.log_step(step, epoch, {"loss": 2.3, "lr": 1e-3})  # metrics of a step
+    logs.log_epoch_summary(epoch, {"loss": 2.1})           # metrics of an epoch
+    with logs.performance.time_block("forward"): ...       # duration of a block; blocks nest
+    log.info("Checkpoint saved", step=500)                 # a message
+    logs.errors.log_error(error, {"path": path})           # an error
 
-The first four never wait for the disk: they copy a few bytes into memory, and a thread
-of the recorder, which never takes Python's lock, writes the JSONL files. The last one returns
-when the error is on record.
+The first four never wait for the disk: they copy a few bytes into memory, and the recorder's
+thread, which never takes the GIL, writes the JSONL files. The last one returns when the error
+is in the file.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a person wants to see after a step.
+    """The progress to show after a step.
 
     Attributes:
         step: Steps done so far.
         loss: Training loss of this step, in nats per character.
-        tokens_per_sec: Characters trained on, per second of this step.
-        val_loss: Validation loss, if this step was followed by a validation.
+        tokens_per_sec: Characters trained on per second, in this step.
+        val_loss: Validation loss, if a validation followed this step.
     """
 
     step: int
@@ -77,14 +77,14 @@ class Trainer:
         logs: ExperimentLogging,
         device: torch.device,
     ) -> None:
-        """Make the model, the optimizer and the batches, all from ``config.seed``."""
+        """Create the model, the optimizer and the batches, all from ``config.seed``."""
         self.config = config
         self.corpus = corpus
         self.logs = logs
         self.log = logs.logger("training.checkpointing")
         self.device = device
         self.step = 0
-        self.epoch_losses: list[float] = []  # since the epoch began, or the run was resumed
+        self.epoch_losses: list[float] = []  # since the start of the epoch, or since a resume
         training, context = config.training, config.model.context
 
         torch.manual_seed(config.seed)
@@ -113,7 +113,7 @@ class Trainer:
         self.tokens_per_step = training.batch_size * context
 
     def close(self) -> None:
-        """Give back what the trainer holds open; the logging is its owner's."""
+        """Close what the trainer opened; the owner of the logging closes the logging."""
         self.memory.close()
 
     def fit(self) -> Iterator[Progress]:
@@ -123,11 +123,11 @@ class Trainer:
             The progress after each step.
 
         Raises:
-            FloatingPointError: The loss is no longer a number.
+            FloatingPointError: The loss is no longer finite.
         """
         training = self.config.training
         if self.step == 0:
-            self.validate()  # step 0: the model before it has learned anything
+            self.validate()  # step 0: the untrained model
         while self.step < training.steps:
             progress = self.train_step(self.step + 1)
             self.step = progress.step
@@ -148,7 +148,7 @@ class Trainer:
             yield Progress(self.step, progress.loss, progress.tokens_per_sec, val_loss)
 
     def train_step(self, step: int) -> Progress:
-        """Do one step of training, and record it."""
+        """Train for one step, and record it."""
         perf = self.logs.performance
         lr = learning_rate(step, self.config.training)
         started = time.perf_counter()
@@ -169,7 +169,7 @@ class Trainer:
                 for group in self.optimizer.param_groups:
                     group["lr"] = lr
                 self.optimizer.step()
-            # Both numbers leave the device together: a step waits for a GPU once.
+            # Copy both numbers from the device together, so that a step waits for a GPU only once.
             loss_value, grad_norm_value = torch.stack((loss.detach(), grad_norm)).tolist()
 
         tokens_per_sec = self.tokens_per_step / (time.perf_counter() - started)
@@ -187,7 +187,7 @@ class Trainer:
         return Progress(step, loss_value, tokens_per_sec)
 
     def validate(self) -> float:
-        """Measure the loss on text that is never trained on, and record it."""
+        """Measure the loss on the validation text, and record it."""
         perf = self.logs.performance
         with perf.time_block("validation", step=self.step), torch.no_grad():
             self.model.eval()
@@ -198,7 +198,7 @@ class Trainer:
         return val_loss
 
     def end_epoch(self) -> None:
-        """Record what the epoch's steps came to."""
+        """Record the summary of the epoch's steps."""
         losses, self.epoch_losses = self.epoch_losses, []
         self.logs.log_epoch_summary(
             self.epoch(self.step), {"loss": math.fsum(losses) / len(losses), "steps": len(losses)}
@@ -211,7 +211,7 @@ class Trainer:
     # ---- checkpoints ---------------------------------------------------------
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint of the current step, timed, and say so in the log."""
+        """Write a checkpoint of the current step, and log and time it."""
         path = checkpoint_path(folder, self.step)
         self.log.info("Saving checkpoint", step=self.step, path=str(path))
         with self.logs.performance.time_block("checkpoint", step=self.step) as block:
@@ -225,7 +225,7 @@ class Trainer:
         )
 
     def state(self) -> dict[str, Any]:
-        """Collect all that is needed to go on exactly where training is now."""
+        """Collect everything needed to resume training exactly here."""
         return {
             "step": self.step,
             "model": self.model.state_dict(),
@@ -237,13 +237,13 @@ class Trainer:
         }
 
     def resume(self) -> Path | None:
-        """Go on from the newest checkpoint of the run directory that can be read.
+        """Resume from the run directory's newest readable checkpoint.
 
         Returns:
-            The checkpoint, or None if there is none; then training starts anew.
+            The checkpoint, or None if there is none and training starts from the beginning.
 
         Raises:
-            ConfigError: The checkpoint is of another model or another text.
+            ConfigError: The checkpoint is for another model or another text.
         """
         found = load_newest(self.logs.directory / FOLDER, self.logs.errors)
         if found is None:
@@ -254,10 +254,10 @@ class Trainer:
             ("text_sha256", self.corpus.sha256),
         ):
             if state[section] != now:
-                what = "shape of the model" if section == "model_config" else "text"
+                what = "model shape" if section == "model_config" else "text"
                 raise ConfigError(
                     f"{path} was made with another {what}: {state[section]}, now {now}. "
-                    "Go back to the experiment file of that run, or choose another --out.",
+                    "Use that run's experiment file, or choose another --out.",
                 )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -268,15 +268,15 @@ class Trainer:
         return path
 
     def restart_drill(self) -> bool:
-        """Rehearse the restart after a crash in the middle of a checkpoint.
+        """Rehearse a restart after a crash in the middle of writing a checkpoint.
 
-        In a scratch folder, the newest checkpoint gets a successor that is cut
-        off in the middle, as a copy from a dying machine would be. Loading
-        must meet the torn file, record the error, fall back to the whole one,
-        and find the weights that are in memory now.
+        In a scratch folder, the newest checkpoint gets a successor that is
+        truncated in the middle, like a copy from a dying machine. Loading must
+        find the torn file, record the error, fall back to the intact one, and
+        return the weights that are in memory now.
 
         Returns:
-            True if training could go on without loss.
+            True if training could continue without loss.
         """
         newest = list_checkpoints(self.logs.directory / FOLDER)[0]
         scratch = self.logs.directory / "restart_drill"
@@ -286,7 +286,7 @@ class Trainer:
             shutil.copyfile(newest, scratch / newest.name)
             whole = newest.read_bytes()
             checkpoint_path(scratch, self.step + 1).write_bytes(whole[: len(whole) // 2])
-            # Records the error that reading the torn file ends in.
+            # Records the error raised by reading the torn file.
             found = load_newest(scratch, self.logs.errors, step=self.step)
             shutil.rmtree(scratch)
         mine = self.model.state_dict()
@@ -301,7 +301,7 @@ class Trainer:
 
 
 def learning_rate(step: int, training: TrainingConfig) -> float:
-    """Schedule the learning rate: a linear warm-up, then half a cosine down.
+    """Schedule the learning rate: linear warm-up, then cosine decay.
 
     Args:
         step: 1 for the first step.

@@ -1,8 +1,8 @@
-"""Write a run's lines into one JSONL file, merged in order and proven complete.
+"""Export a run's lines to one JSONL file, merged in order and checked for completeness.
 
-Lines pass through byte for byte; where several streams or processes meet in one file,
-fields that say where a line is from are appended to it. ``seq`` proves that nothing is
-missing: ``ExportResult.complete`` is False otherwise, and ``checks`` says what.
+Lines are copied byte for byte; if several streams or processes go to one file, fields for the
+line's origin are appended. ``seq`` proves that nothing is missing: otherwise
+``ExportResult.complete`` is False, and ``checks`` says what is missing.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import os
 import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import orjson
 
 from foundry_fastlog.base.formatting import json_output
+from foundry_fastlog.reading.counting import Starts
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import (
     PRIVATE_DIR,
     RUN_INFO,
     STREAMS,
-    Attempts,
     Series,
     StrPath,
     looks_like_stream_file,
@@ -32,14 +32,14 @@ from foundry_fastlog.run.files import (
 
 __all__ = ["ExportError", "ExportResult", "Tag", "check_target", "export_run", "open_output"]
 
-#: Whether to append the fields that say where a line is from.
+#: Whether to append the fields for a line's origin.
 Tag = Literal["auto", "always", "never"]
 
 _WRITE_BYTES = 1 << 20
 
 
 class ExportError(ValueError):
-    """The export cannot be written where it was asked for. The message says what to do."""
+    """The export cannot be written to its target. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,13 @@ class ExportResult:
 
     Attributes:
         path: The file, None for standard output.
-        streams: The streams asked for.
-        lines: Lines written, drop markers among them.
+        streams: The requested streams.
+        lines: Lines written, including drop markers.
         bytes: Bytes written.
         added: Names of the fields appended to each line.
-        checks: Completeness per stream and process, over all attempts.
+        checks: Completeness per stream and process, over all starts.
         unread: Rings and files of the run that cannot be read; see ``Run.unread``.
+        left_out: Values that count no longer, by stream and name; see ``Run.left_out``.
     """
 
     path: Path | None
@@ -63,10 +64,11 @@ class ExportResult:
     added: tuple[str, ...]
     checks: list[SeriesCheck]
     unread: int = 0
+    left_out: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        """Whether every record that the recorder accepted is there, once and readable."""
+        """Whether every accepted record is there, once and readable."""
         return not self.unread and all(check.complete for check in self.checks)
 
     @property
@@ -74,33 +76,27 @@ class ExportResult:
         """Records that the recorder dropped because its ring was full."""
         return sum(check.dropped for check in self.checks)
 
-    @property
-    def superseded(self) -> int:
-        """Lines left out because a later attempt recorded the step again."""
-        return sum(check.superseded for check in self.checks)
-
 
 def export_run(
     run: Run,
     to: StrPath,
     *,
     streams: Collection[str] = STREAMS,
-    attempts: Attempts = "last",
+    starts: Starts = "latest",
     tag: Tag = "auto",
     force: bool = False,
 ) -> ExportResult:
-    """Write a run's lines into one file.
+    """Export a run's lines to one file.
 
-    The file appears under its name when it is whole: it is written beside it and then
-    renamed. What a damaged run still has is written too; look at ``complete``.
+    The file is written under a temporary name and renamed when it is complete. Of a damaged run,
+    everything that is left is written; check ``complete``.
 
     Args:
         run: The run, from ``read_run``.
-        to: The file to write, or ``"-"`` for standard output. On a terminal what it would obey,
-            such as control characters, is escaped; the values are the same.
+        to: The file to write, or ``"-"`` for standard output. On a terminal, anything that it would
+            interpret, such as control characters, is escaped; the values are the same.
         streams: Which streams to write.
-        attempts: ``"last"``: leave out what earlier attempts recorded for steps that a
-            later one recorded again. ``"all"``: leave out nothing.
+        starts: Which starts to write; see ``Run.lines``.
         tag: ``"auto"`` appends ``stream`` when several streams were asked for, and
             ``rank``, ``attempt``, ``label`` (``stamp`` where file names have one) when
             the run has several writers. ``"always"`` and ``"never"`` as they say.
@@ -112,7 +108,7 @@ def export_run(
     Raises:
         ExportError: The file exists, its directory does not, it would pass for a part
             of the run, or it cannot be written.
-        ValueError: An unknown stream, ``attempts`` or ``tag``.
+        ValueError: An unknown stream, start or ``tag``.
     """
     if tag not in ("auto", "always", "never"):
         raise ValueError(f"tag must be 'auto', 'always' or 'never', got {tag!r}")
@@ -120,7 +116,7 @@ def export_run(
     checks: list[SeriesCheck] = []
     lines = size = 0
     # Built before the file is made, so that a wrong argument leaves nothing behind.
-    entries = run.entries(streams, attempts=attempts, checks=checks)
+    entries = run.entries(streams, starts=starts, checks=checks)
     path = None if to == "-" else check_target(run, Path(to), force=force)
     with open_output(path, force=force) as handle:
         batch: list[bytes] = []
@@ -138,11 +134,12 @@ def export_run(
         handle.writelines(batch)
         size += pending
     ordered = tuple(stream for stream in STREAMS if stream in streams)
-    return ExportResult(path, ordered, lines, size, tags.names, checks, run.unread)
+    left_out = {s: dict(names) for s, names in run.left_out.items() if names}
+    return ExportResult(path, ordered, lines, size, tags.names, checks, run.unread, left_out)
 
 
 class _Tags:
-    """Appends the fields that say where a line is from."""
+    """Appends the fields for a line's origin."""
 
     def __init__(self, run: Run, streams: Collection[str], tag: Tag) -> None:
         writers = run.writers
@@ -157,7 +154,7 @@ class _Tags:
         self._endings: dict[int, bytes] = {}
 
     def apply(self, series: Series, raw: bytes) -> bytes:
-        """Give a line its ending: the fields, and the newline."""
+        """Return the line with its fields and newline appended."""
         if not self.names:
             return raw + b"\n"
         ending = self._endings.get(id(series))
@@ -172,23 +169,23 @@ class _Tags:
             }
             fields = orjson.dumps({name: origin[name] for name in self.names})
             ending = self._endings[id(series)] = b"," + fields[1:] + b"\n"
-        # A sound line is an object with fields, so its last byte but blanks is a brace.
+        # A sound line is an object with fields, so its last byte other than blanks is a brace.
         return raw.rstrip()[:-1] + ending
 
 
 def check_target(run: Run, target: Path, *, force: bool) -> Path:
-    """Check where to write.
+    """Check the target of an export.
 
     Args:
-        run: The run that is exported; its own files are not to be replaced.
+        run: The run to export; its own files must not be replaced.
         target: The file to write.
-        force: Whether it may exist.
+        force: Whether it may already exist.
 
     Returns:
         The file, absolute.
 
     Raises:
-        ExportError: Nothing may be written there.
+        ExportError: The target must not be written.
     """
     target = target.resolve()
     home = run.path.resolve()
@@ -202,12 +199,12 @@ def check_target(run: Run, target: Path, *, force: bool) -> Path:
             looks_like_stream_file(target.name) or target.name == RUN_INFO
         ):
             raise ExportError(
-                f"{target} would pass for a file of the run itself; choose another name, "
+                f"{target} would look like a file of the run itself; choose another name, "
                 f"such as {target.with_name('export.jsonl')}"
             )
     if not target.parent.is_dir():
         raise ExportError(
-            f"{target.parent} does not exist; make it first: mkdir -p {target.parent}"
+            f"{target.parent} does not exist; create it first: mkdir -p {target.parent}"
         )
     if target.is_file() and not force:
         raise ExportError(f"{target} exists; use --force to replace it, or choose another name")
@@ -216,7 +213,7 @@ def check_target(run: Run, target: Path, *, force: bool) -> Path:
 
 @contextmanager
 def open_output(path: Path | None, *, force: bool) -> Iterator[BinaryIO]:
-    """Open where to write; a regular file appears under its name only at the end.
+    """Open the target; a regular file appears under its name only at the end.
 
     Args:
         path: The file, None for standard output.
@@ -241,7 +238,7 @@ def open_output(path: Path | None, *, force: bool) -> Iterator[BinaryIO]:
                     handle.flush()
                     os.fsync(handle.fileno())
                 _publish(scratch, path, force=force)
-    except BrokenPipeError:  # whoever reads has seen enough: the command line knows what to do
+    except BrokenPipeError:  # the reader has seen enough: the command line handles it
         raise
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -249,7 +246,7 @@ def open_output(path: Path | None, *, force: bool) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
-    """Name a file beside another one, which is gone at the end."""
+    """Yield the name of a temporary file beside a file; remove it at the end."""
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield scratch
@@ -258,20 +255,20 @@ def _scratch(path: Path) -> Iterator[Path]:
 
 
 def _publish(scratch: Path, path: Path, *, force: bool) -> None:
-    """Give the whole file its name.
+    """Rename the complete file to its final name.
 
     Raises:
-        ExportError: Someone else made a file of that name meanwhile.
+        ExportError: Another process has created a file of that name in between.
     """
     if not force:
         try:
-            # Unlike a rename, a link never replaces a file.
+            # Unlike a rename, creating a hard link never replaces a file.
             path.hardlink_to(scratch)
         except FileExistsError:
             raise ExportError(
-                f"{path} was made by someone else meanwhile; nothing was written"
+                f"{path} was created by another process in the meantime; nothing was written"
             ) from None
-        except OSError:  # a file system without links: a rename then, after the check above
+        except OSError:  # no hard links on this file system: rename, after the check above
             pass
         else:
             return

@@ -1,7 +1,7 @@
-"""The timings of a run as a trace that Perfetto (ui.perfetto.dev) and chrome://tracing show.
+"""Export the timings of a run as a trace for Perfetto (ui.perfetto.dev) and chrome://tracing.
 
-The format is the Trace Event Format's JSON: a complete event (``"ph":"X"``) for each block. A
-process of the trace is a writer of the run, a thread is a thread of it.
+The format is the JSON Trace Event Format, with a complete event (``"ph":"X"``) per block. A process
+in the trace is a writer of the run, a thread is one of its threads.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ from typing import IO, Any, cast
 import orjson
 
 from foundry_fastlog.export.jsonl import check_target, open_output
+from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.lines import Entry, Record
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.checks import SeriesCheck
-from foundry_fastlog.run.files import Attempts, StrPath, Writer
+from foundry_fastlog.run.files import StrPath, Writer
 
 __all__ = ["TraceResult", "export_chrome_trace"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
-# Nanoseconds. Ends are known to a microsecond, durations exactly: blocks that nest may overlap by
-# this much.
+# Nanoseconds. Ends are known to a microsecond, durations exactly, so nested blocks may appear to
+# overlap by this much.
 _ROUNDING = 10_000
 _LONGEST_S = 1e9
-# A device's time is a fact of the block: no line says when it began there, so it has no track.
+# Device time is only an argument: no line says when the block began there, so it has no track.
 _ARGUMENTS = ("step", "parent", "error", "device", "device_duration_s", "missing")
 
 
 @dataclass(frozen=True)
 class TraceResult:
-    """What a trace export wrote.
+    """The result of a trace export.
 
     Attributes:
         path: The file, None for standard output.
         events: Blocks written.
-        processes: Writers that they are from.
+        processes: Writers of those blocks.
         checks: Completeness of the performance stream per process.
         unread: Rings and files of the run that cannot be read; see ``Run.unread``.
     """
@@ -54,35 +55,35 @@ class TraceResult:
 
     @property
     def complete(self) -> bool:
-        """Whether every timing that the recorder accepted is there, once and readable."""
+        """Whether every accepted timing is there, once and readable."""
         return not self.unread and all(check.complete for check in self.checks)
 
 
 def export_chrome_trace(
-    run: Run | StrPath, out: StrPath, *, attempts: Attempts = "last", force: bool = False
+    run: Run | StrPath, out: StrPath, *, starts: Starts = "latest", force: bool = False
 ) -> TraceResult:
-    """Write the timings of a run as a trace.
+    """Export the timings of a run as a trace.
 
     Args:
         run: The run, or its directory.
-        out: The file to write, or ``"-"`` for standard output; compressed when its name ends in
+        out: The file to write, or ``"-"`` for standard output; compressed if its name ends in
             ``.gz``. Perfetto opens both.
-        attempts: As for ``Run.lines``.
+        starts: As for ``Run.lines``.
         force: Replace an existing file.
 
     Returns:
-        What was written.
+        The result of the export.
 
     Raises:
         RunNotFoundError: There is no run.
         ExportError: The file cannot be written there.
-        ValueError: An unknown ``attempts``.
+        ValueError: An unknown start.
     """
     run = run if isinstance(run, Run) else read_run(run)
     checks: list[SeriesCheck] = []
-    entries = run.entries(["performance"], attempts=attempts, checks=checks)
+    entries = run.entries(["performance"], starts=starts, checks=checks)
     path = None if out == "-" else check_target(run, Path(out), force=force)
-    base = _first_start(run, attempts)
+    base = _first_start(run, starts)
     tracks = _Tracks(run, base)
     events = 0
     with open_output(path, force=force) as raw, _maybe_gzip(raw, path) as handle:
@@ -91,7 +92,7 @@ def export_chrome_trace(
         handle.write(b',"traceEvents":[\n')
         separator = b""
         for entry in entries:
-            if "dropped" in entry[2]:
+            if is_marker(entry[2]):
                 continue
             handle.write(separator + orjson.dumps(tracks.event(entry)))
             separator = b",\n"
@@ -112,14 +113,14 @@ def _maybe_gzip(handle: IO[bytes], path: Path | None) -> Iterator[IO[bytes]]:
         yield cast("IO[bytes]", packed)
 
 
-def _first_start(run: Run, attempts: Attempts) -> int:
+def _first_start(run: Run, starts: Starts) -> int:
     """Return when the first block began, in nanoseconds since 1970: the trace's zero."""
-    starts = (
+    began = (
         _nanoseconds(timestamp) - _duration(record)
-        for timestamp, _, record, _ in run.entries(["performance"], attempts=attempts)
+        for timestamp, _, record, _ in run.entries(["performance"], starts=starts)
         if "dropped" not in record
     )
-    return max(0, min(starts, default=0)) // 1000 * 1000
+    return max(0, min(began, default=0)) // 1000 * 1000
 
 
 def _duration(record: Record) -> int:
@@ -128,12 +129,12 @@ def _duration(record: Record) -> int:
 
 
 def _natural(value: object, most: int) -> int:
-    """Return a number of a line as it is, but 0 for what no recorder writes."""
+    """Return a number from a line, or 0 if no recorder could have written it."""
     return value if type(value) is int and 0 <= value <= most else 0
 
 
 def _nanoseconds(timestamp: str) -> int:
-    """Parse a line's timestamp; zero where a damaged one is no time, or one before 1970."""
+    """Parse a line's timestamp; zero if it is damaged or before 1970."""
     try:
         moment = datetime.strptime(timestamp, "%Y-%m-%dT%H:%M:%S.%fZ")  # noqa: DTZ007 - below
     except ValueError:
@@ -148,7 +149,7 @@ def _facts(run: Run, base: int) -> dict[str, Any]:
 
 
 class _Tracks:
-    """Numbers processes and threads, and places blocks such that they nest."""
+    """Numbers processes and threads, and positions blocks so that they nest."""
 
     def __init__(self, run: Run, base: int) -> None:
         self._base = base
@@ -157,7 +158,7 @@ class _Tracks:
         self._main_threads = _process_ids(run)
 
     def event(self, entry: Entry) -> dict[str, Any]:
-        """Make the trace event of a line."""
+        """Convert a line to a trace event."""
         timestamp, series, record, _ = entry
         pid = self.pids[series.writer]
         tid = _natural(record.get("thread"), 1 << 63)
@@ -192,32 +193,32 @@ class _Tracks:
 
 
 class _Thread:
-    """The blocks of one thread, which come in the order of their ends.
+    """The blocks of one thread, in the order of their ends.
 
-    Two blocks that nest or follow each other never overlap, but for rounding: here that is taken
-    away. What overlaps by more is left as it is: coroutines that take turns, a clock that was set.
+    Two blocks that nest or follow each other only overlap by rounding, which is corrected here.
+    Larger overlaps are left as they are: interleaved coroutines, or a clock that was set.
     """
 
     def __init__(self) -> None:
         self._ends: list[int] = []  # per depth, the end of its latest block
-        self._first: list[int | None] = []  # per depth, where the first block of a parent begins
+        self._first: list[int | None] = []  # per depth, where the first child block begins
 
     def place(self, depth: int, begin: int, end: int) -> tuple[int, int]:
-        """Move a block's ends by rounding errors at most.
+        """Adjust the ends of a block, by rounding errors at most.
 
         Args:
-            depth: How many blocks are around it.
+            depth: The number of enclosing blocks.
             begin: Its start in nanoseconds.
             end: Its end.
         """
         while len(self._ends) <= depth + 1:
-            self._ends.append(-_ROUNDING - 1)  # before all: times count from the first block
+            self._ends.append(-_ROUNDING - 1)  # before everything: times count from the first block
             self._first.append(None)
-        # Whatever ended before, at its own depth or further out, ended before it began.
+        # Any block that ended earlier, at this depth or further out, ended before this one began.
         before = max(self._ends[: depth + 1])
         if 0 < before - begin <= _ROUNDING:
             begin = before
-        # The blocks inside it lie inside it.
+        # The blocks inside it lie within it.
         inner, self._first[depth + 1] = self._first[depth + 1], None
         if inner is not None and 0 < begin - inner <= _ROUNDING:
             begin = inner
@@ -232,7 +233,7 @@ class _Thread:
 
 
 def _process_ids(run: Run) -> list[tuple[Writer, int]]:
-    """Find the process ids of writers: a child's is in its label, the others' in run.json."""
+    """Return the writers' process ids: a child's from its label, others' from run.json."""
     found = [
         (writer, int(writer.children[-1][1:].partition("x")[0]))
         for writer in run.writers

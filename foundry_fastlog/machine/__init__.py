@@ -1,1 +1,1 @@
-"""CPU, memory and GPU figures, sampled off the hot path."""
+"""CPU, memory and GPU figures, sampled in the background."""

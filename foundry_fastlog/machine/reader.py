@@ -1,7 +1,7 @@
-"""What the machine and this process use now: CPU, memory, disk, NVIDIA GPUs.
+"""What the machine and this process currently use: CPU, memory, disk, NVIDIA GPUs.
 
-psutil and nvidia-ml-py are optional (``pip install 'foundry_fastlog[system]'``). Without psutil
-the figures come from /proc; without nvidia-ml-py, a driver or a GPU there are none of GPUs.
+psutil and nvidia-ml-py are optional (``pip install 'foundry_fastlog[system]'``). Without psutil,
+figures come from /proc. Without nvidia-ml-py, a driver or a GPU, there are no GPU figures.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from foundry_fastlog.base.environment import rss_bytes
 
 __all__ = ["SystemReader", "torch_memory"]
 
-_GB = 1e9  # bytes, as the plan's figures
+_GB = 1e9  # bytes
 _PROC = Path("/proc")
-# Fields of /proc/stat's first line that are time spent idle: idle, iowait.
+# Fields of /proc/stat's first line that count idle time: idle, iowait.
 _IDLE_FIELDS = (3, 4)
-# Those after are guest and guest_nice, which user and nice include already.
+# The fields after these are guest and guest_nice, already included in user and nice.
 _TIME_FIELDS = 8
 
 _log = logging.getLogger("foundry_fastlog")
 
 
 class _Probe(Protocol):
-    """Where the figures of CPU and memory come from."""
+    """A source of CPU and memory figures."""
 
     def cpu_seconds(self) -> tuple[float, float]:
-        """Return (busy, all) CPU time of the machine since its start, in one unit."""
+        """Return the machine's (busy, total) CPU time since boot, in the same unit."""
 
     def rss(self) -> int:
         """Return this process's resident memory in bytes."""
@@ -64,14 +64,14 @@ class _ProcProbe:
 
 
 class _PsutilProbe:
-    """psutil, where it is installed."""
+    """psutil, if installed."""
 
     def __init__(self, psutil: Any) -> None:  # noqa: ANN401 - may be absent
         self._psutil = psutil
         self._process = psutil.Process()
 
     def cpu_seconds(self) -> tuple[float, float]:
-        # Not psutil.cpu_percent(): its memory of the last call is shared with the user's calls.
+        # Not psutil.cpu_percent(): its state from the last call is shared with the user's calls.
         times = self._psutil.cpu_times()
         guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
         total = float(sum(times)) - guest
@@ -111,7 +111,7 @@ class _Gpus:
     """NVML's view of the GPUs that this process may use."""
 
     def __init__(self) -> None:
-        """Import NVML's Python module; the driver is asked at the first read."""
+        """Import NVML's Python module; the driver is queried at the first read."""
         self._handles: list[tuple[int, Any]] | None = None
         try:
             self._nvml: Any = importlib.import_module("pynvml")
@@ -120,7 +120,7 @@ class _Gpus:
             self._handles = []
 
     def read(self) -> dict[str, float]:
-        """Return the figures; those that a GPU or its driver does not give are left out."""
+        """Return the figures; those that a GPU or its driver does not provide are omitted."""
         if self._handles is None:
             self._handles = self._open()
         return {
@@ -142,7 +142,7 @@ class _Gpus:
             return {}
 
     def _open(self) -> list[tuple[int, Any]]:
-        """Find the GPUs' handles, numbered as CUDA numbers them in this process."""
+        """Return the GPUs' handles, numbered as CUDA numbers them in this process."""
         nvml = self._nvml
         try:
             nvml.nvmlInit()
@@ -163,7 +163,7 @@ class _Gpus:
             return None
 
     def close(self) -> None:
-        """Let go of the driver."""
+        """Release the driver."""
         if self._handles:
             self._handles = []
             try:
@@ -173,9 +173,9 @@ class _Gpus:
 
 
 def _visible(count: int) -> list[tuple[int, int | str]]:
-    """List the GPUs that CUDA shows this process as (CUDA's number, NVML's index or UUID).
+    """List the GPUs visible to CUDA in this process as (CUDA's number, NVML's index or UUID).
 
-    A process with LOCAL_RANK gets its own alone: the others are recorded by their processes.
+    A process with LOCAL_RANK gets only its own: other processes record the others.
     """
     text = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices: list[int | str] = []
@@ -187,7 +187,7 @@ def _visible(count: int) -> list[tuple[int, int | str]]:
                 devices.append(part)
             elif part.isdecimal() and int(part) < count:
                 devices.append(int(part))
-            else:  # CUDA stops at the first that it does not know, such as -1
+            else:  # CUDA stops at the first entry it does not know, such as -1
                 break
     numbered = list(enumerate(devices))
     rank = os.environ.get("LOCAL_RANK", "")
@@ -197,16 +197,16 @@ def _visible(count: int) -> list[tuple[int, int | str]]:
 
 
 class SystemReader:
-    """Reads the figures; each read of CPU percentages covers the time since the last one.
+    """Reads the figures; CPU percentages cover the time since the previous read.
 
-    One thread at a time may use it.
+    Only one thread at a time may use it.
     """
 
     def __init__(self, path: str | os.PathLike[str] = ".") -> None:
-        """Import what is there to read with, and take the first look at the CPU's clocks.
+        """Import the available sources, and read the CPU's clocks for the first time.
 
         Args:
-            path: The disk of this file or directory is looked at.
+            path: A file or directory on the disk to measure.
         """
         self._path = path
         self._open()
@@ -222,14 +222,14 @@ class SystemReader:
         return busy, total, time.process_time(), time.monotonic()
 
     def read(self) -> dict[str, float]:
-        """Return the figures of now.
+        """Return the current figures.
 
         Returns:
             ``system/cpu_percent`` (of all cores), ``system/process_cpu_percent`` (100 is one core),
             ``system/rss_gb``, ``system/memory_percent``, ``system/disk_used_gb``,
             ``system/disk_free_gb``, and for each GPU N ``system/gpuN/memory_used_gb``,
             ``memory_percent``, ``utilization_percent``, ``temperature_c`` and ``power_w``. GB are
-            10^9 bytes. What cannot be found out is left out.
+            10^9 bytes. Unavailable figures are omitted.
         """
         if os.getpid() != self._pid:  # a forked child: its own process, its own NVML
             self._open()
@@ -255,7 +255,7 @@ class SystemReader:
         return figures | self._gpus.read()
 
     def close(self) -> None:
-        """Let go of the GPUs' driver; a later read has none of GPUs."""
+        """Release the GPUs' driver; later reads have no GPU figures."""
         if os.getpid() == self._pid:
             self._gpus.close()
 
@@ -268,7 +268,7 @@ def _find_probe() -> _Probe | None:
 
 
 def torch_memory() -> dict[str, float]:
-    """Return what torch holds of the GPU, without importing torch or starting CUDA."""
+    """Return torch's GPU memory, without importing torch or starting CUDA."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is None or not cuda.is_initialized():
         return {}

@@ -1,4 +1,4 @@
-"""System metrics in the background: `SystemMetrics` samples the machine beside the training."""
+"""System metrics in the background: `SystemMetrics` samples the machine during training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SystemMetrics", "SystemReader"]
 
-LOGGER = "model_foundry.system"
-
 # The first sample comes after this many seconds at most, so that short runs have one, too.
 _FIRST_S = 1.0
 _STOP_TIMEOUT_S = 2.0
@@ -30,17 +28,17 @@ _log = logging.getLogger("foundry_fastlog")
 
 
 class SystemMetrics:
-    """Samples CPU, memory, disk and GPUs at an interval, in a daemon thread of its own.
+    """Samples CPU, memory, disk and GPUs at an interval, in its own daemon thread.
 
-    Ownership: the sampler thread alone uses its `SystemReader` and writes `samples` and `errors`;
-    start(), stop() and read_once() belong to the caller's threads. A sample is some system calls
-    and a few small files; reading disks and GPUs releases the GIL.
+    Ownership: only the sampler thread uses its `SystemReader` and writes `samples` and `errors`;
+    start(), stop() and read_once() belong to the caller's threads. A sample takes a few system
+    calls and small files; reading disks and GPUs releases the GIL.
 
-    A forked child has no sampler thread: it may start() one of its own.
+    A forked child has no sampler thread: it may start() its own.
 
     Attributes:
         samples: Samples recorded so far.
-        errors: Samples that failed; the first is told through `logging`.
+        errors: Samples that failed; the first is reported through `logging`.
 
     Example:
         >>> from foundry_fastlog import Recorder  # doctest: +SKIP
@@ -56,18 +54,16 @@ class SystemMetrics:
         *,
         step: Callable[[], int | None] | None = None,
     ) -> None:
-        """Prepare; start() begins.
+        """Prepare; start() starts sampling.
 
         Args:
-            recorder: Where samples go. The disk looked at is that of its directory.
+            recorder: Where samples go. The disk of its directory is measured.
             interval_s: Seconds between samples, 0.01 to 86400.
-            step: Returns the current training step; called in the sampler thread. With it, samples
-                are metrics of that step. Without it, or where it returns None, they are messages of
-                the log stream (level DEBUG, logger ``model_foundry.system``), whose context has the
-                figures: a metric always belongs to a step.
+            step: Returns the current training step, or None; called in the sampler thread. Samples
+                say it beside their figures.
 
         Raises:
-            TypeError: ``interval_s`` is no number, or ``step`` cannot be called.
+            TypeError: ``interval_s`` is not a number, or ``step`` is not callable.
             ValueError: ``interval_s`` is out of range.
         """
         if isinstance(interval_s, bool) or not isinstance(interval_s, (int, float)):
@@ -93,16 +89,16 @@ class SystemMetrics:
         return thread is not None and os.getpid() == self._pid and thread.is_alive()
 
     def start(self) -> Self:
-        """Start the thread, unless it runs already.
+        """Start the thread, unless it is already running.
 
         Returns:
             The object itself.
         """
         if not self.running:
             self._pid = os.getpid()
-            # Not an event: a signal's handler may call stop() within a stop() of its own thread.
+            # Not an Event: a signal handler may call stop() during a stop() of its own thread.
             self._stop = SimpleQueue()
-            # Made here: importing psutil and pynvml is no work for beside the first steps.
+            # Created here: importing psutil and pynvml must not slow down the first steps.
             reader = SystemReader(self._recorder.path)
             self._thread = threading.Thread(
                 target=self._run, args=(reader, self._stop), name="fastlog-system", daemon=True
@@ -111,18 +107,18 @@ class SystemMetrics:
         return self
 
     def stop(self) -> None:
-        """End the thread; waits for a sample that is on its way, 2 s at most. Safe to repeat."""
+        """Stop the thread; waits at most 2 s for a sample in progress. Safe to repeat."""
         if self.running:
             self._stop.put(None)
             if self._thread is not threading.current_thread() and self._thread is not None:
                 self._thread.join(_STOP_TIMEOUT_S)
 
     def read_once(self) -> dict[str, float]:
-        """Return the figures of now, recording nothing.
+        """Return the current figures without recording them.
 
         Returns:
-            See `SystemReader.read`; CPU percentages are those since the last read_once(), and of a
-            moment at the first.
+            See `SystemReader.read`; CPU percentages cover the time since the last read_once(), or
+            an instant at the first.
         """
         if self._reader is None:
             self._reader = SystemReader(self._recorder.path)
@@ -134,9 +130,9 @@ class SystemMetrics:
             delay = self._interval_s
             try:
                 self._record(reader.read())
-            except Exception as error:  # noqa: BLE001 - the system's or step()'s: counted and told
+            except Exception as error:  # noqa: BLE001 - from the system or from step(): counted and reported
                 if self._recorder.closed:
-                    break  # that ends the sampler, too
+                    break  # a closed recorder ends the sampler, too
                 self.errors += 1
                 if self.errors == 1:
                     _log.warning(
@@ -148,11 +144,7 @@ class SystemMetrics:
         reader.close()
 
     def _record(self, figures: dict[str, float]) -> None:
-        step = None if self._step is None else self._step()
-        if step is None:
-            self._recorder.event("System metrics", level="DEBUG", logger=LOGGER, context=figures)
-        else:
-            self._recorder.record_dict(step, figures)
+        self._recorder.system(figures, step=None if self._step is None else self._step())
         self.samples += 1
 
     def __enter__(self) -> Self:
@@ -165,7 +157,7 @@ class SystemMetrics:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop the thread; an exception goes on."""
+        """Stop the thread; exceptions propagate."""
         self.stop()
 
 

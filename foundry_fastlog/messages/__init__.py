@@ -1,1 +1,1 @@
-"""Fields over the standard library's logging: StructuredLogger, text logs, their set-up."""
+"""Structured messages on top of the standard library's logging, text logs, and their set-up."""

@@ -1,4 +1,4 @@
-"""Fields that the code which runs now gives to messages, whoever logs them."""
+"""Context fields added to every message logged in the current context."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["Ambient", "ambient", "layer", "log_context"]
 
 
 class Ambient:
-    """Fields of the code that runs now, layer upon layer; never changed once it is made."""
+    """The fields of the current context, in layers; immutable."""
 
     def __init__(self, layers: tuple[tuple[object, dict[str, Any]], ...]) -> None:
         self.layers = layers
         self._merged: dict[object, dict[str, Any]] = {}
 
     def of(self, family: object) -> dict[str, Any]:
-        """Return the fields for the loggers of a family; inner layers win."""
+        """Return the fields for a family of loggers; inner layers win."""
         merged = self._merged.get(family)
         if merged is None:
             merged = {}
@@ -34,9 +34,10 @@ ambient: ContextVar[Ambient | None] = ContextVar("foundry_fastlog_fields", defau
 
 @contextlib.contextmanager
 def log_context(**fields: Any) -> Iterator[None]:  # noqa: ANN401 - fields are anything
-    """Give fields to all messages of all StructuredLoggers that are logged within.
+    """Add fields to all messages that any StructuredLogger logs inside the block.
 
-    They follow the code into asyncio tasks that it starts; a thread has its own.
+    They carry over to asyncio tasks started inside. A thread starts without them, unless Python
+    hands it the context of its starter: ``-X thread_inherit_context``, the default without a GIL.
 
     Args:
         **fields: Names and values.
@@ -51,7 +52,7 @@ def log_context(**fields: Any) -> Iterator[None]:  # noqa: ANN401 - fields are a
 
 @contextlib.contextmanager
 def layer(owner: object, fields: dict[str, Any]) -> Iterator[None]:
-    """Give fields within, to the loggers of a family or, without an owner, to all."""
+    """Add fields inside the block, for one family of loggers or, without an owner, for all."""
     outer = ambient.get()
     layers = outer.layers if outer is not None else ()
     token = ambient.set(Ambient((*layers, (owner, fields))))

@@ -1,17 +1,15 @@
-"""Whether a message may go to the handlers directly, without a LogRecord.
+"""Decide whether a message may go to the handlers directly, without a LogRecord.
 
-It may while every handler that would see it is one of this package. Anything else that could want
-to see records (another handler, pytest's caplog, a filter, a patched logger) sends messages the
-standard library's way.
+It may if every handler that would receive it belongs to this package. Anything else that might want
+records (another handler, pytest's caplog, a filter, a patched logger) makes messages take the
+standard library's path.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
 
-from foundry_fastlog.messages.text_writer import Output
+from foundry_fastlog.messages.own_handler import OwnHandler, Targets
 
 __all__ = ["Route", "find_route"]
 
@@ -19,18 +17,12 @@ _STEPS = ("log", "_log", "makeRecord", "handle", "callHandlers")
 _OWN_CODE = logging.Logger.hasHandlers.__code__.co_filename
 
 
-Targets = tuple[
-    tuple[Callable[[str, str, str, Mapping[str, Any]], object], ...], tuple[Output, ...]
-]
-"""Functions that take a message's parts, and outputs of the text writer."""
-
-
 class Route:
-    """The handlers behind a logger, as they were found.
+    """The handlers of a logger and its ancestors, as found at one time.
 
     Attributes:
         direct: Whether messages may go to them without a LogRecord.
-        by_level: What find_targets() has found.
+        by_level: The results of find_targets() so far.
     """
 
     __slots__ = ("_chain", "_handlers", "by_level", "direct")
@@ -38,16 +30,16 @@ class Route:
     def __init__(
         self,
         chain: tuple[tuple[list[logging.Handler], bool], ...],
-        handlers: tuple[Any, ...],
+        handlers: tuple[OwnHandler, ...],
         *,
         direct: bool,
     ) -> None:
-        """Note what was found.
+        """Store what was found.
 
         Args:
-            chain: For the logger and those above it, up to where propagation ends: copy of its list
-                of handlers, and whether it propagates.
-            handlers: All of those handlers.
+            chain: For the logger and its ancestors, as far as messages propagate: a copy of the
+                handler list, and whether the logger propagates.
+            handlers: This package's handlers among them.
             direct: See the class.
         """
         self._chain = chain
@@ -56,7 +48,7 @@ class Route:
         self.by_level: dict[int, Targets] = {}
 
     def holds(self, logger: logging.Logger) -> bool:
-        """Tell whether messages may still go directly, to these handlers."""
+        """Return whether messages may still go directly to these handlers."""
         if not self.direct or logger.filters or "log" in logger.__dict__:
             return False
         for handler, level in self._handlers:
@@ -71,37 +63,39 @@ class Route:
         return node is None or not propagates
 
     def find_targets(self, level: int) -> Targets:
-        """Return where messages of a level go; kept in `by_level`."""
-        handlers = [handler for handler, least in self._handlers if level >= least]
+        """Return the targets for messages of a level; cached in `by_level`."""
+        found = [handler.fastlog_takes() for handler, least in self._handlers if level >= least]
         targets: Targets = (
-            tuple(h.take for h in handlers if h.fastlog_takes == "event"),
-            tuple(h.output for h in handlers if h.fastlog_takes == "text"),
+            tuple(take for takers, _ in found for take in takers),
+            tuple(output for _, outputs in found for output in outputs),
         )
         self.by_level[level] = targets
         return targets
 
 
 def find_route(logger: logging.Logger) -> Route:
-    """Look at a logger and those above it."""
+    """Find the handlers of a logger and its ancestors."""
     chain: list[tuple[list[logging.Handler], bool]] = []
     node: logging.Logger | None = logger
     while node is not None:
         chain.append((list(node.handlers), node.propagate))
         node = node.parent if node.propagate else None
-    handlers = tuple(handler for found, _ in chain for handler in found)
+    handlers = [handler for found, _ in chain for handler in found]
+    own = tuple(handler for handler in handlers if isinstance(handler, OwnHandler))
     direct = (
-        bool(handlers)
+        bool(own)
+        and len(own) == len(handlers)
         and not logger.filters
         and _is_plain(logger)
-        and all(getattr(h, "fastlog_takes", None) and not h.filters for h in handlers)
+        and not any(handler.filters for handler in own)
     )
-    return Route(tuple(chain), handlers, direct=direct)
+    return Route(tuple(chain), own, direct=direct)
 
 
 def _is_plain(logger: logging.Logger) -> bool:
-    """Tell whether a logger does what the standard library's does: not patched, not a subclass.
+    """Return whether a logger is the standard library's own: not patched, not a subclass.
 
-    Error trackers patch the class to see all records.
+    Error trackers patch the class to receive all records.
     """
     for name in _STEPS:
         step = getattr(logger, name)

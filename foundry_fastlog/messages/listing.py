@@ -1,4 +1,4 @@
-"""The text logs that experiments have left: the newest one, a list of them, the empty ones."""
+"""Find the text logs of experiments: list them, get the newest, remove empty ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ StrPath = str | os.PathLike[str]
 
 
 def get_latest_log(experiment_name: str, log_dir: StrPath = "logs") -> Path | None:
-    """Return an experiment's newest text log, None where there is none."""
+    """Return an experiment's newest text log, or None if there is none."""
     logs = _by_time(Path(log_dir) / experiment_name, "*.log")
     return logs[0][0] if logs else None
 
@@ -23,12 +23,12 @@ def get_latest_log(experiment_name: str, log_dir: StrPath = "logs") -> Path | No
 def list_experiment_logs(
     experiment_name: str, log_dir: StrPath = "logs", max_files: int = 10
 ) -> list[tuple[str, str, int]]:
-    """List an experiment's text logs, the newest first.
+    """List an experiment's text logs, newest first.
 
     Args:
         experiment_name: The experiment.
         log_dir: Directory of all experiments.
-        max_files: The most to list.
+        max_files: The maximum number to list.
 
     Returns:
         File name, local time of the last change (``YYYY-mm-dd HH:MM:SS``) and size in bytes.
@@ -48,7 +48,7 @@ def list_experiment_logs(
 def cleanup_empty_logs(log_dir: StrPath = "logs") -> int:
     """Remove empty text logs of all experiments.
 
-    Files that a process has open for writing stay; so does everything that is no text log.
+    Files that a process has open for writing are kept, and so is everything that is not a text log.
 
     Args:
         log_dir: Directory of all experiments.
@@ -60,14 +60,14 @@ def cleanup_empty_logs(log_dir: StrPath = "logs") -> int:
     for path in Path(log_dir).rglob("*.log"):
         try:
             empty = path.is_file() and not path.is_symlink() and path.stat().st_size == 0
-        except OSError:  # removed meanwhile, or not ours to look at
+        except OSError:  # removed in between, or not accessible
             continue
         removed += empty and remove_unused(path)
     return removed
 
 
 def _by_time(directory: Path, *patterns: str) -> list[tuple[Path, os.stat_result]]:
-    """List files of a directory, the last changed first."""
+    """List files of a directory, most recently modified first."""
     logs = []
     for path in (path for pattern in patterns for path in directory.glob(pattern)):
         with contextlib.suppress(OSError):  # removed since it was listed

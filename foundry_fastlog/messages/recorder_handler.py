@@ -1,4 +1,4 @@
-"""A handler of `logging` that puts messages into the log stream of a run: JSONL, crash-safe."""
+"""A `logging` handler that writes messages to a run's log stream: JSONL, crash-safe."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.base.error_facts import exception_text
 from foundry_fastlog.base.json_text import safe_str
 from foundry_fastlog.base.unread import class_name
+from foundry_fastlog.messages.own_handler import Targets
 from foundry_fastlog.messages.text_lines import PARTS, Parts, fields_of
 
 if TYPE_CHECKING:
@@ -16,17 +17,17 @@ if TYPE_CHECKING:
 
 __all__ = ["RecorderHandler"]
 
-# The recorder's own messages are about the stream that they would be written to.
+# The recorder's own messages are about the stream that they would go to.
 _OWN = "foundry_fastlog"
 _PLAIN = logging.Formatter()
 
 
 class RecorderHandler(logging.Handler):
-    """Hands messages to a `Recorder`, of StructuredLoggers and of any other logger.
+    """Passes messages to a `Recorder`, from StructuredLoggers and any other logger.
 
-    Each becomes a line of the log stream: a killed process loses none. An exception that is logged
-    with its traceback (``exc_info``) stands in the context as ``error_type``, ``error_message`` and
-    ``traceback``. After the recorder was closed messages are left out.
+    Each message becomes a line of the log stream: a killed process loses none. An exception logged
+    with its traceback (``exc_info``) is added to the context as ``error_type``, ``error_message``
+    and ``traceback``. After the recorder is closed, messages are dropped.
 
     Example:
         >>> handler = RecorderHandler(recorder)  # doctest: +SKIP
@@ -34,26 +35,27 @@ class RecorderHandler(logging.Handler):
 
     Attributes:
         recorder: Where messages go.
-        fastlog_kind: A logger has one handler of a kind.
+        fastlog_kind: What this handler is for; a logger has one handler of each kind.
         fastlog_place: The run's directory.
-        fastlog_takes: ``"event"``: what ``take`` wants, a message's parts.
         take: Records a message: `Recorder.message`.
     """
-
-    fastlog_takes = "event"
 
     def __init__(
         self, recorder: Recorder, level: int = logging.NOTSET, *, kind: str = "recorder"
     ) -> None:
-        """Record messages of at least a level."""
+        """Record messages of at least the given level."""
         super().__init__(level)
         self.recorder = recorder
         self.fastlog_kind = kind
         self.fastlog_place = str(recorder.path)
         self.take = recorder.message
 
+    def fastlog_takes(self) -> Targets:
+        """Return what takes this handler's messages without a LogRecord."""
+        return (self.take,), ()
+
     def emit(self, record: logging.LogRecord) -> None:
-        """Record a LogRecord; faults are handled as by every handler."""
+        """Record a LogRecord; errors are handled as in any handler."""
         if record.name == _OWN:
             return
         try:
@@ -72,10 +74,10 @@ class RecorderHandler(logging.Handler):
                     "traceback": exception_text(_PLAIN, record.exc_info),
                 }
             self.take(record.levelname, record.name, message, context)
-        except Exception:  # noqa: BLE001 - as every handler: the program goes on
+        except Exception:  # noqa: BLE001 - as in any handler: the program goes on
             self.handleError(record)
 
     def flush(self) -> None:
-        """Wait until what was recorded is in the file."""
+        """Wait until everything recorded so far is in the file."""
         if not self.recorder.closed:
             self.recorder.flush(stream="log")

@@ -1,7 +1,7 @@
-"""Setting up loggers: where messages go, at which levels, and what is kept of them.
+"""Set up loggers: where messages go, at which levels, and how many files are kept.
 
-All of it may be called again, in a notebook, after a reload or in a child process: a logger has one
-handler of a kind, found on the logger itself.
+Everything may be called again, in a notebook, after a reload or in a child process: a logger has
+one handler of each kind, found on the logger itself.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from foundry_fastlog.messages.listing import (
     get_latest_log,
     list_experiment_logs,
 )
+from foundry_fastlog.messages.own_handler import place_of
 from foundry_fastlog.messages.recorder_handler import RecorderHandler
 from foundry_fastlog.messages.structured import LEVEL_MARK
 from foundry_fastlog.messages.text_handlers import ConsoleHandler, TextFileHandler, find_handler
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 StrPath = str | os.PathLike[str]
-# An experiment on a logger: which one, its handlers, its configuration.
+# An experiment attached to a logger: its identity, its handlers, its configuration.
 _Attached = tuple[tuple[str, "int | None"], list[logging.Handler], "LoggingConfig"]
 
 _ROOT = "model_foundry"
@@ -72,9 +73,9 @@ HIERARCHY: tuple[str, ...] = tuple(
 
 _MB = 1_000_000
 _BEFORE = "fastlog_before"
-"""Attribute of a logger: level and propagation before an experiment was attached to it."""
+"""Attribute of a logger: its level and propagation before an experiment was attached."""
 _ATTACHED = "fastlog_attached"
-"""Attribute of a logger: the experiments attached to it, the newest last, which gets messages."""
+"""Attribute of a logger: the experiments attached to it; the last one gets the messages."""
 
 
 def setup_logging(
@@ -85,24 +86,24 @@ def setup_logging(
     *,
     config: LoggingConfig | None = None,
 ) -> logging.Logger:
-    """Give a logger a text log of its own and the console.
+    """Give a logger its own text log and the console.
 
-    The file is ``<log_dir>/<experiment>/<experiment>_<time>.log``. Called again it changes levels,
-    and the file only when experiment or directory are others.
+    The file is ``<log_dir>/<experiment>/<experiment>_<time>.log``. A further call changes the
+    levels, and changes the file only if the experiment or the directory differs.
 
     Args:
         name: The logger's name.
         experiment: The experiment's name.
         log_dir: Directory of all experiments.
-        level: The lowest level of file and console, if ``config`` does not say.
-        config: Levels of their own for file and console, size and number of files.
+        level: The lowest level of file and console, unless ``config`` is given.
+        config: Separate levels for file and console, and the size and number of files.
 
     Returns:
-        The logger. Its messages do not go on to the root's handlers.
+        The logger. Its messages do not propagate to the root's handlers.
 
     Raises:
-        ValueError: An unknown level, or an experiment's name that cannot name a directory.
-        TypeError: A level that is neither an int nor a str.
+        ValueError: The level is unknown, or the experiment's name cannot be a directory's name.
+        TypeError: The level is neither an int nor a str.
     """
     file_level, console_level = _levels(level, config)
     directory = experiment_directory(log_dir, experiment)
@@ -135,12 +136,12 @@ def setup_multi_logging(
     Args:
         experiment: The experiment's name.
         log_dir: Directory of all experiments.
-        level: The lowest level of ``main`` and ``progress``, if ``config`` does not say.
-        config: Levels of their own for file and console, size and number of files.
+        level: The lowest level of ``main`` and ``progress``, unless ``config`` is given.
+        config: Separate levels for file and console, and the size and number of files.
 
     Returns:
-        ``main``; ``errors``, from WARNING on, on stderr; ``ablation``, from DEBUG on, in the file
-        only; ``progress``. Their names are ``<experiment>.<kind>``.
+        ``main``; ``errors``: WARNING and above, to stderr; ``ablation``: DEBUG and above, to the
+        file only; ``progress``. Their names are ``<experiment>.<kind>``.
 
     Raises:
         ValueError: As setup_logging().
@@ -173,23 +174,23 @@ def attach_experiment(
 ) -> Callable[[], None]:
     """Send the messages of all loggers below ``config.root_logger`` to an experiment.
 
-    ``main_<time>.log`` gets what is at least INFO (and ``config.file_level``),
-    ``debug_<time>.log`` everything if ``config.file_level`` is DEBUG, the console what is at least
-    ``config.console_level``, and the recorder's log stream whatever the loggers let through. Ranks
-    other than 0 have text logs of their own, ``main_<time>.r1.log``: they may be on other hosts,
-    and not every shared file system appends for several of them.
+    ``main_<time>.log`` gets messages of at least INFO (and ``config.file_level``),
+    ``debug_<time>.log`` everything if ``config.file_level`` is DEBUG, the console messages of at
+    least ``config.console_level``, and the recorder's log stream everything that the loggers let
+    through. Ranks other than 0 have their own text logs, ``main_<time>.r1.log``: they may be on
+    other hosts, and not every shared file system supports appending from several hosts.
 
-    One experiment gets messages at a time: the one that was attached last. When that is detached,
-    the one before it gets them again. The same one attached again takes its own place.
+    One experiment gets messages at a time: the one attached last. When it is detached, the previous
+    one gets them again. Attaching the same experiment again replaces it.
 
     Args:
         directory: The experiment's directory.
-        stamp: The time in the file names; now by default.
+        stamp: The time in the file names. Default: now.
         config: Levels, size and number of files.
-        recorder: The run's recorder; None for text logs alone.
+        recorder: The run's recorder; None for text logs only.
 
     Returns:
-        A function that takes the handlers off again; safe to call twice.
+        A function that removes the handlers again; safe to call twice.
     """
     directory, stamp = Path(directory), stamp or timestamp()
     file_level, console_level = _levels(logging.INFO, config)
@@ -240,7 +241,7 @@ def attach_experiment(
 
 
 def _direct(logger: logging.Logger, attached: _Attached) -> None:
-    """Let an experiment have a logger's messages, at its levels."""
+    """Send a logger's messages to an experiment, at the experiment's levels."""
     _, handlers, config = attached
     file_level, console_level = _levels(logging.INFO, config)
     _prepared(logger.name, min(file_level, console_level if config.console else file_level))
@@ -250,11 +251,11 @@ def _direct(logger: logging.Logger, attached: _Attached) -> None:
 
 
 def apply_levels(config: LoggingConfig, root: str | None = None) -> None:
-    """Give subsystems the levels of ``config.subsystem_levels``; those below inherit.
+    """Apply ``config.subsystem_levels``; loggers below a subsystem inherit its level.
 
     Args:
         config: Levels by subsystem, such as ``{"data": "WARNING", "training.loop": "DEBUG"}``.
-        root: The logger above all subsystems; ``config.root_logger`` by default.
+        root: The logger above all subsystems. Default: ``config.root_logger``.
     """
     root = config.root_logger if root is None else root
     _clear_levels(root)
@@ -277,7 +278,7 @@ def _levels(level: int | str, config: LoggingConfig | None) -> tuple[int, int]:
 
 
 def experiment_directory(log_dir: StrPath, experiment: str) -> Path:
-    """Return an experiment's directory; ValueError for a name that would lead elsewhere."""
+    """Return an experiment's directory; ValueError for a name that would lead outside."""
     if experiment in ("", "..") or Path(experiment).name != experiment:
         raise ValueError(
             "experiment_name must be an experiment's name that can name a directory, "
@@ -287,16 +288,16 @@ def experiment_directory(log_dir: StrPath, experiment: str) -> Path:
 
 
 def _prepared(name: str, level: int) -> logging.Logger:
-    """Return a logger at a level, whose messages do not go further up."""
+    """Return a logger with a level, whose messages do not propagate."""
     logger = logging.getLogger(name)
-    vars(logger).pop(LEVEL_MARK, None)  # from now on the level is somebody's choice
+    vars(logger).pop(LEVEL_MARK, None)  # from now on the level is the user's choice
     logger.setLevel(level)
     logger.propagate = False
     return logger
 
 
 def _clear_levels(root: str) -> None:
-    """Let the loggers below inherit again, unless the program has given them a level."""
+    """Let the loggers below inherit again, unless the program has set their level."""
     for name, logger in list(logging.Logger.manager.loggerDict.items()):
         if not isinstance(logger, logging.Logger) or not name.startswith(f"{root}."):
             continue
@@ -312,10 +313,10 @@ def _ensure_file(
     level: int,
     config: LoggingConfig | None,
 ) -> None:
-    """Give a logger one text log, the one that it has if that is of this experiment."""
+    """Give a logger one text log; keep its present one if that belongs to this experiment."""
     present = find_handler(logger, kind)
     if present is not None:
-        place = Path(getattr(present, "fastlog_place", ""))
+        place = Path(place_of(present))
         if place.parent == directory.absolute() and place.name.startswith(f"{prefix}_"):
             present.setLevel(level)
             return
@@ -341,10 +342,10 @@ def _file_handler(
 def _ensure_console(
     logger: logging.Logger, level: int, config: LoggingConfig | None, stream: str = "stdout"
 ) -> None:
-    """Give a logger one console handler, or none where the configuration wants none."""
+    """Give a logger one console handler, or none if the configuration disables the console."""
     present = find_handler(logger, "console")
     wanted = config is None or config.console
-    if present is not None and wanted and getattr(present, "fastlog_place", "") == stream:
+    if present is not None and wanted and place_of(present) == stream:
         present.setLevel(level)
         return
     _drop(logger, "console")

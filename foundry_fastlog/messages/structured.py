@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["LEVEL_MARK", "StructuredLogger", "log_context"]
 
 LEVEL_MARK = "fastlog_level"
-"""Attribute of a `logging.Logger`: the level that this package has given it, not the program."""
+"""Attribute of a `logging.Logger`: a level set by this package, not by the program."""
 
 _Triple = tuple[type[BaseException], BaseException, TracebackType | None]
 ExcInfo = bool | BaseException | _Triple | tuple[None, None, None] | None
@@ -42,12 +42,13 @@ class StructuredLogger:
     """Logs messages with named fields; every message also carries the experiment's context.
 
     Underneath is a `logging.Logger`, which gets each message as one line of JSON, so that levels,
-    handlers, filters and capturing work as everywhere. Where only this package's handlers listen,
+    It wraps a `logging.Logger`, which gets each message as one line of JSON, so that levels,
+    handlers, filters and capturing work as usual. If only this package's handlers are attached,
     messages go to them directly.
 
-    Values may be anything: what JSON does not know is written as its ``str()``. Where the same name
-    occurs more than once, the call's value wins over bind(), that over context_fields() and
-    log_context() (the inner over the outer), and those over the base context.
+    Values may be anything: what JSON cannot represent is written as its ``str()``. If a name occurs
+    more than once, the call's value wins over bind(), which wins over context_fields() and
+    log_context() (inner over outer), which win over the base context.
 
     Example:
         >>> logger = StructuredLogger("model_foundry.training.loop", "exp0")
@@ -57,23 +58,23 @@ class StructuredLogger:
 
     Attributes:
         logger: The standard library's logger.
-        context: Fields of all messages: ``experiment``, ``git_hash``, ``device``, and what was
-            added. A dict of this logger alone, which may be changed.
+        context: Fields of all messages: ``experiment``, ``git_hash``, ``device``, and fields added
+            later. A dict of this logger alone; may be modified.
     """
 
     def __init__(self, name: str, experiment_config: object = None) -> None:
-        """Wrap the logger of a name.
+        """Wrap the logger with the given name.
 
-        Where only the root has a level, the logger gets the lowest one of the configuration, DEBUG
-        by default, so that info() is not lost to the root's WARNING.
+        If only the root has a level, the logger gets the lowest level of the configuration (DEBUG
+        by default), so that info() is not dropped by the root's WARNING.
 
         Args:
             name: Name of the logger, such as ``"model_foundry.training.loop"``.
             experiment_config: The experiment: an object or mapping with ``experiment_name`` and
-                perhaps ``logging`` (see LoggingConfig), its name alone, or None.
+                optionally ``logging`` (see LoggingConfig), just its name, or None.
 
         Raises:
-            TypeError: ``name`` is no str, or ``experiment_config`` has no ``experiment_name``.
+            TypeError: ``name`` is not a str, or ``experiment_config`` has no ``experiment_name``.
         """
         if not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
@@ -87,7 +88,7 @@ class StructuredLogger:
         _default_level(self.logger, config)
 
     def _build_base_context(self, experiment: str | None) -> dict[str, Any]:
-        """Return the context that appears in all messages."""
+        """Return the context included in all messages."""
         return {
             "experiment": experiment,
             "git_hash": get_git_commit_hash(),
@@ -104,18 +105,18 @@ class StructuredLogger:
         self.context.update(fields)
 
     def clear_context_field(self, *names: str) -> None:
-        """Remove fields from the context; a name that is not there is no error."""
+        """Remove fields from the context; missing names are ignored."""
         for name in names:
             self.context.pop(name, None)
 
     def bind(self, **fields: Any) -> Self:  # noqa: ANN401 - fields are anything
-        """Return a logger with further fields, which this one does not get.
+        """Return a logger with additional fields; this logger does not get them.
 
         Args:
             **fields: Names and values.
 
         Returns:
-            A logger with a context of its own, a copy of this one's, and the same ``logger``.
+            A logger with its own copy of the context, and the same ``logger``.
         """
         child = type(self).__new__(type(self))
         child.__dict__.update(self.__dict__)
@@ -125,9 +126,11 @@ class StructuredLogger:
 
     @contextlib.contextmanager
     def context_fields(self, **fields: Any) -> Iterator[Self]:  # noqa: ANN401 - fields are anything
-        """Give fields to all messages of this logger, and those bound to it, logged within.
+        """Add fields to all messages logged inside the block by this logger or loggers bound to it.
 
-        They follow the code into asyncio tasks that it starts; a thread has its own.
+        They carry over to asyncio tasks started inside. A thread starts without them, unless Python
+        hands it the context of its starter: ``-X thread_inherit_context``, the default without a
+        GIL.
 
         Args:
             **fields: Names and values.
@@ -136,7 +139,7 @@ class StructuredLogger:
             yield self
 
     def is_enabled_for(self, level: int) -> bool:
-        """Tell whether a message of a level would go anywhere."""
+        """Return whether a message of a level would be logged."""
         return self.logger.isEnabledFor(level)
 
     isEnabledFor = is_enabled_for  # noqa: N815 - the standard library's name for it
@@ -154,11 +157,11 @@ class StructuredLogger:
         """Log a message with fields.
 
         Args:
-            level: A level of `logging`.
+            level: A `logging` level.
             message: What happened.
-            *args: Values for ``%`` in the message, as the standard library takes them.
-            exc_info: True for the exception that is being handled, or an exception.
-            stacklevel: How far up the caller is that handlers shall name.
+            *args: Values for ``%`` in the message, as in the standard library.
+            exc_info: True for the exception being handled, or an exception.
+            stacklevel: How many frames up the caller is that handlers report.
             **fields: Names and values.
         """
         if self.logger.isEnabledFor(level):
@@ -166,8 +169,8 @@ class StructuredLogger:
 
     log = log_structured
 
-    # The methods below are log_structured() with a level, written out: a message costs about a
-    # microsecond, and one more call would be a tenth of it.
+    # The methods below repeat log_structured() with a level: a message costs about a microsecond,
+    # and one more call would add a tenth of that.
 
     def debug(
         self,
@@ -178,7 +181,7 @@ class StructuredLogger:
         stacklevel: int = 1,
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
-        """Log what is only needed to find a fault; see log_structured()."""
+        """Log details that are only needed for debugging; see log_structured()."""
         if self.logger.isEnabledFor(DEBUG):
             self._log(DEBUG, message, args, exc_info, stacklevel, fields)
 
@@ -204,7 +207,7 @@ class StructuredLogger:
         stacklevel: int = 1,
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
-        """Log what was not expected and does no harm; see log_structured()."""
+        """Log something unexpected but harmless; see log_structured()."""
         if self.logger.isEnabledFor(WARNING):
             self._log(WARNING, message, args, exc_info, stacklevel, fields)
 
@@ -217,7 +220,7 @@ class StructuredLogger:
         stacklevel: int = 1,
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
-        """Log what may harm the result; it is in file and console on return. See log()."""
+        """Log what may affect the result; it is in file and console on return. See log()."""
         if self.logger.isEnabledFor(ERROR):
             self._log(ERROR, message, args, exc_info, stacklevel, fields)
 
@@ -230,7 +233,7 @@ class StructuredLogger:
         stacklevel: int = 1,
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
-        """Log an error with the traceback of the exception that is being handled."""
+        """Log an error with the traceback of the exception being handled."""
         if self.logger.isEnabledFor(ERROR):
             self._log(ERROR, message, args, exc_info, stacklevel, fields)
 
@@ -256,7 +259,7 @@ class StructuredLogger:
         stacklevel: int,
         fields: dict[str, Any],
     ) -> None:
-        """Send an enabled message, directly where only handlers of this package listen."""
+        """Send an enabled message, directly if only handlers of this package are attached."""
         if args or message.__class__ is not str:
             message = _formatted(message, args)
         around = ambient.get()
@@ -278,7 +281,7 @@ class StructuredLogger:
             writer.put(outputs, (time.time(), level, logger.name, message, shown, ""))
 
     def _with_ambient(self, around: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-        """Put ambient fields below the bound ones, which are below the call's."""
+        """Merge context fields under the bound ones, which are under the call's."""
         if not around:
             return fields
         context = self.context
@@ -299,7 +302,7 @@ class StructuredLogger:
             text = _json_text(level, self.logger.name, message, context)
         else:
             text = _plain_text(message, shown)
-        # Own handlers find the parts in the record, so that nothing is parsed again.
+        # This package's handlers find the parts in the record, so nothing is parsed again.
         self.logger.log(
             level,
             text,
@@ -309,28 +312,28 @@ class StructuredLogger:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the handlers that were found: another process has its own."""
+        """Omit the cached handlers: another process has its own."""
         return {**self.__dict__, "_route": None}
 
     def __repr__(self) -> str:
-        """Show name and experiment."""
+        """Show the name and the experiment."""
         return f"<StructuredLogger {self.name!r} experiment={self.context.get('experiment')!r}>"
 
 
 def _formatted(message: object, args: tuple[object, ...]) -> str:
-    """Return the message's text; one that does not fit its values is shown with them."""
+    """Return the formatted text; if the values do not fit the message, append them."""
     text = message if isinstance(message, str) else safe_str(message)
     if not args:
         return text
     try:
-        # A single mapping is for %(name)s, as the standard library has it.
+        # A single mapping is for %(name)s, as in the standard library.
         return text % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) else args)
     except Exception:  # noqa: BLE001 - a wrong placeholder, or a __str__ that raises
         return f"{text} {', '.join(safe_str(value) for value in args)}"
 
 
 def _shown(base: dict[str, Any], context: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields for the text logs: all but the base context, unless a call gave it."""
+    """Return the fields for the text logs: without the base context, unless the call gave it."""
     if len(base) == len(BASE_FIELDS) and all(map(base.__contains__, BASE_FIELDS)):
         return fields
     return {
@@ -363,13 +366,13 @@ def _level_name(level: int) -> str:
 
 
 def _default_level(logger: logging.Logger, config: object) -> None:
-    """Give a level to a logger that has only the root's."""
+    """Set a level on a logger that only inherits the root's."""
     node: logging.Logger | None = logger
     while node is not None and node.parent is not None:
         if node.level:
             return
         node = node.parent
-    if logger.parent is None:  # the root itself: the program's to set
+    if logger.parent is None:  # the root itself: the program sets its level
         return
     names = [setting(config, key, "DEBUG") for key in ("console_level", "file_level")]
     numbers = [logging.getLevelName(name) for name in names]

@@ -1,4 +1,4 @@
-"""The console: colours through rich where a person reads it, plain lines otherwise."""
+"""The console: colours through rich on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STYLES = {
 
 
 class ConsoleOutput:
-    """Writes to what is `sys.stdout` or `sys.stderr` at the time: programs and notebooks change it.
+    """Writes to the current `sys.stdout` or `sys.stderr`, which programs and notebooks replace.
 
     Attributes:
         stream: ``"stdout"`` or ``"stderr"``.
@@ -32,17 +32,17 @@ class ConsoleOutput:
     """
 
     def __init__(self, stream: str = "stdout") -> None:
-        """Take the stream's name."""
+        """Store the stream's name."""
         self.stream = stream
         self.errors = 0
         self._coloured: tuple[TextIO, Console] | None = None
 
     def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
-        """Write messages; a console that is gone is no reason to say anything.
+        """Write messages; a console that is gone is not reported.
 
         Args:
             messages: The messages, for colours.
-            texts: The same as text.
+            texts: The same messages as text.
         """
         stream: TextIO | None = getattr(sys, self.stream, None)
         if stream is None:  # a program without a console, such as pythonw
@@ -54,11 +54,11 @@ class ConsoleOutput:
             else:
                 _write_coloured(console, messages)
             stream.flush()
-        except Exception:  # noqa: BLE001 - a pipe that was closed, a notebook's own stream: not ours
+        except Exception:  # noqa: BLE001 - a closed pipe, a notebook's own stream: ignored
             self.errors += len(messages)
 
     def _console(self, stream: TextIO) -> Console | None:
-        """Return rich's console for a stream, None where lines shall be plain."""
+        """Return rich's console for a stream, or None if lines should be plain."""
         known = self._coloured
         if known is not None and known[0] is stream:
             return known[1]
@@ -66,7 +66,7 @@ class ConsoleOutput:
             return None
         try:
             from rich.console import Console
-        except (ImportError, OSError):  # not installed, or no descriptor is free to load it
+        except (ImportError, OSError):  # not installed, or no free descriptor to load it
             return None
         console = Console(file=stream, soft_wrap=True, highlight=False, markup=False, emoji=False)
         self._coloured = (stream, console)
@@ -82,7 +82,7 @@ def _write_plain(stream: TextIO, text: str) -> None:
 
 
 def _write_coloured(console: Console, messages: Sequence[Message]) -> None:
-    from rich.text import Text  # rich is there: its console is
+    from rich.text import Text  # installed, as its console exists
 
     text = Text()
     for message in messages:

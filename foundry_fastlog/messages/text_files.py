@@ -1,9 +1,10 @@
-"""Text log files: whole lines appended, rotation by size, retention.
+"""Text log files: append whole lines, rotate by size, remove old files.
 
-Several processes may write to one file: each opens it for appending and writes whole lines. Who
-writes to a file holds a shared lock on it, so that retention and clean-up leave it alone; who
-shifts names holds the directory's lock, and the others see that the name leads to another file.
-A link, a pipe or a device in a log's place is refused: the first leads elsewhere, the others hang.
+Several processes may write to one file: each opens it for appending and writes whole lines. A
+writer holds a shared lock on its file, so that retention and clean-up do not remove it. A process
+that renames files holds the directory's lock; the others notice that the name refers to another
+file. A link, a pipe or a device in place of a log is rejected: a link leads elsewhere, the others
+block.
 """
 
 from __future__ import annotations
@@ -44,22 +45,22 @@ _log = logging.getLogger("foundry_fastlog")
 
 
 class TextFile:
-    """One log file, as the background thread writes it."""
+    """One log file, written by the background thread."""
 
     def __init__(self, path: str | os.PathLike[str], *, max_bytes: int = 0, keep: int = 0) -> None:
-        """Open the file, so that it is there at once; a directory that refuses is only reported.
+        """Open the file, so that it exists at once; a failure is only reported.
 
         Args:
-            path: The file. Directories above it are made.
+            path: The file. Missing parent directories are created.
             max_bytes: A file that would grow beyond this is rotated; 0 for no limit.
-            keep: How many text logs of this kind the directory keeps; 0 for all.
+            keep: How many text logs of this kind to keep in the directory; 0 for all.
         """
         self.path = Path(path).absolute()
         self.max_bytes = max_bytes
         self.keep = keep
         self.errors = 0
         self._fd = -1
-        self._id = (0, 0)  # device and inode of what is open
+        self._id = (0, 0)  # device and inode of the open file
         self._torn = False
         self._reported = False
         try:
@@ -70,10 +71,10 @@ class TextFile:
             self._remove_old()
 
     def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
-        """Append messages. A fault of the disk is reported once and counted in ``errors``.
+        """Append messages. A disk error is reported once and counted in ``errors``.
 
         Args:
-            messages: Not used: what a file gets is the text.
+            messages: Not used: a file gets only the text.
             texts: The messages as text, each with its line end.
         """
         try:
@@ -89,10 +90,10 @@ class TextFile:
             self._report(error)
 
     def close(self) -> None:
-        """Close the file; the next write opens it again."""
+        """Close the file; the next write reopens it."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            # The number may have been closed below us, and be somebody else's by now.
+            # Something else may have closed this descriptor, and its number may be in use again.
             with contextlib.suppress(OSError):
                 status = os.fstat(fd)
                 if (status.st_dev, status.st_ino) == self._id:
@@ -104,16 +105,16 @@ class TextFile:
         try:
             while written < len(view):
                 written += os.write(self._fd, view[written:])
-        finally:  # a full disk may take a part of a line: the next one begins on a line of its own
+        finally:  # a full disk may truncate a line: start the next write on a new line
             self._torn = written < len(view) if written else self._torn
 
     def _renew(self) -> None:
-        """Open the file that the name leads to; another process may have rotated it."""
+        """Open the file that the name refers to now; another process may have rotated it."""
         if self._fd >= 0:
             try:
                 if os.path.samestat(os.fstat(self._fd), self.path.lstat()):
                     return
-            except OSError:  # the name leads nowhere, or the descriptor was closed below us
+            except OSError:  # the name does not exist, or something else closed the descriptor
                 pass
             self.close()
         self._open()
@@ -126,22 +127,22 @@ class TextFile:
             self._id = (status.st_dev, status.st_ino)
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
                 self.close()
-                raise OSError(errno.EINVAL, "it is no regular file", str(self.path))
+                raise OSError(errno.EINVAL, "not a regular file", str(self.path))
             _lock_shared(self._fd)
-            # Between opening and locking somebody may have taken it for one that nobody writes.
+            # Before it was locked, another process may have taken it for unused and removed it.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(self._fd), self.path.lstat()):
                     break
             self.close()
 
     def _rotate(self, lines: Sequence[bytes]) -> None:
-        """Fill the file, shift path to path.1 and so on, and fill as many new ones as it takes.
+        """Fill the file, shift path to path.1 and so on, and fill as many new files as needed.
 
-        The names are shifted once for all of them: one by one they would cost a batch of lines
-        seconds where many are kept.
+        All names are shifted at once: one by one, a batch of lines would take seconds if many files
+        are kept.
         """
         with _directory_locked(self.path.parent):
-            self._renew()  # another process may have rotated it just now
+            self._renew()  # another process may have just rotated it
             first, *others = self._pieces(lines, os.fstat(self._fd).st_size)
             self._write_all(first)
             if not others:
@@ -158,7 +159,7 @@ class TextFile:
         self._remove_old()
 
     def _pieces(self, lines: Sequence[bytes], size: int) -> list[bytes]:
-        """Cut lines into what a file of a size has room for, and what fills each further one."""
+        """Split lines into those that fit the file and those that fill each further file."""
         pieces: list[list[bytes]] = [[]]
         for line in lines:
             if size and size + len(line) > self.max_bytes:
@@ -173,7 +174,7 @@ class TextFile:
             remove_old(self.path, self.keep)
 
     def _report(self, error: OSError) -> None:
-        """Tell of a fault once, until writing works again."""
+        """Report an error once, until writing works again."""
         if not self._reported:
             self._reported = True
             _log.warning(
@@ -189,21 +190,21 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _numbers(path: Path) -> list[int]:
-    """List the numbers of a log and of those rotated from it, the highest first."""
+    """List the rotation numbers of a log, highest first."""
     start = f"{path.name}."
     ends = [name.removeprefix(start) for name in os.listdir(path.parent) if name.startswith(start)]  # noqa: PTH208 - names are enough
     return [*sorted((int(end) for end in ends if _NUMBER.fullmatch(end)), reverse=True), 0]
 
 
 def _lock_shared(fd: int) -> None:
-    """Mark a file as being written; a file system without locks leaves it unmarked."""
+    """Mark a file as being written; without lock support it stays unmarked."""
     with contextlib.suppress(OSError):
-        fcntl.flock(fd, fcntl.LOCK_SH)  # nobody holds the other kind for long
+        fcntl.flock(fd, fcntl.LOCK_SH)  # nobody holds an exclusive lock for long
 
 
 @contextlib.contextmanager
 def _directory_locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of those that shift and remove names in a directory, where there are locks."""
+    """Hold a directory's lock for renaming and removing files, if locks are supported."""
     fd = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
@@ -214,7 +215,7 @@ def _directory_locked(directory: Path) -> Iterator[None]:
 
 
 def remove_unused(path: Path) -> bool:
-    """Remove a text log unless a process is writing to it, or that cannot be found out.
+    """Remove a text log unless a process is writing to it or this cannot be determined.
 
     Returns:
         Whether it was removed.
@@ -234,7 +235,7 @@ def remove_unused(path: Path) -> bool:
 
 
 def text_logs(directory: Path) -> list[tuple[Path, re.Match[str], os.stat_result]]:
-    """List the text logs of a directory, rotated ones included, the newest first."""
+    """List the text logs of a directory, including rotated ones, newest first."""
     found = []
     try:
         with os.scandir(directory) as entries:
@@ -245,7 +246,7 @@ def text_logs(directory: Path) -> list[tuple[Path, re.Match[str], os.stat_result
                 with contextlib.suppress(FileNotFoundError):  # removed since it was listed
                     if entry.is_file(follow_symlinks=False):
                         found.append((Path(entry.path), match, entry.stat()))
-    except OSError:  # no such directory, or not ours to read
+    except OSError:  # no such directory, or not readable
         return []
     return sorted(
         found,
@@ -255,15 +256,15 @@ def text_logs(directory: Path) -> list[tuple[Path, re.Match[str], os.stat_result
 
 
 def remove_old(path: Path, keep: int) -> list[Path]:
-    """Remove the oldest text logs beside `path` that are of its kind.
+    """Remove the oldest text logs of the same kind as `path` in its directory.
 
     Args:
-        path: A text log. Its kind is what stands before the time stamp, and the rank behind it; a
-            name without a stamp is a kind of its own, of which nothing is removed.
-        keep: How many may stay, files in use included. Those are never removed.
+        path: A text log. Its kind is the part of the name before the time stamp and the rank after
+            it; a name without a stamp is a kind by itself, of which nothing is removed.
+        keep: How many to keep, including files in use, which are never removed.
 
     Returns:
-        What was removed.
+        The removed files.
     """
     own = LOG_NAME.fullmatch(path.name)
     if own is None:

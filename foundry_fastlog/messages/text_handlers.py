@@ -1,7 +1,7 @@
-"""Handlers of the standard library's `logging` behind which the background writer stands.
+"""Handlers of the standard library's `logging` that write through the background writer.
 
-They take messages in two ways. `emit()` gets a LogRecord, as every handler does; `take()` gets a
-ready message from a StructuredLogger that has found nobody else listening.
+They accept messages in two ways: `emit()` gets a LogRecord, as in any handler; `take()` gets a
+finished message from a StructuredLogger that has found no other handlers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 from pathlib import Path
 
+from foundry_fastlog.messages.own_handler import OwnHandler, Targets
 from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_files import TextFile
 from foundry_fastlog.messages.text_lines import Message, record_message
@@ -21,19 +22,15 @@ _PLAIN = logging.Formatter()
 
 
 class TextHandler(logging.Handler):
-    """Hands messages to the background writer.
+    """Passes messages to the background writer.
 
     Attributes:
-        fastlog_kind: What this handler is for, such as ``"main"``: a logger has one of a kind.
+        fastlog_kind: What this handler is for, such as ``"main"``; a logger has one of each kind.
         fastlog_place: Where it writes to.
-        fastlog_takes: ``"text"``: what `take()` wants. Attributes rather than the class say so,
-            because a module that was reloaded has another class.
     """
 
-    fastlog_takes = "text"
-
     def __init__(self, output: Output, level: int, *, kind: str, place: str) -> None:
-        """Put a handler before an output.
+        """Create a handler for an output.
 
         Args:
             output: Where lines go.
@@ -42,34 +39,37 @@ class TextHandler(logging.Handler):
             place: See the class.
         """
         super().__init__(level)
-        self.output = output
         self.fastlog_kind = kind
         self.fastlog_place = place
         self._outputs = (output,)
 
+    def fastlog_takes(self) -> Targets:
+        """Return what takes this handler's messages without a LogRecord."""
+        return (), self._outputs
+
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a record; it is rendered here, written elsewhere."""
+        """Queue a record; it is rendered here and written by the writer's thread."""
         try:
             self.take(record_message(record, self.formatter or _PLAIN))
-        except Exception:  # noqa: BLE001 - as every handler: the program goes on
+        except Exception:  # noqa: BLE001 - as in any handler: the program goes on
             self.handleError(record)
 
     def take(self, message: Message) -> None:
-        """Queue a message; one at ERROR or above is written when this returns, see `TextWriter`."""
+        """Queue a message; at ERROR or above it is written on return, see `TextWriter`."""
         writer.put(self._outputs, message)
 
     def flush(self) -> None:
-        """Wait until what was logged is written; five seconds, and once, when nothing is taken."""
+        """Wait until everything logged is written; if no output progresses, five seconds, once."""
         writer.flush()
 
     def close(self) -> None:
-        """Write what was logged."""
+        """Write everything logged so far."""
         self.flush()
         super().close()
 
 
 class TextFileHandler(TextHandler):
-    """Appends to a text log, whole lines, from any number of processes."""
+    """Appends whole lines to a text log, from any number of processes."""
 
     def __init__(
         self,
@@ -83,12 +83,12 @@ class TextFileHandler(TextHandler):
         """Open the file.
 
         Args:
-            path: The file. Directories above it are made.
+            path: The file. Missing parent directories are created.
             level: The lowest level to write.
-            kind: What it is for; a logger has one handler of a kind.
+            kind: What the handler is for; a logger has one handler of each kind.
             max_bytes: A file that would grow beyond this is rotated: ``x.log`` becomes
                 ``x.log.1``. 0 for no limit.
-            keep: How many text logs of the file's kind its directory keeps; 0 for all.
+            keep: How many text logs of the file's kind to keep in its directory; 0 for all.
         """
         self.file = TextFile(path, max_bytes=max_bytes, keep=keep)
         super().__init__(self.file, level, kind=kind, place=str(self.file.path))
@@ -99,7 +99,7 @@ class TextFileHandler(TextHandler):
         return self.file.path
 
     def close(self) -> None:
-        """Write what was logged and close the file."""
+        """Write everything logged so far and close the file."""
         super().close()
         self.file.close()
 
@@ -115,14 +115,14 @@ class ConsoleHandler(TextHandler):
         Args:
             level: The lowest level to write.
             stream: ``"stdout"`` or ``"stderr"``; looked up in `sys` at each write.
-            kind: What it is for; a logger has one handler of a kind.
+            kind: What the handler is for; a logger has one handler of each kind.
         """
         super().__init__(ConsoleOutput(stream), level, kind=kind, place=stream)
 
 
 def find_handler(logger: logging.Logger, kind: str) -> logging.Handler | None:
-    """Return a logger's own handler of a kind, whichever load of this package made it."""
+    """Return a logger's own handler of a kind, even if made before this module was reloaded."""
     for handler in logger.handlers:
-        if getattr(handler, "fastlog_kind", None) == kind:
+        if isinstance(handler, OwnHandler) and handler.fastlog_kind == kind:
             return handler
     return None

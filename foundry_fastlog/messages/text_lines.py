@@ -1,4 +1,4 @@
-"""How a message reads in text logs and on the console.
+"""The format of a message in text logs and on the console.
 
 2025-09-30 14:30:15 [INFO] model_foundry.training.loop: Training step completed
   step: 100
@@ -29,14 +29,14 @@ __all__ = [
 ]
 
 BASE_FIELDS = ("experiment", "git_hash", "device")
-"""Context that is the same in all messages: part of the JSON, left out of the text."""
+"""Context that is the same in all messages: included in the JSON, omitted from the text."""
 
 PARTS = "fastlog"
-"""The attribute of a LogRecord with the parts of a structured message (`Parts`)."""
+"""The attribute of a LogRecord that holds the parts of a structured message (`Parts`)."""
 
 _SCALARS = frozenset((int, float, str, bool, type(None)))
 _MAX_VALUE = 10_000
-# What a LogRecord has by itself; the rest came through `extra`.
+# A LogRecord's own attributes; all others came through `extra`.
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
@@ -46,12 +46,12 @@ _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
 
 
 Parts = tuple[str, Mapping[str, Any], Mapping[str, Any]]
-"""Message, whole context, and the fields for the text logs. A tuple: a reload changes no class."""
+"""Message, whole context, and fields for the text logs. A tuple, so reloads do not matter."""
 
 
 Message = tuple[float, int, str, str, Mapping[str, Any], str]
-"""A message on its way to the text logs: seconds since the epoch, level, logger, text, fields that
-are settled (see there), traceback or empty. A bare tuple, as one is made for each message."""
+"""A message for the text logs: seconds since the epoch, level, logger, text, `settled()` fields,
+traceback or empty. A plain tuple, because one is created for each message."""
 
 
 def head_of(message: Message) -> tuple[str, str, str]:
@@ -63,7 +63,7 @@ def head_of(message: Message) -> tuple[str, str, str]:
 
 
 def details_of(message: Message) -> str:
-    """Return the lines below the first, each with its line end."""
+    """Return the lines after the first, each with its line end."""
     shown, exception = message[4], message[5]
     text = "".join([f"  {key}: {value}\n" for key, value in shown.items()])
     if text.count("\n") != len(shown) or "\r" in text:
@@ -74,7 +74,7 @@ def details_of(message: Message) -> str:
 
 
 def text_of(message: Message) -> str:
-    """Return the whole message as it stands in a file."""
+    """Return the whole message as written to a file."""
     time_, level, rest = head_of(message)
     return f"{time_} [{level}] {rest}\n{details_of(message)}"
 
@@ -83,7 +83,7 @@ _last_second: tuple[int, str] = (-1, "")
 
 
 def _local_time(second: int) -> str:
-    """Return the local time; asked many times for the same second."""
+    """Return the local time; cached, because the same second is asked for many times."""
     global _last_second  # noqa: PLW0603 - a cache of one, replaced as a whole
     known = _last_second
     if known[0] != second:
@@ -93,12 +93,12 @@ def _local_time(second: int) -> str:
 
 
 def _indented(text: str, by: str) -> str:
-    """Indent all lines but the first, so that no text can look like the next message."""
+    """Indent all lines but the first, so that no text can look like another message."""
     return ("\n" + by).join(text.splitlines())
 
 
 def settled(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields as they are now: what may change later is turned into text.
+    """Return a snapshot of the fields: values that may change later are converted to text.
 
     Args:
         fields: Any fields; the mapping itself must not be changed afterwards.
@@ -112,12 +112,12 @@ def settled(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return what a plain logging call gave as `extra`."""
+    """Return the `extra` fields of a plain logging call."""
     return {key: value for key, value in vars(record).items() if key not in _RECORD_FIELDS}
 
 
 def record_message(record: logging.LogRecord, formatter: logging.Formatter) -> Message:
-    """Turn a record of the standard library into a message, a structured one or any other.
+    """Convert a LogRecord, structured or not, to a message.
 
     Args:
         record: The record.

@@ -1,15 +1,15 @@
-"""The thread that writes text logs and the console, so that neither ever holds up training.
+"""The thread that writes text logs and the console, so that they never block training.
 
-One per process. A logging call puts a message into a queue; the thread renders it and hands whole
-batches of lines to the outputs. The text logs are a convenience copy: the crash-safe record of a
-run is its log stream.
+There is one per process. A logging call puts a message into a queue; the thread renders it and
+passes whole batches of lines to the outputs. The text logs are a convenience copy: the crash-safe
+record of a run is its log stream.
 
-Ownership: the queues are shared. `_thread`, `_stuck_at`, `_vain_at`, `_hung_at` and `dropped` are
-written by callers under no lock (each write stands for itself); `_moves` and `_busy` by whoever
-writes. A forked child replaces the whole state: what is queued is the parent's to write.
+Ownership: the queues are shared. `_thread`, `_stuck_at`, `_timed_out_at`, `_hung_at` and `dropped`
+are written by callers without a lock (each write is independent); `_moves` and `_busy` by whichever
+thread writes. A forked child replaces the whole state: queued messages are the parent's to write.
 
-Signal handlers, `__del__` and the garbage collector's callbacks log as well, in any thread between
-any two statements: so no caller waits for a lock that its own thread may hold below it.
+Signal handlers, `__del__` and garbage-collector callbacks may also log, in any thread between any
+two statements, so no caller waits for a lock that its own thread may already hold.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from foundry_fastlog.messages.text_lines import Message, text_of
 __all__ = ["MAX_QUEUED", "Output", "TextWriter", "writer"]
 
 MAX_QUEUED = 20_000
-"""Messages in the queue before callers wait for the thread."""
+"""Queued messages at which callers start to wait for the thread."""
 
 _BATCH = 1000
 _GATHER_S = 0.002
@@ -45,10 +45,10 @@ class Output(Protocol):
     """Where lines go: a file, the console."""
 
     def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
-        """Write messages, given as parts and as text; faults are its own to report. No raising."""
+        """Write messages, given as parts and as text; reports its own errors. Must not raise."""
 
 
-# A message with its outputs, a request to flush, or None: the end of the thread.
+# A message with its outputs, a flush request, or None to end the thread.
 _Item = tuple[tuple[Output, ...], Message] | threading.Event | None
 
 
@@ -56,35 +56,35 @@ class TextWriter:
     """The queue and its thread, which starts with the first message."""
 
     def __init__(self) -> None:
-        """Make an empty queue; the thread comes with the first message."""
+        """Create an empty queue; the thread starts with the first message."""
         self.dropped = 0
         self._begin()
 
     def _begin(self) -> None:
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()  # only tried, never waited for
+        self._starting = threading.Lock()  # acquired only without blocking
         self._write_lock = threading.RLock()
-        self._drainer = 0  # the thread that writes in place of the writer's
+        self._drainer = 0  # a thread that writes instead of the writer's thread
         self._hurry: SimpleQueue[None] = SimpleQueue()  # an Event's lock is not reentrant
-        self._moves = 0  # what the outputs have taken, in batches
+        self._moves = 0  # batches that the outputs have accepted
         self._busy: Output | None = None
         self._stuck_at = -1
-        self._vain_at = -1
+        self._timed_out_at = -1
         self._hung_at = -1
         self._ended = False
         self._fork_waits = False
 
     def put(self, outputs: tuple[Output, ...], message: Message) -> None:
-        """Have a message written.
+        """Queue a message.
 
-        With `MAX_QUEUED` messages waiting, it first waits up to a second for room, then drops the
-        message; a thread that a disk holds up is waited for only once until it moves again. One
-        at ERROR or above is written when this returns, unless that takes more than 50 ms.
+        If `MAX_QUEUED` messages are waiting, wait up to a second for room, then drop the message.
+        While a disk blocks the thread, only one caller waits, until the thread makes progress. A
+        message at ERROR or above is written on return, unless that takes more than 50 ms.
 
         Args:
-            outputs: Where to.
-            message: What.
+            outputs: Where to write it.
+            message: The message.
         """
         queue = self._queue
         if queue.qsize() >= MAX_QUEUED and not self._room():
@@ -93,13 +93,13 @@ class TextWriter:
         queue.put((outputs, message))
         if self._thread is None:
             self._start()
-        if message[1] >= logging.ERROR and self._vain_at != self._moves:
+        if message[1] >= logging.ERROR and self._timed_out_at != self._moves:
             before = self._moves
             if not self.flush(_ERROR_S):
-                self._vain_at = before  # as long as nothing moves, nobody waits again
+                self._timed_out_at = before  # until there is progress, nobody waits again
 
     def _room(self) -> bool:
-        """Wait for the thread to catch up, which it does unless an output hangs."""
+        """Wait for the thread to catch up, which it does unless an output blocks."""
         if self._stuck_at == self._moves:
             return False
         deadline = time.monotonic() + _WAIT_S
@@ -111,11 +111,12 @@ class TextWriter:
         return True
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all messages put so far have been handed to their outputs.
+        """Wait until all messages queued so far have been passed to their outputs.
 
         Args:
-            timeout: Seconds to wait at most; by default as long as the outputs take something, and
-                five seconds in which they do not. Who asks again before they do waits no more.
+            timeout: The longest wait in seconds. Default: as long as the outputs make progress,
+                plus five seconds without any. Until they make progress again, further calls do not
+                wait.
 
         Returns:
             True when they have been.
@@ -123,7 +124,7 @@ class TextWriter:
         thread = self._thread
         if thread is threading.current_thread():
             return False
-        if thread is None or not thread.is_alive():  # not yet, or the interpreter is going down
+        if thread is None or not thread.is_alive():  # not started, or the interpreter is exiting
             return self._drain()
         done = threading.Event()
         self._queue.put(done)
@@ -139,7 +140,7 @@ class TextWriter:
         return False
 
     def end(self) -> None:
-        """Write what is queued; from now on messages are written by the thread that logs them."""
+        """Write what is queued; from now on the thread that logs a message writes it."""
         self.flush()
         self._ended = True
         thread = self._thread
@@ -153,9 +154,9 @@ class TextWriter:
             self._thread = None
             self._drain()
         elif (path := getattr(self._busy, "path", None)) is not None:
-            # Of a console that hangs nothing is told: who tells might hang there, too.
+            # Says nothing about a console that hangs: the report could hang there, too.
             _log.warning(
-                "the last messages (%d or more) are missing in %s and other text logs: writing "
+                "the last messages (%d or more) are missing from %s and other text logs: writing "
                 "there hangs. The run's own records are not affected.",
                 left,
                 path,
@@ -166,7 +167,7 @@ class TextWriter:
             self._drain()
             return
         if not self._starting.acquire(blocking=False):
-            return  # whoever holds it comes to this message, too; perhaps it is this very thread
+            return  # the holder handles this message, too; it may be this very thread
         try:
             if self._thread is None:
                 self._start_thread()
@@ -179,7 +180,7 @@ class TextWriter:
         thread = threading.Thread(
             target=self._run, args=(self._queue, self._hurry), name="fastlog-text", daemon=True
         )
-        self._thread = thread  # at once: what is logged from here on waits in the queue
+        self._thread = thread  # set first: anything logged from here on waits in the queue
         try:
             thread.start()
         except RuntimeError:  # too late for threads, or no more of them
@@ -192,17 +193,17 @@ class TextWriter:
         while batch[-1] is not None:
             first = queue.get()
             if isinstance(first, tuple) and queue.qsize() < _BATCH:
-                # A burst is gathered while nobody is disturbed: each message that woke this thread
-                # would make the caller wait for the interpreter.
+                # Collect a burst before writing: waking this thread for each message would make the
+                # caller wait for the interpreter lock.
                 with contextlib.suppress(Empty):
                     hurry.get(timeout=_GATHER_S)
             batch = self._take(queue, first)
             self._write(batch)
 
     def _drain(self) -> bool:
-        """Write from the calling thread what is queued."""
+        """Write what is queued, from the calling thread."""
         if self._drainer == threading.get_ident():
-            return False  # a signal handler's, or an output's own, message: it is written next
+            return False  # logged by a signal handler or an output itself: it is written next
         while not self._queue.empty():
             with self._write_lock:
                 self._drainer = threading.get_ident()
@@ -214,7 +215,7 @@ class TextWriter:
         return True
 
     def _take(self, queue: SimpleQueue[_Item], first: _Item) -> list[_Item]:
-        """Return what is queued, up to a batch; ends with a request to flush."""
+        """Return queued items, up to a batch; stops at a flush request."""
         batch = [first]
         try:
             while isinstance(batch[-1], tuple) and len(batch) < _BATCH:
@@ -242,9 +243,7 @@ class TextWriter:
                 texts.append(text)
         if self.dropped and outputs:
             lost, self.dropped = self.dropped, 0
-            notice = (
-                f"{lost} messages were left out here: the text log could not be written in time"
-            )
+            notice = f"{lost} messages were dropped here: the text log could not be written in time"
             warning: Message = (time.time(), logging.WARNING, "foundry_fastlog", notice, {}, "")
             for messages, texts in lists:
                 messages.append(warning)
@@ -256,12 +255,12 @@ class TextWriter:
                 self._moves += 1
             self._busy = None
         if done is not None:
-            with contextlib.suppress(Empty):  # taken by now
+            with contextlib.suppress(Empty):  # taken in between
                 self._hurry.get_nowait()
             done.set()
 
     def before_fork(self) -> None:
-        """Wait until no batch is half written: a child would inherit the other half, or a lock."""
+        """Wait until no batch is half written: a child would inherit its rest, or a held lock."""
         self._fork_waits = self._write_lock.acquire(timeout=_WAIT_S)
 
     def after_fork_in_parent(self) -> None:
@@ -270,13 +269,13 @@ class TextWriter:
             self._write_lock.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: thread and queue are the parent's."""
+        """Start over: the thread and the queue are the parent's."""
         self.dropped = 0
         self._begin()
 
 
 def _flush_at_worker_exit(text_writer: TextWriter) -> None:
-    """Flush when a multiprocessing child ends: it leaves by os._exit(), without atexit."""
+    """Flush when a multiprocessing child ends: it exits with os._exit(), without atexit."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, text_writer.flush, exitpriority=50)

@@ -12,8 +12,8 @@ from foundry_fastlog.migrate.module import Module, function_of, node_of
 
 __all__ = ["ClassLoggers"]
 
-# Ordinary special methods, that run on an object after its __init__. Others (__new__, __del__,
-# __getattr__, __setstate__ ...) may run on one that has no logger yet.
+# Special methods that run only after __init__. Others (__new__, __del__, __getattr__,
+# __setstate__ ...) may run on an object that has no logger yet.
 _LATE = frozenset(
     f"__{name}__"
     for name in [
@@ -30,7 +30,7 @@ _LATE = frozenset(
         "contains",
     ]
 )
-# Bases whose __init__ is known to call nothing that a class of the user defines.
+# Bases whose __init__ is known not to call methods of subclasses.
 _QUIET_BASES = frozenset(
     {
         "object",
@@ -52,9 +52,9 @@ class _ClassLogger:
 
     Attributes:
         kind: Its kind.
-        line: Where it is made.
-        after: First character of ``__init__`` from which it is there; None: from the start.
-        in_methods: Every method but ``__init__`` may take it to be there.
+        line: The line that creates it.
+        after: First character of ``__init__`` from which it exists; None: from the start.
+        in_methods: Every method except ``__init__`` may rely on it.
     """
 
     kind: Kind
@@ -73,7 +73,7 @@ def _first_parameter(function: cst.FunctionDef) -> str | None:
 
 
 class ClassLoggers:
-    """Finds the attribute with which a method reaches its object's logger.
+    """Finds the attribute through which a method reaches its object's logger.
 
     Args:
         module: The module.
@@ -86,10 +86,10 @@ class ClassLoggers:
         self._known: dict[cst.ClassDef, _ClassLogger | None] = {}
 
     def find(self, node: cst.CSTNode) -> tuple[str, Kind, int] | None:
-        """Return the code for the logger at a place, its kind, and the line that makes it.
+        """Return the code for the logger at a node, its kind, and the line that creates it.
 
         Returns:
-            None where there is no class around, or it has no logger that is sure to be there.
+            None if there is no enclosing class, or if it has no logger that is sure to exist.
         """
         method = function_of(self._module, node)
         while method is not None:
@@ -106,7 +106,7 @@ class ClassLoggers:
         bindings = self._module.bindings(receiver, node) or ()
         parameter = [*method.params.posonly_params, *method.params.params][0]
         if [node_of(binding) for binding in bindings] != [parameter]:
-            return None  # the name was given another meaning
+            return None  # the name was rebound
         return f"{receiver}.{self._attribute}", logger.kind, logger.line
 
     def _owner(self, function: cst.FunctionDef) -> cst.ClassDef | None:
@@ -115,7 +115,7 @@ class ClassLoggers:
         return owner if isinstance(owner, cst.ClassDef) else None
 
     def _there(self, method: cst.FunctionDef, logger: _ClassLogger, node: cst.CSTNode) -> bool:
-        """Tell whether the logger is sure to be there when a place in a method runs."""
+        """Return whether the logger is sure to exist when a node in a method runs."""
         name = method.name.value
         decorators = {self._module.code(item.decorator) for item in method.decorators}
         if name == self._attribute or decorators & _NOT_ON_INSTANCES:
@@ -130,7 +130,7 @@ class ClassLoggers:
 
     def _logger_of(self, owner: cst.ClassDef) -> _ClassLogger | None:
         if owner not in self._known:
-            self._known[owner] = None  # what a class that inherits from itself finds
+            self._known[owner] = None  # the result for a class that inherits from itself
             self._known[owner] = self._own(owner) or self._inherited(owner)
         return self._known[owner]
 
@@ -160,7 +160,7 @@ class ClassLoggers:
         return self._made_in_init(owner, joint_kind(kinds), line)
 
     def _made_in_init(self, owner: cst.ClassDef, kind: Kind, line: int) -> _ClassLogger:
-        """Look for the statement of ``__init__`` that makes the logger, whatever happens."""
+        """Find the statement of ``__init__`` that creates the logger unconditionally."""
         absent = _ClassLogger(kind, line, self._module.span(self._module.tree)[1], in_methods=False)
         init = next((it for it in _functions(owner) if it.name.value == "__init__"), None)
         receiver = _first_parameter(init) if init is not None else None
@@ -176,7 +176,7 @@ class ClassLoggers:
     def _uses_object_before(
         self, owner: cst.ClassDef, init: cst.FunctionDef, receiver: str, end: int
     ) -> bool:
-        """Tell whether code of the class may run before its logger is made."""
+        """Return whether code of the class may run before its logger is created."""
         module = self._module
         functions = {item.name.value for item in _functions(owner)}
         finder = _Names(receiver)
@@ -202,7 +202,7 @@ class ClassLoggers:
         return bool(names) and names <= _QUIET_BASES
 
     def _inherited(self, owner: cst.ClassDef) -> _ClassLogger | None:
-        """Take the logger of the first base class, if that is of the same module."""
+        """Return the logger of the first base class, if it is in the same module."""
         found = self._class_named(owner.bases[0].value) if owner.bases else None
         logger = self._logger_of(found) if found is not None else None
         init = next((it for it in _functions(owner) if it.name.value == "__init__"), None)
@@ -223,7 +223,7 @@ class ClassLoggers:
         return nodes[0] if len(nodes) == 1 and isinstance(nodes[0], cst.ClassDef) else None
 
     def _assigned(self, statement: cst.BaseSmallStatement, receiver: str | None) -> Kind | None:
-        """Return the kind of logger that a statement gives the attribute, None if it does not.
+        """Return the kind of logger that a statement assigns to the attribute, None if none.
 
         Args:
             statement: The statement.
@@ -253,7 +253,7 @@ class ClassLoggers:
 
 
 def _simple_statements(block: cst.BaseSuite) -> Iterator[cst.BaseSmallStatement]:
-    """List the simple statements that a block itself has."""
+    """List the simple statements directly in a block."""
     for item in block.body:
         if isinstance(item, cst.SimpleStatementLine):
             yield from item.body

@@ -23,7 +23,7 @@ from foundry_fastlog.migrate.wording import (
 
 __all__ = ["EMPTY", "Composer", "Entry"]
 
-#: Why a print stays that shows nothing, and one that shows only values.
+#: Reasons to keep a print that shows nothing, and one that shows only values.
 EMPTY = "shows only an empty line or decoration"
 NO_WORDS = "shows a value without words: nothing says what it is"
 
@@ -79,8 +79,8 @@ class Entry:
     Attributes:
         level: One of `LEVELS`.
         message: The message.
-        fields: Name and source of each field, in the order in which they are evaluated.
-        exception: The exception that the enclosing handler caught is among the values.
+        fields: Name and source of each field, in evaluation order.
+        exception: Whether the exception caught by the enclosing handler is among the values.
     """
 
     level: str
@@ -97,7 +97,7 @@ class _Field:
 
 
 class Composer:
-    """Turns templates of one module into entries.
+    """Turns the templates of one module into entries.
 
     Args:
         code_of: Returns the source of a node.
@@ -118,22 +118,22 @@ class Composer:
     def compose(
         self, template: Template, caught: str | None, has_builtin: Callable[[str], bool]
     ) -> Entry:
-        """Find the level, the message and the fields of a print.
+        """Determine the level, the message and the fields of a print.
 
         Args:
             template: What it shows.
-            caught: The name of the exception that the enclosing handler caught.
-            has_builtin: Tells whether a builtin's name has its usual meaning at the print.
+            caught: The name of the exception caught by the enclosing handler.
+            has_builtin: Returns whether a name means the builtin at the print.
 
         Raises:
-            LeftAloneError: There is no message in it.
+            LeftAloneError: It has no message.
         """
         texts, values = _split(template.parts)
         whole = GAP.join(texts)
         if not has_words(whole):
             raise LeftAloneError(NO_WORDS if values else EMPTY)
         if re.match(r"\W*usage\s*:", whole, re.IGNORECASE):
-            raise LeftAloneError("shows how the program is used")
+            raise LeftAloneError("shows the program's usage")
         texts[0] = without_level_word(texts[0], whole)
         found = []
         labels = any(_label(text, first=False)[0] for text in texts[:-1])
@@ -162,7 +162,7 @@ class Composer:
     # ---- fields --------------------------------------------------------------------------
 
     def _take_name(self, texts: list[str], index: int, value: Value, *, is_caught: bool) -> str:
-        """Name a value, and take out of the texts what the name says."""
+        """Name a value, and remove from the texts what the name already says."""
         label, rest, opening, keeps_label = _label(texts[index], first=index == 0)
         after = texts[index + 1]
         if label and not keeps_label:
@@ -209,11 +209,11 @@ class Composer:
         elif is_caught:
             function = "repr" if value.by_repr else "str"
         if function and not has_builtin(function):
-            raise LeftAloneError(f"needs {function}(), which is another name here")
+            raise LeftAloneError(f"needs {function}(), which is not the builtin here")
         return f"{function}({code}{more})" if function else code
 
     def _distinct(self, found: list[_Field]) -> list[tuple[str, str]]:
-        """Order the fields as they are evaluated, and give each a name of its own."""
+        """Sort the fields in evaluation order, and give each a unique name."""
         result: dict[str, str] = {}
         done: set[int] = set()
         for item in sorted(found, key=lambda item: self._position_of(item.value.node)):
@@ -229,7 +229,7 @@ class Composer:
 
 
 def _split(parts: list[Part]) -> tuple[list[str], list[Value]]:
-    """Split a template into values and the texts around them, one more than values."""
+    """Split a template into values and the texts around them (one more than values)."""
     texts, values = [""], []
     for part in parts:
         if isinstance(part, str):
@@ -253,7 +253,7 @@ def _label(text: str, *, first: bool) -> tuple[str | None, str, str, bool]:
 
     Returns:
         The label as a field's name or None, the text before it, the bracket or quote after it,
-        and whether the message keeps it because it is how the message starts.
+        and whether the message keeps it because it starts with it.
     """
     match = _LABEL_END.search(text)
     if match is None:
@@ -270,7 +270,7 @@ def _label(text: str, *, first: bool) -> tuple[str | None, str, str, bool]:
 
 
 def _unit(text: str) -> tuple[str | None, str]:
-    """Take a unit off the front of the text after a value."""
+    """Split off a unit at the start of the text after a value."""
     if match := _PER_SECOND.match(text):
         return f"{match[1].lower()}_per_s", text[match.end() :]
     if match := _UNIT.match(text):
@@ -279,7 +279,7 @@ def _unit(text: str) -> tuple[str | None, str]:
 
 
 def _noun(text: str) -> tuple[str, str] | None:
-    """Find what is counted after a value: its name, and the text without it."""
+    """Find the noun that a value counts: its name, and the text without it."""
     match = re.match(r"\s+([A-Za-z]{2,}s)(?!\w)", text) or _NOUN.match(text)
     if match is None:
         return None
@@ -300,7 +300,7 @@ def _last_word(text: str, *, only_nouns: bool) -> str | None:
 
 
 def _mentions(node: cst.BaseExpression, name: str | None) -> bool:
-    """Tell whether an expression is a name, or a call or attribute of it."""
+    """Return whether an expression is a name, or a call or attribute of it."""
     if name is None:
         return False
     if isinstance(node, cst.Attribute):

@@ -1,4 +1,4 @@
-"""The two older ways to format: ``"..." % values`` and ``"...".format(values)``."""
+"""The two older format styles: ``"..." % values`` and ``"...".format(values)``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from foundry_fastlog.migrate.model import LeftAloneError
 
 __all__ = ["is_layout", "split_braces", "split_percent"]
 
-# Alignment, sign, width, grouping, precision: they say how a value looks, not what it is.
+# Alignment, sign, width, grouping, precision: they change how a value looks, not its meaning.
 _LAYOUT = re.compile(r"(?:.?[<>=^])?[ +-]?z?#?0?\d*[,_]?(?:\.\d+)?[sdnfFeEgG%]?", re.DOTALL)
 _PERCENT = re.compile(
     r"%(?:\((?P<key>[^()]*)\))?(?P<flags>[#0 +-]*)(?P<width>\d+|\*)?(?:\.(?P<precision>\d*|\*))?"
@@ -19,10 +19,10 @@ _PERCENT = re.compile(
 
 
 def is_layout(spec: str) -> bool:
-    """Tell whether a format spec only rounds, pads, aligns or groups.
+    """Return whether a format spec only rounds, pads, aligns or groups.
 
-    The field then keeps the value itself. Others say something that the value does not: base 16,
-    a date's format, whatever a type's own ``__format__`` makes of it.
+    The field then keeps the value itself. Other specs add meaning: base 16, a date's format,
+    the result of a type's own ``__format__``.
     """
     return _LAYOUT.fullmatch(spec) is not None
 
@@ -35,7 +35,7 @@ def split_percent(text: str) -> Iterator[tuple[str, str | None, str] | tuple[str
 
     Yields:
         The text before each value, its key or None, and the spec that its field keeps ("" for
-        the value itself). A last item with the spec None has the text after the last value.
+        the value itself). The last item, with spec None, has the text after the last value.
 
     Raises:
         LeftAloneError: The format is not understood.
@@ -56,7 +56,7 @@ def split_percent(text: str) -> Iterator[tuple[str, str | None, str] | tuple[str
         spec = ""
         if code in "oxXc":
             if code == "c" or match["precision"] or set(flags) - set("#0"):
-                raise LeftAloneError(f"its format {match.group()} has no equal in format()")
+                raise LeftAloneError(f"its format {match.group()} has no equivalent in format()")
             spec = f"{'#' * ('#' in flags)}{'0' * ('0' in flags)}{match['width'] or ''}{code}"
         yield before, match["key"], spec
         before = ""
@@ -71,10 +71,10 @@ def split_braces(text: str) -> Iterator[tuple[str, str | int | None, str | None]
 
     Yields:
         The text before each value, the index or name of its argument, and the spec that its
-        field keeps. A last item with the argument None has the text after the last value.
+        field keeps. The last item, with argument None, has the text after the last value.
 
     Raises:
-        LeftAloneError: The format is not understood, or looks inside its arguments.
+        LeftAloneError: The format is not understood, or accesses parts of its arguments.
     """
     try:
         pieces = list(Formatter().parse(text))
@@ -86,7 +86,7 @@ def split_braces(text: str) -> Iterator[tuple[str, str | int | None, str | None]
         if name is None:
             continue
         if re.search(r"[.\[]", name):
-            raise LeftAloneError("its format looks inside its arguments")
+            raise LeftAloneError("its format accesses parts of its arguments")
         if spec and "{" in spec:
             raise LeftAloneError("its format takes a width from its values")
         argument: str | int = int(name) if name.isdecimal() else name

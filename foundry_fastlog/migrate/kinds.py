@@ -1,4 +1,4 @@
-"""What kind of logger an expression makes: one that takes fields, or one that does not."""
+"""The kind of logger that an expression creates: one that takes fields, or one that does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Kind", "joint_kind", "kind_of_annotation", "kind_of_binding", "kind_
 
 
 class Kind(Enum):
-    """What a logger's methods take."""
+    """Whether a logger's methods take fields."""
 
     STRUCTURED = "structured"
     STDLIB = "stdlib"
@@ -33,7 +33,7 @@ _STRUCTURED_CALLS = {
 
 
 def joint_kind(kinds: Iterable[Kind]) -> Kind:
-    """Return the kind that all have, or UNKNOWN."""
+    """Return the common kind, or UNKNOWN."""
     found = set(kinds)
     return found.pop() if len(found) == 1 else Kind.UNKNOWN
 
@@ -48,10 +48,10 @@ def _kind_of_name(name: str) -> Kind:
 
 
 def kind_of_value(module: Module, node: cst.BaseExpression | None) -> Kind:
-    """Tell what kind of logger an assigned expression is."""
+    """Return the kind of logger that an assigned expression is."""
     if isinstance(node, cst.Call):
         return joint_kind(map(_kind_of_name, module.qualified(node.func)))
-    if isinstance(node, cst.Name):  # a parameter that was annotated, or another logger's name
+    if isinstance(node, cst.Name):  # an annotated parameter, or another logger's name
         return joint_kind(
             kind_of_binding(module, binding) if binding_is_parameter(binding) else Kind.UNKNOWN
             for binding in module.bindings(node.value, node) or ()
@@ -60,7 +60,7 @@ def kind_of_value(module: Module, node: cst.BaseExpression | None) -> Kind:
 
 
 def kind_of_annotation(module: Module, annotation: cst.Annotation | None) -> Kind:
-    """Tell what kind of logger an annotation promises."""
+    """Return the kind of logger that an annotation declares."""
     if annotation is None:
         return Kind.UNKNOWN
     node = annotation.annotation
@@ -70,12 +70,12 @@ def kind_of_annotation(module: Module, annotation: cst.Annotation | None) -> Kin
 
 
 def binding_is_parameter(binding: meta.BaseAssignment) -> bool:
-    """Tell whether a name is bound by being a parameter."""
+    """Return whether a name is bound as a parameter."""
     return isinstance(node_of(binding), cst.Param)
 
 
 def kind_of_binding(module: Module, binding: meta.BaseAssignment) -> Kind:
-    """Tell what kind of logger a name is bound to."""
+    """Return the kind of logger that a name is bound to."""
     node = node_of(binding)
     if isinstance(node, cst.Param):
         return kind_of_annotation(module, node.annotation)

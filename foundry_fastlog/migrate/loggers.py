@@ -1,4 +1,4 @@
-"""Which logger a converted call uses, and what a module needs to have one."""
+"""Which logger a converted call uses, and what to add to a module that has none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Insertion:
     """Lines for a module that has no logger yet.
 
     Attributes:
-        line: They go before this line, from 1.
+        line: Insert them before this line, from 1.
         lines: The lines.
     """
 
@@ -38,7 +38,7 @@ class LoggerChooser:
 
     Args:
         module: The module.
-        options: What the user asked for.
+        options: The user's options.
     """
 
     def __init__(self, module: Module, options: Options) -> None:
@@ -53,21 +53,21 @@ class LoggerChooser:
 
     @property
     def has_star_import(self) -> bool:
-        """Whether the module takes names from another one without saying which."""
+        """Whether the module has a star import."""
         return self._has_star_import
 
     def choose(self, node: cst.CSTNode, *, with_fields: bool) -> tuple[str, str | None, bool]:
-        """Choose the logger of a place.
+        """Choose the logger for a call.
 
         Args:
-            node: The call that is to be replaced.
+            node: The call to be replaced.
             with_fields: The new call has fields, or exc_info.
 
         Returns:
             Its code, a note for the user, and whether the module must define it first.
 
         Raises:
-            LeftAloneError: There is none that is sure to work.
+            LeftAloneError: No logger is sure to work.
         """
         note = None
         found = self._classes.find(node)
@@ -76,7 +76,7 @@ class LoggerChooser:
             trusted = kind is Kind.UNKNOWN and self._options.assume_structured
             if kind is Kind.STRUCTURED or trusted:
                 return code, None, False
-            what = "a logging.Logger" if kind is Kind.STDLIB else "of a kind that cannot be seen"
+            what = "a logging.Logger" if kind is Kind.STDLIB else "of an unknown type"
             note = f"{code} (line {line}) is {what}, so the module's logger is used"
         name = self._options.logger
         if self._module.is_captured(name):
@@ -90,19 +90,19 @@ class LoggerChooser:
     def _check_binding(
         self, bindings: Sequence[meta.BaseAssignment], node: cst.CSTNode, *, with_fields: bool
     ) -> None:
-        """Refuse a name that is not, or not yet, a logger that can do what the call asks for."""
+        """Refuse a name that is not, or not yet, a logger that supports the call."""
         name = self._options.logger
         line = self._module.line_of_binding(name, node)
         if not all(map(binding_is_parameter, bindings)):
             first = self._defined_at(bindings)
             if first is None:
                 raise LeftAloneError(
-                    f"{name} is not simply one object of this module (line {line}); "
+                    f"{name} is not a single object defined in this module (line {line}); "
                     "choose another name with --logger"
                 )
             runs_early = self._module.start(node) < first and self._runs_at_import(node)
             if runs_early or self._first_call < first:
-                raise LeftAloneError(f"may run before {name} is defined in line {line}")
+                raise LeftAloneError(f"may run before {name} is defined on line {line}")
         kind = joint_kind(kind_of_binding(self._module, binding) for binding in bindings)
         if kind is Kind.STDLIB and with_fields:
             raise LeftAloneError(
@@ -111,12 +111,12 @@ class LoggerChooser:
             )
         if kind is Kind.UNKNOWN and not self._options.assume_structured:
             raise LeftAloneError(
-                f"what {name} is cannot be seen here (line {line}); choose another name with "
-                "--logger, or say --assume-structured"
+                f"the type of {name} is unknown here (line {line}); choose another name with "
+                "--logger, or use --assume-structured"
             )
 
     def _defined_at(self, bindings: Sequence[meta.BaseAssignment]) -> int | None:
-        """Return where the module's body, unconditionally, defines a name, if it does so once."""
+        """Return where the module's body defines a name, if exactly once and unconditionally."""
         only = bindings[0] if len(bindings) == 1 and self._module.is_global(bindings[0]) else None
         node = node_of(only) if only is not None else None
         if node is None:
@@ -127,13 +127,13 @@ class LoggerChooser:
                 return self._module.start(outer) if top else None
         return None
 
-    # ---- the order in which a module runs ------------------------------------------------
+    # ---- execution order of a module -----------------------------------------------------
 
     def _runs_at_import(self, node: cst.CSTNode) -> bool:
         return function_of(self._module, node) is None
 
     def _first_call_of_own_code(self) -> int:
-        """Return where the module, being imported, first calls something that it defines."""
+        """Return where the module, during its import, first calls something it defines."""
         own = _OwnNames()
         self._module.tree.visit(own)
         finder = _RunAtImport(own.names)
@@ -142,13 +142,13 @@ class LoggerChooser:
         return min((self._module.start(node) for node in finder.found), default=end)
 
     def insertion(self, converted: list[cst.Call]) -> Insertion:
-        """Say where and how a module gets its logger.
+        """Determine where and how to define the module's logger.
 
         Args:
             converted: The calls that will use it.
 
         Raises:
-            LeftAloneError: There is no such place.
+            LeftAloneError: There is no suitable place.
         """
         module, name = self._module, self._options.logger
         early = [module.start(call) for call in converted if self._runs_at_import(call)]
@@ -163,7 +163,7 @@ class LoggerChooser:
                 break
             if module.span(statement)[1] > limit and first <= limit:
                 if _must_come_first(statement, index):
-                    raise LeftAloneError("shares its line with what must stay first in a module")
+                    raise LeftAloneError("shares its line with a statement that must stay first")
                 break
             first_of_all = _must_come_first(statement, index)
             if first_of_all or _is_import(statement):
@@ -175,7 +175,7 @@ class LoggerChooser:
         return Insertion(place, lines)
 
     def _class_is_imported(self, limit: int) -> bool:
-        """Tell whether the class is there already; refuse if its name means something else."""
+        """Return whether the class is already imported; refuse if its name is something else."""
         tree = self._module.tree
         bindings = list(self._module.bindings(_CLASS, tree.body[0]) or ())
         if not bindings:
@@ -203,7 +203,7 @@ def _top_level(tree: cst.Module) -> Iterator[cst.CSTNode]:
 
 
 def _is_import(statement: cst.CSTNode) -> bool:
-    """Tell whether a statement imports, perhaps on a condition, and does not much else."""
+    """Return whether a statement is an import, possibly a conditional one."""
     if isinstance(statement, cst.SimpleStatementLine):
         return any(isinstance(item, cst.Import | cst.ImportFrom) for item in statement.body)
     if isinstance(statement, cst.If | cst.Try):
@@ -212,7 +212,7 @@ def _is_import(statement: cst.CSTNode) -> bool:
 
 
 def _must_come_first(statement: cst.CSTNode, index: int) -> bool:
-    """Tell whether a statement is the docstring or an import from the future."""
+    """Return whether a statement is the docstring or a ``__future__`` import."""
     if not isinstance(statement, cst.SimpleStatementLine):
         return False
     first = statement.body[0]
@@ -226,7 +226,7 @@ def _must_come_first(statement: cst.CSTNode, index: int) -> bool:
 
 
 def _line_after_comments(module: Module) -> int:
-    """Return the line after the comments with which a file starts."""
+    """Return the line after the comments at the start of a file."""
     lines = source_lines(module.tree.code)
     return 1 + sum(1 for _ in takewhile(lambda line: line.startswith("#"), lines))
 
@@ -240,7 +240,7 @@ class _Imports(cst.CSTVisitor):
 
 
 class _OwnNames(cst.CSTVisitor):
-    """Collects what a module defines: functions and classes, at whatever depth."""
+    """Collects the functions and classes that a module defines, at any depth."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -253,7 +253,7 @@ class _OwnNames(cst.CSTVisitor):
 
 
 class _RunAtImport(cst.CSTVisitor):
-    """Collects calls and decorators of own names that run while the module is imported."""
+    """Collects calls and decorators of the module's own names that run during its import."""
 
     def __init__(self, own: set[str]) -> None:
         self._own = own

@@ -1,4 +1,4 @@
-"""What the migration is asked for and what it answers."""
+"""The migration's options and results."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["LEVELS", "FileReport", "Finding", "LeftAloneError", "Options"]
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
-#: What became of a print: it can be (or was) converted; it stays and is for a person to decide;
+#: The outcome of a print: it can be (or was) converted; it stays and needs a person's decision;
 #: it stays because its author marked it.
 Status = Literal["convert", "left", "kept"]
 
 
 class LeftAloneError(Exception):
-    """A print that is not converted. Its message is the reason, for the user to read."""
+    """A print that is not converted. Its message is the reason, shown to the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Options:
     Attributes:
         logger: Name of the module's logger and of the attribute of ``self`` that holds one.
         level: One of `LEVELS` for all calls, or "auto": by the wording of each message.
-        line_length: Characters in a line before a call takes a line for each argument.
-        assume_structured: Take a logger whose kind cannot be seen for a StructuredLogger.
+        line_length: Characters per line; longer calls are split into one argument per line.
+        assume_structured: Treat a logger of unknown type as a StructuredLogger.
         drop_empty: Remove prints that show only an empty line or decoration.
 
     Raises:
-        ValueError: A value is not one of those above.
+        ValueError: A value is invalid.
     """
 
     logger: str = "logger"
@@ -58,10 +58,10 @@ class Finding:
         column: First column, from 0, in characters.
         status: "convert", "left" or "kept".
         old: Its source.
-        new: What replaces it, if it is converted; an empty string removes it.
+        new: Its replacement, if it is converted; an empty string removes it.
         level: The level of the new call.
         reason: Why it stays.
-        note: What to know about the conversion.
+        note: A remark on the conversion.
     """
 
     line: int
@@ -74,23 +74,23 @@ class Finding:
     note: str | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """Return the finding for JSON, without what does not apply."""
+        """Return the finding for JSON, without fields that do not apply."""
         names = ("line", "column", "status", "level", "old", "new", "reason", "note")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 @dataclass(slots=True)
 class FileReport:
-    """What was found in one file.
+    """The findings in one file.
 
     Attributes:
         path: The file, as the user named it.
-        findings: Every use of print, in the order of the file.
-        added: Lines that the converted file needs besides: an import, a logger.
-        added_at: The line that they go before, from 1.
-        source: The text before.
-        result: The text after; equal to `source` where nothing is to be done.
-        error: Why the file could not be looked at, or could not be written.
+        findings: Every use of print, in file order.
+        added: Additional lines that the converted file needs: an import, a logger.
+        added_at: The line before which they are inserted, from 1.
+        source: The original text.
+        result: The converted text; equal to `source` if there is nothing to do.
+        error: Why the file could not be examined or written.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""One parsed module, and what is known about its names and places."""
+"""One parsed module, with information about its names and positions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 def source_lines(source: str) -> list[str]:
-    """Split a source into its lines, with their ends; a form feed ends none."""
+    """Split a source into its lines, with their endings; a form feed does not end a line."""
     return _LINE.findall(source)
 
 
@@ -27,11 +27,11 @@ class Module:
     """
 
     def __init__(self, tree: cst.Module) -> None:
-        # A tree fresh from the parser has no node twice, so it needs no copy.
+        # A freshly parsed tree contains no node twice, so it needs no copy.
         wrapper = meta.MetadataWrapper(tree, unsafe_skip_copy=True)
         self.tree = wrapper.module
         providers = (meta.ParentNodeProvider, meta.ScopeProvider, meta.PositionProvider)
-        wrapper.resolve_many(providers)  # in as few walks as they need
+        wrapper.resolve_many(providers)  # in as few passes as possible
         self.parents = wrapper.resolve(meta.ParentNodeProvider)
         self._scopes = wrapper.resolve(meta.ScopeProvider)
         self._positions = wrapper.resolve(meta.PositionProvider)
@@ -40,15 +40,15 @@ class Module:
         self._captures = _Captures()
         self.tree.visit(self._captures)
 
-    # ---- places --------------------------------------------------------------------------
+    # ---- positions -----------------------------------------------------------------------
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
-        """Return the first character of a node in the source, and the one after its last."""
+        """Return the offsets of a node's start and end in the source."""
         end = self._positions[node].end
         return self.start(node), self._line_starts[end.line - 1] + end.column
 
     def start(self, node: cst.CSTNode) -> int:
-        """Return the first character of a node in the source."""
+        """Return the offset of a node's start in the source."""
         start = self._positions[node].start
         return self._line_starts[start.line - 1] + start.column
 
@@ -66,7 +66,7 @@ class Module:
         return self.tree.code_for_node(node)
 
     def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-        """List the nodes around a node, from the inside out."""
+        """List the enclosing nodes of a node, innermost first."""
         while (parent := self.parents.get(node)) is not None:
             yield parent
             node = parent
@@ -74,7 +74,7 @@ class Module:
     # ---- names ---------------------------------------------------------------------------
 
     def bindings(self, name: str, at: cst.CSTNode) -> Sequence[meta.BaseAssignment] | None:
-        """List what a name may stand for at a place; None where that is unknown."""
+        """List what a name may refer to at a node; None if that is unknown."""
         scope = self._scopes.get(at)
         return None if scope is None else sorted(scope[name], key=self._binding_order)
 
@@ -83,18 +83,18 @@ class Module:
         return -1 if node is None else self.start(node)
 
     def is_builtin(self, name: str, at: cst.CSTNode) -> bool:
-        """Tell whether a name means the builtin at a place."""
+        """Return whether a name means the builtin at a node."""
         if self.is_captured(name):
             return False
         found = self.bindings(name, at)
         return bool(found) and all(isinstance(it, meta.BuiltinAssignment) for it in found or ())
 
     def is_captured(self, name: str) -> bool:
-        """Tell whether a pattern, or an assignment to `builtins`, may bind a name somewhere."""
+        """Return whether a pattern, or an assignment to `builtins`, may bind a name."""
         return name in self._captures.names
 
     def line_of_binding(self, name: str, at: cst.CSTNode) -> int | None:
-        """Return the line where something gives a name its meaning at a place."""
+        """Return the line that binds a name, as seen at a node."""
         for binding in self.bindings(name, at) or ():
             node = node_of(binding)
             if node is not None:
@@ -102,19 +102,19 @@ class Module:
         return None
 
     def qualified(self, node: cst.CSTNode) -> set[str]:
-        """Return the dotted names that an expression may stand for, by the imports."""
+        """Return the dotted names that an expression may refer to, according to the imports."""
         scope = self._scopes.get(node)
         if scope is None or not isinstance(node, cst.Name | cst.Attribute | cst.Call):
             return set()
         return {found.name for found in scope.get_qualified_names_for(node)}
 
     def is_global(self, binding: meta.BaseAssignment) -> bool:
-        """Tell whether a binding is one of the module."""
+        """Return whether a binding is in the module's global scope."""
         return isinstance(binding.scope, meta.GlobalScope)
 
 
 class _Captures(cst.CSTVisitor):
-    """Collects what LibCST's scopes do not see: names that patterns and `builtins.x = y` bind."""
+    """Collects names that LibCST's scopes miss: those bound by patterns and `builtins.x = y`."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
@@ -143,7 +143,7 @@ class _Captures(cst.CSTVisitor):
 
 
 def function_of(module: Module, node: cst.CSTNode) -> cst.FunctionDef | None:
-    """Return the innermost function whose body has a node in it."""
+    """Return the innermost function whose body contains a node."""
     inner = node
     for outer in module.ancestors(node):
         if isinstance(outer, cst.FunctionDef) and inner is outer.body:

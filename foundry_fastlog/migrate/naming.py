@@ -1,4 +1,4 @@
-"""Names for the fields of a log call, from the expressions and from the words around them."""
+"""Names for the fields of a log call, from the expressions and the words around them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from foundry_fastlog.migrate.template import literal_text
 
 __all__ = ["RESERVED", "identifier", "is_generic", "name_of", "usable"]
 
-#: What the logger's own parameters and the fixed members of a line are called.
+#: Names of the logger's own parameters and of the fixed members of a line.
 RESERVED = frozenset(
     {"self", "level", "message", "exc_info", "stacklevel", "stack_info", "extra", "context"}
 )
 
-# Names that say nothing; the words around the value say more.
+# Names without meaning; the words around the value say more.
 _GENERIC = frozenset(
     {"n", "i", "j", "k", "x", "v", "val", "value", "num", "cnt", "count", "total", "tmp", "res"}
 )
-# Methods whose result is the same thing in another type, and functions that are so.
+# Methods and functions whose result is the same thing as another type.
 _SAME_METHODS = frozenset(
     [
         "item",
@@ -79,18 +79,18 @@ _GETTERS = re.compile(r"^(?:get|compute|calculate|calc|format|fmt|fetch|to)_+(?=
 
 
 def identifier(words: str) -> str | None:
-    """Make a field name of a few words, or return None where they give none."""
+    """Make a field name from a few words; None if that is impossible."""
     name = re.sub(r"\W+", "_", words.strip().lower()).strip("_")
     return name if name.isidentifier() and len(name) <= 40 and name.count("_") < 4 else None
 
 
 def is_generic(name: str) -> bool:
-    """Tell whether a name says nothing about the value."""
+    """Return whether a name says nothing about its value."""
     return len(name) < 2 or name in _GENERIC
 
 
 def usable(name: str) -> str:
-    """Return a name as a keyword argument of a log call may have it."""
+    """Return a variant of a name that is valid as a keyword argument of a log call."""
     name = name.strip("_") or "value"
     if name.isupper():
         name = name.lower()
@@ -103,7 +103,7 @@ def name_of(node: cst.BaseExpression) -> str | None:
     """Name a value by its expression: ``self.step`` is step, ``metrics["loss"]`` is loss.
 
     Returns:
-        The name, or None where the expression has none.
+        The name, or None if the expression suggests none.
     """
     if isinstance(node, cst.Name):
         return node.value

@@ -1,4 +1,4 @@
-"""The source of a log call."""
+"""Source code of log calls."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ __all__ = ["render_call", "string_literal"]
 
 
 def string_literal(text: str, known: str | None = None) -> str:
-    """Write a string literal, in double quotes where that needs no escapes.
+    """Return a string literal, in double quotes unless that needs escapes.
 
     Args:
         text: The string.
-        known: The source that the literal is for: beyond ASCII, what does not occur in it is
-            written as an escape, as its author did, who may have had to.
+        known: The source that the literal is for. Non-ASCII characters that do not occur in it
+            are escaped, as its author must have escaped them.
     """
     code = repr(text)
     if known is not None and not code.isascii():
@@ -34,17 +34,17 @@ def render_call(
     newline: str,
     known: str,
 ) -> str:
-    """Write a log call, on one line where it fits, else with a line for each argument.
+    """Return a log call, on one line if it fits, else with one argument per line.
 
     Args:
-        function: What is called.
+        function: The function to call.
         message: The message.
         fields: Name and source of each keyword argument.
         margin: The white space at the start of the statement's line.
-        column: Where the call starts, in characters.
-        line_length: How many characters a line may have.
-        indent: One step of indentation.
-        newline: The end of a line.
+        column: The column where the call starts, in characters.
+        line_length: Maximum number of characters per line.
+        indent: One level of indentation.
+        newline: The line ending.
         known: The source that the call is for; see `string_literal`.
 
     Returns:

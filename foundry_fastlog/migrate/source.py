@@ -22,16 +22,16 @@ _MARK = re.compile(r"#.*\bnoqa\b(?:\s*$|\s*:[^#]*\bT20[13]?\b)", re.IGNORECASE)
 
 
 def migrate_source(source: str, options: Options | None = None, path: str = "") -> FileReport:
-    """Find the prints of a source text, and convert those that are understood.
+    """Find the prints in a source text, and convert those that are understood.
 
     Args:
-        source: The text, with the line ends that it has.
+        source: The text, with its original line endings.
         options: How to convert.
-        path: What the report calls it.
+        path: Its name in the report.
 
     Returns:
-        What was found, and the text after. Nothing but the calls of print is changed in it; an
-        import and a logger are added where they are needed and there are none.
+        The findings and the converted text. Only the print calls are changed; an import and a
+        logger are added if they are needed and missing.
     """
     report = FileReport(path, source=source, result=source)
     if not re.search(r"\bprint\b", source):
@@ -39,7 +39,7 @@ def migrate_source(source: str, options: Options | None = None, path: str = "") 
     try:
         return _migrated(source, options or Options(), report)
     except cst.ParserSyntaxError as error:
-        report.error = f"is no valid Python: see line {error.raw_line}"
+        report.error = f"is not valid Python: see line {error.raw_line}"
     except RecursionError:
         report.error = "is nested too deeply"
     return report
@@ -48,26 +48,26 @@ def migrate_source(source: str, options: Options | None = None, path: str = "") 
 def _migrated(source: str, options: Options, report: FileReport) -> FileReport:
     """Fill a report."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of literals with escapes that Python does not know
+        warnings.simplefilter("ignore")  # literals with invalid escapes cause warnings
         tree = cst.parse_module(source)
         prints = _Prints()
         tree.visit(prints)
         if tree.code != source:
             line = _first_difference(source, tree.code)
-            report.error = f"is not given back unchanged by LibCST: see line {line}"
-        elif prints.names:  # what is known about a module's names takes long to find out
+            report.error = f"is not reproduced unchanged by LibCST: see line {line}"
+        elif prints.names:  # analysing a module's names is slow, so only do it if needed
             _Migration(Module(tree), options, report).run(prints.names)
     return report
 
 
 def _first_difference(one: str, other: str) -> int:
-    """Return the first line, from 1, in which two texts differ."""
+    """Return the number, from 1, of the first line in which two texts differ."""
     pairs = zip_longest(source_lines(one), source_lines(other))
     return next(number for number, (a, b) in enumerate(pairs, 1) if a != b)
 
 
 class _Prints(cst.CSTVisitor):
-    """Collects every node that is the name print."""
+    """Collects every use of the name print."""
 
     def __init__(self) -> None:
         self.names: list[cst.Name] = []
@@ -101,7 +101,7 @@ class _Migration:
         self._edits: list[tuple[int, int, str]] = []
 
     def run(self, names: list[cst.Name]) -> None:
-        """Fill the report with what becomes of each name print."""
+        """Fill the report with the outcome for each use of print."""
         calls = [call for name in names if (call := self._look_at(name)) is not None]
         calls.sort(key=self._module.start)
         converted = {call: self._convert(call) for call in calls}
@@ -117,7 +117,7 @@ class _Migration:
     # ---- one print -----------------------------------------------------------------------
 
     def _look_at(self, name: cst.Name) -> cst.Call | None:
-        """Return the call that a name is the function of; report other uses of the builtin."""
+        """Return the call of a name, if it is called; report other uses of the builtin."""
         parent = self._module.parents[name]
         if isinstance(parent, cst.Call) and parent.func is name:
             return parent
@@ -130,7 +130,7 @@ class _Migration:
             name,
         )
         self._report.findings.append(
-            self._finding(name, statement, reason="print itself is passed on or kept")
+            self._finding(name, statement, reason="print itself is passed around or stored")
         )
         return None
 
@@ -186,23 +186,23 @@ class _Migration:
         )
 
     def _entry(self, call: cst.Call) -> Entry:
-        """Read a call, or refuse it."""
+        """Parse a call, or refuse it."""
         module = self._module
         assert isinstance(call.func, cst.Name)
         if not module.is_builtin("print", call.func):
             line = module.line_of_binding("print", call.func)
             where = f" (line {line})" if line else ""
-            raise LeftAloneError(f"print is another name here{where}")
+            raise LeftAloneError(f"print is not the builtin here{where}")
         if self._loggers.has_star_import:
-            raise LeftAloneError("print may be another name here: a star import may define it")
+            raise LeftAloneError("print may not be the builtin: a star import may define it")
         if not isinstance(module.parents[call], cst.Expr):
             raise LeftAloneError("its value is used")
         inside = _Comments()
         call.visit(inside)
         if inside.comments:
-            raise LeftAloneError("has a comment inside")
+            raise LeftAloneError("contains a comment")
         if inside.yields:
-            raise LeftAloneError("has a yield inside")
+            raise LeftAloneError("contains a yield")
 
         def has_builtin(name: str) -> bool:
             return module.is_builtin(name, call.func)
@@ -213,7 +213,7 @@ class _Migration:
         return self._composer.compose(reader.read(call), self._caught(call), has_builtin)
 
     def _caught(self, node: cst.CSTNode) -> str | None:
-        """Return the name of the exception that the handler around a node caught."""
+        """Return the name of the exception caught by the handler that encloses a node."""
         for outer in self._module.ancestors(node):
             if isinstance(outer, cst.FunctionDef | cst.ClassDef):
                 return None
@@ -225,7 +225,7 @@ class _Migration:
     # ---- the file ------------------------------------------------------------------------
 
     def _insertion(self, converted: dict[cst.Call, Finding]) -> Insertion | None:
-        """Find the place of the logger; without one, what needs it stays."""
+        """Find the place for the logger; if there is none, the prints that need it stay."""
         if not self._need_logger:
             return None
         try:
@@ -239,7 +239,7 @@ class _Migration:
         return insertion
 
     def _drop(self, converted: dict[cst.Call, Finding]) -> None:
-        """Remove the prints that show nothing; the last statement of a block becomes pass."""
+        """Remove the prints that show nothing; a block's last statement becomes pass."""
         module = self._module
         gone: dict[cst.CSTNode, int] = {}
         for call in self._empty:
@@ -264,7 +264,7 @@ class _Migration:
             converted[call] = replace(converted[call], status="convert", reason=None, new=new)
 
     def _edited(self, insertion: Insertion | None) -> str:
-        """Return the source with all edits made."""
+        """Return the source with all edits applied."""
         if insertion is not None:
             newline = self._module.tree.default_newline
             before = "".join(self._lines[: insertion.line - 1])
@@ -283,7 +283,7 @@ class _Migration:
 
 
 def _before_text(line: cst.SimpleStatementLine, block: cst.IndentedBlock | cst.Module) -> bool:
-    """Tell whether a statement keeps a string after it from becoming a docstring."""
+    """Return whether removing a statement would turn the string after it into a docstring."""
     index = list(block.body).index(line)
     following = block.body[index + 1 : index + 2]
     return index == 0 and any(

@@ -1,4 +1,4 @@
-"""A print call, read as the text and the values that it shows, in their order."""
+"""Parses a print call into the texts and values that it shows, in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Value:
     Attributes:
         node: The expression.
         spec: The format spec that its field keeps; "" for the value itself.
-        by_repr: It was shown by its repr().
+        by_repr: Whether it was shown by its repr().
     """
 
     node: cst.BaseExpression
@@ -35,7 +35,7 @@ Part = str | Value
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a print shows and where: texts and values, never two texts in a row."""
+    """What a print shows, and where: texts and values, never two texts in a row."""
 
     parts: list[Part]
     to_stderr: bool
@@ -53,19 +53,19 @@ def literal_text(node: cst.CSTNode) -> str | None:
 
 
 def _is_plain(node: cst.CSTNode) -> bool:
-    """Tell whether evaluating a node does nothing but look up names."""
+    """Return whether evaluating a node only looks up names."""
     if isinstance(node, cst.Attribute):
         return _is_plain(node.value)
     return isinstance(node, cst.Name | cst.Integer | cst.Float | cst.SimpleString)
 
 
 class TemplateReader:
-    """Reads print calls of one module.
+    """Parses the print calls of one module.
 
     Args:
         code_of: Returns the source of a node.
-        is_builtin: Tells whether a name means the builtin function at that place.
-        qualified: Returns the dotted names that a node may stand for, by its imports.
+        is_builtin: Returns whether a name means the builtin function at its place.
+        qualified: Returns the dotted names that a node may refer to, according to the imports.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class TemplateReader:
         self._qualified = qualified
 
     def read(self, call: cst.Call) -> Template:
-        """Read a call of print.
+        """Parse a print call.
 
         Raises:
-            LeftAloneError: It does something that a log call cannot, or that is not understood.
+            LeftAloneError: It does something that a log call cannot do, or is not understood.
         """
         options: dict[str, cst.BaseExpression] = {}
         shown: list[cst.BaseExpression] = []
@@ -98,7 +98,7 @@ class TemplateReader:
         separator = self._text_option(options, "sep", " ")
         end = self._text_option(options, "end", "\n")
         if "\n" not in end or end.strip(" \n"):
-            raise LeftAloneError("its line goes on after it (end=)")
+            raise LeftAloneError("the line continues after it (end=)")
         if "flush" in options and not _is_plain(options["flush"]):
             raise LeftAloneError("computes flush=")
         parts: list[Part] = []
@@ -125,12 +125,12 @@ class TemplateReader:
             return False
         if names <= {"sys.stderr", "sys.__stderr__"} and names:
             return True
-        raise LeftAloneError(f"writes to a file of its own ({self._code_of(node).strip()})")
+        raise LeftAloneError(f"writes to another file ({self._code_of(node).strip()})")
 
     # ---- expressions ---------------------------------------------------------------------
 
     def _parts(self, node: cst.BaseExpression) -> Iterator[Part]:
-        """Take an expression, shown by str(), to pieces."""
+        """Split an expression, shown by str(), into parts."""
         text = literal_text(node)
         if text is not None:
             yield text
@@ -147,7 +147,7 @@ class TemplateReader:
             yield Value(node)
 
     def _is_colour(self, node: cst.BaseExpression) -> bool:
-        """Tell whether a node is a constant of colorama: of a terminal, not of a message."""
+        """Return whether a node is a colorama constant, which is not part of the message."""
         return any(
             re.fullmatch(r"colorama\.(Fore|Back|Style)\.[A-Z_]+", name)
             for name in self._qualified(node)
@@ -161,7 +161,7 @@ class TemplateReader:
             for leaf in leaves:
                 yield from self._parts(leaf)
         elif isinstance(operator, cst.Multiply) and (ruler := _ruler(left, right)):
-            yield ruler * 3  # enough to be seen as decoration
+            yield ruler * 3  # long enough to be recognised as decoration
         else:
             yield Value(node)
 
@@ -188,18 +188,18 @@ class TemplateReader:
         for piece in node.parts:
             if isinstance(piece, cst.FormattedStringText):
                 text = piece.value.replace("{{", "{").replace("}}", "}")
-                # The space keeps a quote at the end of the text away from the end of the literal.
+                # The space separates a quote at the end of the text from the literal's own quote.
                 yield str(ast.literal_eval(f"{prefix}{quote}{text} {quote}"))[:-1]
                 continue
             assert isinstance(piece, cst.FormattedStringExpression)
-            if piece.equal is not None:  # "{x = }" shows the source, spaces and all
+            if piece.equal is not None:  # "{x = }" shows the source, including spaces
                 code = self._code_of(piece)[1:]
                 yield code[: code.index("=", len(self._code_of(piece.expression))) + 1]
             spec = self._spec(piece)
             inner = list(self._parts(piece.expression))
             shown_as_text = piece.conversion is None and piece.equal is None and not spec
             if shown_as_text and not _is_just(inner, piece.expression):
-                yield from inner  # an f-string inside: its pieces are pieces of this one
+                yield from inner  # a nested f-string: its parts are parts of this one
                 continue
             by_repr = piece.conversion in ("r", "a") or (
                 piece.equal is not None and piece.conversion is None and piece.format_spec is None
@@ -207,7 +207,7 @@ class TemplateReader:
             yield Value(piece.expression, spec=spec, by_repr=by_repr)
 
     def _spec(self, piece: cst.FormattedStringExpression) -> str:
-        """Return the spec that a field keeps: "" where the spec is only layout."""
+        """Return the spec that a field keeps: "" if the spec is only layout."""
         text, computed = "", False
         for part in piece.format_spec or ():
             if isinstance(part, cst.FormattedStringText):
@@ -237,7 +237,7 @@ class TemplateReader:
             elif not any(isinstance(item, cst.StarredElement) for item in right.elements):
                 nodes.update(enumerate(item.value for item in right.elements))
         if len(wanted) != len(keys) or set(wanted) != nodes.keys():
-            raise LeftAloneError("its %-format does not take each of its values")
+            raise LeftAloneError("its %-format does not match its values")
         for (before, _, spec), key in zip(pieces, [*wanted, ""], strict=True):
             yield before
             if spec is not None:
@@ -251,7 +251,7 @@ class TemplateReader:
             nodes[argument.keyword.value if argument.keyword else len(nodes)] = argument.value
         pieces = list(split_braces(text))
         if {key for _, key, _ in pieces if key is not None} != nodes.keys():
-            raise LeftAloneError("its format does not take each of its arguments")
+            raise LeftAloneError("its format does not match its arguments")
         for before, key, spec in pieces:
             yield before
             if key is not None:
@@ -259,7 +259,7 @@ class TemplateReader:
 
 
 def _is_text(node: cst.BaseExpression) -> bool:
-    """Tell whether an expression is a string, by its look alone."""
+    """Return whether an expression is syntactically a string."""
     return isinstance(node, cst.SimpleString | cst.ConcatenatedString | cst.FormattedString)
 
 
@@ -292,12 +292,12 @@ def _dict_items(node: cst.BaseExpression) -> Iterator[tuple[str, cst.BaseExpress
 
 
 def _is_just(parts: list[Part], node: cst.BaseExpression) -> bool:
-    """Tell whether taking an expression to pieces left it as it is."""
+    """Return whether splitting an expression left it unchanged."""
     return len(parts) == 1 and isinstance(parts[0], Value) and parts[0].node is node
 
 
 def _merged(parts: list[Part]) -> list[Part]:
-    """Join texts that follow each other, and drop empty ones."""
+    """Join adjacent texts, and drop empty ones."""
     merged: list[Part] = []
     for part in parts:
         if isinstance(part, str) and merged and isinstance(merged[-1], str):

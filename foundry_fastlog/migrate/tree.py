@@ -1,4 +1,4 @@
-"""The files of a migration: which they are, how they are read and written."""
+"""The files of a migration: finding, reading and writing them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from foundry_fastlog.migrate.source import migrate_source
 
 __all__ = ["migrate_file", "migrate_paths", "python_files"]
 
-# Folders of a project that have no code of the project in them.
+# Folders in a project that contain no code of the project.
 _FOREIGN = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "build", "dist"})
 
 
 def python_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """List files: those that are named, and all ``*.py`` below the folders that are named.
+    """List files: the given files, and all ``*.py`` below the given folders.
 
-    Hidden folders, virtual environments and build outputs below a folder are left out, and so
-    are links to folders.
+    Hidden folders, virtual environments, build outputs and links to folders are skipped below a
+    folder.
     """
     seen: set[Path] = set()
     for path in paths:
@@ -61,10 +61,10 @@ def migrate_file(path: Path, options: Options, *, write: bool = False) -> FileRe
     Args:
         path: The file.
         options: How to convert.
-        write: Write the result, in place of the file; else only report it.
+        write: Replace the file with the result; otherwise only report it.
 
     Returns:
-        What was found. A file that cannot be read or written is an `error` in it.
+        The findings. If the file cannot be read or written, `error` is set.
     """
     report = FileReport(str(path))
     try:
@@ -86,7 +86,7 @@ def migrate_file(path: Path, options: Options, *, write: bool = False) -> FileRe
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Give a file new contents at once, or leave it as it is."""
+    """Replace a file's contents atomically, or leave it unchanged."""
     mode = path.stat().st_mode
     if not os.access(path, os.W_OK):
         raise PermissionError(13, "Permission denied")
@@ -105,6 +105,6 @@ def _replace(path: Path, data: bytes) -> None:
 def migrate_paths(
     paths: Iterable[Path], options: Options, *, write: bool = False
 ) -> Iterator[FileReport]:
-    """Migrate files and trees, one after the other; see `python_files`."""
+    """Migrate files and folders, one after the other; see `python_files`."""
     for path in python_files(paths):
         yield migrate_file(path, options, write=write)

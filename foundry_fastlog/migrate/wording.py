@@ -1,6 +1,6 @@
-"""What the words of a print say: the level, and the message without values and decoration.
+"""Derives the level and the message, without values and decoration, from a print's words.
 
-A value's place in a text is marked by the character U+0000.
+The character U+0000 marks a value's place in a text.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = [
     "without_terminal_codes",
 ]
 
-#: Stands in a text where a value was.
+#: Marks the place of a value in a text.
 GAP = "\0"
 
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
-# Marks that open or close a line for the eye. A dash before a word ("--flag") is no such mark.
+# Decoration at the start or end of a line. A dash before a word ("--flag") is not decoration.
 _SYMBOLS = "•·▪●○◦✓✔✗✘✕✖→⇒➜➤►▶…\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
 _FRONT = re.compile(rf"^(?:\s+|[-=*#<>~+|._:;,!]+(?=\s|$)|[-=*#~_+.]{{3,}}|[{_SYMBOLS}]+)+")
 _BACK = re.compile(rf"(?:[\s:;,=~|>*#{_SYMBOLS}]+|(?<=\s)[-\u2013\u2014+]+|\.+|[-_]{{2,}})+$")
@@ -68,7 +68,7 @@ _BY_WORDS = [
 _SMALL = "to from at in of with for on by into is was are as and or than via using per the a an"
 _PREPOSITION = rf"(?:{'|'.join(_SMALL.split())})"
 _OPEN, _CLOSE = r"[(\[{<'\"`\u201c\u2018]", r"[)\]}>'\"`\u201d\u2019]"
-_STEPS = [  # what a value leaves behind when it goes, in the order in which it is tidied away
+_STEPS = [  # what removed values leave behind, in the order in which it is cleaned up
     (re.compile(rf"{GAP}\s*(?:[/,;:|x\u00d7=+~@&-]|\b{_PREPOSITION}\b)?\s*{GAP}"), GAP),
     (re.compile(rf"{_OPEN}\s*[,;/]?\s*{GAP}\s*[,;/]?\s*{_CLOSE}"), GAP),
     (re.compile(rf"\s*[=:#@~$]+\s*{GAP}"), GAP),
@@ -91,7 +91,7 @@ def without_terminal_codes(text: str) -> str:
 
 
 def has_words(text: str) -> bool:
-    """Tell whether a text has a letter in it."""
+    """Return whether a text contains a letter."""
     return any(character.isalpha() for character in text)
 
 
@@ -100,7 +100,7 @@ def _undecorated(text: str) -> str:
 
 
 def level_of(text: str) -> str:
-    """Return the level that a text speaks of; "info" where it says nothing.
+    """Return the level that a text implies; "info" by default.
 
     Args:
         text: The text, with `GAP` for each value.
@@ -118,8 +118,8 @@ def without_level_word(text: str, whole: str) -> str:
     """Remove "WARNING: " and the like from the start of a text.
 
     Args:
-        text: What stands before the first value.
-        whole: All of the text; where it has no other words, the level word stays.
+        text: The text before the first value.
+        whole: The whole text; if it has no other words, the level word stays.
     """
     start = _FRONT.sub("", text)
     match = _PREFIX.match(start)
@@ -140,7 +140,7 @@ def clean_message(text: str) -> str:
 
 
 def _tidied(text: str) -> str:
-    """Close the gaps that values left."""
+    """Close the gaps left by removed values."""
     before = None
     while before != text:
         before = text

@@ -1,1 +1,1 @@
-"""The lines of a run, in order, whole, as records or columns."""
+"""Read the lines of a run, in order and complete, as records or columns."""

@@ -1,7 +1,8 @@
-"""Miss the rings that are not here: of writers that have begun and not ended.
+"""Detect missing rings, of writers that started but did not end.
 
-A writer has a mark, ``.fastlog/UUID.writer``, made behind its ring and removed before it, by itself
-or by a recovery (``csrc/core/writer_mark.hpp``). A mark without a ring is one that was lost.
+A writer has a mark, ``.fastlog/UUID.writer``, created after its ring and removed before it, by the
+writer itself or by a recovery (``csrc/core/writer_mark.hpp``). A mark without a ring means that the
+ring was lost.
 """
 
 from __future__ import annotations
@@ -28,28 +29,28 @@ _MOST_NAMED = 5
 
 _REASONS = {
     "ring": (
-        "it has not ended, and its ring is not here any more: if it was killed, its last records "
-        "are lost. Remove its mark, this file, to be told of it no more"
+        "it did not end, and its ring is missing: if it was killed, its last records are lost. "
+        "Remove its mark, this file, to stop this report"
     ),
     "memory": (
-        "it has not ended, and its ring is in memory: what it did not flush is in no file, and is "
-        "lost if it was killed. Remove its mark, this file, to be told of it no more"
+        "it did not end, and its ring was in memory: what it did not flush is in no file, and is "
+        "lost if it was killed. Remove its mark, this file, to stop this report"
     ),
 }
 
 
 def report_absent(run: Path) -> list[RingReport]:
-    """Report the writers that have not ended and whose rings are not here, in a report per cause.
+    """Report writers that did not end and whose rings are missing, one report per cause.
 
     Args:
         run: The run directory.
     """
     try:
-        # Twice: a listing has not all that comes and goes while it is made. Whose mark is there
-        # before and behind has not ended between, and has its ring as long as that.
+        # List twice: a listing may miss files that appear or vanish while it is made. A writer
+        # whose mark is there before and after did not end in between, so it still has its ring.
         absent = _without_ring(run)
         absent &= absent and _without_ring(run)
-    except OSError:  # which is told by who lists the rings
+    except OSError:  # reported by whoever lists the rings
         return []
     found: dict[str, dict[str, str]] = {}
     for name in sorted(absent):
@@ -71,7 +72,7 @@ def _without_ring(run: Path) -> set[str]:
 
 
 def _read_mark(run: Path, name: str) -> tuple[str, str]:
-    """Say where a writer's ring is, and its label. What cannot be read is one of a ring's."""
+    """Return where a writer's ring is, and its label. An unreadable mark counts as a ring's."""
     text = read_note(str(run / PRIVATE_DIR / f"{name}{MARK_SUFFIX}"))
     if text is None:
         return "ring", "?"
@@ -86,28 +87,28 @@ def _name(labels: Iterable[str]) -> str:
 
 
 def mark_lost(run: Path, label: str) -> None:
-    """Keep in mind, before a start, that the last one has not ended and that its ring is not here.
+    """Remember, before a start, that the last one did not end and that its ring is missing.
 
-    In a run without a private directory only `run.json` tells, of the last start alone.
+    Without a private directory, only `run.json` knows this, and only of the last start.
 
     Args:
         run: The run directory.
-        label: Of that start; see `last_unended()`.
+        label: The label of that start; see `last_unended()`.
     """
     private = run / PRIVATE_DIR
     if os.path.lexists(private):
         return
-    with contextlib.suppress(OSError):  # the recorder tells what is wrong with the disk
+    with contextlib.suppress(OSError):  # the recorder reports errors of the disk
         private.mkdir(0o775)
         mark = private / f"{os.urandom(16).hex()}{MARK_SUFFIX}"
         mark.write_text(f"ring {label}\n", encoding="utf-8")
 
 
 def report_unended(run: Path) -> list[RingReport]:
-    """Report the last start of a run without a private directory, if it has not ended.
+    """Report the last start of a run without a private directory, if it did not end.
 
-    The run was copied without it, or somebody removed it. What earlier starts left is recovered by
-    later ones.
+    The run was copied without that directory, or it was removed. What earlier starts left has been
+    recovered by later ones.
     """
     from foundry_fastlog.run.info import RUN_FILE, last_unended
 
@@ -115,7 +116,7 @@ def report_unended(run: Path) -> list[RingReport]:
         return []
     reason = (
         f"the run has no directory {PRIVATE_DIR} (was it copied without it?), and by its "
-        f"{RUN_FILE} its last start has not ended. If that was killed, or ran while it was copied, "
-        f"its last records are not here"
+        f"{RUN_FILE} its last start did not end. If that was killed, or was running during the "
+        f"copy, its last records are not here"
     )
     return [RingReport(run, str(run / PRIVATE_DIR), "absent", reason=reason)]

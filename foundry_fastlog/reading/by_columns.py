@@ -1,15 +1,23 @@
-"""What a run gives by columns: streams for Arrow, polars and pandas, single metrics for numpy."""
+"""Read a run by columns: streams for Arrow, polars and pandas, single metrics for numpy."""
 
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.reading.starts import RERECORDED, known_streams, number_starts
+from foundry_fastlog.reading.counting import (
+    RECOUNTED,
+    Counting,
+    Cutoffs,
+    Starts,
+    known_firsts,
+    known_streams,
+)
 from foundry_fastlog.run.checks import Problems, SeriesCheck
-from foundry_fastlog.run.files import STREAMS, Attempts, Series, Writer
+from foundry_fastlog.run.files import STREAMS, Series, Writer
 
 if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     import numpy as np
@@ -18,9 +26,12 @@ if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     import pyarrow as pa  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
     from foundry_fastlog.reading.columns import Columns, Metric
-    from foundry_fastlog.reading.scan import Choice, Scan, Statistics
+    from foundry_fastlog.reading.scan import Choice, Frame, Scan, Statistics
 
 __all__ = ["ByColumns"]
+
+#: The streams whose values have names.
+NAMED = ("metrics", "performance", "system")
 
 
 class ByColumns:
@@ -28,12 +39,18 @@ class ByColumns:
 
     Attributes:
         series: Every stream of every writer.
+        starts: Numbers of the run's starts.
+        left_out: Values that the last read of a stream omitted, by stream and name.
         unread: How many files and rings cannot be read.
     """
 
     series: tuple[Series, ...]
+    starts: tuple[int, ...]
+    left_out: dict[str, Counter[str]]
     unread: int
     _problems: Problems
+    _numbers: dict[Writer, int]
+    _known_firsts: dict[tuple[str, int], dict[tuple[str, str], float]]
 
     def arrow(
         self,
@@ -42,7 +59,7 @@ class ByColumns:
         names: str | Sequence[str] | None = None,
         steps: tuple[int | None, int | None] | None = None,
         ranks: int | Iterable[int] | None = None,
-        attempts: Attempts = "last",
+        starts: Starts = "latest",
     ) -> Columns:
         """Read a stream by columns, one row per line, one column per metric.
 
@@ -50,7 +67,7 @@ class ByColumns:
         polars, pyarrow, DuckDB, pandas.
 
         Columns: ``timestamp`` (UTC, microseconds), ``seq``, ``step``, ``epoch``, the
-        stream's own fields, the metrics by their names, then ``rank``, ``attempt`` and
+        stream's own fields, the metrics by their names, then ``rank``, ``start`` and
         ``label``. A metric with the name of another column gets the prefix ``metrics.``.
         A value that a line does not have, or that never arrived, is null; NaN is NaN. A column is
         int64 when all its values are integers that fit, float64 when they are numbers, and text
@@ -58,39 +75,39 @@ class ByColumns:
         JSON text.
 
         Args:
-            stream: ``metrics``, ``performance``, ``errors`` or ``log``.
+            stream: ``metrics``, ``performance``, ``errors``, ``log`` or ``system``.
             names: Which metrics to read, or which blocks of ``performance``: a name, a pattern
                 such as ``val_*``, or several. Lines that have none of them are left out.
             steps: The first and the last step to read, both included; None for no bound. Lines
                 without a step are left out then.
             ranks: Only the lines of this rank, or of these.
-            attempts: As for ``lines``.
+            starts: As for ``lines``.
 
         Raises:
             ImportError: The extension is missing; the message says how to build it.
-            ValueError: An unknown stream or ``attempts``, or ``names`` for another stream.
+            ValueError: An unknown stream or start, or ``names`` for a stream that has none.
             ReadProblemError: A problem, with ``strict``.
         """
         from foundry_fastlog.reading.columns import Columns
 
-        if names is not None and stream not in RERECORDED:
-            raise ValueError(f"names are of metrics and performance; {stream} has none")
+        if names is not None:
+            _check_named(stream)
         choice = _choice([names] if isinstance(names, str) else names, steps)
-        return Columns(self._scan(stream, choice, ranks, attempts).frame(STREAMS.index(stream)))
+        return Columns(self._frame(stream, choice, ranks, starts))
 
     def to_polars(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
     ) -> pl.DataFrame:
         """Read a stream into a polars DataFrame; columns as in ``arrow``.
 
         Raises:
             ImportError: polars is not installed; the message says how to get it.
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
         """
-        return self.arrow(stream, attempts=attempts, ranks=rank).to_polars()
+        return self.arrow(stream, starts=starts, ranks=rank).to_polars()
 
     def to_pandas(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
     ) -> pd.DataFrame:
         """Read a stream into a pandas DataFrame; columns as in ``arrow``.
 
@@ -99,20 +116,20 @@ class ByColumns:
 
         Raises:
             ImportError: pandas is not installed; the message says how to get it.
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
         """
-        return self.arrow(stream, attempts=attempts, ranks=rank).to_pandas()
+        return self.arrow(stream, starts=starts, ranks=rank).to_pandas()
 
     def to_arrow(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
     ) -> pa.Table:
         """Read a stream into a pyarrow Table; columns as in ``arrow``.
 
         Raises:
             ImportError: pyarrow is not installed.
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
         """
-        return self.arrow(stream, attempts=attempts, ranks=rank).to_arrow()
+        return self.arrow(stream, starts=starts, ranks=rank).to_arrow()
 
     def metric(
         self,
@@ -120,7 +137,7 @@ class ByColumns:
         *,
         steps: tuple[int | None, int | None] | None = None,
         ranks: int | Iterable[int] | None = None,
-        attempts: Attempts = "last",
+        starts: Starts = "latest",
     ) -> Metric:
         """Read one metric: only its values are parsed.
 
@@ -128,7 +145,7 @@ class ByColumns:
             name: Its name, as recorded.
             steps: As for ``arrow``.
             ranks: As for ``arrow``.
-            attempts: As for ``lines``.
+            starts: As for ``lines``.
 
         Returns:
             Steps, values, times, ranks and starts, as numpy arrays. Values of epoch summaries are
@@ -140,8 +157,7 @@ class ByColumns:
         from foundry_fastlog.reading.columns import Columns
 
         choice = _choice([name], steps, exact=True)
-        frame = self._scan("metrics", choice, ranks, attempts).frame(STREAMS.index("metrics"))
-        return Columns(frame).metric(name)
+        return Columns(self._frame("metrics", choice, ranks, starts)).metric(name)
 
     def numbers(self, name: str) -> array[float] | None:
         """Read the values of a metric that has nothing but numbers, without numpy.
@@ -157,8 +173,8 @@ class ByColumns:
         """
         from foundry_fastlog.reading.columns import Columns
 
-        scan = self._scan("metrics", _choice([name], None, exact=True), None, "last")
-        return Columns(scan.frame(STREAMS.index("metrics"))).numbers(name)
+        frame = self._frame("metrics", _choice([name], None, exact=True), None, "latest")
+        return Columns(frame).numbers(name)
 
     def names(
         self, stream: str = "metrics", *, ranks: int | Iterable[int] | None = None
@@ -168,7 +184,7 @@ class ByColumns:
         Those of epoch summaries are among them.
 
         Args:
-            stream: ``metrics`` or ``performance``.
+            stream: ``metrics``, ``performance`` or ``system``.
             ranks: As for ``arrow``.
 
         Returns:
@@ -180,8 +196,7 @@ class ByColumns:
         """
         from foundry_fastlog.reading.scan import Choice
 
-        if stream not in RERECORDED:
-            raise ValueError(f"names are of metrics and performance; {stream} has none")
+        _check_named(stream)
         scan = self._scan(stream, Choice(rows=False, list_names=True), ranks, "all")
         count = sum(_is_chosen(series, stream, ranks) for series in self.series)
         found = [
@@ -212,57 +227,109 @@ class ByColumns:
         return np.concatenate([np.empty(0, np.int64), *ranges])
 
     def sums(
-        self, stream: str, first: dict[Writer, str], *, attempts: Attempts = "last"
+        self, stream: str, first: dict[Writer, str], *, starts: Starts = "latest"
     ) -> tuple[Statistics | None, list[SeriesCheck]]:
-        """Sum up ``metrics`` or ``performance``, in little memory.
+        """Sum up ``metrics``, ``performance`` or ``system``, in little memory.
 
         Args:
             stream: Which of them.
             first: The earliest timestamps of writers, where they are known.
-            attempts: As for ``lines``.
+            starts: As for ``lines``.
 
         Returns:
-            What was found, None where the run has no such stream; and what checking it found.
+            What was found, None if the run has no such stream; and the checks of its series.
 
         Raises:
             ImportError: The extension is missing; the message says how to build it.
-            ValueError: An unknown ``attempts``.
+            ValueError: An unknown start.
         """
         from foundry_fastlog.reading.scan import Choice, sum_series
 
-        chosen, starts = self._chosen(stream, None, attempts)
+        chosen, choice = self._chosen(stream, Choice(), None, starts)
         checks = [SeriesCheck(series, unread=self.unread) for series in chosen]
         if not chosen:
             return None, checks
         known = [first.get(series.writer, "") for series in chosen]
-        choice = Choice(starts=starts)
-        return sum_series(chosen, choice, known, checks, self._problems), checks
+        found = sum_series(chosen, choice, known, checks, self._problems)
+        self._note_left_out(stream, starts, found.left_out())
+        return found, checks
+
+    def _frame(
+        self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
+    ) -> Frame:
+        frame = self._scan(stream, choice, ranks, starts).frame(STREAMS.index(stream))
+        self._note_left_out(stream, starts, frame.left_out)
+        return frame
 
     def _scan(
-        self,
-        stream: str,
-        choice: Choice,
-        ranks: int | Iterable[int] | None,
-        attempts: Attempts,
+        self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
     ) -> Scan:
         from foundry_fastlog.reading.scan import scan_series
 
-        chosen, starts = self._chosen(stream, ranks, attempts)
+        chosen, choice = self._chosen(stream, choice, ranks, starts)
         checks = [SeriesCheck(series, unread=self.unread) for series in chosen]
-        return scan_series(chosen, replace(choice, starts=starts), checks, self._problems)
+        return scan_series(chosen, choice, checks, self._problems)
 
     def _chosen(
-        self, stream: str, ranks: int | Iterable[int] | None, attempts: Attempts
-    ) -> tuple[list[Series], dict[Series, tuple[int, int]]]:
-        """Choose series, and say which of them take the place of others."""
+        self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
+    ) -> tuple[list[Series], Choice]:
+        """Choose series, and say what of them counts."""
         known_streams([stream])
-        if attempts not in ("last", "all"):
-            raise ValueError(f"attempts must be 'last' or 'all', got {attempts!r}")
+        self._check_starts(starts)
         if ranks is not None and not isinstance(ranks, int):
             ranks = tuple(ranks)
-        chosen = [series for series in self.series if _is_chosen(series, stream, ranks)]
-        takes_over = attempts == "last" and stream in RERECORDED
-        return chosen, number_starts(chosen) if takes_over else {}
+        chosen = [
+            series
+            for series in self.series
+            if _is_chosen(series, stream, ranks)
+            and (isinstance(starts, str) or self._numbers[series.writer] == starts)
+        ]
+        numbers = {series: self._numbers[series.writer] for series in chosen}
+        counts = stream in RECOUNTED and starts != "all"
+        cutoffs = self._cutoffs(stream) if counts and starts == "latest" and choice.rows else {}
+        return chosen, replace(choice, starts=numbers, counts=counts, cutoffs=cutoffs)
+
+    def _check_starts(self, starts: Starts) -> None:
+        if starts not in ("latest", "all") and starts not in self.starts:
+            numbers = ", ".join(map(str, self.starts)) or "none"
+            raise ValueError(f"starts must be 'latest', 'all' or one of {numbers}, got {starts!r}")
+
+    def _cutoffs(self, stream: str) -> dict[int, Cutoffs]:
+        """Return from where on later starts took over, by start."""
+        by_start: dict[int, list[Series]] = {}
+        for series in self.series:
+            if series.stream == stream:
+                by_start.setdefault(self._numbers[series.writer], []).append(series)
+        if len(by_start) < 2:
+            return {}
+        firsts: dict[int, dict[tuple[str, str], float]] = {min(by_start): {}}  # none is before it
+        for start in sorted(by_start)[1:]:
+            firsts[start] = self._native_firsts(stream, start, by_start[start])
+        counting = Counting(stream, firsts)
+        return {start: counting.cutoffs(start) for start in by_start}
+
+    def _native_firsts(
+        self, stream: str, start: int, series: list[Series]
+    ) -> dict[tuple[str, str], float]:
+        from foundry_fastlog.reading.scan import Choice, scan_series
+
+        known = self._known_firsts.get((stream, start))
+        if known is None:
+            # Problems of these files are reported when they are read themselves.
+            choice = Choice(rows=False, note_firsts=True)
+            scan = scan_series(series, choice, [SeriesCheck(one) for one in series], Problems())
+            known = self._known_firsts[stream, start] = known_firsts(scan.firsts())
+        return known
+
+    def _note_left_out(self, stream: str, starts: Starts, left_out: dict[str, int]) -> None:
+        self.left_out.pop(stream, None)
+        if stream in RECOUNTED and starts != "all":
+            self.left_out[stream] = Counter(left_out)
+
+
+def _check_named(stream: str) -> None:
+    if stream not in NAMED:
+        raise ValueError(f"names are of {', '.join(NAMED)}; {stream} has none")
 
 
 def _choice(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the extension, and optional packages
 
 __all__ = ["Columns", "Metric", "column_of"]
 
-_FIXED = {"timestamp", "seq", "step", "epoch", "rank", "attempt", "label"}
+_FIXED = {"timestamp", "seq", "step", "epoch", "rank", "start", "label"}
 _WIDTHS = {"int64": "<i8", "time": "<i8", "float64": "<f8"}
 
 
@@ -81,8 +81,8 @@ class Metric:
 
     @cached_property
     def start(self) -> np.ndarray[Any, Any]:
-        """Which start of its rank recorded it: 0 for the first, then 1, 2, ..."""
-        return self._of("attempt")
+        """Number of the start that recorded it."""
+        return self._of("start")
 
     @cached_property
     def _column(self) -> str | None:

@@ -1,8 +1,8 @@
-"""Follow a run while it is written: its last lines, then each new one.
+"""Follow a run while it is written: its last lines, then each new line.
 
-Only whole lines are given out. New segments, new processes, and files that were
-truncated or replaced are noticed at each poll. When a process is killed, what it left in
-its ring follows; recovery later puts the same bytes into the files, in the same places.
+Only complete lines are returned. Each poll notices new segments, new processes, and files that were
+truncated or replaced. When a process is killed, the records in its ring follow; recovery later
+writes the same bytes to the same places in the files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from foundry_fastlog.run.files import STREAMS, Segment, Series, StrPath, Writer
 __all__ = ["Follower", "Line", "Polled"]
 
 _BLOCK_BYTES = 1 << 16
-_POLL_BYTES = 4 << 20  # per file and poll, so that one long backlog does not hold up the rest
+_POLL_BYTES = 4 << 20  # per file and poll, so that one long backlog does not delay the others
 
 #: Timestamp, series, parsed line, raw bytes without newline.
 Line = tuple[str, Series, Record, bytes]
@@ -28,13 +28,13 @@ Line = tuple[str, Series, Record, bytes]
 
 @dataclass
 class Polled:
-    """What one poll found.
+    """The result of one poll.
 
     Attributes:
-        lines: New lines, merged by time, each process's in its own order.
-        notes: What a person should know: damaged lines, truncated files.
-        more: Whether there is more to read at once.
-        unread: How many files and rings could not be read since the follower was made.
+        lines: New lines, merged by time, in writing order within each process.
+        notes: Messages for people: damaged lines, truncated files.
+        more: Whether more can be read at once.
+        unread: How many files and rings could not be read since the follower was created.
     """
 
     lines: list[Line] = field(default_factory=list)
@@ -45,19 +45,19 @@ class Polled:
 
 @dataclass
 class _Place:
-    """How far a series has been read."""
+    """The position up to which a series has been read."""
 
     segment: int
-    offset: int = 0  # behind the last whole line that was given out
+    offset: int = 0  # after the last complete line returned
     inode: int = 0
-    gone: bool = False  # the file is missing, and that was said
-    next_seq: int = 0  # of the line behind the last one that was given out
-    settled: object = None  # the end of the files, by a ring, that was looked at last
-    known_below: int = 0  # lines with a lower seq were given out, and come again
+    gone: bool = False  # the file is missing, and this was reported
+    next_seq: int = 0  # of the line after the last one returned
+    settled: object = None  # the end of the files according to a ring, when last checked
+    known_below: int = 0  # lines with a lower seq were already returned, and will be read again
 
 
 class Follower:
-    """Reads the end of a run, and goes on from there.
+    """Reads the end of a run, then its new lines.
 
     Args:
         path: The run directory, as checked by ``files.open_run_dir``.
@@ -72,10 +72,10 @@ class Follower:
         self._unread: set[str] = set()
 
     def last(self, count: int) -> Polled:
-        """Give the last lines of the run, and place the follower behind them.
+        """Return the last lines of the run, and position the follower after them.
 
         Args:
-            count: How many, over all streams and processes together.
+            count: How many, over all streams and processes.
 
         Raises:
             OSError: The run directory cannot be read.
@@ -92,7 +92,7 @@ class Follower:
         return result
 
     def poll(self) -> Polled:
-        """Give the lines that were written since the last call.
+        """Return the lines written since the last call.
 
         Raises:
             OSError: The run directory is gone or cannot be read.
@@ -102,11 +102,11 @@ class Follower:
         found = self._list(result)
         for key in self._places.keys() - {(series.stream, series.writer) for series in found}:
             result.notes.append(f"the {key[0]} files of {key[1].display} were removed")
-            del self._places[key]  # should they come back, they are new
+            del self._places[key]  # if they reappear, they are new
         for series in found:
             key = (series.stream, series.writer)
             place = self._places.get(key)
-            if place is None:  # a new process, or a stream's first record
+            if place is None:  # a new process, or the first record of a stream
                 place = self._places[key] = _Place(series.segments[0].name.segment)
             _step_back(series, place)
             raws = self._read(series, place, result)
@@ -125,20 +125,20 @@ class Follower:
         return [series for series in found if series.stream in self._streams]
 
     def _note_unread(self, what: str, reason: str, result: Polled) -> None:
-        """Say once what cannot be read."""
+        """Report once what cannot be read."""
         if what not in self._unread:
             self._unread.add(what)
             result.notes.append(f"{what}: {reason}")
 
     def _last_lines(self, series: Series, count: int, result: Polled) -> tuple[list[bytes], _Place]:
-        """Read the last whole lines of a series backwards, and say where they end."""
+        """Read the last complete lines of a series backwards, and the position after them."""
         newest = series.segments[-1]
         place = _Place(newest.name.segment)
         raws: list[bytes] = []
         for segment in reversed(series.segments):
             try:
                 lines, end, inode = _tail_of(segment, count - len(raws))
-            except FileNotFoundError:  # removed since the listing
+            except FileNotFoundError:  # removed since it was listed
                 continue
             except OSError as error:
                 self._note_unread(segment.path.name, _refusal(error), result)
@@ -151,7 +151,7 @@ class Follower:
         return raws, place
 
     def _read(self, series: Series, place: _Place, result: Polled) -> list[bytes]:
-        """Read the whole lines behind a place, over segments, up to a limit."""
+        """Read the complete lines after a position, across segments, up to a limit."""
         raws: list[bytes] = []
         budget = _POLL_BYTES
         later = [segment for segment in series.segments if segment.name.segment >= place.segment]
@@ -161,13 +161,13 @@ class Follower:
             if segment.name.segment > place.segment:
                 place.segment, place.offset, place.inode = segment.name.segment, 0, 0
             place.gone = False
-            # A later segment was seen before this read, so this one has all its lines.
+            # A later segment existed before this read, so this one is complete.
             final = position + 1 < len(later)
             try:
                 budget -= _advance(segment, place, budget, raws, result.notes, final=final)
-            except FileNotFoundError:  # removed since the listing; the next poll says so
+            except FileNotFoundError:  # removed since it was listed; the next poll reports it
                 break
-            except OSError as error:  # the next poll tries again
+            except OSError as error:  # retried at the next poll
                 self._note_unread(segment.path.name, _refusal(error), result)
                 break
             if budget <= 0:
@@ -184,17 +184,17 @@ class Follower:
 
 
 def _step_back(series: Series, place: _Place) -> None:
-    """Notice where the files of a writer end by its ring, and go back there.
+    """Check where a ring says that a writer's files end, and go back there.
 
-    What was read behind that comes again, perhaps with other digits, so the lines that were
-    given out already are told by their seq.
+    Lines already read after that point will be written again, perhaps with other digits; lines
+    already returned are recognised by their seq.
     """
     overlaid = next((seg for seg in series.segments if seg.kept is not None), None)
     if overlaid is None or place.settled == (overlaid.name, overlaid.kept):
         return
     place.settled = (overlaid.name, overlaid.kept)
     first = overlaid.kept[0] if overlaid.kept else (0, 0)
-    # Up to here it is as it was read.
+    # Everything up to here is as it was read.
     end = (overlaid.name.segment, 0 if first[0] else first[1])
     if (place.segment, place.offset) > end:
         place.segment, place.offset = end
@@ -211,7 +211,7 @@ def _advance(
     *,
     final: bool,
 ) -> int:
-    """Read one file from a place on. Returns the bytes that the new lines take."""
+    """Read one file from a position on. Returns the number of bytes in the new lines."""
     path = segment.path
     taken = 0
     with segment.open() as handle:
@@ -240,7 +240,7 @@ def _advance(
                 taken += len(rest)
                 rest = b""
     if final and rest and taken < budget:
-        notes.append(f"{path.name}: {len(rest)} bytes without newline at its end were skipped")
+        notes.append(f"{path.name}: {len(rest)} trailing bytes without a newline were skipped")
     return taken
 
 
@@ -249,11 +249,11 @@ def _refusal(error: OSError) -> str:
 
 
 def _tail_of(segment: Segment, count: int) -> tuple[list[bytes], int, int]:
-    """Read a file's last whole lines; with the offset behind them and the inode."""
+    """Read a file's last complete lines; also return the offset after them and the inode."""
     with segment.open() as handle:
         start = handle.size
         data = b""
-        # One newline more than lines: the one before the first of them, or the start.
+        # One more newline than lines: the one before the first line, or the start of the file.
         while start and data.count(b"\n") <= count and len(data) <= MAX_LINE_BYTES:
             size = min(start, max(_BLOCK_BYTES, len(data)))
             start -= size
@@ -261,7 +261,7 @@ def _tail_of(segment: Segment, count: int) -> tuple[list[bytes], int, int]:
             data = handle.read(size) + data
     torn = len(data) - (data.rfind(b"\n") + 1)
     lines = data.split(b"\n")[:-1]
-    if start and lines:  # the first one may be cut
+    if start and lines:  # the first line may be incomplete
         lines = lines[1:]
     return lines[max(0, len(lines) - count) :], handle.size - torn, handle.inode
 

@@ -1,6 +1,6 @@
-"""Find the ring files of a run, and say what became of each.
+"""Find the ring files of a run, and report the state of each.
 
-What is in them the extension reads: see ``overlay.py``. Nothing here writes or follows a link.
+The extension reads their contents: see ``overlay.py``. Nothing here writes or follows a link.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = [
 
 RING_SUFFIX = ".ring"
 POINTER_SUFFIX = ".ring-at"
-#: Of what is made behind a writer's ring and removed before it.
+#: The suffix of the mark that is created after a writer's ring and removed before it.
 MARK_SUFFIX = ".writer"
 
-#: Where recovery puts what it does not trust, in the private directory.
+#: Where recovery moves rings that it does not trust, in the private directory.
 _QUARANTINE = "quarantine"
 _QUARANTINED = re.compile(r".*\.ring(?:-at)?(?:\.[0-9]+)?", re.DOTALL)
 _NOTE_BYTES = 1000
@@ -45,29 +45,28 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 @dataclass(frozen=True)
 class RingReport:
-    """What became of one ring file, or would.
+    """What happened to one ring file, or would happen.
 
     Attributes:
         run: The run directory.
-        ring: Path of the ring file, or of the pointer to one where that leads nowhere.
-        outcome: ``recovered`` (its records are in the run's files now), ``live`` (its
-            writer is at work), ``gone`` (another recovery was faster), ``quarantined``
-            (damaged, and moved to ``.fastlog/quarantine``), ``elsewhere`` (on another
-            host, or of another directory), ``failed`` (the system refused), ``absent`` (a
-            writer has not ended, and its ring is not here, or is in memory). Where nothing is
-            to be changed: ``recoverable`` and ``damaged`` in place of ``recovered`` and
-            ``quarantined``.
-        label: Label of the writer; where it is ``absent``, of a few such writers.
-        reason: Why not, and what to do.
-        same_boot: Whether the machine has run on since, with the run's file system mounted as it
-            was. If not, lines are put back by their ``seq``.
-        emitted: Lines written to the files, drop markers among them.
-        skipped: Records whose line was there already.
-        holes: Places that a thread had claimed and not filled when it was killed.
-        hole_bytes: Their size.
+        ring: Path of the ring file, or of the pointer to it if the ring cannot be found.
+        outcome: ``recovered`` (its records are now in the run's files), ``live`` (its writer is
+            running), ``gone`` (another recovery was faster), ``quarantined`` (damaged, and moved to
+            ``.fastlog/quarantine``), ``elsewhere`` (on another host, or of another directory),
+            ``failed`` (a system call failed), ``absent`` (a writer did not end, and its ring is
+            missing or was in memory). In a preview: ``recoverable`` and ``damaged`` instead of
+            ``recovered`` and ``quarantined``.
+        label: Label of the writer; if ``absent``, of a few such writers.
+        reason: What is wrong, and what to do.
+        same_boot: Whether the machine has kept running since, with the run's file system still
+            mounted. If not, lines are restored by their ``seq``.
+        emitted: Lines written to the files, including drop markers.
+        skipped: Records whose lines were already there.
+        holes: Ring slots that a thread had claimed but not filled when it was killed.
+        hole_bytes: Total size of the holes.
         damaged: Records that cannot be rendered.
-        cut_bytes: Bytes taken out of files: torn ends, lines that are there twice, and what a
-            power loss left.
+        cut_bytes: Bytes removed from files: torn ends, duplicate lines, and remains of a power
+            loss.
     """
 
     run: Path
@@ -85,16 +84,16 @@ class RingReport:
 
     @property
     def found(self) -> int:
-        """Records in the ring that its writer had not noted as written."""
+        """Records in the ring that its writer had not marked as written."""
         return self.emitted + self.skipped + self.damaged
 
     @property
     def sound(self) -> bool:
-        """Whether all that it holds is, or can be, in the run's files."""
+        """Whether everything in it is, or can be, in the run's files."""
         return not self.damaged and self.outcome in ("recovered", "recoverable", "live", "gone")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the report as JSON values."""
+        """Return the report as JSON values."""
         fields = {**asdict(self), "found": self.found}
         return {
             name: safe_str(value) if isinstance(value, (str, Path)) else value
@@ -122,14 +121,14 @@ def list_private(run: Path) -> list[str]:
 
 
 def list_quarantined(run: Path) -> list[RingReport]:
-    """Report the rings, and pointers to rings, that recovery did not trust and put aside.
+    """Report rings, and pointers to rings, that recovery did not trust and moved aside.
 
-    Their records are in no file. They stay a problem of the run until somebody removes them.
+    Their records are in no file. They stay reported until somebody removes them.
     """
     place = run / PRIVATE_DIR / _QUARANTINE
     try:
         names = _list(place)
-    except (FileNotFoundError, NotADirectoryError):  # nothing can have been put there
+    except (FileNotFoundError, NotADirectoryError):  # nothing can be quarantined there
         return []
     except OSError as error:
         return [RingReport(run, str(place), "failed", reason=_describe("read", str(place), error))]
@@ -138,8 +137,8 @@ def list_quarantined(run: Path) -> list[RingReport]:
             run,
             str(place / name),
             "quarantined",
-            reason=f"{_read_reason(str(place / f'{name}.reason'))}. It stays a problem of the run "
-            f"until it is removed",
+            reason=f"{_read_reason(str(place / f'{name}.reason'))}. It is reported until it is "
+            f"removed",
         )
         for name in sorted(names)
         if _QUARANTINED.fullmatch(name)
@@ -151,7 +150,7 @@ def _read_reason(note: str) -> str:
 
 
 def read_note(path: str) -> str | None:
-    """Read the beginning of a small text beside a ring; None where that cannot be done."""
+    """Read the beginning of a small text file beside a ring; None if that fails."""
     try:
         descriptor = os.open(path, _READ)
         try:
@@ -164,7 +163,7 @@ def read_note(path: str) -> str | None:
 
 
 def _list(directory: Path) -> list[str]:
-    """Names in a directory; a link to one is refused.
+    """List the names in a directory; fail if it is a link.
 
     Raises:
         OSError: It cannot be listed.
@@ -177,9 +176,9 @@ def _list(directory: Path) -> list[str]:
 
 
 def vanishes(pointer: str) -> bool:
-    """Whether a pointer goes as its ring did: a writer that closes removes one after the other.
+    """Return whether a pointer vanishes as its ring did: a closing writer removes both in turn.
 
-    Each is waited for once: a run may have many whose rings are on other hosts.
+    Each pointer is waited for only once: a run may have many whose rings are on other hosts.
     """
     if pointer in _waited_for:
         return False

@@ -1,8 +1,8 @@
-"""Read the lines of one series of segments, and check them.
+"""Read and check the lines of one series of segments.
 
-The layer under ``reading``: bytes to records, in bounded memory, with every line
-that is damaged, torn, missing or there twice counted and reported, and none of it
-raised. The line format is the contract of ``docs/format.md``.
+The layer below ``reading``: bytes to records, in bounded memory. Damaged, torn, missing and
+duplicate lines are counted and reported, never raised. The line format is specified in
+``docs/format.md``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ from typing import Any
 
 import orjson
 
-from foundry_fastlog.run.checks import Problems, SeriesCheck
+from foundry_fastlog.run.checks import (
+    Problems,
+    SeriesCheck,
+    note_gaps,
+    note_missing_files,
+    note_seq,
+    note_tail,
+    note_unreadable,
+)
 from foundry_fastlog.run.files import Segment, Series
 
 __all__ = [
@@ -23,11 +31,6 @@ __all__ = [
     "Record",
     "check_record",
     "in_order",
-    "note_gaps",
-    "note_missing_files",
-    "note_seq",
-    "note_tail",
-    "note_unreadable",
     "parse_line",
     "read_series",
     "restore_nonfinite",
@@ -38,29 +41,30 @@ Record = dict[str, Any]
 #: One line of a merged run: timestamp, series, parsed line, raw bytes without newline.
 Entry = tuple[str, Series, Record, bytes]
 
-#: A longer line is damage: no record is that large, and a reader must not fill memory.
+#: A longer line is damage: no record is that large, and a reader must not exhaust memory.
 MAX_LINE_BYTES = 64 << 20
 
 _NONFINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
-_OVERSIZED = b"\n"  # stands for a line past MAX_LINE_BYTES; no line contains a newline
+_SEARCH_BYTES = 1 << 20
+_OVERSIZED = b"\n"  # stands for a line longer than MAX_LINE_BYTES; no line contains a newline
 _FIRST_SEQ = re.compile(rb'\{"timestamp":"[^"]*","seq":([0-9]{1,20}),')
 _HEAD_BYTES = 128
 _begin_of = itemgetter(0)
-_MAX_DEPTH = 64  # the recorder looks half as deep into a context
+_MAX_DEPTH = 64  # twice the depth that the recorder writes
 _INT64 = 1 << 63
 _NUMBER_OR_NONE = (int, float, type(None))
 _TEXT_OR_NONE = (str, type(None))
-_NAMES = ("nonfinite", "missing")  # fields that say of other values why they are null
+_NAMES = ("nonfinite", "missing")  # fields that say why other values are null
 
 
 def restore_nonfinite(record: Record) -> Record:
-    """Put NaN and the infinities back where a line has null for them, in place.
+    """Restore NaN and infinities where a line has null for them, in place.
 
     Args:
         record: A parsed line.
 
     Returns:
-        The same record. Its ``nonfinite`` field stays.
+        The same record. Its ``nonfinite`` field is kept.
     """
     names = record.get("nonfinite")
     if names:
@@ -69,15 +73,15 @@ def restore_nonfinite(record: Record) -> Record:
             if path == "epoch" and record.get("epoch", 0) is None:
                 record["epoch"] = value
                 continue
-            for part in ("metrics", "summary", "context"):
+            for part in ("metrics", "summary", "context", "system"):
                 _restore(record.get(part), path, value)
     return record
 
 
 def _restore(holder: object, path: str, value: float | None) -> None:
-    """Put a value where a dotted path of keys and list indices finds null.
+    """Set a value where a dotted path of keys and list indices leads to null.
 
-    A key may have dots of its own: at each level the longest key that fits is taken.
+    Keys may themselves contain dots: at each level the longest matching key is used.
     """
     for _ in range(_MAX_DEPTH):
         if isinstance(holder, dict):
@@ -102,14 +106,14 @@ def _restore(holder: object, path: str, value: float | None) -> None:
 
 
 def check_record(stream: str, record: Record) -> str | None:
-    """Check what readers rely on; the schema files check every detail.
+    """Check what readers depend on; the schema files check every detail.
 
     Args:
         stream: The stream of the line.
         record: The parsed line.
 
     Returns:
-        None for a sound line, else what is wrong with it.
+        None for a sound line, otherwise what is wrong with it.
     """
     seq = record.get("seq")
     if type(seq) is not int or not 0 <= seq < _INT64:
@@ -118,19 +122,23 @@ def check_record(stream: str, record: Record) -> str | None:
         return "no timestamp"
     step = record.get("step")
     if step is not None and (type(step) is not int or not -_INT64 <= step < _INT64):
-        return "step is no integer"
+        return "step is not an integer"
     if type(record.get("epoch")) not in _NUMBER_OR_NONE:
-        return "epoch is no number"
+        return "epoch is not a number"
     for names in _NAMES:
         if names in record and not _is_texts(record[names]):
-            return f"{names} is no object of texts"
+            return f"{names} is not an object of strings"
+    if "rewind" in record:
+        rewind = record["rewind"]
+        sound = type(rewind) is int and -_INT64 <= rewind < _INT64
+        return None if sound else "rewind is not an integer"
     if "dropped" in record:
-        return None if type(record["dropped"]) is int else "dropped is no integer"
+        return None if type(record["dropped"]) is int else "dropped is not an integer"
     return _CHECKS[stream](record)
 
 
 def _is_texts(names: object) -> bool:
-    """Whether it is an object of texts, or null."""
+    """Return whether it is an object of strings, or null."""
     return names is None or (
         type(names) is dict and all(type(text) is str for text in names.values())
     )
@@ -148,16 +156,20 @@ def _check_performance(record: Record) -> str | None:
         return "no name"
     if "device" in record or "device_duration_s" in record:
         if type(record.get("device")) not in _TEXT_OR_NONE:
-            return "device is no text"
+            return "device is not a string"
         if type(record.get("device_duration_s")) not in _NUMBER_OR_NONE:
-            return "device_duration_s is no number"
+            return "device_duration_s is not a number"
     return None if type(record.get("duration_s")) in (float, int) else "no duration_s"
 
 
 def _check_event(record: Record) -> str | None:
     if type(record.get("level")) is not str or type(record.get("message")) is not str:
         return "no level or message"
-    return None if type(record.get("context", {})) is dict else "context is no object"
+    return None if type(record.get("context", {})) is dict else "context is not an object"
+
+
+def _check_system(record: Record) -> str | None:
+    return None if type(record.get("system")) is dict else "no system object"
 
 
 _CHECKS: dict[str, Callable[[Record], str | None]] = {
@@ -165,6 +177,7 @@ _CHECKS: dict[str, Callable[[Record], str | None]] = {
     "performance": _check_performance,
     "errors": _check_event,
     "log": _check_event,
+    "system": _check_system,
 }
 
 
@@ -176,36 +189,36 @@ def parse_line(stream: str, raw: bytes) -> Record | str:
         raw: Its bytes, without newline.
 
     Returns:
-        The record, or, as text, why the line is damaged.
+        The record, or, as text, what is wrong with the line.
     """
     try:
         record: Record = orjson.loads(raw)
         if type(record) is not dict:
-            return "damaged line: JSON, but no object"
+            return "damaged line: JSON, but not an object"
         wrong = check_record(stream, record)
     except ValueError as error:
         if raw == _OVERSIZED:
             return f"damaged line: longer than {MAX_LINE_BYTES >> 20} MiB"
         if raw.strip(b"\0"):
-            return f"damaged line: no JSON ({error})"
-        # A block that never reached the disk reads as zeros.
+            return f"damaged line: not JSON ({error})"
+        # A block that never reached the disk reads as NUL bytes.
         return f"damaged line: {len(raw)} NUL bytes" if raw else "damaged line: empty"
     return record if wrong is None else f"damaged line: {wrong}"
 
 
 class _Tail:
-    """Bytes behind the last newline of a file, left by ``_batches``."""
+    """Bytes after the last newline of a file, left over by ``_batches``."""
 
     size = 0
 
 
 def _batches(segment: Segment, block: int, tail: _Tail) -> Iterator[list[bytes]]:
-    """Yield the whole lines of a file in lists, without their newlines.
+    """Yield the complete lines of a file in lists, without their newlines.
 
-    The file is opened per block, so that a merge over thousands of writers needs no
+    The file is opened once per block, so that a merge over thousands of writers does not need a
     file handle for each.
     """
-    if not segment.size:  # one that has just been made; what comes is for a later look
+    if not segment.size:  # just created; later lines are for a later read
         return
     offset = 0
     parts: list[bytes] = []
@@ -241,82 +254,61 @@ def read_series(
     problems: Problems,
     *,
     block: int = 1 << 20,
-    hidden: Callable[[Record], bool] | None = None,
+    keep: Callable[[Record], Record | None] | None = None,
 ) -> Iterator[tuple[str, Series, Record, bytes]]:
-    """Yield the sound lines of a series in the order of its files.
+    """Yield the sound lines of a series in file order.
 
     Args:
         series: The stream and writer to read.
-        check: Filled while reading, complete at the end.
-        problems: Receives what is wrong, with file and line.
+        check: Filled in while reading; complete at the end.
+        problems: Receives problems, with file and line.
         block: Bytes to read at a time.
-        hidden: Says which records to leave out, after they were checked.
+        keep: Returns the part of a record to read, after it was checked; None to omit it.
 
     Yields:
-        Timestamp, series, parsed line, and the line's bytes without newline. Drop
-        markers are among them.
+        Timestamp, series, parsed line, and the line's bytes without newline. Drop markers are
+        included.
     """
     note_missing_files(series, check, problems)
     try:
         for segment in in_order(series.segments):
-            yield from _read_segment(segment, series, check, problems, block, hidden)
+            yield from _read_segment(segment, series, check, problems, block, keep)
     finally:
         note_gaps(check, problems)
 
 
-def note_missing_files(series: Series, check: SeriesCheck, problems: Problems) -> None:
-    """Account for the segments that must have been there."""
-    check.missing_files = series.missing_segments()
-    for name in check.missing_files:
-        problems.add("missing-file", name, 0, "segment is missing; later ones are there")
+def find_rewinds(series: Series) -> list[tuple[int, int]]:
+    """Return ``seq`` and step of each line that says that the writer went back to a step."""
+    found = []
+    for segment in in_order(series.segments):
+        try:
+            for raw in _lines_with(segment, b'"rewind":'):
+                record = parse_line(series.stream, raw)
+                if not isinstance(record, str) and "rewind" in record:
+                    found.append((record["seq"], record["rewind"]))
+        except OSError:  # noqa: PERF203 - told when it is read
+            continue
+    return found
 
 
-def note_seq(seq: int, file: str, line: int, check: SeriesCheck, problems: Problems) -> None:
-    """Account for the number of a line that is not the next one."""
-    kind = check.note_seq(seq, file, line)
-    if kind == "duplicate":
-        problems.add(kind, file, line, f"seq {seq} is there already")
-    elif kind is not None:
-        problems.add(kind, file, line, f"seq {seq} comes late")
-
-
-def note_gaps(check: SeriesCheck, problems: Problems) -> None:
-    """Tell of the numbers that were in no line, when all were read."""
-    for gap in check.gaps:
-        count = gap.last - gap.first + 1
-        what = f"seq {gap.first}" if count == 1 else f"seq {gap.first} to {gap.last}"
-        problems.add("gap", gap.file, gap.line, f"{what} missing before this line ({count})")
-
-
-def note_unreadable(file: str, error: OSError, check: SeriesCheck, problems: Problems) -> None:
-    """Account for a file that cannot be read, or not to its end."""
-    check.unreadable += 1
-    problems.add("unreadable", file, 0, f"cannot be read: {error.strerror or error}")
-
-
-def note_tail(
-    segment: Segment, line: int, size: int, check: SeriesCheck, problems: Problems
-) -> None:
-    """Account for bytes behind the last newline of a file."""
-    file = segment.path.name
-    if segment is check.series.segments[-1]:
-        check.torn = 1
-        message = (
-            f"the last line is torn ({size} bytes without newline) and was skipped: "
-            "its writer was killed, or is writing it now"
-        )
-        problems.add("torn", file, line, message)
-    else:
-        check.damaged += 1
-        message = f"damaged line: {size} bytes without newline, yet a later segment exists"
-        problems.add("damaged", file, line, message)
+def _lines_with(segment: Segment, text: bytes) -> Iterator[bytes]:
+    """Yield the lines that have a text; it is looked for in whole blocks."""
+    rest = b""
+    with segment.open() as handle:
+        handle.seek(0)
+        while data := handle.read(_SEARCH_BYTES):
+            block = rest + data
+            end = block.rfind(b"\n") + 1
+            rest = block[end:] if len(block) - end <= MAX_LINE_BYTES else b""
+            if block.find(text, 0, end) >= 0:
+                yield from (line for line in block[:end].split(b"\n") if text in line)
 
 
 def in_order(segments: tuple[Segment, ...]) -> list[Segment]:
-    """Order segments by the numbers that they begin with.
+    """Order segments by the seq of their first lines.
 
-    That is the order of their names, but where a backup was put back over a run: recovery adds what
-    is missing between older and newer lines behind both.
+    This is the order of their names, except after a backup was restored over a run: recovery then
+    adds the missing lines after both the older and the newer ones.
     """
     begins: list[int] = []
     for segment in segments:
@@ -327,12 +319,12 @@ def in_order(segments: tuple[Segment, ...]) -> list[Segment]:
 
 
 def _first_seq(segment: Segment) -> int | None:
-    """The number of a file's first line; None where it has none that could be read."""
+    """Return the seq of a file's first line; None if it cannot be read."""
     try:
         with segment.open() as handle:
             handle.seek(0)
             match = _FIRST_SEQ.match(handle.read(_HEAD_BYTES))
-    except OSError:  # told when it is read
+    except OSError:  # reported when the file is read
         return None
     return None if match is None else int(match[1])
 
@@ -343,7 +335,7 @@ def _read_segment(
     check: SeriesCheck,
     problems: Problems,
     block: int,
-    hidden: Callable[[Record], bool] | None,
+    keep: Callable[[Record], Record | None] | None,
 ) -> Iterator[tuple[str, Series, Record, bytes]]:
     file = segment.path.name
     stream = series.stream
@@ -365,11 +357,15 @@ def _read_segment(
                 else:
                     note_seq(seq, file, number, check, problems)
                 check.lines += 1
-                if "dropped" in record:
+                if "dropped" in record and "rewind" not in record:
                     check.dropped += record["dropped"]
-                elif hidden is not None and hidden(record):
-                    check.superseded += 1
-                    continue
+                elif keep is not None:
+                    kept = keep(record)
+                    if kept is None:
+                        check.superseded += 1
+                        continue
+                    if kept is not record:
+                        record, raw = kept, orjson.dumps(kept)
                 yield record["timestamp"], series, record, raw
     except OSError as error:
         note_unreadable(file, error, check, problems)

@@ -1,14 +1,12 @@
-"""A run as recovery would leave it, without changing a file.
+"""A run as recovery would leave it, without changing any file.
 
-A process that was killed leaves records in its ring that are in no file yet, and perhaps
-the beginning of a batch in its files that it had not noted as written. Recovery cuts off
-what is torn, and writes the records whose lines are not there; here recovery does the same
-to a view of the files (``csrc/core/shadow_files.hpp``), so that every reader sees what was
-recorded, to the byte.
+A killed process leaves records in its ring that are not yet in any file, and perhaps the beginning
+of a batch in its files that it had not marked as written. Recovery cuts torn ends and writes the
+records whose lines are missing. Here recovery does the same to a view of the files
+(``csrc/core/shadow_files.hpp``), so that every reader sees exactly what was recorded.
 
-The files of a process that is alive are seen as far as its ring says that they are whole.
-What lies behind is being written: a line may be torn, a segment there and the one before it
-not yet listed.
+The files of a live process are read as far as its ring marks them as complete. What follows is
+still being written: a line may be torn, or a segment may exist before the previous one is listed.
 """
 
 from __future__ import annotations
@@ -32,23 +30,23 @@ from foundry_fastlog.run.files import (
 from foundry_fastlog.run.listing import Unread, list_files
 from foundry_fastlog.run.segment_file import Range
 
-if TYPE_CHECKING:  # loaded when a run has rings, as is the extension
+if TYPE_CHECKING:  # loaded only if a run has rings; so is the extension
     from foundry_fastlog._core import Writing
     from foundry_fastlog.reading.found_rings import RingReport
 
 __all__ = ["Edit", "Overlay", "describe_ring"]
 
-#: Outcomes of a recovery, where nothing is changed.
+#: Outcomes of a recovery in a view, where nothing is changed.
 _WOULD_BE = {"recovered": "recoverable", "quarantined": "damaged"}
 
-#: Why a ring cannot be read: its records go from it into the files at this moment.
-_AT_WORK = "a recovery is at work on it: read again when that has ended"
+#: Why a ring cannot be read: its records are being moved to the files right now.
+_AT_WORK = "it is being recovered: read again when that is done"
 
-#: Looks at a run in which processes start, or recoveries are at work, until one meets none.
+#: Maximum number of attempts to read a run while processes start or recoveries run.
 _LOOKS = 40
 _PAUSE_S = 0.05
 
-#: Device and inode of a file, twice: of the ring, and of the pointer that led to it.
+#: Device and inode of two files: the ring, and the pointer that led to it.
 _Identity = tuple[int, int, int, int]
 
 
@@ -56,9 +54,9 @@ class Edit(NamedTuple):
     """A file as recovery would leave it.
 
     Attributes:
-        kept: Which of its bytes stay.
-        pending: What is written behind them.
-        removed: It is gone, a segment that was begun and never noted.
+        kept: The ranges of its bytes that stay.
+        pending: The bytes written after them.
+        removed: The file is removed: a segment that was started but never marked.
     """
 
     kept: tuple[Range, ...]
@@ -67,30 +65,29 @@ class Edit(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes in the file then."""
+        """The resulting size of the file in bytes."""
         return sum(end - begin for begin, end in self.kept) + len(self.pending)
 
 
 class _Known(NamedTuple):
-    """A ring that has been read. A dead one stays what it is until it is gone."""
+    """A ring that has been read. A dead ring does not change until it is removed."""
 
     identity: _Identity | None
     report: RingReport
     edits: dict[str, Edit]
     writing: Writing | None = None
-    epoch: int | None = None  # of a dead one's last commit
+    epoch: int | None = None  # of a dead ring's last commit
 
 
 class Overlay:
-    """Lists the files of a run with what the rings of its processes say of them.
+    """Lists the files of a run, including what its processes' rings say about them.
 
     Args:
         run: The run directory.
 
     Attributes:
-        rings: What was found, per ring, when the files were last listed. Those that were put aside
-            as damaged are among them.
-        unread: Files that may hold lines of the run and are not read, when they were last listed.
+        rings: One report per ring, as of the last listing, including quarantined rings.
+        unread: Files that may hold lines of the run but are not read, as of the last listing.
     """
 
     def __init__(self, run: StrPath) -> None:
@@ -100,16 +97,16 @@ class Overlay:
         self.unread: list[Unread] = []
 
     def list_series(self) -> list[Series]:
-        """List the run's series as they are now.
+        """List the run's current series.
 
         Raises:
             OSError: The run directory cannot be listed.
         """
         for _ in range(_LOOKS):
-            # Rings first: one that is recovered meanwhile is complete in the files listed next.
+            # Rings first: if one is recovered in between, the files listed next are complete.
             edits = self._refresh()
             listed, self.unread = list_files(self._run)
-            if self._has_new_rings():  # somebody has begun to write meanwhile
+            if self._has_new_rings():  # a process has started to write in between
                 continue
             if not self._is_being_recovered():
                 break
@@ -122,19 +119,19 @@ class Overlay:
             parsed = parse_name(name)
             if edit.removed:
                 segments.pop(name, None)
-            elif parsed is not None:  # a ring may name files that are none of a run
+            elif parsed is not None:  # a ring may name files that do not belong to a run
                 segments[name] = Segment(
                     self._run / name, parsed, edit.size, edit.kept, edit.pending
                 )
         return group_series(segments.values())
 
     def refresh(self) -> list[RingReport]:
-        """Look at the rings alone, and report on each."""
+        """Check the rings only, and report on each."""
         self._refresh()
         return self.rings
 
     def _refresh(self) -> dict[str, Edit]:
-        """Read the rings that have become dead; the changes that all of them make."""
+        """Read rings that have died since; return the changes that all of them make."""
         before, self._known, self.rings = self._known, {}, []
         edits: dict[str, Edit] = {}
         try:
@@ -168,7 +165,7 @@ class Overlay:
         return edits
 
     def _ring_names(self) -> list[str] | None:
-        """Names of the rings and pointers; None where there is no private directory.
+        """List rings and pointers; None if there is no private directory.
 
         Raises:
             OSError: It cannot be listed.
@@ -184,11 +181,11 @@ class Overlay:
     def _has_new_rings(self) -> bool:
         try:
             return not self._known.keys() >= set(self._ring_names() or ())
-        except OSError:  # the last look told of it
+        except OSError:  # the last read reported it
             return False
 
     def _is_being_recovered(self) -> bool:
-        """Whether records are on their way from a ring into the files that were listed."""
+        """Return whether records are being moved from a ring to the files that were listed."""
         found = False
         for name, known in self._known.items():
             if known.report.reason == _AT_WORK:
@@ -199,7 +196,7 @@ class Overlay:
         return found
 
     def _read(self, name: str, edits: dict[str, Edit]) -> _Known:
-        """Read a ring, behind the changes that the rings before it make."""
+        """Read a ring, on top of the changes made by the rings before it."""
         from foundry_fastlog.reading.found_rings import RingReport, vanishes
 
         path = self._run / PRIVATE_DIR / name
@@ -224,7 +221,7 @@ class Overlay:
         return _Known(identity, report, changes, view["writing"], view["epoch"])
 
     def _identify(self, name: str, report: RingReport) -> _Identity | None:
-        """What tells a ring from another that takes its place; None when it is gone."""
+        """Return what distinguishes a ring from one that replaces it; None if it is gone."""
         try:
             entry = (self._run / PRIVATE_DIR / name).lstat()
             ring = os.lstat(report.ring)
@@ -234,17 +231,17 @@ class Overlay:
 
 
 def _is_untouched(known: _Known) -> bool:
-    """Whether no recovery has begun on a dead ring since it was read."""
+    """Return whether no recovery of a dead ring has started since it was read."""
     from foundry_fastlog import _core
 
     return _core.dead_ring_epoch(os.fsencode(known.report.ring)) == known.epoch
 
 
 def _leave_out_unnoted(segments: dict[str, Segment], writing: Writing) -> None:
-    """Leave out of a live writer's files what it has not yet noted in its ring as whole."""
+    """Exclude parts of a live writer's files that its ring has not marked as complete."""
     try:
         writer = Writer.from_label(writing["label"], writing["stamp"].removeprefix("_"))
-    except ValueError:  # no recorder's
+    except ValueError:  # not a recorder's
         return
     noted = dict(zip(STREAMS, writing["streams"], strict=True))
     for name, segment in list(segments.items()):
@@ -258,18 +255,18 @@ def _leave_out_unnoted(segments: dict[str, Segment], writing: Writing) -> None:
             del segments[name]
         elif number == last:
             segments[name] = _up_to(segment, offset)
-        elif trimmed is not None and number == trimmed[0]:  # the rest is in a later one
+        elif trimmed is not None and number == trimmed[0]:  # the rest is in a later segment
             segments[name] = _up_to(segment, trimmed[1])
 
 
 def _is_of_writer(segment: Segment, writing: Writing) -> bool:
-    """Whether a file is a live writer's own, as far as its ring notes: its last ones, by inode."""
+    """Return whether a file is among the live writer's last ones in its ring, by inode."""
     noted = writing["files"][STREAMS.index(segment.name.stream)].get(segment.name.segment)
     if noted is None or noted == (0, 0):
         return True
     try:
         status = segment.path.lstat()
-    except OSError:  # told when it is read
+    except OSError:  # reported when the file is read
         return True
     return (status.st_dev, status.st_ino) == noted
 
@@ -280,11 +277,11 @@ def _up_to(segment: Segment, size: int) -> Segment:
 
 
 def describe_ring(ring: RingReport) -> str:
-    """Say what is lost to readers with a ring that is not sound."""
+    """Describe what readers lose with a ring that is not sound."""
     if ring.damaged:
         return f"{ring.damaged:,} records in it are damaged"
     if ring.outcome == "quarantined":
-        return f"its records were put aside: {ring.reason}"
+        return f"its records were moved aside: {ring.reason}"
     if ring.outcome == "absent":
         return f"{ring.label}: {ring.reason}" if ring.label else ring.reason
     what = "a killed process" if ring.outcome == "damaged" else "a process"

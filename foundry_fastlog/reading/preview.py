@@ -23,28 +23,28 @@ __all__ = ["RingReport", "preview", "runs_with_rings"]
 
 
 def runs_with_rings(path: StrPath) -> list[Path]:
-    """List the runs that a path names and that may have rings, sorted.
+    """List the runs at or below a path that may have rings, sorted.
 
     Args:
         path: A run, or a directory with runs somewhere below it. Links and hidden
             directories are not followed.
 
     Returns:
-        The directories that have a private directory, those without one whose last start has not
-        ended, and those that cannot be listed.
+        The directories that have a private directory, those without one whose last start did not
+        end, and those that cannot be listed.
 
     Raises:
         RunNotFoundError: There is no run. The message says what to do.
     """
     root = Path(path)
     if not root.is_dir():
-        open_run_dir(root)  # says what is wrong
+        open_run_dir(root)  # raises with the reason
     found: list[Path] = []
     unlisted: list[Path] = []
     for directory, names, files in os.walk(
         root, onerror=lambda error: unlisted.append(Path(error.filename))
     ):
-        private = PRIVATE_DIR in (*names, *files)  # what is none in its place is told of
+        private = PRIVATE_DIR in (*names, *files)  # also if it is not a directory: that is reported
         if private or (RUN_FILE in files and last_unended(Path(directory)) is not None):
             found.append(Path(directory))
         names[:] = sorted(name for name in names if not name.startswith("."))
@@ -59,7 +59,7 @@ def runs_with_rings(path: StrPath) -> list[Path]:
 
 
 def preview(path: StrPath) -> list[RingReport]:
-    """Say what recovery would do, and change nothing.
+    """Report what recovery would do, without changing anything.
 
     Args:
         path: A run, or a directory with runs below it.

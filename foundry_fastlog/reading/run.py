@@ -8,15 +8,15 @@
     >>> run.problems
     []
 
-Works from the files alone, while the run is being written or years later, and never
-changes them. What a process that was killed had recorded and not yet written is read
-from its ring. Lines are read lazily: a run of any size takes a few megabytes of memory.
-Whole streams and single metrics are read by columns, with all processors.
+Works from the files alone, during the run or years later, and never changes them. Records that a
+killed process had not yet written are read from its ring. Lines are read lazily: a run of any size
+takes a few megabytes of memory. Whole streams and single metrics are read by columns, natively.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -25,14 +25,28 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from foundry_fastlog.reading.by_columns import ByColumns
-from foundry_fastlog.reading.lines import Entry, Record, read_series, restore_nonfinite
+from foundry_fastlog.reading.counting import (
+    RECOUNTED,
+    Counting,
+    Rewinds,
+    Starts,
+    first_steps,
+    is_marker,
+    known_streams,
+    number_starts,
+)
+from foundry_fastlog.reading.lines import (
+    Entry,
+    Record,
+    find_rewinds,
+    read_series,
+    restore_nonfinite,
+)
 from foundry_fastlog.reading.overlay import Overlay, describe_ring
-from foundry_fastlog.reading.starts import RERECORDED, known_streams, start_of
-from foundry_fastlog.run.checks import Problem, Problems, ReadProblemError, SeriesCheck, StepSet
+from foundry_fastlog.run.checks import Problem, Problems, ReadProblemError, SeriesCheck
 from foundry_fastlog.run.files import (
     RUN_INFO,
     STREAMS,
-    Attempts,
     RunNotFoundError,
     Series,
     StrPath,
@@ -40,9 +54,11 @@ from foundry_fastlog.run.files import (
     open_run_dir,
 )
 from foundry_fastlog.run.info import read_run_file
+from foundry_fastlog.run.starts import list_entries
 
 if TYPE_CHECKING:  # loaded when a run has rings
     from foundry_fastlog.reading.found_rings import RingReport
+    from foundry_fastlog.reading.start_states import StartReport
 
 __all__ = [
     "Problem",
@@ -58,25 +74,28 @@ _MERGE_BYTES = 64 << 20  # all blocks of a merge together
 
 
 class Run(ByColumns):
-    """A run directory, as it was when this object was made.
+    """A run directory, as it was when this object was created.
 
     Args:
-        path: The directory that a ``Recorder`` was given.
-        strict: Raise ``ReadProblemError`` at the first problem of a file, instead of
-            collecting it in ``problems``.
+        path: The directory passed to ``Recorder``.
+        strict: Raise ``ReadProblemError`` at the first problem in a file, instead of collecting it
+            in ``problems``.
 
     Attributes:
         path: The run directory.
         series: Every stream of every writer, with its files, sorted. Lines that a process
-            left in its ring when it was killed are among them, as if they were in its files.
+            left in its ring when it was killed are included, as if they were in its files.
         rings: The ring files of the run's processes, and what was found in them.
         unread: How many rings and files may hold lines of the run and cannot be read: damaged,
             quarantined, on another host, compressed. ``problems`` names them, and nothing of the
             run is complete.
+        starts: Numbers of the run's starts.
+        left_out: How many values the last read of a stream omitted because they no longer count, by
+            stream and name.
         info: What ``run.json`` says; empty when there is none. It may be stale.
 
     Raises:
-        RunNotFoundError: The path holds no run. The message says what to do.
+        RunNotFoundError: The path is not a run. The message says what to do.
     """
 
     def __init__(self, path: StrPath, *, strict: bool = False) -> None:
@@ -92,7 +111,12 @@ class Run(ByColumns):
             self._problems.add("unreadable", name, 0, f"is not read: {reason}")
         self.unread = len(overlay.unread) + sum(not ring.sound for ring in self.rings)
         self.info: dict[str, Any] = self._read_info()
-        self._later: dict[tuple[str, int], list[tuple[tuple[str, int], _Steps]]] = {}
+        self._entries = [number for number, _ in list_entries(self.path)]
+        self._numbers = number_starts({s.writer for s in self.series}, self._entries)
+        self.starts: tuple[int, ...] = tuple(sorted({*self._entries, *self._numbers.values()}))
+        self.left_out: dict[str, Counter[str]] = {}
+        self._known_firsts: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
+        self._rewinds: dict[Series, Rewinds] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, streams={self.streams}, writers={len(self.writers)})"
@@ -113,12 +137,22 @@ class Run(ByColumns):
         """The ranks that recorded, ascending."""
         return tuple(sorted({writer.rank for writer in self.writers}))
 
+    def number_of(self, writer: Writer) -> int:
+        """Return the number of the start that a writer is of."""
+        return self._numbers[writer]
+
+    def report_starts(self) -> list[StartReport]:
+        """Report the starts of the run: when each began, with which configuration, how it ended."""
+        from foundry_fastlog.reading.start_states import report_starts
+
+        return report_starts(self.path, self._numbers, self._entries, self.rings, self.info)
+
     @property
     def problems(self) -> list[Problem]:
-        """What was found wrong so far, by file and line.
+        """The problems found so far, by file and line.
 
-        Complete for a stream once ``lines`` of it has been read to its end, and for the
-        run after ``check``. At most 1000 are kept; ``problems_omitted`` counts the rest.
+        Complete for a stream once ``lines`` has been read to its end, and for the run after
+        ``check``. At most 1000 are kept; ``problems_omitted`` counts the rest.
         """
         return list(self._problems)
 
@@ -128,74 +162,77 @@ class Run(ByColumns):
         return self._problems.omitted
 
     def lines(
-        self, stream: str, *, attempts: Attempts = "last", rank: int | None = None
+        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
     ) -> Iterator[Record]:
         """Read the lines of a stream, in order, one at a time.
 
-        The lines of several processes are merged by timestamp; the lines of one process
-        stay in the order in which it wrote them. Values that are NaN or infinite are so
-        again (``line["metrics"]["loss"]``). Drop markers are left out; ``check`` counts
-        them. A torn or damaged line is skipped and put into ``problems``.
+        Lines of several processes are merged by timestamp; lines of one process stay in the order
+        in which it wrote them. NaN and infinite values are restored (``line["metrics"]["loss"]``).
+        Drop markers are omitted; ``check`` counts them. A torn or damaged line is skipped and added
+        to ``problems``.
 
         Args:
-            stream: ``metrics``, ``performance``, ``errors`` or ``log``.
-            attempts: ``"last"``: where a resumed run recorded a step again, leave out
-                what earlier attempts of the same rank recorded for it. Errors and
-                messages are always read whole. ``"all"``: leave out nothing.
+            stream: ``metrics``, ``performance``, ``errors``, ``log`` or ``system``.
+            starts: ``"latest"``: what counts. For each metric and each timed block
+                a later start takes over from the first step at which it recorded that name.
+                Errors, messages and system figures are never omitted. ``"all"``: omit
+                nothing. A number: that start alone.
             rank: Only this rank's lines.
 
         Yields:
-            A parsed line, as a dict of its own.
+            A parsed line, as a separate dict.
 
         Raises:
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
             ReadProblemError: A problem, with ``strict``.
         """
-        for _, _, record, _ in self.entries([stream], attempts=attempts, rank=rank):
-            if "dropped" not in record:
+        for _, _, record, _ in self.entries([stream], starts=starts, rank=rank):
+            if not is_marker(record):
                 yield restore_nonfinite(record)
 
     def entries(
         self,
         streams: Iterable[str] = STREAMS,
         *,
-        attempts: Attempts = "last",
+        starts: Starts = "latest",
         rank: int | None = None,
         checks: list[SeriesCheck] | None = None,
     ) -> Iterator[Entry]:
-        """Read several streams merged in order, with each line's origin and bytes.
+        """Read several streams, merged in order, with each line's origin and bytes.
 
-        Like ``lines``, but drop markers are there, and NaN is null as in the file.
+        Like ``lines``, but drop markers are included, and NaN is null as in the file.
 
         Args:
             streams: Which streams to read.
-            attempts: As for ``lines``.
+            starts: As for ``lines``.
             rank: Only this rank's lines.
-            checks: Receives what was found out per stream and writer. Each is complete
-                when the iterator has ended.
+            checks: Receives one check per stream and writer. Each is complete when the iterator has
+                ended.
 
         Returns:
             An iterator over ``(timestamp, series, record, raw)``.
 
         Raises:
-            ValueError: An unknown stream or ``attempts``.
+            ValueError: An unknown stream or start.
         """
         wanted = known_streams(streams)
-        if attempts not in ("last", "all"):
-            raise ValueError(f"attempts must be 'last' or 'all', got {attempts!r}")
+        self._check_starts(starts)
         chosen = [
             series
             for series in self.series
-            if series.stream in wanted and (rank is None or series.writer.rank == rank)
+            if series.stream in wanted
+            and (rank is None or series.writer.rank == rank)
+            and (isinstance(starts, str) or self._numbers[series.writer] == starts)
         ]
+        counting = {stream: self._counting(stream, starts) for stream in wanted}
         block = max(64 << 10, min(_BLOCK_BYTES, _MERGE_BYTES // max(1, len(chosen))))
         sources = []
         for series in chosen:
             check = SeriesCheck(series, unread=self.unread)
             if checks is not None:
                 checks.append(check)
-            hidden = self._hidden(series) if attempts == "last" else None
-            sources.append(read_series(series, check, self._problems, block=block, hidden=hidden))
+            keep = self._keep(series, counting[series.stream])
+            sources.append(read_series(series, check, self._problems, block=block, keep=keep))
         if len(sources) == 1:
             return sources[0]
         return heapq.merge(*sources, key=itemgetter(0))
@@ -205,7 +242,7 @@ class Run(ByColumns):
     ) -> list[SeriesCheck]:
         """Read streams to their end and report whether all lines are there.
 
-        Every line of every attempt counts. Problems go into ``problems``.
+        Every line of every attempt counts. Problems are added to ``problems``.
 
         Args:
             streams: Which streams to check.
@@ -232,70 +269,69 @@ class Run(ByColumns):
             self._problems.add("run-info", RUN_INFO, 0, f"cannot be read: {error}")
             return {}
         if type(info) is not dict:
-            self._problems.add("run-info", RUN_INFO, 0, "cannot be read: no JSON object")
+            self._problems.add("run-info", RUN_INFO, 0, "cannot be read: not a JSON object")
             return {}
         return info
 
-    def _hidden(self, series: Series) -> Callable[[Record], bool] | None:
-        """Say which records of a series a later attempt of its rank recorded again."""
-        if series.stream not in RERECORDED:
+    def _counting(self, stream: str, starts: Starts) -> Counting | None:
+        """Return what counts in a stream; None if everything does."""
+        self.left_out.pop(stream, None)
+        if stream not in RECOUNTED or starts == "all":
             return None
-        later = [
-            steps
-            for start, steps in self._steps_by_start(series.stream, series.writer.rank)
-            if start > start_of(series)
-        ]
-        if not later:
-            return None
-        return lambda record: any(steps.has(record) for steps in later)
+        by_start: dict[int, list[Series]] = {}
+        for series in self.series:
+            if series.stream == stream:
+                by_start.setdefault(self._numbers[series.writer], []).append(series)
+        firsts: dict[int, dict[tuple[str, str], float]] = {}
+        if starts == "latest" and len(by_start) > 1:
+            firsts = {start: {} for start in by_start}
+            for start in sorted(by_start)[1:]:  # none is before the first
+                firsts[start] = self._firsts(stream, start, by_start[start])
+        counting = Counting(stream, firsts)
+        self.left_out[stream] = counting.left_out
+        return counting
 
-    def _steps_by_start(self, stream: str, rank: int) -> list[tuple[tuple[str, int], _Steps]]:
-        """The steps that each start of a rank recorded, but for the first start."""
-        known = self._later.get((stream, rank))
+    def _firsts(
+        self, stream: str, start: int, series: list[Series]
+    ) -> dict[tuple[str, str], float]:
+        known = self._known_firsts.get((stream, start))
         if known is None:
-            mine = [s for s in self.series if s.stream == stream and s.writer.rank == rank]
-            starts = sorted({start_of(series) for series in mine})
-            known = [
-                (start, _Steps(series for series in mine if start_of(series) == start))
-                for start in starts[1:]
-            ]
-            self._later[(stream, rank)] = known
+            # What is wrong with these files is reported when they are read themselves.
+            records = (
+                record
+                for one in series
+                for _, _, record, _ in read_series(one, SeriesCheck(one), Problems())
+            )
+            known = self._known_firsts[stream, start] = first_steps(stream, records)
         return known
 
-
-class _Steps:
-    """The steps, and the epochs of epoch summaries, that are in some series."""
-
-    def __init__(self, series: Iterable[Series]) -> None:
-        self._steps = StepSet()
-        self._epochs: set[float] = set()
-        for one in series:
-            # What is wrong with these files is reported when they are read themselves.
-            for _, _, record, _ in read_series(one, SeriesCheck(one), Problems()):
-                if (step := record.get("step")) is not None:
-                    self._steps.add(step)
-                elif (epoch := record.get("epoch")) is not None:
-                    self._epochs.add(epoch)
-
-    def has(self, record: Record) -> bool:
-        """Whether a record is of one of these steps, or epochs where it has no step."""
-        if (step := record.get("step")) is not None:
-            return step in self._steps
-        return (epoch := record.get("epoch")) is not None and epoch in self._epochs
+    def _keep(
+        self, series: Series, counting: Counting | None
+    ) -> Callable[[Record], Record | None] | None:
+        """Return a filter for what no longer counts; None if everything does."""
+        if counting is None:
+            return None
+        start = self._numbers[series.writer]
+        rewinds = self._rewinds.get(series)
+        if rewinds is None:
+            rewinds = self._rewinds[series] = Rewinds(find_rewinds(series))
+        if not rewinds and not counting.affects(start):
+            return None
+        return lambda record: counting.keep(start, record, rewinds.after(record["seq"]))
 
 
 def read_run(path: StrPath, *, strict: bool = False) -> Run:
     """Open a run for reading.
 
     Args:
-        path: The directory that a ``Recorder`` was given.
+        path: The directory passed to ``Recorder``.
         strict: Raise ``ReadProblemError`` at the first damaged, torn or missing line,
             instead of collecting it in ``Run.problems``.
 
     Returns:
-        The run as it is now; lines that are written later may or may not be seen.
+        The run as it is now; lines written later may or may not be seen.
 
     Raises:
-        RunNotFoundError: The path holds no run. The message says what to do.
+        RunNotFoundError: The path is not a run. The message says what to do.
     """
     return Run(path, strict=strict)

@@ -11,17 +11,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.reading.lines import (
-    MAX_LINE_BYTES,
-    in_order,
+from foundry_fastlog.reading.counting import Cutoffs
+from foundry_fastlog.reading.lines import MAX_LINE_BYTES, in_order, parse_line
+from foundry_fastlog.run.checks import (
+    Problems,
+    SeriesCheck,
     note_gaps,
     note_missing_files,
     note_seq,
     note_tail,
     note_unreadable,
-    parse_line,
 )
-from foundry_fastlog.run.checks import Problems, SeriesCheck
 from foundry_fastlog.run.files import STREAMS, Segment, Series
 
 if TYPE_CHECKING:  # loaded when a run is read
@@ -61,10 +61,11 @@ class Choice:
         last_step: See above.
         rows: Whether there are rows at all.
         list_names: Whether the names are listed, where there are no rows.
-        starts: By series, which group it is of and which start of it; those of a group take each
-            other's place.
-        note_steps: Whether the steps of all series are noted, and not only of those that take the
-            place of others.
+        starts: By series, the number of its start.
+        counts: Whether values that no longer count are left out.
+        cutoffs: By start, from where on later starts took over.
+        note_steps: Whether steps are noted.
+        note_firsts: Whether the first step and epoch of each name are noted.
     """
 
     names: Sequence[str] | None = None
@@ -74,8 +75,11 @@ class Choice:
     last_step: int = INT64_MAX
     rows: bool = True
     list_names: bool = False
-    starts: dict[Series, tuple[int, int]] = field(default_factory=dict)
+    starts: dict[Series, int] = field(default_factory=dict)
+    counts: bool = False
+    cutoffs: dict[int, Cutoffs] = field(default_factory=dict)
     note_steps: bool = False
+    note_firsts: bool = False
 
 
 def scan_series(
@@ -110,6 +114,8 @@ def scan_series(
         last_step=choice.last_step,
         rows=choice.rows,
         list_names=choice.list_names,
+        note_steps=choice.note_steps,
+        note_firsts=choice.note_firsts,
     )
     _account(ordered, scan.accounts(), checks, problems)
     return scan
@@ -142,8 +148,6 @@ def sum_series(
     stream = STREAMS.index(series[0].stream)
     found: Statistics = _native().Statistics(sources, stream=stream, first=first)
     _account(ordered, found.accounts(), checks, problems)
-    for check, source in zip(checks, found.sources(), strict=True):
-        check.superseded = source[5]
     return found
 
 
@@ -174,15 +178,14 @@ def _native() -> Any:  # noqa: ANN401 - a module
 
 
 def _source(series: Series, segments: list[Segment], choice: Choice) -> Source:
-    group, start = choice.starts.get(series, (0, 0))
+    start = choice.starts.get(series, 0)
     return (
         STREAMS.index(series.stream),
-        choice.note_steps or start > 0,
         series.writer.rank,
-        series.writer.attempt,
-        series.writer.label,
-        group,
         start,
+        series.writer.label,
+        choice.counts,
+        choice.cutoffs.get(start),
         [(os.fsencode(one.path), one.kept, one.pending) for one in segments],
     )
 

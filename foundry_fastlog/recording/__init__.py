@@ -1,1 +1,1 @@
-"""The Recorder: with the readers the only room that imports the extension."""
+"""The Recorder. Only this package and the readers import the extension."""

@@ -1,7 +1,7 @@
-"""What the native core asks Python about tensors: only where their own C interface does not tell.
+"""Tensor queries that the native core makes in Python, where tensors have no C interface for them.
 
-Nothing here imports torch: a tensor exists only once its framework is imported. Nothing here waits
-for a device.
+Nothing here imports torch: a tensor exists only if its framework is already imported. Nothing here
+waits for a device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["block_stream", "describe_tensor", "plain_tensor", "prepare", "start_
 _CPU, _METAL, _EXTENSION, _ONE_API = 1, 8, 12, 14
 _DEVICE_TYPES = {"cpu": _CPU, "mps": _METAL, "xpu": _ONE_API}
 
-# Codes and bits of DLPack by the names of torch's types.
+# DLPack type codes and bits by torch dtype name.
 _DTYPES = {
     "bool": (6, 8),
     **{f"int{bits}": (0, bits) for bits in (8, 16, 32, 64)},
@@ -43,26 +43,26 @@ _DTYPES = {
 _FIRST_PAGE = 4096
 
 _DEVICE_TEXT = re.compile(r"([a-z_0-9]+?)(?::([0-9]+))?")
-#: Kinds of devices that torch itself knows; with torch at hand it is asked.
+#: Device kinds that torch itself knows. If torch is loaded, it is asked instead.
 _TORCHS = {"cpu", "cuda", "hip", "hpu", "meta", "mps", "mtia", "privateuseone", "xla", "xpu"}
-_LAST_INDEX = 255  # a line's index has eight bits
+_LAST_INDEX = 255  # a line has eight bits for the index
 
-#: How often the thread that waits for a framework's copies looks, in seconds.
+#: How often the thread polls a framework's copies, in seconds.
 _POLL_S = 0.005
 
 
 def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # noqa: ANN401 - likewise
-    """Describe the one element of a tensor of torch 2.4 to 2.9, which has no C interface for it.
+    """Describe the one element of a tensor of torch 2.4 to 2.9, which lacks a C interface for it.
 
     Args:
         value: The tensor.
 
     Returns:
         Device type (DLPack's), device index, address, type code and bits (DLPack's), the device's
-        current stream, and the tensor whose memory that is: ``value``, or the one behind it.
+        current stream, and the tensor that owns the memory: ``value``, or the tensor it wraps.
 
     Raises:
-        TypeError: It is no single number; the text says what to do.
+        TypeError: It is not a single number; the text says what to do.
     """
     if (count := value.numel()) != 1:
         raise TypeError(
@@ -74,12 +74,14 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # 
         return describe_tensor(plain_tensor(value))
     code_bits = _DTYPES.get(str(value.dtype).removeprefix("torch."))
     if code_bits is None:
-        raise TypeError(f"its type {value.dtype} is no single real number: pass value.abs() or so")
+        raise TypeError(
+            f"its type {value.dtype} is not a single real number: pass value.abs(), for example"
+        )
     try:
         address = value.data_ptr()
     except RuntimeError:
         address = 0
-    # A wrapper without memory of its own shows null, plus what its view begins at.
+    # A wrapper without its own memory has a null address plus its view's offset.
     if address < _FIRST_PAGE or value.is_neg():
         return describe_tensor(plain_tensor(value))
     kind, index = value.device.type, value.device.index or 0
@@ -91,22 +93,22 @@ def describe_tensor(value: Any) -> tuple[int, int, int, int, int, int, Any]:  # 
 
 
 def _cuda_stream(index: int) -> int:
-    # What torch.cuda.current_stream(index).cuda_stream gives, without making an object.
+    # The same as torch.cuda.current_stream(index).cuda_stream, without creating an object.
     return int(sys.modules["torch"]._C._cuda_getCurrentRawStream(index))  # noqa: SLF001 - likewise
 
 
 def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - a torch.device
-    """Name the device that a block is timed on, and its current stream.
+    """Return the device that a block is timed on, and its current stream.
 
     Args:
-        device: True for the current device; or an index, a torch.device or its text.
+        device: True for the current device; or an index, a torch.device or its name.
 
     Returns:
-        Device type (DLPack's), index and stream; None where no CUDA device is in use.
+        Device type (DLPack's), index and stream; None if no CUDA device is in use.
 
     Raises:
-        TypeError: ``device`` is no device, whether CUDA is in use or not; or where it is, there is
-            no such CUDA device.
+        TypeError: ``device`` is not a device (checked even if CUDA is not in use), or CUDA is in
+            use and has no such device.
     """
     kind, index = "cuda", None
     if device is True:
@@ -133,15 +135,15 @@ def block_stream(device: Any) -> tuple[int, int, int] | None:  # noqa: ANN401 - 
 
 @functools.lru_cache(maxsize=64)
 def _known(device: Any) -> tuple[str, int | None]:  # noqa: ANN401 - as above
-    """Take a text or a torch.device apart, once: blocks may be timed very often."""
+    """Parse a device name or torch.device, cached because blocks may be timed very often."""
     return _kind_and_index(device)
 
 
 def _kind_and_index(device: Any) -> tuple[str, int | None]:  # noqa: ANN401 - as above
-    """Take a device apart as torch does, though torch may not be there.
+    """Parse a device as torch does, though torch may not be loaded.
 
     Raises:
-        TypeError: It is no device.
+        TypeError: It is not a device.
     """
     kind: Any = getattr(device, "type", None)
     index: Any = getattr(device, "index", None)
@@ -159,7 +161,7 @@ def _kind_and_index(device: Any) -> tuple[str, int | None]:  # noqa: ANN401 - as
 
 
 def _is_kind(kind: str, torch: Any) -> bool:  # noqa: ANN401 - a module
-    """Tell whether torch knows a kind of device."""
+    """Return whether torch knows a kind of device."""
     if torch is None:
         return kind in _TORCHS
     try:
@@ -170,21 +172,22 @@ def _is_kind(kind: str, torch: Any) -> bool:  # noqa: ANN401 - a module
 
 
 def prepare(make: Callable[[int, int], None]) -> None:
-    """Make what the first value of a GPU needs, where CUDA is in use: later that may wait for it.
+    """Allocate what the first GPU value needs, if CUDA is in use: later this could block.
 
     Args:
-        make: Takes the current device's type (DLPack's) and index. Not called without CUDA in use.
+        make: Takes the current device's type (DLPack's) and index. Not called if CUDA is not in
+            use.
     """
     try:
         place = block_stream(device=True)
-    except Exception:  # noqa: BLE001 - a torch that is just being imported; the first value makes it
+    except Exception:  # noqa: BLE001 - torch is still being imported; the first value allocates instead
         return
     if place is not None:
         make(place[0], place[1])
 
 
 class _Transfer(NamedTuple):
-    """Copies of some tensors, under way on one stream."""
+    """Copies of some tensors in progress on one stream."""
 
     copies: HostCopies
     slots: list[int]
@@ -192,14 +195,14 @@ class _Transfer(NamedTuple):
 
 
 class _Transfers:
-    """Waits, in a thread of its own, for the copies that frameworks make.
+    """Waits in its own thread for copies made by frameworks.
 
-    ``add`` may be called by any thread; everything else is the thread's.
+    ``add`` may be called from any thread; everything else belongs to the waiting thread.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[_Transfer] = deque()
-        # Held while the thread runs. Only tried: a signal's handler may record while it is held.
+        # Held while the thread runs. Never blocks: a signal handler may record while it is held.
         self._running = threading.Lock()
 
     def add(self, transfer: _Transfer) -> None:
@@ -207,7 +210,7 @@ class _Transfers:
         if self._running.acquire(blocking=False):
             try:
                 threading.Thread(target=self._run, name="fastlog-transfers", daemon=True).start()
-            except RuntimeError:  # no more threads: a later one delivers, or the value is late
+            except RuntimeError:  # no thread: a later transfer delivers these, or they time out
                 self._running.release()
 
     def _run(self) -> None:
@@ -218,7 +221,7 @@ class _Transfers:
                     self._waiting.append(transfer)
             if not self._waiting:
                 self._running.release()
-                # One that came meanwhile has seen the lock held, and is this thread's.
+                # A transfer added in between saw the lock held, so this thread must serve it.
                 if not self._waiting or not self._running.acquire(blocking=False):
                     return
             time.sleep(_POLL_S)
@@ -241,16 +244,16 @@ _transfers = _Transfers()
 def start_transfer(
     tensors: list[tuple[Any, int]], deliver: Callable[[list[int], list[Any]], None]
 ) -> None:
-    """Copy scalars to the host by their framework's own means, and deliver what arrives.
+    """Copy scalars to the host through their framework, and deliver them as they arrive.
 
-    For devices without a driver API that the core knows: XPU, MPS and others that torch has.
+    For devices whose driver API the core does not use: XPU, MPS and other torch devices.
 
     Args:
-        tensors: Tensors of one device with the slots that wait for them.
+        tensors: Tensors of one device with the slots waiting for them.
         deliver: Takes slots and their values.
 
     Raises:
-        Exception: What the framework raises.
+        Exception: Whatever the framework raises.
     """
     copies = HostCopies([tensor for tensor, _ in tensors])
     _transfers.add(_Transfer(copies, [slot for _, slot in tensors], deliver))

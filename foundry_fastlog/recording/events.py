@@ -1,6 +1,6 @@
-"""What is recorded as a line of its own making: events, messages and summaries of epochs.
+"""Records that are built as whole JSON lines: events, messages and epoch summaries.
 
-One that is too large for the ring is cut, or becomes several lines.
+One that is too large for the ring is truncated or split into several lines.
 """
 
 from __future__ import annotations
@@ -32,20 +32,22 @@ from foundry_fastlog.recording.values import metric_value
 __all__ = ["EventRecorder"]
 
 _METRICS = 0  # stream numbers of csrc/core/record.hpp
+_PERFORMANCE = 1
 _ERRORS = 2
 _LOG = 3
+_SYSTEM = 4
 _SHORT = 8 << 10  # fits into the smallest ring
 _HUGE = (
     8 << 20
-)  # characters of a text that is cut before it is rendered, which takes several times its size
-# Numbers beyond 53 bits are refused, and go the long way, where their size is looked at.
+)  # characters; longer texts are cut before rendering, which takes several times their size
+# Numbers beyond 53 bits are rejected and take the slow path, which checks their size.
 _SIMPLE = orjson.OPT_STRICT_INTEGER
-_NULL = re.compile(rb"null").search  # half the time of `in`, which these letters make slow
-_MOST_NAME = 300  # characters of a name that alone is too large for the ring
+_NULL = re.compile(rb"null").search  # twice as fast as `in`, which is slow for these letters
+_MOST_NAME = 300  # characters of a name that is too large for the ring by itself
 
 
 class EventRecorder(core.RecorderCore):
-    """The part of a `Recorder` whose records are JSON before they reach the ring."""
+    """The part of `Recorder` that renders JSON before it reaches the ring."""
 
     def event(
         self,
@@ -57,25 +59,26 @@ class EventRecorder(core.RecorderCore):
         step: int | None = None,
         context: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Record a message, or an error with its traceback.
+        """Record a message, or an exception with its traceback.
 
         Args:
             message: What happened.
-            level: DEBUG, INFO, WARNING, ERROR or CRITICAL, or a number of `logging`; by default
-                ERROR with ``error`` and INFO without.
-            logger: Name of the subsystem; by default ``foundry_fastlog``.
-            error: An exception: the line goes to the errors stream, with its type, message and
-                traceback, chained exceptions included, and a fingerprint that equal errors share.
-                Without it the line goes to the log stream.
+            level: DEBUG, INFO, WARNING, ERROR or CRITICAL, or a `logging` number. Default: ERROR
+                with ``error``, INFO without.
+            logger: Name of the subsystem. Default: ``foundry_fastlog``.
+            error: An exception. The line goes to the errors stream with its type, message and
+                traceback (chained exceptions included), and a fingerprint shared by equal errors.
+                Without it, the line goes to the log stream.
             step: The training step.
-            context: Further fields. Values that JSON does not know are written as their ``str()``.
+            context: Additional fields. Values that JSON cannot represent are written as their
+                ``str()``.
 
         Returns:
             True when the line was accepted, False when it was dropped.
 
         Raises:
-            TypeError: ``message`` or ``logger`` is no str, ``error`` no exception, ``step`` no int,
-                or ``context`` no mapping.
+            TypeError: ``message`` or ``logger`` is not a str, ``error`` is not an exception,
+                ``step`` is not an int, or ``context`` is not a mapping.
             ValueError: An unknown level.
             OverflowError: A step beyond 64 bits.
             RecorderClosedError: The recorder has been closed.
@@ -104,13 +107,13 @@ class EventRecorder(core.RecorderCore):
         return self._event(_LOG if error is None else _ERRORS, fields)
 
     def message(self, level: str, logger: str, message: str, context: Mapping[str, Any]) -> bool:
-        """Record a message: event() for those that log many, such as handlers.
+        """Record a message: a faster event() for handlers and others that log many messages.
 
         Args:
             level: The level's name; any text.
             logger: Name of the subsystem.
             message: What happened.
-            context: Fields; values that JSON does not know are written as their ``str()``.
+            context: Fields. Values that JSON cannot represent are written as their ``str()``.
 
         Returns:
             True when the line was accepted, False when it was dropped or the recorder is closed.
@@ -124,7 +127,7 @@ class EventRecorder(core.RecorderCore):
             except (TypeError, RecursionError) as error:
                 let_interrupts_through(error)
                 return self._event(_LOG, fields)
-            # A null may stand for a number that is not finite; a long text may not fit the ring.
+            # A null may stand for a non-finite number; a long text may not fit into the ring.
             if len(rendered) > _SHORT or _NULL(rendered) is not None:
                 return self._event(_LOG, fields)
             return self._fragment(_LOG, rendered[1:-1])
@@ -145,22 +148,22 @@ class EventRecorder(core.RecorderCore):
         return self._fragment(stream, members)
 
     def epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
-        """Record values of a whole epoch, which belong to no step.
+        """Record values of a whole epoch, which do not belong to any step.
 
         Args:
             epoch: The epoch; may be a fraction.
-            summary: Values by name, of the types that ``record()`` takes, on a GPU too: the line
-                is written once they have arrived. More than the ring has room for at once become
+            summary: Values by name, of the types that ``record()`` takes, including GPU values: the
+                line is written once they arrive. A summary larger than the ring is split into
                 several lines.
 
         Returns:
-            True when the summary was accepted, False when it, or a part of it, was dropped.
+            True when the summary was accepted, False when all or part of it was dropped.
 
         Raises:
-            TypeError: ``epoch`` is no number, ``summary`` no mapping, or a name or value cannot be
-                recorded.
+            TypeError: ``epoch`` is not a number, ``summary`` is not a mapping, or a name or value
+                cannot be recorded.
             OverflowError: An int beyond 64 bits.
-            RuntimeError: A value on a GPU while a stream is being captured into a graph.
+            RuntimeError: A GPU value was passed while a stream is being captured into a graph.
             RecorderClosedError: The recorder has been closed.
         """
         number = metric_value("epoch", epoch)
@@ -180,12 +183,12 @@ class EventRecorder(core.RecorderCore):
         accepted = True
         on_devices = {n: v for n, v in values.items() if host_copies.is_device_scalar(v)}
         if not on_devices:
-            for members in _summary_members(epoch, values, self._largest_fragment):
+            for members in _members({"epoch": epoch}, "summary", values, self._largest_fragment):
                 accepted = self._fragment(_METRICS, members) and accepted
             return accepted
         try:
             return self._summary_fitting(epoch, values)
-        except ValueError:  # too large for the ring: by halves
+        except ValueError:  # too large for the ring: split in half
             if len(on_devices) < len(values):
                 parts = [{n: v for n, v in values.items() if n not in on_devices}, on_devices]
             elif len(values) > 1:
@@ -198,20 +201,75 @@ class EventRecorder(core.RecorderCore):
             accepted = self._summary(epoch, part) and accepted
         return accepted
 
+    def system(self, figures: Mapping[str, float], *, step: int | None = None) -> bool:
+        """Record figures of the machine, such as its memory in use: a line of the system stream.
 
-def _summary_members(epoch: float, values: Mapping[str, Any], limit: int) -> Iterator[bytes]:
-    """Render an epoch summary as the members of one line, or of several.
+        They belong to a moment, not to a step; readers order them by time and never leave one out.
+
+        Args:
+            figures: Values by name, of the types that ``record()`` takes on the CPU.
+            step: The training step at that moment, if one is going on.
+
+        Returns:
+            True when they were accepted, False when they, or a part of them, were dropped.
+
+        Raises:
+            TypeError: ``figures`` is no mapping, ``step`` no int, or a name or value cannot be
+                recorded.
+            OverflowError: An int beyond 64 bits.
+            RecorderClosedError: The recorder has been closed.
+        """
+        check_type("figures", figures, Mapping, "a mapping")
+        for name in figures:
+            if not isinstance(name, str):
+                raise TypeError(f"names of figures must be str, got {text_of_value(name)}")
+        head = {} if step is None else {"step": step_number(step)}
+        values = {name: metric_value(name, value) for name, value in figures.items()}
+        accepted = True
+        for members in _members(head, "system", values, self._largest_fragment):
+            accepted = self._fragment(_SYSTEM, members) and accepted
+        return accepted
+
+    def rewind(self, step: int) -> bool:
+        """Say that this process went back to a step: a checkpoint was restored within the program.
+
+        What it recorded before for this step and later ones counts no longer: readers leave out
+        those metrics and timings, as they do for a start that resumed there. ``log()`` goes on with
+        this step.
+
+        Args:
+            step: The step that comes next.
+
+        Returns:
+            True when it was accepted, False when it was dropped.
+
+        Raises:
+            TypeError: ``step`` is no int.
+            OverflowError: A step beyond 64 bits.
+            RecorderClosedError: The recorder has been closed.
+        """
+        members = b'"rewind":%d' % step_number(step)
+        accepted = [self._fragment(stream, members) for stream in (_METRICS, _PERFORMANCE)]
+        self._continue_from(max(step - 1, -(1 << 63)))
+        return all(accepted)
+
+
+def _members(
+    head: Mapping[str, Any], part: str, values: Mapping[str, Any], limit: int
+) -> Iterator[bytes]:
+    """Render values as the members of one line, or of several.
 
     Args:
-        epoch: The epoch.
+        head: What each line begins with.
+        part: The member that has the values.
         values: Values by name, as metric_value() returns them.
         limit: The largest size of one line's members in bytes.
 
     Yields:
-        Members of at most that size: of halves, where the whole is too large.
+        Members of at most that size, split in half until they fit.
     """
-    fields: dict[str, Any] = {"epoch": epoch, "summary": values}
-    if nonfinite := _nonfinite_values({"epoch": epoch}) | _nonfinite_values(values):
+    fields: dict[str, Any] = {**head, part: values}
+    if nonfinite := _nonfinite_values(head) | _nonfinite_values(values):
         fields["nonfinite"] = nonfinite
     members = render_members(fields)
     if len(members) <= limit:
@@ -219,19 +277,19 @@ def _summary_members(epoch: float, values: Mapping[str, Any], limit: int) -> Ite
         return
     if len(values) > 1:
         items, half = list(values.items()), len(values) // 2
-        yield from _summary_members(epoch, dict(items[:half]), limit)
-        yield from _summary_members(epoch, dict(items[half:]), limit)
+        yield from _members(head, part, dict(items[:half]), limit)
+        yield from _members(head, part, dict(items[half:]), limit)
         return
-    ((name, value),) = values.items()  # one text, or one name, that is larger than all
+    ((name, value),) = values.items()  # a single text or name that is larger than the limit
     room = limit // 16
     name = name if len(name) <= room else f"{name[:room]}... ({len(name)} characters)"
     if isinstance(value, str) and len(value) > room:
         value = f"{value[:room]}... ({len(value)} characters)"
-    yield from _summary_members(epoch, {name: value}, limit)
+    yield from _members(head, part, {name: value}, limit)
 
 
 def _nonfinite_values(values: Mapping[str, Any]) -> dict[str, str]:
-    """Name the non-finite ones among values without nesting, by their keys as they are written."""
+    """Return the non-finite values by key, as text. The values are not nested."""
     odd = {
         name: value
         for name, value in values.items()
@@ -248,13 +306,13 @@ def _has_long_text(fields: Mapping[Any, Any], limit: int = _SHORT) -> bool:
 
 
 def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
-    """Cut an event that is too large for the ring down to what fits, saying so.
+    """Truncate an event that is too large for the ring, and mark what was cut.
 
     Args:
         fields: The line's fields.
         limit: The largest size of its members in bytes.
     """
-    share = limit // 9  # at most six bytes a character: four texts, a traceback of three, context
+    share = limit // 9  # up to 6 bytes per character; 4 texts, a traceback of 3 shares, context
     short = dict(fields)
     for key in ("message", "error_message", "logger", "error_type"):
         if key in short:
@@ -275,7 +333,7 @@ def _shortened(fields: Mapping[str, Any], limit: int) -> dict[str, Any]:
 
 
 def _smaller(context: Mapping[str, Any], size: int, limit: int) -> object:
-    """Cut long values of a context until it fits: the others stay as they are."""
+    """Cut long values of a context until it fits; leave the others alone."""
     chars, items = limit // 8, 256
     while chars > 8:
         fields = {key: readable(v, Bounds(items, items, chars)) for key, v in context.items()}

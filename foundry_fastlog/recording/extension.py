@@ -1,4 +1,4 @@
-"""The native core, or why there is none."""
+"""The native core, or the reason why it cannot be loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of device scalars by their framework's own means, without waiting for the device."""
+"""Copies of device scalars through their framework, without waiting for the device."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["HostCopies", "checked", "cuda_type", "is_device_scalar"]
 
 _CUDA, _ROCM = 2, 10  # device types of DLPack
 
-#: A scalar in more memory than this, in bytes, is copied on its device: not all of it is kept.
+#: A scalar inside a larger allocation (in bytes) is copied on its device, to not keep all of it.
 _MOST_KEPT = 4096
 
-#: As `record()` says it.
+#: The same text as `record()` raises.
 _CAPTURED = (
     "a value on a device cannot be recorded while a stream is being captured into a graph: each "
     "replay would copy into the same place. Record after the capture, and after each replay"
 )
 
-#: Calls a function that asks devices of a type (DLPack's), so that no graph capture of another
-#: thread ends. The recorder puts it in place: it is the native core's.
+#: Calls a function that queries devices of a type (DLPack's), without invalidating another
+#: thread's graph capture. Set by the recorder to the native core's function.
 ask_relaxed: Callable[[int, Callable[[], Any]], Any] | None = None
 
-#: Raises RuntimeError where the current stream of one of some tensors is being captured; likewise.
+#: Raises RuntimeError if the current stream of any tensor is being captured. Set likewise.
 refuse_captured: Callable[[list[Any]], None] | None = None
 
 
@@ -36,17 +36,17 @@ def cuda_type() -> int:
 
 
 def is_device_scalar(value: object) -> bool:
-    """Tell whether a value is a tensor of one element that lies on a device."""
+    """Return whether a value is a one-element tensor on a device."""
     return device_of(value) is not None and all(n == 1 for n in getattr(value, "shape", (0,)))
 
 
 def _small(scalar: Any) -> Any:  # noqa: ANN401 - any framework's tensor
-    """Return what to keep of a scalar until it is copied: not large memory that it is a part of."""
+    """Return the tensor to keep until the copy is done; never a part of a large allocation."""
     plain = scalar.detach()
     try:
         if len(plain.untyped_storage()) > _MOST_KEPT:
             return plain.clone()
-    except Exception:  # noqa: BLE001 - without storages, or without room for a copy: kept as it is
+    except Exception:  # noqa: BLE001 - no storage, or no memory for a copy: keep it as it is
         return plain
     return plain
 
@@ -56,13 +56,13 @@ def _common_type(scalars: Sequence[Any]) -> int:
 
 
 def checked(scalars: Sequence[Any]) -> list[Any]:
-    """Return what to copy in place of scalars: what `record()` asks of its own.
+    """Return the tensors to copy for some scalars, with the same checks as `record()`.
 
     Args:
-        scalars: Tensors of torch, of one element each.
+        scalars: One-element torch tensors.
 
     Raises:
-        TypeError: One of them has no value of its own, as a part of a DTensor.
+        TypeError: One of them has no value of its own, such as a part of a DTensor.
         RuntimeError: A current stream is being captured into a graph.
     """
     found = [readable_tensor(scalar) for scalar in scalars]
@@ -74,20 +74,20 @@ def checked(scalars: Sequence[Any]) -> list[Any]:
 
 
 class HostCopies:
-    """Copies of some scalars to the host, under way behind what is on their current streams.
+    """Copies of some scalars to the host, queued on their current streams.
 
     Attributes:
-        tensors: The copies, in order; to be read once `arrived` says so.
+        tensors: The copies, in order; valid once `arrived` returns True.
     """
 
     def __init__(self, scalars: Sequence[Any]) -> None:
-        """Begin to copy.
+        """Start the copies.
 
         Args:
-            scalars: Tensors of torch, of one element each, as `checked` returns them.
+            scalars: One-element torch tensors, as returned by `checked`.
 
         Raises:
-            Exception: What torch raises.
+            Exception: Whatever torch raises.
         """
         self._type = _common_type(scalars)
         self._scalars: Sequence[Any] = scalars
@@ -98,12 +98,12 @@ class HostCopies:
 
     def _begin(self) -> None:
         torch = sys.modules["torch"]
-        # Kept until they are copied: their memory may be another stream's, and be used again there.
+        # Kept until copied: another stream could own this memory and reuse it.
         self._sources = [_small(scalar) for scalar in self._scalars]
         self._scalars = ()
         self.tensors = [source.to("cpu", non_blocking=True) for source in self._sources]
         for device in dict.fromkeys(source.device for source in self._sources):
-            # torch.Event came after torch 2.4; before, each kind of device has a module of its own.
+            # torch.Event is newer than torch 2.4; before, each kind of device has its own module.
             make = getattr(torch, "Event", None)
             event = getattr(torch, device.type).Event() if make is None else make(device)
             if device.type == "cuda":
@@ -113,10 +113,10 @@ class HostCopies:
             self._events.append(event)
 
     def arrived(self) -> bool:
-        """Tell whether all of them are there; asks the devices, and does not wait.
+        """Return whether all copies are complete; queries the devices without waiting.
 
         Raises:
-            Exception: What torch raises when a device has failed.
+            Exception: Whatever torch raises when a device has failed.
         """
         if not self._ask(self._have_arrived):
             return False

@@ -1,4 +1,4 @@
-"""Which recorders this process has open: two in one directory would be two writers of one story."""
+"""The registry of this process's open recorders: two in one directory would corrupt the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["OpenRecorders"]
 
 
 class _Recorder(Protocol):
-    """What is asked of a `Recorder`."""
+    """The members of `Recorder` that the registry uses."""
 
     @property
     def path(self) -> Path: ...
@@ -29,7 +29,7 @@ _R = TypeVar("_R", bound=_Recorder)
 
 
 class _Entry(Generic[_R]):
-    """A recorder, and where it records."""
+    """A recorder and where it records."""
 
     def __init__(self, recorder: _R) -> None:
         self.recorder = weakref.ref(recorder)
@@ -38,22 +38,22 @@ class _Entry(Generic[_R]):
         self.identify(recorder)
 
     def identify(self, recorder: _R) -> tuple[int, int] | None:
-        """Where it records now: it may have moved on, or have made its directory since."""
+        """Return where it records now: it may have moved, or created its directory since."""
         device, inode = recorder._directory  # noqa: SLF001 - its own registry
-        if inode:  # 0 also in a forked child that has not recorded yet
+        if inode:  # also 0 in a forked child that has not recorded yet
             self._identity = device, inode
         return self._identity
 
 
 class OpenRecorders(Generic[_R]):
-    """Finds a process's recorder for a directory, and all of them at its end.
+    """Finds a process's recorder for a directory, and lists all of them at exit.
 
-    A directory is known by device and inode, whatever link or mount leads to it. Where there is
-    none (it cannot be made yet, or was removed and its recorder will make it anew) it is known by
-    its path without links.
+    A directory is identified by device and inode, whatever link or mount leads to it. A directory
+    that does not exist (it cannot be created yet, or was removed and its recorder will recreate it)
+    is identified by its path with links resolved.
 
     Attributes:
-        lock: Held from the search for a recorder until the new one is added. Reentrant.
+        lock: Hold it from the search for a recorder until the new one is added. Reentrant.
     """
 
     def __init__(self) -> None:
@@ -61,24 +61,24 @@ class OpenRecorders(Generic[_R]):
         self._entries: list[_Entry[_R]] = []
 
     def add(self, recorder: _R) -> None:
-        """Enter a recorder that was opened; it leaves when it is collected.
+        """Add a newly opened recorder; it is removed when it is garbage-collected.
 
         Args:
             recorder: The recorder.
         """
         entry = _Entry(recorder)
-        # A new list: a search in another thread goes on in the one that it began with.
+        # A new list, so that a search in another thread finishes on the old one.
         self._entries = [
             *(other for other in self._entries if other.recorder() is not None),
             entry,
         ]
 
     def find(self, directory: str, rank: int | None) -> _R | None:
-        """Return the recorder that is open in a directory for a rank, or None.
+        """Return the recorder open in a directory for a rank, or None.
 
         Args:
             directory: The directory; need not exist.
-            rank: The rank; None is 0.
+            rank: The rank; None means 0.
         """
         place = os.path.realpath(directory)
         try:
@@ -97,6 +97,6 @@ class OpenRecorders(Generic[_R]):
         return None
 
     def list_all(self) -> list[_R]:
-        """List all that are not collected, closed ones too, in the order of their opening."""
+        """List all that are not garbage-collected, including closed ones, oldest first."""
         found = [entry.recorder() for entry in self._entries]
         return [recorder for recorder in found if recorder is not None]

@@ -1,4 +1,4 @@
-"""The options of a recorder: their limits, and what the core calls them."""
+"""The options of a recorder: their limits, and their names in the core."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from foundry_fastlog.base.arguments import check_choice, check_number
 
 __all__ = ["CHOICES", "LIMITS", "core_options"]
 
-#: The least and the greatest value; those in bytes are whole numbers.
+#: Minimum and maximum. Options in bytes are whole numbers.
 LIMITS: dict[str, tuple[float, float]] = {
     "ring_bytes": (64 << 10, 64 << 20),
     "segment_bytes": (4 << 10, 1 << 50),
@@ -29,14 +29,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def core_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check options, and return those that the core has, as it takes them.
+    """Check options and return the core's, under the core's names.
 
     Args:
-        options: All of `LIMITS` and `CHOICES`, as `Recorder` takes them.
+        options: All of `LIMITS` and `CHOICES`, named as in `Recorder`.
 
     Raises:
-        TypeError: One of a wrong type.
-        ValueError: One beyond its limits, or no choice. The message says what may be.
+        TypeError: An option has the wrong type.
+        ValueError: An option is out of range or not one of the choices. The message says what is
+            allowed.
     """
     for name, (least, most) in LIMITS.items():
         check_number(name, options[name], least, most, whole=name.endswith("_bytes"))

@@ -1,7 +1,7 @@
-"""Which tensor is read in place of one that is given: one question, for all who read tensors.
+"""Find the tensor to read for a given tensor; shared by everything that reads tensors.
 
-Nothing here imports torch: a tensor exists only once its framework is imported. Nothing here waits
-for a device.
+Nothing here imports torch: a tensor exists only if its framework is already imported. Nothing here
+waits for a device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TRACED = {"FakeTensor", "FunctionalTensor"}
 
 
 def readable_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
-    """Return what to read in place of a tensor: itself, or the one behind it.
+    """Return the tensor to read: the given one, or the one it wraps.
 
     Args:
         value: A tensor.
@@ -27,10 +27,10 @@ def readable_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
         A tensor on the same device.
 
     Raises:
-        TypeError: There is no one value to be read; the text says why and what to do.
+        TypeError: There is no single value to read; the text says why and what to do.
     """
     if has_lost_memory(value):
-        raise TypeError(f"{described_unread(value)} has no value any more")
+        raise TypeError(f"{described_unread(value)} no longer has a value")
     kind = type(value)
     wrapped = any(base.__name__ in _WRAPPERS for base in kind.__mro__)
     traced = kind.__name__ in _TRACED and kind.__module__.startswith("torch.")
@@ -40,16 +40,16 @@ def readable_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
 
 
 def plain_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
-    """Return the tensor with memory of its own that stands behind a wrapper.
+    """Return the tensor that a wrapper wraps and that has its own memory.
 
     Args:
-        value: A tensor whose memory is not its own: a DTensor, the result of a collective, ...
+        value: A tensor without its own memory: a DTensor, the result of a collective, ...
 
     Returns:
-        A tensor on the same device; work on it is enqueued on the current stream.
+        A tensor on the same device; operations on it are enqueued on the current stream.
 
     Raises:
-        TypeError: There is no one value behind it; the text says why and what to do.
+        TypeError: There is no single value to read; the text says why and what to do.
     """
     names = {base.__name__ for base in type(value).__mro__}
     if "DTensor" in names:
@@ -63,7 +63,7 @@ def plain_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
     if "AsyncCollectiveTensor" in names:
         return value.wait() if hasattr(value, "wait") else value.trigger_wait()
     if type(value).__name__ in _TRACED or device_kind(value) == "meta":
-        raise TypeError("it has no value: record outside the code that is traced or on 'meta'")
+        raise TypeError("it has no value: record outside traced code and 'meta' tensors")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         if value._is_zerotensor():  # noqa: SLF001 - torch has no public name for it
@@ -73,11 +73,11 @@ def plain_tensor(value: Any) -> Any:  # noqa: ANN401 - any framework's tensor
         functorch = torch._C._functorch  # noqa: SLF001 - likewise
         if functorch.is_functorch_wrapped_tensor(value):
             raise TypeError("it belongs to a torch.func transform: record outside of it")
-    raise TypeError("it has no memory of its own that could be read: pass value.item()")
+    raise TypeError("it has no memory of its own to read: pass value.item()")
 
 
 def device_kind(value: Any) -> str:  # noqa: ANN401 - any framework's tensor
-    """Return the type of the device that a tensor names, "" where it names none."""
+    """Return the type of a tensor's device, "" if it has none."""
     try:
         return str(getattr(getattr(value, "device", None), "type", ""))
     except Exception:  # noqa: BLE001 - a value of any type, with any property

@@ -1,4 +1,4 @@
-"""The Recorder: the one door to the native core."""
+"""The Recorder: the only entry point to the native core."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from foundry_fastlog.base.arguments import (
     check_choice,
     check_directory,
     check_type,
-    process_number,
     seconds,
 )
 from foundry_fastlog.base.error_facts import prepare
+from foundry_fastlog.base.json_text import cut, safe_str
 from foundry_fastlog.recording import host_copies
 from foundry_fastlog.recording.events import EventRecorder
 from foundry_fastlog.recording.extension import RecorderClosedError, core
 from foundry_fastlog.recording.open_recorders import OpenRecorders
 from foundry_fastlog.recording.options import core_options
 from foundry_fastlog.recording.recovery import finish_dead, mark_lost, recover
+from foundry_fastlog.run import starts
+from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.info import RunFile, plain_config
+from foundry_fastlog.run.launch import Place, find_launch, find_place
 from foundry_fastlog.run.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -43,20 +46,23 @@ _R = TypeVar("_R")
 
 _log = logging.getLogger("foundry_fastlog")
 
-_VAIN_S = 1.0  # the longest wait for a place that has refused all along, or again at exit
+_SHORT_CLOSE_S = 1.0  # the longest wait if the directory was never writable, or again at exit
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
-_ATTEMPT = re.compile(r"(?:^|-)a(\d+)(?:-|$)")
 
 _open: OpenRecorders[Recorder] = OpenRecorders()
-_told_odd: set[str] = set()  # names of values that log() has written as text
-_MOST_TOLD = 1000
+_told_odd: set[str] = set()  # names of values that log() has recorded as text
+_MOST_WARNED = 1000
 _MOST_WORKER_RING = MIB
+_MOST_SAID = 1000  # characters of an error's message
+
+#: What to do where a directory has a run.
+RESUME = ("auto", "must", "never", "new")
 
 
 class _SetByInit:
-    """An attribute that ``__init__`` sets; before that, asking for it says that it has not.
+    """An attribute that ``__init__`` sets; reading it earlier raises an error that says so.
 
-    A ``__getattr__`` would say so of any attribute, and make each call of a method slower.
+    ``__getattr__`` would do so for any attribute, and would make every method call slower.
     """
 
     def __get__(self, instance: object, owner: type) -> NoReturn:
@@ -72,7 +78,7 @@ class Recorder(EventRecorder):
     into JSON lines in ``path``. The calls ``record``, ``record_dict``, ``log`` and ``timer`` are
     native methods. All methods may be called from any thread.
 
-    A forked child may go on using the object: its first record opens files of its own.
+    A forked child may keep using the object: its first record opens its own files.
 
     Example:
         >>> with Recorder("runs/exp0") as recorder:  # doctest: +SKIP
@@ -83,6 +89,8 @@ class Recorder(EventRecorder):
     _missing_told = False
     _ended = False
     _run_file: RunFile | None
+    _error: BaseException | None = None
+    _start: starts.Start | None = None  # of a spawned worker: its parent's
     if not TYPE_CHECKING:
         _path = _rank = _world_size = _stamp = _close_timeout_s = _pid = _SetByInit()
 
@@ -107,80 +115,93 @@ class Recorder(EventRecorder):
         config: object = None,
         name: str | None = None,
         stamp: str | None = None,
+        resume: str = "auto",
+        launch: str | None = None,
     ) -> None:
         """Open the run's directory and start the flush thread.
 
-        A directory that cannot be written is no error: training goes on, the fault is shown once
-        and in ``stats()``, records wait in the ring and writing is tried again.
+        A directory that cannot be written does not raise: training goes on, the fault is reported
+        once and in ``stats()``, records wait in the ring and writing is retried.
 
         Args:
-            path: The run's directory; made when absent. A directory that already holds a run is
-                resumed: what is there stays, and this process writes files of a new attempt.
-            rank: This process's rank; by default the environment's RANK, as torchrun sets it.
-            world_size: Number of ranks; by default the environment's WORLD_SIZE.
+            path: The run's directory; created if absent. Existing files stay: this process writes
+                its own.
+            rank: This process's rank; default: what the launcher says (torchrun, Slurm, MPI), or
+                ``torch.distributed`` or jax if they are initialised.
+            world_size: Number of ranks; default: likewise.
             ring_bytes: Size of the ring in memory, 64 KiB to 64 MiB, rounded up to a power of two.
             back_pressure: What to do when the ring is full: ``"block"`` waits up to
                 ``block_timeout_s`` and then drops; ``"drop"`` drops at once. Drops are counted and
                 marked in the file.
-            block_timeout_s: The longest wait in seconds. After a wait in vain nothing waits again
-                before the flush thread has written something.
-            flush_interval_s: How often the flush thread wakes, in seconds; a half full ring wakes
+            block_timeout_s: The longest wait in seconds. After a wait that timed out, no call waits
+                again until the flush thread has written something.
+            flush_interval_s: How often the flush thread wakes, in seconds. A half-full ring wakes
                 it at once.
-            segment_bytes: A file that would grow beyond this size is continued in a next segment.
-            overhead_budget: Fraction of wall time that logging may take before one warning says so.
+            segment_bytes: A file that would grow beyond this size is continued in a new segment.
+            overhead_budget: Fraction of wall time that logging may take before one warning is
+                logged.
             close_timeout_s: Default timeout of ``flush()`` and ``close()`` in seconds.
-            ring: Where the ring lies. ``"file"``: in a mapped file, so that a killed process loses
-                nothing; on a file system that does not suit mapping, in a local temporary
-                directory. ``"shm"``: in /dev/shm, which the disk's write-back never touches, but
-                which goes with the container or machine. ``"memory"``: nowhere else; a killed
-                process loses what it recorded in the last ``flush_interval_s``.
-            fsync: When lines are forced to the disk, against a power loss: ``"none"`` (when the
-                kernel likes), ``"interval"`` or ``"every_flush"``. A killed process needs none.
-            fsync_interval_s: Seconds between two of them for ``"interval"``.
-            device_timeout_s: How long a line waits for its values from a device, in seconds. Then
-                they are null, and named in its ``missing``; what was on the CPU is there.
-            watch_nonfinite: Which metrics make a ``nonfinite`` event in the errors stream when they
-                turn NaN or infinite: ``"device"`` (those from a device), ``"all"`` or ``"none"``.
+            ring: Where the ring is kept. ``"file"``: in a mapped file, so that a killed process
+                loses nothing; on a file system unsuitable for mapping, in a local temporary
+                directory. ``"shm"``: in /dev/shm, which disk write-back never touches, but which is
+                lost with the container or machine. ``"memory"``: in memory only; a killed process
+                loses what it recorded in the last ``flush_interval_s``.
+            fsync: When lines are synced to the disk, to survive a power loss: ``"none"`` (when the
+                kernel decides), ``"interval"`` or ``"every_flush"``. Surviving a killed process
+                needs none.
+            fsync_interval_s: Seconds between syncs for ``"interval"``.
+            device_timeout_s: How long a line waits for its device values, in seconds. After that
+                they are null and named in its ``missing``; its CPU values are kept.
+            watch_nonfinite: Which metrics produce a ``nonfinite`` event in the errors stream when
+                they turn NaN or infinite: ``"device"`` (device values), ``"all"`` or ``"none"``.
             config: The run's configuration for run.json: a mapping or a pydantic model.
-            name: The run's name for run.json; by default the directory's name.
+            name: The run's name for run.json. Default: the directory's name.
             stamp: When this start began, ``"2025-09-30_14-30-00"``, for the file names:
-                ``metrics_2025-09-30_14-30-00.jsonl``. All processes of one start share it.
+                ``metrics_2025-09-30_14-30-00.jsonl``. All processes of one start share that of the
+                one that began it.
+            resume: What to do where the directory has a run. ``"auto"``: go on with it, as its next
+                start. ``"must"``: likewise, and fail where there is none. ``"never"``: fail.
+                ``"new"``: record in the next free directory beside it: ``exp0-2``. Other ranks of
+                the same launch find the directory that the first one took.
+            launch: A name that all processes of this launch share and no other launch has, where
+                the launcher says none in the environment; see ``docs/format.md``.
 
         Raises:
-            TypeError: An argument of a wrong type.
-            ValueError: An argument, RANK or WORLD_SIZE out of range, or this process already
+            TypeError: An argument has the wrong type.
+            ValueError: An argument, RANK or WORLD_SIZE is out of range, or this process already
                 records there.
+            FileNotFoundError: There is no run, with ``resume="must"``.
+            FileExistsError: There is one, with ``resume="never"``.
             NotADirectoryError: ``path``, or a part of it, is a file.
-            MemoryError: There is no memory for the recorder. No file of it is left.
-            RuntimeError: There is none for the ring, or the flush thread cannot be started. No file
-                is left. Or this object was opened before, which changes nothing of it.
+            MemoryError: There is not enough memory for the recorder. None of its files are left.
+            RuntimeError: There is not enough memory for the ring, or the flush thread cannot be
+                started; no files are left. Or this object was already opened; it stays as it is.
         """
-        if self._opened:  # closed ones too: their files and figures stay what they are
+        if self._opened:  # also if closed: its files and figures do not change
             raise RuntimeError(
-                f"this {type(self).__name__} was opened before, in {self.path}: make a new one"
+                f"this {type(self).__name__} was already opened, in {self.path}: create a new one"
             )
         directory = absolute(path)
         check_directory(directory)
-        rank = process_number("rank", rank, "RANK", least=0)
-        world_size = process_number("world_size", world_size, "WORLD_SIZE", least=1)
-        if rank is not None and world_size is not None and rank >= world_size:
-            raise ValueError(f"rank must be below world_size, got {rank} of {world_size}")
-        options = core_options(
-            {
-                "ring_bytes": ring_bytes,
-                "back_pressure": back_pressure,
-                "block_timeout_s": block_timeout_s,
-                "flush_interval_s": flush_interval_s,
-                "segment_bytes": segment_bytes,
-                "overhead_budget": overhead_budget,
-                "close_timeout_s": close_timeout_s,
-                "ring": ring,
-                "fsync": fsync,
-                "fsync_interval_s": fsync_interval_s,
-                "device_timeout_s": device_timeout_s,
-                "watch_nonfinite": watch_nonfinite,
-            }
-        )
+        place = find_place(rank, world_size)
+        check_choice("resume", resume, RESUME)
+        if launch is not None:
+            check_type("launch", launch, str, "a str")
+        options = {
+            "ring_bytes": ring_bytes,
+            "back_pressure": back_pressure,
+            "block_timeout_s": block_timeout_s,
+            "flush_interval_s": flush_interval_s,
+            "segment_bytes": segment_bytes,
+            "overhead_budget": overhead_budget,
+            "close_timeout_s": close_timeout_s,
+            "ring": ring,
+            "fsync": fsync,
+            "fsync_interval_s": fsync_interval_s,
+            "device_timeout_s": device_timeout_s,
+            "watch_nonfinite": watch_nonfinite,
+        }
+        taken = core_options(options)
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         if stamp is not None:
@@ -188,31 +209,67 @@ class Recorder(EventRecorder):
             if _STAMP.fullmatch(stamp) is None:
                 raise ValueError(f"stamp must look like 2025-09-30_14-30-00, got {stamp!r}")
         config = plain_config(config)
-        self._take_facts(Path(directory), rank, world_size, stamp or "", float(close_timeout_s))
+        self._close_timeout_s = float(close_timeout_s)
+        facts = {"config": config, "stamp": stamp}
         with _open.lock:
-            other = _open.find(directory, rank)
-            if other is not None:
-                alias = f" (as {other.path})" if str(other.path) != directory else ""
-                raise ValueError(
-                    f"this process already records in {directory}{alias}: use open_run(path) to "
-                    "share that recorder, or close it first"
-                )
-            if not rank:
-                mark_lost(Path(directory))
-            finish_dead(directory)
-            self._open_core(f"r{rank}" if rank else "", options)
+            while not self._begin(Path(directory), place, launch, resume, facts, taken):
+                pass  # another process took the directory meanwhile
         _prepare_device()
         _close_at_worker_exit()
-        if not rank:
+        peers = self._start.peers if self._start else ()
+        if peers:
+            _warn_of_peers(self, peers)
+        elif not place.rank:
             self._run_file = RunFile(
                 self._path,
                 name=name,
                 config=config,
-                world_size=world_size,
-                rank=rank,
+                world_size=place.world_size,
+                rank=place.rank,
                 stamp=self._stamp,
             )
             self._write_run_file(ended=False)
+
+    def _begin(
+        self,
+        given: Path,
+        place: Place,
+        launch: str | None,
+        resume: str,
+        facts: dict[str, Any],
+        options: dict[str, Any],
+    ) -> bool:
+        """Find this process's directory and start, and open the core there. False to try again."""
+        launched = find_launch(launch, place)
+        path = starts.choose_directory(given, resume, place, launched)
+        other = _open.find(str(path), place.rank)
+        if other is not None:
+            alias = f" (as {other.path})" if other.path != path else ""
+            raise ValueError(
+                f"this process already records in {path}{alias}: use open_run(path) to "
+                "share that recorder, or close it first"
+            )
+        if not place.rank:
+            mark_lost(path)
+        finish_dead(str(path))
+        with starts.opening(path):
+            last = starts.last_step(path, place.rank)
+            live = functools.partial(core.live_writers, os.fsencode(path))
+            start = starts.begin(path, place, launched, live, facts)
+            if resume in ("never", "new") and (start.number or start.peers):
+                starts.withdraw(path, start)
+                return False
+            stamp = start.stamp if facts["stamp"] else ""
+            self._take_facts(path, *place, stamp, self._close_timeout_s)
+            try:
+                self._open_core(start.label(place.rank), options)
+            except BaseException:
+                starts.withdraw(path, start)
+                raise
+        self._start = start
+        if last is not None:
+            self._continue_from(last)
+        return True
 
     @classmethod
     def _open_worker(
@@ -225,7 +282,7 @@ class Recorder(EventRecorder):
         label: str,
         options: dict[str, Any],
     ) -> Recorder:
-        """Open the recorder of a process that was spawned by one which records (see __reduce__)."""
+        """Open the recorder in a process spawned by a recording process (see __reduce__)."""
         with _open.lock:
             present = _open.find(str(path), rank)
             if present is not None:
@@ -273,7 +330,7 @@ class Recorder(EventRecorder):
         _open.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for a spawned worker: there it records to files of its own, as a forked one does.
+        """Pickle for a spawned worker, which records to its own files as a forked worker does.
 
         Raises:
             RecorderClosedError: The recorder has been closed.
@@ -310,38 +367,43 @@ class Recorder(EventRecorder):
 
     @property
     def label(self) -> str:
-        """The writer's label in the file names; empty for the main process's first attempt."""
+        """The writer's label in the file names; empty for the first attempt of the main process."""
         return self._label or ""
 
     @property
     def stamp(self) -> str:
-        """The start's time in the file names; empty when there is none."""
+        """The start's time in the file names; empty if there is none."""
         return self._stamp
 
     @property
     def attempt(self) -> int:
-        """How often this run has been resumed, 0 for the first attempt."""
-        found = _ATTEMPT.search(self.label)
-        return int(found.group(1)) if found else 0
+        """Number of this start of the run: 0 for the first, then 1, 2, ... for each resume."""
+        return Writer.from_label(self.label).attempt
+
+    @property
+    def started(self) -> str:
+        """When this start of the run began, as file names have it; the same for all its ranks."""
+        return self.stamp if self._start is None else self._start.stamp
 
     def files(self) -> list[Path]:
-        """List the JSONL files that this process has made so far, by stream and segment."""
+        """List the JSONL files that this process has created so far, by stream and segment."""
         return [Path(path) for path in self._files()]
 
     def flush(self, timeout: float | None = None, *, stream: str | None = None) -> bool:
-        """Wait until everything accepted so far is in the files, values from devices included.
+        """Wait until everything accepted so far is in the files, device values included.
 
         Args:
-            timeout: Seconds to wait at most; by default as close().
-            stream: Wait for this one only: ``metrics``, ``performance``, ``errors`` or ``log``.
-                Lines of others that wait for a device do not hold it up.
+            timeout: The longest wait in seconds. Default: as for close().
+            stream: Wait for this stream only: ``metrics``, ``performance``, ``errors`` or ``log``.
+                Lines of other streams that wait for a device do not delay it.
 
         Returns:
-            True when it is, False when the time was up first; training may simply go on.
+            True when everything is written, False when the timeout expired first; training may go
+            on.
 
         Raises:
-            TypeError: ``timeout`` is no number.
-            ValueError: ``timeout`` is NaN or below 0, or an unknown stream.
+            TypeError: ``timeout`` is not a number.
+            ValueError: ``timeout`` is NaN or below 0, or the stream is unknown.
         """
         limit = self._default_limit() if timeout is None else seconds("timeout", timeout)
         if stream is None:
@@ -350,43 +412,44 @@ class Recorder(EventRecorder):
         return self._flush_stream(STREAMS.index(stream), limit)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Write everything that was accepted and end the flush thread. Safe to call again.
+        """Write everything that was accepted and stop the flush thread. Safe to call again.
 
         Args:
-            timeout: Seconds to wait at most; by default ``close_timeout_s``, but one second for a
-                directory that could never be written.
+            timeout: The longest wait in seconds. Default: ``close_timeout_s``, or one second if the
+                directory was never writable.
 
         Returns:
-            True when all is written. False when the time was up first (a disk that hangs or is
-            full): the flush thread goes on trying, and close() may be called again. One warning
+            True when everything is written. False when the timeout expired first (the disk hangs or
+            is full): the flush thread keeps trying, and close() may be called again. One warning
             says how many records are missing, and why.
 
         Raises:
-            TypeError: ``timeout`` is no number.
+            TypeError: ``timeout`` is not a number.
             ValueError: ``timeout`` is NaN or below 0; nothing is closed.
         """
         first = not self.closed
         limit = self._default_limit() if timeout is None else seconds("timeout", timeout)
         written = self._close(limit)
         if not written and timeout is None:
-            self._tell_missing()
+            self._warn_missing()
         if first and os.getpid() == self._pid and self._run_file is not None:
-            # Workers that were killed, or left without closing.
+            # Left by workers that were killed or exited without closing.
             finish_dead(str(self._path), max(1.0, self._close_timeout_s / 2))
         if written and not self._ended and os.getpid() == self._pid:
             self._ended = True
             self._write_run_file(ended=True)
+            self._note_end()
         return written
 
     def _default_limit(self) -> float:
-        """Return how long to wait where the caller does not say."""
-        if os.getpid() != self._pid:  # to ask would open files for a forked child
+        """Return how long to wait if the caller does not say."""
+        if os.getpid() != self._pid:  # asking would open files for a forked child
             return self._close_timeout_s
         refused = self._label is None and self._stats()["errors"] > 0
-        return min(_VAIN_S, self._close_timeout_s) if refused else self._close_timeout_s
+        return min(_SHORT_CLOSE_S, self._close_timeout_s) if refused else self._close_timeout_s
 
-    def _tell_missing(self) -> None:
-        """Say once what could not be written, why, and what becomes of it."""
+    def _warn_missing(self) -> None:
+        """Log once what could not be written, why, and what happens to it."""
         stats = self._stats()
         missing = stats["accepted"] - stats["written"]
         if self._missing_told or missing <= 0:
@@ -395,7 +458,7 @@ class Recorder(EventRecorder):
         ring = stats["ring_path"]
         remedy = self._remedy and f"{self._remedy}; then "
         _log.warning(
-            "%d records are missing in the files of %s: %s. %s",
+            "%d records are missing from the files of %s: %s. %s",
             missing,
             self._path,
             stats["last_error"] or "they were not written in time",
@@ -406,25 +469,42 @@ class Recorder(EventRecorder):
         )
 
     def _write_run_file(self, *, ended: bool) -> None:
-        # Without a label the directory cannot be written, which the core has told already.
+        # Without a label the directory is not writable; the core has already reported that.
         if self._run_file is not None and self._label is not None:
             self._run_file.write(self.label, self.attempt, directory=self._directory, ended=ended)
 
+    def ended_by(self, error: BaseException | None) -> None:
+        """Say, before close(), which exception ends this process's part of the run, if one does.
+
+        ``with recorder:`` says so itself, and so does an exception that ends the program.
+        """
+        self._error = error
+
+    def _note_end(self) -> None:
+        """Write how this process's part of the start ended."""
+        if self._start is None or self._label is None:
+            return
+        how, facts = _end_of(self._error)
+        try:
+            starts.note_end(self._path, self._start, self.label, how, **facts)
+        except OSError as error:
+            _log.warning("could not write how %s ended: %s", self._path, error)
+
     def stats(self) -> core.RecorderStats:
-        """Return the recorder's figures about itself.
+        """Return the recorder's statistics about itself.
 
         Returns:
             A dict. Counts of records: ``calls`` = ``accepted`` + ``dropped``; ``written`` equals
-            ``accepted`` after close(); ``record_calls``, ``timer_calls``, ``event_calls``.
-            Times: ``record_ns`` and ``timer_ns`` (mean nanoseconds of a call and of a timer's enter
-            and exit, one in 64 is measured), ``blocked_s``, ``logging_s`` (estimated seconds in all
-            calls), ``wall_s`` (since the first record), ``overhead_fraction`` (``logging_s`` /
+            ``accepted`` after close(); ``record_calls``, ``timer_calls``, ``event_calls``. Times:
+            ``record_ns`` and ``timer_ns`` (mean nanoseconds of a call and of a timer's enter and
+            exit; one call in 64 is measured), ``blocked_s``, ``logging_s`` (estimated seconds in
+            all calls), ``wall_s`` (since the first record), ``overhead_fraction`` (``logging_s`` /
             ``wall_s``), ``flush_cpu_s`` (of the flush thread). Sizes in bytes: ``bytes_written``,
-            ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None in
-            memory. Faults: ``errors`` (count), ``first_error``, ``last_error``. ``key_sets``:
-            distinct sets of metric names. ``streams``: per stream ``written``, ``bytes``,
-            ``dropped``, ``segments``. ``device``: ``scalars``, ``waiting``, ``missing``, ``error``,
-            see docs/device_scalars.md.
+            ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None for a
+            ring in memory. Faults: ``errors`` (count), ``first_error``, ``last_error``.
+            ``key_sets``: distinct sets of metric names. ``streams``: per stream ``written``,
+            ``bytes``, ``dropped``, ``segments``. ``device``: ``scalars``, ``waiting``, ``missing``,
+            ``error``; see docs/device_scalars.md.
         """
         return self._stats()
 
@@ -438,11 +518,12 @@ class Recorder(EventRecorder):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the recorder; an exception goes on."""
+        """Close the recorder; exceptions propagate."""
+        self.ended_by(exc)
         self.close()
 
     def __repr__(self) -> str:
-        """Show where it records, and whether it still does."""
+        """Show where it records, and whether it is open."""
         if not self._opened:
             return f"<{type(self).__name__}, never opened>"
         state = "closed" if self.closed else "open"
@@ -451,37 +532,60 @@ class Recorder(EventRecorder):
 
 def open_run(
     path: str | os.PathLike[str],
-    **options: Any,  # noqa: ANN401 - handed on to Recorder, which types them
+    **options: Any,  # noqa: ANN401 - passed to Recorder, which types them
 ) -> Recorder:
-    """Return the recorder of this process for a run, opening it when there is none.
+    """Return this process's recorder for a run, opening one if there is none.
 
     Args:
         path: The run's directory.
-        **options: As for `Recorder`; used when it is opened, ignored when it is open already.
+        **options: As for `Recorder`; used if the recorder is opened here, ignored if it is already
+            open.
 
     Returns:
         The open recorder.
     """
-    with _open.lock:  # two threads that ask at once get one recorder
+    with _open.lock:  # two threads that call at once get the same recorder
         return recorder_of(path, options.get("rank")) or Recorder(path, **options)
 
 
 def recorder_of(path: str | os.PathLike[str], rank: int | None = None) -> Recorder | None:
-    """Return the recorder that this process has open for a run, or None.
+    """Return this process's open recorder for a run, or None.
 
     Args:
         path: The run's directory.
         rank: As for `Recorder`.
     """
     directory = absolute(path)
-    rank = process_number("rank", rank, "RANK", least=0)
+    rank = find_place(rank).rank
     with _open.lock:
         return _open.find(directory, rank)
 
 
 def takes(value: object) -> bool:
-    """Tell whether ``record()`` takes a value, without waiting for a device that it may lie on."""
+    """Return whether ``record()`` accepts a value, without waiting for its device."""
     return core.takes(value)
+
+
+def _end_of(error: BaseException | None) -> tuple[str, dict[str, Any]]:
+    """Return how a process ends with this exception, and what is to be said of it."""
+    if error is None or (isinstance(error, SystemExit) and not error.code):
+        return "closed", {}
+    if isinstance(error, KeyboardInterrupt):
+        return "signal", {"signal": "SIGINT"}
+    facts = {"error_type": type(error).__name__, "error_message": cut(safe_str(error), _MOST_SAID)}
+    return "exception", facts
+
+
+def _warn_of_peers(recorder: Recorder, peers: tuple[starts.LiveWriter, ...]) -> None:
+    named = ", ".join(f"process {pid} on {host}" for _, host, pid in peers[:3])
+    _log.warning(
+        "%s already records in %s as rank %d. Both are kept and read as peers. If they are ranks "
+        "of one job, pass rank= and world_size= to Recorder. This process writes as %s.",
+        named,
+        recorder.path,
+        recorder.rank or 0,
+        recorder.label,
+    )
 
 
 def _prepare_device() -> None:
@@ -492,41 +596,44 @@ def _prepare_device() -> None:
 
 
 def _on_core_event(kind: str, text: str) -> None:
-    """Receive the native core's calls; must not raise."""
+    """Receive the native core's callbacks; must not raise."""
     if kind == "message":
         _log.warning("%s", text)
     elif kind == "forked":
         _close_at_worker_exit()
-    elif text not in _told_odd and len(_told_odd) < _MOST_TOLD:
+    elif text not in _told_odd and len(_told_odd) < _MOST_WARNED:
         _told_odd.add(text)
-        _log.warning("metric %r is no single value: recorded as text", text)
+        _log.warning("metric %r is not a single value: recorded as text", text)
 
 
 def _close_at_worker_exit() -> None:
-    """Close when a multiprocessing child ends: it leaves by os._exit(), without atexit."""
-    # Loaded in every such child; an import may fail where no descriptor is free.
+    """Close when a multiprocessing child ends: it exits with os._exit(), without atexit."""
+    # Already loaded in every such child; an import could fail if no descriptor is free.
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         _finalize(os.getpid())
 
 
 @functools.lru_cache(maxsize=1)
-def _finalize(pid: int) -> None:  # noqa: ARG001 - once in each process
+def _finalize(pid: int) -> None:  # noqa: ARG001 - runs once in each process
     sys.modules["multiprocessing.util"].Finalize(None, _close_all, exitpriority=100)
 
 
 def _close_all() -> None:
-    """Close what is still open when the process ends."""
+    """Close recorders that are still open when the process exits."""
+    interactive = sys.flags.interactive or hasattr(sys, "ps1")  # there it is that of a cell
+    error = None if interactive else getattr(sys, "last_value", None)
     for recorder in _open.list_all():
         if not recorder.closed:
+            recorder.ended_by(error)
             recorder.close()
-        elif not recorder.close(_VAIN_S):  # it has waited its time already
-            recorder._tell_missing()  # noqa: SLF001 - its own module
+        elif not recorder.close(_SHORT_CLOSE_S):  # it has already waited its full timeout
+            recorder._warn_missing()  # noqa: SLF001 - its own module
 
 
 def _decorate(timer: core.Timer, function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Wrap a function, or a coroutine function, so that each call is timed."""
-    from foundry_fastlog.base.decorating import run_inside  # where something is decorated, only
+    from foundry_fastlog.base.decorating import run_inside  # only when something is decorated
 
     if not callable(function):
         raise TypeError(f"a timer decorates a function, got {type(function).__name__}")
@@ -536,5 +643,5 @@ def _decorate(timer: core.Timer, function: Callable[_P, _R]) -> Callable[_P, _R]
 core.set_decorate(_decorate)
 host_copies.ask_relaxed = core.ask_relaxed
 host_copies.refuse_captured = core.refuse_captured
-core.add_hot_methods(Recorder)  # its own descriptors: no walk along the bases at each call
+core.add_hot_methods(Recorder)  # as its own attributes: no walk along the base classes at each call
 atexit.register(_close_all)

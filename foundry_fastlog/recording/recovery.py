@@ -1,4 +1,4 @@
-"""What killed processes left in their rings is put into the files of their runs."""
+"""Recovery: write records that killed processes left in their rings to their runs' files."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _log = logging.getLogger("foundry_fastlog")
 
 
 def recover(path: str | os.PathLike[str]) -> list[RingReport]:
-    """Put what killed processes left in their rings into the files of their runs.
+    """Write records that killed processes left in their rings to their runs' files.
 
-    Opening and closing a `Recorder` does so for its run, and readers show these records
-    anyway; this is for runs that nobody goes on with, and for those that read the files
-    with other programs. Safe at any time, also while the run trains, and safe to repeat.
+    Opening and closing a `Recorder` does this for its run, and readers show these records anyway.
+    Call this for runs that will not be resumed, and before other programs read the files. Safe at
+    any time, even while the run trains, and safe to repeat.
 
     Args:
         path: A run's directory, or a directory with runs somewhere below it.
 
     Returns:
-        A report per ring that was found; see `foundry_fastlog.RingReport`. Its ``sound`` is
-        False where something could not be recovered.
+        A report per ring found; see `foundry_fastlog.RingReport`. Its ``sound`` is False if
+        something could not be recovered.
 
     Raises:
         RunNotFoundError: There is no run. The message says what to do.
@@ -44,13 +44,13 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
     for run in runs_with_rings(path):
         before = list_quarantined(run)
         found = [RingReport(run, **report) for report in core.recover_run(os.fsencode(run))]
-        # No ring at all: perhaps because they may not be listed, which the overlay tells.
+        # No rings found: they may be unreadable, which the overlay reports.
         reports += [*found, *before, *report_absent(run)] if found else Overlay(run).refresh()
     return reports
 
 
 def mark_lost(directory: Path) -> None:
-    """Keep in mind what a run without a private directory lacks, if it does.
+    """Remember what a run that has lost its private directory is missing, if anything.
 
     Args:
         directory: The run's directory.
@@ -63,11 +63,11 @@ def mark_lost(directory: Path) -> None:
 
 
 def finish_dead(directory: str, timeout_s: float = 1e9) -> None:
-    """Put what dead processes left in their rings into the run's files, and say so.
+    """Write records that dead processes left in their rings to the run's files, and log it.
 
     Args:
         directory: The run's directory.
-        timeout_s: Begin with no further ring after so many seconds.
+        timeout_s: After this many seconds, do not start another ring.
     """
     for report in core.recover_run(os.fsencode(directory), timeout_s):
         if report["outcome"] == "recovered" and report["emitted"]:

@@ -11,25 +11,26 @@ from foundry_fastlog.recording.recorder import Recorder, open_run, recorder_of
 
 __all__ = ["acquire", "release"]
 
-# How many components use a recorder that acquire() opened. One that somebody else opened is not in
-# here: whoever opened it closes it.
+# How many components use a recorder that acquire() opened. A recorder opened by someone else is
+# not in here: whoever opened it closes it.
 _users: weakref.WeakKeyDictionary[Recorder, int] = weakref.WeakKeyDictionary()
 _lock = ForkLock()  # reentrant: the garbage collector may release() while acquire() holds it
 
 
 def acquire(
     directory: str | os.PathLike[str],
-    **options: Any,  # noqa: ANN401 - handed on to Recorder, which types them
+    **options: Any,  # noqa: ANN401 - passed to Recorder, which types them
 ) -> Recorder:
-    """Return this process's recorder for a directory, opening it when there is none.
+    """Return this process's recorder for a directory, opening one if there is none.
 
     Args:
         directory: The run's directory.
-        **options: As for `Recorder`; used when it is opened, ignored when it is open already.
+        **options: As for `Recorder`; used if the recorder is opened here, ignored if it is already
+            open.
 
     Returns:
-        The recorder. Hand it to release() when done with it; it is closed when the last one does,
-        unless it was open before the first acquire().
+        The recorder. Pass it to release() when done. The last release() closes it, unless it was
+        open before the first acquire().
     """
     with _lock:
         found = recorder_of(directory, options.get("rank"))
@@ -40,13 +41,13 @@ def acquire(
 
 
 def release(recorder: Recorder) -> bool:
-    """Give up a recorder that acquire() returned.
+    """Release a recorder that acquire() returned.
 
     Args:
         recorder: The recorder.
 
     Returns:
-        False when this closed the recorder and the time was up before all was written.
+        False when this closed the recorder and the timeout expired before everything was written.
     """
     with _lock:
         count = _users.get(recorder)

@@ -1,4 +1,4 @@
-"""Values of metrics, as `Recorder.record()` takes them, for the calls that are not native."""
+"""Metric values, as `Recorder.record()` takes them, for the calls that are not native."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["MAX_TEXT", "MetricValue", "metric_value", "name_of", "recordable", "
 MetricValue = float | int | bool | str | None
 
 MAX_TEXT = 1000
-"""Characters that are kept of what is no metric, and of a text that makes a record too large."""
+"""Maximum characters kept of a value that is not a metric, and of a text too large for a record."""
 
 _INT64 = 1 << 63
 
 
 def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - anything with item()
-    """Return a value as a line can say it.
+    """Return a value as it can be written in a line.
 
     Args:
-        name: Its key, for the message.
-        value: A float, int, bool, None, str, numpy scalar, or an array or tensor of one element on
-            the CPU. A masked element is None.
+        name: Its key, for the error message.
+        value: A float, int, bool, None, str, numpy scalar, or a one-element array or tensor on the
+            CPU. A masked element becomes None.
 
     Raises:
         TypeError: Anything else.
@@ -37,7 +37,9 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
         if _is_masked(value):
             return None
         if (device := device_of(value)) is not None:
-            raise TypeError(f"value of {name!r} lies on {device}, which would be waited for")
+            raise TypeError(
+                f"value of {name!r} is on {device}, and reading it would wait for the device"
+            )
         try:
             value = readable_tensor(value).item()
         except Exception as error:
@@ -53,7 +55,7 @@ def metric_value(name: object, value: Any) -> MetricValue:  # noqa: ANN401 - any
     if isinstance(value, float):
         return float(value)
     raise TypeError(
-        f"value of {name!r} has type {type(value).__name__}, which is no metric; pass a float, "
+        f"value of {name!r} has type {type(value).__name__}, which is not a metric; pass a float, "
         "int, bool, None, str, a numpy scalar, or an array or tensor of one element"
     )
 
@@ -64,22 +66,22 @@ def _is_single(value: object) -> bool:
 
 
 def _is_masked(value: object) -> bool:
-    """Tell whether numpy's masked array of one element has it masked."""
+    """Return whether a value is a one-element numpy masked array whose element is masked."""
     return any(base.__name__ == "MaskedArray" for base in type(value).__mro__) and bool(
         getattr(value, "mask", False)
     )
 
 
 def name_of(key: object) -> str:
-    """Return the name of a metric; for a key that is no str, its text."""
+    """Return the name of a metric; a key that is not a str is converted to text."""
     return key if isinstance(key, str) else safe_str(key)
 
 
 def text_of(value: object) -> str:
-    """Return a bounded text for what is no metric.
+    """Return a text of limited length for a value that is not a metric.
 
     Args:
-        value: Any object. What lies on a device is not read.
+        value: Any object. Device values are not read.
     """
     if (device := device_of(value)) is not None:
         return described_unread(value) or f"<{type(value).__name__} on {device}>"
@@ -89,17 +91,17 @@ def text_of(value: object) -> str:
 def recordable(
     metrics: Mapping[Any, Any], *, from_devices: bool = False
 ) -> tuple[dict[str, Any], list[str]]:
-    """Make something that can be recorded of any mapping: what is no metric becomes its text.
+    """Make any mapping recordable: a value that is not a metric becomes its text.
 
-    Each value is taken as it is alone, whatever stands beside it; the text of others is cut.
+    Each value is converted independently of the others; other types become truncated text.
 
     Args:
         metrics: Keys and values of any type.
-        from_devices: Leave tensors of one element that lie on a device as they are, for record()
-            to take without waiting; say of others where they lie.
+        from_devices: Leave one-element device tensors as they are, for record() to take without
+            waiting; replace other device tensors with a description.
 
     Returns:
-        The values by name, and the names whose value or key had to become text.
+        The values by name, and the names whose value or key was converted to text.
     """
     values: dict[str, Any] = {}
     odd: list[str] = []
@@ -115,7 +117,7 @@ def recordable(
 
 
 def _recordable(name: str, value: object, *, from_devices: bool) -> tuple[Any, bool]:
-    """Return what to record of a value, and whether it is a metric."""
+    """Return what to record for a value, and whether it is a metric."""
     if from_devices and device_of(value) is not None:
         single = _is_single(value)
         return (value if single else text_of(value)), single

@@ -1,1 +1,1 @@
-"""What lies in a run's directory: file names, starts, run.json, schemas."""
+"""The contents of a run's directory: file names, starts, run.json, schemas."""

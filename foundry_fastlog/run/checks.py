@@ -1,4 +1,4 @@
-"""What can be wrong with a run's files, and the counts that prove what is there."""
+"""Problems of a run's files, and the counts that prove what is there."""
 
 from __future__ import annotations
 
@@ -6,22 +6,35 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from foundry_fastlog.run.files import Series
+from foundry_fastlog.run.files import Segment, Series
 
-__all__ = ["MAX_KEPT", "Gap", "Problem", "Problems", "ReadProblemError", "SeriesCheck", "StepSet"]
+__all__ = [
+    "MAX_KEPT",
+    "Gap",
+    "Problem",
+    "Problems",
+    "ReadProblemError",
+    "SeriesCheck",
+    "StepSet",
+    "note_gaps",
+    "note_missing_files",
+    "note_seq",
+    "note_tail",
+    "note_unreadable",
+]
 
-#: Problems and gaps that are kept one by one; past this they are only counted.
+#: Problems and gaps that are kept individually; beyond this they are only counted.
 MAX_KEPT = 1000
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a run that is not as the format promises.
+    """Something in a run that violates the format.
 
     Attributes:
         kind: ``damaged``, ``torn``, ``gap``, ``duplicate``, ``order``, ``missing-file``,
             ``unreadable``, ``ring`` or ``run-info``.
-        file: Name of the file inside the run; of a ring, its path.
+        file: Name of the file inside the run; for a ring, its path.
         line: Line number from 1, or 0 for the file as a whole.
         message: What is wrong, in words.
     """
@@ -37,7 +50,7 @@ class Problem:
 
 
 class ReadProblemError(ValueError):
-    """A problem in a run's files, raised only where the caller asked for ``strict``.
+    """A problem in a run's files, raised only with ``strict``.
 
     Attributes:
         problem: The first problem found.
@@ -49,7 +62,7 @@ class ReadProblemError(ValueError):
 
 
 class Problems:
-    """Collects problems, each once, and keeps at most ``MAX_KEPT`` of them.
+    """Collects problems, each one once, and keeps at most ``MAX_KEPT`` of them.
 
     Args:
         strict: Raise ``ReadProblemError`` at the first problem instead.
@@ -61,7 +74,7 @@ class Problems:
         self.omitted = 0
 
     def add(self, kind: str, file: str, line: int, message: str) -> None:
-        """Keep a problem, unless this one is known.
+        """Add a problem, unless it is already known.
 
         Raises:
             ReadProblemError: In strict mode.
@@ -89,21 +102,6 @@ class Problems:
         return len(self._kept)
 
 
-class StepSet:
-    """A set of integers that costs about a bit per member when they lie close together."""
-
-    def __init__(self) -> None:
-        self._masks: dict[int, int] = {}
-
-    def add(self, step: int) -> None:
-        """Add a member."""
-        chunk = step >> 8
-        self._masks[chunk] = self._masks.get(chunk, 0) | 1 << (step & 255)
-
-    def __contains__(self, step: int) -> bool:
-        return bool(self._masks.get(step >> 8, 0) >> (step & 255) & 1)
-
-
 @dataclass(frozen=True)
 class Gap:
     """A range of ``seq`` numbers with no line.
@@ -123,23 +121,23 @@ class Gap:
 
 @dataclass
 class SeriesCheck:
-    """What reading one stream of one writer found. Complete once the reading has ended.
+    """The result of reading one stream of one writer. Complete once reading has ended.
 
     Attributes:
         series: The stream and writer with their files.
-        lines: Whole, sound lines, drop markers among them.
+        lines: Complete, sound lines, including drop markers.
         next_seq: One more than the highest ``seq`` seen.
         missing: How many ``seq`` numbers below ``next_seq`` have no line.
         gaps: Those numbers as ranges, at most 1000 of them.
-        duplicates: Lines whose ``seq`` an earlier line has.
+        duplicates: Lines whose ``seq`` an earlier line already has.
         out_of_order: Lines that fill an earlier gap.
         damaged: Lines that do not follow the format.
         torn: 1 when the newest segment ends in the middle of a line.
         dropped: Records that the recorder dropped, by its markers.
-        superseded: Lines left out because a later attempt recorded the step again.
+        superseded: Lines of which nothing counts, as a later start recorded all of it again.
         missing_files: Names of segments that must have been there.
         unreadable: Files that could not be read.
-        unread: Rings and files of the run that may hold lines of it and cannot be read; see
+        unread: Rings and files that may hold lines of the run but cannot be read; see
             ``Run.unread``.
     """
 
@@ -160,12 +158,12 @@ class SeriesCheck:
 
     @property
     def complete(self) -> bool:
-        """Whether every record that the recorder accepted is there, once and readable."""
+        """Whether every accepted record is there, once and readable."""
         return self.whole and not self.unread
 
     @property
     def whole(self) -> bool:
-        """Whether its files have every line, as far as they can tell."""
+        """Whether its files contain every line, as far as they can tell."""
         return not (
             self.missing
             or self.duplicates
@@ -177,10 +175,10 @@ class SeriesCheck:
         )
 
     def note_seq(self, seq: int, file: str, line: int) -> str | None:
-        """Account for a ``seq`` that is not ``next_seq``.
+        """Account for a ``seq`` other than ``next_seq``.
 
         Returns:
-            None for a gap, else the kind of problem that this line is.
+            None for a gap, otherwise the kind of problem of this line.
         """
         if seq >= self.next_seq:
             self.missing += seq - self.next_seq
@@ -201,3 +199,51 @@ class SeriesCheck:
         self.missing -= 1
         self.out_of_order += 1
         return "order"
+
+
+def note_missing_files(series: Series, check: SeriesCheck, problems: Problems) -> None:
+    """Account for the segments that must have been there."""
+    check.missing_files = series.missing_segments()
+    for name in check.missing_files:
+        problems.add("missing-file", name, 0, "segment is missing, but later ones exist")
+
+
+def note_seq(seq: int, file: str, line: int, check: SeriesCheck, problems: Problems) -> None:
+    """Account for the number of a line that is not the next one."""
+    kind = check.note_seq(seq, file, line)
+    if kind == "duplicate":
+        problems.add(kind, file, line, f"seq {seq} is a duplicate")
+    elif kind is not None:
+        problems.add(kind, file, line, f"seq {seq} is out of order")
+
+
+def note_gaps(check: SeriesCheck, problems: Problems) -> None:
+    """Report the numbers that no line had, once all were read."""
+    for gap in check.gaps:
+        count = gap.last - gap.first + 1
+        what = f"seq {gap.first}" if count == 1 else f"seq {gap.first} to {gap.last}"
+        problems.add("gap", gap.file, gap.line, f"{what} missing before this line ({count})")
+
+
+def note_unreadable(file: str, error: OSError, check: SeriesCheck, problems: Problems) -> None:
+    """Account for a file that cannot be read, or not to its end."""
+    check.unreadable += 1
+    problems.add("unreadable", file, 0, f"cannot be read: {error.strerror or error}")
+
+
+def note_tail(
+    segment: Segment, line: int, size: int, check: SeriesCheck, problems: Problems
+) -> None:
+    """Account for bytes after the last newline of a file."""
+    file = segment.path.name
+    if segment is check.series.segments[-1]:
+        check.torn = 1
+        message = (
+            f"the last line is torn ({size} bytes without newline) and was skipped: "
+            "its writer was killed, or is writing it now"
+        )
+        problems.add("torn", file, line, message)
+    else:
+        check.damaged += 1
+        message = f"damaged line: {size} bytes without newline, yet a later segment exists"
+        problems.add("damaged", file, line, message)

@@ -1,12 +1,12 @@
-"""File names of a run directory, and what is found in one.
+"""The names of a run's files, and finding them in a directory.
 
-A run is a directory. Each process that recorded in it (a *writer*) has files of
-its own, one series of numbered segments per stream::
+A run is a directory. Each process that recorded in it (a *writer*) has its own files, one series of
+numbered segments per stream::
 
     {stream}[_{stamp}][.{label}][.{segment:06d}].jsonl
 
-``docs/format.md`` is the contract that this module parses. Nothing here reads a
-stream file: names and directory entries are enough.
+This module parses names as specified in ``docs/format.md``. Nothing here reads a stream file: names
+and directory entries are enough.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Union
+from typing import Union
 
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.run.segment_file import SegmentFile
@@ -28,7 +28,6 @@ __all__ = [
     "PRIVATE_DIR",
     "RUN_INFO",
     "STREAMS",
-    "Attempts",
     "RunNotFoundError",
     "Segment",
     "Series",
@@ -45,50 +44,53 @@ __all__ = [
     "timestamp",
 ]
 
-#: Which attempts of a step to read: the last one that recorded it, or all.
-Attempts = Literal["last", "all"]
-
 StrPath = Union[str, "os.PathLike[str]"]
 
-#: The file with the run's facts. It may be absent or stale.
+#: The file with the run's facts. It may be missing or stale.
 RUN_INFO = "run.json"
 
 #: The recorder's own directory inside a run, with the rings of its processes.
 PRIVATE_DIR = ".fastlog"
 
 _NAME = re.compile(
-    r"(?P<stream>metrics|performance|errors|log)"
+    r"(?P<stream>metrics|performance|errors|log|system)"
     r"(?:_(?P<stamp>[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}))?"
-    r"(?:\.(?P<label>[raw][0-9awx-]*))?"
+    r"(?:\.(?P<label>[rapw][0-9apwx-]*))?"
     r"(?:\.(?P<segment>[0-9]{6,}))?"
     r"\.jsonl"
 )
 _RANK = re.compile(r"r([1-9][0-9]*)")
 _ATTEMPT = re.compile(r"a([1-9][0-9]*)")
+_PEER = re.compile(r"p([1-9][0-9]*)")
 _CHILD = re.compile(r"w[0-9]+(?:x[1-9][0-9]*)?")
-_LOOKS_LIKE = re.compile(r"(?:metrics|performance|errors|log)(?:[._].*)?\.jsonl", re.IGNORECASE)
+_LOOKS_LIKE = re.compile(
+    r"(?:metrics|performance|errors|log|system)(?:[._].*)?\.jsonl", re.IGNORECASE
+)
 
 
 class RunNotFoundError(FileNotFoundError):
-    """The path holds no run. The message says what to do about it."""
+    """The path is not a run. The message says what to do."""
 
 
 @dataclass(frozen=True, order=True)
 class Writer:
-    """One process that recorded in a run: which rank, which attempt, which child.
+    """One process that recorded in a run: its rank, start and child path.
 
-    Writers sort by rank, then by start (stamp, attempt), then parents before children.
+    Writers sort by rank, then by start (stamp, attempt), then by peer, parents before children.
 
     Attributes:
         rank: Rank of the process in the training job, 0 for the main process.
         stamp: Start time in the file name, ``2025-09-30_14-30-00``, or ``""``.
-        attempt: 0 for the first start of the run, then 1, 2, ... for each resume.
+        attempt: Number of the start: 0 for the first, then 1, 2, ... for each resume.
+        peer: 0 but for a process beside another one of the same rank in the same start, and for one
+            whose files somebody took away or replaced.
         children: ``w<pid>`` parts of a forked or spawned child, outermost first.
     """
 
     rank: int = 0
     stamp: str = ""
     attempt: int = 0
+    peer: int = 0
     children: tuple[str, ...] = ()
 
     @property
@@ -97,11 +99,13 @@ class Writer:
         parts = [f"r{self.rank}"] if self.rank else []
         if self.attempt:
             parts.append(f"a{self.attempt}")
+        if self.peer:
+            parts.append(f"p{self.peer}")
         return "-".join([*parts, *self.children])
 
     @property
     def display(self) -> str:
-        """The label for people: ``main`` where the label is empty, the stamp behind it."""
+        """The label for people: ``main`` if the label is empty, followed by the stamp."""
         label = self.label or "main"
         return f"{label} {self.stamp}" if self.stamp else label
 
@@ -111,27 +115,30 @@ class Writer:
 
         Args:
             label: Text such as ``r3-a1-w4711``, or ``""``.
-            stamp: Start time of the file name, ``""`` when there is none.
+            stamp: Start time in the file name, ``""`` if there is none.
 
         Raises:
-            ValueError: The text is no label.
+            ValueError: The text is not a label.
         """
         parts = label.split("-") if label else []
-        rank = attempt = 0
+        rank = attempt = peer = 0
         if parts and (match := _RANK.fullmatch(parts[0])):
             rank = int(match[1])
             parts = parts[1:]
         if parts and (match := _ATTEMPT.fullmatch(parts[0])):
             attempt = int(match[1])
             parts = parts[1:]
+        if parts and (match := _PEER.fullmatch(parts[0])):
+            peer = int(match[1])
+            parts = parts[1:]
         if not all(_CHILD.fullmatch(part) for part in parts):
-            raise ValueError(f"{label!r} is no writer label; labels look like 'r3-a1-w4711'")
-        return cls(rank, stamp, attempt, tuple(parts))
+            raise ValueError(f"{label!r} is not a writer label; labels look like 'r3-a1-w4711'")
+        return cls(rank, stamp, attempt, peer, tuple(parts))
 
 
 @dataclass(frozen=True, order=True)
 class StreamName:
-    """What a stream file's name says.
+    """The parts of a stream file's name.
 
     Attributes:
         stream: One of ``STREAMS``.
@@ -151,7 +158,7 @@ def parse_name(name: str) -> StreamName | None:
         name: A file name without its directory.
 
     Returns:
-        What the name says, or None when it is not the name of a stream file.
+        The parts of the name, or None if it is not the name of a stream file.
     """
     match = _NAME.fullmatch(name)
     if match is None:
@@ -161,12 +168,12 @@ def parse_name(name: str) -> StreamName | None:
     except ValueError:  # the part between the dots only looks like a label
         return None
     parsed = StreamName(match["stream"], writer, int(match["segment"] or 0))
-    # One spelling per file: segment 0 has no number, numbers have no needless zeros.
+    # One spelling per file: segment 0 has no number, numbers have no extra zeros.
     return parsed if format_name(parsed) == name else None
 
 
 def format_name(name: StreamName) -> str:
-    """Spell the file name of a segment; the inverse of ``parse_name``.
+    """Format the file name of a segment; the inverse of ``parse_name``.
 
     Raises:
         ValueError: The stream is unknown or the segment negative.
@@ -182,7 +189,7 @@ def format_name(name: StreamName) -> str:
 
 
 def looks_like_stream_file(name: str) -> bool:
-    """Whether a reader or a person could take this name for a stream file of a run."""
+    """Return whether a reader or a person could take this name for a run's stream file."""
     return _LOOKS_LIKE.fullmatch(name) is not None
 
 
@@ -190,15 +197,15 @@ def looks_like_stream_file(name: str) -> bool:
 class Segment:
     """One stream file on disk.
 
-    A process that was killed may have left lines for it in its ring; they are `pending`,
-    and the file on disk may lack them, or not even be there. See ``overlay``.
+    If its process was killed, its ring may hold further lines for it; they are `pending`, and the
+    file on disk may lack them, or not even exist. See ``overlay``.
 
     Attributes:
         path: Where the file is.
-        name: What its name says.
-        size: Bytes in the file when the directory was listed, with what is pending.
-        kept: Which bytes of the file on disk count, as ranges of offsets; None for all.
-        pending: What follows them.
+        name: The parts of its name.
+        size: Bytes in the file when the directory was listed, including pending bytes.
+        kept: The byte ranges of the file on disk that count, as offsets; None for all.
+        pending: The bytes that follow them.
     """
 
     path: Path
@@ -208,7 +215,7 @@ class Segment:
     pending: bytes = field(default=b"", repr=False)
 
     def open(self) -> SegmentFile:
-        """Open it for reading.
+        """Open the segment for reading.
 
         Raises:
             OSError: It cannot be opened.
@@ -218,7 +225,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Series:
-    """All segments of one stream of one writer, in order: one ``seq`` counts through them.
+    """All segments of one stream of one writer, in order; ``seq`` counts through all of them.
 
     Attributes:
         stream: One of ``STREAMS``.
@@ -236,9 +243,9 @@ class Series:
         return sum(segment.size for segment in self.segments)
 
     def missing_segments(self) -> list[str]:
-        """Names of the files that must have been there before the newest one.
+        """List the names of segments before the newest one that must have existed.
 
-        Neighbours are named as ``first ... last``, so the list stays short.
+        Consecutive names are abbreviated as ``first ... last``, so the list stays short.
         """
         missing = []
         expected = 0
@@ -275,7 +282,7 @@ def _is_run(directory: Path) -> bool:
             return any(
                 parse_name(entry.name) is not None or entry.name == RUN_INFO for entry in entries
             )
-    except OSError:  # unreadable or gone: not a run that anyone could open
+    except OSError:  # unreadable or gone: not a run that could be opened
         return False
 
 
@@ -287,7 +294,7 @@ def _subdirectories(directory: Path) -> Iterator[Path]:
                 for entry in entries
                 if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False)
             )
-    except OSError:  # an unreadable directory hides its runs, which is no error here
+    except OSError:  # an unreadable directory hides its runs; not an error here
         return
     for name in names:
         yield directory / name
@@ -297,12 +304,12 @@ def find_runs(directory: StrPath, *, depth: int = 3, limit: int = 1000) -> list[
     """Find run directories below a directory.
 
     Args:
-        directory: Where to look. The directory itself is not reported.
-        depth: How many levels down to look.
+        directory: Where to search. The directory itself is not reported.
+        depth: How many levels down to search.
         limit: Stop after this many runs.
 
     Returns:
-        Paths of runs, the one with the newest change first.
+        Paths of runs, most recently changed first.
     """
     found: list[Path] = []
     level = [Path(directory)]
@@ -321,7 +328,7 @@ def find_runs(directory: StrPath, *, depth: int = 3, limit: int = 1000) -> list[
 def _mtime(path: Path) -> float:
     try:
         return path.stat().st_mtime
-    except OSError:  # removed meanwhile: sorts last
+    except OSError:  # removed in between: sorts last
         return 0.0
 
 
@@ -337,14 +344,14 @@ def open_run_dir(path: StrPath) -> Path:
     """Check that a path is a run directory.
 
     Args:
-        path: The directory that a ``Recorder`` was given.
+        path: The directory passed to ``Recorder``.
 
     Returns:
         The path.
 
     Raises:
-        RunNotFoundError: The path is missing, is a file, or holds no run. The message
-            names runs near by.
+        RunNotFoundError: The path is missing, is a file, or is not a run. The message names runs
+            nearby.
     """
     run = Path(path)
     if not run.exists():
@@ -353,39 +360,39 @@ def open_run_dir(path: StrPath) -> Path:
         hint = (
             f"Runs in {near} (newest first):\n{_listing(runs)}"
             if runs
-            else "Check the spelling; a run is the directory that Recorder(path) was given."
+            else "Check the spelling; a run is the directory passed to Recorder(path)."
         )
         raise RunNotFoundError(f"{run} does not exist. {hint}")
     if not run.is_dir():
         hint = (
-            f"Give its directory: {run.parent}"
+            f"Use its directory: {run.parent}"
             if _is_run(run.parent)
-            else "Give the directory that Recorder(path) was given."
+            else "Use the directory passed to Recorder(path)."
         )
-        raise RunNotFoundError(f"{run} is a file, and a run is a directory. {hint}")
+        raise RunNotFoundError(f"{run} is a file, but a run is a directory. {hint}")
     if _is_run(run):
         return run
     if not os.access(run, os.R_OK | os.X_OK):
-        raise RunNotFoundError(f"{run} cannot be read: permission denied. Check who owns it.")
+        raise RunNotFoundError(f"{run} cannot be read: permission denied. Check its owner.")
     runs = find_runs(run)
     if runs:
         count = f"{len(runs)} runs" if len(runs) > 1 else "one run"
         raise RunNotFoundError(
-            f"{run} is no run, but {count} below it can be given (newest first):\n{_listing(runs)}"
+            f"{run} is not a run, but contains {count} (newest first):\n{_listing(runs)}"
         )
     raise RunNotFoundError(
-        f"{run} is no run: it holds no metrics.jsonl and no run.json. A run is the directory "
-        f"that Recorder(path) was given; 'foundry-fastlog demo' makes one to try."
+        f"{run} is not a run: it has no metrics.jsonl and no run.json. A run is the directory "
+        f"passed to Recorder(path); 'foundry-fastlog demo' creates one to try."
     )
 
 
 def timestamp() -> str:
-    """Return the local time as file names have it."""
+    """Return the local time as used in file names."""
     return time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
 def make_directories(directory: Path) -> None:
-    """Make a directory and those above it; none is writable by everybody, whatever the umask."""
+    """Create a directory and its parents; none is world-writable, whatever the umask."""
     for part in (*reversed(directory.parents), directory):
         if not part.is_dir():
             with contextlib.suppress(FileExistsError):  # another process was faster

@@ -1,7 +1,7 @@
-"""The facts of a run, in its `run.json`: written by the main process when it opens and closes.
+"""The facts of a run in its `run.json`, written by the main process at open and close.
 
-Nothing here may stop a training run: what cannot be found out is null, and a file that cannot be
-written is reported through `logging` once.
+Nothing here may stop a training run: a fact that cannot be determined is null, and a file that
+cannot be written is reported once through `logging`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from foundry_fastlog.base.json_text import readable, safe_str
 RUN_FILE = "run.json"
 _TEMPORARY = ".run.json."
 _LOOK = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-FORMAT = 1
+FORMAT = 2
 _MOST_BYTES = 64 << 20
 _MAX_DEPTH = 32
 
@@ -32,29 +32,31 @@ _log = logging.getLogger("foundry_fastlog")
 
 
 def read_run_file(path: Path) -> bytes:
-    """Read a `run.json`, which may be anybody's: no pipe is waited for, and memory is bounded.
+    """Read a `run.json` from an untrusted source: never wait for a pipe, never exhaust memory.
 
     Raises:
-        OSError: It cannot be read, or is none that a recorder writes.
+        OSError: It cannot be read, or no recorder has written it.
     """
     with open(
         path, "rb", opener=lambda name, _: os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     ) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if status.st_size > _MOST_BYTES:
-            raise OSError(errno.EFBIG, "it is larger than any that a recorder writes", str(path))
+            raise OSError(
+                errno.EFBIG, "it is larger than any file that a recorder writes", str(path)
+            )
         return file.read(status.st_size + 1)
 
 
 def plain_config(config: object) -> dict[str, Any]:
     """Return a configuration as plain data: a mapping, a pydantic model, a dataclass, a namespace.
 
-    So are those within it. Values of other types are left as they are.
+    Nested configurations are converted, too. Values of other types are left as they are.
 
     Raises:
-        TypeError: `config` is nothing of the kind.
+        TypeError: `config` is of another type.
     """
     if config is None:
         return {}
@@ -70,7 +72,7 @@ def plain_config(config: object) -> dict[str, Any]:
 
 
 def _plain(value: object, above: tuple[int, ...]) -> object:
-    """Return what is within a configuration as plain data, where it is a configuration itself."""
+    """Convert a value inside a configuration to plain data, if it is a configuration itself."""
     if value is None or isinstance(value, (bool, int, float, str)) or len(above) > _MAX_DEPTH:
         return value
     if id(value) in above:
@@ -88,7 +90,7 @@ def _plain(value: object, above: tuple[int, ...]) -> object:
 
 
 def _members(config: object) -> dict[Any, Any] | None:
-    """Return the settings in an object that is certainly a configuration, else None."""
+    """Return the settings in an object that is clearly a configuration, otherwise None."""
     if isinstance(config, Mapping):
         return dict(config)
     if isinstance(config, type):  # a model's class, not a model
@@ -96,7 +98,7 @@ def _members(config: object) -> dict[Any, Any] | None:
     if callable(dump := getattr(config, "model_dump", None)):
         try:
             return dict(dump(mode="json"))
-        except Exception:  # noqa: BLE001 - a field that is nothing for JSON, or any serializer's fault
+        except Exception:  # noqa: BLE001 - a field that JSON cannot represent, or an error in a serializer
             return dict(dump())
     if hasattr(config, "__dataclass_fields__"):
         from dataclasses import fields, is_dataclass
@@ -109,7 +111,7 @@ def _members(config: object) -> dict[Any, Any] | None:
 
 
 class RunFile:
-    """This process's entry in `run.json`; one per attempt, written by the main process only."""
+    """This process's entry in `run.json`: one per attempt, written only by the main process."""
 
     def __init__(
         self,
@@ -121,15 +123,15 @@ class RunFile:
         rank: int | None,
         stamp: str = "",
     ) -> None:
-        """Collect the facts; write() puts them into the file.
+        """Collect the facts; write() writes them to the file.
 
         Args:
             directory: The run's directory.
-            name: The run's name; None keeps the one in the file, or takes the directory's.
-            config: See plain_config(); None and an empty one keep what is in the file.
+            name: The run's name; None keeps the one in the file, or uses the directory's.
+            config: See plain_config(); None or an empty one keeps what is in the file.
             world_size: Number of ranks; None keeps what is in the file.
             rank: This process's rank.
-            stamp: The stamp in the file names, or empty. With one, attempts count anew.
+            stamp: The stamp in the file names, or empty. With one, attempts are counted afresh.
         """
         host, python, system = _machine()
         self._path = directory / RUN_FILE
@@ -164,21 +166,21 @@ class RunFile:
         directory: tuple[int, int] | None = None,
         ended: bool = False,
     ) -> None:
-        """Put this attempt into the file, beside the attempts that are there.
+        """Write this attempt to the file, beside the attempts already there.
 
         Args:
             label: The writer's label in the file names.
-            attempt: The attempt that the label says.
-            directory: Device and inode of the directory that the writer's files are in. Nothing
-                is written where another one has its name by now.
-            ended: Whether the attempt is over; notes the time.
+            attempt: The attempt number in the label.
+            directory: Device and inode of the directory with the writer's files. Nothing is written
+                if the name now refers to another directory.
+            ended: Whether the attempt is over; if so, the time is stored.
         """
         self._attempt.update(label=label, attempt=attempt)
         if ended:
             self._attempt["ended"] = utc_now()
         try:
             self._check_directory(directory)
-            self._replace(_render(self._merge(_read(self._path))))
+            self._replace(render(self._merge(_read(self._path))))
         except OSError as error:
             if not self._reported:
                 self._reported = True
@@ -192,16 +194,16 @@ class RunFile:
             raise OSError(errno.ESTALE, "its directory was renamed or replaced")
 
     def _merge(self, before: dict[str, Any]) -> dict[str, Any]:
-        """Say what the file says with this attempt in it."""
+        """Return the file's contents with this attempt merged in."""
         attempts = [
             a
             for a in before.get("attempts", [])
             if isinstance(a, dict) and _start_of(a) != _start_of(self._attempt)
         ]
-        for a in attempts:  # this process under another label, before a file of its was taken
+        for a in attempts:  # this process under an earlier label, before its files existed
             if all(a.get(key) == self._attempt[key] for key in ("host", "pid", "started")):
                 a["ended"] = self._attempt["ended"]
-        # A later start that says less must not take away what an earlier one said.
+        # A later start that provides less must not remove what an earlier one provided.
         given = {key: value or before.get(key) for key, value in self._given.items()}
         return {
             "format": FORMAT,
@@ -215,18 +217,18 @@ class RunFile:
         }
 
     def _replace(self, content: bytes) -> None:
-        """Write the whole file beside the old one and put it into its place.
+        """Write the whole file under a temporary name and rename it.
 
-        A process that is killed on the way leaves its new file behind. Whoever writes holds a lock
-        on it, so the next one can tell what is left over, and removes it.
+        A process that is killed in between leaves its temporary file behind. A writer holds a lock
+        on its file, so that the next one can recognise leftovers and remove them.
         """
         import fcntl
 
         self._remove_leftovers()
         for last_try in (False, False, True):
             temporary = self._path.with_name(f"{_TEMPORARY}{os.getpid()}-{os.urandom(4).hex()}")
-            # Not tempfile: its files are 0600, and a program's umask can only be read by changing
-            # it. O_CREAT gives what the umask leaves.
+            # Not tempfile: its files have mode 0600, and the program's umask can only be read by
+            # changing it. O_CREAT applies the umask.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             with open(os.open(temporary, flags, 0o664), "wb") as file:  # noqa: PTH123 - see above
                 try:
@@ -246,7 +248,7 @@ class RunFile:
         import fcntl
 
         for path in self._path.parent.glob(f"{_TEMPORARY}*"):
-            # Locked: somebody is writing it now. Gone, or no locks here: not ours to remove.
+            # Locked: another process is writing it. Gone, or no lock support: not ours to remove.
             with (
                 contextlib.suppress(OSError),
                 open(os.open(path, _LOOK), "rb") as file,  # noqa: PTH123 - without following links
@@ -256,7 +258,7 @@ class RunFile:
 
 
 def _machine() -> tuple[str | None, str | None, str | None]:
-    """Return host, Python's version and the platform; None where no descriptor is free."""
+    """Return the host, Python's version and the platform; None if no descriptor is free."""
     try:
         import platform
         import socket
@@ -266,13 +268,8 @@ def _machine() -> tuple[str | None, str | None, str | None]:
         return None, None, None
 
 
-def starts_in(directory: Path) -> int:
-    """Return how often a run was started, by its `run.json`; 0 where there is none."""
-    return len(_read(directory / RUN_FILE).get("attempts", ()))
-
-
 def last_unended(directory: Path) -> str | None:
-    """Return the label of a run's last start, by its `run.json`; None when that has ended."""
+    """Return the label of a run's last start from its `run.json`; None if that start has ended."""
     attempts = _read(directory / RUN_FILE).get("attempts") or [None]
     if not isinstance(attempts[-1], dict) or attempts[-1].get("ended", "") is not None:
         return None
@@ -288,14 +285,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _start_of(attempt: dict[str, Any]) -> tuple[object, object]:
-    """Say which start of the run an entry is of."""
+    """Return which start of the run an entry belongs to."""
     return (attempt.get("stamp", ""), attempt.get("attempt"))
 
 
-def _render(run: dict[str, Any]) -> bytes:
+def render(run: dict[str, Any]) -> bytes:
+    """Return the bytes of a file of facts; values that JSON has not become texts."""
     try:
         return orjson.dumps(run, default=safe_str, option=_WRITE_OPTIONS) + b"\n"
-    except TypeError:  # an int beyond 64 bits, a lone surrogate, a circle
+    except TypeError:  # an int beyond 64 bits, a lone surrogate, a circular reference
         return orjson.dumps(readable(run), option=_WRITE_OPTIONS) + b"\n"
 
 

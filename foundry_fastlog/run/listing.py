@@ -1,4 +1,4 @@
-"""What lies in a run directory: its stream files, and what is in the place of one."""
+"""List a run directory: its stream files, and anything in place of one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LAID_ASIDE = re.compile(
 
 
 class Unread(NamedTuple):
-    """Something that may hold lines of a run and is not read.
+    """Something that may hold lines of a run but is not read.
 
     Attributes:
         name: Its name in the run directory.
-        reason: Why not.
+        reason: Why it is not read.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Unread(NamedTuple):
 def list_segments(directory: StrPath) -> list[Segment]:
     """List the stream files directly inside a directory, sorted.
 
-    Directories, pipes and other things with the name of a stream file are left out.
+    Directories, pipes and other things with the name of a stream file are omitted.
 
     Args:
         directory: A run directory.
@@ -46,21 +46,22 @@ def list_segments(directory: StrPath) -> list[Segment]:
 
 
 def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
-    """List the stream files directly inside a directory, and what is in the place of one.
+    """List the stream files directly inside a directory, and anything in place of one.
 
-    Files that are made meanwhile are listed with all those that were made before them, or not.
+    A file created during the call is listed only together with all files created before it.
 
     Args:
         directory: A run directory.
 
     Returns:
-        The stream files, sorted; what may hold lines of the run and is none of them, sorted.
+        The stream files, sorted; and what may hold lines of the run but is not a stream file,
+        sorted.
 
     Raises:
         OSError: The directory cannot be listed.
     """
-    # A listing may have a new file and lack an older one. A second one has all that the first has,
-    # and all that is older than that.
+    # One listing may include a new file and miss an older one. A second one includes everything in
+    # the first and everything older than that.
     with os.scandir(directory) as entries:
         before = frozenset(entry.name for entry in entries)
     found: list[Segment] = []
@@ -69,20 +70,20 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
         for entry in entries:
             name = parse_name(entry.name)
             if name is None:
-                if reason := _laid_aside(entry.name, before):
+                if reason := _reason_aside(entry.name, before):
                     unread.append(Unread(entry.name, reason))
                 continue
             try:
                 status = entry.stat()
             except OSError as error:
-                # What is gone and no link was removed between the listing and the stat.
+                # Not a link, and gone: removed between the listing and the stat.
                 if entry.is_symlink() or not isinstance(error, FileNotFoundError):
                     unread.append(Unread(entry.name, f"{error.strerror or error}"))
                 continue
             if stat.S_ISREG(status.st_mode):
                 found.append(Segment(Path(entry.path), name, status.st_size))
             else:
-                unread.append(Unread(entry.name, "it is no regular file"))
+                unread.append(Unread(entry.name, "it is not a regular file"))
     newest: dict[tuple[str, Writer], int] = {}
     for segment in found:
         if segment.path.name in before:
@@ -96,12 +97,12 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
     return sort_segments(found), sorted(unread)
 
 
-def _laid_aside(name: str, present: Collection[str]) -> str:
-    """Say why a file is not read that somebody has compressed, or renamed as log rotation does."""
+def _reason_aside(name: str, present: Collection[str]) -> str:
+    """Return why a file is not read that was compressed, or renamed as log rotation does."""
     match = _LAID_ASIDE.fullmatch(name)
     if match is None or parse_name(match["name"]) is None:
         return ""
     if match["packed"]:
         kept = match["rotated"] is None and match["name"] in present
         return "" if kept else "compressed files are not read: decompress it"
-    return "it was renamed: give it back its name, or move what is no part of the run elsewhere"
+    return "it was renamed: restore its name, or move it elsewhere if it is not part of the run"

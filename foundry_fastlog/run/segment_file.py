@@ -1,4 +1,4 @@
-"""Open a stream file as a reader sees it: what is on disk, and what a ring adds to it."""
+"""Open a stream file as readers see it: what is on disk, plus what a ring adds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Range", "SegmentFile"]
 
-#: From one offset in a file up to another.
+#: The start and end offset of a part of a file.
 Range = tuple[int, int]
 
 
@@ -23,13 +23,13 @@ class SegmentFile:
     """A stream file, opened for reading; a context manager.
 
     Args:
-        path: The file. It need not be there when nothing of it is kept.
-        kept: Which of its bytes count; all of them by default.
-        pending: What follows them, from the ring of a process that was killed.
+        path: The file. It need not exist if nothing of it is kept.
+        kept: The byte ranges that count. Default: all.
+        pending: The bytes that follow them, from the ring of a killed process.
 
     Attributes:
-        size: Bytes in it, with what follows.
-        inode: The file's number, 0 when it is not looked at.
+        size: Total size in bytes, including pending bytes.
+        inode: The file's inode, 0 if the file is not opened.
 
     Raises:
         OSError: It cannot be opened.
@@ -48,7 +48,7 @@ class SegmentFile:
         self._kept = kept
         self._pending = pending
         if kept is not None:
-            # Where each range begins for the reader, and where the pending bytes do.
+            # Where each range, and then the pending bytes, begin for the reader.
             self._starts = [0, *accumulate(end - begin for begin, end in kept)]
             self.size = self._starts[-1] + len(pending)
 
@@ -74,10 +74,10 @@ class SegmentFile:
             self._file.seek(offset)
 
     def read(self, count: int) -> bytes:
-        """Read so many bytes; fewer at the end only.
+        """Read `count` bytes; fewer only at the end.
 
         Raises:
-            OSError: The file cannot be read, or has lost bytes that its writer had in it.
+            OSError: The file cannot be read, or has lost bytes that its writer had written.
         """
         if self._kept is None:
             assert self._file is not None
@@ -90,7 +90,7 @@ class SegmentFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _part(self, count: int) -> bytes:
-        """Read what lies here in one piece."""
+        """Read a contiguous part at the current offset."""
         assert self._kept is not None
         number = bisect_right(self._starts, self._at) - 1
         within = self._at - self._starts[number]

@@ -1,1 +1,1 @@
-"""What a person looks at: tables, curves and lines on a terminal."""
+"""What people look at: tables, curves and lines on a terminal."""

@@ -1,4 +1,4 @@
-"""Draw curves in a terminal: braille dots, or ASCII where the terminal has no more."""
+"""Draw curves in a terminal: braille dots, or ASCII if the terminal supports only that."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from foundry_fastlog.base.formatting import format_number
 from foundry_fastlog.base.statistics import mean_of
 
-if TYPE_CHECKING:  # the caller hands in the objects
+if TYPE_CHECKING:  # the caller passes in the objects
     from rich.text import Text
 
 __all__ = ["draw_curves", "format_number"]
@@ -26,7 +26,7 @@ class _Scale:
 
     def __init__(self, low: float, high: float, size: int) -> None:
         self.low = low
-        # Halved, because the span of two finite floats need not be finite.
+        # Halved, because the span between two finite floats may be infinite.
         self.half_span = (high / 2 - low / 2) or 0.5
         self.size = size
 
@@ -52,7 +52,7 @@ def _line(points: Points, across: _Scale, up: _Scale) -> set[tuple[int, int]]:
         if before is None:
             dots.add((column, row))
         else:
-            # Walk from the last point, so that neither gaps nor jumps tear the line.
+            # Walk from the last point, so that gaps and jumps do not break the line.
             steps = max(column - before[0], abs(row - before[1]), 1)
             for i in range(1, steps + 1):
                 dots.add(
@@ -70,16 +70,16 @@ def draw_curves(
 ) -> Text:
     """Draw one or two curves over the same axes.
 
-    The first is a line, the second marks, so that they differ without colour too.
+    The first is drawn as a line, the second as marks, so that they differ even without colour.
 
     Args:
-        curves: Points ``(step, value)``, all finite, at least one per curve; by name.
-        width: Columns to fill, axis labels included.
+        curves: Points ``(step, value)`` by name, all finite, at least one per curve.
+        width: Columns to fill, including axis labels.
         height: Rows of the plot.
-        ascii_only: Draw with ASCII alone.
+        ascii_only: Draw with ASCII only.
 
     Returns:
-        The plot as rich text, a legend above and the steps below.
+        The plot as rich text, with a legend above and the steps below.
     """
     from rich.text import Text
 

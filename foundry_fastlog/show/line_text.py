@@ -1,4 +1,4 @@
-"""A line of a run as text for people, as ``foundry-fastlog tail`` shows it."""
+"""A line of a run as human-readable text, as ``foundry-fastlog tail`` shows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "D
 
 
 def format_line(series: Series, record: Record) -> Text:
-    """Write a line of a run for people: time, writer, stream, step, what it says."""
+    """Format a line of a run as readable text: time, writer, stream, step, content."""
     restore_nonfinite(record)
     moment = str(record["timestamp"])[:23].replace("T", " ")
     text = Text(printable(moment), "dim").append(" ")
@@ -26,6 +26,11 @@ def format_line(series: Series, record: Record) -> Text:
             text.append(f"{name}={record[name]} ", "bold")
     if "dropped" in record:
         return text.append(f"{record['dropped']} records were dropped here", "yellow")
+    if "rewind" in record:
+        return text.append(f"went back to step {record['rewind']}", "yellow")
+    if series.stream == "system":
+        values = record["system"]
+        return text.append(" ".join(f"{printable(k)}={format_value(v)}" for k, v in values.items()))
     if series.stream == "metrics":
         body = record.get("metrics")
         values = record["summary"] if body is None else body
@@ -47,7 +52,7 @@ def format_line(series: Series, record: Record) -> Text:
     text.append(printable(record["message"]))
     if record.get("error_type"):
         what = f"{record['error_type']}: {record.get('error_message', '')}"
-        if what != record["message"]:  # an ErrorTracker's message says it all
+        if what != record["message"]:  # an ErrorTracker's message already contains it
             text.append(printable(f" [{what}]", 160), "red")
     for key, value in record.get("context", {}).items():
         text.append(f" {printable(key)}={format_value(value)}", "dim")
@@ -55,7 +60,7 @@ def format_line(series: Series, record: Record) -> Text:
 
 
 def _why(name: str, reasons: dict[str, str]) -> str:
-    """Say in parentheses why a value never arrived, where it did not."""
+    """Return, in parentheses, why a value never arrived; empty if it did."""
     return f" ({printable(reasons[name], 24)})" if name in reasons else ""
 
 

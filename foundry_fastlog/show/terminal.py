@@ -21,13 +21,14 @@ from foundry_fastlog.base.formatting import (
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 from foundry_fastlog.show.curve import draw_curves, format_number
 
-if TYPE_CHECKING:  # the caller hands in the objects
+if TYPE_CHECKING:  # the caller passes in the objects
     from rich.console import Console
 
     from foundry_fastlog.analysis.summary import Summary
     from foundry_fastlog.export.jsonl import ExportResult
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.run import Run
+    from foundry_fastlog.reading.start_states import StartReport
 
 __all__ = [
     "format_bytes",
@@ -51,7 +52,7 @@ _MOST = 20  # rows of a list that can grow without bound
 
 
 def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
-    """Show what is missing: one row per stream and process that is not whole."""
+    """Show what is missing: one row per incomplete stream and process."""
     columns = ("writer", "lines", "missing", "seq missing", "damaged", "torn", "double", "dropped")
     table = _table("What is missing", "stream", *columns)
     for check in checks:
@@ -79,7 +80,7 @@ def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
 
 
 def _table(title: str, *columns: str) -> Table:
-    # No frame and narrow gaps: nine columns have to fit into 80 characters.
+    # No frame and narrow gaps: nine columns must fit into 80 characters.
     table = Table(
         title=title,
         title_justify="left",
@@ -92,7 +93,7 @@ def _table(title: str, *columns: str) -> Table:
         show_edge=False,
     )
     for position, column in enumerate(columns):
-        # Folded, not cut: an ellipsis is no ASCII, and half a number is worse than two rows.
+        # Fold instead of cutting: an ellipsis is not ASCII, and half a number is misleading.
         table.add_column(column, justify="right" if position else "left", overflow="fold")
     return table
 
@@ -100,13 +101,13 @@ def _table(title: str, *columns: str) -> Table:
 def _show(table: Table, console: Console) -> None:
     unlimited = console.options.update(width=10_000)
     if console.measure(table, options=unlimited).maximum > console.width:
-        table.padding = (0, 0)  # a narrower gap, before anything has to be folded
+        table.padding = (0, 0)  # narrow the gaps before folding anything
     console.print()
     console.print(table)
 
 
 def _row(table: Table, *cells: str, style: str = "") -> None:
-    # Text, because a str would be read as rich markup: a metric may be called "[red]".
+    # Use Text: rich would parse a str as markup, and a metric may be called "[red]".
     table.add_row(*(Text(cell) for cell in cells), style=style)
 
 
@@ -135,15 +136,16 @@ def _facts(summary: Summary, console: Console) -> None:
     if summary.first_step is not None and summary.last_step is not None:
         _row(grid, "steps", f"{summary.first_step:,} to {summary.last_step:,}")
     ranks = _plural(len(summary.ranks), "rank")
-    attempts = _plural(len({(a.stamp, a.attempt) for a in summary.attempts}), "attempt")
     processes = _plural(len(summary.attempts), "process", "processes")
-    _row(grid, "writers", f"{processes}: {ranks}, {attempts}")
+    _row(grid, "writers", f"{processes}: {ranks}, {_plural(len(summary.starts), 'start')}")
+    if summary.starts:
+        _row(grid, "state", _state(summary.starts[-1], 200))
     _row(grid, "files", f"{_plural(len(summary.files), 'file')}, {format_bytes(summary.bytes)}")
     lines = sum(check.lines for check in summary.checks)
     live = sum(ring.outcome == "live" for ring in summary.rings)
     if summary.complete and live:
         at_work = _plural(live, "process", "processes")
-        text = f"so far: {lines:,} lines, none missing; {at_work} at work"
+        text = f"so far: {lines:,} lines, none missing; {at_work} still running"
         grid.add_row(Text("complete"), Text(text, "green"))
     elif summary.complete:
         grid.add_row(Text("complete"), Text(f"yes: {lines:,} lines, none missing", "green"))
@@ -159,17 +161,28 @@ def _facts(summary: Summary, console: Console) -> None:
         grid.add_row(Text("missing"), Text(_missing_text(reasons), "yellow"))
     pending = sum(ring.emitted for ring in summary.rings)
     if pending:
-        text = f"{_plural(pending, 'line')} of killed processes, from their rings; to write them: "
+        text = f"{_plural(pending, 'line')} in the rings of killed processes; to write them, run: "
         text += f"foundry-fastlog recover {summary.path}"
         grid.add_row(Text("pending"), Text(printable(text), "yellow"))
-    if summary.superseded:
-        text = f"{summary.superseded:,} lines of steps that a later attempt recorded again"
-        _row(grid, "left out", text)
+    if summary.left_out:
+        _row(grid, "omitted", describe_left_out(summary.left_out))
     console.print(grid)
 
 
+def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
+    """Say which values count no longer: ``1,200 values recorded again: loss 1,000, lr 200``."""
+    counts = Counter[str]()
+    for names in left_out.values():
+        counts.update(names)
+    shown = [f"{printable(name, 40)} {n:,}" for name, n in counts.most_common(_MOST_REASONS)]
+    if len(counts) > len(shown):
+        shown.append(f"{len(counts) - len(shown):,} more names")
+    total = _plural(sum(counts.values()), "value")
+    return f"{total} that later starts recorded again: {', '.join(shown)} (--starts all keeps them)"
+
+
 def _missing_text(reasons: Mapping[str, int]) -> str:
-    """Write how many values are missing: ``3 values never arrived: timeout 2, lost 1``."""
+    """Format how many values are missing: ``3 values never arrived: timeout 2, lost 1``."""
     shown = Counter(reasons).most_common(_MOST_REASONS)
     why = [f"{printable(reason, 40)} {count:,}" for reason, count in shown]
     total = sum(reasons.values())
@@ -212,7 +225,7 @@ def render_metrics(summary: Summary, console: Console) -> None:
 
 
 def render_curves(summary: Summary, console: Console, *, height: int = 10) -> None:
-    """Draw the training and validation loss, or the first metric where there is none."""
+    """Draw the training and validation loss, or the first metric if there is no loss."""
     curves = {name: points for name, points in summary.curves.items() if len(points) > 1}
     line = next((name for name in _LINE_CURVES if name in curves), None)
     mark = next((name for name in _MARK_CURVES if name in curves), None)
@@ -248,7 +261,7 @@ def render_timings(summary: Summary, console: Console) -> None:
         )
     _show(table, console)
     if any(timing.sampled for timing in summary.timings):
-        console.print(Text("Percentiles over 131,072 blocks are of a random sample.", "dim"))
+        console.print(Text("Beyond 131,072 blocks, percentiles are of a random sample.", "dim"))
 
 
 def _render_events(summary: Summary, console: Console) -> None:
@@ -272,10 +285,27 @@ def _render_events(summary: Summary, console: Console) -> None:
         console.print(text)
 
 
+def _state(start: StartReport, most: int) -> str:
+    """Say how a start is doing; of an error at most so many characters."""
+    return f"{start.state} ({printable(start.error, most)})" if start.error else start.state
+
+
+def _render_starts(summary: Summary, console: Console) -> None:
+    if len(summary.starts) < 2:
+        return
+    table = _table("Starts", "start", "began", "state", "ranks")
+    for start in _first(summary.starts):
+        state = _state(start, 80)
+        ranks = ", ".join(map(str, start.ranks[:8])) + (", ..." if len(start.ranks) > 8 else "")
+        _row(table, str(start.number), printable(start.started[:19]) or "-", state, ranks or "-")
+    _show(table, console)
+    _rest(len(summary.starts), console)
+
+
 def _render_attempts(summary: Summary, console: Console) -> None:
     if len(summary.attempts) < 2:
         return
-    table = _table("Processes", "writer", "rank", "attempt", "steps", "lines", "first line", "time")
+    table = _table("Processes", "writer", "rank", "start", "steps", "lines", "first line", "time")
     for attempt in _first(summary.attempts):
         steps = "-"
         if attempt.first_step is not None:
@@ -310,7 +340,7 @@ def _render_files(summary: Summary, console: Console) -> None:
 
 
 def render_problems(problems: list[Problem], omitted: int, console: Console) -> None:
-    """Show the first problems, one a row."""
+    """Show the first problems, one per row."""
     if not problems:
         return
     console.print()
@@ -321,26 +351,23 @@ def render_problems(problems: list[Problem], omitted: int, console: Console) -> 
 
 
 def render_export(run: Run, result: ExportResult, console: Console) -> None:
-    """Say what an export has written, and whether it is complete."""
+    """Show what an export has written, and whether it is complete."""
     name = "standard output" if result.path is None else str(result.path)
     console.print(
-        Text(f"{result.lines:,} lines, {format_bytes(result.bytes)}, to {name}"), soft_wrap=True
+        Text(f"{result.lines:,} lines, {format_bytes(result.bytes)}, written to {name}"),
+        soft_wrap=True,
     )
     if result.added:
         console.print(f"added to each line: {', '.join(result.added)}")
-    if result.superseded:
-        console.print(
-            f"left out: {result.superseded:,} lines of steps that a later attempt recorded again "
-            "(--attempts all keeps them)",
-            soft_wrap=True,
-        )
+    if result.left_out:
+        console.print(f"omitted: {describe_left_out(result.left_out)}", soft_wrap=True)
     if result.complete and not result.dropped:
         console.print("[green]complete[/]: seq has no gap in any stream of any process")
         return
     if result.complete:
         console.print(
-            f"complete but for {result.dropped:,} records that the recorder dropped because its "
-            "ring was full; markers say where",
+            f"complete except for {result.dropped:,} records that the recorder dropped because its "
+            "ring was full; marker lines show where",
             style="yellow",
             soft_wrap=True,
         )
@@ -360,7 +387,7 @@ _OUTCOME_STYLES = {
 
 
 def render_rings(reports: list[RingReport], root: Path, console: Console) -> None:
-    """Show what became of rings, or would: one row each, and a reason where it has one."""
+    """Show the outcome of each ring, actual or expected: one row each, with its reason, if any."""
     if not reports:
         console.print("nothing to recover: no process left a ring file behind")
         return
@@ -399,13 +426,14 @@ def _rest(count: int, console: Console) -> None:
 
 
 def render_summary(summary: Summary, console: Console) -> None:
-    """Show a whole summary; see ``report.render``."""
+    """Show a whole summary: facts, tables, curves, problems."""
     _facts(summary, console)
     render_metrics(summary, console)
     render_curves(summary, console)
     render_timings(summary, console)
     _render_missing(summary, console)
     _render_events(summary, console)
+    _render_starts(summary, console)
     _render_attempts(summary, console)
     _render_files(summary, console)
     render_problems(summary.problems, summary.problems_omitted, console)

@@ -1,1 +1,1 @@
-"""Where a run's records can go beside its own files. Each sink needs a package of its own."""
+"""Other services that a run's records can go to. Each sink needs its own package."""

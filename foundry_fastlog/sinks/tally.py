@@ -1,4 +1,4 @@
-"""What becomes of the records that a sink is given: all counted, the first of a kind told."""
+"""Counts the records given to a sink; the first failure of each kind is logged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger("foundry_fastlog")
 
 
 class Tally:
-    """Counts of one sink, and its first and last error."""
+    """The counts of one sink, and its first and last error."""
 
     def __init__(self, sink: str) -> None:
         """Start at zero.
@@ -23,29 +23,29 @@ class Tally:
             sink: The sink's name, for messages.
         """
         self._sink = sink
-        self._lock = ForkLock()  # reentrant: a signal's handler may log, and fail, as well
+        self._lock = ForkLock()  # reentrant: a signal handler may also log, and fail
         self._counts = {"sent": 0, "refused": 0, "errors": 0}
         self._told: set[str] = set()
         self._first_error: str | None = None
         self._last_error: str | None = None
 
     def sent(self) -> None:
-        """Count a record that the sink took. The caller sees to it that no two do so at once."""
+        """Count a record that the sink accepted. The caller prevents concurrent calls."""
         self._counts["sent"] += 1
 
     def refused(self, reason: str, advice: str) -> bool:
-        """Count a record that cannot be sent; tell the first that gets this advice.
+        """Count a record that cannot be sent; log the first one for each advice.
 
-        Takes no lock, so that a forked child may call it: a count that is one off harms nobody.
+        Takes no lock, so that a forked child may call it: a count that is off by one does no harm.
 
         Returns:
-            False, as the call that failed does.
+            False, as the failed call returns.
         """
         self._counts["refused"] += 1
         if advice not in self._told:
             self._told.add(advice)
             _log.warning(
-                "%s: %s. Not sent, and only counted from here on. The run's files have it; %s.",
+                "%s: %s. Not sent; further ones are only counted. The run's files have it; %s.",
                 self._sink,
                 reason,
                 advice,
@@ -53,7 +53,7 @@ class Tally:
         return False
 
     def failed(self, what: str, error: Exception, outcome: str = "training goes on") -> bool:
-        """Count an error; tell the first.
+        """Count an error; log the first one.
 
         Args:
             what: The call that failed.
@@ -61,7 +61,7 @@ class Tally:
             outcome: What that means for the user.
 
         Returns:
-            False, as the call that failed does.
+            False, as the failed call returns.
         """
         text = f"{what}: {type(error).__name__}: {safe_str(error)}"
         with self._lock:

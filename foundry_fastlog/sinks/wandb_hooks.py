@@ -1,4 +1,4 @@
-"""wandb's hooks in a model run inside forward() and backward(): here they get a safety net."""
+"""Contain errors of wandb's hooks, which run inside a model's forward() and backward()."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["guard_hooks"]
 
 
 def guard_hooks(run: Any, current: Callable[[], Any], tally: Tally) -> None:  # noqa: ANN401 - wandb's Run
-    """Let no exception out of the hooks that ``run.watch()`` is going to register.
+    """Contain exceptions of the hooks that ``run.watch()`` is going to register.
 
     Args:
         run: wandb's run object.
-        current: Returns the run that is open in this process, or None; for another one than `run`
-            the hooks do nothing.
+        current: Returns the run that is open in this process, or None; if it is not `run`, the
+            hooks do nothing.
         tally: Where failures are counted.
 
     Raises:
@@ -26,8 +26,8 @@ def guard_hooks(run: Any, current: Callable[[], Any], tally: Tally) -> None:  # 
     wandb = importlib.import_module("wandb")
     if wandb.run is not run:
         raise RuntimeError("wandb watches models only for the first run that a process has open")
-    # wandb has no public way to catch what its hooks raise. Without this attribute (disabled, or
-    # another version of wandb) they stay as they are.
+    # wandb has no public way to catch what its hooks raise. Without this attribute (wandb disabled
+    # or of another version) the hooks stay as they are.
     history = getattr(run, "_torch", None)
     original = getattr(history, "log_tensor_stats", None)
     if history is None or original is None:
@@ -38,7 +38,7 @@ def guard_hooks(run: Any, current: Callable[[], Any], tally: Tally) -> None:  # 
             return
         try:
             original(tensor, name)
-        except Exception as error:  # noqa: BLE001 - wandb's, must not stop a training
+        except Exception as error:  # noqa: BLE001 - wandb errors must not stop a training
             tally.failed("watch_model", error)
 
     history.log_tensor_stats = guarded

@@ -1,4 +1,4 @@
-"""Rows whose values are still on a device: they go to W&B once these have arrived, in order."""
+"""Rows with values still on a device: sent to W&B in order, once the values have arrived."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from foundry_fastlog.recording.host_copies import HostCopies, checked, is_device
 __all__ = ["DelayedRows"]
 
 _POLL_S = 0.001
-_LONGEST_S = 120.0  # that a row waits for its values, as a line of a Recorder does by default
+_LONGEST_S = 120.0  # the longest that a row waits, the same as a Recorder's default for lines
 
-# Copies that were given up may still be under way: what they read must not be used by others.
+# Abandoned copies may still be in progress: the memory they read must not be reused.
 _given_up: list[HostCopies] = []
 
 
 def _keep(given_up: HostCopies) -> None:
-    """Keep copies that were given up, and let go those that have ended since."""
+    """Keep abandoned copies, and release those that have completed since."""
     for copies in list(_given_up):
-        with contextlib.suppress(Exception):  # of a device that has failed: nobody knows
+        with contextlib.suppress(Exception):  # of a failed device: unknown
             if copies.arrived():
                 _given_up.remove(copies)
     _given_up.append(given_up)
 
 
 class _Row(NamedTuple):
-    """A row that waits, or that stands behind one that does."""
+    """A row that waits, or that is queued after a waiting row."""
 
     what: str
     step: int
     values: dict[str, Any]
-    names: list[str]  # of the values that `copies` has
+    names: list[str]  # of the values in `copies`
     copies: HostCopies | None
-    deadline: float  # on the monotonic clock: then it goes without them
+    deadline: float  # monotonic; after it, the row is sent without them
 
 
 class DelayedRows:
     """Rows in the order in which they were logged. The caller holds its lock around each call.
 
-    W&B takes no older steps, so a row stands behind those before it.
+    W&B accepts no older steps, so a row waits for those before it.
     """
 
     def __init__(
@@ -51,12 +51,13 @@ class DelayedRows:
         failed: Callable[[str, Exception], bool],
         longest: float = _LONGEST_S,
     ) -> None:
-        """Begin without rows.
+        """Start without rows.
 
         Args:
             write: Sends a row whose values are on the host: name of the call, step, values.
-            failed: Counts and tells an error.
-            longest: Seconds that a row waits at most; then it is sent without what is missing.
+            failed: Counts and reports an error.
+            longest: The longest that a row waits, in seconds; then it is sent without the missing
+                values.
         """
         self._longest = longest
         self._write = write
@@ -64,15 +65,15 @@ class DelayedRows:
         self._rows: deque[_Row] = deque()
 
     def __len__(self) -> int:
-        """Return how many rows wait."""
+        """Return how many rows are waiting."""
         return len(self._rows)
 
     def newest_step(self, newest: int) -> int:
-        """Return the newest step of all rows, those that were written included."""
+        """Return the newest step of all rows, including those already written."""
         return max([newest, *(row.step for row in self._rows)])
 
     def add(self, what: str, step: int, row: dict[str, Any]) -> bool:
-        """Send a row, now or when its values and those before it have arrived.
+        """Send a row, now or once its values and the rows before it have arrived.
 
         Args:
             what: Name of the call.
@@ -80,14 +81,14 @@ class DelayedRows:
             row: Flat names and values.
 
         Returns:
-            False when it was not taken.
+            False when it was not accepted.
         """
         names = [name for name, value in row.items() if is_device_scalar(value)]
         copies = None
         if names:
             try:
                 copies = HostCopies(checked([row[name] for name in names]))
-            except Exception as error:  # noqa: BLE001 - torch's, must not stop a training
+            except Exception as error:  # noqa: BLE001 - torch errors must not stop a training
                 self._failed(what, error)
                 row = {name: value for name, value in row.items() if name not in names}
         self.send_arrived()
@@ -97,16 +98,16 @@ class DelayedRows:
         return True
 
     def send_arrived(self) -> None:
-        """Send the rows at the front whose values are there, or came too late. Never waits."""
+        """Send the leading rows whose values have arrived or timed out. Never waits."""
         now = time.monotonic()
         while self._rows and self._send_first(give_up=now >= self._rows[0].deadline):
             pass
 
     def finish(self, timeout: float) -> None:
-        """Send all rows; those whose values have not arrived in time, without these.
+        """Send all rows; those whose values do not arrive in time, without them.
 
         Args:
-            timeout: Seconds to wait at most.
+            timeout: The longest wait in seconds.
         """
         deadline = time.monotonic() + timeout
         while self._rows:
@@ -123,12 +124,12 @@ class DelayedRows:
                     values.update(zip(row.names, read, strict=True))
                 elif give_up:
                     _keep(row.copies)
-                    raise TimeoutError(  # noqa: TRY301 - ends as a device's own error does
+                    raise TimeoutError(  # noqa: TRY301 - handled like a device's own error
                         f"values of step {row.step} have not arrived from their device"
                     )
                 else:
                     return False
-            except Exception as error:  # noqa: BLE001 - torch's, must not stop a training
+            except Exception as error:  # noqa: BLE001 - torch errors must not stop a training
                 self._failed(row.what, error)
                 values = {name: value for name, value in values.items() if name not in row.names}
         self._rows.popleft()

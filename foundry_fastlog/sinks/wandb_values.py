@@ -1,4 +1,4 @@
-"""What wandb is given: a configuration as plain data, metrics as one flat row."""
+"""Convert values for wandb: a configuration as plain data, metrics as one flat row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def settings(config: object) -> dict[str, Any]:
     """Return an experiment's configuration as plain data.
 
     Raises:
-        TypeError: It is no mapping, model, dataclass or namespace.
+        TypeError: It is not a mapping, model, dataclass or namespace.
     """
     if (
         not isinstance(config, (Mapping, type))
@@ -54,10 +54,10 @@ def config_project(config: object) -> str:
 
 
 def flat(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to dotted names, with values as wandb takes them.
+    """Flatten nested mappings to dotted names, with values as wandb accepts them.
 
-    Scalars on a device stay as they are: reading one would wait for it. For what shows a tensor
-    that is not read stands the text that `Recorder.log()` writes.
+    Device scalars stay as they are: reading one would wait for it. A value that contains an unread
+    tensor is replaced with the text that `Recorder.log()` writes.
     """
     row: dict[str, Any] = {}
     for key, value in metrics.items():
@@ -72,12 +72,12 @@ def flat(metrics: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _taken(value: Any) -> Any:  # noqa: ANN401 - anything with item()
-    """Read a scalar out of numpy, torch, jax or decimal; leave anything else to wandb."""
+    """Convert a scalar of numpy, torch, jax or decimal; leave anything else to wandb."""
     if _is_wandbs(value):
         return value
     try:
         value = readable_tensor(value)
-    except Exception:  # noqa: BLE001 - of a part of a value, as a DTensor's; of any type
+    except Exception:  # noqa: BLE001 - from a part of a value, such as a DTensor's; any type
         return text_of(value)
     if is_device_scalar(value):
         return value
@@ -91,12 +91,12 @@ def _taken(value: Any) -> Any:  # noqa: ANN401 - anything with item()
 
 
 def _is_wandbs(value: object) -> bool:
-    """Tell whether wandb has a type for a value: an image, a table."""
+    """Return whether wandb has a type for a value: an image, a table."""
     return type(value).__module__.partition(".")[0] == "wandb"
 
 
 def textual(value: Any) -> Any:  # noqa: ANN401 - anything
-    """Return the text of a value, unless wandb has types for it."""
+    """Return the text of a value, unless wandb has a type for it."""
     if type(value) in _PLAIN or _is_wandbs(value):
         return value
     return safe_str(value)

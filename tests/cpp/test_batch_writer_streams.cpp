@@ -299,23 +299,6 @@ TEST_SUITE("batch writer streams") {
         CHECK(b.ring.head() == b.ring.tail());
     }
 
-    TEST_CASE("should rotate the others' segments while one stream waits") {
-        Bench b(300);
-        b.put(Stream::metrics, 0);
-        for (int i = 0; i < 30; ++i) {
-            REQUIRE(b.put(Stream::log));
-            b.drain();
-            b.check_recovery();
-        }
-        CHECK(b.sink.segments(Stream::log) > 5);
-        CHECK(b.sink.segments(Stream::metrics) == 1);
-        CHECK(b.written("log") == counting(30));
-        b.script.arrived[0] = true;
-        b.drain();
-        CHECK(b.written("metrics") == counting(1));
-        b.check_recovery();
-    }
-
     TEST_CASE("should stop at its batch's size and go on there, beside a stream that waits") {
         Bench b(std::uint64_t{1} << 30, std::size_t{4} << 20);
         b.put(Stream::metrics, 0);

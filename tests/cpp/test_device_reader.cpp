@@ -1,4 +1,4 @@
-// The flush thread's side: asking, giving up, late copies, frameworks' values, block timings.
+// The flush thread's side: asking, giving up, late copies, a block. What becomes of values is in tests/device.
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -12,7 +12,6 @@ using namespace fastlog::test;
 
 namespace {
 
-constexpr DeviceId kDevice{DeviceKind::cuda, 0};
 using State = DeviceValues::State;
 
 State poll(TestPool& p, const Sent& sent) { return p.reader.poll(sent.chain.first); }
@@ -48,17 +47,6 @@ TEST_SUITE("device reader") {
         for (const Sent& one : sent) p.finish(one);
     }
 
-    TEST_CASE("should not ask again about what has settled") {
-        FakeMachine machine;
-        TestPool p;
-        const Sent sent = p.send({machine.scalar(1)}, machine.stream());
-        REQUIRE(p.arrives(sent));
-        ::fake_reset_counts();
-        for (int i = 0; i < 5; ++i) CHECK(p.arrived(sent));
-        CHECK(machine.count("cuEventQuery") == 0);
-        p.release(sent);
-    }
-
     TEST_CASE("should not take the same handle on two devices for one stream") {
         FakeMachine machine(2);
         TestPool p;
@@ -92,38 +80,25 @@ TEST_SUITE("device reader") {
         p.release(sent);
     }
 
-    TEST_CASE("should give all values of a broken device up, and send none any more") {
-        FakeMachine machine(2);
+    TEST_CASE("should keep the slots of a broken device, and send none any more") {
+        FakeMachine machine;
         TestPool p;
         const FakeStream stream = machine.stream();
-        const DeviceScalar scalar = machine.scalar(6);
         REQUIRE(::fake_hang(stream) == 0);
-        const Sent first = p.send(std::vector<DeviceScalar>(9, scalar), stream);
-        const Sent second = p.send({scalar}, stream);
-        const Sent other = p.send({machine.scalar(8, 1)}, machine.stream(1), 1);
+        const Sent first = p.send(machine.scalars(9, 6), stream);
+        const Sent second = p.send({machine.scalar(6)}, stream);
         REQUIRE(::fake_break(0, FAKE_ILLEGAL_ADDRESS) == 0);
         p.reader.begin_round();
         for (const Sent* one : {&first, &second}) {
             CHECK(poll(p, *one) == State::settled);
-            CHECK(p.reason(*one) == +MissingReason::driver_error);
             CHECK(p.error(*one) == FAKE_ILLEGAL_ADDRESS);
+            p.release(*one);
         }
-        const long asked = machine.count("cuEventQuery");
-        CHECK(asked == 1);  // one event told it of all
-        const Sent after = p.send({scalar}, stream);
-        CHECK(p.reason(after) == +MissingReason::driver_error);
-        CHECK(p.error(after) == FAKE_ILLEGAL_ADDRESS);
-        CHECK(after.chain.flags() == 0);
-        p.release(first);
-        p.release(second);
-        // Nothing says that the broken device writes no more: its slots are kept.
+        CHECK(machine.count("cuEventQuery") == 1);  // one event told it of all
         for (int round = 0; round < 5; ++round) p.reader.begin_round();
-        CHECK(p.pool.stats().waiting == 3 + 1);
-        p.finish(other);
-        const Sent later = p.send({machine.scalar(9, 1)}, machine.stream(1), 1);
-        REQUIRE(p.arrives(later));
-        CHECK(p.number(later) == 9);
-        p.release(later);
+        CHECK(p.pool.stats().waiting == 3);
+        REQUIRE(::fake_break(0, 0) == 0);
+        CHECK(p.error(p.send({machine.scalar(6)}, machine.stream())) == FAKE_ILLEGAL_ADDRESS);
     }
 
     TEST_CASE("should give a record up with its reason, but keep what has arrived of it") {
@@ -139,10 +114,10 @@ TEST_SUITE("device reader") {
         p.pool.send(kDevice, hung, &scalars[1], 1, &sent.out[1], sent.chain);
         REQUIRE(::fake_wait(free, 10'000'000) == 1);
         CHECK_FALSE(p.arrived(sent));
-        p.reader.give_up(sent.chain.first, MissingReason::timeout);
+        p.reader.give_up(sent.chain.first, MissingReason::no_room);
         CHECK(poll(p, sent) == State::settled);
         CHECK(p.number(sent, 0) == 1);
-        CHECK(p.reason(sent, 1) == +MissingReason::timeout);
+        CHECK(p.reason(sent, 1) == +MissingReason::no_room);
         p.release(sent);
         CHECK(p.pool.stats().waiting == 1);  // whose copy may still come
         REQUIRE(::fake_release(hung) == 0);
@@ -213,55 +188,35 @@ TEST_SUITE("device reader") {
         CHECK(p.settles_down());
     }
 
-    TEST_CASE("should let any reader collect what a recorder that is gone has left") {
+    TEST_CASE("should give up a block that hangs, and measure another with its events") {
         FakeMachine machine;
         TestPool p;
         const FakeStream hung = machine.stream();
+        const FakeStream free = machine.stream();
+        std::uint64_t missing = 0;
         REQUIRE(::fake_hang(hung) == 0);
-        {
-            DeviceReader gone(p.pool);
-            const Sent sent = p.send({machine.scalar(1)}, hung);
-            gone.begin_round();
-            CHECK(gone.poll(sent.chain.first) == State::waiting);
-            gone.give_up(sent.chain.first, MissingReason::timeout);
-            gone.release(sent.chain.first);
-        }
-        CHECK(p.pool.stats().waiting == 1);
-        REQUIRE(::fake_release(hung) == 0);
-        CHECK(p.settles_down());
-    }
-
-    TEST_CASE("should deliver what a framework copies itself, when it says so") {
-        TestPool p;
-        const Sent sent = p.expect(10);
-        CHECK(sent.chain.first != sent.chain.last);
-        for (std::size_t i = 0; i < 10; ++i) {
-            REQUIRE(sent.pending(i));
-            if (i == 4) continue;  // its copy failed
-            p.pool.deliver(sent.at(i).slot, {ValueTag::integer, 100 + i});
-        }
-        CHECK_FALSE(p.arrived(sent));
-        p.pool.delivered(sent.at(0).slot);
-        CHECK_FALSE(p.arrived(sent));  // the second ticket has not
-        p.pool.delivered(sent.at(9).slot);
-        CHECK(p.arrived(sent));
-        for (std::size_t i = 0; i < 10; ++i) {
-            if (i == 4) {
-                CHECK(p.reason(sent, i) == +MissingReason::backend_error);
-            } else {
-                CHECK(p.value(sent, i).tag == ValueTag::integer);
-                CHECK(p.value(sent, i).bits == 100 + i);
-            }
-        }
-        p.release(sent);
+        const std::uint16_t ticket = p.pool.begin_block(kDevice, hung, missing);
+        const std::int64_t before = monotonic_ns();
+        CHECK(p.reader.made_ns(ticket) <= before);
+        p.pool.end_block(ticket, hung);
+        CHECK(p.reader.made_ns(ticket) >= before);  // it waits from its end
+        p.reader.begin_round();
+        CHECK(p.reader.poll(ticket) == State::waiting);
+        p.reader.give_up(ticket, MissingReason::timeout);
+        CHECK(p.reader.duration(ticket).bits == missing_bits(MissingReason::timeout));
+        p.reader.release(ticket);
+        CHECK(p.pool.stats().waiting == 0);  // no slot is written: nothing to wait for
+        REQUIRE(p.pool.begin_block(kDevice, free, missing) == ticket);
+        REQUIRE(::fake_delay(free, 5'000) == 0);
+        p.pool.end_block(ticket, free);
+        REQUIRE(::fake_release(hung) == 0);  // its records come late, and change nothing
+        REQUIRE(eventually([&] {
+            p.reader.begin_round();
+            return p.reader.poll(ticket) == State::settled;
+        }));
+        CHECK(std::bit_cast<double>(p.reader.duration(ticket).bits) >= 0.0049);
+        p.reader.release(ticket);
         CHECK(p.pool.stats().waiting == 0);
-        // Nothing of the first use shows in the second.
-        const Sent again = p.expect(8);
-        CHECK_FALSE(p.arrived(again));
-        p.pool.delivered(again.at(0).slot);
-        CHECK(p.arrived(again));
-        CHECK(p.reason(again, 0) == +MissingReason::backend_error);
-        p.release(again);
     }
 
     TEST_CASE("should keep a framework's slots until it has delivered, wanted or not") {
@@ -270,21 +225,11 @@ TEST_SUITE("device reader") {
         const Sent refused = p.expect(1);
         p.reader.begin_round();
         p.reader.give_up(given_up.chain.first, MissingReason::timeout);
-        CHECK(p.reason(given_up) == +MissingReason::timeout);
         p.release(given_up);
         p.pool.abandon(refused.chain);
-        for (int i = 0; i < 3; ++i) {
-            const Sent next = p.expect(1);
-            CHECK(next.chain.first != given_up.chain.first);
-            CHECK(next.chain.first != refused.chain.first);
-            p.pool.delivered(next.at(0).slot);
-            p.finish(next);
-        }
+        for (int round = 0; round < 3; ++round) p.reader.begin_round();
         CHECK(p.pool.stats().waiting == 2);
-        for (const Sent* sent : {&given_up, &refused}) {
-            p.pool.deliver(sent->at(0).slot, {ValueTag::integer, 1});
-            p.pool.delivered(sent->at(0).slot);
-        }
+        for (const Sent* sent : {&given_up, &refused}) p.pool.delivered(sent->at(0).slot);
         CHECK(p.settles_down());
     }
 

@@ -6,9 +6,8 @@
 #include <bit>
 #include <cstdint>
 #include <cstdlib>
-#include <memory>
+#include <limits>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -24,28 +23,6 @@ inline std::string beside_runner(const std::string& name) {
     return (std::filesystem::read_symlink("/proc/self/exe").parent_path() / name).string();
 }
 
-/// What names a library to DriverApi::load(), for as long as it lives.
-class Environment {
-  public:
-    Environment(const char* name, const std::string& value) : name_(name) {
-        if (const char* before = std::getenv(name)) before_ = std::make_unique<std::string>(before);
-        ::setenv(name, value.c_str(), 1);
-    }
-    ~Environment() {
-        if (before_ != nullptr) {
-            ::setenv(name_, before_->c_str(), 1);
-        } else {
-            ::unsetenv(name_);
-        }
-    }
-    Environment(const Environment&) = delete;
-    Environment& operator=(const Environment&) = delete;
-
-  private:
-    const char* name_;
-    std::unique_ptr<std::string> before_;
-};
-
 /// Runs in a thread of its own: what the driver knows of a thread is new there.
 template <class Body>
 void in_new_thread(Body&& body) {
@@ -53,13 +30,13 @@ void in_new_thread(Body&& body) {
 }
 
 inline constexpr int kInChildOk = 0;
-
-constexpr std::uint64_t bits_of(double value) { return std::bit_cast<std::uint64_t>(value); }
+inline constexpr DeviceId kDevice{DeviceKind::cuda, 0};
 
 /// A machine with `devices` active devices.
 class FakeMachine {
   public:
     explicit FakeMachine(int devices = 1) {
+        ::setenv("FASTLOG_CUDA_LIBRARY", beside_runner("libfake_cuda.so").c_str(), 1);
         ::fake_reset();
         REQUIRE(::fake_set_devices(devices) == 0);
         for (int i = 0; i < devices; ++i) REQUIRE(::fake_activate(i) == 0);
@@ -88,9 +65,6 @@ class FakeMachine {
         return made;
     }
     static long count(const char* name) { return ::fake_count(name); }
-
-  private:
-    Environment library_{"FASTLOG_CUDA_LIBRARY", beside_runner("libfake_cuda.so")};
 };
 
 /// What one send() gave.

@@ -1,5 +1,5 @@
-// The flush thread on a healthy disk: waking, tickets, streams, rotation, closing. Faults are in
-// test_flush_thread_faults.cpp. The interval is an hour wherever a test is not about the timer, so that
+// The flush thread on a healthy disk: waking, tickets, closing. Faults are in test_flush_thread_faults.cpp,
+// streams and segments in tests/unit/test_recorder_lifecycle.py. The interval is an hour wherever a test is not about the timer, so that
 // nothing passes just because the timer came to its help.
 #include <algorithm>
 #include <filesystem>
@@ -14,17 +14,6 @@ using namespace fastlog;
 using namespace fastlog::test;
 
 TEST_SUITE("flush thread") {
-    TEST_CASE("should know its label and files before the thread starts") {
-        TempDir dir;
-        TestFlushThread f(dir / "run");
-        const FlushThreadStats stats = f.flush_thread.stats();
-        CHECK(stats.label_known);
-        CHECK(stats.label == "");
-        CHECK(f.flush_thread.files() == std::vector<std::string>{dir / "run/metrics.jsonl"});
-        CHECK(stats.errors == 0);
-        CHECK(stats.first_record_ticks == 0);
-    }
-
     TEST_CASE("should have written everything when a flush ticket is honoured") {
         TempDir dir;
         TestFlushThread f(dir.path());
@@ -69,18 +58,6 @@ TEST_SUITE("flush thread") {
         REQUIRE(f.put(0) == ClaimStatus::claimed);
         CHECK(eventually([&] { return f.r.ring.head() == f.r.ring.tail(); }));
         CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(1));
-    }
-
-    TEST_CASE("should write when it is woken") {
-        TempDir dir;
-        TestFlushThread f(dir.path());
-        f.start();
-        for (std::uint64_t i = 0; i < 20; ++i) {
-            REQUIRE(f.put(i) == ClaimStatus::claimed);
-            f.flush_thread.wake();
-            REQUIRE(eventually([&] { return f.r.ring.head() == f.r.ring.tail(); }));
-        }
-        CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(20));
     }
 
     TEST_CASE("should be woken by a ring that has become half full, again and again") {
@@ -146,71 +123,6 @@ TEST_SUITE("flush thread") {
         CHECK(f.flush_thread.stats().streams[0].written == kThreads * each);
     }
 
-    TEST_CASE("should give each stream its own file, count and seq") {
-        TempDir dir;
-        TestFlushThread f(dir.path());
-        f.start();
-        for (std::uint64_t i = 0; i < 40; ++i) {
-            REQUIRE(f.put(i / 4, static_cast<Stream>(i % 4)) == ClaimStatus::claimed);
-        }
-        REQUIRE(f.close(far_deadline()));
-        const FlushThreadStats stats = f.flush_thread.stats();
-        for (std::size_t s = 0; s < kStreamCount; ++s) {
-            const std::string name = kStreamNames[s];
-            const auto lines = lines_of_stream(dir.path(), name);
-            CHECK(numbers(lines) == counting(10));
-            CHECK(gapless(lines));
-            CHECK(stats.streams[s].written == 10);
-            CHECK(stats.streams[s].bytes == read_file(dir / (name + ".jsonl")).size());
-            CHECK(stats.streams[s].segments == 1);
-        }
-        CHECK(f.flush_thread.files().size() == 4);
-    }
-
-    TEST_CASE("should split a stream into segments of whole lines, each as full as it can be") {
-        TempDir dir;
-        constexpr std::uint64_t kSegment = 500;
-        TestFlushThread f(dir.path(), kHourNs, kSegment);
-        f.start();
-        for (std::uint64_t i = 0; i < 300; ++i) {
-            REQUIRE(f.put(i) == ClaimStatus::claimed);
-            if (i % 37 == 0) REQUIRE(f.flush(far_deadline()));  // with batches of all sizes
-            REQUIRE(f.put(i, Stream::log) == ClaimStatus::claimed);
-        }
-        REQUIRE(f.close(far_deadline()));
-        const auto lines = lines_of_stream(dir.path(), "metrics");
-        CHECK(numbers(lines) == counting(300));
-        CHECK(gapless(lines));
-        const FlushThreadStats stats = f.flush_thread.stats();
-        CHECK(stats.streams[0].segments > 20);
-        const std::vector<std::string> files = f.flush_thread.files();
-        std::uint64_t bytes = 0;
-        for (std::uint32_t n = 0; n < stats.streams[0].segments; ++n) {
-            const std::string text = read_file(files[n]);
-            CHECK(text.size() <= kSegment);
-            bytes += text.size();
-            if (n + 1 == stats.streams[0].segments) break;
-            const std::string next = read_file(files[n + 1]);
-            CHECK(text.size() + next.find('\n') + 1 > kSegment);
-        }
-        CHECK(stats.streams[0].bytes == bytes);
-        CHECK(numbers(lines_of_stream(dir.path(), "log")) == counting(300));
-    }
-
-    TEST_CASE("should give a line longer than a segment one of its own") {
-        TempDir dir;
-        TestFlushThread f(dir.path(), kHourNs, 100);
-        f.start();
-        const std::string text(1000, 'x');
-        for (std::uint64_t i = 0; i < 3; ++i) {
-            REQUIRE(f.put(i) == ClaimStatus::claimed);
-            REQUIRE(f.r.put("\"n\":\"" + text + "\"") == ClaimStatus::claimed);
-        }
-        REQUIRE(f.close(far_deadline()));
-        CHECK(f.flush_thread.stats().streams[0].segments == 6);
-        CHECK(gapless(lines_of_stream(dir.path(), "metrics")));
-    }
-
     TEST_CASE("should write a batch larger than its buffer in pieces") {
         TempDir dir;
         TestFlushThread f(dir.path(), kHourNs, 1 << 30, 2 << 20);
@@ -222,43 +134,6 @@ TEST_SUITE("flush thread") {
         f.start();
         REQUIRE(f.flush(far_deadline()));
         CHECK(lines_of_stream(dir.path(), "metrics").size() == count);
-    }
-
-    TEST_CASE("should number drop markers with the records and not count them as written") {
-        TempDir dir;
-        TestFlushThread f(dir.path());
-        f.start();
-        REQUIRE(f.put(0) == ClaimStatus::claimed);
-        REQUIRE(f.put_drops(17, Stream::metrics) == ClaimStatus::claimed);
-        REQUIRE(f.put(1) == ClaimStatus::claimed);
-        REQUIRE(f.put_drops(1, Stream::log) == ClaimStatus::claimed);
-        REQUIRE(f.close(far_deadline()));
-        const auto lines = lines_of_stream(dir.path(), "metrics");
-        REQUIRE(lines.size() == 3);
-        CHECK(gapless(lines));
-        CHECK(lines[1].keys() == std::vector<std::string>{"timestamp", "seq", "dropped"});
-        CHECK(lines[1]["dropped"].count() == 17);
-        CHECK(lines_of_stream(dir.path(), "log")[0]["dropped"].count() == 1);
-        CHECK(f.flush_thread.stats().streams[0].written == 2);
-        CHECK(f.flush_thread.stats().streams[3].written == 0);
-    }
-
-    TEST_CASE("should say at the end what was dropped without a marker") {
-        TempDir dir;
-        TestFlushThread f(dir.path());
-        f.start();
-        REQUIRE(f.put(0) == ClaimStatus::claimed);
-        f.drops[0].store(5);
-        f.drops[1].store(7);
-        REQUIRE(f.close(far_deadline()));
-        const auto metrics = lines_of_stream(dir.path(), "metrics");
-        REQUIRE(metrics.size() == 2);
-        CHECK(gapless(metrics));
-        CHECK(metrics[1]["dropped"].count() == 5);
-        const auto performance = lines_of_stream(dir.path(), "performance");
-        REQUIRE(performance.size() == 1);
-        CHECK(performance[0]["dropped"].count() == 7);
-        CHECK_FALSE(exists(dir / "log.jsonl"));
     }
 
     TEST_CASE("should write all that was accepted before it ends") {
@@ -337,6 +212,29 @@ TEST_SUITE("flush thread") {
         CHECK(written);
     }
 
+    TEST_CASE("should number drop markers with the records and not count them as written") {
+        TempDir dir;
+        TestFlushThread f(dir.path());
+        const auto put_drops = [&](std::uint64_t count, Stream stream) {
+            return f.r.put({reinterpret_cast<const char*>(&count), sizeof count}, RecordKind::drops,
+                           stream);
+        };
+        f.start();
+        REQUIRE(f.put(0) == ClaimStatus::claimed);
+        REQUIRE(put_drops(17, Stream::metrics) == ClaimStatus::claimed);
+        REQUIRE(f.put(1) == ClaimStatus::claimed);
+        REQUIRE(put_drops(1, Stream::log) == ClaimStatus::claimed);
+        REQUIRE(f.close(far_deadline()));
+        const auto lines = lines_of_stream(dir.path(), "metrics");
+        REQUIRE(lines.size() == 3);
+        CHECK(gapless(lines));
+        CHECK(lines[1].keys() == std::vector<std::string>{"timestamp", "seq", "dropped"});
+        CHECK(lines[1]["dropped"].count() == 17);
+        CHECK(lines_of_stream(dir.path(), "log")[0]["dropped"].count() == 1);
+        CHECK(f.flush_thread.stats().streams[0].written == 2);
+        CHECK(f.flush_thread.stats().streams[3].written == 0);
+    }
+
     TEST_CASE("should show its figures: high water, first record, processor time, rate") {
         TempDir dir;
         TestFlushThread f(dir.path());
@@ -357,6 +255,7 @@ TEST_SUITE("flush thread") {
         CHECK(f.ticks.load() >= 1);
     }
 
+#if defined(__linux__)  // /proc shows the masks of other threads
     TEST_CASE("should hand each message out once and set the bit for it") {
         TempDir dir;
         TestFlushThread f(dir.path());
@@ -369,7 +268,6 @@ TEST_SUITE("flush thread") {
         CHECK(f.flush_thread.take_messages().empty());
     }
 
-#if defined(__linux__)  // /proc shows the masks of other threads
     TEST_CASE("should leave signals to the program's own threads") {
         TempDir dir;
         TestFlushThread f(dir.path());

@@ -87,10 +87,6 @@ class TestFlushThread final : FlushThread::Owner {
         if (status == ClaimStatus::claimed) flush_thread.wake_if_half_full(r.ring.tail());
         return status;
     }
-    ClaimStatus put_drops(std::uint64_t count, Stream stream) {
-        return r.put({reinterpret_cast<const char*>(&count), sizeof count}, RecordKind::drops,
-                     stream);
-    }
 
     RingMemory memory{std::size_t{64} << 10};  // for its key table
     KeyTable table{memory.key_table(), memory.key_table_bytes()};

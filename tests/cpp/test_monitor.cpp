@@ -120,11 +120,6 @@ TEST_SUITE("attention bits") {
         CHECK(attention.bits() == AttentionBits::kClosed);
     }
 
-    TEST_CASE("should have four different bits") {
-        CHECK((AttentionBits::kMessages | AttentionBits::kDrops | AttentionBits::kForked |
-               AttentionBits::kClosed) == 15);
-    }
-
     TEST_CASE("should let exactly one of many threads clear a bit, and publish what is behind it") {
         constexpr std::uint64_t kRounds = 2'000;
         AttentionBits attention;

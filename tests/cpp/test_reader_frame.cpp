@@ -16,8 +16,8 @@ using namespace reader_tests;
 struct Writer {
     std::string text;
     std::int64_t rank = 0;
-    int group = 0;
-    int start = 0;
+    std::int64_t start = 0;
+    Cutoffs cutoffs{};
 };
 
 std::shared_ptr<Frame> frame_of(const std::vector<Writer>& writers, ScanLimits limits = {},
@@ -25,13 +25,13 @@ std::shared_ptr<Frame> frame_of(const std::vector<Writer>& writers, ScanLimits l
     std::vector<Source> sources;
     std::vector<SourceRows> rows;
     for (const Writer& writer : writers) {
-        sources.push_back({Stream::kMetrics, {in_memory(writer.text)}, writer.start > 0});
+        sources.push_back({Stream::kMetrics, {in_memory(writer.text)}});
         rows.push_back({{},
                         writer.rank,
-                        0,
+                        writer.start,
                         writer.rank == 0 ? "" : "r" + std::to_string(writer.rank),
-                        writer.group,
-                        writer.start});
+                        true,
+                        std::make_shared<Cutoffs>(writer.cutoffs)});
     }
     scan(
         sources, options, limits,
@@ -117,7 +117,7 @@ TEST_CASE("a column has one type, whatever the lines say") {
     std::vector<std::string> names;
     for (const FrameColumn& one : frame->columns()) names.push_back(one.name);
     CHECK(names == Texts{"timestamp", "seq", "step", "epoch", "i", "f", "m", "b", "t", "n", "big",
-                         "o", "late", "metrics.rank", "metrics.", "rank", "attempt", "label"});
+                         "o", "late", "metrics.rank", "metrics.", "rank", "start", "label"});
 }
 
 TEST_CASE("values that all rows have are handed out where they lie") {
@@ -136,39 +136,66 @@ TEST_CASE("writers are merged by time, and each keeps its own order") {
     // The clock of the first one steps back, and a time that is none is compared as text.
     const std::string first = line(0, 1, "", 20) + line(1, 2, "", 10) + line(2, 3, "", 40);
     const std::string second = line(0, 11, "", 15) + line(1, 12, "", 20) + line(2, 13, "", 50);
-    const auto frame = frame_of({{first, 0, 0, 0}, {second, 1, 1, 0}});
+    const auto frame = frame_of({{first}, {second, 1}});
     CHECK(column(frame, "step") == Texts{"l", "11", "1", "2", "12", "3", "13"});
     CHECK(column(frame, "rank") == Texts{"l", "1", "0", "0", "1", "0", "1"});
     CHECK(column(frame, "label") == Texts{"U", "r1", "", "", "r1", "", "r1"});
     std::string odd = line(0, 21, "");
     odd.replace(odd.find("2026"), 27, "2026-01-30, at 20 seconds  ");
-    const auto third = frame_of({{first, 0, 0, 0}, {odd, 1, 1, 0}});
+    const auto third = frame_of({{first}, {odd, 1}});
     CHECK(column(third, "step") == Texts{"l", "21", "1", "2", "3"});
     CHECK(column(third, "timestamp")[1] == "null");
 }
 
-TEST_CASE("a later start hides the steps that it recorded again, and only those") {
+TEST_CASE("later starts take over a name from a step, and from an epoch, and no other name") {
+    const auto values = [](int from, int end, int second) {
+        std::string text;
+        for (int i = from; i < end; ++i) {
+            const std::string n = std::to_string(i);
+            text += line(i - from, i, R"("loss":)" + n + R"(.5,"lr":)" + n, second);
+        }
+        return text;
+    };
     const std::string summary =
-        R"({"timestamp":"2026-01-30T14:32:15.200000Z","seq":5,"epoch":1,"summary":{"loss":)";
-    const auto frame = frame_of({{steps_of(0, 5, 10) + summary + "1}}\n", 0, 0, 0},
-                                 {steps_of(3, 5, 20), 0, 0, 1},
-                                 {steps_of(4, 6, 30) + summary + "2}}\n", 0, 0, 2},
-                                 {steps_of(3, 4, 10), 1, 1, 0}});
-    CHECK(column(frame, "step") == Texts{"l", "0", "3", "1", "2", "3", "4", "5", "null"});
-    CHECK(column(frame, "loss").back() == "2.0");
-    CHECK(frame->selection().hidden(0) == 3);
-    CHECK(frame->selection().hidden(1) == 1);
-    CHECK(frame->selection().hidden(2) == 0);
-    CHECK(frame->rows() == 8);
+        R"({"timestamp":"2026-01-30T14:32:10.200000Z","seq":5,"epoch":1,"summary":{"loss":1}})";
+    Cutoffs loss;
+    loss["loss"] = {3, 1.0};
+    Cutoffs both = loss;
+    both["lr"] = {4, std::nullopt};
+    const auto one = frame_of({{values(0, 5, 10) + summary + "\n", 0, 0, loss}});
+    CHECK(column(one, "step") == Texts{"l", "0", "1", "2", "3", "4"});
+    CHECK(column(one, "loss") == Texts{"g", "0.5", "1.5", "2.5", "null", "null"});
+    CHECK(column(one, "lr") == Texts{"l", "0", "1", "2", "3", "4"});
+    using Left = std::vector<std::pair<std::string, std::int64_t>>;
+    CHECK(one->selection().left_out().get() == Left{{"loss", 3}});
+    const auto two = frame_of({{values(0, 5, 10), 0, 0, both}, {values(3, 5, 20), 1, 1}});
+    CHECK(column(two, "step") == Texts{"l", "0", "1", "2", "3", "3", "4"});
+    CHECK(column(two, "loss") == Texts{"g", "0.5", "1.5", "2.5", "null", "3.5", "4.5"});
+    CHECK(column(two, "start") == Texts{"l", "0", "0", "0", "0", "1", "1"});
+    CHECK(two->rows() == 6);
+}
+
+TEST_CASE("a writer that went back takes back what it had recorded from there") {
+    const auto back = [](int seq, int step) {
+        return R"({"timestamp":"2026-01-30T14:32:15.5Z","seq":)" + std::to_string(seq) +
+               R"(,"rewind":)" + std::to_string(step) + "}\n";
+    };
+    // Steps 0 to 4; back to 3, then 3 to 4; back to 1, then 1. Of what is left the last value counts.
+    std::string text = steps_of(0, 5) + back(5, 3);
+    text += line(6, 3, R"("loss":30.5)") + line(7, 4, R"("loss":40.5)") + back(8, 1);
+    text += line(9, 1, R"("loss":10.5)");
+    const auto frame = frame_of({{text}, {steps_of(0, 3, 20), 1}});
+    CHECK(column(frame, "step") == Texts{"l", "0", "1", "0", "1", "2"});
+    CHECK(column(frame, "loss") == Texts{"g", "0.5", "10.5", "0.5", "1.5", "2.5"});
+    CHECK(frame->selection().left_out().get()[0].second == 6);
 }
 
 TEST_CASE("a line that tells of drops has its place in time, and no row") {
     const std::string marker = R"({"timestamp":"2026-01-30T14:32:30.000000Z","seq":1,"dropped":3})";
     const auto alone = frame_of({{line(0, 1, "") + marker + "\n" + line(2, 2, "")}});
     CHECK(column(alone, "step") == Texts{"l", "1", "2"});
-    const auto merged =
-        frame_of({{line(0, 1, "", 10) + marker + "\n" + line(2, 2, "", 10), 0, 0, 0},
-                  {line(0, 11, "", 20), 1, 1, 0}});
+    const auto merged = frame_of(
+        {{line(0, 1, "", 10) + marker + "\n" + line(2, 2, "", 10)}, {line(0, 11, "", 20), 1}});
     CHECK(column(merged, "step") == Texts{"l", "1", "11", "2"});
 }
 
@@ -182,7 +209,7 @@ TEST_CASE("many threads and small parts give what one gives") {
                 metrics += ",\"val_" + std::to_string(i % 5) + "\":" + std::to_string(i);
             text += line(i, i, metrics);
         }
-        writers.push_back({text, w, w, 0});
+        writers.push_back({text, w});
     }
     ScanLimits one;
     one.threads = 1;
@@ -203,7 +230,7 @@ TEST_CASE("who takes parts, and who is asked to go on, may end a scan") {
     for (const unsigned threads : {1U, 3U}) {
         ScanLimits limits;
         limits.threads = threads;
-        const std::vector<Source> sources{{Stream::kMetrics, {in_memory(text)}, false}};
+        const std::vector<Source> sources{{Stream::kMetrics, {in_memory(text)}}};
         CHECK_THROWS_AS(
             scan(
                 sources, {}, limits, [](Part&&) { throw std::runtime_error("enough"); }, [] {}),
@@ -211,7 +238,7 @@ TEST_CASE("who takes parts, and who is asked to go on, may end a scan") {
     }
     ScanLimits limits;
     limits.threads = 1;
-    const std::vector<Source> sources{{Stream::kMetrics, {in_memory(text)}, false}};
+    const std::vector<Source> sources{{Stream::kMetrics, {in_memory(text)}}};
     CHECK_THROWS_AS(
         scan(
             sources, {}, limits, [](Part&&) {}, [] { throw std::runtime_error("stop"); }),
@@ -225,7 +252,7 @@ TEST_CASE("a file that is gone, or shorter than its writer left it, is told") {
     cut.path = "/dev/null";
     std::vector<int> errors;
     scan(
-        {{Stream::kMetrics, {gone, cut}, false}}, {}, {},
+        {{Stream::kMetrics, {gone, cut}}}, {}, {},
         [&errors](Part&& part) { errors.push_back(part.chunk->error); }, [] {});
     CHECK(errors == std::vector<int>{ENOENT, EINVAL});
 }

@@ -119,6 +119,7 @@ TEST_CASE("only what is wanted becomes rows, and all is accounted for") {
     CHECK(cut.rows.size() == 2);
     options.only_count = true;
     options.note_steps = true;
+    options.note_firsts = true;
     const Outcome counted = read_text(text, options);
     CHECK(counted.rows.empty());
     for (const Outcome* out : {&named, &cut, &counted}) {

@@ -27,12 +27,6 @@ Read read(const std::string& text) {
     return out;
 }
 
-double as_double(Value value) {
-    if (value.kind == Kind::kInt) return static_cast<double>(static_cast<std::int64_t>(value.bits));
-    if (value.kind == Kind::kBig) return static_cast<double>(value.bits);
-    return std::bit_cast<double>(value.bits);
-}
-
 TEST_CASE("what is an integer, and how large, is kept") {
     const auto is = [](const char* text, Kind kind, std::uint64_t bits) {
         const Read got = read(text);

@@ -74,14 +74,15 @@ TEST_CASE("small parts and many threads sum up to what one part does") {
         }
         texts.push_back(std::move(text));
     }
-    // The second of one group starts anew at its step 0: nothing of the first is left.
-    const auto sums = [&texts](unsigned threads, std::uint64_t part) {
+    // The second start begins anew at step 0, and nothing of the first is left.
+    const auto cutoffs = std::make_shared<const Cutoffs>(
+        Cutoffs{{"loss", {0, std::nullopt}}, {"note", {0, std::nullopt}}});
+    const auto sums = [&](unsigned threads, std::uint64_t part) {
         std::vector<Source> sources;
         std::vector<SourceRows> rows;
         for (int w = 0; w < 3; ++w) {
-            sources.push_back(
-                {Stream::kMetrics, {in_memory(texts[static_cast<std::size_t>(w)])}, false});
-            rows.push_back({{}, w / 2, w % 2, "", w / 2, w % 2});
+            sources.push_back({Stream::kMetrics, {in_memory(texts[static_cast<std::size_t>(w)])}});
+            rows.push_back({{}, w / 2, w != 0, "", true, w == 0 ? cutoffs : nullptr});
         }
         auto out = std::make_unique<Sums>(Stream::kMetrics, std::vector<std::string>(3));
         ScanLimits limits;
@@ -90,14 +91,15 @@ TEST_CASE("small parts and many threads sum up to what one part does") {
         limits.ahead = 1;
         std::int64_t lines = 0;
         out->read(
-            sources, rows, limits, [&lines](Part&& done) { lines += done.chunk->lines; }, [] {});
+            sources, rows, limits, [&lines](Part&& done) { lines += done.chunk->lines; }, [] {},
+            [] {});
         CHECK(lines == 90'000);
         return out;
     };
     const auto one = sums(1, UINT64_MAX);
     const auto many = sums(3, 1);
     for (const Sums* it : {one.get(), many.get()}) {
-        CHECK(it->sources()[0].hidden == 30'000);
+        CHECK(it->left_out().get()[0].second == 30'000);
         CHECK_FALSE(it->sources()[0].first_step.has_value());
         CHECK(*it->sources()[1].last_step == 29'999);
         const MetricSum& loss = it->metrics().at("loss");
@@ -109,6 +111,33 @@ TEST_CASE("small parts and many threads sum up to what one part does") {
     }
     CHECK(one->metrics().at("loss").sum.total() == many->metrics().at("loss").sum.total());
     CHECK(one->metrics().at("loss").curve.points() == many->metrics().at("loss").curve.points());
+}
+
+TEST_CASE("what a writer took back is not summed up, though it says so only later") {
+    std::string text;
+    for (int i = 0; i < 10; ++i) text += line(i, i, R"("loss":)" + std::to_string(i));
+    text += R"({"timestamp":"2026-01-30T14:32:15.5Z","seq":10,"rewind":4})"
+            "\n";
+    text += line(11, 4, R"("loss":100)");
+    for (const bool counts : {true, false}) {
+        std::vector<SourceRows> rows(1);
+        rows[0].counts = counts;
+        Sums sums(Stream::kMetrics, {""});
+        int anew = 0;
+        std::int64_t lines = 0;
+        sums.read(
+            {{Stream::kMetrics, {in_memory(text)}}}, rows, {},
+            [&](Part&& part) { lines += part.chunk->lines; },
+            [&] {
+                ++anew;
+                lines = 0;
+            },
+            [] {});
+        CHECK(anew == counts);
+        CHECK(lines == 12);
+        CHECK(sums.metrics().at("loss").count == (counts ? 5 : 11));
+        CHECK(sums.left_out().get().size() == counts);
+    }
 }
 
 }  // namespace

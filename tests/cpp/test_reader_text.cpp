@@ -113,7 +113,9 @@ TEST_CASE("patterns fit names as they do in a shell") {
     CHECK_FALSE(fits("layer[!0-3]", "layer2"));
     CHECK_FALSE(fits("?", ""));
     // A hostile pattern takes no more than its length times the name's.
-    CHECK_FALSE(fits(std::string(200, '*') + "b", std::string(10'000, 'a')));
+    std::string hostile(200, '*');
+    hostile += 'b';
+    CHECK_FALSE(fits(hostile, std::string(10'000, 'a')));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The facade and its life cycle: open -> closing -> closed, statistics, messages. Back-pressure is in
-// test_recorder_pressure.cpp, fork in test_recorder_fork.cpp.
+// The recorder between threads, on a disk that is dead for a while, across fork(), and its sums. What a program
+// sees of its life is in tests/unit/test_recorder_lifecycle.py and tests/integration.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -16,100 +16,44 @@ using namespace fastlog::test;
 namespace {
 
 constexpr std::int64_t kFar = 60'000'000'000;
+constexpr std::int64_t kTimeout = 30'000'000;
+
+/// A recorder whose disk is dead until `obstacle` is removed.
+struct DeadDisk {
+    explicit DeadDisk(BackPressure policy) : recorder(options(policy)) { recorder.take_messages(); }
+    ~DeadDisk() {
+        revive();
+        if (!recorder.close(kFar)) std::abort();
+        std::filesystem::remove_all(obstacle.run());
+    }
+    RecorderOptions options(BackPressure policy) {
+        RecorderOptions o = options_for(obstacle.run());
+        o.back_pressure = policy;
+        o.block_timeout_ns = kTimeout;
+        return o;
+    }
+    void revive() { obstacle.remove(); }
+    /// Records until the ring is full; the number of records accepted.
+    std::uint64_t fill() {
+        std::uint64_t n = 0;
+        while (recorder.submit(RecordKind::fragment, Stream::metrics, now_ticks(), 0, "\"n\":0",
+                               5) == Recorder::Submit::accepted) {
+            ThreadSlot& slot = recorder.slot();
+            slot.count_call(CallKind::record);
+            ThreadSlot::add(slot.accepted, 1);
+            ++n;
+        }
+        return n;
+    }
+
+    TempDir dir;
+    Obstacle obstacle{dir};
+    Recorder recorder;
+};
 
 }  // namespace
 
 TEST_SUITE("recorder") {
-    TEST_CASE("should write what it accepted, in order") {
-        TempDir dir;
-        Recorder recorder(options_for(dir / "run"));
-        for (std::uint64_t i = 0; i < 100; ++i) {
-            REQUIRE(record_number(recorder, i) == Recorded::accepted);
-        }
-        REQUIRE(recorder.flush(kFar));
-        CHECK(numbers(lines_of_stream(dir / "run", "metrics")) == counting(100));
-        REQUIRE(record_number(recorder, 100) == Recorded::accepted);
-        REQUIRE(recorder.close(kFar));
-        const auto lines = lines_of_stream(dir / "run", "metrics");
-        CHECK(numbers(lines) == counting(101));
-        CHECK(gapless(lines));
-        check_balance(recorder);
-    }
-
-    TEST_CASE("should let a payload be written in place and render it with interned keys") {
-        TempDir dir;
-        Recorder recorder(options_for(dir.path()));
-        const auto id = recorder.keys().intern({"loss", "epoch"});
-        const std::string payload = MetricsBuilder(7, id).real(0.25).integer(3).payload();
-        REQUIRE(recorder.submit(RecordKind::metrics, Stream::metrics, now_ticks(), 1,
-                                payload.size(), [&](std::byte* at) {
-                                    std::memcpy(at, payload.data(), payload.size());
-                                }) == Recorder::Submit::accepted);
-        REQUIRE(recorder.close(kFar));
-        const std::string line = lines_of(dir / "metrics.jsonl").at(0);
-        CHECK(line.ends_with(R"("seq":0,"step":7,"epoch":3,"metrics":{"loss":0.25}})"));
-        CHECK(recorder.stats().key_sets == 1);
-    }
-
-    TEST_CASE("should close once, and say so again") {
-        TempDir dir;
-        Recorder recorder(options_for(dir.path()));
-        CHECK(record_number(recorder, 0) == Recorded::accepted);
-        CHECK((recorder.attention().bits() & AttentionBits::kClosed) == 0);
-        CHECK(recorder.close(kFar));
-        CHECK((recorder.attention().bits() & AttentionBits::kClosed) != 0);
-        CHECK(recorder.close(0));
-        CHECK(recorder.close(kFar));
-        CHECK(recorder.submit(RecordKind::fragment, Stream::log, 0, 0, "x", 1) ==
-              Recorder::Submit::closed);
-        CHECK(recorder.flush(0));
-        check_balance(recorder);
-    }
-
-    TEST_CASE("should open and close without a record") {
-        TempDir dir;
-        Recorder recorder(options_for(dir.path()));
-        REQUIRE(recorder.close(kFar));
-        CHECK(read_file(dir / "metrics.jsonl") == "");
-        const RecorderStats stats = recorder.stats();
-        CHECK(stats.wall_s == 0.0);
-        CHECK(stats.overhead_fraction == 0.0);
-        CHECK(stats.logging_s == 0.0);
-        check_balance(recorder);
-    }
-
-    TEST_CASE("should give each recorder of a run its own files") {
-        TempDir dir;
-        Recorder first(options_for(dir.path()));
-        Recorder second(options_for(dir.path()));
-        CHECK(first.stats().flush.label == "");
-        CHECK(second.stats().flush.label == "a1");
-        REQUIRE(record_number(first, 1) == Recorded::accepted);
-        REQUIRE(record_number(second, 2) == Recorded::accepted);
-        REQUIRE(second.close(kFar));
-        REQUIRE(first.close(kFar));
-        CHECK(parse(lines_of(dir / "metrics.jsonl").at(0))["n"].count() == 1);
-        CHECK(parse(lines_of(dir / "metrics.a1.jsonl").at(0))["n"].count() == 2);
-    }
-
-    TEST_CASE("should say the same to all who close it at once") {
-        for (int round = 0; round < 10; ++round) {
-            TempDir dir;
-            Recorder recorder(options_for(dir.path()));
-            for (std::uint64_t i = 0; i < 50; ++i) record_number(recorder, i);
-            std::atomic<int> closed{0};
-            std::vector<std::thread> threads;
-            for (int t = 0; t < 4; ++t) {
-                threads.emplace_back([&] {
-                    if (recorder.close(kFar)) closed.fetch_add(1);
-                });
-            }
-            for (auto& thread : threads) thread.join();
-            CHECK(closed.load() == 4);
-            CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(50));
-        }
-    }
-
     TEST_CASE("should have written exactly what it accepted when closed while 8 threads record") {
         for (const BackPressure policy : {BackPressure::block, BackPressure::drop}) {
             for (int round = 0; round < scaled(12, 4); ++round) {
@@ -200,27 +144,6 @@ TEST_SUITE("recorder") {
         check_balance(recorder);
     }
 
-    TEST_CASE("should open on a dead disk, say so, and write all when the disk works") {
-        TempDir dir;
-        Obstacle obstacle(dir);
-        Recorder recorder(options_for(obstacle.run()));
-        CHECK(recorder.attention().clear(AttentionBits::kMessages));
-        CHECK(recorder.take_messages().size() == 1);
-        for (std::uint64_t i = 0; i < 10; ++i) {
-            CHECK(record_number(recorder, i) == Recorded::accepted);
-        }
-        CHECK_FALSE(recorder.flush(1'000'000));
-        CHECK_FALSE(recorder.close(1'000'000));
-        CHECK(record_number(recorder, 10) == Recorded::closed);
-        CHECK_FALSE(recorder.close(0));
-        CHECK(written(recorder.stats()) == 0);
-        obstacle.remove();
-        CHECK(recorder.close(kFar));
-        CHECK(numbers(lines_of_stream(obstacle.run(), "metrics")) == counting(10));
-        check_balance(recorder);
-        std::filesystem::remove_all(obstacle.run());
-    }
-
     TEST_CASE("should do its sums right") {
         TempDir dir;
         Recorder recorder(options_for(dir.path()));
@@ -252,29 +175,6 @@ TEST_SUITE("recorder") {
         CHECK(recorder.stats().logging_s == stats.logging_s);
     }
 
-    TEST_CASE("should say once that it is over its budget") {
-        TempDir dir;
-        RecorderOptions options = options_for(dir.path());
-        options.flush_interval_ns = 1'000'000;
-        Recorder recorder(std::move(options));
-        const auto second = static_cast<std::uint64_t>(1e9 / recorder.ns_per_tick());
-        // The first record 100 s ago, 50 s of them blocked.
-        ThreadSlot::add(recorder.slot().blocked_ticks, 50 * second);
-        REQUIRE(record(recorder, "\"n\":0", Stream::metrics, now_ticks() - 100 * second) ==
-                Recorded::accepted);
-        REQUIRE(recorder.flush(kFar));
-        REQUIRE(recorder.close(kFar));  // checks the budget again
-        const auto messages = recorder.take_messages();
-        REQUIRE(messages.size() == 1);
-        const std::string begin = "foundry_fastlog took ";
-        REQUIRE(messages[0].starts_with(begin));
-        const double percent = std::stod(messages[0].substr(begin.size()));
-        CHECK(percent > 40);  // 50 s of 100 s and what the test took
-        CHECK(percent <= 50);
-        CHECK(messages[0].find("over the budget of 1.00 %") != std::string::npos);
-        CHECK(recorder.attention().clear(AttentionBits::kMessages));
-    }
-
     TEST_CASE("should keep silent within its budget, and in the first seconds") {
         const std::uint64_t second = [] {
             const TickConverter clock;
@@ -292,16 +192,219 @@ TEST_SUITE("recorder") {
             CHECK(recorder.take_messages().empty());
         }
     }
+}
 
-    TEST_CASE("should count threads that came and went") {
+TEST_SUITE("recorder back-pressure") {
+    TEST_CASE("should wait for its time by the policy block, and not again in vain") {
+        DeadDisk d(BackPressure::block);
+        d.fill();
+        CHECK(d.recorder.may_block());
+        const std::int64_t begin = monotonic_ns();
+        REQUIRE(record_number(d.recorder, 1) == Recorded::dropped);
+        CHECK(monotonic_ns() - begin >= kTimeout);
+        CHECK_FALSE(d.recorder.may_block());
+        const std::uint64_t blocked = d.recorder.stats().calls.blocked_ticks;
+        CHECK(blocked > 0);
+        CHECK(d.recorder.stats().blocked_s >= 0.9 * static_cast<double>(kTimeout) / 1e9);
+        for (int i = 0; i < 1000; ++i) REQUIRE(record_number(d.recorder, 1) == Recorded::dropped);
+        CHECK(d.recorder.stats().calls.blocked_ticks == blocked);  // nobody waited again
+        // After something was written waiting makes sense again.
+        d.revive();
+        REQUIRE(d.recorder.flush(kFar));
+        CHECK(d.recorder.may_block());
+        REQUIRE(record_number(d.recorder, 2) == Recorded::accepted);
+        REQUIRE(d.recorder.close(kFar));
+        CHECK(marked_drops(lines_of_stream(d.obstacle.run(), "metrics")) == 1001);
+        check_balance(d.recorder);
+    }
+
+    TEST_CASE("should let a waiting thread go on when the disk comes back") {
+        DeadDisk d(BackPressure::block);
+        d.fill();
+        bool room = false;
+        std::thread waiter([&] { room = d.recorder.wait_for_room(5); });
+        // Either before it waits, or while it does, or after it gave up: then it says so.
+        d.revive();
+        waiter.join();
+        if (!room) CHECK(d.recorder.stats().calls.blocked_ticks > 0);
+        REQUIRE(d.recorder.flush(kFar));
+        CHECK(d.recorder.wait_for_room(5));
+    }
+
+    TEST_CASE("should drop nothing by the policy block while the disk keeps up") {
         TempDir dir;
-        Recorder recorder(options_for(dir.path()));
-        for (std::uint64_t t = 0; t < 20; ++t) {
-            std::thread([&] { record_number(recorder, t); }).join();
+        RecorderOptions options = options_for(dir.path());
+        options.block_timeout_ns = kFar;
+        Recorder recorder(std::move(options));
+        constexpr std::uint64_t kThreads = 4;
+        const std::uint64_t each = scaled(50'000u, 5'000u);
+        std::atomic<std::uint64_t> not_accepted{0};
+        std::vector<std::thread> threads;
+        for (std::uint64_t t = 0; t < kThreads; ++t) {
+            threads.emplace_back([&, t] {
+                for (std::uint64_t i = t * each; i < (t + 1) * each; ++i) {
+                    if (record_number(recorder, i) != Recorded::accepted) not_accepted.fetch_add(1);
+                }
+            });
         }
+        for (auto& thread : threads) thread.join();
+        CHECK(not_accepted.load() == 0);
         REQUIRE(recorder.close(kFar));
-        CHECK(recorder.stats().calls.accepted == 20);
-        CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(20));
+        auto read = numbers(lines_of_stream(dir.path(), "metrics"));
+        std::sort(read.begin(), read.end());
+        CHECK(read == counting(kThreads * each));
         check_balance(recorder);
     }
+
+    TEST_CASE("should account for each of many records that many threads drop") {
+        TempDir dir;
+        RecorderOptions options = options_for(dir.path());
+        options.back_pressure = BackPressure::drop;
+        Recorder recorder(std::move(options));
+        constexpr std::uint64_t kThreads = 4;
+        const std::uint64_t each = scaled(50'000u, 10'000u);
+        std::atomic<std::uint64_t> accepted{0};
+        std::vector<std::thread> threads;
+        for (std::uint64_t t = 0; t < kThreads; ++t) {
+            threads.emplace_back([&] {
+                for (std::uint64_t i = 0; i < each; ++i) {
+                    const auto stream = static_cast<Stream>(i % 4);
+                    if (record_number(recorder, i, stream) == Recorded::accepted) {
+                        accepted.fetch_add(1);
+                    }
+                }
+            });
+        }
+        for (auto& thread : threads) thread.join();
+        REQUIRE(recorder.close(kFar));
+        const RecorderStats stats = recorder.stats();
+        CHECK(stats.calls.accepted == accepted.load());
+        CHECK(stats.calls.accepted + stats.calls.dropped == kThreads * each);
+        std::uint64_t read = 0;
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            const auto lines = lines_of_stream(dir.path(), kStreamNames[s]);
+            CHECK(gapless(lines));
+            CHECK(marked_drops(lines) == stats.flush.streams[s].dropped);
+            CHECK(numbers(lines).size() == stats.flush.streams[s].written);
+            read += numbers(lines).size();
+        }
+        CHECK(read == accepted.load());
+        check_balance(recorder);
+    }
+
+    TEST_CASE("should mark the drops of threads that record while it closes") {
+        for (int round = 0; round < 5; ++round) {
+            TempDir dir;
+            RecorderOptions options = options_for(dir.path());
+            options.back_pressure = BackPressure::drop;
+            Recorder recorder(std::move(options));
+            std::vector<std::thread> threads;
+            for (int t = 0; t < 4; ++t) {
+                threads.emplace_back([&] {
+                    while ((recorder.attention().bits() & AttentionBits::kClosed) == 0) {
+                        if ((recorder.attention().bits() & AttentionBits::kDrops) != 0) {
+                            recorder.submit_drop_markers();
+                        }
+                        record_number(recorder, 1);
+                    }
+                });
+            }
+            const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+            while (recorder.stats().calls.dropped < 1000 &&
+                   std::chrono::steady_clock::now() < deadline) {
+                std::this_thread::yield();
+            }
+            REQUIRE(recorder.close(kFar));
+            for (auto& thread : threads) thread.join();
+            const std::uint64_t dropped = recorder.stats().calls.dropped;
+            const std::uint64_t marked = marked_drops(lines_of_stream(dir.path(), "metrics"));
+            CHECK(dropped >= 1000);
+            // A thread that was refused just before the close may count its record after it.
+            CHECK(dropped - marked <= threads.size());
+        }
+    }
+
+    TEST_CASE("should keep a marker for later while there is no room for it") {
+        DeadDisk d(BackPressure::drop);
+        const std::uint64_t accepted = d.fill();
+        for (int i = 0; i < 10; ++i) {
+            REQUIRE(record_number(d.recorder, 1) == Recorded::dropped);
+            d.recorder.submit_drop_markers();
+            CHECK((d.recorder.attention().bits() & AttentionBits::kDrops) != 0);
+        }
+        d.revive();
+        REQUIRE(d.recorder.close(kFar));
+        const auto lines = lines_of_stream(d.obstacle.run(), "metrics");
+        REQUIRE(lines.size() == accepted + 1);
+        CHECK(lines[accepted]["dropped"].count() == 10);
+    }
+}
+
+TEST_SUITE("recorder fork") {
+    TEST_CASE("should mark every open recorder in the child, and none in the parent") {
+        TempDir dir;
+        Recorder first(options_for(dir.path()));
+        Recorder second(options_for(dir.path()));
+        REQUIRE(record_number(first, 0) == Recorded::accepted);
+        CHECK(in_forked_child([&] {
+                  if (first.attention().bits() != AttentionBits::kForked) return 1;
+                  if (second.attention().bits() != AttentionBits::kForked) return 2;
+                  first.abandon_in_child();
+                  return first.attention().bits() ==
+                                 (AttentionBits::kForked | AttentionBits::kClosed)
+                             ? 0
+                             : 3;
+              }) == 0);
+        CHECK(first.attention().bits() == 0);
+        CHECK(second.attention().bits() == 0);
+        REQUIRE(record_number(first, 1) == Recorded::accepted);
+        REQUIRE(first.close(kFar));
+        REQUIRE(second.close(kFar));
+        CHECK(numbers(lines_of_stream(dir.path(), "metrics")) == counting(2));
+    }
+
+    TEST_CASE("should know nothing of recorders that are gone") {
+        TempDir dir;
+        auto recorder = std::make_unique<Recorder>(options_for(dir.path()));
+        REQUIRE(recorder->close(kFar));
+        recorder.reset();
+        CHECK(in_forked_child([] { return 0; }) == 0);  // the handler would write to freed memory
+    }
+
+    TEST_CASE("should lose nothing of the parent when it forks while its threads record") {
+        TempDir dir;
+        Recorder recorder(options_for(dir.path()));
+        constexpr std::uint64_t kThreads = 3;
+        std::atomic<bool> over{false};
+        std::vector<std::uint64_t> accepted(kThreads, 0);
+        std::vector<std::thread> threads;
+        for (std::uint64_t t = 0; t < kThreads; ++t) {
+            threads.emplace_back([&, t] {
+                while (!over.load()) {
+                    if (record_number(recorder, accepted[t]) == Recorded::accepted) ++accepted[t];
+                }
+            });
+        }
+        int wrong = 0;
+        for (int i = 0; i < scaled(20, 8); ++i) {
+            wrong += in_forked_child(
+                [&] { return recorder.attention().bits() & AttentionBits::kForked ? 0 : 1; });
+        }
+        over.store(true);
+        for (auto& thread : threads) thread.join();
+        CHECK(wrong == 0);
+        REQUIRE(recorder.close(kFar));
+        std::uint64_t sum = 0;
+        for (const std::uint64_t n : accepted) sum += n;
+        const auto lines = lines_of_stream(dir.path(), "metrics");
+        CHECK(numbers(lines).size() == sum);
+        CHECK(gapless(lines));
+        check_balance(recorder);
+    }
+
+// Only in the plain build. ThreadSanitizer ends a process that starts threads after it was forked from
+// one with threads. GCC 12's AddressSanitizer does not take its allocator's locks around fork(): a child that
+// was forked while the parent's flush thread allocates finds them held for ever.
+#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#endif
 }

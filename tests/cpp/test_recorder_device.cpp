@@ -1,4 +1,4 @@
-// The whole recorder over the fake driver: values of devices from record() to the line.
+// The whole recorder over the fake driver, between threads. What becomes of values is in tests/device.
 #include <algorithm>
 #include <string>
 #include <thread>
@@ -58,32 +58,6 @@ struct Training {
 }  // namespace
 
 TEST_SUITE("recorder device") {
-    TEST_CASE("should write each value into the line of its own step") {
-        FakeMachine machine;
-        TempDir dir;
-        Training t(device_options(dir));
-        const FakeStream stream = machine.stream();
-        const DeviceScalar scalar = machine.scalar(0);
-        for (int n = 0; n < 100; ++n) {
-            const auto value = static_cast<float>(1000 + n);
-            REQUIRE(::fake_store(stream, scalar.address, &value, sizeof value) == 0);
-            if (n % 10 == 0) REQUIRE(::fake_delay(stream, 500) == 0);
-            REQUIRE(t.record(n, scalar, stream) == Recorder::Submit::accepted);
-        }
-        REQUIRE(t.recorder.flush(kFar));
-        const auto lines = lines_of_stream(dir.path(), "metrics");
-        REQUIRE(lines.size() == 100);
-        for (std::size_t n = 0; n < 100; ++n) {
-            CHECK(lines[n]["step"].count() == n);
-            CHECK(lines[n]["metrics"]["host"].count() == n);
-            CHECK(std::stod(lines[n]["metrics"]["device"].text) == 1000.0 + static_cast<double>(n));
-            CHECK_FALSE(lines[n].has("missing"));
-        }
-        CHECK(t.pool.stats().waiting == 0);
-        CHECK(machine.count("synchronisations") == 0);
-        REQUIRE(t.recorder.close(kFar));
-    }
-
     TEST_CASE("should flush a stream although another waits for its device") {
         FakeMachine machine;
         TempDir dir;
@@ -101,42 +75,6 @@ TEST_SUITE("recorder device") {
         CHECK(t.recorder.flush(Stream::metrics, kFar));
         CHECK(lines_of_stream(dir.path(), "metrics").size() == 1);
         REQUIRE(t.recorder.close(kFar));
-    }
-
-    TEST_CASE("should write null and timeout for a value that does not come in its time") {
-        FakeMachine machine;
-        TempDir dir;
-        RecorderOptions options = device_options(dir);
-        options.device_timeout_ns = kSoon;
-        Training t(std::move(options));
-        const FakeStream stream = machine.stream();
-        REQUIRE(::fake_hang(stream) == 0);
-        const std::int64_t begin = monotonic_ns();
-        REQUIRE(t.record(0, machine.scalar(1), stream) == Recorder::Submit::accepted);
-        REQUIRE(t.recorder.flush(kFar));
-        CHECK(monotonic_ns() - begin >= kSoon);
-        const auto lines = lines_of_stream(dir.path(), "metrics");
-        REQUIRE(lines.size() == 1);
-        CHECK(lines[0]["metrics"]["device"].kind == Json::Kind::null);
-        CHECK(lines[0]["metrics"]["host"].count() == 0);
-        CHECK(t.reason(lines[0]) == "timeout");
-        REQUIRE(t.recorder.close(kFar));
-    }
-
-    TEST_CASE("should give values up at its close in time, and lose no line by that") {
-        FakeMachine machine;
-        TempDir dir;
-        Training t(device_options(dir));
-        const FakeStream stream = machine.stream();
-        REQUIRE(::fake_hang(stream) == 0);
-        for (int n = 0; n < 10; ++n) {
-            REQUIRE(t.record(n, machine.scalar(1), stream) == Recorder::Submit::accepted);
-        }
-        CHECK(t.recorder.close(4 * kSoon));
-        const auto lines = lines_of_stream(dir.path(), "metrics");
-        REQUIRE(lines.size() == 10);
-        for (const auto& line : lines) CHECK(t.reason(line) == "timeout");
-        CHECK(t.pool.stats().waiting == 10);  // their copies are late
     }
 
     TEST_CASE("should close in its time although a thread records meanwhile what does not come") {
@@ -163,112 +101,6 @@ TEST_SUITE("recorder device") {
         REQUIRE(lines.size() == t.accepted.load());
         CHECK(t.reason(lines[0]) == "");
         if (lines.size() == 2) CHECK(t.reason(lines[1]) == "timeout");
-    }
-
-    TEST_CASE("should make room in a ring that waits, by its oldest values") {
-        FakeMachine machine;
-        TempDir dir;
-        Training t(device_options(dir));
-        const FakeStream stream = machine.stream();
-        const DeviceScalar scalar = machine.scalar(1);
-        REQUIRE(::fake_hang(stream) == 0);
-        std::int64_t n = 0;
-        const auto half = [&] { return t.recorder.stats().flush.streams[0].written > 0; };
-        while (!half() && n < 2000) t.record(n++, scalar, stream);
-        const std::int64_t until = monotonic_ns() + kFar;
-        while (!half() && monotonic_ns() < until) std::this_thread::yield();
-        REQUIRE(half());
-        for (const auto& line : lines_of_stream(dir.path(), "metrics")) {
-            CHECK(t.reason(line) == "no_room");
-        }
-        REQUIRE(::fake_release(stream) == 0);
-        REQUIRE(t.recorder.flush(kFar));
-        REQUIRE(t.recorder.close(kFar));
-        const auto lines = lines_of_stream(dir.path(), "metrics");
-        CHECK(lines.size() == t.accepted.load());
-        CHECK(t.reason(lines.back()) == "");
-        CHECK(gapless(lines));
-    }
-
-    TEST_CASE("should tell of a value that turned NaN on the device, once, and again after") {
-        FakeMachine machine;
-        TempDir dir;
-        Training t(device_options(dir));
-        const FakeStream stream = machine.stream();
-        const DeviceScalar nan = machine.scalar(std::numeric_limits<float>::quiet_NaN());
-        const DeviceScalar fine = machine.scalar(1);
-        for (int n = 0; n < 8; ++n) {
-            REQUIRE(t.record(n, n == 1 || n == 2 || n == 5 ? nan : fine, stream) ==
-                    Recorder::Submit::accepted);
-            REQUIRE(t.recorder.flush(kFar));
-        }
-        REQUIRE(t.recorder.close(kFar));
-        const auto lines = lines_of_stream(dir.path(), "errors");
-        REQUIRE(lines.size() == 2);
-        CHECK(lines[0]["event"].text == "nonfinite");
-        CHECK(lines[0]["step"].count() == 1);
-        CHECK(lines[0]["context"]["key"].text == "device");
-        CHECK(lines[0]["context"]["value"].text == "nan");
-        CHECK(lines[0]["message"].text == "device became nan at step 1");
-        CHECK(lines[1]["step"].count() == 5);
-        CHECK(gapless(lines));
-        CHECK(t.recorder.stats().calls.accepted == 2);  // the events; tests count no others
-    }
-
-    TEST_CASE("should go on without values when the pool is exhausted") {
-        FakeMachine machine;
-        TempDir dir;
-        RecorderOptions options = device_options(dir);
-        options.ring_bytes = 4 << 20;
-        Training t(std::move(options));
-        const FakeStream stream = machine.stream();
-        const DeviceScalar scalar = machine.scalar(1);
-        REQUIRE(::fake_hang(stream) == 0);
-        constexpr std::int64_t kMore = 10;
-        for (std::int64_t n = 0; n < DevicePool::kTickets + kMore; ++n) {
-            REQUIRE(t.record(n, scalar, stream) == Recorder::Submit::accepted);
-        }
-        REQUIRE(::fake_release(stream) == 0);
-        REQUIRE(t.recorder.close(kFar));
-        const auto lines = lines_of_stream(dir.path(), "metrics");
-        REQUIRE(lines.size() == DevicePool::kTickets + kMore);
-        std::int64_t missing = 0;
-        for (const auto& line : lines) missing += t.reason(line) == "no_slot";
-        CHECK(missing == kMore);
-        CHECK(t.pool.stats().waiting == 0);
-    }
-
-    TEST_CASE("should share a pool with another recorder and outlive it") {
-        FakeMachine machine;
-        TempDir dir;
-        TempDir other;
-        Training t(device_options(dir));
-        const FakeStream hung = machine.stream();
-        REQUIRE(::fake_hang(hung) == 0);
-        {
-            Recorder gone(device_options(other));
-            gone.use_device([&] { return std::make_unique<DeviceReader>(t.pool); });
-            TicketChain chain;
-            SettledValue value;
-            const DeviceScalar scalar = machine.scalar(1);
-            t.pool.send({DeviceKind::cuda, 0}, hung, &scalar, 1, &value, chain);
-            const std::string payload =
-                MetricsBuilder(0, gone.keys().intern({"x"})).raw(value.tag, value.bits).payload();
-            REQUIRE(gone.submit(
-                        RecordKind::metrics, Stream::metrics, now_ticks(), 7, payload.size(),
-                        [&](std::byte* at) { std::memcpy(at, payload.data(), payload.size()); },
-                        chain.flags()) == Recorder::Submit::accepted);
-            REQUIRE(gone.close(20 * kSoon));
-        }
-        REQUIRE(t.record(0, machine.scalar(2), machine.stream()) == Recorder::Submit::accepted);
-        REQUIRE(t.recorder.flush(kFar));
-        CHECK(t.pool.stats().waiting == 1);
-        REQUIRE(::fake_release(hung) == 0);
-        CHECK(eventually([&] {
-            t.recorder.wake();
-            return t.pool.stats().waiting == 0;
-        }));
-        REQUIRE(t.recorder.close(kFar));
     }
 
     TEST_CASE("should lose and mix up nothing that many threads record from many streams") {

@@ -42,19 +42,6 @@ TEST_SUITE("ring_memory") {
         CHECK(memory.data()[0] == std::byte{0});
     }
 
-    TEST_CASE("should carry a ring") {
-        RingMemory memory(std::size_t{64} << 10);
-        MpscRing ring(memory.control(), memory.data(), memory.ring_bytes(), 1);
-        MpscRing::Claim claim{};
-        for (int i = 0; i < 10'000; ++i) {
-            REQUIRE(ring.try_claim(100, claim) == ClaimStatus::claimed);
-            MpscRing::fill_header(claim, 100, 0, 0, RecordKind::fragment, Stream::log);
-            std::memset(MpscRing::payload_of(claim), 'x', 100);
-            ring.commit(claim);
-            ring.release_to(ring.tail());
-        }
-    }
-
     TEST_CASE("should say so when the system has no memory for it") {
         CHECK_THROWS_AS(RingMemory(std::size_t{1} << 62), std::system_error);
     }

@@ -96,5 +96,5 @@ TEST_CASE("what helps against an error should be said by the error") {
     CHECK(std::string(remedy(EMFILE)) == remedy(ENFILE));
     CHECK(std::string(remedy(ENOMEM)) == "free memory");
     CHECK(std::string(remedy(EFBIG)) == "raise the limit of file sizes");
-    CHECK(std::string(remedy(EIO)) == "mend the cause");
+    CHECK(std::string(remedy(EIO)) == "fix the cause");
 }

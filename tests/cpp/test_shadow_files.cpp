@@ -75,6 +75,8 @@ TEST_SUITE("shadow files") {
             CHECK(files.write_at(fd.get(), "BCd", 3, 5) == 3);
             CHECK(files.write_at(fd.get(), "x", 1, 3) == -1);
             CHECK(files.write_at(fd.get(), "x", 1, 9) == -1);
+            CHECK(files.write_at(fd.get(), "xyz", 3, 8) == 3);
+            CHECK(files.cut(fd.get(), 8) == 0);
         }
         CHECK(read_through(files, path) == "0123aBCd");
         CHECK(size_through(files, path) == 8);
@@ -83,14 +85,6 @@ TEST_SUITE("shadow files") {
         REQUIRE(edits.size() == 1);
         CHECK(shown(edits.at("log.jsonl"), "0123456789") == "0123aBCd");
         CHECK(edits.at("log.jsonl").kept.size() == 1);
-    }
-
-    TEST_CASE("should say nothing of files that were only read") {
-        TempDir dir;
-        write_file(dir / "log.jsonl", "0123456789");
-        ShadowFiles files(dir.path(), kNothing, {});
-        CHECK(read_through(files, dir / "log.jsonl") == "0123456789");
-        CHECK(files.edits().empty());
     }
 
     TEST_CASE("should keep ranges of a file that is written anew in its place") {
@@ -112,6 +106,7 @@ TEST_SUITE("shadow files") {
             CHECK(files.append_range(from.get(), 10, 4, to.get(), 8) == -1);
             id = files.id_of(to.get());
             CHECK(files.rename(directory, "new", directory, "log.jsonl") == 0);
+            CHECK(files.open(directory, "new", O_RDWR, 0) == -1);
             struct stat info;
             CHECK((files.stat(from.get(), info) == 0 && info.st_nlink == 0));
         }
@@ -157,9 +152,10 @@ TEST_SUITE("shadow files") {
         const Descriptor from(files, files.open(AT_FDCWD, dir / "log.jsonl", O_RDWR, 0));
         const Descriptor to(files, files.open(AT_FDCWD, dir / "new", O_RDWR | O_CREAT, 0600));
         CHECK(files.append_range(from.get(), 0, 1, to.get(), 0) == 0);
-        CHECK(files.append_range(from.get(), 2, 1, to.get(), 1) == 0);
+        CHECK(files.append_range(from.get(), 1, 1, to.get(), 1) == 0);  // the same range goes on
+        CHECK(files.append_range(from.get(), 3, 1, to.get(), 2) == 0);
         CHECK(files.shattered().empty());
-        CHECK(files.append_range(from.get(), 4, 1, to.get(), 2) == -1);
+        CHECK(files.append_range(from.get(), 5, 1, to.get(), 3) == -1);
         CHECK(files.shattered() == dir / "log.jsonl");
         CHECK(files.write_at(from.get(), "abcd", 4, 10) == 4);
         CHECK_FALSE(files.is_full());

@@ -1,4 +1,4 @@
-// The files of one writer: names, labels, segments. Faults are in test_stream_files_faults.cpp.
+// The files of one writer: names and labels. Faults are in test_stream_files_faults.cpp.
 #include <fcntl.h>
 
 #include <algorithm>
@@ -64,12 +64,6 @@ TEST_SUITE("stream files") {
         CHECK(names_in(dir / "a/b/c").size() == 1);
     }
 
-    TEST_CASE("should make nothing before it is asked to") {
-        TempDir dir;
-        StreamFiles sink(in(dir / "run"));
-        CHECK_FALSE(exists(dir / "run"));
-    }
-
     TEST_CASE("should name files by stream, stamp, label and segment") {
         TempDir dir;
         StreamFiles plain(in("/runs/x"));
@@ -116,26 +110,19 @@ TEST_SUITE("stream files") {
     }
 
     TEST_CASE("should not claim a label that files of any stream or segment already have") {
-        // Somebody removed the first metrics file, or it was never copied along.
-        for (const char* left : {"performance", "errors.000000", "log.000003", "metrics.000001"}) {
+        // Somebody removed the first metrics file, never copied it along, or laid files aside.
+        for (const char* left : {"performance.jsonl", "errors.000000.jsonl", "log.000003.jsonl",
+                                 "metrics.000001.jsonl", "metrics.jsonl.gz", "log.jsonl.1",
+                                 "errors.000002.jsonl.zst"}) {
             TempDir dir;
             CAPTURE(left);
-            write_file(dir / (std::string(left) + ".jsonl"), "old\n");
+            write_file(dir / left, "old\n");
             StreamFiles sink(in(dir.path()));
             CHECK_FALSE(sink.claim());
             CHECK(sink.label() == "a1");
             append(sink, Stream::performance, "new\n");
-            CHECK(read_file(dir / (std::string(left) + ".jsonl")) == "old\n");
+            CHECK(read_file(dir / left) == "old\n");
             CHECK(names_in(dir.path()).size() == 3);
-        }
-    }
-
-    TEST_CASE("should not claim a label whose files were laid aside") {
-        for (const char* left : {"metrics.jsonl.gz", "log.jsonl.1", "errors.000002.jsonl.zst"}) {
-            TempDir dir;
-            CAPTURE(left);
-            write_file(dir / left, "old\n");
-            CHECK(claimed_label(dir.path(), "", false) == "a1");
         }
     }
 
@@ -173,22 +160,6 @@ TEST_SUITE("stream files") {
         CHECK(std::set<std::string>(labels.begin(), labels.end()) == expected);
     }
 
-    TEST_CASE("should append what it is given, each stream to its own file") {
-        TempDir dir;
-        StreamFiles sink(in(dir.path()));
-        append(sink, Stream::metrics, "one\n");  // claims by itself
-        append(sink, Stream::log, "message\n");
-        append(sink, Stream::metrics, "two\n");
-        append(sink, Stream::metrics, "");
-        CHECK(read_file(dir / "metrics.jsonl") == "one\ntwo\n");
-        CHECK(read_file(dir / "log.jsonl") == "message\n");
-        CHECK(names_in(dir.path()) == std::vector<std::string>{"log.jsonl", "metrics.jsonl"});
-        CHECK(sink.segments(Stream::metrics) == 1);
-        CHECK(sink.segments(Stream::log) == 1);
-        CHECK(sink.segments(Stream::errors) == 0);
-        CHECK(paths_of(sink) == std::vector<std::string>{dir / "metrics.jsonl", dir / "log.jsonl"});
-    }
-
     TEST_CASE("should want a rotation exactly when the next line does not fit any more") {
         TempDir dir;
         StreamFiles sink(in(dir.path(), "", false, 100));
@@ -206,30 +177,6 @@ TEST_SUITE("stream files") {
         append(sink, Stream::metrics, std::string(40, 'x'));
         CHECK_FALSE(sink.wants_rotation(Stream::metrics, 0, 0));
         CHECK(sink.wants_rotation(Stream::metrics, 0, 1));
-    }
-
-    TEST_CASE("should go on in the next segment after a rotation") {
-        TempDir dir;
-        StreamFiles sink(in(dir.path(), "r1"));
-        append(sink, Stream::metrics, "a\n");
-        append(sink, Stream::log, "x\n");
-        sink.rotate(Stream::metrics);
-        CHECK(sink.segments(Stream::metrics) == 1);  // the next one appears with its first line
-        CHECK_FALSE(exists(dir / "metrics.r1.000001.jsonl"));
-        CHECK_FALSE(sink.wants_rotation(Stream::metrics, 0, 1 << 30));
-        append(sink, Stream::metrics, "b\n");
-        append(sink, Stream::metrics, "c\n");
-        sink.rotate(Stream::metrics);
-        append(sink, Stream::metrics, "d\n");
-        append(sink, Stream::log, "y\n");
-        CHECK(read_file(dir / "metrics.r1.jsonl") == "a\n");
-        CHECK(read_file(dir / "metrics.r1.000001.jsonl") == "b\nc\n");
-        CHECK(read_file(dir / "metrics.r1.000002.jsonl") == "d\n");
-        CHECK(read_file(dir / "log.r1.jsonl") == "x\ny\n");
-        CHECK(sink.segments(Stream::metrics) == 3);
-        CHECK(paths_of(sink) ==
-              std::vector<std::string>{dir / "metrics.r1.jsonl", dir / "metrics.r1.000001.jsonl",
-                                       dir / "metrics.r1.000002.jsonl", dir / "log.r1.jsonl"});
     }
 
 #if defined(__linux__)  // /proc shows the open files

@@ -21,11 +21,13 @@
 #include <utility>
 #include <vector>
 
+#define DOCTEST_CONFIG_SUPER_FAST_ASSERTS  // to compile
+#include "doctest/doctest.h"
+
 #include "core/clock.hpp"
 #include "core/mpsc_ring.hpp"
 #include "core/record.hpp"
 #include "core/stream_files.hpp"
-#include "doctest/doctest.h"
 #include "test_json_reader.hpp"
 
 namespace fastlog::test {
@@ -194,7 +196,6 @@ class MetricsBuilder {
     MetricsBuilder& integer(std::int64_t value) {
         return add(ValueTag::integer, static_cast<std::uint64_t>(value));
     }
-    MetricsBuilder& boolean(bool value) { return add(ValueTag::boolean, value ? 1 : 0); }
     MetricsBuilder& null() { return add(ValueTag::null, 0); }
     MetricsBuilder& pending(PendingValue value) { return add(ValueTag::pending, value.bits()); }
     MetricsBuilder& missing(std::uint64_t bits) { return add(ValueTag::missing, bits); }
@@ -205,14 +206,8 @@ class MetricsBuilder {
         return *this;
     }
 
-    MetricsBuilder& flags(std::uint16_t flags) {
-        flags_ = flags;
-        return *this;
-    }
-
     std::string payload() const {
-        const MetricsPayload head{step_, key_set_, static_cast<std::uint16_t>(tags_.size()),
-                                  flags_};
+        const MetricsPayload head{step_, key_set_, static_cast<std::uint16_t>(tags_.size()), 0};
         std::string out(metrics_strings_offset(tags_.size()), '\0');
         std::memcpy(out.data(), &head, sizeof head);
         for (std::size_t i = 0; i < tags_.size(); ++i) {
@@ -231,20 +226,10 @@ class MetricsBuilder {
 
     std::int64_t step_;
     std::uint32_t key_set_;
-    std::uint16_t flags_ = 0;
     std::vector<ValueTag> tags_;
     std::vector<std::uint64_t> values_;
     std::string strings_;
 };
-
-/// The files that a sink has made so far.
-inline std::vector<std::string> paths_of(const StreamFiles& sink) {
-    std::uint32_t segments[kStreamCount];
-    for (std::size_t s = 0; s < kStreamCount; ++s) {
-        segments[s] = sink.segments(static_cast<Stream>(s));
-    }
-    return sink.paths(sink.label(), segments);
-}
 
 /// Runs `body` in a forked child and returns its exit code; no destructor runs there.
 template <class Body>

@@ -63,17 +63,6 @@ TEST_SUITE("ticket stack") {
         CHECK(all.back() == 0);
     }
 
-    TEST_CASE("should move tickets between stacks") {
-        const auto tickets = std::make_unique<Ticket[]>(3);
-        TicketStack from;
-        TicketStack to;
-        for (const int n : {0, 1, 2}) from.push(tickets.get(), static_cast<std::uint16_t>(n));
-        to.push(tickets.get(), from.pop(tickets.get()));
-        to.push(tickets.get(), from.pop(tickets.get()));
-        CHECK(drained(from, tickets.get()) == std::vector<std::uint16_t>{0});
-        CHECK(drained(to, tickets.get()) == std::vector<std::uint16_t>{1, 2});
-    }
-
     TEST_CASE("should not take a ticket that came back for the one that it has seen") {
         const auto tickets = std::make_unique<Ticket[]>(3);
         BasicTicketStack<Interrupted> stack;

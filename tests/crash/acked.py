@@ -21,12 +21,8 @@ STREAMS = ("metrics", "performance", "errors", "log")
 _STREAM_OF = ("metrics",) * 4 + ("performance",) * 2 + ("errors", "log")
 _ALPHABET = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 {}[]:,"\\\n\t\x01'
 _TEXT_CHARACTERS = 4096
-#: Of each ValueError("e") that was not raised: equal errors share it.
-_FINGERPRINT = "12fe410b1ede4028"
 #: Lost with its process, given up in time, or for room in the ring.
 MISSING = [{"x": reason} for reason in ("lost", "timeout", "no_room")]
-#: What a start that was killed had in the making goes when it is older.
-YOUNG_S = 600
 _MASK = (1 << 64) - 1
 _NAME = re.compile(
     r"(?P<stream>metrics|performance|errors|log)"
@@ -35,7 +31,6 @@ _NAME = re.compile(
 
 
 def mix(x: int) -> int:
-    """Scramble 64 bits: splitmix64."""
     x = (x + 0x9E3779B97F4A7C15) & _MASK
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
@@ -55,7 +50,6 @@ class Life:
         fill: Longest text in a record, in characters.
         keys: A new set of keys begins every so many records.
         segment: Most bytes of a segment.
-        python: Recorded by Python threads through the package, not by the driver.
         device: Numbers of metrics may have come from a device, and may not have arrived.
         moves: Its name was taken, so it goes on under another label.
         acked: Per thread the number of records that were accepted, once it is dead.
@@ -66,13 +60,11 @@ class Life:
     fill: int = 100
     keys: int = 64
     segment: int = 1 << 28
-    python: bool = False
     device: bool = False
     moves: bool = False
     acked: list[int] = field(default_factory=list)
 
     def stream_of(self, thread: int, n: int) -> str:
-        """The stream of the thread's n-th record."""
         return _STREAM_OF[self._bits(thread, n) & 7]
 
     def _bits(self, thread: int, n: int) -> int:
@@ -95,8 +87,6 @@ class Life:
         if stream == "metrics":
             values = {**origin, "x": number, f"k{n // self.keys}": fill}
             return {"step": n, "metrics": values, **nonfinite}
-        if stream == "performance" and self.python:
-            return {"name": f"{self.number}:{thread}", "step": n, "depth": 0}
         if stream == "performance":
             return {
                 "name": "work",
@@ -106,16 +96,10 @@ class Life:
                 "error": f"{self.number}:{thread}:{n}:{fill}",
             }
         error: dict[str, str] = {}
-        level = "INFO"
-        if stream == "errors" and self.python:
-            error = {"error_type": "ValueError", "error_message": "e"}
-            error["traceback"] = "ValueError: e\n"
-            error["fingerprint"] = _FINGERPRINT
-            level = "ERROR"
-        elif stream == "errors":
+        if stream == "errors":
             error = {"error_type": "E", "error_message": "e", "traceback": ""}
         return {
-            "level": level,
+            "level": "INFO",
             "logger": "crash",
             "step": n,
             "message": fill,
@@ -126,42 +110,28 @@ class Life:
 
 
 def origin_of(stream: str, line: dict[str, Any]) -> tuple[int, int, int] | None:
-    """Read (life, thread, n) from a line; None for a drop marker.
-
-    Raises:
-        KeyError, ValueError: The line is none of the records.
-    """
+    """Read (life, thread, n) from a line; None for a drop marker."""
     if "dropped" in line:
         return None
     if stream == "performance":
-        life, thread, *rest = line.get("error", line["name"]).split(":", 3)
-        return int(life), int(thread), int(rest[0]) if rest else int(line["step"])
+        life, thread, n, _ = line["error"].split(":", 3)
+        return int(life), int(thread), int(n)
     values = line["metrics"] if stream == "metrics" else line["context"]
     return values["life"], values["thread"], values["n"]
 
 
 @dataclass
 class Verdict:
-    """What the oracle found.
-
-    Attributes:
-        violations: One sentence each; empty when the promise held.
-        lines: Lines read.
-        acked: Records that were accepted.
-        extra: Records in the files whose acceptance was not counted any more.
-        drops: Drop markers read.
-        missing: Numbers that did not arrive, by the reason that the line gives.
-    """
+    """What the oracle found."""
 
     violations: list[str] = field(default_factory=list)
     lines: int = 0
     acked: int = 0
-    extra: int = 0
+    extra: int = 0  # in the files, and their acceptance was not counted any more
     drops: int = 0
-    missing: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)  # numbers, by the line's reason
 
     def fail(self, sentence: str) -> None:
-        """Note a violation; the first few say enough."""
         if len(self.violations) < 20:
             self.violations.append(sentence)
 
@@ -171,11 +141,7 @@ def _reject(constant: str) -> None:
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """Parse one line with json and with orjson, strictly.
-
-    Raises:
-        ValueError: They do not both accept it, or do not agree.
-    """
+    """Parse one line with json and with orjson, strictly."""
     line = json.loads(raw, parse_constant=_reject)
     if line != orjson.loads(raw):
         raise ValueError("json and orjson read different things")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -20,35 +21,24 @@ def plain_build() -> Path:
     return build("plain")
 
 
-@pytest.fixture(scope="session")
-def asan_build() -> Path:
-    """The driver under ASan and UBSan."""
-    return build("asan")
-
-
-@pytest.fixture
-def scene(tmp_path: Path, plain_build: Path) -> Iterator[Scene]:
-    """An empty run directory and the driver."""
-    scene = Scene(tmp_path / "scene", plain_build)
-    yield scene
-    scene.end()
-
-
 @pytest.fixture
 def scenes(tmp_path: Path, plain_build: Path) -> Iterator[Callable[[], Scene]]:
-    """Make scenes, for tests that need many."""
-    count = 0
-    last: Scene | None = None
+    """Make empty run directories with the driver."""
+    made: list[Scene] = []
 
     def make() -> Scene:
-        nonlocal count, last
-        count += 1
-        last = Scene(tmp_path / f"scene-{count}", plain_build)
-        return last
+        made[:] = [Scene(tmp_path / f"scene-{next(count)}", plain_build)]
+        return made[0]
 
+    count = itertools.count(1)
     yield make
-    if last is not None:
-        last.end()
+    for scene in made:
+        scene.end()
+
+
+@pytest.fixture
+def scene(scenes: Callable[[], Scene]) -> Scene:
+    return scenes()
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "core/clock.hpp"
 #include "core/json_writer.hpp"
 #include "core/recovery.hpp"
 
@@ -59,10 +58,6 @@ void fail(const std::string& sentence) {
 namespace {
 
 int recover(const Arguments& arguments) {
-    // Recoverers that are to meet spin until the same moment.
-    const auto at = static_cast<std::int64_t>(arguments.number("at", 0));
-    while (fastlog::monotonic_ns() < at) {
-    }
     for (const fastlog::RecoveryReport& report : fastlog::recover_run(arguments.text("dir"))) {
         std::string line = "{";
         const auto add = [&](const char* key, std::uint64_t value) {

@@ -1,7 +1,7 @@
 // The driver of the crash tests: records, recovers and fuzzes with csrc/core.
 //
 //   driver record dir=RUN acks=FILE [key=value ...]    see driver_record.cpp
-//   driver recover dir=RUN [at=MONOTONIC_NS]           one JSON report a line
+//   driver recover dir=RUN                             one JSON report a line
 //   driver fuzz executions=N seed=S scratch=DIR        see driver_fuzz.cpp
 #pragma once
 

@@ -29,7 +29,9 @@ RELEASE = os.environ.get("FASTLOG_CRASH") == "release"
 CI = bool(os.environ.get("CI"))
 #: Other sources and programs than this checkout's, from mutations.py.
 _CSRC = os.environ.get("FASTLOG_CRASH_CSRC")
-_BUILD = os.environ.get("FASTLOG_CRASH_BUILD")
+_BUILD = os.environ.get("FASTLOG_CRASH_BUILD", ROOT / "build" / "core")
+#: Sanitizers have builds of their own, for which an everyday run has no time.
+SANITIZED = RELEASE or CI or bool(_CSRC)
 
 ACKS_BYTES = 4096
 OPENED, STALLED, CLOSED = 1, 2, 3
@@ -40,17 +42,12 @@ def size(release: int, ci: int) -> int:
     return release if RELEASE else ci
 
 
-def build(variant: str, *targets: str) -> Path:
+def build(variant: str, *targets: str, makefile: Path = HERE) -> Path:
     """Build the programs of a variant, or some of them; return their folder."""
-    folder = Path(_BUILD) / variant if _BUILD else ROOT / "build" / "crash" / variant
-    csrc = [f"CSRC={_CSRC}"] if _CSRC else []
-    return make(HERE, folder, f"VARIANT={variant}", *csrc, *targets)
-
-
-def make(makefile: Path, folder: Path, *arguments: str) -> Path:
-    """Build by a directory's Makefile into a folder; return that."""
+    folder = Path(_BUILD) / variant
     command = ["make", "--no-print-directory", "-C", str(makefile), f"-j{os.cpu_count() or 2}"]
-    command += [f"BUILD={folder}", *arguments]
+    command += [f"BUILD={folder}", f"VARIANT={variant}", *targets]
+    command += [f"CSRC={_CSRC}"] if _CSRC else []
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Of the processes that test, one builds.
@@ -79,8 +76,8 @@ class Acks:
         path.write_bytes(bytes(ACKS_BYTES))
         self.path = path
         with path.open("r+b") as handle:
-            self._map = mmap.mmap(handle.fileno(), ACKS_BYTES)
-        self._words = (ctypes.c_uint64 * (ACKS_BYTES // 8)).from_buffer(self._map)
+            words = mmap.mmap(handle.fileno(), ACKS_BYTES)
+        self._words = (ctypes.c_uint64 * (ACKS_BYTES // 8)).from_buffer(words)
 
     @property
     def phase(self) -> int:
@@ -88,15 +85,9 @@ class Acks:
         return self._words[0]
 
     def of(self, thread: int) -> int:
-        """How many records of a thread were accepted."""
         return self._words[8 * (thread + 1)]
 
-    def counter(self, thread: int) -> ctypes.c_uint64:
-        """A thread's counter itself, for one that records in Python."""
-        return ctypes.c_uint64.from_buffer(self._map, 64 * (thread + 1))
-
     def counts(self, threads: int) -> list[int]:
-        """The counters of all threads."""
         return [self.of(thread) for thread in range(threads)]
 
 
@@ -124,7 +115,6 @@ class Settings:
     device: int = 0
 
     def arguments(self) -> list[str]:
-        """As key=value."""
         return [f"{name}={value}" for name, value in vars(self).items() if value != ""]
 
 
@@ -145,15 +135,12 @@ def draw_settings(rng: random.Random, **fixed: Any) -> Settings:
 
 
 class Process:
-    """A process that records."""
-
     def __init__(self, life: Life, acks: Acks, process: subprocess.Popen[bytes]) -> None:
         self.life = life
         self.acks = acks
         self.process = process
 
     def signal(self, number: int) -> None:
-        """Send a signal, if it still lives."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, number)
 
@@ -177,11 +164,9 @@ class Process:
             raise AssertionError(f"it ended without stopping (status {status})")
 
     def wait_phase(self, phase: int) -> None:
-        """Wait until it is as far as `phase`."""
         self._wait(lambda: self.acks.phase >= phase, f"phase {phase}")
 
     def wait_acked(self, total: int) -> None:
-        """Wait until so many records were accepted."""
         self._wait(lambda: sum(self.acks.counts(self.life.threads)) >= total, f"{total} records")
 
     def wait_quiet(self, quiet_s: float = 0.1) -> None:
@@ -207,13 +192,7 @@ class Process:
 
 
 class Scene:
-    """A run directory, the lives that recorded into it, and their counters.
-
-    Args:
-        folder: Where to make all that.
-        driver: Folder of the driver.
-        prefix: What to write before the driver's command.
-    """
+    """A run directory, the lives that recorded into it, and their counters."""
 
     def __init__(self, folder: Path, driver: Path, prefix: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True)
@@ -245,15 +224,11 @@ class Scene:
         return Process(life, acks, process)
 
     def record(self, settings: Settings, env: Mapping[str, str] | None = None) -> int:
-        """Run a process to its end; return its status."""
         return self.start(settings, env).wait()
 
-    def start_recovery(
-        self, env: Mapping[str, str] | None = None, *, at_ns: int = 0
-    ) -> subprocess.Popen[str]:
-        """Start the recover command."""
+    def start_recovery(self, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [self.driver, "recover", f"dir={self.run}", f"at={at_ns}"],
+            [self.driver, "recover", f"dir={self.run}"],
             env={**os.environ, **(env or {})},
             stdout=subprocess.PIPE,
             text=True,
@@ -284,7 +259,6 @@ class Scene:
         return process.returncode != 0
 
     def rings(self) -> list[Path]:
-        """The ring files in the run's own directory."""
         return sorted((self.run / ".fastlog").glob("*.ring"))
 
     def check(self, *, leftovers: bool = True) -> Verdict:
@@ -298,11 +272,9 @@ class Scene:
         return verdict
 
     def must_hold(self) -> Verdict:
-        """Ask the oracle and fail the test with what it found."""
         verdict = self.check()
         assert verdict.violations == [], "\n".join(verdict.violations)
         return verdict
 
     def remove(self) -> None:
-        """Remove the files."""
         shutil.rmtree(self.folder)

@@ -26,14 +26,10 @@ MARKER = "<!-- figures -->"
 TITLES = {
     "test_one_thread_loses_nothing": "SIGKILL at a random instant, one thread",
     "test_many_threads_lose_nothing": "SIGKILL at a random instant, two to eight threads",
-    "test_python_threads_lose_nothing": "the same through the package, Python threads",
-    "test_ranks_that_die_beside_each_other": "three ranks killed and restarted in one run",
     "test_double_crashes": "the recovery is killed, too",
-    "test_recoverers_at_once": "recoveries at the same moment",
     "test_a_long_run_stays_whole_and_the_same_size": "ten minutes of deaths and of full disks",
     "test_the_promises_hold_in_any_world": "processes, faults and readers at random, all at once",
     "test_the_promises_hold_in_any_simulated_world": "worlds of one process, simulated",
-    "test_any_mixture_of_pages_is_recovered_to_whole_lines": "power loss: subsets of 4 KiB pages",
     "test_no_ring_file_breaks_who_reads_it": "damaged ring files under ASan and UBSan",
     "test_no_races_in_the_record_path": "ThreadSanitizer over recorder, flush thread and ring",
     "test_no_races_while_files_are_taken_away": "the same while its files and run are taken away",
@@ -44,12 +40,10 @@ TITLES = {
 
 
 def number(value: Any) -> str:
-    """Write a number with separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def table(results: dict[str, dict[str, Any]], machine: dict[str, Any]) -> str:
-    """Write the figures as a table for the page."""
     where = f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}"
     lines = [
         f"Release run of {machine['date'][:10]} (commit {machine['commit']}) on {where}:",
@@ -69,7 +63,6 @@ def table(results: dict[str, dict[str, Any]], machine: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Write both files."""
     results = {}
     for name in TITLES:
         path = FIGURES / f"{name}.json"

@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rings import HEADER_BYTES, crc32c
+
 PAGE = 4096
 TAIL, HEAD, EPOCH, DROPS = 4096, 4160, 4288, 4352
 SLOTS = (4608, 5120)
 SLOT_BYTES = 208
 KEY_TABLE = 8192
-HEADER_BYTES = 496
 _BOOT_ID = 128
-_RUN = 48  # device and inode
-_HOMES, _HOME_BYTES = (5632, 5888), 240
 _FIRST = struct.Struct("<8sIIQQQQ")  # magic, version, flags, file, key table and ring bytes, salt
 _RECORD = struct.Struct("<QIIQIBBH")  # stamp, length, crc, ticks, thread, kind, stream, flags
 _STREAM = struct.Struct("<QQQIIHHI")  # offset, seq, trim bytes, segment, trim segment, ...
@@ -26,49 +25,14 @@ _MASK = (1 << 64) - 1
 PAD = 0
 
 
-def _make_table() -> list[int]:
-    table = []
-    for byte in range(256):
-        crc = byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
-        table.append(crc)
-    return table
-
-
-_TABLE = _make_table()
-
-
-def crc32c(data: bytes) -> int:
-    """The Castagnoli CRC, one byte at a time."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = (crc >> 8) ^ _TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
-
-
-def _id(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
 @dataclass(frozen=True)
 class Record:
-    """A record in the ring.
+    """A record in the ring."""
 
-    Attributes:
-        position: Absolute.
-        at: Its offset in the file.
-        size: Bytes that it occupies, header included.
-        length: Bytes of payload.
-        kind: 0 is a pad.
-        stream: Number of its stream.
-    """
-
-    position: int
-    at: int
-    size: int
-    length: int
+    position: int  # absolute
+    at: int  # in the file
+    size: int  # header included
+    length: int  # of the payload
     kind: int
     stream: int
 
@@ -94,7 +58,6 @@ class RingFile:
         self.data = KEY_TABLE + self.key_table_bytes
 
     def save(self) -> None:
-        """Write the bytes back into the same file."""
         with self.path.open("r+b") as handle:
             handle.write(self.bytes)
 
@@ -103,19 +66,6 @@ class RingFile:
         self.bytes[_BOOT_ID : _BOOT_ID + 36] = b"00000000-1111-2222-3333-444444444444"
         crc = crc32c(bytes(self.bytes[: HEADER_BYTES - 4]))
         struct.pack_into("<I", self.bytes, HEADER_BYTES - 4, crc)
-
-    def move_in(self, run: Path) -> None:
-        """Make it the writer's own in this run: its files have the inodes of those here."""
-        struct.pack_into("<QQ", self.bytes, _RUN, *_id(run))
-        crc = crc32c(bytes(self.bytes[: HEADER_BYTES - 4]))
-        struct.pack_into("<I", self.bytes, HEADER_BYTES - 4, crc)
-        for at in _HOMES:
-            note = bytes(self.bytes[at : at + _HOME_BYTES])
-            if not any(note) or crc32c(note[:-4]) != int.from_bytes(note[-4:], "little"):
-                continue
-            struct.pack_into("<QQQQ", self.bytes, at + 8, *_id(self.path), *_id(run))
-            crc = crc32c(bytes(self.bytes[at : at + _HOME_BYTES - 4]))
-            struct.pack_into("<I", self.bytes, at + _HOME_BYTES - 4, crc)
 
     def slot(self) -> Slot:
         """The newest commit slot that is whole."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 import time
+from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.driving import HERE, OPENED, Process, Scene, Settings, draw_settings, size
+from crash.driving import OPENED, Process, Scene, Settings, draw_settings, size
 
 from foundry_fastlog import _core
 
@@ -43,14 +40,20 @@ def finish(scene: Scene, settings: Settings, rng: random.Random) -> str:
 
 
 def kill_often(
-    make: MakeScene, threads: tuple[int, ...], kills: int, seed: int, figures: dict[str, Any]
-) -> None:
-    """Kill lives, several in one run one after the other, and check each run."""
+    make: MakeScene,
+    threads: tuple[int, ...],
+    kills: int,
+    seed: int,
+    figures: dict[str, Any],
+    device: tuple[int, ...] = (0,),
+) -> Counter[str]:
+    """Kill lives, several in a run, and check each run; return reasons of values not there."""
     rng = random.Random(seed)
     total = {"kills": 0, "violations": 0, "acked records": 0, "not acked, but there": 0}
+    missing: Counter[str] = Counter()
     while total["kills"] < kills:
         scene = make()
-        settings = draw_settings(rng, threads=rng.choice(threads))
+        settings = draw_settings(rng, threads=rng.choice(threads), device=rng.choice(device))
         for _ in range(rng.randint(1, 4)):
             wait_and_kill(scene.start(settings), settings, rng)
             total["kills"] += 1
@@ -58,8 +61,10 @@ def kill_often(
         verdict = scene.must_hold()
         total["acked records"] += verdict.acked
         total["not acked, but there"] += verdict.extra
+        missing += verdict.missing
         scene.remove()
-    figures.update(total)
+    figures.update(total, **{f"values {reason}": count for reason, count in missing.items()})
+    return missing
 
 
 @pytest.mark.slow
@@ -78,47 +83,10 @@ def test_many_threads_lose_nothing(scenes: MakeScene, figures: dict[str, Any]) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_python_threads_lose_nothing(
-    tmp_path: Path, plain_build: Path, figures: dict[str, Any]
+def test_streams_that_wait_for_a_device_lose_nothing(
+    scenes: MakeScene, figures: dict[str, Any]
 ) -> None:
-    """Random kills of processes that record through the package."""
-    command = [sys.executable, str(HERE / "python_lives.py"), str(tmp_path / "lives")]
-    done = subprocess.run(
-        [*command, str(size(600, 40)), "3"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["violations"] == [], "\n".join(found["violations"])
-    figures["kills"] = found["kills"]
-    figures["violations"] = 0
-    figures["acked records"] = found["acked"]
-    figures["not acked, but there"] = found["extra"]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_ranks_that_die_beside_each_other(scenes: MakeScene, figures: dict[str, Any]) -> None:
-    """Three ranks share a run; each is killed and started anew, which recovers the dead only."""
-    rng = random.Random(4)
-    kills = 0
-    while kills < size(300, 15):
-        scene = scenes()
-        settings = draw_settings(rng, threads=2, place="file")
-        ranks: dict[int, Process] = {}
-        for _ in range(6):
-            rank = rng.randrange(3)
-            if rank in ranks:
-                assert ranks.pop(rank).kill() != 0
-                kills += 1
-            ranks[rank] = scene.start(
-                draw_settings(rng, threads=2, place="file", rank=rank, segment=settings.segment)
-            )
-            time.sleep(rng.uniform(0, 0.015))
-        for process in ranks.values():
-            assert process.kill() != 0
-            kills += 1
-        scene.recover()
-        scene.must_hold()
-        scene.remove()
-    figures["kills"] = kills
-    figures["violations"] = 0
+    """Random kills of lives whose values arrive in time, late or never."""
+    device = (200, 2000, 20_000, 100_000)
+    missing = kill_often(scenes, (1, 2, 4), size(1200, 60), 6, figures, device)
+    assert missing["lost"] > 0

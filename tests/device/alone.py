@@ -36,10 +36,9 @@ class Nursery:
     """Runs functions of test modules in fresh processes, one at a time."""
 
     def __init__(self) -> None:
-        """Build the fakes and start the process that forks."""
         fakes.build_driver()
         fakes.build_driver(hip=True)
-        fakes.build_tensors()
+        fakes.build_exports()
         path = os.pathsep.join([str(PACKAGE_ROOT), str(TESTS)])
         ambient = ("FASTLOG_", "RANK", "WORLD_SIZE")
         hermetic = {name: v for name, v in os.environ.items() if not name.startswith(ambient)}
@@ -60,16 +59,10 @@ class Nursery:
         exit_status: int = 0,
         **arguments: Any,
     ) -> str:
-        """Run a function of a test module, in a process of its own.
+        """Run a function of a test module, in a process of its own; return what it printed.
 
-        Args:
-            function: Takes `arguments` and, by name, what OWN lists.
-            output: A new file for what it prints.
-            exit_status: What the process has to end with; negative for a signal.
-            **arguments: Paths, and what JSON knows.
-
-        Returns:
-            What the process printed.
+        It takes `arguments`, which are paths and what JSON knows, and by name what OWN lists.
+        `output` is a new file; the process has to end with `exit_status`, negative for a signal.
         """
         __tracebackhide__ = True
         module = Path(inspect.getfile(function)).stem
@@ -97,7 +90,6 @@ class Nursery:
         return self._process.stdout.readline() if ready else None
 
     def close(self) -> None:
-        """End the process that forks."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -128,15 +120,6 @@ def alone(function: Callable[..., None]) -> Callable[..., None]:
     return test
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Wait until a condition holds; return what it gave."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.002)
-    return found
-
-
 @contextlib.contextmanager
 def at_once(seconds: float = 1.0) -> Iterator[None]:
     """Fail when a block waits; generous, as the machine may be busy."""
@@ -160,7 +143,6 @@ def own_machine(name: str) -> Any:
 
 
 def live(module: str, name: str, output: str, arguments: dict[str, Any]) -> None:
-    """Run one function and end as any process ends."""
     target = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -182,13 +164,11 @@ def live(module: str, name: str, output: str, arguments: dict[str, Any]) -> None
 
 
 def tell(number: int) -> None:
-    """Write a line to the test."""
     sys.stdout.write(f"{number}\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Fork for each job that comes."""
     import pytest  # noqa: F401 - so that test modules are imported in no time
     import recorded  # noqa: F401
 

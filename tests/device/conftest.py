@@ -30,7 +30,6 @@ def nursery() -> Iterator[Nursery]:
 
 @pytest.fixture(scope="session")
 def fake_tensor() -> ModuleType:
-    """The extension module with the fake tensors."""
     return load_tensors()
 
 
@@ -46,7 +45,6 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
 
 @pytest.fixture
 def hip() -> Iterator[FakeDriver]:
-    """The fake driver with the names of HIP."""
     driver = loaded(hip=True)
     driver.reset()
     yield driver

@@ -31,20 +31,14 @@ typedef enum {
     kDLInt = 0,
     kDLUInt = 1,
     kDLFloat = 2,
-    kDLOpaqueHandle = 3,
     kDLBfloat = 4,
     kDLComplex = 5,
     kDLBool = 6,
-    kDLFloat8_e3m4 = 7,
-    kDLFloat8_e4m3 = 8,
-    kDLFloat8_e4m3b11fnuz = 9,
     kDLFloat8_e4m3fn = 10,
     kDLFloat8_e4m3fnuz = 11,
     kDLFloat8_e5m2 = 12,
     kDLFloat8_e5m2fnuz = 13,
     kDLFloat8_e8m0fnu = 14,
-    kDLFloat6_e2m3fn = 15,
-    kDLFloat6_e3m2fn = 16,
     kDLFloat4_e2m1fn = 17,
 } DLDataTypeCode;
 
@@ -64,26 +58,6 @@ typedef struct {
     uint64_t byte_offset;
 } DLTensor;
 
-typedef struct DLManagedTensorVersioned {
-    DLPackVersion version;
-    void* manager_ctx;
-    void (*deleter)(struct DLManagedTensorVersioned* self);
-    uint64_t flags;
-    DLTensor dl_tensor;
-} DLManagedTensorVersioned;
-
-typedef int (*DLPackManagedTensorAllocator)(DLTensor* prototype, DLManagedTensorVersioned** out,
-                                            void* error_ctx,
-                                            void (*SetError)(void* error_ctx, const char* kind,
-                                                             const char* message));
-typedef int (*DLPackManagedTensorFromPyObjectNoSync)(void* py_object,
-                                                     DLManagedTensorVersioned** out);
-typedef int (*DLPackManagedTensorToPyObjectNoSync)(DLManagedTensorVersioned* tensor,
-                                                   void** out_py_object);
-typedef int (*DLPackDLTensorFromPyObjectNoSync)(void* py_object, DLTensor* out);
-typedef int (*DLPackCurrentWorkStream)(DLDeviceType device_type, int32_t device_id,
-                                       void** out_current_stream);
-
 typedef struct DLPackExchangeAPIHeader {
     DLPackVersion version;
     struct DLPackExchangeAPIHeader* prev_api;  // an older table, or NULL
@@ -91,9 +65,10 @@ typedef struct DLPackExchangeAPIHeader {
 
 typedef struct DLPackExchangeAPI {
     DLPackExchangeAPIHeader header;
-    DLPackManagedTensorAllocator managed_tensor_allocator;
-    DLPackManagedTensorFromPyObjectNoSync managed_tensor_from_py_object_no_sync;
-    DLPackManagedTensorToPyObjectNoSync managed_tensor_to_py_object_no_sync;
-    DLPackDLTensorFromPyObjectNoSync dltensor_from_py_object_no_sync;  // may be NULL
-    DLPackCurrentWorkStream current_work_stream;
+    // Of tensors that own their memory: the recorder never calls them.
+    void (*managed_tensor_allocator)(void);
+    void (*managed_tensor_from_py_object_no_sync)(void);
+    void (*managed_tensor_to_py_object_no_sync)(void);
+    int (*dltensor_from_py_object_no_sync)(void* py_object, DLTensor* out);  // may be NULL
+    int (*current_work_stream)(DLDeviceType device_type, int32_t device_id, void** out_stream);
 } DLPackExchangeAPI;

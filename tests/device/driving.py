@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from ctypes import c_char, c_void_p
 from pathlib import Path
@@ -11,9 +10,12 @@ from typing import Any
 
 from device import fakes
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, lines
 
 from foundry_fastlog import Recorder
+from foundry_fastlog.recording import device_tensors
+
+TICKETS = 4096  # DevicePool::kTickets
 
 
 def working_stream(cuda: Cuda, device: int = 0) -> int:
@@ -24,8 +26,22 @@ def working_stream(cuda: Cuda, device: int = 0) -> int:
     return stream
 
 
+def timed_stream(cuda: Cuda, device: int = 0) -> int:
+    """Make a current stream on which blocks are timed, as torch would name it."""
+    stream = working_stream(cuda, device)
+    device_tensors.block_stream = lambda which: (cuda.device_type, device, stream)
+    return stream
+
+
+def waiting(recorder: Recorder) -> int:
+    return recorder.stats()["device"]["waiting"]
+
+
+def losses(run: Path, key: str = "loss") -> list[Any]:
+    return [line["metrics"][key] for line in lines(run)]
+
+
 def one_line(run: Path, stream: str = "metrics") -> dict[str, Any]:
-    """Return the only line of a run's stream."""
     (line,) = lines(run, stream)
     return line
 
@@ -51,7 +67,6 @@ class Pinned:
     """A pinned slot of a few bytes."""
 
     def __init__(self, cuda: Cuda, size: int = 8) -> None:
-        """Allocate it in the current context."""
         pointer = c_void_p()
         assert cuda.call("cuMemHostAlloc", pointer, size, 1) == 0
         assert pointer.value is not None
@@ -59,12 +74,10 @@ class Pinned:
         self.bytes = (c_char * size).from_address(self.address)
 
     def value(self, dtype: str = "fp32") -> Any:
-        """Return what is in it."""
         return fakes.decode(self.bytes.raw[: fakes.size_of(dtype)], dtype)
 
 
 def new_event(cuda: Cuda, flags: int = fakes.DISABLE_TIMING) -> int:
-    """Make an event in the current context."""
     event = c_void_p()
     assert cuda.call("cuEventCreate", event, flags) == 0
     assert event.value is not None
@@ -72,25 +85,24 @@ def new_event(cuda: Cuda, flags: int = fakes.DISABLE_TIMING) -> int:
 
 
 def recorded_event(cuda: Cuda, stream: int | None, flags: int = fakes.DISABLE_TIMING) -> int:
-    """Make an event and record it."""
     event = new_event(cuda, flags)
     assert cuda.call("cuEventRecord", event, stream) == 0
     return event
 
 
 def until_ready(cuda: Cuda, event: int) -> None:
-    """Query until the event is complete."""
-    deadline = time.monotonic() + 10
-    while (code := cuda.call("cuEventQuery", event)) == fakes.NOT_READY:
-        assert time.monotonic() < deadline
-        time.sleep(0.0005)
-    assert code == 0
+    assert eventually(lambda: cuda.call("cuEventQuery", event) != fakes.NOT_READY)
+    assert cuda.call("cuEventQuery", event) == 0
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
-    """Call in a thread of its own; return its result."""
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(function()))
     thread.start()
     thread.join()
     return answers[0]
+
+
+def of_child(run: Path, stream: str = "metrics") -> list[dict[str, Any]]:
+    (path,) = run.glob(f"{stream}.w*.jsonl")
+    return lines(run, stream, label=path.name.removeprefix(f"{stream}.").removesuffix(".jsonl"))

@@ -28,7 +28,6 @@
 typedef void* Context;
 
 #define FUNCTIONS(X)                                                         \
-    X(cuGetErrorName, hipGetErrorName)                                       \
     X(cuDeviceGet, hipDeviceGet)                                             \
     X(cuDevicePrimaryCtxGetState, hipDevicePrimaryCtxGetState)               \
     X(cuDevicePrimaryCtxRetain, hipDevicePrimaryCtxRetain)                   \
@@ -153,22 +152,20 @@ static int leave(int code) {
 // The current context, or an error.
 static int current_context(int* context) {
     *context = own.current == NULL ? -1 : context_index(own.current);
-    if (*context < 0) return FAKE_INVALID_CONTEXT;
-    int device = *context < MAX_DEVICES ? *context : machine.contexts[*context].device;
-    return machine.devices[device].broken;
+    return *context < 0 ? FAKE_INVALID_CONTEXT : machine.devices[device_of(*context)].broken;
 }
 
 // Its device, or an error.
 static int current_device(int* device) {
     int context;
     int refused = current_context(&context);
-    if (context >= 0) *device = context < MAX_DEVICES ? context : machine.contexts[context].device;
+    if (context >= 0) *device = device_of(context);
     return refused;
 }
 
 FAKE_EXPORT int NAME(cuDeviceGet, hipDeviceGet)(int* device, int ordinal) {
     ENTER(cuDeviceGet);
-    if (ordinal < 0 || ordinal >= machine.device_count) return leave(FAKE_INVALID_DEVICE);
+    if (!is_device(ordinal)) return leave(FAKE_INVALID_DEVICE);
     *device = ordinal;
     return leave(0);
 }
@@ -176,7 +173,7 @@ FAKE_EXPORT int NAME(cuDeviceGet, hipDeviceGet)(int* device, int ordinal) {
 FAKE_EXPORT int NAME(cuDevicePrimaryCtxGetState,
                      hipDevicePrimaryCtxGetState)(int device, unsigned* flags, int* active) {
     ENTER(cuDevicePrimaryCtxGetState);
-    if (device < 0 || device >= machine.device_count) return leave(FAKE_INVALID_DEVICE);
+    if (!is_device(device)) return leave(FAKE_INVALID_DEVICE);
     *flags = 0;
     *active = machine.devices[device].active;
     return leave(0);
@@ -185,7 +182,7 @@ FAKE_EXPORT int NAME(cuDevicePrimaryCtxGetState,
 FAKE_EXPORT int NAME(cuDevicePrimaryCtxRetain, hipDevicePrimaryCtxRetain)(Context* context,
                                                                           int device) {
     ENTER(cuDevicePrimaryCtxRetain);
-    if (device < 0 || device >= machine.device_count) return leave(FAKE_INVALID_DEVICE);
+    if (!is_device(device)) return leave(FAKE_INVALID_DEVICE);
     if (!machine.devices[device].active) driver.contexts_created += 1;
     machine.devices[device].active = 1;
     *context = context_handle(device);
@@ -345,10 +342,9 @@ static int is_pinned(const void* host, size_t size) {
 // Checks a copy and enqueues it; *used is the stream that it went to, if it went to one.
 static int copy(void* host, FakePointer pointer, size_t size, FakeStream handle, Stream** used) {
     int context;
-    int device;
     int refused = current_context(&context);
-    if (refused == 0) refused = current_device(&device);
     if (refused) return refused;
+    int device = device_of(context);
     Stream* stream = resolve_room(handle, context);
     if (stream == NULL) return FAKE_INVALID_HANDLE;
     if (stream->device != device) return FAKE_INVALID_CONTEXT;
@@ -381,13 +377,11 @@ enum { DISABLE_TIMING = 2 };
 FAKE_EXPORT int NAME(cuEventCreate, hipEventCreateWithFlags)(void** event, unsigned flags) {
     ENTER(cuEventCreate);
     int context;
-    int device;
     int refused = current_context(&context);
-    if (refused == 0) refused = current_device(&device);
     if (refused) return leave(refused);
     Event* made = machine.next_event < MAX_EVENTS ? calloc(1, sizeof(Event)) : NULL;
     if (made == NULL) abort();
-    made->device = device;
+    made->device = device_of(context);
     made->context = context;
     made->timed = (flags & DISABLE_TIMING) == 0;
     machine.events[machine.next_event] = made;
@@ -526,49 +520,6 @@ FAKE_EXPORT int NAME(cuMemcpyDtoH_v2, hipMemcpyDtoH)(void* host, FakePointer poi
     return leave(code);
 }
 
-// ---- names of errors -------------------------------------------------------------------------
-
-static const struct {
-    int code;
-    const char* name;
-} errors[] = {
-    {FAKE_SUCCESS, TEXT(CUDA_SUCCESS, hipSuccess)},
-    {FAKE_INVALID_VALUE, TEXT(CUDA_ERROR_INVALID_VALUE, hipErrorInvalidValue)},
-    {FAKE_NOT_INITIALIZED, TEXT(CUDA_ERROR_NOT_INITIALIZED, hipErrorNotInitialized)},
-    {FAKE_INVALID_DEVICE, TEXT(CUDA_ERROR_INVALID_DEVICE, hipErrorInvalidDevice)},
-    {FAKE_INVALID_CONTEXT, TEXT(CUDA_ERROR_INVALID_CONTEXT, hipErrorInvalidContext)},
-    {FAKE_INVALID_HANDLE, TEXT(CUDA_ERROR_INVALID_HANDLE, hipErrorInvalidHandle)},
-    {FAKE_NOT_READY, TEXT(CUDA_ERROR_NOT_READY, hipErrorNotReady)},
-    {FAKE_ILLEGAL_ADDRESS, TEXT(CUDA_ERROR_ILLEGAL_ADDRESS, hipErrorIllegalAddress)},
-    {FAKE_CAPTURE_UNSUPPORTED,
-     TEXT(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, hipErrorStreamCaptureUnsupported)},
-    {FAKE_CAPTURE_INVALIDATED,
-     TEXT(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, hipErrorStreamCaptureInvalidated)},
-    {FAKE_CAPTURE_IMPLICIT,
-     TEXT(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, hipErrorStreamCaptureImplicit)},
-    {FAKE_CAPTURED_EVENT, TEXT(CUDA_ERROR_CAPTURED_EVENT, hipErrorCapturedEvent)},
-};
-
-static const char* error_name(int code) {
-    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; ++i)
-        if (errors[i].code == code) return errors[i].name;
-    return NULL;
-}
-
-#ifdef FAKE_HIP
-FAKE_EXPORT const char* hipGetErrorName(int code) {
-    if (enter(IN_cuGetErrorName) == 0) machine_unlock();
-    const char* name = error_name(code);
-    return name != NULL ? name : "hipErrorUnknown";
-}
-#else
-FAKE_EXPORT int cuGetErrorName(int code, const char** name) {
-    ENTER(cuGetErrorName);
-    *name = error_name(code);
-    return leave(*name != NULL ? 0 : FAKE_INVALID_VALUE);
-}
-#endif
-
 // ---- injections and counts -------------------------------------------------------------------
 
 static int function_index(const char* name) {
@@ -578,27 +529,24 @@ static int function_index(const char* name) {
 }
 
 void fake_not_ready(int queries) {
-    machine_lock();
+    LOCKED;
     driver.not_ready = queries;
-    machine_unlock();
 }
 
 int fake_fail(const char* name, int code, int count) {
     int function = function_index(name);
     if (function < 0) return -1;
-    machine_lock();
+    LOCKED;
     driver.injections[function] = (Injection){.code = code, .left = count};
-    machine_unlock();
     return 0;
 }
 
 int fake_stall(const char* name, int stalled) {
     int function = function_index(name);
     if (function < 0) return -1;
-    machine_lock();
+    LOCKED;
     driver.stalled[function] = stalled;
     pthread_cond_broadcast(&machine.idle);
-    machine_unlock();
     return 0;
 }
 
@@ -617,9 +565,8 @@ void reset_driver(int everything) {
 }
 
 void fake_reset_counts(void) {
-    machine_lock();
+    LOCKED;
     reset_driver(0);
-    machine_unlock();
 }
 
 long fake_count(const char* name) {
@@ -641,10 +588,8 @@ long fake_count(const char* name) {
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; ++i)
         if (strcmp(name, counts[i].name) == 0) found = counts[i].count;
     if (found == NULL) return -1;
-    machine_lock();
-    long count = *found;
-    machine_unlock();
-    return count;
+    LOCKED;
+    return *found;
 }
 
 long fake_calls_in_child(void) { return atomic_load(calls_in_child); }

@@ -73,21 +73,20 @@ int context_index(void* handle) {
     return primary || machine.contexts[index].used ? (int)index : -1;
 }
 
-// The device of a context that there is.
-static int device_of(int context) {
+int is_device(int number) { return number >= 0 && number < machine.device_count; }
+
+int device_of(int context) {
     return context < MAX_DEVICES ? context : machine.contexts[context].device;
 }
 
 FakeContext fake_context(int device) {
-    void* handle = NULL;
-    machine_lock();
-    for (int i = MAX_DEVICES; i < MAX_CONTEXTS && handle == NULL; ++i) {
-        if (machine.contexts[i].used || device < 0 || device >= machine.device_count) continue;
+    LOCKED;
+    for (int i = MAX_DEVICES; i < MAX_CONTEXTS && is_device(device); ++i) {
+        if (machine.contexts[i].used) continue;
         machine.contexts[i] = (FakeContextState){.used = 1, .device = device};
-        handle = context_handle(i);
+        return context_handle(i);
     }
-    machine_unlock();
-    return handle;
+    return NULL;
 }
 
 // ---- device memory ---------------------------------------------------------------------------
@@ -142,61 +141,48 @@ static size_t take_blocks(Device* device, uint32_t length) {
 
 FakePointer fake_malloc(int number, size_t size) {
     if (size == 0 || size > ARENA) return 0;
-    FakePointer pointer = 0;
-    machine_lock();
-    Device* device = number >= 0 && number < machine.device_count ? &machine.devices[number] : NULL;
-    if (device != NULL && (device->shown != NULL || map_arena(device) == 0)) {
-        size_t first = take_blocks(device, (uint32_t)((size + BLOCK - 1) / BLOCK));
-        if (first < BLOCKS) pointer = (FakePointer)(uintptr_t)(device->shown + first * BLOCK);
-    }
-    machine_unlock();
-    return pointer;
+    LOCKED;
+    if (!is_device(number)) return 0;
+    Device* device = &machine.devices[number];
+    if (device->shown == NULL && map_arena(device) != 0) return 0;
+    size_t first = take_blocks(device, (uint32_t)((size + BLOCK - 1) / BLOCK));
+    return first < BLOCKS ? (FakePointer)(uintptr_t)(device->shown + first * BLOCK) : 0;
 }
 
 int fake_free(FakePointer pointer, FakeStream handle) {
-    int failed = -1;
+    LOCKED;
     int number;
-    machine_lock();
     Stream* stream = stream_of(handle);
-    if (stream != NULL && is_device_memory(pointer, 1, &number)) {
-        Device* device = &machine.devices[number];
-        size_t offset = pointer - (FakePointer)(uintptr_t)device->shown;
-        uint32_t first = (uint32_t)(offset / BLOCK);
-        int known = offset % BLOCK == 0 && device->length[first] != 0;
-        for (size_t i = 0; i < device->freed_count; ++i) known &= device->freed[i] != first;
-        if (known) {
-            device->freed[device->freed_count++] = first;
-            Op* op = new_op(OP_POISON, 0);
-            op->pointer = pointer;
-            op->size = (size_t)device->length[first] * BLOCK;
-            if (stream->capture == CAPTURE_NONE)
-                enqueue(stream, op);
-            else
-                free(op);
-            failed = 0;
-        }
-    }
-    machine_unlock();
-    return failed;
+    if (stream == NULL || !is_device_memory(pointer, 1, &number)) return -1;
+    Device* device = &machine.devices[number];
+    size_t offset = pointer - (FakePointer)(uintptr_t)device->shown;
+    uint32_t first = (uint32_t)(offset / BLOCK);
+    if (offset % BLOCK != 0 || device->length[first] == 0) return -1;
+    for (size_t i = 0; i < device->freed_count; ++i)
+        if (device->freed[i] == first) return -1;
+    device->freed[device->freed_count++] = first;
+    if (stream->capture != CAPTURE_NONE) return 0;
+    Op* op = new_op(OP_POISON, 0);
+    op->pointer = pointer;
+    op->size = (size_t)device->length[first] * BLOCK;
+    enqueue(stream, op);
+    return 0;
+}
+
+// Whether a block was unmapped; NULL where there is none.
+static unsigned char* unmapped(FakePointer pointer) {
+    int number;
+    if (!is_device_memory(pointer, 1, &number)) return NULL;
+    Device* device = &machine.devices[number];
+    return &device->unmapped[(pointer - (FakePointer)(uintptr_t)device->shown) / BLOCK];
 }
 
 int fake_unmap(FakePointer pointer) {
-    int number;
-    machine_lock();
-    int known = is_device_memory(pointer, 1, &number);
-    if (known) {
-        Device* device = &machine.devices[number];
-        device->unmapped[(pointer - (FakePointer)(uintptr_t)device->shown) / BLOCK] = 1;
-    }
-    machine_unlock();
-    return known ? 0 : -1;
-}
-
-static int is_unmapped(FakePointer pointer) {
-    int number;
-    if (!is_device_memory(pointer, 1, &number)) return 0;
-    const Device* device = &machine.devices[number];
-    return device->unmapped[(pointer - (FakePointer)(uintptr_t)device->shown) / BLOCK];
+    LOCKED;
+    unsigned char* block = unmapped(pointer);
+    if (block == NULL) return -1;
+    *block = 1;
+    return 0;
 }
 
 // The bytes behind a device pointer; it has been checked.
@@ -210,28 +196,28 @@ static unsigned char* alias_of(FakePointer pointer) {
     abort();
 }
 
-int fake_store_now(FakePointer pointer, const void* bytes, size_t size) {
+// Reads or writes at once, without any order; 0, or -1 where there is no such memory.
+static int move_now(FakePointer pointer, void* read, const void* written, size_t size) {
     int device;
     machine_lock();
     unsigned char* alias = is_device_memory(pointer, size, &device) ? alias_of(pointer) : NULL;
     machine_unlock();
     if (alias == NULL) return -1;
     pthread_mutex_lock(&machine.bytes_lock);
-    memcpy(alias, bytes, size);
+    if (read != NULL)
+        memcpy(read, alias, size);
+    else
+        memcpy(alias, written, size);
     pthread_mutex_unlock(&machine.bytes_lock);
     return 0;
 }
 
+int fake_store_now(FakePointer pointer, const void* bytes, size_t size) {
+    return move_now(pointer, NULL, bytes, size);
+}
+
 int fake_load(FakePointer pointer, void* bytes, size_t size) {
-    int device;
-    machine_lock();
-    unsigned char* alias = is_device_memory(pointer, size, &device) ? alias_of(pointer) : NULL;
-    machine_unlock();
-    if (alias == NULL) return -1;
-    pthread_mutex_lock(&machine.bytes_lock);
-    memcpy(bytes, alias, size);
-    pthread_mutex_unlock(&machine.bytes_lock);
-    return 0;
+    return move_now(pointer, bytes, NULL, size);
 }
 
 // ---- workers ---------------------------------------------------------------------------------
@@ -288,7 +274,7 @@ static void run_op(Stream* stream, const Op* op) {
             if (!broken) complete(op);
             break;
         default:
-            if (op->kind == OP_COPY && is_unmapped(op->pointer))
+            if (op->kind == OP_COPY && unmapped(op->pointer) != NULL && *unmapped(op->pointer))
                 broken = machine.devices[stream->device].broken = FAKE_ILLEGAL_ADDRESS;
             if (broken) break;
             unsigned char* alias = alias_of(op->pointer);
@@ -389,43 +375,26 @@ Event* event_of(void* handle) {
     return machine.events[offset / HANDLE_STEP];
 }
 
-FakeStream fake_stream(int device) {
-    machine_lock();
-    FakeStream handle = stream_handle(make_stream(device, 0, 0));
-    machine_unlock();
-    return handle;
+enum Kind { BLOCKING, NONBLOCKING, LEGACY };
+
+// A handle of a new stream of a context, or of its legacy one.
+static FakeStream new_stream(int context, enum Kind kind) {
+    LOCKED;
+    if (kind != LEGACY) return stream_handle(make_stream(context, kind == NONBLOCKING, 0));
+    if (context < 0 || context >= MAX_CONTEXTS || !is_device(device_of(context))) return NULL;
+    legacy_stream(context);
+    return stream_handle(machine.contexts[context].legacy);
 }
 
-FakeStream fake_stream_nonblocking(int device) {
-    machine_lock();
-    FakeStream handle = stream_handle(make_stream(device, 1, 0));
-    machine_unlock();
-    return handle;
-}
-
-FakeStream fake_legacy_stream(int device) {
-    FakeStream handle = NULL;
-    machine_lock();
-    if (device >= 0 && device < machine.device_count) {
-        legacy_stream(device);
-        handle = stream_handle(machine.contexts[device].legacy);
-    }
-    machine_unlock();
-    return handle;
-}
+FakeStream fake_stream(int device) { return new_stream(device, BLOCKING); }
+FakeStream fake_stream_nonblocking(int device) { return new_stream(device, NONBLOCKING); }
+FakeStream fake_legacy_stream(int device) { return new_stream(device, LEGACY); }
 
 FakeStream fake_context_stream(FakeContext context, int legacy) {
-    FakeStream handle = NULL;
     machine_lock();
     int index = context_index(context);
-    if (index >= 0 && legacy) {
-        legacy_stream(index);
-        handle = stream_handle(machine.contexts[index].legacy);
-    } else if (index >= 0) {
-        handle = stream_handle(make_stream(index, 1, 0));
-    }
     machine_unlock();
-    return handle;
+    return new_stream(index, legacy ? LEGACY : NONBLOCKING);
 }
 
 // Work that a test launches: in a capture it goes into the graph, that is nowhere.
@@ -464,57 +433,48 @@ int fake_delay(FakeStream stream, long microseconds) {
 int fake_hang(FakeStream stream) { return launch(stream, new_op(OP_HANG, 0)); }
 
 int fake_release(FakeStream handle) {
-    machine_lock();
+    LOCKED;
     Stream* stream = stream_of(handle);
-    if (stream != NULL) {
-        stream->released = stream->hangs;
-        pthread_cond_signal(&stream->wake);
-    }
-    machine_unlock();
-    return stream != NULL ? 0 : -1;
+    if (stream == NULL) return -1;
+    stream->released = stream->hangs;
+    pthread_cond_signal(&stream->wake);
+    return 0;
 }
 
 int is_idle(const Stream* stream) { return stream->head == NULL && !stream->busy; }
 
 int fake_wait(FakeStream handle, long microseconds) {
     struct timespec end = after(microseconds);
-    machine_lock();
+    LOCKED;
     Stream* stream = stream_of(handle);
     int late = 0;
     while (stream != NULL && !is_idle(stream) && !late) {
         late = pthread_cond_timedwait(&machine.idle, &machine.lock, &end) != 0;
         stream = stream_of(handle);  // a reset may have taken it
     }
-    int idle = stream != NULL && is_idle(stream);
-    machine_unlock();
-    return idle;
+    return stream != NULL && is_idle(stream);
 }
 
 // ---- capture ----------------------------------------------------------------------------------
 
 int fake_begin_capture(FakeStream handle, int mode) {
-    machine_lock();
+    LOCKED;
     Stream* stream = stream_of(handle);
-    int possible = stream != NULL && stream->capture == CAPTURE_NONE && !stream->legacy;
-    if (possible) {
-        stream->capture = CAPTURE_ACTIVE;
-        stream->capture_mode = mode;
-        stream->capture_owner = this_thread();
-        machine.captures += 1;
-    }
-    machine_unlock();
-    return possible ? 0 : -1;
+    if (stream == NULL || stream->capture != CAPTURE_NONE || stream->legacy) return -1;
+    stream->capture = CAPTURE_ACTIVE;
+    stream->capture_mode = mode;
+    stream->capture_owner = this_thread();
+    machine.captures += 1;
+    return 0;
 }
 
 int fake_end_capture(FakeStream handle) {
-    machine_lock();
+    LOCKED;
     Stream* stream = stream_of(handle);
-    int valid = stream != NULL && stream->capture == CAPTURE_ACTIVE;
-    if (stream != NULL && stream->capture != CAPTURE_NONE) {
-        stream->capture = CAPTURE_NONE;
-        machine.captures -= 1;
-    }
-    machine_unlock();
+    if (stream == NULL || stream->capture == CAPTURE_NONE) return 0;
+    int valid = stream->capture == CAPTURE_ACTIVE;
+    stream->capture = CAPTURE_NONE;
+    machine.captures -= 1;
     return valid;
 }
 
@@ -522,33 +482,29 @@ int fake_end_capture(FakeStream handle) {
 
 int fake_set_devices(int count) {
     if (count < 1 || count > MAX_DEVICES) return -1;
-    machine_lock();
+    LOCKED;
     machine.device_count = count;
-    machine_unlock();
     return 0;
 }
 
 void fake_queue_depth(size_t depth) {
-    machine_lock();
+    LOCKED;
     machine.queue_depth = depth;
     pthread_cond_broadcast(&machine.idle);
-    machine_unlock();
 }
 
 int fake_activate(int device) {
-    machine_lock();
-    int known = device >= 0 && device < machine.device_count;
-    if (known) machine.devices[device].active = 1;
-    machine_unlock();
-    return known ? 0 : -1;
+    LOCKED;
+    if (!is_device(device)) return -1;
+    machine.devices[device].active = 1;
+    return 0;
 }
 
 int fake_break(int device, int code) {
-    machine_lock();
-    int known = device >= 0 && device < machine.device_count;
-    if (known) machine.devices[device].broken = code;
-    machine_unlock();
-    return known ? 0 : -1;
+    LOCKED;
+    if (!is_device(device)) return -1;
+    machine.devices[device].broken = code;
+    return 0;
 }
 
 static void end_stream(Stream* stream) {

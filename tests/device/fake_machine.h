@@ -105,12 +105,23 @@ typedef struct Machine {
 
 extern Machine machine;
 
+// Holds the lock to the end of the block.
+#define LOCKED                                                    \
+    __attribute__((cleanup(end_of_lock), unused)) int locked = 0; \
+    machine_lock()
+
 // Everything below, except the first two, is called with the lock held.
 void machine_lock(void);
 void machine_unlock(void);
+static inline void end_of_lock(int* locked) {
+    (void)locked;
+    machine_unlock();
+}
 Stream* stream_of(FakeStream handle);  // NULL when there is no such stream
 Stream* legacy_stream(int context);
 void* context_handle(int context);
+int is_device(int number);
+int device_of(int context);       // of a context that there is
 int context_index(void* handle);  // -1: there is no such context
 Event* event_of(void* handle);
 void* event_handle(size_t index);

@@ -1,7 +1,7 @@
 """Build the fake driver and the fake tensors, and drive them from tests.
 
 `fake_cuda.c` imitates the CUDA driver (or with another name for everything, HIP's) and
-`fake_tensor.c` what torch's tensors show, so that the path of a device scalar runs on machines
+`fake_tensor.py` what torch's tensors show, so that the path of a device scalar runs on machines
 without a GPU. The recorder finds the driver by FASTLOG_CUDA_LIBRARY, and this module loads the same
 file: both then talk to one instance.
 """
@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib
 import importlib.util
 import math
 import os
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 from collections.abc import Iterator
 from ctypes import POINTER, c_float, c_int, c_long, c_size_t, c_uint, c_ulonglong, c_void_p
 from pathlib import Path
@@ -52,16 +52,7 @@ def compiler() -> str:
 
 
 def compile_c(name: str, sources: tuple[str, ...], *flags: str) -> Path:
-    """Compile sources of this folder to `name`, unless the same bytes were compiled before.
-
-    Args:
-        name: File name of the result.
-        sources: Files of this folder.
-        *flags: Arguments of the compiler beside the warnings.
-
-    Returns:
-        The result, below build/test-device/.
-    """
+    """Compile sources of this folder to `name`, unless the same bytes were compiled before."""
     digest = hashlib.sha256(repr((compiler(), sources, flags)).encode())
     for path in sorted(HERE.glob("*.[ch]")):
         digest.update(path.read_bytes())
@@ -77,42 +68,34 @@ def compile_c(name: str, sources: tuple[str, ...], *flags: str) -> Path:
     return target
 
 
-def build_driver(*, hip: bool = False, sanitize: str = "") -> Path:
-    """Build the fake driver, with the names of CUDA or of HIP."""
+def build_driver(*, hip: bool = False) -> Path:
     flags = ["-O1", "-g", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
     flags += ["-DFAKE_HIP"] if hip else []
-    flags += [f"-fsanitize={sanitize}"] if sanitize else []
     return compile_c("libfake_hip.so" if hip else "libfake_cuda.so", DRIVER_SOURCES, *flags)
 
 
-_loading = threading.Lock()
-
-
-def build_tensors() -> Path:
-    """Build the extension module for the running interpreter."""
+def build_exports() -> Path:
     include = sysconfig.get_path("include")
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     flags = ("-O1", "-g", "-shared", "-fPIC", f"-I{include}")
     if sys.platform == "darwin":
         flags = (*flags, "-undefined", "dynamic_lookup")
-    return compile_c(f"fake_tensor{suffix}", ("fake_tensor.c",), *flags)
+    return compile_c(f"fake_exports{suffix}", ("fake_exports.c",), *flags)
 
 
-def load_tensors() -> ModuleType:
-    """Build and import `fake_tensor`; any thread may be the first."""
-    with _loading:
-        return _load_tensors()
-
-
-@functools.cache
-def _load_tensors() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fake_tensor", build_tensors())
+def load_exports() -> ModuleType:
+    """Build and import what fake_tensor.py, which alone does so, needs of C."""
+    spec = importlib.util.spec_from_file_location("fake_exports", build_exports())
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["fake_tensor"] = module
     spec.loader.exec_module(module)
     return module
+
+
+def load_tensors() -> ModuleType:
+    """Build and import the fake tensors; any thread may be the first."""
+    return importlib.import_module("device.fake_tensor")
 
 
 @functools.cache
@@ -155,12 +138,6 @@ EIGHT_BITS = {
 }
 
 
-def dtype_of(name: str) -> str:
-    """Accept torch's name of a type too."""
-    by_torch = {torch_name: short for short, (*_, torch_name) in DTYPES.items()}
-    return name if name in DTYPES else by_torch[name]
-
-
 def value_of_byte(byte: int, dtype: str) -> float:
     """Return the value of an 8-bit float, by the definition of its type."""
     if dtype == "fp8_e8m0fnu":
@@ -183,10 +160,9 @@ def value_of_byte(byte: int, dtype: str) -> float:
 
 
 def encode(value: Any, dtype: str = "fp32") -> bytes:
-    """Return the bytes of a value, rounded to the nearest of its type; bytes stay as they are."""
+    """Return the bytes of a value that is one of its type; bytes stay as they are."""
     if isinstance(value, bytes):
         return value
-    dtype = dtype_of(dtype)
     form = DTYPES[dtype][2]
     if form is not None:
         return struct.pack("<" + form, value)
@@ -195,52 +171,32 @@ def encode(value: Any, dtype: str = "fp32") -> bytes:
     if dtype == "fp4":
         return struct.pack("<B", int(value))
     if dtype == "bf16":
-        (bits,) = struct.unpack("<I", struct.pack("<f", value))
-        if math.isnan(value):
-            return struct.pack("<H", (bits >> 16) | 0x40)
-        return struct.pack("<H", (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
-    return bytes([nearest_byte(value, dtype)])
-
-
-def nearest_byte(value: float, dtype: str) -> int:
-    """Return the code of the nearest 8-bit float, of two the even one."""
-    codes = [(code, value_of_byte(code, dtype)) for code in range(256)]
-    if math.isnan(value):
-        return next(code for code, known in codes if math.isnan(known))
-    if math.isinf(value):
-        return next(code for code, known in codes if known == value)
-    finite = [(code, known) for code, known in codes if math.isfinite(known)]
-    sign = math.copysign(1.0, value)
-    return min(
-        finite,
-        key=lambda pair: (abs(pair[1] - value), math.copysign(1.0, pair[1]) != sign, pair[0] & 1),
-    )[0]
+        raw = struct.pack("<f", value)
+        assert raw[:2] == b"\0\0", f"bf16 has no {value!r}"
+        return raw[2:]
+    # repr() tells zeros apart and takes all NaNs as one.
+    codes = [repr(value_of_byte(code, dtype)) for code in range(256)]
+    return bytes([codes.index(repr(float(value)))])
 
 
 def decode(raw: bytes, dtype: str = "fp32") -> Any:
-    """Return the Python value of the bytes."""
-    dtype = dtype_of(dtype)
     form = DTYPES[dtype][2]
     if form is not None:
         return struct.unpack("<" + form, raw)[0]
     if dtype == "complex64":
         return complex(*struct.unpack("<ff", raw))
-    if dtype == "fp4":
-        return raw[0]
     if dtype == "bf16":
         return struct.unpack("<f", b"\0\0" + raw)[0]
-    return value_of_byte(raw[0], dtype)
+    return raw[0] if dtype == "fp4" else value_of_byte(raw[0], dtype)
 
 
 def size_of(dtype: str) -> int:
-    """Return the bytes of one element."""
-    return (DTYPES[dtype_of(dtype)][1] + 7) // 8
+    return (DTYPES[dtype][1] + 7) // 8
 
 
 def tensor_dtype(dtype: str) -> tuple[int, int, int]:
     """Return what FakeTensor takes: code, bits, lanes."""
-    code, bits, *_ = DTYPES[dtype_of(dtype)]
-    return (code, bits, 1)
+    return (*DTYPES[dtype][:2], 1)
 
 
 def host_tensor(
@@ -304,7 +260,6 @@ CONTROLS: dict[str, tuple[Any, list[Any]]] = {
     "fake_wait": (c_int, [c_void_p, c_long]),
     "fake_queue_depth": (None, [c_size_t]),
     "fake_stall": (c_int, [ctypes.c_char_p, c_int]),
-    "fake_not_ready": (None, [c_int]),
     "fake_fail": (c_int, [ctypes.c_char_p, c_int, c_int]),
     "fake_break": (c_int, [c_int, c_int]),
     "fake_begin_capture": (c_int, [c_void_p, c_int]),
@@ -315,10 +270,12 @@ CONTROLS: dict[str, tuple[Any, list[Any]]] = {
 
 
 class FakeDriver:
-    """The fake driver of this process: streams and pointers are plain numbers."""
+    """The fake driver of this process: streams and pointers are plain numbers.
+
+    Functions are named as NVIDIA names them, for HIP too; fake_cuda.h says what the controls do.
+    """
 
     def __init__(self, path: Path, *, hip: bool = False) -> None:
-        """Load the library and declare its functions."""
         self.path = path
         self.hip = hip
         self.device_type = ROCM if hip else CUDA
@@ -336,10 +293,16 @@ class FakeDriver:
     def _do(self, name: str, *arguments: Any) -> None:
         assert getattr(self.library, name)(*arguments) == 0, f"{name}{arguments} was refused"
 
+    def _name(self, name: str) -> bytes:
+        return (API[name][0] if self.hip and name in API else name).encode()
+
+    def call(self, name: str, *arguments: Any) -> int:
+        """Call a function of the driver; outputs are ctypes objects. Return its code."""
+        return int(self.api[name](*arguments))
+
     # -- the machine --
 
     def reset(self) -> None:
-        """Return everything to its start: two inactive devices, nothing else."""
         self.library.fake_reset()
         load_tensors().reset()
 
@@ -348,7 +311,6 @@ class FakeDriver:
         self.library.fake_reset_counts()
 
     def set_devices(self, count: int) -> None:
-        """Have so many devices."""
         self._do("fake_set_devices", count)
 
     def activate(self, device: int = 0) -> None:
@@ -367,23 +329,16 @@ class FakeDriver:
         return int(self.library.fake_context(device))
 
     def context_stream(self, context: int, *, legacy: bool = False) -> int:
-        """Make a stream of a context, or name its legacy one."""
         return int(self.library.fake_context_stream(context, legacy))
-
-    def call(self, name: str, *arguments: Any) -> int:
-        """Call a function of the driver by CUDA's name; outputs are ctypes objects. The code."""
-        return int(self.api[name](*arguments))
 
     # -- memory --
 
     def allocate(self, device: int, size: int) -> int:
-        """Return the address of so many bytes of a device."""
         address = int(self.library.fake_malloc(device, size))
         assert address != 0, "the fake device is full"
         return address
 
     def malloc(self, device: int, value: Any, dtype: str = "fp32") -> int:
-        """Allocate device memory that has this value at once."""
         raw = encode(value, dtype)
         address = self.allocate(device, len(raw))
         self.store_now(address, raw)
@@ -408,7 +363,6 @@ class FakeDriver:
         self._do("fake_store_now", address, raw, len(raw))
 
     def load(self, address: int, dtype: str = "fp32") -> Any:
-        """Return the value that is in device memory now."""
         buffer = ctypes.create_string_buffer(size_of(dtype))
         self._do("fake_load", address, buffer, len(buffer))
         return decode(buffer.raw, dtype)
@@ -416,7 +370,6 @@ class FakeDriver:
     # -- streams --
 
     def stream(self, device: int = 0, *, nonblocking: bool = False) -> int:
-        """Make a stream; torch's are nonblocking."""
         make = self.library.fake_stream_nonblocking if nonblocking else self.library.fake_stream
         return int(make(device))
 
@@ -425,7 +378,6 @@ class FakeDriver:
         return int(self.library.fake_legacy_stream(device))
 
     def delay(self, stream: int, microseconds: int) -> None:
-        """Enqueue work that takes so long."""
         self._do("fake_delay", stream, microseconds)
 
     def hang(self, stream: int) -> None:
@@ -438,7 +390,6 @@ class FakeDriver:
 
     @contextlib.contextmanager
     def hanging(self, stream: int) -> Iterator[None]:
-        """Have the stream hang during a block."""
         self.hang(stream)
         try:
             yield
@@ -456,18 +407,11 @@ class FakeDriver:
         self.library.fake_queue_depth(depth)
 
     def stall(self, name: str, *, stalled: bool = True) -> None:
-        """Let calls of a function (CUDA's name) wait, until this is called with False."""
+        """Let calls of a function wait, until this is called with False."""
         self._do("fake_stall", self._name(name), stalled)
 
-    def not_ready(self, queries: int) -> None:
-        """Let the next event queries answer "not ready"."""
-        self.library.fake_not_ready(queries)
-
-    def _name(self, name: str) -> bytes:
-        return (API[name][0] if self.hip and name in API else name).encode()
-
     def fail(self, name: str, code: int, count: int = 1) -> None:
-        """Let the next calls of a function (CUDA's name) return a code; -1: all of them."""
+        """Let the next calls of a function return a code; -1: all of them."""
         self._do("fake_fail", self._name(name), code, count)
 
     def break_device(self, device: int = 0, code: int = ILLEGAL_ADDRESS) -> None:
@@ -485,13 +429,12 @@ class FakeDriver:
     # -- counts --
 
     def count(self, name: str) -> int:
-        """Return calls of a function (CUDA's name), or one of the counts in fake_cuda.h."""
+        """Return calls of a function, or one of the counts in fake_cuda.h."""
         count = int(self.library.fake_count(self._name(name)))
         assert count >= 0, f"no such count: {name}"
         return count
 
     def calls_in_child(self) -> int:
-        """Return how many calls forked processes made."""
         return int(self.library.fake_calls_in_child())
 
     # -- tensors --
@@ -506,18 +449,15 @@ class FakeDriver:
         kind: Any = None,
         **options: Any,
     ) -> Any:
-        """Make a tensor over device memory.
+        """Make a tensor over device memory, which lives until it is freed, or a reset.
 
         Args:
             value: A number, or the raw bytes.
-            dtype: A name of DTYPES, or torch's.
+            dtype: A name of DTYPES.
             device: Index of the device.
             stream: Where a kernel writes the value; without one it is there at once.
             kind: Class of the tensor; FakeTensor by default.
             **options: Of the class: shape, requires_grad, is_neg, is_conj, null_data, raises.
-
-        Returns:
-            The tensor. Its memory lives until `free(tensor.data_ptr(), stream)`, or a reset.
         """
         raw = encode(value, dtype)
         address = self.allocate(device, len(raw))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from device.alone import alone
-from device.driving import one_line, working_stream
+from device.driving import losses, one_line, timed_stream, waiting, working_stream
 from device.fakes import FakeDriver as Cuda
 from recorded import lines
 
@@ -28,10 +28,10 @@ def framework_copies(value: float) -> list[Any]:
     return given
 
 
-def enter(cuda: Cuda, context: int) -> None:
+def enter(cuda: Cuda, context: int, stream: int = 0) -> None:
     """Make a context current, with its null stream as the framework's, as torch does."""
     assert cuda.call("cuCtxSetCurrent", context) == 0
-    cuda.set_stream(0, 0)
+    cuda.set_stream(stream, 0)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -54,11 +54,17 @@ def test_a_value_within_another_context_is_copied_by_the_framework(
         assert cuda.call("cuCtxGetCurrent", current) == 0
         assert current.value == context
         assert cuda.count("cuMemcpyDtoHAsync_v2") == copies
+        captured = cuda.context_stream(context)
+        enter(cuda, context, captured)
+        cuda.begin_capture(captured)
+        with pytest.raises(RuntimeError, match="captured into a graph"):  # asked in that context
+            recorder.record(99, loss=cuda.tensor(1.5))
+        assert cuda.end_capture(captured)
         cuda.use(0)
         cuda.set_stream(stream, 0)
         recorder.record(2, loss=cuda.tensor(3.5))
     assert given == [loss]
-    assert [line["metrics"]["loss"] for line in lines(run)][-2:] == [2.5, 3.5]
+    assert losses(run) == [1.5, 2.5, 3.5][first:]
 
 
 @alone
@@ -72,8 +78,8 @@ def test_a_stream_of_another_context_is_the_frameworks_too(cuda: Cuda, run: Path
             cuda.set_stream(foreign if step % 2 else stream, 0)
             recorder.record(step, loss=cuda.tensor(1.5))
         assert recorder.flush(20)
-        assert recorder.stats()["device"]["waiting"] == 0
-    assert [line["metrics"]["loss"] for line in lines(run)] == [1.5, 2.5] * 50
+        assert waiting(recorder) == 0
+    assert losses(run) == [1.5, 2.5] * 50
     assert cuda.count("cuMemcpyDtoHAsync_v2") == 50
 
 
@@ -91,45 +97,23 @@ def test_a_context_of_another_device_does_not_matter(cuda: Cuda, run: Path) -> N
 
 
 @alone
-def test_a_capture_within_another_context_refuses_the_value(cuda: Cuda, run: Path) -> None:
-    """Its stream is asked in that context."""
-    cuda.use(0)
+def test_a_block_within_another_context_says_that_it_is_not_timed(cuda: Cuda, run: Path) -> None:
+    """At its begin, at its end or by its stream. Its wall-clock time is there; others are timed."""
+    stream = timed_stream(cuda)
     context = cuda.context(0)
-    stream = cuda.context_stream(context)
-    framework_copies(2.5)
+    foreign = cuda.context_stream(context)
     with Recorder(run) as recorder:
-        enter(cuda, context)
-        cuda.set_stream(stream, 0)
-        cuda.begin_capture(stream)
-        with pytest.raises(RuntimeError, match="captured into a graph"):
-            recorder.record(0, loss=cuda.tensor(1.5))
-        assert cuda.end_capture(stream)
-    assert lines(run) == []
-
-
-@pytest.mark.parametrize("where", ["begin", "end", "stream"])
-@alone
-def test_a_block_within_another_context_says_that_it_is_not_timed(
-    cuda: Cuda, run: Path, where: str
-) -> None:
-    """Its wall-clock time is there; later blocks are timed."""
-    stream = working_stream(cuda)
-    context = cuda.context(0)
-    where_now = [stream]
-    device_tensors.block_stream = lambda which: (2, 0, where_now[0])
-    with Recorder(run) as recorder:
-        if where == "begin":
-            enter(cuda, context)
-        if where == "stream":
-            where_now = [cuda.context_stream(context)]
-        with recorder.timer("block", device=True):
-            if where == "end":
+        for where in ("begin", "end", "stream", "nowhere"):
+            timed_on = foreign if where == "stream" else stream
+            device_tensors.block_stream = lambda _, timed_on=timed_on: (2, 0, timed_on)
+            if where == "begin":
                 enter(cuda, context)
-        cuda.use(0)
-        where_now[:] = [stream]
-        with recorder.timer("fine", device=True):
-            pass
-    bad, fine = lines(run, "performance")
-    assert bad["duration_s"] >= 0
-    assert bad["missing"] == {"device_duration_s": "other_context"}
+            with recorder.timer(where, device=True):
+                if where == "end":
+                    enter(cuda, context)
+            cuda.use(0)
+    *bad, fine = lines(run, "performance")
+    assert [line["name"] for line in bad] == ["begin", "end", "stream"]
+    assert all(line["duration_s"] >= 0 for line in bad)
+    assert [line["missing"] for line in bad] == [{"device_duration_s": "other_context"}] * 3
     assert "missing" not in fine

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable
 from ctypes import c_void_p
 from pathlib import Path
 from types import ModuleType
@@ -15,45 +13,34 @@ from typing import Any
 import pytest
 from device import fakes
 from device.alone import Nursery, alone, at_once
-from device.driving import busy_tickets, one_line, working_stream
+from device.driving import busy_tickets, losses, of_child, one_line, timed_stream, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import in_child, lines
 from ring_checks import check_against_recovery
 
 from foundry_fastlog import Recorder, read_run, recover
-
-# ---- closing -------------------------------------------------------------------------------------
 from foundry_fastlog.recording import device_tensors
 
 # ---- closing -------------------------------------------------------------------------------------
 
 
 @alone
-def test_closing_waits_for_values(cuda: Cuda, run: Path) -> None:
-    """Those that arrive within half of its time are in the file."""
+def test_closing_waits_for_values_but_not_for_a_device_that_hangs(cuda: Cuda, run: Path) -> None:
+    """Those that arrive within half of its time are in the file; and every line is."""
     stream = working_stream(cuda)
     recorder = Recorder(run)
-    cuda.delay(stream, 200_000)
-    recorder.record(0, loss=cuda.tensor(1.5, stream=stream))
-    assert recorder.close()
-    assert one_line(run)["metrics"] == {"loss": 1.5}
-
-
-@alone
-def test_closing_while_the_device_hangs_ends_in_time(cuda: Cuda, run: Path) -> None:
-    """Every line is written, with what was on the CPU."""
-    stream = working_stream(cuda)
-    recorder = Recorder(run)
+    cuda.delay(stream, 100_000)
+    recorder.record(0, loss=cuda.tensor(1.5, stream=stream), lr=0.0)
+    assert recorder.flush(20)
     with cuda.hanging(stream):
-        for step in range(100):
+        for step in range(1, 100):
             recorder.record(step, loss=cuda.tensor(1.5, stream=stream), lr=float(step))
         with at_once(5):
             assert recorder.close(1.0)
     assert not recorder.stats()["ring_path"] or not Path(recorder.stats()["ring_path"]).exists()
-    for step, line in enumerate(lines(run)):
-        assert line["metrics"] == {"loss": None, "lr": float(step)}
-        assert line["missing"] == {"loss": "timeout"}
-    assert len(lines(run)) == 100
+    assert losses(run) == [1.5] + [None] * 99
+    assert losses(run, "lr") == [float(step) for step in range(100)]
+    assert all(line["missing"] == {"loss": "timeout"} for line in lines(run)[1:])
 
 
 @alone
@@ -68,30 +55,26 @@ def test_two_recorders_share_the_slots(cuda: Cuda, run: Path) -> None:
             first.record(step, loss=cuda.tensor(step + 0.5, stream=slow))
             cuda.set_stream(stream, 0)
             second.record(step, loss=cuda.tensor(-step * 1.0, stream=stream))
-        assert second.flush(20)
         assert second.close()
         assert first.close(0.4)
-    third = Recorder(run / "c", flush_interval_s=0.005)
-    third.record(0, loss=cuda.tensor(7.5, stream=stream))
-    assert third.flush(20)
-    assert cuda.wait(slow)
-    assert busy_tickets(cuda, third, stream) == 0  # the first one's, too
-    third.close()
-    assert [line["metrics"]["loss"] for line in lines(run / "b")] == [-float(i) for i in range(300)]
+    with Recorder(run / "c", flush_interval_s=0.005) as third:
+        assert cuda.wait(slow)
+        assert busy_tickets(cuda, third, stream) == 0  # the first one's, too
+    assert losses(run / "b") == [-float(i) for i in range(300)]
     assert {line["missing"]["loss"] for line in lines(run / "a")} == {"timeout"}
-    assert lines(run / "c")[0]["metrics"] == {"loss": 7.5}
 
 
 # ---- ends of processes ---------------------------------------------------------------------------
 
 
 def leaves(cuda: Cuda, run: Path, how: str) -> None:
-    """Record values that take a while, and end without close()."""
-    stream = working_stream(cuda)
+    stream = timed_stream(cuda)
     recorder = Recorder(run, close_timeout_s=1.0 if how == "hang" else 20.0)
     cuda.delay(stream, 100_000)
     for step in range(50):
         recorder.record(step, loss=cuda.tensor(step / 2, stream=stream), lr=0.1)
+    with recorder.timer("forward", step=4, device=True):
+        pass
     if how == "hang":
         cuda.hang(stream)
         recorder.record(50, loss=cuda.tensor(1.0, stream=stream), lr=0.1)
@@ -133,12 +116,14 @@ def test_a_process_that_dies_loses_only_values_that_had_not_arrived(
     parsed = list(read_run(run).lines("metrics"))
     (report,) = check_against_recovery(run)  # by the bytes
     assert report.outcome == "recoverable"
-    found = lines(run)
-    assert [line["step"] for line in found] == list(range(50))
-    assert [line["metrics"]["lr"] for line in found] == [0.1] * 50
-    for line in found:
-        assert line["metrics"]["loss"] is None
+    for step, line in enumerate(lines(run)):
+        assert (line["step"], line["metrics"]) == (step, {"loss": None, "lr": 0.1})
         assert line["missing"] == {"loss": "lost"}
+    assert len(parsed) == 50
+    block = one_line(run, "performance")
+    assert (block["name"], block["step"], block["device"]) == ("forward", 4, "cuda:0")
+    assert (block["duration_s"] >= 0, block["device_duration_s"]) == (True, None)
+    assert block["missing"] == {"device_duration_s": "lost"}
     assert list(read_run(run).lines("metrics")) == parsed
     assert recover(run) == []
 
@@ -169,25 +154,17 @@ def test_a_kill_with_streams_ahead_of_each_other_loses_and_doubles_nothing(
 ) -> None:
     """What the others had written stays; what metrics waited for is recovered as lost."""
     run = tmp_path / "run"
-    nursery(
-        dies_with_streams_apart,
-        tmp_path / "o",
-        exit_status=-signal.SIGKILL,
-        run=run,
-        kills_at=kills_at,
-    )
-    before = {name: list(read_run(run).lines(name)) for name in ("metrics", "log", "errors")}
+    output, killed = tmp_path / "o", -signal.SIGKILL
+    nursery(dies_with_streams_apart, output, exit_status=killed, run=run, kills_at=kills_at)
+    names = ("metrics", "log", "errors")
+    before = {name: list(read_run(run).lines(name)) for name in names}
     check_against_recovery(run)
-    after = {name: list(read_run(run).lines(name)) for name in ("metrics", "log", "errors")}
-    assert before == after
+    assert before == {name: list(read_run(run).lines(name)) for name in names}
+    count = kills_at - 19
     metrics = lines(run)
     assert [line["step"] for line in metrics] == list(range(kills_at + 1))
-    assert [line["metrics"]["loss"] for line in metrics] == [
-        *map(float, range(20)),
-        *[None] * (kills_at - 19),
-    ]
+    assert losses(run) == [*map(float, range(20)), *[None] * count]
     assert all(line["missing"] == {"loss": "lost"} for line in metrics[20:])
-    count = kills_at - 19
     assert [line["step"] for line in lines(run, "performance")] == list(range(20, kills_at + 1))
     assert [len(lines(run, name)) for name in ("log", "errors")] == [count, count]
 
@@ -195,53 +172,48 @@ def test_a_kill_with_streams_ahead_of_each_other_loses_and_doubles_nothing(
 # ---- forks ---------------------------------------------------------------------------------------
 
 
-def in_child(cuda: Cuda, function: Callable[[], None]) -> None:
-    """Fork and run a function there; the child must end well and call no driver."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            function()
-            status = 0
-        except Exception:  # noqa: BLE001 - the child has to end here
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert cuda.calls_in_child() == 0
-
-
-def child_label(run: Path, stream: str = "metrics") -> str:
-    """Return the label of the child's files."""
-    (path,) = run.glob(f"{stream}.w*.jsonl")
-    return path.name.removeprefix(f"{stream}.").removesuffix(".jsonl")
-
-
 @alone
 def test_a_forked_child_touches_neither_driver_nor_slots(cuda: Cuda, run: Path) -> None:
-    """Its values of the CPU are recorded, an inherited tensor's is missing; the parent goes on."""
-    stream = working_stream(cuda)
+    """Its values of the CPU are recorded, inherited tensors' are missing; the parent goes on."""
+    stream = timed_stream(cuda)
     loss = cuda.tensor(1.5, stream=stream)
+    other = fakes.host_tensor(1.5, device=(fakes.XPU, 0))
+    seen: list[Any] = []
     with Recorder(run) as recorder:
-        cuda.delay(stream, 50_000)
-        recorder.record(0, loss=loss)
+        outer = recorder.timer("outer", device=True)
 
         def child() -> None:
+            sys.unraisablehook = seen.append
             for step in range(20):
-                recorder.record(step, loss=loss, lr=float(step))
+                recorder.record(step, loss=loss, xpu=other, lr=float(step))
+            with recorder.timer("own", device=True):
+                pass
+            outer.__exit__(None, None, None)  # which its parent began
+            assert recorder.flush(20)
+            assert recorder.stats()["device"]["missing"] == 20 * 2 + 2
             assert recorder.close()
+            assert seen == []
 
-        in_child(cuda, child)
+        with cuda.hanging(stream):
+            recorder.record(0, loss=loss)
+            outer.__enter__()
+            in_child(child)
+        outer.__exit__(None, None, None)
+        assert cuda.calls_in_child() == 0
         recorder.record(1, loss=loss)
         assert recorder.flush(20)
-    found = lines(run, label=child_label(run))
-    assert [line["metrics"] for line in found] == [
-        {"loss": None, "lr": float(step)} for step in range(20)
-    ]
-    assert {line["missing"]["loss"] for line in found} == {"forked"}
-    assert [line["metrics"] for line in lines(run)] == [{"loss": 1.5}] * 2
+        assert recorder.stats()["device"]["missing"] == 0
+    for step, line in enumerate(of_child(run)):
+        assert line["metrics"] == {"loss": None, "xpu": None, "lr": float(step)}
+        assert line["missing"] == {"loss": "forked", "xpu": "forked"}
+    assert step == 19
+    blocks = of_child(run, "performance")
+    assert [line["name"] for line in blocks] == ["own", "outer"]
+    for line in blocks:
+        assert line["device_duration_s"] is None
+        assert line["missing"] == {"device_duration_s": "forked"}
+    assert "missing" not in one_line(run, "performance")
+    assert losses(run) == [1.5, 1.5]
 
 
 @alone
@@ -249,50 +221,22 @@ def test_a_child_does_not_ask_for_values_that_its_parent_gave_up(cuda: Cuda, run
     """They are the parent's to wait for."""
     stream = working_stream(cuda)
     with Recorder(run, device_timeout_s=0.05, flush_interval_s=0.005) as recorder:
+
+        def child() -> None:
+            recorder.record(1, loss=cuda.tensor(2.5), lr=0.5)
+            assert recorder.flush(20)
+            assert recorder.close()
+
         with cuda.hanging(stream):
             recorder.record(0, loss=cuda.tensor(1.5, stream=stream))
             assert recorder.flush(20)
-            assert recorder.stats()["device"] == {
-                "scalars": 1,
-                "waiting": 0,
-                "missing": 1,
-                "error": None,
-            }
-
-            def child() -> None:
-                recorder.record(1, loss=cuda.tensor(2.5), lr=0.5)
-                assert recorder.flush(20)
-                assert recorder.close()
-
-            in_child(cuda, child)
+            given_up = {"scalars": 1, "waiting": 0, "missing": 1, "error": None}
+            assert recorder.stats()["device"] == given_up
+            in_child(child)
+            assert cuda.calls_in_child() == 0
         assert cuda.wait(stream)
         assert busy_tickets(cuda, recorder, stream) == 0
-    assert lines(run, label=child_label(run))[0]["missing"] == {"loss": "forked"}
-
-
-@alone
-def test_a_child_may_end_a_block_that_its_parent_began(cuda: Cuda, run: Path) -> None:
-    """And time blocks of its own: their time on the device is missing."""
-    stream = working_stream(cuda)
-    device_tensors.block_stream = lambda device: (2, 0, stream)
-    with Recorder(run) as recorder:
-        outer = recorder.timer("outer", device=True)
-        outer.__enter__()
-
-        def child() -> None:
-            with recorder.timer("own", device=True):
-                pass
-            outer.__exit__(None, None, None)
-            assert recorder.close()
-
-        in_child(cuda, child)
-        outer.__exit__(None, None, None)
-    found = lines(run, "performance", label=child_label(run, "performance"))
-    assert [line["name"] for line in found] == ["own", "outer"]
-    for line in found:
-        assert line["device_duration_s"] is None
-        assert line["missing"] == {"device_duration_s": "forked"}
-    assert "missing" not in one_line(run, "performance")
+    assert of_child(run)[0]["missing"] == {"loss": "forked"}
 
 
 @alone
@@ -309,53 +253,32 @@ def test_a_child_can_be_the_first_to_record_a_value(cuda: Cuda, run: Path) -> No
             recorder.record(0, lr=0.1)
             assert recorder.close()
 
-        in_child(cuda, child)
+        in_child(child)
+        assert cuda.calls_in_child() == 0
         recorder.record(1, loss=loss)
     assert lines(run)[1]["metrics"] == {"loss": 1.5}
-    assert lines(run, label=child_label(run))[0]["metrics"] == {"lr": 0.1}
-
-
-@alone
-def test_a_child_does_not_ask_frameworks_either(cuda: Cuda, run: Path) -> None:
-    """A value of an XPU in a child is missing, without a word on the error output."""
-    seen: list[Any] = []
-    tensor = fakes.host_tensor(1.5, device=(fakes.XPU, 0))
-    working_stream(cuda)
-    with Recorder(run) as recorder:
-        recorder.record(0, loss=cuda.tensor(1.5))
-
-        def child() -> None:
-            sys.unraisablehook = seen.append
-            recorder.record(1, loss=tensor, lr=0.5)
-            assert recorder.close()
-            assert seen == []
-
-        in_child(cuda, child)
-    line = lines(run, label=child_label(run))[0]
-    assert line["metrics"] == {"loss": None, "lr": 0.5}
-    assert line["missing"] == {"loss": "forked"}
+    assert of_child(run)[0]["metrics"] == {"lr": 0.1}
 
 
 @alone
 def test_a_child_forked_before_the_first_value_says_so_too(cuda: Cuda, run: Path) -> None:
     """Its tensor is the parent's, whose driver answers once that it is not initialised here."""
-    stream = working_stream(cuda)
-    device_tensors.block_stream = lambda device: (2, 0, stream)
+    timed_stream(cuda)
     loss = cuda.tensor(1.5)
     with Recorder(run) as recorder:
-        pid = os.fork()
-        if pid == 0:
+
+        def child() -> None:
             for step in range(3):
                 recorder.record(step, loss=loss, lr=0.5)
             with recorder.timer("block", device=True):
                 pass
-            os._exit(0 if recorder.close() else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            assert recorder.close()
+
+        in_child(child)
         assert cuda.calls_in_child() <= 3  # a capture mode, there and back, and a device
         recorder.record(0, loss=loss)
-    child = lines(run, label=child_label(run))
-    assert [line["missing"] for line in child] == [{"loss": "forked"}] * 3
-    (block,) = lines(run, "performance", label=child_label(run))
+    assert [line["missing"] for line in of_child(run)] == [{"loss": "forked"}] * 3
+    (block,) = of_child(run, "performance")
     assert block["missing"] == {"device_duration_s": "forked"}
     assert one_line(run)["metrics"] == {"loss": 1.5}
 
@@ -365,15 +288,16 @@ def test_a_child_of_a_parent_without_a_device_may_use_one(run: Path) -> None:
     """As launchers fork their workers, before anybody has used CUDA."""
     with Recorder(run) as recorder:
         recorder.record(0, lr=0.5)
-        pid = os.fork()
-        if pid == 0:
+
+        def child() -> None:
             cuda = fakes.load_driver()
             os.environ["FASTLOG_CUDA_LIBRARY"] = str(cuda.path)
             working_stream(cuda)
             recorder.record(1, loss=cuda.tensor(1.5))
-            os._exit(0 if recorder.close() else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert [line["metrics"] for line in lines(run, label=child_label(run))] == [{"loss": 1.5}]
+            assert recorder.close()
+
+        in_child(child)
+    assert [line["metrics"] for line in of_child(run)] == [{"loss": 1.5}]
 
 
 # ---- making ahead --------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import resource
 from pathlib import Path
 from types import ModuleType
@@ -12,10 +11,10 @@ from typing import Any
 
 import pytest
 from device import fakes
-from device.alone import alone, eventually
-from device.driving import in_thread, one_line, recorded_event, working_stream
+from device.alone import alone
+from device.driving import in_thread, losses, one_line, recorded_event, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, in_child, lines
 
 from foundry_fastlog import Recorder
 from foundry_fastlog.recording import device_tensors
@@ -25,7 +24,6 @@ class Memory:
     """Device memory of a stream: freed with its last owner, and used again by that stream."""
 
     def __init__(self, cuda: Cuda, stream: int, *, unmaps: bool = False, size: int = 512) -> None:
-        """Allocate it."""
         self.cuda, self.stream, self.unmaps, self.size = cuda, stream, unmaps, size
         self.address = cuda.malloc(0, 1.5)
         self.freed: list[int] = []
@@ -37,7 +35,6 @@ class Memory:
         return kind(self.address, (2, 32, 1), (fakes.CUDA, 0), owner=owner)
 
     def free(self) -> None:
-        """Do what torch's allocator does, and empty_cache() with expandable segments."""
         self.freed.append(self.address)
         if self.unmaps:
             self.cuda.unmap(self.address)
@@ -47,8 +44,6 @@ class Memory:
 
 
 class Owner:
-    """A storage."""
-
     memory: Memory
 
     def __del__(self) -> None:
@@ -62,15 +57,12 @@ class Logits:
     """Makes values in large memory, and counts the copies that are made of them on the device."""
 
     def __init__(self, cuda: Cuda, stream: int, kind: Any) -> None:
-        """Have no values yet."""
         self.memories: list[Memory] = []
         self.copies: list[Memory] = []
         self.cuda, self.stream = cuda, stream
         logits = self
 
         class Large(kind):  # type: ignore[misc]
-            """A tensor that can be copied on its device."""
-
             def clone(self) -> Any:
                 """Copy it; to another value, so that a test sees which of them was read."""
                 return logits.copy(Large)
@@ -78,7 +70,6 @@ class Logits:
         self.kind = Large
 
     def value(self) -> Any:
-        """Make a value, of 1.5."""
         self.memories.append(Memory(self.cuda, self.stream, size=4097))
         return self.memories[-1].tensor(self.kind)
 
@@ -88,6 +79,10 @@ class Logits:
         self.cuda.store(self.stream, copy.address, 2.5)
         self.copies.append(copy)
         return copy.tensor(kind)
+
+
+class Stubborn(Exception):  # noqa: N818 - no error of the package
+    """What a storage raises."""
 
 
 def freed(memories: list[Memory]) -> int:
@@ -128,62 +123,49 @@ def test_memory_of_another_stream_is_kept_until_it_is_copied(
     assert lines(run)[0]["metrics"] == {"loss": 1.5}
 
 
-@pytest.mark.parametrize("call", ["flush", "flush_stream", "close"])
 @alone
-def test_flush_and_close_let_memory_go(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path, call: str
-) -> None:
-    """No record has to follow."""
+def test_flush_and_close_let_memory_go(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     stream, other = ready(cuda)
-    memory = Memory(cuda, other)
-    with Recorder(run) as recorder:
-        cuda.delay(stream, 20_000)
-        recorder.record(0, loss=memory.tensor(fake_tensor.FakeTensor))
-        if call == "flush_stream":
-            assert recorder.flush(20, stream="metrics")
-        else:
-            assert getattr(recorder, call)(20)
-        assert len(memory.freed) == 1
-    assert one_line(run)["metrics"] == {"loss": 1.5}
+    for name in ("flush", "flush_stream", "close"):
+        memory = Memory(cuda, other)
+        with Recorder(run / name) as recorder:
+            cuda.delay(stream, 20_000)
+            recorder.record(0, loss=memory.tensor(fake_tensor.FakeTensor))
+            if name == "flush_stream":
+                assert recorder.flush(20, stream="metrics")
+            else:
+                assert getattr(recorder, name)(20)
+            assert len(memory.freed) == 1
+        assert one_line(run / name)["metrics"] == {"loss": 1.5}
 
 
 @alone
 def test_a_value_that_is_given_up_keeps_its_memory_until_its_copy_ends(
     cuda: Cuda, fake_tensor: ModuleType, run: Path
 ) -> None:
-    """Its line is written before."""
+    """Its line is written before; if need be, the next recorder that records a value lets it go."""
     stream, other = ready(cuda)
-    memory = Memory(cuda, other)
-    with Recorder(run, device_timeout_s=0.05, flush_interval_s=0.002) as recorder:
+    memory, left = Memory(cuda, other), Memory(cuda, other)
+    with Recorder(run / "a", device_timeout_s=0.05, flush_interval_s=0.002) as recorder:
         with cuda.hanging(stream):
             recorder.record(0, loss=memory.tensor(fake_tensor.FakeTensor))
             assert recorder.flush(20)
-            assert one_line(run)["missing"] == {"loss": "timeout"}
+            assert one_line(run / "a")["missing"] == {"loss": "timeout"}
             recorder.record(1, lr=0.5)
             assert memory.freed == []
         assert eventually(lambda: recorder.record(2, lr=0.5) and memory.freed)
-    assert cuda.wait(stream)
-
-
-@alone
-def test_the_next_recorder_lets_go_what_the_last_one_gave_up(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
-    """Once it has recorded a value of a device; before, nobody asks whether the copy has ended."""
-    stream, other = ready(cuda)
-    memory = Memory(cuda, other)
     with cuda.hanging(stream):
-        recorder = Recorder(run)
-        recorder.record(0, loss=memory.tensor(fake_tensor.FakeTensor))
+        recorder = Recorder(run / "b")
+        recorder.record(0, loss=left.tensor(fake_tensor.FakeTensor))
         assert recorder.close(0.2)
-        assert one_line(run)["missing"] == {"loss": "timeout"}
+        assert one_line(run / "b")["missing"] == {"loss": "timeout"}
     assert cuda.wait(stream)
-    with Recorder(run, flush_interval_s=0.002) as recorder:
+    with Recorder(run / "c", flush_interval_s=0.002) as recorder:
         assert recorder.record(1, lr=0.5)
         assert recorder.flush(20)
-        assert memory.freed == []
+        assert left.freed == []
         assert recorder.record(2, loss=cuda.tensor(2.5))
-        assert eventually(lambda: recorder.record(3, lr=0.5) and memory.freed)
+        assert eventually(lambda: recorder.record(3, lr=0.5) and left.freed)
 
 
 @alone
@@ -196,51 +178,19 @@ def test_a_forked_child_lets_nothing_go(cuda: Cuda, fake_tensor: ModuleType, run
         eventually(lambda: lines(run))  # written: the next call would let it go
         logits = Logits(cuda, stream, fake_tensor.FakeTensor)
         value = logits.value()
-        pid = os.fork()
-        if pid == 0:
-            kept = recorder.record(1, loss=value) and recorder.flush(20) and recorder.close()
-            os._exit(0 if kept and memory.freed == logits.copies == [] else 1)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+        def child() -> None:
+            assert recorder.record(1, loss=value)
+            assert recorder.flush(20)
+            assert recorder.close()
+            assert memory.freed == logits.copies == []
+
+        in_child(child)
         assert cuda.calls_in_child() == 0
         assert memory.freed == []
         assert recorder.flush(20)
         assert len(memory.freed) == 1
     assert cuda.wait(stream)
-
-
-class Stubborn(Exception):  # noqa: N818 - no error of the package
-    """What a storage raises."""
-
-
-@pytest.mark.parametrize("interrupted", [False, True])
-@alone
-def test_a_tensor_without_a_storage_is_kept_itself(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path, interrupted: bool
-) -> None:
-    """Other frameworks have none. An interrupt goes on to the caller."""
-    stream, other = ready(cuda)
-    error = KeyboardInterrupt if interrupted else Stubborn
-
-    class Bare(fake_tensor.FakeTensor):  # type: ignore[misc, name-defined]
-        """A tensor that does not show what it is made of."""
-
-        def untyped_storage(self) -> None:
-            """Refuse."""
-            raise error
-
-    memory = Memory(cuda, other)
-    with Recorder(run) as recorder:
-        with cuda.hanging(stream):
-            if interrupted:
-                with pytest.raises(KeyboardInterrupt):
-                    recorder.record(0, loss=memory.tensor(Bare))
-            else:
-                recorder.record(0, loss=memory.tensor(Bare))
-            gc.collect()
-            assert len(memory.freed) == interrupted
-        assert recorder.flush(20)
-    assert len(memory.freed) == 1
-    assert [line["metrics"] for line in lines(run)] == [{"loss": 1.5}] * (not interrupted)
 
 
 @pytest.mark.parametrize("kind", ["FakeTensor", "LegacyFakeTensor"])
@@ -266,26 +216,10 @@ def test_large_memory_is_not_kept(
 
 
 @alone
-def test_no_copy_of_large_memory_is_part_of_a_capture(
+def test_a_copy_of_large_memory_ends_no_capture(
     cuda: Cuda, fake_tensor: ModuleType, run: Path
 ) -> None:
-    """The record is refused before."""
-    stream, _ = ready(cuda)
-    logits = Logits(cuda, stream, fake_tensor.FakeTensor)
-    with Recorder(run) as recorder:
-        cuda.begin_capture(stream)
-        with pytest.raises(RuntimeError, match="captured into a graph"):
-            recorder.record(0, loss=logits.value())
-        assert cuda.end_capture(stream)
-        assert logits.copies == []
-        assert freed(logits.memories) == 1
-
-
-@alone
-def test_a_copy_of_large_memory_ends_no_capture_elsewhere(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
-    """It is allocated, which a strict driver forbids during a global capture."""
+    """It is allocated, which a strict driver forbids in a global one; and is no part of any."""
     stream, captured = ready(cuda)
     event = recorded_event(cuda, stream)
     logits = Logits(cuda, stream, fake_tensor.FakeTensor)
@@ -295,7 +229,6 @@ def test_a_copy_of_large_memory_ends_no_capture_elsewhere(
         """A tensor whose copy asks the driver, as torch's allocator does."""
 
         def clone(self) -> Any:
-            """Copy it."""
             asked.append(cuda.call("cuEventQuery", event))
             return super().clone()
 
@@ -310,48 +243,51 @@ def test_a_copy_of_large_memory_ends_no_capture_elsewhere(
         recorder.record(0, loss=logits.value())
         assert asked == [0]
         assert cuda.end_capture(captured)
+        cuda.begin_capture(stream)
+        with pytest.raises(RuntimeError, match="captured into a graph"):
+            recorder.record(0, loss=logits.value())
+        assert cuda.end_capture(stream)
+        assert len(logits.copies) == 1
     assert one_line(run)["metrics"] == {"loss": 2.5}
 
 
-@pytest.mark.parametrize(
-    "copy", ["raises", "is large", "is of another type", "is no tensor", "interrupts"]
-)
+ODD = [("untyped_storage", answer) for answer in ("raises", "interrupts")]
+ODD += [
+    ("clone", answer)
+    for answer in ("raises", "interrupts", "is large", "is of another type", "is no tensor")
+]
+
+
+@pytest.mark.parametrize(("method", "answer"), ODD)
 @alone
-def test_large_memory_is_kept_where_no_copy_can_be_made(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path, copy: str
+def test_memory_is_kept_of_what_shows_no_storage_or_cannot_be_copied(
+    cuda: Cuda, fake_tensor: ModuleType, run: Path, method: str, answer: str
 ) -> None:
-    """As small memory is. An interrupt goes on to the caller."""
-    stream, _ = ready(cuda)
-    logits = Logits(cuda, stream, fake_tensor.FakeTensor)
+    """As other frameworks' tensors, small and large. An interrupt goes on to the caller."""
+    stream, other = ready(cuda)
+    kind = type("Odd", (fake_tensor.FakeTensor,), {})
 
-    class Odd(logits.kind):  # type: ignore[misc, name-defined]
-        """A tensor of somebody else."""
+    def answers(self: Any) -> Any:
+        if answer == "raises":
+            raise Stubborn
+        if answer == "interrupts":
+            raise KeyboardInterrupt
+        return {"is large": self, "is no tensor": 2.5}.get(answer) or cuda.tensor(2.5, "fp64")
 
-        def clone(self) -> Any:
-            """Do what may happen."""
-            if copy == "raises":
-                raise Stubborn
-            if copy == "interrupts":
-                raise KeyboardInterrupt
-            if copy == "is large":
-                return self
-            if copy == "is no tensor":
-                return 2.5
-            return cuda.tensor(2.5, "fp64")
-
-    logits.kind = Odd
-    interrupts = copy == "interrupts"
+    setattr(kind, method, answers)
+    memory = Memory(cuda, other, size=4097 if method == "clone" else 512)
+    interrupts = answer == "interrupts"
     with Recorder(run) as recorder:
         with cuda.hanging(stream):
             if interrupts:
                 with pytest.raises(KeyboardInterrupt):
-                    recorder.record(0, loss=logits.value())
+                    recorder.record(0, loss=memory.tensor(kind))
             else:
-                recorder.record(0, loss=logits.value())
-            assert freed(logits.memories) == interrupts
+                recorder.record(0, loss=memory.tensor(kind))
+            assert freed([memory]) == interrupts
         assert recorder.flush(20)
-    assert freed(logits.memories) == 1
-    assert [line["metrics"] for line in lines(run)] == [{"loss": 1.5}] * (not interrupts)
+    assert freed([memory]) == 1
+    assert losses(run) == [1.5] * (not interrupts)
 
 
 @alone

@@ -12,7 +12,6 @@ from foundry_fastlog.recording.values import metric_value
 
 
 def placed(*kinds: str) -> list[Any]:
-    """Make placements of a DTensor."""
     return [SimpleNamespace(is_replicate=lambda kind=kind: kind == "all") for kind in kinds]
 
 
@@ -32,32 +31,21 @@ def test_what_is_read_in_place_of_a_tensor() -> None:
     assert readable_tensor(whole) is plain
 
 
-class Freed:
-    """A tensor of which less memory is there than its last element needs."""
-
-    shape = (2, 3)
-
-    def stride(self) -> tuple[int, int]:
-        """Return the rows' distance and the elements'."""
-        return 3, 1
-
-    def storage_offset(self) -> int:
-        """Return where it begins."""
-        return 2
-
-    def element_size(self) -> int:
-        """Return bytes."""
-        return 4
-
-    def untyped_storage(self) -> Any:
-        """Return its memory."""
-        return SimpleNamespace(nbytes=lambda: 31)
+def freed() -> Any:
+    """Make a tensor of which less memory is there than its last element needs."""
+    return SimpleNamespace(
+        shape=(2, 3),
+        stride=lambda: (3, 1),
+        storage_offset=lambda: 2,
+        element_size=lambda: 4,
+        untyped_storage=lambda: SimpleNamespace(nbytes=lambda: 31),
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (Freed(), "whose memory was freed> has no value any more"),
+        (freed(), "whose memory was freed> no longer has a value"),
         (a_kind_of("DTensor", placements=placed("all", "part")), "each rank has only a part of it"),
         (
             a_kind_of(
@@ -80,12 +68,9 @@ def test_what_is_no_one_value_is_not_read(value: Any, words: str) -> None:
 
 
 def test_a_device_that_cannot_be_told_is_none() -> None:
-    """A class may raise at anything."""
-
     class Hostile:
-        @property
-        def device(self) -> Any:
-            raise LookupError("no device")
+        def __getattr__(self, name: str) -> Any:
+            raise LookupError(name)
 
     value = Hostile()
     assert readable_tensor(value) is value

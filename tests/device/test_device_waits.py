@@ -5,28 +5,18 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from device.alone import alone, eventually
-from device.driving import one_line, working_stream
+from device.alone import alone
+from device.driving import of_child, one_line, timed_stream, working_stream
 from device.fakes import FakeDriver as Cuda
-from recorded import lines
+from recorded import eventually, in_child, lines
 
 from foundry_fastlog import Recorder, RecorderClosedError
-from foundry_fastlog.recording import device_tensors
-
-
-def timed_stream(cuda: Cuda) -> int:
-    """Make a current stream, on which blocks are timed too."""
-    stream = working_stream(cuda)
-    device_tensors.block_stream = lambda which: (2, 0, stream)
-    return stream
 
 
 def while_waiting(cuda: Cuda, function: str, helper: Callable[[], Any]) -> threading.Thread:
@@ -158,8 +148,6 @@ def test_a_signal_or_a_collection_may_record_while_the_call_waits(cuda: Cuda, ru
     loss = cuda.tensor(1.5)
 
     class Cycle:
-        """What only the collector ends."""
-
         def __init__(self) -> None:
             self.itself = self
 
@@ -176,11 +164,7 @@ def test_a_signal_or_a_collection_may_record_while_the_call_waits(cuda: Cuda, ru
         recorder.record(0, loss=loss)
         thread.join()
     found = {line["step"]: line["metrics"] for line in lines(run)}
-    assert found == {
-        0: {"loss": 1.5},
-        1: {"collected": 1.0},
-        2: {"signal": 1.0, "loss": 1.5},
-    }
+    assert found == {0: {"loss": 1.5}, 1: {"collected": 1.0}, 2: {"signal": 1.0, "loss": 1.5}}
     assert list(found).index(0) < list(found).index(2)
 
 
@@ -189,35 +173,23 @@ def test_another_thread_may_fork_while_the_call_waits(cuda: Cuda, run: Path) -> 
     """Whatever is held for the first value: the child records, and calls no driver."""
     working_stream(cuda)
     loss = cuda.tensor(1.5)
-    statuses: list[int] = []
+    ended: list[bool] = []
 
-    def fork() -> None:
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                assert recorder.record(1, loss=loss, lr=0.5)
-                assert recorder.record(2, lr=0.5)
-                assert recorder.close()
-                status = 0
-            except BaseException:  # noqa: BLE001 - the child has to end here
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    def child() -> None:
+        assert recorder.record(1, loss=loss, lr=0.5)
+        assert recorder.record(2, lr=0.5)
+        assert recorder.close()
 
     with Recorder(run) as recorder:
-        thread = while_waiting(cuda, "cuMemHostAlloc", fork)
+        thread = while_waiting(cuda, "cuMemHostAlloc", lambda: ended.append(in_child(child) > 0))
         recorder.record(0, loss=loss)
         thread.join()
-    assert statuses == [0]
+    assert ended == [True]
     assert cuda.calls_in_child() == 0
     assert one_line(run)["metrics"] == {"loss": 1.5}
-    (path,) = run.glob("metrics.w*.jsonl")
-    child = lines(run, label=path.name.split(".")[1])
-    assert [line["metrics"] for line in child] == [{"loss": None, "lr": 0.5}, {"lr": 0.5}]
-    assert child[0]["missing"] == {"loss": "forked"}
+    first, second = of_child(run)
+    assert (first["metrics"], second["metrics"]) == ({"loss": None, "lr": 0.5}, {"lr": 0.5})
+    assert first["missing"] == {"loss": "forked"}
 
 
 @alone

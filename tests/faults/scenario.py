@@ -19,16 +19,12 @@ from foundry_fastlog import Recorder
 
 
 def main() -> None:
-    """Run the scenario."""
     mode, run, switch_name, options = sys.argv[1:5]
     switch = Path(switch_name)
     told: list[str] = []
 
     class Keep(logging.Handler):
-        """Keeps what was told."""
-
         def emit(self, record: logging.LogRecord) -> None:
-            """Keep one message."""
             told.append(record.getMessage())
 
     logging.getLogger("foundry_fastlog").addHandler(Keep())

@@ -86,12 +86,18 @@ static int struck_at(const char *call, int directory, const char *name, int *err
     return struck(call, path, error);
 }
 
+/* Fail with the error of a call that is struck. */
+#define FAIL_IF(is_struck) \
+    do { \
+        int error; \
+        if (is_struck) { \
+            errno = error; \
+            return -1; \
+        } \
+    } while (0)
+
 static int open_at(int directory, const char *name, int flags, mode_t mode) {
-    int error;
-    if (struck_at("open", directory, name, &error)) {
-        errno = error;
-        return -1;
-    }
+    FAIL_IF(struck_at("open", directory, name, &error));
     return (int)syscall(SYS_openat, directory, name, flags, mode);
 }
 
@@ -112,11 +118,7 @@ int openat(int directory, const char *name, int flags, ...) {
 }
 
 int mkdir(const char *path, mode_t mode) {
-    int error;
-    if (struck("mkdir", path, &error)) {
-        errno = error;
-        return -1;
-    }
+    FAIL_IF(struck("mkdir", path, &error));
     return (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
 }
 
@@ -131,11 +133,7 @@ ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset) {
 }
 
 int fdatasync(int fd) {
-    int error;
-    if (struck_fd("fdatasync", fd, &error)) {
-        errno = error;
-        return -1;
-    }
+    FAIL_IF(struck_fd("fdatasync", fd, &error));
     return (int)syscall(SYS_fdatasync, fd);
 }
 
@@ -157,39 +155,24 @@ int fstat(int fd, struct stat *info) {
         info->st_ino += 1000 + (ino_t)fd;
         return (int)result;
     }
-    if (struck_fd("fstat", fd, &error)) {
-        errno = error;
-        return -1;
-    }
+    FAIL_IF(struck_fd("fstat", fd, &error));
     return (int)syscall(SYS_newfstatat, fd, "", info, AT_EMPTY_PATH);
 }
 
 int ftruncate(int fd, off_t size) {
-    int error;
-    if (struck_fd("ftruncate", fd, &error)) {
-        errno = error;
-        return -1;
-    }
+    FAIL_IF(struck_fd("ftruncate", fd, &error));
     return (int)syscall(SYS_ftruncate, fd, size);
 }
 
 int unlinkat(int directory, const char *name, int flags) {
-    int error;
-    if (struck_at("unlink", directory, name, &error)) {
-        errno = error;
-        return -1;
-    }
+    FAIL_IF(struck_at("unlink", directory, name, &error));
     return (int)syscall(SYS_unlinkat, directory, name, flags);
 }
 
 int unlink(const char *path) { return unlinkat(AT_FDCWD, path, 0); }
 
 int renameat(int from, const char *old_name, int to, const char *new_name) {
-    int error;
-    if (struck_at("rename", from, old_name, &error)) {
-        errno = error;
-        return -1;
-    }
+    FAIL_IF(struck_at("rename", from, old_name, &error));
     return (int)syscall(SYS_renameat2, from, old_name, to, new_name, 0);
 }
 
@@ -211,10 +194,6 @@ void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t 
 }
 
 int flock(int fd, int operation) {
-    int error;
-    if (struck_fd("flock", fd, &error)) {
-        errno = error;
-        return -1;
-    }
+    FAIL_IF(struck_fd("flock", fd, &error));
     return (int)syscall(SYS_flock, fd, operation);
 }

@@ -43,7 +43,6 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 @pytest.fixture
 def second_device() -> str:
-    """The name of a second device."""
     import torch
 
     if torch.cuda.device_count() < 2:

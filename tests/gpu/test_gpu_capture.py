@@ -42,7 +42,6 @@ def test_a_record_inside_a_capture_is_refused_and_the_capture_goes_on(recorder: 
 
 
 def test_a_record_after_each_replay_has_the_value_of_that_replay(recorder: Recorder) -> None:
-    """The output's memory is the same at each replay."""
     x = torch.ones(4, device="cuda")
     warmed_up(x)
     graph = torch.cuda.CUDAGraph()

@@ -30,7 +30,6 @@ BUSY_S = 1.0
 
 @pytest.fixture
 def scalars() -> dict[str, Any]:
-    """Four device scalars, of three dtypes."""
     made = {
         "loss": torch.tensor(2.5, device="cuda"),
         "grad_norm": torch.tensor(0.75, device="cuda", dtype=torch.bfloat16),
@@ -55,25 +54,18 @@ def prompt(call: Callable[[], object]) -> None:
     assert spent < PROMPT_S
 
 
-def test_record_returns_while_the_device_is_busy(
-    recorder: Recorder, scalars: dict[str, Any]
-) -> None:
-    """Four scalars behind a kernel of a second."""
-    prompt(lambda: recorder.record(0, lr=0.1, **scalars))
-    assert metrics(recorder) == {0: {"lr": 0.1, **EXPECTED}}
-
-
 def test_every_way_in_returns_while_the_device_is_busy(
     recorder: Recorder, scalars: dict[str, Any]
 ) -> None:
-    """record_dict and log."""
+    """All of them, four scalars each, behind one kernel of a second."""
 
     def calls() -> None:
-        recorder.record_dict(0, scalars)
-        recorder.log(scalars, step=1)
+        recorder.record(0, lr=0.1, **scalars)
+        recorder.record_dict(1, scalars)
+        recorder.log(scalars, step=2)
 
     prompt(calls)
-    assert metrics(recorder) == {0: EXPECTED, 1: EXPECTED}
+    assert metrics(recorder) == {0: {"lr": 0.1, **EXPECTED}, 1: EXPECTED, 2: EXPECTED}
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
@@ -116,7 +108,6 @@ with Recorder(sys.argv[1]) as recorder:
 
 @pytest.fixture
 def sync_is_an_error() -> Iterator[None]:
-    """Make torch raise where it would wait for the device."""
     torch.cuda.set_sync_debug_mode("error")
     yield
     torch.cuda.set_sync_debug_mode("default")

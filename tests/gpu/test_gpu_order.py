@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
 
 def test_ten_thousand_steps_have_their_own_values(recorder: Recorder) -> None:
-    """Two values a step, and a float; order and counts are right."""
     count = 10_000
     base = torch.arange(count, dtype=torch.float32, device="cuda")
     for step in range(count):
@@ -35,7 +34,6 @@ def test_ten_thousand_steps_have_their_own_values(recorder: Recorder) -> None:
 
 
 def test_a_value_is_that_of_the_call_though_the_tensor_changes_at_once(recorder: Recorder) -> None:
-    """In place, while the copy still waits behind other work."""
     tensor = torch.zeros((), device="cuda")
     keep_busy(0.3)
     for step in range(100):
@@ -135,7 +133,6 @@ def test_threads_with_streams_of_their_own_record_together(recorder: Recorder) -
 
 
 def test_two_devices_in_one_record(recorder: Recorder, second_device: str) -> None:
-    """Each value from its own device, whichever is the current one."""
     bases = [
         torch.arange(100, dtype=torch.float32, device=device) + offset
         for device, offset in (("cuda:0", 0), (second_device, 1000))

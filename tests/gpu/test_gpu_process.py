@@ -16,6 +16,13 @@ torch: Any = pytest.importorskip("torch")
 # torch's own warnings differ from machine to machine: shown, no errors.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
+SCRIPT = """
+import os, signal, sys, time
+import torch
+from foundry_fastlog import Recorder
+from gpu_support import keep_busy
+"""
+
 
 def test_importing_and_recording_floats_makes_no_context(tmp_path: Path) -> None:
     """With torch imported beside it; CUDA stays uninitialised, and no device has a context."""
@@ -62,11 +69,9 @@ assert "libcuda" not in Path("/proc/self/maps").read_text()
 def test_recording_on_the_second_device_touches_the_first_one_not(tmp_path: Path) -> None:
     """No context, hence no memory, on device 0."""
     run_python(
-        DRIVER
+        SCRIPT
+        + DRIVER
         + """
-import sys
-import torch
-from foundry_fastlog import Recorder
 torch.cuda.set_device(1)
 with Recorder(sys.argv[1]) as recorder:
     value = torch.ones((), device="cuda:1")
@@ -86,11 +91,8 @@ with Recorder(sys.argv[1]) as recorder:
 def test_values_that_are_on_their_way_at_exit_are_written(tmp_path: Path) -> None:
     """A script that ends without close(), the device still busy."""
     run_python(
-        """
-import sys
-import torch
-from foundry_fastlog import Recorder
-from gpu_support import keep_busy
+        SCRIPT
+        + """
 recorder = Recorder(sys.argv[1])
 value = torch.zeros((), device="cuda")
 keep_busy(0.5)
@@ -106,11 +108,8 @@ for step in range(50):
 def test_exit_does_not_wait_for_a_device_that_never_ends(tmp_path: Path) -> None:
     """close() gives up after its time: the value is null and named, the float is there."""
     run_python(
-        """
-import os, sys, time
-import torch
-from foundry_fastlog import Recorder
-from gpu_support import keep_busy
+        SCRIPT
+        + """
 value = torch.zeros((), device="cuda")  # before the recorder, whose first value may wait else
 recorder = Recorder(sys.argv[1], close_timeout_s=1.0, device_timeout_s=0.2)
 keep_busy(6.0)
@@ -129,11 +128,8 @@ assert time.perf_counter() - start < 3.0
 def test_a_forked_child_records_floats_while_the_parent_waits_for_values(tmp_path: Path) -> None:
     """The child touches no driver and inherits no waiting line; the parent's values arrive."""
     done = run_python(
-        """
-import os, sys
-import torch
-from foundry_fastlog import Recorder
-from gpu_support import keep_busy
+        SCRIPT
+        + """
 recorder = Recorder(sys.argv[1])
 value = torch.zeros((), device="cuda")
 keep_busy(0.5)
@@ -172,11 +168,9 @@ print(child)
 def test_data_loader_workers_beside_device_scalars(tmp_path: Path) -> None:
     """Workers forked while values are on their way; batches from pinned memory."""
     run_python(
-        """
-import sys
-import torch
+        SCRIPT
+        + """
 from torch.utils.data import DataLoader, Dataset
-from foundry_fastlog import Recorder
 
 class Numbers(Dataset):
     def __len__(self):
@@ -204,11 +198,8 @@ with Recorder(sys.argv[1]) as recorder:
 def test_a_killed_process_leaves_its_floats_and_names_what_is_lost(tmp_path: Path) -> None:
     """SIGKILL behind a busy device: `recover` writes the line with the reason `lost`."""
     run_python(
-        """
-import os, signal, sys
-import torch
-from foundry_fastlog import Recorder
-from gpu_support import keep_busy
+        SCRIPT
+        + """
 recorder = Recorder(sys.argv[1])
 value = torch.tensor(2.5, device="cuda")
 recorder.record(0, loss=value, lr=0.1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recorded import Play, run_python
@@ -22,9 +24,25 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
 def play(request: pytest.FixtureRequest, tmp_path: Path) -> Play:
-    """Runs a scenario behind its module's HEAD in a process of its own, given tmp_path."""
-    return lambda body, **options: run_python(request.module.HEAD + body, tmp_path, **options)
+    """Runs a scenario behind its module's HEAD in a process of its own, given tmp_path.
+
+    Where the module is STRICT, warnings are errors, and no traceback may be shown.
+    """
+    strict = getattr(request.module, "STRICT", False)
+    options = ["-W", "error"] if strict else []
+
+    def start(body: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        done = run_python(request.module.HEAD + body, tmp_path, options=options, **more)
+        assert not strict or "Traceback" not in done.stderr, done.stderr
+        return done
+
+    return start
 
 
 @pytest.fixture

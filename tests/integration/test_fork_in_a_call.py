@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import PACKAGE_ROOT, Play, lines, parse, raw_lines
-
-from foundry_fastlog import recover
+from recorded import Play, lines, parse, raw_lines
 
 HEAD = """
 import ctypes, gc, os, resource, sys, threading, time
 from foundry_fastlog import Recorder, recover
+from recorded import in_child
 run = sys.argv[1]
 private = os.path.join(run, ".fastlog")
 
@@ -26,19 +22,6 @@ def opening():
 
 def wait(pid):
     assert os.waitpid(pid, 0)[1] == 0, "the child failed"
-
-def in_child(work):
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(code)
-    wait(pid)
 
 def stack_of_threads(size):
     \"\"\"Give new threads this much stack, in bytes; too much, and none can be started.\"\"\"
@@ -61,39 +44,6 @@ def by_label(run: Path) -> dict[str, list[dict[str, Any]]]:
         assert match is not None
         found[match[1]] = [parse(line) for line in raw_lines(path)]
     return found
-
-
-def test_threads_that_record_first_at_the_same_time(tmp_path: Path, play: Play) -> None:
-    """Names keep their meaning, and nothing is lost, whichever thread opens the child's files."""
-    children, threads, steps = 30, 3, 50
-    play(f"""
-recorder = Recorder(run)
-recorder.record(0, ids="in the child are others")
-loss = lambda step: recorder.record(step, loss=1.0)
-acc = lambda step: recorder.record(step, acc=2.0)
-loss(0), acc(0)
-def work():
-    barrier = threading.Barrier({threads})
-    def body(number):
-        barrier.wait()
-        for step in range({steps}):
-            for call in (loss, acc) if number % 2 else (acc, loss):
-                call(step)
-    running = [threading.Thread(target=body, args=(n,)) for n in range({threads})]
-    for thread in running: thread.start()
-    for thread in running: thread.join()
-    assert recorder.close(60)
-for _ in range({children}):
-    in_child(work)
-recorder.close()
-""")
-    found = by_label(tmp_path)
-    assert len(found) == children + 1
-    for label, written in found.items():
-        each = threads * steps if label else 1
-        values = [str(line["metrics"]) for line in written]
-        assert values.count("{'loss': 1.0}") == each
-        assert values.count("{'acc': 2.0}") == each
 
 
 FORKING = """
@@ -172,60 +122,6 @@ while forking.pid is None:  # until the entry of the dying key has to make room
 {END}""")
     outer, inner = by_label(tmp_path).values()
     assert [line["metrics"] for line in inner] == [*INNER, outer[-1]["metrics"]]
-
-
-def test_a_child_that_forks_while_its_first_record_is_under_way(tmp_path: Path, play: Play) -> None:
-    """A thread that opens the child's files does not keep that child's own children from theirs."""
-    play("""
-recorder = Recorder(run)
-def grandchild():
-    assert recorder.record(2, x=2.0)
-    assert recorder.close(60)
-def child():
-    for _ in range(20):  # until the fork has met the moment
-        thread = threading.Thread(target=lambda: recorder.record(1, x=1.0))
-        thread.start()
-        while thread.is_alive() and not opening():
-            pass
-        in_child(grandchild)
-        thread.join()
-    assert recorder.close(60)
-for _ in range(5):
-    in_child(child)
-recorder.close()
-""")
-
-
-def test_a_child_forked_while_a_recorder_opens_keeps_no_lock(tmp_path: Path) -> None:
-    """The ring of a killed process is recovered though a child from its opening still lives."""
-    script = """
-made = []
-thread = threading.Thread(target=lambda: made.append(Recorder(run, ring_bytes=64 << 20)))
-thread.start()
-while thread.is_alive() and not opening():
-    pass
-assert thread.is_alive()
-if os.fork() == 0:
-    sys.stdin.read()
-    os._exit(0)
-thread.join()
-made[0].record(1, x=1.0)
-sys.stdout.write("ready")
-sys.stdout.flush()
-os.kill(os.getpid(), 9)
-"""
-    command = [sys.executable, "-c", HEAD + script, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)}
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
-    assert process.stdout is not None
-    assert process.stdout.read(5) == b"ready"
-    assert process.wait() == -signal.SIGKILL
-    try:
-        assert [report.outcome for report in recover(tmp_path)] == ["recovered"]
-    finally:
-        process.communicate(b"")
-    assert [line["step"] for line in lines(tmp_path)] == [1]
 
 
 @linux

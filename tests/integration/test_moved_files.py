@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import run_python
 from ring_checks import check_against_recovery, seen
 from trainers import Begin, Trainer
 
-from foundry_fastlog import Recorder, _core, read_run
+from foundry_fastlog import _core, read_run
 from foundry_fastlog.run.checks import SeriesCheck
 
 segments = pytest.mark.parametrize("segment_bytes", [4096, 1 << 20])
@@ -41,7 +38,6 @@ def steps(files: dict[str, bytes], who: str) -> list[int]:
 
 
 def complete(run: Path) -> list[SeriesCheck]:
-    """Check that nothing is missing from a run."""
     found = read_run(run)
     checks = found.check()
     assert found.problems == []
@@ -197,86 +193,6 @@ def test_a_new_start_after_a_removal_shares_no_file_with_the_old_one(
     )
 
 
-def test_a_renamed_run_is_recorded_on_where_it_is(begin: Begin, tmp_path: Path) -> None:
-    """A new one of its name is another run, its run.json included."""
-    run, moved = tmp_path / "run", tmp_path / "moved"
-    old = begin(run, "old")
-    old.do("record 50")
-    run.rename(moved)
-    new = begin(run, "new")
-    before = (run / "run.json").read_bytes()
-    old.do("record 50")
-    new.do("record 20")
-    old.do("close 10")
-    assert (run / "run.json").read_bytes() == before
-    assert steps(seen(moved), "old") == list(range(110))
-    assert attempts(moved) == [(old.process.pid, 0, False)]
-    new.do("close 0")
-    assert steps(seen(run), "new") == list(range(20))
-    assert attempts(run) == [(new.process.pid, 0, True)]
-    assert list((moved / ".fastlog").iterdir()) == []
-
-
-@rings
-def test_a_kill_after_a_rename_loses_nothing(ring: str, begin: Begin, tmp_path: Path) -> None:
-    """The ring went along, or its pointer did."""
-    run, moved = tmp_path / "run", tmp_path / "moved"
-    old = begin(run, "old", ring=ring)
-    old.do("record 50")
-    run.rename(moved)
-    old.do("record 50", "keep 50")
-    old.kill()
-    (report,) = check_against_recovery(moved)
-    assert report.outcome == "recoverable"
-    assert report.emitted <= 50  # a flush that is under way takes along what comes
-    assert steps(seen(moved), "old") == list(range(150))
-
-
-def test_a_kill_after_a_removal_loses_nothing_where_the_ring_is_elsewhere(
-    begin: Begin, tmp_path: Path
-) -> None:
-    """It gets a new pointer in the new directory, and its files another label there."""
-    run = tmp_path / "run"
-    old = begin(run, "old", ring="shm", segment_bytes=4096)
-    old.do("record 200")
-    shutil.rmtree(run)
-    new = begin(run, "new")
-    assert old.do("record 5") == "a1"
-    old.do("keep 200")
-    old.kill()
-    new.do("close 20")
-    assert steps(seen(run), "old") == list(range(200, 405))
-    assert steps(seen(run), "new") == list(range(20))
-
-
-def test_a_file_that_log_rotation_renames_gets_a_successor(begin: Begin, tmp_path: Path) -> None:
-    """Nothing more is written to what was laid aside, and nothing is lost."""
-    trainer = begin(tmp_path, "a")
-    trainer.do("record 50")
-    aside = (tmp_path / "metrics.jsonl").rename(tmp_path / "metrics.jsonl.1")
-    before = aside.read_bytes()
-    trainer.do("record 50", "close 0")
-    assert aside.read_bytes() == before
-    assert steps({"": before}, "a") == list(range(50))
-    assert steps(seen(tmp_path), "a") == list(range(50, 100))
-
-
-def test_a_file_that_log_rotation_truncates_is_written_from_its_new_end(
-    begin: Begin, tmp_path: Path
-) -> None:
-    """Nothing is lost between the copy and the file, after a kill either."""
-    trainer = begin(tmp_path, "a")
-    trainer.do("record 50")
-    before = (tmp_path / "metrics.jsonl").read_bytes()
-    os.truncate(tmp_path / "metrics.jsonl", 0)
-    trainer.do("record 80", "keep 20")
-    trainer.kill()
-    (report,) = check_against_recovery(tmp_path)
-    assert (report.emitted, report.cut_bytes) == (20, 0)
-    assert steps({"": before}, "a") == list(range(50))
-    assert steps(seen(tmp_path), "a") == list(range(50, 150))
-
-
 @endings
 @segments
 def test_lines_under_a_new_label_are_no_gap_where_those_before_are_there(
@@ -297,79 +213,3 @@ def test_lines_under_a_new_label_are_no_gap_where_those_before_are_there(
     metrics = {name: text for name, text in seen(tmp_path).items() if "metrics" in name}
     assert steps(metrics, "a") == list(range(275))
     assert [check.series.writer.label for check in complete(tmp_path)] == ["", "a1", "", "a1"]
-
-
-@pytest.mark.parametrize("lost", [0, 100])
-def test_lines_that_are_gone_are_missing_under_the_new_label(
-    lost: int, begin: Begin, tmp_path: Path
-) -> None:
-    """Its numbers go on where the files before were removed or cut, and readers tell of it."""
-    trainer = begin(tmp_path, "a")
-    trainer.do("record 10")
-    if not lost:
-        (tmp_path / "metrics.jsonl").unlink()
-        (tmp_path / "metrics.jsonl").touch()
-    os.truncate(tmp_path / "metrics.jsonl", lost)
-    (tmp_path / "log.jsonl").touch()
-    assert trainer.do("event 1") == "a1"
-    trainer.do("close 10")
-    checks = {(c.series.stream, c.series.writer.label): c for c in read_run(tmp_path).check()}
-    assert checks["metrics", "a1"].missing == 10
-    assert checks["log", "a1"].complete
-
-
-CLOSES_ALL = """
-import os, resource, sys
-from foundry_fastlog import Recorder
-run, ring = sys.argv[1:]
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
-recorder = Recorder(run, ring=ring, flush_interval_s=3600, fsync="none")
-recorder.record(0, who="a")
-recorder.event("started")
-assert recorder.flush(30)
-os.closerange(3, 4096)
-files = [open(f"{run}/../user{n}", "w+b", buffering=0) for n in range(700)]
-for file in files:
-    file.write(b"precious " * 1000)
-for step in range(1, 100):
-    recorder.record(step, who="a")
-    recorder.event("more")
-    assert recorder.flush(30)
-assert recorder.stats()["errors"] > 0
-assert recorder.close()
-for file in files:
-    assert os.pread(file.fileno(), 10000, 0) == b"precious " * 1000
-"""
-
-
-@rings
-def test_a_program_that_closes_all_descriptors_keeps_its_files(ring: str, tmp_path: Path) -> None:
-    """As those do that become daemons: the numbers are theirs then, and nothing is lost."""
-    run_python(CLOSES_ALL, tmp_path / "run", ring)
-    files = seen(tmp_path / "run")
-    assert steps({"": files["metrics.jsonl"]}, "a") == list(range(100))
-    assert len(files["log.jsonl"].splitlines()) == 100
-
-
-def test_recoveries_beside_starts_put_no_living_ring_aside(tmp_path: Path) -> None:
-    """A pointer, and what it leads to, are whole when they are seen."""
-    done = threading.Event()
-
-    def recover() -> None:
-        while not done.is_set():
-            _core.recover_run(str(tmp_path))
-
-    other = threading.Thread(target=recover)
-    (tmp_path / ".fastlog").mkdir()
-    other.start()
-    try:
-        for step in range(40):
-            with Recorder(tmp_path, ring="shm", ring_bytes=1 << 16) as recorder:
-                recorder.record(step, who="a")
-                assert Path(recorder.stats()["ring_path"] or "none").exists()
-    finally:
-        done.set()
-        other.join()
-    assert not (tmp_path / ".fastlog" / "quarantine").exists()
-    assert steps(seen(tmp_path), "a") == list(range(40))

@@ -6,29 +6,24 @@ What they had acknowledged is passed back as an exit code or a file, never throu
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
-import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import Play, lines, run_python
 
 from foundry_fastlog import _core
 
 PREAMBLE = """
 import multiprocessing, os, signal, sys, threading, time
 from foundry_fastlog import Recorder, open_run
-RUN = sys.argv[1]
-def wait(child):
-    assert os.waitpid(child, 0)[1] == 0, "the child failed"
+RUN = sys.argv[-1]
 """
-Play = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def lines_by_writer(run: Path, stream: str = "metrics") -> dict[str, list[dict[str, Any]]]:
@@ -36,16 +31,13 @@ def lines_by_writer(run: Path, stream: str = "metrics") -> dict[str, list[dict[s
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(run.glob(f"{stream}*.jsonl")):
         label = path.name.removeprefix(stream).removesuffix(".jsonl").removeprefix(".")
-        found[label] = [json.loads(line) for line in path.read_text().splitlines()]
-    for label, lines in found.items():
-        assert [line["seq"] for line in lines] == list(range(len(lines))), label
+        found[label] = lines(run, stream, label)
     return found
 
 
 def steps(run: Path) -> Counter[int]:
-    """Count each step over all writers."""
     return Counter(
-        line["step"] for lines in lines_by_writer(run).values() for line in lines if "step" in line
+        line["step"] for found in lines_by_writer(run).values() for line in found if "step" in line
     )
 
 
@@ -56,24 +48,16 @@ def assert_whole(run: Path, expected: Iterable[int]) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run's directory, not made yet."""
-    return tmp_path / "run"
-
-
-@pytest.fixture
 def play(run: Path) -> Play:
     """Runs a scenario in a fresh process, which is killed where its last line says so."""
 
-    def start(body: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        script = run.parent / "scenario.py"
+    def start(body: str) -> subprocess.CompletedProcess[str]:
+        script = run.parent / "scenario.py"  # a file, which spawned children import
         script.write_text(PREAMBLE + textwrap.dedent(body))
-        # Python 3.12 warns of every fork of a process with threads: what these tests are about.
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", script, run]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         killed = body.rstrip().endswith("os.kill(os.getpid(), signal.SIGKILL)")
-        assert done.returncode == (-signal.SIGKILL if killed else code), done.stderr
-        return done
+        # Python 3.12 warns of every fork of a process with threads: what these tests are about.
+        options = ["-W", "ignore::DeprecationWarning", str(script)]
+        return run_python("", run, options=options, returncode=-9 if killed else 0)
 
     return start
 
@@ -95,59 +79,6 @@ def test_a_child_that_ends_without_closing_loses_nothing(
         recorder.close()
     """)
     assert_whole(run, range(500))
-
-
-def test_nested_forks_each_have_their_own_files(run: Path, play: Play) -> None:
-    play("""
-        recorder = Recorder(RUN)
-        recorder.record(0, depth=0)
-        child = os.fork()
-        if child == 0:
-            recorder.record(1, depth=1)
-            grandchild = os.fork()
-            if grandchild == 0:
-                recorder.record(2, depth=2)
-                os._exit(0)
-            os.waitpid(grandchild, 0)
-            recorder.record(3, depth=1)
-            os._exit(0)
-        os.waitpid(child, 0)
-        recorder.close()
-    """)
-    assert sorted(label.count("w") for label in lines_by_writer(run)) == [0, 1, 2]
-    assert_whole(run, range(4))
-
-
-def test_a_fork_while_threads_record_and_flush_does_not_hang(run: Path, play: Play) -> None:
-    """Locks of the parent's threads may be held at the fork: the child uses none of them."""
-    play("""
-        recorder = Recorder(RUN, flush_interval_s=0.001)
-        stop = threading.Event()
-        counts = [0] * 3
-        def work(n):
-            while not stop.is_set():
-                recorder.record(counts[n], thread=n)
-                counts[n] += 1
-                if counts[n] % 100 == 0:
-                    recorder.flush(1)  # also keeps the run's size within reason
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
-        for thread in threads: thread.start()
-        for _ in range(20):
-            child = os.fork()
-            if child == 0:
-                with recorder.timer("in child", step=7):
-                    assert recorder.record(-1, thread=9)
-                assert recorder.flush(20)
-                os._exit(0)
-            wait(child)
-        stop.set()
-        for thread in threads: thread.join()
-        assert recorder.close(60)
-        stats = recorder.stats()
-        assert stats["accepted"] == stats["written"] == sum(counts), (stats, counts)
-    """)
-    assert steps(run)[-1] == 20
-    assert list((run / ".fastlog").glob("*.ring*")) == []
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
@@ -198,124 +129,6 @@ def test_a_recorder_that_a_worker_opens_is_closed_at_its_end(
     """)
     for n in range(2):
         assert_whole(run / str(n), [1])
-
-
-def test_killed_pool_workers_are_collected(run: Path, play: Play) -> None:
-    play("""
-        recorder = Recorder(RUN)
-        reader, writer = os.pipe()
-        children = []
-        for n in range(8):
-            children.append(os.fork())
-            if children[-1] == 0:
-                for step in range(100):
-                    recorder.record(100 * n + step, worker=n)
-                os.write(writer, b"x")
-                signal.pause()
-        for _ in children:
-            os.read(reader, 1)
-        for child in children:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        recorder.close()
-    """)
-    assert_whole(run, range(800))
-
-
-LOADER = """
-import torch
-from torch.utils.data import DataLoader, Dataset
-
-class Numbers(Dataset):
-    def __init__(self, recorder):
-        self.recorder = recorder
-    def __len__(self):
-        return 64
-    def __getitem__(self, index):
-        with self.recorder.timer("load"):
-            self.recorder.record(index, worker=torch.utils.data.get_worker_info().id)
-        return torch.tensor(index)
-
-if __name__ == "__main__":
-    recorder = Recorder(RUN)
-    loader = DataLoader(Numbers(recorder), batch_size=4, num_workers={workers},
-                        persistent_workers={persistent}, multiprocessing_context="{method}")
-    for epoch in range(3):
-        assert sorted(torch.cat(list(loader)).tolist()) == list(range(64))
-        recorder.record(1000 + epoch, epoch=epoch)
-    del loader
-    recorder.close()
-"""
-
-
-# Each process that is spawned imports torch: one is enough beside the test of three above.
-@pytest.mark.parametrize(
-    ("method", "workers", "persistent"), [("fork", 2, True), ("fork", 2, False), ("spawn", 1, True)]
-)
-def test_data_loader_workers_record(
-    run: Path, play: Play, method: str, workers: int, persistent: bool
-) -> None:
-    """Real DataLoader workers, kept over the epochs or not: every item's record is there once."""
-    pytest.importorskip("torch", reason="all the rest of this file needs none")
-    play(LOADER.format(persistent=persistent, method=method, workers=workers))
-    assert_whole(run, [*range(64), *range(64), *range(64), *range(1000, 1003)])
-    assert len(lines_by_writer(run)) == 1 + workers * (1 if persistent else 3)
-    assert sum(map(len, lines_by_writer(run, "performance").values())) == 3 * 64
-
-
-@pytest.mark.parametrize(
-    ("ending", "code"),
-    [
-        ("os._exit(4)", 4),
-        ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
-        ("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV),
-        ("os.abort()", -signal.SIGABRT),
-    ],
-)
-def test_no_sudden_end_loses_a_record(run: Path, play: Play, ending: str, code: int) -> None:
-    """All that was accepted is there after recovery; for orderly ends see test_recorder_exit.py."""
-    body = f"""
-        recorder = Recorder(RUN, flush_interval_s=60)
-        for step in range(1000):
-            recorder.record(step, loss=1.5)
-        {ending}
-    """
-    play(body, code)
-    _core.recover_run(str(run))
-    assert_whole(run, range(1000))
-
-
-def test_the_next_start_recovers_the_last_attempt(run: Path, play: Play) -> None:
-    """A killed run is finished when the same run is opened again; the new attempt has its files."""
-    for attempt in range(3):
-        play(f"""
-            recorder = Recorder(RUN, flush_interval_s=60)
-            assert recorder.attempt == {attempt}
-            for step in range(10):
-                recorder.record(step, attempt=recorder.attempt)
-            os.kill(os.getpid(), signal.SIGKILL)
-        """)
-    play("Recorder(RUN).close()")
-    counts = {label: len(lines) for label, lines in lines_by_writer(run).items()}
-    assert counts == {"": 10, "a1": 10, "a2": 10, "a3": 0}
-    assert_whole(run, [*range(10)] * 3)
-
-
-def test_a_live_ring_is_left_alone(run: Path, play: Play) -> None:
-    result = play("""
-        from foundry_fastlog import _core
-        recorder = Recorder(RUN, flush_interval_s=60)
-        for step in range(10):
-            recorder.record(step, loss=1.0)
-        child = os.fork()
-        if child == 0:
-            outcomes = [report["outcome"] for report in _core.recover_run(RUN)]
-            os._exit(0 if outcomes == ["live"] else 1)
-        wait(child)
-        recorder.close()
-    """)
-    assert result.stderr == ""
-    assert steps(run) == Counter(range(10))
 
 
 def test_thousands_of_leftover_rings_are_collected_while_training(run: Path, play: Play) -> None:

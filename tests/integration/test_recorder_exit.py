@@ -49,15 +49,6 @@ recorder.event("done", error=ValueError("v"))
     assert content["attempts"][-1]["ended"] is not None or end == "recorder = None"
 
 
-def test_several_recorders_are_closed(tmp_path: Path, play: Play) -> None:
-    play("""
-recorders = [Recorder(f"{run}/{n}", flush_interval_s=3600) for n in range(5)]
-for n, recorder in enumerate(recorders):
-    recorder.record(n, x=1.0)
-""")
-    assert [steps(tmp_path / str(n)) for n in range(5)] == [[n] for n in range(5)]
-
-
 def test_exit_handlers_of_the_program(tmp_path: Path) -> None:
     """Handlers registered after the import record; earlier ones meet a closed recorder."""
     code = """

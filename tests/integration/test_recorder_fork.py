@@ -7,32 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from recorded import Play, lines, segments, steps
+from recorded import Play, lines, steps
 
 HEAD = """
 import gc, multiprocessing, os, sys, threading
 from foundry_fastlog import Recorder, RecorderClosedError, open_run
+from recorded import in_child as fork  # the child leaves by os._exit
 run = sys.argv[1]
-
-def fork(work):
-    \"\"\"Run work() in a child that leaves by os._exit; wait for it.\"\"\"
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            os._exit(code)
-    assert os.waitpid(pid, 0)[1] == 0, "the child failed"
-    return pid
 """
 
 
 def children(run: Path) -> list[str]:
-    """Return the labels of forked writers."""
     matches = (re.fullmatch(r"metrics\.([^.]*w[^.]*)\.jsonl", path.name) for path in run.iterdir())
     return sorted(match[1] for match in matches if match)
 
@@ -285,37 +270,3 @@ done.set()
 holder.join()
 """)
     assert steps(tmp_path / "child") == [1]
-
-
-def test_pool(tmp_path: Path, play: Play) -> None:
-    play("""
-recorder = Recorder(run, flush_interval_s=3600)
-def work(step):
-    with recorder.timer("task", step=step):
-        return recorder.record(step, pid=os.getpid())
-with multiprocessing.get_context("fork").Pool(3) as pool:
-    assert all(pool.map(work, range(300), chunksize=5))
-    pool.close()
-    pool.join()
-written = sum(len(open(path).readlines()) for path in __import__("glob").glob(f"{run}/metrics.w*"))
-assert written == 300, written
-recorder.close()
-""")
-    found = sorted(step for child in children(tmp_path) for step in steps(tmp_path, child))
-    assert found == list(range(300))
-    assert sum(len(lines(tmp_path, "performance", child)) for child in children(tmp_path)) == 300
-
-
-def test_segments_of_a_child(tmp_path: Path, play: Play) -> None:
-    play("""
-recorder = Recorder(run, segment_bytes=4096)
-def work():
-    for step in range(200):
-        recorder.record(step, x=1.0)
-    recorder.close()
-fork(work)
-recorder.close()
-""")
-    (child,) = children(tmp_path)
-    assert len(segments(tmp_path, label=child)) > 3
-    assert steps(tmp_path, child) == list(range(200))

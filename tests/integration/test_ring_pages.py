@@ -47,12 +47,6 @@ def refuse_stores():
 """
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run's directory, not made yet."""
-    return tmp_path / "run"
-
-
 def run_child(
     code: str, run: Path, *within: str, status: int = 0
 ) -> subprocess.CompletedProcess[str]:
@@ -153,7 +147,6 @@ with tempfile.TemporaryFile() as file:
 
 
 def run_lines(*lines: str) -> subprocess.CompletedProcess[str]:
-    """Run lines of code in a process of its own."""
     command = [sys.executable, "-c", "\n".join(["import signal", *lines])]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

@@ -22,14 +22,7 @@ RUN = sys.argv[1]
 
 
 def play(run: Path, body: str, code: int = 0) -> None:
-    """Run a scenario in a fresh process, which says nothing."""
     assert run_python(HEAD + body, run, returncode=code).stderr == ""
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """Where the run will be."""
-    return tmp_path / "run"
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o002, 0o022, 0o027, 0o077])
@@ -204,7 +197,7 @@ def test_a_damaged_ring_that_cannot_be_moved_is_told_and_stays(run: Path) -> Non
 def test_a_ring_that_cannot_be_removed_is_written_once(run: Path) -> None:
     """It says so, and goes when it can."""
     leave_ring(run)
-    said = '"recovered", "all of it is written, but it stays", "recovered"'
+    said = '"recovered", "all its records are in the files, but it is still there", "recovered"'
     play(run, f"REFUSED, REASON, OUTCOME = {said}\n{READ_ONLY}")
     (line,) = (run / "log.jsonl").read_text().splitlines()
     assert '"a":1' in line

@@ -1,42 +1,30 @@
 """The mutation check of the simulation: old faults and broken steps, and which world shows them.
 
-    python tests/sim/mutations.py [--quick] [WORDS OF A NAME...]
+    python tests/sim/mutations.py [WORDS OF A NAME...]
 
-Works on a copy of csrc. The patches are those of tests/world (faults of the past) and of
-tests/crash (steps of the protocol). The status is 1 when a mutant survived a
-minute of a core.
+The patches are those of tests/world (faults of the past) and of tests/crash (steps of the
+protocol). A mutant survived when nothing was found in a minute of a core.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.insert(0, str(HERE.parent))
 
-from crash.mutations import MUTATIONS as STEPS  # noqa: E402 - the path comes first
+import mutants  # noqa: E402 - the path comes first
+from crash.mutations import MUTATIONS as STEPS  # noqa: E402
+from mutants import ROOT, Mutation  # noqa: E402
 from world.mutations import MUTATIONS as FAULTS  # noqa: E402
-from world.mutations import Patch, put_patches  # noqa: E402
 
 #: A minute of a core, however many share it.
 WORLDS = 25_000
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """What is broken, and by which patches."""
-
-    name: str
-    patches: tuple[Patch, ...]
 
 
 #: Of the past: two writers of one file, a living writer in quarantine, a stale ring in a copy.
@@ -46,16 +34,7 @@ OLD = (
     "a copy's offsets are believed, and what lies behind them is cut",
 )
 #: What the simulation itself found.
-FOUND = (
-    Mutation(
-        "a cut that failed is not tried again by whoever ends",
-        (Patch("core/batch_writer.cpp", "commit()) && cut_moved() && ok", "commit()) && ok"),),
-    ),
-    Mutation(
-        "who closes never comes to an end",
-        (Patch("core/batch_writer.cpp", "        ok = ok && !error;\n", "        ok = false;\n"),),
-    ),
-)
+FOUND = mutants.read(HERE / "mutations.txt")
 CHOSEN = (
     *OLD,
     "nobody asks whether a file has its name still",
@@ -73,83 +52,45 @@ CHOSEN = (
 )
 #: CI has little time for builds.
 QUICK = (*OLD, "recovery takes the rings of the living", "commit before write")
+BUILT = ROOT / "build" / "core" / "plain"
 
 
 def mutations() -> list[Mutation]:
-    """Those that the simulation is to notice."""
-    known = {fault.name: Mutation(fault.name, fault.patches) for fault in FAULTS}
-    for step in STEPS:
-        file = step.file if "/" in step.file else f"core/{step.file}"
-        known[step.name] = Mutation(step.name, (Patch(file, step.old, step.new),))
+    known = {broken.name: broken for broken in (*FAULTS, *STEPS)}
     return [*FOUND, *(known[name] for name in CHOSEN)]
 
 
-class Workshop:
-    """A copy of csrc, and its build."""
+class Workshop(mutants.Workshop):
+    """A copy of csrc, and its build, which begins with what is built already."""
 
     def __init__(self, folder: Path) -> None:
         self.csrc = folder / "csrc"
         self.build_folder = folder / "build"
         shutil.copytree(ROOT / "csrc", self.csrc)
+        mutants.build(["make", "--no-print-directory", "-C", HERE, "-j2"])
+        shutil.copytree(BUILT, self.build_folder)
+        for names in self.build_folder.glob("*.d"):
+            text = names.read_text(encoding="utf-8").replace(str(BUILT), str(self.build_folder))
+            names.write_text(text.replace("../../csrc", str(self.csrc)), encoding="utf-8")
 
-    def build(self) -> None:
-        """Build what changed."""
-        command = ["make", "--no-print-directory", "-C", str(HERE), f"-j{os.cpu_count() or 2}"]
-        command += [f"BUILD={self.build_folder}", f"CSRC={self.csrc}"]
-        env = {**os.environ, "CXXFLAGS": "-O1 -Wno-error"}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise SystemExit(f"does not build:\n{done.stdout}{done.stderr}")
+    def ready(self, mutations: Sequence[Mutation]) -> None:
+        found, said = self._play()
+        if found:
+            raise SystemExit(f"in a world of the sources as they are: {said}")
 
-    def patch(self, mutation: Mutation) -> dict[Path, str]:
-        """Break it; return the files as they were."""
-        return put_patches(self.csrc, mutation.name, mutation.patches)
+    def ask(self, mutation: Mutation) -> tuple[bool, str]:
+        return self._play()
 
-    def play(self) -> tuple[str, str]:
-        """Play worlds; return the kind of what was found, or "", and the figures."""
-        command = [self.build_folder / "sim", "--worlds", str(WORLDS), "--as-it-is"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    def _play(self) -> tuple[bool, str]:
+        command = ["make", "--no-print-directory", "-C", HERE, "-j2", f"CSRC={self.csrc}"]
+        mutants.build([*command, f"BUILD={self.build_folder}", "WERROR="])
+        play = [self.build_folder / "sim", "--worlds", str(WORLDS), "--as-it-is"]
+        done = subprocess.run(play, capture_output=True, text=True, check=False)
         *_, figures = done.stdout.splitlines() or [""]
-        if done.returncode == 0:
-            return "", figures
         found = re.match(r"(\S+) in world", done.stdout)
-        return (found[1] if found else f"status {done.returncode}"), figures
-
-
-def check(chosen: list[Mutation]) -> int:
-    """Check mutations, print a line for each; return how many survived."""
-    survived = 0
-    with tempfile.TemporaryDirectory(prefix="fastlog-sim-mutations-") as folder:
-        workshop = Workshop(Path(folder))
-        workshop.build()
-        if found := workshop.play()[0]:
-            raise SystemExit(f"{found} in a world of the sources as they are")
-        for mutation in chosen:
-            before = workshop.patch(mutation)
-            workshop.build()
-            kind, figures = workshop.play()
-            for path, text in before.items():
-                path.write_text(text, encoding="utf-8")
-            survived += not kind
-            print(f"{mutation.name:66} {kind or 'SURVIVED':16} {figures}", flush=True)
-    print(f"{len(chosen)} mutations, {len(chosen) - survived} noticed, {survived} survived")
-    return survived
-
-
-def main() -> int:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="only those that CI asks")
-    parser.add_argument("words", nargs="*", help="only those whose name has one of these words")
-    given = parser.parse_args()
-    chosen = [
-        mutation
-        for mutation in mutations()
-        if (mutation.name in QUICK or not given.quick)
-        and (not given.words or any(word in mutation.name for word in given.words))
-    ]
-    return 1 if check(chosen) else 0
+        kind = found[1] if found else f"status {done.returncode}"
+        return done.returncode != 0, f"{kind:16} {figures}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(mutants.main(__doc__, mutations(), Workshop))

@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import START, OracleWriter
 
+from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.run import ReadProblemError, Run, read_run
 
 pl = pytest.importorskip("polars")
 np = pytest.importorskip("numpy")
 
 HOUR = timedelta(hours=1)
-STREAMS = ("metrics", "performance", "errors", "log")
+STREAMS = ("metrics", "performance", "errors", "log", "system")
 FIELDS: dict[str, tuple[str, ...]] = {
     "metrics": ("step", "epoch"),
     "performance": (
@@ -32,6 +33,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
         *("error_type", "error_message", "traceback", "fingerprint", "context"),
     ),
     "log": ("level", "logger", "step", "message", "context"),
+    "system": ("step",),
 }
 
 
@@ -67,7 +69,7 @@ def expected(run: Run, stream: str, **options: Any) -> dict[str, list[Any]]:
     from foundry_fastlog.reading.lines import restore_nonfinite
 
     for _, series, record, _ in run.entries([stream], **options):
-        if "dropped" in record:
+        if is_marker(record):
             continue
         row = {name: record.get(name) for name in fixed}
         row["timestamp"] = moment(record["timestamp"])
@@ -77,12 +79,12 @@ def expected(run: Run, stream: str, **options: Any) -> dict[str, list[Any]]:
         row["epoch"] = record.get("epoch")
         if stream != "metrics":
             del row["epoch"]
-        body = record.get("metrics") or record.get("summary") or {}
-        for key, value in body.items() if stream == "metrics" else ():
-            taken = key in (*fixed, "rank", "attempt", "label") or not key
+        body = record.get("metrics") or record.get("summary") or record.get("system") or {}
+        for key, value in body.items() if stream in ("metrics", "system") else ():
+            taken = key in (*fixed, "rank", "start", "label") or not key
             row[f"metrics.{key}" if taken else key.replace("\0", "\\u0000")] = value
         writer = series.writer
-        row |= {"rank": writer.rank, "attempt": writer.attempt, "label": writer.label}
+        row |= {"rank": writer.rank, "start": run.number_of(writer), "label": writer.label}
         rows.append(row)
     names = dict.fromkeys(fixed)
     names |= dict.fromkeys(name for row in rows for name in row)
@@ -107,7 +109,7 @@ def compare(path: Path, stream: str, **options: Any) -> None:
     want = expected(slow, stream, **options)
     frame = quick.arrow(stream, **options).to_polars()
     got = {name: frame[name].to_list() for name in frame.columns}
-    assert set(got) == set(want) | {"rank", "attempt", "label"}
+    assert set(got) == set(want) | {"rank", "start", "label"}
     for name, values in want.items():
         if name in ("duration_s", "device_duration_s"):  # always floats
             values = [float(v) if isinstance(v, int) else v for v in values]
@@ -115,6 +117,7 @@ def compare(path: Path, stream: str, **options: Any) -> None:
         for left, right in zip(values, got[name], strict=True):
             assert same(left, right), (name, left, right)
     assert list(map(str, quick.problems)) == list(map(str, slow.problems))
+    assert quick.left_out == slow.left_out
 
 
 int64 = st.integers(-(2**63), 2**63 - 1)
@@ -138,6 +141,8 @@ def runs(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         st.tuples(st.just("timing"), st.sampled_from(["step", "forward"]), st.integers(0, 6)),
         st.tuples(st.just("log"), text, st.dictionaries(text, value, max_size=3)),
         st.tuples(st.just("back"), st.integers(1, 5000)),
+        st.tuples(st.just("rewind"), st.integers(0, 6)),
+        st.tuples(st.just("system"), st.dictionaries(keys, value, max_size=2)),
     )
     writer = st.tuples(st.integers(0, 2), st.integers(0, 2))
     return draw(st.lists(st.tuples(writer, actions), max_size=25))
@@ -164,24 +169,28 @@ def play(path: Path, script: list[tuple[Any, ...]], segment_lines: int) -> None:
             writer.log(arguments[0], context=arguments[1])
         elif action == "dropped":
             writer.dropped("metrics", arguments[0])
+        elif action == "system":
+            writer.system(None, **{k: v for k, v in arguments[0].items() if k != "step"})
         else:
             getattr(writer, action)(*arguments)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(runs(), st.sampled_from([2, 1000]), st.sampled_from(["last", "all"]))
+@given(runs(), st.sampled_from([2, 1000]), st.sampled_from(["latest", "all", 0, 1]))
 def test_columns_are_what_the_lines_say(
     tmp_path_factory: pytest.TempPathFactory,
     script: list[tuple[Any, ...]],
     segment_lines: int,
-    attempts: str,
+    starts: Starts,
 ) -> None:
     """Over random runs of several writers: resumed, damaged, with drops and clocks set back."""
     path = tmp_path_factory.mktemp("run")
-    OracleWriter(path)
+    OracleWriter(path).fill([0])
     play(path, script, segment_lines)
+    if starts not in ("latest", "all", *read_run(path).starts):
+        return
     for stream in STREAMS:
-        compare(path, stream, attempts=attempts)
+        compare(path, stream, starts=starts)
 
 
 BASE = [
@@ -191,6 +200,8 @@ BASE = [
 "lr":1e-04,"ok":true,"z":null},"nonfinite":{"z":"nan"}}
 {"timestamp":"2026-01-30T14:32:15.323456Z","seq":%d,"epoch":2,"summary":{"loss":2.5}}
 {"timestamp":"2026-01-30T14:32:15.423456Z","seq":%d,"dropped":17}
+{"timestamp":"2026-01-30T14:32:15.423456Z","seq":%d,"rewind":1}
+{"timestamp":"2026-01-30T14:32:15.523456Z","seq":%d,"system":{"cpu":0.5,"gpu":null}}
 {"timestamp":"2026-01-30T14:32:15.623456Z","seq":%d,"name":"forward","duration_s":0.02,"step":1,\
 "depth":1,"device":"cuda:0","device_duration_s":null,"level":"INFO","message":"ü","context":\
 {"path":["x",{"y":null}]},"metrics":{"n":12345678901234567890,"l":[1,{"a":"b"}]}}""".splitlines()
@@ -242,8 +253,9 @@ def test_the_native_reader_takes_and_refuses_what_orjson_does(seed: int, tmp_pat
         (tmp_path / f"{stream}.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     for stream in STREAMS:
         slow, quick = read_run(tmp_path), read_run(tmp_path)
-        count = sum("dropped" not in line for line in slow.lines(stream))
-        assert quick.arrow(stream).rows == count > 20
+        assert quick.arrow(stream).rows == sum(1 for _ in slow.lines(stream))
+        count = sum(1 for _ in slow.lines(stream, starts="all"))
+        assert quick.arrow(stream, starts="all").rows == count > 10
         assert list(map(str, quick.problems)) == list(map(str, slow.problems))
         assert quick.problems_omitted == slow.problems_omitted
 
@@ -267,11 +279,12 @@ def run(tmp_path: Path) -> Run:
 def test_one_metric_is_read_without_gaps(run: Run) -> None:
     """NaN is a value, what never arrived is none, and a summary is of no step."""
     loss = run.metric("loss", ranks=0)
-    assert loss.steps.tolist() == list(range(90)) + list(range(96, 100)) + list(range(90, 95))
+    assert loss.steps.tolist() == list(range(95))
     assert math.isnan(loss.values[7])
     assert loss.values.tolist()[-5:] == [-1.0] * 5
-    assert loss.start.tolist() == [0] * 94 + [1] * 5
-    assert (repr(loss), str(loss.time.dtype)) == ("Metric('loss', 99 values)", "datetime64[us]")
+    assert loss.start.tolist() == [0] * 90 + [1] * 5
+    assert (repr(loss), str(loss.time.dtype)) == ("Metric('loss', 95 values)", "datetime64[us]")
+    assert run.left_out["metrics"] == {"loss": 10}
     assert loss.time[0] == np.datetime64(START.replace(tzinfo=None))
     rare = run.metric("val_loss", steps=(15, 40))
     assert rare.steps.tolist() == [20, 20, 30, 30, 40, 40]
@@ -287,10 +300,12 @@ def test_names_and_steps_are_listed(run: Run) -> None:
     assert run.names("performance") == ["forward"]
     assert run.steps().tolist() == list(range(100))
     assert run.steps(ranks=7).tolist() == run.steps("errors").tolist() == []
-    with pytest.raises(ValueError, match="names are of metrics and performance; log has none"):
+    with pytest.raises(ValueError, match="names are of metrics, performance, system; log has none"):
         run.names("log")
-    with pytest.raises(ValueError, match="attempts must be 'last' or 'all', got 'first'"):
-        run.arrow("metrics", attempts="first")  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match="starts must be 'latest', 'all' or one of 0, 1, got 'first'"
+    ):
+        run.arrow("metrics", starts="first")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="errors has none"):
         run.arrow("errors", names="x")
 
@@ -304,17 +319,15 @@ def test_only_what_is_asked_for_is_there(run: Run) -> None:
         "epoch",
         "val_loss",
         "rank",
-        "attempt",
+        "start",
         "label",
     ]
     assert few["step"].to_list() == [10, 20, 30]
     assert run.arrow("performance", names="for*", ranks=1).rows == 100
     assert run.arrow("performance", names="step").rows == 0
-    assert run.arrow("metrics", attempts="all").rows == len(
-        list(run.lines("metrics", attempts="all"))
-    )
+    assert run.arrow("metrics", starts="all").rows == len(list(run.lines("metrics", starts="all")))
     assert "206 rows" not in repr(run.arrow("metrics"))
-    assert len(run.arrow("metrics", attempts="all")) == 208
+    assert len(run.arrow("metrics", starts="all")) == 208
 
 
 def test_whoever_knows_arrow_takes_a_table_as_it_is(run: Run) -> None:
@@ -327,7 +340,7 @@ def test_whoever_knows_arrow_takes_a_table_as_it_is(run: Run) -> None:
         assert frame.height == len(table) == lines.rows
         assert str(frame.schema["timestamp"]) == "Datetime(time_unit='us', time_zone='UTC')"
     found = duckdb.sql("SELECT count(val_loss), max(step), sum(n) FROM lines").fetchall()
-    assert found == [(20 - 1, 99, sum(range(100)) + sum(range(90)) + sum(range(96, 100)))]
+    assert found == [(20, 99, 2 * sum(range(100)))]
     # A capsule that nobody takes is released by itself.
     assert "arrow_schema" in repr(table.__arrow_c_schema__())
     assert "arrow_array_stream" in repr(table.__arrow_c_stream__())

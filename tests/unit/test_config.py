@@ -70,7 +70,6 @@ def test_open(tmp_path: Path) -> None:
 
 
 def test_the_model() -> None:
-    """It refuses unknown options, does not change, and takes an experiment file's texts."""
     with pytest.raises(pydantic.ValidationError, match="ring_byte"):
         RecorderConfig(ring_byte=1 << 20)  # type: ignore[call-arg]
     config = RecorderConfig.model_validate({"ring_bytes": "131072", "block_timeout_s": "0.5"})

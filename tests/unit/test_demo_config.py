@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,8 @@ from foundry_fastlog.demo.config import (
     dump_config,
     load_config,
 )
+
+Patch = pytest.MonkeyPatch
 
 
 def write(folder: Path, text: str) -> Path:
@@ -65,9 +66,7 @@ def test_what_a_logging_section_leaves_out_is_the_demos(tmp_path: Path) -> None:
     assert config.training.learning_rate == 1e-3
 
 
-def test_the_environment_overrides_the_logging_section(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_overrides_it(tmp_path: Path, monkeypatch: Patch) -> None:
     """And a variable that cannot be used is named."""
     monkeypatch.setenv("FASTLOG_LOG_DIR", "elsewhere")
     assert load_config().logging.log_dir == "elsewhere"
@@ -105,7 +104,7 @@ def test_the_environment_overrides_the_logging_section(
                 flush_interval_s=st.floats(0.001, 3600.0),
             ),
         ),
-    ),
+    )
 )
 def test_an_experiment_survives_a_round_trip_through_yaml(
     config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory
@@ -124,19 +123,12 @@ def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
     ("text", "expected"),
     [
         ("model:\n  widht: 64\n", "2: model.widht: unknown key. Did you mean 'width'?"),
-        ("experiment_name: x\nmodle: {}\n", "2: modle: unknown key. Did you mean 'model'?"),
-        ("data:\n  zzz: 1\n", "2: data.zzz: unknown key. Known keys: file, validation_fraction."),
-        ("training:\n  steps: many\n", "2: training.steps: must be a valid integer, not 'many'."),
         ("training:\n  steps: 0\n",
          "2: training.steps: must be greater than or equal to 1, not 0."),
-        ("training:\n  steps: yes\n", "2: training.steps: must be a valid integer, not true."),
-        ("training:\n  learning_rate: fast\n",
-         "2: training.learning_rate: must be a valid number, not 'fast'."),
         ("training:\n  learning_rate: .nan\n",
          "2: training.learning_rate: must be a finite number, not nan."),
         ("training:\n  learning_rate: true\n",
          "2: training.learning_rate: must be a valid number, not true."),
-        ("training:\n  resume: 1\n", "2: training.resume: must be a valid boolean, not 1."),
         ("training:\n  device: gpu\n",
          "2: training.device: use auto, cpu, cuda, cuda:N or mps, not 'gpu'."),
         ("training:\n  learning_rate: 1.0e-5\n",
@@ -144,18 +136,11 @@ def test_what_is_left_out_has_its_default(tmp_path: Path, text: str) -> None:
         ("model:\n  width: 130\n", "1: model: width (130) must be a multiple of heads (4)."),
         ("logging:\n  recorder:\n    back_pressure: wait\n",
          "3: logging.recorder.back_pressure: must be 'block' or 'drop', not 'wait'."),
-        ("logging:\n  file_levle: DEBUG\n",
-         "2: logging.file_levle: unknown key. Did you mean 'file_level'?"),
         ("experiment_name: a/b\n",
          "1: experiment_name: use letters, digits, '.', '_' and '-' only, not 'a/b'."),
-        ("model: 4\n", "1: model: must be a section of 'key: value' lines, not 4."),
-        ("seed: 1\nseed: 2\n", "2: seed: given twice (first on line 1). Remove one of them."),
-        ("training:\n  steps: 1\n  steps: 2\n",
-         "3: training.steps: given twice (first on line 2). Remove one of them."),
         ("- 1\n- 2\n",
          (" must be a mapping with the keys experiment_name, seed, model, data, training, logging; "
           "found a list.")),
-        ("model: {layers: 1\nseed: 2\n", "2: not valid YAML: expected ',' or '}', but got ':'."),
     ],
 )  # fmt: skip
 def test_an_error_names_file_line_key_and_remedy(tmp_path: Path, text: str, expected: str) -> None:
@@ -172,22 +157,9 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert "not valid YAML: could not determine a constructor" in complaint(tmp_path, text)
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda path: None, r"no such file\. .*--config"),
-        (Path.mkdir, "cannot be read as UTF-8 text"),
-        (lambda path: path.write_bytes(b"experiment_name: \xe9\n"), "cannot be read as UTF-8 text"),
-    ],
-    ids=["missing", "a folder", "latin-1"],
-)
-def test_a_file_that_is_no_text_is_named(
-    tmp_path: Path, make: Callable[[Path], object], message: str
-) -> None:
-    """An error of the file, not a traceback; one that is missing is not needed."""
-    make(path := tmp_path / "experiment.yaml")
-    with pytest.raises(ConfigError, match=rf"experiment\.yaml: {message}"):
-        load_config(path)
+def test_a_file_that_is_missing_is_not_needed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"experiment\.yaml: no such file\. .*--config"):
+        load_config(tmp_path / "experiment.yaml")
 
 
 def test_steps_and_device_replace_what_the_file_says(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pytest
 from foundry_fastlog import get_device, get_git_commit_hash
 from foundry_fastlog.base import environment
 
+Patch = pytest.MonkeyPatch
+
 
 def fake_torch(
     *,
@@ -38,7 +40,7 @@ def fake_torch(
 
 
 @pytest.fixture
-def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def driver(tmp_path: Path, monkeypatch: Patch) -> Path:
     """Pretend that a GPU's driver is there."""
     node = tmp_path / "driver"
     node.touch()
@@ -61,7 +63,7 @@ def test_hash_is_the_short_one_of_the_checkout(tmp_path: Path) -> None:
     assert get_git_commit_hash(tmp_path) == wanted
 
 
-def test_hash_is_unknown_outside_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hash_is_unknown_outside_of_git(tmp_path: Path, monkeypatch: Patch) -> None:
     """Neither a plain directory nor one that was removed is an error."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert get_git_commit_hash(tmp_path) == "unknown"
@@ -73,7 +75,6 @@ def test_hash_is_unknown_outside_of_git(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_device_without_torch_is_the_cpu_and_torch_stays_unimported() -> None:
-    """In a fresh interpreter, asking for the device imports no torch."""
     code = "import sys, foundry_fastlog as f; print(f.get_device(), 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["cpu", "False"]
@@ -88,9 +89,7 @@ def test_device_without_torch_is_the_cpu_and_torch_stays_unimported() -> None:
         (SimpleNamespace(), "cpu"),  # half imported
     ],
 )
-def test_device_is_what_torch_is_about_to_use(
-    torch: Any, wanted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_device_is_torchs(torch: Any, wanted: str, monkeypatch: Patch) -> None:
     """A runtime that runs knows; else MPS, else the CPU."""
     monkeypatch.setitem(sys.modules, "torch", torch)
     assert get_device() == wanted
@@ -98,7 +97,7 @@ def test_device_is_what_torch_is_about_to_use(
 
 @pytest.mark.parametrize("versions", [{"cuda": "12.4"}, {"hip": "6.1"}])
 def test_device_before_the_runtime_runs_is_the_launchers(
-    versions: dict[str, Any], driver: Path, monkeypatch: pytest.MonkeyPatch
+    versions: dict[str, Any], driver: Path, monkeypatch: Patch
 ) -> None:
     """With a driver, LOCAL_RANK decides, and the runtime is not asked."""
     monkeypatch.setitem(sys.modules, "torch", fake_torch(**versions))
@@ -111,8 +110,7 @@ def test_device_before_the_runtime_runs_is_the_launchers(
 
 @pytest.mark.usefixtures("driver")
 @pytest.mark.parametrize("hidden", ["", "-1"])
-def test_hidden_gpus_are_not_the_device(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA_VISIBLE_DEVICES can hide all of them."""
+def test_hidden_gpus_are_not_the_device(hidden: str, monkeypatch: Patch) -> None:
     monkeypatch.setitem(sys.modules, "torch", fake_torch(cuda="12.4"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     assert get_device() == "cpu"

@@ -20,6 +20,10 @@ from foundry_fastlog.base import error_facts as module
 from foundry_fastlog.base.error_facts import error_facts, formatted
 from foundry_fastlog.base.fingerprint import fingerprint
 
+Caplog = pytest.LogCaptureFixture
+
+Patch = pytest.MonkeyPatch
+
 
 def fail(*_: object, **__: object) -> Any:
     raise LookupError("hostile")
@@ -151,9 +155,7 @@ def test_a_context_that_raises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("who", ["logger", "recorder"])
-def test_a_logger_or_a_recorder_that_raises(
-    tmp_path: Path, who: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_raises_is_told(tmp_path: Path, who: str, caplog: Caplog, monkeypatch: Patch) -> None:
     """It is told once; the error itself is counted and is in what still works."""
     logger = logging.Logger("hostile")  # noqa: LOG001 - this test's alone
     if who == "logger":
@@ -196,7 +198,7 @@ def test_without_a_free_descriptor(tmp_path: Path) -> None:
     assert set(first["fingerprint"]) != {"0"}
 
 
-def test_what_cannot_be_imported_or_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_imported_or_computed(monkeypatch: Patch) -> None:
     """Costs that part alone."""
     error = raised(ValueError("odd"))
     whole = formatted(error)

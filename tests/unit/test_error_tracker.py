@@ -24,7 +24,6 @@ from logging_support import raised, run_processes, structured_double
 from recorded import in_threads, lines, run_python, without_clock
 
 from foundry_fastlog import ErrorTracker, Recorder, read_run
-from foundry_fastlog.cli.main import main
 from foundry_fastlog.components.error_hooks import Hooks
 
 LOGGER = logging.getLogger("test.errors")
@@ -301,8 +300,6 @@ def test_capture_as_a_decorator(tracker: ErrorTracker) -> None:
 
 
 def test_threads(tracker: ErrorTracker) -> None:
-    """Nothing is lost or counted twice."""
-
     def work(n: int) -> None:
         for i in range(50):
             tracker.log_error(ValueError(f"{n} {i}"), {"n": n})
@@ -409,7 +406,6 @@ thread = threading.Thread(target=fail, name="loader")
     ("ending", "name"), [("fail()", "MainThread"), ("thread.start(); thread.join()", "loader")]
 )
 def test_a_real_program_that_fails(tmp_path: Path, ending: str, name: str) -> None:
-    """Its traceback is on stderr as ever, and in the file."""
     done = run_python(FAILS + ending, tmp_path, returncode=int(name == "MainThread"))
     assert done.stderr.count("ValueError: the end") == 1
     (line,) = lines(tmp_path, "errors")
@@ -425,20 +421,3 @@ def test_a_recorder_of_the_callers(tmp_path: Path) -> None:
         assert json.loads(tracker.error_log.read_text())["error_type"] == "ValueError"
         tracker.close()
         assert not recorder.closed
-
-
-def test_the_command_line_shows_an_error_once(
-    tracker: ErrorTracker, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Class and text are the message already; another message stands before them."""
-    tracker.log_error(ValueError("bad batch"))
-    tracker.recorder.event("while saving", error=OSError("disk full"))
-    tracker.close()
-    assert main(["tail", str(tracker.recorder.path)]) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.endswith("errors ERROR ValueError: bad batch")
-    assert second.endswith("errors ERROR while saving [OSError: disk full]")
-    assert main(["summary", str(tracker.recorder.path)]) == 0
-    shown = capsys.readouterr().out
-    assert " ValueError: bad batch\n" in shown
-    assert " OSError: while saving\n" in shown

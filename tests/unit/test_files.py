@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -88,7 +88,7 @@ def test_other_names_are_no_stream_files(name: str) -> None:
 @pytest.mark.parametrize(
     ("message", "spell"),
     [
-        ("'a1-r3' is no writer label", lambda: Writer.from_label("a1-r3")),
+        ("'a1-r3' is not a writer label", lambda: Writer.from_label("a1-r3")),
         ("unknown stream 'metric'", lambda: format_name(StreamName("metric"))),
         ("segment must be >= 0", lambda: format_name(StreamName("metrics", segment=-1))),
     ],
@@ -99,15 +99,12 @@ def test_what_cannot_be_spelled_is_named(message: str, spell: Callable[[], objec
 
 
 def test_writers_sort_by_rank_then_start_then_parents_first() -> None:
+    """And the main process has a name for people, too."""
     ordered = [Writer(), Writer(children=("w7",)), Writer(attempt=1), Writer(attempt=10)]
-    ordered += [Writer(rank=2), Writer(rank=10)]
+    ordered += [Writer(rank=2, stamp=STAMP), Writer(rank=10)]
     assert sorted(ordered[3:] + ordered[:3]) == ordered
-
-
-def test_a_writer_is_shown_with_its_label_and_stamp() -> None:
-    """The main process has a name for people too."""
-    shown = [one.display for one in (Writer(), Writer(rank=3, attempt=1), Writer(stamp=STAMP))]
-    assert shown == ["main", "r3-a1", f"main {STAMP}"]
+    shown = ["main", "w7", "a1", "a10", f"r2 {STAMP}", "r10"]
+    assert [writer.display for writer in ordered] == shown
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "log_x.jsonl", "errors.all.jsonl", "LOG.jsonl"])
@@ -119,10 +116,7 @@ def test_names_that_could_pass_for_the_runs_own_are_known(name: str) -> None:
 
 def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
     """Directories, pipes and other files are no segments; the rest is sorted by number."""
-    writer = OracleWriter(tmp_path, segment_lines=1)
-    for step in range(12):
-        writer.metrics(step, loss=1.0)
-    writer.log("hello")
+    OracleWriter(tmp_path, segment_lines=1).fill(range(12)).log("hello")
     (tmp_path / "errors.jsonl").mkdir()
     os.mkfifo(tmp_path / "performance.jsonl")
     (tmp_path / "errors.r1.jsonl").symlink_to("nowhere")
@@ -134,10 +128,10 @@ def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
     numbered = [f"metrics.{number:06d}.jsonl" for number in range(1, 12)]
     assert listed == ["metrics.jsonl", *numbered, "log.jsonl"]
     assert list_files(tmp_path)[1] == [
-        ("errors.jsonl", "it is no regular file"),
+        ("errors.jsonl", "it is not a regular file"),
         ("errors.r1.jsonl", "No such file or directory"),
         ("errors.r2.jsonl", "Too many levels of symbolic links"),
-        ("performance.jsonl", "it is no regular file"),
+        ("performance.jsonl", "it is not a regular file"),
     ]
 
 
@@ -167,13 +161,8 @@ def test_a_file_that_vanishes_while_listing_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     OracleWriter(tmp_path).metrics(0, loss=1.0)
-
-    def removed(*_: object) -> object:
-        raise FileNotFoundError
-
-    gone = SimpleNamespace(
-        name="metrics.r1.jsonl", path="x", is_symlink=lambda: False, stat=removed
-    )
+    gone = Mock(is_symlink=lambda: False, stat=Mock(side_effect=FileNotFoundError))
+    gone.name = "metrics.r1.jsonl"
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: contextlib.nullcontext([gone, *real(path)]))
     assert [segment.path.name for segment in list_segments(tmp_path)] == ["metrics.jsonl"]
@@ -181,9 +170,7 @@ def test_a_file_that_vanishes_while_listing_is_left_out(
 
 def test_a_series_knows_its_size_and_the_segments_it_lacks(tmp_path: Path) -> None:
     """Missing segments are named, neighbours as a range, however far the numbers go."""
-    writer = OracleWriter(tmp_path, segment_lines=1)
-    for step in range(9):
-        writer.metrics(step, loss=1.0)
+    OracleWriter(tmp_path, segment_lines=1).fill(range(9))
     for number in (2, 5, 6):
         (tmp_path / f"metrics.{number:06d}.jsonl").unlink()
     (tmp_path / "metrics.999999999999.jsonl").touch()
@@ -196,24 +183,16 @@ def test_a_series_knows_its_size_and_the_segments_it_lacks(tmp_path: Path) -> No
     assert series.size == sum(path.stat().st_size for path in tmp_path.iterdir())
 
 
-def test_a_run_directory_is_accepted(tmp_path: Path) -> None:
-    """A stream file makes a run, and so does run.json alone."""
-    OracleWriter(tmp_path / "a")
-    write_run_json(tmp_path / "b")
-    assert open_run_dir(tmp_path / "a") == tmp_path / "a"
-    assert open_run_dir(str(tmp_path / "b")) == tmp_path / "b"
-
-
 @pytest.mark.parametrize(
     ("path", "message"),
     [
         ("exp", r"exp does not exist\. Runs in .*\n.*exp0$"),  # misspelled: what is beside it
         ("no/where", "Check the spelling; a run is the directory"),
-        ("exp0/metrics.jsonl", r"is a file.*Give its directory: .*exp0$"),
-        ("exp0/notes.txt", r"is a file.*Give its directory: .*exp0$"),
-        ("notes.txt", r"is a file.*that Recorder\(path\) was given"),
-        (".", r"one run below it can be given .*\n.*exp0$"),
-        ("empty", "'foundry-fastlog demo' makes one to try"),
+        ("exp0/metrics.jsonl", r"is a file.*Use its directory: .*exp0$"),
+        ("exp0/notes.txt", r"is a file.*Use its directory: .*exp0$"),
+        ("notes.txt", r"is a file.*passed to Recorder\(path\)"),
+        (".", r"contains one run .*\n.*exp0$"),
+        ("empty", "'foundry-fastlog demo' creates one to try"),
     ],
 )
 def test_what_is_no_run_is_answered_with_what_to_give(
@@ -235,20 +214,19 @@ def test_a_parent_of_runs_lists_them_newest_first(tmp_path: Path) -> None:
     with pytest.raises(RunNotFoundError) as raised:
         open_run_dir(tmp_path)
     message = str(raised.value)
-    assert "is no run, but 12 runs below it" in message
+    assert "is not a run, but contains 12 runs" in message
     listed = re.findall(r"exp\d\d", message)
     assert listed == [f"exp{number:02d}" for number in range(11, 1, -1)]
     assert "... and 2 more" in message
+    write_run_json(tmp_path / "alone")  # which makes a run as well
+    for run in (tmp_path / "alone", tmp_path / "runs" / "exp00"):
+        assert open_run_dir(run) == open_run_dir(str(run)) == run
 
 
 def test_an_unreadable_directory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without permission the answer is not 'no run'."""
-
-    def denied(path: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
     # Root may read anything, so the refusal has to be staged.
-    monkeypatch.setattr(os, "scandir", denied)
+    monkeypatch.setattr(os, "scandir", Mock(side_effect=PermissionError(13, "Permission denied")))
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(RunNotFoundError, match="permission denied"):
         open_run_dir(tmp_path)

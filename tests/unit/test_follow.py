@@ -158,6 +158,7 @@ def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: Patch) -
     (tmp_path / "metrics.r2.jsonl.gz").touch()
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "x.ring").write_bytes(b"x")
+    OracleWriter(tmp_path, rank=1).fill([10, 11])
     open_segment = Segment.open
 
     def refuse(segment: Segment) -> SegmentFile:
@@ -165,7 +166,6 @@ def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: Patch) -
             raise PermissionError(13, "Permission denied")
         return open_segment(segment)
 
-    OracleWriter(tmp_path, rank=1).fill([10, 11])
     with monkeypatch.context() as patch:
         patch.setattr(Segment, "open", refuse)
         follower = Follower(tmp_path)
@@ -186,8 +186,8 @@ def test_damage_is_noted_and_skipped(tmp_path: Path) -> None:
     polled = Follower(tmp_path).poll()
     assert steps(polled) == [0, 1, 2]
     torn, garbage = polled.notes
-    assert torn == "metrics.jsonl: 6 bytes without newline at its end were skipped"
-    assert garbage.startswith("metrics of main: skipped a damaged line: no JSON")
+    assert torn == "metrics.jsonl: 6 trailing bytes without a newline were skipped"
+    assert garbage.startswith("metrics of main: skipped a damaged line: not JSON")
 
 
 def test_a_long_backlog_is_given_in_parts(tmp_path: Path, monkeypatch: Patch) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorded import eventually
 
 from benchmarks.gpu.check import __main__ as command
 from benchmarks.gpu.check import build, child, files, machine, machines, report, runner, table
@@ -241,10 +242,7 @@ os.rename({str(pid) + "~"!r}, {str(pid)!r})
     code = WRITE + CHILD + tells + SLEEPS
     arguments = [sys.executable, "-c", RUN, str(tmp_path / "out"), code]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not pid.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(pid.exists)
     process.send_signal(number)
     printed, _ = process.communicate(timeout=60)
     for each in pid.read_text().split():
@@ -264,10 +262,7 @@ os.rename({str(pid) + "~"!r}, {str(pid)!r})
 def until_gone(pid: int) -> None:
     """Wait until a process is gone, or dead and not yet collected by whoever adopts it."""
     stat = Path(f"/proc/{pid}/stat")
-    deadline = time.monotonic() + 20
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_folder_that_cannot_be_written_any_more_stops_nothing(
@@ -284,7 +279,7 @@ def test_a_folder_that_cannot_be_written_any_more_stops_nothing(
     assert printed.count("gpu-check.json cannot be written") == 1
     assert "all figures" not in printed
     assert command.main(["--out", str(out)]) == 2
-    assert "cannot be written, name another folder" in capsys.readouterr().out
+    assert "cannot be written, choose another folder" in capsys.readouterr().out
 
 
 def test_two_checks_do_not_share_a_folder_nor_a_build(
@@ -395,6 +390,6 @@ def test_experiments_are_rehearsed_on_the_fake_driver(tmp_path: Path) -> None:
     assert [part["part"] for part in found["parts"]] == ["machine", *names]
     findings = [each for part in found["parts"] for each in part["findings"]]
     verdicts = {each["name"]: each["verdict"] for each in findings}
-    judged = {"driver table", "one scalar", "matrix", "record beside a capture", "values"}
+    judged = {"driver table", "one scalar", "matrix", "record during a capture", "values"}
     judged |= {"by time", "one stream", "begins late", "ends late"}
     assert {verdicts[name] for name in judged} == {"ok"}

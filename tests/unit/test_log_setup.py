@@ -14,10 +14,10 @@ import pytest
 from recorded import run_python
 
 from foundry_fastlog import (
-    HIERARCHY,
     LoggingConfig,
     Recorder,
     StructuredLogger,
+    TextFileHandler,
     apply_levels,
     cleanup_empty_logs,
     get_latest_log,
@@ -53,6 +53,11 @@ def name() -> Iterator[str]:
 def ours(logger: logging.Logger) -> list[logging.Handler]:
     """Return this package's handlers; pytest has its own on loggers that do not propagate."""
     return [handler for handler in logger.handlers if hasattr(handler, "fastlog_kind")]
+
+
+def closed(handlers: list[logging.Handler]) -> list[bool]:
+    """Tell of each text log's handler whether its file is closed."""
+    return [handler.file._fd < 0 for handler in handlers if isinstance(handler, TextFileHandler)]
 
 
 def flush(logger: logging.Logger) -> None:
@@ -94,6 +99,7 @@ def test_setting_up_again_changes_levels_and_doubles_nothing(name: str, tmp_path
     texts = [only_log(tmp_path / experiment).read_text() for experiment in ("exp0", "exp1")]
     assert [re.findall(r"\] \w+: (.*)\n", text) for text in texts] == [["first"], ["second"]]
     assert len(ours(logger)) == 2
+    assert closed(first) == [True]
 
 
 @pytest.fixture
@@ -109,9 +115,7 @@ def reloaded() -> Iterator[None]:
         vars(module).update(names)
 
 
-def test_a_reloaded_module_finds_the_old_handlers(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_reloaded_module(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Their class is another one then; the handlers on the logger are what counts."""
     logger = setup_logging(name, "exp0", tmp_path)
     request.getfixturevalue("reloaded")
@@ -153,9 +157,7 @@ def test_children_that_set_up_again_double_nothing(tmp_path: Path) -> None:
         assert rows == ["main", "worker 0", "worker 1"]
 
 
-def test_the_configuration_decides_levels_and_console(
-    name: str, tmp_path: Path, capsys: Capsys
-) -> None:
+def test_levels_and_console_are_configured(name: str, tmp_path: Path, capsys: Capsys) -> None:
     """File and console have levels of their own; a console can be switched off, and on."""
     config = LoggingConfig(console_level="ERROR", file_level="DEBUG")
     logger = setup_logging(name, "exp0", tmp_path, config=config)
@@ -192,7 +194,6 @@ def test_a_mistake_at_set_up_is_an_error(
 
 
 def test_four_loggers_of_an_experiment(name: str, tmp_path: Path, capsys: Capsys) -> None:
-    """Each with a file, level and console of its own; setting up again doubles nothing."""
     for _ in range(2):
         loggers = setup_multi_logging(name, tmp_path)
     assert list(loggers) == ["main", "errors", "ablation", "progress"]
@@ -213,9 +214,7 @@ def test_four_loggers_of_an_experiment(name: str, tmp_path: Path, capsys: Capsys
     assert re.findall(rf"\[(\w+)\] {name}\.(\w+)", captured.err) == [("WARNING", "errors")]
 
 
-def test_an_experiment_is_attached_and_taken_off_again(
-    name: str, tmp_path: Path, capsys: Capsys
-) -> None:
+def test_an_experiment_comes_and_goes(name: str, tmp_path: Path, capsys: Capsys) -> None:
     """Main log, debug log, console and log stream, each from its level on; then as before."""
     logger = StructuredLogger(f"{name}.training.loop", "exp0")
     plain = logging.getLogger(name)
@@ -241,7 +240,9 @@ def test_one_experiment_gets_messages_at_a_time(name: str, tmp_path: Path) -> No
     config = LoggingConfig(root_logger=name, console=False, file_level="INFO")
     first = attach_experiment(tmp_path / "a", config=config)
     second = attach_experiment(tmp_path / "b", config=config)
+    former = ours(plain)
     attach_experiment(tmp_path / "b", config=config)
+    assert (closed(former), closed(ours(plain))) == ([True], [False])
     plain.info("to b")
     second()
     plain.info("to b too")
@@ -315,15 +316,7 @@ def test_subsystems_have_levels_of_their_own(name: str) -> None:
     assert logging.getLogger(f"{name}.x").level == logging.ERROR
 
 
-def test_the_hierarchy_is_the_plans() -> None:
-    """Every logger has the one above it in the list."""
-    assert len(HIERARCHY) == len(set(HIERARCHY)) == 18
-    assert {"model_foundry.training.loop", "model_foundry.system.errors"} < set(HIERARCHY)
-    assert {name.rpartition(".")[0] for name in HIERARCHY[1:]} <= set(HIERARCHY)
-
-
 def break_for(monkeypatch: Patch, name: str, method: str, error: type[OSError]) -> None:
-    """Let a method of Path fail for files of a name."""
     real = getattr(Path, method)
 
     def broken(path: Path, **options: bool) -> object:

@@ -20,8 +20,9 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded import run_python
+from recorded import lines, run_python
 
+from foundry_fastlog import Recorder
 from foundry_fastlog.base.json_text import (
     IN_MEMORY,
     nonfinite_fields,
@@ -126,6 +127,16 @@ def test_depth(depth: int) -> None:
         deep = deep.pop()
 
 
+@pytest.mark.parametrize(("depth", "kept"), [(32, True), (33, True), (34, False)])
+def test_the_deepest_level_that_is_kept(depth: int, kept: bool) -> None:
+    """In a copy, and by the search for numbers that are not finite, which has a mapping above."""
+    deep: Any = math.nan
+    for _ in range(depth):
+        deep = [deep]
+    assert ("<nested too deep>" in str(readable(deep))) is not kept
+    assert bool(nonfinite_fields({"deep": deep[0]})) is kept
+
+
 class Hostile:
     """An object whose every attribute raises."""
 
@@ -212,6 +223,16 @@ def test_large_values_are_described(value: object, expected: str) -> None:
     found = [rendered(value), rendered([value, 10**30])[0], text_of_value(value)]
     for one in (*found, readable(value, IN_MEMORY), plain_context({"v": value})["v"]):
         assert str(one).startswith(expected)
+
+
+def test_what_a_cut_list_has_lost_is_not_named(tmp_path: Path) -> None:
+    """A number that is not finite is named where the line still has its null."""
+    with Recorder(tmp_path, ring_bytes=64 << 10) as recorder:
+        assert recorder.event(
+            "m" * 99_999, context={"list": [10] * 900 + [math.nan], "n": math.nan}
+        )
+    (line,) = lines(tmp_path, "log")
+    assert (line["nonfinite"], line["context"]["list"][256]) == ({"n": "nan"}, "... (901 items)")
 
 
 def test_large_containers_are_cut() -> None:

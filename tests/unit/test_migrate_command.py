@@ -56,7 +56,7 @@ def test_the_listing_shows_each_print_and_changes_nothing(project: Path, command
         "sub/mixed.py:3  left: shows only an empty line or decoration\n"
         "    print()\n"
         "3 files: 2 prints can be converted, 2 left\n"
-        "Nothing was changed. To change it: the same command with --write\n"
+        "Nothing was changed. Run the command again with --write to apply this.\n"
     )
     assert (project / "data.py").read_text() == OLD
 
@@ -140,9 +140,7 @@ def test_wrong_arguments_are_named(
     assert message in command("migrate", *arguments, code=2).err
 
 
-def test_without_libcst_the_command_says_what_to_install(
-    project: Path, command: Command, monkeypatch: Patch
-) -> None:
+def test_without_libcst(project: Path, command: Command, monkeypatch: Patch) -> None:
     """The extra is named; another missing module is a fault of the installation."""
     for name in list(sys.modules):
         if f"{name}.".startswith("foundry_fastlog.migrate."):
@@ -208,7 +206,7 @@ def test_a_file_that_cannot_be_read_or_decoded_is_reported(project: Path, comman
     out = command("migrate", "--write", ".", code=1).out
     for line in (
         "bad.py: cannot be decoded: ",
-        "two.py: is no valid Python: see line 1\n",
+        "two.py: is not valid Python: see line 1\n",
         "coding.py: cannot be decoded: unknown encoding",
         "gone.py: cannot be read: No such file or directory\n",
         "4 files could not be migrated",

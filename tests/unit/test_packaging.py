@@ -1,17 +1,17 @@
-"""What is installed: a light import, one version, type information, complete package data."""
+"""What is installed: a light import, public names, one version, types, complete package data."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import importlib.metadata
-import json
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from recorded import run_python
 
 import foundry_fastlog
 
@@ -22,57 +22,74 @@ STUB = PACKAGE / "_core.pyi"
 HEAVY = ("numpy", "polars", "pydantic", "rich", "torch", "typer", "wandb", "yaml")
 
 
-def modules_after(code: str) -> set[str]:
-    """List the top-level modules loaded in a fresh interpreter after `code`."""
-    probe = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=True
-    )
-    return {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
-
-
-def test_import_loads_nothing_heavy() -> None:
-    """`import foundry_fastlog` loads none of the heavy optional or lazy packages."""
-    before = modules_after("pass")
-    loaded = modules_after("import foundry_fastlog") - before
-    assert "foundry_fastlog" in loaded
-    assert loaded.isdisjoint(HEAVY)
-
-
 def test_recording_loads_nothing_heavy(tmp_path: Path) -> None:
     """A script that records plain floats never pays for numpy, torch or pydantic."""
-    before = modules_after("pass")
-    code = f"""
+    run_python(
+        f"""
+import sys
+before = set(sys.modules)
 from foundry_fastlog import Recorder
-with Recorder({str(tmp_path / "run")!r}) as recorder:
+with Recorder(sys.argv[1]) as recorder:
     recorder.record(0, loss=1.5)
+assert not (set(sys.modules) - before) & {set(HEAVY)}
+""",
+        tmp_path,
+    )
+    assert '"loss":1.5' in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", sorted(set(foundry_fastlog.__all__) - {"__version__"}))
+def test_every_name_is_its_home_s(name: str) -> None:
+    """A public name is the object of that name in its module, and stays the same object."""
+    value = getattr(foundry_fastlog, name)
+    home = importlib.import_module(foundry_fastlog._HOMES[name])
+    assert getattr(home, name) is value
+    assert getattr(foundry_fastlog, name) is value
+    assert vars(foundry_fastlog)[name] is value
+
+
+def test_dir_lists_the_public_names() -> None:
+    assert dir(foundry_fastlog) == sorted(foundry_fastlog.__all__)
+    assert set(foundry_fastlog._HOMES) | {"__version__"} == set(foundry_fastlog.__all__)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="module 'foundry_fastlog' has no attribute 'Logger'"):
+        foundry_fastlog.Logger  # noqa: B018 - the access is what is tested
+    with pytest.raises(ImportError):
+        exec("from foundry_fastlog import Logger")
+
+
+def test_modules_are_loaded_at_first_use() -> None:
+    """Importing the package loads none of its modules; using a name loads only what it needs."""
+    run_python(
+        """
+import sys
+before = set(sys.modules)
+import foundry_fastlog
+assert not {"typing", "re", "logging"} & (set(sys.modules) - before)  # as long as all the rest
+
+def loaded():
+    return {name for name in sys.modules if name.startswith("foundry_fastlog.")}
+
+assert loaded() == {"foundry_fastlog._version"}, loaded()
+dir(foundry_fastlog)
+assert loaded() == {"foundry_fastlog._version"}
+foundry_fastlog.read_run
+assert "foundry_fastlog.recording.recorder" not in loaded()
+assert "foundry_fastlog._core" not in loaded()
+foundry_fastlog.Recorder
+assert "foundry_fastlog._core" in loaded()
+assert "foundry_fastlog.config.models" not in loaded()
 """
-    loaded = modules_after(code) - before
-    assert loaded.isdisjoint(HEAVY)
-    assert '"loss":1.5' in (tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8")
+    )
 
 
 def test_version_is_stated_once() -> None:
-    """The installed distribution and the package agree on the version."""
     assert foundry_fastlog.__version__ == importlib.metadata.version("foundry_fastlog")
 
 
-def test_every_exported_name_resolves() -> None:
-    """Each name in __all__ can be had, lazily or not, and dir() shows it."""
-    assert foundry_fastlog.__all__
-    missing = [name for name in foundry_fastlog.__all__ if not hasattr(foundry_fastlog, name)]
-    assert missing == []
-    assert set(foundry_fastlog.__all__) <= set(dir(foundry_fastlog))
-
-
-def test_an_unknown_name_is_an_attribute_error() -> None:
-    """Lazy exports do not swallow a misspelled name."""
-    with pytest.raises(AttributeError, match="no_such_name"):
-        foundry_fastlog.no_such_name  # noqa: B018  (the access is the test)
-
-
 def test_the_command_is_installed() -> None:
-    """The distribution installs the `foundry-fastlog` command."""
     scripts = importlib.metadata.distribution("foundry_fastlog").entry_points
     (script,) = [entry for entry in scripts if entry.group == "console_scripts"]
     assert script.name == "foundry-fastlog"
@@ -144,7 +161,6 @@ def native_names(module: ModuleType) -> dict[str, set[str]]:
 
 
 def test_the_stub_covers_the_extension_exactly() -> None:
-    """_core.pyi declares each public name and member of the extension, and no other."""
     native = native_names(importlib.import_module("foundry_fastlog._core"))
     assert native
     assert stub_names() == native

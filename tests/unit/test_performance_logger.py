@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import mmap
@@ -222,9 +223,7 @@ def test_many_threads() -> None:
     assert counts == {f"name {i}": 4000 for i in range(3)}
 
 
-def test_a_fold_within_a_fold_counts_nothing_twice(
-    perf: PerformanceLogger, clock: list[float]
-) -> None:
+def test_a_fold_within_a_fold(perf: PerformanceLogger, clock: list[float]) -> None:
     """A signal handler may ask for the statistics between any two statements."""
     spend(perf, "a", 1.0, clock)
     nested: list[Any] = []
@@ -243,7 +242,6 @@ def test_a_fold_within_a_fold_counts_nothing_twice(
 
 
 def test_a_structured_logger_gets_the_step(clock: list[float], caplog: Caplog) -> None:
-    """As context."""
     caplog.set_level(logging.DEBUG, LOGGER.name)
     logger, calls = structured_double(LOGGER)
     perf = PerformanceLogger(logger)
@@ -269,7 +267,6 @@ def test_memory_of_the_cpu(perf: PerformanceLogger, caplog: Caplog) -> None:
 
 
 def test_the_resident_set_is_this_processes() -> None:
-    """Ten megabytes that are written to are ten more."""
     before = rss_bytes()
     with mmap.mmap(-1, 10_000_000) as block:  # from the system: malloc may have resident ones free
         block.write(b"x" * len(block))
@@ -304,7 +301,6 @@ def test_memory_of_a_gpu(perf: PerformanceLogger, caplog: Caplog, monkeypatch: P
 
 @pytest.mark.gpu
 def test_memory_of_a_real_gpu(perf: PerformanceLogger) -> None:
-    """A tensor of 400 MB shows."""
     import torch
 
     block = torch.zeros(100_000_000, device="cuda")
@@ -324,4 +320,16 @@ def test_the_report(
     assert json.loads(report.read_text()) == perf.get_timing_statistics()
     assert list(report.parent.iterdir()) == [report]
     assert not perf.export_timing_report(str(report / "report.json"))
-    assert "could not be written" in caplog.text
+    assert "could not write the timing report" in caplog.text
+
+
+def test_a_decorated_function_is_timed_on_the_device() -> None:
+    asked: list[object] = []
+
+    def timer(*_: object, device: object, **__: object) -> Any:
+        asked.append(device)
+        return contextlib.nullcontext()
+
+    recorder: Any = SimpleNamespace(timer=timer)
+    PerformanceLogger(logging.getLogger("p"), recorder).time_block("b", device="cuda:1")(int)()
+    assert asked == ["cuda:1"] * 2  # of the block itself, and of the call

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import START, OracleWriter, write_run_json
+from oracle import START, OracleWriter, attempt, write_run_json
 
 import foundry_fastlog.reading.lines
 import foundry_fastlog.run.checks
 from foundry_fastlog.reading.run import ReadProblemError, Run, RunNotFoundError, read_run
-from foundry_fastlog.run.checks import Problems, SeriesCheck, StepSet
+from foundry_fastlog.run.checks import SeriesCheck, StepSet
 
 HOUR = timedelta(hours=1)
 Patch = pytest.MonkeyPatch
@@ -51,11 +51,6 @@ def kinds(run: Run) -> list[str]:
 def rewrite(path: Path, edit: Callable[[list[bytes]], list[bytes]]) -> None:
     lines = edit(path.read_bytes().split(b"\n")[:-1])
     path.write_bytes(b"".join(line + b"\n" for line in lines))
-
-
-def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
-    """The writer of an attempt, an hour after the one before."""
-    return OracleWriter(run, attempt=number, **{"start": START + number * HOUR, **options})
 
 
 @in_any_directory
@@ -123,21 +118,6 @@ def test_numbers_deep_in_a_context_are_restored(tmp_path: Path) -> None:
     read_context(tmp_path / "deep", deep, {".".join("a" * 501): "nan"})
 
 
-def test_epoch_summaries_are_metrics_lines_without_a_step(tmp_path: Path) -> None:
-    writer = OracleWriter(tmp_path)
-    writer.summary(3, loss=math.nan, best=2.0)
-    # The epoch is a field beside the metrics, and may be a fraction or NaN.
-    writer.metrics(0, epoch=0.5)
-    fields = {"step": 1, "epoch": None, "metrics": {}, "nonfinite": {"epoch": "nan"}}
-    writer.write("metrics", fields)
-    line, fraction, nan = read_run(tmp_path).lines("metrics")
-    assert fraction["epoch"] == 0.5
-    assert math.isnan(nan["epoch"])
-    assert "step" not in line
-    assert (line["epoch"], line["summary"]["best"]) == (3, 2.0)
-    assert math.isnan(line["summary"]["loss"])
-
-
 def test_writers_are_merged_by_time_and_keep_their_own_order(tmp_path: Path) -> None:
     """A clock that stepped back within a writer does not reorder its lines."""
     fast = OracleWriter(tmp_path, tick_s=1).fill(range(4))
@@ -171,6 +151,7 @@ def test_three_ranks_two_attempts_and_segments_merge_into_one_story(tmp_path: Pa
     assert steps(run, "performance", rank=1) == list(range(50))
     assert steps(run, attempts="all", rank=2) == [*range(30), *range(20, 50)]
     assert [(check.complete, check.lines) for check in run.check()] == [(True, 30)] * 12
+    assert (len(run.check(["metrics"])), len(run.check(["metrics"], rank=1))) == (6, 2)
     # Leaving lines out for a later attempt is no gap, and is counted.
     checks: list[SeriesCheck] = []
     assert len(list(run.entries(["metrics"], rank=2, checks=checks))) == 50
@@ -280,7 +261,7 @@ DAMAGE: dict[str, tuple[int, int, Callable[[OracleWriter], object], Any, Any, li
         [*range(10), *range(20, 35)],
         {"missing": 10, "next_seq": 35, "missing_files": ["metrics.000001.jsonl"]},
         [
-            "metrics.000001.jsonl: segment is missing; later ones are there",
+            "metrics.000001.jsonl: segment is missing, but later ones exist",
             "metrics.000002.jsonl:1: seq 10 to 19 missing before this line (10)",
         ],
     ),
@@ -289,18 +270,18 @@ DAMAGE: dict[str, tuple[int, int, Callable[[OracleWriter], object], Any, Any, li
         {"missing": 5, "missing_files": ["metrics.jsonl"]},
         [
             "metrics.000001.jsonl:1: seq 0 to 4 missing before this line (5)",
-            "metrics.jsonl: segment is missing; later ones are there",
+            "metrics.jsonl: segment is missing, but later ones exist",
         ],
     ),
     # A number seen before is a duplicate; one that fills a gap came late.
     "doubled and late lines": (
         *(9, 8, reorder, ORDER, {"duplicates": 2, "out_of_order": 3, "missing": 1}),
         [
-            "metrics.jsonl:3: seq 1 is there already",
-            "metrics.jsonl:5: seq 3 comes late",
-            "metrics.jsonl:6: seq 2 comes late",
-            "metrics.jsonl:7: seq 4 comes late",
-            "metrics.jsonl:8: seq 4 is there already",
+            "metrics.jsonl:3: seq 1 is a duplicate",
+            "metrics.jsonl:5: seq 3 is out of order",
+            "metrics.jsonl:6: seq 2 is out of order",
+            "metrics.jsonl:7: seq 4 is out of order",
+            "metrics.jsonl:8: seq 4 is a duplicate",
             "metrics.jsonl:9: seq 6 missing before this line (1)",
         ],
     ),
@@ -325,25 +306,25 @@ WHOLE = b'{"timestamp":"x","seq":1,"step":1,"metrics":{}'
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b'{"timestamp":"2026', "no JSON"),
-        (b"\xff\xfe{}", "no JSON"),
-        (b'{"a":NaN}', "no JSON"),
+        (b'{"timestamp":"2026', "not JSON"),
+        (b"\xff\xfe{}", "not JSON"),
+        (b'{"a":NaN}', "not JSON"),
         (b"", "empty"),
         (b"\0" * 4096, "4096 NUL bytes"),
-        (b"[1,2]", "JSON, but no object"),
+        (b"[1,2]", "JSON, but not an object"),
         (b'{"timestamp":"x","step":1,"metrics":{}}', "no seq"),
         (b'{"timestamp":"x","seq":true,"step":1,"metrics":{}}', "no seq"),
         (b'{"timestamp":"x","seq":-1,"step":1,"metrics":{}}', "no seq"),
         (b'{"timestamp":5,"seq":1,"step":1,"metrics":{}}', "no timestamp"),
-        (b'{"timestamp":"x","seq":1,"step":"1","metrics":{}}', "step is no integer"),
-        (b'{"timestamp":"x","seq":1,"epoch":"1","metrics":{}}', "epoch is no number"),
+        (b'{"timestamp":"x","seq":1,"step":"1","metrics":{}}', "step is not an integer"),
+        (b'{"timestamp":"x","seq":1,"epoch":"1","metrics":{}}', "epoch is not a number"),
         (b'{"timestamp":"x","seq":1,"step":1}', "no metrics object"),
         (b'{"timestamp":"x","seq":1,"step":1,"metrics":[]}', "no metrics object"),
-        (b'{"timestamp":"x","seq":1,"dropped":"x"}', "dropped is no integer"),
-        (WHOLE + b',"nonfinite":[]}', "nonfinite is no object of texts"),
-        (WHOLE + b',"nonfinite":{"a":1}}', "nonfinite is no object of texts"),
-        (WHOLE + b',"missing":"lost"}', "missing is no object of texts"),
-        (WHOLE[:-1] + b'"a":null},"missing":{"a":null}}', "missing is no object of texts"),
+        (b'{"timestamp":"x","seq":1,"dropped":"x"}', "dropped is not an integer"),
+        (WHOLE + b',"nonfinite":[]}', "nonfinite is not an object of strings"),
+        (WHOLE + b',"nonfinite":{"a":1}}', "nonfinite is not an object of strings"),
+        (WHOLE + b',"missing":"lost"}', "missing is not an object of strings"),
+        (WHOLE[:-1] + b'"a":null},"missing":{"a":null}}', "missing is not an object of strings"),
     ],
 )
 def test_a_damaged_line_is_told_with_file_and_line(tmp_path: Path, raw: bytes, reason: str) -> None:
@@ -372,12 +353,12 @@ TIMING = {"name": "x", "duration_s": 1}
     [
         ("performance", {"duration_s": 0.1}, "no name"),
         ("performance", {"name": "x", "duration_s": None}, "no duration_s"),
-        ("performance", {**TIMING, "device": 0}, "device is no text"),
-        ("performance", {**TIMING, "device_duration_s": "1"}, "device_duration_s is no number"),
-        ("performance", {**TIMING, "missing": [1]}, "missing is no object of texts"),
+        ("performance", {**TIMING, "device": 0}, "device is not a string"),
+        ("performance", {**TIMING, "device_duration_s": "1"}, "device_duration_s is not a number"),
+        ("performance", {**TIMING, "missing": [1]}, "missing is not an object of strings"),
         ("errors", {"level": "ERROR"}, "no level or message"),
         ("log", {"message": "x"}, "no level or message"),
-        ("log", {"level": "INFO", "message": "x", "context": []}, "context is no object"),
+        ("log", {"level": "INFO", "message": "x", "context": []}, "context is not an object"),
     ],
 )
 def test_each_streams_own_fields_are_checked(
@@ -457,13 +438,13 @@ def test_a_file_that_vanishes_is_a_problem_not_an_exception(tmp_path: Path) -> N
     assert (check.unreadable, check.complete) == (1, False)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b""])
-def test_a_damaged_run_json_is_told_and_not_needed(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_run_json_is_told_and_not_needed(tmp_path: Path) -> None:
     OracleWriter(tmp_path).fill([0])
-    (tmp_path / "run.json").write_bytes(content)
-    run = read_run(tmp_path)
-    assert (run.info, steps(run), kinds(run)) == ({}, [0], ["run-info"])
-    assert str(run.problems[0]).startswith("run.json: cannot be read")
+    for content in (b"{", b"[]", b""):
+        (tmp_path / "run.json").write_bytes(content)
+        run = read_run(tmp_path)
+        assert (run.info, steps(run), kinds(run)) == ({}, [0], ["run-info"])
+        assert str(run.problems[0]).startswith("run.json: cannot be read")
 
 
 def test_wrong_arguments_are_named_at_once(tmp_path: Path) -> None:
@@ -481,13 +462,6 @@ def test_wrong_arguments_are_named_at_once(tmp_path: Path) -> None:
         read_run(tmp_path / "nope")
 
 
-def test_a_check_can_be_limited(tmp_path: Path) -> None:
-    for rank in range(2):
-        OracleWriter(tmp_path, rank=rank).fill([0]).log("x")
-    run = read_run(tmp_path)
-    assert (len(run.check()), len(run.check(["log"])), len(run.check(["log"], rank=1))) == (4, 2, 1)
-
-
 @given(st.lists(int64))
 def test_a_step_set_is_a_set(members: list[int]) -> None:
     steps = StepSet()
@@ -497,14 +471,6 @@ def test_a_step_set_is_a_set(members: list[int]) -> None:
         assert (probe in steps) == (probe in set(members))
 
 
-def test_problems_know_their_number() -> None:
-    problems = Problems()
-    for kind in ("torn", "gap", "torn"):
-        problems.add(kind, "metrics.jsonl", 3, "x")
-    assert len(problems) == 2
-    assert [problem.kind for problem in problems] == ["gap", "torn"]
-
-
 @pytest.fixture
 def mixed(tmp_path: Path) -> Run:
     """A run with values of all types, absent ones, and names that collide."""
@@ -512,11 +478,15 @@ def mixed(tmp_path: Path) -> Run:
     main.metrics(0, epoch=1, loss=2.5, n=3, ok=True, note="x", mixed=1, both=1)
     main.dropped("metrics", 2)
     main.metrics(1, loss=math.nan, mixed="two", both=0.5)
-    main.metrics_dict(2, {"rank": 9.0, "": 7, "loss": None})
+    main.metrics_dict(2, {"rank": 9.0, "": 7, "loss": None}, missing={"loss": "timeout"})
     main.summary(1, loss=4.0)
     other = OracleWriter(tmp_path, rank=1, attempt=1)
     other.timing("forward", 0.25, step=5, depth=1, parent="step")
+    main.timing("x", 0.1, device="cuda:0", device_duration_s="lost")
+    main.timing("x", 0.1, device="cuda:1", device_duration_s=0.5)
     main.log("hello", context={"x": math.inf, "y": [1]})
+    main.nonfinite("loss", "nan", 1)
+    main.error("boom", ValueError("x"))
     return read_run(tmp_path)
 
 
@@ -527,49 +497,44 @@ def test_polars_frames_have_a_column_per_metric(mixed: Run) -> None:
         *("timestamp", "seq", "step", "epoch", "loss", "n", "ok", "note", "mixed", "both"),
         *("metrics.rank", "metrics.", "rank", "attempt", "label"),
     ]
-    assert frame["step"].to_list() == [0, 1, 2, None]
-    first, nan, *rest = frame["loss"].to_list()
-    assert (first, rest) == (2.5, [None, 4.0])
-    assert math.isnan(nan)
-    assert frame["n"].to_list() == [3, None, None, None]
-    assert frame["ok"].to_list() == [True, None, None, None]
-    assert frame["mixed"].to_list() == ["1", "two", None, None]
-    assert frame["both"].to_list() == [1.0, 0.5, None, None]
-    assert frame["metrics.rank"].to_list() == [None, None, 9.0, None]
+    expected: dict[str, list[Any]] = {
+        "step": [0, 1, 2, None],
+        "loss": [2.5, math.nan, None, 4.0],
+        "n": [3, None, None, None],
+        "ok": [True, None, None, None],
+        "mixed": ["1", "two", None, None],
+        "both": [1.0, 0.5, None, None],
+        "metrics.rank": [None, None, 9.0, None],
+    }
+    assert repr({name: frame[name].to_list() for name in expected}) == repr(expected)
     assert frame["timestamp"][0] == START
 
 
 def test_every_stream_becomes_a_frame_even_an_empty_one(mixed: Run, tmp_path: Path) -> None:
+    """With the times of devices, and null for what never arrived."""
     timings = mixed.to_polars("performance")
-    shown = timings.select("name", "duration_s", "step", "parent", "rank", "attempt", "label")
-    assert shown.rows() == [("forward", 0.25, 5, "step", 1, 1, "r1-a1")]
+    names = ("name", "step", "parent", "device", "device_duration_s", "label")
+    assert timings.select(names).rows() == [
+        ("forward", 5, "step", None, None, "r1-a1"),
+        ("x", None, None, "cuda:0", None, ""),
+        ("x", None, None, "cuda:1", 0.5, ""),
+    ]
+    assert timings.select("duration_s", "rank", "attempt").row(0) == (0.25, 1, 1)
     assert json.loads(mixed.to_polars("log")["context"][0]) == {"x": None, "y": [1]}
+    errors = mixed.to_polars("errors")
+    assert errors.select("event", "error_type").rows() == [
+        ("nonfinite", None),
+        (None, "ValueError"),
+    ]
     for stream in STREAMS:
         empty = read_run(OracleWriter(tmp_path / "empty").run).to_polars(stream)
         assert empty.height == 0
         assert set(empty.schema.items()) <= set(mixed.to_polars(stream).schema.items())
-    assert mixed.to_polars("errors").schema["step"] == timings.schema["step"]
-
-
-def test_frames_have_the_times_of_devices_and_null_for_what_never_arrived(tmp_path: Path) -> None:
-    writer = OracleWriter(tmp_path)
+    writer = OracleWriter(tmp_path / "lost")
     writer.timing("x", 0.1, device="cuda:0", device_duration_s="lost")
-    run = read_run(tmp_path)
-    assert str(run.to_polars("performance").schema["device_duration_s"]) == "Float64"
-    writer.timing("x", 0.1, device="cuda:1", device_duration_s=0.25)
-    writer.timing("x", 0.1)
-    writer.metrics(0, loss=0.5)
-    writer.metrics_dict(1, {"loss": None}, missing={"loss": "timeout"})
-    writer.nonfinite("loss", "nan", 1)
-    writer.error("boom", ValueError("x"))
-    run = read_run(tmp_path)
-    timings = run.to_polars("performance")
-    assert timings["device"].to_list() == ["cuda:0", "cuda:1", None]
-    assert timings["device_duration_s"].to_list() == [None, 0.25, None]
-    metrics = run.to_polars("metrics")
-    assert (metrics["loss"].to_list(), "missing" in metrics.columns) == ([0.5, None], False)
-    assert run.to_polars("errors")["event"].to_list() == ["nonfinite", None]
-    assert run.to_polars("errors")["error_type"].to_list() == [None, "ValueError"]
+    lost = read_run(writer.run).to_polars("performance")
+    assert lost.schema["device_duration_s"] == timings.schema["device_duration_s"]
+    assert errors.schema["step"] == timings.schema["step"]
 
 
 def test_pandas_frames_have_the_same_columns(mixed: Run) -> None:

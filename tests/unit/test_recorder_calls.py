@@ -16,7 +16,6 @@ from foundry_fastlog import Recorder, RecorderClosedError
 
 
 def read(recorder: Recorder) -> list[tuple[int, dict[str, Any]]]:
-    """Close; return (step, metrics) of every line."""
     return [(line["step"], line["metrics"]) for line in written(recorder)]
 
 
@@ -40,13 +39,9 @@ class Index:
 
 @pytest.mark.parametrize(
     "step",
-    [
-        *(0, -1, 2**30, -(2**30), 2**60, 2**63 - 1, -(2**63)),
-        *(np.int32(7), np.uint8(7), Index(9)),
-    ],
+    [*(0, -1, 2**30, -(2**30), 2**60, 2**63 - 1, -(2**63)), *(np.int32(7), np.uint8(7), Index(9))],
 )
 def test_steps(recorder: Recorder, step: Any) -> None:
-    """Steps are ints within 64 bits, or objects with __index__."""
     assert recorder.record(step, x=1.0)
     assert recorder.record(step=step, x=2.0)
     assert recorder.record_dict(step, {"x": 3.0})

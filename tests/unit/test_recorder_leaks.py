@@ -19,7 +19,6 @@ RECORDER_OPTIONS = {"back_pressure": "drop"}
 
 
 def counts(things: Iterable[object]) -> list[int]:
-    """How often each is referenced."""
     gc.collect()
     return [sys.getrefcount(thing) for thing in things]
 
@@ -31,7 +30,8 @@ def test_reference_counts(recorder: Recorder) -> None:
     inner = {name: real}
     mapping = {name: real, "t": text, "a": array, "n": big}
     nested = {"in": inner, "t": text}
-    watched: list[object] = [big, real, array, inner, mapping, nested]
+    kept = recorder.timer(name)
+    watched: list[object] = [big, real, array, inner, mapping, nested, kept]
     names: list[object] = [name, text]  # as keys and timer names, the cache has some references
 
     def calls() -> None:
@@ -43,8 +43,10 @@ def test_reference_counts(recorder: Recorder) -> None:
         recorder.log(nested, big)
         recorder.log(nested)
         recorder.event(text, step=big, context=mapping)
-        with recorder.timer(name, step=big), recorder.timer(text):
+        with recorder.timer(name, step=big), recorder.timer(text), kept, kept:
             pass
+        with pytest.raises(KeyError), kept, kept:
+            raise KeyError
 
     for _ in range(20):  # the caches have their references
         calls()
@@ -209,7 +211,7 @@ import os, sys
 from foundry_fastlog import Recorder, RecorderClosedError
 
 def fds():
-    return len(os.listdir("/proc/self/fd"))
+    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 def rss():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -242,5 +244,5 @@ for recorder in kept:
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages are exchanged on Linux only")
 @pytest.mark.parametrize("ring", ["file", "shm", "memory"])
 def test_a_closed_recorder_that_is_kept_holds_nothing(tmp_path: Path, ring: str) -> None:
-    """close() gives back descriptors, the ring's pages and its file, and not the collector."""
+    """close() gives back descriptors, its thread, the ring's pages and its file."""
     run_python(KEPT, tmp_path, ring)

@@ -1,4 +1,4 @@
-"""From open to closed: flush, close, garbage collection, segments, files and their permissions."""
+"""From open to closed: flush, close, collection, segments, files; and what was never opened."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import gc
 import logging
 import os
 import pickle
-import stat
+import sys
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
-from recorded import in_threads, lines, raw_lines, segments, steps, written
+from recorded import in_threads, lines, run_python, steps
 
-from foundry_fastlog import Recorder, RecorderClosedError, RecorderConfig
+from foundry_fastlog import Recorder, RecorderClosedError
 
 # The flush thread sleeps for an hour unless it is asked.
 RECORDER_OPTIONS = {"flush_interval_s": 3600}
@@ -38,16 +40,11 @@ def test_flush_puts_everything_into_the_files(recorder: Recorder) -> None:
     assert steps(recorder.path) == [0, 1]
 
 
-@pytest.mark.parametrize("timeout", [60, 60.0, float("inf"), 1e300, 10**400])
-def test_timeouts(tmp_path: Path, timeout: float) -> None:
-    recorder = Recorder(tmp_path)
-    recorder.record(0, x=1.0)
-    assert recorder.flush(timeout)
-    assert recorder.close(timeout)
-
-
-def test_odd_timeouts(recorder: Recorder) -> None:
-    """A negative timeout, NaN and a text are errors, and nothing is closed."""
+def test_timeouts(recorder: Recorder) -> None:
+    """Any number of seconds; a negative timeout, NaN and a text are errors, and close nothing."""
+    for timeout in (60, 60.0, float("inf"), 1e300, 10**400):
+        recorder.record(0, x=1.0)
+        assert recorder.flush(timeout)
     for timeout in (-1, -1e-9, float("nan"), float("-inf"), -(10**400)):
         for wait in (recorder.flush, recorder.close):
             with pytest.raises(ValueError, match="timeout must be at least 0 seconds, got"):
@@ -57,6 +54,7 @@ def test_odd_timeouts(recorder: Recorder) -> None:
         with pytest.raises((TypeError, ValueError)):
             call("soon")  # type: ignore[arg-type]
     assert not recorder.closed
+    assert recorder.close(10**400)
 
 
 def test_close_writes_everything_and_may_come_again(recorder: Recorder) -> None:
@@ -72,8 +70,6 @@ def test_close_writes_everything_and_may_come_again(recorder: Recorder) -> None:
     assert recorder.files() == [recorder.path / "metrics.jsonl"]
     with recorder as again:
         assert again is recorder
-    with pytest.raises(RecorderClosedError):
-        recorder.record(0, x=1.0)
 
 
 def test_context_manager_closes_and_lets_exceptions_through(tmp_path: Path) -> None:
@@ -120,30 +116,6 @@ def test_an_unclosed_recorder_is_written_when_it_is_collected(tmp_path: Path, ho
         assert again.attempt == 1
 
 
-def test_threads_and_descriptors_are_given_back(tmp_path: Path) -> None:
-    def count(number: int = 0) -> list[int]:
-        with Recorder(tmp_path / str(number)) as recorder, recorder.timer("t"):
-            recorder.record(0, x=1.0)
-        del recorder
-        gc.collect()
-        return [len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("fd", "task")]
-
-    if not Path("/proc/self/fd").exists():
-        pytest.skip("needs Linux's list of descriptors")
-    before = count()
-    assert [count(number) for number in range(20)][-1] <= before
-
-
-def test_many_recorders_at_once(tmp_path: Path) -> None:
-    recorders = [Recorder(tmp_path / str(number), ring_bytes=64 << 10) for number in range(20)]
-    for step in range(200):
-        for number, recorder in enumerate(recorders):
-            recorder.record(step, **{f"key{number}": step})
-    for number, recorder in enumerate(recorders):
-        found = [line["metrics"] for line in written(recorder)]
-        assert found == [{f"key{number}": step} for step in range(200)]
-
-
 def test_a_recorder_is_one_per_process(recorder: Recorder) -> None:
     """Copied or unpickled in its own process it is the same object; closed it is refused."""
     assert copy.copy(recorder) is recorder
@@ -175,76 +147,6 @@ def test_subclass(tmp_path: Path) -> None:
     with Doubling(tmp_path) as recorder:
         assert recorder.record(1, x=1.0)
     assert [line["metrics"] for line in lines(tmp_path)] == [{"x": 1.0}, {"again": True, "x": 1.0}]
-
-
-SEGMENT = 4096
-
-
-def test_segments_rotate_by_size(tmp_path: Path) -> None:
-    """Segments are full but for a line, number on, and `seq` runs through all of them."""
-    with Recorder(tmp_path, segment_bytes=SEGMENT, ring_bytes=64 << 10) as recorder:
-        for step in range(2_000):
-            recorder.record(step, loss=step / 3, note="x" * (step % 50))
-        for number in range(100):
-            with recorder.timer(f"t{number}"):
-                pass
-        assert recorder.flush()
-        stats = recorder.stats()
-    metrics = segments(tmp_path)
-    numbered = [f"metrics.{number:06d}.jsonl" for number in range(1, len(metrics))]
-    assert [path.name for path in metrics] == ["metrics.jsonl", *numbered]
-    assert len(metrics) > 40
-    sizes = [path.stat().st_size for path in metrics]
-    assert max(sizes) <= SEGMENT
-    longest = max(len(line) + 1 for path in metrics for line in raw_lines(path))
-    assert min(sizes[:-1]) > SEGMENT - longest
-    assert steps(tmp_path) == list(range(2_000))
-    assert len(lines(tmp_path, "performance")) == 100
-    assert stats["streams"]["metrics"]["segments"] == len(metrics)
-    assert stats["streams"]["metrics"]["bytes"] == sum(sizes)
-    assert set(recorder.files()) == {*metrics, *segments(tmp_path, "performance")}
-
-
-def test_a_line_longer_than_a_segment(tmp_path: Path) -> None:
-    """A line is never split: one that is too long has a segment for itself."""
-    with Recorder(tmp_path, segment_bytes=SEGMENT) as recorder:
-        for step in range(6):
-            recorder.record(step, note="x" * (10_000 if step % 2 else 10))
-            assert step % 3 or recorder.flush()
-    assert [len(raw_lines(path)) for path in segments(tmp_path)] == [1] * 6
-    assert steps(tmp_path) == list(range(6))
-    assert [len(line["metrics"]["note"]) for line in lines(tmp_path)] == [10, 10_000] * 3
-
-
-def test_segments_of_a_new_attempt(tmp_path: Path) -> None:
-    for attempt in range(3):
-        with Recorder(tmp_path, segment_bytes=SEGMENT) as recorder:
-            for step in range(100):
-                recorder.record(step, attempt=attempt)
-    for attempt, label in enumerate(("", "a1", "a2")):
-        assert len(segments(tmp_path, label=label)) == 3
-        assert {line["metrics"]["attempt"] for line in lines(tmp_path, label=label)} == {attempt}
-
-
-@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_permissions_follow_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
-    """Files and directories get the permissions that open() and mkdir() would give them."""
-    before = os.umask(umask)
-    try:
-        with Recorder(tmp_path / "a" / "run") as recorder:
-            recorder.record(0, x=1.0)
-            recorder.event("m")
-    finally:
-        os.umask(before)
-    for name in ("metrics.jsonl", "log.jsonl", "run.json"):
-        assert stat.S_IMODE((tmp_path / "a" / "run" / name).stat().st_mode) == mode
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o777 & ~umask
-
-
-def test_recorder_config(tmp_path: Path) -> None:
-    config = RecorderConfig(ring_bytes=100_000, back_pressure="drop")
-    with config.open(tmp_path, rank=2, world_size=3) as recorder:
-        assert (recorder.stats()["ring_bytes"], recorder.label) == (128 << 10, "r2")
 
 
 def test_messages_are_logged_not_raised(
@@ -297,11 +199,98 @@ def test_a_handler_that_raises_does_not_reach_training(
     caught: list[str] = []
     monkeypatch.setattr("sys.unraisablehook", lambda about: caught.append(str(about.exc_value)))
 
-    def fail(_: logging.LogRecord) -> None:
-        raise LookupError("a broken filter")
-
+    fail = Mock(side_effect=LookupError("a broken filter"))
     with filtered(fail), Recorder(tmp_path, ring_bytes=64 << 10) as recorder:
         assert not recorder.record(0, note="x" * 10_000)
         assert recorder.record(1, x=1.0)
     assert caught == ["a broken filter"]
     assert steps(tmp_path) == [1]
+
+
+def failed(path: Path) -> Recorder:
+    """The object of a constructor that raised, as a traceback keeps it."""
+    path.write_bytes(b"")
+    try:
+        Recorder(path)
+    except NotADirectoryError as error:
+        trace = error.__traceback__
+        while trace is not None and "self" not in trace.tb_frame.f_locals:
+            trace = trace.tb_next
+        assert trace is not None
+        recorder = trace.tb_frame.f_locals["self"]
+    assert isinstance(recorder, Recorder)
+    return recorder
+
+
+USES = (
+    *("record(0, x=1.0)", "record_dict(0, {'x': 1.0})", "log({'x': 1.0})", "timer('t')"),
+    *("event('m')", "message('INFO', 'l', 'm', {})", "epoch_summary(1, {'x': 1.0})", "flush()"),
+    *("flush(1.0, stream='log')", "close()", "closed", "stats()", "files()", "path", "rank"),
+    *(
+        "world_size",
+        "label",
+        "stamp",
+        "attempt",
+        "_fragment(0, b'')",
+        "_largest_fragment",
+        "_label",
+    ),
+    "__enter__().__exit__(None, None, None)",
+)
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["failed", "new"])
+def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool) -> None:
+    recorder = failed(tmp_path / "file") if fails else Recorder.__new__(Recorder)
+    assert repr(recorder) == "<Recorder, never opened>"
+    uses = [partial(eval, f"recorder.{use}", {"recorder": recorder}) for use in USES]
+    copies = [partial(copied, recorder) for copied in (pickle.dumps, copy.copy, copy.deepcopy)]
+    for use in (*uses, *copies, partial(recorder.record.__call__, recorder)):
+        with pytest.raises((RuntimeError, AttributeError), match="never opened"):
+            use()
+    assert not hasattr(recorder, "unknown")
+    recorder.mine = 1  # type: ignore[attr-defined]
+    assert recorder.mine == 1  # type: ignore[attr-defined]
+    del recorder.mine  # type: ignore[attr-defined]
+    del recorder
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_recorder_is_opened_once(tmp_path: Path, *, closed: bool) -> None:
+    recorder = Recorder(tmp_path / "run", rank=1)
+    assert recorder.record(0, x=1.0)
+    if closed:
+        assert recorder.close()
+    with pytest.raises(RuntimeError, match=r"was already opened, in .*/run: create a new one"):
+        recorder.__init__(tmp_path / "other", rank=-1)  # type: ignore[misc]
+    assert (recorder.path, recorder.rank, recorder.closed) == (tmp_path / "run", 1, closed)
+    assert not (tmp_path / "other").exists()
+    assert recorder.close()
+    assert recorder.stats()["written"] == 1
+
+
+def test_methods_of_the_core_want_a_core() -> None:
+    """A TypeError, whatever else they are called with."""
+    for method in ("_flush", "_close"):
+        with pytest.raises(TypeError, match="needs a Recorder"):
+            getattr(Recorder, method)(42, 1.0)
+    assert Recorder._opened.fget(42) is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="there, Python itself refuses the import")
+def test_a_subinterpreter_is_refused() -> None:
+    code = """
+import _xxsubinterpreters as interpreters
+code = '''
+try:
+    import foundry_fastlog._core
+    from foundry_fastlog import Recorder
+except ImportError as error:
+    print(error, flush=True)
+'''
+for _ in range(2):
+    interpreters.run_string(interpreters.create(), code)
+from foundry_fastlog import Recorder
+"""
+    done = run_python(code, timeout=60)
+    assert done.stdout.count("in the main interpreter only") == 2

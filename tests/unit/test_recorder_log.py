@@ -65,7 +65,7 @@ def test_values_that_are_none(recorder: Recorder, caplog: pytest.LogCaptureFixtu
             values = {f"odd{n}": value for n, (value, _) in enumerate(ODD)}
             assert recorder.log({"loss": 0.5, **values, "n": np.int64(3), "note": "text"}, step)
             recorder.flush()
-    said = [f"metric 'odd{n}' is no single value: recorded as text" for n in range(len(ODD))]
+    said = [f"metric 'odd{n}' is not a single value: recorded as text" for n in range(len(ODD))]
     assert caplog.messages == said
     for line in written(recorder):
         found = line["metrics"]
@@ -73,14 +73,6 @@ def test_values_that_are_none(recorder: Recorder, caplog: pytest.LogCaptureFixtu
         for n, (_, text) in enumerate(ODD):
             assert found[f"odd{n}"].startswith(text)
             assert len(found[f"odd{n}"]) < 1100
-
-
-def test_record_stays_strict(recorder: Recorder) -> None:
-    for value, _ in ODD:
-        for call in (recorder.record_dict, lambda step, given: recorder.record(step, **given)):
-            with pytest.raises((TypeError, OverflowError), match="'v'"):
-                call(0, {"v": value})
-    assert recorder.stats()["calls"] == 0
 
 
 @pytest.mark.parametrize("key", ["text", "k" * 300], ids=["known", "long"])
@@ -108,8 +100,6 @@ def test_many_texts_too_long_for_the_ring(recorder: Recorder) -> None:
 
 
 class Interrupted:
-    """A value in which Ctrl-C is met."""
-
     def __dlpack_device__(self) -> tuple[int, int]:
         raise KeyboardInterrupt
 

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
-from recorded import lines, run_python, steps
+from recorded import run_python, segments, steps
 from rings import PAGE, UUID, RingBuilder
 
-from foundry_fastlog import Recorder, RunNotFoundError, recover
+from foundry_fastlog import Recorder
 
 
 def leave(run: Path) -> None:
@@ -26,33 +26,6 @@ for step in range(100):
 os.kill(os.getpid(), signal.SIGKILL)
 """
     run_python(code, run, returncode=-9)
-
-
-def test_recover(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        leave(tmp_path / name)
-    reports = recover(tmp_path)
-    assert sorted(report.run.name for report in reports) == ["a", "b"]
-    assert all(report.sound and report.emitted == 200 for report in reports)
-    for name in ("a", "b"):
-        for stream in ("metrics", "log"):
-            assert [line["step"] for line in lines(tmp_path / name, stream)] == list(range(100))
-        assert recover(tmp_path / name) == []
-
-
-def test_recover_beside_a_recorder(tmp_path: Path) -> None:
-    with Recorder(tmp_path) as recorder:
-        recorder.record(0, x=1.0)
-        (report,) = recover(tmp_path)
-        assert (report.outcome, report.emitted) == ("live", 0)
-        recorder.record(1, x=1.0)
-    assert steps(tmp_path) == [0, 1]
-    assert recover(tmp_path) == []
-
-
-def test_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunNotFoundError, match="missing"):
-        recover(tmp_path / "missing")
 
 
 def test_the_next_start_says_what_it_recovered(
@@ -72,7 +45,6 @@ def test_the_next_start_says_what_it_recovered(
 def test_a_damaged_ring_does_not_stop_a_start(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A ring file that cannot be read is put aside with one warning; recording goes on."""
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "damaged.ring").write_bytes(b"x" * 10_000)
     with caplog.at_level(logging.WARNING, "foundry_fastlog"), Recorder(tmp_path) as recorder:
@@ -104,6 +76,8 @@ def test_every_fsync_policy_writes_the_same(tmp_path: Path, fsync: str) -> None:
             recorder.record(step, x=1.0)
             assert step % 100 or recorder.flush()
     assert steps(tmp_path) == list(range(300))
+    assert recorder.files() == (found := segments(tmp_path))
+    assert len(found) > 3
     assert recorder.stats()["errors"] == 0
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import in_threads, lines, segments, steps
+from recorded import in_threads, lines, segments
 
 from foundry_fastlog import Recorder
 
@@ -44,7 +42,8 @@ def check_sums(recorder: Recorder, run: Path) -> Any:
 
 
 def test_before_the_first_record(tmp_path: Path) -> None:
-    with Recorder(tmp_path) as recorder:
+    """All is 0; the size of the ring is rounded up."""
+    with Recorder(tmp_path, ring_bytes=(4 << 20) + 1) as recorder:
         stats: dict[str, Any] = {**recorder.stats()}
     assert set(stats) == KEYS
     assert set(stats.pop("streams")) == {"metrics", "performance", "errors", "log"}
@@ -128,38 +127,6 @@ def test_sums_with_threads_and_drops(tmp_path: Path, back_pressure: str) -> None
         assert found == sorted(set(found))
 
 
-def test_too_large_records(tmp_path: Path) -> None:
-    """A record beyond an eighth of the ring is dropped, counted, and marked in its stream."""
-    with Recorder(tmp_path, ring_bytes=SMALL) as recorder:
-        assert recorder.record(0, x=1.0)
-        assert not recorder.record(1, note="x" * SMALL)
-        assert not recorder.record_dict(2, {f"k{n}": float(n) for n in range(2_000)})
-        assert recorder.record(3, x=1.0)
-        assert not recorder.record(4, note="x" * SMALL)
-    stats = check_sums(recorder, tmp_path)
-    assert stats["dropped"] == 3
-    assert steps(tmp_path) == [0, 3]
-    kinds = ["step" if "step" in line else "marker" for line in lines(tmp_path)]
-    assert kinds == ["step", "marker", "marker", "step", "marker"]
-
-
-def test_largest_record(tmp_path: Path) -> None:
-    """From one size on records are too large: a little below an eighth of the ring."""
-    with Recorder(tmp_path, ring_bytes=SMALL) as recorder:
-        fits, too_large = 0, SMALL
-        while too_large - fits > 1:
-            size = (fits + too_large) // 2
-            if recorder.record(size, x="x" * size):
-                fits = size
-            else:
-                too_large = size
-        assert SMALL // 8 - 200 < fits < SMALL // 8
-        assert recorder.record(-1, x="x" * fits)
-        assert not recorder.record(-2, x="x" * too_large)
-    check_sums(recorder, tmp_path)
-    assert lines(tmp_path)[-2]["metrics"]["x"] == "x" * fits
-
-
 def test_markers_of_several_streams(tmp_path: Path) -> None:
     """Every stream marks its own drops; at close() the marker is the last line."""
     with Recorder(tmp_path, ring_bytes=SMALL) as recorder:
@@ -170,37 +137,6 @@ def test_markers_of_several_streams(tmp_path: Path) -> None:
     for stream in ("metrics", "performance"):
         assert stats["streams"][stream]["dropped"] == 1
         assert [line["dropped"] for line in lines(tmp_path, stream)] == [1]
-
-
-def test_stats_from_many_threads(tmp_path: Path) -> None:
-    done = threading.Event()
-
-    def work(thread: int) -> None:
-        step = 0
-        while thread and not done.is_set():
-            recorder.record(step, x=1.0)
-            step += 1
-        if not thread:
-            found.extend(recorder.stats() for _ in range(50))
-            done.set()
-
-    found: list[Any] = []
-    with Recorder(tmp_path) as recorder:
-        in_threads(work, 3)
-    for before, now in itertools.pairwise(found):
-        for key in ("calls", "accepted", "written", "bytes_written", "wall_s"):
-            assert now[key] >= before[key]
-    assert len(found) == 50
-    check_sums(recorder, tmp_path)
-
-
-def test_counts_outlive_their_threads(tmp_path: Path) -> None:
-    """Calls of threads that have ended stay counted, and their slots are used again."""
-    with Recorder(tmp_path) as recorder:
-        for step in range(50):
-            in_threads(lambda _, step=step: recorder.record(step, x=1.0), 1)  # type: ignore[misc]
-    assert check_sums(recorder, tmp_path)["calls"] == 50
-    assert steps(tmp_path) == list(range(50))
 
 
 def test_budget_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import re
 from collections import ChainMap
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,9 +16,11 @@ import pytest
 from contract import VALIDATORS
 from hypothesis import given
 from hypothesis import strategies as st
+from logging_support import run_processes
 from recorded import lines, raw_lines, without_clock
 
 from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.recording import host_copies
 from foundry_fastlog.recording.recorder import recorder_of
 from foundry_fastlog.recording.values import metric_value, recordable
 
@@ -103,6 +103,26 @@ def test_many_values_become_several_lines(tmp_path: Path) -> None:
     assert sum(len(line["summary"]) for line in found) == len(summary)
 
 
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_summary_is_accepted_only_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, on_device: bool
+) -> None:
+    """One whose first line alone was dropped is not."""
+    answers = iter([False, True])
+
+    def fitting(_: Recorder, __: float, values: dict[str, object]) -> bool:
+        if len(values) > 1:
+            raise ValueError(values)
+        return next(answers)
+
+    monkeypatch.setattr(Recorder, "_fragment", lambda *_: next(answers))
+    monkeypatch.setattr(Recorder, "_summary_fitting", fitting)
+    monkeypatch.setattr(host_copies, "is_device_scalar", lambda _: on_device)
+    with Recorder(tmp_path / "run", ring_bytes=64 << 10) as recorder:
+        assert not recorder.epoch_summary(1, {"a": "x" * 5000, "b": "y" * 5000})
+    assert next(answers, None) is None
+
+
 @pytest.mark.parametrize("text", ["x" * 100_000, "\0" * 100_000, "\udc80" * 100_000])
 def test_one_value_larger_than_all_is_cut(tmp_path: Path, text: str) -> None:
     """The line says how long it was; a name may be as long."""
@@ -129,14 +149,7 @@ def test_any_summary_reads_back(
     assert repr((line["epoch"], line["summary"])) == repr((epoch, summary))
 
 
-@pytest.mark.parametrize("value", [1.5, 2, True, None, "x", -(2**63)])
-def test_plain_values_are_as_they_are(value: Any) -> None:
-    assert metric_value("k", value) is value
-
-
 class Unreadable:
-    """Looks like a scalar and is none."""
-
     shape = ()
 
     def item(self) -> float:
@@ -211,14 +224,10 @@ def _record_one(recorder: Recorder) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_children_have_the_stamp_too(tmp_path: Path, method: str) -> None:
-    context = multiprocessing.get_context(method)
     with Recorder(tmp_path, stamp=STAMP) as recorder:
         recorder.record(1, loss=1.0)
-        child = context.Process(target=_record_one, args=(recorder,))
-        child.start()
-        child.join(60)
-        assert child.exitcode == 0
-    name = f"metrics_{STAMP}.w{child.pid}.jsonl"
+        (child,) = run_processes(_record_one, (recorder,), method=method)
+    name = f"metrics_{STAMP}.w{child}.jsonl"
     (line,) = map(json.loads, raw_lines(tmp_path / name))
     assert without_clock(line) == {"seq": 0, "step": 2, "metrics": {"loss": 2.0}}
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [1, 2]
@@ -231,30 +240,3 @@ def test_the_recorder_of_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert recorder_of(tmp_path / "run") is None
         assert recorder_of(tmp_path / "run", 1) is recorder
     assert recorder_of("run", 1) is None
-
-
-class OnDevice:
-    """A tensor of one element on a device."""
-
-    shape = (1,)
-    device = SimpleNamespace(type="cuda")
-
-
-def test_a_large_summary_of_devices_is_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Into values of the CPU, and of devices by halves; the longest name is cut."""
-    taken: list[tuple[float, list[str]]] = []
-
-    def take(self: Recorder, epoch: float, values: dict[str, Any]) -> bool:
-        if sum(map(len, values)) > 400:
-            raise ValueError("a record of many bytes")
-        taken.append((epoch, [name[:3] for name in values]))
-        return True
-
-    monkeypatch.setattr(Recorder, "_summary_fitting", take)
-    with Recorder(tmp_path) as recorder:
-        values = {name * 200: OnDevice() for name in "ab"} | {"c" * 500: OnDevice()}
-        assert recorder.epoch_summary(3, {"lr": 0.5, **values, "d": 1})
-    assert taken == [(3, ["aaa"]), (3, ["bbb"]), (3, ["ccc"])]
-    assert lines(tmp_path)[0]["summary"] == {"lr": 0.5, "d": 1}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-import sys
 import threading
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -27,16 +25,16 @@ def blocks(recorder: Recorder) -> list[tuple[str, int, str | None, int | None]]:
 
 
 def errors(recorder: Recorder) -> list[str | None]:
-    """Close; return the error of every block."""
     return [line.get("error") for line in written(recorder, "performance")]
 
 
 def test_nesting(recorder: Recorder) -> None:
+    """A block has the step of the nearest one around it that has a step."""
     with recorder.timer("step", step=3):
         with recorder.timer("forward"):
             with recorder.timer("attention"):
                 pass
-            with recorder.timer("mlp", step=99):
+            with recorder.timer("mlp", step=99), recorder.timer("gate", step=None):
                 pass
         with recorder.timer("backward"):
             pass
@@ -44,32 +42,13 @@ def test_nesting(recorder: Recorder) -> None:
         pass
     assert blocks(recorder) == [
         ("attention", 2, "forward", 3),
+        ("gate", 3, "mlp", 99),
         ("mlp", 2, "forward", 99),
         ("forward", 1, "step", 3),
         ("backward", 1, "step", 3),
         ("step", 0, None, 3),
         ("data", 0, None, None),
     ]
-
-
-def test_step_is_inherited_from_the_nearest_block_that_has_one(recorder: Recorder) -> None:
-    timer = recorder.timer
-    with timer("a", step=1), timer("b"), timer("c", step=2), timer("d", step=None):
-        pass
-    steps = [(name, step) for name, _, _, step in blocks(recorder)]
-    assert steps == [("d", 2), ("c", 2), ("b", 1), ("a", 1)]
-
-
-def test_duration_is_in_seconds_and_inside_the_caller_s_own_clock(recorder: Recorder) -> None:
-    outside = time.perf_counter()
-    with recorder.timer("block"):
-        inside = time.perf_counter()
-        while time.perf_counter() - inside < 0.02:
-            pass
-        inside = time.perf_counter() - inside
-    outside = time.perf_counter() - outside
-    (line,) = written(recorder, "performance")
-    assert inside * 0.5 <= line["duration_s"] <= outside * 2
 
 
 def test_recursion_with_one_timer(recorder: Recorder) -> None:
@@ -177,17 +156,11 @@ def test_exceptions_are_noted_and_go_on(
     assert errors(recorder) == [name]
 
 
-def test_exit_with_odd_arguments(recorder: Recorder) -> None:
-    """Called by hand, __exit__ needs no arguments and takes any."""
-    timer = recorder.timer("t")
-    for arguments in ((), (None, None, None), (5, None, None)):
-        timer.__enter__()
-        assert timer.__exit__(*arguments) is False  # type: ignore[call-arg, arg-type]
-    assert errors(recorder) == [None] * 3
-
-
 def test_exit_without_enter(recorder: Recorder) -> None:
-    """A RuntimeError, and no line; in a thread that has not entered it as well."""
+    """A RuntimeError, and no line; in a thread that has not entered it as well.
+
+    Called by hand, __exit__ needs no arguments and takes any.
+    """
     timer = recorder.timer("t")
 
     def leave(_: int = 0) -> None:
@@ -201,7 +174,11 @@ def test_exit_without_enter(recorder: Recorder) -> None:
         in_threads(leave, 1)
     leave()
     assert len(refused) == 3
-    assert blocks(recorder) == [("t", 0, None, None)]
+    for arguments in ((), (5, None, None)):
+        timer.__enter__()
+        assert timer.__exit__(*arguments) is False  # type: ignore[call-arg, arg-type]
+    assert blocks(recorder) == [("t", 0, None, None)] * 3
+    assert errors(recorder) == [None] * 3
 
 
 def test_enter_returns_the_timer(recorder: Recorder) -> None:
@@ -307,18 +284,3 @@ def test_timer_keeps_its_recorder(tmp_path: Path) -> None:
     del answer
     gc.collect()
     assert [line["name"] for line in lines(tmp_path / "run", "performance")] == ["kept"]
-
-
-def test_references_are_given_back(recorder: Recorder) -> None:
-    """Entering and leaving changes no reference count, also when a block raises."""
-    name = "".join(("a", " fresh name"))
-    timer = recorder.timer(name)
-    with timer, timer:
-        pass
-    names, timers = sys.getrefcount(name), sys.getrefcount(timer)
-    for _ in range(1_000):
-        with pytest.raises(ValueError, match="x"), timer, timer:
-            raise ValueError("x")
-        with timer:
-            pass
-    assert (sys.getrefcount(name), sys.getrefcount(timer)) == (names, timers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +13,12 @@ from foundry_fastlog import Recorder
 torch: Any = pytest.importorskip("torch")
 
 
-@pytest.mark.parametrize(
-    ("dtype", "value", "expected"),
-    [
-        *(("float64", 0.1, 0.1), ("float32", 0.1, 0.10000000149011612), ("float16", 0.5, 0.5)),
-        *(("bfloat16", 1.5, 1.5), ("bfloat16", math.inf, math.inf)),
-        *(("int64", -(2**63), -(2**63)), ("int32", 5, 5), ("int16", 5, 5), ("int8", -5, -5)),
-        *(("uint8", 255, 255), ("bool", True, True), ("bool", False, False)),
-    ],
-)
-@pytest.mark.parametrize("grad", [False, True])
-def test_tensor(
-    recorder: Recorder, dtype: str, value: float, expected: float, *, grad: bool
-) -> None:
-    tensor = torch.tensor(value, dtype=getattr(torch, dtype))
-    if grad and tensor.is_floating_point():
-        tensor = tensor.requires_grad_() * 1
-        assert tensor.requires_grad
-    assert recorder.record(0, v=tensor)
-    (line,) = written(recorder)
-    found = float(line["nonfinite"]["v"]) if "nonfinite" in line else line["metrics"]["v"]
-    assert type(found) is type(expected)
-    assert found == expected
-
-
-def test_parameter_and_buffer(recorder: Recorder) -> None:
-    """A Parameter, a loss that went through backward() and tensors of one element are values."""
-    weight = torch.nn.Parameter(torch.tensor(2.0))
-    loss = weight * 3
-    loss.backward()
-    values = {"weight": weight, "loss": loss, "grad": weight.grad}
-    assert recorder.record(0, **values, norm=weight.norm().reshape(1, 1))
-    expected = {"weight": 2.0, "loss": 6.0, "grad": 3.0, "norm": 2.0}
-    assert written(recorder)[0]["metrics"] == expected
-
-
-@pytest.mark.parametrize(
-    ("make", "kind"),
-    [
-        (lambda: torch.tensor([1.0, 2.0]), "Tensor"),
-        (lambda: torch.zeros(2, 2), "Tensor"),
-        (lambda: torch.tensor(1 + 2j), "Tensor"),
-        (lambda: torch.tensor(1.0, device="meta"), "Tensor"),
-        (lambda: torch.Tensor, "_TensorMeta"),
-        (lambda: torch.float32, "dtype"),
-        (lambda: torch.device("cpu"), "device"),
-        (lambda: torch.Size([1]), "Size"),
-    ],
-)
-def test_other_tensors_are_refused(recorder: Recorder, make: Any, kind: str) -> None:
-    with pytest.raises(TypeError, match=rf"'v' has type [\w.]*{kind}"):
-        recorder.record(0, v=make())
+def test_what_is_no_tensor_is_refused(recorder: Recorder) -> None:
+    """But belongs to them. Tensors themselves are in tests/device/test_device_torch.py."""
+    for value in (torch.Tensor, torch.float32, torch.device("cpu"), torch.Size([1])):
+        kind = type(value).__name__
+        with pytest.raises(TypeError, match=rf"'v' has type [\w.]*{kind}"):
+            recorder.record(0, v=value)
     assert written(recorder) == []
 
 
@@ -75,7 +29,9 @@ def test_integers_that_are_parts_of_bytes_are_refused(recorder: Recorder, name: 
         pytest.skip(f"this torch has no {name}")
     bits = torch.tensor(3, dtype=torch.uint8)
     for _ in range(2):  # types that are known are asked, too
-        with pytest.raises(TypeError, match=r"'a' has type .*Tensor.*(parts of bytes|its type)"):
+        with pytest.raises(
+            TypeError, match=r"'a' has type .*Tensor.*(smaller than a byte|its type)"
+        ):
             recorder.record(0, a=bits.view(getattr(torch, name)))
         assert recorder.record(0, a=bits, b=bits.view(torch.int8))
     assert [line["metrics"] for line in written(recorder)] == [{"a": 3, "b": 3}] * 2
@@ -91,8 +47,8 @@ from foundry_fastlog.base.json_text import safe_str
 from foundry_fastlog.sinks.wandb_values import flat
 
 logging.basicConfig(level=logging.INFO)
-scalar, several, view = torch.tensor(1.5), torch.ones(2000), torch.ones(4)[:2]
-for tensor, left in ((scalar, 0), (several, 4000), (view, 4)):
+scalar, several, view = torch.tensor(1.5), torch.ones(2000), torch.ones(4)[2:]
+for tensor, left in ((scalar, 0), (several, 4000), (view, 8)):
     tensor.untyped_storage().resize_(left)
 metrics = {"scalar": scalar, "several": several, "view": view, "all": [scalar]}
 with Recorder(sys.argv[1]) as recorder:
@@ -162,10 +118,3 @@ def test_a_ranks_part_of_a_value_is_never_taken_for_it(tmp_path: Path) -> None:
     for values in found:
         assert values["whole"] == 2.0
         assert all("DTensor(local_tensor=" in values[name] for name in ("part", "shard"))
-
-
-def test_step_may_be_a_tensor(recorder: Recorder) -> None:
-    assert recorder.record(torch.tensor(5), x=1.0)
-    with pytest.raises(TypeError):
-        recorder.record(torch.tensor(5.0), x=1.0)
-    assert written(recorder)[0]["step"] == 5

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rings
+from recorded import run_python
 from rings import RingBuilder, ring_of
 
 import foundry_fastlog
 from foundry_fastlog import Recorder, RingReport, RunNotFoundError, read_run
 from foundry_fastlog.reading.preview import preview, runs_with_rings
+from foundry_fastlog.reading.run import ReadProblemError
 
 Command = Callable[..., Any]
 Patch = pytest.MonkeyPatch
@@ -26,7 +26,8 @@ Patch = pytest.MonkeyPatch
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("killed")
-    rings.make_killed_runs(tree, range(1, 4))
+    for run in rings.unpack_killed_runs(tmp_path_factory.mktemp("all"))[1:4]:
+        rings.copy_run(run, tree / run.name)
     return tree
 
 
@@ -48,16 +49,14 @@ def states(directory: Path) -> dict[str, object]:
     return {str(p): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
-def run_json(*arguments: object) -> tuple[int, dict[str, Any]]:
-    """Run the command in a process of its own; its exit code and its JSON."""
-    command = [sys.executable, "-m", "foundry_fastlog", "recover", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, check=False)
-    assert done.stderr == b""
-    return done.returncode, json.loads(done.stdout)
+def in_json(command: Command, *arguments: object, code: int = 0) -> dict[str, Any]:
+    captured = command("recover", *arguments, "--json", code=code)
+    assert captured.err == ""
+    found: dict[str, Any] = json.loads(captured.out)
+    return found
 
 
 def words(text: str) -> str:
-    """What was written, without the table's line ends."""
     return " ".join(text.split())
 
 
@@ -97,17 +96,14 @@ def test_a_dry_run_changes_nothing(tree: Path, command: Command) -> None:
     out = command("recover", "--dry-run", tree).out
     assert out.count("recoverable") == 3
     assert "lines would be written" in out
-    promised = run_json("--dry-run", tree)
+    promised = in_json(command, "--dry-run", tree)
     assert states(tree) == before
-    done = run_json(tree)
-    for (code, said), dry_run, outcome in (
-        (promised, True, "recoverable"),
-        (done, False, "recovered"),
-    ):
-        assert (code, said["dry_run"]) == (0, dry_run)
+    done = in_json(command, tree)
+    assert (promised["dry_run"], done["dry_run"]) == (True, False)
+    for said, outcome in ((promised, "recoverable"), (done, "recovered")):
         assert {ring.pop("outcome") for ring in said["rings"]} == {outcome}
-    assert done[1]["rings"] == promised[1]["rings"]
-    assert all(ring["found"] == ring["emitted"] > 0 for ring in done[1]["rings"])
+    assert done["rings"] == promised["rings"]
+    assert all(ring["found"] == ring["emitted"] > 0 for ring in done["rings"])
 
 
 @pytest.mark.parametrize(("flags", "outcome"), [(["--dry-run"], "damaged"), ([], "quarantined")])
@@ -120,13 +116,15 @@ def test_a_damaged_ring_exits_with_1_and_says_why(
     ring.write_bytes(content)
     out = command("recover", *flags, tree, code=1).out
     assert outcome in out
-    assert "does not begin as a ring file" in out.replace("\n", " ")
+    assert "does not start like a ring file" in out.replace("\n", " ")
     place = ring if flags else ring.parent / "quarantine" / ring.name
     assert place.read_bytes() == content
     # It stays a problem, by its reason, until somebody removes it.
     for again in (["recover", "--dry-run", tree], ["recover", tree], ["summary", tree / "1"]):
-        assert "does not begin as a ring file" in words(command(*again, code=1).out)
+        assert "does not start like a ring file" in words(command(*again, code=1).out)
     assert read_run(tree / "1").unread == 1
+    with pytest.raises(ReadProblemError, match="does not start like a ring file"):
+        read_run(tree / "1", strict=True)
     (ring.parent / "quarantine" / ring.name).unlink(missing_ok=True)
     command("recover", tree)
     command("summary", tree / "1")
@@ -141,32 +139,10 @@ def test_records_that_cannot_be_rendered_exit_with_1(tmp_path: Path, command: Co
     (tmp_path / "metrics.jsonl").touch()
     out = command("summary", tmp_path, code=1).out
     assert "1 records in it are damaged" in words(out)
-    code, result = run_json("--dry-run", tmp_path)
-    assert (code, result["rings"][0]["damaged"]) == (1, 1)
+    (ring,) = in_json(command, "--dry-run", tmp_path, code=1)["rings"]
+    assert ring["damaged"] == 1
     row = recovered_row(command("recover", tmp_path, code=1).out)
     assert row[3:] == ["recovered", "2", "1", "-", "1", "-", "-"]
-
-
-def test_a_live_run_is_left_alone(tmp_path: Path, command: Command) -> None:
-    with Recorder(tmp_path / "run") as recorder:
-        recorder.record(0, x=1)
-        assert "live" in command("recover", tmp_path / "run").out
-        command("recover", "--dry-run", tmp_path / "run")
-        recorder.record(1, x=1)
-    assert [line["step"] for line in read_run(tmp_path / "run").lines("metrics")] == [0, 1]
-
-
-@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
-def test_a_ring_on_another_host_exits_with_1(
-    flags: list[str], tmp_path: Path, command: Command
-) -> None:
-    """Its lines are not here, and the reason says what to do."""
-    (tmp_path / ".fastlog").mkdir()
-    (tmp_path / ".fastlog" / "x.ring-at").write_text("/nowhere/fastlog-x.ring\nnode2\nid\n")
-    (tmp_path / "metrics.jsonl").touch()
-    out = command("recover", *flags, tmp_path, code=1).out.replace("\n", " ")
-    assert "elsewhere" in out
-    assert "remove the pointer" in out
 
 
 def test_a_summary_says_where_pending_lines_are(tree: Path, command: Command) -> None:
@@ -175,7 +151,7 @@ def test_a_summary_says_where_pending_lines_are(tree: Path, command: Command) ->
     (report, _) = sorted(preview(tree / "1"), key=lambda one: one.outcome, reverse=True)
     out = words(command("summary", tree / "1", code=1).out)
     for text in (
-        f"{report.emitted} lines of killed processes, from their rings",
+        f"{report.emitted} lines in the rings of killed processes",
         "foundry-fastlog recover",
         "complete NO: see the problems below",
         "the records of a process cannot be read: open /nowhere/x.ring",
@@ -183,6 +159,10 @@ def test_a_summary_says_where_pending_lines_are(tree: Path, command: Command) ->
         assert text in out
     said = json.loads(command("summary", "--json", tree / "1", code=1).out)
     assert sorted(ring["outcome"] for ring in said["rings"]) == ["elsewhere", "recoverable"]
+    for command_line in (["recover", "--dry-run"], ["recover"]):
+        out = words(command(*command_line, tree / "1", code=1).out)
+        assert "elsewhere" in out
+        assert "remove the pointer" in out
 
 
 def test_an_export_names_a_ring_that_it_cannot_read(
@@ -200,16 +180,16 @@ def test_an_export_names_a_ring_that_it_cannot_read(
     assert "the records of a killed process cannot be read" in err
 
 
-@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--json"]])
 @pytest.mark.parametrize("what", ["missing", "file", "empty"])
-def test_no_run_exits_with_2(flags: list[str], what: str, tmp_path: Path, command: Command) -> None:
+def test_no_run_exits_with_2(what: str, tmp_path: Path, command: Command) -> None:
     """A wrong path is named, with what to give instead."""
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    captured = command("recover", *flags, tmp_path / what, code=2)
-    assert captured.out == ""
-    assert captured.err.startswith("error: ")
-    assert what in captured.err
+    for flags in ([], ["--dry-run"], ["--json"]):
+        captured = command("recover", *flags, tmp_path / what, code=2)
+        assert captured.out == ""
+        assert captured.err.startswith("error: ")
+        assert what in captured.err
 
 
 def test_a_run_without_rings_has_nothing_to_recover(tmp_path: Path, command: Command) -> None:
@@ -218,39 +198,25 @@ def test_a_run_without_rings_has_nothing_to_recover(tmp_path: Path, command: Com
     (tmp_path / "run" / "metrics.jsonl").touch()
     for path in (tmp_path / "run", tmp_path):
         assert "nothing to recover" in command("recover", path).out
-        assert run_json("--dry-run", path) == (0, {"dry_run": True, "rings": []})
-
-
-def test_help_says_what_happens_and_how_it_exits(command: Command) -> None:
-    out = words(command("recover", "--help").out)
-    for text in ("--dry-run", "--json", "quarantine", "Exit codes:", "recover runs/exp0"):
-        assert text in out
+        assert in_json(command, "--dry-run", path) == {"dry_run": True, "rings": []}
 
 
 def test_without_the_extension_readers_and_recovery_say_what_is_missing(tree: Path) -> None:
     """What is in the files is read; what is in the rings is a problem of the run."""
-    code = """if True:
-        import sys
+    code = """
+import sys
+sys.modules["foundry_fastlog._core"] = None
+from foundry_fastlog import read_run
+from foundry_fastlog.cli.main import main
 
-        class Blocker:
-            def find_spec(self, name, path=None, target=None):
-                if name == "foundry_fastlog._core":
-                    raise ModuleNotFoundError("blocked by the test", name=name)
-
-        sys.meta_path.insert(0, Blocker())
-        from foundry_fastlog import read_run
-        from foundry_fastlog.cli.main import main
-
-        tree, run = sys.argv[1:]
-        assert main(["recover", "--dry-run", tree]) == 1
-        assert main(["summary", run]) == 1
-        (problem,) = read_run(run).problems
-        assert "native part of foundry_fastlog, which reads rings, is missing" in problem.message
-        sys.exit(main(["recover", tree]))
-    """
-    arguments = [sys.executable, "-c", code, str(tree), str(tree / "1")]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
+tree, run = sys.argv[1:]
+assert main(["recover", "--dry-run", tree]) == 1
+assert main(["summary", run]) == 1
+(problem,) = read_run(run).problems
+assert "native part of foundry_fastlog, which reads rings, is missing" in problem.message
+sys.exit(main(["recover", tree]))
+"""
+    done = run_python(code, tree, tree / "1", returncode=2)
     assert "pip install" in done.stderr.replace("\n", " ")
     assert done.stdout.count("which reads rings, is missing") >= 3
 
@@ -261,8 +227,7 @@ def test_recover_returns_a_report_per_ring(tree: Path) -> None:
     assert [report.ring for report in reports] == [report.ring for report in promised]
     assert all(isinstance(report, RingReport) for report in reports)
     assert all(report.sound and report.outcome == "recovered" for report in reports)
-    names = [str(report.run.relative_to(tree)) for report in reports]
-    assert names == ["1", "2", "deep/er/3"]
+    assert [str(report.run.relative_to(tree)) for report in reports] == ["1", "2", "deep/er/3"]
     assert foundry_fastlog.recover(str(tree)) == []
     with pytest.raises(RunNotFoundError):
         foundry_fastlog.recover(tree / "nothing")
@@ -282,22 +247,18 @@ def test_recover_tells_of_rings_that_it_may_not_list(tree: Path, monkeypatch: Pa
     (report,) = foundry_fastlog.recover(tree / "1")
     assert (report.outcome, report.sound) == ("failed", False)
     assert "Permission denied" in report.reason
+    assert "Permission denied" in read_run(tree / "1").problems[0].message
 
 
-@pytest.fixture
-def odd_name(tmp_path: Path, killed: Path) -> Iterator[Path]:
+def test_any_directory_name_will_do(killed: Path, tmp_path: Path, command: Command) -> None:
+    """Names that no text encoding has are shown with escapes, in tables and in JSON."""
     run = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xfcn"))
     shutil.copytree(killed / "1", run)
-    yield run
+    (ring,) = in_json(command, "--dry-run", run)["rings"]
+    assert "udcfc" in ring["run"]
+    assert "udcfc" in command("recover", tmp_path).out
+    assert list((run / ".fastlog").glob("*.ring")) == []
     shutil.rmtree(run)
-
-
-def test_any_directory_name_will_do(odd_name: Path, command: Command) -> None:
-    """Names that no text encoding has are shown with escapes, in tables and in JSON."""
-    said = json.loads(command("recover", "--dry-run", "--json", odd_name).out)
-    assert "udcfc" in said["rings"][0]["run"]
-    assert "udcfc" in command("recover", odd_name.parent).out
-    assert list((odd_name / ".fastlog").glob("*.ring")) == []
 
 
 def test_directories_that_may_not_be_looked_into_are_named(

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from oracle import START, OracleWriter, write_run_json
+from oracle import START, OracleWriter, attempt, write_run_json
 from rich.console import Console
 
 from foundry_fastlog.analysis.accumulate import percentile
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.analysis.summary import Summary
 from foundry_fastlog.base import formatting as to
+from foundry_fastlog.reading import absent_rings
 from foundry_fastlog.reading.run import read_run
 from foundry_fastlog.show.curve import draw_curves
 from foundry_fastlog.show.line_text import format_line
@@ -46,11 +47,6 @@ def summed(run: Path, **options: Any) -> Summary:
 
 def check_has(text: str, *expected: str) -> None:
     assert [part for part in expected if part not in text] == []
-
-
-def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
-    """The writer of an attempt, an hour after the one before."""
-    return OracleWriter(run, attempt=number, start=START + number * HOUR, **options)
 
 
 def drop_lines(run: Path, *numbers: int, instead: bytes | None = None) -> None:
@@ -329,12 +325,15 @@ def test_a_table_closes_its_gaps_before_it_folds(tmp_path: Path) -> None:
 def test_problems_are_shown_and_the_verdict_is_clear(tmp_path: Path) -> None:
     OracleWriter(tmp_path).fill(range(59)).fill([59], loss=math.nan)
     drop_lines(tmp_path, *range(1, 50, 2), instead=b"x")
-    told = ("NO: see the problems below", "metrics.jsonl:2: damaged line: no JSON")
+    told = ("NO: see the problems below", "metrics.jsonl:2: damaged line: not JSON")
     check_has(shown(summed(tmp_path)), *told, "... and 30 more", "NaN/Inf")
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     """Hundreds of loader workers, a driver that fails in ever new ways, many metrics."""
+    assert [absent_rings._name("abcdefg"[:n])[13:] for n in (5, 6, 7)] == [
+        *("", " and 1 more", " and 2 more")
+    ]
     for child in range(30):
         OracleWriter(tmp_path / "run", children=(f"w{child}",)).log("x")
     check_has(shown(summed(tmp_path / "run")), "... and 10 more", "... and 40 more")
@@ -385,7 +384,7 @@ def test_values_that_never_arrived_are_counted_and_told(tmp_path: Path) -> None:
 def test_events_among_the_errors_are_told_beside_them(tmp_path: Path) -> None:
     """They are no exceptions, and many of them do not hide the last of those."""
     writer = OracleWriter(tmp_path)
-    writer.error("boom", ValueError("bad"), step=7)
+    writer.error("ValueError: boom", ValueError("boom"), step=7)  # the class is told once
     for step in range(8):
         writer.nonfinite("loss", "-inf", step)
     writer.write("errors", {"level": "ERROR", "logger": "x", "message": "old", "context": {}})
@@ -393,7 +392,7 @@ def test_events_among_the_errors_are_told_beside_them(tmp_path: Path) -> None:
     assert summary.errors_by_type == {"ValueError": 1, "": 1}
     assert summary.events == {"nonfinite": 8}
     assert summary.errors_by_level == {"WARNING": 8, "ERROR": 2}
-    assert [error.message for error in summary.last_errors] == ["boom", "old"]
+    assert [error.message for error in summary.last_errors] == ["ValueError: boom", "old"]
     events = [(event.step, event.level) for event in summary.last_events]
     assert events == [(step, "WARNING") for step in range(3, 8)]
     text = shown(summary)
@@ -485,6 +484,7 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
     writer.timing("step", 0.1, error="OSError", device="cuda:0", device_duration_s=0.05)
     writer.timing("step", 0.1, device="cuda:0", device_duration_s="lost\n")
     writer.nonfinite("loss", "nan", 5)
+    writer.error("ValueError: bad", ValueError("bad"))  # class and text are the message already
     lines = texts(tmp_path)
     assert [line.partition(" r1 ")[2] for line in lines] == [
         "metrics epoch=1 step=3 loss=nan note=a\\nb",
@@ -498,6 +498,7 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
         "performance step 100 ms, cuda:0 50 ms OSError",
         "performance step 100 ms, cuda:0 null (lost\\n)",
         "errors step=5 WARNING loss became nan at step 5 key=loss value=nan",
+        "errors ERROR ValueError: bad",
     ]
     assert lines[0].startswith("2026-01-30 14:32:15.123 ")
     # The main process needs no label.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import rings
 from ring_checks import first_line, lines, seen, view
-from rings import DROPS, FRAGMENT, INTEGER, METRICS, NULL, PAD, REAL, STRING, TIMING, RingBuilder
+from rings import DROPS, FRAGMENT, INTEGER, METRICS, NULL, REAL, STRING, TIMING, RingBuilder
 
 from foundry_fastlog.reading.found_rings import RingReport
 from foundry_fastlog.reading.overlay import Overlay
@@ -33,8 +33,8 @@ def look(run: Path, data: bytes | bytearray) -> RingReport:
     return report
 
 
-SIZES = "its sizes do not fit together"
-LABEL = "its label is none that a recorder gives"
+SIZES = "its sizes are inconsistent"
+LABEL = "its label is not one that a recorder writes"
 
 
 def change(**fields: object) -> RingBuilder:
@@ -44,7 +44,7 @@ def change(**fields: object) -> RingBuilder:
 @pytest.mark.parametrize(
     ("builder", "reason"),
     [
-        (change(magic=b"FLOGRINK"), "does not begin as a ring file"),
+        (change(magic=b"FLOGRINK"), "does not start like a ring file"),
         (change(ring_bytes=1 << 13), SIZES),
         (change(file_bytes=1 << 13), SIZES),
         (RingBuilder(ring_bytes=512), SIZES),
@@ -76,18 +76,15 @@ def test_a_damaged_header_is_refused(tmp_path: Path) -> None:
         assert report.outcome == ("failed" if offset < 12 else "damaged")
 
 
-@pytest.mark.parametrize("size", [0, 8, 496, 8191])
-def test_a_file_that_is_too_short_is_refused(size: int, tmp_path: Path) -> None:
-    reason = look(tmp_path, RingBuilder().build()[:size]).reason
-    assert f"it has {size} bytes, too few" in reason
-
-
-def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
     """A sparse terabyte costs one read of the header, whatever that claims."""
+    for size in (0, 8, 496, 8191):
+        report = look(tmp_path, RingBuilder().build()[:size])
+        assert f"it has {size} bytes, too few" in report.reason
     look(tmp_path, change(file_bytes=1 << 40, ring_bytes=1 << 39).build()[:16384])
     os.truncate(tmp_path / ".fastlog" / "x.ring", 1 << 40)
     (report,) = Overlay(tmp_path).refresh()
-    assert "its sizes do not fit" in report.reason
+    assert "its sizes are inconsistent" in report.reason
 
 
 def slot(epoch: int, position: int = 0, **stream: int) -> bytes:
@@ -118,6 +115,8 @@ def test_the_newest_whole_slot_counts(tmp_path: Path) -> None:
     assert shown_with(tmp_path, slot(4, 64), broken) == after_1
     assert shown_with(tmp_path, bytes(208), slot(5, 128)) == after_2
     assert shown_with(tmp_path, slot(4, 192, seq=3), broken) == [b'"seq":3,"a":3']
+    # Its writer died while it opened.
+    assert len(shown_with(tmp_path, bytes(208), bytes(208))) == 4
 
 
 @pytest.mark.parametrize(
@@ -132,11 +131,6 @@ def test_a_slot_with_numbers_out_of_bounds_does_not_count(wrong: bytes, tmp_path
     assert "both of its commit slots are damaged" in shown_with(tmp_path, wrong, wrong)
 
 
-def test_a_ring_that_was_never_committed_begins_at_its_start(tmp_path: Path) -> None:
-    """Its writer died while it opened."""
-    assert len(shown_with(tmp_path, bytes(208), bytes(208))) == 4
-
-
 def test_drops_count_until_a_slot_says_that_they_are_written() -> None:
     """Recovery notes in the slot that the markers are in the files."""
     builder = change(drops=[3, 0, 0, 1 << 63])
@@ -145,13 +139,12 @@ def test_drops_count_until_a_slot_says_that_they_are_written() -> None:
     assert payloads(builder) == []
 
 
-@pytest.mark.parametrize("trusted", [True, False])
-def test_records_come_in_order_and_pads_are_skipped(trusted: bool) -> None:
+def test_records_come_in_order_and_pads_are_skipped() -> None:
     builder = RingBuilder(start=4096 * 5 + 3968).lines("a" * 30)
     builder.pad()
     builder.lines("b" * 33).record(DROPS, 3, bytes(8))
-    found = payloads(builder if trusted else of_other_boot(builder))
-    assert found == [b"a" * 30, b"b" * 33, b'"dropped":0']
+    expected = [b"a" * 30, b"b" * 33, b'"dropped":0']
+    assert payloads(builder) == payloads(of_other_boot(builder)) == expected
 
 
 def test_a_hole_hides_nothing_behind_it() -> None:
@@ -166,27 +159,11 @@ def test_a_hole_hides_nothing_behind_it() -> None:
     assert (len(shown), report.holes, report.hole_bytes) == (2, 1, 160)
 
 
-def test_a_damaged_record_is_none() -> None:
-    builder = RingBuilder().lines("good")
-    builder.record(FRAGMENT, 3, b"bad", wrong_crc=True)
-    assert payloads(builder.lines("behind")) == [b"good", b"behind"]
-    builder.data[64 + 16] ^= 1  # the time of a record that is damaged anyway
-    builder.data[128 + 16] ^= 1
-    assert payloads(builder) == [b"good"]
-
-
 def test_bytes_of_an_earlier_lap_are_no_records() -> None:
     builder = RingBuilder().lines(*["old"] * 64)
     builder.having(start=builder.tail).lines("new")
     assert payloads(builder) == [b"new"]
     assert payloads(of_other_boot(builder)) == [b"new"]
-
-
-@pytest.mark.parametrize("length", [4096 // 8 - 31, 1 << 31, (1 << 32) - 1])
-def test_a_record_out_of_bounds_is_none(length: int) -> None:
-    builder = RingBuilder()
-    builder.record(FRAGMENT, 3, b"x" * min(length, 500), length=length)
-    assert payloads(builder) == []
 
 
 def test_a_record_beyond_the_ring_or_the_tail_is_none() -> None:
@@ -242,36 +219,9 @@ def test_a_metrics_line_has_all_its_fields() -> None:
     )
 
 
-def test_an_epoch_that_is_null_is_left_out() -> None:
-    builder = RingBuilder()
-    builder.metrics(1, builder.key_set("epoch"), (NULL, None))
-    assert first_line(builder).endswith(b'"step":1,"metrics":{}}\n')
-
-
 def timing(builder: RingBuilder, *fields: object, error: bytes = b"", length: int = -1) -> None:
     size = len(error) if length < 0 else length
     builder.record(TIMING, 1, struct.pack("<qQ2I2HI", *fields, size) + error, thread=8)
-
-
-def test_a_timing_line_has_its_fields() -> None:
-    builder = RingBuilder()
-    outer, inner = builder.key_set("outer"), builder.key_set("in ner", "more")
-    timing(builder, 5, 1500, inner, outer, 1, 3, error=b"ValueError")
-    timing(builder, 5, 2**64 - 1, outer, 99, 0, 0)
-    inner_line, outer_line = (line[line.index(b'"name"') :] for line in lines(builder) if line)
-    assert inner_line == (
-        b'"name":"in ner","duration_s":1.5e-06,"step":5,"depth":1,"parent":"outer","thread":8,'
-        b'"error":"ValueError"}\n'
-    )
-    assert outer_line == b'"name":"outer","duration_s":18446744073.709553,"depth":0,"thread":8}\n'
-
-
-def test_fragments_and_drop_markers_are_lines() -> None:
-    builder = RingBuilder().lines('"level":"INFO","message":"hi"')
-    builder.record(DROPS, 3, struct.pack("<Q", rings.MASK))
-    message, marker = payloads(builder)
-    assert message == b'"level":"INFO","message":"hi"'
-    assert marker == b'"dropped":18446744073709551615'
 
 
 def test_records_that_cannot_be_rendered_are_told() -> None:
@@ -333,14 +283,14 @@ def test_a_damaged_key_table_is_read_up_to_the_damage(
     assert (report.damaged, len(shown)) == (3 - good, good)
 
 
-@pytest.mark.parametrize("published", [0, 7, 15, 24, rings.MASK])
-def test_a_key_table_claims_no_more_than_it_has(published: int, tmp_path: Path) -> None:
+def test_a_key_table_claims_no_more_than_it_has(tmp_path: Path) -> None:
     builder = RingBuilder()
     timing(builder, 0, 0, builder.key_set("name"), 0, 0, 0)
-    with rings.edited(builder.put(tmp_path)) as data:
-        struct.pack_into("<Q", data, rings.KEY_TABLE, published)
-    (report,) = Overlay(tmp_path).refresh()
-    assert (report.damaged, report.emitted) == ((1, 0) if published < 24 else (0, 1))
+    for published in (0, 7, 15, 24, rings.MASK):
+        with rings.edited(builder.put(tmp_path)) as data:
+            struct.pack_into("<Q", data, rings.KEY_TABLE, published)
+        (report,) = Overlay(tmp_path).refresh()
+        assert (report.damaged, report.emitted) == ((1, 0) if published < 24 else (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -373,32 +323,3 @@ def test_a_damaged_clock_gives_durations_anyhow(rate: float, text: bytes) -> Non
     builder = change(anchor=(0, 0, rate), flags=1)
     timing(builder, 0, 3, builder.key_set("t"), 0, 0, 0)
     assert b'"duration_s":%b,' % text in first_line(builder)
-
-
-def test_floats_have_the_digits_that_they_always_had() -> None:
-    values = [2.0**power for power in range(-1074, 1024)]
-    values += [digits * 10.0**power for power in range(-30, 30) for digits in (1, 1.5, 12345, 9.87)]
-    values += [0.0, -0.0, 5e-324, 1.7976931348623157e308, 123456789012345680.0]
-    step = 0x000F_1234_5678_9ABD << 3
-    patterns = struct.pack("<2000Q", *(step * n % (0x7FF << 52) for n in range(2000)))
-    values += struct.unpack("<2000d", patterns)
-    builder = RingBuilder(ring_bytes=1 << 17)
-    keys = builder.key_set(*map(str, range(100)))
-    for begin in range(0, len(values) - 100, 100):
-        builder.metrics(begin, keys, *((REAL, value) for value in values[begin : begin + 100]))
-    texts = b"".join(lines(builder))
-    assert texts.count(b":1e-05,") == 1
-    assert texts.count(b"null") == 0
-
-
-def test_strings_have_the_escapes_that_they_always_had() -> None:
-    builder = RingBuilder()
-    text = "".join(map(chr, [*range(0x80), 0xE9, 0x7FF, 0x20AC, 0xFFFF, 0x1F600]))
-    builder.metrics(1, builder.key_set("s"), (STRING, text))
-    assert text.encode()[32:34] in first_line(builder)
-
-
-def test_a_pad_is_no_record() -> None:
-    builder = RingBuilder()
-    builder.record(PAD, 0, b"")
-    assert payloads(builder.lines("x")) == [b"x"]

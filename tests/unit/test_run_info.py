@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import fcntl
 import json
-import logging
 import os
 import platform
 import re
@@ -16,9 +15,10 @@ from collections import UserDict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
-import jsonschema
 import pytest
+from contract import VALIDATORS
 from pydantic import BaseModel, ConfigDict
 from recorded import TIMESTAMP
 
@@ -27,14 +27,12 @@ from foundry_fastlog import Recorder
 from foundry_fastlog.base.environment import git_hash
 from foundry_fastlog.run.info import RunFile, plain_config
 
-SCHEMA = Path(foundry_fastlog.__file__).parent / "run" / "schema" / "run.schema.json"
 Patch = pytest.MonkeyPatch
 
 
 def read(run: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator(schema).validate(content)
+    VALIDATORS["run"].validate(content)
     return content
 
 
@@ -148,6 +146,8 @@ class Opaque:
 
 
 class WithOpaque(BaseModel):
+    """What pydantic does not serialize is text; the rest is what it is."""
+
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     device: Opaque = Opaque()
@@ -160,13 +160,6 @@ class Liar:
 
     def __str__(self) -> str:
         return "liar"
-
-
-def test_a_model_that_json_cannot_have_is_no_obstacle(tmp_path: Path) -> None:
-    """What pydantic does not serialize is text; the rest is what it is."""
-    with Recorder(tmp_path, config=WithOpaque()):
-        found = read(tmp_path)["config"]
-    assert found == {"device": "cuda:0", "inner": {"lr": 0.1, "path": "/data"}}
 
 
 def test_values_within_configurations(tmp_path: Path) -> None:
@@ -185,6 +178,7 @@ def test_values_within_configurations(tmp_path: Path) -> None:
         ("parts", [Plain(0.2), (Slotted(0.3),)], [{"lr": 0.2}, [{"lr": 0.3}]]),
         ("arguments", namespace, {"deeper": {"lr": 0.4}, "opaque": "cuda:0"}),
         ("mapping", UserDict(m=Settings(lr=0.5)), {"m": {"lr": 0.5, "path": "/data"}}),
+        ("model", WithOpaque(), {"device": "cuda:0", "inner": {"lr": 0.1, "path": "/data"}}),
         ("kind", Settings, str(Settings)),
         ("liar", Liar(), "liar"),
         ("path", Path("/data"), "/data"),
@@ -216,28 +210,15 @@ def test_no_configuration(wrong: object) -> None:
     "content", [b"", b"{", b"[]", b"null", b'{"attempts":5}', b'{"attempts":[5,{"attempt":0}]}']
 )
 def test_a_damaged_file_is_replaced(tmp_path: Path, content: bytes) -> None:
+    """And what others added to attempts stays."""
     (tmp_path / "run.json").write_bytes(content)
     with Recorder(tmp_path, name="new"):
         found = read(tmp_path)
-    assert found["name"] == "new"
-    assert [a["pid"] for a in found["attempts"]] == [os.getpid()]
-
-
-def test_what_others_added_to_attempts_stays(tmp_path: Path) -> None:
-    with Recorder(tmp_path):
-        content = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
-        content["attempts"].append({**content["attempts"][0], "attempt": 7, "label": "a7"})
-        (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
-    assert [a["attempt"] for a in read(tmp_path)["attempts"]] == [7, 0]
-
-
-def test_failure_is_said_once(tmp_path: Path, caplog: Any) -> None:
-    file = make(tmp_path / "missing")
-    with caplog.at_level(logging.WARNING, "foundry_fastlog"):
-        file.write("", 0)
-        file.write("", 0, ended=True)
-    (message,) = caplog.messages
-    assert re.search(r"could not write .*missing/run\.json.*records are not affected", message)
+        (attempt,) = found["attempts"]
+        found["attempts"].append({**attempt, "attempt": 7, "label": "a7"})
+        (tmp_path / "run.json").write_text(json.dumps(found), encoding="utf-8")
+    assert (found["name"], attempt["pid"]) == ("new", os.getpid())
+    assert [one["attempt"] for one in read(tmp_path)["attempts"]] == [7, 0]
 
 
 def test_another_run_of_its_name_is_left_alone(tmp_path: Path, caplog: Any) -> None:
@@ -268,18 +249,17 @@ def test_another_label_adds_an_entry(tmp_path: Path) -> None:
 
 
 def test_failed_replacement_leaves_nothing(tmp_path: Path, monkeypatch: Patch, caplog: Any) -> None:
+    """And is said once."""
     file = make(tmp_path)
     file.write("", 0)
     before = (tmp_path / "run.json").read_bytes()
-
-    def refuse(*_: object) -> None:
-        raise PermissionError("refused")
-
-    monkeypatch.setattr(Path, "replace", refuse)
-    file.write("", 0, ended=True)
+    monkeypatch.setattr(Path, "replace", Mock(side_effect=PermissionError("refused")))
+    for _ in range(2):
+        file.write("", 0, ended=True)
     assert (tmp_path / "run.json").read_bytes() == before
     assert names(tmp_path) == ["run.json"]
-    assert "refused" in caplog.text
+    (message,) = caplog.messages
+    assert re.search(r"could not write .*/run\.json.*refused.*records are not affected", message)
 
 
 def test_git_hash(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -306,11 +286,7 @@ def test_git_hash(tmp_path: Path, monkeypatch: Patch) -> None:
     assert git_hash(tmp_path / "nowhere") is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_hash(repository) is None
-
-    def hang(*_: object, **__: object) -> None:
-        raise subprocess.TimeoutExpired("git", 5)
-
-    monkeypatch.setattr(subprocess, "run", hang)
+    monkeypatch.setattr(subprocess, "run", Mock(side_effect=subprocess.TimeoutExpired("git", 5)))
     assert git_hash() is None
 
 

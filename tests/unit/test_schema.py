@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import itertools
 import json
 import math
 import os
@@ -17,8 +15,6 @@ from typing import Any
 
 import pytest
 from contract import VALIDATORS, in_order, schema
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from oracle import OracleWriter, write_run_json
 
@@ -49,13 +45,6 @@ def blocks(language: str, text: str = "") -> list[str]:
     """The code blocks of a language, of the page or of a part of it."""
     block = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
     return block.findall(text or PAGE.read_text("utf-8"))
-
-
-# Text of any characters, lone surrogates among them.
-anything = st.text(st.one_of(st.characters(), st.characters(categories=["Cs"])), max_size=8)
-int64 = st.integers(-(2**63), 2**63 - 1)
-scalars = st.one_of(st.floats(), int64, st.booleans(), st.none(), anything)
-values = st.dictionaries(anything, scalars, max_size=5)
 
 
 @pytest.mark.parametrize("name", [*STREAMS, "run"])
@@ -106,57 +95,11 @@ def test_the_recorder_keeps_the_contract(tmp_path: Path) -> None:
     assert run.problems == []
     lines = list(run.lines("metrics"))
     assert [line["step"] for line in lines] == list(range(103))
-    last = lines[100]["metrics"]
-    assert math.isnan(last["loss"])
-    assert (last["up"], last["down"]) == (math.inf, -math.inf)
-    assert last["note"] == 'a"\n\u2028\\udc80'
-    assert math.isnan(lines[101]["epoch"])
-    assert lines[102]["metrics"] == {"a.b": 1.0}
-    (error,) = run.lines("errors")
-    assert math.isnan(error["context"]["x"]["y"])
-
-
-def test_recorders_drops_ranks_and_resumes_read_as_one_run(tmp_path: Path) -> None:
-    for rank, attempt in itertools.product(range(2), range(2)):
-        with Recorder(tmp_path, rank=rank, world_size=2) as recorder:
-            assert recorder.attempt == attempt
-            for step in range(attempt * 5, 10 + attempt * 5):
-                recorder.record(step, attempt=attempt)
-    run = read_run(tmp_path)
-    assert [writer.label for writer in run.writers] == ["", "a1", "r1", "r1-a1"]
-    for rank in (0, 1):
-        lines = run.lines("metrics", rank=rank)
-        found = [(line["step"], line["metrics"]["attempt"]) for line in lines]
-        assert found == [(step, int(step >= 5)) for step in range(15)]
-    assert all(check.complete and check.lines == 10 for check in run.check())
-    check_files(tmp_path)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
-@given(st.lists(st.tuples(int64, values), max_size=8))
-def test_the_recorder_agrees_with_the_oracle(
-    tmp_path_factory: pytest.TempPathFactory, recorded: list[tuple[int, dict[str, Any]]]
-) -> None:
-    fast, slow = tmp_path_factory.mktemp("fast"), tmp_path_factory.mktemp("slow")
-    writer = OracleWriter(slow)
-    with Recorder(fast) as recorder:
-        for step, metrics in recorded:
-            metrics.pop("epoch", None)  # a field of its own, with rules of its own
-            assert recorder.record_dict(step, metrics)
-            writer.metrics_dict(step, metrics)
-
-    def lines(run: Path) -> list[dict[str, Any]]:
-        parsed = [json.loads(raw) for raw in (run / "metrics.jsonl").read_bytes().splitlines()]
-        return [{**line, "timestamp": ""} for line in parsed]
-
-    got, expected = lines(fast), lines(slow)
-    assert got == expected
-    assert [list(line) for line in got] == [list(line) for line in expected]
-    types, expected_types = (
-        [list(map(type, line["metrics"].values())) for line in lines] for lines in (got, expected)
+    values = [*lines[100]["metrics"].values(), lines[101]["epoch"]]
+    values += [error["context"]["x"]["y"] for error in run.lines("errors")]
+    assert repr(values) == repr(
+        [math.nan, math.inf, -math.inf, 'a"\n\u2028\\udc80', *[math.nan] * 2]
     )
-    assert types == expected_types
-    check_files(fast)
 
 
 EXCEPTION = dict.fromkeys(("message", "error_message", "traceback"), "")
@@ -252,15 +195,6 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
-@pytest.mark.usefixtures("documented")
-def test_the_pages_python_runs(code: str) -> None:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(code, "format.md", "exec"), {})
-    assert out.getvalue() or "validate" in code
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from recorded import in_threads, run_python
+from recorded import in_threads
 
 from foundry_fastlog import (
     ErrorTracker,
@@ -80,16 +80,6 @@ def test_a_component_that_is_forgotten_gives_its_share_back(tmp_path: Path) -> N
     gc.collect()
     assert recorder.closed
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [1]
-
-
-def test_a_given_recorder_stays_open(tmp_path: Path) -> None:
-    with Recorder(tmp_path / "run") as recorder:
-        with MetricsLogger("exp", tmp_path / "elsewhere", recorder=recorder) as metrics:
-            metrics.log_step(1, 0, {"loss": 1.0})
-        assert not recorder.closed
-        assert metrics.metrics_file == tmp_path / "run" / "metrics.jsonl"
-        assert metrics.metrics_file.read_text().count("\n") == 1
-    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_many_threads_that_ask_at_once_get_one(tmp_path: Path) -> None:
@@ -176,17 +166,3 @@ def test_a_lock_that_is_given_back_twice_is_a_mistake() -> None:
     lock = ForkLock()
     with pytest.raises(RuntimeError, match="un-acquired"), lock:
         lock._lock.release()
-
-
-def test_without_close_everything_is_there_at_exit(tmp_path: Path) -> None:
-    code = """
-import sys
-from foundry_fastlog import MetricsLogger
-metrics = MetricsLogger("exp", sys.argv[1])
-for step in range(1000):
-    metrics.log_step(step, 0, {"loss": 1.0})
-"""
-    run_python(code, tmp_path)
-    run = read_run(tmp_path, strict=True)
-    assert [line["step"] for line in run.lines("metrics")] == list(range(1000))
-    assert run.info["attempts"][0]["ended"]

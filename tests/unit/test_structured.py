@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import pickle
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -20,6 +21,8 @@ from recorded import in_threads
 
 from foundry_fastlog import LoggingConfig, StructuredLogger, log_context
 from foundry_fastlog.messages.structured import LEVEL_MARK
+
+Caplog = pytest.LogCaptureFixture
 
 NUMBER = count()
 
@@ -84,11 +87,7 @@ def test_an_experiment_is_given_in_several_ways(config: Any, wanted: str | None,
             StructuredLogger(config, "exp0")
 
 
-def test_every_level_has_a_method(logger: StructuredLogger) -> None:
-    for level in ("debug", "info", "warning", "error", "critical"):
-        call = sent(logger, "m", level=level, step=1)
-        assert call.args[0] == getattr(logging, level.upper())
-        assert json.loads(call.args[1])["level"] == level.upper()
+def test_levels_beside_the_plans(logger: StructuredLogger) -> None:
     call = sent(logger, "m", level="exception")
     assert (call.args[0], call.kwargs["exc_info"]) == (logging.ERROR, True)
     with patch.object(logger.logger, "log") as log:
@@ -147,10 +146,8 @@ def test_any_name_may_be_a_fields(logger: StructuredLogger) -> None:
     logger.info("m", **fields)  # through a real LogRecord
 
 
-def test_context_is_added_changed_and_removed(logger: StructuredLogger) -> None:
+def test_several_fields_are_removed(logger: StructuredLogger) -> None:
     logger.update_context(step=1, epoch=2)
-    assert context(logger, step=5) == {"step": 5, "epoch": 2}
-    assert logger.context["step"] == 1
     logger.clear_context_field("step", "epoch", "absent")
     assert context(logger) == {}
 
@@ -217,12 +214,11 @@ def test_ambient_fields_follow_asyncio_tasks_and_not_threads(logger: StructuredL
     seen: list[dict[str, Any]] = []
     with log_context(run=1):
         in_threads(lambda _: seen.append(context(logger)))
-    assert seen == [{}]
+    inherits = getattr(sys.flags, "thread_inherit_context", False)  # Python 3.14 without a GIL
+    assert seen == [{"run": 1} if inherits else {}]
 
 
-def test_handlers_name_the_line_of_the_call(
-    logger: StructuredLogger, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_handlers_name_the_line_of_the_call(logger: StructuredLogger, caplog: Caplog) -> None:
     """For every method, and with stacklevel for the caller's caller."""
 
     def helper() -> None:

@@ -11,11 +11,13 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
+import recorded
 
 from foundry_fastlog import Recorder, RecorderHandler, StructuredLogger, TextFileHandler
 from foundry_fastlog.messages.direct_route import find_route
 
 NUMBER = count()
+RECORDER_OPTIONS = {"fsync": "none"}
 
 
 class Seeing(logging.Handler):
@@ -29,12 +31,6 @@ class Seeing(logging.Handler):
     def __call__(self, record: logging.LogRecord) -> bool:
         self.emit(record)
         return False
-
-
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    with Recorder(tmp_path / "run", fsync="none") as recorder:
-        yield recorder
 
 
 @pytest.fixture
@@ -62,14 +58,11 @@ def logger(top: logging.Logger) -> StructuredLogger:
 
 
 def lines(recorder: Recorder) -> list[dict[str, Any]]:
-    """Return the lines of the log stream."""
     assert recorder.flush()
-    path = recorder.path / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return recorded.lines(recorder.path, "log")
 
 
 def text(top: logging.Logger) -> str:
-    """Return the text log."""
     handler = top.handlers[1]
     handler.flush()
     assert isinstance(handler, TextFileHandler)
@@ -77,7 +70,6 @@ def text(top: logging.Logger) -> str:
 
 
 def takes_the_direct_way(logger: StructuredLogger) -> bool:
-    """Tell whether a message makes no LogRecord."""
     factory = Mock(side_effect=logging.LogRecord)
     with patch.object(logging, "_logRecordFactory", factory):
         logger.info("which way?")
@@ -140,9 +132,7 @@ def test_who_listens_is_noticed_at_once(logger: StructuredLogger, top: logging.L
         assert len(seeing.records) == 1
 
 
-def test_a_logger_that_comes_between_is_noticed(
-    logger: StructuredLogger, top: logging.Logger
-) -> None:
+def test_a_logger_that_comes_between(logger: StructuredLogger, top: logging.Logger) -> None:
     """Loggers are made in any order, and get handlers later."""
     only_ours(top)
     assert takes_the_direct_way(logger)
@@ -173,7 +163,6 @@ def test_a_longer_chain_is_noticed(recorder: Recorder) -> None:
 def test_levels_of_handlers_count_as_they_are(
     logger: StructuredLogger, top: logging.Logger, recorder: Recorder
 ) -> None:
-    """They may change at any time."""
     only_ours(top)
     logger.info("one")
     top.handlers[1].setLevel(logging.ERROR)
@@ -206,9 +195,7 @@ def test_exceptions_are_recorded_with_their_traceback(
     assert "error_type" not in found
 
 
-def test_a_patched_log_method_gets_the_message(
-    logger: StructuredLogger, top: logging.Logger
-) -> None:
+def test_a_patched_log_method(logger: StructuredLogger, top: logging.Logger) -> None:
     """As tests of programs do."""
     only_ours(top)
     logger.info("before")

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from unittest.mock import Mock
 import pytest
 from fake_nvml import FakeNvml
 from logging_support import run_processes
-from recorded import lines, run_python
+from recorded import eventually, lines, run_python
 
 from foundry_fastlog import Recorder, SystemMetrics
 from foundry_fastlog.machine import reader as system_reader
@@ -46,19 +46,6 @@ def no_gpus(monkeypatch: Patch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
-@pytest.fixture
-def recorder(tmp_path: Path) -> Iterator[Recorder]:
-    with Recorder(tmp_path / "run") as opened:
-        yield opened
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what}"
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("source", ["psutil", "proc"])
 def test_figures_of_the_machine(monkeypatch: Patch, tmp_path: Path, source: str) -> None:
     """With psutil and without it the same figures, which agree with other sources."""
@@ -67,11 +54,9 @@ def test_figures_of_the_machine(monkeypatch: Patch, tmp_path: Path, source: str)
             pytest.skip("no /proc here")
         monkeypatch.setitem(sys.modules, "psutil", None)  # type: ignore[arg-type]
     reader = SystemReader(tmp_path)
-    figures: dict[str, float] = {}
-    deadline = time.monotonic() + 30
-    while "system/cpu_percent" not in figures:  # until the clocks, of 10 ms, have moved
-        assert time.monotonic() < deadline
-        figures = reader.read()
+    # Busy, until the clocks, of 10 ms, have moved.
+    while "system/cpu_percent" not in (figures := reader.read()):
+        pass
     assert set(figures) == ALWAYS | {"system/cpu_percent"}
     assert all(isinstance(value, float) for value in figures.values())
     assert 0 <= figures["system/cpu_percent"] <= 100
@@ -115,7 +100,6 @@ def test_a_machine_with_neither_source(monkeypatch: Patch, tmp_path: Path) -> No
 
 
 def test_a_forked_child_reads_its_own_process(tmp_path: Path) -> None:
-    """In a forked child the reader begins anew, with the child's memory and clocks."""
     reader = SystemReader(tmp_path)
     reader.read()
 
@@ -145,7 +129,6 @@ def test_the_child_s_part_in_this_process(monkeypatch: Patch, tmp_path: Path) ->
 
 @pytest.mark.parametrize("initialized", [True, False])
 def test_memory_of_torch(monkeypatch: Patch, initialized: bool) -> None:
-    """Torch's GPU memory, only where it is imported and uses CUDA already."""
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert torch_memory() == {}
     assert "torch" not in sys.modules
@@ -265,7 +248,6 @@ def test_the_gpus_of_this_process(
 
 @pytest.mark.gpu
 def test_a_real_gpu(monkeypatch: Patch, tmp_path: Path) -> None:
-    """On a machine with a GPU the figures are those of nvidia-smi."""
     monkeypatch.undo()
     pytest.importorskip("pynvml")
     figures = gpu_figures(SystemReader(tmp_path))
@@ -280,11 +262,10 @@ def test_a_real_gpu(monkeypatch: Patch, tmp_path: Path) -> None:
 
 
 def test_samples_are_metrics_of_a_step(recorder: Recorder) -> None:
-    """With a step the figures are metrics of it, beside the training's own."""
     with SystemMetrics(recorder, 0.01, step=lambda: 42) as system:
         assert system.running
         recorder.record(42, loss=1.0)
-        wait_for(lambda: system.samples >= 3, "samples")
+        eventually(lambda: system.samples >= 3)
     assert not system.running
     recorder.close()
     found = [line for line in lines(recorder.path) if "system/rss_gb" in line["metrics"]]
@@ -299,7 +280,7 @@ def test_samples_without_a_step(recorder: Recorder, step: Callable[[], int | Non
     """Without a step they are messages, and Recorder.log() counts its steps undisturbed."""
     recorder.log({"loss": 1.0})
     with SystemMetrics(recorder, 0.01, step=step) as system:
-        wait_for(lambda: system.samples >= 2, "samples")
+        eventually(lambda: system.samples >= 2)
     recorder.log({"loss": 2.0})
     recorder.close()
     assert [line["step"] for line in lines(recorder.path)] == [0, 1]
@@ -323,19 +304,17 @@ def test_start_and_stop_may_be_repeated(recorder: Recorder) -> None:
     assert threading.active_count() == before
     taken = system.samples
     system.start()
-    wait_for(lambda: system.samples > taken, "sample")
+    eventually(lambda: system.samples > taken)
     system.stop()
 
 
 def test_the_first_sample_comes_early(recorder: Recorder, monkeypatch: Patch) -> None:
-    """A run of a minute with an interval of an hour has a sample, too."""
     monkeypatch.setattr("foundry_fastlog.machine.sampler._FIRST_S", 0.01)
     with SystemMetrics(recorder, 3600) as system:
-        wait_for(lambda: system.samples == 1, "sample")
+        eventually(lambda: system.samples == 1)
 
 
 def test_read_once_records_nothing(recorder: Recorder) -> None:
-    """read_once() gives the figures to the caller alone."""
     system = SystemMetrics(recorder)
     assert ALWAYS - {"system/process_cpu_percent"} <= set(system.read_once())
     assert set(system.read_once()) >= ALWAYS
@@ -352,10 +331,10 @@ def test_a_sample_that_fails(recorder: Recorder, caplog: Caplog) -> None:
     """It is told once and counted, and sampling goes on."""
     step = Mock(side_effect=chain([5, 10, ZeroDivisionError], repeat(5)))
     with SystemMetrics(recorder, 0.01, step=step) as system:
-        wait_for(lambda: system.samples >= 3, "samples after the failure")
+        eventually(lambda: system.samples >= 3)
     assert system.errors == 1
     with SystemMetrics(recorder, 0.01, step=lambda: "x") as system:  # type: ignore[arg-type, return-value]
-        wait_for(lambda: system.errors >= 3, "errors")
+        eventually(lambda: system.errors >= 3)
     assert system.samples == 0
     for message in (told := warnings(caplog)):
         assert "Training is not affected" in message
@@ -366,33 +345,32 @@ def test_a_sample_that_fails(recorder: Recorder, caplog: Caplog) -> None:
 def test_a_closed_recorder_ends_the_sampler(recorder: Recorder, caplog: Caplog) -> None:
     """Closing the recorder first is no error: the thread ends by itself."""
     system = SystemMetrics(recorder, 0.01).start()
-    wait_for(lambda: system.samples >= 1, "sample")
+    eventually(lambda: system.samples >= 1)
     recorder.close()
-    wait_for(lambda: not system.running, "end of the thread")
+    eventually(lambda: not system.running)
     assert system.errors == 0
     assert warnings(caplog) == []
     system.stop()
 
 
 def test_stop_from_within_a_sample(recorder: Recorder) -> None:
-    """step() may stop the sampler that calls it."""
     system = SystemMetrics(recorder, 0.01, step=lambda: [system.stop(), 1][1])
     system.start()
-    wait_for(lambda: not system.running, "end of the thread")
+    eventually(lambda: not system.running)
     assert system.samples == 1
 
 
 def test_a_forked_child(recorder: Recorder) -> None:
     """A forked child has no sampler; it may start one, which writes to the child's files."""
     system = SystemMetrics(recorder, 0.01, step=lambda: 1).start()
-    wait_for(lambda: system.samples >= 1, "sample")
+    eventually(lambda: system.samples >= 1)
 
     def work() -> None:
         assert not system.running
         system.stop()
         before = system.samples
         system.start()
-        wait_for(lambda: system.samples >= before + 2, "sample of the child")
+        eventually(lambda: system.samples >= before + 2)
         system.stop()
         recorder.close()
 

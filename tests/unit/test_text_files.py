@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from unittest.mock import Mock
 
 import pytest
 from logging_support import run_processes
+from recorded import start_python
 
 from foundry_fastlog.messages import text_files
 from foundry_fastlog.messages.text_files import TextFile, remove_old, remove_unused, text_logs
@@ -146,7 +146,6 @@ def write(path: Path, worker: int) -> None:
 
 
 def test_several_processes_share_a_file_that_rotates(path: Path) -> None:
-    """Every line of every process is in one of the files, whole and once."""
     run_processes(write, *((path, n) for n in range(3)), method="spawn")
     files = list(path.parent.iterdir())
     assert len(files) > 3
@@ -181,9 +180,7 @@ def test_a_full_disk_is_told_once_and_leaves_no_joined_lines(
     assert "1234" in path.read_text().splitlines()
 
 
-def test_a_directory_that_refuses_is_told_and_training_goes_on(
-    tmp_path: Path, caplog: Caplog
-) -> None:
+def test_a_directory_that_refuses_is_told(tmp_path: Path, caplog: Caplog) -> None:
     """A file stands in the directory's place; when that has gone, writing works."""
     place = tmp_path / "exp0"
     place.write_text("a file")
@@ -226,11 +223,9 @@ def test_a_log_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
         "import sys; from foundry_fastlog.messages.text_files import TextFile\n"
         "file = TextFile(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
     )
-    other = subprocess.Popen(
-        [sys.executable, "-c", code, str(old)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    other = start_python(code, old, stdin=subprocess.PIPE)
     assert other.stdout is not None
-    assert other.stdout.readline() == b"open\n"
+    assert other.stdout.readline() == "open\n"
     make_logs(tmp_path, "main_2025-09-30_14-30-01.log")
     new = TextFile(tmp_path / "main_2025-09-30_14-30-02.log", keep=1)
     assert sorted(tmp_path.iterdir()) == [old, new.path]
@@ -242,9 +237,7 @@ def test_a_log_that_is_being_written_is_never_removed(tmp_path: Path) -> None:
     new.close()
 
 
-def test_a_file_removed_between_opening_and_locking_is_opened_anew(
-    path: Path, monkeypatch: Patch
-) -> None:
+def test_a_file_removed_before_it_is_locked(path: Path, monkeypatch: Patch) -> None:
     """Retention of another process may take it for one that nobody writes."""
     lock = text_files._lock_shared
 
@@ -286,9 +279,7 @@ def test_what_retention_does_not_see(tmp_path: Path, caplog: Caplog) -> None:
     assert not text_files.LOG_NAME.fullmatch(f"main_{timestamp()}.r0.log")
 
 
-def test_a_log_removed_while_they_are_listed_is_left_out(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_a_log_removed_while_they_are_listed(tmp_path: Path, monkeypatch: Patch) -> None:
     """Several processes may apply retention at the same time."""
     make_logs(tmp_path, NAME, f"{NAME}.1")
     entries = list(os.scandir(tmp_path))

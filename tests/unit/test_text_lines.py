@@ -16,18 +16,6 @@ def line(message: str = "Training step completed", exception: str = "", **shown:
     return text_of((NOON, logging.INFO, "model_foundry.training.loop", message, shown, exception))
 
 
-def test_a_message_reads_as_the_plan_shows_it() -> None:
-    """The appendix of the plan, letter by letter."""
-    assert line(step=100, epoch=0, loss=3.245, lr=0.0001, columns=["input_ids", "mask"]) == (
-        "2025-09-30 14:30:15 [INFO] model_foundry.training.loop: Training step completed\n"
-        "  step: 100\n"
-        "  epoch: 0\n"
-        "  loss: 3.245\n"
-        "  lr: 0.0001\n"
-        "  columns: ['input_ids', 'mask']\n"
-    )
-
-
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 def test_text_with_line_ends_cannot_look_like_another_message(end: str) -> None:
     """Continuation lines are indented, of message, value and traceback."""

@@ -153,7 +153,8 @@ def test_a_handler_is_found_by_its_kind_whatever_its_class(logger: logging.Logge
     """A module that was reloaded has other classes."""
     assert find_handler(logger, "console") is None
     logger.addHandler(logging.NullHandler())
-    old = type("ConsoleHandler", (logging.NullHandler,), {"fastlog_kind": "console"})()
+    marks = {"fastlog_kind": "console", "fastlog_place": "stdout", "fastlog_takes": tuple}
+    old = type("ConsoleHandler", (logging.NullHandler,), marks)()
     logger.addHandler(old)
     assert find_handler(logger, "console") is old
     assert not isinstance(old, TextHandler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import json
 import logging
 import re
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from logging_support import raised
 from recorded import lines
 
 from foundry_fastlog import (
@@ -81,26 +81,23 @@ class Batch:
     around: Any = None
 
 
-class OnHost:
-    """What names no device."""
+class Named:
+    """What has a text of its own, and is no tensor on a device."""
 
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+
+class OnHost(Named):
     shape = (1,)
     dtype = "float32"
 
-    def __repr__(self) -> str:
-        return "host"
 
-
-class Model:
-    """What names its device and is no tensor."""
-
+class Model(Named):
     device = Device()
 
-    def __repr__(self) -> str:
-        return "Model()"
 
-
-class Hostile:
+class Hostile(Named):
     """A value whose device cannot be told, nor its parts."""
 
     __dataclass_fields__ = ("absent",)
@@ -108,9 +105,6 @@ class Hostile:
     @property
     def device(self) -> Any:
         raise LookupError("no device")
-
-    def __repr__(self) -> str:
-        return "hostile"
 
 
 class Shapeless(Unread):
@@ -155,10 +149,10 @@ TEXTS: list[tuple[object, str]] = [
     *((repeat(T, 2), f"repeat({SHOWN})"), (OBJECTS, f"ndarray({SHOWN}, None)")),
     (OBJECTS[0:1].reshape(()), f"ndarray({SHOWN})"),
     # and what is no such tensor has its own
-    *((deque([OnHost()]), "deque([host])"), (Unread, repr(Unread)), (Model(), "Model()")),
-    ([OnHost(), Hostile(), Model()], "[host, hostile, Model()]"),
-    (ValueError("bad", OnHost()), "('bad', host)"),
-    (Batch(OnHost()), "Batch(loss=host, name='b', around=None)"),
+    *((deque([OnHost()]), "deque([OnHost])"), (Unread, repr(Unread)), (Model(), "Model")),
+    ([OnHost(), Hostile(), Model()], "[OnHost, Hostile, Model]"),
+    (ValueError("bad", OnHost()), "('bad', OnHost)"),
+    (Batch(OnHost()), "Batch(loss=OnHost, name='b', around=None)"),
 ]
 
 
@@ -199,23 +193,14 @@ def test_members_describe() -> None:
     assert SHOWN in render_members({"keys": {T: 1}}).decode()
 
 
-def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    """Return an exception with a traceback."""
-    if cause is not None:
-        error.__cause__ = cause
-
-    def fail() -> None:
-        raise error
-
-    with contextlib.suppress(BaseException):
-        fail()
-    return error
+def caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return raised(error)
 
 
 def while_handling(first: BaseException, second: BaseException) -> BaseException:
     """Return an exception that was raised while another was handled."""
     second.__context__ = raised(first)
-    second.__suppress_context__ = False
     return raised(second)
 
 
@@ -232,10 +217,7 @@ CONTEXT = [f"ValueError: {SHOWN}", "During handling of", "RuntimeError: after"]
 ERRORS: list[tuple[BaseException, list[str]]] = [
     (raised(ValueError("bad", T)), [f"ValueError: ('bad', {SHOWN})"]),
     (ValueError(T), [f"ValueError: {SHOWN}"]),
-    (
-        raised(RuntimeError("after"), raised(json.JSONDecodeError("a", "b", 0), KeyError(T))),
-        CHAIN,
-    ),
+    (caused(RuntimeError("after"), caused(json.JSONDecodeError("a", "b", 0), KeyError(T))), CHAIN),
     (while_handling(ValueError(T), RuntimeError("after")), CONTEXT),
     (noted([T, "second"]), ["ValueError: a", SHOWN, "second"]),
     (noted((deque([T]),)), ["ValueError: a", f"deque({SHOWN})"]),
@@ -268,7 +250,7 @@ def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
         structured = StructuredLogger("unread.structured")
         section = {"use_structured_logging": False}
         plain = StructuredLogger("unread.plain", {"experiment_name": "e", "logging": section})
-        error = raised(ValueError("bad", T), raised(KeyError(T)))
+        error = caused(ValueError("bad", T), raised(KeyError(T)))
         for logger in (root, structured):
             with ErrorTracker(logger, tmp_path / "run", recorder=recorder) as tracker:
                 entry = tracker.log_error(error, {"loss": T, "all": [T]})

@@ -21,6 +21,8 @@ from foundry_fastlog.sinks import wandb_rows
 from foundry_fastlog.sinks.wandb import WandBLogger
 from foundry_fastlog.sinks.wandb_rows import DelayedRows
 
+Patch = pytest.MonkeyPatch
+
 
 @dataclass(frozen=True)
 class Device:
@@ -73,7 +75,7 @@ class Scalar:
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(monkeypatch: Patch) -> Machine:
     made = Machine()
     current = SimpleNamespace(
         current_stream=lambda device: f"stream of {device.index}", is_initialized=lambda: False
@@ -104,9 +106,7 @@ def rows() -> Rows:
     return Rows()
 
 
-def test_a_row_waits_for_its_values_and_rows_behind_it_for_their_turn(
-    machine: Machine, rows: Rows
-) -> None:
+def test_rows_wait_for_values_in_order(machine: Machine, rows: Rows) -> None:
     """W&B takes no older steps: what is on the host waits as well."""
     assert rows.add("log", 1, {"lr": 0.1})
     assert rows.add("log", 2, {"loss": Scalar(2.5), "lr": 0.2})
@@ -120,9 +120,7 @@ def test_a_row_waits_for_its_values_and_rows_behind_it_for_their_turn(
     assert rows.newest_step(4) == 4
 
 
-def test_finish_sends_what_arrives_in_time_and_the_rest_without_it(
-    machine: Machine, rows: Rows
-) -> None:
+def test_finish_sends_what_arrives_in_time(machine: Machine, rows: Rows) -> None:
     """A device that hangs costs its values, not the row."""
     scalar = Scalar(2.5)
     kept = weakref.ref(scalar)
@@ -188,7 +186,7 @@ def test_a_scalar_is_kept_until_it_is_copied_or_a_copy_of_it_where_it_is_part_of
     assert [tensor.item() for tensor in copies.tensors] == [2.5 if copied else 1.5]
 
 
-def test_nothing_is_copied_into_a_graph(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_copied_into_a_graph(machine: Machine, monkeypatch: Patch) -> None:
     """Where no recorder was imported, torch is asked; see also tests/device."""
     monkeypatch.setattr(host_copies, "refuse_captured", None)
     sys.modules["torch"].cuda.is_current_stream_capturing = iter([True, False]).__next__
@@ -198,9 +196,7 @@ def test_nothing_is_copied_into_a_graph(machine: Machine, monkeypatch: pytest.Mo
     assert checked([scalar]) == [scalar]
 
 
-def test_a_row_waits_no_longer_than_a_line(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_waits_no_longer_than_a_line(machine: Machine, monkeypatch: Patch) -> None:
     """A value that never comes holds up the rows behind it for a while only, and is no leak."""
     monkeypatch.setattr(wandb_rows, "_given_up", [])
     rows = Rows(longest=0.0)
@@ -224,7 +220,7 @@ def test_a_row_waits_no_longer_than_a_line(
     assert len(wandb_rows._given_up) == 1
 
 
-def test_events_of_an_older_torch(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_of_an_older_torch(machine: Machine, monkeypatch: Patch) -> None:
     """Torch 2.4 has one kind of event for each kind of device."""
     older = SimpleNamespace(xpu=SimpleNamespace(Event=lambda: machine.event(Device())))
     monkeypatch.setitem(sys.modules, "torch", older)
@@ -233,7 +229,6 @@ def test_events_of_an_older_torch(machine: Machine, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_a_scalar_on_a_device() -> None:
-    """Of one element, and not on the CPU."""
     assert is_device_scalar(Scalar(1.0))
     matrix = Scalar(1.0)
     matrix.shape = (1, 2)
@@ -308,9 +303,7 @@ def test_no_value_that_shows_a_tensor_on_a_device_is_read(
     assert (row["lr"], row["plain"]) == (0.1, [1, 2])
 
 
-def test_a_logger_that_nobody_finishes_sends_its_rows_at_exit(
-    machine: Machine, logger: WandBLogger
-) -> None:
+def test_rows_are_sent_at_exit(machine: Machine, logger: WandBLogger) -> None:
     """Not in a forked child, and not where it is finished or gone."""
     run, reference = logger.run, weakref.ref(logger)
     logger.log_metrics(7, {"loss": Scalar(0.25)})

@@ -91,7 +91,7 @@ logging.basicConfig(format="%(levelname)s %(message)s")
     [
         (BLOCK, ""),
         # A folder wandb/ of old runs is importable, and is not taken for wandb.
-        (BLOCK.replace("None", "type(sys)('wandb')"), "a folder named wandb is in its place"),
+        (BLOCK.replace("None", "type(sys)('wandb')"), "a folder named wandb shadows it"),
         (BROKEN, "Descriptors cannot be created directly."),
     ],
     ids=["absent", "a folder", "a broken installation"],
@@ -100,13 +100,12 @@ def test_absent(before: str, reason: str) -> None:
     """Without wandb there is one message that says what to install, and nothing else happens."""
     done = run_python(f"{before}\narguments, options = (), {{'project': 'p'}}\n{CALLS}")
     (line,) = done.stderr.splitlines()
-    assert line.startswith("WARNING W&B is asked for, but the package wandb cannot be imported")
+    assert line.startswith("WARNING W&B is enabled, but the package wandb cannot be imported")
     for words in (reason, "pip install 'foundry_fastlog[wandb]'", "WANDB_MODE=disabled"):
         assert words in line
 
 
 def test_silent(tmp_path: Path) -> None:
-    """WANDB_SILENT: not a word; without it wandb says where the run is."""
     silent = run_python(LOG_ONE, environment=SILENT)
     assert silent.stdout + silent.stderr == ""
     assert only_run(tmp_path).values("loss") == {1: 1.0}
@@ -125,7 +124,6 @@ def test_without_a_login(tmp_path: Path) -> None:
 
 
 def test_finished_at_exit(tmp_path: Path) -> None:
-    """A program that forgets finish() loses nothing."""
     run_python(LOG_ONE.replace("logger.finish()", ""), environment=SILENT)
     assert only_run(tmp_path).values("loss") == {1: 1.0}
 

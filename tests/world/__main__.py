@@ -17,7 +17,6 @@ from world.session import Session
 
 
 def show(schedule: Schedule, result: Result) -> None:
-    """Print what came of a world."""
     counts = dict(result.counts)
     print(f"seed {schedule.seed} {schedule.disk}: {counts}", flush=True)
     for violation in result.violations[:8]:
@@ -27,8 +26,6 @@ def show(schedule: Schedule, result: Result) -> None:
 def print_script(
     session: Session, schedule: Schedule, kind: str, arguments: argparse.Namespace
 ) -> None:
-    """Minimise a world that fails, and print it."""
-
     def fails(candidate: Schedule) -> bool:
         return any(kind in play(session, candidate).kinds for _ in range(max(3, arguments.times)))
 
@@ -38,7 +35,6 @@ def print_script(
 
 
 def main() -> int:
-    """Parse the command line and play."""
     parser = argparse.ArgumentParser(prog="python -m tests.world", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="the first world's; then the next")
     parser.add_argument("--seconds", type=float, default=20.0, help="begin no world after that")

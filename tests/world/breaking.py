@@ -36,11 +36,9 @@ class Breaker:
         self.frozen = frozen
 
     def files(self, run: str) -> list[Path]:
-        """Streams' files in a run."""
         return [path for path, _ in read_files(self.disk / run)]
 
     def pick(self, run: str, number: int) -> Path | None:
-        """One of them."""
         files = self.files(run)
         return files[number % len(files)] if files else None
 
@@ -86,17 +84,14 @@ class Breaker:
                 return
 
     def remove_file(self, run: str, file: int) -> None:
-        """Remove one file."""
         if path := self.pick(run, file):
             self._unlink(run, path)
 
     def remove_rings(self, run: str) -> None:
-        """As `rm RUN/.fastlog/*.ring*` does."""
         for path in sorted((self.disk / run / ".fastlog").glob("*.ring*")):
             self._unlink(run, path)
 
     def compress(self, run: str, file: int) -> None:
-        """As `gzip` does, whoever writes to it."""
         if path := self.pick(run, file):
             with contextlib.suppress(OSError):  # the disk may be full
                 with gzip.open(f"{path}.gz", "wb", 1) as packed:
@@ -104,7 +99,6 @@ class Breaker:
                 self._unlink(run, path)
 
     def rename(self, run: str, file: int, name: str) -> None:
-        """As logrotate does."""
         path = self.pick(run, file)
         if path is None:
             return
@@ -129,7 +123,6 @@ class Breaker:
             os.truncate(path, size)
 
     def move(self, run: str, to: str) -> bool:
-        """As `mv` does."""
         with contextlib.suppress(OSError):
             (self.disk / run).rename(self.disk / to)
             self.ledger.families[to] = self.ledger.family(run)
@@ -138,7 +131,6 @@ class Breaker:
         return False
 
     def copy(self, run: str, to: str) -> bool:
-        """As `cp -a RUN/. TO` does."""
         if not (self.disk / run).is_dir():
             return False
         (self.disk / to).mkdir(exist_ok=True)
@@ -160,12 +152,10 @@ class Breaker:
                     yield path
 
     def fill(self) -> None:
-        """Leave no room."""
         block = bytes(1 << 16)
         with contextlib.suppress(OSError), (self.disk / "filler").open("ab", 0) as filler:
             while shutil.disk_usage(self.disk).total < (1 << 30):
                 filler.write(block)
 
     def free(self) -> None:
-        """Give it back."""
         (self.disk / "filler").unlink(missing_ok=True)

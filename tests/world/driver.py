@@ -25,25 +25,17 @@ _SAID = re.compile(
 
 @dataclass
 class Result:
-    """What came of a world.
-
-    Attributes:
-        violations: What must not be.
-        counts: Actions that were done, processes, kills, records acknowledged.
-    """
+    """What came of a world."""
 
     violations: list[Violation]
     counts: Counter[str] = field(default_factory=Counter)
 
     @property
     def kinds(self) -> set[str]:
-        """Kinds of its violations."""
         return {violation.kind for violation in self.violations}
 
 
 class World(Processes):
-    """One world; ``play()`` it once."""
-
     def __init__(self, session: Session, schedule: Schedule) -> None:
         session.clear()
         self.schedule = schedule
@@ -59,7 +51,6 @@ class World(Processes):
         self.own: set[str] = set()  # directories in which something recorded
 
     def play(self) -> Result:
-        """Do all, then look."""
         begun = time.monotonic()
         try:
             self.start(NURSE)
@@ -69,15 +60,19 @@ class World(Processes):
             self.tell(nurse, "fork", child=READER, way="plain", threads=0, count=0)
             reader = self.find(READER)
             assert reader is not None, self.messages.read_text()
-            for action in self.schedule.actions:
-                self.do(dict(action))
+            self.happen()
             self.finish(reader)
         finally:
             self.end()
             self.ledger.close()
         self.counts["ms"] = int(1000 * (time.monotonic() - begun))
         self.counts["processes"] = len(self.known) - 2
+        self.counts["stuck in a sanitizer"] = self.stuck
         return Result(self.oracle.violations, self.counts)
+
+    def happen(self) -> None:
+        for action in self.schedule.actions:
+            self.do(dict(action))
 
     def do(self, action: Action) -> None:
         """Do one action, if there is anybody to do it."""
@@ -95,7 +90,6 @@ class World(Processes):
     # ---- processes -------------------------------------------------------------------------------
 
     def do_start(self, child: int, how: str, run: str, options: dict[str, Any]) -> None:
-        """A fresh process that records."""
         nurse = self.known[NURSE]
         if how == "exec":
             self.start(child)
@@ -112,7 +106,6 @@ class World(Processes):
             self.do_open(process, run, options)
 
     def do_open(self, process: Process, run: str, options: dict[str, Any]) -> None:
-        """Open a recorder."""
         self.settle(process)
         if process.recording:
             return
@@ -144,7 +137,6 @@ class World(Processes):
             born.index += born.recording
 
     def do_spawn(self, process: Process, child: int) -> None:
-        """Send the recorder to another process."""
         self.settle(process)
         self._inherit(process, child)
         self.tell(process, "spawn", child=child)
@@ -164,7 +156,6 @@ class World(Processes):
             self.gone(process, killed=True)
 
     def do_exit(self, process: Process, how: str) -> None:
-        """End."""
         self.ask(process, "exit", how=how)
         self.exits.update({process.pid: process.number} if how == "exit" else {})
         if process.alive:
@@ -184,19 +175,16 @@ class World(Processes):
         self.kill(process)
 
     def do_kill_group(self, group: int) -> None:
-        """SIGKILL for a process and all that came of it."""
         for process in self.living():
             if process.group == group and process.alive:
                 self.do_kill(process)
 
     def do_pause(self, process: Process, ms: int) -> None:
-        """Stop it for a while; the others go on."""
         self.pause(process)
         time.sleep(ms / 1000)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
-        """Stop all."""
         stopped = [p for p in [*self.living(), self.known[READER]] if p.alive and not p.paused]
         for process in stopped:
             self.pause(process)
@@ -219,17 +207,14 @@ class World(Processes):
         return True
 
     def do_move(self, run: str, to: str) -> bool:
-        """Move a run."""
         self.changed[run] += 1
         return self.breaker.move(run, to)
 
     def do_remove_run(self, run: str) -> None:
-        """Remove a run."""
         self.changed[run] += 1
         self.breaker.remove_run(run)
 
     def do_own_file(self, run: str, size: int) -> bool:
-        """Put a file of the user's into a run."""
         path = self.disk / run / f"notes-{len(self.oracle.own_files)}.txt"
         with contextlib.suppress(OSError):
             path.write_bytes(foreign_bytes(size))
@@ -238,7 +223,6 @@ class World(Processes):
         return False
 
     def do_fill(self) -> bool:
-        """Fill the disk."""
         if self.disk.name != "tmpfs":
             return False
         self.breaker.fill()
@@ -260,12 +244,10 @@ class World(Processes):
         self.tell(process, "close_descriptors")
 
     def do_relax(self, process: Process) -> None:
-        """Give it back."""
         process.limited = False
         self.tell(process, "relax")
 
     def do_free(self) -> None:
-        """Give the room back."""
         self.breaker.free()
         self.full = False
 
@@ -278,11 +260,9 @@ class World(Processes):
     # ---- looks -----------------------------------------------------------------------------------
 
     def do_sleep(self, ms: int) -> None:
-        """Let some time pass."""
         time.sleep(ms / 1000)
 
     def do_read(self, run: str, how: str) -> None:
-        """Read a run while it is written."""
         family = self.ledger.family(run) if run in self.ledger.families else None
         copied = run in self.oracle.copies and run not in self.own
         promised = self.oracle.copies[run] if copied else set()
@@ -330,7 +310,9 @@ class World(Processes):
             if process.alive:
                 recording = process.recording
                 answer = self.settle(process)
-                if recording and answer.get("closed") is False:
+                if recording and answer.get("closed") is False and process.may_stick:
+                    self.stuck += 1  # the flush thread alone
+                elif recording and answer.get("closed") is False:
                     self.oracle.fail("close-failed", f"process {process.number}: no close()")
             if process.alive:
                 self.do_exit(process, "exit")
@@ -353,7 +335,6 @@ class World(Processes):
 
 
 def play(session: Session, schedule: Schedule) -> Result:
-    """Play a world."""
     return World(session, schedule).play()
 
 

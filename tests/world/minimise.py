@@ -12,14 +12,7 @@ Fails = Callable[[Schedule], bool]
 
 
 def minimise(schedule: Schedule, fails: Fails, seconds: float) -> Schedule:
-    """Leave out processes, then actions, as long as it fails.
-
-    Args:
-        schedule: One that fails.
-        fails: Plays a schedule, a few times where chance has a part in it; True when it fails in
-            the same way.
-        seconds: Begin no further try after so long.
-    """
+    """Leave out processes, then actions, as long as it fails in the same way."""
     end = time.monotonic() + seconds
 
     def shorter(actions: list[Action], left: list[Action]) -> list[Action]:

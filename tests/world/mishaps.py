@@ -38,7 +38,6 @@ class Mishaps:
         """Record; the worker does."""
 
     def do_limit(self, kind: str, size: int) -> None:
-        """Let descriptors or the sizes of files run out."""
         self.do_relax()
         if kind == "nofile":
             size = os.dup(0)
@@ -47,7 +46,6 @@ class Mishaps:
         resource.setrlimit(number, (size, self.limits[number][1]))
 
     def do_relax(self) -> None:
-        """Lift the limits."""
         for number, limits in self.limits.items():
             resource.setrlimit(number, limits)
 
@@ -62,7 +60,6 @@ class Mishaps:
             resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
     def do_starve(self, count: int, kib: int) -> None:
-        """Record with hardly any memory left."""
         with self.unlimited():
             pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -97,7 +94,6 @@ class Mishaps:
         return {"taken": taken}
 
     def _open_files(self) -> dict[int, str]:
-        """Descriptors of files, by number."""
         found: dict[int, str] = {}
         for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
             with contextlib.suppress(OSError):

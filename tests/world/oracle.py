@@ -25,12 +25,7 @@ _KEY = re.compile(
 
 @dataclass(frozen=True)
 class Violation:
-    """Something that must not be.
-
-    Attributes:
-        kind: One word for what it is.
-        text: What was seen.
-    """
+    """Something that must not be: a word for its kind, and what was seen."""
 
     kind: str
     text: str
@@ -54,7 +49,6 @@ class Lines:
 
 
 def parse(data: bytes) -> Lines:
-    """Read lines strictly."""
     lines = Lines()
     *whole, lines.torn = data.split(b"\n")
     for raw in whole:
@@ -73,7 +67,6 @@ def parse(data: bytes) -> Lines:
 
 
 def quick_keys(data: bytes) -> set[Key]:
-    """The records in whole lines."""
     return {(int(w), int(t), int(n)) for w, t, n in _KEY.findall(data[: data.rfind(b"\n") + 1])}
 
 
@@ -106,7 +99,6 @@ class Ledger:
         self._bytes: dict[str, list[bytes]] = defaultdict(list)
 
     def family(self, run: str) -> str:
-        """The family of a directory."""
         return self.families.setdefault(run, run)
 
     def runs(self, family: str) -> list[str]:
@@ -119,7 +111,6 @@ class Ledger:
         self._taken[self.family(run)].append((fd, os.fstat(fd).st_size))
 
     def take_bytes(self, run: str, data: bytes) -> None:
-        """Note bytes that were cut off."""
         self.broken.add(self.family(run))
         self._bytes[self.family(run)].append(data)
 
@@ -140,7 +131,6 @@ class Ledger:
         return keys - self.excused(family)
 
     def close(self) -> None:
-        """Let the files go."""
         for taken in self._taken.values():
             for fd, _ in taken:
                 os.close(fd)
@@ -182,7 +172,6 @@ class Oracle:
         self.unlisted: set[str] = set()  # families with writers that could not say that they are
 
     def fail(self, kind: str, text: str) -> None:
-        """Note a violation."""
         self.violations.append(Violation(kind, text))
 
     def writers(self, family: str) -> Iterator[tuple[Writer, Fate]]:
@@ -197,7 +186,6 @@ class Oracle:
     # ---- while the world goes on -----------------------------------------------------------------
 
     def flushed(self, family: str) -> set[Key]:
-        """Records that flush() or close() said to be in the files."""
         return {
             (writer.number, thread, n)
             for writer, _ in self.writers(family)
@@ -223,7 +211,6 @@ class Oracle:
                 self.fail("late" if missing == late else f"{what}-false", describe(missing))
 
     def in_files(self, family: str) -> set[Key]:
-        """Records that the files of a family hold now."""
         keys: set[Key] = set()
         for run in self.ledger.runs(family):
             for _, data in read_files(self.disk / run):
@@ -425,6 +412,5 @@ class Oracle:
 
 
 def describe(keys: Iterable[Key]) -> str:
-    """A few records, for people."""
     found = sorted(keys)
     return f"{len(found)} records, as (writer, thread, number) {found[:3]} to {found[-1]}"

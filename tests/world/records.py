@@ -33,18 +33,13 @@ OPEN, CLOSED = 0, 1  # closed: close() returned True
 
 
 def content(writer: int, thread: int, n: int) -> tuple[str, str, float]:
-    """Stream, name and value of a record."""
     bits = zlib.crc32(struct.pack("<3Q", writer, thread, n))
     stream = ("metrics",) * 6 + ("log", "errors")
     return stream[bits & 7], NAMES[bits >> 3 & 3], (bits >> 5) / 1024
 
 
 def origin(line: dict[str, Any]) -> tuple[int, int, int, str, str, float]:
-    """Read (writer, thread, number, stream, name, value) out of a line.
-
-    Raises:
-        KeyError, TypeError, ValueError: It is none of the world's lines.
-    """
+    """Read (writer, thread, number, stream, name, value) out of a line, which may be none."""
     stream = "metrics" if "metrics" in line else "errors" if "error_type" in line else "log"
     values = dict(line["metrics"] if stream == "metrics" else line["context"])
     writer, thread, n = (values.pop(key) for key in ("w", "t", "n"))
@@ -87,30 +82,24 @@ class Acks:
         self._words = (ctypes.c_uint64 * (ACKS_BYTES // 8)).from_buffer(self._map)
 
     def begin(self, index: int) -> None:
-        """Note that the process's next writer exists."""
         self._words[index * _WORDS + _CALLS] = 1
 
     def place(self, index: int, ring_path: str | None) -> None:
-        """Note where a writer's ring is."""
         name = b"" if ring_path is None else Path(ring_path).stem[-36:].encode()
         begin = (index * _WORDS + _NAMED) * 8
         self._map[begin : begin + 48] = name.ljust(48, b"\0")
         self._words[index * _WORDS + _RING] = MEMORY if ring_path is None else MAPPED
 
     def end(self, index: int) -> None:
-        """Note that close() returned True."""
         self._words[index * _WORDS + _ENDED] = CLOSED
 
     def acked(self, index: int, thread: int) -> int:
-        """How many records of a thread were accepted."""
         return self._words[index * _WORDS + _ACKED + thread]
 
     def ack(self, index: int, thread: int, count: int) -> None:
-        """Note how many records of a thread were accepted."""
         self._words[index * _WORDS + _ACKED + thread] = count
 
     def all_acked(self, index: int) -> list[int]:
-        """How many were accepted, per thread."""
         begin = index * _WORDS + _ACKED
         return list(self._words[begin : begin + THREADS])
 
@@ -120,7 +109,6 @@ class Acks:
             self._words[index * _WORDS + _FLUSHED + thread] = count
 
     def writers(self) -> Iterator[Writer]:
-        """Read all of them."""
         for index in range(WRITERS):
             begin = index * _WORDS
             words = self._words[begin : begin + _WORDS]

@@ -70,13 +70,7 @@ DESTRUCTIVE = (
 
 @dataclass
 class Schedule:
-    """A world to be.
-
-    Attributes:
-        seed: It was drawn from.
-        disk: "tmpfs", which can be full, "overlay" or "plain".
-        actions: In their order.
-    """
+    """A world to be; its disk is "tmpfs", which can be full, "overlay" or "plain"."""
 
     seed: int
     disk: str = "tmpfs"
@@ -89,7 +83,6 @@ class Schedule:
 
     @classmethod
     def load(cls, text: str) -> Schedule:
-        """Read a script."""
         head, *actions = (
             json.loads(line) for line in text.splitlines() if line and not line.startswith("#")
         )
@@ -262,13 +255,7 @@ class _Drawing:
 
 
 def draw(seed: int, only: Iterable[str] = (), without: Iterable[str] = ()) -> Schedule:
-    """Draw the schedule of a seed.
-
-    Args:
-        seed: It is a function of this, and of the actions that may be drawn.
-        only: Actions to draw; all by default. There is always one that starts processes.
-        without: Actions to leave out.
-    """
+    """Draw the schedule of a seed, with all actions or some; there is always one that starts."""
     rng = random.Random(seed)
     wanted = set(only) | {"start"} if only else set(WEIGHTS)
     weights = {name: w for name, w in WEIGHTS.items() if name in wanted - set(without)}

@@ -79,7 +79,6 @@ class Session:
         return done.returncode == 0
 
     def clear(self) -> None:
-        """Empty the folder for the next world."""
         for name in ("acks", "user", "plain"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir()
@@ -88,7 +87,6 @@ class Session:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def disk(self, kind: str) -> Path:
-        """Where the runs are."""
         return self.folder / (kind if kind in self.mounted else "plain")
 
     def left(self) -> list[int]:
@@ -109,7 +107,6 @@ class Session:
         return {**kept, "WORLD_TOKEN": self.token, "TMPDIR": str(self.folder)}
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(
@@ -118,7 +115,6 @@ class Session:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let the guardian clean up."""
         assert self._guardian.stdin is not None
         self._guardian.stdin.close()
         self._guardian.wait(60)

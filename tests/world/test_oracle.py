@@ -19,7 +19,6 @@ WRITER, THREAD = 2000, 1
 
 
 def line(n: int, *, seq: int | None = None, writer: int = WRITER, name: str | None = None) -> str:
-    """The line of a record."""
     stream, right, value = content(writer, THREAD, n)
     values = {"w": writer, "t": THREAD, "n": n, name or right: value}
     body: dict[str, Any] = {"seq": n if seq is None else seq, "step": n}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sys
 import time
@@ -13,11 +12,12 @@ from typing import Any
 
 import pytest
 from crash.driving import CI, RELEASE, ROOT
-from crash.test_mutations import count_noticed, count_places
+from mutants import count_noticed, misplaced
 
 from world.driver import play
 from world.minimise import minimise
 from world.mutations import MUTATIONS
+from world.processes import SANITIZED
 from world.schedule import Schedule, draw
 from world.session import Session
 
@@ -26,16 +26,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs pidfds an
 #: Kinds of violations that are known and open; none when all is mended.
 KNOWN: frozenset[str] = frozenset()
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.jsonl"))
-SECONDS = 3600 if RELEASE else 120 if CI else 20
-ASAN = "asan" in os.environ.get("LD_PRELOAD", "")
+SECONDS = 3600 if RELEASE else 60 if CI else 10
 #: A sanitizer's allocator ends the process when there is no memory.
-WITHOUT = ("starve",) if ASAN else ()
+WITHOUT = ("starve",) if SANITIZED else ()
 #: A release looks at worlds that nobody has seen; the others at the same ones each time.
 FIRST_SEED = random.SystemRandom().randrange(1 << 32) if RELEASE else 1000 if CI else 1
 
 
 def schedules() -> Iterator[tuple[str, Schedule]]:
-    """The scripts, then worlds without end."""
     for path in SCRIPTS:
         yield path.stem, Schedule.load(path.read_text(encoding="utf-8"))
     seed = FIRST_SEED
@@ -77,19 +75,19 @@ def test_the_promises_hold_in_any_world(figures: dict[str, Any]) -> None:
                 pytest.fail(f"{explain(session, name, schedule, kinds)}\n{said}", pytrace=False)
     for key in ("worlds", "actions", "processes", "kills"):
         figures[key] = total[key]
+    # One child in a hundred, or so; where all stop, nothing is tested.
+    assert total["stuck in a sanitizer"] <= total["processes"] / 10
     figures["records acknowledged"] = total["acked"]
     figures["violations"] = 0
 
 
 def test_each_old_fault_has_its_places() -> None:
     """What a change of the sources takes away is seen at once."""
-    patches = [patch for mutation in MUTATIONS for patch in mutation.patches]
-    assert {p.file for p in patches if count_places(p.file, p.old) != 1} == set()
+    assert misplaced(MUTATIONS) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.skipif(ASAN or not RELEASE, reason="builds anew each time: `make crash`")
+@pytest.mark.skipif(SANITIZED or not RELEASE, reason="builds anew each time: `make crash`")
 def test_old_faults_are_noticed_when_they_are_put_back(figures: dict[str, Any]) -> None:
-    """No mutant survives."""
     figures.update(count_noticed(Path(__file__).with_name("mutations.py")))

@@ -45,7 +45,6 @@ SANITIZED = os.environ.get("LD_PRELOAD", "")  # keeps what was freed
 
 
 def resident_mib() -> int:
-    """What the process has in memory."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() >> 20
 
@@ -59,7 +58,6 @@ class Asked:
         self.item = item
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """On the CPU."""
         return 1, 0
 
 
@@ -97,7 +95,6 @@ class Worker(Mishaps):
                 self.acks.place(self.index, None)
 
     def begin_writer(self) -> None:
-        """Count what is recorded from here on as another writer's."""
         self.index += 1
         self.placed = False
         self.calls = [0] * THREADS
@@ -106,26 +103,21 @@ class Worker(Mishaps):
 
     @property
     def writer(self) -> int:
-        """The number of what records here now."""
         return self.process * PER_PROCESS + self.index
 
     def place(self) -> None:
-        """Note where the ring is."""
         if self.recorder is not None and not self.recorder.closed:
             path = self.recorder.stats()["ring_path"]
             self.placed, self.in_memory = True, path is None
             self.acks.place(self.index, path)
 
     def fault(self, kind: str, text: str) -> None:
-        """Note what went wrong."""
         self.faults.append((kind, f"process {self.process}: {text}"))
 
     def say(self, answer: dict[str, Any]) -> None:
-        """Answer the driver."""
         self.socket.sendall(json.dumps(answer).encode() + b"\n")
 
     def serve(self) -> None:
-        """Obey until the driver is gone."""
         for line in self.input:
             command = json.loads(line)
             answer: dict[str, Any] = {}
@@ -202,7 +194,6 @@ class Worker(Mishaps):
             thread.join()
 
     def do_open(self, path: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Open a recorder, if there is none."""
         if self.recorder is None:
             with self.unlimited():
                 self.descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count
@@ -213,7 +204,6 @@ class Worker(Mishaps):
         return {}
 
     def do_record(self, threads: int, count: int, pause_us: int) -> None:
-        """Record, and wait for the threads."""
         if self.recorder is not None:
             self.record_together(threads, count, pause_us)
             self.place()
@@ -231,7 +221,6 @@ class Worker(Mishaps):
             self.hums.append(thread)
 
     def do_quiet(self) -> None:
-        """End that."""
         self.stop.set()
         for thread in self.hums:
             thread.join()
@@ -299,7 +288,6 @@ class Worker(Mishaps):
         self.obey()
 
     def do_fork(self, child: int, way: str, threads: int, count: int) -> None:
-        """Fork; the child records first from so many threads."""
         if way == "item" and self.recorder is not None:
             self.fork_in_item(child, threads, count)
         elif way == "multiprocessing":
@@ -337,7 +325,6 @@ class Worker(Mishaps):
             self.obey()
 
     def do_ends(self) -> dict[str, Any]:
-        """How this process's children have ended."""
         ends = []
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
@@ -345,7 +332,6 @@ class Worker(Mishaps):
         return {"ends": ends}
 
     def do_spawn(self, child: int) -> None:
-        """Send the recorder to a process of its own."""
         recorder = None if self.recorder is None or self.recorder.closed else self.recorder
         self.start_child("spawn", spawned, (self.folder, child, recorder))
 
@@ -366,7 +352,6 @@ class Worker(Mishaps):
         os.execv(sys.executable, [sys.executable, __file__, str(self.folder), str(child)])
 
     def do_exit(self, how: str) -> None:
-        """End."""
         self.say({"faults": self.faults})
         if how == "exit":
             sys.exit(0)
@@ -377,7 +362,6 @@ class Worker(Mishaps):
     # ---- readers ---------------------------------------------------------------------------------
 
     def do_read(self, path: str, how: str) -> dict[str, Any]:
-        """Read a run."""
         return read(path, how, self.fault)
 
     def do_recover(self, path: str, how: str, times: int = 1) -> dict[str, Any]:
@@ -403,14 +387,12 @@ class Worker(Mishaps):
 
 
 def spawned(folder: Path, process: int, recorder: Recorder | None) -> None:
-    """Be a process of multiprocessing that was sent a recorder."""
     worker = Worker(folder, process, recorder)
     worker.place()
     worker.serve()
 
 
 def main() -> None:
-    """Be a process that was started by itself."""
     if sys.argv[3:] == ["direct"]:  # else its parent is a worker, which may die before it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     faulthandler.register(signal.SIGUSR1, all_threads=True)

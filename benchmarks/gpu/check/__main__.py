@@ -1,4 +1,4 @@
-"""Everything about the device path that only a GPU can tell: `python -m benchmarks.gpu.check`."""
+"""Checks everything that needs a GPU: `python -m benchmarks.gpu.check`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from benchmarks.gpu.check.report import BROKEN, SHORT
 from benchmarks.gpu.check.runner import Guard, Part, Runner, Stop, tail
 from benchmarks.machine import ROOT, facts
 
-# Eight minutes, less what it takes to end a last part that hangs.
+# Eight minutes, minus the time to end a last part that hangs.
 SECONDS = 465.0
-LOGGED = 1 << 20  # bytes of a part's output in the log, its last ones
-# Variables of launchers and of this package: what runs here is to be as on any machine.
+LOGGED = 1 << 20  # last bytes of a part's output kept in the log
+# Variables of launchers and of this package, removed so that the check behaves the same everywhere.
 AMBIENT = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID")
 
 
 def parts() -> tuple[Part, ...]:
-    """Return the parts in their order: the machine, which each run has to know, comes first."""
+    """Return the parts in order; `machine` comes first, because every run depends on it."""
 
     def part(name: str, limit_s: float, least_s: float = 8.0) -> Part:
         command = (sys.executable, "-X", "faulthandler", "-u", "-m", "benchmarks.gpu.check.child")
@@ -49,11 +49,11 @@ def parts() -> tuple[Part, ...]:
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
-    """Parse the command line; OUT and WHEELS of the environment are the defaults."""
+    """Parse the command line; the defaults are OUT and WHEELS from the environment."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu.check",
-        description="Prove the device path on a GPU in eight minutes, without a network: "
-        "experiments, tests/gpu, the quick benchmark. Without a GPU all of it is rehearsed on a "
+        description="Check the device path on a GPU in eight minutes, without a network: "
+        "experiments, tests/gpu, the quick benchmark. Without a GPU, everything is rehearsed on a "
         "fake driver. Writes gpu-check.json, .txt and .log, and the benchmark's page.",
     )
     out = os.environ.get("OUT") or ROOT / "build" / "gpu-check"
@@ -62,16 +62,18 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--wheels",
         type=Path,
         default=os.environ.get("WHEELS") or None,
-        help="folder with wheels of orjson and pydantic, where Python lacks them (WHEELS)",
+        help="folder with wheels of orjson and pydantic, if Python lacks them (WHEELS)",
     )
     names = [part.name for part in parts() if part.name != machine.NAME]
     parser.add_argument("--only", nargs="+", choices=names, metavar="PART", help=", ".join(names))
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for all ({SECONDS:g})")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help=f"total time limit ({SECONDS:g})"
+    )
     return parser.parse_args(argv)
 
 
 def environment(scratch: Path, out: Path, wheels: Path | None) -> dict[str, str]:
-    """Return the variables of the parts: this checkout comes first, then what wheels bring."""
+    """Return the parts' environment: this checkout comes first, then the installed wheels."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -90,7 +92,7 @@ def environment(scratch: Path, out: Path, wheels: Path | None) -> dict[str, str]
 
 
 def machine_of(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the first part found out about the machine."""
+    """Return what the first part found about the machine."""
     for part in results:
         for found in part["findings"]:
             if found["name"] == machine.NAME:
@@ -100,20 +102,20 @@ def machine_of(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def heading(known: dict[str, Any]) -> str:
-    """Return what kind of run this was, in a line."""
+    """Return a line that says what kind of run this was."""
     if known.get("gpu"):
         return f"GPU check: {known['gpu']}, driver {known.get('driver')}, torch {known['torch']}"
     if not known and (path := machine.unused()):
-        return f"GPU check: which GPU {path} is could not be found out; all was run as on one."
-    why = known.get("why_none", "what machine this is could not be found out")
-    return f"REHEARSAL, no GPU ({why}): no time in here says anything about a GPU."
+        return f"GPU check: which GPU {path} is could not be determined; ran as on a GPU."
+    why = known.get("why_none", "what machine this is could not be determined")
+    return f"REHEARSAL, no GPU ({why}): no time in it says anything about a GPU."
 
 
 class Check:
-    """A run of the check: what it has come to, and what of it goes to OUT."""
+    """A run of the check: its results, and the files written to OUT."""
 
     def __init__(self, wanted: list[Part], out: Path, scratch: Path, runner: Runner) -> None:
-        """Nothing is known yet."""
+        """Start without results."""
         self.wanted, self.scratch, self.runner = wanted, scratch, runner
         self.files = Files(out)
         self.started = time.monotonic()
@@ -121,13 +123,13 @@ class Check:
         self.files.attempt("gpu-check.log", lambda path: path.write_bytes(b""))
 
     def reported(self, part: dict[str, Any]) -> None:
-        """Tell what a part came to, and write it down."""
+        """Print a part's result, and write it to the files."""
         say(table.row(part))
         self.result["parts"].append(part)
         if part["part"] == machine.NAME:
             known = self.result["machine"] = machine_of([part])
-            # Decided once: a part that finds no GPU on a GPU's run is broken, and no rehearsal. Nor
-            # is it one where this part has said nothing, as on a disk that is slow to import torch.
+            # Decided once: a part that finds no GPU on a GPU run is broken, not a rehearsal. Nor is
+            # it a rehearsal if this part reported nothing, as when importing torch is slow.
             rehearsal = "" if known.get("gpu") or (not known and machine.unused()) else "1"
             self.runner.environment = {**self.runner.environment, REHEARSAL: rehearsal}
         self.result["seconds"] = round(time.monotonic() - self.started, 1)
@@ -171,8 +173,8 @@ def main(argv: list[str]) -> int:
     """Run the command line.
 
     Returns:
-        0 when nothing is broken, and on a GPU nothing falls short; 2 when OUT cannot be used; 128
-        and its number after a signal.
+        0 if nothing is broken and, on a GPU, nothing falls short; 2 if OUT cannot be used; 128 plus
+        its number after a signal.
     """
     options = arguments(argv)
     out = options.out.resolve()
@@ -180,10 +182,10 @@ def main(argv: list[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
         lock = locked(out / LOCK)
     except OSError as error:
-        say(f"{out} cannot be written, name another folder as OUT: {error}")
+        say(f"{out} cannot be written, choose another folder with OUT: {error}")
         return 2
     if lock is None:
-        say(f"another check is writing to {out}: wait for it, or name another folder as OUT")
+        say(f"another check is writing to {out}: wait for it, or choose another folder with OUT")
         return 2
     stop = Stop()
     names = {machine.NAME, *(options.only or ())}

@@ -1,4 +1,4 @@
-"""The driver's functions are there, torch has its table, and one scalar comes back."""
+"""Checks that the driver's functions exist, torch has its table, and a scalar arrives."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ KERNEL_S = 0.1
 
 
 def names() -> list[str]:
-    """Return the symbols that the recorder looks up, from the table of csrc/device."""
+    """Return the symbols that the recorder looks up, from the table in csrc/device."""
     text = (ROOT / "csrc" / "device" / "driver.cpp").read_text(encoding="utf-8")
     return re.findall(r'\{offsetof\(DriverApi, \w+\),\s*"(\w+)"', text)
 
 
 def run(report: Report) -> None:
-    """Look at what everything else rests on."""
+    """Check what everything else depends on."""
     machine = find()
-    expects = "each function of the driver table is found by its name"
+    expects = "each function of the driver table is found by name"
     with report.attempt("driver table", expects=expects):
         library, version = ctypes.CDLL(machine.library), c_int()
         missing = [name for name in names() if not hasattr(library, name)]
@@ -42,7 +42,7 @@ def run(report: Report) -> None:
             missing=missing,
             driver_api=version.value,
         )
-    expects = "the clock settles, so that kernels run as long as they are asked to"
+    expects = "the clock settles, so that kernels run for the requested time"
     if not machine.fake:
         with report.attempt("clock", expects=expects):
             from benchmarks.gpu.clock import cycles_per_second, kernel_seconds

@@ -1,4 +1,4 @@
-"""The quick benchmark: its page goes beside the figures; its goals are findings."""
+"""The quick benchmark: its page is written next to the figures; its goals are findings."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from benchmarks.machine import ROOT
 
 ARMS = ("none", "none_again", "bare", "fastlog", "fastlog_item")
 LEFT_S = 8.0
-"""Of the part's time, for what is behind the benchmark."""
+"""Seconds of the part's time reserved for the work after the benchmark."""
 
 
 def run_benchmark(command: list[str]) -> str:
-    """Run it, ended before this part's own time is up; return what was wrong with its end."""
+    """Run it, ending it before this part's time is up; return what was wrong with its end."""
     limit_s = max(1.0, float(os.environ.get(LIMIT, "inf")) - LEFT_S)
     try:
         return ending(subprocess.run(command, check=False, cwd=ROOT, timeout=limit_s).returncode)
     except subprocess.TimeoutExpired:
         end_leftovers()
-        return f"cut off after {limit_s:.0f} s: what was known by then is judged"
+        return f"cut off after {limit_s:.0f} s: the results so far are judged"
 
 
 def kept(made: Path, out: Path) -> str:
-    """Put the page where it is looked for; return what went wrong: the figures are safe."""
+    """Write the page to its place; return what went wrong; the figures are already saved."""
     try:
         shutil.copytree(made, out, dirs_exist_ok=True)
     except OSError as error:
@@ -41,9 +41,9 @@ def kept(made: Path, out: Path) -> str:
 
 
 def run(report: Report) -> None:
-    """Run it, or its smoke mode where there is no GPU."""
+    """Run it, or its smoke mode if there is no GPU."""
     options = ["--device", "cpu"] if report.rehearsal else ["--quick"]
-    expects = "it runs to its end, and every output is verified"
+    expects = "it finishes, and every output is verified"
     with report.attempt("benchmark", expects=expects), tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "bench"
         command = [sys.executable, "-u", "-m", "benchmarks.gpu", *options, "--out", str(out)]

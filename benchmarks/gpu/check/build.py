@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.machine import ROOT, cores
 
-# Those of a release in setup.py, without its warnings.
+# The release flags of setup.py, without its warnings.
 FLAGS = (
     *("-std=c++20", "-O3", "-DNDEBUG", "-fPIC", "-pthread", "-fno-math-errno"),
     *("-fvisibility=hidden", "-fvisibility-inlines-hidden"),
@@ -27,17 +27,17 @@ def target() -> Path:
 
 
 def is_current(built: Path | None = None) -> bool:
-    """Tell whether a file, the extension by default, is there, and no source is newer."""
+    """Return whether a file (default: the extension) exists and no source is newer."""
     sources = [path for path in (ROOT / "csrc").rglob("*") if path.is_file()]
     built = built or target()
     return built.exists() and built.stat().st_mtime >= max(path.stat().st_mtime for path in sources)
 
 
 def made(command: list[str], to: Path) -> None:
-    """Run a compiler; what it writes has its name only when it is whole.
+    """Run a compiler; its output gets its name only once it is complete.
 
     Raises:
-        RuntimeError: It failed; the message has the end of what it said.
+        RuntimeError: It failed; the message has the end of its output.
     """
     beside = to.with_name(to.name + ".new")
     command = [*command, "-o", str(beside)]
@@ -50,30 +50,30 @@ def made(command: list[str], to: Path) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Be the only one that builds in a folder; another one is waited for."""
+    """Hold the build lock of a folder; wait for another build."""
     with (folder / ".lock").open("a", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("another process builds: waiting for it", flush=True)
+            print("another process is building: waiting for it", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError as error:
-            print(f"no lock can be had, nobody else must build: {error}", flush=True)
+            print(f"cannot lock, so make sure that nothing else builds: {error}", flush=True)
         yield
 
 
 def build() -> None:
-    """Compile all sources, on every core, and put the linked file in place."""
-    # They stay, so that a build whose time was up goes on where it was.
+    """Compile all sources, on all cores, and move the linked file into place."""
+    # Objects are kept, so that a build that timed out continues where it stopped.
     folder = ROOT / "build" / f"gpu-check-ext{sysconfig.get_config_var('EXT_SUFFIX')}"
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
-        if not is_current():  # as another one may have left it
+        if not is_current():  # another build may have made it current
             compile_all(folder)
 
 
 def compile_all(folder: Path) -> None:
-    """Compile and link; objects go to the folder."""
+    """Compile and link; objects are written to the folder."""
     import pybind11
 
     compiler = shlex.split(os.environ.get("CXX") or "g++")

@@ -1,4 +1,4 @@
-"""What another thread may ask of the driver while a graph is captured in global mode."""
+"""Driver calls that another thread may make while a graph is captured in global mode."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ VALUE = 2.5
 
 
 class Calls:
-    """The calls of the matrix; what they need is made before any capture."""
+    """The calls of the matrix; everything they need is created before any capture."""
 
     def __init__(self, machine: Machine) -> None:
-        """Make memory, a value, a stream, and an event for each call that takes one away."""
+        """Create memory, a value, a stream, and an event for each call that consumes one."""
         self.machine = machine
         self.side = machine.stream()
         self.value = machine.scalar(VALUE)
@@ -36,7 +36,7 @@ class Calls:
         machine.synchronize()
 
     def copied(self) -> float:
-        """Return what the copies brought."""
+        """Return the copied value."""
         return c_float.from_address(self.memory.value or 0).value
 
     def do(self, name: str, *arguments: Any) -> None:
@@ -49,7 +49,7 @@ class Calls:
         return c_void_p(self.machine.handle(self.side))
 
     def matrix(self) -> dict[str, Callable[[], int]]:
-        """Return the calls by what they are; each returns its code."""
+        """Return the calls by name; each returns its code."""
         call, memory, null = self.machine.call, self.memory, c_void_p(0)
         address, four = address_of(self.value), c_size_t(4)
         recorded, gone = self.events[0], list(self.events[1:])
@@ -68,14 +68,14 @@ class Calls:
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
-    """Run in a fresh thread, whose capture mode is the default; return or raise what it does."""
+    """Run in a fresh thread, whose capture mode is the default; return its result or raise."""
     answers: list[Any] = []
     errors: list[BaseException] = []
 
     def body() -> None:
         try:
             answers.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
+        except BaseException as error:  # noqa: BLE001 - re-raised in the caller's thread
             errors.append(error)
 
     thread = threading.Thread(target=body)
@@ -87,7 +87,7 @@ def in_thread(work: Callable[[], Any]) -> Any:
 
 
 def probe(machine: Machine, call: Callable[[], int], *, relaxed: bool) -> int:
-    """Make one call in a thread of its own."""
+    """Make one call in a separate thread."""
 
     def work() -> int:
         machine.enter()
@@ -100,13 +100,13 @@ def probe(machine: Machine, call: Callable[[], int], *, relaxed: bool) -> int:
 
 
 def measured(machine: Machine) -> tuple[list[dict[str, Any]], int]:
-    """Make each call in each mode beside a capture.
+    """Make each call in each mode during a capture.
 
     Returns:
-        A row for each: its code, and whether the capture ended well; and how many calls there are.
+        A row per call (its code, and whether the capture stayed valid), and the number of calls.
 
     Raises:
-        RuntimeError: The copies, whatever their codes, brought no value.
+        RuntimeError: The copies, whatever their codes, copied no value.
     """
     calls = Calls(machine)
     captured = machine.stream()
@@ -121,18 +121,18 @@ def measured(machine: Machine) -> tuple[list[dict[str, Any]], int]:
             )
     machine.synchronize()
     if calls.copied() != VALUE:
-        raise RuntimeError(f"the copies brought {calls.copied()}, not {VALUE}")
+        raise RuntimeError(f"the copies returned {calls.copied()}, not {VALUE}")
     return rows, len(calls.matrix())
 
 
 def again(calls: Calls) -> list[tuple[str, Callable[[], int]]]:
-    """Return the calls with an event to destroy that is still there."""
+    """Return the calls whose event to destroy still exists."""
     calls.events = [calls.events[0], calls.events[1]]
     return list(calls.matrix().items())
 
 
 def record_beside(machine: Machine) -> tuple[list[dict[str, Any]], bool]:
-    """Record in a thread while another one captures.
+    """Record in one thread while another one captures.
 
     Returns:
         The lines, and whether the capture was valid to its end.
@@ -160,9 +160,9 @@ def record_beside(machine: Machine) -> tuple[list[dict[str, Any]], bool]:
 
 
 def run(report: Report) -> None:
-    """Measure the matrix, and record beside a capture."""
+    """Measure the matrix, and record during a capture."""
     machine = find()
-    expects = "in relaxed mode every call succeeds, and the other thread's capture ends well"
+    expects = "in relaxed mode every call succeeds, and the other thread's capture stays valid"
     with report.attempt("matrix", expects=expects):
         rows, calls = measured(machine)
         refused = judge.default_matrix(rows)
@@ -171,12 +171,12 @@ def run(report: Report) -> None:
             shows += "; SENDING NEEDS THE RELAXED MODE TOO"
         why = judge.relaxed_matrix(rows, calls)
         report.judge("matrix", why, expects=expects, shows=shows, rows=rows)
-    expects = "20 records beside a capture, the first of the process among them, and both are right"
-    with report.attempt("record beside a capture", expects=expects):
+    expects = "20 records during a capture, including the process's first, and both are right"
+    with report.attempt("record during a capture", expects=expects):
         lines, valid = record_beside(machine)
         why = judge.values(lines, dict.fromkeys(range(20), 3.5), "v")
         report.judge(
-            "record beside a capture",
+            "record during a capture",
             why or ("" if valid else "the capture was ended"),
             expects=expects,
             missing=judge.missing(lines),

@@ -1,4 +1,4 @@
-"""One part in a process of its own: `python -m benchmarks.gpu.check.child PART FINDINGS`."""
+"""One part in its own process: `python -m benchmarks.gpu.check.child PART FINDINGS`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from benchmarks.gpu.check.machines import no_gpu, rehearsed
 from benchmarks.gpu.check.report import BROKEN, Report
 
 BEFORE = ("machine", "prepare")
-"""Parts that look at no GPU of an earlier one: they find it out, or need none."""
+"""Parts that do not rely on a GPU found by an earlier one: they look for it, or need none."""
 
 
 def main(argv: list[str]) -> int:
-    """Run the part that the command line names.
+    """Run the part named on the command line.
 
     Returns:
         The exit status.

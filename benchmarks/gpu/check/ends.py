@@ -1,4 +1,4 @@
-"""Exit while the device is busy, and the sanitizer's opinion of some records."""
+"""Exit while the device is busy, and some records under the sanitizer."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchmarks.gpu.check.runner import LIMIT
 EXIT_LIMIT_S = 25.0
 SANITIZER_LIMIT_S = 70.0
 LEFT_S = 8.0
-"""Of the part's time, for what is behind the sanitizer."""
+"""Seconds of the part's time reserved for the work after the sanitizer."""
 
 
 def sanitizer() -> str | None:
-    """Return compute-sanitizer's path: on PATH, or in a toolkit."""
+    """Return the path of compute-sanitizer: on PATH, or in a toolkit."""
     found = shutil.which("compute-sanitizer")
     places = sorted(Path("/usr/local").glob("cuda*/bin/compute-sanitizer"))
     return found or (str(places[-1]) if places else None)
@@ -35,25 +35,25 @@ def busy_exit(lines: list[dict[str, Any]]) -> str:
     last = next((line for line in lines if line["step"] == 1), {})
     if last.get("metrics") != {"v": None, "lr": 0.1}:
         return f"not the float alone: {last or 'no line'}"
-    # Were it there, the device would not have been busy: nothing was tried.
+    # Were it there, the device would not have been busy: nothing was tested.
     reasons = last.get("missing")
     return "" if reasons == {"v": "timeout"} else f"missing: {reasons}, not by timeout"
 
 
 def memcheck(tool: str) -> tuple[str, ...]:
-    """Return the command that a script is put behind.
+    """Return the command to prefix a script with.
 
-    Failed calls of the driver's API are no errors of memory: torch makes some, asking for functions
-    that a driver may have.
+    Failed driver API calls are not memory errors: torch makes some when it looks for optional
+    functions.
     """
     options = ("--tool", "memcheck", "--report-api-errors", "no")
     return (tool, *options, "--error-exitcode", str(judge.SANITIZER_ERROR))
 
 
 def run(report: Report) -> None:
-    """End a process behind a busy device; sanitize twenty records."""
+    """End a process while the device is busy; check twenty records with the sanitizer."""
     begun = time.monotonic()
-    expects = "the process ends by itself; what was on the CPU is in the file"
+    expects = "the process ends by itself; the CPU values are in the file"
     with report.attempt("exit", expects=expects), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "run"
         ended = live("exit_busy", path, EXIT_LIMIT_S, {})
@@ -79,7 +79,7 @@ def run(report: Report) -> None:
         return
     with report.attempt("sanitizer", expects=expects), tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "run"
-        # Every tensor is an allocation of its own then, whose bounds are checked.
+        # Then every tensor is a separate allocation, whose bounds are checked.
         whole = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         left = float(os.environ.get(LIMIT, "inf")) - (time.monotonic() - begun) - LEFT_S
         limit_s = max(1.0, min(SANITIZER_LIMIT_S, left))

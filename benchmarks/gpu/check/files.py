@@ -1,4 +1,4 @@
-"""The folder OUT: one check at a time writes to it, and a fault of writing stops none."""
+"""The folder OUT: one check at a time writes to it, and a write error stops no check."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOCK = ".gpu-check.lock"
 
 
 def say(text: str) -> None:
-    """Print at once; a terminal that is gone is no reason to stop."""
+    """Print immediately; do not stop if the terminal is gone."""
     try:
         print(text, flush=True)
     except UnicodeEncodeError:
@@ -21,7 +21,7 @@ def say(text: str) -> None:
 
 
 def locked(path: Path) -> IO[str] | None:
-    """Return a file that is locked as long as it is open; None where another process has it.
+    """Return a file that is locked while it is open; None if another process has it.
 
     Raises:
         OSError: The file cannot be written.
@@ -38,17 +38,17 @@ def locked(path: Path) -> IO[str] | None:
 
 
 class Files:
-    """Writes files of the folder as far as it can."""
+    """Writes files to the folder, as far as possible."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing is written yet."""
+        """Start without faults."""
         self.folder = folder
         self.lost: set[str] = set()
-        """Files whose last writing failed."""
+        """Files whose last write failed."""
         self.told: set[str] = set()
 
     def attempt(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write a file; tell each fault once."""
+        """Write a file; report each fault once."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write(self.folder / name)

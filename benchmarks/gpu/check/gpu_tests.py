@@ -1,4 +1,4 @@
-"""tests/gpu, each test bounded and reported as it ends; a hang or a crash costs that test only."""
+"""Runs tests/gpu with a time limit per test; a hang or a crash costs only that test."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from benchmarks.machine import ROOT
 INI = Path(__file__).with_name("tests.ini")
 MOST_PROCESSES = 8
 TEST_S = 45.0
-"""For one test; less where the part has less left."""
+"""Seconds for one test; less if the part has less left."""
 LEFT_S = 8.0
-"""Of the part's time, for what is behind the tests."""
+"""Seconds of the part's time reserved for the work after the tests."""
 LOOK_S = 0.1
 WHY = 300
-"""Characters of a failure in the table, its last ones; all that is kept is in the figures."""
+"""Last characters of a failure shown in the table; the figures have more."""
 
 
 class Outcomes:
-    """What the plugin's log says of each test."""
+    """The outcome of each test, from the plugin's log."""
 
     def __init__(self, log: Path, reported: Callable[[str, str, str], None]) -> None:
-        """Read nothing yet.
+        """Prepare to read.
 
         Args:
-            log: The file; it may not be there.
-            reported: Gets each test that has ended, once: its name, its outcome, what was said.
+            log: The file; it need not exist yet.
+            reported: Receives each finished test once: its name, its outcome, its message.
         """
         self.log, self.reported = log, reported
         self.place = 0
@@ -48,7 +48,7 @@ class Outcomes:
         self.under_way: set[str] = set()
 
     def follow(self) -> None:
-        """Take in what was written since."""
+        """Read what was written since."""
         if not self.log.exists():
             return
         with self.log.open("rb") as file:
@@ -61,23 +61,23 @@ class Outcomes:
             self.take(each["test"], each["outcome"], each["why"])
 
     def take(self, test: str, outcome: str, why: str) -> None:
-        """Take in a line: collected, begun, ended, or an outcome."""
+        """Process a line: collected, begun, ended, or an outcome."""
         if outcome == "ended":
             self.end(test)
             return
         if outcome == "begun":
             self.under_way.add(test)
-        # A failure stands, whatever comes after it.
+        # A failure is final, whatever comes after it.
         if self.found.get(test) != "failed":
             self.found[test], self.said[test] = outcome, why
 
     def end(self, test: str) -> None:
-        """Report a test, which has an outcome by now."""
+        """Report a test that has an outcome."""
         self.under_way.discard(test)
         self.reported(test, self.found[test], self.said[test])
 
     def cut(self, how: str) -> bool:
-        """End what was under way when its process ended; tell whether anything was."""
+        """End the test that was running when its process ended; return whether there was one."""
         cut = sorted(self.under_way)
         for test in cut:
             self.take(test, how, how)
@@ -85,25 +85,25 @@ class Outcomes:
         return bool(cut)
 
     def begun(self) -> int:
-        """Return how many have begun at least."""
+        """Return how many tests have begun."""
         return sum(outcome != judge.COLLECTED for outcome in self.found.values())
 
 
 def pytest_command(folder: Path, *options: str) -> list[str]:
-    """Return a command that needs neither pytest's plugins nor the suite's own configuration."""
+    """Return a command that needs neither pytest plugins nor the suite's configuration."""
     python = [sys.executable, "-X", "faulthandler", "-u", "-m", "pytest", "-c", str(INI)]
     where = ["--rootdir", str(ROOT), "--confcutdir", str(folder)]
     return [*python, *where, "-p", "benchmarks.gpu.check.pytest_log", *options, str(folder)]
 
 
 def environment(log: Path, limit_s: float) -> dict[str, str]:
-    """Return the variables of a pytest that writes to the log."""
+    """Return the environment of a pytest that writes to the log."""
     ours = {"GPU_CHECK_TESTS": str(log), "GPU_CHECK_TEST_LIMIT_S": f"{limit_s:g}"}
     return {**os.environ, **ours, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def followed(process: subprocess.Popen[bytes], outcomes: Outcomes, end: float) -> int | None:
-    """Report outcomes until the process ends; None when it was killed because its time was up."""
+    """Report outcomes until the process ends; return None if it timed out and was killed."""
     status = None
     while status is None and time.monotonic() < end:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -122,16 +122,16 @@ def followed(process: subprocess.Popen[bytes], outcomes: Outcomes, end: float) -
 def run_tests(
     folder: Path, log: Path, reported: Callable[[str, str, str], None], seconds: float
 ) -> dict[str, str]:
-    """Run all tests of a folder, in a new process after each that took its process along.
+    """Run all tests of a folder; after a test that ended its process, continue in a new one.
 
     Args:
-        folder: Of the tests.
-        log: Where the plugin writes to.
-        reported: Gets each test as it ends: its name, its outcome, what was said of it.
-        seconds: For all of them.
+        folder: The tests' folder.
+        log: The plugin's log.
+        reported: Receives each test as it ends: its name, its outcome, its message.
+        seconds: Time limit for all of them.
 
     Returns:
-        Their outcomes by name; those that were not run are "collected".
+        The outcomes by name; tests that were not run are "collected".
     """
     outcomes = Outcomes(log, reported)
     end = time.monotonic() + seconds
@@ -151,7 +151,7 @@ def run_tests(
         if status is None:
             outcomes.cut("cut off: the part's time was up")
             break
-        # An exit of 1 in the middle of a test is faulthandler's, when the test's time was up.
+        # Exit status 1 in the middle of a test comes from faulthandler, when the test timed out.
         how = "hung" if status == 1 else ending(status) or "ended the process"
         cut = outcomes.cut(how)
         if (status in (0, 1, 5) and not cut) or outcomes.begun() == begun:
@@ -160,7 +160,7 @@ def run_tests(
 
 
 def run(report: Report) -> None:
-    """Run tests/gpu; in a rehearsal only collect them, which needs all their imports."""
+    """Run tests/gpu; in a rehearsal, only collect them, which needs all their imports."""
     begun = time.monotonic()
     folder = ROOT / "tests" / "gpu"
     expects = "every test of tests/gpu is run"

@@ -1,7 +1,7 @@
-"""Ends the part that its runner leaves behind, even one that was killed: run as a script.
+"""Ends the part that its runner leaves behind, even if the runner was killed. Run as a script.
 
-Standard input is a pipe whose other end only the runner has. A line of it is the process group of
-a part that begins, or 0; its end is the runner's.
+Standard input is a pipe whose other end only the runner has. Each line is the process group of a
+part that begins, or 0; the end of the pipe is the end of the runner.
 """
 
 from __future__ import annotations

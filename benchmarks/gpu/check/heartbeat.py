@@ -1,4 +1,4 @@
-"""Whether other Python threads go on while calls of the driver wait for room in its queue."""
+"""Whether other Python threads keep running while driver calls wait for room in its queue."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from benchmarks.gpu.check.report import Report
 BEAT_S = 0.001
 KEYS = ("a", "b", "c", "d")
 LANES = 3
-"""So often it is tried to have record() itself, and not the kernel beside it, find no room."""
+"""Number of tries to have record() itself, and not the kernel next to it, find a full queue."""
 
 
 class Heart:
-    """A thread that stamps every millisecond, where it gets the interpreter."""
+    """A thread that stamps every millisecond, if it gets the interpreter."""
 
-    def __enter__(self) -> Heart:  # noqa: PYI034 - Self came with Python 3.11
+    def __enter__(self) -> Heart:  # noqa: PYI034 - Self needs Python 3.11
         """Start it."""
         self.stop = threading.Event()
         self.beats = [time.perf_counter()]
@@ -56,10 +56,10 @@ def lane(
     work: Callable[[], None],
     before: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Call `work` so often behind a kernel, each time after `before`; return gaps and times.
+    """Call `work` repeatedly behind a kernel, each time after `before`; return gaps and times.
 
-    `blocked` tells whether one call of `work` took about as long as the kernel: then it was that
-    which found the queue full.
+    `blocked` says whether one call of `work` took about as long as the kernel, which means that it
+    found the queue full.
     """
     machine.synchronize()
     calls = []
@@ -119,7 +119,9 @@ def run(report: Report) -> None:
     machine = find()
     kernel_s, count = (0.3, 300) if machine.fake else (2.0, 3000)
     sys.setswitchinterval(0.001)
-    expects = "another thread goes on while record() waits for room in the queue, as beside add_()"
+    expects = (
+        "another thread keeps running while record() waits for room in the queue, as with add_()"
+    )
     with report.attempt("other threads", expects=expects):
         lanes, lines = measured(machine, kernel_s, count)
         report.judge_times(
@@ -135,7 +137,7 @@ def run(report: Report) -> None:
             kernel_s=kernel_s,
             calls=count,
         )
-        expects = "every value is that of its step, though the queue was full"
+        expects = "every value is that of its step, although the queue was full"
         expected = {step: step + 1.0 for step in range(max(count, len(lines) - 1))}
         why = judge.values(lines, expected, KEYS)
         report.judge("values", why, expects=expects, missing=judge.missing(lines))

@@ -1,4 +1,4 @@
-"""What is wrong with figures: pure functions, "" where nothing is."""
+"""Judges figures: pure functions that return what is wrong, or ""."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from benchmarks.gpu.goals import LARGEST_SHARE, SHARE_AT_MS
 NOT_READY = 600
 SENDING = ("copy", "copy on NULL", "event record", "event record on NULL")
 PROMPT_MS = 100.0
-"""A call that takes longer behind a kernel of a second is taken to have waited."""
+"""A call that takes longer than this behind a one-second kernel is assumed to have waited."""
 SMALLEST_GAP_MS = 100.0
 GAP_RATIO = 3.0
 KERNEL_FACTOR = 2.0
-"""A kernel of known length may run so many times longer or shorter: the clock changes."""
+"""Tolerated factor for a kernel of known length, because the clock changes."""
 STARTED = "first kernel launched"
-"""Printed by what the sanitizer runs: torch works under it."""
+"""Printed by the script under the sanitizer: torch works there."""
 SANITIZER_ERROR = 99
 COLLECTED = "collected"
 LACKING = ("needs two GPUs", "this torch has no", "could not import 'triton'")
-"""Reasons of tests that lack something of the machine."""
+"""Skip reasons that mean the machine lacks something."""
 
 
 def quantile(samples: Sequence[float], part: float) -> float:
-    """Return the value below which `part` of the samples are."""
+    """Return the quantile `part` of the samples."""
     ordered = sorted(samples)
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
@@ -41,11 +41,11 @@ def driver_floor(ns: Mapping[str, float], scalars: int = 4) -> str:
 
 
 def behind_kernel(ms: Mapping[str, float], busy: Mapping[str, bool]) -> str:
-    """Judge calls made behind a long kernel: none may have waited for it.
+    """Judge calls made behind a long kernel: none may wait for it.
 
     Args:
-        ms: What each call took.
-        busy: Whether the kernel still ran when the call had returned.
+        ms: The duration of each call.
+        busy: Whether the kernel was still running when the call returned.
     """
     waited = [
         f"{name} ({ms[name]:.1f} ms)" for name in ms if not busy[name] or ms[name] > PROMPT_MS
@@ -54,20 +54,20 @@ def behind_kernel(ms: Mapping[str, float], busy: Mapping[str, bool]) -> str:
 
 
 def allocation(ms: float, *, busy: bool, kernel_ms: float) -> tuple[bool, str]:
-    """Tell whether an allocation waits for a kernel of known length: a fact, and no fault.
+    """Return whether an allocation waits for a kernel of known length; waiting is not a fault.
 
     Returns:
-        Whether it waits, and why that is not known.
+        Whether it waits, and why that is unknown, or "".
     """
     waits = not busy or ms > PROMPT_MS
-    unknown = "the kernel had ended too early: nothing is known" if ms < kernel_ms / 2 else ""
+    unknown = "the kernel ended too early: nothing is known" if ms < kernel_ms / 2 else ""
     return waits, unknown if waits else ""
 
 
 def relaxed_matrix(rows: Sequence[Mapping[str, Any]], calls: int) -> str:
-    """Judge the calls in relaxed mode: each succeeds, and the other thread's capture ends well.
+    """Judge the calls in relaxed mode: each succeeds, and the other thread's capture stays valid.
 
-    That proves something where the default mode, the control, refuses some of them.
+    This proves something only if the default mode, the control, refuses some of them.
     """
     made = [sum(row["mode"] == mode for row in rows) for mode in ("default", "relaxed")]
     if made != [calls, calls]:
@@ -92,12 +92,12 @@ def default_matrix(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def needs_relaxed(refused: Sequence[str]) -> bool:
-    """Tell whether sending, too, needs the relaxed mode."""
+    """Return whether sending also needs the relaxed mode."""
     return any(each.startswith(name + " ") for each in refused for name in SENDING)
 
 
 def heartbeat(lanes: Mapping[str, Mapping[str, Any]]) -> str:
-    """Judge the largest gap of a thread that runs beside calls into a full queue.
+    """Judge the largest gap of a thread that runs during calls into a full queue.
 
     Args:
         lanes: By name ("record", "add"): `gap_ms`, and `blocked`, whether the queue was full.
@@ -114,7 +114,7 @@ def heartbeat(lanes: Mapping[str, Mapping[str, Any]]) -> str:
 def values(
     lines: Sequence[Mapping[str, Any]], expected: Mapping[int, float], keys: Sequence[str]
 ) -> str:
-    """Judge recorded values: each has arrived and is right; none is wrong, missing or lost."""
+    """Judge recorded values: each has arrived and is right."""
     found = {line["step"]: line for line in lines}
     for step, value in expected.items():
         if step not in found:
@@ -139,7 +139,7 @@ def missing(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def block(line: Mapping[str, Any], least_s: float, most_s: float = math.inf) -> str:
-    """Judge a block whose kernel is known: it has a time, and that is the kernel's."""
+    """Judge a block whose kernel is known: its time is the kernel's."""
     seconds = line.get("device_duration_s")
     if seconds is None:
         reason = line.get("missing", {}).get("device_duration_s")
@@ -159,49 +159,49 @@ def unordered(line: Mapping[str, Any]) -> str:
 
 
 def kernel(asked_s: float, ran_s: float) -> str:
-    """Judge a kernel of known length: everything that is judged by time rests on it."""
+    """Judge a kernel of known length, on which all judgements of times depend."""
     if asked_s / KERNEL_FACTOR <= ran_s <= asked_s * KERNEL_FACTOR:
         return ""
     return f"a kernel of {asked_s * 1e3:.0f} ms ran {ran_s * 1e3:.1f} ms"
 
 
 def reused(facts: Mapping[str, int]) -> str:
-    """Judge that memory which is freed at once has another owner at once, but for the record.
+    """Judge that memory freed at once is reused at once, unless a record keeps it.
 
     Args:
-        facts: `steps`; `control`, how often it was used again without a record; `busy`, in how many
-            steps the copy was still on its way by then.
+        facts: `steps`; `control`, how often it was reused without a record; `busy`, in how many
+            steps the copy was still in flight by then.
     """
     if not facts["control"]:
-        return "without a record the memory was not used again: nothing was tried"
+        return "without a record the memory was not reused: nothing was tested"
     if facts["busy"] * 2 < facts["steps"]:
-        return f"the copy was on its way in {facts['busy']} of {facts['steps']} steps only"
+        return f"the copy was in flight in only {facts['busy']} of {facts['steps']} steps"
     return ""
 
 
 def unmapped(facts: Mapping[str, int]) -> str:
-    """Judge that a small value's memory stays until it is copied, and a large one's goes then.
+    """Judge that a small value's memory is kept until it is copied, and a large one's is not.
 
     Args:
-        facts: Bytes given back to the driver: `control`, of a small value without a record;
-            `small`, the least of those with one; `large`, the same of a block of `size` bytes.
-            `busy`, whether the copies of the small ones were on their way by then: those of the
-            large have ended, as torch waits for `record_stream()`. `works`, whether the device does
-            in the end.
+        facts: Bytes returned to the driver: `control`, for a small value without a record;
+            `small`, the minimum with a record; `large`, the same for a block of `size` bytes.
+            `busy`, whether the small values' copies were in flight by then (those of the large
+            ones have ended, because torch waits for `record_stream()`). `works`, whether the
+            device works in the end.
     """
     if facts["control"] <= 0:
-        return "without a record no memory was given back: nothing was tried"
+        return "without a record no memory was returned: nothing was tested"
     if not facts["busy"]:
-        return "no copy of a small value was on its way: nothing was tried"
+        return "no copy of a small value was in flight: nothing was tested"
     if facts["small"] > 0:
-        return f"{facts['small']} bytes of a small value were given back before it was copied"
+        return f"{facts['small']} bytes of a small value were returned before it was copied"
     if facts["large"] * 2 < facts["size"]:
-        return f"{facts['large']} of {facts['size']} bytes were given back: nothing was tried"
-    return "" if facts["works"] else "the device does not work any more"
+        return f"{facts['large']} of {facts['size']} bytes were returned: nothing was tested"
+    return "" if facts["works"] else "the device no longer works"
 
 
 def ended(status: int | None, seconds: float, limit_s: float) -> str:
-    """Judge how a process ended; None for one that was killed when its time was up."""
+    """Judge how a process ended; a status of None means that it timed out and was killed."""
     if status:
         return f"it ended with {status}"
     late = status is None or seconds > limit_s
@@ -209,7 +209,7 @@ def ended(status: int | None, seconds: float, limit_s: float) -> str:
 
 
 def sanitized(status: int | None, output: str, limit_s: float) -> tuple[str, str]:
-    """Judge what compute-sanitizer says of memory, if it comes to say anything.
+    """Judge compute-sanitizer's report on memory, if there is one.
 
     Returns:
         The verdict, and why it is not OK.
@@ -237,12 +237,12 @@ def test(outcome: str, said: str) -> tuple[str, str]:
         return OK, ""
     if outcome == "skipped" and any(reason in said for reason in LACKING):
         return NOT_JUDGED, said
-    # Any other skip is a test that has seen nothing on a machine that it is for.
+    # Any other skip is a test that checked nothing on a machine it is meant for.
     return SHORT, outcome if said in ("", outcome) else f"{outcome}: {said}"
 
 
 def tests(outcomes: Mapping[str, str]) -> str:
-    """Judge whether tests have run at all: each one that was collected, and one passed at least."""
+    """Judge whether the tests ran: every collected test did, and at least one passed."""
     left = [name for name, outcome in outcomes.items() if outcome == COLLECTED]
     if left:
         shown = ", ".join(name.rpartition("/")[2] for name in left[:4])

@@ -1,4 +1,4 @@
-"""Processes that a part has started and lost sight of, as when the one between was killed."""
+"""Processes that a part has started and lost track of, as when their parent was killed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import signal
 from pathlib import Path
 
 OURS = "GPU_CHECK_OUT"
-"""A variable that the runner sets: the group of this process is a part's, and nobody else's."""
+"""Set by the runner: this process's group belongs to a part only."""
 
 
 def group_of(stat: Path) -> int:
-    """Return the process group in a process's `stat`; 0 for one that is gone."""
+    """Return the process group from a process's `stat`; 0 if the process is gone."""
     try:
         return int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[2])
     except (OSError, IndexError, ValueError):
@@ -20,7 +20,7 @@ def group_of(stat: Path) -> int:
 
 
 def end_leftovers() -> None:
-    """End the other processes of this part's group: they would keep the device busy."""
+    """End the other processes of this part's group, which would keep the device busy."""
     me = os.getpid()
     if OURS not in os.environ or os.getpgrp() != me:
         return

@@ -1,4 +1,4 @@
-"""Memory that is freed, reused or unmapped while a recorded value's copy is on its way."""
+"""Memory that is freed, reused or unmapped while a recorded value's copy is in flight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.gpu.check.lives import live
 from benchmarks.gpu.check.report import Report
 
 EXPANDABLE = "expandable_segments:True"
-# Its function, its steps, what it has to show, and its environment.
+# Function, steps, judgement and environment of each case.
 CASES: dict[str, tuple[str, int, Callable[[Any], str], dict[str, str]]] = {
     "other stream": ("other_stream", 8, judge.reused, {}),
     "unmapped": (
@@ -28,8 +28,8 @@ LIMIT_S = 25.0
 
 
 def run(report: Report) -> None:
-    """Run each case in a process of its own: its fault may end it."""
-    expects = "each value is that of the call though its memory was given away; the process goes on"
+    """Run each case in its own process, which a fault may end."""
+    expects = "each value is that of the call although its memory was reused; the process continues"
     for name, (function, count, shown, environment) in CASES.items():
         if report.rehearsal:
             report.needs_gpu(name, "the caching allocator is torch's on a GPU", expects=expects)

@@ -1,4 +1,4 @@
-"""Reading what a recorder wrote, with nothing but the standard library."""
+"""Reads a recorder's output, using only the standard library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scripts in processes of their own: `python -m benchmarks.gpu.check.lives NAME RUN`."""
+"""Scripts run in separate processes: `python -m benchmarks.gpu.check.lives NAME RUN`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from foundry_fastlog import Recorder
 BUSY_S = 0.5
 STEPS = 8
 KEPT_BYTES = 4096
-"""A storage up to this the recorder keeps; docs/device_scalars.md."""
+"""Largest storage that the recorder keeps, in bytes; see docs/device_scalars.md."""
 SMALL, LARGE = 1, 64 << 20
 """Elements, of four bytes."""
 
@@ -33,12 +33,12 @@ class Ended:
     """How a process ended."""
 
     status: int | None
-    """None: its time was up, and it was killed."""
+    """None: it timed out and was killed."""
     seconds: float
     output: str
 
     def facts(self) -> dict[str, Any]:
-        """Return the JSON object of the last line; {} where there is none."""
+        """Return the JSON object on the last line; {} if there is none."""
         with contextlib.suppress(ValueError):
             found = json.loads(self.output.strip().rpartition("\n")[2])
             return found if isinstance(found, dict) else {}
@@ -48,11 +48,11 @@ class Ended:
 def live(
     name: str, run: Path, timeout_s: float, environment: dict[str, str], *wrapper: str
 ) -> Ended:
-    """Run one of the functions below in a process of its own; its output goes to ours, too."""
+    """Run one of the functions below in its own process, and copy its output to ours."""
     command = [*wrapper, sys.executable, "-X", "faulthandler", "-m", "benchmarks.gpu.check.lives"]
     started = time.monotonic()
     status = None
-    # A file: what a wrapper leaves behind would keep a pipe open.
+    # Use a file: processes that a wrapper leaves behind would keep a pipe open.
     with tempfile.TemporaryFile() as file:
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = subprocess.run(
@@ -73,7 +73,7 @@ def live(
 
 
 def other_stream(run: Path) -> None:
-    """Made on a side stream, recorded on the main one behind a kernel, freed, reused there."""
+    """Create on a side stream, record on the main one behind a kernel, free, and reuse there."""
     import torch
 
     machine = find()
@@ -82,7 +82,7 @@ def other_stream(run: Path) -> None:
     busy = 0
 
     def step_with(step: int, recorder: Recorder | None) -> None:
-        """Free a value, and see whether its memory has another owner at once."""
+        """Free a value, and check whether its memory is reused at once."""
         nonlocal busy
         with torch.cuda.stream(side):
             value = torch.full((), step + 0.5, device="cuda")
@@ -115,11 +115,11 @@ def given_back(
 ) -> tuple[int, bool]:
     """Record a value of a side stream behind a kernel, free it, and let torch empty its cache.
 
-    A storage of at most 4 KiB the recorder keeps by itself. Of a larger one it reads a value, as
-    any kernel of this stream: there `record_stream()` is the caller's, as the guide says.
+    The recorder itself keeps a storage of at most 4 KiB. From a larger one it reads a value, like
+    any kernel of this stream: there, the caller must use `record_stream()`, as the guide says.
 
     Returns:
-        Bytes that went back to the driver, and whether the kernel still ran by then.
+        Bytes returned to the driver, and whether the kernel was still running by then.
     """
     import torch
 
@@ -140,11 +140,11 @@ def given_back(
 
 
 def unmapped(run: Path) -> None:
-    """Recorded behind a kernel, freed, and given back to the driver by `empty_cache()`.
+    """Record behind a kernel, free, and return to the driver with `empty_cache()`.
 
-    With expandable segments that unmaps the memory, having waited for the stream of its allocation
-    and, after `record_stream()`, for the others (torch's CUDACachingAllocator.cpp): a small value,
-    which the recorder keeps, is still to be copied then, a large one's copy has ended.
+    With expandable segments, this unmaps the memory after waiting for the stream of its allocation
+    and, after `record_stream()`, for the others (torch's CUDACachingAllocator.cpp). By then, a
+    small value, which the recorder keeps, is not copied yet, and a large one's copy has ended.
     """
     import torch
 
@@ -158,7 +158,7 @@ def unmapped(run: Path) -> None:
         large = [given_back(machine, side, LARGE, step, recorder) for step in range(2, 4)]
         flushed(recorder)
         segments = torch.cuda.memory_snapshot()
-    torch.cuda.synchronize()  # raises the error of an access to memory that was gone
+    torch.cuda.synchronize()  # raises the error of an access to unmapped memory
     works = torch.ones(4, device="cuda").sum().item() == 4
     expandable = any(each.get("is_expandable", True) for each in segments)
     busy = all(ran for _, ran in small)
@@ -167,7 +167,7 @@ def unmapped(run: Path) -> None:
 
 
 def exit_busy(run: Path) -> None:
-    """End without close() while the device is busy for longer than closing may take."""
+    """Exit without close() while the device is busy for longer than closing may take."""
     machine = find()
     recorder = Recorder(run, close_timeout_s=1.0, flush_interval_s=0.005)
     value = machine.scalar(1.5)
@@ -178,7 +178,7 @@ def exit_busy(run: Path) -> None:
 
 
 def twenty_records(run: Path) -> None:
-    """Twenty records of two scalars, for a sanitizer."""
+    """Make twenty records of two scalars, for a sanitizer."""
     machine = find(clock=False)
     value = machine.scalar(0.0)
     with Recorder(run) as recorder:

@@ -1,7 +1,7 @@
 """Where the experiments run: a GPU through torch, or the fake driver of tests/device.
 
-Both have the same methods. On the fake driver nothing takes its time from a device, so that times
-are not judged there; values, orders and codes are.
+Both have the same methods. The fake driver's times say nothing about a device, so times are not
+judged there; values, orders and codes are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ctypes import byref, c_int, c_uint64, c_void_p
 from typing import Any, Protocol
 
 REHEARSAL = "GPU_CHECK_REHEARSAL"
-"""Variable of the parts: "1" where the runner has found no GPU. Each run decides this once."""
+"""Variable of the parts: "1" if the runner has found no GPU. Decided once per run."""
 
 
 class Machine(Protocol):
@@ -24,16 +24,16 @@ class Machine(Protocol):
 
     fake: bool
     library: str
-    """The driver, as dlopen takes it."""
+    """The driver's name for dlopen."""
 
     def call(self, name: str, *arguments: Any) -> int:
-        """Call a function of the driver; arguments are ctypes objects. Its code."""
+        """Call a driver function with ctypes arguments; return its code."""
 
     def enter(self) -> None:
         """Make the device's context this thread's current one."""
 
     def stream(self) -> Any:
-        """Return a new stream, which does not wait for the legacy one."""
+        """Return a new stream that does not wait for the legacy stream."""
 
     def handle(self, stream: Any) -> int:
         """Return the driver's handle of a stream."""
@@ -45,22 +45,22 @@ class Machine(Protocol):
         """Return a tensor of one float32 on the device."""
 
     def add(self, tensor: Any, amount: float) -> None:
-        """Put a kernel on the current stream that adds in place."""
+        """Launch a kernel on the current stream that adds in place."""
 
     def keep_busy(self, seconds: float) -> None:
-        """Put a kernel on the current stream that runs so long."""
+        """Launch a kernel on the current stream that runs for the given time."""
 
     def busy(self) -> bool:
-        """Tell whether the current stream has work left."""
+        """Return whether the current stream has work left."""
 
     def synchronize(self) -> None:
         """Wait until the device is idle."""
 
     def begin_capture(self, stream: Any, mode: int) -> None:
-        """Begin to capture a stream into a graph, in this thread."""
+        """Begin capturing a stream into a graph, in this thread."""
 
     def end_capture(self, stream: Any) -> bool:
-        """End it; tell whether it was valid to its end."""
+        """End the capture; return whether it stayed valid."""
 
 
 class Cuda:
@@ -70,7 +70,7 @@ class Cuda:
     library = "libcuda.so.1"
 
     def __init__(self, *, clock: bool) -> None:
-        """Have a context, and know the device's clock, which waits: not later, in a measure."""
+        """Create a context and measure the clock now, because that waits for the device."""
         import torch
 
         from benchmarks.gpu.clock import cycles_per_second
@@ -85,7 +85,7 @@ class Cuda:
         torch.cuda.synchronize()
 
     def call(self, name: str, *arguments: Any) -> int:
-        """Call a function of the driver."""
+        """Call a driver function."""
         return int(self.driver[name](*arguments))
 
     def check(self, name: str, *arguments: Any) -> None:
@@ -98,11 +98,11 @@ class Cuda:
         self.check("cuCtxSetCurrent", self.context)
 
     def stream(self) -> Any:
-        """Make one of torch's pool."""
+        """Create one from torch's pool."""
         return self.torch.cuda.Stream()
 
     def handle(self, stream: Any) -> int:
-        """Return torch's number."""
+        """Return torch's handle."""
         return int(stream.cuda_stream)
 
     def on(self, stream: Any) -> contextlib.AbstractContextManager[Any]:
@@ -111,7 +111,7 @@ class Cuda:
         return manager
 
     def scalar(self, value: float) -> Any:
-        """Fill one by a kernel."""
+        """Fill one with a kernel."""
         return self.torch.full((), value, device="cuda")
 
     def add(self, tensor: Any, amount: float) -> None:
@@ -137,7 +137,7 @@ class Cuda:
         self.check("cuStreamBeginCapture_v2", c_void_p(self.handle(stream)), c_int(mode))
 
     def end_capture(self, stream: Any) -> bool:
-        """End it, and drop the graph."""
+        """End the capture, and drop the graph."""
         graph = c_void_p()
         code = self.call("cuStreamEndCapture", c_void_p(self.handle(stream)), byref(graph))
         if graph.value:
@@ -146,12 +146,12 @@ class Cuda:
 
 
 class Fake:
-    """The fake driver with one device; its tensors have a float32 each."""
+    """The fake driver with one device; each of its tensors has one float32."""
 
     fake = True
 
     def __init__(self) -> None:
-        """Build it, and let the recorder find it."""
+        """Build it, and make the recorder use it."""
         from device import fakes
 
         from foundry_fastlog.recording import device_tensors
@@ -167,7 +167,7 @@ class Fake:
         self.values: dict[int, float] = {}
 
     def call(self, name: str, *arguments: Any) -> int:
-        """Call a function of the driver."""
+        """Call a driver function."""
         return self.driver.call(name, *arguments)
 
     def enter(self) -> None:
@@ -185,7 +185,7 @@ class Fake:
 
     @contextlib.contextmanager
     def on(self, stream: int) -> Iterator[None]:
-        """Make it current in all threads: there is one current stream."""
+        """Make it current in all threads: there is only one current stream."""
         before, self.current = self.current, stream
         self.driver.set_stream(stream, 0)
         try:
@@ -195,13 +195,13 @@ class Fake:
             self.driver.set_stream(before, 0)
 
     def scalar(self, value: float) -> Any:
-        """Have a value at once."""
+        """Return a value immediately."""
         tensor = self.driver.tensor(value)
         self.values[tensor.data_ptr()] = value
         return tensor
 
     def add(self, tensor: Any, amount: float) -> None:
-        """Store the sum in the order of the stream."""
+        """Store the sum in stream order."""
         address = tensor.data_ptr()
         self.values[address] += amount
         self.driver.store(self.current, address, self.values[address])
@@ -211,7 +211,7 @@ class Fake:
         self.driver.delay(self.current, int(seconds * 1e6))
 
     def busy(self) -> bool:
-        """Ask without waiting."""
+        """Query without waiting."""
         return not self.driver.wait(self.current, 0.0)
 
     def synchronize(self) -> None:
@@ -240,18 +240,18 @@ def no_gpu() -> str:
 
 
 def rehearsed() -> bool:
-    """Tell whether this run is a rehearsal, as its runner has decided."""
+    """Return whether this run is a rehearsal, as decided by its runner."""
     return os.environ.get(REHEARSAL) == "1"
 
 
 def find(*, clock: bool = True) -> Machine:
-    """Return the GPU, or in a rehearsal the fake driver.
+    """Return the GPU, or the fake driver in a rehearsal.
 
     Args:
         clock: `keep_busy` will be called.
 
     Raises:
-        RuntimeError: The GPU of this run is gone, or the fake driver does not run here.
+        RuntimeError: This run's GPU is gone, or the fake driver does not run here.
     """
     if not rehearsed():
         if why := no_gpu():
@@ -263,5 +263,5 @@ def find(*, clock: bool = True) -> Machine:
 
 
 def address_of(tensor: Any) -> c_uint64:
-    """Return a tensor's device address as the driver takes it."""
+    """Return a tensor's device address as a driver argument."""
     return c_uint64(tensor.data_ptr())

@@ -1,6 +1,6 @@
-/* What single calls of the CUDA driver cost the host, without Python between them.
+/* Host cost of single CUDA driver calls, without Python in between.
  *
- * Built and loaded at run time; links nothing of CUDA. The caller's context must be current.
+ * Built and loaded at run time; does not link CUDA. The caller's context must be current.
  */
 #include <dlfcn.h>
 #include <stddef.h>
@@ -25,7 +25,8 @@ static unsigned char *pinned;
 static void *events[MOST];
 static void *made[MOST];
 
-/* Takes the calls from `library`, and memory and events for them. 0, a CUresult or a code above. */
+/* Loads the calls from `library`, and creates memory and events for them. Returns 0, a CUresult or a
+ * code above. */
 int micro_open(const char *library) {
   const struct {
     void *to;
@@ -63,7 +64,7 @@ static int once(enum Call call, int i, unsigned long long from, void *stream) {
   return NO_SYMBOL;
 }
 
-/* How many of the first slots do not have the value that was copied last. */
+/* Returns how many of the first slots do not have the value copied last. */
 int micro_wrong(int times, float value) {
   int wrong = 0;
   for (int i = 0; i < times; ++i) {
@@ -74,8 +75,8 @@ int micro_wrong(int times, float value) {
   return wrong;
 }
 
-/* Makes a call `times` times; nanoseconds of all together, or the negated error. What it makes is
- * undone outside the clock. */
+/* Repeats a call `times` times; returns the total nanoseconds, or the negated error. Its effects are
+ * undone off the clock. */
 long long micro_time(int call, int times, unsigned long long from, void *stream) {
   struct timespec start, end;
   int error = times > MOST ? TOO_MANY : 0;

@@ -1,4 +1,4 @@
-"""What the driver's calls cost the host, in C: with nothing queued, and behind a long kernel."""
+"""Host cost of driver calls, in C: with nothing queued, and behind a long kernel."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Micro:
         machine.synchronize()
 
     def ns(self, name: str, times: int) -> float:
-        """Make a call so often; return the nanoseconds of one."""
+        """Repeat a call; return the nanoseconds per call."""
         number = [*CALLS, ALLOCATE].index(name)
         handle = c_void_p(self.machine.handle(self.stream))
         spent = self.call(number, times, self.value.data_ptr(), handle)
@@ -57,17 +57,17 @@ class Micro:
             for name, found in samples.items():
                 self.machine.synchronize()
                 spent = self.ns(name, BURST)
-                if number >= 2:  # the first ones warm up
+                if number >= 2:  # the first ones are warm-up
                     found.append(spent)
         self.machine.synchronize()
-        # What copies nothing takes no time.
+        # A copy that copies nothing takes no time.
         if wrong := self.wrong(BURST, VALUE):
-            raise BareCopyError(f"{wrong} of {BURST} copies brought no value")
+            raise BareCopyError(f"{wrong} of {BURST} copies copied no value")
         medians = {name: median(each) for name, each in samples.items()}
         return {**medians, ALLOCATE: self.ns(ALLOCATE, 1)}
 
     def behind(self) -> tuple[dict[str, float], dict[str, bool]]:
-        """Return what one call of each takes behind a kernel, in ms, and whether it still ran."""
+        """Return each call's time behind a kernel, in ms, and whether the kernel still ran."""
         ms, busy = {}, {}
         for name in (*CALLS, ALLOCATE):
             self.machine.synchronize()
@@ -84,7 +84,7 @@ def run(report: Report) -> None:
     machine = find()
     with tempfile.TemporaryDirectory() as scratch:
         micro = Micro(machine, Path(scratch))
-        expects = "the driver's own calls for a record of four scalars take under 1 % of 5 ms"
+        expects = "the driver's own calls for a record of four scalars take less than 1 % of 5 ms"
         with report.attempt("nothing queued", expects=expects):
             ns = micro.idle()
             report.judge_times(
@@ -107,12 +107,12 @@ def run(report: Report) -> None:
                 still_busy=busy,
                 kernel_s=KERNEL_S,
             )
-            # A fact, not a fault: where it waits, it has to be made before the device is busy.
+            # A fact, not a fault: if it waits, it must be made before the device is busy.
             waits, unknown = judge.allocation(alloc_ms, busy=alloc_busy, kernel_ms=KERNEL_S * 1e3)
             report.judge_times(
                 "allocation behind a kernel",
                 unknown,
-                expects="it is known whether page-locked memory can be had behind a kernel",
+                expects="it is known whether page-locked memory can be allocated behind a kernel",
                 shows=f"{ALLOCATE}: {alloc_ms:.3f} ms, {'WAITS' if waits else 'does not wait'}",
                 ms=alloc_ms,
                 waits=waits,

@@ -1,4 +1,4 @@
-"""That nothing waits: by the profiler, with controls in the trace, and by time behind a kernel."""
+"""Checks that nothing waits: by the profiler, with controls, and by timing behind a kernel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def by_trace(recorder: Recorder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         for step in range(2, STEPS + 2):
             values[0].add_(0)
             recorder.record(step, **dict(zip(KEYS, values, strict=True)))
-        time.sleep(0.1)  # the flush thread asks for the values meanwhile
+        time.sleep(0.1)  # meanwhile, the flush thread queries the values
 
     def items() -> None:
         for value in values:
@@ -67,10 +67,10 @@ def by_trace(recorder: Recorder) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def run(report: Report) -> None:
-    """Prove it in both ways."""
+    """Check it in both ways."""
     machine = find()
     with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch) / "run") as recorder:
-        expects = "record() returns while a kernel of a second runs, and the kernel runs on"
+        expects = "record() returns while a one-second kernel runs, and the kernel keeps running"
         with report.attempt("by time", expects=expects):
             ms, busy, lines = by_time(machine, recorder)
             why = "" if busy else "the device was idle afterwards: the call waited for it"

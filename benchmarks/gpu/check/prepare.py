@@ -19,16 +19,16 @@ SAID = 500
 
 
 def missing(names: tuple[str, ...]) -> list[str]:
-    """Return which packages Python does not find."""
+    """Return the packages that Python does not find."""
     return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def install_wheels(report: Report, folder: Path, site: Path) -> None:
-    """Install what is missing from a folder of wheels, beside Python and not into it.
+    """Install missing packages from a folder of wheels, outside Python's own folders.
 
-    pip picks the wheels that fit this Python, and what they need.
+    pip picks the wheels that fit this Python, and their dependencies.
     """
-    name, expects = "wheels", "pip finds what Python lacks, and what that needs, in the folder"
+    name, expects = "wheels", "pip finds the missing packages and their dependencies in the folder"
     with report.attempt(name, expects=expects):
         wanted = missing(FROM_WHEELS)
         if not wanted:
@@ -48,15 +48,17 @@ def install_wheels(report: Report, folder: Path, site: Path) -> None:
 
 
 def run(report: Report) -> None:
-    """Prepare what the other parts need."""
+    """Prepare everything for the other parts."""
     if wheels := os.environ.get("GPU_CHECK_WHEELS"):
         install_wheels(report, Path(wheels), Path(os.environ["GPU_CHECK_SITE"]))
-    expects = "Python has what building, recording and testing need; WHEELS=DIR brings the rest"
+    expects = (
+        "Python has the packages for building, recording and testing; WHEELS=DIR adds the rest"
+    )
     with report.attempt("packages", expects=expects):
         if lacking := missing(NEEDED):
             raise ImportError(f"missing: {', '.join(lacking)}")
         for name in FROM_WHEELS:
-            importlib.import_module(name)  # there, and of this Python
+            importlib.import_module(name)  # present, and built for this Python
         report.judge("packages", "", expects=expects)
     expects = "the extension compiles"
     with report.attempt("build", expects=expects):

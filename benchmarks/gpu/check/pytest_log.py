@@ -1,8 +1,8 @@
-"""Plugin of pytest: writes each outcome at once, ends a test that hangs, leaves out what was run.
+"""pytest plugin: writes each outcome at once, ends a test that hangs, skips finished tests.
 
-GPU_CHECK_TESTS names the file, GPU_CHECK_TEST_LIMIT_S a test's seconds. There is a line for a test
-when it is collected, when it begins, so that one which takes the process along is known, for each
-outcome, and when it has ended.
+GPU_CHECK_TESTS names the file, GPU_CHECK_TEST_LIMIT_S a test's time limit. A line is written when a
+test is collected, when it begins (so that a test that ends the process is known), for each outcome,
+and when it has ended.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import pytest
 
 COLLECTED, BEGUN = "collected", "begun"
 LIMIT_S = float(os.environ["GPU_CHECK_TEST_LIMIT_S"])
-# pytest captures 2 while a test runs: the stacks of one that hangs go where 2 went before.
+# pytest captures descriptor 2 during a test: write the stacks of a hung test to the original one.
 STACKS = os.fdopen(os.dup(2), "w")
 
 
 def log_path() -> Path:
-    """Return where outcomes go."""
+    """Return the file for outcomes."""
     return Path(os.environ["GPU_CHECK_TESTS"])
 
 
@@ -44,7 +44,7 @@ def write(test: str, outcome: str, why: str = "") -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of an earlier process."""
+    """Skip the tests of an earlier process."""
     for item in items:
         if (item.nodeid, COLLECTED) not in SEEN:
             write(item.nodeid, COLLECTED)
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Write of a module without tests, which could not be imported or skips all, as of a test."""
+    """Report a module that cannot be imported, or that skips everything, like a test."""
     if not report.passed and (report.nodeid, BEGUN) not in SEEN:
         write(report.nodeid, BEGUN)
         write(report.nodeid, report.outcome, str(report.longrepr))
@@ -73,7 +73,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Write what a phase came to, where it says more than the one before."""
+    """Write a phase's outcome, if it adds to the previous one."""
     if report.failed:
         write(report.nodeid, "failed", report.longreprtext)
     elif report.skipped:
@@ -84,12 +84,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_runtest_logfinish(nodeid: str) -> None:
-    """Leave a process whose device has a fault that stays: the other tests get a fresh one."""
+    """Exit if the device has a permanent fault, so that the other tests get a fresh process."""
     torch = sys.modules.get("torch")
     try:
         if torch is not None and torch.cuda.is_initialized():
             torch.cuda.synchronize()
     except RuntimeError as error:
-        write(nodeid, "failed", f"the device has a fault that stays: {error}")
+        write(nodeid, "failed", f"the device has a permanent fault: {error}")
         os._exit(70)
     write(nodeid, "ended")

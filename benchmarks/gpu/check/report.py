@@ -1,4 +1,4 @@
-"""What a part finds: a line of JSON each, written at once, so that a hang loses none before it."""
+"""A part's findings, one JSON line each, written at once, so that a hang loses none of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ NOT_JUDGED = "not judged"
 NEEDS_GPU = "needs a GPU"
 BROKEN = "broken"
 VERDICTS = (BROKEN, SHORT, NOT_JUDGED, NEEDS_GPU, OK)
-"""From what matters most to what matters least."""
+"""Most important first."""
 
 
 def worst(verdicts: list[str]) -> str:
-    """Return the verdict that stands for several; `BROKEN` for none at all."""
+    """Return the most important of several verdicts; `BROKEN` if there is none."""
     return min(verdicts, key=VERDICTS.index, default=BROKEN)
 
 
 def plain(value: Any) -> Any:
-    """Return a value that strict JSON has: NaN and infinities become text, and so does the rest."""
+    """Return a value that strict JSON supports; everything else becomes text, like NaN."""
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -36,14 +36,14 @@ def plain(value: Any) -> Any:
 
 
 class Report:
-    """Where a part puts its findings."""
+    """Receives a part's findings."""
 
     def __init__(self, path: Path, *, rehearsal: bool = False) -> None:
         """Append to a file.
 
         Args:
-            path: Of the lines.
-            rehearsal: There is no GPU: times say nothing, and are not judged.
+            path: The file.
+            rehearsal: There is no GPU, so times are meaningless and not judged.
         """
         self.path, self.rehearsal = path, rehearsal
 
@@ -60,12 +60,12 @@ class Report:
         """Write a finding.
 
         Args:
-            name: What was looked at.
+            name: What was checked.
             verdict: One of `VERDICTS`.
-            expects: What it should be, in words.
+            expects: The expectation, in words.
             shows: The key figures, in words.
-            why: What is wrong, or missing.
-            **figures: All figures, as JSON has them.
+            why: What is wrong or missing.
+            **figures: All figures, JSON values.
         """
         texts = {"name": name, "verdict": verdict, "expects": expects, "shows": shows, "why": why}
         found = {**texts, "figures": figures}
@@ -73,14 +73,14 @@ class Report:
             file.write(json.dumps(plain(found), allow_nan=False) + "\n")
 
     def judge(self, name: str, why: str, *, expects: str, shows: str = "", **figures: Any) -> None:
-        """Write a finding that is as it should be where `why` is ""."""
+        """Write a finding that is ok if `why` is ""."""
         verdict = SHORT if why else OK
         self.add(name, verdict, expects=expects, shows=shows, why=why, **figures)
 
     def judge_times(
         self, name: str, why: str, *, expects: str, shows: str = "", **figures: Any
     ) -> None:
-        """The same, about times of a device: in a rehearsal they are shown and not judged."""
+        """Judge device times; in a rehearsal, they are shown but not judged."""
         if self.rehearsal:
             self.needs_gpu(
                 name, "times of the fake driver", expects=expects, shows=shows, **figures
@@ -91,21 +91,21 @@ class Report:
     def needs_gpu(
         self, name: str, why: str, *, expects: str, shows: str = "", **figures: Any
     ) -> None:
-        """Write that this cannot be said here."""
+        """Write that this cannot be checked without a GPU."""
         self.add(name, NEEDS_GPU, expects=expects, shows=shows, why=why, **figures)
 
     def not_judged(
         self, name: str, why: str, *, expects: str, shows: str = "", **figures: Any
     ) -> None:
-        """Write that this machine lacks what it takes to say so: a tool, a second GPU."""
+        """Write that this machine lacks a requirement: a tool, a second GPU."""
         self.add(name, NOT_JUDGED, expects=expects, shows=shows, why=why, **figures)
 
     @contextlib.contextmanager
     def attempt(self, name: str, *, expects: str) -> Iterator[None]:
-        """Write that an experiment is broken when it raises; those behind it go on."""
+        """Report an experiment as broken if it raises; later ones still run."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported
+        except Exception as error:  # noqa: BLE001 - every exception is reported
             traceback.print_exc()
             self.add(name, BROKEN, expects=expects, why=f"{type(error).__name__}: {error}")
 
@@ -114,7 +114,7 @@ def read(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Read a part's findings.
 
     Returns:
-        Them, and how many lines are no findings.
+        The findings, and the number of lines that are not findings.
     """
     found, garbage = [], 0
     try:

@@ -1,4 +1,4 @@
-"""Run parts in turn: each in a process group of its own, bounded, and always reported."""
+"""Runs parts in turn: each in its own process group, with a time limit, and always reported."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import Any
 from benchmarks.gpu.check.report import BROKEN, read, worst
 
 STACKS_S = 2.0
-"""How long a process that hangs has to print its stacks."""
+"""Seconds for a hung process to print its stacks."""
 KILLED_S = 5.0
-"""How long a killed one may take to be gone; a driver may hold it in the kernel."""
+"""Seconds for a killed process to disappear; a driver may hold it in the kernel."""
 LOOK_S = 0.1
-"""How often it is looked whether a signal has come."""
+"""Interval in seconds between checks for a signal."""
 TAIL = 20_000
-"""Bytes of a part's output in the result; more of it is in the log."""
+"""Bytes of a part's output in the result; the log has more."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LIMIT = "GPU_CHECK_LIMIT_S"
-"""Variable of a part: the seconds after which it is killed."""
+"""Environment variable: the seconds after which a part is killed."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class Part:
 
     name: str
     command: tuple[str, ...]
-    """Gets the path of its findings as one argument more."""
+    """Receives the path of its findings as an additional argument."""
     limit_s: float
     least_s: float = 8.0
-    """Kept for it when others before it take longer than they should."""
+    """Seconds reserved for it if earlier parts take longer than they should."""
 
 
 class Stop:
-    """Whether a signal has asked for the end. It is only noted, so that nothing is cut in two."""
+    """Whether a signal requested the end. Handlers only set it, so that nothing is interrupted."""
 
     def __init__(self) -> None:
-        """Nothing has come yet."""
+        """Start without a signal."""
         self.number = 0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Note Ctrl-C, SIGTERM and a lost terminal meanwhile; `nohup` goes on ignoring that."""
+        """Catch Ctrl-C, SIGTERM and a lost terminal; under `nohup`, the latter stays ignored."""
         before = {each: signal.getsignal(each) for each in SIGNALS}
         for each, handler in before.items():
             if handler is not signal.SIG_IGN:
@@ -62,7 +62,7 @@ class Stop:
                 signal.signal(each, handler)
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Keep the first."""
+        """Keep the first signal."""
         self.number = self.number or number
 
     def name(self) -> str:
@@ -71,10 +71,10 @@ class Stop:
 
 
 class Guard:
-    """A process that ends the part under way should this one be killed."""
+    """A process that ends the running part if this process is killed."""
 
     def __init__(self) -> None:
-        """Start it, in a session of its own: no signal of a terminal reaches it."""
+        """Start it in its own session, where no signal from a terminal reaches it."""
         self.process = subprocess.Popen(
             [sys.executable, "-S", str(Path(__file__).with_name("guard.py"))],
             stdin=subprocess.PIPE,
@@ -84,7 +84,7 @@ class Guard:
         )
 
     def tell(self, group: int) -> None:
-        """Name the group under way; 0 for none. A part says so itself, before anything else."""
+        """Set the running group; 0 for none. Each part does this itself, before anything else."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError):
             os.write(self.process.stdin.fileno(), b"%d\n" % group)
@@ -95,7 +95,7 @@ class Guard:
 
 
 def ending(status: int) -> str:
-    """Return in words how a process ended; "" when it was well."""
+    """Describe how a process ended; "" if it succeeded."""
     if status >= 0:
         return f"exit status {status}" if status else ""
     try:
@@ -105,7 +105,7 @@ def ending(status: int) -> str:
 
 
 def tail(path: Path, size: int) -> bytes:
-    """Return the last bytes of a file that may be long, or may not be there."""
+    """Return the last bytes of a file that may be long or missing."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - size))
@@ -115,7 +115,7 @@ def tail(path: Path, size: int) -> bytes:
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End whatever is left of a process's group."""
+    """End what is left of a process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -124,12 +124,12 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 @dataclass
 class Runner:
-    """What runs parts, and where."""
+    """Runs parts."""
 
     folder: Path
-    """Where outputs and findings go."""
+    """Folder for outputs and findings."""
     environment: Mapping[str, str]
-    """Of the parts; the caller may change it between two of them."""
+    """The parts' environment; the caller may change it between parts."""
     directory: Path
     """Their working directory."""
     stop: Stop = field(default_factory=Stop)
@@ -138,14 +138,14 @@ class Runner:
     def run_all(
         self, parts: Sequence[Part], seconds: float, reported: Callable[[dict[str, Any]], None]
     ) -> None:
-        """Run parts until the time is up; each is reported, those without any time left too.
+        """Run parts until the time is up; report each, even those with no time left.
 
-        After a signal the part under way is reported, and no other one.
+        After a signal, only the running part is still reported.
 
         Args:
             parts: In order.
-            seconds: For all of them.
-            reported: Gets the result of each part when it has ended.
+            seconds: Time limit for all of them.
+            reported: Receives the result of each part when it has ended.
         """
         end = time.monotonic() + seconds
         for number, part in enumerate(parts):
@@ -153,7 +153,7 @@ class Runner:
                 break
             kept = sum(later.least_s for later in parts[number + 1 :])
             left = end - time.monotonic()
-            # What is kept for later parts is theirs, but nobody gets less than its own least.
+            # Reserve time for later parts, but give each part at least its own minimum.
             allowed = min(part.limit_s, left, max(left - kept, part.least_s))
             reported(self.run_part(part, allowed))
 
@@ -165,7 +165,7 @@ class Runner:
             limit_s: Seconds until it is killed.
 
         Returns:
-            `part`, `verdict`, `why`, `seconds`, `findings`, and the last of its `output`.
+            `part`, `verdict`, `why`, `seconds`, `findings`, and the end of its `output`.
         """
         findings, output = self.folder / f"{part.name}.jsonl", self.folder / f"{part.name}.log"
         started = time.monotonic()
@@ -193,13 +193,13 @@ class Runner:
         return result(part, why, time.monotonic() - started, findings, output)
 
     def _apart(self) -> None:
-        """In the part's process: make a group of its own, and let the guard know it."""
+        """In the part's process: create its own group, and tell the guard."""
         os.setpgrp()
         if self.guard:
             self.guard.tell(os.getpid())
 
     def _waited(self, process: subprocess.Popen[bytes], end: float, limit_s: float) -> str:
-        """Wait for a part; return what was wrong with its end."""
+        """Wait for a part; return what was wrong with its exit."""
         while time.monotonic() < end:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return ending(process.wait(LOOK_S))
@@ -212,7 +212,7 @@ class Runner:
 
 
 def result(part: Part, why: str, seconds: float, findings: Path, output: Path) -> dict[str, Any]:
-    """Put together what is known of a part that has ended."""
+    """Assemble the result of a part that has ended."""
     found, garbage = read(findings)
     if garbage:
         why = "; ".join([*([why] if why else []), f"{garbage} lines of its findings are garbage"])

@@ -1,4 +1,4 @@
-"""The table at the end, and the file with all figures."""
+"""The final table, and the file with all figures."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ WIDTH = 110
 
 
 def tally(findings: list[dict[str, Any]]) -> str:
-    """Return how many findings have which verdict: "3 ok, 1 falls short"."""
+    """Count findings by verdict: "3 ok, 1 falls short"."""
     counts = Counter(each["verdict"] for each in findings)
     return ", ".join(f"{counts[each]} {each}" for each in reversed(VERDICTS) if counts[each])
 
 
 def row(part: dict[str, Any]) -> str:
-    """Return a part's line with its key figures, and a line for each finding that is not ok."""
+    """Return a part's line with its key figures, and a line per finding that is not ok."""
     shown = [each["shows"] for each in part["findings"] if each["verdict"] == OK and each["shows"]]
     head = f"{part['part']:<11} {part['verdict']:<11} {part['seconds']:6.1f}  "
     first = "; ".join([*filter(None, [part["why"], tally(part["findings"])]), *shown])
@@ -49,7 +49,7 @@ def table(parts: list[dict[str, Any]], heading: str) -> str:
 
 
 def write(path: Path, result: dict[str, Any]) -> None:
-    """Write the result as strict JSON, whole or not at all."""
+    """Write the result atomically as strict JSON."""
     beside = path.with_name(path.name + ".new")
     beside.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     beside.replace(path)

@@ -15,9 +15,9 @@ from benchmarks.gpu.check.report import Report
 from foundry_fastlog import Recorder
 
 SHORT_S, LONG_S = 0.05, 0.3
-"""Kernels in the blocks, or before them."""
+"""Seconds of the kernels in the blocks, or before them."""
 ROOM_S = 0.02
-"""What launching and events may take beside a kernel."""
+"""Seconds that launches and events may add to a kernel."""
 BY_FRAMEWORK = "backend_error"
 
 
@@ -84,10 +84,10 @@ def in_green_context(machine: Machine, run: Path) -> list[dict[str, Any]]:
 def judged(
     found: Mapping[str, Mapping[str, Any]], *, rehearsal: bool
 ) -> dict[str, tuple[str, str]]:
-    """Judge each block by what its kernels are known to take.
+    """Judge each block by the known length of its kernels.
 
     Returns:
-        By name: what is expected, and what is wrong. The fake device may be late, never early.
+        By name: the expectation, and what is wrong. The fake device may be late, never early.
     """
 
     def kernel(name: str, seconds: float) -> tuple[str, str]:
@@ -115,7 +115,7 @@ def run(report: Report) -> None:
             seconds = line.get("device_duration_s")
             shows = f"{name}: {seconds if seconds is not None else line.get('missing')}"
             report.judge(name, why, expects=wanted, shows=shows, line=line)
-    expects = "a value in the order of the green context's work, and of the primary one's around it"
+    expects = "values in the order of the green context's work, and of the primary one's around it"
     if machine.fake:
         report.needs_gpu("green context", "the fake driver has none", expects=expects)
         return
@@ -127,7 +127,7 @@ def run(report: Report) -> None:
             return
         lost = judge.missing(lines)
         if list(lost) == [BY_FRAMEWORK] and not judge.values(lines, {0: 0.0, 2: 2.0}, "v"):
-            # Named, and the framework's own doing: it has not shown that a copy keeps the order.
+            # Reported, but the framework's doing: it does not show whether a copy keeps the order.
             why = f"torch made no copy there: {lost}"
             report.not_judged("green context", why, expects=expects, lines=lines)
             return

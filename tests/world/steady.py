@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -25,45 +23,23 @@ _FIT_POINTS = 120
 
 @dataclass(frozen=True)
 class Sample:
-    """A process at one moment.
-
-    Attributes:
-        at_s: When, in seconds since its start.
-        rss: Its resident memory in bytes.
-        fds: Open file descriptors.
-        threads: Threads.
-    """
+    """A process at one moment; memory in bytes."""
 
     at_s: float
     rss: int
     fds: int
     threads: int
 
-    def append_to(self, path: Path) -> None:
-        """Write it to the end of a file of samples, which does not stay open."""
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(self)) + "\n")
 
-
-def take_sample(at_s: float) -> Sample:
-    """Look at this process itself."""
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+def take_sample(pid: int, at_s: float) -> Sample:
+    place = Path(f"/proc/{pid}")
+    status = (place / "status").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in status)
-    return Sample(
-        at_s=round(at_s, 3),
-        rss=int(fields["VmRSS"].split()[0]) * 1024,
-        fds=len(os.listdir("/proc/self/fd")) - 1,  # noqa: PTH208 - less than the one it opens
-        threads=int(fields["Threads"]),
-    )
-
-
-def read_samples(path: Path) -> list[Sample]:
-    """Read a file of samples."""
-    return [Sample(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    rss = int(fields["VmRSS"].split()[0]) * 1024
+    return Sample(at_s, rss, len(list((place / "fd").iterdir())), int(fields["Threads"]))
 
 
 def behind_warm_up(samples: Sequence[Sample]) -> list[Sample]:
-    """Leave out the first part of a run."""
     return [sample for sample in samples if sample.at_s >= WARM_UP * samples[-1].at_s]
 
 
@@ -90,13 +66,6 @@ def find_growth(samples: Sequence[Sample], most: int = MOST_GROWTH) -> list[str]
 
     Memory is judged twice: the fit sees a slow leak in all of the run, the medians of its ends see
     a step, which a fit may take for an outlier.
-
-    Args:
-        samples: Of the whole run.
-        most: Bytes that memory may grow by.
-
-    Raises:
-        ValueError: Too few samples to say.
     """
     if len(behind_warm_up(samples)) < 8:
         raise ValueError(f"{len(samples)} samples say nothing")

@@ -1,0 +1,122 @@
+"""How each start of a run is doing: it runs, was closed, failed, or was killed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foundry_fastlog.run.files import Writer
+from foundry_fastlog.run.starts import read_ends, read_entry
+
+if TYPE_CHECKING:
+    from foundry_fastlog.reading.found_rings import RingReport
+
+__all__ = ["StartReport", "report_starts"]
+
+# The worst of what its processes say is what became of a start.
+_WORST = ("exception", "signal", "closed")
+
+
+@dataclass(frozen=True)
+class StartReport:
+    """One launch of the program that recorded in a run.
+
+    Attributes:
+        number: Its number.
+        state: ``running``, ``closed``, ``exception``, ``signal``, ``killed``, or ``unknown`` where
+            its processes were on another host and did not say how they ended.
+        started: When it began, ``""`` where nothing says so.
+        ended: When the process that began it ended, or ``""``.
+        error: Type and message of the exception that ended it, or ``""``.
+        config: Its configuration.
+        ranks: The ranks that recorded in it.
+        entry: All that its entry says; see ``docs/format.md``.
+    """
+
+    number: int
+    state: str
+    started: str = ""
+    ended: str = ""
+    error: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    ranks: tuple[int, ...] = ()
+    entry: dict[str, Any] = field(default_factory=dict)
+
+
+def report_starts(
+    run: Path,
+    numbers: Mapping[Writer, int],
+    entries: Iterable[int],
+    rings: Iterable[RingReport],
+    info: Mapping[str, Any],
+) -> list[StartReport]:
+    """Report the starts of a run, by number.
+
+    Args:
+        run: The run's directory.
+        numbers: The start of each writer.
+        entries: Numbers of the starts that have an entry.
+        rings: What was found in the rings of the run's processes.
+        info: What run.json says, which is all that tells of starts of format 1.
+    """
+    outcomes: dict[int, set[str]] = {}
+    by_label = {writer.label: number for writer, number in numbers.items()}
+    for ring in rings:
+        if (number := by_label.get(ring.label)) is not None:
+            outcomes.setdefault(number, set()).add(ring.outcome)
+    found = []
+    for number in sorted({*entries, *numbers.values()}):
+        writers = [writer for writer, start in numbers.items() if start == number]
+        entry = read_entry(run, number) or _former_entry(info, writers)
+        ends = read_ends(run, number)
+        if not ends and isinstance(ended := entry.get("ended"), str):
+            ends = {"": {"how": "closed", "ended": ended}}
+        worst = min(ends.values(), key=_badness, default={})
+        found.append(
+            StartReport(
+                number,
+                _state(outcomes.get(number, set()), worst),
+                _text(entry.get("started")),
+                max((_text(end.get("ended")) for end in ends.values()), default=""),
+                _error(worst),
+                entry["config"] if isinstance(entry.get("config"), dict) else {},
+                tuple(sorted({writer.rank for writer in writers})),
+                entry,
+            )
+        )
+    return found
+
+
+def _state(outcomes: set[str], worst: Mapping[str, Any]) -> str:
+    if "live" in outcomes:
+        return "running"
+    if worst:
+        return _text(worst.get("how")) or "closed"
+    return "unknown" if "elsewhere" in outcomes else "killed"
+
+
+def _error(end: Mapping[str, Any]) -> str:
+    kind, message = _text(end.get("error_type")), _text(end.get("error_message"))
+    return f"{kind}: {message}" if message else kind
+
+
+def _badness(end: Mapping[str, Any]) -> int:
+    how = end.get("how")
+    return _WORST.index(how) if how in _WORST else len(_WORST)
+
+
+def _former_entry(info: Mapping[str, Any], writers: Iterable[Writer]) -> dict[str, Any]:
+    """Return what run.json says of a start of format 1."""
+    starts = {(writer.stamp, writer.attempt) for writer in writers}
+    attempts = info.get("attempts")
+    for attempt in attempts if isinstance(attempts, list) else ():
+        start = isinstance(attempt, dict) and (attempt.get("stamp", ""), attempt.get("attempt"))
+        if start in starts:
+            return dict(attempt)
+    return {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,439 @@
+"""The starts of a run: which launches of the program recorded in it, and which of them is this one.
+
+A start has a number, which counts up and is never taken from a clock, and an entry that is written
+once: ``starts/000001.json``. All ranks of a launch are one start. How it ended is in an entry of
+    its
+own, ``starts/000001.end.json``; a rank that ended in another way than by closing adds its own.
+
+A process joins the newest start where
+
+- a process of it lives: other ranks, or one with the same rank, whose *peer* it then is;
+- or the start is of its own launch and began at about the time when this process did, and none of
+  its rank has recorded there. Processes on other hosts are seen by this alone: a lock of theirs may
+  not be.
+
+Else it begins the next one. Entries are made by an exclusive link, which file servers keep, too;
+the lock around it only makes sure that who lives can be seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from foundry_fastlog._version import __version__
+from foundry_fastlog.base.environment import boot_id, git_hash, lifetime, utc_now
+from foundry_fastlog.run.files import (
+    StreamName,
+    Writer,
+    format_name,
+    make_directories,
+    parse_name,
+    timestamp,
+)
+from foundry_fastlog.run.info import FORMAT, read_run_file, render
+from foundry_fastlog.run.launch import Launch, Place
+
+__all__ = [
+    "STARTS_DIR",
+    "LiveWriter",
+    "Start",
+    "begin",
+    "choose_directory",
+    "last_step",
+    "list_entries",
+    "newest_start",
+    "note_end",
+    "opening",
+    "read_ends",
+    "read_entry",
+    "withdraw",
+]
+
+#: Where the entries are, in the run's directory.
+STARTS_DIR = "starts"
+
+LAUNCH_S = 10.0
+"""How much earlier than this process another rank of its launch may have begun, in seconds."""
+
+LiveWriter = tuple[str, str, int]
+"""Label, host and number of a process that records in the run now."""
+
+_LOCK_WAIT_S = 5.0  # for a process that was stopped while it held it
+_TAIL_BYTES = 64 << 10
+_ENTRY = re.compile(r"([0-9]{6,})\.json")
+_END = re.compile(r"([0-9]{6,})(?:\.([raw0-9px-]+))?\.end\.json")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The start that this process is part of.
+
+    Attributes:
+        number: 0 for the first.
+        stamp: When it began, as file names have it, the same for all its processes.
+        began: Whether this process began it, and so wrote its entry.
+        peers: The processes of the same rank that record in it now.
+    """
+
+    number: int
+    stamp: str
+    began: bool = False
+    peers: tuple[LiveWriter, ...] = ()
+
+    def label(self, rank: int | None) -> str:
+        """Return the label of its writer with this rank."""
+        return Writer(rank or 0, attempt=self.number).label
+
+
+@contextlib.contextmanager
+def opening(directory: Path) -> Iterator[None]:
+    """Hold back other processes that open this run, until this one can be seen.
+
+    Where there are no locks, or somebody holds one for too long, it goes on without. The lock is
+    that of the directory itself, so that it leaves nothing behind.
+
+    Args:
+        directory: The run's directory; made when absent.
+    """
+    descriptor = -1
+    try:
+        with contextlib.suppress(OSError):  # the recorder says what is wrong with the disk
+            make_directories(directory)
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _held.add(descriptor)
+            _lock(descriptor)
+        yield
+    finally:
+        if descriptor in _held:
+            _held.discard(descriptor)
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    end = time.monotonic() + _LOCK_WAIT_S
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # noqa: PERF203 - the wait is the point
+            time.sleep(0.002)
+        else:
+            return
+
+
+_held: set[int] = set()
+
+
+def _drop_in_child() -> None:
+    """A child that is forked meanwhile would hold the lock, too, and for as long as it lives."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
+
+
+def begin(
+    directory: Path,
+    place: Place,
+    launch: Launch | None,
+    live: Callable[[], list[LiveWriter]],
+    facts: Mapping[str, Any],
+) -> Start:
+    """Join the newest start, or begin the next one. The caller is within `opening()`.
+
+    Args:
+        directory: The run's directory.
+        place: This process's rank and its world's size.
+        launch: The launch that it belongs to.
+        live: Lists the processes that record in the run now.
+        facts: What its entry is to say beside: ``config``, ``stamp`` (when it began, or None for
+            now).
+    """
+    stamp = facts.get("stamp") or timestamp()
+    rank = place.rank or 0
+    while True:
+        newest = newest_start(directory)
+        if newest is not None:
+            entry = read_entry(directory, newest)
+            shared = str(entry.get("stamp") or stamp)
+            alive = [writer for writer in live() if _is_main_of(writer[0], newest)]
+            peers = tuple(writer for writer in alive if Writer.from_label(writer[0]).rank == rank)
+            mine = peers or _has_recorded(directory, newest, rank)
+            if peers or (alive and not mine):
+                return Start(newest, shared, peers=peers)
+            if not mine and launch is not None and _is_of(directory, newest, entry, launch):
+                return Start(newest, shared)
+        number = 0 if newest is None else newest + 1
+        entry = _entry(number, stamp, place, launch, live(), facts)
+        try:
+            _put(directory / STARTS_DIR / f"{number:06d}.json", entry)
+        except FileExistsError:
+            continue  # another process was faster
+        except OSError:  # the recorder says what is wrong with the disk
+            return Start(number, stamp)
+        return Start(number, stamp, began=True)
+
+
+def withdraw(directory: Path, start: Start) -> None:
+    """Take back the entry of a start that could not be opened."""
+    if start.began:
+        with contextlib.suppress(OSError):
+            (directory / STARTS_DIR / f"{start.number:06d}.json").unlink()
+            (directory / STARTS_DIR).rmdir()
+
+
+def newest_start(directory: Path) -> int | None:
+    """Return the number of a run's newest start, by entries and file names; None for a new run."""
+    numbers = [number for number, _ in list_entries(directory)]
+    starts = {(w.stamp, w.attempt) for w in _writers(directory)}
+    # In format 1 attempts counted anew for each stamp.
+    numbers += [max(attempt for _, attempt in starts), len(starts) - 1] if starts else []
+    return max(numbers, default=None)
+
+
+def choose_directory(directory: Path, resume: str, place: Place, launch: Launch | None) -> Path:
+    """Return the directory that a recorder is to open.
+
+    Args:
+        directory: The one that it was given.
+        resume: ``auto``: this one. ``must``: this one, which has a run. ``never``: this one, which
+            has none, but for other processes of this launch. ``new``: this one, or the first of
+            ``exp0-2``, ``exp0-3``, ... that has none, but for other processes of this launch.
+        place: This process's rank and its world's size.
+        launch: The launch that it belongs to.
+
+    Raises:
+        FileNotFoundError: Nothing is there, and something must be.
+        FileExistsError: A run is there, and must not be.
+    """
+    newest = newest_start(directory)
+    if resume == "must" and newest is None:
+        raise FileNotFoundError(
+            f"{directory} has no run to resume: check the path, or pass resume='auto' to begin one"
+        )
+    if resume == "never" and newest is not None and not _is_ours(directory, 0, place, launch):
+        raise FileExistsError(
+            f"{directory} has a run already: choose another path, or pass resume='auto' to resume "
+            "it or resume='new' to record beside it"
+        )
+    if resume != "new":
+        return directory
+    chosen, n = directory, 1
+    while newest_start(chosen) is not None and not _is_ours(chosen, 0, place, launch):
+        n += 1
+        chosen = directory.with_name(f"{directory.name}-{n}")
+    return chosen
+
+
+def _is_ours(directory: Path, number: int, place: Place, launch: Launch | None) -> bool:
+    """Whether the newest start is of this number, and other ranks of this launch have begun it."""
+    return (
+        newest_start(directory) == number
+        and launch is not None
+        and _is_of(directory, number, read_entry(directory, number), launch)
+        and not _has_recorded(directory, number, place.rank or 0)
+    )
+
+
+def last_step(directory: Path, rank: int | None) -> int | None:
+    """Return the last step that a rank has recorded in the newest start where it recorded one.
+
+    Reads the ends of its newest files alone.
+
+    Args:
+        directory: The run's directory.
+        rank: The rank.
+    """
+    newest: dict[Writer, int] = {}
+    for name in filter(None, map(parse_name, _names(directory))):
+        if name.stream == "metrics" and name.writer.rank == (rank or 0):
+            newest[name.writer] = max(newest.get(name.writer, 0), name.segment)
+    found: dict[tuple[int, str], int] = {}
+    for writer, segment in newest.items():
+        path = directory / format_name(StreamName("metrics", writer, segment))
+        if (step := _last_step_in(path)) is not None:
+            start = (writer.attempt, writer.stamp)
+            found[start] = max(found.get(start, step), step)
+    return found[max(found)] if found else None
+
+
+def _last_step_in(path: Path) -> int | None:
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - _TAIL_BYTES))
+            lines = file.read(_TAIL_BYTES).split(b"\n")
+    except OSError:
+        return None
+    for line in reversed(lines[:-1]):
+        with contextlib.suppress(ValueError):
+            record = orjson.loads(line)
+            if isinstance(record, dict) and type(step := record.get("step")) is int:
+                return step
+            if isinstance(record, dict) and type(step := record.get("rewind")) is int:
+                return step - 1
+    return None
+
+
+def list_entries(directory: Path) -> list[tuple[int, Path]]:
+    """List the entries of a run's starts, as numbers and paths, by number."""
+    place = directory / STARTS_DIR
+    matches = filter(None, map(_ENTRY.fullmatch, _names(place)))
+    return sorted((int(match[1]), place / match[0]) for match in matches)
+
+
+def read_entry(directory: Path, number: int) -> dict[str, Any]:
+    """Return what the entry of a start says; nothing where there is none that could be read."""
+    return _read(directory / STARTS_DIR / f"{number:06d}.json")
+
+
+def read_ends(directory: Path, number: int) -> dict[str, dict[str, Any]]:
+    """Return how the processes of a start ended, by their labels, as far as they said so."""
+    found = {}
+    for match in filter(None, map(_END.fullmatch, _names(directory / STARTS_DIR))):
+        if int(match[1]) == number:
+            end = _read(directory / STARTS_DIR / match[0])
+            found[str(end.get("label", match[2] or ""))] = end
+    return found
+
+
+def note_end(directory: Path, start: Start, label: str, how: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
+    """Write how this process's part of a start ended. The first word counts.
+
+    Args:
+        directory: The run's directory.
+        start: The start.
+        label: This process's label.
+        how: ``closed``, ``exception`` or ``signal``.
+        **facts: What else is known.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if not start.began and how == "closed":
+        return
+    middle = "" if start.began else f".{label or 'p0'}"
+    end = {"format": FORMAT, "start": start.number, "label": label, "ended": utc_now(), "how": how}
+    with contextlib.suppress(FileExistsError):
+        _put(directory / STARTS_DIR / f"{start.number:06d}{middle}.end.json", {**end, **facts})
+
+
+def _entry(
+    number: int,
+    stamp: str,
+    place: Place,
+    launch: Launch | None,
+    alive: list[LiveWriter],
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "start": number,
+        "started": utc_now(),
+        "stamp": stamp,
+        "launch": None if launch is None else launch._asdict(),
+        "rank": place.rank,
+        "world_size": place.world_size,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "boot": boot_id(),
+        "argv": list(sys.argv),
+        "config": facts.get("config") or {},
+        "git_hash": git_hash(),
+        "alive": sorted(label for label, _, _ in alive),
+        "foundry_fastlog": __version__,
+    }
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - names are enough
+    except OSError:
+        return []
+
+
+def _writers(directory: Path) -> set[Writer]:
+    """The processes that have files in the run, forked and spawned ones aside."""
+    parsed = filter(None, map(parse_name, _names(directory)))
+    return {name.writer for name in parsed if not name.writer.children}
+
+
+def _is_main_of(label: str, start: int) -> bool:
+    try:
+        writer = Writer.from_label(label)
+    except ValueError:
+        return False
+    return writer.attempt == start and not writer.children
+
+
+def _has_recorded(directory: Path, start: int, rank: int) -> bool:
+    return any(w.attempt == start and w.rank == rank for w in _writers(directory))
+
+
+def _is_of(directory: Path, number: int, entry: dict[str, Any], launch: Launch) -> bool:
+    """Whether a start is of this launch, and not of an earlier one that had the same name."""
+    if entry.get("launch") != launch._asdict():
+        return False
+    lived = lifetime()
+    try:
+        age = (
+            _now_there(directory) - (directory / STARTS_DIR / f"{number:06d}.json").stat().st_mtime
+        )
+    except OSError:
+        return False
+    return age <= lived + LAUNCH_S
+
+
+def _now_there(directory: Path) -> float:
+    """The file system's own time, which is that of no rank."""
+    probe = directory / STARTS_DIR / f".{os.urandom(8).hex()}.tmp"
+    try:
+        with probe.open("xb") as file:
+            return os.fstat(file.fileno()).st_mtime
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _put(path: Path, entry: dict[str, Any]) -> None:
+    """Make an entry, whole or not at all.
+
+    Raises:
+        FileExistsError: It is there already.
+        OSError: It cannot be made.
+    """
+    make_directories(path.parent)
+    content = render(entry)
+    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
+            file.write(content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with open(os.open(path, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
+                file.write(content)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        entry = orjson.loads(read_run_file(path))
+    except (OSError, ValueError, MemoryError):
+        return {}
+    return entry if isinstance(entry, dict) else {}

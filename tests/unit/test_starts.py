@@ -1,0 +1,409 @@
+"""Starts of a run, peers, resumes and rewinds: who records where, and which values count."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract import schema
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.run.files import Writer
+from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place
+
+OPTIONS: dict[str, Any] = {"ring_bytes": 64 << 10, "ring": "file", "fsync": "none"}
+NAMES = ("loss", "acc")
+
+
+# ---- any history, against an oracle -------------------------------------------------------------
+
+
+@dataclass
+class Process:
+    """A writer: its start and rank, and its deeds in order."""
+
+    start: int
+    rank: int
+    lines: list[tuple[str, int, float]] = field(
+        default_factory=list
+    )  # name (or rewind), step, value
+
+
+class Oracle:
+    """What a run is, said once more and by brute force."""
+
+    def __init__(self) -> None:
+        self.starts: list[str] = []  # the launch of each
+        self.processes: list[Process] = []
+        self.live: list[Process] = []
+
+    def open(self, rank: int, launch: str) -> Process:
+        newest = len(self.starts) - 1
+        alive = {p.rank for p in self.live if p.start == newest}
+        recorded = {p.rank for p in self.processes if p.start == newest}
+        peer = rank in alive
+        fits = rank not in recorded and (alive or self.starts[newest:] == [launch])
+        if newest < 0 or not (peer or fits):
+            self.starts.append(launch)
+        process = Process(len(self.starts) - 1, rank)
+        self.processes.append(process)
+        self.live.append(process)
+        return process
+
+    def counting(self) -> list[tuple[str, int, float]]:
+        first: dict[tuple[int, str], int] = {}
+        for p in self.processes:
+            for name, step, _ in p.lines:
+                first[p.start, name] = min(step, first.get((p.start, name), step))
+        return sorted(
+            (name, step, value)
+            for p in self.processes
+            for at, (name, step, value) in enumerate(p.lines)
+            if name != "rewind"
+            and not any(s > p.start and n == name and f <= step for (s, n), f in first.items())
+            and not any(n == "rewind" and to <= step for n, to, _ in p.lines[at:])
+        )
+
+
+deeds = st.lists(
+    st.one_of(
+        st.tuples(st.just("open"), st.integers(0, 2), st.sampled_from([None, "a", "b"])),
+        st.tuples(st.just("record"), st.integers(0, 9), st.integers(0, 6), st.sampled_from(NAMES)),
+        st.tuples(st.just("rewind"), st.integers(0, 9), st.integers(0, 6)),
+        st.tuples(st.just("close"), st.integers(0, 9)),
+    ),
+    max_size=25,
+)
+
+
+class Run:
+    """The same deeds with real recorders."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.oracle = Oracle()
+        self.open: list[tuple[Recorder, Process]] = []
+        self.value = 0.0
+
+    def do(self, deed: tuple[Any, ...]) -> None:
+        kind, *rest = deed
+        if kind == "open":
+            rank, launch = rest
+            if any(p.rank == rank for _, p in self.open):  # one recorder of a rank in a process
+                return
+            recorder = Recorder(self.path, rank=rank, launch=launch, **OPTIONS)
+            process = self.oracle.open(rank, launch or "the parent's")
+            assert recorder.attempt == process.start
+            self.open.append((recorder, process))
+        elif self.open:
+            recorder, process = self.open[rest[0] % len(self.open)]
+            if kind == "close":
+                self.open.remove((recorder, process))
+                self.oracle.live.remove(process)
+                recorder.close()
+            elif kind == "rewind":
+                recorder.rewind(rest[1])
+                process.lines.append(("rewind", rest[1], 0.0))
+            else:
+                self.value += 1
+                recorder.record(rest[1], **{rest[2]: self.value})
+                process.lines.append((rest[2], rest[1], self.value))
+
+
+@settings(max_examples=60)
+@given(deeds)
+def test_any_history_reads_as_the_oracle_says(history: list[tuple[Any, ...]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        run = Run(Path(directory, "run"))
+        for deed in history:
+            run.do(deed)
+        for recorder, _ in run.open:
+            recorder.close()
+        if not run.oracle.processes:
+            return
+        found = read_run(run.path)
+        read = sorted(
+            (name, line["step"], value)
+            for line in found.lines("metrics")
+            for name, value in line["metrics"].items()
+        )
+        assert read == run.oracle.counting()
+        everything = sum(len(line["metrics"]) for line in found.lines("metrics", starts="all"))
+        assert everything == run.value
+        found.check()
+        left = found.left_out.get("metrics", {})
+        list(found.lines("metrics"))
+        assert sum(found.left_out.get("metrics", left).values()) == everything - len(read)
+        assert not found.problems
+
+
+# ---- a process's place and launch ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({}, Place(None, None)),
+        ({"RANK": "1", "WORLD_SIZE": "4", "SLURM_PROCID": "2", "SLURM_NTASKS": "3"}, Place(1, 4)),
+        ({"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}, Place(2, 3)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, Place(None, None)),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "3"}, Place(None, None)),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "8"}, Place(3, 8)),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, Place(0, 2)),
+        ({"PMI_RANK": "x", "PMI_SIZE": "2"}, Place(None, None)),
+    ],
+)
+def test_launchers_say_rank_and_size(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], place: Place
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert find_place() == place
+    assert find_place(0).rank == 0
+    # The world of another rank than the launcher's is not the launcher's.
+    assert find_place(9).world_size in (None, 4) if "RANK" not in environment else True
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_frameworks_say_rank_and_size_once_they_are_initialised(
+    monkeypatch: pytest.MonkeyPatch, framework: str
+) -> None:
+    up = False
+
+    class Distributed:
+        is_available = staticmethod(lambda: True)
+        is_initialized = staticmethod(lambda: up)
+        get_rank = staticmethod(lambda: 2)
+        get_world_size = staticmethod(lambda: 4)
+
+    class Module:
+        distributed = Distributed
+        process_index = Distributed.get_rank
+        process_count = Distributed.get_world_size
+
+    monkeypatch.setitem(__import__("sys").modules, framework, Module)
+    assert find_place() == Place(None, None)
+    up = True
+    assert find_place() == Place(2, 4)
+    Distributed.is_initialized = staticmethod(lambda: 1 / 0)  # half imported
+    assert find_place() == Place(None, None)
+
+
+MASTER = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "launch"),
+    [
+        (
+            {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "2", **MASTER},
+            Launch("torchelastic", "x.2 node1:29500"),
+        ),
+        (
+            {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1", "SLURM_RESTART_COUNT": "3"},
+            Launch("slurm", "7.1.3"),
+        ),
+        ({"PMIX_NAMESPACE": "prterun-1@1"}, Launch("mpi", "prterun-1@1")),
+        (MASTER, Launch("env", "node1:29500 4")),
+    ],
+)
+def test_what_names_a_launch(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], launch: Launch
+) -> None:
+    assert find_launch(None, Place(None, None)) is None
+    parent = find_launch(None, Place(0, 4))
+    assert parent is not None
+    assert parent.by == "parent"
+    assert str(os.getppid()) in parent.id
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert find_launch(None, Place(0, 4)) == launch
+    assert find_launch("mine", Place(0, 4)) == Launch("argument", "mine")
+
+
+# ---- entries ------------------------------------------------------------------------------------
+
+
+def read_starts(run: Path) -> dict[str, Any]:
+    files = {path.name: json.loads(path.read_bytes()) for path in (run / "starts").iterdir()}
+    for name, content in files.items():
+        kind = "end" if name.endswith(".end.json") else "start"
+        Draft202012Validator(schema(kind)).validate(content)
+    return files
+
+
+def test_each_start_has_its_entry_and_its_end(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with Recorder(run, config={"lr": 1}, **OPTIONS):
+        before = (run / "starts/000000.json").read_bytes()
+    with pytest.raises(ZeroDivisionError), Recorder(run, config={"lr": 2}, **OPTIONS):
+        raise ZeroDivisionError("no more")
+    with pytest.raises(KeyboardInterrupt), Recorder(run, **OPTIONS):
+        raise KeyboardInterrupt
+    found = read_starts(run)
+    assert (run / "starts/000000.json").read_bytes() == before
+    assert [found[f"{n:06d}.json"]["config"] for n in range(3)] == [{"lr": 1}, {"lr": 2}, {}]
+    assert [report.state for report in read_run(run).report_starts()] == [
+        "closed",
+        "exception",
+        "signal",
+    ]
+    ends = [found[f"{n:06d}.end.json"] for n in range(3)]
+    assert [end["how"] for end in ends] == ["closed", "exception", "signal"]
+    assert ends[1]["error_type"] == "ZeroDivisionError"
+    assert ends[1]["error_message"] == "no more"
+    assert ends[2]["signal"] == "SIGINT"
+
+
+def test_a_rank_that_fails_says_so_beside_the_one_that_began(tmp_path: Path) -> None:
+    with Recorder(tmp_path, rank=1, **OPTIONS), pytest.raises(ValueError, match="rank 0"):  # noqa: SIM117
+        with Recorder(tmp_path, rank=0, **OPTIONS):
+            raise ValueError("rank 0")
+    found = read_starts(tmp_path)
+    assert sorted(found) == ["000000.end.json", "000000.json", "000000.p0.end.json"]
+    assert found["000000.p0.end.json"]["how"] == "exception"
+
+
+def test_a_recorder_that_cannot_be_opened_leaves_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recorder, "_open_core", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        Recorder(tmp_path / "run", **OPTIONS)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_what_happened_to_be_killed_has_no_end_and_the_next_start_follows(tmp_path: Path) -> None:
+    if (pid := os.fork()) == 0:
+        recorder = Recorder(tmp_path, **OPTIONS)
+        recorder.record(0, loss=1.0)
+        os._exit(9)
+    os.waitpid(pid, 0)
+    assert read_run(tmp_path).report_starts()[0].state == "killed"
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        assert recorder.attempt == 1
+        states = [report.state for report in read_run(tmp_path).report_starts()]
+        assert states == ["killed", "running"]
+    assert sorted(read_starts(tmp_path)) == ["000000.json", "000001.end.json", "000001.json"]
+    assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [0]
+
+
+# ---- processes at the same time -----------------------------------------------------------------
+
+
+def at_once(run: Path, ranks: list[int | None], **options: Any) -> list[str]:
+    """Open a recorder in as many processes, which live until the last has opened; their labels."""
+    ready, go = os.pipe(), os.pipe()
+    pids = []
+    for rank in ranks:
+        pids.append(os.fork())
+        if pids[-1] == 0:
+            try:
+                recorder = Recorder(run, rank=rank, **OPTIONS, **options)
+                recorder.record(0, loss=1.0)
+                os.write(ready[1], f"{recorder.path.name}/{recorder.label}\n".encode())
+                os.close(go[1])
+                os.read(go[0], 1)
+                recorder.close()
+            finally:
+                os._exit(0)
+    os.close(ready[1])  # a child that fails ends the wait
+    labels = b""
+    while labels.count(b"\n") < len(ranks) and (more := os.read(ready[0], 4096)):
+        labels += more
+    os.close(go[1])
+    for pid in pids:
+        os.waitpid(pid, 0)
+    os.close(ready[0])
+    os.close(go[0])
+    return sorted(labels.decode().splitlines())
+
+
+def test_processes_of_one_rank_are_peers(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert at_once(run, [None] * 6) == ["run/", *(f"run/p{n}" for n in range(1, 6))]
+    assert len(list(read_run(run).lines("metrics"))) == 6
+    assert at_once(run, [None] * 2) == ["run/a1", "run/a1-p1"]
+
+
+def test_ranks_that_begin_at_once_are_one_start(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for start in range(3):
+        labels = at_once(run, [0, 1, 2, 3])
+        assert labels == sorted(f"run/{Writer(rank, attempt=start).label}" for rank in range(4))
+    assert sorted(read_run(run).starts) == [0, 1, 2]
+
+
+def test_ranks_find_the_new_directory_that_one_of_them_took(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    Recorder(run, **OPTIONS).close()
+    assert at_once(run, [0, 1, 2], resume="new") == ["run-2/", "run-2/r1", "run-2/r2"]
+    assert at_once(run, [None] * 3, resume="new") == ["run-3/", "run-4/", "run-5/"]
+
+
+def test_a_peer_is_told_of_the_other_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        if (pid := os.fork()) == 0:
+            recorder = Recorder(tmp_path, **OPTIONS)
+            recorder.record(0, x=1)
+            while True:
+                signal.pause()
+        try:
+            while not list(tmp_path.glob(".fastlog/*.writer")):
+                time.sleep(0.001)
+            with Recorder(tmp_path, **OPTIONS) as recorder:
+                assert recorder.label == "p1"
+        finally:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+    (message,) = [r.getMessage() for r in caplog.records if "peers" in r.getMessage()]
+    assert f"process {pid} on " in message
+    assert "pass rank=" in message
+
+
+# ---- resume -------------------------------------------------------------------------------------
+
+
+def test_resume_says_what_to_do_where_a_run_is(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(FileNotFoundError, match="no run to resume"):
+        Recorder(run, resume="must", **OPTIONS)
+    assert not run.exists()
+    Recorder(run, resume="never", **OPTIONS).close()
+    with pytest.raises(FileExistsError, match="has a run already"):
+        Recorder(run, resume="never", **OPTIONS)
+    with Recorder(run, resume="must", **OPTIONS) as recorder:
+        assert recorder.label == "a1"
+    with Recorder(run, resume="new", **OPTIONS) as recorder:
+        assert recorder.path == tmp_path / "run-2"
+    with pytest.raises(ValueError, match="resume must be one of"):
+        Recorder(run, resume="maybe", **OPTIONS)
+
+
+def test_log_goes_on_behind_the_last_step(tmp_path: Path) -> None:
+    with Recorder(tmp_path, segment_bytes=4096, **OPTIONS) as recorder:
+        for step in range(100):
+            recorder.record(step, loss=1.0)
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        recorder.log({"loss": 2.0})
+        recorder.rewind(50)
+        recorder.log({"loss": 3.0})
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        recorder.log({"loss": 4.0})
+    steps = [
+        (line["step"], line["metrics"]["loss"]) for line in read_run(tmp_path).lines("metrics")
+    ]
+    assert steps == [*((step, 1.0) for step in range(50)), (50, 3.0), (51, 4.0)]
