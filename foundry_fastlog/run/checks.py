@@ -15,7 +15,6 @@ __all__ = [
     "Problems",
     "ReadProblemError",
     "SeriesCheck",
-    "StepSet",
     "note_gaps",
     "note_missing_files",
     "note_seq",

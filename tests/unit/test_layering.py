@@ -197,7 +197,7 @@ def test_the_rule_for_imports_sees_each_way_to_import() -> None:
 
 
 def test_three_files_alone_import_the_extension() -> None:
-    """They stand between it and everyone else: who records, who reads rings, who reads by columns."""
+    """Who records, who reads rings and who reads by columns stand between it and everyone else."""
     imports = package_imports()
     importers = {module for module, names in imports.items() if f"{PREFIX}_core" in names}
     assert importers == {"reading.overlay", "reading.scan", "recording.extension"}

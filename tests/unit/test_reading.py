@@ -19,7 +19,7 @@ from oracle import START, OracleWriter, attempt, write_run_json
 import foundry_fastlog.reading.lines
 import foundry_fastlog.run.checks
 from foundry_fastlog.reading.run import ReadProblemError, Run, RunNotFoundError, read_run
-from foundry_fastlog.run.checks import SeriesCheck, StepSet
+from foundry_fastlog.run.checks import SeriesCheck
 
 HOUR = timedelta(hours=1)
 Patch = pytest.MonkeyPatch
@@ -460,15 +460,6 @@ def test_wrong_arguments_are_named_at_once(tmp_path: Path) -> None:
         run.to_polars("metric")
     with pytest.raises(RunNotFoundError):
         read_run(tmp_path / "nope")
-
-
-@given(st.lists(int64))
-def test_a_step_set_is_a_set(members: list[int]) -> None:
-    steps = StepSet()
-    for member in members:
-        steps.add(member)
-    for probe in [*members, *(member + 1 for member in members)]:
-        assert (probe in steps) == (probe in set(members))
 
 
 @pytest.fixture
