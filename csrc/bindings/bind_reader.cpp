@@ -17,12 +17,15 @@
 #include "bindings/read_sources.hpp"
 #include "reader/arrow_export.hpp"
 #include "reader/frame.hpp"
+#include "reader/line_merge.hpp"
 #include "reader/scan.hpp"
 
 namespace fastlog::bindings {
 
 namespace py = pybind11;
 namespace {
+
+using AskedOf = std::pair<std::optional<std::int64_t>, std::optional<double>>;
 
 /// What was read of a run.
 class Scan {
@@ -135,6 +138,54 @@ class Scan {
     reader::Options options_;
     ReadSources sources_;
     std::vector<Account> accounts_;
+};
+
+/// The lines of several sources, merged by time.
+class Lines {
+  public:
+    Lines(const py::list& sources, const std::vector<AskedOf>& asked) : sources_(sources) {
+        std::vector<reader::Asked> from;
+        for (const auto& [step, epoch] : asked) from.push_back({step, epoch});
+        const GilReleased unlocked;
+        merge_ = std::make_unique<reader::LineMerge>(
+            sources_.sources(), std::move(from), [this](reader::Part&& part) {
+                accounts_.push_back({part.source, part.segment, without_rows(*part.chunk)});
+            });
+    }
+
+    /// The next lines with their sources, and the places of those to ask about; None at the end.
+    py::object next() {
+        std::string text;
+        std::vector<std::size_t> ends;
+        std::vector<std::size_t> origins;
+        std::vector<std::size_t> asked;
+        {
+            const GilReleased unlocked;
+            merge_->read(kBatch, [&](const reader::LineMerge::Line& line) {
+                if (line.is_asked) asked.push_back(origins.size());
+                text += line.text;
+                ends.push_back(text.size());
+                origins.push_back(line.source);
+            });
+        }
+        if (origins.empty()) return py::none();
+        py::list lines(ends.size());
+        std::size_t begin = 0;
+        for (std::size_t i = 0; i < ends.size(); ++i) {
+            lines[i] = py::bytes(text.data() + begin, ends[i] - begin);
+            begin = ends[i];
+        }
+        return py::make_tuple(lines, origins, asked);
+    }
+
+    py::list accounts() const { return account_list(accounts_); }
+
+  private:
+    static constexpr std::size_t kBatch = std::size_t{1} << 20;
+
+    ReadSources sources_;
+    std::vector<Account> accounts_;
+    std::unique_ptr<reader::LineMerge> merge_;
 };
 
 /// A buffer of a column, and who owns it.
@@ -251,6 +302,11 @@ void bind_reader(py::module_& module) {
              "The columns of each batch, as (rows, nulls, validity, values or offsets, text).")
         .def("arrow_schema", &schema_capsule)
         .def("arrow_stream", &stream_capsule);
+    py::class_<Lines>(module, "Lines")
+        .def(py::init<const py::list&, const std::vector<AskedOf>&>(), py::arg("sources"),
+             py::arg("asked"))
+        .def("next", &Lines::next)
+        .def("accounts", &Lines::accounts, "As of a Scan, when all lines have been read.");
     py::class_<Scan>(module, "Scan")
         .def(py::init([](const py::list& sources, const std::vector<std::string>& patterns,
                          bool all_names, bool exact, bool seqs, std::int64_t first_step,

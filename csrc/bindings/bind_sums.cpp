@@ -17,18 +17,6 @@
 namespace fastlog::bindings {
 namespace {
 
-/// What an account needs of a chunk.
-std::shared_ptr<const reader::Chunk> without_rows(std::unique_ptr<reader::Chunk> chunk) {
-    auto out = std::make_shared<reader::Chunk>();
-    out->lines = chunk->lines;
-    out->seqs = std::move(chunk->seqs);
-    out->damages = std::move(chunk->damages);
-    out->drops = std::move(chunk->drops);
-    out->tail = chunk->tail;
-    out->error = chunk->error;
-    return out;
-}
-
 class Statistics {
   public:
     Statistics(const py::list& sources, int stream, std::vector<std::string> first,
@@ -43,8 +31,7 @@ class Statistics {
             sums_.read(
                 from.sources(), from.rows(), limits,
                 [this](reader::Part&& part) {
-                    accounts_.push_back(
-                        {part.source, part.segment, without_rows(std::move(part.chunk))});
+                    accounts_.push_back({part.source, part.segment, without_rows(*part.chunk)});
                 },
                 [this] { accounts_.clear(); }, &check_signals);
         });

@@ -80,6 +80,17 @@ void ReadSources::add(const py::tuple& from) {
     rows_.push_back(std::move(rows));
 }
 
+std::shared_ptr<const reader::Chunk> without_rows(reader::Chunk& chunk) {
+    auto out = std::make_shared<reader::Chunk>();
+    out->lines = chunk.lines;
+    out->seqs = std::move(chunk.seqs);
+    out->damages = std::move(chunk.damages);
+    out->drops = std::move(chunk.drops);
+    out->tail = chunk.tail;
+    out->error = chunk.error;
+    return out;
+}
+
 py::list account_list(const std::vector<Account>& accounts) {
     py::list out;
     for (const Account& account : accounts) out.append(account_of(account));

@@ -40,6 +40,9 @@ struct Account {
     std::shared_ptr<const reader::Chunk> chunk;
 };
 
+/// What an account needs of a chunk, moved out of it.
+std::shared_ptr<const reader::Chunk> without_rows(reader::Chunk& chunk);
+
 /// `Account` tuples of the stub.
 py::list account_list(const std::vector<Account>& accounts);
 

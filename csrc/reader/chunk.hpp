@@ -101,6 +101,10 @@ struct Chunk {
     std::vector<Missing> missing;
     Buffer<char> texts;
 
+    // Where lines are kept as they stand: where each row's ends in `texts`, and its epoch if it has no step.
+    Buffer<std::uint64_t> line_ends;
+    Buffer<double> epochs;  // NaN for none
+
     // Of all lines, those without a row among them.
     std::int64_t lines = 0;
     std::vector<SeqRun> seqs;

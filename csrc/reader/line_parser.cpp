@@ -58,6 +58,7 @@ const char* LineParser::parse(const char* p) {
     fields_.clear();
     nonfinite_.clear();
     missing_.clear();
+    const char* const begin = p;
     const std::size_t texts_before = chunk_.texts.size();
     const char* const behind = stream_ == Stream::kMetrics ? parse_usual(p) : nullptr;
     if (behind != nullptr) {
@@ -72,6 +73,7 @@ const char* LineParser::parse(const char* p) {
         return nullptr;
     }
     if (!finish()) chunk_.texts.resize(texts_before);
+    if (options_.keep_lines) keep_line(begin, p);
     return p;
 }
 

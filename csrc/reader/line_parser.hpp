@@ -33,6 +33,7 @@ struct Options {
     bool list_names = false;             // but mark the names that were recorded
     bool note_steps = false;             // fill Chunk::recorded_steps
     bool note_firsts = false;            // fill Column::first_step and first_epoch
+    bool keep_lines = false;             // rows are all sound lines, as they stand, without values
 
     /// Whether names are kept where values are not.
     bool keeps_names() const noexcept { return list_names || note_firsts; }
@@ -104,6 +105,7 @@ class LineParser {
     void note(std::uint32_t role, bool good);
     void restore_nonfinite(const Columns& columns, std::vector<Found>& found);
     bool finish();
+    void keep_line(const char* begin, const char* end);
     static void set(Column& column, Value value, std::vector<Found>& found);
     void note_seq();
     void note_step();

@@ -59,6 +59,20 @@ bool LineParser::finish() {
     return true;
 }
 
+void LineParser::keep_line(const char* begin, const char* end) {
+    const std::optional<double> epoch = as_number(line_.epoch);
+    const bool has_step = (line_.has & flag(kStep)) != 0;
+    if (line_.time == kNoTime) {
+        chunk_.odd_times.emplace(static_cast<std::uint32_t>(chunk_.time.size()), odd_time_);
+    }
+    chunk_.time.push_back(line_.time);
+    chunk_.step.push_back(has_step ? line_.step : 0);
+    chunk_.has_step.push_back(has_step);
+    chunk_.epochs.push_back(epoch && !has_step ? *epoch : std::numeric_limits<double>::quiet_NaN());
+    chunk_.texts.append(begin, static_cast<std::size_t>(end - begin));
+    chunk_.line_ends.push_back(chunk_.texts.size());
+}
+
 void LineParser::list_names() {
     const auto& values = line_.metrics == Body::kObject ? metrics_ : summary_;
     for (const Found& found : values) found.column->is_listed = true;

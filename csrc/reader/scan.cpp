@@ -18,52 +18,35 @@ namespace {
 constexpr std::uint64_t kLeastBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kLeastPart = std::uint64_t{1} << 20;
 
-struct Task {
-    std::size_t source;
-    std::size_t segment;
-    std::uint64_t begin;
-    std::uint64_t end;
-    int error;
-};
+}  // namespace
 
-struct Plan {
-    std::vector<Task> tasks;
-    std::uint64_t bytes = 0;
-};
-
-Plan make_plan(const std::vector<Source>& sources, const ScanLimits& limits, unsigned threads) {
-    Plan plan;
-    struct Size {
-        std::uint64_t bytes;
-        int error;
-    };
-    std::vector<Size> sizes;
+std::vector<SegmentSize> measure(const std::vector<Source>& sources) {
+    std::vector<SegmentSize> sizes;
     for (const Source& source : sources) {
         for (const Segment& segment : source.segments) {
             const SegmentFile file(segment);
-            sizes.push_back({file.size(), file.error()});
-            if (file.error() == 0) plan.bytes += file.size();
+            sizes.push_back({file.error() == 0 ? file.size() : 0, file.error()});
         }
     }
-    // Some parts for each thread, so that none is left alone with the last one.
-    const std::uint64_t part = std::clamp(plan.bytes / (threads * std::uint64_t{4}) + 1, kLeastPart,
-                                          std::max(kLeastPart, limits.part_bytes));
+    return sizes;
+}
+
+std::vector<ScanTask> cut(const std::vector<Source>& sources, const std::vector<SegmentSize>& sizes,
+                          std::uint64_t part) {
+    std::vector<ScanTask> tasks;
     auto size = sizes.begin();
     for (std::size_t s = 0; s < sources.size(); ++s) {
         for (std::size_t i = 0; i < sources[s].segments.size(); ++i, ++size) {
-            if (size->error != 0) {
-                plan.tasks.push_back({s, i, 0, 0, size->error});
-                continue;
-            }
+            if (size->error != 0) tasks.push_back({s, i, 0, 0, size->error});
             for (std::uint64_t begin = 0; begin < size->bytes; begin += part) {
-                plan.tasks.push_back({s, i, begin, std::min(begin + part, size->bytes), 0});
+                tasks.push_back({s, i, begin, std::min(begin + part, size->bytes), 0});
             }
         }
     }
-    return plan;
+    return tasks;
 }
 
-std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const Task& task,
+std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const ScanTask& task,
                                  const Options& options, ChunkReader& reader) {
     auto chunk = std::make_unique<Chunk>();
     chunk->error = task.error;
@@ -76,6 +59,8 @@ std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const Task&
     }
     return chunk;
 }
+
+namespace {
 
 /// The state of a scan by several threads. The tasks are dealt in order.
 ///
@@ -91,13 +76,13 @@ struct Shared {
     std::exception_ptr error;
 };
 
-void work(const std::vector<Source>& sources, const Plan& plan, const Options& options,
-          std::size_t ahead, Shared& shared) {
+void work(const std::vector<Source>& sources, const std::vector<ScanTask>& tasks,
+          const Options& options, std::size_t ahead, Shared& shared) {
     try {
         ChunkReader reader;
         for (;;) {
             const std::size_t task = shared.next.fetch_add(1, std::memory_order_relaxed);
-            if (task >= plan.tasks.size()) return;
+            if (task >= tasks.size()) return;
             {
                 std::unique_lock lock(shared.mutex);
                 shared.room.wait(lock, [&] {
@@ -106,7 +91,7 @@ void work(const std::vector<Source>& sources, const Plan& plan, const Options& o
                 });
             }
             if (shared.cancelled.load(std::memory_order_relaxed)) return;
-            auto chunk = read_part(sources, plan.tasks[task], options, reader);
+            auto chunk = read_part(sources, tasks[task], options, reader);
             const std::lock_guard lock(shared.mutex);
             shared.done[task] = std::move(chunk);
             shared.ready.notify_one();
@@ -120,9 +105,9 @@ void work(const std::vector<Source>& sources, const Plan& plan, const Options& o
     }
 }
 
-void take_all(const Plan& plan, Shared& shared, const std::function<void(Part&&)>& take,
-              const std::function<void()>& go_on) {
-    for (std::size_t task = 0; task < plan.tasks.size(); ++task) {
+void take_all(const std::vector<ScanTask>& tasks, Shared& shared,
+              const std::function<void(Part&&)>& take, const std::function<void()>& go_on) {
+    for (std::size_t task = 0; task < tasks.size(); ++task) {
         std::unique_ptr<Chunk> chunk;
         while (!chunk) {
             {
@@ -135,7 +120,7 @@ void take_all(const Plan& plan, Shared& shared, const std::function<void(Part&&)
             }
             if (!chunk) go_on();
         }
-        take({plan.tasks[task].source, plan.tasks[task].segment, std::move(chunk)});
+        take({tasks[task].source, tasks[task].segment, std::move(chunk)});
         const std::lock_guard lock(shared.mutex);
         shared.taken = task + 1;
         shared.room.notify_all();
@@ -170,30 +155,37 @@ void scan(const std::vector<Source>& sources, const Options& options, const Scan
           const std::function<void(Part&&)>& take, const std::function<void()>& go_on) {
     const unsigned most =
         limits.threads != 0 ? limits.threads : std::max(1U, std::thread::hardware_concurrency());
-    const Plan plan = make_plan(sources, limits, most);
-    const auto threads = static_cast<unsigned>(
-        std::min<std::uint64_t>({most, plan.tasks.size(), plan.bytes / kLeastBytes}));
+    const std::vector<SegmentSize> sizes = measure(sources);
+    std::uint64_t bytes = 0;
+    for (const SegmentSize& size : sizes) bytes += size.bytes;
+    // Some parts for each thread, so that none is left alone with the last one.
+    const std::vector<ScanTask> tasks =
+        cut(sources, sizes,
+            std::clamp(bytes / (most * std::uint64_t{4}) + 1, kLeastPart,
+                       std::max(kLeastPart, limits.part_bytes)));
+    const auto threads =
+        static_cast<unsigned>(std::min<std::uint64_t>({most, tasks.size(), bytes / kLeastBytes}));
     if (threads < 2) {
         ChunkReader reader;
-        for (const Task& task : plan.tasks) {
+        for (const ScanTask& task : tasks) {
             take({task.source, task.segment, read_part(sources, task, options, reader)});
             go_on();
         }
         return;
     }
     Shared shared;
-    shared.done.resize(plan.tasks.size());
+    shared.done.resize(tasks.size());
     const std::size_t ahead = std::max<std::size_t>(limits.ahead, threads);
     Threads running(shared);
     try {
         for (unsigned i = 0; i < threads; ++i) {
             running.get().push_back(
-                start_quiet_thread([&] { work(sources, plan, options, ahead, shared); }));
+                start_quiet_thread([&] { work(sources, tasks, options, ahead, shared); }));
         }
     } catch (const std::system_error&) {
         if (running.get().empty()) throw;  // fewer threads do it, too
     }
-    take_all(plan, shared, take, go_on);
+    take_all(tasks, shared, take, go_on);
 }
 
 }  // namespace fastlog::reader

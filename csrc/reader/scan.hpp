@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "reader/chunk.hpp"
+#include "reader/chunk_reader.hpp"
 #include "reader/line_parser.hpp"
 #include "reader/segment.hpp"
 
@@ -31,6 +32,31 @@ struct ScanLimits {
     std::uint64_t part_bytes = std::uint64_t{32} << 20;
     std::size_t ahead = SIZE_MAX;  // parts that are read before they are taken
 };
+
+/// A part that is to be read.
+struct ScanTask {
+    std::size_t source;
+    std::size_t segment;
+    std::uint64_t begin;
+    std::uint64_t end;
+    int error;  // why the segment cannot be read
+};
+
+struct SegmentSize {
+    std::uint64_t bytes;
+    int error;  // why it cannot be read
+};
+
+/// The sizes of all segments, source by source.
+std::vector<SegmentSize> measure(const std::vector<Source>& sources);
+
+/// Cuts sources into parts of so many bytes, by source and in the order of their lines.
+std::vector<ScanTask> cut(const std::vector<Source>& sources, const std::vector<SegmentSize>& sizes,
+                          std::uint64_t part);
+
+/// Reads a part.
+std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const ScanTask& task,
+                                 const Options& options, ChunkReader& reader);
 
 /// Reads all sources and hands out their parts: those of a source in order, one source after the
 /// other, in the caller's thread. A segment that cannot be opened has one part, with the error.

@@ -116,12 +116,12 @@ def export_run(
     checks: list[SeriesCheck] = []
     lines = size = 0
     # Built before the file is made, so that a wrong argument leaves nothing behind.
-    entries = run.entries(streams, starts=starts, checks=checks)
+    entries = run.raw_lines(streams, starts=starts, checks=checks)
     path = None if to == "-" else check_target(run, Path(to), force=force)
     with open_output(path, force=force) as handle:
         batch: list[bytes] = []
         pending = 0
-        for _, series, _, raw in entries:
+        for series, raw in entries:
             line = tags.apply(series, raw)
             batch.append(line)
             lines += 1

@@ -18,7 +18,7 @@ import orjson
 
 from foundry_fastlog.export.jsonl import check_target, open_output
 from foundry_fastlog.reading.counting import Starts, is_marker
-from foundry_fastlog.reading.lines import Entry, Record
+from foundry_fastlog.reading.lines import Record
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import StrPath, Writer
@@ -81,7 +81,7 @@ def export_chrome_trace(
     """
     run = run if isinstance(run, Run) else read_run(run)
     checks: list[SeriesCheck] = []
-    entries = run.entries(["performance"], starts=starts, checks=checks)
+    lines = run.raw_lines(["performance"], starts=starts, checks=checks)
     path = None if out == "-" else check_target(run, Path(out), force=force)
     base = _first_start(run, starts)
     tracks = _Tracks(run, base)
@@ -91,10 +91,11 @@ def export_chrome_trace(
         handle.write(orjson.dumps(_facts(run, base)))
         handle.write(b',"traceEvents":[\n')
         separator = b""
-        for entry in entries:
-            if is_marker(entry[2]):
+        for series, line in lines:
+            record = orjson.loads(line)
+            if is_marker(record):
                 continue
-            handle.write(separator + orjson.dumps(tracks.event(entry)))
+            handle.write(separator + orjson.dumps(tracks.event(series.writer, record)))
             separator = b",\n"
             events += 1
         for fact in tracks.metadata():
@@ -115,10 +116,11 @@ def _maybe_gzip(handle: IO[bytes], path: Path | None) -> Iterator[IO[bytes]]:
 
 def _first_start(run: Run, starts: Starts) -> int:
     """Return when the first block began, in nanoseconds since 1970: the trace's zero."""
+    records = (orjson.loads(raw) for _, raw in run.raw_lines(["performance"], starts=starts))
     began = (
-        _nanoseconds(timestamp) - _duration(record)
-        for timestamp, _, record, _ in run.entries(["performance"], starts=starts)
-        if "dropped" not in record
+        _nanoseconds(record["timestamp"]) - _duration(record)
+        for record in records
+        if not is_marker(record)
     )
     return max(0, min(began, default=0)) // 1000 * 1000
 
@@ -157,15 +159,14 @@ class _Tracks:
         self._threads: dict[tuple[int, int], _Thread] = {}
         self._main_threads = _process_ids(run)
 
-    def event(self, entry: Entry) -> dict[str, Any]:
+    def event(self, writer: Writer, record: Record) -> dict[str, Any]:
         """Convert a line to a trace event."""
-        timestamp, series, record, _ = entry
-        pid = self.pids[series.writer]
+        pid = self.pids[writer]
         tid = _natural(record.get("thread"), 1 << 63)
         thread = self._threads.get((pid, tid))
         if thread is None:
             thread = self._threads[(pid, tid)] = _Thread()
-        end = _nanoseconds(timestamp) - self._base
+        end = _nanoseconds(record["timestamp"]) - self._base
         depth = _natural(record.get("depth"), 1 << 16)
         begin, end = thread.place(depth, end - _duration(record), end)
         return {

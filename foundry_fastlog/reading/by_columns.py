@@ -254,6 +254,15 @@ class ByColumns:
         self._note_left_out(stream, starts, found.left_out())
         return found, checks
 
+    def _check_stream(self, stream: str, rank: int | None) -> list[SeriesCheck]:
+        """Read a stream to its end; see ``Run.check``."""
+        from foundry_fastlog.reading.scan import Choice, scan_series
+
+        chosen = [series for series in self.series if _is_chosen(series, stream, rank)]
+        checks = [SeriesCheck(series, unread=self.unread) for series in chosen]
+        scan_series(chosen, Choice(rows=False), checks, self._problems)
+        return checks
+
     def _frame(
         self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
     ) -> Frame:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
+import orjson
+
+from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import STREAMS, Writer
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "Starts",
     "first_steps",
     "is_marker",
+    "keep_lines",
     "known_firsts",
     "known_streams",
     "number_starts",
@@ -133,6 +137,15 @@ class Counting:
             found[name] = (int(place), epoch) if kind == _STEP else (step, place)
         return found
 
+    def first_affected(self, start: int, rewound_to: float) -> tuple[int | None, float | None]:
+        """Return from which step on, and which epoch, `keep()` may take out something."""
+        steps = [rewound_to]
+        epochs = [math.inf]
+        for (kind, _), place in self._cutoffs.get(start, {}).items():
+            (steps if kind == _STEP else epochs).append(place)
+        step, epoch = min(steps), min(epochs)
+        return None if step == math.inf else int(step), None if epoch == math.inf else epoch
+
     def affects(self, start: int) -> bool:
         """Whether a later start takes over anything from one."""
         return bool(self._cutoffs.get(start))
@@ -162,6 +175,42 @@ class Counting:
             return None
         part = "summary" if record.get("metrics") is None else "metrics"
         return _without(record, part, gone) if len(gone) < len(record[part]) else None
+
+
+def keep_lines(
+    lines: list[bytes],
+    origins: list[int],
+    affected: list[int],
+    keeps: list[Callable[[Record], Record | None] | None],
+    checks: list[SeriesCheck],
+) -> Iterator[tuple[int, bytes]]:
+    """Keep what counts of lines of several series.
+
+    Args:
+        lines: The lines.
+        origins: The number of each one's series.
+        affected: Places of lines of which something may count no longer.
+        keeps: Per series, what `Counting.keep()` says of a record; None if all of them count.
+        checks: Per series, counts the lines of which nothing is kept.
+
+    Yields:
+        The number of its series, and the line.
+    """
+    gone = set()
+    for place in affected:
+        keep = keeps[origins[place]]
+        record = orjson.loads(lines[place])
+        if keep is None or is_marker(record):
+            continue
+        kept = keep(record)
+        if kept is None:
+            gone.add(place)
+            checks[origins[place]].superseded += 1
+        elif kept is not record:
+            lines[place] = orjson.dumps(kept)
+    for place, line in enumerate(lines):
+        if place not in gone:
+            yield origins[place], line
 
 
 class Rewinds:

@@ -32,6 +32,7 @@ from foundry_fastlog.reading.counting import (
     Starts,
     first_steps,
     is_marker,
+    keep_lines,
     known_streams,
     number_starts,
 )
@@ -237,6 +238,53 @@ class Run(ByColumns):
             return sources[0]
         return heapq.merge(*sources, key=itemgetter(0))
 
+    def raw_lines(
+        self,
+        streams: Iterable[str] = STREAMS,
+        *,
+        starts: Starts = "latest",
+        checks: list[SeriesCheck] | None = None,
+    ) -> Iterator[tuple[Series, bytes]]:
+        """Read several streams like ``entries``, natively and without parsing lines in Python.
+
+        Args:
+            streams: Which streams to read.
+            starts: As for ``lines``.
+            checks: Receives one check per stream and writer, complete when the iterator has ended.
+
+        Returns:
+            An iterator over each line's origin and bytes, without newline.
+
+        Raises:
+            ImportError: The extension is missing; the message says how to build it.
+            ValueError: An unknown stream or start.
+        """
+        from foundry_fastlog.reading.scan import merge_lines
+
+        wanted = known_streams(streams)
+        self._check_starts(starts)
+        chosen = [
+            series
+            for series in self.series
+            if series.stream in wanted
+            and (isinstance(starts, str) or self._numbers[series.writer] == starts)
+        ]
+        if starts == "latest":
+            for stream in wanted.intersection(RECOUNTED):
+                self._cutoffs(stream)  # finds first steps natively, and keeps them
+        counting = {stream: self._counting(stream, starts) for stream in wanted}
+        keeps = [self._keep(series, counting[series.stream]) for series in chosen]
+        found = [SeriesCheck(series, unread=self.unread) for series in chosen]
+        if checks is not None:
+            checks += found
+        asked = [self._first_affected(one, counting[one.stream]) for one in chosen]
+        batches = merge_lines(chosen, asked, found, self._problems)
+        return (
+            (chosen[origin], line)
+            for lines, origins, affected in batches
+            for origin, line in keep_lines(lines, origins, affected, keeps, found)
+        )
+
     def check(
         self, streams: Iterable[str] = STREAMS, *, rank: int | None = None
     ) -> list[SeriesCheck]:
@@ -253,11 +301,9 @@ class Run(ByColumns):
         """
         checks: list[SeriesCheck] = []
         wanted = known_streams(streams)
-        for series in self.series:
-            if series.stream in wanted and (rank is None or series.writer.rank == rank):
-                checks.append(SeriesCheck(series, unread=self.unread))
-                for _ in read_series(series, checks[-1], self._problems):
-                    pass
+        for stream in STREAMS:
+            if stream in wanted:
+                checks += self._check_stream(stream, rank)
         return checks
 
     def _read_info(self) -> dict[str, Any]:
@@ -304,6 +350,14 @@ class Run(ByColumns):
             )
             known = self._known_firsts[stream, start] = first_steps(stream, records)
         return known
+
+    def _first_affected(
+        self, series: Series, counting: Counting | None
+    ) -> tuple[int | None, float | None]:
+        if counting is None:
+            return None, None
+        rewinds = self._rewinds[series]
+        return counting.first_affected(self._numbers[series.writer], rewinds.after(-1))
 
     def _keep(
         self, series: Series, counting: Counting | None

@@ -7,7 +7,7 @@ wrong are those of ``lines``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from foundry_fastlog.run.checks import (
 from foundry_fastlog.run.files import STREAMS, Segment, Series
 
 if TYPE_CHECKING:  # loaded when a run is read
-    from foundry_fastlog._core import Frame, Scan, Statistics
+    from foundry_fastlog._core import Frame, Lines, Scan, Statistics
     from foundry_fastlog._core import _Account as Account
     from foundry_fastlog._core import _ColumnPart as ColumnPart
     from foundry_fastlog._core import _MetricSum as MetricSum
@@ -42,6 +42,7 @@ __all__ = [
     "Scan",
     "Statistics",
     "TimerSum",
+    "merge_lines",
     "scan_series",
     "sum_series",
 ]
@@ -149,6 +150,40 @@ def sum_series(
     found: Statistics = _native().Statistics(sources, stream=stream, first=first)
     _account(ordered, found.accounts(), checks, problems)
     return found
+
+
+def merge_lines(
+    chosen: Iterable[Series],
+    asked: Iterable[tuple[int | None, float | None]],
+    checks: list[SeriesCheck],
+    problems: Problems,
+) -> Iterator[tuple[list[bytes], list[int], list[int]]]:
+    """Read the lines of series, merged by time, in little memory.
+
+    Args:
+        chosen: The series.
+        asked: By series, from which step on, and which epoch for lines without one, lines are
+            among those to ask about.
+        checks: One for each, filled when all lines have been read.
+        problems: Receives what is wrong, with file and line.
+
+    Yields:
+        Lines, the numbers of their series, and the places of those to ask about.
+
+    Raises:
+        ImportError: The extension is missing; the message says how to build it.
+        ReadProblemError: A problem, in strict mode.
+    """
+    series = list(chosen)
+    ordered = [in_order(one.segments) for one in series]
+    choice = Choice()
+    sources = [
+        _source(one, segments, choice) for one, segments in zip(series, ordered, strict=True)
+    ]
+    lines: Lines = _native().Lines(sources, list(asked))
+    while (batch := lines.next()) is not None:
+        yield batch
+    _account(ordered, lines.accounts(), checks, problems)
 
 
 def _account(

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from oracle import START, OracleWriter
 
 from foundry_fastlog.reading.counting import Starts, is_marker
+from foundry_fastlog.reading.lines import read_series
 from foundry_fastlog.reading.run import ReadProblemError, Run, read_run
+from foundry_fastlog.run.checks import Problems, SeriesCheck
 
 pl = pytest.importorskip("polars")
 np = pytest.importorskip("numpy")
@@ -191,6 +193,28 @@ def test_columns_are_what_the_lines_say(
         return
     for stream in STREAMS:
         compare(path, stream, starts=starts)
+    compare_lines(path, starts)
+
+
+def compare_lines(path: Path, starts: Starts) -> None:
+    """Hold the lines of the native merge against those of Python's, to the byte."""
+    slow, quick = read_run(path), read_run(path)
+    checks: tuple[list[SeriesCheck], list[SeriesCheck]] = ([], [])
+    want = [
+        (s.stream, s.writer, raw) for _, s, _, raw in slow.entries(starts=starts, checks=checks[0])
+    ]
+    got = [(s.stream, s.writer, raw) for s, raw in quick.raw_lines(starts=starts, checks=checks[1])]
+    assert got == want
+    assert checks[0] == checks[1]
+    assert (quick.left_out, list(map(str, quick.problems))) == (
+        slow.left_out,
+        list(map(str, slow.problems)),
+    )
+    python = [SeriesCheck(series, unread=slow.unread) for series in slow.series]
+    for check in python:
+        for _ in read_series(check.series, check, Problems()):
+            pass
+    assert quick.check() == python
 
 
 BASE = [
