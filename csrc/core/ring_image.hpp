@@ -54,7 +54,7 @@ class RingImage {
     }
     /// Whether it has the system stream, and commit slots with a place for it.
     bool has_system() const noexcept { return header_.version >= kFirstVersionWithSystem; }
-    /// The note of one of the last segments that the writer made; null when there is none.
+    /// The note about one of the last segments that the writer created; null if there is none.
     const FileNote* file_note(Stream stream, std::uint32_t segment) const noexcept;
     std::vector<std::uint32_t> noted_segments(Stream stream) const;
     /// Whether a recovery of it has begun: then its writer is dead, whoever holds the lock.

@@ -76,7 +76,7 @@ def export_chrome_trace(
 
     Raises:
         RunNotFoundError: There is no run.
-        ExportError: The file cannot be written there.
+        ExportError: The file cannot be written.
         ValueError: An unknown start.
     """
     run = run if isinstance(run, Run) else read_run(run)
@@ -114,11 +114,11 @@ def _maybe_gzip(handle: IO[bytes], path: Path | None) -> Iterator[IO[bytes]]:
 
 
 def _first_start(run: Run, starts: Starts) -> int:
-    """Return when the first block began, in nanoseconds since 1970: the trace's zero."""
+    """Return when the first block began, in nanoseconds since 1970: the zero of the trace."""
     began = (
         _nanoseconds(timestamp) - _duration(record)
         for timestamp, _, record, _ in run.entries(["performance"], starts=starts)
-        if "dropped" not in record
+        if not is_marker(record)
     )
     return max(0, min(began, default=0)) // 1000 * 1000
 

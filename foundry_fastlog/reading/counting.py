@@ -156,10 +156,11 @@ def _place(record: Record) -> tuple[float | None, str]:
 
 
 def _names(record: Record) -> Iterable[str]:
-    if "name" in record:
-        return (record["name"],)
     values = record.get("metrics", record.get("summary"))
-    return values if isinstance(values, dict) else ()
+    if isinstance(values, dict):
+        return values
+    name = record.get("name")
+    return (name,) if isinstance(name, str) else ()
 
 
 def _without(record: Record, part: str, names: set[str]) -> Record:
