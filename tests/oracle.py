@@ -44,7 +44,7 @@ def plain(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 class OracleWriter:
     """Writes one writer's files of a run, which is made when missing.
 
-    ``attempt`` is 0 for the first start, ``children`` are the ``w<pid>`` parts of a forked child,
+    ``attempt`` is the number of its start, ``children`` are the ``w<pid>`` parts of a forked child,
     outermost first; a segment has ``segment_lines``, and a line is ``tick_s`` later than the last.
     """
 
@@ -212,6 +212,18 @@ class OracleWriter:
         """Write a drop marker: ``count`` records of the stream were dropped here."""
         return self.write(stream, {"dropped": count})
 
+    def rewind(self, step: int) -> OracleWriter:
+        """Write that the process went back to a step, as it does in two streams."""
+        for stream in ("metrics", "performance"):
+            self.write(stream, {"rewind": step})
+        return self
+
+    def system(self, step: int | None = None, **figures: Any) -> dict[str, Any]:
+        """Write figures of the machine."""
+        kept, nonfinite = plain(figures)
+        fields: dict[str, Any] = {"step": step, "system": kept, "nonfinite": nonfinite or None}
+        return self.write("system", {k: v for k, v in fields.items() if v is not None})
+
     def torn(self, stream: str, data: bytes) -> None:
         """Leave bytes without newline, as a killed writer does."""
         with self.path(stream).open("ab") as handle:
@@ -219,7 +231,7 @@ class OracleWriter:
 
 
 def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
-    """The writer of an attempt, an hour after the one before."""
+    """The writer of a start, an hour after the one before."""
     hours = timedelta(hours=number)
     return OracleWriter(run, attempt=number, **{"start": START + hours, **options})
 
