@@ -21,6 +21,7 @@ ORDER = {
         *("error_message", "traceback", "fingerprint", "context", "nonfinite"),
     ],
     "event": ["timestamp", "seq", "level", "logger", "message", "event", "step", "context"],
+    "system": ["timestamp", "seq", "step", "system", "nonfinite"],
     "log": ["timestamp", "seq", "level", "logger", "step", "message", "context", "nonfinite"],
 }
 
@@ -32,14 +33,15 @@ def schema(name: str) -> dict[str, Any]:
     return loaded
 
 
-VALIDATORS = {name: Draft202012Validator(schema(name)) for name in (*STREAMS, "run")}
+VALIDATORS = {
+    name: Draft202012Validator(schema(name)) for name in (*STREAMS, "run", "start", "end")
+}
 
 
 def in_order(stream: str, line: dict[str, Any]) -> list[str]:
     """The fields of a line in the order that docs/format.md gives them."""
+    marker = next((name for name in ("dropped", "rewind") if name in line), None)
     known = (
-        ["timestamp", "seq", "dropped"]
-        if "dropped" in line
-        else ORDER["event" if "event" in line else stream]
+        ["timestamp", "seq", marker] if marker else ORDER["event" if "event" in line else stream]
     )
     return [name for name in known if name in line]

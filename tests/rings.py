@@ -17,13 +17,15 @@ from pathlib import Path
 
 PAGE = 4096
 HEADER_BYTES = 496
-SLOT_BYTES = 208
+SLOT_BYTES = 208  # before version 4, as the builder's usual rings
 SLOTS = (PAGE + 512, PAGE + 1024)
 HOMES = (PAGE + 1536, PAGE + 1792)
 HOME_BYTES = 240
 FILE_NOTES, FILE_NOTE_BYTES, NOTES = PAGE + 2048, 32, 8
+SYSTEM_NOTES = PAGE + 3072 + 64
 KEY_TABLE = 2 * PAGE
-STREAMS = ("metrics", "performance", "errors", "log")
+STREAMS = ("metrics", "performance", "errors", "log", "system")
+OLD_STREAMS = STREAMS[:4]  # of versions 1 to 3
 PAD, METRICS, TIMING, FRAGMENT, DROPS = range(5)
 NULL, BOOLEAN, INTEGER, REAL, STRING, PENDING, MISSING = range(7)
 HAS_STEP, HAS_PARENT, HAS_DEVICE, DEVICE_MISSING = 1, 2, 4, 8
@@ -76,6 +78,13 @@ def file_note(file: tuple[int, int], segment: int, home: int) -> bytes:
     return note + struct.pack("<I", crc32c(note))
 
 
+def file_note_at(number: int) -> int:
+    """Where the note of one of the writer's files is; by stream, and by segment in it."""
+    stream, slot = divmod(number, NOTES)
+    first = FILE_NOTES + FILE_NOTE_BYTES * NOTES * stream if stream < 4 else SYSTEM_NOTES
+    return first + FILE_NOTE_BYTES * slot
+
+
 def this_boot() -> str:
     """The id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -104,7 +113,7 @@ class RingBuilder:
         self.boot_id, self.host, self.label, self.stamp = this_boot(), "node1", "", ""
         self.file_bytes = KEY_TABLE + key_table_bytes + ring_bytes
         self.start = self.tail = start
-        self.drops = [0, 0, 0, 0]
+        self.drops = [0 for _ in STREAMS]
         # offset, seq, trim bytes, segment, trim segment, exists, has trim, ahead (see `done`)
         self.streams = [[0, 0, 0, 0, 0, 0, 0, 0] for _ in STREAMS]
         self.epoch, self.anchor, self.slot_flags = 2, (0, 0, 1.0), 0
@@ -114,6 +123,11 @@ class RingBuilder:
         # From version 3 on: the ring file itself, and the writer's files by stream and segment.
         self.ring, self.home_epoch = (0, 0), 1
         self.notes: dict[tuple[int, int], tuple[int, int]] = {}
+
+    @property
+    def its_streams(self) -> tuple[str, ...]:
+        """The streams that a ring of this version knows."""
+        return STREAMS if self.version >= 4 else OLD_STREAMS
 
     def having(self, **fields: object) -> RingBuilder:
         """Set fields by name."""
@@ -220,7 +234,7 @@ class RingBuilder:
     def slot(self, epoch: int) -> bytes:
         """A commit slot with its checksum."""
         slot = struct.pack("<2QQqd", epoch, self.start, *self.anchor)
-        for stream in self.streams:
+        for stream in self.streams[: len(self.its_streams)]:
             slot += struct.pack("<3Q2I2HI", *stream)
         slot += struct.pack("<I", self.slot_flags)
         return slot + struct.pack("<I", crc32c(slot))
@@ -238,16 +252,17 @@ class RingBuilder:
         """All bytes of the file."""
         control = bytearray(PAGE)
         struct.pack_into("<Q", control, 0, self.tail)
-        struct.pack_into("<4Q", control, 256, *self.drops)
+        struct.pack_into(f"<{len(self.drops)}Q", control, 256, *self.drops)
         at = SLOTS[self.epoch & 1] - PAGE
-        control[at : at + SLOT_BYTES] = self.slot(self.epoch)
+        slot = self.slot(self.epoch)
+        control[at : at + len(slot)] = slot
         if self.version >= 3:
             at = HOMES[self.home_epoch & 1] - PAGE
             home = (self.run_device, self.run_inode)
             label = self.label.encode()
             control[at : at + HOME_BYTES] = home_note(self.home_epoch, self.ring, home, label)
             for (stream, segment), file in self.notes.items():
-                at = FILE_NOTES - PAGE + FILE_NOTE_BYTES * (stream * NOTES + segment % NOTES)
+                at = file_note_at(stream * NOTES + segment % NOTES) - PAGE
                 note = file_note(file, segment, self.home_epoch)
                 control[at : at + FILE_NOTE_BYTES] = note
         keys = struct.pack("<Q", len(self.keys)) + self.keys
@@ -266,7 +281,7 @@ class RingBuilder:
 
     def note_files(self, run: Path, most: int = 40) -> None:
         """Note the files of the writer's names that are there as its own."""
-        for stream in range(len(STREAMS)):
+        for stream in range(len(self.its_streams)):
             for segment in range(most):
                 path = run / self.file_name(stream, segment)
                 if path.is_file() and not path.is_symlink():
@@ -308,7 +323,7 @@ def patch_header(ring: Path, offset: int, value: bytes) -> None:
 
 def patch_file_note(ring: Path, number: int, note: bytes) -> None:
     """Change the note of one of the writer's files; by stream, and by segment in it."""
-    at = FILE_NOTES + number * FILE_NOTE_BYTES
+    at = file_note_at(number)
     with edited(ring) as data:
         data[at : at + FILE_NOTE_BYTES] = note
 
@@ -334,7 +349,7 @@ def move_home(run: Path) -> None:
             for at, size in ((232, 192), (424, 64))
         )
         for number in range(len(STREAMS) * NOTES):
-            at = FILE_NOTES + number * FILE_NOTE_BYTES
+            at = file_note_at(number)
             _, inode, segment, home, used = struct.unpack_from("<2Q3I", data, at)
             if used and inode:
                 file = id_of(run / names.file_name(number // NOTES, segment))

@@ -27,7 +27,8 @@ class DeadRing final : public RecordSource, public FileLedger {
     const RecordHeader* next(std::uint64_t& position) override {
         for (;;) {
             const RecordHeader* record = image_.next(position, report_.holes, report_.hole_bytes);
-            if (record == nullptr || is_written(*record, position) || renderer_.check(*record)) {
+            if (record == nullptr || is_written(*record, position) ||
+                (image_.has(record->stream) && renderer_.check(*record))) {
                 return record;
             }
             ++report_.damaged;
@@ -99,8 +100,7 @@ class DeadRing final : public RecordSource, public FileLedger {
   private:
     // A record of a stream that was ahead: already in its file, and skipped.
     bool is_written(const RecordHeader& record, std::uint64_t position) const noexcept {
-        return static_cast<std::size_t>(record.stream) < kStreamCount &&
-               position < image_.slot().stream_position(record.stream);
+        return image_.has(record.stream) && position < image_.slot().stream_position(record.stream);
     }
 
     // Returns whether all lines after the noted positions have been met. Until then they must be searched for
@@ -123,7 +123,7 @@ class DeadRing final : public RecordSource, public FileLedger {
     }
     SinkError put_slot(CommitSlot& slot) {
         const std::size_t offset = kSlotOffsets[slot.epoch & 1];
-        if (!image_.has_system()) {
+        if (!image_.has(Stream::system)) {
             const OldCommitSlot old = to_old(slot);
             return put(&old, sizeof old, offset);
         }

@@ -151,7 +151,7 @@ bool RingImage::read_label(RunFiles& files, int fd, const std::string& stamp, st
 bool RingImage::is_unused(RunFiles& files, int fd, std::string_view uuid) {
     RingImage image;
     std::string reason;
-    return image.read_control(files, fd) && image.header_.version == kRingVersion &&
+    return image.read_control(files, fd) && image.header_.version >= kFirstVersionWithNotes &&
            boot_id() == image.header_.boot_id && image.choose_slot(reason) &&
            image.slot_.epoch == 0 && image.home_.epoch == 0 && image.tail() == 0 &&
            uuid == std::string_view(image.header_.uuid, uuid.size());
@@ -186,7 +186,7 @@ bool RingImage::choose_slot(std::string& reason) {
     bool touched = false;
     for (const std::size_t offset : kSlotOffsets) {
         CommitSlot slot;
-        if (has_system()) {
+        if (has(Stream::system)) {
             if (!load_slot(bytes_.get() + offset, header_.ring_bytes, slot, touched)) continue;
         } else {
             OldCommitSlot old;
@@ -259,7 +259,7 @@ bool RingImage::check_keys(std::string& reason) const {
 }
 
 std::uint64_t RingImage::drops(Stream stream) const noexcept {
-    if ((slot_.flags & CommitSlot::kDropsWritten) != 0) return 0;
+    if ((slot_.flags & CommitSlot::kDropsWritten) != 0 || !has(stream)) return 0;
     return load<std::uint64_t>(bytes_.get() + kDropsOffset +
                                static_cast<std::size_t>(stream) * sizeof(std::uint64_t));
 }

@@ -52,9 +52,12 @@ class RingImage {
     bool has_notes() const noexcept {
         return home_.epoch != 0 && (home_.flags & HomeNote::kRenumbers) == 0;
     }
-    /// Whether it has the system stream, and commit slots with a place for it.
-    bool has_system() const noexcept { return header_.version >= kFirstVersionWithSystem; }
-    /// The note of one of the last segments that the writer made; null when there is none.
+    /// Whether it has this stream, and a place for it in its commit slots.
+    bool has(Stream stream) const noexcept {
+        return static_cast<std::size_t>(stream) <
+               (header_.version < kFirstVersionWithSystem ? OldCommitSlot::kStreams : kStreamCount);
+    }
+    /// The note about one of the last segments that the writer created; null if there is none.
     const FileNote* file_note(Stream stream, std::uint32_t segment) const noexcept;
     std::vector<std::uint32_t> noted_segments(Stream stream) const;
     /// Whether a recovery of it has begun: then its writer is dead, whoever holds the lock.

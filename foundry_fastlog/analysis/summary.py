@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.analysis.accumulate import MetricStats
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 
-if TYPE_CHECKING:  # loaded when a run has rings, or asked for
+if TYPE_CHECKING:  # loaded only if a run has rings, or on request
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.start_states import StartReport
 
@@ -144,7 +144,7 @@ class Summary:
         log_by_level: Count of messages per level.
         last_errors: The latest errors, oldest first.
         last_events: The latest of those events.
-        dropped: Dropped records per stream, streams without any are omitted.
+        dropped: Dropped records per stream; streams without any are omitted.
         left_out: Values omitted because a later start recorded them again, or the process went back
             to an earlier step, by stream and name.
         starts: The state of each start.

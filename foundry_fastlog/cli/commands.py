@@ -63,7 +63,6 @@ Starts = Annotated[
     ),
 ]
 
-
 _Result = TypeVar("_Result")
 
 

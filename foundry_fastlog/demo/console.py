@@ -113,7 +113,8 @@ def show_cost(console: Console, recorder: Recorder, *, complete: bool) -> None:
 def show_files(console: Console, recorder: Recorder) -> None:
     """List the files of the run with their sizes."""
     paths = [*recorder.files(), recorder.path / "run.json"]
-    for pattern in ("*.log*", "timing_*.json", "trace_*.json"):
+    entry = f"starts/{recorder.attempt:06d}*.json"
+    for pattern in (entry, "*.log*", "timing_*.json", "trace_*.json"):
         paths += sorted(recorder.path.glob(pattern))
     paths += list_checkpoints(recorder.path / FOLDER)
     _heading(console, "Files")

@@ -97,17 +97,17 @@ def export_run(
             interpret, such as control characters, is escaped; the values are the same.
         streams: Which streams to write.
         starts: Which starts to write; see ``Run.lines``.
-        tag: ``"auto"`` appends ``stream`` when several streams were asked for, and
-            ``rank``, ``attempt``, ``label`` (``stamp`` where file names have one) when
-            the run has several writers. ``"always"`` and ``"never"`` as they say.
+        tag: ``"auto"`` appends ``stream`` if several streams are requested, and ``rank``,
+            ``attempt``, ``label`` (and ``stamp`` if file names have one) if the run has several
+            writers. ``"always"`` and ``"never"`` do what they say.
         force: Replace an existing file.
 
     Returns:
         What was written, and whether it is complete.
 
     Raises:
-        ExportError: The file exists, its directory does not, it would pass for a part
-            of the run, or it cannot be written.
+        ExportError: The file exists, its directory does not exist, it would look like a part of the
+            run, or it cannot be written.
         ValueError: An unknown stream, start or ``tag``.
     """
     if tag not in ("auto", "always", "never"):
@@ -115,7 +115,7 @@ def export_run(
     tags = _Tags(run, streams, tag)
     checks: list[SeriesCheck] = []
     lines = size = 0
-    # Built before the file is made, so that a wrong argument leaves nothing behind.
+    # Created before the file, so that a wrong argument leaves nothing behind.
     entries = run.raw_lines(streams, starts=starts, checks=checks)
     path = None if to == "-" else check_target(run, Path(to), force=force)
     with open_output(path, force=force) as handle:

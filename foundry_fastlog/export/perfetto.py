@@ -76,7 +76,7 @@ def export_chrome_trace(
 
     Raises:
         RunNotFoundError: There is no run.
-        ExportError: The file cannot be written there.
+        ExportError: The file cannot be written.
         ValueError: An unknown start.
     """
     run = run if isinstance(run, Run) else read_run(run)

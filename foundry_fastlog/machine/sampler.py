@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SystemMetrics", "SystemReader"]
 
-# The first sample comes after this many seconds at most, so that short runs have one, too.
+# The first sample is taken after at most this many seconds, so that short runs have one, too.
 _FIRST_S = 1.0
 _STOP_TIMEOUT_S = 2.0
 

@@ -23,7 +23,7 @@ from foundry_fastlog.reading.found_rings import (
 )
 from foundry_fastlog.run.files import PRIVATE_DIR
 
-__all__ = ["mark_lost", "report_absent", "report_unended"]
+__all__ = ["list_in_memory", "mark_lost", "report_absent", "report_unended"]
 
 _MOST_NAMED = 5
 
@@ -62,6 +62,19 @@ def report_absent(run: Path) -> list[RingReport]:
             mark = run / PRIVATE_DIR / f"{next(iter(marks))}{MARK_SUFFIX}"
             reports.append(RingReport(run, str(mark), "absent", _name(marks.values()), reason))
     return reports
+
+
+def list_in_memory(run: Path) -> set[str]:
+    """List the labels of writers that did not end and have their rings in memory.
+
+    Args:
+        run: The run directory.
+    """
+    try:
+        marks = [_read_mark(run, name) for name in _without_ring(run)]
+    except OSError:
+        return set()
+    return {label for place, label in marks if place == "memory"}
 
 
 def _without_ring(run: Path) -> set[str]:

@@ -55,7 +55,7 @@ from foundry_fastlog.run.files import (
     open_run_dir,
 )
 from foundry_fastlog.run.info import read_run_file
-from foundry_fastlog.run.starts import list_entries
+from foundry_fastlog.run.start_entries import list_entries
 
 if TYPE_CHECKING:  # loaded when a run has rings
     from foundry_fastlog.reading.found_rings import RingReport
@@ -84,16 +84,16 @@ class Run(ByColumns):
 
     Attributes:
         path: The run directory.
-        series: Every stream of every writer, with its files, sorted. Lines that a process
-            left in its ring when it was killed are included, as if they were in its files.
-        rings: The ring files of the run's processes, and what was found in them.
-        unread: How many rings and files may hold lines of the run and cannot be read: damaged,
-            quarantined, on another host, compressed. ``problems`` names them, and nothing of the
-            run is complete.
+        series: Every stream of every writer, with its files, sorted. Lines that a killed process
+            left in its ring are included, as if they were in its files.
+        rings: The ring files of the run's processes, with a report on each.
+        unread: How many rings and files may hold lines of the run but cannot be read: damaged,
+            quarantined, on another host, compressed. ``problems`` names them, and nothing in the
+            run counts as complete.
         starts: Numbers of the run's starts.
         left_out: How many values the last read of a stream omitted because they no longer count, by
             stream and name.
-        info: What ``run.json`` says; empty when there is none. It may be stale.
+        info: The contents of ``run.json``; empty if there is none. It may be stale.
 
     Raises:
         RunNotFoundError: The path is not a run. The message says what to do.
@@ -185,7 +185,7 @@ class Run(ByColumns):
 
         Raises:
             ValueError: An unknown stream or start.
-            ReadProblemError: A problem, with ``strict``.
+            ReadProblemError: A problem was found, with ``strict``.
         """
         for _, _, record, _ in self.entries([stream], starts=starts, rank=rank):
             if not is_marker(record):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.reading.absent_rings import list_in_memory
 from foundry_fastlog.run.files import Writer
-from foundry_fastlog.run.starts import read_ends, read_entry
+from foundry_fastlog.run.start_entries import read_ends, read_entry
 
 if TYPE_CHECKING:
     from foundry_fastlog.reading.found_rings import RingReport
@@ -26,7 +27,8 @@ class StartReport:
     Attributes:
         number: Its number.
         state: ``running``, ``closed``, ``exception``, ``signal``, ``killed``, or ``unknown`` where
-            its processes were on another host and did not say how they ended.
+            its processes were on another host, or had their rings in memory, and did not say how
+            they ended.
         started: When it began, ``""`` where nothing says so.
         ended: When the process that began it ended, or ``""``.
         error: Type and message of the exception that ended it, or ``""``.
@@ -66,6 +68,9 @@ def report_starts(
     for ring in rings:
         if (number := by_label.get(ring.label)) is not None:
             outcomes.setdefault(number, set()).add(ring.outcome)
+    for label in list_in_memory(run):
+        if (number := by_label.get(label)) is not None:
+            outcomes.setdefault(number, set()).add("elsewhere")
     found = []
     for number in sorted({*entries, *numbers.values()}):
         writers = [writer for writer, start in numbers.items() if start == number]

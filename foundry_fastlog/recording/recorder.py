@@ -32,6 +32,7 @@ from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.info import RunFile, plain_config
 from foundry_fastlog.run.launch import Place, find_launch, find_place
+from foundry_fastlog.run.start_entries import LiveWriter, Start, note_end
 from foundry_fastlog.run.streams import STREAMS
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Recorder(EventRecorder):
     _ended = False
     _run_file: RunFile | None
     _error: BaseException | None = None
-    _start: starts.Start | None = None  # of a spawned worker: its parent's
+    _start: Start | None = None  # of a spawned worker: its parent's
     if not TYPE_CHECKING:
         _path = _rank = _world_size = _stamp = _close_timeout_s = _pid = _SetByInit()
 
@@ -486,7 +487,7 @@ class Recorder(EventRecorder):
             return
         how, facts = _end_of(self._error)
         try:
-            starts.note_end(self._path, self._start, self.label, how, **facts)
+            note_end(self._path, self._start, self.label, how, **facts)
         except OSError as error:
             _log.warning("could not write how %s ended: %s", self._path, error)
 
@@ -576,7 +577,7 @@ def _end_of(error: BaseException | None) -> tuple[str, dict[str, Any]]:
     return "exception", facts
 
 
-def _warn_of_peers(recorder: Recorder, peers: tuple[starts.LiveWriter, ...]) -> None:
+def _warn_of_peers(recorder: Recorder, peers: tuple[LiveWriter, ...]) -> None:
     named = ", ".join(f"process {pid} on {host}" for _, host, pid in peers[:3])
     _log.warning(
         "%s already records in %s as rank %d. Both are kept and read as peers. If they are ranks "

@@ -130,11 +130,11 @@ class SeriesCheck:
         gaps: Those numbers as ranges, at most 1000 of them.
         duplicates: Lines whose ``seq`` an earlier line already has.
         out_of_order: Lines that fill an earlier gap.
-        damaged: Lines that do not follow the format.
-        torn: 1 when the newest segment ends in the middle of a line.
-        dropped: Records that the recorder dropped, by its markers.
+        damaged: Lines that violate the format.
+        torn: 1 if the newest segment ends in the middle of a line.
+        dropped: Records that the recorder dropped, according to its markers.
         superseded: Lines of which nothing counts, as a later start recorded all of it again.
-        missing_files: Names of segments that must have been there.
+        missing_files: Names of segments that must have existed.
         unreadable: Files that could not be read.
         unread: Rings and files that may hold lines of the run but cannot be read; see
             ``Run.unread``.

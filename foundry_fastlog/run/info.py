@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -37,17 +37,28 @@ def read_run_file(path: Path) -> bytes:
     Raises:
         OSError: It cannot be read, or no recorder has written it.
     """
-    with open(
-        path, "rb", opener=lambda name, _: os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    ) as file:
+    with open_untrusted(path) as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if status.st_size > _MOST_BYTES:
             raise OSError(
                 errno.EFBIG, "it is larger than any file that a recorder writes", str(path)
             )
         return file.read(status.st_size + 1)
+
+
+def open_untrusted(path: Path) -> BinaryIO:
+    """Open a file that anything may be in place of: never wait for a pipe.
+
+    Raises:
+        OSError: It cannot be opened, or is not a regular file.
+    """
+    file = open(  # noqa: SIM115 - the caller closes it
+        path, "rb", opener=lambda name, _: os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    )
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return file
 
 
 def plain_config(config: object) -> dict[str, Any]:

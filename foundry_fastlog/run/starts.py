@@ -1,9 +1,7 @@
 """The starts of a run: which launches of the program recorded in it, and which of them is this one.
 
 A start has a number, which counts up and is never taken from a clock, and an entry that is written
-once: ``starts/000001.json``. All ranks of a launch are one start. How it ended is in an entry of
-    its
-own, ``starts/000001.end.json``; a rank that ended in another way than by closing adds its own.
+once (`start_entries.py`). All ranks of a launch are one start.
 
 A process joins the newest start where
 
@@ -12,8 +10,8 @@ A process joins the newest start where
   its rank has recorded there. Processes on other hosts are seen by this alone: a lock of theirs may
   not be.
 
-Else it begins the next one. Entries are made by an exclusive link, which file servers keep, too;
-the lock around it only makes sure that who lives can be seen.
+Otherwise it begins the next one. Entries are made by an exclusive link, which network file systems
+keep too; the lock around it only makes sure that the living can be seen.
 """
 
 from __future__ import annotations
@@ -21,19 +19,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from foundry_fastlog._version import __version__
-from foundry_fastlog.base.environment import boot_id, git_hash, lifetime, utc_now
+from foundry_fastlog.base.environment import lifetime
 from foundry_fastlog.run.files import (
     StreamName,
     Writer,
@@ -42,59 +35,26 @@ from foundry_fastlog.run.files import (
     parse_name,
     timestamp,
 )
-from foundry_fastlog.run.info import FORMAT, read_run_file, render
+from foundry_fastlog.run.info import open_untrusted
 from foundry_fastlog.run.launch import Launch, Place
+from foundry_fastlog.run.start_entries import (
+    STARTS_DIR,
+    LiveWriter,
+    Start,
+    entry_path,
+    list_entries,
+    list_names,
+    put_entry,
+    read_entry,
+)
 
-__all__ = [
-    "STARTS_DIR",
-    "LiveWriter",
-    "Start",
-    "begin",
-    "choose_directory",
-    "last_step",
-    "list_entries",
-    "newest_start",
-    "note_end",
-    "opening",
-    "read_ends",
-    "read_entry",
-    "withdraw",
-]
-
-#: Where the entries are, in the run's directory.
-STARTS_DIR = "starts"
+__all__ = ["begin", "choose_directory", "last_step", "newest_start", "opening", "withdraw"]
 
 LAUNCH_S = 10.0
 """How much earlier than this process another rank of its launch may have begun, in seconds."""
 
-LiveWriter = tuple[str, str, int]
-"""Label, host and number of a process that records in the run now."""
-
 _LOCK_WAIT_S = 5.0  # for a process that was stopped while it held it
 _TAIL_BYTES = 64 << 10
-_ENTRY = re.compile(r"([0-9]{6,})\.json")
-_END = re.compile(r"([0-9]{6,})(?:\.([raw0-9px-]+))?\.end\.json")
-
-
-@dataclass(frozen=True)
-class Start:
-    """The start that this process is part of.
-
-    Attributes:
-        number: 0 for the first.
-        stamp: When it began, as file names have it, the same for all its processes.
-        began: Whether this process began it, and so wrote its entry.
-        peers: The processes of the same rank that record in it now.
-    """
-
-    number: int
-    stamp: str
-    began: bool = False
-    peers: tuple[LiveWriter, ...] = ()
-
-    def label(self, rank: int | None) -> str:
-        """Return the label of its writer with this rank."""
-        return Writer(rank or 0, attempt=self.number).label
 
 
 @contextlib.contextmanager
@@ -163,9 +123,11 @@ def begin(
     """
     stamp = facts.get("stamp") or timestamp()
     rank = place.rank or 0
+    least = -1
     while True:
-        newest = newest_start(directory)
-        if newest is not None:
+        found = newest_start(directory)
+        newest = least if found is None else max(found, least)
+        if newest >= 0:
             entry = read_entry(directory, newest)
             shared = str(entry.get("stamp") or stamp)
             alive = [writer for writer in live() if _is_main_of(writer[0], newest)]
@@ -175,22 +137,23 @@ def begin(
                 return Start(newest, shared, peers=peers)
             if not mine and launch is not None and _is_of(directory, newest, entry, launch):
                 return Start(newest, shared)
-        number = 0 if newest is None else newest + 1
-        entry = _entry(number, stamp, place, launch, live(), facts)
+        number = newest + 1
+        start = Start(number, stamp, began=True)
         try:
-            _put(directory / STARTS_DIR / f"{number:06d}.json", entry)
+            put_entry(directory, start, place, launch, live(), facts)
         except FileExistsError:
-            continue  # another process was faster
+            least = number  # another process was faster; a listing may not show it yet
+            continue
         except OSError:  # the recorder says what is wrong with the disk
             return Start(number, stamp)
-        return Start(number, stamp, began=True)
+        return start
 
 
 def withdraw(directory: Path, start: Start) -> None:
     """Take back the entry of a start that could not be opened."""
     if start.began:
         with contextlib.suppress(OSError):
-            (directory / STARTS_DIR / f"{start.number:06d}.json").unlink()
+            entry_path(directory, start.number).unlink()
             (directory / STARTS_DIR).rmdir()
 
 
@@ -257,7 +220,7 @@ def last_step(directory: Path, rank: int | None) -> int | None:
         rank: The rank.
     """
     newest: dict[Writer, int] = {}
-    for name in filter(None, map(parse_name, _names(directory))):
+    for name in filter(None, map(parse_name, list_names(directory))):
         if name.stream == "metrics" and name.writer.rank == (rank or 0):
             newest[name.writer] = max(newest.get(name.writer, 0), name.segment)
     found: dict[tuple[int, str], int] = {}
@@ -271,7 +234,7 @@ def last_step(directory: Path, rank: int | None) -> int | None:
 
 def _last_step_in(path: Path) -> int | None:
     try:
-        with path.open("rb") as file:
+        with open_untrusted(path) as file:
             size = os.fstat(file.fileno()).st_size
             file.seek(max(0, size - _TAIL_BYTES))
             lines = file.read(_TAIL_BYTES).split(b"\n")
@@ -287,86 +250,9 @@ def _last_step_in(path: Path) -> int | None:
     return None
 
 
-def list_entries(directory: Path) -> list[tuple[int, Path]]:
-    """List the entries of a run's starts, as numbers and paths, by number."""
-    place = directory / STARTS_DIR
-    matches = filter(None, map(_ENTRY.fullmatch, _names(place)))
-    return sorted((int(match[1]), place / match[0]) for match in matches)
-
-
-def read_entry(directory: Path, number: int) -> dict[str, Any]:
-    """Return what the entry of a start says; nothing where there is none that could be read."""
-    return _read(directory / STARTS_DIR / f"{number:06d}.json")
-
-
-def read_ends(directory: Path, number: int) -> dict[str, dict[str, Any]]:
-    """Return how the processes of a start ended, by their labels, as far as they said so."""
-    found = {}
-    for match in filter(None, map(_END.fullmatch, _names(directory / STARTS_DIR))):
-        if int(match[1]) == number:
-            end = _read(directory / STARTS_DIR / match[0])
-            found[str(end.get("label", match[2] or ""))] = end
-    return found
-
-
-def note_end(directory: Path, start: Start, label: str, how: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
-    """Write how this process's part of a start ended. The first word counts.
-
-    Args:
-        directory: The run's directory.
-        start: The start.
-        label: This process's label.
-        how: ``closed``, ``exception`` or ``signal``.
-        **facts: What else is known.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    if not start.began and how == "closed":
-        return
-    middle = "" if start.began else f".{label or 'p0'}"
-    end = {"format": FORMAT, "start": start.number, "label": label, "ended": utc_now(), "how": how}
-    with contextlib.suppress(FileExistsError):
-        _put(directory / STARTS_DIR / f"{start.number:06d}{middle}.end.json", {**end, **facts})
-
-
-def _entry(
-    number: int,
-    stamp: str,
-    place: Place,
-    launch: Launch | None,
-    alive: list[LiveWriter],
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "start": number,
-        "started": utc_now(),
-        "stamp": stamp,
-        "launch": None if launch is None else launch._asdict(),
-        "rank": place.rank,
-        "world_size": place.world_size,
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "boot": boot_id(),
-        "argv": list(sys.argv),
-        "config": facts.get("config") or {},
-        "git_hash": git_hash(),
-        "alive": sorted(label for label, _, _ in alive),
-        "foundry_fastlog": __version__,
-    }
-
-
-def _names(directory: Path) -> list[str]:
-    try:
-        return os.listdir(directory)  # noqa: PTH208 - names are enough
-    except OSError:
-        return []
-
-
 def _writers(directory: Path) -> set[Writer]:
     """The processes that have files in the run, forked and spawned ones aside."""
-    parsed = filter(None, map(parse_name, _names(directory)))
+    parsed = filter(None, map(parse_name, list_names(directory)))
     return {name.writer for name in parsed if not name.writer.children}
 
 
@@ -388,9 +274,7 @@ def _is_of(directory: Path, number: int, entry: dict[str, Any], launch: Launch) 
         return False
     lived = lifetime()
     try:
-        age = (
-            _now_there(directory) - (directory / STARTS_DIR / f"{number:06d}.json").stat().st_mtime
-        )
+        age = _now_there(directory) - entry_path(directory, number).stat().st_mtime
     except OSError:
         return False
     return age <= lived + LAUNCH_S
@@ -404,36 +288,3 @@ def _now_there(directory: Path) -> float:
             return os.fstat(file.fileno()).st_mtime
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _put(path: Path, entry: dict[str, Any]) -> None:
-    """Make an entry, whole or not at all.
-
-    Raises:
-        FileExistsError: It is there already.
-        OSError: It cannot be made.
-    """
-    make_directories(path.parent)
-    content = render(entry)
-    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        with open(os.open(temporary, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
-            file.write(content)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            with open(os.open(path, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
-                file.write(content)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        entry = orjson.loads(read_run_file(path))
-    except (OSError, ValueError, MemoryError):
-        return {}
-    return entry if isinstance(entry, dict) else {}

@@ -73,12 +73,28 @@ class Found {
     }
     RecoveryReport recover(RunFiles& files = posix_files()) {
         const std::string name = memory->path();
-        const std::string content = read_file(name);
+        std::string content = read_file(name);
+        if (version < kFirstVersionWithSystem) age(content);
         memory->remove_file(-1);
         ring.reset();
         memory.reset();  // with its lock
         write_file(name, content);
         return recover_ring(dir.path(), name, files);
+    }
+    // As a recorder had left it that knew no system stream, and so no place for it in a slot.
+    void age(std::string& content) const {
+        RingFileHeader header{};
+        std::memcpy(&header, content.data(), sizeof header);
+        header.version = version;
+        header.crc = header_crc(header);
+        std::memcpy(content.data(), &header, sizeof header);
+        for (const std::size_t offset : kSlotOffsets) {
+            CommitSlot at{};
+            std::memcpy(&at, content.data() + offset, sizeof at);
+            std::memset(content.data() + offset, 0, sizeof at);
+            const OldCommitSlot old = to_old(at);
+            if (at.epoch != 0) std::memcpy(content.data() + offset, &old, sizeof old);
+        }
     }
     std::vector<std::uint64_t> written(const char* stream) {
         return numbers(lines_of_stream(dir.path(), stream));
@@ -89,6 +105,7 @@ class Found {
     std::unique_ptr<MpscRing> ring;
     CommitSlot slot{};
     std::string copy;
+    std::uint32_t version = kRingVersion;
 };
 
 /// Files of somebody who only looks.
@@ -162,6 +179,44 @@ TEST_SUITE("ring image") {
             CHECK(report.damaged == (written ? 0 : 1));
             CHECK(report.emitted == 2);
             CHECK(f.written("metrics") == counting(2));
+        }
+    }
+
+    TEST_CASE("should read the slots of each version, and commit in them as they are") {
+        // A recovery that is killed before it removes the ring.
+        class Keeping final : public PosixFiles {
+          public:
+            bool keeps = true;
+            int unlink(int directory, const std::string& path) noexcept override {
+                if (!keeps || !path.ends_with(kRingSuffix)) {
+                    return PosixFiles::unlink(directory, path);
+                }
+                errno = EACCES;
+                return -1;
+            }
+        } files;
+        for (std::uint32_t version = 1; version <= kRingVersion; ++version) {
+            CAPTURE(version);
+            Found f;
+            f.version = version;
+            const bool system = version >= kFirstVersionWithSystem;
+            const std::size_t count = system ? kStreamCount : OldCommitSlot::kStreams;
+            f.commit(1);
+            for (std::size_t s = 0; s < 2 * count; ++s) f.put(static_cast<Stream>(s % count), 7);
+            const std::string ring = f.memory->path();
+            files.keeps = true;
+            const RecoveryReport first = f.recover(files);
+            CHECK(first.outcome == RecoveryReport::Outcome::recovered);
+            CHECK(first.damaged + first.holes == 0);
+            CHECK(first.emitted == 2 * count);
+            for (std::size_t s = 0; s < count; ++s)
+                CHECK(f.written(kStreamNames[s]) == counting(2));
+            CHECK(f.written("system").empty() != system);
+            files.keeps = false;
+            const RecoveryReport again = recover_ring(f.dir.path(), ring, files);
+            CHECK(again.outcome == RecoveryReport::Outcome::recovered);
+            CHECK(again.emitted + again.skipped + again.cut_bytes == 0);
+            CHECK_FALSE(exists(ring));
         }
     }
 

@@ -63,7 +63,21 @@ TEST_SUITE("ring_memory") {
         slot.streams[0].ahead = 5;
         slot.crc = slot_crc(slot);
         memory.epoch()->store(7);
-        REQUIRE_FALSE(memory.note_file(Stream::metrics, 3, {1, 9}));
+        for (std::size_t s = 0; s < kStreamCount; ++s) {
+            for (std::uint32_t segment = 0; segment < 10; ++segment) {
+                REQUIRE_FALSE(memory.note_file(static_cast<Stream>(s), segment, {1, 9}));
+            }
+        }
+        {
+            const Descriptor ring(posix_files(), ::open(memory.path().c_str(), O_RDONLY));
+            std::string why;
+            const auto noted = RingImage::read(posix_files(), ring.get(), why);
+            REQUIRE(noted != nullptr);
+            for (std::size_t s = 0; s < kStreamCount; ++s) {
+                CHECK(noted->noted_segments(static_cast<Stream>(s)).size() == kFileNotes);
+            }
+            CHECK_FALSE(noted->has_recovery_mark());
+        }
 
         REQUIRE_FALSE(memory.note_home(dir.path(), {1, 3}, "a1", {}));
 

@@ -78,19 +78,19 @@ TEST_SUITE("stream files") {
               std::vector<std::string>{"metrics_2025-09-30_14-30-00.r3.jsonl"});
     }
 
-    TEST_CASE("should claim the next attempt where a label is taken") {
+    TEST_CASE("should claim the label of a peer where one is taken") {
         TempDir dir;
         CHECK(claimed_label(dir.path(), "", false) == "");
-        CHECK(claimed_label(dir.path(), "", false) == "a1");
-        CHECK(claimed_label(dir.path(), "", false) == "a2");
+        CHECK(claimed_label(dir.path(), "", false) == "p1");
+        CHECK(claimed_label(dir.path(), "", false) == "p2");
         CHECK(claimed_label(dir.path(), "r3", false) == "r3");
-        CHECK(claimed_label(dir.path(), "r3", false) == "r3-a1");
+        CHECK(claimed_label(dir.path(), "r3", false) == "r3-p1");
         CHECK(claimed_label(dir.path(), "w17", true) == "w17");
         CHECK(claimed_label(dir.path(), "w17", true) == "w17x1");
         CHECK(claimed_label(dir.path(), "w17", true) == "w17x2");
         CHECK(names_in(dir.path()) ==
-              std::vector<std::string>{"metrics.a1.jsonl", "metrics.a2.jsonl", "metrics.jsonl",
-                                       "metrics.r3-a1.jsonl", "metrics.r3.jsonl",
+              std::vector<std::string>{"metrics.jsonl", "metrics.p1.jsonl", "metrics.p2.jsonl",
+                                       "metrics.r3-p1.jsonl", "metrics.r3.jsonl",
                                        "metrics.w17.jsonl", "metrics.w17x1.jsonl",
                                        "metrics.w17x2.jsonl"});
     }
@@ -98,15 +98,15 @@ TEST_SUITE("stream files") {
     TEST_CASE("should leave what is there as it is") {
         TempDir dir;
         write_file(dir / "metrics.jsonl", "not ours\n");
-        std::filesystem::create_symlink(dir / "elsewhere", dir / "metrics.a1.jsonl");
-        std::filesystem::create_directory(dir / "metrics.a2.jsonl");
+        std::filesystem::create_symlink(dir / "elsewhere", dir / "metrics.p1.jsonl");
+        std::filesystem::create_directory(dir / "metrics.p2.jsonl");
         StreamFiles sink(in(dir.path()));
         CHECK_FALSE(sink.claim());
-        CHECK(sink.label() == "a3");
+        CHECK(sink.label() == "p3");
         append(sink, Stream::metrics, "ours\n");
         CHECK(read_file(dir / "metrics.jsonl") == "not ours\n");
         CHECK_FALSE(exists(dir / "elsewhere"));
-        CHECK(read_file(dir / "metrics.a3.jsonl") == "ours\n");
+        CHECK(read_file(dir / "metrics.p3.jsonl") == "ours\n");
     }
 
     TEST_CASE("should not claim a label that files of any stream or segment already have") {
@@ -119,7 +119,7 @@ TEST_SUITE("stream files") {
             write_file(dir / left, "old\n");
             StreamFiles sink(in(dir.path()));
             CHECK_FALSE(sink.claim());
-            CHECK(sink.label() == "a1");
+            CHECK(sink.label() == "p1");
             append(sink, Stream::performance, "new\n");
             CHECK(read_file(dir / left) == "old\n");
             CHECK(names_in(dir.path()).size() == 3);
@@ -128,15 +128,15 @@ TEST_SUITE("stream files") {
 
     TEST_CASE("should not be kept from a label by files of another") {
         TempDir dir;
-        for (const char* other : {"performance.a1.jsonl", "performance.r10.jsonl",
+        for (const char* other : {"performance.p1.jsonl", "performance.r10.jsonl",
                                   "performance_2025-09-30_14-30-00.jsonl", "performance.json",
                                   "performance.jsonlines", "performances.jsonl", "run.json",
-                                  "performance.r1-a1.jsonl", "performance.r1.x.jsonl"}) {
+                                  "performance.r1-p1.jsonl", "performance.r1.x.jsonl"}) {
             write_file(dir / other, "");
         }
         CHECK(claimed_label(dir.path(), "", false) == "");
         CHECK(claimed_label(dir.path(), "r1", false) == "r1");
-        CHECK(claimed_label(dir.path(), "r10", false) == "r10-a1");
+        CHECK(claimed_label(dir.path(), "r10", false) == "r10-p1");
     }
 
     TEST_CASE("should give every one of many writers a label of its own") {

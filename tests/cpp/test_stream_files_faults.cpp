@@ -158,10 +158,10 @@ TEST_SUITE("stream files faults") {
             append(sink, Stream::log, "b\n");
             CHECK(read_file(dir / "metrics.jsonl") == "somebody's\n");
             // All streams of a writer have one label.
-            CHECK(sink.label() == "a1");
-            CHECK(read_file(dir / "metrics.a1.jsonl") == "new\n");
+            CHECK(sink.label() == "p1");
+            CHECK(read_file(dir / "metrics.p1.jsonl") == "new\n");
             CHECK(read_file(dir / "log.jsonl") == "a\n");
-            CHECK(read_file(dir / "log.a1.jsonl") == "b\n");
+            CHECK(read_file(dir / "log.p1.jsonl") == "b\n");
             if (renamed) CHECK(read_file(dir / "metrics.jsonl.1") == "lost\n");
         }
     }
@@ -336,7 +336,7 @@ TEST_SUITE("stream files faults") {
             }
             write_file(dir / "log.jsonl", "not ours\n");
             append(sink, Stream::log, "b\n");
-            CHECK(sink.label() == "a1");
+            CHECK(sink.label() == "p1");
             CHECK(sink.restarts() == StreamFlags{true, whole, false, false});
             sink.note_restarted();
             CHECK(sink.restarts() == StreamFlags{});

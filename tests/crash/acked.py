@@ -17,16 +17,16 @@ from typing import Any
 
 import orjson
 
-STREAMS = ("metrics", "performance", "errors", "log")
-_STREAM_OF = ("metrics",) * 4 + ("performance",) * 2 + ("errors", "log")
+STREAMS = ("metrics", "performance", "errors", "log", "system")
+_STREAM_OF = ("metrics",) * 3 + ("performance",) * 2 + ("errors", "log", "system")
 _ALPHABET = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 {}[]:,"\\\n\t\x01'
 _TEXT_CHARACTERS = 4096
 #: Lost with its process, given up in time, or for room in the ring.
 MISSING = [{"x": reason} for reason in ("lost", "timeout", "no_room")]
 _MASK = (1 << 64) - 1
 _NAME = re.compile(
-    r"(?P<stream>metrics|performance|errors|log)"
-    r"(?:\.(?P<label>[raw][0-9awx-]*))?(?:\.(?P<segment>[0-9]{6}))?\.jsonl"
+    r"(?P<stream>metrics|performance|errors|log|system)"
+    r"(?:\.(?P<label>[rapw][0-9apwx-]*))?(?:\.(?P<segment>[0-9]{6}))?\.jsonl"
 )
 
 
@@ -95,6 +95,8 @@ class Life:
                 "parent": f"life{self.number}",
                 "error": f"{self.number}:{thread}:{n}:{fill}",
             }
+        if stream == "system":
+            return {"step": n, "system": {**origin, "x": number, "fill": fill}, **nonfinite}
         error: dict[str, str] = {}
         if stream == "errors":
             error = {"error_type": "E", "error_message": "e", "traceback": ""}
@@ -116,7 +118,7 @@ def origin_of(stream: str, line: dict[str, Any]) -> tuple[int, int, int] | None:
     if stream == "performance":
         life, thread, n, _ = line["error"].split(":", 3)
         return int(life), int(thread), int(n)
-    values = line["metrics"] if stream == "metrics" else line["context"]
+    values = line[stream] if stream in ("metrics", "system") else line["context"]
     return values["life"], values["thread"], values["n"]
 
 
@@ -158,7 +160,7 @@ def list_files(run: Path, verdict: Verdict) -> dict[tuple[str, str], dict[int, P
     if len(unfinished) > 1:
         verdict.fail(f"nobody removed {unfinished[0].name}")
     for path in sorted(run.iterdir()):
-        if path.name in (".fastlog", "run.json") or path in unfinished:
+        if path.name in (".fastlog", "run.json", "starts") or path in unfinished:
             continue
         match = _NAME.fullmatch(path.name)
         if match is None:

@@ -89,9 +89,9 @@ struct Content {
             std::uint64_t longest)
         : life(life_), thread(thread_), n(n_) {
         const std::uint64_t h = mix((life << 44) ^ (thread << 36) ^ n);
-        constexpr Stream kStreams[8] = {Stream::metrics, Stream::metrics,     Stream::metrics,
-                                        Stream::metrics, Stream::performance, Stream::performance,
-                                        Stream::errors,  Stream::log};
+        constexpr Stream kStreams[8] = {Stream::metrics,     Stream::metrics,     Stream::metrics,
+                                        Stream::performance, Stream::performance, Stream::errors,
+                                        Stream::log,         Stream::system};
         stream = kStreams[h & 7];
         const std::uint64_t length = (h >> 8) % (longest + 1);
         fill = text.substr((h >> 24) % (kTextBytes - longest), length) + "\xC3\xA9";  // é
@@ -211,6 +211,7 @@ class Worker {
     RecordKind encode(const Content& c) {
         if (c.stream == Stream::metrics) return encode_metrics(c);
         if (c.stream == Stream::performance) return encode_timing(c);
+        if (c.stream == Stream::system) return encode_figures(c);
         return encode_event(c);
     }
 
@@ -289,13 +290,32 @@ class Worker {
         if (error) {
             payload_ += ",\"error_type\":\"E\",\"error_message\":\"e\",\"traceback\":\"\"";
         }
-        payload_ += ",\"context\":{\"life\":" + std::to_string(c.life) +
+        payload_ += ",\"context\":{";
+        append_origin(c);
+        payload_ += "}";
+        append_nonfinite(c);
+        return RecordKind::fragment;
+    }
+
+    RecordKind encode_figures(const Content& c) {
+        payload_ = "\"step\":" + std::to_string(c.n) + ",\"system\":{";
+        append_origin(c);
+        payload_ += ",\"fill\":";
+        fastlog::json::append_string(payload_, c.fill);
+        payload_ += "}";
+        append_nonfinite(c);
+        return RecordKind::fragment;
+    }
+
+    void append_origin(const Content& c) {
+        payload_ += "\"life\":" + std::to_string(c.life) +
                     ",\"thread\":" + std::to_string(c.thread) + ",\"n\":" + std::to_string(c.n) +
                     ",\"x\":";
-        json::append_double(payload_, c.x);
-        payload_ += "}";
+        fastlog::json::append_double(payload_, c.x);
+    }
+
+    void append_nonfinite(const Content& c) {
         if (std::isnan(c.x)) payload_ += ",\"nonfinite\":{\"x\":\"nan\"}";
-        return RecordKind::fragment;
     }
 
     Recorder& recorder_;

@@ -7,7 +7,7 @@ from pathlib import Path
 from crash.acked import Life, Verdict, check_line, origin_of, parse
 
 Files = dict[str, bytes]
-STREAMS = ("metrics", "performance", "errors", "log")
+STREAMS = ("metrics", "performance", "errors", "log", "system")
 
 
 def read_files(run: Path) -> Files:

@@ -15,7 +15,7 @@ from rings import HEADER_BYTES, crc32c
 PAGE = 4096
 TAIL, HEAD, EPOCH, DROPS = 4096, 4160, 4288, 4352
 SLOTS = (4608, 5120)
-SLOT_BYTES = 208
+SLOT_BYTES = 248
 KEY_TABLE = 8192
 _BOOT_ID = 128
 _FIRST = struct.Struct("<8sIIQQQQ")  # magic, version, flags, file, key table and ring bytes, salt
@@ -77,7 +77,7 @@ class RingFile:
         if crc32c(raw[:-4]) != struct.unpack_from("<I", raw, SLOT_BYTES - 4)[0]:
             return None
         epoch, position = struct.unpack_from("<QQ", raw)
-        streams = [_STREAM.unpack_from(raw, 40 + 40 * i) for i in range(4)]
+        streams = [_STREAM.unpack_from(raw, 40 + 40 * i) for i in range(5)]
         ahead = tuple(32 * s[7] for s in streams)
         return Slot(epoch, position, tuple((s[3], s[0], s[1]) for s in streams), ahead)
 

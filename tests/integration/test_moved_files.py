@@ -103,7 +103,7 @@ def test_a_backup_that_is_put_back_over_a_resumed_run_is_whole(
     copy(backup, run)
     for _ in range(2):
         complete(run)
-        found = list(read_run(run).lines("metrics", attempts="all"))
+        found = list(read_run(run).lines("metrics", starts="all"))
         mine = [line["step"] for line in found if line["metrics"]["who"] == "a"]
         assert mine == list(range(len(mine)))
         assert len(mine) == (550 if lived and segment_bytes == 4096 else 150)
@@ -186,10 +186,9 @@ def test_a_new_start_after_a_removal_shares_no_file_with_the_old_one(
     files = seen(run)
     assert steps(files, "old") == list(range(50, 110))
     assert steps(files, "new") == list(range(60))
-    assert {old_label, new_label} == {"", "a1"}
+    assert {old_label, new_label} == {"", "p1"}
     assert sorted(attempts(run)) == sorted(
-        (who.process.pid, int(label == "a1"), True)
-        for who, label in ((old, old_label), (new, new_label))
+        (who.process.pid, 0, True) for who, label in ((old, old_label), (new, new_label))
     )
 
 
@@ -203,7 +202,7 @@ def test_lines_under_a_new_label_are_no_gap_where_those_before_are_there(
     trainer.do("record 150")
     (tmp_path / "log.jsonl").touch()  # somebody's
     trainer.do("keep 5")
-    assert trainer.do("event 3") == "a1"
+    assert trainer.do("event 3") == "p1"
     trainer.do("record 100", "keep 20")
     if ending == "close":
         trainer.do("close 0")
@@ -212,4 +211,4 @@ def test_lines_under_a_new_label_are_no_gap_where_those_before_are_there(
         assert [report.outcome for report in check_against_recovery(tmp_path)] == ["recoverable"]
     metrics = {name: text for name, text in seen(tmp_path).items() if "metrics" in name}
     assert steps(metrics, "a") == list(range(275))
-    assert [check.series.writer.label for check in complete(tmp_path)] == ["", "a1", "", "a1"]
+    assert [check.series.writer.label for check in complete(tmp_path)] == ["", "p1", "", "p1"]

@@ -155,15 +155,15 @@ assert not recorder.flush(0.1)
 assert "No such file or directory" in recorder.stats()["first_error"], recorder.stats()
 assert len(told) == 1, told
 (soon / "run").mkdir(parents=True)
-(soon / "run" / "metrics.jsonl").write_text("")  # another attempt was faster
+(soon / "run" / "metrics.jsonl").write_text("")  # another process was faster
 soon.rename(place)
 assert recorder.flush(60)
-assert (recorder.label, recorder.attempt) == ("a1", 1)
+assert (recorder.label, recorder.attempt) == ("p1", 0)
 assert recorder.close()
 content = json.loads((place / "run" / "run.json").read_text())
-assert [(a["attempt"], a["label"]) for a in content["attempts"]] == [(1, "a1")]
+assert [(a["attempt"], a["label"]) for a in content["attempts"]] == [(0, "p1")]
 """)
-    assert steps(tmp_path / "place" / "run", "a1") == list(range(100))
+    assert steps(tmp_path / "place" / "run", "p1") == list(range(100))
 
 
 @pytest.mark.parametrize("end", ["assert not recorder.close()", ""], ids=["closed", "at exit"])

@@ -12,18 +12,16 @@ from recorded import PACKAGE_ROOT
 
 from foundry_fastlog import read_run
 
-# Each process would name its files after its own rank and start. Rank 1 dies at the first start.
+# Each process would give its start a time of its own. Rank 1 dies at the first start.
 RANK = """
 import os, signal, sys, time
 from pathlib import Path
 from foundry_fastlog import ExperimentLogging
 from foundry_fastlog.components import experiment
-from foundry_fastlog.run import start_stamp
 rank, restart = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 experiment.timestamp = lambda: f"2025-09-30_1{rank}-0{restart}-00"
-start_stamp.WAIT_S = 60
 logs = ExperimentLogging("exp0", log_dir=sys.argv[1])
-logs.log_step(restart, 0, {"rank": rank})
+logs.log_step(restart, 0, {f"rank{rank}": restart})
 if restart == 0 and rank == 1:
     logs.recorder.flush()
     os._exit(1)
@@ -31,14 +29,16 @@ if restart == 0:
     signal.pause()  # until torchrun ends it, as it does with all ranks when one has failed
 Path(sys.argv[0]).with_name(f"open-{rank}").touch()
 while len(list(Path(sys.argv[0]).parent.glob("open-*"))) < 3:
-    time.sleep(0.01)  # as those of a training do: the time is rank 0's while it runs
+    time.sleep(0.01)  # as those of a training do
 logs.close()
 """
 
 
 @pytest.mark.slow
-def test_ranks_that_torchrun_starts_again_have_the_new_time(tmp_path: Path) -> None:
-    """Address, port and id are those of the first start; the time is that of the second."""
+def test_ranks_of_a_torchrun_are_one_start_and_those_it_starts_again_the_next(
+    tmp_path: Path,
+) -> None:
+    """Address, port and id are those of the first start; number and time are the second's."""
     pytest.importorskip("torch")
     script = tmp_path / "rank.py"
     script.write_text(RANK)
@@ -53,9 +53,16 @@ def test_ranks_that_torchrun_starts_again_have_the_new_time(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     run = read_run(tmp_path / "logs" / "exp0")
-    first, second = "2025-09-30_10-00-00", "2025-09-30_10-01-00"
-    writers = {(one.rank, one.stamp) for one in run.writers}
-    assert {stamp for _, stamp in writers} == {first, second}
-    assert {rank for rank, stamp in writers if stamp == second} == {0, 1, 2}
-    assert (1, first) in writers
+    starts: dict[int, dict[str, set[int]]] = {0: {}, 1: {}}
+    for one in run.writers:
+        starts[one.attempt].setdefault(one.stamp, set()).add(one.rank)
+        assert one.peer == 0
+    ((first, began),) = starts[0].items()  # a slow rank may be ended before it records
+    ((second, again),) = starts[1].items()
+    assert 1 in began
+    assert again == {0, 1, 2}
+    assert (first[-5:], second[-5:]) == ("00-00", "01-00")
+    before, after = run.report_starts()
+    assert (before.state, after.state) == ("killed", "closed")
+    assert after.entry["launch"]["by"] == "torchelastic"
     assert run.problems == []

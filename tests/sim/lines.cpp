@@ -60,7 +60,10 @@ std::uint64_t value_of(std::uint64_t writer, std::uint64_t n) {
 }
 
 fastlog::Stream stream_of(std::uint64_t writer, std::uint64_t n) {
-    return value_of(writer, n) % 8 == 0 ? fastlog::Stream::errors : fastlog::Stream::metrics;
+    const std::uint64_t part = value_of(writer, n) % 16;
+    return part < 2    ? fastlog::Stream::errors
+           : part == 2 ? fastlog::Stream::system
+                       : fastlog::Stream::metrics;
 }
 
 bool is_stream_file(const std::string& name) { return name.find(".jsonl") != name.npos; }

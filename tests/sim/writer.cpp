@@ -124,7 +124,8 @@ void Writer::put_drop_markers() {
 void Writer::record() {
     const std::uint64_t n = facts_.acked;
     const std::uint64_t value = value_of(number, n);
-    const bool event = stream_of(number, n) == Stream::errors;
+    const Stream stream = stream_of(number, n);
+    const bool event = stream != Stream::metrics;
     const std::size_t pad = value % 150;
     std::byte payload[400];
     std::size_t size = 0;
@@ -148,7 +149,6 @@ void Writer::record() {
     }
     put_drop_markers();
     const RecordKind kind = event ? RecordKind::fragment : RecordKind::metrics;
-    const Stream stream = event ? Stream::errors : Stream::metrics;
     for (int tries = 0; alive(); ++tries) {
         if (ring_->room_for(size)) {
             if (put(kind, stream, payload, size)) ++facts_.acked;

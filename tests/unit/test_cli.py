@@ -181,8 +181,8 @@ def test_summary_of_a_damaged_run_exits_with_1(damaged: Path, command: Command) 
     assert "seq 5 missing" in text
     OracleWriter(damaged, attempt=1).metrics(0, loss=5.0)
     data = json.loads(command("summary", "--json", damaged, code=1).out)
-    assert (data["complete"], data["metrics"][0]["count"]) == (False, 19)
-    text = command("summary", "--json", "--attempts", "all", damaged, code=1).out
+    assert (data["complete"], data["metrics"][0]["count"]) == (False, 1)
+    text = command("summary", "--json", "--starts", "all", damaged, code=1).out
     assert json.loads(text)["metrics"][0]["count"] == 20
 
 
@@ -235,9 +235,12 @@ def test_export_says_what_a_resume_left_out(run: Path, tmp_path: Path, command: 
     """And how to keep it."""
     OracleWriter(run, attempt=1).metrics(19, loss=9.0)
     arguments = ["export", run, "-s", "metrics", "--to", target := tmp_path / "out.jsonl"]
-    assert "omitted: 1 lines of steps that a later attempt" in command(*arguments).err
+    assert (
+        "omitted: 1 value that later starts recorded again: loss 1 (--starts all"
+        in command(*arguments).err
+    )
     assert line_count(target) == 20
-    error = command(*arguments, "--attempts", "all", "--tag", "never", "--force").err
+    error = command(*arguments, "--starts", "all", "--tag", "never", "--force").err
     assert "omitted" not in error
     assert "added" not in error
     assert line_count(target) == 21

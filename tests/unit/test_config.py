@@ -11,7 +11,7 @@ import pytest
 
 from foundry_fastlog import Recorder, RecorderConfig
 
-FACTS = {"path", "rank", "world_size", "config", "name", "stamp"}
+FACTS = {"path", "rank", "world_size", "config", "name", "stamp", "resume", "launch"}
 OPTIONS = {
     name: parameter.default
     for name, parameter in inspect.signature(Recorder).parameters.items()

@@ -32,6 +32,7 @@ from foundry_fastlog import (
 from foundry_fastlog.components import experiment
 from foundry_fastlog.export import perfetto
 from foundry_fastlog.messages.text_handlers import TextHandler
+from foundry_fastlog.run import starts
 from foundry_fastlog.sinks import wandb
 
 ROOT = "model_foundry"
@@ -132,8 +133,8 @@ def test_a_run_from_its_start_to_its_end(start: Open, tmp_path: Path) -> None:
     names = sorted(path.name for path in files)
     assert len({stamp for name in names for stamp in re.findall(STAMP, name)}) == 1
     assert " ".join(re.sub(STAMP, "T", name) for name in names) == (
-        "debug_T.log errors_T.jsonl log_T.jsonl main_T.log metrics_T.jsonl performance_T.jsonl "
-        "run.json timing_T.json trace_T.json"
+        "000000.end.json 000000.json debug_T.log errors_T.jsonl log_T.jsonl main_T.log "
+        "metrics_T.jsonl performance_T.jsonl run.json timing_T.json trace_T.json"
     )
     [report], [trace] = logs.directory.glob("timing_*.json"), logs.directory.glob("trace_*.json")
     assert set(orjson.loads(files[report])) == {"step", "forward"}
@@ -386,12 +387,10 @@ def test_text_logs_that_hang_do_not_keep_the_files_open(start: Open, monkeypatch
 
 
 def test_the_sampler_knows_the_step(start: Open) -> None:
-    """System metrics are of the newest step; before any they are messages."""
+    """Figures of the machine say the newest step; before any they say none."""
     logs = start(quiet(system_metrics_every_s=0.01))
     logs.log_step(7, 0, {"loss": 1.0})
-    found = eventually(
-        lambda: [x for x in lines(logs, "metrics") if "system/rss_gb" in x["metrics"]]
-    )
+    found = eventually(lambda: [x for x in lines(logs, "system") if "step" in x])
     assert {line["step"] for line in found} == {7}
 
 
@@ -517,7 +516,7 @@ FIRST, LATER = "2025-09-30_14-30-00", "2025-09-30_14-30-01"
 
 @pytest.mark.parametrize(
     ("stamped", "stamp", "second"),
-    [(True, LATER, f"_{LATER}"), (True, FIRST, f"_{FIRST}.a1"), (False, LATER, ".a1")],
+    [(True, LATER, f"_{LATER}.a1"), (True, FIRST, f"_{FIRST}.a1"), (False, LATER, ".a1")],
     ids=["later", "within the second", "without stamps"],
 )
 def test_a_restart_adds_files_and_overwrites_none(
@@ -526,7 +525,8 @@ def test_a_restart_adds_files_and_overwrites_none(
     """The first start's files keep every byte, and the reader shows both starts as one run."""
     before: dict[Path, bytes] = {}
     for attempt, (now, given) in enumerate(((FIRST, (1, 2, 3)), (stamp, (3, 4)))):
-        monkeypatch.setattr(experiment, "timestamp", Mock(return_value=now))
+        for module in (experiment, starts):
+            monkeypatch.setattr(module, "timestamp", Mock(return_value=now))
         logs = start(quiet(), stamped=stamped)
         for step in given:
             logs.log_step(step, 0, {"loss": step * 10.0**attempt})

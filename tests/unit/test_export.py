@@ -44,7 +44,7 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Two ranks, two attempts, segments, and a drop marker."""
+    """Two ranks, two starts, segments, and a drop marker."""
     for rank in range(2):
         for attempt in range(2):
             start = START + attempt * HOUR + timedelta(milliseconds=rank)
@@ -88,7 +88,8 @@ def test_several_streams_are_merged_in_order_and_named(simple: Path, out: Path) 
 def test_lines_of_several_processes_say_whose_they_are(many: Path, out: Path) -> None:
     result = export_run(read_run(many), out, streams=["metrics"])
     assert result.added == ("rank", "attempt", "label")
-    assert (result.superseded, result.dropped, result.complete) == (10, 7, True)
+    assert (result.left_out, result.dropped) == ({"metrics": {"loss": 10}}, 7)
+    assert result.complete
     *lines, marker = parsed(out)
     steps = [(line["rank"], line["step"]) for line in lines]
     assert steps == [(rank, step) for step in range(15) for rank in range(2)]
@@ -246,7 +247,7 @@ def test_other_names_inside_the_run_are_fine(simple: Path) -> None:
 
 
 def test_wrong_arguments_leave_nothing_behind(simple: Path, out: Path) -> None:
-    for wrong in ({"streams": ["metric"]}, {"attempts": "first"}, {"tag": "some"}):
+    for wrong in ({"streams": ["metric"]}, {"starts": "first"}, {"tag": "some"}):
         with pytest.raises(ValueError, match=r"unknown stream|must be"):
             export_run(read_run(simple), out, **wrong)  # type: ignore[arg-type]
     assert names(out.parent) == ["run"]

@@ -34,7 +34,8 @@ children = st.lists(st.tuples(st.integers(1, 4_194_304), st.integers(0, 20)), ma
     lambda found: tuple(f"w{pid}" + (f"x{again}" if again else "") for pid, again in found)
 )
 stamps = st.sampled_from(["", STAMP, "1999-12-31_23-59-59"])
-writers = st.builds(Writer, st.integers(0, 5000), stamps, st.integers(0, 200), children)
+peers = st.sampled_from([0, 0, 1, 12])
+writers = st.builds(Writer, st.integers(0, 5000), stamps, st.integers(0, 200), peers, children)
 names = st.builds(StreamName, st.sampled_from(STREAMS), writers, st.integers(0, 3_000_000))
 
 
@@ -45,7 +46,7 @@ def test_a_name_reads_back_as_what_was_spelled(name: StreamName) -> None:
     assert Writer.from_label(name.writer.label, name.writer.stamp) == name.writer
 
 
-@given(st.text(alphabet="metricslog.-_0123456789rawx", max_size=40))
+@given(st.text(alphabet="metricslog.-_0123456789rapwx", max_size=40))
 def test_a_file_has_one_spelling(text: str) -> None:
     """Whatever is parsed is spelled the same way, so no two names mean one file."""
     parsed = parse_name(f"{text}.jsonl")
@@ -61,6 +62,8 @@ def test_a_file_has_one_spelling(text: str) -> None:
         ("errors.r3.jsonl", StreamName("errors", Writer(rank=3))),
         ("metrics.r3-a1.000002.jsonl", StreamName("metrics", Writer(rank=3, attempt=1), 2)),
         ("performance.a1-w1.jsonl", StreamName("performance", Writer(attempt=1, children=("w1",)))),
+        ("system.p2.jsonl", StreamName("system", Writer(peer=2))),
+        ("errors.r1-a2-p3-w4.jsonl", StreamName("errors", Writer(1, "", 2, 3, ("w4",)))),
         ("log.w1-w2x1.jsonl", StreamName("log", Writer(children=("w1", "w2x1")))),
         (f"metrics_{STAMP}.r1.jsonl", StreamName("metrics", Writer(rank=1, stamp=STAMP))),
     ],
@@ -76,7 +79,7 @@ def test_the_documented_names_are_parsed(name: str, expected: StreamName) -> Non
     [
         *(f"metrics.{middle}.jsonl" for middle in ("000000", "0000001", "00001", "", "export")),
         *(f"metrics.{label}.jsonl" for label in ("r0", "r03", "a0", "a1-r1", "r1a1", "w1w2")),
-        *(f"metrics.{label}.jsonl" for label in ("w1x0", "-a1", "r1-")),
+        *(f"metrics.{label}.jsonl" for label in ("w1x0", "-a1", "r1-", "p0", "p1-a1")),
         *("metrics_yesterday.jsonl", "metrics.jsonl.gz", "metrics.jsonl\n", "Metrics.jsonl"),
         *("loss.jsonl", "run.json", ""),
     ],
@@ -100,10 +103,11 @@ def test_what_cannot_be_spelled_is_named(message: str, spell: Callable[[], objec
 
 def test_writers_sort_by_rank_then_start_then_parents_first() -> None:
     """And the main process has a name for people, too."""
-    ordered = [Writer(), Writer(children=("w7",)), Writer(attempt=1), Writer(attempt=10)]
+    ordered = [Writer(), Writer(children=("w7",)), Writer(peer=1), Writer(attempt=1)]
+    ordered += [Writer(attempt=10)]
     ordered += [Writer(rank=2, stamp=STAMP), Writer(rank=10)]
     assert sorted(ordered[3:] + ordered[:3]) == ordered
-    shown = ["main", "w7", "a1", "a10", f"r2 {STAMP}", "r10"]
+    shown = ["main", "w7", "p1", "a1", "a10", f"r2 {STAMP}", "r10"]
     assert [writer.display for writer in ordered] == shown
 
 

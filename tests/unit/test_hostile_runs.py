@@ -23,10 +23,16 @@ VALUES = (
 )
 SOUND = {"timestamp": '"2026-01-30T14:32:15.123456Z"', "seq": "0", "step": "1", "depth": "0"}
 SOUND |= {"metrics": '{"loss":1.5,"lr":null}', "name": '"step"', "duration_s": "0.5"}
-SOUND |= {"device": '"cuda:0"', "level": '"INFO"', "message": '"hello"', "context": '{"loss":null}'}
+SOUND |= {
+    "system": '{"cpu":1.5}',
+    "device": '"cuda:0"',
+    "level": '"INFO"',
+    "message": '"hello"',
+    "context": '{"loss":null}',
+}
 FIELDS = (
     *SOUND,
-    *("epoch", "summary", "nonfinite", "missing", "dropped", "parent", "thread", "error"),
+    *("epoch", "summary", "nonfinite", "missing", "dropped", "rewind", "parent", "thread", "error"),
     *("device_duration_s", "logger", "event", "error_type", "error_message", "traceback"),
 )
 
@@ -61,6 +67,10 @@ def write_odd_files(run: Path) -> None:
     (run / "metrics.a1.jsonl").write_bytes(os.urandom(5000))
     (run / "performance.r1.jsonl").write_text(f'{{"name":{DEEP * 500}}}\n')
     os.mkfifo(run / "run.json")
+    (run / "starts" / "000007.json").mkdir(parents=True)
+    os.mkfifo(run / "starts" / "000008.json")
+    (run / "starts" / "000008.end.json").write_text('{"how":[],"ended":5,"error_type":{}}')
+    (run / "starts" / "000009.json").write_text('{"config":[],"started":{},"launch":7}')
     private = run / ".fastlog"
     (private / "quarantine" / "c.ring.reason").mkdir(parents=True)
     for name in ("a.ring", "b.ring-at", "quarantine/c.ring", "quarantine/d.ring-at.1"):
@@ -83,7 +93,7 @@ def test_every_command_answers(
     write(run)
     out = str(tmp_path / "out")
     for command in (
-        *(["summary"], ["summary", "--json"], ["summary", "--attempts", "all"]),
+        *(["summary"], ["summary", "--json"], ["summary", "--starts", "all"]),
         *(["export", "--to", out], ["tail", "-n", "100000"], ["tail", "--raw"]),
         *(["tail", "-s", "performance", "-n", "100000"], ["trace", "-o", out, "--force"]),
         *(["recover", "--dry-run"], ["recover", "--json"]),
@@ -96,9 +106,10 @@ def test_every_command_answers(
             (0, 1) if write is write_lines and command[0] in ("tail", "recover") else (1, 2)
         )
     for stream in STREAMS:
-        for attempts in ("last", "all"):
+        for starts in ("latest", "all"):
             opened = read_run(run)
-            list(opened.lines(stream, attempts=attempts))
+            list(opened.lines(stream, starts=starts))
+            opened.report_starts()
             assert not all(check.complete for check in opened.check()) or not opened.series
             assert opened.problems
 
@@ -110,6 +121,6 @@ def test_frames_take_whatever_is_in_a_line(stream: str, tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     write_lines(tmp_path)
     run = read_run(tmp_path)
-    count = sum("dropped" not in line for line in run.lines(stream, attempts="all"))
-    assert len(run.to_polars(stream, attempts="all")) == count > 100
-    assert len(run.to_pandas(stream, attempts="all")) == count
+    count = len(list(run.lines(stream, starts="all")))
+    assert len(run.to_polars(stream, starts="all")) == count > 100
+    assert len(run.to_pandas(stream, starts="all")) == count

@@ -51,7 +51,6 @@ THROUGH_RUN_FILES = (
 MAY_BE_LONG = {
     "foundry_fastlog/recording/recorder.py": "one public class, a third of it docstrings",
     "foundry_fastlog/sinks/wandb.py": "likewise",
-    "foundry_fastlog/components/experiment.py": "likewise",
     "foundry_fastlog/show/terminal.py": "a table for each part of a summary",
     "csrc/bindings/bind_record.cpp": "the ways in to one call, and their docstrings",
     "csrc/bindings/bind_timer.cpp": "a type of Python in C, and its docstrings",

@@ -69,7 +69,7 @@ def test_the_file_is_this_writers(tmp_path: Path) -> None:
     stamp = "2025-09-30_14-30-00"
     with Recorder(tmp_path, stamp=stamp) as recorder:
         with MetricsLogger("exp", tmp_path / "elsewhere", recorder=recorder) as metrics:
-            assert metrics.metrics_file == tmp_path / f"metrics_{stamp}.jsonl"
+            assert metrics.metrics_file == tmp_path / f"metrics_{stamp}.a2.jsonl"
         assert not recorder.closed
     assert not (tmp_path / "elsewhere").exists()
 

@@ -135,7 +135,7 @@ def damage_run(kind: str, run: Path, rng: random.Random) -> None:
         case "forged notes":  # of files that there are, are not, or are about to be made
             ids = [*map(rings.id_of, files), (0, 0), (7, 4711)]
             for _ in range(rng.randrange(1, 6)):
-                slot = rng.randrange(len(rings.STREAMS) * rings.NOTES)
+                slot = rng.randrange(len(rings.OLD_STREAMS) * rings.NOTES)
                 segment = slot % rings.NOTES + rings.NOTES * rng.choice([0, 0, 0, 1])
                 note = rings.file_note(rng.choice(ids), segment, rng.choice([1, 1, 1, 2]))
                 rings.patch_file_note(ring, slot, note)
@@ -149,7 +149,7 @@ def damage_run(kind: str, run: Path, rng: random.Random) -> None:
                 data[rings.HOMES[0] : rings.HOMES[0] + rings.HOME_BYTES] = note
         case "header":  # another segment size or clock, a newer version, another boot
             sizes = [(72, struct.pack("<Q", size)) for size in (1, 500, 4096, 1 << 63)]
-            others = [(12, b"\0"), (8, b"\4"), (128, rings.text(rings.OTHER_BOOT, 40))]
+            others = [(12, b"\0"), (8, b"\5"), (128, rings.text(rings.OTHER_BOOT, 40))]
             rings.patch_header(ring, *rng.choice(sizes + others))
         case "begun":  # segments that were begun and not noted
             name = rng.choice(sorted(run.glob("metrics*.jsonl"))).name

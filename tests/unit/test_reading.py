@@ -23,7 +23,7 @@ from foundry_fastlog.run.checks import SeriesCheck
 
 HOUR = timedelta(hours=1)
 Patch = pytest.MonkeyPatch
-STREAMS = ("metrics", "performance", "errors", "log")
+STREAMS = ("metrics", "performance", "errors", "log", "system")
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -133,7 +133,7 @@ def test_writers_are_merged_by_time_and_keep_their_own_order(tmp_path: Path) -> 
     assert run.problems == []
 
 
-def test_three_ranks_two_attempts_and_segments_merge_into_one_story(tmp_path: Path) -> None:
+def test_three_ranks_two_starts_and_segments_merge_into_one_story(tmp_path: Path) -> None:
     for rank in range(3):
         for number in range(2):
             start = START + number * HOUR + timedelta(milliseconds=rank)
@@ -149,10 +149,10 @@ def test_three_ranks_two_attempts_and_segments_merge_into_one_story(tmp_path: Pa
     read = [(line["step"], line["metrics"]["loss"]) for line in run.lines("metrics")]
     assert read == [(s, 0.0 if s < 20 else 1.0) for s in range(50) for _ in range(3)]
     assert steps(run, "performance", rank=1) == list(range(50))
-    assert steps(run, attempts="all", rank=2) == [*range(30), *range(20, 50)]
+    assert steps(run, starts="all", rank=2) == [*range(30), *range(20, 50)]
     assert [(check.complete, check.lines) for check in run.check()] == [(True, 30)] * 12
     assert (len(run.check(["metrics"])), len(run.check(["metrics"], rank=1))) == (6, 2)
-    # Leaving lines out for a later attempt is no gap, and is counted.
+    # Leaving lines out for a later start is no gap, and is counted.
     checks: list[SeriesCheck] = []
     assert len(list(run.entries(["metrics"], rank=2, checks=checks))) == 50
     assert [(check.superseded, check.complete) for check in checks] == [(10, True), (0, True)]
@@ -160,14 +160,14 @@ def test_three_ranks_two_attempts_and_segments_merge_into_one_story(tmp_path: Pa
     assert repr(run).endswith("streams=('metrics', 'performance'), writers=6)")
 
 
-def test_the_last_attempt_that_has_a_step_wins(tmp_path: Path) -> None:
-    """An attempt that died early does not hide what an earlier one got further with."""
+def test_a_later_start_takes_over_from_its_first_step(tmp_path: Path) -> None:
+    """Also from one that got further: what comes behind was abandoned."""
     for number, last in enumerate((10, 6, 8)):
         writer = attempt(tmp_path, number).fill(range(5 if number else 0, last), attempt=number)
         writer.summary(epoch=0, attempt=number)
     lines = list(read_run(tmp_path).lines("metrics"))
     won = {line["step"]: line["metrics"]["attempt"] for line in lines if "step" in line}
-    assert won == {**dict.fromkeys((0, 1, 2, 3, 4, 8, 9), 0), 5: 2, 6: 2, 7: 2}
+    assert won == {**dict.fromkeys(range(5), 0), 5: 2, 6: 2, 7: 2}
     assert [line["summary"]["attempt"] for line in lines if "summary" in line] == [2]
 
 
@@ -178,14 +178,14 @@ def test_which_start_of_a_rank_counts(tmp_path: Path) -> None:
         writer.fill([0], hour=hour)
     (line,) = read_run(tmp_path / "stamps").lines("metrics")
     assert line["metrics"]["hour"] == 2
-    # What a resumed run's worker recorded replaces the step of the attempt before.
+    # What a worker of a later start recorded replaces the step in all ranks of the one before.
     OracleWriter(tmp_path).fill([5], who="main")
     OracleWriter(tmp_path, children=("w1",)).fill([5], who="child")
     OracleWriter(tmp_path, attempt=1, children=("w2",)).fill([5], who="resumed child")
-    OracleWriter(tmp_path, rank=1).fill([5], who="other rank")
-    read = [line["metrics"]["who"] for line in read_run(tmp_path).lines("metrics")]
-    assert read == ["resumed child", "other rank"]
-    # The error that ended an attempt stays in sight, as does what no step tells to have come again.
+    OracleWriter(tmp_path, rank=1).fill([5], who="other rank").fill([5], other=1)
+    read = [line["metrics"] for line in read_run(tmp_path).lines("metrics")]
+    assert read == [{"who": "resumed child"}, {"other": 1}]
+    # The error that ended a start stays in sight, as does what no step tells to have come again.
     for number in range(2):
         writer = attempt(tmp_path / "errors", number)
         writer.error("boom", ValueError(str(number)), step=5)
@@ -454,8 +454,8 @@ def test_wrong_arguments_are_named_at_once(tmp_path: Path) -> None:
         list(run.lines("metric"))
     with pytest.raises(ValueError, match="unknown stream"):
         run.check(["x"])
-    with pytest.raises(ValueError, match="attempts must be 'last' or 'all', got 'first'"):
-        list(run.lines("metrics", attempts="first"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="starts must be 'latest', 'all' or one of 0, got 'first'"):
+        list(run.lines("metrics", starts="first"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown stream"):
         run.to_polars("metric")
     with pytest.raises(RunNotFoundError):
@@ -478,6 +478,8 @@ def mixed(tmp_path: Path) -> Run:
     main.log("hello", context={"x": math.inf, "y": [1]})
     main.nonfinite("loss", "nan", 1)
     main.error("boom", ValueError("x"))
+    main.system(step=1, cpu=math.nan, rank=1)
+    main.rewind(7)
     return read_run(tmp_path)
 
 
@@ -517,6 +519,9 @@ def test_every_stream_becomes_a_frame_even_an_empty_one(mixed: Run, tmp_path: Pa
         ("nonfinite", None),
         (None, "ValueError"),
     ]
+    system = mixed.to_polars("system")
+    assert system.columns[2:] == ["step", "cpu", "metrics.rank", "rank", "attempt", "label"]
+    assert repr(system.row(0)[2:5]) == "(1, nan, 1)"
     for stream in STREAMS:
         empty = read_run(OracleWriter(tmp_path / "empty").run).to_polars(stream)
         assert empty.height == 0

@@ -147,7 +147,7 @@ def test_bad_launcher_variables(
 
 
 def test_second_recorder_of_a_run(tmp_path: Path) -> None:
-    """A process has one recorder per run and rank; after close() the next is a new attempt."""
+    """A process has one recorder per run and rank; after close() the next is a new start."""
     with Recorder(tmp_path / "run"):
         with pytest.raises(ValueError, match="open_run"):
             Recorder(tmp_path / "elsewhere" / ".." / "run")
@@ -155,7 +155,7 @@ def test_second_recorder_of_a_run(tmp_path: Path) -> None:
             Recorder(tmp_path / "run", rank=0)
         with Recorder(tmp_path / "run", rank=1) as other, Recorder(tmp_path / "other") as third:
             assert (other.label, third.label) == ("r1", "")
-    for rank, attempt, label in ((0, 1, "a1"), (None, 2, "a2"), (1, 1, "r1-a1")):
+    for rank, attempt, label in ((0, 1, "a1"), (None, 2, "a2"), (1, 3, "r1-a3")):
         with Recorder(tmp_path / "run", rank=rank) as again:
             assert (again.attempt, again.label) == (attempt, label)
 
@@ -219,7 +219,7 @@ def test_open_run_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert open_run(tmp_path / "run") is third
     monkeypatch.setenv("RANK", "5")
     with open_run(tmp_path / "run") as of_rank:
-        assert of_rank.label == "r5"
+        assert of_rank.label == "r5-a3"
         assert open_run(tmp_path / "run") is of_rank
 
 

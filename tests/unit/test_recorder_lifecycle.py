@@ -90,7 +90,12 @@ def test_repr(recorder: Recorder) -> None:
 def test_an_empty_run(tmp_path: Path) -> None:
     """It has an empty metrics file and no other stream's, and nothing temporary."""
     Recorder(tmp_path).close()
-    assert {path.name for path in tmp_path.iterdir()} == {"metrics.jsonl", "run.json", ".fastlog"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "metrics.jsonl",
+        "run.json",
+        "starts",
+        ".fastlog",
+    }
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 
 

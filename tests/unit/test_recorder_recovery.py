@@ -81,7 +81,7 @@ def test_every_fsync_policy_writes_the_same(tmp_path: Path, fsync: str) -> None:
     assert recorder.stats()["errors"] == 0
 
 
-RING = RingBuilder(version=3).build()
+RING, OLDER = (RingBuilder(version=version).build() for version in (4, 3))
 UNUSED = RING[:PAGE] + bytes(len(RING) - PAGE)
 NAME = f"fastlog-{UUID}.ring"
 
@@ -95,6 +95,8 @@ NAME = f"fastlog-{UUID}.ring"
         (f"{NAME}.tmp", b"somebody's notes", False),
         (f"{NAME}.tmp", UNUSED.replace(UUID.encode(), UUID[::-1].encode()), False),
         (NAME, UNUSED, True),
+        (NAME, OLDER[:PAGE] + bytes(len(OLDER) - PAGE), True),
+        (NAME, OLDER, False),
         (NAME, RING, False),  # its pointer is in a run, wherever that is
         (NAME, UNUSED[: 8 << 10], False),
         (NAME, b"", False),

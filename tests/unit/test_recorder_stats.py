@@ -46,7 +46,7 @@ def test_before_the_first_record(tmp_path: Path) -> None:
     with Recorder(tmp_path, ring_bytes=(4 << 20) + 1) as recorder:
         stats: dict[str, Any] = {**recorder.stats()}
     assert set(stats) == KEYS
-    assert set(stats.pop("streams")) == {"metrics", "performance", "errors", "log"}
+    assert set(stats.pop("streams")) == {"metrics", "performance", "errors", "log", "system"}
     assert stats.pop("ring_bytes") == 8 << 20
     assert stats.pop("ring_path").startswith(str(tmp_path / ".fastlog"))
     assert (stats.pop("first_error"), stats.pop("last_error")) == (None, None)

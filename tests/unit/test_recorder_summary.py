@@ -188,7 +188,7 @@ def test_stamps_are_in_all_file_names(tmp_path: Path) -> None:
         assert recorder.stamp == ""
 
 
-def test_starts_with_other_stamps_are_later_attempts(tmp_path: Path) -> None:
+def test_starts_with_other_stamps_are_later_ones(tmp_path: Path) -> None:
     """Readers take a step from the later start; run.json has an entry for each start."""
     stamps = (STAMP, STAMP, "2025-10-01_00-00-00")
     for value, stamp in enumerate(stamps):
@@ -198,14 +198,14 @@ def test_starts_with_other_stamps_are_later_attempts(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [
         f"metrics_{STAMP}.a1.jsonl",
         f"metrics_{STAMP}.jsonl",
-        "metrics_2025-10-01_00-00-00.jsonl",
+        "metrics_2025-10-01_00-00-00.a2.jsonl",
     ]
     step, epoch = read_run(tmp_path).lines("metrics")
     assert (step["metrics"], epoch["summary"]) == ({"start": 2}, {"start": 2})
     run = json.loads((tmp_path / "run.json").read_text())
     VALIDATORS["run"].validate(run)
     starts = [(attempt["stamp"], attempt["attempt"]) for attempt in run["attempts"]]
-    assert starts == [(STAMP, 0), (STAMP, 1), ("2025-10-01_00-00-00", 0)]
+    assert starts == [(STAMP, 0), (STAMP, 1), ("2025-10-01_00-00-00", 2)]
     assert all(attempt["ended"] for attempt in run["attempts"])
 
 

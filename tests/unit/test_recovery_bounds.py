@@ -19,7 +19,7 @@ from foundry_fastlog import Recorder, read_run
 
 LONGEST_KEY = "k" * 254  # with its quotes 256 bytes
 LONG = b"x" * 1900  # two lines with this make a segment
-each_version = pytest.mark.parametrize("version", [2, 3])
+each_version = pytest.mark.parametrize("version", [2, 3, 4])
 
 
 def line(seq: int) -> bytes:

@@ -212,7 +212,7 @@ def test_runs_that_say_little_are_summed_up(tmp_path: Path) -> None:
     assert (summary.first, summary.wall_s, summary.first_step) == ("", 0.0, None)
     assert summary.complete
     text = shown(summary)
-    assert "1 process: 1 rank, 1 attempt" in text
+    assert "1 process: 1 rank, 1 start" in text
     assert not [part for part in ("Metrics", "Timings", "never arrived") if part in text]
 
 
@@ -232,12 +232,13 @@ def test_errors_and_messages_are_counted_by_type_and_level(tmp_path: Path) -> No
     assert (last.error_type, last.message, last.label) == ("OSError", "disk full", "r1")
 
 
-def test_attempts_files_drops_and_what_was_left_out_add_up(tmp_path: Path) -> None:
+def test_starts_files_drops_and_what_was_left_out_add_up(tmp_path: Path) -> None:
     for number in range(2):
         writer = attempt(tmp_path, number, segment_lines=4)
         writer.fill(range(number * 5, number * 5 + 10)).dropped("metrics", 5)
     summary = summed(tmp_path)
-    assert (summary.superseded, summary.dropped, summary.complete) == (5, {"metrics": 10}, True)
+    assert (summary.left_out, summary.dropped) == ({"metrics": {"loss": 5}}, {"metrics": 10})
+    assert (summary.complete, [start.state for start in summary.starts]) == (True, ["killed"] * 2)
     first, second = summary.attempts
     assert (first.label, first.attempt, first.lines) == ("", 0, {"metrics": 11})
     assert (second.label, second.attempt, second.rank) == ("a1", 1, 0)
@@ -245,8 +246,8 @@ def test_attempts_files_drops_and_what_was_left_out_add_up(tmp_path: Path) -> No
     assert (second.first_step, second.last_step) == (5, 14)
     assert [file.segment for file in summary.files] == [0, 1, 2, 0, 1, 2]
     assert summary.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
-    everything = summed(tmp_path, attempts="all")
-    assert (everything.superseded, everything.metrics[0].count) == (0, 20)
+    everything = summed(tmp_path, starts="all")
+    assert (everything.left_out, everything.metrics[0].count) == ({}, 20)
 
 
 def test_a_summary_becomes_strict_json(tmp_path: Path) -> None:
@@ -288,9 +289,15 @@ def trained(tmp_path: Path) -> Path:
 
 def test_a_summary_shows_everything_that_matters(trained: Path) -> None:
     text = shown(summed(trained))
-    check_has(text, "exp0", "e7607e6", "0 to 99", "4 processes: 2 ranks, 2 attempts")
+    check_has(text, "exp0", "e7607e6", "0 to 99", "4 processes: 2 ranks, 2 starts")
     check_has(text, "yes: 694 lines, none missing", "metrics 16 (the recorder's ring was full)")
-    check_has(text, "62 lines of steps that a later attempt", "loss", "val_loss", "0.04 @99")
+    check_has(
+        text,
+        "values that later starts recorded again: loss 20, lr 20",
+        "loss",
+        "val_loss",
+        "0.04 @99",
+    )
     check_has(text, "forward (200 failed)", "66.7%", "of step", "30 us", "error ValueError")
     check_has(text, "r1-a1 step 3 ValueError: boom", "metrics.r1-a1.jsonl", "log INFO")
     check_has(text, "⠒⠒ loss", "● val_loss")
@@ -485,6 +492,8 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
     writer.timing("step", 0.1, device="cuda:0", device_duration_s="lost\n")
     writer.nonfinite("loss", "nan", 5)
     writer.error("ValueError: bad", ValueError("bad"))  # class and text are the message already
+    writer.system(step=5, cpu=math.inf, disk=1)
+    writer.rewind(9)
     lines = texts(tmp_path)
     assert [line.partition(" r1 ")[2] for line in lines] == [
         "metrics epoch=1 step=3 loss=nan note=a\\nb",
@@ -499,6 +508,9 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
         "performance step 100 ms, cuda:0 null (lost\\n)",
         "errors step=5 WARNING loss became nan at step 5 key=loss value=nan",
         "errors ERROR ValueError: bad",
+        "system step=5 cpu=inf disk=1",
+        "metrics went back to step 9",
+        "performance went back to step 9",
     ]
     assert lines[0].startswith("2026-01-30 14:32:15.123 ")
     # The main process needs no label.

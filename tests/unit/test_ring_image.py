@@ -137,6 +137,8 @@ def test_drops_count_until_a_slot_says_that_they_are_written() -> None:
     assert payloads(builder) == [b'"dropped":3', b'"dropped":9223372036854775808']
     builder.slot_flags = 1
     assert payloads(builder) == []
+    for version, count in ((2, 1), (4, 2)):  # older ones know no fifth stream
+        assert len(payloads(RingBuilder(version=version).having(drops=[0, 0, 0, 1, 7]))) == count
 
 
 def test_records_come_in_order_and_pads_are_skipped() -> None:
@@ -248,6 +250,9 @@ def test_records_that_cannot_be_rendered_are_told() -> None:
     builder.record(FRAGMENT, 4, b'"a":1')
     report, shown = view(builder.lines('"good":1'))
     assert (report.damaged, len(shown)) == (18, 1)
+    # From version 4 on there is the stream of the last one.
+    report, shown = view(builder.having(version=4))
+    assert (report.damaged, len(shown)) == (17, 2)
 
 
 @pytest.mark.parametrize(

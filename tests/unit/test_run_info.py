@@ -51,7 +51,7 @@ def test_content(tmp_path: Path) -> None:
     order = ["format", "name", "created", "config", "git_hash", "host", "world_size", "attempts"]
     assert list(running) == order
     facts = [running[name] for name in ("format", "name", "config", "world_size", "host")]
-    assert facts == [1, "exp0", {"lr": 0.1}, 4, socket.gethostname()]
+    assert facts == [2, "exp0", {"lr": 0.1}, 4, socket.gethostname()]
     (attempt,) = running["attempts"]
     assert attempt == {
         "attempt": 0,

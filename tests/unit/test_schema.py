@@ -47,7 +47,7 @@ def blocks(language: str, text: str = "") -> list[str]:
     return block.findall(text or PAGE.read_text("utf-8"))
 
 
-@pytest.mark.parametrize("name", [*STREAMS, "run"])
+@pytest.mark.parametrize("name", sorted(VALIDATORS))
 def test_a_schema_is_a_schema(name: str) -> None:
     Draft202012Validator.check_schema(schema(name))
     assert schema(name)["$id"].endswith(f"/{name}.schema.json")
@@ -67,9 +67,18 @@ def test_the_oracle_keeps_the_contract(tmp_path: Path) -> None:
     writer.error("boom", ValueError("x"), step=3, context={"x": -math.inf})
     writer.error("boom", ValueError("x"))
     writer.log("hello", step=1, context={"x": math.nan})
+    writer.system(cpu=1.0, note="x", none=None)
+    writer.system(step=3, cpu=math.nan)
+    writer.rewind(2)
     for stream in STREAMS:
         writer.dropped(stream, 3)
-    assert check_files(tmp_path) == {"metrics": 5, "performance": 5, "errors": 4, "log": 2}
+    assert check_files(tmp_path) == {
+        "metrics": 6,
+        "performance": 6,
+        "errors": 4,
+        "log": 2,
+        "system": 3,
+    }
     VALIDATORS["run"].validate(write_run_json(tmp_path, attempts=2))
     VALIDATORS["run"].validate(write_run_json(tmp_path, ended=False))
 
@@ -87,8 +96,10 @@ def test_the_recorder_keeps_the_contract(tmp_path: Path) -> None:
         recorder.event("boom", error=ValueError("bad"), step=7, context={"x": {"y": math.nan}})
         recorder.event("hello", level="WARNING", context={"x": math.inf})
         recorder.event("plain")
+        recorder.system({"cpu": 1.5, "gpu": math.nan}, step=7)
+        recorder.system({"cpu": 2})
     counts = check_files(tmp_path)
-    assert counts == {"metrics": 103, "performance": 201, "errors": 1, "log": 2}
+    assert counts == {"metrics": 103, "performance": 201, "errors": 1, "log": 2, "system": 2}
     VALIDATORS["run"].validate(json.loads((tmp_path / "run.json").read_text("utf-8")))
     run = read_run(tmp_path)
     assert all(check.complete for check in run.check())
@@ -108,6 +119,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "performance": {"name": "x", "duration_s": 0.1, "depth": 0, "thread": 1},
     "errors": {"level": "ERROR", "logger": "x", "error_type": "E", "context": {}, **EXCEPTION},
     "log": {"level": "INFO", "logger": "x", "message": "", "context": {}},
+    "system": {"system": {"cpu": 1.5}},
 }
 START: dict[str, Any] = {"timestamp": "2026-01-30T14:32:15.123456Z", "seq": 0}
 
@@ -140,6 +152,8 @@ def test_the_schemas_refuse_what_breaks_the_contract(stream: str) -> None:
         bad += [{"metrics": {"x": [1]}}, {"metrics": {"x": {}}}, {"summary": {}}, {"epoch": "1"}]
         bad += [{"missing": value} for value in ({}, ["x"], {"x": "late"}, {"x": None})]
         bad += [{"missing": {"x": text}} for text in ("driver_error_", "driver_error_-1", "lost ")]
+    if stream == "system":
+        bad += [{"system": {"x": [1]}}, {"rewind": 3}]
     if stream == "performance":
         known = {"device": "cuda:0", "device_duration_s": 0.1}
         lost = {"device_duration_s": None, "missing": {"device_duration_s": "lost"}}
@@ -156,6 +170,11 @@ def test_the_schemas_refuse_what_breaks_the_contract(stream: str) -> None:
     check_refused(validator, good, *bad)
     marker = {**START, "dropped": 17}
     check_refused(validator, marker, {"dropped": 0}, {"dropped": "17"}, {"step": 1})
+    back = {**START, "rewind": -3}
+    if stream in ("metrics", "performance"):
+        check_refused(validator, back, {"rewind": 1.5}, {"rewind": "3"}, {"step": 1})
+    else:
+        assert not validator.is_valid(back)
 
 
 def test_the_schema_of_an_event_refuses_what_breaks_the_contract() -> None:
@@ -173,6 +192,8 @@ def test_the_schema_of_run_json_refuses_what_breaks_the_contract(tmp_path: Path)
     for name in good:
         facts = {key: good[key] for key in good if key != name}
         assert not VALIDATORS["run"].is_valid(facts), name
+    assert VALIDATORS["run"].is_valid({**good, "format": 2})
+    assert not VALIDATORS["run"].is_valid({**good, "format": 3})
     (attempt,) = good["attempts"]
     bad = ({"attempts": [{**attempt, name: [1]}]} for name in attempt)
     check_refused(VALIDATORS["run"], good, *bad)
@@ -213,22 +234,26 @@ def test_the_pages_commands_run(code: str, documented: Path) -> None:
 def test_the_pages_examples_are_valid_lines() -> None:
     headings = re.split(r"^### (.*)$", PAGE.read_text("utf-8"), flags=re.MULTILINE)
     sections = dict(zip(headings[1::2], headings[2::2], strict=True))
-    for stream in (*STREAMS, "drop markers"):
-        examples = blocks("json", sections[stream])
-        texts = [text for text in examples if not text.startswith("{\n")]  # run.json is below
+    for stream in (*STREAMS, "drop markers", "rewind"):
+        texts = blocks("json", sections[stream])
+        texts = [text for text in texts if text.startswith('{"timestamp"')]
         assert texts
         for raw in "".join(texts).splitlines():
             line = json.loads(raw)
-            validator = VALIDATORS["metrics" if stream == "drop markers" else stream]
+            validator = VALIDATORS[stream if stream in STREAMS else "metrics"]
             validator.validate(line)
             assert list(line) == in_order(stream, line)
-    (facts,) = (json.loads(text) for text in blocks("json") if text.startswith("{\n"))
-    VALIDATORS["run"].validate(facts)
+    facts = [json.loads(text) for text in blocks("json") if not text.startswith('{"timestamp"')]
+    kinds = ["end" if "how" in fact else "run" if "attempts" in fact else "start" for fact in facts]
+    assert sorted(kinds) == ["end", "run", "start"]
+    for kind, fact in zip(kinds, facts, strict=True):
+        VALIDATORS[kind].validate(fact)
+        assert list(fact) == [name for name in schema(kind)["properties"] if name in fact]
 
 
 def test_the_page_names_every_field_and_file() -> None:
     text = PAGE.read_text("utf-8")
-    for name in (*STREAMS, "run"):
+    for name in VALIDATORS:
         assert f"`{name}`" in text
         shape = schema(name)
         for field in (field for one in shape.get("oneOf", [shape]) for field in one["properties"]):

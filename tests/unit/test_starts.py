@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place
 
@@ -299,6 +301,42 @@ def test_what_happened_to_be_killed_has_no_end_and_the_next_start_follows(tmp_pa
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [0]
 
 
+def test_nobody_can_say_how_a_start_with_its_ring_in_memory_is_doing(tmp_path: Path) -> None:
+    """Until it says so itself."""
+    with Recorder(tmp_path, **{**OPTIONS, "ring": "memory"}) as recorder:
+        recorder.record(0, loss=1.0)
+        assert [report.state for report in read_run(tmp_path).report_starts()] == ["unknown"]
+    assert [report.state for report in read_run(tmp_path).report_starts()] == ["closed"]
+
+
+def test_an_entry_that_no_listing_shows_yet_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a network file system may be late."""
+    Recorder(tmp_path / "run", **OPTIONS).close()
+    monkeypatch.setattr(starts, "list_names", lambda _: [])
+    monkeypatch.setattr(starts, "list_entries", lambda _: [])
+    place, launch = Place(None, None), Launch("argument", "x")
+    for number in (1, 2):
+        start = starts.begin(tmp_path / "run", place, None, list, {})
+        assert (start.number, start.began) == (number, True)
+    assert starts.begin(tmp_path / "new", Place(0, 2), launch, list, {}).began
+    assert not starts.begin(tmp_path / "new", Place(1, 2), launch, list, {}).began
+
+
+@pytest.mark.parametrize("there", [Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_a_start_without_an_entry_is_one(there: Callable[[Path], object], tmp_path: Path) -> None:
+    """Something is in the place of the entries: the run is recorded all the same."""
+    there(tmp_path / "starts")
+    for number in range(2):
+        with Recorder(tmp_path, **OPTIONS) as recorder:
+            recorder.record(number, loss=1.0)
+            assert recorder.attempt == number
+    run = read_run(tmp_path)
+    assert [line["step"] for line in run.lines("metrics")] == [0, 1]
+    assert [report.state for report in run.report_starts()] == ["closed", "closed"]
+
+
 # ---- processes at the same time -----------------------------------------------------------------
 
 
@@ -407,3 +445,19 @@ def test_log_goes_on_behind_the_last_step(tmp_path: Path) -> None:
         (line["step"], line["metrics"]["loss"]) for line in read_run(tmp_path).lines("metrics")
     ]
     assert steps == [*((step, 1.0) for step in range(50)), (50, 3.0), (51, 4.0)]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b'[]\n{\n{"step":1.5}\n{"rewind":"x"}\n{"step":7}', None]
+)
+def test_log_counts_from_0_where_no_step_can_be_found(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    """And waits for no pipe that somebody put there."""
+    path = tmp_path / "metrics.jsonl"
+    _ = os.mkfifo(path) if content is None else path.write_bytes(content)
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        recorder.log({"loss": 2.0})
+        assert recorder.flush()
+        (line,) = (json.loads(text) for text in recorder.files()[0].read_text().splitlines())
+    assert line["step"] == 0

@@ -261,34 +261,34 @@ def test_a_real_gpu(monkeypatch: Patch, tmp_path: Path) -> None:
     assert 0 <= figures["0/utilization_percent"] <= 100
 
 
-def test_samples_are_metrics_of_a_step(recorder: Recorder) -> None:
+def test_samples_say_the_step(recorder: Recorder) -> None:
     with SystemMetrics(recorder, 0.01, step=lambda: 42) as system:
         assert system.running
         recorder.record(42, loss=1.0)
         eventually(lambda: system.samples >= 3)
     assert not system.running
     recorder.close()
-    found = [line for line in lines(recorder.path) if "system/rss_gb" in line["metrics"]]
+    found = lines(recorder.path, "system")
     assert len(found) == system.samples
     assert {line["step"] for line in found} == {42}
-    assert set(found[-1]["metrics"]) >= ALWAYS
+    assert set(found[-1]["system"]) >= ALWAYS
+    assert [line["metrics"] for line in lines(recorder.path)] == [{"loss": 1.0}]
     assert system.errors == 0
 
 
 @pytest.mark.parametrize("step", [None, lambda: None])
 def test_samples_without_a_step(recorder: Recorder, step: Callable[[], int | None] | None) -> None:
-    """Without a step they are messages, and Recorder.log() counts its steps undisturbed."""
+    """Figures of a moment need none, and Recorder.log() counts its steps undisturbed."""
     recorder.log({"loss": 1.0})
     with SystemMetrics(recorder, 0.01, step=step) as system:
         eventually(lambda: system.samples >= 2)
     recorder.log({"loss": 2.0})
     recorder.close()
     assert [line["step"] for line in lines(recorder.path)] == [0, 1]
-    messages = lines(recorder.path, "log")
-    assert len(messages) == system.samples
-    assert messages[0]["message"] == "System metrics"
-    assert (messages[0]["level"], messages[0]["logger"]) == ("DEBUG", "model_foundry.system")
-    assert set(messages[0]["context"]) >= ALWAYS
+    found = lines(recorder.path, "system")
+    assert len(found) == system.samples
+    assert "step" not in found[0]
+    assert set(found[0]["system"]) >= ALWAYS
 
 
 def test_start_and_stop_may_be_repeated(recorder: Recorder) -> None:
@@ -378,10 +378,10 @@ def test_a_forked_child(recorder: Recorder) -> None:
     assert system.running
     system.stop()
     recorder.close()
-    (own,) = recorder.path.glob(f"metrics.w{child}*.jsonl")
+    (own,) = recorder.path.glob(f"system.w{child}*.jsonl")
     samples = [json.loads(line) for line in own.read_text().splitlines()]
     assert len(samples) >= 2
-    assert all("system/rss_gb" in sample["metrics"] for sample in samples)
+    assert all("system/rss_gb" in sample["system"] for sample in samples)
 
 
 @pytest.mark.parametrize(

@@ -129,13 +129,13 @@ def test_lines_that_no_recorder_writes(tmp_path: Path) -> None:
 
 
 def test_small_runs(tmp_path: Path) -> None:
-    """One without timings, one of two attempts, and the same bytes at each export."""
+    """One without timings, one of two starts, and the same bytes at each export."""
     writer = OracleWriter(tmp_path).fill([1])
     assert exported(tmp_path, tmp_path / "0.json", 0, processes=0)["traceEvents"] == []
     writer.timing("a", 0.001, step=1)
-    OracleWriter(tmp_path, attempt=1).timing("a", 0.001, step=1)
+    OracleWriter(tmp_path, attempt=1).rewind(1).timing("a", 0.001, step=1)
     exported(tmp_path, tmp_path / "last.json", 1)
-    every = export_chrome_trace(tmp_path, tmp_path / "every.json", attempts="all")
+    every = export_chrome_trace(tmp_path, tmp_path / "every.json", starts="all")
     assert (every.events, every.processes) == (2, 2)
     for name in ("b.json.gz", "c.json.gz"):
         export_chrome_trace(tmp_path, tmp_path / name)
@@ -153,8 +153,8 @@ def test_where_it_may_not_be_written(tmp_path: Path) -> None:
         export_chrome_trace(tmp_path, tmp_path / "metrics.x.jsonl")
     with pytest.raises(RunNotFoundError):
         export_chrome_trace(tmp_path / "no", tmp_path / "trace.json")
-    with pytest.raises(ValueError, match="attempts must be"):
-        export_chrome_trace(tmp_path, tmp_path / "trace.json", attempts="first")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="starts must be"):
+        export_chrome_trace(tmp_path, tmp_path / "trace.json", starts="first")  # type: ignore[arg-type]
     assert not (tmp_path / "trace.json").exists()
 
 

@@ -19,7 +19,7 @@ from world.records import CLOSED, MEMORY, PER_PROCESS, UNKNOWN, Acks, Writer, co
 Key = tuple[int, int, int]  # writer, thread, number
 # Straight out of the bytes, for looks in between; values of a record come in any order.
 _KEY = re.compile(
-    rb'"(?:metrics|context)":\{(?:"[a-z_]+":[0-9.e+-]+,)??"w":(\d+),"t":(\d+),"n":(\d+)[,}]'
+    rb'"(?:metrics|context|system)":\{(?:"[a-z_]+":[0-9.e+-]+,)??"w":(\d+),"t":(\d+),"n":(\d+)[,}]'
 )
 
 

@@ -58,7 +58,7 @@ def _read(path: str, how: str, fault: Fault) -> dict[str, Any]:
     shown: dict[tuple[int, int], list[int]] = defaultdict(list)
     wrong: list[dict[str, Any]] = []
     for stream in run.streams:
-        for line in run.lines(stream, attempts="all"):
+        for line in run.lines(stream, starts="all"):
             writer, thread, n, *rest = origin(line)
             if tuple(rest) != content(writer, thread, n):
                 wrong.append(line)
@@ -69,7 +69,7 @@ def _read(path: str, how: str, fault: Fault) -> dict[str, Any]:
     if how == "summary":
         from foundry_fastlog.analysis.summarize import summarize
 
-        summary = summarize(read_run(path), attempts="all")
+        summary = summarize(read_run(path), starts="all")
         summary.to_dict()
         complete = complete and summary.complete
     return {

@@ -34,14 +34,15 @@ OPEN, CLOSED = 0, 1  # closed: close() returned True
 
 def content(writer: int, thread: int, n: int) -> tuple[str, str, float]:
     bits = zlib.crc32(struct.pack("<3Q", writer, thread, n))
-    stream = ("metrics",) * 6 + ("log", "errors")
+    stream = ("metrics",) * 5 + ("system", "log", "errors")
     return stream[bits & 7], NAMES[bits >> 3 & 3], (bits >> 5) / 1024
 
 
 def origin(line: dict[str, Any]) -> tuple[int, int, int, str, str, float]:
     """Read (writer, thread, number, stream, name, value) out of a line, which may be none."""
-    stream = "metrics" if "metrics" in line else "errors" if "error_type" in line else "log"
-    values = dict(line["metrics"] if stream == "metrics" else line["context"])
+    stream = next((name for name in ("metrics", "system") if name in line), "")
+    values = dict(line[stream or "context"])
+    stream = stream or ("errors" if "error_type" in line else "log")
     writer, thread, n = (values.pop(key) for key in ("w", "t", "n"))
     ((name, value),) = values.items()
     if line["step"] != n:

@@ -22,8 +22,8 @@ def line(n: int, *, seq: int | None = None, writer: int = WRITER, name: str | No
     stream, right, value = content(writer, THREAD, n)
     values = {"w": writer, "t": THREAD, "n": n, name or right: value}
     body: dict[str, Any] = {"seq": n if seq is None else seq, "step": n}
-    if stream == "metrics":
-        body["metrics"] = values
+    if stream in ("metrics", "system"):
+        body[stream] = values
     else:
         body |= {"context": values, **({"error_type": "E"} if stream == "errors" else {})}
     return json.dumps(body, separators=(",", ":")) + "\n"
@@ -56,7 +56,7 @@ class Run:
         shown = []
         for text in self.lines:
             fields = json.loads(text) if text.startswith("{") and text.endswith("}\n") else {}
-            values = fields.get("metrics") or fields.get("context")
+            values = fields.get("metrics") or fields.get("system") or fields.get("context")
             if values:
                 shown.append([values["w"], values["t"], [[values["n"], values["n"]]]])
         answer = {"shown": shown, "complete": self.complete, "problems": ["gap"]}

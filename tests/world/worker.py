@@ -136,6 +136,8 @@ class Worker(Mishaps):
         recorder, w, t = self.recorder, self.writer, thread
         assert recorder is not None
         stream, name, value = content(w, t, n)
+        if stream == "system":
+            return recorder.system({"w": w, "t": t, "n": n, name: value}, step=n)
         if stream != "metrics":
             error = ValueError("e") if stream == "errors" else None
             context = {"w": w, "t": t, "n": n, name: value}

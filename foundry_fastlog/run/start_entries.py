@@ -1,0 +1,199 @@
+"""The entries of a run's starts: files that are written once, whole or not at all.
+
+``starts/000001.json`` says what a start is, ``starts/000001.end.json`` how it ended; see
+``docs/format.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from foundry_fastlog._version import __version__
+from foundry_fastlog.base.environment import boot_id, git_hash, utc_now
+from foundry_fastlog.run.files import Writer, make_directories
+from foundry_fastlog.run.info import FORMAT, read_run_file, render
+from foundry_fastlog.run.launch import Launch, Place
+
+__all__ = [
+    "STARTS_DIR",
+    "LiveWriter",
+    "Start",
+    "entry_path",
+    "list_entries",
+    "list_names",
+    "note_end",
+    "put_entry",
+    "read_ends",
+    "read_entry",
+]
+
+#: Where the entries are, in the run's directory.
+STARTS_DIR = "starts"
+
+LiveWriter = tuple[str, str, int]
+"""Label, host and number of a process that records in the run now."""
+
+_ENTRY = re.compile(r"([0-9]{6,})\.json")
+_END = re.compile(r"([0-9]{6,})(?:\.([raw0-9px-]+))?\.end\.json")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The start that this process is part of.
+
+    Attributes:
+        number: 0 for the first.
+        stamp: When it began, as file names have it, the same for all its processes.
+        began: Whether this process began it, and so wrote its entry.
+        peers: The processes of the same rank that record in it now.
+    """
+
+    number: int
+    stamp: str
+    began: bool = False
+    peers: tuple[LiveWriter, ...] = ()
+
+    def label(self, rank: int | None) -> str:
+        """Return the label of its writer with this rank."""
+        return Writer(rank or 0, attempt=self.number).label
+
+
+def list_entries(directory: Path) -> list[tuple[int, Path]]:
+    """List the entries of a run's starts, as numbers and paths, by number."""
+    place = directory / STARTS_DIR
+    matches = filter(None, map(_ENTRY.fullmatch, list_names(place)))
+    return sorted((int(match[1]), place / match[0]) for match in matches)
+
+
+def entry_path(directory: Path, number: int) -> Path:
+    """Return where the entry of a start is."""
+    return directory / STARTS_DIR / f"{number:06d}.json"
+
+
+def read_entry(directory: Path, number: int) -> dict[str, Any]:
+    """Return what the entry of a start says; nothing where there is none that could be read."""
+    return _read(entry_path(directory, number))
+
+
+def put_entry(
+    directory: Path,
+    start: Start,
+    place: Place,
+    launch: Launch | None,
+    alive: list[LiveWriter],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the entry of a start that this process begins.
+
+    Args:
+        directory: The run's directory.
+        start: The start.
+        place: This process's rank and its world's size.
+        launch: The launch that it belongs to.
+        alive: The processes that record in the run now.
+        facts: ``config``, if there is one.
+
+    Raises:
+        FileExistsError: Another process has begun this start.
+        OSError: It cannot be written.
+    """
+    entry = {
+        "format": FORMAT,
+        "start": start.number,
+        "started": utc_now(),
+        "stamp": start.stamp,
+        "launch": None if launch is None else launch._asdict(),
+        "rank": place.rank,
+        "world_size": place.world_size,
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "boot": boot_id(),
+        "argv": list(sys.argv),
+        "config": facts.get("config") or {},
+        "git_hash": git_hash(),
+        "alive": sorted(label for label, _, _ in alive),
+        "foundry_fastlog": __version__,
+    }
+    _put(entry_path(directory, start.number), entry)
+
+
+def read_ends(directory: Path, number: int) -> dict[str, dict[str, Any]]:
+    """Return how the processes of a start ended, by their labels, as far as they said so."""
+    found = {}
+    for match in filter(None, map(_END.fullmatch, list_names(directory / STARTS_DIR))):
+        if int(match[1]) == number:
+            end = _read(directory / STARTS_DIR / match[0])
+            found[str(end.get("label", match[2] or ""))] = end
+    return found
+
+
+def note_end(directory: Path, start: Start, label: str, how: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
+    """Write how this process's part of a start ended. The first word counts.
+
+    Args:
+        directory: The run's directory.
+        start: The start.
+        label: This process's label.
+        how: ``closed``, ``exception`` or ``signal``.
+        **facts: What else is known.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if not start.began and how == "closed":
+        return
+    middle = "" if start.began else f".{label or 'p0'}"
+    end = {"format": FORMAT, "start": start.number, "label": label, "ended": utc_now(), "how": how}
+    with contextlib.suppress(FileExistsError):
+        _put(directory / STARTS_DIR / f"{start.number:06d}{middle}.end.json", {**end, **facts})
+
+
+def list_names(directory: Path) -> list[str]:
+    """Return the names in a directory; none where it cannot be read."""
+    try:
+        return os.listdir(directory)  # noqa: PTH208 - names are enough
+    except OSError:
+        return []
+
+
+def _put(path: Path, entry: dict[str, Any]) -> None:
+    """Make an entry, whole or not at all.
+
+    Raises:
+        FileExistsError: It is there already.
+        OSError: It cannot be made.
+    """
+    make_directories(path.parent)
+    content = render(entry)
+    temporary = path.with_name(f".{os.urandom(8).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        with open(os.open(temporary, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
+            file.write(content)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with open(os.open(path, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
+                file.write(content)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        entry = orjson.loads(read_run_file(path))
+    except (OSError, ValueError, MemoryError):
+        return {}
+    return entry if isinstance(entry, dict) else {}
