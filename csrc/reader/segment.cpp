@@ -69,7 +69,7 @@ int SegmentFile::read(std::uint64_t offset, char* to, std::size_t count,
             std::size_t got = 0;
             const int error = read_file(fd_, range.begin + (at - begin), to + taken, part, got);
             if (error != 0) return error;
-            if (got < part) return EIO;
+            if (got < part) return ENODATA;
             taken += part;
         }
         begin += size;

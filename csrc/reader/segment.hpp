@@ -35,7 +35,7 @@ class SegmentFile {
     /// Bytes in it when it was opened, with what follows.
     std::uint64_t size() const noexcept { return size_; }
 
-    /// Reads so many bytes; fewer at the end only. Returns 0, or what the system said; EIO where the
+    /// Reads so many bytes; fewer at the end only. Returns 0, or what the system said; ENODATA where the
     /// file has lost bytes that its writer had in it.
     int read(std::uint64_t offset, char* to, std::size_t count, std::size_t& taken) const noexcept;
 

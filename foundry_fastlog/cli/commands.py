@@ -203,7 +203,7 @@ def export(
     tag: Annotated[
         TagChoice,
         typer.Option(
-            help="Append each line's origin (stream; rank, attempt, label). auto: only if the file "
+            help="Append each line's origin (stream; rank, start, label). auto: only if the file "
             "gets lines of several origins."
         ),
     ] = TagChoice.auto,

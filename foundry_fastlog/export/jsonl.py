@@ -98,7 +98,7 @@ def export_run(
         streams: Which streams to write.
         starts: Which starts to write; see ``Run.lines``.
         tag: ``"auto"`` appends ``stream`` if several streams are requested, and ``rank``,
-            ``attempt``, ``label`` (and ``stamp`` if file names have one) if the run has several
+            ``start``, ``label`` (and ``stamp`` if file names have one) if the run has several
             writers. ``"always"`` and ``"never"`` do what they say.
         force: Replace an existing file.
 
@@ -142,12 +142,13 @@ class _Tags:
     """Appends the fields for a line's origin."""
 
     def __init__(self, run: Run, streams: Collection[str], tag: Tag) -> None:
+        self._run = run
         writers = run.writers
         names: list[str] = []
         if tag == "always" or (tag == "auto" and len(set(streams)) > 1):
             names.append("stream")
         if tag == "always" or (tag == "auto" and len(writers) > 1):
-            names += ["rank", "attempt", "label"]
+            names += ["rank", "start", "label"]
             if any(writer.stamp for writer in writers):
                 names.append("stamp")
         self.names = tuple(names)
@@ -163,7 +164,7 @@ class _Tags:
             origin = {
                 "stream": series.stream,
                 "rank": writer.rank,
-                "attempt": writer.attempt,
+                "start": self._run.number_of(writer),
                 "label": writer.label,
                 "stamp": writer.stamp,
             }

@@ -6,6 +6,7 @@ wrong are those of ``lines``.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from foundry_fastlog.run.checks import (
     note_unreadable,
 )
 from foundry_fastlog.run.files import STREAMS, Segment, Series
+from foundry_fastlog.run.segment_file import SHORTER
 
 if TYPE_CHECKING:  # loaded when a run is read
     from foundry_fastlog._core import Frame, Lines, Scan, Statistics
@@ -244,7 +246,8 @@ class _Account:
                 line += lines
                 tail = tail or rest
                 if error:
-                    refusal = OSError(error, os.strerror(error))
+                    said = SHORTER if error == errno.ENODATA else os.strerror(error)
+                    refusal = OSError(error, said)
                     note_unreadable(segment.path.name, refusal, self._check, self._problems)
                     break
             if tail:

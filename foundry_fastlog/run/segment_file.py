@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Range", "SegmentFile"]
+__all__ = ["SHORTER", "Range", "SegmentFile"]
+
+#: What an error says of a file that has lost bytes.
+SHORTER = "it is shorter than its writer left it"
 
 #: The start and end offset of a part of a file.
 Range = tuple[int, int]
@@ -102,5 +105,5 @@ class SegmentFile:
         self._file.seek(begin + within)
         data = self._file.read(count)
         if len(data) < count:
-            raise OSError(errno.EIO, "it is shorter than its writer left it", str(self._path))
+            raise OSError(errno.EIO, SHORTER, str(self._path))
         return data

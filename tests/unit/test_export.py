@@ -87,7 +87,7 @@ def test_several_streams_are_merged_in_order_and_named(simple: Path, out: Path) 
 
 def test_lines_of_several_processes_say_whose_they_are(many: Path, out: Path) -> None:
     result = export_run(read_run(many), out, streams=["metrics"])
-    assert result.added == ("rank", "attempt", "label")
+    assert result.added == ("rank", "start", "label")
     assert (result.left_out, result.dropped) == ({"metrics": {"loss": 10}}, 7)
     assert result.complete
     *lines, marker = parsed(out)
@@ -95,15 +95,15 @@ def test_lines_of_several_processes_say_whose_they_are(many: Path, out: Path) ->
     assert steps == [(rank, step) for step in range(15) for rank in range(2)]
     labels = {(0, 0): "", (0, 1): "a1", (1, 0): "r1", (1, 1): "r1-a1"}
     for line in lines:
-        assert line["attempt"] == (line["step"] >= 5)
-        assert line["label"] == labels[line["rank"], line["attempt"]]
+        assert line["start"] == (line["step"] >= 5)
+        assert line["label"] == labels[line["rank"], line["start"]]
     del marker["timestamp"]
-    assert marker == {"seq": 10, "dropped": 7, "rank": 1, "attempt": 1, "label": "r1-a1"}
+    assert marker == {"seq": 10, "dropped": 7, "rank": 1, "start": 1, "label": "r1-a1"}
 
 
 @pytest.mark.parametrize(
     ("tag", "added"),
-    [("auto", ("stream",)), ("always", ("stream", "rank", "attempt", "label")), ("never", ())],
+    [("auto", ("stream",)), ("always", ("stream", "rank", "start", "label")), ("never", ())],
 )
 def test_tags_can_be_forced(simple: Path, out: Path, tag: Any, added: tuple[str, ...]) -> None:
     assert export_run(read_run(simple), out, tag=tag).added == added

@@ -488,7 +488,7 @@ def test_polars_frames_have_a_column_per_metric(mixed: Run) -> None:
     frame = mixed.to_polars("metrics")
     assert frame.columns == [
         *("timestamp", "seq", "step", "epoch", "loss", "n", "ok", "note", "mixed", "both"),
-        *("metrics.rank", "metrics.", "rank", "attempt", "label"),
+        *("metrics.rank", "metrics.", "rank", "start", "label"),
     ]
     expected: dict[str, list[Any]] = {
         "step": [0, 1, 2, None],
@@ -512,7 +512,7 @@ def test_every_stream_becomes_a_frame_even_an_empty_one(mixed: Run, tmp_path: Pa
         ("x", None, None, "cuda:0", None, ""),
         ("x", None, None, "cuda:1", 0.5, ""),
     ]
-    assert timings.select("duration_s", "rank", "attempt").row(0) == (0.25, 1, 1)
+    assert timings.select("duration_s", "rank", "start").row(0) == (0.25, 1, 1)
     assert json.loads(mixed.to_polars("log")["context"][0]) == {"x": None, "y": [1]}
     errors = mixed.to_polars("errors")
     assert errors.select("event", "error_type").rows() == [
@@ -520,7 +520,7 @@ def test_every_stream_becomes_a_frame_even_an_empty_one(mixed: Run, tmp_path: Pa
         (None, "ValueError"),
     ]
     system = mixed.to_polars("system")
-    assert system.columns[2:] == ["step", "cpu", "metrics.rank", "rank", "attempt", "label"]
+    assert system.columns[2:] == ["step", "cpu", "metrics.rank", "rank", "start", "label"]
     assert repr(system.row(0)[2:5]) == "(1, nan, 1)"
     for stream in STREAMS:
         empty = read_run(OracleWriter(tmp_path / "empty").run).to_polars(stream)
