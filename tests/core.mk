@@ -45,6 +45,8 @@ $(BUILD)/%.o: %.cpp $(FLAGS_FILE)
 	@$(COMPILE)
 $(BUILD)/core/%.o: $(CSRC)/core/%.cpp $(FLAGS_FILE)
 	@$(COMPILE)
+$(BUILD)/reader/%.o: $(CSRC)/reader/%.cpp $(FLAGS_FILE)
+	@$(COMPILE)
 
 # $(call objects,NAME,FILES): of these files, which are compiled as NAME.
 objects = $(if $(filter yes,$(UNITY)),$(BUILD)/$(1).o,$(2:%.cpp=$(BUILD)/%.o))

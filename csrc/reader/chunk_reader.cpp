@@ -68,7 +68,11 @@ bool ChunkReader::fill(const SegmentFile& file, Chunk& chunk) {
     offset_ += at_;
     at_ = 0;
     filled_ = rest;
-    const std::size_t more = std::max(window_, rest);
+    // Of a short file no more than there is, and a byte to see its end.
+    const std::uint64_t at = offset_ + rest;
+    const std::uint64_t left = file.size() > at ? file.size() - at : 0;
+    const auto more =
+        static_cast<std::size_t>(std::min<std::uint64_t>(std::max(window_, rest), left + 1));
     buffer_.resize(rest + more + kPadding);
     std::size_t taken = 0;
     chunk.error = file.read(offset_ + rest, buffer_.data() + rest, more, taken);

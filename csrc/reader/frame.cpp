@@ -108,7 +108,7 @@ Type type_of(Kinds kinds) noexcept {
 Frame::Frame(Stream stream, std::vector<SourceRows> sources)
     : sources_(std::move(sources)), selection_(sources_) {
     name_columns(stream);
-    std::size_t most = kMergedRows;
+    std::size_t most = std::min(kMergedRows, static_cast<std::size_t>(selection_.shown()));
     for (const SourceRows& source : sources_) {
         for (const auto& chunk : source.chunks) most = std::max(most, chunk->rows());
     }
