@@ -209,7 +209,7 @@ class RunFile:
         attempts = [
             a
             for a in before.get("attempts", [])
-            if isinstance(a, dict) and _start_of(a) != _start_of(self._attempt)
+            if isinstance(a, dict) and _writer_of(a) != _writer_of(self._attempt)
         ]
         for a in attempts:  # this process under an earlier label, before its files existed
             if all(a.get(key) == self._attempt[key] for key in ("host", "pid", "started")):
@@ -295,9 +295,9 @@ def _read(path: Path) -> dict[str, Any]:
     return run if isinstance(run, dict) and isinstance(run.get("attempts"), list) else {}
 
 
-def _start_of(attempt: dict[str, Any]) -> tuple[object, object]:
-    """Return which start of the run an entry belongs to."""
-    return (attempt.get("stamp", ""), attempt.get("attempt"))
+def _writer_of(attempt: dict[str, Any]) -> tuple[object, ...]:
+    """Return which writer of the run an entry is of."""
+    return (attempt.get("stamp", ""), attempt.get("attempt"), attempt.get("label", ""))
 
 
 def render(run: dict[str, Any]) -> bytes:

@@ -202,7 +202,9 @@ TEST_SUITE("ring image") {
             const bool system = version >= kFirstVersionWithSystem;
             const std::size_t count = system ? kStreamCount : OldCommitSlot::kStreams;
             f.commit(1);
-            for (std::size_t s = 0; s < 2 * count; ++s) f.put(static_cast<Stream>(s % count), 7);
+            for (int n = 0; n < 2; ++n) {
+                for (std::size_t s = 0; s < count; ++s) f.put(static_cast<Stream>(s), n);
+            }
             const std::string ring = f.memory->path();
             files.keeps = true;
             const RecoveryReport first = f.recover(files);

@@ -156,7 +156,7 @@ TEST_SUITE("stream files") {
         }
         for (auto& thread : threads) thread.join();
         std::set<std::string> expected{""};
-        for (int w = 1; w < kWriters; ++w) expected.insert("a" + std::to_string(w));
+        for (int w = 1; w < kWriters; ++w) expected.insert("p" + std::to_string(w));
         CHECK(std::set<std::string>(labels.begin(), labels.end()) == expected);
     }
 

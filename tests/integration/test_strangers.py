@@ -223,6 +223,6 @@ recorder = Recorder(RUN)
 assert recorder.record(0, loss=1.0)
 assert recorder.close()
 run = read_run(RUN)
-assert not run.problems and run.info["format"] == 1
+assert not run.problems and run.info["format"] == 2
 """
     play(run, body)
