@@ -41,7 +41,9 @@ def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
             sys.stdout.flush()
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
-        except ImportError as error:  # a package, or the extension: the message says how to get it
+        except ModuleNotFoundError:  # a fault of the installation
+            raise
+        except ImportError as error:  # the message says how to get what is missing
             raise fail(str(error)) from error
         except BrokenPipeError:
             # Buffered output has nowhere to go; stop the interpreter from flushing it at exit.

@@ -211,7 +211,7 @@ from foundry_fastlog.cli.main import main
 
 tree, run = sys.argv[1:]
 assert main(["recover", "--dry-run", tree]) == 1
-assert main(["summary", run]) == 1
+assert main(["summary", run]) == 2
 (problem,) = read_run(run).problems
 assert "native part of foundry_fastlog, which reads rings, is missing" in problem.message
 sys.exit(main(["recover", tree]))
