@@ -13,6 +13,7 @@
 #include "bindings/gil.hpp"
 #include "core/clock.hpp"
 #include "core/labels.hpp"
+#include "core/machine.hpp"
 #include "core/recovery.hpp"
 #include "core/ring_view.hpp"
 
@@ -128,6 +129,12 @@ py::dict view_ring(const std::string& run_directory, const std::string& path,
     return out;
 }
 
+// Who recovers a ring holds its lock for that time: a process that has ended does not record.
+bool has_ended(const LiveWriter& writer) {
+    return writer.pid_namespace != 0 && writer.pid_namespace == pid_namespace() &&
+           writer.boot == boot_id() && process_has_ended(writer.pid, writer.process_start);
+}
+
 }  // namespace
 
 void bind_recovery(py::module_& module) {
@@ -161,6 +168,7 @@ void bind_recovery(py::module_& module) {
             {
                 const GilReleased unlocked;
                 writers = live_writers(posix_files(), run_directory);
+                std::erase_if(writers, &has_ended);
             }
             py::list out;
             for (const LiveWriter& writer : writers) {

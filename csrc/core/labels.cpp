@@ -96,7 +96,9 @@ std::vector<LiveWriter> live_writers(RunFiles& files, const std::string& run_dir
         if (files.lock(ring, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK) return;
         const std::unique_ptr<RingImage> image = RingImage::look(files, ring);
         if (image == nullptr || image->has_recovery_mark()) return;
-        found.push_back({image->home().label, image->header().host, image->header().pid});
+        const RingFileHeader& of = image->header();
+        found.push_back(
+            {image->home().label, of.host, of.boot_id, of.pid, of.pid_namespace, of.process_start});
     });
     return found;
 }

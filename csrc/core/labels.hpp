@@ -23,7 +23,10 @@ bool has_rival(RunFiles& files, int directory, const std::string& stamp, const s
 struct LiveWriter {
     std::string label;
     std::string host;
+    std::string boot;
     std::uint32_t pid = 0;
+    std::uint32_t pid_namespace = 0;
+    std::uint64_t process_start = 0;
 };
 
 /// The writers that live, as far as the rings of this host tell. Nothing is opened but the rings; nothing is locked

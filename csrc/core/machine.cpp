@@ -1,7 +1,10 @@
 #include "core/machine.hpp"
 
+#include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -47,22 +50,51 @@ std::uint64_t random_u64() {
     return (static_cast<std::uint64_t>(device()) << 32) | device();
 }
 
-// Field 22 of /proc/self/stat (proc(5)).
-std::uint64_t process_start() {
-    std::uint64_t start = 0;
+namespace {
+
+struct ProcessStat {
+    char state = 0;           // 0: it cannot be read
+    std::uint64_t start = 0;  // in clock ticks since boot
+};
+
+// Fields 3 and 22 of /proc/PID/stat (proc(5)).
+ProcessStat read_stat([[maybe_unused]] const std::string& path) {
+    ProcessStat found;
 #if defined(__linux__)
-    if (std::FILE* file = std::fopen("/proc/self/stat", "re")) {
+    if (std::FILE* file = std::fopen(path.c_str(), "re")) {
         char line[1024] = {};
         const std::size_t got = std::fread(line, 1, sizeof line - 1, file);
         std::fclose(file);
         const char* at = got != 0 ? std::strrchr(line, ')') : nullptr;  // after the command's name
+        if (at != nullptr && at[1] == ' ') found.state = at[2];
         for (int field = 2; at != nullptr && field < 22; ++field) {
             at = std::strchr(at + 1, ' ');
         }
-        if (at != nullptr) start = std::strtoull(at, nullptr, 10);
+        if (at != nullptr) found.start = std::strtoull(at, nullptr, 10);
     }
 #endif
-    return start;
+    return found;
+}
+
+}  // namespace
+
+std::uint64_t process_start() { return read_stat("/proc/self/stat").start; }
+
+bool process_has_ended(std::uint32_t pid, std::uint64_t start) {
+    if (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) return true;
+    const ProcessStat found = read_stat("/proc/" + std::to_string(pid) + "/stat");
+    if (found.state == 'Z' || found.state == 'X') return true;  // nobody has waited for it
+    return found.start != 0 && start != 0 && found.start != start;
+}
+
+std::uint32_t pid_namespace() {
+#if defined(__linux__)
+    struct stat status{};
+    if (::stat("/proc/self/ns/pid", &status) == 0) {
+        return static_cast<std::uint32_t>(status.st_ino);
+    }
+#endif
+    return 0;
 }
 
 std::vector<std::string> temporary_places() {

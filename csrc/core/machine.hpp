@@ -15,6 +15,10 @@ std::string boot_id();
 std::string host_name();
 /// The start of this process in clock ticks since boot.
 std::uint64_t process_start();
+/// Whether a process of this namespace, which began then, has ended.
+bool process_has_ended(std::uint32_t pid, std::uint64_t start);
+/// Where this process's numbers of processes are meant; 0 if that is not known.
+std::uint32_t pid_namespace();
 
 std::uint64_t random_u64();
 

@@ -64,8 +64,8 @@ struct RingFileHeader {
     char host[64];
     char label[192];
     char stamp[64];
-    std::uint32_t reserved;
-    std::uint32_t crc;  // crc32c of everything before
+    std::uint32_t pid_namespace;  // in which `pid` is meant; 0: not known
+    std::uint32_t crc;            // crc32c of everything before
 };
 static_assert(sizeof(RingFileHeader) == 496);
 

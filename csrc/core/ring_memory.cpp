@@ -275,6 +275,7 @@ SinkError RingMemory::fill_file(const RingSpec& spec) {
     header.segment_bytes = spec.segment_bytes;
     header.process_start = process_start();
     header.pid = static_cast<std::uint32_t>(::getpid());
+    header.pid_namespace = pid_namespace();
     header.rank = spec.rank;
     put_text(header.uuid, uuid_);
     put_text(header.boot_id, boot_id());

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ from contract import schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from recorded import eventually
 
 from foundry_fastlog import Recorder, read_run
 from foundry_fastlog.run import starts
@@ -299,6 +301,38 @@ def test_what_happened_to_be_killed_has_no_end_and_the_next_start_follows(tmp_pa
         assert states == ["killed", "running"]
     assert sorted(read_starts(tmp_path)) == ["000000.json", "000001.end.json", "000001.json"]
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [0]
+
+
+def test_a_ring_that_is_being_recovered_is_nobodys(tmp_path: Path) -> None:
+    """Who recovers it holds its lock, too: a rank that comes then is no peer of the dead one."""
+    from foundry_fastlog import _core
+
+    ready, told = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        recorder = Recorder(tmp_path, **OPTIONS)
+        recorder.record(0, loss=1.0)
+        os.write(told, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    (ring,) = (tmp_path / ".fastlog").glob("*.ring")
+    assert [live[2] for live in _core.live_writers(os.fsencode(tmp_path))] == [pid]
+    with ring.open("rb") as held:
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: _flocked(held.fileno()))
+        assert _core.live_writers(os.fsencode(tmp_path)) == []  # not waited for yet
+        os.waitpid(pid, 0)
+        assert _core.live_writers(os.fsencode(tmp_path)) == []
+        with Recorder(tmp_path, **OPTIONS) as again:
+            assert again.label == "a1"
+
+
+def _flocked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def test_nobody_can_say_how_a_start_with_its_ring_in_memory_is_doing(tmp_path: Path) -> None:
