@@ -110,16 +110,16 @@ class Counting:
         if place is None or (not cutoffs and rewound_to is math.inf):
             return record
         if kind == _STEP and place >= rewound_to:
-            gone = set(_names(record))
+            gone = list(_names(record))
         else:
-            gone = {n for n in _names(record) if place >= cutoffs.get((kind, n), math.inf)}
+            gone = [n for n in _names(record) if place >= cutoffs.get((kind, n), math.inf)]
         if not gone:
             return record
         self.left_out.update(gone)
         for part in ("metrics", "summary"):
             values = record.get(part)
             if isinstance(values, dict) and len(gone) < len(values):
-                return _without(record, part, gone)
+                return _without(record, part, frozenset(gone))
         return None
 
 
@@ -163,7 +163,7 @@ def _names(record: Record) -> Iterable[str]:
     return (name,) if isinstance(name, str) else ()
 
 
-def _without(record: Record, part: str, names: set[str]) -> Record:
+def _without(record: Record, part: str, names: frozenset[str]) -> Record:
     kept = {**record, part: {n: v for n, v in record[part].items() if n not in names}}
     for marks in ("nonfinite", "missing"):
         if isinstance(kept.get(marks), dict):
