@@ -163,18 +163,17 @@ class Counting:
         if place is None or (not cutoffs and rewound_to is math.inf):
             return record
         if kind == _STEP and place >= rewound_to:
-            gone = set(_names(self._stream, record))
+            gone = list(_names(self._stream, record))
         else:
-            gone = {
-                n for n in _names(self._stream, record) if place >= cutoffs.get((kind, n), math.inf)
-            }
+            names = _names(self._stream, record)
+            gone = [name for name in names if place >= cutoffs.get((kind, name), math.inf)]
         if not gone:
             return record
         self.left_out.update(gone)
         if self._stream == "performance":
             return None
         part = "summary" if record.get("metrics") is None else "metrics"
-        return _without(record, part, gone) if len(gone) < len(record[part]) else None
+        return _without(record, part, frozenset(gone)) if len(gone) < len(record[part]) else None
 
 
 def keep_lines(
@@ -254,7 +253,7 @@ def _names(stream: str, record: Record) -> Iterable[str]:
     return values if isinstance(values, dict) else ()
 
 
-def _without(record: Record, part: str, names: set[str]) -> Record:
+def _without(record: Record, part: str, names: frozenset[str]) -> Record:
     kept = {**record, part: {n: v for n, v in record[part].items() if n not in names}}
     for marks in ("nonfinite", "missing"):
         if isinstance(kept.get(marks), dict):

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from crash.acked import STREAMS
 from crash.driving import SANITIZED, STALLED, Scene, Settings, build, fix_addresses
 from crash.ring_file import PAD, SLOT_BYTES, SLOTS, Record, RingFile
 from crash.test_kill_points import WRITING, leave_full_ring, start_and_hold
@@ -164,9 +165,7 @@ def test_what_is_torn_behind_the_commit_is_cut(scene: Scene, torn: bytes, whole:
     process.kill()
     slot = RingFile(scene.rings()[0]).slot()
     paths = []
-    for stream, (segment, offset, _) in zip(
-        ("metrics", "performance", "errors", "log"), slot.streams, strict=True
-    ):
+    for stream, (segment, offset, _) in zip(STREAMS, slot.streams, strict=True):
         number = f".{segment:06d}" if segment else ""
         paths.append(path := scene.run / f"{stream}{number}.jsonl")
         assert path.stat().st_size == offset
@@ -177,7 +176,7 @@ def test_what_is_torn_behind_the_commit_is_cut(scene: Scene, torn: bytes, whole:
     struct.pack_into("<Q", ring.bytes, 4096, slot.position)
     ring.save()
     [report] = scene.recover()
-    assert report["cut_bytes"] == 4 * len(torn)
+    assert report["cut_bytes"] == len(STREAMS) * len(torn)
     found = scene.check().violations[:-1]
     assert lost > 0
     if whole:
@@ -191,7 +190,7 @@ def test_segments_that_were_begun_and_not_committed_are_gone_on_with(
     scene: Scene, torn: bytes
 ) -> None:
     """A crash between a rotation and its commit: the new segment is known by its note."""
-    process = start_and_hold(scene, KEPT, "file_noted:20")
+    process = start_and_hold(scene, KEPT, "file_noted:21")
     process.kill()
     slot = RingFile(scene.rings()[0]).slot()
     begun = [path for path in scene.run.glob("*.0*.jsonl") if not path.stat().st_size]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import signal
+import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,9 +23,11 @@ from contract import schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from oracle import OracleWriter
 from recorded import eventually
 
 from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.export.jsonl import export_run
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place
@@ -152,6 +158,31 @@ def test_any_history_reads_as_the_oracle_says(history: list[tuple[Any, ...]]) ->
         assert not found.problems
 
 
+def test_of_a_line_a_part_may_count(tmp_path: Path) -> None:
+    """What no longer counts goes from its values, and from the marks of them."""
+    first = OracleWriter(tmp_path)
+    values = {"loss": None, "acc": math.nan, "lr": 0.1, "norm": None}
+    first.metrics_dict(3, values, missing={"loss": "lost", "norm": "timeout"})
+    first.metrics_dict(4, {"loss": None, "lr": math.inf}, missing={"loss": "lost"})
+    first.summary(1, loss=1.0, acc=math.nan, lr=2.0)
+    OracleWriter(tmp_path, attempt=1).metrics(3, loss=2.0, acc=1.0)
+    OracleWriter(tmp_path, attempt=2).summary(1, acc=0.5)
+    run = read_run(tmp_path)
+    export_run(run, tmp_path / "out", streams=["metrics"], tag="never")
+    lines = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [{k: line[k] for k in list(line)[2:]} for line in lines if line["seq"] < 3][:6] == [
+        {"step": 3, "metrics": {"lr": 0.1, "norm": None}, "missing": {"norm": "timeout"}},
+        {"step": 3, "metrics": {"loss": 2.0, "acc": 1.0}},
+        {"epoch": 1, "summary": {"acc": 0.5}},
+        {"step": 4, "metrics": {"lr": None}, "nonfinite": {"lr": "inf"}},
+        {"epoch": 1, "summary": {"loss": 1.0, "lr": 2.0}},
+    ]
+    assert run.left_out["metrics"] == {"loss": 2, "acc": 2}
+    assert list(run.lines("metrics", starts=1)) == [{**lines[1]}]
+    with pytest.raises(ValueError, match="'all' or one of 0, 1, 2, got 3"):
+        list(run.lines("metrics", starts=3))
+
+
 # ---- a process's place and launch ---------------------------------------------------------------
 
 
@@ -220,6 +251,10 @@ MASTER = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
         ),
         ({"PMIX_NAMESPACE": "prterun-1@1"}, Launch("mpi", "prterun-1@1")),
         (MASTER, Launch("env", "node1:29500 4")),
+        (
+            {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
+            Launch("env", f"{socket.gethostname()}:1 4"),
+        ),
     ],
 )
 def test_what_names_a_launch(
@@ -358,6 +393,63 @@ def test_an_entry_that_no_listing_shows_yet_counts(
     assert not starts.begin(tmp_path / "new", Place(1, 2), launch, list, {}).began
 
 
+def test_an_entry_is_made_without_links_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no")))
+    for _ in range(2):
+        Recorder(tmp_path, **OPTIONS).close()
+    assert len(read_starts(tmp_path)) == 4
+
+
+def test_a_start_of_which_nothing_says_how_old_it_is_is_of_no_later_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entry cannot be compared with the clock of the file system."""
+    one, other = Launch("argument", "x"), Launch("argument", "y")
+    assert starts.begin(tmp_path, Place(0, 2), one, list, {}).number == 0
+    assert starts.begin(tmp_path, Place(1, 2), other, list, {}).number == 1
+    assert starts.begin(tmp_path, Place(0, 2), other, list, {}).number == 1
+    monkeypatch.setattr(starts, "_now_there", lambda _: _refuse())
+    assert starts.begin(tmp_path, Place(0, 2), other, list, {}).number == 2
+
+
+def _refuse() -> float:
+    raise OSError(errno.EROFS, "read-only")
+
+
+def test_others_that_open_the_run_are_waited_for(tmp_path: Path) -> None:
+    """Until they can be seen, or, where one hangs, for a while."""
+    directory = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    opened: list[Recorder] = []
+    thread = threading.Thread(target=lambda: opened.append(Recorder(tmp_path, **OPTIONS)))
+    thread.start()
+    while not starts._held:
+        time.sleep(0.001)
+    assert not opened
+    os.close(directory)
+    thread.join()
+    opened[0].close()
+
+
+def test_a_forked_child_holds_back_nobody(tmp_path: Path) -> None:
+    with starts.opening(tmp_path):
+        if (pid := os.fork()) == 0:
+            os._exit(len(starts._held))
+        assert os.waitpid(pid, 0)[1] == 0
+        (held,) = starts._held
+        starts._drop_in_child()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(held)
+
+
+def test_labels_of_somebody_are_of_no_start() -> None:
+    assert not starts._is_main_of("x7", 0)
+    assert not starts._is_main_of("w7", 0)
+    assert starts._is_main_of("r1-a2-p3", 2)
+
+
 @pytest.mark.parametrize("there", [Path.touch, lambda path: path.symlink_to("nowhere")])
 def test_a_start_without_an_entry_is_one(there: Callable[[Path], object], tmp_path: Path) -> None:
     """Something is in the place of the entries: the run is recorded all the same."""
@@ -465,6 +557,28 @@ def test_resume_says_what_to_do_where_a_run_is(tmp_path: Path) -> None:
         Recorder(run, resume="maybe", **OPTIONS)
 
 
+@pytest.mark.parametrize("resume", ["new", "never"])
+def test_a_directory_that_another_process_takes_meanwhile_is_its(
+    resume: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, choose = tmp_path / "run", starts.choose_directory
+
+    def choose_late(*arguments: Any) -> Path:
+        chosen = choose(*arguments)
+        monkeypatch.setattr(starts, "choose_directory", choose)
+        Recorder(run, **OPTIONS).close()
+        return chosen
+
+    monkeypatch.setattr(starts, "choose_directory", choose_late)
+    if resume == "new":
+        with Recorder(run, resume=resume, **OPTIONS) as recorder:
+            assert recorder.path == tmp_path / "run-2"
+    else:
+        with pytest.raises(FileExistsError, match="has a run already"):
+            Recorder(run, resume=resume, **OPTIONS)
+    assert sorted(read_starts(run)) == ["000000.end.json", "000000.json"]
+
+
 def test_log_goes_on_behind_the_last_step(tmp_path: Path) -> None:
     with Recorder(tmp_path, segment_bytes=4096, **OPTIONS) as recorder:
         for step in range(100):
@@ -475,10 +589,13 @@ def test_log_goes_on_behind_the_last_step(tmp_path: Path) -> None:
         recorder.log({"loss": 3.0})
     with Recorder(tmp_path, **OPTIONS) as recorder:
         recorder.log({"loss": 4.0})
+        recorder.rewind(52)
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        recorder.log({"loss": 5.0})
     steps = [
         (line["step"], line["metrics"]["loss"]) for line in read_run(tmp_path).lines("metrics")
     ]
-    assert steps == [*((step, 1.0) for step in range(50)), (50, 3.0), (51, 4.0)]
+    assert steps == [*((step, 1.0) for step in range(50)), (50, 3.0), (51, 4.0), (52, 5.0)]
 
 
 @pytest.mark.parametrize(

@@ -401,6 +401,27 @@ def test_wrong_arguments(
         SystemMetrics(recorder, **options)
 
 
+def test_figures_that_cannot_be_recorded(recorder: Recorder) -> None:
+    for figures, error, message in (
+        (5, TypeError, "figures must be a mapping, got int"),
+        ({1: 2.0}, TypeError, "names of figures must be str, got 1"),
+        ({"x": [1]}, TypeError, "x"),
+    ):
+        with pytest.raises(error, match=message):
+            recorder.system(figures)  # type: ignore[arg-type]
+    with pytest.raises(OverflowError):
+        recorder.system({"x": 1.0}, step=1 << 63)
+    with pytest.raises(TypeError):
+        recorder.rewind("3")  # type: ignore[arg-type]
+    assert recorder.system({str(n): "x" * 5000 for n in range(500)})  # of several lines
+    assert recorder.rewind(-(1 << 63))
+    assert recorder.log({"loss": 1.0})
+    recorder.close()
+    found = lines(recorder.path, "system")
+    assert len(found) > 1
+    assert sum(len(line["system"]) for line in found) == 500
+
+
 def test_importing_loads_neither_psutil_nor_pynvml() -> None:
     """The module costs nothing until a reader is made."""
     code = (
