@@ -14,7 +14,7 @@ from crash.driving import SANITIZED, build, size
 
 
 def fuzz(command: list[str], executions: int, scratch: Path) -> Counter[str]:
-    """Run a program on all processors, each with its own numbers; return the sums of its figures."""
+    """Run a program on all processors, each with its own numbers; sum up their figures."""
     program = build("asan" if SANITIZED else "plain") / command[0]
     workers = os.cpu_count() or 1
     share = executions // workers
