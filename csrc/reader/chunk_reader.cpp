@@ -52,7 +52,7 @@ void ChunkReader::read(const SegmentFile& file, std::uint64_t begin, std::uint64
             if (chunk.lines == kSample && !sized && !options.only_count) {
                 sized = true;
                 const auto bytes = static_cast<std::uint64_t>(p - buffer_.data()) + offset_ - begin;
-                if (bytes != 0 && end > begin) {
+                if (bytes != 0 && end > begin && end != kUnknownSize) {
                     const std::uint64_t rows = chunk.rows() * ((end - begin) / bytes + 1);
                     parser.reserve(static_cast<std::size_t>(rows + rows / 16 + 16));
                 }

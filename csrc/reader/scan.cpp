@@ -17,6 +17,8 @@ namespace {
 // Below this a thread costs more than it brings.
 constexpr std::uint64_t kLeastBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kLeastPart = std::uint64_t{1} << 20;
+// How many times as much as their files compressed lines are, about: it decides on threads only.
+constexpr std::uint64_t kExpansion = 8;
 
 struct Task {
     std::size_t source;
@@ -29,6 +31,7 @@ struct Task {
 struct Plan {
     std::vector<Task> tasks;
     std::uint64_t bytes = 0;
+    bool reads_on = false;  // some are not read by this code alone
 };
 
 Plan make_plan(const std::vector<Source>& sources, const ScanLimits& limits, unsigned threads) {
@@ -42,7 +45,9 @@ Plan make_plan(const std::vector<Source>& sources, const ScanLimits& limits, uns
         for (const Segment& segment : source.segments) {
             const SegmentFile file(segment);
             sizes.push_back({file.size(), file.error()});
-            if (file.error() == 0) plan.bytes += file.size();
+            if (file.error() != 0) continue;
+            plan.bytes += segment.read_on ? file.disk_size() * kExpansion : file.size();
+            plan.reads_on = plan.reads_on || segment.read_on;
         }
     }
     // Some parts for each thread, so that none is left alone with the last one.
@@ -53,6 +58,10 @@ Plan make_plan(const std::vector<Source>& sources, const ScanLimits& limits, uns
         for (std::size_t i = 0; i < sources[s].segments.size(); ++i, ++size) {
             if (size->error != 0) {
                 plan.tasks.push_back({s, i, 0, 0, size->error});
+                continue;
+            }
+            if (sources[s].segments[i].read_on) {
+                plan.tasks.push_back({s, i, 0, size->bytes, 0});
                 continue;
             }
             for (std::uint64_t begin = 0; begin < size->bytes; begin += part) {
@@ -171,9 +180,10 @@ void scan(const std::vector<Source>& sources, const Options& options, const Scan
     const unsigned most =
         limits.threads != 0 ? limits.threads : std::max(1U, std::thread::hardware_concurrency());
     const Plan plan = make_plan(sources, limits, most);
-    const auto threads = static_cast<unsigned>(
-        std::min<std::uint64_t>({most, plan.tasks.size(), plan.bytes / kLeastBytes}));
-    if (threads < 2) {
+    const auto threads = static_cast<unsigned>(std::max<std::uint64_t>(
+        std::min<std::uint64_t>({most, plan.tasks.size(), plan.bytes / kLeastBytes}), 1));
+    // The caller's thread asks whether to go on; it does not while somebody else's code reads.
+    if (threads < 2 && !plan.reads_on) {
         ChunkReader reader;
         for (const Task& task : plan.tasks) {
             take({task.source, task.segment, read_part(sources, task, options, reader)});

@@ -33,7 +33,8 @@ struct ScanLimits {
 };
 
 /// Reads all sources and hands out their parts: those of a source in order, one source after the
-/// other, in the caller's thread. A segment that cannot be opened has one part, with the error.
+/// other, in the caller's thread. A segment that cannot be opened has one part, with the error; a
+/// compressed one is one part, which is read in another thread.
 /// `go_on` is asked about ten times a second, in the caller's thread; what it throws, and what
 /// `take` throws, ends the reading. Throws std::bad_alloc, and std::length_error for a run with more
 /// names than a run can have.

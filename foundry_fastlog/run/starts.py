@@ -44,6 +44,8 @@ from foundry_fastlog.run.files import (
 )
 from foundry_fastlog.run.info import FORMAT, read_run_file, render
 from foundry_fastlog.run.launch import Launch, Place
+from foundry_fastlog.run.packed import find_file, plain_name
+from foundry_fastlog.run.segment_file import SegmentFile
 
 __all__ = [
     "STARTS_DIR",
@@ -257,12 +259,12 @@ def last_step(directory: Path, rank: int | None) -> int | None:
         rank: The rank.
     """
     newest: dict[Writer, int] = {}
-    for name in filter(None, map(parse_name, _names(directory))):
+    for name in _stream_names(directory):
         if name.stream == "metrics" and name.writer.rank == (rank or 0):
             newest[name.writer] = max(newest.get(name.writer, 0), name.segment)
     found: dict[tuple[int, str], int] = {}
     for writer, segment in newest.items():
-        path = directory / format_name(StreamName("metrics", writer, segment))
+        path = find_file(directory / format_name(StreamName("metrics", writer, segment)))
         if (step := _last_step_in(path)) is not None:
             start = (writer.attempt, writer.stamp)
             found[start] = max(found.get(start, step), step)
@@ -271,9 +273,8 @@ def last_step(directory: Path, rank: int | None) -> int | None:
 
 def _last_step_in(path: Path) -> int | None:
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - _TAIL_BYTES))
+        with SegmentFile(path) as file:
+            file.seek(max(0, file.size - _TAIL_BYTES))
             lines = file.read(_TAIL_BYTES).split(b"\n")
     except OSError:
         return None
@@ -366,8 +367,12 @@ def _names(directory: Path) -> list[str]:
 
 def _writers(directory: Path) -> set[Writer]:
     """The processes that have files in the run, forked and spawned ones aside."""
-    parsed = filter(None, map(parse_name, _names(directory)))
-    return {name.writer for name in parsed if not name.writer.children}
+    return {name.writer for name in _stream_names(directory) if not name.writer.children}
+
+
+def _stream_names(directory: Path) -> list[StreamName]:
+    parsed = (parse_name(plain_name(name)) for name in _names(directory))
+    return [name for name in parsed if name is not None]
 
 
 def _is_main_of(label: str, start: int) -> bool:
