@@ -16,7 +16,7 @@ struct ByteRange {
 };
 
 /// Reads what a file is the compressed form of: up to so many bytes from an offset on, fewer at the end
-/// only. Returns 0, or what the system said; what was read before an error counts. It is asked for
+/// only. Returns 0, or what the system said, and no bytes then. It is asked for
 /// ascending offsets, or for 0 to begin anew, and by one thread at a time.
 using ReadOn =
     std::function<int(std::uint64_t offset, char* to, std::size_t count, std::size_t& taken)>;

@@ -24,6 +24,7 @@ from foundry_fastlog.run.checks import (
     note_unreadable,
 )
 from foundry_fastlog.run.files import Segment, Series
+from foundry_fastlog.run.packed import is_packed
 from foundry_fastlog.run.segment_file import SegmentFile
 
 __all__ = [
@@ -219,7 +220,7 @@ def _batches(segment: Segment, block: int, tail: _Tail) -> Iterator[list[bytes]]
     The file is opened once per block, so that a merge over thousands of writers does not need a
     file handle for each. A compressed one does the same itself.
     """
-    if not segment.size:  # just created; later lines are for a later read
+    if not segment.size and not is_packed(segment.path):  # just created: lines are for a later read
         return
     offset = 0
     packed: SegmentFile | None = None

@@ -1,7 +1,8 @@
 """Compress a recorder's closed segments while it records, in a thread of its own.
 
-It looks now and then whether there are more segments, and never holds up who records: it has the
-lowest priority where the system knows one of threads, and gives the GIL away at each block.
+It looks now and then whether there are more segments, and compresses without the GIL. It has no
+lower priority: it would then keep the GIL, which all wait for, for as long as others keep it from
+running.
 """
 
 from __future__ import annotations
@@ -9,26 +10,37 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import threading
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING
+from queue import Empty, SimpleQueue
+from typing import Protocol
 
 from foundry_fastlog.recording.extension import core
 from foundry_fastlog.recording.packing import Stopped, closed_segments, pack, sync_ring
 from foundry_fastlog.run.files import STREAMS, Writer, parse_name
 from foundry_fastlog.run.packed import check_library
 
-if TYPE_CHECKING:
-    from foundry_fastlog.recording.recorder import Recorder
-
 __all__ = ["BackgroundPacking"]
 
 POLL_S = 1.0
-_NICE = 19
 
 _log = logging.getLogger("foundry_fastlog")
+
+
+class _Recorder(Protocol):
+    """The members of `Recorder` that are used."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def stamp(self) -> str: ...
+    def stats(self) -> core.RecorderStats: ...
+    def _files(self) -> list[str]: ...
 
 
 class BackgroundPacking:
@@ -41,12 +53,15 @@ class BackgroundPacking:
         how: ``zstd`` or ``gzip``.
     """
 
-    def __init__(self, recorder: Recorder, how: str) -> None:
+    def __init__(self, recorder: _Recorder, how: str) -> None:
         self._recorder = weakref.ref(recorder)
         self._run = str(recorder.path)
         self._how = how
         self._seen = 0  # segments at the last look
-        self._stopping = threading.Event()
+        self._stopped = False
+        self._wake: SimpleQueue[None] = (
+            SimpleQueue()
+        )  # a signal's handler may close its recorder, too
         self._told = False
         self._thread = threading.Thread(target=self._work, name="fastlog-compress", daemon=True)
         try:
@@ -56,17 +71,20 @@ class BackgroundPacking:
 
     def stop(self) -> None:
         """Stop: a compression that is at work is given up, and its file stays plain."""
-        self._stopping.set()
-        with contextlib.suppress(RuntimeError):  # it was never started, or this is it
-            self._thread.join()
+        self._stopped = True
+        self._wake.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until it has stopped, but not for a disk that hangs."""
+        with contextlib.suppress(RuntimeError):  # it was never started
+            self._thread.join(timeout_s)
 
     def _work(self) -> None:
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
             check_library(self._how)
-            while not self._stopping.wait(POLL_S):
+            while not self._stopped:
+                with contextlib.suppress(Empty):
+                    self._wake.get(timeout=POLL_S)
                 if not self._look():
                     return
         except Stopped:
@@ -77,7 +95,7 @@ class BackgroundPacking:
     def _look(self) -> bool:
         """Compress what was closed since the last look; False if the recorder is out of use."""
         recorder = self._recorder()
-        if recorder is None or recorder.closed:
+        if self._stopped or recorder is None or recorder.closed:
             return False
         stats = recorder.stats()
         segments = sum(stream["segments"] for stream in stats["streams"].values())
@@ -104,7 +122,7 @@ class BackgroundPacking:
                 file,
                 self._how,
                 before_removal=lambda: sync_ring(ring),
-                go_on=lambda: not self._stopping.is_set(),
+                go_on=lambda: not self._stopped,
             )
         except OSError as error:  # tried again when the next one is closed
             self._tell(error)

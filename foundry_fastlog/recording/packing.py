@@ -186,10 +186,10 @@ def pack(
     with contextlib.ExitStack() as stack:
         plain = os.open(path, flags)
         stack.callback(os.close, plain)
-        os.fsync(plain)  # what the disk has lost is told here
         status = os.fstat(plain)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(0, "it is not a regular file")
+        os.fsync(plain)  # what the disk has lost is told here
         if os.path.lexists(target) and not begin_alike(path, target):
             raise OSError(0, f"{target.name} is there, with other lines")
         temporary = path.with_name(f".{target.name}.{os.urandom(8).hex()}{_TEMPORARY}")

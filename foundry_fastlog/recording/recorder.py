@@ -444,9 +444,12 @@ class Recorder(EventRecorder):
         """
         first = not self.closed
         limit = self._default_limit() if timeout is None else seconds("timeout", timeout)
-        if self._packing is not None and os.getpid() == self._pid:
-            self._packing.stop()
+        packing = self._packing if os.getpid() == self._pid else None
+        if packing is not None:
+            packing.stop()
         written = self._close(limit)
+        if packing is not None:
+            packing.join(min(limit, _SHORT_CLOSE_S))
         if not written and timeout is None:
             self._warn_missing()
         if first and os.getpid() == self._pid and self._run_file is not None:
