@@ -73,12 +73,13 @@ Plan make_plan(const std::vector<Source>& sources, const ScanLimits& limits, uns
 }
 
 std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const Task& task,
-                                 const Options& options, ChunkReader& reader) {
+                                 const Options& options, ChunkReader& reader,
+                                 const std::atomic<bool>* cancelled = nullptr) {
     auto chunk = std::make_unique<Chunk>();
     chunk->error = task.error;
     if (task.error != 0) return chunk;
     const Source& source = sources[task.source];
-    const SegmentFile file(source.segments[task.segment]);
+    const SegmentFile file(source.segments[task.segment], cancelled);
     chunk->error = file.error();
     if (chunk->error == 0) {
         reader.read(file, task.begin, task.end, source.stream, options, *chunk);
@@ -115,7 +116,7 @@ void work(const std::vector<Source>& sources, const Plan& plan, const Options& o
                 });
             }
             if (shared.cancelled.load(std::memory_order_relaxed)) return;
-            auto chunk = read_part(sources, plan.tasks[task], options, reader);
+            auto chunk = read_part(sources, plan.tasks[task], options, reader, &shared.cancelled);
             const std::lock_guard lock(shared.mutex);
             shared.done[task] = std::move(chunk);
             shared.ready.notify_one();

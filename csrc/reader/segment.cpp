@@ -9,7 +9,8 @@
 #include <cstring>
 
 namespace fastlog::reader {
-SegmentFile::SegmentFile(const Segment& segment) : segment_(segment) {
+SegmentFile::SegmentFile(const Segment& segment, const std::atomic<bool>* cancelled)
+    : segment_(segment), cancelled_(cancelled) {
     if (segment.whole || !segment.kept.empty()) {
         // A pipe that took the file's place is not waited for.
         do {
@@ -38,6 +39,9 @@ SegmentFile::~SegmentFile() {
 // Reads at most so many bytes of the file; fewer at its end only.
 int SegmentFile::read_file(std::uint64_t offset, char* to, std::size_t count,
                            std::size_t& taken) const {
+    if (segment_.read_on && cancelled_ != nullptr && cancelled_->load(std::memory_order_relaxed)) {
+        return ECANCELED;
+    }
     if (segment_.read_on) return segment_.read_on(offset, to, count, taken);
     taken = 0;
     while (taken < count) {

@@ -1,6 +1,7 @@
 // A stream file as a reader sees it: what is on disk, and what a ring adds to it.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -34,7 +35,8 @@ constexpr std::uint64_t kUnknownSize = UINT64_MAX;
 /// A segment, opened for reading.
 class SegmentFile {
   public:
-    explicit SegmentFile(const Segment& segment);
+    /// Once `cancelled` is set, no more is read of a compressed file: it may be of any length.
+    explicit SegmentFile(const Segment& segment, const std::atomic<bool>* cancelled = nullptr);
     SegmentFile(const SegmentFile&) = delete;
     SegmentFile& operator=(const SegmentFile&) = delete;
     ~SegmentFile();
@@ -57,6 +59,7 @@ class SegmentFile {
     int read_file(std::uint64_t offset, char* to, std::size_t count, std::size_t& taken) const;
 
     const Segment& segment_;
+    const std::atomic<bool>* const cancelled_;
     int fd_ = -1;
     int error_ = 0;
     std::uint64_t size_ = 0;

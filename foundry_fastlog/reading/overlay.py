@@ -131,9 +131,9 @@ class Overlay:
         self._refresh()
         return self.rings
 
-    def writing(self) -> list[Writing]:
-        """Return how much of their files those have marked as complete who record now."""
-        return [known.writing for known in self._known.values() if known.writing is not None]
+    def writing(self) -> list[tuple[str, Writing]]:
+        """Return the rings of those who record now, and how far they have committed."""
+        return [(k.report.ring, k.writing) for k in self._known.values() if k.writing is not None]
 
     def unsettled(self) -> list[RingReport]:
         """Return the rings of which it is not known which files they mean, and who writes these."""

@@ -87,7 +87,7 @@ class Run(ByColumns):
             left in its ring when it was killed are included, as if they were in its files.
         rings: The ring files of the run's processes, and what was found in them.
         unread: How many rings and files may hold lines of the run and cannot be read: damaged,
-            quarantined, on another host, compressed. ``problems`` names them, and nothing of the
+            quarantined, on another host, renamed. ``problems`` names them, and nothing of the
             run is complete.
         starts: Numbers of the run's starts.
         left_out: How many values the last read of a stream omitted because they no longer count, by

@@ -9,6 +9,7 @@ compression does it again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import stat
 import time
@@ -84,12 +85,12 @@ def compress_run(path: str | os.PathLike[str], how: str = "zstd", *, keep: bool 
     overlay = Overlay(run)
     with starts.opening(run):  # nobody starts between a look at the rings and one at the files
         listed = [segment for series in overlay.list_series() for segment in series.segments]
-    for ring in overlay.unsettled():
-        result.left.append((ring.ring, describe_ring(ring)))
+    for report in overlay.unsettled():
+        result.left.append((report.ring, describe_ring(report)))
     if result.left:  # nobody knows which files such a ring means
         return result
-    live = {_writer(one): one for one in overlay.writing()}
-    rings = [ring.ring for ring in overlay.rings if ring.outcome == "live"]
+    live = {_writer(writing): writing for _, writing in overlay.writing()}
+    rings = {_writer(writing): ring for ring, writing in overlay.writing()}
     plain = {
         segment.path: segment.name
         for segment in listed
@@ -99,8 +100,9 @@ def compress_run(path: str | os.PathLike[str], how: str = "zstd", *, keep: bool 
         packed = file.with_name(file.name + SUFFIXES[how])
         if keep and os.path.lexists(packed):
             continue
+        ring = rings.get(plain[file].writer)
         try:
-            sizes = pack(file, how, keep=keep, before_removal=lambda: _sync_all(rings))
+            sizes = pack(file, how, keep=keep, before_removal=functools.partial(sync_ring, ring))
         except OSError as error:
             result.left.append((file.name, error.strerror or str(error)))
         else:
@@ -136,11 +138,6 @@ def closed_segments(
             if trimmed is not None and name.segment == trimmed[0]:
                 continue
         yield path
-
-
-def _sync_all(rings: list[str]) -> None:
-    for ring in rings:
-        sync_ring(ring)
 
 
 def sync_ring(ring: str | None) -> None:

@@ -252,7 +252,7 @@ def _is_ours(directory: Path, number: int, place: Place, launch: Launch | None) 
 def last_step(directory: Path, rank: int | None) -> int | None:
     """Return the last step that a rank has recorded in the newest start where it recorded one.
 
-    Reads the ends of its newest files alone.
+    Reads the ends of its newest files alone; a compressed one is decompressed for its end.
 
     Args:
         directory: The run's directory.
@@ -274,8 +274,12 @@ def last_step(directory: Path, rank: int | None) -> int | None:
 def _last_step_in(path: Path) -> int | None:
     try:
         with SegmentFile(path) as file:
-            file.seek(max(0, file.size - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).split(b"\n")
+            if not file.packed:
+                file.seek(max(0, file.size - _TAIL_BYTES))
+            tail = b""
+            while block := file.read(_TAIL_BYTES):
+                tail = (tail + block)[-_TAIL_BYTES:]
+            lines = tail.split(b"\n")
     except OSError:
         return None
     for line in reversed(lines[:-1]):

@@ -251,6 +251,21 @@ TEST_CASE("who takes parts, and who is asked to go on, may end a scan") {
         std::runtime_error);
 }
 
+TEST_CASE("a scan that is ended does not wait for the end of a compressed file") {
+    const TempDir directory;
+    Segment endless;
+    endless.path = directory / "packed";
+    write_file(endless.path, "packed");
+    endless.read_on = [](std::uint64_t, char* to, std::size_t count, std::size_t& taken) {
+        std::memset(to, 'x', taken = count);
+        return 0;
+    };
+    CHECK_THROWS_AS(scan(
+                        {{Stream::kMetrics, {endless}}}, {}, {}, [](Part&&) {},
+                        [] { throw std::runtime_error("stop"); }),
+                    std::runtime_error);
+}
+
 TEST_CASE("a file that is gone, or shorter than its writer left it, is told") {
     Segment gone;
     gone.path = "/no/such/file";
