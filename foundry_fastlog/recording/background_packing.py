@@ -124,6 +124,8 @@ class BackgroundPacking:
                 before_removal=lambda: sync_ring(ring),
                 go_on=lambda: not self._stopped,
             )
+        except FileNotFoundError:  # somebody else has compressed it, or removed it
+            pass
         except OSError as error:  # tried again when the next one is closed
             self._tell(error)
 

@@ -103,6 +103,8 @@ def compress_run(path: str | os.PathLike[str], how: str = "zstd", *, keep: bool 
         ring = rings.get(plain[file].writer)
         try:
             sizes = pack(file, how, keep=keep, before_removal=functools.partial(sync_ring, ring))
+        except FileNotFoundError:  # somebody else has compressed it, or removed it
+            continue
         except OSError as error:
             result.left.append((file.name, error.strerror or str(error)))
         else:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from foundry_fastlog.run.files import Segment, StrPath, Writer, parse_name, sort_segments
-from foundry_fastlog.run.packed import SUFFIXES, find_file, is_packed, plain_name
+from foundry_fastlog.run.files import (
+    Segment,
+    StreamName,
+    StrPath,
+    Writer,
+    format_name,
+    parse_name,
+    sort_segments,
+)
+from foundry_fastlog.run.packed import SUFFIXES, find_file, plain_name
 from foundry_fastlog.run.segment_file import SegmentFile
 
 __all__ = ["Unread", "begin_alike", "list_files", "list_segments"]
@@ -23,6 +33,8 @@ _LAID_ASIDE = re.compile(
 
 #: Of a file's beginning; a line's time and number are within.
 _HEAD_BYTES = 64
+
+_MOST_MISSED = 100
 
 
 class Unread(NamedTuple):
@@ -73,7 +85,7 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
     found: list[Segment] = []
     unread: list[Unread] = []
     with os.scandir(directory) as entries:
-        now = {entry.name: entry for entry in entries}
+        now = frozenset(entry.name for entry in entries)
     for path in _listed(Path(directory), before, now):
         name = parse_name(plain_name(path.name))
         if name is None:
@@ -81,9 +93,9 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
                 unread.append(Unread(path.name, reason))
             continue
         try:
-            status = now[path.name].stat() if path.name in now else path.stat()
+            path, status = _look(path)
         except OSError as error:
-            # Not a link, and gone: removed between the listing and the stat.
+            # Not a link, and gone: removed, or compressed, between the listing and the stat.
             if path.is_symlink() or not isinstance(error, FileNotFoundError):
                 unread.append(Unread(path.name, f"{error.strerror or error}"))
             continue
@@ -101,21 +113,44 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
         for segment in found
         if segment.name.segment <= newest.get((segment.name.stream, segment.name.writer), -1)
     ]
+    found += _missed(Path(directory), found, newest)
     return sort_segments(_once(found)), sorted(unread)
 
 
-def _listed(directory: Path, before: Collection[str], now: Collection[str]) -> Iterator[Path]:
-    """Yield what is in a directory, with files that were compressed while it was listed.
+def _look(path: Path) -> tuple[Path, os.stat_result]:
+    """Return where a file is now, and what it is."""
+    try:
+        return path, path.stat()
+    except FileNotFoundError:
+        return (path := find_file(path)), path.stat()
 
-    The compressed file appears before the plain one goes, yet one listing may miss both.
+
+def _missed(
+    directory: Path, found: list[Segment], newest: dict[tuple[str, Writer], int]
+) -> Iterator[Segment]:
+    """Yield segments before the newest that are compressed, and that no listing showed.
+
+    A compressed file appears before the plain one goes, yet a listing made meanwhile may miss both.
     """
+    present: dict[tuple[str, Writer], set[int]] = {}
+    for one in found:
+        present.setdefault((one.name.stream, one.name.writer), set()).add(one.name.segment)
+    for (stream, writer), last in newest.items():
+        absent = (n for n in range(last) if n not in present[stream, writer])
+        for number in islice(absent, _MOST_MISSED):
+            name = StreamName(stream, writer, number)
+            with contextlib.suppress(OSError):  # it is missing
+                path = find_file(directory / format_name(name))
+                if stat.S_ISREG((status := path.stat()).st_mode):
+                    yield Segment(path, name, status.st_size)
+
+
+def _listed(directory: Path, before: frozenset[str], now: frozenset[str]) -> Iterator[Path]:
+    """Yield what is in a directory, with files that were compressed while it was listed."""
     yield from (directory / name for name in now)
-    plain = {plain_name(name) for name in now}
-    for name in before:
-        if name not in now and plain_name(name) not in plain and parse_name(name):
-            path = find_file(directory / name)
-            if is_packed(path):
-                yield path
+    for name in before - now:
+        if parse_name(name) and (path := find_file(directory / name)).name not in now:
+            yield path
 
 
 def _once(found: list[Segment]) -> list[Segment]:
