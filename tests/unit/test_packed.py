@@ -460,6 +460,57 @@ def test_a_listing_misses_no_file_that_is_compressed_meanwhile(
     assert names == ["metrics.jsonl.zst", "metrics.000001.jsonl", "metrics.000002.jsonl"]
 
 
+def test_segments_that_no_listing_showed_are_found_by_their_numbers(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """Each listing may miss a file that is renamed while it is made; what is missing stays so."""
+    OracleWriter(tmp_path, segment_lines=2).fill(range(12))
+    put_packed(tmp_path / "metrics.000001.jsonl", "zstd")
+    put_packed(tmp_path / "metrics.000002.jsonl", "gzip")
+    (tmp_path / "metrics.000004.jsonl").unlink()
+    real_scan, real_stat = os.scandir, Path.stat
+
+    def scan(path: Path) -> Any:
+        hidden = ("metrics.000001.jsonl.zst", "metrics.000002.jsonl.gz")
+        return contextlib.nullcontext([e for e in real_scan(path) if e.name not in hidden])
+
+    def look(path: Path, **options: Any) -> os.stat_result:
+        if path.name == "metrics.000003.jsonl" and os.path.lexists(path):
+            put_packed(path, "gzip")
+        return real_stat(path, **options)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(Path, "stat", look)
+    names = [segment.path.name for segment in list_segments(tmp_path)]
+    assert names == [
+        "metrics.jsonl",
+        "metrics.000001.jsonl.zst",
+        "metrics.000002.jsonl.gz",
+        "metrics.000003.jsonl.gz",
+        "metrics.000005.jsonl",
+    ]
+
+
+def test_two_compressions_at_once_do_no_harm(tmp_path: Path, monkeypatch: Patch) -> None:
+    """What another one has done, or somebody has removed, is not told as a fault."""
+    run = tmp_path / "run"
+    OracleWriter(run, segment_lines=3).fill(range(9))
+    before = shown(run)
+    real = packing.pack
+
+    def late(path: Path, how: str, **options: Any) -> tuple[int, int]:
+        real(path, "zstd")
+        return real(path, how, **options)
+
+    monkeypatch.setattr(packing, "pack", late)
+    result = compress_run(run, "gzip")
+    assert (result.files, result.left) == ([], [])
+    assert shown(run) == before
+    with Recorder(tmp_path / "b", compress="gzip") as recorder:
+        recorder._packing._pack(tmp_path / "gone.jsonl", None)  # type: ignore[union-attr]
+        assert not recorder._packing._told  # type: ignore[union-attr]
+
+
 def test_a_file_that_began_anew_is_read_beside_the_compressed_one(tmp_path: Path) -> None:
     """A user compressed the file that was being written; its writer made a new one."""
     with Recorder(tmp_path) as recorder:
