@@ -607,7 +607,7 @@ def test_sizes_of_many_files_are_not_kept_for_ever(tmp_path: Path, monkeypatch: 
 def test_files_that_a_ring_means_are_left(tmp_path: Path, command: Callable[..., Any]) -> None:
     """Of a live writer all but what it commits to; of one whose ring is not here, all."""
     with Recorder(tmp_path, segment_bytes=4096) as recorder:
-        for step in range(200):
+        for step in range(1000):
             recorder.record(step, loss=1.0)
         recorder.flush()
         count = len(recorder.files())
@@ -615,7 +615,8 @@ def test_files_that_a_ring_means_are_left(tmp_path: Path, command: Callable[...,
         assert f"{count - 1} files compressed: " in said
         names = [path.name for path in recorder.files()]
         assert [name.endswith(".gz") for name in names] == [True] * (count - 1) + [False]
-        recorder.record(200, loss=1.0)
+        assert all(check.complete for check in read_run(tmp_path).check())
+        recorder.record(1000, loss=1.0)
     assert all(check.complete for check in read_run(tmp_path).check())
     mark = tmp_path / ".fastlog" / "00000000-0000-0000-0000-000000000000.writer"
     mark.parent.mkdir(exist_ok=True)
