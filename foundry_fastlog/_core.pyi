@@ -186,7 +186,8 @@ def live_writers(run_directory: bytes) -> list[tuple[str, str, int]]: ...
 def dead_ring_epoch(ring: bytes) -> int | None: ...
 
 #: Stream, rank, start, label, whether only what counts is wanted, from which step and epoch later
-#: starts took over by name, and per segment its path, kept ranges and what follows them.
+#: starts took over by name, and per segment its path, kept ranges, what follows them, and what
+#: reads it from an offset on into a buffer, if it is not read as it is on disk: bytes, or -errno.
 _Source: TypeAlias = tuple[
     int,
     int,
@@ -194,7 +195,14 @@ _Source: TypeAlias = tuple[
     str,
     bool,
     dict[str, tuple[int | None, float | None]] | None,
-    list[tuple[bytes, tuple[tuple[int, int], ...] | None, bytes]],
+    list[
+        tuple[
+            bytes,
+            tuple[tuple[int, int], ...] | None,
+            bytes,
+            Callable[[int, memoryview], int] | None,
+        ]
+    ],
 ]
 
 #: Source, segment, lines, runs of seq (first, count, line), damaged lines (line, offset, size),

@@ -2,6 +2,8 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -27,6 +29,37 @@ py::tuple account_of(const Account& account) {
     }
     return py::make_tuple(account.source, account.segment, chunk.lines, seqs, damages, drops,
                           chunk.tail, chunk.error);
+}
+
+/// Decompresses with a Python function, for a thread without the GIL. What it raises is an error of the
+/// file.
+reader::ReadOn read_on_of(const py::object& function) {
+    return [function = function.ptr()](std::uint64_t offset, char* to, std::size_t count,
+                                       std::size_t& taken) {
+        taken = 0;
+        const PyGILState_STATE state = python_call([] { return PyGILState_Ensure(); });
+        PyObject* const got = python_call([&]() -> PyObject* {
+            PyObject* const buffer =
+                PyMemoryView_FromMemory(to, static_cast<Py_ssize_t>(count), PyBUF_WRITE);
+            PyObject* const answer =
+                buffer == nullptr
+                    ? nullptr
+                    : PyObject_CallFunction(function, "KO", static_cast<unsigned long long>(offset),
+                                            buffer);
+            Py_XDECREF(buffer);
+            return answer;
+        });
+        const long long bytes = got == nullptr ? -1 : PyLong_AsLongLong(got);
+        Py_XDECREF(got);
+        const bool raised = PyErr_Occurred() != nullptr;
+        const bool full = raised && PyErr_ExceptionMatches(PyExc_MemoryError) != 0;
+        PyErr_Clear();
+        python_call([state] { PyGILState_Release(state); });
+        if (raised) return full ? ENOMEM : EIO;
+        if (bytes < 0) return static_cast<int>(-bytes);
+        taken = std::min(static_cast<std::size_t>(bytes), count);
+        return 0;
+    };
 }
 
 }  // namespace
@@ -73,7 +106,12 @@ void ReadSources::add(const py::tuple& from) {
             }
         }
         held_.push_back(py::cast<py::bytes>(fields[2]));
-        segment.pending = static_cast<std::string_view>(held_.back());
+        segment.pending =
+            static_cast<std::string_view>(py::reinterpret_borrow<py::bytes>(held_.back()));
+        if (!fields[3].is_none()) {
+            held_.push_back(fields[3]);
+            segment.read_on = read_on_of(held_.back());
+        }
         source.segments.push_back(std::move(segment));
     }
     sources_.push_back(std::move(source));

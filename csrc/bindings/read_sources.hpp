@@ -29,7 +29,7 @@ class ReadSources {
 
     std::vector<reader::Source> sources_;
     std::vector<reader::SourceRows> rows_;
-    std::vector<py::bytes> held_;
+    std::vector<py::object> held_;
     std::unordered_map<const void*, std::shared_ptr<const reader::Cutoffs>> cutoffs_;
 };
 

@@ -52,7 +52,7 @@ void ChunkReader::read(const SegmentFile& file, std::uint64_t begin, std::uint64
             if (chunk.lines == kSample && !sized && !options.only_count) {
                 sized = true;
                 const auto bytes = static_cast<std::uint64_t>(p - buffer_.data()) + offset_ - begin;
-                if (bytes != 0 && end > begin) {
+                if (bytes != 0 && end > begin && end != kUnknownSize) {
                     const std::uint64_t rows = chunk.rows() * ((end - begin) / bytes + 1);
                     parser.reserve(static_cast<std::size_t>(rows + rows / 16 + 16));
                 }
@@ -71,8 +71,8 @@ bool ChunkReader::fill(const SegmentFile& file, Chunk& chunk) {
     // Of a short file no more than there is, and a byte to see its end.
     const std::uint64_t at = offset_ + rest;
     const std::uint64_t left = file.size() > at ? file.size() - at : 0;
-    const auto more =
-        static_cast<std::size_t>(std::min<std::uint64_t>(std::max(window_, rest), left + 1));
+    const std::uint64_t most = std::max(window_, rest);
+    const auto more = static_cast<std::size_t>(left < most ? left + 1 : most);
     buffer_.resize(rest + more + kPadding);
     std::size_t taken = 0;
     chunk.error = file.read(offset_ + rest, buffer_.data() + rest, more, taken);

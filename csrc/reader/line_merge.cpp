@@ -1,9 +1,11 @@
 #include "reader/line_merge.hpp"
 
 #include <algorithm>
+#include <exception>
 #include <string>
 #include <utility>
 
+#include "core/quiet_thread.hpp"
 #include "reader/moment.hpp"
 
 namespace fastlog::reader {
@@ -72,9 +74,27 @@ bool LineMerge::settle(std::size_t source) {
             note_({source, head.tasks[head.next - 1].segment, std::move(head.chunk)});
         }
         if (head.next == head.tasks.size()) return false;
-        head.chunk = read_part(sources_, head.tasks[head.next++], options_, reader_);
+        head.chunk = read(head.tasks[head.next++]);
         head.row = 0;
     }
+}
+
+std::unique_ptr<Chunk> LineMerge::read(const ScanTask& task) {
+    if (!sources_[task.source].segments[task.segment].read_on) {
+        return read_part(sources_, task, options_, reader_);
+    }
+    // Somebody else's code does not run in the caller's thread, where signals may raise into it.
+    std::unique_ptr<Chunk> chunk;
+    std::exception_ptr error;
+    start_quiet_thread([&] {
+        try {
+            chunk = read_part(sources_, task, options_, reader_);
+        } catch (...) {
+            error = std::current_exception();
+        }
+    }).join();
+    if (error) std::rethrow_exception(error);
+    return chunk;
 }
 
 bool LineMerge::is_asked(std::size_t source) const {

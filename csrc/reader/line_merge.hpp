@@ -44,6 +44,7 @@ class LineMerge {
     };
 
     bool settle(std::size_t source);
+    std::unique_ptr<Chunk> read(const ScanTask& task);
     bool is_asked(std::size_t source) const;
     bool is_behind(std::size_t a, std::size_t b) const;
     bool is_behind_by_text(std::size_t a, std::size_t b) const;

@@ -17,6 +17,8 @@ namespace {
 // Below this a thread costs more than it brings.
 constexpr std::uint64_t kLeastBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kLeastPart = std::uint64_t{1} << 20;
+// How many times as much as their files compressed lines are, about: it decides on threads only.
+constexpr std::uint64_t kExpansion = 8;
 
 }  // namespace
 
@@ -25,7 +27,10 @@ std::vector<SegmentSize> measure(const std::vector<Source>& sources) {
     for (const Source& source : sources) {
         for (const Segment& segment : source.segments) {
             const SegmentFile file(segment);
-            sizes.push_back({file.error() == 0 ? file.size() : 0, file.error()});
+            const std::uint64_t expected =
+                segment.read_on ? file.disk_size() * kExpansion : file.size();
+            sizes.push_back(file.error() == 0 ? SegmentSize{file.size(), expected, 0}
+                                              : SegmentSize{0, 0, file.error()});
         }
     }
     return sizes;
@@ -37,7 +42,10 @@ std::vector<ScanTask> cut(const std::vector<Source>& sources, const std::vector<
     auto size = sizes.begin();
     for (std::size_t s = 0; s < sources.size(); ++s) {
         for (std::size_t i = 0; i < sources[s].segments.size(); ++i, ++size) {
-            if (size->error != 0) tasks.push_back({s, i, 0, 0, size->error});
+            if (size->error != 0 || sources[s].segments[i].read_on) {
+                tasks.push_back({s, i, 0, size->bytes, size->error});
+                continue;
+            }
             for (std::uint64_t begin = 0; begin < size->bytes; begin += part) {
                 tasks.push_back({s, i, begin, std::min(begin + part, size->bytes), 0});
             }
@@ -47,12 +55,13 @@ std::vector<ScanTask> cut(const std::vector<Source>& sources, const std::vector<
 }
 
 std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const ScanTask& task,
-                                 const Options& options, ChunkReader& reader) {
+                                 const Options& options, ChunkReader& reader,
+                                 const std::atomic<bool>* cancelled) {
     auto chunk = std::make_unique<Chunk>();
     chunk->error = task.error;
     if (task.error != 0) return chunk;
     const Source& source = sources[task.source];
-    const SegmentFile file(source.segments[task.segment]);
+    const SegmentFile file(source.segments[task.segment], cancelled);
     chunk->error = file.error();
     if (chunk->error == 0) {
         reader.read(file, task.begin, task.end, source.stream, options, *chunk);
@@ -61,6 +70,13 @@ std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const ScanT
 }
 
 namespace {
+
+bool has_compressed(const std::vector<Source>& sources) {
+    const auto is_compressed = [](const Segment& segment) { return segment.read_on != nullptr; };
+    return std::any_of(sources.begin(), sources.end(), [&](const Source& source) {
+        return std::any_of(source.segments.begin(), source.segments.end(), is_compressed);
+    });
+}
 
 /// The state of a scan by several threads. The tasks are dealt in order.
 ///
@@ -91,7 +107,7 @@ void work(const std::vector<Source>& sources, const std::vector<ScanTask>& tasks
                 });
             }
             if (shared.cancelled.load(std::memory_order_relaxed)) return;
-            auto chunk = read_part(sources, tasks[task], options, reader);
+            auto chunk = read_part(sources, tasks[task], options, reader, &shared.cancelled);
             const std::lock_guard lock(shared.mutex);
             shared.done[task] = std::move(chunk);
             shared.ready.notify_one();
@@ -157,15 +173,16 @@ void scan(const std::vector<Source>& sources, const Options& options, const Scan
         limits.threads != 0 ? limits.threads : std::max(1U, std::thread::hardware_concurrency());
     const std::vector<SegmentSize> sizes = measure(sources);
     std::uint64_t bytes = 0;
-    for (const SegmentSize& size : sizes) bytes += size.bytes;
+    for (const SegmentSize& size : sizes) bytes += size.expected;
     // Some parts for each thread, so that none is left alone with the last one.
     const std::vector<ScanTask> tasks =
         cut(sources, sizes,
             std::clamp(bytes / (most * std::uint64_t{4}) + 1, kLeastPart,
                        std::max(kLeastPart, limits.part_bytes)));
-    const auto threads =
-        static_cast<unsigned>(std::min<std::uint64_t>({most, tasks.size(), bytes / kLeastBytes}));
-    if (threads < 2) {
+    const auto threads = static_cast<unsigned>(std::max<std::uint64_t>(
+        std::min<std::uint64_t>({most, tasks.size(), bytes / kLeastBytes}), 1));
+    // The caller's thread asks whether to go on; it does not while somebody else's code reads.
+    if (threads < 2 && !has_compressed(sources)) {
         ChunkReader reader;
         for (const ScanTask& task : tasks) {
             take({task.source, task.segment, read_part(sources, task, options, reader)});

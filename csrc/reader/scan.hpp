@@ -1,6 +1,7 @@
 // Reads the segments of a run, several parts at a time.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -43,23 +44,27 @@ struct ScanTask {
 };
 
 struct SegmentSize {
-    std::uint64_t bytes;
-    int error;  // why it cannot be read
+    std::uint64_t bytes;     // kUnknownSize of a compressed one
+    std::uint64_t expected;  // the same, guessed where it is not known
+    int error;               // why it cannot be read
 };
 
 /// The sizes of all segments, source by source.
 std::vector<SegmentSize> measure(const std::vector<Source>& sources);
 
-/// Cuts sources into parts of so many bytes, by source and in the order of their lines.
+/// Cuts sources into parts of so many bytes, by source and in the order of their lines. A compressed segment is
+/// one part.
 std::vector<ScanTask> cut(const std::vector<Source>& sources, const std::vector<SegmentSize>& sizes,
                           std::uint64_t part);
 
-/// Reads a part.
+/// Reads a part; of a compressed segment not on when `cancelled` is set.
 std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const ScanTask& task,
-                                 const Options& options, ChunkReader& reader);
+                                 const Options& options, ChunkReader& reader,
+                                 const std::atomic<bool>* cancelled = nullptr);
 
 /// Reads all sources and hands out their parts: those of a source in order, one source after the
-/// other, in the caller's thread. A segment that cannot be opened has one part, with the error.
+/// other, in the caller's thread. A segment that cannot be opened has one part, with the error; a
+/// compressed one is one part, which is read in another thread.
 /// `go_on` is asked about ten times a second, in the caller's thread; what it throws, and what
 /// `take` throws, ends the reading. Throws std::bad_alloc, and std::length_error for a run with more
 /// names than a run can have.

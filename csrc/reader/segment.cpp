@@ -9,28 +9,8 @@
 #include <cstring>
 
 namespace fastlog::reader {
-namespace {
-
-/// Reads at most so many bytes of a file; fewer at its end only.
-int read_file(int fd, std::uint64_t offset, char* to, std::size_t count,
-              std::size_t& taken) noexcept {
-    taken = 0;
-    while (taken < count) {
-        const ssize_t got =
-            ::pread(fd, to + taken, count - taken, static_cast<off_t>(offset + taken));
-        if (got == 0) break;
-        if (got > 0) {
-            taken += static_cast<std::size_t>(got);
-        } else if (errno != EINTR) {
-            return errno;
-        }
-    }
-    return 0;
-}
-
-}  // namespace
-
-SegmentFile::SegmentFile(const Segment& segment) : segment_(segment) {
+SegmentFile::SegmentFile(const Segment& segment, const std::atomic<bool>* cancelled)
+    : segment_(segment), cancelled_(cancelled) {
     if (segment.whole || !segment.kept.empty()) {
         // A pipe that took the file's place is not waited for.
         do {
@@ -41,8 +21,9 @@ SegmentFile::SegmentFile(const Segment& segment) : segment_(segment) {
             error_ = errno;
         } else if (!S_ISREG(status.st_mode)) {
             error_ = EINVAL;
-        } else if (segment.whole) {
-            size_ = static_cast<std::uint64_t>(status.st_size);
+        } else {
+            disk_size_ = static_cast<std::uint64_t>(status.st_size);
+            if (segment.whole) size_ = segment.read_on ? kUnknownSize : disk_size_;
         }
     }
     if (!segment.whole) {
@@ -55,9 +36,29 @@ SegmentFile::~SegmentFile() {
     if (fd_ >= 0) ::close(fd_);
 }
 
-int SegmentFile::read(std::uint64_t offset, char* to, std::size_t count,
-                      std::size_t& taken) const noexcept {
-    if (segment_.whole) return read_file(fd_, offset, to, count, taken);
+// Reads at most so many bytes of the file; fewer at its end only.
+int SegmentFile::read_file(std::uint64_t offset, char* to, std::size_t count,
+                           std::size_t& taken) const {
+    if (segment_.read_on && cancelled_ != nullptr && cancelled_->load(std::memory_order_relaxed)) {
+        return ECANCELED;
+    }
+    if (segment_.read_on) return segment_.read_on(offset, to, count, taken);
+    taken = 0;
+    while (taken < count) {
+        const ssize_t got =
+            ::pread(fd_, to + taken, count - taken, static_cast<off_t>(offset + taken));
+        if (got == 0) break;
+        if (got > 0) {
+            taken += static_cast<std::size_t>(got);
+        } else if (errno != EINTR) {
+            return errno;
+        }
+    }
+    return 0;
+}
+
+int SegmentFile::read(std::uint64_t offset, char* to, std::size_t count, std::size_t& taken) const {
+    if (segment_.whole) return read_file(offset, to, count, taken);
     taken = 0;
     std::uint64_t begin = 0;  // of a range, for the reader
     for (const ByteRange& range : segment_.kept) {
@@ -67,7 +68,7 @@ int SegmentFile::read(std::uint64_t offset, char* to, std::size_t count,
             const auto part =
                 static_cast<std::size_t>(std::min<std::uint64_t>(count - taken, begin + size - at));
             std::size_t got = 0;
-            const int error = read_file(fd_, range.begin + (at - begin), to + taken, part, got);
+            const int error = read_file(range.begin + (at - begin), to + taken, part, got);
             if (error != 0) return error;
             if (got < part) return ENODATA;
             taken += part;

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.formatting import printable, write_json
+from foundry_fastlog.cli.compress import EPILOG as COMPRESS_EPILOG
+from foundry_fastlog.cli.compress import compress
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.migrate import EPILOG as MIGRATE_EPILOG
 from foundry_fastlog.cli.migrate import migrate
@@ -365,6 +367,7 @@ def recover(
         raise typer.Exit(PROBLEM)
 
 
+app.command(epilog=COMPRESS_EPILOG)(compress)
 app.command(epilog=MIGRATE_EPILOG)(migrate)
 
 

@@ -67,6 +67,9 @@ class RecorderConfig(BaseModel):
     watch_nonfinite: Literal["none", "device", "all"] = _option(
         "watch_nonfinite", "device", "Which metrics produce an event when they turn NaN or infinite"
     )
+    compress: Literal["zstd", "gzip"] | None = _option(
+        "compress", None, "How files are compressed once they are continued in another one"
+    )
 
     def open(
         self,

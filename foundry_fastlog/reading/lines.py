@@ -24,6 +24,8 @@ from foundry_fastlog.run.checks import (
     note_unreadable,
 )
 from foundry_fastlog.run.files import Segment, Series
+from foundry_fastlog.run.packed import is_packed
+from foundry_fastlog.run.segment_file import SegmentFile
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -216,18 +218,20 @@ def _batches(segment: Segment, block: int, tail: _Tail) -> Iterator[list[bytes]]
     """Yield the complete lines of a file in lists, without their newlines.
 
     The file is opened once per block, so that a merge over thousands of writers does not need a
-    file handle for each.
+    file handle for each. A compressed one does the same itself.
     """
-    if not segment.size:  # just created; later lines are for a later read
+    if not segment.size and not is_packed(segment.path):  # just created: lines are for a later read
         return
     offset = 0
+    packed: SegmentFile | None = None
     parts: list[bytes] = []
     held = 0
     oversized = False
     while True:
-        with segment.open() as handle:
+        with packed or segment.open() as handle:
             handle.seek(offset)
             data = handle.read(block)
+        packed = handle if handle.packed else None  # it reads on, and holds no file meanwhile
         if not data:
             break
         offset += len(data)

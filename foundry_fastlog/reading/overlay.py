@@ -28,6 +28,7 @@ from foundry_fastlog.run.files import (
     parse_name,
 )
 from foundry_fastlog.run.listing import Unread, list_files
+from foundry_fastlog.run.packed import is_packed
 from foundry_fastlog.run.segment_file import Range
 
 if TYPE_CHECKING:  # loaded only if a run has rings; so is the extension
@@ -129,6 +130,16 @@ class Overlay:
         """Check the rings only, and report on each."""
         self._refresh()
         return self.rings
+
+    def writing(self) -> list[tuple[str, Writing]]:
+        """Return the rings of those who record now, and how far they have committed."""
+        return [(k.report.ring, k.writing) for k in self._known.values() if k.writing is not None]
+
+    def unsettled(self) -> list[RingReport]:
+        """Return the rings of which it is not known which files they mean, and who writes these."""
+        told = {id(known.report) for known in self._known.values() if known.writing is not None}
+        settled = ("gone", "quarantined")
+        return [ring for ring in self.rings if id(ring) not in told and ring.outcome not in settled]
 
     def _refresh(self) -> dict[str, Edit]:
         """Read rings that have died since; return the changes that all of them make."""
@@ -253,6 +264,8 @@ def _leave_out_unnoted(segments: dict[str, Segment], writing: Writing) -> None:
             continue
         if number > last:
             del segments[name]
+        elif is_packed(segment.path):  # closed, or laid aside by somebody
+            continue
         elif number == last:
             segments[name] = _up_to(segment, offset)
         elif trimmed is not None and number == trimmed[0]:  # the rest is in a later segment

@@ -88,7 +88,7 @@ class Run(ByColumns):
             left in its ring are included, as if they were in its files.
         rings: The ring files of the run's processes, with a report on each.
         unread: How many rings and files may hold lines of the run but cannot be read: damaged,
-            quarantined, on another host, compressed. ``problems`` names them, and nothing in the
+            quarantined, on another host, renamed. ``problems`` names them, and nothing in the
             run counts as complete.
         starts: Numbers of the run's starts.
         left_out: How many values the last read of a stream omitted because they no longer count, by

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from foundry_fastlog.reading.counting import Cutoffs
 from foundry_fastlog.reading.lines import MAX_LINE_BYTES, in_order, parse_line
@@ -24,7 +24,8 @@ from foundry_fastlog.run.checks import (
     note_unreadable,
 )
 from foundry_fastlog.run.files import STREAMS, Segment, Series
-from foundry_fastlog.run.segment_file import SHORTER
+from foundry_fastlog.run.packed import Unpacked, find_file, is_packed
+from foundry_fastlog.run.segment_file import SHORTER, SegmentFile
 
 if TYPE_CHECKING:  # loaded when a run is read
     from foundry_fastlog._core import Frame, Lines, Scan, Statistics
@@ -48,6 +49,8 @@ __all__ = [
     "scan_series",
     "sum_series",
 ]
+
+_Found = TypeVar("_Found", "Scan", "Statistics")
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -102,26 +105,24 @@ def scan_series(
         ValueError: More than a million names of metrics.
     """
     native = _native()
-    series = list(chosen)
-    ordered = [in_order(one.segments) for one in series]
-    sources = [
-        _source(one, segments, choice) for one, segments in zip(series, ordered, strict=True)
-    ]
-    scan: Scan = native.Scan(
-        sources,
-        patterns=list(choice.names or ()),
-        all_names=choice.names is None,
-        exact=choice.exact,
-        seqs=choice.seqs,
-        first_step=choice.first_step,
-        last_step=choice.last_step,
-        rows=choice.rows,
-        list_names=choice.list_names,
-        note_steps=choice.note_steps,
-        note_firsts=choice.note_firsts,
-    )
-    _account(ordered, scan.accounts(), checks, problems)
-    return scan
+
+    def read(sources: list[Source]) -> Scan:
+        scan: Scan = native.Scan(
+            sources,
+            patterns=list(choice.names or ()),
+            all_names=choice.names is None,
+            exact=choice.exact,
+            seqs=choice.seqs,
+            first_step=choice.first_step,
+            last_step=choice.last_step,
+            rows=choice.rows,
+            list_names=choice.list_names,
+            note_steps=choice.note_steps,
+            note_firsts=choice.note_firsts,
+        )
+        return scan
+
+    return _read(list(chosen), choice, read, checks, problems)
 
 
 def sum_series(
@@ -144,13 +145,32 @@ def sum_series(
         ImportError: As for ``scan_series``, and what else that raises.
     """
     series = list(chosen)
-    ordered = [in_order(one.segments) for one in series]
-    sources = [
-        _source(one, segments, choice) for one, segments in zip(series, ordered, strict=True)
-    ]
+    native = _native()
     stream = STREAMS.index(series[0].stream)
-    found: Statistics = _native().Statistics(sources, stream=stream, first=first)
-    _account(ordered, found.accounts(), checks, problems)
+
+    def read(sources: list[Source]) -> Statistics:
+        found: Statistics = native.Statistics(sources, stream=stream, first=first)
+        return found
+
+    return _read(series, choice, read, checks, problems)
+
+
+def _read(
+    series: list[Series],
+    choice: Choice,
+    read: Callable[[list[Source]], _Found],
+    checks: list[SeriesCheck],
+    problems: Problems,
+) -> _Found:
+    """Read series, and account for what was found besides rows."""
+    ordered = [[_Part(segment) for segment in in_order(one.segments)] for one in series]
+    while True:
+        pairs = zip(series, ordered, strict=True)
+        found = read([_source(one, parts, choice) for one, parts in pairs])
+        accounts = found.accounts()
+        if not _have_moved(ordered, accounts):
+            break
+    _account(ordered, accounts, checks, problems)
     return found
 
 
@@ -177,11 +197,10 @@ def merge_lines(
         ReadProblemError: A problem, in strict mode.
     """
     series = list(chosen)
-    ordered = [in_order(one.segments) for one in series]
+    ordered = [[_Part(segment) for segment in in_order(one.segments)] for one in series]
     choice = Choice()
-    sources = [
-        _source(one, segments, choice) for one, segments in zip(series, ordered, strict=True)
-    ]
+    pairs = zip(series, ordered, strict=True)
+    sources = [_source(one, parts, choice) for one, parts in pairs]
     lines: Lines = _native().Lines(sources, list(asked))
     while (batch := lines.next()) is not None:
         yield batch
@@ -189,17 +208,74 @@ def merge_lines(
 
 
 def _account(
-    ordered: list[list[Segment]],
+    ordered: list[list[_Part]],
     accounts: list[Account],
     checks: list[SeriesCheck],
     problems: Problems,
 ) -> None:
     """Account for what was found besides rows."""
-    for number, (segments, check) in enumerate(zip(ordered, checks, strict=True)):
+    for number, (parts, check) in enumerate(zip(ordered, checks, strict=True)):
         note_missing_files(check.series, check, problems)
-        parts = [account for account in accounts if account[0] == number]
-        _Account(check, problems).add(segments, parts)
+        of_series = [account for account in accounts if account[0] == number]
+        _Account(check, problems).add(parts, of_series)
         note_gaps(check, problems)
+
+
+class _Part:
+    """A segment of a scan. One that is compressed is read through this, by one thread.
+
+    Attributes:
+        listed: The segment, as it was listed.
+        segment: The same, where it is now.
+        error: Why it could not be read to its end.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.listed = self.segment = segment
+        self.error: OSError | None = None
+        self._file: Unpacked | None = None
+        self._seen: SegmentFile | None = None
+
+    @property
+    def source(self) -> tuple[bytes, tuple[tuple[int, int], ...] | None, bytes, Any]:
+        """What the native reader is told of it."""
+        one = self.segment
+        reader = self.read_at if is_packed(one.path) else None
+        return (os.fsencode(one.path), one.kept, one.pending, reader)
+
+    def read_at(self, offset: int, buffer: memoryview) -> int:
+        """Read into a buffer; return how many bytes, or below 0, the system's error."""
+        try:
+            if self._file is None or not offset:
+                self._file, self.error = Unpacked(self.segment.path), None
+            self._file.seek(offset)
+            taken = self._file.readinto(buffer)
+        except OSError as error:
+            self.error = error
+            return -(error.errno or errno.EIO)
+        if not taken:
+            self._file = None  # nothing follows
+        return taken
+
+    def open(self) -> SegmentFile:
+        """Open it for a second look; a compressed one reads on from where it was."""
+        if self._seen is None or not self._seen.packed:
+            self._seen = self.segment.open()
+        return self._seen
+
+    def follow(self) -> bool:
+        """Go on with what the file was compressed to since it was listed, if it was."""
+        path = find_file(self.segment.path)
+        if path == self.segment.path:
+            return False
+        self.segment = replace(self.segment, path=path)
+        return True
+
+
+def _have_moved(ordered: list[list[_Part]], accounts: list[Account]) -> bool:
+    """Return whether files were compressed before they were read: they have to be read again."""
+    gone = {(source, part) for source, part, *_, error in accounts if error == errno.ENOENT}
+    return any([ordered[source][part].follow() for source, part in gone])  # noqa: C419 - all follow
 
 
 def _native() -> Any:  # noqa: ANN401 - a module
@@ -214,7 +290,7 @@ def _native() -> Any:  # noqa: ANN401 - a module
     return _core
 
 
-def _source(series: Series, segments: list[Segment], choice: Choice) -> Source:
+def _source(series: Series, parts: list[_Part], choice: Choice) -> Source:
     start = choice.starts.get(series, 0)
     return (
         STREAMS.index(series.stream),
@@ -223,7 +299,7 @@ def _source(series: Series, segments: list[Segment], choice: Choice) -> Source:
         series.writer.label,
         choice.counts,
         choice.cutoffs.get(start),
-        [(os.fsencode(one.path), one.kept, one.pending) for one in segments],
+        [part.source for part in parts],
     )
 
 
@@ -234,28 +310,28 @@ class _Account:
         self._check = check
         self._problems = problems
 
-    def add(self, segments: list[Segment], parts: list[Account]) -> None:
+    def add(self, parts: list[_Part], accounts: list[Account]) -> None:
         """Take in the parts, in the order of their lines."""
-        for number, segment in enumerate(segments):
+        for number, part in enumerate(parts):
             line = tail = 0
-            for _, of, lines, seqs, damages, drops, rest, error in parts:
+            for _, of, lines, seqs, damages, drops, rest, error in accounts:
                 if of != number:
                     continue
-                self._lines(segment, line, seqs, damages)
+                self._lines(part, line, seqs, damages)
                 self._check.dropped += sum(drops)
                 line += lines
                 tail = tail or rest
                 if error:
                     said = SHORTER if error == errno.ENODATA else os.strerror(error)
-                    refusal = OSError(error, said)
-                    note_unreadable(segment.path.name, refusal, self._check, self._problems)
+                    refusal = part.error or OSError(error, said)
+                    note_unreadable(part.segment.path.name, refusal, self._check, self._problems)
                     break
             if tail:
-                note_tail(segment, line + 1, tail, self._check, self._problems)
+                note_tail(part.listed, line + 1, tail, self._check, self._problems)
 
     def _lines(
         self,
-        segment: Segment,
+        part: _Part,
         before: int,
         seqs: list[tuple[int, int, int]],
         damages: list[tuple[int, int, int]],
@@ -264,11 +340,11 @@ class _Account:
         damaged = 0
         for first, count, line in seqs:
             while damaged < len(damages) and damages[damaged][0] < line:
-                self._damaged(segment, before, damages[damaged])
+                self._damaged(part, before, damages[damaged])
                 damaged += 1
-            self._numbered(segment.path.name, first, count, before + line + 1)
+            self._numbered(part.segment.path.name, first, count, before + line + 1)
         for damage in damages[damaged:]:
-            self._damaged(segment, before, damage)
+            self._damaged(part, before, damage)
 
     def _numbered(self, file: str, first: int, count: int, line: int) -> None:
         """Account for lines whose numbers follow each other."""
@@ -280,21 +356,21 @@ class _Account:
                 return
             note_seq(seq, file, line + seq - first, check, self._problems)
 
-    def _damaged(self, segment: Segment, before: int, damage: tuple[int, int, int]) -> None:
+    def _damaged(self, part: _Part, before: int, damage: tuple[int, int, int]) -> None:
         line, offset, size = damage
         self._check.damaged += 1
         reason = "damaged line"
         if self._problems.has_room:
-            reason = _reason(self._check.series.stream, segment, offset, size)
-        self._problems.add("damaged", segment.path.name, before + line + 1, reason)
+            reason = _reason(self._check.series.stream, part, offset, size)
+        self._problems.add("damaged", part.segment.path.name, before + line + 1, reason)
 
 
-def _reason(stream: str, segment: Segment, offset: int, size: int) -> str:
+def _reason(stream: str, part: _Part, offset: int, size: int) -> str:
     """Say why a line is damaged."""
     if size > MAX_LINE_BYTES:
         return f"damaged line: longer than {MAX_LINE_BYTES >> 20} MiB"
     try:
-        with segment.open() as handle:
+        with part.open() as handle:
             handle.seek(offset)
             parsed = parse_line(stream, handle.read(size))
     except OSError as error:

@@ -32,11 +32,14 @@ from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.info import RunFile, plain_config
 from foundry_fastlog.run.launch import Place, find_launch, find_place
+from foundry_fastlog.run.packed import SUFFIXES, find_file
 from foundry_fastlog.run.start_entries import LiveWriter, Start, note_end
 from foundry_fastlog.run.streams import STREAMS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from foundry_fastlog.recording.background_packing import BackgroundPacking
 
 __all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "recover", "takes"]
 
@@ -88,6 +91,7 @@ class Recorder(EventRecorder):
     """
 
     _missing_told = False
+    _packing: BackgroundPacking | None = None
     _ended = False
     _run_file: RunFile | None
     _error: BaseException | None = None
@@ -113,6 +117,7 @@ class Recorder(EventRecorder):
         fsync_interval_s: float = 1.0,
         device_timeout_s: float = 120.0,
         watch_nonfinite: str = "device",
+        compress: str | None = None,
         config: object = None,
         name: str | None = None,
         stamp: str | None = None,
@@ -155,6 +160,10 @@ class Recorder(EventRecorder):
                 they are null and named in its ``missing``; its CPU values are kept.
             watch_nonfinite: Which metrics produce a ``nonfinite`` event in the errors stream when
                 they turn NaN or infinite: ``"device"`` (device values), ``"all"`` or ``"none"``.
+            compress: ``"zstd"`` or ``"gzip"``: compress each segment once it is continued in the
+                next one, in a thread of its own. What is left at the end, and files of child
+                processes, ``foundry-fastlog compress`` does. ``"zstd"`` needs Python 3.14, or
+                the extra ``zstd``.
             config: The run's configuration for run.json: a mapping or a pydantic model.
             name: The run's name for run.json. Default: the directory's name.
             stamp: When this start began, ``"2025-09-30_14-30-00"``, for the file names:
@@ -203,6 +212,8 @@ class Recorder(EventRecorder):
             "watch_nonfinite": watch_nonfinite,
         }
         taken = core_options(options)
+        if compress is not None:
+            check_choice("compress", compress, tuple(SUFFIXES))
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a str, got {type(name).__name__}")
         if stamp is not None:
@@ -217,6 +228,10 @@ class Recorder(EventRecorder):
                 pass  # another process took the directory meanwhile
         _prepare_device()
         _close_at_worker_exit()
+        if compress is not None:
+            from foundry_fastlog.recording.background_packing import BackgroundPacking
+
+            self._packing = BackgroundPacking(self, compress)
         peers = self._start.peers if self._start else ()
         if peers:
             _warn_of_peers(self, peers)
@@ -387,8 +402,8 @@ class Recorder(EventRecorder):
         return self.stamp if self._start is None else self._start.stamp
 
     def files(self) -> list[Path]:
-        """List the JSONL files that this process has created so far, by stream and segment."""
-        return [Path(path) for path in self._files()]
+        """List the files that this process has created so far, by stream and segment."""
+        return [find_file(Path(path)) for path in self._files()]
 
     def flush(self, timeout: float | None = None, *, stream: str | None = None) -> bool:
         """Wait until everything accepted so far is in the files, device values included.
@@ -430,7 +445,12 @@ class Recorder(EventRecorder):
         """
         first = not self.closed
         limit = self._default_limit() if timeout is None else seconds("timeout", timeout)
+        packing = self._packing if os.getpid() == self._pid else None
+        if packing is not None:
+            packing.stop()
         written = self._close(limit)
+        if packing is not None:
+            packing.join(min(limit, _SHORT_CLOSE_S))
         if not written and timeout is None:
             self._warn_missing()
         if first and os.getpid() == self._pid and self._run_file is not None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Union
 
 from foundry_fastlog.base.formatting import printable
+from foundry_fastlog.run.packed import plain_name
 from foundry_fastlog.run.segment_file import SegmentFile
 from foundry_fastlog.run.streams import STREAMS
 
@@ -197,14 +198,14 @@ def looks_like_stream_file(name: str) -> bool:
 class Segment:
     """One stream file on disk.
 
-    If its process was killed, its ring may hold further lines for it; they are `pending`, and the
-    file on disk may lack them, or not even exist. See ``overlay``.
+    If its process was killed, its ring may hold further lines for it; they are `pending`, and it
+    may lack them, or not even exist. See ``overlay``.
 
     Attributes:
         path: Where the file is.
         name: The parts of its name.
-        size: Bytes in the file when the directory was listed, including pending bytes.
-        kept: The byte ranges of the file on disk that count, as offsets; None for all.
+        size: Bytes when it was listed, pending ones included; compressed ones, if it is.
+        kept: The byte ranges of the file (decompressed) that count, as offsets; None for all.
         pending: The bytes that follow them.
     """
 
@@ -280,7 +281,7 @@ def _is_run(directory: Path) -> bool:
     try:
         with os.scandir(directory) as entries:
             return any(
-                parse_name(entry.name) is not None or entry.name == RUN_INFO for entry in entries
+                parse_name(plain_name(entry.name)) or entry.name == RUN_INFO for entry in entries
             )
     except OSError:  # unreadable or gone: not a run that could be opened
         return False

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from foundry_fastlog.run.files import Segment, StrPath, Writer, parse_name, sort_segments
+from foundry_fastlog.run.files import (
+    Segment,
+    StreamName,
+    StrPath,
+    Writer,
+    format_name,
+    parse_name,
+    sort_segments,
+)
+from foundry_fastlog.run.packed import SUFFIXES, find_file, plain_name
+from foundry_fastlog.run.segment_file import SegmentFile
 
-__all__ = ["Unread", "list_files", "list_segments"]
+__all__ = ["Unread", "begin_alike", "list_files", "list_segments"]
 
 _LAID_ASIDE = re.compile(
     r"(?P<name>.+\.jsonl)(?P<rotated>[.-][0-9]+)?"
     r"(?P<packed>\.(?:gz|zst|bz2|xz|lz4|lzma|br|zip|Z))?"
 )
+
+
+#: Of a file's beginning; a line's time and number are within.
+_HEAD_BYTES = 64
+
+_MOST_MISSED = 100
 
 
 class Unread(NamedTuple):
@@ -67,26 +85,27 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
     found: list[Segment] = []
     unread: list[Unread] = []
     with os.scandir(directory) as entries:
-        for entry in entries:
-            name = parse_name(entry.name)
-            if name is None:
-                if reason := _reason_aside(entry.name, before):
-                    unread.append(Unread(entry.name, reason))
-                continue
-            try:
-                status = entry.stat()
-            except OSError as error:
-                # Not a link, and gone: removed between the listing and the stat.
-                if entry.is_symlink() or not isinstance(error, FileNotFoundError):
-                    unread.append(Unread(entry.name, f"{error.strerror or error}"))
-                continue
-            if stat.S_ISREG(status.st_mode):
-                found.append(Segment(Path(entry.path), name, status.st_size))
-            else:
-                unread.append(Unread(entry.name, "it is not a regular file"))
+        now = frozenset(entry.name for entry in entries)
+    for path in _listed(Path(directory), before, now):
+        name = parse_name(plain_name(path.name))
+        if name is None:
+            if reason := _reason_aside(path.name, before):
+                unread.append(Unread(path.name, reason))
+            continue
+        try:
+            path, status = _look(path)
+        except OSError as error:
+            # Not a link, and gone: removed, or compressed, between the listing and the stat.
+            if path.is_symlink() or not isinstance(error, FileNotFoundError):
+                unread.append(Unread(path.name, f"{error.strerror or error}"))
+            continue
+        if stat.S_ISREG(status.st_mode):
+            found.append(Segment(path, name, status.st_size))
+        else:
+            unread.append(Unread(path.name, "it is not a regular file"))
     newest: dict[tuple[str, Writer], int] = {}
     for segment in found:
-        if segment.path.name in before:
+        if segment.path.name in before or plain_name(segment.path.name) in before:
             key = (segment.name.stream, segment.name.writer)
             newest[key] = max(newest.get(key, 0), segment.name.segment)
     found = [
@@ -94,7 +113,70 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
         for segment in found
         if segment.name.segment <= newest.get((segment.name.stream, segment.name.writer), -1)
     ]
-    return sort_segments(found), sorted(unread)
+    found += _missed(Path(directory), found, newest)
+    return sort_segments(_once(found)), sorted(unread)
+
+
+def _look(path: Path) -> tuple[Path, os.stat_result]:
+    """Return where a file is now, and what it is."""
+    try:
+        return path, path.stat()
+    except FileNotFoundError:
+        return (path := find_file(path)), path.stat()
+
+
+def _missed(
+    directory: Path, found: list[Segment], newest: dict[tuple[str, Writer], int]
+) -> Iterator[Segment]:
+    """Yield segments before the newest that are compressed, and that no listing showed.
+
+    A compressed file appears before the plain one goes, yet a listing made meanwhile may miss both.
+    """
+    present: dict[tuple[str, Writer], set[int]] = {}
+    for one in found:
+        present.setdefault((one.name.stream, one.name.writer), set()).add(one.name.segment)
+    for (stream, writer), last in newest.items():
+        absent = (n for n in range(last) if n not in present[stream, writer])
+        for number in islice(absent, _MOST_MISSED):
+            name = StreamName(stream, writer, number)
+            with contextlib.suppress(OSError):  # it is missing
+                path = find_file(directory / format_name(name))
+                if stat.S_ISREG((status := path.stat()).st_mode):
+                    yield Segment(path, name, status.st_size)
+
+
+def _listed(directory: Path, before: frozenset[str], now: frozenset[str]) -> Iterator[Path]:
+    """Yield what is in a directory, with files that were compressed while it was listed."""
+    yield from (directory / name for name in now)
+    for name in before - now:
+        if parse_name(name) and (path := find_file(directory / name)).name not in now:
+            yield path
+
+
+def _once(found: list[Segment]) -> list[Segment]:
+    """Leave out compressed files whose lines are in another one, too: the plain one counts.
+
+    They were written by a compression that was killed before it removed the plain one, or by
+    somebody. They begin as it does; where a writer began a file anew, they do not.
+    """
+    order = {"": 0, **{suffix: place for place, suffix in enumerate(SUFFIXES.values(), 1)}}
+    kept: dict[str, list[Segment]] = {}
+    for segment in sorted(found, key=lambda one: order.get(one.path.suffix, 0)):
+        others = kept.setdefault(plain_name(segment.path.name), [])
+        if not any(begin_alike(segment.path, other.path) for other in others):
+            others.append(segment)
+    return [segment for segments in kept.values() for segment in segments]
+
+
+def begin_alike(one: Path, other: Path) -> bool:
+    """Return whether two stream files begin with the same line, as far as they can be read."""
+    try:
+        with SegmentFile(one) as first, SegmentFile(other) as second:
+            first.seek(0)
+            second.seek(0)
+            return first.read(_HEAD_BYTES) == second.read(_HEAD_BYTES)
+    except OSError:  # it is told of the plain one, if it is not whole, by its numbers
+        return True
 
 
 def _reason_aside(name: str, present: Collection[str]) -> str:
@@ -104,5 +186,5 @@ def _reason_aside(name: str, present: Collection[str]) -> str:
         return ""
     if match["packed"]:
         kept = match["rotated"] is None and match["name"] in present
-        return "" if kept else "compressed files are not read: decompress it"
+        return "" if kept else "only .zst and .gz files are read compressed: decompress it"
     return "it was renamed: restore its name, or move it elsewhere if it is not part of the run"

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO
 
+from foundry_fastlog.run.packed import Unpacked, find_file, is_packed
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -25,14 +27,18 @@ Range = tuple[int, int]
 class SegmentFile:
     """A stream file, opened for reading; a context manager.
 
+    All offsets and sizes are in lines' bytes, whether or not the file is compressed. Seeking in a
+    compressed file decompresses what lies between, and all before it when going back.
+
     Args:
-        path: The file. It need not exist if nothing of it is kept.
+        path: The file. It need not exist if nothing of it is kept. If it was compressed since it
+            was listed, the compressed one is read.
         kept: The byte ranges that count. Default: all.
         pending: The bytes that follow them, from the ring of a killed process.
 
     Attributes:
-        size: Total size in bytes, including pending bytes.
-        inode: The file's inode, 0 if the file is not opened.
+        inode: The file's inode, 0 if the file is not opened, or compressed.
+        packed: Whether it is compressed: such a one is kept, not opened again for each block.
 
     Raises:
         OSError: It cannot be opened.
@@ -42,18 +48,20 @@ class SegmentFile:
         self, path: Path, kept: tuple[Range, ...] | None = None, pending: bytes = b""
     ) -> None:
         self._path = path
-        self._file: BinaryIO | None = None
-        self.inode = self.size = self._at = 0
+        self._file: BinaryIO | Unpacked | None = None
+        self.inode = self._size = self._at = 0
         if kept != ():
-            self._file = path.open("rb")
-            status = os.fstat(self._file.fileno())
-            self.inode, self.size = status.st_ino, status.st_size
+            self._file = _open(path)
+            if not isinstance(self._file, Unpacked):
+                status = os.fstat(self._file.fileno())
+                self.inode, self._size = status.st_ino, status.st_size
+        self.packed = isinstance(self._file, Unpacked)
         self._kept = kept
         self._pending = pending
         if kept is not None:
             # Where each range, and then the pending bytes, begin for the reader.
             self._starts = [0, *accumulate(end - begin for begin, end in kept)]
-            self.size = self._starts[-1] + len(pending)
+            self._size = self._starts[-1] + len(pending)
 
     def __enter__(self) -> Self:
         """Return the file itself."""
@@ -66,8 +74,19 @@ class SegmentFile:
         traceback: TracebackType | None,
     ) -> None:
         """Close it."""
-        if self._file is not None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
+        if self._file is not None and not isinstance(self._file, Unpacked):
             self._file.close()
+
+    @property
+    def size(self) -> int:
+        """Total size in bytes, including pending bytes; a compressed file is read for it."""
+        if self._kept is None and isinstance(self._file, Unpacked):
+            return self._file.size
+        return self._size
 
     def seek(self, offset: int) -> None:
         """Go to an offset from the beginning."""
@@ -107,3 +126,15 @@ class SegmentFile:
         if len(data) < count:
             raise OSError(errno.EIO, SHORTER, str(self._path))
         return data
+
+
+def _open(path: Path) -> BinaryIO | Unpacked:
+    """Open a file, or what it was compressed to since it was listed."""
+    if not is_packed(path):
+        try:
+            return path.open("rb")
+        except FileNotFoundError:
+            path = find_file(path)
+            if not is_packed(path):
+                raise
+    return Unpacked(path)

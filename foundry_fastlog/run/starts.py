@@ -37,6 +37,7 @@ from foundry_fastlog.run.files import (
 )
 from foundry_fastlog.run.info import open_untrusted
 from foundry_fastlog.run.launch import Launch, Place
+from foundry_fastlog.run.packed import Unpacked, find_file, is_packed, plain_name
 from foundry_fastlog.run.start_entries import (
     STARTS_DIR,
     LiveWriter,
@@ -213,31 +214,40 @@ def _is_ours(directory: Path, number: int, place: Place, launch: Launch | None) 
 def last_step(directory: Path, rank: int | None) -> int | None:
     """Return the last step that a rank has recorded in the newest start where it recorded one.
 
-    Reads the ends of its newest files alone.
+    Reads the ends of its newest files alone; a compressed one is decompressed for its end.
 
     Args:
         directory: The run's directory.
         rank: The rank.
     """
     newest: dict[Writer, int] = {}
-    for name in filter(None, map(parse_name, list_names(directory))):
+    for name in _stream_names(directory):
         if name.stream == "metrics" and name.writer.rank == (rank or 0):
             newest[name.writer] = max(newest.get(name.writer, 0), name.segment)
     found: dict[tuple[int, str], int] = {}
     for writer, segment in newest.items():
-        path = directory / format_name(StreamName("metrics", writer, segment))
+        path = find_file(directory / format_name(StreamName("metrics", writer, segment)))
         if (step := _last_step_in(path)) is not None:
             start = (writer.attempt, writer.stamp)
             found[start] = max(found.get(start, step), step)
     return found[max(found)] if found else None
 
 
+def _tail_of(path: Path) -> bytes:
+    if not is_packed(path):
+        with open_untrusted(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            return file.read(_TAIL_BYTES)
+    unpacked = Unpacked(path)
+    tail = b""
+    while block := unpacked.read(_TAIL_BYTES):
+        tail = (tail + block)[-_TAIL_BYTES:]
+    return tail
+
+
 def _last_step_in(path: Path) -> int | None:
     try:
-        with open_untrusted(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            file.seek(max(0, size - _TAIL_BYTES))
-            lines = file.read(_TAIL_BYTES).split(b"\n")
+        lines = _tail_of(path).split(b"\n")
     except OSError:
         return None
     for line in reversed(lines[:-1]):
@@ -252,8 +262,12 @@ def _last_step_in(path: Path) -> int | None:
 
 def _writers(directory: Path) -> set[Writer]:
     """The processes that have files in the run, forked and spawned ones aside."""
-    parsed = filter(None, map(parse_name, list_names(directory)))
-    return {name.writer for name in parsed if not name.writer.children}
+    return {name.writer for name in _stream_names(directory) if not name.writer.children}
+
+
+def _stream_names(directory: Path) -> list[StreamName]:
+    parsed = (parse_name(plain_name(name)) for name in list_names(directory))
+    return [name for name in parsed if name is not None]
 
 
 def _is_main_of(label: str, start: int) -> bool:

@@ -1,17 +1,23 @@
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "doctest/doctest.h"
 #include "reader/arrow_export.hpp"
 #include "test_reader_support.hpp"
+#include "test_support.hpp"
 
 namespace {
 
 using namespace reader_tests;
+using fastlog::test::TempDir;
+using fastlog::test::write_file;
 
 struct Writer {
     std::string text;
@@ -245,6 +251,21 @@ TEST_CASE("who takes parts, and who is asked to go on, may end a scan") {
         std::runtime_error);
 }
 
+TEST_CASE("a scan that is ended does not wait for the end of a compressed file") {
+    const TempDir directory;
+    Segment endless;
+    endless.path = directory / "packed";
+    write_file(endless.path, "packed");
+    endless.read_on = [](std::uint64_t, char* to, std::size_t count, std::size_t& taken) {
+        std::memset(to, 'x', taken = count);
+        return 0;
+    };
+    CHECK_THROWS_AS(scan(
+                        {{Stream::kMetrics, {endless}}}, {}, {}, [](Part&&) {},
+                        [] { throw std::runtime_error("stop"); }),
+                    std::runtime_error);
+}
+
 TEST_CASE("a file that is gone, or shorter than its writer left it, is told") {
     Segment gone;
     gone.path = "/no/such/file";
@@ -255,6 +276,47 @@ TEST_CASE("a file that is gone, or shorter than its writer left it, is told") {
         {{Stream::kMetrics, {gone, cut}}}, {}, {},
         [&errors](Part&& part) { errors.push_back(part.chunk->error); }, [] {});
     CHECK(errors == std::vector<int>{ENOENT, EINVAL});
+}
+
+TEST_CASE(
+    "what only reads on is one part, read in order by another thread, and as far as it goes") {
+    const TempDir directory;
+    const std::string text = steps_of(0, 1000);
+    for (const int error : {0, EIO}) {
+        for (const bool whole : {true, false}) {
+            std::uint64_t next = 0;
+            bool ordered = true;
+            const auto caller = std::this_thread::get_id();
+            Segment packed;
+            packed.path = directory.path() + "/packed";
+            write_file(packed.path, "packed");
+            packed.whole = whole;
+            packed.kept = {{0, text.size() / 2}, {text.size() / 2, text.size()}};
+            packed.read_on = [&](std::uint64_t offset, char* to, std::size_t count,
+                                 std::size_t& taken) {
+                ordered = ordered && (offset == next || offset == 0) &&
+                          std::this_thread::get_id() != caller;
+                taken = std::min({count, std::size_t{whole ? 999U : count},
+                                  text.size() - static_cast<std::size_t>(offset)});
+                std::memcpy(to, text.data() + offset, taken);
+                next = offset + taken;
+                if (error != 0 && offset >= text.size() / 2) taken = 0;
+                return taken == 0 ? error : 0;
+            };
+            std::vector<std::pair<std::int64_t, int>> parts;
+            ScanLimits limits;
+            limits.part_bytes = 1;
+            scan(
+                {{Stream::kMetrics, {packed}}}, {}, limits,
+                [&](Part&& part) { parts.emplace_back(part.chunk->lines, part.chunk->error); },
+                [] {});
+            CHECK(ordered);
+            REQUIRE(parts.size() == 1);
+            CHECK(parts[0].second == error);
+            CHECK((error == 0 ? parts[0].first == 1000 : parts[0].first < 1000));
+            if (whole) CHECK(parts[0].first > 400);
+        }
+    }
 }
 
 TEST_CASE("a part of an array that was moved out lives on by itself") {

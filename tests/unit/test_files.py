@@ -142,12 +142,13 @@ def test_segments_are_listed_in_order_without_strangers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("metrics.000001.jsonl.gz", "decompress it"),
-        ("metrics.r1.jsonl.zst", "decompress it"),
+        ("metrics.000001.jsonl.bz2", "decompress it"),
+        ("metrics.r1.jsonl.xz", "decompress it"),
         ("log.jsonl.3.gz", "decompress it"),
         ("log.jsonl.1", "it was renamed"),
         ("log.jsonl-20260130", "it was renamed"),
         ("log.jsonl.gz", ""),  # log.jsonl is there: its copy
+        ("log.jsonl.bz2", ""),
         ("log.jsonl.bak", ""),
         ("notes.jsonl.gz", ""),
     ],

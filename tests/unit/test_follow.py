@@ -155,7 +155,7 @@ def test_files_that_vanish_after_a_listing_wait_for_the_next_poll(
 
 def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: Patch) -> None:
     OracleWriter(tmp_path).fill(range(3))
-    (tmp_path / "metrics.r2.jsonl.gz").touch()
+    (tmp_path / "metrics.r2.jsonl.bz2").touch()
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "x.ring").write_bytes(b"x")
     OracleWriter(tmp_path, rank=1).fill([10, 11])
@@ -172,7 +172,7 @@ def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: Patch) -
         first, again = follower.last(9), follower.poll()
     assert steps(first) == [0, 1, 2]
     files = [note.rpartition("/")[2].partition(":")[0] for note in first.notes]
-    assert files == ["x.ring", "metrics.r2.jsonl.gz", "metrics.r1.jsonl"]
+    assert files == ["x.ring", "metrics.r2.jsonl.bz2", "metrics.r1.jsonl"]
     assert (again.lines, again.notes, again.unread) == ([], [], 3)
     assert steps(follower.poll()) == [10, 11]
 
