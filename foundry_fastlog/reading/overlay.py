@@ -130,6 +130,28 @@ class Overlay:
         self._refresh()
         return self.rings
 
+    def ring_states(self) -> tuple[object, ...] | None:
+        """Say, at little cost, what the rings of the last listing are like now.
+
+        Returns:
+            What differs once a writer has committed or died, or a ring was replaced. None where
+            only another listing tells.
+        """
+        states: list[object] = []
+        held: list[bytes] = []
+        for name, known in self._known.items():
+            if known.report.outcome == "live":
+                held.append(os.fsencode(known.report.ring))
+            elif known.report.reason == _AT_WORK:
+                return None
+            else:
+                states.append(self._identify(name, known.report))
+        if held:
+            from foundry_fastlog import _core
+
+            states += _core.held_ring_epochs(held)
+        return tuple(states)
+
     def _refresh(self) -> dict[str, Edit]:
         """Read rings that have died since; return the changes that all of them make."""
         before, self._known, self.rings = self._known, {}, []

@@ -38,7 +38,7 @@ FLAT = {"__init__", "__main__", "_version"}
 MAY_IMPORT_THE_PACKAGE = {"demo"}
 # What must work where the extension was never built: a laptop that only reads runs.
 READING_MODULES = (
-    *("run.files", "reading.run", "reading.follow", "reading.overlay", "reading.preview"),
+    *("run.files", "reading.run", "reading.cursor", "reading.overlay", "reading.preview"),
     *("export.jsonl", "export.perfetto", "analysis.summarize"),
 )
 # Which files of csrc/core ask RunFiles, and what they must not ask the system itself.
