@@ -254,6 +254,16 @@ class ByColumns:
         self._note_left_out(stream, starts, found.left_out())
         return found, checks
 
+    def exact_frame(
+        self,
+        name: str,
+        steps: tuple[int, int],
+        ranks: int | Iterable[int] | None,
+        starts: Starts,
+    ) -> Frame:
+        """Read what `metric()` reads, for other native parts."""
+        return self._frame("metrics", _choice([name], steps, exact=True), ranks, starts)
+
     def _frame(
         self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
     ) -> Frame:

@@ -22,10 +22,10 @@ from foundry_fastlog.run.checks import (
     note_tail,
     note_unreadable,
 )
-from foundry_fastlog.run.files import STREAMS, Segment, Series
+from foundry_fastlog.run.files import STREAMS, Segment, Series, Writer
 
 if TYPE_CHECKING:  # loaded when a run is read
-    from foundry_fastlog._core import Frame, Scan, Statistics
+    from foundry_fastlog._core import Frame, Pyramids, Scan, Statistics
     from foundry_fastlog._core import _Account as Account
     from foundry_fastlog._core import _ColumnPart as ColumnPart
     from foundry_fastlog._core import _MetricSum as MetricSum
@@ -39,9 +39,11 @@ __all__ = [
     "ColumnPart",
     "Frame",
     "MetricSum",
+    "Pyramids",
     "Scan",
     "Statistics",
     "TimerSum",
+    "new_pyramids",
     "scan_series",
     "sum_series",
 ]
@@ -66,6 +68,8 @@ class Choice:
         cutoffs: By start, from where on later starts took over.
         note_steps: Whether steps are noted.
         note_firsts: Whether the first step and epoch of each name are noted.
+        rewinds: By writer, number and step of lines that tell of a rewind, where these are not
+            among those that are read.
     """
 
     names: Sequence[str] | None = None
@@ -80,6 +84,7 @@ class Choice:
     cutoffs: dict[int, Cutoffs] = field(default_factory=dict)
     note_steps: bool = False
     note_firsts: bool = False
+    rewinds: dict[Writer, list[tuple[int, int]]] = field(default_factory=dict)
 
 
 def scan_series(
@@ -151,6 +156,22 @@ def sum_series(
     return found
 
 
+def new_pyramids(*, several_ranks: bool, size: int, most: int, least: int) -> Pyramids:
+    """Make curves without values.
+
+    Args:
+        several_ranks: Whether there is also a curve of all ranks together.
+        size: How many bytes the curves of single ranks may take, and those of all ranks.
+        most: The most buckets of a metric.
+        least: The fewest to which its limit falls.
+
+    Raises:
+        ImportError: As for ``scan_series``.
+    """
+    found: Pyramids = _native().Pyramids(several_ranks, size, most, least)
+    return found
+
+
 def _account(
     ordered: list[list[Segment]],
     accounts: list[Account],
@@ -187,6 +208,7 @@ def _source(series: Series, segments: list[Segment], choice: Choice) -> Source:
         choice.counts,
         choice.cutoffs.get(start),
         [(os.fsencode(one.path), one.kept, one.pending) for one in segments],
+        choice.rewinds.get(series.writer, []),
     )
 
 

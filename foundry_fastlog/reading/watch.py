@@ -16,10 +16,10 @@ from foundry_fastlog.reading.overlay import Overlay
 from foundry_fastlog.run.files import PRIVATE_DIR, Series
 from foundry_fastlog.run.starts import STARTS_DIR
 
-__all__ = ["Watch"]
+__all__ = ["TICK_S", "Watch"]
 
 #: The coarsest times that file systems give to directories, in seconds, and some more.
-_TICK_S = 2.5
+TICK_S = 2.5
 
 _Sign = tuple[object, ...]
 
@@ -50,7 +50,7 @@ class Watch:
         if times != self._times:
             self._times, self._since = times, time.monotonic()
         # A file that is made in the same tick of the clock leaves the directory's time as it is.
-        settled = time.monotonic() - self._since >= _TICK_S
+        settled = time.monotonic() - self._since >= TICK_S
         rings = self._overlay.ring_states() if settled else None
         if rings is None:
             self._look = None

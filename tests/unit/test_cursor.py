@@ -394,7 +394,7 @@ class Looks:
 
 @pytest.fixture
 def looks(monkeypatch: Patch) -> Looks:
-    monkeypatch.setattr("foundry_fastlog.reading.watch._TICK_S", 0.0)
+    monkeypatch.setattr("foundry_fastlog.reading.watch.TICK_S", 0.0)
     return Looks(monkeypatch)
 
 
