@@ -255,7 +255,7 @@ class Cursor:
             # A later segment existed before this read, so this one is complete.
             final = number + 1 < len(later)
             try:
-                data = advance(segment, place, budget, result.notes, final=final)
+                data, more = advance(segment, place, budget, result.notes, final=final)
             except FileNotFoundError:  # removed since it was listed; the next poll reports it
                 self._refused = True
                 break
@@ -263,13 +263,13 @@ class Cursor:
                 self._refuse(segment, error, result)
                 break
             budget -= len(data)
+            result.more |= more or budget <= 0
             if place.known_below:
                 data = without_known(data, place.known_below)
             if data:
                 parts[segment] = data
-                place.next_seq = max(place.next_seq, _next_seq(data.rsplit(b"\n", 3)[-3:-1]))
-            if budget <= 0:
-                result.more = True
+                place.next_seq = max(place.next_seq, _next_seq(_last_two(data)))
+            if more or budget <= 0:
                 break
         return parts
 
@@ -284,6 +284,12 @@ class Cursor:
 def _next_seq(lines: list[bytes]) -> int:
     """Return the number after that of the last line that has one."""
     return next((seq + 1 for line in reversed(lines) if (seq := seq_of(line)) is not None), 0)
+
+
+def _last_two(data: bytes) -> list[bytes]:
+    """Return the last lines, two at most."""
+    before = max(0, data.rfind(b"\n", 0, -1))
+    return data[data.rfind(b"\n", 0, before) + 1 :].split(b"\n")[:-1]
 
 
 def _joined(lines: list[bytes]) -> bytes:

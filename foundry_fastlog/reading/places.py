@@ -105,13 +105,15 @@ def step_back(series: Series, place: Place) -> None:
         place.known_below = place.next_seq
 
 
-def advance(segment: Segment, place: Place, budget: int, notes: list[str], *, final: bool) -> bytes:
-    """Read the whole lines of a file from a place on.
+def advance(
+    segment: Segment, place: Place, budget: int, notes: list[str], *, final: bool
+) -> tuple[bytes, bool]:
+    """Read the whole lines of a file from a place on; say whether there may be more.
 
     Args:
         segment: The file.
         place: Moves behind them.
-        budget: About how many bytes to read.
+        budget: About how many bytes to read, 1 or more.
         notes: Receives what is wrong with the file.
         final: Nothing will be appended to it.
 
@@ -122,29 +124,27 @@ def advance(segment: Segment, place: Place, budget: int, notes: list[str], *, fi
     with segment.open() as handle:
         _compare(handle, place, name, notes)
         handle.seek(place.offset)
-        parts: list[bytes] = []
-        taken, offset, rest = 0, place.offset, b""
-        while taken < budget:
-            block = handle.read(max(budget - taken, len(rest)))
-            if not block:
-                break
-            end = block.rfind(b"\n") + 1
-            if end:
-                parts += (rest, block[:end])
-                taken += len(rest) + end
-                offset += len(rest) + end
+        lines, offset, rest = b"", place.offset, b""
+        while True:
+            wanted = max(budget, len(rest))
+            block = handle.read(wanted)
+            more = len(block) == wanted
+            if end := block.rfind(b"\n") + 1:
+                lines = rest + block[:end] if rest else block[:end]  # copied once as a rule
+                offset += len(lines)
                 rest = b""
             rest += block[end:]
             if len(rest) > MAX_LINE_BYTES:
                 notes.append(f"{name}: skipping a line longer than {MAX_LINE_BYTES >> 20} MiB")
                 offset += len(rest)
-                taken += len(rest)
                 rest = b""
+            if lines or not more:
+                break
         if offset != place.offset or handle.inode != place.inode:
             place.note(handle, offset, handle.inode)
-    if final and rest and taken < budget:
+    if final and rest and not more:
         notes.append(f"{name}: {len(rest)} trailing bytes without a newline were skipped")
-    return b"".join(parts)
+    return lines, more
 
 
 def _compare(handle: SegmentFile, place: Place, name: str, notes: list[str]) -> None:
