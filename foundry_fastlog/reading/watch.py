@@ -59,10 +59,12 @@ class Watch:
         return self._look is not None and self._look == self._known
 
     def remember(self, found: Iterable[Series]) -> None:
-        """Remember the last look, before which nothing was read of these series."""
-        files = [os.fspath(series.segments[-1].path) for series in found]
-        self._known = self._look if files == self._files else None
-        self._files = files
+        """Remember the last look, after which these series were found and read.
+
+        Where they are not the ones of that look, the next one is different from it.
+        """
+        self._known = self._look
+        self._files = [os.fspath(series.segments[-1].path) for series in found]
 
     def forget(self) -> None:
         """Let the next look find a change."""

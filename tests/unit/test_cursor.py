@@ -163,6 +163,7 @@ def test_files_that_vanish_after_a_listing_wait_for_the_next_poll(
     check(cursor.poll(), [4, 5], "segment 1 of metrics.jsonl was removed")
 
 
+@pytest.mark.usefixtures("looks")
 def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: Patch) -> None:
     OracleWriter(tmp_path).fill(range(3))
     (tmp_path / "metrics.r2.jsonl.gz").touch()
@@ -179,11 +180,11 @@ def test_what_cannot_be_read_is_noted_once(tmp_path: Path, monkeypatch: Patch) -
     with monkeypatch.context() as patch:
         patch.setattr(Segment, "open", refuse)
         cursor = Cursor(tmp_path)
-        first, again = cursor.last(9), cursor.poll()
+        first, again = cursor.last(9), [cursor.poll() for _ in range(3)]
     assert steps(first) == [0, 1, 2]
     files = [note.rpartition("/")[2].partition(":")[0] for note in first.notes]
     assert files == ["x.ring", "metrics.r2.jsonl.gz", "metrics.r1.jsonl"]
-    assert (again.lines, again.notes, again.unread) == ([], [], 3)
+    assert [(one.lines, one.notes, one.unread) for one in again] == [([], [], 3)] * 3
     assert steps(cursor.poll()) == [10, 11]
 
 
@@ -200,6 +201,7 @@ def test_damage_is_noted_and_skipped(tmp_path: Path) -> None:
     assert garbage.startswith("metrics of main: skipped a damaged line: not JSON")
 
 
+@pytest.mark.usefixtures("looks")
 def test_a_long_backlog_is_given_in_parts(tmp_path: Path) -> None:
     """One process's backlog neither fills the memory nor holds up the others."""
     OracleWriter(tmp_path, segment_lines=30).fill(range(100))

@@ -36,7 +36,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: Patch) -> Path:
 
 @pytest.fixture
 def written(monkeypatch: Patch) -> None:
-    """Small runs have caches, too."""
+    """Small runs have caches, too, and are read in parts."""
+    monkeypatch.setattr(curves, "_READ_BYTES", 700)
     monkeypatch.setattr(curves, "is_worth_it", lambda new, read: new > 0)
 
 
@@ -285,6 +286,8 @@ def test_what_is_no_longer_so_is_counted_again(how: str, tmp_path: Path) -> None
         curve = one.draw("loss", 10, None, None)
         assert curve.count.sum() == (53 if how == "second rank" else 60)
         assert curve.max.max() == 2.0
+        # Those of several ranks are together once more.
+        assert (-1 in {rank for rank, *_ in one._update().dump()}) == (how == "second rank")
 
 
 def test_only_large_news_are_written() -> None:
