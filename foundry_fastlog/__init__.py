@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from foundry_fastlog.messages.structured import StructuredLogger, log_context
     from foundry_fastlog.messages.text_handlers import ConsoleHandler, TextFileHandler
+    from foundry_fastlog.reading.cursor import Cursor
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.run import Run, read_run
     from foundry_fastlog.recording.recorder import Recorder, RecorderClosedError, open_run, recover
@@ -49,6 +50,7 @@ __all__ = [
     "HIERARCHY",
     "ConfigError",
     "ConsoleHandler",
+    "Cursor",
     "ErrorTracker",
     "ExperimentLogging",
     "LoggingConfig",
@@ -86,6 +88,7 @@ _HOMES = {
     "ExperimentLogging": "foundry_fastlog.components.experiment",
     "ConfigError": "foundry_fastlog.config.yaml_file",
     "ConsoleHandler": "foundry_fastlog.messages.text_handlers",
+    "Cursor": "foundry_fastlog.reading.cursor",
     "ErrorTracker": "foundry_fastlog.components.errors",
     "HIERARCHY": "foundry_fastlog.messages.setup",
     "LoggingConfig": "foundry_fastlog.config.models",

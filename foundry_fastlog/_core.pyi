@@ -184,10 +184,12 @@ def view_ring(
 ) -> RingView: ...
 def live_writers(run_directory: bytes) -> list[tuple[str, str, int]]: ...
 def dead_ring_epoch(ring: bytes) -> int | None: ...
+def held_ring_epochs(rings: list[bytes]) -> list[int | None]: ...
 
 #: Stream, rank, start, label, whether only what counts is wanted, from which step and epoch later
-#: starts took over by name, and per segment its path, kept ranges, what follows them, and what
-#: reads it from an offset on into a buffer, if it is not read as it is on disk: bytes, or -errno.
+#: starts took over by name, per segment its path, kept ranges, what follows them, and what reads
+#: it from an offset on into a buffer, if it is not read as it is on disk (bytes, or -errno), and
+#: the number and step of lines that tell of a rewind and are not among those.
 _Source: TypeAlias = tuple[
     int,
     int,
@@ -203,6 +205,7 @@ _Source: TypeAlias = tuple[
             Callable[[int, memoryview], int] | None,
         ]
     ],
+    list[tuple[int, int]],
 ]
 
 #: Source, segment, lines, runs of seq (first, count, line), damaged lines (line, offset, size),
@@ -266,6 +269,17 @@ class Lines:
     ) -> None: ...
     def next(self) -> tuple[list[bytes], list[int], list[int]] | None: ...
     def accounts(self) -> list[_Account]: ...
+
+class Pyramids:
+    """Curves of metrics at all scales."""
+
+    def __init__(self, several_ranks: bool, size: int, most: int, least: int) -> None: ...
+    def add(self, frame: Frame) -> None: ...
+    def draw(
+        self, ranks: list[int], name: str, first: int, last: int, points: int
+    ) -> tuple[int, bytes, bool, int, int]: ...
+    def dump(self) -> list[tuple[int, str, int, bytes]]: ...
+    def load(self, rank: int, name: str, level: int, buckets: bytes | memoryview) -> bool: ...
 
 #: A value, and whether it is JSON text.
 _Value: TypeAlias = tuple[Any, bool]

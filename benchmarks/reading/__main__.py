@@ -51,6 +51,14 @@ def compare(
     return taken
 
 
+def _describe(case: str, size: int) -> str:
+    return f"{case} ({size / 1e6:,.0f} MB)" if size else case
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.2g}"
+
+
 def render(result: dict[str, Any]) -> str:
     """Return the table."""
     rows = []
@@ -63,11 +71,11 @@ def render(result: dict[str, Any]) -> str:
             }
             rows.append(
                 [
-                    f"{case} ({entry['bytes'] / 1e6:,.0f} MB)" if peer == "fastlog" else "",
+                    _describe(case, entry["bytes"]) if peer == "fastlog" else "",
                     f"**{results[0]['version']}**" if peer == "fastlog" else results[0]["version"],
-                    f"{median(one['wall_s'] for one in results):.2f}",
+                    _seconds(median(one["wall_s"] for one in results)),
                     f"{ratio['wall_s']:.1f}x",
-                    f"{median(one['cpu_s'] for one in results):.2f}",
+                    _seconds(median(one["cpu_s"] for one in results)),
                     f"{ratio['cpu_s']:.1f}x",
                     f"{median(one['peak_mib'] for one in results):,.0f}",
                 ]

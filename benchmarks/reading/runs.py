@@ -82,9 +82,16 @@ def small(root: Path, records: int) -> int:
     return total
 
 
+def none(root: Path, records: int) -> int:
+    """What is read is recorded by who reads it."""
+    del root, records
+    return 0
+
+
 RUNS: dict[str, Callable[[Path, int], int]] = {
     "one": one,
     "wide": wide,
     "ranks": ranks,
     "small": small,
+    "none": none,
 }

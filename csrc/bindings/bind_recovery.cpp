@@ -187,6 +187,17 @@ void bind_recovery(py::module_& module) {
         py::arg("ring"),
         "The number of a dead ring's last commit; None if the ring is in use, gone, or not a "
         "ring.");
+    module.def(
+        "held_ring_epochs",
+        [](const std::vector<std::string>& rings) {
+            const GilReleased unlocked;
+            std::vector<std::optional<std::uint64_t>> epochs;
+            for (const std::string& ring : rings) epochs.push_back(held_ring_epoch(ring));
+            return epochs;
+        },
+        py::arg("rings"),
+        "The number of each ring's newest commit, as long as its writer lives, or a recovery is at "
+        "work; else None.");
 }
 
 }  // namespace fastlog::bindings

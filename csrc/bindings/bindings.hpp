@@ -20,6 +20,7 @@ void add_timer_method(PyObject* recorder_type);    // bind_timer.cpp
 
 void bind_recorder(pybind11::module_& module);  // bind_recorder.cpp
 void bind_recovery(pybind11::module_& module);  // bind_recovery.cpp
+void bind_pyramid(pybind11::module_& module);   // bind_pyramid.cpp
 void bind_reader(pybind11::module_& module);    // bind_reader.cpp
 void bind_sums(pybind11::module_& module);      // bind_sums.cpp
 void bind_timer(pybind11::module_& module);     // bind_timer.cpp

@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     fastlog::bindings::bind_recovery(module);
     fastlog::bindings::bind_reader(module);
     fastlog::bindings::bind_sums(module);
+    fastlog::bindings::bind_pyramid(module);
     fastlog::bindings::bind_timer(module);
     fastlog::bindings::bind_device(module);
     fastlog::bindings::add_hot_methods(module.attr("RecorderCore").ptr());

@@ -93,6 +93,10 @@ void ReadSources::add(const py::tuple& from) {
     rows.label = py::cast<std::string>(from[3]);
     rows.counts = py::cast<bool>(from[4]);
     rows.cutoffs = cutoffs_of(from[5]);
+    for (const auto& [seq, step] :
+         py::cast<std::vector<std::pair<std::int64_t, std::int64_t>>>(from[7])) {
+        rows.rewinds.push_back({seq, step});
+    }
     for (const py::handle part : py::cast<py::list>(from[6])) {
         const auto fields = py::cast<py::tuple>(part);
         reader::Segment segment;

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <cerrno>
+
 #include "core/fork_watch.hpp"
 #include "core/ring_home.hpp"
 #include "core/ring_image.hpp"
@@ -73,6 +75,17 @@ std::optional<std::uint64_t> dead_ring_epoch(const std::string& ring) {
     const auto image = RingImage::look_at_commit(files, fd.get());
     if (image == nullptr || files.stat(fd.get(), info) != 0 || info.st_nlink == 0) return {};
     return image->slot().epoch;
+}
+
+std::optional<std::uint64_t> held_ring_epoch(const std::string& ring) {
+    RunFiles& files = posix_files();
+    const LockDescriptor fd(files, ring, kOpenFlags);
+    if (fd.get() < 0 || files.lock(fd.get(), LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+        return {};
+    }
+    std::uint64_t epoch = 0;
+    if (files.read_at(fd.get(), &epoch, sizeof epoch, kEpochOffset) != sizeof epoch) return {};
+    return epoch;
 }
 
 }  // namespace fastlog

@@ -156,6 +156,7 @@ Selection::Selection(const std::vector<SourceRows>& sources) {
     for (const SourceRows& source : sources) {
         Rewinds rewinds;
         if (source.counts) {
+            rewinds.add(source.rewinds);
             for (const auto& chunk : source.chunks) rewinds.add(chunk->rewinds);
         }
         rewinds.close();

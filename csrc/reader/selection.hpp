@@ -28,6 +28,7 @@ struct SourceRows {
     std::string label;
     bool counts = false;                     // leave out what no longer counts
     std::shared_ptr<const Cutoffs> cutoffs;  // or none
+    std::vector<Rewind> rewinds{};           // known from lines that are not among the chunks
 };
 
 /// Counts by text, in the order in which the texts came.

@@ -14,17 +14,14 @@ from rich.text import Text
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.formatting import printable, write_json
-from foundry_fastlog.cli.compress import EPILOG as COMPRESS_EPILOG
-from foundry_fastlog.cli.compress import compress
+from foundry_fastlog.cli import compress, migrate
 from foundry_fastlog.cli.exit_codes import PROBLEM
-from foundry_fastlog.cli.migrate import EPILOG as MIGRATE_EPILOG
-from foundry_fastlog.cli.migrate import migrate
 from foundry_fastlog.cli.terminal import Console, fail, graceful
 from foundry_fastlog.export.jsonl import ExportError, export_run
 from foundry_fastlog.reading.counting import Starts as WhichStarts
-from foundry_fastlog.reading.follow import Follower, Polled
+from foundry_fastlog.reading.cursor import Cursor, Polled
 from foundry_fastlog.reading.run import Run, read_run
-from foundry_fastlog.run.files import STREAMS, RunNotFoundError, open_run_dir
+from foundry_fastlog.run.files import STREAMS, RunNotFoundError
 
 __all__ = ["app"]
 
@@ -308,12 +305,12 @@ def tail(
 ) -> None:
     """Show the last lines of a run; with -f, also each new line while it trains."""
     chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
-    follower = Follower(_read(path, open_run_dir), chosen)
+    cursor = _read(path, lambda run: Cursor(run, chosen))
     show = _Shower(raw=raw)
-    polled = _look(path, lambda: follower.last(count))
+    polled = _look(path, lambda: cursor.last(count))
     show(polled)
     while follow:
-        polled = _look(path, follower.poll)
+        polled = _look(path, cursor.poll)
         show(polled)
         if not polled.more:
             time.sleep(interval)
@@ -367,8 +364,8 @@ def recover(
         raise typer.Exit(PROBLEM)
 
 
-app.command(epilog=COMPRESS_EPILOG)(compress)
-app.command(epilog=MIGRATE_EPILOG)(migrate)
+app.command(epilog=compress.EPILOG)(compress.compress)
+app.command(epilog=migrate.EPILOG)(migrate.migrate)
 
 
 def _look(path: Path, read: Callable[[], Polled]) -> Polled:
@@ -387,7 +384,6 @@ class _Shower:
         self._notes = Console(stderr=True, highlight=False)
 
     def __call__(self, polled: Polled) -> None:
-        from foundry_fastlog.base.formatting import printable
         from foundry_fastlog.show.line_text import format_line
 
         if self._raw:

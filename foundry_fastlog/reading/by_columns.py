@@ -263,6 +263,16 @@ class ByColumns:
         scan_series(chosen, Choice(rows=False), checks, self._problems)
         return checks
 
+    def exact_frame(
+        self,
+        name: str,
+        steps: tuple[int, int],
+        ranks: int | Iterable[int] | None,
+        starts: Starts,
+    ) -> Frame:
+        """Read what `metric()` reads, for other native parts."""
+        return self._frame("metrics", _choice([name], steps, exact=True), ranks, starts)
+
     def _frame(
         self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
     ) -> Frame:

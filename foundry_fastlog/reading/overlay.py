@@ -113,9 +113,12 @@ class Overlay:
                 break
             time.sleep(_PAUSE_S)
         segments = {segment.path.name: segment for segment in listed}
+        by_writer: dict[Writer, list[str]] = {}  # thousands of files with as many rings
+        for name, segment in segments.items():
+            by_writer.setdefault(segment.name.writer, []).append(name)
         for known in self._known.values():
             if known.writing is not None:
-                _leave_out_unnoted(segments, known.writing)
+                _leave_out_unnoted(segments, by_writer, known.writing)
         for name, edit in edits.items():
             parsed = parse_name(name)
             if edit.removed:
@@ -140,6 +143,28 @@ class Overlay:
         told = {id(known.report) for known in self._known.values() if known.writing is not None}
         settled = ("gone", "quarantined")
         return [ring for ring in self.rings if id(ring) not in told and ring.outcome not in settled]
+
+    def ring_states(self) -> tuple[object, ...] | None:
+        """Say, at little cost, what the rings of the last listing are like now.
+
+        Returns:
+            What differs once a writer has committed or died, or a ring was replaced. None where
+            only another listing tells.
+        """
+        states: list[object] = []
+        held: list[bytes] = []
+        for name, known in self._known.items():
+            if known.report.outcome == "live":
+                held.append(os.fsencode(known.report.ring))
+            elif known.report.reason == _AT_WORK:
+                return None
+            else:
+                states.append(self._identify(name, known.report))
+        if held:
+            from foundry_fastlog import _core
+
+            states += _core.held_ring_epochs(held)
+        return tuple(states)
 
     def _refresh(self) -> dict[str, Edit]:
         """Read rings that have died since; return the changes that all of them make."""
@@ -248,20 +273,21 @@ def _is_untouched(known: _Known) -> bool:
     return _core.dead_ring_epoch(os.fsencode(known.report.ring)) == known.epoch
 
 
-def _leave_out_unnoted(segments: dict[str, Segment], writing: Writing) -> None:
+def _leave_out_unnoted(
+    segments: dict[str, Segment], by_writer: dict[Writer, list[str]], writing: Writing
+) -> None:
     """Exclude parts of a live writer's files that its ring has not marked as complete."""
     try:
         writer = Writer.from_label(writing["label"], writing["stamp"].removeprefix("_"))
     except ValueError:  # not a recorder's
         return
     noted = dict(zip(STREAMS, writing["streams"], strict=True))
-    for name, segment in list(segments.items()):
-        if segment.name.writer != writer:
+    for name in by_writer.get(writer, []):
+        segment = segments.get(name)  # none where another ring of this label left it out
+        if segment is None or not _is_of_writer(segment, writing):
             continue
         last, offset, trimmed = noted[segment.name.stream]
         number = segment.name.segment
-        if not _is_of_writer(segment, writing):
-            continue
         if number > last:
             del segments[name]
         elif is_packed(segment.path):  # closed, or laid aside by somebody

@@ -57,7 +57,8 @@ from foundry_fastlog.run.files import (
 from foundry_fastlog.run.info import read_run_file
 from foundry_fastlog.run.start_entries import list_entries
 
-if TYPE_CHECKING:  # loaded when a run has rings
+if TYPE_CHECKING:  # loaded when a run has rings, or a curve is drawn
+    from foundry_fastlog.reading.curves import Curve, Curves
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.start_states import StartReport
 
@@ -118,6 +119,7 @@ class Run(ByColumns):
         self.left_out: dict[str, Counter[str]] = {}
         self._known_firsts: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
         self._rewinds: dict[Series, Rewinds] = {}
+        self._curves: dict[Starts, Curves] = {}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, streams={self.streams}, writers={len(self.writers)})"
@@ -190,6 +192,54 @@ class Run(ByColumns):
         for _, _, record, _ in self.entries([stream], starts=starts, rank=rank):
             if not is_marker(record):
                 yield restore_nonfinite(record)
+
+    def curve(
+        self,
+        name: str,
+        *,
+        points: int = 2000,
+        steps: tuple[int | None, int | None] | None = None,
+        ranks: int | Iterable[int] | None = None,
+        starts: Starts = "latest",
+    ) -> Curve:
+        """Draw a metric over its steps in few points, as the run is now.
+
+        The first call reads the metrics of the whole run. The next ones read what is new, also in
+        other processes: a large run's curves are kept in a file in its private directory, or else
+        in the user's cache directory.
+
+        Args:
+            name: Its name, as recorded.
+            points: How many buckets the curve may have, 2 or more. They have 2^k steps each, the
+                fewest that are kept; where a window has few of those, its values are read again,
+                and a bucket may be a step.
+            steps: The first and the last step to draw, both included; None for no bound. The
+                buckets at both ends are given whole.
+            ranks: Only the values of this rank, or of these. Those of several ranks are in the same
+                buckets.
+            starts: As for ``lines``.
+
+        Returns:
+            By bucket first, last, smallest and largest value and the steps of these, and how many
+            values there are. Without any value it is empty.
+
+        Raises:
+            ImportError: numpy is not installed, or the extension is missing.
+            OSError: The run directory is gone or cannot be read.
+            ValueError: An unknown start, or less than 2 points.
+        """
+        from foundry_fastlog.reading.curves import Curves
+
+        self._check_starts(starts)
+        curves = self._curves.get(starts)
+        if curves is None:
+            # What is looked at again must not be older than what was counted.
+            curves = self._curves[starts] = Curves(
+                self.path,
+                starts,
+                lambda name, steps, ranks: Run(self.path).exact_frame(name, steps, ranks, starts),
+            )
+        return curves.draw(name, points, steps, ranks)
 
     def entries(
         self,

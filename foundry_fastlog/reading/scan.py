@@ -23,12 +23,12 @@ from foundry_fastlog.run.checks import (
     note_tail,
     note_unreadable,
 )
-from foundry_fastlog.run.files import STREAMS, Segment, Series
+from foundry_fastlog.run.files import STREAMS, Segment, Series, Writer
 from foundry_fastlog.run.packed import Unpacked, find_file, is_packed
 from foundry_fastlog.run.segment_file import SHORTER, SegmentFile
 
 if TYPE_CHECKING:  # loaded when a run is read
-    from foundry_fastlog._core import Frame, Lines, Scan, Statistics
+    from foundry_fastlog._core import Frame, Lines, Pyramids, Scan, Statistics
     from foundry_fastlog._core import _Account as Account
     from foundry_fastlog._core import _ColumnPart as ColumnPart
     from foundry_fastlog._core import _MetricSum as MetricSum
@@ -42,10 +42,12 @@ __all__ = [
     "ColumnPart",
     "Frame",
     "MetricSum",
+    "Pyramids",
     "Scan",
     "Statistics",
     "TimerSum",
     "merge_lines",
+    "new_pyramids",
     "scan_series",
     "sum_series",
 ]
@@ -72,6 +74,8 @@ class Choice:
         cutoffs: By start, from where on later starts took over.
         note_steps: Whether steps are noted.
         note_firsts: Whether the first step and epoch of each name are noted.
+        rewinds: By writer, number and step of lines that tell of a rewind, where these are not
+            among those that are read.
     """
 
     names: Sequence[str] | None = None
@@ -86,6 +90,7 @@ class Choice:
     cutoffs: dict[int, Cutoffs] = field(default_factory=dict)
     note_steps: bool = False
     note_firsts: bool = False
+    rewinds: dict[Writer, list[tuple[int, int]]] = field(default_factory=dict)
 
 
 def scan_series(
@@ -207,6 +212,22 @@ def merge_lines(
     _account(ordered, lines.accounts(), checks, problems)
 
 
+def new_pyramids(*, several_ranks: bool, size: int, most: int, least: int) -> Pyramids:
+    """Make curves without values.
+
+    Args:
+        several_ranks: Whether there is also a curve of all ranks together.
+        size: How many bytes the curves of single ranks may take, and those of all ranks.
+        most: The most buckets of a metric.
+        least: The fewest to which its limit falls.
+
+    Raises:
+        ImportError: As for ``scan_series``.
+    """
+    found: Pyramids = _native().Pyramids(several_ranks, size, most, least)
+    return found
+
+
 def _account(
     ordered: list[list[_Part]],
     accounts: list[Account],
@@ -240,7 +261,7 @@ class _Part:
     def source(self) -> tuple[bytes, tuple[tuple[int, int], ...] | None, bytes, Any]:
         """What the native reader is told of it."""
         one = self.segment
-        reader = self.read_at if is_packed(one.path) else None
+        reader = self.read_at if is_packed(one.path) and one.kept != () else None
         return (os.fsencode(one.path), one.kept, one.pending, reader)
 
     def read_at(self, offset: int, buffer: memoryview) -> int:
@@ -300,6 +321,7 @@ def _source(series: Series, parts: list[_Part], choice: Choice) -> Source:
         choice.counts,
         choice.cutoffs.get(start),
         [part.source for part in parts],
+        choice.rewinds.get(series.writer, []),
     )
 
 

@@ -213,7 +213,7 @@ class Segment:
     name: StreamName
     size: int
     kept: tuple[tuple[int, int], ...] | None = None
-    pending: bytes = field(default=b"", repr=False)
+    pending: bytes = field(default=b"", repr=False, hash=False)  # megabytes, in a cursor
 
     def open(self) -> SegmentFile:
         """Open the segment for reading.

@@ -23,6 +23,7 @@ from recorded import TAKES_CTRL_C
 import foundry_fastlog
 import foundry_fastlog.demo
 from foundry_fastlog.cli.main import main
+from foundry_fastlog.reading.cursor import Cursor
 
 Capsys = pytest.CaptureFixture[str]
 
@@ -292,8 +293,7 @@ def test_tail_reads_a_backlog(run: Path, monkeypatch: Patch, command: Command) -
         slept.append(seconds)
         if len(slept) > 1:
             raise KeyboardInterrupt
-        for limit in ("_POLL_BYTES", "_BLOCK_BYTES"):  # so that it takes many polls
-            monkeypatch.setattr(f"foundry_fastlog.reading.follow.{limit}", 100)
+        monkeypatch.setattr(Cursor.poll, "__defaults__", (100,))  # so that it takes many polls
         writer = OracleWriter(run, rank=1)
         for step in range(50):
             writer.metrics(step, loss=1.0)

@@ -24,7 +24,7 @@ from rings import RingBuilder, copy_run, edited, locked, move_to_other_boot, rin
 from foundry_fastlog import _core, read_run
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.export.jsonl import export_run
-from foundry_fastlog.reading.follow import Follower
+from foundry_fastlog.reading.cursor import Cursor, Polled
 from foundry_fastlog.reading.overlay import Overlay
 
 Patch, Kill = pytest.MonkeyPatch, Callable[[], None]
@@ -571,78 +571,109 @@ def dying(tmp_path: Path) -> Iterator[Kill]:
         yield file.close
 
 
-def check_quiet(follower: Follower) -> None:
-    polled = follower.poll()
+def check_quiet(cursor: Cursor) -> None:
+    polled = cursor.poll()
     assert (polled.lines, polled.notes) == ([], [])
 
 
+@pytest.mark.parametrize("process", ["the same", "another"])
 @pytest.mark.parametrize("ring", ["known", "unknown"])
-def test_a_follower_goes_on_over_kill_and_recovery(ring: str, dying: Kill, tmp_path: Path) -> None:
+def test_a_cursor_goes_on_over_kill_and_recovery(
+    ring: str, process: str, dying: Kill, tmp_path: Path
+) -> None:
     """Each line is given out once, whatever was in the files when; those of a new file too."""
     run = tmp_path / "run"
-    follower = Follower(run)
+    cursor = Cursor(run)
+
+    def poll() -> Polled:
+        nonlocal cursor
+        if process == "another":  # each poll is of one that was killed after the poll before
+            cursor = Cursor(run, position=json.loads(json.dumps(cursor.position)))
+        return cursor.poll()
+
     if ring == "unknown":
         (run / ".fastlog").rename(tmp_path / "away")
-    before = steps(follower.last(10).lines)
+    before = steps(cursor.last(10).lines)
     assert before == ([0, 1, 2, 3] if ring == "unknown" else [0, 1])
     if ring == "unknown":
         (tmp_path / "away").rename(run / ".fastlog")
-    assert follower.poll().lines == []
+    assert poll().lines == []
     dying()
-    after_kill = follower.poll()
+    after_kill = poll()
     assert (before + steps(after_kill.lines), after_kill.notes) == ([0, 1, 2, 3, 4, 5], [])
-    assert follower.poll().lines == []
+    assert poll().lines == []
     _core.recover_run(str(run))
-    check_quiet(follower)
+    assert poll().lines == []
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(line(6, "1.0"))
-    more = follower.poll()
+    more = poll()
     assert (steps(more.lines), more.notes) == ([6], [])
     (run / "other").write_bytes(line(0, "9.0"))
     (run / "other").replace(run / "metrics.jsonl")
-    replaced = follower.poll()
+    replaced = poll()
     assert steps(replaced.lines) == [0]
     assert "replaced" in replaced.notes[0]
 
 
-def test_a_follower_keeps_its_view_in_a_recovery(dying: Kill, tmp_path: Path) -> None:
+def test_a_cursor_keeps_its_view_in_a_recovery(dying: Kill, tmp_path: Path) -> None:
     """The torn end is cut, lines come behind it, and the ring is locked, under it."""
     run = tmp_path / "run"
-    follower = Follower(run)
+    cursor = Cursor(run)
     dying()
-    assert steps(follower.last(10).lines) == [0, 1, 2, 3, 4, 5]
+    assert steps(cursor.last(10).lines) == [0, 1, 2, 3, 4, 5]
     with locked(ring_of(run)):
         path = run / "metrics.jsonl"
         os.truncate(path, path.read_bytes().rindex(b"\n") + 1)
         with path.open("ab") as files:
             files.write(line(4, "2.25") + line(5, "2.25")[:30])
-        check_quiet(follower)
+        check_quiet(cursor)
     _core.recover_run(str(run))
-    check_quiet(follower)
+    check_quiet(cursor)
 
 
-def test_a_follower_gives_out_segments_in_memory(killed: list[Path], tmp_path: Path) -> None:
+def test_a_cursor_gives_out_segments_in_memory(killed: list[Path], tmp_path: Path) -> None:
     """All lines of a rotated run, by polls alone, before and after recovery."""
     run = copy_run(killed[5], tmp_path / "run")
-    follower, lines = Follower(run), []
-    while (polled := follower.poll()).lines or polled.more:
+    cursor, lines = Cursor(run), []
+    while (polled := cursor.poll()).lines or polled.more:
         lines += [raw for *_, raw in polled.lines]
         assert polled.notes == []
     assert any(not (run / name).exists() for name in seen(run))
     _core.recover_run(str(run))
-    assert follower.poll().lines == []
+    assert cursor.poll().lines == []
     assert sorted(lines) == sorted(b"".join(on_disk(run).values()).split(b"\n")[:-1])
 
 
-def test_a_ring_is_read_once_by_a_follower(run: Path, monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("number", range(12))
+def test_a_ring_that_appears_gives_only_what_is_new(
+    number: int, killed: list[Path], tmp_path: Path
+) -> None:
+    """Its writer's files end before what was read, perhaps some segments before."""
+    run = copy_run(killed[number], tmp_path / "run")
+    (run / ".fastlog").rename(tmp_path / "away")
+    cursor = Cursor(run)
+    found = [(series, record["seq"]) for _, series, record, _ in cursor.poll().lines]
+    (tmp_path / "away").rename(run / ".fastlog")
+    cursor = Cursor(run, position=cursor.position)
+    found += [(series, record["seq"]) for _, series, record, _ in cursor.poll().lines]
+    keys = [(series.stream, series.writer, seq) for series, seq in found]
+    assert len(set(keys)) == len(keys)
+    assert set(keys) >= {
+        (stream, series.writer, record["seq"])
+        for stream in read_run(run).streams
+        for _, series, record, _ in read_run(run).entries([stream], starts="all")
+    }
+
+
+def test_a_ring_is_read_once_by_a_cursor(run: Path, monkeypatch: Patch) -> None:
     """A dead ring stays what it is; damaged ones are not read again either."""
     (run / ".fastlog" / "damaged.ring").write_bytes(b"x")
-    follower = Follower(run)
-    follower.poll()
+    cursor = Cursor(run)
+    cursor.poll()
     monkeypatch.setattr(_core, "view_ring", None)
-    follower.poll()
+    cursor.poll()
     shutil.rmtree(run / ".fastlog")
-    follower.poll()
+    cursor.poll()
 
 
 @pytest.mark.parametrize("replaced", ["ring", "ring of a pointer", "pointer"])

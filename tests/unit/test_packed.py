@@ -27,7 +27,7 @@ from rings import move_to_other_boot, ring_of
 from foundry_fastlog import Recorder, read_run, recover
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.export.jsonl import export_run
-from foundry_fastlog.reading.follow import Follower
+from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.scan import _Part
 from foundry_fastlog.recording import background_packing, packing
 from foundry_fastlog.recording.background_packing import BackgroundPacking
@@ -75,7 +75,7 @@ def shown(run: Path) -> dict[str, Any]:
         "columns": [opened.to_polars(stream).to_dict(as_series=False) for stream in opened.streams],
         "summary": summary,
         "export": target.read_bytes(),
-        "tail": [raw for _, _, _, raw in Follower(run).last(7).lines],
+        "tail": [raw for _, _, _, raw in Cursor(run).last(7).lines],
         "checks": checks,
         "problems": [(problem.kind, problem.message) for problem in opened.problems],
     }
@@ -122,7 +122,7 @@ def test_a_follower_neither_loses_nor_repeats_lines(
     """Whenever segments that it has read, or not yet, are compressed."""
     run = tmp_path_factory.mktemp("run")
     writer = OracleWriter(run, segment_lines=3)
-    follower = Follower(run)
+    follower = Cursor(run)
     found, step = [], 0
     for deed in [*deeds, "poll", "poll"]:
         if deed == "write":
@@ -142,7 +142,7 @@ def test_an_unchanged_compressed_run_is_not_decompressed_at_each_look(
 ) -> None:
     OracleWriter(tmp_path, segment_lines=5).fill(range(7))
     compress_run(tmp_path)
-    follower = Follower(tmp_path)
+    follower = Cursor(tmp_path)
     assert len(follower.last(9).lines) == 7
     follower.poll()
     monkeypatch.setattr(Unpacked, "_decompress", None)
@@ -275,7 +275,7 @@ def test_damage_costs_what_follows_it_and_is_told(tmp_path: Path, how: str) -> N
         assert not any(check.complete for check in again.check())
         assert found[-1] == 4000
         counts.append(len(found))
-        polled = Follower(tmp_path).poll()
+        polled = Cursor(tmp_path).poll()
         assert any(reason in note for note in polled.notes)
         assert len(polled.lines) < 4001
     assert counts[1] > 2000  # of the 90 percent

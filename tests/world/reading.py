@@ -49,11 +49,11 @@ def _read(path: str, how: str, fault: Fault) -> dict[str, Any]:
         export_run(read_run(path), f"{path}.export", force=True)
         Path(f"{path}.export").unlink()
     elif how == "tail":
-        from foundry_fastlog.reading.follow import Follower
+        from foundry_fastlog import Cursor
 
-        follower = Follower(path)
-        follower.last(10)
-        follower.poll()
+        cursor = Cursor(path)
+        cursor.last(10)
+        cursor.poll()
     run = read_run(path)
     shown: dict[tuple[int, int], list[int]] = defaultdict(list)
     wrong: list[dict[str, Any]] = []

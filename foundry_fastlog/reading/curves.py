@@ -1,0 +1,337 @@
+"""Curves of a run's metrics at all scales, for charts: any window in few points, and no spike lost.
+
+The native part (``csrc/reader/pyramid.hpp``) has buckets of 2^k steps for each metric. A cursor
+brings what is new, so a curve of a growing run costs what was added. Where nothing counted before
+changes by it, nothing is read again; otherwise all is: a new start, a rewind, a replaced file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foundry_fastlog.reading.counting import Counting, Cutoffs, Starts, known_firsts
+from foundry_fastlog.reading.cursor import Cursor
+from foundry_fastlog.reading.curve_cache import Cached, read_cache, write_cache
+from foundry_fastlog.run.checks import Problems, SeriesCheck
+from foundry_fastlog.run.files import Series, Writer
+
+if TYPE_CHECKING:  # the extension, and optional packages
+    import numpy as np
+
+    from foundry_fastlog.reading.polled import Polled
+    from foundry_fastlog.reading.scan import Frame, Pyramids
+
+    _Array = np.ndarray[Any, Any]
+
+__all__ = ["Curve", "Curves", "Limits"]
+
+#: Stands for all ranks; see csrc/reader/pyramid.hpp.
+_ALL_RANKS = -1
+_INTS = ("index", "first_step", "last_step", "min_step", "max_step")
+_FLOATS = ("first", "last", "min", "max")
+#: Bytes of a run that are read at a time.
+_READ_BYTES = 64 << 20
+
+_Ranks = int | Iterable[int] | None
+Look = Callable[[str, tuple[int, int], "_Ranks"], "Frame"]
+
+_Firsts = dict[tuple[str, str], float]
+_Rewinds = dict[Writer, list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much of a run's metrics is kept.
+
+    Attributes:
+        size: Bytes that the curves of single ranks take at most, and those of all ranks together.
+        most: Buckets of a metric at its finest level.
+        least: The same where `size` would allow for fewer.
+        raw: Buckets of a window whose values are looked at again.
+    """
+
+    size: int = 32 << 20
+    most: int = 1 << 16
+    least: int = 64
+    raw: int = 1 << 18
+
+
+class Curve:
+    """A metric over its steps, in buckets of ``1 << level`` steps each, by step.
+
+    The arrays have one element for each bucket that has values. A bucket without finite ones has
+    NaN for its values, and 0 for their steps.
+
+    Args:
+        name: The name of the metric.
+        level: The buckets' level.
+        buckets: Their bytes, as the native part has them.
+
+    Attributes:
+        name: The name of the metric.
+        level: Each bucket has ``1 << level`` steps; at 0 it is one step.
+        steps: The first step that each bucket could have.
+        first: The value at the lowest step; the smallest where that has several.
+        first_step: The lowest step.
+        last: The value at the highest step; the largest where that has several.
+        last_step: The highest step.
+        min: The smallest value.
+        min_step: The lowest step that has it.
+        max: The largest value.
+        max_step: The lowest step that has it.
+        count: How many finite values.
+        nonfinite: How many NaN and infinite ones.
+    """
+
+    def __init__(self, name: str, level: int, buckets: bytes) -> None:
+        import numpy as np
+
+        kinds = [(one, "<i8") for one in _INTS] + [(one, "<f8") for one in _FLOATS]
+        kinds += [("count", "<i8"), ("nonfinite", "<i8")]
+        found = np.frombuffer(buckets, np.dtype(kinds))
+        self.name = name
+        self.level = level
+        self.steps: _Array = found["index"] << level
+        self.first: _Array = found["first"]
+        self.first_step: _Array = found["first_step"]
+        self.last: _Array = found["last"]
+        self.last_step: _Array = found["last_step"]
+        self.min: _Array = found["min"]
+        self.min_step: _Array = found["min_step"]
+        self.max: _Array = found["max"]
+        self.max_step: _Array = found["max_step"]
+        self.count: _Array = found["count"]
+        self.nonfinite: _Array = found["nonfinite"]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __repr__(self) -> str:
+        return f"Curve({self.name!r}, {len(self):,} buckets of {1 << self.level:,} steps)"
+
+
+@dataclass
+class _Known:
+    """What says which values count."""
+
+    firsts: dict[int, _Firsts] = field(default_factory=dict)
+    rewinds: _Rewinds = field(default_factory=dict)
+
+    def cutoffs(self) -> dict[int, Cutoffs]:
+        """Return from where on later starts took over, by start, for the names that it has."""
+        counting = Counting("metrics", self.firsts)
+        found = {}
+        for start, firsts in self.firsts.items():
+            own = {name for _, name in firsts}
+            cutoffs = counting.cutoffs(start).items()
+            found[start] = {name: places for name, places in cutoffs if name in own}
+        return {start: cutoffs for start, cutoffs in found.items() if cutoffs}
+
+    def add_firsts(self, start: int, found: Iterable[tuple[str, int | None, float | None]]) -> None:
+        """Take in where names of a start began."""
+        firsts = self.firsts.setdefault(start, {})
+        for name, place in known_firsts(found).items():
+            firsts[name] = min(place, firsts.get(name, place))
+
+
+class Curves:
+    """The curves of a run's metrics, up to date at each call. For one thread at a time.
+
+    Args:
+        path: The run's directory.
+        starts: Which starts count.
+        look: Reads the values of a metric, from a step to a step, of some ranks.
+        limits: How much is kept.
+    """
+
+    def __init__(
+        self, path: Path, starts: Starts, look: Look, limits: Limits | None = None
+    ) -> None:
+        self._path = path
+        self._starts = starts
+        self._look = look
+        self._limits = limits or Limits()
+        self._cursor: Cursor | None = None
+        self._pyramids: Pyramids | None = None
+        self._several = False
+        self._used = _Known()  # by what was counted
+        self._found = _Known()
+        self._ranks: set[int] = set()
+        self._read = self._written = 0  # bytes
+
+    def draw(
+        self,
+        name: str,
+        points: int,
+        steps: tuple[int | None, int | None] | None,
+        ranks: _Ranks,
+    ) -> Curve:
+        """Draw a metric; see ``Run.curve``."""
+        from foundry_fastlog.reading.scan import INT64_MAX, INT64_MIN
+
+        if points < 2:
+            raise ValueError(f"points must be 2 or more, got {points}")
+        first, last = steps or (None, None)
+        window = (INT64_MIN if first is None else first, INT64_MAX if last is None else last)
+        wanted = {ranks} if isinstance(ranks, int) else None if ranks is None else set(ranks)
+        pyramids = self._update()
+        if wanted is None and self._several:
+            chosen = [_ALL_RANKS]
+        else:
+            chosen = sorted(self._ranks if wanted is None else self._ranks & wanted)
+        level, buckets, is_coarse, *span = pyramids.draw(chosen, name, *window, points)
+        if is_coarse:
+            values = self._values(name, (span[0], span[1]), wanted)
+            level, buckets, *_ = values.draw(sorted(self._ranks), name, *window, points)
+        return Curve(name, level, buckets)
+
+    def _values(self, name: str, steps: tuple[int, int], ranks: _Ranks) -> Pyramids:
+        """Look at the values of a window again."""
+        from foundry_fastlog.reading.scan import new_pyramids
+
+        most = self._limits.raw
+        found = new_pyramids(several_ranks=False, size=0, most=most, least=most)
+        found.add(self._look(name, steps, ranks))
+        return found
+
+    def _update(self) -> Pyramids:
+        """Take in what is new."""
+        if self._cursor is None and not self._open():
+            self._begin(_Known())
+        while not self._fill():
+            self._begin(self._found)
+        assert self._pyramids is not None
+        self._save(self._pyramids)
+        return self._pyramids
+
+    def _begin(self, known: _Known) -> None:
+        """Begin with the run's first line, and with what is known of what counts."""
+        self._cursor = Cursor(self._path, ["metrics"])
+        self._pyramids = None
+        self._used, self._found = known, _Known()
+        self._ranks = set()
+        self._read = self._written = 0
+
+    def _fill(self) -> bool:
+        """Read to the end; say whether what was taken in is what counts."""
+        assert self._cursor is not None
+        while True:
+            polled = self._cursor.poll(_READ_BYTES // max(1, len(self._ranks)))
+            if polled.anew:
+                self._found = _Known()
+                return False
+            self._ranks |= {writer.rank for writer in polled.numbers}
+            if self._pyramids is None:
+                self._several = len(self._ranks) > 1
+                self._pyramids = self._new()
+            self._take(polled, self._pyramids)
+            if not polled.more:
+                break
+        if self._several != (len(self._ranks) > 1):
+            return False
+        counts = self._used.rewinds == self._found.rewinds
+        counts = counts and self._used.cutoffs() == self._found.cutoffs()
+        if counts:
+            self._used = _copy(self._found)
+        return counts
+
+    def _new(self) -> Pyramids:
+        from foundry_fastlog.reading.scan import new_pyramids
+
+        size, most, least = self._limits.size, self._limits.most, self._limits.least
+        return new_pyramids(several_ranks=self._several, size=size, most=most, least=least)
+
+    def _take(self, polled: Polled, pyramids: Pyramids) -> None:
+        by_start: dict[int, list[Series]] = {}
+        for series in polled.series:
+            start = polled.numbers[series.writer]
+            if isinstance(self._starts, str) or start == self._starts:
+                by_start.setdefault(start, []).append(series)
+                self._read += series.size
+        if self._starts != "all":
+            for series, seq, step in polled.rewinds:
+                self._found.rewinds.setdefault(series.writer, []).append((seq, step))
+        cutoffs = self._used.cutoffs() if by_start else {}
+        for start, chosen in by_start.items():
+            pyramids.add(self._scan(start, chosen, cutoffs))
+
+    def _scan(self, start: int, chosen: list[Series], cutoffs: dict[int, Cutoffs]) -> Frame:
+        """Read what is new of one start."""
+        from foundry_fastlog.reading.scan import Choice, scan_series
+
+        latest = self._starts == "latest"
+        choice = Choice(
+            starts=dict.fromkeys(chosen, start),
+            counts=self._starts != "all",
+            cutoffs=cutoffs,
+            note_firsts=latest,
+            rewinds=self._used.rewinds,
+        )
+        scan = scan_series(chosen, choice, [SeriesCheck(one) for one in chosen], Problems())
+        if latest:
+            self._found.add_firsts(start, scan.firsts())
+        return scan.frame(0)
+
+    def _open(self) -> bool:
+        """Go on where a reader before has stopped."""
+        return any(self._accept(cached) for cached in read_cache(self._path, self._starts))
+
+    def _accept(self, cached: Cached) -> bool:
+        try:
+            facts = cached.facts
+            self._begin(_Known())
+            self._cursor = Cursor(self._path, ["metrics"], position=facts["position"])
+            self._several, self._ranks = bool(facts["several"]), set(facts["ranks"])
+            self._read = self._written = int(facts["read"])
+            for start, firsts in facts["firsts"]:
+                self._found.firsts[int(start)] = {(kind, name): at for kind, name, at in firsts}
+            for label, stamp, rewinds in facts["rewinds"]:
+                found = [(seq, step) for seq, step in rewinds]
+                self._found.rewinds[Writer.from_label(label, stamp)] = found
+            self._used = _copy(self._found)
+            pyramids = self._new()
+            limits = [self._limits.size, self._limits.most, self._limits.least]
+            sound = facts["limits"] == limits and all(
+                pyramids.load(rank, name, level, buckets)
+                for rank, name, level, buckets in cached.curves()
+            )
+        except (KeyError, TypeError, ValueError):  # of another version, or forged
+            return False
+        self._pyramids = pyramids
+        return sound
+
+    def _save(self, pyramids: Pyramids) -> None:
+        """Let the next reader begin here, where that saves it something."""
+        new = self._read - self._written
+        if not is_worth_it(new, self._read):
+            return
+        assert self._cursor is not None
+        facts = {
+            "position": self._cursor.position,
+            "several": self._several,
+            "ranks": sorted(self._ranks),
+            "read": self._read,
+            "limits": [self._limits.size, self._limits.most, self._limits.least],
+            "firsts": [
+                [start, [[kind, name, at] for (kind, name), at in firsts.items()]]
+                for start, firsts in self._found.firsts.items()
+            ],
+            "rewinds": [[w.label, w.stamp, lines] for w, lines in self._found.rewinds.items()],
+        }
+        write_cache(self._path, self._starts, Cached.of(facts, pyramids.dump()))
+        self._written = self._read
+
+
+def is_worth_it(new: int, read: int) -> bool:
+    """Say whether so many new bytes of those read make it worth to write a cache."""
+    return new >= max(1 << 20, read >> 3)
+
+
+def _copy(known: _Known) -> _Known:
+    return _Known(
+        {start: dict(firsts) for start, firsts in known.firsts.items()},
+        {writer: list(lines) for writer, lines in known.rewinds.items()},
+    )
