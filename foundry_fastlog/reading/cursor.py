@@ -13,6 +13,7 @@ writes the same bytes to the same places in the files, and nothing comes twice.
 
 from __future__ import annotations
 
+import errno
 import heapq
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -40,6 +41,7 @@ from foundry_fastlog.run.files import (
     Writer,
     open_run_dir,
 )
+from foundry_fastlog.run.packed import is_packed
 from foundry_fastlog.run.start_entries import list_entries
 
 __all__ = ["Cursor", "Line", "Polled"]
@@ -261,6 +263,8 @@ class Cursor:
                 break
             except OSError as error:
                 self._refuse(segment, error, result)
+                if final and error.errno == errno.EIO and is_packed(segment.path):
+                    continue  # it is damaged, and stays so
                 break
             budget -= len(data)
             result.more |= more or budget <= 0

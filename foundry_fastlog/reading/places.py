@@ -127,13 +127,7 @@ def advance(
         lines, offset, rest = b"", place.offset, b""
         while True:
             wanted = max(budget, len(rest))
-            try:
-                block = handle.read(wanted)
-            except OSError as error:
-                if not (handle.packed and final):  # the next poll tries again
-                    raise
-                notes.append(f"{name}: cannot be read: {error.strerror or error}")
-                return b"", False
+            block = handle.read(wanted)
             more = len(block) == wanted
             if end := block.rfind(b"\n") + 1:
                 lines = rest + block[:end] if rest else block[:end]  # copied once as a rule
