@@ -29,10 +29,9 @@ from foundry_fastlog.recording.open_recorders import OpenRecorders
 from foundry_fastlog.recording.options import core_options
 from foundry_fastlog.recording.recovery import finish_dead, mark_lost, recover
 from foundry_fastlog.run import starts
-from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.info import RunFile, plain_config
 from foundry_fastlog.run.launch import Place, find_launch, find_place
-from foundry_fastlog.run.packed import SUFFIXES, find_file
+from foundry_fastlog.run.names import SUFFIXES, Writer, find_file
 from foundry_fastlog.run.start_entries import LiveWriter, Start, note_end
 from foundry_fastlog.run.streams import STREAMS
 

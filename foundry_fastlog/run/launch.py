@@ -7,8 +7,6 @@ environment names it; where nothing does, ranks that one parent started belong t
 from __future__ import annotations
 
 import os
-import re
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,8 +15,6 @@ from foundry_fastlog.base.arguments import process_number
 from foundry_fastlog.base.environment import boot_id, process_start
 
 __all__ = ["Launch", "Place", "find_launch", "find_place"]
-
-_DIGITS = re.compile(r"[0-9]{1,9}")
 
 
 class Place(NamedTuple):
@@ -84,7 +80,7 @@ def find_place(rank: int | None = None, world_size: int | None = None) -> Place:
 
 def _numbers(rank: str, size: str) -> Place | None:
     texts = [os.environ.get(name, "").strip() for name in (rank, size)]
-    if not all(_DIGITS.fullmatch(text) for text in texts):
+    if not all(text.isascii() and text.isdecimal() and len(text) < 10 for text in texts):
         return None
     place = Place(int(texts[0]), int(texts[1]))
     return place if place.rank < place.world_size else None  # type: ignore[operator]  # both are ints
@@ -163,5 +159,5 @@ def _master(env: Mapping[str, str]) -> str:
     if not address or not port:
         return ""
     if address in ("localhost", "127.0.0.1", "::1"):  # of which there is one on each host
-        address = socket.gethostname()
+        address = os.uname().nodename
     return f"{address}:{port}"

@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from foundry_fastlog.run.names import SUFFIXES, find_file, is_packed, plain_name
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -29,36 +31,10 @@ __all__ = [
     "plain_name",
 ]
 
-#: The endings of compressed stream files by format; the first one counts where there are both.
-SUFFIXES = {"zstd": ".zst", "gzip": ".gz"}
-
 _RAW_BYTES = 64 << 10
 _BLOCK_BYTES = 256 << 10
 _STEP_BYTES = 64 << 10  # at most so much before damage is lost with it
 _LEVELS = {"zstd": 3, "gzip": 6}
-
-
-def plain_name(name: str) -> str:
-    """Return the name that a stream file has when it is not compressed."""
-    for suffix in SUFFIXES.values():
-        if name.endswith(suffix):
-            return name[: -len(suffix)]
-    return name
-
-
-def is_packed(path: Path) -> bool:
-    """Return whether a file is compressed, by its name."""
-    return path.suffix in SUFFIXES.values()
-
-
-def find_file(path: Path) -> Path:
-    """Return where a stream file is now: it may have been compressed since it was listed."""
-    if not os.path.lexists(path):
-        for suffix in SUFFIXES.values():
-            packed = path.with_name(path.name + suffix)
-            if os.path.lexists(packed):
-                return packed
-    return path
 
 
 def check_library(how: str) -> None:

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.environment import boot_id, git_hash, utc_now
-from foundry_fastlog.run.files import Writer, make_directories
 from foundry_fastlog.run.info import FORMAT, read_run_file, render
 from foundry_fastlog.run.launch import Launch, Place
+from foundry_fastlog.run.names import Writer, make_directories
 
 __all__ = [
     "STARTS_DIR",
@@ -43,12 +40,10 @@ STARTS_DIR = "starts"
 LiveWriter = tuple[str, str, int]
 """Label, host and number of a process that records in the run now."""
 
-_ENTRY = re.compile(r"([0-9]{6,})\.json")
-_END = re.compile(r"([0-9]{6,})(?:\.([raw0-9px-]+))?\.end\.json")
+_LETTERS = frozenset("rapwx0123456789-")  # of labels
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """The start that this process is part of.
 
     Attributes:
@@ -71,8 +66,20 @@ class Start:
 def list_entries(directory: Path) -> list[tuple[int, Path]]:
     """List the entries of a run's starts, as numbers and paths, by number."""
     place = directory / STARTS_DIR
-    matches = filter(None, map(_ENTRY.fullmatch, list_names(place)))
-    return sorted((int(match[1]), place / match[0]) for match in matches)
+    parsed = ((_parse(name), name) for name in list_names(place))
+    return sorted((found[0], place / name) for found, name in parsed if found and found[1] is None)
+
+
+def _parse(name: str) -> tuple[int, str | None] | None:
+    """Return the number that a file's name has, and for an end the label; None for others."""
+    number, _, rest = name.partition(".")
+    if len(number) < 6 or not (number.isascii() and number.isdecimal()):
+        return None
+    if rest == "json":
+        return int(number), None
+    label = rest[: -len(".end.json")] if rest.endswith(".end.json") else ""
+    is_end = rest == "end.json" or (label and _LETTERS.issuperset(label))
+    return (int(number), label) if is_end else None
 
 
 def entry_path(directory: Path, number: int) -> Path:
@@ -116,7 +123,7 @@ def put_entry(
         "rank": place.rank,
         "world_size": place.world_size,
         "pid": os.getpid(),
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "boot": boot_id(),
         "argv": list(sys.argv),
         "config": facts.get("config") or {},
@@ -130,10 +137,11 @@ def put_entry(
 def read_ends(directory: Path, number: int) -> dict[str, dict[str, Any]]:
     """Return how the processes of a start ended, by their labels, as far as they said so."""
     found = {}
-    for match in filter(None, map(_END.fullmatch, list_names(directory / STARTS_DIR))):
-        if int(match[1]) == number:
-            end = _read(directory / STARTS_DIR / match[0])
-            found[str(end.get("label", match[2] or ""))] = end
+    for name in list_names(directory / STARTS_DIR):
+        parsed = _parse(name)
+        if parsed and parsed[0] == number and parsed[1] is not None:
+            end = _read(directory / STARTS_DIR / name)
+            found[str(end.get("label", parsed[1]))] = end
     return found
 
 

@@ -27,17 +27,19 @@ from typing import Any
 import orjson
 
 from foundry_fastlog.base.environment import lifetime
-from foundry_fastlog.run.files import (
-    StreamName,
-    Writer,
-    format_name,
-    make_directories,
-    parse_name,
-    timestamp,
-)
 from foundry_fastlog.run.info import open_untrusted
 from foundry_fastlog.run.launch import Launch, Place
-from foundry_fastlog.run.packed import Unpacked, find_file, is_packed, plain_name
+from foundry_fastlog.run.names import (
+    StreamName,
+    Writer,
+    find_file,
+    format_name,
+    is_packed,
+    make_directories,
+    parse_name,
+    plain_name,
+    timestamp,
+)
 from foundry_fastlog.run.start_entries import (
     STARTS_DIR,
     LiveWriter,
@@ -238,6 +240,8 @@ def _tail_of(path: Path) -> bytes:
         with open_untrusted(path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
             return file.read(_TAIL_BYTES)
+    from foundry_fastlog.run.packed import Unpacked
+
     unpacked = Unpacked(path)
     tail = b""
     while block := unpacked.read(_TAIL_BYTES):
