@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -35,13 +34,10 @@ RUN_INFO = "run.json"
 #: The recorder's own directory inside a run, with the rings of its processes.
 PRIVATE_DIR = ".fastlog"
 
-_NAME = re.compile(
-    r"(?P<stream>metrics|performance|errors|log|system)"
-    r"(?:_(?P<stamp>[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}))?"
-    r"(?:\.(?P<label>[rapw][0-9apwx-]*))?"
-    r"(?:\.(?P<segment>[0-9]{6,}))?"
-    r"\.jsonl"
-)
+_DIGITS = str.maketrans("123456789", "000000000")
+_STAMP = "0000-00-00_00-00-00"
+_ENDING = ".jsonl"
+
 #: The endings of compressed stream files by format; the first one counts where there are both.
 SUFFIXES = {"zstd": ".zst", "gzip": ".gz"}
 
@@ -140,14 +136,21 @@ def parse_name(name: str) -> StreamName | None:
     Returns:
         The parts of the name, or None if it is not the name of a stream file.
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
+    # By hand: a start of a program does not wait for a pattern to be compiled.
+    if not name.endswith(_ENDING):
         return None
+    first, *rest = name[: -len(_ENDING)].split(".")
+    stream, _, stamp = first.partition("_")
+    if stream not in STREAMS or (stamp and stamp.translate(_DIGITS) != _STAMP):
+        return None
+    segment = 0
+    if rest and len(rest[-1]) >= 6 and rest[-1].isascii() and rest[-1].isdecimal():
+        segment = int(rest.pop())
     try:
-        writer = Writer.from_label(match["label"] or "", match["stamp"] or "")
+        writer = Writer.from_label(rest[0] if rest else "", stamp)
     except ValueError:  # the part between the dots only looks like a label
         return None
-    parsed = StreamName(match["stream"], writer, int(match["segment"] or 0))
+    parsed = StreamName(stream, writer, segment)
     # One spelling per file: segment 0 has no number, numbers have no extra zeros.
     return parsed if format_name(parsed) == name else None
 
