@@ -20,15 +20,9 @@ namespace fastlog::reader {
 /// A sum with the digits that a double loses: of any finite numbers, to the last place but for luck.
 class ExactSum {
   public:
-    void add(double number) noexcept {
-        const double scaled = number * kScale;
-        const double sum = high_ + scaled;
-        const double part = sum - high_;
-        low_ += (high_ - (sum - part)) + (scaled - part);
-        high_ = sum;
-    }
+    void add(double number) noexcept { add_scaled(number * kScale); }
     void add(const ExactSum& other) noexcept {
-        add(other.high_ / kScale);
+        add_scaled(other.high_);
         low_ += other.low_;
     }
     /// The sum, infinite where no double holds it.
@@ -36,6 +30,13 @@ class ExactSum {
     double mean(double count) const noexcept { return (high_ + low_) / count / kScale; }
 
   private:
+    void add_scaled(double scaled) noexcept {
+        const double sum = high_ + scaled;
+        const double part = sum - high_;
+        low_ += (high_ - (sum - part)) + (scaled - part);
+        high_ = sum;
+    }
+
     static constexpr double kScale = 0x1p-40;  // sums of the largest numbers do not overflow
     double high_ = 0;
     double low_ = 0;

@@ -57,6 +57,9 @@ TEST_CASE("a sum loses no digits, and does not overflow before its end") {
     for (int i = 0; i < 3; ++i) large.add(1.7e308);
     CHECK(large.mean(3) == doctest::Approx(1.7e308));
     CHECK(std::isinf(large.total()));
+    ExactSum both = large;
+    both.add(large);  // what is added may be more than a double holds
+    CHECK(both.mean(6) == doctest::Approx(1.7e308));
     sum.add(sum);
     CHECK(sum.total() == 2000.0);
 }

@@ -63,6 +63,7 @@ def drop_lines(run: Path, *numbers: int, instead: bytes | None = None) -> None:
     st.integers(1, 3),
 )
 @example([1.7e308, 1.7e308, 1.7e308], 1)
+@example([0.0, 9e307, 9e307], 1)
 @example([2**63 - 1, 2**63 - 2, -(2**63)], 1)
 def test_statistics_of_a_metric_agree_with_the_obvious_ones(
     tmp_path_factory: pytest.TempPathFactory, recorded: list[float], ranks: int
