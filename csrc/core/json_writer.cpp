@@ -2,6 +2,7 @@
 
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 
 namespace fastlog::json {
@@ -92,30 +93,17 @@ void TimestampWriter::append(std::string& out, std::int64_t wall_ns) {
         --second;
     }
     if (second != second_) {
-        // Days to civil date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-        std::int64_t days = second / 86400;
-        std::int64_t in_day = second % 86400;
-        if (in_day < 0) {
-            in_day += 86400;
-            --days;
-        }
-        days += 719468;
-        const std::int64_t era = (days >= 0 ? days : days - 146096) / 146097;
-        const auto doe = static_cast<unsigned>(days - era * 146097);
-        const unsigned yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
-        const unsigned doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-        const unsigned mp = (5 * doy + 2) / 153;
-        const unsigned day = doy - (153 * mp + 2) / 5 + 1;
-        const unsigned month = mp < 10 ? mp + 3 : mp - 9;
-        const auto year = static_cast<unsigned>(static_cast<std::int64_t>(yoe) + era * 400 +
-                                                (month <= 2 ? 1 : 0));
-        const auto s = static_cast<unsigned>(in_day);
+        const std::chrono::sys_seconds moment{std::chrono::seconds(second)};
+        const auto midnight = std::chrono::floor<std::chrono::days>(moment);
+        const std::chrono::year_month_day date(midnight);
+        const auto year = static_cast<unsigned>(static_cast<int>(date.year()));
+        const auto s = static_cast<unsigned>((moment - midnight).count());
         two_digits(text_, year / 100 % 100);
         two_digits(text_ + 2, year % 100);
         text_[4] = '-';
-        two_digits(text_ + 5, month);
+        two_digits(text_ + 5, static_cast<unsigned>(date.month()));
         text_[7] = '-';
-        two_digits(text_ + 8, day);
+        two_digits(text_ + 8, static_cast<unsigned>(date.day()));
         text_[10] = 'T';
         two_digits(text_ + 11, s / 3600);
         text_[13] = ':';

@@ -1,6 +1,5 @@
 #include "reader/line_parser.hpp"
 
-#include <cstring>
 #include <limits>
 #include <span>
 #include <stdexcept>
@@ -259,13 +258,13 @@ const char* LineParser::parse_other(const char* p, unsigned depth, bool store, V
             return skip_string(p + 1);
         case 't':
             value = {Kind::kBool, 1};
-            return std::memcmp(p, "true", 4) == 0 ? p + 4 : nullptr;
+            return skip_literal(p);
         case 'f':
             value = {Kind::kBool, 0};
-            return std::memcmp(p, "false", 5) == 0 ? p + 5 : nullptr;
+            return skip_literal(p);
         case 'n':
             value = {};
-            return std::memcmp(p, "null", 4) == 0 ? p + 4 : nullptr;
+            return skip_literal(p);
         case '{':
         case '[': {
             const char* const begin = p;

@@ -80,19 +80,6 @@ const char* parse_escape(const char* p, std::uint32_t& character) noexcept {
     return p + 11;
 }
 
-const char* skip_literal(const char* p) noexcept {
-    switch (*p) {
-        case 't':
-            return std::memcmp(p, "true", 4) == 0 ? p + 4 : nullptr;
-        case 'f':
-            return std::memcmp(p, "false", 5) == 0 ? p + 5 : nullptr;
-        case 'n':
-            return std::memcmp(p, "null", 4) == 0 ? p + 4 : nullptr;
-        default:
-            return nullptr;
-    }
-}
-
 /// Passes over a value that holds no others.
 const char* skip_scalar(const char* p) noexcept {
     if (*p == '"') return skip_string(p + 1);
@@ -107,6 +94,19 @@ const char* skip_key(const char* p) noexcept {
 }
 
 }  // namespace
+
+const char* skip_literal(const char* p) noexcept {
+    switch (*p) {
+        case 't':
+            return std::memcmp(p, "true", 4) == 0 ? p + 4 : nullptr;
+        case 'f':
+            return std::memcmp(p, "false", 5) == 0 ? p + 5 : nullptr;
+        case 'n':
+            return std::memcmp(p, "null", 4) == 0 ? p + 4 : nullptr;
+        default:
+            return nullptr;
+    }
+}
 
 unsigned character_size(const char* p) noexcept {
     const auto byte = [p](int i) { return static_cast<unsigned char>(p[i]); };

@@ -46,6 +46,9 @@ const char* parse_string(const char* p, std::string_view& text, std::string& scr
 /// Passes over a string behind its opening quote; null where it is none.
 const char* skip_string(const char* p) noexcept;
 
+/// Passes over true, false or null; null where it is none of them.
+const char* skip_literal(const char* p) noexcept;
+
 /// Passes over any value, at `depth` objects and arrays; null where it is none.
 const char* skip_value(const char* p, unsigned depth) noexcept;
 
