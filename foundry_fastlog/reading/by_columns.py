@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from foundry_fastlog.reading.counting import (
     RECOUNTED,
     Counting,
     Cutoffs,
+    Firsts,
     Starts,
     known_firsts,
     known_streams,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     from foundry_fastlog.reading.columns import Columns, Metric
     from foundry_fastlog.reading.scan import Choice, Frame, Scan, Statistics
 
-__all__ = ["ByColumns"]
+__all__ = ["ByColumns", "native_firsts"]
 
 #: The streams whose values have names.
 NAMED = ("metrics", "performance", "system")
@@ -50,7 +51,7 @@ class ByColumns:
     unread: int
     _problems: Problems
     _numbers: dict[Writer, int]
-    _known_firsts: dict[tuple[str, int], dict[tuple[str, str], float]]
+    _known_firsts: dict[tuple[str, int], Firsts]
 
     def arrow(
         self,
@@ -156,8 +157,7 @@ class ByColumns:
         """
         from foundry_fastlog.reading.columns import Columns
 
-        choice = _choice([name], steps, exact=True)
-        return Columns(self._frame("metrics", choice, ranks, starts)).metric(name)
+        return Columns(self.exact_frame(name, steps, ranks, starts)).metric(name)
 
     def numbers(self, name: str) -> array[float] | None:
         """Read the values of a metric that has nothing but numbers, without numpy.
@@ -173,8 +173,7 @@ class ByColumns:
         """
         from foundry_fastlog.reading.columns import Columns
 
-        frame = self._frame("metrics", _choice([name], None, exact=True), None, "latest")
-        return Columns(frame).numbers(name)
+        return Columns(self.exact_frame(name, None, None, "latest")).numbers(name)
 
     def names(
         self, stream: str = "metrics", *, ranks: int | Iterable[int] | None = None
@@ -197,11 +196,12 @@ class ByColumns:
         from foundry_fastlog.reading.scan import Choice
 
         _check_named(stream)
+        if ranks is not None and not isinstance(ranks, int):
+            ranks = tuple(ranks)
         scan = self._scan(stream, Choice(rows=False, list_names=True), ranks, "all")
-        count = sum(_is_chosen(series, stream, ranks) for series in self.series)
         found = [
             (time, number, place, name)
-            for number in range(count)
+            for number in range(len(self._series_of([stream], ranks, "all")))
             for place, (name, time) in enumerate(scan.names(number))
         ]
         return list(dict.fromkeys(name for _, _, _, name in sorted(found)))
@@ -258,7 +258,7 @@ class ByColumns:
         """Read a stream to its end; see ``Run.check``."""
         from foundry_fastlog.reading.scan import Choice, scan_series
 
-        chosen = [series for series in self.series if _is_chosen(series, stream, rank)]
+        chosen = self._series_of([stream], rank, "all")
         checks = [SeriesCheck(series, unread=self.unread) for series in chosen]
         scan_series(chosen, Choice(rows=False), checks, self._problems)
         return checks
@@ -266,11 +266,11 @@ class ByColumns:
     def exact_frame(
         self,
         name: str,
-        steps: tuple[int, int],
+        steps: tuple[int | None, int | None] | None,
         ranks: int | Iterable[int] | None,
         starts: Starts,
     ) -> Frame:
-        """Read what `metric()` reads, for other native parts."""
+        """Read what `metric()` and the curves are made of."""
         return self._frame("metrics", _choice([name], steps, exact=True), ranks, starts)
 
     def _frame(
@@ -293,20 +293,31 @@ class ByColumns:
         self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
     ) -> tuple[list[Series], Choice]:
         """Choose series, and say what of them counts."""
-        known_streams([stream])
-        self._check_starts(starts)
-        if ranks is not None and not isinstance(ranks, int):
-            ranks = tuple(ranks)
-        chosen = [
-            series
-            for series in self.series
-            if _is_chosen(series, stream, ranks)
-            and (isinstance(starts, str) or self._numbers[series.writer] == starts)
-        ]
+        chosen = self._series_of([stream], ranks, starts)
         numbers = {series: self._numbers[series.writer] for series in chosen}
         counts = stream in RECOUNTED and starts != "all"
         cutoffs = self._cutoffs(stream) if counts and starts == "latest" and choice.rows else {}
         return chosen, replace(choice, starts=numbers, counts=counts, cutoffs=cutoffs)
+
+    def _series_of(
+        self, streams: Iterable[str], ranks: int | Iterable[int] | None, starts: Starts
+    ) -> list[Series]:
+        """Choose series by their streams, ranks and start.
+
+        Raises:
+            ValueError: An unknown stream or start.
+        """
+        wanted = known_streams(streams)
+        self._check_starts(starts)
+        if ranks is not None:
+            ranks = (ranks,) if isinstance(ranks, int) else tuple(ranks)
+        return [
+            series
+            for series in self.series
+            if series.stream in wanted
+            and (ranks is None or series.writer.rank in ranks)
+            and (isinstance(starts, str) or self._numbers[series.writer] == starts)
+        ]
 
     def _check_starts(self, starts: Starts) -> None:
         if starts not in ("latest", "all") and starts not in self.starts:
@@ -315,35 +326,45 @@ class ByColumns:
 
     def _cutoffs(self, stream: str) -> dict[int, Cutoffs]:
         """Return from where on later starts took over, by start."""
+        firsts = self._firsts(stream, native_firsts)
+        counting = Counting(stream, firsts)
+        return {start: counting.cutoffs(start) for start in firsts}
+
+    def _firsts(self, stream: str, find: Callable[[list[Series]], Firsts]) -> dict[int, Firsts]:
+        """Return the first step of each name by start; nothing where there is one start.
+
+        Args:
+            stream: The stream.
+            find: Reads them from the series of a start. Not asked for the first one: none is
+                before it.
+        """
         by_start: dict[int, list[Series]] = {}
         for series in self.series:
             if series.stream == stream:
                 by_start.setdefault(self._numbers[series.writer], []).append(series)
         if len(by_start) < 2:
             return {}
-        firsts: dict[int, dict[tuple[str, str], float]] = {min(by_start): {}}  # none is before it
+        firsts: dict[int, Firsts] = {min(by_start): {}}
         for start in sorted(by_start)[1:]:
-            firsts[start] = self._native_firsts(stream, start, by_start[start])
-        counting = Counting(stream, firsts)
-        return {start: counting.cutoffs(start) for start in by_start}
-
-    def _native_firsts(
-        self, stream: str, start: int, series: list[Series]
-    ) -> dict[tuple[str, str], float]:
-        from foundry_fastlog.reading.scan import Choice, scan_series
-
-        known = self._known_firsts.get((stream, start))
-        if known is None:
-            # Problems of these files are reported when they are read themselves.
-            choice = Choice(rows=False, note_firsts=True)
-            scan = scan_series(series, choice, [SeriesCheck(one) for one in series], Problems())
-            known = self._known_firsts[stream, start] = known_firsts(scan.firsts())
-        return known
+            known = self._known_firsts.get((stream, start))
+            if known is None:
+                known = self._known_firsts[stream, start] = find(by_start[start])
+            firsts[start] = known
+        return firsts
 
     def _note_left_out(self, stream: str, starts: Starts, left_out: dict[str, int]) -> None:
         self.left_out.pop(stream, None)
         if stream in RECOUNTED and starts != "all":
             self.left_out[stream] = Counter(left_out)
+
+
+def native_firsts(series: list[Series]) -> Firsts:
+    """Read the first steps of a start; problems of its files are reported with their lines."""
+    from foundry_fastlog.reading.scan import Choice, scan_series
+
+    choice = Choice(rows=False, note_firsts=True)
+    scan = scan_series(series, choice, [SeriesCheck(one) for one in series], Problems())
+    return known_firsts(scan.firsts())
 
 
 def _check_named(stream: str) -> None:
@@ -364,11 +385,3 @@ def _choice(
         first_step=INT64_MIN if first is None else first,
         last_step=INT64_MAX if last is None else last,
     )
-
-
-def _is_chosen(series: Series, stream: str, ranks: int | Iterable[int] | None) -> bool:
-    if series.stream != stream:
-        return False
-    if isinstance(ranks, int):
-        return series.writer.rank == ranks
-    return ranks is None or series.writer.rank in ranks

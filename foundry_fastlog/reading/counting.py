@@ -23,6 +23,7 @@ __all__ = [
     "RECOUNTED",
     "Counting",
     "Cutoffs",
+    "Firsts",
     "Rewinds",
     "Starts",
     "first_steps",
@@ -44,6 +45,9 @@ Record = dict[str, Any]
 # Kinds of places within a training: two names alike in one are not the same in another.
 _STEP, _EPOCH = "step", "epoch"
 _Name = tuple[str, str]
+
+#: The first step, or epoch of a summary, at which each name of a start comes.
+Firsts = dict[_Name, float]
 
 #: By name, the step and the epoch from which later starts took over; None for neither.
 Cutoffs = dict[str, tuple[int | None, float | None]]
@@ -85,9 +89,9 @@ def is_marker(record: Record) -> bool:
     return "dropped" in record or "rewind" in record
 
 
-def known_firsts(found: Iterable[tuple[str, int | None, float | None]]) -> dict[_Name, float]:
+def known_firsts(found: Iterable[tuple[str, int | None, float | None]]) -> Firsts:
     """Return what `first_steps()` would, of names with their first step and epoch."""
-    firsts: dict[_Name, float] = {}
+    firsts: Firsts = {}
     for name, step, epoch in found:
         if step is not None:
             firsts[_STEP, name] = step
@@ -96,9 +100,9 @@ def known_firsts(found: Iterable[tuple[str, int | None, float | None]]) -> dict[
     return firsts
 
 
-def first_steps(stream: str, records: Iterable[Record]) -> dict[_Name, float]:
+def first_steps(stream: str, records: Iterable[Record]) -> Firsts:
     """Return the first step, or epoch of a summary, at which each name of a stream comes."""
-    first: dict[_Name, float] = {}
+    first: Firsts = {}
     for record in records:
         place, kind = _place(record)
         if place is not None:
@@ -223,10 +227,12 @@ class Rewinds:
         self._seqs: list[int] = []
         self._least: list[float] = []
         least = math.inf
-        for seq, step in sorted(lines, reverse=True):  # in the order of the files, mostly
+        for seq, step in sorted(lines, reverse=True):
             least = min(least, step)
-            self._seqs.insert(0, seq)
-            self._least.insert(0, least)
+            self._seqs.append(seq)
+            self._least.append(least)
+        self._seqs.reverse()
+        self._least.reverse()
 
     def __bool__(self) -> bool:
         """Whether it ever did."""

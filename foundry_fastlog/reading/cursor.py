@@ -21,7 +21,7 @@ from operator import itemgetter
 from typing import Any
 
 from foundry_fastlog.reading.counting import known_streams, number_starts
-from foundry_fastlog.reading.lines import parse_line
+from foundry_fastlog.reading.lines import find_rewinds
 from foundry_fastlog.reading.overlay import Overlay, describe_ring
 from foundry_fastlog.reading.places import (
     Place,
@@ -31,7 +31,7 @@ from foundry_fastlog.reading.places import (
     tail_of,
     without_known,
 )
-from foundry_fastlog.reading.polled import Line, Polled, RewoundTo
+from foundry_fastlog.reading.polled import Line, Polled
 from foundry_fastlog.reading.watch import Watch
 from foundry_fastlog.run.files import (
     STREAMS,
@@ -179,7 +179,8 @@ class Cursor:
             place.anew = False
             if parts:
                 result.series.append(_holding(series, parts))
-                result.rewinds += _find_rewinds(result.series[-1])
+                new = result.series[-1]
+                result.rewinds += [(new, seq, step) for seq, step in find_rewinds(new)]
         result.unread = len(self._unread)
         if result.more or self._refused:
             self._watch.forget()
@@ -306,15 +307,3 @@ def _holding(series: Series, parts: Mapping[Segment, bytes]) -> Series:
         replace(segment, size=len(data), kept=(), pending=data) for segment, data in parts.items()
     ]
     return replace(series, segments=tuple(segments))
-
-
-def _find_rewinds(series: Series) -> list[RewoundTo]:
-    found: list[RewoundTo] = []
-    for segment in series.segments:
-        if b'"rewind":' not in segment.pending:
-            continue
-        for raw in segment.pending.split(b"\n"):
-            record = parse_line(series.stream, raw) if b'"rewind":' in raw else ""
-            if not isinstance(record, str) and "rewind" in record:
-                found.append((series, record["seq"], record["rewind"]))
-    return found

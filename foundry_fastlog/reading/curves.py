@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.reading.counting import Counting, Cutoffs, Starts, known_firsts
+from foundry_fastlog.reading.counting import Counting, Cutoffs, Firsts, Starts, known_firsts
 from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.curve_cache import Cached, read_cache, write_cache
 from foundry_fastlog.run.checks import Problems, SeriesCheck
@@ -38,7 +38,6 @@ _READ_BYTES = 64 << 20
 _Ranks = int | Iterable[int] | None
 Look = Callable[[str, tuple[int, int], "_Ranks"], "Frame"]
 
-_Firsts = dict[tuple[str, str], float]
 _Rewinds = dict[Writer, list[tuple[int, int]]]
 
 
@@ -117,7 +116,7 @@ class Curve:
 class _Known:
     """What says which values count."""
 
-    firsts: dict[int, _Firsts] = field(default_factory=dict)
+    firsts: dict[int, Firsts] = field(default_factory=dict)
     rewinds: _Rewinds = field(default_factory=dict)
 
     def cutoffs(self) -> dict[int, Cutoffs]:

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from foundry_fastlog.reading.by_columns import ByColumns
+from foundry_fastlog.reading.by_columns import ByColumns, native_firsts
 from foundry_fastlog.reading.counting import (
     RECOUNTED,
     Counting,
+    Firsts,
     Rewinds,
     Starts,
     first_steps,
@@ -117,7 +118,7 @@ class Run(ByColumns):
         self._numbers = number_starts({s.writer for s in self.series}, self._entries)
         self.starts: tuple[int, ...] = tuple(sorted({*self._entries, *self._numbers.values()}))
         self.left_out: dict[str, Counter[str]] = {}
-        self._known_firsts: dict[tuple[str, int], dict[tuple[str, str], float]] = {}
+        self._known_firsts: dict[tuple[str, int], Firsts] = {}
         self._rewinds: dict[Series, Rewinds] = {}
         self._curves: dict[Starts, Curves] = {}
 
@@ -267,15 +268,8 @@ class Run(ByColumns):
             ValueError: An unknown stream or start.
         """
         wanted = known_streams(streams)
-        self._check_starts(starts)
-        chosen = [
-            series
-            for series in self.series
-            if series.stream in wanted
-            and (rank is None or series.writer.rank == rank)
-            and (isinstance(starts, str) or self._numbers[series.writer] == starts)
-        ]
-        counting = {stream: self._counting(stream, starts) for stream in wanted}
+        chosen = self._series_of(wanted, rank, starts)
+        counting = {stream: self._counting(stream, starts, _python_firsts) for stream in wanted}
         block = max(64 << 10, min(_BLOCK_BYTES, _MERGE_BYTES // max(1, len(chosen))))
         sources = []
         for series in chosen:
@@ -312,17 +306,8 @@ class Run(ByColumns):
         from foundry_fastlog.reading.scan import merge_lines
 
         wanted = known_streams(streams)
-        self._check_starts(starts)
-        chosen = [
-            series
-            for series in self.series
-            if series.stream in wanted
-            and (isinstance(starts, str) or self._numbers[series.writer] == starts)
-        ]
-        if starts == "latest":
-            for stream in wanted.intersection(RECOUNTED):
-                self._cutoffs(stream)  # finds first steps natively, and keeps them
-        counting = {stream: self._counting(stream, starts) for stream in wanted}
+        chosen = self._series_of(wanted, None, starts)
+        counting = {stream: self._counting(stream, starts, native_firsts) for stream in wanted}
         keeps = [self._keep(series, counting[series.stream]) for series in chosen]
         found = [SeriesCheck(series, unread=self.unread) for series in chosen]
         if checks is not None:
@@ -369,37 +354,16 @@ class Run(ByColumns):
             return {}
         return info
 
-    def _counting(self, stream: str, starts: Starts) -> Counting | None:
+    def _counting(
+        self, stream: str, starts: Starts, find: Callable[[list[Series]], Firsts]
+    ) -> Counting | None:
         """Return what counts in a stream; None if everything does."""
         self.left_out.pop(stream, None)
         if stream not in RECOUNTED or starts == "all":
             return None
-        by_start: dict[int, list[Series]] = {}
-        for series in self.series:
-            if series.stream == stream:
-                by_start.setdefault(self._numbers[series.writer], []).append(series)
-        firsts: dict[int, dict[tuple[str, str], float]] = {}
-        if starts == "latest" and len(by_start) > 1:
-            firsts = {start: {} for start in by_start}
-            for start in sorted(by_start)[1:]:  # none is before the first
-                firsts[start] = self._firsts(stream, start, by_start[start])
-        counting = Counting(stream, firsts)
+        counting = Counting(stream, self._firsts(stream, find) if starts == "latest" else {})
         self.left_out[stream] = counting.left_out
         return counting
-
-    def _firsts(
-        self, stream: str, start: int, series: list[Series]
-    ) -> dict[tuple[str, str], float]:
-        known = self._known_firsts.get((stream, start))
-        if known is None:
-            # What is wrong with these files is reported when they are read themselves.
-            records = (
-                record
-                for one in series
-                for _, _, record, _ in read_series(one, SeriesCheck(one), Problems())
-            )
-            known = self._known_firsts[stream, start] = first_steps(stream, records)
-        return known
 
     def _first_affected(
         self, series: Series, counting: Counting | None
@@ -422,6 +386,16 @@ class Run(ByColumns):
         if not rewinds and not counting.affects(start):
             return None
         return lambda record: counting.keep(start, record, rewinds.after(record["seq"]))
+
+
+def _python_firsts(series: list[Series]) -> Firsts:
+    """Read the first steps of a start; problems of its files are reported with their lines."""
+    records = (
+        record
+        for one in series
+        for _, _, record, _ in read_series(one, SeriesCheck(one), Problems())
+    )
+    return first_steps(series[0].stream, records)
 
 
 def read_run(path: StrPath, *, strict: bool = False) -> Run:

@@ -43,7 +43,7 @@ SUFFIXES = {"zstd": ".zst", "gzip": ".gz"}
 
 
 def _number(part: str, letter: str) -> int:
-    """Return the number of a part such as ``r3``, 0 if it is none. By hand: see this module."""
+    """Return the number of a part such as ``r3``, 0 if it is none."""
     digits = part[1:]
     is_one = part[:1] == letter and digits.isascii() and digits.isdecimal() and digits[0] != "0"
     return int(digits) if is_one else 0
