@@ -127,4 +127,73 @@ inline Outcome read_text(std::string_view text, const Options& options = {},
     return out;
 }
 
+/// What breaks lines.
+inline const std::vector<std::string> kPieces = {"\"",
+                                                 "\\",
+                                                 "\\u",
+                                                 "\\ud83d",
+                                                 "\\ud83d\\ude00",
+                                                 "{",
+                                                 "}",
+                                                 "[",
+                                                 "]",
+                                                 ",",
+                                                 ":",
+                                                 "null",
+                                                 "true",
+                                                 "1e",
+                                                 "0",
+                                                 "-",
+                                                 ".5",
+                                                 "e+5",
+                                                 "1e400",
+                                                 "-0",
+                                                 "99999999999999999999",
+                                                 "\xc3\xa9",
+                                                 "\xff",
+                                                 "\xed\xa0\x80",
+                                                 "\xef\xbb\xbf",
+                                                 std::string(1, '\0'),
+                                                 "\n",
+                                                 " ",
+                                                 "\t",
+                                                 "\r",
+                                                 "\"loss\":",
+                                                 "\"step\":",
+                                                 "\"seq\":",
+                                                 "\"rewind\":",
+                                                 "\"epoch\":",
+                                                 "\"metrics\":{",
+                                                 "\"nonfinite\":{\"loss\":\"nan\"},",
+                                                 "{\"a\":[[[["};
+
+/// Changes a line at one place; `below(n)` is any number below n. Parts of `others` may come into it.
+template <class Below>
+void mutate(std::string& line, const std::vector<std::string>& others, Below below) {
+    const auto at = static_cast<std::size_t>(below(line.size() + 1));
+    const auto part_of = [&below](const std::string& text, std::size_t most) {
+        const auto begin = static_cast<std::size_t>(below(text.size() + 1));
+        return text.substr(begin, static_cast<std::size_t>(below(most)));
+    };
+    switch (below(5)) {
+        case 0:
+            line.insert(at, kPieces[static_cast<std::size_t>(below(kPieces.size()))]);
+            break;
+        case 1:
+            line.erase(at, static_cast<std::size_t>(below(9)));
+            break;
+        case 2:
+            if (at < line.size()) line[at] = static_cast<char>(below(256));
+            break;
+        case 3:
+            line.insert(at, part_of(line, 40));
+            break;
+        default: {
+            const std::string& other = others[static_cast<std::size_t>(below(others.size()))];
+            line.replace(at, static_cast<std::size_t>(below(30)), part_of(other, 60));
+        }
+    }
+    if (line.empty()) line = "{}";
+}
+
 }  // namespace reader_tests
