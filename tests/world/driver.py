@@ -291,7 +291,8 @@ class World(Processes):
         if command["do"] == "read" and "shown" in answer:
             context = self.reading
             if context["changed"] == self.changed[context["run"]]:
-                self.oracle.check_shown(context["run"], context["promised"], answer)
+                excused = self.ledger.excused(self.ledger.family(context["run"]))
+                self.oracle.check_shown(context["run"], context["promised"] - excused, answer)
 
     # ---- the end ---------------------------------------------------------------------------------
 

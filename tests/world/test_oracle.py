@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -48,13 +49,14 @@ class Run:
         self.own = folder / "notes"
         self.own.write_bytes(foreign_bytes(50))
         self.oracle.own_files.append((self.own, foreign_bytes(50)))
+        self.packed: list[str] = []  # lines that a reader has out of compressed files
         self.complete = True
 
     def kinds(self) -> set[str]:
         """What the oracle finds, with a reader that shows what is there."""
         self.file.write_text("".join(self.lines))
         shown = []
-        for text in self.lines:
+        for text in self.packed + self.lines:
             fields = json.loads(text) if text.startswith("{") and text.endswith("}\n") else {}
             values = fields.get("metrics") or fields.get("system") or fields.get("context")
             if values:
@@ -73,6 +75,20 @@ def lose_one(run: Run) -> None:
 def lie(run: Run) -> None:
     """A line that the world took is gone, and the reader says complete."""
     run.oracle.ledger.take_bytes("run0", run.lines.pop(7).encode())
+
+
+def compress(run: Run) -> None:
+    """A closed segment was compressed by the world: the reader shows it, and is complete."""
+    whole = "".join(run.lines[:7])
+    run.oracle.ledger.take_bytes("run0", whole.encode())
+    (run.folder / "metrics.000007.jsonl.gz").write_bytes(gzip.compress(whole.encode()))
+    run.packed, run.lines = run.lines[:7], run.lines[7:]
+
+
+def hide_compressed(run: Run) -> None:
+    """The same, and the reader does not show it."""
+    compress(run)
+    run.packed = []
 
 
 def cut_copy(run: Run) -> None:
@@ -96,6 +112,8 @@ def copy_again_told(run: Run) -> None:
 
 CASES: dict[str, Callable[[Run], object]] = {
     "": lambda run: None,
+    "  ": compress,
+    "hidden": hide_compressed,
     "lost false-alarm": lose_one,
     "false-complete": lie,
     "duplicate": lambda run: run.lines.append(run.lines[-1]),
