@@ -188,8 +188,9 @@ def held_ring_epochs(rings: list[bytes]) -> list[int | None]: ...
 
 #: Stream, rank, start, label, whether only what counts is wanted, from which step and epoch later
 #: starts took over by name, per segment its path, kept ranges, what follows them, and what reads
-#: it from an offset on into a buffer, if it is not read as it is on disk (bytes, or -errno), and
-#: the number and step of lines that tell of a rewind and are not among those.
+#: it from an offset on into a buffer (bytes, or -errno), and whether it is compressed now: else
+#: that is for a file that was compressed before it is read; and the number and step of lines that
+#: tell of a rewind and are not among those.
 _Source: TypeAlias = tuple[
     int,
     int,
@@ -203,6 +204,7 @@ _Source: TypeAlias = tuple[
             tuple[tuple[int, int], ...] | None,
             bytes,
             Callable[[int, memoryview], int] | None,
+            bool,
         ]
     ],
     list[tuple[int, int]],

@@ -114,7 +114,8 @@ void ReadSources::add(const py::tuple& from) {
             static_cast<std::string_view>(py::reinterpret_borrow<py::bytes>(held_.back()));
         if (!fields[3].is_none()) {
             held_.push_back(fields[3]);
-            segment.read_on = read_on_of(held_.back());
+            (py::cast<bool>(fields[4]) ? segment.read_on : segment.read_moved) =
+                read_on_of(held_.back());
         }
         source.segments.push_back(std::move(segment));
     }

@@ -1,6 +1,7 @@
 #include "reader/line_merge.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <exception>
 #include <string>
 #include <utility>
@@ -80,15 +81,22 @@ bool LineMerge::settle(std::size_t source) {
 }
 
 std::unique_ptr<Chunk> LineMerge::read(const ScanTask& task) {
-    if (!sources_[task.source].segments[task.segment].read_on) {
-        return read_part(sources_, task, options_, reader_);
+    const Source& source = sources_[task.source];
+    Segment segment = source.segments[task.segment];
+    ScanTask part = task;
+    if (!segment.read_on) {
+        auto chunk = read_part(segment, source.stream, task, options_, reader_);
+        if (chunk->error != ENOENT || !segment.read_moved) return chunk;
+        segment.path.clear();
+        segment.read_on = segment.read_moved;
+        if (task.error != 0) part = {task.source, task.segment, 0, kUnknownSize, 0};
     }
     // Somebody else's code does not run in the caller's thread, where signals may raise into it.
     std::unique_ptr<Chunk> chunk;
     std::exception_ptr error;
     start_quiet_thread([&] {
         try {
-            chunk = read_part(sources_, task, options_, reader_);
+            chunk = read_part(segment, source.stream, part, options_, reader_);
         } catch (...) {
             error = std::current_exception();
         }

@@ -54,19 +54,26 @@ std::vector<ScanTask> cut(const std::vector<Source>& sources, const std::vector<
     return tasks;
 }
 
-std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const ScanTask& task,
+std::unique_ptr<Chunk> read_part(const Segment& segment, Stream stream, const ScanTask& task,
                                  const Options& options, ChunkReader& reader,
                                  const std::atomic<bool>* cancelled) {
     auto chunk = std::make_unique<Chunk>();
     chunk->error = task.error;
     if (task.error != 0) return chunk;
-    const Source& source = sources[task.source];
-    const SegmentFile file(source.segments[task.segment], cancelled);
+    const SegmentFile file(segment, cancelled);
     chunk->error = file.error();
     if (chunk->error == 0) {
-        reader.read(file, task.begin, task.end, source.stream, options, *chunk);
+        reader.read(file, task.begin, task.end, stream, options, *chunk);
     }
     return chunk;
+}
+
+std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const ScanTask& task,
+                                 const Options& options, ChunkReader& reader,
+                                 const std::atomic<bool>* cancelled) {
+    const Source& source = sources[task.source];
+    return read_part(source.segments[task.segment], source.stream, task, options, reader,
+                     cancelled);
 }
 
 namespace {

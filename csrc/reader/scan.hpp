@@ -58,6 +58,9 @@ std::vector<ScanTask> cut(const std::vector<Source>& sources, const std::vector<
                           std::uint64_t part);
 
 /// Reads a part; of a compressed segment not on when `cancelled` is set.
+std::unique_ptr<Chunk> read_part(const Segment& segment, Stream stream, const ScanTask& task,
+                                 const Options& options, ChunkReader& reader,
+                                 const std::atomic<bool>* cancelled = nullptr);
 std::unique_ptr<Chunk> read_part(const std::vector<Source>& sources, const ScanTask& task,
                                  const Options& options, ChunkReader& reader,
                                  const std::atomic<bool>* cancelled = nullptr);

@@ -11,7 +11,9 @@
 namespace fastlog::reader {
 SegmentFile::SegmentFile(const Segment& segment, const std::atomic<bool>* cancelled)
     : segment_(segment), cancelled_(cancelled) {
-    if (segment.whole || !segment.kept.empty()) {
+    if (segment.path.empty()) {
+        if (segment.whole) size_ = kUnknownSize;
+    } else if (segment.whole || !segment.kept.empty()) {
         // A pipe that took the file's place is not waited for.
         do {
             fd_ = ::open(segment.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);

@@ -23,11 +23,12 @@ using ReadOn =
     std::function<int(std::uint64_t offset, char* to, std::size_t count, std::size_t& taken)>;
 
 struct Segment {
-    std::string path;
+    std::string path;             // empty: `read_on` knows it
     bool whole = true;            // all of the file counts, and `kept` means nothing
     std::vector<ByteRange> kept;  // else these bytes of it
     std::string_view pending;     // what follows them
     ReadOn read_on;               // if the file is compressed; `kept` is of what this reads
+    ReadOn read_moved;            // the same, if it is not, but may be by the time it is read
 };
 
 constexpr std::uint64_t kUnknownSize = UINT64_MAX;

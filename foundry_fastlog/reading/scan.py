@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -235,9 +236,11 @@ def _account(
     problems: Problems,
 ) -> None:
     """Account for what was found besides rows."""
-    for number, (parts, check) in enumerate(zip(ordered, checks, strict=True)):
+    found: list[defaultdict[int, list[Account]]] = [defaultdict(list) for _ in ordered]
+    for account in accounts:
+        found[account[0]][account[1]].append(account)
+    for parts, check, of_series in zip(ordered, checks, found, strict=True):
         note_missing_files(check.series, check, problems)
-        of_series = [account for account in accounts if account[0] == number]
         _Account(check, problems).add(parts, of_series)
         note_gaps(check, problems)
 
@@ -258,14 +261,16 @@ class _Part:
         self._seen: SegmentFile | None = None
 
     @property
-    def source(self) -> tuple[bytes, tuple[tuple[int, int], ...] | None, bytes, Any]:
+    def source(self) -> tuple[bytes, tuple[tuple[int, int], ...] | None, bytes, Any, bool]:
         """What the native reader is told of it."""
         one = self.segment
-        reader = self.read_at if is_packed(one.path) and one.kept != () else None
-        return (os.fsencode(one.path), one.kept, one.pending, reader)
+        reader = None if one.kept == () else self.read_at
+        return (os.fsencode(one.path), one.kept, one.pending, reader, is_packed(one.path))
 
     def read_at(self, offset: int, buffer: memoryview) -> int:
         """Read into a buffer; return how many bytes, or below 0, the system's error."""
+        if not is_packed(self.segment.path) and not self.follow():
+            return -errno.ENOENT
         try:
             if self._file is None or not offset:
                 self._file, self.error = Unpacked(self.segment.path), None
@@ -332,13 +337,11 @@ class _Account:
         self._check = check
         self._problems = problems
 
-    def add(self, parts: list[_Part], accounts: list[Account]) -> None:
-        """Take in the parts, in the order of their lines."""
+    def add(self, parts: list[_Part], accounts: dict[int, list[Account]]) -> None:
+        """Take in the parts, in the order of their lines, with what was found of each."""
         for number, part in enumerate(parts):
             line = tail = 0
-            for _, of, lines, seqs, damages, drops, rest, error in accounts:
-                if of != number:
-                    continue
+            for _, _, lines, seqs, damages, drops, rest, error in accounts[number]:
                 self._lines(part, line, seqs, damages)
                 self._check.dropped += sum(drops)
                 line += lines

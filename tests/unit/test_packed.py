@@ -33,6 +33,7 @@ from foundry_fastlog.recording import background_packing, packing
 from foundry_fastlog.recording.background_packing import BackgroundPacking
 from foundry_fastlog.recording.packing import Stopped, closed_segments, compress_run, pack
 from foundry_fastlog.run import packed, starts
+from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import StreamName, Writer, open_run_dir
 from foundry_fastlog.run.listing import list_files, list_segments
 from foundry_fastlog.run.packed import Unpacked, is_packed, open_packer
@@ -398,6 +399,22 @@ def test_a_file_may_be_compressed_after_it_was_listed(tmp_path: Path) -> None:
     gone = read_run(tmp_path / "run") if list(run.glob("*.jsonl*")) else by_column
     gone.arrow("metrics")
     assert {problem.kind for problem in gone.problems} >= {"unreadable"}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("lines", [200, 20_000])
+def test_lines_are_merged_from_what_was_compressed_meanwhile(
+    tmp_path: Path, lines: int, begun: bool
+) -> None:
+    """Also in the middle of a large file, of which a part was read before."""
+    OracleWriter(tmp_path, segment_lines=lines).fill(range(40_000))
+    plain = [raw for _, raw in read_run(tmp_path).raw_lines(["metrics"])]
+    opened, checks = read_run(tmp_path), list[SeriesCheck]()
+    reading = opened.raw_lines(["metrics"], checks=checks)
+    found = [next(reading)[1]] if begun else []
+    compress_run(tmp_path, "gzip")
+    assert found + [raw for _, raw in reading] == plain
+    assert (checks[0].lines, checks[0].complete, opened.problems) == (40_000, True, [])
 
 
 def test_the_native_reader_is_told_what_the_system_said(tmp_path: Path) -> None:
