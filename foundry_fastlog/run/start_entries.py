@@ -40,6 +40,8 @@ STARTS_DIR = "starts"
 LiveWriter = tuple[str, str, int]
 """Label, host and number of a process that records in the run now."""
 
+_LEFT_S = 600.0  # the age of a temporary file at which nobody works on it
+
 _LETTERS = frozenset("rapwx0123456789-")  # of labels
 
 
@@ -188,6 +190,7 @@ def _put(path: Path, entry: dict[str, Any]) -> None:
     try:
         with open(os.open(temporary, flags, 0o664), "wb") as file:  # noqa: PTH123 - its mode
             file.write(content)
+            _sweep(path.parent, os.fstat(file.fileno()).st_mtime)
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -197,6 +200,15 @@ def _put(path: Path, entry: dict[str, Any]) -> None:
                 file.write(content)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(directory: Path, now: float) -> None:
+    """Remove what processes left that were killed while they made an entry."""
+    for name in list_names(directory):
+        if name.startswith(".") and name.endswith(".tmp"):
+            with contextlib.suppress(OSError):
+                if (directory / name).stat().st_mtime < now - _LEFT_S:
+                    (directory / name).unlink()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +56,8 @@ __all__ = ["begin", "choose_directory", "last_step", "newest_start", "opening", 
 
 LAUNCH_S = 10.0
 """How much earlier than this process another rank of its launch may have begun, in seconds."""
+
+_log = logging.getLogger("foundry_fastlog")
 
 _LOCK_WAIT_S = 5.0  # for a process that was stopped while it held it
 _TAIL_BYTES = 64 << 10
@@ -216,23 +219,41 @@ def _is_ours(directory: Path, number: int, place: Place, launch: Launch | None) 
 def last_step(directory: Path, rank: int | None) -> int | None:
     """Return the last step that a rank has recorded in the newest start where it recorded one.
 
-    Reads the ends of its newest files alone; a compressed one is decompressed for its end.
+    Reads the ends of its newest files alone; a compressed one is decompressed for its end. What
+    cannot be read is logged.
 
     Args:
         directory: The run's directory.
         rank: The rank.
     """
-    newest: dict[Writer, int] = {}
+    segments: dict[Writer, list[int]] = {}
     for name in _stream_names(directory):
         if name.stream == "metrics" and name.writer.rank == (rank or 0):
-            newest[name.writer] = max(newest.get(name.writer, 0), name.segment)
+            segments.setdefault(name.writer, []).append(name.segment)
     found: dict[tuple[int, str], int] = {}
-    for writer, segment in newest.items():
-        path = find_file(directory / format_name(StreamName("metrics", writer, segment)))
-        if (step := _last_step_in(path)) is not None:
-            start = (writer.attempt, writer.stamp)
-            found[start] = max(found.get(start, step), step)
-    return found[max(found)] if found else None
+    refused: dict[Path, OSError] = {}
+    for writer, numbers in segments.items():
+        for segment in sorted(numbers, reverse=True):
+            path = find_file(directory / format_name(StreamName("metrics", writer, segment)))
+            try:
+                step = _last_step_in(path)
+            except OSError as error:
+                refused[path] = error
+                continue
+            if step is not None:
+                start = (writer.attempt, writer.stamp)
+                found[start] = max(found.get(start, step), step)
+                break
+    last = found[max(found)] if found else None
+    for path, error in list(refused.items())[:1]:
+        _log.warning(
+            "%s cannot be read (%s), so its steps are not known: log() without step= goes on from "
+            "%s. Pass step= if that is wrong.",
+            path,
+            error.strerror or error,
+            0 if last is None else last + 1,
+        )
+    return last
 
 
 def _tail_of(path: Path) -> bytes:
@@ -250,11 +271,7 @@ def _tail_of(path: Path) -> bytes:
 
 
 def _last_step_in(path: Path) -> int | None:
-    try:
-        lines = _tail_of(path).split(b"\n")
-    except OSError:
-        return None
-    for line in reversed(lines[:-1]):
+    for line in reversed(_tail_of(path).split(b"\n")[:-1]):
         with contextlib.suppress(ValueError):
             record = orjson.loads(line)
             if isinstance(record, dict) and type(step := record.get("step")) is int:

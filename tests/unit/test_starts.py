@@ -602,9 +602,9 @@ def test_log_goes_on_behind_the_last_step(tmp_path: Path) -> None:
     "content", [b"", b"\n", b'[]\n{\n{"step":1.5}\n{"rewind":"x"}\n{"step":7}', None]
 )
 def test_log_counts_from_0_where_no_step_can_be_found(
-    content: bytes | None, tmp_path: Path
+    content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And waits for no pipe that somebody put there."""
+    """And waits for no pipe that somebody put there; what cannot be read is told."""
     path = tmp_path / "metrics.jsonl"
     _ = os.mkfifo(path) if content is None else path.write_bytes(content)
     with Recorder(tmp_path, **OPTIONS) as recorder:
@@ -612,3 +612,32 @@ def test_log_counts_from_0_where_no_step_can_be_found(
         assert recorder.flush()
         (line,) = (json.loads(text) for text in recorder.files()[0].read_text().splitlines())
     assert line["step"] == 0
+    told = [text for text in caplog.messages if "cannot be read" in text]
+    assert len(told) == (content is None)
+
+
+def test_log_goes_on_from_what_can_be_read_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    OracleWriter(tmp_path, segment_lines=10).fill(range(40))
+    for segment in (2, 3):
+        path = tmp_path / f"metrics.00000{segment}.jsonl"
+        path.rename(f"{path}.zst")  # as if its library was not there
+    assert starts.last_step(tmp_path, None) == 19
+    (told,) = caplog.messages
+    assert "metrics.000003.jsonl.zst cannot be read" in told
+    assert "goes on from 20. Pass step=" in told
+
+
+def test_what_a_killed_process_left_of_an_entry_is_removed(tmp_path: Path) -> None:
+    """Once nobody can be at work on it."""
+    place = tmp_path / "starts"
+    place.mkdir()
+    old, young = place / ".0123456789abcdef.tmp", place / ".fedcba9876543210.tmp"
+    for path, age in ((old, 601), (young, 599)):
+        path.touch()
+        os.utime(path, (time.time() - age,) * 2)
+    with Recorder(tmp_path, **OPTIONS):
+        pass
+    assert not old.exists()
+    assert young.exists()
