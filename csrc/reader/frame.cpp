@@ -65,10 +65,13 @@ struct Known {
     std::vector<Column*> columns;
 };
 
-/// A metric's name as a column has it: told from the columns of every frame, and without the NUL that
-/// would end it for Arrow.
-std::string column_name(std::string_view name, bool taken) {
-    std::string out = taken || name.empty() ? "metrics." : "";
+using Metrics = std::unordered_map<std::string, Known>;
+
+constexpr const char* kPrefix = "metrics.";
+
+/// A metric's name without the NUL that would end it for Arrow.
+std::string without_nul(std::string_view name) {
+    std::string out;
     for (const char c : name) {
         if (c == 0) {
             out += "\\u0000";
@@ -77,6 +80,29 @@ std::string column_name(std::string_view name, bool taken) {
         }
     }
     return out;
+}
+
+/// What the metrics' columns are called: as the metrics, but for those whose name is taken, empty or
+/// changed here. These get "metrics." before it, until no other column has the name.
+std::unordered_map<std::string_view, std::string> metric_names(
+    const Metrics& known, std::unordered_set<std::string> taken) {
+    std::unordered_map<std::string_view, std::string> names;
+    std::vector<std::pair<std::string_view, std::string>> others;
+    for (const auto& [name, metric] : known) {
+        std::string out = without_nul(name);
+        if (!name.empty() && out == name && taken.insert(out).second) {
+            names.emplace(name, std::move(out));
+        } else {
+            others.emplace_back(name, std::move(out));
+        }
+    }
+    std::sort(others.begin(), others.end());
+    for (auto& [name, out] : others) {
+        if (out == name || taken.contains(out)) out.insert(0, kPrefix);
+        while (!taken.insert(out).second) out.insert(0, kPrefix);
+        names.emplace(name, std::move(out));
+    }
+    return names;
 }
 
 /// The kinds of a column's entries that are shown; `row` becomes the first one's row.
@@ -119,10 +145,10 @@ Frame::Frame(Stream stream, std::vector<SourceRows> sources)
 }
 
 void Frame::name_columns(Stream stream) {
-    std::unordered_map<std::string, Known> known;
+    Metrics known;
     std::unordered_map<std::string, Known> fields;
     const auto fixed = fixed_of(stream);
-    std::unordered_set<std::string_view> taken;
+    std::unordered_set<std::string> taken;
     for (const char* name : {"timestamp", "seq", "rank", "start", "label"}) taken.insert(name);
     for (const Fixed& field : fixed) taken.insert(field.name);
     for (std::size_t s = 0; s < sources_.size(); ++s) {
@@ -141,7 +167,7 @@ void Frame::name_columns(Stream stream) {
                 for (Column& column : *columns) {
                     const Kinds kinds = shown_kinds(column, marks, row);
                     if (kinds == 0) continue;
-                    Known& metric = known[column_name(column.name, taken.contains(column.name))];
+                    Known& metric = known[column.name];
                     const First first{chunk.time[row], s, c, row, place++};
                     if (metric.columns.empty() || first < metric.first) metric.first = first;
                     metric.kinds = static_cast<Kinds>(metric.kinds | kinds);
@@ -171,8 +197,9 @@ void Frame::name_columns(Stream stream) {
     for (const auto& metric : known) order.emplace_back(metric.second.first, &metric);
     std::sort(order.begin(), order.end(),
               [](const auto& a, const auto& b) { return a.first < b.first; });
+    const auto names = metric_names(known, std::move(taken));
     for (const auto& [first, metric] : order) {
-        const std::uint32_t out = add(metric->first, type_of(metric->second.kinds));
+        const std::uint32_t out = add(names.at(metric->first), type_of(metric->second.kinds));
         for (Column* column : metric->second.columns) column->out = out;
     }
     add("rank", Type::kInt64);

@@ -65,11 +65,14 @@ Starts = Annotated[
 _Result = TypeVar("_Result")
 
 
-def _starts(text: str) -> WhichStarts:
+def _starts(run: Run, text: str) -> WhichStarts:
     """Take the choice of starts as the readers do."""
     if text in ("latest", "all"):
         return text  # type: ignore[return-value]  # one of both
     if text.isdecimal() and len(text) < 10:
+        if int(text) not in run.starts:
+            known = ", ".join(map(str, run.starts)) or "none"
+            raise fail(f"{run.path} has no start {int(text)}; it has {known}")
         return int(text)
     raise typer.BadParameter(f"--starts takes latest, all or a number, not {printable(text)!r}")
 
@@ -166,7 +169,8 @@ def summary(
     from foundry_fastlog.analysis.summarize import summarize
     from foundry_fastlog.show.terminal import render_summary
 
-    result = summarize(_open(path), starts=_starts(starts))
+    run = _open(path)
+    result = summarize(run, starts=_starts(run, starts))
     if as_json:
         write_json(_to_json(result.to_dict()))
     else:
@@ -194,7 +198,7 @@ def export(
             "--stream",
             "-s",
             metavar="STREAM",
-            help="Only this stream: metrics, performance, errors or log; may be repeated. "
+            help="Only this stream: metrics, performance, errors, log or system; may be repeated. "
             "Default: all.",
         ),
     ] = None,
@@ -219,7 +223,7 @@ def export(
     chosen = tuple(item.value for item in stream) if stream else STREAMS
     try:
         result = export_run(
-            run, to, streams=chosen, starts=_starts(starts), tag=tag.value, force=force
+            run, to, streams=chosen, starts=_starts(run, starts), tag=tag.value, force=force
         )
     except ExportError as error:
         raise fail(str(error)) from None
@@ -259,7 +263,7 @@ def trace(
     if "performance" not in run.streams:
         raise fail(f"{path} has no timings: record some with Recorder.timer or PerformanceLogger")
     try:
-        result = export_chrome_trace(run, out, starts=_starts(starts), force=force)
+        result = export_chrome_trace(run, out, starts=_starts(run, starts), force=force)
     except ExportError as error:
         raise fail(str(error)) from None
     console = Console(stderr=True, highlight=False)
@@ -294,7 +298,7 @@ def tail(
             "--stream",
             "-s",
             metavar="STREAM",
-            help="Only this stream: metrics, performance, errors or log; may be repeated. "
+            help="Only this stream: metrics, performance, errors, log or system; may be repeated. "
             "Default: all except performance.",
         ),
     ] = None,

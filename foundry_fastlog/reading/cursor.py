@@ -158,7 +158,10 @@ class Cursor:
 
         Raises:
             OSError: The run directory is gone or cannot be read.
+            ValueError: `limit` is less than 1.
         """
+        if limit < 1:
+            raise ValueError(f"limit must be 1 byte or more, got {limit}")
         result = Polled(unread=len(self._unread), numbers=self._numbers)
         if self._watch.is_unchanged():
             return result

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from foundry_fastlog.recording.recovery import recover
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import STREAMS, StreamName, Writer, open_run_dir, parse_name
-from foundry_fastlog.run.listing import begin_alike
-from foundry_fastlog.run.packed import SUFFIXES, check_library, is_packed, open_packer
+from foundry_fastlog.run.listing import begin_alike, is_longer
+from foundry_fastlog.run.packed import SUFFIXES, check_library, is_packed, open_packer, plain_name
 
 if TYPE_CHECKING:
     from foundry_fastlog.recording.extension import core
@@ -96,6 +96,11 @@ def compress_run(path: str | os.PathLike[str], how: str = "zstd", *, keep: bool 
         for segment in listed
         if segment.size and not is_packed(segment.path)
     }
+    shown = {segment.path for segment in listed}
+    for segment in listed:
+        cut = run / plain_name(segment.path.name)
+        if cut not in shown and os.path.lexists(cut):
+            result.left.append((cut.name, _longer(segment.path)))
     for file in closed_segments(plain, live):
         packed = file.with_name(file.name + SUFFIXES[how])
         if keep and os.path.lexists(packed):
@@ -191,6 +196,8 @@ def pack(
         os.fsync(plain)  # what the disk has lost is told here
         if os.path.lexists(target) and not begin_alike(path, target):
             raise OSError(0, f"{target.name} is there, with other lines")
+        if os.path.lexists(target) and is_longer(target, path):
+            raise OSError(0, _longer(target))
         temporary = path.with_name(f".{target.name}.{os.urandom(8).hex()}{_TEMPORARY}")
         stack.callback(temporary.unlink, missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -213,6 +220,10 @@ def pack(
             _check_same(path, status)
             path.unlink()
     return status.st_size, after
+
+
+def _longer(packed: Path) -> str:
+    return f"{packed.name} has more lines, and counts: a decompression was killed? Remove this one"
 
 
 def _check_same(path: Path, status: os.stat_result) -> None:

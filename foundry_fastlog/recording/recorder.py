@@ -409,7 +409,7 @@ class Recorder(EventRecorder):
 
         Args:
             timeout: The longest wait in seconds. Default: as for close().
-            stream: Wait for this stream only: ``metrics``, ``performance``, ``errors`` or ``log``.
+            stream: Wait for this stream only, one of ``STREAMS``.
                 Lines of other streams that wait for a device do not delay it.
 
         Returns:

@@ -23,7 +23,7 @@ from foundry_fastlog.run.files import (
 from foundry_fastlog.run.packed import SUFFIXES, find_file, plain_name
 from foundry_fastlog.run.segment_file import SegmentFile
 
-__all__ = ["Unread", "begin_alike", "list_files", "list_segments"]
+__all__ = ["Unread", "begin_alike", "is_longer", "list_files", "list_segments"]
 
 _LAID_ASIDE = re.compile(
     r"(?P<name>.+\.jsonl)(?P<rotated>[.-][0-9]+)?"
@@ -154,16 +154,21 @@ def _listed(directory: Path, before: frozenset[str], now: frozenset[str]) -> Ite
 
 
 def _once(found: list[Segment]) -> list[Segment]:
-    """Leave out compressed files whose lines are in another one, too: the plain one counts.
+    """Leave out files whose lines are in another one, too: the plain one counts if it is whole.
 
-    They were written by a compression that was killed before it removed the plain one, or by
-    somebody. They begin as it does; where a writer began a file anew, they do not.
+    A compression was killed before it removed the plain file, or a decompression before it was
+    complete. Such files begin alike; where a writer began a file anew, they do not.
     """
     order = {"": 0, **{suffix: place for place, suffix in enumerate(SUFFIXES.values(), 1)}}
     kept: dict[str, list[Segment]] = {}
     for segment in sorted(found, key=lambda one: order.get(one.path.suffix, 0)):
         others = kept.setdefault(plain_name(segment.path.name), [])
-        if not any(begin_alike(segment.path, other.path) for other in others):
+        for place, other in enumerate(others):
+            if begin_alike(segment.path, other.path):
+                if not _is_copy(segment.path, other.path) and is_longer(segment.path, other.path):
+                    others[place] = segment
+                break
+        else:
             others.append(segment)
     return [segment for segments in kept.values() for segment in segments]
 
@@ -177,6 +182,27 @@ def begin_alike(one: Path, other: Path) -> bool:
             return first.read(_HEAD_BYTES) == second.read(_HEAD_BYTES)
     except OSError:  # it is told of the plain one, if it is not whole, by its numbers
         return True
+
+
+def _is_copy(packed: Path, plain: Path) -> bool:
+    """Return whether a compression made one from all of the other: both have one time."""
+    try:
+        return packed.stat().st_mtime_ns == plain.stat().st_mtime_ns
+    except OSError:
+        return False
+
+
+def is_longer(one: Path, other: Path) -> bool:
+    """Return whether a stream file has more bytes of lines; one that cannot be read has none."""
+    return _size(one) > _size(other)
+
+
+def _size(path: Path) -> int:
+    try:
+        with SegmentFile(path) as file:
+            return file.size
+    except OSError:
+        return -1
 
 
 def _reason_aside(name: str, present: Collection[str]) -> str:

@@ -154,6 +154,8 @@ class Unpacked:
         return 0
 
     def _decompress(self, view: memoryview) -> int:
+        if not self._raw.identity[2]:
+            raise OSError(errno.EIO, "it is empty, which no compressed file is", str(self._path))
         try:
             data = self._file.read1(min(len(view), _STEP_BYTES))
         except OSError as error:
@@ -193,8 +195,6 @@ class _Raw(io.RawIOBase):
         self._at = 0
         with self._open() as file:
             self.identity = _identify(file)
-        if not self.identity[2]:
-            raise OSError(errno.EIO, "it is empty, which no compressed file is", str(path))
 
     def readable(self) -> bool:
         return True

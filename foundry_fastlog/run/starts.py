@@ -245,12 +245,12 @@ def last_step(directory: Path, rank: int | None) -> int | None:
                 found[start] = max(found.get(start, step), step)
                 break
     last = found[max(found)] if found else None
-    for path, error in list(refused.items())[:1]:
+    for path, refusal in list(refused.items())[:1]:
         _log.warning(
             "%s cannot be read (%s), so its steps are not known: log() without step= goes on from "
             "%s. Pass step= if that is wrong.",
             path,
-            error.strerror or error,
+            refusal.strerror or refusal,
             0 if last is None else last + 1,
         )
     return last

@@ -126,6 +126,17 @@ TEST_CASE("a column has one type, whatever the lines say") {
                          "o", "late", "metrics.rank", "metrics.", "rank", "start", "label"});
 }
 
+TEST_CASE("each metric has a column of its own, whatever others are called") {
+    const auto frame = frame_of({{line(0, 0, R"("step":1,"metrics.step":2,"":3,"metrics.":4)") +
+                                  line(1, 1, R"("a\u0000":5,"a\\u0000":6)")}});
+    CHECK(column(frame, "metrics.metrics.step") == Texts{"l", "1", "null"});
+    CHECK(column(frame, "metrics.step") == Texts{"l", "2", "null"});
+    CHECK(column(frame, "metrics.metrics.") == Texts{"l", "3", "null"});
+    CHECK(column(frame, "metrics.") == Texts{"l", "4", "null"});
+    CHECK(column(frame, "metrics.a\\u0000") == Texts{"l", "null", "5"});
+    CHECK(column(frame, "a\\u0000") == Texts{"l", "null", "6"});
+}
+
 TEST_CASE("values that all rows have are handed out where they lie") {
     const auto frame = frame_of({{steps_of(0, 1000)}});
     const Chunk& chunk = *frame->sources()[0].chunks[0];

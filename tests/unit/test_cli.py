@@ -136,6 +136,13 @@ def test_a_path_that_is_no_run(words: str, run: Path, tmp_path: Path, command: C
         assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize("words", ["summary", "export --to -", "trace --out -"])
+def test_a_start_that_is_not_there(words: str, run: Path, command: Command) -> None:
+    captured = command(*words.split(), run, "--starts", "7", code=2)
+    assert captured.out == ""
+    assert "has no start 7; it has 0" in captured.err.replace("\n", " ")
+
+
 @pytest.mark.parametrize("word", ["summary", "tail"])
 def test_a_run_that_cannot_be_listed_exits_with_2(
     word: str, run: Path, monkeypatch: Patch, command: Command

@@ -66,7 +66,7 @@ def text_of(value: Any) -> str:
 
 def expected(run: Run, stream: str, **options: Any) -> dict[str, list[Any]]:
     """The columns of a stream, from its lines: slow and obvious."""
-    rows = []
+    rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
     fixed = ("timestamp", "seq", *FIELDS[stream])
     from foundry_fastlog.reading.lines import restore_nonfinite
 
@@ -82,15 +82,22 @@ def expected(run: Run, stream: str, **options: Any) -> dict[str, list[Any]]:
         if stream != "metrics":
             del row["epoch"]
         body = record.get("metrics") or record.get("summary") or record.get("system") or {}
-        for key, value in body.items() if stream in ("metrics", "system") else ():
-            taken = key in (*fixed, "rank", "start", "label") or not key
-            row[f"metrics.{key}" if taken else key.replace("\0", "\\u0000")] = value
         writer = series.writer
         row |= {"rank": writer.rank, "start": run.number_of(writer), "label": writer.label}
-        rows.append(row)
-    names = dict.fromkeys(fixed)
-    names |= dict.fromkeys(name for row in rows for name in row)
-    return {name: one_type([row.get(name) for row in rows]) for name in names}
+        rows.append((row, body if stream in ("metrics", "system") else {}))
+    metrics = dict.fromkeys(key for _, body in rows for key in body)
+    own = (*fixed, "rank", "start", "label")
+    taken = {"", *own}
+    plain = [key for key in metrics if key not in taken and "\0" not in key]
+    names = {key: key for key in plain}
+    for key in sorted(metrics.keys() - names, key=str.encode):
+        name = key.replace("\0", "\\u0000")
+        while name in taken or name in names.values():
+            name = f"metrics.{name}"
+        names[key] = name
+    found = {name: [row.get(name) for row, _ in rows] for name in own}
+    found |= {name: [body.get(key) for _, body in rows] for key, name in names.items()}
+    return {name: one_type(values) for name, values in found.items()}
 
 
 def same(left: Any, right: Any) -> bool:
@@ -111,7 +118,7 @@ def compare(path: Path, stream: str, **options: Any) -> None:
     want = expected(slow, stream, **options)
     frame = quick.arrow(stream, **options).to_polars()
     got = {name: frame[name].to_list() for name in frame.columns}
-    assert set(got) == set(want) | {"rank", "start", "label"}
+    assert set(got) == set(want)
     for name, values in want.items():
         if name in ("duration_s", "device_duration_s"):  # always floats
             values = [float(v) if isinstance(v, int) else v for v in values]
@@ -125,7 +132,8 @@ def compare(path: Path, stream: str, **options: Any) -> None:
 int64 = st.integers(-(2**63), 2**63 - 1)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 value = st.one_of(st.floats(), int64, st.booleans(), st.none(), text)
-keys = st.one_of(st.sampled_from(["loss", "lr", "val_loss", "rank", "step", "", "a.b", "ü"]), text)
+KEYS = ["loss", "lr", "val_loss", "rank", "step", "", "a.b", "ü", "metrics.step", "metrics."]
+keys = st.one_of(st.sampled_from(KEYS), text)
 
 
 @st.composite

@@ -144,6 +144,13 @@ def test_a_removed_segment_is_noted_and_stepped_over(tmp_path: Path) -> None:
     assert steps(cursor.poll()) == [4, 5]
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_poll_reads_something(tmp_path: Path, limit: int) -> None:
+    OracleWriter(tmp_path).fill(range(2))
+    with pytest.raises(ValueError, match="limit must be 1 byte or more"):
+        Cursor(tmp_path).poll(limit)
+
+
 def test_files_that_vanish_after_a_listing_wait_for_the_next_poll(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:

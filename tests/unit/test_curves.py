@@ -290,6 +290,14 @@ def test_what_is_no_longer_so_is_counted_again(how: str, tmp_path: Path) -> None
         assert (-1 in {rank for rank, *_ in one._update().dump()}) == (how == "second rank")
 
 
+def test_a_file_that_lost_all_its_lines_has_no_curve(tmp_path: Path) -> None:
+    OracleWriter(tmp_path).fill(range(50))
+    assert curves_of(tmp_path).draw("loss", 10, None, None).count.sum() == 50
+    (tmp_path / "metrics.jsonl").rename(tmp_path / "metrics.jsonl.gz")
+    (tmp_path / "metrics.jsonl.gz").write_bytes(b"")
+    assert curves_of(tmp_path).draw("loss", 10, None, None).count.sum() == 0
+
+
 def test_only_large_news_are_written() -> None:
     """A page that looks each second does not write each second."""
     mib = 1 << 20

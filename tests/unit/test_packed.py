@@ -567,6 +567,33 @@ def test_a_resumed_run_goes_on_behind_compressed_files(tmp_path: Path) -> None:
     assert all(check.complete for check in opened.check())
 
 
+@each_format
+@pytest.mark.parametrize("lines", [0.5, 0.0, 40])
+def test_a_decompression_that_was_killed_hides_nothing(
+    tmp_path: Path, command: Callable[..., Any], how: str, lines: float
+) -> None:
+    """The longer file counts, and compressing does not put the other in its place."""
+    OracleWriter(tmp_path).fill(range(100))
+    plain = tmp_path / "metrics.jsonl"
+    data = plain.read_bytes()
+    packed_file = put_packed(plain, how)
+    whole = packed_file.read_bytes()
+    ends = [n + 1 for n, byte in enumerate(data) if byte == 10]
+    plain.write_bytes(data[: ends[int(lines) - 1] if lines > 1 else int(len(data) * lines)])
+    for _ in range(2):
+        opened = read_run(tmp_path)
+        assert len(list(opened.lines("metrics"))) == len(opened.metric("loss")) == 100
+        assert all(check.complete for check in opened.check())
+        said = command("compress", "--format", how, tmp_path, code=int(lines != 0)).out
+        assert ("has more lines, and counts" in said) == (lines != 0)
+        assert packed_file.read_bytes() == whole
+    with pytest.raises(OSError, match="has more lines" if lines else "with other lines"):
+        pack(plain, how)
+    plain.write_bytes(data)
+    assert "left:" not in command("compress", "--format", how, tmp_path).out
+    assert sorted(path.name for path in tmp_path.glob("metrics*")) == [packed_file.name]
+
+
 def test_refusals_leave_the_plain_file(tmp_path: Path) -> None:
     OracleWriter(tmp_path).fill(range(3))
     path = tmp_path / "metrics.jsonl"
