@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base.arguments import check_type, whole_number
 from foundry_fastlog.reading.counting import (
     RECOUNTED,
     Counting,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     from foundry_fastlog.reading.columns import Columns, Metric
     from foundry_fastlog.reading.scan import Choice, Frame, Scan, Statistics
 
-__all__ = ["ByColumns", "native_firsts"]
+__all__ = ["ByColumns", "bounds_of", "native_firsts", "ranks_of"]
 
 #: The streams whose values have names.
 NAMED = ("metrics", "performance", "system")
@@ -97,20 +98,33 @@ class ByColumns:
         return Columns(self._frame(stream, choice, ranks, starts))
 
     def to_polars(
-        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
+        self,
+        stream: str,
+        *,
+        names: str | Sequence[str] | None = None,
+        steps: tuple[int | None, int | None] | None = None,
+        ranks: int | Iterable[int] | None = None,
+        starts: Starts = "latest",
     ) -> pl.DataFrame:
-        """Read a stream into a polars DataFrame; columns as in ``arrow``.
+        """Read a stream into a polars DataFrame; arguments and columns as in ``arrow``.
 
         Raises:
             ImportError: polars is not installed; the message says how to get it.
             ValueError: An unknown stream or start.
         """
-        return self.arrow(stream, starts=starts, ranks=rank).to_polars()
+        columns = self.arrow(stream, names=names, steps=steps, ranks=ranks, starts=starts)
+        return columns.to_polars()
 
     def to_pandas(
-        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
+        self,
+        stream: str,
+        *,
+        names: str | Sequence[str] | None = None,
+        steps: tuple[int | None, int | None] | None = None,
+        ranks: int | Iterable[int] | None = None,
+        starts: Starts = "latest",
     ) -> pd.DataFrame:
-        """Read a stream into a pandas DataFrame; columns as in ``arrow``.
+        """Read a stream into a pandas DataFrame; arguments and columns as in ``arrow``.
 
         Integer columns with absent values are ``Int64``. pandas shows an absent float as
         NaN, as it does a NaN.
@@ -119,18 +133,26 @@ class ByColumns:
             ImportError: pandas is not installed; the message says how to get it.
             ValueError: An unknown stream or start.
         """
-        return self.arrow(stream, starts=starts, ranks=rank).to_pandas()
+        columns = self.arrow(stream, names=names, steps=steps, ranks=ranks, starts=starts)
+        return columns.to_pandas()
 
     def to_arrow(
-        self, stream: str, *, starts: Starts = "latest", rank: int | None = None
+        self,
+        stream: str,
+        *,
+        names: str | Sequence[str] | None = None,
+        steps: tuple[int | None, int | None] | None = None,
+        ranks: int | Iterable[int] | None = None,
+        starts: Starts = "latest",
     ) -> pa.Table:
-        """Read a stream into a pyarrow Table; columns as in ``arrow``.
+        """Read a stream into a pyarrow Table; arguments and columns as in ``arrow``.
 
         Raises:
             ImportError: pyarrow is not installed.
             ValueError: An unknown stream or start.
         """
-        return self.arrow(stream, starts=starts, ranks=rank).to_arrow()
+        columns = self.arrow(stream, names=names, steps=steps, ranks=ranks, starts=starts)
+        return columns.to_arrow()
 
     def metric(
         self,
@@ -196,8 +218,8 @@ class ByColumns:
         from foundry_fastlog.reading.scan import Choice
 
         _check_named(stream)
-        if ranks is not None and not isinstance(ranks, int):
-            ranks = tuple(ranks)
+        if ranks is not None:
+            ranks = ranks_of(ranks)
         scan = self._scan(stream, Choice(rows=False, list_names=True), ranks, "all")
         found = [
             (time, number, place, name)
@@ -310,7 +332,7 @@ class ByColumns:
         wanted = known_streams(streams)
         self._check_starts(starts)
         if ranks is not None:
-            ranks = (ranks,) if isinstance(ranks, int) else tuple(ranks)
+            ranks = ranks_of(ranks)
         return [
             series
             for series in self.series
@@ -320,7 +342,7 @@ class ByColumns:
         ]
 
     def _check_starts(self, starts: Starts) -> None:
-        if starts not in ("latest", "all") and starts not in self.starts:
+        if isinstance(starts, bool) or starts not in ("latest", "all", *self.starts):
             numbers = ", ".join(map(str, self.starts)) or "none"
             raise ValueError(f"starts must be 'latest', 'all' or one of {numbers}, got {starts!r}")
 
@@ -372,16 +394,43 @@ def _check_named(stream: str) -> None:
         raise ValueError(f"names are of {', '.join(NAMED)}; {stream} has none")
 
 
+def ranks_of(ranks: int | Iterable[int]) -> tuple[int, ...]:
+    """Check ranks.
+
+    Raises:
+        TypeError: They are no integers.
+    """
+    given = (ranks,) if isinstance(ranks, (int, str)) else tuple(ranks)
+    return tuple(whole_number("ranks", rank) for rank in given)
+
+
+def bounds_of(steps: tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
+    """Check the first and the last step to read.
+
+    Raises:
+        TypeError: They are none.
+    """
+    if steps is None:
+        return None, None
+    pair: object = steps  # callers without types
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"steps must be the first and the last step, or None, got {steps!r}")
+    first, last = (None if step is None else whole_number("steps", step) for step in steps)
+    return first, last
+
+
 def _choice(
     names: Sequence[str] | None, steps: tuple[int | None, int | None] | None, *, exact: bool = False
 ) -> Choice:
     from foundry_fastlog.reading.scan import INT64_MAX, INT64_MIN, Choice
 
-    first, last = steps or (None, None)
+    first, last = bounds_of(steps)
+    for name in names or ():
+        check_type("names", name, str, "a str or several")
     return Choice(
         names=names,
         exact=exact,
         seqs=not exact,
-        first_step=INT64_MIN if first is None else first,
-        last_step=INT64_MAX if last is None else last,
+        first_step=INT64_MIN if first is None else max(INT64_MIN, min(first, INT64_MAX)),
+        last_step=INT64_MAX if last is None else max(INT64_MIN, min(last, INT64_MAX)),
     )

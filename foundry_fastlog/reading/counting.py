@@ -54,12 +54,12 @@ Cutoffs = dict[str, tuple[int | None, float | None]]
 
 
 def known_streams(streams: Iterable[str]) -> frozenset[str]:
-    """Check names of streams.
+    """Check names of streams, or of one.
 
     Raises:
         ValueError: One of them is unknown.
     """
-    wanted = frozenset(streams)
+    wanted = frozenset([streams] if isinstance(streams, str) else streams)
     for stream in sorted(wanted):
         if stream not in STREAMS:
             raise ValueError(f"unknown stream {stream!r}; streams are {', '.join(STREAMS)}")

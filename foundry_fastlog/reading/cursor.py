@@ -61,7 +61,7 @@ class Cursor:
 
     Args:
         path: The directory passed to ``Recorder``.
-        streams: Which streams to read.
+        streams: Which streams to read, or which one.
         position: What `position` said earlier, in this process or another one: what was given up to
             then is not given again. By default the run is read from its beginning.
 
@@ -122,11 +122,14 @@ class Cursor:
         """Return the last lines of the run, and go behind them.
 
         Args:
-            count: How many, over all streams and processes.
+            count: How many, over all streams and processes; 0 or more.
 
         Raises:
             OSError: The run directory cannot be read.
+            ValueError: `count` is negative.
         """
+        if count < 0:
+            raise ValueError(f"count must be 0 or more, got {count}")
         result = Polled()
         batches: list[list[Line]] = []
         found = self._list(result)

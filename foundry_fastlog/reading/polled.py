@@ -34,7 +34,8 @@ class Polled:
         starts: Numbers of the starts that are new since the last poll.
         rewinds: What went back to an earlier step.
         anew: Files were replaced, truncated or removed, or starts got other numbers: what came
-            before may no longer be what the run has.
+            before may no longer be what the run has. A file that was read to its end, and is
+            followed by others, is not looked at again.
         more: Whether more can be read at once.
         unread: How many files and rings could not be read since the cursor was created.
         notes: Messages for people: truncated files and, once lines or columns were looked at,

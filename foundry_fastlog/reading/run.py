@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from foundry_fastlog.reading.by_columns import ByColumns, native_firsts
+from foundry_fastlog.reading.by_columns import ByColumns, bounds_of, native_firsts, ranks_of
 from foundry_fastlog.reading.counting import (
     RECOUNTED,
     Counting,
@@ -121,6 +121,10 @@ class Run(ByColumns):
         self._known_firsts: dict[tuple[str, int], Firsts] = {}
         self._rewinds: dict[Series, Rewinds] = {}
         self._curves: dict[Starts, Curves] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle all but the curves, which are drawn anew."""
+        return {**self.__dict__, "_curves": {}}
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, streams={self.streams}, writers={len(self.writers)})"
@@ -240,7 +244,8 @@ class Run(ByColumns):
                 starts,
                 lambda name, steps, ranks: Run(self.path).exact_frame(name, steps, ranks, starts),
             )
-        return curves.draw(name, points, steps, ranks)
+        ranks = None if ranks is None else ranks_of(ranks)
+        return curves.draw(name, points, bounds_of(steps), ranks)
 
     def entries(
         self,

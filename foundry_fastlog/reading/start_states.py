@@ -28,7 +28,7 @@ class StartReport:
         number: Its number.
         state: ``running``, ``closed``, ``exception``, ``signal``, ``killed``, or ``unknown`` where
             its processes were on another host, or had their rings in memory, and did not say how
-            they ended.
+            they ended, or where nothing says that it began.
         started: When it began, ``""`` where nothing says so.
         ended: When the process that began it ended, or ``""``.
         error: Type and message of the exception that ended it, or ``""``.
@@ -82,7 +82,7 @@ def report_starts(
         found.append(
             StartReport(
                 number,
-                _state(outcomes.get(number, set()), worst),
+                _state(outcomes.get(number, set()), worst, known=bool(entry)),
                 _text(entry.get("started")),
                 max((_text(end.get("ended")) for end in ends.values()), default=""),
                 _error(worst),
@@ -94,12 +94,12 @@ def report_starts(
     return found
 
 
-def _state(outcomes: set[str], worst: Mapping[str, Any]) -> str:
+def _state(outcomes: set[str], worst: Mapping[str, Any], *, known: bool) -> str:
     if "live" in outcomes:
         return "running"
     if worst:
         return _text(worst.get("how")) or "closed"
-    return "unknown" if "elsewhere" in outcomes else "killed"
+    return "killed" if known and "elsewhere" not in outcomes else "unknown"
 
 
 def _error(end: Mapping[str, Any]) -> str:

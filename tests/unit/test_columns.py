@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import random
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from oracle import START, OracleWriter
 
 from foundry_fastlog.reading.counting import Starts, is_marker
+from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.lines import read_series
 from foundry_fastlog.reading.run import ReadProblemError, Run, read_run
 from foundry_fastlog.run.checks import Problems, SeriesCheck
@@ -342,7 +345,44 @@ def test_names_and_steps_are_listed(run: Run) -> None:
         run.arrow("errors", names="x")
 
 
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda run: run.arrow("metrics", steps=5), "steps must be the first and the last step"),
+        (lambda run: run.arrow("metrics", steps=(1, 2, 3)), "steps must be the first and the"),
+        (lambda run: run.curve("loss", steps=(1.5, None)), "steps must be an int, got float"),
+        (lambda run: run.arrow("metrics", names=[5]), "names must be a str or several, got int"),
+        (lambda run: run.metric(5), "names must be a str or several, got int"),
+        (lambda run: run.metric("loss", ranks="0"), "ranks must be an int, got str"),
+        (lambda run: run.curve("loss", ranks=[0.5]), "ranks must be an int, got float"),
+        (lambda run: run.names(ranks=[None]), "ranks must be an int, got NoneType"),
+        (lambda run: run.arrow("metrics", starts=True), "starts must be 'latest'"),
+    ],
+)
+def test_a_wrong_argument_is_told(run: Run, call: Callable[[Run], Any], error: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        call(run)
+
+
+def test_one_stream_is_as_good_as_several(run: Run) -> None:
+    assert {check.series.stream for check in run.check("performance")} == {"performance"}
+    assert {s.stream for _, s, _, _ in run.entries("performance")} == {"performance"}
+    polled = Cursor(run.path, "performance").poll()
+    assert {series.stream for _, series, _, _ in polled.lines} == {"performance"}
+
+
+def test_a_run_can_be_sent_to_another_process(run: Run) -> None:
+    run.curve("loss")
+    again = pickle.loads(pickle.dumps(run))
+    assert again.curve("loss").count.sum() == run.curve("loss").count.sum() > 0
+    assert again.to_polars("metrics").equals(run.to_polars("metrics"))
+
+
 def test_only_what_is_asked_for_is_there(run: Run) -> None:
+    huge = run.arrow("metrics", steps=(-(2**70), 2**70))
+    assert huge.rows == run.to_pandas("metrics", steps=(None, None)).shape[0]
+    chosen = run.to_polars("metrics", names="val_*", steps=(10, 30), ranks=0)
+    assert chosen["val_loss"].len() == 3
     few = run.arrow("metrics", names=["val_*", "nothing"], steps=(10, 30), ranks=[0]).to_polars()
     assert few.columns == [
         "timestamp",

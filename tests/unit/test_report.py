@@ -239,7 +239,7 @@ def test_starts_files_drops_and_what_was_left_out_add_up(tmp_path: Path) -> None
         writer.fill(range(number * 5, number * 5 + 10)).dropped("metrics", 5)
     summary = summed(tmp_path)
     assert (summary.left_out, summary.dropped) == ({"metrics": {"loss": 5}}, {"metrics": 10})
-    assert (summary.complete, [start.state for start in summary.starts]) == (True, ["killed"] * 2)
+    assert (summary.complete, [start.state for start in summary.starts]) == (True, ["unknown"] * 2)
     first, second = summary.attempts
     assert (first.label, first.attempt, first.lines) == ("", 0, {"metrics": 11})
     assert (second.label, second.attempt, second.rank) == ("a1", 1, 0)
