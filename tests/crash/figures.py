@@ -26,11 +26,13 @@ MARKER = "<!-- figures -->"
 TITLES = {
     "test_one_thread_loses_nothing": "SIGKILL at a random instant, one thread",
     "test_many_threads_lose_nothing": "SIGKILL at a random instant, two to eight threads",
+    "test_streams_that_wait_for_a_device_lose_nothing": "the same with values of a device",
     "test_double_crashes": "the recovery is killed, too",
     "test_a_long_run_stays_whole_and_the_same_size": "ten minutes of deaths and of full disks",
     "test_the_promises_hold_in_any_world": "processes, faults and readers at random, all at once",
     "test_the_promises_hold_in_any_simulated_world": "worlds of one process, simulated",
     "test_no_ring_file_breaks_who_reads_it": "damaged ring files under ASan and UBSan",
+    "test_no_line_breaks_who_reads_it": "damaged lines, read under ASan and UBSan",
     "test_no_races_in_the_record_path": "ThreadSanitizer over recorder, flush thread and ring",
     "test_no_races_while_files_are_taken_away": "the same while its files and run are taken away",
     "test_broken_protocols_are_noticed": "mutation check: steps of the protocol broken",
