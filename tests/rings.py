@@ -33,6 +33,7 @@ OTHER_BOOT = "00000000-0000-0000-0000-000000000000"
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 MASK = (1 << 64) - 1
 KILLED = Path(__file__).parent / "golden" / "killed.tar.xz"
+RECOVERY_MARK = 7168  # its place, as docs/format.md has it
 
 
 def word(value: object) -> bytes:

@@ -131,8 +131,7 @@ py::dict view_ring(const std::string& run_directory, const std::string& path,
 
 // Who recovers a ring holds its lock for that time: a process that has ended does not record.
 bool has_ended(const LiveWriter& writer) {
-    return writer.pid_namespace != 0 && writer.pid_namespace == pid_namespace() &&
-           writer.boot == boot_id() && process_has_ended(writer.pid, writer.process_start);
+    return has_ended_here(writer.pid, writer.process_start, writer.pid_namespace, writer.boot);
 }
 
 }  // namespace

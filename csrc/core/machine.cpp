@@ -97,6 +97,12 @@ std::uint32_t pid_namespace() {
     return 0;
 }
 
+bool has_ended_here(std::uint32_t pid, std::uint64_t start, std::uint32_t number_space,
+                    std::string_view boot) {
+    return number_space != 0 && number_space == pid_namespace() && boot == boot_id() &&
+           process_has_ended(pid, start);
+}
+
 std::vector<std::string> temporary_places() {
     std::vector<std::string> places;
     const char* temporary = std::getenv("TMPDIR");

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace fastlog {
@@ -17,6 +18,10 @@ std::string host_name();
 std::uint64_t process_start();
 /// Whether a process of this namespace, which began then, has ended.
 bool process_has_ended(std::uint32_t pid, std::uint64_t start);
+/// Whether a process is known to have ended: it was on this machine, since it started last, and its number means
+/// the same here.
+bool has_ended_here(std::uint32_t pid, std::uint64_t start, std::uint32_t number_space,
+                    std::string_view boot);
 /// Where this process's numbers of processes are meant; 0 if that is not known.
 std::uint32_t pid_namespace();
 

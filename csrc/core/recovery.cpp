@@ -170,6 +170,21 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.outcome = Outcome::gone;
         return report;
     }
+    const auto mark = [&] {
+        const std::uint64_t begun = 1;
+        return files.is_view() ? SinkError{}
+                               : write_all(files, fd.get(), &begun, sizeof begun,
+                                           kRecoveryMarkOffset, report.ring);
+    };
+    // Before the ring is read, which may take long: readers take who holds the lock for its writer. A pointer
+    // may refer to anybody's file.
+    if (!by_pointer && S_ISREG(info.st_mode) && RingImage::look(files, fd.get()) != nullptr) {
+        if (const SinkError error = mark()) {
+            report.reason = describe(error);
+            return report;
+        }
+        KILL_POINT("recovery_marked");
+    }
     std::unique_ptr<RingImage> image =
         S_ISREG(info.st_mode) ? RingImage::read(files, fd.get(), report.reason) : nullptr;
     if (S_ISREG(info.st_mode) && image == nullptr && report.reason.empty()) {
@@ -216,16 +231,13 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         return report;
     }
     report.epoch = image->slot().epoch;
-    const std::uint64_t begun = 1;
-    SinkError error;
-    if (!files.is_view()) {
-        error = write_all(files, fd.get(), &begun, sizeof begun, kRecoveryMarkOffset, report.ring);
+    if (by_pointer) {
+        if (const SinkError error = mark()) {
+            report.reason = describe(error);
+            return report;
+        }
+        KILL_POINT("recovery_marked");
     }
-    if (error) {
-        report.reason = describe(error);
-        return report;
-    }
-    KILL_POINT("recovery_marked");
     try {
         drain_dead_ring(files, run_directory, fd.get(), *image, provenance, report);
     } catch (const std::bad_alloc&) {
@@ -234,7 +246,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     }
     if (report.outcome != Outcome::recovered || files.is_view()) return report;
     // A ring that stays is marked as written: it does no harm, and is removed by the next recovery that can.
-    if ((error = unmark_writer(files, run_directory, uuid_in(path)))) {
+    if (const SinkError error = unmark_writer(files, run_directory, uuid_in(path))) {
         report.reason =
             "all its records are in the files, but it is still there: " + describe(error);
         return report;

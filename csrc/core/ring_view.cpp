@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "core/fork_watch.hpp"
+#include "core/machine.hpp"
 #include "core/ring_home.hpp"
 #include "core/ring_image.hpp"
 #include "core/ring_memory.hpp"
@@ -46,7 +47,10 @@ void RingView::look_at_live(const std::string& run_directory, const std::string&
     const auto image = RingImage::look_at_commit(files_, fd.get());
     struct stat info;
     if (image == nullptr || files_.stat(fd.get(), info) != 0) return;
-    at_work_ = image->has_recovery_mark();
+    // One may have taken the lock and not have said so yet.
+    const RingFileHeader& of = image->header();
+    at_work_ = image->has_recovery_mark() ||
+               has_ended_here(of.pid, of.process_start, of.pid_namespace, of.boot_id);
     const RingHome home = RingHome::find(files_, run_directory, *image, fd.get(),
                                          by_pointer ? path : "", pointer.run);
     report_.same_boot = home.same_boot;

@@ -168,9 +168,13 @@ class Cursor:
         result = Polled(unread=len(self._unread), numbers=self._numbers)
         if self._watch.is_unchanged():
             return result
-        self._refused = False
         found = self._list(result)
-        for key in self._places.keys() - {(series.stream, series.writer) for series in found}:
+        # Lines out of a ring may have been given that are in no file yet.
+        at_work = self._overlay.labels_at_work()
+        self._refused = bool(at_work)
+        found = [series for series in found if series.writer.label not in at_work]
+        known = {key for key in self._places if key[1].label not in at_work}
+        for key in known - {(series.stream, series.writer) for series in found}:
             result.notes.append(f"the {key[0]} files of {key[1].display} were removed")
             result.anew = True
             del self._places[key]  # if they reappear, they are new

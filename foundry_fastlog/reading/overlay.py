@@ -138,6 +138,10 @@ class Overlay:
         """Return the rings of those who record now, and how far they have committed."""
         return [(k.report.ring, k.writing) for k in self._known.values() if k.writing is not None]
 
+    def labels_at_work(self) -> set[str]:
+        """Return the labels of killed processes whose records are being written to their files."""
+        return {ring.label for ring in self.rings if ring.reason == _AT_WORK}
+
     def unsettled(self) -> list[RingReport]:
         """Return the rings of which it is not known which files they mean, and who writes these."""
         told = {id(known.report) for known in self._known.values() if known.writing is not None}
@@ -250,7 +254,7 @@ class Overlay:
         if outcome == "gone":
             return _Known(None, RingReport(self._run, report.ring, "gone"), {})
         if view["at_work"]:
-            return _Known(None, RingReport(self._run, report.ring, "failed", reason=_AT_WORK), {})
+            return _Known(None, replace(found, outcome="failed", reason=_AT_WORK), {})
         dead = view["epoch"] is not None
         identity = self._identify(name, report) if dead or outcome == "damaged" else None
         changes = {name: Edit._make(edit) for name, edit in view["edits"].items()}

@@ -45,6 +45,7 @@ std::string boot_id() { return "boot-" + std::to_string(the_world()->boot); }
 std::string host_name() { return "host"; }
 std::uint64_t process_start() { return 1; }
 std::uint32_t pid_namespace() { return 0; }
+bool has_ended_here(std::uint32_t, std::uint64_t, std::uint32_t, std::string_view) { return false; }
 std::uint64_t random_u64() { return the_world()->number_of(1'000'000 + the_world()->randoms++); }
 
 void pass_kill_point(const char* name) noexcept { the_world()->point(name); }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import subprocess
@@ -13,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import OracleWriter
-from recorded import start_python
-from rings import RingBuilder
+from recorded import in_child, start_python
+from rings import RECOVERY_MARK, RingBuilder
 
-from foundry_fastlog import Cursor, read_run, recover
+from foundry_fastlog import Cursor, Recorder, read_run, recover
 from foundry_fastlog.reading import overlay as overlay_module
 from foundry_fastlog.reading import places
 from foundry_fastlog.reading.cursor import Polled
@@ -481,6 +482,45 @@ for step in range(3):
     recover(tmp_path / "run")
     looks.of(cursor, [])
     looks.of(again(cursor), [])
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_lines_out_of_a_ring_come_once_though_a_recovery_stands_still(
+    tmp_path: Path, monkeypatch: Patch, said: bool
+) -> None:
+    """Whoever holds a dead writer's lock recovers it, and may not have said so yet."""
+    run = tmp_path / "run"
+
+    def record() -> None:
+        recorder = Recorder(run, flush_interval_s=5)
+        for step in range(100):
+            recorder.record(step, loss=1.0)
+            recorder.system({"a": step})
+        os._exit(0)  # as a kill: it is not closed
+
+    in_child(record)
+    OracleWriter(run, rank=1).fill(range(3))
+    cursor = Cursor(run)
+    assert len(cursor.poll().lines) == 203
+    (ring,) = (run / ".fastlog").glob("*.ring")
+    monkeypatch.setattr(overlay_module, "_LOOKS", 2)
+    with ring.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if said:
+            file.seek(RECOVERY_MARK)
+            file.write(b"\1")
+            file.flush()
+        OracleWriter(run, rank=1, attempt=1).fill(range(2))
+        polled = cursor.poll()
+        assert (len(polled.lines), polled.anew, polled.unread) == (2, False, 1)
+        check(cursor.poll(), [])
+        opened = read_run(run)
+        assert not any(one.complete for one in opened.check() if one.series.writer.rank == 0)
+        assert "it is being recovered" in opened.problems[0].message
+    recover(run)
+    check(cursor.poll(), [])
+    assert len(Cursor(run).poll().lines) == 205
+    assert all(one.complete for one in read_run(run).check())
 
 
 def test_a_ring_that_is_being_recovered_is_looked_at_again(tmp_path: Path, looks: Looks) -> None:
