@@ -13,17 +13,9 @@ from hypothesis import HealthCheck, settings
 
 # Launchers, trackers and this package read these; a test that needs one sets it itself.
 AMBIENT_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "SLURM_PROCID",
-    "TORCHELASTIC_RESTART_COUNT",
-    "TORCHELASTIC_RUN_ID",
-    "WANDB_API_KEY",
-    "WANDB_RUN_ID",
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("SLURM_PROCID", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_RUN_ID"),
+    *("WANDB_API_KEY", "WANDB_RUN_ID"),
 )
 AMBIENT_PREFIX = "FASTLOG_"
 

@@ -202,9 +202,8 @@ class OracleWriter:
 
     def nonfinite(self, key: str, value: str, step: int) -> dict[str, Any]:
         """Write the event of a metric that became NaN or infinite."""
-        message = f"{text(key)} became {value} at step {step}"
         fields: dict[str, Any] = {"level": "WARNING", "logger": "foundry_fastlog"}
-        fields["message"] = message
+        fields["message"] = f"{text(key)} became {value} at step {step}"
         fields |= {"event": "nonfinite", "step": step}
         return self.write("errors", {**fields, "context": {"key": text(key), "value": value}})
 
@@ -237,19 +236,13 @@ def attempt(run: Path, number: int, **options: Any) -> OracleWriter:
 
 
 def write_run_json(
-    run: str | os.PathLike[str],
-    *,
-    name: str = "oracle",
-    config: Mapping[str, Any] | None = None,
-    attempts: int = 1,
-    ended: bool = True,
-    start: datetime = START,
+    run: Path, *, name: str = "oracle", config: Any = None, attempts: int = 1, ended: bool = True
 ) -> dict[str, Any]:
     """Write ``run.json``; return what is in it."""
     info: dict[str, Any] = {
         "format": 1,
         "name": name,
-        "created": stamp_text(start),
+        "created": stamp_text(START),
         "config": dict(config or {}),
         "git_hash": None,
         "host": "node1",
@@ -261,8 +254,8 @@ def write_run_json(
                 "rank": 0,
                 "pid": 4711 + number,
                 "host": "node1",
-                "started": stamp_text(start + timedelta(hours=number)),
-                "ended": stamp_text(start + timedelta(hours=number, minutes=30)) if ended else None,
+                "started": stamp_text(START + timedelta(hours=number)),
+                "ended": stamp_text(START + timedelta(hours=number, minutes=30)) if ended else None,
                 "python": "3.11.7",
                 "platform": "Linux-6.1-x86_64",
                 "foundry_fastlog": "0.1.0",
@@ -270,8 +263,6 @@ def write_run_json(
             for number in range(attempts)
         ],
     }
-    Path(run).mkdir(parents=True, exist_ok=True)
-    scratch = Path(run) / "run.json.tmp"
-    scratch.write_text(json.dumps(info, indent=1), encoding="utf-8")
-    scratch.replace(Path(run) / "run.json")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "run.json").write_text(json.dumps(info, indent=1), encoding="utf-8")
     return info

@@ -80,11 +80,8 @@ def written(recorder: foundry_fastlog.Recorder, stream: str = "metrics") -> list
 
 def without_clock(line: Mapping[str, Any]) -> dict[str, Any]:
     """Return a line without the fields that differ from run to run."""
-    return {
-        key: value
-        for key, value in line.items()
-        if key not in ("timestamp", "duration_s", "thread")
-    }
+    clock = ("timestamp", "duration_s", "thread")
+    return {key: value for key, value in line.items() if key not in clock}
 
 
 def in_threads(work: Callable[[int], object], count: int = 1) -> None:
@@ -146,13 +143,10 @@ def run_python(
 
     Its `sys.argv[1:]` are the arguments; a `returncode` of None is left to the caller.
     """
+    command = [sys.executable, "-X", "faulthandler", *options, "-c", code, *map(str, arguments)]
+    env = {**_environment(), **(environment or {})}
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", *options, "-c", code, *map(str, arguments)],
-        env={**_environment(), **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
+        command, env=env, capture_output=True, text=True, timeout=timeout, check=False
     )
     if returncode is not None:
         assert done.returncode == returncode, f"{done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -92,9 +92,7 @@ def view(builder: RingBuilder) -> tuple[RingReport, list[bytes]]:
             compare(run, overlay)
             shown = seen(run)
         assert snapshot(run) == before
-        return report, [
-            line for content in shown.values() for line in content.splitlines(keepends=True)
-        ]
+        return report, [x for text in shown.values() for x in text.splitlines(keepends=True)]
 
 
 def lines(builder: RingBuilder) -> list[bytes]:

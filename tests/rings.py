@@ -158,19 +158,17 @@ class RingBuilder:
         thread: int = 7,
         tickets: int = 0,
         committed: bool = True,
-        length: int | None = None,
-        wrong_crc: bool = False,
     ) -> int:
         """Add a record where the tail is; returns its position."""
         position = self.tail
         at = position % self.ring_bytes
-        length = len(payload) if length is None else length
+        length = len(payload)
         fields = struct.pack("<QI2BH", ticks, thread, kind, stream, tickets)
         crc = crc32c(struct.pack("<2Q", position, length) + fields)
         if kind != PAD:
             crc = crc32c(payload, crc)
         stamp = (position ^ (self.salt | 1)) * 0x9E3779B97F4A7C15 & MASK
-        head = struct.pack("<Q2I", stamp if committed else 0, length, crc ^ wrong_crc) + fields
+        head = struct.pack("<Q2I", stamp if committed else 0, length, crc) + fields
         size = 32 + (len(payload) + 31 & -32)
         assert at + size <= self.ring_bytes, "pad first"
         self.data[at : at + 32 + len(payload)] = head + payload
@@ -267,12 +265,8 @@ class RingBuilder:
                 note = file_note(file, segment, self.home_epoch)
                 control[at : at + FILE_NOTE_BYTES] = note
         keys = struct.pack("<Q", len(self.keys)) + self.keys
-        return (
-            self.header().ljust(PAGE, b"\0")
-            + control
-            + keys.ljust(self.key_table_bytes, b"\0")
-            + self.data
-        )
+        table = keys.ljust(self.key_table_bytes, b"\0")
+        return self.header().ljust(PAGE, b"\0") + control + table + self.data
 
     def file_name(self, stream: int, segment: int) -> str:
         """The name of one of the writer's files."""

@@ -84,15 +84,11 @@ TEST_SUITE("call counters") {
         constexpr std::size_t kThreads = 8;
         std::atomic<std::size_t> arrived{0};
         ThreadSlot* seen[kThreads] = {};
-        std::vector<std::thread> threads;
-        for (std::size_t t = 0; t < kThreads; ++t) {
-            threads.emplace_back([&, t] {
-                seen[t] = &slots.local();
-                arrived.fetch_add(1);
-                while (arrived.load() < kThreads) ::sched_yield();  // all live now
-            });
-        }
-        for (auto& thread : threads) thread.join();
+        Threads(kThreads, [&](std::size_t t) {
+            seen[t] = &slots.local();
+            arrived.fetch_add(1);
+            while (arrived.load() < kThreads) ::sched_yield();  // all live now
+        }).join();
         CHECK(std::set<ThreadSlot*>(seen, seen + kThreads).size() == kThreads);
     }
 
@@ -112,19 +108,15 @@ TEST_SUITE("call counters") {
             }
         });
         for (std::uint64_t g = 0; g < kGenerations; ++g) {
-            std::vector<std::thread> threads;
-            for (std::uint64_t t = 0; t < kThreads; ++t) {
-                threads.emplace_back([&] {
-                    for (std::uint64_t i = 0; i < kCalls; ++i) {
-                        ThreadSlot& slot = slots.local();
-                        if (slot.count_call(CallKind::event)) slot.add_sample(CallKind::event, 10);
-                        ThreadSlot::add(slot.accepted, 1);
-                        ThreadSlot::add(slot.dropped, 2);
-                        ThreadSlot::add(slot.blocked_ticks, 3);
-                    }
-                });
-            }
-            for (auto& thread : threads) thread.join();
+            Threads(kThreads, [&](auto) {
+                for (std::uint64_t i = 0; i < kCalls; ++i) {
+                    ThreadSlot& slot = slots.local();
+                    if (slot.count_call(CallKind::event)) slot.add_sample(CallKind::event, 10);
+                    ThreadSlot::add(slot.accepted, 1);
+                    ThreadSlot::add(slot.dropped, 2);
+                    ThreadSlot::add(slot.blocked_ticks, 3);
+                }
+            }).join();
         }
         over.store(true);
         reader.join();

@@ -35,16 +35,12 @@ TEST_SUITE("flush thread") {
         constexpr std::uint64_t kThreads = 4;
         constexpr std::uint64_t kRounds = 50;
         std::atomic<int> failures{0};
-        std::vector<std::thread> threads;
-        for (std::uint64_t t = 0; t < kThreads; ++t) {
-            threads.emplace_back([&, t] {
-                for (std::uint64_t i = 0; i < kRounds; ++i) {
-                    const bool put = f.put(t * kRounds + i) == ClaimStatus::claimed;
-                    if (!put || !f.flush(far_deadline())) failures.fetch_add(1);
-                }
-            });
-        }
-        for (auto& thread : threads) thread.join();
+        Threads(kThreads, [&](std::uint64_t t) {
+            for (std::uint64_t i = 0; i < kRounds; ++i) {
+                const bool put = f.put(t * kRounds + i) == ClaimStatus::claimed;
+                if (!put || !f.flush(far_deadline())) failures.fetch_add(1);
+            }
+        }).join();
         CHECK(failures.load() == 0);
         auto read = numbers(lines_of_stream(dir.path(), "metrics"));
         std::sort(read.begin(), read.end());
@@ -96,17 +92,13 @@ TEST_SUITE("flush thread") {
         constexpr std::uint64_t kThreads = 4;
         const std::uint64_t each = scaled(2000u, 300u);
         std::atomic<int> failures{0};
-        std::vector<std::thread> threads;
-        for (std::uint64_t t = 0; t < kThreads; ++t) {
-            threads.emplace_back([&, t] {
-                for (std::uint64_t i = 0; i < each; ++i) {
-                    while (f.put(t * each + i) != ClaimStatus::claimed) {
-                        if (!f.flush_thread.wait_room(20, far_deadline())) failures.fetch_add(1);
-                    }
+        Threads(kThreads, [&](std::uint64_t t) {
+            for (std::uint64_t i = 0; i < each; ++i) {
+                while (f.put(t * each + i) != ClaimStatus::claimed) {
+                    if (!f.flush_thread.wait_room(20, far_deadline())) failures.fetch_add(1);
                 }
-            });
-        }
-        for (auto& thread : threads) thread.join();
+            }
+        }).join();
         CHECK(failures.load() == 0);
         REQUIRE(f.close(far_deadline()));
         const auto lines = lines_of_stream(dir.path(), "metrics");

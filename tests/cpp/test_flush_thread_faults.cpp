@@ -2,7 +2,6 @@
 // of it is in tests/integration/test_recorder_faults.py.
 #include <filesystem>
 #include <string>
-#include <vector>
 
 #include "test_flush_thread_support.hpp"
 

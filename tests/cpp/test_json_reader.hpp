@@ -160,32 +160,17 @@ class JsonReader {
     }
 
     char escaped() {
-        switch (const char c = take()) {
-            case '"':
-            case '\\':
-            case '/':
-                return c;
-            case 'b':
-                return '\b';
-            case 'f':
-                return '\f';
-            case 'n':
-                return '\n';
-            case 'r':
-                return '\r';
-            case 't':
-                return '\t';
-            case 'u': {
-                expect("00");  // beyond Latin-1 this package writes UTF-8 itself
-                const std::string hex{take(), take()};
-                std::size_t used = 0;
-                const int code = std::stoi(hex, &used, 16);
-                if (used != 2 || code >= 0x20) fail("needless or bad escape");
-                return static_cast<char>(code);
-            }
-            default:
-                fail("unknown escape");
-        }
+        constexpr std::string_view kLetters = "\"\\/bfnrt";
+        constexpr std::string_view kMeant = "\"\\/\b\f\n\r\t";
+        const char c = take();
+        if (const std::size_t at = kLetters.find(c); at != kLetters.npos) return kMeant[at];
+        if (c != 'u') fail("unknown escape");
+        expect("00");  // beyond Latin-1 this package writes UTF-8 itself
+        const std::string hex{take(), take()};
+        std::size_t used = 0;
+        const int code = std::stoi(hex, &used, 16);
+        if (used != 2 || code >= 0x20) fail("needless or bad escape");
+        return static_cast<char>(code);
     }
 
     std::string_view text_;

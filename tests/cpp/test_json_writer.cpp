@@ -8,7 +8,6 @@
 #include <limits>
 #include <random>
 #include <string>
-#include <vector>
 
 #include "core/json_writer.hpp"
 #include "test_support.hpp"

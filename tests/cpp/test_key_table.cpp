@@ -4,7 +4,6 @@
 #include <map>
 #include <random>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "core/key_table.hpp"
@@ -128,15 +127,12 @@ TEST_SUITE("key_table") {
         constexpr std::size_t kSets = 500;
         const auto names = numbered(kSets);
         std::vector<std::vector<std::uint32_t>> ids(kThreads, std::vector<std::uint32_t>(kSets));
-        std::vector<std::thread> threads;
-        for (std::size_t n = 0; n < kThreads; ++n) {
-            threads.emplace_back([&, n] {
-                std::vector<std::size_t> order(kSets);
-                for (std::size_t i = 0; i < kSets; ++i) order[i] = i;
-                std::shuffle(order.begin(), order.end(), std::mt19937(static_cast<unsigned>(n)));
-                for (std::size_t i : order) ids[n][i] = t.table.intern({names[i], "lr"});
-            });
-        }
+        Threads threads(kThreads, [&](std::size_t n) {
+            std::vector<std::size_t> order(kSets);
+            for (std::size_t i = 0; i < kSets; ++i) order[i] = i;
+            std::shuffle(order.begin(), order.end(), std::mt19937(static_cast<unsigned>(n)));
+            for (std::size_t i : order) ids[n][i] = t.table.intern({names[i], "lr"});
+        });
         // Reads while they intern: each set must be whole when it can be seen.
         KeyTable::Reader reader(t.arena.get(), t.bytes);
         std::vector<std::string> read;
@@ -147,7 +143,7 @@ TEST_SUITE("key_table") {
             }
             return read.size() >= kSets;
         });
-        for (auto& thread : threads) thread.join();
+        threads.join();
         REQUIRE(all_read);
         CHECK(read.size() == kSets);
         for (std::size_t i = 0; i < kSets; ++i) {

@@ -1,7 +1,6 @@
 // The two small primitives: Monitor (mutex and condition) and AttentionBits (one word of bits).
 #include <mutex>
 #include <thread>
-#include <vector>
 
 #include "core/attention_bits.hpp"
 #include "core/monitor.hpp"
@@ -14,16 +13,12 @@ TEST_SUITE("monitor") {
     TEST_CASE("should let one thread at a time through") {
         Monitor monitor;
         std::uint64_t count = 0;  // plain: only the lock makes this right
-        std::vector<std::thread> threads;
-        for (int t = 0; t < 4; ++t) {
-            threads.emplace_back([&] {
-                for (int i = 0; i < 10'000; ++i) {
-                    const std::lock_guard lock(monitor);
-                    ++count;
-                }
-            });
-        }
-        for (auto& thread : threads) thread.join();
+        Threads(4, [&](auto) {
+            for (int i = 0; i < 10'000; ++i) {
+                const std::lock_guard lock(monitor);
+                ++count;
+            }
+        }).join();
         CHECK(count == 40'000);
     }
 
@@ -32,16 +27,13 @@ TEST_SUITE("monitor") {
         bool go = false;
         int waiting = 0;
         int woken = 0;
-        std::vector<std::thread> threads;
-        for (int t = 0; t < 4; ++t) {
-            threads.emplace_back([&] {
-                const std::lock_guard lock(monitor);
-                ++waiting;
-                const std::int64_t deadline = far_deadline();
-                while (!go && monotonic_ns() < deadline) monitor.wait_until(deadline);
-                if (go) ++woken;
-            });
-        }
+        Threads threads(4, [&](auto) {
+            const std::lock_guard lock(monitor);
+            ++waiting;
+            const std::int64_t deadline = far_deadline();
+            while (!go && monotonic_ns() < deadline) monitor.wait_until(deadline);
+            if (go) ++woken;
+        });
         const bool all_wait = eventually([&] {
             const std::lock_guard lock(monitor);
             return waiting == 4;
@@ -51,7 +43,7 @@ TEST_SUITE("monitor") {
             go = true;
             monitor.notify_all();
         }
-        for (auto& thread : threads) thread.join();
+        threads.join();
         CHECK(all_wait);
         CHECK(woken == 4);
     }
@@ -126,29 +118,26 @@ TEST_SUITE("attention bits") {
         std::uint64_t behind = 0;  // plain: set() releases it, clear() acquires it
         std::atomic<std::uint64_t> cleared{0};
         std::atomic<int> wrong{0};
-        std::vector<std::thread> threads;
-        for (int t = 0; t < 3; ++t) {
-            threads.emplace_back([&] {
-                for (;;) {
-                    const std::uint64_t round = cleared.load(std::memory_order_relaxed);
-                    if (round == kRounds) return;
-                    if (!attention.clear(AttentionBits::kMessages)) {
-                        ::sched_yield();
-                        continue;
-                    }
-                    // Alone here until the bit is set again, which waits for `cleared`.
-                    if (behind != cleared.load() + 1) wrong.fetch_add(1);
-                    cleared.fetch_add(1);
+        Threads threads(3, [&](auto) {
+            for (;;) {
+                const std::uint64_t round = cleared.load(std::memory_order_relaxed);
+                if (round == kRounds) return;
+                if (!attention.clear(AttentionBits::kMessages)) {
+                    ::sched_yield();
+                    continue;
                 }
-            });
-        }
+                // Alone here until the bit is set again, which waits for `cleared`.
+                if (behind != cleared.load() + 1) wrong.fetch_add(1);
+                cleared.fetch_add(1);
+            }
+        });
         for (std::uint64_t round = 0; round < kRounds; ++round) {
             ++behind;
             attention.set(AttentionBits::kMessages);
             attention.set(AttentionBits::kDrops);
             while (cleared.load() == round) ::sched_yield();
         }
-        for (auto& thread : threads) thread.join();
+        threads.join();
         CHECK(cleared.load() == kRounds);
         CHECK(wrong.load() == 0);
         CHECK(attention.bits() == AttentionBits::kDrops);

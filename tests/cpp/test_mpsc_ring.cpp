@@ -172,9 +172,7 @@ TEST_SUITE("mpsc_ring") {
         for (std::uint64_t lap = 0; lap < 50; ++lap) {
             // Claim the whole ring over the stale records of the lap before; commit from the back.
             std::vector<MpscRing::Claim> claims(kSmall / 32);
-            for (auto& claim : claims) {
-                REQUIRE(r.ring.try_claim(0, claim) == ClaimStatus::claimed);
-            }
+            for (auto& claim : claims) REQUIRE(r.ring.try_claim(0, claim) == ClaimStatus::claimed);
             for (auto claim = claims.rbegin(); claim != claims.rend(); ++claim) {
                 REQUIRE(r.ring.peek(claim->position) == nullptr);
                 r.fill(*claim, "");

@@ -159,9 +159,7 @@ TEST_SUITE("mpsc_ring threads") {
             for (auto& thread : threads) thread.join();
             CHECK(ok);
             CHECK(r.ring.tail() == final_tail);
-            for (std::size_t p = 0; p < kProducers; ++p) {
-                CHECK(checker.counts()[p] == accepted[p]);
-            }
+            for (std::size_t p = 0; p < kProducers; ++p) CHECK(checker.counts()[p] == accepted[p]);
         }
     }
 

@@ -12,7 +12,6 @@
 #include <new>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "test_recorder_support.hpp"
 

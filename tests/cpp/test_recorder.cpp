@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -27,8 +28,7 @@ struct DeadDisk {
         std::filesystem::remove_all(obstacle.run());
     }
     RecorderOptions options(BackPressure policy) {
-        RecorderOptions o = options_for(obstacle.run());
-        o.back_pressure = policy;
+        RecorderOptions o = options_for(obstacle.run(), 64 << 10, policy);
         o.block_timeout_ns = kTimeout;
         return o;
     }
@@ -58,32 +58,27 @@ TEST_SUITE("recorder") {
         for (const BackPressure policy : {BackPressure::block, BackPressure::drop}) {
             for (int round = 0; round < scaled(12, 4); ++round) {
                 TempDir dir;
-                RecorderOptions options = options_for(dir.path());
-                options.back_pressure = policy;
-                Recorder recorder(std::move(options));
+                Recorder recorder(options_for(dir.path(), 64 << 10, policy));
                 constexpr std::uint64_t kThreads = 8;
                 constexpr std::uint64_t kMost = 1'000'000;
                 std::vector<std::vector<std::uint64_t>> accepted(kThreads);
                 std::uint64_t dropped[kThreads] = {};
                 std::atomic<std::uint64_t> going{0};
-                std::vector<std::thread> threads;
-                for (std::uint64_t t = 0; t < kThreads; ++t) {
-                    threads.emplace_back([&, t] {
-                        for (std::uint64_t i = t * kMost; i < (t + 1) * kMost; ++i) {
-                            const auto stream = static_cast<Stream>(i % 3);
-                            const Recorded result = record_number(recorder, i, stream);
-                            if (result == Recorded::closed) return;
-                            if (result == Recorded::accepted) accepted[t].push_back(i);
-                            if (result == Recorded::dropped) ++dropped[t];
-                            going.fetch_add(1, std::memory_order_relaxed);
-                        }
-                    });
-                }
+                Threads threads(kThreads, [&](std::uint64_t t) {
+                    for (std::uint64_t i = t * kMost; i < (t + 1) * kMost; ++i) {
+                        const auto stream = static_cast<Stream>(i % 3);
+                        const Recorded result = record_number(recorder, i, stream);
+                        if (result == Recorded::closed) return;
+                        if (result == Recorded::accepted) accepted[t].push_back(i);
+                        if (result == Recorded::dropped) ++dropped[t];
+                        going.fetch_add(1, std::memory_order_relaxed);
+                    }
+                });
                 const std::uint64_t some = 500 * static_cast<std::uint64_t>(round * round);
                 CHECK(eventually([&] { return going.load() >= some; }));
                 CHECK(recorder.close(kFar));
                 // All that was accepted is in the files by now, though the threads still run.
-                for (auto& thread : threads) thread.join();
+                threads.join();
 
                 std::vector<std::uint64_t> expected;
                 std::uint64_t all_dropped = 0;
@@ -121,24 +116,16 @@ TEST_SUITE("recorder") {
         Recorder recorder(options_for(dir.path()));
         std::atomic<bool> over{false};
         std::atomic<int> failures{0};
-        std::vector<std::thread> threads;
-        for (std::uint64_t t = 0; t < 2; ++t) {
-            threads.emplace_back([&] {
-                for (std::uint64_t i = 0; !over.load(); ++i) record_number(recorder, i);
-            });
-        }
-        for (std::uint64_t t = 0; t < 2; ++t) {
-            threads.emplace_back([&] {
-                for (int i = 0; i < 30; ++i) {
-                    if (!recorder.flush(kFar)) failures.fetch_add(1);
-                }
-            });
-        }
-        threads[2].join();
-        threads[3].join();
+        Threads recording(2, [&](auto) {
+            for (std::uint64_t i = 0; !over.load(); ++i) record_number(recorder, i);
+        });
+        Threads(2, [&](auto) {
+            for (int i = 0; i < 30; ++i) {
+                if (!recorder.flush(kFar)) failures.fetch_add(1);
+            }
+        }).join();
         over.store(true);
-        threads[0].join();
-        threads[1].join();
+        recording.join();
         CHECK(failures.load() == 0);
         REQUIRE(recorder.close(kFar));
         check_balance(recorder);
@@ -239,15 +226,11 @@ TEST_SUITE("recorder back-pressure") {
         constexpr std::uint64_t kThreads = 4;
         const std::uint64_t each = scaled(50'000u, 5'000u);
         std::atomic<std::uint64_t> not_accepted{0};
-        std::vector<std::thread> threads;
-        for (std::uint64_t t = 0; t < kThreads; ++t) {
-            threads.emplace_back([&, t] {
-                for (std::uint64_t i = t * each; i < (t + 1) * each; ++i) {
-                    if (record_number(recorder, i) != Recorded::accepted) not_accepted.fetch_add(1);
-                }
-            });
-        }
-        for (auto& thread : threads) thread.join();
+        Threads(kThreads, [&](std::uint64_t t) {
+            for (std::uint64_t i = t * each; i < (t + 1) * each; ++i) {
+                if (record_number(recorder, i) != Recorded::accepted) not_accepted.fetch_add(1);
+            }
+        }).join();
         CHECK(not_accepted.load() == 0);
         REQUIRE(recorder.close(kFar));
         auto read = numbers(lines_of_stream(dir.path(), "metrics"));
@@ -258,24 +241,16 @@ TEST_SUITE("recorder back-pressure") {
 
     TEST_CASE("should account for each of many records that many threads drop") {
         TempDir dir;
-        RecorderOptions options = options_for(dir.path());
-        options.back_pressure = BackPressure::drop;
-        Recorder recorder(std::move(options));
+        Recorder recorder(options_for(dir.path(), 64 << 10, BackPressure::drop));
         constexpr std::uint64_t kThreads = 4;
         const std::uint64_t each = scaled(50'000u, 10'000u);
         std::atomic<std::uint64_t> accepted{0};
-        std::vector<std::thread> threads;
-        for (std::uint64_t t = 0; t < kThreads; ++t) {
-            threads.emplace_back([&] {
-                for (std::uint64_t i = 0; i < each; ++i) {
-                    const auto stream = static_cast<Stream>(i % 4);
-                    if (record_number(recorder, i, stream) == Recorded::accepted) {
-                        accepted.fetch_add(1);
-                    }
-                }
-            });
-        }
-        for (auto& thread : threads) thread.join();
+        Threads(kThreads, [&](auto) {
+            for (std::uint64_t i = 0; i < each; ++i) {
+                const auto stream = static_cast<Stream>(i % 4);
+                if (record_number(recorder, i, stream) == Recorded::accepted) accepted.fetch_add(1);
+            }
+        }).join();
         REQUIRE(recorder.close(kFar));
         const RecorderStats stats = recorder.stats();
         CHECK(stats.calls.accepted == accepted.load());
@@ -295,32 +270,19 @@ TEST_SUITE("recorder back-pressure") {
     TEST_CASE("should mark the drops of threads that record while it closes") {
         for (int round = 0; round < 5; ++round) {
             TempDir dir;
-            RecorderOptions options = options_for(dir.path());
-            options.back_pressure = BackPressure::drop;
-            Recorder recorder(std::move(options));
-            std::vector<std::thread> threads;
-            for (int t = 0; t < 4; ++t) {
-                threads.emplace_back([&] {
-                    while ((recorder.attention().bits() & AttentionBits::kClosed) == 0) {
-                        if ((recorder.attention().bits() & AttentionBits::kDrops) != 0) {
-                            recorder.submit_drop_markers();
-                        }
-                        record_number(recorder, 1);
-                    }
-                });
-            }
-            const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-            while (recorder.stats().calls.dropped < 1000 &&
-                   std::chrono::steady_clock::now() < deadline) {
-                std::this_thread::yield();
-            }
+            Recorder recorder(options_for(dir.path(), 64 << 10, BackPressure::drop));
+            constexpr std::uint64_t kThreads = 4;
+            Threads threads(kThreads, [&](auto) {
+                while (record_number(recorder, 1) != Recorded::closed) {
+                }
+            });
+            CHECK(eventually([&] { return recorder.stats().calls.dropped >= 1000; }));
             REQUIRE(recorder.close(kFar));
-            for (auto& thread : threads) thread.join();
+            threads.join();
             const std::uint64_t dropped = recorder.stats().calls.dropped;
             const std::uint64_t marked = marked_drops(lines_of_stream(dir.path(), "metrics"));
-            CHECK(dropped >= 1000);
             // A thread that was refused just before the close may count its record after it.
-            CHECK(dropped - marked <= threads.size());
+            CHECK(dropped - marked <= kThreads);
         }
     }
 
@@ -377,34 +339,24 @@ TEST_SUITE("recorder fork") {
         constexpr std::uint64_t kThreads = 3;
         std::atomic<bool> over{false};
         std::vector<std::uint64_t> accepted(kThreads, 0);
-        std::vector<std::thread> threads;
-        for (std::uint64_t t = 0; t < kThreads; ++t) {
-            threads.emplace_back([&, t] {
-                while (!over.load()) {
-                    if (record_number(recorder, accepted[t]) == Recorded::accepted) ++accepted[t];
-                }
-            });
-        }
+        Threads threads(kThreads, [&](std::uint64_t t) {
+            while (!over.load()) {
+                if (record_number(recorder, accepted[t]) == Recorded::accepted) ++accepted[t];
+            }
+        });
         int wrong = 0;
         for (int i = 0; i < scaled(20, 8); ++i) {
             wrong += in_forked_child(
                 [&] { return recorder.attention().bits() & AttentionBits::kForked ? 0 : 1; });
         }
         over.store(true);
-        for (auto& thread : threads) thread.join();
+        threads.join();
         CHECK(wrong == 0);
         REQUIRE(recorder.close(kFar));
-        std::uint64_t sum = 0;
-        for (const std::uint64_t n : accepted) sum += n;
+        const auto sum = std::accumulate(accepted.begin(), accepted.end(), std::uint64_t{0});
         const auto lines = lines_of_stream(dir.path(), "metrics");
         CHECK(numbers(lines).size() == sum);
         CHECK(gapless(lines));
         check_balance(recorder);
     }
-
-// Only in the plain build. ThreadSanitizer ends a process that starts threads after it was forked from
-// one with threads. GCC 12's AddressSanitizer does not take its allocator's locks around fork(): a child that
-// was forked while the parent's flush thread allocates finds them held for ever.
-#if !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#endif
 }

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <string>
 #include <thread>
-#include <vector>
 
 #include "test_device_support.hpp"
 #include "test_recorder_support.hpp"
@@ -111,23 +110,19 @@ TEST_SUITE("recorder device") {
         Training t(std::move(options));
         constexpr int kThreads = 4;
         const std::int64_t each = scaled(3000, 500);
-        std::vector<std::thread> threads;
-        for (int thread = 0; thread < kThreads; ++thread) {
-            threads.emplace_back([&, thread] {
-                const int device = thread % 2;
-                const FakeStream stream = ::fake_stream_nonblocking(device);
-                const FakePointer at = ::fake_malloc(device, 4);
-                for (std::int64_t i = 0; i < each; ++i) {
-                    const std::int64_t n = thread * 100'000 + i;
-                    const auto value = static_cast<float>(n);
-                    ::fake_store(stream, at, &value, sizeof value);
-                    if (i % 100 == 0) ::fake_delay(stream, 300);
-                    t.record(n, {at, DType::float32}, stream, device);
-                    if (i % 16 == 0) record_number(t.recorder, 0, Stream::log);
-                }
-            });
-        }
-        for (auto& thread : threads) thread.join();
+        Threads(kThreads, [&](int thread) {
+            const int device = thread % 2;
+            const FakeStream stream = ::fake_stream_nonblocking(device);
+            const FakePointer at = ::fake_malloc(device, 4);
+            for (std::int64_t i = 0; i < each; ++i) {
+                const std::int64_t n = thread * 100'000 + i;
+                const auto value = static_cast<float>(n);
+                ::fake_store(stream, at, &value, sizeof value);
+                if (i % 100 == 0) ::fake_delay(stream, 300);
+                t.record(n, {at, DType::float32}, stream, device);
+                if (i % 16 == 0) record_number(t.recorder, 0, Stream::log);
+            }
+        }).join();
         REQUIRE(t.recorder.close(kFar));
         const auto lines = lines_of_stream(dir.path(), "metrics");
         CHECK(gapless(lines));

@@ -9,10 +9,12 @@
 
 namespace fastlog::test {
 
-inline RecorderOptions options_for(std::string directory, std::size_t ring_bytes = 64 << 10) {
+inline RecorderOptions options_for(std::string directory, std::size_t ring_bytes = 64 << 10,
+                                   BackPressure policy = BackPressure::block) {
     RecorderOptions options;
     options.sink = {std::move(directory), "", "", false, std::uint64_t{1} << 30};
     options.ring_bytes = ring_bytes;
+    options.back_pressure = policy;
     options.flush_interval_ns = kHourNs;  // what a test waits for, it asks for
     return options;
 }

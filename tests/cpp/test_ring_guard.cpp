@@ -11,8 +11,6 @@
 #include <atomic>
 #include <csignal>
 #include <cstdint>
-#include <thread>
-#include <vector>
 
 #include "core/ring_guard.hpp"
 #include "test_support.hpp"
@@ -82,13 +80,9 @@ TEST_SUITE("ring guard") {
         }
         CHECK_FALSE(guard.broken());
         constexpr std::uint64_t kThreads = 4;
-        std::vector<std::thread> threads;
-        for (std::uint64_t t = 0; t < kThreads; ++t) {
-            threads.emplace_back([&] {
-                for (std::size_t i = 0; i < pages.words(); ++i) pages.at(i).fetch_add(1'000'000);
-            });
-        }
-        for (auto& thread : threads) thread.join();
+        test::Threads(kThreads, [&](auto) {
+            for (std::size_t i = 0; i < pages.words(); ++i) pages.at(i).fetch_add(1'000'000);
+        }).join();
         CHECK(guard.broken());
         std::size_t wrong = 0;
         for (std::size_t i = 0; i < pages.words(); ++i) {

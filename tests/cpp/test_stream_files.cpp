@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <set>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "core/stream_files.hpp"
@@ -144,17 +143,13 @@ TEST_SUITE("stream files") {
         constexpr int kWriters = 12;
         std::vector<std::string> labels(kWriters);
         std::atomic<int> ready{0};
-        std::vector<std::thread> threads;
-        for (int w = 0; w < kWriters; ++w) {
-            threads.emplace_back([&, w] {
-                StreamFiles sink(in(dir / "deep/run"));
-                ready.fetch_add(1);
-                while (ready.load() < kWriters) ::sched_yield();
-                if (SinkError error = sink.claim()) FAIL_CHECK(error.what);
-                labels[static_cast<std::size_t>(w)] = sink.label();
-            });
-        }
-        for (auto& thread : threads) thread.join();
+        Threads(kWriters, [&](int w) {
+            StreamFiles sink(in(dir / "deep/run"));
+            ready.fetch_add(1);
+            while (ready.load() < kWriters) ::sched_yield();
+            if (SinkError error = sink.claim()) FAIL_CHECK(error.what);
+            labels[static_cast<std::size_t>(w)] = sink.label();
+        }).join();
         std::set<std::string> expected{""};
         for (int w = 1; w < kWriters; ++w) expected.insert("p" + std::to_string(w));
         CHECK(std::set<std::string>(labels.begin(), labels.end()) == expected);

@@ -19,7 +19,9 @@ using namespace fastlog::test;
 
 namespace {
 
-StreamFilesOptions in(const std::string& directory) { return {directory, "", "", false, 1 << 20}; }
+StreamFilesOptions in(const std::string& directory, RunFiles& disk = posix_files()) {
+    return {directory, "", "", false, 1 << 20, false, &disk};
+}
 
 struct Written {
     SinkError error;
@@ -105,9 +107,7 @@ TEST_SUITE("stream files faults") {
     TEST_CASE("should tell why it keeps no file that it cannot look at, and leave none behind") {
         TempDir dir;
         BlindFiles files;
-        StreamFilesOptions options = in(dir / "run");
-        options.disk = &files;
-        StreamFiles sink(options);
+        StreamFiles sink(in(dir / "run", files));
         CHECK(sink.open_directory().code == EACCES);
         files.blind = false;
         REQUIRE(!sink.open_directory());
@@ -127,9 +127,7 @@ TEST_SUITE("stream files faults") {
     TEST_CASE("should not take the file of whoever made one under its name at once for its own") {
         TempDir dir;
         RenamedFiles files(dir.path());
-        StreamFilesOptions options = in(dir.path());
-        options.disk = &files;
-        StreamFiles sink(options);
+        StreamFiles sink(in(dir.path(), files));
         REQUIRE(!sink.claim());
         CHECK(sink.check(Stream::metrics).code == ENOENT);
         append(sink, Stream::metrics, "a\n");
@@ -386,9 +384,7 @@ TEST_SUITE("stream files faults") {
             }
         } files;
         TempDir dir;
-        StreamFilesOptions options = in(dir.path());
-        options.disk = &files;
-        StreamFiles sink(options);
+        StreamFiles sink(in(dir.path(), files));
         append(sink, Stream::metrics, "a\n");
         CHECK(sink.move_unsynced(Stream::metrics));
         CHECK(read_file(dir / "metrics.jsonl") == "a\n");
@@ -407,9 +403,7 @@ TEST_SUITE("stream files faults") {
         "once") {
         TempDir dir;
         Uncut files;
-        StreamFilesOptions options = in(dir.path());
-        options.disk = &files;
-        StreamFiles sink(options);
+        StreamFiles sink(in(dir.path(), files));
         append(sink, Stream::metrics, "first\nsecond\n");
         REQUIRE(!sink.check(Stream::metrics));
         std::filesystem::resize_file(dir / "metrics.jsonl", 9);
@@ -424,9 +418,7 @@ TEST_SUITE("stream files faults") {
     TEST_CASE("should try a cut again until it is made, and say why it is not") {
         TempDir dir;
         Uncut files;
-        StreamFilesOptions options = in(dir.path());
-        options.disk = &files;
-        StreamFiles sink(options);
+        StreamFiles sink(in(dir.path(), files));
         append(sink, Stream::metrics, "a\n");
         REQUIRE(!sink.move_unsynced(Stream::metrics));
         CHECK(sink.trim(Stream::metrics).what == "cut " + (dir / "metrics.jsonl"));

@@ -18,6 +18,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -60,6 +61,21 @@ bool eventually(Condition&& condition) {
     }
     return true;
 }
+
+/// Threads that each run `body` with its number.
+class Threads {
+  public:
+    template <class Count, class Body>
+    Threads(Count count, Body body) {
+        for (Count n = 0; n < count; ++n) threads_.emplace_back([body, n] { body(n); });
+    }
+    void join() {
+        for (auto& thread : threads_) thread.join();
+    }
+
+  private:
+    std::vector<std::thread> threads_;
+};
 
 /// A directory of its own, removed with all that is in it.
 class TempDir {

@@ -4,7 +4,6 @@
 #include <functional>
 #include <memory>
 #include <random>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -97,31 +96,27 @@ TEST_SUITE("ticket stack") {
         TicketStack stack;
         for (std::uint16_t n = 0; n < kTickets; ++n) stack.push(tickets.get(), n);
         std::atomic<int> faults{0};
-        std::vector<std::thread> threads;
-        for (int t = 0; t < kThreads; ++t) {
-            threads.emplace_back([&, t] {
-                std::mt19937 random(static_cast<unsigned>(t));
-                for (int i = 0; i < scaled(200'000, 20'000); ++i) {
-                    std::uint16_t held[3];
-                    std::size_t count = 0;
-                    const std::size_t wanted = 1 + random() % 3;
-                    while (count < wanted) {
-                        const std::uint16_t n = stack.pop(tickets.get());
-                        if (n == kNoTicket) break;
-                        if (owners[n].exchange(1, std::memory_order_relaxed) != 0) faults = 1;
-                        tickets[n].made_ns = t;
-                        held[count++] = n;
-                    }
-                    if (random() % 2 == 0) std::reverse(held, held + count);
-                    for (std::size_t k = 0; k < count; ++k) {
-                        if (tickets[held[k]].made_ns != t) faults = 2;
-                        owners[held[k]].store(0, std::memory_order_relaxed);
-                        stack.push(tickets.get(), held[k]);
-                    }
+        Threads(kThreads, [&](int t) {
+            std::mt19937 random(static_cast<unsigned>(t));
+            for (int i = 0; i < scaled(200'000, 20'000); ++i) {
+                std::uint16_t held[3];
+                std::size_t count = 0;
+                const std::size_t wanted = 1 + random() % 3;
+                while (count < wanted) {
+                    const std::uint16_t n = stack.pop(tickets.get());
+                    if (n == kNoTicket) break;
+                    if (owners[n].exchange(1, std::memory_order_relaxed) != 0) faults = 1;
+                    tickets[n].made_ns = t;
+                    held[count++] = n;
                 }
-            });
-        }
-        for (auto& thread : threads) thread.join();
+                if (random() % 2 == 0) std::reverse(held, held + count);
+                for (std::size_t k = 0; k < count; ++k) {
+                    if (tickets[held[k]].made_ns != t) faults = 2;
+                    owners[held[k]].store(0, std::memory_order_relaxed);
+                    stack.push(tickets.get(), held[k]);
+                }
+            }
+        }).join();
         CHECK(faults.load() == 0);
         auto left = drained(stack, tickets.get());
         std::sort(left.begin(), left.end());

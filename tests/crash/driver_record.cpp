@@ -287,9 +287,7 @@ class Worker {
         payload_ = "\"level\":\"INFO\",\"logger\":\"crash\",\"step\":" + std::to_string(c.n) +
                    ",\"message\":";
         json::append_string(payload_, c.fill);
-        if (error) {
-            payload_ += ",\"error_type\":\"E\",\"error_message\":\"e\",\"traceback\":\"\"";
-        }
+        if (error) payload_ += ",\"error_type\":\"E\",\"error_message\":\"e\",\"traceback\":\"\"";
         payload_ += ",\"context\":{";
         append_origin(c);
         payload_ += "}";

@@ -29,33 +29,14 @@ OPENING = ("ring_zeroed", "ring_mapped")
 # Passed when the files are to lie under another label; the second passes, for the count that begins
 # again there.
 MOVING = ("files_left:1", "home_noted:2", "files_left:2")
-WRITING = (
-    "batch_filled",
-    "stream_written",
-    "rotated",
-    "batch_written",
-    "slot_begun",
-    "slot_filled",
-    "epoch_stored",
-    "committed",
-)
+BATCH = ("batch_filled", "stream_written", "rotated", "batch_written")
+WRITING = (*BATCH, "slot_begun", "slot_filled", "epoch_stored", "committed")
 # Passed once for each ring, and often.
 RECOVERY = (
-    "recovery_before_cut",
-    "recovery_after_cut",
-    "recovery_synced",
-    "recovery_unmarked",
+    *("recovery_before_cut", "recovery_after_cut", "recovery_synced", "recovery_unmarked"),
     "recovery_ring_removed",
 )
-RECOVERY_WRITING = (
-    "batch_filled",
-    "stream_written",
-    "rotated",
-    "batch_written",
-    "recovery_slot_written",
-    "recovery_epoch_written",
-    "committed",
-)
+RECOVERY_WRITING = (*BATCH, "recovery_slot_written", "recovery_epoch_written", "committed")
 ALL_RECOVERY = RECOVERY + RECOVERY_WRITING
 NOTED = "recovery_file_noted"  # in the ring's own run alone
 
@@ -159,9 +140,7 @@ def test_writer_killed_after_its_close(scene: Scene, point: str) -> None:
 @pytest.mark.parametrize("failing", [1, 2, 5])
 @pytest.mark.parametrize("point", ["unsynced_moved:1", "batch_filled:4", "slot_filled:6"])
 @pytest.mark.parametrize("fsync", ["every_flush", "interval"])
-def test_writer_killed_after_a_failed_fsync(
-    scene: Scene, fsync: str, point: str, failing: int
-) -> None:
+def test_killed_after_a_failed_fsync(scene: Scene, fsync: str, point: str, failing: int) -> None:
     """Lines that a failed fsync moved into another segment are in one of the two, not in both."""
     env = {"FASTLOG_KILL_AT": point, "FASTLOG_TEST_FAIL_SYNC": str(failing)}
     settings = Settings(threads=2, fsync=fsync, segment=1 << 20)

@@ -83,9 +83,7 @@ def test_many_threads_lose_nothing(scenes: MakeScene, figures: dict[str, Any]) -
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_streams_that_wait_for_a_device_lose_nothing(
-    scenes: MakeScene, figures: dict[str, Any]
-) -> None:
+def test_streams_behind_a_device_lose_nothing(scenes: MakeScene, figures: dict[str, Any]) -> None:
     """Random kills of lives whose values arrive in time, late or never."""
     device = (200, 2000, 20_000, 100_000)
     missing = kill_often(scenes, (1, 2, 4), size(1200, 60), 6, figures, device)

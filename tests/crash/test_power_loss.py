@@ -47,9 +47,7 @@ def test_a_page_of_nuls_between_whole_lines_goes(scene: Scene) -> None:
     assert recover_and_check(scene, life)["cut_bytes"] >= PAGE
 
 
-def leave_uncommitted_lines(
-    make: Callable[[], Scene],
-) -> tuple[Scene, Life, RingFile, list[bytes], int]:
+def leave_uncommitted(make: Callable[[], Scene]) -> tuple[Scene, Life, RingFile, list[bytes], int]:
     """Leave a file with more than five lines that are not committed; return the first's number."""
     for _ in range(20):
         scene = make()
@@ -63,7 +61,7 @@ def leave_uncommitted_lines(
 
 def test_behind_a_hole_no_line_is_written_twice(scenes: Callable[[], Scene]) -> None:
     """A record is lost in the ring and a later line in the file: numbers do not fit any more."""
-    scene, life, ring, lines, first = leave_uncommitted_lines(scenes)
+    scene, life, ring, lines, first = leave_uncommitted(scenes)
     metrics = [record for record in ring.pending() if record.kind != PAD and record.stream == 0]
     ring.bytes[metrics[1].at : metrics[1].at + 8] = bytes(8)
     ring.save()

@@ -73,17 +73,8 @@ def pending(ring: RingFile) -> list[Record]:
 
 
 # Where in a record, and what to do to the byte there. A damaged length or stamp makes a hole.
-FIELDS = {
-    "stamp": 0,
-    "length": 8,
-    "checksum": 12,
-    "ticks": 16,
-    "thread": 24,
-    "kind": 28,
-    "stream": 29,
-    "payload's first byte": 32,
-    "payload's last byte": -1,
-}
+FIELDS = {"stamp": 0, "length": 8, "checksum": 12, "ticks": 16, "thread": 24, "kind": 28}
+FIELDS |= {"stream": 29, "payload's first byte": 32, "payload's last byte": -1}
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -96,11 +87,8 @@ def test_a_damaged_record_is_not_written(scene: Scene, field: str) -> None:
     ring.bytes[victim.at + offset] ^= 1
     ring.save()
     [report] = scene.recover()
-    assert (report["outcome"], report["holes"], report["hole_bytes"]) == (
-        "recovered",
-        1,
-        victim.size,
-    )
+    found = (report["outcome"], report["holes"], report["hole_bytes"])
+    assert found == ("recovered", 1, victim.size)
     [lost] = scene.check().violations[:-1]
     assert "1 of" in lost
     assert "acked records are lost" in lost
@@ -186,9 +174,7 @@ def test_what_is_torn_behind_the_commit_is_cut(scene: Scene, torn: bytes, whole:
 
 
 @pytest.mark.parametrize("torn", [b'{"timestamp":"2026-01-30T14:32:15.123456Z","seq":9,"to', b""])
-def test_segments_that_were_begun_and_not_committed_are_gone_on_with(
-    scene: Scene, torn: bytes
-) -> None:
+def test_segments_begun_and_not_committed_are_gone_on_with(scene: Scene, torn: bytes) -> None:
     """A crash between a rotation and its commit: the new segment is known by its note."""
     process = start_and_hold(scene, KEPT, "file_noted:21")
     process.kill()
@@ -205,9 +191,7 @@ def test_segments_that_were_begun_and_not_committed_are_gone_on_with(
 
 
 @pytest.mark.parametrize("point", ["batch_written:20", "stream_written:20", "batch_filled:20"])
-def test_lines_that_are_there_are_not_written_again_after_a_power_loss(
-    scene: Scene, point: str
-) -> None:
+def test_lines_there_are_not_written_again_after_a_power_loss(scene: Scene, point: str) -> None:
     """Another boot: no offset is trusted, the lines' numbers decide."""
     process = start_and_hold(scene, KEPT, point)
     process.kill()

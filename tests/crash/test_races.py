@@ -17,15 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crash.driving import (
-    SANITIZED,
-    Scene,
-    Settings,
-    build,
-    draw_settings,
-    fix_addresses,
-    size,
-)
+from crash.driving import SANITIZED, Scene, Settings, build, draw_settings, fix_addresses, size
 
 pytestmark = pytest.mark.skipif(not SANITIZED, reason="a build of its own: CI=true")
 

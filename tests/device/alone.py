@@ -30,6 +30,7 @@ TESTS = Path(__file__).parents[1]
 #: What the process itself provides, by the name of the argument.
 OWN = ("cuda", "hip", "fake_tensor")
 PATIENCE_S = 60
+Alone = Callable[..., None]
 
 
 class Nursery:
@@ -51,13 +52,7 @@ class Nursery:
         )
 
     def __call__(
-        self,
-        function: Callable[..., None],
-        output: Path,
-        /,
-        *,
-        exit_status: int = 0,
-        **arguments: Any,
+        self, function: Alone, output: Path, /, *, exit_status: int = 0, **arguments: Any
     ) -> str:
         """Run a function of a test module, in a process of its own; return what it printed.
 
@@ -97,7 +92,7 @@ class Nursery:
         self._process.stdout.close()
 
 
-def alone(function: Callable[..., None]) -> Callable[..., None]:
+def alone(function: Alone) -> Alone:
     """Let a test run in a process of its own.
 
     Its argument `run` is a directory to record in; those in OWN are made there, and others are
@@ -111,10 +106,8 @@ def alone(function: Callable[..., None]) -> Callable[..., None]:
         nursery(function, tmp_path / "output", **parameters)
 
     signature = inspect.signature(function)
-    fixtures = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        for name in ("nursery", "tmp_path")
-    ]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    fixtures = [inspect.Parameter(name, kind) for name in ("nursery", "tmp_path")]
     rest = [p for name, p in signature.parameters.items() if name not in (*OWN, "run")]
     test.__signature__ = signature.replace(parameters=[*fixtures, *rest])  # type: ignore[attr-defined]
     return test
@@ -136,9 +129,8 @@ def own_machine(name: str) -> Any:
     if name == "fake_tensor":
         return fakes.load_tensors()
     driver = fakes.load_driver(hip=name == "hip")
-    os.environ["FASTLOG_HIP_LIBRARY" if name == "hip" else "FASTLOG_CUDA_LIBRARY"] = str(
-        driver.path
-    )
+    variable = "FASTLOG_HIP_LIBRARY" if name == "hip" else "FASTLOG_CUDA_LIBRARY"
+    os.environ[variable] = str(driver.path)
     return driver
 
 

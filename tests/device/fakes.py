@@ -130,12 +130,8 @@ DTYPES: dict[str, tuple[int, int, str | None, str]] = {
     "fp4": (17, 4, None, "float4_e2m1fn_x2"),
 }
 # fp8: bits of the fraction, bias
-EIGHT_BITS = {
-    "fp8_e4m3fn": (3, 7),
-    "fp8_e4m3fnuz": (3, 8),
-    "fp8_e5m2": (2, 15),
-    "fp8_e5m2fnuz": (2, 16),
-}
+EIGHT_BITS = {"fp8_e4m3fn": (3, 7), "fp8_e4m3fnuz": (3, 8)}
+EIGHT_BITS |= {"fp8_e5m2": (2, 15), "fp8_e5m2fnuz": (2, 16)}
 
 
 def value_of_byte(byte: int, dtype: str) -> float:

@@ -28,9 +28,7 @@ MODES = [fakes.GLOBAL, fakes.THREAD_LOCAL, fakes.RELAXED]
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("mode", MODES)
 @alone
-def test_recording_inside_a_capture_is_refused(
-    cuda: Cuda, run: Path, mode: int, first: bool
-) -> None:
+def test_recording_in_a_capture_is_refused(cuda: Cuda, run: Path, mode: int, first: bool) -> None:
     """Nothing is captured, and the capture stays valid, even if nothing was recorded before."""
     stream = working_stream(cuda)
     loss = cuda.tensor(1.5)
@@ -124,9 +122,7 @@ def test_rows_of_wandb_are_refused_in_a_capture_of_their_own_stream(
 
 
 @alone
-def test_the_frameworks_copies_end_no_capture_of_another_thread(
-    cuda: Cuda, fake_tensor: ModuleType
-) -> None:
+def test_copies_of_frameworks_end_no_capture_elsewhere(cuda: Cuda, fake_tensor: ModuleType) -> None:
     """Theirs are asked for by W&B's rows, from threads of Python. The mode is put back."""
     stream = working_stream(cuda)
     event = recorded_event(cuda, stream)

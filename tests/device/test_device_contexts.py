@@ -36,9 +36,7 @@ def enter(cuda: Cuda, context: int, stream: int = 0) -> None:
 
 @pytest.mark.parametrize("first", [True, False])
 @alone
-def test_a_value_within_another_context_is_copied_by_the_framework(
-    cuda: Cuda, run: Path, first: bool
-) -> None:
+def test_the_framework_copies_within_another_context(cuda: Cuda, run: Path, first: bool) -> None:
     """Its null stream is not the one that our copy would be on. Outside, all is as ever."""
     stream = working_stream(cuda)
     context = cuda.context(0)

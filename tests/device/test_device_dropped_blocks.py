@@ -39,7 +39,7 @@ def refused(timer: Timer) -> None:
     [("drop", MORE_THAN_ALL), ("drop_elsewhere", 50), ("leave_elsewhere", 50), ("end_thread", 50)],
 )
 @alone
-def test_a_block_that_is_dropped_gives_its_ticket_back(
+def test_a_dropped_block_gives_its_ticket_back(
     cuda: Cuda, run: Path, name: str, count: int
 ) -> None:
     """Its timer goes, its exit is refused in another thread, or its own thread ends."""

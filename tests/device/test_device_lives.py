@@ -93,12 +93,11 @@ def test_a_process_that_leaves_without_closing_loses_nothing(
     nursery: Nursery, tmp_path: Path, how: str, status: int
 ) -> None:
     """Its values are waited for, not for ever; a device that hangs does not keep it."""
+    run, output = tmp_path / "run", tmp_path / "output"
     with at_once(15):
-        output = nursery(
-            leaves, tmp_path / "output", exit_status=status, run=tmp_path / "run", how=how
-        )
-    assert ("KeyError: 'unhandled'" in output) == (how == "raise")
-    found = lines(tmp_path / "run")
+        said = nursery(leaves, output, exit_status=status, run=run, how=how)
+    assert ("KeyError: 'unhandled'" in said) == (how == "raise")
+    found = lines(run)
     assert [line["metrics"]["loss"] for line in found[:50]] == [i / 2 for i in range(50)]
     assert len(found) == (51 if how == "hang" else 50)
     if how == "hang":

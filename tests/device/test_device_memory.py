@@ -195,9 +195,7 @@ def test_a_forked_child_lets_nothing_go(cuda: Cuda, fake_tensor: ModuleType, run
 
 @pytest.mark.parametrize("kind", ["FakeTensor", "LegacyFakeTensor"])
 @alone
-def test_large_memory_is_not_kept(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path, kind: str
-) -> None:
+def test_no_large_memory_is_kept(cuda: Cuda, fake_tensor: ModuleType, run: Path, kind: str) -> None:
     """However long a device hangs: each value is copied there, in the order of its stream."""
     stream, _ = ready(cuda)
     logits = Logits(cuda, stream, getattr(fake_tensor, kind))
@@ -216,9 +214,7 @@ def test_large_memory_is_not_kept(
 
 
 @alone
-def test_a_copy_of_large_memory_ends_no_capture(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_a_large_copy_ends_no_capture(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """It is allocated, which a strict driver forbids in a global one; and is no part of any."""
     stream, captured = ready(cuda)
     event = recorded_event(cuda, stream)
@@ -291,9 +287,7 @@ def test_memory_is_kept_of_what_shows_no_storage_or_cannot_be_copied(
 
 
 @alone
-def test_the_first_value_without_memory_is_an_error(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_no_memory_at_first_is_an_error(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """Of the caller's; the process goes on, and so does recording once there is memory."""
     stream, other = ready(cuda)
     value = Memory(cuda, other).tensor(fake_tensor.FakeTensor)

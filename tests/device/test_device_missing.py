@@ -10,14 +10,7 @@ from typing import Any
 import pytest
 from device import fakes
 from device.alone import alone, at_once
-from device.driving import (
-    TICKETS,
-    busy_tickets,
-    one_line,
-    timed_stream,
-    waiting,
-    working_stream,
-)
+from device.driving import TICKETS, busy_tickets, one_line, timed_stream, waiting, working_stream
 from device.fakes import FakeDriver as Cuda
 from recorded import eventually, lines
 
@@ -179,9 +172,7 @@ def test_an_answer_about_captures_that_fails_is_no_capture(cuda: Cuda, run: Path
 
 
 @alone
-def test_a_record_that_is_too_large_leaves_no_ticket_and_counts_nothing(
-    cuda: Cuda, run: Path
-) -> None:
+def test_a_record_too_large_leaves_no_ticket_and_counts_nothing(cuda: Cuda, run: Path) -> None:
     """It is dropped, and its copies arrive for nobody."""
     stream = working_stream(cuda)
     with Recorder(run, ring_bytes=64 << 10) as recorder:

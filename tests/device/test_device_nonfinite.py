@@ -39,40 +39,25 @@ def test_each_turn_of_each_key_is_an_event(cuda: Cuda, run: Path) -> None:
                 }
                 recorder.record_dict(step, values)
         assert recorder.flush(20)
-    assert events(run) == [
-        (0, "grad", "inf"),
-        (1, "loss", "nan"),
-        (2, odd, "-inf"),
-        (4, "loss", "nan"),
-        (5, "grad", "-inf"),
-    ]
+    turns = [(0, "grad", "inf"), (1, "loss", "nan"), (2, odd, "-inf"), (4, "loss", "nan")]
+    assert events(run) == [*turns, (5, "grad", "-inf")]
     _, line, of_odd, *_ = lines(run, "errors")
     del line["timestamp"]
-    assert line == {
-        "seq": 1,
-        "level": "WARNING",
-        "logger": "foundry_fastlog",
-        "message": "loss became nan at step 1",
-        "event": "nonfinite",
-        "step": 1,
-        "context": {"key": "loss", "value": "nan"},
-    }
+    said = {"logger": "foundry_fastlog", "message": "loss became nan at step 1", "step": 1}
+    said |= {"event": "nonfinite", "context": {"key": "loss", "value": "nan"}}
+    assert line == {"seq": 1, "level": "WARNING", **said}
     assert of_odd["message"] == f"{odd} became -inf at step 2"
     assert cuda.count("synchronisations") == 0
 
 
+FOUND = [(1, "loss", "nan"), (1, "lr", "inf"), (2, "other", "nan")]
+
+
 @pytest.mark.parametrize(
-    ("watch", "expected"),
-    [
-        ("none", []),
-        ("device", [(1, "loss", "nan")]),
-        ("all", [(1, "loss", "nan"), (1, "lr", "inf"), (2, "other", "nan")]),
-    ],
+    ("watch", "expected"), [("none", []), ("device", FOUND[:1]), ("all", FOUND)]
 )
 @alone
-def test_what_is_watched_can_be_chosen(
-    cuda: Cuda, run: Path, watch: str, expected: list[Any]
-) -> None:
+def test_what_is_watched_is_chosen(cuda: Cuda, run: Path, watch: str, expected: list[Any]) -> None:
     """Values of devices, those of the CPU as well, or nothing; also where they come at closing."""
     stream = working_stream(cuda)
     recorder = Recorder(run, watch_nonfinite=watch, flush_interval_s=1.0)

@@ -77,9 +77,7 @@ def test_what_is_no_single_number_is_refused(
 
 
 @alone
-def test_an_exchange_that_raises_is_refused_with_its_key(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_an_exchange_that_raises_is_refused(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """But what is no Exception goes through as it is."""
     working_stream(cuda)
 
@@ -97,9 +95,7 @@ def test_an_exchange_that_raises_is_refused_with_its_key(
 
 
 @alone
-def test_nothing_is_copied_when_a_later_argument_is_refused(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_a_later_refusal_copies_nothing(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """All arguments are looked at before the first is put under way."""
     working_stream(cuda)
     working_stream(cuda, 1)
@@ -180,9 +176,7 @@ def test_the_result_of_a_collective_is_the_tensor_behind_it(
 
 @pytest.mark.parametrize("kind", ["FakeTensor", "LegacyFakeTensor"])
 @alone
-def test_a_sign_that_waits_to_be_applied_is_applied(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path, kind: str
-) -> None:
+def test_a_lazy_sign_is_applied(cuda: Cuda, fake_tensor: ModuleType, run: Path, kind: str) -> None:
     """As in `z.conj().imag`: the memory has the other sign."""
     stream = working_stream(cuda)
     without_torch(cuda, stream)
@@ -204,12 +198,8 @@ def test_a_sign_that_waits_to_be_applied_is_applied(
     with Recorder(run) as recorder:
         where = (address + 4, (2, 32, 1), (fakes.CUDA, 0))
         first = (address, *where[1:])  # as a view of a whole tensor, which lies where memory begins
-        recorder.record(
-            0,
-            neg=Imaginary(*where, is_neg=True),
-            plain=Imaginary(*where),
-            first=Imaginary(*first, is_neg=True),
-        )
+        neg, plain = Imaginary(*where, is_neg=True), Imaginary(*where)
+        recorder.record(0, neg=neg, plain=plain, first=Imaginary(*first, is_neg=True))
     assert one_line(run)["metrics"] == {"neg": 2.5, "plain": -2.5, "first": 2.5}
 
 
@@ -239,9 +229,7 @@ def test_tensors_without_a_usable_table_take_the_same_way(
 
 
 @alone
-def test_a_newer_table_may_have_an_older_one_behind_it(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_a_newer_table_may_hide_an_older(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """Which is used, and Python is asked nothing."""
     stream = working_stream(cuda)
     device_tensors.describe_tensor = None  # type: ignore[assignment]
@@ -253,9 +241,7 @@ def test_a_newer_table_may_have_an_older_one_behind_it(
 
 
 @alone
-def test_an_answer_that_makes_no_sense_is_a_refusal(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_answers_without_sense_are_refusals(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """With the key, and the fault as its cause."""
     working_stream(cuda)
     answers: list[Any] = [None, (1, 2, 3), ("x",) * 6]
@@ -267,9 +253,7 @@ def test_an_answer_that_makes_no_sense_is_a_refusal(
 
 
 @alone
-def test_hundreds_of_types_of_tensors_are_told_apart(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_hundreds_of_types_are_told_apart(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """More than are remembered; types that come and go are not taken for one another."""
     working_stream(cuda)
     with Recorder(run) as recorder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from device.alone import alone
@@ -18,9 +19,7 @@ from foundry_fastlog.recording import device_tensors
 
 @pytest.mark.parametrize("make", ["cuda", "hip"])
 @alone
-def test_a_blocks_time_on_the_device_is_that_of_its_work(
-    cuda: Cuda, hip: Cuda, run: Path, make: str
-) -> None:
+def test_a_blocks_device_time_is_its_works(cuda: Cuda, hip: Cuda, run: Path, make: str) -> None:
     """Not the wall clock's, which only saw the work being given out; torch calls ROCm cuda, too."""
     driver = {"cuda": cuda, "hip": hip}[make]
     stream = timed_stream(driver)
@@ -136,22 +135,17 @@ def test_without_cuda_only_the_wall_clock_is_recorded(run: Path) -> None:
 @alone
 def test_an_error_of_the_framework_is_shown_on_entering(cuda: Cuda, run: Path) -> None:
     """A wrong device is the caller's fault. The block is not entered."""
-
-    def refuse(which: object) -> None:
-        raise TypeError(f"device must be True, an index or a device, got {which!r}")
-
-    device_tensors.block_stream = refuse
+    device_tensors.block_stream = Mock(side_effect=TypeError("got 'nonsense'"))
     with Recorder(run) as recorder:
         with pytest.raises(TypeError, match="got 'nonsense'"):
             recorder.timer("block", device="nonsense").__enter__()
         with pytest.raises(RuntimeError, match="without having been entered"):
             recorder.timer("block").__exit__(None, None, None)
+    device_tensors.block_stream.assert_called_once_with("nonsense")
     assert lines(run, "performance") == []
 
 
-def test_the_block_around_may_end_while_one_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outer_blocks_end_while_one_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The framework is asked for its stream by Python code, which may end a generator's block."""
     with Recorder(tmp_path) as recorder:
 

@@ -54,27 +54,20 @@ def test_every_type_arrives_exactly(cuda: Cuda, run: Path) -> None:
     assert list(found) == list(given)
 
 
-def float_of(line: dict[str, Any], key: str) -> float:
-    """Return a line's float, NaN and infinities included."""
-    return float(line.get("nonfinite", {}).get(key, line["metrics"][key]))
-
-
 @pytest.mark.parametrize("dtype", EIGHT_BIT)
 @alone
-def test_all_codes_of_eight_bit_floats_are_read_as_defined(
-    cuda: Cuda, run: Path, dtype: str
-) -> None:
+def test_codes_of_eight_bit_floats_are_read_as_defined(cuda: Cuda, run: Path, dtype: str) -> None:
     """On a device and on the CPU; another test compares the definition with torch."""
     working_stream(cuda)
     with Recorder(run) as recorder:
         for code in range(256):
             raw = bytes([code])
-            assert recorder.record(
-                code, v=cuda.tensor(raw, dtype), cpu=fakes.host_tensor(raw, dtype)
-            )
+            values = {"v": cuda.tensor(raw, dtype), "cpu": fakes.host_tensor(raw, dtype)}
+            assert recorder.record(code, **values)
     expected = [repr(fakes.value_of_byte(code, dtype)) for code in range(256)]
     for key in ("v", "cpu"):
-        assert [repr(float_of(line, key)) for line in lines(run)] == expected
+        read = [line.get("nonfinite", {}).get(key, line["metrics"][key]) for line in lines(run)]
+        assert [repr(float(value)) for value in read] == expected
 
 
 @alone
@@ -117,28 +110,16 @@ def test_one_element_of_any_shape_is_a_scalar(cuda: Cuda, run: Path) -> None:
 
 
 @alone
-def test_values_of_devices_stand_beside_all_others(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_device_values_stand_beside_others(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """In the order of the call; `epoch` is a field of its own."""
     import numpy as np
 
     stream = working_stream(cuda)
     with Recorder(run) as recorder:
-        recorder.record(
-            7,
-            a=1.5,
-            loss=cuda.tensor(0.25, stream=stream),
-            n=3,
-            text="x",
-            nothing=None,
-            ok=True,
-            np=np.float32(2.5),
-            array=np.array(3.5),
-            cpu=fakes.host_tensor(4.5),
-            grad=cuda.tensor(8, "i64", stream=stream),
-            epoch=2,
-        )
+        values = {"a": 1.5, "loss": cuda.tensor(0.25, stream=stream), "n": 3, "text": "x"}
+        values |= {"nothing": None, "ok": True, "np": np.float32(2.5), "array": np.array(3.5)}
+        values |= {"cpu": fakes.host_tensor(4.5), "grad": cuda.tensor(8, "i64", stream=stream)}
+        recorder.record(7, **values, epoch=2)
     line = one_line(run)
     assert (line["step"], line["epoch"]) == (7, 2)
     assert json.dumps(line["metrics"]) == json.dumps(
@@ -149,9 +130,7 @@ def test_values_of_devices_stand_beside_all_others(
 
 
 @alone
-def test_every_way_in_takes_values_of_devices(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_every_way_in_takes_device_values(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """record, record_dict, log with nested dicts, log_step: none reads the device."""
     stream = working_stream(cuda)
     with Recorder(run) as recorder, MetricsLogger("exp", run, recorder=recorder) as metrics:
@@ -185,9 +164,7 @@ def shown_tensor(kind: type) -> type:
 
 
 @alone
-def test_the_echo_of_a_step_does_not_read_the_device(
-    cuda: Cuda, fake_tensor: ModuleType, run: Path
-) -> None:
+def test_a_steps_echo_reads_no_device(cuda: Cuda, fake_tensor: ModuleType, run: Path) -> None:
     """It shows where the value is; the one on the CPU is shown."""
     stream = working_stream(cuda)
     kind = shown_tensor(fake_tensor.FakeTensor)

@@ -36,13 +36,8 @@ def while_waiting(cuda: Cuda, function: str, helper: Callable[[], Any]) -> threa
 
 
 SENDING = [
-    "cuDevicePrimaryCtxRetain",
-    "cuMemHostAlloc",
-    "cuCtxGetCurrent",
-    "cuStreamIsCapturing",
-    "cuThreadExchangeStreamCaptureMode",
-    "cuEventCreate",
-    "cuMemcpyDtoHAsync_v2",
+    *("cuDevicePrimaryCtxRetain", "cuMemHostAlloc", "cuCtxGetCurrent", "cuStreamIsCapturing"),
+    *("cuThreadExchangeStreamCaptureMode", "cuEventCreate", "cuMemcpyDtoHAsync_v2"),
     "cuEventRecord",
 ]
 CALLS = [
@@ -54,9 +49,7 @@ CALLS = [
 
 @pytest.mark.parametrize(("call", "function"), CALLS)
 @alone
-def test_a_call_that_waits_stops_no_other_thread(
-    cuda: Cuda, run: Path, call: str, function: str
-) -> None:
+def test_a_wait_stops_no_other_thread(cuda: Cuda, run: Path, call: str, function: str) -> None:
     """The device may wait for one of them: a store, another rank, an abort of a collective."""
     timed_stream(cuda)
     loss = cuda.tensor(1.5)

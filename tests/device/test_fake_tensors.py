@@ -6,19 +6,7 @@ import ctypes
 import gc
 import math
 import struct
-from ctypes import (
-    POINTER,
-    byref,
-    c_int,
-    c_int32,
-    c_int64,
-    c_uint8,
-    c_uint16,
-    c_uint32,
-    c_uint64,
-    c_void_p,
-    py_object,
-)
+from ctypes import POINTER, byref, c_int, c_int32, c_int64, c_uint32, c_uint64, c_void_p, py_object
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -34,12 +22,8 @@ class Tensor(ctypes.Structure):
 
     _fields_: ClassVar = [
         ("data", c_void_p),
-        ("device_type", c_int32),
-        ("device_id", c_int32),
-        ("ndim", c_int32),
-        ("code", c_uint8),
-        ("bits", c_uint8),
-        ("lanes", c_uint16),
+        *(("device_type", c_int32), ("device_id", c_int32), ("ndim", c_int32)),
+        *(("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16)),
         ("shape", POINTER(c_int64)),
         ("strides", POINTER(c_int64)),
         ("byte_offset", c_uint64),
@@ -50,12 +34,8 @@ class Table(ctypes.Structure):
     """DLPackExchangeAPI."""
 
     _fields_: ClassVar = [
-        ("major", c_uint32),
-        ("minor", c_uint32),
-        ("previous", c_void_p),
-        ("allocator", c_void_p),
-        ("managed_from_object", c_void_p),
-        ("managed_to_object", c_void_p),
+        *(("major", c_uint32), ("minor", c_uint32), ("previous", c_void_p)),
+        *((name, c_void_p) for name in ("allocator", "managed_from_object", "managed_to_object")),
         ("tensor_from_object", ctypes.PYFUNCTYPE(c_int, py_object, POINTER(Tensor))),
         ("current_work_stream", ctypes.PYFUNCTYPE(c_int, c_int32, c_int32, POINTER(c_void_p))),
     ]
@@ -173,9 +153,7 @@ def test_classes_differ_in_their_table(fake_tensor: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("kind", ["FakeTensor", "LegacyFakeTensor"])
-def test_attributes_are_those_of_torch(
-    cuda: FakeDriver, fake_tensor: ModuleType, kind: str
-) -> None:
+def test_attributes_are_as_in_torch(cuda: FakeDriver, fake_tensor: ModuleType, kind: str) -> None:
     """Of a scalar on a device, and of one on the CPU. Detached ones share memory, without graph."""
     make = getattr(fake_tensor, kind)
     tensor = cuda.tensor(1.0, "fp16", 1, kind=make, requires_grad=True, is_neg=True, is_conj=True)

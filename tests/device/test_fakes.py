@@ -351,9 +351,7 @@ cuda.hang(cuda.stream(0))  # which keeps no process alive
     ("sanitizer", "arguments", "found"),
     [("thread", [], ""), ("address", [], ""), ("thread", ["early"], "data race")],
 )
-def test_many_threads_at_once_find_no_fault(
-    sanitizer: str, arguments: list[str], found: str
-) -> None:
+def test_many_threads_find_no_fault(sanitizer: str, arguments: list[str], found: str) -> None:
     """But a slot that is read before its event: the fake's own locks do not hide that mistake."""
     flags = ("-O1", "-g", f"-fsanitize={sanitizer}", "-pthread")
     sources = ("stress.c", *fakes.DRIVER_SOURCES)

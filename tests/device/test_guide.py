@@ -15,9 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "device_scalars.md"
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_example_of_the_guide_runs(
-    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_runs(device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step is recorded with its tensors, and its block is timed."""
     code = PAGE.read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
     assert Recorder.__name__ in code

@@ -197,9 +197,7 @@ def test_a_run_that_cannot_be_created_waits_in_memory(fault: Fault, call: str, c
         ("open", errno.ENOSPC),
     ],
 )
-def test_a_ring_that_cannot_lie_in_the_run_lies_elsewhere(
-    fault: Fault, call: str, code: int
-) -> None:
+def test_a_ring_that_cannot_lie_in_a_run_lies_elsewhere(fault: Fault, call: str, code: int) -> None:
     """No ring file in the run: a local directory is used, or memory; nothing else changes."""
     answer = fault.play("from_start", call, code, fault=RING)
     assert answer["closed"]
@@ -225,9 +223,7 @@ def test_a_temporary_place_that_no_pointer_can_name_is_skipped(
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "rename"])
 @pytest.mark.parametrize("below", ["/dev/shm/", "/"])
-def test_shared_memory_that_is_full_is_replaced_by_the_run(
-    fault: Fault, below: str, call: str
-) -> None:
+def test_full_shared_memory_is_replaced_by_the_run(fault: Fault, below: str, call: str) -> None:
     """By where the ring lies without it, then by memory; one warning says what that means."""
     place = {**RING, "below": below}
     answer = fault.play("from_start", call, errno.ENOSPC, fault=place, ring="shm")
@@ -247,9 +243,7 @@ def test_shared_memory_that_is_full_is_replaced_by_the_run(
 
 @pytest.mark.parametrize("fsync", ["interval", "every_flush"])
 @pytest.mark.parametrize("count", [1, 0])
-def test_a_failed_fsync_is_not_trusted_when_it_works_again(
-    fault: Fault, fsync: str, count: int
-) -> None:
+def test_a_failed_fsync_is_not_trusted_again(fault: Fault, fsync: str, count: int) -> None:
     """EIO of fdatasync: the bytes go into a new segment; no line is lost or twice there."""
     options = {"fsync": fsync, "fsync_interval_s": 0.01}
     answer = fault.play("midway", "fdatasync", errno.EIO, fault={"count": count}, **options)
@@ -295,9 +289,7 @@ def test_a_disk_that_hangs_does_not_hang_training(fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("call", ["renumber", "renumber_all"])
-def test_a_file_system_that_renumbers_its_files_gets_everything_once(
-    fault: Fault, call: str
-) -> None:
+def test_a_file_system_that_renumbers_files_gets_everything_once(fault: Fault, call: str) -> None:
     """As some FUSE and SMB mounts do: its files are no strangers, and keep their names."""
     answer = fault.play("from_start", call, 0, segment_bytes=8192)
     assert answer["closed"]

@@ -106,9 +106,7 @@ def test_the_log_tells_the_story(run: Path) -> None:
     assert list(run.glob("debug_*.log")) == []
 
 
-def test_the_run_has_its_newest_checkpoints_and_knows_its_experiment(
-    run: Path, experiment: Path
-) -> None:
+def test_the_run_has_its_newest_checkpoints_and_its_experiment(run: Path, experiment: Path) -> None:
     """Two of them, of the size that the log has; run.json holds the whole configuration."""
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == ["step-000010.pt", "step-000012.pt"]

@@ -23,6 +23,7 @@ from foundry_fastlog.demo.progress import progress_view  # noqa: E402
 from foundry_fastlog.demo.train import Progress  # noqa: E402
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("one_thread")]
+Capsys = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -30,9 +31,7 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_output_of_a_pipe_is_plain(
-    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_output_of_a_pipe_is_plain(experiment: Path, tmp_path: Path, capsys: Capsys) -> None:
     """Without a terminal there are lines, not a bar, and no control characters."""
     assert demo.run(experiment, out=tmp_path / "run") == 0
     out, err = capsys.readouterr()
@@ -57,9 +56,7 @@ def test_a_terminal_gets_a_bar() -> None:
 
 
 @pytest.mark.usefixtures("in_tmp_path")
-def test_the_output_ends_with_cost_files_and_next_commands(
-    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_output_ends_with_advice(experiment: Path, tmp_path: Path, capsys: Capsys) -> None:
     """The report names every file that exists, and commands that can be copied."""
     assert demo.run(experiment) == 0
     out = capsys.readouterr().out
@@ -76,9 +73,7 @@ def test_the_output_ends_with_cost_files_and_next_commands(
 
 
 @pytest.mark.usefixtures("in_tmp_path")
-def test_an_unknown_key_stops_before_anything_is_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_key_stops_before_anything_is_made(tmp_path: Path, capsys: Capsys) -> None:
     """A wrong experiment file leaves no run directory, and exits with code 2."""
     Path("bad.yaml").write_text("training:\n  step: 3\n")
     assert demo.run(Path("bad.yaml")) == 2
@@ -87,9 +82,7 @@ def test_an_unknown_key_stops_before_anything_is_made(
     assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
 
 
-def test_a_directory_in_use_is_refused(
-    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_directory_in_use_is_refused(experiment: Path, tmp_path: Path, capsys: Capsys) -> None:
     (tmp_path / "file").write_text("mine")
     for out, said in (("file", "is a file"), (".", "is not empty and contains no run")):
         assert demo.run(experiment, out=tmp_path / out) == 2
@@ -106,12 +99,7 @@ def test_a_directory_in_use_is_refused(
     ids=["against the user's will", "another model"],
 )
 def test_what_is_not_resumed(
-    experiment: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    change: tuple[str, str],
-    message: str,
-    recorded: str,
+    experiment: Path, tmp_path: Path, capsys: Capsys, change: list[str], message: str, recorded: str
 ) -> None:
     """An explanation and code 2; the run stays as it is, but for the error of another attempt."""
     run = tmp_path / "run"
@@ -125,7 +113,7 @@ def test_what_is_not_resumed(
 
 
 def test_a_loss_that_explodes_stops_the_run(
-    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    experiment: Path, tmp_path: Path, capsys: Capsys
 ) -> None:
     """A learning rate of 1e38 gives NaN: recorded, then stopped with a hint, code 1."""
     experiment.write_text(TINY + "  learning_rate: 1.0e+38\n")

@@ -134,9 +134,7 @@ def test_a_copy_of_a_killed_run_recovers_by_itself(begin: Begin, tmp_path: Path)
     assert set(seen(backup)) > set(seen(run))
 
 
-def test_a_view_through_another_mount_leaves_the_ring_to_the_run(
-    begin: Begin, tmp_path: Path
-) -> None:
+def test_a_view_by_another_mount_leaves_the_ring_to_the_run(begin: Begin, tmp_path: Path) -> None:
     """What is written to an overlay is not in the run; where that cannot be seen, it is the run."""
     for name in ("runs", "upper", "work", "view"):
         (tmp_path / name).mkdir()

@@ -63,9 +63,7 @@ def play(run: Path) -> Play:
 
 
 @pytest.mark.parametrize("ending", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
-def test_a_child_that_ends_without_closing_loses_nothing(
-    run: Path, play: Play, ending: str
-) -> None:
+def test_children_that_end_without_closing_lose_nothing(run: Path, play: Play, ending: str) -> None:
     """os._exit() or SIGKILL in a child: the parent's close collects what its ring still held."""
     play(f"""
         recorder = Recorder(RUN, flush_interval_s=60)

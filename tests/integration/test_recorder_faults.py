@@ -168,9 +168,7 @@ assert [(a["attempt"], a["label"]) for a in content["attempts"]] == [(0, "p1")]
 
 @pytest.mark.parametrize("end", ["assert not recorder.close()", ""], ids=["closed", "at exit"])
 @pytest.mark.parametrize("place", ["nowhere", "full"])
-def test_what_could_not_be_written_is_told_once(
-    tmp_path: Path, play: Play, place: str, end: str
-) -> None:
+def test_what_is_unwritten_is_told_once(tmp_path: Path, play: Play, place: str, end: str) -> None:
     """How much, why and what becomes of it; a place that never was there is not waited for."""
     done = play(f"""
 logging.getLogger("foundry_fastlog").addHandler(logging.StreamHandler())

@@ -35,9 +35,7 @@ logs.close()
 
 
 @pytest.mark.slow
-def test_ranks_of_a_torchrun_are_one_start_and_those_it_starts_again_the_next(
-    tmp_path: Path,
-) -> None:
+def test_ranks_of_torchrun_are_one_start_and_those_it_starts_again_the_next(tmp_path: Path) -> None:
     """Address, port and id are those of the first start; number and time are the second's."""
     pytest.importorskip("torch")
     script = tmp_path / "rank.py"

@@ -25,8 +25,6 @@ from world.mutations import MUTATIONS as FAULTS  # noqa: E402
 
 #: A minute of a core, however many share it.
 WORLDS = 25_000
-
-
 #: Of the past: two writers of one file, a living writer in quarantine, a stale ring in a copy.
 OLD = (
     "a name that is taken is no reason to take another",

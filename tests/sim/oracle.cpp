@@ -87,9 +87,7 @@ void Oracle::note_copy(const std::string& run) {
     Node* const node = world_.disk.find(world_.disk.root(), run);
     if (node == nullptr) return;
     for (const auto& [name, file] : node->names) {
-        if (!file->directory && is_stream_file(name)) {
-            collect(file->bytes->view(), keys, true);
-        }
+        if (!file->directory && is_stream_file(name)) collect(file->bytes->view(), keys, true);
     }
 }
 

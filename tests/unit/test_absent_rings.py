@@ -119,9 +119,7 @@ def test_a_ring_in_quarantine_is_told_of_by_its_own_name(tmp_path: Path) -> None
     assert problems(tmp_path) == []
 
 
-def test_a_run_that_was_copied_without_its_private_directory_is_no_complete_one(
-    tmp_path: Path,
-) -> None:
+def test_a_run_copied_without_its_private_directory_is_no_complete_one(tmp_path: Path) -> None:
     """As `cp RUN/* TO` does. Where the last start has ended, nothing is missing."""
     write(tmp_path / "ended")
     write(tmp_path / "ended", "file", "close")

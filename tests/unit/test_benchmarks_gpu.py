@@ -202,9 +202,7 @@ def test_a_wrong_output_fails_the_benchmark(found: Any, message: str) -> None:
         check_rows(found, [(1.0,), (2.0,)])
 
 
-def test_a_wandb_file_is_read_when_its_end_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wandb_file_is_read_once_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The service may write after finish(): without its exit, or torn, it is read again."""
     proto = pytest.importorskip("wandb.proto.wandb_internal_pb2")
     from benchmarks.peers import wandb_offline

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
+from unittest.mock import Mock, call
 
 import pytest
 from oracle import START, OracleWriter, write_run_json
@@ -26,7 +27,6 @@ from foundry_fastlog.cli.main import main
 from foundry_fastlog.reading.cursor import Cursor
 
 Capsys = pytest.CaptureFixture[str]
-
 COMMAND = [sys.executable, "-m", "foundry_fastlog"]
 Command = Callable[..., Any]
 Patch = pytest.MonkeyPatch
@@ -83,11 +83,8 @@ def test_help_has_an_example_and_the_exit_codes(words: str, flag: str, command: 
     run = "RUN is the directory passed to Recorder(path)"
     for expected in ("foundry-fastlog " + words, *(["Example", "Exit codes"] if words else [run])):
         assert expected in text
-
-
-def test_without_arguments_the_help_is_shown(command: Command) -> None:
-    captured = command(code=2)
-    assert "summary" in captured.out + captured.err
+    without = command(code=2)
+    assert "summary" in without.out + without.err
 
 
 @pytest.mark.parametrize(
@@ -147,28 +144,21 @@ def test_a_start_that_is_not_there(words: str, run: Path, command: Command) -> N
 def test_a_run_that_cannot_be_listed_exits_with_2(
     word: str, run: Path, monkeypatch: Patch, command: Command
 ) -> None:
-    def fail(path: object) -> list[object]:
-        raise OSError(5, "Input/output error")
-
+    fail = Mock(side_effect=OSError(5, "Input/output error"))
     monkeypatch.setattr("foundry_fastlog.reading.overlay.list_files", fail)
     assert "Input/output error" in command(word, run, code=2).err
 
 
 def test_demo_hands_its_options_on(monkeypatch: Patch, command: Command) -> None:
     """What the user said reaches the trainer, and its exit code the shell."""
-    calls = []
-
-    def fake(config: Path | None, **options: object) -> int:
-        calls.append((config, options))
-        return len(calls) - 1
-
+    fake = Mock(side_effect=[0, 1])
     monkeypatch.setattr(foundry_fastlog.demo, "run", fake)
     command("demo")
     arguments = ["--config", "a.yaml", "--out", "dir", "--steps", "5", "--device", "cpu"]
     command("demo", *arguments, code=1)
-    assert calls == [
-        (None, {"out": None, "steps": None, "device": None}),
-        (Path("a.yaml"), {"out": Path("dir"), "steps": 5, "device": "cpu"}),
+    assert fake.call_args_list == [
+        call(None, out=None, steps=None, device=None),
+        call(Path("a.yaml"), out=Path("dir"), steps=5, device="cpu"),
     ]
 
 
@@ -243,10 +233,8 @@ def test_export_says_what_a_resume_left_out(run: Path, tmp_path: Path, command: 
     """And how to keep it."""
     OracleWriter(run, attempt=1).metrics(19, loss=9.0)
     arguments = ["export", run, "-s", "metrics", "--to", target := tmp_path / "out.jsonl"]
-    assert (
-        "omitted: 1 value that later starts recorded again: loss 1 (--starts all"
-        in command(*arguments).err
-    )
+    left_out = "omitted: 1 value that later starts recorded again: loss 1 (--starts all"
+    assert left_out in command(*arguments).err
     assert line_count(target) == 20
     error = command(*arguments, "--starts", "all", "--tag", "never", "--force").err
     assert "omitted" not in error

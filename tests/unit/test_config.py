@@ -29,15 +29,10 @@ def test_options_and_defaults_are_the_recorder_s() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("ring_bytes", (64 << 10) - 1),
-        ("ring_bytes", (64 << 20) + 1),
+        *(("ring_bytes", (64 << 10) - 1), ("ring_bytes", (64 << 20) + 1)),
+        *(("block_timeout_s", -1), ("block_timeout_s", 3601), ("flush_interval_s", 0)),
+        *(("segment_bytes", 4095), ("overhead_budget", 1.1), ("close_timeout_s", -1)),
         ("back_pressure", "wait"),
-        ("block_timeout_s", -1),
-        ("block_timeout_s", 3601),
-        ("flush_interval_s", 0),
-        ("segment_bytes", 4095),
-        ("overhead_budget", 1.1),
-        ("close_timeout_s", -1),
     ],
 )
 def test_limits_are_the_recorder_s(tmp_path: Path, name: str, value: Any) -> None:

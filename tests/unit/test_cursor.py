@@ -152,9 +152,7 @@ def test_a_poll_reads_something(tmp_path: Path, limit: int) -> None:
         Cursor(tmp_path).poll(limit)
 
 
-def test_files_that_vanish_after_a_listing_wait_for_the_next_poll(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_files_that_vanish_once_listed_wait_for_a_poll(tmp_path: Path, monkeypatch: Patch) -> None:
     OracleWriter(tmp_path, segment_lines=2).fill(range(6))
     real = Cursor._list
 
@@ -409,9 +407,7 @@ def looks(monkeypatch: Patch) -> Looks:
     return Looks(monkeypatch)
 
 
-def test_an_unchanged_run_is_not_listed_and_each_change_is_seen(
-    tmp_path: Path, looks: Looks
-) -> None:
+def test_an_unchanged_run_is_not_listed_and_a_change_is_seen(tmp_path: Path, looks: Looks) -> None:
     """Also one that leaves the time of a file as it was."""
     writer = OracleWriter(tmp_path).fill(range(3))
     path = writer.path("metrics")
@@ -445,9 +441,7 @@ def test_a_file_made_in_the_tick_of_the_last_look_is_seen(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("ring", ["file", "shm"])
-def test_what_a_writer_commits_is_seen_and_that_it_dies(
-    ring: Any, tmp_path: Path, looks: Looks
-) -> None:
+def test_a_writers_commits_and_death_are_seen(ring: Any, tmp_path: Path, looks: Looks) -> None:
     """Both change its ring alone: what it notes, and the lock."""
     code = """
 import sys

@@ -85,12 +85,7 @@ def check(curve: Curve, values: Values, points: int, window: tuple[int, int], mo
     assert curve.level == 0 or kept <= most or len(buckets) <= points
 
 
-def draw(
-    run: Run,
-    path: Path,
-    held: dict[Any, Curves],
-    question: tuple[int, tuple[int, int], list[int] | None, Any],
-) -> None:
+def draw(run: Run, path: Path, held: dict[Any, Curves], question: Any) -> None:
     points, window, ranks, starts = question
     if starts not in ("latest", "all") and starts not in run.starts:
         return
@@ -215,9 +210,7 @@ def test_another_reader_goes_on_where_one_stopped(
 
 
 @pytest.mark.usefixtures("written")
-def test_a_full_or_foreign_private_directory_is_passed_over(
-    tmp_path: Path, home: Path, monkeypatch: Patch
-) -> None:
+def test_a_full_or_foreign_place_is_skipped(tmp_path: Path, home: Path, monkeypatch: Patch) -> None:
     OracleWriter(tmp_path).fill(range(10))
     (tmp_path / ".fastlog").mkdir()
     replace = Path.replace
@@ -301,8 +294,5 @@ def test_a_file_that_lost_all_its_lines_has_no_curve(tmp_path: Path) -> None:
 def test_only_large_news_are_written() -> None:
     """A page that looks each second does not write each second."""
     mib = 1 << 20
-    assert [curves.is_worth_it(new, read) for new, read in [(mib, mib), (mib - 1, mib)]] == [
-        True,
-        False,
-    ]
-    assert [curves.is_worth_it(new, 80 * mib) for new in (10 * mib, 9 * mib)] == [True, False]
+    pairs = [(mib, mib), (mib - 1, mib), (10 * mib, 80 * mib), (9 * mib, 80 * mib)]
+    assert [curves.is_worth_it(new, read) for new, read in pairs] == [True, False, True, False]

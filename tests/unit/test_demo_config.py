@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -75,39 +76,33 @@ def test_the_environment_overrides_it(tmp_path: Path, monkeypatch: Patch) -> Non
         load_config()
 
 
-@given(
-    config=st.builds(
-        ExperimentConfig,
-        experiment_name=st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
-        seed=st.integers(0, 2**63 - 1),
-        model=st.builds(
-            ModelConfig, heads=st.just(2), width=st.integers(1, 99).map(lambda n: 2 * n)
-        ),
-        data=st.builds(
-            DataConfig, validation_fraction=st.floats(0, 1, exclude_min=True, exclude_max=True)
-        ),
-        training=st.builds(
-            TrainingConfig,
-            learning_rate=st.floats(1e-3, 1e300),
-            min_learning_rate=st.floats(0.0, 1e-3),
-            threads=st.none() | st.integers(1, 256),
-            device=st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"]),
-            resume=st.booleans(),
-        ),
-        logging=st.builds(
-            DemoLogging,
-            file_level=st.sampled_from(["DEBUG", "ERROR"]),
-            subsystem_levels=st.dictionaries(st.sampled_from(["data", "x.y"]), st.just("INFO")),
-            recorder=st.builds(
-                RecorderConfig,
-                back_pressure=st.sampled_from(["block", "drop"]),
-                flush_interval_s=st.floats(0.001, 3600.0),
-            ),
-        ),
-    )
-)
+RATES = {"learning_rate": st.floats(1e-3, 1e300), "min_learning_rate": st.floats(0.0, 1e-3)}
+DEVICES = st.sampled_from(["auto", "cpu", "cuda", "cuda:3", "mps"])
+THREADS = st.none() | st.integers(1, 256)
+POLICIES, INTERVALS = st.sampled_from(["block", "drop"]), st.floats(0.001, 3600.0)
+RECORDERS = st.builds(RecorderConfig, back_pressure=POLICIES, flush_interval_s=INTERVALS)
+SUBSYSTEMS = st.dictionaries(st.sampled_from(["data", "x.y"]), st.just("INFO"))
+FILE_LEVELS = st.sampled_from(["DEBUG", "ERROR"])
+FRACTIONS = st.floats(0, 1, exclude_min=True, exclude_max=True)
+SECTIONS: dict[str, st.SearchStrategy[Any]] = {
+    "model": st.builds(
+        ModelConfig, heads=st.just(2), width=st.integers(1, 99).map(lambda n: 2 * n)
+    ),
+    "data": st.builds(DataConfig, validation_fraction=FRACTIONS),
+    "training": st.builds(
+        TrainingConfig, **RATES, threads=THREADS, device=DEVICES, resume=st.booleans()
+    ),
+    "logging": st.builds(
+        DemoLogging, file_level=FILE_LEVELS, subsystem_levels=SUBSYSTEMS, recorder=RECORDERS
+    ),
+}
+NAMES = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z")
+SEEDS = st.integers(0, 2**63 - 1)
+
+
+@given(st.builds(ExperimentConfig, experiment_name=NAMES, seed=SEEDS, **SECTIONS))
 def test_an_experiment_survives_a_round_trip_through_yaml(
-    config: ExperimentConfig, tmp_path_factory: pytest.TempPathFactory
+    tmp_path_factory: pytest.TempPathFactory, config: ExperimentConfig
 ) -> None:
     """What dump_config() writes, load_config() reads back equal, floats to the last bit."""
     path = write(tmp_path_factory.mktemp("round-trip"), dump_config(config))

@@ -16,7 +16,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the demo trains with torch")
 
-
 from foundry_fastlog.demo import app  # noqa: E402
 from foundry_fastlog.demo.checkpoint import (  # noqa: E402  # after the check for torch
     CheckpointError,
@@ -38,7 +37,6 @@ from foundry_fastlog.demo.model import GPT  # noqa: E402
 from foundry_fastlog.demo.train import learning_rate  # noqa: E402
 
 Patch = pytest.MonkeyPatch
-
 CPU = torch.device("cpu")
 TINY = ModelConfig(layers=2, heads=2, width=16, context=12)
 
@@ -85,9 +83,8 @@ def test_training_and_validation_text_do_not_overlap(tmp_path: Path) -> None:
     batches = Batches(corpus.train, batch_size=64, context=8, seed=1, device=CPU)
     trained = characters(batches.next() for _ in range(100))
     assert trained == set(corpus.train.tolist())  # every character is reached, the last too
-    validated = characters(
-        validation_batches(corpus.validation, batches=50, batch_size=5, context=8, device=CPU)
-    )
+    options = {"batches": 50, "batch_size": 5, "context": 8, "device": CPU}
+    validated = characters(validation_batches(corpus.validation, **options))
     assert validated == set(corpus.validation.tolist())
     assert not trained & validated
 

@@ -20,11 +20,8 @@ import pytest
 from foundry_fastlog import Recorder
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    path
-    for pattern in ("*.md", "docs/*.md", "csrc/*.md", "benchmarks/*.md")
-    for path in ROOT.glob(pattern)
-)
+FOLDERS = (ROOT, ROOT / "docs", ROOT / "csrc", ROOT / "benchmarks")
+PAGES = sorted(path for folder in FOLDERS for path in folder.glob("*.md"))
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>excerpt of|run by) (?P<target>\S+) -->\n+)?"
     r"^(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^(?P=indent)```",
@@ -59,28 +56,20 @@ class Block:
 
 
 def blocks_of(text: str) -> list[Block]:
-    return [
-        Block(
-            text.count("\n", 0, match.start("code")),
-            textwrap.dedent(match["code"]),
-            match["mark"] or "",
-            match["target"] or "",
-        )
-        for match in _BLOCK.finditer(text)
-    ]
+    found = []
+    for match in _BLOCK.finditer(text):
+        above, code = text.count("\n", 0, match.start("code")), textwrap.dedent(match["code"])
+        found.append(Block(above, code, match["mark"] or "", match["target"] or ""))
+    return found
 
 
 def run_blocks(page: str, blocks: list[Block], folder: Path) -> subprocess.CompletedProcess[str]:
     """Run blocks in a process of their own, in a folder of their own."""
     arguments = [f"{block.line}:{block.code}" for block in blocks]
+    command = [sys.executable, "-c", RUNNER, page, *arguments]
+    env = os.environ | {"WANDB_MODE": "offline", "WANDB_DATA_DIR": str(folder)}
     return subprocess.run(
-        [sys.executable, "-c", RUNNER, page, *arguments],
-        cwd=folder,
-        env=os.environ | {"WANDB_MODE": "offline", "WANDB_DATA_DIR": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False
     )
 
 

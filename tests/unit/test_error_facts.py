@@ -20,17 +20,11 @@ from foundry_fastlog.base import error_facts as module
 from foundry_fastlog.base.error_facts import error_facts, formatted
 from foundry_fastlog.base.fingerprint import fingerprint
 
-Caplog = pytest.LogCaptureFixture
-
-Patch = pytest.MonkeyPatch
+Caplog, Patch = pytest.LogCaptureFixture, pytest.MonkeyPatch
 
 
 def fail(*_: object, **__: object) -> Any:
     raise LookupError("hostile")
-
-
-def recurse(self: object) -> str:
-    return str(self)
 
 
 def raise_self(self: Any) -> str:
@@ -45,8 +39,7 @@ class Meta(type):
     """Classes that do not tell their names."""
 
     __getattribute__ = fail
-    __eq__ = fail
-    __hash__ = fail  # type: ignore[assignment]
+    __eq__ = __hash__ = fail  # type: ignore[assignment]
 
 
 class NoDir:
@@ -81,7 +74,7 @@ HOSTILE: dict[str, Callable[[], BaseException]] = {
     "module 5": kind(__module__=5),
     "str raises": kind(__str__=fail),
     "str is no text": kind(__str__=lambda _: 5),
-    "str recurses": kind(__str__=recurse),
+    "str recurses": kind(__str__=lambda self: f"{self}"),
     "str has no memory": kind(__str__=lambda _: [0] * (1 << 62)),
     "str raises itself": kind(__str__=raise_self),
     "str is huge": kind(__str__=lambda _: "odd " * (1 << 20)),

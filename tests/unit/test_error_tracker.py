@@ -106,12 +106,8 @@ def test_a_structured_logger(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("context", "step", "expected"),
     [
-        (None, None, None),
-        ({"step": 5}, None, 5),
-        ({"step": 5}, 6, 6),
-        ({"step": "five"}, None, None),
-        ({"step": True}, None, None),
-        (None, np.int64(7), 7),
+        *((None, None, None), (None, np.int64(7), 7), ({"step": 5}, None, 5), ({"step": 5}, 6, 6)),
+        *(({"step": "five"}, None, None), ({"step": True}, None, None)),
         ({"step": 2**63}, None, 2**63),
     ],
 )
@@ -162,24 +158,16 @@ def test_wrong_arguments(tmp_path: Path, options: Any, kind: Any, message: str) 
 
 def test_errors_of_many_kinds(tracker: ErrorTracker) -> None:
     """Chained ones have all tracebacks; long texts are cut in memory and whole in the file."""
-
-    class MuteError(Exception):
-        def __str__(self) -> str:
-            raise LookupError
-
-    try:
-        try:
-            fail("inner")
-        except ValueError as error:
-            raise RuntimeError("outer") from error
-    except RuntimeError as error:
-        chained = tracker.log_error(error)
+    outer = RuntimeError("outer")
+    outer.__cause__ = raised(ValueError("inner"))
+    chained = tracker.log_error(raised(outer))
     assert "ValueError: inner" in chained["traceback"]
     assert "direct cause" in chained["traceback"]
     long = tracker.log_error(ValueError("x" * 50_000))
     assert long["error_message"].startswith("(50000 characters) ...xxx")
     assert max(len(long["error_message"]), len(long["traceback"])) < 20_000
-    mute = tracker.log_error(MuteError())
+    mute_error = type("MuteError", (Exception,), {"__str__": Mock(side_effect=LookupError)})
+    mute = tracker.log_error(mute_error())
     assert mute["error_message"] == "<MuteError whose str() raised LookupError>"
     first, second, _ = lines(tracker.recorder.path, "errors")
     assert first["traceback"] == chained["traceback"]

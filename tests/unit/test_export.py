@@ -7,12 +7,12 @@ import json
 import os
 import stat
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from oracle import START, OracleWriter, write_run_json
@@ -159,24 +159,14 @@ def test_an_existing_file_is_replaced_only_when_asked(
         out.write_text("precious")
     else:
         monkeypatch.setattr(os, "fsync", lambda descriptor: out.write_text("precious"))
-    told = {
-        "before": "exists; use --force to replace it",
-        "meanwhile": "was created by another process",
-    }
-    with pytest.raises(ExportError, match=told[when]):
+    told = "exists; use --force" if when == "before" else "was created by another process"
+    with pytest.raises(ExportError, match=told):
         export_run(read_run(simple), out)
     assert out.read_text() == "precious"
     assert names(out.parent) == ["out.jsonl", "run"]
     export_run(read_run(simple), out, force=True)
     assert len(parsed(out)) == 12
     assert names(out.parent) == ["out.jsonl", "run"]
-
-
-def failing(error: BaseException) -> Callable[..., None]:
-    def fail(*_: object) -> None:
-        raise error
-
-    return fail
 
 
 def test_a_file_system_without_links_will_do(simple: Path, out: Path, monkeypatch: Patch) -> None:
@@ -193,7 +183,7 @@ def test_a_file_system_without_links_will_do(simple: Path, out: Path, monkeypatc
         assert names(out.parent) == ["out.jsonl", "run"]
         out.unlink()
         if links:
-            monkeypatch.setattr(Path, "hardlink_to", failing(refused))
+            monkeypatch.setattr(Path, "hardlink_to", Mock(side_effect=refused))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +197,7 @@ def test_a_file_system_without_links_will_do(simple: Path, out: Path, monkeypatc
 def test_an_export_that_is_cut_short_leaves_nothing(
     error: BaseException, raised: Any, match: Any, simple: Path, out: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(os, "fsync", failing(error))
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=error))
     with pytest.raises(raised, match=match):
         export_run(read_run(simple), out)
     assert names(out.parent) == ["run"]
@@ -228,9 +218,7 @@ PASSES = r"would look like a file of the run itself.*export.jsonl"
     ],
 )
 @pytest.mark.parametrize("force", [False, True])
-def test_where_no_export_goes(
-    simple: Path, target: str, match: str, force: bool, tmp_path: Path
-) -> None:
+def test_wrong_targets(simple: Path, target: str, match: str, force: bool, tmp_path: Path) -> None:
     (simple / ".fastlog").mkdir()
     (tmp_path / "link").symlink_to(simple)
     before = sorted(tmp_path.rglob("*"))

@@ -30,6 +30,7 @@ from foundry_fastlog.run.files import (
 from foundry_fastlog.run.listing import list_files, list_segments
 
 STAMP = "2025-09-30_14-30-00"
+Patch = pytest.MonkeyPatch
 children = st.lists(st.tuples(st.integers(1, 4_194_304), st.integers(0, 20)), max_size=3).map(
     lambda found: tuple(f"w{pid}" + (f"x{again}" if again else "") for pid, again in found)
 )
@@ -104,8 +105,7 @@ def test_what_cannot_be_spelled_is_named(message: str, spell: Callable[[], objec
 def test_writers_sort_by_rank_then_start_then_parents_first() -> None:
     """And the main process has a name for people, too."""
     ordered = [Writer(), Writer(children=("w7",)), Writer(peer=1), Writer(attempt=1)]
-    ordered += [Writer(attempt=10)]
-    ordered += [Writer(rank=2, stamp=STAMP), Writer(rank=10)]
+    ordered += [Writer(attempt=10), Writer(rank=2, stamp=STAMP), Writer(rank=10)]
     assert sorted(ordered[3:] + ordered[:3]) == ordered
     shown = ["main", "w7", "p1", "a1", "a10", f"r2 {STAMP}", "r10"]
     assert [writer.display for writer in ordered] == shown
@@ -162,9 +162,7 @@ def test_files_that_were_laid_aside_are_named(name: str, reason: str, tmp_path: 
     assert all(reason in one.reason for one in unread)
 
 
-def test_a_file_that_vanishes_while_listing_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_vanishes_while_listing_is_left_out(tmp_path: Path, monkeypatch: Patch) -> None:
     OracleWriter(tmp_path).metrics(0, loss=1.0)
     gone = Mock(is_symlink=lambda: False, stat=Mock(side_effect=FileNotFoundError))
     gone.name = "metrics.r1.jsonl"
@@ -200,9 +198,7 @@ def test_a_series_knows_its_size_and_the_segments_it_lacks(tmp_path: Path) -> No
         ("empty", "'foundry-fastlog demo' creates one to try"),
     ],
 )
-def test_what_is_no_run_is_answered_with_what_to_give(
-    tmp_path: Path, path: str, message: str
-) -> None:
+def test_what_is_no_run_is_answered_with_advice(tmp_path: Path, path: str, message: str) -> None:
     OracleWriter(tmp_path / "exp0")
     (tmp_path / "exp0" / "notes.txt").touch()
     (tmp_path / "notes.txt").touch()
@@ -228,7 +224,7 @@ def test_a_parent_of_runs_lists_them_newest_first(tmp_path: Path) -> None:
         assert open_run_dir(run) == open_run_dir(str(run)) == run
 
 
-def test_an_unreadable_directory_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_directory_says_so(tmp_path: Path, monkeypatch: Patch) -> None:
     """Without permission the answer is not 'no run'."""
     # Root may read anything, so the refusal has to be staged.
     monkeypatch.setattr(os, "scandir", Mock(side_effect=PermissionError(13, "Permission denied")))
@@ -248,9 +244,7 @@ def test_finding_runs_is_bounded_and_skips_hidden_directories(tmp_path: Path) ->
     assert {path.name for path in find_runs(tmp_path)} == {f"exp{n}" for n in range(5)}
 
 
-def test_a_run_that_vanishes_while_searching_sorts_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_vanishes_while_searching_sorts_last(tmp_path: Path, monkeypatch: Patch) -> None:
     for name in ("gone", "here"):
         OracleWriter(tmp_path / name)
     real = Path.stat

@@ -90,9 +90,7 @@ def test_a_part_ends_what_it_has_lost_sight_of(tmp_path: Path) -> None:
     assert Runner(tmp_path, ours, tmp_path).run_part(part, 30.0)["output"] == "-9\n"
 
 
-def test_parts_have_the_time_that_is_left_and_what_is_kept_for_them(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_parts_have_the_time_that_is_left(tmp_path: Path, monkeypatch: Patch) -> None:
     """None takes what later ones need; one for which nothing is left says so."""
     limits: dict[str, float] = {}
 
@@ -177,9 +175,7 @@ def test_a_machine_that_was_not_found_out_is_rehearsed_only_without_a_gpu(
     assert text.startswith("GPU check: which GPU" if present else "REHEARSAL, no GPU (what machine")
 
 
-def test_a_part_that_finds_no_gpu_on_a_run_with_one_is_broken(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_a_part_that_misses_the_gpu_of_a_run_is_broken(tmp_path: Path, monkeypatch: Patch) -> None:
     """It is no rehearsal because the GPU is gone."""
     monkeypatch.setenv(machines.REHEARSAL, "")
     for module in (child, machines):
@@ -318,9 +314,7 @@ def test_two_checks_do_not_share_a_folder_nor_a_build(
 @pytest.mark.parametrize(
     ("by", "name"), [("environment", "asked"), ("command", "asked"), ("nobody", None)]
 )
-def test_make_takes_the_python_that_was_asked_for(
-    by: str, name: str | None, tmp_path: Path
-) -> None:
+def test_make_takes_the_python_that_is_asked_for(by: str, name: str | None, tmp_path: Path) -> None:
     """On the command line and in the environment, whatever was set up in the checkout."""
     own = tmp_path / "bin" / "python"
     own.parent.mkdir()

@@ -198,9 +198,7 @@ def test_a_large_value_of_another_stream_is_kept_as_the_guide_asks(
     assert calls == ["empty_cache", "busy", "record", *asked, "empty_cache"]
 
 
-def test_cases_of_lifetimes_say_what_they_must_have_shown(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_lifetimes_say_what_they_must_have_shown(tmp_path: Path, monkeypatch: Patch) -> None:
     """Right values alone prove nothing where the memory was never used again."""
     lines = [{"step": step, "metrics": {"v": step + 0.5}} for step in range(8)]
     said = [{**REUSED, "control": 0}, {**GIVEN, "expandable": False}]
@@ -221,9 +219,7 @@ def test_the_sanitizer_looks_at_memory_and_has_its_time(tmp_path: Path) -> None:
     assert (ended.status, ended.output) == (None, "it\n")
 
 
-def test_what_a_benchmark_knew_when_it_was_cut_off_is_judged(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_what_a_benchmark_knew_when_cut_off_is_judged(tmp_path: Path, monkeypatch: Patch) -> None:
     """It keeps its figures after each measure; goals are told, and that it was cut off."""
     ratio = {"record": {"median": 1.5, "low": 1.4, "high": 1.6}}
     scalars = iter([{"gpu": {"name": "a card"}, "counts": {"4": {"ratio": ratio}}}])
@@ -297,9 +293,7 @@ def folder(tmp_path: Path, monkeypatch: Patch) -> Path:
     return tmp_path / "tests"
 
 
-def test_a_test_that_hangs_or_crashes_costs_its_own_outcome_only(
-    folder: Path, monkeypatch: Patch
-) -> None:
+def test_a_test_that_hangs_or_crashes_costs_only_its_own(folder: Path, monkeypatch: Patch) -> None:
     (folder / "test_none.py").write_text("import fastlog_no_such_module\n")
     (folder / "test_some.py").write_text(
         PREAMBLE

@@ -226,9 +226,7 @@ def run_without_extension(code: str) -> str:
     return run_python(blocked + code, timeout=60).stdout
 
 
-def test_without_the_extension_lines_are_read_and_a_summary_says_how_to_get_it(
-    tmp_path: Path,
-) -> None:
+def test_without_extension_lines_are_read_and_a_summary_says_how_to_get_it(tmp_path: Path) -> None:
     """Each module that reads can be imported, too."""
     OracleWriter(tmp_path).fill(range(8), loss=2.5)
     run_without_extension("".join(f"import foundry_fastlog.{name}\n" for name in READING_MODULES))

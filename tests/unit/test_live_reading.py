@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -148,9 +148,7 @@ def test_lines_of_a_live_writer_that_were_moved_are_read_once(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["header", "slot", "label"])
-def test_a_live_ring_that_cannot_be_read_says_nothing_of_the_files(
-    tmp_path: Path, damage: str
-) -> None:
+def test_an_unreadable_live_ring_says_nothing_of_the_files(tmp_path: Path, damage: str) -> None:
     """They are read as they are; whether the ring is damaged is asked when its writer is dead.
 
     Nor does one with a label of no recorder: no file of the run can be its writer's.
@@ -170,9 +168,7 @@ def test_a_live_ring_that_cannot_be_read_says_nothing_of_the_files(
         assert [report.emitted for report in Overlay(tmp_path).refresh()] == [1]
 
 
-def test_processes_that_begin_during_a_look_come_with_rings(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_processes_begun_during_a_look_come_with_rings(tmp_path: Path, monkeypatch: Patch) -> None:
     """Files without the ring that says where they end might end anywhere."""
     builder = RingBuilder().lines(1)
 
@@ -187,27 +183,19 @@ def test_processes_that_begin_during_a_look_come_with_rings(
     assert seen(tmp_path)["log.jsonl"].startswith(b'{"timestamp":"1970')
 
 
-def test_a_file_made_during_a_listing_comes_with_those_before(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_a_file_made_meanwhile_comes_with_those_before(tmp_path: Path, monkeypatch: Patch) -> None:
     """A listing may have a file and lack the one that was made before it; both, or neither."""
     scan = os.scandir
     (tmp_path / "log.jsonl").touch()
 
-    class Scan:
-        def __init__(self, path: Path) -> None:
-            self.entries = [entry for entry in scan(path) if entry.name != "log.000001.jsonl"]
-            for number in (1, 2):
-                (path / f"log.{number:06d}.jsonl").touch()
-            self.entries += [entry for entry in scan(path) if entry.name == "log.000002.jsonl"]
-            monkeypatch.setattr(os, "scandir", scan)
+    def late(path: Path) -> AbstractContextManager[list[os.DirEntry[str]]]:
+        entries = [entry for entry in scan(path) if entry.name != "log.000001.jsonl"]
+        for number in (1, 2):
+            (path / f"log.{number:06d}.jsonl").touch()
+        entries += [entry for entry in scan(path) if entry.name == "log.000002.jsonl"]
+        monkeypatch.setattr(os, "scandir", scan)
+        return nullcontext(entries)
 
-        def __enter__(self) -> list[os.DirEntry[str]]:
-            return self.entries
-
-        def __exit__(self, *exc_info: object) -> None:
-            pass
-
-    monkeypatch.setattr(os, "scandir", Scan)
+    monkeypatch.setattr(os, "scandir", late)
     (series,) = group_series(list_segments(tmp_path))
     assert series.missing_segments() == []

@@ -281,9 +281,8 @@ def test_old_text_logs_go_and_large_ones_rotate(name: str, tmp_path: Path) -> No
         (tmp_path / f"main_2020-01-0{n + 1}_00-00-00.log").write_text("old\n")
         (tmp_path / f"metrics_2020-01-0{n + 1}_00-00-00.jsonl").write_text("{}\n")
     options = {"console": False, "file_level": "INFO", "max_log_files": 3, "max_log_size_mb": 1}
-    detach = attach_experiment(
-        tmp_path, stamp=START, config=LoggingConfig(root_logger=name, **options)
-    )
+    config = LoggingConfig(root_logger=name, **options)
+    detach = attach_experiment(tmp_path, stamp=START, config=config)
     for n in range(8):
         logging.getLogger(name).info("%d %s", n, "x" * 300_000)
     detach()

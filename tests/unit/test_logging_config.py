@@ -46,9 +46,7 @@ def test_fields_and_defaults() -> None:
     ("given", "name"),
     [
         *((level, level) for level in LOG_LEVELS),
-        ("info", "INFO"),
-        (" Warn ", "WARNING"),
-        ("fatal", "CRITICAL"),
+        *(("info", "INFO"), (" Warn ", "WARNING"), ("fatal", "CRITICAL")),
         (logging.ERROR, "ERROR"),
     ],
 )
@@ -174,10 +172,7 @@ def test_wandb_s_own_variables(environ: dict[str, str], expected: dict[str, obje
         ({"FASTLOG_RECORDER__RING": "disk"}, "FASTLOG_RECORDER__RING: must be 'file', 'shm'"),
         ({"FASTLOG_CONSOLE": "x", "FASTLOG_MAX_LOG_SIZE_MB": "x"}, r"^[^\n]+\n[^\n]+$"),  # both
         ({"FASTLOG_SUBSYSTEM_LEVELS": "data=x"}, "FASTLOG_SUBSYSTEM_LEVELS: must be one of"),
-        (
-            {"FASTLOG_MAX_LOG_FILE": "3"},
-            "FASTLOG_MAX_LOG_FILE: unknown. Did you mean FASTLOG_MAX_L",
-        ),
+        ({"FASTLOG_MAX_LOG_FILE": "3"}, "MAX_LOG_FILE: unknown. Did you mean FASTLOG_MAX_LOG_F"),
     ],
 )
 def test_a_wrong_variable_is_named(environ: dict[str, str], message: str) -> None:
@@ -289,11 +284,8 @@ def test_places_in_a_file() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, "empty"),
-        (False, "false"),
-        (float("nan"), "nan"),
+        *((None, "empty"), (False, "false"), (float("nan"), "nan"), (1.5, "1.5")),
         ("x" * 80, "'" + "x" * 56 + "..."),
-        (1.5, "1.5"),
     ],
 )
 def test_values_in_messages(value: object, text: str) -> None:

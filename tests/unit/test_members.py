@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import orjson
@@ -33,13 +34,8 @@ from foundry_fastlog.base.json_text import (
     text_of_value,
 )
 
-
-class Word(str, enum.Enum):
-    HELLO = "hello"
-
-
-class Number(enum.IntEnum):
-    ONE = 1
+Word = enum.Enum("Word", {"HELLO": "hello"}, type=str)
+Number = enum.IntEnum("Number", {"ONE": 1})
 
 
 @dataclasses.dataclass
@@ -48,8 +44,7 @@ class Point:
 
 
 class Bad:
-    def __str__(self) -> str:
-        raise LookupError("no text")
+    __str__ = Mock(side_effect=LookupError("no text"))
 
 
 def rendered(value: object) -> Any:
@@ -145,8 +140,7 @@ class Hostile:
 
 
 class NoKeys(UserDict[str, int]):
-    def __iter__(self) -> Any:
-        raise LookupError("no keys")
+    __iter__ = Mock(side_effect=LookupError("no keys"))
 
 
 class NoItem(UserDict[str, int]):
@@ -159,13 +153,11 @@ class NoItem(UserDict[str, int]):
 
 
 class NoLength(list[int]):
-    def __len__(self) -> int:
-        raise LookupError("len")
+    __len__ = Mock(side_effect=LookupError("len"))
 
 
 class BadInt(int):
-    def __int__(self) -> int:
-        raise LookupError("int")
+    __int__ = Mock(side_effect=LookupError("int"))
 
 
 @pytest.mark.parametrize(
@@ -228,9 +220,8 @@ def test_large_values_are_described(value: object, expected: str) -> None:
 def test_what_a_cut_list_has_lost_is_not_named(tmp_path: Path) -> None:
     """A number that is not finite is named where the line still has its null."""
     with Recorder(tmp_path, ring_bytes=64 << 10) as recorder:
-        assert recorder.event(
-            "m" * 99_999, context={"list": [10] * 900 + [math.nan], "n": math.nan}
-        )
+        context = {"list": [10] * 900 + [math.nan], "n": math.nan}
+        assert recorder.event("m" * 99_999, context=context)
     (line,) = lines(tmp_path, "log")
     assert (line["nonfinite"], line["context"]["list"][256]) == ({"n": "nan"}, "... (901 items)")
 
@@ -263,14 +254,10 @@ def test_an_unknown_object_imports_nothing() -> None:
 
 def test_interrupts_go_through() -> None:
     """Ctrl-C within a __str__ is no fault of the value's, although orjson takes it for one."""
-
-    class Interrupted:
-        def __str__(self) -> str:
-            raise KeyboardInterrupt
-
+    interrupted = type("Interrupted", (), {"__str__": Mock(side_effect=KeyboardInterrupt)})
     for call in (safe_str, text_of_value, readable, lambda value: render_members({"v": value})):
         with pytest.raises(KeyboardInterrupt):
-            call(Interrupted())
+            call(interrupted())
 
 
 @pytest.mark.parametrize(
@@ -288,19 +275,11 @@ def test_safe_str(value: object, expected: str) -> None:
 def test_nonfinite_fields() -> None:
     """Dotted paths through mappings, lists, tuples and numpy, beside what raises, in circles."""
     nan, inf = math.nan, math.inf
-    context: dict[Any, Any] = {
-        "a": nan,
+    context: dict[Any, Any] = {"a": nan, "user": UserDict(x=nan), "ok": 1.0, "int": 10**400}
+    context |= {"bool": True, "text": "nan", "none": None, "\udc80": nan}
+    context |= {"f32": np.float32("nan"), "f64": np.float64("nan"), "f16": np.float16("-inf")}
+    context |= {
         "b": {"c": [1.0, inf, {"d": -inf}], 5: (nan,), None: nan},
-        "user": UserDict(x=nan),
-        "ok": 1.0,
-        "int": 10**400,
-        "bool": True,
-        "text": "nan",
-        "none": None,
-        "\udc80": nan,
-        "f32": np.float32("nan"),
-        "f64": np.float64("nan"),
-        "f16": np.float16("-inf"),
         "array": np.array([[1.0, nan]]),
         "long": np.longdouble("nan"),  # orjson writes it as text
         "strided": np.array([nan, 1.0, 2.0])[::2],  # likewise

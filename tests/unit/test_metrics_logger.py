@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -103,12 +104,7 @@ def test_intervals_of_the_configuration(tmp_path: Path, caplog: Caplog) -> None:
         log_detailed_metrics_every_n_steps=4,
         recorder=RecorderConfig(ring_bytes=64 << 10),
     )
-    calls: list[int] = []
-
-    def detail() -> dict[str, float]:
-        calls.append(step)
-        return {"grad_norm": 1.0 * step}
-
+    detail = Mock(side_effect=lambda: {"grad_norm": 1.0 * step})
     with (
         caplog.at_level(logging.INFO, "mine"),
         MetricsLogger("exp", tmp_path, config=config) as metrics,
@@ -120,7 +116,7 @@ def test_intervals_of_the_configuration(tmp_path: Path, caplog: Caplog) -> None:
         assert metrics.log_detailed(8, None, {"given": 1})
     echoes = [record.getMessage() for record in caplog.records if record.name == "mine.metrics"]
     assert echoes == [f"Step {step}: loss=1.0000" for step in (0, 3, 6)]
-    assert calls == [0, 4]
+    assert detail.call_count == 2
     found = [(line["step"], line["metrics"]) for line in lines(tmp_path)]
     assert [step for step, values in found if "loss" in values] == list(range(8))
     others = [(0, {"grad_norm": 0.0}), (4, {"grad_norm": 4.0}), (8, {"given": 1})]
@@ -211,10 +207,8 @@ def test_a_value_is_what_it_is_alone(metrics: MetricsLogger) -> None:
     metrics.close()
     for line in lines(metrics.output_dir):
         found = line.get("metrics") or line["summary"]
-        assert found["list"].startswith("[0, 1, 2, 3, ")
-        assert found == {name: shown for name, (_, shown) in cases.items()} | {
-            "list": found["list"]
-        }
+        assert (cut := found["list"]).startswith("[0, 1, 2, 3, ")
+        assert found == {**{name: shown for name, (_, shown) in cases.items()}, "list": cut}
     assert line["seq"] == 2
 
 
@@ -305,11 +299,8 @@ def test_statistics_of_nothing_but_numbers(metrics: MetricsLogger, recorded: lis
         metrics.log_step(step, 0, {"loss": value})
     found = metrics.compute_statistics("loss")
     numbers = [value for value in recorded if math.isfinite(value)]
-    assert (found["count"], found["min"], found["max"]) == (
-        len(numbers),
-        min(numbers),
-        max(numbers),
-    )
+    ends = (len(numbers), min(numbers), max(numbers))
+    assert (found["count"], found["min"], found["max"]) == ends
     assert found["std"] == pytest.approx(statistics.stdev(numbers))
     assert (found["first"], found["nonfinite"]) == (recorded[0], len(recorded) - len(numbers))
     assert (found["last"], found["other"]) == (recorded[-1], 0)

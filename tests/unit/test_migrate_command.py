@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,11 +16,10 @@ from foundry_fastlog.migrate import Options, tree
 from foundry_fastlog.migrate.tree import migrate_file, python_files
 
 Command = Callable[..., Any]
-Patch = pytest.MonkeyPatch
+Caplog, Patch = pytest.LogCaptureFixture, pytest.MonkeyPatch
 OLD = 'import os\n\nprint(f"Loaded {len(os.sep)} examples")\n'
-DEFINITION = (
-    "from foundry_fastlog import StructuredLogger\n\nlogger = StructuredLogger(__name__)\n\n"
-)
+IMPORT = "from foundry_fastlog import StructuredLogger\n"
+DEFINITION = f"{IMPORT}\nlogger = StructuredLogger(__name__)\n\n"
 NEW = f'import os\n{DEFINITION}logger.info("Loaded examples", num_examples=len(os.sep))\n'
 
 
@@ -36,19 +35,12 @@ def project(tmp_path: Path, monkeypatch: Patch) -> Path:
 
 
 def test_the_listing_shows_each_print_and_changes_nothing(project: Path, command: Command) -> None:
+    added = f"  adds a logger\n  + {IMPORT}  + \n  + logger = StructuredLogger(__name__)\n"
     assert command("migrate", ".").out == (
-        "data.py:2  adds a logger\n"
-        "  + from foundry_fastlog import StructuredLogger\n"
-        "  + \n"
-        "  + logger = StructuredLogger(__name__)\n"
-        "data.py:3  info\n"
+        f"data.py:2{added}data.py:3  info\n"
         '  - print(f"Loaded {len(os.sep)} examples")\n'
         '  + logger.info("Loaded examples", num_examples=len(os.sep))\n'
-        "sub/mixed.py:1  adds a logger\n"
-        "  + from foundry_fastlog import StructuredLogger\n"
-        "  + \n"
-        "  + logger = StructuredLogger(__name__)\n"
-        "sub/mixed.py:1  error\n"
+        f"sub/mixed.py:1{added}sub/mixed.py:1  error\n"
         '  - print("Error: a")\n'
         '  + logger.error("a")\n'
         "sub/mixed.py:2  left: shows a value without words: nothing says what it is\n"
@@ -61,7 +53,7 @@ def test_the_listing_shows_each_print_and_changes_nothing(project: Path, command
     assert (project / "data.py").read_text() == OLD
 
 
-def test_write_changes_the_files(project: Path, command: Command) -> None:
+def test_write_changes_the_files(project: Path, command: Command, caplog: Caplog) -> None:
     """--write makes the calls; what is left gives exit code 1, and a second run does nothing."""
     assert "1 file: 1 print converted, 0 left" in command("migrate", "--write", "data.py").out
     assert (project / "data.py").read_text() == NEW
@@ -72,15 +64,9 @@ def test_write_changes_the_files(project: Path, command: Command) -> None:
     command("migrate", "--write", "data.py", "clean.py")
     assert (project / "data.py").read_text() == NEW
     # The new code runs on this package's logger.
-    records: list[logging.LogRecord] = []
-    handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]
-    logging.getLogger("migrated").addHandler(handler)
-    try:
-        exec(compile(NEW, "data.py", "exec"), {"__name__": "migrated"})
-    finally:
-        logging.getLogger("migrated").removeHandler(handler)
-    entry = json.loads(records[0].getMessage())
+    exec(compile(NEW, "data.py", "exec"), {"__name__": "migrated"})
+    (record,) = (each for each in caplog.records if each.name == "migrated")
+    entry = json.loads(record.getMessage())
     assert (entry["level"], entry["message"]) == ("INFO", "Loaded examples")
     assert entry["context"]["num_examples"] == 1
 
@@ -219,10 +205,7 @@ def test_a_file_that_cannot_be_written_stays_whole(tmp_path: Path, monkeypatch: 
     """A write that fails leaves the old file and nothing beside it."""
     path = tmp_path / "a.py"
     path.write_text(OLD)
-
-    def fail(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
+    fail = Mock(side_effect=OSError(28, "No space left on device"))
     for owner, name, fault, reason in (
         (Path, "replace", fail, "No space left on device"),
         (os, "access", lambda *arguments: False, "Permission denied"),

@@ -31,6 +31,7 @@ LEVELS = "debug|info|warning|error|critical"
 LOGS = re.compile(rf"^(self\.)?zz_logger\.({LEVELS})\(")
 #: A logger's name that no module has, so that every print that is understood is converted.
 OPTIONS = Options(logger="zz_logger")
+ADDED = ("from foundry_fastlog import StructuredLogger", "zz_logger = StructuredLogger(__name__)")
 
 
 def sources(root: Path, limit: int, size: int = 12_000) -> list[Path]:
@@ -87,15 +88,8 @@ def masked(source: str, report: FileReport | None) -> tuple[str, int]:
     masker = Masker(places)
     masker.visit(tree)
     if report is None:
-        tree.body = [node for node in tree.body if not is_added(node)]
+        tree.body = [node for node in tree.body if ast.unparse(node) not in ADDED]
     return ast.dump(tree), masker.count
-
-
-def is_added(node: ast.stmt) -> bool:
-    return ast.unparse(node) in (
-        "from foundry_fastlog import StructuredLogger",
-        "zz_logger = StructuredLogger(__name__)",
-    )
 
 
 def comments(source: str) -> list[str]:

@@ -14,8 +14,10 @@ import signal
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import pytest
 from hypothesis import given, settings
@@ -138,9 +140,7 @@ def test_a_follower_neither_loses_nor_repeats_lines(
     assert found == list(range(step))
 
 
-def test_an_unchanged_compressed_run_is_not_decompressed_at_each_look(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_an_unchanged_run_is_not_decompressed_each_time(tmp_path: Path, monkeypatch: Patch) -> None:
     OracleWriter(tmp_path, segment_lines=5).fill(range(7))
     compress_run(tmp_path)
     follower = Cursor(tmp_path)
@@ -283,9 +283,7 @@ def test_damage_costs_what_follows_it_and_is_told(tmp_path: Path, how: str) -> N
     assert counts[-1] == 4001
 
 
-def test_damaged_lines_of_a_compressed_file_are_explained_in_one_pass(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_damaged_lines_of_a_compressed_file_are_explained_in_one_pass(tmp_path: Path) -> None:
     OracleWriter(tmp_path).fill(range(500))
     path = tmp_path / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n")
@@ -295,33 +293,20 @@ def test_damaged_lines_of_a_compressed_file_are_explained_in_one_pass(
     opened = read_run(tmp_path)
     opened.arrow("metrics")
     put_packed(path, "gzip")
-    begun = 0
-    real = Unpacked._open
-
-    def begin(self: Unpacked) -> Any:
-        nonlocal begun
-        begun += 1
-        return real(self)
-
-    monkeypatch.setattr(Unpacked, "_open", begin)
     again = read_run(tmp_path)
-    again.arrow("metrics")
+    with patch.object(Unpacked, "_open", autospec=True, side_effect=Unpacked._open) as begin:
+        again.arrow("metrics")
     told = [(problem.line, problem.message) for problem in opened.problems]
     assert [(problem.line, problem.message) for problem in again.problems] == told
     assert len(told) > 50
-    assert begun == 2  # the rows, and the reasons
+    assert begin.call_count == 2  # the rows, and the reasons
 
 
 @each_format
 def test_a_bomb_takes_no_memory(tmp_path: Path, how: str) -> None:
     """A line of 130 MiB in 130 kB is damage, as in a plain file; the next one is read."""
-    OracleWriter(tmp_path).fill([0])
-    sound = (tmp_path / "metrics.jsonl").read_bytes()
-    path = tmp_path / "metrics.jsonl"
-    with path.open("wb") as file:
-        for _ in range(130):
-            file.write(b" " * (1 << 20))
-        file.write(b"\n" + sound)
+    path = OracleWriter(tmp_path).fill([0]).path("metrics")
+    path.write_bytes(b" " * (130 << 20) + b"\n" + path.read_bytes())
     target = put_packed(path, how)
     assert target.stat().st_size < 1 << 20
     opened = read_run(tmp_path)
@@ -341,11 +326,7 @@ def test_without_a_library_nothing_else_is_hidden(
     """The problem says what to install, and the run is not complete."""
     OracleWriter(tmp_path, segment_lines=5).fill(range(15))
     put_packed(tmp_path / "metrics.000001.jsonl", "zstd")
-
-    def refuse(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(packed, "import_module", refuse)
+    monkeypatch.setattr(packed, "import_module", Mock(side_effect=ImportError("no zstd")))
     packed._zstd.cache_clear()
     opened = read_run(tmp_path)
     assert [line["step"] for line in opened.lines("metrics")] == [*range(5), *range(10, 15)]
@@ -436,8 +417,6 @@ def test_the_native_reader_is_told_what_the_system_said(tmp_path: Path) -> None:
 
 def test_ranges_and_what_follows_them_are_of_the_lines(tmp_path: Path) -> None:
     """What a ring says of a file holds for what it was compressed to."""
-    from dataclasses import replace
-
     OracleWriter(tmp_path).fill(range(9))
     data = (tmp_path / "metrics.jsonl").read_bytes()
     at = [0, *(n + 1 for n, byte in enumerate(data) if byte == 10)]
@@ -455,9 +434,7 @@ def test_ranges_and_what_follows_them_are_of_the_lines(tmp_path: Path) -> None:
     assert any("cannot be read" in problem.message for problem in opened.problems)
 
 
-def test_a_listing_misses_no_file_that_is_compressed_meanwhile(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_a_listing_misses_no_file_compressed_meanwhile(tmp_path: Path, monkeypatch: Patch) -> None:
     OracleWriter(tmp_path, segment_lines=2).fill(range(6))
     (tmp_path / "metrics.r1.jsonl").touch()
     real, calls = os.scandir, 0
@@ -477,9 +454,7 @@ def test_a_listing_misses_no_file_that_is_compressed_meanwhile(
     assert names == ["metrics.jsonl.zst", "metrics.000001.jsonl", "metrics.000002.jsonl"]
 
 
-def test_segments_that_no_listing_showed_are_found_by_their_numbers(
-    tmp_path: Path, monkeypatch: Patch
-) -> None:
+def test_segments_of_no_listing_are_found_by_number(tmp_path: Path, monkeypatch: Patch) -> None:
     """Each listing may miss a file that is renamed while it is made; what is missing stays so."""
     OracleWriter(tmp_path, segment_lines=2).fill(range(12))
     put_packed(tmp_path / "metrics.000001.jsonl", "zstd")
@@ -499,13 +474,9 @@ def test_segments_that_no_listing_showed_are_found_by_their_numbers(
     monkeypatch.setattr(os, "scandir", scan)
     monkeypatch.setattr(Path, "stat", look)
     names = [segment.path.name for segment in list_segments(tmp_path)]
-    assert names == [
-        "metrics.jsonl",
-        "metrics.000001.jsonl.zst",
-        "metrics.000002.jsonl.gz",
-        "metrics.000003.jsonl.gz",
-        "metrics.000005.jsonl",
-    ]
+    ends = [name.removeprefix("metrics.") for name in names]
+    found = ["jsonl", "000001.jsonl.zst", "000002.jsonl.gz", "000003.jsonl.gz", "000005.jsonl"]
+    assert ends == found
 
 
 def test_two_compressions_at_once_do_no_harm(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -602,13 +573,8 @@ def test_refusals_leave_the_plain_file(tmp_path: Path) -> None:
         pack(tmp_path / "pipe", "gzip")
     with pytest.raises(Stopped):
         pack(path, "gzip", go_on=lambda: False)
-
-    def change() -> bool:
-        os.utime(path, ns=(1, 1))
-        return True
-
     with pytest.raises(OSError, match="changed while it was compressed"):
-        pack(path, "gzip", go_on=change)
+        pack(path, "gzip", go_on=lambda: os.utime(path, ns=(1, 1)) is None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.jsonl", "pipe"]
     packing.sync_ring(None)
     packing.sync_ring(str(tmp_path / "gone"))
@@ -628,11 +594,7 @@ def test_a_compressed_file_that_changes_or_is_none_is_an_error(tmp_path: Path) -
     with pytest.raises(OSError, match="damaged"):
         file.read(1)
     file = Unpacked(path)
-
-    def exhausted(_: int) -> bytes:
-        raise MemoryError
-
-    file._file = type("File", (), {"read1": staticmethod(exhausted)})()
+    file._file = Mock(read1=Mock(side_effect=MemoryError))
     with pytest.raises(OSError, match="Cannot allocate memory"):
         file.read(1)
     os.mkfifo(tmp_path / "pipe.gz")
@@ -714,9 +676,7 @@ def test_a_recorder_compresses_what_it_has_closed(tmp_path: Path, how: str, ring
         recorder.flush()
         closed = [p.name for p in recorder.files() if p.name.startswith("metrics.")]
         assert len(closed) > 10
-        eventually(
-            lambda: sum(is_packed(path) for path in recorder.files()) == len(closed) - 1, 300
-        )
+        eventually(lambda: sum(map(is_packed, recorder.files())) == len(closed) - 1, 300)
     opened = read_run(tmp_path)
     assert all(check.complete for check in opened.check()), opened.problems
     assert sum(1 for _ in opened.lines("metrics", starts="all")) == 3900
@@ -745,9 +705,7 @@ while True:
 
 
 @pytest.mark.parametrize("how", ["here", "after a restart"])
-def test_a_killed_writer_with_compressed_segments_is_recovered_whole(
-    tmp_path: Path, how: str
-) -> None:
+def test_a_killed_writer_with_packed_segments_is_recovered_whole(tmp_path: Path, how: str) -> None:
     """Readers and recovery agree, and no line that was compressed is written again."""
     run = tmp_path / "run"
     with start_python(KILLED, run) as writer:
@@ -773,22 +731,14 @@ def test_what_keeps_a_recorder_from_compressing_is_told_once(
     tmp_path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A full disk, a missing library, no thread: the plain files stay, and nothing is raised."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    def stop(*_: object, **__: object) -> None:
-        raise Stopped
-
+    refuse = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    fail = Mock(side_effect=RuntimeError("can't start new thread"))
     cases: list[tuple[object, str, object, str]] = [
         (background_packing, "pack", refuse, "No space left on device"),
         (background_packing, "check_library", refuse, "No space left on device"),
         (background_packing, "closed_segments", fail, "can't start new thread"),
         (threading.Thread, "start", fail, "can't start new thread"),
-        (background_packing, "pack", stop, ""),
+        (background_packing, "pack", Mock(side_effect=Stopped), ""),
         (background_packing, "_writing", lambda *_: None, ""),
     ]
     for number, (where, name, instead, reason) in enumerate(cases):

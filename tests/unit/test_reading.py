@@ -307,14 +307,12 @@ WHOLE = b'{"timestamp":"x","seq":1,"step":1,"metrics":{}'
     ("raw", "reason"),
     [
         (b'{"timestamp":"2026', "not JSON"),
-        (b"\xff\xfe{}", "not JSON"),
-        (b'{"a":NaN}', "not JSON"),
+        *((raw, "not JSON") for raw in (b"\xff\xfe{}", b'{"a":NaN}')),
         (b"", "empty"),
         (b"\0" * 4096, "4096 NUL bytes"),
         (b"[1,2]", "JSON, but not an object"),
         (b'{"timestamp":"x","step":1,"metrics":{}}', "no seq"),
-        (b'{"timestamp":"x","seq":true,"step":1,"metrics":{}}', "no seq"),
-        (b'{"timestamp":"x","seq":-1,"step":1,"metrics":{}}', "no seq"),
+        *((WHOLE.replace(b"1", seq, 1) + b"}", "no seq") for seq in (b"true", b"-1")),
         (b'{"timestamp":5,"seq":1,"step":1,"metrics":{}}', "no timestamp"),
         (b'{"timestamp":"x","seq":1,"step":"1","metrics":{}}', "step is not an integer"),
         (b'{"timestamp":"x","seq":1,"epoch":"1","metrics":{}}', "epoch is not a number"),
@@ -361,9 +359,7 @@ TIMING = {"name": "x", "duration_s": 1}
         ("log", {"level": "INFO", "message": "x", "context": []}, "context is not an object"),
     ],
 )
-def test_each_streams_own_fields_are_checked(
-    tmp_path: Path, stream: str, fields: dict[str, Any], reason: str
-) -> None:
+def test_own_fields_are_checked(tmp_path: Path, stream: str, fields: Any, reason: str) -> None:
     OracleWriter(tmp_path).write(stream, fields)
     run = read_run(tmp_path)
     assert list(run.lines(stream)) == []
@@ -415,11 +411,8 @@ def test_drop_markers_are_counted_and_take_a_seq(tmp_path: Path) -> None:
 
 def test_many_problems_are_counted_not_kept(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(foundry_fastlog.run.checks, "MAX_KEPT", 5)
-    OracleWriter(tmp_path).fill(range(20))
-    rewrite(
-        tmp_path / "metrics.jsonl",
-        lambda lines: [line if n % 2 else b"x" for n, line in enumerate(lines)],
-    )
+    path = OracleWriter(tmp_path).fill(range(20)).path("metrics")
+    rewrite(path, lambda lines: [line if n % 2 else b"x" for n, line in enumerate(lines)])
     run = read_run(tmp_path)
     assert steps(run) == list(range(1, 20, 2))
     # Ten damaged lines and the five gaps that were kept.
@@ -515,10 +508,8 @@ def test_every_stream_becomes_a_frame_even_an_empty_one(mixed: Run, tmp_path: Pa
     assert timings.select("duration_s", "rank", "start").row(0) == (0.25, 1, 1)
     assert json.loads(mixed.to_polars("log")["context"][0]) == {"x": None, "y": [1]}
     errors = mixed.to_polars("errors")
-    assert errors.select("event", "error_type").rows() == [
-        ("nonfinite", None),
-        (None, "ValueError"),
-    ]
+    kinds = [("nonfinite", None), (None, "ValueError")]
+    assert errors.select("event", "error_type").rows() == kinds
     system = mixed.to_polars("system")
     assert system.columns[2:] == ["step", "cpu", "metrics.rank", "rank", "start", "label"]
     assert repr(system.row(0)[2:5]) == "(1, nan, 1)"

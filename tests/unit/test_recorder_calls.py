@@ -141,13 +141,9 @@ class Minimal(Mapping[str, float]):
 @pytest.mark.parametrize(
     "mapping",
     [
-        {"a": 1.0, "b": 2.0},
-        OrderedDict(a=1.0, b=2.0),
-        defaultdict(float, a=1.0, b=2.0),
-        types.MappingProxyType({"a": 1.0, "b": 2.0}),
-        UserDict(a=1.0, b=2.0),
+        *({"a": 1.0, "b": 2.0}, OrderedDict(a=1.0, b=2.0), UserDict(a=1.0, b=2.0), Minimal()),
+        *(defaultdict(float, a=1.0, b=2.0), types.MappingProxyType({"a": 1.0, "b": 2.0})),
         ChainMap({"b": 2.0}, {"a": 1.0, "b": 3.0}),
-        Minimal(),
     ],
     ids=lambda mapping: type(mapping).__name__,
 )

@@ -141,9 +141,7 @@ LINE_BREAKS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 @given(step=INT64, metrics=METRICS, epoch=st.one_of(st.none(), INT64, FLOATS))
 @example(0, {"": float("nan"), "\x00": 5e-324, "\udcff": "\ud800\udc00", "n": -(2**63)}, 1)
 @example(0, {LINE_BREAKS: LINE_BREAKS}, None)
-def test_record_round_trip(
-    tail: Tail, step: int, metrics: dict[str, Any], epoch: float | None
-) -> None:
+def test_round_trip(tail: Tail, step: int, metrics: dict[str, Any], epoch: float | None) -> None:
     """By record_dict() and, where no name is `step`, by record()."""
     metrics["epoch"] = epoch
     calls = [lambda: tail.recorder.record_dict(step, metrics)]

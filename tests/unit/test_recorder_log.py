@@ -6,6 +6,7 @@ import logging
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -25,13 +26,11 @@ def nothing_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Unprintable:
-    def __repr__(self) -> str:
-        raise LookupError("no words")
+    __repr__ = Mock(side_effect=LookupError("no words"))
 
 
 class Unsized(list[int]):
-    def __len__(self) -> int:
-        raise LookupError("no size")
+    __len__ = Mock(side_effect=LookupError("no size"))
 
 
 class OnDevice:
@@ -42,12 +41,8 @@ class OnDevice:
 
 
 ODD: list[tuple[object, str]] = [
-    ([1, 2], "[1, 2]"),
-    ((1.0,), "(1.0,)"),
-    (10**30, str(10**30)),
-    (np.zeros(2), "[0. 0.]"),
-    (1 + 2j, "(1+2j)"),
-    (Path("a/b"), "a/b"),
+    *(([1, 2], "[1, 2]"), ((1.0,), "(1.0,)"), (10**30, str(10**30)), (1 + 2j, "(1+2j)")),
+    *((np.zeros(2), "[0. 0.]"), (Path("a/b"), "a/b")),
     (Unprintable(), "<Unprintable whose str() raised LookupError>"),
     ([Unprintable()], "<list whose str() raised LookupError>"),
     (Unsized(), "[]"),
@@ -100,8 +95,7 @@ def test_many_texts_too_long_for_the_ring(recorder: Recorder) -> None:
 
 
 class Interrupted:
-    def __dlpack_device__(self) -> tuple[int, int]:
-        raise KeyboardInterrupt
+    __dlpack_device__ = Mock(side_effect=KeyboardInterrupt)
 
 
 @pytest.mark.parametrize(
@@ -145,10 +139,7 @@ def test_what_a_signal_raises_during_a_warning_is_the_callers(
     recorder: Recorder, error: type[BaseException]
 ) -> None:
     """A handler of SIGINT or SIGTERM may run in a log handler; the record is written."""
-
-    def interrupt(_: logging.LogRecord) -> bool:
-        raise error
-
+    interrupt = Mock(spec=[], side_effect=error)  # it has no filter()
     log = logging.getLogger("foundry_fastlog")
     log.addFilter(interrupt)
     try:

@@ -28,9 +28,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     run_python(code, run, returncode=-9)
 
 
-def test_the_next_start_says_what_it_recovered(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_start_says_what_it_recovered(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Opening the run again completes the attempt before, and says so as information."""
     leave(tmp_path)
     with caplog.at_level(logging.INFO, "foundry_fastlog"), Recorder(tmp_path) as recorder:
@@ -42,9 +40,7 @@ def test_the_next_start_says_what_it_recovered(
     assert (steps(tmp_path), steps(tmp_path, "a1")) == (list(range(100)), [0])
 
 
-def test_a_damaged_ring_does_not_stop_a_start(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_ring_stops_no_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / ".fastlog").mkdir()
     (tmp_path / ".fastlog" / "damaged.ring").write_bytes(b"x" * 10_000)
     with caplog.at_level(logging.WARNING, "foundry_fastlog"), Recorder(tmp_path) as recorder:
@@ -89,21 +85,17 @@ NAME = f"fastlog-{UUID}.ring"
 @pytest.mark.parametrize(
     ("name", "content", "swept"),
     [
-        (f"{NAME}.tmp", b"", True),
-        (f"{NAME}.tmp", bytes(8 << 10), True),
-        (f"{NAME}.tmp", UNUSED, True),
+        *((f"{NAME}.tmp", content, True) for content in (b"", bytes(8 << 10), UNUSED)),
         (f"{NAME}.tmp", b"somebody's notes", False),
         (f"{NAME}.tmp", UNUSED.replace(UUID.encode(), UUID[::-1].encode()), False),
         (NAME, UNUSED, True),
         (NAME, OLDER[:PAGE] + bytes(len(OLDER) - PAGE), True),
         (NAME, OLDER, False),
         (NAME, RING, False),  # its pointer is in a run, wherever that is
-        (NAME, UNUSED[: 8 << 10], False),
-        (NAME, b"", False),
+        *((NAME, content, False) for content in (UNUSED[: 8 << 10], b"")),
         (NAME.replace("0f8f", "1f8f"), UNUSED, False),
         (f"{UUID}.ring", UNUSED, False),
-        (f"fastlog-{UUID[1:]}.ring.tmp", b"", False),
-        (f"fastlog-{UUID.upper()}.ring.tmp", b"", False),
+        *((f"fastlog-{uuid}.ring.tmp", b"", False) for uuid in (UUID[1:], UUID.upper())),
         (f"{NAME}.tmp.tmp", b"", False),
     ],
 )

@@ -9,7 +9,9 @@ from collections import ChainMap
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -149,16 +151,10 @@ def test_any_summary_reads_back(
     assert repr((line["epoch"], line["summary"])) == repr((epoch, summary))
 
 
-class Unreadable:
-    shape = ()
-
-    def item(self) -> float:
-        raise RuntimeError("device lost")
+LOST = SimpleNamespace(shape=(), item=Mock(side_effect=RuntimeError("device lost")))
 
 
-@pytest.mark.parametrize(
-    "value", [[1], b"x", 1j, np.array([1.0, 2.0]), Decimal(1), Unreadable(), object]
-)
+@pytest.mark.parametrize("value", [[1], b"x", 1j, np.array([1.0, 2.0]), Decimal(1), LOST, object])
 def test_values_that_are_no_metrics(value: Any) -> None:
     with pytest.raises(TypeError, match="value of 'k'"):
         metric_value("k", value)

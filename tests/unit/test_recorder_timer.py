@@ -18,10 +18,8 @@ from foundry_fastlog import Recorder, RecorderClosedError
 
 def blocks(recorder: Recorder) -> list[tuple[str, int, str | None, int | None]]:
     """Close; return (name, depth, parent, step) of every block, in the order they ended."""
-    return [
-        (line["name"], line["depth"], line.get("parent"), line.get("step"))
-        for line in written(recorder, "performance")
-    ]
+    found = written(recorder, "performance")
+    return [(line["name"], line["depth"], line.get("parent"), line.get("step")) for line in found]
 
 
 def errors(recorder: Recorder) -> list[str | None]:
@@ -146,9 +144,7 @@ class CustomError(Exception):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
 )
-def test_exceptions_are_noted_and_go_on(
-    recorder: Recorder, error: BaseException, name: str
-) -> None:
+def test_exceptions_are_told_and_go_on(recorder: Recorder, error: BaseException, name: str) -> None:
     """By their class; a long name is cut between characters."""
     with pytest.raises(type(error)) as caught, recorder.timer("block"):
         raise error
@@ -234,9 +230,8 @@ def test_threads_have_stacks_of_their_own(recorder: Recorder) -> None:
     assert len(found) == 2 * count
     assert all(line["thread"] == ids[line["step"]] for line in found)
     inner = [line for line in found if line["name"] == "shared"]
-    assert {(line["parent"], line["step"], line["depth"]) for line in inner} == {
-        (f"outer{number}", number, 1) for number in range(count)
-    }
+    found_inner = {(line["parent"], line["step"], line["depth"]) for line in inner}
+    assert found_inner == {(f"outer{number}", number, 1) for number in range(count)}
 
 
 def test_two_recorders_do_not_nest_in_each_other(tmp_path: Path) -> None:

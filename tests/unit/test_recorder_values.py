@@ -9,6 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -28,39 +29,25 @@ def check(found: object, expected: object) -> None:
     assert (type(found), repr(found)) == (type(expected), repr(expected))
 
 
-class Color(enum.IntEnum):
-    RED = 3
-
-
-class Flags(enum.IntFlag):
-    A = 1
-    B = 2
-
-
-class Word(str, enum.Enum):
-    HELLO = "hello"
+Color = enum.IntEnum("Color", {"RED": 3})
+Flags = enum.IntFlag("Flags", {"A": 1, "B": 2})
+Word = enum.Enum("Word", {"HELLO": "hello"}, type=str)
 
 
 class LoudFloat(float):
     """A float that lies about itself; likewise the next two."""
 
-    def __float__(self) -> float:
-        return -1.0
-
-    def __repr__(self) -> str:
-        return "loud"
+    __float__ = Mock(return_value=-1.0)
+    __repr__ = Mock(return_value="loud")
 
 
 class LoudInt(int):
-    def __index__(self) -> int:
-        return -1
+    __index__ = Mock(return_value=-1)
 
 
 class LoudStr(str):
     __slots__ = ()
-
-    def __str__(self) -> str:
-        return "loud"
+    __str__ = Mock(return_value="loud")
 
 
 @pytest.mark.parametrize(
@@ -141,9 +128,7 @@ class Raising:
     """Looks like an array until one looks closer."""
 
     ndim = 0
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        raise RuntimeError("the device is gone")
+    __dlpack_device__ = Mock(side_effect=RuntimeError("the device is gone"))
 
 
 class NoItem:
@@ -217,13 +202,10 @@ def test_what_a_refusal_says(recorder: Recorder) -> None:
 
 def test_keyboard_interrupt_goes_through(recorder: Recorder) -> None:
     """Only errors become a TypeError; Ctrl-C in a value's method stays what it is."""
-
-    class Interrupted(NoItem):
-        def item(self) -> float:
-            raise KeyboardInterrupt
-
+    interrupted = NoItem()
+    interrupted.item = Mock(side_effect=KeyboardInterrupt)  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
-        recorder.record(0, v=Interrupted())
+        recorder.record(0, v=interrupted)
 
 
 def test_values_may_record_themselves(recorder: Recorder) -> None:

@@ -165,9 +165,7 @@ def test_a_summary_says_where_pending_lines_are(tree: Path, command: Command) ->
         assert "remove the pointer" in out
 
 
-def test_an_export_names_a_ring_that_it_cannot_read(
-    tree: Path, tmp_path: Path, command: Command
-) -> None:
+def test_an_export_names_unreadable_rings(tree: Path, tmp_path: Path, command: Command) -> None:
     """What it holds is behind the last line: no gap in the numbers would show it."""
     export = ["export", tree / "closed", "--to", tmp_path / "out.jsonl"]
     assert "Problems" not in command(*export).err
@@ -261,9 +259,7 @@ def test_any_directory_name_will_do(killed: Path, tmp_path: Path, command: Comma
     shutil.rmtree(run)
 
 
-def test_directories_that_may_not_be_looked_into_are_named(
-    tree: Path, monkeypatch: Patch, command: Command
-) -> None:
+def test_unreadable_directories_are_named(tree: Path, monkeypatch: Patch, command: Command) -> None:
     """Without permission to list or enter a directory nobody knows what is in its rings."""
     scan, lstat, exists = os.scandir, Path.lstat, Path.exists
 

@@ -140,17 +140,12 @@ def timing(flags: int, rest: bytes, error_length: int = 0) -> bytes:
 @pytest.mark.parametrize(
     ("flags", "rest", "error_length"),
     [
-        (4 | 5 << 4, b"", 0),  # a kind that there is not
-        (4 | 15 << 4, b"", 0),
+        *((4 | kind << 4, b"", 0) for kind in (5, 15)),  # kinds that there are not
         (8, bytes(8), 0),  # a reason without a device
         (4, bytes(8), 0),  # bytes that nothing tells of
-        (4 | 8, b"", 0),  # no reason, or a part of one
-        (4 | 8, bytes(7), 0),
-        (4 | 8, bytes(9), 0),
-        (4 | 8, bytes(8), 1),  # the error's name takes of its bytes
-        (4 | 8, bytes(8), 8),
-        (4 | 8, bytes(8), 9),
-        (4 | 8, bytes(8), (1 << 32) - 1),
+        *((4 | 8, bytes(size), 0) for size in (0, 7, 9)),  # no reason, or a part of one
+        # The error's name takes of its bytes.
+        *((4 | 8, bytes(8), length) for length in (1, 8, 9, (1 << 32) - 1)),
         (4 | 8, b"\x0c" + bytes(7), 0),  # a reason that there is not
     ],
 )
@@ -272,7 +267,7 @@ def test_holes_count_everywhere_and_damage_behind_the_streams_position(tmp_path:
     builder.record(rings.FRAGMENT, 3, b"lost", committed=False)
     builder.record(
         rings.FRAGMENT, 0, b""
-    )  # damaged, and in the files: as the metrics' position says
+    )  # damaged, and in the files, as the metrics' position says
     builder.record(rings.FRAGMENT, 77, b'"a":1')
     builder.done("metrics")
     builder.record(rings.FRAGMENT, 0, b"")
@@ -299,8 +294,8 @@ def test_holes_count_everywhere_and_damage_behind_the_streams_position(tmp_path:
 def test_whatever_was_noted_all_lines_are_there_once(
     tmp_path_factory: pytest.TempPathFactory,
     order: list[int],
-    noted: tuple[int, ...],
-    torn: tuple[int, ...],
+    noted: Any,
+    torn: Any,
     lap: int,
     version: int,
 ) -> None:

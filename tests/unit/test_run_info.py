@@ -119,13 +119,9 @@ class Slotted:
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (None, {}),
-        ({}, {}),
-        ({"lr": 0.1}, {"lr": 0.1}),
-        (UserDict(lr=0.1), {"lr": 0.1}),
+        *((None, {}), ({}, {}), ({"lr": 0.1}, {"lr": 0.1}), (UserDict(lr=0.1), {"lr": 0.1})),
         (Settings(), {"lr": 0.1, "path": "/data"}),
-        (Plain(), {"lr": 0.1}),
-        (Slotted(0.1), {"lr": 0.1}),
+        *((Plain(), {"lr": 0.1}), (Slotted(0.1), {"lr": 0.1})),
         (argparse.Namespace(lr=0.1), {"lr": 0.1}),
         (argparse.Namespace(__dataclass_fields__=1), {"__dataclass_fields__": 1}),
         (Handmade(), {"lr": 0.1}),
@@ -141,8 +137,7 @@ def test_configurations(tmp_path: Path, config: object, expected: dict[str, obje
 class Opaque:
     """What neither JSON nor pydantic knows, as a device of a framework is."""
 
-    def __str__(self) -> str:
-        return "cuda:0"
+    __str__ = Mock(return_value="cuda:0")
 
 
 class WithOpaque(BaseModel):
@@ -155,11 +150,8 @@ class WithOpaque(BaseModel):
 
 
 class Liar:
-    def model_dump(self, **_: object) -> None:
-        raise RuntimeError("no")
-
-    def __str__(self) -> str:
-        return "liar"
+    model_dump = Mock(side_effect=RuntimeError("no"))
+    __str__ = Mock(return_value="liar")
 
 
 def test_values_within_configurations(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from contract import schema
@@ -26,7 +27,7 @@ from jsonschema import Draft202012Validator
 from oracle import OracleWriter
 from recorded import eventually
 
-from foundry_fastlog import Recorder, read_run
+from foundry_fastlog import Recorder, _core, read_run
 from foundry_fastlog.export.jsonl import export_run
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
@@ -34,6 +35,7 @@ from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place
 
 OPTIONS: dict[str, Any] = {"ring_bytes": 64 << 10, "ring": "file", "fsync": "none"}
 NAMES = ("loss", "acc")
+Patch = pytest.MonkeyPatch
 
 
 # ---- any history, against an oracle -------------------------------------------------------------
@@ -45,9 +47,8 @@ class Process:
 
     start: int
     rank: int
-    lines: list[tuple[str, int, float]] = field(
-        default_factory=list
-    )  # name (or rewind), step, value
+    # Name (or rewind), step, value.
+    lines: list[tuple[str, int, float]] = field(default_factory=list)
 
 
 class Oracle:
@@ -200,7 +201,7 @@ def test_of_a_line_a_part_may_count(tmp_path: Path) -> None:
     ],
 )
 def test_launchers_say_rank_and_size(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], place: Place
+    monkeypatch: Patch, environment: dict[str, str], place: Place
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -211,9 +212,7 @@ def test_launchers_say_rank_and_size(
 
 
 @pytest.mark.parametrize("framework", ["torch", "jax"])
-def test_frameworks_say_rank_and_size_once_they_are_initialised(
-    monkeypatch: pytest.MonkeyPatch, framework: str
-) -> None:
+def test_frameworks_say_rank_and_size_once_initialised(monkeypatch: Patch, framework: str) -> None:
     up = False
 
     class Distributed:
@@ -236,29 +235,23 @@ def test_frameworks_say_rank_and_size_once_they_are_initialised(
 
 
 MASTER = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+ELASTIC = {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "2", **MASTER}
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1", "SLURM_RESTART_COUNT": "3"}
+LOCAL = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
 
 
 @pytest.mark.parametrize(
     ("environment", "launch"),
     [
-        (
-            {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": "2", **MASTER},
-            Launch("torchelastic", "x.2 node1:29500"),
-        ),
-        (
-            {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "1", "SLURM_RESTART_COUNT": "3"},
-            Launch("slurm", "7.1.3"),
-        ),
+        (ELASTIC, Launch("torchelastic", "x.2 node1:29500")),
+        (SLURM, Launch("slurm", "7.1.3")),
         ({"PMIX_NAMESPACE": "prterun-1@1"}, Launch("mpi", "prterun-1@1")),
         (MASTER, Launch("env", "node1:29500 4")),
-        (
-            {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"},
-            Launch("env", f"{socket.gethostname()}:1 4"),
-        ),
+        (LOCAL, Launch("env", f"{socket.gethostname()}:1 4")),
     ],
 )
 def test_what_names_a_launch(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], launch: Launch
+    monkeypatch: Patch, environment: dict[str, str], launch: Launch
 ) -> None:
     assert find_launch(None, Place(None, None)) is None
     parent = find_launch(None, Place(0, 4))
@@ -293,13 +286,10 @@ def test_each_start_has_its_entry_and_its_end(tmp_path: Path) -> None:
     found = read_starts(run)
     assert (run / "starts/000000.json").read_bytes() == before
     assert [found[f"{n:06d}.json"]["config"] for n in range(3)] == [{"lr": 1}, {"lr": 2}, {}]
-    assert [report.state for report in read_run(run).report_starts()] == [
-        "closed",
-        "exception",
-        "signal",
-    ]
+    hows = ["closed", "exception", "signal"]
+    assert [report.state for report in read_run(run).report_starts()] == hows
     ends = [found[f"{n:06d}.end.json"] for n in range(3)]
-    assert [end["how"] for end in ends] == ["closed", "exception", "signal"]
+    assert [end["how"] for end in ends] == hows
     assert ends[1]["error_type"] == "ZeroDivisionError"
     assert ends[1]["error_message"] == "no more"
     assert ends[2]["signal"] == "SIGINT"
@@ -314,9 +304,7 @@ def test_a_rank_that_fails_says_so_beside_the_one_that_began(tmp_path: Path) -> 
     assert found["000000.p0.end.json"]["how"] == "exception"
 
 
-def test_a_recorder_that_cannot_be_opened_leaves_no_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recorder_that_cannot_open_leaves_no_start(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(Recorder, "_open_core", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         Recorder(tmp_path / "run", **OPTIONS)
@@ -340,8 +328,6 @@ def test_what_happened_to_be_killed_has_no_end_and_the_next_start_follows(tmp_pa
 
 def test_a_ring_that_is_being_recovered_is_nobodys(tmp_path: Path) -> None:
     """Who recovers it holds its lock, too: a rank that comes then is no peer of the dead one."""
-    from foundry_fastlog import _core
-
     ready, told = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -378,9 +364,7 @@ def test_nobody_can_say_how_a_start_with_its_ring_in_memory_is_doing(tmp_path: P
     assert [report.state for report in read_run(tmp_path).report_starts()] == ["closed"]
 
 
-def test_an_entry_that_no_listing_shows_yet_counts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_entry_that_no_listing_shows_yet_counts(tmp_path: Path, monkeypatch: Patch) -> None:
     """As those of a network file system may be late."""
     Recorder(tmp_path / "run", **OPTIONS).close()
     monkeypatch.setattr(starts, "list_names", lambda _: [])
@@ -393,29 +377,23 @@ def test_an_entry_that_no_listing_shows_yet_counts(
     assert not starts.begin(tmp_path / "new", Place(1, 2), launch, list, {}).began
 
 
-def test_an_entry_is_made_without_links_where_there_are_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no")))
+def test_entries_are_made_where_there_are_no_links(tmp_path: Path, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(os, "link", Mock(side_effect=OSError(errno.EPERM, "no")))
     for _ in range(2):
         Recorder(tmp_path, **OPTIONS).close()
     assert len(read_starts(tmp_path)) == 4
 
 
 def test_a_start_of_which_nothing_says_how_old_it_is_is_of_no_later_launch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Its entry cannot be compared with the clock of the file system."""
     one, other = Launch("argument", "x"), Launch("argument", "y")
     assert starts.begin(tmp_path, Place(0, 2), one, list, {}).number == 0
     assert starts.begin(tmp_path, Place(1, 2), other, list, {}).number == 1
     assert starts.begin(tmp_path, Place(0, 2), other, list, {}).number == 1
-    monkeypatch.setattr(starts, "_now_there", lambda _: _refuse())
+    monkeypatch.setattr(starts, "_now_there", Mock(side_effect=OSError(errno.EROFS, "read-only")))
     assert starts.begin(tmp_path, Place(0, 2), other, list, {}).number == 2
-
-
-def _refuse() -> float:
-    raise OSError(errno.EROFS, "read-only")
 
 
 def test_others_that_open_the_run_are_waited_for(tmp_path: Path) -> None:
@@ -559,7 +537,7 @@ def test_resume_says_what_to_do_where_a_run_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resume", ["new", "never"])
 def test_a_directory_that_another_process_takes_meanwhile_is_its(
-    resume: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resume: str, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     run, choose = tmp_path / "run", starts.choose_directory
 
@@ -592,9 +570,8 @@ def test_log_goes_on_behind_the_last_step(tmp_path: Path) -> None:
         recorder.rewind(52)
     with Recorder(tmp_path, **OPTIONS) as recorder:
         recorder.log({"loss": 5.0})
-    steps = [
-        (line["step"], line["metrics"]["loss"]) for line in read_run(tmp_path).lines("metrics")
-    ]
+    found = read_run(tmp_path).lines("metrics")
+    steps = [(line["step"], line["metrics"]["loss"]) for line in found]
     assert steps == [*((step, 1.0) for step in range(50)), (50, 3.0), (51, 4.0), (52, 5.0)]
 
 

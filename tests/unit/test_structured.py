@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -23,7 +23,6 @@ from foundry_fastlog import LoggingConfig, StructuredLogger, log_context
 from foundry_fastlog.messages.structured import LEVEL_MARK
 
 Caplog = pytest.LogCaptureFixture
-
 NUMBER = count()
 
 
@@ -97,8 +96,7 @@ def test_levels_beside_the_plans(logger: StructuredLogger) -> None:
 
 
 class Odd:
-    def __str__(self) -> str:
-        raise RuntimeError("no")
+    __str__ = Mock(side_effect=RuntimeError)
 
 
 def test_a_level_that_is_off_costs_no_work(logger: StructuredLogger) -> None:

@@ -28,13 +28,9 @@ from foundry_fastlog.machine import reader as system_reader
 from foundry_fastlog.machine.reader import SystemReader, torch_memory
 
 Patch, Caplog = pytest.MonkeyPatch, pytest.LogCaptureFixture
-
 ALWAYS = {
-    "system/process_cpu_percent",
-    "system/rss_gb",
-    "system/memory_percent",
-    "system/disk_used_gb",
-    "system/disk_free_gb",
+    *("system/process_cpu_percent", "system/rss_gb", "system/memory_percent"),
+    *("system/disk_used_gb", "system/disk_free_gb"),
 }
 GPU_KEYS = ["memory_used_gb", "memory_percent", "utilization_percent", "temperature_c", "power_w"]
 
@@ -213,27 +209,17 @@ def test_without_a_driver(monkeypatch: Patch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("visible", "local_rank", "expected"),
     [
-        (None, None, {"0": 20.0, "1": 40.0}),
+        *((None, rank, {"0": 20.0, "1": 40.0}) for rank in (None, "x")),
+        *((nothing, None, {}) for nothing in ("", "-1", "7")),
         ("1,0", None, {"0": 40.0, "1": 20.0}),
-        ("1", None, {"0": 40.0}),
-        ("", None, {}),
-        ("-1", None, {}),
-        ("0,-1,1", None, {"0": 20.0}),
-        ("7", None, {}),
+        *(("1", None, {"0": 40.0}), ("0,-1,1", None, {"0": 20.0})),
         ("GPU-bbbb, GPU-aaaa", None, {"0": 40.0, "1": 20.0}),
         ("GPU-gone,GPU-bbbb", None, {"1": 40.0}),
-        (None, "1", {"1": 40.0}),
-        ("1,0", "1", {"1": 20.0}),
-        ("1", "1", {"0": 40.0}),
-        (None, "x", {"0": 20.0, "1": 40.0}),
+        *((None, "1", {"1": 40.0}), ("1,0", "1", {"1": 20.0}), ("1", "1", {"0": 40.0})),
     ],
 )
 def test_the_gpus_of_this_process(
-    monkeypatch: Patch,
-    tmp_path: Path,
-    visible: str | None,
-    local_rank: str | None,
-    expected: dict[str, float],
+    monkeypatch: Patch, tmp_path: Path, visible: Any, local_rank: Any, expected: dict[str, float]
 ) -> None:
     """GPUs are numbered as CUDA numbers them here; a rank has its own alone."""
     fake_nvml(monkeypatch)
@@ -394,20 +380,18 @@ def test_a_forked_child(recorder: Recorder) -> None:
         ({"step": 5}, TypeError, "step must be a function or None, got int"),
     ],
 )
-def test_wrong_arguments(
-    recorder: Recorder, options: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_wrong_arguments(recorder: Recorder, options: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         SystemMetrics(recorder, **options)
 
 
 def test_figures_that_cannot_be_recorded(recorder: Recorder) -> None:
-    for figures, error, message in (
-        (5, TypeError, "figures must be a mapping, got int"),
-        ({1: 2.0}, TypeError, "names of figures must be str, got 1"),
-        ({"x": [1]}, TypeError, "x"),
+    for figures, message in (
+        (5, "figures must be a mapping, got int"),
+        ({1: 2.0}, "names of figures must be str, got 1"),
+        ({"x": [1]}, "x"),
     ):
-        with pytest.raises(error, match=message):
+        with pytest.raises(TypeError, match=message):
             recorder.system(figures)  # type: ignore[arg-type]
     with pytest.raises(OverflowError):
         recorder.system({"x": 1.0}, step=1 << 63)
@@ -424,9 +408,5 @@ def test_figures_that_cannot_be_recorded(recorder: Recorder) -> None:
 
 def test_importing_loads_neither_psutil_nor_pynvml() -> None:
     """The module costs nothing until a reader is made."""
-    code = (
-        "import sys, foundry_fastlog.machine.sampler as m\n"
-        "assert m.SystemMetrics\n"
-        "assert not {'psutil', 'pynvml', 'torch'} & set(sys.modules)"
-    )
-    run_python(code)
+    code = "import sys, foundry_fastlog.machine.sampler as m\nassert m.SystemMetrics\n"
+    run_python(code + "assert not {'psutil', 'pynvml', 'torch'} & set(sys.modules)")

@@ -21,7 +21,6 @@ from foundry_fastlog.messages.text_files import TextFile, remove_old, remove_unu
 from foundry_fastlog.run.files import timestamp
 
 Patch, Caplog = pytest.MonkeyPatch, pytest.LogCaptureFixture
-
 NAME = "main_2025-09-30_14-30-00.log"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from unittest.mock import Mock
 
 import pytest
 
@@ -35,15 +36,11 @@ def test_text_with_line_ends_cannot_look_like_another_message(end: str) -> None:
 
 def test_settled_values_do_not_change_any_more() -> None:
     """What may change, or is not plain, becomes text at once; long text is cut."""
-
-    class Odd:
-        def __str__(self) -> str:
-            raise RuntimeError("no")
-
+    odd = type("Odd", (), {"__str__": Mock(side_effect=RuntimeError("no"))})()
     plain = {"a": 1, "b": 2.5, "c": "x", "d": True, "e": None}
     assert settled(plain) is plain
     values = [1, 2]
-    fields = settled({"step": 1, "values": values, "odd": Odd(), "long": ["x" * 20_000]})
+    fields = settled({"step": 1, "values": values, "odd": odd, "long": ["x" * 20_000]})
     values.append(3)
     assert fields["step"] == 1
     assert fields["values"] == "[1, 2]"

@@ -15,7 +15,6 @@ from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_handlers import TextHandler, find_handler
 
 Patch = pytest.MonkeyPatch
-
 MESSAGE = (0.0, logging.WARNING, "x", "hello", {"step": 1}, "")
 
 

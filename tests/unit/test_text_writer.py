@@ -17,7 +17,7 @@ from foundry_fastlog.messages import text_writer
 from foundry_fastlog.messages.text_lines import Message
 from foundry_fastlog.messages.text_writer import TextWriter
 
-Patch = pytest.MonkeyPatch
+Caplog, Patch = pytest.LogCaptureFixture, pytest.MonkeyPatch
 
 
 class Gate:
@@ -71,9 +71,7 @@ def test_messages_are_written_in_order_by_another_thread(gate: Gate, writer: Tex
     writer.end()
 
 
-def test_flush_waits_once_for_an_output_that_hangs(
-    gate: Gate, writer: TextWriter, monkeypatch: Patch
-) -> None:
+def test_flush_waits_once_for_a_hang(gate: Gate, writer: TextWriter, monkeypatch: Patch) -> None:
     """Its many handlers are closed one after the other; once it moves it is waited for again."""
     gate.open.clear()
     writer.put((gate,), message("a"))
@@ -91,12 +89,8 @@ def test_flush_waits_once_for_an_output_that_hangs(
 def test_flush_from_an_output_does_not_wait_for_itself(writer: TextWriter) -> None:
     """An output that logs and flushes would wait forever."""
     answers: list[bool] = []
-
-    class Flushing:
-        def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
-            answers.append(writer.flush())
-
-    writer.put((Flushing(),), message("a"))
+    flushing = Mock(write=lambda messages, texts: answers.append(writer.flush()))
+    writer.put((flushing,), message("a"))
     assert writer.flush()
     assert answers == [False]
 
@@ -129,13 +123,11 @@ def test_an_error_is_written_at_once(gate: Gate, writer: TextWriter, monkeypatch
         assert level < logging.ERROR or gate.texts == [str(i) for i in range(n + 1)]
     monkeypatch.setattr(text_writer, "_ERROR_S", 0.01)
     gate.open.clear()
-    flush, waits = writer.flush, []
-    monkeypatch.setattr(
-        writer, "flush", lambda timeout=None: waits.append(timeout) or flush(timeout)
-    )
+    flush = Mock(side_effect=writer.flush)
+    monkeypatch.setattr(writer, "flush", flush)
     for n in range(3, 6):
         writer.put((gate,), message(str(n), logging.ERROR))
-    assert waits == [0.01]
+    flush.assert_called_once_with(0.01)
     gate.open.set()
     assert flush()
     assert gate.texts == [str(n) for n in range(6)]
@@ -203,11 +195,7 @@ def test_after_the_end_the_caller_writes(gate: Gate, writer: TextWriter) -> None
 
 @pytest.mark.parametrize("path", [None, Path("/dead/main.log")])
 def test_the_end_does_not_wait_for_an_output_that_hangs(
-    gate: Gate,
-    writer: TextWriter,
-    path: Path | None,
-    monkeypatch: Patch,
-    caplog: pytest.LogCaptureFixture,
+    gate: Gate, writer: TextWriter, path: Path | None, monkeypatch: Patch, caplog: Caplog
 ) -> None:
     """A dead network drive must not keep the process; it is told, a console that hangs is not."""
     monkeypatch.setattr(text_writer, "_WAIT_S", 0.01)
@@ -356,13 +344,11 @@ def test_forked_children_write_their_own_messages_and_nothing_twice(tmp_path: Pa
 
 def test_a_worker_flushes_at_its_exit(writer: TextWriter, monkeypatch: Patch) -> None:
     """It leaves without atexit, so the writer asks multiprocessing to be called."""
-    calls: list[object] = []
-    monkeypatch.setattr(
-        "multiprocessing.util.Finalize", lambda *args, **options: calls.append(args[1])
-    )
+    finalize = Mock()
+    monkeypatch.setattr("multiprocessing.util.Finalize", finalize)
     writer.put((Gate(),), message("a"))
     writer.end()
-    assert calls == [writer.flush]
+    assert finalize.call_args.args[1] == writer.flush
     monkeypatch.delitem(sys.modules, "multiprocessing.util")
     text_writer._flush_at_worker_exit(writer)
-    assert len(calls) == 1
+    finalize.assert_called_once()

@@ -16,6 +16,7 @@ from itertools import repeat
 from pathlib import Path
 from types import MethodType, SimpleNamespace
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -61,10 +62,7 @@ class Unread:
 
 
 SHOWN = "<Unread of torch.float32, shape (2, 3), on cuda:1>"
-
-
-class Single(Unread):
-    shape = ()  # type: ignore[assignment]
+Single = type("Single", (Unread,), {"shape": ()})
 
 
 class Pair(NamedTuple):
@@ -101,18 +99,13 @@ class Hostile(Named):
     """A value whose device cannot be told, nor its parts."""
 
     __dataclass_fields__ = ("absent",)
-
-    @property
-    def device(self) -> Any:
-        raise LookupError("no device")
+    device = property(Mock(side_effect=LookupError("no device")))
 
 
 class Shapeless(Unread):
     """A tensor that does not say its type."""
 
-    @property
-    def dtype(self) -> Any:  # type: ignore[override]
-        raise LookupError("no type")
+    dtype = property(Mock(side_effect=LookupError("no type")))  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)
@@ -128,11 +121,8 @@ OBJECTS = np.empty(2, object)
 OBJECTS[0] = T
 TEXTS: list[tuple[object, str]] = [
     *((T, SHOWN), ([T], str([SHOWN])), ({"n": {"x": T}}, str({"n": {"x": SHOWN}}))),
-    *(
-        ({T: 1}, str({SHOWN: 1})),
-        (Pair(T, 3), str([SHOWN, 3])),
-        (Shapeless(), "<Shapeless on cuda:1>"),
-    ),
+    *(({T: 1}, str({SHOWN: 1})), (Pair(T, 3), str([SHOWN, 3]))),
+    (Shapeless(), "<Shapeless on cuda:1>"),
     ((1, "a", None, True, [{T}]), str([1, "a", None, True, [[SHOWN]]])),
     (Batch(T), f"Batch(loss={SHOWN}, name='b', around=None)"),
     *((ValueError(T), SHOWN), (ValueError("bad", 3, T), f"('bad', 3, {SHOWN})")),
@@ -280,13 +270,9 @@ def test_an_epoch_is_a_number_of_the_host(tmp_path: Path) -> None:
     """One on a device would have to be waited for: it is refused, as record() does."""
     epoch: Any = Single()
     with Recorder(tmp_path) as recorder, MetricsLogger("e", tmp_path, recorder=recorder) as logger:
-        for call in (
-            lambda: recorder.epoch_summary(epoch, {"loss": 1.0}),
-            lambda: logger.log_epoch_summary(epoch, {"loss": 1.0}),
-            lambda: logger.log_step(1, epoch, {"loss": 1.0}),
-        ):
+        for call in (recorder.epoch_summary, logger.log_epoch_summary, partial(logger.log_step, 1)):
             with pytest.raises(TypeError, match="epoch"):
-                call()
+                call(epoch, {"loss": 1.0})
         assert recorder.stats()["accepted"] == 0
 
 

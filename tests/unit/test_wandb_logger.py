@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -106,13 +107,6 @@ def warned(caplog: pytest.LogCaptureFixture) -> Warned:
         assert [word for word in words if word not in text] == [], text
 
     return check
-
-
-def raising(error: Exception) -> Any:
-    def broken(*arguments: object, **options: object) -> None:
-        raise error
-
-    return broken
 
 
 def backward(model: Any) -> None:
@@ -320,7 +314,7 @@ def test_hooks_of_a_watched_model_cannot_stop_training(
     logger.log_metrics(1, {"loss": 1.0})
     backward(model)
     with monkeypatch.context() as patch:
-        patch.setattr(logger.run, "_log", raising(ConnectionResetError("Connection lost")))
+        patch.setattr(logger.run, "_log", Mock(side_effect=ConnectionResetError("Connection lost")))
         backward(model)
     assert logger.stats()["errors"] == 2  # weight and bias
     warned("Connection lost")
@@ -497,9 +491,7 @@ def test_what_a_child_is_told(logger: WandBLogger, monkeypatch: Patch, warned: W
     ("rank", "options", "runs"),
     [("0", {}, 1), ("", {}, 1), ("1", {}, 0), ("3", {"all_ranks": True, "group": "exp0"}, 1)],
 )
-def test_ranks(
-    start: Start, monkeypatch: Patch, rank: str, options: dict[str, Any], runs: int
-) -> None:
+def test_ranks(start: Start, monkeypatch: Patch, rank: str, options: Any, runs: int) -> None:
     """Of the ranks only the first has a run, unless each is to have one."""
     monkeypatch.setenv("RANK", rank)
     assert start(**options).enabled is bool(runs)
@@ -510,14 +502,14 @@ def test_ranks(
 class Bad(Mapping[str, float]):
     """Has a value that raises."""
 
-    __getitem__ = raising(KeyError("loss"))
+    __getitem__ = Mock(side_effect=KeyError("loss"))
     __iter__ = staticmethod(lambda: iter(["loss"]))  # type: ignore[assignment]
     __len__ = staticmethod(lambda: 1)  # type: ignore[assignment]
 
 
 def test_errors_are_counted(logger: WandBLogger, monkeypatch: Patch, warned: Warned) -> None:
     """What wandb, a row or the machine's figures raise stays out of the training."""
-    broken = raising(BrokenPipeError("no service"))
+    broken = Mock(side_effect=BrokenPipeError("no service"))
     circle: dict[str, Any] = {}
     circle["self"] = circle
     with monkeypatch.context() as patch:
@@ -528,7 +520,7 @@ def test_errors_are_counted(logger: WandBLogger, monkeypatch: Patch, warned: War
     assert not logger.log_metrics(1, Bad())
     with monkeypatch.context() as patch:
         memory = "foundry_fastlog.machine.reader.torch_memory"
-        patch.setattr(memory, raising(RuntimeError("device-side assert")))
+        patch.setattr(memory, Mock(side_effect=RuntimeError("device-side assert")))
         assert not logger.log_system_metrics()
     assert logger.stats()["last_error"] == "log_system_metrics: RuntimeError: device-side assert"
     assert logger.log_metrics(1, {"loss": 1.0})

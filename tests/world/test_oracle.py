@@ -72,11 +72,6 @@ def lose_one(run: Run) -> None:
     run.complete = False
 
 
-def lie(run: Run) -> None:
-    """A line that the world took is gone, and the reader says complete."""
-    run.oracle.ledger.take_bytes("run0", run.lines.pop(7).encode())
-
-
 def compress(run: Run) -> None:
     """A closed segment was compressed by the world: the reader shows it, and is complete."""
     whole = "".join(run.lines[:7])
@@ -89,11 +84,6 @@ def hide_compressed(run: Run) -> None:
     """The same, and the reader does not show it."""
     compress(run)
     run.packed = []
-
-
-def cut_copy(run: Run) -> None:
-    """A copy has lost a line that it had."""
-    run.oracle.copies["run0"] = {(9000, 0, 0)}
 
 
 def copy_again(run: Run) -> None:
@@ -115,7 +105,7 @@ CASES: dict[str, Callable[[Run], object]] = {
     "  ": compress,
     "hidden": hide_compressed,
     "lost false-alarm": lose_one,
-    "false-complete": lie,
+    "false-complete": lambda run: run.oracle.ledger.take_bytes("run0", run.lines.pop(7).encode()),
     "duplicate": lambda run: run.lines.append(run.lines[-1]),
     " duplicate": copy_again,
     " ": copy_again_told,
@@ -125,7 +115,7 @@ CASES: dict[str, Callable[[Run], object]] = {
     "wrong-record": lambda run: run.lines.__setitem__(3, line(3, name="other")),
     "invented": lambda run: run.lines.append(line(20)),
     "two-writers stranger": lambda run: run.lines.append(line(0, writer=3000)),
-    "copy-cut": cut_copy,
+    "copy-cut": lambda run: run.oracle.copies.update(run0={(9000, 0, 0)}),
     "foreign-changed": lambda run: run.own.write_bytes(b"{}"),
     "false-alarm": lambda run: setattr(run, "complete", False),
 }
