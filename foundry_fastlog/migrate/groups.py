@@ -235,39 +235,39 @@ class _Tables(cst.CSTVisitor):
     def _before(
         self, body: Sequence[cst.CSTNode], statement: cst.CSTNode, rows: list[cst.Call]
     ) -> None:
-        """Mark the title and the heading before rows."""
+        """Mark the title and the heading before rows, and the rulers between them."""
         looks = [self._looks[row] for row in rows]
         in_columns = any(look.has_columns for look in looks)
         staying = any(look.stays for look in looks)
         is_small = _is_small_loop(statement) and staying
         is_near = True  # nothing but prints stands between
-        is_headed = is_ruled = False
+        is_headed = is_titled = False
+        rulers: list[cst.Call] = []
         for earlier in body:
+            if not isinstance(earlier, cst.SimpleStatementLine):
+                break
             call = next(iter(self._prints(earlier)), None)
-            if call is None or not isinstance(earlier, cst.SimpleStatementLine):
-                if not isinstance(earlier, cst.SimpleStatementLine):
-                    return
+            if call is None:
                 is_near = False
                 continue
             look = self._looks[call]
             if look.is_empty:
-                is_ruled = True
+                rulers += [call] * is_near
                 continue
             heads = look.has_columns and in_columns
             heads = heads and (look.is_text or (staying and not is_headed))
-            titles = (
-                is_near
-                and look.is_text
-                and ((look.is_heading and staying) or is_small or (is_headed and is_ruled))
-            )
-            if look.stays or not (heads or titles):
-                return
+            is_title = is_small or (look.is_heading and staying) or bool(is_headed and rulers)
+            titles = is_near and look.is_text and is_title
+            if look.stays or is_titled or not (heads or titles):
+                break
             self._mark(call, rows)
+            is_titled = not heads
             if heads:
                 self._mark_rows(rows)
                 is_small, is_near, is_headed = False, True, True  # a title may stand above it
-                continue
-            return
+        if is_headed or is_titled or (in_columns and staying):
+            for ruler in rulers:
+                self._mark(ruler, rows)
 
     def _mark_rows(self, rows: list[cst.Call]) -> None:
         for row in rows:
@@ -275,7 +275,7 @@ class _Tables(cst.CSTVisitor):
                 self._mark(row, [it for it in rows if it is not row] or rows)
 
     def _after(self, body: Sequence[cst.CSTNode], rows: list[cst.Call]) -> None:
-        """Mark the totals below rows."""
+        """Mark the totals and the rulers below rows."""
         if not any(self._looks[row].stays or row in self.found for row in rows):
             return
         if not any(self._looks[row].has_columns for row in rows):
@@ -285,9 +285,9 @@ class _Tables(cst.CSTVisitor):
             if call is None or not isinstance(later, cst.SimpleStatementLine):
                 return
             look = self._looks[call]
-            if not look.is_empty and not look.stays:
-                if not look.has_columns:
-                    return
+            if not (look.is_empty or look.stays or look.has_columns):
+                return
+            if not look.stays or look.is_empty:
                 self._mark(call, rows)
 
     def _mark(self, call: cst.Call, rows: list[cst.Call]) -> None:

@@ -217,7 +217,7 @@ class _Planner:
         """Refuse what belongs to rows that stay: half a table helps nobody."""
         looks = {call: _look(item) for call, item in prints.items()}
         for call, line in table_lines(self._module, looks).items():
-            if prints[call].reason is None:
+            if prints[call].reason in (None, EMPTY):
                 prints[call].reason = f"belongs to a table that stays (line {line})"
 
     def _choose(self, item: Print) -> None:
