@@ -10,9 +10,9 @@ from string import Formatter
 
 from foundry_fastlog.migrate import FileReport
 
-# Words that may go: those of a level, and small ones beside a value.
+# Words that may go: those of a level, and small ones beside a value; x is a sign between two.
 LEVELS = "debug dbg trace verbose info warning warn caution error err exception critical fatal"
-SMALL = "to from at in of with for on by into is was are as and or than via using per the a an"
+SMALL = "x to from at in of with for on by into is was are as and or than via using per the a an"
 UNITS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), "s"),
     "min": "min",
