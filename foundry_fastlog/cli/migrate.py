@@ -25,7 +25,7 @@ EPILOG = (
 @graceful
 def migrate(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Python files or folders.")
+        list[Path], typer.Argument(metavar="PATH...", help="Python files, notebooks or folders.")
     ],
     *,
     write: Annotated[
@@ -57,9 +57,16 @@ def migrate(
         bool,
         typer.Option("--drop-empty", help="Remove prints of empty lines and decoration."),
     ] = False,
+    set_up: Annotated[
+        str,
+        typer.Option(
+            help="Insert setup_logging(): main, in a main block or a notebook; always, else after "
+            "the logger; never."
+        ),
+    ] = "main",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
-    """List print() calls as structured log calls, and convert them.
+    """List print() and tqdm.write() calls as structured log calls, and convert them.
 
     Prints that are not understood stay unchanged, with the reason. A line with `# noqa: T201` is
     kept.
@@ -86,6 +93,7 @@ def migrate(
             line_length=line_length,
             assume_structured=assume_structured,
             drop_empty=drop_empty,
+            set_up=set_up.lower(),
         )
     except ValueError as error:
         raise fail(str(error)) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +16,9 @@ from foundry_fastlog.migrate.tree import migrate_paths
 
 __all__ = ["Totals", "exit_code", "show_report", "show_totals", "survey"]
 
+_MOST_SET_UP = 8
+"""As many calls are listed."""
+
 
 @dataclass(slots=True)
 class Totals:
@@ -27,6 +30,7 @@ class Totals:
         left: Prints that stay and need a person.
         kept: Prints that stay because they are marked.
         errors: Files that could not be read, parsed or written.
+        set_up: Calls without which messages do not show, and the first file that needs each.
     """
 
     files: int = 0
@@ -34,6 +38,7 @@ class Totals:
     left: int = 0
     kept: int = 0
     errors: int = 0
+    set_up: dict[str, str] = field(default_factory=dict)
 
     def add(self, report: FileReport) -> None:
         """Count a file."""
@@ -42,6 +47,8 @@ class Totals:
         self.convert += report.count("convert")
         self.left += report.count("left")
         self.kept += report.count("kept")
+        if report.set_up and not report.set_up_at:
+            self.set_up.setdefault(report.set_up, report.path)
 
 
 def survey(
@@ -74,18 +81,23 @@ def show_report(report: FileReport, console: Console) -> None:
             soft_wrap=True,
         )
     if report.added:
-        _show_place(report, report.added_at, "adds a logger", "green", console)
+        cell = report.cell or None
+        _show_place(report, report.added_at, "adds a logger", "green", console, cell)
         _show_lines("+", "\n".join(report.added).strip("\n"), "green", console)
+        if report.set_up_at and report.set_up not in report.added:
+            _show_place(report, report.set_up_at, "sets up logging", "green", console, cell)
+            _show_lines("+", report.set_up, "green", console)
     for finding in report.findings:
         _show_finding(report, finding, console)
 
 
 def _show_finding(report: FileReport, finding: Finding, console: Console) -> None:
     if finding.new is None:
-        _show_place(report, finding.line, f"{finding.status}: {finding.reason}", "yellow", console)
+        what = f"{finding.status}: {finding.reason}"
+        _show_place(report, finding.line, what, "yellow", console, finding.cell)
         _show_lines(" ", finding.old, "", console)
         return
-    _show_place(report, finding.line, finding.level or "removed", "cyan", console)
+    _show_place(report, finding.line, finding.level or "removed", "cyan", console, finding.cell)
     _show_lines("-", finding.old, "red", console)
     if finding.new:
         _show_lines("+", finding.new, "green", console)
@@ -93,8 +105,11 @@ def _show_finding(report: FileReport, finding: Finding, console: Console) -> Non
         console.print(Text(f"    note: {printable(finding.note)}", "yellow"), soft_wrap=True)
 
 
-def _show_place(report: FileReport, line: int, what: str, style: str, console: Console) -> None:
-    place = Text(f"{printable(report.path)}:{line}  ", "bold")
+def _show_place(
+    report: FileReport, line: int, what: str, style: str, console: Console, cell: int | None = None
+) -> None:
+    where = line if cell is None else f"cell {cell}, line {line}"
+    place = Text(f"{printable(report.path)}:{where}  ", "bold")
     console.print(place.append(printable(what), style), soft_wrap=True)
 
 
@@ -123,11 +138,23 @@ def show_totals(totals: Totals, console: Console, *, write: bool) -> None:
     if totals.convert and not write:
         console.print("Nothing was changed. Run the command again with --write to apply this.")
     elif totals.convert:
-        console.print(
-            "Review the diff, run the tests, and make sure that the program sets up logging "
-            "(setup_logging) at its entry point.",
-            soft_wrap=True,
-        )
+        console.print("Review the diff, and run the tests.")
+    if totals.set_up:
+        _show_set_up(totals, console)
+
+
+def _show_set_up(totals: Totals, console: Console) -> None:
+    """Show which calls the programs need."""
+    console.print(
+        "The messages show only in a program that sets up logging. Call, where it starts:",
+        soft_wrap=True,
+    )
+    console.print("    from foundry_fastlog import setup_logging", highlight=False)
+    for call, path in list(totals.set_up.items())[:_MOST_SET_UP]:
+        console.print(Text(f"    {call}  # {printable(path)}"), soft_wrap=True)
+    more = len(totals.set_up) - _MOST_SET_UP
+    if more > 0:
+        console.print(f"    and {_count(more, 'more call')}: --json lists all")
 
 
 def _count(number: int, what: str) -> str:

@@ -11,6 +11,7 @@ Needs the extra ``migrate`` (LibCST).
 from __future__ import annotations
 
 from foundry_fastlog.migrate.model import FileReport, Finding, Options
+from foundry_fastlog.migrate.notebook import migrate_notebook
 from foundry_fastlog.migrate.source import migrate_source
 
-__all__ = ["FileReport", "Finding", "Options", "migrate_source"]
+__all__ = ["FileReport", "Finding", "Options", "migrate_notebook", "migrate_source"]

@@ -4,18 +4,44 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from string import Formatter
 
 from foundry_fastlog.migrate.model import LeftAloneError
 
-__all__ = ["is_layout", "split_braces", "split_percent"]
+__all__ = ["Piece", "is_layout", "is_padded", "split_braces", "split_percent"]
 
 # Alignment, sign, width, grouping, precision: they change how a value looks, not its meaning.
-_LAYOUT = re.compile(r"(?:.?[<>=^])?[ +-]?z?#?0?\d*[,_]?(?:\.\d+)?[sdnfFeEgG%]?", re.DOTALL)
+_LAYOUT = re.compile(
+    r"(?:.?[<>=^])?[ +-]?z?#?0?(?P<width>\d*)[,_]?(?:\.\d+)?[sdnfFeEgG%]?", re.DOTALL
+)
 _PERCENT = re.compile(
     r"%(?:\((?P<key>[^()]*)\))?(?P<flags>[#0 +-]*)(?P<width>\d+|\*)?(?:\.(?P<precision>\d*|\*))?"
     r"[hlL]?(?P<code>[diouxXeEfFgGcrsa%])"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a format: a text, and the value after it.
+
+    Attributes:
+        before: The text.
+        key: Which value: its index or name; None for the next one, or if there is none.
+        spec: The format spec that its field keeps, "" for the value itself; None: no value.
+        padded: Whether the format gives the value a column of fixed width.
+    """
+
+    before: str
+    key: str | int | None = None
+    spec: str | None = None
+    padded: bool = False
+
+
+def is_padded(spec: str) -> bool:
+    """Return whether a format spec is only layout, with a width."""
+    match = _LAYOUT.fullmatch(spec)
+    return match is not None and bool(match["width"])
 
 
 def is_layout(spec: str) -> bool:
@@ -27,15 +53,14 @@ def is_layout(spec: str) -> bool:
     return _LAYOUT.fullmatch(spec) is not None
 
 
-def split_percent(text: str) -> Iterator[tuple[str, str | None, str] | tuple[str, None, None]]:
-    """Split a %-format into (text before, key, spec to keep) of each value.
+def split_percent(text: str) -> Iterator[Piece]:
+    """Split a %-format.
 
     Args:
         text: The format.
 
     Yields:
-        The text before each value, its key or None, and the spec that its field keeps ("" for
-        the value itself). The last item, with spec None, has the text after the last value.
+        A piece for each value, and one for the text after the last one.
 
     Raises:
         LeftAloneError: The format is not understood.
@@ -58,20 +83,19 @@ def split_percent(text: str) -> Iterator[tuple[str, str | None, str] | tuple[str
             if code == "c" or match["precision"] or set(flags) - set("#0"):
                 raise LeftAloneError(f"its format {match.group()} has no equivalent in format()")
             spec = f"{'#' * ('#' in flags)}{'0' * ('0' in flags)}{match['width'] or ''}{code}"
-        yield before, match["key"], spec
+        yield Piece(before, match["key"], spec, bool(match["width"]))
         before = ""
-    yield before + text[position:], None, None
+    yield Piece(before + text[position:])
 
 
-def split_braces(text: str) -> Iterator[tuple[str, str | int | None, str | None]]:
-    """Split a format for ``str.format`` into (text before, which argument, spec to keep).
+def split_braces(text: str) -> Iterator[Piece]:
+    """Split a format for ``str.format``.
 
     Args:
         text: The format.
 
     Yields:
-        The text before each value, the index or name of its argument, and the spec that its
-        field keeps. The last item, with argument None, has the text after the last value.
+        A piece for each value, and one for the text after the last one.
 
     Raises:
         LeftAloneError: The format is not understood, or accesses parts of its arguments.
@@ -93,6 +117,6 @@ def split_braces(text: str) -> Iterator[tuple[str, str | int | None, str | None]
         if not name:
             argument, counter = counter, counter + 1
         kept = "" if conversion or is_layout(spec or "") else spec
-        yield before, argument, kept
+        yield Piece(before, argument, kept, is_padded(spec or ""))
         before = ""
-    yield before, None, None
+    yield Piece(before)

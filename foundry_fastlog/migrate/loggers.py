@@ -17,6 +17,7 @@ from foundry_fastlog.migrate.module import Module, function_of, node_of, source_
 __all__ = ["Insertion", "LoggerChooser"]
 
 _CLASS = "StructuredLogger"
+_SET_UP = "setup_logging"
 _IMPORT = f"from foundry_fastlog import {_CLASS}"
 
 
@@ -31,6 +32,13 @@ class Insertion:
 
     line: int
     lines: list[str]
+
+    def with_set_up(self, call: str) -> Insertion:
+        """Return the same with the import of `setup_logging`, and with its call unless it is ""."""
+        lines = [f"{line}, {_SET_UP}" if line == _IMPORT else line for line in self.lines]
+        if lines == self.lines:  # the class is imported already
+            lines.insert(len(lines) - 2, f"from foundry_fastlog import {_SET_UP}")
+        return Insertion(self.line, [*lines, call] if call else lines)
 
 
 class LoggerChooser:
@@ -173,6 +181,11 @@ class LoggerChooser:
             lines.insert(0, "")
         lines += ["", f"{name} = {_CLASS}(__name__)"]
         return Insertion(place, lines)
+
+    def has_free_set_up(self) -> bool:
+        """Return whether the module can import `setup_logging`: its name means nothing yet."""
+        module = self._module
+        return not (module.is_captured(_SET_UP) or module.bindings(_SET_UP, module.tree.body[0]))
 
     def _class_is_imported(self, limit: int) -> bool:
         """Return whether the class is already imported; refuse if its name is something else."""

@@ -101,6 +101,15 @@ class Module:
                 return self.lines(node)[0]
         return None
 
+    def constant(self, name: cst.Name) -> cst.BaseExpression | None:
+        """Return the expression that the module assigns to a name, if it does so once."""
+        bindings = self.bindings(name.value, name) or ()
+        node = node_of(bindings[0]) if len(bindings) == 1 and self.is_global(bindings[0]) else None
+        target = self.parents.get(node) if node is not None else None
+        if not isinstance(target, cst.AssignTarget):
+            return None
+        return cst.ensure_type(self.parents[target], cst.Assign).value
+
     def qualified(self, node: cst.CSTNode) -> set[str]:
         """Return the dotted names that an expression may refer to, according to the imports."""
         scope = self._scopes.get(node)

@@ -75,6 +75,10 @@ _SAME_FUNCTIONS = frozenset(
     ]
 )
 _OF_SOMETHING = frozenset(["mean", "sum", "min", "max", "std", "var", "norm", "median"])
+# Functions that only make a value readable: the name is that of the value.
+_READABLE = re.compile(
+    r"_*(?:human\w*|pretty\w*|readable\w*|fmt\w*|format_\w+|shorten\w*|natural\w*|intcomma|\w+_str)"
+)
 _GETTERS = re.compile(r"^(?:get|compute|calculate|calc|format|fmt|fetch|to)_+(?=\w)")
 
 
@@ -119,7 +123,12 @@ def name_of(node: cst.BaseExpression) -> str | None:
         return name_of(node.target)
     if isinstance(node, cst.Await | cst.UnaryOperation):
         negated = isinstance(node, cst.UnaryOperation) and isinstance(node.operator, cst.Not)
-        return None if negated else name_of(node.expression)
+        name = name_of(node.expression)
+        return _joined("not", name) if negated else name
+    if isinstance(node, cst.BooleanOperation):
+        return name_of(node.left)
+    if isinstance(node, cst.IfExp):
+        return _common(name_of(node.body), name_of(node.orelse))
     if isinstance(node, cst.BinaryOperation):
         number = cst.Integer | cst.Float
         if isinstance(node.right, number):
@@ -130,6 +139,11 @@ def name_of(node: cst.BaseExpression) -> str | None:
 
 def _joined(first: str | None, second: str | None) -> str | None:
     return f"{first.strip('_')}_{second.strip('_')}" if first and second else None
+
+
+def _common(first: str | None, second: str | None) -> str | None:
+    """Return the name of one of two values; None if they have different ones."""
+    return (first or second) if first == second or None in (first, second) else None
 
 
 def _name_of_attribute(node: cst.Attribute) -> str | None:
@@ -152,7 +166,7 @@ def _name_of_call(node: cst.Call) -> str | None:
     function = node.func
     if isinstance(function, cst.Name):
         name = function.value
-        if name in _SAME_FUNCTIONS:
+        if name in _SAME_FUNCTIONS or (first and _READABLE.fullmatch(name)):
             return first
         if name == "len":
             return _joined("num", first)
@@ -169,6 +183,8 @@ def _name_of_call(node: cst.Call) -> str | None:
             key = literal_text(arguments[0]) if arguments else None
             return None if key is None else identifier(key)
         base = name_of(function.value)
+        if first and _READABLE.fullmatch(method):
+            return first
         if method in _SAME_METHODS:
             return base
         if method in _OF_SOMETHING:

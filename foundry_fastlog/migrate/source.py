@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from dataclasses import replace
 from itertools import zip_longest
 
 import libcst as cst
 
-from foundry_fastlog.migrate.compose import EMPTY, Composer, Entry
+from foundry_fastlog.migrate.calls import MENTIONS, PrintFinder, is_bar_write
+from foundry_fastlog.migrate.compose import EMPTY, Entry
+from foundry_fastlog.migrate.entry_point import SETS_UP, main_block, set_up_call
+from foundry_fastlog.migrate.groups import stands_alone
 from foundry_fastlog.migrate.loggers import Insertion, LoggerChooser
-from foundry_fastlog.migrate.model import FileReport, Finding, LeftAloneError, Options
-from foundry_fastlog.migrate.module import Module, source_lines
+from foundry_fastlog.migrate.model import FileReport, Finding, LeftAloneError, Options, Status
+from foundry_fastlog.migrate.module import Module, function_of, source_lines
+from foundry_fastlog.migrate.plan import MARKED, Print, drop_frames, plan
 from foundry_fastlog.migrate.render import render_call
-from foundry_fastlog.migrate.template import TemplateReader
 
 __all__ = ["migrate_source"]
-
-_MARK = re.compile(r"#.*\bnoqa\b(?:\s*$|\s*:[^#]*\bT20[13]?\b)", re.IGNORECASE)
 
 
 def migrate_source(source: str, options: Options | None = None, path: str = "") -> FileReport:
@@ -34,7 +33,7 @@ def migrate_source(source: str, options: Options | None = None, path: str = "") 
         logger are added if they are needed and missing.
     """
     report = FileReport(path, source=source, result=source)
-    if not re.search(r"\bprint\b", source):
+    if not MENTIONS.search(source):
         return report
     try:
         return _migrated(source, options or Options(), report)
@@ -50,13 +49,13 @@ def _migrated(source: str, options: Options, report: FileReport) -> FileReport:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # literals with invalid escapes cause warnings
         tree = cst.parse_module(source)
-        prints = _Prints()
-        tree.visit(prints)
+        finder = PrintFinder()
+        tree.visit(finder)
         if tree.code != source:
             line = _first_difference(source, tree.code)
             report.error = f"is not reproduced unchanged by LibCST: see line {line}"
-        elif prints.names:  # analysing a module's names is slow, so only do it if needed
-            _Migration(Module(tree), options, report).run(prints.names)
+        elif finder.names or finder.writes:  # analysing names is slow: only if it is needed
+            _Migration(Module(tree), options, report).run(finder)
     return report
 
 
@@ -66,51 +65,33 @@ def _first_difference(one: str, other: str) -> int:
     return next(number for number, (a, b) in enumerate(pairs, 1) if a != b)
 
 
-class _Prints(cst.CSTVisitor):
-    """Collects every use of the name print."""
-
-    def __init__(self) -> None:
-        self.names: list[cst.Name] = []
-
-    def visit_Name(self, node: cst.Name) -> None:
-        if node.value == "print":
-            self.names.append(node)
-
-
-class _Comments(cst.CSTVisitor):
-    def __init__(self) -> None:
-        self.comments = self.yields = False
-
-    def visit_Comment(self, node: cst.Comment) -> None:  # noqa: ARG002 - LibCST's protocol
-        self.comments = True
-
-    def visit_Yield(self, node: cst.Yield) -> None:  # noqa: ARG002 - LibCST's protocol
-        self.yields = True
-
-
 class _Migration:
     def __init__(self, module: Module, options: Options, report: FileReport) -> None:
         self._module = module
         self._options = options
         self._report = report
         self._loggers = LoggerChooser(module, options)
-        self._composer = Composer(module.code, module.start, options.level)
         self._lines = source_lines(report.source)
-        self._need_logger: list[cst.Call] = []
-        self._empty: list[cst.Call] = []
+        self._main = main_block(module, self._lines)
         self._edits: list[tuple[int, int, str]] = []
 
-    def run(self, names: list[cst.Name]) -> None:
+    def run(self, finder: PrintFinder) -> None:
         """Fill the report with the outcome for each use of print."""
-        calls = [call for name in names if (call := self._look_at(name)) is not None]
-        calls.sort(key=self._module.start)
-        converted = {call: self._convert(call) for call in calls}
-        insertion = self._insertion(converted)
-        self._drop(converted)
-        for call, finding in converted.items():
-            self._report.findings.append(finding)
-            if finding.new:
-                self._edits.append((*self._module.span(call), finding.new))
+        module = self._module
+        calls = [call for name in finder.names if (call := self._look_at(name)) is not None]
+        calls += [call for call in finder.writes if is_bar_write(module, call)]
+        calls.sort(key=module.start)
+        prints = plan(module, self._options, self._loggers, calls, self._lines)
+        self._keep_early(prints)
+        insertion = self._insertion(prints)
+        drop_frames(self._module, prints)
+        converted = [item for item in prints if item.reason is None]
+        if converted and not SETS_UP.search(self._report.source):
+            insertion = self._with_set_up(insertion, converted)
+        if insertion is not None:
+            self._report.added, self._report.added_at = insertion.lines, insertion.line
+        self._report.findings += map(self._finding_of, prints)
+        self._drop([item for item in prints if self._is_removed(item)])
         self._report.findings.sort(key=lambda finding: (finding.line, finding.column))
         self._report.result = self._edited(insertion)
 
@@ -129,139 +110,131 @@ class _Migration:
             (it for it in self._module.ancestors(name) if isinstance(it, cst.BaseSmallStatement)),
             name,
         )
-        self._report.findings.append(
-            self._finding(name, statement, reason="print itself is passed around or stored")
-        )
+        reason = "print itself is passed around or stored"
+        self._report.findings.append(self._finding(name, statement, "left", reason=reason))
         return None
 
     def _finding(
-        self, node: cst.CSTNode, shown: cst.CSTNode, *, reason: str, kept: bool = False
+        self,
+        node: cst.CSTNode,
+        shown: cst.CSTNode,
+        status: Status,
+        new: str | None = None,
+        *,
+        level: str | None = None,
+        reason: str | None = None,
+        note: str | None = None,
     ) -> Finding:
-        return Finding(
-            line=self._module.lines(node)[0],
-            column=self._module.column(node),
-            status="kept" if kept else "left",
-            old=self._module.code(shown).strip(),
-            reason=reason,
-        )
+        line, column = self._module.lines(node)[0], self._module.column(node)
+        old = self._module.code(shown).strip()
+        return Finding(line, column, status, old, new, level, reason, note)
 
-    def _convert(self, call: cst.Call) -> Finding:
-        first, last = self._module.lines(call)
-        if any(_MARK.search(line) for line in self._lines[first - 1 : last]):
-            return self._finding(call, call, reason="marked with noqa", kept=True)
-        try:
-            entry = self._entry(call)
-            target, note, undefined = self._loggers.choose(
-                call, with_fields=bool(entry.fields) or entry.exception
-            )
-        except LeftAloneError as left:
-            if str(left) == EMPTY and self._options.drop_empty:
-                self._empty.append(call)
-            return self._finding(call, call, reason=str(left))
-        if undefined:
-            self._need_logger.append(call)
+    def _is_removed(self, item: Print) -> bool:
+        return item.gone is not None or (item.reason == EMPTY and self._options.drop_empty)
+
+    def _finding_of(self, item: Print) -> Finding:
+        call = item.call
+        if self._is_removed(item):
+            return self._finding(call, call, "convert", "", note=item.gone)
+        if item.entry is None or item.reason is not None:
+            status: Status = "kept" if item.reason == MARKED else "left"
+            return self._finding(call, call, status, reason=item.reason)
+        new = self._log_call(item, item.entry)
+        self._edits.append((*self._module.span(call), new))
+        return self._finding(call, call, "convert", new, level=item.entry.level, note=item.note)
+
+    def _log_call(self, item: Print, entry: Entry) -> str:
+        """Return the source of the call that replaces a print."""
         fields = list(entry.fields)
-        if entry.exception and entry.level in ("error", "critical"):
+        if entry.traceback:
             fields.append(("exc_info", "True"))
-        line = self._lines[first - 1]
-        new = render_call(
-            f"{target}.{entry.level}",
+        line = self._lines[self._module.lines(item.call)[0] - 1]
+        return render_call(
+            f"{item.target}.{entry.level}",
             entry.message,
             fields,
             margin=line[: len(line) - len(line.lstrip())],
-            column=self._module.column(call),
+            column=self._module.column(item.call),
             line_length=self._options.line_length,
             indent=self._module.tree.default_indent,
             newline=self._module.tree.default_newline,
             known=self._report.source,
         )
-        return Finding(
-            line=first,
-            column=self._module.column(call),
-            status="convert",
-            old=self._module.code(call),
-            new=new,
-            level=entry.level,
-            note=note,
-        )
-
-    def _entry(self, call: cst.Call) -> Entry:
-        """Parse a call, or refuse it."""
-        module = self._module
-        assert isinstance(call.func, cst.Name)
-        if not module.is_builtin("print", call.func):
-            line = module.line_of_binding("print", call.func)
-            where = f" (line {line})" if line else ""
-            raise LeftAloneError(f"print is not the builtin here{where}")
-        if self._loggers.has_star_import:
-            raise LeftAloneError("print may not be the builtin: a star import may define it")
-        if not isinstance(module.parents[call], cst.Expr):
-            raise LeftAloneError("its value is used")
-        inside = _Comments()
-        call.visit(inside)
-        if inside.comments:
-            raise LeftAloneError("contains a comment")
-        if inside.yields:
-            raise LeftAloneError("contains a yield")
-
-        def has_builtin(name: str) -> bool:
-            return module.is_builtin(name, call.func)
-
-        reader = TemplateReader(
-            module.code, lambda name: module.is_builtin(name.value, name), module.qualified
-        )
-        return self._composer.compose(reader.read(call), self._caught(call), has_builtin)
-
-    def _caught(self, node: cst.CSTNode) -> str | None:
-        """Return the name of the exception caught by the handler that encloses a node."""
-        for outer in self._module.ancestors(node):
-            if isinstance(outer, cst.FunctionDef | cst.ClassDef):
-                return None
-            if isinstance(outer, cst.ExceptHandler | cst.ExceptStarHandler) and outer.name:
-                assert isinstance(outer.name.name, cst.Name)
-                return outer.name.name.value
-        return None
 
     # ---- the file ------------------------------------------------------------------------
 
-    def _insertion(self, converted: dict[cst.Call, Finding]) -> Insertion | None:
+    def _is_early(self, call: cst.Call) -> bool:
+        """Return whether a call runs when the module is imported."""
+        return function_of(self._module, call) is None
+
+    def _keep_early(self, prints: list[Print]) -> None:
+        """Refuse the prints of a program that run before its main block can set up logging."""
+        if self._main is None or self._options.set_up == "never":
+            return
+        end = self._main.start
+        if found := SETS_UP.search(self._report.source, 0, end):
+            end = found.start()
+        for item in prints:
+            is_early = self._is_early(item.call) and self._module.start(item.call) < end
+            if is_early and item.reason is None:
+                item.keep("runs before the main block: a log message would not show yet")
+
+    def _insertion(self, prints: list[Print]) -> Insertion | None:
         """Find the place for the logger; if there is none, the prints that need it stay."""
-        if not self._need_logger:
+        needing = [it for it in prints if it.needs_logger and it.reason is None]
+        if not needing:
             return None
         try:
-            insertion = self._loggers.insertion(self._need_logger)
+            insertion = self._loggers.insertion([item.call for item in needing])
         except LeftAloneError as left:
-            for call in self._need_logger:
-                converted[call] = self._finding(call, call, reason=str(left))
+            for item in needing:
+                item.keep(str(left))
             return None
-        self._report.added = insertion.lines
-        self._report.added_at = insertion.line
         return insertion
 
-    def _drop(self, converted: dict[cst.Call, Finding]) -> None:
-        """Remove the prints that show nothing; a block's last statement becomes pass."""
+    def _with_set_up(self, insertion: Insertion | None, converted: list[Print]) -> Insertion | None:
+        """Insert the call that sets up logging where the program starts, or say which it is."""
+        module, report, wish = self._module, self._report, self._options.set_up
+        main = self._main
+        early = any(self._is_early(item.call) for item in converted)
+        report.set_up = set_up_call(
+            report.path,
+            is_program=main is not None or early or report.path.endswith(".ipynb"),
+            debug=any(item.entry is not None and item.entry.level == "debug" for item in converted),
+        )
+        if insertion is None or wish == "never" or not self._loggers.has_free_set_up():
+            return insertion
+        if main is None and wish == "always":
+            report.set_up_at = insertion.line
+            return insertion.with_set_up(report.set_up)
+        if main is None or main.line == 0:
+            return insertion
+        report.set_up_at = main.line
+        place = len("".join(self._lines[: main.line - 1]))
+        text = f"{main.margin}{report.set_up}{module.tree.default_newline}"
+        self._edits.append((place, place, text))
+        return insertion.with_set_up("")
+
+    def _drop(self, prints: list[Print]) -> None:
+        """Remove prints; a block's last statement becomes pass."""
         module = self._module
         gone: dict[cst.CSTNode, int] = {}
-        for call in self._empty:
-            line = module.parents[module.parents[call]]
+        for item in prints:
+            line = module.parents[module.parents[item.call]]
             block = module.parents[line]
-            new = "pass"
-            if isinstance(line, cst.SimpleStatementLine) and isinstance(
-                block, cst.IndentedBlock | cst.Module
+            span, new = module.span(item.call), "pass"
+            if (
+                stands_alone(line)
+                and isinstance(block, cst.IndentedBlock | cst.Module)
+                and gone.get(block, 0) + 1 < len(block.body)
+                and not _before_text(line, block)
             ):
-                alone = len(line.body) == 1 and line.trailing_whitespace.comment is None
-                if (
-                    alone
-                    and gone.get(block, 0) + 1 < len(block.body)
-                    and not _before_text(line, block)
-                ):
-                    gone[block] = gone.get(block, 0) + 1
-                    first, last = module.lines(line)
-                    start = len("".join(self._lines[: first - 1]))
-                    end = start + len("".join(self._lines[first - 1 : last]))
-                    self._edits.append((start, end, ""))
-                    new = ""
-            converted[call] = replace(converted[call], status="convert", reason=None, new=new)
+                gone[block] = gone.get(block, 0) + 1
+                first, last = module.lines(line)
+                start = len("".join(self._lines[: first - 1]))
+                span = (start, start + len("".join(self._lines[first - 1 : last])))
+                new = ""
+            self._edits.append((*span, new))
 
     def _edited(self, insertion: Insertion | None) -> str:
         """Return the source with all edits applied."""
@@ -282,11 +255,10 @@ class _Migration:
         return result
 
 
-def _before_text(line: cst.SimpleStatementLine, block: cst.IndentedBlock | cst.Module) -> bool:
+def _before_text(line: cst.CSTNode, block: cst.IndentedBlock | cst.Module) -> bool:
     """Return whether removing a statement would turn the string after it into a docstring."""
-    index = list(block.body).index(line)
-    following = block.body[index + 1 : index + 2]
-    return index == 0 and any(
+    following = block.body[1:2] if block.body[0] is line else ()
+    return any(
         isinstance(item, cst.SimpleStatementLine)
         and isinstance(item.body[0], cst.Expr)
         and isinstance(item.body[0].value, cst.SimpleString | cst.ConcatenatedString)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from foundry_fastlog.migrate.model import FileReport, Options
+from foundry_fastlog.migrate.notebook import migrate_notebook
 from foundry_fastlog.migrate.source import migrate_source
 
 __all__ = ["migrate_file", "migrate_paths", "python_files"]
@@ -19,8 +20,11 @@ __all__ = ["migrate_file", "migrate_paths", "python_files"]
 _FOREIGN = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "build", "dist"})
 
 
+_NOTEBOOK = ".ipynb"
+
+
 def python_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """List files: the given files, and all ``*.py`` below the given folders.
+    """List files: the given files, and all ``*.py`` and ``*.ipynb`` below the given folders.
 
     Hidden folders, virtual environments, build outputs and links to folders are skipped below a
     folder.
@@ -44,7 +48,7 @@ def _below(folder: Path) -> Iterator[Path]:
             and name not in _FOREIGN
             and not (here / name / "pyvenv.cfg").exists()
         )
-        yield from (here / name for name in sorted(files) if name.endswith(".py"))
+        yield from (here / name for name in sorted(files) if name.endswith((".py", _NOTEBOOK)))
 
 
 def _decode(raw: bytes) -> tuple[str, str, bytes]:
@@ -56,7 +60,7 @@ def _decode(raw: bytes) -> tuple[str, str, bytes]:
 
 
 def migrate_file(path: Path, options: Options, *, write: bool = False) -> FileReport:
-    """Migrate one file.
+    """Migrate one file: a module or, if its name ends in ``.ipynb``, a notebook.
 
     Args:
         path: The file.
@@ -67,16 +71,17 @@ def migrate_file(path: Path, options: Options, *, write: bool = False) -> FileRe
         The findings. If the file cannot be read or written, `error` is set.
     """
     report = FileReport(str(path))
+    is_notebook = path.suffix == _NOTEBOOK
     try:
         raw = path.read_bytes()
-        text, encoding, mark = _decode(raw)
+        text, encoding, mark = (raw.decode(), "utf-8", b"") if is_notebook else _decode(raw)
     except OSError as error:
         report.error = f"cannot be read: {error.strerror or error}"
         return report
     except (SyntaxError, UnicodeDecodeError) as error:
         report.error = f"cannot be decoded: {error}"
         return report
-    report = migrate_source(text, options, str(path))
+    report = (migrate_notebook if is_notebook else migrate_source)(text, options, str(path))
     if write and report.error is None and report.result != text:
         try:
             _replace(path.resolve(), mark + report.result.encode(encoding))

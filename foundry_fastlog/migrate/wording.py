@@ -9,9 +9,11 @@ import re
 
 __all__ = [
     "GAP",
+    "SMALL_WORDS",
     "clean_message",
     "has_words",
     "level_of",
+    "said_level",
     "without_level_word",
     "without_terminal_codes",
 ]
@@ -27,7 +29,7 @@ _BACK = re.compile(rf"(?:[\s:;,=~|>*#{_SYMBOLS}]+|(?<=\s)[-\u2013\u2014+]+|\.+|[
 
 _PREFIXES = {
     "debug": "debug", "dbg": "debug", "trace": "debug", "verbose": "debug",
-    "info": "info", "note": "info",
+    "info": "info",
     "warning": "warning", "warn": "warning", "caution": "warning",
     "error": "error", "err": "error", "exception": "error",
     "critical": "critical", "fatal": "critical", "fatal error": "critical",
@@ -38,6 +40,8 @@ _PREFIX = re.compile(
     re.IGNORECASE,
 )
 _NOT_AN_ERROR = r"(?!\s*(?:rates?|bars?|counts?|terms?|functions?|norms?|ratios?|codes?|types?)\b)"
+# Not after "0", "no" or "not": then nothing went wrong.
+_SOME = r"(?<![\d\0] )(?<!\bno )(?<!\bnot )(?<!\bwithout )(?<!\bnothing )\b"
 _BY_WORDS = [
     ("error", re.compile(r"[❌✗✘✖🛑🔥]")),
     ("warning", re.compile(r"⚠")),
@@ -50,7 +54,11 @@ _BY_WORDS = [
             r"|\b(?:failed to|failure|could not|couldn't|cannot|can't|unable to|an error)\b"
             r"|\berrors? (?:while|when|during|in|at|on|occurred|loading|reading|opening|saving|"
             r"writing|parsing)\b"
-            r"|(?<![\d\0])(?<!no)(?<!not)\s+fail(?:s|ed)\b(?!\s+\w+s\b)",
+            rf"|{_SOME}fail(?:s|ed)\b(?!\s+\w+s\b)"
+            rf"|{_SOME}(?:abort(?:s|ed|ing)?|giv(?:es?|ing) up|gave up|crash(?:es|ed|ing)?|"
+            r"timed out|diverg(?:es?|ed|ing)|corrupt(?:ed)?|no such|denied|refused|unhandled|"
+            r"uncaught)\b"
+            r"|\b(?:does not|doesn't|do not|don't) exist\b",
             re.IGNORECASE,
         ),
     ),
@@ -58,7 +66,18 @@ _BY_WORDS = [
         "warning",
         re.compile(
             r"\bwarning:|\bdeprecated\b|\bfall(?:ing|s)? ?back\b|\bskipp(?:ing|ed)\b"
-            r"|\bretrying\b|\bnot found\b|\bunavailable\b|\bunexpected(?:ly)?\b",
+            r"|\bretry(?:ing)?\b|\bnot found\b|\bunavailable\b|\bunexpected(?:ly)?\b"
+            r"|\bnot (?:supported|available|installed|recommended)\b|\bunsupported\b"
+            rf"|{_SOME}(?:ignor(?:ing|ed)|interrupted|invalid|missing|exceed(?:s|ed|ing)|"
+            r"overflow(?:s|ed)?)\b"
+            r"|\btoo (?:large|small|long|short|many|few|high|low|big|slow)\b",
+            re.IGNORECASE,
+        ),
+    ),
+    (  # a number that is none; "nan_policy" and "no NaN" are none of these
+        "warning",
+        re.compile(
+            rf"{_SOME}(?:nans?|infs?|non-?finite)\b(?!\s+(?:check|polic)|[_-])",
             re.IGNORECASE,
         ),
     ),
@@ -66,6 +85,8 @@ _BY_WORDS = [
 ]
 
 _SMALL = "to from at in of with for on by into is was are as and or than via using per the a an"
+#: Words that say nothing without the value beside them.
+SMALL_WORDS = frozenset(_SMALL.split())
 _PREPOSITION = rf"(?:{'|'.join(_SMALL.split())})"
 _OPEN, _CLOSE = r"[(\[{<'\"`\u201c\u2018]", r"[)\]}>'\"`\u201d\u2019]"
 _STEPS = [  # what removed values leave behind, in the order in which it is cleaned up
@@ -99,15 +120,19 @@ def _undecorated(text: str) -> str:
     return _BACK.sub("", _FRONT.sub("", text))
 
 
+def said_level(text: str) -> str | None:
+    """Return the level that a text names at its start: ``WARNING: ...``."""
+    match = _PREFIX.match(_FRONT.sub("", text))
+    return None if match is None else _PREFIXES[match["word"].lower()]
+
+
 def level_of(text: str) -> str:
-    """Return the level that a text implies; "info" by default.
+    """Return the level that a text without a level's name implies; "info" by default.
 
     Args:
         text: The text, with `GAP` for each value.
     """
     start = _FRONT.sub("", text)
-    if match := _PREFIX.match(start):
-        return _PREFIXES[match["word"].lower()]
     for level, pattern in _BY_WORDS:
         if pattern.search(text) or pattern.search(start):
             return level

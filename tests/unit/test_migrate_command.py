@@ -49,6 +49,10 @@ def test_the_listing_shows_each_print_and_changes_nothing(project: Path, command
         "    print()\n"
         "3 files: 2 prints can be converted, 2 left\n"
         "Nothing was changed. Run the command again with --write to apply this.\n"
+        "The messages show only in a program that sets up logging. Call, where it starts:\n"
+        "    from foundry_fastlog import setup_logging\n"
+        '    setup_logging(__name__, experiment="data")  # data.py\n'
+        '    setup_logging(__name__, experiment="mixed")  # sub/mixed.py\n'
     )
     assert (project / "data.py").read_text() == OLD
 
@@ -89,6 +93,36 @@ def test_options_reach_the_conversion(project: Path, command: Command) -> None:
     assert new in command("migrate", *options, "data.py").out
 
 
+def test_the_calls_that_make_messages_show_are_offered(project: Path, command: Command) -> None:
+    """By package or module, once each; where there is a main block, the call is inserted."""
+    package = project / "src" / "app" / "sub"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").write_text("")
+    code = "def f():\n    print('DEBUG: a')\n"
+    for path in (package / "a.py", package / "b.py", project / "src" / "tool.py"):
+        path.write_text(code)
+    (project / "src" / "my run.py").write_text(f'{code}\nif __name__ == "__main__":\n    f()\n')
+    out = command("migrate", "src").out
+    assert "  + from foundry_fastlog import StructuredLogger, setup_logging\n" in out
+    call = 'setup_logging(__name__, experiment="my_run", level="DEBUG")'
+    assert f"src/my run.py:5  sets up logging\n  + {call}\n" in out
+    assert out.endswith(
+        "    from foundry_fastlog import setup_logging\n"
+        '    setup_logging("tool", level="DEBUG")  # src/tool.py\n'
+        '    setup_logging("app", level="DEBUG")  # src/app/sub/a.py\n'
+    )
+    command("migrate", "--write", "src")
+    assert f'if __name__ == "__main__":\n    {call}\n' in (project / "src/my run.py").read_text()
+    for index in range(12):
+        (project / f"m{index:02}.py").write_text(code)
+    out = command("migrate", *(f"m{index:02}.py" for index in range(12))).out
+    assert out.endswith("# m07.py\n    and 4 more calls: --json lists all\n")
+    out = command("migrate", "--set-up", "always", "m00.py").out
+    assert '  + setup_logging("m00", level="DEBUG")\n' in out
+    assert "Call, where it starts" not in out
+
+
 def test_json_is_for_programs(project: Path, command: Command) -> None:
     answer = json.loads(command("migrate", "--json", "sub").out)
     (file,) = answer["files"]
@@ -118,6 +152,7 @@ def test_notes_and_blank_lines_of_long_calls_are_shown(project: Path, command: C
         (["--write", "--check", "."], "--check changes nothing"),
         (["--logger", "a b", "."], "must be a Python name"),
         (["--level", "loud", "."], "the level must be auto or one of debug"),
+        (["--set-up", "here", "."], "set_up must be one of main, always, never"),
     ],
 )
 def test_wrong_arguments_are_named(

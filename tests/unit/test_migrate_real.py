@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import io
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from print_losses import losses_of
 
 from foundry_fastlog.migrate import FileReport, Options, migrate_source
 
@@ -31,7 +33,7 @@ LEVELS = "debug|info|warning|error|critical"
 LOGS = re.compile(rf"^(self\.)?zz_logger\.({LEVELS})\(")
 #: A logger's name that no module has, so that every print that is understood is converted.
 OPTIONS = Options(logger="zz_logger")
-ADDED = ("from foundry_fastlog import StructuredLogger", "zz_logger = StructuredLogger(__name__)")
+ADDED = ("from foundry_fastlog import ", "zz_logger = StructuredLogger(__name__)")
 
 
 def sources(root: Path, limit: int, size: int = 12_000) -> list[Path]:
@@ -61,16 +63,23 @@ def read(path: Path) -> str | None:
 
 
 class Masker(ast.NodeTransformer):
-    """Puts one same statement in the place of each converted print, and of each new call."""
+    """Puts one same statement in the place of each converted print, and of each new call.
 
-    def __init__(self, places: set[tuple[int, int]]) -> None:
+    Prints that are removed are left out, and so is the call that sets up logging.
+    """
+
+    def __init__(self, places: dict[tuple[int, int], bool]) -> None:
         self.places = places
         self.count = 0
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         value = node.value
+        place = value.lineno, value.col_offset
         is_new = isinstance(value, ast.Call) and LOGS.match(ast.unparse(value.func) + "(")
-        if (value.lineno, value.col_offset) in self.places or is_new:
+        is_removed = self.places.get(place) is False
+        if is_removed or (not self.places and ast.unparse(value).startswith("setup_logging(")):
+            return None
+        if place in self.places or is_new:
             self.count += 1
             return ast.Expr(ast.Constant("masked"))
         return self.generic_visit(node)
@@ -80,7 +89,7 @@ def masked(source: str, report: FileReport | None) -> tuple[str, int]:
     """Return the syntax tree of a source without its prints and the lines that came new."""
     lines = source.encode().split(b"\n")
     places = {
-        (found.line, len(lines[found.line - 1].decode()[: found.column].encode()))
+        (found.line, len(lines[found.line - 1].decode()[: found.column].encode())): bool(found.new)
         for found in (report.findings if report else ())
         if found.status == "convert"
     }
@@ -88,7 +97,7 @@ def masked(source: str, report: FileReport | None) -> tuple[str, int]:
     masker = Masker(places)
     masker.visit(tree)
     if report is None:
-        tree.body = [node for node in tree.body if ast.unparse(node) not in ADDED]
+        tree.body = [node for node in tree.body if not ast.unparse(node).startswith(ADDED)]
     return ast.dump(tree), masker.count
 
 
@@ -113,8 +122,9 @@ def check(path: Path) -> int:
         warnings.simplefilter("ignore")
         compile(report.result, str(path), "exec", dont_inherit=True)
         old, new = masked(source, report), masked(report.result, None)
-    assert old[1] == new[1] == converted, path
+    assert old[1] == new[1] == sum(bool(found.new) for found in report.findings), path
     assert old[0] == new[0], path
+    assert losses_of(report) == [], path
     assert comments(source) == comments(report.result), path
     again = migrate_source(report.result, OPTIONS, str(path))
     assert again.result == report.result, path
@@ -219,7 +229,7 @@ def test_no_value_is_lost_or_asked_for_twice(code: str) -> None:
     if found.new is None:
         assert found.reason
         return
-    ast.parse(found.new)
+    assert losses_of(report) == []
     logger = Recorder()
     asked = run(found.new, logger=logger)
     assert asked == run(code, print=lambda *a, **k: None)
@@ -227,6 +237,67 @@ def test_no_value_is_lost_or_asked_for_twice(code: str) -> None:
     assert list(shown_values(fields)) == asked
     assert message.strip() == message != ""
     assert "\0" not in message
+
+
+ENDS = st.sampled_from(["", ", end=' '", ", end=''", ", end='\\n\\n'"])
+LINES = st.builds(
+    lambda word, end: [f"print({word!r}{end})"], st.sampled_from(["a b", "", "--"]), ENDS
+)
+
+
+def indented(head: str) -> Callable[[list[str]], list[str]]:
+    return lambda block: [head, *(f"    {line}" for line in block)]
+
+
+@st.composite
+def blocks(draw: st.DrawFn, depth: int = 2) -> list[str]:
+    """Write statements: prints that share lines, in branches and loops."""
+    simple = [LINES, st.just(["pass"])]
+    if depth:
+        inner = blocks(depth - 1)
+        simple += [
+            inner.map(indented("for i in range(2):")),
+            inner.map(indented("while next(go):")),
+            inner.map(indented("with a:")),
+            st.tuples(inner, inner).map(
+                lambda two: indented("if next(go):")(two[0]) + indented("else:")(two[1])
+            ),
+            inner.map(lambda block: [*indented("try:")(block), "finally:", "    print('c d')"]),
+            inner.map(indented("if next(go):")),
+        ]
+    found = draw(st.lists(st.one_of(*simple), min_size=1, max_size=4))
+    return [line for lines in found for line in lines]
+
+
+def shown_by(code: str, choices: list[bool]) -> tuple[str, list[str]]:
+    """Run code and return what it printed, and its messages; no message may break into a line."""
+    output: list[str] = []
+
+    def show(*texts: str, end: str = "\n") -> None:
+        output.append(" ".join(texts) + end)
+
+    class Log(Recorder):
+        def __getattr__(self, level: str) -> Callable[..., None]:
+            assert "".join(output)[-1:] in ("", "\n")
+            return super().__getattr__(level)
+
+    logger = Log()
+    names = {"print": show, "a": contextlib.nullcontext(), "zz_logger": logger}
+    with contextlib.suppress(StopIteration):
+        exec(compile(code, "code", "exec"), {**names, "go": iter(choices)})
+    return "".join(output), [message for message, _ in logger.calls]
+
+
+@given(blocks(), st.lists(st.booleans(), max_size=12))
+def test_a_message_never_breaks_into_a_line(block: list[str], choices: list[bool]) -> None:
+    """Whatever the flow of control; and no word goes."""
+    code = "\n".join(block) + "\n"
+    report = migrate_source(code, OPTIONS)
+    assert report.error is None
+    lines = [line for line in report.result.split("\n") if "StructuredLogger" not in line]
+    output, messages = shown_by("\n".join(lines), choices)
+    words = re.findall(r"\w", shown_by(code, choices)[0])
+    assert len(re.findall(r"\w", output + " ".join(messages))) >= len(words)
 
 
 @given(WORD)
