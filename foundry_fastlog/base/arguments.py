@@ -6,12 +6,14 @@ import logging
 import os
 import re
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import SupportsIndex, cast
 
 __all__ = [
     "LEVELS",
     "absolute",
+    "bounds_of",
     "check_choice",
     "check_directory",
     "check_number",
@@ -19,6 +21,7 @@ __all__ = [
     "known_level",
     "level_name",
     "process_number",
+    "ranks_of",
     "seconds",
     "step_number",
     "whole_number",
@@ -90,6 +93,31 @@ def step_number(step: object) -> int:
     if not -(1 << 63) <= number < 1 << 63:
         raise OverflowError("step does not fit in a signed 64-bit integer")
     return number
+
+
+def ranks_of(ranks: int | Iterable[int]) -> tuple[int, ...]:
+    """Check ranks.
+
+    Raises:
+        TypeError: They are no integers.
+    """
+    given = (ranks,) if isinstance(ranks, (int, str)) else tuple(ranks)
+    return tuple(whole_number("ranks", rank) for rank in given)
+
+
+def bounds_of(steps: tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
+    """Check the first and the last step to read.
+
+    Raises:
+        TypeError: They are none.
+    """
+    if steps is None:
+        return None, None
+    pair: object = steps  # callers without types
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"steps must be the first and the last step, or None, got {steps!r}")
+    first, last = (None if step is None else whole_number("steps", step) for step in steps)
+    return first, last
 
 
 def check_number(

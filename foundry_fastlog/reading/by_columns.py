@@ -6,9 +6,9 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from foundry_fastlog.base.arguments import check_type, whole_number
+from foundry_fastlog.base.arguments import bounds_of, check_type, ranks_of
 from foundry_fastlog.reading.counting import (
     RECOUNTED,
     Counting,
@@ -26,11 +26,22 @@ if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
     import polars as pl
     import pyarrow as pa  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    from typing_extensions import Unpack
 
     from foundry_fastlog.reading.columns import Columns, Metric
     from foundry_fastlog.reading.scan import Choice, Frame, Scan, Statistics
 
-__all__ = ["ByColumns", "bounds_of", "native_firsts", "ranks_of"]
+__all__ = ["ByColumns", "native_firsts"]
+
+
+class Chosen(TypedDict, total=False):
+    """Arguments of ``arrow``."""
+
+    names: str | Sequence[str] | None
+    steps: tuple[int | None, int | None] | None
+    ranks: int | Iterable[int] | None
+    starts: Starts
+
 
 #: The streams whose values have names.
 NAMED = ("metrics", "performance", "system")
@@ -97,33 +108,16 @@ class ByColumns:
         choice = _choice([names] if isinstance(names, str) else names, steps)
         return Columns(self._frame(stream, choice, ranks, starts))
 
-    def to_polars(
-        self,
-        stream: str,
-        *,
-        names: str | Sequence[str] | None = None,
-        steps: tuple[int | None, int | None] | None = None,
-        ranks: int | Iterable[int] | None = None,
-        starts: Starts = "latest",
-    ) -> pl.DataFrame:
+    def to_polars(self, stream: str, **chosen: Unpack[Chosen]) -> pl.DataFrame:
         """Read a stream into a polars DataFrame; arguments and columns as in ``arrow``.
 
         Raises:
             ImportError: polars is not installed; the message says how to get it.
             ValueError: An unknown stream or start.
         """
-        columns = self.arrow(stream, names=names, steps=steps, ranks=ranks, starts=starts)
-        return columns.to_polars()
+        return self.arrow(stream, **chosen).to_polars()
 
-    def to_pandas(
-        self,
-        stream: str,
-        *,
-        names: str | Sequence[str] | None = None,
-        steps: tuple[int | None, int | None] | None = None,
-        ranks: int | Iterable[int] | None = None,
-        starts: Starts = "latest",
-    ) -> pd.DataFrame:
+    def to_pandas(self, stream: str, **chosen: Unpack[Chosen]) -> pd.DataFrame:
         """Read a stream into a pandas DataFrame; arguments and columns as in ``arrow``.
 
         Integer columns with absent values are ``Int64``. pandas shows an absent float as
@@ -133,26 +127,16 @@ class ByColumns:
             ImportError: pandas is not installed; the message says how to get it.
             ValueError: An unknown stream or start.
         """
-        columns = self.arrow(stream, names=names, steps=steps, ranks=ranks, starts=starts)
-        return columns.to_pandas()
+        return self.arrow(stream, **chosen).to_pandas()
 
-    def to_arrow(
-        self,
-        stream: str,
-        *,
-        names: str | Sequence[str] | None = None,
-        steps: tuple[int | None, int | None] | None = None,
-        ranks: int | Iterable[int] | None = None,
-        starts: Starts = "latest",
-    ) -> pa.Table:
+    def to_arrow(self, stream: str, **chosen: Unpack[Chosen]) -> pa.Table:
         """Read a stream into a pyarrow Table; arguments and columns as in ``arrow``.
 
         Raises:
             ImportError: pyarrow is not installed.
             ValueError: An unknown stream or start.
         """
-        columns = self.arrow(stream, names=names, steps=steps, ranks=ranks, starts=starts)
-        return columns.to_arrow()
+        return self.arrow(stream, **chosen).to_arrow()
 
     def metric(
         self,
@@ -392,31 +376,6 @@ def native_firsts(series: list[Series]) -> Firsts:
 def _check_named(stream: str) -> None:
     if stream not in NAMED:
         raise ValueError(f"names are of {', '.join(NAMED)}; {stream} has none")
-
-
-def ranks_of(ranks: int | Iterable[int]) -> tuple[int, ...]:
-    """Check ranks.
-
-    Raises:
-        TypeError: They are no integers.
-    """
-    given = (ranks,) if isinstance(ranks, (int, str)) else tuple(ranks)
-    return tuple(whole_number("ranks", rank) for rank in given)
-
-
-def bounds_of(steps: tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
-    """Check the first and the last step to read.
-
-    Raises:
-        TypeError: They are none.
-    """
-    if steps is None:
-        return None, None
-    pair: object = steps  # callers without types
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise TypeError(f"steps must be the first and the last step, or None, got {steps!r}")
-    first, last = (None if step is None else whole_number("steps", step) for step in steps)
-    return first, last
 
 
 def _choice(

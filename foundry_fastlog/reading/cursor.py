@@ -26,6 +26,7 @@ from foundry_fastlog.reading.overlay import Overlay, describe_ring
 from foundry_fastlog.reading.places import (
     Place,
     advance,
+    go_on,
     seq_of,
     step_back,
     tail_of,
@@ -258,11 +259,11 @@ class Cursor:
     ) -> dict[Segment, bytes]:
         """Read the whole lines after a place, across segments, up to a limit."""
         parts: dict[Segment, bytes] = {}
-        later = [segment for segment in series.segments if segment.name.segment >= place.segment]
+        later = go_on(series.segments, place)
         if not later or later[0].name.segment > place.segment:
             self._missing(series, place, result)
         for number, segment in enumerate(later):
-            if segment.name.segment > place.segment:
+            if number or segment.name.segment > place.segment:
                 place.begin(segment.name.segment)
             place.gone = False
             # A later segment existed before this read, so this one is complete.

@@ -6,7 +6,9 @@ begins, and by what stands before the place: so a file that was truncated or rep
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 from zlib import crc32
@@ -17,7 +19,7 @@ from foundry_fastlog.reading.lines import MAX_LINE_BYTES
 from foundry_fastlog.run.files import Segment, Series, Writer
 from foundry_fastlog.run.segment_file import SegmentFile
 
-__all__ = ["Place", "advance", "seq_of", "step_back", "tail_of", "without_known"]
+__all__ = ["Place", "advance", "go_on", "seq_of", "step_back", "tail_of", "without_known"]
 
 _BLOCK_BYTES = 1 << 16
 _HEAD_BYTES, _BEFORE_BYTES = 128, 64
@@ -84,6 +86,21 @@ _NOT_KEPT = ("settled", "gone", "anew")
 def _print_of(handle: SegmentFile, begin: int, end: int) -> _Print:
     handle.seek(begin)
     return end - begin, crc32(handle.read(end - begin))
+
+
+def go_on(segments: Iterable[Segment], place: Place) -> list[Segment]:
+    """Return the files that a place is in or before.
+
+    Two have the place's number where the writer began a file anew that somebody had compressed.
+    """
+    later = [segment for segment in segments if segment.name.segment >= place.segment]
+    alike = [segment for segment in later if segment.name.segment == place.segment]
+    size, _ = place.head
+    for number, segment in enumerate(alike if len(alike) > 1 and size else ()):
+        with contextlib.suppress(OSError), segment.open() as handle:
+            if _print_of(handle, 0, size) == place.head:
+                return later[number:]
+    return later
 
 
 def step_back(series: Series, place: Place) -> None:

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from foundry_fastlog.reading.by_columns import ByColumns, bounds_of, native_firsts, ranks_of
+from foundry_fastlog.base.arguments import bounds_of, ranks_of
+from foundry_fastlog.reading.by_columns import ByColumns, native_firsts
 from foundry_fastlog.reading.counting import (
     RECOUNTED,
     Counting,

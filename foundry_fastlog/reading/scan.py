@@ -221,9 +221,6 @@ def new_pyramids(*, several_ranks: bool, size: int, most: int, least: int) -> Py
         size: How many bytes the curves of single ranks may take, and those of all ranks.
         most: The most buckets of a metric.
         least: The fewest to which its limit falls.
-
-    Raises:
-        ImportError: As for ``scan_series``.
     """
     found: Pyramids = _native().Pyramids(several_ranks, size, most, least)
     return found
@@ -330,6 +327,9 @@ def _source(series: Series, parts: list[_Part], choice: Choice) -> Source:
     )
 
 
+_Three = tuple[int, int, int]
+
+
 class _Account:
     """Accounts for the parts of a series."""
 
@@ -347,20 +347,17 @@ class _Account:
                 line += lines
                 tail = tail or rest
                 if error:
-                    said = SHORTER if error == errno.ENODATA else os.strerror(error)
-                    refusal = part.error or OSError(error, said)
-                    note_unreadable(part.segment.path.name, refusal, self._check, self._problems)
+                    self._refused(part, error)
                     break
             if tail:
                 note_tail(part.listed, line + 1, tail, self._check, self._problems)
 
-    def _lines(
-        self,
-        part: _Part,
-        before: int,
-        seqs: list[tuple[int, int, int]],
-        damages: list[tuple[int, int, int]],
-    ) -> None:
+    def _refused(self, part: _Part, error: int) -> None:
+        said = SHORTER if error == errno.ENODATA else os.strerror(error)
+        refusal = part.error or OSError(error, said)
+        note_unreadable(part.segment.path.name, refusal, self._check, self._problems)
+
+    def _lines(self, part: _Part, before: int, seqs: list[_Three], damages: list[_Three]) -> None:
         """Account for lines and damaged lines, in their order."""
         damaged = 0
         for first, count, line in seqs:

@@ -25,6 +25,7 @@ from foundry_fastlog.run.names import (
     StreamName,
     Writer,
     format_name,
+    is_packed,
     make_directories,
     parse_name,
     plain_name,
@@ -137,10 +138,14 @@ class Series:
 
 
 def sort_segments(segments: Iterable[Segment]) -> list[Segment]:
-    """Sort stream files by stream, writer and number."""
+    """Sort stream files by stream, writer and number, a compressed one before one begun anew."""
     order = {stream: position for position, stream in enumerate(STREAMS)}
     return sorted(
-        segments, key=lambda seg: (order[seg.name.stream], seg.name.writer, seg.name.segment)
+        segments,
+        key=lambda seg: (
+            *(order[seg.name.stream], seg.name.writer, seg.name.segment),
+            *(not is_packed(seg.path), seg.path.suffix),
+        ),
     )
 
 

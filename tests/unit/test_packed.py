@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gzip
 import io
+import json
 import logging
 import os
 import random
@@ -536,6 +537,36 @@ def test_a_resumed_run_goes_on_behind_compressed_files(tmp_path: Path) -> None:
     opened = read_run(tmp_path)
     assert list(opened.steps()) == list(range(101))
     assert all(check.complete for check in opened.check())
+
+
+@each_format
+@pytest.mark.parametrize("polls", [0, 1, 2])
+def test_a_cursor_reads_both_files_of_a_number_once(tmp_path: Path, how: str, polls: int) -> None:
+    """Wherever it was when the writer began its file anew, and while that one grows."""
+    OracleWriter(tmp_path, segment_lines=5).fill(range(13))
+    cursor, found = Cursor(tmp_path), list[int]()
+
+    def poll() -> None:
+        polled = Cursor(tmp_path, position=json.loads(json.dumps(cursor.position))).poll()
+        assert (polled.anew, polled.notes) == (False, [])
+        polled = cursor.poll()
+        found.extend(record["step"] for _, _, record, _ in polled.lines)
+
+    if polls:
+        poll()
+    newest = tmp_path / "metrics.000002.jsonl"
+    whole = newest.read_bytes()
+    put_packed(newest, how)
+    if polls > 1:
+        poll()
+    for seq in (13, 14):
+        line = json.loads(whole.splitlines()[-1]) | {"seq": seq, "step": seq}
+        with newest.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        for _ in range(2):
+            poll()
+    assert found == list(range(15))
+    assert read_run(tmp_path).curve("loss").count.sum() == 15
 
 
 @each_format
