@@ -170,21 +170,26 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         report.outcome = Outcome::gone;
         return report;
     }
-    const auto mark = [&] {
-        const std::uint64_t begun = 1;
+    const auto mark = [&](std::uint64_t begun) {
         return files.is_view() ? SinkError{}
                                : write_all(files, fd.get(), &begun, sizeof begun,
                                            kRecoveryMarkOffset, report.ring);
     };
     // Before the ring is read, which may take long: readers take who holds the lock for its writer. A pointer
     // may refer to anybody's file.
-    if (!by_pointer && S_ISREG(info.st_mode) && RingImage::look(files, fd.get()) != nullptr) {
-        if (const SinkError error = mark()) {
+    const bool early =
+        !by_pointer && S_ISREG(info.st_mode) && RingImage::look(files, fd.get()) != nullptr;
+    if (early) {
+        if (const SinkError error = mark(1)) {
             report.reason = describe(error);
             return report;
         }
         KILL_POINT("recovery_marked");
     }
+    const auto put_aside = [&] {
+        if (early) mark(0);  // it is kept as it was
+        move_to_quarantine(files, run_directory, path, report);
+    };
     std::unique_ptr<RingImage> image =
         S_ISREG(info.st_mode) ? RingImage::read(files, fd.get(), report.reason) : nullptr;
     if (S_ISREG(info.st_mode) && image == nullptr && report.reason.empty()) {
@@ -202,7 +207,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     if (image == nullptr) {
         if (!S_ISREG(info.st_mode)) report.reason = ring + " is not a regular file";
         // A pointer may refer to anybody's file: only the pointer is moved.
-        move_to_quarantine(files, run_directory, path, report);
+        put_aside();
         return report;
     }
     const RingHome home = find_home(*image);
@@ -227,12 +232,12 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
     if (!provenance.certain() && !is_dated(*image)) {
         report.reason =
             "neither of its commit slots reached the disk: the times of its records are unknown";
-        move_to_quarantine(files, run_directory, path, report);
+        put_aside();
         return report;
     }
     report.epoch = image->slot().epoch;
-    if (by_pointer) {
-        if (const SinkError error = mark()) {
+    if (!early) {
+        if (const SinkError error = mark(1)) {
             report.reason = describe(error);
             return report;
         }

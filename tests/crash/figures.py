@@ -26,7 +26,7 @@ MARKER = "<!-- figures -->"
 TITLES = {
     "test_one_thread_loses_nothing": "SIGKILL at a random instant, one thread",
     "test_many_threads_lose_nothing": "SIGKILL at a random instant, two to eight threads",
-    "test_streams_that_wait_for_a_device_lose_nothing": "the same with values of a device",
+    "test_streams_behind_a_device_lose_nothing": "the same with values of a device",
     "test_double_crashes": "the recovery is killed, too",
     "test_a_long_run_stays_whole_and_the_same_size": "ten minutes of deaths and of full disks",
     "test_the_promises_hold_in_any_world": "processes, faults and readers at random, all at once",
