@@ -115,7 +115,7 @@ def test_a_run_from_its_start_to_its_end(start: Open, tmp_path: Path) -> None:
     assert "DEBUG" not in main
     assert "Chunk 7 is short" in main
     wanted = rf"\[INFO\] {ROOT}.training.loop: Training step completed\n  step: 100\n  loss: 3.245$"
-    assert re.search(rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d {wanted}", main, re.MULTILINE)
+    assert re.search(rf"^\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d\S+ {wanted}", main, re.MULTILINE)
     assert f"[DEBUG] {ROOT}.training.loop: forward_pass completed" in text(logs, "debug")
     logs.log_step(0, 0, {"loss": 2.5})
     with logs.performance.time_block("step"), logs.performance.time_block("forward"):
@@ -161,8 +161,8 @@ def test_rank_0_alone_has_console_sampler_and_wandb(
     logs.logger("trainer").info(said[0])
     logs.logger("trainer").warning(said[1])
     logs.close()
-    out = capsys.readouterr().out
-    assert [message in out for message in said] == [False, first]
+    err = capsys.readouterr().err
+    assert [message in err for message in said] == [False, first]
     assert said[1] in text(logs, "main")
     assert messages(logs) == (["Run started", *said, "Run ended"] if first else said)
     labelled = {path.name.endswith(".r1.jsonl") for path in logs.directory.glob("*.jsonl")}
