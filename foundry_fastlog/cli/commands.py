@@ -347,23 +347,33 @@ def recover(
     them before that; this command writes them now. Rings of running processes are left alone. A
     ring that cannot be trusted is moved to .fastlog/quarantine, with the reason next to it, and
     reported each time until you remove it. Nothing is deleted before its records are in the files.
+    Then the text logs of killed processes (main_*.log, debug_*.log) get the messages they lack.
     Safe to interrupt and repeat.
     """
     try:
+        from foundry_fastlog.messages.text_recovery import complete_text_logs
+
         if dry_run:
             from foundry_fastlog.reading.preview import preview as act
         else:
-            from foundry_fastlog.recording.recorder import recover as act
+            from foundry_fastlog.recording.recovery import recover as act
     except ImportError as error:
         raise fail(str(error)) from None
     reports = _read(path, act)
+    texts = _read(path, lambda run: complete_text_logs(run, dry_run=dry_run))
     if as_json:
-        result = {"dry_run": dry_run, "rings": [report.to_dict() for report in reports]}
-        write_json(_to_json(result))
+        added = [{"path": str(text.path), "added": text.added} for text in texts]
+        rings = [report.to_dict() for report in reports]
+        write_json(_to_json({"dry_run": dry_run, "rings": rings, "text_logs": added}))
     else:
         from foundry_fastlog.show.terminal import render_rings
 
-        render_rings(reports, path, Console(highlight=False))
+        console = Console(highlight=False)
+        render_rings(reports, path, console)
+        verb = "would be added" if dry_run else "added"
+        for text in texts:
+            what = "message" if text.added == 1 else "messages"
+            console.print(Text(f"{text.path}: {text.added:,} {what} {verb}"), soft_wrap=True)
     if not all(report.sound for report in reports):
         raise typer.Exit(PROBLEM)
 
