@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from foundry_fastlog.messages.structured import StructuredLogger
     from foundry_fastlog.recording.recorder import Recorder
 
-__all__ = ["on_sigterm", "write_profile"]
+__all__ = ["Forget", "on_sigterm", "write_profile"]
+
+Forget = Callable[[], None]
 
 _ends: list[Callable[[], object]] = []
 
 
-def on_sigterm(end: Callable[[], object]) -> Callable[[], None]:
+def on_sigterm(end: Callable[[], object]) -> Forget:
     """Call a function when SIGTERM comes; then the process ends by it, as it does without.
 
     If the program has a handler for SIGTERM, or this is not the main thread, it is not called:

@@ -1,17 +1,15 @@
-"""Capture: a block of code whose exceptions an ErrorTracker records."""
+"""Capture: a block of code whose exceptions are recorded."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from foundry_fastlog.base.decorating import run_inside
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from foundry_fastlog.components.errors import ErrorTracker
 
 __all__ = ["Capture"]
 
@@ -22,22 +20,11 @@ _R = TypeVar("_R")
 class Capture:
     """Records exceptions raised in a block; see `ErrorTracker.capture`. Reusable."""
 
-    __slots__ = ("_context", "_level", "_reraise", "_step", "_tracker")
+    __slots__ = ("_record", "_reraise")
 
-    def __init__(
-        self,
-        tracker: ErrorTracker,
-        context: Mapping[str, Any] | None,
-        *,
-        reraise: bool,
-        step: int | None,
-        level: str,
-    ) -> None:
-        self._tracker = tracker
-        self._context = context
+    def __init__(self, record: Callable[[Exception], object], *, reraise: bool) -> None:
+        self._record = record
         self._reraise = reraise
-        self._step = step
-        self._level = level
 
     def __enter__(self) -> Self:
         """Enter the block."""
@@ -52,9 +39,7 @@ class Capture:
         """Record an exception; suppress it if the block was created with ``reraise=False``."""
         if not isinstance(exc, Exception):
             return False
-        tracker = self._tracker
-        if not tracker.has_recorded(exc):
-            tracker._log_error(exc, self._context, self._step, self._level, stacklevel=3)  # noqa: SLF001 - the class that creates these
+        self._record(exc)
         return not self._reraise
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:

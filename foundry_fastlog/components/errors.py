@@ -350,7 +350,12 @@ class ErrorTracker(Component):
         if step is not None and not isinstance(step, SupportsIndex):
             raise TypeError(f"step must be an int, got {type(step).__name__}")
         level = level_name(level, "ERROR")
-        return Capture(self, context, reraise=reraise, step=step, level=level)
+
+        def record(error: Exception) -> None:
+            if not self._has_recorded(error):
+                self._log_error(error, context, step, level, stacklevel=4)
+
+        return Capture(record, reraise=reraise)
 
     def install_hooks(self) -> None:
         """Record exceptions that end the program or a thread, through sys and threading.excepthook.
@@ -367,13 +372,12 @@ class ErrorTracker(Component):
             self._hooks.remove()
             self._hooks = None
 
-    def has_recorded(self, error: BaseException) -> bool:
-        """Return whether an exception is in the run's errors stream, by this tracker or another."""
+    def _has_recorded(self, error: BaseException) -> bool:
         return is_recorded(error, self._recorder)
 
     def _record_uncaught(self, error: BaseException, context: dict[str, Any]) -> None:
         """Record an uncaught exception, unless it is already recorded."""
-        if not self.has_recorded(error):
+        if not self._has_recorded(error):
             self._log_error(error, context, None, "CRITICAL", stacklevel=3)
 
 

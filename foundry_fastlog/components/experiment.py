@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.fork_lock import ForkLock
-from foundry_fastlog.components.ending import on_sigterm, write_profile
+from foundry_fastlog.components.ending import Forget, on_sigterm, write_profile
 from foundry_fastlog.components.errors import ErrorTracker
 from foundry_fastlog.components.metrics import MetricsLogger
 from foundry_fastlog.components.performance import PerformanceLogger
@@ -72,6 +73,7 @@ class ExperimentLogging:
 
     wandb: WandBLogger
     system: SystemMetrics | None
+    _forget_sigterm: Forget | None = None
 
     def __init__(
         self,
@@ -135,10 +137,10 @@ class ExperimentLogging:
             return
         if config.catch_sigterm:
             self._forget_sigterm = on_sigterm(lambda: self._end(None, "SIGTERM"))
-        base = self.logger("system").context
-        self.logger("system").info(
-            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
-        )
+        log = self.logger("system")
+        facts: dict[str, Any] = {"directory": str(self.directory), "attempt": recorder.attempt}
+        # The offset of the times in text logs.
+        log.info("Run started", **log.context, **facts, utc_offset=time.strftime("%z"))
         if config.wandb_enabled:
             from foundry_fastlog.sinks.wandb import WandBLogger
 
@@ -190,7 +192,6 @@ class ExperimentLogging:
         self.wandb = WandBLogger(enabled=False)
         self.system = None
         _present[recorder] = self
-        self._forget_sigterm = _nothing
         atexit.register(self._at_exit)
 
     @property
@@ -298,7 +299,8 @@ class ExperimentLogging:
         if not first:
             return self.recorder.close()
         atexit.unregister(self._at_exit)
-        self._forget_sigterm()
+        if self._forget_sigterm is not None:
+            self._forget_sigterm()
         try:
             if self.system is not None:
                 self.system.stop()
@@ -361,10 +363,6 @@ class ExperimentLogging:
         """Show the experiment, its directory, and whether it is open."""
         state = "closed" if self._ended else "open"
         return f"<ExperimentLogging {self.experiment_name!r} in {str(self.directory)!r} {state}>"
-
-
-def _nothing() -> None:
-    """Nothing has to be taken back."""
 
 
 class _Experiment:

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from foundry_fastlog.messages.progress_bars import bars_aside
-from foundry_fastlog.messages.text_lines import Message, details_of, head_of, line_tail_of
+from foundry_fastlog.messages.text_lines import (
+    Message,
+    details_of,
+    head_of,
+    line_tail_of,
+    local_time,
+)
 
 __all__ = ["FORMATS", "ConsoleOutput", "check_console"]
 
@@ -80,7 +86,7 @@ class ConsoleOutput:
             tail = f"\n{details_of(message)}"
         else:
             tail = line_tail_of(message)
-            stamp = stamp[11:19] if terminal else stamp
+            stamp = stamp[11:] if terminal else local_time(message[0])
         if not terminal or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
             return f"{stamp} [{level}] {rest}{tail}"
         level = f"{_COLOURS.get(level, '')}{level}{_RESET}"

@@ -158,7 +158,7 @@ class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = record_message(record, self)
         stamp, level, rest = head_of(message)
-        return f"{stamp[11:19]} [{level}] {rest}{line_tail_of(message)}".rstrip("\n")
+        return f"{stamp[11:]} [{level}] {rest}{line_tail_of(message)}".rstrip("\n")
 
 
 def find_handler(logger: logging.Logger, kind: str) -> logging.Handler | None:

@@ -2,11 +2,11 @@
 
 As a block, in files:
 
-2025-09-30 14:30:15+02:00 [INFO] model_foundry.training.loop: Training step completed
+2025-09-30 14:30:15 [INFO] model_foundry.training.loop: Training step completed
   step: 100
   loss: 3.2449871234
 
-As a line, on the console; a terminal shows the time alone:
+As a line, on the console; a terminal shows the time alone, what is none also date and zone:
 
 14:30:15 [INFO] model_foundry.training.loop: Training step completed  step=100 loss=3.245
 """
@@ -33,6 +33,7 @@ __all__ = [
     "fields_of",
     "head_of",
     "line_tail_of",
+    "local_time",
     "record_message",
     "settled",
     "text_of",
@@ -76,7 +77,7 @@ def head_of(message: Message) -> tuple[str, str, str]:
     created, level, logger, text, _, _ = message
     if "\n" in text or "\r" in text:
         text = _indented(text, "  ")
-    return _local_time(int(created)), logging.getLevelName(level), f"{logger}: {text}"
+    return local_time(created)[:19], logging.getLevelName(level), f"{logger}: {text}"
 
 
 def details_of(message: Message) -> str:
@@ -119,10 +120,10 @@ def text_of(message: Message) -> str:
 _last_second: tuple[int, str] = (-1, "")
 
 
-def _local_time(second: int) -> str:
+def local_time(created: float) -> str:
     """Return the local time and its zone; cached, as the same second is asked for many times."""
     global _last_second  # noqa: PLW0603 - a cache of one, replaced as a whole
-    known = _last_second
+    known, second = _last_second, int(created)
     if known[0] != second:
         moment = time.localtime(second)
         zone = time.strftime("%z", moment)

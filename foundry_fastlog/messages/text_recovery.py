@@ -20,14 +20,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
-
 from foundry_fastlog.messages.text_files import TextFile, is_in_use, rotated, text_logs
 from foundry_fastlog.messages.text_lines import BASE_FIELDS, Message, details_of, head_of, settled
 from foundry_fastlog.reading.lines import restore_nonfinite
 from foundry_fastlog.reading.preview import runs_with_rings
 from foundry_fastlog.reading.run import Run, RunNotFoundError
-from foundry_fastlog.recording.recovery import recover as recover_rings
 from foundry_fastlog.run.files import PRIVATE_DIR
 from foundry_fastlog.run.start_entries import read_ends
 
@@ -36,8 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TextReport", "complete_text_logs", "recover"]
 
-_HEAD = re.compile(rb"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d) \[([^\]\n]*)\] ", re.MULTILINE)
-_LEVEL = re.compile(rb'"level":"([^"]*)"')
+_HEAD = re.compile(rb"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \[([^\]\n]*)\] ", re.MULTILINE)
 _RACE_S = 2
 _DEFAULT_MAX_MB = 100  # of LoggingConfig
 _TRACEBACK = ("error_type", "error_message", "traceback")
@@ -74,6 +70,8 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
     Raises:
         RunNotFoundError: There is no run. The message says what to do.
     """
+    from foundry_fastlog.recording.recovery import recover as recover_rings
+
     reports = recover_rings(path)
     complete_text_logs(path)
     return reports
@@ -186,23 +184,26 @@ def _missing(run: Run, path: Path, name: re.Match[str], starts: set[int]) -> Ite
     known, torn = _read_end(path)
     if known is None:
         return
+    levels = {entry.level for entry in known}
     first, since = (known[0].second, known[-1].second - _RACE_S) if known else (0, 0)
+    rank = int((name["rank"] or "r0")[1:])
     silent: set[str] = set()
     lines: list[tuple[_Entry, str]] = []
-    for series, raw in run.raw_lines(["log"], starts="all"):
-        of_log = series.writer.rank == int((name["rank"] or "r0")[1:])
-        if of_log and run.number_of(series.writer) in starts:
-            moment = raw[14:33]
-            if moment >= _utc(since - 1):
-                lines += _read_line(raw)
-            elif moment >= _utc(first) and (level := _LEVEL.search(raw)):
-                silent.add(level[1].decode("utf-8", "replace"))
-    wanted = _without([one for one in known if one.second >= since - 1], lines)
+    for moment, series, record, _ in run.entries(["log"], starts="all", rank=rank):
+        if run.number_of(series.writer) in starts and "message" in record:
+            if moment[:19] >= _utc(since - 1):
+                lines.append(_read_line(record))
+            elif moment[:19] >= _utc(first):
+                silent.add(record["level"])
+    known = [entry for entry in known if entry.second >= since - 1]
+    if known and not _agree(known, lines):  # the log's times are another zone's
+        return
+    wanted = _without(known, lines)
     # Only the end is lost: what a level has said before that is not there, the log does not take.
     ends = {id(line) for line in wanted}
     last = max((at for at, line in enumerate(lines) if id(line) not in ends), default=0)
     silent |= {line[0].level for line in lines[:last] if id(line) in ends}
-    silent -= {entry.level for entry in known}
+    silent -= levels
     if name["kind"] == "main":
         silent.add("DEBUG")
     for entry, text in wanted:
@@ -212,9 +213,15 @@ def _missing(run: Run, path: Path, name: re.Match[str], starts: set[int]) -> Ite
 
 
 @functools.cache
-def _utc(second: int) -> bytes:
+def _utc(second: int) -> str:
     """Return a second as lines have it."""
-    return datetime.fromtimestamp(max(second, 0), timezone.utc).isoformat()[:19].encode()
+    return datetime.fromtimestamp(max(second, 0), timezone.utc).isoformat()[:19]
+
+
+def _agree(known: list[_Entry], lines: list[tuple[_Entry, str]]) -> bool:
+    """Whether a log's last messages are the stream's of the same time."""
+    said = {(entry.second + late, entry.first_line()) for entry, _ in lines for late in (0, 1)}
+    return any((entry.second, entry.first_line()) in said for entry in known)
 
 
 def _without(known: list[_Entry], wanted: list[tuple[_Entry, str]]) -> list[tuple[_Entry, str]]:
@@ -248,13 +255,17 @@ def _read_end(path: Path) -> tuple[list[_Entry] | None, bool]:
         if data and not heads:
             return None, False
         ends = [*(head.start() for head in heads[1:]), len(data)][: len(heads)]
+        try:
+            seconds = [int(datetime.fromisoformat(head[1].decode()).timestamp()) for head in heads]
+        except ValueError:  # no date: somebody else's text
+            return None, False
         found = [
             _Entry(
-                int(datetime.fromisoformat(head[1].decode()).timestamp()),
+                second,
                 head[2].decode("utf-8", "replace"),
                 data[head.end(1) + 1 : end].decode("utf-8", "replace"),
             )
-            for head, end in zip(heads, ends, strict=True)
+            for second, head, end in zip(seconds, heads, ends, strict=True)
         ]
         entries = found + entries
         if entries and entries[0].second < entries[-1].second - _RACE_S - 1:
@@ -262,11 +273,8 @@ def _read_end(path: Path) -> tuple[list[_Entry] | None, bool]:
     return entries, torn
 
 
-def _read_line(raw: bytes) -> list[tuple[_Entry, str]]:
-    """Return a line of the log stream as a text log has it; none for a line without a message."""
-    record: dict[str, Any] = orjson.loads(raw)
-    if "message" not in record:  # a drop marker
-        return []
+def _read_line(record: dict[str, Any]) -> tuple[_Entry, str]:
+    """Return a line of the log stream as a text log has it."""
     restore_nonfinite(record)
     shown = {key: value for key, value in record["context"].items() if key not in BASE_FIELDS}
     exception = ""
@@ -280,4 +288,4 @@ def _read_line(raw: bytes) -> list[tuple[_Entry, str]]:
     stamp, _, rest = head_of(message)
     text = f"[{record['level']}] {rest}\n{details_of(message)}"
     in_file = text.encode("utf-8", "backslashreplace").decode()
-    return [(_Entry(int(created), record["level"], in_file), f"{stamp} {text}")]
+    return _Entry(int(created), record["level"], in_file), f"{stamp} {text}"

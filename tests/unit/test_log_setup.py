@@ -33,7 +33,7 @@ from foundry_fastlog.messages.text_files import TextFile
 
 NUMBER = count()
 STAMP = r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}"
-TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d"
+TIME, ZONE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", r"[+-]\d\d:\d\d"
 START = "2025-09-30_14-30-00"
 Capsys, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 
@@ -79,9 +79,10 @@ def test_a_logger_writes_to_file_and_console(name: str, tmp_path: Path, capsys: 
     flush(logger)
     path = only_log(tmp_path / "exp0")
     assert re.fullmatch(rf"exp0_{STAMP}\.log", path.name)
-    wanted = rf"{TIME} \[INFO\] {name}: Dataset loaded"
-    assert re.fullmatch(wanted + "\n  train_size: 1000\n", path.read_text())
-    assert re.fullmatch(wanted + "  train_size=1000\n", capsys.readouterr().err)
+    wanted = rf" \[INFO\] {name}: Dataset loaded"
+    assert re.fullmatch(f"{TIME}{wanted}\n  train_size: 1000\n", path.read_text())
+    shown = capsys.readouterr().err
+    assert re.fullmatch(f"{TIME}{ZONE}{wanted}  train_size=1000\n", shown)
     assert logger.propagate is False
 
 
@@ -235,7 +236,8 @@ def test_an_experiment_comes_and_goes(name: str, tmp_path: Path, capsys: Capsys)
     main, debug = ((tmp_path / f"{kind}_{START}.log").read_text() for kind in ("main", "debug"))
     assert re.findall(r": (\w+)\n  step: \d\n", main) == ["high"]
     assert re.findall(r": (\w+)\n  step: \d\n", debug) == ["low", "high"]
-    assert capsys.readouterr().err == main.replace("\n  step: 2", "  step=2")
+    shown = re.sub(f"^({TIME}){ZONE}", r"\1", capsys.readouterr().err)
+    assert shown == main.replace("\n  step: 2", "  step=2")
     assert (tmp_path / "log.jsonl").read_text().count("\n") == 2
 
 

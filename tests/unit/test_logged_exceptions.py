@@ -50,7 +50,7 @@ def errors(run: Path) -> list[dict[str, Any]]:
         (lambda log, error: log.error("failed", step=5, exc_info=error), "ERROR"),
         (lambda log, error: log.warning("failed", step=5, exc_info=error), "WARNING"),
         (lambda log, error: log.log(45, "failed", step=5, exc_info=error), "ERROR"),
-        (lambda log, error: log.logger.exception("failed", exc_info=error, extra={"step": 5}), ""),
+        (lambda log, error: log.logger.error("failed", exc_info=error, extra={"step": 5}), ""),
     ],
 )
 def test_a_logged_exception_is_an_error(
@@ -167,7 +167,7 @@ def test_a_recorder_handler_alone(tmp_path: Path) -> None:
     assert (first["message"], first["step"], first["context"]) == ("save 7", 7, {"step": 7})
     assert "step" not in second
     copy = pickle.loads(pickle.dumps(error))
-    assert not tracker.has_recorded(copy)
+    assert not tracker._has_recorded(copy)
 
 
 @pytest.mark.parametrize("nested", [False, True])

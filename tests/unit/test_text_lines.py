@@ -15,6 +15,7 @@ from foundry_fastlog.messages.text_lines import (
     PARTS,
     fields_of,
     line_tail_of,
+    local_time,
     record_message,
     settled,
     text_of,
@@ -77,11 +78,11 @@ def test_local_times_name_their_zone(
     zone: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside the UTC of the JSONL a reader knows which is which."""
-    text_of((86_400.0 * 7, logging.INFO, "x", "another second", {}, ""))
+    local_time(86_400.0 * 7)  # another second than the one that is known
     with monkeypatch.context() as patch:
         patch.setenv("TZ", zone)
         time.tzset()
-        first = text_of((86_400.0, logging.INFO, "x", "m", {}, "")).partition(" [")[0]
+        first = local_time(86_400.0)
     time.tzset()
     assert first[19:] == shown
     assert datetime.fromisoformat(first).timestamp() == 86_400.0

@@ -136,7 +136,7 @@ def test_one_message(killed: Path, command: Command) -> None:
     assert log(killed).read_text() == text
 
 
-@pytest.mark.parametrize("torn", ["2025-11-", "2025-11-29 12:30:05+00:00 [INFO] x: m"])
+@pytest.mark.parametrize("torn", ["2025-11-", "2025-11-29 12:30:05 [INFO] x: m"])
 def test_a_torn_line(killed: Path, torn: str) -> None:
     """It stays, as a line of its own."""
     before = log(killed).read_text()
@@ -174,7 +174,9 @@ def test_a_log_that_was_rotated(killed: Path, monkeypatch: pytest.MonkeyPatch) -
     assert complete_text_logs(killed) == []
 
 
-@pytest.mark.parametrize("what", ["removed", "link", "used", "foreign", "full", "ended", "gone"])
+@pytest.mark.parametrize(
+    "what", ["removed", "link", "used", "foreign", "no date", "zone", "full", "ended", "gone"]
+)
 def test_logs_that_are_left_alone(
     killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -189,7 +191,13 @@ def test_logs_that_are_left_alone(
     elif what == "used":
         handler = TextFileHandler(main)
     elif what == "foreign":
-        main.write_text("2025-09-30 14:30:15 [INFO] x: as an older version wrote it\n")
+        main.write_text("2025-09-30T14:30:15 INFO somebody's\n")
+    elif what == "no date":
+        main.write_text("2025-99-99 14:30:15 [INFO] x: y\n")
+    elif what == "zone":
+        text = main.read_text()
+        main.write_text(re.sub(r"^(\S+ )\d\d", r"\g<1>03", text, flags=re.MULTILINE))
+        assert main.read_text() != text
     elif what == "full":
         monkeypatch.setattr("os.write", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     elif what == "ended":
