@@ -20,7 +20,13 @@ _catching: set[int] = set()  # those for which warnings are turned into messages
 
 
 class CaptureHandler(logging.Handler):
-    """Passes each record of other loggers once to a run's handlers, at the levels of those."""
+    """Passes each record of other loggers once to a run's handlers, at the levels of those.
+
+    Attributes:
+        fastlog_kind: That it is a handler of this package.
+    """
+
+    fastlog_kind = "capture"
 
     def __init__(self, names: Iterable[str], handlers: Sequence[logging.Handler]) -> None:
         """Store what is captured; start() begins.

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 
-from foundry_fastlog.messages.own_handler import OwnHandler
-
 __all__ = ["is_enabled", "remember"]
 
 _log = logging.getLogger("foundry_fastlog")
@@ -44,10 +42,10 @@ def is_enabled(logger: logging.Logger, level: int) -> bool:
 
 
 def _is_ours(logger: logging.Logger) -> bool:
-    """Whether messages of a logger get to handlers of this package."""
+    """Whether messages of a logger get to handlers of this package, other than by the root's."""
     node: logging.Logger | None = logger
     while node is not None and node is not logging.root:
-        if any(isinstance(handler, OwnHandler) for handler in node.handlers):
+        if any(hasattr(handler, "fastlog_kind") for handler in node.handlers):
             return True
         node = node.parent if node.propagate else None
     return False

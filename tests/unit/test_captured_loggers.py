@@ -180,7 +180,8 @@ DISABLED = """
     plain.info("second")
     bare.logger.addHandler(logging.StreamHandler(sys.stdout))
     bare.warning("third")
-    assert other.disabled and not logging.getLogger("foundry_fastlog").disabled
+    kept = map(logging.getLogger, ("foundry_fastlog", "py.warnings"))
+    assert other.disabled and not any(logger.disabled for logger in kept)
     quiet.logger.disabled = True
     quiet.error("meant to be silent")
     logging.config.dictConfig({"version": 1})
@@ -191,9 +192,10 @@ DISABLED = """
 
 def test_a_library_that_disables_all_loggers(tmp_path: Path) -> None:
     """They are enabled again with the next message; one that the program disables stays so."""
-    done = run_python(textwrap.dedent(DISABLED), tmp_path)
+    capture = {"FASTLOG_CAPTURE": "warnings,root"}
+    done = run_python(textwrap.dedent(DISABLED), tmp_path, environment=capture)
     said = [line["message"] for line in read_run(tmp_path).lines("log")]
-    assert said == ["Run started", "before", "first", "second", "Run ended"]
+    assert said == ["Run started", "before", "first", "second", "third", "Run ended"]
     assert done.stdout.count("third") == 1
     assert done.stderr.count("disable_existing_loggers=False") == 2
     assert "second" in next(tmp_path.glob("main_*.log")).read_text()

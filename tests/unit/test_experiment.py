@@ -103,7 +103,14 @@ def test_a_run_from_its_start_to_its_end(start: Open, tmp_path: Path) -> None:
     assert logs.directory == tmp_path / "logs" / "exp0"
     [line] = lines(logs, "log")
     assert (line["message"], line["logger"]) == ("Run started", f"{ROOT}.system")
-    assert list(line["context"]) == ["experiment", "git_hash", "device", "directory", "attempt", "utc_offset"]
+    assert list(line["context"]) == [
+        "experiment",
+        "git_hash",
+        "device",
+        "directory",
+        "attempt",
+        "utc_offset",
+    ]
     for field in ("experiment: exp0", "git_hash: ", "device: ", f"directory: {logs.directory}"):
         assert f"\n  {field}" in text(logs, "main")
     log = logs.logger("training.loop")
