@@ -159,6 +159,7 @@ def test_extra_fields_of_any_name(tmp_path: Path, name: str) -> None:
     with opened(tmp_path, name, console=False) as logs:
         logging.getLogger(f"{name}.x").info("plain", extra={"fastlog": "mine"})
         logs.logger("x").info("structured", fastlog=2)
+        assert logs.logger("x").is_enabled_for(logging.INFO)
     found = [line["context"].get("fastlog") for line in read_run(logs.directory).lines("log")]
     assert found[1:-1] == ["mine", 2]
     assert "  fastlog: mine\n" in text(logs)

@@ -7,14 +7,18 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from recorded import run_python
 
 from foundry_fastlog import Recorder, TextFileHandler, recover
 from foundry_fastlog.messages import text_recovery
+from foundry_fastlog.messages.text_files import is_in_use
+from foundry_fastlog.messages.text_lines import text_of
 from foundry_fastlog.messages.text_recovery import complete_text_logs
 
 Command = Callable[..., Any]
@@ -224,3 +228,44 @@ def test_a_run_that_goes_on_or_was_closed(tmp_path: Path, killed: Path) -> None:
     path.unlink()
     assert complete_text_logs(tmp_path / "live") == []
     assert path.parent.exists()
+
+
+BASE = 1_700_000_000
+STAMP = "2023-11-14_22-13-20"
+
+
+def line(seq: int, second: int, level: str, message: str) -> str:
+    moment = datetime.fromtimestamp(BASE + second, timezone.utc).isoformat()[:19]
+    record = {"timestamp": f"{moment}.500000Z", "seq": seq, "level": level, "logger": "x"}
+    return json.dumps({**record, "message": message, "context": {}}, separators=(",", ":")) + "\n"
+
+
+def test_a_level_that_the_log_has_never_taken(tmp_path: Path) -> None:
+    """Known from long before; another start's messages are another log's."""
+    (tmp_path / ".fastlog").mkdir()
+    said = [
+        *((0, "INFO", "a"), (0, "WARNING", "b")),
+        *((50, "WARNING", "c"), (50, "INFO", "d"), (51, "WARNING", "e")),
+    ]
+    stream = "".join(line(seq, *one) for seq, one in enumerate(said))
+    (tmp_path / f"log_{STAMP}.jsonl").write_text(stream)
+    (tmp_path / "log_2023-11-15_22-13-20.a1.jsonl").write_text(line(0, 52, "ERROR", "other"))
+    path = tmp_path / f"main_{STAMP}.log"
+    written = [
+        (BASE + second, 30, "x", message, {}, "") for second, message in ((0, "b"), (50, "c"))
+    ]
+    path.write_text("".join(map(text_of, written)))
+    assert complete_text_logs(tmp_path) == [text_recovery.TextReport(path, 1)]
+    assert re.findall(r"x: (\w+)", path.read_text()) == ["b", "c", "e"]
+    assert complete_text_logs(tmp_path) == []
+
+
+def test_what_locks_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is gone is nobody's to write to; without locks the start's state has to do."""
+    assert is_in_use(tmp_path / "gone")
+    (tmp_path / "log").touch()
+    assert not is_in_use(tmp_path / "log")
+    refuse = Mock(side_effect=OSError(37, "No locks available"))
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert not is_in_use(tmp_path / "log")
+    refuse.assert_called_once()
