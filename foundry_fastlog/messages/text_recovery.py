@@ -190,7 +190,9 @@ def _missing(run: Run, path: Path, name: re.Match[str], starts: set[int]) -> Ite
     silent: set[str] = set()
     lines: list[tuple[_Entry, str]] = []
     for moment, series, record, _ in run.entries(["log"], starts="all", rank=rank):
-        if run.number_of(series.writer) in starts and "message" in record:
+        writer = series.writer
+        own = run.number_of(writer) in starts and writer.stamp in ("", name["stamp"])
+        if own and "message" in record:
             if moment[:19] >= _utc(since - 1):
                 lines.append(_read_line(record))
             elif moment[:19] >= _utc(first):

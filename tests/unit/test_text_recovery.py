@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import textwrap
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -243,6 +244,9 @@ def line(seq: int, second: int, level: str, message: str) -> str:
 def test_a_level_that_the_log_has_never_taken(tmp_path: Path) -> None:
     """Known from long before; another start's messages are another log's."""
     (tmp_path / ".fastlog").mkdir()
+    (tmp_path / "starts").mkdir()
+    entry = {"format": 2, "start": 0, "stamp": STAMP, "host": socket.gethostname()}
+    (tmp_path / "starts" / "000000.json").write_text(json.dumps(entry))
     said = [
         *((0, "INFO", "a"), (0, "WARNING", "b")),
         *((50, "WARNING", "c"), (50, "INFO", "d"), (51, "WARNING", "e")),
