@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     )
     from foundry_fastlog.messages.structured import StructuredLogger, log_context
     from foundry_fastlog.messages.text_handlers import ConsoleHandler, TextFileHandler
+    from foundry_fastlog.messages.text_recovery import recover
     from foundry_fastlog.reading.cursor import Cursor
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.run import Run, read_run
-    from foundry_fastlog.recording.recorder import Recorder, RecorderClosedError, open_run, recover
+    from foundry_fastlog.recording.recorder import Recorder, RecorderClosedError, open_run
     from foundry_fastlog.run.files import RunNotFoundError
     from foundry_fastlog.sinks.wandb import WandBLogger
 
@@ -115,7 +116,7 @@ _HOMES = {
     "log_context": "foundry_fastlog.messages.structured",
     "open_run": "foundry_fastlog.recording.recorder",
     "read_run": "foundry_fastlog.reading.run",
-    "recover": "foundry_fastlog.recording.recorder",
+    "recover": "foundry_fastlog.messages.text_recovery",
     "setup_experiment_logging": "foundry_fastlog.messages.setup",
     "setup_logging": "foundry_fastlog.messages.setup",
     "setup_multi_logging": "foundry_fastlog.messages.setup",

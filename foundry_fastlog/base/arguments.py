@@ -6,9 +6,9 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import SupportsIndex, cast
+from typing import Any, SupportsIndex, cast
 
 __all__ = [
     "LEVELS",
@@ -24,6 +24,7 @@ __all__ = [
     "ranks_of",
     "seconds",
     "step_number",
+    "step_of",
     "whole_number",
 ]
 
@@ -118,6 +119,12 @@ def bounds_of(steps: tuple[int | None, int | None] | None) -> tuple[int | None, 
         raise TypeError(f"steps must be the first and the last step, or None, got {steps!r}")
     first, last = (None if step is None else whole_number("steps", step) for step in steps)
     return first, last
+
+
+def step_of(context: Mapping[Any, Any]) -> int | None:
+    """Return the ``step`` of a context, if it can be a line's."""
+    step = context.get("step")
+    return step if type(step) is int and -(1 << 63) <= step < 1 << 63 else None
 
 
 def check_number(

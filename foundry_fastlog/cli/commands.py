@@ -6,22 +6,21 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
-import orjson
 import typer
 from rich.text import Text
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.formatting import printable, write_json
-from foundry_fastlog.cli import compress, migrate
+from foundry_fastlog.cli import compress, migrate, recover
 from foundry_fastlog.cli.exit_codes import PROBLEM
-from foundry_fastlog.cli.terminal import Console, fail, graceful
+from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 from foundry_fastlog.export.jsonl import ExportError, export_run
 from foundry_fastlog.reading.counting import Starts as WhichStarts
 from foundry_fastlog.reading.cursor import Cursor, Polled
 from foundry_fastlog.reading.run import Run, read_run
-from foundry_fastlog.run.files import STREAMS, RunNotFoundError
+from foundry_fastlog.run.files import STREAMS
 
 __all__ = ["app"]
 
@@ -62,8 +61,6 @@ Starts = Annotated[
     ),
 ]
 
-_Result = TypeVar("_Result")
-
 
 def _starts(run: Run, text: str) -> WhichStarts:
     """Take the choice of starts as the readers do."""
@@ -77,28 +74,8 @@ def _starts(run: Run, text: str) -> WhichStarts:
     raise typer.BadParameter(f"--starts takes latest, all or a number, not {printable(text)!r}")
 
 
-def _read(path: Path, read: Callable[[Path], _Result]) -> _Result:
-    """Read a run, or exit with an error about its path."""
-    try:
-        return read(path)
-    except RunNotFoundError as error:
-        raise fail(str(error)) from None
-    except OSError as error:
-        raise fail(f"{path} cannot be read: {error.strerror or error}") from None
-
-
 def _open(path: Path) -> Run:
-    return _read(path, read_run)
-
-
-def _to_json(value: dict[str, object]) -> bytes:
-    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
-    try:
-        return orjson.dumps(value, option=options) + b"\n"
-    except TypeError:  # a path that is not UTF-8, or a sum of more than 64 bits: write as text
-        from foundry_fastlog.base.json_text import readable
-
-        return orjson.dumps(readable(value), option=options) + b"\n"
+    return read_or_fail(path, read_run)
 
 
 def _version(*, wanted: bool) -> None:
@@ -172,7 +149,7 @@ def summary(
     run = _open(path)
     result = summarize(run, starts=_starts(run, starts))
     if as_json:
-        write_json(_to_json(result.to_dict()))
+        write_json(to_json(result.to_dict()))
     else:
         render_summary(result, Console(highlight=False))
     if not result.complete or result.dropped or result.problems:
@@ -309,7 +286,7 @@ def tail(
 ) -> None:
     """Show the last lines of a run; with -f, also each new line while it trains."""
     chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
-    cursor = _read(path, lambda run: Cursor(run, chosen))
+    cursor = read_or_fail(path, lambda run: Cursor(run, chosen))
     show = _Shower(raw=raw)
     polled = _look(path, lambda: cursor.last(count))
     show(polled)
@@ -322,52 +299,7 @@ def tail(
         raise typer.Exit(PROBLEM)
 
 
-@app.command(
-    epilog="**Example:** `foundry-fastlog recover runs/exp0`  \n"
-    "**Preview:** `foundry-fastlog recover --dry-run runs`  \n"
-    "**Exit codes:** 0 everything found is in the files (or would be, or its process is still "
-    "running), 1 something could not be recovered or is in quarantine, 2 invalid argument or no "
-    "run."
-)
-@graceful
-def recover(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A run, or a directory with runs below it.")
-    ],
-    *,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Report what would be done; change nothing.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-) -> None:
-    """Write what killed processes left in their ring files to the files of their runs.
-
-    A killed process leaves records in its ring file (in the run's .fastlog directory, or where a
-    pointer there says). The next start in the run recovers them, and summary, export and tail show
-    them before that; this command writes them now. Rings of running processes are left alone. A
-    ring that cannot be trusted is moved to .fastlog/quarantine, with the reason next to it, and
-    reported each time until you remove it. Nothing is deleted before its records are in the files.
-    Safe to interrupt and repeat.
-    """
-    try:
-        if dry_run:
-            from foundry_fastlog.reading.preview import preview as act
-        else:
-            from foundry_fastlog.recording.recorder import recover as act
-    except ImportError as error:
-        raise fail(str(error)) from None
-    reports = _read(path, act)
-    if as_json:
-        result = {"dry_run": dry_run, "rings": [report.to_dict() for report in reports]}
-        write_json(_to_json(result))
-    else:
-        from foundry_fastlog.show.terminal import render_rings
-
-        render_rings(reports, path, Console(highlight=False))
-    if not all(report.sound for report in reports):
-        raise typer.Exit(PROBLEM)
-
-
+app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
 

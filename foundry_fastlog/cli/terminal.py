@@ -6,18 +6,22 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
+from pathlib import Path
+from typing import ParamSpec, TypeVar
 
+import orjson
 import rich.console
 import typer
 from rich.text import Text
 
 from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.cli.exit_codes import CLOSED_PIPE, INTERRUPTED, USAGE
+from foundry_fastlog.run.files import RunNotFoundError
 
-__all__ = ["Console", "fail", "graceful"]
+__all__ = ["Console", "fail", "graceful", "read_or_fail", "to_json"]
 
 _P = ParamSpec("_P")
+_Result = TypeVar("_Result")
 
 
 class Console(rich.console.Console):
@@ -67,3 +71,24 @@ def fail(message: str) -> typer.Exit:
         Text("error: ", "bold red").append(shown, "default"), soft_wrap=True
     )
     return typer.Exit(USAGE)
+
+
+def read_or_fail(path: Path, read: Callable[[Path], _Result]) -> _Result:
+    """Read a run, or exit with an error about its path."""
+    try:
+        return read(path)
+    except RunNotFoundError as error:
+        raise fail(str(error)) from None
+    except OSError as error:
+        raise fail(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def to_json(value: dict[str, object]) -> bytes:
+    """Return a result as indented JSON."""
+    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+    try:
+        return orjson.dumps(value, option=options) + b"\n"
+    except TypeError:  # a path that is not UTF-8, or a sum of more than 64 bits: write as text
+        from foundry_fastlog.base.json_text import readable
+
+        return orjson.dumps(readable(value), option=options) + b"\n"

@@ -6,7 +6,7 @@ import logging
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from foundry_fastlog.recording.sharing import acquire, release
 
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from foundry_fastlog.recording.recorder import Recorder
 
-__all__ = ["AnyLogger", "Component", "StructuredLike", "log_text", "stdlib_logger"]
+__all__ = [
+    "PLAIN_LOGGERS",
+    "AnyLogger",
+    "Component",
+    "StructuredLike",
+    "log_text",
+    "stdlib_logger",
+]
 
 _log = logging.getLogger("foundry_fastlog")
 
@@ -31,19 +38,28 @@ class StructuredLike(Protocol):
         """Log a message with context."""
 
 
-AnyLogger = logging.Logger | StructuredLike
+PLAIN_LOGGERS = (logging.Logger, logging.LoggerAdapter)
+"""Those that are called as the standard library's."""
+
+AnyLogger: TypeAlias = "logging.Logger | logging.LoggerAdapter[Any] | StructuredLike"
 
 
 def stdlib_logger(logger: AnyLogger) -> logging.Logger:
     """Return the `logging.Logger` that decides which levels are enabled.
 
     Raises:
-        TypeError: `logger` is neither a `logging.Logger` nor wraps one as `StructuredLogger` does.
+        TypeError: `logger` is neither a `logging.Logger`, nor an adapter of one, nor wraps one as
+            `StructuredLogger` does.
     """
-    inner = logger if isinstance(logger, logging.Logger) else getattr(logger, "logger", None)
+    inner: object = logger
+    while isinstance(inner, logging.LoggerAdapter):  # of an adapter, perhaps
+        inner = inner.logger
+    if callable(getattr(inner, "log_structured", None)):
+        inner = getattr(inner, "logger", None)
     if not isinstance(inner, logging.Logger):
         raise TypeError(
-            f"logger must be a logging.Logger or a StructuredLogger, got {type(logger).__name__}"
+            "logger must be a logging.Logger, a LoggerAdapter or a StructuredLogger, got "
+            f"{type(logger).__name__}"
         )
     return inner
 
@@ -65,7 +81,7 @@ def log_text(
         stacklevel: As for `logging`: 1 names the caller of this function.
         **context: Figures; those that are None are omitted.
     """
-    if isinstance(logger, logging.Logger):
+    if isinstance(logger, PLAIN_LOGGERS):
         logger.log(level, "%s", text, stacklevel=stacklevel + 1)
     else:
         known = {name: value for name, value in context.items() if value is not None}

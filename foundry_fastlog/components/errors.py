@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, SupportsIndex, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from foundry_fastlog.base.arguments import level_name, whole_number
-from foundry_fastlog.base.decorating import run_inside
+from foundry_fastlog.base.arguments import level_name, step_of, whole_number
 from foundry_fastlog.base.environment import utc_now
-from foundry_fastlog.base.error_facts import error_facts
+from foundry_fastlog.base.error_facts import ErrorFacts, error_facts
+from foundry_fastlog.base.error_marks import is_recorded, mark_recorded
 from foundry_fastlog.base.fingerprint import member
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.json_text import (
@@ -22,7 +21,13 @@ from foundry_fastlog.base.json_text import (
     safe_str,
 )
 from foundry_fastlog.base.unread import class_name
-from foundry_fastlog.components.component import AnyLogger, Component, stdlib_logger
+from foundry_fastlog.components.component import (
+    PLAIN_LOGGERS,
+    AnyLogger,
+    Component,
+    stdlib_logger,
+)
+from foundry_fastlog.components.error_capture import Capture
 from foundry_fastlog.components.error_hooks import Hooks
 from foundry_fastlog.messages.text_lines import PARTS
 from foundry_fastlog.recording.recorder import RecorderClosedError
@@ -30,14 +35,9 @@ from foundry_fastlog.recording.recorder import RecorderClosedError
 if TYPE_CHECKING:
     import os
 
-    from typing_extensions import Self
-
     from foundry_fastlog.recording.recorder import Recorder
 
 __all__ = ["ErrorTracker"]
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 FLUSH_TIMEOUT_S = 2.0
 HUNG_FLUSH_TIMEOUT_S = 0.05
@@ -47,7 +47,6 @@ _RESERVED = frozenset(
     {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
     | {"self", "level", "extra", "stack_info", "stacklevel", PARTS}
 )
-_MARK = "_foundry_fastlog_tracker"  # set on an exception that a tracker has recorded
 
 
 class ErrorTracker(Component):
@@ -103,7 +102,6 @@ class ErrorTracker(Component):
         self._lock = ForkLock()
         self._hooks: Hooks | None = None
         self._hung = False  # the last wait for the disk timed out
-        self._mark = object()  # set on exceptions that it has recorded
 
     @property
     def error_log(self) -> Path:
@@ -164,22 +162,34 @@ class ErrorTracker(Component):
             step = fields["step"]
         facts = error_facts(error)
         message = f"{facts.kind}: {facts.text}"
-        self._record(message, error, fields, step, level)
-        entry = {
-            "timestamp": utc_now(),
-            "level": level,
-            "step": step,
-            "error_type": facts.kind,
-            "error_message": _cut(facts.text),
-            "traceback": _cut(facts.traceback),
-            "fingerprint": facts.fingerprint,
-            # Plain data: a tensor in the context would otherwise stay alive with its whole graph.
-            "context": readable(fields, IN_MEMORY),
-        }
-        self._count(facts.kind, entry)
-        member(error, "__dict__")[_MARK] = self._mark  # the class may define its own setattr
+        self._record(message, error, fields, step, level, self._logger_name, wait=True)
+        entry = self._count(facts, fields, step, level)
+        mark_recorded(error, self._recorder)
         self._log(getattr(logging, level), message, error, fields, stacklevel + 1)
         return entry
+
+    def record_logged(
+        self,
+        error: BaseException,
+        level: str,
+        logger: str,
+        message: str,
+        context: Mapping[str, Any],
+    ) -> None:
+        """Record and count an exception that was logged: by ``log.exception()``, say.
+
+        Args:
+            error: The exception.
+            level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+            logger: The logger's name.
+            message: The message that it was logged with.
+            context: The message's fields.
+        """
+        mark_recorded(error, self._recorder)
+        fields = read_context(context)
+        step = step_of(fields)
+        self._record(message, error, fields, step, level, logger, wait=False)
+        self._count(error_facts(error), fields, step, level)
 
     def _record(
         self,
@@ -188,10 +198,13 @@ class ErrorTracker(Component):
         context: dict[str, Any],
         step: int | None,
         level: str,
+        logger: str,
+        *,
+        wait: bool,
     ) -> None:
         fields: dict[str, Any] = {
             "level": level,
-            "logger": self._logger_name,
+            "logger": logger,
             "error": error,
             "context": context,
         }
@@ -200,6 +213,8 @@ class ErrorTracker(Component):
                 self._recorder.event(message, step=step, **fields)
             except OverflowError:  # a step beyond 64 bits; the context has it
                 self._recorder.event(message, **fields)
+            if not wait:
+                return
             # Does not wait for metrics: when a device hangs, errors still have to reach the file. A
             # hung disk is waited for only once, since errors then come in large numbers.
             timeout = HUNG_FLUSH_TIMEOUT_S if self._hung else FLUSH_TIMEOUT_S
@@ -213,7 +228,22 @@ class ErrorTracker(Component):
                 "recorder", f"an error could not be recorded: {class_name(type(fault))}"
             )
 
-    def _count(self, kind: str, entry: dict[str, Any]) -> None:
+    def _count(
+        self, facts: ErrorFacts, context: dict[str, Any], step: int | None, level: str
+    ) -> dict[str, Any]:
+        """Count an error, and return the entry kept in memory."""
+        kind = facts.kind
+        entry: dict[str, Any] = {
+            "timestamp": utc_now(),
+            "level": level,
+            "step": step,
+            "error_type": kind,
+            "error_message": _cut(facts.text),
+            "traceback": _cut(facts.traceback),
+            "fingerprint": facts.fingerprint,
+            # Plain data: a tensor in the context would otherwise stay alive with its whole graph.
+            "context": readable(context, IN_MEMORY),
+        }
         with self._lock:
             self.error_counts[kind] += 1
             self._recent.append(entry)
@@ -233,6 +263,7 @@ class ErrorTracker(Component):
             group["count"] += 1
             group["last_step"] = entry["step"]
             group["last_time"] = entry["timestamp"]
+        return entry
 
     def _log(
         self,
@@ -245,7 +276,7 @@ class ErrorTracker(Component):
         extra = {_safe_name(name): value for name, value in context.items()}
         exc_info = (type(error), error, member(error, "__traceback__"))
         try:
-            if isinstance(self.logger, logging.Logger):
+            if isinstance(self.logger, PLAIN_LOGGERS):
                 self.logger.log(
                     level, "%s", message, exc_info=exc_info, extra=extra, stacklevel=stacklevel
                 )
@@ -319,7 +350,12 @@ class ErrorTracker(Component):
         if step is not None and not isinstance(step, SupportsIndex):
             raise TypeError(f"step must be an int, got {type(step).__name__}")
         level = level_name(level, "ERROR")
-        return Capture(self, context, reraise=reraise, step=step, level=level)
+
+        def record(error: Exception) -> None:
+            if not self._has_recorded(error):
+                self._log_error(error, context, step, level, stacklevel=4)
+
+        return Capture(record, reraise=reraise)
 
     def install_hooks(self) -> None:
         """Record exceptions that end the program or a thread, through sys and threading.excepthook.
@@ -337,55 +373,12 @@ class ErrorTracker(Component):
             self._hooks = None
 
     def _has_recorded(self, error: BaseException) -> bool:
-        return member(error, "__dict__").get(_MARK) is self._mark
+        return is_recorded(error, self._recorder)
 
     def _record_uncaught(self, error: BaseException, context: dict[str, Any]) -> None:
         """Record an uncaught exception, unless it is already recorded."""
         if not self._has_recorded(error):
             self._log_error(error, context, None, "CRITICAL", stacklevel=3)
-
-
-class Capture:
-    """Records exceptions raised in a block; see `ErrorTracker.capture`. Reusable."""
-
-    __slots__ = ("_context", "_level", "_reraise", "_step", "_tracker")
-
-    def __init__(
-        self,
-        tracker: ErrorTracker,
-        context: Mapping[str, Any] | None,
-        *,
-        reraise: bool,
-        step: int | None,
-        level: str,
-    ) -> None:
-        self._tracker = tracker
-        self._context = context
-        self._reraise = reraise
-        self._step = step
-        self._level = level
-
-    def __enter__(self) -> Self:
-        """Enter the block."""
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        """Record an exception; suppress it if the block was created with ``reraise=False``."""
-        if not isinstance(exc, Exception):
-            return False
-        tracker = self._tracker
-        if not tracker._has_recorded(exc):  # noqa: SLF001 - the class that creates these
-            tracker._log_error(exc, self._context, self._step, self._level, stacklevel=3)  # noqa: SLF001 - the class that creates these
-        return not self._reraise
-
-    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate a function or coroutine function; it returns None if an error is suppressed."""
-        return run_inside(function, lambda: self)
 
 
 def _safe_name(name: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.fork_lock import ForkLock
+from foundry_fastlog.components.ending import Forget, on_sigterm, write_profile
 from foundry_fastlog.components.errors import ErrorTracker
 from foundry_fastlog.components.metrics import MetricsLogger
 from foundry_fastlog.components.performance import PerformanceLogger
@@ -47,7 +49,7 @@ class ExperimentLogging:
 
     Forked workers log through the object that they inherit, spawned ones through a pickled copy of
     it or of one of its loggers. An object that is never closed is closed when the program exits; if
-    an exception ends the program, the log and W&B say so.
+    an exception ends the program, the log and W&B say so; if SIGTERM does, the log says so.
 
     Attributes:
         experiment_name: The experiment's name.
@@ -71,6 +73,7 @@ class ExperimentLogging:
 
     wandb: WandBLogger
     system: SystemMetrics | None
+    _forget_sigterm: Forget | None = None
 
     def __init__(
         self,
@@ -132,10 +135,12 @@ class ExperimentLogging:
         self._set_up(name, config, recorder.started, recorder)
         if recorder.rank:
             return
-        base = self.logger("system").context
-        self.logger("system").info(
-            "Run started", **base, directory=str(self.directory), attempt=recorder.attempt
-        )
+        if config.catch_sigterm:
+            self._forget_sigterm = on_sigterm(lambda: self._end(None, "SIGTERM"))
+        log = self.logger("system")
+        facts: dict[str, Any] = {"directory": str(self.directory), "attempt": recorder.attempt}
+        # The offset of the times in text logs.
+        log.info("Run started", **log.context, **facts, utc_offset=time.strftime("%z"))
         if config.wandb_enabled:
             from foundry_fastlog.sinks.wandb import WandBLogger
 
@@ -174,6 +179,7 @@ class ExperimentLogging:
             stamp=stamp,
             config=config.model_copy(update={"console": False}) if recorder.rank else config,
             recorder=recorder,
+            record_error=lambda *logged: self.errors.record_logged(*logged),  # noqa: PLW0108 - set below
         )
         self.metrics = MetricsLogger(name, recorder.path, config=config, recorder=recorder)
         self.performance = PerformanceLogger(self.logger("training"), recorder=recorder)
@@ -287,49 +293,43 @@ class ExperimentLogging:
         interactive = sys.flags.interactive or hasattr(sys, "ps1")  # there it is a cell's exception
         self._end(None if interactive else getattr(sys, "last_value", None))
 
-    def _end(self, error: BaseException | None) -> bool:
+    def _end(self, error: BaseException | None, signal: str | None = None) -> bool:
         with self._lock:
             first, self._ended = not self._ended, True
         if not first:
             return self.recorder.close()
         atexit.unregister(self._at_exit)
+        if self._forget_sigterm is not None:
+            self._forget_sigterm()
         try:
             if self.system is not None:
                 self.system.stop()
             self.errors.uninstall_hooks()
             if not self._worker and os.getpid() == self._pid and not self.recorder.rank:
-                self._say_how_it_ended(error)
-                if self.config.profile_performance:
-                    self._write_profile()
+                self._say_how_it_ended(error, signal)
+                if self.config.profile_performance and signal is None:
+                    log = self.logger("metrics.performance")
+                    write_profile(self.performance, self.recorder, self._stamp, log)
         finally:  # whatever Ctrl-C interrupts
-            self.recorder.ended_by(error)
+            self.recorder.ended_by(error, signal)
             try:
                 written = self.recorder.close()  # first: text logs and console may hang
             finally:
                 self._detach()
-        self.wandb.finish(exit_code=0 if error is None else 1)  # last: it may wait for the network
+        if signal is None:  # last: it may wait for the network
+            self.wandb.finish(exit_code=0 if error is None else 1)
         return written
 
-    def _say_how_it_ended(self, error: BaseException | None) -> None:
+    def _say_how_it_ended(self, error: BaseException | None, signal: str | None) -> None:
         step = self._latest.step
         figures = {} if step is None else {"step": step}
         figures["errors"] = sum(self.errors.get_error_summary().values())
         log = self.logger("system")
-        if error is None:
+        reason = signal if error is None else type(error).__name__
+        if reason is None:
             log.info("Run ended", **figures)
         else:
-            log.warning("Run stopped", reason=type(error).__name__, **figures)
-
-    def _write_profile(self) -> None:
-        """Write what profile_performance enables; a failing disk does not raise."""
-        from foundry_fastlog.export.perfetto import export_chrome_trace
-
-        self.performance.export_timing_report(self.directory / f"timing_{self._stamp}.json")
-        self.recorder.flush()
-        try:
-            export_chrome_trace(self.directory, self.directory / f"trace_{self._stamp}.json")
-        except OSError as error:
-            self.logger("metrics.performance").warning("Trace not written", error=str(error))
+            log.warning("Run stopped", reason=reason, **figures)
 
     def __enter__(self) -> Self:
         """Return the object itself."""

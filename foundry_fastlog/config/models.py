@@ -118,8 +118,16 @@ def _levels(value: object) -> object:
     return {name.strip(): level for name, _, level in pairs}
 
 
+def _split(value: object) -> object:
+    """Also accept names as one text, as in an environment variable."""
+    if not isinstance(value, str):
+        return value
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
 Level = Annotated[str, BeforeValidator(_level)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
+_Names = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_split)]
 # Defined here because the model below has a method named dict.
 _Levels = Annotated[dict[str, Level], BeforeValidator(_levels)]
 _Fields = dict[str, Any]
@@ -142,7 +150,11 @@ class LoggingConfig(BaseModel):
     console_level: Level = Field(default="INFO", description="Console log level")
     file_level: Level = Field(default="DEBUG", description="File log level")
 
-    use_structured_logging: bool = Field(default=True, description="Enable JSON structured logs")
+    use_structured_logging: bool = Field(
+        default=True,
+        description="Give other handlers (the root's, caplog) messages as JSON; false: as text. "
+        "The run's own files are the same",
+    )
     log_to_wandb: bool = Field(default=True, description="Send logs to W&B, if use_wandb is on")
 
     max_log_files: Count = Field(default=10, description="Maximum number of text logs of a kind")
@@ -168,7 +180,18 @@ class LoggingConfig(BaseModel):
     subsystem_levels: _Levels = Field(
         default={}, description="Levels of subsystems below root_logger, e.g. training.loop: DEBUG"
     )
-    console: bool = Field(default=True, description="Write messages to the console")
+    console: bool = Field(default=True, description="Write messages to the console, stderr")
+    console_format: Literal["line", "block"] = Field(
+        default="line", description="A line a message on the console, or a block as in files"
+    )
+    catch_sigterm: bool = Field(
+        default=True,
+        description="Close the run when SIGTERM ends the program, unless it has its own handler",
+    )
+    capture: _Names = Field(
+        default=[],
+        description="What else goes into the run: warnings, root, and names of libraries' loggers",
+    )
     system_metrics_every_s: float = Field(
         default=10.0, ge=0, le=86400, description="Seconds between system metrics; 0 for none"
     )
@@ -194,8 +217,9 @@ class LoggingConfig(BaseModel):
 
         ``FASTLOG_<FIELD>`` sets a field (``FASTLOG_CONSOLE_LEVEL=debug``); two underscores lead to
         the recorder's fields (``FASTLOG_RECORDER__RING=memory``); subsystem levels are written
-        ``data=WARNING,training.loop=DEBUG``. ``WANDB_PROJECT`` sets the project unless
-        ``FASTLOG_WANDB_PROJECT`` does, and ``WANDB_MODE=disabled`` turns W&B off.
+        ``data=WARNING,training.loop=DEBUG``, what is captured ``warnings,root``. ``WANDB_PROJECT``
+        sets the project unless ``FASTLOG_WANDB_PROJECT`` does, and ``WANDB_MODE=disabled`` turns
+        W&B off.
 
         Args:
             environ: Used instead of ``os.environ``.

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base.arguments import known_level, step_of
 from foundry_fastlog.base.error_facts import exception_text
+from foundry_fastlog.base.error_marks import is_recorded, mark_recorded
 from foundry_fastlog.base.json_text import safe_str
 from foundry_fastlog.base.unread import class_name
 from foundry_fastlog.messages.own_handler import Targets
 from foundry_fastlog.messages.text_lines import PARTS, Parts, fields_of
+from foundry_fastlog.recording.extension import RecorderClosedError
 
 if TYPE_CHECKING:
     from foundry_fastlog.recording.recorder import Recorder
 
 __all__ = ["RecorderHandler"]
+
+RecordError = Callable[[BaseException, str, str, str, Mapping[str, Any]], object]
+"""Records an exception that was logged: exception, level, logger, message, context."""
 
 # The recorder's own messages are about the stream that they would go to.
 _OWN = "foundry_fastlog"
@@ -27,7 +34,8 @@ class RecorderHandler(logging.Handler):
 
     Each message becomes a line of the log stream: a killed process loses none. An exception logged
     with its traceback (``exc_info``) is added to the context as ``error_type``, ``error_message``
-    and ``traceback``. After the recorder is closed, messages are dropped.
+    and ``traceback``; it is also a line of the errors stream, unless it is there already. After the
+    recorder is closed, messages are dropped.
 
     Example:
         >>> handler = RecorderHandler(recorder)  # doctest: +SKIP
@@ -41,11 +49,24 @@ class RecorderHandler(logging.Handler):
     """
 
     def __init__(
-        self, recorder: Recorder, level: int = logging.NOTSET, *, kind: str = "recorder"
+        self,
+        recorder: Recorder,
+        level: int = logging.NOTSET,
+        *,
+        kind: str = "recorder",
+        record_error: RecordError | None = None,
     ) -> None:
-        """Record messages of at least the given level."""
+        """Record messages of at least the given level.
+
+        Args:
+            recorder: Where messages go.
+            level: The lowest level to record.
+            kind: What the handler is for; a logger has one handler of each kind.
+            record_error: Records exceptions that were logged, instead of the recorder itself.
+        """
         super().__init__(level)
         self.recorder = recorder
+        self._record_error = record_error or self._to_errors
         self.fastlog_kind = kind
         self.fastlog_place = str(recorder.path)
         self.take = recorder.message
@@ -61,12 +82,18 @@ class RecorderHandler(logging.Handler):
         try:
             parts: Parts | None = getattr(record, PARTS, None)
             context: Mapping[str, Any]
+            shown: Mapping[str, Any]
             if parts is None:
                 message, context = record.getMessage(), fields_of(record)
+                shown = context
             else:
-                message, context, _ = parts
+                message, context, shown = parts
             error = record.exc_info[1] if record.exc_info else None
             if error is not None:
+                # KeyboardInterrupt and the like are no errors.
+                if isinstance(error, Exception) and not is_recorded(error, self.recorder):
+                    level = known_level(record.levelname) or "ERROR"
+                    self._record_error(error, level, record.name, message, shown)
                 context = {
                     **context,
                     "error_type": class_name(type(error)),
@@ -76,6 +103,25 @@ class RecorderHandler(logging.Handler):
             self.take(record.levelname, record.name, message, context)
         except Exception:  # noqa: BLE001 - as in any handler: the program goes on
             self.handleError(record)
+
+    def _to_errors(
+        self,
+        error: BaseException,
+        level: str,
+        logger: str,
+        message: str,
+        context: Mapping[str, Any],
+    ) -> None:
+        mark_recorded(error, self.recorder)
+        with contextlib.suppress(RecorderClosedError):
+            self.recorder.event(
+                message,
+                level=level,
+                logger=logger,
+                error=error,
+                step=step_of(context),
+                context=context,
+            )
 
     def flush(self) -> None:
         """Wait until everything recorded so far is in the file."""

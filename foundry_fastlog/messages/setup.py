@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundry_fastlog.messages.capture import CaptureHandler, pass_to_tests
 from foundry_fastlog.messages.listing import (
     cleanup_empty_logs,
     get_latest_log,
     list_experiment_logs,
 )
 from foundry_fastlog.messages.own_handler import place_of
-from foundry_fastlog.messages.recorder_handler import RecorderHandler
+from foundry_fastlog.messages.recorder_handler import RecorderHandler, RecordError
 from foundry_fastlog.messages.structured import LEVEL_MARK
 from foundry_fastlog.messages.text_handlers import ConsoleHandler, TextFileHandler, find_handler
 from foundry_fastlog.run.files import timestamp
@@ -42,7 +43,7 @@ __all__ = [
 
 StrPath = str | os.PathLike[str]
 # An experiment attached to a logger: its identity, its handlers, its configuration.
-_Attached = tuple[tuple[str, "int | None"], list[logging.Handler], "LoggingConfig"]
+_Attached = tuple[tuple[str, "int | None"], list[logging.Handler], "LoggingConfig", CaptureHandler]
 
 _ROOT = "model_foundry"
 
@@ -110,6 +111,7 @@ def setup_logging(
     logger = _prepared(name, min(file_level, console_level))
     _ensure_file(logger, "file", directory, experiment, file_level, config)
     _ensure_console(logger, console_level, config)
+    pass_to_tests(logger)
     return logger
 
 
@@ -140,7 +142,7 @@ def setup_multi_logging(
         config: Separate levels for file and console, and the size and number of files.
 
     Returns:
-        ``main``; ``errors``: WARNING and above, to stderr; ``ablation``: DEBUG and above, to the
+        ``main``; ``errors``: WARNING and above; ``ablation``: DEBUG and above, to the
         file only; ``progress``. Their names are ``<experiment>.<kind>``.
 
     Raises:
@@ -149,18 +151,18 @@ def setup_multi_logging(
     """
     file_level, console_level = _levels(level, config)
     directory = experiment_directory(log_dir, experiment)
-    console: tuple[int, str]
     loggers = {}
-    for kind, least, console in (
-        ("main", file_level, (console_level, "stdout")),
-        ("errors", logging.WARNING, (logging.WARNING, "stderr")),
-        ("ablation", logging.DEBUG, (0, "")),
-        ("progress", file_level, (console_level, "stdout")),
+    for kind, least, shown in (
+        ("main", file_level, console_level),
+        ("errors", logging.WARNING, logging.WARNING),
+        ("ablation", logging.DEBUG, None),
+        ("progress", file_level, console_level),
     ):
-        logger = _prepared(f"{experiment}.{kind}", min(least, console[0] or least))
+        logger = _prepared(f"{experiment}.{kind}", least if shown is None else min(least, shown))
         _ensure_file(logger, "file", directory, kind, least, config)
-        if console[1]:
-            _ensure_console(logger, console[0], config, stream=console[1])
+        if shown is not None:
+            _ensure_console(logger, shown, config)
+        pass_to_tests(logger)
         loggers[kind] = logger
     return loggers
 
@@ -171,8 +173,11 @@ def attach_experiment(
     stamp: str | None = None,
     config: LoggingConfig,
     recorder: Recorder | None = None,
+    record_error: RecordError | None = None,
 ) -> Callable[[], None]:
     """Send the messages of all loggers below ``config.root_logger`` to an experiment.
+
+    So are those of the loggers in ``config.capture``, at the levels that they have.
 
     ``main_<time>.log`` gets messages of at least INFO (and ``config.file_level``),
     ``debug_<time>.log`` everything if ``config.file_level`` is DEBUG, the console messages of at
@@ -188,6 +193,7 @@ def attach_experiment(
         stamp: The time in the file names. Default: now.
         config: Levels, size and number of files.
         recorder: The run's recorder; None for text logs only.
+        record_error: As for `RecorderHandler`.
 
     Returns:
         A function that removes the handlers again; safe to call twice.
@@ -200,6 +206,7 @@ def attach_experiment(
     key = (str(directory.absolute()), rank)
     attached: list[_Attached] = vars(logger).setdefault(_ATTACHED, [])
     for former in attached:
+        former[3].stop()
         for handler in former[1]:
             logger.removeHandler(handler)
             if former[0] == key:
@@ -215,10 +222,11 @@ def attach_experiment(
         path = directory / (f"{kind}_{stamp}.r{rank}.log" if rank else f"{kind}_{stamp}.log")
         handlers.append(_file_handler(path, level, kind, config))
     if config.console:
-        handlers.append(ConsoleHandler(console_level))
+        handlers.append(ConsoleHandler(console_level, form=config.console_format))
     if recorder is not None:
-        handlers.append(RecorderHandler(recorder))
-    mine: _Attached = (key, handlers, config)
+        handlers.append(RecorderHandler(recorder, record_error=record_error))
+    others = (name for name in config.capture if not _is_below(name, logger))
+    mine: _Attached = (key, handlers, config, CaptureHandler(others, handlers))
     attached.append(mine)
     _direct(logger, mine)
 
@@ -226,6 +234,7 @@ def attach_experiment(
         if not any(one is mine for one in attached):
             return
         newest = attached[-1] is mine
+        mine[3].stop()
         attached[:] = [one for one in attached if one is not mine]
         for handler in handlers:
             logger.removeHandler(handler)
@@ -242,12 +251,19 @@ def attach_experiment(
 
 def _direct(logger: logging.Logger, attached: _Attached) -> None:
     """Send a logger's messages to an experiment, at the experiment's levels."""
-    _, handlers, config = attached
+    _, handlers, config, capture = attached
     file_level, console_level = _levels(logging.INFO, config)
     _prepared(logger.name, min(file_level, console_level if config.console else file_level))
     for handler in handlers:
         logger.addHandler(handler)
+    pass_to_tests(logger)
     apply_levels(config)
+    capture.start()
+
+
+def _is_below(name: str, logger: logging.Logger) -> bool:
+    """Whether messages of a logger come to another one anyway."""
+    return f"{name}.".startswith(f"{logger.name}.") or logger is logging.root
 
 
 def apply_levels(config: LoggingConfig, root: str | None = None) -> None:
@@ -339,18 +355,17 @@ def _file_handler(
     )
 
 
-def _ensure_console(
-    logger: logging.Logger, level: int, config: LoggingConfig | None, stream: str = "stdout"
-) -> None:
+def _ensure_console(logger: logging.Logger, level: int, config: LoggingConfig | None) -> None:
     """Give a logger one console handler, or none if the configuration disables the console."""
     present = find_handler(logger, "console")
+    form = "line" if config is None else config.console_format
     wanted = config is None or config.console
-    if present is not None and wanted and place_of(present) == stream:
+    if wanted and isinstance(present, ConsoleHandler) and present.output.form == form:
         present.setLevel(level)
         return
     _drop(logger, "console")
     if wanted:
-        logger.addHandler(ConsoleHandler(level, stream=stream))
+        logger.addHandler(ConsoleHandler(level, form=form))
 
 
 def _drop(logger: logging.Logger, kind: str) -> None:

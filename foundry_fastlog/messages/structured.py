@@ -14,6 +14,7 @@ from foundry_fastlog.base.json_text import nonfinite_fields, render_members, saf
 from foundry_fastlog.config.experiment import name_and_config, setting
 from foundry_fastlog.messages.context import ambient, layer, log_context
 from foundry_fastlog.messages.direct_route import Route, find_route
+from foundry_fastlog.messages.enabling import is_enabled, remember
 from foundry_fastlog.messages.text_lines import BASE_FIELDS, PARTS, settled
 from foundry_fastlog.messages.text_writer import writer
 
@@ -41,7 +42,6 @@ _NAMES = {level: logging.getLevelName(level) for level in (DEBUG, INFO, WARNING,
 class StructuredLogger:
     """Logs messages with named fields; every message also carries the experiment's context.
 
-    Underneath is a `logging.Logger`, which gets each message as one line of JSON, so that levels,
     It wraps a `logging.Logger`, which gets each message as one line of JSON, so that levels,
     handlers, filters and capturing work as usual. If only this package's handlers are attached,
     messages go to them directly.
@@ -86,6 +86,7 @@ class StructuredLogger:
         self._bound: frozenset[str] = frozenset()
         self._family = object()
         _default_level(self.logger, config)
+        remember(self.logger)
 
     def _build_base_context(self, experiment: str | None) -> dict[str, Any]:
         """Return the context included in all messages."""
@@ -140,9 +141,12 @@ class StructuredLogger:
 
     def is_enabled_for(self, level: int) -> bool:
         """Return whether a message of a level would be logged."""
-        return self.logger.isEnabledFor(level)
+        return is_enabled(self.logger, level)
 
     isEnabledFor = is_enabled_for  # noqa: N815 - the standard library's name for it
+
+    def _revived(self, level: int) -> bool:
+        return self.logger.disabled and is_enabled(self.logger, level)
 
     def log_structured(
         self,
@@ -164,7 +168,7 @@ class StructuredLogger:
             stacklevel: How many frames up the caller is that handlers report.
             **fields: Names and values.
         """
-        if self.logger.isEnabledFor(level):
+        if self.logger.isEnabledFor(level) or self._revived(level):
             self._log(level, message, args, exc_info, stacklevel, fields)
 
     log = log_structured
@@ -182,7 +186,7 @@ class StructuredLogger:
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
         """Log details that are only needed for debugging; see log_structured()."""
-        if self.logger.isEnabledFor(DEBUG):
+        if self.logger.isEnabledFor(DEBUG) or self._revived(DEBUG):
             self._log(DEBUG, message, args, exc_info, stacklevel, fields)
 
     def info(
@@ -195,7 +199,7 @@ class StructuredLogger:
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
         """Log progress; see log_structured()."""
-        if self.logger.isEnabledFor(INFO):
+        if self.logger.isEnabledFor(INFO) or self._revived(INFO):
             self._log(INFO, message, args, exc_info, stacklevel, fields)
 
     def warning(
@@ -208,7 +212,7 @@ class StructuredLogger:
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
         """Log something unexpected but harmless; see log_structured()."""
-        if self.logger.isEnabledFor(WARNING):
+        if self.logger.isEnabledFor(WARNING) or self._revived(WARNING):
             self._log(WARNING, message, args, exc_info, stacklevel, fields)
 
     def error(
@@ -221,7 +225,7 @@ class StructuredLogger:
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
         """Log what may affect the result; it is in file and console on return. See log()."""
-        if self.logger.isEnabledFor(ERROR):
+        if self.logger.isEnabledFor(ERROR) or self._revived(ERROR):
             self._log(ERROR, message, args, exc_info, stacklevel, fields)
 
     def exception(
@@ -234,7 +238,7 @@ class StructuredLogger:
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
         """Log an error with the traceback of the exception being handled."""
-        if self.logger.isEnabledFor(ERROR):
+        if self.logger.isEnabledFor(ERROR) or self._revived(ERROR):
             self._log(ERROR, message, args, exc_info, stacklevel, fields)
 
     def critical(
@@ -247,7 +251,7 @@ class StructuredLogger:
         **fields: Any,  # noqa: ANN401 - fields are anything
     ) -> None:
         """Log what ends the run; it is in file and console on return. See log()."""
-        if self.logger.isEnabledFor(CRITICAL):
+        if self.logger.isEnabledFor(CRITICAL) or self._revived(CRITICAL):
             self._log(CRITICAL, message, args, exc_info, stacklevel, fields)
 
     def _log(

@@ -25,8 +25,10 @@ from foundry_fastlog.run.files import make_directories
 __all__ = [
     "LOG_NAME",
     "TextFile",
+    "is_in_use",
     "remove_old",
     "remove_unused",
+    "rotated",
     "text_logs",
 ]
 
@@ -212,6 +214,28 @@ def _directory_locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def rotated(path: Path) -> list[Path]:
+    """List a log and what it was rotated to, newest first; OSError if the directory is gone."""
+    return [_numbered(path, number) for number in reversed(_numbers(path))]
+
+
+def is_in_use(path: Path) -> bool:
+    """Return whether a process is writing to a text log, as far as locks can tell."""
+    try:
+        fd = os.open(path, os.O_RDONLY | _LOOK)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # without locks, what is known of the start has to do
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 def remove_unused(path: Path) -> bool:

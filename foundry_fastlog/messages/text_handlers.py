@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from foundry_fastlog.messages.own_handler import OwnHandler, Targets
 from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_files import TextFile
-from foundry_fastlog.messages.text_lines import Message, record_message
-from foundry_fastlog.messages.text_writer import Output, writer
+from foundry_fastlog.messages.text_lines import (
+    Message,
+    head_of,
+    line_tail_of,
+    record_message,
+)
+from foundry_fastlog.messages.text_writer import Output, ToConsole, writer
 
 __all__ = ["ConsoleHandler", "TextFileHandler", "TextHandler", "find_handler"]
+
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:  # not to be subscripted before Python 3.11
+    _StreamHandler = logging.StreamHandler
 
 _PLAIN = logging.Formatter()
 
@@ -38,7 +50,7 @@ class TextHandler(logging.Handler):
             kind: See the class.
             place: See the class.
         """
-        super().__init__(level)
+        logging.Handler.__init__(self, level)
         self.fastlog_kind = kind
         self.fastlog_place = place
         self._outputs = (output,)
@@ -104,20 +116,49 @@ class TextFileHandler(TextHandler):
         self.file.close()
 
 
-class ConsoleHandler(TextHandler):
-    """Writes to the console."""
+class ConsoleHandler(TextHandler, _StreamHandler):
+    """Writes to the console, a line for each message.
+
+    A StreamHandler, so that tqdm's ``logging_redirect_tqdm`` knows it for the console's.
+    """
 
     def __init__(
-        self, level: int = logging.INFO, *, stream: str = "stdout", kind: str = "console"
+        self,
+        level: int = logging.INFO,
+        *,
+        stream: str = "stderr",
+        form: str = "line",
+        kind: str = "console",
     ) -> None:
         """Write to a standard stream.
 
         Args:
             level: The lowest level to write.
-            stream: ``"stdout"`` or ``"stderr"``; looked up in `sys` at each write.
+            stream: ``"stderr"`` or ``"stdout"``; looked up in `sys` at each write.
+            form: ``"line"``: the message, and its fields as ``key=value``. ``"block"``: as in
+                files, a field a line.
             kind: What the handler is for; a logger has one handler of each kind.
+
+        Raises:
+            ValueError: There is no such stream or form.
         """
-        super().__init__(ConsoleOutput(stream), level, kind=kind, place=stream)
+        self.output = ConsoleOutput(stream, form)
+        super().__init__(ToConsole(self.output), level, kind=kind, place=stream)
+        self.formatter = _Lines()
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # StreamHandler has an attribute
+        """The stream as it is now."""
+        return getattr(sys, self.fastlog_place)  # type: ignore[no-any-return]  # of `sys`
+
+
+class _Lines(logging.Formatter):
+    """Formats a record as the console does, for a handler that replaces the console's."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record_message(record, self)
+        stamp, level, rest = head_of(message)
+        return f"{stamp[11:]} [{level}] {rest}{line_tail_of(message)}".rstrip("\n")
 
 
 def find_handler(logger: logging.Logger, kind: str) -> logging.Handler | None:

@@ -1,13 +1,21 @@
 """The format of a message in text logs and on the console.
 
+As a block, in files:
+
 2025-09-30 14:30:15 [INFO] model_foundry.training.loop: Training step completed
   step: 100
-  loss: 3.245
+  loss: 3.2449871234
+
+As a line, on the console; a terminal shows the time alone, what is none also date and zone:
+
+14:30:15 [INFO] model_foundry.training.loop: Training step completed  step=100 loss=3.245
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -17,12 +25,15 @@ from foundry_fastlog.base.json_text import cut, text_of_value
 
 __all__ = [
     "BASE_FIELDS",
+    "CAPTURED",
     "PARTS",
     "Message",
     "Parts",
     "details_of",
     "fields_of",
     "head_of",
+    "line_tail_of",
+    "local_time",
     "record_message",
     "settled",
     "text_of",
@@ -31,17 +42,24 @@ __all__ = [
 BASE_FIELDS = ("experiment", "git_hash", "device")
 """Context that is the same in all messages: included in the JSON, omitted from the text."""
 
-PARTS = "fastlog"
+PARTS = "_foundry_fastlog_parts"
 """The attribute of a LogRecord that holds the parts of a structured message (`Parts`)."""
+
+CAPTURED = "_foundry_fastlog_captured"
+"""The attribute of a LogRecord that names the handler which has passed it to a run."""
 
 _SCALARS = frozenset((int, float, str, bool, type(None)))
 _MAX_VALUE = 10_000
+_MAX_IN_LINE = 200
+_OPENS = ("[", "(", "{", "<")  # a list's text and the like ends where its bracket does
+_QUOTED = re.compile(r"[^\x21-\x7e\xa1-\U0010ffff]|[\"'=]")  # what would blur where a value ends
 # A LogRecord's own attributes; all others came through `extra`.
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
     "taskName",
     PARTS,
+    CAPTURED,
 }
 
 
@@ -59,7 +77,7 @@ def head_of(message: Message) -> tuple[str, str, str]:
     created, level, logger, text, _, _ = message
     if "\n" in text or "\r" in text:
         text = _indented(text, "  ")
-    return _local_time(int(created)), logging.getLevelName(level), f"{logger}: {text}"
+    return local_time(created)[:19], logging.getLevelName(level), f"{logger}: {text}"
 
 
 def details_of(message: Message) -> str:
@@ -73,6 +91,26 @@ def details_of(message: Message) -> str:
     return text
 
 
+def line_tail_of(message: Message) -> str:
+    """Return what follows the first line's head in a line: fields, and below it a traceback."""
+    shown, exception = message[4], message[5]
+    text = "".join([f" {key}={_short(value)}" for key, value in shown.items()])
+    text = f" {text}\n" if text else "\n"
+    return f"{text}  {_indented(exception.rstrip(chr(10)), '  ')}\n" if exception else text
+
+
+def _short(value: object) -> str:
+    """Return a settled value for a line: few digits, quotes only where they are needed."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    if len(text) > _MAX_IN_LINE:
+        text = cut(text, _MAX_IN_LINE)
+    if not isinstance(value, str) or (text[:1] in _OPENS and text.isprintable()):
+        return text
+    return json.dumps(text, ensure_ascii=False) if _QUOTED.search(text) else text or '""'
+
+
 def text_of(message: Message) -> str:
     """Return the whole message as written to a file."""
     time_, level, rest = head_of(message)
@@ -82,12 +120,14 @@ def text_of(message: Message) -> str:
 _last_second: tuple[int, str] = (-1, "")
 
 
-def _local_time(second: int) -> str:
-    """Return the local time; cached, because the same second is asked for many times."""
+def local_time(created: float) -> str:
+    """Return the local time and its zone; cached, as the same second is asked for many times."""
     global _last_second  # noqa: PLW0603 - a cache of one, replaced as a whole
-    known = _last_second
+    known, second = _last_second, int(created)
     if known[0] != second:
-        known = (second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second)))
+        moment = time.localtime(second)
+        zone = time.strftime("%z", moment)
+        known = (second, f"{time.strftime('%Y-%m-%d %H:%M:%S', moment)}{zone[:3]}:{zone[3:5]}")
         _last_second = known
     return known[1]
 
@@ -98,7 +138,7 @@ def _indented(text: str, by: str) -> str:
 
 
 def settled(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a snapshot of the fields: values that may change later are converted to text.
+    """Return a snapshot of the fields: numbers stay, what may change later is converted to text.
 
     Args:
         fields: Any fields; the mapping itself must not be changed afterwards.
@@ -106,9 +146,15 @@ def settled(fields: dict[str, Any]) -> dict[str, Any]:
     if _SCALARS.issuperset(map(type, fields.values())):
         return fields
     return {
-        key: value if type(value) in _SCALARS else cut(text_of_value(value), _MAX_VALUE)
+        key: value if type(value) in _SCALARS else _settled_value(value)
         for key, value in fields.items()
     }
+
+
+def _settled_value(value: object) -> float | str:
+    if isinstance(value, float):  # numpy's: a number on the console, too
+        return float(value)
+    return cut(text_of_value(value), _MAX_VALUE)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

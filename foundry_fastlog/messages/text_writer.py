@@ -1,8 +1,9 @@
-"""The thread that writes text logs and the console, so that they never block training.
+"""The threads that write text logs and the console, so that they never block training.
 
-There is one per process. A logging call puts a message into a queue; the thread renders it and
-passes whole batches of lines to the outputs. The text logs are a convenience copy: the crash-safe
-record of a run is its log stream.
+There is one of each per process. A logging call puts a message into the first one's queue; this
+thread renders it and passes whole batches of lines to the outputs. The console has a thread of its
+own, to which the first one passes its messages: a terminal that hangs holds up no file. The text
+logs are a convenience copy: the crash-safe record of a run is its log stream.
 
 Ownership: the queues are shared. `_thread`, `_stuck_at`, `_timed_out_at`, `_hung_at` and `dropped`
 are written by callers without a lock (each write is independent); `_moves` and `_busy` by whichever
@@ -27,7 +28,7 @@ from typing import Protocol
 
 from foundry_fastlog.messages.text_lines import Message, text_of
 
-__all__ = ["MAX_QUEUED", "Output", "TextWriter", "writer"]
+__all__ = ["MAX_QUEUED", "Output", "TextWriter", "ToConsole", "writer"]
 
 MAX_QUEUED = 20_000
 """Queued messages at which callers start to wait for the thread."""
@@ -55,9 +56,23 @@ _Item = tuple[tuple[Output, ...], Message] | threading.Event | None
 class TextWriter:
     """The queue and its thread, which starts with the first message."""
 
-    def __init__(self) -> None:
-        """Create an empty queue; the thread starts with the first message."""
+    def __init__(
+        self,
+        name: str = "fastlog-text",
+        gather_s: float = _GATHER_S,
+        then: TextWriter | None = None,
+    ) -> None:
+        """Create an empty queue; the thread starts with the first message.
+
+        Args:
+            name: The thread's name.
+            gather_s: How long to collect a burst before it is written, in seconds.
+            then: The writer to which outputs pass messages on.
+        """
         self.dropped = 0
+        self._name = name
+        self._gather_s = gather_s
+        self._then = then
         self._begin()
 
     def _begin(self) -> None:
@@ -93,9 +108,25 @@ class TextWriter:
         queue.put((outputs, message))
         if self._thread is None:
             self._start()
-        if message[1] >= logging.ERROR and self._timed_out_at != self._moves:
+        if message[1] >= logging.ERROR:
+            self._wait_briefly(_ERROR_S)
+
+    def put_all(self, outputs: tuple[Output, ...], messages: Sequence[Message]) -> None:
+        """Queue messages that have waited in a queue already; errors as in put()."""
+        for message in messages:
+            if self._queue.qsize() >= MAX_QUEUED and not self._room():
+                self.dropped += 1
+            else:
+                self._queue.put((outputs, message))
+        if self._thread is None:
+            self._start()
+        if any(message[1] >= logging.ERROR for message in messages):
+            self._wait_briefly(_ERROR_S / 2)
+
+    def _wait_briefly(self, timeout: float) -> None:
+        if self._timed_out_at != self._moves:
             before = self._moves
-            if not self.flush(_ERROR_S):
+            if not self.flush(timeout):
                 self._timed_out_at = before  # until there is progress, nobody waits again
 
     def _room(self) -> bool:
@@ -121,6 +152,12 @@ class TextWriter:
         Returns:
             True when they have been.
         """
+        done = self._flush(timeout)
+        if self._then is None or timeout is not None:  # put_all() has waited for errors
+            return done
+        return self._then.flush(None if done else 0) and done
+
+    def _flush(self, timeout: float | None) -> bool:
         thread = self._thread
         if thread is threading.current_thread():
             return False
@@ -142,6 +179,11 @@ class TextWriter:
     def end(self) -> None:
         """Write what is queued; from now on the thread that logs a message writes it."""
         self.flush()
+        self._end()
+        if self._then is not None:
+            self._then.end()
+
+    def _end(self) -> None:
         self._ended = True
         thread = self._thread
         if thread is None:
@@ -178,7 +220,7 @@ class TextWriter:
 
     def _start_thread(self) -> None:
         thread = threading.Thread(
-            target=self._run, args=(self._queue, self._hurry), name="fastlog-text", daemon=True
+            target=self._run, args=(self._queue, self._hurry), name=self._name, daemon=True
         )
         self._thread = thread  # set first: anything logged from here on waits in the queue
         try:
@@ -196,7 +238,7 @@ class TextWriter:
                 # Collect a burst before writing: waking this thread for each message would make the
                 # caller wait for the interpreter lock.
                 with contextlib.suppress(Empty):
-                    hurry.get(timeout=_GATHER_S)
+                    hurry.get(timeout=self._gather_s)
             batch = self._take(queue, first)
             self._write(batch)
 
@@ -262,9 +304,13 @@ class TextWriter:
     def before_fork(self) -> None:
         """Wait until no batch is half written: a child would inherit its rest, or a held lock."""
         self._fork_waits = self._write_lock.acquire(timeout=_WAIT_S)
+        if self._then is not None:
+            self._then.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
+        if self._then is not None:
+            self._then.after_fork_in_parent()
         if self._fork_waits:
             self._write_lock.release()
 
@@ -272,6 +318,21 @@ class TextWriter:
         """Start over: the thread and the queue are the parent's."""
         self.dropped = 0
         self._begin()
+        if self._then is not None:
+            self._then.after_fork_in_child()
+
+
+class ToConsole:
+    """Passes messages on to the console's thread."""
+
+    def __init__(self, output: Output) -> None:
+        """Store where the lines go in the end."""
+        self.output = output
+        self._outputs = (output,)
+
+    def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:  # noqa: ARG002 - as `Output`
+        """Queue messages for the console's thread."""
+        _console_writer.put_all(self._outputs, messages)
 
 
 def _flush_at_worker_exit(text_writer: TextWriter) -> None:
@@ -281,7 +342,9 @@ def _flush_at_worker_exit(text_writer: TextWriter) -> None:
         util.Finalize(None, text_writer.flush, exitpriority=50)
 
 
-writer = TextWriter()
+_console_writer = TextWriter("fastlog-console", gather_s=0.0)
+
+writer = TextWriter(then=_console_writer)
 """This process's writer."""
 
 atexit.register(writer.end)

@@ -94,6 +94,7 @@ class Recorder(EventRecorder):
     _ended = False
     _run_file: RunFile | None
     _error: BaseException | None = None
+    _signal: str | None = None
     _start: Start | None = None  # of a spawned worker: its parent's
     if not TYPE_CHECKING:
         _path = _rank = _world_size = _stamp = _close_timeout_s = _pid = _SetByInit()
@@ -493,18 +494,23 @@ class Recorder(EventRecorder):
         if self._run_file is not None and self._label is not None:
             self._run_file.write(self.label, self.attempt, directory=self._directory, ended=ended)
 
-    def ended_by(self, error: BaseException | None) -> None:
-        """Say, before close(), which exception ends this process's part of the run, if one does.
+    def ended_by(self, error: BaseException | None, signal: str | None = None) -> None:
+        """Say, before close(), what ends this process's part of the run, if anything does.
 
         ``with recorder:`` says so itself, and so does an exception that ends the program.
+
+        Args:
+            error: The exception.
+            signal: The signal's name, such as ``"SIGTERM"``.
         """
         self._error = error
+        self._signal = signal
 
     def _note_end(self) -> None:
         """Write how this process's part of the start ended."""
         if self._start is None or self._label is None:
             return
-        how, facts = _end_of(self._error)
+        how, facts = _end_of(self._error, self._signal)
         try:
             note_end(self._path, self._start, self.label, how, **facts)
         except OSError as error:
@@ -586,8 +592,10 @@ def takes(value: object) -> bool:
     return core.takes(value)
 
 
-def _end_of(error: BaseException | None) -> tuple[str, dict[str, Any]]:
-    """Return how a process ends with this exception, and what is to be said of it."""
+def _end_of(error: BaseException | None, signal: str | None) -> tuple[str, dict[str, Any]]:
+    """Return how a process ends with this exception or signal, and what is to be said of it."""
+    if signal is not None:
+        return "signal", {"signal": signal}
     if error is None or (isinstance(error, SystemExit) and not error.code):
         return "closed", {}
     if isinstance(error, KeyboardInterrupt):

@@ -14,9 +14,9 @@ _LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "D
 
 
 def format_line(series: Series, record: Record) -> Text:
-    """Format a line of a run as readable text: time, writer, stream, step, content."""
+    """Format a line of a run as readable text: time (UTC), writer, stream, step, content."""
     restore_nonfinite(record)
-    moment = str(record["timestamp"])[:23].replace("T", " ")
+    moment = str(record["timestamp"])[:23].replace("T", " ") + "Z"
     text = Text(printable(moment), "dim").append(" ")
     if series.writer.label:
         text.append(f"{series.writer.label} ", "magenta")

@@ -297,7 +297,7 @@ def _render_starts(summary: Summary, console: Console) -> None:
     for start in _first(summary.starts):
         state = _state(start, 80)
         ranks = ", ".join(map(str, start.ranks[:8])) + (", ..." if len(start.ranks) > 8 else "")
-        _row(table, str(start.number), printable(start.started[:19]) or "-", state, ranks or "-")
+        _row(table, str(start.number), _moment(start.started) or "-", state, ranks or "-")
     _show(table, console)
     _rest(len(summary.starts), console)
 
@@ -414,6 +414,11 @@ def render_rings(reports: list[RingReport], root: Path, console: Console) -> Non
     looked = any(report.outcome in ("recoverable", "damaged") for report in reports)
     verb = "would be written" if looked and lines else "written"
     console.print(f"{_plural(len(reports), 'ring')}, {_plural(lines, 'line')} {verb}")
+
+
+def _moment(timestamp: str) -> str:
+    """Return a timestamp's date and time, in UTC."""
+    return printable(timestamp[:19].replace("T", " ")) + "Z" if timestamp else ""
 
 
 def _first(items: list[Any]) -> Iterable[Any]:

@@ -61,6 +61,7 @@ def test_ranks_of_torchrun_are_one_start_and_those_it_starts_again_the_next(tmp_
     assert again == {0, 1, 2}
     assert (first[-5:], second[-5:]) == ("00-00", "01-00")
     before, after = run.report_starts()
-    assert (before.state, after.state) == ("killed", "closed")
+    assert before.state in ("signal", "killed")  # SIGTERM; or before rank 0 had begun
+    assert after.state == "closed"
     assert after.entry["launch"]["by"] == "torchelastic"
     assert run.problems == []

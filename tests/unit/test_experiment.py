@@ -103,7 +103,14 @@ def test_a_run_from_its_start_to_its_end(start: Open, tmp_path: Path) -> None:
     assert logs.directory == tmp_path / "logs" / "exp0"
     [line] = lines(logs, "log")
     assert (line["message"], line["logger"]) == ("Run started", f"{ROOT}.system")
-    assert list(line["context"]) == ["experiment", "git_hash", "device", "directory", "attempt"]
+    assert list(line["context"]) == [
+        "experiment",
+        "git_hash",
+        "device",
+        "directory",
+        "attempt",
+        "utc_offset",
+    ]
     for field in ("experiment: exp0", "git_hash: ", "device: ", f"directory: {logs.directory}"):
         assert f"\n  {field}" in text(logs, "main")
     log = logs.logger("training.loop")
@@ -161,8 +168,8 @@ def test_rank_0_alone_has_console_sampler_and_wandb(
     logs.logger("trainer").info(said[0])
     logs.logger("trainer").warning(said[1])
     logs.close()
-    out = capsys.readouterr().out
-    assert [message in out for message in said] == [False, first]
+    err = capsys.readouterr().err
+    assert [message in err for message in said] == [False, first]
     assert said[1] in text(logs, "main")
     assert messages(logs) == (["Run started", *said, "Run ended"] if first else said)
     labelled = {path.name.endswith(".r1.jsonl") for path in logs.directory.glob("*.jsonl")}

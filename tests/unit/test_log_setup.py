@@ -33,6 +33,7 @@ from foundry_fastlog.messages.text_files import TextFile
 
 NUMBER = count()
 STAMP = r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}"
+TIME, ZONE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", r"[+-]\d\d:\d\d"
 START = "2025-09-30_14-30-00"
 Capsys, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 
@@ -78,9 +79,10 @@ def test_a_logger_writes_to_file_and_console(name: str, tmp_path: Path, capsys: 
     flush(logger)
     path = only_log(tmp_path / "exp0")
     assert re.fullmatch(rf"exp0_{STAMP}\.log", path.name)
-    wanted = rf"{STAMP.replace('_', ' ', 1).replace('-', '[-:]')} \[INFO\] {name}: Dataset loaded\n"
-    assert re.fullmatch(wanted + "  train_size: 1000\n", path.read_text())
-    assert capsys.readouterr().out == path.read_text()
+    wanted = rf" \[INFO\] {name}: Dataset loaded"
+    assert re.fullmatch(f"{TIME}{wanted}\n  train_size: 1000\n", path.read_text())
+    shown = capsys.readouterr().err
+    assert re.fullmatch(f"{TIME}{ZONE}{wanted}  train_size=1000\n", shown)
     assert logger.propagate is False
 
 
@@ -152,8 +154,8 @@ def test_children_that_set_up_again_double_nothing(tmp_path: Path) -> None:
     script.write_text(SPAWNED)
     done = run_python("", tmp_path / "logs", options=["-W", "ignore", str(script)])
     files = "".join(path.read_text() for path in (tmp_path / "logs" / "exp0").iterdir())
-    for text in (files, done.stdout):
-        rows = sorted(row.split(": ")[1] for row in text.splitlines())
+    for text in (files, done.stderr):
+        rows = sorted(row.split(": ")[1] for row in text.splitlines() if "[INFO]" in row)
         assert rows == ["main", "worker 0", "worker 1"]
 
 
@@ -165,7 +167,12 @@ def test_levels_and_console_are_configured(name: str, tmp_path: Path, capsys: Ca
     logger.error("high")
     flush(logger)
     assert only_log(tmp_path / "exp0").read_text().count(name) == 2
-    assert capsys.readouterr().out.count(name) == 1
+    assert capsys.readouterr().err.count(name) == 1
+    blocks = LoggingConfig(console_format="block")
+    logger = setup_logging(name, "exp0", tmp_path, config=blocks)
+    logger.info("a block", extra={"step": 1})
+    flush(logger)
+    assert f"{name}: a block\n  step: 1\n" in capsys.readouterr().err
     setup_logging(name, "exp0", tmp_path, config=LoggingConfig(console=False))
     assert len(ours(logger)) == 1
     setup_logging(name, "exp0", tmp_path)
@@ -208,10 +215,9 @@ def test_four_loggers_of_an_experiment(name: str, tmp_path: Path, capsys: Capsys
     up = ["INFO", "WARNING"]
     every = ["DEBUG", "INFO", "WARNING"]
     assert found == {"main": up, "errors": ["WARNING"], "ablation": every, "progress": up}
-    captured = capsys.readouterr()
-    shown = re.findall(rf"\[(\w+)\] {name}\.(\w+)", captured.out)
-    assert shown == [(level, logger) for logger in ("main", "progress") for level in up]
-    assert re.findall(rf"\[(\w+)\] {name}\.(\w+)", captured.err) == [("WARNING", "errors")]
+    shown = re.findall(rf"\[(\w+)\] {name}\.(\w+)", capsys.readouterr().err)
+    told = [("main", up), ("errors", ["WARNING"]), ("progress", up)]
+    assert shown == [(level, logger) for logger, levels in told for level in levels]
 
 
 def test_an_experiment_comes_and_goes(name: str, tmp_path: Path, capsys: Capsys) -> None:
@@ -230,7 +236,8 @@ def test_an_experiment_comes_and_goes(name: str, tmp_path: Path, capsys: Capsys)
     main, debug = ((tmp_path / f"{kind}_{START}.log").read_text() for kind in ("main", "debug"))
     assert re.findall(r": (\w+)\n  step: \d\n", main) == ["high"]
     assert re.findall(r": (\w+)\n  step: \d\n", debug) == ["low", "high"]
-    assert capsys.readouterr().out == main
+    shown = re.sub(f"^({TIME}){ZONE}", r"\1", capsys.readouterr().err)
+    assert shown == main.replace("\n  step: 2", "  step=2")
     assert (tmp_path / "log.jsonl").read_text().count("\n") == 2
 
 

@@ -34,6 +34,9 @@ def test_fields_and_defaults() -> None:
         "root_logger": "model_foundry",
         "subsystem_levels": {},
         "console": True,
+        "console_format": "line",
+        "catch_sigterm": True,
+        "capture": [],
         "system_metrics_every_s": 10.0,
         "recorder": RecorderConfig(),
     }

@@ -165,7 +165,7 @@ def test_wrong_calls(
 def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="experiment_name must be a str"):
         MetricsLogger(5, tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"logger must be a logging.Logger or a StructuredLogger"):
+    with pytest.raises(TypeError, match=r"logger must be a logging.Logger, a LoggerAdapter or"):
         MetricsLogger("x", tmp_path, logger=SimpleNamespace())  # type: ignore[arg-type]
 
 

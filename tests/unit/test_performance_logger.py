@@ -147,7 +147,7 @@ def test_without_profiling(caplog: Caplog, tmp_path: Path) -> None:
 
 def test_wrong_arguments() -> None:
     """A name that is none is told with profiling on and off."""
-    with pytest.raises(TypeError, match=r"logger must be a logging.Logger or a StructuredLogger"):
+    with pytest.raises(TypeError, match=r"logger must be a logging.Logger, a LoggerAdapter or"):
         PerformanceLogger("x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_samples must be at least 1"):
         PerformanceLogger(LOGGER, max_samples=0)

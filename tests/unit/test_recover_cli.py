@@ -196,7 +196,11 @@ def test_a_run_without_rings_has_nothing_to_recover(tmp_path: Path, command: Com
     (tmp_path / "run" / "metrics.jsonl").touch()
     for path in (tmp_path / "run", tmp_path):
         assert "nothing to recover" in command("recover", path).out
-        assert in_json(command, "--dry-run", path) == {"dry_run": True, "rings": []}
+        assert in_json(command, "--dry-run", path) == {
+            "dry_run": True,
+            "rings": [],
+            "text_logs": [],
+        }
 
 
 def test_without_the_extension_readers_and_recovery_say_what_is_missing(tree: Path) -> None:

@@ -498,11 +498,11 @@ def test_each_line_has_a_readable_form(tmp_path: Path) -> None:
         "metrics went back to step 9",
         "performance went back to step 9",
     ]
-    assert lines[0].startswith("2026-01-30 14:32:15.123 ")
+    assert lines[0].startswith("2026-01-30 14:32:15.123Z ")
     # The main process needs no label.
     fields = {"step": 1, "epoch": None, "metrics": {}, "nonfinite": {"epoch": "nan"}}
     OracleWriter(tmp_path / "main").write("metrics", fields)
-    assert texts(tmp_path / "main") == ["2026-01-30 14:32:15.123 metrics epoch=nan step=1 "]
+    assert texts(tmp_path / "main") == ["2026-01-30 14:32:15.123Z metrics epoch=nan step=1 "]
 
 
 def test_the_table_of_what_is_missing_names_ranges(tmp_path: Path) -> None:

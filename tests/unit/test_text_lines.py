@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
+from datetime import datetime
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from foundry_fastlog.messages.text_lines import fields_of, record_message, settled, text_of
+from foundry_fastlog.messages.text_lines import (
+    PARTS,
+    fields_of,
+    line_tail_of,
+    local_time,
+    record_message,
+    settled,
+    text_of,
+)
 
 NOON = time.mktime((2025, 9, 30, 14, 30, 15, 0, 0, -1)) + 0.75
 
@@ -34,8 +45,52 @@ def test_text_with_line_ends_cannot_look_like_another_message(end: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, ""),
+        ({"step": 1234567, "loss": 3.2449871234, "lr": 1e-4, "ok": True}, ""),
+        ({"loss": math.nan, "none": None}, "loss=nan none=None"),
+        ({"note": "two words", "path": "/a/b", "empty": ""}, 'note="two words" path=/a/b empty=""'),
+        ({"note": 'a "b"\nc=d', "o": "x=1"}, r'note="a \"b\"\nc=d" o="x=1"'),
+        ({"names": ["a", "b"], "é": "naïve"}, "names=['a', 'b'] é=naïve"),
+        ({"note": "[not\nbroken"}, r'note="[not\nbroken"'),
+        ({"long": "x" * 300}, f'long="{"x" * 200}... (300 characters)"'),
+    ],
+)
+def test_fields_in_a_line(fields: dict[str, Any], said: str) -> None:
+    """Four digits of a float; quotes only where a value would not end otherwise."""
+    said = said or " ".join(f"{k}={v}" for k, v in fields.items())
+    said = said.replace("3.2449871234", "3.245")
+    tail = line_tail_of((NOON, logging.INFO, "x", "m", settled(fields), ""))
+    assert tail == (f"  {said}\n" if fields else "\n")
+
+
+def test_a_traceback_follows_its_line() -> None:
+    failed = (NOON, logging.ERROR, "x", "m", {"step": 1}, "Traceback:\n  a\nValueError: b\n")
+    assert line_tail_of(failed) == "  step=1\n  Traceback:\n    a\n  ValueError: b\n"
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"), [("UTC", "+00:00"), ("CET-1", "+01:00"), ("XXX3:30", "-03:30")]
+)
+def test_local_times_name_their_zone(
+    zone: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the UTC of the JSONL a reader knows which is which."""
+    local_time(86_400.0 * 7)  # another second than the one that is known
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        first = local_time(86_400.0)
+    time.tzset()
+    assert first[19:] == shown
+    assert datetime.fromisoformat(first).timestamp() == 86_400.0
+
+
 def test_settled_values_do_not_change_any_more() -> None:
     """What may change, or is not plain, becomes text at once; long text is cut."""
+    double = type("Double", (float,), {})  # as numpy's
     odd = type("Odd", (), {"__str__": Mock(side_effect=RuntimeError("no"))})()
     plain = {"a": 1, "b": 2.5, "c": "x", "d": True, "e": None}
     assert settled(plain) is plain
@@ -43,6 +98,7 @@ def test_settled_values_do_not_change_any_more() -> None:
     fields = settled({"step": 1, "values": values, "odd": odd, "long": ["x" * 20_000]})
     values.append(3)
     assert fields["step"] == 1
+    assert type(settled({"a": double(2.5)})["a"]) is float
     assert fields["values"] == "[1, 2]"
     assert fields["odd"] == "<Odd whose str() raised RuntimeError>"
     assert fields["long"].endswith("... (20004 characters)")
@@ -62,7 +118,8 @@ def test_a_plain_record_becomes_a_message_with_its_extra_fields() -> None:
     assert fields_of(record()) == {}
     # The parts that a StructuredLogger sent along win over the JSON text.
     parts = ("hello", {"experiment": "x", "step": 1}, {"step": 1})
-    assert record_message(record(fastlog=parts), logging.Formatter())[3:5] == ("hello", {"step": 1})
+    sent = record(**{PARTS: parts})
+    assert record_message(sent, logging.Formatter())[3:5] == ("hello", {"step": 1})
 
 
 def test_tracebacks_and_stacks_of_a_record_are_kept() -> None:

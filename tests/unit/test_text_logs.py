@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from foundry_fastlog import ConsoleHandler, TextFileHandler
 from foundry_fastlog.messages import text_writer
 from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_handlers import TextHandler, find_handler
+from foundry_fastlog.messages.text_lines import text_of
 
 Patch = pytest.MonkeyPatch
 MESSAGE = (0.0, logging.WARNING, "x", "hello", {"step": 1}, "")
@@ -62,88 +64,101 @@ def test_the_console_is_what_the_stream_is_at_the_time(
 ) -> None:
     """Notebooks, tests and programs replace it after set-up."""
     handler = ConsoleHandler(logging.INFO)
-    errors = ConsoleHandler(logging.ERROR, stream="stderr", kind="errors")
+    blocks = ConsoleHandler(logging.ERROR, stream="stdout", form="block", kind="errors")
     logger.addHandler(handler)
-    logger.addHandler(errors)
+    logger.addHandler(blocks)
     logger.info("one")
-    logger.error("two")
+    logger.error("two", extra={"step": 1})
     handler.flush()
     captured = capsys.readouterr()
-    assert captured.out.count("handlers: ") == 2
-    assert captured.err.count("[ERROR] handlers: two") == 1
+    assert captured.err.count("handlers: ") == 2
+    assert "[ERROR] handlers: two  step=1\n" in captured.err
+    assert captured.out.endswith("[ERROR] handlers: two\n  step: 1\n")
     other = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", other)
+    monkeypatch.setattr(sys, "stderr", other)
+    assert handler.stream is other
     logger.info("three")
     handler.close()
     assert "[INFO] handlers: three\n" in other.getvalue()
 
 
-def test_a_terminal_gets_colours(monkeypatch: Patch) -> None:
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stdout", stream)
-    output = ConsoleOutput()
-    message = (0.0, logging.ERROR, "x", "[bold]\udc80", {"long": "y" * 300}, "")
-    output.write([message], ["unused"])
-    first = output._coloured
-    output.write([message], ["unused"])
-    assert output._coloured is first
-    text = stream.getvalue()
-    assert "\x1b[" in text
-    assert "x: [bold]\\udc80\n" in text
-    assert "  long: " + "y" * 300 in text  # no wrapping: a terminal does that itself
-    assert text.count("ERROR") == 2
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stream": "stdin"}, "stream must be one of stderr, stdout, got 'stdin'"),
+        ({"form": "json"}, "form must be one of line, block, got 'json'"),
+    ],
+)
+def test_a_console_that_there_is_not(options: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        ConsoleHandler(**options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("variables", "fault", "kind"),
+    ("form", "wanted"),
     [
-        ({"NO_COLOR": "1"}, None, Terminal),
-        ({"TERM": "dumb"}, None, Terminal),
-        ({}, ImportError("none"), Terminal),
-        ({}, OSError("Too many open files"), Terminal),
-        ({}, None, io.StringIO),
+        ("block", r"\d{4}-\d\d-\d\d HH:MM:SS HEAD\n  long: LONG\n  a: 0.123456\n"),
+        ("line", r"HH:MM:SS HEAD  long=LONG a=0.1235\n"),
     ],
 )
+def test_a_terminal_gets_colours(form: str, wanted: str, monkeypatch: Patch) -> None:
+    """And no line is wrapped: a terminal does that itself."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    output = ConsoleOutput(form=form)
+    fields = {"long": "y" * 190, "a": 0.123456}
+    message = (0.0, logging.ERROR, "x", "[bold]", fields, "")
+    output.write([message, message], ["unused"] * 2)
+    assert "\x1b[" in stream.getvalue()
+    text = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
+    for name, meant in (
+        ("HH:MM:SS", r"\d\d:\d\d:\d\d"),
+        ("HEAD", r"\[ERROR\] x: \[bold\]"),
+        ("LONG", "y" * 190),
+    ):
+        wanted = wanted.replace(name, meant)
+    assert re.fullmatch(f"(?:{wanted}){{2}}", text)
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind"),
+    [({"NO_COLOR": "1"}, Terminal), ({"TERM": "dumb"}, Terminal), ({}, io.StringIO)],
+)
 def test_plain_lines(
-    monkeypatch: Patch, variables: dict[str, str], fault: Exception | None, kind: type[io.StringIO]
+    monkeypatch: Patch, variables: dict[str, str], kind: type[io.StringIO]
 ) -> None:
-    """Colours can be refused; rich is optional, and may be asked for too late to be loaded."""
-
-    class Finder:
-        def find_spec(self, name: str, *_: object) -> None:
-            if name == "rich.console" and fault:
-                raise fault
-
+    """Colours can be refused. What is no terminal gets the date and the zone, too."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    if fault:
-        monkeypatch.delitem(sys.modules, "rich.console", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
-    stream = kind()
-    monkeypatch.setattr(sys, "stdout", stream)
-    output = ConsoleOutput()
-    output.write([MESSAGE], ["plain hello\n"])
-    assert (stream.getvalue(), output.errors) == ("plain hello\n", 0)
+    for form, tail in (("line", r"  step=1\n"), ("block", r"\n  step: 1\n")):
+        stream = kind()
+        monkeypatch.setattr(sys, "stderr", stream)
+        output = ConsoleOutput(form=form)
+        output.write([MESSAGE], [text_of(MESSAGE)])
+        moment = r"\d\d:\d\d:\d\d" if kind is Terminal else r"\S{10} \d\d:\d\d:\d\d[+-]\d\d:\d\d"
+        moment = r"\S{10} \d\d:\d\d:\d\d" if form == "block" else moment
+        assert re.fullmatch(rf"{moment} \[WARNING\] x: hello{tail}", stream.getvalue())
+        assert output.errors == 0
 
 
 def test_a_console_that_cannot_show_a_character_shows_its_number(monkeypatch: Patch) -> None:
     """LANG=C, or a lone surrogate. A closed stream is counted."""
     raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    output = ConsoleOutput()
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(raw, encoding="ascii"))
+    output = ConsoleOutput(form="block")
     output.write([MESSAGE], ["é\udc80\n"])
     assert raw.getvalue() == b"\\xe9\\udc80\n"
     assert output.errors == 0
     closed = io.StringIO()
     closed.close()
-    monkeypatch.setattr(sys, "stdout", closed)
+    monkeypatch.setattr(sys, "stderr", closed)
     output.write([MESSAGE], ["x\n"])
     assert output.errors == 1
-    monkeypatch.setattr(sys, "stdout", None)  # a program without a console
+    monkeypatch.setattr(sys, "stderr", None)  # a program without a console
     output.write([MESSAGE], ["x\n"])
     assert output.errors == 1
 

@@ -15,7 +15,7 @@ from recorded import in_threads, run_python
 
 from foundry_fastlog.messages import text_writer
 from foundry_fastlog.messages.text_lines import Message
-from foundry_fastlog.messages.text_writer import TextWriter
+from foundry_fastlog.messages.text_writer import TextWriter, ToConsole
 
 Caplog, Patch = pytest.LogCaptureFixture, pytest.MonkeyPatch
 
@@ -149,7 +149,7 @@ def test_an_error_is_in_file_and_console_when_the_process_is_gone(tmp_path: Path
         os._exit(3)
     """
     done = run_python(textwrap.dedent(script), tmp_path / "x.log", returncode=3)
-    for text in ((tmp_path / "x.log").read_text(), done.stdout):
+    for text in ((tmp_path / "x.log").read_text(), done.stderr):
         assert [row.split(" ", 2)[2] for row in text.splitlines()] == [
             "[WARNING] gone: before",
             "[ERROR] gone: the end",
@@ -247,7 +247,7 @@ def test_a_signal_handler_may_log_while_the_first_message_starts_the_thread() ->
     """Whenever the signal comes: nothing waits for ever, and every message is written once."""
     script = """
         import signal
-        from foundry_fastlog.messages.text_writer import TextWriter
+        from foundry_fastlog.messages.text_writer import TextWriter, ToConsole
 
         class Out(list):
             __hash__ = object.__hash__
@@ -352,3 +352,75 @@ def test_a_worker_flushes_at_its_exit(writer: TextWriter, monkeypatch: Patch) ->
     monkeypatch.delitem(sys.modules, "multiprocessing.util")
     text_writer._flush_at_worker_exit(writer)
     finalize.assert_called_once()
+
+
+@pytest.fixture
+def console(monkeypatch: Patch) -> Iterator[TextWriter]:
+    """Give the console's writer, ended after its gate has been opened."""
+    console = TextWriter("console", gather_s=0.0)
+    monkeypatch.setattr(text_writer, "_console_writer", console)
+    yield console
+    console.end()
+
+
+def test_a_console_that_hangs_holds_up_no_file(
+    gate: Gate, console: TextWriter, monkeypatch: Patch
+) -> None:
+    """Its messages wait, then are dropped and counted; an error waits for it once, and briefly."""
+    writer, screen = TextWriter(then=console), Gate()
+    monkeypatch.setattr(text_writer, "_ERROR_S", 0.01)
+    outputs = (gate, ToConsole(screen))
+    writer.put(outputs, message("first", logging.ERROR))
+    screen.open.clear()
+    for n in range(6):
+        writer.put(outputs, message(str(n), logging.ERROR if n == 3 else logging.INFO))
+    assert writer._flush(60)
+    assert gate.texts == ["first", *map(str, range(6))]
+    monkeypatch.setattr(text_writer, "MAX_QUEUED", 4)
+    monkeypatch.setattr(text_writer, "_WAIT_S", 0.01)
+    for n in range(6, 12):
+        writer.put((ToConsole(screen),), message(str(n)))
+        assert writer._flush(60)
+    monkeypatch.setattr(text_writer, "_FLUSH_S", 0.01)
+    assert not writer.flush()
+    assert console.dropped > 0
+    screen.open.set()
+    assert console.flush(60)
+    assert "messages were dropped here" in screen.texts[-1]
+    writer.put(outputs, message("last"))
+    writer.end()
+    assert (gate.texts[-1], screen.texts[-1]) == ("last", "last")
+
+
+def test_a_file_that_hangs_is_not_waited_for_twice(
+    gate: Gate, console: TextWriter, monkeypatch: Patch
+) -> None:
+    """Its messages for the console cannot have come there."""
+    writer = TextWriter(then=console)
+    monkeypatch.setattr(text_writer, "_FLUSH_S", 0.01)
+    gate.open.clear()
+    waits: list[float | None] = []
+    monkeypatch.setattr(console, "flush", lambda timeout=None: waits.append(timeout) or True)
+    writer.put((gate,), message("a"))
+    assert not writer.flush()
+    gate.open.set()
+    assert writer.flush(60)
+    assert writer.flush()
+    assert waits == [0, None]
+    monkeypatch.undo()
+    writer.end()
+
+
+def test_a_fork_with_a_console(console: TextWriter) -> None:
+    """Both are held, and both start over in the child."""
+    writer = TextWriter(then=console)
+    writer.before_fork()
+    held: list[bool] = []
+    in_threads(lambda _: held.append(console._write_lock.acquire(timeout=0.01)))
+    writer.after_fork_in_parent()
+    in_threads(lambda _: held.append(console._write_lock.acquire(timeout=60)))
+    assert held == [False, True]
+    console.dropped = 3
+    writer.after_fork_in_child()
+    assert console.dropped == 0
+    assert console._write_lock.acquire(timeout=0)
