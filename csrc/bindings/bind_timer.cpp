@@ -1,13 +1,15 @@
 // timer(): a block's wall-clock duration as one record, with nesting.
 //
 // A Timer holds only its name and step; running blocks are on a per-thread stack. So one Timer may be entered
-// again while it runs (recursion), and by several threads at once.
+// again while it runs (recursion), and by several threads at once. Tasks of a thread (asyncio, trio) interleave
+// their blocks on it, and are told apart by their contexts.
 #include <Python.h>
 #include <structmember.h>
 
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -42,6 +44,17 @@ struct Frame {
     // The timer of a block that is timed on a device, only for comparison. It is not referenced, so a timer
     // whose block can no longer be exited is freed, together with its ticket.
     const Timer* original = nullptr;
+    PyObject* task = nullptr;  // owned; the context that it began in, null outside of tasks
+    PyObject* token =
+        nullptr;  // owned; puts back what tasks that are started here have as their parent
+};
+
+/// A block that encloses another; the name is borrowed.
+struct Outer {
+    PyObject* name;
+    std::int64_t step;
+    std::uint16_t depth;
+    bool has_step;
 };
 
 // Frames of a thread that ends inside a block are leaked, because references must not be dropped without the
@@ -56,12 +69,110 @@ thread_local Running running;
 PyTypeObject* timer_type = nullptr;
 PyObject* decorate = nullptr;
 
-// The innermost running block of the same recorder.
-const Frame* parent_of(PyObject* recorder) noexcept {
+// Compared only. A thread has one context outside of tasks, once something was set in it.
+thread_local const PyObject* base_context = nullptr;
+thread_local const PyObject* entered_context = nullptr;
+
+// The blocks that tasks inherit which are started in a task.
+PyObject* inherited = nullptr;
+constexpr Py_ssize_t kInherited = 5;  // items of each
+
+// What tells the tasks of a thread apart; null outside of them. Borrowed.
+PyObject* current_task() noexcept {
+    PyObject* const context = PyThreadState_Get()->context;
+    if (context == nullptr || context == base_context) [[likely]]
+        return nullptr;
+    if (base_context == nullptr && context != entered_context) {
+        if (PyContext_Enter(context) == 0) {  // nobody runs in it: it came with the first value
+            PyContext_Exit(context);
+            base_context = context;
+            return nullptr;
+        }
+        PyErr_Clear();
+        entered_context = context;
+    }
+    return context;
+}
+
+const Frame* innermost(PyObject* recorder, const PyObject* task) noexcept {
     for (auto frame = running.rbegin(); frame != running.rend(); ++frame) {
-        if (frame->timer->recorder == recorder) return &*frame;
+        if (frame->timer->recorder == recorder && frame->task == task) return &*frame;
     }
     return nullptr;
+}
+
+// What the task was started in: (recorder, name, depth, step or None, thread), once for each recorder. Owned.
+PyObject* inherited_blocks() noexcept {
+    PyObject* blocks = nullptr;
+    if (PyContextVar_Get(inherited, nullptr, &blocks) != 0) PyErr_Clear();
+    return blocks;
+}
+
+std::optional<Outer> block_of(PyObject* blocks, PyObject* recorder) noexcept {
+    const Py_ssize_t size = blocks == nullptr ? 0 : PyTuple_GET_SIZE(blocks);
+    for (Py_ssize_t i = 0; i < size; i += kInherited) {
+        if (PyTuple_GET_ITEM(blocks, i) != recorder) continue;
+        if (PyLong_AsVoidPtr(PyTuple_GET_ITEM(blocks, i + 4)) != &running) return {};
+        PyObject* const step = PyTuple_GET_ITEM(blocks, i + 3);
+        return Outer{PyTuple_GET_ITEM(blocks, i + 1), step == Py_None ? 0 : PyLong_AsLongLong(step),
+                     static_cast<std::uint16_t>(PyLong_AsLong(PyTuple_GET_ITEM(blocks, i + 2))),
+                     step != Py_None};
+    }
+    return {};
+}
+
+// Finds the enclosing block: of the task, of what the task was started in, or around all tasks.
+void note_parent(Frame& frame) noexcept {
+    PyObject* const recorder = frame.timer->recorder;
+    std::optional<Outer> outer;
+    PyObject* blocks = nullptr;
+    const Frame* found = innermost(recorder, frame.task);
+    if (found == nullptr && frame.task != nullptr) {
+        outer = block_of(blocks = inherited_blocks(), recorder);
+        if (!outer) found = innermost(recorder, nullptr);
+    }
+    if (found != nullptr) outer = {found->timer->name, found->step, found->depth, found->has_step};
+    if (outer) {
+        frame.parent = Py_NewRef(outer->name);  // Python code may end that block first
+        frame.depth = static_cast<std::uint16_t>(outer->depth + 1);
+        if (!frame.has_step) {
+            frame.step = outer->step;
+            frame.has_step = outer->has_step;
+        }
+    }
+    Py_XDECREF(blocks);
+}
+
+// Tasks that are started in this block have it as their parent. Without memory they have none.
+void pass_on(Frame& frame) noexcept {
+    PyObject* const recorder = frame.timer->recorder;
+    PyObject* const step = frame.has_step ? PyLong_FromLongLong(frame.step) : Py_NewRef(Py_None);
+    PyObject* const thread = PyLong_FromVoidPtr(&running);
+    PyObject* const depth = PyLong_FromLong(frame.depth);
+    PyObject* const before = inherited_blocks();
+    PyObject* const all = PyList_New(0);
+    bool made = all != nullptr && step != nullptr && thread != nullptr && depth != nullptr;
+    for (PyObject* item : {recorder, frame.timer->name, depth, step, thread}) {
+        made = made && PyList_Append(all, item) == 0;
+    }
+    const Py_ssize_t size = before == nullptr ? 0 : PyTuple_GET_SIZE(before);
+    for (Py_ssize_t i = 0; i < size; ++i) {
+        if (PyTuple_GET_ITEM(before, i - i % kInherited) == recorder) continue;
+        made = made && PyList_Append(all, PyTuple_GET_ITEM(before, i)) == 0;
+    }
+    PyObject* const blocks = made ? PyList_AsTuple(all) : nullptr;
+    if (blocks != nullptr) frame.token = PyContextVar_Set(inherited, blocks);
+    for (PyObject* owned : {step, thread, depth, before, all, blocks}) Py_XDECREF(owned);
+    PyErr_Clear();
+}
+
+// Ends what a block was to the tasks started in it.
+void leave_task(Frame& frame) noexcept {
+    if (frame.token != nullptr && PyContextVar_Reset(inherited, frame.token) != 0) {
+        PyErr_Clear();  // it ends in another context than it began in
+    }
+    Py_CLEAR(frame.token);
+    Py_CLEAR(frame.task);
 }
 
 // Replaces a frame's timer with a copy. False with MemoryError set.
@@ -79,7 +190,8 @@ bool copy_timer(Frame& frame) noexcept {
 
 // Releases what a frame that is on no stack owns. The timer is owned once the frame is on a stack, or if it
 // is a copy.
-void release_frame(const Frame& frame) noexcept {
+void release_frame(Frame& frame) noexcept {
+    leave_task(frame);
     Py_XDECREF(frame.parent);
     if (frame.original != nullptr) Py_DECREF(frame.timer);
 }
@@ -93,15 +205,10 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     if (engine == nullptr && PyErr_Occurred()) [[unlikely]]
         return nullptr;
     Frame frame{timer, nullptr, begin, timer->step, 0, timer->has_step};
-    // Stored now: the enclosing block may end first if generators are interleaved.
-    if (const Frame* parent = parent_of(timer->recorder)) {
-        frame.parent = Py_NewRef(parent->timer->name);  // the Python code below may end that block
-        frame.depth = static_cast<std::uint16_t>(parent->depth + 1);
-        if (!frame.has_step) {
-            frame.step = parent->step;
-            frame.has_step = parent->has_step;
-        }
-    }
+    frame.task = Py_XNewRef(current_task());
+    note_parent(frame);
+    if (frame.task != nullptr) [[unlikely]]
+        pass_on(frame);
     if (timer->device != nullptr) {
         const bool begun =
             begin_on_device(*handle, timer, timer->device, frame.block) && copy_timer(frame);
@@ -242,9 +349,18 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end,
 PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     const std::uint64_t end = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
-    // Usually the last frame; further down if generators or coroutines were interleaved.
+    // Usually the last frame; further down if generators or tasks were interleaved.
+    const PyObject* const task = current_task();
+    const auto is_its = [&](const Frame& frame) {
+        return frame.timer == timer || frame.original == timer;
+    };
     std::size_t i = running.size();
-    while (i != 0 && running[i - 1].timer != timer && running[i - 1].original != timer) --i;
+    while (i != 0 && !(is_its(running[i - 1]) && running[i - 1].task == task)) --i;
+    if (i == 0)
+        [[unlikely]] {  // a task's block may be ended from outside, by its generator's close
+        i = running.size();
+        while (i != 0 && !is_its(running[i - 1])) --i;
+    }
     if (i == 0) {
         // Such as a generator closed by another thread: the block that began there never ends.
         if (timer->open.load(std::memory_order_relaxed) != 0) drop_last_block(timer);
@@ -262,6 +378,10 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     }
     bool ok =
         handle != nullptr && submit_timing(*handle, frame, end, nargs > 0 ? args[0] : Py_None) >= 0;
+    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+    if (!ok) PyErr_Fetch(&type, &value, &traceback);
+    leave_task(frame);
+    if (!ok) PyErr_Restore(type, value, traceback);
     Py_XDECREF(frame.parent);
     Py_DECREF(frame.timer);
     if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
@@ -395,7 +515,7 @@ PyMethodDef timer_factory = {"timer",
 
 Time a block of code, as a context manager or a decorator.
 
-Blocks nest per thread: each line has its depth and its parent, and a block without its own step
+Blocks nest per thread and asyncio task: each line has its depth and its parent, and a block without its own step
 takes the step of the enclosing block. The object may be kept and entered repeatedly, also
 recursively and by several threads.
 
@@ -420,6 +540,8 @@ Raises:
 void bind_timer(py::module_& module) {
     timer_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&timer_spec));
     if (timer_type == nullptr) throw py::error_already_set();
+    inherited = PyContextVar_New("foundry_fastlog.block", nullptr);
+    if (inherited == nullptr) throw py::error_already_set();
     module.attr("Timer") = py::handle(reinterpret_cast<PyObject*>(timer_type));
     module.def(
         "set_decorate",

@@ -25,7 +25,17 @@ def run_inside(
 
     Returns:
         The wrapped function. It returns None if the block suppresses an exception.
+
+    Raises:
+        TypeError: It is a generator function: the block would end before its code runs, or last
+            while others run.
     """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        name = getattr(function, "__qualname__", function)
+        raise TypeError(
+            f"{name} is a generator function: its code runs piece by piece, between what its "
+            "caller does. Put the block inside it, with `with`, around the code between two yields"
+        )
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import inspect
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,20 @@ def test_decorated_coroutine(recorder: Recorder) -> None:
     assert blocks(recorder) == [("inside", 1, "fetch", 2), ("fetch", 0, None, 2)] * 2
 
 
+def test_a_generator_function_is_refused(recorder: Recorder) -> None:
+    """Its calls return before its code runs: microseconds would stand for milliseconds."""
+
+    def batches() -> Generator[int, None, None]:
+        yield 1
+
+    async def later() -> AsyncGenerator[int, None]:
+        yield 1
+
+    for function in (batches, later):
+        with pytest.raises(TypeError, match="is a generator function.*Put the block inside"):
+            recorder.timer("load")(function)
+
+
 @pytest.mark.parametrize("wrong", [5, None, "name"])
 def test_only_functions_are_decorated(recorder: Recorder, wrong: Any) -> None:
     with pytest.raises(TypeError, match="function"):
@@ -185,6 +200,116 @@ def test_enter_returns_the_timer(recorder: Recorder) -> None:
         timer.name = "other"  # type: ignore[misc]
     with pytest.raises(TypeError):
         type(timer)()
+
+
+def test_tasks_have_stacks_of_their_own(recorder: Recorder) -> None:
+    """Their blocks interleave on one thread; around all of them is what was around the loop."""
+
+    async def work(name: str, step: int, go: asyncio.Event, done: asyncio.Event) -> None:
+        with recorder.timer(name, step=step):
+            done.set()
+            await go.wait()
+            with recorder.timer("inside"):
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        go, first, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        tasks = [asyncio.create_task(work("a", 1, go, first))]
+        await first.wait()
+        tasks.append(asyncio.create_task(work("b", 2, go, second)))
+        await second.wait()
+        with recorder.timer("main"):  # in a task, too
+            pass
+        go.set()
+        await asyncio.gather(*tasks)
+
+    with recorder.timer("run", step=7):
+        asyncio.run(main())
+    with recorder.timer("after"):
+        pass
+    assert sorted(blocks(recorder)) == [
+        ("a", 1, "run", 1),
+        ("after", 0, None, None),
+        ("b", 1, "run", 2),
+        ("inside", 2, "a", 1),
+        ("inside", 2, "b", 2),
+        ("main", 1, "run", 7),
+        ("run", 0, None, 7),
+    ]
+
+
+@pytest.mark.parametrize("variables", [False, True])
+def test_a_task_inherits_the_block_it_was_started_in(recorder: Recorder, variables: bool) -> None:
+    """Not one that has ended before, nor one of another thread or recorder."""
+    if variables:
+        contextvars.ContextVar[int]("anything").set(1)  # the thread has a context from now on
+    timer = recorder.timer("child")
+
+    async def child() -> None:
+        with timer:
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        with recorder.timer("before"):
+            pass
+        with recorder.timer("outer", step=5):
+            early = asyncio.create_task(child())
+            await asyncio.gather(child(), child())
+            with other.timer("foreign"):
+                await asyncio.create_task(child())
+            await asyncio.to_thread(lambda: timer.__enter__().__exit__(None, None, None))
+        await early
+        await asyncio.create_task(child())
+
+    with Recorder(recorder.path / "other") as other:
+        asyncio.run(main())
+    assert blocks(recorder) == [
+        ("before", 0, None, None),
+        *[("child", 1, "outer", 5)] * 4,
+        ("child", 0, None, None),  # in its thread
+        ("outer", 0, None, 5),
+        ("child", 0, None, None),
+    ]
+
+
+def test_one_coroutine_function_runs_twice_at_once(recorder: Recorder) -> None:
+    """Each call's time is its own: 50 ms pass between the beginnings, and between the ends."""
+
+    @recorder.timer("fetch")
+    async def fetch(event: asyncio.Event) -> None:
+        await event.wait()
+
+    async def main() -> None:
+        events = [asyncio.Event(), asyncio.Event()]
+        tasks = []
+        for event in events:
+            tasks.append(asyncio.create_task(fetch(event)))
+            await asyncio.sleep(0.05 if event is events[0] else 0)
+        events[0].set()
+        await tasks[0]
+        await asyncio.sleep(0.05)
+        events[1].set()
+        await tasks[1]
+
+    asyncio.run(main())
+    durations = [line["duration_s"] for line in written(recorder, "performance")]
+    assert min(durations) > 0.045
+
+
+def test_a_block_of_a_task_may_end_in_another(recorder: Recorder) -> None:
+    """As an asynchronous generator's does that is closed from outside."""
+
+    async def batches() -> AsyncGenerator[int, None]:
+        with recorder.timer("batch", step=1):
+            yield 1
+
+    async def main() -> None:
+        generator = batches()
+        await asyncio.create_task(generator.__anext__())  # type: ignore[arg-type]
+        await generator.aclose()
+
+    asyncio.run(main())
+    assert blocks(recorder) == [("batch", 0, None, 1)]
 
 
 def test_generators(recorder: Recorder) -> None:
