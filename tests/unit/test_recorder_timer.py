@@ -133,7 +133,7 @@ def test_a_generator_function_is_refused(recorder: Recorder) -> None:
         yield 1
 
     for function in (batches, later):
-        with pytest.raises(TypeError, match="is a generator function.*Put the block inside"):
+        with pytest.raises(TypeError, match=r"is a generator function.*Put the block inside"):
             recorder.timer("load")(function)
 
 
