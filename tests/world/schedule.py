@@ -16,19 +16,55 @@ MOST_PROCESSES = 12
 RUNS = ("run0", "run1", "run2")
 Action = dict[str, Any]
 
-#: How often each action is drawn.
-WEIGHTS = {"start": 8, "open": 4, "record": 22, "hum": 5, "quiet": 3, "flush": 8, "close": 4}
-WEIGHTS |= {"exit": 3, "fork": 8, "spawn": 1, "exec": 1, "read": 5, "recover": 5, "check": 2}
-WEIGHTS |= {"sleep": 6, "own_file": 1}
-# These break something, at least for a while.
-WEIGHTS |= {"kill": 5, "kill_group": 1, "pause": 3, "copy": 3, "move": 1, "remove_run": 2}
-WEIGHTS |= {"remove_lines": 1, "remove_file": 1, "remove_rings": 1, "compress": 1, "rename": 1}
-WEIGHTS |= {"truncate": 1, "close_descriptors": 1, "fill": 2, "free": 3, "limit": 2, "relax": 3}
-WEIGHTS |= {"starve": 1, "reboot": 1}
+#: How often each action is drawn. Those below the line break something, at least for a while.
+WEIGHTS = {
+    "start": 8,
+    "open": 4,
+    "record": 22,
+    "hum": 5,
+    "quiet": 3,
+    "flush": 8,
+    "close": 4,
+    "exit": 3,
+    "fork": 8,
+    "spawn": 1,
+    "exec": 1,
+    "read": 5,
+    "recover": 5,
+    "check": 2,
+    "sleep": 6,
+    "own_file": 1,
+    # ----
+    "kill": 5,
+    "kill_group": 1,
+    "pause": 3,
+    "copy": 3,
+    "move": 1,
+    "remove_run": 2,
+    "remove_lines": 1,
+    "remove_file": 1,
+    "remove_rings": 1,
+    "compress": 1,
+    "rename": 1,
+    "truncate": 1,
+    "close_descriptors": 1,
+    "fill": 2,
+    "free": 3,
+    "limit": 2,
+    "relax": 3,
+    "starve": 1,
+    "reboot": 1,
+}
 #: Actions after which records may be gone from a run's files, or in others.
 DESTRUCTIVE = (
-    *("move", "remove_run", "remove_lines", "remove_file", "remove_rings", "compress", "rename"),
-    *("truncate"),
+    "move",
+    "remove_run",
+    "remove_lines",
+    "remove_file",
+    "remove_rings",
+    "compress",
+    "rename",
+    "truncate",
 )
 
 
