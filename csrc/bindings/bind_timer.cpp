@@ -206,7 +206,7 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
         return nullptr;
     Frame frame{timer, nullptr, begin, timer->step, 0, timer->has_step};
     frame.task = Py_XNewRef(current_task());
-    note_parent(frame);
+    if (!running.empty() || frame.task != nullptr) note_parent(frame);
     if (frame.task != nullptr) [[unlikely]]
         pass_on(frame);
     if (timer->device != nullptr) {
@@ -378,10 +378,12 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     }
     bool ok =
         handle != nullptr && submit_timing(*handle, frame, end, nargs > 0 ? args[0] : Py_None) >= 0;
-    PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-    if (!ok) PyErr_Fetch(&type, &value, &traceback);
-    leave_task(frame);
-    if (!ok) PyErr_Restore(type, value, traceback);
+    if (frame.task != nullptr) [[unlikely]] {
+        PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+        PyErr_Fetch(&type, &value, &traceback);
+        leave_task(frame);
+        PyErr_Restore(type, value, traceback);
+    }
     Py_XDECREF(frame.parent);
     Py_DECREF(frame.timer);
     if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
