@@ -171,21 +171,22 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         return report;
     }
     const auto mark = [&](std::uint64_t begun) {
-        return files.is_view() ? SinkError{}
-                               : write_all(files, fd.get(), &begun, sizeof begun,
-                                           kRecoveryMarkOffset, report.ring);
+        return write_all(files, fd.get(), &begun, sizeof begun, kRecoveryMarkOffset, report.ring);
+    };
+    const auto say_begun = [&] {
+        const SinkError error = files.is_view() ? SinkError{} : mark(1);
+        if (error) {
+            report.reason = describe(error);
+        } else {
+            KILL_POINT("recovery_marked");
+        }
+        return !error;
     };
     // Before the ring is read, which may take long: readers take who holds the lock for its writer. A pointer
     // may refer to anybody's file.
-    const bool early =
-        !by_pointer && S_ISREG(info.st_mode) && RingImage::look(files, fd.get()) != nullptr;
-    if (early) {
-        if (const SinkError error = mark(1)) {
-            report.reason = describe(error);
-            return report;
-        }
-        KILL_POINT("recovery_marked");
-    }
+    const bool early = !files.is_view() && !by_pointer && S_ISREG(info.st_mode) &&
+                       RingImage::look(files, fd.get()) != nullptr;
+    if (early && !say_begun()) return report;
     const auto put_aside = [&] {
         if (early) mark(0);  // it is kept as it was
         move_to_quarantine(files, run_directory, path, report);
@@ -236,13 +237,7 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
         return report;
     }
     report.epoch = image->slot().epoch;
-    if (!early) {
-        if (const SinkError error = mark(1)) {
-            report.reason = describe(error);
-            return report;
-        }
-        KILL_POINT("recovery_marked");
-    }
+    if (!early && !say_begun()) return report;
     try {
         drain_dead_ring(files, run_directory, fd.get(), *image, provenance, report);
     } catch (const std::bad_alloc&) {
