@@ -82,13 +82,16 @@ bool LineMerge::settle(std::size_t source) {
 
 std::unique_ptr<Chunk> LineMerge::read(const ScanTask& task) {
     const Source& source = sources_[task.source];
-    Segment segment = source.segments[task.segment];
+    const Segment* segment = &source.segments[task.segment];
+    Segment moved;
     ScanTask part = task;
-    if (!segment.read_on) {
-        auto chunk = read_part(segment, source.stream, task, options_, reader_);
-        if (chunk->error != ENOENT || !segment.read_moved) return chunk;
-        segment.path.clear();
-        segment.read_on = segment.read_moved;
+    if (!segment->read_on) {
+        auto chunk = read_part(*segment, source.stream, task, options_, reader_);
+        if (chunk->error != ENOENT || !segment->read_moved) return chunk;
+        moved = *segment;
+        moved.path.clear();
+        moved.read_on = moved.read_moved;
+        segment = &moved;
         if (task.error != 0) part = {task.source, task.segment, 0, kUnknownSize, 0};
     }
     // Somebody else's code does not run in the caller's thread, where signals may raise into it.
@@ -96,7 +99,7 @@ std::unique_ptr<Chunk> LineMerge::read(const ScanTask& task) {
     std::exception_ptr error;
     start_quiet_thread([&] {
         try {
-            chunk = read_part(segment, source.stream, part, options_, reader_);
+            chunk = read_part(*segment, source.stream, part, options_, reader_);
         } catch (...) {
             error = std::current_exception();
         }
