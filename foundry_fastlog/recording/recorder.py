@@ -27,7 +27,7 @@ from foundry_fastlog.recording.events import EventRecorder
 from foundry_fastlog.recording.extension import RecorderClosedError, core
 from foundry_fastlog.recording.open_recorders import OpenRecorders
 from foundry_fastlog.recording.options import core_options
-from foundry_fastlog.recording.recovery import finish_dead, mark_lost, recover
+from foundry_fastlog.recording.recovery import finish_dead, mark_lost
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.info import RunFile, plain_config
 from foundry_fastlog.run.launch import Place, find_launch, find_place
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from foundry_fastlog.recording.background_packing import BackgroundPacking
 
-__all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "recover", "takes"]
+__all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "takes"]
 
 MIB = 1 << 20
 
