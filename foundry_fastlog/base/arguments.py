@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, SupportsIndex, cast
 
 __all__ = [
+    "INT64_MAX",
+    "INT64_MIN",
     "LEVELS",
     "absolute",
     "bounds_of",
@@ -31,6 +33,8 @@ __all__ = [
 _MOST_PROCESSES = (1 << 31) - 1  # a rank has 32 bits in a ring file
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 _SHOWN = 100  # characters, or bits, shown of a rejected value
+
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LEVEL_NAMES = {
@@ -91,7 +95,7 @@ def whole_number(name: str, value: object) -> int:
 def step_number(step: object) -> int:
     """Return a step, checked as record() does."""
     number = whole_number("step", step)
-    if not -(1 << 63) <= number < 1 << 63:
+    if not INT64_MIN <= number <= INT64_MAX:
         raise OverflowError("step does not fit in a signed 64-bit integer")
     return number
 
@@ -106,25 +110,26 @@ def ranks_of(ranks: int | Iterable[int]) -> tuple[int, ...]:
     return tuple(whole_number("ranks", rank) for rank in given)
 
 
-def bounds_of(steps: tuple[int | None, int | None] | None) -> tuple[int | None, int | None]:
-    """Check the first and the last step to read.
+def bounds_of(steps: tuple[int | None, int | None] | None) -> tuple[int, int]:
+    """Return the first and the last step to read: those of 64 bits where there is no bound.
 
     Raises:
         TypeError: They are none.
     """
-    if steps is None:
-        return None, None
-    pair: object = steps  # callers without types
+    pair: object = (None, None) if steps is None else steps
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(f"steps must be the first and the last step, or None, got {steps!r}")
-    first, last = (None if step is None else whole_number("steps", step) for step in steps)
+    first, last = (
+        bound if step is None else max(INT64_MIN, min(whole_number("steps", step), INT64_MAX))
+        for step, bound in zip(pair, (INT64_MIN, INT64_MAX), strict=True)
+    )
     return first, last
 
 
 def step_of(context: Mapping[Any, Any]) -> int | None:
     """Return the ``step`` of a context, if it can be a line's."""
     step = context.get("step")
-    return step if type(step) is int and -(1 << 63) <= step < 1 << 63 else None
+    return step if type(step) is int and INT64_MIN <= step <= INT64_MAX else None
 
 
 def check_number(

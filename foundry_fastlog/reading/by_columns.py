@@ -381,7 +381,7 @@ def _check_named(stream: str) -> None:
 def _choice(
     names: Sequence[str] | None, steps: tuple[int | None, int | None] | None, *, exact: bool = False
 ) -> Choice:
-    from foundry_fastlog.reading.scan import INT64_MAX, INT64_MIN, Choice
+    from foundry_fastlog.reading.scan import Choice
 
     first, last = bounds_of(steps)
     for name in names or ():
@@ -390,6 +390,6 @@ def _choice(
         names=names,
         exact=exact,
         seqs=not exact,
-        first_step=INT64_MIN if first is None else max(INT64_MIN, min(first, INT64_MAX)),
-        last_step=INT64_MAX if last is None else max(INT64_MIN, min(last, INT64_MAX)),
+        first_step=first,
+        last_step=last,
     )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base.arguments import bounds_of, ranks_of
 from foundry_fastlog.reading.counting import Counting, Cutoffs, Firsts, Starts, known_firsts
 from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.curve_cache import Cached, read_cache, write_cache
@@ -169,13 +170,10 @@ class Curves:
         ranks: _Ranks,
     ) -> Curve:
         """Draw a metric; see ``Run.curve``."""
-        from foundry_fastlog.reading.scan import INT64_MAX, INT64_MIN
-
         if points < 2:
             raise ValueError(f"points must be 2 or more, got {points}")
-        first, last = steps or (None, None)
-        window = (INT64_MIN if first is None else first, INT64_MAX if last is None else last)
-        wanted = {ranks} if isinstance(ranks, int) else None if ranks is None else set(ranks)
+        window = bounds_of(steps)
+        wanted = None if ranks is None else set(ranks_of(ranks))
         pyramids = self._update()
         if wanted is None and self._several:
             chosen = [_ALL_RANKS]

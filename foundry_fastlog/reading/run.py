@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from foundry_fastlog.base.arguments import bounds_of, ranks_of
 from foundry_fastlog.reading.by_columns import ByColumns, native_firsts
 from foundry_fastlog.reading.counting import (
     RECOUNTED,
@@ -245,8 +244,7 @@ class Run(ByColumns):
                 starts,
                 lambda name, steps, ranks: Run(self.path).exact_frame(name, steps, ranks, starts),
             )
-        ranks = None if ranks is None else ranks_of(ranks)
-        return curves.draw(name, points, bounds_of(steps), ranks)
+        return curves.draw(name, points, steps, ranks)
 
     def entries(
         self,

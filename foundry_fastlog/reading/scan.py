@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from foundry_fastlog.base.arguments import INT64_MAX, INT64_MIN
 from foundry_fastlog.reading.counting import Cutoffs
 from foundry_fastlog.reading.lines import MAX_LINE_BYTES, in_order, parse_line
 from foundry_fastlog.run.checks import (
@@ -37,8 +38,6 @@ if TYPE_CHECKING:  # loaded when a run is read
     from foundry_fastlog._core import _TimerSum as TimerSum
 
 __all__ = [
-    "INT64_MAX",
-    "INT64_MIN",
     "Choice",
     "ColumnPart",
     "Frame",
@@ -54,8 +53,6 @@ __all__ = [
 ]
 
 _Found = TypeVar("_Found", "Scan", "Statistics")
-
-INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
 @dataclass(frozen=True)
