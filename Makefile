@@ -9,6 +9,8 @@ PY := $(VENV)/bin/python
 # pip's own configuration provides an index, a cache or a proxy.
 PIP_INSTALL := $(PY) -m pip install -qq --progress-bar off --disable-pip-version-check
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+# One more than cores, because tests also wait: for disks, signals and other processes.
+TEST_JOBS ?= $(shell expr $(JOBS) + 1)
 
 PYTEST := $(PY) -m pytest
 PYTEST_ARGS ?=
@@ -73,6 +75,9 @@ $(BENCH_STAMP): $(DEV_STAMP)
 extension: $(VENV_STAMP)
 	@.ci/install.sh "$(VENV)"
 
+.PHONY: base-venv
+base-venv: $(VENV_STAMP)
+
 .PHONY: venv
 venv: $(DEV_STAMP) extension ## Create .venv with the package (built, editable) and the development tools
 
@@ -86,7 +91,7 @@ demo: $(DEMO_STAMP) extension ## Train a small GPT for about a minute, recording
 
 .PHONY: test
 test: venv cpp-test ## Run all tests: C++ (doctest), then Python (pytest), on all cores
-	$(PYTEST) tests -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	$(PYTEST) tests -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: cpp-test
 cpp-test: $(VENV_STAMP) ## Run the C++ tests of csrc/core, plain build
@@ -109,7 +114,7 @@ ASAN_TESTS = $(filter-out %_leaks.py %_summary.py,$(wildcard tests/unit/test_rec
   tests/world/test_world.py
 .PHONY: sanitize-python
 sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan extension
-	.ci/sanitize-python.sh "$(VENV)" $(ASAN_TESTS) -q $(PYTEST_ARGS)
+	.ci/sanitize-python.sh "$(VENV)" $(ASAN_TESTS) -q -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: test-pythons
 test-pythons: ## Build and test with every other supported Python found here, without torch
@@ -122,6 +127,10 @@ test-unstable: ## The same with the newest Pythons from Debian unstable, in a ch
 .PHONY: core-venv
 core-venv: $(TEST_STAMP) extension
 
+.PHONY: pythons
+pythons: ## Make the environments of `test-pythons`
+	@.ci/test-pythons.sh "$(PYTHON)" $(PYTHONS) --build
+
 .PHONY: sim
 sim: $(VENV_STAMP) ## Run simulated worlds: SIM_ARGS='--seed 1 --seconds 60', or '--script FILE --verbose'
 	@$(MAKE) --no-print-directory -C tests/sim -j$(JOBS)
@@ -129,7 +138,7 @@ sim: $(VENV_STAMP) ## Run simulated worlds: SIM_ARGS='--seed 1 --seconds 60', or
 
 .PHONY: test-core
 test-core: $(TEST_STAMP) extension ## Run the fast unit tests that do not need torch
-	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -m 'not slow' -q $(PYTEST_ARGS)
+	$(PYTEST) tests/unit --ignore-glob='*/test_demo*' -m 'not slow' -q -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: coverage
 coverage: venv ## Run the Python tests with coverage of the Python code

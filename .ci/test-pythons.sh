@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Build and test with every other supported Python found here, without torch.
 #
-#   usage: test-pythons.sh OWN_PYTHON [ends]
+#   usage: test-pythons.sh OWN_PYTHON [ends] [--build]
 #
 # With `ends`, only the oldest and the newest of them: what works with both works with those between.
+# With `--build`, only the environments are made, so that a later run is fast.
 #
 # The environments are created one after the other, because they build in one checkout. Then the tests
 # run in parallel, and their output is shown one after the other.
@@ -12,7 +13,7 @@ set -m  # job control: without it, the jobs and the tests' children would ignore
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 
-own=$(version_of "${1:?usage: test-pythons.sh OWN_PYTHON [ends]}")
+own=$(version_of "${1:?usage: test-pythons.sh OWN_PYTHON [ends] [--build]}")
 logs=build/versions
 rm -rf "$logs"
 mkdir -p "$logs"
@@ -21,7 +22,7 @@ others=()
 for python in $(.ci/pythons.sh); do
   [ "$(version_of "$python")" = "$own" ] || others+=("$python")
 done
-if [ "${2:-}" = ends ] && [ "${#others[@]}" -gt 2 ]; then
+if [[ " $* " == *" ends "* ]] && [ "${#others[@]}" -gt 2 ]; then
   others=("${others[0]}" "${others[-1]}")
 fi
 
@@ -33,11 +34,13 @@ for python in "${others[@]}"; do
   names+=("$version=$python")
 done
 
+[[ " $* " != *" --build "* ]] || exit 0
+
 jobs=()
 for name in "${names[@]}"; do
   version=${name%%=*}
   make --no-print-directory PYTHON="${name#*=}" VENV=".venv-$version" \
-    PYTEST_ARGS="-p no:cacheprovider ${PYTEST_ARGS:-}" test-core >"$logs/$version.log" 2>&1 </dev/null &
+    TEST_JOBS=2 PYTEST_ARGS="-p no:cacheprovider ${PYTEST_ARGS:-}" test-core >"$logs/$version.log" 2>&1 </dev/null &
   jobs+=("$!")
 done
 

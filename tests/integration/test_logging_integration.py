@@ -116,25 +116,27 @@ SPAWNING = """
 import sys
 from tiny_training import *
 if __name__ == '__main__':
-    Trainer(tiny_experiment(), sys.argv[1]).train(workers=1, start_method="spawn")
+    Trainer(tiny_experiment(steps=6), sys.argv[1]).train(workers=1, start_method="spawn")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("start_method", "workers"), [("fork", 2), ("spawn", 1)])
-def test_workers_of_a_data_loader_log(tmp_path: Path, start_method: str, workers: int) -> None:
-    """What they load in two epochs is told once each; each has data files, and all one text log."""
+@pytest.mark.parametrize(("start_method", "workers", "epochs"), [("fork", 2, 2), ("spawn", 1, 1)])
+def test_workers_of_a_data_loader_log(
+    tmp_path: Path, start_method: str, workers: int, epochs: int
+) -> None:
+    """What they load is told once an epoch; each has data files, and all one text log."""
     if start_method == "fork":
         Trainer(tiny_experiment(), tmp_path).train(workers=workers, start_method="fork")
     else:
         run_python(SPAWNING, tmp_path)
     output = tmp_path / "test/output"
     loaded = said(output, "Example loaded")
-    assert sorted(c["index"] for c in loaded) == sorted([*range(24)] * 2)
+    assert sorted(c["index"] for c in loaded) == sorted([*range(24)] * epochs)
     assert all(c["experiment"] == "test" for c in loaded)
-    assert len({path.name for path in output.glob("log.w*.jsonl")}) == 2 * workers
+    assert len({path.name for path in output.glob("log.w*.jsonl")}) == epochs * workers
     shown = re.findall(r"Example loaded\n  index: (\d+)\n", text(output))
-    assert sorted(map(int, shown)) == sorted([*range(24)] * 2)
+    assert sorted(map(int, shown)) == sorted([*range(24)] * epochs)
     assert len(said(output, "Run ended")) == 1
     assert read_run(output).problems == []
 

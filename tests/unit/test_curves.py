@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from oracle import OracleWriter
 
@@ -116,7 +116,6 @@ DRAW = st.tuples(
 
 
 @pytest.mark.usefixtures("written")
-@settings(deadline=None, max_examples=150)
 @given(st.lists(st.one_of(APPEND, APPEND, REWIND, LOSE, DRAW, DRAW), max_size=25))
 def test_a_curve_has_the_values_that_count(
     tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[Any, ...]]
