@@ -161,7 +161,8 @@ const char* LineParser::parse_field(const char* p, Column& field) {
         case kDropped:
             p = parse_value(p, 1, true, value);
             line_.dropped = value;
-            note(kDropped, value.kind == Kind::kInt || value.kind == Kind::kBig);
+            note(kDropped, value.kind == Kind::kBig || (value.kind == Kind::kInt &&
+                                                        static_cast<std::int64_t>(value.bits) >= 0));
             return p;
         case kMetrics:
             return parse_body(p, chunk_.metrics, metrics_, line_.metrics);

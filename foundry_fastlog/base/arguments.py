@@ -22,6 +22,7 @@ __all__ = [
     "check_type",
     "known_level",
     "level_name",
+    "names_of",
     "process_number",
     "ranks_of",
     "seconds",
@@ -106,8 +107,25 @@ def ranks_of(ranks: int | Iterable[int]) -> tuple[int, ...]:
     Raises:
         TypeError: They are no integers.
     """
-    given = (ranks,) if isinstance(ranks, (int, str)) else tuple(ranks)
-    return tuple(whole_number("ranks", rank) for rank in given)
+    return tuple(whole_number("ranks", rank) for rank in _several(ranks))
+
+
+def names_of(names: str | Iterable[str]) -> list[str]:
+    """Check names.
+
+    Raises:
+        TypeError: They are no texts.
+    """
+    given = list(_several(names))
+    for name in given:
+        check_type("names", name, str, "a str or several")
+    return given
+
+
+def _several(given: object) -> Iterable[Any]:
+    return (
+        given if isinstance(given, Iterable) and not isinstance(given, (str, bytes)) else (given,)
+    )
 
 
 def bounds_of(steps: tuple[int | None, int | None] | None) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from foundry_fastlog.base.arguments import bounds_of, check_type, ranks_of
+from foundry_fastlog.base.arguments import bounds_of, names_of, ranks_of
 from foundry_fastlog.reading.counting import (
     RECOUNTED,
     Counting,
@@ -105,7 +105,7 @@ class ByColumns:
 
         if names is not None:
             _check_named(stream)
-        choice = _choice([names] if isinstance(names, str) else names, steps)
+        choice = _choice(None if names is None else names_of(names), steps)
         return Columns(self._frame(stream, choice, ranks, starts))
 
     def to_polars(self, stream: str, **chosen: Unpack[Chosen]) -> pl.DataFrame:
@@ -277,7 +277,7 @@ class ByColumns:
         starts: Starts,
     ) -> Frame:
         """Read what `metric()` and the curves are made of."""
-        return self._frame("metrics", _choice([name], steps, exact=True), ranks, starts)
+        return self._frame("metrics", _choice(names_of(name), steps, exact=True), ranks, starts)
 
     def _frame(
         self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
@@ -384,8 +384,6 @@ def _choice(
     from foundry_fastlog.reading.scan import Choice
 
     first, last = bounds_of(steps)
-    for name in names or ():
-        check_type("names", name, str, "a str or several")
     return Choice(
         names=names,
         exact=exact,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.base.arguments import bounds_of, ranks_of
+from foundry_fastlog.base.arguments import bounds_of, ranks_of, whole_number
 from foundry_fastlog.reading.counting import Counting, Cutoffs, Firsts, Starts, known_firsts
 from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.curve_cache import Cached, read_cache, write_cache
@@ -170,6 +170,7 @@ class Curves:
         ranks: _Ranks,
     ) -> Curve:
         """Draw a metric; see ``Run.curve``."""
+        points = whole_number("points", points)
         if points < 2:
             raise ValueError(f"points must be 2 or more, got {points}")
         window = bounds_of(steps)

@@ -135,7 +135,8 @@ def check_record(stream: str, record: Record) -> str | None:
         sound = type(rewind) is int and -_INT64 <= rewind < _INT64
         return None if sound else "rewind is not an integer"
     if "dropped" in record:
-        return None if type(record["dropped"]) is int else "dropped is not an integer"
+        dropped = record["dropped"]
+        return None if type(dropped) is int and dropped >= 0 else "dropped is not a count"
     return _CHECKS[stream](record)
 
 

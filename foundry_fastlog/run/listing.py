@@ -174,12 +174,13 @@ def _once(found: list[Segment]) -> list[Segment]:
 
 
 def begin_alike(one: Path, other: Path) -> bool:
-    """Return whether two stream files begin with the same line, as far as they can be read."""
+    """Return whether two stream files begin with the same line, as far as it is there."""
     try:
         with SegmentFile(one) as first, SegmentFile(other) as second:
             first.seek(0)
             second.seek(0)
-            return first.read(_HEAD_BYTES) == second.read(_HEAD_BYTES)
+            less, more = sorted((first.read(_HEAD_BYTES), second.read(_HEAD_BYTES)), key=len)
+            return more.startswith(less)
     except OSError:  # it is told of the plain one, if it is not whole, by its numbers
         return True
 

@@ -6,6 +6,7 @@ Parsed as specified in ``docs/format.md``.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from pathlib import Path
@@ -127,6 +128,7 @@ class StreamName(NamedTuple):
     segment: int = 0
 
 
+@functools.lru_cache(maxsize=1 << 14)  # who follows a run lists its directory again and again
 def parse_name(name: str) -> StreamName | None:
     """Parse a file name.
 

@@ -100,8 +100,19 @@ class Unpacked:
         Raises:
             OSError: What follows cannot be read; the message says why.
         """
-        buffer = bytearray(count)
-        return bytes(memoryview(buffer)[: self.readinto(buffer)])
+        data = b""
+        block = bytearray(min(count, _BLOCK_BYTES))  # whatever is asked for, most files are small
+        while wanted := min(len(block), count - len(data)):
+            try:
+                got = self.readinto(memoryview(block)[:wanted])
+            except OSError:
+                if not data:
+                    raise
+                break
+            if not got:
+                break
+            data += block[:got]
+        return data
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Read into a buffer, as ``read`` does; return how many bytes."""

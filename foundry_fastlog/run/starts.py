@@ -27,6 +27,7 @@ from typing import Any
 
 import orjson
 
+from foundry_fastlog.base.arguments import INT64_MIN, step_of
 from foundry_fastlog.base.environment import lifetime
 from foundry_fastlog.run.info import open_untrusted
 from foundry_fastlog.run.launch import Launch, Place
@@ -274,10 +275,12 @@ def _last_step_in(path: Path) -> int | None:
     for line in reversed(_tail_of(path).split(b"\n")[:-1]):
         with contextlib.suppress(ValueError):
             record = orjson.loads(line)
-            if isinstance(record, dict) and type(step := record.get("step")) is int:
+            if not isinstance(record, dict):
+                continue
+            if (step := step_of(record)) is not None:
                 return step
-            if isinstance(record, dict) and type(step := record.get("rewind")) is int:
-                return step - 1
+            if (step := step_of({"step": record.get("rewind")})) is not None:
+                return max(step - 1, INT64_MIN)
     return None
 
 

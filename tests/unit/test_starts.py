@@ -28,6 +28,7 @@ from oracle import OracleWriter
 from recorded import eventually
 
 from foundry_fastlog import Recorder, _core, read_run
+from foundry_fastlog.base.arguments import INT64_MAX, INT64_MIN
 from foundry_fastlog.export.jsonl import export_run
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
@@ -573,6 +574,25 @@ def test_log_goes_on_behind_the_last_step(tmp_path: Path) -> None:
     found = read_run(tmp_path).lines("metrics")
     steps = [(line["step"], line["metrics"]["loss"]) for line in found]
     assert steps == [*((step, 1.0) for step in range(50)), (50, 3.0), (51, 4.0), (52, 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [(INT64_MIN, [INT64_MIN + 1, INT64_MIN + 2]), (INT64_MAX, [INT64_MAX, INT64_MAX])],
+)
+def test_log_goes_on_behind_the_first_and_the_last_step_of_all(
+    tmp_path: Path, last: int, expected: list[int]
+) -> None:
+    """And behind no step of more than 64 bits, which only somebody else can have written."""
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        recorder.rewind(last)
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step":9223372036854775808}\n{"rewind":-9223372036854775809}\n')
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        recorder.log({"loss": 1.0})
+        recorder.log({"loss": 2.0})
+    steps = [line["step"] for line in read_run(tmp_path).lines("metrics")]
+    assert steps == expected
 
 
 @pytest.mark.parametrize(
