@@ -161,8 +161,9 @@ const char* LineParser::parse_field(const char* p, Column& field) {
         case kDropped:
             p = parse_value(p, 1, true, value);
             line_.dropped = value;
-            note(kDropped, value.kind == Kind::kBig || (value.kind == Kind::kInt &&
-                                                        static_cast<std::int64_t>(value.bits) >= 0));
+            note(kDropped,
+                 value.kind == Kind::kBig ||
+                     (value.kind == Kind::kInt && static_cast<std::int64_t>(value.bits) >= 0));
             return p;
         case kMetrics:
             return parse_body(p, chunk_.metrics, metrics_, line_.metrics);
