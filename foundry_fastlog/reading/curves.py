@@ -7,12 +7,14 @@ changes by it, nothing is read again; otherwise all is: a new start, a rewind, a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.arguments import bounds_of, ranks_of, whole_number
+from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.reading.counting import Counting, Cutoffs, Firsts, Starts, known_firsts
 from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.curve_cache import Cached, read_cache, write_cache
@@ -138,7 +140,7 @@ class _Known:
 
 
 class Curves:
-    """The curves of a run's metrics, up to date at each call. For one thread at a time.
+    """The curves of a run's metrics, up to date at each call.
 
     Args:
         path: The run's directory.
@@ -154,6 +156,7 @@ class Curves:
         self._starts = starts
         self._look = look
         self._limits = limits or Limits()
+        self._lock, self._pid = ForkLock(), os.getpid()  # threads and children share a Run
         self._cursor: Cursor | None = None
         self._pyramids: Pyramids | None = None
         self._several = False
@@ -175,7 +178,19 @@ class Curves:
             raise ValueError(f"points must be 2 or more, got {points}")
         window = bounds_of(steps)
         wanted = None if ranks is None else set(ranks_of(ranks))
-        pyramids = self._update()
+        with self._lock:
+            return self._draw(name, points, window, wanted)
+
+    def _draw(
+        self, name: str, points: int, window: tuple[int, int], wanted: set[int] | None
+    ) -> Curve:
+        if self._pid != os.getpid():  # a thread of the parent's may have been half through
+            self._pid, self._cursor, self._pyramids = os.getpid(), None, None
+        try:
+            pyramids = self._update()
+        except BaseException:  # Ctrl-C among them: what was read last may be in no curve
+            self._cursor = self._pyramids = None
+            raise
         if wanted is None and self._several:
             chosen = [_ALL_RANKS]
         else:

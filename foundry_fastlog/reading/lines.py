@@ -298,15 +298,20 @@ def find_rewinds(series: Series) -> list[tuple[int, int]]:
 
 def _lines_with(segment: Segment, text: bytes) -> Iterator[bytes]:
     """Yield the lines that have a text; it is looked for in whole blocks."""
-    rest = b""
+    begun: list[bytes] = []  # of a line that goes on
+    held = 0
     with segment.open() as handle:
         handle.seek(0)
         while data := handle.read(_SEARCH_BYTES):
-            block = rest + data
-            end = block.rfind(b"\n") + 1
-            rest = block[end:] if len(block) - end <= MAX_LINE_BYTES else b""
-            if block.find(text, 0, end) >= 0:
-                yield from (line for line in block[:end].split(b"\n") if text in line)
+            if end := data.rfind(b"\n") + 1:
+                block = b"".join((*begun, data[:end]))
+                if text in block:
+                    yield from (line for line in block.split(b"\n") if text in line)
+                begun, held, data = [], 0, data[end:]
+            begun.append(data)
+            held += len(data)
+            if held > MAX_LINE_BYTES:
+                begun, held = [], 0
 
 
 def in_order(segments: tuple[Segment, ...]) -> list[Segment]:

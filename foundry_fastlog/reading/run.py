@@ -239,11 +239,12 @@ class Run(ByColumns):
         curves = self._curves.get(starts)
         if curves is None:
             # What is looked at again must not be older than what was counted.
-            curves = self._curves[starts] = Curves(
+            found = Curves(
                 self.path,
                 starts,
                 lambda name, steps, ranks: Run(self.path).exact_frame(name, steps, ranks, starts),
             )
+            curves = self._curves.setdefault(starts, found)  # another thread may have been here
         return curves.draw(name, points, steps, ranks)
 
     def entries(

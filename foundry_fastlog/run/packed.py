@@ -100,7 +100,7 @@ class Unpacked:
         Raises:
             OSError: What follows cannot be read; the message says why.
         """
-        data = b""
+        data = bytearray()
         block = bytearray(min(count, _BLOCK_BYTES))  # whatever is asked for, most files are small
         while wanted := min(len(block), count - len(data)):
             try:
@@ -111,8 +111,8 @@ class Unpacked:
                 break
             if not got:
                 break
-            data += block[:got]
-        return data
+            data += memoryview(block)[:got]
+        return bytes(data)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Read into a buffer, as ``read`` does; return how many bytes."""

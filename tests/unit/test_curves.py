@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import OracleWriter
+from recorded import in_threads
 
 from foundry_fastlog import Run, read_run
 from foundry_fastlog.reading import curve_cache, curves
@@ -143,6 +145,37 @@ def test_a_curve_has_the_values_that_count(
             held.clear()
             if what == "forget":
                 shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+
+def test_threads_share_a_run(tmp_path: Path) -> None:
+    OracleWriter(tmp_path).fill(range(20_000))
+    run = read_run(tmp_path)
+    counts: list[int] = []
+    in_threads(lambda _: counts.append(run.curve("loss").count.sum()), 4)
+    assert counts == [20_000] * 4
+    assert read_run(tmp_path).curve("loss").count.sum() == 20_000
+
+
+@pytest.mark.parametrize("kind", ["interrupted", "forked"])
+def test_what_was_read_by_halves_is_read_again(
+    tmp_path: Path, monkeypatch: Patch, kind: str
+) -> None:
+    """Values that a cursor gave, and that got into no curve."""
+    writer = OracleWriter(tmp_path).fill(range(3000))
+    run = read_run(tmp_path)
+    run.curve("loss")
+    writer.fill(range(3000, 6000))
+    if kind == "interrupted":
+        with monkeypatch.context() as patched:
+            patched.setattr(Curves, "_take", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                run.curve("loss")
+    else:  # while another thread had polled
+        (drawn,) = run._curves.values()
+        assert drawn._cursor is not None
+        assert len(drawn._cursor.poll().lines) == 3000
+        drawn._pid = -1
+    assert run.curve("loss").count.sum() == 6000
 
 
 def test_a_run_draws_a_metric(tmp_path: Path) -> None:
