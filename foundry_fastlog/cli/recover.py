@@ -41,8 +41,8 @@ def recover(
     them before that; this command writes them now. Rings of running processes are left alone. A
     ring that cannot be trusted is moved to .fastlog/quarantine, with the reason next to it, and
     reported each time until you remove it. Nothing is deleted before its records are in the files.
-    Then the text logs of killed processes (main_*.log, debug_*.log) get the messages they lack.
-    Safe to interrupt and repeat.
+    Then the text logs (``main_<time>.log``, ``debug_<time>.log``) of killed processes get the
+    messages they lack. Safe to interrupt and repeat.
     """
     try:
         from foundry_fastlog.messages.text_recovery import complete_text_logs

@@ -46,6 +46,11 @@ class Metric:
         self._columns = columns
         self._parts = columns.batches()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the arrays."""
+        arrays = ("steps", "values", "time", "rank", "start")
+        return {"name": self.name, **{one: getattr(self, one) for one in arrays}}
+
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, {len(self):,} values)"
 

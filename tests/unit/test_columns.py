@@ -358,6 +358,12 @@ def test_one_stream_is_as_good_as_several(run: Run) -> None:
 def test_a_run_can_be_sent_to_another_process(run: Run) -> None:
     run.curve("loss")
     again = pickle.loads(pickle.dumps(run))
+    for name in ("loss", "absent"):
+        metric = run.metric(name)
+        copy = pickle.loads(pickle.dumps(metric))
+        assert repr(copy) == repr(metric)
+        for array in ("steps", "values", "time", "rank", "start"):
+            assert str(getattr(copy, array).tolist()) == str(getattr(metric, array).tolist())
     assert again.curve("loss").count.sum() == run.curve("loss").count.sum() > 0
     assert again.to_polars("metrics").equals(run.to_polars("metrics"))
 
