@@ -3,7 +3,8 @@
 A kill takes what waited for the text writer: the end, in the order of each process. So a text log
 lacks nothing but messages from its last line on, and a little before, as threads race. Those are
 compared with its last lines: text by text, and where the stream cannot give the same text (it has
-values as JSON has them) by level, logger and first line. A line of the log stands for one message.
+values as JSON has them) by level, logger and first line, or by the beginning that the stream has
+of a long one. A line of the log stands for one message.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from foundry_fastlog.base.arguments import LEVELS
 from foundry_fastlog.messages.text_files import TextFile, is_in_use, rotated, text_logs
 from foundry_fastlog.messages.text_lines import BASE_FIELDS, Message, details_of, head_of, settled
 from foundry_fastlog.reading.lines import restore_nonfinite
@@ -36,6 +38,7 @@ __all__ = ["TextReport", "complete_text_logs", "recover"]
 _HEAD = re.compile(rb"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \[([^\]\n]*)\] ", re.MULTILINE)
 _RACE_S = 2
 _DEFAULT_MAX_MB = 100  # of LoggingConfig
+_CUT = re.compile(r"\.\.\. \([0-9]+ characters\)$")
 _TRACEBACK = ("error_type", "error_message", "traceback")
 
 
@@ -170,13 +173,21 @@ class _Entry(NamedTuple):
 
     second: int
     level: str
-    text: str  # without the time
+    text: str  # without time and level
 
-    def whole(self) -> str:
-        return self.text
+    def whole(self) -> tuple[str, str]:
+        return self.level, self.text
 
-    def first_line(self) -> str:
-        return self.text.partition("\n")[0]
+    def first_line(self) -> tuple[str, str]:
+        return self.level, self.text.partition("\n")[0]
+
+    def is_cut_from(self, other: _Entry) -> bool:
+        """Whether the stream's text is the marked beginning of another one."""
+        level, line = self.first_line()
+        cut = _CUT.search(line)
+        if cut is None or level != other.level:
+            return False
+        return other.text.startswith(line[: cut.start()])
 
 
 def _missing(run: Run, path: Path, name: re.Match[str], starts: set[int]) -> Iterator[str]:
@@ -184,7 +195,6 @@ def _missing(run: Run, path: Path, name: re.Match[str], starts: set[int]) -> Ite
     known, torn = _read_end(path)
     if known is None:
         return
-    levels = {entry.level for entry in known}
     first, since = (known[0].second, known[-1].second - _RACE_S) if known else (0, 0)
     rank = int((name["rank"] or "r0")[1:])
     silent: set[str] = set()
@@ -197,6 +207,9 @@ def _missing(run: Run, path: Path, name: re.Match[str], starts: set[int]) -> Ite
                 lines.append(_read_line(record))
             elif moment[:19] >= _utc(first):
                 silent.add(record["level"])
+    names = _names_of_levels(known, lines)
+    known = [entry._replace(level=names.get(entry.level, entry.level)) for entry in known]
+    levels = {entry.level for entry in known}
     known = [entry for entry in known if entry.second >= since - 1]
     if known and not _agree(known, lines):  # the log's times are another zone's
         return
@@ -208,8 +221,10 @@ def _missing(run: Run, path: Path, name: re.Match[str], starts: set[int]) -> Ite
     silent -= levels
     if name["kind"] == "main":
         silent.add("DEBUG")
-    for entry, text in wanted:
+    shown = {level: name for name, level in names.items()}
+    for entry, stamp in wanted:
         if entry.second >= since and entry.level not in silent:
+            text = f"{stamp} [{shown.get(entry.level, entry.level)}] {entry.text}"
             yield f"\n{text}" if torn else text
             torn = False
 
@@ -226,17 +241,35 @@ def _agree(known: list[_Entry], lines: list[tuple[_Entry, str]]) -> bool:
     return any((entry.second, entry.first_line()) in said for entry in known)
 
 
+def _names_of_levels(known: list[_Entry], lines: list[tuple[_Entry, str]]) -> dict[str, str]:
+    """Return the levels by the names that a log has for them: programs may rename them."""
+    said = {entry.first_line()[1]: entry.level for entry, _ in lines}
+    pairs = Counter(
+        (entry.level, level)
+        for entry in known
+        if entry.level not in LEVELS and (level := said.get(entry.first_line()[1]))
+    )
+    return dict(pair for pair, _ in reversed(pairs.most_common()))
+
+
 def _without(known: list[_Entry], wanted: list[tuple[_Entry, str]]) -> list[tuple[_Entry, str]]:
-    """Return what is wanted and not known: by the whole text first, then by the first line."""
+    """Return what is wanted and not known: by the whole text first, then by less and less of it."""
     for text_of in (_Entry.whole, _Entry.first_line):
         there = Counter(map(text_of, known))
         left = [line for line in wanted if not _taken(there, text_of(line[0]))]
         known = [entry for entry in reversed(known) if _taken(there, text_of(entry))]
         wanted = left
-    return wanted
+    left = []
+    for line in wanted:
+        whole = next((entry for entry in known if line[0].is_cut_from(entry)), None)
+        if whole is None:
+            left.append(line)
+        else:
+            known.remove(whole)
+    return left
 
 
-def _taken(there: Counter[str], text: str) -> bool:
+def _taken(there: Counter[tuple[str, str]], text: tuple[str, str]) -> bool:
     there[text] -= 1
     return there[text] >= 0
 
@@ -265,7 +298,7 @@ def _read_end(path: Path) -> tuple[list[_Entry] | None, bool]:
             _Entry(
                 second,
                 head[2].decode("utf-8", "replace"),
-                data[head.end(1) + 1 : end].decode("utf-8", "replace"),
+                data[head.end() : end].decode("utf-8", "replace"),
             )
             for second, head, end in zip(seconds, heads, ends, strict=True)
         ]
@@ -288,6 +321,6 @@ def _read_line(record: dict[str, Any]) -> tuple[_Entry, str]:
         *(settled(shown), exception),
     )
     stamp, _, rest = head_of(message)
-    text = f"[{record['level']}] {rest}\n{details_of(message)}"
+    text = f"{rest}\n{details_of(message)}"
     in_file = text.encode("utf-8", "backslashreplace").decode()
-    return _Entry(int(created), record["level"], in_file), f"{stamp} {text}"
+    return _Entry(int(created), record["level"], in_file), stamp

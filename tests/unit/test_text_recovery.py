@@ -59,6 +59,43 @@ KILLED = """
 """
 
 
+RENAMED = """
+    import logging, os, sys
+    from foundry_fastlog import ExperimentLogging, LoggingConfig
+    from foundry_fastlog.messages import text_writer
+
+    logging.addLevelName(logging.INFO, sys.argv[2])
+    section = LoggingConfig(console=False, system_metrics_every_s=0, recorder={"ring_bytes": 65536})
+    logs = ExperimentLogging({"experiment_name": "e", "logging": section}, directory=sys.argv[1])
+    log = logs.logger("training")
+    for n in range(20):
+        log.info("Step %d", n)
+    log.info("long " + "y" * 60_000)
+    log.error("last")  # waits for all before it
+    text_writer.TextWriter._write = lambda *_: None
+    text_writer._ERROR_S = 0
+    for n in range(20, 30):
+        log.info("Step %d", n)
+    log.error("unwritten")
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("name", ["INFO", "I", "\x1b[32mINFO\x1b[0m"])
+def test_renamed_levels_and_messages_that_the_stream_has_cut(tmp_path: Path, name: str) -> None:
+    """Levels are told by what was said with them; a beginning stands for the whole."""
+    run_python(textwrap.dedent(RENAMED), tmp_path / "run", name)
+    recover(tmp_path / "run")
+    (log,) = (tmp_path / "run").glob("main_*.log")
+    text = log.read_text()
+    assert re.findall(r"Step (\d+)", text) == [str(n) for n in range(30)]
+    assert text.count("long yyy") == 1
+    assert text.count(f"[{name}]") == 32  # the start of the run, too
+    assert text.count("[ERROR]") == 2
+    complete_text_logs(tmp_path / "run")
+    assert log.read_text() == text
+
+
 @pytest.fixture(scope="module")
 def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs that were killed, by what is special about them."""
