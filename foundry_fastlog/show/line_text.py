@@ -60,7 +60,7 @@ def format_line(series: Series, record: Record) -> Text:
 
 
 def _why(name: str, reasons: dict[str, str]) -> str:
-    """Return, in parentheses, why a value never arrived; empty if it did."""
+    """Return, in parentheses, why a value is missing; empty if it is not."""
     return f" ({printable(reasons[name], 24)})" if name in reasons else ""
 
 

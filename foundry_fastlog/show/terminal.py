@@ -182,13 +182,13 @@ def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _missing_text(reasons: Mapping[str, int]) -> str:
-    """Format how many values are missing: ``3 values never arrived: timeout 2, lost 1``."""
+    """Format how many values are missing: ``3 values missing: timeout 2, lost 1``."""
     shown = Counter(reasons).most_common(_MOST_REASONS)
     why = [f"{printable(reason, 40)} {count:,}" for reason, count in shown]
     total = sum(reasons.values())
     if others := total - sum(count for _, count in shown):
         why.append(f"others {others:,}")
-    return f"{_plural(total, 'value')} never arrived: {', '.join(why)}"
+    return f"{_plural(total, 'value')} missing: {', '.join(why)}"
 
 
 def _render_missing(summary: Summary, console: Console) -> None:
