@@ -228,9 +228,25 @@ class Recorder(EventRecorder):
         config = plain_config(config)
         self._close_timeout_s = float(close_timeout_s)
         facts = {"config": config, "stamp": stamp}
-        with _open.lock:
-            while not self._begin(Path(directory), place, launch, resume, facts, taken):
-                pass  # another process took the directory meanwhile
+        try:
+            with _open.lock:
+                while not self._begin(Path(directory), place, launch, resume, facts, taken):
+                    pass  # another process took the directory meanwhile
+            self._complete(place, name, config, compress)
+        except BaseException as error:  # Ctrl-C, for one: nobody has the object to close it
+            self._give_up(error)
+            raise
+
+    def _give_up(self, error: BaseException) -> None:
+        """Close what a constructor that failed has opened."""
+        if self._opened:
+            self.ended_by(error)
+            self.close()
+
+    def _complete(
+        self, place: Place, name: str | None, config: object, compress: str | None
+    ) -> None:
+        """Set up what is beside the core."""
         _prepare_device()
         _close_at_worker_exit()
         if compress is not None:
@@ -267,8 +283,9 @@ class Recorder(EventRecorder):
         if other is not None:
             alias = f" (as {other.path})" if other.path != path else ""
             raise ValueError(
-                f"this process already records in {path}{alias}: use open_run(path) to "
-                "share that recorder, or close it first"
+                f"this process already records in {path}{alias}: use open_run(path) to share that "
+                "recorder, or close it first, which open_run(path).close() does if you no longer "
+                "have it"
             )
         if not place.rank:
             mark_lost(path)
@@ -302,18 +319,32 @@ class Recorder(EventRecorder):
         close_timeout_s: float,
         label: str,
         options: dict[str, Any],
+        pid: int,
     ) -> Recorder:
         """Open the recorder in a process spawned by a recording process (see __reduce__)."""
         with _open.lock:
             present = _open.find(str(path), rank)
             if present is not None:
                 return present
+            if pid == os.getpid():
+                raise RecorderClosedError(
+                    f"the Recorder of {path} was pickled in this process and is closed by now: "
+                    "open a new one"
+                )
             self = cls.__new__(cls)
             self._take_facts(path, rank, world_size, stamp, close_timeout_s)
             own = f"{label}-w{self._pid}" if label else f"w{self._pid}"
             self._open_core(own, options, worker=True)
         _prepare_device()
-        _close_at_worker_exit()
+        if not _close_at_worker_exit():
+            _log.warning(
+                "a Recorder that process %d had pickled was unpickled where it is no spawned "
+                "worker: it records in %s, as %s. If that run is over, leave loggers out of what "
+                "you save, such as checkpoints.",
+                pid,
+                path,
+                self.label,
+            )
         return self
 
     def _take_facts(
@@ -353,11 +384,16 @@ class Recorder(EventRecorder):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for a spawned worker, which records to its own files as a forked worker does.
 
+        Elsewhere it does so, too, with a warning. In the same process it is the same object.
+
         Raises:
             RecorderClosedError: The recorder has been closed.
         """
         if self.closed:
-            raise RecorderClosedError("a closed Recorder cannot be sent to another process")
+            raise RecorderClosedError(
+                "a closed Recorder cannot be sent to another process; leave loggers out of what "
+                "you pickle, such as checkpoints"
+            )
         return (
             type(self)._open_worker,  # noqa: SLF001 - its own class's
             (
@@ -368,8 +404,17 @@ class Recorder(EventRecorder):
                 self._close_timeout_s,
                 self.label,
                 self._options,
+                self._pid,
             ),
         )
+
+    def __copy__(self) -> Self:
+        """Return the recorder itself: a file has one writer."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the recorder itself, also if closed."""
+        return self
 
     @property
     def path(self) -> Path:
@@ -648,12 +693,18 @@ def _on_core_event(told: set[object], kind: str, text: str | None, name: str | N
             )
 
 
-def _close_at_worker_exit() -> None:
-    """Close when a multiprocessing child ends: it exits with os._exit(), without atexit."""
+def _close_at_worker_exit() -> bool:
+    """Close when a multiprocessing child ends: it exits with os._exit(), without atexit.
+
+    Returns:
+        Whether this process is one.
+    """
     # Already loaded in every such child; an import could fail if no descriptor is free.
     process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        _finalize(os.getpid())
+    if process is None or process.parent_process() is None:
+        return False
+    _finalize(os.getpid())
+    return True
 
 
 @functools.lru_cache(maxsize=1)
