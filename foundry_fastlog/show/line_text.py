@@ -13,13 +13,19 @@ __all__ = ["format_line"]
 _LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
 
 
-def format_line(series: Series, record: Record) -> Text:
-    """Format a line of a run as readable text: time (UTC), writer, stream, step, content."""
+def format_line(series: Series, record: Record, *, unlabelled: str = "") -> Text:
+    """Format a line of a run as readable text: time (UTC), writer, stream, step, content.
+
+    Args:
+        series: Where it is from.
+        record: The line.
+        unlabelled: What the writer without a label is called.
+    """
     restore_nonfinite(record)
     moment = str(record["timestamp"])[:23].replace("T", " ") + "Z"
     text = Text(printable(moment), "dim").append(" ")
-    if series.writer.label:
-        text.append(f"{series.writer.label} ", "magenta")
+    if writer := series.writer.label or unlabelled:
+        text.append(f"{writer} ", "magenta")
     text.append(f"{series.stream} ", "cyan")
     for name in ("epoch", "step"):
         if record.get(name) is not None:

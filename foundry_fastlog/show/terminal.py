@@ -231,11 +231,15 @@ def render_curves(summary: Summary, console: Console, *, height: int = 10) -> No
     mark = next((name for name in _MARK_CURVES if name in curves), None)
     names = [name for name in (line, mark) if name] or list(curves)[:1]
     if names:
+        # Of the run, so that a tail of NaN is seen to be one.
+        first, last = summary.first_step, summary.last_step
+        ends = None if first is None or last is None else (first, last)
         text = draw_curves(
             {printable(name, 24): curves[name] for name in names},
             width=min(console.width, 100) - 1,
             height=height,
             ascii_only=console.options.ascii_only,
+            ends=ends,
         )
         console.print()
         console.print(text, soft_wrap=True)

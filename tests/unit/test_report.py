@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oracle import START, OracleWriter, attempt, write_run_json
 from rich.console import Console
 
+from foundry_fastlog import Recorder
 from foundry_fastlog.analysis.accumulate import percentile
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.analysis.summary import Summary
@@ -414,6 +415,15 @@ def test_a_curve_goes_from_corner_to_corner() -> None:
     assert [lines[n].strip()[:3] for n in (1, 3, 5)] == ["4 |", "2 |", "0 |"]
     assert lines[6].split() == ["step", "0", "100"]
     assert all(any(row[column : column + 1] == "*" for row in plot) for column in range(30))
+
+
+def test_a_curve_has_the_steps_of_the_run(tmp_path: Path) -> None:
+    """A tail of NaN is not cut off: the line ends before the axis does."""
+    with Recorder(tmp_path) as recorder:
+        for step in range(20):
+            recorder.record(step, loss=1.0 / (step + 1) if step < 10 else math.nan)
+    axis = next(line for line in shown(summed(tmp_path)).splitlines() if "step 0 " in line)
+    assert axis.split()[-1] == "19"
 
 
 @given(
