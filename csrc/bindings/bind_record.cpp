@@ -44,12 +44,34 @@ struct Call {
     Py_ssize_t count;
     bool has_step = false;  // otherwise it gets the next one
     std::int64_t step = 0;
-    bool joined = false;      // some names were joined from the keys of nested dicts
-    bool tolerant = false;    // an unsupported value becomes its text; long texts are truncated
+    bool joined = false;  // some names were joined from the keys of nested dicts
+    bool tolerant =
+        false;  // long texts are truncated, unsupported values left out unless they raise
+    bool own_epoch = false;   // the epoch is an argument of the call: it is not left out
+    bool stays = false;       // log() goes on with this step
     bool must_fit = false;    // a record too large for the ring is an error, and is not counted
     std::uint16_t flags = 0;  // of MetricsPayload: `step` is a summary's epoch
     Engine* engine = nullptr;
     KeySet set{};
+    std::size_t left_out = 0;  // values
+
+    // Whether texts may be truncated; a summary is rather split.
+    bool may_shorten() const noexcept { return tolerant && (!must_fit || count == 1); }
+    // Whether the current error is that of a value to be left out.
+    bool may_leave_out() const noexcept {
+        return tolerant && handle.on_bad_value() != OnBadValue::raise &&
+               PyErr_ExceptionMatches(PyExc_Exception) &&
+               !PyErr_ExceptionMatches(PyExc_MemoryError);
+    }
+    // Leaves values out because of the current error, which is cleared.
+    [[gnu::noinline, gnu::cold]] void leave_out(PyObject* name, std::size_t values) noexcept {
+        left_out += values;
+        if (handle.on_bad_value() == OnBadValue::warn) {
+            handle.tell_left_out(name);
+        } else {
+            PyErr_Clear();
+        }
+    }
 
     // Finds the engine and the id: an engine's ids are only in its own key table. 1: both are valid until
     // other code runs; otherwise as unready().
@@ -74,8 +96,8 @@ struct Call {
     // Done last, so that a rejected call takes no step number.
     std::int64_t settle_step() noexcept {
         if (flags != 0) return step;
-        if (!has_step) return handle.take_step();
-        handle.saw_step(step);
+        if (!has_step) return stays ? handle.next_step() : handle.take_step();
+        handle.saw_step(stays && step != INT64_MIN ? step - 1 : step);
         return step;
     }
 };
@@ -110,19 +132,14 @@ bool check_epoch(ValueTag tag, PyObject* value) noexcept {
     return false;
 }
 
-// Replaces a value that cannot be recorded with its text, for log(). False when the error remains set.
-[[gnu::noinline]] bool encode_as_text(Call& call, PayloadBuilder& payload, std::size_t i,
-                                      PyObject* value) noexcept {
-    if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError)) {
-        return false;
-    }
-    PyErr_Clear();
-    PyObject* text = python_call([&] { return text_of(value); });
-    if (text == nullptr) return false;
-    const bool ok = encode_value(payload, i, call.keys[i], text);
-    Py_DECREF(text);
-    if (ok) call.handle.tell_odd(call.keys[i]);
-    return ok;
+// Puts null in the place of a value that cannot be recorded. False when the error remains set.
+[[gnu::noinline, gnu::cold]] bool encode_nothing(Call& call, PayloadBuilder& payload,
+                                                 std::size_t i) noexcept {
+    const bool is_epoch = static_cast<std::int32_t>(i) == call.set.epoch;
+    if (!call.may_leave_out() || (is_epoch && call.own_epoch)) return false;
+    payload.leave_out(i);
+    call.leave_out(call.keys[i], 1);
+    return true;
 }
 
 inline bool encode_all(Call& call, PayloadBuilder& payload, PyObject* const* values) noexcept {
@@ -133,9 +150,12 @@ inline bool encode_all(Call& call, PayloadBuilder& payload, PyObject* const* val
     payload.set_flags(call.flags);
     for (std::size_t i = 0; i < count; ++i) {
         if (encode_value(payload, i, keys[i], values[i])) continue;
-        if (!call.tolerant || !encode_as_text(call, payload, i, values[i])) return false;
+        if (!encode_nothing(call, payload, i)) return false;
     }
-    return epoch < 0 || check_epoch(payload.tag(static_cast<std::size_t>(epoch)), values[epoch]);
+    if (epoch < 0) return true;
+    const auto at = static_cast<std::size_t>(epoch);
+    return payload.is_left_out(at) || check_epoch(payload.tag(at), values[at]) ||
+           encode_nothing(call, payload, at);
 }
 
 // The size of a payload whose line is guaranteed to have at most `most` bytes: a character takes up to six
@@ -171,7 +191,7 @@ bool refuses(const Call& call, std::size_t bytes) noexcept {
         std::string text;
         if (ok) text = render_metrics_fragment(payload.data(), texts);
         const std::size_t most = call.engine->core.max_payload();
-        if (ok && call.tolerant && text.size() > most) {
+        if (ok && call.may_shorten() && text.size() > most) {
             ok = payload.shorten_texts(bytes_beside(texts, most));
             if (ok) text = render_metrics_fragment(payload.data(), texts);
         }
@@ -189,22 +209,40 @@ bool refuses(const Call& call, std::size_t bytes) noexcept {
     return result;
 }
 
+// Says that a record has more metrics than one can have; the ValueError is set.
+bool refuse_many(std::size_t count) noexcept {
+    PyErr_Format(PyExc_ValueError, "%zu metrics in one record; at most %zu are allowed", count,
+                 kMaxMetrics);
+    return false;
+}
+
+int submit_any(Call& call, PayloadBuilder& payload) noexcept;
+
 // Values of any type.
 int record_any(Call& call, PyObject* const* values) noexcept {
     if (call.count > static_cast<Py_ssize_t>(kMaxMetrics)) {
-        PyErr_Format(PyExc_ValueError, "%zd metrics in one record; at most %zu are allowed",
-                     call.count, kMaxMetrics);
+        refuse_many(static_cast<std::size_t>(call.count));
         return -1;
     }
     PayloadBuilder payload;
     if (!encode_all(call, payload, values)) return -1;
+    const int accepted = submit_any(call, payload);
+    if (call.handle.on_bad_value() == OnBadValue::warn) {
+        for (const std::size_t i : payload.shortened()) call.handle.tell_cut(call.keys[i]);
+    }
+    return accepted;
+}
+
+int submit_any(Call& call, PayloadBuilder& payload) noexcept {
     TicketChain chain;
     do {  // once, unless sending forks
         chain = {};
         const int settled = call.settle();
         if (settled != 1) return settled;
         if (call.set.id == KeyTable::kNone) break;
-        if (call.tolerant && !payload.shorten_texts(call.engine->core.max_payload())) return -1;
+        if (call.may_shorten() && !payload.shorten_texts(call.engine->core.max_payload())) {
+            return -1;
+        }
         if (refuses(call, payload.size())) return -1;
         payload.set_key_set(call.set.id);
         if (!payload.device_arguments().empty() &&
@@ -212,6 +250,9 @@ int record_any(Call& call, PyObject* const* values) noexcept {
             return -1;
         }
     } while (call.engine->inherited());
+    if (call.left_out != 0) {
+        call.engine->left_out.fetch_add(call.left_out, std::memory_order_relaxed);
+    }
     payload.set_step(call.settle_step());
     if (call.set.id == KeyTable::kNone) return submit_with_keys(call, payload);
     const int accepted =
@@ -283,13 +324,43 @@ PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObje
                 return answer(submit_floats(engine->core, ticks, step, set.id, args + 1,
                                             static_cast<std::size_t>(count)));
             }
-            Call call{*handle, ticks, names, keys, count,  true, step,
-                      false,   false, false, 0,    engine, set};
+            Call call{*handle, ticks, names, keys, count, true, step};
+            call.engine = engine;
+            call.set = set;
             return answer(record_any(call, args + 1));
         }
     }
     Call call{*handle, ticks, names, keys, count, true, step};
     return record_rest(call, args, nargs);
+}
+
+// For a mapping with more items than a record can have, or two of one name: leaves out what has no place in
+// its line, if it may. Returns as find_engine(), which returned `found`.
+[[gnu::noinline, gnu::cold]] int find_after_loss(Call& call, Items& items, int found) noexcept {
+    if (found < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_ValueError) || !call.may_leave_out()) return found;
+        PyObject* type;
+        PyObject* error;
+        PyObject* trace;
+        PyErr_Fetch(&type, &error, &trace);
+        const Py_ssize_t dropped = items.drop_repeated();
+        if (dropped < 0) {
+            Py_XDECREF(type);
+            Py_XDECREF(error);
+            Py_XDECREF(trace);
+            return -1;
+        }
+        PyErr_Restore(type, error, trace);
+        if (dropped == 0) return found;
+        call.leave_out(Py_None, static_cast<std::size_t>(dropped));
+        call.count = items.count();
+        found = call.find_engine();
+    }
+    if (found != 1 || items.unread() == 0) return found;
+    refuse_many(static_cast<std::size_t>(call.count) + items.unread());
+    if (!call.may_leave_out()) return -1;
+    call.leave_out(Py_None, items.unread());
+    return call.settle();
 }
 
 PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
@@ -298,9 +369,11 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
     call.keys = items.keys();
     call.count = items.count();
     call.joined = items.joined();
-    const int found = call.find_engine();
+    int found = call.find_engine();
+    if ((found < 0 && items.joined()) || items.unread() != 0) [[unlikely]]
+        found = find_after_loss(call, items, found);
     if (found != 1) return answer(found);
-    if (call.set.id == KeyTable::kNone || call.flags != 0 ||
+    if (call.set.id == KeyTable::kNone || call.flags != 0 || call.left_out != 0 ||
         !are_few_floats(items.values(), call.count)) {
         return answer(record_any(call, items.values()));
     }
@@ -308,26 +381,41 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
                                 items.values(), static_cast<std::size_t>(call.count)));
 }
 
-// Parses two arguments, by position or by name; `second` may be absent if `required` is 1.
-bool parse_two(const char* function, const char* first_name, const char* second_name,
-               Py_ssize_t required, PyObject* const* args, Py_ssize_t nargs, PyObject* names,
-               PyObject*& first, PyObject*& second) noexcept {
-    first = nargs > 0 ? args[0] : nullptr;
-    second = nargs > 1 ? args[1] : nullptr;
-    const Py_ssize_t keywords = names != nullptr ? PyTuple_GET_SIZE(names) : 0;
-    bool known = nargs <= 2;
-    for (Py_ssize_t i = 0; i < keywords && known; ++i) {
-        PyObject* name = PyTuple_GET_ITEM(names, i);
-        PyObject*& place = PyUnicode_CompareWithASCIIString(name, first_name) == 0 ? first : second;
-        known = place == nullptr &&
-                (&place == &first || PyUnicode_CompareWithASCIIString(name, second_name) == 0);
-        if (known) place = args[nargs + i];
+// What a call takes, by position or by name.
+template <std::size_t kCount>
+struct Signature {
+    const char* text;  // for the error
+    std::array<const char*, kCount> names;
+    std::size_t required;
+
+    // Null for an argument that is not given. False with TypeError set.
+    bool parse(PyObject* const* args, Py_ssize_t nargs, PyObject* keywords,
+               std::array<PyObject*, kCount>& out) const noexcept {
+        out = {};
+        bool known = static_cast<std::size_t>(nargs) <= kCount;
+        for (Py_ssize_t i = 0; i < nargs && known; ++i) out[static_cast<std::size_t>(i)] = args[i];
+        const Py_ssize_t named = keywords != nullptr ? PyTuple_GET_SIZE(keywords) : 0;
+        for (Py_ssize_t i = 0; i < named && known; ++i) {
+            std::size_t at = 0;
+            PyObject* name = PyTuple_GET_ITEM(keywords, i);
+            while (at < kCount && PyUnicode_CompareWithASCIIString(name, names[at]) != 0) ++at;
+            known = at < kCount && out[at] == nullptr;
+            if (known) out[at] = args[nargs + i];
+        }
+        for (std::size_t i = 0; i < required; ++i) known = known && out[i] != nullptr;
+        if (!known) PyErr_SetString(PyExc_TypeError, text);
+        return known;
     }
-    if (known && first != nullptr && (second != nullptr || required == 1)) return true;
-    PyErr_Format(PyExc_TypeError, "%s() takes the arguments (%s, %s)%s", function, first_name,
-                 second_name, required == 1 ? "; the second is optional" : "");
-    return false;
-}
+};
+
+constexpr Signature<2> kRecordDict{
+    "record_dict() takes the arguments (step, metrics)", {"step", "metrics"}, 2};
+constexpr Signature<3> kSummaryFitting{
+    "_summary_fitting() takes the arguments (epoch, values, tolerant=False)",
+    {"epoch", "values", "tolerant"},
+    2};
+constexpr Signature<3> kLog{
+    "log() takes the arguments (data, step=None, commit=None)", {"data", "step", "commit"}, 1};
 
 // The error of a closed or never opened recorder takes precedence over errors in the arguments.
 RecorderHandle* usable(PyObject* self) noexcept {
@@ -336,34 +424,29 @@ RecorderHandle* usable(PyObject* self) noexcept {
     return handle;
 }
 
-template <bool kMustFit>
 PyObject* record_dict(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     const std::uint64_t ticks = now_ticks();
     RecorderHandle* handle = usable(self);
     if (handle == nullptr) return nullptr;
-    PyObject* step_object;
-    PyObject* mapping;
+    std::array<PyObject*, 2> given;
     Call call{*handle, ticks, nullptr, nullptr, 0, true};
-    call.must_fit = kMustFit;
-    if (!parse_two("record_dict", "step", "metrics", 2, args, nargs, names, step_object, mapping) ||
-        !read_step(step_object, call.step)) {
+    if (!kRecordDict.parse(args, nargs, names, given) || !read_step(given[0], call.step)) {
         return nullptr;
     }
-    return record_mapping(call, mapping, false);
+    return record_mapping(call, given[1], false);
 }
 
-// _summary_fitting(epoch: int | float, values)
+// _summary_fitting(epoch: int | float, values, tolerant=False)
 PyObject* summary(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     const std::uint64_t ticks = now_ticks();
     RecorderHandle* handle = usable(self);
     if (handle == nullptr) return nullptr;
-    PyObject* epoch;
-    PyObject* mapping;
-    if (!parse_two("_summary_fitting", "epoch", "values", 2, args, nargs, names, epoch, mapping)) {
-        return nullptr;
-    }
+    std::array<PyObject*, 3> given;
+    if (!kSummaryFitting.parse(args, nargs, names, given)) return nullptr;
+    PyObject* epoch = given[0];
     Call call{*handle, ticks, nullptr, nullptr, 0, true};
     call.must_fit = true;
+    call.tolerant = given[2] == Py_True;
     call.flags = MetricsPayload::kSummary;
     if (PyFloat_Check(epoch)) {
         call.flags |= MetricsPayload::kRealEpoch;
@@ -371,23 +454,29 @@ PyObject* summary(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObj
     } else if (!read_step(epoch, call.step)) {
         return nullptr;
     }
-    return record_mapping(call, mapping, false);
+    return record_mapping(call, given[1], call.tolerant);
 }
 
+template <bool kOwnEpoch>
 PyObject* log(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     const std::uint64_t ticks = now_ticks();
     RecorderHandle* handle = usable(self);
     if (handle == nullptr) return nullptr;
-    PyObject* mapping;
-    PyObject* step_object;
-    if (!parse_two("log", "metrics", "step", 1, args, nargs, names, mapping, step_object)) {
-        return nullptr;
-    }
+    std::array<PyObject*, 3> given;
+    if (!kLog.parse(args, nargs, names, given)) return nullptr;
+    const auto& [data, step, commit] = given;
     Call call{*handle, ticks, nullptr, nullptr, 0};
     call.tolerant = true;
-    call.has_step = step_object != nullptr && step_object != Py_None;
-    if (call.has_step && !read_step(step_object, call.step)) return nullptr;
-    return record_mapping(call, mapping, true);
+    call.own_epoch = kOwnEpoch;
+    call.stays = commit == Py_False;
+    call.has_step = step != nullptr && step != Py_None;
+    if (call.has_step && !read_step(step, call.step)) return nullptr;
+    if (commit != nullptr && commit != Py_None && !PyBool_Check(commit)) {
+        PyErr_Format(PyExc_TypeError, "commit must be a bool or None, got %s",
+                     Py_TYPE(commit)->tp_name);
+        return nullptr;
+    }
+    return record_mapping(call, data, true);
 }
 
 // _fragment(stream: int, members: bytes) -> bool
@@ -414,11 +503,11 @@ PyObject* fragment(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
 PyMethodDef hot_methods[] = {
     {"record", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"record_dict", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_dict<false>)),
+    {"record_dict", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_dict)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"log", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log)),
+    {"log", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log<false>)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"_record_fitting", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_dict<true>)),
+    {"_log_step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log<true>)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"_summary_fitting", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(summary)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
@@ -435,7 +524,8 @@ Record the metrics of one training step.
 Args:
     step: The training step, an int (any object with __index__) within 64 bits.
     **values: Metrics by name: float, int (64 bits), bool, None, str, a numpy scalar, or an array or
-        tensor without dimensions on the CPU. ``epoch`` becomes a separate field beside ``step``.
+        tensor of one element, also on a GPU. ``epoch`` becomes a separate field beside ``step``.
+        An integer from 2**63 to 2**64 - 1 becomes a float; pass its str() to keep all digits.
 
 Returns:
     True when the record was accepted, False when it was dropped (see ``back_pressure``).
@@ -460,34 +550,43 @@ Raises:
     TypeError: ``metrics`` is not a mapping, or a name or value cannot be recorded.
     OverflowError: An int beyond 64 bits.
     RecorderClosedError: The recorder has been closed.)",
-    R"(log($self, metrics, step=None)
+    R"(log($self, data, step=None, commit=None)
 --
 
 Record a mapping of metrics, with the same arguments as ``wandb.log``.
 
 Args:
-    metrics: Mapping from names to values, see ``record``; nested dicts become ``outer.inner``.
+    data: Mapping from names to values, see ``record``; nested dicts become ``outer.inner``.
     step: The training step. Default: the last recorded one plus 1, or 0.
+    commit: False if the next call without a step belongs to the same step. The line is written in
+        any case: lines of one step are read as one.
 
-A value that ``record`` rejects (a list, an array) is written as text, truncated if it is long, with one
-warning per name; the other values are not affected. Texts that are too long for the ring are truncated.
+A value that ``record`` rejects (a list, an image) is left out: null in its line, named in ``missing`` and
+counted in ``stats()["left_out"]``. ``on_bad_value`` of ``Recorder`` says whether one warning per name tells
+of it (the default), or nothing does, or whether it is raised. The other values are not affected. A name that
+is not a str becomes its text, of two equal names the last one counts, and texts that are too long for the
+ring are truncated.
 
 Returns:
     True when the record was accepted, False when it was dropped.
 
 Raises:
-    TypeError: ``metrics`` is not a mapping, a name is not a str, or ``epoch`` is not a number.
-    ValueError: Two names become equal, as in ``{"a": {"b": 1}, "a.b": 2}``.
+    TypeError: ``data`` is not a mapping, ``step`` not an int or ``commit`` not a bool. With
+        ``on_bad_value="raise"``, also as ``record``.
+    ValueError: With ``on_bad_value="raise"``: two names become equal, as in
+        ``{"a": {"b": 1}, "a.b": 2}``.
     OverflowError: A step beyond 64 bits.
+    RuntimeError: A GPU value was passed while a stream is being captured into a graph.
     RecorderClosedError: The recorder has been closed.)",
-    R"(_record_fitting($self, step, metrics)
+    R"(_log_step($self, data, step, commit=None)
 --
 
-record_dict(), but a record too large for the ring raises ValueError and is not counted.)",
-    R"(_summary_fitting($self, epoch, values)
+log() for `MetricsLogger`: a wrong ``epoch``, which is an argument there, raises TypeError.)",
+    R"(_summary_fitting($self, epoch, values, tolerant=False)
 --
 
-Record the values of an epoch in a separate line; a record too large for the ring raises ValueError.)",
+Record the values of an epoch in a separate line, as record() or as log() does; a record too large for the
+ring raises ValueError.)",
     R"(_fragment($self, stream, members, /)
 --
 

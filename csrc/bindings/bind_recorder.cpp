@@ -61,6 +61,7 @@ py::dict stats_dict(const RecorderStats& s) {
     out["first_error"] = text(s.flush.first_error);
     out["last_error"] = text(s.flush.last_error);
     out["key_sets"] = s.key_sets;
+    out["left_out"] = s.left_out;
     out["streams"] = streams;
     py::dict device;
     device["scalars"] = s.device_values;
@@ -101,6 +102,12 @@ RecorderOptions make_options(const std::string& directory, const std::string& st
     return options;
 }
 
+OnBadValue on_bad_value_of(const std::string& text) {
+    return text == "drop"    ? OnBadValue::drop
+           : text == "raise" ? OnBadValue::raise
+                             : OnBadValue::warn;
+}
+
 // The handle behind a method's `self`. Does not use pybind11's conversion, which returns raw memory for an
 // instance without a handle.
 RecorderHandle& opened(py::handle self) {
@@ -128,18 +135,20 @@ void bind_recorder(py::module_& module) {
                     double block_timeout_s, double flush_interval_s, std::uint64_t segment_bytes,
                     double overhead_budget, int rank, const std::string& ring,
                     const std::string& fsync, double fsync_interval_s, double device_timeout_s,
-                    const std::string& watch_nonfinite, py::object hook) {
+                    const std::string& watch_nonfinite, const std::string& on_bad_value,
+                    py::object hook) {
             return std::make_unique<RecorderHandle>(
                 make_options(directory, stamp, label, worker, ring_bytes, block, block_timeout_s,
                              flush_interval_s, segment_bytes, overhead_budget, rank, ring, fsync,
                              fsync_interval_s, device_timeout_s, watch_nonfinite),
-                std::move(hook));
+                on_bad_value_of(on_bad_value), std::move(hook));
         }),
         py::kw_only(), py::arg("directory"), py::arg("stamp"), py::arg("label"), py::arg("worker"),
         py::arg("ring_bytes"), py::arg("block"), py::arg("block_timeout_s"),
         py::arg("flush_interval_s"), py::arg("segment_bytes"), py::arg("overhead_budget"),
         py::arg("rank"), py::arg("ring"), py::arg("fsync"), py::arg("fsync_interval_s"),
-        py::arg("device_timeout_s"), py::arg("watch_nonfinite"), py::arg("hook"));
+        py::arg("device_timeout_s"), py::arg("watch_nonfinite"), py::arg("on_bad_value"),
+        py::arg("hook"));
     type.def(
         "_flush", [](py::handle self, double timeout) { return opened(self).flush(timeout); },
         py::arg("timeout_s"));

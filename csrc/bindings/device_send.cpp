@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <atomic>
+#include <bit>
+#include <string>
 #include <vector>
 
 #include "bindings/gil.hpp"
@@ -284,16 +286,32 @@ void bind_device(py::module_& module) {
         py::arg("slots"), py::arg("values"),
         "Delivers values that a framework copied from a device; None for one that failed.");
     module.def(
-        "takes",
-        [](py::handle value) {
+        "metric_value",
+        [](py::handle name, py::handle value) -> py::object {
             PayloadBuilder one;
-            if (one.begin(1) && encode_value(one, 0, Py_None, value.ptr())) return true;
-            if (!PyErr_ExceptionMatches(PyExc_Exception)) throw py::error_already_set();
-            PyErr_Clear();
-            return false;
+            if (!one.begin(1) || !encode_value(one, 0, name.ptr(), value.ptr())) {
+                throw py::error_already_set();
+            }
+            if (!one.device_arguments().empty()) {
+                refuse(name.ptr(), value.ptr(), " here, as reading it would wait for its device");
+                throw py::error_already_set();
+            }
+            const SettledValue found = one.settled();
+            switch (found.tag) {
+                case ValueTag::boolean:
+                    return py::bool_(found.bits != 0);
+                case ValueTag::integer:
+                    return py::int_(static_cast<std::int64_t>(found.bits));
+                case ValueTag::real:
+                    return py::float_(std::bit_cast<double>(found.bits));
+                case ValueTag::string:
+                    return py::str(std::string(one.settled_text()));
+                default:
+                    return py::none();
+            }
         },
-        py::arg("value"),
-        "Returns whether record() accepts a value, without waiting for a device.");
+        py::arg("name"), py::arg("value"),
+        "Returns what record() writes for a value on the host; raises as record() does.");
     module.def(
         "prepare_device",
         [](int device_type, int index) {

@@ -101,7 +101,8 @@ void RecorderHandle::watch_forks() {
     if (code != 0) throw std::system_error(code, std::generic_category(), "pthread_atfork");
 }
 
-RecorderHandle::RecorderHandle(RecorderOptions options, py::object hook) : hook_(std::move(hook)) {
+RecorderHandle::RecorderHandle(RecorderOptions options, OnBadValue on_bad_value, py::object hook)
+    : on_bad_value_(on_bad_value), hook_(std::move(hook)) {
     Engine* engine = nullptr;
     {
         const GilReleased unlocked;  // creates directories and files
@@ -316,6 +317,7 @@ RecorderStats RecorderHandle::stats() {
     if (!engine.inherited()) {  // otherwise closed before the fork, or unavailable now
         const GilReleased unlocked;
         stats = engine.core.stats();
+        stats.left_out = engine.left_out.load(std::memory_order_relaxed);
     }
     add_lost_calls(stats);
     return stats;
@@ -357,14 +359,29 @@ void RecorderHandle::call_hook(const char* kind, const std::string& text) noexce
     PyObject* sentence =
         PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "replace");
     if (sentence == nullptr) handle_callback_error(hook_.ptr());
-    if (sentence != nullptr) call_hook(kind, sentence);
+    if (sentence != nullptr) call_hook(kind, sentence, Py_None);
     Py_XDECREF(sentence);
 }
 
-void RecorderHandle::call_hook(const char* kind, PyObject* text) noexcept {
+void RecorderHandle::tell_left_out(PyObject* name) noexcept {
+    PyObject* type;
+    PyObject* error;
+    PyObject* trace;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    PyObject* why = python_call([&] { return PyObject_Str(error); });
+    if (why == nullptr) handle_callback_error(hook_.ptr());
+    if (why != nullptr) call_hook("left out", why, name);
+    Py_XDECREF(why);
+    Py_XDECREF(type);
+    Py_XDECREF(trace);
+    python_call([&] { Py_XDECREF(error); });
+}
+
+void RecorderHandle::call_hook(const char* kind, PyObject* text, PyObject* name) noexcept {
     const KeptError error;
     PyObject* result =
-        python_call([&] { return PyObject_CallFunction(hook_.ptr(), "sO", kind, text); });
+        python_call([&] { return PyObject_CallFunction(hook_.ptr(), "sOO", kind, text, name); });
     if (result == nullptr) handle_callback_error(hook_.ptr());
     Py_XDECREF(result);
 }

@@ -24,6 +24,9 @@ namespace fastlog::bindings {
 
 namespace py = pybind11;
 
+/// What log() does with a value that record() rejects, by the option `on_bad_value`.
+enum class OnBadValue : std::uint8_t { warn, drop, raise };
+
 /// What one process records through: a recorder, and the cache of ids from its key table. They form one
 /// object so that an id is never used with another recorder's table.
 struct Engine {
@@ -32,15 +35,16 @@ struct Engine {
     bool inherited() noexcept { return (core.attention().bits() & AttentionBits::kForked) != 0; }
 
     KeySetCache key_sets;
-    Recorder core;  // last: its thread starts here
+    std::atomic<std::uint64_t> left_out{0};  // values that log() has left out
+    Recorder core;                           // last: its thread starts here
 };
 
 class RecorderHandle {
   public:
-    /// `hook(kind, text)` is called with ("message", sentence) for messages to the user, with ("forked",
-    /// label) after a forked child has opened its own files, and with ("odd", name) for a value that log()
-    /// wrote as text. It must not raise.
-    RecorderHandle(RecorderOptions options, py::object hook);
+    /// `hook(kind, text, name)` is called with ("message", sentence) for messages to the user, with ("forked",
+    /// label) after a forked child has opened its own files, and with ("left out", why, name) or ("cut", "",
+    /// name) for a value that log() left out or shortened. It must not raise.
+    RecorderHandle(RecorderOptions options, OnBadValue on_bad_value, py::object hook);
     ~RecorderHandle();
     RecorderHandle(const RecorderHandle&) = delete;
     RecorderHandle& operator=(const RecorderHandle&) = delete;
@@ -85,9 +89,18 @@ class RecorderHandle {
 #endif
         return next();
     }
+    /// The step that take_step() would take, for log() of a step that goes on.
+    std::int64_t next_step() const noexcept {
+        const std::int64_t last = last_step_.load(std::memory_order_relaxed);
+        return last == INT64_MAX ? last : last + 1;
+    }
     void saw_step(std::int64_t step) noexcept { last_step_.store(step, std::memory_order_relaxed); }
-    /// Reports that log() has written a value as text.
-    void tell_odd(PyObject* name) noexcept { call_hook("odd", name); }
+
+    OnBadValue on_bad_value() const noexcept { return on_bad_value_; }
+    /// Tells of a value that log() leaves out, with the current error as the reason; clears the error.
+    void tell_left_out(PyObject* name) noexcept;
+    /// Tells of a text that log() has shortened.
+    void tell_cut(PyObject* name) noexcept { call_hook("cut", Py_None, name); }
 
     /// The handle of a `_core.Recorder` instance; null with a Python error set if its __init__ did not
     /// complete.
@@ -117,10 +130,11 @@ class RecorderHandle {
     void add_lost_calls(RecorderStats& stats) const noexcept;
     bool tell_messages(Engine& engine) noexcept;
     void call_hook(const char* kind, const std::string& text) noexcept;
-    void call_hook(const char* kind, PyObject* text) noexcept;
+    void call_hook(const char* kind, PyObject* text, PyObject* name) noexcept;
 
     std::atomic<Engine*> engine_;
     std::atomic<std::int64_t> last_step_{-1};
+    const OnBadValue on_bad_value_;
     py::object hook_;
 
     // For a forked child that cannot open its engine: lost calls by kind and stream, and when to retry.

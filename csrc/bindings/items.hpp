@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "bindings/gil.hpp"
+#include "bindings/py_encode.hpp"
+#include "core/record.hpp"
 
 namespace fastlog::bindings {
 
@@ -26,7 +28,8 @@ class Items {
     Items(const Items&) = delete;
     Items& operator=(const Items&) = delete;
 
-    /// Reads all items; false with an error set. Nested dicts become "outer.inner" if `flatten`.
+    /// Reads all items; false with an error set. If `flatten`, nested dicts become "outer.inner", and names
+    /// that are not text become it; no more items are read than a record can hold.
     bool take(PyObject* mapping, bool flatten) noexcept {
         return python_call([&] { return take_mapping(mapping, flatten); });
     }
@@ -34,8 +37,14 @@ class Items {
     PyObject* const* keys() const noexcept { return keys_; }
     PyObject* const* values() const noexcept { return values_; }
     Py_ssize_t count() const noexcept { return count_; }
-    /// Whether some names were joined from the keys of nested dicts.
+    /// Whether some names were joined from the keys of nested dicts, or made text.
     bool joined() const noexcept { return joined_; }
+    /// How many items were not read.
+    std::size_t unread() const noexcept { return unread_; }
+    /// Of items with the same name keeps the last one; returns how many were dropped, -1 with an error set.
+    Py_ssize_t drop_repeated() noexcept {
+        return python_call([&] { return drop_all_but_last(); });
+    }
 
   private:
     static constexpr Py_ssize_t kInline = 32;
@@ -88,6 +97,52 @@ class Items {
         return true;
     }
 
+    // The name of an item, owned; null with an error set.
+    PyObject* name_of(PyObject* key, bool flatten, PyObject* prefix) {
+        if (PyUnicode_Check(key) || !flatten) {
+            return prefix == nullptr ? Py_NewRef(key) : PyUnicode_FromFormat("%U.%U", prefix, key);
+        }
+        joined_ = true;
+        PyObject* text = text_of(key);
+        if (text == nullptr || prefix == nullptr) return text;
+        PyObject* name = PyUnicode_FromFormat("%U.%U", prefix, text);
+        Py_DECREF(text);
+        return name;
+    }
+
+    // Whether a dict is inside itself, or too deep: then it is a value like any other.
+    bool is_value(PyObject* dict) const noexcept {
+        return nesting_ == kMaxNesting ||
+               std::find(above_, above_ + nesting_, dict) != above_ + nesting_;
+    }
+
+    Py_ssize_t drop_all_but_last() {
+        PyObject* last = PyDict_New();
+        bool ok = last != nullptr;
+        for (Py_ssize_t i = 0; i < count_ && ok; ++i) {
+            PyObject* place = PyLong_FromSsize_t(i);
+            ok = place != nullptr && PyDict_SetItem(last, keys_[i], place) == 0;
+            Py_XDECREF(place);
+        }
+        Py_ssize_t kept = 0;
+        const Py_ssize_t before = count_;
+        for (Py_ssize_t i = 0; i < before && ok; ++i) {
+            PyObject* place = PyDict_GetItemWithError(last, keys_[i]);
+            const bool keep = place != nullptr && PyLong_AsSsize_t(place) == i;
+            std::swap(keys_[kept], keys_[i]);
+            std::swap(values_[kept], values_[i]);
+            if (keep) ++kept;
+        }
+        Py_XDECREF(last);
+        if (!ok) return -1;
+        for (Py_ssize_t i = kept; i < before; ++i) {
+            Py_DECREF(keys_[i]);
+            Py_DECREF(values_[i]);
+        }
+        count_ = kept;
+        return before - kept;
+    }
+
     bool take_dict(PyObject* dict, bool flatten, PyObject* prefix) {
         bool ok = true;
 #ifdef Py_GIL_DISABLED
@@ -97,24 +152,21 @@ class Items {
         PyObject* key;
         PyObject* value;
         while (ok && PyDict_Next(dict, &at, &key, &value)) {
-            PyObject* name;
-            if (prefix == nullptr) {
-                name = Py_NewRef(key);
-            } else if (PyUnicode_Check(key)) {
-                name = PyUnicode_FromFormat("%U.%U", prefix, key);
-            } else {
-                PyErr_Format(PyExc_TypeError, "metric names must be str, got %R", key);
-                name = nullptr;
+            if (flatten && count_ == static_cast<Py_ssize_t>(kMaxMetrics)) {
+                ++unread_;
+                continue;
             }
+            Py_INCREF(value);  // other code may run, or, without a GIL, others change its owner
+            PyObject* name = name_of(key, flatten, prefix);
             if (name == nullptr) {
                 ok = false;
-            } else if (flatten && PyDict_Check(value)) {
-                Py_INCREF(value);  // without a GIL, its lock lets others change its owner
+                Py_DECREF(value);
+            } else if (flatten && PyDict_Check(value) && !is_value(value)) {
                 ok = take_nested(value, name);
                 Py_DECREF(value);
                 Py_DECREF(name);
             } else {
-                ok = push(name, Py_NewRef(value));
+                ok = push(name, value);
             }
         }
 #ifdef Py_GIL_DISABLED
@@ -124,14 +176,7 @@ class Items {
     }
 
     bool take_nested(PyObject* dict, PyObject* name) {
-        if (!PyUnicode_Check(name)) {
-            PyErr_Format(PyExc_TypeError, "metric names must be str, got %R", name);
-            return false;
-        }
-        if (++nesting_ > kMaxNesting) {
-            PyErr_SetString(PyExc_ValueError, "metrics are nested more than 32 dicts deep");
-            return false;
-        }
+        above_[nesting_++] = dict;
         joined_ = true;
         const bool ok = take_dict(dict, true, name);
         --nesting_;
@@ -146,8 +191,10 @@ class Items {
     PyObject** values_ = inline_values_;
     Py_ssize_t capacity_ = kInline;
     Py_ssize_t count_ = 0;
+    PyObject* above_[kMaxNesting];  // borrowed: the dicts that are being read
     int nesting_ = 0;
     bool joined_ = false;
+    std::size_t unread_ = 0;
 };
 
 }  // namespace fastlog::bindings

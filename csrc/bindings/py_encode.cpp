@@ -1,8 +1,5 @@
 #include "bindings/py_encode.hpp"
 
-#include <algorithm>
-#include <new>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,10 +19,16 @@ bool set_real(PayloadBuilder& out, std::size_t i, double real) noexcept {
 bool set_integer(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) {
     int overflow = 0;
     const long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
+    if (overflow > 0) {  // one of uint64 becomes a real number, as on a device
+        const unsigned long long large = PyLong_AsUnsignedLongLong(value);
+        if (!PyErr_Occurred()) return set_real(out, i, static_cast<double>(large));
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError)) return false;
+        PyErr_Clear();
+    }
     if (overflow != 0) {
         PyErr_Format(PyExc_OverflowError,
-                     "value of %R does not fit in a signed 64-bit integer; pass float(x) to record "
-                     "it as a real number or str(x) to keep its digits",
+                     "value of %R does not fit in a 64-bit integer; pass float(x) to record it as "
+                     "a real number or str(x) to keep its digits",
                      key);
         return false;
     }
@@ -91,8 +94,27 @@ bool encode_numpy(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* s
     return plain == Plain::other ? refuse(key, scalar, "") : plain == Plain::done;
 }
 
-// 1: an array or tensor with one element and no dimensions, in host memory; 0: not so, with the error set;
-// -1: not an array. Checked through DLPack's device protocol, which numpy, torch, jax and others implement
+// 1: if an array has one element; 0: if not; -1 with an error set.
+int has_one_element(PyObject* value) {
+    PyObject* dimensions = PyObject_GetAttrString(value, "ndim");
+    if (dimensions == nullptr) return -1;
+    const long count = PyLong_AsLong(dimensions);
+    Py_DECREF(dimensions);
+    if (count <= 0) return PyErr_Occurred() ? -1 : 1;
+    PyObject* shape = PyObject_GetAttrString(value, "shape");
+    PyObject* sizes = shape != nullptr ? PySequence_Tuple(shape) : nullptr;
+    Py_XDECREF(shape);
+    if (sizes == nullptr) return -1;
+    int one = 1;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(sizes) && one == 1; ++i) {
+        const Py_ssize_t size = PyNumber_AsSsize_t(PyTuple_GET_ITEM(sizes, i), nullptr);
+        one = size == -1 && PyErr_Occurred() ? -1 : size == 1;
+    }
+    Py_DECREF(sizes);
+    return one;
+}
+
+// 1: an array or tensor with one element, in host memory; 0: not so, with the error set; -1: not an array. Checked through DLPack's device protocol, which numpy, torch, jax and others implement
 // (https://dmlc.github.io/dlpack/latest/python_spec.html): kDLCPU is 1.
 int is_host_scalar_array(PyObject* key, PyObject* value) {
     PyObject* device = PyObject_CallMethod(value, "__dlpack_device__", nullptr);
@@ -116,14 +138,11 @@ int is_host_scalar_array(PyObject* key, PyObject* value) {
                       " from a device other than the CPU: pass value.item(), which waits for "
                       "the device");
     }
-    PyObject* dimensions = PyObject_GetAttrString(value, "ndim");
-    if (dimensions == nullptr) return refuse_failed(key, value);
-    const long count = PyLong_AsLong(dimensions);
-    Py_DECREF(dimensions);
-    if (count == -1 && PyErr_Occurred()) return refuse_failed(key, value);
-    if (count != 0) {
+    const int one = has_one_element(value);
+    if (one < 0) return refuse_failed(key, value);
+    if (one == 0) {
         return refuse(key, value,
-                      " with one or more dimensions: pass a scalar such as value.mean()");
+                      " without exactly one element: pass a scalar such as value.mean()");
     }
     return 1;
 }
@@ -140,18 +159,43 @@ bool is_masked(PyObject* value) noexcept {
     return std::strcmp(Py_TYPE(value)->tp_name, "MaskedConstant") == 0 && is_numpy_array(value);
 }
 
+// The index (0, 0, ...) of an array.
+PyObject* first_index(PyObject* array) {
+    PyObject* dimensions = PyObject_GetAttrString(array, "ndim");
+    PyObject* index = dimensions != nullptr ? Py_BuildValue("(i)", 0) : nullptr;
+    PyObject* zeros = index != nullptr ? PyNumber_Multiply(index, dimensions) : nullptr;
+    Py_XDECREF(index);
+    Py_XDECREF(dimensions);
+    return zeros;
+}
+
 // The element of an array that passed is_host_scalar_array(). numpy's own arrays return a numpy scalar, which
 // can still be told apart from a date or a mask; other arrays may not.
 PyObject* element_of(PyObject* array) {
     if (is_numpy_array(array)) {
-        PyObject* nowhere = PyTuple_New(0);
-        PyObject* element = nowhere != nullptr ? PyObject_GetItem(array, nowhere) : nullptr;
-        Py_XDECREF(nowhere);
+        PyObject* first = first_index(array);
+        PyObject* element = first != nullptr ? PyObject_GetItem(array, first) : nullptr;
+        Py_XDECREF(first);
         if (element == nullptr || is_masked(element) || !is_numpy_array(element)) return element;
         Py_DECREF(element);
     }
     return PyObject_CallMethod(array, "item", nullptr);
 }
+
+// A function of foundry_fastlog.recording.values, called with a value.
+PyObject* ask_values(const char* name, PyObject* value) {
+    PyObject* values = PyImport_ImportModule("foundry_fastlog.recording.values");
+    PyObject* function = values != nullptr ? PyObject_GetAttrString(values, name) : nullptr;
+    PyObject* answer =
+        function != nullptr ? PyObject_CallFunctionObjArgs(function, value, nullptr) : nullptr;
+    Py_XDECREF(function);
+    Py_XDECREF(values);
+    return answer;
+}
+
+// The element of what looks like an array of one and is none for DLPack (of pandas, polars, xarray), or
+// NotImplemented.
+PyObject* element_of_other(PyObject* value) { return ask_values("element_of_other", value); }
 
 bool encode_tensor(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value,
                    const TensorType& type) {
@@ -177,9 +221,13 @@ bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject*
     if (numpy_scalar(value) != Numpy::no) return encode_numpy(out, i, key, value);
 
     const int array = is_host_scalar_array(key, value);
-    if (array <= 0) return array < 0 ? refuse(key, value, "") : false;
-    PyObject* element = element_of(value);
+    if (array == 0) return false;
+    PyObject* element = array > 0 ? element_of(value) : element_of_other(value);
     if (element == nullptr) return refuse_failed(key, value);
+    if (element == Py_NotImplemented) {
+        Py_DECREF(element);
+        return refuse(key, value, "");
+    }
     bool ok = true;
     if (is_masked(element)) {
         out.set(i, ValueTag::missing, missing_bits(MissingReason::masked));
@@ -191,23 +239,6 @@ bool encode_foreign(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject*
     }
     Py_DECREF(element);
     return ok;
-}
-
-bool starts_character(char c) noexcept { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }
-
-// At most `limit` bytes of UTF-8. A truncated text ends with its original length, if there is room for it.
-void append_cut(std::string& out, std::string_view text, std::size_t limit) {
-    if (text.size() <= limit) {
-        out.append(text);
-        return;
-    }
-    std::string end = "... (";
-    end += std::to_string(std::count_if(text.begin(), text.end(), starts_character));
-    end += " characters)";
-    if (end.size() > limit) end.clear();
-    std::size_t keep = limit - end.size();
-    while (keep != 0 && !starts_character(text[keep])) --keep;
-    out.append(text.substr(0, keep)).append(end);
 }
 
 // Chains the current error as the cause of the one that `raise` sets.
@@ -235,11 +266,10 @@ bool raise_from_current(Raise&& raise) {
 }  // namespace
 
 bool refuse(PyObject* key, PyObject* value, const char* why) {
-    PyErr_Format(
-        PyExc_TypeError,
-        "value of %R has type %s, which record() does not take%s; it takes float, int, "
-        "bool, None, str, numpy scalars, 0-dim arrays on the CPU, and tensors of one element",
-        key, Py_TYPE(value)->tp_name, why);
+    PyErr_Format(PyExc_TypeError,
+                 "value of %R has type %s, which record() does not take%s; it takes float, int, "
+                 "bool, None, str, numpy scalars, and arrays and tensors of one element",
+                 key, Py_TYPE(value)->tp_name, why);
     return false;
 }
 
@@ -258,109 +288,7 @@ bool refuse_for_reason(PyObject* key, PyObject* value) {
     });
 }
 
-PayloadBuilder::~PayloadBuilder() {
-    for (const DeviceArgument& argument : arguments_) {
-        Py_XDECREF(argument.element.holder);
-        Py_XDECREF(argument.element.keep);
-    }
-}
-
-bool PayloadBuilder::add_device_argument(std::size_t i, PyObject* value,
-                                         const Element& element) noexcept {
-    try {
-        arguments_.push_back({i, value, element});
-    } catch (const std::bad_alloc&) {
-        Py_XDECREF(element.holder);
-        Py_XDECREF(element.keep);
-        PyErr_NoMemory();
-        return false;
-    }
-    set(i, ValueTag::missing, missing_bits(MissingReason::lost));
-    return true;
-}
-
-bool PayloadBuilder::reserve(std::size_t bytes) noexcept {
-    if (bytes <= capacity_) return true;
-    const std::size_t capacity = bytes < 2 * capacity_ ? 2 * capacity_ : bytes;
-    std::unique_ptr<std::byte[]> grown(new (std::nothrow) std::byte[capacity]);
-    if (!grown) {
-        PyErr_NoMemory();
-        return false;
-    }
-    std::memcpy(grown.get(), data_, size_);
-    heap_ = std::move(grown);
-    data_ = heap_.get();
-    capacity_ = capacity;
-    return true;
-}
-
-bool PayloadBuilder::begin(std::size_t count) noexcept {
-    count_ = count;
-    if (!reserve(metrics_strings_offset(count))) return false;
-    size_ = metrics_strings_offset(count);
-    const MetricsPayload head{0, 0, static_cast<std::uint16_t>(count), 0};
-    std::memcpy(data_, &head, sizeof head);
-    if (count % 8 != 0) {  // the padding after the tags
-        std::memset(data_ + sizeof head + count, 0, metrics_tags_size(count) - count);
-    }
-    return true;
-}
-
-bool PayloadBuilder::set_string(std::size_t i, std::string_view text) noexcept {
-    const std::size_t offset = size_ - metrics_strings_offset(count_);
-    if (text.size() > UINT32_MAX || offset > UINT32_MAX) {
-        PyErr_SetString(PyExc_ValueError, "text of 4 GiB or more cannot be recorded");
-        return false;
-    }
-    if (!reserve(size_ + text.size())) return false;
-    std::memcpy(data_ + size_, text.data(), text.size());
-    size_ += text.size();
-    set(i, ValueTag::string, (static_cast<std::uint64_t>(offset) << 32) | text.size());
-    return true;
-}
-
-bool PayloadBuilder::shorten_texts(std::size_t bytes) noexcept {
-    if (size_ <= bytes) return true;
-    try {
-        std::vector<std::size_t> lengths;
-        for (std::size_t i = 0; i < count_; ++i) {
-            if (tag(i) == ValueTag::string) lengths.push_back(text(i).size());
-        }
-        std::sort(lengths.begin(), lengths.end());
-        const std::size_t fixed = metrics_strings_offset(count_);
-        std::size_t room = bytes > fixed ? bytes - fixed : 0;
-        std::size_t limit = 0;  // an equal share of what the shorter ones leave
-        for (std::size_t n = 0; n < lengths.size(); ++n) {
-            limit = room / (lengths.size() - n);
-            if (lengths[n] > limit) break;
-            room -= lengths[n];
-        }
-        std::string texts;
-        for (std::size_t i = 0; i < count_; ++i) {
-            if (tag(i) != ValueTag::string) continue;
-            const std::size_t offset = texts.size();
-            append_cut(texts, text(i), limit);
-            set(i, ValueTag::string,
-                (static_cast<std::uint64_t>(offset) << 32) | (texts.size() - offset));
-        }
-        std::memcpy(data_ + fixed, texts.data(), texts.size());
-        size_ = fixed + texts.size();
-        return true;
-    } catch (const std::bad_alloc&) {
-        PyErr_NoMemory();
-        return false;
-    }
-}
-
-PyObject* text_of(PyObject* value) {
-    PyObject* values = PyImport_ImportModule("foundry_fastlog.recording.values");
-    PyObject* function = values != nullptr ? PyObject_GetAttrString(values, "text_of") : nullptr;
-    PyObject* text =
-        function != nullptr ? PyObject_CallFunctionObjArgs(function, value, nullptr) : nullptr;
-    Py_XDECREF(function);
-    Py_XDECREF(values);
-    return text;
-}
+PyObject* text_of(PyObject* value) { return ask_values("text_of", value); }
 
 bool encode_other(PayloadBuilder& out, std::size_t i, PyObject* key, PyObject* value) noexcept {
     return python_call([&] { return encode_foreign(out, i, key, value); });

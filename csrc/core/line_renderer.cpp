@@ -46,8 +46,9 @@ void append_value(std::string& out, ValueTag tag, std::uint64_t bits, const char
 // The reason as text, quoted.
 void append_reason(std::string& out, std::uint64_t bits) {
     static constexpr const char* kTexts[] = {
-        "lost",         "timeout",       "no_slot", "driver_error_", "forked",    "no_room",
-        "no_key_space", "backend_error", "masked",  "other_context", "unordered", "capture"};
+        "lost",      "timeout",      "no_slot",       "driver_error_", "forked",
+        "no_room",   "no_key_space", "backend_error", "masked",        "other_context",
+        "unordered", "capture",      "unsupported"};
     const auto reason = static_cast<MissingReason>(bits & 0xFF);
     out.push_back('"');
     out.append(kTexts[static_cast<std::size_t>(reason)]);
@@ -55,8 +56,13 @@ void append_reason(std::string& out, std::uint64_t bits) {
     out.push_back('"');
 }
 
+bool is_unsupported(std::uint64_t bits) noexcept {
+    return (bits & 0xFF) == static_cast<std::uint64_t>(MissingReason::unsupported);
+}
+
 bool is_of_device(std::uint64_t bits) noexcept {
-    return (bits & 0xFF) != static_cast<std::uint64_t>(MissingReason::masked);
+    return (bits & 0xFF) != static_cast<std::uint64_t>(MissingReason::masked) &&
+           !is_unsupported(bits);
 }
 
 bool is_reason(std::uint64_t bits) noexcept {
@@ -133,7 +139,10 @@ void append_metrics(std::string& out, const std::byte* payload, Key&& key, std::
     } else {
         out.append("\"step\":");
         json::append_int(out, head.step);
-        if (epoch >= 0 && tags[epoch] != ValueTag::null) {
+        if (epoch >= 0 && tags[epoch] == ValueTag::missing) {
+            parts.missing.push_back({static_cast<std::uint32_t>(epoch),
+                                     load<std::uint64_t>(values + epoch * sizeof(std::uint64_t))});
+        } else if (epoch >= 0 && tags[epoch] != ValueTag::null) {
             out.append(",\"epoch\":");
             append(static_cast<std::uint32_t>(epoch));
         }
@@ -244,8 +253,11 @@ bool LineRenderer::check_metrics(const std::byte* payload, std::size_t length) {
                                               i * sizeof(std::uint64_t));
         if (tag != ValueTag::string) {
             const bool summary = (head.flags & MetricsPayload::kSummary) != 0;
-            if (!summary && static_cast<std::int32_t>(i) == keys(head.key_set).epoch) return false;
             if (tag == ValueTag::missing && !is_reason(bits)) return false;
+            if (!summary && static_cast<std::int32_t>(i) == keys(head.key_set).epoch &&
+                (tag != ValueTag::missing || !is_unsupported(bits))) {
+                return false;
+            }
             continue;
         }
         const std::uint64_t size = bits & 0xFFFFFFFFu;

@@ -92,8 +92,9 @@ enum class MissingReason : std::uint8_t {
     other_context = 9,  // a block in a context that is not the framework's
     unordered = 10,     // a block whose end ran before its begin, on another stream
     capture = 11,       // its stream was being captured into a graph
+    unsupported = 12,   // not a device value: no scalar, and left out
 };
-inline constexpr MissingReason kLastMissingReason = MissingReason::capture;
+inline constexpr MissingReason kLastMissingReason = MissingReason::unsupported;
 
 /// The bits of a missing value: the reason in the lowest byte, the driver's error number from bit 16 on.
 constexpr std::uint64_t missing_bits(MissingReason reason, std::uint32_t error = 0) noexcept {

@@ -55,6 +55,7 @@ struct RecorderStats {
     std::uint64_t device_values = 0;  // that devices had to deliver
     std::uint64_t device_waiting = 0;
     std::uint64_t device_missing = 0;  // in lines
+    std::uint64_t left_out = 0;        // values that no line can hold
     double blocked_s = 0;
     double logging_s = 0;
     double wall_s = 0;  // since the first record

@@ -137,7 +137,7 @@ class Summary:
         timings: Per timer name, largest total first.
         timing_base: What shares are relative to: ``"step"`` or ``"wall"``.
         timing_base_s: Its total, in seconds.
-        missing: Per metric, or timer and device, how many values never arrived, by reason.
+        missing: Per metric, or timer and device, how many values are missing, by reason.
         errors_by_type: Count of errors per exception class.
         events: Count per name of events in the errors stream that are not exceptions.
         errors_by_level: Count of errors per level.

@@ -20,6 +20,7 @@ __all__ = [
     "check_directory",
     "check_number",
     "check_type",
+    "expanded",
     "known_level",
     "level_name",
     "names_of",
@@ -33,6 +34,7 @@ __all__ = [
 
 _MOST_PROCESSES = (1 << 31) - 1  # a rank has 32 bits in a ring file
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
+_VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
 _SHOWN = 100  # characters, or bits, shown of a rejected value
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
@@ -54,6 +56,19 @@ def absolute(path: str | os.PathLike[str]) -> str:
         raise ValueError(f"path must not contain a NUL character, got {text!r}")
     # Not Path.resolve(): keep links as the user wrote them, as in messages and file names.
     return os.path.abspath(text)  # noqa: PTH100 - see above
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path of a configuration, where no shell has replaced ``~`` and ``$VARIABLES``.
+
+    Raises:
+        ValueError: A variable is not set.
+    """
+    text = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 - with variables
+    if (unknown := _VARIABLE.search(text)) is not None:
+        name = unknown[1].strip("{}")
+        raise ValueError(f"the environment variable {name} is not set, in the path {text!r}")
+    return Path(text)
 
 
 def check_directory(directory: str) -> None:

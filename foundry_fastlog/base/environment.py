@@ -40,8 +40,10 @@ def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
     Args:
         directory: A directory of the checkout. Default: the current one.
     """
-    import subprocess  # imported here: it would slow down every start
-
+    try:
+        import subprocess  # imported here: it would slow down every start
+    except OSError:  # no descriptor is free
+        return None
     try:
         result = subprocess.run(
             ["git", "rev-parse", "HEAD"],

@@ -62,6 +62,10 @@ Starts = Annotated[
 ]
 
 
+#: Formats of frames, which nobody wants to contain JSON Lines.
+_OTHER_KINDS = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx")
+
+
 def _starts(run: Run, text: str) -> WhichStarts:
     """Take the choice of starts as the readers do."""
     if text in ("latest", "all"):
@@ -196,6 +200,12 @@ def export(
     ] = False,
 ) -> None:
     """Merge a run into one JSONL file, in order, and verify by `seq` that nothing is missing."""
+    kind = Path(to).suffix.lower()
+    if kind in _OTHER_KINDS:
+        raise fail(
+            f"--to {to}: export writes JSON Lines. Name the file .jsonl, or let a frame write "
+            f"{kind}: foundry_fastlog.read_run({str(path)!r}).to_polars('metrics'), and to_pandas()"
+        )
     run = _open(path)
     chosen = tuple(item.value for item in stream) if stream else STREAMS
     try:
@@ -286,6 +296,8 @@ def tail(
 ) -> None:
     """Show the last lines of a run; with -f, also each new line while it trains."""
     chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
+    if follow:
+        _await_run(path, interval)
     cursor = read_or_fail(path, lambda run: Cursor(run, chosen))
     show = _Shower(raw=raw)
     polled = _look(path, lambda: cursor.last(count))
@@ -304,6 +316,28 @@ app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
 
 
+def _await_run(path: Path, interval: float) -> None:
+    """Wait for a run that is about to start: for a directory with anything in it."""
+    told = False
+    while not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not told:
+            advice = _advice(path)
+            Console(stderr=True, highlight=False).print(
+                Text(f"waiting for a run: {printable(advice)}", "dim"), soft_wrap=True
+            )
+        told = True
+        time.sleep(interval)
+
+
+def _advice(path: Path) -> str:
+    """Say what is where a run should be."""
+    try:
+        read_run(path)
+    except OSError as error:
+        return str(error)
+    return f"{path} has one now"
+
+
 def _look(path: Path, read: Callable[[], Polled]) -> Polled:
     try:
         return read()
@@ -316,6 +350,7 @@ class _Shower:
 
     def __init__(self, *, raw: bool) -> None:
         self._raw = raw
+        self._several = False  # processes: then the one without a label is named, too
         self._out = Console(highlight=False)
         self._notes = Console(stderr=True, highlight=False)
 
@@ -325,11 +360,13 @@ class _Shower:
         if self._raw:
             write_json(b"".join(raw + b"\n" for _, _, _, raw in polled.lines))
         else:
+            self._several |= any(series.writer.label for _, series, _, _ in polled.lines)
             for _, series, record, _ in polled.lines:
+                line = format_line(series, record, unlabelled="main" if self._several else "")
                 if self._out.is_terminal:
-                    self._out.print(format_line(series, record), soft_wrap=True)
+                    self._out.print(line, soft_wrap=True)
                 else:  # a pipe needs no layout, which would take most of the time
-                    self._out.file.write(format_line(series, record).plain + "\n")
+                    self._out.file.write(line.plain + "\n")
             self._out.file.flush()
         for note in polled.notes:
             self._notes.print(Text(f"note: {printable(note)}", "yellow"), soft_wrap=True)

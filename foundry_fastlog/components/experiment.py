@@ -19,15 +19,16 @@ from foundry_fastlog.components.metrics import MetricsLogger
 from foundry_fastlog.components.performance import PerformanceLogger
 from foundry_fastlog.config.experiment import name_and_section
 from foundry_fastlog.config.models import LoggingConfig
+from foundry_fastlog.machine.sampler import SystemMetrics
+from foundry_fastlog.messages.setup import attach_experiment, experiment_directory
 from foundry_fastlog.messages.structured import StructuredLogger
 from foundry_fastlog.run.files import timestamp
+from foundry_fastlog.sinks.wandb import WandBLogger
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from foundry_fastlog.machine.sampler import SystemMetrics
     from foundry_fastlog.recording.recorder import Recorder
-    from foundry_fastlog.sinks.wandb import WandBLogger
 
 __all__ = ["ExperimentLogging"]
 
@@ -118,10 +119,7 @@ class ExperimentLogging:
         name, section = name_and_section(experiment_config)
         config = section.with_environment()
         if directory is None:
-            from foundry_fastlog.messages.setup import experiment_directory
-
             directory = experiment_directory(config.log_dir if log_dir is None else log_dir, name)
-        _refuse_open_run(directory, rank)
         recorder = config.recorder.open(
             Path(directory),
             stamp=timestamp() if stamped else None,
@@ -132,9 +130,17 @@ class ExperimentLogging:
             resume=resume,
             launch=launch,
         )
-        self._set_up(name, config, recorder.started, recorder)
-        if recorder.rank:
-            return
+        try:
+            self._set_up(name, config, recorder.started, recorder)
+            if not recorder.rank:
+                self._start(experiment_config)
+        except BaseException as error:  # Ctrl-C, for one: nobody has the object to close it
+            self._give_up(error)
+            raise
+
+    def _start(self, experiment_config: object) -> None:
+        """Do what the main process of a run does at its start."""
+        config, recorder = self.config, self.recorder
         if config.catch_sigterm:
             self._forget_sigterm = on_sigterm(lambda: self._end(None, "SIGTERM"))
         log = self.logger("system")
@@ -142,16 +148,12 @@ class ExperimentLogging:
         # The offset of the times in text logs.
         log.info("Run started", **log.context, **facts, utc_offset=time.strftime("%z"))
         if config.wandb_enabled:
-            from foundry_fastlog.sinks.wandb import WandBLogger
-
             self.wandb = WandBLogger(
                 None if isinstance(experiment_config, str) else experiment_config,
                 project=config.wandb_project,
-                name=name,
+                name=self.experiment_name,
             )
         if config.system_metrics_every_s:
-            from foundry_fastlog.machine.sampler import SystemMetrics
-
             # Not self: the sampler's thread would keep it alive forever.
             latest = self._latest
             self.system = SystemMetrics(
@@ -160,13 +162,10 @@ class ExperimentLogging:
 
     def _set_up(self, name: str, config: LoggingConfig, stamp: str, recorder: Recorder) -> None:
         """Create what every process of the run needs."""
-        from foundry_fastlog.messages.setup import attach_experiment
-        from foundry_fastlog.sinks.wandb import WandBLogger
-
+        self.recorder = recorder
         self.experiment_name = name
         self.config = config
         self.directory = recorder.path
-        self.recorder = recorder
         self._stamp = stamp
         self._pid = os.getpid()
         self._worker = False
@@ -193,6 +192,16 @@ class ExperimentLogging:
         self.system = None
         _present[recorder] = self
         atexit.register(self._at_exit)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Close what a set-up that failed has opened."""
+        if "system" in vars(self):  # the last of what _set_up() sets
+            self._end(error)
+            return
+        self.recorder.ended_by(error)
+        self.recorder.close()
+        if "_detach" in vars(self):
+            self._detach()
 
     @property
     def closed(self) -> bool:
@@ -387,13 +396,3 @@ def _in_worker(
     logs._set_up(name, config, stamp, recorder)  # noqa: SLF001 - its own class's
     logs._worker = True  # noqa: SLF001 - as above
     return logs
-
-
-def _refuse_open_run(directory: str | os.PathLike[str], rank: int | None) -> None:
-    from foundry_fastlog.recording.recorder import recorder_of
-
-    if recorder_of(directory, rank) is not None:
-        raise ValueError(
-            f"this process already logs to {os.fspath(directory)}: use that ExperimentLogging, or "
-            "close() it (and other loggers of the same directory) first"
-        )

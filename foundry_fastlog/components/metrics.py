@@ -9,19 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.base.json_text import cut, text_of_value
+from foundry_fastlog.base.json_text import text_of_value
 from foundry_fastlog.base.statistics import describe
 from foundry_fastlog.base.unread import device_of
 from foundry_fastlog.components.component import AnyLogger, Component, log_text, stdlib_logger
-from foundry_fastlog.recording.recorder import RecorderClosedError, takes
-from foundry_fastlog.recording.values import (
-    MAX_TEXT,
-    MetricValue,
-    metric_value,
-    name_of,
-    recordable,
-    text_of,
-)
+from foundry_fastlog.recording.recorder import RecorderClosedError
+from foundry_fastlog.recording.values import metric_value, name_of
 
 if TYPE_CHECKING:
     import os
@@ -42,8 +35,10 @@ class MetricsLogger(Component):
     forked and spawned processes may use the object; each process writes its own files, and the
     history contains the lines of all of them.
 
-    A value that is not a metric (a list, a tensor with dimensions) is recorded as text, with one
-    warning. After close() nothing is recorded and the calls return False.
+    What it does with a value that is not a metric (a list, an image) is the recorder's option
+    ``on_bad_value``: by default it is left out with one warning per name, and counted in
+    ``recorder.stats()["left_out"]``; the other values are recorded. Nested dicts become
+    ``outer.inner``. After close() nothing is recorded and the calls return False.
 
     Attributes:
         experiment_name: The run's name.
@@ -92,7 +87,7 @@ class MetricsLogger(Component):
         self.output_dir = self._directory
         self._echo_every = 1 if config is None else config.log_metrics_every_n_steps
         self._detail_every = 1 if config is None else config.log_detailed_metrics_every_n_steps
-        self._record = self._recorder._record_fitting  # noqa: SLF001 - within the package
+        self._record = self._recorder._log_step  # noqa: SLF001 - within the package
 
     @property
     def metrics_file(self) -> Path:
@@ -105,8 +100,8 @@ class MetricsLogger(Component):
         Args:
             step: The training step.
             epoch: The epoch; None omits it.
-            metrics: Values by name: float, int, bool, None, str, numpy scalars, arrays without
-                dimensions and one-element tensors. A GPU tensor is not waited for: its value is
+            metrics: Values by name: float, int, bool, None, str, numpy scalars, arrays and tensors
+                of one element. A GPU tensor is not waited for: its value is
                 written to its step's line once it arrives. (The echo shows its device.)
 
         Returns:
@@ -114,13 +109,11 @@ class MetricsLogger(Component):
 
         Raises:
             RuntimeError: A GPU value was passed while a stream is being captured into a graph.
-            TypeError: ``step`` is not an int, ``epoch`` not a number or ``metrics`` not a mapping.
+            TypeError: ``step`` is not an int, ``epoch`` not a number or ``metrics`` not a mapping;
+                with ``on_bad_value="raise"``, a value cannot be recorded.
             OverflowError: A step beyond 64 bits.
         """
-        try:
-            accepted = self._record(step, {**metrics, "epoch": epoch})
-        except (TypeError, ValueError, OverflowError, RecorderClosedError) as error:
-            accepted = self._record_odd(step, epoch, metrics, error)
+        accepted = self._log(step, epoch, metrics)
         if step % self._echo_every == 0 and self._stdlib.isEnabledFor(logging.INFO):
             self._echo(f"Step {step}", step, epoch, metrics)
         return accepted
@@ -147,12 +140,7 @@ class MetricsLogger(Component):
         """
         if step % self._detail_every:
             return False
-        values = metrics() if callable(metrics) else metrics
-        try:
-            accepted = self._record(step, {**values, "epoch": epoch})
-        except (TypeError, ValueError, OverflowError, RecorderClosedError) as error:
-            accepted = self._record_odd(step, epoch, values, error)
-        return accepted
+        return self._log(step, epoch, metrics() if callable(metrics) else metrics)
 
     def log_epoch_summary(self, epoch: float, summary: Metrics) -> bool:
         """Record values of a whole epoch, and echo them.
@@ -168,63 +156,31 @@ class MetricsLogger(Component):
             RuntimeError: A GPU value was passed while a stream is being captured into a graph.
             TypeError: ``epoch`` is not a number or ``summary`` is not a mapping.
         """
-        if not isinstance(summary, Mapping):
-            raise TypeError(f"summary must be a mapping, got {type(summary).__name__}")
-        values, odd = recordable(summary, from_devices=True)
-        odd += _replace_refused(values)
-        self._warn_odd(odd)
         try:
-            accepted = self._recorder.epoch_summary(epoch, values)
+            accepted = self._recorder._summary(epoch, summary, tolerant=True)  # noqa: SLF001 - as above
         except RecorderClosedError:
             accepted = self._closed()
         if self._stdlib.isEnabledFor(logging.INFO):
-            self._echo(f"Epoch {epoch} summary", None, epoch, values)
+            self._echo(f"Epoch {epoch} summary", None, epoch, summary)
         return accepted
 
-    def _record_odd(
-        self, step: int, epoch: float | None, metrics: Metrics, error: Exception
-    ) -> bool:
-        """Record a mapping that was rejected as a whole; raise if the call itself was wrong."""
-        if isinstance(error, RecorderClosedError):
+    def _log(self, step: int, epoch: float | None, metrics: Metrics) -> bool:
+        try:
+            return self._record({**metrics, "epoch": epoch}, step)
+        except RecorderClosedError:
             return self._closed()
-        if not isinstance(metrics, Mapping):
+        except TypeError:
+            if isinstance(metrics, Mapping):
+                raise
             raise TypeError(
                 f"metrics must be a mapping of names to values, got {type(metrics).__name__}"
             ) from None
-        values, odd = recordable(metrics, from_devices=True)
-        values["epoch"] = epoch
-        try:
-            accepted = self._record_cut(step, values)
-        except TypeError:  # one value is not a real number; or, again, step or epoch is wrong
-            odd += _replace_refused(values)
-            accepted = self._record_cut(step, values)
-        self._warn_odd(odd)
-        return accepted
-
-    def _record_cut(self, step: int, values: dict[str, MetricValue]) -> bool:
-        """Record values; if they are too large for the ring, truncate long texts."""
-        try:
-            return self._record(step, values)
-        except ValueError:
-            long = [n for n, v in values.items() if isinstance(v, str) and len(v) > MAX_TEXT]
-            for name in long:
-                self._warn_once(
-                    f"long {name}", f"metric {name!r} is too long: only its beginning is recorded"
-                )
-            shorter = {name: cut(str(values[name]), MAX_TEXT) for name in long}
-            return self._recorder.record_dict(step, {**values, **shorter})
 
     def _closed(self) -> bool:
         self._warn_once(
             "closed", f"metrics were logged after the recorder of {self.output_dir} was closed"
         )
         return False
-
-    def _warn_odd(self, names: list[str]) -> None:
-        for name in names:
-            self._warn_once(
-                f"odd {name}", f"metric {name!r} is not a single value: recorded as text"
-            )
 
     def _echo(self, title: str, step: int | None, epoch: float | None, metrics: Metrics) -> None:
         text = ", ".join(f"{name_of(key)}={_shown(value)}" for key, value in metrics.items())
@@ -321,13 +277,6 @@ class MetricsLogger(Component):
             return read_run(self._recorder.path).lines("metrics")
         except FileNotFoundError:  # a directory that was not writable yet
             return iter(())
-
-
-def _replace_refused(values: dict[str, MetricValue]) -> list[str]:
-    """Replace device values that record() does not accept with text; return their names."""
-    refused = [n for n, v in values.items() if device_of(v) is not None and not takes(v)]
-    values.update({name: text_of(values[name]) for name in refused})
-    return refused
 
 
 def _shown(value: object) -> str:

@@ -67,6 +67,9 @@ class RecorderConfig(BaseModel):
     watch_nonfinite: Literal["none", "device", "all"] = _option(
         "watch_nonfinite", "device", "Which metrics produce an event when they turn NaN or infinite"
     )
+    on_bad_value: Literal["warn", "drop", "raise"] = _option(
+        "on_bad_value", "warn", "What to do with a value that is no scalar; others are recorded"
+    )
     compress: Literal["zstd", "gzip"] | None = _option(
         "compress", None, "How files are compressed once they are continued in another one"
     )

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 
 from foundry_fastlog import ExperimentLogging
+from foundry_fastlog.base.arguments import expanded
 from foundry_fastlog.config.yaml_file import ConfigError
 from foundry_fastlog.demo import console as ui
 from foundry_fastlog.demo.checkpoint import FOLDER, list_checkpoints, step_of
@@ -69,7 +70,7 @@ def choose_run_directory(config: ExperimentConfig, out: Path | None) -> Path:
     if out is None:
         # Local time, for the person who will look for the run.
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d_%H-%M-%S")
-        base = Path(config.logging.log_dir) / f"{config.experiment_name}-{stamp}"
+        base = expanded(config.logging.log_dir) / f"{config.experiment_name}-{stamp}"
         run, count = base, 1
         while run.exists():
             count += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -91,6 +92,8 @@ class SystemMetrics:
     def start(self) -> Self:
         """Start the thread, unless it is already running.
 
+        Without room for one more thread there are no samples, and a warning says so.
+
         Returns:
             The object itself.
         """
@@ -98,12 +101,19 @@ class SystemMetrics:
             self._pid = os.getpid()
             # Not an Event: a signal handler may call stop() during a stop() of its own thread.
             self._stop = SimpleQueue()
+            reader = None
             # Created here: importing psutil and pynvml must not slow down the first steps.
-            reader = SystemReader(self._recorder.path)
-            self._thread = threading.Thread(
+            with contextlib.suppress(Exception):  # no descriptor is free: the samples try again
+                reader = SystemReader(self._recorder.path)
+            thread = threading.Thread(
                 target=self._run, args=(reader, self._stop), name="fastlog-system", daemon=True
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                _log.warning("system metrics: not sampled (%s). Training is not affected.", error)
+            else:
+                self._thread = thread
         return self
 
     def stop(self) -> None:
@@ -124,11 +134,13 @@ class SystemMetrics:
             self._reader = SystemReader(self._recorder.path)
         return self._reader.read()
 
-    def _run(self, reader: SystemReader, stop: SimpleQueue[None]) -> None:
+    def _run(self, reader: SystemReader | None, stop: SimpleQueue[None]) -> None:
         delay = min(self._interval_s, _FIRST_S)
         while _still_empty(stop, delay):
             delay = self._interval_s
             try:
+                if reader is None:
+                    reader = SystemReader(self._recorder.path)
                 self._record(reader.read())
             except Exception as error:  # noqa: BLE001 - from the system or from step(): counted and reported
                 if self._recorder.closed:
@@ -141,7 +153,8 @@ class SystemMetrics:
                         type(error).__name__,
                         safe_str(error),
                     )
-        reader.close()
+        if reader is not None:
+            reader.close()
 
     def _record(self, figures: dict[str, float]) -> None:
         self._recorder.system(figures, step=None if self._step is None else self._step())

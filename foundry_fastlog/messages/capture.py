@@ -33,13 +33,13 @@ class CaptureHandler(logging.Handler):
 
         Args:
             names: ``root``, ``warnings`` and names of loggers.
-            handlers: The run's handlers.
+            handlers: The run's handlers; later ones included.
         """
         super().__init__()
         names = {_WARNINGS if name == "warnings" else name for name in names}
         self._loggers = [logging.getLogger(name) for name in sorted(names)]
         self._catches = _WARNINGS in names
-        self._handlers = tuple(handlers)
+        self._handlers = handlers
 
     def start(self) -> None:
         """Listen to the loggers."""

@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from foundry_fastlog.base.arguments import expanded
 from foundry_fastlog.messages.text_files import remove_unused
 
 __all__ = ["cleanup_empty_logs", "get_latest_log", "list_experiment_logs"]
@@ -16,7 +17,7 @@ StrPath = str | os.PathLike[str]
 
 def get_latest_log(experiment_name: str, log_dir: StrPath = "logs") -> Path | None:
     """Return an experiment's newest text log, or None if there is none."""
-    logs = _by_time(Path(log_dir) / experiment_name, "*.log")
+    logs = _by_time(expanded(log_dir) / experiment_name, "*.log")
     return logs[0][0] if logs else None
 
 
@@ -39,7 +40,7 @@ def list_experiment_logs(
             time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(info.st_mtime)),
             info.st_size,
         )
-        for path, info in _by_time(Path(log_dir) / experiment_name, "*.log", "*.log.[0-9]*")[
+        for path, info in _by_time(expanded(log_dir) / experiment_name, "*.log", "*.log.[0-9]*")[
             : max(max_files, 0)
         ]
     ]
@@ -57,7 +58,7 @@ def cleanup_empty_logs(log_dir: StrPath = "logs") -> int:
         How many files were removed.
     """
     removed = 0
-    for path in Path(log_dir).rglob("*.log"):
+    for path in expanded(log_dir).rglob("*.log"):
         try:
             empty = path.is_file() and not path.is_symlink() and path.stat().st_size == 0
         except OSError:  # removed in between, or not accessible

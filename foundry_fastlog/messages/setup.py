@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foundry_fastlog.base.arguments import expanded
 from foundry_fastlog.messages.capture import CaptureHandler, pass_to_tests
 from foundry_fastlog.messages.listing import (
     cleanup_empty_logs,
@@ -109,7 +110,7 @@ def setup_logging(
     file_level, console_level = _levels(level, config)
     directory = experiment_directory(log_dir, experiment)
     logger = _prepared(name, min(file_level, console_level))
-    _ensure_file(logger, "file", directory, experiment, file_level, config)
+    _ensure_file(logger, "file", directory, directory.name, file_level, config)
     _ensure_console(logger, console_level, config)
     pass_to_tests(logger)
     return logger
@@ -215,20 +216,9 @@ def attach_experiment(
     for kind in ("main", "debug", "console", "recorder"):
         _drop(logger, kind)
     handlers: list[logging.Handler] = []
-    files = {"main": max(file_level, logging.INFO)}
-    if file_level <= logging.DEBUG:
-        files["debug"] = file_level
-    for kind, level in files.items():
-        path = directory / (f"{kind}_{stamp}.r{rank}.log" if rank else f"{kind}_{stamp}.log")
-        handlers.append(_file_handler(path, level, kind, config))
-    if config.console:
-        handlers.append(ConsoleHandler(console_level, form=config.console_format))
-    if recorder is not None:
-        handlers.append(RecorderHandler(recorder, record_error=record_error))
     others = (name for name in config.capture if not _is_below(name, logger))
     mine: _Attached = (key, handlers, config, CaptureHandler(others, handlers))
     attached.append(mine)
-    _direct(logger, mine)
 
     def detach() -> None:
         if not any(one is mine for one in attached):
@@ -246,6 +236,21 @@ def attach_experiment(
             logger.setLevel(level)
             _clear_levels(logger.name)
 
+    files = {"main": max(file_level, logging.INFO)}
+    if file_level <= logging.DEBUG:
+        files["debug"] = file_level
+    try:
+        for kind, least in files.items():
+            path = directory / (f"{kind}_{stamp}.r{rank}.log" if rank else f"{kind}_{stamp}.log")
+            handlers.append(_file_handler(path, least, kind, config))
+        if config.console:
+            handlers.append(ConsoleHandler(console_level, form=config.console_format))
+        if recorder is not None:
+            handlers.append(RecorderHandler(recorder, record_error=record_error))
+        _direct(logger, mine)
+    except BaseException:  # Ctrl-C, for one
+        detach()
+        raise
     return detach
 
 
@@ -294,13 +299,18 @@ def _levels(level: int | str, config: LoggingConfig | None) -> tuple[int, int]:
 
 
 def experiment_directory(log_dir: StrPath, experiment: str) -> Path:
-    """Return an experiment's directory; ValueError for a name that would lead outside."""
-    if experiment in ("", "..") or Path(experiment).name != experiment:
+    """Return an experiment's directory: ``sweep/lr=1e-3`` is one within another.
+
+    Raises:
+        ValueError: The name would lead outside, or a variable in ``log_dir`` is not set.
+    """
+    name = Path(experiment)
+    if not name.parts or name.is_absolute() or ".." in name.parts:
         raise ValueError(
-            "experiment_name must be an experiment's name that can name a directory, "
+            "experiment_name must be an experiment's name that can name a directory in log_dir, "
             f"got {experiment!r}"
         )
-    return Path(log_dir) / experiment
+    return expanded(log_dir) / name
 
 
 def _prepared(name: str, level: int) -> logging.Logger:

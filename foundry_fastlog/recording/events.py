@@ -25,9 +25,8 @@ from foundry_fastlog.base.json_text import (
     simpler,
     text_of_value,
 )
-from foundry_fastlog.recording import host_copies
 from foundry_fastlog.recording.extension import RecorderClosedError, core
-from foundry_fastlog.recording.values import metric_value
+from foundry_fastlog.recording.values import metric_value, name_of
 
 __all__ = ["EventRecorder"]
 
@@ -166,39 +165,39 @@ class EventRecorder(core.RecorderCore):
             RuntimeError: A GPU value was passed while a stream is being captured into a graph.
             RecorderClosedError: The recorder has been closed.
         """
+        return self._summary(epoch, summary)
+
+    def _summary(self, epoch: float, summary: Mapping[Any, Any], *, tolerant: bool = False) -> bool:
+        """Record a summary, as record() or, if `tolerant`, as log() does."""
         number = metric_value("epoch", epoch)
         if isinstance(number, (bool, str)) or number is None:
             raise TypeError(f"epoch must be an int or a float, got {type(epoch).__name__}")
         check_type("summary", summary, Mapping, "a mapping")
-        for name in summary:
-            if not isinstance(name, str):
-                raise TypeError(f"names in a summary must be str, got {text_of_value(name)}")
-        values = {
-            name: value if host_copies.is_device_scalar(value) else metric_value(name, value)
-            for name, value in summary.items()
-        }
-        return self._summary(number, values)
+        if not tolerant:
+            for name in summary:
+                if not isinstance(name, str):
+                    raise TypeError(f"names in a summary must be str, got {text_of_value(name)}")
+        return self._summary_in_parts(number, dict(summary), tolerant=tolerant)
 
-    def _summary(self, epoch: float, values: dict[str, Any]) -> bool:
-        accepted = True
-        on_devices = {n: v for n, v in values.items() if host_copies.is_device_scalar(v)}
-        if not on_devices:
-            for members in _members({"epoch": epoch}, "summary", values, self._largest_fragment):
-                accepted = self._fragment(_METRICS, members) and accepted
-            return accepted
+    def _summary_in_parts(self, epoch: float, values: dict[Any, Any], *, tolerant: bool) -> bool:
         try:
-            return self._summary_fitting(epoch, values)
+            return self._summary_fitting(epoch, values, tolerant)
         except ValueError:  # too large for the ring: split in half
-            if len(on_devices) < len(values):
-                parts = [{n: v for n, v in values.items() if n not in on_devices}, on_devices]
-            elif len(values) > 1:
-                items, half = list(values.items()), len(values) // 2
-                parts = [dict(items[:half]), dict(items[half:])]
-            else:
-                short = {cut(name, _MOST_NAME): value for name, value in values.items()}
-                return self._summary_fitting(epoch, short)
+            if not values:
+                raise
+        items = list(values.items())
+        if len(items) > 1:
+            parts = [dict(items[: len(items) // 2]), dict(items[len(items) // 2 :])]
+        else:
+            ((key, value),) = items
+            name = name_of(key)
+            if not (type(value) is dict and len(name) < _MOST_NAME):
+                value = cut(value, self._largest_fragment // 16) if type(value) is str else value
+                return self._summary_fitting(epoch, {cut(name, _MOST_NAME): value}, tolerant)
+            parts = [{f"{name}.{name_of(inner)}": v for inner, v in value.items()}]
+        accepted = True
         for part in parts:
-            accepted = self._summary(epoch, part) and accepted
+            accepted = self._summary_in_parts(epoch, part, tolerant=tolerant) and accepted
         return accepted
 
     def system(self, figures: Mapping[str, float], *, step: int | None = None) -> bool:

@@ -25,6 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "ring": ("file", "shm", "memory"),
     "fsync": ("none", "interval", "every_flush"),
     "watch_nonfinite": ("none", "device", "all"),
+    "on_bad_value": ("warn", "drop", "raise"),
 }
 
 

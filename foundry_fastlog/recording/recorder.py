@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from foundry_fastlog.recording.background_packing import BackgroundPacking
 
-__all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of", "takes"]
+__all__ = ["Recorder", "RecorderClosedError", "open_run", "recorder_of"]
 
 MIB = 1 << 20
 
@@ -53,7 +53,6 @@ _SHORT_CLOSE_S = 1.0  # the longest wait if the directory was never writable, or
 _STAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2}")
 
 _open: OpenRecorders[Recorder] = OpenRecorders()
-_told_odd: set[str] = set()  # names of values that log() has recorded as text
 _MOST_WARNED = 1000
 _MOST_WORKER_RING = MIB
 _MOST_SAID = 1000  # characters of an error's message
@@ -117,6 +116,7 @@ class Recorder(EventRecorder):
         fsync_interval_s: float = 1.0,
         device_timeout_s: float = 120.0,
         watch_nonfinite: str = "device",
+        on_bad_value: str = "warn",
         compress: str | None = None,
         config: object = None,
         name: str | None = None,
@@ -160,6 +160,10 @@ class Recorder(EventRecorder):
                 they are null and named in its ``missing``; its CPU values are kept.
             watch_nonfinite: Which metrics produce a ``nonfinite`` event in the errors stream when
                 they turn NaN or infinite: ``"device"`` (device values), ``"all"`` or ``"none"``.
+            on_bad_value: What ``log()`` and the components do with a value that ``record()``
+                rejects, such as a list: ``"warn"`` and ``"drop"`` leave it out, with one warning
+                per name or none; ``"raise"`` raises as ``record()`` does. What is left out is
+                counted in ``stats()`` and named in its line.
             compress: ``"zstd"`` or ``"gzip"``: compress each segment once it is continued in the
                 next one, in a thread of its own. What is left at the end, and files of child
                 processes, ``foundry-fastlog compress`` does. ``"zstd"`` needs Python 3.14, or
@@ -210,6 +214,7 @@ class Recorder(EventRecorder):
             "fsync_interval_s": fsync_interval_s,
             "device_timeout_s": device_timeout_s,
             "watch_nonfinite": watch_nonfinite,
+            "on_bad_value": on_bad_value,
         }
         taken = core_options(options)
         if compress is not None:
@@ -223,9 +228,25 @@ class Recorder(EventRecorder):
         config = plain_config(config)
         self._close_timeout_s = float(close_timeout_s)
         facts = {"config": config, "stamp": stamp}
-        with _open.lock:
-            while not self._begin(Path(directory), place, launch, resume, facts, taken):
-                pass  # another process took the directory meanwhile
+        try:
+            with _open.lock:
+                while not self._begin(Path(directory), place, launch, resume, facts, taken):
+                    pass  # another process took the directory meanwhile
+            self._complete(place, name, config, compress)
+        except BaseException as error:  # Ctrl-C, for one: nobody has the object to close it
+            self._give_up(error)
+            raise
+
+    def _give_up(self, error: BaseException) -> None:
+        """Close what a constructor that failed has opened."""
+        if self._opened:
+            self.ended_by(error)
+            self.close()
+
+    def _complete(
+        self, place: Place, name: str | None, config: object, compress: str | None
+    ) -> None:
+        """Set up what is beside the core."""
         _prepare_device()
         _close_at_worker_exit()
         if compress is not None:
@@ -262,8 +283,9 @@ class Recorder(EventRecorder):
         if other is not None:
             alias = f" (as {other.path})" if other.path != path else ""
             raise ValueError(
-                f"this process already records in {path}{alias}: use open_run(path) to "
-                "share that recorder, or close it first"
+                f"this process already records in {path}{alias}: use open_run(path) to share that "
+                "recorder, or close it first, which open_run(path).close() does if you no longer "
+                "have it"
             )
         if not place.rank:
             mark_lost(path)
@@ -297,18 +319,32 @@ class Recorder(EventRecorder):
         close_timeout_s: float,
         label: str,
         options: dict[str, Any],
+        pid: int,
     ) -> Recorder:
         """Open the recorder in a process spawned by a recording process (see __reduce__)."""
         with _open.lock:
             present = _open.find(str(path), rank)
             if present is not None:
                 return present
+            if pid == os.getpid():
+                raise RecorderClosedError(
+                    f"the Recorder of {path} was pickled in this process and is closed by now: "
+                    "open a new one"
+                )
             self = cls.__new__(cls)
             self._take_facts(path, rank, world_size, stamp, close_timeout_s)
             own = f"{label}-w{self._pid}" if label else f"w{self._pid}"
             self._open_core(own, options, worker=True)
         _prepare_device()
-        _close_at_worker_exit()
+        if not _close_at_worker_exit():
+            _log.warning(
+                "a Recorder that process %d had pickled was unpickled where it is no spawned "
+                "worker: it records in %s, as %s. If that run is over, leave loggers out of what "
+                "you save, such as checkpoints.",
+                pid,
+                path,
+                self.label,
+            )
         return self
 
     def _take_facts(
@@ -338,7 +374,7 @@ class Recorder(EventRecorder):
             label=label,
             worker=worker,
             rank=-1 if self._rank is None else self._rank,
-            hook=_on_core_event,
+            hook=functools.partial(_on_core_event, set()),
             **{**options, "ring_bytes": min(options["ring_bytes"], _MOST_WORKER_RING)}
             if worker
             else options,
@@ -348,11 +384,16 @@ class Recorder(EventRecorder):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle for a spawned worker, which records to its own files as a forked worker does.
 
+        Elsewhere it does so, too, with a warning. In the same process it is the same object.
+
         Raises:
             RecorderClosedError: The recorder has been closed.
         """
         if self.closed:
-            raise RecorderClosedError("a closed Recorder cannot be sent to another process")
+            raise RecorderClosedError(
+                "a closed Recorder cannot be sent to another process; leave loggers out of what "
+                "you pickle, such as checkpoints"
+            )
         return (
             type(self)._open_worker,  # noqa: SLF001 - its own class's
             (
@@ -363,8 +404,17 @@ class Recorder(EventRecorder):
                 self._close_timeout_s,
                 self.label,
                 self._options,
+                self._pid,
             ),
         )
+
+    def __copy__(self) -> Self:
+        """Return the recorder itself: a file has one writer."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return the recorder itself, also if closed."""
+        return self
 
     @property
     def path(self) -> Path:
@@ -528,7 +578,8 @@ class Recorder(EventRecorder):
             ``wall_s``), ``flush_cpu_s`` (of the flush thread). Sizes in bytes: ``bytes_written``,
             ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None for a
             ring in memory. Faults: ``errors`` (count), ``first_error``, ``last_error``.
-            ``key_sets``: distinct sets of metric names. ``streams``: per stream ``written``,
+            ``key_sets``: distinct sets of metric names. ``left_out``: values that ``log()`` and the
+            components could not record (see ``on_bad_value``). ``streams``: per stream ``written``,
             ``bytes``, ``dropped``, ``segments``. ``device``: ``scalars``, ``waiting``, ``missing``,
             ``error``; see docs/device_scalars.md.
         """
@@ -587,11 +638,6 @@ def recorder_of(path: str | os.PathLike[str], rank: int | None = None) -> Record
         return _open.find(directory, rank)
 
 
-def takes(value: object) -> bool:
-    """Return whether ``record()`` accepts a value, without waiting for its device."""
-    return core.takes(value)
-
-
 def _end_of(error: BaseException | None, signal: str | None) -> tuple[str, dict[str, Any]]:
     """Return how a process ends with this exception or signal, and what is to be said of it."""
     if signal is not None:
@@ -623,23 +669,42 @@ def _prepare_device() -> None:
         device_tensors.prepare(core.prepare_device)
 
 
-def _on_core_event(kind: str, text: str) -> None:
-    """Receive the native core's callbacks; must not raise."""
+def _on_core_event(told: set[object], kind: str, text: str | None, name: str | None) -> None:
+    """Receive the native core's callbacks; must not raise.
+
+    Args:
+        told: The names of which one recorder has warned.
+        kind: What it is.
+        text: A sentence.
+        name: The metric that it is about.
+    """
     if kind == "message":
         _log.warning("%s", text)
     elif kind == "forked":
         _close_at_worker_exit()
-    elif text not in _told_odd and len(_told_odd) < _MOST_WARNED:
-        _told_odd.add(text)
-        _log.warning("metric %r is not a single value: recorded as text", text)
+    elif (kind, name) not in told and len(told) < _MOST_WARNED:
+        told.add((kind, name))
+        if kind == "cut":
+            _log.warning("metric %r is too long: only its beginning is recorded", name)
+        else:
+            _log.warning(
+                "%s. Such values are left out, and counted in stats(); on_bad_value= changes that",
+                text,
+            )
 
 
-def _close_at_worker_exit() -> None:
-    """Close when a multiprocessing child ends: it exits with os._exit(), without atexit."""
+def _close_at_worker_exit() -> bool:
+    """Close when a multiprocessing child ends: it exits with os._exit(), without atexit.
+
+    Returns:
+        Whether this process is one.
+    """
     # Already loaded in every such child; an import could fail if no descriptor is free.
     process = sys.modules.get("multiprocessing.process")
-    if process is not None and process.parent_process() is not None:
-        _finalize(os.getpid())
+    if process is None or process.parent_process() is None:
+        return False
+    _finalize(os.getpid())
+    return True
 
 
 @functools.lru_cache(maxsize=1)

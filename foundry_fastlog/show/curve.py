@@ -66,7 +66,12 @@ def _line(points: Points, across: _Scale, up: _Scale) -> set[tuple[int, int]]:
 
 
 def draw_curves(
-    curves: Mapping[str, Points], *, width: int, height: int = 10, ascii_only: bool = False
+    curves: Mapping[str, Points],
+    *,
+    width: int,
+    height: int = 10,
+    ascii_only: bool = False,
+    ends: tuple[float, float] | None = None,
 ) -> Text:
     """Draw one or two curves over the same axes.
 
@@ -77,6 +82,7 @@ def draw_curves(
         width: Columns to fill, including axis labels.
         height: Rows of the plot.
         ascii_only: Draw with ASCII only.
+        ends: The first and the last step of the axis. Default: those of the points.
 
     Returns:
         The plot as rich text, with a legend above and the steps below.
@@ -85,7 +91,7 @@ def draw_curves(
 
     shown = list(curves.items())[:2]
     everything = [point for _, points in shown for point in points]
-    steps = [step for step, _ in everything]
+    steps = [*(step for step, _ in everything), *(ends or ())]
     values = [value for _, value in everything]
     low, high = min(values), max(values)
     labels = [format_number(value) for value in (high, low / 2 + high / 2, low)]

@@ -13,13 +13,19 @@ __all__ = ["format_line"]
 _LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
 
 
-def format_line(series: Series, record: Record) -> Text:
-    """Format a line of a run as readable text: time (UTC), writer, stream, step, content."""
+def format_line(series: Series, record: Record, *, unlabelled: str = "") -> Text:
+    """Format a line of a run as readable text: time (UTC), writer, stream, step, content.
+
+    Args:
+        series: Where it is from.
+        record: The line.
+        unlabelled: What the writer without a label is called.
+    """
     restore_nonfinite(record)
     moment = str(record["timestamp"])[:23].replace("T", " ") + "Z"
     text = Text(printable(moment), "dim").append(" ")
-    if series.writer.label:
-        text.append(f"{series.writer.label} ", "magenta")
+    if writer := series.writer.label or unlabelled:
+        text.append(f"{writer} ", "magenta")
     text.append(f"{series.stream} ", "cyan")
     for name in ("epoch", "step"):
         if record.get(name) is not None:
@@ -60,7 +66,7 @@ def format_line(series: Series, record: Record) -> Text:
 
 
 def _why(name: str, reasons: dict[str, str]) -> str:
-    """Return, in parentheses, why a value never arrived; empty if it did."""
+    """Return, in parentheses, why a value is missing; empty if it is not."""
     return f" ({printable(reasons[name], 24)})" if name in reasons else ""
 
 

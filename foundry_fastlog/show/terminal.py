@@ -182,13 +182,13 @@ def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _missing_text(reasons: Mapping[str, int]) -> str:
-    """Format how many values are missing: ``3 values never arrived: timeout 2, lost 1``."""
+    """Format how many values are missing: ``3 values missing: timeout 2, lost 1``."""
     shown = Counter(reasons).most_common(_MOST_REASONS)
     why = [f"{printable(reason, 40)} {count:,}" for reason, count in shown]
     total = sum(reasons.values())
     if others := total - sum(count for _, count in shown):
         why.append(f"others {others:,}")
-    return f"{_plural(total, 'value')} never arrived: {', '.join(why)}"
+    return f"{_plural(total, 'value')} missing: {', '.join(why)}"
 
 
 def _render_missing(summary: Summary, console: Console) -> None:
@@ -231,11 +231,15 @@ def render_curves(summary: Summary, console: Console, *, height: int = 10) -> No
     mark = next((name for name in _MARK_CURVES if name in curves), None)
     names = [name for name in (line, mark) if name] or list(curves)[:1]
     if names:
+        # Of the run, so that a tail of NaN is seen to be one.
+        first, last = summary.first_step, summary.last_step
+        ends = None if first is None or last is None else (first, last)
         text = draw_curves(
             {printable(name, 24): curves[name] for name in names},
             width=min(console.width, 100) - 1,
             height=height,
             ascii_only=console.options.ascii_only,
+            ends=ends,
         )
         console.print()
         console.print(text, soft_wrap=True)

@@ -122,7 +122,7 @@ def test_a_missing_extra_is_named(missing: str, monkeypatch: Patch, command: Com
     assert "pip install 'foundry_fastlog[cli]'" in error
 
 
-@pytest.mark.parametrize("words", ["summary", "export --to out.jsonl", "tail", "tail -f"])
+@pytest.mark.parametrize("words", ["summary", "export --to out.jsonl", "tail"])
 def test_a_path_that_is_no_run(words: str, run: Path, tmp_path: Path, command: Command) -> None:
     """A misspelled path, a file, and a parent of runs are all answered with the run."""
     for path in (tmp_path / "rum", run / "metrics.jsonl", tmp_path):
@@ -201,6 +201,17 @@ def test_export_of_a_whole_run_exits_with_0(run: Path, tmp_path: Path, command: 
     assert target.read_text() == "precious"
 
 
+@pytest.mark.parametrize("name", ["x.csv", "x.PARQUET"])
+def test_export_writes_no_other_format(
+    run: Path, tmp_path: Path, command: Command, name: str
+) -> None:
+    """Not under its name either; it says what does."""
+    error = command("export", run, "--to", tmp_path / name, code=2).err
+    assert "export writes JSON Lines" in error
+    assert "to_polars" in error
+    assert not (tmp_path / name).exists()
+
+
 def test_export_to_standard_output(run: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """The bytes of the file arrive in the pipe, and nothing else."""
     assert main(["export", str(run), "-s", "metrics", "--to", "-"]) == 0
@@ -269,6 +280,38 @@ def test_tail_follows_the_run_until_ctrl_c(run: Path, following: subprocess.Pope
     following.send_signal(signal.SIGINT)
     assert following.communicate(timeout=30) == ("", "")
     assert following.returncode == 130
+
+
+def test_tail_waits_for_a_run_that_is_about_to_start(
+    tmp_path: Path, monkeypatch: Patch, command: Command
+) -> None:
+    """With -f; it says so once. A file is no such place."""
+    run = tmp_path / "later"
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            OracleWriter(run).metrics(1, loss=1.0)
+        if len(slept) > 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    said = command("tail", "-f", run, code=130)
+    assert said.err.replace("\n", "").count("waiting for a run: ") == 1
+    assert str(run) in said.err.replace("\n", "")
+    assert said.out.endswith("metrics step=1 loss=1\n")
+    command("tail", tmp_path / "never", code=2)
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path):
+        command("tail", "-f", path, code=2)
+
+
+def test_tail_names_the_writer_without_a_label(run: Path, command: Command) -> None:
+    """Beside others, which have one."""
+    OracleWriter(run, rank=1).metrics(0, loss=1.0)
+    writers = {line.split()[2] for line in command("tail", "-n", "99", run).out.splitlines()}
+    assert writers == {"main", "r1"}
 
 
 def test_tail_ends_when_the_run_is_removed(run: Path, monkeypatch: Patch, command: Command) -> None:

@@ -307,6 +307,6 @@ def test_a_directory_that_cannot_be_had_is_an_error_with_advice(tmp_path: Path) 
         app.open_logging(tmp_path / "file" / "run", config)
     with (
         app.open_logging(tmp_path / "run", config),
-        pytest.raises(ConfigError, match="logging: this process already logs to"),
+        pytest.raises(ConfigError, match="logging: this process already records in"),
     ):
         app.open_logging(tmp_path / "run", config)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
@@ -27,13 +28,17 @@ from foundry_fastlog import (
     LoggingConfig,
     RecorderClosedError,
     StructuredLogger,
+    get_latest_log,
+    open_run,
     read_run,
+    setup_logging,
 )
 from foundry_fastlog.components import experiment
 from foundry_fastlog.export import perfetto
+from foundry_fastlog.messages import setup
 from foundry_fastlog.messages.text_handlers import TextHandler
+from foundry_fastlog.recording import recorder
 from foundry_fastlog.run import starts
-from foundry_fastlog.sinks import wandb
 
 ROOT = "model_foundry"
 STAMP = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"
@@ -46,7 +51,7 @@ def start(tmp_path: Path, monkeypatch: Patch) -> Iterator[Open]:
     """Opens experiments below tmp_path/logs and closes them at the end."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setattr(wandb, "WandBLogger", FakeWandB)
+    monkeypatch.setattr(experiment, "WandBLogger", FakeWandB)
     made: list[ExperimentLogging] = []
 
     def make(config: object = "exp0", **options: Any) -> ExperimentLogging:
@@ -246,7 +251,7 @@ BAD_SECTIONS = [
 @pytest.mark.parametrize(
     ("config", "kind", "said"),
     [
-        *((name, ValueError, NO_DIRECTORY) for name in ("", "  ", "a/b", "..", "a/", "/a")),
+        *((name, ValueError, NO_DIRECTORY) for name in ("", "  ", "..", "a/../b", "/a")),
         *((bad, TypeError, NO_NAME) for bad in (None, 7, {}, SimpleNamespace(name="x"))),
         ({"experiment_name": 5}, TypeError, NO_NAME),
         *(
@@ -263,6 +268,62 @@ def test_a_bad_configuration_is_refused(
         start(config)
     assert re.match(said, str(caught.value))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_experiments_may_nest(start: Open, tmp_path: Path) -> None:
+    """As those of sweeps; the text log of a single logger is in the innermost directory."""
+    logs = start(quiet("sweep/lr=1e-3"))
+    assert logs.directory == tmp_path / "logs" / "sweep" / "lr=1e-3"
+    assert logs.recorder.flush()
+    assert read_run(logs.directory).info["name"] == "sweep/lr=1e-3"
+    logger = setup_logging("test.nested", "a/b", config=LoggingConfig(console=False))
+    logger.info("here")
+    logger.handlers[0].close()
+    latest = get_latest_log("a/b")
+    assert latest is not None
+    assert (latest.parent, latest.name[:2]) == (Path("logs/a/b"), "b_")
+
+
+def test_a_directory_as_in_a_shell(start: Open, tmp_path: Path, monkeypatch: Patch) -> None:
+    """``~`` and variables; one that is not set is named."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    assert start(quiet("a", log_dir="~/logs")).directory == tmp_path / "home/logs/a"
+    assert start(quiet("a", log_dir="${SCRATCH}/x")).directory == tmp_path / "scratch/x/a"
+    assert start(quiet("b"), log_dir="$SCRATCH").directory == tmp_path / "scratch/b"
+    for wrong in ("$NOWHERE/logs", "${NOWHERE}"):
+        with pytest.raises(ValueError, match="environment variable NOWHERE is not set"):
+            start(quiet(log_dir=wrong))
+
+
+STAGES = [
+    *((experiment, name) for name in ("attach_experiment", "MetricsLogger", "PerformanceLogger")),
+    *((experiment, name) for name in ("ErrorTracker", "on_sigterm", "SystemMetrics")),
+    *((setup, name) for name in ("TextFileHandler", "RecorderHandler", "apply_levels")),
+    *((recorder, name) for name in ("RunFile", "_prepare_device")),
+]
+
+
+@pytest.mark.parametrize(("place", "name"), STAGES)
+def test_a_set_up_that_fails_leaves_nothing_open(
+    start: Open, monkeypatch: Patch, place: Any, name: str
+) -> None:
+    """As by Ctrl-C in a notebook, where nobody has the object to close it: the cell runs again."""
+    config = quiet(system_metrics_every_s=60)
+    before = start(quiet("before"))
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            ExperimentLogging(config)
+    before.logger().info("mine")
+    assert messages(before)[-1] == "mine"
+    logs = start(config)
+    assert logs.recorder.attempt == 1
+    logs.logger().info("again")
+    assert "again" in messages(logs)
+    assert len(handlers()) == 3
+    assert read_run(logs.directory).report_starts()[0].state == "signal"
 
 
 def test_what_is_in_the_way_is_named(start: Open, tmp_path: Path, monkeypatch: Patch) -> None:
@@ -512,10 +573,12 @@ def test_an_experiment_is_open_once(start: Open, tmp_path: Path) -> None:
         logs.__init__("exp1", log_dir=tmp_path)  # type: ignore[misc]
     assert (logs.experiment_name, logs.closed) == ("exp0", False)
     assert not (tmp_path / "exp1").exists()
-    with pytest.raises(ValueError, match=r"already logs to .*exp0: use that Exp.*or close\(\) it"):
+    with pytest.raises(ValueError, match=r"already records in .*exp0: use open_run.*or close it"):
         start(quiet())
     logs.logger().info("still here")
     assert messages(logs)[-1] == "still here"
+    open_run(logs.directory).close()  # for whom the object is lost
+    assert start(quiet()).recorder.attempt == 1
 
 
 FIRST, LATER = "2025-09-30_14-30-00", "2025-09-30_14-30-01"
@@ -605,3 +668,34 @@ def test_pickling(start: Open, monkeypatch: Patch) -> None:
     log = pickle.loads(pickle.dumps(logs.logger("data")))
     assert (log.name, log._experiment.logs) == (f"{ROOT}.data", None)
     assert pickle.loads(pickle.dumps(log)).name == f"{ROOT}.data"
+
+
+def test_a_start_without_a_free_descriptor(tmp_path: Path) -> None:
+    """Nothing raises; what was logged meanwhile is written once there is one, and is sampled."""
+    script = """
+        import logging, os, resource, sys, time
+        from foundry_fastlog import ExperimentLogging
+        from foundry_fastlog.components import experiment
+        from foundry_fastlog.machine import sampler
+
+        sampler._FIRST_S = 0.01
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        logs = ExperimentLogging(
+            {"experiment_name": "e", "logging": {"system_metrics_every_s": 0.01}},
+            log_dir=sys.argv[1],
+        )
+        assert logs.log_step(1, 0, {"loss": 0.5})
+        logs.logger("x").info("early")
+        while not logs.system.errors:
+            time.sleep(0.001)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        while not logs.system.samples:
+            time.sleep(0.001)
+        assert logs.close()
+    """
+    run_python(dedent(script), tmp_path)
+    run = read_run(tmp_path / "e", strict=True)
+    assert [line["metrics"] for line in run.lines("metrics")] == [{"loss": 0.5}]
+    assert "early" in [line["message"] for line in run.lines("log")]
+    assert list(run.lines("system"))

@@ -86,22 +86,25 @@ def test_step_as_keyword(recorder: Recorder) -> None:
         *("record_dict()", "record_dict(1)", "record_dict({'x': 1.0})"),
         *("record_dict(1, {'x': 1.0}, 2)", "record_dict(1, {'x': 1.0}, metrics={})"),
         *("record_dict(1, {'x': 1.0}, step=1)", "record_dict(1, values={'x': 1.0})"),
-        *("log()", "log(step=1)", "log({}, 1, 2)", "log({}, commit=True)"),
+        *("log()", "log(step=1)", "log({}, 1, 2)", "log({}, 1, None, 2)"),
+        *("log({}, commit=1)", "log({}, commit='yes')", "log({}, sync=True)"),
         *("timer()", "timer(5)", "timer('a', 1)", "timer('a', name='b')", "timer('a', epoch=1)"),
     ],
 )
 def test_misuse(recorder: Recorder, call: str) -> None:
     """Too few, too many and unknown arguments: TypeError that names the function's arguments."""
     names = {"recorder": recorder}
-    refused(recorder, TypeError, "step|metrics|name", lambda: eval(f"recorder.{call}", names))
+    refused(
+        recorder, TypeError, "step|metrics|name|commit", lambda: eval(f"recorder.{call}", names)
+    )
 
 
 def test_keyword_arguments(recorder: Recorder) -> None:
     """record_dict() and log() take their arguments by name in any order."""
     assert recorder.record_dict(metrics={"a": 1.0}, step=1)
     assert recorder.record_dict(2, metrics={"a": 2.0})
-    assert recorder.log(step=3, metrics={"a": 3.0})
-    assert recorder.log(metrics={"a": 4.0})
+    assert recorder.log(step=3, data={"a": 3.0})
+    assert recorder.log(data={"a": 4.0})
     with recorder.timer(name="t"):
         pass
     assert read(recorder) == [(n, {"a": float(n)}) for n in (1, 2, 3, 4)]
@@ -119,7 +122,7 @@ def test_epoch(recorder: Recorder, epoch: Any) -> None:
 
 @pytest.mark.parametrize(
     ("epoch", "error"),
-    [("2", TypeError), (True, TypeError), ([1], TypeError), (2**63, OverflowError)],
+    [("2", TypeError), (True, TypeError), ([1], TypeError), (2**64, OverflowError)],
 )
 def test_wrong_epoch(recorder: Recorder, epoch: object, error: type[Exception]) -> None:
     refused(recorder, error, "epoch", lambda: recorder.record(1, x=1.0, epoch=epoch))
@@ -174,14 +177,26 @@ def test_no_mapping(recorder: Recorder, wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("key", [1, None, b"x", 1.5, ("a",), Path("x")])
-def test_keys_must_be_text_at_any_depth(recorder: Recorder, key: Any) -> None:
+def test_keys_must_be_text(recorder: Recorder, key: Any) -> None:
     calls = (
         lambda: recorder.record_dict(0, {key: 1.0}),
-        lambda: recorder.log({key: 1.0}),
-        lambda: recorder.log({"deep": {key: 1.0}}),
-        lambda: recorder.log({key: {"deep": 1.0}}),
+        lambda: recorder.epoch_summary(0, {key: 1.0}),
     )
-    refused(recorder, TypeError, "metric names must be str", *calls)
+    refused(recorder, TypeError, "must be str", *calls)
+
+
+def test_log_makes_text_of_keys(recorder: Recorder) -> None:
+    """At any depth; whatever else has that name already."""
+    for key in (1, None, b"x", 1.5, ("a",), Path("x")):
+        recorder.log({key: 1, "deep": {key: 2}, "last": {"deep": {key: 3}}})
+        recorder.log({key: {"deep": 1}})
+    names = [str(key) for key in (1, None, b"x", 1.5, ("a",), Path("x"))]
+    expected = [
+        line
+        for name in names
+        for line in ({name: 1, f"deep.{name}": 2, f"last.deep.{name}": 3}, {f"{name}.deep": 1})
+    ]
+    assert [values for _, values in read(recorder)] == expected
 
 
 def test_what_the_callers_own_code_raises_reaches_the_caller(recorder: Recorder) -> None:
@@ -224,21 +239,24 @@ def test_log_flattens_dicts(recorder: Recorder) -> None:
     assert recorder.log(deep)
     circular: dict[str, Any] = {}
     circular["again"] = circular
-    for wrong in ({"x": deep}, circular):
-        with pytest.raises(ValueError, match="32"):
-            recorder.log(wrong)
+    for wrong in ({"x": deep}, circular):  # what is deeper is a value like any other
+        recorder.log(wrong)
     with pytest.raises(TypeError, match="'a' has type dict"):
         recorder.record_dict(0, {"a": {"b": 1.0}})  # takes keys as they are
     assert read(recorder) == [
         (0, {"a.b.c": 1, "a.b.d": 2, "f": 3, ".": 4}),
         (1, {".".join("x" * 33): 1.0}),
+        (2, {".".join("x" * 33): None}),
+        (3, {"again.again": None}),
     ]
 
 
 def test_names_that_become_the_same(recorder: Recorder) -> None:
     """One line has every name once: a ValueError names the one that comes twice."""
-    refused(recorder, ValueError, r"'a\.b'", lambda: recorder.log({"a": {"b": 1}, "a.b": 2}))
-    with Recorder(recorder.path) as recorder:
+    path = recorder.path.parent
+    with Recorder(path / "log", on_bad_value="raise") as recorder:
+        refused(recorder, ValueError, r"'a\.b'", lambda: recorder.log({"a": {"b": 1}, "a.b": 2}))
+    with Recorder(path / "record") as recorder:
         both: dict[str, Any] = {"\udc80": 1, "\\udc80": 2}
         refused(recorder, ValueError, "udc80", lambda: recorder.record_dict(0, both))
 

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import gc
 import logging
-import os
 import pickle
 import sys
 import weakref
@@ -18,7 +17,7 @@ from unittest.mock import Mock
 import pytest
 from recorded import in_threads, lines, run_python, steps
 
-from foundry_fastlog import Recorder, RecorderClosedError
+from foundry_fastlog import Recorder, RecorderClosedError, read_run
 
 # The flush thread sleeps for an hour unless it is asked.
 RECORDER_OPTIONS = {"flush_interval_s": 3600}
@@ -128,18 +127,6 @@ def test_a_recorder_is_one_per_process(recorder: Recorder) -> None:
         pickle.dumps(recorder)
 
 
-def test_a_recorder_unpickled_elsewhere_is_a_worker(recorder: Recorder) -> None:
-    """Where no such recorder is open, as in a spawned process, a worker's one is opened."""
-    pickled = pickle.dumps(recorder)
-    recorder.close()
-    worker = pickle.loads(pickled)
-    assert worker is not recorder
-    assert worker.label == f"w{os.getpid()}"
-    assert worker.record(1, loss=2.0)
-    assert worker.close()
-    assert [path.name for path in worker.files()] == [f"metrics.w{os.getpid()}.jsonl"]
-
-
 def test_subclass(tmp_path: Path) -> None:
     class Doubling(Recorder):
         def record(self, step: int, /, **values: object) -> bool:
@@ -235,8 +222,11 @@ def test_every_use_says_that_it_was_never_opened(tmp_path: Path, *, fails: bool)
     recorder = failed(tmp_path / "file") if fails else Recorder.__new__(Recorder)
     assert repr(recorder) == "<Recorder, never opened>"
     uses = [partial(eval, f"recorder.{use}", {"recorder": recorder}) for use in USES]
-    copies = [partial(copied, recorder) for copied in (pickle.dumps, copy.copy, copy.deepcopy)]
-    for use in (*uses, *copies, partial(recorder.record.__call__, recorder)):
+    for use in (
+        *uses,
+        partial(pickle.dumps, recorder),
+        partial(recorder.record.__call__, recorder),
+    ):
         with pytest.raises((RuntimeError, AttributeError), match="never opened"):
             use()
     assert not hasattr(recorder, "unknown")
@@ -285,3 +275,28 @@ from foundry_fastlog import Recorder
 """
     done = run_python(code, timeout=60)
     assert done.stdout.count("in the main interpreter only") == 2
+
+
+def test_copies_and_pickles_in_one_process(tmp_path: Path) -> None:
+    """A copy is the object itself, also a closed one's; a pickle is for a worker of an open run."""
+    with Recorder(tmp_path) as recorder:
+        pickled = pickle.dumps(recorder)
+        assert pickle.loads(pickled) is recorder
+        assert copy.deepcopy([recorder])[0] is copy.copy(recorder) is recorder
+    assert copy.deepcopy([recorder])[0] is copy.copy(recorder) is recorder
+    with pytest.raises(RecorderClosedError, match="leave loggers out of what you pickle"):
+        pickle.dumps(recorder)
+    with pytest.raises(RecorderClosedError, match="was pickled in this process and is closed"):
+        pickle.loads(pickled)
+    assert len(list(tmp_path.glob("*.jsonl"))) <= 1
+
+
+def test_a_pickle_that_is_opened_elsewhere(tmp_path: Path) -> None:
+    """As one in a checkpoint: it records as a worker does, and one warning says so."""
+    with Recorder(tmp_path / "run") as recorder:
+        (tmp_path / "pickle").write_bytes(pickle.dumps(recorder))
+    code = "import pickle, sys; pickle.load(open(sys.argv[1], 'rb')).record(1, x=1.0)"
+    done = run_python(code, tmp_path / "pickle")
+    assert "was unpickled where it is no spawned worker: it records in" in done.stderr
+    labels = [writer.label for writer in read_run(tmp_path / "run").writers]
+    assert [label[:1] for label in labels if label] == ["w"]

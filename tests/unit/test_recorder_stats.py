@@ -16,7 +16,7 @@ KEYS = {
     *("calls", "accepted", "dropped", "written", "bytes_written", "blocked_s", "record_ns"),
     *("timer_ns", "record_calls", "timer_calls", "event_calls", "logging_s", "overhead_fraction"),
     *("wall_s", "flush_cpu_s", "ring_bytes", "ring_path", "ring_high_water_bytes", "errors"),
-    *("first_error", "last_error", "key_sets", "streams", "device"),
+    *("first_error", "last_error", "key_sets", "left_out", "streams", "device"),
 }
 SMALL = 64 << 10
 

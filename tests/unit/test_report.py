@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from oracle import START, OracleWriter, attempt, write_run_json
 from rich.console import Console
 
+from foundry_fastlog import Recorder
 from foundry_fastlog.analysis.accumulate import percentile
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.analysis.summary import Summary
@@ -206,7 +207,7 @@ def test_runs_that_say_little_are_summed_up(tmp_path: Path) -> None:
     assert summary.complete
     text = shown(summary)
     assert "1 process: 1 rank, 1 start" in text
-    assert not [part for part in ("Metrics", "Timings", "never arrived") if part in text]
+    assert not [part for part in ("Metrics", "Timings", "missing:") if part in text]
 
 
 def test_errors_and_messages_are_counted_by_type_and_level(tmp_path: Path) -> None:
@@ -335,7 +336,7 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
         writer.metrics_dict(0, {f"x{number}": None}, missing={f"x{number}": "lost"})
         writer.metrics_dict(0, {"loss": None}, missing={"loss": f"driver_error_{number}"})
     text = shown(summed(tmp_path), width=200)
-    check_has(text, "50 values never arrived: lost 25, driver_error_0 1, ", "... and 6 more")
+    check_has(text, "50 values missing: lost 25, driver_error_0 1, ", "... and 6 more")
     assert ", driver_error_4 1, others 20\n" in text
 
 
@@ -367,10 +368,10 @@ def test_values_that_never_arrived_are_counted_and_told(tmp_path: Path) -> None:
     timings = {timing.name: (timing.count, timing.total_s) for timing in summary.timings}
     assert timings == {"forward": (2, 0.2), "forward (cuda:0)": (1, 0.5), "odd": (1, 0.1)}
     text = shown(summary)
-    check_has(text, "5 values never arrived: timeout 2, lost 1, ")
-    check_has(text, "  loss: 3 values never arrived: timeout 2, lost 1\n")
-    check_has(text, "  forward (cuda:0): 1 value never arrived: driver_error_700 1\n")
-    check_has(text, "  \\x1bn: 1 value never arrived: \\x1b[31m 1\n")
+    check_has(text, "5 values missing: timeout 2, lost 1, ")
+    check_has(text, "  loss: 3 values missing: timeout 2, lost 1\n")
+    check_has(text, "  forward (cuda:0): 1 value missing: driver_error_700 1\n")
+    check_has(text, "  \\x1bn: 1 value missing: \\x1b[31m 1\n")
     assert "\x1b" not in text
 
 
@@ -414,6 +415,15 @@ def test_a_curve_goes_from_corner_to_corner() -> None:
     assert [lines[n].strip()[:3] for n in (1, 3, 5)] == ["4 |", "2 |", "0 |"]
     assert lines[6].split() == ["step", "0", "100"]
     assert all(any(row[column : column + 1] == "*" for row in plot) for column in range(30))
+
+
+def test_a_curve_has_the_steps_of_the_run(tmp_path: Path) -> None:
+    """A tail of NaN is not cut off: the line ends before the axis does."""
+    with Recorder(tmp_path) as recorder:
+        for step in range(20):
+            recorder.record(step, loss=1.0 / (step + 1) if step < 10 else math.nan)
+    axis = next(line for line in shown(summed(tmp_path)).splitlines() if "step 0 " in line)
+    assert axis.split()[-1] == "19"
 
 
 @given(

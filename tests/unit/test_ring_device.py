@@ -31,7 +31,7 @@ from foundry_fastlog.reading.lines import parse_line
 REASONS = {
     **dict(enumerate(("lost", "timeout", "no_slot"))),
     **dict(enumerate(("forked", "no_room", "no_key_space", "backend_error"), 4)),
-    **dict(enumerate(("masked", "other_context", "unordered", "capture"), 8)),
+    **dict(enumerate(("masked", "other_context", "unordered", "capture", "unsupported"), 8)),
 }
 ANY_WORD = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -88,7 +88,7 @@ def test_an_epoch_beside_missing_values() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [missing(12), missing(255), (7, 0), (255, 0)])
+@pytest.mark.parametrize("value", [missing(13), missing(255), (7, 0), (255, 0)])
 def test_an_unknown_tag_or_reason_is_damage(value: tuple[int, int]) -> None:
     builder = metrics(("loss",), value)
     builder.metrics(1, builder.key_set("loss"), (REAL, 0.5))
@@ -96,7 +96,14 @@ def test_an_unknown_tag_or_reason_is_damage(value: tuple[int, int]) -> None:
     assert (report.damaged, len(shown)) == (1, 1)
 
 
-@pytest.mark.parametrize("value", [pending(0), missing(0), missing(1)])
+def test_an_epoch_that_was_left_out_is_only_named() -> None:
+    assert members(metrics(("b", "epoch", "a"), missing(1), missing(12), missing(12))) == (
+        b'"step":1,"metrics":{"b":null,"a":null},'
+        b'"missing":{"epoch":"unsupported","b":"timeout","a":"unsupported"}'
+    )
+
+
+@pytest.mark.parametrize("value", [pending(0), missing(0), missing(1), missing(8)])
 def test_an_epoch_is_never_a_value_of_a_device(value: tuple[int, int]) -> None:
     assert first_line(metrics(("loss", "epoch"), (REAL, 0.5), value)) == b""
 
@@ -146,7 +153,7 @@ def timing(flags: int, rest: bytes, error_length: int = 0) -> bytes:
         *((4 | 8, bytes(size), 0) for size in (0, 7, 9)),  # no reason, or a part of one
         # The error's name takes of its bytes.
         *((4 | 8, bytes(8), length) for length in (1, 8, 9, (1 << 32) - 1)),
-        (4 | 8, b"\x0c" + bytes(7), 0),  # a reason that there is not
+        (4 | 8, b"\x0d" + bytes(7), 0),  # a reason that there is not
     ],
 )
 def test_a_timing_whose_device_makes_no_sense_is_damage(
