@@ -77,8 +77,10 @@ class ConsoleOutput:
             with bars_aside(stream):
                 _write(stream, "".join(texts))
                 stream.flush()
-        except Exception:  # noqa: BLE001 - a closed pipe, a notebook's own stream: ignored
+        except BaseException as error:  # a closed pipe, a notebook's own stream: ignored
             self.errors += len(messages)
+            if not isinstance(error, Exception):
+                raise
 
     def _text_of(self, message: Message, *, terminal: bool) -> str:
         stamp, level, rest = head_of(message)
