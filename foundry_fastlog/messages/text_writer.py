@@ -32,7 +32,7 @@ from typing import Protocol
 
 from foundry_fastlog.messages.text_lines import Message, sound, text_of
 
-__all__ = ["MAX_QUEUED", "Output", "TextWriter", "ToConsole", "writer"]
+__all__ = ["MAX_QUEUED", "Output", "TextWriter", "ToConsole", "in_console_thread", "writer"]
 
 MAX_QUEUED = 20_000
 """Queued messages at which callers start to wait for the thread."""
@@ -369,6 +369,11 @@ class ToConsole:
     def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:  # noqa: ARG002 - as `Output`
         """Queue messages for the console's thread."""
         _console_writer.put_all(self._outputs, messages)
+
+
+def in_console_thread() -> bool:
+    """Return whether the caller is the console's own thread, which may wait as long as it takes."""
+    return threading.current_thread() is _console_writer._thread  # noqa: SLF001 - of this module
 
 
 def _flush_at_worker_exit(text_writer: TextWriter) -> None:
