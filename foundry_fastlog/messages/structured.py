@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.base.environment import get_device, get_git_commit_hash, utc_now
 from foundry_fastlog.base.json_text import nonfinite_fields, render_members, safe_str
 from foundry_fastlog.config.experiment import name_and_config, setting
+from foundry_fastlog.messages.capture import notice_removed
 from foundry_fastlog.messages.context import ambient, layer, log_context
 from foundry_fastlog.messages.direct_route import Route, find_route
 from foundry_fastlog.messages.enabling import is_enabled, remember
@@ -273,6 +274,7 @@ class StructuredLogger:
         logger = self.logger
         if route is None or not route.holds(logger):
             self._route = route = find_route(logger)
+            notice_removed()
         if exc_info or not route.direct:
             self._log_through_stdlib(level, message, exc_info, stacklevel + 2, fields)
             return
