@@ -9,6 +9,7 @@ import gc
 import inspect
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,46 @@ def test_a_generator_function_is_refused(recorder: Recorder) -> None:
     async def later() -> AsyncGenerator[int, None]:
         yield 1
 
-    for function in (batches, later):
+    class Batches:
+        __call__ = staticmethod(batches)
+
+    class Later:
+        async def __call__(self) -> AsyncGenerator[int, None]:
+            yield 1
+
+    odd = (partial(batches), partial(Later()), staticmethod(batches))
+    for function in (batches, later, Batches(), Later(), *odd):
         with pytest.raises(TypeError, match=r"is a generator function.*Put the block inside"):
             recorder.timer("load")(function)
+
+
+def test_whatever_is_called_may_be_decorated(recorder: Recorder) -> None:
+    """Methods also from above @staticmethod and @classmethod; objects, classes and partials."""
+
+    class Model:
+        @recorder.timer("static")
+        @staticmethod
+        def double(value: int) -> int:
+            return 2 * value
+
+        @recorder.timer("class")
+        @classmethod
+        def named(cls, value: int) -> str:
+            return cls.__name__ * value
+
+        async def __call__(self, value: int) -> int:
+            await asyncio.sleep(0)
+            return 3 * value
+
+    model = Model()
+    assert (model.double(2), Model.double(2), model.named(2)) == (4, 4, "ModelModel")
+    triple = recorder.timer("object")(model)
+    assert inspect.iscoroutinefunction(triple)
+    assert asyncio.run(triple(2)) == 6
+    assert recorder.timer("type")(int)("2") == 2
+    assert recorder.timer("partial")(partial(pow, 2))(3) == 8
+    names = [name for name, *_ in blocks(recorder)]
+    assert names == ["static", "static", "class", "object", "type", "partial"]
 
 
 @pytest.mark.parametrize("wrong", [5, None, "name"])
