@@ -1,20 +1,21 @@
 // timer(): a block's wall-clock duration as one record, with nesting.
 //
-// A Timer holds only its name and step; running blocks are on a per-thread stack. So one Timer may be entered
+// A Timer holds only its name and step; running blocks are on a stack of their thread. So one Timer may be entered
 // again while it runs (recursion), and by several threads at once. Tasks of a thread (asyncio, trio) interleave
 // their blocks on it, and are told apart by their contexts.
 #include <Python.h>
 #include <structmember.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstring>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bindings/bindings.hpp"
+#include "bindings/block_stack.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/py_encode.hpp"
 #include "bindings/submit.hpp"
@@ -22,7 +23,6 @@
 #include "core/line_renderer.hpp"
 
 namespace fastlog::bindings {
-namespace {
 
 struct Timer {
     PyObject_HEAD PyObject* recorder;  // owned
@@ -30,41 +30,10 @@ struct Timer {
     PyObject* device;                  // owned; null: the block is not timed on a device
     std::int64_t step;
     bool has_step;
-    std::atomic<std::uint32_t> open;  // blocks that began with a ticket and have not ended
+    std::atomic<std::uint32_t> open;  // blocks that have it as their original, and have not ended
 };
 
-struct Frame {
-    Timer* timer;      // owned; a copy if `original` is not null
-    PyObject* parent;  // owned name of the enclosing block, or null
-    std::uint64_t begin;
-    std::int64_t step;
-    std::uint16_t depth;
-    bool has_step;
-    DeviceBlock block{};
-    // The timer of a block that is timed on a device, only for comparison. It is not referenced, so a timer
-    // whose block can no longer be exited is freed, together with its ticket.
-    const Timer* original = nullptr;
-    PyObject* task = nullptr;  // owned; the context that it began in, null outside of tasks
-    PyObject* token =
-        nullptr;  // owned; puts back what tasks that are started here have as their parent
-};
-
-/// A block that encloses another; the name is borrowed.
-struct Outer {
-    PyObject* name;
-    std::int64_t step;
-    std::uint16_t depth;
-    bool has_step;
-};
-
-// Frames of a thread that ends inside a block are leaked, because references must not be dropped without the
-// interpreter. Their tickets are not leaked.
-struct Running : std::vector<Frame> {
-    ~Running() {
-        for (Frame& frame : *this) drop_block(frame.block);
-    }
-};
-thread_local Running running;
+namespace {
 
 PyTypeObject* timer_type = nullptr;
 PyObject* decorate = nullptr;
@@ -73,9 +42,10 @@ PyObject* decorate = nullptr;
 thread_local const PyObject* base_context = nullptr;
 thread_local const PyObject* entered_context = nullptr;
 
-// The blocks that tasks inherit which are started in a task.
+// The numbers of the blocks that tasks inherit which are started in a task, the innermost first. Those that have
+// ended, and another thread's, are on no stack that is searched for them.
 PyObject* inherited = nullptr;
-constexpr Py_ssize_t kInherited = 5;  // items of each
+std::atomic<std::uint64_t> last_number{0};
 
 // What tells the tasks of a thread apart; null outside of them. Borrowed.
 PyObject* current_task() noexcept {
@@ -94,75 +64,76 @@ PyObject* current_task() noexcept {
     return context;
 }
 
-const Frame* innermost(PyObject* recorder, const PyObject* task) noexcept {
-    for (auto frame = running.rbegin(); frame != running.rend(); ++frame) {
+using Frames = std::vector<Frame>;
+
+const Frame* innermost(const Frames& frames, PyObject* recorder, const PyObject* task) noexcept {
+    for (auto frame = frames.rbegin(); frame != frames.rend(); ++frame) {
         if (frame->timer->recorder == recorder && frame->task == task) return &*frame;
     }
     return nullptr;
 }
 
-// What the task was started in: (recorder, name, depth, step or None, thread), once for each recorder. Owned.
+// What the task was started in. Owned; null for nothing.
 PyObject* inherited_blocks() noexcept {
     PyObject* blocks = nullptr;
     if (PyContextVar_Get(inherited, nullptr, &blocks) != 0) PyErr_Clear();
     return blocks;
 }
 
-std::optional<Outer> block_of(PyObject* blocks, PyObject* recorder) noexcept {
+const Frame* numbered(const Frames& frames, PyObject* number) noexcept {
+    const std::uint64_t wanted = PyLong_AsUnsignedLongLong(number);
+    const auto frame = std::find_if(frames.begin(), frames.end(),
+                                    [&](const Frame& one) { return one.number == wanted; });
+    return frame != frames.end() ? &*frame : nullptr;
+}
+
+const Frame* innermost_of(const Frames& frames, PyObject* recorder, PyObject* blocks) noexcept {
     const Py_ssize_t size = blocks == nullptr ? 0 : PyTuple_GET_SIZE(blocks);
-    for (Py_ssize_t i = 0; i < size; i += kInherited) {
-        if (PyTuple_GET_ITEM(blocks, i) != recorder) continue;
-        if (PyLong_AsVoidPtr(PyTuple_GET_ITEM(blocks, i + 4)) != &running) return {};
-        PyObject* const step = PyTuple_GET_ITEM(blocks, i + 3);
-        return Outer{PyTuple_GET_ITEM(blocks, i + 1), step == Py_None ? 0 : PyLong_AsLongLong(step),
-                     static_cast<std::uint16_t>(PyLong_AsLong(PyTuple_GET_ITEM(blocks, i + 2))),
-                     step != Py_None};
+    for (Py_ssize_t i = 0; i < size; ++i) {
+        const Frame* const frame = numbered(frames, PyTuple_GET_ITEM(blocks, i));
+        if (frame != nullptr && frame->timer->recorder == recorder) return frame;
     }
-    return {};
+    return nullptr;
 }
 
 // Finds the enclosing block: of the task, of what the task was started in, or around all tasks.
-void note_parent(Frame& frame) noexcept {
+void note_parent(BlockStack& stack, Frame& frame) noexcept {
     PyObject* const recorder = frame.timer->recorder;
-    std::optional<Outer> outer;
-    PyObject* blocks = nullptr;
-    const Frame* found = innermost(recorder, frame.task);
-    if (found == nullptr && frame.task != nullptr) {
-        outer = block_of(blocks = inherited_blocks(), recorder);
-        if (!outer) found = innermost(recorder, nullptr);
-    }
-    if (found != nullptr) outer = {found->timer->name, found->step, found->depth, found->has_step};
-    if (outer) {
-        frame.parent = Py_NewRef(outer->name);  // Python code may end that block first
-        frame.depth = static_cast<std::uint16_t>(outer->depth + 1);
-        if (!frame.has_step) {
-            frame.step = outer->step;
-            frame.has_step = outer->has_step;
+    PyObject* const blocks = frame.task != nullptr ? inherited_blocks() : nullptr;
+    stack.look([&](const Frames& frames) {
+        const Frame* found = innermost(frames, recorder, frame.task);
+        if (found == nullptr && frame.task != nullptr) {
+            found = innermost_of(frames, recorder, blocks);
+            if (found == nullptr) found = innermost(frames, recorder, nullptr);
         }
-    }
+        if (found == nullptr) return;
+        frame.parent = Py_NewRef(found->timer->name);  // Python code may end that block first
+        frame.depth = static_cast<std::uint16_t>(found->depth + 1);
+        if (!frame.has_step) {
+            frame.step = found->step;
+            frame.has_step = found->has_step;
+        }
+    });
     Py_XDECREF(blocks);
 }
 
 // Tasks that are started in this block have it as their parent. Without memory they have none.
-void pass_on(Frame& frame) noexcept {
-    PyObject* const recorder = frame.timer->recorder;
-    PyObject* const step = frame.has_step ? PyLong_FromLongLong(frame.step) : Py_NewRef(Py_None);
-    PyObject* const thread = PyLong_FromVoidPtr(&running);
-    PyObject* const depth = PyLong_FromLong(frame.depth);
+void pass_on(BlockStack& stack, Frame& frame) noexcept {
+    frame.number = 1 + last_number.fetch_add(1, std::memory_order_relaxed);
+    PyObject* const number = PyLong_FromUnsignedLongLong(frame.number);
     PyObject* const before = inherited_blocks();
     PyObject* const all = PyList_New(0);
-    bool made = all != nullptr && step != nullptr && thread != nullptr && depth != nullptr;
-    for (PyObject* item : {recorder, frame.timer->name, depth, step, thread}) {
-        made = made && PyList_Append(all, item) == 0;
-    }
+    bool made = all != nullptr && number != nullptr && PyList_Append(all, number) == 0;
     const Py_ssize_t size = before == nullptr ? 0 : PyTuple_GET_SIZE(before);
     for (Py_ssize_t i = 0; i < size; ++i) {
-        if (PyTuple_GET_ITEM(before, i - i % kInherited) == recorder) continue;
-        made = made && PyList_Append(all, PyTuple_GET_ITEM(before, i)) == 0;
+        PyObject* const outer = PyTuple_GET_ITEM(before, i);
+        const bool runs =
+            stack.look([&](const Frames& frames) { return numbered(frames, outer) != nullptr; });
+        made = made && (!runs || PyList_Append(all, outer) == 0);
     }
     PyObject* const blocks = made ? PyList_AsTuple(all) : nullptr;
     if (blocks != nullptr) frame.token = PyContextVar_Set(inherited, blocks);
-    for (PyObject* owned : {step, thread, depth, before, all, blocks}) Py_XDECREF(owned);
+    for (PyObject* owned : {number, before, all, blocks}) Py_XDECREF(owned);
     PyErr_Clear();
 }
 
@@ -188,12 +159,12 @@ bool copy_timer(Frame& frame) noexcept {
     return true;
 }
 
-// Releases what a frame that is on no stack owns. The timer is owned once the frame is on a stack, or if it
-// is a copy.
-void release_frame(Frame& frame) noexcept {
+// Ends a block without a record. Its timer is not owned yet if it did not come so far.
+void drop_frame(Frame& frame, bool owns_timer) noexcept {
+    drop_block(frame.block);
     leave_task(frame);
     Py_XDECREF(frame.parent);
-    if (frame.original != nullptr) Py_DECREF(frame.timer);
+    if (owns_timer) Py_DECREF(frame.timer);
 }
 
 PyObject* timer_enter(PyObject* self, PyObject*) {
@@ -205,32 +176,33 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     if (engine == nullptr && PyErr_Occurred()) [[unlikely]]
         return nullptr;
     Frame frame{timer, nullptr, begin, timer->step, 0, timer->has_step};
+    BlockStack* const stack = BlockStack::own();
+    if (stack == nullptr) return PyErr_NoMemory();
     frame.task = Py_XNewRef(current_task());
-    if (!running.empty() || frame.task != nullptr) note_parent(frame);
+    if (!stack->empty() || frame.task != nullptr) note_parent(*stack, frame);
     if (frame.task != nullptr) [[unlikely]]
-        pass_on(frame);
+        pass_on(*stack, frame);
     if (timer->device != nullptr) {
         const bool begun =
-            begin_on_device(*handle, timer, timer->device, frame.block) && copy_timer(frame);
+            begin_on_device(*handle, timer->device, frame.block) && copy_timer(frame);
         engine = begun ? handle->ready(false) : nullptr;
         if (engine == nullptr && PyErr_Occurred()) {
-            drop_block(frame.block);
-            release_frame(frame);
+            drop_frame(frame, frame.original != nullptr);
             return nullptr;
         }
         frame.begin = begin = span_ticks();  // time that the device needed is not part of the block
     }
-    try {
-        running.push_back(frame);
-    } catch (const std::bad_alloc&) {
-        drop_block(frame.block);
-        release_frame(frame);
-        return PyErr_NoMemory();
-    }
+    if (engine != nullptr) [[likely]]
+        frame.thread = engine->core.slot().thread();
     if (frame.original == nullptr) {
         Py_INCREF(self);
-    } else if (frame.block.ticket != kNoTicket) {
+    } else {
         timer->open.fetch_add(1, std::memory_order_relaxed);
+    }
+    if (!stack->push(frame)) {
+        if (frame.original != nullptr) timer->open.fetch_sub(1, std::memory_order_relaxed);
+        drop_frame(frame, true);
+        return PyErr_NoMemory();
     }
     if (engine == nullptr) [[unlikely]]
         return Py_NewRef(self);  // its end counts the drop
@@ -257,7 +229,8 @@ std::string_view cut(std::string_view text, std::size_t bytes) noexcept {
 
 // The key table has no room for a name: the record itself carries the members of its line.
 int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& timing,
-                      PyObject* name, PyObject* parent, std::string_view error) noexcept {
+                      PyObject* name, PyObject* parent, std::string_view error,
+                      std::uint32_t thread) noexcept {
     std::vector<PyObject*> storage;
     int result = -1;
     try {
@@ -265,9 +238,10 @@ int submit_with_names(Recorder& core, std::uint64_t ticks, const TimingPayload& 
         std::string_view parent_text;
         if (utf8_of(name, name_text, storage) &&
             (parent == nullptr || utf8_of(parent, parent_text, storage))) {
-            const std::string text = render_timing_fragment(
-                name_text, parent_text, timing, core.ns_per_tick(), core.slot().thread(), error,
-                missing_bits(MissingReason::no_key_space));
+            const std::string text =
+                render_timing_fragment(name_text, parent_text, timing, core.ns_per_tick(),
+                                       thread != 0 ? thread : core.slot().thread(), error,
+                                       missing_bits(MissingReason::no_key_space));
             result = submit_counted(core, CallKind::timer_exit, RecordKind::fragment,
                                     Stream::performance, ticks, text.data(), text.size());
             const bool on_device = (timing.flags & TimingPayload::kHasDevice) != 0;
@@ -298,8 +272,9 @@ inline int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayloa
     return 1;
 }
 
-int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end,
-                  PyObject* error_type) noexcept {
+// `thread`: where the block began, 0 for the calling thread.
+int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObject* error_type,
+                  std::uint32_t thread) noexcept {
     TimingPayload timing{};
     timing.step = frame.step;
     timing.duration_ticks = end - frame.begin;
@@ -327,7 +302,7 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end,
         (frame.parent != nullptr && timing.parent == KeyTable::kNone)) [[unlikely]] {
         abandon(block, MissingReason::lost);
         return submit_with_names(engine->core, ticks, timing, frame.timer->name, frame.parent,
-                                 error);
+                                 error, thread);
     }
     std::byte payload[sizeof(TimingPayload) + 128 + sizeof block.missing];
     error = cut(error, 128);
@@ -339,9 +314,9 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end,
         std::memcpy(payload + length, &block.missing, sizeof block.missing);
         length += sizeof block.missing;
     }
-    const int accepted =
-        submit_counted(engine->core, CallKind::timer_exit, RecordKind::timing, Stream::performance,
-                       ticks, payload, length, TicketChain{block.ticket, block.ticket}.flags());
+    const int accepted = submit_counted(engine->core, CallKind::timer_exit, RecordKind::timing,
+                                        Stream::performance, ticks, payload, length,
+                                        TicketChain{block.ticket, block.ticket}.flags(), thread);
     if (accepted != 1) abandon(block, MissingReason::lost);
     return accepted;
 }
@@ -349,35 +324,30 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end,
 PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     const std::uint64_t end = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
-    // Usually the last frame; further down if generators or tasks were interleaved.
+    // Usually the last frame; further down if generators or tasks were interleaved. A task's block may be ended
+    // from outside, by its generator's close, and a generator's in another thread.
     const PyObject* const task = current_task();
-    const auto is_its = [&](const Frame& frame) {
-        return frame.timer == timer || frame.original == timer;
-    };
-    std::size_t i = running.size();
-    while (i != 0 && !(is_its(running[i - 1]) && running[i - 1].task == task)) --i;
-    if (i == 0)
-        [[unlikely]] {  // a task's block may be ended from outside, by its generator's close
-        i = running.size();
-        while (i != 0 && !is_its(running[i - 1])) --i;
+    Frame frame;
+    std::uint32_t thread = 0;
+    BlockStack* const stack = BlockStack::own();
+    if (stack == nullptr ||
+        !(stack->take([&](const Frame& one) { return one.is_of(timer) && one.task == task; },
+                      frame) ||
+          stack->take([&](const Frame& one) { return one.is_of(timer); }, frame))) [[unlikely]] {
+        if (!BlockStack::take_any(timer, frame)) {
+            PyErr_SetString(PyExc_RuntimeError, "timer exited without having been entered");
+            return nullptr;
+        }
+        thread = frame.thread;
     }
-    if (i == 0) {
-        // Such as a generator closed by another thread: the block that began there never ends.
-        if (timer->open.load(std::memory_order_relaxed) != 0) drop_last_block(timer);
-        PyErr_SetString(PyExc_RuntimeError,
-                        "timer exited without having been entered in this thread");
-        return nullptr;
-    }
-    Frame frame = running[i - 1];
-    running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
     RecorderHandle* handle = RecorderHandle::from(timer->recorder);
     if (frame.block.wanted) {
-        if (frame.block.ticket != kNoTicket) timer->open.fetch_sub(1, std::memory_order_relaxed);
+        timer->open.fetch_sub(1, std::memory_order_relaxed);
         end_on_device(frame.block);
         if (handle == nullptr) abandon(frame.block, MissingReason::lost);
     }
-    bool ok =
-        handle != nullptr && submit_timing(*handle, frame, end, nargs > 0 ? args[0] : Py_None) >= 0;
+    bool ok = handle != nullptr &&
+              submit_timing(*handle, frame, end, nargs > 0 ? args[0] : Py_None, thread) >= 0;
     if (frame.task != nullptr) [[unlikely]] {
         PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
         PyErr_Fetch(&type, &value, &traceback);
@@ -412,23 +382,14 @@ int timer_traverse(PyObject* self, visitproc visit, void* arg) {
     return 0;
 }
 
-// For a timer that is freed: its blocks can no longer be exited.
-void drop_blocks(const Timer* timer) noexcept {
-    for (std::size_t i = running.size(); i != 0; --i) {
-        if (running[i - 1].original != timer) continue;
-        Frame frame = running[i - 1];
-        running.erase(running.begin() + static_cast<std::ptrdiff_t>(i - 1));
-        drop_block(frame.block);
-        release_frame(frame);  // other code may run, and change what is running
-        i = running.size() + 1;
-    }
-    if (timer->open.load(std::memory_order_relaxed) != 0) drop_blocks_of_timer(timer);
-}
-
 void timer_dealloc(PyObject* self) {
     PyObject_GC_UnTrack(self);
     auto* timer = reinterpret_cast<Timer*>(self);
-    if (timer->device != nullptr) drop_blocks(timer);
+    Frame frame;  // of a block that can no longer be exited, in whatever thread it began
+    while (timer->open.load(std::memory_order_relaxed) != 0 && BlockStack::take_any(timer, frame)) {
+        timer->open.fetch_sub(1, std::memory_order_relaxed);
+        drop_frame(frame, true);
+    }
     Py_XDECREF(timer->recorder);
     Py_XDECREF(timer->name);
     Py_XDECREF(timer->device);

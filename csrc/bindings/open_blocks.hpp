@@ -19,7 +19,6 @@ namespace fastlog::bindings {
 class OpenBlocks {
   public:
     struct Block {
-        const void* timer;
         const void* recorder;
         void* counted_by;
         std::uint64_t number;
@@ -27,10 +26,8 @@ class OpenBlocks {
     };
 
     /// Adds a block that has begun; returns its number.
-    std::uint64_t add(std::uint16_t ticket, const void* timer, const void* recorder,
-                      void* counted_by) noexcept {
+    std::uint64_t add(std::uint16_t ticket, const void* recorder, void* counted_by) noexcept {
         Place& place = places_[ticket];
-        place.timer.store(timer, std::memory_order_relaxed);
         place.recorder.store(recorder, std::memory_order_relaxed);
         place.counted_by.store(counted_by, std::memory_order_relaxed);
         const std::uint64_t number = 1 + last_.fetch_add(1, std::memory_order_relaxed);
@@ -55,8 +52,7 @@ class OpenBlocks {
             const Place& place = places_[ticket];
             const std::uint64_t number = place.number.load(std::memory_order_acquire);
             if (number == 0) continue;
-            use(Block{place.timer.load(std::memory_order_relaxed),
-                      place.recorder.load(std::memory_order_relaxed),
+            use(Block{place.recorder.load(std::memory_order_relaxed),
                       place.counted_by.load(std::memory_order_relaxed), number,
                       static_cast<std::uint16_t>(ticket)});
         }
@@ -65,7 +61,6 @@ class OpenBlocks {
   private:
     struct Place {
         std::atomic<std::uint64_t> number{0};  // 0: none
-        std::atomic<const void*> timer{nullptr};
         std::atomic<const void*> recorder{nullptr};
         std::atomic<void*> counted_by{nullptr};
     };

@@ -18,15 +18,17 @@ int submit_refused(Recorder& core, Recorder::Submit result, CallKind call, Strea
                    std::size_t length) noexcept;
 
 /// Submits a record whose payload of `length` bytes `write(std::byte*)` fills in place. GIL held. `ticks` is
-/// the time of the call. 1: accepted; 0: dropped; -1: closed, with the Python error set.
+/// the time of the call, `thread` what the record names, 0 for the calling one. 1: accepted; 0: dropped; -1:
+/// closed, with the Python error set.
 template <class Write>
 inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, std::size_t length, Write&& write,
-                          std::uint16_t flags = 0) noexcept {
+                          std::uint16_t flags = 0, std::uint32_t thread = 0) noexcept {
     ThreadSlot& slot = core.slot();
     bool sample = slot.count_call(call);
     for (;;) {
-        const auto result = core.submit(kind, stream, ticks, slot.thread(), length, write, flags);
+        const auto result = core.submit(kind, stream, ticks, thread != 0 ? thread : slot.thread(),
+                                        length, write, flags);
         if (result == Recorder::Submit::accepted) [[likely]] {
             ThreadSlot::add(slot.accepted, 1);
             if (sample) [[unlikely]] {
@@ -44,10 +46,10 @@ inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream
 /// The same, copying the payload.
 inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, const void* payload, std::size_t length,
-                          std::uint16_t flags = 0) noexcept {
+                          std::uint16_t flags = 0, std::uint32_t thread = 0) noexcept {
     return submit_counted(
         core, call, kind, stream, ticks, length,
-        [&](std::byte* at) { std::memcpy(at, payload, length); }, flags);
+        [&](std::byte* at) { std::memcpy(at, payload, length); }, flags, thread);
 }
 
 }  // namespace fastlog::bindings

@@ -47,8 +47,7 @@ void drop(const OpenBlocks::Block& block) noexcept {
 
 }  // namespace
 
-bool begin_on_device(RecorderHandle& handle, const void* timer, PyObject* which,
-                     DeviceBlock& block) {
+bool begin_on_device(RecorderHandle& handle, PyObject* which, DeviceBlock& block) {
     void* stream = nullptr;
     if (!ask_stream(which, block, stream)) return false;
     if (!block.wanted) return true;
@@ -73,7 +72,7 @@ bool begin_on_device(RecorderHandle& handle, const void* timer, PyObject* which,
     if (block.ticket == kNoTicket) return true;
     engine->core.count_device_values(1);
     block.counted_by = engine;
-    block.number = open_blocks.add(block.ticket, timer, &handle, engine);
+    block.number = open_blocks.add(block.ticket, &handle, engine);
     return true;
 }
 
@@ -107,22 +106,8 @@ void abandon(DeviceBlock& block, MissingReason reason) noexcept {
 
 void drop_block(DeviceBlock& block) noexcept {
     if (block.ticket == kNoTicket) return;
-    drop({nullptr, nullptr, block.counted_by, block.number, block.ticket});
+    drop({nullptr, block.counted_by, block.number, block.ticket});
     block.ticket = kNoTicket;
-}
-
-void drop_last_block(const void* timer) noexcept {
-    OpenBlocks::Block last{};
-    open_blocks.each([&](const OpenBlocks::Block& block) {
-        if (block.timer == timer && block.number > last.number) last = block;
-    });
-    if (last.number != 0) drop(last);
-}
-
-void drop_blocks_of_timer(const void* timer) noexcept {
-    open_blocks.each([&](const OpenBlocks::Block& block) {
-        if (block.timer == timer) drop(block);
-    });
 }
 
 void drop_blocks_of_recorder(const RecorderHandle& recorder) noexcept {

@@ -18,10 +18,9 @@ struct DeviceBlock {
     Engine* counted_by = nullptr;  // the engine whose statistics count the ticket
 };
 
-/// Begins a timer's block on the device that `which` names; `wanted` stays false if no device is in use.
+/// Begins a block on the device that `which` names; `wanted` stays false if no device is in use.
 /// False with an error set. Python code runs.
-bool begin_on_device(RecorderHandle& handle, const void* timer, PyObject* which,
-                     DeviceBlock& block);
+bool begin_on_device(RecorderHandle& handle, PyObject* which, DeviceBlock& block);
 /// Records its end. From here on no other thread uses the block.
 void end_on_device(DeviceBlock& block) noexcept;
 /// Returns the ticket of a block that has ended, and stores why it has no time.
@@ -29,10 +28,7 @@ void abandon(DeviceBlock& block, MissingReason reason) noexcept;
 
 /// Returns the ticket of a block that never ends, unless that is already done. Needs no GIL.
 void drop_block(DeviceBlock& block) noexcept;
-/// The same for the block of a timer that began last, and for all blocks of a timer or of a recorder. They
-/// may be blocks of other threads.
-void drop_last_block(const void* timer) noexcept;
-void drop_blocks_of_timer(const void* timer) noexcept;
+/// The same for all blocks of a recorder. They may be blocks of other threads.
 void drop_blocks_of_recorder(const RecorderHandle& recorder) noexcept;
 
 }  // namespace fastlog::bindings

@@ -107,10 +107,7 @@ class TimedBlock:
         """Record the time; exceptions propagate."""
         self.elapsed = elapsed = perf_counter() - self._start
         if self._timer is not None:
-            try:
-                self._timer.__exit__(exc_type, exc, traceback)
-            except RuntimeError:  # entered in another thread: no line, but the time is known
-                self._timer = None
+            self._timer.__exit__(exc_type, exc, traceback)
         owner = self._owner
         owner._note(self._name, elapsed)  # noqa: SLF001 - the class that creates blocks
         if owner._stdlib.isEnabledFor(self._level):  # noqa: SLF001 - as above

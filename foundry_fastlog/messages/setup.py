@@ -217,7 +217,7 @@ def attach_experiment(
         _drop(logger, kind)
     handlers: list[logging.Handler] = []
     others = (name for name in config.capture if not _is_below(name, logger))
-    mine: _Attached = (key, handlers, config, CaptureHandler(others, handlers))
+    mine: _Attached = (key, handlers, config, CaptureHandler(others, handlers, logger))
     attached.append(mine)
 
     def detach() -> None:

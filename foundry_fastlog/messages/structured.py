@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.base.environment import get_device, get_git_commit_hash, utc_now
 from foundry_fastlog.base.json_text import nonfinite_fields, render_members, safe_str
 from foundry_fastlog.config.experiment import name_and_config, setting
+from foundry_fastlog.messages.capture import notice_removed
 from foundry_fastlog.messages.context import ambient, layer, log_context
 from foundry_fastlog.messages.direct_route import Route, find_route
 from foundry_fastlog.messages.enabling import is_enabled, remember
-from foundry_fastlog.messages.text_lines import BASE_FIELDS, PARTS, settled
+from foundry_fastlog.messages.text_lines import BASE_FIELDS, PARTS, exact, settled
 from foundry_fastlog.messages.text_writer import writer
 
 if TYPE_CHECKING:
@@ -273,6 +274,7 @@ class StructuredLogger:
         logger = self.logger
         if route is None or not route.holds(logger):
             self._route = route = find_route(logger)
+            notice_removed()
         if exc_info or not route.direct:
             self._log_through_stdlib(level, message, exc_info, stacklevel + 2, fields)
             return
@@ -328,12 +330,12 @@ def _formatted(message: object, args: tuple[object, ...]) -> str:
     """Return the formatted text; if the values do not fit the message, append them."""
     text = message if isinstance(message, str) else safe_str(message)
     if not args:
-        return text
+        return exact(text)
     try:
         # A single mapping is for %(name)s, as in the standard library.
-        return text % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) else args)
+        return exact(text % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) else args))
     except Exception:  # noqa: BLE001 - a wrong placeholder, or a __str__ that raises
-        return f"{text} {', '.join(safe_str(value) for value in args)}"
+        return f"{exact(text)} {', '.join(safe_str(value) for value in args)}"
 
 
 def _shown(base: dict[str, Any], context: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from foundry_fastlog.messages.text_lines import Message
-from foundry_fastlog.run.files import make_directories
+from foundry_fastlog.run.files import above_standard, make_directories
 
 __all__ = [
     "LOG_NAME",
@@ -124,7 +124,7 @@ class TextFile:
     def _open(self) -> None:
         make_directories(self.path.parent)
         while True:
-            self._fd = os.open(self.path, _FLAGS, 0o664)
+            self._fd = above_standard(os.open(self.path, _FLAGS, 0o664))
             status = os.fstat(self._fd)
             self._id = (status.st_dev, status.st_ino)
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from foundry_fastlog.base.error_facts import exception_text
-from foundry_fastlog.base.json_text import cut, text_of_value
+from foundry_fastlog.base.json_text import cut, safe_str, text_of_value
 
 __all__ = [
     "BASE_FIELDS",
@@ -30,12 +30,14 @@ __all__ = [
     "Message",
     "Parts",
     "details_of",
+    "exact",
     "fields_of",
     "head_of",
     "line_tail_of",
     "local_time",
     "record_message",
     "settled",
+    "sound",
     "text_of",
 ]
 
@@ -77,7 +79,18 @@ def head_of(message: Message) -> tuple[str, str, str]:
     created, level, logger, text, _, _ = message
     if "\n" in text or "\r" in text:
         text = _indented(text, "  ")
-    return local_time(created)[:19], logging.getLevelName(level), f"{logger}: {text}"
+    return local_time(created)[:19], _level_name(level), f"{logger}: {text}"
+
+
+def _level_name(level: int) -> str:
+    return exact(logging.getLevelName(level))  # addLevelName() takes anything
+
+
+def exact(text: object) -> str:
+    """Return a text as a plain str, as the log stream has it: a user's class may do anything."""
+    if type(text) is str:
+        return text
+    return str.__str__(text) if isinstance(text, str) else safe_str(text)
 
 
 def details_of(message: Message) -> str:
@@ -115,6 +128,17 @@ def text_of(message: Message) -> str:
     """Return the whole message as written to a file."""
     time_, level, rest = head_of(message)
     return f"{time_} [{level}] {rest}\n{details_of(message)}"
+
+
+def sound(message: Message) -> Message:
+    """Return a message that can be rendered, for one whose parts have raised something."""
+    created, level, logger, text, shown, exception = message
+    try:
+        local_time(created)
+    except Exception:  # noqa: BLE001 - no number, or none that a date has
+        created = time.time()
+    fields = {exact(key): value for key, value in shown.items()}
+    return (created, level, exact(logger), exact(text), fields, exact(exception))
 
 
 _last_second: tuple[int, str] = (-1, "")
@@ -173,7 +197,7 @@ def record_message(record: logging.LogRecord, formatter: logging.Formatter) -> M
     if parts is not None:
         message, shown = parts[0], dict(parts[2])
     else:
-        message, shown = record.getMessage(), fields_of(record)
+        message, shown = exact(record.getMessage()), fields_of(record)
     exception = record.exc_text or ""
     if record.exc_info and not exception:
         exception = exception_text(formatter, record.exc_info)

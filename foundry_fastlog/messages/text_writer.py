@@ -9,6 +9,10 @@ Ownership: the queues are shared. `_thread`, `_stuck_at`, `_timed_out_at`, `_hun
 are written by callers without a lock (each write is independent); `_moves` and `_busy` by whichever
 thread writes. A forked child replaces the whole state: queued messages are the parent's to write.
 
+A message that cannot be rendered is written as well as it can be, and an output that raises costs
+its own batch: no other message, and never the thread. If that ends all the same, the next message
+starts another one.
+
 Signal handlers, `__del__` and garbage-collector callbacks may also log, in any thread between any
 two statements, so no caller waits for a lock that its own thread may already hold.
 """
@@ -26,9 +30,9 @@ from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from foundry_fastlog.messages.text_lines import Message, text_of
+from foundry_fastlog.messages.text_lines import Message, sound, text_of
 
-__all__ = ["MAX_QUEUED", "Output", "TextWriter", "ToConsole", "writer"]
+__all__ = ["MAX_QUEUED", "Output", "TextWriter", "ToConsole", "in_console_thread", "writer"]
 
 MAX_QUEUED = 20_000
 """Queued messages at which callers start to wait for the thread."""
@@ -231,16 +235,22 @@ class TextWriter:
             _flush_at_worker_exit(self)
 
     def _run(self, queue: SimpleQueue[_Item], hurry: SimpleQueue[None]) -> None:
-        batch: list[_Item] = [threading.Event()]
-        while batch[-1] is not None:
-            first = queue.get()
-            if isinstance(first, tuple) and queue.qsize() < _BATCH:
-                # Collect a burst before writing: waking this thread for each message would make the
-                # caller wait for the interpreter lock.
-                with contextlib.suppress(Empty):
-                    hurry.get(timeout=self._gather_s)
-            batch = self._take(queue, first)
-            self._write(batch)
+        batch: list[_Item] = []
+        try:
+            while not batch or batch[-1] is not None:
+                batch = []
+                first = queue.get()
+                if isinstance(first, tuple) and queue.qsize() < _BATCH:
+                    # Collect a burst before writing: waking this thread for each message would make
+                    # the caller wait for the interpreter lock.
+                    with contextlib.suppress(Empty):
+                        hurry.get(timeout=self._gather_s)
+                batch = self._take(queue, first)
+                self._write(batch)
+        except BaseException:  # out of memory, say: the next message starts another thread
+            self.dropped += sum(isinstance(item, tuple) for item in batch)
+            self._thread = None
+            raise
 
     def _drain(self) -> bool:
         """Write what is queued, from the calling thread."""
@@ -267,25 +277,36 @@ class TextWriter:
         return batch
 
     def _write(self, batch: list[_Item]) -> None:
+        """Write a batch's messages, then answer the flush request that may be its last item."""
+        last = batch[-1]
+        try:
+            self._write_messages([item for item in batch if isinstance(item, tuple)])
+        finally:
+            if isinstance(last, threading.Event):
+                with contextlib.suppress(Empty):  # taken in between
+                    self._hurry.get_nowait()
+                last.set()
+
+    def _write_messages(self, batch: list[tuple[tuple[Output, ...], Message]]) -> None:
         by_output: dict[Output, tuple[list[Message], list[str]]] = {}
-        done: threading.Event | None = None
         outputs: tuple[Output, ...] = ()
         lists: list[tuple[list[Message], list[str]]] = []
-        for item in batch:
-            if not isinstance(item, tuple):
-                done = item
-                continue
-            if item[0] is not outputs:
-                outputs = item[0]
+        for targets, given in batch:
+            if targets is not outputs:
+                outputs = targets
                 lists = [by_output.setdefault(output, ([], [])) for output in outputs]
-            message = item[1]
-            text = text_of(message)  # once, for all outputs
+            try:
+                message, text = _rendered(given)  # once, for all outputs
+            except BaseException as error:  # noqa: BLE001 - from a class of the program's
+                _raise_signals(error)
+                self.dropped += 1
+                continue
             for messages, texts in lists:
                 messages.append(message)
                 texts.append(text)
         if self.dropped and outputs:
             lost, self.dropped = self.dropped, 0
-            notice = f"{lost} messages were dropped here: the text log could not be written in time"
+            notice = f"{lost} messages were dropped here: they could not be written in time"
             warning: Message = (time.time(), logging.WARNING, "foundry_fastlog", notice, {}, "")
             for messages, texts in lists:
                 messages.append(warning)
@@ -293,13 +314,12 @@ class TextWriter:
         with self._write_lock:
             for output, (messages, texts) in by_output.items():
                 self._busy = output
-                output.write(messages, texts)
+                try:
+                    output.write(messages, texts)
+                except BaseException as error:  # noqa: BLE001 - such as a stream's SystemExit
+                    _raise_signals(error)
                 self._moves += 1
             self._busy = None
-        if done is not None:
-            with contextlib.suppress(Empty):  # taken in between
-                self._hurry.get_nowait()
-            done.set()
 
     def before_fork(self) -> None:
         """Wait until no batch is half written: a child would inherit its rest, or a held lock."""
@@ -322,6 +342,22 @@ class TextWriter:
             self._then.after_fork_in_child()
 
 
+def _rendered(message: Message) -> tuple[Message, str]:
+    """Return a message and its text; of one that cannot be rendered, what can be."""
+    try:
+        return message, text_of(message)
+    except BaseException as error:  # noqa: BLE001 - from a class of the program's
+        _raise_signals(error)
+    message = sound(message)
+    return message, text_of(message)
+
+
+def _raise_signals(error: BaseException) -> None:
+    """Raise a Ctrl-C, which comes to the main thread alone."""
+    if not isinstance(error, Exception) and threading.current_thread() is threading.main_thread():
+        raise error
+
+
 class ToConsole:
     """Passes messages on to the console's thread."""
 
@@ -333,6 +369,11 @@ class ToConsole:
     def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:  # noqa: ARG002 - as `Output`
         """Queue messages for the console's thread."""
         _console_writer.put_all(self._outputs, messages)
+
+
+def in_console_thread() -> bool:
+    """Return whether the caller is the console's own thread, which may wait as long as it takes."""
+    return threading.current_thread() is _console_writer._thread  # noqa: SLF001 - of this module
 
 
 def _flush_at_worker_exit(text_writer: TextWriter) -> None:

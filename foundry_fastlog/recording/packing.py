@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING
 
 from foundry_fastlog.recording.recovery import recover
 from foundry_fastlog.run import starts
-from foundry_fastlog.run.files import STREAMS, StreamName, Writer, open_run_dir, parse_name
+from foundry_fastlog.run.files import (
+    STREAMS,
+    StreamName,
+    Writer,
+    above_standard,
+    open_run_dir,
+    parse_name,
+)
 from foundry_fastlog.run.listing import begin_alike, is_longer
 from foundry_fastlog.run.packed import SUFFIXES, check_library, is_packed, open_packer, plain_name
 
@@ -201,7 +208,8 @@ def pack(
         temporary = path.with_name(f".{target.name}.{os.urandom(8).hex()}{_TEMPORARY}")
         stack.callback(temporary.unlink, missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(temporary, flags, 0o600), "wb") as out:  # noqa: PTH123 - its mode
+        opened = above_standard(os.open(temporary, flags, 0o600))
+        with open(opened, "wb") as out:  # noqa: PTH123 - its mode
             os.fchmod(out.fileno(), stat.S_IMODE(status.st_mode) & _MODE)
             with open_packer(out, how) as packer:
                 while block := os.read(plain, _BLOCK_BYTES):

@@ -6,6 +6,7 @@ Parsed as specified in ``docs/format.md``.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import os
 import time
@@ -20,6 +21,7 @@ __all__ = [
     "SUFFIXES",
     "StreamName",
     "Writer",
+    "above_standard",
     "find_file",
     "format_name",
     "is_packed",
@@ -35,6 +37,7 @@ RUN_INFO = "run.json"
 #: The recorder's own directory inside a run, with the rings of its processes.
 PRIVATE_DIR = ".fastlog"
 
+_STDERR = 2
 _DIGITS = str.maketrans("123456789", "000000000")
 _STAMP = "0000-00-00_00-00-00"
 _ENDING = ".jsonl"
@@ -202,6 +205,20 @@ def make_directories(directory: Path) -> None:
         if not part.is_dir():
             with contextlib.suppress(FileExistsError):  # another process was faster
                 part.mkdir(mode=0o775)
+
+
+def above_standard(descriptor: int) -> int:
+    """Move a descriptor that has a closed standard stream's number: others write to that one.
+
+    Args:
+        descriptor: A descriptor just opened; if moved, it is closed.
+    """
+    if descriptor > _STDERR:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+    finally:
+        os.close(descriptor)
 
 
 def timestamp() -> str:

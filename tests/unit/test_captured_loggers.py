@@ -7,12 +7,14 @@ import json
 import logging
 import sys
 import textwrap
+import threading
 import warnings
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from recorded import run_python
@@ -200,3 +202,61 @@ def test_a_library_that_disables_all_loggers(tmp_path: Path) -> None:
     assert done.stdout.count("third") == 1
     assert done.stderr.count("disable_existing_loggers=False") == 2
     assert "second" in next(tmp_path.glob("main_*.log")).read_text()
+
+
+REMOVED = """
+    import logging, logging.config, sys, threading
+    from foundry_fastlog import ExperimentLogging
+
+    logs = ExperimentLogging("e", directory=sys.argv[1])
+    log = logs.logger("training")
+    logs.logger("x").info("before")
+    {change}
+    for thread in threading.enumerate():
+        if thread.daemon and not thread.name.startswith("fastlog"):
+            thread.join()
+    {then}
+    logs.close()
+"""
+CONFIG = 'logging.config.dictConfig({"version": 1, "disable_existing_loggers": %s, %s})'
+ROOT, OWN = '"root": {"level": "INFO"}', '"loggers": {"model_foundry": {"level": "INFO"}}'
+
+
+@pytest.mark.parametrize("then", ["log.info('after')", "pass"])
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        (CONFIG % (False, ROOT), "root"),
+        (CONFIG % (True, OWN), "model_foundry"),
+        (CONFIG % (False, f"{ROOT}, {OWN}"), "root, model_foundry"),
+        ("logging.basicConfig(force=True)", "root"),
+        ("logging.getLogger('model_foundry').handlers.clear()", "model_foundry"),
+        ("log.logger.parent.removeHandler(log.logger.parent.handlers[0])", None),
+        ("logging.shutdown()", None),
+    ],
+)
+def test_handlers_that_are_taken_away_are_told(
+    tmp_path: Path, change: str, lost: str | None, then: str
+) -> None:
+    """Once, by what it means and what to do; who takes one of several away means it."""
+    script = textwrap.dedent(REMOVED).format(change=change, then=then)
+    done = run_python(script, tmp_path, environment={"FASTLOG_CAPTURE": "root"})
+    told = [row for row in done.stderr.splitlines() if "were taken off" in row]
+    assert len(told) == (lost is not None)
+    if lost is not None:
+        assert f"loggers: {lost}. Their messages no longer" in told[0]
+
+
+def test_without_threads_it_is_told_at_the_end(
+    tmp_path: Path, name: str, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path, name, console=False, capture=[f"library{name}"]):
+        (capture,) = logging.getLogger(f"library{name}").handlers
+        refuse = Mock(side_effect=RuntimeError("can't start new thread"))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            logging.getLogger(f"library{name}").removeHandler(capture)
+            capture.close()
+        assert "were taken off" not in caplog.text
+    assert caplog.text.count("were taken off") == 1
+    capture.close()

@@ -101,7 +101,7 @@ def test_as_a_decorator(perf: PerformanceLogger) -> None:
 
 
 def test_lines_in_the_performance_stream(tmp_path: Path) -> None:
-    """A line for each block, with parent and step; none of one that ends in another thread."""
+    """A line for each block, with parent and step, also of one that ends in another thread."""
     with Recorder(tmp_path) as recorder:
         perf = PerformanceLogger(LOGGER, recorder)
         with perf.time_block("step", step=7), perf.time_block("forward"):
@@ -122,6 +122,7 @@ def test_lines_in_the_performance_stream(tmp_path: Path) -> None:
         ("forward", 7, 1, "step", None),
         ("step", 7, 0, None, None),
         ("save", None, 0, None, "KeyError"),
+        ("wandering", None, 0, None, None),
     ]
     # Two clocks, read one after the other: of the same order is all that is sure.
     assert all(line["duration_s"] >= 0 for line in found)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import inspect
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from recorded import in_threads, lines, written
+from recorded import in_child, in_threads, lines, written
 
 from foundry_fastlog import Recorder, RecorderClosedError
 
@@ -132,9 +134,46 @@ def test_a_generator_function_is_refused(recorder: Recorder) -> None:
     async def later() -> AsyncGenerator[int, None]:
         yield 1
 
-    for function in (batches, later):
+    class Batches:
+        __call__ = staticmethod(batches)
+
+    class Later:
+        async def __call__(self) -> AsyncGenerator[int, None]:
+            yield 1
+
+    odd = (partial(batches), partial(Later()), staticmethod(batches))
+    for function in (batches, later, Batches(), Later(), *odd):
         with pytest.raises(TypeError, match=r"is a generator function.*Put the block inside"):
             recorder.timer("load")(function)
+
+
+def test_whatever_is_called_may_be_decorated(recorder: Recorder) -> None:
+    """Methods also from above @staticmethod and @classmethod; objects, classes and partials."""
+
+    class Model:
+        @recorder.timer("static")
+        @staticmethod
+        def double(value: int) -> int:
+            return 2 * value
+
+        @recorder.timer("class")
+        @classmethod
+        def named(cls, value: int) -> str:
+            return cls.__name__ * value
+
+        async def __call__(self, value: int) -> int:
+            await asyncio.sleep(0)
+            return 3 * value
+
+    model = Model()
+    assert (model.double(2), Model.double(2), model.named(2)) == (4, 4, "ModelModel")
+    triple = recorder.timer("object")(model)
+    assert inspect.iscoroutinefunction(triple)
+    assert asyncio.run(triple(2)) == 6
+    assert recorder.timer("type")(int)("2") == 2
+    assert recorder.timer("partial")(partial(pow, 2))(3) == 8
+    names = [name for name, *_ in blocks(recorder)]
+    assert names == ["static", "static", "class", "object", "type", "partial"]
 
 
 @pytest.mark.parametrize("wrong", [5, None, "name"])
@@ -168,28 +207,18 @@ def test_exceptions_are_told_and_go_on(recorder: Recorder, error: BaseException,
 
 
 def test_exit_without_enter(recorder: Recorder) -> None:
-    """A RuntimeError, and no line; in a thread that has not entered it as well.
-
-    Called by hand, __exit__ needs no arguments and takes any.
-    """
+    """A RuntimeError, and no line. Called by hand, __exit__ needs no arguments and takes any."""
     timer = recorder.timer("t")
-
-    def leave(_: int = 0) -> None:
+    for _ in range(2):
         with pytest.raises(RuntimeError, match="without having been entered"):
             timer.__exit__(None, None, None)
-        refused.append(threading.get_ident())
-
-    refused: list[int] = []
-    leave()
-    with timer:
-        in_threads(leave, 1)
-    leave()
-    assert len(refused) == 3
+        with timer:
+            pass
     for arguments in ((), (5, None, None)):
         timer.__enter__()
         assert timer.__exit__(*arguments) is False  # type: ignore[call-arg, arg-type]
-    assert blocks(recorder) == [("t", 0, None, None)] * 3
-    assert errors(recorder) == [None] * 3
+    assert blocks(recorder) == [("t", 0, None, None)] * 4
+    assert errors(recorder) == [None] * 4
 
 
 def test_enter_returns_the_timer(recorder: Recorder) -> None:
@@ -270,6 +299,40 @@ def test_a_task_inherits_the_block_it_was_started_in(recorder: Recorder, variabl
         ("outer", 0, None, 5),
         ("child", 0, None, None),
     ]
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_a_block_that_has_ended_is_no_parent(recorder: Recorder, around: bool) -> None:
+    """A generator that a loop is left from is closed by asyncio, in a task of its own."""
+
+    async def batches() -> AsyncGenerator[int, None]:
+        with recorder.timer("load", step=7):
+            yield 1
+            yield 2
+
+    async def child(name: str) -> None:
+        with recorder.timer(name):
+            await asyncio.sleep(0)
+
+    async def run() -> None:
+        for _ in range(2):
+            async for _ in batches():
+                early = asyncio.create_task(child("early"))
+                break
+            for _ in range(3):
+                await asyncio.sleep(0)
+            await early
+            await child("own")
+            await asyncio.create_task(child("task"))
+
+    async def main() -> None:
+        with recorder.timer("around", step=1) if around else contextlib.nullcontext():
+            await run()
+
+    asyncio.run(main())
+    outside = (1, "around", 1) if around else (0, None, None)
+    found = [block for block in blocks(recorder) if block[0] in ("own", "task")]
+    assert found == [("own", *outside), ("task", *outside)] * 2
 
 
 def test_one_coroutine_function_runs_twice_at_once(recorder: Recorder) -> None:
@@ -357,6 +420,103 @@ def test_threads_have_stacks_of_their_own(recorder: Recorder) -> None:
     inner = [line for line in found if line["name"] == "shared"]
     found_inner = {(line["parent"], line["step"], line["depth"]) for line in inner}
     assert found_inner == {(f"outer{number}", number, 1) for number in range(count)}
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_block_may_end_in_another_thread(recorder: Recorder, ended: bool) -> None:
+    """A generator that is handed on: the block is its first thread's, which may have ended."""
+
+    def batches() -> Generator[int, None, None]:
+        with recorder.timer("load", step=7), recorder.timer("inner"):
+            yield threading.get_native_id()
+
+    def begin(_: int = 0) -> None:
+        if ended:
+            first.extend([generator := batches(), next(generator)])
+            return
+        with recorder.timer("around"):
+            first.extend([generator := batches(), next(generator)])
+            in_threads(rest, 1)
+            with recorder.timer("after"):
+                pass
+
+    def rest(_: int) -> None:
+        with recorder.timer("own"):
+            assert list(first[0]) == []
+
+    first: list[Any] = []
+    if ended:
+        in_threads(begin, 1)
+        in_threads(rest, 1)
+    else:
+        begin()
+    outer = None if ended else "around"
+    assert blocks(recorder) == [
+        ("inner", 2 - ended, "load", 7),
+        ("load", 1 - ended, outer, 7),
+        ("own", 0, None, None),
+        *([] if ended else [("after", 1, "around", None), ("around", 0, None, None)]),
+    ]
+    found = written(recorder, "performance")
+    assert [line["thread"] == first[1] for line in found][:3] == [True, True, False]
+
+
+def test_one_timer_ended_in_other_threads(recorder: Recorder) -> None:
+    """Its blocks in several threads at once: each exit ends one, and none raises."""
+    timer = recorder.timer("shared")
+    count = 4
+    barrier = threading.Barrier(count)
+    generators: list[Generator[None, None, None]] = []
+
+    def suspended() -> Generator[None, None, None]:
+        with timer, timer:
+            yield
+
+    def work(number: int) -> None:
+        for _ in range(50):
+            generator = suspended()
+            next(generator)
+            generators.append(generator)
+        barrier.wait()
+        for generator in generators[(number + 1) % count :: count]:
+            with timer:
+                generator.close()
+
+    in_threads(work, count)
+    with recorder.timer("alone"):
+        pass
+    found = blocks(recorder)
+    assert len(found) == count * 50 * 3 + 1
+    assert found[-1] == ("alone", 0, None, None)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_ends_a_block_of_another_thread(recorder: Recorder) -> None:
+    """As a garbage collection there does; the parent ends it, too."""
+    generators: list[Generator[None, None, None]] = []
+    go = threading.Event()
+
+    def suspended() -> Generator[None, None, None]:
+        with recorder.timer("load"):
+            yield
+
+    def begin() -> None:
+        generators.append(suspended())
+        next(generators[0])
+        begun.set()
+        go.wait(60)
+
+    begun = threading.Event()
+    thread = threading.Thread(target=begin)
+    thread.start()
+    assert begun.wait(60)
+    in_child(lambda: (generators[0].close(), recorder.close()))
+    generators[0].close()
+    go.set()
+    thread.join()
+    recorder.close()
+    texts = [path.read_text() for path in recorder.path.glob("performance*.jsonl")]
+    assert [text.count('"load"') for text in texts] == [1, 1]
 
 
 def test_two_recorders_do_not_nest_in_each_other(tmp_path: Path) -> None:

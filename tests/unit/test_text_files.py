@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
+import gzip
 import logging
 import os
 import subprocess
@@ -14,10 +16,11 @@ from unittest.mock import Mock
 
 import pytest
 from logging_support import run_processes
-from recorded import start_python
+from recorded import in_child, start_python
 
 from foundry_fastlog.messages import text_files
 from foundry_fastlog.messages.text_files import TextFile, remove_old, remove_unused, text_logs
+from foundry_fastlog.recording.packing import pack
 from foundry_fastlog.run.files import timestamp
 
 Patch, Caplog = pytest.MonkeyPatch, pytest.LogCaptureFixture
@@ -50,6 +53,32 @@ def test_a_file_is_there_at_once_and_is_appended_to(path: Path) -> None:
     file.close()
     file.close()
     assert path.read_text() == "before\né\n\\udc80\n"
+
+
+def test_a_closed_standard_stream_is_no_log(path: Path, tmp_path: Path) -> None:
+    """What a C library writes to descriptor 2 must get into no file of a run."""
+    plain = tmp_path / "metrics.jsonl"
+    plain.write_text("{}\n")
+
+    def spoil() -> bool:
+        for descriptor in range(3):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"from a library\n")
+        return True
+
+    def run() -> None:
+        os.closerange(0, 3)
+        file = TextFile(path, max_bytes=8)
+        for n in range(3):
+            put(file, f"line {n}\n")
+            spoil()
+        pack(plain, "gzip", keep=True, go_on=spoil)
+
+    in_child(run)
+    logs = [path.with_name(f"{NAME}{end}").read_text() for end in (".2", ".1", "")]
+    assert logs == [f"line {n}\n" for n in range(3)]
+    with gzip.open(f"{plain}.gz", "rt") as packed:
+        assert packed.read() == "{}\n"
 
 
 def test_a_file_rotates_before_it_is_too_large(file: TextFile, path: Path) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import os
 import re
+import select
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
+from unittest.mock import Mock
 
 import pytest
 
 from foundry_fastlog import ConsoleHandler, TextFileHandler
-from foundry_fastlog.messages import text_writer
+from foundry_fastlog.messages import text_console, text_writer
 from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_handlers import TextHandler, find_handler
 from foundry_fastlog.messages.text_lines import text_of
@@ -161,6 +167,96 @@ def test_a_console_that_cannot_show_a_character_shows_its_number(monkeypatch: Pa
     monkeypatch.setattr(sys, "stderr", None)  # a program without a console
     output.write([MESSAGE], ["x\n"])
     assert output.errors == 1
+
+
+@pytest.fixture
+def refusing() -> Iterator[tuple[int, TextIO]]:
+    """Give a full pipe's reader, and its writer, which refuses instead of making wait."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with os.fdopen(writer, "w", encoding="utf-8", buffering=1) as stream:
+        _fill(writer)
+        yield reader, stream
+    os.close(reader)
+
+
+def _fill(writer: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"." * 4095 + b"\n")
+
+
+def test_a_stream_that_refuses_is_waited_for_by_the_console(
+    refusing: tuple[int, TextIO], logger: logging.Logger, monkeypatch: Patch
+) -> None:
+    """As node, ssh and asyncio leave a terminal: no line is lost, cut, or joined to the next."""
+    reader, stream = refusing
+    monkeypatch.setattr(sys, "stderr", stream)
+    console = ConsoleHandler()
+    logger.addHandler(console)
+    wanted = [f"[INFO] handlers: {n}" for n in range(300)]
+    wanted[7] += "x" * 200_000
+    for text in wanted:
+        logger.info(text.split(": ")[1])
+    found = b""
+    while wanted[-1].encode() + b"\n" not in found:
+        found += os.read(reader, 1000)
+    rows = [row.split(" ", 2)[2] for row in found.decode().split("\n") if "handlers" in row]
+    assert rows == wanted
+    assert console.output.errors == 0
+
+
+def test_a_stream_that_refuses_is_waited_for_briefly_by_others(
+    refusing: tuple[int, TextIO], monkeypatch: Patch
+) -> None:
+    """At the exit, say: what is missing is told by its number, on a line of its own."""
+    reader, stream = refusing
+    monkeypatch.setattr(sys, "stderr", stream)
+    polls: list[object] = []
+    poll = select.poll
+
+    def counting() -> select.poll:
+        polls.append(poll)
+        return poll()
+
+    monkeypatch.setattr(select, "poll", counting)
+    monkeypatch.setattr(text_console, "_WAIT_MS", 1)
+    output = ConsoleOutput()
+    long = (0.0, logging.INFO, "x", "y" * 200_000, {}, "")
+    for messages in ([MESSAGE] * 2, [MESSAGE], [MESSAGE]):
+        output.write(messages, ["unused"] * len(messages))
+    assert len(polls) == 1
+    os.read(reader, 1 << 16)
+    output.write([long], ["unused"])
+    found = os.read(reader, 1 << 17)
+    output.write([MESSAGE], ["unused"])
+    found += os.read(reader, 1 << 17)
+    rows = [row for row in found.decode().split("\n") if row.strip(".")]
+    assert "messages missing here: 4." in rows[0]
+    assert "messages missing here: 1." in rows[2]
+    assert set(rows[1].partition("x: ")[2]) == {"y"}
+    assert rows[3].endswith("[WARNING] x: hello  step=1")
+    assert output.errors == 5
+
+
+@pytest.mark.parametrize("error", [BlockingIOError, SystemExit])
+def test_what_a_stream_has_not_taken_is_told(
+    error: type[BaseException], monkeypatch: Patch
+) -> None:
+    """Of a class of the program's: what of a text was written before it raised is unknown."""
+    stream = io.StringIO()
+    output = ConsoleOutput()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Mock(write=Mock(side_effect=error), isatty=lambda: False))
+        with pytest.raises(error) if error is SystemExit else contextlib.nullcontext():
+            output.write([MESSAGE] * 2, ["unused"] * 2)
+    monkeypatch.setattr(sys, "stderr", stream)
+    for _ in range(2):
+        output.write([MESSAGE], ["unused"])
+    first, *rows = stream.getvalue().rstrip("\n").rsplit("\n", 2)
+    assert "messages missing here: 2. The console did not take them." in first
+    assert first.startswith("\n") == (error is BlockingIOError)
+    assert [row.endswith("x: hello  step=1") for row in rows] == [True] * 2
 
 
 def test_a_handler_is_found_by_its_kind_whatever_its_class(logger: logging.Logger) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -301,6 +303,88 @@ def test_a_fork_waits_for_a_batch_but_not_forever(monkeypatch: Patch) -> None:
     writer._write_lock.release()
     writer.after_fork_in_child()
     assert writer._write_lock.acquire(timeout=0)
+
+
+class Raising(str):
+    """A text whose methods raise what they are told."""
+
+    __slots__ = ()
+    error: type[BaseException] = ValueError
+
+    def __str__(self) -> str:
+        raise self.error
+
+    def __format__(self, spec: str) -> str:
+        raise self.error
+
+
+class Exiting(Raising):
+    __slots__ = ()
+    error = SystemExit
+
+
+class ExitingKey:
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+@pytest.mark.parametrize(
+    ("odd", "shown"),
+    [
+        ((0.0, 20, "x", Raising("odd"), {}, ""), "x: odd"),
+        ((0.0, 20, "x", "odd", {Exiting("key"): 1}, ""), "odd\n  key: 1"),
+        ((0.0, 20, Exiting("x"), "odd", {}, 5), "x: odd\n  5"),
+        *(((time, 20, "x", "odd", {}, ""), "x: odd") for time in (math.nan, 1e20, None)),
+        ((0.0, 20, "x", "odd", {ExitingKey(): 1}, ""), "1 messages were dropped"),
+    ],
+)
+def test_a_message_that_cannot_be_rendered_costs_no_other(
+    writer: TextWriter, odd: Any, shown: str
+) -> None:
+    """It is written as well as it can be, and the thread lives on."""
+    texts: list[str] = []
+    output = Mock(write=lambda _, given: texts.extend(given))
+    for one in (message("before"), odd, message("after")):
+        writer.put((output,), one)
+    thread = writer._thread
+    assert writer.flush(60)
+    writer.put((output,), message("later"))
+    assert writer.flush(60)
+    assert writer._thread is thread
+    whole = "".join(texts)
+    assert [text in whole for text in ("before", shown, "after", "later")] == [True] * 4
+
+
+def test_an_output_that_raises_costs_no_other(gate: Gate, writer: TextWriter) -> None:
+    """Also what is no Exception; in the main thread that may be a Ctrl-C, and goes on."""
+    broken = Mock(write=Mock(side_effect=KeyboardInterrupt))
+    for n in range(3):
+        writer.put((broken, gate), message(str(n)))
+        assert writer.flush(60)
+    assert gate.texts == ["0", "1", "2"]
+    writer.end()
+    with pytest.raises(KeyboardInterrupt):
+        writer.put((broken,), message("main"))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ended_is_started_again(
+    gate: Gate, writer: TextWriter, monkeypatch: Patch
+) -> None:
+    """Without memory, say: what it had in hand is counted, and the next message finds another."""
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_write_messages", Mock(side_effect=MemoryError))
+        writer.put((gate,), message("lost"))
+        first = writer._thread
+        assert first is not None
+        assert writer.flush(60)
+        first.join(60)
+    assert writer.dropped == 1
+    writer.put((gate,), message("found"))
+    assert writer.flush(60)
+    assert writer._thread not in (None, first)
+    assert gate.texts[0] == "found"
+    assert "1 messages were dropped" in gate.texts[1]
 
 
 CHILD_SCRIPT = """
