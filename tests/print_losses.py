@@ -24,6 +24,8 @@ UNITS = {
     **{unit: unit for unit in ("ms", "us", "ns", "bytes", "hz")},
     "µs": "us",
     "c": "celsius",
+    **{"k": "thousands", "m": "millions", "b": "billions"},
+    **{name: name for name in ("thousands", "millions", "billions")},
 }
 TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 PERCENT = re.compile(r"%(?:\(\w*\))?[#0 +-]*(?:\d+|\*)?(?:\.(?:\d*|\*))?[hlL]?[a-zA-Z%]")

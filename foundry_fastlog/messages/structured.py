@@ -364,7 +364,7 @@ def _json_text(level: int, logger: str, message: str, context: dict[str, Any]) -
 def _plain_text(message: str, shown: Mapping[str, Any]) -> str:
     if not shown:
         return message
-    return f"{message} | " + ", ".join(f"{name}={safe_str(v)}" for name, v in shown.items())
+    return f"{message} | " + ", ".join(f"{exact(name)}={safe_str(v)}" for name, v in shown.items())
 
 
 def _level_name(level: int) -> str:

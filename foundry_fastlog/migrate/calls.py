@@ -8,13 +8,16 @@ import libcst as cst
 from libcst import metadata as meta
 
 from foundry_fastlog.migrate.module import Module, node_of
+from foundry_fastlog.migrate.template import literal_text
 
-__all__ = ["MENTIONS", "Inside", "PrintFinder", "is_bar_write"]
+__all__ = ["MENTIONS", "Inside", "PrintFinder", "is_bar_write", "says_words"]
 
 #: A source without this has nothing to migrate.
 MENTIONS = re.compile(r"\bprint\b|\btqdm\b")
 _WRITE = re.compile(r"tqdm(?:\.\w+)*\.write")
 _BAR = re.compile(r"tqdm(?:\.\w+)*")
+# What a format has in the place of a value.
+_FIELDS = re.compile(r"%(?:\(\w*\))?[#0 +-]*[\d.*]*[hlL]?[a-zA-Z%]|\{[^{}]*\}")
 
 
 class PrintFinder(cst.CSTVisitor):
@@ -61,6 +64,21 @@ def _is_bar(module: Module, binding: meta.BaseAssignment) -> bool:
     elif isinstance(outer, cst.WithItem):
         value = outer.item
     return isinstance(value, cst.Call) and _all_match(_BAR, module.qualified(value.func))
+
+
+def says_words(call: cst.Call) -> bool:
+    """Return whether a print that is not understood has words beside its values."""
+    for argument in call.args:
+        node: cst.CSTNode = argument.value
+        if argument.keyword is not None or argument.star:
+            continue
+        if isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+            node = node.func.value  # "...".format()
+        elif isinstance(node, cst.BinaryOperation):
+            node = node.left  # "..." % ()
+        if re.search(r"[^\W\d_]", _FIELDS.sub("", literal_text(node) or "")):
+            return True
+    return False
 
 
 class Inside(cst.CSTVisitor):

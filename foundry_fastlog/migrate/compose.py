@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
-from foundry_fastlog.migrate.labels import last_label, name_value
+from foundry_fastlog.migrate.fields import name_values, with_subscripts
+from foundry_fastlog.migrate.labels import last_label
 from foundry_fastlog.migrate.model import LEVELS, LeftAloneError
 from foundry_fastlog.migrate.render import string_literal
 from foundry_fastlog.migrate.template import Part, Template, Value
@@ -105,15 +106,12 @@ class Composer:
         level = self._level_of(whole, exception=mentioned, to_stderr=template.to_stderr)
         if level == said_level(whole):
             texts[0] = without_level_word(texts[0], whole)
-        words, found = list(texts), []
-        for index, value in enumerate(values):
-            is_caught = isinstance(value.node, cst.Name) and value.node.value == exception
-            named = name_value(
-                value.node, *texts[index : index + 2], first=index == 0, is_caught=is_caught
-            )
-            texts[index : index + 2] = named.before, named.after
-            code = self._code(value, has_builtin, is_caught=is_caught)
-            found.append(_Field(named.name, value, code))
+        words = with_subscripts(texts)
+        names, texts = name_values([value.node for value in values], words, exception)
+        found = [
+            _Field(name, value, self._code(value, has_builtin, exception))
+            for name, value in zip(names, values, strict=True)
+        ]
         message = clean_message(GAP.join(texts))
         if not has_words(message):  # all its words are labels or units
             labels = [label for text in words[:-1] if (label := last_label(text))]
@@ -135,9 +133,10 @@ class Composer:
             return "error"
         return max(level, "warning", key=LEVELS.index) if to_stderr else level
 
-    def _code(self, value: Value, has_builtin: Callable[[str], bool], *, is_caught: bool) -> str:
+    def _code(self, value: Value, has_builtin: Callable[[str], bool], exception: str | None) -> str:
         """Return the source of a field's value."""
         node = value.node
+        is_caught = isinstance(node, cst.Name) and node.value == exception
         code = self._code_of(node).strip()
         bare = (cst.Tuple, cst.Yield, cst.NamedExpr, cst.GeneratorExp)
         if isinstance(node, bare) and not node.lpar:
@@ -154,6 +153,9 @@ class Composer:
     def _distinct(self, found: list[_Field]) -> list[tuple[str, str]]:
         """Sort the fields in evaluation order, and give each a unique name."""
         result: dict[str, str] = {}
+        # A variable's own name is no other value's.
+        own = {item.name for item in found if item.code == item.name}
+        own -= {item.name for item in found if isinstance(item.value.node, cst.NamedExpr)}
         done: set[int] = set()
         for item in sorted(found, key=lambda item: self._position_of(item.value.node)):
             same = result.get(item.name) == item.code
@@ -161,7 +163,7 @@ class Composer:
                 continue
             done.add(id(item.value.node))
             name, number = item.name, 2
-            while name in result:
+            while name in result or (name in own and name != item.code):
                 name, number = f"{item.name}_{number}", number + 1
             result[name] = item.code
         return list(result.items())

@@ -12,7 +12,7 @@ from foundry_fastlog.migrate.module import Module
 from foundry_fastlog.migrate.render import string_literal
 from foundry_fastlog.migrate.template import literal_text
 
-__all__ = ["SETS_UP", "MainBlock", "main_block", "set_up_call"]
+__all__ = ["SETS_UP", "MainBlock", "calls_itself", "main_block", "set_up_call"]
 
 #: A source with this sets up logging itself.
 SETS_UP = re.compile(
@@ -26,13 +26,17 @@ class MainBlock:
 
     Attributes:
         start: Its first character.
-        line: Insert a statement before this line, from 1; 0 if the block has no lines of its own.
-        margin: The white space before its statements.
+        line: The line of its first statement, from 1.
+        place: Insert a statement before this character.
+        margin: The white space before it.
+        end: What ends it: a new line, or a semicolon in a block of one line.
     """
 
     start: int
-    line: int = 0
-    margin: str = ""
+    line: int
+    place: int
+    margin: str
+    end: str
 
 
 def main_block(module: Module, lines: list[str]) -> MainBlock | None:
@@ -45,14 +49,17 @@ def main_block(module: Module, lines: list[str]) -> MainBlock | None:
     for statement in module.tree.body:
         if isinstance(statement, cst.If) and _asks_for_main(statement.test):
             start = module.start(statement)
+            node = statement.body.body[0]
+            first = module.lines(node)[0]
             if not isinstance(statement.body, cst.IndentedBlock):
-                return MainBlock(start)
-            first = module.lines(statement.body.body[0])[0]
+                return MainBlock(start, first, module.start(node), "", "; ")
             line = module.lines(statement.test)[1]
             is_head = lines[line - 1].partition("#")[0].rstrip().endswith(":")
             text = lines[first - 1]
             margin = text[: len(text) - len(text.lstrip())]
-            return MainBlock(start, line + 1 if is_head else first, margin)
+            line = line + 1 if is_head else first
+            place = len("".join(lines[: line - 1]))
+            return MainBlock(start, line, place, margin, module.tree.default_newline)
     return None
 
 
@@ -66,26 +73,73 @@ def _asks_for_main(test: cst.BaseExpression) -> bool:
     return is_equal and names == ["__name__"] and texts == ["__main__"]
 
 
-def set_up_call(path: str, *, is_program: bool, debug: bool) -> str:
+def calls_itself(module: Module) -> bool:
+    """Return whether a module calls one of its functions when it is run: it is a program."""
+    found = _Calls()
+    module.tree.visit(found)
+    return bool(found.called & found.defined)
+
+
+class _Calls(cst.CSTVisitor):
+    """Collects a module's functions, and the names that its own statements call."""
+
+    def __init__(self) -> None:
+        self.defined: set[str] = set()
+        self.called: set[str] = set()
+        self._in_statement = False
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:
+        self.defined.add(node.name.value)
+        return False
+
+    def visit_ClassDef(self, node: cst.ClassDef) -> bool:  # noqa: ARG002 - LibCST's protocol
+        return False
+
+    def visit_Lambda(self, node: cst.Lambda) -> bool:  # noqa: ARG002
+        return False
+
+    def visit_Expr(self, node: cst.Expr) -> None:  # noqa: ARG002
+        self._in_statement = True
+
+    def leave_Expr(self, original_node: cst.Expr) -> None:  # noqa: ARG002
+        self._in_statement = False
+
+    def visit_Call(self, node: cst.Call) -> None:
+        if self._in_statement and isinstance(node.func, cst.Name):
+            self.called.add(node.func.value)
+
+
+def set_up_call(
+    path: str, *, has_main: bool, runs_code: bool, is_inserted: bool, debug: bool
+) -> str:
     """Return the call that makes the messages of a file show.
 
     Args:
         path: The file; "" if it has no name.
-        is_program: The file is run, not imported.
+        has_main: The file is run: it has a main block, or is a notebook.
+        runs_code: It prints, or calls its functions, as soon as it is run or imported.
+        is_inserted: The call stands in the file itself.
         debug: Some of its messages are of level debug.
     """
-    file = Path(path)
-    stem = re.sub(r"[^\w.-]+", "_", file.stem).strip("_.-")
-    name = "__name__"
-    if not is_program and path:
-        package = file.resolve().parent
-        top = file.stem
-        while (package / "__init__.py").exists():
-            top, package = package.name, package.parent
-        name = string_literal(top)
-    arguments = [name]
-    if is_program and stem:
-        arguments.append(f"experiment={string_literal(stem)}")
+    file = Path(path).resolve() if path else Path()
+    package = _package_of(file)
+    is_package_main = file.name == "__main__.py"
+    is_program = has_main or is_package_main or (runs_code and package is None)
+    # A file that is run has the logger "__main__", in a package as well.
+    is_own = is_program or not path or (is_inserted and package is None)
+    arguments = ["__name__" if is_own else string_literal(package or file.stem)]
+    experiment = file.parent.name if is_package_main else file.stem
+    experiment = re.sub(r"[^\w.-]+", "_", experiment).strip("_.-")
+    if is_program and experiment:
+        arguments.append(f"experiment={string_literal(experiment)}")
     if debug:
         arguments.append('level="DEBUG"')
     return f"setup_logging({', '.join(arguments)})"
+
+
+def _package_of(file: Path) -> str | None:
+    """Return the name of the outermost package that a file is in."""
+    folder, name = file.parent, None
+    while (folder / "__init__.py").exists():
+        folder, name = folder.parent, folder.name
+    return name

@@ -14,7 +14,8 @@ from foundry_fastlog.migrate.wording import GAP
 
 __all__ = ["Line", "Look", "look_of", "shared_lines", "stands_alone", "table_lines"]
 
-_SEPARATOR = re.compile(r"(?<=[^\s|])(?: {2,}|\s*\t\s*| *\| *)(?=[^\s|])")
+# The space after a label, "loss:  0.5", is none.
+_SEPARATOR = re.compile(r"(?<=[^\s|:=])(?: {2,}|\s*\t\s*| *\| *)(?=[^\s|])")
 _SMALL_LOOP = 4
 """A loop of more statements does more than show the rows of a table."""
 _Open = frozenset[cst.Call]
@@ -80,6 +81,8 @@ class _Linker:
 
     def __init__(self, calls: Sequence[cst.Call]) -> None:
         self._group = {call: [call] for call in calls}
+        self._passed: _Open = frozenset()  # in the innermost try: at any place, so when it fails
+        self._jumped: _Open = frozenset()  # in the innermost loop: before break and continue
 
     def groups(self) -> Iterator[list[cst.Call]]:
         """List the groups of linked prints; a print that ends its own line is in none."""
@@ -106,20 +109,53 @@ class _Linker:
             return self.block(node.body, before)
         if isinstance(node, cst.Expr):
             return self._call(node.value, before)
+        if isinstance(node, cst.Break | cst.Continue):
+            self._jumped |= before
+        if isinstance(node, cst.Break | cst.Continue | cst.Return | cst.Raise):
+            return frozenset()  # nothing comes after it
         if isinstance(node, cst.BaseSmallStatement):
             return before
         if isinstance(node, cst.FunctionDef | cst.ClassDef):
+            passed = self._passed
             self.block(node.body.body, frozenset())
+            self._passed = passed
             return before
         if isinstance(node, cst.If):
             skipped = before if node.orelse is None else self._statement(node.orelse, before)
             return self.block(node.body.body, before) | skipped
         if isinstance(node, cst.With | cst.Else):
             return self.block(node.body.body, before)
+        if isinstance(node, cst.Try | cst.TryStar):
+            return self._try(node, before)
+        if isinstance(node, cst.For | cst.While):
+            return self._loop(node, before)
         after = before
-        for _ in range(2 if isinstance(node, cst.For | cst.While) else 1):
+        for suite in _suites(node):
+            after |= self.block(suite.body, after)
+        return after
+
+    def _loop(self, node: cst.For | cst.While, before: _Open) -> _Open:
+        jumped, self._jumped = self._jumped, frozenset()
+        after = before
+        for _ in range(2):
             for suite in _suites(node):
-                after |= self.block(suite.body, after)
+                after |= self.block(suite.body, after) | self._jumped
+        self._jumped = jumped
+        return after
+
+    def _try(self, node: cst.Try | cst.TryStar, before: _Open) -> _Open:
+        passed, self._passed = self._passed, before
+        after = self.block(node.body.body, before)
+        failed, handled = self._passed, frozenset[cst.Call]()
+        for handler in node.handlers:
+            handled |= self.block(handler.body.body, failed)
+        if node.orelse is not None:
+            after = self.block(node.orelse.body.body, after)
+        after |= handled
+        if node.finalbody is not None:
+            self.block(node.finalbody.body.body, self._passed)
+            after = self.block(node.finalbody.body.body, after)
+        self._passed |= passed
         return after
 
     def _call(self, node: cst.CSTNode, before: _Open) -> _Open:
@@ -130,7 +166,9 @@ class _Linker:
             if mine is not others:
                 mine += others
                 self._group.update(dict.fromkeys(others, mine))
-        return frozenset([node]) if leaves_line_open(node) else frozenset()
+        after = frozenset([node]) if leaves_line_open(node) else frozenset()
+        self._passed |= after
+        return after
 
 
 def _suites(node: cst.CSTNode) -> Iterator[cst.BaseSuite]:
@@ -156,6 +194,7 @@ class Look:
         is_heading: It shows only a text that ends with a colon.
         has_columns: It shows several columns.
         is_padded: It shows several values in columns of fixed width.
+        stream: What it is written to, as in the source; "" for stdout.
     """
 
     stays: bool = False
@@ -164,9 +203,10 @@ class Look:
     is_heading: bool = False
     has_columns: bool = False
     is_padded: bool = False
+    stream: str = ""
 
 
-def look_of(template: Template, *, stays: bool, is_empty: bool) -> Look:
+def look_of(template: Template, stream: str, *, stays: bool, is_empty: bool) -> Look:
     """Return how what a print shows looks."""
     text = "".join(GAP if isinstance(part, Value) else part for part in template.parts)
     is_padded = sum(isinstance(part, Value) and part.padded for part in template.parts) > 1
@@ -177,6 +217,7 @@ def look_of(template: Template, *, stays: bool, is_empty: bool) -> Look:
         is_heading=GAP not in text and text.rstrip().endswith(":"),
         has_columns=is_padded or _SEPARATOR.search(text.strip()) is not None,
         is_padded=is_padded,
+        stream=stream,
     )
 
 
@@ -291,7 +332,8 @@ class _Tables(cst.CSTVisitor):
                 self._mark(call, rows)
 
     def _mark(self, call: cst.Call, rows: list[cst.Call]) -> None:
-        self.found.setdefault(call, self._module.lines(rows[0])[0])
+        if self._looks[call].stream == self._looks[rows[0]].stream:
+            self.found.setdefault(call, self._module.lines(rows[0])[0])
 
 
 def _is_small_loop(statement: cst.CSTNode) -> bool:

@@ -1,4 +1,4 @@
-"""Names a value by its expression and by the words around it, and takes those words away."""
+"""The words beside a value that say what it is: labels before it, units and nouns after it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,24 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from foundry_fastlog.migrate.naming import identifier, is_generic, name_of, usable
+from foundry_fastlog.migrate.naming import identifier
 from foundry_fastlog.migrate.wording import SMALL_WORDS
 
-__all__ = ["Named", "last_label", "name_value"]
+__all__ = [
+    "CLOSERS",
+    "SCALES",
+    "SPELT",
+    "TIMES",
+    "Label",
+    "attached_word",
+    "figure_of",
+    "label_of",
+    "last_label",
+    "last_word",
+    "noun_of",
+    "unit_of",
+    "with_unit",
+]
 
 _UNITS = {
     "s": "s", "sec": "s", "secs": "s", "second": "s", "seconds": "s", "ms": "ms", "us": "us",
@@ -18,34 +32,44 @@ _UNITS = {
     "KB": "kb", "kB": "kb", "MB": "mb", "GB": "gb", "TB": "tb", "KiB": "kib", "MiB": "mib",
     "GiB": "gib", "bytes": "bytes", "%": "percent", "Hz": "hz", "°C": "celsius",
 }  # fmt: skip
-_TIMES = frozenset({"s", "ms", "us", "ns", "min", "h"})
+TIMES = frozenset({"s", "ms", "us", "ns", "min", "h"})
+#: Units that are words: they may as well be the label of the next value.
+SPELT = frozenset({"sec", "secs", "second", "seconds", "min", "mins", "minutes", "hours", "bytes"})
+_SCALED = {"k": (1e3, "thousands"), "m": (1e6, "millions"), "b": (1e9, "billions")}
+#: Units that say only how many of something there are.
+SCALES = frozenset(name for _, name in _SCALED.values())
 _PER_SECOND = re.compile(r"\s?([A-Za-z]+)/(?:s|sec|second)\b")
-_UNIT = re.compile(rf"\s?({'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![\w°])")
-_NOUN = re.compile(r"\s+([A-Za-z]{2,}s|(?:[A-Za-z]+[ -])?[A-Za-z]{2,}[^\Ws]s)(?!\w)")
+_UNIT = re.compile(rf"\s?({'|'.join(sorted(_UNITS, key=len, reverse=True))})(?![\w°/])")
+_SCALE = re.compile(r"\s?([KkMB])(?![\w/])")
+_NOUN = re.compile(r"\s+([A-Za-z]{2,}s|(?:[A-Za-z]+[ -])?[A-Za-z]{2,}[^\Ws]s)(?![\w/])")
 _NO_NOUNS = frozenset({"is", "was", "has", "this", "its", "as", "does", "less", "miss", "loss"})
+# What a figure is, where the words stand after it: "0.5 loss, 0.9 acc".
+_FIGURES = (
+    "loss acc accuracy error reward score return perplexity ppl precision recall f1 auc iou bleu "
+    "mean avg average median std min max"
+)
+_FIGURE = re.compile(
+    rf"\s+((?:[A-Za-z]+ )?(?:{'|'.join(_FIGURES.split())}))(?=\s*(?:[,;|.)\]]|$))", re.IGNORECASE
+)
 _SIGNED = re.compile(r"(?P<sign>[:=]+)\s*(?P<open>['\"\[({<`$]?)\s*$")
-_START = re.compile(r"[,;|()\[\]{}/•\u2013\u2014=:]|(?:^|\s)[-*>+#]+\s")
+_START = re.compile(r"[,;|()\[\]{}•\u2013\u2014=:]|(?<!\w)/|/(?!\w)|(?:^|\s)[-*>+#]+\s")
 _LISTED = re.compile(r"(?P<rest>.*[,;|(]\s*)(?P<label>[^\W\d]\w*(?: \w+)?)\s+", re.DOTALL)
-_CLOSERS = {"'": "'", '"': '"', "[": "]", "(": ")", "{": "}", "<": ">", "`": "`"}
+CLOSERS = {"'": "'", '"': '"', "[": "]", "(": ")", "{": "}", "<": ">", "`": "`"}
 # Words before a value that do not say what it is.
 _VAGUE = (
     "about done there here now see saw got only just still up down not no "
     "wide deep long tall high low large big small new old"
 )
 _NO_LABELS = SMALL_WORDS | frozenset(_VAGUE.split())
+_LINK = re.compile(rf"\s(?:{'|'.join(sorted(SMALL_WORDS - {'per', 'the', 'a', 'an'}))})\s")
+_LEADING_LINK = re.compile(rf"\s*(?:(?:{'|'.join(sorted(SMALL_WORDS))})\s+)+(?=\w)")
+_CLOSED = re.compile(r"[,;|)\]}]|[.!?](?=\s)")
+_WORDS = re.compile(r"[^\W\d]\w+(?:(?: per |/)[^\W\d]\w*)?")
+_ATTACHED = re.compile(r"([^\W\d]\w*)\W*$")
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A value's name, and the texts around it without what the name says."""
-
-    name: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Label:
+class Label:
     """The words before a value that say what it is.
 
     Attributes:
@@ -53,7 +77,7 @@ class _Label:
         rest: The text before them.
         opening: The quote or bracket between them and the value.
         sign: The sign after them; "" for a mere word in a list.
-        stays: The message starts with them, and keeps them.
+        stays: The message keeps them: it starts with them, or the name has only some of them.
     """
 
     name: str
@@ -63,70 +87,7 @@ class _Label:
     stays: bool = False
 
 
-def name_value(
-    node: cst.BaseExpression, before: str, after: str, *, first: bool, is_caught: bool
-) -> Named:
-    """Name a value.
-
-    Args:
-        node: Its expression.
-        before: The text before it.
-        after: The text after it.
-        first: It is the first value of its message.
-        is_caught: It is the exception that a handler has caught.
-    """
-    label = _label(before, first=first)
-    base = "error" if is_caught else name_of(node)
-    weak = base is None or is_generic(base)
-    counts = weak or (isinstance(node, cst.Call) and (base or "").startswith("num_"))
-    takes = label is not None and _takes(label, base, weak=weak, is_caught=is_caught)
-    if takes and label is not None and label.sign == ":" and not label.rest and not first:
-        # "8 layers, 512 wide: 3M parameters": the label belongs to the value before it.
-        takes = not (counts and _unit(after)[0] is None and _noun(after))
-    if label is not None and takes:
-        before = label.rest + " "
-        after = after.removeprefix(_CLOSERS.get(label.opening, ""))
-    suffix, after = _unit(after)
-    noun = _noun(after) if counts and suffix is None else None
-    if label is not None and takes:
-        name = label.name if weak or label.sign else base
-    elif noun is not None:
-        name = f"num_{noun[0]}"
-        after = noun[1] if label is not None else after
-    elif isinstance(node, cst.Name | cst.Attribute | cst.Subscript) and not weak:
-        name = base
-    else:
-        kept = label.name if label is not None and label.stays else None
-        name = kept or (None if weak else base) or _last_word(before)
-        name = name or ("elapsed" if suffix in _TIMES else base)
-    return Named(_with_unit(usable(name or "value"), suffix), before, after)
-
-
-def _takes(label: _Label, base: str | None, *, weak: bool, is_caught: bool) -> bool:
-    """Return whether the name says what a label says, so that the message can do without it."""
-    if label.stays:
-        return False
-    if is_caught or not (label.sign or weak):
-        return label.name == base or (base or "").endswith(f"_{label.name}")
-    return True
-
-
-def _with_unit(name: str, suffix: str | None) -> str:
-    last = name.rpartition("_")[2]
-    says_unit = suffix is None or suffix in (last, _UNITS.get(last)) or name.endswith(f"_{suffix}")
-    return name if says_unit else f"{name}_{suffix}"
-
-
-def last_label(text: str) -> str | None:
-    """Return the words of the label at the end of a text before a value."""
-    label = _label(text, first=False)
-    if label is None:
-        return None
-    words = text[len(label.rest) :]
-    return (words if not label.sign else words[: words.rindex(label.sign)]).strip()
-
-
-def _label(text: str, *, first: bool) -> _Label | None:
+def label_of(text: str, *, first: bool) -> Label | None:
     """Find the label at the end of a text before a value: ``loss=`` or ``Training size:``."""
     match = _SIGNED.search(text)
     if match is None:
@@ -134,26 +95,82 @@ def _label(text: str, *, first: bool) -> _Label | None:
         if listed is None or _NO_LABELS & set(listed["label"].lower().split()):
             return None
         name = identifier(listed["label"])
-        return None if name is None else _Label(name, listed["rest"])
+        return None if name is None else Label(name, listed["rest"])
     head = text[: match.start()]
     start = max((found.end() for found in _START.finditer(head)), default=0)
-    name, rest = identifier(head[start:]), head[:start]
-    if name is None:
-        return None
+    if not first and (link := _LEADING_LINK.match(head, start)):
+        start = link.end()  # "3 images in train:"
+    words, rest = head[start:], head[:start]
+    name = identifier(words)
     stays = first and match["sign"] == ":" and not any(map(str.isalpha, rest))
-    return _Label(name, rest, match["open"], match["sign"], stays)
+    if name is None:  # "accuracy on the 10000 test images:" is an accuracy
+        name, stays = identifier(_LINK.split(words, maxsplit=1)[0]), True
+    return None if name is None else Label(name, rest, match["open"], match["sign"], stays)
 
 
-def _unit(text: str) -> tuple[str | None, str]:
-    """Split off a unit at the start of the text after a value."""
+def last_label(text: str) -> str | None:
+    """Return the words of the label at the end of a text before a value."""
+    label = label_of(text, first=False)
+    if label is None:
+        return None
+    words = text[len(label.rest) :]
+    return (words if not label.sign else words[: words.rindex(label.sign)]).strip()
+
+
+def _names_value(word: str) -> bool:
+    return word.lower() not in _NO_LABELS and not word.lower().endswith(("ing", "ed"))
+
+
+def last_word(text: str) -> str | None:
+    """Return the last word of a text that can name a value, as a field's name."""
+    tail = _CLOSED.split(text)[-1]
+    words = [word for word in _WORDS.findall(tail) if word.lower() not in SMALL_WORDS]
+    if not words or tail.endswith("@") or not _names_value(words[-1]):
+        return None
+    return identifier(words[-1])
+
+
+def attached_word(text: str) -> bool:
+    """Return whether a word that can name the value stands directly before it."""
+    match = _ATTACHED.search(_CLOSED.split(text)[-1])
+    return match is not None and _names_value(match[1])
+
+
+def unit_of(text: str, node: cst.BaseExpression) -> tuple[str | None, str]:
+    """Split off a unit at the start of the text after a value.
+
+    Args:
+        text: The text.
+        node: The value: only one that is divided by a million has "M" as its unit.
+    """
     if match := _PER_SECOND.match(text):
         return f"{match[1].lower()}_per_s", text[match.end() :]
     if match := _UNIT.match(text):
         return _UNITS[match[1]], text[match.end() :]
+    if match := _SCALE.match(text):
+        factor, name = _SCALED[match[1].lower()]
+        if _divisor(node) == factor:
+            return name, text[match.end() :]
     return None, text
 
 
-def _noun(text: str) -> tuple[str, str] | None:
+def _divisor(node: cst.BaseExpression) -> float | None:
+    """Return the number by which an expression divides."""
+    if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Divide):
+        by = node.right
+        if isinstance(by, cst.Integer | cst.Float):
+            return float(by.evaluated_value)
+    return None
+
+
+def with_unit(name: str, unit: str | None) -> str:
+    """Return a name that says the unit."""
+    last = name.rpartition("_")[2]
+    says_unit = unit is None or unit in (last, _UNITS.get(last)) or name.endswith(f"_{unit}")
+    return name if says_unit else f"{name}_{unit}"
+
+
+def noun_of(text: str) -> tuple[str, str] | None:
     """Find the noun that a value counts: its name, and the text without it."""
     match = _NOUN.match(text)
     if match is None:
@@ -165,9 +182,9 @@ def _noun(text: str) -> tuple[str, str] | None:
     return (name, text[match.end() :]) if name else None
 
 
-def _last_word(text: str) -> str | None:
-    """Return the last word of a text that can name a value, as a field's name."""
-    words = [word for word in re.findall(r"[^\W\d]\w+", text) if word.lower() not in SMALL_WORDS]
-    if not words or words[-1].lower() in _NO_LABELS:
+def figure_of(text: str) -> str | None:
+    """Return what the words after a value say that it is, as a field's name: ``0.5 loss``."""
+    match = _FIGURE.match(text)
+    if match is None or _NO_LABELS & set(match[1].lower().split()):
         return None
-    return None if words[-1].lower().endswith(("ing", "ed")) else identifier(words[-1])
+    return identifier(match[1])

@@ -82,10 +82,16 @@ _READABLE = re.compile(
 _GETTERS = re.compile(r"^(?:get|compute|calculate|calc|format|fmt|fetch|to)_+(?=\w)")
 
 
+_ONE_WORD = re.compile(r"[^\W_]+(?:-[^\W_]+)*")  # "non-decayed" is one
+
+_PER_SECOND = re.compile(r"(?<=\w)/(?=(?:s|sec|second)\b)")
+
+
 def identifier(words: str) -> str | None:
     """Make a field name from a few words; None if that is impossible."""
-    name = re.sub(r"\W+", "_", words.strip().lower()).strip("_")
-    return name if name.isidentifier() and len(name) <= 40 and name.count("_") < 4 else None
+    name = re.sub(r"\W+", "_", _PER_SECOND.sub(" per ", words.lower())).strip("_")
+    is_short = len(name) <= 40 and len(_ONE_WORD.findall(words)) < 5
+    return name if name.isidentifier() and is_short else None
 
 
 def is_generic(name: str) -> bool:

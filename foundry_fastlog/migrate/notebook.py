@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from foundry_fastlog.migrate.calls import MENTIONS
-from foundry_fastlog.migrate.model import FileReport, Finding, Options
+from foundry_fastlog.migrate.model import FileReport, Finding, Options, Status
 from foundry_fastlog.migrate.module import source_lines
+from foundry_fastlog.migrate.plan import MARKED, is_marked
 from foundry_fastlog.migrate.source import migrate_source
 
 __all__ = ["migrate_notebook"]
@@ -29,6 +30,7 @@ _MAGIC = re.compile(
     r"(?P<margin>[ \t]*)(?P<target>[\w.,\[\]'\" ]+=[ \t]*)?(?:%%?\w.*|!.+|\?\??[\w.]+)"
     r"|[ \t]*%?[\w.]+\?\??[ \t]*"
 )
+_LINE_MAGIC = re.compile(r"(?:[\w.,\[\]'\" ]+=)?[ \t]*(%%?\w+)")
 # What may print in a cell that is not looked at.
 _PRINTS = re.compile(r"\bprint *[('\"]|\btqdm\.write\b")
 _MARK = "__fastlog_{}_{}__"
@@ -72,10 +74,14 @@ def migrate_notebook(text: str, options: Options | None = None, path: str = "") 
         return report
     try:
         data = json.loads(text)
-        is_notebook = isinstance(data, dict) and data.get("nbformat", 0) >= 4
-    except (ValueError, TypeError, RecursionError):
-        is_notebook = False
-    if not is_notebook:
+    except RecursionError:
+        report.error = "is nested too deeply, so it was not looked at"
+        return report
+    except ValueError as error:
+        line = f": see line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        report.error = f"is not valid JSON{line}, so it was not looked at"
+        return report
+    if not _is_notebook(data):
         report.error = "is not a notebook of format 4, so it was not looked at"
         return report
     if _language(data) not in ("python", ""):
@@ -88,6 +94,17 @@ def migrate_notebook(text: str, options: Options | None = None, path: str = "") 
         options = replace(options, set_up="always")
     _migrate_cells(cells, options, report)
     return report
+
+
+def _is_notebook(data: object) -> bool:
+    """Return whether parsed JSON has the parts of a notebook that are looked at."""
+    version = data.get("nbformat") if isinstance(data, dict) else None
+    cells = data.get("cells") if isinstance(data, dict) else None
+    if not isinstance(version, int) or version < 4 or not isinstance(cells, list):
+        return False
+    sources = [cell.get("source", "") if isinstance(cell, dict) else None for cell in cells]
+    lines = [source if isinstance(source, list) else [source] for source in sources]
+    return all(isinstance(line, str) for some in lines for line in some)
 
 
 def _language(notebook: dict[str, object]) -> str:
@@ -139,6 +156,7 @@ def _cells(text: str, report: FileReport) -> Iterator[_Cell]:
         cell = _Cell(number, *spans["source"], source_lines(source), [], {})
         reason = _parse(cell)
         if reason is None:
+            report.findings += _in_magics(cell)
             yield cell
         elif _PRINTS.search(source):
             line = next(n for n, it in enumerate(cell.lines, 1) if _PRINTS.search(it))
@@ -170,6 +188,17 @@ def _parse(cell: _Cell) -> str | None:
         goes_on = line.rstrip("\r\n").endswith("\\")
     error = _error(cell.code)
     return None if error is None else f"is in a cell that is not valid Python: {error}"
+
+
+def _in_magics(cell: _Cell) -> Iterator[Finding]:
+    """List the lines of IPython's that may print: ``%time print(x)``."""
+    for number, line in cell.magics.items():
+        magic = _LINE_MAGIC.match(line)
+        if magic is not None and _PRINTS.search(line):
+            status: Status = "kept" if is_marked(line) else "left"
+            reason = f"is in a line of {magic[1]}, which was not looked at"
+            reason = MARKED if status == "kept" else reason
+            yield Finding(number + 1, 0, status, line.strip(), reason=reason, cell=cell.number)
 
 
 def _error(lines: list[str]) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import libcst as cst
 
-from foundry_fastlog.migrate.calls import Inside
+from foundry_fastlog.migrate.calls import Inside, says_words
 from foundry_fastlog.migrate.compose import EMPTY, NO_WORDS, Caught, Composer, Entry
 from foundry_fastlog.migrate.groups import (
     Line,
@@ -31,7 +31,7 @@ from foundry_fastlog.migrate.template import (
     leaves_line_open,
 )
 
-__all__ = ["MARKED", "Print", "drop_frames", "plan"]
+__all__ = ["MARKED", "Print", "drop_frames", "is_marked", "plan"]
 
 #: The reason to keep what its author marked.
 MARKED = "marked with noqa"
@@ -42,6 +42,11 @@ _HELPERS = re.compile(
 )
 _HELP_ASKED = re.compile(r"\.(?:help|version)\b|['\"]--?(?:h|help|version)['\"]")
 _MARK = re.compile(r"#.*\bnoqa\b(?:\s*$|\s*:[^#]*\bT20[13]?\b)", re.IGNORECASE)
+
+
+def is_marked(line: str) -> bool:
+    """Return whether the author of a line wants its prints to stay."""
+    return _MARK.search(line) is not None
 
 
 @dataclass(slots=True)
@@ -113,7 +118,7 @@ class _Planner:
 
     def _read(self, call: cst.Call) -> Print:
         first, last = self._module.lines(call)
-        if any(_MARK.search(line) for line in self._lines[first - 1 : last]):
+        if any(map(is_marked, self._lines[first - 1 : last])):
             return Print(call, reason=MARKED)
         try:
             self._check(call)
@@ -215,10 +220,20 @@ class _Planner:
 
     def _keep_tables(self, prints: dict[cst.Call, Print]) -> None:
         """Refuse what belongs to rows that stay: half a table helps nobody."""
-        looks = {call: _look(item) for call, item in prints.items()}
+        looks = {call: self._look(item) for call, item in prints.items()}
         for call, line in table_lines(self._module, looks).items():
             if prints[call].reason in (None, EMPTY):
                 prints[call].reason = f"belongs to a table that stays (line {line})"
+
+    def _look(self, item: Print) -> Look:
+        options = {it.keyword.value: it.value for it in item.call.args if it.keyword is not None}
+        stream = self._module.code(options["file"]) if "file" in options else ""
+        if item.template is None:
+            is_row = item.reason in (STARRED, MISMATCH) and not says_words(item.call)
+            return Look(stays=is_row, has_columns=is_row, stream=stream)
+        continues = item.reason == _CONTINUES and item.template.has_values()
+        stays = item.reason == NO_WORDS or continues
+        return look_of(item.template, stream, stays=stays, is_empty=item.reason == EMPTY)
 
     def _choose(self, item: Print) -> None:
         """Choose the logger."""
@@ -230,14 +245,6 @@ class _Planner:
             )
         except LeftAloneError as left:
             item.reason = str(left)
-
-
-def _look(item: Print) -> Look:
-    if item.template is None:
-        is_row = item.reason in (STARRED, MISMATCH)
-        return Look(stays=is_row, has_columns=is_row)
-    stays = item.reason == NO_WORDS or (item.reason == _CONTINUES and item.template.has_values())
-    return look_of(item.template, stays=stays, is_empty=item.reason == EMPTY)
 
 
 def drop_frames(module: Module, prints: list[Print]) -> None:

@@ -9,7 +9,7 @@ import libcst as cst
 
 from foundry_fastlog.migrate.calls import MENTIONS, PrintFinder, is_bar_write
 from foundry_fastlog.migrate.compose import EMPTY, Entry
-from foundry_fastlog.migrate.entry_point import SETS_UP, main_block, set_up_call
+from foundry_fastlog.migrate.entry_point import SETS_UP, calls_itself, main_block, set_up_call
 from foundry_fastlog.migrate.groups import stands_alone
 from foundry_fastlog.migrate.loggers import Insertion, LoggerChooser
 from foundry_fastlog.migrate.model import FileReport, Finding, LeftAloneError, Options, Status
@@ -194,25 +194,25 @@ class _Migration:
 
     def _with_set_up(self, insertion: Insertion | None, converted: list[Print]) -> Insertion | None:
         """Insert the call that sets up logging where the program starts, or say which it is."""
-        module, report, wish = self._module, self._report, self._options.set_up
-        main = self._main
+        module, report, wish, main = self._module, self._report, self._options.set_up, self._main
+        is_free = insertion is not None and self._loggers.has_free_set_up()
+        is_inserted = is_free and (wish == "always" or (wish == "main" and main is not None))
+        has_main = main is not None or report.path.endswith(".ipynb")
         early = any(self._is_early(item.call) for item in converted)
         report.set_up = set_up_call(
             report.path,
-            is_program=main is not None or early or report.path.endswith(".ipynb"),
+            has_main=has_main,
+            runs_code=early or calls_itself(module),
+            is_inserted=is_inserted,
             debug=any(item.entry is not None and item.entry.level == "debug" for item in converted),
         )
-        if insertion is None or wish == "never" or not self._loggers.has_free_set_up():
+        if insertion is None or not is_inserted:
             return insertion
-        if main is None and wish == "always":
+        if main is None:
             report.set_up_at = insertion.line
             return insertion.with_set_up(report.set_up)
-        if main is None or main.line == 0:
-            return insertion
         report.set_up_at = main.line
-        place = len("".join(self._lines[: main.line - 1]))
-        text = f"{main.margin}{report.set_up}{module.tree.default_newline}"
-        self._edits.append((place, place, text))
+        self._edits.append((main.place, main.place, f"{main.margin}{report.set_up}{main.end}"))
         return insertion.with_set_up("")
 
     def _drop(self, prints: list[Print]) -> None:

@@ -51,11 +51,12 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (here / name for name in sorted(files) if name.endswith((".py", _NOTEBOOK)))
 
 
-def _decode(raw: bytes) -> tuple[str, str, bytes]:
-    """Return the text of a source file, its encoding, and its byte order mark."""
+def _decode(raw: bytes, *, is_source: bool) -> tuple[str, str, bytes]:
+    """Return the text of a file, its encoding, and its byte order mark."""
     mark = codecs.BOM_UTF8 if raw.startswith(codecs.BOM_UTF8) else b""
-    encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
-    encoding = encoding.removesuffix("-sig")
+    encoding = "utf-8"
+    if is_source:
+        encoding = tokenize.detect_encoding(io.BytesIO(raw).readline)[0].removesuffix("-sig")
     return raw[len(mark) :].decode(encoding), encoding, mark
 
 
@@ -73,8 +74,7 @@ def migrate_file(path: Path, options: Options, *, write: bool = False) -> FileRe
     report = FileReport(str(path))
     is_notebook = path.suffix == _NOTEBOOK
     try:
-        raw = path.read_bytes()
-        text, encoding, mark = (raw.decode(), "utf-8", b"") if is_notebook else _decode(raw)
+        text, encoding, mark = _decode(path.read_bytes(), is_source=not is_notebook)
     except OSError as error:
         report.error = f"cannot be read: {error.strerror or error}"
         return report

@@ -105,6 +105,9 @@ _STEPS = [  # what removed values leave behind, in the order in which it is clea
     (re.compile(rf"^\s*{GAP}\s*[,;:.|/)=-]+"), GAP),
 ]
 
+# A value within a path or a name, which says nothing without it: "layer_*.weight".
+_WITHIN = re.compile(rf"(?<=[\w.:/][/_.-]){GAP}(?=[/_.-]\w)")
+
 
 def without_terminal_codes(text: str) -> str:
     """Remove colours and cursor movements."""
@@ -171,5 +174,6 @@ def _tidied(text: str) -> str:
         before = text
         for pattern, new in _STEPS:
             text = pattern.sub(new, text)
+    text = _WITHIN.sub("*", text)
     text = re.sub(r"\s+", " ", text.replace(GAP, " "))
     return re.sub(r" (?=[,;:.!?)\]])", "", text).replace("( ", "(").strip()

@@ -119,8 +119,30 @@ def test_the_calls_that_make_messages_show_are_offered(project: Path, command: C
     out = command("migrate", *(f"m{index:02}.py" for index in range(12))).out
     assert out.endswith("# m07.py\n    and 4 more calls: --json lists all\n")
     out = command("migrate", "--set-up", "always", "m00.py").out
-    assert '  + setup_logging("m00", level="DEBUG")\n' in out
+    assert '  + setup_logging(__name__, level="DEBUG")\n' in out
     assert "Call, where it starts" not in out
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "call"),
+    [
+        ("old.py", "f()", '__name__, experiment="old"'),
+        ("old.py", "if f:\n    exit(f())", '__name__, experiment="old"'),
+        ("old.py", "atexit.register(f)\nx = f()\ng()", '"old"'),
+        ("old.py", "g = lambda: f()\nclass A:\n    f()", '"old"'),
+        ("pk/__main__.py", "f()", '__name__, experiment="pk"'),
+        ("pk/__init__.py", "print('a b')", '"pk"'),
+        ("pk/core.py", "f()", '"pk"'),
+    ],
+)
+def test_the_call_names_the_logger_that_the_file_has(
+    project: Path, command: Command, file: str, code: str, call: str
+) -> None:
+    """A file that runs something is a program, unless it is a package's; its logger is __main__."""
+    (project / "pk").mkdir()
+    (project / "pk" / "__init__.py").write_text("")
+    (project / file).write_text(f"def f():\n    print('a b')\n{code}\n")
+    assert f"    setup_logging({call})  # {file}\n" in command("migrate", file).out
 
 
 def test_json_is_for_programs(project: Path, command: Command) -> None:

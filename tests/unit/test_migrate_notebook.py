@@ -165,14 +165,55 @@ def test_what_prints_nothing_is_no_finding(data: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["print", '["print"]', '{"nbformat": 3, "a": "print"}', '{"nbformat": "print"}', "[" * 99999],
+    ("text", "reason"),
+    [
+        ("print", "is not valid JSON: see line 1"),
+        ('{\n"cells": ["print",\n', "is not valid JSON: see line 3"),
+        (f'["print", {"9" * 5000}]', "is not valid JSON"),  # more digits than Python converts
+        (f'["print", {"[" * 99999}', "is nested too deeply"),
+        *(
+            (text, "is not a notebook of format 4")
+            for text in (
+                '["print"]',
+                '{"nbformat": 3, "a": "print"}',
+                '{"nbformat": "print"}',
+                '{"nbformat": 4, "a": "print"}',
+                '{"nbformat": 4, "cells": "print"}',
+                '{"nbformat": 4, "cells": ["print"]}',
+                '{"nbformat": 4, "cells": [{"source": {"print": 1}}]}',
+                '{"nbformat": 4, "cells": [{"source": [["print"]]}]}',
+            )
+        ),
+    ],
 )
-def test_what_is_no_notebook_is_an_error(text: str) -> None:
-    """Never an all-clear for what was not looked at."""
-    report = migrate_notebook(text + " print")
-    assert report.error == "is not a notebook of format 4, so it was not looked at"
+def test_what_is_no_notebook_is_an_error(text: str, reason: str) -> None:
+    """Never an all-clear for what was not looked at; the reason is the true one."""
+    report = migrate_notebook(text)
+    assert report.error == f"{reason}, so it was not looked at"
     assert report.result == report.source
+
+
+@pytest.mark.parametrize(
+    ("line", "magic"),
+    [
+        ("%time print('a', 2)", "%time"),
+        ("    %timeit -n1 print(3)", "%timeit"),
+        ("out = %prun print(x)", "%prun"),
+        ("%%timeit print(x)", "%%timeit"),
+        ("%time print(3)  # noqa: T201", None),
+    ],
+)
+def test_prints_in_lines_of_ipython_are_listed(line: str, magic: str | None) -> None:
+    """They stay and count, unless they are marked; a shell's do not."""
+    head = "if x:\n" if line.startswith(" ") else ""
+    source = f"{head}{line}\n!python -c 'print(1)'\n"
+    report = migrated(notebook(f"{source}print('a b')"))
+    assert source in sources(report)[0]
+    found = report.findings[0]
+    assert (found.line, found.cell, found.old) == (1 + bool(head), 2, line.strip())
+    reason = f"is in a line of {magic}, which was not looked at" if magic else "marked with noqa"
+    assert (found.status, found.reason) == ("left" if magic else "kept", reason)
+    assert len(report.findings) == 2
 
 
 def test_a_notebook_that_says_nothing_of_print_is_not_parsed() -> None:
@@ -206,5 +247,11 @@ def test_a_notebook_is_written_and_listed_by_cell(
     command("migrate", "--check", ".")
     (tmp_path / "old.ipynb").write_text('{"nbformat": 3, "worksheets": ["print"]}')
     assert "old.ipynb: is not a notebook of format 4" in command("migrate", ".", code=1).out
+    (tmp_path / "old.ipynb").unlink()
+    marked = b"\xef\xbb\xbf" + json.dumps(notebook("print('a')")).encode()
+    (tmp_path / "mark.ipynb").write_bytes(marked)
+    command("migrate", "--write", ".")
+    assert (tmp_path / "mark.ipynb").read_bytes().startswith(b'\xef\xbb\xbf{"cells"')
+    assert b"logger.info" in (tmp_path / "mark.ipynb").read_bytes()
     (tmp_path / "bad.ipynb").write_bytes(b"\xff print")
     assert (migrate_file(tmp_path / "bad.ipynb", Options()).error or "").startswith("cannot be")

@@ -245,6 +245,10 @@ LINES = st.builds(
 )
 
 
+FAIL = ["if next(go):", "    raise OSError"]
+LEAVE = ["if next(go):"]
+
+
 def indented(head: str) -> Callable[[list[str]], list[str]]:
     return lambda block: [head, *(f"    {line}" for line in block)]
 
@@ -263,6 +267,16 @@ def blocks(draw: st.DrawFn, depth: int = 2) -> list[str]:
                 lambda two: indented("if next(go):")(two[0]) + indented("else:")(two[1])
             ),
             inner.map(lambda block: [*indented("try:")(block), "finally:", "    print('c d')"]),
+            st.tuples(inner, inner, inner).map(
+                lambda three: (
+                    indented("try:")([*three[0], *FAIL, *three[0]])
+                    + indented("except OSError:")(three[1])
+                    + indented("else:")(three[2])
+                )
+            ),
+            st.tuples(inner, inner, st.sampled_from(["break", "continue"])).map(
+                lambda it: indented("while next(go):")([*it[0], *LEAVE, f"    {it[2]}", *it[1]])
+            ),
             inner.map(indented("if next(go):")),
         ]
     found = draw(st.lists(st.one_of(*simple), min_size=1, max_size=4))
