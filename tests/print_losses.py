@@ -24,7 +24,9 @@ UNITS = {
     **{unit: unit for unit in ("ms", "us", "ns", "bytes", "hz")},
     "µs": "us",
     "c": "celsius",
-    **{"k": "thousands", "m": "millions", "b": "billions"},
+    "k": "thousands",
+    "m": "millions",
+    "b": "billions",
     **{name: name for name in ("thousands", "millions", "billions")},
 }
 TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
