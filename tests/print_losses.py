@@ -124,7 +124,7 @@ def is_said(word: str, said: set[str]) -> bool:
     if word in said or word in LEVELS.split() or word in SMALL.split():
         return True
     unit = UNITS.get(word)
-    return unit is not None and any(UNITS.get(other) == unit for other in said)
+    return unit is not None and any(UNITS.get(other, other) == unit for other in said)
 
 
 def parsed(code: str) -> ast.Call:
