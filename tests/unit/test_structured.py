@@ -245,6 +245,14 @@ def test_messages_can_be_plain_text(name: str) -> None:
     logger.context.clear()
     assert sent(logger, "m", step=1).args[1] == "m | step=1"
 
+    class Raising(str):
+        __slots__ = ()
+
+        def __format__(self, spec: str) -> str:
+            raise ValueError(spec)
+
+    assert sent(logger, "m", **{Raising("step"): 1}).args[1] == "m | step=1"
+
 
 def test_the_level_is_the_configurations_where_only_the_root_has_one(name: str) -> None:
     """A level of the logger itself, or of one above it, stays."""
