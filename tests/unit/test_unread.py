@@ -261,8 +261,13 @@ def test_errors_messages_and_metrics_describe(tmp_path: Path) -> None:
         assert recorder.log({"n": [T], "t": T}, step=2)
         files.close()
         root.handlers = []
-    for stream in ("metrics", "errors", "log"):
+    for stream in ("errors", "log"):
         assert all("Unread of" in json.dumps(line) for line in lines(tmp_path / "run", stream)[:4])
+    first, detailed, summary, by_tensor, logged = lines(tmp_path / "run", "metrics")
+    left_out = [line.get("missing") for line in (first, detailed, summary, logged)]
+    names = ("n.x", "b", "t"), ("n.x",), ("n.x", "t", "e"), ("n", "t")
+    assert left_out == [dict.fromkeys(each, "unsupported") for each in names]
+    assert by_tensor["metrics"] == {SHOWN: 1.0}
     assert (tmp_path / "text.log").read_text().count(SHOWN) > 10
 
 
