@@ -264,7 +264,8 @@ class Cursor:
         if not later or later[0].name.segment > place.segment:
             self._missing(series, place, result)
         for number, segment in enumerate(later):
-            left = replace(place)
+            # A second file of this number: the place stays in the first until there is a line.
+            left = replace(place) if number and segment.name.segment == place.segment else None
             if number or segment.name.segment > place.segment:
                 place.begin(segment.name.segment)
             place.gone = False
@@ -280,8 +281,8 @@ class Cursor:
                 if final and error.errno == errno.EIO and is_packed(segment.path):
                     continue  # it is damaged, and stays so
                 break
-            if place.segment == left.segment and not place.offset:
-                vars(place).update(vars(left))  # a second file of this number has no line yet
+            if left is not None and not place.offset:
+                vars(place).update(vars(left))
             budget -= len(data)
             result.more |= more or budget <= 0
             if place.known_below:

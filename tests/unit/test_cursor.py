@@ -124,6 +124,18 @@ def test_a_file_that_begins_anew_is_read_from_its_start(
     check(cursor.poll(), [*range(10, 10 + after)], note)
 
 
+def test_a_file_that_was_emptied_is_told_once(tmp_path: Path) -> None:
+    """With nothing to read yet; what is written then follows."""
+    writer = OracleWriter(tmp_path).fill(range(5))
+    cursor = following(tmp_path)
+    writer.path("metrics").write_bytes(b"")
+    said = [cursor.poll() for _ in range(3)]
+    assert [polled.anew for polled in said] == [True, False, False]
+    assert [len(polled.notes) for polled in said] == [1, 0, 0]
+    writer.fill([7])
+    check(cursor.poll(), [7])
+
+
 def test_removed_files_are_noted_once_and_may_come_back(tmp_path: Path) -> None:
     writer = OracleWriter(tmp_path).fill(range(3))
     cursor = following(tmp_path)
