@@ -80,19 +80,17 @@ class RecorderHandle {
     /// Takes the step after the last one, for log() without a step; the maximum is not exceeded.
     std::int64_t take_step() noexcept {
         std::int64_t last = last_step_.load(std::memory_order_relaxed);
-        const auto next = [&] { return last == INT64_MAX ? last : last + 1; };
 #ifdef Py_GIL_DISABLED
-        while (!last_step_.compare_exchange_weak(last, next(), std::memory_order_relaxed)) {
+        while (!last_step_.compare_exchange_weak(last, after(last), std::memory_order_relaxed)) {
         }
 #else
-        last_step_.store(next(), std::memory_order_relaxed);  // atomic under the GIL
+        last_step_.store(after(last), std::memory_order_relaxed);  // atomic under the GIL
 #endif
-        return next();
+        return after(last);
     }
     /// The step that take_step() would take, for log() of a step that goes on.
     std::int64_t next_step() const noexcept {
-        const std::int64_t last = last_step_.load(std::memory_order_relaxed);
-        return last == INT64_MAX ? last : last + 1;
+        return after(last_step_.load(std::memory_order_relaxed));
     }
     void saw_step(std::int64_t step) noexcept { last_step_.store(step, std::memory_order_relaxed); }
 
@@ -119,6 +117,9 @@ class RecorderHandle {
     static PyObject* closed_error;  // RecorderClosedError
 
   private:
+    static std::int64_t after(std::int64_t step) noexcept {
+        return step == INT64_MAX ? step : step + 1;
+    }
     Engine& current() noexcept { return *engine_.load(std::memory_order_acquire); }
     Engine* attend(bool for_recording) noexcept;
     void attend_to_show();

@@ -114,7 +114,8 @@ int has_one_element(PyObject* value) {
     return one;
 }
 
-// 1: an array or tensor with one element, in host memory; 0: not so, with the error set; -1: not an array. Checked through DLPack's device protocol, which numpy, torch, jax and others implement
+// 1: an array or tensor with one element, in host memory; 0: not so, with the error set; -1: not an array.
+// Checked through DLPack's device protocol, which numpy, torch, jax and others implement
 // (https://dmlc.github.io/dlpack/latest/python_spec.html): kDLCPU is 1.
 int is_host_scalar_array(PyObject* key, PyObject* value) {
     PyObject* device = PyObject_CallMethod(value, "__dlpack_device__", nullptr);

@@ -159,9 +159,9 @@ def bounds_of(steps: tuple[int | None, int | None] | None) -> tuple[int, int]:
     return first, last
 
 
-def step_of(context: Mapping[Any, Any]) -> int | None:
-    """Return the ``step`` of a context, if it can be a line's."""
-    step = context.get("step")
+def step_of(context: Mapping[Any, Any], name: str = "step") -> int | None:
+    """Return the ``step`` of a context, or what has another name, if it can be a line's."""
+    step = context.get(name)
     return step if type(step) is int and INT64_MIN <= step <= INT64_MAX else None
 
 

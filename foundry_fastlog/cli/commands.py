@@ -20,7 +20,7 @@ from foundry_fastlog.export.jsonl import ExportError, export_run
 from foundry_fastlog.reading.counting import Starts as WhichStarts
 from foundry_fastlog.reading.cursor import Cursor, Polled
 from foundry_fastlog.reading.run import Run, read_run
-from foundry_fastlog.run.files import STREAMS
+from foundry_fastlog.run.files import STREAMS, RunNotFoundError, open_run_dir
 
 __all__ = ["app"]
 
@@ -321,21 +321,14 @@ def _await_run(path: Path, interval: float) -> None:
     told = False
     while not path.exists() or (path.is_dir() and not any(path.iterdir())):
         if not told:
-            advice = _advice(path)
-            Console(stderr=True, highlight=False).print(
-                Text(f"waiting for a run: {printable(advice)}", "dim"), soft_wrap=True
-            )
+            try:
+                open_run_dir(path)
+            except RunNotFoundError as error:  # it says what is there instead
+                Console(stderr=True, highlight=False).print(
+                    Text(f"waiting for a run: {printable(str(error))}", "dim"), soft_wrap=True
+                )
         told = True
         time.sleep(interval)
-
-
-def _advice(path: Path) -> str:
-    """Say what is where a run should be."""
-    try:
-        read_run(path)
-    except OSError as error:
-        return str(error)
-    return f"{path} has one now"
 
 
 def _look(path: Path, read: Callable[[], Polled]) -> Polled:

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from foundry_fastlog.base.arguments import check_type, level_name, step_number
+from foundry_fastlog.base.arguments import INT64_MIN, check_type, level_name, step_number
 from foundry_fastlog.base.error_facts import error_facts
 from foundry_fastlog.base.json_text import (
     Bounds,
@@ -249,7 +249,7 @@ class EventRecorder(core.RecorderCore):
         """
         members = b'"rewind":%d' % step_number(step)
         accepted = [self._fragment(stream, members) for stream in (_METRICS, _PERFORMANCE)]
-        self._continue_from(max(step - 1, -(1 << 63)))
+        self._continue_from(max(step - 1, INT64_MIN))
         return all(accepted)
 
 

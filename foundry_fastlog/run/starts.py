@@ -279,7 +279,7 @@ def _last_step_in(path: Path) -> int | None:
                 continue
             if (step := step_of(record)) is not None:
                 return step
-            if (step := step_of({"step": record.get("rewind")})) is not None:
+            if (step := step_of(record, "rewind")) is not None:
                 return max(step - 1, INT64_MIN)
     return None
 
