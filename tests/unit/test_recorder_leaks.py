@@ -32,7 +32,7 @@ def test_reference_counts(recorder: Recorder) -> None:
     nested = {"in": inner, "t": text}
     kept = recorder.timer(name)
     watched: list[object] = [big, real, array, inner, mapping, nested, kept]
-    names: list[object] = [name, text]  # as keys and timer names, the cache has some references
+    names: list[object] = [name, text]  # one reference for each of the cache's 512 slots at most
 
     def calls() -> None:
         recorder.record(big, r=real, t=text, a=array, n=big, epoch=real)
@@ -55,7 +55,7 @@ def test_reference_counts(recorder: Recorder) -> None:
         calls()
     assert counts(watched) == before
     for now, then in zip(counts(names), names_before, strict=True):
-        assert abs(now - then) < 50
+        assert abs(now - then) <= 512  # a leak in one of the calls: 2,000
 
 
 class Raising:
