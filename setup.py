@@ -30,11 +30,15 @@ ROOT = Path(__file__).parent.resolve()
 SANITIZERS = {"address", "undefined", "thread", "leak"}
 
 # Relative paths: they name the objects, and absolute ones would leak the builder's folders.
-SOURCES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for room in ("core", "device", "reader", "bindings")
-    for path in (ROOT / "csrc" / room).glob("*.cpp")
-)
+# The largest unit comes first, so that the others are compiled beside it; it includes its room.
+SOURCES = [
+    "csrc/bindings/module.cpp",
+    *sorted(
+        path.relative_to(ROOT).as_posix()
+        for room in ("core", "device", "reader")
+        for path in (ROOT / "csrc" / room).glob("*.cpp")
+    ),
+]
 HEADERS = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.hpp", "*.h")
@@ -70,8 +74,8 @@ def build_flags() -> tuple[list[str], list[str]]:
     if env_flag("FASTLOG_DEBUG"):
         compile_args += ["-O0", "-g3", "-UNDEBUG", "-D_GLIBCXX_ASSERTIONS"]
     elif sanitize:
-        # Sanitizers compile very slowly at -O3 and give worse stacks there.
-        compile_args += ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"]
+        # Sanitizers compile very slowly when optimised, and give worse stacks.
+        compile_args += ["-Og", "-g1", "-UNDEBUG", "-fno-omit-frame-pointer"]
     else:
         compile_args += ["-O3", "-DNDEBUG"]
     if env_flag("FASTLOG_WERROR"):

@@ -21,7 +21,7 @@ AMBIENT_PREFIX = "FASTLOG_"
 
 # No deadline: a shared machine pauses a test for longer than any sensible one. In CI the
 # examples are the same at every run, so a red run can be repeated; elsewhere they are fewer.
-settings.register_profile("dev", deadline=None, max_examples=40)
+settings.register_profile("dev", deadline=None, max_examples=25)
 settings.register_profile(
     "ci",
     deadline=None,

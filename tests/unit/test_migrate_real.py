@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from print_losses import losses_of
 
@@ -302,6 +302,7 @@ def shown_by(code: str, choices: list[bool]) -> tuple[str, list[str]]:
     return "".join(output), [message for message, _ in logger.calls]
 
 
+@settings(max_examples=100 if CI else 10)
 @given(blocks(), st.lists(st.booleans(), max_size=12))
 def test_a_message_never_breaks_into_a_line(block: list[str], choices: list[bool]) -> None:
     """Whatever the flow of control; and no word goes."""
