@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from foundry_fastlog.messages.enabling import is_enabled
 from foundry_fastlog.messages.text_handlers import ConsoleHandler
 from foundry_fastlog.messages.text_lines import CAPTURED
+from foundry_fastlog.messages.text_writer import is_echo
 
 __all__ = ["CaptureHandler", "notice_removed", "pass_to_tests"]
 
@@ -105,8 +106,8 @@ class CaptureHandler(logging.Handler):
             )
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass a record on, unless it came here before: from a logger below this one."""
-        if vars(record).get(CAPTURED) == id(self):
+        """Pass a record on, unless it came here before: from a logger below, or to the console."""
+        if vars(record).get(CAPTURED) == id(self) or is_echo():
             return
         vars(record)[CAPTURED] = id(self)
         for handler in self._handlers:

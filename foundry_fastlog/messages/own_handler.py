@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from foundry_fastlog.messages.text_writer import Output
+from foundry_fastlog.messages.text_lines import Output
 
 __all__ = ["OwnHandler", "Targets", "place_of"]
 

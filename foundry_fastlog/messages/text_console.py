@@ -85,7 +85,7 @@ class ConsoleOutput:
         if stream is None:  # a program without a console, such as pythonw
             return
         try:
-            terminal = stream.isatty()
+            terminal = _is_terminal(stream)
             if self.form == "line" or terminal:
                 texts = [self._text_of(message, terminal=terminal) for message in messages]
             if told := self._untold:
@@ -96,7 +96,8 @@ class ConsoleOutput:
             else:
                 with bars_aside(stream):
                     _write(stream, "".join(texts))
-                    stream.flush()
+                    with contextlib.suppress(AttributeError):  # a program's own, with write() alone
+                        stream.flush()
                 self._torn = False
             if left < len(texts):  # the notice comes first
                 self._untold -= told
@@ -168,6 +169,13 @@ def _write(stream: TextIO, text: str) -> None:
     except UnicodeEncodeError:  # a console that is not UTF-8, or a lone surrogate
         encoding = getattr(stream, "encoding", None) or "ascii"
         stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except Exception:  # noqa: BLE001 - of a program's own class, which may have no such method
+        return False
 
 
 def _refuses(stream: TextIO) -> bool:

@@ -17,11 +17,12 @@ from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_files import TextFile
 from foundry_fastlog.messages.text_lines import (
     Message,
+    Output,
     head_of,
     line_tail_of,
     record_message,
 )
-from foundry_fastlog.messages.text_writer import Output, ToConsole, writer
+from foundry_fastlog.messages.text_writer import ToConsole, writer
 
 __all__ = ["ConsoleHandler", "TextFileHandler", "TextHandler", "find_handler"]
 

@@ -17,8 +17,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from foundry_fastlog.base.error_facts import exception_text
 from foundry_fastlog.base.json_text import cut, safe_str, text_of_value
@@ -28,6 +28,7 @@ __all__ = [
     "CAPTURED",
     "PARTS",
     "Message",
+    "Output",
     "Parts",
     "details_of",
     "exact",
@@ -72,6 +73,13 @@ Parts = tuple[str, Mapping[str, Any], Mapping[str, Any]]
 Message = tuple[float, int, str, str, Mapping[str, Any], str]
 """A message for the text logs: seconds since the epoch, level, logger, text, `settled()` fields,
 traceback or empty. A plain tuple, because one is created for each message."""
+
+
+class Output(Protocol):
+    """Where lines go: a file, the console."""
+
+    def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
+        """Write messages, given as parts and as text; reports its own errors. Must not raise."""
 
 
 def head_of(message: Message) -> tuple[str, str, str]:

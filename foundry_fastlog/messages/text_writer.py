@@ -28,11 +28,10 @@ import threading
 import time
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
-from typing import Protocol
 
-from foundry_fastlog.messages.text_lines import Message, sound, text_of
+from foundry_fastlog.messages.text_lines import Message, Output, sound, text_of
 
-__all__ = ["MAX_QUEUED", "Output", "TextWriter", "ToConsole", "in_console_thread", "writer"]
+__all__ = ["MAX_QUEUED", "TextWriter", "ToConsole", "in_console_thread", "is_echo", "writer"]
 
 MAX_QUEUED = 20_000
 """Queued messages at which callers start to wait for the thread."""
@@ -44,13 +43,6 @@ _WAIT_S = 1.0
 _FLUSH_S = 5.0
 
 _log = logging.getLogger("foundry_fastlog")
-
-
-class Output(Protocol):
-    """Where lines go: a file, the console."""
-
-    def write(self, messages: Sequence[Message], texts: Sequence[str]) -> None:
-        """Write messages, given as parts and as text; reports its own errors. Must not raise."""
 
 
 # A message with its outputs, a flush request, or None to end the thread.
@@ -74,6 +66,7 @@ class TextWriter:
             then: The writer to which outputs pass messages on.
         """
         self.dropped = 0
+        self.writes = 0  # the thread that is in an output
         self._name = name
         self._gather_s = gather_s
         self._then = then
@@ -99,12 +92,15 @@ class TextWriter:
 
         If `MAX_QUEUED` messages are waiting, wait up to a second for room, then drop the message.
         While a disk blocks the thread, only one caller waits, until the thread makes progress. A
-        message at ERROR or above is written on return, unless that takes more than 50 ms.
+        message at ERROR or above is written on return, unless that takes more than 50 ms. What a
+        console's own stream logs of what is written to it does not go to the console again.
 
         Args:
             outputs: Where to write it.
             message: The message.
         """
+        if _console_writer.writes and is_echo():
+            outputs = tuple(one for one in outputs if not isinstance(one, ToConsole))
         queue = self._queue
         if queue.qsize() >= MAX_QUEUED and not self._room():
             self.dropped += 1
@@ -314,12 +310,14 @@ class TextWriter:
         with self._write_lock:
             for output, (messages, texts) in by_output.items():
                 self._busy = output
+                self.writes = threading.get_ident()
                 try:
                     output.write(messages, texts)
                 except BaseException as error:  # noqa: BLE001 - such as a stream's SystemExit
                     _raise_signals(error)
                 self._moves += 1
             self._busy = None
+            self.writes = 0
 
     def before_fork(self) -> None:
         """Wait until no batch is half written: a child would inherit its rest, or a held lock."""
@@ -336,7 +334,7 @@ class TextWriter:
 
     def after_fork_in_child(self) -> None:
         """Start over: the thread and the queue are the parent's."""
-        self.dropped = 0
+        self.dropped = self.writes = 0
         self._begin()
         if self._then is not None:
             self._then.after_fork_in_child()
@@ -374,6 +372,11 @@ class ToConsole:
 def in_console_thread() -> bool:
     """Return whether the caller is the console's own thread, which may wait as long as it takes."""
     return threading.current_thread() is _console_writer._thread  # noqa: SLF001 - of this module
+
+
+def is_echo() -> bool:
+    """Return whether what the caller logs comes from a console's stream that logs what it gets."""
+    return _console_writer.writes == threading.get_ident()
 
 
 def _flush_at_worker_exit(text_writer: TextWriter) -> None:

@@ -60,6 +60,44 @@ def text(logs: ExperimentLogging) -> str:
     return next(logs.directory.glob("main_*.log")).read_text()
 
 
+LOGS_STDERR = """
+import logging, sys
+from types import SimpleNamespace
+from foundry_fastlog import ExperimentLogging, StructuredLogger
+
+class ToLogger:  # the well-known recipe
+    def __init__(self, log): self.log = log
+    def write(self, text):
+        if text.strip(): self.log(text.rstrip())
+    def flush(self): pass
+    def isatty(self): return False
+
+where, how = sys.argv[1:]
+config = {'experiment_name': 'e', 'logging': {'capture': ['root'], 'system_metrics_every_s': 0}}
+logs = ExperimentLogging(config, directory=where)
+log = {'logger': logging.getLogger('stderr').warning, 'own': logs.logger('stderr').info}[how]
+sys.stderr = ToLogger(log)
+print('printed', file=sys.stderr)
+logs.logger('a').info('said')
+logs.logger('a').error('failed')
+logs.close()
+"""
+
+
+@pytest.mark.parametrize(("how", "again"), [("logger", False), ("own", True)])
+def test_a_stderr_that_logs_does_not_go_round_in_circles(
+    tmp_path: Path, how: str, again: bool
+) -> None:
+    """What the console writes is not captured, and never written to the console again."""
+    done = run_python(LOGS_STDERR, tmp_path / "run", how, timeout=60)
+    assert done.stderr.count("\n") <= 1  # the beginning, if before it was replaced
+    found = [line["message"] for line in read_run(tmp_path / "run").lines("log")]
+    assert [text for text in found if " [" not in text][1:4] == ["printed", "said", "failed"]
+    echoes = [text for text in found if " [" in text]
+    assert bool(echoes) is again
+    assert len(echoes) <= len(found) / 2
+
+
 def test_warnings_root_and_libraries_are_in_the_run(
     tmp_path: Path, name: str, library: logging.Logger
 ) -> None:

@@ -11,6 +11,7 @@ import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TextIO
 from unittest.mock import Mock
 
@@ -86,6 +87,23 @@ def test_the_console_is_what_the_stream_is_at_the_time(
     logger.info("three")
     handler.close()
     assert "[INFO] handlers: three\n" in other.getvalue()
+
+
+@pytest.mark.parametrize("lacks", ["nothing", "isatty", "flush"])
+def test_a_stream_of_the_program_needs_write_alone(
+    logger: logging.Logger, monkeypatch: Patch, lacks: str
+) -> None:
+    """Such as a tee; without isatty(), or with one that raises, it is no terminal."""
+    texts: list[str] = []
+    methods = {"write": texts.append, "isatty": Mock(side_effect=OSError), "flush": lambda: None}
+    methods.pop(lacks, None)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(**methods))
+    handler = ConsoleHandler()
+    logger.addHandler(handler)
+    logger.error("seen")
+    handler.close()
+    assert "".join(texts).endswith(" [ERROR] handlers: seen\n")
+    assert handler.output.errors == 0
 
 
 @pytest.mark.parametrize(
