@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from foundry_fastlog.cli.exit_codes import OK, PROBLEM, USAGE
+from foundry_fastlog.cli.exit_codes import INTERRUPTED, OK, PROBLEM, USAGE
 
 __all__ = ["main"]
 
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return USAGE
+    except KeyboardInterrupt:  # its packages take a moment to load
+        return INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not if a test or a notebook replaced it
             # If a terminal cannot show a character, show its escape instead of a traceback.

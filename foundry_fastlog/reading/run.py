@@ -91,7 +91,8 @@ class Run(ByColumns):
         rings: The ring files of the run's processes, with a report on each.
         unread: How many rings and files may hold lines of the run but cannot be read: damaged,
             quarantined, on another host, renamed. ``problems`` names them, and nothing in the
-            run counts as complete.
+            run counts as complete. A segment that turns out to be cut as it is read is counted
+            by ``check()``.
         starts: Numbers of the run's starts.
         left_out: How many values the last read of a stream omitted because they no longer count, by
             stream and name.

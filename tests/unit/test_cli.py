@@ -122,6 +122,14 @@ def test_a_missing_extra_is_named(missing: str, monkeypatch: Patch, command: Com
     assert "pip install 'foundry_fastlog[cli]'" in error
 
 
+def test_ctrl_c_while_the_commands_load(monkeypatch: Patch, command: Command) -> None:
+    """As at any other time: no traceback."""
+    finder = Mock(find_spec=Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.delitem(sys.modules, "foundry_fastlog.cli.commands", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    assert command("--version", code=130) == ("", "")
+
+
 @pytest.mark.parametrize("words", ["summary", "export --to out.jsonl", "tail"])
 def test_a_path_that_is_no_run(words: str, run: Path, tmp_path: Path, command: Command) -> None:
     """A misspelled path, a file, and a parent of runs are all answered with the run."""
