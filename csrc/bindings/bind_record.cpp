@@ -15,6 +15,7 @@
 #include "bindings/handle.hpp"
 #include "bindings/items.hpp"
 #include "bindings/py_encode.hpp"
+#include "bindings/signature.hpp"
 #include "bindings/submit.hpp"
 #include "core/line_renderer.hpp"
 
@@ -380,33 +381,6 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
     return answer(submit_floats(call.engine->core, call.ticks, call.settle_step(), call.set.id,
                                 items.values(), static_cast<std::size_t>(call.count)));
 }
-
-// What a call takes, by position or by name.
-template <std::size_t kCount>
-struct Signature {
-    const char* text;  // for the error
-    std::array<const char*, kCount> names;
-    std::size_t required;
-
-    // Null for an argument that is not given. False with TypeError set.
-    bool parse(PyObject* const* args, Py_ssize_t nargs, PyObject* keywords,
-               std::array<PyObject*, kCount>& out) const noexcept {
-        out = {};
-        bool known = static_cast<std::size_t>(nargs) <= kCount;
-        for (Py_ssize_t i = 0; i < nargs && known; ++i) out[static_cast<std::size_t>(i)] = args[i];
-        const Py_ssize_t named = keywords != nullptr ? PyTuple_GET_SIZE(keywords) : 0;
-        for (Py_ssize_t i = 0; i < named && known; ++i) {
-            std::size_t at = 0;
-            PyObject* name = PyTuple_GET_ITEM(keywords, i);
-            while (at < kCount && PyUnicode_CompareWithASCIIString(name, names[at]) != 0) ++at;
-            known = at < kCount && out[at] == nullptr;
-            if (known) out[at] = args[nargs + i];
-        }
-        for (std::size_t i = 0; i < required; ++i) known = known && out[i] != nullptr;
-        if (!known) PyErr_SetString(PyExc_TypeError, text);
-        return known;
-    }
-};
 
 constexpr Signature<2> kRecordDict{
     "record_dict() takes the arguments (step, metrics)", {"step", "metrics"}, 2};
