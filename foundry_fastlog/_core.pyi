@@ -199,10 +199,7 @@ class RecorderCore:
         commit: bool | None = None,
     ) -> bool: ...
     def _log_step(
-        self,
-        data: Mapping[Any, object],
-        step: SupportsIndex | None = None,
-        commit: bool | None = None,
+        self, step: SupportsIndex, epoch: float | None, metrics: Mapping[Any, object]
     ) -> bool: ...
     def timer(
         self, name: str, *, step: SupportsIndex | None = None, device: object = None

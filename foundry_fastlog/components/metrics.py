@@ -122,9 +122,9 @@ class MetricsLogger(Component):
             OverflowError: A step beyond 64 bits.
         """
         try:
-            accepted = self._record({**metrics, "epoch": epoch}, step)
-        except (RecorderClosedError, TypeError) as error:
-            accepted = self._not_recorded(error, metrics)
+            accepted = self._record(step, epoch, metrics)
+        except RecorderClosedError:
+            accepted = self._closed()
         if (
             self._levels.get(_INFO, True)
             and step % self._echo_every == 0
@@ -155,11 +155,10 @@ class MetricsLogger(Component):
         """
         if step % self._detail_every:
             return False
-        values = metrics() if callable(metrics) else metrics
         try:
-            return self._record({**values, "epoch": epoch}, step)
-        except (RecorderClosedError, TypeError) as error:
-            return self._not_recorded(error, values)
+            return self._record(step, epoch, metrics() if callable(metrics) else metrics)
+        except RecorderClosedError:
+            return self._closed()
 
     def log_epoch_summary(self, epoch: float, summary: Metrics) -> bool:
         """Record values of a whole epoch, and echo them.
@@ -182,15 +181,6 @@ class MetricsLogger(Component):
         if self._stdlib.isEnabledFor(logging.INFO):
             self._echo(f"Epoch {epoch} summary", None, epoch, summary)
         return accepted
-
-    def _not_recorded(self, error: Exception, metrics: Metrics) -> bool:
-        if isinstance(error, RecorderClosedError):
-            return self._closed()
-        if isinstance(metrics, Mapping):
-            raise error
-        raise TypeError(
-            f"metrics must be a mapping of names to values, got {type(metrics).__name__}"
-        ) from None
 
     def _closed(self) -> bool:
         self._warn_once(
