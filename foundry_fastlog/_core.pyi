@@ -118,6 +118,50 @@ class Timer:
     ) -> Literal[False]: ...
     def __call__(self, function: _F, /) -> _F: ...
 
+class TimedBlock:
+    """One execution of a block of code; made by `PerformanceLogger.time_block()`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def elapsed(self) -> float: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Literal[False]: ...
+    def __call__(self, function: _F, /) -> _F: ...
+
+class Durations:
+    """Durations in seconds: statistics of all, and the latest of them."""
+
+    def __init__(self, most: int, /) -> None: ...
+    def add(self, seconds: float, /) -> None: ...
+    def describe(self) -> dict[str, Any]: ...
+    def latest(self) -> list[float]: ...
+
+class BlockTimer:
+    """The native half of `foundry_fastlog.PerformanceLogger`."""
+
+    def _open(
+        self,
+        recorder: RecorderCore | None,
+        series: dict[str, Durations],
+        enabled: Mapping[int, bool],
+        untimed: object,
+    ) -> None: ...
+    def time_block(
+        self,
+        block_name: str,
+        log_level: int = 10,
+        *,
+        step: SupportsIndex | None = None,
+        device: object = None,
+    ) -> TimedBlock: ...
+
 class RecorderCore:
     """The native half of `foundry_fastlog.Recorder`."""
 
@@ -155,10 +199,7 @@ class RecorderCore:
         commit: bool | None = None,
     ) -> bool: ...
     def _log_step(
-        self,
-        data: Mapping[Any, object],
-        step: SupportsIndex | None = None,
-        commit: bool | None = None,
+        self, step: SupportsIndex, epoch: float | None, metrics: Mapping[Any, object]
     ) -> bool: ...
     def timer(
         self, name: str, *, step: SupportsIndex | None = None, device: object = None

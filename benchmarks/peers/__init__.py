@@ -38,18 +38,22 @@ MESSAGES = (
 )
 """Peers of the message path: a message with five fields and the experiment's context."""
 
+BLOCKS = ("fastlog_timer", "fastlog_time_block", "fastlog_demo_step")
+"""Peers that time blocks of code."""
+
 
 def load(name: str) -> Peer:
     """Return a new peer.
 
     Args:
-        name: One of `PEERS` or `MESSAGES`.
+        name: One of `PEERS`, `MESSAGES` or `BLOCKS`.
 
     Raises:
         KeyError: There is no such peer.
         ImportError: A dependency of the peer is not installed.
     """
-    if name not in PEERS + MESSAGES:
-        raise KeyError(f"no peer {name!r}; known peers: {', '.join(PEERS + MESSAGES)}")
+    known = PEERS + MESSAGES + BLOCKS
+    if name not in known:
+        raise KeyError(f"no peer {name!r}; known peers: {', '.join(known)}")
     peer: Peer = import_module(f"benchmarks.peers.{name}").PEER()
     return peer

@@ -15,6 +15,7 @@
 #include "bindings/handle.hpp"
 #include "bindings/items.hpp"
 #include "bindings/py_encode.hpp"
+#include "bindings/signature.hpp"
 #include "bindings/submit.hpp"
 #include "core/line_renderer.hpp"
 
@@ -363,9 +364,12 @@ PyObject* record(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObje
     return call.settle();
 }
 
-PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
+PyObject* epoch_name = nullptr;
+
+PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten,
+                         PyObject* epoch = nullptr) noexcept {
     Items items;
-    if (!items.take(mapping, flatten)) return nullptr;
+    if (!items.take(mapping, flatten, epoch_name, epoch)) return nullptr;
     call.keys = items.keys();
     call.count = items.count();
     call.joined = items.joined();
@@ -381,33 +385,6 @@ PyObject* record_mapping(Call& call, PyObject* mapping, bool flatten) noexcept {
                                 items.values(), static_cast<std::size_t>(call.count)));
 }
 
-// What a call takes, by position or by name.
-template <std::size_t kCount>
-struct Signature {
-    const char* text;  // for the error
-    std::array<const char*, kCount> names;
-    std::size_t required;
-
-    // Null for an argument that is not given. False with TypeError set.
-    bool parse(PyObject* const* args, Py_ssize_t nargs, PyObject* keywords,
-               std::array<PyObject*, kCount>& out) const noexcept {
-        out = {};
-        bool known = static_cast<std::size_t>(nargs) <= kCount;
-        for (Py_ssize_t i = 0; i < nargs && known; ++i) out[static_cast<std::size_t>(i)] = args[i];
-        const Py_ssize_t named = keywords != nullptr ? PyTuple_GET_SIZE(keywords) : 0;
-        for (Py_ssize_t i = 0; i < named && known; ++i) {
-            std::size_t at = 0;
-            PyObject* name = PyTuple_GET_ITEM(keywords, i);
-            while (at < kCount && PyUnicode_CompareWithASCIIString(name, names[at]) != 0) ++at;
-            known = at < kCount && out[at] == nullptr;
-            if (known) out[at] = args[nargs + i];
-        }
-        for (std::size_t i = 0; i < required; ++i) known = known && out[i] != nullptr;
-        if (!known) PyErr_SetString(PyExc_TypeError, text);
-        return known;
-    }
-};
-
 constexpr Signature<2> kRecordDict{
     "record_dict() takes the arguments (step, metrics)", {"step", "metrics"}, 2};
 constexpr Signature<3> kSummaryFitting{
@@ -416,6 +393,9 @@ constexpr Signature<3> kSummaryFitting{
     2};
 constexpr Signature<3> kLog{
     "log() takes the arguments (data, step=None, commit=None)", {"data", "step", "commit"}, 1};
+
+constexpr Signature<3> kLogStep{
+    "_log_step() takes the arguments (step, epoch, metrics)", {"step", "epoch", "metrics"}, 3};
 
 // The error of a closed or never opened recorder takes precedence over errors in the arguments.
 RecorderHandle* usable(PyObject* self) noexcept {
@@ -457,7 +437,14 @@ PyObject* summary(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObj
     return record_mapping(call, given[1], call.tolerant);
 }
 
-template <bool kOwnEpoch>
+// log() and _log_step(), with the arguments that both have.
+PyObject* log_values(Call& call, PyObject* data, PyObject* step, PyObject* epoch) noexcept {
+    call.tolerant = true;
+    call.has_step = step != nullptr && step != Py_None;
+    if (call.has_step && !read_step(step, call.step)) return nullptr;
+    return record_mapping(call, data, true, epoch);
+}
+
 PyObject* log(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     const std::uint64_t ticks = now_ticks();
     RecorderHandle* handle = usable(self);
@@ -466,17 +453,24 @@ PyObject* log(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject*
     if (!kLog.parse(args, nargs, names, given)) return nullptr;
     const auto& [data, step, commit] = given;
     Call call{*handle, ticks, nullptr, nullptr, 0};
-    call.tolerant = true;
-    call.own_epoch = kOwnEpoch;
     call.stays = commit == Py_False;
-    call.has_step = step != nullptr && step != Py_None;
-    if (call.has_step && !read_step(step, call.step)) return nullptr;
     if (commit != nullptr && commit != Py_None && !PyBool_Check(commit)) {
         PyErr_Format(PyExc_TypeError, "commit must be a bool or None, got %s",
                      Py_TYPE(commit)->tp_name);
         return nullptr;
     }
-    return record_mapping(call, data, true);
+    return log_values(call, data, step, nullptr);
+}
+
+PyObject* log_step(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    const std::uint64_t ticks = now_ticks();
+    RecorderHandle* handle = usable(self);
+    if (handle == nullptr) return nullptr;
+    std::array<PyObject*, 3> given;
+    if (!kLogStep.parse(args, nargs, names, given)) return nullptr;
+    Call call{*handle, ticks, nullptr, nullptr, 0};
+    call.own_epoch = true;
+    return log_values(call, given[2], given[0], given[1]);
 }
 
 // _fragment(stream: int, members: bytes) -> bool
@@ -505,9 +499,9 @@ PyMethodDef hot_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"record_dict", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_dict)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"log", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log<false>)),
+    {"log", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"_log_step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log<true>)),
+    {"_log_step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log_step)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"_summary_fitting", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(summary)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
@@ -578,7 +572,7 @@ Raises:
     OverflowError: A step beyond 64 bits.
     RuntimeError: A GPU value was passed while a stream is being captured into a graph.
     RecorderClosedError: The recorder has been closed.)",
-    R"(_log_step($self, data, step, commit=None)
+    R"(_log_step($self, step, epoch, metrics)
 --
 
 log() for `MetricsLogger`: a wrong ``epoch``, which is an argument there, raises TypeError.)",
@@ -596,6 +590,8 @@ Append a line made of rendered JSON members to a stream; used by ``event``.)",
 }  // namespace
 
 void add_record_methods(PyObject* type) {
+    if (epoch_name == nullptr) epoch_name = PyUnicode_InternFromString("epoch");
+    if (epoch_name == nullptr) throw pybind11::error_already_set();
     for (std::size_t i = 0; i < kDocs.size(); ++i) {
         hot_methods[i].ml_doc = kDocs[i];
         PyObject* method =

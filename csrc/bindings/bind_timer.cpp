@@ -20,22 +20,16 @@
 #include "bindings/py_encode.hpp"
 #include "bindings/submit.hpp"
 #include "bindings/timed_block.hpp"
+#include "bindings/timer.hpp"
+#include "core/clock.hpp"
 #include "core/line_renderer.hpp"
 
 namespace fastlog::bindings {
 
-struct Timer {
-    PyObject_HEAD PyObject* recorder;  // owned
-    PyObject* name;                    // owned str
-    PyObject* device;                  // owned; null: the block is not timed on a device
-    std::int64_t step;
-    bool has_step;
-    std::atomic<std::uint32_t> open;  // blocks that have it as their original, and have not ended
-};
-
 namespace {
 
 PyTypeObject* timer_type = nullptr;
+PyTypeObject* block_type = nullptr;
 PyObject* decorate = nullptr;
 
 // Compared only. A thread has one context outside of tasks, once something was set in it.
@@ -170,11 +164,20 @@ void drop_frame(Frame& frame, bool owns_timer) noexcept {
 PyObject* timer_enter(PyObject* self, PyObject*) {
     std::uint64_t begin = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
-    RecorderHandle* handle = RecorderHandle::from(timer->recorder);
-    if (handle == nullptr) return nullptr;
-    Engine* engine = handle->ready(false);
-    if (engine == nullptr && PyErr_Occurred()) [[unlikely]]
-        return nullptr;
+    RecorderHandle* handle = nullptr;
+    Engine* engine = nullptr;
+    if (timer->recorder != nullptr) [[likely]] {
+        handle = RecorderHandle::from(timer->recorder);
+        if (handle == nullptr) return nullptr;
+        engine = handle->ready(false);
+        if (engine == nullptr && PyErr_Occurred()) [[unlikely]] {
+            if (timer->owner == nullptr || !PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
+                return nullptr;
+            }
+            PyErr_Clear();  // a logger's block is timed in memory then
+            handle = nullptr;
+        }
+    }
     Frame frame{timer, nullptr, begin, timer->step, 0, timer->has_step};
     BlockStack* const stack = BlockStack::own();
     if (stack == nullptr) return PyErr_NoMemory();
@@ -182,7 +185,7 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     if (!stack->empty() || frame.task != nullptr) note_parent(*stack, frame);
     if (frame.task != nullptr) [[unlikely]]
         pass_on(*stack, frame);
-    if (timer->device != nullptr) {
+    if (timer->device != nullptr && handle != nullptr) {
         const bool begun =
             begin_on_device(*handle, timer->device, frame.block) && copy_timer(frame);
         engine = begun ? handle->ready(false) : nullptr;
@@ -199,6 +202,7 @@ PyObject* timer_enter(PyObject* self, PyObject*) {
     } else {
         timer->open.fetch_add(1, std::memory_order_relaxed);
     }
+    if (timer->owner != nullptr) frame.begin_ns = monotonic_ns();
     if (!stack->push(frame)) {
         if (frame.original != nullptr) timer->open.fetch_sub(1, std::memory_order_relaxed);
         drop_frame(frame, true);
@@ -324,6 +328,8 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObj
 PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     const std::uint64_t end = span_ticks();
     auto* timer = reinterpret_cast<Timer*>(self);
+    const std::int64_t end_ns = timer->owner != nullptr ? monotonic_ns() : 0;
+    PyObject* const error_type = nargs > 0 ? args[0] : Py_None;
     // Usually the last frame; further down if generators or tasks were interleaved. A task's block may be ended
     // from outside, by its generator's close, and a generator's in another thread.
     const PyObject* const task = current_task();
@@ -340,14 +346,15 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
         }
         thread = frame.thread;
     }
-    RecorderHandle* handle = RecorderHandle::from(timer->recorder);
+    const bool in_memory = timer->recorder == nullptr;
+    RecorderHandle* handle = in_memory ? nullptr : RecorderHandle::from(timer->recorder);
     if (frame.block.wanted) {
         timer->open.fetch_sub(1, std::memory_order_relaxed);
         end_on_device(frame.block);
         if (handle == nullptr) abandon(frame.block, MissingReason::lost);
     }
-    bool ok = handle != nullptr &&
-              submit_timing(*handle, frame, end, nargs > 0 ? args[0] : Py_None, thread) >= 0;
+    bool ok = in_memory ||
+              (handle != nullptr && submit_timing(*handle, frame, end, error_type, thread) >= 0);
     if (frame.task != nullptr) [[unlikely]] {
         PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
         PyErr_Fetch(&type, &value, &traceback);
@@ -359,6 +366,10 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     if (!ok && PyErr_ExceptionMatches(RecorderHandle::closed_error)) {
         PyErr_Clear();  // closed while the block ran: its timing is lost, which is not the block's fault
         ok = true;
+    }
+    if (ok && timer->owner != nullptr) {
+        timer->elapsed = static_cast<double>(end_ns - frame.begin_ns) / 1e9;
+        ok = note_block(*timer, error_type);
     }
     if (!ok) return nullptr;
     Py_RETURN_FALSE;
@@ -379,6 +390,7 @@ int timer_traverse(PyObject* self, visitproc visit, void* arg) {
     auto* timer = reinterpret_cast<Timer*>(self);
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(timer->recorder);
+    Py_VISIT(timer->owner);
     return 0;
 }
 
@@ -393,13 +405,33 @@ void timer_dealloc(PyObject* self) {
     Py_XDECREF(timer->recorder);
     Py_XDECREF(timer->name);
     Py_XDECREF(timer->device);
+    Py_XDECREF(timer->owner);
+    Py_XDECREF(timer->level);
     PyTypeObject* type = Py_TYPE(self);
     type->tp_free(self);
     Py_DECREF(type);
 }
 
 PyObject* timer_repr(PyObject* self) {
-    return PyUnicode_FromFormat("<Timer %R>", reinterpret_cast<Timer*>(self)->name);
+    const char* const name = std::strrchr(Py_TYPE(self)->tp_name, '.') + 1;
+    return PyUnicode_FromFormat("<%s %R>", name, reinterpret_cast<Timer*>(self)->name);
+}
+
+// Null with an error set.
+Timer* new_timer(PyTypeObject* type, PyObject* recorder, PyObject* name, PyObject* step,
+                 PyObject* device) noexcept {
+    std::int64_t number = 0;
+    const bool has_step = step != nullptr && step != Py_None;
+    if (has_step && !read_step(step, number)) return nullptr;
+    auto* timer = reinterpret_cast<Timer*>(type->tp_alloc(type, 0));
+    if (timer == nullptr) return nullptr;
+    timer->recorder = Py_XNewRef(recorder);
+    timer->name = Py_NewRef(name);
+    timer->step = number;
+    timer->has_step = has_step;
+    const bool on_device = device != nullptr && device != Py_None && device != Py_False;
+    timer->device = on_device ? Py_NewRef(device) : nullptr;
+    return timer;
 }
 
 // timer(name, *, step=None, device=None) -> Timer
@@ -429,18 +461,7 @@ PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
             "a device> as keywords");
         return nullptr;
     }
-    std::int64_t number = 0;
-    const bool has_step = step != nullptr && step != Py_None;
-    if (has_step && !read_step(step, number)) return nullptr;
-    auto* timer = reinterpret_cast<Timer*>(timer_type->tp_alloc(timer_type, 0));
-    if (timer == nullptr) return nullptr;
-    timer->recorder = Py_NewRef(self);
-    timer->name = Py_NewRef(name);
-    timer->step = number;
-    timer->has_step = has_step;
-    const bool on_device = device != nullptr && device != Py_None && device != Py_False;
-    timer->device = on_device ? Py_NewRef(device) : nullptr;
-    return reinterpret_cast<PyObject*>(timer);
+    return reinterpret_cast<PyObject*>(new_timer(timer_type, self, name, step, device));
 }
 
 PyMethodDef timer_methods[] = {
@@ -454,6 +475,29 @@ PyMemberDef timer_members[] = {
     {"name", T_OBJECT_EX, offsetof(Timer, name), READONLY, "The block's name."},
     {nullptr, 0, 0, 0, nullptr},
 };
+
+PyMemberDef block_members[] = {
+    {"name", T_OBJECT_EX, offsetof(Timer, name), READONLY, "The block's name."},
+    {"elapsed", T_DOUBLE, offsetof(Timer, elapsed), READONLY,
+     "Seconds that the block took; 0.0 until it has ended."},
+    {nullptr, 0, 0, 0, nullptr},
+};
+
+PyType_Slot block_slots[] = {
+    {Py_tp_doc, const_cast<char*>("One execution of a block of code, or, as a decorator, all of a "
+                                  "function; created by PerformanceLogger.time_block().")},
+    {Py_tp_dealloc, reinterpret_cast<void*>(timer_dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(timer_traverse)},
+    {Py_tp_repr, reinterpret_cast<void*>(timer_repr)},
+    {Py_tp_call, reinterpret_cast<void*>(timer_call)},
+    {Py_tp_methods, timer_methods},
+    {Py_tp_members, block_members},
+    {0, nullptr},
+};
+
+PyType_Spec block_spec = {
+    "foundry_fastlog._core.TimedBlock", sizeof(Timer), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, block_slots};
 
 PyType_Slot timer_slots[] = {
     {Py_tp_doc, const_cast<char*>("Times a block of code; created by Recorder.timer().")},
@@ -500,9 +544,20 @@ Raises:
 
 }  // namespace
 
+PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name, PyObject* level,
+                     PyObject* step, PyObject* device) noexcept {
+    Timer* const block = new_timer(block_type, recorder, name, step, device);
+    if (block == nullptr) return nullptr;
+    block->owner = Py_NewRef(owner);
+    block->level = Py_NewRef(level);
+    return reinterpret_cast<PyObject*>(block);
+}
+
 void bind_timer(py::module_& module) {
     timer_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&timer_spec));
-    if (timer_type == nullptr) throw py::error_already_set();
+    block_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&block_spec));
+    if (timer_type == nullptr || block_type == nullptr) throw py::error_already_set();
+    module.attr("TimedBlock") = py::handle(reinterpret_cast<PyObject*>(block_type));
     inherited = PyContextVar_New("foundry_fastlog.block", nullptr);
     if (inherited == nullptr) throw py::error_already_set();
     module.attr("Timer") = py::handle(reinterpret_cast<PyObject*>(timer_type));

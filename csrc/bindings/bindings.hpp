@@ -18,6 +18,7 @@ void add_hot_methods(PyObject* recorder_type);
 void add_record_methods(PyObject* recorder_type);  // bind_record.cpp
 void add_timer_method(PyObject* recorder_type);    // bind_timer.cpp
 
+void bind_blocks(pybind11::module_& module);    // bind_blocks.cpp
 void bind_recorder(pybind11::module_& module);  // bind_recorder.cpp
 void bind_recovery(pybind11::module_& module);  // bind_recovery.cpp
 void bind_pyramid(pybind11::module_& module);   // bind_pyramid.cpp

@@ -18,10 +18,9 @@
 #include <vector>
 
 #include "bindings/timed_block.hpp"
+#include "bindings/timer.hpp"
 
 namespace fastlog::bindings {
-
-struct Timer;
 
 struct Frame {
     Timer* timer;      // owned; a copy if `original` is not null
@@ -38,7 +37,8 @@ struct Frame {
     PyObject* task = nullptr;  // owned; the context that it began in, null outside of tasks
     PyObject* token =
         nullptr;  // owned; puts back what tasks that are started here have as their parent
-    std::uint64_t number = 0;  // of a task's block: tasks that inherit it know it by this
+    std::uint64_t number = 0;   // of a task's block: tasks that inherit it know it by this
+    std::int64_t begin_ns = 0;  // by the monotonic clock, of a logger's block
 
     bool is_of(const Timer* one) const noexcept { return timer == one || original == one; }
 };

@@ -29,9 +29,11 @@ class Items {
     Items& operator=(const Items&) = delete;
 
     /// Reads all items; false with an error set. If `flatten`, nested dicts become "outer.inner", and names
-    /// that are not text become it; no more items are read than a record can hold.
-    bool take(PyObject* mapping, bool flatten) noexcept {
-        return python_call([&] { return take_mapping(mapping, flatten); });
+    /// that are not text become it; no more items are read than a record can hold. `value`, if given, is an
+    /// item `name`, in the place of the mapping's own.
+    bool take(PyObject* mapping, bool flatten, PyObject* name = nullptr,
+              PyObject* value = nullptr) noexcept {
+        return python_call([&] { return take_mapping(mapping, flatten, name, value); });
     }
 
     PyObject* const* keys() const noexcept { return keys_; }
@@ -50,16 +52,22 @@ class Items {
     static constexpr Py_ssize_t kInline = 32;
     static constexpr int kMaxNesting = 32;
 
-    bool take_mapping(PyObject* mapping, bool flatten) {
-        if (PyDict_Check(mapping)) return take_dict(mapping, flatten, nullptr);
-        if (!PyMapping_Check(mapping) || PyUnicode_Check(mapping) ||
-            !PyObject_HasAttrString(mapping, "keys")) {
+    bool take_mapping(PyObject* mapping, bool flatten, PyObject* name, PyObject* value) {
+        if (PyDict_Check(mapping)) {
+            const int has = value == nullptr ? 0 : PyDict_Contains(mapping, name);
+            if (has <= 0) {
+                return has == 0 && take_dict(mapping, flatten, nullptr) &&
+                       (value == nullptr || add(name, value));
+            }
+        } else if (!PyMapping_Check(mapping) || PyUnicode_Check(mapping) ||
+                   !PyObject_HasAttrString(mapping, "keys")) {
             PyErr_Format(PyExc_TypeError, "metrics must be a mapping of names to values, got %s",
                          Py_TYPE(mapping)->tp_name);
             return false;
         }
         PyObject* dict = PyDict_New();
         const bool ok = dict != nullptr && PyDict_Update(dict, mapping) == 0 &&
+                        (value == nullptr || PyDict_SetItem(dict, name, value) == 0) &&
                         take_dict(dict, flatten, nullptr);
         Py_XDECREF(dict);
         return ok;
@@ -95,6 +103,14 @@ class Items {
         values_[count_] = value;
         ++count_;
         return true;
+    }
+
+    bool add(PyObject* key, PyObject* value) noexcept {
+        if (count_ == static_cast<Py_ssize_t>(kMaxMetrics)) {
+            ++unread_;
+            return true;
+        }
+        return push(Py_NewRef(key), Py_NewRef(value));
     }
 
     // The name of an item, owned; null with an error set.

@@ -4,6 +4,7 @@
 // (ten times with sanitizers).
 #include <pybind11/pybind11.h>
 
+#include "bindings/bind_blocks.cpp"
 #include "bindings/bind_pyramid.cpp"
 #include "bindings/bind_reader.cpp"
 #include "bindings/bind_record.cpp"
@@ -35,6 +36,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     fastlog::bindings::bind_sums(module);
     fastlog::bindings::bind_pyramid(module);
     fastlog::bindings::bind_timer(module);
+    fastlog::bindings::bind_blocks(module);
     fastlog::bindings::bind_device(module);
     fastlog::bindings::add_hot_methods(module.attr("RecorderCore").ptr());
     module.def(

@@ -1,4 +1,4 @@
-"""Statistics over a list of numbers, and over a stream of numbers."""
+"""Statistics over a list of numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Moments", "describe", "mean_of"]
+__all__ = ["describe", "mean_of"]
 
 
 def mean_of(numbers: Sequence[float]) -> float:
@@ -46,51 +46,3 @@ def describe(numbers: Sequence[float]) -> dict[str, Any]:
         squares = math.fsum(((number / 2 - mean / 2) / scale) ** 2 for number in numbers)
         std = 2 * (scale * math.sqrt(squares / (count - 1)))
     return {"count": count, "mean": mean, "std": std, "min": low, "max": high, "total": total}
-
-
-class Moments:
-    """Count, sum, mean, standard deviation and extremes of all numbers added, in little memory.
-
-    For numbers such as durations: between 1e-150 and 1e150, or zero. Only one thread at a time may
-    use it.
-    """
-
-    __slots__ = ("_mean", "_squares", "count", "high", "low", "total")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = 0.0
-        self.low = math.inf
-        self.high = -math.inf
-        self._mean = 0.0
-        self._squares = 0.0  # sum of squared distances from the mean
-
-    def add(self, numbers: Sequence[float]) -> None:
-        """Add finite numbers, with the parallel algorithm of Chan et al. (1979)."""
-        more = len(numbers)
-        if not more:
-            return
-        total = math.fsum(numbers)
-        mean = total / more
-        squares = math.fsum((number - mean) ** 2 for number in numbers)
-        count = self.count + more
-        apart = mean - self._mean
-        self._squares += squares + apart * apart * (self.count * (more / count))
-        self._mean += apart * (more / count)
-        self.count = count
-        self.total += total
-        self.low = min(self.low, *numbers)
-        self.high = max(self.high, *numbers)
-
-    def describe(self) -> dict[str, Any]:
-        """Return the statistics, with the same keys as the function of this name."""
-        if not self.count:
-            return describe(())
-        return {
-            "count": self.count,
-            "mean": min(self.high, max(self.low, self._mean)),
-            "std": math.sqrt(self._squares / (self.count - 1)) if self.count > 1 else 0.0,
-            "min": self.low,
-            "max": self.high,
-            "total": self.total,
-        }

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from foundry_fastlog.base.json_text import text_of_value
 from foundry_fastlog.base.statistics import describe
 from foundry_fastlog.base.unread import device_of
-from foundry_fastlog.components.component import AnyLogger, Component, log_text, stdlib_logger
+from foundry_fastlog.components.component import (
+    AnyLogger,
+    Component,
+    known_levels,
+    log_text,
+    stdlib_logger,
+)
 from foundry_fastlog.recording.recorder import RecorderClosedError
 from foundry_fastlog.recording.values import metric_value, name_of
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["MetricsLogger"]
 
 Metrics = Mapping[str, Any]
+_INFO = logging.INFO
 
 
 class MetricsLogger(Component):
@@ -87,6 +94,7 @@ class MetricsLogger(Component):
         self.output_dir = self._directory
         self._echo_every = 1 if config is None else config.log_metrics_every_n_steps
         self._detail_every = 1 if config is None else config.log_detailed_metrics_every_n_steps
+        self._levels = known_levels(self._stdlib)
         self._record = self._recorder._log_step  # noqa: SLF001 - within the package
 
     @property
@@ -113,8 +121,15 @@ class MetricsLogger(Component):
                 with ``on_bad_value="raise"``, a value cannot be recorded.
             OverflowError: A step beyond 64 bits.
         """
-        accepted = self._log(step, epoch, metrics)
-        if step % self._echo_every == 0 and self._stdlib.isEnabledFor(logging.INFO):
+        try:
+            accepted = self._record(step, epoch, metrics)
+        except RecorderClosedError:
+            accepted = self._closed()
+        if (
+            self._levels.get(_INFO, True)
+            and step % self._echo_every == 0
+            and self._stdlib.isEnabledFor(_INFO)
+        ):
             self._echo(f"Step {step}", step, epoch, metrics)
         return accepted
 
@@ -140,7 +155,10 @@ class MetricsLogger(Component):
         """
         if step % self._detail_every:
             return False
-        return self._log(step, epoch, metrics() if callable(metrics) else metrics)
+        try:
+            return self._record(step, epoch, metrics() if callable(metrics) else metrics)
+        except RecorderClosedError:
+            return self._closed()
 
     def log_epoch_summary(self, epoch: float, summary: Metrics) -> bool:
         """Record values of a whole epoch, and echo them.
@@ -163,18 +181,6 @@ class MetricsLogger(Component):
         if self._stdlib.isEnabledFor(logging.INFO):
             self._echo(f"Epoch {epoch} summary", None, epoch, summary)
         return accepted
-
-    def _log(self, step: int, epoch: float | None, metrics: Metrics) -> bool:
-        try:
-            return self._record({**metrics, "epoch": epoch}, step)
-        except RecorderClosedError:
-            return self._closed()
-        except TypeError:
-            if isinstance(metrics, Mapping):
-                raise
-            raise TypeError(
-                f"metrics must be a mapping of names to values, got {type(metrics).__name__}"
-            ) from None
 
     def _closed(self) -> bool:
         self._warn_once(

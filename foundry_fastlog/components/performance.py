@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import orjson
 
 from foundry_fastlog.analysis.accumulate import percentile
-from foundry_fastlog.base.decorating import run_inside
 from foundry_fastlog.base.environment import get_device, rss_bytes
 from foundry_fastlog.base.fork_lock import ForkLock
-from foundry_fastlog.base.statistics import Moments
-from foundry_fastlog.components.component import AnyLogger, log_text, stdlib_logger
+from foundry_fastlog.base.statistics import describe
+from foundry_fastlog.components.component import AnyLogger, known_levels, log_text, stdlib_logger
+from foundry_fastlog.recording.extension import core
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -30,121 +27,23 @@ __all__ = ["PerformanceLogger", "TimedBlock", "rss_bytes"]
 
 MAX_NAMES = 1000
 OTHER = "(other blocks)"
-_FOLD = 4096  # durations that are collected before they are added to the statistics
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _log = logging.getLogger("foundry_fastlog")
 
-
-class _Series:
-    """The durations of one name: the latest ones, and statistics of all of them."""
-
-    __slots__ = ("_folding", "moments", "pending", "samples")
-
-    def __init__(self, max_samples: int) -> None:
-        self.samples: deque[float] = deque(maxlen=max_samples)
-        self.pending: list[float] = []  # appended to by any thread, shortened under the lock
-        self.moments = Moments()
-        self._folding = False
-
-    def fold(self) -> None:
-        """Add the pending durations to the statistics. The caller holds the lock."""
-        if self._folding:  # a signal handler inside a fold: the next fold adds the rest
-            return
-        self._folding = True
-        try:
-            batch = self.pending[:]
-            del self.pending[: len(batch)]  # not clear(): a thread may have appended in between
-            self.moments.add(batch)
-        finally:
-            self._folding = False
+TimedBlock = core.TimedBlock
 
 
-class TimedBlock:
-    """One execution of a block of code; see `PerformanceLogger.time_block`.
-
-    Attributes:
-        elapsed: Seconds that the block took; 0.0 until it has ended.
-    """
-
-    __slots__ = ("_device", "_level", "_name", "_owner", "_start", "_step", "_timer", "elapsed")
-
-    def __init__(
-        self,
-        owner: PerformanceLogger,
-        name: str,
-        level: int,
-        step: int | None,
-        device: object = None,
-    ) -> None:
-        self._owner = owner
-        self._name = name
-        self._level = level
-        self._step = step
-        self._device = device
-        self._start = 0.0
-        self.elapsed = 0.0
-        recorder = owner._recorder  # noqa: SLF001 - the class that creates blocks
-        self._timer = None if recorder is None else recorder.timer(name, step=step, device=device)
-
-    def __enter__(self) -> Self:
-        """Start timing."""
-        if self._timer is not None:
-            try:
-                self._timer.__enter__()
-            except RuntimeError:  # closed: no line
-                self._timer = None
-        self._start = perf_counter()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Record the time; exceptions propagate."""
-        self.elapsed = elapsed = perf_counter() - self._start
-        if self._timer is not None:
-            self._timer.__exit__(exc_type, exc, traceback)
-        owner = self._owner
-        owner._note(self._name, elapsed)  # noqa: SLF001 - the class that creates blocks
-        if owner._stdlib.isEnabledFor(self._level):  # noqa: SLF001 - as above
-            failed = "" if exc_type is None else f" (raised {exc_type.__name__})"
-            log_text(
-                owner.logger,
-                self._level,
-                f"{self._name} completed in {elapsed:.4f}s{failed}",
-                stacklevel=2,
-                step=self._step,
-            )
-
-    def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate a function or a coroutine function: each call is a separate block."""
-        return run_inside(
-            function,
-            lambda: TimedBlock(self._owner, self._name, self._level, self._step, self._device),
-        )
-
-
-class _Untimed(TimedBlock):
+class _Untimed:
     """A block that is not timed; one object for all."""
 
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self.elapsed = 0.0
+    elapsed = 0.0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def __call__(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -154,7 +53,15 @@ class _Untimed(TimedBlock):
 _UNTIMED = _Untimed()
 
 
-class PerformanceLogger:
+def _describe(series: core.Durations | None) -> dict[str, Any]:
+    samples = [] if series is None else sorted(series.latest())
+    found = describe(()) if series is None or not samples else series.describe()
+    for name, fraction in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+        found[name] = percentile(samples, fraction) if samples else None
+    return found
+
+
+class PerformanceLogger(core.BlockTimer):
     """Times blocks of code and logs memory use, to find bottlenecks.
 
     May be used from any thread; blocks nest. Times are wall-clock times on the host: a GPU may
@@ -162,8 +69,6 @@ class PerformanceLogger:
 
     Attributes:
         logger: Where times and memory are logged.
-        timers: The latest durations in seconds, by name; at most ``max_samples`` of each. After
-            1000 names, further ones share ``"(other blocks)"``.
 
     Example:
         >>> perf_logger = PerformanceLogger(logging.getLogger("model_foundry.training.loop"))
@@ -190,67 +95,52 @@ class PerformanceLogger:
             max_samples: Durations to keep for each name, for percentiles.
 
         Raises:
-            TypeError: ``logger`` is not a logger.
+            TypeError: ``logger`` is not a logger, or ``recorder`` no recorder.
             ValueError: ``max_samples`` is below 1.
         """
+        super().__init__()
         if max_samples < 1:
             raise ValueError(f"max_samples must be at least 1, got {max_samples}")
+        if recorder is not None and not isinstance(recorder, core.RecorderCore):
+            raise TypeError(f"recorder must be a Recorder, got {type(recorder).__name__}")
         self.logger = logger
-        self.timers: dict[str, deque[float]] = {}
         self._stdlib = stdlib_logger(logger)
-        self._recorder = recorder
-        self._profile = profile
         self._max_samples = max_samples
-        self._series: dict[str, _Series] = {}
+        self._series: dict[str, core.Durations] = {}
         self._lock = ForkLock()
+        untimed = None if profile else _UNTIMED
+        self._open(recorder, self._series, known_levels(self._stdlib), untimed)
 
-    def time_block(
-        self,
-        block_name: str,
-        log_level: int = logging.DEBUG,
-        *,
-        step: int | None = None,
-        device: object = None,
-    ) -> TimedBlock:
-        """Time a block of code, as a context manager or a decorator.
+    @property
+    def timers(self) -> dict[str, list[float]]:
+        """The latest durations in seconds, by name; at most ``max_samples`` of each.
 
-        Args:
-            block_name: The block's name.
-            log_level: Level of the message ``"<name> completed in 0.0234s"``.
-            step: The training step. Default: that of the enclosing block.
-            device: True or a device also times the block on the GPU, without waiting for it: the
-                line gets ``device_duration_s``. See ``Recorder.timer``.
-
-        Returns:
-            The block; its ``elapsed`` holds the seconds afterwards.
-
-        Raises:
-            TypeError: ``block_name`` is not a str.
+        After 1000 names, further ones share ``"(other blocks)"``.
         """
-        if not isinstance(block_name, str):
-            raise TypeError(f"block_name must be a str, got {type(block_name).__name__}")
-        if not self._profile:
-            return _UNTIMED
-        return TimedBlock(self, block_name, log_level, step, device)
+        return {name: series.latest() for name, series in list(self._series.items())}
 
-    def _note(self, name: str, seconds: float) -> None:
-        series = self._series.get(name)
-        if series is None:
-            series = self._new_series(name)
-        series.samples.append(seconds)
-        series.pending.append(seconds)
-        if len(series.pending) >= _FOLD:
-            with self._lock:
-                series.fold()
+    def _ended(
+        self,
+        name: str,
+        level: int,
+        step: int | None,
+        elapsed: float,
+        error: type[BaseException] | None,
+    ) -> None:
+        """Log that a block has ended. Called by it, unless the level is known to be disabled."""
+        if self._stdlib.isEnabledFor(level):
+            failed = "" if error is None else f" (raised {error.__name__})"
+            text = f"{name} completed in {elapsed:.4f}s{failed}"
+            log_text(self.logger, level, text, stacklevel=2, step=step)
 
-    def _new_series(self, name: str) -> _Series:
+    def _new_series(self, name: str) -> core.Durations:
+        """Return the durations of a name. Called by the first block of the name that ends."""
         with self._lock:
             if name not in self._series and len(self._series) >= MAX_NAMES:
                 name = OTHER
             series = self._series.get(name)
             if series is None:
-                series = self._series[name] = _Series(self._max_samples)
-                self.timers[name] = series.samples
+                series = self._series[name] = core.Durations(self._max_samples)
             return series
 
     def get_timing_statistics(self, block_name: str | None = None) -> dict[str, Any]:
@@ -266,19 +156,8 @@ class PerformanceLogger:
             such dicts by name.
         """
         if block_name is not None:
-            return self._describe(self._series.get(block_name))
-        return {name: self._describe(series) for name, series in list(self._series.items())}
-
-    def _describe(self, series: _Series | None) -> dict[str, Any]:
-        if series is None:
-            return {**Moments().describe(), "p50": None, "p95": None, "p99": None}
-        with self._lock:
-            series.fold()
-            found = series.moments.describe()
-        samples = sorted(series.samples.copy())
-        for name, fraction in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-            found[name] = percentile(samples, fraction) if samples else None
-        return found
+            return _describe(self._series.get(block_name))
+        return {name: _describe(series) for name, series in list(self._series.items())}
 
     def log_memory_usage(self, step: int | None = None) -> dict[str, float]:
         """Log this process's memory use, at DEBUG.
@@ -306,7 +185,6 @@ class PerformanceLogger:
         """Forget all durations. Recorded lines stay in the files."""
         with self._lock:
             self._series.clear()
-            self.timers.clear()
 
     def export_timing_report(self, path: str | os.PathLike[str]) -> bool:
         """Write the statistics of all blocks as JSON: one object per name.

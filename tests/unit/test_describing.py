@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundry_fastlog.base.statistics import Moments, describe
+from foundry_fastlog.base.statistics import describe
+from foundry_fastlog.recording.extension import core
 
 KEYS = {"count", "mean", "std", "min", "max", "total"}
 NOTHING = {"count": 0, "mean": None, "std": None, "min": None, "max": None, "total": None}
@@ -57,33 +58,38 @@ def test_the_largest_floats() -> None:
 
 def test_none_and_one() -> None:
     """Nothing has no mean; one number has no spread."""
-    assert describe([]) == Moments().describe() == NOTHING
+    assert describe([]) == NOTHING
     one = {"count": 1, "mean": 2.5, "std": 0.0, "min": 2.5, "max": 2.5, "total": 2.5}
-    moments = Moments()
-    moments.add([2.5])
-    assert describe([2.5]) == moments.describe() == one
+    found = core.Durations(1)
+    found.add(2.5)
+    assert describe([2.5]) == found.describe() == one
 
 
-@given(st.lists(durations, max_size=6))
-def test_in_parts_as_in_one(parts: list[list[float]]) -> None:
-    """Batches of any sizes give what all numbers at once give."""
-    moments = Moments()
-    for part in parts:
-        moments.add(part)
-    together = [number for part in parts for number in part]
-    found, wanted = moments.describe(), describe(together)
+@given(durations.filter(bool), st.integers(1, 40))
+def test_one_by_one_as_all_at_once(numbers: list[float], most: int) -> None:
+    """What is added one by one is described alike, and the latest are kept."""
+    durations = core.Durations(most)
+    for number in numbers:
+        durations.add(number)
+    found, wanted = durations.describe(), describe(numbers)
     for key in ("count", "min", "max"):
         assert found[key] == wanted[key]
-    if together:
-        assert found["total"] == pytest.approx(wanted["total"], rel=1e-12)
-        assert found["mean"] == pytest.approx(wanted["mean"], rel=1e-12)
-        limit = max(together) * 1e-7
-        assert found["std"] == pytest.approx(wanted["std"], rel=1e-6, abs=limit)
+    assert found["total"] == pytest.approx(wanted["total"], rel=1e-14)
+    assert found["mean"] == pytest.approx(wanted["mean"], rel=1e-12)
+    assert found["std"] == pytest.approx(wanted["std"], rel=1e-6, abs=max(numbers) * 1e-7)
+    assert durations.latest() == numbers[-most:]
 
 
 def test_a_small_spread_of_large_numbers() -> None:
     """Where sums of squares would have lost it."""
-    moments = Moments()
+    durations = core.Durations(1)
     for i in range(1000):
-        moments.add([1e6 + (i % 2) * 1e-3])
-    assert moments.describe()["std"] == pytest.approx(5.0025e-4, rel=1e-4)
+        durations.add(1e6 + (i % 2) * 1e-3)
+    assert durations.describe()["std"] == pytest.approx(5.0025e-4, rel=1e-4)
+
+
+def test_durations_that_are_none() -> None:
+    with pytest.raises(ValueError, match="at least 1 is kept, got 0"):
+        core.Durations(0)
+    with pytest.raises(TypeError):
+        core.Durations(1).add("long")  # type: ignore[arg-type]

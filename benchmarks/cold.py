@@ -1,0 +1,112 @@
+"""What logging costs in a real step, `python -m benchmarks.cold`: calls with cold caches.
+
+A training step leaves the caches full of its own data, so the first call after it pays for every
+line of code and data that it touches. Each peer runs in its own process, in turn with the empty C
+function in the same state; every output is read back. Writes benchmarks/results/cold.json and the
+table of benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.child import ChildError
+from benchmarks.machine import facts
+from benchmarks.peers import BLOCKS, load
+from benchmarks.sections import patience, spawn
+from benchmarks.summary import describe, median
+from benchmarks.tables import machine, number, table, title, write
+
+HERE = Path(__file__).resolve().parent
+RESULT = HERE / "results" / "cold.json"
+PEERS = (
+    *("fastlog", "fastlog_metrics_logger", *BLOCKS, "orjson_write", "stdlib_queue"),
+    *("trackio_local", "tensorboard_scalars", "wandb_offline"),
+)
+
+
+def measure(rounds: int, steps: int) -> dict[str, Any]:
+    """Measure all peers in `rounds` interleaved rounds.
+
+    Returns:
+        By peer: `cold_ns`, `p90_ns` and `empty_ns` over rounds, `ratio` to the empty function
+        (median of the rounds' ratios), `verified` calls, `versions`; or `unavailable`.
+    """
+    found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in PEERS}
+    missing: dict[str, str] = {}
+    for turn in range(rounds):
+        for peer in (*PEERS[turn % len(PEERS) :], *PEERS[: turn % len(PEERS)]):
+            if peer in missing:
+                continue
+            try:
+                result = spawn("cold", peer=peer, steps=steps)
+            except ChildError as error:
+                result = {"unavailable": str(error).strip().splitlines()[-1]}
+            if "unavailable" in result:
+                missing[peer] = result["unavailable"]
+            else:
+                found[peer].append(result)
+        ratios = {peer: round(each[-1]["ratio"], 2) for peer, each in found.items() if each}
+        print(f"round {turn + 1}/{rounds}", ratios, flush=True)
+    return {
+        peer: {"unavailable": missing[peer]}
+        if peer in missing
+        else {
+            "cold_ns": describe([each["cold_ns"]["median"] for each in found[peer]]),
+            "p90_ns": median([each["cold_ns"]["p90"] for each in found[peer]]),
+            "empty_ns": median([each["empty_ns"]["median"] for each in found[peer]]),
+            "ratio": median([each["ratio"] for each in found[peer]]),
+            "verified": sum(each["calls"] for each in found[peer]),
+            "versions": load(peer).versions(),
+        }
+        for peer in PEERS
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """Return the table."""
+    known = {peer: row for peer, row in result["peers"].items() if "unavailable" not in row}
+    empty = median([row["empty_ns"] for row in known.values()])
+    rows = [["an empty C function", "-", number(empty / 1e3), "-", "1.0x", "-"]]
+    for peer, row in sorted(known.items(), key=lambda item: item[1]["ratio"]):
+        rows.append(
+            [
+                title(peer),
+                ", ".join(f"{name} {version}" for name, version in row["versions"].items()) or "-",
+                number(row["cold_ns"]["median"] / 1e3),
+                number(row["p90_ns"] / 1e3),
+                f"{row['ratio']:.1f}x",
+                f"{row['verified']:,}",
+            ]
+        )
+    head = ["one step, caches cold", "versions", "us", "p90, us", "ratio", "verified"]
+    notes = [
+        f"Not measured: {title(peer)} ({row['unavailable']})."
+        for peer, row in result["peers"].items()
+        if "unavailable" in row
+    ]
+    return "\n\n".join([machine({"machine": result["machine"]}), table(head, rows), *notes])
+
+
+def main() -> None:
+    """Run, and write the result and the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--patience", type=float, default=600.0, metavar="S")
+    options = parser.parse_args()
+    patience.left_s = options.patience
+    peers = measure(options.rounds, options.steps)
+    where = {**facts(), "measurements": patience.measurements, "started_busy": patience.busy}
+    result = {"machine": where, "steps": options.steps, "peers": peers}
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    text = render(result)
+    write(HERE / "README.md", "cold", f"\n{text}\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+// BlockTimer, the native half of PerformanceLogger: time_block(), and the durations of blocks by name.
+#include <Python.h>
+#include <structmember.h>
+
+#include <array>
+#include <cstddef>
+#include <new>
+
+#include "bindings/bindings.hpp"
+#include "bindings/durations.hpp"
+#include "bindings/handle.hpp"
+#include "bindings/signature.hpp"
+#include "bindings/timer.hpp"
+
+namespace fastlog::bindings {
+namespace {
+
+struct DurationsObject {
+    PyObject_HEAD Durations durations;
+#ifdef Py_GIL_DISABLED
+    PyMutex mutex;
+#endif
+};
+
+class DurationsLocked {
+  public:
+#ifdef Py_GIL_DISABLED
+    explicit DurationsLocked(DurationsObject& one) noexcept : one_(one) {
+        PyMutex_Lock(&one_.mutex);
+    }
+    ~DurationsLocked() { PyMutex_Unlock(&one_.mutex); }
+    DurationsLocked(const DurationsLocked&) = delete;
+    DurationsLocked& operator=(const DurationsLocked&) = delete;
+
+  private:
+    DurationsObject& one_;
+#else
+    explicit DurationsLocked(DurationsObject&) noexcept {}
+#endif
+};
+
+struct BlockTimer {
+    PyObject_HEAD PyObject* recorder;  // owned; null: none
+    PyObject* series;                  // owned dict: Durations by name; null: not opened
+    PyObject* enabled;                 // owned dict: whether levels are enabled; null: ask
+    PyObject* untimed;                 // owned; null: blocks are timed
+};
+
+PyTypeObject* durations_type = nullptr;
+PyObject* debug_level = nullptr;
+PyObject* ended_name = nullptr;
+PyObject* new_series_name = nullptr;
+
+constexpr Signature<4> kTimeBlock{
+    "time_block() takes the arguments (block_name, log_level=DEBUG, *, step=None, device=None)",
+    {"block_name", "log_level", "step", "device"},
+    1,
+    2};
+constexpr Signature<4> kOpen{"_open() takes the arguments (recorder, series, enabled, untimed)",
+                             {"recorder", "series", "enabled", "untimed"},
+                             4};
+
+DurationsObject* durations_of(PyObject* object) noexcept {
+    return reinterpret_cast<DurationsObject*>(object);
+}
+
+bool add(DurationsObject& one, double seconds) noexcept {
+    try {
+        const DurationsLocked locked(one);
+        one.durations.add(seconds);
+    } catch (const std::bad_alloc&) {
+        PyErr_NoMemory();
+        return false;
+    }
+    return true;
+}
+
+PyObject* durations_new(PyTypeObject* type, PyObject* args, PyObject*) {
+    Py_ssize_t most = 0;
+    if (!PyArg_ParseTuple(args, "n", &most)) return nullptr;
+    if (most < 1) return PyErr_Format(PyExc_ValueError, "at least 1 is kept, got %zd", most);
+    PyObject* object = type->tp_alloc(type, 0);
+    if (object != nullptr) {
+        new (&durations_of(object)->durations) Durations(static_cast<std::size_t>(most));
+    }
+    return object;
+}
+
+void durations_dealloc(PyObject* self) {
+    durations_of(self)->durations.~Durations();
+    PyTypeObject* type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyObject* durations_add(PyObject* self, PyObject* number) {
+    const double seconds = PyFloat_AsDouble(number);
+    if (seconds == -1.0 && PyErr_Occurred()) return nullptr;
+    if (!add(*durations_of(self), seconds)) return nullptr;
+    Py_RETURN_NONE;
+}
+
+PyObject* durations_describe(PyObject* self, PyObject*) {
+    DurationsObject& one = *durations_of(self);
+    const DurationsLocked locked(one);
+    const Durations& all = one.durations;
+    return Py_BuildValue("{s:K,s:d,s:d,s:d,s:d,s:d}", "count",
+                         static_cast<unsigned long long>(all.count()), "mean", all.mean(), "std",
+                         all.deviation(), "min", all.low(), "max", all.high(), "total",
+                         all.total());
+}
+
+PyObject* durations_latest(PyObject* self, PyObject*) {
+    DurationsObject& one = *durations_of(self);
+    const DurationsLocked locked(one);
+    PyObject* list = PyList_New(static_cast<Py_ssize_t>(one.durations.kept()));
+    Py_ssize_t i = 0;
+    bool ok = list != nullptr;
+    one.durations.each_latest([&](double seconds) {
+        PyObject* number = ok ? PyFloat_FromDouble(seconds) : nullptr;
+        ok = number != nullptr;
+        if (ok) PyList_SET_ITEM(list, i++, number);
+    });
+    if (!ok) Py_CLEAR(list);
+    return list;
+}
+
+PyMethodDef durations_methods[] = {
+    {"add", durations_add, METH_O, "Add finite seconds."},
+    {"describe", durations_describe, METH_NOARGS,
+     "Return ``count``, ``mean``, ``std``, ``min``, ``max`` and ``total`` of one or more."},
+    {"latest", durations_latest, METH_NOARGS, "Return the latest ones, oldest first."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot durations_slots[] = {
+    {Py_tp_doc, const_cast<char*>("Durations(most, /)\n--\n\nDurations in seconds: statistics of "
+                                  "all, and the latest ``most`` of them.")},
+    {Py_tp_new, reinterpret_cast<void*>(durations_new)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(durations_dealloc)},
+    {Py_tp_methods, durations_methods},
+    {0, nullptr},
+};
+
+PyType_Spec durations_spec = {"foundry_fastlog._core.Durations", sizeof(DurationsObject), 0,
+                              Py_TPFLAGS_DEFAULT, durations_slots};
+
+BlockTimer* block_timer_of(PyObject* object) noexcept {
+    return reinterpret_cast<BlockTimer*>(object);
+}
+
+// A dict's item, owned; null without an error if there is none.
+PyObject* item_of(PyObject* dict, PyObject* key) noexcept {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject* found = nullptr;
+    PyDict_GetItemRef(dict, key, &found);
+    return found;
+#else
+    return Py_XNewRef(PyDict_GetItemWithError(dict, key));
+#endif
+}
+
+// _open(recorder, series, enabled, untimed): of None, nothing is kept.
+PyObject* open_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    std::array<PyObject*, 4> given;
+    if (!kOpen.parse(args, nargs, names, given)) return nullptr;
+    BlockTimer* const timer = block_timer_of(self);
+    const std::array<PyObject**, 4> members{&timer->recorder, &timer->series, &timer->enabled,
+                                            &timer->untimed};
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        Py_XSETREF(*members[i], given[i] != Py_None ? Py_NewRef(given[i]) : nullptr);
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject* time_block(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    std::array<PyObject*, 4> given;
+    if (!kTimeBlock.parse(args, nargs, names, given)) return nullptr;
+    const auto& [name, level, step, device] = given;
+    const BlockTimer* const timer = block_timer_of(self);
+    if (!PyUnicode_Check(name)) {
+        PyErr_Format(PyExc_TypeError, "block_name must be a str, got %s", Py_TYPE(name)->tp_name);
+        return nullptr;
+    }
+    if (timer->series == nullptr) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "PerformanceLogger.__init__() has not run; a subclass has to call it");
+        return nullptr;
+    }
+    if (timer->untimed != nullptr) return Py_NewRef(timer->untimed);
+    return make_block(self, timer->recorder, name, level != nullptr ? level : debug_level, step,
+                      device);
+}
+
+int block_timer_traverse(PyObject* self, visitproc visit, void* arg) {
+    const BlockTimer* const timer = block_timer_of(self);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(timer->recorder);
+    Py_VISIT(timer->series);
+    Py_VISIT(timer->enabled);
+    Py_VISIT(timer->untimed);
+    return 0;
+}
+
+int block_timer_clear(PyObject* self) {
+    BlockTimer* const timer = block_timer_of(self);
+    Py_CLEAR(timer->recorder);
+    Py_CLEAR(timer->series);
+    Py_CLEAR(timer->enabled);
+    Py_CLEAR(timer->untimed);
+    return 0;
+}
+
+void block_timer_dealloc(PyObject* self) {
+    PyObject_GC_UnTrack(self);
+    block_timer_clear(self);
+    PyTypeObject* type = Py_TYPE(self);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyMethodDef block_timer_methods[] = {
+    {"_open", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(open_timer)),
+     METH_FASTCALL | METH_KEYWORDS, "Set what blocks use."},
+    {"time_block", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(time_block)),
+     METH_FASTCALL | METH_KEYWORDS,
+     R"(time_block($self, block_name, log_level=10, *, step=None, device=None)
+--
+
+Time a block of code, as a context manager or a decorator.
+
+Args:
+    block_name: The block's name.
+    log_level: Level of the message ``"<name> completed in 0.0234s"``.
+    step: The training step. Default: that of the enclosing block.
+    device: True or a device also times the block on the GPU, without waiting for it: the
+        line gets ``device_duration_s``. See ``Recorder.timer``.
+
+Returns:
+    The block; its ``elapsed`` holds the seconds afterwards.
+
+Raises:
+    TypeError: ``block_name`` is not a str, or ``step`` not an int.)"},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyType_Slot block_timer_slots[] = {
+    {Py_tp_doc, const_cast<char*>("The native half of `PerformanceLogger`.")},
+    {Py_tp_new, reinterpret_cast<void*>(PyType_GenericNew)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(block_timer_dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(block_timer_traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(block_timer_clear)},
+    {Py_tp_methods, block_timer_methods},
+    {0, nullptr},
+};
+
+PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(BlockTimer), 0,
+                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+                                block_timer_slots};
+
+// The durations of a name; owned, null with an error set. Python code may run.
+PyObject* series_of(const BlockTimer& timer, PyObject* name) noexcept {
+    PyObject* found = item_of(timer.series, name);
+    if (found != nullptr || PyErr_Occurred()) return found;
+    auto* self = reinterpret_cast<PyObject*>(const_cast<BlockTimer*>(&timer));
+    found = PyObject_CallMethodOneArg(self, new_series_name, name);
+    if (found != nullptr && !Py_IS_TYPE(found, durations_type)) {
+        PyErr_SetString(PyExc_TypeError, "_new_series() must return Durations");
+        Py_CLEAR(found);
+    }
+    return found;
+}
+
+}  // namespace
+
+bool note_block(const Timer& block, PyObject* error_type) noexcept {
+    const BlockTimer* const timer = block_timer_of(block.owner);
+    if (timer->series == nullptr) return true;  // the garbage collector has cleared it
+    PyObject* const series = series_of(*timer, block.name);
+    const bool added = series != nullptr && add(*durations_of(series), block.elapsed);
+    Py_XDECREF(series);
+    if (!added) return false;
+    if (timer->enabled != nullptr) {  // where `logging` keeps what it has found out about levels
+        PyObject* const known = item_of(timer->enabled, block.level);
+        if (known == nullptr && PyErr_Occurred()) return false;
+        Py_XDECREF(known);
+        if (known == Py_False) return true;
+    }
+    PyObject* const step = block.has_step ? PyLong_FromLongLong(block.step) : Py_NewRef(Py_None);
+    PyObject* const elapsed = PyFloat_FromDouble(block.elapsed);
+    PyObject* told = nullptr;
+    if (step != nullptr && elapsed != nullptr) {
+        told = PyObject_CallMethodObjArgs(block.owner, ended_name, block.name, block.level, step,
+                                          elapsed, error_type, nullptr);
+    }
+    Py_XDECREF(step);
+    Py_XDECREF(elapsed);
+    Py_XDECREF(told);
+    return told != nullptr;
+}
+
+void bind_blocks(py::module_& module) {
+    durations_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&durations_spec));
+    PyObject* const type = PyType_FromSpec(&block_timer_spec);
+    debug_level = PyLong_FromLong(10);
+    ended_name = PyUnicode_InternFromString("_ended");
+    new_series_name = PyUnicode_InternFromString("_new_series");
+    if (durations_type == nullptr || type == nullptr || debug_level == nullptr ||
+        ended_name == nullptr || new_series_name == nullptr) {
+        throw py::error_already_set();
+    }
+    module.attr("Durations") = py::handle(reinterpret_cast<PyObject*>(durations_type));
+    module.attr("BlockTimer") = py::reinterpret_steal<py::object>(type);
+}
+
+}  // namespace fastlog::bindings

@@ -1,0 +1,31 @@
+// A timer, and the blocks of a PerformanceLogger, which are timers that also tell their logger.
+#pragma once
+
+#include <Python.h>
+
+#include <atomic>
+#include <cstdint>
+
+namespace fastlog::bindings {
+
+struct Timer {
+    PyObject_HEAD PyObject* recorder;  // owned; null: its blocks are timed in memory only
+    PyObject* name;                    // owned str
+    PyObject* device;                  // owned; null: the block is not timed on a device
+    std::int64_t step;
+    bool has_step;
+    std::atomic<std::uint32_t> open;  // blocks that have it as their original, and have not ended
+    // Of a PerformanceLogger's block; null and zero for others.
+    PyObject* owner;  // owned BlockTimer
+    PyObject* level;  // owned int
+    double elapsed;
+};
+
+/// Makes a block of a logger; `recorder`, `step` and `device` may be null. Null with an error set.
+PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name, PyObject* level,
+                     PyObject* step, PyObject* device) noexcept;
+
+/// Tells the logger of a block that it has ended. False with an error set. Python code may run.
+bool note_block(const Timer& block, PyObject* error_type) noexcept;
+
+}  // namespace fastlog::bindings
