@@ -5,6 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <new>
+#include <vector>
 
 #include "bindings/bindings.hpp"
 #include "bindings/durations.hpp"
@@ -112,16 +113,23 @@ PyObject* durations_describe(PyObject* self, PyObject*) {
 
 PyObject* durations_latest(PyObject* self, PyObject*) {
     DurationsObject& one = *durations_of(self);
-    const DurationsLocked locked(one);
-    PyObject* list = PyList_New(static_cast<Py_ssize_t>(one.durations.kept()));
-    Py_ssize_t i = 0;
-    bool ok = list != nullptr;
-    one.durations.each_latest([&](double seconds) {
-        PyObject* number = ok ? PyFloat_FromDouble(seconds) : nullptr;
-        ok = number != nullptr;
-        if (ok) PyList_SET_ITEM(list, i++, number);
-    });
-    if (!ok) Py_CLEAR(list);
+    std::vector<double> latest;
+    try {
+        const DurationsLocked locked(one);
+        latest = one.durations.latest();
+    } catch (const std::bad_alloc&) {
+        return PyErr_NoMemory();
+    }
+    // A copy: the garbage collector may run code here that adds to them.
+    PyObject* list = PyList_New(static_cast<Py_ssize_t>(latest.size()));
+    for (std::size_t i = 0; i < latest.size() && list != nullptr; ++i) {
+        PyObject* number = PyFloat_FromDouble(latest[i]);
+        if (number == nullptr) {
+            Py_CLEAR(list);
+        } else {
+            PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), number);
+        }
+    }
     return list;
 }
 

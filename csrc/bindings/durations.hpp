@@ -45,14 +45,14 @@ class Durations {
         return count_ > 1 ? std::sqrt(squares_ / static_cast<double>(count_ - 1)) : 0.0;
     }
 
-    /// The latest ones, oldest first.
-    template <class Use>
-    void each_latest(Use&& use) const {
-        for (std::size_t i = 0; i < latest_.size(); ++i) {
-            use(latest_[(next_ + i) % latest_.size()]);
-        }
+    /// The latest ones, oldest first. Throws std::bad_alloc.
+    std::vector<double> latest() const {
+        std::vector<double> found(latest_.begin() + static_cast<std::ptrdiff_t>(next_),
+                                  latest_.end());
+        found.insert(found.end(), latest_.begin(),
+                     latest_.begin() + static_cast<std::ptrdiff_t>(next_));
+        return found;
     }
-    std::size_t kept() const noexcept { return latest_.size(); }
 
   private:
     // What an addition touches, in one cache line and a half.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import sys
@@ -86,6 +87,27 @@ def test_a_small_spread_of_large_numbers() -> None:
     for i in range(1000):
         durations.add(1e6 + (i % 2) * 1e-3)
     assert durations.describe()["std"] == pytest.approx(5.0025e-4, rel=1e-4)
+
+
+def test_the_garbage_collector_may_add_durations() -> None:
+    """It runs code while the list of the latest is made, which has room for those before."""
+    durations = core.Durations(1000)
+    durations.add(1.0)
+
+    def add(*_: object) -> None:
+        durations.add(2.0)
+
+    gc.callbacks.append(add)
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for _ in range(100):
+            assert set(durations.latest()) <= {1.0, 2.0}
+            assert durations.describe()["min"] == 1.0
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(add)
+    assert durations.describe()["count"] > 1
 
 
 def test_durations_that_are_none() -> None:
