@@ -6,8 +6,9 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["Forget", "on_sigterm", "write_profile"]
 
 Forget = Callable[[], None]
+Handler = Callable[[int, FrameType | None], None]
+
+_TOGETHER_S = 1.0
 
 _ends: list[Callable[[], object]] = []
+_ending = SimpleNamespace(since=0.0)
 
 
 def on_sigterm(end: Callable[[], object]) -> Forget:
@@ -43,25 +48,34 @@ def on_sigterm(end: Callable[[], object]) -> Forget:
         with contextlib.suppress(ValueError):
             _ends.remove(end)
         if not _ends:
-            _default()
+            _replace(_on_sigterm, signal.SIG_DFL)
 
     return forget
 
 
 def _on_sigterm(number: int, _: FrameType | None) -> None:
-    _default()  # the next one ends the process at once
+    _ending.since = time.monotonic()
+    _replace(_on_sigterm, _again)
     try:
         while _ends:
             with contextlib.suppress(Exception):
                 _ends.pop()()
     finally:
+        _replace(_again, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
 
-def _default() -> None:
+def _again(number: int, _: FrameType | None) -> None:
+    """End the process at once, but for one that came with the first: to it and to its group."""
+    if time.monotonic() - _ending.since > _TOGETHER_S:
+        _replace(_again, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _replace(ours: Handler, other: Handler | signal.Handlers) -> None:
     with contextlib.suppress(ValueError):  # not the main thread
-        if signal.getsignal(signal.SIGTERM) is _on_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) is ours:
+            signal.signal(signal.SIGTERM, other)
 
 
 class _Held(threading.local):
@@ -75,7 +89,7 @@ _held = _Held()
 
 def _before_fork() -> None:
     """Hold back SIGTERM: Python forgets what reaches a child before it is one."""
-    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+    if signal.getsignal(signal.SIGTERM) in (_on_sigterm, _again):
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
         _held.forking = signal.SIGTERM not in blocked
 
@@ -89,7 +103,8 @@ def _after_fork() -> None:
 def _after_fork_in_child() -> None:
     """A forked worker is ended by SIGTERM at once, also while it is not in Python."""
     _ends.clear()
-    _default()
+    for handler in (_on_sigterm, _again):
+        _replace(handler, signal.SIG_DFL)
     _after_fork()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,20 @@ def test_sigterm_stops_a_run(tmp_path: Path) -> None:
     assert start.state == "signal"
     assert [line["step"] for line in found.lines("metrics")] == [7]
     assert "Run stopped\n  reason: SIGTERM\n" in next(tmp_path.glob("main_*.log")).read_text()
+    assert found.rings == ()
+
+
+def test_sigterm_to_a_process_and_to_its_group(tmp_path: Path) -> None:
+    """It comes two or three times within milliseconds then, which is once."""
+    code = """
+        logs = opened()
+        for turn in range(10):
+            threading.Timer(0.1 + turn / 500, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        time.sleep(60)
+    """
+    assert run(tmp_path, code, -signal.SIGTERM) == ["Run started", "Run stopped"]
+    found = read_run(tmp_path)
+    assert [start.state for start in found.report_starts()] == ["signal"]
     assert found.rings == ()
 
 
@@ -121,6 +136,24 @@ def test_all_ends_are_called_whatever_one_raises(killed: list[int]) -> None:
     assert (called, killed) == (["fails", "first"], [signal.SIGTERM])
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     forget()
+
+
+def test_sigterm_again_is_for_good(killed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end that hangs is not waited for."""
+
+    seen: list[object] = []
+
+    def hangs() -> None:
+        ending._again(signal.SIGTERM, None)
+        seen.append(killed.copy())
+        monkeypatch.setattr(ending._ending, "since", time.monotonic() - 2)
+        ending._again(signal.SIGTERM, None)
+        seen.append(signal.getsignal(signal.SIGTERM))
+
+    on_sigterm(hangs)
+    ending._on_sigterm(signal.SIGTERM, None)
+    assert seen == [[], signal.SIG_DFL]
+    assert killed == [signal.SIGTERM] * 2
 
 
 def test_taking_it_back_in_another_thread(killed: list[int]) -> None:
