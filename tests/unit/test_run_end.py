@@ -140,7 +140,6 @@ def test_all_ends_are_called_whatever_one_raises(killed: list[int]) -> None:
 
 def test_sigterm_again_is_for_good(killed: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """An end that hangs is not waited for."""
-
     seen: list[object] = []
 
     def hangs() -> None:
