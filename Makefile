@@ -114,7 +114,9 @@ sanitize-build: $(VENV_STAMP) ## Build everything for `sanitize` and `sanitize-p
 # Excludes the leak tests: they measure resident memory, and the sanitizer keeps freed memory.
 # Excludes the test that spawns: its child imports from the checkout and would find the plain extension.
 ASAN_TESTS = $(filter-out %_leaks.py %_summary.py,$(wildcard tests/unit/test_recorder*.py)) \
-  tests/world/test_world.py
+  tests/unit/test_performance_logger.py tests/unit/test_describing.py tests/unit/test_metrics_logger.py \
+  tests/world/test_world.py \
+  --deselect tests/unit/test_performance_logger.py::test_the_resident_set_is_this_processes
 .PHONY: sanitize-python
 sanitize-python: venv ## Run the Python tests of the recorder with an ASan+UBSan extension
 	.ci/sanitize-python.sh "$(VENV)" $(ASAN_TESTS) -q -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
