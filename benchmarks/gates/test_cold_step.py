@@ -22,7 +22,7 @@ BOUNDS = {
 def test_a_call_touches_little_memory(
     check: Callable[[str, Outcome], None], peer: str, bound: float
 ) -> None:
-    """The bounds are the goals, with room for a busy machine where it is near; the output is verified."""
+    """The bounds are the goals, with room where those are near; the output is verified."""
 
     def measure() -> Reading:
         found = spawn("cold", peer=peer)
