@@ -66,7 +66,6 @@ class TextWriter:
             then: The writer to which outputs pass messages on.
         """
         self.dropped = 0
-        self.writes = 0  # the thread that is in an output
         self._name = name
         self._gather_s = gather_s
         self._then = then
@@ -99,7 +98,7 @@ class TextWriter:
             outputs: Where to write it.
             message: The message.
         """
-        if _console_writer.writes and is_echo():
+        if is_echo():
             outputs = tuple(one for one in outputs if not isinstance(one, ToConsole))
         queue = self._queue
         if queue.qsize() >= MAX_QUEUED and not self._room():
@@ -310,14 +309,12 @@ class TextWriter:
         with self._write_lock:
             for output, (messages, texts) in by_output.items():
                 self._busy = output
-                self.writes = threading.get_ident()
                 try:
                     output.write(messages, texts)
                 except BaseException as error:  # noqa: BLE001 - such as a stream's SystemExit
                     _raise_signals(error)
                 self._moves += 1
             self._busy = None
-            self.writes = 0
 
     def before_fork(self) -> None:
         """Wait until no batch is half written: a child would inherit its rest, or a held lock."""
@@ -334,7 +331,7 @@ class TextWriter:
 
     def after_fork_in_child(self) -> None:
         """Start over: the thread and the queue are the parent's."""
-        self.dropped = self.writes = 0
+        self.dropped = 0
         self._begin()
         if self._then is not None:
             self._then.after_fork_in_child()
@@ -376,7 +373,9 @@ def in_console_thread() -> bool:
 
 def is_echo() -> bool:
     """Return whether what the caller logs comes from a console's stream that logs what it gets."""
-    return _console_writer.writes == threading.get_ident()
+    if _console_writer._busy is None:  # noqa: SLF001 - of this module, as below
+        return False
+    return in_console_thread() or _console_writer._drainer == threading.get_ident()  # noqa: SLF001
 
 
 def _flush_at_worker_exit(text_writer: TextWriter) -> None:

@@ -499,6 +499,22 @@ def test_a_file_that_hangs_is_not_waited_for_twice(
     writer.end()
 
 
+def test_ctrl_c_in_a_console_ends_what_is_an_echo(monkeypatch: Patch) -> None:
+    """What this thread logs afterwards goes to the console again."""
+    console = TextWriter()
+    console.end()
+    monkeypatch.setattr(text_writer, "_console_writer", console)
+    echoes: list[bool] = []
+
+    def write(*_: object) -> None:
+        echoes.append(text_writer.is_echo())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ToConsole(Mock(write=write)).write([message("a")], [""])
+    assert (echoes, text_writer.is_echo()) == ([True], False)
+
+
 def test_a_fork_with_a_console(console: TextWriter) -> None:
     """Both are held, and both start over in the child."""
     writer = TextWriter(then=console)
