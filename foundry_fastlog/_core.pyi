@@ -152,6 +152,7 @@ class BlockTimer:
         series: dict[str, Durations],
         enabled: Mapping[int, bool],
         untimed: object,
+        /,
     ) -> None: ...
     def time_block(
         self,

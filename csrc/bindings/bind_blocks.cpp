@@ -43,7 +43,7 @@ class DurationsLocked {
 struct BlockTimer {
     PyObject_HEAD PyObject* recorder;  // owned; null: none
     PyObject* series;                  // owned dict: Durations by name; null: not opened
-    PyObject* enabled;                 // owned dict: whether levels are enabled; null: ask
+    PyObject* enabled;                 // owned dict: whether levels are enabled, as far as known
     PyObject* untimed;                 // owned; null: blocks are timed
 };
 
@@ -57,10 +57,6 @@ constexpr Signature<4> kTimeBlock{
     {"block_name", "log_level", "step", "device"},
     1,
     2};
-constexpr Signature<4> kOpen{"_open() takes the arguments (recorder, series, enabled, untimed)",
-                             {"recorder", "series", "enabled", "untimed"},
-                             4};
-
 DurationsObject* durations_of(PyObject* object) noexcept {
     return reinterpret_cast<DurationsObject*>(object);
 }
@@ -168,13 +164,18 @@ PyObject* item_of(PyObject* dict, PyObject* key) noexcept {
 #endif
 }
 
-// _open(recorder, series, enabled, untimed): of None, nothing is kept.
-PyObject* open_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-    std::array<PyObject*, 4> given;
-    if (!kOpen.parse(args, nargs, names, given)) return nullptr;
+std::array<PyObject**, 4> members_of(PyObject* self) noexcept {
     BlockTimer* const timer = block_timer_of(self);
-    const std::array<PyObject**, 4> members{&timer->recorder, &timer->series, &timer->enabled,
-                                            &timer->untimed};
+    return {&timer->recorder, &timer->series, &timer->enabled, &timer->untimed};
+}
+
+// _open(recorder, series, enabled, untimed): the first and the last may be None.
+PyObject* open_timer(PyObject* self, PyObject* args) {
+    std::array<PyObject*, 4> given{};
+    if (!PyArg_UnpackTuple(args, "_open", 4, 4, &given[0], &given[1], &given[2], &given[3])) {
+        return nullptr;
+    }
+    const auto members = members_of(self);
     for (std::size_t i = 0; i < members.size(); ++i) {
         Py_XSETREF(*members[i], given[i] != Py_None ? Py_NewRef(given[i]) : nullptr);
     }
@@ -201,21 +202,13 @@ PyObject* time_block(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
 }
 
 int block_timer_traverse(PyObject* self, visitproc visit, void* arg) {
-    const BlockTimer* const timer = block_timer_of(self);
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(timer->recorder);
-    Py_VISIT(timer->series);
-    Py_VISIT(timer->enabled);
-    Py_VISIT(timer->untimed);
+    for (PyObject** const member : members_of(self)) Py_VISIT(*member);
     return 0;
 }
 
 int block_timer_clear(PyObject* self) {
-    BlockTimer* const timer = block_timer_of(self);
-    Py_CLEAR(timer->recorder);
-    Py_CLEAR(timer->series);
-    Py_CLEAR(timer->enabled);
-    Py_CLEAR(timer->untimed);
+    for (PyObject** const member : members_of(self)) Py_CLEAR(*member);
     return 0;
 }
 
@@ -228,8 +221,7 @@ void block_timer_dealloc(PyObject* self) {
 }
 
 PyMethodDef block_timer_methods[] = {
-    {"_open", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(open_timer)),
-     METH_FASTCALL | METH_KEYWORDS, "Set what blocks use."},
+    {"_open", open_timer, METH_VARARGS, "Set what blocks use."},
     {"time_block", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(time_block)),
      METH_FASTCALL | METH_KEYWORDS,
      R"(time_block($self, block_name, log_level=10, *, step=None, device=None)
@@ -288,12 +280,11 @@ bool note_block(const Timer& block, PyObject* error_type) noexcept {
     const bool added = series != nullptr && add(*durations_of(series), block.elapsed);
     Py_XDECREF(series);
     if (!added) return false;
-    if (timer->enabled != nullptr) {  // where `logging` keeps what it has found out about levels
-        PyObject* const known = item_of(timer->enabled, block.level);
-        if (known == nullptr && PyErr_Occurred()) return false;
-        Py_XDECREF(known);
-        if (known == Py_False) return true;
-    }
+    // Where `logging` keeps what it has found out about levels.
+    PyObject* const known = item_of(timer->enabled, block.level);
+    if (known == nullptr && PyErr_Occurred()) return false;
+    Py_XDECREF(known);
+    if (known == Py_False) return true;
     PyObject* const step = block.has_step ? PyLong_FromLongLong(block.step) : Py_NewRef(Py_None);
     PyObject* const elapsed = PyFloat_FromDouble(block.elapsed);
     PyObject* told = nullptr;

@@ -7,6 +7,7 @@
 #include <structmember.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstring>
@@ -18,6 +19,7 @@
 #include "bindings/block_stack.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/py_encode.hpp"
+#include "bindings/signature.hpp"
 #include "bindings/submit.hpp"
 #include "bindings/timed_block.hpp"
 #include "bindings/timer.hpp"
@@ -434,31 +436,21 @@ Timer* new_timer(PyTypeObject* type, PyObject* recorder, PyObject* name, PyObjec
     return timer;
 }
 
+constexpr Signature<3> kTimer{
+    "timer() takes the block's name, a str, and step=<int> and device=<True, or a device> as "
+    "keywords",
+    {"name", "step", "device"},
+    1,
+    1};
+
 // timer(name, *, step=None, device=None) -> Timer
 PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
     if (RecorderHandle::from(self) == nullptr) return nullptr;
-    PyObject* name = nargs > 0 ? args[0] : nullptr;
-    PyObject* step = nullptr;
-    PyObject* device = nullptr;
-    const Py_ssize_t keywords = names != nullptr ? PyTuple_GET_SIZE(names) : 0;
-    bool known = nargs <= 1;
-    for (Py_ssize_t i = 0; i < keywords && known; ++i) {
-        PyObject* keyword = PyTuple_GET_ITEM(names, i);
-        if (PyUnicode_CompareWithASCIIString(keyword, "step") == 0) {
-            step = args[nargs + i];
-        } else if (PyUnicode_CompareWithASCIIString(keyword, "device") == 0) {
-            device = args[nargs + i];
-        } else if (PyUnicode_CompareWithASCIIString(keyword, "name") == 0 && name == nullptr) {
-            name = args[nargs + i];
-        } else {
-            known = false;
-        }
-    }
-    if (!known || name == nullptr || !PyUnicode_Check(name)) {
-        PyErr_SetString(
-            PyExc_TypeError,
-            "timer() takes the block's name, a str, and step=<int> and device=<True, or "
-            "a device> as keywords");
+    std::array<PyObject*, 3> given;
+    if (!kTimer.parse(args, nargs, names, given)) return nullptr;
+    const auto& [name, step, device] = given;
+    if (!PyUnicode_Check(name)) {
+        PyErr_SetString(PyExc_TypeError, kTimer.text);
         return nullptr;
     }
     return reinterpret_cast<PyObject*>(new_timer(timer_type, self, name, step, device));
@@ -483,36 +475,23 @@ PyMemberDef block_members[] = {
     {nullptr, 0, 0, 0, nullptr},
 };
 
-PyType_Slot block_slots[] = {
-    {Py_tp_doc, const_cast<char*>("One execution of a block of code, or, as a decorator, all of a "
-                                  "function; created by PerformanceLogger.time_block().")},
-    {Py_tp_dealloc, reinterpret_cast<void*>(timer_dealloc)},
-    {Py_tp_traverse, reinterpret_cast<void*>(timer_traverse)},
-    {Py_tp_repr, reinterpret_cast<void*>(timer_repr)},
-    {Py_tp_call, reinterpret_cast<void*>(timer_call)},
-    {Py_tp_methods, timer_methods},
-    {Py_tp_members, block_members},
-    {0, nullptr},
-};
-
-PyType_Spec block_spec = {
-    "foundry_fastlog._core.TimedBlock", sizeof(Timer), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, block_slots};
-
-PyType_Slot timer_slots[] = {
-    {Py_tp_doc, const_cast<char*>("Times a block of code; created by Recorder.timer().")},
-    {Py_tp_dealloc, reinterpret_cast<void*>(timer_dealloc)},
-    {Py_tp_traverse, reinterpret_cast<void*>(timer_traverse)},
-    {Py_tp_repr, reinterpret_cast<void*>(timer_repr)},
-    {Py_tp_call, reinterpret_cast<void*>(timer_call)},
-    {Py_tp_methods, timer_methods},
-    {Py_tp_members, timer_members},
-    {0, nullptr},
-};
-
-PyType_Spec timer_spec = {
-    "foundry_fastlog._core.Timer", sizeof(Timer), 0,
-    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, timer_slots};
+// Null with an error set.
+PyTypeObject* make_type(const char* name, const char* doc, PyMemberDef* members) noexcept {
+    PyType_Slot slots[] = {
+        {Py_tp_doc, const_cast<char*>(doc)},
+        {Py_tp_dealloc, reinterpret_cast<void*>(timer_dealloc)},
+        {Py_tp_traverse, reinterpret_cast<void*>(timer_traverse)},
+        {Py_tp_repr, reinterpret_cast<void*>(timer_repr)},
+        {Py_tp_call, reinterpret_cast<void*>(timer_call)},
+        {Py_tp_methods, timer_methods},
+        {Py_tp_members, members},
+        {0, nullptr},
+    };
+    PyType_Spec spec{name, sizeof(Timer), 0,
+                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                     slots};
+    return reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&spec));
+}
 
 PyMethodDef timer_factory = {"timer",
                              reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(make_timer)),
@@ -554,8 +533,13 @@ PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name, PyObje
 }
 
 void bind_timer(py::module_& module) {
-    timer_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&timer_spec));
-    block_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&block_spec));
+    timer_type = make_type("foundry_fastlog._core.Timer",
+                           "Times a block of code; created by Recorder.timer().", timer_members);
+    block_type =
+        make_type("foundry_fastlog._core.TimedBlock",
+                  "One execution of a block of code, or, as a decorator, all of a function; "
+                  "created by PerformanceLogger.time_block().",
+                  block_members);
     if (timer_type == nullptr || block_type == nullptr) throw py::error_already_set();
     module.attr("TimedBlock") = py::handle(reinterpret_cast<PyObject*>(block_type));
     inherited = PyContextVar_New("foundry_fastlog.block", nullptr);
