@@ -9,19 +9,13 @@ table of benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
-from benchmarks.child import ChildError
-from benchmarks.machine import facts
 from benchmarks.peers import BLOCKS, load
-from benchmarks.sections import patience, spawn
+from benchmarks.sections import attempt, patience, rotated
 from benchmarks.summary import describe, median
-from benchmarks.tables import machine, number, table, title, write
+from benchmarks.tables import machine, number, publish, table, title
 
-HERE = Path(__file__).resolve().parent
-RESULT = HERE / "results" / "cold.json"
 PEERS = (
     *("fastlog", "fastlog_metrics_logger", *BLOCKS, "orjson_write", "stdlib_queue"),
     *("trackio_local", "tensorboard_scalars", "wandb_offline"),
@@ -38,13 +32,10 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in PEERS}
     missing: dict[str, str] = {}
     for turn in range(rounds):
-        for peer in (*PEERS[turn % len(PEERS) :], *PEERS[: turn % len(PEERS)]):
+        for peer in rotated(PEERS, turn):
             if peer in missing:
                 continue
-            try:
-                result = spawn("cold", peer=peer, steps=steps)
-            except ChildError as error:
-                result = {"unavailable": str(error).strip().splitlines()[-1]}
+            result = attempt("cold", peer, steps=steps)
             if "unavailable" in result:
                 missing[peer] = result["unavailable"]
             else:
@@ -100,12 +91,8 @@ def main() -> None:
     options = parser.parse_args()
     patience.left_s = options.patience
     peers = measure(options.rounds, options.steps)
-    where = {**facts(), "measurements": patience.measurements, "started_busy": patience.busy}
-    result = {"machine": where, "steps": options.steps, "peers": peers}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    text = render(result)
-    write(HERE / "README.md", "cold", f"\n{text}\n")
-    print(text)
+    result = {"machine": patience.conditions(), "steps": options.steps, "peers": peers}
+    publish("cold", result, render(result))
 
 
 if __name__ == "__main__":

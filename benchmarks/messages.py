@@ -9,18 +9,13 @@ Writes benchmarks/results/messages.json and the table of benchmarks/README.md.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import facts
 from benchmarks.peers import MESSAGES, load
-from benchmarks.sections import patience, spawn
+from benchmarks.sections import patience, rotated, spawn
 from benchmarks.summary import describe, median
-from benchmarks.tables import machine, number, table, title, write
+from benchmarks.tables import machine, number, publish, table, title
 
-HERE = Path(__file__).resolve().parent
-RESULT = HERE / "results" / "messages.json"
 OURS = "message_fastlog"
 COUNT = 100_000
 
@@ -36,7 +31,7 @@ def measure(rounds: int, count: int = COUNT) -> dict[str, Any]:
     complete: dict[str, list[float]] = {peer: [] for peer in MESSAGES}
     verified = dict.fromkeys(MESSAGES, 0)
     for turn in range(rounds):
-        order = [*MESSAGES[turn % len(MESSAGES) :], *MESSAGES[: turn % len(MESSAGES)]]
+        order = rotated(MESSAGES, turn)
         found = spawn("compare", peers=order, bursts=40, seconds=15.0)
         for peer in order:
             calls[peer].append(found[peer]["median"])
@@ -98,16 +93,9 @@ def main() -> None:
     options = parser.parse_args()
     patience.left_s = options.patience
     peers = measure(options.rounds)
-    where = {
-        **facts(),
-        "measurements": patience.measurements,
-        "started_busy": patience.busy,
-    }
+    where = patience.conditions()
     result = {"machine": where, "rounds": options.rounds, "count": COUNT, "peers": peers}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    text = render(result)
-    write(HERE / "README.md", "messages", f"\n{text}\n")
-    print(text)
+    publish("messages", result, render(result))
 
 
 if __name__ == "__main__":

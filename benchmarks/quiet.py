@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import facts
 
 STAT = Path("/proc/stat")
 SAMPLE_S = 0.5
@@ -43,6 +46,10 @@ class Patience:
         self.left_s = total_s
         self.measurements = 0
         self.busy = 0
+
+    def conditions(self) -> dict[str, Any]:
+        """Return the facts of the machine, and how the measurements so far started."""
+        return {**facts(), "measurements": self.measurements, "started_busy": self.busy}
 
     def wait(self) -> None:
         """Wait until the machine is idle, but at most `LIMIT_S`, or until no time is left."""

@@ -31,13 +31,13 @@ def spawn(measure: str, **arguments: Any) -> dict[str, Any]:
     return spawn_now(measure, **arguments)
 
 
-def _rotated(items: Sequence[str], turn: int) -> list[str]:
+def rotated(items: Sequence[str], turn: int) -> list[str]:
     """Return `items`, rotated by one more in each turn."""
     first = turn % len(items)
     return [*items[first:], *items[:first]]
 
 
-def _attempt(measure: str, peer: str, **arguments: Any) -> dict[str, Any]:
+def attempt(measure: str, peer: str, **arguments: Any) -> dict[str, Any]:
     """Run a measure of one peer; if a third-party peer fails, its row has the reason."""
     try:
         result = spawn(measure, peer=peer, **arguments)
@@ -71,17 +71,17 @@ def calls(rounds: int, peers: Sequence[str], say: Say) -> dict[str, Any]:
     complete: dict[str, list[float]] = {peer: [] for peer in peers}
     missing: dict[str, str] = {}
     for turn in range(rounds):
-        for peer in _rotated(peers, turn):
+        for peer in rotated(peers, turn):
             if peer in missing:
                 continue
-            result = _attempt("call", peer)
+            result = attempt("call", peer)
             if "unavailable" in result:
                 missing[peer] = result["unavailable"]
                 say(f"  {peer}: cannot run here: {missing[peer]}")
                 continue
             found[peer].append(result)
             count = _sustained_count(result["call_ns"]["median"])
-            sustained = _attempt("durable", peer, count=count)
+            sustained = attempt("durable", peer, count=count)
             if "unavailable" in sustained:
                 missing[peer] = sustained["unavailable"]
                 continue
@@ -111,8 +111,8 @@ def durable(rounds: int, say: Say, count: int = MILLION) -> dict[str, Any]:
     peers = ("fastlog", "orjson_write")
     found: dict[str, list[dict[str, Any]]] = {peer: [] for peer in peers}
     for turn in range(rounds):
-        for peer in _rotated(peers, turn):
-            found[peer].append(_attempt("durable", peer, count=count))
+        for peer in rotated(peers, turn):
+            found[peer].append(attempt("durable", peer, count=count))
             say(f"  round {turn + 1}/{rounds} {peer}: {found[peer][-1]['complete_s']:.3f} s")
     table: dict[str, Any] = {"count": count}
     for peer, results in found.items():
@@ -131,7 +131,7 @@ def threads(rounds: int, say: Say, count: int = MILLION) -> dict[str, Any]:
         table[peer] = {}
         for producers in (1, 2, 4, 8):
             results = [
-                _attempt("threads", peer, threads=producers, count=count) for _ in range(rounds)
+                attempt("threads", peer, threads=producers, count=count) for _ in range(rounds)
             ]
             table[peer][str(producers)] = {
                 key: describe([r[key] for r in results]) for key in ("records_per_s", "calls_per_s")
@@ -152,7 +152,7 @@ def latency(rounds: int, say: Say) -> dict[str, Any]:
     table = {}
     for title, (peer, count, interval) in kinds.items():
         results = [
-            _attempt("latency", peer, count=count, interval_ns=interval) for _ in range(rounds)
+            attempt("latency", peer, count=count, interval_ns=interval) for _ in range(rounds)
         ]
         table[title] = {
             which: {

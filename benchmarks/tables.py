@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import load
 
+HERE = Path(__file__).resolve().parent
 MARKERS = (
     "<!-- {0}:begin (written by `python -m benchmarks.run`; do not edit) -->",
     "<!-- {0}:end -->",
@@ -219,6 +221,15 @@ def figure(result: dict[str, Any]) -> str:
         f"on {result['machine']['cores']} cores with {result['machine']['python']}; "
         "eight more loggers and the method: [benchmarks](benchmarks/README.md)."
     )
+
+
+def publish(name: str, result: dict[str, Any], text: str) -> None:
+    """Write a result and its text into this directory: results/NAME.json and the page's section."""
+    (HERE / "results" / f"{name}.json").write_text(
+        json.dumps(result, indent=1) + "\n", encoding="utf-8"
+    )
+    write(HERE / "README.md", name, f"\n{text}\n")
+    print(text)
 
 
 def write(readme: Path, name: str, text: str) -> None:

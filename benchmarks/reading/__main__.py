@@ -15,14 +15,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.machine import ROOT, facts
+from benchmarks.machine import ROOT
 from benchmarks.quiet import Patience
 from benchmarks.reading.readers import CASES
 from benchmarks.reading.runs import RUNS
-from benchmarks.tables import machine, table, write
-
-HERE = ROOT / "benchmarks"
-RESULT = HERE / "results" / "reading.json"
+from benchmarks.tables import machine, publish, table
 
 
 def measure(case: str, peer: str, root: Path) -> dict[str, Any]:
@@ -106,18 +103,17 @@ def main() -> None:
                 cases[case] = {"bytes": size, "peers": peers}
         finally:
             shutil.rmtree(root)
-    where = {**facts(), "measurements": patience.measurements, "started_busy": patience.busy}
     ordered = {case: cases[case] for case in options.only}
     result = {
-        "machine": where,
+        "machine": patience.conditions(),
         "rounds": options.rounds,
         "records": options.records,
         "cases": ordered,
     }
     if set(options.only) == set(CASES):
-        RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        write(HERE / "README.md", "reading", f"\n{render(result)}\n")
-    print(render(result))
+        publish("reading", result, render(result))
+    else:
+        print(render(result))
 
 
 if __name__ == "__main__":
