@@ -10,7 +10,8 @@ Environment variables select the build:
     FASTLOG_BUILD_JOBS=N      parallel compile jobs (default: all cores)
 
 Each combination of flags has its own object folder under build/, so switching between
-builds never mixes objects, and an edit compiles only what includes the edited file.
+builds never mixes objects, and an edit compiles only what includes the edited file. What
+knows no Python is compiled once for all interpreters.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import hashlib
 import os
 import sys
 import sysconfig
+from itertools import repeat
 from pathlib import Path
 
 import pybind11
@@ -30,9 +32,11 @@ ROOT = Path(__file__).parent.resolve()
 SANITIZERS = {"address", "undefined", "thread", "leak"}
 
 # Relative paths: they name the objects, and absolute ones would leak the builder's folders.
-# The largest unit comes first, so that the others are compiled beside it; it includes its room.
+# The largest unit comes first, so that the others are compiled beside it; it includes its room,
+# the only one that knows Python.
+BINDINGS = "csrc/bindings/module.cpp"
 SOURCES = [
-    "csrc/bindings/module.cpp",
+    BINDINGS,
     *sorted(
         path.relative_to(ROOT).as_posix()
         for room in ("core", "device", "reader")
@@ -108,8 +112,8 @@ SYSTEM_INCLUDES = [
 ]
 
 
-def object_folder() -> str:
-    """Name the folder of object files: one for each interpreter ABI and set of flags."""
+def object_folder(target: str) -> str:
+    """Name the folder of objects for an ABI of Python or a platform, built with these flags."""
     inputs = [
         *COMPILE_ARGS,
         *LINK_ARGS,
@@ -118,8 +122,7 @@ def object_folder() -> str:
         *(os.environ.get(name, "") for name in ("ARCHFLAGS", "MACOSX_DEPLOYMENT_TARGET")),
     ]
     digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:10]
-    abi = sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag
-    return (Path("build") / f"ext-{abi}-{digest}").as_posix()
+    return (Path("build") / f"ext-{target}-{digest}").as_posix()
 
 
 def needs_recompile(obj: str, src: str) -> bool:
@@ -145,13 +148,25 @@ class BuildExt(build_ext):
     def finalize_options(self) -> None:
         """Move the object folder out of pip's temporary folder, and always link anew."""
         super().finalize_options()
-        self.build_temp = object_folder()
+        abi = sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag
+        self.build_temp = object_folder(abi)
         # Whether to compile is decided for each object, by needs_recompile; linking is
         # quick, and the linked file must follow a switch of flags.
         self.force = True
 
     def build_extensions(self) -> None:
         """Compile with one job for each core (FASTLOG_BUILD_JOBS overrides)."""
+        name_objects = self.compiler.object_filenames
+        shared = object_folder(sysconfig.get_platform())
+
+        def object_filenames(
+            sources: list[str], strip_dir: bool = False, output_dir: str = ""
+        ) -> list[str]:
+            folders = [output_dir if source == BINDINGS else shared for source in sources]
+            named = map(name_objects, ([s] for s in sources), repeat(strip_dir), folders)
+            return [name for names in named for name in names]
+
+        self.compiler.object_filenames = object_filenames
         with ParallelCompile("FASTLOG_BUILD_JOBS", needs_recompile=needs_recompile):
             super().build_extensions()
 

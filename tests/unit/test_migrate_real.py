@@ -27,7 +27,7 @@ PACKAGES = ("pip", "pytest", "_pytest", "rich", "hypothesis", "mypy", "numpy", "
 RELEASE = os.environ.get("FASTLOG_CRASH") == "release"
 CI = bool(os.environ.get("CI"))
 # How many of the standard library and of each package, and more prints than which they have.
-MODULES, PRINTS = (120, 100) if RELEASE else (48, 24) if CI else (10, 5)
+MODULES, PRINTS = (120, 100) if RELEASE else (24, 12) if CI else (10, 5)
 OF_A_PACKAGE, PRINTS_OF_PACKAGES = (15, 20) if RELEASE else (5, 5) if CI else (1, 1)
 LEVELS = "debug|info|warning|error|critical"
 LOGS = re.compile(rf"^(self\.)?zz_logger\.({LEVELS})\(")
