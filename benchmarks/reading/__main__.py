@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.machine import ROOT
 from benchmarks.quiet import Patience
-from benchmarks.reading.readers import CASES
+from benchmarks.reading.readers import CASES, GOALS
 from benchmarks.reading.runs import RUNS
 from benchmarks.tables import machine, publish, table
 
@@ -56,6 +56,19 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f}" if seconds >= 0.1 else f"{seconds:.2g}"
 
 
+def _judge(case: str, peer: str, row: dict[str, float]) -> str:
+    """Say what was wanted of a row, and by how much it was missed."""
+    goals = GOALS[case]
+    # Of a peer more is better, of what is our own less.
+    said = [(f"{goals[peer]:g}x", row["ratio"] / goals[peer])] if peer in goals else []
+    if peer == "fastlog":
+        said = [(f"{goals[unit]:g} {unit}", goals[unit] / row[unit]) for unit in goals.keys() & row]
+    return "; ".join(
+        f"{goal}: {'reached' if part >= 1 else f'missed by {1 - part:.0%}'}"
+        for goal, part in sorted(said, reverse=True)
+    )
+
+
 def render(result: dict[str, Any]) -> str:
     """Return the table."""
     rows = []
@@ -66,18 +79,20 @@ def render(result: dict[str, Any]) -> str:
                 name: median(a[name] / b[name] for a, b in zip(results, ours, strict=True))
                 for name in ("wall_s", "cpu_s")
             }
+            wall, peak = (median(one[name] for one in results) for name in ("wall_s", "peak_mib"))
             rows.append(
                 [
                     _describe(case, entry["bytes"]) if peer == "fastlog" else "",
                     f"**{results[0]['version']}**" if peer == "fastlog" else results[0]["version"],
-                    _seconds(median(one["wall_s"] for one in results)),
+                    _seconds(wall),
                     f"{ratio['wall_s']:.1f}x",
                     _seconds(median(one["cpu_s"] for one in results)),
                     f"{ratio['cpu_s']:.1f}x",
-                    f"{median(one['peak_mib'] for one in results):,.0f}",
+                    f"{peak:,.0f}",
+                    _judge(case, peer, {"s": wall, "MiB": peak, "ratio": ratio["wall_s"]}),
                 ]
             )
-    head = ["what is read", "by", "s", "ratio", "CPU s", "ratio", "peak MiB"]
+    head = ["what is read", "by", "s", "ratio", "CPU s", "ratio", "peak MiB", "goal"]
     return f"{machine(result)}\n\n{table(head, rows)}"
 
 

@@ -6,16 +6,20 @@ Run in a fresh interpreter: `python -m benchmarks.reading.readers CASE PEER ROOT
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import json
 import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from benchmarks.reading.runs import FOUR
 
 Facts = list[float]
 
@@ -95,6 +99,45 @@ def polars_metric(root: Path) -> Facts:
         lines.select(loss.min().alias("a"), loss.max().alias("b"), loss.sum()).collect().rows()
     )
     return [found[0], found[1], float(f"{found[2]:.9g}")]
+
+
+def _rounded(values: Iterable[float]) -> Facts:
+    return [float(f"{value:.9g}") for value in values]
+
+
+def fastlog_summary(root: Path) -> Facts:
+    """Count, extremes and mean of each metric, by the command that says much more."""
+    from foundry_fastlog.cli.main import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["summary", str(root), "--json"]) == 0
+    metrics = {each["name"]: each for each in json.loads(said.getvalue())["metrics"]}
+    return _rounded(metrics[name][key] for name in FOUR for key in ("count", "min", "max", "mean"))
+
+
+def duckdb_summary(root: Path) -> Facts:
+    """The same by DuckDB, without a frame."""
+    import duckdb
+
+    wanted = ("count({0})", "min({0})", "max({0})", "avg({0})")
+    columns = [text.format(f"metrics.{name}") for name in FOUR for text in wanted]
+    (found,) = duckdb.sql(f"""SELECT {", ".join(columns)}
+        FROM read_ndjson('{root}/metrics.jsonl')""").fetchall()
+    return _rounded(found)
+
+
+def polars_summary(root: Path) -> Facts:
+    """The same by polars, without a frame."""
+    import polars as pl
+
+    lines = pl.scan_ndjson(f"{root}/metrics.jsonl").unnest("metrics")
+    wanted = [
+        getattr(pl.col(name), key)().alias(f"{name} {key}")
+        for name in FOUR
+        for key in ("count", "min", "max", "mean")
+    ]
+    (found,) = lines.select(wanted).collect().rows()
+    return _rounded(found)
 
 
 def fastlog_curve(root: Path) -> Callable[[], Facts]:
@@ -179,9 +222,21 @@ CASES: dict[str, tuple[str, dict[str, Callable[[Path], Any]]]] = {
         "one",
         {"fastlog": fastlog_metric, "duckdb": duckdb_metric, "polars": polars_metric},
     ),
+    "summary, four metrics": (
+        "one",
+        {"fastlog": fastlog_summary, "duckdb": duckdb_summary, "polars": polars_summary},
+    ),
     "a curve, cached": ("one", {"fastlog": fastlog_curve, "polars": polars_curve}),
     "1,000 looks of a cursor, unchanged": ("none", {"fastlog": fastlog_looks(1)}),
     "1,000 looks of a cursor, 64 ranks with 5 streams": ("none", {"fastlog": fastlog_looks(64)}),
+}
+#: What is wanted of a case: how many times as long peers take; of us, the most seconds and MiB.
+GOALS: dict[str, dict[str, float]] = {
+    **{case: {"duckdb": 2, "polars": 5} for case, (_, peers) in CASES.items() if "duckdb" in peers},
+    "one metric of four": {"duckdb": 3},
+    "summary, four metrics": {"s": 2, "MiB": 200},
+    "a curve, cached": {"s": 0.05},
+    **{case: {"s": 1} for case in CASES if "looks" in case},
 }
 #: What gives a function that is timed.
 PREPARED = (fastlog_curve, polars_curve, *(CASES[c][1]["fastlog"] for c in CASES if "looks" in c))
