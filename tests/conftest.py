@@ -25,6 +25,7 @@ settings.register_profile("dev", deadline=None, max_examples=25)
 settings.register_profile(
     "ci",
     deadline=None,
+    max_examples=50,
     derandomize=True,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

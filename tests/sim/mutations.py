@@ -48,8 +48,6 @@ CHOSEN = (
     "lines moved after a failed fsync stay where they were, too",
     "after a power loss all is written again",
 )
-#: CI has little time for builds.
-QUICK = (*OLD, "recovery takes the rings of the living", "commit before write")
 BUILT = ROOT / "build" / "core" / "plain"
 
 

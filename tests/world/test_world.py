@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs pidfds an
 #: Kinds of violations that are known and open; none when all is mended.
 KNOWN: frozenset[str] = frozenset()
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.jsonl"))
-SECONDS = 3600 if RELEASE else 60 if CI else 10
+SECONDS = 3600 if RELEASE else 30 if CI else 10
 #: A sanitizer's allocator ends the process when there is no memory.
 WITHOUT = ("starve",) if SANITIZED else ()
 #: A release looks at worlds that nobody has seen; the others at the same ones each time.
