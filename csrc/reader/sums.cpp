@@ -86,8 +86,14 @@ void MetricSum::add(const MetricSum& other) {
     for (const auto& [reason, times] : other.missing.get()) missing.add(reason, times);
 }
 
-void TimerSum::add(double duration) {
+void TimerSum::add(double duration, std::string_view parent) {
     ++count;
+    const auto around = within.find(parent);
+    if (around != within.end()) {
+        around->second += duration;
+    } else if (within.size() < Sums::kMostParents) {
+        within.emplace(parent, duration);
+    }
     sum.add(duration);
     max = std::max(max, duration);
     if (samples.size() < Sums::kMostSamples) {
@@ -262,6 +268,7 @@ void Sums::take_timings(const Chunk& chunk, const Marks& marks, std::size_t sour
     Cursor names(chunk.fields.find("name"));
     Cursor durations(chunk.fields.find("duration_s"));
     Cursor errors(chunk.fields.find("error"));
+    Cursor parents(chunk.fields.find("parent"));
     Cursor devices(chunk.fields.find("device"));
     Cursor taken(chunk.fields.find("device_duration_s"));
     auto gone = chunk.missing.begin();
@@ -280,13 +287,15 @@ void Sums::take_timings(const Chunk& chunk, const Marks& marks, std::size_t sour
         if (!name || !duration) continue;
         key.assign(chunk.text(name->bits));
         TimerSum& block = timer(row, 0);
-        block.add(as_double(*duration));
+        const auto parent = parents.at(row);
+        const bool is_text = parent && parent->kind == Kind::kText;
+        block.add(as_double(*duration), is_text ? chunk.text(parent->bits) : std::string_view());
         if (errors.at(row)) ++block.errors;
         const auto device = devices.at(row);
         if (!device) continue;
         key.append(" (").append(chunk.text(device->bits)).append(")");
         if (const auto on_device = taken.at(row)) {
-            timer(row, 1).add(as_double(*on_device));
+            timer(row, 1).add(as_double(*on_device), chunk.text(name->bits));
         } else if (gone != chunk.missing.end() && gone->row == row) {
             timer(row, 1).missing.add(gone->reason, 1);
         }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -87,8 +88,9 @@ struct TimerSum {
     std::vector<double> samples;  // all durations, or so many of them, each as likely
     std::uint64_t random = 1;
     Counts missing;
+    std::map<std::string, double, std::less<>> within;  // seconds by the block around it, "" for none
 
-    void add(double duration);
+    void add(double duration, std::string_view parent);
 };
 
 /// What is known of a source besides.
@@ -113,6 +115,8 @@ class Sums {
 
     /// Durations per timer that are kept; past this, a sample of them.
     static constexpr std::size_t kMostSamples = std::size_t{1} << 17;
+    /// Blocks around those of a timer that are told apart; a program may make up names.
+    static constexpr std::size_t kMostParents = 64;
 
     using Metrics = std::unordered_map<std::string, MetricSum>;
     /// Those of steps, and those of epochs.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +33,9 @@ class TimingSummary:
         p95_s: 95th percentile.
         p99_s: 99th percentile.
         max_s: Longest duration.
-        share: Sum divided by the sum of the ``step`` timer, or by the wall time of the processes if
-            no ``step`` was timed; None if that is 0. Above 1 if threads overlap.
+        share: What of the sum was within blocks named ``step``, divided by the sum of these; None
+            if nothing was. Where no ``step`` was timed, the sum divided by the wall time of the
+            processes. None if nothing can be divided by. Above 1 if threads overlap.
         errors: Blocks that ended with an exception.
         sampled: Whether the percentiles are of a random sample (over 131,072 blocks).
     """
@@ -203,6 +206,16 @@ class Summary:
     def metric(self, name: str) -> MetricStats | None:
         """Look up a metric by its key; None if the run has no such metric."""
         return next((stats for stats in self.metrics if stats.name == name), None)
+
+    def keep_metrics(self, patterns: Collection[str]) -> None:
+        """Keep the metrics whose names fit one of the patterns (``val_*``), and their curves."""
+
+        def fits(name: str) -> bool:
+            names = (name, name.removesuffix(" (epoch)"))
+            return any(n == p or fnmatchcase(n, p) for n in names for p in patterns)
+
+        self.metrics = [stats for stats in self.metrics if fits(stats.name)]
+        self.curves = {name: points for name, points in self.curves.items() if fits(name)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything except the curves and the series as JSON values.

@@ -143,6 +143,10 @@ def demo(
 def summary(
     path: RunPath,
     *,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", "-m", metavar="PATTERN", help="Only metrics that fit: 'val_*'."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
     starts: Starts = "latest",
 ) -> None:
@@ -152,8 +156,12 @@ def summary(
 
     run = _open(path)
     result = summarize(run, starts=_starts(run, starts))
+    if metric:
+        result.keep_metrics(metric)
     if as_json:
         write_json(to_json(result.to_dict()))
+    elif metric:  # those that were asked for, all
+        render_summary(result, Console(highlight=False), len(result.metrics))
     else:
         render_summary(result, Console(highlight=False))
     if not result.complete or result.dropped or result.problems:

@@ -49,6 +49,7 @@ _LINE_CURVES = ("loss", "train_loss", "train/loss", "train.loss")
 _MARK_CURVES = ("val_loss", "valid_loss", "eval_loss", "val/loss", "val.loss", "test_loss")
 _MOST_REASONS = 6
 _MOST = 20  # rows of a list that can grow without bound
+_MOST_NAMES = 40  # metrics, or timers
 
 
 def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
@@ -201,14 +202,19 @@ def _render_missing(summary: Summary, console: Console) -> None:
     _rest(len(summary.missing), console)
 
 
-def render_metrics(summary: Summary, console: Console) -> None:
-    """Show the table of metrics."""
+def render_metrics(summary: Summary, console: Console, most: int = _MOST_NAMES) -> None:
+    """Show the table of metrics, with so many of them at most."""
     if not summary.metrics:
         return
-    nonfinite = any(stats.nonfinite for stats in summary.metrics)
+    # What is odd is seen, wherever it stands.
+    odd = [stats for stats in summary.metrics if stats.nonfinite]
+    shown = {stats.name for stats in [*odd[: most // 2], *summary.metrics][:most]}
+    nonfinite = bool(odd)
     columns = ["first", "last", "min @step", "mean", "max @step", "count"]
     table = _table("Metrics", "metric", *columns, *(["NaN/Inf"] if nonfinite else []))
     for stats in summary.metrics:
+        if stats.name not in shown:
+            continue
         _row(
             table,
             printable(stats.name),
@@ -222,6 +228,7 @@ def render_metrics(summary: Summary, console: Console) -> None:
             style="red" if stats.nonfinite else "",
         )
     _show(table, console)
+    _rest(len(summary.metrics), console, len(shown), "; -m 'PATTERN' shows those that fit")
 
 
 def render_curves(summary: Summary, console: Console, *, height: int = 10) -> None:
@@ -252,7 +259,7 @@ def render_timings(summary: Summary, console: Console) -> None:
     base = "step" if summary.timing_base == "step" else "wall time"
     columns = ["timer", "count", "total", "mean", "p50", "p95", "p99", "max", f"of {base}"]
     table = _table("Timings", *columns)
-    for timing in summary.timings:
+    for timing in summary.timings[:_MOST_NAMES]:
         name = printable(timing.name) + (f" ({timing.errors} failed)" if timing.errors else "")
         times = (timing.total_s, timing.mean_s, timing.p50_s, timing.p95_s, timing.p99_s)
         share = "-" if timing.share is None else f"{timing.share:.1%}"
@@ -264,6 +271,7 @@ def render_timings(summary: Summary, console: Console) -> None:
             share,
         )
     _show(table, console)
+    _rest(len(summary.timings), console, _MOST_NAMES, " that took less; --json has them all")
     if any(timing.sampled for timing in summary.timings):
         console.print(Text("Beyond 131,072 blocks, percentiles are of a random sample.", "dim"))
 
@@ -429,15 +437,15 @@ def _first(items: list[Any]) -> Iterable[Any]:
     return items[:_MOST]
 
 
-def _rest(count: int, console: Console) -> None:
-    if count > _MOST:
-        console.print(Text(f"  ... and {count - _MOST:,} more", "dim"))
+def _rest(count: int, console: Console, shown: int = _MOST, hint: str = "") -> None:
+    if count > shown:
+        console.print(Text(f"  ... and {count - shown:,} more{hint}", "dim"))
 
 
-def render_summary(summary: Summary, console: Console) -> None:
-    """Show a whole summary: facts, tables, curves, problems."""
+def render_summary(summary: Summary, console: Console, most: int = _MOST_NAMES) -> None:
+    """Show a whole summary: facts, tables, curves, problems; with so many metrics at most."""
     _facts(summary, console)
-    render_metrics(summary, console)
+    render_metrics(summary, console, most)
     render_curves(summary, console)
     render_timings(summary, console)
     _render_missing(summary, console)

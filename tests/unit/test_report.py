@@ -185,6 +185,48 @@ def test_shares_are_of_the_step_timer_or_of_wall_time(tmp_path: Path) -> None:
     assert [load.share for load in summary.timings] == [pytest.approx(8 * 0.5 / 7)]
 
 
+def test_of_many_metrics_some_are_shown(tmp_path: Path, command: Callable[..., Any]) -> None:
+    """Those that were NaN are among them, and those that were asked for are all there."""
+    writer = OracleWriter(tmp_path)
+    names = [f"grad/{number}" for number in range(150)]
+    for step in range(2):
+        writer.metrics(step, **dict.fromkeys(names, 1.0), last=float("nan"))
+    for number in range(60):
+        writer.timing(f"block {number}", 1.0 + number)
+    summary = summed(tmp_path)
+    text = shown(summary)
+    assert [name for name in names if re.search(rf"{name}\b", text)] == names[:39]
+    assert re.search(r"\blast\b.* 2\b", text)
+    assert "111 more; -m 'PATTERN' shows those that fit" in text
+    assert "block 59" in text
+    assert "block 19 " not in text
+    assert "20 more that took less" in text
+    text = command("summary", tmp_path, "-m", "grad/14*", "-m", "las?").out
+    shown_names = {"grad/14", *(f"grad/{number}" for number in range(140, 150))}
+    assert set(re.findall(r"grad/\d+", text)) == shown_names
+    assert "more; -m" not in text
+    found = json.loads(command("summary", tmp_path, "-m", "grad/1", "--json").out)
+    assert [metric["name"] for metric in found["metrics"]] == ["grad/1"]
+
+
+def test_what_is_not_in_a_step_has_no_share_of_it(tmp_path: Path) -> None:
+    writer = OracleWriter(tmp_path)
+    for step in range(4):
+        writer.timing("matmul", 0.1, step=step, depth=2, parent="forward")
+        writer.timing("forward", 0.2, step=step, depth=1, parent="step")
+        writer.timing("step", 1.0, step=step)
+    writer.timing("forward", 5.0, depth=1, parent="validation")
+    writer.timing("matmul", 4.0, parent="(unknown)")
+    writer.timing("validation", 6.0)
+    shares = {timing.name: timing.share for timing in summed(tmp_path).timings}
+    assert shares == {
+        "step": 1.0,
+        "forward": pytest.approx(0.2),  # not that of the validation
+        "matmul": pytest.approx(0.1),
+        "validation": None,
+    }
+
+
 def test_runs_that_say_little_are_summed_up(tmp_path: Path) -> None:
     def write(name: str) -> OracleWriter:
         return OracleWriter(tmp_path / name)
@@ -269,7 +311,7 @@ def trained(tmp_path: Path) -> Path:
             writer = attempt(tmp_path, number, rank=rank)
             for step in range(number * 50, 60 + number * 40):
                 writer.metrics(step, loss=4 / (1 + step), lr=1e-4)
-                writer.timing("forward", 2e-5, step=step, error="ValueError")
+                writer.timing("forward", 2e-5, step=step, error="ValueError", parent="step")
                 writer.timing("step", 3e-5, step=step)
                 if step % 10 == 0:
                     writer.metrics(step, val_loss=5 / (1 + step))
