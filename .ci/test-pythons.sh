@@ -42,7 +42,7 @@ for name in "${names[@]}"; do
   version=${name%%=*}
   # CI's many examples are tried with our own Python.
   CI= make --no-print-directory PYTHON="${name#*=}" VENV=".venv-$version" \
-    TEST_JOBS=2 PYTEST_ARGS="-p no:cacheprovider ${PYTEST_ARGS:-}" test-core >"$logs/$version.log" 2>&1 </dev/null &
+    TEST_JOBS=$(("${#names[@]}" > 1 ? 2 : 3)) PYTEST_ARGS="-p no:cacheprovider ${PYTEST_ARGS:-}" test-core >"$logs/$version.log" 2>&1 </dev/null &
   jobs+=("$!")
 done
 

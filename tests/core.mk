@@ -8,7 +8,6 @@ VARIANT ?= plain
 BUILD ?= $(ROOT)/build/core/$(VARIANT)
 # Absolute, as the tests give it: what was built by hand is known to them.
 override BUILD := $(abspath $(BUILD))
-# Many files are compiled as one, in a quarter of the time. UNITY=no: each by itself, for who changes single files.
 UNITY ?= yes
 
 CXXFLAGS_COMMON := -std=c++20 -pthread -g1 -Wall -Wextra -Wpedantic -Wshadow -Wconversion \
@@ -48,20 +47,5 @@ $(BUILD)/core/%.o: $(CSRC)/core/%.cpp $(FLAGS_FILE)
 $(BUILD)/reader/%.o: $(CSRC)/reader/%.cpp $(FLAGS_FILE)
 	@$(COMPILE)
 
-# $(call objects,NAME,FILES): of these files, which are compiled as NAME.
-objects = $(if $(filter yes,$(UNITY)),$(BUILD)/$(1).o,$(2:%.cpp=$(BUILD)/%.o))
-# $(eval $(call as_one,NAME,FILES)): how that comes about.
-define as_one
-$(BUILD)/$(1).cpp: force
-	@mkdir -p $(BUILD)
-	@printf '#include "%s"\n' $(2) | cmp -s - $$@ || printf '#include "%s"\n' $(2) > $$@
-endef
-
-# What the simulation has of its own, and what records without it.
-RECORDING := $(addsuffix .cpp,$(addprefix core/,machine fork_watch kill_point recorder flush_thread collector))
-# What has names in common with the others.
-APART := $(addsuffix .cpp,$(addprefix core/,ring_image shadow_files unfinished))
-CORE := $(filter-out $(RECORDING) $(APART),$(patsubst $(CSRC)/%,%,$(sort $(wildcard $(CSRC)/core/*.cpp))))
+include ../units.mk
 CORE_OBJECTS := $(call objects,core_most,$(CORE)) $(call objects,core_rest,$(APART))
-$(eval $(call as_one,core_most,$(CORE)))
-$(eval $(call as_one,core_rest,$(APART)))

@@ -88,7 +88,8 @@ struct TimerSum {
     std::vector<double> samples;  // all durations, or so many of them, each as likely
     std::uint64_t random = 1;
     Counts missing;
-    std::map<std::string, double, std::less<>> within;  // seconds by the block around it, "" for none
+    std::map<std::string, double, std::less<>>
+        within;  // seconds by the block around it, "" for none
 
     void add(double duration, std::string_view parent);
 };
