@@ -363,7 +363,7 @@ class _MetricSum(TypedDict):
     place: tuple[int, int, int, int]
 
 class _TimerSum(TypedDict):
-    """One timer: `ascending` has its durations, or a sample of them, `within` seconds by parent."""
+    """One timer; `ascending` has its durations, or a sample of them."""
 
     name: str
     count: int
@@ -371,7 +371,7 @@ class _TimerSum(TypedDict):
     max: float
     total: float
     ascending: list[float]
-    within: dict[str, float]
+    in_step: float
     missing: list[tuple[str, int]]
 
 class Statistics:

@@ -120,7 +120,7 @@ py::list timer_list(const reader::Sums& sums) {
         fields["max"] = sum.max;
         fields["total"] = sum.sum.total();
         fields["ascending"] = std::move(ascending);
-        fields["within"] = sum.within;
+        fields["in_step"] = sum.in_step;
         fields["missing"] = sum.missing.get();
         out.append(fields);
     }

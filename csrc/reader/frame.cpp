@@ -127,6 +127,8 @@ Type type_of(Kinds kinds) noexcept {
     kinds = static_cast<Kinds>(kinds & ~bit_of(Kind::kNull));
     if (kinds == 0) return Type::kNull;
     if (kinds == bit_of(Kind::kBool)) return Type::kBool;
+    // Beside numbers, true and false are 1 and 0.
+    kinds = static_cast<Kinds>(kinds & ~bit_of(Kind::kBool));
     if (kinds == kInts) return Type::kInt64;
     return (kinds & ~kNumbers) == 0 ? Type::kDouble : Type::kText;
 }

@@ -86,14 +86,8 @@ void MetricSum::add(const MetricSum& other) {
     for (const auto& [reason, times] : other.missing.get()) missing.add(reason, times);
 }
 
-void TimerSum::add(double duration, std::string_view parent) {
+void TimerSum::add(double duration) {
     ++count;
-    const auto around = within.find(parent);
-    if (around != within.end()) {
-        around->second += duration;
-    } else if (within.size() < Sums::kMostParents) {
-        within.emplace(parent, duration);
-    }
     sum.add(duration);
     max = std::max(max, duration);
     if (samples.size() < Sums::kMostSamples) {
@@ -117,6 +111,7 @@ void Sums::clear() {
         metrics_[epoch].clear();
     }
     timers_.clear();
+    ended_.clear();
     left_out_ = {};
     sources_.clear();
     for (const std::string& time : first_) {
@@ -269,6 +264,8 @@ void Sums::take_timings(const Chunk& chunk, const Marks& marks, std::size_t sour
     Cursor durations(chunk.fields.find("duration_s"));
     Cursor errors(chunk.fields.find("error"));
     Cursor parents(chunk.fields.find("parent"));
+    Cursor depths(chunk.fields.find("depth"));
+    Cursor threads(chunk.fields.find("thread"));
     Cursor devices(chunk.fields.find("device"));
     Cursor taken(chunk.fields.find("device_duration_s"));
     auto gone = chunk.missing.begin();
@@ -287,22 +284,77 @@ void Sums::take_timings(const Chunk& chunk, const Marks& marks, std::size_t sour
         if (!name || !duration) continue;
         key.assign(chunk.text(name->bits));
         TimerSum& block = timer(row, 0);
-        const auto parent = parents.at(row);
-        const bool is_text = parent && parent->kind == Kind::kText;
-        block.add(as_double(*duration), is_text ? chunk.text(parent->bits) : std::string_view());
+        block.add(as_double(*duration));
+        Times times{{&block, as_double(*duration)}};
         if (errors.at(row)) ++block.errors;
-        const auto device = devices.at(row);
-        if (!device) continue;
-        key.append(" (").append(chunk.text(device->bits)).append(")");
-        if (const auto on_device = taken.at(row)) {
-            timer(row, 1).add(as_double(*on_device), chunk.text(name->bits));
-        } else if (gone != chunk.missing.end() && gone->row == row) {
-            timer(row, 1).missing.add(gone->reason, 1);
+        if (const auto device = devices.at(row)) {
+            key.append(" (").append(chunk.text(device->bits)).append(")");
+            if (const auto on_device = taken.at(row)) {
+                TimerSum& there = timer(row, 1);
+                there.add(as_double(*on_device));
+                times.emplace_back(&there, as_double(*on_device));
+            } else if (gone != chunk.missing.end() && gone->row == row) {
+                timer(row, 1).missing.add(gone->reason, 1);
+            }
         }
+        const auto depth = depths.at(row);
+        if (!depth || depth->kind != Kind::kInt) continue;
+        const auto thread = threads.at(row);
+        const auto parent = parents.at(row);
+        nest(thread ? static_cast<std::int64_t>(thread->bits) : 0, depth->bits,
+             chunk.text(name->bits),
+             parent && parent->kind == Kind::kText ? chunk.text(parent->bits) : std::string_view(),
+             times);
+    }
+}
+
+/// Takes in a block. Blocks within it have ended before it: those one deeper of whose lines it is the parent.
+void Sums::nest(std::int64_t thread, std::uint64_t depth, std::string_view name,
+                std::string_view parent, const Times& own) {
+    // More than programs have, which files may say.
+    constexpr std::uint64_t kDeepest = 255;
+    constexpr std::size_t kMostThreads = 4096;
+    constexpr std::size_t kMostEnded = 256;
+    if (depth > kDeepest) return;
+    if (ended_.size() >= kMostThreads && !ended_.contains(thread)) ended_.clear();
+    Depths& depths = ended_[thread];
+    if (depths.size() < depth + 2) depths.resize(depth + 2);
+    const auto named = [](std::vector<Ended>& all, std::string_view of) {
+        return std::find_if(all.begin(), all.end(), [of](const Ended& e) { return e.parent == of; });
+    };
+    const auto add = [](Times& times, const Times& more) {
+        for (const auto& [timer, seconds] : more) {
+            const auto same = [timer](const auto& time) { return time.first == timer; };
+            const auto at = std::find_if(times.begin(), times.end(), same);
+            if (at != times.end()) {
+                at->second += seconds;
+            } else {
+                times.emplace_back(timer, seconds);
+            }
+        }
+    };
+    Times times = own;
+    std::vector<Ended>& inner = depths[depth + 1];
+    if (const auto at = named(inner, name); at != inner.end()) {
+        add(times, at->times);
+        inner.erase(at);
+    }
+    if (name == kStepTimer) {
+        for (const auto& [timer, seconds] : times) timer->in_step += seconds;
+        return;
+    }
+    if (depth == 0) return;
+    std::vector<Ended>& here = depths[depth];
+    const auto at = named(here, parent);
+    if (at != here.end()) {
+        add(at->times, times);
+    } else if (here.size() < kMostEnded) {
+        here.push_back({std::string(parent), std::move(times)});
     }
 }
 
 void Sums::close_source() {
+    ended_.clear();
     for (const int epoch : {0, 1}) {
         for (auto& [name, sum] : of_source_[epoch]) metrics_[epoch][name].add(sum);
         of_source_[epoch].clear();

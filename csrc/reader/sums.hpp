@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -88,10 +87,9 @@ struct TimerSum {
     std::vector<double> samples;  // all durations, or so many of them, each as likely
     std::uint64_t random = 1;
     Counts missing;
-    std::map<std::string, double, std::less<>>
-        within;  // seconds by the block around it, "" for none
+    double in_step = 0;  // seconds within blocks named "step"
 
-    void add(double duration, std::string_view parent);
+    void add(double duration);
 };
 
 /// What is known of a source besides.
@@ -116,8 +114,8 @@ class Sums {
 
     /// Durations per timer that are kept; past this, a sample of them.
     static constexpr std::size_t kMostSamples = std::size_t{1} << 17;
-    /// Blocks around those of a timer that are told apart; a program may make up names.
-    static constexpr std::size_t kMostParents = 64;
+    /// The timer whose blocks are the steps.
+    static constexpr std::string_view kStepTimer = "step";
 
     using Metrics = std::unordered_map<std::string, MetricSum>;
     /// Those of steps, and those of epochs.
@@ -128,12 +126,22 @@ class Sums {
     const Counts& left_out() const noexcept { return left_out_; }
 
   private:
+    using Times = std::vector<std::pair<TimerSum*, double>>;
+    /// Blocks that have ended, with all within them, whose parent has not.
+    struct Ended {
+        std::string parent;
+        Times times;
+    };
+    using Depths = std::vector<std::vector<Ended>>;
+
     void clear();
     void take(const Part& part, const SourceRows& of, const Rewinds& rewinds);
     void take_times(const Chunk& chunk, const Marks& marks, SourceSum& source);
     void take_column(const Chunk& chunk, const Column& column, const Marks& marks, MetricSum& sum,
                      std::size_t source, std::size_t place);
     void take_timings(const Chunk& chunk, const Marks& marks, std::size_t source);
+    void nest(std::int64_t thread, std::uint64_t depth, std::string_view name,
+              std::string_view parent, const Times& own);
     void close_source();
 
     const Stream stream_;
@@ -142,6 +150,7 @@ class Sums {
     Metrics of_source_[2];
     Metrics metrics_[2];
     std::unordered_map<std::string, TimerSum> timers_;
+    std::unordered_map<std::int64_t, Depths> ended_;  // of the source, by thread
     std::vector<SourceSum> sources_;
     Counts left_out_;
     const std::vector<std::string> first_;

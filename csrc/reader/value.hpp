@@ -48,6 +48,7 @@ inline double as_double(Value value) noexcept {
     switch (value.kind) {
         case Kind::kInt:
             return static_cast<double>(static_cast<std::int64_t>(value.bits));
+        case Kind::kBool:
         case Kind::kBig:
             return static_cast<double>(value.bits);
         default:

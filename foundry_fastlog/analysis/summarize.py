@@ -224,12 +224,9 @@ def _add_timings(summary: Summary, timers: list[_TimerSum]) -> None:
             [attempt.wall_s for attempt in summary.attempts if "performance" in attempt.lines]
         )
     base = summary.timing_base_s
-    inside = _inside_step(timers) if step is not None else set()
     for timer in timers:
         ascending = timer["ascending"]
-        within = [timer["total"]]
-        if step is not None and timer is not step:
-            within = [taken for parent, taken in timer["within"].items() if parent in inside]
+        seconds = timer["total"] if step is None else timer["in_step"]
         summary.timings.append(
             TimingSummary(
                 name=timer["name"],
@@ -240,22 +237,12 @@ def _add_timings(summary: Summary, timers: list[_TimerSum]) -> None:
                 p95_s=percentile(ascending, 0.95),
                 p99_s=percentile(ascending, 0.99),
                 max_s=timer["max"],
-                share=total(within) / base if base > 0 and within else None,
+                share=seconds / base if base > 0 and (seconds or step is None) else None,
                 errors=timer["errors"],
                 sampled=timer["count"] > len(ascending),
             )
         )
     summary.timings.sort(key=lambda timing: -timing.total_s)
-
-
-def _inside_step(timers: list[_TimerSum]) -> set[str]:
-    """Return the names of the step timer and of those with blocks within its blocks."""
-    inside: set[str] = set()
-    found = {STEP_TIMER}
-    while found:
-        inside |= found
-        found = {t["name"] for t in timers if inside & t["within"].keys()} - inside
-    return inside
 
 
 def _place_of(metric: tuple[_MetricSum, str]) -> tuple[int, int, int, int]:

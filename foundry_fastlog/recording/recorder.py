@@ -291,7 +291,6 @@ class Recorder(EventRecorder):
             mark_lost(path)
         finish_dead(str(path))
         with starts.opening(path):
-            last = starts.last_step(path, place.rank)
             live = functools.partial(core.live_writers, os.fsencode(path))
             start = starts.begin(path, place, launched, live, facts)
             if resume in ("never", "new") and (start.number or start.peers):
@@ -300,6 +299,7 @@ class Recorder(EventRecorder):
             stamp = start.stamp if facts["stamp"] else ""
             self._take_facts(path, *place, stamp, self._close_timeout_s)
             try:
+                last = starts.last_step(path, place.rank, start.number)
                 self._open_core(start.label(place.rank), options)
             except BaseException:
                 starts.withdraw(path, start)

@@ -186,9 +186,13 @@ def begin_alike(one: Path, other: Path) -> bool:
 
 
 def _is_copy(packed: Path, plain: Path) -> bool:
-    """Return whether a compression made one from all of the other: both have one time."""
+    """Return whether a compression made one from all of the other: both have one time.
+
+    An empty file is none of that: it may have been made in the same tick of the clock.
+    """
     try:
-        return packed.stat().st_mtime_ns == plain.stat().st_mtime_ns
+        made, of = packed.stat(), plain.stat()
+        return of.st_size > 0 and made.st_mtime_ns == of.st_mtime_ns
     except OSError:
         return False
 

@@ -217,20 +217,22 @@ def _is_ours(directory: Path, number: int, place: Place, launch: Launch | None) 
     )
 
 
-def last_step(directory: Path, rank: int | None) -> int | None:
+def last_step(directory: Path, rank: int | None, start: int) -> int | None:
     """Return the last step that a rank has recorded in the newest start where it recorded one.
 
-    Reads the ends of its newest files alone; a compressed one is decompressed for its end. What
-    cannot be read is logged.
+    For a rank that the run does not know, of all ranks before this start. Reads the ends of the
+    newest files alone; a compressed one is decompressed for its end. What cannot be read is logged.
 
     Args:
         directory: The run's directory.
         rank: The rank.
+        start: The number of the start that begins.
     """
+    names = [name for name in _stream_names(directory) if name.stream == "metrics"]
+    own = [name for name in names if name.writer.rank == (rank or 0)]
     segments: dict[Writer, list[int]] = {}
-    for name in _stream_names(directory):
-        if name.stream == "metrics" and name.writer.rank == (rank or 0):
-            segments.setdefault(name.writer, []).append(name.segment)
+    for name in own or [name for name in names if name.writer.attempt < start]:
+        segments.setdefault(name.writer, []).append(name.segment)
     found: dict[tuple[int, str], int] = {}
     refused: dict[Path, OSError] = {}
     for writer, numbers in segments.items():

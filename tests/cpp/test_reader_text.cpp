@@ -108,6 +108,12 @@ TEST_CASE("patterns fit names as they do in a shell") {
     CHECK(fits("a[0]", "a[0]"));  // a name fits itself
     CHECK(fits("**", ""));
     CHECK(fits("[", "["));
+    CHECK(fits("?", "é"));  // a character, however many bytes it has
+    CHECK(fits("[λμ]_1", "μ_1"));
+    CHECK(fits("[а-я]*с", "лосс"));
+    CHECK(fits("*[!a]", "aé"));
+    CHECK_FALSE(fits("??", "é"));
+    CHECK_FALSE(fits("[!λ]_1", "λ_1"));
     CHECK_FALSE(fits("loss", "val_loss"));
     CHECK_FALSE(fits("val_*", "loss"));
     CHECK_FALSE(fits("layer[!0-3]", "layer2"));

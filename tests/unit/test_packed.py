@@ -211,6 +211,20 @@ def test_kept_plain_files_are_the_ones_that_count(tmp_path: Path, how: str) -> N
     assert shown(run) == before
 
 
+@each_format
+def test_an_empty_plain_file_is_none_however_old(tmp_path: Path, how: str) -> None:
+    """A decompression that was killed as it began, in the tick of the clock of what it reads."""
+    run = tmp_path / "run"
+    files = write_run(run)
+    before = shown(run)
+    compress_run(run, how, keep=True)
+    for path in files:
+        stamp = path.stat().st_mtime_ns
+        path.write_bytes(b"")
+        os.utime(path, ns=(stamp, stamp))
+    assert shown(run) == before
+
+
 def test_a_compression_may_be_killed_at_any_step(tmp_path: Path) -> None:
     """What it leaves reads the same, and the next one finishes it."""
     origin = tmp_path / "origin"
@@ -556,7 +570,7 @@ def test_a_resumed_run_goes_on_behind_compressed_files(tmp_path: Path) -> None:
         for step in range(100):
             recorder.record(step, loss=1.0)
     compress_run(tmp_path)
-    assert starts.last_step(tmp_path, None) == 99
+    assert starts.last_step(tmp_path, None, 1) == 99
     shutil.rmtree(tmp_path / "starts")
     assert starts.newest_start(tmp_path) == 0
     with Recorder(tmp_path) as recorder:

@@ -558,6 +558,23 @@ def test_a_directory_that_another_process_takes_meanwhile_is_its(
     assert sorted(read_starts(run)) == ["000000.end.json", "000000.json"]
 
 
+def test_log_of_a_new_rank_goes_on_behind_the_last_step_of_the_others(tmp_path: Path) -> None:
+    """But not behind those of its own start, which may have begun before it."""
+    with Recorder(tmp_path, rank=0, world_size=1, launch="one") as alone:
+        for _ in range(5):
+            alone.log({"loss": 1.0})
+    with Recorder(tmp_path, rank=0, world_size=2, launch="two") as first:
+        for _ in range(3):
+            first.log({"loss": 2.0})
+        first.flush()
+        with Recorder(tmp_path, rank=1, world_size=2, launch="two") as second:
+            second.log({"loss": 3.0})
+    steps = {
+        rank: read_run(tmp_path).metric("loss", ranks=[rank]).steps.tolist() for rank in (0, 1)
+    }
+    assert steps == {0: [0, 1, 2, 3, 4, 5, 6, 7], 1: [5]}
+
+
 def test_log_goes_on_behind_the_last_step(tmp_path: Path) -> None:
     with Recorder(tmp_path, segment_bytes=4096, **OPTIONS) as recorder:
         for step in range(100):
@@ -620,7 +637,7 @@ def test_log_goes_on_from_what_can_be_read_and_says_so(
     for segment in (2, 3):
         path = tmp_path / f"metrics.00000{segment}.jsonl"
         path.rename(f"{path}.zst")  # as if its library was not there
-    assert starts.last_step(tmp_path, None) == 19
+    assert starts.last_step(tmp_path, None, 1) == 19
     (told,) = caplog.messages
     assert "metrics.000003.jsonl.zst cannot be read" in told
     assert "goes on from 20. Pass step=" in told
