@@ -192,9 +192,9 @@ def _is_copy(packed: Path, plain: Path) -> bool:
     """
     try:
         made, of = packed.stat(), plain.stat()
-        return of.st_size > 0 and made.st_mtime_ns == of.st_mtime_ns
     except OSError:
         return False
+    return of.st_size > 0 and made.st_mtime_ns == of.st_mtime_ns
 
 
 def is_longer(one: Path, other: Path) -> bool:

@@ -211,7 +211,7 @@ def test_columns_are_what_the_lines_say(
 def compare_lines(path: Path, starts: Starts) -> None:
     """Hold the lines of the native merge against those of Python's, to the byte.
 
-    A line that is left out keeps its place in the native one, which matters if a clock was set back.
+    A line that is left out keeps its place in the native one: it matters if a clock goes back.
     """
     slow, quick = read_run(path), read_run(path)
     checks: tuple[list[SeriesCheck], list[SeriesCheck]] = ([], [])
