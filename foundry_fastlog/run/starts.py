@@ -244,8 +244,8 @@ def last_step(directory: Path, rank: int | None, start: int) -> int | None:
                 refused[path] = error
                 continue
             if step is not None:
-                start = (writer.attempt, writer.stamp)
-                found[start] = max(found.get(start, step), step)
+                begun = (writer.attempt, writer.stamp)
+                found[begun] = max(found.get(begun, step), step)
                 break
     last = found[max(found)] if found else None
     for path, refusal in list(refused.items())[:1]:
