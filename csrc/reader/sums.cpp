@@ -320,7 +320,8 @@ void Sums::nest(std::int64_t thread, std::uint64_t depth, std::string_view name,
     Depths& depths = ended_[thread];
     if (depths.size() < depth + 2) depths.resize(depth + 2);
     const auto named = [](std::vector<Ended>& all, std::string_view of) {
-        return std::find_if(all.begin(), all.end(), [of](const Ended& e) { return e.parent == of; });
+        return std::find_if(all.begin(), all.end(),
+                            [of](const Ended& e) { return e.parent == of; });
     };
     const auto add = [](Times& times, const Times& more) {
         for (const auto& [timer, seconds] : more) {

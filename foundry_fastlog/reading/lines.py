@@ -287,7 +287,7 @@ def find_rewinds(series: Series) -> list[tuple[int, int]]:
     found = []
     for segment in in_order(series.segments):
         try:
-            for raw in _lines_with(segment, b'"rewind":'):
+            for raw in _lines_with(segment, b'"rewind"'):
                 record = parse_line(series.stream, raw)
                 if not isinstance(record, str) and "rewind" in record:
                     found.append((record["seq"], record["rewind"]))

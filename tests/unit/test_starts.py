@@ -558,6 +558,17 @@ def test_a_directory_that_another_process_takes_meanwhile_is_its(
     assert sorted(read_starts(run)) == ["000000.end.json", "000000.json"]
 
 
+def test_a_rewind_is_seen_however_its_line_is_spaced(tmp_path: Path) -> None:
+    OracleWriter(tmp_path).fill(range(4))
+    line = b'{"timestamp" : "2026-01-30T14:32:18.123456Z", "seq" : 4, "rewind" : 2}\n'
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(line)
+    run = read_run(tmp_path)
+    steps = [0, 1]
+    assert [line["step"] for line in run.lines("metrics")] == steps
+    assert run.metric("loss").steps.tolist() == steps
+
+
 def test_log_of_a_new_rank_goes_on_behind_the_last_step_of_the_others(tmp_path: Path) -> None:
     """But not behind those of its own start, which may have begun before it."""
     with Recorder(tmp_path, rank=0, world_size=1, launch="one") as alone:
