@@ -179,9 +179,7 @@ def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
     if len(counts) > len(shown):
         shown.append(f"{len(counts) - len(shown):,} more names")
     total = _plural(sum(counts.values()), "value")
-    return (
-        f"{total} that were recorded again or rewound: {', '.join(shown)} (--starts all keeps them)"
-    )
+    return f"{total} recorded again or rewound: {', '.join(shown)} (--starts all keeps them)"
 
 
 def _missing_text(reasons: Mapping[str, int]) -> str:

@@ -252,7 +252,7 @@ def test_export_says_what_a_resume_left_out(run: Path, tmp_path: Path, command: 
     """And how to keep it."""
     OracleWriter(run, attempt=1).metrics(19, loss=9.0)
     arguments = ["export", run, "-s", "metrics", "--to", target := tmp_path / "out.jsonl"]
-    left_out = "omitted: 1 value that were recorded again or rewound: loss 1 (--starts all"
+    left_out = "omitted: 1 value recorded again or rewound: loss 1 (--starts all"
     assert left_out in command(*arguments).err
     assert line_count(target) == 20
     error = command(*arguments, "--starts", "all", "--tag", "never", "--force").err

@@ -339,7 +339,7 @@ def test_a_summary_shows_everything_that_matters(trained: Path) -> None:
     text = shown(summed(trained))
     check_has(text, "exp0", "e7607e6", "0 to 99", "4 processes: 2 ranks, 2 starts")
     check_has(text, "yes: 694 lines, none missing", "metrics 16 (the recorder's ring was full)")
-    check_has(text, "values that were recorded again or rewound: loss 20, lr 20", "0.04 @99")
+    check_has(text, "values recorded again or rewound: loss 20, lr 20", "0.04 @99")
     check_has(text, "forward (200 failed)", "66.7%", "of step", "30 us", "error ValueError")
     check_has(text, "r1-a1 step 3 ValueError: boom", "metrics.r1-a1.jsonl", "log INFO")
     check_has(text, "⠒⠒ loss", "● val_loss")
