@@ -130,7 +130,9 @@ py::list timer_list(const reader::Sums& sums) {
 py::list source_list(const reader::Sums& sums) {
     py::list out;
     for (const reader::SourceSum& source : sums.sources()) {
-        out.append(py::make_tuple(source.first, source.last, source.first_duration,
+        const bool has_blocks = source.begun != INT64_MAX;
+        out.append(py::make_tuple(source.first, source.last,
+                                  has_blocks ? reader::moment_text(source.begun) : std::string(),
                                   source.first_step, source.last_step));
     }
     return out;

@@ -189,7 +189,6 @@ void Sums::take(const Part& part, const SourceRows& of, const Rewinds& rewinds) 
 }
 
 void Sums::take_times(const Chunk& chunk, const Marks& marks, SourceSum& source) {
-    Cursor durations(stream_ == Stream::kPerformance ? chunk.fields.find("duration_s") : nullptr);
     MomentReader moments;
     const auto known = [&moments](const std::string& text) {
         const std::string padded = text + '"' + std::string(kPadding, '\0');
@@ -206,9 +205,6 @@ void Sums::take_times(const Chunk& chunk, const Marks& marks, SourceSum& source)
         if (source.first.empty() || text < source.first) {
             source.first = text;
             first = time;
-            const auto duration = durations.at(row);
-            if (duration)
-                source.first_duration = std::max(source.first_duration, as_double(*duration));
         }
         if (text > source.last) {
             source.last = text;
@@ -286,6 +282,11 @@ void Sums::take_timings(const Chunk& chunk, const Marks& marks, std::size_t sour
         TimerSum& block = timer(row, 0);
         block.add(as_double(*duration));
         Times times{{&block, as_double(*duration)}};
+        // The line has the time of the block's end.
+        const double begun = static_cast<double>(chunk.time[row]) - 1e6 * as_double(*duration);
+        std::int64_t& earliest = sources_[source].begun;
+        if (begun >= 0 && begun < static_cast<double>(earliest))
+            earliest = static_cast<std::int64_t>(begun);
         if (errors.at(row)) ++block.errors;
         if (const auto device = devices.at(row)) {
             key.append(" (").append(chunk.text(device->bits)).append(")");

@@ -96,7 +96,7 @@ struct TimerSum {
 struct SourceSum {
     std::string first;  // timestamps, the earliest and the latest
     std::string last;
-    double first_duration = 0;  // of the blocks with which it began
+    std::int64_t begun = INT64_MAX;  // when the earliest block did, in microseconds since 1970
     std::optional<std::int64_t> first_step;
     std::optional<std::int64_t> last_step;
 };

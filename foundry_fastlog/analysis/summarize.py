@@ -24,7 +24,7 @@ from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.lines import Record
 from foundry_fastlog.reading.run import Run
 from foundry_fastlog.run.checks import SeriesCheck
-from foundry_fastlog.run.files import STREAMS
+from foundry_fastlog.run.files import STREAMS, Writer
 
 if TYPE_CHECKING:  # of the extension
     from foundry_fastlog.reading.scan import MetricSum as _MetricSum
@@ -59,6 +59,7 @@ class _Summing:
         self.by_level: dict[str, Counter[str]] = {"errors": Counter(), "log": Counter()}
         self.last_errors: list[ErrorSummary] = []
         self.last_events: list[ErrorSummary] = []
+        self.begun: dict[Writer, str] = {}  # when the earliest block of each did
         self.attempts = {
             writer: AttemptSummary(writer.label, writer.rank, writer.attempt, writer.stamp)
             for writer in run.writers
@@ -72,9 +73,10 @@ class _Summing:
             return checks
         for check, source in zip(checks, found.sources(), strict=True):
             attempt = self.attempts[check.series.writer]
-            attempt.first, last, duration_s, first_step, last_step = source
+            attempt.first, last, begun, first_step, last_step = source
             attempt.last = max(attempt.last, last)
-            attempt.wall_s = max(attempt.wall_s, duration_s)
+            if begun:
+                self.begun[check.series.writer] = begun
             if stream == "metrics":
                 attempt.first_step, attempt.last_step = first_step, last_step
         # An epoch's values are not mixed with those of its steps.
@@ -173,18 +175,19 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
     for check in checks:
         dropped[check.series.stream] += check.dropped
     summary.starts = run.report_starts()
+    begins: dict[Writer, str] = {}
     summary.left_out = {s: dict(names) for s, names in run.left_out.items() if names}
     summary.dropped = {stream: count for stream, count in dropped.items() if count}
     for writer, attempt in state.attempts.items():
-        # Until here, wall_s holds the duration of the first block: a timing is stamped at its end.
-        attempt.wall_s += _seconds(attempt.first, attempt.last)
+        begins[writer] = min(attempt.first, state.begun.get(writer, attempt.first))
+        attempt.wall_s = _seconds(begins[writer], attempt.last)
         attempt.lines = {s: lines[writer, s] for s in STREAMS if (writer, s) in lines}
         summary.attempts.append(attempt)
     seen = [attempt for attempt in summary.attempts if attempt.first]
     if seen:
         summary.first = min(attempt.first for attempt in seen)
         summary.last = max(attempt.last for attempt in seen)
-        summary.wall_s = _seconds(summary.first, summary.last)
+        summary.wall_s = _seconds(min(begin for begin in begins.values() if begin), summary.last)
     summary.first_step = min((a.first_step for a in seen if a.first_step is not None), default=None)
     summary.last_step = max((a.last_step for a in seen if a.last_step is not None), default=None)
     summary.metrics = state.metrics

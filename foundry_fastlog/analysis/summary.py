@@ -131,7 +131,7 @@ class Summary:
         info: The contents of ``run.json``, or empty.
         first: Timestamp of the earliest line, ``""`` in a run without lines.
         last: Timestamp of the latest line.
-        wall_s: Seconds between them.
+        wall_s: Seconds from the start of its first block or line to its last line.
         first_step: Lowest step in the metrics, None if there is none.
         last_step: Highest step in the metrics.
         ranks: Ranks that recorded.

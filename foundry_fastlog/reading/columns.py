@@ -160,7 +160,7 @@ class Columns:
         try:
             import polars as pl
         except ImportError as error:
-            raise ImportError(_missing("polars")) from error
+            raise ImportError(_missing("polars", error)) from error
         return pl.DataFrame(self)
 
     def to_arrow(self) -> pa.Table:
@@ -189,7 +189,7 @@ class Columns:
         try:
             import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
         except ImportError as error:
-            raise ImportError(_missing("pandas")) from error
+            raise ImportError(_missing("pandas", error)) from error
         columns: dict[str, Any] = {}
         for name, (kind, values, valid) in self.to_numpy().items():
             if kind == "time":
@@ -303,7 +303,9 @@ def _valid(np: Any, part: ColumnPart) -> Any:  # noqa: ANN401 - numpy's
     return np.unpackbits(np.frombuffer(valid, "u1"), count=rows, bitorder="little").astype("?")
 
 
-def _missing(package: str) -> str:
+def _missing(package: str, error: ImportError) -> str:
+    if error.name != package:  # it is there, but not all that it needs
+        return f"{package} cannot be imported: {error}"
     return (
         f"{package} is not installed. Get it with: pip install 'foundry_fastlog[{package}]' "
         f"(or read the lines with Run.lines, which needs nothing more)"

@@ -25,7 +25,7 @@ __all__ = ["CACHE_DIR", "Cached", "read_cache", "write_cache"]
 #: The directory of caches, in the run's private directory.
 CACHE_DIR = "cache"
 
-_MAGIC = b"FLOGCURVES\x01\n"  # with the version
+_MAGIC = b"FLOGCURVES\x02\n"  # with the version
 _WORD = 4
 
 #: Rank, name, level and buckets.

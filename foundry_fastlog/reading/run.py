@@ -236,7 +236,8 @@ class Run(ByColumns):
         """
         from foundry_fastlog.reading.curves import Curves
 
-        self._check_starts(starts)
+        if starts not in self.starts:  # of a number it may be a later one
+            Run(self.path)._check_starts(starts)  # noqa: SLF001 - its own
         curves = self._curves.get(starts)
         if curves is None:
             # What is looked at again must not be older than what was counted.

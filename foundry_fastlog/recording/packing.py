@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from foundry_fastlog.recording.recovery import recover
 from foundry_fastlog.run import starts
+from foundry_fastlog.run.copies import begin_alike, has_more_lines
 from foundry_fastlog.run.files import (
     STREAMS,
     StreamName,
@@ -28,7 +29,6 @@ from foundry_fastlog.run.files import (
     open_run_dir,
     parse_name,
 )
-from foundry_fastlog.run.listing import begin_alike, is_longer
 from foundry_fastlog.run.packed import SUFFIXES, check_library, is_packed, open_packer, plain_name
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ __all__ = ["Packed", "Stopped", "closed_segments", "compress_run", "pack", "sync
 _BLOCK_BYTES = 1 << 20
 _TEMPORARY = ".tmp"
 _ABANDONED_S = 600.0
+#: How often a run is looked at in which processes start and end.
+_LOOKS = 20
+_PAUSE_S = 0.05
 _MODE = 0o775  # at most, whatever the plain file has
 
 
@@ -86,14 +89,20 @@ def compress_run(path: str | os.PathLike[str], how: str = "zstd", *, keep: bool 
 
     run = open_run_dir(path)
     check_library(how)
-    recover(run)
     _sweep(run)
     result = Packed()
-    overlay = Overlay(run)
-    with starts.opening(run):  # nobody starts between a look at the rings and one at the files
-        listed = [segment for series in overlay.list_series() for segment in series.segments]
-    for report in overlay.unsettled():
-        result.left.append((report.ring, describe_ring(report)))
+    for look in range(_LOOKS):
+        recover(run)
+        overlay = Overlay(run)
+        with starts.opening(run):  # nobody starts between a look at the rings and one at the files
+            listed = [segment for series in overlay.list_series() for segment in series.segments]
+        unsettled = overlay.unsettled()
+        if not any(ring.sound for ring in unsettled):
+            break
+        time.sleep(_PAUSE_S * (look + 1 < _LOOKS))  # a process has ended, or begins, meanwhile
+    for report in unsettled:
+        reason = "a process begins or has just ended: try again" if report.sound else ""
+        result.left.append((report.ring, reason or describe_ring(report)))
     if result.left:  # nobody knows which files such a ring means
         return result
     live = {_writer(writing): writing for _, writing in overlay.writing()}
@@ -203,7 +212,7 @@ def pack(
         os.fsync(plain)  # what the disk has lost is told here
         if os.path.lexists(target) and not begin_alike(path, target):
             raise OSError(0, f"{target.name} is there, with other lines")
-        if os.path.lexists(target) and is_longer(target, path):
+        if os.path.lexists(target) and has_more_lines(target, path):
             raise OSError(0, _longer(target))
         temporary = path.with_name(f".{target.name}.{os.urandom(8).hex()}{_TEMPORARY}")
         stack.callback(temporary.unlink, missing_ok=True)

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from foundry_fastlog.run.copies import leave_out_copies
 from foundry_fastlog.run.files import (
     Segment,
     StreamName,
@@ -20,19 +21,14 @@ from foundry_fastlog.run.files import (
     parse_name,
     sort_segments,
 )
-from foundry_fastlog.run.packed import SUFFIXES, find_file, plain_name
-from foundry_fastlog.run.segment_file import SegmentFile
+from foundry_fastlog.run.packed import find_file, plain_name
 
-__all__ = ["Unread", "begin_alike", "is_longer", "list_files", "list_segments"]
+__all__ = ["Unread", "list_files", "list_segments"]
 
 _LAID_ASIDE = re.compile(
     r"(?P<name>.+\.jsonl)(?P<rotated>[.-][0-9]+)?"
     r"(?P<packed>\.(?:gz|zst|bz2|xz|lz4|lzma|br|zip|Z))?"
 )
-
-
-#: Of a file's beginning; a line's time and number are within.
-_HEAD_BYTES = 64
 
 _MOST_MISSED = 100
 
@@ -114,7 +110,7 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
         if segment.name.segment <= newest.get((segment.name.stream, segment.name.writer), -1)
     ]
     found += _missed(Path(directory), found, newest)
-    return sort_segments(_once(found)), sorted(unread)
+    return sort_segments(leave_out_copies(found)), sorted(unread)
 
 
 def _look(path: Path) -> tuple[Path, os.stat_result]:
@@ -151,63 +147,6 @@ def _listed(directory: Path, before: frozenset[str], now: frozenset[str]) -> Ite
     for name in before - now:
         if parse_name(name) and (path := find_file(directory / name)).name not in now:
             yield path
-
-
-def _once(found: list[Segment]) -> list[Segment]:
-    """Leave out files whose lines are in another one, too: the plain one counts if it is whole.
-
-    A compression was killed before it removed the plain file, or a decompression before it was
-    complete. Such files begin alike; where a writer began a file anew, they do not.
-    """
-    order = {"": 0, **{suffix: place for place, suffix in enumerate(SUFFIXES.values(), 1)}}
-    kept: dict[str, list[Segment]] = {}
-    for segment in sorted(found, key=lambda one: order.get(one.path.suffix, 0)):
-        others = kept.setdefault(plain_name(segment.path.name), [])
-        for place, other in enumerate(others):
-            if begin_alike(segment.path, other.path):
-                if not _is_copy(segment.path, other.path) and is_longer(segment.path, other.path):
-                    others[place] = segment
-                break
-        else:
-            others.append(segment)
-    return [segment for segments in kept.values() for segment in segments]
-
-
-def begin_alike(one: Path, other: Path) -> bool:
-    """Return whether two stream files begin with the same line, as far as it is there."""
-    try:
-        with SegmentFile(one) as first, SegmentFile(other) as second:
-            first.seek(0)
-            second.seek(0)
-            less, more = sorted((first.read(_HEAD_BYTES), second.read(_HEAD_BYTES)), key=len)
-            return more.startswith(less)
-    except OSError:  # it is told of the plain one, if it is not whole, by its numbers
-        return True
-
-
-def _is_copy(packed: Path, plain: Path) -> bool:
-    """Return whether a compression made one from all of the other: both have one time.
-
-    An empty file is none of that: it may have been made in the same tick of the clock.
-    """
-    try:
-        made, of = packed.stat(), plain.stat()
-    except OSError:
-        return False
-    return of.st_size > 0 and made.st_mtime_ns == of.st_mtime_ns
-
-
-def is_longer(one: Path, other: Path) -> bool:
-    """Return whether a stream file has more bytes of lines; one that cannot be read has none."""
-    return _size(one) > _size(other)
-
-
-def _size(path: Path) -> int:
-    try:
-        with SegmentFile(path) as file:
-            return file.size
-    except OSError:
-        return -1
 
 
 def _reason_aside(name: str, present: Collection[str]) -> str:

@@ -428,6 +428,18 @@ def test_packages_that_are_missing_are_named(run: Run, monkeypatch: pytest.Monke
         run.metric("loss")
 
 
+def test_a_package_that_is_broken_is_not_called_missing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("pandas", "polars"):
+        (tmp_path / f"{package}.py").write_text("import half_of_it\n")
+        monkeypatch.delitem(__import__("sys").modules, package, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    for call in (run.to_pandas, run.to_polars):
+        with pytest.raises(ImportError, match="cannot be imported: No module named 'half_of_it'"):
+            call("metrics")
+
+
 def test_ten_thousand_names_take_no_memory_for_rows_without_them(tmp_path: Path) -> None:
     writer = OracleWriter(tmp_path)
     for step in range(1000):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from oracle import OracleWriter
 from recorded import in_threads
 
-from foundry_fastlog import Run, read_run
+from foundry_fastlog import Recorder, Run, read_run
 from foundry_fastlog.reading import curve_cache, curves
 from foundry_fastlog.reading.curves import Curve, Curves, Limits
 
@@ -50,7 +50,7 @@ def values_of(run: Run, name: str, starts: Any, ranks: Any) -> Values:
         for rank in run.ranks
         if ranks is None or rank in ranks
         for line in run.lines("metrics", starts=starts, rank=rank)
-        if type(line.get("metrics", {}).get(name)) in (int, float)
+        if type(line.get("metrics", {}).get(name)) in (bool, int, float)
     ]
 
 
@@ -198,6 +198,27 @@ def test_a_run_draws_a_metric(tmp_path: Path) -> None:
         run.curve("loss", points=1)
     with pytest.raises(ValueError, match="starts must be"):
         run.curve("loss", starts=4)
+
+
+def test_a_kept_run_draws_a_start_that_came_later(tmp_path: Path) -> None:
+    """A curve is of the run as it is now, so is the list of starts that it may be of."""
+    for number in range(2):
+        with Recorder(tmp_path, resume="auto") as recorder:
+            for step in range(10 * number, 10 * number + 20):
+                recorder.record(step, loss=float(number))
+        if not number:
+            kept = read_run(tmp_path)
+            assert len(kept.curve("loss")) == 20
+    assert kept.curve("loss", starts=1).count.sum() == 20
+    assert kept.curve("loss").count.sum() == 30
+    with pytest.raises(ValueError, match="one of 0, 1"):
+        kept.curve("loss", starts=2)
+
+
+def test_a_flag_is_drawn_as_zeros_and_ones(tmp_path: Path) -> None:
+    OracleWriter(tmp_path).fill(range(7), skipped=False).fill(range(7, 10), skipped=True)
+    curve = read_run(tmp_path).curve("skipped")
+    assert (curve.first.tolist(), curve.count.sum()) == ([0.0] * 7 + [1.0] * 3, 10)
 
 
 def counted(monkeypatch: Patch) -> list[int]:

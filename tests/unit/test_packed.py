@@ -19,7 +19,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import DEFAULT, Mock, patch
 
 import pytest
 from hypothesis import given, settings
@@ -36,7 +36,7 @@ from foundry_fastlog.reading.scan import _Part
 from foundry_fastlog.recording import background_packing, packing
 from foundry_fastlog.recording.background_packing import BackgroundPacking
 from foundry_fastlog.recording.packing import Stopped, closed_segments, compress_run, pack
-from foundry_fastlog.run import packed, starts
+from foundry_fastlog.run import copies, packed, starts
 from foundry_fastlog.run.checks import SeriesCheck
 from foundry_fastlog.run.files import StreamName, Writer, open_run_dir
 from foundry_fastlog.run.listing import list_files, list_segments
@@ -641,6 +641,101 @@ def test_a_decompression_that_was_killed_hides_nothing(
     plain.write_bytes(data)
     assert "left:" not in command("compress", "--format", how, tmp_path).out
     assert sorted(path.name for path in tmp_path.glob("metrics*")) == [packed_file.name]
+
+
+def cut(data: bytes, how: str) -> bytes:
+    half = len(data) // 2
+    if how == "zeros behind":
+        return data[:half] + bytes(len(data) - half)
+    if how == "zeros within":  # blocks reach the disk in any order
+        return data[:half] + bytes(len(data) // 4) + data[half + len(data) // 4 :]
+    if how == "zeros in one line":
+        return data[:-20] + bytes(10) + data[-10:]
+    return bytes(len(data)) if how == "zeros" else data[:half]
+
+
+@each_format
+@pytest.mark.parametrize(
+    "kind", ["zeros behind", "zeros within", "zeros in one line", "zeros", "half"]
+)
+def test_a_decompression_may_end_with_the_power(tmp_path: Path, how: str, kind: str) -> None:
+    """Lines count, not bytes; and a tick of the clock, or a network's, is a second or more."""
+    OracleWriter(tmp_path).fill(range(200))
+    plain = tmp_path / "metrics.jsonl"
+    data = plain.read_bytes()
+    packed_file = put_packed(plain, how)
+    before = shown(tmp_path)
+    plain.write_bytes(cut(data, kind))
+    is_of_one_time = kind != "zeros within"
+    stamp = packed_file.stat().st_mtime_ns
+    os.utime(plain, ns=(stamp, stamp + (not is_of_one_time)))
+    assert kind == "zeros in one line" or shown(tmp_path) == before
+    os.utime(plain, ns=(stamp, stamp + 1))
+    assert shown(tmp_path) == before
+    assert all(check.complete for check in read_run(tmp_path).check())
+    assert "has more lines" in compress_run(tmp_path, how).left[0][1]
+
+
+@pytest.mark.parametrize("whole", FORMATS)
+def test_the_whole_one_of_two_compressed_files_counts(tmp_path: Path, whole: str) -> None:
+    """What damage decompresses to may look like more lines than there were."""
+    OracleWriter(tmp_path).fill(range(200))
+    plain = tmp_path / "metrics.jsonl"
+    data = plain.read_bytes()
+    other = "gzip" if whole == "zstd" else "zstd"
+    damaged = tmp_path / f"metrics.jsonl{packed.SUFFIXES[other]}"
+    put_packed(plain, whole)
+    before = shown(tmp_path)
+    for size in range(40):
+        packed_data = packed_bytes(data, other)
+        damaged.write_bytes(packed_data[: -size - 1] + bytes(size + 1))
+        assert shown(tmp_path) == before
+        assert all(check.complete for check in read_run(tmp_path).check())
+    damaged.write_bytes(packed_bytes(data + data, other)[:-4])  # as if by chance
+    assert shown(tmp_path) == before
+
+
+def test_a_growing_file_is_not_read_again_for_its_copy(tmp_path: Path, monkeypatch: Patch) -> None:
+    """Somebody keeps a compressed copy of a file that is written to."""
+    writer = OracleWriter(tmp_path)
+    writer.fill(range(100))
+    plain = tmp_path / "metrics.jsonl"
+    copy = tmp_path / "metrics.jsonl.gz"
+    copy.write_bytes(gzip.compress(plain.read_bytes()))
+    writer.fill(range(100, 200))
+    looked = Mock(side_effect=copies._look_at)
+    monkeypatch.setattr(copies, "_look_at", looked)
+    monkeypatch.setattr(copies, "_MOST_CONTENTS", 1)
+    for last in range(200, 210):
+        writer.fill(range(last, last + 1))
+        assert len(list(read_run(tmp_path).lines("metrics"))) == last + 1
+    assert [call.args for call in looked.call_args_list] == [(copy,)]
+    assert not copies.has_more_lines(tmp_path / "none.gz", tmp_path / "none")
+    assert copies.has_more_lines(copy, tmp_path / "none")
+    other = tmp_path / "other.gz"
+    other.write_bytes(gzip.compress(b"{}\n" * 500))
+    assert copies.has_more_lines(other, copy)
+    assert len(copies._contents) == 1
+
+
+def test_compressing_waits_for_who_starts_or_ends(tmp_path: Path, monkeypatch: Patch) -> None:
+    """A process that was killed after the recovery is recovered, too; else the reason is told."""
+
+    def record() -> None:
+        recorder = Recorder(tmp_path)
+        recorder.record(1, loss=1.0)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(AssertionError, match="child failed"):
+        in_child(record)
+    late = Mock(side_effect=[None, DEFAULT], wraps=recover)
+    monkeypatch.setattr(packing, "recover", Mock(return_value=None))
+    monkeypatch.setattr(packing, "_PAUSE_S", 0.0)
+    (ring, reason), *_ = compress_run(tmp_path, "gzip").left
+    assert (Path(ring).suffix, reason) == (".ring", "a process begins or has just ended: try again")
+    monkeypatch.setattr(packing, "recover", late)
+    result = compress_run(tmp_path, "gzip")
+    assert (result.files, result.left, late.call_count) == (["metrics.jsonl"], [], 2)
 
 
 def test_refusals_leave_the_plain_file(tmp_path: Path) -> None:

@@ -237,6 +237,24 @@ def test_what_is_not_in_a_step_has_no_share_of_it(tmp_path: Path) -> None:
     }
 
 
+def test_a_run_begins_with_its_first_block(tmp_path: Path) -> None:
+    """A block's line has the time of its end, and blocks within it end before it does."""
+    writer = OracleWriter(tmp_path / "one")
+    writer.timing("inner", 0.005, depth=1, parent="outer")
+    writer.timing("outer", 0.050)
+    summary = summed(tmp_path / "one")
+    tick = writer.tick.total_seconds()
+    assert summary.wall_s == summary.attempts[0].wall_s == pytest.approx(max(0.05, tick + 0.005))
+    assert summary.timing_base_s == summary.wall_s
+    writer.timing("odd", 1e300)
+    assert summed(tmp_path / "one").wall_s == pytest.approx(summary.wall_s + tick)
+    OracleWriter(tmp_path / "ranks", rank=0).fill([0])
+    OracleWriter(tmp_path / "ranks", rank=1).timing("load", 0.25)
+    summary = summed(tmp_path / "ranks")
+    assert summary.wall_s == pytest.approx(0.25)
+    assert [attempt.wall_s for attempt in summary.attempts] == [0.0, pytest.approx(0.25)]
+
+
 def test_runs_that_say_little_are_summed_up(tmp_path: Path) -> None:
     def write(name: str) -> OracleWriter:
         return OracleWriter(tmp_path / name)
