@@ -272,32 +272,37 @@ void Sums::take_timings(const Chunk& chunk, const Marks& marks, std::size_t sour
         if (is_new || here < found->second.first_place) found->second.first_place = here;
         return found->second;
     };
-    for (std::uint32_t row = 0; row < chunk.rows(); ++row) {
-        while (gone != chunk.missing.end() && gone->row < row) ++gone;
-        if (!is_shown(marks, row)) continue;
-        const auto name = names.at(row);
-        const auto duration = durations.at(row);
-        if (!name || !duration) continue;
-        key.assign(chunk.text(name->bits));
+    Times times;
+    const auto take = [&](std::uint32_t row, std::string_view name, double duration) {
+        key.assign(name);
         TimerSum& block = timer(row, 0);
-        block.add(as_double(*duration));
-        Times times{{&block, as_double(*duration)}};
+        block.add(duration);
+        times.emplace_back(&block, duration);
         // The line has the time of the block's end.
-        const double begun = static_cast<double>(chunk.time[row]) - 1e6 * as_double(*duration);
+        const double begun = static_cast<double>(chunk.time[row]) - 1e6 * duration;
         std::int64_t& earliest = sources_[source].begun;
         if (begun >= 0 && begun < static_cast<double>(earliest))
             earliest = static_cast<std::int64_t>(begun);
         if (errors.at(row)) ++block.errors;
-        if (const auto device = devices.at(row)) {
-            key.append(" (").append(chunk.text(device->bits)).append(")");
-            if (const auto on_device = taken.at(row)) {
-                TimerSum& there = timer(row, 1);
-                there.add(as_double(*on_device));
-                times.emplace_back(&there, as_double(*on_device));
-            } else if (gone != chunk.missing.end() && gone->row == row) {
-                timer(row, 1).missing.add(gone->reason, 1);
-            }
+        const auto device = devices.at(row);
+        if (!device) return;
+        key.append(" (").append(chunk.text(device->bits)).append(")");
+        if (const auto on_device = taken.at(row)) {
+            TimerSum& there = timer(row, 1);
+            there.add(as_double(*on_device));
+            times.emplace_back(&there, as_double(*on_device));
+        } else if (gone != chunk.missing.end() && gone->row == row) {
+            timer(row, 1).missing.add(gone->reason, 1);
         }
+    };
+    for (std::uint32_t row = 0; row < chunk.rows(); ++row) {
+        while (gone != chunk.missing.end() && gone->row < row) ++gone;
+        const auto name = names.at(row);
+        const auto duration = durations.at(row);
+        if (!name || !duration) continue;
+        times.clear();
+        const bool counts = is_shown(marks, row);
+        if (counts) take(row, chunk.text(name->bits), as_double(*duration));
         const auto depth = depths.at(row);
         if (!depth || depth->kind != Kind::kInt) continue;
         const auto thread = threads.at(row);
@@ -305,13 +310,14 @@ void Sums::take_timings(const Chunk& chunk, const Marks& marks, std::size_t sour
         nest(thread ? static_cast<std::int64_t>(thread->bits) : 0, depth->bits,
              chunk.text(name->bits),
              parent && parent->kind == Kind::kText ? chunk.text(parent->bits) : std::string_view(),
-             times);
+             times, counts);
     }
 }
 
-/// Takes in a block. Blocks within it have ended before it: those one deeper of whose lines it is the parent.
+/// Takes in a block. Blocks within it have ended before it: those one deeper of whose lines it is the parent. It
+/// may not count itself, since a later start recorded it again.
 void Sums::nest(std::int64_t thread, std::uint64_t depth, std::string_view name,
-                std::string_view parent, const Times& own) {
+                std::string_view parent, const Times& own, bool counts) {
     // More than programs have, which files may say.
     constexpr std::uint64_t kDeepest = 255;
     constexpr std::size_t kMostThreads = 4096;
@@ -342,7 +348,7 @@ void Sums::nest(std::int64_t thread, std::uint64_t depth, std::string_view name,
         inner.erase(at);
     }
     if (name == kStepTimer) {
-        for (const auto& [timer, seconds] : times) timer->in_step += seconds;
+        for (const auto& [timer, seconds] : times) timer->in_step += counts ? seconds : 0;
         return;
     }
     if (depth == 0) return;

@@ -141,7 +141,7 @@ class Sums {
                      std::size_t source, std::size_t place);
     void take_timings(const Chunk& chunk, const Marks& marks, std::size_t source);
     void nest(std::int64_t thread, std::uint64_t depth, std::string_view name,
-              std::string_view parent, const Times& own);
+              std::string_view parent, const Times& own, bool counts);
     void close_source();
 
     const Stream stream_;

@@ -237,6 +237,25 @@ def test_what_is_not_in_a_step_has_no_share_of_it(tmp_path: Path) -> None:
     }
 
 
+def test_what_was_in_a_step_that_counts_no_longer_has_no_share(tmp_path: Path) -> None:
+    """A later start recorded the step again, but not all that was in it."""
+    first = OracleWriter(tmp_path)
+    for step, duration_s in ((0, 0.4), (1, 0.1)):
+        first.timing("save", duration_s, step, depth=2, parent="end")
+        first.timing("end", duration_s, step, depth=1, parent="step")
+        first.timing("step", 1.0, step)
+    first.timing("load", 0.3, 0, depth=1, parent="step")
+    first.timing("step", 1.0, 0)
+    OracleWriter(tmp_path, attempt=1, start=START + timedelta(hours=1)).timing("step", 1.0, 1)
+    shares = {timing.name: timing.share for timing in summed(tmp_path).timings}
+    assert shares == {
+        "step": 1.0,
+        "end": pytest.approx(0.4 / 3),
+        "save": pytest.approx(0.4 / 3),
+        "load": pytest.approx(0.1),
+    }
+
+
 def test_a_run_begins_with_its_first_block(tmp_path: Path) -> None:
     """A block's line has the time of its end, and blocks within it end before it does."""
     writer = OracleWriter(tmp_path / "one")
