@@ -145,7 +145,11 @@ TEST_CASE("a window is drawn with the finest level that has no more buckets than
         }
     }
     CHECK(pyramids.draw({0, 1, 7}, "rare", INT64_MIN, INT64_MAX, 2).buckets.size() == 2);
-    for (const char* none : {"text", "on", "loss"}) {
+    const Drawn flags = pyramids.draw({0}, "on", INT64_MIN, INT64_MAX, 1);
+    REQUIRE(flags.buckets.size() == 1);
+    CHECK(flags.buckets[0].count == 1000);
+    CHECK(flags.buckets[0].min == 1.0);
+    for (const char* none : {"text", "loss"}) {
         CHECK(pyramids.draw({0}, none, INT64_MIN, INT64_MAX, 2).buckets.empty());
     }
 }
