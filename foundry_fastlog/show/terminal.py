@@ -20,6 +20,7 @@ from foundry_fastlog.base.formatting import (
 )
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 from foundry_fastlog.show.curve import draw_curves, format_number
+from foundry_fastlog.show.names import Name
 
 if TYPE_CHECKING:  # the caller passes in the objects
     from rich.console import Console
@@ -108,8 +109,8 @@ def _show(table: Table, console: Console) -> None:
 
 
 def _row(table: Table, *cells: str, style: str = "") -> None:
-    # Use Text: rich would parse a str as markup, and a metric may be called "[red]".
-    table.add_row(*(Text(cell) for cell in cells), style=style)
+    # Not as str: rich would parse it as markup, and a metric may be called "[red]".
+    table.add_row(Name(cells[0]), *map(Text, cells[1:]), style=style)
 
 
 def _plural(count: int, one: str, many: str = "") -> str:
@@ -329,7 +330,7 @@ def _render_attempts(summary: Summary, console: Console) -> None:
             str(attempt.attempt),
             steps,
             f"{sum(attempt.lines.values()):,}",
-            printable(attempt.first[:19]) or "-",
+            _moment(attempt.first) or "-",
             format_seconds(attempt.wall_s),
         )
     _show(table, console)

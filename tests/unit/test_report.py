@@ -27,6 +27,7 @@ from foundry_fastlog.reading import absent_rings
 from foundry_fastlog.reading.run import read_run
 from foundry_fastlog.show.curve import draw_curves
 from foundry_fastlog.show.line_text import format_line
+from foundry_fastlog.show.names import Name
 from foundry_fastlog.show.terminal import render_checks, render_summary
 
 HOUR = timedelta(hours=1)
@@ -272,6 +273,24 @@ def test_a_run_begins_with_its_first_block(tmp_path: Path) -> None:
     summary = summed(tmp_path / "ranks")
     assert summary.wall_s == pytest.approx(0.25)
     assert [attempt.wall_s for attempt in summary.attempts] == [0.0, pytest.approx(0.25)]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("train/layer_12.attention.weight", ["train/layer_", "12.", "attention.", "weight"]),
+        ("validation loss", ["validation", "loss"]),
+        ("x" * 30, ["x" * 12, "x" * 12, "x" * 6]),
+        ("a/" + "x" * 13 + "/b", ["a/", "x" * 12, "x/b"]),
+        ("损失" * 4, ["损失" * 3, "损失"]),
+        ("short", ["short"]),
+        ("", [""]),
+    ],
+)
+def test_names_are_folded_between_their_words(name: str, lines: list[str]) -> None:
+    file = io.StringIO()
+    Console(file=file, width=12).print(Name(name))
+    assert file.getvalue().splitlines() == lines
 
 
 def test_runs_that_say_little_are_summed_up(tmp_path: Path) -> None:
