@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import tables
+from benchmarks import cold, tables
 
 RESULTS = Path(tables.__file__).parent / "results"
 
@@ -34,3 +34,12 @@ def test_a_priority_is_shown(result: dict[str, Any]) -> None:
     """Figures taken at another one say it."""
     result["machine"]["nice"] = 10
     assert tables.machine(result).endswith(", all of them at priority nice 10.")
+
+
+def test_the_readmes_figures_are_of_the_stored_results(result: dict[str, Any]) -> None:
+    """Hot and cold: nobody has edited one of them."""
+    readme = (tables.HERE.parent / "README.md").read_text(encoding="utf-8")
+    cold_result = json.loads((RESULTS / "cold.json").read_text(encoding="utf-8"))
+    assert tables.figure(result) in readme
+    assert cold.figure(cold_result) in readme
+    assert cold.render(cold_result) in (tables.HERE / "README.md").read_text(encoding="utf-8")
