@@ -163,6 +163,22 @@ class BlockTimer:
         device: object = None,
     ) -> TimedBlock: ...
 
+class StepLogger:
+    """The native half of `foundry_fastlog.MetricsLogger`."""
+
+    def _open_steps(
+        self, recorder: RecorderCore, enabled: Mapping[int, bool], every: int, /
+    ) -> None: ...
+    def _record_step(
+        self, step: SupportsIndex, epoch: float | None, metrics: Mapping[Any, object]
+    ) -> bool: ...
+    def log_step(
+        self, step: SupportsIndex, epoch: float | None, metrics: Mapping[Any, object]
+    ) -> bool: ...
+
+def begin_span() -> int: ...
+def end_span(begin: int, /) -> None: ...
+
 class RecorderCore:
     """The native half of `foundry_fastlog.Recorder`."""
 
@@ -198,9 +214,6 @@ class RecorderCore:
         data: Mapping[Any, object],
         step: SupportsIndex | None = None,
         commit: bool | None = None,
-    ) -> bool: ...
-    def _log_step(
-        self, step: SupportsIndex, epoch: float | None, metrics: Mapping[Any, object]
     ) -> bool: ...
     def timer(
         self, name: str, *, step: SupportsIndex | None = None, device: object = None

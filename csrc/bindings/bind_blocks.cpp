@@ -10,6 +10,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/durations.hpp"
 #include "bindings/handle.hpp"
+#include "bindings/items.hpp"
 #include "bindings/signature.hpp"
 #include "bindings/timer.hpp"
 
@@ -153,17 +154,6 @@ BlockTimer* block_timer_of(PyObject* object) noexcept {
     return reinterpret_cast<BlockTimer*>(object);
 }
 
-// A dict's item, owned; null without an error if there is none.
-PyObject* item_of(PyObject* dict, PyObject* key) noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject* found = nullptr;
-    PyDict_GetItemRef(dict, key, &found);
-    return found;
-#else
-    return Py_XNewRef(PyDict_GetItemWithError(dict, key));
-#endif
-}
-
 std::array<PyObject**, 4> members_of(PyObject* self) noexcept {
     BlockTimer* const timer = block_timer_of(self);
     return {&timer->recorder, &timer->series, &timer->enabled, &timer->untimed};
@@ -183,6 +173,7 @@ PyObject* open_timer(PyObject* self, PyObject* args) {
 }
 
 PyObject* time_block(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    const std::uint64_t begin = span_ticks();
     std::array<PyObject*, 4> given;
     if (!kTimeBlock.parse(args, nargs, names, given)) return nullptr;
     const auto& [name, level, step, device] = given;
@@ -198,7 +189,7 @@ PyObject* time_block(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
     }
     if (timer->untimed != nullptr) return Py_NewRef(timer->untimed);
     return make_block(self, timer->recorder, name, level != nullptr ? level : debug_level, step,
-                      device);
+                      device, begin);
 }
 
 int block_timer_traverse(PyObject* self, visitproc visit, void* arg) {
@@ -260,7 +251,7 @@ PyType_Spec block_timer_spec = {"foundry_fastlog._core.BlockTimer", sizeof(Block
 
 // The durations of a name; owned, null with an error set. Python code may run.
 PyObject* series_of(const BlockTimer& timer, PyObject* name) noexcept {
-    PyObject* found = item_of(timer.series, name);
+    PyObject* found = dict_item(timer.series, name);
     if (found != nullptr || PyErr_Occurred()) return found;
     auto* self = reinterpret_cast<PyObject*>(const_cast<BlockTimer*>(&timer));
     found = PyObject_CallMethodOneArg(self, new_series_name, name);
@@ -273,15 +264,20 @@ PyObject* series_of(const BlockTimer& timer, PyObject* name) noexcept {
 
 }  // namespace
 
-bool note_block(const Timer& block, PyObject* error_type) noexcept {
+bool note_duration(const Timer& block) noexcept {
     const BlockTimer* const timer = block_timer_of(block.owner);
     if (timer->series == nullptr) return true;  // the garbage collector has cleared it
     PyObject* const series = series_of(*timer, block.name);
     const bool added = series != nullptr && add(*durations_of(series), block.elapsed);
     Py_XDECREF(series);
-    if (!added) return false;
+    return added;
+}
+
+bool tell_block(const Timer& block, PyObject* error_type) noexcept {
+    const BlockTimer* const timer = block_timer_of(block.owner);
+    if (timer->enabled == nullptr) return true;  // likewise
     // Where `logging` keeps what it has found out about levels.
-    PyObject* const known = item_of(timer->enabled, block.level);
+    PyObject* const known = dict_item(timer->enabled, block.level);
     if (known == nullptr && PyErr_Occurred()) return false;
     Py_XDECREF(known);
     if (known == Py_False) return true;

@@ -394,9 +394,6 @@ constexpr Signature<3> kSummaryFitting{
 constexpr Signature<3> kLog{
     "log() takes the arguments (data, step=None, commit=None)", {"data", "step", "commit"}, 1};
 
-constexpr Signature<3> kLogStep{
-    "_log_step() takes the arguments (step, epoch, metrics)", {"step", "epoch", "metrics"}, 3};
-
 // The error of a closed or never opened recorder takes precedence over errors in the arguments.
 RecorderHandle* usable(PyObject* self) noexcept {
     RecorderHandle* handle = RecorderHandle::from(self);
@@ -437,7 +434,7 @@ PyObject* summary(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObj
     return record_mapping(call, given[1], call.tolerant);
 }
 
-// log() and _log_step(), with the arguments that both have.
+// log() and log_step(), with the arguments that both have.
 PyObject* log_values(Call& call, PyObject* data, PyObject* step, PyObject* epoch) noexcept {
     call.tolerant = true;
     call.has_step = step != nullptr && step != Py_None;
@@ -460,17 +457,6 @@ PyObject* log(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject*
         return nullptr;
     }
     return log_values(call, data, step, nullptr);
-}
-
-PyObject* log_step(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
-    const std::uint64_t ticks = now_ticks();
-    RecorderHandle* handle = usable(self);
-    if (handle == nullptr) return nullptr;
-    std::array<PyObject*, 3> given;
-    if (!kLogStep.parse(args, nargs, names, given)) return nullptr;
-    Call call{*handle, ticks, nullptr, nullptr, 0};
-    call.own_epoch = true;
-    return log_values(call, given[2], given[0], given[1]);
 }
 
 // _fragment(stream: int, members: bytes) -> bool
@@ -501,15 +487,13 @@ PyMethodDef hot_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"log", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
-    {"_log_step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(log_step)),
-     METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"_summary_fitting", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(summary)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"_fragment", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(fragment)),
      METH_FASTCALL | METH_KEYWORDS, nullptr},
 };
 
-constexpr std::array<const char*, 6> kDocs = {
+constexpr std::array<const char*, 5> kDocs = {
     R"(record($self, step, /, **values)
 --
 
@@ -572,10 +556,6 @@ Raises:
     OverflowError: A step beyond 64 bits.
     RuntimeError: A GPU value was passed while a stream is being captured into a graph.
     RecorderClosedError: The recorder has been closed.)",
-    R"(_log_step($self, step, epoch, metrics)
---
-
-log() for `MetricsLogger`: a wrong ``epoch``, which is an argument there, raises TypeError.)",
     R"(_summary_fitting($self, epoch, values, tolerant=False)
 --
 
@@ -588,6 +568,15 @@ Append a line made of rendered JSON members to a stream; used by ``event``.)",
 };
 
 }  // namespace
+
+PyObject* record_step(PyObject* recorder, std::uint64_t ticks, PyObject* step, PyObject* epoch,
+                      PyObject* metrics) noexcept {
+    RecorderHandle* handle = usable(recorder);
+    if (handle == nullptr) return nullptr;
+    Call call{*handle, ticks, nullptr, nullptr, 0};
+    call.own_epoch = true;
+    return log_values(call, metrics, step, epoch);
+}
 
 void add_record_methods(PyObject* type) {
     if (epoch_name == nullptr) epoch_name = PyUnicode_InternFromString("epoch");

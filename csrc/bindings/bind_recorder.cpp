@@ -45,8 +45,10 @@ py::dict stats_dict(const RecorderStats& s) {
     out["bytes_written"] = bytes;
     out["blocked_s"] = s.blocked_s;
     out["record_ns"] = s.mean_ns[static_cast<std::size_t>(CallKind::record)];
-    out["timer_ns"] = s.mean_ns[static_cast<std::size_t>(CallKind::timer_enter)] +
-                      s.mean_ns[static_cast<std::size_t>(CallKind::timer_exit)];
+    double timer_ns = 0;
+    for (const CallKind part : {CallKind::timer_make, CallKind::timer_enter, CallKind::timer_exit})
+        timer_ns += s.mean_ns[static_cast<std::size_t>(part)];
+    out["timer_ns"] = timer_ns;
     out["record_calls"] = records;
     out["timer_calls"] = timers;
     out["event_calls"] = events;
@@ -199,6 +201,32 @@ void bind_recorder(py::module_& module) {
             return is;
         },
         "False when __init__ did not complete.");
+}
+
+namespace {
+
+PyObject* begin_span(PyObject*, PyObject*) {
+    return PyLong_FromUnsignedLongLong(CallerTime::begin());
+}
+
+PyObject* end_span(PyObject*, PyObject* begin) {
+    const unsigned long long ticks = PyLong_AsUnsignedLongLong(begin);
+    if (ticks == static_cast<unsigned long long>(-1) && PyErr_Occurred()) return nullptr;
+    CallerTime::end(ticks);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef span_functions[] = {
+    {"begin_span", begin_span, METH_NOARGS,
+     "Begin to count time that Python code of this package takes on the calling thread."},
+    {"end_span", end_span, METH_O, "End what begin_span() has begun."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+void bind_spans(py::module_& module) {
+    if (PyModule_AddFunctions(module.ptr(), span_functions) != 0) throw py::error_already_set();
 }
 
 void add_hot_methods(PyObject* recorder_type) {

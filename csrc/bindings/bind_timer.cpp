@@ -278,9 +278,9 @@ inline int settle_names(RecorderHandle& handle, const Frame& frame, TimingPayloa
     return 1;
 }
 
-// `thread`: where the block began, 0 for the calling thread.
+// `thread`: where the block began, 0 for the calling thread. `is_sampled` is set if the call is to be timed.
 int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObject* error_type,
-                  std::uint32_t thread) noexcept {
+                  std::uint32_t thread, bool& is_sampled) noexcept {
     TimingPayload timing{};
     timing.step = frame.step;
     timing.duration_ticks = end - frame.begin;
@@ -320,11 +320,18 @@ int submit_timing(RecorderHandle& handle, Frame& frame, std::uint64_t end, PyObj
         std::memcpy(payload + length, &block.missing, sizeof block.missing);
         length += sizeof block.missing;
     }
-    const int accepted = submit_counted(engine->core, CallKind::timer_exit, RecordKind::timing,
-                                        Stream::performance, ticks, payload, length,
-                                        TicketChain{block.ticket, block.ticket}.flags(), thread);
+    const int accepted = submit_counted(
+        engine->core, CallKind::timer_exit, RecordKind::timing, Stream::performance, ticks, payload,
+        length, TicketChain{block.ticket, block.ticket}.flags(), thread, &is_sampled);
     if (accepted != 1) abandon(block, MissingReason::lost);
     return accepted;
+}
+
+// The error that is set stays.
+[[gnu::noinline]] void add_sample(RecorderHandle& handle, CallKind kind,
+                                  std::uint64_t begin) noexcept {
+    Engine* const engine = handle.ready_now();
+    if (engine != nullptr) engine->core.slot().add_sample(kind, span_ticks() - begin);
 }
 
 PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
@@ -355,8 +362,9 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
         end_on_device(frame.block);
         if (handle == nullptr) abandon(frame.block, MissingReason::lost);
     }
-    bool ok = in_memory ||
-              (handle != nullptr && submit_timing(*handle, frame, end, error_type, thread) >= 0);
+    bool is_sampled = false;
+    bool ok = in_memory || (handle != nullptr && submit_timing(*handle, frame, end, error_type,
+                                                               thread, is_sampled) >= 0);
     if (frame.task != nullptr) [[unlikely]] {
         PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
         PyErr_Fetch(&type, &value, &traceback);
@@ -371,8 +379,11 @@ PyObject* timer_exit(PyObject* self, PyObject* const* args, Py_ssize_t nargs) {
     }
     if (ok && timer->owner != nullptr) {
         timer->elapsed = static_cast<double>(end_ns - frame.begin_ns) / 1e9;
-        ok = note_block(*timer, error_type);
+        ok = note_duration(*timer);
     }
+    if (is_sampled) [[unlikely]]
+        add_sample(*handle, CallKind::timer_exit, end);
+    if (ok && timer->owner != nullptr) ok = tell_block(*timer, error_type);
     if (!ok) return nullptr;
     Py_RETURN_FALSE;
 }
@@ -419,9 +430,9 @@ PyObject* timer_repr(PyObject* self) {
     return PyUnicode_FromFormat("<%s %R>", name, reinterpret_cast<Timer*>(self)->name);
 }
 
-// Null with an error set.
+// Null with an error set. `begin`: when the call did.
 Timer* new_timer(PyTypeObject* type, PyObject* recorder, PyObject* name, PyObject* step,
-                 PyObject* device) noexcept {
+                 PyObject* device, std::uint64_t begin) noexcept {
     std::int64_t number = 0;
     const bool has_step = step != nullptr && step != Py_None;
     if (has_step && !read_step(step, number)) return nullptr;
@@ -433,6 +444,14 @@ Timer* new_timer(PyTypeObject* type, PyObject* recorder, PyObject* name, PyObjec
     timer->has_step = has_step;
     const bool on_device = device != nullptr && device != Py_None && device != Py_False;
     timer->device = on_device ? Py_NewRef(device) : nullptr;
+    RecorderHandle* const handle = recorder != nullptr ? RecorderHandle::from(recorder) : nullptr;
+    if (handle == nullptr) {
+        PyErr_Clear();  // told when the block is entered
+    } else if (Engine* const engine = handle->ready_now()) {
+        ThreadSlot& slot = engine->core.slot();
+        if (slot.count_call(CallKind::timer_make)) [[unlikely]]
+            slot.add_sample(CallKind::timer_make, span_ticks() - begin);
+    }
     return timer;
 }
 
@@ -445,6 +464,7 @@ constexpr Signature<3> kTimer{
 
 // timer(name, *, step=None, device=None) -> Timer
 PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyObject* names) {
+    const std::uint64_t begin = span_ticks();
     if (RecorderHandle::from(self) == nullptr) return nullptr;
     std::array<PyObject*, 3> given;
     if (!kTimer.parse(args, nargs, names, given)) return nullptr;
@@ -453,7 +473,7 @@ PyObject* make_timer(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
         PyErr_SetString(PyExc_TypeError, kTimer.text);
         return nullptr;
     }
-    return reinterpret_cast<PyObject*>(new_timer(timer_type, self, name, step, device));
+    return reinterpret_cast<PyObject*>(new_timer(timer_type, self, name, step, device, begin));
 }
 
 PyMethodDef timer_methods[] = {
@@ -524,8 +544,8 @@ Raises:
 }  // namespace
 
 PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name, PyObject* level,
-                     PyObject* step, PyObject* device) noexcept {
-    Timer* const block = new_timer(block_type, recorder, name, step, device);
+                     PyObject* step, PyObject* device, std::uint64_t begin) noexcept {
+    Timer* const block = new_timer(block_type, recorder, name, step, device, begin);
     if (block == nullptr) return nullptr;
     block->owner = Py_NewRef(owner);
     block->level = Py_NewRef(level);

@@ -57,6 +57,11 @@ class RecorderHandle {
             return engine;
         return attend(for_recording);
     }
+    /// The engine of this process, open or closed, without any other work; null in a forked child without one.
+    Engine* ready_now() noexcept {
+        Engine& engine = current();
+        return (engine.core.attention().bits() & AttentionBits::kForked) == 0 ? &engine : nullptr;
+    }
     /// The result of a call without an engine: -1 with the error set, or 0 for a record that is dropped and
     /// counted.
     int unready(CallKind call, Stream stream) noexcept;

@@ -13,6 +13,17 @@
 
 namespace fastlog::bindings {
 
+/// A dict's item, owned; null without an error if there is none.
+inline PyObject* dict_item(PyObject* dict, PyObject* key) noexcept {
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject* found = nullptr;
+    PyDict_GetItemRef(dict, key, &found);
+    return found;
+#else
+    return Py_XNewRef(PyDict_GetItemWithError(dict, key));
+#endif
+}
+
 /// The items of a mapping, owned: reading values may run code that changes the mapping.
 class Items {
   public:

@@ -10,6 +10,7 @@
 #include "bindings/bind_record.cpp"
 #include "bindings/bind_recorder.cpp"
 #include "bindings/bind_recovery.cpp"
+#include "bindings/bind_steps.cpp"
 #include "bindings/bind_sums.cpp"
 #include "bindings/bind_timer.cpp"
 #include "bindings/block_stack.cpp"
@@ -37,6 +38,8 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
     fastlog::bindings::bind_pyramid(module);
     fastlog::bindings::bind_timer(module);
     fastlog::bindings::bind_blocks(module);
+    fastlog::bindings::bind_steps(module);
+    fastlog::bindings::bind_spans(module);
     fastlog::bindings::bind_device(module);
     fastlog::bindings::add_hot_methods(module.attr("RecorderCore").ptr());
     module.def(

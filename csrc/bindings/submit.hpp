@@ -19,21 +19,26 @@ int submit_refused(Recorder& core, Recorder::Submit result, CallKind call, Strea
 
 /// Submits a record whose payload of `length` bytes `write(std::byte*)` fills in place. GIL held. `ticks` is
 /// the time of the call, `thread` what the record names, 0 for the calling one. 1: accepted; 0: dropped; -1:
-/// closed, with the Python error set.
+/// closed, with the Python error set. With `is_sampled`, the caller times the call to its end if that is set.
 template <class Write>
 inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, std::size_t length, Write&& write,
-                          std::uint16_t flags = 0, std::uint32_t thread = 0) noexcept {
+                          std::uint16_t flags = 0, std::uint32_t thread = 0,
+                          bool* is_sampled = nullptr) noexcept {
     ThreadSlot& slot = core.slot();
-    bool sample = slot.count_call(call);
+    bool sample = slot.count_call(call) && call != CallKind::event;
     for (;;) {
         const auto result = core.submit(kind, stream, ticks, thread != 0 ? thread : slot.thread(),
                                         length, write, flags);
         if (result == Recorder::Submit::accepted) [[likely]] {
             ThreadSlot::add(slot.accepted, 1);
             if (sample) [[unlikely]] {
-                const std::uint64_t end = now_ticks();
-                if (end > ticks) slot.add_sample(call, end - ticks);
+                if (is_sampled != nullptr) {
+                    *is_sampled = true;
+                } else {
+                    const std::uint64_t end = now_ticks();
+                    if (end > ticks) slot.add_sample(call, end - ticks);
+                }
             }
             return 1;
         }
@@ -46,10 +51,11 @@ inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream
 /// The same, copying the payload.
 inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream stream,
                           std::uint64_t ticks, const void* payload, std::size_t length,
-                          std::uint16_t flags = 0, std::uint32_t thread = 0) noexcept {
+                          std::uint16_t flags = 0, std::uint32_t thread = 0,
+                          bool* is_sampled = nullptr) noexcept {
     return submit_counted(
         core, call, kind, stream, ticks, length,
-        [&](std::byte* at) { std::memcpy(at, payload, length); }, flags, thread);
+        [&](std::byte* at) { std::memcpy(at, payload, length); }, flags, thread, is_sampled);
 }
 
 }  // namespace fastlog::bindings

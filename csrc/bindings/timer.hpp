@@ -21,11 +21,14 @@ struct Timer {
     double elapsed;
 };
 
-/// Makes a block of a logger; `recorder`, `step` and `device` may be null. Null with an error set.
+/// Makes a block of a logger; `recorder`, `step` and `device` may be null. `begin`: the ticks when the call
+/// began. Null with an error set.
 PyObject* make_block(PyObject* owner, PyObject* recorder, PyObject* name, PyObject* level,
-                     PyObject* step, PyObject* device) noexcept;
+                     PyObject* step, PyObject* device, std::uint64_t begin) noexcept;
 
-/// Tells the logger of a block that it has ended. False with an error set. Python code may run.
-bool note_block(const Timer& block, PyObject* error_type) noexcept;
+/// Adds the duration of a logger's block that has ended. False with an error set. Python code may run.
+bool note_duration(const Timer& block) noexcept;
+/// Tells the logger that a block has ended, if it might say so. Likewise.
+bool tell_block(const Timer& block, PyObject* error_type) noexcept;
 
 }  // namespace fastlog::bindings

@@ -49,6 +49,9 @@ HeldSlots& HeldSlots::local() {
 
 }  // namespace
 
+thread_local std::uint64_t CallerTime::begin_ = 0;
+thread_local std::uint64_t CallerTime::elsewhere_ = 0;
+std::atomic<std::uint64_t> CallerTime::ticks_{0};
 thread_local std::uint64_t CallCounters::cached_owner = 0;
 thread_local ThreadSlot* CallCounters::cached_slot = nullptr;
 
@@ -76,7 +79,7 @@ void CallTotals::add(const ThreadSlot& slot) noexcept {
 double CallTotals::estimated_ticks() const noexcept {
     double ticks = static_cast<double>(blocked_ticks);
     for (std::size_t k = 0; k < kCallKinds; ++k) {
-        if (samples[k] == 0) continue;
+        if (samples[k] == 0 || k == static_cast<std::size_t>(CallKind::event)) continue;
         ticks += static_cast<double>(sampled_ticks[k]) / static_cast<double>(samples[k]) *
                  static_cast<double>(calls[k]);
     }

@@ -12,12 +12,21 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
+
+#include "core/clock.hpp"
 
 namespace fastlog {
 
-enum class CallKind : std::uint8_t { record = 0, timer_enter = 1, timer_exit = 2, event = 3 };
-inline constexpr std::size_t kCallKinds = 4;
+enum class CallKind : std::uint8_t {
+    record = 0,
+    timer_enter = 1,
+    timer_exit = 2,
+    event = 3,  // comes from Python code, which is measured as a whole: see CallerTime
+    timer_make = 4,
+};
+inline constexpr std::size_t kCallKinds = 5;
 
 struct alignas(64) ThreadSlot {
     struct PerKind {
@@ -32,9 +41,12 @@ struct alignas(64) ThreadSlot {
     std::atomic<bool> in_use{true};
     std::atomic<std::uint32_t> thread_id{0};  // relaxed: id of the thread that holds the slot
 
-    /// One call in 64 is timed: often enough for a mean, rarely enough not to affect it.
-    static constexpr std::uint64_t kSampleEvery = 64;
-    static constexpr std::uint64_t kSamplePhase = 32;
+    /// One call in 16 is timed: often enough for a mean, rarely enough not to affect it.
+    static constexpr std::uint64_t kSampleEvery = 16;
+    /// By a multiplicative hash, so that a training step's calls are timed in turn, however many there are.
+    static constexpr bool is_sampled(std::uint64_t n) noexcept {
+        return (n * 0x9E3779B97F4A7C15) >> 60 == 8;
+    }
 
     std::uint32_t thread() const noexcept { return thread_id.load(std::memory_order_relaxed); }
     /// Adds to a counter that only this thread writes.
@@ -46,7 +58,7 @@ struct alignas(64) ThreadSlot {
         auto& calls = kinds[static_cast<std::size_t>(kind)].calls;
         const std::uint64_t n = calls.load(std::memory_order_relaxed);
         calls.store(n + 1, std::memory_order_relaxed);
-        return (n % kSampleEvery) == kSamplePhase;
+        return is_sampled(n);
     }
     void count_calls(CallKind kind, std::uint64_t n) noexcept {
         add(kinds[static_cast<std::size_t>(kind)].calls, n);
@@ -55,11 +67,44 @@ struct alignas(64) ThreadSlot {
         auto& calls = kinds[static_cast<std::size_t>(kind)].calls;
         calls.store(calls.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
     }
+    /// Longer ones are left out: a third of a millisecond and more, in which the thread did not run.
+    static constexpr std::uint64_t kLongestSample = std::uint64_t{1} << 20;
     void add_sample(CallKind kind, std::uint64_t ticks) noexcept {
+        if (ticks > kLongestSample) return;
         auto& k = kinds[static_cast<std::size_t>(kind)];
         add(k.samples, 1);
         add(k.sampled_ticks, ticks);
     }
+};
+
+/// Time that Python code of this package takes on the threads that call it. One sum for the process: a message
+/// may go to several recorders, and to files besides.
+class CallerTime {
+  public:
+    /// Begins a span; 0 within another one of this thread.
+    static std::uint64_t begin() noexcept {
+        const std::uint64_t now = span_ticks();
+        if (begin_ != 0 && now - begin_ < kLongest) return 0;
+        begin_ = now;
+        elsewhere_ = 0;
+        return now;
+    }
+    static void end(std::uint64_t begin) noexcept {
+        if (begin == 0 || begin != begin_) return;
+        const std::uint64_t taken = span_ticks() - std::exchange(begin_, 0);
+        if (taken > elsewhere_) ticks_.fetch_add(taken - elsewhere_, std::memory_order_relaxed);
+    }
+    /// Takes out of the span of this thread what is counted elsewhere.
+    static void take_out(std::uint64_t ticks) noexcept { elsewhere_ += ticks; }
+    static std::uint64_t ticks() noexcept { return ticks_.load(std::memory_order_relaxed); }
+
+  private:
+    /// About ten seconds. Ctrl-C may have come before what ends a span was set up.
+    static constexpr std::uint64_t kLongest = std::uint64_t{1} << 35;
+
+    [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t begin_;  // 0: none
+    [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t elsewhere_;
+    static std::atomic<std::uint64_t> ticks_;
 };
 
 /// The sums over all threads.
@@ -72,7 +117,7 @@ struct CallTotals {
     std::uint64_t blocked_ticks = 0;
 
     void add(const ThreadSlot& slot) noexcept;
-    /// Ticks spent in calls: sampled means times counts, plus the blocked time, which is exact.
+    /// Ticks spent in native calls: sampled means times counts, plus the blocked time, which is exact.
     double estimated_ticks() const noexcept;
 };
 
@@ -95,7 +140,7 @@ class CallCounters {
     ThreadSlot& find_or_add() noexcept;
     ThreadSlot* own_slot();
 
-    // initial-exec: one load instead of a call; 16 bytes of the static TLS reserve.
+    // initial-exec: one load instead of a call; 32 bytes of the static TLS reserve, with CallerTime's.
     [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t cached_owner;
     [[gnu::tls_model("initial-exec")]] static thread_local ThreadSlot* cached_slot;
 

@@ -89,7 +89,9 @@ bool Recorder::wait_for_room(std::size_t payload) {
     const std::uint64_t begin = span_ticks();
     const bool room = flush_thread_.wait_room(payload, deadline_after(options_.block_timeout_ns));
     if (!room) vain_wait_at_.store(ring_.head(), std::memory_order_relaxed);
-    ThreadSlot::add(slot().blocked_ticks, span_ticks() - begin);
+    const std::uint64_t waited = span_ticks() - begin;
+    ThreadSlot::add(slot().blocked_ticks, waited);
+    CallerTime::take_out(waited);
     return room;
 }
 
@@ -169,7 +171,9 @@ bool Recorder::close(std::int64_t timeout_ns) {
         }
     }
     std::uint64_t open = 0;
-    closed_at_.compare_exchange_strong(open, now_ticks(), std::memory_order_relaxed);
+    python_until_.compare_exchange_strong(open, CallerTime::ticks(), std::memory_order_relaxed);
+    open = 0;
+    closed_at_.compare_exchange_strong(open, now_ticks(), std::memory_order_release);
     flush_thread_.request_close(ring_.close());
     // A thread that saw no bit set may have recorded since: its values get half of the remaining time.
     const std::int64_t now = monotonic_ns();
@@ -251,9 +255,12 @@ RecorderStats Recorder::stats() const {
                        static_cast<double>(s.calls.samples[k]) * s.flush.ns_per_tick;
     }
     s.blocked_s = static_cast<double>(s.calls.blocked_ticks) * seconds_per_tick;
-    s.logging_s = s.calls.estimated_ticks() * seconds_per_tick;
     const std::uint64_t first = s.flush.first_record_ticks;
-    const std::uint64_t closed = closed_at_.load(std::memory_order_relaxed);
+    const std::uint64_t closed = closed_at_.load(std::memory_order_acquire);
+    const std::uint64_t python =
+        (closed != 0 ? python_until_.load(std::memory_order_relaxed) : CallerTime::ticks()) -
+        python_before_;
+    s.logging_s = (s.calls.estimated_ticks() + static_cast<double>(python)) * seconds_per_tick;
     const std::uint64_t end = closed != 0 ? closed : now_ticks();
     if (first != 0 && end > first) {
         s.wall_s = static_cast<double>(end - first) * seconds_per_tick;

@@ -215,7 +215,9 @@ class Recorder final : ForkWatched, FlushThread::Owner {
     bool reported_budget_ = false;                  // flush thread only
     Collector collector_{options_.sink.directory};  // flush thread only
     std::atomic<std::uint64_t> closed_at_{0};       // ticks; 0 while open
-    bool joined_ = false;                           // guarded by close_mutex_
+    const std::uint64_t python_before_ = CallerTime::ticks();
+    std::atomic<std::uint64_t> python_until_{0};  // set before closed_at_
+    bool joined_ = false;                         // guarded by close_mutex_
     std::mutex close_mutex_;
     std::mutex device_mutex_;
     std::unique_ptr<DeviceValues> device_;  // guarded by device_mutex_; used by the flush thread

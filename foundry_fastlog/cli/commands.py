@@ -161,7 +161,11 @@ def summary(
     if as_json:
         write_json(to_json(result.to_dict()))
     elif metric:  # those that were asked for, all
-        render_summary(result, Console(highlight=False), len(result.metrics))
+        console = Console(highlight=False)
+        render_summary(result, console, len(result.metrics))
+        if not result.metrics:
+            asked = printable(", ".join(metric))
+            console.print(Text(f"no metric fits {asked}", "yellow"), soft_wrap=True)
     else:
         render_summary(result, Console(highlight=False))
     if not result.complete or result.dropped or result.problems:

@@ -6,6 +6,7 @@ install them if they are missing.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -39,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return USAGE
     except KeyboardInterrupt:  # its packages take a moment to load
         return INTERRUPTED
+    if sys.stderr is None:  # closed, as daemons do it
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - to the program's end
+    if sys.stdout is None:
+        print("error: standard output is closed; redirect it: > /dev/null", file=sys.stderr)
+        return USAGE
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not if a test or a notebook replaced it
             # If a terminal cannot show a character, show its escape instead of a traceback.

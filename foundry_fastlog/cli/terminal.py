@@ -35,7 +35,7 @@ class Console(rich.console.Console):
 def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
     """Make a command exit on Ctrl-C or a closed pipe with the code that shells expect.
 
-    A missing package is reported by name.
+    A missing package is reported by name, and output that cannot be written in one line.
     """
 
     @functools.wraps(command)
@@ -50,11 +50,20 @@ def graceful(command: Callable[_P, None]) -> Callable[_P, None]:
         except ImportError as error:  # the message says how to get what is missing
             raise fail(str(error)) from error
         except BrokenPipeError:
-            # Buffered output has nowhere to go; stop the interpreter from flushing it at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             raise typer.Exit(CLOSED_PIPE) from None
+        except OSError as error:
+            if error.filename is None:  # not of opening something
+                _discard_output()
+            what = error.filename or "the output cannot be written"
+            raise fail(f"{what}: {error.strerror or error}") from error
 
     return wrapped
+
+
+def _discard_output() -> None:
+    """Stop the interpreter from flushing at exit what has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str) -> typer.Exit:

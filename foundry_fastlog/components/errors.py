@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
+from foundry_fastlog.base import caller_time
 from foundry_fastlog.base.arguments import level_name, step_of, whole_number
 from foundry_fastlog.base.environment import utc_now
 from foundry_fastlog.base.error_facts import ErrorFacts, error_facts
@@ -150,23 +151,27 @@ class ErrorTracker(Component):
         *,
         stacklevel: int,
     ) -> dict[str, Any]:
-        level = level_name(level, "ERROR")
-        if context is not None and not isinstance(context, Mapping):
-            raise TypeError(f"context must be a mapping, got {type(context).__name__}")
-        if not isinstance(error, BaseException):
-            raise TypeError(f"error must be an exception, got {type(error).__name__}")
-        fields = {} if context is None else read_context(context)
-        if step is not None:
-            step = whole_number("step", step)
-        elif type(fields.get("step")) is int:
-            step = fields["step"]
-        facts = error_facts(error)
-        message = f"{facts.kind}: {facts.text}"
-        self._record(message, error, fields, step, level, self._logger_name, wait=True)
-        entry = self._count(facts, fields, step, level)
-        mark_recorded(error, self._recorder)
-        self._log(getattr(logging, level), message, error, fields, stacklevel + 1)
-        return entry
+        begin = caller_time.begin()
+        try:
+            level = level_name(level, "ERROR")
+            if context is not None and not isinstance(context, Mapping):
+                raise TypeError(f"context must be a mapping, got {type(context).__name__}")
+            if not isinstance(error, BaseException):
+                raise TypeError(f"error must be an exception, got {type(error).__name__}")
+            fields = {} if context is None else read_context(context)
+            if step is not None:
+                step = whole_number("step", step)
+            elif type(fields.get("step")) is int:
+                step = fields["step"]
+            facts = error_facts(error)
+            message = f"{facts.kind}: {facts.text}"
+            self._record(message, error, fields, step, level, self._logger_name, wait=True)
+            entry = self._count(facts, fields, step, level)
+            mark_recorded(error, self._recorder)
+            self._log(getattr(logging, level), message, error, fields, stacklevel + 1)
+            return entry
+        finally:
+            caller_time.end(begin)
 
     def record_logged(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base import caller_time
 from foundry_fastlog.base.json_text import text_of_value
 from foundry_fastlog.base.statistics import describe
 from foundry_fastlog.base.unread import device_of
@@ -19,7 +20,7 @@ from foundry_fastlog.components.component import (
     log_text,
     stdlib_logger,
 )
-from foundry_fastlog.recording.recorder import RecorderClosedError
+from foundry_fastlog.recording.extension import RecorderClosedError, core
 from foundry_fastlog.recording.values import metric_value, name_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ Metrics = Mapping[str, Any]
 _INFO = logging.INFO
 
 
-class MetricsLogger(Component):
+class MetricsLogger(Component, core.StepLogger):
     """Records metrics to ``metrics.jsonl``, echoes them to a logger, and reads them back.
 
     Every step is recorded: a call costs well under a microsecond, and a line takes around a hundred
@@ -92,46 +93,19 @@ class MetricsLogger(Component):
         super().__init__(output_dir, recorder, {"name": experiment_name, **options})
         self.experiment_name = experiment_name
         self.output_dir = self._directory
-        self._echo_every = 1 if config is None else config.log_metrics_every_n_steps
         self._detail_every = 1 if config is None else config.log_detailed_metrics_every_n_steps
-        self._levels = known_levels(self._stdlib)
-        self._record = self._recorder._log_step  # noqa: SLF001 - within the package
+        every = 1 if config is None else config.log_metrics_every_n_steps
+        self._open_steps(self._recorder, known_levels(self._stdlib), every)
 
     @property
     def metrics_file(self) -> Path:
         """The first metrics file of this process, including everything logged so far."""
         return self._first_file("metrics")
 
-    def log_step(self, step: int, epoch: float | None, metrics: Metrics) -> bool:
-        """Record the metrics of a training step.
-
-        Args:
-            step: The training step.
-            epoch: The epoch; None omits it.
-            metrics: Values by name: float, int, bool, None, str, numpy scalars, arrays and tensors
-                of one element. A GPU tensor is not waited for: its value is
-                written to its step's line once it arrives. (The echo shows its device.)
-
-        Returns:
-            True when it was recorded, False when the ring was full or the recorder is closed.
-
-        Raises:
-            RuntimeError: A GPU value was passed while a stream is being captured into a graph.
-            TypeError: ``step`` is not an int, ``epoch`` not a number or ``metrics`` not a mapping;
-                with ``on_bad_value="raise"``, a value cannot be recorded.
-            OverflowError: A step beyond 64 bits.
-        """
-        try:
-            accepted = self._record(step, epoch, metrics)
-        except RecorderClosedError:
-            accepted = self._closed()
-        if (
-            self._levels.get(_INFO, True)
-            and step % self._echo_every == 0
-            and self._stdlib.isEnabledFor(_INFO)
-        ):
+    def _tell_step(self, step: int, epoch: float | None, metrics: Metrics) -> None:
+        """Echo a step. Called by log_step(), unless it is known that nobody would see it."""
+        if self._stdlib.isEnabledFor(_INFO):
             self._echo(f"Step {step}", step, epoch, metrics)
-        return accepted
 
     def log_detailed(
         self, step: int, epoch: float | None, metrics: Metrics | Callable[[], Metrics]
@@ -155,10 +129,7 @@ class MetricsLogger(Component):
         """
         if step % self._detail_every:
             return False
-        try:
-            return self._record(step, epoch, metrics() if callable(metrics) else metrics)
-        except RecorderClosedError:
-            return self._closed()
+        return self._record_step(step, epoch, metrics() if callable(metrics) else metrics)
 
     def log_epoch_summary(self, epoch: float, summary: Metrics) -> bool:
         """Record values of a whole epoch, and echo them.
@@ -189,10 +160,14 @@ class MetricsLogger(Component):
         return False
 
     def _echo(self, title: str, step: int | None, epoch: float | None, metrics: Metrics) -> None:
-        text = ", ".join(f"{name_of(key)}={_shown(value)}" for key, value in metrics.items())
-        log_text(
-            self.logger, logging.INFO, f"{title}: {text}", stacklevel=3, step=step, epoch=epoch
-        )
+        begin = caller_time.begin()
+        try:
+            text = ", ".join(f"{name_of(key)}={_shown(value)}" for key, value in metrics.items())
+            log_text(
+                self.logger, logging.INFO, f"{title}: {text}", stacklevel=3, step=step, epoch=epoch
+            )
+        finally:
+            caller_time.end(begin)
 
     def get_metrics_history(self) -> list[dict[str, Any]]:
         """Return the lines of all steps, of all processes and attempts.

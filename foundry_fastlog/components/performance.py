@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import orjson
 
 from foundry_fastlog.analysis.accumulate import percentile
+from foundry_fastlog.base import caller_time
 from foundry_fastlog.base.environment import get_device, rss_bytes
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.base.statistics import describe
@@ -128,10 +129,14 @@ class PerformanceLogger(core.BlockTimer):
         error: type[BaseException] | None,
     ) -> None:
         """Log that a block has ended. Called by it, unless the level is known to be disabled."""
-        if self._stdlib.isEnabledFor(level):
-            failed = "" if error is None else f" (raised {error.__name__})"
-            text = f"{name} completed in {elapsed:.4f}s{failed}"
-            log_text(self.logger, level, text, stacklevel=2, step=step)
+        begin = caller_time.begin()
+        try:
+            if self._stdlib.isEnabledFor(level):
+                failed = "" if error is None else f" (raised {error.__name__})"
+                text = f"{name} completed in {elapsed:.4f}s{failed}"
+                log_text(self.logger, level, text, stacklevel=2, step=step)
+        finally:
+            caller_time.end(begin)
 
     def _new_series(self, name: str) -> core.Durations:
         """Return the durations of a name. Called by the first block of the name that ends."""

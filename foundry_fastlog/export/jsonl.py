@@ -188,6 +188,8 @@ def check_target(run: Run, target: Path, *, force: bool) -> Path:
     Raises:
         ExportError: The target must not be written.
     """
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        return target.absolute()  # a pipe or a device: what /dev/stdout leads to may have no name
     target = target.resolve()
     home = run.path.resolve()
     if target.is_dir():

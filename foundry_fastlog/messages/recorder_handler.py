@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base import caller_time
 from foundry_fastlog.base.arguments import known_level, step_of
 from foundry_fastlog.base.error_facts import exception_text
 from foundry_fastlog.base.error_marks import is_recorded, mark_recorded
@@ -79,6 +80,7 @@ class RecorderHandler(logging.Handler):
         """Record a LogRecord; errors are handled as in any handler."""
         if record.name == _OWN:
             return
+        begin = caller_time.begin()
         try:
             parts: Parts | None = getattr(record, PARTS, None)
             context: Mapping[str, Any]
@@ -103,6 +105,8 @@ class RecorderHandler(logging.Handler):
             self.take(record.levelname, record.name, message, context)
         except Exception:  # noqa: BLE001 - as in any handler: the program goes on
             self.handleError(record)
+        finally:
+            caller_time.end(begin)
 
     def _to_errors(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base import caller_time
 from foundry_fastlog.base.environment import get_device, get_git_commit_hash, utc_now
 from foundry_fastlog.base.json_text import nonfinite_fields, render_members, safe_str
 from foundry_fastlog.config.experiment import name_and_config, setting
@@ -265,26 +266,30 @@ class StructuredLogger:
         fields: dict[str, Any],
     ) -> None:
         """Send an enabled message, directly if only handlers of this package are attached."""
-        if args or message.__class__ is not str:
-            message = _formatted(message, args)
-        around = ambient.get()
-        if around is not None:
-            fields = self._with_ambient(around.of(self._family), fields)
-        route = self._route
-        logger = self.logger
-        if route is None or not route.holds(logger):
-            self._route = route = find_route(logger)
-            notice_removed()
-        if exc_info or not route.direct:
-            self._log_through_stdlib(level, message, exc_info, stacklevel + 2, fields)
-            return
-        context = {**self.context, **fields}
-        takers, outputs = route.by_level.get(level) or route.find_targets(level)
-        for take in takers:
-            take(_NAMES.get(level) or _level_name(level), logger.name, message, context)
-        if outputs:
-            shown = settled(_shown(self.context, context, fields))
-            writer.put(outputs, (time.time(), level, logger.name, message, shown, ""))
+        begin = caller_time.begin()
+        try:
+            if args or message.__class__ is not str:
+                message = _formatted(message, args)
+            around = ambient.get()
+            if around is not None:
+                fields = self._with_ambient(around.of(self._family), fields)
+            route = self._route
+            logger = self.logger
+            if route is None or not route.holds(logger):
+                self._route = route = find_route(logger)
+                notice_removed()
+            if exc_info or not route.direct:
+                self._log_through_stdlib(level, message, exc_info, stacklevel + 2, fields)
+                return
+            context = {**self.context, **fields}
+            takers, outputs = route.by_level.get(level) or route.find_targets(level)
+            for take in takers:
+                take(_NAMES.get(level) or _level_name(level), logger.name, message, context)
+            if outputs:
+                shown = settled(_shown(self.context, context, fields))
+                writer.put(outputs, (time.time(), level, logger.name, message, shown, ""))
+        finally:
+            caller_time.end(begin)
 
     def _with_ambient(self, around: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
         """Merge context fields under the bound ones, which are under the call's."""

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from foundry_fastlog.base import caller_time
 from foundry_fastlog.messages.own_handler import OwnHandler, Targets
 from foundry_fastlog.messages.text_console import ConsoleOutput
 from foundry_fastlog.messages.text_files import TextFile
@@ -62,10 +63,13 @@ class TextHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Queue a record; it is rendered here and written by the writer's thread."""
+        begin = caller_time.begin()
         try:
             self.take(record_message(record, self.formatter or _PLAIN))
         except Exception:  # noqa: BLE001 - as in any handler: the program goes on
             self.handleError(record)
+        finally:
+            caller_time.end(begin)
 
     def take(self, message: Message) -> None:
         """Queue a message; at ERROR or above it is written on return, see `TextWriter`."""

@@ -139,15 +139,17 @@ def _killed(run: Run) -> dict[tuple[str, int], set[int]]:
     """Return the starts whose text logs may lack something, by time in the name and rank."""
     found: dict[tuple[str, int], set[int]] = {}
     alive: set[tuple[str, int]] = set()
-    for start in run.report_starts():
-        ends = read_ends(run.path, start.number)
-        for writer in run.writers:
-            if run.number_of(writer) == start.number and not writer.children:
-                key = (writer.stamp or str(start.entry.get("stamp")), writer.rank)
-                if start.state in ("running", "unknown"):
-                    alive.add(key)
-                elif writer.label not in ends:
-                    found.setdefault(key, set()).add(start.number)
+    starts = {start.number: start for start in run.report_starts()}
+    ends = read_ends(run.path)
+    for writer in run.writers:
+        start = starts[run.number_of(writer)]
+        key = (writer.stamp or str(start.entry.get("stamp")), writer.rank)
+        if writer.children:
+            continue
+        if start.state in ("running", "unknown"):
+            alive.add(key)
+        elif writer.label not in ends.get(start.number, {}):
+            found.setdefault(key, set()).add(start.number)
     return {key: starts for key, starts in found.items() if key not in alive}
 
 

@@ -12,6 +12,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import pairwise
 from typing import Any, Literal
 
 import orjson
@@ -73,15 +74,15 @@ def number_starts(writers: Iterable[Writer], entries: Iterable[int]) -> dict[Wri
         writers: The writers that have files.
         entries: Numbers of the starts that have an entry. Those of format 1 have none: their
             attempts were counted anew for each stamp of the file names, and are numbered in that
-            order.
+            order. An entry of format 2 may be lost: its start's number is in the writer's label.
     """
     all_writers = list(writers)
-    known = frozenset(entries)
-    older = sorted({(w.stamp, w.attempt) for w in all_writers if w.attempt not in known})
-    numbers = {start: number for number, start in enumerate(older)}
-    return {
-        w: w.attempt if w.attempt in known else numbers[w.stamp, w.attempt] for w in all_writers
-    }
+    first = min(entries, default=math.inf)  # format 2 went on behind all attempts of format 1
+    older = sorted({(w.stamp, w.attempt) for w in all_writers if w.attempt < first})
+    numbers = {}
+    if any(one[1] >= other[1] for one, other in pairwise(older)):
+        numbers = {start: number for number, start in enumerate(older)}
+    return {w: numbers.get((w.stamp, w.attempt), w.attempt) for w in all_writers}
 
 
 def is_marker(record: Record) -> bool:

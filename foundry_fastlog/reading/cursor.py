@@ -173,7 +173,7 @@ class Cursor:
         found = self._list(result)
         # Lines out of a ring may have been given that are in no file yet.
         at_work = self._overlay.labels_at_work()
-        self._refused = bool(at_work)
+        self._refused = result.refused = bool(at_work)
         found = [series for series in found if series.writer.label not in at_work]
         known = {key for key in self._places if key[1].label not in at_work}
         for key in known - {(series.stream, series.writer) for series in found}:
@@ -185,7 +185,7 @@ class Cursor:
             if place is None:  # a new process, or the first record of a stream
                 place = Place(series.segments[0].name.segment)
                 self._places[series.stream, series.writer] = place
-            step_back(series, place)
+            step_back(series, place, result.notes)
             parts = self._read(series, place, limit, result)
             result.anew |= place.anew
             place.anew = False
@@ -274,12 +274,13 @@ class Cursor:
             try:
                 data, more = advance(segment, place, budget, result.notes, final=final)
             except FileNotFoundError:  # removed since it was listed; the next poll reports it
-                self._refused = True
+                self._refused = result.refused = True
                 break
             except OSError as error:
                 self._refuse(segment, error, result)
                 if final and error.errno == errno.EIO and is_packed(segment.path):
                     continue  # it is damaged, and stays so
+                result.refused = True
                 break
             if left is not None and not place.offset:
                 vars(place).update(vars(left))

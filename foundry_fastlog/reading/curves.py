@@ -159,7 +159,7 @@ class Curves:
         self._lock, self._pid = ForkLock(), os.getpid()  # threads and children share a Run
         self._cursor: Cursor | None = None
         self._pyramids: Pyramids | None = None
-        self._several = False
+        self._several = self._refused = False
         self._used = _Known()  # by what was counted
         self._found = _Known()
         self._ranks: set[int] = set()
@@ -191,6 +191,10 @@ class Curves:
         except BaseException:  # Ctrl-C among them: what was read last may be in no curve
             self._cursor = self._pyramids = None
             raise
+        if self._refused:  # what is behind a file that cannot be read is not in the curves
+            values = self._values(name, window, wanted)
+            level, buckets, *_ = values.draw(sorted(self._ranks), name, *window, points)
+            return Curve(name, level, buckets)
         if wanted is None and self._several:
             chosen = [_ALL_RANKS]
         else:
@@ -242,6 +246,7 @@ class Curves:
                 self._pyramids = self._new()
             self._take(polled, self._pyramids)
             if not polled.more:
+                self._refused = polled.refused
                 break
         if self._several != (len(self._ranks) > 1):
             return False

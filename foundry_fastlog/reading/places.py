@@ -7,6 +7,7 @@ begins, and by what stands before the place: so a file that was truncated or rep
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +18,7 @@ import orjson
 
 from foundry_fastlog.reading.lines import MAX_LINE_BYTES
 from foundry_fastlog.run.files import Segment, Series, Writer
+from foundry_fastlog.run.packed import is_packed
 from foundry_fastlog.run.segment_file import SegmentFile
 
 __all__ = ["Place", "advance", "go_on", "seq_of", "step_back", "tail_of", "without_known"]
@@ -40,7 +42,10 @@ class Place:
     before: _Print = (0, 0)  # of what stands before the place
     next_seq: int = 0  # of the line after the last one taken
     known_below: int = 0  # lines with a lower seq were taken already, and will be read again
+    first: int = -1  # the segment that was read first, and how it begins
+    origin: _Print = (0, 0)
     settled: object = None  # the end of the files according to a ring, when last checked
+    compared: object = None  # the compressed file whose beginning was compared last
     gone: bool = False  # the file is missing, and this was reported
     anew: bool = False  # it was read from its start again since the last poll
 
@@ -56,14 +61,15 @@ class Place:
         Raises:
             KeyError, TypeError, ValueError: It is none.
         """
+        kept = {"first": -1, "origin": (0, 0), **kept}  # which older positions lack
         values = {
             field.name: kept[field.name] for field in fields(cls) if field.name not in _NOT_KEPT
         }
-        for name in ("head", "before"):
+        for name in ("head", "before", "origin"):
             size, checksum = values[name]
             values[name] = (int(size), int(checksum))
         numbers = {name: value for name, value in values.items() if type(value) is int}
-        if len(numbers) + 2 != len(values):
+        if len(numbers) + 3 != len(values):
             raise ValueError("not a number")
         writer = Writer.from_label(kept["label"], kept["stamp"])
         return str(kept["stream"]), writer, cls(**values)
@@ -78,9 +84,18 @@ class Place:
         self.offset, self.inode = offset, inode
         self.before = _print_of(handle, max(0, offset - _BEFORE_BYTES), offset)
         self.head = _print_of(handle, 0, min(_HEAD_BYTES, offset))
+        if self.first in (-1, self.segment):
+            self.first, self.origin = self.segment, self.head
+
+    def begin_anew(self, series: Series) -> None:
+        """Go to the start of a series that is not the one that was read."""
+        self.begin(series.segments[0].name.segment)
+        self.next_seq = self.known_below = 0
+        self.first, self.origin = -1, (0, 0)
+        self.anew = True
 
 
-_NOT_KEPT = ("settled", "gone", "anew")
+_NOT_KEPT = ("settled", "compared", "gone", "anew")
 
 
 def _print_of(handle: SegmentFile, begin: int, end: int) -> _Print:
@@ -103,12 +118,42 @@ def go_on(segments: Iterable[Segment], place: Place) -> list[Segment]:
     return later
 
 
-def step_back(series: Series, place: Place) -> None:
+def _is_same(series: Series, place: Place) -> bool | None:
+    """Return whether a series begins as it did when it was read; None where nothing tells."""
+    size, _ = place.origin
+    found = None
+    for segment in series.segments:
+        if not size or segment.name.segment != place.first:  # two, where a file was begun anew
+            continue
+        with contextlib.suppress(OSError):
+            status = segment.path.stat() if is_packed(segment.path) else None
+            if status is not None and place.compared == (known := _identity(status)):
+                return True
+            with segment.open() as handle:
+                begun = _print_of(handle, 0, size)
+                if begun == place.origin:
+                    place.compared = None if status is None else known
+                    return True
+                found = False if handle.size >= size else found
+    return found
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def step_back(series: Series, place: Place, notes: list[str]) -> None:
     """Check where a ring says that a writer's files end, and go back there.
 
     Lines already read after that point will be written again, perhaps with other digits; lines
-    already taken are recognised by their seq.
+    already taken are recognised by their seq. Where the run was removed and begun again under its
+    name, another one is read from its start.
     """
+    same = _is_same(series, place)
+    if same is False:
+        name = series.segments[0].path.name
+        notes.append(f"{name} was replaced; reading the new file from its start")
+        place.begin_anew(series)
     overlaid = next((seg for seg in series.segments if seg.kept is not None), None)
     if overlaid is None or place.settled == (overlaid.name, overlaid.kept):
         return
@@ -116,10 +161,14 @@ def step_back(series: Series, place: Place) -> None:
     first = overlaid.kept[0] if overlaid.kept else (0, 0)
     # Everything up to here is as it was read.
     end = (overlaid.name.segment, 0 if first[0] else first[1])
-    if (place.segment, place.offset) > end:
-        place.begin(end[0])
-        place.offset = end[1]
-        place.known_below = place.next_seq
+    if (place.segment, place.offset) <= end:
+        return
+    if same is None and place.first >= 0:  # it ends before what was read first: a new one
+        place.begin_anew(series)
+        return
+    place.begin(end[0])
+    place.offset = end[1]
+    place.known_below = place.next_seq
 
 
 def advance(

@@ -37,6 +37,7 @@ class Polled:
             before may no longer be what the run has. A file that was read to its end, and is
             followed by others, is not looked at again.
         more: Whether more can be read at once.
+        refused: A file could not be read, and nothing behind it was: the next poll tries again.
         unread: How many files and rings could not be read since the cursor was created.
         notes: Messages for people: truncated files and, once lines or columns were looked at,
             damaged lines.
@@ -48,6 +49,7 @@ class Polled:
     rewinds: list[RewoundTo] = field(default_factory=list)
     anew: bool = False
     more: bool = False
+    refused: bool = False
     unread: int = 0
     notes: list[str] = field(default_factory=list)
 

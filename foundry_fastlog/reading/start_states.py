@@ -18,6 +18,7 @@ __all__ = ["StartReport", "report_starts"]
 
 # The worst of what its processes say is what became of a start.
 _WORST = ("exception", "signal", "closed")
+_COST = ("logging_s", "wall_s")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class StartReport:
         started: When it began, ``""`` where nothing says so.
         ended: When the process that began it ended, or ``""``.
         error: Type and message of the exception that ended it, or ``""``.
+        logging_s: Seconds that logging took on the threads that logged, in the process that began
+            it; None where that did not say so.
+        wall_s: Seconds from that one's first record to its end, likewise.
         config: Its configuration.
         ranks: The ranks that recorded in it.
         entry: All that its entry says; see ``docs/format.md``.
@@ -42,6 +46,8 @@ class StartReport:
     started: str = ""
     ended: str = ""
     error: str = ""
+    logging_s: float | None = None
+    wall_s: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
     ranks: tuple[int, ...] = ()
     entry: dict[str, Any] = field(default_factory=dict)
@@ -71,11 +77,15 @@ def report_starts(
     for label in list_in_memory(run):
         if (number := by_label.get(label)) is not None:
             outcomes.setdefault(number, set()).add("elsewhere")
+    writers_of: dict[int, list[Writer]] = {}
+    for writer, number in numbers.items():
+        writers_of.setdefault(number, []).append(writer)
+    all_ends = read_ends(run)
     found = []
-    for number in sorted({*entries, *numbers.values()}):
-        writers = [writer for writer, start in numbers.items() if start == number]
+    for number in sorted({*entries, *writers_of}):
+        writers = writers_of.get(number, [])
         entry = read_entry(run, number) or _former_entry(info, writers)
-        ends = read_ends(run, number)
+        ends = all_ends.get(number, {})
         if not ends and isinstance(ended := entry.get("ended"), str):
             ends = {"": {"how": "closed", "ended": ended}}
         worst = min(ends.values(), key=_badness, default={})
@@ -86,6 +96,7 @@ def report_starts(
                 _text(entry.get("started")),
                 max((_text(end.get("ended")) for end in ends.values()), default=""),
                 _error(worst),
+                *_cost(ends),
                 entry["config"] if isinstance(entry.get("config"), dict) else {},
                 tuple(sorted({writer.rank for writer in writers})),
                 entry,
@@ -105,6 +116,15 @@ def _state(outcomes: set[str], worst: Mapping[str, Any], *, known: bool) -> str:
 def _error(end: Mapping[str, Any]) -> str:
     kind, message = _text(end.get("error_type")), _text(end.get("error_message"))
     return f"{kind}: {message}" if message else kind
+
+
+def _cost(ends: Mapping[str, Mapping[str, Any]]) -> tuple[float | None, float | None]:
+    """Return what the first process that noted it says of what logging has cost it."""
+    for _, end in sorted(ends.items()):
+        logging_s, wall_s = map(end.get, _COST)
+        if type(logging_s) is float and type(wall_s) is float:
+            return logging_s, wall_s
+    return None, None
 
 
 def _badness(end: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from foundry_fastlog.base import caller_time
 from foundry_fastlog.base.arguments import INT64_MIN, check_type, level_name, step_number
 from foundry_fastlog.base.error_facts import error_facts
 from foundry_fastlog.base.json_text import (
@@ -82,28 +83,32 @@ class EventRecorder(core.RecorderCore):
             OverflowError: A step beyond 64 bits.
             RecorderClosedError: The recorder has been closed.
         """
-        check_type("message", message, str, "a str")
-        if error is not None:
-            check_type("error", error, BaseException, "an exception")
-        if context is not None:
-            check_type("context", context, Mapping, "a mapping")
-        if logger is not None:
-            check_type("logger", logger, str, "a str")
-        fields: dict[str, Any] = {
-            "level": level_name(level, "INFO" if error is None else "ERROR"),
-            "logger": logger or "foundry_fastlog",
-        }
-        if step is not None:
-            fields["step"] = step_number(step)
-        fields["message"] = message
-        if error is not None:
-            facts = error_facts(error)
-            fields["error_type"] = facts.kind
-            fields["error_message"] = facts.text
-            fields["traceback"] = facts.traceback
-            fields["fingerprint"] = facts.fingerprint
-        fields["context"] = {} if context is None else context
-        return self._event(_LOG if error is None else _ERRORS, fields)
+        begin = caller_time.begin()
+        try:
+            check_type("message", message, str, "a str")
+            if error is not None:
+                check_type("error", error, BaseException, "an exception")
+            if context is not None:
+                check_type("context", context, Mapping, "a mapping")
+            if logger is not None:
+                check_type("logger", logger, str, "a str")
+            fields: dict[str, Any] = {
+                "level": level_name(level, "INFO" if error is None else "ERROR"),
+                "logger": logger or "foundry_fastlog",
+            }
+            if step is not None:
+                fields["step"] = step_number(step)
+            fields["message"] = message
+            if error is not None:
+                facts = error_facts(error)
+                fields["error_type"] = facts.kind
+                fields["error_message"] = facts.text
+                fields["traceback"] = facts.traceback
+                fields["fingerprint"] = facts.fingerprint
+            fields["context"] = {} if context is None else context
+            return self._event(_LOG if error is None else _ERRORS, fields)
+        finally:
+            caller_time.end(begin)
 
     def message(self, level: str, logger: str, message: str, context: Mapping[str, Any]) -> bool:
         """Record a message: a faster event() for handlers and others that log many messages.
@@ -117,6 +122,7 @@ class EventRecorder(core.RecorderCore):
         Returns:
             True when the line was accepted, False when it was dropped or the recorder is closed.
         """
+        begin = caller_time.begin()
         fields = {"level": level, "logger": logger, "message": message, "context": context}
         try:
             if len(message) > _SHORT or (type(context) is dict and _has_long_text(context)):
@@ -132,6 +138,8 @@ class EventRecorder(core.RecorderCore):
             return self._fragment(_LOG, rendered[1:-1])
         except RecorderClosedError:
             return False
+        finally:
+            caller_time.end(begin)
 
     def _event(self, stream: int, fields: dict[str, Any]) -> bool:
         fields["context"] = plain_context(fields["context"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from foundry_fastlog.base import caller_time
+
 try:
     from foundry_fastlog import _core
 except ImportError as error:
@@ -17,4 +19,5 @@ except ImportError as error:
 __all__ = ["RecorderClosedError", "core"]
 
 core = _core
+caller_time.use(_core.begin_span, _core.end_span)
 RecorderClosedError = _core.RecorderClosedError

@@ -219,6 +219,8 @@ def pack(
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         opened = above_standard(os.open(temporary, flags, 0o600))
         with open(opened, "wb") as out:  # noqa: PTH123 - its mode
+            with contextlib.suppress(OSError):  # root compresses somebody's files
+                os.fchown(out.fileno(), status.st_uid, status.st_gid)
             os.fchmod(out.fileno(), stat.S_IMODE(status.st_mode) & _MODE)
             with open_packer(out, how) as packer:
                 while block := os.read(plain, _BLOCK_BYTES):

@@ -561,8 +561,10 @@ class Recorder(EventRecorder):
         if self._start is None or self._label is None:
             return
         how, facts = _end_of(self._error, self._signal)
+        stats = self._stats()
+        cost = {"logging_s": round(stats["logging_s"], 6), "wall_s": round(stats["wall_s"], 6)}
         try:
-            note_end(self._path, self._start, self.label, how, **facts)
+            note_end(self._path, self._start, self.label, how, **facts, **cost)
         except OSError as error:
             _log.warning("could not write how %s ended: %s", self._path, error)
 
@@ -572,16 +574,17 @@ class Recorder(EventRecorder):
         Returns:
             A dict. Counts of records: ``calls`` = ``accepted`` + ``dropped``; ``written`` equals
             ``accepted`` after close(); ``record_calls``, ``timer_calls``, ``event_calls``. Times:
-            ``record_ns`` and ``timer_ns`` (mean nanoseconds of a call and of a timer's enter and
-            exit; one call in 64 is measured), ``blocked_s``, ``logging_s`` (estimated seconds in
-            all calls), ``wall_s`` (since the first record), ``overhead_fraction`` (``logging_s`` /
-            ``wall_s``), ``flush_cpu_s`` (of the flush thread). Sizes in bytes: ``bytes_written``,
-            ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's file, None for a
-            ring in memory. Faults: ``errors`` (count), ``first_error``, ``last_error``.
-            ``key_sets``: distinct sets of metric names. ``left_out``: values that ``log()`` and the
-            components could not record (see ``on_bad_value``). ``streams``: per stream ``written``,
-            ``bytes``, ``dropped``, ``segments``. ``device``: ``scalars``, ``waiting``, ``missing``,
-            ``error``; see docs/device_scalars.md.
+            ``record_ns`` and ``timer_ns`` (mean nanoseconds of a call, and of a timer in all; one
+            call in 16 is measured), ``blocked_s``, ``logging_s`` (seconds that this package took on
+            the threads that call it: in this recorder's calls, estimated, and in the Python code of
+            all loggers of this process), ``wall_s`` (since the first record), ``overhead_fraction``
+            (``logging_s`` / ``wall_s``), ``flush_cpu_s`` (of the flush thread). Sizes in bytes:
+            ``bytes_written``, ``ring_bytes``, ``ring_high_water_bytes``. ``ring_path``: the ring's
+            file, None for a ring in memory. Faults: ``errors`` (count), ``first_error``,
+            ``last_error``. ``key_sets``: distinct sets of metric names. ``left_out``: values that
+            ``log()`` and the components could not record (see ``on_bad_value``). ``streams``: per
+            stream ``written``, ``bytes``, ``dropped``, ``segments``. ``device``: ``scalars``,
+            ``waiting``, ``missing``, ``error``; see docs/device_scalars.md.
         """
         return self._stats()
 

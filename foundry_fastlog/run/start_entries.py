@@ -136,14 +136,14 @@ def put_entry(
     _put(entry_path(directory, start.number), entry)
 
 
-def read_ends(directory: Path, number: int) -> dict[str, dict[str, Any]]:
-    """Return how the processes of a start ended, by their labels, as far as they said so."""
-    found = {}
+def read_ends(directory: Path) -> dict[int, dict[str, dict[str, Any]]]:
+    """Return how the processes of a run ended, as far as they said so, by start and label."""
+    found: dict[int, dict[str, dict[str, Any]]] = {}
     for name in list_names(directory / STARTS_DIR):
         parsed = _parse(name)
-        if parsed and parsed[0] == number and parsed[1] is not None:
+        if parsed is not None and parsed[1] is not None:
             end = _read(directory / STARTS_DIR / name)
-            found[str(end.get("label", parsed[1]))] = end
+            found.setdefault(parsed[0], {})[str(end.get("label", parsed[1]))] = end
     return found
 
 

@@ -142,6 +142,8 @@ def _facts(summary: Summary, console: Console) -> None:
     _row(grid, "writers", f"{processes}: {ranks}, {_plural(len(summary.starts), 'start')}")
     if summary.starts:
         _row(grid, "state", _state(summary.starts[-1], 200))
+        if cost := _cost(summary.starts[-1]):
+            _row(grid, "cost", cost)
     _row(grid, "files", f"{_plural(len(summary.files), 'file')}, {format_bytes(summary.bytes)}")
     lines = sum(check.lines for check in summary.checks)
     live = sum(ring.outcome == "live" for ring in summary.rings)
@@ -301,6 +303,14 @@ def _render_events(summary: Summary, console: Console) -> None:
 def _state(start: StartReport, most: int) -> str:
     """Say how a start is doing; of an error at most so many characters."""
     return f"{start.state} ({printable(start.error, most)})" if start.error else start.state
+
+
+def _cost(start: StartReport) -> str:
+    """Say what logging took on the threads that logged; nothing where nobody noted it."""
+    if start.logging_s is None or not start.wall_s or not 0 <= start.logging_s / start.wall_s < 1e6:
+        return ""
+    share = format_number(100 * start.logging_s / start.wall_s)
+    return f"logging took {share} % of the time ({format_seconds(start.logging_s)})"
 
 
 def _render_starts(summary: Summary, console: Console) -> None:

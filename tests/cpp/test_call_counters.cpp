@@ -1,4 +1,4 @@
-// Counters per thread: exact sums, one sample in 64, slots that go from ended threads to new ones.
+// Counters per thread: exact sums, one sample in 16, slots that go from ended threads to new ones.
 #include <optional>
 #include <set>
 #include <thread>
@@ -12,6 +12,7 @@ using namespace fastlog::test;
 
 namespace {
 constexpr auto kRecord = static_cast<std::size_t>(CallKind::record);
+constexpr auto kEnter = static_cast<std::size_t>(CallKind::timer_enter);
 constexpr auto kEvent = static_cast<std::size_t>(CallKind::event);
 }  // namespace
 
@@ -32,18 +33,51 @@ TEST_SUITE("call counters") {
         CHECK(second.totals().accepted == 4);
     }
 
-    TEST_CASE("should time one call in 64") {
-        CallCounters slots;
-        ThreadSlot& slot = slots.local();
-        std::vector<int> timed;
-        for (int i = 0; i < 200; ++i) {
-            if (slot.count_call(CallKind::record)) timed.push_back(i);
+    TEST_CASE("should time one call in 16, and the calls of a training step in turn") {
+        for (std::uint64_t in_step = 1; in_step <= 64; ++in_step) {
+            CallCounters slots;
+            ThreadSlot& slot = slots.local();
+            std::vector<int> timed(in_step);
+            constexpr std::uint64_t kSteps = 1000;
+            for (std::uint64_t i = 0; i < kSteps * in_step; ++i) {
+                if (slot.count_call(CallKind::record)) ++timed[i % in_step];
+            }
+            for (const int count : timed) {
+                CHECK(count > 0.5 * kSteps / ThreadSlot::kSampleEvery);
+                CHECK(count < 1.5 * kSteps / ThreadSlot::kSampleEvery);
+            }
+            CHECK(slots.totals().calls[kRecord] == kSteps * in_step);
+            CHECK(slots.totals().calls[kEvent] == 0);
+            slot.uncount_call(CallKind::record);
+            CHECK(slots.totals().calls[kRecord] == kSteps * in_step - 1);
         }
-        CHECK(timed == std::vector<int>{32, 96, 160});
-        CHECK(slots.totals().calls[kRecord] == 200);
-        CHECK(slots.totals().calls[kEvent] == 0);
-        slot.uncount_call(CallKind::record);
-        CHECK(slots.totals().calls[kRecord] == 199);
+    }
+
+    TEST_CASE("should count the time of Python code once, and what it waits for elsewhere") {
+        const std::uint64_t before = CallerTime::ticks();
+        const auto wait = [](std::uint64_t ticks) {
+            for (const std::uint64_t begin = span_ticks(); span_ticks() - begin < ticks;) {
+            }
+        };
+        const std::uint64_t begin = CallerTime::begin();
+        REQUIRE(begin != 0);
+        const std::uint64_t within = CallerTime::begin();
+        CHECK(within == 0);
+        wait(1000);
+        CallerTime::end(within);
+        CHECK(CallerTime::ticks() == before);
+        std::thread([] {
+            const std::uint64_t other = CallerTime::begin();
+            CHECK(other != 0);
+            CallerTime::take_out(UINT64_MAX / 2);
+            CallerTime::end(other);
+        }).join();
+        CHECK(CallerTime::ticks() == before);
+        CallerTime::end(begin);
+        CallerTime::end(begin);
+        const std::uint64_t taken = CallerTime::ticks() - before;
+        CHECK(taken >= 1000);
+        CHECK(taken <= span_ticks() - begin);
     }
 
     TEST_CASE("should estimate the time in calls from the samples") {
@@ -53,12 +87,14 @@ TEST_SUITE("call counters") {
         totals.samples[kRecord] = 10;
         totals.sampled_ticks[kRecord] = 500;  // 50 ticks a call
         CHECK(totals.estimated_ticks() == 640 * 50.0);
-        totals.calls[kEvent] = 7;  // no sample yet: nothing is known
+        totals.calls[kEnter] = 7;  // no sample yet: nothing is known
         CHECK(totals.estimated_ticks() == 640 * 50.0);
-        totals.samples[kEvent] = 2;
-        totals.sampled_ticks[kEvent] = 3;
+        totals.samples[kEnter] = 2;
+        totals.sampled_ticks[kEnter] = 3;
         totals.blocked_ticks = 1'000'000;
         CHECK(totals.estimated_ticks() == 640 * 50.0 + 7 * 1.5 + 1'000'000);
+        totals.calls[kEvent] = totals.samples[kEvent] = totals.sampled_ticks[kEvent] = 9;
+        CHECK(totals.estimated_ticks() == 640 * 50.0 + 7 * 1.5 + 1'000'000);  // by CallerTime
     }
 
     TEST_CASE("should hand the slot of an ended thread to the next and go on counting") {
@@ -128,8 +164,8 @@ TEST_SUITE("call counters") {
         CHECK(totals.dropped == 2 * all);
         CHECK(totals.blocked_ticks == 3 * all);
         // Slots go on counting where they stood, so the samples follow the calls.
-        CHECK(totals.samples[kEvent] >= all / 64 - kThreads);
-        CHECK(totals.samples[kEvent] <= all / 64 + kThreads);
+        CHECK(totals.samples[kEvent] >= all / ThreadSlot::kSampleEvery - kThreads);
+        CHECK(totals.samples[kEvent] <= all / ThreadSlot::kSampleEvery + kThreads);
         CHECK(totals.sampled_ticks[kEvent] == 10 * totals.samples[kEvent]);
     }
 

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import foundry_fastlog
 import foundry_fastlog.demo
 from foundry_fastlog.cli.main import main
 from foundry_fastlog.reading.cursor import Cursor
+from foundry_fastlog.reading.run import read_run
 
 Capsys = pytest.CaptureFixture[str]
 COMMAND = [sys.executable, "-m", "foundry_fastlog"]
@@ -155,6 +157,34 @@ def test_a_run_that_cannot_be_listed_exits_with_2(
     fail = Mock(side_effect=OSError(5, "Input/output error"))
     monkeypatch.setattr("foundry_fastlog.reading.overlay.list_files", fail)
     assert "Input/output error" in command(word, run, code=2).err
+
+
+COMMANDS = ["summary", "summary --json", "tail", "export --to -", "trace --out -", "compress"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize("place", ["full", "closed", "both closed"])
+def test_output_that_goes_nowhere_is_told_in_a_line(run: Path, words: str, place: str) -> None:
+    """``export --to - > all.jsonl`` on a full disk; a daemon that has closed its streams."""
+    line = f"{shlex.quote(sys.executable)} -m foundry_fastlog {words} {shlex.quote(str(run))}"
+    line += {"full": " > /dev/full", "closed": " >&-", "both closed": " >&- 2>&-"}[place]
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    said = {"full": "No space left", "closed": "standard output is closed", "both closed": ""}
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said[place] in done.stderr
+    assert len(done.stderr.splitlines()) == (place != "both closed")
+
+
+def test_a_pipe_that_has_a_name_in_proc_is_written(run: Path) -> None:
+    command = [sys.executable, "-m", "foundry_fastlog", "export", "--to", "/dev/stdout", str(run)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    lines = list(read_run(run).raw_lines())
+    assert len([json.loads(line) for line in done.stdout.splitlines()]) == len(lines)
+
+
+def test_a_pattern_that_fits_no_metric_is_told(run: Path, command: Command) -> None:
+    assert "no metric fits los, val_*" in command("summary", run, "-m", "los", "-m", "val_*").out
 
 
 def test_demo_hands_its_options_on(monkeypatch: Patch, command: Command) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,42 @@ def test_a_file_that_begins_anew_is_read_from_its_start(
         writer.path("metrics").rename(tmp_path / "old")
     writer.fill(range(10, 10 + after))
     check(cursor.poll(), [*range(10, 10 + after)], note)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("begun", [0, 5, 300, 2000])
+@pytest.mark.parametrize("end", ["live", "closed"])
+def test_a_run_that_was_begun_again_is_read_from_its_start(
+    tmp_path: Path, end: str, begun: int, saved: bool
+) -> None:
+    """``rm -rf runs/x; python train.py``, while somebody follows it."""
+    run = tmp_path / "run"
+    found: list[int] = []
+
+    def record(recorder: Recorder, first: int, count: int) -> None:
+        for step in range(first, first + count):
+            recorder.record(step, loss=1.0)
+        assert recorder.flush()
+
+    with Recorder(run, segment_bytes=8192, ring="file") as recorder:
+        record(recorder, 0, 1000)
+    cursor = Cursor(run, "metrics")
+    assert len(cursor.poll().lines) == 1000
+    cursor = again(cursor) if saved else cursor
+    shutil.rmtree(run)
+    recorder = Recorder(run, segment_bytes=8192, ring="file")
+    record(recorder, 5000, begun)
+    if end == "closed":
+        recorder.close()
+    polled = cursor.poll()
+    assert polled.anew
+    found += steps(polled)
+    if end == "live":
+        record(recorder, 5000 + begun, 1000)
+        recorder.close()
+        polled = cursor.poll()
+        found += steps(polled)
+    assert found == [*range(5000, 5000 + begun + 1000 * (end == "live"))]
 
 
 def test_a_file_that_was_emptied_is_told_once(tmp_path: Path) -> None:

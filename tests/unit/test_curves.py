@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import OracleWriter
-from recorded import in_threads
+from recorded import in_child, in_threads
 
 from foundry_fastlog import Recorder, Run, read_run
 from foundry_fastlog.reading import curve_cache, curves
@@ -213,6 +213,55 @@ def test_a_kept_run_draws_a_start_that_came_later(tmp_path: Path) -> None:
     assert kept.curve("loss").count.sum() == 30
     with pytest.raises(ValueError, match="one of 0, 1"):
         kept.curve("loss", starts=2)
+
+
+@pytest.mark.parametrize("segment", range(3))
+def test_a_segment_that_may_not_be_read_is_left_out(tmp_path: Path, segment: int) -> None:
+    """As other readers do it; once it may be read, its values are there."""
+    OracleWriter(tmp_path, segment_lines=10).fill(range(30))
+    path = sorted(tmp_path.glob("metrics*"), key=lambda path: (len(path.name), path))[segment]
+    path.chmod(0)
+    tmp_path.chmod(0o755)
+
+    def look() -> None:
+        os.chdir(tmp_path)
+        if os.geteuid() == 0:  # whom no permission stops
+            os.seteuid(65534)
+        kept = read_run(".")
+        for ranks in (None, 0):
+            curve = kept.curve("loss", ranks=ranks)
+            assert curve.first_step.tolist() == [s for s in range(30) if s // 10 != segment]
+            assert kept.curve("loss", ranks=ranks, points=2).count.sum() == 20
+        os.seteuid(os.getuid())
+        path.chmod(0o600)
+        assert kept.curve("loss").first_step.tolist() == [*range(30)]
+
+    in_child(look)
+
+
+def test_a_run_that_was_begun_again_is_another_one(tmp_path: Path, written: None) -> None:
+    """Under its name, beside the cache of the one that was removed; alive, and shorter."""
+    del written
+    run = tmp_path / "run"
+
+    def record(count: int, value: float) -> Recorder:
+        recorder = Recorder(run, ring="file", segment_bytes=4096)
+        for step in range(count):
+            recorder.record(step, loss=value)
+        recorder.flush()
+        return recorder
+
+    record(300, 1.0).close()
+    kept = read_run(run)
+    assert kept.curve("loss").count.sum() == 300
+    shutil.rmtree(run / "starts")
+    for path in (*run.glob("*.jsonl"), run / "run.json"):
+        path.unlink()
+    recorder = record(100, 2.0)
+    for opened in (kept, read_run(run)):
+        curve = opened.curve("loss")
+        assert (curve.count.sum(), curve.min.min(), curve.max.max()) == (100, 2.0, 2.0)
+    recorder.close()
 
 
 def test_a_flag_is_drawn_as_zeros_and_ones(tmp_path: Path) -> None:

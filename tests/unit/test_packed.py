@@ -738,6 +738,18 @@ def test_compressing_waits_for_who_starts_or_ends(tmp_path: Path, monkeypatch: P
     assert (result.files, result.left, late.call_count) == (["metrics.jsonl"], [], 2)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_compressed_file_stays_its_owners(tmp_path: Path) -> None:
+    """Root compresses somebody's run, who goes on reading it."""
+    OracleWriter(tmp_path).fill(range(3))
+    path = tmp_path / "metrics.jsonl"
+    path.chmod(0o640)
+    os.chown(path, 4711, 4712)
+    compress_run(tmp_path, "gzip")
+    status = (tmp_path / "metrics.jsonl.gz").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (4711, 4712, 0o640)
+
+
 def test_refusals_leave_the_plain_file(tmp_path: Path) -> None:
     OracleWriter(tmp_path).fill(range(3))
     path = tmp_path / "metrics.jsonl"

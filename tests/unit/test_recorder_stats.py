@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from recorded import in_threads, lines, segments
 
-from foundry_fastlog import Recorder
+from foundry_fastlog import ExperimentLogging, Recorder, read_run
 
 KEYS = {
     *("calls", "accepted", "dropped", "written", "bytes_written", "blocked_s", "record_ns"),
@@ -89,6 +90,42 @@ def test_sampled_times(tmp_path: Path) -> None:
     assert 0 < stats["logging_s"] < stats["wall_s"]
     assert stats["overhead_fraction"] == pytest.approx(stats["logging_s"] / stats["wall_s"])
     assert 0 < recorder.stats()["flush_cpu_s"] < 60
+
+
+class Slow:
+    """A value that takes its time to become a text."""
+
+    def __str__(self) -> str:
+        time.sleep(SLEEP_S)
+        return "slow"
+
+
+SLEEP_S = 0.02
+WAYS: dict[str, Callable[[Any], object]] = {
+    "message": lambda logs: logs.logger("x").info("m", value=Slow()),
+    "stdlib": lambda logs: logging.getLogger(f"{logs.logger('x').name}").info("%s", Slow()),
+    "event": lambda logs: logs.recorder.event("m", context={"value": Slow()}),
+    "taken": lambda logs: logs.recorder.message("INFO", "x", "m", {"value": Slow()}),
+    "error": lambda logs: logs.errors.log_error(ValueError(), {"value": Slow()}),
+    "echo": lambda logs: logs.log_step(10, 0, {"loss": 1.0, Slow(): 2.0}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_time_of_python_code_counts(tmp_path: Path, way: str) -> None:
+    """All that the package does on the caller's thread, until it is closed; also for readers."""
+    with ExperimentLogging("e", directory=tmp_path / "run", stamped=False) as logs:
+        before = logs.recorder.stats()["logging_s"]
+        WAYS[way](logs)
+        taken = logs.recorder.stats()["logging_s"] - before
+        assert taken >= SLEEP_S
+    stats = logs.recorder.stats()
+    with Recorder(tmp_path / "other") as other:
+        other.event("m", context={"value": Slow()})
+    assert logs.recorder.stats() == stats
+    (start,) = read_run(tmp_path / "run").report_starts()
+    assert start.logging_s == pytest.approx(stats["logging_s"], abs=1e-6)
+    assert start.wall_s == pytest.approx(stats["wall_s"], abs=1e-6)
 
 
 def test_wall_time_ends_with_close(tmp_path: Path) -> None:

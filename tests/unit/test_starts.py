@@ -30,6 +30,7 @@ from recorded import eventually
 from foundry_fastlog import Recorder, _core, read_run
 from foundry_fastlog.base.arguments import INT64_MAX, INT64_MIN
 from foundry_fastlog.export.jsonl import export_run
+from foundry_fastlog.reading.counting import number_starts
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place
@@ -395,6 +396,50 @@ def test_a_start_of_which_nothing_says_how_old_it_is_is_of_no_later_launch(
     assert starts.begin(tmp_path, Place(0, 2), other, list, {}).number == 1
     monkeypatch.setattr(starts, "_now_there", Mock(side_effect=OSError(errno.EROFS, "read-only")))
     assert starts.begin(tmp_path, Place(0, 2), other, list, {}).number == 2
+
+
+def test_a_start_keeps_its_number_where_an_entry_is_lost(tmp_path: Path) -> None:
+    """The disk was full when it began, or lost the entry: the number is in the label, too."""
+    for start in range(4):
+        with Recorder(tmp_path, **OPTIONS) as recorder:
+            for step in range(5 * start, 5 * start + 10):
+                recorder.record(step, loss=100.0 * start + step)
+
+    def shown() -> list[Any]:
+        run = read_run(tmp_path)
+        lines = [run.metric("loss", starts=start).values.tolist() for start in range(4)]
+        return [run.starts, run.metric("loss").values.tolist(), lines, run.ranks]
+
+    before = shown()
+    entries = [tmp_path / "starts" / f"{number:06}.json" for number in range(4)]
+    kept = [path.read_bytes() for path in entries]
+    for lost in range(1, 16):
+        for number, path in enumerate(entries):
+            if lost >> number & 1:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_bytes(kept[number])
+        assert shown() == before
+        assert len(read_run(tmp_path).report_starts()) == 4
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        assert recorder.label == "a4"
+
+
+@pytest.mark.parametrize(
+    ("writers", "entries", "numbers"),
+    [
+        ([("a", 0), ("a", 1), ("b", 0)], [], [0, 1, 2]),  # format 1: anew for each stamp
+        ([("a", 0), ("a", 1), ("b", 0), ("", 3), ("", 4)], [3], [0, 1, 2, 3, 4]),
+        ([("a", 0), ("a", 1), ("b", 0), ("", 4)], [3], [0, 1, 2, 4]),
+        ([("", 0), ("", 2)], [], [0, 2]),
+        ([("", 1), ("", 3)], [0, 2], [1, 3]),
+    ],
+)
+def test_numbers_of_starts(
+    writers: list[tuple[str, int]], entries: list[int], numbers: list[int]
+) -> None:
+    asked = [Writer(stamp=stamp, attempt=attempt) for stamp, attempt in writers]
+    assert list(number_starts(asked, entries).values()) == numbers
 
 
 def test_others_that_open_the_run_are_waited_for(tmp_path: Path) -> None:
