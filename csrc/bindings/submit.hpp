@@ -26,7 +26,7 @@ inline int submit_counted(Recorder& core, CallKind call, RecordKind kind, Stream
                           std::uint16_t flags = 0, std::uint32_t thread = 0,
                           bool* is_sampled = nullptr) noexcept {
     ThreadSlot& slot = core.slot();
-    bool sample = slot.count_call(call) && call != CallKind::event;
+    bool sample = slot.count_call(call);
     for (;;) {
         const auto result = core.submit(kind, stream, ticks, thread != 0 ? thread : slot.thread(),
                                         length, write, flags);

@@ -49,8 +49,8 @@ HeldSlots& HeldSlots::local() {
 
 }  // namespace
 
-thread_local std::uint64_t CallerTime::begin_ = 0;
-thread_local std::uint64_t CallerTime::elsewhere_ = 0;
+constinit thread_local std::uint64_t CallerTime::begin_ = 0;
+constinit thread_local std::uint64_t CallerTime::elsewhere_ = 0;
 std::atomic<std::uint64_t> CallerTime::ticks_{0};
 thread_local std::uint64_t CallCounters::cached_owner = 0;
 thread_local ThreadSlot* CallCounters::cached_slot = nullptr;
@@ -68,6 +68,7 @@ std::uint32_t current_thread_id() noexcept {
 void CallTotals::add(const ThreadSlot& slot) noexcept {
     for (std::size_t k = 0; k < kCallKinds; ++k) {
         calls[k] += slot.kinds[k].calls.load(std::memory_order_relaxed);
+        covered[k] += slot.kinds[k].covered.load(std::memory_order_relaxed);
         samples[k] += slot.kinds[k].samples.load(std::memory_order_relaxed);
         sampled_ticks[k] += slot.kinds[k].sampled_ticks.load(std::memory_order_relaxed);
     }
@@ -79,9 +80,9 @@ void CallTotals::add(const ThreadSlot& slot) noexcept {
 double CallTotals::estimated_ticks() const noexcept {
     double ticks = static_cast<double>(blocked_ticks);
     for (std::size_t k = 0; k < kCallKinds; ++k) {
-        if (samples[k] == 0 || k == static_cast<std::size_t>(CallKind::event)) continue;
+        if (samples[k] == 0) continue;
         ticks += static_cast<double>(sampled_ticks[k]) / static_cast<double>(samples[k]) *
-                 static_cast<double>(calls[k]);
+                 static_cast<double>(calls[k] - std::min(calls[k], covered[k]));
     }
     return ticks;
 }

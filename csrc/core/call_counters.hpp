@@ -28,9 +28,43 @@ enum class CallKind : std::uint8_t {
 };
 inline constexpr std::size_t kCallKinds = 5;
 
+/// Time that Python code of this package takes on the threads that call it. One sum for the process: a message
+/// may go to several recorders, and to files besides.
+class CallerTime {
+  public:
+    /// Begins a span; 0 within another one of this thread.
+    static std::uint64_t begin() noexcept {
+        const std::uint64_t now = span_ticks();
+        if (begin_ != 0 && now - begin_ < kLongest) return 0;
+        begin_ = now;
+        elsewhere_ = 0;
+        return now;
+    }
+    static void end(std::uint64_t begin) noexcept {
+        if (begin == 0 || begin != begin_) return;
+        const std::uint64_t taken = span_ticks() - std::exchange(begin_, 0);
+        if (taken > elsewhere_) ticks_.fetch_add(taken - elsewhere_, std::memory_order_relaxed);
+    }
+    /// Takes out of the span of this thread what is counted elsewhere.
+    static void take_out(std::uint64_t ticks) noexcept { elsewhere_ += ticks; }
+    /// Whether this thread is within a span, which counts the native calls in it, too.
+    static bool is_open() noexcept { return begin_ != 0; }
+    static std::uint64_t ticks() noexcept { return ticks_.load(std::memory_order_relaxed); }
+
+  private:
+    /// About ten seconds. Ctrl-C may have come before what ends a span was set up.
+    static constexpr std::uint64_t kLongest = std::uint64_t{1} << 35;
+
+    [[gnu::tls_model(
+        "initial-exec")]] static constinit thread_local std::uint64_t begin_;  // 0: none
+    [[gnu::tls_model("initial-exec")]] static constinit thread_local std::uint64_t elsewhere_;
+    static std::atomic<std::uint64_t> ticks_;
+};
+
 struct alignas(64) ThreadSlot {
     struct PerKind {
         std::atomic<std::uint64_t> calls{0};
+        std::atomic<std::uint64_t> covered{0};  // of them, by a span of CallerTime
         std::atomic<std::uint64_t> samples{0};
         std::atomic<std::uint64_t> sampled_ticks{0};
     };
@@ -55,9 +89,13 @@ struct alignas(64) ThreadSlot {
     }
     /// Counts a call; true if this one should be timed.
     bool count_call(CallKind kind) noexcept {
-        auto& calls = kinds[static_cast<std::size_t>(kind)].calls;
-        const std::uint64_t n = calls.load(std::memory_order_relaxed);
-        calls.store(n + 1, std::memory_order_relaxed);
+        auto& counters = kinds[static_cast<std::size_t>(kind)];
+        const std::uint64_t n = counters.calls.load(std::memory_order_relaxed);
+        counters.calls.store(n + 1, std::memory_order_relaxed);
+        if (CallerTime::is_open()) [[unlikely]] {
+            add(counters.covered, 1);
+            return false;
+        }
         return is_sampled(n);
     }
     void count_calls(CallKind kind, std::uint64_t n) noexcept {
@@ -77,39 +115,10 @@ struct alignas(64) ThreadSlot {
     }
 };
 
-/// Time that Python code of this package takes on the threads that call it. One sum for the process: a message
-/// may go to several recorders, and to files besides.
-class CallerTime {
-  public:
-    /// Begins a span; 0 within another one of this thread.
-    static std::uint64_t begin() noexcept {
-        const std::uint64_t now = span_ticks();
-        if (begin_ != 0 && now - begin_ < kLongest) return 0;
-        begin_ = now;
-        elsewhere_ = 0;
-        return now;
-    }
-    static void end(std::uint64_t begin) noexcept {
-        if (begin == 0 || begin != begin_) return;
-        const std::uint64_t taken = span_ticks() - std::exchange(begin_, 0);
-        if (taken > elsewhere_) ticks_.fetch_add(taken - elsewhere_, std::memory_order_relaxed);
-    }
-    /// Takes out of the span of this thread what is counted elsewhere.
-    static void take_out(std::uint64_t ticks) noexcept { elsewhere_ += ticks; }
-    static std::uint64_t ticks() noexcept { return ticks_.load(std::memory_order_relaxed); }
-
-  private:
-    /// About ten seconds. Ctrl-C may have come before what ends a span was set up.
-    static constexpr std::uint64_t kLongest = std::uint64_t{1} << 35;
-
-    [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t begin_;  // 0: none
-    [[gnu::tls_model("initial-exec")]] static thread_local std::uint64_t elsewhere_;
-    static std::atomic<std::uint64_t> ticks_;
-};
-
 /// The sums over all threads.
 struct CallTotals {
     std::uint64_t calls[kCallKinds]{};
+    std::uint64_t covered[kCallKinds]{};
     std::uint64_t samples[kCallKinds]{};
     std::uint64_t sampled_ticks[kCallKinds]{};
     std::uint64_t accepted = 0;
@@ -117,7 +126,8 @@ struct CallTotals {
     std::uint64_t blocked_ticks = 0;
 
     void add(const ThreadSlot& slot) noexcept;
-    /// Ticks spent in native calls: sampled means times counts, plus the blocked time, which is exact.
+    /// Ticks spent in native calls outside of spans: sampled means times counts, plus the blocked time, which is
+    /// exact.
     double estimated_ticks() const noexcept;
 };
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
+from foundry_fastlog.base import caller_time
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.components.ending import Forget, on_sigterm, write_profile
 from foundry_fastlog.components.errors import ErrorTracker
@@ -61,8 +62,7 @@ class ExperimentLogging:
         performance: The `PerformanceLogger`.
         errors: The `ErrorTracker`.
         wandb: The `WandBLogger`; disabled unless the configuration enables W&B.
-        system: The `SystemMetrics` sampler, or None if its interval is 0 or this is not rank 0 or
-            is a spawned worker.
+        system: The `SystemMetrics` sampler of rank 0, None if its interval is 0, and in workers.
 
     Example:
         >>> with ExperimentLogging("exp0_baseline") as logs:  # doctest: +SKIP
@@ -98,8 +98,7 @@ class ExperimentLogging:
             directory: The experiment's own directory, instead of ``log_dir/<experiment_name>``.
             stamped: Whether the names of the ``.jsonl`` files contain the start time. Without it
                 they are ``metrics.jsonl`` and so on, and a later start adds ``metrics.a1.jsonl``.
-            rank: As for `Recorder`. Only rank 0 writes to the console and to W&B, and samples the
-                machine.
+            rank: As for `Recorder`. Only rank 0 writes to the console and W&B, and is sampled.
             world_size: As for `Recorder`.
             resume: As for `Recorder`.
             launch: As for `Recorder`.
@@ -254,16 +253,19 @@ class ExperimentLogging:
             TypeError: ``step`` is not an int, ``epoch`` not a number or ``metrics`` not a mapping.
             OverflowError: A step beyond 64 bits.
         """
-        accepted = self.metrics.log_step(step, epoch, metrics)
-        self._latest.step = step
-        config = self.config
-        if step % config.log_metrics_every_n_steps == 0 and self.wandb.enabled:
-            self.wandb.log_metrics(step, metrics)
-        if step % config.log_memory_every_n_steps == 0:
-            self.performance.log_memory_usage(step=step)
-            if self.wandb.enabled:
-                self.wandb.log_system_metrics(step)
-        return accepted
+        begin = caller_time.begin()
+        try:
+            accepted = self.metrics.log_step(step, epoch, metrics)
+            self._latest.step = step
+            if step % self.config.log_metrics_every_n_steps == 0 and self.wandb.enabled:
+                self.wandb.log_metrics(step, metrics)
+            if step % self.config.log_memory_every_n_steps == 0:
+                self.performance.log_memory_usage(step=step)
+                if self.wandb.enabled:
+                    self.wandb.log_system_metrics(step)
+            return accepted
+        finally:
+            caller_time.end(begin)
 
     def log_epoch_summary(self, epoch: float, summary: Mapping[str, Any]) -> bool:
         """Log values of a whole epoch: to the metrics file, the log, and W&B.
