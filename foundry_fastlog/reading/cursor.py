@@ -20,6 +20,7 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
+from foundry_fastlog.base.arguments import whole_number
 from foundry_fastlog.reading.counting import known_streams, number_starts
 from foundry_fastlog.reading.lines import find_rewinds
 from foundry_fastlog.reading.overlay import Overlay, describe_ring
@@ -49,6 +50,7 @@ __all__ = ["Cursor", "Line", "Polled"]
 
 _FORMAT = 1
 _POLL_BYTES = 4 << 20
+_MOST_BYTES = 256 << 20  # at a time, of each stream of each process
 
 _Key = tuple[str, Writer]
 
@@ -127,8 +129,10 @@ class Cursor:
 
         Raises:
             OSError: The run directory cannot be read.
+            TypeError: `count` is not an int.
             ValueError: `count` is negative.
         """
+        count = whole_number("count", count)
         if count < 0:
             raise ValueError(f"count must be 0 or more, got {count}")
         result = Polled()
@@ -163,8 +167,10 @@ class Cursor:
 
         Raises:
             OSError: The run directory is gone or cannot be read.
+            TypeError: `limit` is not an int.
             ValueError: `limit` is less than 1.
         """
+        limit = min(whole_number("limit", limit), _MOST_BYTES)
         if limit < 1:
             raise ValueError(f"limit must be 1 byte or more, got {limit}")
         result = Polled(unread=len(self._unread), numbers=self._numbers)

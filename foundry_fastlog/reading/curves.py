@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from foundry_fastlog.base.arguments import bounds_of, ranks_of, whole_number
+from foundry_fastlog.base.arguments import bounds_of, check_type, ranks_of, whole_number
 from foundry_fastlog.base.fork_lock import ForkLock
 from foundry_fastlog.reading.counting import Counting, Cutoffs, Firsts, Starts, known_firsts
 from foundry_fastlog.reading.cursor import Cursor
@@ -35,6 +35,7 @@ __all__ = ["Curve", "Curves", "Limits"]
 _ALL_RANKS = -1
 _INTS = ("index", "first_step", "last_step", "min_step", "max_step")
 _FLOATS = ("first", "last", "min", "max")
+_MOST_POINTS = 1 << 40
 #: Bytes of a run that are read at a time.
 _READ_BYTES = 64 << 20
 
@@ -173,7 +174,8 @@ class Curves:
         ranks: _Ranks,
     ) -> Curve:
         """Draw a metric; see ``Run.curve``."""
-        points = whole_number("points", points)
+        check_type("name", name, str, "a str")
+        points = min(whole_number("points", points), _MOST_POINTS)
         if points < 2:
             raise ValueError(f"points must be 2 or more, got {points}")
         window = bounds_of(steps)

@@ -232,6 +232,7 @@ class Run(ByColumns):
         Raises:
             ImportError: numpy is not installed, or the extension is missing.
             OSError: The run directory is gone or cannot be read.
+            TypeError: ``name`` is not a str, or ``points`` not an int.
             ValueError: An unknown start, or less than 2 points.
         """
         from foundry_fastlog.reading.curves import Curves

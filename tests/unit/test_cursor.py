@@ -194,6 +194,14 @@ def test_a_removed_segment_is_noted_and_stepped_over(tmp_path: Path) -> None:
     assert steps(cursor.poll()) == [4, 5]
 
 
+def test_numbers_are_whole_and_may_be_large(tmp_path: Path) -> None:
+    OracleWriter(tmp_path).fill(range(2))
+    for call in (Cursor(tmp_path).poll, Cursor(tmp_path).last):
+        with pytest.raises(TypeError, match="must be an int, got float"):
+            call(1.5)  # type: ignore[arg-type]
+        assert len(call(2**70).lines) == 2
+
+
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_poll_reads_something(tmp_path: Path, limit: int) -> None:
     OracleWriter(tmp_path).fill(range(2))

@@ -198,6 +198,9 @@ def test_a_run_draws_a_metric(tmp_path: Path) -> None:
         run.curve("loss", points=1)
     with pytest.raises(ValueError, match="starts must be"):
         run.curve("loss", starts=4)
+    with pytest.raises(TypeError, match="name must be a str, got int"):
+        run.curve(5)  # type: ignore[arg-type]
+    assert run.curve("loss", points=2**70).count.sum() == 3001
 
 
 def test_a_kept_run_draws_a_start_that_came_later(tmp_path: Path) -> None:
