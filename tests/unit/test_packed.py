@@ -711,6 +711,7 @@ def test_a_growing_file_is_not_read_again_for_its_copy(tmp_path: Path, monkeypat
         assert len(list(read_run(tmp_path).lines("metrics"))) == last + 1
     assert [call.args for call in looked.call_args_list] == [(copy,)]
     assert not copies.has_more_lines(tmp_path / "none.gz", tmp_path / "none")
+    assert not copies._is_copied(tmp_path / "none.gz", plain)
     assert copies.has_more_lines(copy, tmp_path / "none")
     other = tmp_path / "other.gz"
     other.write_bytes(gzip.compress(b"{}\n" * 500))

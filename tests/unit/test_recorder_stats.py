@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import time
 from collections.abc import Callable
@@ -126,6 +127,16 @@ def test_the_time_of_python_code_counts(tmp_path: Path, way: str) -> None:
     (start,) = read_run(tmp_path / "run").report_starts()
     assert start.logging_s == pytest.approx(stats["logging_s"], abs=1e-6)
     assert start.wall_s == pytest.approx(stats["wall_s"], abs=1e-6)
+
+
+def test_without_the_native_part_nothing_is_counted() -> None:
+    """As before it is loaded: a message is none of a recorder's then."""
+    spec = importlib.util.find_spec("foundry_fastlog.base.caller_time")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module.begin(), module.end(0)) == (0, None)
 
 
 def test_wall_time_ends_with_close(tmp_path: Path) -> None:
