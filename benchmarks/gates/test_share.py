@@ -12,7 +12,7 @@ from benchmarks.gates.trying import Outcome, Reading, until_passed
 WITHIN = 0.2
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("demo", 200), ("1 ms", 3000)])
+@pytest.mark.parametrize(("kind", "steps"), [("demo", 120), ("1 ms", 3000)])
 def test_the_recorders_own_figure_is_true(
     check: Callable[[str, Outcome], None], kind: str, steps: int
 ) -> None:
