@@ -151,7 +151,14 @@ def begin(
         except FileExistsError:
             least = number  # another process was faster; a listing may not show it yet
             continue
-        except OSError:  # the recorder says what is wrong with the disk
+        except OSError as error:
+            if os.access(directory, os.W_OK):  # else the recorder says what is wrong
+                _log.warning(
+                    "%s cannot be written (%s): readers will not know this start's configuration, "
+                    "nor how it ended",
+                    entry_path(directory, number),
+                    error.strerror or error,
+                )
             return Start(number, stamp)
         return start
 

@@ -425,6 +425,17 @@ def test_a_start_keeps_its_number_where_an_entry_is_lost(tmp_path: Path) -> None
         assert recorder.label == "a4"
 
 
+def test_an_entry_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: Patch, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr(starts, "put_entry", full)
+    with Recorder(tmp_path, **OPTIONS) as recorder:
+        recorder.record(0, loss=1.0)
+    assert "000000.json cannot be written (No space left" in caplog.text
+    assert read_run(tmp_path).metric("loss").values.tolist() == [1.0]
+
+
 @pytest.mark.parametrize(
     ("writers", "entries", "numbers"),
     [
