@@ -15,7 +15,7 @@ from benchmarks.machine import ROOT
 from benchmarks.peers import BLOCKS, load
 from benchmarks.sections import attempt, patience, rotated
 from benchmarks.summary import describe, median
-from benchmarks.tables import machine, number, publish, table, title, write
+from benchmarks.tables import machine, number, publish, table, write
 
 PEERS = (
     *("fastlog", "fastlog_metrics_logger", *BLOCKS, "orjson_write", "stdlib_queue"),
@@ -64,20 +64,20 @@ def render(result: dict[str, Any]) -> str:
     known = {peer: row for peer, row in result["peers"].items() if "unavailable" not in row}
     empty = median([row["empty_ns"] for row in known.values()])
     rows = [["an empty C function", "-", number(empty / 1e3), "-", "1.0x", "-"]]
-    for peer, row in sorted(known.items(), key=lambda item: item[1]["ratio"]):
-        rows.append(
-            [
-                row["title"],  # the page is rendered where a peer is not installed, too
-                ", ".join(f"{name} {version}" for name, version in row["versions"].items()) or "-",
-                number(row["cold_ns"]["median"] / 1e3),
-                number(row["p90_ns"] / 1e3),
-                f"{row['ratio']:.1f}x",
-                f"{row['verified']:,}",
-            ]
-        )
+    rows += [
+        [
+            row["title"],  # the page is rendered where a peer is not installed, too
+            ", ".join(f"{name} {version}" for name, version in row["versions"].items()) or "-",
+            number(row["cold_ns"]["median"] / 1e3),
+            number(row["p90_ns"] / 1e3),
+            f"{row['ratio']:.1f}x",
+            f"{row['verified']:,}",
+        ]
+        for row in sorted(known.values(), key=lambda row: row["ratio"])
+    ]
     head = ["one step, caches cold", "versions", "us", "p90, us", "ratio", "verified"]
     notes = [
-        f"Not measured: {title(peer)} ({row['unavailable']})."
+        f"Not measured: `{peer}` ({row['unavailable']})."
         for peer, row in result["peers"].items()
         if "unavailable" in row
     ]
