@@ -76,7 +76,9 @@ PyObject* record_given(PyObject* self, std::uint64_t ticks,
                         "MetricsLogger.__init__() has not run; a subclass has to call it");
         return nullptr;
     }
+    Py_INCREF(recorder);  // a value's own code may open this again
     PyObject* const accepted = record_step(recorder, ticks, given[0], given[1], given[2]);
+    Py_DECREF(recorder);
     if (accepted != nullptr || !PyErr_ExceptionMatches(RecorderHandle::closed_error))
         return accepted;
     PyErr_Clear();

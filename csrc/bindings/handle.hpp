@@ -57,10 +57,11 @@ class RecorderHandle {
             return engine;
         return attend(for_recording);
     }
-    /// The engine of this process, open or closed, without any other work; null in a forked child without one.
+    /// The engine of this process, without any other work; null where it is closed, or a forked child has none.
     Engine* ready_now() noexcept {
         Engine& engine = current();
-        return (engine.core.attention().bits() & AttentionBits::kForked) == 0 ? &engine : nullptr;
+        const std::uint32_t bits = engine.core.attention().bits();
+        return (bits & (AttentionBits::kForked | AttentionBits::kClosed)) == 0 ? &engine : nullptr;
     }
     /// The result of a call without an engine: -1 with the error set, or 0 for a record that is dropped and
     /// counted.

@@ -123,6 +123,9 @@ def test_the_time_of_python_code_counts(tmp_path: Path, way: str) -> None:
     stats = logs.recorder.stats()
     with Recorder(tmp_path / "other") as other:
         other.event("m", context={"value": Slow()})
+    for _ in range(100):
+        with logs.performance.time_block("after"):
+            pass
     assert logs.recorder.stats() == stats
     (start,) = read_run(tmp_path / "run").report_starts()
     assert start.logging_s == pytest.approx(stats["logging_s"], abs=1e-6)
