@@ -7,7 +7,6 @@ begins, and by what stands before the place: so a file that was truncated or rep
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +17,7 @@ import orjson
 
 from foundry_fastlog.reading.lines import MAX_LINE_BYTES
 from foundry_fastlog.run.files import Segment, Series, Writer
-from foundry_fastlog.run.packed import is_packed
+from foundry_fastlog.run.packed import Identity, identity_of, is_packed
 from foundry_fastlog.run.segment_file import SegmentFile
 
 __all__ = ["Place", "advance", "go_on", "seq_of", "step_back", "tail_of", "without_known"]
@@ -45,7 +44,7 @@ class Place:
     first: int = -1  # the segment that was read first, and how it begins
     origin: _Print = (0, 0)
     settled: object = None  # the end of the files according to a ring, when last checked
-    compared: object = None  # the compressed file whose beginning was compared last
+    compared: Identity | None = None  # the compressed file whose beginning was compared last
     gone: bool = False  # the file is missing, and this was reported
     anew: bool = False  # it was read from its start again since the last poll
 
@@ -126,20 +125,16 @@ def _is_same(series: Series, place: Place) -> bool | None:
         if not size or segment.name.segment != place.first:  # two, where a file was begun anew
             continue
         with contextlib.suppress(OSError):
-            status = segment.path.stat() if is_packed(segment.path) else None
-            if status is not None and place.compared == (known := _identity(status)):
+            known = identity_of(segment.path.stat()) if is_packed(segment.path) else None
+            if known is not None and place.compared == known:
                 return True
             with segment.open() as handle:
                 begun = _print_of(handle, 0, size)
                 if begun == place.origin:
-                    place.compared = None if status is None else known
+                    place.compared = known
                     return True
                 found = False if handle.size >= size else found
     return found
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def step_back(series: Series, place: Place, notes: list[str]) -> None:

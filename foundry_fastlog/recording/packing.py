@@ -29,7 +29,14 @@ from foundry_fastlog.run.files import (
     open_run_dir,
     parse_name,
 )
-from foundry_fastlog.run.packed import SUFFIXES, check_library, is_packed, open_packer, plain_name
+from foundry_fastlog.run.packed import (
+    SUFFIXES,
+    check_library,
+    identity_of,
+    is_packed,
+    open_packer,
+    plain_name,
+)
 
 if TYPE_CHECKING:
     from foundry_fastlog.recording.extension import core
@@ -247,13 +254,7 @@ def _longer(packed: Path) -> str:
 
 def _check_same(path: Path, status: os.stat_result) -> None:
     """Raise OSError if a file is not the one that was read, or has changed since."""
-    now = path.lstat()
-    if [now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns] != [
-        status.st_dev,
-        status.st_ino,
-        status.st_size,
-        status.st_mtime_ns,
-    ]:
+    if identity_of(path.lstat()) != identity_of(status):
         raise OSError(0, "it was changed while it was compressed")
 
 

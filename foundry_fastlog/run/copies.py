@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from foundry_fastlog.run.files import Segment
-from foundry_fastlog.run.packed import SUFFIXES, is_packed, plain_name
+from foundry_fastlog.run.packed import SUFFIXES, Identity, identity_of, is_packed, plain_name
 from foundry_fastlog.run.segment_file import SegmentFile
 
 __all__ = ["begin_alike", "has_more_lines", "leave_out_copies"]
@@ -22,8 +22,6 @@ __all__ = ["begin_alike", "has_more_lines", "leave_out_copies"]
 _HEAD_BYTES = _TAIL_BYTES = 64
 _BLOCK_BYTES = 1 << 20
 _SEQ = re.compile(rb'"seq"\s*:\s*([0-9]+)')
-
-_Identity = tuple[int, int, int, int]
 
 
 class _Content(NamedTuple):
@@ -39,7 +37,7 @@ class _Content(NamedTuple):
 
 
 #: Of files that were read for it: who follows a run asks at each look.
-_contents: dict[tuple[Path, _Identity], _Content] = {}
+_contents: dict[tuple[Path, Identity], _Content] = {}
 _MOST_CONTENTS = 1000
 
 
@@ -120,8 +118,7 @@ def _read_end(path: Path, end: int, count: int) -> bytes:
 
 def _content(path: Path) -> _Content:
     try:
-        status = path.stat()
-        key = path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        key = path, identity_of(path.stat())
         content = _contents.get(key)
         if content is None:
             content = _look_at(path)

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SUFFIXES",
+    "Identity",
     "Unpacked",
     "check_library",
     "find_file",
+    "identity_of",
     "is_packed",
     "open_packer",
     "plain_name",
@@ -205,14 +207,14 @@ class _Raw(io.RawIOBase):
         self._path = path
         self._at = 0
         with self._open() as file:
-            self.identity = _identify(file)
+            self.identity = identity_of(os.fstat(file.fileno()))
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         with self._open() as file:
-            if _identify(file) != self.identity:
+            if identity_of(os.fstat(file.fileno())) != self.identity:
                 raise OSError(errno.EIO, "it was changed while it was read", str(self._path))
             file.seek(self._at)
             got = file.readinto(buffer)
@@ -227,23 +229,24 @@ class _Raw(io.RawIOBase):
         return file
 
 
-_Identity = tuple[int, int, int, int]
+Identity = tuple[int, int, int, int]
+"""Device, inode, size and time of a file, by which a later one is told from it."""
 
 #: Decompressed sizes of files that were read to their ends: who follows a run asks at each look.
-_sizes: dict[_Identity, int] = {}
+_sizes: dict[Identity, int] = {}
 _MOST_SIZES = 10_000
 
 
-def _identify(file: io.FileIO) -> _Identity:
-    status = os.fstat(file.fileno())
+def identity_of(status: os.stat_result) -> Identity:
+    """Return what tells a file from one that replaces it, or from itself with other content."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def _known_size(identity: _Identity) -> int | None:
+def _known_size(identity: Identity) -> int | None:
     return _sizes.get(identity)
 
 
-def _note_size(identity: _Identity, size: int) -> None:
+def _note_size(identity: Identity, size: int) -> None:
     if len(_sizes) >= _MOST_SIZES:
         _sizes.clear()
     _sizes[identity] = size
