@@ -101,14 +101,11 @@ def run(kind: str, steps: int) -> dict[str, Any]:
     Raises:
         VerificationError: The recorder did not write all steps.
     """
-    from foundry_fastlog import ExperimentLogging
+    from foundry_fastlog.demo.ab import open_quietly
     from foundry_fastlog.demo.config import load_config
 
-    config = load_config()
-    section = config.logging.model_copy(update={"console": False, "system_metrics_every_s": 0})
-    config = config.model_copy(update={"logging": section})
     with tempfile.TemporaryDirectory(prefix="fastlog-bench-") as scratch:
-        logs = ExperimentLogging(config, directory=Path(scratch) / "run", stamped=False)
+        logs = open_quietly(load_config(), Path(scratch) / "run")
         train_step = KINDS[kind](logs)
         lanes = [TimedLogging(logs), TimedLogging(nothing())]
         before = 0.0

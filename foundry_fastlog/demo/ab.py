@@ -105,7 +105,7 @@ def interleaved_ab(
         torch.set_num_threads(config.training.threads)
     with (
         tempfile.TemporaryDirectory(prefix="fastlog-ab-") as folder,
-        _open_logging(config, Path(folder) / "run") as logs,
+        open_quietly(config, Path(folder) / "run") as logs,
     ):
         trainer = Trainer(config, corpus, logs, device)
         try:
@@ -143,7 +143,7 @@ def interleaved_ab(
     }
 
 
-def _open_logging(config: ExperimentConfig, run: Path) -> ExperimentLogging:
+def open_quietly(config: ExperimentConfig, run: Path) -> ExperimentLogging:
     """Open the logging without anything that would disturb the blocks without logging."""
     section = config.logging.model_copy(
         update={"console": False, "system_metrics_every_s": 0, "use_wandb": False}
