@@ -11,6 +11,7 @@
 #include "bindings/durations.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/items.hpp"
+#include "bindings/owned_members.hpp"
 #include "bindings/signature.hpp"
 #include "bindings/timer.hpp"
 
@@ -154,7 +155,7 @@ BlockTimer* block_timer_of(PyObject* object) noexcept {
     return reinterpret_cast<BlockTimer*>(object);
 }
 
-std::array<PyObject**, 4> members_of(PyObject* self) noexcept {
+std::array<PyObject**, 4> block_timer_members(PyObject* self) noexcept {
     BlockTimer* const timer = block_timer_of(self);
     return {&timer->recorder, &timer->series, &timer->enabled, &timer->untimed};
 }
@@ -165,7 +166,7 @@ PyObject* open_timer(PyObject* self, PyObject* args) {
     if (!PyArg_UnpackTuple(args, "_open", 4, 4, &given[0], &given[1], &given[2], &given[3])) {
         return nullptr;
     }
-    const auto members = members_of(self);
+    const auto members = block_timer_members(self);
     for (std::size_t i = 0; i < members.size(); ++i) {
         Py_XSETREF(*members[i], given[i] != Py_None ? Py_NewRef(given[i]) : nullptr);
     }
@@ -190,25 +191,6 @@ PyObject* time_block(PyObject* self, PyObject* const* args, Py_ssize_t nargs, Py
     if (timer->untimed != nullptr) return Py_NewRef(timer->untimed);
     return make_block(self, timer->recorder, name, level != nullptr ? level : debug_level, step,
                       device, begin);
-}
-
-int block_timer_traverse(PyObject* self, visitproc visit, void* arg) {
-    Py_VISIT(Py_TYPE(self));
-    for (PyObject** const member : members_of(self)) Py_VISIT(*member);
-    return 0;
-}
-
-int block_timer_clear(PyObject* self) {
-    for (PyObject** const member : members_of(self)) Py_CLEAR(*member);
-    return 0;
-}
-
-void block_timer_dealloc(PyObject* self) {
-    PyObject_GC_UnTrack(self);
-    block_timer_clear(self);
-    PyTypeObject* type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
 }
 
 PyMethodDef block_timer_methods[] = {
@@ -238,9 +220,9 @@ Raises:
 PyType_Slot block_timer_slots[] = {
     {Py_tp_doc, const_cast<char*>("The native half of `PerformanceLogger`.")},
     {Py_tp_new, reinterpret_cast<void*>(PyType_GenericNew)},
-    {Py_tp_dealloc, reinterpret_cast<void*>(block_timer_dealloc)},
-    {Py_tp_traverse, reinterpret_cast<void*>(block_timer_traverse)},
-    {Py_tp_clear, reinterpret_cast<void*>(block_timer_clear)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(OwnedMembers<block_timer_members>::dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(OwnedMembers<block_timer_members>::traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(OwnedMembers<block_timer_members>::clear)},
     {Py_tp_methods, block_timer_methods},
     {0, nullptr},
 };

@@ -7,6 +7,7 @@
 #include "bindings/bindings.hpp"
 #include "bindings/handle.hpp"
 #include "bindings/items.hpp"
+#include "bindings/owned_members.hpp"
 #include "bindings/payload_builder.hpp"
 #include "bindings/signature.hpp"
 #include "core/clock.hpp"
@@ -31,6 +32,11 @@ constexpr Signature<3> kRecordStep{
 
 StepLogger* step_logger_of(PyObject* object) noexcept {
     return reinterpret_cast<StepLogger*>(object);
+}
+
+std::array<PyObject**, 2> step_logger_members(PyObject* self) noexcept {
+    StepLogger* const logger = step_logger_of(self);
+    return {&logger->recorder, &logger->enabled};
 }
 
 // _open_steps(recorder, enabled, every)
@@ -109,27 +115,6 @@ PyObject* log_step(PyObject* self, PyObject* const* args, Py_ssize_t nargs, PyOb
     return accepted;
 }
 
-int step_logger_traverse(PyObject* self, visitproc visit, void* arg) {
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(step_logger_of(self)->recorder);
-    Py_VISIT(step_logger_of(self)->enabled);
-    return 0;
-}
-
-int step_logger_clear(PyObject* self) {
-    Py_CLEAR(step_logger_of(self)->recorder);
-    Py_CLEAR(step_logger_of(self)->enabled);
-    return 0;
-}
-
-void step_logger_dealloc(PyObject* self) {
-    PyObject_GC_UnTrack(self);
-    step_logger_clear(self);
-    PyTypeObject* type = Py_TYPE(self);
-    type->tp_free(self);
-    Py_DECREF(type);
-}
-
 PyMethodDef step_logger_methods[] = {
     {"_open_steps", open_steps, METH_VARARGS, "Set what log_step() uses."},
     {"_record_step", reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(record_step_only)),
@@ -162,9 +147,9 @@ Raises:
 PyType_Slot step_logger_slots[] = {
     {Py_tp_doc, const_cast<char*>("The native half of `MetricsLogger`.")},
     {Py_tp_new, reinterpret_cast<void*>(PyType_GenericNew)},
-    {Py_tp_dealloc, reinterpret_cast<void*>(step_logger_dealloc)},
-    {Py_tp_traverse, reinterpret_cast<void*>(step_logger_traverse)},
-    {Py_tp_clear, reinterpret_cast<void*>(step_logger_clear)},
+    {Py_tp_dealloc, reinterpret_cast<void*>(OwnedMembers<step_logger_members>::dealloc)},
+    {Py_tp_traverse, reinterpret_cast<void*>(OwnedMembers<step_logger_members>::traverse)},
+    {Py_tp_clear, reinterpret_cast<void*>(OwnedMembers<step_logger_members>::clear)},
     {Py_tp_methods, step_logger_methods},
     {0, nullptr},
 };

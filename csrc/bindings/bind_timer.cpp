@@ -444,7 +444,8 @@ Timer* new_timer(PyTypeObject* type, PyObject* recorder, PyObject* name, PyObjec
     timer->has_step = has_step;
     const bool on_device = device != nullptr && device != Py_None && device != Py_False;
     timer->device = on_device ? Py_NewRef(device) : nullptr;
-    RecorderHandle* const handle = recorder != nullptr ? RecorderHandle::from(recorder) : nullptr;
+    if (recorder == nullptr) return timer;
+    RecorderHandle* const handle = RecorderHandle::from(recorder);
     if (handle == nullptr) {
         PyErr_Clear();  // told when the block is entered
     } else if (Engine* const engine = handle->ready_now()) {
