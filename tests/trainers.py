@@ -10,19 +10,39 @@ from pathlib import Path
 
 from recorded import start_python
 
-# Obeys: "record N" (flushed), "event N" (flushed), "keep N" (in the ring alone), "close N";
+# Obeys: "record N" (flushed), "event N" (flushed), "keep N" (in the ring alone: the flush thread
+# takes all that it meets, so it must sleep before), "close N";
 # "shut N" closes all descriptors from N on, "fork N" forks a child that lives for N seconds.
 TRAINER = """
+import contextlib
 import json
 import os
 import sys
 import time
+from pathlib import Path
 from foundry_fastlog import Recorder
 path, who, options = sys.argv[1:]
 recorder = Recorder(path, **{"flush_interval_s": 3600, **json.loads(options)})
 step = 0
+def asleep():  # how often each flush thread has fallen asleep; None while one works
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended
+            lines = (task / "status").read_text().splitlines()
+            status = dict(line.partition(":\\t")[::2] for line in lines)
+            if status["Name"] == "fastlog-flush":
+                if not status["State"].startswith("S"):
+                    return None
+                found[task.name] = status["voluntary_ctxt_switches"]
+    return found
+def flush_thread_sleeps():
+    before = asleep()
+    time.sleep(0.01)
+    return before is not None and before == asleep()
 for line in sys.stdin:
     what, count = line.split()
+    while what == "keep" and not flush_thread_sleeps():
+        pass
     if what == "shut":
         os.closerange(int(count), 4096)
     if what == "fork" and os.fork() == 0:
