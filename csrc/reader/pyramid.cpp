@@ -141,10 +141,10 @@ void Pyramids::add_column(const Chunk& chunk, const Column& column, const Marks&
                           std::size_t limit) {
     for (std::size_t i = 0; i < column.size(); ++i) {
         const std::uint32_t row = column.row(i);
-        const Kind kind = column.kind(i);
-        if (chunk.has_step[row] == 0 || !(is_number(kind) || kind == Kind::kBool)) continue;
+        if (chunk.has_step[row] == 0) continue;
         if (!marks.empty() && marks[row] != Mark::kShown) continue;
-        to.add(chunk.step[row], as_double(column.value(i)), limit);
+        if (const auto summand = as_summand(column.value(i)))
+            to.add(chunk.step[row], as_double(*summand), limit);
     }
 }
 

@@ -232,20 +232,23 @@ void Sums::take_column(const Chunk& chunk, const Column& column, const Marks& ma
             sum.first = keep(value, chunk);
             sum.first_place = {chunk.time[row], source, rows_ + row, place};
         }
-        if (!is_number(value.kind)) continue;
-        const double number = as_double(value);
+        const auto summand = as_summand(value);
+        if (!summand) continue;
+        const double number = as_double(*summand);
         if (!std::isfinite(number)) {
             ++sum.nonfinite;
             continue;
         }
         const bool has_step = chunk.has_step[row] != 0;
         const auto note = [&](Value& extreme, Place& where, std::optional<std::int64_t>& step) {
-            extreme = value;
+            extreme = *summand;
             where = {chunk.time[row], source, rows_ + row, place};
             step = has_step ? std::optional(chunk.step[row]) : std::nullopt;
         };
-        if (sum.numbers == 0 || is_less(value, sum.min)) note(sum.min, sum.min_place, sum.min_step);
-        if (sum.numbers == 0 || is_less(sum.max, value)) note(sum.max, sum.max_place, sum.max_step);
+        if (sum.numbers == 0 || is_less(*summand, sum.min))
+            note(sum.min, sum.min_place, sum.min_step);
+        if (sum.numbers == 0 || is_less(sum.max, *summand))
+            note(sum.max, sum.max_place, sum.max_step);
         ++sum.numbers;
         sum.sum.add(number);
         if (has_step) sum.curve.add(chunk.step[row], number);

@@ -56,6 +56,12 @@ inline double as_double(Value value) noexcept {
     }
 }
 
+/// The number that a value is in a sum or a curve: a flag is 1 or 0.
+inline std::optional<Value> as_summand(Value value) noexcept {
+    if (value.kind == Kind::kBool) return Value{Kind::kInt, value.bits};
+    return is_number(value.kind) ? std::optional(value) : std::nullopt;
+}
+
 inline std::optional<double> as_number(Value value) noexcept {
     return is_number(value.kind) ? std::optional(as_double(value)) : std::nullopt;
 }

@@ -16,7 +16,7 @@ class MetricStats:
     Attributes:
         name: The metric's key.
         count: Values recorded, of any type, including null.
-        numbers: How many of them were finite numbers.
+        numbers: How many of them were finite numbers; ``True`` is 1, ``False`` 0.
         nonfinite: How many were NaN or infinite.
         first: First value recorded; any JSON type, or NaN.
         last: Last value recorded.

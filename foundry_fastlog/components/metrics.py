@@ -211,7 +211,7 @@ class MetricsLogger(Component, core.StepLogger):
             ``count`` of finite numbers, their ``mean``, ``std`` (of a sample: n - 1; 0.0 for a
             single one), ``min``, ``max`` and sum as ``total``, each None if there are none;
             ``first`` and ``last`` value of any type; ``nonfinite``: how many were NaN or infinite;
-            ``other``: how many were not numbers.
+            ``other``: how many were not numbers. ``True`` counts as 1, ``False`` as 0.
         """
         if (values := self._numbers(metric)) is not None:
             numbers = array("d", filter(math.isfinite, values))
@@ -231,7 +231,7 @@ class MetricsLogger(Component, core.StepLogger):
             last = recorded[metric]
             if not seen:
                 seen, first = True, last
-            if type(last) not in (int, float):
+            if type(last) not in (int, float, bool):
                 other += 1
             elif math.isfinite(last):
                 numbers.append(last)

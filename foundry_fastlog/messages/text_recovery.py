@@ -148,7 +148,9 @@ def _killed(run: Run) -> dict[tuple[str, int], set[int]]:
             continue
         if start.state in ("running", "unknown"):
             alive.add(key)
-        elif writer.label not in ends.get(start.number, {}):
+            continue
+        end = ends.get(start.number, {}).get(writer.label)
+        if end is None or end.get("how") == "killed":
             found.setdefault(key, set()).add(start.number)
     return {key: starts for key, starts in found.items() if key not in alive}
 

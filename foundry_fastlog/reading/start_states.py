@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["StartReport", "report_starts"]
 
 # The worst of what its processes say is what became of a start.
-_WORST = ("exception", "signal", "closed")
+_WORST = ("exception", "signal", "killed", "closed")
 _COST = ("logging_s", "wall_s")
 
 
@@ -70,10 +70,13 @@ def report_starts(
         info: What run.json says, which is all that tells of starts of format 1.
     """
     outcomes: dict[int, set[str]] = {}
+    killed: dict[int, dict[str, dict[str, Any]]] = {}
     by_label = {writer.label: number for writer, number in numbers.items()}
     for ring in rings:
         if (number := by_label.get(ring.label)) is not None:
             outcomes.setdefault(number, set()).add(ring.outcome)
+            if ring.outcome == "recoverable" and not Writer.from_label(ring.label).children:
+                killed.setdefault(number, {})[ring.label] = {"how": "killed"}
     for label in list_in_memory(run):
         if (number := by_label.get(label)) is not None:
             outcomes.setdefault(number, set()).add("elsewhere")
@@ -88,6 +91,8 @@ def report_starts(
         ends = all_ends.get(number, {})
         if not ends and isinstance(ended := entry.get("ended"), str):
             ends = {"": {"how": "closed", "ended": ended}}
+        if ends:
+            ends = {**killed.get(number, {}), **ends}
         worst = min(ends.values(), key=_badness, default={})
         found.append(
             StartReport(

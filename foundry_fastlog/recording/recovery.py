@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from foundry_fastlog.recording.extension import core
 from foundry_fastlog.run.info import last_unended
+from foundry_fastlog.run.start_entries import note_killed
 
 if TYPE_CHECKING:
     from foundry_fastlog.reading.found_rings import RingReport
@@ -43,7 +44,7 @@ def recover(path: str | os.PathLike[str]) -> list[RingReport]:
     reports: list[RingReport] = []
     for run in runs_with_rings(path):
         before = list_quarantined(run)
-        found = [RingReport(run, **report) for report in core.recover_run(os.fsencode(run))]
+        found = [RingReport(run, **report) for report in _recover(run)]
         # No rings found: they may be unreadable, which the overlay reports.
         reports += [*found, *before, *report_absent(run)] if found else Overlay(run).refresh()
     return reports
@@ -69,7 +70,7 @@ def finish_dead(directory: str, timeout_s: float = 1e9) -> None:
         directory: The run's directory.
         timeout_s: After this many seconds, do not start another ring.
     """
-    for report in core.recover_run(os.fsencode(directory), timeout_s):
+    for report in _recover(Path(directory), timeout_s):
         if report["outcome"] == "recovered" and report["emitted"]:
             _log.info(
                 "recovered %d records that a killed process had left in %s",
@@ -83,3 +84,12 @@ def finish_dead(directory: str, timeout_s: float = 1e9) -> None:
                 report["ring"],
                 report["reason"],
             )
+
+
+def _recover(run: Path, timeout_s: float = 1e9) -> list[core.RecoveryReport]:
+    reports = core.recover_run(os.fsencode(run), timeout_s)
+    try:
+        note_killed(run, [one["label"] for one in reports if one["outcome"] == "recovered"])
+    except OSError as error:
+        _log.warning("could not write how processes of %s ended: %s", run, error)
+    return reports

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ __all__ = [
     "list_entries",
     "list_names",
     "note_end",
+    "note_killed",
     "put_entry",
     "read_ends",
     "read_entry",
@@ -154,7 +155,7 @@ def note_end(directory: Path, start: Start, label: str, how: str, **facts: Any) 
         directory: The run's directory.
         start: The start.
         label: This process's label.
-        how: ``closed``, ``exception`` or ``signal``.
+        how: ``closed``, ``exception``, ``signal`` or ``killed``.
         **facts: What else is known.
 
     Raises:
@@ -166,6 +167,26 @@ def note_end(directory: Path, start: Start, label: str, how: str, **facts: Any) 
     end = {"format": FORMAT, "start": start.number, "label": label, "ended": utc_now(), "how": how}
     with contextlib.suppress(FileExistsError):
         _put(directory / STARTS_DIR / f"{start.number:06d}{middle}.end.json", {**end, **facts})
+
+
+def note_killed(directory: Path, labels: Iterable[str]) -> None:
+    """Write that processes were killed, where the process that began their start may say otherwise.
+
+    Args:
+        directory: The run's directory.
+        labels: Labels of processes whose rings were recovered.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    found = [writer for writer in map(Writer.from_label, labels) if not writer.children]
+    ends = read_ends(directory) if found else {}
+    for writer in found:
+        number, label = writer.attempt, writer.label
+        entry = read_entry(directory, number)
+        began = writer.rank == (entry.get("rank") or 0) and not writer.peer  # then no end says it
+        if entry and not began and label not in ends.get(number, {}):
+            note_end(directory, Start(number, writer.stamp), label, "killed", ended=None)
 
 
 def list_names(directory: Path) -> list[str]:

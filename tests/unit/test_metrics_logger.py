@@ -295,15 +295,18 @@ def test_statistics(metrics: MetricsLogger) -> None:
         metrics.log_step(step, 0, {"loss": value})
     metrics.log_step(99, 0, {"other": 1.0})
     metrics.log_epoch_summary(0, {"loss": 100.0})
-    counts = {"count": 3, "nonfinite": 2, "other": 3}
-    spread = {"mean": pytest.approx(2.5), "std": pytest.approx(statistics.stdev([3.0, 2.0, 2.5]))}
-    ends = {"min": 2.0, "max": 3.0, "total": 7.5, "first": 3.0, "last": 2.5}
+    counts = {"count": 4, "nonfinite": 2, "other": 2}
+    std = statistics.stdev([3.0, 2.0, 1.0, 2.5])
+    spread = {"mean": pytest.approx(2.125), "std": pytest.approx(std)}
+    ends = {"min": 1.0, "max": 3.0, "total": 8.5, "first": 3.0, "last": 2.5}
     assert metrics.compute_statistics("loss") == {**counts, **spread, **ends}
     nothing = metrics.compute_statistics("unknown")
     assert (nothing["count"], nothing["mean"], nothing["last"]) == (0, None, None)
 
 
-@pytest.mark.parametrize("recorded", [[3, 5, 4], [3.0, math.nan, 2.5, math.inf], [1, 2.5]])
+@pytest.mark.parametrize(
+    "recorded", [[3, 5, 4], [3.0, math.nan, 2.5, math.inf], [1, 2.5], [True, False, True]]
+)
 def test_statistics_of_nothing_but_numbers(metrics: MetricsLogger, recorded: list[float]) -> None:
     """They are read by columns, and are the same."""
     for step, value in enumerate(recorded):

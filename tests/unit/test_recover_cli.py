@@ -237,7 +237,7 @@ def test_recover_returns_a_report_per_ring(tree: Path) -> None:
 
 def test_recover_tells_of_rings_that_it_may_not_list(tree: Path, monkeypatch: Patch) -> None:
     """Silence would mean that there is nothing."""
-    monkeypatch.setattr("foundry_fastlog._core.recover_run", lambda path: [])
+    monkeypatch.setattr("foundry_fastlog._core.recover_run", lambda *_: [])
     listdir = os.listdir
 
     def fail(path: object) -> list[str]:

@@ -61,7 +61,7 @@ def drop_lines(run: Path, *numbers: int, instead: bytes | None = None) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    st.lists(st.one_of(st.floats(), st.integers(-(2**63), 2**63 - 1)), min_size=1),
+    st.lists(st.one_of(st.floats(), st.integers(-(2**63), 2**63 - 1), st.booleans()), min_size=1),
     st.integers(1, 3),
 )
 @example([1.7e308, 1.7e308, 1.7e308], 1)
@@ -158,7 +158,17 @@ def test_a_summary_has_every_metric_in_order_of_appearance(tmp_path: Path) -> No
     assert (note.first, note.last, note.count, note.mean) == ("n0", "n4", 5, None)
     assert summary.metric("nope") is None
     assert summary.curves["loss"] == [(0, 4.0), (1, 1.0), (4, 3.0)]
-    assert list(summary.curves) == ["loss", "val_loss"]
+    ok: Any = summary.metric("ok")
+    assert (ok.numbers, ok.first, ok.min, ok.min_step, ok.max, ok.max_step) == (
+        5,
+        False,
+        0,
+        0,
+        1,
+        3,
+    )
+    assert (ok.mean, summary.curves["ok"][2:4]) == (0.4, [(2, 0.0), (3, 1.0)])
+    assert list(summary.curves) == ["loss", "ok", "val_loss"]
     assert (summary.first_step, summary.last_step) == (0, 4)
 
 

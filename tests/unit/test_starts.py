@@ -27,10 +27,11 @@ from jsonschema import Draft202012Validator
 from oracle import OracleWriter
 from recorded import eventually
 
-from foundry_fastlog import Recorder, _core, read_run
+from foundry_fastlog import Recorder, _core, read_run, recover
 from foundry_fastlog.base.arguments import INT64_MAX, INT64_MIN
 from foundry_fastlog.export.jsonl import export_run
 from foundry_fastlog.reading.counting import number_starts
+from foundry_fastlog.recording import recovery
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place
@@ -326,6 +327,47 @@ def test_what_happened_to_be_killed_has_no_end_and_the_next_start_follows(tmp_pa
         assert states == ["killed", "running"]
     assert sorted(read_starts(tmp_path)) == ["000000.json", "000001.end.json", "000001.json"]
     assert [line["step"] for line in read_run(tmp_path).lines("metrics")] == [0]
+
+
+@pytest.mark.parametrize("ended", ["closed", "exception"])
+def test_a_rank_that_was_killed_is_not_hidden_by_one_that_closed(
+    tmp_path: Path, ended: str
+) -> None:
+    """Recovery notes it, since its ring is gone then; a failure is worse."""
+    ready, told = os.pipe()
+    first = Recorder(tmp_path, rank=0, launch="one", **OPTIONS)
+    if (pid := os.fork()) == 0:
+        second = Recorder(tmp_path, rank=1, launch="one", **OPTIONS)
+        second.record(0, loss=1.0)
+        os.write(told, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    if ended == "exception":
+        first.ended_by(ValueError("no"))
+    first.close()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    expected = "killed" if ended == "closed" else ended
+    for _ in range(2):
+        (report,) = read_run(tmp_path).report_starts()
+        assert (report.state, report.ranks, bool(report.ended)) == (expected, (0, 1), True)
+        recover(tmp_path)
+    found = read_starts(tmp_path)
+    assert sorted(found) == ["000000.end.json", "000000.json", "000000.r1.end.json"]
+    end = found["000000.r1.end.json"]
+    assert (end["how"], end["ended"]) == ("killed", None)
+
+
+def test_an_end_that_cannot_be_noted_is_said_and_recovery_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Patch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(recovery, "note_killed", refused)
+    Recorder(tmp_path, **OPTIONS).close()
+    recovery.finish_dead(str(tmp_path))
+    assert "could not write how processes of" in caplog.text
 
 
 def test_a_ring_that_is_being_recovered_is_nobodys(tmp_path: Path) -> None:
