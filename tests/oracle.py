@@ -54,6 +54,7 @@ class OracleWriter:
         *,
         rank: int = 0,
         attempt: int = 0,
+        peer: int = 0,
         children: tuple[str, ...] = (),
         stamp: str = "",
         segment_lines: int = 1_000_000_000,
@@ -64,6 +65,7 @@ class OracleWriter:
         self.run.mkdir(parents=True, exist_ok=True)
         parts = [f"r{rank}"] if rank else []
         parts += [f"a{attempt}"] if attempt else []
+        parts += [f"p{peer}"] if peer else []
         self.label = "-".join(parts + list(children))
         self.rank = rank
         self.attempt = attempt

@@ -537,7 +537,7 @@ Args:
     data: Mapping from names to values, see ``record``; nested dicts become ``outer.inner``.
     step: The training step. Default: the last recorded one plus 1, or 0.
     commit: False if the next call without a step belongs to the same step. The line is written in
-        any case: lines of one step are read as one.
+        any case; a step may have several.
 
 A value that ``record`` rejects (a list, an image) is left out: null in its line, named in ``missing`` and
 counted in ``stats()["left_out"]``. ``on_bad_value`` of ``Recorder`` says whether one warning per name tells

@@ -49,7 +49,7 @@ _LAST_ERRORS = 5
 class _Summing:
     """The state of one pass over a run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, starts: Starts) -> None:
         self.metrics: list[MetricStats] = []
         self.curves: dict[str, list[tuple[float, float]]] = {}
         self.timers: list[_TimerSum] = []
@@ -63,6 +63,7 @@ class _Summing:
         self.attempts = {
             writer: AttemptSummary(writer.label, writer.rank, writer.attempt, writer.stamp)
             for writer in run.writers
+            if isinstance(starts, str) or run.number_of(writer) == starts
         }
 
     def add_sums(self, run: Run, stream: str, starts: Starts) -> list[SeriesCheck]:
@@ -154,7 +155,7 @@ def summarize(run: Run, *, starts: Starts = "latest") -> Summary:
     Returns:
         The summary. ``complete`` and ``problems`` show whether lines are missing.
     """
-    state = _Summing(run)
+    state = _Summing(run, starts)
     checks: list[SeriesCheck] = []
     for stream in ("metrics", "performance", "system"):
         checks += state.add_sums(run, stream, starts)
@@ -165,16 +166,22 @@ def summarize(run: Run, *, starts: Starts = "latest") -> Summary:
             attempt.last = max(attempt.last, stamp)
             if not is_marker(record):
                 state.event(stream, record, series.writer.label)
-    return _finish(run, state, checks)
+    summary = _finish(run, state, checks)
+    summary.starts = [
+        report
+        for report in run.report_starts()
+        if isinstance(starts, str) or report.number == starts
+    ]
+    return summary
 
 
 def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
-    summary = Summary(run.path, run.info, ranks=run.ranks, checks=checks, rings=list(run.rings))
+    ranks = tuple(sorted({writer.rank for writer in state.attempts}))
+    summary = Summary(run.path, run.info, ranks=ranks, checks=checks, rings=list(run.rings))
     dropped: Counter[str] = Counter()
     lines = {(check.series.writer, check.series.stream): check.lines for check in checks}
     for check in checks:
         dropped[check.series.stream] += check.dropped
-    summary.starts = run.report_starts()
     begins: dict[Writer, str] = {}
     summary.left_out = {s: dict(names) for s, names in run.left_out.items() if names}
     summary.dropped = {stream: count for stream, count in dropped.items() if count}
@@ -209,6 +216,7 @@ def _finish(run: Run, state: _Summing, checks: list[SeriesCheck]) -> Summary:
             segment.size,
         )
         for series in run.series
+        if series.writer in state.attempts
         for segment in series.segments
     ]
     summary.unread = run.unread

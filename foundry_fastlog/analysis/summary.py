@@ -150,7 +150,7 @@ class Summary:
         dropped: Dropped records per stream; streams without any are omitted.
         left_out: Values omitted because a later start recorded them again, or the process went back
             to an earlier step, by stream and name.
-        starts: The state of each start.
+        starts: The state of each start that is summed up, or of the one.
         attempts: Per process, by rank and start.
         files: Per stream file.
         checks: Completeness per stream and process.

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from foundry_fastlog.base.arguments import bounds_of, names_of, ranks_of
 from foundry_fastlog.reading.counting import (
     RECOUNTED,
     Counting,
-    Cutoffs,
     Firsts,
+    Spared,
     Starts,
+    find_spared,
     known_firsts,
     known_streams,
 )
 from foundry_fastlog.run.checks import Problems, SeriesCheck
 from foundry_fastlog.run.files import STREAMS, Series, Writer
+from foundry_fastlog.run.start_entries import alive_at
 
 if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     import numpy as np
@@ -51,12 +55,14 @@ class ByColumns:
     """The half of a run that reads whole streams, with the native reader and all processors.
 
     Attributes:
+        path: The run directory.
         series: Every stream of every writer.
         starts: Numbers of the run's starts.
         left_out: Values that the last read of a stream omitted, by stream and name.
         unread: How many files and rings cannot be read.
     """
 
+    path: Path
     series: tuple[Series, ...]
     starts: tuple[int, ...]
     left_out: dict[str, Counter[str]]
@@ -302,7 +308,10 @@ class ByColumns:
         chosen = self._series_of([stream], ranks, starts)
         numbers = {series: self._numbers[series.writer] for series in chosen}
         counts = stream in RECOUNTED and starts != "all"
-        cutoffs = self._cutoffs(stream) if counts and starts == "latest" and choice.rows else {}
+        cutoffs = {}
+        if counts and starts == "latest" and choice.rows:
+            counting = Counting(stream, self._firsts(stream, native_firsts))
+            cutoffs = counting.cutoffs(self._numbers, self._spared)
         return chosen, replace(choice, starts=numbers, counts=counts, cutoffs=cutoffs)
 
     def _series_of(
@@ -330,11 +339,9 @@ class ByColumns:
             numbers = ", ".join(map(str, self.starts)) or "none"
             raise ValueError(f"starts must be 'latest', 'all' or one of {numbers}, got {starts!r}")
 
-    def _cutoffs(self, stream: str) -> dict[int, Cutoffs]:
-        """Return from where on later starts took over, by start."""
-        firsts = self._firsts(stream, native_firsts)
-        counting = Counting(stream, firsts)
-        return {start: counting.cutoffs(start) for start in firsts}
+    @functools.cached_property
+    def _spared(self) -> Spared:
+        return find_spared(self._numbers, functools.partial(alive_at, self.path))
 
     def _firsts(self, stream: str, find: Callable[[list[Series]], Firsts]) -> dict[int, Firsts]:
         """Return the first step of each name by start; nothing where there is one start.

@@ -1,9 +1,9 @@
 """Which values of a run count, where launches recorded a step again: see docs/format.md.
 
 For each metric, and each timed block, a later start takes over from the first step at which one of
-its ranks recorded that name; before it the earlier values stay. A process that says that it went
-back to a step takes back what it had recorded from there. Errors, messages and figures of the
-machine are history.
+its ranks recorded that name; before it the earlier values stay, and so do those of a process that
+goes on beside it. A process that says that it went back to a step takes back what it had recorded
+from there. Errors, messages and figures of the machine are history.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -26,7 +26,9 @@ __all__ = [
     "Cutoffs",
     "Firsts",
     "Rewinds",
+    "Spared",
     "Starts",
+    "find_spared",
     "first_steps",
     "is_marker",
     "keep_lines",
@@ -47,8 +49,14 @@ Record = dict[str, Any]
 _STEP, _EPOCH = "step", "epoch"
 _Name = tuple[str, str]
 
+_Group = tuple[int, frozenset[int]]  # a start, and later ones that take nothing over from a writer
+_NONE = frozenset[int]()
+
 #: The first step, or epoch of a summary, at which each name of a start comes.
 Firsts = dict[_Name, float]
+
+#: By writer, the later starts that take nothing over from it.
+Spared = dict[Writer, frozenset[int]]
 
 #: By name, the step and the epoch from which later starts took over; None for neither.
 Cutoffs = dict[str, tuple[int | None, float | None]]
@@ -85,6 +93,31 @@ def number_starts(writers: Iterable[Writer], entries: Iterable[int]) -> dict[Wri
     return {w: numbers.get((w.stamp, w.attempt), w.attempt) for w in all_writers}
 
 
+def find_spared(
+    numbers: Mapping[Writer, int], alive_at: Callable[[int], Collection[str]]
+) -> Spared:
+    """Say which later starts take nothing over from which writers.
+
+    A process that lived when another start began goes on beside it: an evaluation beside a trainer
+    that is started again, ranks of which one is. But where that start has one in its place, of the
+    same rank and the same peer, it was only slow to end.
+
+    Args:
+        numbers: The start of each writer.
+        alive_at: Returns the labels of the processes that lived when a start began. Not asked for
+            the first one.
+    """
+    spared: dict[Writer, frozenset[int]] = {}
+    for start in sorted(set(numbers.values()))[1:]:
+        alive = alive_at(start)
+        places = {(w.rank, w.peer) for w, number in numbers.items() if alive and number == start}
+        for writer, number in numbers.items() if alive else ():
+            is_other = (writer.rank, writer.peer) not in places
+            if number < start and is_other and writer._replace(children=()).label in alive:
+                spared[writer] = spared.get(writer, frozenset()) | {start}
+    return spared
+
+
 def is_marker(record: Record) -> bool:
     """Whether a line has no values, but tells of others: of drops, or of a step back."""
     return "dropped" in record or "rewind" in record
@@ -113,6 +146,11 @@ def first_steps(stream: str, records: Iterable[Record]) -> Firsts:
     return first
 
 
+def _take_over(cutoffs: dict[_Name, float], firsts: Mapping[_Name, float]) -> None:
+    for name, step in firsts.items():
+        cutoffs[name] = min(step, cutoffs.get(name, math.inf))
+
+
 class Counting:
     """What counts of one stream.
 
@@ -127,43 +165,78 @@ class Counting:
     def __init__(self, stream: str, firsts: Mapping[int, Mapping[_Name, float]]) -> None:
         self._stream = stream
         self.left_out: Counter[str] = Counter()
-        self._cutoffs: dict[int, dict[_Name, float]] = {}
+        self._firsts = firsts
+        self._cutoffs: dict[_Group, dict[_Name, float]] = {}
         later: dict[_Name, float] = {}
         for start in sorted(firsts, reverse=True):
-            self._cutoffs[start] = dict(later)
-            for name, step in firsts[start].items():
-                later[name] = min(step, later.get(name, math.inf))
+            self._cutoffs[start, _NONE] = dict(later)
+            _take_over(later, firsts[start])
 
-    def cutoffs(self, start: int) -> Cutoffs:
-        """Return from where on later starts took over from one."""
+    def _find(self, start: int, spared: frozenset[int]) -> dict[_Name, float]:
+        found = self._cutoffs.get((start, spared))
+        if found is None:
+            found = self._cutoffs[start, spared] = {}
+            for later in sorted(self._firsts):
+                if later > start and later not in spared:
+                    _take_over(found, self._firsts[later])
+        return found
+
+    def cutoffs(
+        self, numbers: Mapping[Writer, int], spared: Spared, *, own: bool = False
+    ) -> dict[Writer, Cutoffs]:
+        """Return from where on later starts took over, by writer; one object for many of them.
+
+        Args:
+            numbers: The start of each writer.
+            spared: As `find_spared()` returns it.
+            own: Leave out names that the start does not have itself.
+        """
+        by_group: dict[_Group, Cutoffs] = {}
+        found = {}
+        for writer, start in numbers.items():
+            group = start, spared.get(writer, _NONE)
+            if group not in by_group:
+                names = {name for _, name in self._firsts.get(start, ())}
+                cutoffs = self._cutoffs_of(group).items()
+                by_group[group] = {n: at for n, at in cutoffs if not own or n in names}
+            if by_group[group]:
+                found[writer] = by_group[group]
+        return found
+
+    def _cutoffs_of(self, group: _Group) -> Cutoffs:
         found: Cutoffs = {}
-        for (kind, name), place in self._cutoffs.get(start, {}).items():
+        for (kind, name), place in self._find(*group).items():
             step, epoch = found.get(name, (None, None))
             found[name] = (int(place), epoch) if kind == _STEP else (step, place)
         return found
 
-    def first_affected(self, start: int, rewound_to: float) -> tuple[int | None, float | None]:
+    def first_affected(
+        self, start: int, spared: frozenset[int], rewound_to: float
+    ) -> tuple[int | None, float | None]:
         """Return from which step on, and which epoch, `keep()` may take out something."""
         steps = [rewound_to]
         epochs = [math.inf]
-        for (kind, _), place in self._cutoffs.get(start, {}).items():
+        for (kind, _), place in self._find(start, spared).items():
             (steps if kind == _STEP else epochs).append(place)
         step, epoch = min(steps), min(epochs)
         return None if step == math.inf else int(step), None if epoch == math.inf else epoch
 
-    def affects(self, start: int) -> bool:
+    def affects(self, start: int, spared: frozenset[int]) -> bool:
         """Whether a later start takes over anything from one."""
-        return bool(self._cutoffs.get(start))
+        return bool(self._find(start, spared))
 
-    def keep(self, start: int, record: Record, rewound_to: float = math.inf) -> Record | None:
+    def keep(
+        self, start: int, spared: frozenset[int], record: Record, rewound_to: float
+    ) -> Record | None:
         """Return a record with what counts of it, or None.
 
         Args:
             start: The start that it is of.
+            spared: Later ones that take nothing over from its writer.
             record: A parsed line; not changed.
             rewound_to: The least step that its writer went back to later on.
         """
-        cutoffs = self._cutoffs.get(start, {})
+        cutoffs = self._find(start, spared)
         place, kind = _place(record)
         if place is None or (not cutoffs and rewound_to is math.inf):
             return record

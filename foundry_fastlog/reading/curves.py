@@ -8,18 +8,27 @@ changes by it, nothing is read again; otherwise all is: a new start, a rewind, a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.base.arguments import bounds_of, check_type, ranks_of, whole_number
 from foundry_fastlog.base.fork_lock import ForkLock
-from foundry_fastlog.reading.counting import Counting, Cutoffs, Firsts, Starts, known_firsts
+from foundry_fastlog.reading.counting import (
+    Counting,
+    Cutoffs,
+    Firsts,
+    Spared,
+    Starts,
+    find_spared,
+    known_firsts,
+)
 from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.curve_cache import Cached, read_cache, write_cache
 from foundry_fastlog.run.checks import Problems, SeriesCheck
 from foundry_fastlog.run.files import Series, Writer
+from foundry_fastlog.run.start_entries import alive_at
 
 if TYPE_CHECKING:  # the extension, and optional packages
     import numpy as np
@@ -122,16 +131,11 @@ class _Known:
 
     firsts: dict[int, Firsts] = field(default_factory=dict)
     rewinds: _Rewinds = field(default_factory=dict)
+    spared: Spared = field(default_factory=dict)
 
-    def cutoffs(self) -> dict[int, Cutoffs]:
-        """Return from where on later starts took over, by start, for the names that it has."""
-        counting = Counting("metrics", self.firsts)
-        found = {}
-        for start, firsts in self.firsts.items():
-            own = {name for _, name in firsts}
-            cutoffs = counting.cutoffs(start).items()
-            found[start] = {name: places for name, places in cutoffs if name in own}
-        return {start: cutoffs for start, cutoffs in found.items() if cutoffs}
+    def cutoffs(self, numbers: Mapping[Writer, int]) -> dict[Writer, Cutoffs]:
+        """Return from where on later starts took over, by writer, for the names of its start."""
+        return Counting("metrics", self.firsts).cutoffs(numbers, self.spared, own=True)
 
     def add_firsts(self, start: int, found: Iterable[tuple[str, int | None, float | None]]) -> None:
         """Take in where names of a start began."""
@@ -163,6 +167,8 @@ class Curves:
         self._several = self._refused = False
         self._used = _Known()  # by what was counted
         self._found = _Known()
+        self._numbers: dict[Writer, int] = {}
+        self._alive: dict[int, frozenset[str]] = {}  # when a start began
         self._ranks: set[int] = set()
         self._read = self._written = 0  # bytes
 
@@ -241,7 +247,9 @@ class Curves:
             polled = self._cursor.poll(_READ_BYTES // max(1, len(self._ranks)))
             if polled.anew:
                 self._found = _Known()
+                self._alive.clear()
                 return False
+            self._numbers = polled.numbers
             self._ranks |= {writer.rank for writer in polled.numbers}
             if self._pyramids is None:
                 self._several = len(self._ranks) > 1
@@ -252,11 +260,18 @@ class Curves:
                 break
         if self._several != (len(self._ranks) > 1):
             return False
+        if self._starts == "latest":
+            self._found.spared = find_spared(self._numbers, self._alive_at)
         counts = self._used.rewinds == self._found.rewinds
-        counts = counts and self._used.cutoffs() == self._found.cutoffs()
+        counts = counts and self._used.cutoffs(self._numbers) == self._found.cutoffs(self._numbers)
         if counts:
             self._used = _copy(self._found)
         return counts
+
+    def _alive_at(self, start: int) -> frozenset[str]:
+        if start not in self._alive:
+            self._alive[start] = alive_at(self._path, start)
+        return self._alive[start]
 
     def _new(self) -> Pyramids:
         from foundry_fastlog.reading.scan import new_pyramids
@@ -274,11 +289,11 @@ class Curves:
         if self._starts != "all":
             for series, seq, step in polled.rewinds:
                 self._found.rewinds.setdefault(series.writer, []).append((seq, step))
-        cutoffs = self._used.cutoffs() if by_start else {}
+        cutoffs = self._used.cutoffs(self._numbers) if by_start else {}
         for start, chosen in by_start.items():
             pyramids.add(self._scan(start, chosen, cutoffs))
 
-    def _scan(self, start: int, chosen: list[Series], cutoffs: dict[int, Cutoffs]) -> Frame:
+    def _scan(self, start: int, chosen: list[Series], cutoffs: dict[Writer, Cutoffs]) -> Frame:
         """Read what is new of one start."""
         from foundry_fastlog.reading.scan import Choice, scan_series
 
@@ -311,6 +326,8 @@ class Curves:
             for label, stamp, rewinds in facts["rewinds"]:
                 found = [(seq, step) for seq, step in rewinds]
                 self._found.rewinds[Writer.from_label(label, stamp)] = found
+            for label, stamp, starts in facts["spared"]:
+                self._found.spared[Writer.from_label(label, stamp)] = frozenset(map(int, starts))
             self._used = _copy(self._found)
             pyramids = self._new()
             limits = [self._limits.size, self._limits.most, self._limits.least]
@@ -340,6 +357,7 @@ class Curves:
                 for start, firsts in self._found.firsts.items()
             ],
             "rewinds": [[w.label, w.stamp, lines] for w, lines in self._found.rewinds.items()],
+            "spared": [[w.label, w.stamp, sorted(n)] for w, n in self._found.spared.items()],
         }
         write_cache(self._path, self._starts, Cached.of(facts, pyramids.dump()))
         self._written = self._read
@@ -354,4 +372,5 @@ def _copy(known: _Known) -> _Known:
     return _Known(
         {start: dict(firsts) for start, firsts in known.firsts.items()},
         {writer: list(lines) for writer, lines in known.rewinds.items()},
+        known.spared,
     )

@@ -379,7 +379,7 @@ class Run(ByColumns):
         if counting is None:
             return None, None
         rewinds = self._rewinds[series]
-        return counting.first_affected(self._numbers[series.writer], rewinds.after(-1))
+        return counting.first_affected(*self._group(series.writer), rewinds.after(-1))
 
     def _keep(
         self, series: Series, counting: Counting | None
@@ -387,13 +387,17 @@ class Run(ByColumns):
         """Return a filter for what no longer counts; None if everything does."""
         if counting is None:
             return None
-        start = self._numbers[series.writer]
+        group = self._group(series.writer)
         rewinds = self._rewinds.get(series)
         if rewinds is None:
             rewinds = self._rewinds[series] = Rewinds(find_rewinds(series))
-        if not rewinds and not counting.affects(start):
+        if not rewinds and not counting.affects(*group):
             return None
-        return lambda record: counting.keep(start, record, rewinds.after(record["seq"]))
+        return lambda record: counting.keep(*group, record, rewinds.after(record["seq"]))
+
+    def _group(self, writer: Writer) -> tuple[int, frozenset[int]]:
+        """Return the start of a writer, and the later ones that take nothing over from it."""
+        return self._numbers[writer], self._spared.get(writer, frozenset())
 
 
 def _python_firsts(series: list[Series]) -> Firsts:

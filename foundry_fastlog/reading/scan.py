@@ -69,7 +69,7 @@ class Choice:
         list_names: Whether the names are listed, where there are no rows.
         starts: By series, the number of its start.
         counts: Whether values that no longer count are left out.
-        cutoffs: By start, from where on later starts took over.
+        cutoffs: By writer, from where on later starts took over.
         note_steps: Whether steps are noted.
         note_firsts: Whether the first step and epoch of each name are noted.
         rewinds: By writer, number and step of lines that tell of a rewind, where these are not
@@ -85,7 +85,7 @@ class Choice:
     list_names: bool = False
     starts: dict[Series, int] = field(default_factory=dict)
     counts: bool = False
-    cutoffs: dict[int, Cutoffs] = field(default_factory=dict)
+    cutoffs: dict[Writer, Cutoffs] = field(default_factory=dict)
     note_steps: bool = False
     note_firsts: bool = False
     rewinds: dict[Writer, list[tuple[int, int]]] = field(default_factory=dict)
@@ -311,14 +311,13 @@ def _native() -> Any:  # noqa: ANN401 - a module
 
 
 def _source(series: Series, parts: list[_Part], choice: Choice) -> Source:
-    start = choice.starts.get(series, 0)
     return (
         STREAMS.index(series.stream),
         series.writer.rank,
-        start,
+        choice.starts.get(series, 0),
         series.writer.label,
         choice.counts,
-        choice.cutoffs.get(start),
+        choice.cutoffs.get(series.writer),
         [part.source for part in parts],
         choice.rewinds.get(series.writer, []),
     )

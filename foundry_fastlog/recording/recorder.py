@@ -512,6 +512,11 @@ class Recorder(EventRecorder):
             self._note_end()
         return written
 
+    def __del__(self) -> None:
+        # Nobody refers to it any more: it ends as it would with the program.
+        if self._opened and not self.closed and os.getpid() == self._pid:
+            self.close()
+
     def _default_limit(self) -> float:
         """Return how long to wait if the caller does not say."""
         if os.getpid() != self._pid:  # asking would open files for a forked child

@@ -41,6 +41,26 @@ class Launch(NamedTuple):
     by: str
     id: str
 
+    def restarts(self, earlier: object) -> bool:
+        """Whether the launcher says that it started the job of an earlier launch again.
+
+        Args:
+            earlier: The other launch, as the entry of its start has it.
+        """
+        if not isinstance(earlier, dict) or earlier.get("by") != self.by:
+            return False
+        job, count = _job(self.by, self.id)
+        other, before = _job(self.by, earlier.get("id"))
+        return job == other and count > before >= 0
+
+
+def _job(by: str, name: object) -> tuple[str, int]:
+    """Return a launch's job, and which start of it this is; -1 where the launcher says none."""
+    text = str(name).rpartition(" ")[0] if by == "torchelastic" else str(name)
+    job, _, count = text.rpartition(".")
+    counts = by in ("torchelastic", "slurm") and count.isascii() and count.isdecimal()
+    return job, int(count) if counts else -1
+
 
 def find_place(rank: int | None = None, world_size: int | None = None) -> Place:
     """Find out rank and world size.

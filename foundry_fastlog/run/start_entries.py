@@ -25,6 +25,7 @@ __all__ = [
     "STARTS_DIR",
     "LiveWriter",
     "Start",
+    "alive_at",
     "entry_path",
     "list_entries",
     "list_names",
@@ -93,6 +94,12 @@ def entry_path(directory: Path, number: int) -> Path:
 def read_entry(directory: Path, number: int) -> dict[str, Any]:
     """Return what the entry of a start says; nothing where there is none that could be read."""
     return _read(entry_path(directory, number))
+
+
+def alive_at(directory: Path, number: int) -> frozenset[str]:
+    """Return the labels of the processes that recorded in the run when a start began."""
+    alive = read_entry(directory, number).get("alive")
+    return frozenset(map(str, alive)) if isinstance(alive, list) else frozenset()
 
 
 def put_entry(

@@ -5,11 +5,13 @@ once (`start_entries.py`). All ranks of a launch are one start.
 
 A process joins the newest start where
 
-- a process of it lives: other ranks, or one with the same rank, whose *peer* it then is;
+- the first process of its rank there lives, whose *peer* it then is;
+- or another rank lives, and none of its own has recorded there;
 - or the start is of its own launch and began at about the time when this process did, and none of
   its rank has recorded there. Processes on other hosts are seen by this alone: a lock of theirs may
   not be.
 
+But not where its launcher says that it started the job again: what still lives is only slow to end.
 Otherwise it begins the next one. Entries are made by an exclusive link, which network file systems
 keep too; the lock around it only makes sure that the living can be seen.
 """
@@ -137,8 +139,11 @@ def begin(
         if newest >= 0:
             entry = read_entry(directory, newest)
             shared = str(entry.get("stamp") or stamp)
-            alive = [writer for writer in live() if _is_main_of(writer[0], newest)]
-            peers = tuple(writer for writer in alive if Writer.from_label(writer[0]).rank == rank)
+            again = launch is not None and launch.restarts(entry.get("launch"))
+            alive = [w for w in live() if not again and _is_main_of(w[0], newest)]
+            peers = tuple(w for w in alive if Writer.from_label(w[0]).rank == rank)
+            if all(Writer.from_label(w[0]).peer and w[2] != entry.get("pid") for w in peers):
+                peers = ()  # what they went beside has ended: it is this that goes on
             mine = peers or _has_recorded(directory, newest, rank)
             if peers or (alive and not mine):
                 return Start(newest, shared, peers=peers)

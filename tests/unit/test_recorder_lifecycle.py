@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import json
 import logging
 import pickle
 import sys
@@ -112,6 +113,8 @@ def test_an_unclosed_recorder_is_written_when_it_is_collected(tmp_path: Path, ho
     assert alive() is None
     assert steps(tmp_path) == list(range(100))
     assert len(lines(tmp_path, "performance")) == (how == "in a cycle")
+    assert [start.state for start in read_run(tmp_path).report_starts()] == ["closed"]
+    assert json.loads((tmp_path / "run.json").read_text())["attempts"][0]["ended"] is not None
     with Recorder(tmp_path) as again:  # the process no longer records there
         assert again.attempt == 1
 

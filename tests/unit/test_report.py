@@ -360,6 +360,9 @@ def test_starts_files_drops_and_what_was_left_out_add_up(tmp_path: Path) -> None
     assert summary.bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
     everything = summed(tmp_path, starts="all")
     assert (everything.left_out, everything.metrics[0].count) == ({}, 20)
+    one = summed(tmp_path, starts=0)
+    assert [[start.number for start in one.starts], [a.label for a in one.attempts]] == [[0], [""]]
+    assert ({file.label for file in one.files}, one.ranks, one.last_step) == ({""}, (0,), 9)
 
 
 def test_a_summary_becomes_strict_json(tmp_path: Path) -> None:

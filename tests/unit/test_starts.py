@@ -21,13 +21,14 @@ from unittest.mock import Mock
 
 import pytest
 from contract import schema
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from oracle import OracleWriter
 from recorded import eventually
 
 from foundry_fastlog import Recorder, _core, read_run, recover
+from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.base.arguments import INT64_MAX, INT64_MIN
 from foundry_fastlog.export.jsonl import export_run
 from foundry_fastlog.reading.counting import number_starts
@@ -35,6 +36,7 @@ from foundry_fastlog.recording import recovery
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
 from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place
+from foundry_fastlog.run.start_entries import LiveWriter, put_entry
 
 OPTIONS: dict[str, Any] = {"ring_bytes": 64 << 10, "ring": "file", "fsync": "none"}
 NAMES = ("loss", "acc")
@@ -59,6 +61,7 @@ class Oracle:
 
     def __init__(self) -> None:
         self.starts: list[str] = []  # the launch of each
+        self.beside: list[list[Process]] = []  # who lived when it began
         self.processes: list[Process] = []
         self.live: list[Process] = []
 
@@ -70,6 +73,7 @@ class Oracle:
         fits = rank not in recorded and (alive or self.starts[newest:] == [launch])
         if newest < 0 or not (peer or fits):
             self.starts.append(launch)
+            self.beside.append(list(self.live))
         process = Process(len(self.starts) - 1, rank)
         self.processes.append(process)
         self.live.append(process)
@@ -77,6 +81,12 @@ class Oracle:
 
     def counting(self) -> list[tuple[str, int, float]]:
         first: dict[tuple[int, str], int] = {}
+        ranks = {(p.start, p.rank) for p in self.processes}
+
+        def took_over(start: int, p: Process) -> bool:
+            goes_on = any(p is one for one in self.beside[start]) and (start, p.rank) not in ranks
+            return start > p.start and not goes_on
+
         for p in self.processes:
             for name, step, _ in p.lines:
                 first[p.start, name] = min(step, first.get((p.start, name), step))
@@ -85,7 +95,7 @@ class Oracle:
             for p in self.processes
             for at, (name, step, value) in enumerate(p.lines)
             if name != "rewind"
-            and not any(s > p.start and n == name and f <= step for (s, n), f in first.items())
+            and not any(n == name and f <= step and took_over(s, p) for (s, n), f in first.items())
             and not any(n == "rewind" and to <= step for n, to, _ in p.lines[at:])
         )
 
@@ -135,8 +145,16 @@ class Run:
                 process.lines.append((rest[2], rest[1], self.value))
 
 
+# A rank that is started again alone; its old namesake; one that began while the other lived.
+BESIDE: list[tuple[Any, ...]] = [("open", rank, None) for rank in (0, 1)]
+BESIDE += [("record", 1, 3, "loss"), ("close", 1), ("open", 1, None), ("record", 1, 2, "loss")]
+BESIDE += [("record", 0, step, "loss") for step in (1, 4)]
+
+
 @settings(max_examples=60)
 @given(deeds)
+@example(BESIDE)
+@example([*BESIDE, ("close", 0), ("open", 0, None), ("record", 1, 3, "loss")])
 def test_any_history_reads_as_the_oracle_says(history: list[tuple[Any, ...]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         run = Run(Path(directory, "run"))
@@ -267,7 +285,100 @@ def test_what_names_a_launch(
     assert find_launch("mine", Place(0, 4)) == Launch("argument", "mine")
 
 
+@pytest.mark.parametrize(
+    ("now", "earlier", "restarts"),
+    [
+        (("torchelastic", "a b.1 node:1"), ("torchelastic", "a b.0 node:2"), True),
+        (("torchelastic", "x.1 "), ("torchelastic", "x.0 "), True),
+        (("torchelastic", "x.1 node:1"), ("torchelastic", "x.1 node:2"), False),
+        (("torchelastic", "x.0 node:1"), ("torchelastic", "x.1 node:1"), False),
+        (("slurm", "7.batch.10"), ("slurm", "7.batch.9"), True),
+        (("slurm", "8.batch.1"), ("slurm", "7.batch.0"), False),
+        (("slurm", "7.0.1"), ("torchelastic", "7.0.0"), False),
+        (("argument", "x.1"), ("argument", "x.0"), False),
+        (("slurm", "7.0.1"), None, False),
+        (("slurm", "7.0.1"), ("slurm", None), False),
+    ],
+)
+def test_launchers_say_that_they_start_a_job_again(
+    now: tuple[str, str], earlier: tuple[str, object] | None, restarts: bool
+) -> None:
+    entry = None if earlier is None else dict(zip(("by", "id"), earlier, strict=True))
+    assert Launch(*now).restarts(entry) is restarts
+
+
 # ---- entries ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize(("count", "start"), [(0, 0), (1, 1)])
+def test_a_rank_of_a_job_that_is_started_again_joins_nobody_who_is_slow_to_end(
+    tmp_path: Path, rank: int, count: int, start: int
+) -> None:
+    """Be it his namesake, or others."""
+    first = Launch("torchelastic", "job.0 node:1")
+    assert starts.begin(tmp_path, Place(0, 3), first, list, {}).number == 0
+    for label in ("", ".r1"):
+        (tmp_path / f"metrics{label}.jsonl").touch()
+    launch = Launch("torchelastic", f"job.{count} node:1")
+    found = starts.begin(tmp_path, Place(rank, 3), launch, lambda: [("r1", "vm", 7)], {})
+    assert (found.number, found.began) == (start, bool(start))
+    assert len(found.peers) == (not count and rank == 1)
+
+
+@pytest.mark.parametrize(
+    ("alive", "start", "peers"),
+    [
+        ([("p1", "vm", 7)], 1, 0),
+        ([("", "vm", 5), ("p1", "vm", 7)], 0, 2),
+        ([("p1", "vm", os.getpid())], 0, 1),  # the first one, whose files somebody had replaced
+    ],
+)
+def test_who_comes_when_only_a_peer_is_left_goes_on_for_the_first(
+    tmp_path: Path, alive: list[LiveWriter], start: int, peers: int
+) -> None:
+    starts.begin(tmp_path, Place(None, None), None, list, {})
+    for label in ("", ".p1"):
+        (tmp_path / f"metrics{label}.jsonl").touch()
+    found = starts.begin(tmp_path, Place(None, None), None, lambda: alive, {})
+    assert (found.number, len(found.peers)) == (start, peers)
+    if start:
+        assert json.loads((tmp_path / "starts/000001.json").read_text())["alive"] == ["p1"]
+
+
+def test_an_evaluation_goes_on_beside_a_trainer_that_is_started_again(tmp_path: Path) -> None:
+    """In all readers, and in a kept run, too, until the later start has one in its place."""
+    trainer, evaluation = OracleWriter(tmp_path), OracleWriter(tmp_path, peer=1)
+    for step in range(4):
+        trainer.metrics(step, loss=step / 2, acc=0.5)
+        evaluation.metrics(step, acc=0.25)
+    put_entry(tmp_path, starts.Start(0, "s"), Place(None, None), None, [], {})
+    put_entry(tmp_path, starts.Start(1, "s"), Place(None, None), None, [("p1", "vm", 7)], {})
+    kept = read_run(tmp_path)
+    assert len(kept.metric("acc").values) == 8
+    assert sum(kept.curve("acc").count) == 8
+
+    def check(expected: list[tuple[int, float]]) -> None:
+        found = read_run(tmp_path)
+        lines = [(line["step"], line["metrics"].get("acc")) for line in found.lines("metrics")]
+        raw = [json.loads(line) for _, line in found.raw_lines(["metrics"])]
+        assert sorted(line for line in lines if line[1] is not None) == expected
+        columns = found.metric("acc")
+        assert sorted(zip(columns.steps, columns.values, strict=True)) == expected
+        parsed = [
+            (line["step"], line["metrics"]["acc"]) for line in raw if "acc" in line["metrics"]
+        ]
+        assert sorted(parsed) == expected
+        assert next(m for m in summarize(found).metrics if m.name == "acc").count == len(expected)
+        for curve in (found.curve("acc"), kept.curve("acc")):
+            assert sum(curve.count) == len(expected)
+
+    again = OracleWriter(tmp_path, attempt=1)
+    again.metrics(1, loss=9.0, acc=0.75)
+    evaluation.metrics(4, acc=0.25)
+    check([(0, 0.25), (0, 0.5), (1, 0.25), (1, 0.75), (2, 0.25), (3, 0.25), (4, 0.25)])
+    OracleWriter(tmp_path, attempt=1, peer=1).metrics(3, acc=1.0)
+    check([(0, 0.25), (0, 0.5), (1, 0.75), (3, 1.0)])
 
 
 def read_starts(run: Path) -> dict[str, Any]:
