@@ -41,7 +41,8 @@ VALIDATORS = {
 def in_order(stream: str, line: dict[str, Any]) -> list[str]:
     """The fields of a line in the order that docs/format.md gives them."""
     marker = next((name for name in ("dropped", "rewind") if name in line), None)
-    known = (
-        ["timestamp", "seq", marker] if marker else ORDER["event" if "event" in line else stream]
-    )
+    if marker is not None:
+        known = ["timestamp", "seq", marker, "epoch"]
+    else:
+        known = ORDER["event" if "event" in line else stream]
     return [name for name in known if name in line]

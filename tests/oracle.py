@@ -213,10 +213,10 @@ class OracleWriter:
         """Write a drop marker: ``count`` records of the stream were dropped here."""
         return self.write(stream, {"dropped": count})
 
-    def rewind(self, step: int) -> OracleWriter:
+    def rewind(self, step: int, epoch: float | None = None) -> OracleWriter:
         """Write that the process went back to a step, as it does in two streams."""
-        for stream in ("metrics", "performance"):
-            self.write(stream, {"rewind": step})
+        self.write("metrics", {"rewind": step, **({} if epoch is None else {"epoch": epoch})})
+        self.write("performance", {"rewind": step})
         return self
 
     def system(self, step: int | None = None, **figures: Any) -> dict[str, Any]:

@@ -166,6 +166,7 @@ void bind_recorder(py::module_& module) {
     type.def(
         "_continue_from", [](py::handle self, std::int64_t step) { opened(self).saw_step(step); },
         py::arg("step"));
+    type.def("_last_step", [](py::handle self) { return opened(self).last_step(); });
     type.def("_stats", [](py::handle self) { return stats_dict(opened(self).stats()); });
     type.def("_files", [](py::handle self) {
         py::list out;

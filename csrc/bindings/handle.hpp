@@ -98,6 +98,7 @@ class RecorderHandle {
     std::int64_t next_step() const noexcept {
         return after(last_step_.load(std::memory_order_relaxed));
     }
+    std::int64_t last_step() const noexcept { return last_step_.load(std::memory_order_relaxed); }
     void saw_step(std::int64_t step) noexcept { last_step_.store(step, std::memory_order_relaxed); }
 
     OnBadValue on_bad_value() const noexcept { return on_bad_value_; }

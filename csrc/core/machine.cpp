@@ -53,11 +53,11 @@ std::uint64_t random_u64() {
 namespace {
 
 struct ProcessStat {
-    char state = 0;           // 0: it cannot be read
-    std::uint64_t start = 0;  // in clock ticks since boot
+    bool has_ended = false;
+    std::uint64_t start = 0;  // in clock ticks since boot; 0: it cannot be read
 };
 
-// Fields 3 and 22 of /proc/PID/stat (proc(5)).
+// Fields 3, 9 and 22 of /proc/PID/stat (proc(5)).
 ProcessStat read_stat([[maybe_unused]] const std::string& path) {
     ProcessStat found;
 #if defined(__linux__)
@@ -66,8 +66,10 @@ ProcessStat read_stat([[maybe_unused]] const std::string& path) {
         const std::size_t got = std::fread(line, 1, sizeof line - 1, file);
         std::fclose(file);
         const char* at = got != 0 ? std::strrchr(line, ')') : nullptr;  // after the command's name
-        if (at != nullptr && at[1] == ' ') found.state = at[2];
+        // A zombie, which nobody has waited for, or about to be one (PF_EXITING): its locks may be free already.
+        if (at != nullptr && at[1] == ' ') found.has_ended = at[2] == 'Z' || at[2] == 'X';
         for (int field = 2; at != nullptr && field < 22; ++field) {
+            if (field == 9) found.has_ended |= (std::strtoull(at, nullptr, 10) & 4) != 0;
             at = std::strchr(at + 1, ' ');
         }
         if (at != nullptr) found.start = std::strtoull(at, nullptr, 10);
@@ -83,7 +85,7 @@ std::uint64_t process_start() { return read_stat("/proc/self/stat").start; }
 bool process_has_ended(std::uint32_t pid, std::uint64_t start) {
     if (::kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH) return true;
     const ProcessStat found = read_stat("/proc/" + std::to_string(pid) + "/stat");
-    if (found.state == 'Z' || found.state == 'X') return true;  // nobody has waited for it
+    if (found.has_ended) return true;
     return found.start != 0 && start != 0 && found.start != start;
 }
 

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -65,10 +66,11 @@ struct Missing {
     std::string reason;
 };
 
-/// A line that says that its writer went back to a step.
+/// A line that says that its writer went back to a step, and with which epoch's summary it goes on.
 struct Rewind {
     std::int64_t seq;
     std::int64_t step;
+    double epoch = std::numeric_limits<double>::infinity();
 };
 
 struct StepRange {

@@ -22,7 +22,9 @@ bool LineParser::finish() {
     note_seq();
     const bool rewound = (line_.has & flag(kRewind)) != 0;
     if (rewound) {
-        chunk_.rewinds.push_back({line_.seq, line_.rewind});
+        const auto epoch = as_number(line_.epoch);
+        chunk_.rewinds.push_back(
+            {line_.seq, line_.rewind, epoch.value_or(std::numeric_limits<double>::infinity())});
         line_.dropped = Value::of_int(0);
     }
     const bool dropped = rewound || (line_.has & flag(kDropped)) != 0;

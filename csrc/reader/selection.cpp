@@ -48,9 +48,15 @@ class Hiding {
         if (rewinds_.empty()) return;
         gone_back_.resize(chunk_.rows());
         for (std::uint32_t row = 0; row < chunk_.rows(); ++row) {
-            const auto least = rewinds_.after(chunk_.seq[row]);
-            gone_back_[row] = chunk_.has_step[row] != 0 && least && chunk_.step[row] >= *least;
+            const Rewind* const least = rewinds_.after(chunk_.seq[row]);
+            gone_back_[row] = least != nullptr && is_behind(*least, row);
         }
+    }
+
+    bool is_behind(const Rewind& least, std::uint32_t row) const {
+        if (chunk_.has_step[row] != 0) return chunk_.step[row] >= least.step;
+        const auto epoch = epoch_of(row);
+        return epoch && *epoch >= least.epoch;
     }
 
     std::optional<double> epoch_of(std::uint32_t row) const {
@@ -137,14 +143,15 @@ void Rewinds::close() {
               [](const Rewind& a, const Rewind& b) { return a.seq < b.seq; });
     for (std::size_t i = rewinds_.size(); i-- > 1;) {
         rewinds_[i - 1].step = std::min(rewinds_[i - 1].step, rewinds_[i].step);
+        rewinds_[i - 1].epoch = std::min(rewinds_[i - 1].epoch, rewinds_[i].epoch);
     }
 }
 
-std::optional<std::int64_t> Rewinds::after(std::int64_t seq) const noexcept {
+const Rewind* Rewinds::after(std::int64_t seq) const noexcept {
     const auto behind = std::upper_bound(
         rewinds_.begin(), rewinds_.end(), seq,
         [](std::int64_t wanted, const Rewind& rewind) { return wanted < rewind.seq; });
-    return behind == rewinds_.end() ? std::nullopt : std::optional(behind->step);
+    return behind == rewinds_.end() ? nullptr : &*behind;
 }
 
 std::int64_t hide_values(Chunk& chunk, const Cutoffs* cutoffs, const Rewinds& rewinds, Marks& marks,

@@ -66,11 +66,11 @@ class Rewinds {
     /// Sorts what was added.
     void close();
     bool empty() const noexcept { return rewinds_.empty(); }
-    /// The least step that it went back to behind a line.
-    std::optional<std::int64_t> after(std::int64_t seq) const noexcept;
+    /// The least step, and epoch, that it went back to behind a line; null for none.
+    const Rewind* after(std::int64_t seq) const noexcept;
 
   private:
-    std::vector<Rewind> rewinds_;  // each with the least step of its own and of those behind it
+    std::vector<Rewind> rewinds_;  // each with the least of its own and of those behind it
 };
 
 /// Takes out of a chunk the values that no longer count, and marks its rows. Counts the values by name.

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any, Literal
 
 import orjson
@@ -211,11 +212,10 @@ class Counting:
         return found
 
     def first_affected(
-        self, start: int, spared: frozenset[int], rewound_to: float
+        self, start: int, spared: frozenset[int], rewound_to: tuple[float, float]
     ) -> tuple[int | None, float | None]:
         """Return from which step on, and which epoch, `keep()` may take out something."""
-        steps = [rewound_to]
-        epochs = [math.inf]
+        steps, epochs = ([least] for least in rewound_to)
         for (kind, _), place in self._find(start, spared).items():
             (steps if kind == _STEP else epochs).append(place)
         step, epoch = min(steps), min(epochs)
@@ -226,7 +226,7 @@ class Counting:
         return bool(self._find(start, spared))
 
     def keep(
-        self, start: int, spared: frozenset[int], record: Record, rewound_to: float
+        self, start: int, spared: frozenset[int], record: Record, rewound_to: tuple[float, float]
     ) -> Record | None:
         """Return a record with what counts of it, or None.
 
@@ -234,13 +234,13 @@ class Counting:
             start: The start that it is of.
             spared: Later ones that take nothing over from its writer.
             record: A parsed line; not changed.
-            rewound_to: The least step that its writer went back to later on.
+            rewound_to: The least step and epoch that its writer went back to later on.
         """
         cutoffs = self._find(start, spared)
         place, kind = _place(record)
-        if place is None or (not cutoffs and rewound_to is math.inf):
+        if place is None or not (cutoffs or min(rewound_to) < math.inf):
             return record
-        if kind == _STEP and place >= rewound_to:
+        if place >= rewound_to[kind == _EPOCH]:
             gone = list(_names(self._stream, record))
         else:
             names = _names(self._stream, record)
@@ -291,20 +291,20 @@ def keep_lines(
 
 
 class Rewinds:
-    """The steps that a writer went back to.
+    """The steps, and the epochs of summaries, that a writer went back to.
 
     Args:
-        lines: ``seq`` and step of each line that says so.
+        lines: ``seq``, step and epoch, or None, of each line that says so.
     """
 
-    def __init__(self, lines: list[tuple[int, int]]) -> None:
+    def __init__(self, lines: Iterable[tuple[int, int, float | None]]) -> None:
         self._seqs: list[int] = []
-        self._least: list[float] = []
-        least = math.inf
-        for seq, step in sorted(lines, reverse=True):
-            least = min(least, step)
+        self._least: list[tuple[float, float]] = []
+        step = epoch = math.inf
+        for seq, to, of in sorted(lines, key=itemgetter(0), reverse=True):
+            step, epoch = min(step, to), min(epoch, math.inf if of is None else of)
             self._seqs.append(seq)
-            self._least.append(least)
+            self._least.append((step, epoch))
         self._seqs.reverse()
         self._least.reverse()
 
@@ -312,10 +312,10 @@ class Rewinds:
         """Whether it ever did."""
         return bool(self._seqs)
 
-    def after(self, seq: int) -> float:
-        """Return the least step that it went back to behind a line; infinity for none."""
+    def after(self, seq: int) -> tuple[float, float]:
+        """Return the least step and epoch that it went back to behind a line; infinity for none."""
         at = bisect_right(self._seqs, seq)
-        return self._least[at] if at < len(self._seqs) else math.inf
+        return self._least[at] if at < len(self._seqs) else (math.inf, math.inf)
 
 
 def _place(record: Record) -> tuple[float | None, str]:

@@ -198,7 +198,7 @@ class Cursor:
             if parts:
                 result.series.append(_holding(series, parts))
                 new = result.series[-1]
-                result.rewinds += [(new, seq, step) for seq, step in find_rewinds(new)]
+                result.rewinds += [(new, seq, step) for seq, step, _ in find_rewinds(new)]
         result.unread = len(self._unread)
         if result.more or self._refused:
             self._watch.forget()

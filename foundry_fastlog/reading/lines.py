@@ -282,15 +282,15 @@ def read_series(
         note_gaps(check, problems)
 
 
-def find_rewinds(series: Series) -> list[tuple[int, int]]:
-    """Return ``seq`` and step of each line that says that the writer went back to a step."""
+def find_rewinds(series: Series) -> list[tuple[int, int, float | None]]:
+    """Return ``seq``, step and epoch of each line that says that the writer went back."""
     found = []
     for segment in in_order(series.segments):
         try:
             for raw in _lines_with(segment, b'"rewind"'):
                 record = parse_line(series.stream, raw)
                 if not isinstance(record, str) and "rewind" in record:
-                    found.append((record["seq"], record["rewind"]))
+                    found.append((record["seq"], record["rewind"], record.get("epoch")))
         except OSError:  # noqa: PERF203 - told when it is read
             continue
     return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -43,11 +44,14 @@ _HUGE = (
 # Numbers beyond 53 bits are rejected and take the slow path, which checks their size.
 _SIMPLE = orjson.OPT_STRICT_INTEGER
 _NULL = re.compile(rb"null").search  # twice as fast as `in`, which is slow for these letters
+_MOST_EPOCHS = 4096
 _MOST_NAME = 300  # characters of a name that is too large for the ring by itself
 
 
 class EventRecorder(core.RecorderCore):
     """The part of `Recorder` that renders JSON before it reaches the ring."""
+
+    _epochs: deque[tuple[int, float]] | None = None  # the step at each summary of an epoch
 
     def event(
         self,
@@ -185,6 +189,10 @@ class EventRecorder(core.RecorderCore):
             for name in summary:
                 if not isinstance(name, str):
                     raise TypeError(f"names in a summary must be str, got {text_of_value(name)}")
+        if math.isfinite(number):
+            if self._epochs is None:
+                self._epochs = deque(maxlen=_MOST_EPOCHS)
+            self._epochs.append((self._last_step(), number))
         return self._summary_in_parts(number, dict(summary), tolerant=tolerant)
 
     def _summary_in_parts(self, epoch: float, values: dict[Any, Any], *, tolerant: bool) -> bool:
@@ -241,8 +249,8 @@ class EventRecorder(core.RecorderCore):
         """Say that this process went back to a step: a checkpoint was restored within the program.
 
         What it recorded before for this step and later ones counts no longer: readers leave out
-        those metrics and timings, as they do for a start that resumed there. ``log()`` goes on with
-        this step.
+        those metrics and timings, as they do for a start that resumed there, and summaries of the
+        epochs that it had finished since. ``log()`` goes on with this step.
 
         Args:
             step: The step that comes next.
@@ -256,7 +264,13 @@ class EventRecorder(core.RecorderCore):
             RecorderClosedError: The recorder has been closed.
         """
         members = b'"rewind":%d' % step_number(step)
-        accepted = [self._fragment(stream, members) for stream in (_METRICS, _PERFORMANCE)]
+        undone = [epoch for at, epoch in (self._epochs or deque()).copy() if at >= step]
+        # The first epoch whose summary counts no longer: summaries have no step.
+        epoch = b',"epoch":' + orjson.dumps(min(undone)) if undone else b""
+        accepted = [
+            self._fragment(_METRICS, members + epoch),
+            self._fragment(_PERFORMANCE, members),
+        ]
         self._continue_from(max(step - 1, INT64_MIN))
         return all(accepted)
 

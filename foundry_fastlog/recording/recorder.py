@@ -709,9 +709,15 @@ def _close_at_worker_exit() -> bool:
     """
     # Already loaded in every such child; an import could fail if no descriptor is free.
     process = sys.modules.get("multiprocessing.process")
-    if process is None or process.parent_process() is None:
+    if process is None:
         return False
-    _finalize(os.getpid())
+    if process.parent_process() is not None:
+        _finalize(os.getpid())
+        return True
+    # What is passed to a Process is unpickled before it is set up, which forgets finalizers.
+    if not getattr(process.current_process(), "_inheriting", False):
+        return False
+    sys.modules["multiprocessing.util"].register_after_fork(_open, lambda _: _finalize(os.getpid()))
     return True
 
 

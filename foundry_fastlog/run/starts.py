@@ -324,6 +324,8 @@ def _is_of(directory: Path, number: int, entry: dict[str, Any], launch: Launch) 
     """Whether a start is of this launch, and not of an earlier one that had the same name."""
     if entry.get("launch") != launch._asdict():
         return False
+    if launch.by == "argument":  # the caller says that no other has this name
+        return True
     lived = lifetime()
     try:
         age = _now_there(directory) - entry_path(directory, number).stat().st_mtime

@@ -207,6 +207,26 @@ TEST_CASE("a writer that went back takes back what it had recorded from there") 
     CHECK(frame->selection().left_out().get()[0].second == 6);
 }
 
+TEST_CASE("a writer that went back takes summaries back from the epoch that it says") {
+    const auto summary = [](int seq, int epoch) {
+        return R"({"timestamp":"2026-01-30T14:32:15.5Z","seq":)" + std::to_string(seq) +
+               R"(,"epoch":)" + std::to_string(epoch) + R"(,"summary":{"loss":)" +
+               std::to_string(seq) + "}}\n";
+    };
+    const auto back = [](int seq, const std::string& fields) {
+        return R"({"timestamp":"2026-01-30T14:32:15.5Z","seq":)" + std::to_string(seq) +
+               R"(,"rewind":9)" + fields + "}\n";
+    };
+    const std::string epochs = summary(0, 0) + summary(1, 1) + summary(2, 2);
+    const auto all = frame_of({{epochs + back(3, "") + summary(4, 1)}});
+    CHECK(column(all, "loss") == Texts{"l", "0", "1", "2", "4"});
+    const auto some = frame_of({{epochs + back(3, R"(,"epoch":1)") + summary(4, 1)}});
+    CHECK(column(some, "loss") == Texts{"l", "0", "4"});
+    const auto twice = frame_of(
+        {{epochs + back(3, R"(,"epoch":0.5)") + summary(4, 1) + back(5, R"(,"epoch":2)")}});
+    CHECK(column(twice, "loss") == Texts{"l", "0", "4"});
+}
+
 TEST_CASE("a line that tells of drops has its place in time, and no row") {
     const std::string marker = R"({"timestamp":"2026-01-30T14:32:30.000000Z","seq":1,"dropped":3})";
     const auto alone = frame_of({{line(0, 1, "") + marker + "\n" + line(2, 2, "")}});

@@ -20,7 +20,7 @@ from recorded import Play, lines, run_python
 from foundry_fastlog import _core
 
 PREAMBLE = """
-import multiprocessing, os, signal, sys, threading, time
+import glob, multiprocessing, os, signal, sys, threading, time
 from foundry_fastlog import Recorder, open_run
 RUN = sys.argv[-1]
 """
@@ -127,6 +127,43 @@ def test_a_recorder_that_a_worker_opens_is_closed_at_its_end(
     """)
     for n in range(2):
         assert_whole(run / str(n), [1])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("passed", ["Process", "ProcessPoolExecutor"])
+def test_a_recorder_that_is_passed_to_a_worker_is_closed_at_its_end(
+    run: Path, play: Play, method: str, passed: str
+) -> None:
+    """With its ring in memory; a worker is one from the first: nothing is said of it."""
+    done = play(f"""
+        def keep(recorder):
+            global kept
+            kept = recorder
+
+        def work(recorder):
+            for step in range(1000):
+                recorder.record(step, x=0.5)
+
+        def use(_):
+            work(kept)
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("{method}")
+            recorder = Recorder(RUN, ring="memory", flush_interval_s=60)
+            if "{passed}" == "Process":
+                worker = context.Process(target=work, args=(recorder,))
+                worker.start()
+                worker.join()
+                assert worker.exitcode == 0
+            else:
+                from concurrent.futures import ProcessPoolExecutor
+                with ProcessPoolExecutor(1, context, keep, (recorder,)) as pool:
+                    list(pool.map(use, [0]))
+            (written,) = glob.glob(RUN + "/metrics.w*.jsonl")
+            assert len(open(written).readlines()) == 1000
+    """)
+    assert done.stderr == ""
+    assert_whole(run, range(1000))
 
 
 def test_thousands_of_leftover_rings_are_collected_while_training(run: Path, play: Play) -> None:

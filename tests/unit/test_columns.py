@@ -155,7 +155,7 @@ def runs(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         st.tuples(st.just("timing"), st.sampled_from(["step", "forward"]), st.integers(0, 6)),
         st.tuples(st.just("log"), text, st.dictionaries(text, value, max_size=3)),
         st.tuples(st.just("back"), st.integers(1, 5000)),
-        st.tuples(st.just("rewind"), st.integers(0, 6)),
+        st.tuples(st.just("rewind"), st.integers(0, 6), st.none() | st.integers(0, 2)),
         st.tuples(st.just("system"), values),
     )
     writer = st.tuples(st.integers(0, 2), st.integers(0, 2))

@@ -21,6 +21,7 @@ from logging_support import run_processes
 from recorded import lines, raw_lines, without_clock
 
 from foundry_fastlog import Recorder, read_run
+from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.recording.recorder import recorder_of
 from foundry_fastlog.recording.values import metric_value
 
@@ -153,6 +154,40 @@ LOST = SimpleNamespace(shape=(), item=Mock(side_effect=RuntimeError("device lost
 def test_values_that_are_no_metrics(value: Any) -> None:
     with pytest.raises(TypeError, match="value of 'k'"):
         metric_value("k", value)
+
+
+def test_a_rewind_takes_back_the_summaries_of_epochs_that_were_finished_since(
+    tmp_path: Path,
+) -> None:
+    """In all readers. One from before any step, or of an epoch that is no number, stays."""
+    with Recorder(tmp_path) as recorder:
+        recorder.epoch_summary(-1, {"mean": -1.0})
+        for epoch in range(3):
+            for step in range(10 * epoch, 10 * epoch + 10):
+                recorder.record(step, loss=1.0)
+            recorder.epoch_summary(math.nan, {"mean": 9.0})
+            recorder.epoch_summary(epoch, {"mean": 1.0 * epoch})
+        recorder.rewind(10)
+        for step in range(10, 20):
+            recorder.record(step, loss=2.0)
+        recorder.epoch_summary(1, {"mean": 11.0})
+        recorder.rewind(15)
+        recorder.rewind(30)
+    run = read_run(tmp_path)
+    marks = [(line["rewind"], line.get("epoch")) for line in lines(tmp_path) if "rewind" in line]
+    assert marks == [(10, 1), (15, 1), (30, None)]
+    for line in lines(tmp_path):
+        VALIDATORS["metrics"].validate(line)
+    expected = [-1.0, *[9.0] * 3, 0.0]
+    found = [line["summary"]["mean"] for line in run.lines("metrics") if "summary" in line]
+    assert sorted(found) == sorted(expected)
+    assert run.left_out["metrics"] == {"loss": 25, "mean": 3}
+    shown = run.arrow("metrics", names=["mean"]).to_polars()["mean"].to_list()
+    assert sorted(shown) == sorted(expected)
+    raw = [json.loads(line) for _, line in run.raw_lines(["metrics"])]
+    assert [line["summary"]["mean"] for line in raw if "summary" in line] == found
+    summed = next(m for m in summarize(run).metrics if m.name == "mean (epoch)")
+    assert summed.count == len(expected)
 
 
 def test_stamps_are_in_all_file_names(tmp_path: Path) -> None:

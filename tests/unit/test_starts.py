@@ -326,6 +326,18 @@ def test_a_rank_of_a_job_that_is_started_again_joins_nobody_who_is_slow_to_end(
     assert len(found.peers) == (not count and rank == 1)
 
 
+@pytest.mark.parametrize(("by", "start"), [("argument", 0), ("env", 1)])
+def test_a_launch_that_the_caller_names_may_begin_at_any_time(
+    tmp_path: Path, by: str, start: int
+) -> None:
+    """A launcher may use a name again; on another host nobody sees the others alive."""
+    launch = Launch(by, "job")
+    starts.begin(tmp_path, Place(0, 2), launch, list, {})
+    (tmp_path / "metrics.jsonl").touch()
+    os.utime(tmp_path / "starts/000000.json", (time.time() - 86400,) * 2)
+    assert starts.begin(tmp_path, Place(1, 2), launch, list, {}).number == start
+
+
 @pytest.mark.parametrize(
     ("alive", "start", "peers"),
     [
@@ -543,7 +555,7 @@ def test_a_start_of_which_nothing_says_how_old_it_is_is_of_no_later_launch(
     tmp_path: Path, monkeypatch: Patch
 ) -> None:
     """Its entry cannot be compared with the clock of the file system."""
-    one, other = Launch("argument", "x"), Launch("argument", "y")
+    one, other = Launch("env", "x"), Launch("env", "y")
     assert starts.begin(tmp_path, Place(0, 2), one, list, {}).number == 0
     assert starts.begin(tmp_path, Place(1, 2), other, list, {}).number == 1
     assert starts.begin(tmp_path, Place(0, 2), other, list, {}).number == 1
