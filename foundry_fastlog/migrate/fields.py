@@ -14,6 +14,7 @@ from foundry_fastlog.migrate.labels import (
     TIMES,
     Label,
     attached_word,
+    figure_end,
     figure_of,
     label_of,
     last_word,
@@ -190,6 +191,8 @@ def _shares(
     boundary = _BOUNDARY.search(text)
     counted = _has_own_words(values, texts, index + 1)
     own = value.own_end(text)
+    if not is_labelled and not has_sign:
+        own = max(own, _figure_end(value, text))  # "0.9 accuracy in 3 s"
     if end := _closed_end(value, text):
         is_open = boundary is None and not has_sign and counted and not is_labelled
         return end, len(text) if is_open else end  # "3 ms forward 2 ms back"
@@ -210,6 +213,12 @@ def _shares(
     if has_words(text[own:]) or not following.is_weak:
         return own, own
     return 0, len(text)
+
+
+def _figure_end(value: _Value, text: str) -> int:
+    rest = value.unit(text)[1]
+    end = figure_end(rest)
+    return end and len(text) - len(rest) + end
 
 
 def _closed_end(value: _Value, text: str) -> int:

@@ -17,6 +17,7 @@ __all__ = [
     "TIMES",
     "Label",
     "attached_word",
+    "figure_end",
     "figure_of",
     "label_of",
     "last_label",
@@ -49,7 +50,9 @@ _FIGURES = (
     "mean avg average median std min max"
 )
 _FIGURE = re.compile(
-    rf"\s+((?:[A-Za-z]+ )?(?:{'|'.join(_FIGURES.split())}))(?=\s*(?:[,;|.)\]]|$))", re.IGNORECASE
+    rf"\s+((?:[A-Za-z]+ )?(?:{'|'.join(_FIGURES.split())}))"
+    r"(?=\s*(?:[,;|.)\]]|$)|\s(?:in|at|after|on|over)\s)",
+    re.IGNORECASE,
 )
 _SIGNED = re.compile(r"(?P<sign>[:=]+)\s*(?P<open>['\"\[({<`$]?)\s*$")
 _START = re.compile(r"[,;|()\[\]{}•\u2013\u2014=:]|(?<!\w)/|/(?!\w)|(?:^|\s)[-*>+#]+\s")
@@ -188,3 +191,9 @@ def figure_of(text: str) -> str | None:
     if match is None or _NO_LABELS & set(match[1].lower().split()):
         return None
     return identifier(match[1])
+
+
+def figure_end(text: str) -> int:
+    """Return where the words that say what a value is end in the text after it; 0: it has none."""
+    match = _FIGURE.match(text)
+    return 0 if match is None or figure_of(text) is None else match.end()

@@ -90,6 +90,6 @@ def _recover(run: Path, timeout_s: float = 1e9) -> list[core.RecoveryReport]:
     reports = core.recover_run(os.fsencode(run), timeout_s)
     try:
         note_killed(run, [one["label"] for one in reports if one["outcome"] == "recovered"])
-    except OSError as error:
+    except (OSError, ValueError) as error:  # or a label of another version
         _log.warning("could not write how processes of %s ended: %s", run, error)
     return reports
