@@ -37,9 +37,19 @@ def utc_now() -> str:
 def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
     """Return the checked-out commit, or None outside a git repository.
 
+    Git is run once per directory.
+
     Args:
         directory: A directory of the checkout. Default: the current one.
     """
+    try:
+        return _commit(os.path.abspath(os.curdir if directory is None else directory))  # noqa: PTH100 - the key of the cache
+    except FileNotFoundError:  # the current directory was removed
+        return None
+
+
+@functools.lru_cache(maxsize=64)
+def _commit(directory: str) -> str | None:
     try:
         import subprocess  # imported here: it would slow down every start
     except OSError:  # no descriptor is free
@@ -61,25 +71,13 @@ def git_hash(directory: str | os.PathLike[str] | None = None) -> str | None:
 def get_git_commit_hash(path: str | os.PathLike[str] | None = None) -> str:
     """Return the short hash of the checked-out commit.
 
-    Git is run once per directory.
-
     Args:
         path: A directory of the checkout. Default: the current one.
 
     Returns:
         Seven hexadecimal digits, or ``"unknown"`` outside a git repository.
     """
-    try:
-        directory = os.path.abspath(os.curdir if path is None else path)  # noqa: PTH100 - the key of the cache
-    except FileNotFoundError:  # the current directory was removed
-        return "unknown"
-    return _commit(directory)
-
-
-@functools.lru_cache(maxsize=64)
-def _commit(directory: str) -> str:
-    found = git_hash(directory)
-    return found[:_SHORT] if found else "unknown"
+    return (git_hash(path) or "unknown")[:_SHORT]
 
 
 def get_device() -> str:

@@ -255,31 +255,33 @@ def test_failed_replacement_leaves_nothing(tmp_path: Path, monkeypatch: Patch, c
 
 
 def test_git_hash(tmp_path: Path, monkeypatch: Patch) -> None:
+    """Of what is checked out when it is first asked for: git is run once."""
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     repository = tmp_path / "repository"
-    repository.mkdir()
-    assert git_hash(repository) is None
+    (repository / "src").mkdir(parents=True)
+    assert git_hash(tmp_path) is None
 
     def git(*arguments: str) -> str:
         command = ["git", "-c", "user.name=n", "-c", "user.email=e@x", *arguments]
         return subprocess.check_output(command, cwd=repository, text=True).strip()
 
     git("init", "-q")
-    assert git_hash(repository) is None
+    assert git_hash(repository / "src") is None  # nothing is committed
     git("commit", "-q", "--allow-empty", "-m", "first")
-    assert git_hash(repository) == git("rev-parse", "HEAD")
+    first = git("rev-parse", "HEAD")
+    assert git_hash(repository) == first
     monkeypatch.chdir(repository)
-    assert git_hash() == git("rev-parse", "HEAD")
-    with Recorder(tmp_path / "run"):
-        assert read(tmp_path / "run")["git_hash"] == git("rev-parse", "HEAD")
-    assert git_hash(tmp_path / "nowhere") is None
+    git("commit", "-q", "--allow-empty", "-m", "second")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_hash(repository) is None
+    with Recorder(tmp_path / "run"):
+        assert read(tmp_path / "run")["git_hash"] == git_hash() == first
+    assert git_hash(tmp_path / "nowhere") is None
+    assert git_hash(repository / ".git") is None  # there is no git
     monkeypatch.setattr(subprocess, "run", Mock(side_effect=subprocess.TimeoutExpired("git", 5)))
-    assert git_hash() is None
+    assert git_hash(repository / ".git/refs") is None
 
 
 def test_new_files_of_others_go_when_nobody_writes_them(tmp_path: Path) -> None:
