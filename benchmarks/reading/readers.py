@@ -212,9 +212,11 @@ _MEMBERS = {
     "system": b'"system":{"cpu":1.5}',
 }
 FRAMES = {"fastlog": fastlog_frame, "duckdb": duckdb_frame, "polars": polars_frame}
+#: What a summary of the same run is held against.
+COLUMNS = "all columns, four metrics"
 #: Run, and by peer what reads it.
 CASES: dict[str, tuple[str, dict[str, Callable[[Path], Any]]]] = {
-    "all columns, four metrics": ("one", FRAMES),
+    COLUMNS: ("one", FRAMES),
     "all columns, 200 metrics": ("wide", FRAMES),
     "all columns, 64 ranks": ("ranks", FRAMES),
     "1,000 small runs, each": ("small", {name: each(read) for name, read in FRAMES.items()}),
@@ -234,7 +236,7 @@ CASES: dict[str, tuple[str, dict[str, Callable[[Path], Any]]]] = {
 GOALS: dict[str, dict[str, float]] = {
     **{case: {"duckdb": 2, "polars": 5} for case, (_, peers) in CASES.items() if "duckdb" in peers},
     "one metric of four": {"duckdb": 3},
-    "summary, four metrics": {"s": 2, "MiB": 200},
+    "summary, four metrics": {"x the columns": 2, "MiB": 200},
     "a curve, cached": {"s": 0.05},
     **{case: {"s": 1} for case in CASES if "looks" in case},
 }
