@@ -20,10 +20,11 @@ from foundry_fastlog.reading.counting import (
     find_spared,
     known_firsts,
     known_streams,
+    split_starts,
 )
 from foundry_fastlog.run.checks import Problems, SeriesCheck
 from foundry_fastlog.run.files import STREAMS, Series, Writer
-from foundry_fastlog.run.start_entries import alive_at
+from foundry_fastlog.run.start_entries import read_entry
 
 if TYPE_CHECKING:  # loaded when a stream is read; optional packages
     import numpy as np
@@ -69,7 +70,7 @@ class ByColumns:
     unread: int
     _problems: Problems
     _numbers: dict[Writer, int]
-    _known_firsts: dict[tuple[str, int], Firsts]
+    _known_firsts: dict[tuple[str, tuple[int, int]], Firsts]
 
     def arrow(
         self,
@@ -341,28 +342,25 @@ class ByColumns:
 
     @functools.cached_property
     def _spared(self) -> Spared:
-        return find_spared(self._numbers, functools.partial(alive_at, self.path))
+        return find_spared(self._numbers, self._entry_of)
 
-    def _firsts(self, stream: str, find: Callable[[list[Series]], Firsts]) -> dict[int, Firsts]:
-        """Return the first step of each name by start; nothing where there is one start.
+    @functools.cached_property
+    def _entry_of(self) -> Callable[[int], dict[str, Any]]:
+        return functools.cache(functools.partial(read_entry, self.path))
 
-        Args:
-            stream: The stream.
-            find: Reads them from the series of a start. Not asked for the first one: none is
-                before it.
-        """
-        by_start: dict[int, list[Series]] = {}
-        for series in self.series:
-            if series.stream == stream:
-                by_start.setdefault(self._numbers[series.writer], []).append(series)
-        if len(by_start) < 2:
+    def _firsts(
+        self, stream: str, find: Callable[[list[Series]], Firsts]
+    ) -> dict[tuple[int, int], Firsts]:
+        """Return the first step of each name by part of a start; nothing of a single start."""
+        chosen = [series for series in self.series if series.stream == stream]
+        starts = {self._numbers[series.writer] for series in chosen}
+        if len(starts) < 2:
             return {}
-        firsts: dict[int, Firsts] = {min(by_start): {}}
-        for start in sorted(by_start)[1:]:
-            known = self._known_firsts.get((stream, start))
-            if known is None:
-                known = self._known_firsts[stream, start] = find(by_start[start])
-            firsts[start] = known
+        firsts: dict[tuple[int, int], Firsts] = {}
+        for part, of_part in split_starts(chosen, self._numbers, self._entry_of).items():
+            if (key := (stream, part)) not in self._known_firsts:
+                self._known_firsts[key] = {} if part[0] == min(starts) else find(of_part)
+            firsts[part] = self._known_firsts[key]
         return firsts
 
     def _note_left_out(self, stream: str, starts: Starts, left_out: dict[str, int]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any, Literal
@@ -19,9 +19,13 @@ from typing import Any, Literal
 import orjson
 
 from foundry_fastlog.run.checks import SeriesCheck
-from foundry_fastlog.run.files import STREAMS, Writer
+from foundry_fastlog.run.files import STREAMS, Series, Writer
+from foundry_fastlog.run.launch import is_restart
+from foundry_fastlog.run.start_entries import alive_in
 
 __all__ = [
+    "ALL_RANKS",
+    "NOBODY",
     "RECOUNTED",
     "Counting",
     "Cutoffs",
@@ -36,6 +40,7 @@ __all__ = [
     "known_firsts",
     "known_streams",
     "number_starts",
+    "split_starts",
 ]
 
 #: Which starts to read: what counts of all of them, everything, or one.
@@ -50,14 +55,18 @@ Record = dict[str, Any]
 _STEP, _EPOCH = "step", "epoch"
 _Name = tuple[str, str]
 
-_Group = tuple[int, frozenset[int]]  # a start, and later ones that take nothing over from a writer
-_NONE = frozenset[int]()
+_Part = tuple[int, int]  # a start, and a rank of it
+_Group = tuple[int, frozenset[_Part]]  # a writer's start, and what alone takes over in later ones
+_NONE = frozenset[_Part]()
+
+#: Stand for a rank: that of all processes of a start, and that of none.
+ALL_RANKS, NOBODY = -1, -2
 
 #: The first step, or epoch of a summary, at which each name of a start comes.
 Firsts = dict[_Name, float]
 
-#: By writer, the later starts that take nothing over from it.
-Spared = dict[Writer, frozenset[int]]
+#: By writer, what alone takes over from it in later starts.
+Spared = dict[Writer, frozenset[tuple[int, int]]]
 
 #: By name, the step and the epoch from which later starts took over; None for neither.
 Cutoffs = dict[str, tuple[int | None, float | None]]
@@ -95,28 +104,53 @@ def number_starts(writers: Iterable[Writer], entries: Iterable[int]) -> dict[Wri
 
 
 def find_spared(
-    numbers: Mapping[Writer, int], alive_at: Callable[[int], Collection[str]]
+    numbers: Mapping[Writer, int], entry_of: Callable[[int], Mapping[str, Any]]
 ) -> Spared:
-    """Say which later starts take nothing over from which writers.
+    """Say what takes over from processes that lived when a later start began.
 
-    A process that lived when another start began goes on beside it: an evaluation beside a trainer
-    that is started again, ranks of which one is. But where that start has one in its place, of the
-    same rank and the same peer, it was only slow to end.
+    They go on beside it: an evaluation beside a trainer that is started again, ranks of which one
+    is. Only a successor takes over, from its own first steps: of a start's first process of a rank
+    the one of the later start. A peer has none. But who lives while the launcher starts the whole
+    job again is only slow to end.
 
     Args:
         numbers: The start of each writer.
-        alive_at: Returns the labels of the processes that lived when a start began. Not asked for
-            the first one.
+        entry_of: Returns the entry of a start.
     """
-    spared: dict[Writer, frozenset[int]] = {}
+    spared: dict[Writer, frozenset[_Part]] = {}
     for start in sorted(set(numbers.values()))[1:]:
-        alive = alive_at(start)
-        places = {(w.rank, w.peer) for w, number in numbers.items() if alive and number == start}
+        entry = entry_of(start)
+        alive = alive_in(entry)
+        ranks = {w.rank for w, number in numbers.items() if number == start and not w.peer}
         for writer, number in numbers.items() if alive else ():
-            is_other = (writer.rank, writer.peer) not in places
-            if number < start and is_other and writer._replace(children=()).label in alive:
-                spared[writer] = spared.get(writer, frozenset()) | {start}
+            lived = not alive.isdisjoint((writer.label, writer._replace(children=()).label))
+            if not (number < start and lived):
+                continue
+            if is_restart(entry.get("launch"), entry_of(number).get("launch")):
+                continue
+            heir = NOBODY if writer.peer or writer.rank not in ranks else writer.rank
+            spared[writer] = spared.get(writer, _NONE) | {(start, heir)}
     return spared
+
+
+def split_starts(
+    chosen: Iterable[Series],
+    numbers: Mapping[Writer, int],
+    entry_of: Callable[[int], Mapping[str, Any]],
+) -> dict[_Part, list[Series]]:
+    """Group series by their start; by their rank, too, where others lived when it began.
+
+    Args:
+        chosen: The series.
+        numbers: The start of each writer.
+        entry_of: Returns the entry of a start.
+    """
+    parts: dict[_Part, list[Series]] = {}
+    for series in chosen:
+        start, rank = numbers[series.writer], series.writer.rank
+        part = start, rank if start and alive_in(entry_of(start)) else ALL_RANKS
+        parts.setdefault(part, []).append(series)
+    return parts
 
 
 def is_marker(record: Record) -> bool:
@@ -157,29 +191,34 @@ class Counting:
 
     Args:
         stream: Its name.
-        firsts: Per start, as `first_steps()` returns them.
+        firsts: By part, as `first_steps()` returns them.
 
     Attributes:
         left_out: How many values were left out, by name.
     """
 
-    def __init__(self, stream: str, firsts: Mapping[int, Mapping[_Name, float]]) -> None:
+    def __init__(self, stream: str, firsts: Mapping[_Part, Mapping[_Name, float]]) -> None:
         self._stream = stream
         self.left_out: Counter[str] = Counter()
-        self._firsts = firsts
+        self._parts = firsts
+        self._firsts: dict[int, dict[_Name, float]] = {}
+        for (start, _), found in firsts.items():
+            _take_over(self._firsts.setdefault(start, {}), found)
         self._cutoffs: dict[_Group, dict[_Name, float]] = {}
         later: dict[_Name, float] = {}
-        for start in sorted(firsts, reverse=True):
+        for start in sorted(self._firsts, reverse=True):
             self._cutoffs[start, _NONE] = dict(later)
-            _take_over(later, firsts[start])
+            _take_over(later, self._firsts[start])
 
-    def _find(self, start: int, spared: frozenset[int]) -> dict[_Name, float]:
+    def _find(self, start: int, spared: frozenset[_Part]) -> dict[_Name, float]:
         found = self._cutoffs.get((start, spared))
         if found is None:
             found = self._cutoffs[start, spared] = {}
-            for later in sorted(self._firsts):
-                if later > start and later not in spared:
-                    _take_over(found, self._firsts[later])
+            heirs = dict(spared)
+            for later, firsts in self._firsts.items():
+                if later > start:
+                    heir = (later, heirs.get(later, ALL_RANKS))
+                    _take_over(found, firsts if later not in heirs else self._parts.get(heir, {}))
         return found
 
     def cutoffs(
@@ -212,7 +251,7 @@ class Counting:
         return found
 
     def first_affected(
-        self, start: int, spared: frozenset[int], rewound_to: tuple[float, float]
+        self, start: int, spared: frozenset[_Part], rewound_to: tuple[float, float]
     ) -> tuple[int | None, float | None]:
         """Return from which step on, and which epoch, `keep()` may take out something."""
         steps, epochs = ([least] for least in rewound_to)
@@ -221,18 +260,18 @@ class Counting:
         step, epoch = min(steps), min(epochs)
         return None if step == math.inf else int(step), None if epoch == math.inf else epoch
 
-    def affects(self, start: int, spared: frozenset[int]) -> bool:
+    def affects(self, start: int, spared: frozenset[_Part]) -> bool:
         """Whether a later start takes over anything from one."""
         return bool(self._find(start, spared))
 
     def keep(
-        self, start: int, spared: frozenset[int], record: Record, rewound_to: tuple[float, float]
+        self, start: int, spared: frozenset[_Part], record: Record, rewound_to: tuple[float, float]
     ) -> Record | None:
         """Return a record with what counts of it, or None.
 
         Args:
             start: The start that it is of.
-            spared: Later ones that take nothing over from its writer.
+            spared: What alone takes over from its writer in later ones.
             record: A parsed line; not changed.
             rewound_to: The least step and epoch that its writer went back to later on.
         """

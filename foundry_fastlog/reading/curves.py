@@ -23,12 +23,13 @@ from foundry_fastlog.reading.counting import (
     Starts,
     find_spared,
     known_firsts,
+    split_starts,
 )
 from foundry_fastlog.reading.cursor import Cursor
 from foundry_fastlog.reading.curve_cache import Cached, read_cache, write_cache
 from foundry_fastlog.run.checks import Problems, SeriesCheck
 from foundry_fastlog.run.files import Series, Writer
-from foundry_fastlog.run.start_entries import alive_at
+from foundry_fastlog.run.start_entries import read_entry
 
 if TYPE_CHECKING:  # the extension, and optional packages
     import numpy as np
@@ -51,6 +52,7 @@ _READ_BYTES = 64 << 20
 _Ranks = int | Iterable[int] | None
 Look = Callable[[str, tuple[int, int], "_Ranks"], "Frame"]
 
+_Part = tuple[int, int]
 _Rewinds = dict[Writer, list[tuple[int, int]]]
 
 
@@ -129,7 +131,7 @@ class Curve:
 class _Known:
     """What says which values count."""
 
-    firsts: dict[int, Firsts] = field(default_factory=dict)
+    firsts: dict[_Part, Firsts] = field(default_factory=dict)
     rewinds: _Rewinds = field(default_factory=dict)
     spared: Spared = field(default_factory=dict)
 
@@ -137,9 +139,11 @@ class _Known:
         """Return from where on later starts took over, by writer, for the names of its start."""
         return Counting("metrics", self.firsts).cutoffs(numbers, self.spared, own=True)
 
-    def add_firsts(self, start: int, found: Iterable[tuple[str, int | None, float | None]]) -> None:
-        """Take in where names of a start began."""
-        firsts = self.firsts.setdefault(start, {})
+    def add_firsts(
+        self, part: _Part, found: Iterable[tuple[str, int | None, float | None]]
+    ) -> None:
+        """Take in where names of a part of a start began."""
+        firsts = self.firsts.setdefault(part, {})
         for name, place in known_firsts(found).items():
             firsts[name] = min(place, firsts.get(name, place))
 
@@ -168,7 +172,7 @@ class Curves:
         self._used = _Known()  # by what was counted
         self._found = _Known()
         self._numbers: dict[Writer, int] = {}
-        self._alive: dict[int, frozenset[str]] = {}  # when a start began
+        self._entries: dict[int, dict[str, Any]] = {}
         self._ranks: set[int] = set()
         self._read = self._written = 0  # bytes
 
@@ -247,7 +251,7 @@ class Curves:
             polled = self._cursor.poll(_READ_BYTES // max(1, len(self._ranks)))
             if polled.anew:
                 self._found = _Known()
-                self._alive.clear()
+                self._entries.clear()
                 return False
             self._numbers = polled.numbers
             self._ranks |= {writer.rank for writer in polled.numbers}
@@ -261,17 +265,17 @@ class Curves:
         if self._several != (len(self._ranks) > 1):
             return False
         if self._starts == "latest":
-            self._found.spared = find_spared(self._numbers, self._alive_at)
+            self._found.spared = find_spared(self._numbers, self._entry_of)
         counts = self._used.rewinds == self._found.rewinds
         counts = counts and self._used.cutoffs(self._numbers) == self._found.cutoffs(self._numbers)
         if counts:
             self._used = _copy(self._found)
         return counts
 
-    def _alive_at(self, start: int) -> frozenset[str]:
-        if start not in self._alive:
-            self._alive[start] = alive_at(self._path, start)
-        return self._alive[start]
+    def _entry_of(self, start: int) -> dict[str, Any]:
+        if start not in self._entries:
+            self._entries[start] = read_entry(self._path, start)
+        return self._entries[start]
 
     def _new(self) -> Pyramids:
         from foundry_fastlog.reading.scan import new_pyramids
@@ -280,26 +284,27 @@ class Curves:
         return new_pyramids(several_ranks=self._several, size=size, most=most, least=least)
 
     def _take(self, polled: Polled, pyramids: Pyramids) -> None:
-        by_start: dict[int, list[Series]] = {}
-        for series in polled.series:
-            start = polled.numbers[series.writer]
-            if isinstance(self._starts, str) or start == self._starts:
-                by_start.setdefault(start, []).append(series)
-                self._read += series.size
+        wanted = [
+            series
+            for series in polled.series
+            if isinstance(self._starts, str) or polled.numbers[series.writer] == self._starts
+        ]
+        self._read += sum(series.size for series in wanted)
+        parts = split_starts(wanted, polled.numbers, self._entry_of)
         if self._starts != "all":
             for series, seq, step in polled.rewinds:
                 self._found.rewinds.setdefault(series.writer, []).append((seq, step))
-        cutoffs = self._used.cutoffs(self._numbers) if by_start else {}
-        for start, chosen in by_start.items():
-            pyramids.add(self._scan(start, chosen, cutoffs))
+        cutoffs = self._used.cutoffs(self._numbers) if parts else {}
+        for part, chosen in parts.items():
+            pyramids.add(self._scan(part, chosen, cutoffs))
 
-    def _scan(self, start: int, chosen: list[Series], cutoffs: dict[Writer, Cutoffs]) -> Frame:
-        """Read what is new of one start."""
+    def _scan(self, part: _Part, chosen: list[Series], cutoffs: dict[Writer, Cutoffs]) -> Frame:
+        """Read what is new of a part of a start."""
         from foundry_fastlog.reading.scan import Choice, scan_series
 
         latest = self._starts == "latest"
         choice = Choice(
-            starts=dict.fromkeys(chosen, start),
+            starts=dict.fromkeys(chosen, part[0]),
             counts=self._starts != "all",
             cutoffs=cutoffs,
             note_firsts=latest,
@@ -307,7 +312,7 @@ class Curves:
         )
         scan = scan_series(chosen, choice, [SeriesCheck(one) for one in chosen], Problems())
         if latest:
-            self._found.add_firsts(start, scan.firsts())
+            self._found.add_firsts(part, scan.firsts())
         return scan.frame(0)
 
     def _open(self) -> bool:
@@ -321,13 +326,15 @@ class Curves:
             self._cursor = Cursor(self._path, ["metrics"], position=facts["position"])
             self._several, self._ranks = bool(facts["several"]), set(facts["ranks"])
             self._read = self._written = int(facts["read"])
-            for start, firsts in facts["firsts"]:
-                self._found.firsts[int(start)] = {(kind, name): at for kind, name, at in firsts}
+            for start, rank, firsts in facts["firsts"]:
+                part = int(start), int(rank)
+                self._found.firsts[part] = {(kind, name): at for kind, name, at in firsts}
             for label, stamp, rewinds in facts["rewinds"]:
                 found = [(seq, step) for seq, step in rewinds]
                 self._found.rewinds[Writer.from_label(label, stamp)] = found
-            for label, stamp, starts in facts["spared"]:
-                self._found.spared[Writer.from_label(label, stamp)] = frozenset(map(int, starts))
+            for label, stamp, heirs in facts["spared"]:
+                known = frozenset((int(start), int(rank)) for start, rank in heirs)
+                self._found.spared[Writer.from_label(label, stamp)] = known
             self._used = _copy(self._found)
             pyramids = self._new()
             limits = [self._limits.size, self._limits.most, self._limits.least]
@@ -353,8 +360,8 @@ class Curves:
             "read": self._read,
             "limits": [self._limits.size, self._limits.most, self._limits.least],
             "firsts": [
-                [start, [[kind, name, at] for (kind, name), at in firsts.items()]]
-                for start, firsts in self._found.firsts.items()
+                [*part, [[kind, name, at] for (kind, name), at in firsts.items()]]
+                for part, firsts in self._found.firsts.items()
             ],
             "rewinds": [[w.label, w.stamp, lines] for w, lines in self._found.rewinds.items()],
             "spared": [[w.label, w.stamp, sorted(n)] for w, n in self._found.spared.items()],
@@ -370,7 +377,7 @@ def is_worth_it(new: int, read: int) -> bool:
 
 def _copy(known: _Known) -> _Known:
     return _Known(
-        {start: dict(firsts) for start, firsts in known.firsts.items()},
+        {part: dict(firsts) for part, firsts in known.firsts.items()},
         {writer: list(lines) for writer, lines in known.rewinds.items()},
         known.spared,
     )

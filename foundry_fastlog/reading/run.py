@@ -119,13 +119,15 @@ class Run(ByColumns):
         self._numbers = number_starts({s.writer for s in self.series}, self._entries)
         self.starts: tuple[int, ...] = tuple(sorted({*self._entries, *self._numbers.values()}))
         self.left_out: dict[str, Counter[str]] = {}
-        self._known_firsts: dict[tuple[str, int], Firsts] = {}
+        self._known_firsts: dict[tuple[str, tuple[int, int]], Firsts] = {}
         self._rewinds: dict[Series, Rewinds] = {}
         self._curves: dict[Starts, Curves] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle all but the curves, which are drawn anew."""
-        return {**self.__dict__, "_curves": {}}
+        """Pickle all but the curves, which are drawn anew, and what is read anew."""
+        state = {**self.__dict__, "_curves": {}}
+        state.pop("_entry_of", None)
+        return state
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}, streams={self.streams}, writers={len(self.writers)})"
@@ -395,8 +397,8 @@ class Run(ByColumns):
             return None
         return lambda record: counting.keep(*group, record, rewinds.after(record["seq"]))
 
-    def _group(self, writer: Writer) -> tuple[int, frozenset[int]]:
-        """Return the start of a writer, and the later ones that take nothing over from it."""
+    def _group(self, writer: Writer) -> tuple[int, frozenset[tuple[int, int]]]:
+        """Return the start of a writer, and what alone takes over from it in later ones."""
         return self._numbers[writer], self._spared.get(writer, frozenset())
 
 

@@ -6,6 +6,7 @@ One that is too large for the ring is truncated or split into several lines.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,8 @@ _MOST_NAME = 300  # characters of a name that is too large for the ring by itsel
 class EventRecorder(core.RecorderCore):
     """The part of `Recorder` that renders JSON before it reaches the ring."""
 
-    _epochs: deque[tuple[int, float]] | None = None  # the step at each summary of an epoch
+    # Process, last step and epoch of each summary: a child's are its own.
+    _epochs: deque[tuple[int, int, float]] | None = None
 
     def event(
         self,
@@ -192,7 +194,7 @@ class EventRecorder(core.RecorderCore):
         if math.isfinite(number):
             if self._epochs is None:
                 self._epochs = deque(maxlen=_MOST_EPOCHS)
-            self._epochs.append((self._last_step(), number))
+            self._epochs.append((os.getpid(), self._last_step(), number))
         return self._summary_in_parts(number, dict(summary), tolerant=tolerant)
 
     def _summary_in_parts(self, epoch: float, values: dict[Any, Any], *, tolerant: bool) -> bool:
@@ -264,7 +266,9 @@ class EventRecorder(core.RecorderCore):
             RecorderClosedError: The recorder has been closed.
         """
         members = b'"rewind":%d' % step_number(step)
-        undone = [epoch for at, epoch in (self._epochs or deque()).copy() if at >= step]
+        ended = (self._epochs or deque()).copy()
+        undone = [epoch for pid, at, epoch in ended if at >= step and pid == os.getpid()]
+        self._epochs = deque((one for one in ended if one[1] < step), maxlen=_MOST_EPOCHS)
         # The first epoch whose summary counts no longer: summaries have no step.
         epoch = b',"epoch":' + orjson.dumps(min(undone)) if undone else b""
         accepted = [

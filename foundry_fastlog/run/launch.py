@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from foundry_fastlog.base.arguments import process_number
 from foundry_fastlog.base.environment import boot_id, process_start
 
-__all__ = ["Launch", "Place", "find_launch", "find_place"]
+__all__ = ["Launch", "Place", "find_launch", "find_place", "is_restart"]
 
 
 class Place(NamedTuple):
@@ -41,25 +41,26 @@ class Launch(NamedTuple):
     by: str
     id: str
 
-    def restarts(self, earlier: object) -> bool:
-        """Whether the launcher says that it started the job of an earlier launch again.
 
-        Args:
-            earlier: The other launch, as the entry of its start has it.
-        """
-        if not isinstance(earlier, dict) or earlier.get("by") != self.by:
-            return False
-        job, count = _job(self.by, self.id)
-        other, before = _job(self.by, earlier.get("id"))
-        return job == other and count > before >= 0
+def is_restart(launch: object, earlier: object) -> bool:
+    """Say whether a launcher says that it started the job of an earlier launch again.
+
+    Args:
+        launch: A launch, as the entry of its start has it.
+        earlier: The other one, likewise.
+    """
+    by, job, count = _job(launch)
+    return (by, job) == _job(earlier)[:2] and count > _job(earlier)[2] >= 0
 
 
-def _job(by: str, name: object) -> tuple[str, int]:
-    """Return a launch's job, and which start of it this is; -1 where the launcher says none."""
-    text = str(name).rpartition(" ")[0] if by == "torchelastic" else str(name)
+def _job(launch: object) -> tuple[str, str, int]:
+    """Return who names a launch, the job, and which start of it this is; -1 where nobody says."""
+    facts = launch if isinstance(launch, dict) else {}
+    by, name = str(facts.get("by")), str(facts.get("id"))
+    text = name.rpartition(" ")[0] if by == "torchelastic" else name
     job, _, count = text.rpartition(".")
     counts = by in ("torchelastic", "slurm") and count.isascii() and count.isdecimal()
-    return job, int(count) if counts else -1
+    return by, job, int(count) if counts else -1
 
 
 def find_place(rank: int | None = None, world_size: int | None = None) -> Place:

@@ -25,7 +25,7 @@ __all__ = [
     "STARTS_DIR",
     "LiveWriter",
     "Start",
-    "alive_at",
+    "alive_in",
     "entry_path",
     "list_entries",
     "list_names",
@@ -96,9 +96,9 @@ def read_entry(directory: Path, number: int) -> dict[str, Any]:
     return _read(entry_path(directory, number))
 
 
-def alive_at(directory: Path, number: int) -> frozenset[str]:
+def alive_in(entry: Mapping[str, Any]) -> frozenset[str]:
     """Return the labels of the processes that recorded in the run when a start began."""
-    alive = read_entry(directory, number).get("alive")
+    alive = entry.get("alive")
     return frozenset(map(str, alive)) if isinstance(alive, list) else frozenset()
 
 

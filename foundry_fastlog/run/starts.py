@@ -32,7 +32,7 @@ import orjson
 from foundry_fastlog.base.arguments import INT64_MIN, step_of
 from foundry_fastlog.base.environment import lifetime
 from foundry_fastlog.run.info import open_untrusted
-from foundry_fastlog.run.launch import Launch, Place
+from foundry_fastlog.run.launch import Launch, Place, is_restart
 from foundry_fastlog.run.names import (
     StreamName,
     Writer,
@@ -139,7 +139,8 @@ def begin(
         if newest >= 0:
             entry = read_entry(directory, newest)
             shared = str(entry.get("stamp") or stamp)
-            again = launch is not None and launch.restarts(entry.get("launch"))
+            again = launch is not None and is_restart(launch._asdict(), entry.get("launch"))
+            again = again and not _is_young(directory, newest)  # agents of one job count apart
             alive = [w for w in live() if not again and _is_main_of(w[0], newest)]
             peers = tuple(w for w in alive if Writer.from_label(w[0]).rank == rank)
             if all(Writer.from_label(w[0]).peer and w[2] != entry.get("pid") for w in peers):
@@ -326,6 +327,11 @@ def _is_of(directory: Path, number: int, entry: dict[str, Any], launch: Launch) 
         return False
     if launch.by == "argument":  # the caller says that no other has this name
         return True
+    return _is_young(directory, number)
+
+
+def _is_young(directory: Path, number: int) -> bool:
+    """Whether a start began at about the time when this process did, or later."""
     lived = lifetime()
     try:
         age = _now_there(directory) - entry_path(directory, number).stat().st_mtime

@@ -190,6 +190,31 @@ def test_a_rewind_takes_back_the_summaries_of_epochs_that_were_finished_since(
     assert summed.count == len(expected)
 
 
+def test_a_rewind_forgets_what_it_took_back_and_a_child_what_its_parent_had(
+    tmp_path: Path,
+) -> None:
+    """An epoch that ended earlier the second time stays, and so does one of the child's own."""
+    recorder = Recorder(tmp_path)
+    recorder.record(10, loss=1.0)
+    recorder.epoch_summary(1, {"mean": 1.0})
+    recorder.rewind(5)
+    recorder.record(8, loss=1.0)
+    recorder.epoch_summary(1, {"mean": 2.0})
+    recorder.record(11, loss=1.0)
+    recorder.rewind(9)
+
+    def train(step: int) -> None:
+        recorder.record(step, loss=1.0)
+        recorder.epoch_summary(4, {"mean": 4.0})
+        recorder.record(9, loss=1.0)
+        recorder.rewind(8)
+
+    run_processes(train, (5,))
+    recorder.close()
+    found = [line for line in read_run(tmp_path).lines("metrics") if "summary" in line]
+    assert sorted(line["summary"]["mean"] for line in found) == [2.0, 4.0]
+
+
 def test_stamps_are_in_all_file_names(tmp_path: Path) -> None:
     """The layout of section 7 of the plan; there is none by default."""
     with Recorder(tmp_path, stamp=STAMP) as recorder, recorder.timer("t"):

@@ -8,12 +8,13 @@ import json
 import logging
 import math
 import os
+import pickle
 import signal
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from foundry_fastlog import Recorder, _core, read_run, recover
 from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.base.arguments import INT64_MAX, INT64_MIN
 from foundry_fastlog.export.jsonl import export_run
+from foundry_fastlog.reading import curves
 from foundry_fastlog.reading.counting import number_starts
 from foundry_fastlog.recording import recovery
 from foundry_fastlog.run import starts
 from foundry_fastlog.run.files import Writer
-from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place
+from foundry_fastlog.run.launch import Launch, Place, find_launch, find_place, is_restart
 from foundry_fastlog.run.start_entries import LiveWriter, put_entry
 
 OPTIONS: dict[str, Any] = {"ring_bytes": 64 << 10, "ring": "file", "fsync": "none"}
@@ -80,22 +82,26 @@ class Oracle:
         return process
 
     def counting(self) -> list[tuple[str, int, float]]:
-        first: dict[tuple[int, str], int] = {}
-        ranks = {(p.start, p.rank) for p in self.processes}
+        first: dict[tuple[int, int, str], int] = {}
 
-        def took_over(start: int, p: Process) -> bool:
-            goes_on = any(p is one for one in self.beside[start]) and (start, p.rank) not in ranks
-            return start > p.start and not goes_on
+        def took_over(start: int, rank: int, p: Process) -> bool:
+            """From who went on beside it only the successor did."""
+            goes_on = any(p is one for one in self.beside[start])
+            return start > p.start and (rank == p.rank or not goes_on)
 
         for p in self.processes:
             for name, step, _ in p.lines:
-                first[p.start, name] = min(step, first.get((p.start, name), step))
+                key = p.start, p.rank, name
+                first[key] = min(step, first.get(key, step))
         return sorted(
             (name, step, value)
             for p in self.processes
             for at, (name, step, value) in enumerate(p.lines)
             if name != "rewind"
-            and not any(n == name and f <= step and took_over(s, p) for (s, n), f in first.items())
+            and not any(
+                n == name and f <= step and took_over(start, rank, p)
+                for (start, rank, n), f in first.items()
+            )
             and not any(n == "rewind" and to <= step for n, to, _ in p.lines[at:])
         )
 
@@ -304,7 +310,7 @@ def test_launchers_say_that_they_start_a_job_again(
     now: tuple[str, str], earlier: tuple[str, object] | None, restarts: bool
 ) -> None:
     entry = None if earlier is None else dict(zip(("by", "id"), earlier, strict=True))
-    assert Launch(*now).restarts(entry) is restarts
+    assert is_restart(Launch(*now)._asdict(), entry) is restarts
 
 
 # ---- entries ------------------------------------------------------------------------------------
@@ -315,13 +321,19 @@ def test_launchers_say_that_they_start_a_job_again(
 def test_a_rank_of_a_job_that_is_started_again_joins_nobody_who_is_slow_to_end(
     tmp_path: Path, rank: int, count: int, start: int
 ) -> None:
-    """Be it his namesake, or others."""
+    """Be it his namesake, or others; but agents of one job, which count apart, begin together."""
     first = Launch("torchelastic", "job.0 node:1")
     assert starts.begin(tmp_path, Place(0, 3), first, list, {}).number == 0
     for label in ("", ".r1"):
         (tmp_path / f"metrics{label}.jsonl").touch()
     launch = Launch("torchelastic", f"job.{count} node:1")
-    found = starts.begin(tmp_path, Place(rank, 3), launch, lambda: [("r1", "vm", 7)], {})
+
+    def begin() -> starts.Start:
+        return starts.begin(tmp_path, Place(rank, 3), launch, lambda: [("r1", "vm", 7)], {})
+
+    assert begin().number == 0
+    os.utime(tmp_path / "starts/000000.json", (time.time() - 86400,) * 2)
+    found = begin()
     assert (found.number, found.began) == (start, bool(start))
     assert len(found.peers) == (not count and rank == 1)
 
@@ -358,8 +370,11 @@ def test_who_comes_when_only_a_peer_is_left_goes_on_for_the_first(
         assert json.loads((tmp_path / "starts/000001.json").read_text())["alive"] == ["p1"]
 
 
-def test_an_evaluation_goes_on_beside_a_trainer_that_is_started_again(tmp_path: Path) -> None:
-    """In all readers, and in a kept run, too, until the later start has one in its place."""
+def test_an_evaluation_goes_on_beside_a_trainer_that_is_started_again(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    """In all readers, in a kept run and by a cache, too; a second one is no successor of it."""
+    monkeypatch.setattr(curves, "is_worth_it", lambda *_: True)
     trainer, evaluation = OracleWriter(tmp_path), OracleWriter(tmp_path, peer=1)
     for step in range(4):
         trainer.metrics(step, loss=step / 2, acc=0.5)
@@ -390,7 +405,48 @@ def test_an_evaluation_goes_on_beside_a_trainer_that_is_started_again(tmp_path: 
     evaluation.metrics(4, acc=0.25)
     check([(0, 0.25), (0, 0.5), (1, 0.25), (1, 0.75), (2, 0.25), (3, 0.25), (4, 0.25)])
     OracleWriter(tmp_path, attempt=1, peer=1).metrics(3, acc=1.0)
-    check([(0, 0.25), (0, 0.5), (1, 0.75), (3, 1.0)])
+    check([(0, 0.25), (0, 0.5), (1, 0.25), (1, 0.75), (2, 0.25), (3, 0.25), (3, 1.0), (4, 0.25)])
+
+
+ELASTIC_JOBS = [Launch("torchelastic", f"job.{n} node:1") for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("alive", "launches", "later", "shown"),
+    [
+        # Rank 1 is started again alone; rank 0, which went on, joins it at its checkpoint.
+        (["", "r1-w7"], (None, None), {1: (2, 6), 0: (4, 6)}, {0: range(6), 1: range(6)}),
+        # What a child goes on with counts, though its parent was killed.
+        (["r1-w7"], (None, None), {0: (2, 3)}, {0: range(3), 1: (0, 1, 7, 8)}),
+        # Its job is started again with fewer ranks while it is slow to end.
+        (["r1"], ELASTIC_JOBS, {0: (2, 3)}, {0: range(3), 1: (0, 1)}),
+        (["r1"], ELASTIC_JOBS[::-1], {0: (2, 3)}, {0: range(3), 1: (*range(6), 7, 8)}),
+    ],
+)
+def test_only_a_successor_takes_over_from_who_lived_when_it_began(
+    tmp_path: Path,
+    alive: list[str],
+    launches: tuple[Launch | None, ...],
+    later: dict[int, tuple[int, int]],
+    shown: dict[int, Iterable[int]],
+) -> None:
+    """From its own first step, and not from those of its start's other ranks."""
+    for number, (labels, launch) in enumerate(zip(([], alive), launches, strict=True)):
+        live = [(label, "vm", 7) for label in labels]
+        put_entry(tmp_path, starts.Start(number, "s"), Place(0, 2), launch, live, {})
+    for rank in (0, 1):
+        OracleWriter(tmp_path, rank=rank).fill(range(6))
+        if rank in later:
+            OracleWriter(tmp_path, rank=rank, attempt=1).fill(range(*later[rank]))
+    OracleWriter(tmp_path, rank=1, children=("w7",)).fill((7, 8))
+    found = read_run(tmp_path)
+    lines = {rank: found.lines("metrics", rank=rank) for rank in shown}
+    by_lines = {rank: sorted(line["step"] for line in of) for rank, of in lines.items()}
+    assert by_lines == {rank: list(steps) for rank, steps in shown.items()}
+    for rank, steps in by_lines.items():
+        assert sorted(found.metric("loss", ranks=rank).steps) == steps
+        assert sum(found.curve("loss", ranks=rank).count) == len(steps)
+    assert pickle.loads(pickle.dumps(found)).left_out == found.left_out
 
 
 def read_starts(run: Path) -> dict[str, Any]:
