@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["StartReport", "report_starts"]
 
 # The worst of what its processes say is what became of a start.
-_WORST = ("exception", "signal", "killed", "closed")
+_WORST = ("exception", "signal", "killed", "unknown", "closed")
+# What became of a process that did not say it, by its ring.
+_UNENDED = {"recoverable": "killed", "elsewhere": "unknown"}
 _COST = ("logging_s", "wall_s")
 
 
@@ -70,16 +72,14 @@ def report_starts(
         info: What run.json says, which is all that tells of starts of format 1.
     """
     outcomes: dict[int, set[str]] = {}
-    killed: dict[int, dict[str, dict[str, Any]]] = {}
-    by_label = {writer.label: number for writer, number in numbers.items()}
-    for ring in rings:
-        if (number := by_label.get(ring.label)) is not None:
-            outcomes.setdefault(number, set()).add(ring.outcome)
-            if ring.outcome == "recoverable" and not Writer.from_label(ring.label).children:
-                killed.setdefault(number, {})[ring.label] = {"how": "killed"}
-    for label in list_in_memory(run):
-        if (number := by_label.get(label)) is not None:
-            outcomes.setdefault(number, set()).add("elsewhere")
+    unended: dict[int, dict[str, dict[str, Any]]] = {}
+    by_label = {writer.label: writer for writer in numbers}
+    found_rings = [(ring.label, ring.outcome) for ring in rings]
+    for label, outcome in [*found_rings, *((label, "elsewhere") for label in list_in_memory(run))]:
+        if (writer := by_label.get(label)) is not None:
+            outcomes.setdefault(numbers[writer], set()).add(outcome)
+            if outcome in _UNENDED and not writer.children:
+                unended.setdefault(numbers[writer], {})[label] = {"how": _UNENDED[outcome]}
     writers_of: dict[int, list[Writer]] = {}
     for writer, number in numbers.items():
         writers_of.setdefault(number, []).append(writer)
@@ -92,7 +92,7 @@ def report_starts(
         if not ends and isinstance(ended := entry.get("ended"), str):
             ends = {"": {"how": "closed", "ended": ended}}
         if ends:
-            ends = {**killed.get(number, {}), **ends}
+            ends = {**unended.get(number, {}), **ends}
         worst = min(ends.values(), key=_badness, default={})
         found.append(
             StartReport(

@@ -514,8 +514,8 @@ class Recorder(EventRecorder):
 
     def __del__(self) -> None:
         # Nobody refers to it any more: it ends as it would with the program.
-        if self._opened and not self.closed and os.getpid() == self._pid:
-            self.close()
+        if self._opened and not self._ended and os.getpid() == self._pid:
+            self.close(_SHORT_CLOSE_S if self.closed else None)
 
     def _default_limit(self) -> float:
         """Return how long to wait if the caller does not say."""

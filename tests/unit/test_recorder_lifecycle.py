@@ -119,6 +119,21 @@ def test_an_unclosed_recorder_is_written_when_it_is_collected(tmp_path: Path, ho
         assert again.attempt == 1
 
 
+def test_a_recorder_that_could_not_close_in_time_notes_its_end_when_it_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread went on, and all is written by then."""
+    recorder = Recorder(tmp_path)
+    recorder.record(0, x=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "_close", lambda _: False)
+        assert not recorder.close()
+    assert read_run(tmp_path).report_starts()[0].state == "running"
+    recorder._close(10)
+    del recorder
+    assert [start.state for start in read_run(tmp_path).report_starts()] == ["closed"]
+
+
 def test_a_recorder_is_one_per_process(recorder: Recorder) -> None:
     """Copied or unpickled in its own process it is the same object; closed it is refused."""
     assert copy.copy(recorder) is recorder

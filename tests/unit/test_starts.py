@@ -537,6 +537,15 @@ def test_a_rank_that_was_killed_is_not_hidden_by_one_that_closed(
     assert (end["how"], end["ended"]) == ("killed", None)
 
 
+def test_of_a_rank_whose_ring_cannot_be_seen_nobody_says_that_it_closed(tmp_path: Path) -> None:
+    with Recorder(tmp_path, rank=0, launch="one", **OPTIONS):
+        second = Recorder(tmp_path, rank=1, launch="one", **{**OPTIONS, "ring": "memory"})
+        second.record(0, loss=1.0)
+    assert [report.state for report in read_run(tmp_path).report_starts()] == ["unknown"]
+    second.close()
+    assert [report.state for report in read_run(tmp_path).report_starts()] == ["closed"]
+
+
 def test_an_end_that_cannot_be_noted_is_said_and_recovery_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Patch
 ) -> None:
