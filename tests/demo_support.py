@@ -15,6 +15,8 @@ from foundry_fastlog.demo.train import Trainer
 
 TINY = """
 experiment_name: tiny
+# Its steps are short: on a busy machine logging takes more than 1 % of them.
+logging: {recorder: {overhead_budget: 1}}
 model: {layers: 1, heads: 2, width: 16, context: 16}
 training:
   steps: 12

@@ -141,6 +141,7 @@ def _killed(run: Run) -> dict[tuple[str, int], set[int]]:
     alive: set[tuple[str, int]] = set()
     starts = {start.number: start for start in run.report_starts()}
     ends = read_ends(run.path)
+    unwritten = {ring.label for ring in run.rings if ring.outcome == "recoverable"}
     for writer in run.writers:
         start = starts[run.number_of(writer)]
         key = (writer.stamp or str(start.entry.get("stamp")), writer.rank)
@@ -149,8 +150,10 @@ def _killed(run: Run) -> dict[tuple[str, int], set[int]]:
         if start.state in ("running", "unknown"):
             alive.add(key)
             continue
-        end = ends.get(start.number, {}).get(writer.label)
-        if end is None or end.get("how") == "killed":
+        end = ends.get(start.number, {}).get(writer.label, {})
+        # Of the others who was killed has a ring, or a note of recovery's; who closed has none.
+        began = writer.rank == (start.entry.get("rank") or 0) and not writer.peer
+        if end.get("how", "killed" if began else "") == "killed" or writer.label in unwritten:
             found.setdefault(key, set()).add(start.number)
     return {key: starts for key, starts in found.items() if key not in alive}
 

@@ -149,7 +149,7 @@ def test_a_recorder_that_is_passed_to_a_worker_is_closed_at_its_end(
 
         if __name__ == "__main__":
             context = multiprocessing.get_context("{method}")
-            recorder = Recorder(RUN, ring="memory", flush_interval_s=60)
+            recorder = Recorder(RUN, ring="memory", flush_interval_s=60, overhead_budget=1)
             if "{passed}" == "Process":
                 worker = context.Process(target=work, args=(recorder,))
                 worker.start()

@@ -96,6 +96,35 @@ def test_renamed_levels_and_messages_that_the_stream_has_cut(tmp_path: Path, nam
     assert log.read_text() == text
 
 
+RANKS = """
+    import os, sys
+    os.environ |= {"RANK": sys.argv[2], "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    from foundry_fastlog import ExperimentLogging, LoggingConfig
+
+    section = LoggingConfig(console=False, system_metrics_every_s=0, recorder={"ring_bytes": 65536})
+    logs = ExperimentLogging({"experiment_name": "e", "logging": section}, directory=sys.argv[1])
+    logs.logger("training").error("said")
+    logs.recorder.event("in no text log", level="ERROR")
+    if sys.argv[3] == "close":
+        logs.close()
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("ending", ["close", "kill"])
+def test_the_log_of_a_rank_that_closed_is_left_alone(tmp_path: Path, ending: str) -> None:
+    """It notes no end, as the first one does; who was killed has a ring, or is noted."""
+    run = tmp_path / "run"
+    for rank, how in (("0", "close"), ("1", ending)):
+        run_python(textwrap.dedent(RANKS), run, rank, how)
+    (log,) = run.glob("main_*.r1.log")
+    before = log.read_text()
+    assert bool(complete_text_logs(run, dry_run=True)) == (ending == "kill")
+    for _ in range(2):
+        recover(run)
+        assert (log.read_text() == before) == (ending == "close")
+
+
 @pytest.fixture(scope="module")
 def killed_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Runs that were killed, by what is special about them."""
