@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.text import Text
@@ -301,6 +301,10 @@ def tail(
             "Default: all except performance.",
         ),
     ] = None,
+    starts: Annotated[
+        str,
+        typer.Option(metavar="all|N", help="Follow all starts, or one, which may be yet to come."),
+    ] = "all",
     raw: Annotated[bool, typer.Option("--raw", help="Print the JSON lines as they are.")] = False,
     interval: Annotated[
         float, typer.Option(min=0.01, help="Polling interval in seconds, with --follow.")
@@ -308,9 +312,14 @@ def tail(
 ) -> None:
     """Show the last lines of a run; with -f, also each new line while it trains."""
     chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
+    if starts != "all" and not (starts.isdecimal() and len(starts) < 10):
+        raise typer.BadParameter(f"--starts takes all or a number here, not {printable(starts)!r}")
     if follow:
         _await_run(path, interval)
-    cursor = read_or_fail(path, lambda run: Cursor(run, chosen))
+    elif starts != "all":
+        read_or_fail(path, lambda run: _starts(read_run(run), starts))
+    only: int | Literal["all"] = "all" if starts == "all" else int(starts)
+    cursor = read_or_fail(path, lambda run: Cursor(run, chosen, starts=only))
     show = _Shower(raw=raw)
     polled = _look(path, lambda: cursor.last(count))
     show(polled)

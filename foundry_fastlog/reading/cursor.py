@@ -18,7 +18,7 @@ import heapq
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 from foundry_fastlog.base.arguments import whole_number
 from foundry_fastlog.reading.counting import known_streams, number_starts
@@ -67,13 +67,16 @@ class Cursor:
         streams: Which streams to read, or which one.
         position: What `position` said earlier, in this process or another one: what was given up to
             then is not given again. By default the run is read from its beginning.
+        starts: ``"all"``, or the number of the one start to follow, which may be yet to come. What
+            counts (``"latest"``) nobody can say of what is new: a later start may take it over.
 
     Attributes:
         path: The run directory.
 
     Raises:
         RunNotFoundError: The path is not a run. The message says what to do.
-        ValueError: An unknown stream, or a position that is none.
+        TypeError: ``starts`` is neither a str nor an int.
+        ValueError: An unknown stream, a position that is none, or ``starts="latest"``.
     """
 
     def __init__(
@@ -82,9 +85,11 @@ class Cursor:
         streams: Collection[str] = STREAMS,
         *,
         position: Mapping[str, Any] | None = None,
+        starts: int | Literal["all"] = "all",
     ) -> None:
         self.path = open_run_dir(path)
         self._streams = known_streams(streams)
+        self._only = None if starts == "all" else _start_of(starts)
         self._overlay = Overlay(self.path)
         self._watch = Watch(self.path, self._overlay)
         self._places: dict[_Key, Place] = {}
@@ -181,7 +186,8 @@ class Cursor:
         at_work = self._overlay.labels_at_work()
         self._refused = result.refused = bool(at_work)
         found = [series for series in found if series.writer.label not in at_work]
-        known = {key for key in self._places if key[1].label not in at_work}
+        followed = {key for key in self._places if self._is_followed(key[1])}
+        known = {key for key in followed if key[1].label not in at_work}
         for key in known - {(series.stream, series.writer) for series in found}:
             result.notes.append(f"the {key[0]} files of {key[1].display} were removed")
             result.anew = True
@@ -214,7 +220,14 @@ class Cursor:
         for name, reason in self._overlay.unread:
             self._note_unread(name, f"is not read: {reason}", result)
         self._number({series.writer for series in found}, result)
-        return [series for series in found if series.stream in self._streams]
+        return [
+            series
+            for series in found
+            if series.stream in self._streams and self._is_followed(series.writer)
+        ]
+
+    def _is_followed(self, writer: Writer) -> bool:
+        return self._only is None or self._numbers.get(writer) == self._only
 
     def _number(self, writers: set[Writer], result: Polled) -> None:
         """Say which start each writer is of."""
@@ -307,6 +320,15 @@ class Cursor:
             name = series.segments[0].path.name
             result.notes.append(f"segment {place.segment} of {name} was removed")
             result.anew = place.gone = True
+
+
+def _start_of(starts: object) -> int:
+    if isinstance(starts, str):
+        raise ValueError(  # noqa: TRY004 - a text may be right
+            f"starts of a cursor must be 'all' or the number of a start, got {starts!r}: what "
+            "counts of new lines a later start may change"
+        )
+    return whole_number("starts", starts)
 
 
 def _next_seq(lines: list[bytes]) -> int:

@@ -143,7 +143,17 @@ def test_a_path_that_is_no_run(words: str, run: Path, tmp_path: Path, command: C
         assert "Traceback" not in captured.err
 
 
-@pytest.mark.parametrize("words", ["summary", "export --to -", "trace --out -"])
+def test_tail_shows_one_start(run: Path, command: Command) -> None:
+    OracleWriter(run, attempt=1).metrics(99, loss=1.0)
+    shown = [command("tail", run, "--raw", "--starts", text).out for text in ("0", "1")]
+    assert [json.loads(line)["step"] for line in shown[1].splitlines()] == [99]
+    assert '"step":99' not in shown[0].replace(" ", "")
+    assert "--starts takes all or a number here" in command(
+        "tail", run, "--starts", "latest", code=2
+    ).err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("words", ["summary", "export --to -", "trace --out -", "tail"])
 def test_a_start_that_is_not_there(words: str, run: Path, command: Command) -> None:
     captured = command(*words.split(), run, "--starts", "7", code=2)
     assert captured.out == ""

@@ -380,6 +380,25 @@ def test_starts_rewinds_and_what_begins_anew_are_told(tmp_path: Path) -> None:
     assert cursor.poll().anew
 
 
+def test_one_start_is_followed_from_any_position(tmp_path: Path) -> None:
+    """It may be yet to come; what others have is neither read nor missed."""
+    first = OracleWriter(tmp_path).fill(range(5))
+    everything = Cursor(tmp_path)
+    everything.poll()
+    one = Cursor(tmp_path, position=everything.position, starts=1)
+    assert one.poll().lines == []
+    OracleWriter(tmp_path, attempt=1).fill([7])
+    first.fill([5])
+    found = one.poll()
+    assert [line["step"] for _, _, line, _ in found.lines] == [7]
+    assert (found.starts, found.anew, found.notes) == ([1], False, [])
+    assert [line["step"] for _, _, line, _ in Cursor(tmp_path, starts=0).last(2).lines] == [4, 5]
+    with pytest.raises(ValueError, match="'all' or the number of a start, got 'latest'"):
+        Cursor(tmp_path, starts="latest")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="starts must be an int, got float"):
+        Cursor(tmp_path, starts=1.0)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("kind", ["cut", "changed"])
 def test_a_file_that_was_cut_gives_known_lines_once(kind: str, tmp_path: Path) -> None:
     """It begins as before, so lines of numbers that were given are known."""
