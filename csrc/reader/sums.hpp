@@ -1,6 +1,7 @@
 // Statistics of a stream, without keeping its rows.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -20,26 +21,44 @@ namespace fastlog::reader {
 /// A sum with the digits that a double loses: of any finite numbers, to the last place but for luck.
 class ExactSum {
   public:
-    void add(double number) noexcept { add_scaled(number * kScale); }
+    void add(double number) noexcept {
+        if (std::abs(number) < 1) {
+            small_.add(number);
+        } else {
+            large_.add(number * kScale);
+        }
+    }
     void add(const ExactSum& other) noexcept {
-        add_scaled(other.high_);
-        low_ += other.low_;
+        small_.add(other.small_);
+        large_.add(other.large_);
     }
     /// The sum, infinite where no double holds it.
-    double total() const noexcept { return (high_ + low_) / kScale; }
-    double mean(double count) const noexcept { return (high_ + low_) / count / kScale; }
-
-  private:
-    void add_scaled(double scaled) noexcept {
-        const double sum = high_ + scaled;
-        const double part = sum - high_;
-        low_ += (high_ - (sum - part)) + (scaled - part);
-        high_ = sum;
+    double total() const noexcept { return small_.value() + large_.value() / kScale; }
+    double mean(double count) const noexcept {
+        return small_.value() / count + large_.value() / count / kScale;
     }
 
-    static constexpr double kScale = 0x1p-40;  // sums of the largest numbers do not overflow
-    double high_ = 0;
-    double low_ = 0;
+  private:
+    struct Part {
+        void add(double number) noexcept {
+            const double sum = high + number;
+            const double part = sum - high;
+            low += (high - (sum - part)) + (number - part);
+            high = sum;
+        }
+        void add(const Part& other) noexcept {
+            add(other.high);
+            low += other.low;
+        }
+        double value() const noexcept { return high + low; }
+        double high = 0;
+        double low = 0;
+    };
+
+    // Sums of the largest numbers do not overflow. The smallest would lose digits by it.
+    static constexpr double kScale = 0x1p-40;
+    Part small_;
+    Part large_;
 };
 
 /// Where something stands: writers are compared by time.

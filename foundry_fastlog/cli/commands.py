@@ -66,15 +66,19 @@ Starts = Annotated[
 _OTHER_KINDS = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx")
 
 
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
 def _starts(run: Run, text: str) -> WhichStarts:
     """Take the choice of starts as the readers do."""
     if text in ("latest", "all"):
         return text  # type: ignore[return-value]  # one of both
-    if text.isdecimal() and len(text) < 10:
-        if int(text) not in run.starts:
+    if (number := _number(text)) is not None:
+        if number not in run.starts:
             known = ", ".join(map(str, run.starts)) or "none"
-            raise fail(f"{run.path} has no start {int(text)}; it has {known}")
-        return int(text)
+            raise fail(f"{run.path} has no start {number}; it has {known}")
+        return number
     raise typer.BadParameter(f"--starts takes latest, all or a number, not {printable(text)!r}")
 
 
@@ -312,13 +316,13 @@ def tail(
 ) -> None:
     """Show the last lines of a run; with -f, also each new line while it trains."""
     chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
-    if starts != "all" and not (starts.isdecimal() and len(starts) < 10):
+    only: int | Literal["all"] | None = "all" if starts == "all" else _number(starts)
+    if only is None:
         raise typer.BadParameter(f"--starts takes all or a number here, not {printable(starts)!r}")
     if follow:
         _await_run(path, interval)
-    elif starts != "all":
+    elif only != "all":
         read_or_fail(path, lambda run: _starts(read_run(run), starts))
-    only: int | Literal["all"] = "all" if starts == "all" else int(starts)
     cursor = read_or_fail(path, lambda run: Cursor(run, chosen, starts=only))
     show = _Shower(raw=raw)
     polled = _look(path, lambda: cursor.last(count))

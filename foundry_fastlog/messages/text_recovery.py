@@ -28,7 +28,7 @@ from foundry_fastlog.reading.lines import restore_nonfinite
 from foundry_fastlog.reading.preview import runs_with_rings
 from foundry_fastlog.reading.run import Run, RunNotFoundError
 from foundry_fastlog.run.files import PRIVATE_DIR
-from foundry_fastlog.run.start_entries import read_ends
+from foundry_fastlog.run.start_entries import has_begun, read_ends
 
 if TYPE_CHECKING:
     from foundry_fastlog.reading.found_rings import RingReport
@@ -152,8 +152,8 @@ def _killed(run: Run) -> dict[tuple[str, int], set[int]]:
             continue
         end = ends.get(start.number, {}).get(writer.label, {})
         # Of the others who was killed has a ring, or a note of recovery's; who closed has none.
-        began = writer.rank == (start.entry.get("rank") or 0) and not writer.peer
-        if end.get("how", "killed" if began else "") == "killed" or writer.label in unwritten:
+        unsaid = "killed" if has_begun(writer, start.entry) else ""
+        if end.get("how", unsaid) == "killed" or writer.label in unwritten:
             found.setdefault(key, set()).add(start.number)
     return {key: starts for key, starts in found.items() if key not in alive}
 

@@ -121,8 +121,10 @@ def find_spared(
     for start in sorted(set(numbers.values()))[1:]:
         entry = entry_of(start)
         alive = alive_in(entry)
+        if not alive:
+            continue
         ranks = {w.rank for w, number in numbers.items() if number == start and not w.peer}
-        for writer, number in numbers.items() if alive else ():
+        for writer, number in numbers.items():
             lived = not alive.isdisjoint((writer.label, writer._replace(children=()).label))
             if not (number < start and lived):
                 continue
@@ -217,8 +219,9 @@ class Counting:
             heirs = dict(spared)
             for later, firsts in self._firsts.items():
                 if later > start:
-                    heir = (later, heirs.get(later, ALL_RANKS))
-                    _take_over(found, firsts if later not in heirs else self._parts.get(heir, {}))
+                    heir = heirs.get(later)
+                    taken = firsts if heir is None else self._parts.get((later, heir), {})
+                    _take_over(found, taken)
         return found
 
     def cutoffs(

@@ -7,6 +7,7 @@ changes by it, nothing is read again; otherwise all is: a new start, a rewind, a
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -172,7 +173,7 @@ class Curves:
         self._used = _Known()  # by what was counted
         self._found = _Known()
         self._numbers: dict[Writer, int] = {}
-        self._entries: dict[int, dict[str, Any]] = {}
+        self._entry_of = functools.cache(functools.partial(read_entry, path))
         self._ranks: set[int] = set()
         self._read = self._written = 0  # bytes
 
@@ -251,7 +252,7 @@ class Curves:
             polled = self._cursor.poll(_READ_BYTES // max(1, len(self._ranks)))
             if polled.anew:
                 self._found = _Known()
-                self._entries.clear()
+                self._entry_of.cache_clear()
                 return False
             self._numbers = polled.numbers
             self._ranks |= {writer.rank for writer in polled.numbers}
@@ -271,11 +272,6 @@ class Curves:
         if counts:
             self._used = _copy(self._found)
         return counts
-
-    def _entry_of(self, start: int) -> dict[str, Any]:
-        if start not in self._entries:
-            self._entries[start] = read_entry(self._path, start)
-        return self._entries[start]
 
     def _new(self) -> Pyramids:
         from foundry_fastlog.reading.scan import new_pyramids

@@ -27,6 +27,7 @@ __all__ = [
     "Start",
     "alive_in",
     "entry_path",
+    "has_begun",
     "list_entries",
     "list_names",
     "note_end",
@@ -94,6 +95,11 @@ def entry_path(directory: Path, number: int) -> Path:
 def read_entry(directory: Path, number: int) -> dict[str, Any]:
     """Return what the entry of a start says; nothing where there is none that could be read."""
     return _read(entry_path(directory, number))
+
+
+def has_begun(writer: Writer, entry: Mapping[str, Any]) -> bool:
+    """Whether a writer is the process that began its start, and so always says how it ended."""
+    return writer.rank == (entry.get("rank") or 0) and not writer.peer
 
 
 def alive_in(entry: Mapping[str, Any]) -> frozenset[str]:
@@ -191,8 +197,7 @@ def note_killed(directory: Path, labels: Iterable[str]) -> None:
     for writer in found:
         number, label = writer.attempt, writer.label
         entry = read_entry(directory, number)
-        began = writer.rank == (entry.get("rank") or 0) and not writer.peer  # then no end says it
-        if entry and not began and label not in ends.get(number, {}):
+        if entry and not has_begun(writer, entry) and label not in ends.get(number, {}):
             note_end(directory, Start(number, writer.stamp), label, "killed", ended=None)
 
 

@@ -53,6 +53,10 @@ TEST_CASE("a sum loses no digits, and does not overflow before its end") {
         sum.add(-1e16);
     }
     CHECK(sum.total() == 1000.0);
+    ExactSum smallest;
+    for (const double number : {1e300, 4.0924359722766166e-307, -1e300}) smallest.add(number);
+    CHECK(smallest.total() == 4.0924359722766166e-307);
+    CHECK(smallest.mean(2) == 4.0924359722766166e-307 / 2);
     ExactSum large;
     for (int i = 0; i < 3; ++i) large.add(1.7e308);
     CHECK(large.mean(3) == doctest::Approx(1.7e308));
