@@ -43,11 +43,28 @@ thread_local const PyObject* entered_context = nullptr;
 PyObject* inherited = nullptr;
 std::atomic<std::uint64_t> last_number{0};
 
-// What tells the tasks of a thread apart; null outside of them. Borrowed.
+// Gives the thread, or the bare greenlet, that has no context yet one of its own. Borrowed; null without memory.
+[[gnu::noinline]] PyObject* make_context() noexcept {
+    PyObject* const nothing = PyTuple_New(0);
+    PyObject* const token = nothing != nullptr ? PyContextVar_Set(inherited, nothing) : nullptr;
+    Py_XDECREF(nothing);
+    Py_XDECREF(token);
+    PyErr_Clear();
+    return PyThreadState_Get()->context;
+}
+
+// What tells the tasks and greenlets of a thread apart; null outside of them. Borrowed.
 PyObject* current_task() noexcept {
-    PyObject* const context = PyThreadState_Get()->context;
-    if (context == nullptr || context == base_context) [[likely]]
+    PyObject* context = PyThreadState_Get()->context;
+    if (context == base_context && context != nullptr) [[likely]]
         return nullptr;
+    if (context == nullptr) {
+        context = make_context();
+        if (base_context != nullptr)
+            return context;  // the thread's own has one: this is a greenlet
+        base_context = context;
+        return nullptr;
+    }
     if (base_context == nullptr && context != entered_context) {
         if (PyContext_Enter(context) == 0) {  // nobody runs in it: it came with the first value
             PyContext_Exit(context);
@@ -565,6 +582,7 @@ void bind_timer(py::module_& module) {
     module.attr("TimedBlock") = py::handle(reinterpret_cast<PyObject*>(block_type));
     inherited = PyContextVar_New("foundry_fastlog.block", nullptr);
     if (inherited == nullptr) throw py::error_already_set();
+    current_task();  // the thread's own context is known before greenlets come
     module.attr("Timer") = py::handle(reinterpret_cast<PyObject*>(timer_type));
     module.def(
         "set_decorate",

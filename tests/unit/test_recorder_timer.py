@@ -301,6 +301,34 @@ def test_a_task_inherits_the_block_it_was_started_in(recorder: Recorder, variabl
     ]
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_greenlets_do_not_mix_their_blocks(recorder: Recorder, copied: bool) -> None:
+    """Bare ones have no context of their own; gevent's have a copy of their starter's."""
+    greenlet = pytest.importorskip("greenlet", reason="greenlet is not installed")
+
+    def work(name: str) -> None:
+        with recorder.timer(name):
+            greenlet.getcurrent().parent.switch()
+            with recorder.timer("inside"):
+                greenlet.getcurrent().parent.switch()
+
+    with recorder.timer("around", step=3):
+        workers = [greenlet.greenlet(work) for _ in range(3)]
+        for number, worker in enumerate(workers):
+            if copied:
+                worker.gr_context = contextvars.copy_context()
+            worker.switch(f"work{number}")
+        with recorder.timer("own"):
+            for worker in workers * 2:
+                worker.switch()
+    assert sorted(blocks(recorder)) == [
+        ("around", 0, None, 3),
+        *(("inside", 2, f"work{number}", 3) for number in range(3)),
+        ("own", 1, "around", 3),
+        *((f"work{number}", 1, "around", 3) for number in range(3)),
+    ]
+
+
 @pytest.mark.parametrize("around", [False, True])
 def test_a_block_that_has_ended_is_no_parent(recorder: Recorder, around: bool) -> None:
     """A generator that a loop is left from is closed by asyncio, in a task of its own."""
