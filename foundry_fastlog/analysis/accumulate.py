@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MetricStats", "percentile", "total"]
+__all__ = ["MetricStats", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,6 @@ class MetricStats:
     max: float | None
     max_step: int | None
     mean: float | None
-
-
-def total(values: list[float]) -> float:
-    """Return the sum of finite numbers; infinite if it overflows."""
-    try:
-        return math.fsum(values)
-    except OverflowError:
-        return math.copysign(math.inf, math.fsum(value / len(values) for value in values))
 
 
 def percentile(ascending: list[float], fraction: float) -> float:

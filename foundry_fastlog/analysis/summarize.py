@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from foundry_fastlog.analysis.accumulate import MetricStats, percentile, total
+from foundry_fastlog.analysis.accumulate import MetricStats, percentile
 from foundry_fastlog.analysis.summary import (
     AttemptSummary,
     ErrorSummary,
@@ -20,6 +20,7 @@ from foundry_fastlog.analysis.summary import (
     Summary,
     TimingSummary,
 )
+from foundry_fastlog.base.statistics import total_of
 from foundry_fastlog.reading.counting import Starts, is_marker
 from foundry_fastlog.reading.lines import Record
 from foundry_fastlog.reading.run import Run
@@ -231,7 +232,7 @@ def _add_timings(summary: Summary, timers: list[_TimerSum]) -> None:
         summary.timing_base = "step"
         summary.timing_base_s = step["total"]
     else:
-        summary.timing_base_s = total(
+        summary.timing_base_s = total_of(
             [attempt.wall_s for attempt in summary.attempts if "performance" in attempt.lines]
         )
     base = summary.timing_base_s

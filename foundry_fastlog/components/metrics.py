@@ -208,12 +208,13 @@ class MetricsLogger(Component, core.StepLogger):
             metric: Its name.
 
         Returns:
-            ``count`` of finite numbers, their ``mean``, ``std`` (of a sample: n - 1; 0.0 for a
-            single one), ``min``, ``max`` and sum as ``total``, each None if there are none;
+            ``count`` of finite numbers, and as floats their ``mean``, ``std`` (of a sample: n - 1;
+            0.0 for a single one), ``min``, ``max`` and sum as ``total``, each None if there are
+            none;
             ``first`` and ``last`` value of any type; ``nonfinite``: how many were NaN or infinite;
             ``other``: how many were not numbers. ``True`` counts as 1, ``False`` as 0.
         """
-        if (values := self._numbers(metric)) is not None:
+        if (values := self._numbers(metric)) is not None and not _is_long(values[0], values[-1]):
             numbers = array("d", filter(math.isfinite, values))
             ends = {"first": values[0], "last": values[-1]}
             return {
@@ -258,6 +259,11 @@ class MetricsLogger(Component, core.StepLogger):
             return read_run(self._recorder.path).lines("metrics")
         except FileNotFoundError:  # a directory that was not writable yet
             return iter(())
+
+
+def _is_long(*numbers: float) -> bool:
+    """Whether one may stand for an integer that no float holds."""
+    return any(2**53 <= abs(number) < math.inf for number in numbers)
 
 
 def _shown(value: object) -> str:

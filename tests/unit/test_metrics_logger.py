@@ -320,6 +320,14 @@ def test_statistics_of_nothing_but_numbers(metrics: MetricsLogger, recorded: lis
     assert (found["last"], found["other"]) == (recorded[-1], 0)
 
 
+@pytest.mark.parametrize("last", [2**53 + 1, -(2**60) - 1])
+def test_the_first_and_the_last_value_are_exact(metrics: MetricsLogger, last: int) -> None:
+    """Integers that no float holds."""
+    for step, value in enumerate([1, last]):
+        metrics.log_step(step, 0, {"tokens": value})
+    assert metrics.compute_statistics("tokens")["last"] == last
+
+
 int64 = st.integers(-(2**63), 2**63 - 1)
 values = st.one_of(st.floats(), int64, st.booleans(), st.text(max_size=3))
 names = st.text(max_size=3).filter(lambda key: key != "epoch")
