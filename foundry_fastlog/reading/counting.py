@@ -26,6 +26,7 @@ from foundry_fastlog.run.start_entries import alive_in
 __all__ = [
     "ALL_RANKS",
     "NOBODY",
+    "PEERS",
     "RECOUNTED",
     "Counting",
     "Cutoffs",
@@ -59,8 +60,9 @@ _Part = tuple[int, int]  # a start, and a rank of it
 _Group = tuple[int, frozenset[_Part]]  # a writer's start, and what alone takes over in later ones
 _NONE = frozenset[_Part]()
 
-#: Stand for a rank: that of all processes of a start, and that of none.
-ALL_RANKS, NOBODY = -1, -2
+#: Stand for a rank: that of all processes of a start, that of none, and that of peers, who take
+#: over from nobody in particular.
+ALL_RANKS, NOBODY, PEERS = -1, -2, -3
 
 #: The first step, or epoch of a summary, at which each name of a start comes.
 Firsts = dict[_Name, float]
@@ -140,7 +142,7 @@ def split_starts(
     numbers: Mapping[Writer, int],
     entry_of: Callable[[int], Mapping[str, Any]],
 ) -> dict[_Part, list[Series]]:
-    """Group series by their start; by their rank, too, where others lived when it began.
+    """Group series by their start; by their rank, peers apart, where others lived when it began.
 
     Args:
         chosen: The series.
@@ -149,7 +151,7 @@ def split_starts(
     """
     parts: dict[_Part, list[Series]] = {}
     for series in chosen:
-        start, rank = numbers[series.writer], series.writer.rank
+        start, rank = numbers[series.writer], PEERS if series.writer.peer else series.writer.rank
         part = start, rank if start and alive_in(entry_of(start)) else ALL_RANKS
         parts.setdefault(part, []).append(series)
     return parts

@@ -33,6 +33,7 @@ from foundry_fastlog.analysis.summarize import summarize
 from foundry_fastlog.base.arguments import INT64_MAX, INT64_MIN
 from foundry_fastlog.export.jsonl import export_run
 from foundry_fastlog.reading import curves
+from foundry_fastlog.reading import run as reading
 from foundry_fastlog.reading.counting import number_starts
 from foundry_fastlog.recording import recovery
 from foundry_fastlog.run import starts
@@ -440,13 +441,30 @@ def test_only_a_successor_takes_over_from_who_lived_when_it_began(
             OracleWriter(tmp_path, rank=rank, attempt=1).fill(range(*later[rank]))
     OracleWriter(tmp_path, rank=1, children=("w7",)).fill((7, 8))
     found = read_run(tmp_path)
+    check_steps(found, shown)
+    assert pickle.loads(pickle.dumps(found)).left_out == found.left_out
+
+
+def test_a_peer_of_the_successor_takes_over_from_nobody_who_goes_on(tmp_path: Path) -> None:
+    """An evaluation that is started beside the rank that was started again."""
+    for number, labels in enumerate(([], ["", "r1"])):
+        live = [(label, "vm", 7) for label in labels]
+        put_entry(tmp_path, starts.Start(number, "s"), Place(0, 2), None, live, {})
+    for rank in (0, 1):
+        OracleWriter(tmp_path, rank=rank).fill(range(6))
+    OracleWriter(tmp_path, attempt=1).fill((4, 5, 6))
+    OracleWriter(tmp_path, attempt=1, peer=1).fill((1, 2))
+    check_steps(read_run(tmp_path), {0: [0, 1, 1, 2, 2, 3, 4, 5, 6], 1: range(6)})
+
+
+def check_steps(found: reading.Run, shown: dict[int, Iterable[int]]) -> None:
+    """The steps of each rank, by lines, by columns and as a curve."""
     lines = {rank: found.lines("metrics", rank=rank) for rank in shown}
     by_lines = {rank: sorted(line["step"] for line in of) for rank, of in lines.items()}
     assert by_lines == {rank: list(steps) for rank, steps in shown.items()}
     for rank, steps in by_lines.items():
         assert sorted(found.metric("loss", ranks=rank).steps) == steps
         assert sum(found.curve("loss", ranks=rank).count) == len(steps)
-    assert pickle.loads(pickle.dumps(found)).left_out == found.left_out
 
 
 def read_starts(run: Path) -> dict[str, Any]:
