@@ -38,6 +38,8 @@ _BOUNDARY = re.compile(
     re.DOTALL,
 )
 _CAPITAL = re.compile(r"\s+[A-Z]")
+_LASTING = re.compile(r"\b(?:in|within|for)\s*$", re.IGNORECASE)
+_TOOK = re.compile(r"\b(?:took|takes|taken|spent|waited|lasted)\s*$", re.IGNORECASE)
 _STATISTIC = re.compile(r"\b(?:max|mean|avg|average|median|std)\b", re.IGNORECASE)
 
 
@@ -148,7 +150,9 @@ class _Value:
             name = base
         else:
             kept = label.name if label is not None and label.stays else None
-            name = kept or (None if self.is_weak else base) or last_word(before)
+            lasts = unit in TIMES and _LASTING.search(before)  # "accuracy in 3 s"
+            name = kept or (None if self.is_weak else base)
+            name = name or (None if lasts else last_word(before))
             name = name or (figure_of(after) if label is None else None)
             name = name or ("elapsed" if unit in TIMES else base)
         return with_unit(usable(name or "value"), unit), before, after
@@ -193,6 +197,8 @@ def _shares(
     own = value.own_end(text)
     if not is_labelled and not has_sign:
         own = max(own, _figure_end(value, text))  # "0.9 accuracy in 3 s"
+    if has_sign and value.unit(text)[0] in TIMES and _TOOK.search(before):
+        return own, own  # "took 3 seconds: 12"
     if end := _closed_end(value, text):
         is_open = boundary is None and not has_sign and counted and not is_labelled
         return end, len(text) if is_open else end  # "3 ms forward 2 ms back"
