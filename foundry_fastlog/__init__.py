@@ -17,6 +17,8 @@ from foundry_fastlog._version import __version__
 
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than the rest
 if TYPE_CHECKING:
+    from foundry_fastlog.analysis.alerts import Alert, WatchRules
+    from foundry_fastlog.analysis.watching import RunWatch
     from foundry_fastlog.base.environment import get_device, get_git_commit_hash
     from foundry_fastlog.components.errors import ErrorTracker
     from foundry_fastlog.components.experiment import ExperimentLogging
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HIERARCHY",
+    "Alert",
     "ConfigError",
     "ConsoleHandler",
     "Cursor",
@@ -64,10 +67,12 @@ __all__ = [
     "RingReport",
     "Run",
     "RunNotFoundError",
+    "RunWatch",
     "StructuredLogger",
     "SystemMetrics",
     "TextFileHandler",
     "WandBLogger",
+    "WatchRules",
     "__version__",
     "apply_levels",
     "cleanup_empty_logs",
@@ -86,6 +91,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Alert": "foundry_fastlog.analysis.alerts",
+    "RunWatch": "foundry_fastlog.analysis.watching",
+    "WatchRules": "foundry_fastlog.analysis.alerts",
     "ExperimentLogging": "foundry_fastlog.components.experiment",
     "ConfigError": "foundry_fastlog.config.yaml_file",
     "ConsoleHandler": "foundry_fastlog.messages.text_handlers",
