@@ -40,6 +40,9 @@ std::int64_t changed_at(const std::string& directory) {
     return age > kSettledSeconds ? info.st_mtime : 0;
 }
 
+// Whether a label is a child process's, which says nothing of how its start ended: "r1-w7x2".
+bool is_worker(const std::string& label) { return ("-" + label).find("-w") != std::string::npos; }
+
 }  // namespace
 
 struct Collector::Work {
@@ -63,7 +66,9 @@ struct Collector::Work {
         const bool others = has_others(private_directory);
         alone_since.store(others ? 0 : changed);
         if (!others) return;
-        const auto reports = recover_run(run_directory, [this] { return !stop.load(); });
+        // Recoveries that know Python note that a rank or a peer was killed: its ring is left for these.
+        const auto reports =
+            recover_run(run_directory, [this] { return !stop.load(); }, posix_files(), is_worker);
         for (const RecoveryReport& report : reports) {
             if (report.outcome != RecoveryReport::Outcome::quarantined ||
                 !told.insert(report.ring).second) {

@@ -107,7 +107,8 @@ bool is_young(const struct stat& info) noexcept {
 }
 
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path,
-                            RunFiles& files, const std::vector<RecoveryReport>& before) {
+                            RunFiles& files, const std::vector<RecoveryReport>& before,
+                            const std::function<bool(const std::string&)>& wanted) {
     RecoveryReport report;
     report.ring = path;
     const bool by_pointer = path.ends_with(kPointerSuffix);
@@ -151,6 +152,14 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
                 path;
         }
         return report;
+    }
+    if (wanted) {  // not locked for that: readers take who holds the lock for its writer
+        const auto image = RingImage::look(files, fd.get());
+        if (image != nullptr && !wanted(image->home().label)) {
+            report.outcome = Outcome::live;
+            report.reason = "it is left for another recovery";
+            return report;
+        }
     }
     const auto find_home = [&](const RingImage& image) {
         return RingHome::find(files, run_directory, image, fd.get(), by_pointer ? path : "",
@@ -262,7 +271,8 @@ RecoveryReport recover_ring(const std::string& run_directory, const std::string&
 }
 
 std::vector<RecoveryReport> recover_run(const std::string& run_directory,
-                                        const std::function<bool()>& go_on, RunFiles& files) {
+                                        const std::function<bool()>& go_on, RunFiles& files,
+                                        const std::function<bool(const std::string&)>& wanted) {
     std::vector<RecoveryReport> reports;
     sweep_ring_places(files);
     const std::string directory = private_directory(run_directory);
@@ -273,7 +283,7 @@ std::vector<RecoveryReport> recover_run(const std::string& run_directory,
         if (!go_on()) break;
         const std::string path = directory + "/" + name;
         if (name.ends_with(kRingSuffix) || name.ends_with(kPointerSuffix)) {
-            reports.push_back(recover_ring(run_directory, path, files, reports));
+            reports.push_back(recover_ring(run_directory, path, files, reports, wanted));
         } else if (name.ends_with(kTemporarySuffix)) {
             sweep_unfinished(
                 files, path,

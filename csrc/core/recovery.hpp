@@ -52,16 +52,18 @@ bool is_young(const struct stat& info) noexcept;
 /// The ring is locked together with other readers, and only while it is read: if its last commit changes in
 /// between, a recovery has happened. `before`: what has already been recovered there in the same pass. A copy
 /// may have several rings with one label; those already recovered are no longer there to report their lines.
+/// `wanted(label)`: the rings of other writers are left as they are, and reported as live.
 RecoveryReport recover_ring(const std::string& run_directory, const std::string& path,
                             RunFiles& files = posix_files(),
-                            const std::vector<RecoveryReport>& before = {});
+                            const std::vector<RecoveryReport>& before = {},
+                            const std::function<bool(const std::string&)>& wanted = {});
 
 /// Recovers every ring in the run's private directory. Also removes what processes left that died while
 /// creating a ring, there and where rings outside of runs are stored. Live rings are in the report as such.
 /// `go_on()` is called before each ring; when it returns false, the remaining rings are left for another
-/// time.
+/// time. `wanted(label)` as for recover_ring().
 std::vector<RecoveryReport> recover_run(
     const std::string& run_directory, const std::function<bool()>& go_on = [] { return true; },
-    RunFiles& files = posix_files());
+    RunFiles& files = posix_files(), const std::function<bool(const std::string&)>& wanted = {});
 
 }  // namespace fastlog

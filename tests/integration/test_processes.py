@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from recorded import Play, lines, run_python
 
-from foundry_fastlog import _core
+from foundry_fastlog import _core, read_run
 
 PREAMBLE = """
 import glob, multiprocessing, os, signal, sys, threading, time
@@ -167,9 +167,20 @@ def test_a_recorder_that_is_passed_to_a_worker_is_closed_at_its_end(
 
 
 def test_thousands_of_leftover_rings_are_collected_while_training(run: Path, play: Play) -> None:
-    """Workers that leave by os._exit(), epoch after epoch: their rings do not pile up."""
+    """Workers that leave by os._exit(), epoch after epoch: their rings do not pile up.
+
+    That of a rank that was killed stays for who can note how it ended.
+    """
     play("""
-        recorder = Recorder(RUN, flush_interval_s=0.01)
+        began, begin = os.pipe()
+        if (rank := os.fork()) == 0:
+            os.read(began, 1)
+            second = Recorder(RUN, rank=1, launch="job")
+            second.record(100, loss=1.0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        recorder = Recorder(RUN, rank=0, launch="job", flush_interval_s=0.01)
+        os.write(begin, b"x")
+        os.waitpid(rank, 0)
         for epoch in range(100):
             child = os.fork()
             if child == 0:
@@ -178,12 +189,13 @@ def test_thousands_of_leftover_rings_are_collected_while_training(run: Path, pla
             os.waitpid(child, 0)
         deadline = time.monotonic() + 60
         private = os.path.join(RUN, ".fastlog")
-        while len([n for n in os.listdir(private) if n.endswith(".ring")]) > 1:
+        while len([n for n in os.listdir(private) if n.endswith(".ring")]) > 2:
             assert time.monotonic() < deadline, "the flush thread does not collect"
             time.sleep(0.05)
         recorder.close()
     """)
-    assert steps(run) == Counter(range(100))
+    assert steps(run) == Counter(range(101))
+    assert [report.state for report in read_run(run).report_starts()] == ["killed"]
 
 
 def test_recovery_follows_no_symbolic_link(run: Path, play: Play) -> None:
