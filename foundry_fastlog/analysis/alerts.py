@@ -7,12 +7,12 @@ the training itself.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
-from statistics import median
 from typing import Any
 
 from foundry_fastlog.base.formatting import format_bytes, format_number, format_seconds, printable
@@ -105,11 +105,29 @@ class Alert:
 
 @dataclass
 class _Series:
-    """The last values of one metric of one process."""
+    """The last values of one metric of one process, in order of time and of size."""
 
-    values: deque[float]
+    values: deque[float] = field(default_factory=deque)
+    ordered: list[float] = field(default_factory=list)
     outside: bool = False
     nonfinite: int = 0
+
+    def add(self, value: float, most: int) -> None:
+        """Take in a value; the oldest of more than `most` goes."""
+        if len(self.values) == most:
+            del self.ordered[bisect_left(self.ordered, self.values.popleft())]
+        self.values.append(value)
+        insort(self.ordered, value)
+
+    def spread(self, distance: float, threshold: float) -> float | None:
+        """Return the MAD of the values; None where a distance is surely within it."""
+        ordered, count = self.ordered, len(self.ordered)
+        middle = _median(ordered)
+        # Half of the values are between the quartiles, so the MAD is no less than the nearer one.
+        quarter = min(middle - ordered[count // 4], ordered[-1 - count // 4] - middle)
+        if abs(distance) <= threshold * _NORMAL * quarter:
+            return None
+        return _median(sorted(abs(value - middle) for value in ordered))
 
 
 class Detector:
@@ -181,7 +199,7 @@ class Detector:
     def _of(self, key: tuple[str, str]) -> _Series:
         one = self._series.get(key)
         if one is None:
-            one = self._series[key] = _Series(deque(maxlen=self._rules.window))
+            one = self._series[key] = _Series()
         return one
 
     def _fit(self, name: str) -> tuple[bool, bool]:
@@ -194,22 +212,22 @@ class Detector:
 
     def _spike(self, one: _Series, value: float, where: str) -> str | None:
         """Compare a value with those before it; say what is wrong, once until it has come back."""
-        rules, before = self._rules, one.values
+        rules, before = self._rules, len(one.values)
         said = None
-        if len(before) >= rules.least:
-            middle = median(before)
-            mad = median(abs(old - middle) for old in before)
-            spread = max(_NORMAL * mad, _LEAST_SPREAD * abs(middle)) or 5e-324
-            distance = (value - middle) / spread
-            outside = distance > rules.threshold or (rules.falls and -distance > rules.threshold)
+        if before >= rules.least:
+            middle = _median(one.ordered)
+            distance = value - middle
+            mad = one.spread(distance, rules.threshold)
+            least = rules.threshold * max(_NORMAL * (mad or 0.0), _LEAST_SPREAD * abs(middle))
+            outside = mad is not None and (distance > least or (rules.falls and -distance > least))
             if outside and not one.outside:
-                verb = "rose" if distance > 0 else "fell"
                 said = (
-                    f"{verb} to {format_number(value)}{where}: the median of the {len(before)} "
-                    f"values before is {format_number(middle)}, their MAD {format_number(mad)}"
+                    f"{'rose' if distance > 0 else 'fell'} to {format_number(value)}{where}: the "
+                    f"median of the {before} values before is {format_number(middle)}, their MAD "
+                    f"{format_number(mad)}"
                 )
             one.outside = outside
-        before.append(value)
+        one.add(value, rules.window)
         return said
 
     def _error(self, timestamp: str, record: dict[str, Any]) -> Iterator[Alert]:
@@ -227,6 +245,12 @@ class Detector:
             message = f"{len(recent)} errors within a minute; the last: {last}"
             yield Alert("errors", message, timestamp, record.get("step"))
         self._too_many = too_many
+
+
+def _median(ordered: Sequence[float]) -> float:
+    """Return the median of values that are in order; halved, so that none overflows."""
+    count = len(ordered)
+    return ordered[(count - 1) // 2] / 2 + ordered[count // 2] / 2
 
 
 def _where(step: int | None, rank: int | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import threading
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from foundry_fastlog.reading.polled import Line
     from foundry_fastlog.reading.start_states import StartReport
+    from foundry_fastlog.recording.recorder import Recorder
 
 __all__ = ["Alert", "RunWatch", "WatchRules"]
 
@@ -31,6 +33,8 @@ _STREAMS = ("metrics", "performance", "errors")
 _PROGRESS = ("metrics", "performance")
 #: Lines from before that fill the windows of a watch that tells only of what is new.
 _FILL = 2000
+#: A disk that hangs does not keep a training from its end.
+_FLUSH_S = 5.0
 _FAILED = {"exception": "failed", "signal": "failed", "killed": "killed"}
 
 
@@ -43,11 +47,12 @@ class RunWatch:
 
     In the training itself, a thread looks at what was written, off the hot path:
 
-        with RunWatch(recorder.path, on_alert=lambda alert: print(alert.message)):
+        with RunWatch(recorder, on_alert=lambda alert: print(alert.message)):
             train()
 
     Args:
-        path: The directory passed to ``Recorder``.
+        run: The directory passed to ``Recorder``, or a recorder of this process, which is flushed
+            before the last look.
         rules: What to look for.
         on_alert: Is called with each alert, in the thread that looks. Default: a warning of the
             logger ``foundry_fastlog.watch``. What it raises is logged; the watch goes on.
@@ -56,6 +61,7 @@ class RunWatch:
             new values have something to be compared with.
 
     Attributes:
+        path: The run directory.
         alerts: How many there were.
         ended: Whether the run has ended, and all of it was looked at.
 
@@ -66,7 +72,7 @@ class RunWatch:
 
     def __init__(
         self,
-        path: StrPath,
+        run: StrPath | Recorder,
         rules: WatchRules | None = None,
         *,
         on_alert: Callable[[Alert], None] = _warn,
@@ -78,7 +84,10 @@ class RunWatch:
         self._interval_s = seconds("interval_s", interval_s)
         if self._interval_s == 0:
             raise ValueError("interval_s must be above 0")
-        self._cursor = Cursor(path, _STREAMS)
+        # Not isinstance: the extension is not needed to watch from outside.
+        self._recorder = None if isinstance(run, (str, os.PathLike)) else run
+        place = run if isinstance(run, (str, os.PathLike)) else run.path
+        self._cursor = Cursor(place, _STREAMS)
         self.path = self._cursor.path
         self._detector = Detector(self._rules)
         self._since = time.monotonic()  # the last progress, or the last start of the run
@@ -176,6 +185,8 @@ class RunWatch:
     def stop(self) -> None:
         """Look a last time, and end the thread. May be called again."""
         thread, self._thread = self._thread, None
+        if self._recorder is not None and not self._recorder.closed:
+            self._recorder.flush(_FLUSH_S)
         self._stop.set()
         if thread is not None:
             thread.join()

@@ -63,8 +63,9 @@ SYSTEM_CALL = re.compile(
     r"ftruncate|fsync|fdatasync|fchmod|mkdir|rename|renameat|unlink|unlinkat|flock|opendir)\("
 )
 # What may be held below a signal handler of the same thread: locks that are only tried, and an
-# event that its maker alone waits for.
+# event that its maker alone waits for; and a watch's, through which no message goes.
 MAY_LOCK = {("device_tensors", "Lock"), ("text_writer", "Lock"), ("text_writer", "Event")}
+MAY_LOCK |= {("watching", "Event")}
 
 
 def include_faults(room: str, source: str) -> list[str]:

@@ -12,6 +12,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,10 @@ def test_nan_is_told_of_once_until_it_has_gone(tmp_path: Path) -> None:
 
 def test_many_errors_within_a_minute(tmp_path: Path) -> None:
     """Those of the oracle are milliseconds apart; warnings and lost records are none."""
+    earlier = OracleWriter(tmp_path, rank=1)
+    earlier.now -= timedelta(minutes=2)
+    for number in range(9):
+        earlier.error("long ago", ValueError("x"), step=number)
     writer = OracleWriter(tmp_path)
     for number in range(14):
         writer.error(f"bad\x1b {number}", ValueError("x"), step=number)
@@ -230,10 +235,9 @@ def test_in_the_training_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture
     with Recorder(tmp_path) as recorder:
         recorder.record(0, loss=float("nan"))
         recorder.flush()
-        with RunWatch(tmp_path, on_alert=on_alert, interval_s=60) as watch:  # not of what was
+        with RunWatch(recorder, on_alert=on_alert, interval_s=60) as watch:  # not of what was
             recorder.record(1, loss=1.0)
             recorder.record(2, loss=float("inf"), lr=float("nan"))
-            recorder.flush()
             with pytest.raises(RuntimeError, match="started already"):
                 watch.start()
         watch.stop()
@@ -363,6 +367,16 @@ def test_a_command_that_takes_too_long(spiky: Path, command: Command, monkeypatc
     monkeypatch.setattr("foundry_fastlog.cli.watch._TOLD_S", 0.05)
     _, notes = command("watch", spiky, "--exit", "--command", "sleep 60", code=1)
     assert notes.count("timed out") == 1
+
+
+def test_an_alert_without_a_table_and_a_command_that_succeeds(
+    tmp_path: Path, command: Command
+) -> None:
+    with Recorder(tmp_path) as recorder:
+        recorder.record(7, loss=float("nan"))
+    out, notes = command("watch", tmp_path, "--command", "true", code=1)
+    assert out.splitlines()[0].endswith("nonfinite loss is nan at step 7")
+    assert (len(out.splitlines()), notes) == (1, "")
 
 
 def test_a_run_that_goes_while_it_is_watched(
