@@ -92,8 +92,9 @@ demo: $(DEMO_STAMP) extension ## Train a small GPT for about a minute, recording
 
 # ---- test --------------------------------------------------------------------------------
 
+# CI runs the C++ tests with both sanitizers, and not once more without.
 .PHONY: test
-test: venv cpp-test ## Run all tests: C++ (doctest), then Python (pytest), on all cores
+test: venv $(if $(CI),,cpp-test) ## Run all tests: C++ (doctest), then Python (pytest), on all cores
 	$(PYTEST) tests -n $(TEST_JOBS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: cpp-test
