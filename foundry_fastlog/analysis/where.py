@@ -20,15 +20,17 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from foundry_fastlog.analysis.where_compiler import (
-    ABSENT,
-    FUNCTIONS,
     Compiler,
     Eval,
-    Lookup,
-    NamePath,
     WhereError,
     describe_name,
     dotted,
+)
+from foundry_fastlog.analysis.where_values import (
+    ABSENT,
+    FUNCTIONS,
+    Lookup,
+    NamePath,
     find_in,
     look,
 )

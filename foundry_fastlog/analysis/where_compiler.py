@@ -8,36 +8,29 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from string import ascii_letters
 from typing import Any, NoReturn
 
+from foundry_fastlog.analysis.where_values import (
+    ABSENT,
+    ARITHMETIC,
+    CALLABLE,
+    COMPARISONS,
+    FUNCTIONS,
+    Lookup,
+    NamePath,
+    computed,
+    look,
+)
 from foundry_fastlog.base.patterns import compile_pattern
 
-__all__ = [
-    "ABSENT",
-    "Compiler",
-    "Eval",
-    "Lookup",
-    "NamePath",
-    "WhereError",
-    "describe_name",
-    "dotted",
-    "find_in",
-    "look",
-]
+__all__ = ["Compiler", "Eval", "WhereError", "describe_name", "dotted"]
 
-#: What functions there are.
-FUNCTIONS = {
-    "match": "match(name, 'pattern'): whether a regular expression is found in a text",
-    "has": "has(name): whether there is such a value",
-    "isnan": "isnan(x): whether x is NaN",
-    "abs": "abs(x): x without its sign",
-    "len": "len(x): how long a text or a list is",
-}
+Eval = Callable[[Lookup], Any]
 
-_MOST_CHARACTERS, _MOST_DEPTH, _MOST_BITS, _MOST_KNOWN = 2000, 60, 4096, 12
+_MOST_CHARACTERS, _MOST_DEPTH, _MOST_KNOWN = 2000, 60, 12
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _ARGUMENTS = {"match": 2}  # all others take one
 _ODD = "\ua66e"  # begins the identifiers that stand for names in backquotes
@@ -47,53 +40,8 @@ _MEANT = {"&&": "and", "||": "or", "<>": "!=", "===": "==", "=": "=="}
 _LINE = 100  # characters of a long line that are shown
 
 
-class _Absent:
-    """What a name is that nothing has."""
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __repr__(self) -> str:
-        return "ABSENT"
-
-
-ABSENT: Any = _Absent()
-
-#: Returns the value of a name's first part; ``ABSENT`` where there is none.
-Lookup = Callable[[str], Any]
-Eval = Callable[[Lookup], Any]
-NamePath = tuple[str | int, ...]
-
-
 class WhereError(ValueError):
     """An expression that cannot be understood. The message shows the place and what is known."""
-
-
-def find_in(value: Any, parts: Iterable[str | int]) -> Any:  # noqa: ANN401 - any JSON
-    """Return what a path leads to in JSON values; ``ABSENT`` where it leads nowhere.
-
-    A key may itself have dots: ``("val", "loss")`` also finds ``{"val.loss": 1}``.
-    """
-    rest = tuple(parts)
-    if not rest:
-        return value
-    if isinstance(value, list):
-        part = rest[0]
-        inside = isinstance(part, int) and -len(value) <= part < len(value)
-        return find_in(value[part], rest[1:]) if inside else ABSENT  # type: ignore[index]
-    if not isinstance(value, Mapping):
-        return ABSENT
-    for count in range(1, len(rest) + 1):
-        key = ".".join(map(str, rest[:count]))
-        if key in value and (found := find_in(value[key], rest[count:])) is not ABSENT:
-            return found
-    return ABSENT
-
-
-def look(path: NamePath, lookup: Lookup) -> Any:  # noqa: ANN401 - any JSON
-    """Return the value of a name; ``ABSENT`` where there is none."""
-    value = lookup(str(path[0]))
-    return find_in(value, path[1:]) if len(path) > 1 else value
 
 
 def dotted(path: NamePath) -> str:
@@ -256,23 +204,23 @@ class Compiler:
         if isinstance(node.op, ast.Invert):
             self._refuse("~ is not part of this language: write match(name, 'pattern')", node)
         sign = operator.neg if isinstance(node.op, ast.USub) else operator.pos
-        return lambda lookup: _computed(sign, operand(lookup))
+        return lambda lookup: computed(sign, operand(lookup))
 
     def _on_binop(self, node: ast.BinOp, depth: int) -> Eval:
-        compute = _ARITHMETIC.get(type(node.op))
+        compute = ARITHMETIC.get(type(node.op))
         if compute is None:
             wrong = {ast.BitAnd: "write and", ast.BitOr: "write or"}.get(
                 type(node.op), "use + - * / // % **"
             )
             self._refuse(f"this operator is not part of the language: {wrong}", node)
         left, right = self._node(node.left, depth), self._node(node.right, depth)
-        return lambda lookup: _computed(compute, left(lookup), right(lookup))
+        return lambda lookup: computed(compute, left(lookup), right(lookup))
 
     def _on_compare(self, node: ast.Compare, depth: int) -> Eval:
         first = self._node(node.left, depth)
         rest = []
         for op, right in zip(node.ops, node.comparators, strict=True):
-            compare = _COMPARISONS.get(type(op))
+            compare = COMPARISONS.get(type(op))
             if compare is None:
                 self._refuse("write == or != instead of is", node)
             rest.append((compare, self._node(right, depth)))
@@ -345,7 +293,7 @@ class Compiler:
         if name == "has":
             return lambda lookup: value(lookup) is not ABSENT
         if name != "match":
-            function = {"isnan": _isnan, "abs": _abs, "len": _len}[name]
+            function = CALLABLE[name]
             return lambda lookup: function(value(lookup))
         pattern = node.args[1]
         if not isinstance(pattern, ast.Constant) or not isinstance(pattern.value, str):
@@ -355,58 +303,3 @@ class Compiler:
         except ValueError as error:
             self._refuse(str(error), pattern)
         return lambda lookup: found(value(lookup))
-
-
-def _computed(compute: Callable[..., Any], *operands: Any) -> Any:  # noqa: ANN401 - numbers
-    """Compute with numbers; absent where that cannot be done."""
-    if not all(isinstance(operand, (int, float)) for operand in operands):
-        return ABSENT
-    try:
-        value = compute(*operands)
-    except (ArithmeticError, ValueError):  # divided by 0; beyond a float
-        return ABSENT
-    return value if isinstance(value, (int, float)) else ABSENT  # a root of a negative number
-
-
-def _power(base: float, exponent: float) -> Any:  # noqa: ANN401 - any number
-    whole = isinstance(base, int) and isinstance(exponent, int)
-    if whole and int(base).bit_length() * abs(exponent) > _MOST_BITS:
-        return ABSENT
-    return base**exponent
-
-
-def _isnan(value: Any) -> bool:  # noqa: ANN401 - any JSON
-    return isinstance(value, float) and value != value  # as only NaN
-
-
-def _abs(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    return _computed(abs, value)
-
-
-def _len(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    return len(value) if isinstance(value, (str, list, dict, tuple)) else ABSENT
-
-
-def _contains(item: Any, holder: Any) -> bool:  # noqa: ANN401 - any JSON
-    return item in holder
-
-
-_ARITHMETIC: dict[type[ast.operator], Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: _power,
-}
-_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: _contains,
-    ast.NotIn: lambda item, holder: item not in holder,
-}
