@@ -18,7 +18,9 @@ from foundry_fastlog._version import __version__
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than the rest
 if TYPE_CHECKING:
     from foundry_fastlog.analysis.alerts import Alert, WatchRules
+    from foundry_fastlog.analysis.runs import Runs, read_runs
     from foundry_fastlog.analysis.watching import RunWatch
+    from foundry_fastlog.analysis.where import WhereError
     from foundry_fastlog.base.environment import get_device, get_git_commit_hash
     from foundry_fastlog.components.errors import ErrorTracker
     from foundry_fastlog.components.experiment import ExperimentLogging
@@ -68,11 +70,13 @@ __all__ = [
     "Run",
     "RunNotFoundError",
     "RunWatch",
+    "Runs",
     "StructuredLogger",
     "SystemMetrics",
     "TextFileHandler",
     "WandBLogger",
     "WatchRules",
+    "WhereError",
     "__version__",
     "apply_levels",
     "cleanup_empty_logs",
@@ -84,6 +88,7 @@ __all__ = [
     "log_context",
     "open_run",
     "read_run",
+    "read_runs",
     "recover",
     "setup_experiment_logging",
     "setup_logging",
@@ -110,10 +115,12 @@ _HOMES = {
     "RingReport": "foundry_fastlog.reading.found_rings",
     "Run": "foundry_fastlog.reading.run",
     "RunNotFoundError": "foundry_fastlog.run.files",
+    "Runs": "foundry_fastlog.analysis.runs",
     "StructuredLogger": "foundry_fastlog.messages.structured",
     "SystemMetrics": "foundry_fastlog.machine.sampler",
     "TextFileHandler": "foundry_fastlog.messages.text_handlers",
     "WandBLogger": "foundry_fastlog.sinks.wandb",
+    "WhereError": "foundry_fastlog.analysis.where",
     "apply_levels": "foundry_fastlog.messages.setup",
     "cleanup_empty_logs": "foundry_fastlog.messages.setup",
     "export_chrome_trace": "foundry_fastlog.export.perfetto",
@@ -124,6 +131,7 @@ _HOMES = {
     "log_context": "foundry_fastlog.messages.structured",
     "open_run": "foundry_fastlog.recording.recorder",
     "read_run": "foundry_fastlog.reading.run",
+    "read_runs": "foundry_fastlog.analysis.runs",
     "recover": "foundry_fastlog.messages.text_recovery",
     "setup_experiment_logging": "foundry_fastlog.messages.setup",
     "setup_logging": "foundry_fastlog.messages.setup",

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["MetricStats", "percentile"]
+import orjson
+
+if TYPE_CHECKING:  # of the extension
+    from foundry_fastlog.reading.scan import MetricSum
+
+__all__ = ["MetricStats", "percentile", "stats_of"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,29 @@ class MetricStats:
     max: float | None
     max_step: int | None
     mean: float | None
+
+
+def stats_of(sums: MetricSum, name: str) -> MetricStats:
+    """Return what the native reader found of a metric, under a name."""
+    some = sums["numbers"] > 0
+    low, high = sums["min"][0], sums["max"][0]
+    return MetricStats(
+        name=name,
+        count=sums["count"],
+        numbers=sums["numbers"],
+        nonfinite=sums["nonfinite"],
+        first=_value_of(sums["first"]),
+        last=_value_of(sums["last"]),
+        min=low if some else None,
+        min_step=sums["min_step"],
+        max=high if some else None,
+        max_step=sums["max_step"],
+        mean=float(min(high, max(low, sums["mean"]))) if some else None,
+    )
+
+
+def _value_of(value: tuple[Any, bool]) -> Any:  # noqa: ANN401  # any JSON
+    return orjson.loads(value[0]) if value[1] else value[0]
 
 
 def percentile(ascending: list[float], fraction: float) -> float:

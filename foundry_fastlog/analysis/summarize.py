@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
-
-from foundry_fastlog.analysis.accumulate import MetricStats, percentile
+from foundry_fastlog.analysis.accumulate import MetricStats, percentile, stats_of
 from foundry_fastlog.analysis.summary import (
     AttemptSummary,
     ErrorSummary,
@@ -95,23 +93,7 @@ class _Summing:
 
     def _metric(self, sums: _MetricSum, ending: str) -> None:
         name = sums["name"] + ending
-        some = sums["numbers"] > 0
-        low, high = sums["min"][0], sums["max"][0]
-        self.metrics.append(
-            MetricStats(
-                name=name,
-                count=sums["count"],
-                numbers=sums["numbers"],
-                nonfinite=sums["nonfinite"],
-                first=_value_of(sums["first"]),
-                last=_value_of(sums["last"]),
-                min=low if some else None,
-                min_step=sums["min_step"],
-                max=high if some else None,
-                max_step=sums["max_step"],
-                mean=float(min(high, max(low, sums["mean"]))) if some else None,
-            )
-        )
+        self.metrics.append(stats_of(sums, name))
         if sums["curve"]:
             self.curves[name] = sums["curve"]
         self._miss(name, sums["missing"])
@@ -260,10 +242,6 @@ def _add_timings(summary: Summary, timers: list[_TimerSum]) -> None:
 def _place_of(metric: tuple[_MetricSum, str]) -> tuple[int, int, int, int]:
     """Return where a metric stood first: time, writer, row, and place in the line."""
     return metric[0]["place"]
-
-
-def _value_of(value: tuple[Any, bool]) -> Any:  # noqa: ANN401  # any JSON
-    return orjson.loads(value[0]) if value[1] else value[0]
 
 
 def _seconds(first: str, last: str) -> float:

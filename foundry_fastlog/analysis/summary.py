@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from foundry_fastlog.analysis.accumulate import MetricStats
+from foundry_fastlog.base.formatting import jsonable
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 
 if TYPE_CHECKING:  # loaded only if a run has rings, or on request
@@ -230,7 +230,7 @@ class Summary:
             elif item.name == "info":
                 result["info"] = self.info  # already JSON, and perhaps deeply nested
             elif item.name != "curves":
-                result[item.name] = _jsonable(getattr(self, item.name))
+                result[item.name] = jsonable(getattr(self, item.name))
         return result
 
 
@@ -242,17 +242,5 @@ def _check_dict(check: SeriesCheck) -> dict[str, Any]:
     }
     for item in dataclasses.fields(check):
         if item.name != "series":
-            result[item.name] = _jsonable(getattr(check, item.name))
+            result[item.name] = jsonable(getattr(check, item.name))
     return result
-
-
-def _jsonable(value: Any) -> Any:  # noqa: ANN401  # any field of a summary
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return str(value) if isinstance(value, Path) else value

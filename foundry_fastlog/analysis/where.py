@@ -16,7 +16,7 @@ neither time nor memory can grow beyond what the expression's length permits.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from foundry_fastlog.analysis.where_compiler import (
@@ -79,35 +79,42 @@ class Where:
         """The names below a first part, dotted: ``loss`` of ``last.loss``; "" for itself."""
         return {".".join(map(str, path[1:])) for path in self._names if path[0] == root}
 
-    def describe_missing(self, known: Iterable[str]) -> list[str]:
-        """Say which names were absent each time, each with its place and the nearest known names.
+    def missing(self, known: Callable[[], Iterable[str]]) -> list[tuple[NamePath, str]]:
+        """Return the names that were absent each time, each with its place and the nearest known.
 
         Args:
-            known: Dotted names that some of what was looked at has.
+            known: Returns the dotted names that some of what was looked at has; it is asked only
+                where a name was absent.
         """
-        names = list(dict.fromkeys(known))
         missing = sorted(self._missing, key=lambda path: self._names[path])
+        names = list(dict.fromkeys(known())) if missing else []
         return [
-            describe_name(
-                self.text, self._names[path], f"nothing here has {dotted(path)}", path, names
+            (
+                path,
+                describe_name(
+                    self.text, self._names[path], f"nothing here has {dotted(path)}", path, names
+                ),
             )
             for path in missing
         ]
 
 
 def compile_where(
-    text: str, roots: Collection[str] | None = None, *, known: Iterable[str] = ()
+    text: str,
+    roots: Collection[str] | None = None,
+    *,
+    known: Callable[[], Iterable[str]] = tuple,
 ) -> Where:
     """Compile an expression.
 
     Args:
         text: The expression; see this module.
         roots: With what names may begin; None for anything.
-        known: More names to propose where one is unknown.
+        known: Returns more names to propose where one is unknown.
 
     Raises:
         WhereError: It cannot be understood. The message shows where, and what is known.
     """
-    compiler = Compiler(text, roots, [*(roots or ()), *known])
+    compiler = Compiler(text, roots, known)
     evaluate = compiler.compile()
     return Where(text, evaluate, compiler.names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from string import ascii_letters
 from typing import Any, NoReturn
@@ -81,13 +81,15 @@ class Compiler:
     Args:
         text: The expression.
         roots: With what names may begin; None for anything.
-        known: The names to propose where one is unknown.
+        known: Returns the names to propose where one is unknown.
 
     Attributes:
         names: Where each name stands: first character, and the one after the last.
     """
 
-    def __init__(self, text: str, roots: Collection[str] | None, known: list[str]) -> None:
+    def __init__(
+        self, text: str, roots: Collection[str] | None, known: Callable[[], Iterable[str]]
+    ) -> None:
         self._text = text
         self._roots = roots
         self._known = known
@@ -248,12 +250,9 @@ class Compiler:
             constant = _CONSTANTS[node.id]
             return lambda _: constant
         if self._roots is not None and path[0] not in self._roots:
-            place = self._place(node)
-            raise WhereError(
-                describe_name(
-                    self._text, place, f"the name {dotted(path)} is unknown", path, self._known
-                )
-            )
+            names = [*self._known(), *self._roots]
+            what = f"the name {dotted(path)} is unknown"
+            raise WhereError(describe_name(self._text, self._place(node), what, path, names))
         self.names.setdefault(path, self._place(node))
         if len(path) == 1:
             root = str(path[0])

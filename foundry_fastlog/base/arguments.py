@@ -20,6 +20,7 @@ __all__ = [
     "check_directory",
     "check_number",
     "check_type",
+    "duration",
     "expanded",
     "known_level",
     "level_name",
@@ -35,6 +36,8 @@ __all__ = [
 _MOST_PROCESSES = (1 << 31) - 1  # a rank has 32 bits in a ring file
 _WHOLE = re.compile(r"\s*[+-]?[0-9]+\s*")
 _VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(s|m|min|h|d|)")
+_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
 _SHOWN = 100  # characters, or bits, shown of a rejected value
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
@@ -220,6 +223,17 @@ def seconds(name: str, value: object) -> float:
     if not number >= 0:
         raise ValueError(f"{name} must be at least 0 seconds, got {number}")
     return number
+
+
+def duration(text: str) -> float:
+    """Return the seconds that a text says: ``90``, ``90s``, ``10m``, ``2h``, ``3d``.
+
+    Raises:
+        ValueError: It says none.
+    """
+    if (found := _DURATION.fullmatch(text.strip())) is None:
+        raise ValueError(f"a duration is written as 90s, 10m, 2h or 3d, not {text!r}")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def known_level(level: object) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "format_seconds",
     "format_value",
     "json_output",
+    "jsonable",
     "printable",
     "printable_json",
     "write_json",
@@ -104,6 +107,22 @@ def write_json(data: bytes) -> None:
     else:
         json_output().write(data)
     sys.stdout.flush()
+
+
+def jsonable(value: Any) -> Any:  # noqa: ANN401  # a result of any kind
+    """Return dataclasses, mappings and sequences as JSON values.
+
+    NaN and infinities, which strict JSON does not have, become ``nan``, ``inf`` and ``-inf``.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return str(value) if isinstance(value, Path) else value
 
 
 def format_bytes(count: int) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.formatting import printable, write_json
-from foundry_fastlog.cli import compress, migrate, recover, watch
+from foundry_fastlog.cli import compress, migrate, recover, runs, watch
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
 from foundry_fastlog.export.jsonl import ExportError, export_run
@@ -336,6 +336,7 @@ def tail(
         raise typer.Exit(PROBLEM)
 
 
+app.command(epilog=runs.EPILOG)(runs.runs)
 app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)

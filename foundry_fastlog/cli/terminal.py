@@ -18,7 +18,7 @@ from foundry_fastlog.base.formatting import printable
 from foundry_fastlog.cli.exit_codes import CLOSED_PIPE, INTERRUPTED, USAGE
 from foundry_fastlog.run.files import RunNotFoundError
 
-__all__ = ["Console", "fail", "graceful", "read_or_fail", "to_json"]
+__all__ = ["Console", "fail", "graceful", "read_or_fail", "tell", "to_json"]
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -82,6 +82,14 @@ def fail(message: str) -> typer.Exit:
     return typer.Exit(USAGE)
 
 
+def tell(note: str) -> None:
+    """Print a note to standard error, in yellow."""
+    shown = "\n".join(map(printable, note.split("\n")))
+    Console(stderr=True, highlight=False).print(
+        Text("note: ", "bold yellow").append(shown, "default"), soft_wrap=True
+    )
+
+
 def read_or_fail(path: Path, read: Callable[[Path], _Result]) -> _Result:
     """Read a run, or exit with an error about its path."""
     try:
@@ -92,9 +100,9 @@ def read_or_fail(path: Path, read: Callable[[Path], _Result]) -> _Result:
         raise fail(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def to_json(value: dict[str, object]) -> bytes:
-    """Return a result as indented JSON."""
-    options = orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS
+def to_json(value: dict[str, object], *, indent: bool = True) -> bytes:
+    """Return a result as JSON: indented, or in a line of its own."""
+    options = orjson.OPT_NON_STR_KEYS | (orjson.OPT_INDENT_2 if indent else 0)
     try:
         return orjson.dumps(value, option=options) + b"\n"
     except TypeError:  # a path that is not UTF-8, or a sum of more than 64 bits: write as text

@@ -34,7 +34,7 @@ class StartReport:
             they ended, or where nothing says that it began.
         started: When it began, ``""`` where nothing says so.
         ended: When the process that began it ended, or ``""``.
-        error: Type and message of the exception that ended it, or ``""``.
+        error: Type and message of the exception that ended it, the name of the signal, or ``""``.
         logging_s: Seconds that logging took on the threads that logged, in the process that began
             it; None where that did not say so.
         wall_s: Seconds from that one's first record to its end, likewise.
@@ -119,6 +119,8 @@ def _state(outcomes: set[str], worst: Mapping[str, Any], *, known: bool) -> str:
 
 
 def _error(end: Mapping[str, Any]) -> str:
+    if end.get("how") == "signal":
+        return _text(end.get("signal"))
     kind, message = _text(end.get("error_type")), _text(end.get("error_message"))
     return f"{kind}: {message}" if message else kind
 

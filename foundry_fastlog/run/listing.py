@@ -82,12 +82,13 @@ def list_files(directory: StrPath) -> tuple[list[Segment], list[Unread]]:
     unread: list[Unread] = []
     with os.scandir(directory) as entries:
         now = frozenset(entry.name for entry in entries)
-    for path in _listed(Path(directory), before, now):
-        name = parse_name(plain_name(path.name))
+    for entry in _listed(Path(directory), before, now):
+        name = parse_name(plain_name(entry))
         if name is None:
-            if reason := _reason_aside(path.name, before):
-                unread.append(Unread(path.name, reason))
+            if reason := _reason_aside(entry, before):
+                unread.append(Unread(entry, reason))
             continue
+        path = Path(directory, entry)
         try:
             path, status = _look(path)
         except OSError as error:
@@ -141,12 +142,12 @@ def _missed(
                     yield Segment(path, name, status.st_size)
 
 
-def _listed(directory: Path, before: frozenset[str], now: frozenset[str]) -> Iterator[Path]:
-    """Yield what is in a directory, with files that were compressed while it was listed."""
-    yield from (directory / name for name in now)
+def _listed(directory: Path, before: frozenset[str], now: frozenset[str]) -> Iterator[str]:
+    """Yield the names in a directory, with files that were compressed while it was listed."""
+    yield from now
     for name in before - now:
-        if parse_name(name) and (path := find_file(directory / name)).name not in now:
-            yield path
+        if parse_name(name) and (found := find_file(directory / name).name) not in now:
+            yield found
 
 
 def _reason_aside(name: str, present: Collection[str]) -> str:

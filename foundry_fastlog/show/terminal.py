@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +19,11 @@ from foundry_fastlog.base.formatting import (
 )
 from foundry_fastlog.run.checks import Problem, SeriesCheck
 from foundry_fastlog.show.curve import draw_curves, format_number
-from foundry_fastlog.show.names import Name
+from foundry_fastlog.show.tables import MOST
+from foundry_fastlog.show.tables import show_rest as _rest
+from foundry_fastlog.show.tables import show_row as _row
+from foundry_fastlog.show.tables import show_table as _show
+from foundry_fastlog.show.tables import table as _table
 
 if TYPE_CHECKING:  # the caller passes in the objects
     from rich.console import Console
@@ -35,6 +38,7 @@ __all__ = [
     "format_bytes",
     "format_seconds",
     "format_value",
+    "plural",
     "printable",
     "render_checks",
     "render_curves",
@@ -49,7 +53,7 @@ __all__ = [
 _LINE_CURVES = ("loss", "train_loss", "train/loss", "train.loss")
 _MARK_CURVES = ("val_loss", "valid_loss", "eval_loss", "val/loss", "val.loss", "test_loss")
 _MOST_REASONS = 6
-_MOST = 20  # rows of a list that can grow without bound
+_MOST = MOST
 _MOST_NAMES = 40  # metrics, or timers
 
 
@@ -81,39 +85,8 @@ def render_checks(checks: Iterable[SeriesCheck], console: Console) -> None:
         _show(table, console)
 
 
-def _table(title: str, *columns: str) -> Table:
-    # No frame and narrow gaps: nine columns must fit into 80 characters.
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=SIMPLE_HEAD,
-        padding=(0, 1),
-        collapse_padding=True,
-        pad_edge=False,
-        show_edge=False,
-    )
-    for position, column in enumerate(columns):
-        # Fold instead of cutting: an ellipsis is not ASCII, and half a number is misleading.
-        table.add_column(column, justify="right" if position else "left", overflow="fold")
-    return table
-
-
-def _show(table: Table, console: Console) -> None:
-    unlimited = console.options.update(width=10_000)
-    if console.measure(table, options=unlimited).maximum > console.width:
-        table.padding = (0, 0)  # narrow the gaps before folding anything
-    console.print()
-    console.print(table)
-
-
-def _row(table: Table, *cells: str, style: str = "") -> None:
-    # Not as str: rich would parse it as markup, and a metric may be called "[red]".
-    table.add_row(Name(cells[0]), *map(Text, cells[1:]), style=style)
-
-
-def _plural(count: int, one: str, many: str = "") -> str:
+def plural(count: int, one: str, many: str = "") -> str:
+    """Say how many there are: ``1 run``, ``2 runs``."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
@@ -137,18 +110,18 @@ def _facts(summary: Summary, console: Console) -> None:
         _row(grid, "recorded", when)
     if summary.first_step is not None and summary.last_step is not None:
         _row(grid, "steps", f"{summary.first_step:,} to {summary.last_step:,}")
-    ranks = _plural(len(summary.ranks), "rank")
-    processes = _plural(len(summary.attempts), "process", "processes")
-    _row(grid, "writers", f"{processes}: {ranks}, {_plural(len(summary.starts), 'start')}")
+    ranks = plural(len(summary.ranks), "rank")
+    processes = plural(len(summary.attempts), "process", "processes")
+    _row(grid, "writers", f"{processes}: {ranks}, {plural(len(summary.starts), 'start')}")
     if summary.starts:
         _row(grid, "state", _state(summary.starts[-1], 200))
         if cost := _cost(summary.starts[-1]):
             _row(grid, "cost", cost)
-    _row(grid, "files", f"{_plural(len(summary.files), 'file')}, {format_bytes(summary.bytes)}")
+    _row(grid, "files", f"{plural(len(summary.files), 'file')}, {format_bytes(summary.bytes)}")
     lines = sum(check.lines for check in summary.checks)
     live = sum(ring.outcome == "live" for ring in summary.rings)
     if summary.complete and live:
-        at_work = _plural(live, "process", "processes")
+        at_work = plural(live, "process", "processes")
         text = f"so far: {lines:,} lines, none missing; {at_work} still running"
         grid.add_row(Text("complete"), Text(text, "green"))
     elif summary.complete:
@@ -165,7 +138,7 @@ def _facts(summary: Summary, console: Console) -> None:
         grid.add_row(Text("missing"), Text(_missing_text(reasons), "yellow"))
     pending = sum(ring.emitted for ring in summary.rings)
     if pending:
-        text = f"{_plural(pending, 'line')} in the rings of killed processes; to write them, run: "
+        text = f"{plural(pending, 'line')} in the rings of killed processes; to write them, run: "
         text += f"foundry-fastlog recover {summary.path}"
         grid.add_row(Text("pending"), Text(printable(text), "yellow"))
     if summary.left_out:
@@ -181,7 +154,7 @@ def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> str:
     shown = [f"{printable(name, 40)} {n:,}" for name, n in counts.most_common(_MOST_REASONS)]
     if len(counts) > len(shown):
         shown.append(f"{len(counts) - len(shown):,} more names")
-    total = _plural(sum(counts.values()), "value")
+    total = plural(sum(counts.values()), "value")
     return f"{total} recorded again or rewound: {', '.join(shown)} (--starts all keeps them)"
 
 
@@ -192,7 +165,7 @@ def _missing_text(reasons: Mapping[str, int]) -> str:
     total = sum(reasons.values())
     if others := total - sum(count for _, count in shown):
         why.append(f"others {others:,}")
-    return f"{_plural(total, 'value')} missing: {', '.join(why)}"
+    return f"{plural(total, 'value')} missing: {', '.join(why)}"
 
 
 def _render_missing(summary: Summary, console: Console) -> None:
@@ -436,7 +409,7 @@ def render_rings(reports: list[RingReport], root: Path, console: Console) -> Non
     lines = sum(report.emitted for report in reports)
     looked = any(report.outcome in ("recoverable", "damaged") for report in reports)
     verb = "would be written" if looked and lines else "written"
-    console.print(f"{_plural(len(reports), 'ring')}, {_plural(lines, 'line')} {verb}")
+    console.print(f"{plural(len(reports), 'ring')}, {plural(lines, 'line')} {verb}")
 
 
 def _moment(timestamp: str) -> str:
@@ -446,11 +419,6 @@ def _moment(timestamp: str) -> str:
 
 def _first(items: list[Any]) -> Iterable[Any]:
     return items[:_MOST]
-
-
-def _rest(count: int, console: Console, shown: int = _MOST, hint: str = "") -> None:
-    if count > shown:
-        console.print(Text(f"  ... and {count - shown:,} more{hint}", "dim"))
 
 
 def render_summary(summary: Summary, console: Console, most: int = _MOST_NAMES) -> None:

@@ -126,7 +126,9 @@ def test_names_that_nothing_has_are_told_with_the_nearest() -> None:
     assert where.roots == {"config", "last"}
     assert where.paths("config") == {"lrr"}
     assert where.paths("none") == set()
-    (told,) = where.describe_missing(["config.lr", "config.seed", *map(str, range(20))])
+    known = ["config.lr", "config.seed", *map(str, range(20))]
+    ((path, told),) = where.missing(lambda: known)
+    assert path == ("config", "lrr")
     assert told.startswith("nothing here has config.lrr, at character 1:\n  config.lrr > 1")
     assert (
         "\n  ^^^^^^^^^^\nDid you mean config.lr or config.seed?\nKnown are: config.lr, config.seed"
