@@ -341,8 +341,8 @@ def _alike(values: list[Any]) -> list[Any]:
 def _json(value: Any) -> str:  # noqa: ANN401 - any JSON
     try:
         return orjson.dumps(value).decode()
-    except (TypeError, ValueError):  # nested too deeply
-        return repr(value)[:1000]
+    except (TypeError, ValueError):
+        return "(nested too deeply to be shown)"
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - a field

@@ -52,7 +52,8 @@ NamePath = tuple[str | int, ...]
 def find_in(value: Any, parts: Iterable[str | int]) -> Any:  # noqa: ANN401 - any JSON
     """Return what a path leads to in JSON values; ``ABSENT`` where it leads nowhere.
 
-    A key may itself have dots: ``("val", "loss")`` also finds ``{"val.loss": 1}``.
+    A key may itself have dots: ``("val", "loss")`` also finds ``{"val.loss": 1}``, and
+    ``("val.loss",)`` also finds ``{"val": {"loss": 1}}``.
     """
     rest = tuple(parts)
     if not rest:
@@ -67,6 +68,8 @@ def find_in(value: Any, parts: Iterable[str | int]) -> Any:  # noqa: ANN401 - an
         key = ".".join(map(str, rest[:count]))
         if key in value and (found := find_in(value[key], rest[count:])) is not ABSENT:
             return found
+    if isinstance(rest[0], str) and "." in rest[0]:
+        return find_in(value, (*rest[0].split("."), *rest[1:]))
     return ABSENT
 
 

@@ -39,7 +39,7 @@ def holds(text: str) -> bool:
         "1 < last.loss < 2 < step",
         'last["val/loss"] == 2.5 and last.`val/loss` == 2.5 and config.`odd key` == 1',
         "config['optim']['betas'][0] == 0.9 and config.optim.betas[-1] == .99",
-        "config.a.b == 5 and config['a.b'] == 5",
+        "config.`optim.betas`[0] == 0.9 and config.a.b == 5 and config['a.b'] == 5",
         "config.`größe` == 2 and config.größe == 2",
         '"base" in tags and "short" not in tags and state in ["killed", "failed"]',
         "config.optim.betas == [0.9, 0.99] and config.optim.betas == (0.9, 0.99)",
