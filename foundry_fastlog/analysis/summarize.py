@@ -48,7 +48,7 @@ _LAST_ERRORS = 5
 class _Summing:
     """The state of one pass over a run."""
 
-    def __init__(self, run: Run, starts: Starts) -> None:
+    def __init__(self, run: Run, starts: Starts, rank: int | None) -> None:
         self.metrics: list[MetricStats] = []
         self.curves: dict[str, list[tuple[float, float]]] = {}
         self.timers: list[_TimerSum] = []
@@ -62,13 +62,16 @@ class _Summing:
         self.attempts = {
             writer: AttemptSummary(writer.label, writer.rank, writer.attempt, writer.stamp)
             for writer in run.writers
-            if isinstance(starts, str) or run.number_of(writer) == starts
+            if (isinstance(starts, str) or run.number_of(writer) == starts)
+            and rank in (None, writer.rank)
         }
 
-    def add_sums(self, run: Run, stream: str, starts: Starts) -> list[SeriesCheck]:
+    def add_sums(
+        self, run: Run, stream: str, starts: Starts, rank: int | None
+    ) -> list[SeriesCheck]:
         """Add a stream that the native reader sums up."""
         first = {writer: attempt.first for writer, attempt in self.attempts.items()}
-        found, checks = run.sums(stream, first, starts=starts)
+        found, checks = run.sums(stream, first, starts=starts, ranks=rank)
         if found is None:
             return checks
         for check, source in zip(checks, found.sources(), strict=True):
@@ -128,22 +131,32 @@ class _Summing:
         del last[:-_LAST_ERRORS]
 
 
-def summarize(run: Run, *, starts: Starts = "latest") -> Summary:
+def summarize(run: Run, *, starts: Starts = "latest", rank: int | None = None) -> Summary:
     """Read a run once and summarise it.
 
     Args:
         run: The run, from ``read_run``.
         starts: ``"latest"``, ``"all"`` or a number; see ``Run.lines``.
+        rank: Only what this rank recorded.
 
     Returns:
         The summary. ``complete`` and ``problems`` show whether lines are missing.
+
+    Raises:
+        ImportError: The extension is missing; the message says how to build it.
+        ValueError: An unknown start, or a rank that did not record.
     """
-    state = _Summing(run, starts)
+    if rank is not None and rank not in run.ranks:
+        known = ", ".join(map(str, run.ranks)) or "none"
+        raise ValueError(f"{run.path} has no rank {rank}; it has {known}")
+    state = _Summing(run, starts, rank)
     checks: list[SeriesCheck] = []
     for stream in ("metrics", "performance", "system"):
-        checks += state.add_sums(run, stream, starts)
+        checks += state.add_sums(run, stream, starts, rank)
     for stream in ("errors", "log"):
-        for stamp, series, record, _ in run.entries([stream], starts=starts, checks=checks):
+        for stamp, series, record, _ in run.entries(
+            [stream], starts=starts, rank=rank, checks=checks
+        ):
             attempt = state.attempts[series.writer]
             attempt.first = min(attempt.first, stamp) if attempt.first else stamp
             attempt.last = max(attempt.last, stamp)

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, SupportsIndex, cast
 
@@ -24,6 +25,7 @@ __all__ = [
     "expanded",
     "known_level",
     "level_name",
+    "moment",
     "names_of",
     "process_number",
     "ranks_of",
@@ -234,6 +236,32 @@ def duration(text: str) -> float:
     if (found := _DURATION.fullmatch(text.strip())) is None:
         raise ValueError(f"a duration is written as 90s, 10m, 2h or 3d, not {text!r}")
     return float(found[1]) * _UNITS[found[2]]
+
+
+def moment(text: str, now: datetime) -> str:
+    """Return a point in time as timestamps of lines have it.
+
+    Args:
+        text: ``2026-01-30``, ``2026-01-30T14:32``, with an offset such as ``+01:00`` where it is
+            not UTC; or a duration such as ``10m``, which means so long ago.
+        now: The present time.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    try:
+        if _DURATION.fullmatch(text.strip()):
+            found = now - timedelta(seconds=duration(text))
+        else:
+            found = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        if found.tzinfo is None:
+            found = found.replace(tzinfo=timezone.utc)
+        return found.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"a time is written as 2026-01-30, 2026-01-30T14:32 (UTC) or 10m (so long ago), not "
+            f"{text[:_SHOWN]!r}"
+        ) from None
 
 
 def known_level(level: object) -> str | None:

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.formatting import printable, write_json
-from foundry_fastlog.cli import compress, migrate, recover, runs, watch
+from foundry_fastlog.cli import compress, logs, migrate, query, recover, runs, summary, watch
+from foundry_fastlog.cli.arguments import number_of, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
-from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail, to_json
+from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail
 from foundry_fastlog.export.jsonl import ExportError, export_run
-from foundry_fastlog.reading.counting import Starts as WhichStarts
 from foundry_fastlog.reading.cursor import Cursor, Polled
 from foundry_fastlog.reading.run import Run, read_run
 from foundry_fastlog.run.files import STREAMS, RunNotFoundError, open_run_dir
@@ -64,22 +64,6 @@ Starts = Annotated[
 
 #: Formats of frames, which nobody wants to contain JSON Lines.
 _OTHER_KINDS = (".csv", ".tsv", ".parquet", ".arrow", ".feather", ".xlsx")
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and len(text) < 10 else None
-
-
-def _starts(run: Run, text: str) -> WhichStarts:
-    """Take the choice of starts as the readers do."""
-    if text in ("latest", "all"):
-        return text  # type: ignore[return-value]  # one of both
-    if (number := _number(text)) is not None:
-        if number not in run.starts:
-            known = ", ".join(map(str, run.starts)) or "none"
-            raise fail(f"{run.path} has no start {number}; it has {known}")
-        return number
-    raise typer.BadParameter(f"--starts takes latest, all or a number, not {printable(text)!r}")
 
 
 def _open(path: Path) -> Run:
@@ -137,43 +121,7 @@ def demo(
     raise typer.Exit(run(config, out=out, steps=steps, device=device))
 
 
-@app.command(
-    epilog="**Example:** `foundry-fastlog summary runs/exp0`  \n"
-    "**For scripts:** `foundry-fastlog summary runs/exp0 --json | jq .metrics`  \n"
-    "**Exit codes:** 0 complete, 1 lines are missing, damaged or dropped, or a file or ring "
-    "cannot be read, 2 no run."
-)
-@graceful
-def summary(
-    path: RunPath,
-    *,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option("--metric", "-m", metavar="PATTERN", help="Only metrics that fit: 'val_*'."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
-    starts: Starts = "latest",
-) -> None:
-    """Show a run: metrics with a loss curve, timings, errors, and whether it is complete."""
-    from foundry_fastlog.analysis.summarize import summarize
-    from foundry_fastlog.show.terminal import render_summary
-
-    run = _open(path)
-    result = summarize(run, starts=_starts(run, starts))
-    if metric:
-        result.keep_metrics(metric)
-    if as_json:
-        write_json(to_json(result.to_dict()))
-    elif metric:  # those that were asked for, all
-        console = Console(highlight=False)
-        render_summary(result, console, len(result.metrics))
-        if not result.metrics:
-            asked = printable(", ".join(metric))
-            console.print(Text(f"no metric fits {asked}", "yellow"), soft_wrap=True)
-    else:
-        render_summary(result, Console(highlight=False))
-    if not result.complete or result.dropped or result.problems:
-        raise typer.Exit(PROBLEM)
+app.command(epilog=summary.EPILOG)(summary.summary)
 
 
 @app.command(
@@ -226,7 +174,7 @@ def export(
     chosen = tuple(item.value for item in stream) if stream else STREAMS
     try:
         result = export_run(
-            run, to, streams=chosen, starts=_starts(run, starts), tag=tag.value, force=force
+            run, to, streams=chosen, starts=starts_of(run, starts), tag=tag.value, force=force
         )
     except ExportError as error:
         raise fail(str(error)) from None
@@ -266,7 +214,7 @@ def trace(
     if "performance" not in run.streams:
         raise fail(f"{path} has no timings: record some with Recorder.timer or PerformanceLogger")
     try:
-        result = export_chrome_trace(run, out, starts=_starts(run, starts), force=force)
+        result = export_chrome_trace(run, out, starts=starts_of(run, starts), force=force)
     except ExportError as error:
         raise fail(str(error)) from None
     console = Console(stderr=True, highlight=False)
@@ -316,13 +264,13 @@ def tail(
 ) -> None:
     """Show the last lines of a run; with -f, also each new line while it trains."""
     chosen = [item.value for item in stream or (Stream.metrics, Stream.errors, Stream.log)]
-    only: int | Literal["all"] | None = "all" if starts == "all" else _number(starts)
+    only: int | Literal["all"] | None = "all" if starts == "all" else number_of(starts)
     if only is None:
         raise typer.BadParameter(f"--starts takes all or a number here, not {printable(starts)!r}")
     if follow:
         _await_run(path, interval)
     elif only != "all":
-        read_or_fail(path, lambda run: _starts(read_run(run), starts))
+        read_or_fail(path, lambda run: starts_of(read_run(run), starts))
     cursor = read_or_fail(path, lambda run: Cursor(run, chosen, starts=only))
     show = _Shower(raw=raw)
     polled = _look(path, lambda: cursor.last(count))
@@ -337,6 +285,9 @@ def tail(
 
 
 app.command(epilog=runs.EPILOG)(runs.runs)
+app.command(epilog=logs.LOGS_EPILOG)(logs.logs)
+app.command(epilog=logs.ERRORS_EPILOG)(logs.errors)
+app.command(epilog=query.EPILOG)(query.query)
 app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)

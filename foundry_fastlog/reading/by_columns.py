@@ -240,7 +240,12 @@ class ByColumns:
         return np.concatenate([np.empty(0, np.int64), *ranges])
 
     def sums(
-        self, stream: str, first: dict[Writer, str], *, starts: Starts = "latest"
+        self,
+        stream: str,
+        first: dict[Writer, str],
+        *,
+        starts: Starts = "latest",
+        ranks: int | Iterable[int] | None = None,
     ) -> tuple[Statistics | None, list[SeriesCheck]]:
         """Sum up ``metrics``, ``performance`` or ``system``, in little memory.
 
@@ -248,6 +253,7 @@ class ByColumns:
             stream: Which of them.
             first: The earliest timestamps of writers, where they are known.
             starts: As for ``lines``.
+            ranks: As for ``arrow``.
 
         Returns:
             What was found, None if the run has no such stream; and the checks of its series.
@@ -258,7 +264,7 @@ class ByColumns:
         """
         from foundry_fastlog.reading.scan import Choice, sum_series
 
-        chosen, choice = self._chosen(stream, Choice(), None, starts)
+        chosen, choice = self._chosen(stream, Choice(), ranks, starts)
         checks = [SeriesCheck(series, unread=self.unread) for series in chosen]
         if not chosen:
             return None, checks

@@ -45,6 +45,7 @@ from foundry_fastlog.reading.lines import (
     restore_nonfinite,
 )
 from foundry_fastlog.reading.overlay import Overlay, describe_ring
+from foundry_fastlog.reading.views import view
 from foundry_fastlog.run.checks import Problem, Problems, ReadProblemError, SeriesCheck
 from foundry_fastlog.run.files import (
     RUN_INFO,
@@ -251,6 +252,39 @@ class Run(ByColumns):
             )
             curves = self._curves.setdefault(starts, found)  # another thread may have been here
         return curves.draw(name, points, steps, ranks)
+
+    def summary(self, *, starts: Starts = "latest", rank: int | None = None) -> Any:  # noqa: ANN401 - of a room above
+        """Summarise the run: metrics, timings, errors, files and completeness.
+
+        Args:
+            starts: As for ``lines``.
+            rank: Only what this rank recorded.
+
+        Returns:
+            A ``Summary``, see ``foundry_fastlog.analysis.summary``.
+
+        Raises:
+            ImportError: The extension is missing; the message says how to build it.
+            ValueError: An unknown start, or a rank that did not record.
+        """
+        return view("summary")(self, starts=starts, rank=rank)
+
+    def errors(self, *, starts: Starts = "latest", rank: int | None = None) -> list[Any]:
+        """Group the errors of the run by their fingerprints.
+
+        Args:
+            starts: As for ``lines``.
+            rank: Only the errors of this rank.
+
+        Returns:
+            A list of ``ErrorGroup``, the most frequent first; see
+            ``foundry_fastlog.analysis.error_groups``.
+
+        Raises:
+            ValueError: An unknown start.
+        """
+        groups: list[Any] = view("errors")(self, starts=starts, rank=rank)
+        return groups
 
     def entries(
         self,

@@ -251,9 +251,10 @@ def test_what_may_still_change_is_not_kept(tree: Path, monkeypatch: Patch) -> No
         assert read_runs(tree)[0].state == "running"
         assert "live" not in runs_cache.read_kept(tree)
         assert read_runs(tree, stalled_after_s=-1e9)[0].state == "stalled"
-        # Figures of the machine, which go on while training hangs, are no sign of life.
+        # Figures of the machine and messages go on while training hangs.
         os.utime(tree / "live" / "metrics.jsonl", (OLD, OLD))
         recorder.system({"cpu_percent": 1.0})
+        recorder.event("still here")
         recorder.flush()
         assert (tree / "live" / "system.jsonl").exists()
         assert read_runs(tree)[0].state == "stalled"
