@@ -51,8 +51,7 @@ def render_rows(
         shape.justify = "right" if numbers else "left"
     for row in shown:
         show_row(drawn, *(_shown(value) for value in row[: len(columns)]))
-    if columns:
-        console.print(drawn)
+    console.print(drawn)
     console.print(Text(f"{len(shown) + left:,} {'row' if len(shown) + left == 1 else 'rows'}"))
     if left:
         console.print(Text(f"... {left:,} more; --limit 0 shows all", "dim"), soft_wrap=True)
