@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # loaded when a stream is read; optional packages
 
 __all__ = ["ByColumns", "native_firsts"]
 
+_Ranks = int | Iterable[int] | None
+
 
 class Chosen(TypedDict, total=False):
     """Arguments of ``arrow``."""
@@ -245,7 +247,7 @@ class ByColumns:
         first: dict[Writer, str],
         *,
         starts: Starts = "latest",
-        ranks: int | Iterable[int] | None = None,
+        ranks: _Ranks = None,
     ) -> tuple[Statistics | None, list[SeriesCheck]]:
         """Sum up ``metrics``, ``performance`` or ``system``, in little memory.
 
@@ -286,22 +288,18 @@ class ByColumns:
         self,
         name: str,
         steps: tuple[int | None, int | None] | None,
-        ranks: int | Iterable[int] | None,
+        ranks: _Ranks,
         starts: Starts,
     ) -> Frame:
         """Read what `metric()` and the curves are made of."""
         return self._frame("metrics", _choice(names_of(name), steps, exact=True), ranks, starts)
 
-    def _frame(
-        self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
-    ) -> Frame:
+    def _frame(self, stream: str, choice: Choice, ranks: _Ranks, starts: Starts) -> Frame:
         frame = self._scan(stream, choice, ranks, starts).frame(STREAMS.index(stream))
         self._note_left_out(stream, starts, frame.left_out)
         return frame
 
-    def _scan(
-        self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
-    ) -> Scan:
+    def _scan(self, stream: str, choice: Choice, ranks: _Ranks, starts: Starts) -> Scan:
         from foundry_fastlog.reading.scan import scan_series
 
         chosen, choice = self._chosen(stream, choice, ranks, starts)
@@ -309,7 +307,7 @@ class ByColumns:
         return scan_series(chosen, choice, checks, self._problems)
 
     def _chosen(
-        self, stream: str, choice: Choice, ranks: int | Iterable[int] | None, starts: Starts
+        self, stream: str, choice: Choice, ranks: _Ranks, starts: Starts
     ) -> tuple[list[Series], Choice]:
         """Choose series, and say what of them counts."""
         chosen = self._series_of([stream], ranks, starts)
@@ -321,9 +319,7 @@ class ByColumns:
             cutoffs = counting.cutoffs(self._numbers, self._spared)
         return chosen, replace(choice, starts=numbers, counts=counts, cutoffs=cutoffs)
 
-    def _series_of(
-        self, streams: Iterable[str], ranks: int | Iterable[int] | None, starts: Starts
-    ) -> list[Series]:
+    def _series_of(self, streams: Iterable[str], ranks: _Ranks, starts: Starts) -> list[Series]:
         """Choose series by their streams, ranks and start.
 
         Raises:
