@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -86,7 +86,7 @@ class RunSummary:
     def look_up(self, root: str) -> Any:  # noqa: ANN401 - any JSON
         """Return what a name of an expression begins with; see ``where``."""
         if root in _STATISTICS:
-            return self._statistic(root)
+            return _Statistic(self.metrics, root)
         if root == "config":
             return self.config
         if root == "tags":
@@ -108,22 +108,33 @@ class RunSummary:
         except OSError:
             return False
 
-    def _statistic(self, name: str) -> dict[str, Any]:
-        found = {}
-        for metric, stats in self.metrics.items():
-            value = getattr(stats, name)
-            found[metric] = ABSENT if value is None else value
-        for metric in self.metrics:  # without its step, an epoch's value goes by its name, too
-            if metric.endswith(_EPOCH):
-                found.setdefault(metric.removesuffix(_EPOCH), found[metric])
-        return found
-
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values; NaN and infinities become ``nan``, ``inf`` and ``-inf``."""
         result: dict[str, Any] = jsonable(replace(self, config={}, metrics={}))
         result["config"] = self.config  # already JSON, and perhaps deeply nested
         result["metrics"] = {name: jsonable(stats) for name, stats in self.metrics.items()}
         return result
+
+
+class _Statistic(Mapping[str, Any]):
+    """One figure of each metric, by name; that of an epoch's values where its steps have none."""
+
+    def __init__(self, metrics: Mapping[str, MetricStats], name: str) -> None:
+        self._metrics = metrics
+        self._name = name
+
+    def __getitem__(self, metric: str) -> Any:  # noqa: ANN401 - any JSON
+        key = metric if metric in self._metrics else f"{metric}{_EPOCH}"
+        value = getattr(self._metrics[key], self._name)
+        if value is None:
+            raise KeyError(metric)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics)
+
+    def __len__(self) -> int:
+        return len(self._metrics)
 
 
 def read_summary(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -314,6 +314,8 @@ def show_cell(column: str, value: Any) -> str:  # noqa: ANN401 - any JSON
         return printable(value)
     if isinstance(value, (list, dict)):
         return printable(_json(value), 24)
+    if isinstance(value, Mapping):
+        return printable(", ".join(value), 24)
     return format_value(value)
 
 

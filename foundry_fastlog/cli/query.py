@@ -74,7 +74,7 @@ def query(
 
     *paths, sql = arguments
     runs = [read_or_fail(Path(path), read_run) for path in paths]
-    which = starts_of(runs[0], starts)
+    which, *_ = [starts_of(run, starts) for run in runs]
     if as_json:
         form = Format.json
     if form is None:

@@ -78,7 +78,10 @@ def read_line(stream: IO[str] | None) -> dict[str, object]:
     return line
 
 
-@pytest.mark.parametrize("words", ["", "demo", "summary", "export", "tail", "recover"])
+@pytest.mark.parametrize(
+    "words",
+    ["", *("demo", "summary", "export", "tail", "recover", "runs", "logs", "errors", "query")],
+)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_has_an_example_and_the_exit_codes(words: str, flag: str, command: Command) -> None:
     text = command(*words.split(), flag).out

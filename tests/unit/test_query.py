@@ -167,6 +167,10 @@ def test_the_command_writes_json_and_csv(run: Path, command: Command, tmp_path: 
 
 def test_the_command_says_what_is_wrong(run: Path, command: Command, tmp_path: Path) -> None:
     assert "name a run and an SQL" in command("query", run, code=2).err
+    later = OracleWriter(tmp_path / "later", attempt=1)
+    later.metrics(1, loss=1.0)
+    both = command("query", run, later.run, "FROM metrics", "--starts", 0, code=2)
+    assert "later has no start 0; it has 1" in both.err
     assert "Parser Error" in command("query", run, "SELEC", code=2).err
     inside = command("query", run, "SELECT 1", "-o", run / "x.csv", code=2).err
     assert "is in the run" in inside

@@ -382,12 +382,12 @@ def test_tags_and_epochs(tmp_path: Path) -> None:
     """Values of epochs go by their name where steps have no such metric."""
     run = make_run(tmp_path / "r", how="closed", config={"tags": ["x"]}, loss=[1.0])
     writer = OracleWriter(run, attempt=1)
-    writer.summary(1, val_loss=7.0, loss=8.0)
+    writer.summary(1, val_loss=7.0, loss=8.0, note="text")
     runs = read_runs(tmp_path)
     assert len(runs.where('"x" in tags and last.val_loss == 7 and last.loss == 1')) == 1
     assert len(runs.where("last.`loss (epoch)` == 8 and min.`val_loss (epoch)` == 7")) == 1
     assert runs.main_metrics() == ["loss", "val_loss (epoch)"]
-    assert not runs.where('"y" in tags')
+    assert not runs.where('"y" in tags or has(min.note)')
 
 
 def test_frames_have_a_row_a_run(tree: Path) -> None:
@@ -489,6 +489,9 @@ def test_the_command_shows_filters_and_sorts(tree: Path, command: Command) -> No
     assert "... and 3 more; --limit 0 shows all" in "\n".join(lines)
     written = command("runs", tree, "-w", "last.loss < 1", "--columns", "run,`name`,last['loss']")
     assert written.out.split("\n")[2].split() == ["x/term", "term", "0.5"]
+    written = command("runs", tree, "--columns", "run,last", "--sort", "run", "-n", 1)
+    assert written.out.split("\n")[2].split() == ["a", "loss"]
+    assert len(read_runs(tree)[0].look_up("last")) == 1
     written = command("runs", tree, "--columns", "run,complete", "-m", "loss", "--sort", "run")
     assert written.out.split("\n")[2].split() == ["a", "true", "2"]
 
