@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,15 @@ def test_a_run_that_changed_is_read_anew_alone(tree: Path, monkeypatch: Patch) -
     looked.clear()
     read_runs(tree, complete=True)
     assert len(looked) == 3  # nobody looked before
+
+
+def test_several_may_look_at_once(tree: Path) -> None:
+    """Each says the same, and what they leave can be trusted."""
+    with ThreadPoolExecutor(4) as pool:
+        found = [[run.to_dict() for run in runs] for runs in pool.map(read_runs, [tree] * 8)]
+    assert all(one == found[0] for one in found)
+    assert len(runs_cache.read_kept(tree)) == 4
+    assert len(list(cache_file(tree).parent.iterdir())) == 1
 
 
 @pytest.mark.parametrize(
