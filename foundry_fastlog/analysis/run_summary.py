@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,15 @@ from foundry_fastlog.reading.run import Run
 from foundry_fastlog.reading.start_states import StartReport
 from foundry_fastlog.run.files import Writer
 
-__all__ = ["ROOTS", "STALLED_AFTER_S", "STATES", "RunSummary", "is_settled", "read_summary"]
+__all__ = [
+    "ROOTS",
+    "STALLED_AFTER_S",
+    "STATES",
+    "RunSummary",
+    "is_settled",
+    "read_summary",
+    "state_of",
+]
 
 #: A run that is running, but has no new metrics or timings for so long, is stalled.
 STALLED_AFTER_S = 600.0
@@ -199,7 +207,7 @@ def _read(run: Run, name: str, reports: list[StartReport]) -> RunSummary:
         path=run.path,
         run=name,
         name=_text(run.info.get("name")) or run.path.resolve().name,
-        state=_state(reports),
+        state=state_of(reports),
         error=last.error if last is not None else "",
         starts=len(run.starts),
         started=min((report.started for report in reports if report.started), default="")
@@ -227,7 +235,8 @@ def _extend(
         spans[number] = min(begin, first), max(end, last)
 
 
-def _state(reports: list[StartReport]) -> str:
+def state_of(reports: Sequence[StartReport]) -> str:
+    """Return what a run is, by its starts: all of ``STATES`` but stalled and unreadable."""
     if any(report.state == "running" for report in reports):
         return "running"
     state = reports[-1].state if reports else "unknown"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 from rich.text import Text
 
+from foundry_fastlog.analysis.run_summary import state_of
 from foundry_fastlog.base.formatting import format_seconds, format_value, printable
 from foundry_fastlog.show.tables import MOST, show_rest, show_row, show_table, table
 
@@ -48,11 +49,7 @@ def render_side_by_side(
     ]
     rows = [*(name for name, _ in facts), *map(printable, shown)]
     count = _fitting(headings, columns, max(map(cell_len, rows)), console.width)
-    drawn = table(
-        f"{what.capitalize()}, with the last value of each metric",
-        "",
-        *map(printable, headings[:count]),
-    )
+    drawn = table("Last values", "", *map(printable, headings[:count]))
     for place, name in enumerate(rows):
         show_row(drawn, name, *(column[place] for column in columns[:count]))
     show_table(drawn, console)
@@ -79,10 +76,6 @@ def _last(summary: Summary, name: str) -> str:
     return "-" if stats is None else format_value(stats.last)
 
 
-def _state(summary: Summary) -> str:
-    return summary.starts[-1].state if summary.starts else "-"
-
-
 def _steps(summary: Summary) -> str:
     if summary.first_step is None or summary.last_step is None:
         return "-"
@@ -95,7 +88,7 @@ def _complete(summary: Summary) -> str:
 
 _Fact = tuple[str, Callable[["Summary"], str]]
 _RUN_FACTS: tuple[_Fact, ...] = (
-    ("state", _state),
+    ("state", lambda one: state_of(one.starts)),
     ("steps", _steps),
     ("time", lambda one: format_seconds(one.wall_s)),
     ("starts", lambda one: f"{len(one.starts):,}"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from oracle import OracleWriter
 
-from foundry_fastlog import read_run
+from foundry_fastlog import Recorder, read_run
 from foundry_fastlog.cli.summary import _headings
 
 Command = Callable[..., Any]
@@ -47,6 +47,10 @@ def test_runs_are_columns_and_metrics_rows(tree: Path, command: Command) -> None
     assert shown["errors"] == ["1", "1"]
     assert shown["complete"] == ["yes", "yes"]
     assert shown["state"] == ["unknown", "unknown"]
+    with Recorder(tree / "closed") as recorder:
+        recorder.record(1, loss=1.0)
+    both = command("summary", tree / "closed", tree / "a" / "exp").out
+    assert table_of(both)["state"] == ["ended", "unknown"]  # the words of runs
 
 
 def test_ranks_are_columns(tree: Path, command: Command) -> None:
