@@ -127,10 +127,16 @@ class _Metrics(Mapping[str, MetricStats]):
 
     def __init__(self, packed: Iterable[list[Any]]) -> None:
         self._packed = {name: values for name, *values in packed}
+        self._made: dict[str, MetricStats] = {}
 
     def __getitem__(self, name: str) -> MetricStats:
-        values = self._packed[name]
-        return MetricStats(name, *map(_unpacked, values))
+        if (made := self._made.get(name)) is None:
+            values = self._packed[name]
+            made = self._made[name] = MetricStats(name, *map(_unpacked, values))
+        return made
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._packed
 
     def __iter__(self) -> Any:  # noqa: ANN401 - of names
         return iter(self._packed)
