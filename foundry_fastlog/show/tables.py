@@ -39,12 +39,14 @@ def table(title: str, *columns: str) -> Table:
     return found
 
 
-def show_table(found: Table, console: Console) -> None:
-    """Show a table, below an empty line."""
+def show_table(found: Table, console: Console, heading: str = "") -> None:
+    """Show a table, below an empty line, and a heading that may be wider than the table."""
     unlimited = console.options.update(width=10_000)
     if console.measure(found, options=unlimited).maximum > console.width:
         found.padding = (0, 0)  # narrow the gaps before folding anything
     console.print()
+    if heading:
+        console.print(Text(heading, "bold"), soft_wrap=True)
     console.print(found)
 
 
