@@ -45,16 +45,17 @@ def default_columns(runs: Runs, metrics: list[Column]) -> tuple[list[Column], li
         runs: The runs of the table.
         metrics: The columns of metrics, which always are.
     """
-    fixed = [("run", "run"), ("state", "state"), ("started", "started (UTC)")]
+    fixed = [("run", "run"), ("state", "state")]
     if any(run.name != run.path.resolve().name for run in runs):
         fixed.insert(1, ("name", "name"))
-    if any(run.starts > 1 for run in runs):
-        fixed.append(("starts", "starts"))
     if any(run.complete is not None for run in runs):
         fixed.append(("complete", "complete"))
     fixed += [("duration", "time"), ("step", "step"), *metrics]
-    taken = {heading for _, heading in fixed}
-    more = [
+    more = [("started", "started (UTC)")]
+    if any(run.starts > 1 for run in runs):
+        more.append(("starts", "starts"))
+    taken = {heading for _, heading in (*fixed, *more)}
+    more += [
         (f"config.`{key}`", key if key not in taken else f"config.{key}")
         for key in runs.differing_keys()
         if "`" not in key
@@ -87,7 +88,7 @@ def render_runs(
     for column in more:
         added = _cells(shown, column)
         if left_out or _width([*cells, added]) > console.width:
-            left_out.append(f"config.{column[1].removeprefix('config.')}")
+            left_out.append(column[0].replace("`", ""))
         else:
             cells.append(added)
             columns = [*columns, column]
@@ -102,6 +103,7 @@ def render_runs(
             named = expression in _NAMES
             row.append(Name(text) if named else Text(text, _style(expression, run)))
         drawn.add_row(*row)
+    drawn.columns[0].min_width = min(_LEAST_NAME // 2, max(map(cell_len, cells[0])))
     if _width(cells) > console.width:
         drawn.padding = (0, 0)
     console.print(drawn)
