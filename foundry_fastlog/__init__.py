@@ -18,6 +18,7 @@ from foundry_fastlog._version import __version__
 TYPE_CHECKING = False  # type checkers know this name; importing typing takes longer than the rest
 if TYPE_CHECKING:
     from foundry_fastlog.analysis.alerts import Alert, WatchRules
+    from foundry_fastlog.analysis.compare import compare_runs
     from foundry_fastlog.analysis.runs import Runs, read_runs
     from foundry_fastlog.analysis.watching import RunWatch
     from foundry_fastlog.analysis.where import WhereError
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from foundry_fastlog.reading.run import Run, read_run
     from foundry_fastlog.recording.recorder import Recorder, RecorderClosedError, open_run
     from foundry_fastlog.run.files import RunNotFoundError
+    from foundry_fastlog.show.plot_runs import plot_runs
     from foundry_fastlog.sinks.wandb import WandBLogger
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "__version__",
     "apply_levels",
     "cleanup_empty_logs",
+    "compare_runs",
     "export_chrome_trace",
     "get_device",
     "get_git_commit_hash",
@@ -87,6 +90,7 @@ __all__ = [
     "list_experiment_logs",
     "log_context",
     "open_run",
+    "plot_runs",
     "read_run",
     "read_runs",
     "recover",
@@ -123,6 +127,7 @@ _HOMES = {
     "WhereError": "foundry_fastlog.analysis.where",
     "apply_levels": "foundry_fastlog.messages.setup",
     "cleanup_empty_logs": "foundry_fastlog.messages.setup",
+    "compare_runs": "foundry_fastlog.analysis.compare",
     "export_chrome_trace": "foundry_fastlog.export.perfetto",
     "get_device": "foundry_fastlog.base.environment",
     "get_git_commit_hash": "foundry_fastlog.base.environment",
@@ -130,6 +135,7 @@ _HOMES = {
     "list_experiment_logs": "foundry_fastlog.messages.setup",
     "log_context": "foundry_fastlog.messages.structured",
     "open_run": "foundry_fastlog.recording.recorder",
+    "plot_runs": "foundry_fastlog.show.plot_runs",
     "read_run": "foundry_fastlog.reading.run",
     "read_runs": "foundry_fastlog.analysis.runs",
     "recover": "foundry_fastlog.messages.text_recovery",

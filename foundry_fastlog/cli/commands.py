@@ -13,7 +13,18 @@ from rich.text import Text
 
 from foundry_fastlog._version import __version__
 from foundry_fastlog.base.formatting import printable, write_json
-from foundry_fastlog.cli import compress, logs, migrate, query, recover, runs, summary, watch
+from foundry_fastlog.cli import (
+    compare,
+    compress,
+    logs,
+    migrate,
+    plot,
+    query,
+    recover,
+    runs,
+    summary,
+    watch,
+)
 from foundry_fastlog.cli.arguments import number_of, starts_of
 from foundry_fastlog.cli.exit_codes import PROBLEM
 from foundry_fastlog.cli.terminal import Console, fail, graceful, read_or_fail
@@ -288,6 +299,8 @@ app.command(epilog=runs.EPILOG)(runs.runs)
 app.command(epilog=logs.LOGS_EPILOG)(logs.logs)
 app.command(epilog=logs.ERRORS_EPILOG)(logs.errors)
 app.command(epilog=query.EPILOG)(query.query)
+app.command(epilog=plot.EPILOG)(plot.plot)
+app.command(epilog=compare.EPILOG)(compare.compare)
 app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)

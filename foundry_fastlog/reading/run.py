@@ -59,7 +59,9 @@ from foundry_fastlog.run.files import (
 from foundry_fastlog.run.info import read_run_file
 from foundry_fastlog.run.start_entries import list_entries
 
-if TYPE_CHECKING:  # loaded when a run has rings, or a curve is drawn
+if TYPE_CHECKING:  # loaded when a run has rings, or a curve is drawn; optional packages
+    from matplotlib.figure import Figure
+
     from foundry_fastlog.reading.curves import Curve, Curves
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.start_states import StartReport
@@ -285,6 +287,35 @@ class Run(ByColumns):
         """
         groups: list[Any] = view("errors")(self, starts=starts, rank=rank)
         return groups
+
+    def plot(
+        self,
+        metrics: str | Iterable[str] | None = None,
+        **options: Any,  # noqa: ANN401 - those of plot_runs
+    ) -> Figure:
+        """Plot metrics with matplotlib.
+
+        Args:
+            metrics: Names or patterns of metrics such as ``val_*``. Default: the training and the
+                validation loss, or the first metric that has numbers.
+            **options: As for ``plot_runs``: ``x``, ``steps``, ``ranks``, ``starts``, ``smooth``,
+                ``checkpoints``, ``overlay``, ``log_x``, ``log_y``, ``title``.
+
+        Returns:
+            A matplotlib figure, which notebooks show and ``savefig`` writes.
+
+        Raises:
+            ImportError: matplotlib is not installed; the message says how to get it.
+            LookupError: Nothing fits a pattern; the message names the nearest.
+            ValueError: An option has a wrong value, or there is nothing to plot.
+        """
+        figure: Figure = view("plot")(self, metrics, **options)
+        return figure
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show of the run: facts, last values, a curve."""
+        shown: str = view("card")(self)
+        return shown
 
     def entries(
         self,

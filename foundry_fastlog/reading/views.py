@@ -12,7 +12,9 @@ from typing import Any
 __all__ = ["view"]
 
 _VIEWS = {
+    "card": ("foundry_fastlog.show.card", "card"),
     "errors": ("foundry_fastlog.analysis.error_groups", "group_errors"),
+    "plot": ("foundry_fastlog.show.plot_runs", "plot_runs"),
     "summary": ("foundry_fastlog.analysis.summarize", "summarize"),
 }
 
