@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ from oracle import OracleWriter, write_run_json
 from foundry_fastlog import Recorder, compare_runs, read_run
 from foundry_fastlog.analysis.direction import is_more_better
 from foundry_fastlog.analysis.exact import Difference, find_difference
-from foundry_fastlog.analysis.identity import ABSENT, differing, flatten
+from foundry_fastlog.analysis.identity import differing, flatten
+from foundry_fastlog.analysis.where_values import ABSENT
 
 Command = Callable[..., Any]
 NAN, INF = math.nan, math.inf
@@ -227,7 +229,6 @@ def test_settings_that_differ() -> None:
         "n": (None, ABSENT),
         "model.layers.2": (ABSENT, 4),
     }
-    assert repr(ABSENT) == "-"
 
 
 def test_code_and_configuration_are_of_the_latest_start_that_has_them(tmp_path: Path) -> None:
@@ -302,6 +303,9 @@ def test_the_command_with_ranks_absent_steps_and_many_runs(
     for rank in (0, 1):
         write(runs[1], [NAN, INF], "odd", rank=rank)
     (runs[2] / "metrics.jsonl").write_bytes((runs[2] / "metrics.jsonl").read_bytes()[:-5])
+    write_run_json(runs[0], name="r0", config={"only": 1})
+    text = command("compare", *runs[:2]).out
+    assert re.search(r"^only +1 +-$", text, re.MULTILINE)
     text = command("compare", *runs).out
     for words in (
         "1 from 0",
