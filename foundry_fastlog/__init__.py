@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from foundry_fastlog.messages.structured import StructuredLogger, log_context
     from foundry_fastlog.messages.text_handlers import ConsoleHandler, TextFileHandler
     from foundry_fastlog.messages.text_recovery import recover
+    from foundry_fastlog.pages.report import write_report
     from foundry_fastlog.reading.cursor import Cursor
     from foundry_fastlog.reading.found_rings import RingReport
     from foundry_fastlog.reading.run import Run, read_run
@@ -97,6 +98,7 @@ __all__ = [
     "setup_experiment_logging",
     "setup_logging",
     "setup_multi_logging",
+    "write_report",
 ]
 
 _HOMES = {
@@ -142,6 +144,7 @@ _HOMES = {
     "setup_experiment_logging": "foundry_fastlog.messages.setup",
     "setup_logging": "foundry_fastlog.messages.setup",
     "setup_multi_logging": "foundry_fastlog.messages.setup",
+    "write_report": "foundry_fastlog.pages.report",
 }
 
 

@@ -21,6 +21,7 @@ from foundry_fastlog.cli import (
     plot,
     query,
     recover,
+    report,
     runs,
     summary,
     watch,
@@ -305,6 +306,7 @@ app.command(epilog=recover.EPILOG)(recover.recover)
 app.command(epilog=compress.EPILOG)(compress.compress)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
 app.command(epilog=watch.EPILOG)(watch.watch)
+app.command(epilog=report.EPILOG)(report.report)
 
 
 def _await_run(path: Path, interval: float) -> None:

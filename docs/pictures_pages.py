@@ -1,0 +1,115 @@
+"""Pictures of the report and the live page: `python docs/pictures_pages.py`, with Chromium.
+
+Records example runs, opens their pages in a browser without a window, and writes docs/pictures/.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+import tempfile
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from browser import Browser  # noqa: E402 - it is in tests/
+from oracle import START, OracleWriter, write_run_json  # noqa: E402
+
+from foundry_fastlog import write_report  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PICTURES = ROOT / "docs" / "pictures"
+STEPS = 6000
+RATES = {"lr-1e-3": 1e-3, "lr-3e-4": 3e-4, "lr-3e-3": 3e-3}
+
+
+def record(run: Path, rate: float, seed: int) -> Path:
+    """Record a training of a small model, as it would have gone with a learning rate."""
+    chance = random.Random(seed)
+    config = {
+        "model": {"layers": 12, "width": 768, "heads": 12, "dropout": 0.1},
+        "optimizer": {"name": "adamw", "lr": rate, "betas": [0.9, 0.95], "weight_decay": 0.1},
+        "data": {"tokens": 3_000_000_000, "batch": 512},
+        "seed": seed,
+    }
+    write_run_json(run, name=run.name, config=config, attempts=2)
+    half = STEPS // 2
+    first = OracleWriter(run, tick_s=0.05)
+    train(first, range(half + 400), rate, chance)
+    first.log("checkpoint saved", step=half, context={"path": f"checkpoints/{half}.pt"})
+    first.error("loss is NaN", FloatingPointError("overflow in attention"), step=half + 390)
+    later = OracleWriter(run, attempt=1, tick_s=0.05, start=START + timedelta(hours=2))
+    train(later, range(half, STEPS), rate, chance)
+    later.log("checkpoint saved", step=STEPS - 1, context={"path": f"checkpoints/{STEPS}.pt"})
+    return run
+
+
+def train(writer: OracleWriter, steps: Sequence[int], rate: float, chance: random.Random) -> None:
+    """Write what a training records."""
+    writer.log("training started", context={"step": steps[0], "device": "cuda:0", "ranks": 8})
+    for step in steps:
+        warm = min(1.0, (step + 1) / 300)
+        decay = 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        floor = 2.4 + 0.25 * abs(math.log10(rate / 8e-4))
+        loss = floor + 7.5 * math.exp(-step * rate * 1.5) + 2 / (1 + step / 150)
+        loss += chance.gauss(0, 0.06) + (3 if step in (2011, 4407) else 0)
+        values: dict[str, float] = {
+            "loss": loss if step % 2917 or not step else math.nan,
+            "train/accuracy": max(0.0, 1 - loss / 11),
+            "train/grad_norm": abs(chance.lognormvariate(-0.4 if step > 300 else 0.8, 0.25)),
+            "train/lr": rate * warm * max(decay, 0.1),
+            "tokens": step * 524_288.0,
+            "tokens_per_s": 412_000 * chance.uniform(0.96, 1.02) * (0.6 if step % 500 == 0 else 1),
+        }
+        for name, seconds in (("data", 0.021), ("forward", 0.081), ("backward", 0.163)):
+            writer.timing(name, seconds * chance.lognormvariate(0, 0.08), step, 1, "step")
+        writer.timing("attention", 0.046 * chance.lognormvariate(0, 0.1), step, 2, "forward")
+        writer.timing("mlp", 0.027 * chance.lognormvariate(0, 0.1), step, 2, "forward")
+        writer.timing("optimizer", 0.032 * chance.lognormvariate(0, 0.05), step, 1, "step")
+        writer.timing("step", 0.31 * chance.lognormvariate(0, 0.05), step)
+        writer.metrics(step, step // 1500, **values)
+        if step % 250 == 0:
+            writer.metrics(step, **{"val/loss": loss + 0.12, "val/perplexity": math.exp(loss)})
+            writer.timing("validation", 4.1 * chance.lognormvariate(0, 0.1), step)
+            writer.log("validated", step=step, context={"val_loss": round(loss + 0.12, 4)})
+        if step % 40 == 0:
+            used = 61 + chance.gauss(0, 0.4)
+            power = 640 + chance.gauss(0, 12)
+            writer.system(step, gpu0_memory_gb=used, gpu0_power_w=power)
+        if step % 700 == 699:
+            writer.log("data loader is slow", level="WARNING", step=step, logger="data")
+
+
+def main() -> None:
+    """Write all pictures."""
+    PICTURES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        runs = [
+            record(home / name, rate, seed) for seed, (name, rate) in enumerate(RATES.items(), 1)
+        ]
+        one, several = home / "one.html", home / "several.html"
+        write_report(runs[0], one)
+        write_report(runs, several, title="learning rates")
+        with Browser() as browser:
+            browser.open(one)
+            browser.picture(PICTURES / "report-light.png")
+            browser.open(several, "smooth=0.98&run=lr-1e-3&theme=dark")
+            browser.picture(PICTURES / "report-dark.png")
+            browser.open(one, "tab=timings")
+            browser.picture(PICTURES / "report-timings.png")
+            browser.open(several, "tab=config")
+            browser.picture(PICTURES / "report-config.png")
+            browser.resize(390, 844)
+            browser.open(several, "smooth=0.98")
+            browser.picture(PICTURES / "report-phone.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+// The axes of a chart: where their ticks are and how these are written.
+
+import { token } from "./dom.js";
+import { duration, short } from "./format.js";
+
+const FONT = '12px system-ui, -apple-system, "Segoe UI", sans-serif';
+const MINUTE = 60;
+const HOUR = 3600;
+const DAY = 86400;
+// Steps between ticks that are round in seconds, minutes, hours or days.
+const SECONDS = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 15, 30, MINUTE, 2 * MINUTE, 5 * MINUTE];
+SECONDS.push(10 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY);
+SECONDS.push(2 * DAY, 5 * DAY, 10 * DAY, 30 * DAY, 100 * DAY);
+
+function axis(more) {
+  return {
+    stroke: () => token("quiet"),
+    font: FONT,
+    grid: { stroke: () => token("line"), width: 1 },
+    ticks: { show: false },
+    ...more,
+  };
+}
+
+export function axesOf(x) {
+  const across = axis({ size: 26, gap: 4, space: 70 });
+  if (x === "relative") {
+    across.incrs = SECONDS;
+    across.values = (_, splits) => splits.map((at) => (at === null ? "" : duration(at)));
+  } else if (x !== "time") across.values = written;
+  const up = axis({ gap: 4, space: 34, size: widthOf, values: written });
+  return [across, up];
+}
+
+// As short as tells neighbours apart.
+function written(_, splits) {
+  const known = splits.filter((at) => at !== null);
+  const texts = new Map(known.map((at) => [at, short(at)]));
+  if (new Set(texts.values()).size < texts.size) {
+    const step = Math.abs(known[1] - known[0]);
+    const digits = Math.min(17, Math.max(4, 2 + Math.ceil(Math.log10(Math.max(...known.map(Math.abs)) / step))));
+    for (const at of known) texts.set(at, String(Number(at.toPrecision(digits))));
+  }
+  return splits.map((at) => (at === null ? "" : texts.get(at)));
+}
+
+function widthOf(chart, values, index, cycle) {
+  if (cycle > 1) return chart.axes[index]._size;
+  const longest = Math.max(0, ...(values ?? []).map((text) => text.length));
+  return Math.max(34, Math.ceil(longest * 7 + 12));
+}
+
+export function scalesOf(x, logX, logY, rangeX, rangeY) {
+  return {
+    x: { time: x === "time", distr: logX ? 3 : 1, range: rangeX },
+    y: { distr: logY ? 3 : 1, range: rangeY },
+  };
+}
+
+// A range with room at both ends.
+export function padded(range, log) {
+  if (!range) return log ? [0.1, 10] : [0, 1];
+  const [low, high] = range;
+  if (log) {
+    const room = high > low ? (high / low) ** 0.05 : 1.5;
+    return [low / room, high * room];
+  }
+  const room = high > low ? (high - low) * 0.06 : Math.abs(high) * 0.1 || 1;
+  return [low - room, high + room];
+}

@@ -1,0 +1,166 @@
+// A metric of a run: buckets with their first, last, smallest and largest value, and the mean.
+// Where each bucket has one value, the four are the same array.
+
+const PLACES = ["first", "last", "low", "high"];
+
+export class Curve {
+  // entry: what the page says of it. arrays: as curves.py lays them out. clock: steps, ms, epochs.
+  constructor(entry, arrays, clock) {
+    const [steps, first, lastOff, last, lowOff, low, highOff, high, count, mean] = arrays;
+    this.entry = entry;
+    this.clock = clock;
+    this.length = steps.length;
+    this.single = entry.single;
+    const add = (offsets) => offsets.map((offset, i) => steps[i] + offset);
+    this.steps = this.single
+      ? { first: steps, last: steps, low: steps, high: steps }
+      : { first: steps, last: add(lastOff), low: add(lowOff), high: add(highOff) };
+    this.values = this.single
+      ? { first, last: first, low: first, high: first }
+      : { first, last, low, high };
+    this.count = count ?? null; // null: one each
+    this.mean = mean ?? first;
+    this.views = new Map();
+  }
+
+  // Milliseconds since 1970 at a step.
+  timeAt(step) {
+    return interpolate(this.clock[0], this.clock[1], [step])[0];
+  }
+
+  // The curve over an axis: step, time, relative, epoch, or another curve. null: it has no such x.
+  over(axis, origin, other) {
+    const key = other ? `${axis}/${other.length}` : axis;
+    if (!this.views.has(key)) this.views.set(key, this.view(axis, origin, other));
+    return this.views.get(key);
+  }
+
+  view(axis, origin, other) {
+    let map = null; // step -> x
+    if (axis === "time") map = (steps) => scaled(interpolate(this.clock[0], this.clock[1], steps), 0);
+    else if (axis === "relative")
+      map = (steps) => scaled(interpolate(this.clock[0], this.clock[1], steps), origin);
+    else if (axis === "epoch") {
+      if (!this.clock[2]) return null;
+      map = (steps) => interpolate(this.clock[0], this.clock[2], steps);
+    } else if (axis !== "step") {
+      if (!other || !other.length) return null;
+      map = (steps) => interpolate(other.steps.first, other.mean, steps, true);
+    }
+    const seen = new Map();
+    const x = {};
+    for (const place of PLACES) {
+      const steps = this.steps[place];
+      if (!seen.has(steps)) seen.set(steps, map ? map(steps) : steps);
+      x[place] = seen.get(steps);
+    }
+    const { values: y, steps, count, mean } = this;
+    return inOrder({ curve: this, x, y, steps, count, mean, map, smoothed: new Map() });
+  }
+}
+
+function scaled(times, origin) {
+  return times.map((time) => (time - origin) / 1000);
+}
+
+// Linear between knots; beyond them the nearest, or NaN.
+export function interpolate(knots, values, xs, within = false) {
+  const found = new Float64Array(xs.length);
+  const end = knots.length - 1;
+  let at = 0;
+  for (let i = 0; i < xs.length; i++) {
+    const x = xs[i];
+    if (at > 0 && knots[at] > x) at = 0;
+    while (at < end && knots[at + 1] <= x) at++;
+    if (within && (x < knots[0] || x > knots[end])) found[i] = NaN;
+    else if (x <= knots[0]) found[i] = values[0];
+    else if (at === end) found[i] = values[end];
+    else {
+      const share = (x - knots[at]) / (knots[at + 1] - knots[at]);
+      found[i] = values[at] + share * (values[at + 1] - values[at]);
+    }
+  }
+  return found;
+}
+
+// By ascending x, without what has none. Times go back where a run did.
+function inOrder(view) {
+  const { first } = view.x;
+  let sound = true;
+  for (let i = 0; i < first.length && sound; i++) sound = i ? first[i] >= first[i - 1] : first[0] === first[0];
+  if (sound) return view;
+  const order = Array.from(first.keys()).filter((i) => first[i] === first[i]);
+  order.sort((a, b) => first[a] - first[b]);
+  const seen = new Map();
+  const pick = (array) => {
+    if (!array) return array;
+    if (!seen.has(array)) seen.set(array, Float64Array.from(order, (i) => array[i]));
+    return seen.get(array);
+  };
+  const each = (places) => Object.fromEntries(PLACES.map((place) => [place, pick(places[place])]));
+  const parts = { x: each(view.x), y: each(view.y), steps: each(view.steps) };
+  return { ...view, ...parts, count: pick(view.count), mean: pick(view.mean) };
+}
+
+// The first index whose x is not below a value.
+export function lowerBound(xs, value) {
+  let low = 0;
+  let high = xs.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (xs[middle] < value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+// An exponential mean over the values, with Adam's correction of the beginning (arXiv 1412.6980,
+// section 3). A bucket of n values counts as n times its mean.
+export function smoothed(view, weight) {
+  if (!view.smoothed.has(weight)) {
+    const found = new Float64Array(view.mean.length);
+    let sum = 0;
+    let total = 0;
+    for (let i = 0; i < found.length; i++) {
+      const keep = view.count ? weight ** view.count[i] : weight;
+      sum = keep * sum + (1 - keep) * view.mean[i];
+      total = keep * total + (1 - keep);
+      found[i] = sum / total;
+    }
+    view.smoothed.set(weight, found);
+  }
+  return view.smoothed.get(weight);
+}
+
+// The buckets of a window, with one more at each side so that lines reach the edge: [from, to).
+export function within(view, first, last) {
+  const from = Math.max(0, lowerBound(view.x.first, first) - 1);
+  const to = Math.min(view.mean.length, lowerBound(view.x.first, last) + 1);
+  return [from, to];
+}
+
+// The smallest and the largest value in a window; without outliers, of the middle 98 %.
+export function rangeOf(views, first, last, { outliers, log }) {
+  let low = Infinity;
+  let high = -Infinity;
+  const sample = [];
+  for (const view of views) {
+    let [from, to] = within(view, first, last);
+    if (from < to && view.x.last[from] < first) from++;
+    if (from < to && view.x.first[to - 1] > last) to--;
+    const stride = Math.max(1, Math.floor((to - from) / 4000));
+    for (let i = from; i < to; i++) {
+      const [least, most] = [view.y.low[i], view.y.high[i]];
+      if (!log || least > 0) low = Math.min(low, least);
+      else if (most > 0) low = Math.min(low, most);
+      if (!log || most > 0) high = Math.max(high, most);
+      if (!outliers && i % stride === 0) sample.push(...(log ? [least, most].filter((v) => v > 0) : [least, most]));
+    }
+  }
+  if (!outliers && sample.length > 20) {
+    sample.sort((a, b) => a - b);
+    low = sample[Math.floor(sample.length * 0.01)];
+    high = sample[Math.ceil(sample.length * 0.99) - 1];
+  }
+  return low <= high ? [low, high] : null;
+}

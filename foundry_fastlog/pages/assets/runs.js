@@ -1,0 +1,96 @@
+// The runs beside the charts: a table that sorts and filters; a click chooses a run.
+
+import { clear, h, swatch } from "./dom.js";
+import { count, duration, moment, percent } from "./format.js";
+import { Table } from "./table.js";
+
+export class RunsPanel {
+  constructor(page) {
+    this.page = page;
+    this.filter = "";
+    this.table = new Table(this.columns(), page.runs, {
+      caption: "Runs",
+      label: (run) => (run === page.focus ? "chosen" : "") + (run.hidden ? " hidden-run" : ""),
+      onrow: (run) => page.choose(run),
+      cls: "runs",
+    });
+    const search = h("input.filter", {
+      type: "search",
+      placeholder: "Filter runs",
+      "aria-label": "Filter runs",
+      oninput: () => {
+        this.filter = search.value.toLowerCase();
+        this.show();
+      },
+    });
+    this.card = h("div.card");
+    const filter = page.runs.length > 1 ? search : null;
+    this.element = h("nav.side", { "aria-label": "Runs" }, filter, this.table.element, this.card);
+    page.settings.listen(["hide", "run"], () => this.show());
+    this.show();
+  }
+
+  columns() {
+    const { page } = this;
+    return [
+      {
+        title: "run",
+        of: (run) => run.name,
+        show: (run) => [
+          h(
+            "button.eye",
+            {
+              type: "button",
+              title: run.hidden ? "Show" : "Hide",
+              "aria-pressed": String(!run.hidden),
+              "aria-label": `Show ${run.name}`,
+              onclick: () => page.toggle(run),
+            },
+            swatch(run),
+          ),
+          stateDot(run.state),
+          h("span.run-name", { title: `${run.path}\n${run.state} ${run.error}`.trim() }, run.name),
+        ],
+      },
+      {
+        title: "step",
+        number: true,
+        of: (run) => run.steps[1],
+        show: (run) => (run.steps[1] === null ? "–" : count(run.steps[1])),
+      },
+      { title: "time", number: true, of: (run) => run.wall_s, show: (run) => duration(run.wall_s) },
+    ];
+  }
+
+  show() {
+    clear(this.card, facts(this.page.chosen));
+    this.table.set(this.page.runs.filter((run) => run.name.toLowerCase().includes(this.filter)));
+  }
+
+  // The run above or below the chosen one.
+  step(by) {
+    const order = this.table.sorted;
+    const at = order.indexOf(this.page.focus);
+    const next = order[Math.max(0, Math.min(order.length - 1, at < 0 ? 0 : at + by))];
+    if (next) this.page.choose(next, true);
+  }
+}
+
+// The chosen run in short.
+function facts(run) {
+  const said = [
+    ["began", moment(run.started)],
+    ["starts", run.starts.length > 1 ? count(run.starts.length) : ""],
+    ["ranks", run.ranks.length > 1 ? count(run.ranks.length) : ""],
+    ["code", run.git.slice(0, 12)],
+    ["records", `${count(run.lines)}, ${run.complete ? "complete" : "incomplete"}`],
+    ["recording", run.cost ? `${percent(run.cost[0] / (run.cost[1] || 1))} of the time` : ""],
+    ["error", run.error],
+  ].filter(([, value]) => value);
+  const rows = said.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+  return h("dl.facts", { "aria-label": run.name }, rows);
+}
+
+export function stateDot(state) {
+  return h(`span.dot.${state}`, { role: "img", "aria-label": state, title: state });
+}

@@ -1,0 +1,174 @@
+// Where the time went: a bar of shares, nested blocks as an icicle, and a table.
+
+import { clear, h } from "./dom.js";
+import { count, duration, percent } from "./format.js";
+import { Table } from "./table.js";
+import { scroll } from "./values.js";
+
+const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c00", "#999999"];
+const ROW = 30; // pixels of a level of the icicle
+
+export class TimingsTab {
+  constructor(page) {
+    this.page = page;
+    this.element = h("div");
+  }
+
+  show() {
+    const run = this.page.chosen;
+    const asked = this.page.settings.get("q").trim().toLowerCase();
+    if (!run.timings.length) {
+      const how = "There are no timings. Record some: with recorder.timer(\"forward\", step=step): ...";
+      return clear(this.element, h("p.empty", {}, how));
+    }
+    const tree = treeOf(run.timings);
+    const colours = coloursOf(tree);
+    const rows = run.timings.filter((row) => row.name.toLowerCase().includes(asked));
+    clear(
+      this.element,
+      h("h2", {}, "Shares", h("span.quiet", {}, ` of ${sharesOf(run)}`)),
+      shares(run, tree, colours),
+      h("h2", {}, "Nested blocks", h("span.quiet", {}, " by total time; nested as most of their time was")),
+      icicle(tree, colours),
+      h("h2", {}, "Blocks"),
+      scroll(table(rows, colours)),
+    );
+  }
+}
+
+function sharesOf(run) {
+  const [base, seconds] = run.timing_base;
+  return `${base === "step" ? "all steps" : "the time of all processes"}: ${duration(seconds)}`;
+}
+
+// Each block below its parent, largest first; `begin` and `end` are shares of the whole.
+function treeOf(timings) {
+  const nodes = new Map(timings.map((row) => [row.name, { ...row, children: [] }]));
+  const roots = [];
+  for (const node of nodes.values()) (nodes.get(node.parent)?.children ?? roots).push(node);
+  const total = roots.reduce((sum, node) => sum + node.total_s, 0);
+  lay(roots, 0, 1, total, 0);
+  return roots;
+}
+
+function lay(nodes, begin, end, total, depth) {
+  nodes.sort((a, b) => b.total_s - a.total_s);
+  const all = nodes.reduce((sum, node) => sum + node.total_s, 0);
+  const scale = (end - begin) / (Math.max(total, all) || 1); // threads may overlap
+  for (const node of nodes) {
+    Object.assign(node, { begin, end: begin + node.total_s * scale, depth });
+    lay(node.children, node.begin, node.end, node.total_s, depth + 1);
+    begin = node.end;
+  }
+}
+
+function each(nodes, act) {
+  for (const node of nodes) {
+    act(node);
+    each(node.children, act);
+  }
+}
+
+// What is below the blocks of a step has colours of its own; what is in between is grey.
+function coloursOf(tree) {
+  const found = new Map();
+  let next = 0;
+  const top = tree.length === 1 || tree[0].children.length ? tree.flatMap((node) => (node.children.length ? node.children : [node])) : tree;
+  for (const node of top) {
+    const colour = COLOURS[next++ % COLOURS.length];
+    each([node], (one) => found.set(one.name, colour));
+  }
+  return found;
+}
+
+function shares(run, tree, colours) {
+  const step = tree.find((node) => node.name === "step" && run.timing_base[0] === "step");
+  const parts = (step ? step.children : tree).filter((node) => node.share !== null);
+  const all = Math.max(1, parts.reduce((sum, node) => sum + node.share, 0));
+  const rest = Math.max(0, 1 - parts.reduce((sum, node) => sum + node.share, 0));
+  const shown = parts.map((node) => [node.name, node.share, colours.get(node.name)]);
+  if (rest > 0.001) shown.push(["not timed", rest, null]);
+  const bar = h(
+    "div.shares",
+    { role: "img", "aria-label": shown.map(([name, share]) => `${name} ${percent(share)}`).join(", ") },
+    shown.map(([name, share, colour]) =>
+      h("div", {
+        className: colour ? "share" : "share rest",
+        title: `${name}: ${percent(share)}`,
+        style: { width: `${(share / all) * 100}%`, ...(colour ? { background: colour } : {}) },
+      }),
+    ),
+  );
+  const names = shown.map(([name, share, colour]) =>
+    h(
+      "span.key",
+      {},
+      h(colour ? "span.box" : "span.box.rest", { style: colour ? { background: colour } : {} }),
+      name,
+      h("span.quiet", {}, ` ${percent(share)}`),
+    ),
+  );
+  return h("div", {}, bar, h("div.keys", {}, names));
+}
+
+function icicle(tree, colours) {
+  const blocks = [];
+  let deepest = 0;
+  each(tree, (node) => {
+    deepest = Math.max(deepest, node.depth);
+    if (node.end - node.begin < 0.0005) return;
+    const said = `p50 ${duration(node.p50_s)}, p99 ${duration(node.p99_s)}`;
+    const colour = colours.get(node.name);
+    blocks.push(
+      h(
+        "div.block",
+        {
+          className: colour ? "block" : "block rest",
+          title: `${node.name}: ${duration(node.total_s)} in ${count(node.count)}, ${said}`,
+          style: {
+            left: `${node.begin * 100}%`,
+            width: `calc(${(node.end - node.begin) * 100}% - 1px)`,
+            top: `${node.depth * ROW}px`,
+            ...(colour ? { "--block": colour, "border-top-color": colour } : {}),
+          },
+        },
+        h("span", {}, node.name),
+        h("span.quiet", {}, ` ${said}`),
+      ),
+    );
+  });
+  return h("div.icicle", { style: { height: `${(deepest + 1) * ROW}px` } }, blocks);
+}
+
+function table(rows, colours) {
+  const time = (key, title) => ({
+    title,
+    number: true,
+    of: (row) => row[key],
+    show: (row) => h("span", { title: `${row[key]} s` }, duration(row[key])),
+  });
+  const columns = [
+    {
+      title: "block",
+      of: (row) => row.name,
+      show: (row) => [
+        h("span.box", { style: { background: colours.get(row.name) ?? "var(--line)" } }),
+        row.name,
+        row.parent ? h("span.quiet", {}, ` in ${row.parent}`) : "",
+      ],
+    },
+    { title: "share", number: true, of: (row) => row.share, show: (row) => percent(row.share) },
+    time("total_s", "total"),
+    { title: "count", number: true, of: (row) => row.count, show: (row) => count(row.count) },
+    time("p50_s", "p50"),
+    time("p99_s", "p99"),
+    time("max_s", "longest"),
+    {
+      title: "errors",
+      number: true,
+      of: (row) => row.errors,
+      show: (row) => (row.errors ? h("span.bad", {}, count(row.errors)) : ""),
+    },
+  ];
+  return new Table(columns, rows, { caption: "Timed blocks" }).element;
+}
